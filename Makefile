@@ -1,0 +1,53 @@
+# Everything a new clone needs: `make demo` and `make test`. Each target sets itself up.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: help demo test lint types format bench fuzz soak docs lock clean setup
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## virtual environment, locked dependencies, Debian packages
+
+$(STAMP): requirements.lock pyproject.toml packaging/setup.sh
+	@packaging/setup.sh $(VENV)
+	@touch $@
+
+demo: $(STAMP)  ## a simulated water works behind the gate; ARGS=--tour runs it unattended
+	@$(VENV)/bin/cofferdam lab demo $(ARGS)
+
+test: $(STAMP)  ## the whole test suite
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(STAMP)  ## style and banned calls
+	@$(VENV)/bin/ruff check src tests bench
+	@$(VENV)/bin/ruff format --check src tests bench
+
+types: $(STAMP)  ## strict types over source and tests
+	@$(VENV)/bin/mypy src tests
+
+format: $(STAMP)
+	@$(VENV)/bin/ruff check --fix -q src tests bench; $(VENV)/bin/ruff format -q src tests bench
+
+bench: $(STAMP)  ## side by side with HAProxy; JSON in bench/results
+	@packaging/debian-packages.sh bench
+	@$(PY) bench/run.py $(ARGS)
+
+fuzz: $(STAMP)  ## fuzz the parsers, SECONDS=600
+	@$(PY) -m tests.fuzz --seconds $(or $(SECONDS),600) $(ARGS)
+
+soak: $(STAMP)  ## long runs that the suite leaves out
+	@$(PY) -m pytest -m soak $(ARGS)
+
+docs: $(STAMP)  ## reference pages generated from the code
+	@$(PY) -m cofferdam.cli.main docs docs
+
+lock:  ## make requirements.lock anew (needs uv)
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --all-extras -o requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

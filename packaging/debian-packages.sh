@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Installs the Debian packages of the named groups that are missing. Not root: says what is left out and goes on.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+missing=()
+for group in "$@"; do
+  while read -r g package purpose; do
+    [[ "$g" == "$group" ]] || continue
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' && continue
+    missing+=("$package")
+    printf 'missing: %-14s %s\n' "$package" "$purpose"
+  done < "$here/debian-packages.txt"
+done
+((${#missing[@]})) || exit 0
+if ! command -v apt-get >/dev/null; then
+  echo "not a Debian system: install these by hand for what they are listed for: ${missing[*]}" >&2
+  exit 0
+fi
+if ((EUID != 0)); then
+  echo "not root: going on without ${missing[*]}; what needs them is left out and says so" >&2
+  echo "  to have them: sudo apt-get install ${missing[*]}" >&2
+  exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! { apt-get update -q && apt-get install -y -q --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+  tail -n 20 "$log" >&2
+  echo "apt-get could not install: ${missing[*]}; what needs them is left out" >&2
+fi

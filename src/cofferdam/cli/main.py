@@ -1,0 +1,82 @@
+"""The command `cofferdam`: finds the verb's module, hands it the arguments, turns errors into exit codes.
+
+A verb is a module of this folder, listed in VERBS, with `add(parser)`, which declares its arguments, and
+`run(args) -> int`, which does the work and returns the exit code: 0 done, 1 the answer is no, 2 bad input.
+Modules are imported only when their verb is used, so that `cofferdam check` does not wait for the lab.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import cofferdam
+from cofferdam.errors import CofferdamError, PolicyError
+
+# verb -> (module, one line of help). Order is the order of `cofferdam --help`.
+VERBS: dict[str, tuple[str, str]] = {
+    "up": ("up", "run the gate by a policy"),
+    "status": ("status", "what runs, who is on it, what was refused, what latency we add"),
+    "reload": ("reload", "have the running gate take a new policy"),
+    "down": ("down", "stop the running gate"),
+    "sever": ("sever", "end all sessions of one side and refuse new ones"),
+    "restore": ("restore", "let a severed side work again"),
+    "check": ("check", "check a policy: errors, warnings"),
+    "explain": ("explain", "why an operation is allowed or refused"),
+    "schema": ("schema", "print the JSON Schema of the policy file"),
+    "simulate": ("simulate", "what a policy would do to captured traffic"),
+    "learn": ("learn", "the smallest policy that allows what a capture shows"),
+    "audit": ("audit", "show, follow, verify, prove and export the audit log"),
+    "lab": ("lab", "a simulated plant to try everything on"),
+    "completion": ("completion", "print a shell's completion script"),
+    "docs": ("docs", "write the reference pages that are generated from the code"),
+}
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all verbs; with `only`, just that verb's module is imported."""
+    parser = argparse.ArgumentParser(
+        prog="cofferdam",
+        description="An industrial DMZ: brokers every exchange between IT and OT, so that no session crosses.",
+    )
+    parser.add_argument("--version", action="version", version=f"cofferdam {cofferdam.__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, (module_name, summary) in VERBS.items():
+        sub = verbs.add_parser(verb, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if only is None or only == verb:
+            module = importlib.import_module(f"cofferdam.cli.{module_name}")
+            module.add(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit code; prints errors as one sentence and the way out."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verb = next((word for word in arguments if not word.startswith("-")), None)
+    parser = build_parser(verb if verb in VERBS else "")
+    args = parser.parse_args(arguments)
+    try:
+        code: int = args.run(args)
+    except PolicyError as error:
+        print(error, file=sys.stderr)
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        code = 2
+    except CofferdamError as error:
+        print(f"cofferdam {args.verb}: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"  {error.hint}", file=sys.stderr)
+        code = 2
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone (| head): no traceback for that
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

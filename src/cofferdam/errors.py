@@ -1,0 +1,59 @@
+"""The exceptions that Cofferdam raises on purpose. Foreign exceptions are mapped to these at the border.
+
+Not here: refusals by policy. Those are values (`model.Deny`), since being refused is a normal answer.
+"""
+
+from __future__ import annotations
+
+
+class CofferdamError(Exception):
+    """The root of all of them. `str(error)` is one clear sentence for a user; `hint` is the way out, or ""."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class RemoteProtocolError(CofferdamError):
+    """The peer on the wire broke the protocol. The only exception that network input may raise from a parser.
+
+    `section` names the document and section that is broken; `offset` is the byte in the stream's current
+    unit (frame) at which it broke, or -1 where no byte is to blame.
+    """
+
+    def __init__(self, message: str, *, section: str, offset: int = -1) -> None:
+        super().__init__(message)
+        self.section = section
+        self.offset = offset
+
+
+class LocalProtocolError(CofferdamError):
+    """Our own side asked a protocol machine for something that the protocol's state does not allow: a bug."""
+
+
+class CrossingError(CofferdamError):
+    """A record from the other half is malformed, of an unknown type, or outside its limits. The half stops."""
+
+
+class PolicyError(CofferdamError):
+    """The policy does not load. `problems` holds each finding (see `policy.problems.Problem`), in file order."""
+
+    def __init__(self, message: str, *, problems: tuple[object, ...] = (), hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems
+
+
+class AuditError(CofferdamError):
+    """The audit log is damaged, or its key is missing or readable by others."""
+
+
+class LogUnwritable(AuditError):
+    """An entry could not be made durable (disk full, read-only, I/O error). Nothing of the batch was accepted."""
+
+
+class CaptureError(CofferdamError):
+    """A capture file is truncated or of an unknown format. The message says what was read, and up to where."""
+
+
+class GateError(CofferdamError):
+    """The gate can not start or can not be reached: address in use, no permission, unknown interface, no socket."""

@@ -1,0 +1,49 @@
+"""Every buffer, count and depth that the brokers bound, with its unit. One place, so that none is forgotten.
+
+The fields are defaults; the policy's `limits:` section may set those that an operator has reason to change.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounds of one pair of halves."""
+
+    client_connections: int = 512
+    """Open client connections of one pair of halves; one more is closed at once."""
+    client_connections_per_address: int = 64
+    """Open connections from one source address."""
+    client_outstanding: int = 16
+    """Requests of one client connection that may be under way (Modbus TCP guide 1.0b, 4.2.2: 1 to 16)."""
+    client_requests_per_second: int = 2000
+    """Sustained requests a second from one source address; beyond it the answer is "busy"."""
+    client_requests_burst: int = 4000
+    """Requests that one source address may send at once above the sustained rate."""
+    client_idle_seconds: float = 300.0
+    """A client connection without a complete request for so long is closed."""
+    client_frame_seconds: float = 5.0
+    """A frame that has begun must be complete after so long."""
+    client_unsent_bytes: int = 65536
+    """Answers that a client does not take; beyond it the connection is closed."""
+    client_refusals_per_connection: int = 1000
+    """Refused or malformed requests on one connection before it is closed."""
+    asset_queue: int = 256
+    """Requests that wait for one device; one more is answered "busy"."""
+    asset_queue_per_client: int = 32
+    """Requests of one client connection that wait for one device."""
+    asset_connect_seconds: float = 3.0
+    """A connection to a device that is not up after so long has failed."""
+    asset_backoff_seconds: float = 0.25
+    """Pause after the first failed connection; doubles with each, up to asset_backoff_max_seconds."""
+    asset_backoff_max_seconds: float = 10.0
+    """The longest pause between two attempts to connect."""
+    asset_idle_seconds: float = 60.0
+    """A connection to a device that nothing used for so long is closed."""
+    audit_wait_seconds: float = 2.0
+    """A write whose audit entry is not durable after so long is refused."""
+    record_bytes: int = 1 << 20
+    """The largest record that a crossing carries, chunked or not."""
+    crossing_backlog_bytes: int = 1 << 20
+    """Records that wait for room in a full pipe; beyond it the half stops reading from its peers."""
