@@ -1,0 +1,69 @@
+"""What a broker sees of a crossing: a Sender and a Receiver of typed records, whatever they are made of.
+
+Back-pressure: a sender never drops and never blocks. What the channel does not take waits in the sender, and
+`backlog` says how many bytes do. A half stops taking work from its peers while `full` holds, and goes on when
+`on_room` is called. A receiver can be paused; then the channel fills and the other half's sender notices.
+
+That no two halves wait for each other rests on one rule: the side that answers (the inner half, the auditor) may
+pause its receiver while its own answers wait, the side that asks never does.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+R = TypeVar("R")
+
+
+class Sender(abc.ABC, Generic[R]):
+    """One end that only sends."""
+
+    backlog: int = 0
+    """Bytes that wait for room in the channel."""
+    closed: bool = False
+    on_room: Callable[[], None] | None = None
+    """Called when `full` ceases to hold."""
+    on_closed: Callable[[], None] | None = None
+    """Called once when the other end has gone."""
+
+    def __init__(self, backlog_limit: int) -> None:
+        self.backlog_limit = backlog_limit
+
+    @property
+    def full(self) -> bool:
+        """So much waits that no new work should be taken on."""
+        return self.backlog > self.backlog_limit
+
+    @abc.abstractmethod
+    def send(self, record: R) -> None:
+        """Queues a record; it leaves at the end of the reactor's turn.
+
+        Raises:
+            LocalProtocolError: the record is larger than the channel's limit.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Gives the end up. What waits is lost."""
+
+
+class Receiver(abc.ABC, Generic[R]):
+    """One end that only receives: calls `on_record` with each record, in order."""
+
+    on_record: Callable[[R], None]
+    on_closed: Callable[[], None] | None = None
+    """Called once when the other end has gone and all that it sent was delivered."""
+
+    @abc.abstractmethod
+    def pause(self) -> None:
+        """No more records until `resume()`. Records of a packet that was already read still come."""
+
+    @abc.abstractmethod
+    def resume(self) -> None:
+        """Goes on."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Gives the end up."""

@@ -1,0 +1,132 @@
+"""The loop of a half: waits for descriptors and timers, calls back, and nothing else.
+
+A half does one thing at a time and never waits in a call-back. That needs no tasks, no futures and no thread, and
+leaves a short list of system calls for the sandbox: epoll_wait, read, write, and what the call-backs do.
+
+An exception that leaves a call-back leaves `run()` too: a half that met a bug stops, it does not go on.
+"""
+
+from __future__ import annotations
+
+import heapq
+import select
+import time
+from collections.abc import Callable
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+GONE = select.EPOLLHUP | select.EPOLLERR
+
+Handler = Callable[[int], None]
+
+
+class Timer:
+    """A call that is due at `due` (monotonic ns). `cancel()` it, or let it run once."""
+
+    __slots__ = ("call", "due")
+
+    def __init__(self, due: int, call: Callable[[], None]) -> None:
+        self.due = due
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        """The call will not be made."""
+        self.call = None
+
+    def __lt__(self, other: Timer) -> bool:
+        return self.due < other.due
+
+
+class Reactor:
+    """Level-triggered epoll, timers, and work put off to the end of the turn.
+
+    `now` is the monotonic time in ns at which the present turn began: call-backs use it instead of asking the clock.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._timers: list[Timer] = []
+        self._later: list[Callable[[], None]] = []
+        self._running = False
+        self.now = time.monotonic_ns()
+
+    def add(self, fd: int, events: int, handler: Handler) -> None:
+        """Calls `handler(events)` whenever one of `events` (READ, WRITE) or GONE holds for `fd`."""
+        self._handlers[fd] = handler
+        self._epoll.register(fd, events)
+
+    def change(self, fd: int, events: int) -> None:
+        """Waits for other events of `fd` from now on; 0 waits for GONE alone."""
+        self._epoll.modify(fd, events)
+
+    def remove(self, fd: int) -> None:
+        """Forgets `fd`. To be called before it is closed."""
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def call_at(self, due: int, call: Callable[[], None]) -> Timer:
+        """Calls once at monotonic time `due` (ns) or soon after (the resolution is about 1 ms)."""
+        timer = Timer(due, call)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def call_in(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Calls once, so many seconds from the beginning of this turn."""
+        return self.call_at(self.now + int(seconds * 1e9), call)
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Calls at the end of this turn, before the next wait."""
+        self._later.append(call)
+
+    def stop(self) -> None:
+        """`run()` returns at the end of this turn."""
+        self._running = False
+
+    def run(self) -> None:
+        """Runs until `stop()`."""
+        self._running = True
+        while self._running:
+            self.turn(None)
+
+    def turn(self, longest: float | None) -> None:
+        """Waits for at most `longest` seconds (None: as long as it takes) and makes the calls that are due."""
+        wait = self._wait(longest)
+        events = self._epoll.poll(wait, 256)
+        self.now = time.monotonic_ns()
+        handlers = self._handlers
+        for fd, mask in events:
+            handler = handlers.get(fd)
+            if handler is not None:  # an earlier call-back of this turn may have removed it
+                handler(mask)
+        if self._timers and self._timers[0].due <= self.now:
+            self._run_timers()
+        while self._later:
+            calls, self._later = self._later, []
+            for call in calls:
+                call()
+
+    def _wait(self, longest: float | None) -> float:
+        if self._later:
+            return 0
+        timers = self._timers
+        while timers and timers[0].call is None:
+            heapq.heappop(timers)
+        if not timers:
+            return -1 if longest is None else longest
+        # Rounded up to a whole millisecond by epoll: a timer is never early.
+        until = max(0.0, (timers[0].due - time.monotonic_ns()) / 1e9)
+        return until if longest is None else min(until, longest)
+
+    def _run_timers(self) -> None:
+        due: list[Timer] = []
+        while self._timers and self._timers[0].due <= self.now:
+            due.append(heapq.heappop(self._timers))
+        for timer in due:
+            if timer.call is not None:
+                timer.call()
+
+    def close(self) -> None:
+        """Gives the epoll descriptor back."""
+        self._handlers.clear()
+        self._epoll.close()
