@@ -1,0 +1,660 @@
+/*
+ * Load generator and simulated device for the benchmarks: Modbus TCP over epoll, one thread, libc only.
+ *
+ *   load server --listen ADDRESS:PORT          answers FC 1-6, 15, 16 from registers in memory; PORT 0 picks one
+ *   load client --connect ADDRESS:PORT ...     closed loop or paced load; prints one JSON object
+ *   load guard PROGRAM ARGUMENTS...            runs PROGRAM so that it gets SIGTERM when our parent dies
+ *
+ * Every answer is compared in full with the answer that the protocol and the registers demand. So a path that is
+ * fast because it answers wrongly does not look fast: it has errors.
+ *
+ * Not here: choosing the paths to compare, repeating, ratios. That is run.py.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    REGISTERS = 65536,
+    MBAP = 7,
+    ADU_MAX = 260,
+    READ_COUNT = 10,       /* registers in one read */
+    READ_SPAN = 900,       /* reads start at 0 to READ_SPAN - 1; nobody writes there */
+    WRITE_BASE = 1000,     /* connection N writes to WRITE_BASE + N * READ_COUNT and the next READ_COUNT - 1 */
+    CLIENTS_MAX = 4096,
+    DEPTH_MAX = 16,        /* Messaging guide 1.0b: a client may have 1 to 16 requests under way */
+    EVENTS = 256,
+    SERVER_BUFFER = 16384,
+};
+
+static volatile sig_atomic_t stopping;
+
+static void on_stop(int number) {
+    (void)number;
+    stopping = 1;
+}
+
+static void stop_on_signals(void) {
+    struct sigaction action = {.sa_handler = on_stop};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("load: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    exit(2);
+}
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static double cpu_seconds(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
+static void put16(uint8_t *at, unsigned value) {
+    at[0] = (uint8_t)(value >> 8);
+    at[1] = (uint8_t)value;
+}
+
+static unsigned get16(const uint8_t *at) { return (unsigned)at[0] << 8 | at[1]; }
+
+/* What a register holds before anyone writes it. Neighbours differ in both bytes, so a shifted answer shows. */
+static uint16_t initial(unsigned address) { return (uint16_t)((address * 2654435761u) >> 13); }
+
+static struct sockaddr_in parse_address(const char *text) {
+    char host[64];
+    const char *colon = strrchr(text, ':');
+    if (!colon || (size_t)(colon - text) >= sizeof host) fail("%s: expected ADDRESS:PORT, as in 127.0.0.1:5020", text);
+    memcpy(host, text, (size_t)(colon - text));
+    host[colon - text] = 0;
+    char *end;
+    long port = strtol(colon + 1, &end, 10);
+    if (*end || end == colon + 1 || port < 0 || port > 65535) fail("%s: the port is a number from 0 to 65535", text);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    if (inet_pton(AF_INET, host, &address.sin_addr) != 1) fail("%s: expected an IPv4 address, found %s", text, host);
+    return address;
+}
+
+static void no_delay(int fd) {
+    int one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
+
+/* ---------------------------------------------------------------------------------------------- server */
+
+typedef struct {
+    int fd;
+    bool writing; /* registered for EPOLLOUT: the peer does not take its answers, so nothing more is read */
+    size_t in_length, out_start, out_length;
+    uint8_t in[SERVER_BUFFER];
+    uint8_t out[SERVER_BUFFER + ADU_MAX];
+} Session;
+
+static uint16_t registers[REGISTERS];
+static uint8_t coils[REGISTERS];
+
+/* Answers one request PDU of `length` bytes; returns the length of the response PDU. V1.1b3, section 6. */
+static size_t answer_pdu(const uint8_t *pdu, size_t length, uint8_t *out) {
+    unsigned function = pdu[0], exception = 3;
+    if (length < 5) goto refuse;
+    unsigned address = get16(pdu + 1), count = get16(pdu + 3);
+    out[0] = (uint8_t)function;
+    switch (function) {
+    case 1:
+    case 2:
+        if (length != 5 || count < 1 || count > 2000) goto refuse;
+        if (address + count > REGISTERS) goto bad_address;
+        out[1] = (uint8_t)((count + 7) / 8);
+        memset(out + 2, 0, out[1]);
+        for (unsigned i = 0; i < count; i++) out[2 + i / 8] |= (uint8_t)(coils[address + i] << (i % 8));
+        return 2u + out[1];
+    case 3:
+    case 4:
+        if (length != 5 || count < 1 || count > 125) goto refuse;
+        if (address + count > REGISTERS) goto bad_address;
+        out[1] = (uint8_t)(2 * count);
+        for (unsigned i = 0; i < count; i++) put16(out + 2 + 2 * i, registers[address + i]);
+        return 2u + out[1];
+    case 5:
+        if (length != 5 || (count != 0 && count != 0xFF00)) goto refuse;
+        coils[address] = count != 0;
+        memcpy(out, pdu, 5);
+        return 5;
+    case 6:
+        if (length != 5) goto refuse;
+        registers[address] = (uint16_t)count;
+        memcpy(out, pdu, 5);
+        return 5;
+    case 15:
+        if (length < 6 || count < 1 || count > 1968 || pdu[5] != (count + 7) / 8 || length != 6u + pdu[5]) goto refuse;
+        if (address + count > REGISTERS) goto bad_address;
+        for (unsigned i = 0; i < count; i++) coils[address + i] = pdu[6 + i / 8] >> (i % 8) & 1;
+        memcpy(out, pdu, 5);
+        return 5;
+    case 16:
+        if (length < 6 || count < 1 || count > 123 || pdu[5] != 2 * count || length != 6u + pdu[5]) goto refuse;
+        if (address + count > REGISTERS) goto bad_address;
+        for (unsigned i = 0; i < count; i++) registers[address + i] = (uint16_t)get16(pdu + 6 + 2 * i);
+        memcpy(out, pdu, 5);
+        return 5;
+    default:
+        exception = 1;
+        goto refuse;
+    }
+bad_address:
+    exception = 2;
+refuse:
+    out[0] = (uint8_t)(function | 0x80);
+    out[1] = (uint8_t)exception;
+    return 2;
+}
+
+/* Answers every whole ADU in the input for which there is room. False: the peer does not speak Modbus TCP. */
+static bool answer_all(Session *s) {
+    size_t at = 0;
+    while (s->in_length - at >= MBAP && s->out_length + ADU_MAX <= sizeof s->out) {
+        const uint8_t *adu = s->in + at;
+        unsigned length = get16(adu + 4);
+        if (get16(adu + 2) != 0 || length < 2 || length > 254) return false;
+        if (s->in_length - at < 6 + length) break;
+        uint8_t *out = s->out + s->out_length;
+        size_t pdu = answer_pdu(adu + MBAP, length - 1, out + MBAP);
+        memcpy(out, adu, 4);
+        put16(out + 4, (unsigned)pdu + 1);
+        out[6] = adu[6];
+        s->out_length += MBAP + pdu;
+        at += 6 + length;
+    }
+    if (at) {
+        s->in_length -= at;
+        memmove(s->in, s->in + at, s->in_length);
+    }
+    return true;
+}
+
+static bool flush(int epoll, Session *s) {
+    while (s->out_start < s->out_length) {
+        ssize_t sent = send(s->fd, s->out + s->out_start, s->out_length - s->out_start, MSG_NOSIGNAL);
+        if (sent < 0) {
+            if (errno == EINTR) continue;
+            if (errno != EAGAIN) return false;
+            if (!s->writing) {
+                struct epoll_event event = {.events = EPOLLOUT, .data.ptr = s};
+                epoll_ctl(epoll, EPOLL_CTL_MOD, s->fd, &event);
+                s->writing = true;
+            }
+            return true;
+        }
+        s->out_start += (size_t)sent;
+    }
+    s->out_start = s->out_length = 0;
+    if (s->writing) {
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = s};
+        epoll_ctl(epoll, EPOLL_CTL_MOD, s->fd, &event);
+        s->writing = false;
+    }
+    return true;
+}
+
+/* One read, its answers in one send. False: the session is over. */
+static bool serve(int epoll, Session *s) {
+    if (s->writing) {
+        if (!flush(epoll, s)) return false;
+        if (s->writing) return true;
+    } else {
+        ssize_t got = recv(s->fd, s->in + s->in_length, sizeof s->in - s->in_length, 0);
+        if (got < 0) return errno == EAGAIN || errno == EINTR;
+        if (got == 0) return false;
+        s->in_length += (size_t)got;
+    }
+    do {
+        size_t before = s->in_length;
+        if (!answer_all(s) || !flush(epoll, s)) return false;
+        if (s->in_length == before) break;
+    } while (!s->writing);
+    return true;
+}
+
+static int run_server(int argc, char **argv) {
+    static const struct option options[] = {{"listen", required_argument, 0, 'l'}, {0}};
+    const char *listen_at = "127.0.0.1:0";
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        if (option != 'l') return 2;
+        listen_at = optarg;
+    }
+    struct sockaddr_in address = parse_address(listen_at);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 4096))
+        fail("can't listen on %s: %s", listen_at, strerror(errno));
+    socklen_t size = sizeof address;
+    getsockname(listener, (struct sockaddr *)&address, &size);
+    for (unsigned i = 0; i < REGISTERS; i++) {
+        registers[i] = initial(i);
+        coils[i] = registers[i] & 1;
+    }
+    printf("{\"listening\": %u}\n", ntohs(address.sin_port));
+    fflush(stdout);
+
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL}, events[EVENTS];
+    epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event);
+    while (!stopping) {
+        int ready = epoll_wait(epoll, events, EVENTS, -1);
+        for (int i = 0; i < ready; i++) {
+            Session *s = events[i].data.ptr;
+            if (!s) {
+                int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+                if (fd < 0) continue;
+                no_delay(fd);
+                s = calloc(1, sizeof *s);
+                if (!s) fail("out of memory");
+                s->fd = fd;
+                event = (struct epoll_event){.events = EPOLLIN, .data.ptr = s};
+                epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+            } else if (!serve(epoll, s)) {
+                close(s->fd);
+                free(s);
+            }
+        }
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------------------------------------- histogram */
+
+/* Log-linear, as in HDR histograms: 256 steps in each power of two, so a value is off by less than 0.4 %. */
+enum { STEP_BITS = 8, STEPS = 1 << STEP_BITS, BUCKETS = (64 - STEP_BITS) * STEPS };
+static uint64_t histogram[BUCKETS], recorded, latency_sum, latency_max;
+
+static unsigned bucket_of(uint64_t ns) {
+    if (ns < STEPS) return (unsigned)ns;
+    unsigned shift = 63u - (unsigned)__builtin_clzll(ns) - STEP_BITS + 1;
+    return shift * (STEPS / 2) + (unsigned)(ns >> shift);
+}
+
+static uint64_t bucket_value(unsigned bucket) {
+    if (bucket < STEPS) return bucket;
+    unsigned shift = (bucket - STEPS / 2) / (STEPS / 2);
+    uint64_t low = (uint64_t)(bucket - shift * (STEPS / 2)) << shift;
+    return low + ((uint64_t)1 << shift) / 2;
+}
+
+static void record(uint64_t ns) {
+    histogram[bucket_of(ns)]++;
+    recorded++;
+    latency_sum += ns;
+    if (ns > latency_max) latency_max = ns;
+}
+
+static double quantile_us(double q) {
+    uint64_t wanted = (uint64_t)(q * (double)recorded + 0.999999), seen = 0;
+    if (!recorded) return 0;
+    for (unsigned i = 0; i < BUCKETS; i++)
+        if ((seen += histogram[i]) >= wanted && seen) return (double)bucket_value(i) / 1000.0;
+    return (double)latency_max / 1000.0;
+}
+
+/* ---------------------------------------------------------------------------------------------- client */
+
+typedef struct {
+    bool used;
+    uint16_t transaction;
+    uint64_t started;
+    size_t length;
+    uint8_t expected[ADU_MAX]; /* the only right answer, byte by byte */
+} Pending;
+
+typedef struct {
+    int fd;
+    unsigned number, outstanding;
+    uint16_t next_transaction;
+    uint32_t random;
+    uint64_t due; /* paced load: when the next request should leave */
+    size_t in_length;
+    uint16_t written[READ_COUNT];
+    Pending pending[DEPTH_MAX];
+    uint8_t in[8192];
+} Client;
+
+static struct {
+    uint64_t connection, timeout, transaction, content, exception;
+} errors;
+static uint64_t transactions, transactions_all, measure_from, measure_until;
+static unsigned client_count = 1, depth = 1, write_percent, unit = 1, alive;
+static double rate;
+static uint64_t interval_ns;
+
+static uint32_t next_random(Client *c) { /* xorshift: same requests in every run */
+    c->random ^= c->random << 13;
+    c->random ^= c->random >> 17;
+    return c->random ^= c->random << 5;
+}
+
+static void drop(Client *c) {
+    close(c->fd);
+    c->fd = -1;
+    alive--;
+}
+
+/* Makes the next request into `out` and notes the answer it must get. Returns the request's length. */
+static size_t make_request(Client *c, Pending *p, uint8_t *out) {
+    uint32_t dice = next_random(c);
+    unsigned own = WRITE_BASE + c->number * READ_COUNT;
+    size_t length;
+    p->used = true;
+    p->transaction = c->next_transaction++;
+    put16(out, p->transaction);
+    put16(out + 2, 0);
+    out[6] = (uint8_t)unit;
+    uint8_t *pdu = out + MBAP, *expected = p->expected + MBAP;
+    if (dice % 100 < write_percent) {
+        bool single = dice >> 8 & 1;
+        unsigned count = single ? 1 : READ_COUNT;
+        for (unsigned i = 0; i < count; i++) c->written[i] = (uint16_t)(next_random(c) >> 7);
+        pdu[0] = single ? 6 : 16;
+        put16(pdu + 1, own);
+        if (single) {
+            put16(pdu + 3, c->written[0]);
+            length = 5;
+        } else {
+            put16(pdu + 3, count);
+            pdu[5] = (uint8_t)(2 * count);
+            for (unsigned i = 0; i < count; i++) put16(pdu + 6 + 2 * i, c->written[i]);
+            length = 6 + 2 * count;
+        }
+        memcpy(expected, pdu, 5);
+        p->length = MBAP + 5;
+    } else {
+        /* With one request at a time the order is certain, so own writes are read back and must be there. */
+        bool back = write_percent && depth == 1 && (dice >> 8 & 1);
+        unsigned address = back ? own : (dice >> 9) % READ_SPAN;
+        pdu[0] = 3;
+        put16(pdu + 1, address);
+        put16(pdu + 3, READ_COUNT);
+        length = 5;
+        expected[0] = 3;
+        expected[1] = 2 * READ_COUNT;
+        for (unsigned i = 0; i < READ_COUNT; i++)
+            put16(expected + 2 + 2 * i, back ? c->written[i] : initial(address + i));
+        p->length = MBAP + 2 + 2 * READ_COUNT;
+    }
+    put16(out + 4, (unsigned)length + 1);
+    memcpy(p->expected, out, 4);
+    put16(p->expected + 4, (unsigned)p->length - 6);
+    p->expected[6] = (uint8_t)unit;
+    return MBAP + length;
+}
+
+/* Sends as many requests as depth and pace allow, in one segment. */
+static void send_requests(Client *c, uint64_t now) {
+    uint8_t out[DEPTH_MAX * ADU_MAX];
+    size_t length = 0;
+    uint64_t last = measure_until;
+    for (unsigned i = 0; i < depth && c->outstanding < depth && now < last && !stopping; i++) {
+        Pending *p = &c->pending[i];
+        if (p->used) continue;
+        if (interval_ns && c->due > now) break;
+        length += make_request(c, p, out + length);
+        /* Paced: time runs from when the request was due, so a stall counts for every request that it holds up. */
+        p->started = interval_ns ? c->due : now;
+        if (interval_ns) c->due += interval_ns;
+        c->outstanding++;
+    }
+    if (!length) return;
+    ssize_t sent = send(c->fd, out, length, MSG_NOSIGNAL);
+    if (sent != (ssize_t)length) { /* at most 16 small requests under way: a full socket means a broken path */
+        errors.connection++;
+        drop(c);
+    }
+}
+
+static bool take_reply(Client *c, const uint8_t *adu, size_t length, uint64_t now) {
+    Pending *p = NULL;
+    for (unsigned i = 0; i < depth; i++)
+        if (c->pending[i].used && c->pending[i].transaction == get16(adu)) p = &c->pending[i];
+    if (!p) {
+        errors.transaction++;
+        return false;
+    }
+    p->used = false;
+    c->outstanding--;
+    transactions_all++;
+    if (length != p->length || memcmp(adu, p->expected, length)) {
+        if (length == MBAP + 2 && adu[MBAP] == (p->expected[MBAP] | 0x80)) {
+            if (!errors.exception++)
+                fprintf(stderr, "load: first exception answer: function %u, code %u\n", adu[MBAP] & 0x7F, adu[MBAP + 1]);
+        } else {
+            errors.content++;
+        }
+        return true;
+    }
+    if (now < measure_until && now >= measure_from) {
+        transactions++;
+        if (p->started >= measure_from) record(now > p->started ? now - p->started : 0);
+    }
+    return true;
+}
+
+static void take_replies(Client *c) {
+    ssize_t got = recv(c->fd, c->in + c->in_length, sizeof c->in - c->in_length, 0);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (got <= 0) {
+        errors.connection++;
+        drop(c);
+        return;
+    }
+    uint64_t now = now_ns();
+    c->in_length += (size_t)got;
+    size_t at = 0;
+    while (c->in_length - at >= MBAP) {
+        size_t length = 6u + get16(c->in + at + 4);
+        if (length > ADU_MAX || get16(c->in + at + 2) || length < MBAP + 1) {
+            errors.content++;
+            drop(c);
+            return;
+        }
+        if (c->in_length - at < length) break;
+        if (!take_reply(c, c->in + at, length, now)) {
+            drop(c);
+            return;
+        }
+        at += length;
+    }
+    c->in_length -= at;
+    if (c->in_length && at) memmove(c->in, c->in + at, c->in_length);
+    send_requests(c, now);
+}
+
+static void drop_silent(Client *clients, uint64_t now, uint64_t timeout_ns) {
+    for (unsigned n = 0; n < client_count; n++) {
+        Client *c = &clients[n];
+        for (unsigned i = 0; i < depth && c->fd >= 0; i++)
+            if (c->pending[i].used && now > c->pending[i].started + timeout_ns) {
+                errors.timeout++;
+                drop(c);
+            }
+    }
+}
+
+static double number_option(const char *name, const char *text, double low, double high) {
+    char *end;
+    double value = strtod(text, &end);
+    if (*end || end == text || !(value >= low && value <= high))
+        fail("--%s %s: expected a number from %g to %g", name, text, low, high);
+    return value;
+}
+
+static void report(double seconds, double cpu, unsigned connected) {
+    uint64_t all = errors.connection + errors.timeout + errors.transaction + errors.content + errors.exception;
+    printf("{\"clients\": %u, \"connected\": %u, \"depth\": %u, \"write_percent\": %u, \"rate\": %g, \"seconds\": %.6f,\n"
+           " \"transactions\": %" PRIu64 ", \"transactions_all\": %" PRIu64 ", \"per_second\": %.1f,\n"
+           " \"errors\": %" PRIu64 ", \"error_kinds\": {\"connection\": %" PRIu64 ", \"timeout\": %" PRIu64
+           ", \"transaction_id\": %" PRIu64 ", \"content\": %" PRIu64 ", \"exception\": %" PRIu64 "},\n"
+           " \"latency_us\": {\"samples\": %" PRIu64 ", \"mean\": %.2f, \"median\": %.2f, \"p90\": %.2f, \"p99\": %.2f, "
+           "\"p99_9\": %.2f, \"max\": %.2f},\n"
+           " \"generator_cpu_seconds\": %.4f}\n",
+           client_count, connected, depth, write_percent, rate, seconds, transactions, transactions_all,
+           (double)transactions / seconds, all, errors.connection, errors.timeout, errors.transaction, errors.content,
+           errors.exception, recorded, recorded ? (double)latency_sum / (double)recorded / 1000.0 : 0, quantile_us(0.5),
+           quantile_us(0.9), quantile_us(0.99), quantile_us(0.999), (double)latency_max / 1000.0, cpu);
+}
+
+static int run_client(int argc, char **argv) {
+    static const struct option options[] = {
+        {"connect", required_argument, 0, 'c'}, {"clients", required_argument, 0, 'n'},
+        {"depth", required_argument, 0, 'd'},   {"seconds", required_argument, 0, 's'},
+        {"warmup", required_argument, 0, 'w'},  {"writes", required_argument, 0, 'p'},
+        {"rate", required_argument, 0, 'r'},    {"unit", required_argument, 0, 'u'},
+        {"timeout", required_argument, 0, 't'}, {0}};
+    const char *connect_to = NULL;
+    double seconds = 3, warmup = 0.5, timeout = 3;
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) switch (option) {
+        case 'c': connect_to = optarg; break;
+        case 'n': client_count = (unsigned)number_option("clients", optarg, 1, CLIENTS_MAX); break;
+        case 'd': depth = (unsigned)number_option("depth", optarg, 1, DEPTH_MAX); break;
+        case 's': seconds = number_option("seconds", optarg, 0.05, 86400); break;
+        case 'w': warmup = number_option("warmup", optarg, 0, 3600); break;
+        case 'p': write_percent = (unsigned)number_option("writes", optarg, 0, 100); break;
+        case 'r': rate = number_option("rate", optarg, 0, 1e7); break;
+        case 'u': unit = (unsigned)number_option("unit", optarg, 0, 255); break;
+        case 't': timeout = number_option("timeout", optarg, 0.01, 3600); break;
+        default: return 2;
+        }
+    if (!connect_to) fail("--connect ADDRESS:PORT is missing");
+    struct sockaddr_in address = parse_address(connect_to);
+    Client *clients = calloc(client_count, sizeof *clients);
+    if (!clients) fail("out of memory");
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    for (unsigned n = 0; n < client_count; n++) {
+        Client *c = &clients[n];
+        c->number = n;
+        c->random = 2463534242u + n * 7919u;
+        c->next_transaction = (uint16_t)(n * 257u);
+        for (unsigned i = 0; i < READ_COUNT; i++) c->written[i] = initial(WRITE_BASE + n * READ_COUNT + i);
+        c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&address, sizeof address))
+            fail("connection %u to %s: %s", n + 1, connect_to, strerror(errno));
+        no_delay(c->fd);
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+        epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event);
+    }
+    alive = client_count;
+
+    uint64_t start = now_ns(), timeout_ns = (uint64_t)(timeout * 1e9), next_check = start + 100000000u;
+    measure_from = start + (uint64_t)(warmup * 1e9);
+    measure_until = measure_from + (uint64_t)(seconds * 1e9);
+    interval_ns = rate > 0 ? (uint64_t)(1e9 * client_count / rate) : 0;
+    /* The device keeps what an earlier run wrote: with read-back, begin by setting what we claim to know. */
+    for (unsigned n = 0; n < client_count; n++) {
+        Client *c = &clients[n];
+        if (interval_ns) c->due = start + interval_ns * n / client_count;
+        if (write_percent && depth == 1) {
+            uint8_t out[ADU_MAX] = {0};
+            Pending *p = &c->pending[0];
+            p->used = true;
+            p->transaction = c->next_transaction++;
+            p->started = start;
+            c->outstanding = 1;
+            put16(out, p->transaction);
+            put16(out + 4, 7 + 2 * READ_COUNT);
+            out[6] = (uint8_t)unit;
+            out[7] = 16;
+            put16(out + 8, WRITE_BASE + n * READ_COUNT);
+            put16(out + 10, READ_COUNT);
+            out[12] = 2 * READ_COUNT;
+            for (unsigned i = 0; i < READ_COUNT; i++) put16(out + 13 + 2 * i, c->written[i]);
+            memcpy(p->expected, out, 12);
+            put16(p->expected + 4, 6);
+            p->length = 12;
+            if (send(c->fd, out, 13 + 2 * READ_COUNT, MSG_NOSIGNAL) < 0) fail("first write: %s", strerror(errno));
+        } else {
+            send_requests(c, now_ns());
+        }
+    }
+
+    struct epoll_event events[EVENTS];
+    for (;;) {
+        uint64_t now = now_ns(), wait = next_check > now ? next_check - now : 0;
+        bool draining = now >= measure_until || stopping;
+        if (interval_ns)
+            for (unsigned n = 0; n < client_count; n++) {
+                Client *c = &clients[n];
+                if (c->fd < 0 || c->outstanding >= depth || draining) continue;
+                if (c->due <= now) send_requests(c, now);
+                if (c->fd >= 0 && c->outstanding < depth) {
+                    uint64_t left = c->due > now ? c->due - now : 0;
+                    if (left < wait) wait = left;
+                }
+            }
+        if (now >= next_check) {
+            drop_silent(clients, now, timeout_ns);
+            next_check = now + 100000000u;
+        }
+        if (!alive) break;
+        if (draining) {
+            bool quiet = true;
+            for (unsigned n = 0; n < client_count; n++) quiet = quiet && (clients[n].fd < 0 || !clients[n].outstanding);
+            if (quiet || now > measure_until + timeout_ns) break;
+        }
+        struct timespec limit = {.tv_sec = (time_t)(wait / 1000000000u), .tv_nsec = (long)(wait % 1000000000u)};
+        int ready = epoll_pwait2(epoll, events, EVENTS, &limit, NULL);
+        for (int i = 0; i < ready; i++) {
+            Client *c = events[i].data.ptr;
+            if (c->fd >= 0) take_replies(c);
+        }
+    }
+    report(seconds, cpu_seconds(), client_count);
+    return errors.connection + errors.timeout + errors.transaction + errors.content + errors.exception ? 1 : 0;
+}
+
+/* ----------------------------------------------------------------------------------------------- guard */
+
+static int run_guard(int argc, char **argv) {
+    if (argc < 2) fail("guard: which program?");
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() == 1) return 1; /* the parent died before the line above */
+    execvp(argv[1], argv + 1);
+    fail("can't run %s: %s", argv[1], strerror(errno));
+}
+
+int main(int argc, char **argv) {
+    const char *mode = argc > 1 ? argv[1] : "";
+    if (!strcmp(mode, "guard")) return run_guard(argc - 1, argv + 1);
+    stop_on_signals();
+    if (!strcmp(mode, "server")) return run_server(argc - 1, argv + 1);
+    if (!strcmp(mode, "client")) return run_client(argc - 1, argv + 1);
+    fputs("usage: load server|client|guard ...; the options are at the top of load.c\n", stderr);
+    return 2;
+}
