@@ -1,0 +1,50 @@
+"""The records between a producer of audit entries (a half, the gate) and the auditor process.
+
+A producer numbers its batches from 1 up. The auditor answers each batch once: `Ack` with `ok` after all its entries
+are on disk, or with `ok` False and a reason after nothing of it was kept. An auditor that was restarted says
+`Hello`; whatever was not acknowledged before is of unknown fate, and its producer treats it as not recorded.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from cofferdam.audit.entry import Draft
+
+Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class Batch(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    """Drafts to be recorded together. Without `wants_ack` the producer does not wait for them."""
+
+    number: Number
+    drafts: Annotated[tuple[Draft, ...], Meta(max_length=4096)]
+    wants_ack: bool = True
+
+
+class Hello(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    """The auditor runs (again). `writable` says whether it can take entries now."""
+
+    writable: bool
+    reason: Annotated[str, Meta(max_length=4096)] = ""
+
+
+class Ack(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+    """The batch of this number is durable (`ok`), or nothing of it was kept."""
+
+    number: Number
+    ok: bool
+    reason: Annotated[str, Meta(max_length=4096)] = ""
+
+
+class Writable(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
+    """The log became unwritable, or writable again. Sent to every producer at once."""
+
+    writable: bool
+    reason: Annotated[str, Meta(max_length=4096)] = ""
+
+
+ToAuditor = Batch
+FromAuditor = Hello | Ack | Writable
