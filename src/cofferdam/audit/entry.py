@@ -20,10 +20,14 @@ Not here: hashing (tree), the disk (log), who sends drafts when (the brokers and
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
+
+from cofferdam.errors import AuditError
 
 MAX_ENTRY_BYTES = 65535
 """The largest entry that an entry bundle can hold (C2SP tlog-tiles: a 16-bit length goes before each entry)."""
@@ -427,3 +431,81 @@ class Ack(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown
     id: Count
     ok: bool
     reason: Text = ""
+
+
+# --- bytes of an entry ----------------------------------------------------------------------------------------
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A stored entry as read back. `event` stays a plain mapping: an older log may hold kinds that have changed."""
+
+    event: dict[str, Any]
+    index: int
+    maker: str
+    policy: str
+    site: str
+    time: str
+
+    @property
+    def kind(self) -> str:
+        """The kind of the event."""
+        return str(self.event.get("kind", ""))
+
+
+class EntryHead(msgspec.Struct, frozen=True, gc=False):
+    """The two members of a stored entry whose order the verifier checks."""
+
+    index: int
+    time: str
+
+
+_encoder = msgspec.json.Encoder(order="sorted")
+_entries = msgspec.json.Decoder(Entry)
+# A quote inside a JSON string is always escaped, so `"wall_ns":` can only be a member's name.
+_TIMES = re.compile(rb'"((?:wall|from|to|opened)_ns)":([0-9]+)')
+
+
+def encode_event(draft: Draft) -> bytes:
+    """The draft as canonical JSON (RFC 8785), with times in ns as strings.
+
+    Raises: AuditError if it would not fit in an entry.
+    """
+    try:
+        event = _TIMES.sub(rb'"\1":"\2"', _encoder.encode(draft))
+    except (msgspec.MsgspecError, UnicodeEncodeError, OverflowError) as error:
+        raise AuditError(f"a {kebab(type(draft).__name__)} event can not be written as JSON: {error}") from error
+    if len(event) > MAX_ENTRY_BYTES - 1024:  # room for the members around it
+        raise AuditError(
+            f"a {kebab(type(draft).__name__)} event of {len(event)} bytes is too large for the audit log",
+            hint=f"an entry holds at most {MAX_ENTRY_BYTES} bytes",
+        )
+    return event
+
+
+def encode_text(text: str) -> bytes:
+    """A string as canonical JSON."""
+    return _encoder.encode(text)
+
+
+def decode_entry(data: bytes) -> Entry:
+    """A stored entry. Raises: AuditError if the bytes are none."""
+    try:
+        return _entries.decode(data)
+    except msgspec.MsgspecError as error:
+        raise AuditError(f"not an audit entry: {error}") from error
+
+
+def format_time(wall_ns: int) -> bytes:
+    """UTC nanoseconds since 1970 as RFC 3339 with nine decimals; sorts as text in order of time until year 9999."""
+    seconds, fraction = divmod(wall_ns, 1_000_000_000)
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode() + b".%09dZ" % fraction
+
+
+def parse_time(text: str) -> int:
+    """The inverse of `format_time`; fewer or no decimals are fine too. Raises: AuditError."""
+    main, _, fraction = text.removesuffix("Z").partition(".")
+    try:
+        seconds = int(datetime.fromisoformat(main).replace(tzinfo=UTC).timestamp())
+        return seconds * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or "0")
+    except (ValueError, OverflowError) as error:
+        raise AuditError(f"{text!r} is no UTC time such as 2026-03-01T08:00:00Z") from error

@@ -11,16 +11,18 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from cofferdam.audit.entry import Draft
+from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Draft, Hash
 
 Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Batch(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """Drafts to be recorded together. Without `wants_ack` the producer does not wait for them."""
+    """Drafts to be recorded together, all or none. `policy` is the hash of the policy that the producer works by
+    ("": the one last loaded). Without `wants_ack` the producer does not wait for them."""
 
     number: Number
-    drafts: Annotated[tuple[Draft, ...], Meta(max_length=4096)]
+    policy: Hash
+    drafts: Annotated[tuple[Draft, ...], Meta(max_length=MAX_BATCH_DRAFTS)]
     wants_ack: bool = True
 
 
