@@ -1,0 +1,547 @@
+"""The outer half of a proxy: takes clients' connections, understands and judges their requests, answers them.
+
+It refuses early what policy does not allow, so that the answer is quick and the crossing quiet; that it refuses
+rightly is not what safety rests on (the inner half decides again). It holds the clients to their limits.
+
+Not here: sockets' details (brokers.transport), the asset's side (inner), the process around it (brokers.half).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cofferdam.audit.entry import LimitHit, Malformed, SessionClosed, SessionOpened, clip
+from cofferdam.brokers.auditing import AuditClient
+from cofferdam.brokers.control import SessionStatus
+from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Opened, Reply, Request
+from cofferdam.brokers.proxy.refusals import RefusalLog
+from cofferdam.brokers.proxy.stats import FlowStats
+from cofferdam.brokers.transport import Transport
+from cofferdam.crossing.channel import Sender
+from cofferdam.errors import RemoteProtocolError
+from cofferdam.limits import Limits
+from cofferdam.model import Allow, Asset, Deny, Failure, Fault
+from cofferdam.policy.decide import Flow
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.protocols.base import NEED_DATA, Protocol, RequestReceived, ServerMachine
+
+MALFORMED_ENTRIES = 5
+"""Malformed requests of one connection that get an audit entry each; further ones are counted when it closes."""
+
+
+class Session:
+    """One client's dealings with one asset. `flow` is what policy allows in it, or why it allows nothing."""
+
+    __slots__ = ("announced", "asset", "flow", "id", "name", "refusals", "refused", "requests", "silent", "writes")
+
+    def __init__(self, number: int, name: str, asset: str, flow: Flow | Deny) -> None:
+        self.id = number
+        self.name = name
+        self.asset = asset
+        self.refusals: RefusalLog | None = None
+        self.announced = False
+        self.requests = 0
+        self.refused = 0
+        self.writes = 0
+        self.judge_by(flow)
+
+    def judge_by(self, flow: Flow | Deny) -> None:
+        """Takes the flow of the policy in force."""
+        self.flow = flow
+        self.silent = isinstance(flow, Flow) and flow.silent
+
+
+class Client:
+    """One connection from a client."""
+
+    __slots__ = (
+        "assets", "blocked", "bytes_in", "bytes_out", "frame_since", "last", "machine", "malformed", "opened_wall",
+        "outstanding", "port", "refused", "requests", "sessions", "source", "transport",
+    )  # fmt: skip
+
+    def __init__(self, transport: Transport, machine: ServerMachine[Any, Any], source: str, port: int) -> None:
+        self.transport: Transport = transport
+        self.machine = machine
+        self.source = source
+        self.port = port
+        self.assets: dict[int, Asset] = {}  # by unit; -1: any unit
+        self.sessions: dict[str, Session] = {}  # by asset
+        self.outstanding = 0
+        self.blocked = False
+        self.requests = 0
+        self.refused = 0
+        self.malformed = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.last = 0
+        self.opened_wall = 0
+        self.frame_since = 0
+
+
+class _Pending:
+    """A request that is with the inner half. `began`: monotonic ns."""
+
+    __slots__ = ("began", "client", "conduit", "is_write", "request", "session", "token")
+
+    def __init__(
+        self, client: Client, session: Session, token: int, request: Any, conduit: str, is_write: bool, began: int
+    ) -> None:
+        self.client = client
+        self.session = session
+        self.token = token
+        self.request = request
+        self.conduit = conduit
+        self.is_write = is_write
+        self.began = began
+
+
+class _Bucket:
+    """A token bucket: `rate` a second on average, `burst` at once."""
+
+    __slots__ = ("at", "tokens")
+
+    def __init__(self, burst: float, now: int) -> None:
+        self.tokens = burst
+        self.at = now
+
+
+class Outer:
+    """The half itself. Driven by its owner: `accept`, `on_record`, `tick`, and what its transports call back.
+
+    `wall` gives UTC ns. `boot` makes session names unique in the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        pair: str,
+        broker: str,
+        boot: str,
+        protocol: Protocol[Any, Any],
+        policy: CompiledPolicy,
+        assets: Iterable[str],
+        severed: Iterable[str],
+        sides: tuple[str, str],
+        inner: Sender[Any],
+        audit: AuditClient,
+        wall: Callable[[], int] = time.time_ns,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.pair = pair
+        self.broker = broker
+        self.protocol = protocol
+        self.clients: set[Client] = set()
+        self.stats = FlowStats()
+        self.limit_hits: dict[str, int] = {}
+        self.malformed = 0
+        self._boot = boot
+        self._own_side, self._other_side = sides
+        self._inner = inner
+        self._audit = audit
+        self._wall = wall
+        self._clock = clock
+        self._next = 0
+        self._pending: dict[int, _Pending] = {}
+        self._sessions: dict[int, tuple[Client, Session]] = {}
+        self._per_address: dict[str, int] = {}
+        self._buckets: dict[str, _Bucket] = {}
+        self._blocked: list[Client] = []
+        self._limit_notes: dict[tuple[str, str], int] = {}
+        self.stopping = False
+        self.severed = frozenset(severed)
+        inner.on_room = self._on_room
+        self._take(policy, assets)
+
+    # --- policy and the operator's hand -----------------------------------------------------------------------
+
+    def _take(self, policy: CompiledPolicy, assets: Iterable[str]) -> None:
+        self.policy = policy
+        self.limits: Limits = policy.limits
+        self._audit.policy = policy.hash
+        self._by_listener: dict[tuple[str, int], dict[int, Asset]] = {}
+        for name in assets:
+            asset = policy.assets[name]
+            if asset.listen is not None:
+                self._by_listener.setdefault(asset.listen, {})[asset.unit] = asset
+
+    def new_policy(self, policy: CompiledPolicy, assets: Iterable[str]) -> int:
+        """Judges by another policy from now on. Returns how many sessions it ended."""
+        self._take(policy, assets)
+        ended = 0
+        for client in list(self.clients):
+            lost = False
+            for session in client.sessions.values():
+                flow: Flow | Deny
+                if session.asset not in policy.assets:
+                    flow = Deny("", "", Fault.ASSET, f"the asset {session.asset} is not in the policy any more")
+                else:
+                    flow = policy.flow(self.broker, client.source, session.asset)
+                if isinstance(flow, Deny) and isinstance(session.flow, Flow):
+                    lost = True
+                session.judge_by(flow)
+            if lost:
+                ended += 1
+                self.end(client, "the new policy does not allow this session")
+        return ended
+
+    def set_severed(self, sides: Iterable[str]) -> None:
+        """Cuts sides off. Clients of a severed side are ended; requests to a severed side are refused."""
+        self.severed = frozenset(sides)
+        if self._own_side in self.severed:
+            for client in list(self.clients):
+                self.end(client, f"the {self._own_side} side was severed")
+
+    def end_sessions(self, names: Iterable[str], reason: str) -> None:
+        """Ends the connections that hold these sessions."""
+        wanted = set(names)
+        for client in list(self.clients):
+            if any(session.name in wanted for session in client.sessions.values()):
+                self.end(client, reason)
+
+    # --- connections ------------------------------------------------------------------------------------------
+
+    def accept(self, transport: Transport, source: str, port: int, local: tuple[str, int]) -> None:
+        """A client has connected to a listener bound to, or reached at, `local`."""
+        limits = self.limits
+        if self.stopping or self._own_side in self.severed:
+            self._turn_away(transport, source, "severed", f"the {self._own_side} side is severed")
+            return
+        assets = self._by_listener.get(local)
+        if assets is None:
+            self._turn_away(transport, source, "listener", f"no asset is published at {local[0]}:{local[1]}")
+            return
+        if len(self.clients) >= limits.client_connections:
+            self._turn_away(transport, source, "client_connections", f"more than {limits.client_connections}")
+            return
+        count = self._per_address.get(source, 0)
+        if count >= limits.client_connections_per_address:
+            self._turn_away(
+                transport,
+                source,
+                "client_connections_per_address",
+                f"more than {limits.client_connections_per_address}",
+            )
+            return
+        self._per_address[source] = count + 1
+        client = Client(transport, self.protocol.server(), source, port)
+        client.assets = assets
+        client.last = self._clock()
+        client.opened_wall = self._wall()
+        self.clients.add(client)
+        transport.on_data = lambda data: self._on_data(client, data)
+        transport.on_closed = lambda reason: self._forget(client, reason)
+        for asset in assets.values():
+            self._open_session(client, asset.name)
+
+    def _open_session(self, client: Client, asset: str) -> Session:
+        self._next += 1
+        number = self._next
+        flow = self.policy.flow(self.broker, client.source, asset)
+        session = Session(number, f"{self._boot}-{number}", asset, flow)
+        session.refusals = RefusalLog(self._audit, session.name, client.source, asset)
+        client.sessions[asset] = session
+        self._sessions[number] = (client, session)
+        self._audit.note(
+            SessionOpened(
+                wall_ns=self._wall(),
+                session=session.name,
+                half=f"{self.pair}/outer",
+                source=client.source,
+                source_port=client.port,
+                asset=asset,
+                principals=flow.principals[:16] if isinstance(flow, Flow) else (),
+                conduits=flow.conduits[:16] if isinstance(flow, Flow) else (),
+            )
+        )
+        return session
+
+    def _turn_away(self, transport: Transport, source: str, limit: str, detail: str) -> None:
+        transport.close()
+        self._limit(limit, source, detail)
+
+    def _limit(self, limit: str, source: str, detail: str) -> None:
+        """Counts a limit that was hit. The first of a source is told at once, the rest once a second by `tick`."""
+        self.limit_hits[limit] = self.limit_hits.get(limit, 0) + 1
+        key = (limit, source)
+        if key in self._limit_notes:
+            self._limit_notes[key] += 1
+        elif len(self._limit_notes) < 256:
+            self._limit_notes[key] = 0
+            self._audit.note(LimitHit(wall_ns=self._wall(), limit=limit, source=source, detail=clip(detail)))
+
+    def end(self, client: Client, reason: str) -> None:
+        """Ends one connection, with the reason for the audit log."""
+        client.transport.close()
+        self._forget(client, reason)
+
+    def _forget(self, client: Client, reason: str) -> None:
+        if client not in self.clients:
+            return
+        self.clients.discard(client)
+        left = self._per_address.get(client.source, 1) - 1
+        if left:
+            self._per_address[client.source] = left
+        else:
+            self._per_address.pop(client.source, None)
+        wall = self._wall()
+        for session in client.sessions.values():
+            self._sessions.pop(session.id, None)
+            if session.refusals is not None:
+                session.refusals.flush(wall)
+            if session.announced:
+                self._inner.send(Closed(session.id))
+            self._audit.note(
+                SessionClosed(
+                    wall_ns=wall,
+                    session=session.name,
+                    reason=clip(reason),
+                    requests=session.requests,
+                    refused=session.refused,
+                    malformed=client.malformed,
+                    writes=session.writes,
+                    bytes_in=client.bytes_in,
+                    bytes_out=client.bytes_out,
+                    opened_ns=client.opened_wall,
+                )
+            )
+
+    # --- requests ---------------------------------------------------------------------------------------------
+
+    def _on_data(self, client: Client, data: bytes) -> None:
+        client.bytes_in += len(data)
+        client.machine.receive_data(data)
+        self._pump(client)
+
+    def _pump(self, client: Client) -> None:
+        """Takes requests out of what has arrived, as far as limits and the crossing have room."""
+        machine = client.machine
+        limit = self.limits.client_outstanding
+        try:
+            while client.outstanding < limit and not self._inner.full:
+                event = machine.next_event()
+                if event is NEED_DATA:
+                    client.frame_since = 0 if not machine.buffered else client.frame_since or self._clock()
+                    if client.blocked:
+                        client.blocked = False
+                        client.transport.resume()
+                    return
+                if isinstance(event, RequestReceived):
+                    self._request(client, event.token, event.request)
+                else:
+                    self._malformed(client, event.section, event.detail)
+                    self._answer(client, event.token, event.reply)
+                if client not in self.clients:
+                    return
+        except RemoteProtocolError as error:
+            self._malformed(client, error.section, str(error))
+            self.end(client, f"protocol violation: {error}")
+            return
+        except Exception as error:  # a bug of ours: it ends this session and no other
+            self.end(client, f"internal error: {type(error).__name__}: {error}")
+            self._limit("internal_error", client.source, f"{type(error).__name__}: {error}")
+            return
+        # No room: this client waits, held back by its own TCP window.
+        if not client.blocked:
+            client.blocked = True
+            client.transport.pause()
+            if self._inner.full:
+                self._blocked.append(client)
+
+    def _request(self, client: Client, token: int, request: Any) -> None:
+        began = self._clock()
+        client.requests += 1
+        client.last = began
+        if not self._within_rate(client.source, began):
+            self._limit("client_requests_per_second", client.source, "too many requests a second")
+            self._answer(client, token, self.protocol.failure(request, Failure.BUSY))
+            return
+        operation = self.protocol.operation(request)
+        assets = client.assets
+        asset = assets.get(operation.unit) or assets.get(-1) or next(iter(assets.values()))
+        session = client.sessions[asset.name]
+        session.requests += 1
+        flow = session.flow
+        verdict: Allow | Deny
+        if isinstance(flow, Deny):
+            verdict = flow
+        elif self._other_side in self.severed:
+            verdict = Deny("", "", Fault.SEVERED, f"the {self._other_side} side is severed")
+        else:
+            verdict = flow.decide(operation, self._wall())
+        if isinstance(verdict, Deny):
+            if session.refusals is not None:
+                session.refusals.add(verdict, operation, flow, self._wall())
+            self._refuse(client, session, token, request, verdict)
+            return
+        if not session.announced:
+            session.announced = True
+            self._inner.send(Opened(session.id, session.name, client.source, session.asset))
+        self._next += 1
+        number = self._next
+        client.outstanding += 1
+        if operation.is_write:
+            session.writes += 1
+        self._pending[number] = _Pending(client, session, token, request, verdict.conduit, operation.is_write, began)
+        self._inner.send(Request(session.id, number, request))
+
+    def _within_rate(self, source: str, now: int) -> bool:
+        limits = self.limits
+        bucket = self._buckets.get(source)
+        if bucket is None:
+            bucket = self._buckets[source] = _Bucket(limits.client_requests_burst, now)
+        tokens = bucket.tokens + (now - bucket.at) * limits.client_requests_per_second * 1e-9
+        bucket.at = now
+        if tokens < 1.0:
+            bucket.tokens = tokens
+            return False
+        bucket.tokens = min(tokens, limits.client_requests_burst) - 1.0
+        return True
+
+    def _refuse(self, client: Client, session: Session, token: int, request: Any, verdict: Deny) -> None:
+        session.refused += 1
+        client.refused += 1
+        self.stats.refused(verdict)
+        if session.silent:
+            client.machine.release(token)
+        else:
+            self._answer(client, token, self.protocol.refusal(request, verdict))
+        if client.refused > self.limits.client_refusals_per_connection:
+            self._limit("client_refusals_per_connection", client.source, "too many refused requests")
+            self.end(client, "too many refused requests")
+
+    def _malformed(self, client: Client, section: str, detail: str) -> None:
+        self.malformed += 1
+        client.malformed += 1
+        if client.malformed <= MALFORMED_ENTRIES:
+            self._audit.note(
+                Malformed(
+                    wall_ns=self._wall(),
+                    session=next(iter(client.sessions.values())).name if client.sessions else "",
+                    source=client.source,
+                    section=clip(section),
+                    detail=clip(detail),
+                )
+            )
+        elif client.malformed > self.limits.client_refusals_per_connection and client in self.clients:
+            self._limit("client_refusals_per_connection", client.source, "too many malformed requests")
+            self.end(client, "too many malformed requests")
+
+    def _answer(self, client: Client, token: int, response: Any) -> None:
+        if client not in self.clients:
+            return
+        data = client.machine.send(token, response)
+        client.bytes_out += len(data)
+        transport = client.transport
+        transport.write(data)
+        if transport.unsent > self.limits.client_unsent_bytes:
+            self._limit("client_unsent_bytes", client.source, "the client does not take its answers")
+            self.end(client, "the client does not take its answers")
+
+    # --- answers from the inner half --------------------------------------------------------------------------
+
+    def on_record(self, record: Any) -> None:
+        """What the inner half says."""
+        if isinstance(record, Ended):
+            found = self._sessions.get(record.session)
+            if found is not None:
+                self.end(found[0], record.reason)
+            return
+        pending = self._pending.pop(record.id, None)
+        if pending is None:
+            return
+        client = pending.client
+        client.outstanding -= 1
+        if isinstance(record, Reply):
+            self._answer(client, pending.token, record.message)
+            now = self._clock()
+            self.stats.answered(
+                pending.conduit,
+                pending.is_write,
+                record.shared,
+                now - pending.began - record.device_ns - record.waited_ns,
+                record.waited_ns,
+                record.device_ns,
+            )
+        elif isinstance(record, Failed):
+            self._answer(client, pending.token, self.protocol.failure(pending.request, record.failure))
+            self.stats.failed(pending.conduit)
+        elif isinstance(record, Denied):
+            verdict = Deny(record.conduit, record.rule, record.fault, record.detail)
+            if client in self.clients:
+                self._refuse(client, pending.session, pending.token, pending.request, verdict)
+        if client.blocked and client in self.clients:
+            self._pump(client)
+
+    def _on_room(self) -> None:
+        blocked, self._blocked = self._blocked, []
+        for client in blocked:
+            if client in self.clients:
+                self._pump(client)
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """To be called about twice a second: closes what is idle or dawdles, and writes what was counted."""
+        now = self._clock()
+        wall = self._wall()
+        limits = self.limits
+        idle_ns = int(limits.client_idle_seconds * 1e9)
+        frame_ns = int(limits.client_frame_seconds * 1e9)
+        for client in list(self.clients):
+            if client.frame_since and now - client.frame_since > frame_ns:
+                self._limit("client_frame_seconds", client.source, "a frame that was begun was not completed in time")
+                self.end(client, "a frame that was begun was not completed in time")
+            elif not client.outstanding and now - client.last > idle_ns:
+                self._limit("client_idle_seconds", client.source, "no complete request for too long")
+                self.end(client, "idle for too long")
+            else:
+                for session in client.sessions.values():
+                    if session.refusals is not None:
+                        session.refusals.tick(wall)
+        for (limit, source), count in self._limit_notes.items():
+            if count:
+                self._audit.note(
+                    LimitHit(wall_ns=wall, limit=limit, source=source, detail="again, within a second", count=count)
+                )
+        self._limit_notes = {}
+        burst = limits.client_requests_burst
+        full = {
+            source
+            for source, bucket in self._buckets.items()
+            if bucket.tokens + (now - bucket.at) * limits.client_requests_per_second * 1e-9 >= burst
+        }
+        for source in full:
+            del self._buckets[source]
+
+    def stop(self) -> None:
+        """Takes no new connections and ends those that wait for nothing."""
+        self.stopping = True
+        for client in list(self.clients):
+            if not client.outstanding:
+                self.end(client, "the gate stops")
+
+    @property
+    def busy(self) -> int:
+        """Requests that are with the inner half."""
+        return len(self._pending)
+
+    def sessions(self) -> tuple[SessionStatus, ...]:
+        """For status."""
+        offset = self._wall() - self._clock()
+        return tuple(
+            SessionStatus(
+                session=session.name,
+                asset=session.asset,
+                source=client.source,
+                port=client.port,
+                principals=session.flow.principals if isinstance(session.flow, Flow) else (),
+                since=client.opened_wall,
+                requests=session.requests,
+                refused=session.refused,
+                last=max(0, client.last + offset),
+            )
+            for client in self.clients
+            for session in client.sessions.values()
+        )

@@ -1,0 +1,177 @@
+"""A byte stream to one peer, and the TCP one that runs on the reactor.
+
+A broker writes to a `Transport` and is called back with what arrives. Tests give it a transport of their own; the
+TCP transport is the one that production uses. Not here: what the bytes mean, limits other than the buffers'.
+"""
+
+from __future__ import annotations
+
+import abc
+import errno
+import os
+import socket
+from collections.abc import Callable
+
+from cofferdam.crossing.reactor import GONE, READ, WRITE, Reactor
+
+RECEIVE_BYTES = 16384
+"""Read from a socket at once."""
+
+
+class Transport(abc.ABC):
+    """One connection. `on_data` and `on_closed` are set by its owner right after it is made."""
+
+    on_data: Callable[[bytes], None]
+    on_closed: Callable[[str], None]
+    """Called once, with the reason, when the peer or the network ended the connection; not after `close()`."""
+    unsent: int = 0
+    """Bytes that were written and that the peer has not made room for."""
+
+    @abc.abstractmethod
+    def write(self, data: bytes) -> None:
+        """Sends, or queues what the socket does not take."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Ends the connection now. What is unsent is lost."""
+
+    @abc.abstractmethod
+    def pause(self) -> None:
+        """Reads nothing more until `resume()`; the peer is held back by TCP's own window."""
+
+    @abc.abstractmethod
+    def resume(self) -> None:
+        """Reads again."""
+
+
+class TcpTransport(Transport):
+    """A connected, or connecting, TCP socket on the reactor. Owns the socket."""
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, *, connecting: bool = False) -> None:
+        self._reactor = reactor
+        self._sock = sock
+        self._recv = sock.recv
+        self._send = sock.send
+        self._fd = sock.fileno()
+        self._out: list[bytes] = []
+        self._open = True
+        self._paused = False
+        self._connecting = connecting
+        self.on_connected: Callable[[], None] | None = None
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        reactor.add(self._fd, WRITE if connecting else READ, self._on_event)
+
+    @classmethod
+    def connect(cls, reactor: Reactor, address: str, port: int) -> TcpTransport:
+        """Begins to connect; `on_connected` or `on_closed` follows. Raises OSError if it fails at once."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            code = sock.connect_ex((address, port))
+            if code not in (0, errno.EINPROGRESS):
+                raise OSError(code, os.strerror(code))
+            return cls(reactor, sock, connecting=True)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _on_event(self, events: int) -> None:
+        if self._connecting:
+            self._finish_connect()
+            return
+        if events & READ:
+            try:
+                data = self._recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._lost(error.strerror or str(error))
+                return
+            if not data:
+                self._lost("closed by the peer")
+                return
+            self.on_data(data)
+        elif events & GONE:
+            code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self._lost(os.strerror(code) if code else "closed by the peer")
+            return
+        if events & WRITE and self._open:
+            self._flush()
+
+    def _finish_connect(self) -> None:
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._lost(os.strerror(code))
+            return
+        self._connecting = False
+        self._rearm()
+        if self.on_connected is not None:
+            self.on_connected()
+        if self._out and self._open:
+            self._flush()
+
+    def write(self, data: bytes) -> None:
+        if not self._open:
+            return
+        if self._out or self._connecting:
+            self._out.append(data)
+            self.unsent += len(data)
+            return
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            reason = error.strerror or str(error)
+            # Not from inside the writer's own call: it may be half way through its own bookkeeping.
+            self._reactor.later(lambda: self._lost(reason))
+            return
+        if sent < len(data):
+            self._out.append(data[sent:])
+            self.unsent += len(data) - sent
+            self._rearm()
+
+    def _flush(self) -> None:
+        try:
+            while self._out:
+                data = self._out[0]
+                sent = self._send(data)
+                self.unsent -= sent
+                if sent < len(data):
+                    self._out[0] = data[sent:]
+                    return
+                self._out.pop(0)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lost(error.strerror or str(error))
+            return
+        self._rearm()
+
+    def _rearm(self) -> None:
+        self._reactor.change(self._fd, (0 if self._paused else READ) | (WRITE if self._out else 0))
+
+    def pause(self) -> None:
+        if self._open and not self._paused:
+            self._paused = True
+            if not self._connecting:
+                self._rearm()
+
+    def resume(self) -> None:
+        if self._open and self._paused:
+            self._paused = False
+            if not self._connecting:
+                self._rearm()
+
+    def _lost(self, reason: str) -> None:
+        if self._open:
+            self.close()
+            self.on_closed(reason)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._reactor.remove(self._fd)
+            self._sock.close()
+            self._out, self.unsent = [], 0
