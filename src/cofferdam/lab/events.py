@@ -1,0 +1,168 @@
+"""What the lab's processes say: one line of JSON on stdout for each event, and the commands they take on stdin.
+
+The demo draws these lines, the tour and the tests check them. The plant's lines are the evidence for what
+reached the device; an actor's lines are what the network did to it.
+
+Not here: the audit log of the gate, which is a different witness.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from cofferdam.errors import CofferdamError
+
+
+class Listening(msgspec.Struct, frozen=True, tag="listening"):
+    """The plant answers at this address."""
+
+    address: str
+    port: int
+    wall_ns: int = 0
+
+
+class Connection(msgspec.Struct, frozen=True, tag="connection"):
+    """Somebody opened or closed a connection to the plant."""
+
+    peer: str
+    peer_port: int
+    opened: bool
+    wall_ns: int = 0
+
+
+class Request(msgspec.Struct, frozen=True, tag="request"):
+    """A request that reached the plant, with its answer. `exception` is 0 for a good one; `values` are what a
+    read returned."""
+
+    peer: str
+    function: int
+    unit: int
+    address: int
+    count: int
+    exception: int
+    values: tuple[int, ...] = ()
+    wall_ns: int = 0
+
+
+class Write(msgspec.Struct, frozen=True, tag="write"):
+    """A write that reached the plant's memory, whether the device took it or not."""
+
+    function: int
+    space: str
+    address: int
+    values: tuple[int, ...]
+    taken: bool
+    wall_ns: int = 0
+
+
+class Plant(msgspec.Struct, frozen=True, tag="plant"):
+    """How the works are doing. Units as in physics.Reading; `set_speed` in rpm."""
+
+    level: float
+    height: float
+    inflow: float
+    outflow: float
+    pressure: float
+    temperature: float
+    power: float
+    speed: int
+    set_speed: int
+    flow_total: int
+    tripped: bool
+    low_alarm: bool
+    high_alarm: bool
+    discharge_open: bool
+    clock: float  # s since the epoch, simulated
+    wall_ns: int = 0
+
+
+class Experience(msgspec.Struct, frozen=True, tag="experience", omit_defaults=True):
+    """What happened to one attempt of an actor.
+
+    `outcome`: "ok", "exception" (with its code), "timeout", "closed" (the peer ended the connection),
+    "unreachable" (no connection), "refused" (a port that nobody listens at), "garbled" (an answer that does not
+    fit the request).
+    """
+
+    who: str
+    action: str
+    outcome: str
+    exception: int = 0
+    function: int = 0
+    address: int = -1
+    values: tuple[int, ...] = ()
+    value: float | None = None
+    detail: str = ""
+    micros: int = 0
+    wall_ns: int = 0
+
+
+class Summary(msgspec.Struct, frozen=True, tag="summary"):
+    """An actor's count of outcomes of one action ("flood": {"ok": 3, "exception 6": 991})."""
+
+    who: str
+    action: str
+    counts: dict[str, int]
+    detail: str = ""
+    wall_ns: int = 0
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The answer to a command: all events that it caused have been printed before this line."""
+
+    who: str
+    command: str
+    wall_ns: int = 0
+
+
+Event = Listening | Connection | Request | Write | Plant | Experience | Summary | Done
+Sink = Callable[[Event], None]
+
+
+class Command(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a driven actor is asked to do, as a line of JSON on its stdin."""
+
+    do: str
+    point: str = ""
+    value: float = 0.0
+    count: int = 1
+    seconds: float = 0.0
+    address: str = ""
+    port: int = 0
+
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_commands = msgspec.json.Decoder(Command)
+
+
+def printed(event: Event) -> None:
+    """A sink: the event as a line on stdout, at once, with the time of now."""
+    stamped = msgspec.structs.replace(event, wall_ns=time.time_ns())
+    sys.stdout.write(_encoder.encode(stamped).decode() + "\n")
+    sys.stdout.flush()
+
+
+def parse(line: str | bytes) -> Event:
+    """The event of a line. Raises CofferdamError where it is none."""
+    try:
+        return _decoder.decode(line)
+    except msgspec.MsgspecError as error:
+        raise CofferdamError(f"not an event of the lab: {line[:120]!r}: {error}") from error
+
+
+def parse_command(line: str | bytes) -> Command:
+    """The command of a line. Raises CofferdamError where it is none."""
+    try:
+        return _commands.decode(line)
+    except msgspec.MsgspecError as error:
+        raise CofferdamError(f"not a command: {line[:120]!r}: {error}", hint='such as {"do": "read"}') from error
+
+
+def command_line(command: Command) -> bytes:
+    """A command as the line that `parse_command` reads."""
+    return _encoder.encode(command) + b"\n"

@@ -1,0 +1,293 @@
+"""Where the lab's processes live: two layouts of the same three hosts behind one interface.
+
+    office (it)          gate               plant (ot)
+    ERP, operator,  ───  outer ══ inner ─── PLC 7
+    intruder
+
+`Loopback` needs no root: everything on this machine, and who is who is told by addresses of 127.0.0.0/8. Nothing
+but Cofferdam's own processes separates the sides there, and a host that knows the device's loopback address can
+reach it; the demo says so. `Namespaces` gives the office and the plant network namespaces of their own, with a
+veth pair from each towards the gate, so that the gate is the only neighbour that both have.
+
+A layout knows addresses, how a command is run at a host, and how to put its addresses into the policy. It makes
+and removes only what carries its own unique name.
+
+Not here: starting processes (lab.scene), the gate's own namespaces (enforce).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import msgspec
+
+from cofferdam.errors import CofferdamError
+
+Host = Literal["office", "gate", "plant"]
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    """Everybody's address. `listen` is what the office connects to; `device` is the plant itself."""
+
+    erp: str
+    operator: str
+    intruder: str
+    operators: str  # the operators' network
+    device: str
+    device_port: int
+    listen: str
+    listen_port: int
+    management: str
+    management_port: int
+
+
+SHIPPED = Addresses(
+    erp="127.10.1.20",
+    operator="127.10.5.11",
+    intruder="127.66.6.6",
+    operators="127.10.5.0/24",
+    device="127.20.0.17",
+    device_port=15020,
+    listen="127.64.7.17",
+    listen_port=15502,
+    management="127.0.0.1",
+    management_port=19464,
+)
+"""The addresses in the shipped policy file."""
+
+
+def shipped_policy() -> str:
+    """The text of lab/policy.yaml."""
+    return resources.files("cofferdam.lab").joinpath("policy.yaml").read_text(encoding="utf-8")
+
+
+def render_policy(addresses: Addresses, *, interfaces: tuple[str, str] | None = None) -> str:
+    """The shipped policy with `addresses`, and with the gate's two interfaces (it, ot) where there are any.
+
+    Raises CofferdamError where a piece to replace is not in the file exactly once.
+    """
+    old, new = SHIPPED, addresses
+    pieces = [
+        (f"    address: {old.device} ", f"    address: {new.device} "),
+        (f"    port: {old.device_port}\n", f"    port: {new.device_port}\n"),
+        (f'"{old.listen}:{old.listen_port}"', f'"{new.listen}:{new.listen_port}"'),
+        (f"[{old.erp}]", f"[{new.erp}]"),
+        (f"[{old.operators}]", f"[{new.operators}]"),
+        (f'"{old.management}:{old.management_port}"', f'"{new.management}:{new.management_port}"'),
+    ]
+    if interfaces is not None:
+        pieces.append(("{side: it, level: 4}", f"{{side: it, level: 4, interface: {interfaces[0]}}}"))
+        pieces.append(("{side: ot, level: 2}", f"{{side: ot, level: 2, interface: {interfaces[1]}}}"))
+    text = shipped_policy()
+    for before, after in pieces:
+        if text.count(before) != 1:
+            raise CofferdamError(f"the lab's policy file has {before.strip()!r} {text.count(before)} times, not once")
+        text = text.replace(before, after)
+    return text
+
+
+class Layout(Protocol):
+    """Three hosts. Use as a context manager: set up on entry, removed on exit, whatever happens between."""
+
+    name: str
+    separated: bool  # is there nothing but the gate between office and plant?
+    addresses: Addresses
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def run_in(self, host: Host, argv: list[str]) -> list[str]:
+        """The command line that runs `argv` at `host`."""
+
+    def policy(self) -> str:
+        """The policy file's text for this layout."""
+
+
+def free_port(address: str) -> int:
+    """A port at `address` that nothing listens at now. Raises CofferdamError where the address is not ours."""
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, 0))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise CofferdamError(
+            f"no free port at {address}: {error.strerror}",
+            hint="the demo needs the loopback network 127.0.0.0/8, as Linux has it",
+        ) from error
+
+
+class Loopback:
+    """Everything on this machine, without root."""
+
+    name = "loopback"
+    separated = False
+
+    def __init__(self) -> None:
+        self.addresses = msgspec.structs.replace(
+            SHIPPED,
+            device_port=free_port(SHIPPED.device),
+            listen_port=free_port(SHIPPED.listen),
+            management_port=free_port(SHIPPED.management),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def run_in(self, host: Host, argv: list[str]) -> list[str]:
+        return list(argv)
+
+    def policy(self) -> str:
+        return render_policy(self.addresses)
+
+
+PREFIX = "cdlab-"
+"""Every namespace of the lab begins with it. `cofferdam lab clean` removes those whose maker is gone."""
+
+
+class Namespaces:
+    """An office host and a plant host, each in a network namespace, one veth pair each to the gate's side.
+
+    The gate's ends (`it_interface`, `ot_interface`) are left in the namespace that this process is in; the gate
+    moves them where its policy says. Names hold this process's id and a random part, so two labs never meet.
+    Needs root and the `ip` program. Raises CofferdamError where either is missing or a command fails.
+    """
+
+    name = "namespaces"
+    separated = True
+
+    def __init__(self) -> None:
+        if os.geteuid() != 0:
+            raise CofferdamError("network namespaces need root", hint="run as root, or with --no-namespaces")
+        if shutil.which("ip") is None:
+            raise CofferdamError("the program ip is missing", hint="Debian: apt-get install iproute2")
+        tag = secrets.token_hex(2)
+        self.tag = tag
+        self.office = f"{PREFIX}{os.getpid()}-{tag}-office"
+        self.plant = f"{PREFIX}{os.getpid()}-{tag}-plant"
+        # An interface name has at most 15 characters.
+        self.it_interface = f"cdl{tag}it"
+        self.ot_interface = f"cdl{tag}ot"
+        self.addresses = Addresses(
+            erp="10.1.0.20",
+            operator="10.1.5.11",
+            intruder="10.1.66.6",
+            operators="10.1.5.0/24",
+            device="10.20.0.17",
+            device_port=502,
+            listen="100.64.7.17",
+            listen_port=502,
+            management="127.0.0.1",
+            management_port=free_port("127.0.0.1"),
+        )
+
+    def __enter__(self) -> Self:
+        # What an earlier lab left behind when it was killed goes first; it could hold addresses that we need.
+        clean()
+        try:
+            for namespace in (self.office, self.plant):
+                _ip("netns", "add", namespace)
+                _ip("-n", namespace, "link", "set", "lo", "up")
+            self._connect(self.office, self.it_interface)
+            self._connect(self.plant, self.ot_interface)
+            office, plant = (("-n", self.office), ("-n", self.plant))
+            for address in (self.addresses.erp, self.addresses.operator, self.addresses.intruder):
+                _ip(*office, "addr", "add", f"{address}/16", "dev", "net0")
+            # The office's router sends the overlay to the gate's office address.
+            _ip(*office, "route", "add", "100.64.0.0/16", "via", "10.1.0.1")
+            _ip(*plant, "addr", "add", f"{self.addresses.device}/16", "dev", "net0")
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def _connect(self, namespace: str, gate_end: str) -> None:
+        _ip("link", "add", gate_end, "type", "veth", "peer", "name", "net0", "netns", namespace)
+        _ip("-n", namespace, "link", "set", "net0", "up")
+        _ip("link", "set", gate_end, "up")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
+        _remove_namespaces([self.office, self.plant])
+
+    def run_in(self, host: Host, argv: list[str]) -> list[str]:
+        match host:
+            case "office":
+                return ["ip", "netns", "exec", self.office, *argv]
+            case "plant":
+                return ["ip", "netns", "exec", self.plant, *argv]
+            case _:
+                return list(argv)
+
+    def policy(self) -> str:
+        return render_policy(self.addresses, interfaces=(self.it_interface, self.ot_interface))
+
+
+def leftovers() -> list[str]:
+    """Namespaces of labs whose process is gone."""
+    found = subprocess.run(["ip", "-j", "netns", "list"], capture_output=True, text=True, check=False).stdout
+    names = [str(entry["name"]) for entry in json.loads(found or "[]")]
+    return [name for name in names if name.startswith(PREFIX) and not _maker_lives(name)]
+
+
+def clean() -> list[str]:
+    """Remove what labs left behind that were killed; the names of what was removed."""
+    if shutil.which("ip") is None:
+        return []
+    names = leftovers()
+    _remove_namespaces(names)
+    return names
+
+
+def _maker_lives(name: str) -> bool:
+    pid = name.removeprefix(PREFIX).split("-")[0]
+    if not pid.isdigit():
+        return True  # not one of our names: leave it alone
+    command = Path(f"/proc/{pid}/cmdline")
+    try:
+        # The number may belong to somebody else by now.
+        words = command.read_bytes()
+    except OSError:
+        return False
+    return b"python" in words or b"cofferdam" in words
+
+
+def _remove_namespaces(names: list[str]) -> None:
+    """Deleting a namespace deletes its end of the veth pair, and with it the gate's end, wherever that is.
+
+    A namespace lives on while a process is in it, so those go first: they can only be the lab's.
+    """
+    for name in names:
+        inside = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False).stdout
+        for pid in inside.split():
+            try:
+                os.kill(int(pid), 9)
+            except ProcessLookupError:
+                continue
+        subprocess.run(["ip", "-n", name, "link", "del", "net0"], capture_output=True, check=False)
+        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CofferdamError(f"ip {' '.join(words)}: {done.stderr.strip()}", hint="cofferdam lab clean")

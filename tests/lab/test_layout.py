@@ -1,0 +1,114 @@
+"""Layouts: the policy carries their addresses, commands run where they should, nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import msgspec
+import pytest
+import yaml
+
+from cofferdam.errors import CofferdamError
+from cofferdam.lab import layout
+
+
+def test_the_shipped_policy_has_the_shipped_addresses() -> None:
+    assert layout.render_policy(layout.SHIPPED) == layout.shipped_policy()
+
+
+def test_rendering_replaces_every_address() -> None:
+    addresses = layout.Addresses(
+        erp="10.1.0.20", operator="10.1.5.11", intruder="10.1.66.6", operators="10.1.5.0/24", device="10.20.0.17",
+        device_port=502, listen="100.64.7.17", listen_port=503, management="127.0.0.1", management_port=9999,
+    )  # fmt: skip
+    policy = yaml.safe_load(layout.render_policy(addresses, interfaces=("it0", "ot0")))
+    asset = policy["assets"]["plc-7"]
+    assert (asset["address"], asset["port"], asset["listen"]) == ("10.20.0.17", 502, "100.64.7.17:503")
+    assert policy["principals"]["erp"]["addresses"] == ["10.1.0.20"]
+    assert policy["principals"]["operators"]["addresses"] == ["10.1.5.0/24"]
+    assert policy["zones"]["enterprise"]["interface"] == "it0"
+    assert policy["zones"]["control"]["interface"] == "ot0"
+    assert policy["gate"]["management"] == "127.0.0.1:9999"
+
+
+def test_two_loopback_labs_do_not_share_a_port() -> None:
+    with layout.Loopback() as one, socket.socket() as taken:
+        taken.bind((one.addresses.listen, one.addresses.listen_port))
+        taken.listen()
+        assert layout.Loopback().addresses.listen_port != one.addresses.listen_port
+        assert one.run_in("plant", ["true"]) == ["true"]
+        assert not one.separated
+
+
+def test_an_address_that_is_not_ours_is_said() -> None:
+    with pytest.raises(CofferdamError, match=r"192\.0\.2\.1"):
+        layout.free_port("192.0.2.1")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the refusal is for those without root")
+def test_namespaces_without_root_are_refused() -> None:
+    with pytest.raises(CofferdamError, match="root"):
+        layout.Namespaces()
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
+
+
+def namespaces() -> set[str]:
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    return {line.split()[0] for line in listed.splitlines() if line}
+
+
+def links() -> str:
+    return subprocess.run(["ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.netns
+@needs_root
+def test_namespace_hosts_see_their_own_side_only() -> None:
+    with layout.Namespaces() as lab:
+        names = {lab.office, lab.plant}
+        assert names <= namespaces()
+        assert lab.it_interface in links() and lab.ot_interface in links()
+
+        def shown(host: layout.Host) -> str:
+            argv = lab.run_in(host, ["ip", "-br", "addr"])
+            return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+        assert lab.addresses.erp in shown("office") and lab.addresses.device not in shown("office")
+        assert lab.addresses.device in shown("plant") and lab.addresses.erp not in shown("plant")
+        # The office has no road to the device's real address: only the gate could give it one.
+        route = subprocess.run(
+            lab.run_in("office", ["ip", "route", "get", lab.addresses.device]), capture_output=True, check=False
+        )
+        assert route.returncode != 0
+    assert not names & namespaces()
+    assert lab.it_interface not in links()
+
+
+@pytest.mark.netns
+@needs_root
+def test_what_a_killed_lab_left_is_cleaned() -> None:
+    script = "from cofferdam.lab import layout; import os; layout.Namespaces().__enter__(); os.kill(os.getpid(), 9)"
+    killed = subprocess.Popen([sys.executable, "-c", script])
+    killed.wait()
+    left = [name for name in namespaces() if name.startswith(f"{layout.PREFIX}{killed.pid}-")]
+    assert len(left) == 2
+    with layout.Namespaces() as living:  # entering cleans too, but never a lab that lives
+        assert not set(left) & namespaces()
+        assert layout.clean() == []
+        assert {living.office, living.plant} <= namespaces()
+
+
+@pytest.mark.netns
+@needs_root
+def test_a_failed_set_up_leaves_nothing() -> None:
+    before = namespaces()
+    lab = layout.Namespaces()
+    lab.addresses = msgspec.structs.replace(lab.addresses, device="not-an-address")
+    with pytest.raises(CofferdamError, match="not-an-address"), lab:
+        pass
+    assert namespaces() == before
