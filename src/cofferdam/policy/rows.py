@@ -1,0 +1,135 @@
+"""The rows of a compiled policy: plain, frozen data that travels to the halves over a pipe.
+
+Everything a decision needs is in here, also the UTC offsets of the time zones that windows name, so that a half
+opens no file. Not here: how rows are made (policy.compile), how they decide (policy.decide), how they travel (policy.table).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cofferdam.limits import Limits
+from cofferdam.model import NEVER, Asset, Side, Span
+
+FORMAT = 1
+"""Version of the rows; a half refuses a table of another version."""
+
+
+class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A network segment on one side. `level` is the Purdue level, for people only; None where none was given."""
+
+    name: str
+    side: Side
+    level: float | None = None
+    interface: str = ""
+    addresses: tuple[str, ...] = ()
+
+
+class Principal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who asks: the source networks that stand for a name, in CIDR form."""
+
+    name: str
+    zone: str
+    networks: tuple[str, ...]
+
+
+class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Hours of the week in a time zone. `days` are 0 (Monday) to 6; `start` and `stop` are seconds of the local day.
+
+    A window whose stop is not after its start runs over midnight and belongs to the day on which it starts.
+    `text` is how a person would write it.
+    """
+
+    days: tuple[int, ...]
+    start: int
+    stop: int
+    zone: str
+    text: str = ""
+
+
+class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The UTC offsets of one time zone: from `since[i]` (UTC seconds) on, local time is UTC + `offsets[i]` seconds.
+
+    Before `since[0]` and from `horizon` on nothing is known, and a window of that zone is closed.
+    """
+
+    since: tuple[int, ...]
+    offsets: tuple[int, ...]
+    horizon: int
+
+
+class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """Cells that a rule allows. `point` names them, or is "" for raw registers."""
+
+    span: Span
+    point: str = ""
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line of a conduit's `allow`, for one asset. `number` counts the lines from 0.
+
+    `functions` and `write_functions` are (code, sub) with sub -1 for any: operations that carry no cells, which leave
+    the device's state alone, or may change it.
+    """
+
+    number: int
+    who: tuple[str, ...]
+    asset: str
+    reads: tuple[Piece, ...] = ()
+    writes: tuple[Piece, ...] = ()
+    functions: tuple[tuple[int, int], ...] = ()
+    write_functions: tuple[tuple[int, int], ...] = ()
+
+
+class Conduit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An agreed road between two zones, with its owner and its reason. `expires` is UTC ns, NEVER for none.
+
+    `windows`: open while any of them is; none means always. `latency_budget_us` is in microseconds, 0 for none.
+    """
+
+    name: str
+    from_zone: str
+    to_zone: str
+    broker: str
+    owner: str
+    reason: str
+    rules: tuple[Rule, ...] = ()
+    expires: int = NEVER
+    expires_text: str = ""
+    windows: tuple[Window, ...] = ()
+    silent: bool = False
+    latency_budget_us: int = 0
+
+
+class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the gate runs. `management` is (address, port) of status and metrics, None for none.
+
+    `separation` is what to try: "auto", "namespaces" or "processes". `require_namespaces`: refuse to start with less.
+    """
+
+    management: tuple[str, int] | None = None
+    separation: str = "auto"
+    require_namespaces: bool = False
+
+
+class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`reads_without_log`: reads go on while the log can not be written. `interval_ms`: how often reads are counted."""
+
+    reads_without_log: bool = False
+    interval_ms: int = 10_000
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole compiled policy. Sequences are sorted by name, so that equal policies have equal tables."""
+
+    format: int
+    site: str
+    zones: dict[str, Zone]
+    assets: dict[str, Asset]
+    overlays: dict[str, str]
+    principals: dict[str, Principal]
+    conduits: dict[str, Conduit]
+    limits: Limits
+    gate: Gate
+    audit: Audit
+    clocks: dict[str, Clock]

@@ -1,0 +1,188 @@
+"""A compiled policy: rows with an index over them, their hash, and their way over a pipe.
+
+`to_bytes` and `from_bytes` are exact inverses; `from_bytes` takes nothing that `to_bytes` would not write. The hash is
+over what the policy says (canonical JSON of its rows), not over when or with which zone data it was compiled.
+
+Not here: making rows from a file (policy.compile), judging operations (policy.decide).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+
+import msgspec
+
+from cofferdam.errors import PolicyError
+from cofferdam.limits import Limits
+from cofferdam.model import Asset, Deny, Fault
+from cofferdam.policy.decide import Flow, PointState, Way
+from cofferdam.policy.rows import FORMAT, Audit, Conduit, Gate, Principal, Rule, Table, Zone
+
+MEMO_ENTRIES = 4096
+"""Flows that a policy remembers; all are forgotten when one more is asked for."""
+
+_decoder = msgspec.msgpack.Decoder(Table)
+_encoder = msgspec.msgpack.Encoder()
+
+
+class CompiledPolicy:
+    """What the halves and the gate ask. Immutable, save for memos."""
+
+    __slots__ = (
+        "_conduits_by_broker", "_flows", "_networks", "_rules", "assets", "audit", "conduits", "gate", "hash", "limits",
+        "overlays", "principals", "site", "table", "zones",
+    )  # fmt: skip
+
+    def __init__(self, table: Table) -> None:
+        """Raises: PolicyError where rows point to rows that are not there."""
+        _check(table)
+        self.table = table
+        self.site: str = table.site
+        self.zones: dict[str, Zone] = table.zones
+        self.assets: dict[str, Asset] = table.assets
+        self.overlays: dict[str, str] = table.overlays
+        self.principals: dict[str, Principal] = table.principals
+        self.conduits: dict[str, Conduit] = table.conduits
+        self.limits: Limits = table.limits
+        self.gate: Gate = table.gate
+        self.audit: Audit = table.audit
+        self.hash: str = policy_hash(table)
+        # (version, prefix length) -> network as an integer -> principals
+        self._networks: dict[tuple[int, int], dict[int, list[str]]] = {}
+        for principal in table.principals.values():
+            for text in principal.networks:
+                network = ipaddress.ip_network(text)
+                same = self._networks.setdefault((network.version, network.prefixlen), {})
+                same.setdefault(int(network.network_address), []).append(principal.name)
+        # (principal, asset) -> its rules, in the order of conduits and lines
+        self._rules: dict[tuple[str, str], list[tuple[Conduit, Rule]]] = {}
+        for conduit in table.conduits.values():
+            for rule in conduit.rules:
+                for who in rule.who:
+                    self._rules.setdefault((who, rule.asset), []).append((conduit, rule))
+        self._flows: dict[tuple[str, tuple[str, ...], str], Flow | Deny] = {}
+
+    def to_bytes(self) -> bytes:
+        """The rows as msgpack."""
+        return _encoder.encode(self.table)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> CompiledPolicy:
+        """The policy that `to_bytes` wrote. Raises: PolicyError for anything else."""
+        try:
+            return cls(_decoder.decode(data))
+        except (msgspec.DecodeError, ValueError) as error:
+            raise PolicyError(f"the compiled policy is damaged: {error}") from None
+
+    def point_state(self) -> PointState:
+        """An empty memory for an inner half that serves this policy."""
+        return PointState(self.assets, self.limits.known_value_seconds)
+
+    def principals_of(self, source: str, zone: str | None = None) -> tuple[str, ...]:
+        """The names that a source address (text, IPv4 or IPv6) stands for, sorted; only those of `zone`, if given.
+
+        All networks that contain the address count, not only the narrowest: principals add up.
+        """
+        try:
+            address = ipaddress.ip_address(source)
+        except ValueError:
+            return ()
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        number, bits = int(address), address.max_prefixlen
+        found: set[str] = set()
+        for (version, prefix), networks in self._networks.items():
+            if version == address.version:
+                shift = bits - prefix
+                found.update(networks.get(number >> shift << shift, ()))
+        if zone is not None:
+            found = {name for name in found if self.principals[name].zone == zone}
+        return tuple(sorted(found))
+
+    def flow(self, broker: str, source: str, asset: str, zone: str | None = None) -> Flow | Deny:
+        """What a source address may do to an asset through a broker. Ask once per session and asset.
+
+        `zone` is the zone on whose side the session came in; with it, an address of a principal of another zone counts
+        for nothing.
+        """
+        names = self.principals_of(source, zone)
+        if not names:
+            where = f" in zone {zone}" if zone is not None else ""
+            return Deny("", "", Fault.PRINCIPAL, f"{source} is asked for; no principal{where} has that address")
+        key = (broker, names, asset)
+        flow = self._flows.get(key)
+        if flow is None:
+            flow = self._find(broker, names, asset)
+            if len(self._flows) >= MEMO_ENTRIES:
+                self._flows.clear()
+            self._flows[key] = flow
+        return flow
+
+    def _find(self, broker: str, names: tuple[str, ...], asset: str) -> Flow | Deny:
+        who = " or ".join(names)
+        target = self.assets.get(asset)
+        if target is None:
+            return Deny("", "", Fault.ASSET, f"asset {asset} is asked; the policy has no such asset")
+        found: dict[str, dict[int, Rule]] = {}
+        others: set[str] = set()
+        for name in names:
+            for conduit, rule in self._rules.get((name, asset), ()):
+                if conduit.broker == broker:
+                    found.setdefault(conduit.name, {})[rule.number] = rule
+                else:
+                    others.add(conduit.broker)
+        if found:
+            order = [name for name in self.conduits if name in found]
+            ways = [Way(self.conduits[name], [rule for _, rule in sorted(found[name].items())]) for name in order]
+            return Flow(names, target, ways, self.table.clocks)
+        if others:
+            allowed = " and ".join(sorted(others))
+            return Deny("", "", Fault.CONDUIT, f"broker {broker} is asked for {asset}; {who} may use {allowed}")
+        zones = {self.principals[name].zone for name in names}
+        roads = [
+            conduit
+            for conduit in self.conduits.values()
+            if conduit.broker == broker and conduit.to_zone == target.zone and conduit.from_zone in zones
+        ]
+        if not roads:
+            return Deny("", "", Fault.CONDUIT, (
+                f"{broker} from {' or '.join(sorted(zones))} to {target.zone} is asked; no conduit leads there"
+            ))  # fmt: skip
+        for conduit in roads:
+            for rule in conduit.rules:
+                if set(rule.who) & set(names):
+                    line, detail = f"{conduit.name}/{rule.number}", f"it allows {who} {rule.asset}"
+                    return Deny(conduit.name, line, Fault.ASSET, f"asset {asset} is asked; {detail}")
+        for conduit in roads:
+            for rule in conduit.rules:
+                if rule.asset == asset:
+                    line, allowed = f"{conduit.name}/{rule.number}", ", ".join(rule.who)
+                    return Deny(conduit.name, line, Fault.PRINCIPAL, f"{who} asks for {asset}; {allowed} may")
+        return Deny(roads[0].name, "", Fault.ASSET, f"asset {asset} is asked; no rule names it")
+
+
+def policy_hash(table: Table) -> str:
+    """Hex SHA-256 over the canonical JSON of the rows, without the time zones' offsets (they depend on the day)."""
+    said = msgspec.structs.replace(table, clocks={})
+    return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()
+
+
+def _check(table: Table) -> None:
+    """Raises: PolicyError where the rows do not fit together."""
+    if table.format != FORMAT:
+        raise PolicyError(f"the compiled policy has format {table.format}, this version reads {FORMAT}")
+    for asset in table.assets.values():
+        if asset.zone not in table.zones:
+            raise PolicyError(f"the compiled policy is damaged: asset {asset.name} in no zone")
+    for clock in table.clocks.values():
+        if len(clock.since) != len(clock.offsets) or not clock.since or list(clock.since) != sorted(set(clock.since)):
+            raise PolicyError("the compiled policy is damaged: a clock's offsets are out of order")
+    for conduit in table.conduits.values():
+        if not {conduit.from_zone, conduit.to_zone} <= table.zones.keys():
+            raise PolicyError(f"the compiled policy is damaged: conduit {conduit.name} between no zones")
+        if any(window.zone not in table.clocks or not window.days for window in conduit.windows):
+            raise PolicyError(f"the compiled policy is damaged: conduit {conduit.name} has a window without a clock")
+        for rule in conduit.rules:
+            if rule.asset not in table.assets or not set(rule.who) <= table.principals.keys():
+                raise PolicyError(f"the compiled policy is damaged: rule {conduit.name}/{rule.number}")
