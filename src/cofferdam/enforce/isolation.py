@@ -1,0 +1,166 @@
+"""What keeps the processes of the gate apart, as the launcher needs it: one interface, and its plain form.
+
+`PlainIsolation` needs no privilege: processes, one-way pipes, closed descriptors, limits, and the end of every child
+with its parent. It gives no network separation, and `describe()` says so. The form with namespaces and system-call
+filters has the same interface; neither the gate nor the halves know which they run under.
+"""
+
+from __future__ import annotations
+
+import abc
+import ctypes
+import errno
+import os
+import resource
+import signal
+import socket
+from collections.abc import Sequence
+
+from cofferdam.enforce.orders import Fact, Place, Role, ZoneOrder
+from cofferdam.errors import GateError
+
+BACKLOG = 512
+"""Connections that wait in a listener while no half accepts them (a pair restarts)."""
+HALF_MEMORY_BYTES = 2 << 30
+"""Address space of a half. A half needs about 60 MiB; one that leaks or is made to is ended, not the machine."""
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2) with one argument.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}, {value}): {os.strerror(number)}")
+
+
+def forbid_inspection() -> None:
+    """No other process of the same user may trace this one or read its memory. To be called by the process itself:
+    the kernel lifts it at exec."""
+    prctl(_PR_SET_DUMPABLE, 0)
+
+
+class Isolation(abc.ABC):
+    """How children are kept apart. One object for the life of a launcher; every method is called in the launcher,
+    except `child_setup`."""
+
+    name: str
+    """For `status` and the audit log, such as "processes"."""
+
+    @abc.abstractmethod
+    def prepare(self, zones: Sequence[ZoneOrder]) -> None:
+        """Makes what the zones of the policy need. May be called again, with other zones, while children run.
+
+        Raises:
+            GateError: something can not be had; nothing is left half-made.
+        """
+
+    @abc.abstractmethod
+    def open_listener(self, place: Place, address: str, port: int) -> socket.socket:
+        """A listening, non-blocking TCP socket on the place's side.
+
+        Raises:
+            GateError: address in use, not there, no permission; the hint says what to do.
+        """
+
+    @abc.abstractmethod
+    def child_setup(self, role: Role, place: Place | None) -> None:
+        """Puts the calling process, a fresh fork of the launcher, in its place. exec follows. The gate and the
+        auditor have no place. An exception ends the child."""
+
+    @abc.abstractmethod
+    def undo(self) -> None:
+        """Takes away everything that `prepare` made. All children have ended. Idempotent, and never raises."""
+
+    @abc.abstractmethod
+    def describe(self) -> tuple[Fact, ...]:
+        """What is in force, fact by fact: (name, in force, a sentence). What is missing is a fact as well."""
+
+
+class PlainIsolation(Isolation):
+    """Processes, pipes and limits; no privilege needed, no network separation had."""
+
+    name = "processes"
+
+    def __init__(self) -> None:
+        self._launcher = os.getpid()
+
+    def prepare(self, zones: Sequence[ZoneOrder]) -> None:
+        """Nothing to make: all zones share the host's network."""
+
+    def open_listener(self, place: Place, address: str, port: int) -> socket.socket:
+        return listen(address, port)
+
+    def child_setup(self, role: Role, place: Place | None) -> None:
+        os.setsid()  # Ctrl-C in a terminal is for the launcher, which stops things in order
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self._launcher:
+            raise OSError(errno.ESRCH, "the launcher ended while this child started")
+        prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        os.umask(0o077)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if role in ("outer", "inner", "both"):
+            resource.setrlimit(resource.RLIMIT_AS, (HALF_MEMORY_BYTES, HALF_MEMORY_BYTES))
+            resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+
+    def undo(self) -> None:
+        """Nothing was made."""
+
+    def describe(self) -> tuple[Fact, ...]:
+        return (
+            ("no new privileges", True, "no process of the gate can gain a privilege by starting a program"),
+            ("limits", True, f"a half has at most {HALF_MEMORY_BYTES >> 20} MiB and leaves no core file"),
+            ("ends with the launcher", True, "the kernel ends every process of the gate when the launcher ends"),
+            ("network namespaces", False, "no namespaces: halves share the host's network"),
+            ("mount namespaces", False, "no mount namespaces: halves see the host's files as their user does"),
+            ("own users", False, "all processes run as the user who started the gate"),
+            ("firewall", False, "no rules of the gate's own: only the host's firewall, if any, keeps others off"),
+        )
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """A listening TCP socket in the calling process's network.
+
+    Raises:
+        GateError: with the address, why, and what to do.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    shown = f"[{address}]:{port}" if family == socket.AF_INET6 else f"{address}:{port}"
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        # A restarted gate must not wait for old connections to time out. Two live listeners still exclude each other.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise listen_error(error, shown, port) from None
+    return listener
+
+
+def listen_error(error: OSError, shown: str, port: int) -> GateError:
+    """An error of bind or listen as a sentence with the way out. `shown` is the address as a user writes it."""
+    if error.errno == errno.EADDRINUSE:
+        return GateError(
+            f"cannot listen on {shown}: the address is in use by another program",
+            hint=f"`ss -ltnp 'sport = :{port}'` shows which; stop it, or give another address in the policy",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return GateError(
+            f"cannot listen on {shown}: no permission (ports below 1024 need a privilege)",
+            hint="start as root or with CAP_NET_BIND_SERVICE, or give a port of 1024 and above in the policy",
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return GateError(
+            f"cannot listen on {shown}: this machine has no such address",
+            hint="give the address to an interface (`ip address add`), or set the asset's `listen:` to another",
+        )
+    return GateError(f"cannot listen on {shown}: {error.strerror or error}")

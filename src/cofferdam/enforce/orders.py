@@ -1,0 +1,194 @@
+"""The orders that the gate gives to the launcher, and what the launcher reports: a closed set of typed records.
+
+The launcher is the one process that may hold privilege, so this file is the whole of what can be asked of it. No
+order names a program, a file, a user or a descriptor number; the launcher knows those itself. Decoding is strict,
+and an order that does not decode ends everything (`CrossingError`): only a broken gate sends one.
+
+Each message is one packet of a SOCK_SEQPACKET socket pair. Descriptors (of control pipes) go from the launcher to
+the gate only, with a `Spawned`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+from cofferdam.crossing.records import RecordCodec
+
+MAX_ORDER: Final = 64 << 10
+"""Bytes of one message."""
+GATE_CHILD: Final = 0
+"""The number of the gate itself among the launcher's children."""
+
+Name = Annotated[str, Meta(max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./+#:-]*$")]
+Interface = Annotated[str, Meta(max_length=15, pattern=r"^[^\s/]*$")]  # IFNAMSIZ - 1
+Address = Annotated[str, Meta(max_length=45, pattern=r"^[0-9A-Fa-f.:]+$")]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Number = Annotated[int, Meta(ge=0, le=1 << 32)]
+Text = Annotated[str, Meta(max_length=16384)]
+SideName = Literal["it", "ot"]
+Role = Literal["outer", "inner", "both", "auditor", "gate"]
+Fact = tuple[str, bool, str]
+"""One fact about the separation: (name, in force, detail)."""
+
+
+class ZoneOrder(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A zone of the policy and the interface ("" if none is named) by which it is reached."""
+
+    name: Name
+    side: SideName
+    interface: Interface = ""
+
+
+class Place(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Where a half stands."""
+
+    side: SideName
+    zone: Name
+
+
+# --- gate to launcher -------------------------------------------------------------------------------------------
+
+
+class Prepare(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    """Make the separation for these zones. Comes first, and again when a new policy has other zones.
+    Answered by `Prepared` or `Failed`."""
+
+    serial: Number
+    zones: Annotated[tuple[ZoneOrder, ...], Meta(max_length=256)]
+
+
+class OpenListener(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+    """Listen at an address, on a side. Answered by `Opened` or `Failed`. The launcher holds the socket open until
+    `CloseListener`, also while no half runs: clients then wait in its backlog."""
+
+    serial: Number
+    place: Place
+    address: Address
+    port: Port
+
+
+class CloseListener(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
+    """Give a listener up. Not answered."""
+
+    listener: Number
+
+
+class SpawnPair(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
+    """Start both halves of a pair with fresh pipes between them, or one process for both if not `split`. The outer
+    half inherits the listeners, in this order. Answered by `Spawned` or `Failed`."""
+
+    serial: Number
+    pair: Name
+    split: bool
+    outer: Place
+    inner: Place
+    listeners: Annotated[tuple[Number, ...], Meta(max_length=4096)]
+
+
+class SpawnAuditor(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
+    """Start the auditor; it gets the pipes of all producers that live. Answered by `Spawned` or `Failed`."""
+
+    serial: Number
+
+
+class Kill(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True):
+    """End a child with SIGKILL. Not answered; `Exited` follows."""
+
+    child: Number
+
+
+class Notify(Struct, frozen=True, array_like=True, tag=7, forbid_unknown_fields=True):
+    """Tell the service manager (sd_notify(3)). Not answered."""
+
+    state: Literal["READY=1", "WATCHDOG=1", "STOPPING=1", "RELOADING=1"]
+
+
+class Finish(Struct, frozen=True, array_like=True, tag=8, forbid_unknown_fields=True):
+    """The gate's last order: end whatever still runs and exit with `code`. `message` and `hint` are for the user."""
+
+    code: Annotated[int, Meta(ge=0, le=2)]
+    message: Text = ""
+    hint: Text = ""
+
+
+Order = Prepare | OpenListener | CloseListener | SpawnPair | SpawnAuditor | Kill | Notify | Finish
+
+
+# --- launcher to gate -------------------------------------------------------------------------------------------
+
+
+class Prepared(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    """The separation stands. `isolation` is its name ("processes", "namespaces")."""
+
+    serial: Number
+    isolation: str
+    facts: tuple[Fact, ...]
+
+
+class Opened(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+    """The listener's number, and the address and port that it has (port 0 was asked: the one that the kernel chose)."""
+
+    serial: Number
+    listener: Number
+    address: Address
+    port: Port
+
+
+class Child(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A process that the launcher started."""
+
+    child: Number
+    role: Role
+    pid: int
+
+
+class Spawned(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
+    """The children run. With this message come two descriptors for each, in the children's order: the gate's end to
+    read from it and the gate's end to write to it. `first_listener` is the descriptor number that the first listener
+    has in the outer half; the others follow it."""
+
+    serial: Number
+    children: tuple[Child, ...]
+    first_listener: Number = 0
+
+
+class Failed(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
+    """An order was not carried out: why, and the way out. `denied` where a privilege was missing."""
+
+    serial: Number
+    message: Text
+    hint: Text = ""
+    denied: bool = False
+
+
+class Exited(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
+    """A child has ended: its exit code, or minus the signal's number."""
+
+    child: Number
+    status: Annotated[int, Meta(ge=-255, le=255)]
+
+
+class Asked(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True):
+    """Somebody signalled the launcher: SIGTERM and SIGINT ask to stop (`times` counts them), SIGHUP to reload."""
+
+    what: Literal["stop", "reload"]
+    times: int = 1
+
+
+Report = Prepared | Opened | Spawned | Failed | Exited | Asked
+
+ORDERS: RecordCodec[Order] = RecordCodec(Order, limit=MAX_ORDER)
+REPORTS: RecordCodec[Report] = RecordCodec(Report, limit=MAX_ORDER)
+
+
+class AddProducer(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    """Launcher to auditor, with two descriptors: the end to read batches from and the end to answer on. `resumed`
+    if an earlier auditor may have read the beginning of a record."""
+
+    name: Name
+    resumed: bool
+
+
+PRODUCERS: RecordCodec[AddProducer] = RecordCodec(AddProducer, limit=MAX_ORDER)
