@@ -23,7 +23,7 @@ RANKS = {
 SAME_RANK_ALLOWED = {("cli", "lab"), ("cli", "console")}
 BASE = {"__init__", "errors", "limits", "model", "histogram"}
 
-AUDIT_PURE = {"entry", "tree", "checkpoint", "verify", "tiles"}
+AUDIT_PURE = {"entry", "tree", "checkpoint", "verify", "tiles", "frames"}
 IMPURE = {
     "asyncio", "socket", "ssl", "os", "time", "random", "secrets", "subprocess", "logging", "select",
     "selectors", "threading", "multiprocessing", "pathlib", "tempfile", "shutil",

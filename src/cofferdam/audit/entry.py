@@ -1,7 +1,7 @@
 """What can stand in the audit log: a closed set of events, and how one becomes the bytes of a log entry.
 
 A half or the gate makes a *draft* (a member of `Draft`); the auditor checks it, adds what only the log knows, and
-stores it. Drafts travel in a `Batch`, and an `Ack` comes back once they are durable.
+stores it. Drafts travel in batches (audit.records).
 
 A stored entry is canonical JSON (RFC 8785) with exactly these members:
 
@@ -414,23 +414,6 @@ KINDS: tuple[str, ...] = tuple(kebab(draft.__name__) for draft in DRAFTS)
 """Every kind of event, as it stands in the log."""
 LOG_OWN = (ClockJump, TornTail, LogOpened)
 """What only the log itself may say: refused from a producer."""
-
-
-class Batch(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
-    """Drafts of one producer, made durable all together or not at all. `id` counts up per producer and comes back in
-    the `Ack`. `policy` is the hash of the policy the producer works by; "" stands for the one last loaded."""
-
-    id: Count
-    policy: Hash
-    drafts: Annotated[tuple[Draft, ...], Meta(max_length=MAX_BATCH_DRAFTS)]
-
-
-class Ack(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
-    """The answer to one `Batch`: durable if `ok`; else nothing of it is in the log, and `reason` says why."""
-
-    id: Count
-    ok: bool
-    reason: Text = ""
 
 
 # --- bytes of an entry ----------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def consistency_proof(old: int, size: int, read: ReadHashes) -> list[bytes]:
     start, stop = 0, size
     path: list[bytes] = []
     whole = True  # the old tree is the whole node so far, so its root is known to the verifier
-    while stop - start > 1 and not (old == stop):
+    while stop - start > 1 and old != stop:
         half = 1 << ((stop - start - 1).bit_length() - 1)
         middle = start + half
         if old <= middle:
