@@ -140,10 +140,15 @@ _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _commands = msgspec.json.Decoder(Command)
 
 
+def encode(event: Event) -> bytes:
+    """An event as a line of JSON, without the line's end."""
+    return _encoder.encode(event)
+
+
 def printed(event: Event) -> None:
     """A sink: the event as a line on stdout, at once, with the time of now."""
     stamped = msgspec.structs.replace(event, wall_ns=time.time_ns())
-    sys.stdout.write(_encoder.encode(stamped).decode() + "\n")
+    sys.stdout.write(encode(stamped).decode() + "\n")
     sys.stdout.flush()
 
 

@@ -1,0 +1,114 @@
+"""`cofferdam lab`: the simulated water works, its people, and the demo of the gate between them.
+
+Not here: what they do (lab.*). Modules of the lab need pymodbus, so they are imported when asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib.util
+from pathlib import Path
+
+from cofferdam.errors import CofferdamError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+
+    demo = what.add_parser("demo", help="plant, gate, ERP, operator and intruder, live in the terminal")
+    demo.add_argument("--tour", action="store_true", help="run unattended, check each promise, exit 1 if one fails")
+    demo.add_argument("--seconds", type=float, default=0.0, metavar="N", help="end the demo after N seconds")
+    demo.add_argument("--no-namespaces", action="store_true", help="stay on the loopback network even as root")
+    demo.add_argument("--state", type=Path, metavar="DIR", help="keep policy, audit log and logs here")
+    demo.add_argument("--json", action="store_true", help="with --tour: findings as JSON lines")
+    demo.add_argument(
+        "--speed-up", type=float, default=60.0, metavar="F", help="simulated seconds per second (default 60)"
+    )
+
+    plant = what.add_parser("plant", help="the water works alone, behind its Modbus server")
+    plant.add_argument("--address", default="127.0.0.1", help="where to listen (default 127.0.0.1)")
+    plant.add_argument("--port", type=int, default=15020, metavar="P", help="0 is any free one (default 15020)")
+    plant.add_argument("--seed", type=int, default=7, help="of the sensors' noise")
+    plant.add_argument("--speed-up", type=float, default=1.0, metavar="F", help="simulated seconds per second")
+
+    for name, summary, pause in (
+        ("erp", "polls the flow total and the tank level", 1.0),
+        ("operator", "moves the pump's speed, sometimes too far", 12.0),
+        ("intruder", "scans, floods, writes and sends broken frames; only at targets of your own", 5.0),
+    ):
+        actor = what.add_parser(name, help=summary)
+        actor.add_argument("--target", required=True, metavar="ADDRESS:PORT", help="where to connect")
+        actor.add_argument("--source", default="", metavar="ADDRESS", help="the own address to connect from")
+        actor.add_argument("--driven", action="store_true", help="take commands from stdin, lines of JSON")
+        actor.add_argument("--pause", type=float, default=pause, metavar="S", help=f"seconds (default {pause:g})")
+    what.add_parser("policy", help="print the policy of the demo")
+    what.add_parser("clean", help="remove namespaces of labs that were killed")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; 0, or 1 where the tour found a promise broken. Raises CofferdamError."""
+    if args.what == "clean":
+        from cofferdam.lab import layout
+
+        for name in layout.clean():
+            print(f"removed {name}")
+        return 0
+    if args.what == "policy":
+        from cofferdam.lab import layout
+
+        print(layout.shipped_policy(), end="")
+        return 0
+    if importlib.util.find_spec("pymodbus") is None:
+        raise CofferdamError("the lab needs pymodbus", hint="pip install 'cofferdam[lab]'")
+    with contextlib.suppress(KeyboardInterrupt):
+        return _play(args)
+    return 130
+
+
+def _play(args: argparse.Namespace) -> int:
+    match args.what:
+        case "plant":
+            from cofferdam.lab import events, plant
+
+            if not 0 <= args.port <= 65535 or args.speed_up <= 0:
+                raise CofferdamError("a port is 0 to 65535, and --speed-up is above 0")
+            asyncio.run(plant.serve(plant.Settings(args.address, args.port, args.seed, args.speed_up), events.printed))
+            return 0
+        case "demo":
+            return _demo(args)
+        case _:
+            asyncio.run(_act(args))
+            return 0
+
+
+async def _act(args: argparse.Namespace) -> None:
+    from cofferdam.lab import actors, events, intruder
+
+    address, _, port = args.target.rpartition(":")
+    if not address or not port.isdigit() or not 0 < int(port) < 65536:
+        raise CofferdamError(f"--target {args.target!r} is no ADDRESS:PORT", hint="such as 127.64.7.17:15502")
+    target = actors.Target(address.strip("[]"), int(port), args.source)
+    if args.what == "intruder":
+        guest = intruder.Intruder(target, events.printed)
+        await (guest.drive(actors.commands()) if args.driven else guest.forever(pause=args.pause))
+        return
+    session = actors.Session(args.what, target, events.printed)
+    if args.driven:
+        await actors.drive(session, actors.commands())
+    elif args.what == "erp":
+        await actors.erp(session, pause=args.pause)
+    else:
+        await actors.operator(session, pause=args.pause)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from cofferdam.lab import demo, layout, tour
+
+    # Namespaces are prepared (layout.Namespaces) and wait for the gate to make its own.
+    where = layout.Loopback()
+    if args.tour:
+        return asyncio.run(tour.run(where, state=args.state, as_json=args.json))
+    return asyncio.run(demo.run(where, state=args.state, seconds=args.seconds, speed_up=args.speed_up))

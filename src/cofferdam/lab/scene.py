@@ -1,0 +1,277 @@
+"""The stage: plant, gate and actors as processes at their hosts, their events gathered, all of them gone at the end.
+
+Every process is tied to this one: should we be killed, the kernel ends it. Whoever does not stop at SIGTERM is
+killed. The gate is the real `cofferdam up`, spoken to through the same verbs that an operator has.
+
+Not here: what is played (lab.tour, lab.demo) and where (lab.layout).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from cofferdam.errors import CofferdamError
+from cofferdam.lab import events
+from cofferdam.lab.layout import Host, Layout
+
+COFFERDAM = [sys.executable, "-m", "cofferdam.cli.main"]
+START_SECONDS = 30.0
+"""How long a process may take until it is ready."""
+STOP_SECONDS = 8.0
+"""How long a process may take to stop at SIGTERM."""
+KEPT_EVENTS = 200_000
+"""Events kept of one process; beyond it the oldest go (a demo may run for days)."""
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _tie_to(parent: int) -> Callable[[], None]:
+    """What a child does before it becomes its program: ask the kernel for SIGTERM at the death of its parent."""
+
+    def tie() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)
+
+    return tie
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a verb of the command line said."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """The output as JSON. Raises CofferdamError where it is none."""
+        try:
+            return json.loads(self.out)
+        except ValueError as error:
+            raise CofferdamError(f"expected JSON, got {self.out[:200]!r} {self.err[-300:]!r}") from error
+
+    @property
+    def text(self) -> str:
+        """All that was said, in one line."""
+        return " ".join((self.out + " " + self.err).split())
+
+
+class Actor:
+    """One process of the lab; `seen` are its events, in order."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path, listener: events.Sink | None) -> None:
+        self.name = name
+        self.process = process
+        self.seen: list[events.Event] = []
+        self._log = log
+        self._listener = listener
+        self._changed = asyncio.Condition()
+        self._reader = asyncio.get_running_loop().create_task(self._read())
+
+    async def _read(self) -> None:
+        if self.process.stdout is None:
+            return
+        while line := await self.process.stdout.readline():
+            event = events.parse(line)
+            self.seen.append(event)
+            if len(self.seen) > KEPT_EVENTS:
+                del self.seen[: KEPT_EVENTS // 10]
+            if self._listener is not None:
+                self._listener(event)
+            async with self._changed:
+                self._changed.notify_all()
+        async with self._changed:
+            self._changed.notify_all()
+
+    @property
+    def running(self) -> bool:
+        return self.process.returncode is None
+
+    def complaint(self) -> str:
+        """The last lines of its stderr."""
+        try:
+            return self._log.read_text(errors="replace")[-2000:].strip()
+        except OSError:
+            return ""
+
+    async def wait_for(self, wanted: Callable[[events.Event], bool], *, after: int = 0) -> events.Event:
+        """The first event from index `after` on for which `wanted` holds.
+
+        Raises CofferdamError when the process ends first or nothing comes within START_SECONDS.
+        """
+        at = after
+        try:
+            async with asyncio.timeout(START_SECONDS), self._changed:
+                while True:
+                    while at < len(self.seen):
+                        if wanted(self.seen[at]):
+                            return self.seen[at]
+                        at += 1
+                    if self._reader.done():
+                        break
+                    await self._changed.wait()
+        except TimeoutError:
+            raise CofferdamError(f"{self.name} did not do what it should in {START_SECONDS:g} s") from None
+        raise CofferdamError(f"{self.name} ended: {self.complaint() or 'without a word'}")
+
+    async def do(self, command: events.Command) -> list[events.Event]:
+        """Give a command to a driven actor; the events it caused. Raises CofferdamError when the actor ended."""
+        at = len(self.seen)
+        if self.process.stdin is None or not self.running:
+            raise CofferdamError(f"{self.name} does not run: {self.complaint()}")
+        self.process.stdin.write(events.command_line(command))
+        await self.process.stdin.drain()
+        await self.wait_for(lambda event: isinstance(event, events.Done), after=at)
+        return [event for event in self.seen[at:] if not isinstance(event, events.Done)]
+
+    async def stop(self) -> int:
+        """End it; its exit code."""
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.terminate()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                code = await self.process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+            code = await self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self._reader.cancel()
+        await asyncio.wait([self._reader])
+        return code
+
+
+class Scene:
+    """The stage with its processes. Use as an async context manager; leaving it ends and removes everything.
+
+    `state` is the gate's state directory; without one a temporary directory is made and removed at the end.
+    """
+
+    def __init__(self, layout: Layout, *, state: Path | None = None, speed_up: float = 1.0) -> None:
+        self.layout = layout
+        self.speed_up = speed_up
+        self.actors: dict[str, Actor] = {}
+        self.gate: Actor | None = None
+        self._given = state
+        self.directory = Path()
+
+    @property
+    def state(self) -> Path:
+        """The gate's state directory."""
+        return self.directory / "state"
+
+    @property
+    def policy(self) -> Path:
+        """The policy file that the gate runs."""
+        return self.directory / "policy.yaml"
+
+    async def __aenter__(self) -> Self:
+        if self._given is None:
+            self.directory = Path(tempfile.mkdtemp(prefix="cofferdam-lab-"))
+        else:
+            self._given.mkdir(parents=True, exist_ok=True)
+            self.directory = self._given.resolve()
+        try:
+            self.layout.__enter__()
+        except BaseException:
+            self._remove()
+            raise
+        self.state.mkdir(mode=0o700, exist_ok=True)
+        self.policy.write_text(self.layout.policy(), encoding="utf-8")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            for actor in reversed(list(self.actors.values())):
+                await actor.stop()
+        finally:
+            self.layout.__exit__(kind, error, trace)
+            self._remove()
+
+    def _remove(self) -> None:
+        if self._given is None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    async def start(
+        self, name: str, host: Host, argv: list[str], *, events_out: bool = True, listener: events.Sink | None = None
+    ) -> Actor:
+        """Start a process at a host."""
+        log = self.directory / f"{name}.log"
+        with log.open("ab") as errors:
+            process = await asyncio.create_subprocess_exec(
+                *self.layout.run_in(host, argv),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE if events_out else errors,
+                stderr=errors,
+                preexec_fn=_tie_to(os.getpid()),
+                start_new_session=True,  # Ctrl-C at the terminal is for us; we end the others in order
+                limit=1 << 20,
+            )
+        actor = Actor(name, process, log, listener)
+        self.actors[name] = actor
+        return actor
+
+    async def start_plant(self, *, listener: events.Sink | None = None) -> Actor:
+        """The plant, up and listening."""
+        where = self.layout.addresses
+        argv = [
+            *COFFERDAM, "lab", "plant", "--address", where.device, "--port", str(where.device_port),
+            "--speed-up", str(self.speed_up),
+        ]  # fmt: skip
+        actor = await self.start("plant", "plant", argv, listener=listener)
+        await actor.wait_for(lambda event: isinstance(event, events.Listening))
+        return actor
+
+    async def start_actor(self, kind: str, *, driven: bool, listener: events.Sink | None = None) -> Actor:
+        """`kind`: erp, operator, intruder. `driven`: it waits for commands."""
+        where = self.layout.addresses
+        source = {"erp": where.erp, "operator": where.operator, "intruder": where.intruder}[kind]
+        argv = [
+            *COFFERDAM, "lab", kind, "--target", f"{where.listen}:{where.listen_port}", "--source", source,
+            *(["--driven"] if driven else []),
+        ]  # fmt: skip
+        return await self.start(kind, "office", argv, listener=listener)
+
+    async def start_gate(self) -> Actor:
+        """`cofferdam up`, answering at its control socket."""
+        argv = [*COFFERDAM, "up", str(self.policy), "--state", str(self.state)]
+        self.gate = await self.start("gate", "gate", argv, events_out=False)
+        for _ in range(int(START_SECONDS / 0.1)):
+            if not self.gate.running:
+                raise CofferdamError(f"the gate did not start: {self.gate.complaint()}")
+            if (self.state / "gate.sock").exists() and (await self.verb("status", "--json")).code == 0:
+                return self.gate
+            await asyncio.sleep(0.1)
+        raise CofferdamError(f"the gate is not ready after {START_SECONDS:g} s: {self.gate.complaint()}")
+
+    async def verb(self, *words: str, state: bool = True) -> Answer:
+        """Run `cofferdam WORDS`, with `--state` unless told otherwise."""
+        argv = [*COFFERDAM, *words, *(["--state", str(self.state)] if state else [])]
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        )
+        out, err = await process.communicate()
+        return Answer(process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace"))
