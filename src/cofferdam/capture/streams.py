@@ -232,7 +232,7 @@ class Reassembler:
         return self._open(key, segment), from_client
 
     def _is_stray(self, flow: Flow, side: Direction, segment: Segment) -> bool:
-        if not side.seen or segment.flags & RST and not flow.ended and segment.seq == 0:
+        if not side.seen or (segment.flags & RST and not flow.ended and segment.seq == 0):
             return False
         distance = side.position(segment.seq) - side.next
         if abs(distance) > self._limits.window_bytes:

@@ -1,0 +1,344 @@
+"""From a connection's two byte streams to requests and their answers, with the protocol's own machines.
+
+Each request goes through a server machine, just as the gate's outer half would take it, so what is malformed here is
+malformed there, with the same section of the standard. Each answer goes through a client machine that was told the
+request, so only an answer that fits teaches anything.
+
+A stream that is not seen from its start, or has a hole, or broke the protocol, is searched for the next plausible frame;
+the bytes passed over are counted and reported. The gate would have closed the connection where the protocol broke; what
+comes after is judged all the same, since a client would have come back.
+
+Not here: what policy says (simulate.py, learn.py).
+"""
+
+from __future__ import annotations
+
+import abc
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from cofferdam.capture.limits import CaptureLimits
+from cofferdam.capture.streams import Flow, Sink
+from cofferdam.capture.views import VIEWS, View
+from cofferdam.errors import CofferdamError, RemoteProtocolError
+from cofferdam.model import Operation
+from cofferdam.protocols.base import NEED_DATA, Protocol, RequestReceived, RequestRefused, ResponseReceived, ServerMachine
+from cofferdam.protocols.registry import PROTOCOLS
+
+
+class Asked(msgspec.Struct, gc=False):
+    """One well-formed request. `user` is for the watcher's own use."""
+
+    flow: Flow
+    protocol: str
+    request: Any
+    operation: Operation
+    packet: int
+    time_ns: int
+    user: Any = None
+
+
+class Malformed(msgspec.Struct, frozen=True, gc=False):
+    """A request that breaks the standard. `function` is -1 where none can be told; `closes`: not even a frame, so that
+    the gate would close the connection."""
+
+    flow: Flow
+    protocol: str
+    section: str
+    detail: str
+    function: int
+    closes: bool
+    packet: int
+    time_ns: int
+
+
+class Note(msgspec.Struct, frozen=True, gc=False):
+    """Something about the capture that a reader of the report must know. `kind`: gap, skipped, inconsistent, answer."""
+
+    flow: Flow
+    kind: str
+    text: str
+    size: int
+    packet: int
+    time_ns: int
+
+
+class Watcher(abc.ABC):
+    """Who is told what the conversations were."""
+
+    @abc.abstractmethod
+    def asked(self, asked: Asked) -> None:
+        """A client asked for something."""
+
+    @abc.abstractmethod
+    def answered(self, asked: Asked, response: Any, time_ns: int) -> None:
+        """The server answered it, and the answer fits."""
+
+    @abc.abstractmethod
+    def malformed(self, malformed: Malformed) -> None:
+        """A client sent a request that breaks the standard."""
+
+    @abc.abstractmethod
+    def note(self, note: Note) -> None:
+        """The capture is not whole, or not consistent."""
+
+    @abc.abstractmethod
+    def ended(self, flow: Flow) -> None:
+        """A connection is over."""
+
+
+class _Stream:
+    """One direction of one connection."""
+
+    __slots__ = ("buffer", "machine", "skipped", "starts", "synced")
+
+    def __init__(self, synced: bool) -> None:
+        self.buffer = bytearray()
+        self.starts: list[int] = []  # where segments start in the buffer: frames start there more often than not
+        self.synced = synced
+        self.skipped = 0
+        self.machine: ServerMachine[Any, Any] | None = None
+
+
+class _Talk:
+    __slots__ = ("name", "open", "open_count", "protocol", "requests", "responses", "view")
+
+    def __init__(self, name: str, protocol: Protocol[Any, Any], view: View, flow: Flow) -> None:
+        self.name = name
+        self.protocol = protocol
+        self.view = view
+        self.requests = _Stream(flow.from_client.isn >= 0)
+        self.responses = _Stream(flow.from_server.isn >= 0)
+        self.open: OrderedDict[bytes, deque[Asked]] = OrderedDict()
+        self.open_count = 0
+
+
+class Conversations(Sink):
+    """Takes the streams of connections and tells `watcher` what was said. `ports`: server port -> protocol name."""
+
+    def __init__(self, watcher: Watcher, ports: Mapping[int, str], limits: CaptureLimits | None = None) -> None:
+        self._watcher = watcher
+        self._ports = ports
+        self._limits = limits or CaptureLimits()
+
+    def data(self, flow: Flow, from_client: bool, data: bytes, packet: int, time_ns: int) -> None:
+        """See Sink."""
+        talk = self._talk(flow)
+        stream = talk.requests if from_client else talk.responses
+        stream.starts.append(len(stream.buffer))
+        stream.buffer += data
+        self._read(flow, talk, stream, from_client, packet, time_ns, final=False)
+
+    def gap(self, flow: Flow, from_client: bool, size: int, packet: int, time_ns: int) -> None:
+        """See Sink."""
+        talk = self._talk(flow)
+        stream = talk.requests if from_client else talk.responses
+        # A frame that was searched for may be whole without what is missing now.
+        self._read(flow, talk, stream, from_client, packet, time_ns, final=True)
+        self._lose(stream, len(stream.buffer))
+        stream.synced = False
+        side = "client" if from_client else "server"
+        text = f"{size} bytes of the {side} are not in the capture"
+        self._watcher.note(Note(flow, "gap", text, size, packet, time_ns))
+
+    def inconsistent(self, flow: Flow, from_client: bool, packet: int, time_ns: int) -> None:
+        """See Sink."""
+        side = "client" if from_client else "server"
+        text = f"the {side} sent bytes again with other content; the first were taken"
+        self._watcher.note(Note(flow, "inconsistent", text, 1, packet, time_ns))
+
+    def end(self, flow: Flow) -> None:
+        """See Sink."""
+        if flow.user is not None:
+            talk = self._talk(flow)
+            for stream, from_client in ((talk.requests, True), (talk.responses, False)):
+                self._read(flow, talk, stream, from_client, flow.first_packet, flow.first_ns, final=True)
+                self._lose(stream, len(stream.buffer))
+                self._tell_skipped(flow, stream, from_client, flow.first_packet, flow.first_ns)
+        flow.user = None
+        self._watcher.ended(flow)
+
+    # -- frames ------------------------------------------------------------------------------------------------
+
+    def _talk(self, flow: Flow) -> _Talk:
+        talk = flow.user
+        if not isinstance(talk, _Talk):
+            name = self._ports[flow.server_port]
+            talk = flow.user = _Talk(name, PROTOCOLS[name], VIEWS[name], flow)
+        return talk
+
+    def _read(
+        self, flow: Flow, talk: _Talk, stream: _Stream, from_client: bool, packet: int, time_ns: int, *, final: bool
+    ) -> None:
+        """Takes every whole frame from the front of the buffer. `final`: nothing will follow what is there."""
+        while stream.buffer:
+            if not stream.synced:
+                if not self._search(talk, stream, from_client, final=final):
+                    return
+                stream.synced = True
+                self._tell_skipped(flow, stream, from_client, packet, time_ns)
+            size = talk.view.size(stream.buffer, 0)
+            if size == 0 or size > len(stream.buffer):
+                return
+            if size < 0:
+                stream.synced = False
+                if from_client:
+                    self._broken(flow, talk, stream, packet, time_ns)
+                self._lose(stream, 1)
+                continue
+            frame = bytes(stream.buffer[:size])
+            self._drop(stream, size)
+            if from_client:
+                self._request(flow, talk, stream, frame, packet, time_ns)
+            else:
+                self._response(flow, talk, frame, packet, time_ns)
+
+    def _request(
+        self, flow: Flow, talk: _Talk, stream: _Stream, frame: bytes, packet: int, time_ns: int
+    ) -> None:
+        machine = stream.machine
+        if machine is None:
+            machine = stream.machine = talk.protocol.server()
+        try:
+            machine.receive_data(frame)
+            event = machine.next_event()
+        except RemoteProtocolError as error:
+            self._tell_broken(flow, talk, stream, error, packet, time_ns)
+            return
+        if event is NEED_DATA:
+            # The view and the machine disagree on the length: believe neither.
+            stream.machine = None
+            stream.synced = False
+            self._tell_skip(stream, len(frame))
+        elif isinstance(event, RequestReceived):
+            machine.release(event.token)
+            operation = talk.protocol.operation(event.request)
+            asked = Asked(flow, talk.name, event.request, operation, packet, time_ns)
+            self._remember(talk, talk.view.key(frame), asked)
+            self._watcher.asked(asked)
+        elif isinstance(event, RequestRefused):
+            machine.release(event.token)
+            self._watcher.malformed(
+                Malformed(flow, talk.name, event.section, event.detail, event.function, False, packet, time_ns)
+            )
+
+    def _broken(self, flow: Flow, talk: _Talk, stream: _Stream, packet: int, time_ns: int) -> None:
+        """What stands at the front of the client's buffer is no frame: have the machine say why."""
+        machine = stream.machine or talk.protocol.server()
+        try:
+            machine.receive_data(bytes(stream.buffer[: talk.view.header]))
+            machine.next_event()
+        except RemoteProtocolError as error:
+            self._tell_broken(flow, talk, stream, error, packet, time_ns)
+        stream.machine = None
+
+    def _tell_broken(
+        self, flow: Flow, talk: _Talk, stream: _Stream, error: RemoteProtocolError, packet: int, time_ns: int
+    ) -> None:
+        stream.machine = None
+        stream.synced = False
+        self._watcher.malformed(Malformed(flow, talk.name, error.section, str(error), -1, True, packet, time_ns))
+
+    def _remember(self, talk: _Talk, key: bytes, asked: Asked) -> None:
+        talk.open.setdefault(key, deque()).append(asked)
+        talk.open_count += 1
+        if talk.open_count > self._limits.outstanding:
+            self._answered(talk, next(iter(talk.open)))
+
+    def _answered(self, talk: _Talk, key: bytes) -> Asked | None:
+        """Takes the oldest open request with this key."""
+        waiting = talk.open.get(key)
+        if waiting is None:
+            return None
+        asked = waiting.popleft()
+        talk.open_count -= 1
+        if not waiting:
+            del talk.open[key]
+        return asked
+
+    def _response(self, flow: Flow, talk: _Talk, frame: bytes, packet: int, time_ns: int) -> None:
+        asked = self._answered(talk, talk.view.key(frame))
+        if asked is None:
+            return  # its request is not in the capture, or was malformed
+        try:
+            machine = talk.protocol.client()
+            token, sent = machine.send(asked.request)
+            machine.receive_data(talk.view.rekey(frame, talk.view.key(sent)))
+            event = machine.next_event()
+        except RemoteProtocolError as error:
+            detail = str(error)
+        except CofferdamError:
+            return  # a request that our own client would not send teaches nothing
+        else:
+            if isinstance(event, ResponseReceived) and event.token == token:
+                self._watcher.answered(asked, event.response, time_ns)
+                return
+            detail = getattr(event, "detail", "it does not fit its request")
+        self._watcher.note(Note(flow, "answer", f"an answer does not fit: {detail}", 1, packet, time_ns))
+
+    # -- finding the way back in -------------------------------------------------------------------------------
+
+    def _search(self, talk: _Talk, stream: _Stream, from_client: bool, *, final: bool) -> bool:
+        """Passes over bytes until a plausible frame stands in front. False: there is none yet."""
+        data = stream.buffer
+        starts = set(stream.starts)
+        at = 0
+        while at < len(data):
+            found = self._plausible(talk, data, at, at in starts, from_client)
+            if found or (found is None and not final):
+                break
+            at += 1
+        else:
+            found = False
+        self._lose(stream, at)
+        if found is None and len(data) > self._limits.unparsed_bytes:
+            self._lose(stream, len(data))
+        return bool(found)
+
+    def _plausible(
+        self, talk: _Talk, data: bytearray, at: int, at_start: bool, from_client: bool
+    ) -> bool | None:
+        """Whether a frame stands at `at`; None while more bytes are needed to tell."""
+        size = talk.view.size(data, at)
+        if size < 0:
+            return False
+        if size == 0 or at + size > len(data):
+            return None
+        if talk.view.size(data, at + size) < 0:
+            return False  # what follows it is no frame
+        frame = bytes(data[at : at + size])
+        if not talk.view.likely(frame, from_client):
+            return False
+        if not from_client:
+            return at_start or talk.view.key(frame) in talk.open
+        machine = talk.protocol.server()
+        try:
+            machine.receive_data(frame)
+            event = machine.next_event()
+        except RemoteProtocolError:
+            return False
+        # In the middle of a segment only a faultless request is proof enough.
+        return isinstance(event, RequestReceived) or (at_start and isinstance(event, RequestRefused))
+
+    def _drop(self, stream: _Stream, size: int) -> None:
+        del stream.buffer[:size]
+        if stream.starts:
+            stream.starts = [at - size for at in stream.starts if at >= size]
+
+    def _lose(self, stream: _Stream, size: int) -> None:
+        self._drop(stream, size)
+        self._tell_skip(stream, size)
+
+    def _tell_skip(self, stream: _Stream, size: int) -> None:
+        stream.skipped += size
+
+    def _tell_skipped(self, flow: Flow, stream: _Stream, from_client: bool, packet: int, time_ns: int) -> None:
+        if not stream.skipped:
+            return
+        side = "client" if from_client else "server"
+        text = f"{stream.skipped} bytes of the {side} were passed over in search of a frame"
+        self._watcher.note(Note(flow, "skipped", text, stream.skipped, packet, time_ns))
+        stream.skipped = 0
