@@ -1,7 +1,9 @@
 """The rows of a compiled policy: plain, frozen data that travels to the halves over a pipe.
 
 Everything a decision needs is in here, also the UTC offsets of the time zones that windows name, so that a half
-opens no file. Not here: how rows are made (policy.compile), how they decide (policy.decide), how they travel (policy.table).
+opens no file.
+
+Not here: how rows are made (policy.compile), how they decide (policy.decide), how they travel (policy.table).
 """
 
 from __future__ import annotations

@@ -1,0 +1,157 @@
+"""From a loaded policy to the rows that decide. Everything was checked before; what is left is to spell it out.
+
+Points become cells, `all` becomes points, dates and time zones become times and offsets, so that a half needs none of
+this package's files nor the host's. Equal policies become equal rows, however they are spread over files.
+
+Not here: checks (policy.crosscheck), how rows decide (policy.decide).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cofferdam.limits import Limits
+from cofferdam.model import NEVER, Asset, CellType, Point, Span
+from cofferdam.policy import rows, schema, values
+from cofferdam.policy.crosscheck import ALL, point_span
+from cofferdam.policy.families import FAMILIES, Family
+from cofferdam.policy.load import Loaded
+from cofferdam.policy.syntax import show_days
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.zones import clock, end_of_day
+
+
+def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:
+    """The policy as data that decides. `now_ns` (UTC) says for which years time zones' offsets are laid down: from a
+    year before it to ten years after."""
+    policy = loaded.policy
+    assets = {name: _asset(name, asset) for name, asset in sorted(policy.assets.items())}
+    zones = {window.zone for conduit in policy.conduits.values() for window in conduit.window}
+    gate, audit = policy.gate, policy.audit
+    return CompiledPolicy(
+        rows.Table(
+            format=rows.FORMAT,
+            site=policy.site,
+            zones={
+                name: rows.Zone(name, schema.side(zone), zone.level, zone.interface or "", zone.addresses)
+                for name, zone in sorted(policy.zones.items())
+            },
+            assets=assets,
+            overlays={name: asset.overlay for name, asset in sorted(policy.assets.items()) if asset.overlay},
+            principals={
+                name: rows.Principal(name, principal.zone, tuple(sorted(set(principal.addresses))))
+                for name, principal in sorted(policy.principals.items())
+            },
+            conduits={
+                name: _conduit(name, conduit, policy, assets) for name, conduit in sorted(policy.conduits.items())
+            },
+            limits=Limits(**{name: getattr(policy.limits, name) for name in Limits.__struct_fields__}),
+            gate=rows.Gate(gate.management, gate.separation, gate.require == "namespaces"),
+            audit=rows.Audit(audit.reads == "allow", audit.interval),
+            clocks={name: clock(name, now_ns) for name in sorted(zones)},
+        )
+    )
+
+
+def _asset(name: str, asset: schema.Asset) -> Asset:
+    family = FAMILIES[asset.protocol]
+    port = asset.port or family.default_port
+    listen = asset.listen or ((asset.overlay, family.default_port) if asset.overlay else None)
+    return Asset(
+        name=name,
+        zone=asset.zone,
+        address=asset.address,
+        port=port,
+        protocol=asset.protocol,
+        unit=asset.unit,
+        listen=listen,
+        connections=asset.connections,
+        outstanding=asset.outstanding,
+        timeout_ms=asset.timeout,
+        share_reads_ms=asset.share_reads or 0,
+        quirks=tuple(sorted(asset.quirks)),
+        points=tuple(_point(point_name, point, family) for point_name, point in sorted(asset.points.items())),
+    )
+
+
+def _point(name: str, point: schema.Point, family: Family) -> Point:
+    found = point_span(family, point)
+    if found is None:  # crosscheck refuses such a point
+        raise ValueError(f"point {name} has no cells")
+    span, kind = found
+
+    def limit(value: float | None) -> float | None:
+        return values.nearest_float32(value) if value is not None and kind is CellType.FLOAT32 else value
+
+    return Point(
+        name=name,
+        span=span,
+        type=kind,
+        word_order=point.word_order,
+        unit=point.unit or "",
+        min=limit(point.min),
+        max=limit(point.max),
+        max_step=point.max_step,
+        writes_per_minute=point.writes_per_minute,
+    )
+
+
+def _conduit(name: str, conduit: schema.Conduit, policy: schema.Policy, assets: dict[str, Asset]) -> rows.Conduit:
+    expires, expires_text = NEVER, ""
+    if conduit.expires is not None:
+        date, _, zone = conduit.expires.partition(" ")
+        expires, expires_text = end_of_day(date, zone), f"at the end of {date} {zone}"
+    found = [
+        _rule(number, rule, assets[asset], FAMILIES[assets[asset].protocol])
+        for number, rule in enumerate(conduit.allow)
+        for asset in rule.asset
+    ]
+    return rows.Conduit(
+        name=name,
+        from_zone=conduit.from_zone,
+        to_zone=conduit.to_zone,
+        broker=conduit.broker,
+        owner=conduit.owner,
+        reason=conduit.reason,
+        rules=tuple(found),
+        expires=expires,
+        expires_text=expires_text,
+        windows=tuple(_window(window) for window in conduit.window),
+        silent=conduit.deny == "silent",
+        latency_budget_us=conduit.latency_budget or 0,
+    )
+
+
+def _window(window: schema.Window) -> rows.Window:
+    text = f"{show_days(window.days)} {_hour(window.start)}-{_hour(window.stop)} {window.zone}"
+    return rows.Window(window.days, window.start, window.stop, window.zone, text)
+
+
+def _hour(second: int) -> str:
+    clock_text = f"{second // 3600:02d}:{second // 60 % 60:02d}"
+    return clock_text + (f":{second % 60:02d}" if second % 60 else "")
+
+
+def _rule(number: int, rule: schema.Rule, asset: Asset, family: Family) -> rows.Rule:
+    points = {point.name: point for point in asset.points}
+
+    def writable(point: Point) -> bool:
+        space = family.space(point.span.space)
+        return space is not None and space.writable
+
+    def pieces(names: Iterable[str], spans: Iterable[Span], everything: Iterable[Point]) -> tuple[rows.Piece, ...]:
+        named = everything if ALL in names else [points[name] for name in names]
+        found = [rows.Piece(point.span, point.name) for point in named] + [rows.Piece(span) for span in spans]
+        return tuple(
+            sorted(found, key=lambda piece: (piece.span.space, piece.span.start, piece.span.count, piece.point))
+        )
+
+    return rows.Rule(
+        number=number,
+        who=tuple(sorted(rule.who)),
+        asset=asset.name,
+        reads=pieces(rule.read, rule.registers, asset.points),
+        writes=pieces(rule.write, rule.write_registers, [point for point in asset.points if writable(point)]),
+        functions=tuple(sorted(set(rule.functions))),
+        write_functions=tuple(sorted(set(rule.write_functions))),
+    )

@@ -1,0 +1,281 @@
+"""Checks between fields and between entries of a policy: names that must exist, zones that must fit, limits that must
+make sense. All findings at once; names that exist but are themselves wrong are not complained of twice.
+
+Not here: the form of single fields (policy.schema), what is legal but unwise (policy.lint).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from cofferdam.model import CellType, Span
+from cofferdam.policy import schema, values
+from cofferdam.policy.document import Document, Path
+from cofferdam.policy.families import FAMILIES, Family
+from cofferdam.policy.problems import Problem, nearest, one_of
+from cofferdam.policy.yamltext import quote
+from cofferdam.policy.zones import zone_names
+
+ALL = "all"
+"""Stands for every point of an asset in a rule's `read` and `write`."""
+
+
+def check(policy: schema.Policy, document: Document, kept: dict[str, list[int]], problems: list[Problem]) -> None:
+    """Append every finding. `kept`: numbers of the rules that are left in conduits from which some were dropped."""
+    _Checker(policy, document, kept, problems).run()
+
+
+def point_span(family: Family, point: schema.Point) -> tuple[Span, CellType] | None:
+    """The cells and the type of a point, or None where the two do not fit."""
+    space = family.space(point.at.space)
+    if space is None:
+        return None
+    kind = point.type or (CellType.BOOL if space.bits else None)
+    if kind is None or (kind is CellType.BOOL) != space.bits:
+        return None
+    count = values.WORDS[CellType(kind)]
+    if point.at.count not in (1, count) or point.at.start + count > 65536:
+        return None
+    return Span(point.at.space, point.at.start, count), CellType(kind)
+
+
+class _Checker:
+    def __init__(
+        self, policy: schema.Policy, document: Document, kept: dict[str, list[int]], problems: list[Problem]
+    ) -> None:
+        self.policy = policy
+        self.document = document
+        self.kept = kept
+        self.problems = problems
+        self.names = {section: document.names(section) for section in ("zones", "assets", "principals", "conduits")}
+
+    def run(self) -> None:
+        for name, asset in self.policy.assets.items():
+            self.asset(name, asset)
+        self.listeners()
+        for name, principal in self.policy.principals.items():
+            self.known("zones", principal.zone, ("principals", name, "zone"))
+        for name, conduit in self.policy.conduits.items():
+            self.conduit(name, conduit)
+
+    def at(self, path: Path, found: str, expected: str, near: str = "", check: str = "") -> None:
+        self.problems.append(self.document.value(path).problem(found, expected, near, check=check))
+
+    def known(self, section: str, name: str, path: Path) -> bool:
+        """Whether a name stands in a section; a finding where it does not."""
+        names = self.names[section]
+        if name in names:
+            return True
+        noun = section.rstrip("s")
+        expected = f"a {noun} of this policy ({one_of(names)})" if names else f"a {noun}, and the policy has none"
+        if noun[0] in "aeiou":
+            expected = f"an{expected[1:]}"
+        self.at(path, f"the {noun} {quote(name)}", expected, nearest(name, names), check=f"unknown-{noun}")
+        return False
+
+    # --- assets
+
+    def asset(self, name: str, asset: schema.Asset) -> None:
+        here: Path = ("assets", name)
+        self.known("zones", asset.zone, (*here, "zone"))
+        family = FAMILIES.get(asset.protocol)
+        if family is None:
+            near = nearest(asset.protocol, FAMILIES)
+            self.at((*here, "protocol"), f"the protocol {quote(asset.protocol)}", one_of(FAMILIES), near, "protocol")
+            return
+        limited = [p for p, point in asset.points.items() if point.max_step or point.writes_per_minute]
+        if asset.unit == -1 and limited:
+            what = f"any, and limits of {limited[0]} that need to know whose value it is"
+            self.at((*here, "unit"), what, "a unit from 0 to 255 (one asset for each unit)", check="unit")
+        for point_name, point in asset.points.items():
+            self.point((*here, "points", point_name), point_name, point, family)
+
+    def point(self, here: Path, name: str, point: schema.Point, family: Family) -> None:
+        if name == ALL:
+            place = self.document.key(here)
+            self.problems.append(place.problem('a point named "all"', "another name: all stands for every point"))
+        space = family.space(point.at.space)
+        if space is None:
+            names = [s.name + (":N" if s.numbered else "") for s in family.spaces]
+            near = nearest(point.at.space.partition(":")[0], [s.name for s in family.spaces])
+            self.at((*here, "at"), f"the space {quote(point.at.space)}", one_of(names), near, "space")
+            return
+        if point.type is None and not space.bits:
+            expected = f"type: {one_of([t.value for t in CellType if t is not CellType.BOOL], 20)}"
+            place = self.document.key(here)
+            self.problems.append(place.problem(f"point {name} without type", expected, check="missing"))
+            return
+        kind = CellType(point.type or CellType.BOOL)
+        if (kind is CellType.BOOL) != space.bits:
+            expected = "bool" if space.bits else "a type of words, such as uint16"
+            self.at((*here, "type"), f"{kind.value} in {point.at.space}", expected, check="type")
+            return
+        count = values.WORDS[kind]
+        if point.at.count not in (1, count):
+            found = f"{point.at.count} cells for {kind.value}"
+            first = point.at.start
+            near = f'"{point.at.space} {first}-{first + count - 1}"' if count > 1 else f'"{point.at.space} {first}"'
+            self.at((*here, "at"), found, f"{count} cell{'s' if count > 1 else ''}", near, "type")
+        elif point.at.start + count > 65536:
+            self.at(
+                (*here, "at"), f"{kind.value} that ends after cell 65535", "all cells from 0 to 65535", check="type"
+            )
+        low, high = values.type_range(kind)
+        for field, limit in (("min", point.min), ("max", point.max)):
+            if limit is not None and not low <= limit <= high:
+                expected = f"a value that {kind.value} can hold ({values.show(low)} to {values.show(high)})"
+                self.at((*here, field), values.show(limit), expected, check="range")
+        if point.min is not None and point.max is not None and point.min > point.max:
+            found = f"min {values.show(point.min)} above max {values.show(point.max)}"
+            self.at((*here, "min"), found, "min at most max", check="range")
+
+    def listeners(self) -> None:
+        """No two assets answer at one address and port, unless their units tell them apart."""
+        seen: list[tuple[str, int, int, str, Path]] = []
+        for name, asset in self.policy.assets.items():
+            family = FAMILIES.get(asset.protocol)
+            if family is None or (asset.listen is None and asset.overlay is None):
+                continue
+            address, port = asset.listen or (asset.overlay or "", family.default_port)
+            path: Path = ("assets", name, "listen" if asset.listen else "overlay")
+            for other_address, other_port, unit, other, _ in seen:
+                if port != other_port:
+                    continue
+                same = address == other_address
+                if same and asset.unit != unit and -1 not in (asset.unit, unit):
+                    continue
+                if same or _wild(address, other_address):
+                    found = f"{address}:{port}, which {other} has ({other_address}:{other_port}, unit {_unit(unit)})"
+                    self.at(path, found, "an address and port of its own, or another unit", check="listen")
+                    break
+            seen.append((address, port, asset.unit, name, path))
+
+    # --- conduits
+
+    def conduit(self, name: str, conduit: schema.Conduit) -> None:
+        here: Path = ("conduits", name)
+        known_from = self.known("zones", conduit.from_zone, (*here, "from"))
+        known_to = self.known("zones", conduit.to_zone, (*here, "to"))
+        if known_from and known_to and conduit.from_zone == conduit.to_zone:
+            self.at((*here, "to"), f"{conduit.to_zone}, where it comes from", "another zone", check="zones")
+        if conduit.broker not in FAMILIES:
+            near = nearest(conduit.broker, FAMILIES)
+            self.at((*here, "broker"), f"the broker {quote(conduit.broker)}", one_of(FAMILIES), near, "broker")
+        if conduit.expires is not None:
+            self.time_zone(conduit.expires.partition(" ")[2], (*here, "expires"))
+        for index, window in enumerate(conduit.window):
+            path: Path = (*here, "window", index)
+            self.time_zone(window.zone, (*path, "zone"))
+            if window.start == window.stop or window.start == 86_400:
+                self.at((*path, "to"), "a window without length", "a later hour, or 00:00 to 24:00 for the whole day")
+        numbers = self.kept.get(name, range(len(conduit.allow)))
+        if not conduit.allow and name not in self.kept:
+            self.at((*here, "allow"), "no rules", "at least one rule", check="missing")
+        for number, rule in zip(numbers, conduit.allow, strict=True):
+            self.rule((*here, "allow", number), conduit, rule)
+
+    def time_zone(self, name: str, path: Path) -> None:
+        if name not in zone_names():
+            near = nearest(name, zone_names())
+            self.at(path, f"the time zone {quote(name)}", "a name of the tz database, such as Europe/Paris", near, "tz")
+
+    def rule(self, here: Path, conduit: schema.Conduit, rule: schema.Rule) -> None:
+        kinds = (rule.read, rule.write, rule.registers, rule.write_registers, rule.functions, rule.write_functions)
+        if not any(kinds):
+            expected = "read, write, registers, write_registers, functions or write_functions"
+            self.at(here, "a rule that allows nothing", expected, check="missing")
+        for index, who in enumerate(rule.who):
+            path: Path = (*here, "who", index)
+            if self.known("principals", who, path):
+                principal = self.policy.principals.get(who)
+                if principal is not None and principal.zone != conduit.from_zone:
+                    found = f"{who} of zone {principal.zone}"
+                    fitting = sorted(n for n, p in self.policy.principals.items() if p.zone == conduit.from_zone)
+                    expected = f"a principal of {conduit.from_zone}, where the conduit begins"
+                    self.at(path, found, expected, nearest(who, fitting), "principal-zone")
+        for index, asset_name in enumerate(rule.asset):
+            path = (*here, "asset", index)
+            if self.known("assets", asset_name, path):
+                asset = self.policy.assets.get(asset_name)
+                if asset is not None:
+                    self.rule_asset(here, path, conduit, rule, asset_name, asset)
+
+    def rule_asset(
+        self, here: Path, path: Path, conduit: schema.Conduit, rule: schema.Rule, name: str, asset: schema.Asset
+    ) -> None:
+        if asset.zone != conduit.to_zone and asset.zone in self.names["zones"]:
+            found = f"{name} of zone {asset.zone}"
+            self.at(path, found, f"an asset of {conduit.to_zone}, where the conduit ends", check="asset-zone")
+        family = FAMILIES.get(asset.protocol)
+        if family is None:
+            return
+        if asset.protocol != conduit.broker and conduit.broker in FAMILIES:
+            self.at(
+                path, f"{name}, which speaks {asset.protocol}", f"an asset that speaks {conduit.broker}", check="broker"
+            )
+        for field, points in (("read", rule.read), ("write", rule.write)):
+            self.points((*here, field), field, points, name, asset, family)
+        for field, spans in (("registers", rule.registers), ("write_registers", rule.write_registers)):
+            for index, span in enumerate(spans):
+                space = family.space(span.space)
+                if space is None:
+                    near = nearest(span.space.partition(":")[0], [s.name for s in family.spaces])
+                    names = [s.name + (":N" if s.numbered else "") for s in family.spaces]
+                    self.at((*here, field, index), f"the space {quote(span.space)}", one_of(names), near, "space")
+                elif field == "write_registers" and not space.writable:
+                    writable = [s.name + (":N" if s.numbered else "") for s in family.spaces if s.writable]
+                    self.at(
+                        (*here, field, index),
+                        f"cells of {span.space}",
+                        f"cells that can be written ({one_of(writable)})",
+                    )
+        self.functions(here, rule, family)
+
+    def points(
+        self, here: Path, field: str, points: Iterable[str], name: str, asset: schema.Asset, family: Family
+    ) -> None:
+        names = self.document.names("assets", name, "points")
+        for index, point_name in enumerate(points):
+            path: Path = (*here, index)
+            if point_name == ALL:
+                fitting = [
+                    p for p in asset.points.values()
+                    if field == "read" or ((s := family.space(p.at.space)) is not None and s.writable)
+                ]  # fmt: skip
+                if not fitting and not names:
+                    self.at(path, f"all points of {name}", "an asset with points, or registers", check="unknown-point")
+                elif not fitting and len(names) == len(asset.points):
+                    self.at(path, f"all points of {name}", "an asset with points that can be written", check="write")
+            elif point_name not in names:
+                expected = f"a point of {name} ({one_of(names)})" if names else f"a point of {name}, and it has none"
+                found = f"the point {quote(point_name)}"
+                self.at(path, found, expected, nearest(point_name, [*names, ALL]), "unknown-point")
+            elif field == "write" and point_name in asset.points:
+                space = family.space(asset.points[point_name].at.space)
+                if space is not None and not space.writable:
+                    found = f"{point_name}, which is {asset.points[point_name].at.space}"
+                    self.at(path, found, "a point that can be written (holding, coil)", check="write")
+
+    def functions(self, here: Path, rule: schema.Rule, family: Family) -> None:
+        for field, codes in (("functions", rule.functions), ("write_functions", rule.write_functions)):
+            for index, (code, sub) in enumerate(codes):
+                path: Path = (*here, field, index)
+                if code in family.cell_codes:
+                    verbs = "read, write, registers or write_registers"
+                    self.at(
+                        path, f"function {code}, which carries cells", f"{verbs}, which say the cells", check="function"
+                    )
+                elif field == "functions" and sub >= 0 and family.changes(code, sub):
+                    found = f"function {code}/{sub}, which may change the device"
+                    self.at(path, found, "such a function in write_functions", check="function")
+
+
+def _wild(a: str, b: str) -> bool:
+    """Whether one of two listeners takes every address, the other's too. [::] takes IPv4 as well."""
+    one, two = ipaddress.ip_address(a), ipaddress.ip_address(b)
+    return any(w.is_unspecified and (w.version == 6 or o.version == 4) for w, o in ((one, two), (two, one)))
+
+
+def _unit(unit: int) -> str:
+    return "any" if unit == -1 else str(unit)

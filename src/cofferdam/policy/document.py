@@ -1,0 +1,67 @@
+"""The tree of a policy's text with answers to "where does this stand?".
+
+Not here: the text's syntax (policy.yamltext), what is wrong with it (policy.load, policy.crosscheck, policy.lint).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cofferdam.policy.problems import Problem
+from cofferdam.policy.yamltext import Node
+
+Path = tuple[str | int, ...]
+
+
+class Place:
+    """A node in the text; makes findings that point at it."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    def problem(
+        self, found: str, expected: str, near: str = "", *, severity: str = "error", check: str = ""
+    ) -> Problem:
+        return Problem(self.node.file, self.node.line, self.node.column, found, expected, near, severity, check)
+
+
+class Document:
+    """The merged tree of all files."""
+
+    __slots__ = ("root",)
+
+    def __init__(self, root: Node) -> None:
+        self.root = root
+
+    def _walk(self, path: Path) -> tuple[Node, Node]:
+        """(key or container, value) of the deepest part of the path that exists."""
+        key = node = self.root
+        for step in path:
+            data: Any = node.data
+            if isinstance(data, dict) and step in data:
+                key, node = data[step]
+            elif isinstance(data, list) and isinstance(step, int) and step < len(data):
+                key = node = data[step]
+            elif step == 0 and not isinstance(data, (dict, list)):
+                continue  # one entry where a list may stand
+            elif step == 0 and isinstance(data, dict):
+                continue
+            else:
+                break
+        return key, node
+
+    def key(self, path: Path) -> Place:
+        """Where the name of an entry or field stands."""
+        return Place(self._walk(path)[0])
+
+    def value(self, path: Path) -> Place:
+        """Where the value of a field stands."""
+        return Place(self._walk(path)[1])
+
+    def names(self, *path: str) -> list[str]:
+        """The names in a map, also of entries that are wrong; none where there is no map."""
+        key, node = self._walk(path)
+        found = node.data if key is not self.root or not path else None
+        return [str(name) for name in found] if isinstance(found, dict) else []

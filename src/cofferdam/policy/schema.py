@@ -1,0 +1,396 @@
+"""The policy file's fields: names, notations, defaults, and the sentence that documents each.
+
+From these models come the checks of a file, the JSON Schema for editors, and docs/policy-reference.md. Values arrive as
+the text that stands in the file (policy.yamltext), so each field says by its type how it reads that text.
+
+Not here: checks between fields and between entries (policy.crosscheck), and what the rules mean (policy.decide).
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, create_model
+
+from cofferdam import limits as limits_module
+from cofferdam.limits import Limits
+from cofferdam.model import CellType, Side, Span
+from cofferdam.policy import syntax
+from cofferdam.policy.problems import nearest, one_of
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+ADDRESS = {"type": "string", "examples": ["10.20.0.17", "fd00::17"]}
+DURATION = {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(us|µs|ms|s|min|h|d)$", "examples": ["200 ms", "5 s"]}
+CELLS = {
+    "type": "string",
+    "pattern": r"^[a-z]+(:\d+)?\s+\d+(\s*-\s*\d+)?$",
+    "examples": ["holding 100", "holding 0-99"],
+}
+CODE = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1, "maximum": 127},
+        {"type": "string", "pattern": r"^\d{1,3}(/\d{1,5})?$"},
+    ],
+    "examples": [8, "43/14"],
+}
+
+
+def _read(function: Callable[[Any], Any], schema: dict[str, Any]) -> tuple[PlainValidator, WithJsonSchema]:
+    return PlainValidator(function), WithJsonSchema(schema)
+
+
+def _listed(raw: Any) -> Any:
+    """One entry or a list of them, as a tuple."""
+    entries = raw if isinstance(raw, list) else [raw]
+    if not entries:
+        raise syntax.Expected("at least one entry")
+    return tuple(entries)
+
+
+def _list(raw: Any) -> Any:
+    """A list, as a tuple."""
+    if isinstance(raw, (list, tuple)):
+        return tuple(raw)
+    raise syntax.Expected("a list")
+
+
+def _choice(*names: str) -> tuple[PlainValidator, WithJsonSchema]:
+    def read(raw: Any) -> str:
+        if raw in names:
+            return str(raw)
+        raise syntax.Expected(one_of(names), nearest(raw, names) if isinstance(raw, str) else "")
+
+    return _read(read, {"type": "string", "enum": list(names)})
+
+
+def _whole(low: int, high: int) -> tuple[PlainValidator, WithJsonSchema]:
+    schema = {"type": "integer", "minimum": low, "maximum": high}
+    return _read(lambda raw: syntax.whole(raw, low, high), schema)
+
+
+def _unit(raw: Any) -> int:
+    if raw == "any":
+        return -1
+    try:
+        return syntax.whole(raw, 0, 255)
+    except Exception:
+        raise syntax.Expected("a whole number from 0 to 255, or any") from None
+
+
+def _one_or_list(item: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]})
+
+
+_NAME_ITEM = {"type": "string", "pattern": NAME}
+_NETWORK_ITEM = {"type": "string", "examples": ["10.1.0.20", "10.1.5.0/24"]}
+Name = Annotated[str, *_read(syntax.name, _NAME_ITEM)]
+Text = Annotated[str, *_read(syntax.text, {"type": "string", "minLength": 1})]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), _one_or_list(_NAME_ITEM)]
+Address = Annotated[str, *_read(syntax.address, ADDRESS)]
+Network = Annotated[str, *_read(syntax.network, _NETWORK_ITEM)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_listed), _one_or_list(_NETWORK_ITEM)]
+Interface = Annotated[str, *_read(syntax.interface, {"type": "string", "examples": ["10.1.0.2/24"]})]
+Interfaces = Annotated[tuple[Interface, ...], BeforeValidator(_listed), _one_or_list({"type": "string"})]
+Endpoint = Annotated[tuple[str, int], *_read(syntax.endpoint, {"type": "string", "examples": ["127.0.0.1:502"]})]
+Milliseconds = Annotated[int, *_read(syntax.milliseconds, DURATION)]
+Microseconds = Annotated[int, *_read(syntax.microseconds, DURATION)]
+Number = Annotated[float, *_read(syntax.number, {"type": "number"})]
+Positive = Annotated[float, *_read(syntax.positive, {"type": "number", "exclusiveMinimum": 0})]
+Cells = Annotated[Span, *_read(syntax.cells, CELLS)]
+CellsList = Annotated[tuple[Cells, ...], BeforeValidator(_listed), _one_or_list(CELLS)]
+Code = Annotated[tuple[int, int], *_read(syntax.function, CODE)]
+Codes = Annotated[tuple[Code, ...], BeforeValidator(_listed), _one_or_list(CODE)]
+Hour = Annotated[int, *_read(syntax.hour, {"type": "string", "pattern": r"^\d{1,2}:\d{2}(:\d{2})?$"})]
+Days = Annotated[
+    tuple[int, ...],
+    *_read(
+        syntax.days,
+        {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+            "examples": ["mon-fri", "all", ["mon", "wed", "sat-sun"]],
+        },
+    ),
+]
+Date = Annotated[str, *_read(syntax.date, {"type": "string", "examples": ["2027-06-30", "2027-06-30 Europe/Paris"]})]
+
+
+class Entry(BaseModel):
+    """What all parts share: unknown fields are errors, nothing is converted silently, nothing changes later."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, populate_by_name=False, hide_input_in_errors=True
+    )
+
+
+class Zone(Entry):
+    """A network segment on one of the two sides."""
+
+    side: Annotated[Literal["it", "ot"], *_choice("it", "ot")] = Field(
+        description="Which bulkhead the zone stands behind: `it` (less trusted) or `ot` (the plant)."
+    )
+    level: Number | None = Field(
+        None, description="Level in the Purdue model, such as 4 or 3.5. For people; decides nothing."
+    )
+    interface: Text | None = Field(
+        None,
+        description="The network interface of this machine that leads to the zone. Separation by namespaces needs it.",
+    )
+    addresses: Interfaces = Field(
+        (), description="This machine's own addresses in the zone with their prefix length, such as `10.1.0.2/24`."
+    )
+
+
+class Point(Entry):
+    """A named value of an asset, and the limits that hold for whoever writes it."""
+
+    at: Cells = Field(
+        description="The space and the first cell, counted from 0 as on the wire: `holding 100`, `input 12`, `coil 3`, "
+        "`discrete 7`, `file:4 0`. A range (`holding 100-101`) must have as many cells as the type."
+    )
+    type: Annotated[CellType, *_choice(*(t.value for t in CellType))] | None = Field(
+        None,
+        description="How the cells make a value: `bool`, `uint16`, `int16`, `uint32`, `int32`, `uint64`, `int64`, "
+        "`float32`, `float64`. Coils and discrete inputs are `bool`; all others must say.",
+    )
+    word_order: Annotated[Literal["big", "little"], *_choice("big", "little")] = Field(
+        "big", description="Order of the words of a wider type: `big` has the most significant first, `little` last."
+    )
+    unit: Text | None = Field(None, description="The physical unit, for people: rpm, m, kWh.")
+    min: Number | None = Field(None, description="The smallest value that may be written.")
+    max: Number | None = Field(None, description="The largest value that may be written.")
+    max_step: Positive | None = Field(
+        None,
+        description="How far a written value may be from the last known one. Where none is known, or it is older than "
+        "`limits: known_value_seconds`, the broker reads the point first.",
+    )
+    writes_per_minute: Annotated[int, *_whole(1, 6000)] | None = Field(
+        None, description="How many writes of the point are sent within any 60 seconds, by all clients together."
+    )
+
+
+class Asset(Entry):
+    """A device in the plant."""
+
+    zone: Name = Field(description="The zone in which the device is.")
+    address: Address = Field(description="The device's own address, on the plant side.")
+    protocol: Name = Field(description="What the device speaks: `modbus`.")
+    port: Annotated[int, *_whole(1, 65535)] | None = Field(
+        None, description="The device's port. Default: that of the protocol (Modbus: 502)."
+    )
+    unit: Annotated[
+        int, *_read(_unit, {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 255}, {"const": "any"}]})
+    ] = Field(
+        1,
+        description="The unit id that requests must carry, 0 to 255, or `any`. A device behind a serial gateway has "
+        "its own.",
+    )
+    overlay: Address | None = Field(
+        None, description="The address that the other side sees for this device; only a broker answers there."
+    )
+    listen: Endpoint | None = Field(
+        None,
+        description="ADDRESS:PORT where the broker answers for this device. Default: the overlay address with the "
+        "protocol's port. Devices with different units may share one.",
+    )
+    connections: Annotated[int, *_whole(1, 64)] = Field(
+        1, description="Never more connections than this towards the device."
+    )
+    outstanding: Annotated[int, *_whole(1, 16)] = Field(
+        1, description="Requests in flight on one connection to the device."
+    )
+    timeout: Milliseconds = Field(1000, description="How long the device may take to answer.")
+    share_reads: Milliseconds | None = Field(
+        None, description="Reads of the same cells within this time reach the device once. Off unless set."
+    )
+    quirks: Names = Field(
+        (), description="Known deviations of the device from its protocol, by the names that the protocol's page lists."
+    )
+    points: dict[Name, Point] = Field({}, description="The device's named values.")
+
+
+class Principal(Entry):
+    """Who asks: a name for source addresses."""
+
+    zone: Name = Field(description="The zone from which the principal comes.")
+    addresses: Networks = Field(description="Source addresses and networks (CIDR), IPv4 or IPv6.")
+
+
+class Window(Entry):
+    """Hours of the week in which a conduit is open."""
+
+    days: Days = Field(
+        (0, 1, 2, 3, 4, 5, 6), description="Days: `mon-fri`, `[mon, wed, sat-sun]`, `all`. Default: all."
+    )
+    start: Hour = Field(alias="from", description="When it opens, by the wall clock of the zone: `06:00`.")
+    stop: Hour = Field(
+        alias="to",
+        description="When it closes: `18:00`, `24:00`. Not after `from` means over midnight; the window then belongs "
+        "to the day on which it opens.",
+    )
+    zone: Text = Field(
+        description="The time zone's name in the tz database, such as `Europe/Paris` or `UTC`. Daylight saving is "
+        "followed."
+    )
+
+
+Window_ = Annotated[
+    tuple[Window, ...],
+    BeforeValidator(_listed),
+    WithJsonSchema(
+        {"anyOf": [{"$ref": "#/$defs/Window"}, {"type": "array", "items": {"$ref": "#/$defs/Window"}, "minItems": 1}]}
+    ),
+]
+
+
+class Rule(Entry):
+    """One line of a conduit's `allow`: who may do what with which asset."""
+
+    who: Names = Field(description="The principal, or a list of them.")
+    asset: Names = Field(description="The asset, or a list of them.")
+    read: Names = Field((), description="Points that may be read, or `all` for every point of the asset.")
+    write: Names = Field(
+        (), description="Points that may be written, or `all` for every point that can be. Reading is not implied."
+    )
+    registers: CellsList = Field(
+        (), description="Raw cells that may be read, where points are not enough: `[holding 0-99, input 0-9]`."
+    )
+    write_registers: CellsList = Field(
+        (), description="Raw cells that may be written. The limits of points among them hold all the same."
+    )
+    functions: Codes = Field(
+        (),
+        description="Function codes without cells that leave the device's state alone, besides what the points allow: "
+        '`8` (diagnostics, every harmless sub-function), `"8/0"`, `"43/14"`.',
+    )
+    write_functions: Codes = Field(
+        (),
+        description='Function codes without cells that may change the device\'s state: `"8/1"` restarts it, `"8/4"` '
+        "silences it.",
+    )
+
+
+class Conduit(Entry):
+    """An agreed road from one zone to another, through one kind of broker. What no conduit allows is refused."""
+
+    from_zone: Name = Field(alias="from", description="The zone where sessions begin.")
+    to_zone: Name = Field(alias="to", description="The zone where the assets are.")
+    broker: Name = Field(description="The broker that understands the exchange: `modbus`.")
+    owner: Text = Field(description="Who answers for this conduit: a role or a team.")
+    reason: Text = Field(description="Why it exists, in words that a reviewer understands.")
+    expires: Date | None = Field(
+        None,
+        description="The last day on which the conduit is open: until the end of it in UTC, or in the zone given after "
+        "the date (`2027-06-30 Europe/Paris`).",
+    )
+    window: Window_ = Field(
+        (), description="The hours in which the conduit is open, one window or a list. Default: always."
+    )
+    deny: Annotated[Literal["refuse", "silent"], *_choice("refuse", "silent")] = Field(
+        "refuse",
+        description="How a refused request is answered: `refuse` in the protocol's own words, `silent` not at all.",
+    )
+    latency_budget: Microseconds | None = Field(
+        None,
+        description="How much latency the brokers may add; `status` and the metrics compare with it. Nothing is "
+        "refused for it.",
+    )
+    allow: Annotated[tuple[Rule, ...], BeforeValidator(_list)] = Field(
+        description="The rules. They add up: a request is allowed if the rules of one conduit together allow all of it."
+    )
+
+
+class Gate(Entry):
+    """How the gate itself runs."""
+
+    management: Endpoint | None = Field(
+        None, description="ADDRESS:PORT of the metrics and status page. Off unless set."
+    )
+    separation: Annotated[str, *_choice("auto", "namespaces", "processes")] = Field(
+        "auto",
+        description="What keeps the halves apart: `namespaces`, `processes` only, or `auto` for the best that can be "
+        "had.",
+    )
+    require: Annotated[str, *_choice("namespaces")] | None = Field(
+        None, description="`namespaces`: refuse to start where namespaces can not be had."
+    )
+
+
+class Audit(Entry):
+    """The audit log."""
+
+    reads: Annotated[str, *_choice("allow", "refuse")] = Field(
+        "refuse", description="Whether reads go on while the log can not be written. Writes never do."
+    )
+    interval: Milliseconds = Field(10_000, description="How often reads are counted into the log, for each flow.")
+
+
+def _limit_docs() -> dict[str, str]:
+    """The sentence under each field of `limits.Limits`."""
+    body = next(n for n in ast.parse(inspect.getsource(limits_module)).body if isinstance(n, ast.ClassDef)).body
+    found: dict[str, str] = {}
+    for field, sentence in itertools.pairwise(body):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(sentence, ast.Expr)
+            and isinstance(sentence.value, ast.Constant)
+        ):
+            found[field.target.id] = " ".join(str(sentence.value.value).split())
+    return found
+
+
+def _limit_fields() -> dict[str, Any]:
+    docs, defaults = _limit_docs(), Limits()
+    fields: dict[str, Any] = {}
+    for name in Limits.__struct_fields__:
+        default = getattr(defaults, name)
+        kind: Any = Annotated[int, *_whole(1, 1 << 31)] if isinstance(default, int) else Positive
+        fields[name] = (kind, Field(default, description=docs[name]))
+    return fields
+
+
+LimitsSection: type[Entry] = create_model(
+    "Limits", __base__=Entry, __doc__="Bounds of one pair of halves, where the defaults do not fit.", **_limit_fields()
+)
+
+
+class Policy(Entry):
+    """A Cofferdam policy: what may pass between the office network and the plant. All else is refused."""
+
+    site: Name = Field(description="The site's name; it stands in the audit log and in host names.")
+    zones: dict[Name, Zone] = Field(description="The network segments, by name.")
+    assets: dict[Name, Asset] = Field({}, description="The devices in the plant, by name.")
+    principals: dict[Name, Principal] = Field({}, description="Who asks, by name.")
+    conduits: dict[Name, Conduit] = Field({}, description="The agreed roads, by name.")
+    limits: LimitsSection = Field(LimitsSection(), description="Bounds of one pair of halves.")
+    gate: Gate = Field(Gate(), description="How the gate runs.")
+    audit: Audit = Field(Audit(), description="The audit log.")
+
+
+def side(zone: Zone) -> Side:
+    """The side of a zone as the model's type."""
+    return Side(zone.side)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the file, for editors."""
+    schema = Policy.model_json_schema(by_alias=True)
+    schema.setdefault("$defs", {})["Window"] = Window.model_json_schema(by_alias=True)
+    for part in [schema, *schema["$defs"].values()]:
+        for field in part.get("properties", {}).values():
+            if field.get("default", 0) in (None, [], {}):
+                field.pop("default", None)
+            elif "default" in field and field.get("pattern") == DURATION["pattern"]:
+                field["default"] = f"{field['default']} ms"
+    schema["properties"]["limits"].pop("default", None)
+    schema["properties"]["gate"].pop("default", None)
+    schema["properties"]["audit"].pop("default", None)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "https://cofferdam.example/policy.schema.json",
+        **schema,
+    }

@@ -1,0 +1,228 @@
+"""The small notations of the policy file: durations, addresses, cells, functions, days, hours, dates.
+
+Each function takes what the file says (a text, None, a list or a dict) and returns the value, or raises `Expected`
+with what should have stood there. Not here: which field has which notation (policy.schema).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from datetime import date as calendar
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from cofferdam.model import Span
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|min|h|d)\Z")
+_MICROSECONDS = {"us": 1, "µs": 1, "ms": 1000, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
+_CELLS = re.compile(r"([a-z]+(?::[0-9]{1,5})?)\s+([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?\Z")
+_FUNCTION = re.compile(r"([0-9]{1,3})(?:\s*/\s*([0-9]{1,5}))?\Z")
+_HOUR = re.compile(r"([01]?[0-9]|2[0-4]):([0-5][0-9])(?::([0-5][0-9]))?\Z")
+_DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:\s+([A-Za-z][A-Za-z0-9_+/-]*))?\Z")
+_MODICON = {"0": "coil", "1": "discrete", "3": "input", "4": "holding"}
+
+
+def Expected(what: str, near: str = "") -> PydanticCustomError:
+    """The exception that pydantic turns into a finding: "expected WHAT; did you mean NEAR"."""
+    return PydanticCustomError("expected", "{what}", {"what": what, "near": near})
+
+
+def text(raw: Any) -> str:
+    """Any text that is not empty."""
+    if not isinstance(raw, str) or not raw.strip():
+        raise Expected("a text")
+    return raw.strip()
+
+
+def name(raw: Any) -> str:
+    """A name: letters, digits, dot, underscore, hyphen; at most 63."""
+    if not isinstance(raw, str) or not NAME.match(raw):
+        raise Expected("a name of letters, digits, . _ - (at most 63)")
+    return raw
+
+
+def names(raw: Any) -> tuple[str, ...]:
+    """One name, or a list of names."""
+    entries = raw if isinstance(raw, list) else [raw]
+    if not entries or not all(isinstance(entry, str) and NAME.match(entry) for entry in entries):
+        raise Expected("a name, or a list of names")
+    return tuple(dict.fromkeys(entries))
+
+
+def whole(raw: Any, low: int, high: int) -> int:
+    """A whole number, decimal or 0x."""
+    if isinstance(raw, str) and re.fullmatch(r"-?[0-9]{1,20}|0x[0-9a-fA-F]{1,16}", raw):
+        value = int(raw, 16) if raw.startswith("0x") else int(raw)
+        if low <= value <= high:
+            return value
+    raise Expected(f"a whole number from {low} to {high}")
+
+
+def number(raw: Any) -> float:
+    """A finite number. A whole number that a float can not hold exactly is refused."""
+    if isinstance(raw, str) and re.fullmatch(r"[-+]?[0-9]{1,40}(\.[0-9]{0,40})?([eE][-+]?[0-9]{1,3})?", raw):
+        value = float(raw)
+        if math.isfinite(value):
+            if re.fullmatch(r"[-+]?[0-9]+", raw) and int(raw) != int(value):
+                raise Expected("a number that 64-bit floating point holds exactly", str(int(value)))
+            return value
+    raise Expected("a number")
+
+
+def positive(raw: Any) -> float:
+    """A number above 0."""
+    value = number(raw)
+    if value <= 0:
+        raise Expected("a number above 0")
+    return value
+
+
+def microseconds(raw: Any) -> int:
+    """A duration, as "200 ms" or "1 s"."""
+    found = _DURATION.match(raw) if isinstance(raw, str) else None
+    if found:
+        value = round(float(found[1]) * _MICROSECONDS[found[2]])
+        if 0 < value <= 10**13:
+            return value
+    near = f'"{raw} ms"' if isinstance(raw, str) and re.fullmatch(r"[0-9]+", raw) else ""
+    raise Expected('a duration with its unit, such as "200 ms", "5 s", "1 min"', near)
+
+
+def milliseconds(raw: Any) -> int:
+    """A duration of whole milliseconds, at least one."""
+    value = microseconds(raw)
+    if value % 1000:
+        raise Expected("a duration of whole milliseconds")
+    return value // 1000
+
+
+def address(raw: Any) -> str:
+    """An IPv4 or IPv6 address, in its canonical form."""
+    try:
+        if isinstance(raw, str):
+            return str(ipaddress.ip_address(raw))
+    except ValueError:
+        pass
+    raise Expected("an IP address, such as 10.20.0.17")
+
+
+def network(raw: Any) -> str:
+    """An address or a network, in CIDR form."""
+    if isinstance(raw, str):
+        try:
+            return str(ipaddress.ip_network(raw))
+        except ValueError:
+            pass
+        try:
+            near = str(ipaddress.ip_network(raw, strict=False))
+        except ValueError:
+            near = ""
+        if near:
+            raise Expected("a network without host bits", near)
+    raise Expected("an IP address or network, such as 10.1.0.20 or 10.1.5.0/24")
+
+
+def endpoint(raw: Any) -> tuple[str, int]:
+    """ADDRESS:PORT, with an IPv6 address in brackets."""
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})", raw) if isinstance(raw, str) else None
+    if found and int(found[3]) <= 65535:
+        try:
+            return str(ipaddress.ip_address(found[1] or found[2])), int(found[3])
+        except ValueError:
+            pass
+    raise Expected('an address and a port, such as "127.0.0.1:502" or "[::1]:502"')
+
+
+def cells(raw: Any) -> Span:
+    """Cells: "holding 100", "holding 0-99", "file:4 0-9". Numbers count from 0, as on the wire."""
+    what = 'a space and cells counted from 0, such as "holding 100" or "holding 0-99"'
+    found = _CELLS.match(raw) if isinstance(raw, str) else None
+    if not found:
+        near = ""
+        if isinstance(raw, str) and (modicon := re.fullmatch(r"([0134])([0-9]{4,5})", raw)) and int(modicon[2]):
+            near = f'"{_MODICON[modicon[1]]} {int(modicon[2]) - 1}"'
+        elif isinstance(raw, str) and re.fullmatch(r"[0-9]{1,5}", raw):
+            near = f'"holding {raw}"'
+        raise Expected(what, near)
+    first, last = int(found[2]), int(found[3] or found[2])
+    if first > 65535 or last > 65535:
+        raise Expected("cells from 0 to 65535")
+    if last < first:
+        raise Expected("the first cell before the last", f'"{found[1]} {last}-{first}"')
+    return Span(found[1], first, last - first + 1)
+
+
+def function(raw: Any) -> tuple[int, int]:
+    """A function code, or code/sub: 8, "43/14". Sub -1 stands for any."""
+    found = _FUNCTION.match(raw) if isinstance(raw, str) else None
+    if not found or not 1 <= int(found[1]) <= 127:
+        raise Expected('a function code from 1 to 127, or with a sub-function, such as 8 or "43/14"')
+    return int(found[1]), -1 if found[2] is None else int(found[2])
+
+
+def days(raw: Any) -> tuple[int, ...]:
+    """Days of the week: mon-fri, [mon, wed], [fri-sun], all."""
+    if raw == "all":
+        return tuple(range(7))
+    found: set[int] = set()
+    entries = raw if isinstance(raw, list) else raw.split(",") if isinstance(raw, str) else []
+    for entry in entries:
+        first, _, last = (entry.strip().lower() if isinstance(entry, str) else "").partition("-")
+        if first not in DAYS or (last or first) not in DAYS:
+            raise Expected("days such as mon-fri, [mon, wed], or all")
+        index = DAYS.index(first)
+        found.add(index)
+        while index != DAYS.index(last or first):
+            index = (index + 1) % 7
+            found.add(index)
+    if not found:
+        raise Expected("days such as mon-fri, [mon, wed], or all")
+    return tuple(sorted(found))
+
+
+def show_days(numbers: tuple[int, ...]) -> str:
+    """Days as the file writes them."""
+    if len(numbers) == 7:
+        return "all days"
+    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{DAYS[numbers[0]]}-{DAYS[numbers[-1]]}"
+    return ", ".join(DAYS[number] for number in numbers)
+
+
+def hour(raw: Any) -> int:
+    """Hour of the day as seconds: 06:00, 18:30, 24:00."""
+    found = _HOUR.match(raw) if isinstance(raw, str) else None
+    if found:
+        second = int(found[1]) * 3600 + int(found[2]) * 60 + int(found[3] or 0)
+        if second <= 86400:
+            return second
+    near = f'"{int(raw):02d}:00"' if isinstance(raw, str) and re.fullmatch(r"[0-9]|1[0-9]|2[0-4]", raw) else ""
+    raise Expected("an hour of the day from 00:00 to 24:00", near)
+
+
+def date(raw: Any) -> str:
+    """A date, with a time zone after a space where it is not UTC: 2027-06-30, 2027-06-30 Europe/Paris."""
+    found = _DATE.match(raw) if isinstance(raw, str) else None
+    if found:
+        try:
+            if not 2000 <= calendar.fromisoformat(found[1]).year <= 2200:  # times are 64-bit nanoseconds
+                raise Expected("a date from 2000 to 2200")
+            return f"{found[1]} {found[2] or 'UTC'}"
+        except ValueError:
+            pass
+    raise Expected('a date such as 2027-06-30, or "2027-06-30 Europe/Paris"')
+
+
+def interface(raw: Any) -> str:
+    """An address with the prefix length of its network: 10.1.0.2/24."""
+    if isinstance(raw, str) and "/" in raw:
+        try:
+            return str(ipaddress.ip_interface(raw))
+        except ValueError:
+            pass
+    raise Expected("an address with its prefix length, such as 10.1.0.2/24")

@@ -1,0 +1,211 @@
+"""YAML text to a small tree whose every value knows its file, line and column.
+
+Stricter and plainer than YAML: every scalar stays the text that was written, so that 06:00 is no number in base 60, no
+country is false, and a date is no object; the schema knows what each field should be. A key may stand once. Anchors,
+aliases and merge keys (<<) work within limits; tags do not.
+
+The tree is built from events in a loop and not by yaml.compose, whose C code recurses: a file of brackets overflows
+its stack and kills the process.
+
+Not here: files and folders (policy.load), what the values mean (policy.schema).
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import yaml
+
+from cofferdam.policy.problems import Problem
+
+MAX_BYTES = 8 << 20
+"""Size of one policy file, in bytes."""
+MAX_DEPTH = 24
+"""Nested lists and maps; a policy needs 6."""
+MAX_NODES = 2_000_000
+"""Values in a file, those that aliases repeat counted each time."""
+MAX_PROBLEMS = 200
+"""Findings after which a file is given up."""
+
+_EVENT_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Node:
+    """A value with its place: `data` is a text, None, a list of nodes, or a dict of key text to (key node, node)."""
+
+    __slots__ = ("column", "data", "file", "line", "quoted", "size")
+
+    def __init__(self, file: str, line: int, column: int, data: Any, quoted: bool = False) -> None:
+        self.file = file
+        self.line = line
+        self.column = column
+        self.data = data
+        self.quoted = quoted
+        self.size = 1
+
+    def plain(self) -> Any:
+        """The value without places: str, None, list or dict."""
+        data = self.data
+        if type(data) is dict:
+            return {key: node.plain() for key, (_, node) in data.items()}
+        if type(data) is list:
+            return [node.plain() for node in data]
+        return data
+
+    def describe(self) -> str:
+        """What stands here, for "found ..."."""
+        if self.data is None:
+            return "nothing"
+        if isinstance(self.data, dict):
+            return f"a map of {_plural(len(self.data), 'field')}"
+        if isinstance(self.data, list):
+            return f"a list of {_plural(len(self.data), 'entry', 'entries')}"
+        return quote(self.data)
+
+
+def quote(text: str) -> str:
+    """A text in quotes, on one line and not too long."""
+    short = text if len(text) <= 60 else text[:57] + "..."
+    return '"' + "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in short) + '"'
+
+
+def _plural(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+class _Stop(Exception):
+    """The text is given up; the problem is in the list."""
+
+
+class _Builder:
+    def __init__(self, file: str, problems: list[Problem]) -> None:
+        self.file = file
+        self.problems = problems
+        self.anchors: dict[str, Node] = {}
+        self.open: list[tuple[Node, Node | None, str | None]] = []  # container, key that waits for a value, its anchor
+        self.total = 0
+        self.root: Node | None = None
+
+    def problem(self, node: Node, found: str, expected: str) -> None:
+        self.problems.append(Problem(node.file, node.line, node.column, found, expected, check="yaml"))
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise _Stop
+
+    def give_up(self, node: Node, found: str, expected: str) -> None:
+        self.problem(node, found, expected)
+        raise _Stop
+
+    def node(self, event: yaml.Event, data: Any, quoted: bool = False) -> Node:
+        mark = event.start_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+        return Node(self.file, line, column, data, quoted)
+
+    def value(self, node: Node) -> None:
+        """A complete value goes to whoever waits for it."""
+        self.total += node.size
+        if self.total > MAX_NODES:
+            self.give_up(node, f"more than {MAX_NODES} values, aliases counted each time", "fewer")
+        if not self.open:
+            self.root = node
+            return
+        container, key, anchor = self.open[-1]
+        container.size += node.size
+        if isinstance(container.data, list):
+            container.data.append(node)
+        elif key is None:
+            if not isinstance(node.data, str):
+                self.problem(node, f"{node.describe()} as a key", "a name")
+                node = Node(node.file, node.line, node.column, f"\0{len(container.data)}")
+            self.open[-1] = (container, node, anchor)
+        else:
+            self.open[-1] = (container, None, anchor)
+            self.pair(container, key, node)
+
+    def pair(self, container: Node, key: Node, node: Node) -> None:
+        if key.data == "<<" and not key.quoted:
+            sources = node.data if isinstance(node.data, list) else [node]
+            if not all(isinstance(source.data, dict) for source in sources):
+                self.problem(node, node.describe(), "a map, or a list of maps, to merge")
+                return
+            # What stands in the map itself wins, wherever << stands; remembered until the map ends.
+            container.data.setdefault("<<", (key, Node(node.file, node.line, node.column, [])))[1].data.extend(sources)
+            return
+        if key.data in container.data:
+            first = container.data[key.data][0]
+            where = f"line {first.line}" if first.file == self.file else f"{first.file}:{first.line}"
+            self.problem(key, f"{quote(key.data)} again", f"each name once (it stands in {where} already)")
+            return
+        container.data[key.data] = (key, node)
+
+    def start(self, event: yaml.NodeEvent, data: Any) -> None:
+        node = self.node(event, data)
+        if len(self.open) >= MAX_DEPTH:
+            self.give_up(node, f"more than {MAX_DEPTH} levels of lists and maps", "fewer")
+        self.tagless(event, node)
+        self.open.append((node, None, event.anchor))
+
+    def end(self) -> None:
+        node, _, anchor = self.open.pop()
+        if isinstance(node.data, dict) and "<<" in node.data:
+            for source in node.data.pop("<<")[1].data:
+                for key, pair in source.data.items():
+                    if key not in node.data:
+                        node.data[key] = pair
+                        node.size += pair[1].size
+        if anchor:
+            self.anchors[anchor] = node  # only now, so that nothing can contain itself
+        self.value(node)
+
+    def tagless(self, event: yaml.NodeEvent, node: Node) -> None:
+        tag = getattr(event, "tag", None)
+        if tag is not None and tag != "!":
+            self.problem(node, f"the tag {quote(str(tag))}", "no tags")
+
+    def feed(self, event: yaml.Event) -> None:
+        if isinstance(event, yaml.ScalarEvent):
+            quoted = event.style in ("'", '"', "|", ">")
+            text: str = event.value
+            node = self.node(event, None if not quoted and text in ("", "~", "null", "Null", "NULL") else text, quoted)
+            self.tagless(event, node)
+            if event.anchor:
+                self.anchors[event.anchor] = node
+            self.value(node)
+        elif isinstance(event, yaml.MappingStartEvent):
+            self.start(event, {})
+        elif isinstance(event, yaml.SequenceStartEvent):
+            self.start(event, [])
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            self.end()
+        elif isinstance(event, yaml.AliasEvent):
+            target = self.anchors.get(event.anchor or "")
+            here = self.node(event, None)
+            if target is None:
+                self.problem(here, f"*{event.anchor}", "an anchor that stands complete before its alias")
+            self.value(here if target is None else target)
+        elif isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
+            self.give_up(self.node(event, None), "a second document (---)", "one document in a file")
+
+
+def parse(text: str, file: str, problems: list[Problem]) -> Node | None:
+    """The tree of a file's text, or None where there is nothing to go on with; findings go to `problems`."""
+    builder = _Builder(file, problems)
+    try:
+        for event in yaml.parse(io.StringIO(text), Loader=_EVENT_LOADER):
+            builder.feed(event)
+    except _Stop:
+        return None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        context = f" ({error.context})" if error.context else ""
+        problems.append(Problem(file, line, column, f"{error.problem}{context}", "YAML", check="yaml"))
+        return None
+    except yaml.YAMLError as error:
+        position = getattr(error, "position", 0) or 0
+        line = text.count("\n", 0, position) + 1
+        column = position - (text.rfind("\n", 0, position) + 1) + 1
+        reason = getattr(error, "reason", None) or str(error).splitlines()[0]
+        problems.append(Problem(file, line, column, str(reason), "YAML text", check="yaml"))
+        return None
+    return builder.root
