@@ -1,0 +1,1 @@
+"""Modbus TCP: messages (types), wire, requests and responses (bytes), machine (state), operations (meaning)."""

@@ -1,0 +1,328 @@
+"""The two sides of a Modbus TCP connection, without the connection.
+
+Theory. A stream is a row of frames, each with a header that says how long it is. A frame whose header is wrong
+(protocol id, length) leaves no way to find the next one, so the stream is over: RemoteProtocolError. A frame whose header is
+right and whose content is wrong is answered (server side: the exception response of the standard) or reported (client
+side: BadResponse), and the stream goes on. Both machines have two states, "open" and "failed"; `_error` is the state.
+
+Server side: several requests may be open at once, told apart by the client's transaction id. A second request with the
+id of one that is still open could be given the answer of the first, so it ends the stream.
+
+Client side: we choose the transaction ids. An answer belongs to the request with its id, and must also fit it in unit,
+function and content. Life of an id:
+
+    free --send--> pending --answer--> free
+                   pending --forget--> forgotten --late answer (discarded)--> free
+                                       forgotten --all 65,536 ids were used meanwhile--> pending, by send
+
+Not here: bytes of messages (requests, responses), timers and sockets (brokers).
+"""
+
+from __future__ import annotations
+
+from struct import error as StructError
+from typing import Final
+
+from cofferdam.errors import LocalProtocolError, RemoteProtocolError
+from cofferdam.protocols.base import (
+    NEED_DATA,
+    BadResponse,
+    ClientEvent,
+    ClientMachine,
+    RequestReceived,
+    RequestRefused,
+    ResponseReceived,
+    ServerEvent,
+    ServerMachine,
+    Unmatched,
+)
+from cofferdam.protocols.modbus import requests, responses
+from cofferdam.protocols.modbus.messages import CELLS, ExceptionResponse, ModbusRequest, ModbusResponse
+from cofferdam.protocols.modbus.wire import (
+    GUIDE,
+    HEAD,
+    MBAP_SECTION,
+    PDU_SECTION,
+    Misfit,
+    Refused,
+    head_error,
+    partial_error,
+    unencodable,
+)
+
+ANY_UNIT: Final = "any_unit"
+ZERO_TRANSACTION_ID: Final = "zero_transaction_id"
+WRONG_TRANSACTION_ID: Final = "wrong_transaction_id"
+QUIRKS: Final = frozenset({ANY_UNIT, ZERO_TRANSACTION_ID, WRONG_TRANSACTION_ID})
+"""What an asset may be declared to do wrong; docs/protocol-modbus.md explains each."""
+BY_ORDER: Final = frozenset({ZERO_TRANSACTION_ID, WRONG_TRANSACTION_ID})
+"""Quirks under which an answer can only be matched by order, so that one request may be out at a time."""
+MAX_OUTSTANDING: Final = 16
+"""Requests under way on one connection (messaging guide: 1 to 16)."""
+
+_SERIALS: Final = 1 << 30
+
+
+class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
+    """The server's end of a connection from a client. See `ServerMachine` for the methods' contracts.
+
+    A token is `serial << 32 | transaction id << 16 | unit << 8 | function`.
+    """
+
+    __slots__ = ("_at", "_data", "_error", "_open", "_serial")
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._at = 0
+        self._open: dict[int, int] = {}
+        self._serial = 0
+        self._error: RemoteProtocolError | None = None
+
+    def receive_data(self, data: bytes) -> None:
+        if self._data:
+            self._data = self._data[self._at :] + data
+            self._at = 0
+        else:
+            self._data = data
+
+    def next_event(self) -> ServerEvent[ModbusRequest, ModbusResponse]:
+        data = self._data
+        if self._error is not None:
+            raise self._error
+        if not data:
+            return NEED_DATA
+        at = self._at
+        have = len(data) - at
+        if have < 8:
+            error = partial_error(data, at)
+            if error is not None:
+                self._fail(error)
+            return NEED_DATA
+        transaction, protocol, length, unit, function = HEAD.unpack_from(data, at)
+        if protocol or not 2 <= length <= 254:
+            self._fail(head_error(protocol, length))
+        size = 6 + length
+        if have < size:
+            return NEED_DATA
+        if transaction in self._open:
+            self._fail(
+                RemoteProtocolError(
+                    f"transaction id {transaction} is in use by a request that is not answered yet",
+                    section=MBAP_SECTION,
+                    offset=0,
+                )
+            )
+        if have == size:
+            self._data = b""
+            self._at = 0
+        else:
+            self._at = at + size
+        self._serial = serial = (self._serial + 1) % _SERIALS
+        token = serial << 32 | transaction << 16 | unit << 8 | function
+        self._open[transaction] = token
+        try:
+            return RequestReceived(token, requests.DECODERS[function](data, at + 8, at + size, unit))
+        except Refused as refused:
+            reply = ExceptionResponse(function & 0x7F, refused.code)
+            return RequestRefused(token, reply, refused.section, refused.detail, function)
+
+    def _fail(self, error: RemoteProtocolError | None) -> None:
+        if error is not None:
+            self._error = error
+            self._data = b""
+            self._at = 0
+            raise error
+
+    def send(self, token: int, response: ModbusResponse) -> bytes:
+        transaction = token >> 16 & 0xFFFF
+        if self._open.get(transaction) != token:
+            raise LocalProtocolError(f"token {token:#x} is not open: answered already, released, or never given")
+        try:
+            function, encode = responses.ENCODERS[type(response)]
+            if function != token & 0xFF and (
+                function != -1 or getattr(response, "function", -1) != token & 0x7F
+            ):  # fmt: skip
+                raise LocalProtocolError(
+                    f"{type(response).__name__} does not answer a request with function {token & 0xFF}"
+                )
+            adu = encode(transaction, token >> 8 & 0xFF, response)
+        except (StructError, ValueError, IndexError, KeyError, TypeError) as error:
+            raise unencodable(response, error) from None
+        if len(adu) > 260:
+            raise unencodable(response, f"{len(adu)} bytes, a frame has at most 260")
+        del self._open[transaction]
+        return adu
+
+    def release(self, token: int) -> None:
+        transaction = token >> 16 & 0xFFFF
+        if self._open.get(transaction) == token:
+            del self._open[transaction]
+
+    @property
+    def buffered(self) -> int:
+        return len(self._data) - self._at
+
+    @property
+    def open(self) -> int:
+        return len(self._open)
+
+
+class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
+    """The client's end of a connection to an asset. See `ClientMachine` for the methods' contracts.
+
+    A token is the transaction id that we chose. `first` is the first one (0 to 65535).
+    """
+
+    __slots__ = (
+        "_any_unit", "_at", "_by_order", "_data", "_error", "_forgotten", "_next", "_outstanding", "_pending",
+        "_spoilt", "_zero_only",
+    )  # fmt: skip
+
+    def __init__(self, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1, first: int = 1) -> None:
+        unknown = quirks - QUIRKS
+        if unknown:
+            raise LocalProtocolError(
+                f"unknown quirk {', '.join(sorted(unknown))}", hint=f"known: {', '.join(sorted(QUIRKS))}"
+            )
+        if not 1 <= outstanding <= MAX_OUTSTANDING:
+            raise LocalProtocolError(f"outstanding {outstanding}, must be 1 to {MAX_OUTSTANDING}")
+        self._by_order = bool(quirks & BY_ORDER)
+        if self._by_order and outstanding != 1:
+            raise LocalProtocolError(
+                f"quirk {', '.join(sorted(quirks & BY_ORDER))} needs outstanding 1, not {outstanding}",
+                hint="answers without a usable transaction id can be told apart only by their order",
+            )
+        self._zero_only = WRONG_TRANSACTION_ID not in quirks
+        self._any_unit = ANY_UNIT in quirks
+        self._outstanding = outstanding
+        self._next = first % CELLS
+        self._pending: dict[int, ModbusRequest] = {}
+        self._forgotten: set[int] = set()
+        self._data = b""
+        self._at = 0
+        self._spoilt = False
+        self._error: RemoteProtocolError | None = None
+
+    def send(self, request: ModbusRequest) -> tuple[int, bytes]:
+        pending = self._pending
+        if len(pending) >= self._outstanding:
+            raise LocalProtocolError(f"{len(pending)} requests are under way, at most {self._outstanding} may be")
+        if self._error is not None or self._spoilt:
+            raise LocalProtocolError(
+                "this connection must be closed: " + (str(self._error) if self._error else "a request timed out on it")
+            )
+        token = self._next
+        while token in pending:
+            token = (token + 1) & 0xFFFF
+        try:
+            adu = requests.ENCODERS[type(request)](token, request)
+        except (StructError, ValueError, IndexError, KeyError, TypeError) as error:
+            raise unencodable(request, error) from None
+        if len(adu) > 260:
+            raise unencodable(request, f"{len(adu)} bytes, a frame has at most 260")
+        self._next = (token + 1) & 0xFFFF
+        if self._forgotten:
+            # Every other id was used since this one was forgotten; an answer as late as that is not to be expected.
+            self._forgotten.discard(token)
+        pending[token] = request
+        return token, adu
+
+    def receive_data(self, data: bytes) -> None:
+        if self._data:
+            self._data = self._data[self._at :] + data
+            self._at = 0
+        else:
+            self._data = data
+
+    def next_event(self) -> ClientEvent[ModbusResponse]:
+        data = self._data
+        if self._error is not None:
+            raise self._error
+        if not data:
+            return NEED_DATA
+        at = self._at
+        have = len(data) - at
+        if have < 8:
+            error = partial_error(data, at)
+            if error is not None:
+                self._fail(error)
+            return NEED_DATA
+        transaction, protocol, length, unit, function = HEAD.unpack_from(data, at)
+        if protocol or not 2 <= length <= 254:
+            self._fail(head_error(protocol, length))
+        size = 6 + length
+        if have < size:
+            return NEED_DATA
+        if have == size:
+            self._data = b""
+            self._at = 0
+        else:
+            self._at = at + size
+        request = self._pending.pop(transaction, None)
+        if request is None:
+            if not self._by_order:
+                return self._unmatched(transaction)
+            taken = self._take_in_order(transaction)
+            if taken is None:
+                return self._unmatched(transaction)
+            transaction, request = taken
+        kind = type(request)
+        asked = requests.FUNCTION_OF[kind]
+        if unit != request.unit and not self._any_unit:
+            return BadResponse(transaction, MBAP_SECTION, f"unit {unit}, the request has {request.unit}")
+        try:
+            if function == asked:
+                response = responses.DECODERS[kind](data, at + 8, at + size, request)
+            elif function == asked | 0x80:
+                response = responses.decode_exception(data, at + 8, at + size, asked)
+            else:
+                return BadResponse(transaction, PDU_SECTION, f"function code {function}, the request has {asked}")
+        except Misfit as fault:
+            return BadResponse(transaction, fault.section, fault.detail)
+        return ResponseReceived(transaction, response)
+
+    def _take_in_order(self, transaction: int) -> tuple[int, ModbusRequest] | None:
+        """The one request under way, for devices whose transaction ids are known to be wrong."""
+        if self._zero_only and transaction:
+            return None
+        if not self._pending:
+            # Whose answer this is can not be known, so neither can the next one's.
+            self._fail(
+                RemoteProtocolError(
+                    "an answer while nothing was asked, from a device whose transaction ids say nothing",
+                    section=GUIDE + "4.4.1.3",
+                    offset=0,
+                )
+            )
+        return self._pending.popitem()
+
+    def _unmatched(self, transaction: int) -> Unmatched:
+        if transaction in self._forgotten:
+            self._forgotten.remove(transaction)
+            return Unmatched(f"a late answer: the request with transaction id {transaction} has timed out")
+        return Unmatched(f"transaction id {transaction} is not under way: answered already or never asked")
+
+    def _fail(self, error: RemoteProtocolError | None) -> None:
+        if error is not None:
+            self._error = error
+            self._data = b""
+            self._at = 0
+            raise error
+
+    def forget(self, token: int) -> None:
+        if self._pending.pop(token, None) is not None:
+            self._forgotten.add(token)
+            if self._by_order:
+                self._spoilt = True
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._pending)
+
+    @property
+    def buffered(self) -> int:
+        return len(self._data) - self._at
+
+    @property
+    def drop_after_timeout(self) -> bool:
+        return self._by_order
