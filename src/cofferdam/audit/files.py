@@ -1,0 +1,157 @@
+"""A log's folder on disk, for those who only read it: the verifier, `audit show`, proofs.
+
+Reading needs no lock and no private key, and works while the gate runs.
+
+Not here: writing (log).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cofferdam.audit.checkpoint import Checkpoint, VerifierKey, open_checkpoint
+from cofferdam.audit.frames import FOLDER, read_segment
+from cofferdam.audit.tiles import ENTRIES, HASH_BYTES, split_entries, split_hashes, tile_path
+from cofferdam.audit.tree import WIDTH
+from cofferdam.audit.verify import CHECKPOINT
+from cofferdam.errors import AuditError
+
+
+class DirFiles:
+    """The files below a folder. Symbolic links are not followed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._prefix = f"{folder}/"
+
+    def read(self, path: str) -> bytes | None:
+        """The file's bytes, or None if there is no such file. Raises: AuditError if it can not be read."""
+        try:
+            descriptor = os.open(self._prefix + path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise AuditError(f"{self._prefix}{path} can not be read: {error.strerror}") from error
+        try:
+            with os.fdopen(descriptor, "rb", buffering=0) as file:
+                return file.read()
+        except OSError as error:
+            raise AuditError(f"{self._prefix}{path} can not be read: {error.strerror}") from error
+
+    def paths(self) -> list[str]:
+        """Every file below the folder."""
+        found = []
+        for root, _, names in os.walk(self.folder):
+            base = "" if root == str(self.folder) else os.path.relpath(root, self.folder) + "/"
+            found += [base + name for name in names]
+        return found
+
+
+def in_use(folder: Path) -> bool:
+    """Does a process have the log open for writing?"""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+class LogReader:
+    """Entries, hashes and the checkpoint of a log, as of when each is asked for."""
+
+    def __init__(self, folder: Path, key: VerifierKey) -> None:
+        if not (folder / CHECKPOINT).exists():
+            raise AuditError(
+                f"there is no audit log in {folder}", hint="name its folder with --log, or the gate's with --state"
+            )
+        self.folder, self.key = folder, key
+        self.files = DirFiles(folder)
+
+    def checkpoint(self) -> Checkpoint:
+        """What the log has signed last. Raises: AuditError."""
+        return open_checkpoint(self.checkpoint_note(), self.key)
+
+    def checkpoint_note(self) -> bytes:
+        """The signed checkpoint as it is stored. Raises: AuditError."""
+        data = self.files.read(CHECKPOINT)
+        if data is None:
+            raise AuditError(f"{self.folder}/{CHECKPOINT} is missing")
+        return data
+
+    def _bundle(self, index: int, width: int) -> list[bytes]:
+        data = self.files.read(tile_path(ENTRIES, index, width))
+        if data is None and width < WIDTH:
+            data = self.files.read(tile_path(ENTRIES, index))
+        if data is None:
+            raise AuditError(f"{self.folder}/{tile_path(ENTRIES, index, width)} is missing")
+        return split_entries(data)[0][:width]
+
+    def entries(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
+        """(index, bytes) of each durable entry from `start` on: those under the checkpoint, then the journal's."""
+        size = self.checkpoint().size
+        at = start
+        while at < size:
+            index, offset = divmod(at, WIDTH)
+            for entry in self._bundle(index, min(WIDTH, size - index * WIDTH))[offset:]:
+                yield at, entry
+                at += 1
+        for index, entry in self.journal():
+            if index >= at:
+                yield index, entry
+                at = index + 1
+
+    def size(self) -> int:
+        """Durable entries, including those that no checkpoint covers yet."""
+        size = self.checkpoint().size
+        for index, _ in self.journal():
+            size = max(size, index + 1)
+        return size
+
+    def journal(self) -> Iterator[tuple[int, bytes]]:
+        """(index, bytes) of the entries that stand in the journal."""
+        try:
+            names = sorted(path.name for path in (self.folder / FOLDER).iterdir())
+        except OSError as error:
+            raise AuditError(f"{self.folder / FOLDER} can not be read: {error.strerror}") from error
+        for name in names:
+            path = f"{FOLDER}/{name}"
+            data = self.files.read(path) if name.isdigit() else None
+            if data is None:
+                continue
+            for frame in read_segment(path, data, self.key).frames:
+                yield from enumerate(frame.entries, frame.first)
+
+    def hashes(self, size: int) -> _Hashes:
+        """A reader of tile hashes for proofs in the tree of `size` entries."""
+        return _Hashes(self.files, size)
+
+
+class _Hashes:
+    """Reads hashes of tiles, keeping the last few tiles."""
+
+    def __init__(self, files: DirFiles, size: int) -> None:
+        self.files, self.size = files, size
+        self.kept: dict[tuple[int, int], list[bytes]] = {}
+
+    def __call__(self, level: int, first: int, count: int) -> Sequence[bytes]:
+        tile, offset = divmod(first, WIDTH)
+        hashes = self.kept.get((level, tile))
+        if hashes is None:
+            width = min(WIDTH, self.size // WIDTH**level - tile * WIDTH)
+            path = tile_path(level, tile, width)
+            data = self.files.read(path)
+            if data is None and width < WIDTH:
+                data = self.files.read(tile_path(level, tile))
+            if data is None or len(data) < width * HASH_BYTES:
+                raise AuditError(f"{self.files.folder}/{path} is missing or cut short")
+            hashes = self.kept[level, tile] = split_hashes(data[: width * HASH_BYTES])
+        return hashes[offset : offset + count]
