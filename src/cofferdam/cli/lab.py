@@ -43,6 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         actor.add_argument("--target", required=True, metavar="ADDRESS:PORT", help="where to connect")
         actor.add_argument("--source", default="", metavar="ADDRESS", help="the own address to connect from")
         actor.add_argument("--driven", action="store_true", help="take commands from stdin, lines of JSON")
+        actor.add_argument("--timeout", type=float, default=3.0, metavar="S", help="patience in seconds (default 3)")
         actor.add_argument("--pause", type=float, default=pause, metavar="S", help=f"seconds (default {pause:g})")
     what.add_parser("policy", help="print the policy of the demo")
     what.add_parser("clean", help="remove namespaces of labs that were killed")
@@ -90,7 +91,7 @@ async def _act(args: argparse.Namespace) -> None:
     address, _, port = args.target.rpartition(":")
     if not address or not port.isdigit() or not 0 < int(port) < 65536:
         raise CofferdamError(f"--target {args.target!r} is no ADDRESS:PORT", hint="such as 127.64.7.17:15502")
-    target = actors.Target(address.strip("[]"), int(port), args.source)
+    target = actors.Target(address.strip("[]"), int(port), args.source, timeout=args.timeout)
     if args.what == "intruder":
         guest = intruder.Intruder(target, events.printed)
         await (guest.drive(actors.commands()) if args.driven else guest.forever(pause=args.pause))
@@ -105,10 +106,10 @@ async def _act(args: argparse.Namespace) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from cofferdam.lab import demo, layout, tour
+    from cofferdam.lab import demo, layout, steps, tour
 
     # Namespaces are prepared (layout.Namespaces) and wait for the gate to make its own.
     where = layout.Loopback()
     if args.tour:
-        return asyncio.run(tour.run(where, state=args.state, as_json=args.json))
+        return asyncio.run(tour.run(where, steps.STEPS, state=args.state, as_json=args.json))
     return asyncio.run(demo.run(where, state=args.state, seconds=args.seconds, speed_up=args.speed_up))

@@ -24,6 +24,9 @@ from cofferdam.lab.actors import Target
 PORTS = (21, 22, 23, 80, 102, 443, 502, 802, 1911, 2222, 2404, 4840, 9600, 18245, 20000, 34964, 44818, 47808)
 """What scanners of plants try first: the ports of the common industrial protocols and of administration."""
 
+HANDS = 8
+"""Attempts that the intruder makes at the same time."""
+
 
 def adu(pdu: bytes, *, transaction: int = 1, protocol: int = 0, unit: int = registers.UNIT, length: int = -1) -> bytes:
     """A Modbus TCP frame; `length` < 0 is the right one."""
@@ -149,11 +152,18 @@ class Intruder:
 
     async def _try(self, action: str, attempts: Iterable[tuple[str, bytes]], patience: float) -> events.Summary:
         counts: collections.Counter[str] = collections.Counter()
-        for name, frame in attempts:
-            started = time.perf_counter_ns()
-            outcome, exception = await self.exchange(frame, patience=patience)
-            counts[_kind(outcome, exception)] += 1
-            self._tell(f"{action}: {name}", outcome, exception, frame, started)
+        hands = asyncio.Semaphore(HANDS)
+
+        async def one(name: str, frame: bytes) -> None:
+            async with hands:
+                started = time.perf_counter_ns()
+                outcome, exception = await self.exchange(frame, patience=patience)
+                counts[_kind(outcome, exception)] += 1
+                self._tell(f"{action}: {name}", outcome, exception, frame, started)
+
+        async with asyncio.TaskGroup() as group:
+            for name, frame in attempts:
+                group.create_task(one(name, frame))
         summary = events.Summary(self.who, action, dict(counts))
         self.sink(summary)
         return summary

@@ -134,8 +134,9 @@ class Actor:
         at = len(self.seen)
         if self.process.stdin is None or not self.running:
             raise CofferdamError(f"{self.name} does not run: {self.complaint()}")
-        self.process.stdin.write(events.command_line(command))
-        await self.process.stdin.drain()
+        with contextlib.suppress(ConnectionError):  # it has just ended; the wait below says so with its words
+            self.process.stdin.write(events.command_line(command))
+            await self.process.stdin.drain()
         await self.wait_for(lambda event: isinstance(event, events.Done), after=at)
         return [event for event in self.seen[at:] if not isinstance(event, events.Done)]
 
@@ -162,10 +163,14 @@ class Scene:
     """The stage with its processes. Use as an async context manager; leaving it ends and removes everything.
 
     `state` is the gate's state directory; without one a temporary directory is made and removed at the end.
+    `patience` is how long an actor waits for an answer (s).
     """
 
-    def __init__(self, layout: Layout, *, state: Path | None = None, speed_up: float = 1.0) -> None:
+    def __init__(
+        self, layout: Layout, *, state: Path | None = None, speed_up: float = 1.0, patience: float = 3.0
+    ) -> None:
         self.layout = layout
+        self.patience = patience
         self.speed_up = speed_up
         self.actors: dict[str, Actor] = {}
         self.gate: Actor | None = None
@@ -247,6 +252,7 @@ class Scene:
         source = {"erp": where.erp, "operator": where.operator, "intruder": where.intruder}[kind]
         argv = [
             *COFFERDAM, "lab", kind, "--target", f"{where.listen}:{where.listen_port}", "--source", source,
+            "--timeout", str(self.patience),
             *(["--driven"] if driven else []),
         ]  # fmt: skip
         return await self.start(kind, "office", argv, listener=listener)

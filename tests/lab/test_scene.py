@@ -1,0 +1,139 @@
+"""The stage: real processes that start, talk, stop, and die with us. And the tour's steps must find the harm that
+is done where no gate is: a tour that can not fail proves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cofferdam.errors import CofferdamError
+from cofferdam.lab import events, layout, sockets, steps
+from cofferdam.lab.scene import Scene
+from cofferdam.lab.tour import Finding, Tour, play
+
+
+class NoGate(layout.Loopback):
+    """The office connects straight to the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses = msgspec.structs.replace(
+            self.addresses, listen=self.addresses.device, listen_port=self.addresses.device_port
+        )
+
+
+def on_bare_stage(tmp_path: Path, act: Callable[[Tour], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with Scene(NoGate(), state=tmp_path, patience=0.5) as scene:
+            plant = await scene.start_plant()
+            erp, operator, intruder = [
+                await scene.start_actor(kind, driven=True) for kind in ("erp", "operator", "intruder")
+            ]
+            await act(Tour(scene, plant, erp, operator, intruder))
+            pids.extend(actor.process.pid for actor in scene.actors.values())
+
+    pids: list[int] = []
+    asyncio.run(main())
+    assert len(pids) == 4
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_without_a_gate_the_tour_finds_the_harm(tmp_path: Path) -> None:
+    async def act(tour: Tour) -> None:
+        brokered = await steps.brokered_read(tour)
+        assert [finding.ok for finding in brokered] == [True, True, False]  # the values are right, the way is not
+        assert tour.addresses.erp in brokered[-1].seen
+        assert [finding.ok for finding in await steps.in_range_write(tour)] == [True]
+        for step in (steps.least_privilege, steps.intruder_refused, steps.write_rate):
+            result = await play(tour, step)
+            assert not result.ok, result
+        assert not (await play(tour, steps.plants_account)).ok
+        no_gate = await play(tour, steps.log_verified)
+        assert not no_gate.ok and "no gate" in no_gate.findings[0].seen
+
+    on_bare_stage(tmp_path, act)
+
+
+def test_an_actor_that_breaks_down_is_said(tmp_path: Path) -> None:
+    async def act(tour: Tour) -> None:
+        with pytest.raises(CofferdamError, match=r"erp ended: .*no command 'sing'"):
+            await tour.erp.do(events.Command("sing"))
+        with pytest.raises(CofferdamError, match=r"erp (ended|does not run)"):
+            await tour.erp.do(events.Command("read", point="flow_total"))
+
+        async def broken(tour: Tour) -> list[Finding]:
+            """A step that can not be carried out."""
+            raise CofferdamError("the stage has a hole", hint="mend it")
+
+        result = await play(tour, broken)
+        assert (result.title, result.ok) == ("A step that can not be carried out", False)
+        assert "the stage has a hole mend it" in result.findings[0].seen
+
+    on_bare_stage(tmp_path, act)
+
+
+def test_the_kernel_knows_who_holds_a_connection(tmp_path: Path) -> None:
+    async def act(tour: Tour) -> None:
+        await tour.read(tour.erp, "tank_level")
+        await tour.settle()
+        end = next(event for event in tour.plant.seen if isinstance(event, events.Connection))
+        assert sockets.owner_of(end.peer, end.peer_port) == tour.erp.process.pid
+        assert sockets.owner_of(end.peer, 1) is None
+        assert sockets.descends_from(tour.erp.process.pid, os.getpid())
+        assert not sockets.descends_from(os.getpid(), tour.erp.process.pid)
+
+    on_bare_stage(tmp_path, act)
+
+
+def test_a_temporary_stage_is_removed_also_when_it_fails() -> None:
+    left: list[Path] = []
+
+    async def main() -> None:
+        async with Scene(layout.Loopback()) as scene:
+            left.append(scene.directory)
+            assert scene.policy.read_text() == scene.layout.policy()
+            raise CofferdamError("curtain")
+
+    with pytest.raises(CofferdamError, match="curtain"):
+        asyncio.run(main())
+    assert left and not left[0].exists()
+
+
+def test_everybody_goes_when_the_stage_is_killed(tmp_path: Path) -> None:
+    script = f"""
+import asyncio
+from pathlib import Path
+from cofferdam.lab import layout, scene
+async def main():
+    async with scene.Scene(layout.Loopback(), state=Path({str(tmp_path)!r})) as stage:
+        plant = await stage.start_plant()
+        print(plant.process.pid, flush=True)
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        plant = int(killed.stdout.readline())
+        assert Path(f"/proc/{plant}").exists()
+        os.kill(killed.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{plant}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{plant}").exists()
+
+
+def test_falsifying_changes_the_copy(tmp_path: Path) -> None:
+    (tmp_path / "tile").write_bytes(b'{"value":"950"}')
+    assert steps.falsify(tmp_path, b'"950"', b'"850"') == tmp_path / "tile"
+    assert (tmp_path / "tile").read_bytes() == b'{"value":"850"}'
+    with pytest.raises(CofferdamError, match="nowhere"):
+        steps.falsify(tmp_path, b'"950"', b'"850"')
