@@ -1,0 +1,165 @@
+"""The auditor's core: takes batches of several producers, makes them durable with one wait, says what became of each.
+
+The loop around it: `submit` whatever has arrived, `commit` once, send the results; `tick` a few times a second.
+Fails closed: a batch is acknowledged after it is on disk, and refused for any other reason whatsoever.
+
+Not here: pipes and the reactor (the process around this), files (log).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from cofferdam.audit.entry import LOG_OWN, Alarm, Draft, clip
+from cofferdam.audit.log import MAKER, AuditLog, Prepared, prepare
+from cofferdam.errors import AuditError, LogUnwritable
+from cofferdam.histogram import Histogram
+
+ALARM = "log-unwritable"
+"""The name of the alarm while the log can not be written."""
+MAX_QUEUED = 65536
+"""Drafts that may wait for a commit; a batch that would go beyond is refused."""
+
+
+class Result(NamedTuple):
+    """What became of one batch: durable if `ok`, else nothing of it is in the log and `reason` says why."""
+
+    producer: str
+    batch: int
+    ok: bool
+    reason: str
+
+
+class Status(NamedTuple):
+    """For `status` and the metrics. `refused` counts drafts that were not recorded, by producer."""
+
+    writable: bool
+    reason: str
+    entries: int
+    published: int
+    appended: int
+    queued: int
+    refused: dict[str, int]
+    outages: int
+    commits: Histogram
+    publications: Histogram
+
+
+class Auditor:
+    """Group commit for many producers."""
+
+    def __init__(self, log: AuditLog, *, wall_ns: Callable[[], int] = time.time_ns) -> None:
+        self._log = log
+        self._wall = wall_ns
+        self._queue: list[tuple[str, int, Prepared]] = []
+        self._queued = 0
+        self._results: list[Result] = []
+        self._refused: Counter[str] = Counter()
+        self._since = 0  # refused drafts of this outage
+        self._outages = 0
+        self._reason = ""
+
+    @property
+    def writable(self) -> bool:
+        """Can entries be recorded, as far as is known?"""
+        return not self._reason
+
+    @property
+    def reason(self) -> str:
+        """Why not, or ""."""
+        return self._reason
+
+    def submit(self, producer: str, batch: int, drafts: Sequence[Draft], policy: str = "") -> None:
+        """Queue a batch for the next commit. `policy` is the hash the producer works by; "" is the one last loaded."""
+        if self._queued + len(drafts) > MAX_QUEUED:
+            self._refuse(producer, batch, len(drafts), "too many entries wait for the audit log")
+            return
+        own = next((draft for draft in drafts if isinstance(draft, LOG_OWN)), None)
+        if own is not None:
+            self._refuse(producer, batch, len(drafts), f"{type(own).__name__} is for the log itself to say")
+            return
+        try:
+            prepared = prepare(producer, policy, drafts)
+        except AuditError as error:
+            self._refuse(producer, batch, len(drafts), str(error))
+            return
+        self._queue.append((producer, batch, prepared))
+        self._queued += len(drafts)
+
+    def commit(self) -> list[Result]:
+        """Make what is queued durable. Returns a result for each batch submitted since the last call."""
+        queue, self._queue, self._queued = self._queue, [], 0
+        if queue:
+            parts = [prepared for _, _, prepared in queue]
+            try:
+                self._log.append_all([*self._recovered(), *parts])
+            except AuditError as error:
+                self._lost(error)
+                for producer, batch, prepared in queue:
+                    self._refuse(producer, batch, len(prepared.events), str(error))
+            else:
+                self._results += [Result(producer, batch, True, "") for producer, batch, _ in queue]
+                self._seen()
+        results, self._results = self._results, []
+        return results
+
+    def tick(self) -> None:
+        """Publishes when due, and finds out whether the log can be written (again)."""
+        try:
+            self._log.tick()
+            if self._reason:
+                self._log.append_all(self._recovered())
+        except AuditError as error:
+            self._lost(error)
+        else:
+            self._seen()
+
+    def close(self) -> None:
+        """Publishes and closes the log. Raises: LogUnwritable."""
+        self._log.close()
+
+    def status(self) -> Status:
+        """Counters since the log was opened."""
+        log = self._log
+        return Status(
+            writable=self.writable,
+            reason=self._reason,
+            entries=log.size,
+            published=log.published,
+            appended=log.appended,
+            queued=self._queued,
+            refused=dict(self._refused),
+            outages=self._outages,
+            commits=log.commits,
+            publications=log.publications,
+        )
+
+    def _refuse(self, producer: str, batch: int, drafts: int, reason: str) -> None:
+        self._refused[producer] += drafts
+        self._results.append(Result(producer, batch, False, clip(reason)))
+
+    def _lost(self, error: AuditError) -> None:
+        if not isinstance(error, LogUnwritable) and not self._log.fault:
+            return
+        if not self._reason:
+            self._outages += 1
+            self._since = self._refused.total()
+        self._reason = str(error)
+
+    def _recovered(self) -> list[Prepared]:
+        """What has to be told once the log takes entries again."""
+        if not self._reason:
+            return []
+        lost = self._refused.total() - self._since
+        detail = clip(f"the log can be written again; {lost} entries were refused meanwhile. It was: {self._reason}")
+        return [prepare(MAKER, "", [Alarm(wall_ns=self._wall(), name=ALARM, detail=detail, cleared=True)])]
+
+    def _seen(self) -> None:
+        """The log took what it was given; a publication may have failed behind it all the same."""
+        if self._log.fault:
+            self._lost(LogUnwritable(self._log.fault))
+        else:
+            self._reason = ""

@@ -1,0 +1,66 @@
+"""Logs to try things on: clocks that a test moves, and entries of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cofferdam.audit.entry import Draft, PointValue, WriteAllowed, Written
+from cofferdam.audit.log import AuditLog
+from cofferdam.audit.recovery import open_log
+
+
+class Clock:
+    """A wall clock and a monotonic clock that stand still until moved."""
+
+    def __init__(self) -> None:
+        self.wall = 1_795_404_737_123_456_789
+        self.mono = 1_000_000_000
+
+    def move(self, nanoseconds: int) -> None:
+        self.wall += nanoseconds
+        self.mono += nanoseconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+Opener = Callable[..., AuditLog]
+
+
+@pytest.fixture
+def opener(tmp_path: Path, clock: Clock) -> Opener:
+    """Opens the test's log, in tmp_path/audit with its key in tmp_path/keys."""
+
+    def opened(**options: object) -> AuditLog:
+        arguments: dict[str, object] = {
+            "site": "riverside",
+            "wall_ns": lambda: clock.wall,
+            "mono_ns": lambda: clock.mono,
+            "retry_ns": 0,
+            "background": False,
+        } | options
+        return open_log(tmp_path / "audit", tmp_path / "keys/audit.key", **arguments)  # type: ignore[arg-type]
+
+    return opened
+
+
+def write(number: int = 0) -> Draft:
+    return WriteAllowed(
+        wall_ns=1_795_404_737_123_456_789 + number,
+        session="outer-3:17",
+        write=f"w{number}",
+        principals=("operators",),
+        source="10.1.5.9",
+        asset="plc-7",
+        conduit="pump-setpoint",
+        rule="pump-setpoint/0",
+        function=6,
+        unit=1,
+        writes=(Written("holding", 200, (number % 1500,)),),
+        points=(PointValue("pump_speed", str(number % 1500), "rpm"),),
+    )

@@ -1,0 +1,144 @@
+"""Entries are canonical JSON, whatever stands in them, and nothing can blow them up."""
+
+from __future__ import annotations
+
+import json
+import typing
+
+import msgspec
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cofferdam.audit.entry import (
+    DRAFTS,
+    KINDS,
+    MAX_SAFE_INTEGER,
+    Draft,
+    GateStopped,
+    WriteAllowed,
+    Written,
+    clip,
+    encode_event,
+    encode_text,
+    format_time,
+    number,
+    parse_time,
+)
+from cofferdam.audit.log import prepare
+from cofferdam.errors import AuditError
+
+TEXT = st.text(max_size=64)
+
+
+def strategy(kind: type) -> st.SearchStrategy[msgspec.Struct]:
+    """Any draft of one class, hostile texts included."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return st.builds(kind, **{name: field(hint) for name, hint in hints.items()})  # type: ignore[arg-type]
+
+
+def field(hint: object) -> st.SearchStrategy[object]:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        meta = arguments[1]
+        if arguments[0] is int:
+            return st.integers(meta.ge, meta.le)
+        if meta.pattern:
+            return {"^([0-9a-f]{64})?$": st.just("ab" * 32), "^[0-9a-f]*$": st.just("00ff")}.get(
+                meta.pattern, st.integers(-(1 << 62), 1 << 62).map(str)
+            )
+        return TEXT if arguments[0] is str else field(arguments[0])
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return st.lists(field(arguments[0]), max_size=4).map(tuple)
+        return st.tuples(*(field(argument) for argument in arguments))
+    if origin is typing.Literal:
+        return st.sampled_from(arguments)
+    if hint is bool:
+        return st.booleans()
+    return strategy(typing.cast(type, hint))
+
+
+ANY = st.one_of(*(strategy(kind) for kind in DRAFTS))
+
+
+def integers(value: object) -> list[int]:
+    if isinstance(value, dict):
+        return [n for item in value.values() for n in integers(item)]
+    if isinstance(value, list):
+        return [n for item in value for n in integers(item)]
+    assert not isinstance(value, float)
+    return [value] if isinstance(value, int) else []
+
+
+@given(ANY)
+def test_every_event_is_canonical(draft: Draft) -> None:
+    data = encode_event(draft)
+    decoded = json.loads(data)
+    assert rfc8785.dumps(decoded) == data
+    assert all(abs(n) <= MAX_SAFE_INTEGER for n in integers(decoded))
+    assert decoded["kind"] in KINDS
+    assert decoded["wall_ns"] == str(draft.wall_ns)
+
+
+@given(ANY)
+def test_drafts_survive_the_pipe(draft: Draft) -> None:
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(draft), type=Draft) == draft
+
+
+@given(st.text())
+def test_texts_are_canonical(text: str) -> None:
+    assert encode_text(text) == rfc8785.dumps(text)
+
+
+def test_text_can_not_pose_as_a_time() -> None:
+    reason = '"wall_ns":5,"x":"'
+    assert json.loads(encode_event(GateStopped(reason=reason)))["reason"] == reason
+
+
+@pytest.mark.parametrize("kind", DRAFTS, ids=KINDS)
+def test_unknown_members_and_long_texts_are_refused(kind: type) -> None:
+    """What a half sends is held to the form when it is decoded."""
+    for extra in ({"surprise": 1}, {"wall_ns": -1}, {"wall_ns": "x"}):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.msgpack.decode(msgspec.msgpack.encode({"kind": KINDS[DRAFTS.index(kind)]} | extra), type=Draft)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for name, hint in hints.items():
+        if typing.get_origin(hint) is typing.Annotated and typing.get_args(hint)[0] is str:
+            with pytest.raises(msgspec.ValidationError):
+                msgspec.convert({"kind": KINDS[DRAFTS.index(kind)], name: "x" * 600}, type=Draft)
+        assert hint is not str, f"{name} has no greatest length"
+        assert hint is not int, f"{name} has no range"
+
+
+def test_an_event_that_fits_no_entry_is_refused() -> None:
+    huge = tuple(Written("holding", 0, (65535,) * 2048) for _ in range(64))
+    draft = WriteAllowed(
+        session="s", write="w", principals=(), source="a", asset="p", conduit="c", rule="r", function=16, writes=huge
+    )
+    with pytest.raises(AuditError, match="too large"):
+        prepare("inner", "", [draft])
+
+
+def test_lone_surrogates_are_refused_or_clipped() -> None:
+    with pytest.raises(AuditError):
+        encode_event(GateStopped(reason="\ud800"))
+    encode_event(GateStopped(reason=clip("\ud800" + "x" * 9999)))
+    assert len(clip("é" * 600)) == 512
+
+
+@given(st.integers(0, 253_402_300_799 * 10**9 + 999_999_999))
+def test_times_there_and_back(wall_ns: int) -> None:
+    assert parse_time(format_time(wall_ns).decode()) == wall_ns
+
+
+@given(st.lists(st.integers(0, 1 << 62), min_size=2, max_size=2))
+def test_times_sort_as_text(pair: list[int]) -> None:
+    assert (pair[0] < pair[1]) == (format_time(pair[0]) < format_time(pair[1]))
+
+
+def test_values_as_text() -> None:
+    assert [number(1.5), number(0.1), number(7), number(True)] == ["1.5", "0.1", "7", "true"]
+    with pytest.raises(AuditError, match="no UTC time"):
+        parse_time("yesterday")
