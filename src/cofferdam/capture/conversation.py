@@ -4,9 +4,9 @@ Each request goes through a server machine, just as the gate's outer half would 
 malformed there, with the same section of the standard. Each answer goes through a client machine that was told the
 request, so only an answer that fits teaches anything.
 
-A stream that is not seen from its start, or has a hole, or broke the protocol, is searched for the next plausible frame;
-the bytes passed over are counted and reported. The gate would have closed the connection where the protocol broke; what
-comes after is judged all the same, since a client would have come back.
+A stream that is not seen from its start, or has a hole, or broke the protocol, is searched for the next plausible
+frame; the bytes passed over are counted and reported. The gate would have closed the connection where the protocol
+broke; what comes after is judged all the same, since a client would have come back.
 
 Not here: what policy says (simulate.py, learn.py).
 """
@@ -25,12 +25,19 @@ from cofferdam.capture.streams import Flow, Sink
 from cofferdam.capture.views import VIEWS, View
 from cofferdam.errors import CofferdamError, RemoteProtocolError
 from cofferdam.model import Operation
-from cofferdam.protocols.base import NEED_DATA, Protocol, RequestReceived, RequestRefused, ResponseReceived, ServerMachine
+from cofferdam.protocols.base import (
+    NEED_DATA,
+    Protocol,
+    RequestReceived,
+    RequestRefused,
+    ResponseReceived,
+    ServerMachine,
+)
 from cofferdam.protocols.registry import PROTOCOLS
 
 
-class Asked(msgspec.Struct, gc=False):
-    """One well-formed request. `user` is for the watcher's own use."""
+class Asked(msgspec.Struct):
+    """One well-formed request. `token` is the server machine's; `user` is for the watcher's own use."""
 
     flow: Flow
     protocol: str
@@ -38,6 +45,7 @@ class Asked(msgspec.Struct, gc=False):
     operation: Operation
     packet: int
     time_ns: int
+    token: int = 0
     user: Any = None
 
 
@@ -104,7 +112,7 @@ class _Stream:
 
 
 class _Talk:
-    __slots__ = ("name", "open", "open_count", "protocol", "requests", "responses", "view")
+    __slots__ = ("name", "open", "open_count", "protocol", "requests", "responses", "tokens", "view")
 
     def __init__(self, name: str, protocol: Protocol[Any, Any], view: View, flow: Flow) -> None:
         self.name = name
@@ -114,6 +122,7 @@ class _Talk:
         self.responses = _Stream(flow.from_server.isn >= 0)
         self.open: OrderedDict[bytes, deque[Asked]] = OrderedDict()
         self.open_count = 0
+        self.tokens: deque[tuple[int, int]] = deque()  # (time, token): what the server machine holds for open
 
 
 class Conversations(Sink):
@@ -196,12 +205,14 @@ class Conversations(Sink):
             else:
                 self._response(flow, talk, frame, packet, time_ns)
 
-    def _request(
-        self, flow: Flow, talk: _Talk, stream: _Stream, frame: bytes, packet: int, time_ns: int
-    ) -> None:
+    def _request(self, flow: Flow, talk: _Talk, stream: _Stream, frame: bytes, packet: int, time_ns: int) -> None:
         machine = stream.machine
         if machine is None:
             machine = stream.machine = talk.protocol.server()
+            talk.tokens.clear()
+        # The gate answers everything in time, so that after it an id may be used again.
+        while talk.tokens and time_ns - talk.tokens[0][0] > self._limits.answer_patience_ns:
+            machine.release(talk.tokens.popleft()[1])
         try:
             machine.receive_data(frame)
             event = machine.next_event()
@@ -212,11 +223,14 @@ class Conversations(Sink):
             # The view and the machine disagree on the length: believe neither.
             stream.machine = None
             stream.synced = False
-            self._tell_skip(stream, len(frame))
+            stream.skipped += len(frame)
         elif isinstance(event, RequestReceived):
-            machine.release(event.token)
+            if flow.from_server.seen:
+                talk.tokens.append((time_ns, event.token))
+            else:
+                machine.release(event.token)  # no answers in this capture: nobody knows what was open
             operation = talk.protocol.operation(event.request)
-            asked = Asked(flow, talk.name, event.request, operation, packet, time_ns)
+            asked = Asked(flow, talk.name, event.request, operation, packet, time_ns, event.token)
             self._remember(talk, talk.view.key(frame), asked)
             self._watcher.asked(asked)
         elif isinstance(event, RequestRefused):
@@ -263,6 +277,8 @@ class Conversations(Sink):
         asked = self._answered(talk, talk.view.key(frame))
         if asked is None:
             return  # its request is not in the capture, or was malformed
+        if talk.requests.machine is not None:
+            talk.requests.machine.release(asked.token)
         try:
             machine = talk.protocol.client()
             token, sent = machine.send(asked.request)
@@ -285,22 +301,20 @@ class Conversations(Sink):
         """Passes over bytes until a plausible frame stands in front. False: there is none yet."""
         data = stream.buffer
         starts = set(stream.starts)
+        found: bool | None = False
         at = 0
         while at < len(data):
             found = self._plausible(talk, data, at, at in starts, from_client)
             if found or (found is None and not final):
                 break
             at += 1
-        else:
             found = False
         self._lose(stream, at)
         if found is None and len(data) > self._limits.unparsed_bytes:
             self._lose(stream, len(data))
         return bool(found)
 
-    def _plausible(
-        self, talk: _Talk, data: bytearray, at: int, at_start: bool, from_client: bool
-    ) -> bool | None:
+    def _plausible(self, talk: _Talk, data: bytearray, at: int, at_start: bool, from_client: bool) -> bool | None:
         """Whether a frame stands at `at`; None while more bytes are needed to tell."""
         size = talk.view.size(data, at)
         if size < 0:
@@ -330,9 +344,6 @@ class Conversations(Sink):
 
     def _lose(self, stream: _Stream, size: int) -> None:
         self._drop(stream, size)
-        self._tell_skip(stream, size)
-
-    def _tell_skip(self, stream: _Stream, size: int) -> None:
         stream.skipped += size
 
     def _tell_skipped(self, flow: Flow, stream: _Stream, from_client: bool, packet: int, time_ns: int) -> None:

@@ -50,9 +50,13 @@ class CaptureLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bytes of one direction in which the next frame is searched for; older ones are skipped and counted."""
     outstanding: int = 256
     """Requests of one connection that wait for their answer; the oldest is given up first."""
+    answer_patience_ns: int = 1_000_000_000
+    """Capture time after which a request counts as answered by the gate, so that its id may be used again."""
     groups: int = 20_000
     """Lines of a report. Requests beyond it are still judged, and counted in one last line."""
     notes: int = 1000
     """Remarks on the capture's state (gaps, inconsistent retransmissions) that are kept; all are counted."""
     spans_per_group: int = 64
     """Ranges of cells that one line of a report lists; beyond it ranges are joined and marked as such."""
+    learned_points: int = 200
+    """Points that a learned policy names for one asset; with more written cells it lists ranges and no limits."""

@@ -54,8 +54,8 @@ def follow(
     limits: CaptureLimits | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
-    """Reads a capture to its end, or to where it breaks, and tells `watcher` all conversations with `ports` (server port
-    -> protocol). `progress` is called now and then with packets and bytes read.
+    """Reads a capture to its end, or to where it breaks, and tells `watcher` all conversations with `ports` (server
+    port -> protocol). `progress` is called now and then with packets and bytes read.
 
     Raises:
         CaptureError: not one packet could be read.

@@ -5,8 +5,8 @@ a broker answers for it; where assets share an address, the unit tells them apar
 writes go by the time of the packets, unless another time is given. Values that answers in the capture show feed the
 checks of `max_step`; where none is known the gate would read the point first, so the verdict is "depends".
 
-A simulation follows what really happened: a write that the policy refuses did reach the device in the capture, and later
-answers show its effect.
+A simulation follows what really happened: a write that the policy refuses did reach the device in the capture, and
+later answers show its effect.
 
 Not here: reading captures (reading.py), showing the report (cli.simulate).
 """
@@ -41,8 +41,8 @@ class Group(msgspec.Struct):
 
     `verdict`: allowed, refused, depends (on a value that the gate would read first), malformed. `function` is the
     protocol's code as the policy writes it ("3", "43/14", "" where a frame had none). `reason` is a `model.Fault`, or
-    the section of the standard that malformed requests break; `detail` is the sentence of the first one. `cells` are the
-    ranges that were asked for; `cells_joined` says that they were too many to list each.
+    the section of the standard that malformed requests break; `detail` is the sentence of the first one. `reads` and
+    `writes` are the ranges that were asked for; `cells_joined` says that they were too many to list each.
     """
 
     verdict: str
@@ -126,6 +126,7 @@ class Report(msgspec.Struct):
 
 
 _Place = tuple[bytes, bytes, int]  # client, server, server port
+_Fields = tuple[str, str, str, int, str, str, str, str]  # of Group: verdict, function, name, unit, conduit, ... detail
 
 
 class Links:
@@ -292,7 +293,7 @@ class _Simulation(Watcher):
         return verdict
 
     def _asset(self, connection: Connection, unit: int) -> Asset | None:
-        """The asset that the connection's server is; with several at its address, the one of that unit, else the first."""
+        """The asset that the connection's server is; of several at its address the one of that unit, else the first."""
         assets = self._homes.get((self._text(connection.server), connection.server_port), ())
         for asset in assets:
             if asset.unit in (unit, -1):
@@ -308,7 +309,7 @@ class _Simulation(Watcher):
         return text
 
     def _count(
-        self, protocol: str, connection: Connection, asset: Asset | None, fields: tuple[str, str, str, int, str, str, str, str],
+        self, protocol: str, connection: Connection, asset: Asset | None, fields: _Fields,
         packet: int, time_ns: int,
     ) -> _Kind | None:  # fmt: skip
         verdict, function, name, unit, conduit, rule, reason, detail = fields
@@ -321,9 +322,7 @@ class _Simulation(Watcher):
             if len(self._kinds) >= self._limits.groups:
                 self.left_out += 1
                 return None
-            group = Group(
-                verdict, function, name, unit, 0, packet, time_ns, time_ns, conduit, rule, reason, detail
-            )
+            group = Group(verdict, function, name, unit, 0, packet, time_ns, time_ns, conduit, rule, reason, detail)
             kind = self._kinds[key] = _Kind(group, self._limits)
             report = self._reports.get((place, asset_name))
             if report is None:
@@ -331,7 +330,7 @@ class _Simulation(Watcher):
                     self._text(connection.client), self._text(connection.server), connection.server_port, protocol,
                     asset_name,
                 )  # fmt: skip
-            report.groups = [*report.groups, group]
+            report.groups.append(group)
         kind.group.count += 1
         kind.group.last_ns = max(kind.group.last_ns, time_ns)
         return kind
@@ -396,4 +395,5 @@ def _homes(policy: CompiledPolicy) -> dict[tuple[str, int], tuple[Asset, ...]]:
 
 
 def _name(protocol: str, function: int) -> str:
-    return PROTOCOLS[protocol].functions.get(function, "unknown function")
+    name: str = PROTOCOLS[protocol].functions.get(function, "unknown function")
+    return name

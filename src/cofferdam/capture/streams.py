@@ -7,8 +7,8 @@ How a stream is put together again:
 - A hole is given up, and reported with its size, when it was open for too long (shorter if the receiver has
   acknowledged the bytes: then the capture missed them, not the network), when too much waits behind it, or when the
   connection ends. A packet that the capture cut off makes a hole of known size.
-- What the server sent after it had seen certain bytes of the client (its acknowledgement says so) is not delivered
-  before those bytes are, so that an answer never comes before its request, in whatever order packets were captured.
+- What one end sent after it had seen certain bytes of the other (its acknowledgement says so) is not delivered before
+  those bytes are, so that an answer never comes before its request, in whatever order packets were captured.
 - A SYN with a new sequence number, or several segments far from where the connection stands, start a new one.
 
 Not here: what the bytes mean (conversation.py).
@@ -303,35 +303,51 @@ class Reassembler:
 
     def _flush(self, flow: Flow, *, force: bool) -> None:
         force = force or self._held_bytes > self._limits.held_bytes
-        self._flush_side(flow, flow.from_client, True, force)
-        self._flush_side(flow, flow.from_server, False, force)
+        client, server = flow.from_client, flow.from_server
+        while True:
+            moved = self._flush_side(flow, client, True, force)
+            moved = self._flush_side(flow, server, False, force) or moved
+            if moved:
+                continue
+            if not (self._waits(client, server) and self._waits(server, client)):
+                return
+            # Each waits for the other: no honest traffic. Requests go first.
+            self._deliver(flow, client, True, client.held.pop(0))
 
-    def _flush_side(self, flow: Flow, side: Direction, from_client: bool, force: bool) -> None:
+    def _waits(self, side: Direction, peer: Direction) -> bool:
+        """Whether what comes next was sent after bytes of the peer were seen that we have not delivered yet."""
+        if not side.held or not peer.seen:
+            return False
+        head = side.held[0]
+        # One byte more than was sent is a FIN that the capture missed, not data.
+        return head.start <= side.next and head.ack > peer.next + 1 and not self._too_much(side)
+
+    def _flush_side(self, flow: Flow, side: Direction, from_client: bool, force: bool) -> bool:
+        """Delivers what is due of one direction. Returns whether it moved on."""
+        peer = flow.from_server if from_client else flow.from_client
+        before = side.next
         while True:
             held = side.held[0] if side.held else None
             if held is not None and held.start <= side.next:
-                if not from_client and not force and not self._too_much(side):
-                    asked = flow.from_client
-                    if asked.seen and held.ack > asked.next + 1 and not 0 <= asked.fin <= asked.next:
-                        return  # the server had seen bytes of the client that we have not delivered yet
-                del side.held[0]
-                self._deliver(flow, side, from_client, held)
+                if not force and self._waits(side, peer):
+                    break
+                self._deliver(flow, side, from_client, side.held.pop(0))
                 continue
             acked = min(side.acked, side.fin) if side.fin >= 0 else side.acked
-            # One byte more than was sent is a FIN that the capture missed, not data.
             acked_past = acked > side.next + 1
             if not acked_past and held is None:
                 side.hole_since = -1
-                return
+                break
             if side.hole_since < 0:
                 side.hole_since = self._time_ns
             age = self._time_ns - side.hole_since
             patience = self._limits.acked_hole_patience_ns if acked_past else self._limits.hole_patience_ns
             if not force and age <= patience and not self._too_much(side):
-                return
+                break
             ends = [held.start] if held is not None else []
             ends += [acked] if acked_past else []
             self._gap(flow, side, from_client, min(ends))
+        return side.next != before
 
     def _too_much(self, side: Direction) -> bool:
         limits = self._limits

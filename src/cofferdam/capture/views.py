@@ -47,7 +47,7 @@ class ModbusView(View):
     def size(self, data: bytes | bytearray, at: int) -> int:
         """See View. Protocol id 0, length 2 to 254 (unit and 1 to 253 bytes of PDU)."""
         have = len(data) - at
-        if have > 2 and data[at + 2] or have > 3 and data[at + 3] or have > 4 and data[at + 4]:
+        if (have > 2 and data[at + 2]) or (have > 3 and data[at + 3]) or (have > 4 and data[at + 4]):
             return -1
         if have < 6:
             return 0

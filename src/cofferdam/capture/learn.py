@@ -1,0 +1,423 @@
+"""The smallest policy that allows what a capture shows, as text to edit.
+
+Every well-formed request is allowed again, and no cell, function, unit, client or server that was not seen is. Ranges
+are joined where requests touched; a written cell becomes a point with the smallest and largest value that was
+written. What was seen is not what should be: the text says what looks odd (a client that is also a server, a server
+that never answered, requests that were answered with errors), and marks what a person has to fill in.
+
+Not here: reading captures (reading.py), where the text goes (cli.learn).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any, BinaryIO
+
+import msgspec
+
+from cofferdam.capture.cells import Cells
+from cofferdam.capture.conversation import Asked, Malformed, Note, Watcher
+from cofferdam.capture.frames import address_text
+from cofferdam.capture.limits import CaptureLimits
+from cofferdam.capture.reading import Reading, follow
+from cofferdam.capture.simulate import LinkReport, Links, Remark
+from cofferdam.capture.streams import Flow as Connection
+from cofferdam.capture.views import default_ports
+from cofferdam.model import Operation
+from cofferdam.policy.decide import show_function, show_utc
+from cofferdam.policy.values import show
+from cofferdam.protocols.registry import PROTOCOLS
+
+Network = IPv4Network | IPv6Network
+
+FILL_IN = "FILL-IN"
+"""What a person has to replace carries this mark. The text is valid with it."""
+_LINE = 100  # columns that a list of ranges may take before it is broken
+
+
+class Learned(msgspec.Struct):
+    """What was learned. `text` is the policy. Counts are of requests, except `clients`, `assets`, `points`.
+
+    `left_out`: requests of clients outside the IT networks, or to servers outside the OT networks, if such were given.
+    """
+
+    text: str
+    reading: Reading
+    clients: int = 0
+    assets: int = 0
+    points: int = 0
+    requests: int = 0
+    malformed: int = 0
+    left_out: int = 0
+    links: list[LinkReport] = []
+    remarks: list[Remark] = []
+    remarks_total: int = 0
+
+
+class _Device:
+    """One unit at one address and port: an asset of the policy."""
+
+    def __init__(self, server: str, port: int, unit: int, protocol: str) -> None:
+        self.server = server
+        self.port = port
+        self.unit = unit
+        self.protocol = protocol
+        self.requests = 0
+        self.answers = 0
+        self.errors = 0
+        self.written: dict[tuple[str, int], list[int]] = {}  # (space, cell) -> smallest, largest, writes
+        self.unlimited: dict[str, Cells] = {}  # cells that got a write whose value can not be told
+
+    @property
+    def name(self) -> str:
+        name = "device-" + _plain(self.server)
+        if self.port != PROTOCOLS[self.protocol].default_port:
+            name += f"-port-{self.port}"
+        return name + (f"-unit-{self.unit}" if self.unit >= 0 else "")
+
+    def points(self, limits: CaptureLimits) -> dict[tuple[str, int], list[int]]:
+        """Written cells that become points with limits."""
+        found = {
+            place: seen
+            for place, seen in self.written.items()
+            if place[0] not in self.unlimited or place[1] not in self.unlimited[place[0]]
+        }
+        return dict(sorted(found.items())) if len(found) <= limits.learned_points else {}
+
+
+class _Pair:
+    """What one client did with one device."""
+
+    def __init__(self) -> None:
+        self.reads: dict[str, Cells] = {}
+        self.writes: dict[str, Cells] = {}
+        self.functions: set[tuple[int, int]] = set()
+        self.write_functions: set[tuple[int, int]] = set()
+        self.requests = 0
+        self.errors = 0
+
+    def add(self, op: Operation) -> None:
+        self.requests += 1
+        for span in op.reads:
+            self.reads.setdefault(span.space, Cells()).add(span.start, span.stop)
+        for change in op.writes:
+            self.writes.setdefault(change.space, Cells()).add(change.start, change.stop)
+        # An operation that says no cells of what it does is judged by its code (see policy.decide).
+        if not op.writes and (op.is_write or not op.reads):
+            (self.write_functions if op.is_write else self.functions).add((op.function, op.sub))
+
+
+class _Learner(Watcher):
+    def __init__(self, it: Sequence[Network], ot: Sequence[Network], limits: CaptureLimits) -> None:
+        self._it = it
+        self._ot = ot
+        self._limits = limits
+        self._known: dict[tuple[bytes, bytes], tuple[str, str] | None] = {}
+        self.devices: dict[tuple[str, int, int], _Device] = {}
+        self.pairs: dict[str, dict[tuple[str, int, int], _Pair]] = {}
+        self._pair_count = 0
+        self.links = Links(limits)
+        self.requests = 0
+        self.malformed_count = 0
+        self.left_out = 0
+        self.too_many = False
+
+    def asked(self, asked: Asked) -> None:
+        """Adds one request to what its client may do."""
+        ends = self._ends(asked.flow)
+        if ends is None:
+            self.left_out += 1
+            return
+        client, server = ends
+        op = asked.operation
+        key = (server, asked.flow.server_port, op.unit)
+        pairs = self.pairs.setdefault(client, {})
+        pair = pairs.get(key)
+        if pair is None:
+            if self._pair_count >= self._limits.groups:
+                self.too_many = True
+                self.left_out += 1
+                return
+            self._pair_count += 1
+            pair = pairs[key] = _Pair()
+        device = self.devices.get(key)
+        if device is None:
+            device = self.devices[key] = _Device(*key, asked.protocol)
+        self.requests += 1
+        device.requests += 1
+        pair.add(op)
+        asked.user = (pair, device)
+        for change in op.writes:
+            # Points are made for plain cells; numbered spaces (files) hold records, not values.
+            if change.exact and ":" not in change.space and len(change.values) == change.count:
+                for offset, value in enumerate(change.values):
+                    seen = device.written.setdefault((change.space, change.start + offset), [value, value, 0])
+                    seen[0], seen[1], seen[2] = min(seen[0], value), max(seen[1], value), seen[2] + 1
+            else:
+                device.unlimited.setdefault(change.space, Cells()).add(change.start, change.stop)
+
+    def answered(self, asked: Asked, response: Any, time_ns: int) -> None:
+        """Counts an answer, and whether it was an error."""
+        if asked.user is None:
+            return
+        pair, device = asked.user
+        device.answers += 1
+        if PROTOCOLS[asked.protocol].is_error(response):
+            device.errors += 1
+            pair.errors += 1
+
+    def malformed(self, malformed: Malformed) -> None:
+        """Counts a request that no policy can allow."""
+        self.malformed_count += 1
+
+    def note(self, note: Note) -> None:
+        """See Links."""
+        self.links.note(note)
+
+    def ended(self, flow: Connection) -> None:
+        """See Links."""
+        self.links.ended(flow)
+
+    def _ends(self, flow: Connection) -> tuple[str, str] | None:
+        """Client and server as text; None where a network was given and one of them is outside."""
+        key = (flow.client, flow.server)
+        if key not in self._known:
+            if len(self._known) >= self._limits.groups:
+                self._known.clear()
+            client, server = address_text(flow.client), address_text(flow.server)
+            inside = _within(client, self._it) and _within(server, self._ot)
+            self._known[key] = (client, server) if inside else None
+        return self._known[key]
+
+
+def learn(
+    stream: BinaryIO,
+    name: str,
+    *,
+    it: Sequence[Network] = (),
+    ot: Sequence[Network] = (),
+    ports: Mapping[int, str] | None = None,
+    site: str = FILL_IN,
+    limits: CaptureLimits | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Learned:
+    """The smallest policy for a capture. `it` and `ot`: networks to which clients and servers must belong to count;
+    empty for all. `ports` (server port -> protocol) adds to the protocols' default ports.
+
+    Raises:
+        CaptureError: not one packet could be read. A capture that breaks later gives a result with `reading.error`.
+    """
+    limits = limits or CaptureLimits()
+    learner = _Learner(it, ot, limits)
+    reading = follow(stream, name, learner, default_ports() | dict(ports or {}), limits, progress)
+    writer = _Writer(learner, reading, site, limits)
+    text = writer.policy()
+    return Learned(
+        text, reading, sum(1 for pairs in learner.pairs.values() if pairs), len(learner.devices), writer.points,
+        learner.requests, learner.malformed_count, learner.left_out, learner.links.all(), learner.links.remarks,
+        learner.links.remarks_total,
+    )  # fmt: skip
+
+
+class _Writer:
+    """Writes the policy file."""
+
+    def __init__(self, learner: _Learner, reading: Reading, site: str, limits: CaptureLimits) -> None:
+        self._learner = learner
+        self._reading = reading
+        self._site = site
+        self._limits = limits
+        self._lines: list[str] = []
+        self._points = {key: device.points(limits) for key, device in learner.devices.items()}
+        self.points = sum(map(len, self._points.values()))
+
+    def policy(self) -> str:
+        self._header()
+        self._assets()
+        self._principals()
+        self._conduits()
+        return "\n".join(self._lines) + "\n"
+
+    def _add(self, *lines: str) -> None:
+        self._lines += lines
+
+    def _header(self) -> None:
+        reading, learner = self._reading, self._learner
+        self._add(f"# Learned from {_comment(reading.name)}: the smallest policy that allows what was seen there.")
+        if reading.first_ns:
+            self._add(
+                f"# Seen: {learner.requests} requests, {show_utc(reading.first_ns)} to {show_utc(reading.last_ns)}."
+            )
+        if reading.error:
+            self._add(f"# NOT COMPLETE: {_comment(reading.error)}")
+        if learner.malformed_count:
+            self._add(f"# {learner.malformed_count} malformed requests were left out; no policy can allow them.")
+        if learner.left_out:
+            what = (
+                "beyond the limit of pairs" if learner.too_many else "of clients or servers outside the given networks"
+            )
+            self._add(f"# {learner.left_out} requests {what} were left out.")
+        self._add(
+            "#",
+            "# Seen is not the same as wanted. Before this is used:",
+            f"#  - replace every {FILL_IN};",
+            "#  - strike what should not be: a scanner in the capture is allowed here like everyone else;",
+            "#  - give devices and points their real names, types and limits;",
+            "#  - give each asset an overlay or listen address, and conduits that write an expiry and a window;",
+            "#  - check it: cofferdam check FILE; try it: cofferdam simulate FILE CAPTURE.",
+            "",
+            f"site: {self._site}",
+            "",
+            "zones:",
+            "  enterprise: {side: it}   # all clients that were seen; add level and interface",
+            "  control: {side: ot}      # all servers that were seen",
+        )
+
+    def _assets(self) -> None:
+        learner = self._learner
+        self._add("", "assets:" if learner.devices else "assets: {}")
+        for key, device in _sorted(learner.devices):
+            protocol = PROTOCOLS[device.protocol]
+            self._add(f"  {device.name}:")
+            if not device.answers:
+                self._add("    # never answered in the capture: is there such a device?")
+            elif device.errors:
+                self._add(f"    # answered {device.errors} of {device.requests} requests with an error")
+            if learner.pairs.get(device.server):
+                self._add("    # this address is also a client")
+            self._add("    zone: control", f'    address: "{device.server}"', f"    protocol: {device.protocol}")
+            if device.port != protocol.default_port:
+                self._add(f"    port: {device.port}")
+            self._add(f"    unit: {device.unit if device.unit >= 0 else 'any'}")
+            self._add(f'    # overlay: "100.64.0.1"   # {FILL_IN}: the address that IT sees for it')
+            points = self._points[key]
+            if points:
+                self._add("    points:   # written cells; min and max are the values that were seen")
+            elif device.written:
+                self._add(
+                    f"    # {len(device.written)} cells were written: too many, or too unclear, to name each as a point"
+                )
+            for (space, cell), (low, high, count) in points.items():
+                kind = "bool" if space == "coil" else "uint16"
+                limits = f", min: {show(low)}, max: {show(high)}" if kind != "bool" or low == high else ""
+                times = "once" if count == 1 else f"{count} times"
+                self._add(
+                    f"      {_point(space, cell)}: {{at: {space} {cell}, type: {kind}{limits}}}   # written {times}"
+                )
+
+    def _principals(self) -> None:
+        learner = self._learner
+        clients = _clients(learner)
+        servers = {device.server for device in learner.devices.values()}
+        self._add("", "principals:" if clients else "principals: {}")
+        for client in clients:
+            if client in servers:
+                self._add("  # this address is also a server: it may belong into the plant, and then not here")
+            self._add(f'  {_client(client)}: {{zone: enterprise, addresses: ["{client}"]}}')
+
+    def _conduits(self) -> None:
+        learner = self._learner
+        clients = _clients(learner)
+        self._add("", "conduits:" if clients else "conduits: {}")
+        for client in clients:
+            protocols = sorted({learner.devices[key].protocol for key in learner.pairs[client]})
+            for protocol in protocols:
+                pairs = {key: pair for key, pair in learner.pairs[client].items() if key in learner.devices}
+                self._conduit(client, protocol, pairs, several=len(protocols) > 1)
+
+    def _conduit(
+        self, client: str, protocol: str, pairs: Mapping[tuple[str, int, int], _Pair], *, several: bool
+    ) -> None:
+        devices = self._learner.devices
+        mine = [(key, pair) for key, pair in _sorted(pairs) if devices[key].protocol == protocol]
+        requests, errors = sum(pair.requests for _, pair in mine), sum(pair.errors for _, pair in mine)
+        writes = any(pair.writes or pair.write_functions for _, pair in mine)
+        name = _client(client) + (f"-{protocol}" if several else "")
+        self._add(f"  {name}:   # {requests} requests" + (f", {errors} answered with an error" if errors else ""))
+        self._add("    from: enterprise", "    to: control", f"    broker: {protocol}")
+        self._add(f'    owner: "{FILL_IN}: who answers for this"')
+        self._add(f'    reason: "{FILL_IN}: why {client} needs this"')
+        if writes:
+            self._add("    # expires: 2027-06-30   # it writes: say until when, and in which hours (window)")
+        self._add("    allow:")
+        # Devices with which this client did exactly the same share a rule.
+        rules: dict[tuple[tuple[str, tuple[str, ...]], ...], list[str]] = {}
+        for key, pair in mine:
+            rules.setdefault(self._rule(key, pair), []).append(devices[key].name)
+        for fields, names in rules.items():
+            self._add(f"      - who: {_client(client)}")
+            self._list("asset", names)
+            for field, entries in fields:
+                self._list(field, entries)
+
+    def _rule(self, key: tuple[str, int, int], pair: _Pair) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """The fields of the rule, without who and asset."""
+        points = self._points[key]
+        write: list[str] = []
+        raw: list[str] = []
+        for space, cells in sorted(pair.writes.items()):
+            rest = Cells()
+            for low, high in cells:
+                rest.add(low, high)
+                for cell in range(low, high):
+                    if (space, cell) in points:
+                        write.append(_point(space, cell))
+                        rest.remove(cell, cell + 1)
+            raw += rest.texts(space)
+        reads = [text for space in sorted(pair.reads) for text in pair.reads[space].texts(space)]
+        fields = {
+            "registers": reads,
+            "write": write,
+            "write_registers": raw,
+            "functions": _codes(pair.functions),
+            "write_functions": _codes(pair.write_functions),
+        }
+        return tuple((field, tuple(entries)) for field, entries in fields.items() if entries)
+
+    def _list(self, field: str, entries: Sequence[str]) -> None:
+        line = f"        {field}: [{', '.join(entries)}]"
+        if len(line) <= _LINE:
+            self._add(line)
+            return
+        self._add(f"        {field}:")
+        self._lines += [f"          - {entry}" for entry in entries]
+
+
+def _clients(learner: _Learner) -> list[str]:
+    return sorted((client for client, pairs in learner.pairs.items() if pairs), key=_order)
+
+
+def _sorted(table: Mapping[tuple[str, int, int], Any]) -> list[tuple[tuple[str, int, int], Any]]:
+    return sorted(table.items(), key=lambda entry: (_order(entry[0][0]), *entry[0][1:]))
+
+
+def _order(address: str) -> tuple[int, int]:
+    parsed = ip_address(address)
+    return parsed.version, int(parsed)
+
+
+def _within(address: str, networks: Sequence[Network]) -> bool:
+    return not networks or any(ip_address(address) in network for network in networks)
+
+
+def _codes(codes: set[tuple[int, int]]) -> list[str]:
+    return [f'"{show_function(*code)}"' if code[1] >= 0 else str(code[0]) for code in sorted(codes)]
+
+
+def _point(space: str, cell: int) -> str:
+    return f"{space}-{cell}"
+
+
+def _client(address: str) -> str:
+    return "client-" + _plain(address)
+
+
+def _plain(address: str) -> str:
+    """An address as part of a name, one to one: names take no colon, and addresses no letter x."""
+    return address.replace(".", "-").replace("::", "x").replace(":", "-").replace("%", "x")
+
+
+def _comment(text: str) -> str:
+    """A text that stays on its line: file names may hold anything."""
+    return "".join(character if character.isprintable() else "?" for character in text)
