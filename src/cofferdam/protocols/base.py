@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from cofferdam.model import Deny, Failure, Operation
+from cofferdam.model import Deny, Failure, Operation, Span
 
 Req = TypeVar("Req")
 Resp = TypeVar("Resp")
@@ -219,6 +219,17 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
     @abc.abstractmethod
     def is_error(self, response: Resp) -> bool:
         """Whether the response says that the request was not carried out."""
+
+    @abc.abstractmethod
+    def error_code(self, response: Resp) -> int:
+        """The protocol's own code of an error answer; 0 for any other answer."""
+
+    @abc.abstractmethod
+    def read_request(self, unit: int, span: Span) -> Req:
+        """The plain read of these cells of that unit: what a broker asks for itself (a value that a step limit needs).
+
+        Raises: LocalProtocolError for a space that no plain read reaches, or more cells than one read can ask for.
+        """
 
     @abc.abstractmethod
     def values(self, request: Req, response: Resp) -> tuple[tuple[str, int, tuple[int, ...]], ...]:

@@ -122,8 +122,8 @@ class Outer:
         protocol: Protocol[Any, Any],
         policy: CompiledPolicy,
         assets: Iterable[str],
+        zones: tuple[str, str],
         severed: Iterable[str],
-        sides: tuple[str, str],
         inner: Sender[Any],
         audit: AuditClient,
         wall: Callable[[], int] = time.time_ns,
@@ -137,7 +137,7 @@ class Outer:
         self.limit_hits: dict[str, int] = {}
         self.malformed = 0
         self._boot = boot
-        self._own_side, self._other_side = sides
+        self._zone, self._other_zone = zones
         self._inner = inner
         self._audit = audit
         self._wall = wall
@@ -159,6 +159,8 @@ class Outer:
     def _take(self, policy: CompiledPolicy, assets: Iterable[str]) -> None:
         self.policy = policy
         self.limits: Limits = policy.limits
+        self._own_side = str(policy.zones[self._zone].side)
+        self._other_side = str(policy.zones[self._other_zone].side)
         self._audit.policy = policy.hash
         self._by_listener: dict[tuple[str, int], dict[int, Asset]] = {}
         for name in assets:
@@ -177,7 +179,7 @@ class Outer:
                 if session.asset not in policy.assets:
                     flow = Deny("", "", Fault.ASSET, f"the asset {session.asset} is not in the policy any more")
                 else:
-                    flow = policy.flow(self.broker, client.source, session.asset)
+                    flow = policy.flow(self.broker, client.source, session.asset, self._zone)
                 if isinstance(flow, Deny) and isinstance(session.flow, Flow):
                     lost = True
                 session.judge_by(flow)
@@ -238,7 +240,7 @@ class Outer:
     def _open_session(self, client: Client, asset: str) -> Session:
         self._next += 1
         number = self._next
-        flow = self.policy.flow(self.broker, client.source, asset)
+        flow = self.policy.flow(self.broker, client.source, asset, self._zone)
         session = Session(number, f"{self._boot}-{number}", asset, flow)
         session.refusals = RefusalLog(self._audit, session.name, client.source, asset)
         client.sessions[asset] = session
@@ -431,7 +433,12 @@ class Outer:
     def _answer(self, client: Client, token: int, response: Any) -> None:
         if client not in self.clients:
             return
-        data = client.machine.send(token, response)
+        try:
+            data = client.machine.send(token, response)
+        except Exception as error:  # a bug of ours, or an answer that no answer to this request can be
+            self.end(client, f"internal error: {type(error).__name__}: {error}")
+            self._limit("internal_error", client.source, f"{type(error).__name__}: {error}")
+            return
         client.bytes_out += len(data)
         transport = client.transport
         transport.write(data)

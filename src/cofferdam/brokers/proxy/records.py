@@ -93,9 +93,9 @@ class Ended(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknow
 
 def to_inner(request_type: Any, limits: Limits) -> RecordCodec[Any]:
     """The codec of the channel from outer to inner, for a protocol's requests."""
-    return RecordCodec(Opened | Request[request_type] | Closed, limit=limits.record_bytes)  # type: ignore[valid-type]
+    return RecordCodec(Opened | Request[request_type] | Closed, limit=limits.record_bytes)
 
 
 def to_outer(response_type: Any, limits: Limits) -> RecordCodec[Any]:
     """The codec of the channel from inner to outer, for a protocol's responses."""
-    return RecordCodec(Reply[response_type] | Denied | Failed | Ended, limit=limits.record_bytes)  # type: ignore[valid-type]
+    return RecordCodec(Reply[response_type] | Denied | Failed | Ended, limit=limits.record_bytes)

@@ -46,6 +46,8 @@ class RefusalLog:
             return
         self._used += 1
         values = tuple(value for change in operation.writes for value in change.values)
+        spans = [Cells(span.space, span.start, span.count) for span in operation.reads]
+        spans += [Cells(change.space, change.start, change.count) for change in operation.writes]
         self._audit.note(
             Refused(
                 wall_ns=wall,
@@ -61,9 +63,7 @@ class RefusalLog:
                 sub=operation.sub,
                 unit=operation.unit,
                 is_write=operation.is_write,
-                spans=tuple(
-                    Cells(span.space, span.start, span.count) for span in (*operation.reads, *operation.writes)
-                )[:64],
+                spans=tuple(spans[:64]),
                 values=values[:128],
             )
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any, Final
 
-from cofferdam.errors import CrossingError
+from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import Change, Deny, Failure, Fault, Operation, Span
 from cofferdam.protocols.base import Protocol
 from cofferdam.protocols.modbus import requests, responses
@@ -369,6 +369,14 @@ _SPACES: dict[type, str] = {
     ReadInputRegisters: "input",
 }
 
+_READS: dict[str, tuple[Callable[[int, int, int], ModbusRequest], int]] = {
+    "coil": (ReadCoils, 2000),
+    "discrete": (ReadDiscreteInputs, 2000),
+    "holding": (ReadHoldingRegisters, 125),
+    "input": (ReadInputRegisters, 125),
+}
+"""By space: the plain read, and how many cells it can ask for (sections 6.1 to 6.4)."""
+
 
 class Modbus(Protocol[ModbusRequest, ModbusResponse]):
     """Modbus TCP, as `registry.PROTOCOLS` names it. See `base.Protocol` for the methods' contracts."""
@@ -415,6 +423,15 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
 
     def is_error(self, response: ModbusResponse) -> bool:
         return type(response) is ExceptionResponse
+
+    def error_code(self, response: ModbusResponse) -> int:
+        return response.code if isinstance(response, ExceptionResponse) else 0
+
+    def read_request(self, unit: int, span: Span) -> ModbusRequest:
+        kind, most = _READS.get(span.space, (None, 0))
+        if kind is None or not 1 <= span.count <= most or span.stop > CELLS:
+            raise LocalProtocolError(f"no plain read asks for {span.count} cells of {span.space} from {span.start}")
+        return kind(unit, span.start, span.count)
 
     def values(self, request: ModbusRequest, response: ModbusResponse) -> Values:
         kind = type(request)
