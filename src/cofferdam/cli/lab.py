@@ -9,7 +9,10 @@ import argparse
 import asyncio
 import contextlib
 import importlib.util
+import signal
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from cofferdam.errors import CofferdamError
 
@@ -33,6 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     plant.add_argument("--port", type=int, default=15020, metavar="P", help="0 is any free one (default 15020)")
     plant.add_argument("--seed", type=int, default=7, help="of the sensors' noise")
     plant.add_argument("--speed-up", type=float, default=1.0, metavar="F", help="simulated seconds per second")
+    plant.add_argument("--report", type=float, default=0.5, metavar="S", help="seconds between two lines of its state")
 
     for name, summary, pause in (
         ("erp", "polls the flow total and the tank level", 1.0),
@@ -76,7 +80,8 @@ def _play(args: argparse.Namespace) -> int:
 
             if not 0 <= args.port <= 65535 or args.speed_up <= 0:
                 raise CofferdamError("a port is 0 to 65535, and --speed-up is above 0")
-            asyncio.run(plant.serve(plant.Settings(args.address, args.port, args.seed, args.speed_up), events.printed))
+            settings = plant.Settings(args.address, args.port, args.seed, args.speed_up, args.report)
+            asyncio.run(plant.serve(settings, events.printed))
             return 0
         case "demo":
             return _demo(args)
@@ -111,5 +116,22 @@ def _demo(args: argparse.Namespace) -> int:
     # Namespaces are prepared (layout.Namespaces) and wait for the gate to make its own.
     where = layout.Loopback()
     if args.tour:
-        return asyncio.run(tour.run(where, steps.STEPS, state=args.state, as_json=args.json))
-    return asyncio.run(demo.run(where, state=args.state, seconds=args.seconds, speed_up=args.speed_up))
+        return _until_told(tour.run(where, steps.STEPS, state=args.state, as_json=args.json))
+    if args.seconds < 0 or args.speed_up <= 0:
+        raise CofferdamError("--seconds is not below 0, and --speed-up is above 0")
+    return _until_told(demo.run(where, state=args.state, seconds=args.seconds, speed_up=args.speed_up))
+
+
+def _until_told(work: Coroutine[Any, Any, int]) -> int:
+    """Run it; at SIGTERM it is cancelled, so that it cleans up as at Ctrl-C."""
+
+    async def main() -> int:
+        task = asyncio.current_task()
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -119,7 +120,14 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     wall_ns: int = 0
 
 
-Event = Listening | Connection | Request | Write | Plant | Experience | Summary | Done
+class Entry(msgspec.Struct, frozen=True, tag="entry"):
+    """An entry of the gate's audit log, as `cofferdam audit tail --json` printed it."""
+
+    entry: dict[str, Any]
+    wall_ns: int = 0
+
+
+Event = Listening | Connection | Request | Write | Plant | Experience | Summary | Done | Entry
 Sink = Callable[[Event], None]
 
 

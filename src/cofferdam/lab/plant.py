@@ -29,9 +29,6 @@ from cofferdam.lab import events, physics, registers
 
 SCAN = 0.1
 """Seconds between two scans of the instruments, like a controller's cycle."""
-REPORT = 0.5
-"""Seconds between two `Plant` events."""
-
 _SPACES = {1: "coil", 5: "coil", 15: "coil", 2: "discrete", 4: "input", 3: "holding", 6: "holding",
            16: "holding", 22: "holding", 23: "holding"}  # fmt: skip
 
@@ -178,12 +175,14 @@ class PlantServer(ModbusTcpServer):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """How to run a plant. `speed_up` is simulated seconds per real second."""
+    """How to run a plant. `speed_up` is simulated seconds per real second, `report` the seconds
+    between two `Plant` events."""
 
     address: str = "127.0.0.1"
     port: int = 0
     seed: int = 7
     speed_up: float = 1.0
+    report: float = 0.5
 
 
 class RunningPlant:
@@ -232,7 +231,7 @@ class RunningPlant:
         last_report = 0.0
         while True:
             self.works.scan(self.simulated())
-            if self._clock() - last_report >= REPORT:
+            if self._clock() - last_report >= self._settings.report:
                 last_report = self._clock()
                 self._sink(self.works.report())
             await asyncio.sleep(SCAN)

@@ -74,29 +74,44 @@ class Answer(msgspec.Struct, frozen=True):
 class Actor:
     """One process of the lab; `seen` are its events, in order."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path, listener: events.Sink | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        process: asyncio.subprocess.Process,
+        log: Path,
+        listener: events.Sink | None,
+        decode: Callable[[bytes], events.Event],
+    ) -> None:
         self.name = name
+        self._decode = decode
         self.process = process
         self.seen: list[events.Event] = []
         self._log = log
         self._listener = listener
         self._changed = asyncio.Condition()
+        self._ended = False
+        self._garbled = ""
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
     async def _read(self) -> None:
         if self.process.stdout is None:
             return
-        while line := await self.process.stdout.readline():
-            event = events.parse(line)
-            self.seen.append(event)
-            if len(self.seen) > KEPT_EVENTS:
-                del self.seen[: KEPT_EVENTS // 10]
-            if self._listener is not None:
-                self._listener(event)
+        try:
+            while line := await self.process.stdout.readline():
+                event = self._decode(line)
+                self.seen.append(event)
+                if len(self.seen) > KEPT_EVENTS:
+                    del self.seen[: KEPT_EVENTS // 10]
+                if self._listener is not None:
+                    self._listener(event)
+                async with self._changed:
+                    self._changed.notify_all()
+        except CofferdamError as error:
+            self._garbled = str(error)
+        finally:
+            self._ended = True
             async with self._changed:
                 self._changed.notify_all()
-        async with self._changed:
-            self._changed.notify_all()
 
     @property
     def running(self) -> bool:
@@ -122,12 +137,13 @@ class Actor:
                         if wanted(self.seen[at]):
                             return self.seen[at]
                         at += 1
-                    if self._reader.done():
+                    if self._ended:
                         break
                     await self._changed.wait()
         except TimeoutError:
             raise CofferdamError(f"{self.name} did not do what it should in {START_SECONDS:g} s") from None
-        raise CofferdamError(f"{self.name} ended: {self.complaint() or 'without a word'}")
+        await asyncio.wait([self._reader])
+        raise CofferdamError(f"{self.name} ended: {self._garbled or self.complaint() or 'without a word'}")
 
     async def do(self, command: events.Command) -> list[events.Event]:
         """Give a command to a driven actor; the events it caused. Raises CofferdamError when the actor ended."""
@@ -163,14 +179,22 @@ class Scene:
     """The stage with its processes. Use as an async context manager; leaving it ends and removes everything.
 
     `state` is the gate's state directory; without one a temporary directory is made and removed at the end.
-    `patience` is how long an actor waits for an answer (s).
+    `patience` is how long an actor waits for an answer (s), `report` the pause between two reports
+    of the plant (s).
     """
 
     def __init__(
-        self, layout: Layout, *, state: Path | None = None, speed_up: float = 1.0, patience: float = 3.0
+        self,
+        layout: Layout,
+        *,
+        state: Path | None = None,
+        speed_up: float = 1.0,
+        patience: float = 3.0,
+        report: float = 0.5,
     ) -> None:
         self.layout = layout
         self.patience = patience
+        self.report = report
         self.speed_up = speed_up
         self.actors: dict[str, Actor] = {}
         self.gate: Actor | None = None
@@ -217,9 +241,16 @@ class Scene:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     async def start(
-        self, name: str, host: Host, argv: list[str], *, events_out: bool = True, listener: events.Sink | None = None
+        self,
+        name: str,
+        host: Host,
+        argv: list[str],
+        *,
+        events_out: bool = True,
+        listener: events.Sink | None = None,
+        decode: Callable[[bytes], events.Event] = events.parse,
     ) -> Actor:
-        """Start a process at a host."""
+        """Start a process at a host. `decode` makes an event of a line of its output."""
         log = self.directory / f"{name}.log"
         with log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
@@ -231,7 +262,7 @@ class Scene:
                 start_new_session=True,  # Ctrl-C at the terminal is for us; we end the others in order
                 limit=1 << 20,
             )
-        actor = Actor(name, process, log, listener)
+        actor = Actor(name, process, log, listener, decode)
         self.actors[name] = actor
         return actor
 
@@ -240,7 +271,7 @@ class Scene:
         where = self.layout.addresses
         argv = [
             *COFFERDAM, "lab", "plant", "--address", where.device, "--port", str(where.device_port),
-            "--speed-up", str(self.speed_up),
+            "--speed-up", str(self.speed_up), "--report", str(self.report),
         ]  # fmt: skip
         actor = await self.start("plant", "plant", argv, listener=listener)
         await actor.wait_for(lambda event: isinstance(event, events.Listening))

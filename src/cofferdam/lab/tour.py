@@ -92,7 +92,7 @@ class Result(msgspec.Struct, frozen=True):
 @contextlib.asynccontextmanager
 async def on_stage(layout: Layout, *, state: Path | None = None) -> AsyncIterator[Tour]:
     """Plant, gate and three driven actors, up; all gone afterwards. Raises CofferdamError where one does not start."""
-    async with Scene(layout, state=state, speed_up=1.0) as scene:
+    async with Scene(layout, state=state, speed_up=1.0, report=0.1) as scene:
         plant = await scene.start_plant()
         await scene.start_gate()
         erp, operator, intruder = [

@@ -1,0 +1,286 @@
+"""`cofferdam lab demo`: plant, gate and people live in the terminal, until Ctrl-C.
+
+The picture is fed by what the processes say: the plant and the actors by their events, the gate by
+`cofferdam status --json` and `cofferdam audit tail --json`. Without a terminal it prints lines instead.
+
+Not here: the processes (lab.scene), the checks of promises (lab.tour).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import datetime
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.layout import Layout as Grid
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from cofferdam.errors import CofferdamError
+from cofferdam.gate.report import StatusReport
+from cofferdam.lab import events
+from cofferdam.lab.layout import Layout
+from cofferdam.lab.scene import COFFERDAM, Scene
+
+STATUS_SECONDS = 2.0
+"""Between two looks at the gate's status (each starts a process)."""
+VERIFY_SECONDS = 15.0
+"""Between two verifications of the audit log."""
+UNATTENDED_SECONDS = 60.0
+"""How long the demo runs without a terminal and without --seconds."""
+TANK_ROWS = 9
+REFUSALS = 6
+
+
+class View:
+    """What is known now, and how it is drawn. Pure but for the clock that `note` is given."""
+
+    def __init__(self, site: str, layout: Layout) -> None:
+        self.site = site
+        self.layout = layout
+        self.plant: events.Plant | None = None
+        self.people: dict[str, str] = {}
+        self.outcomes: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        self.refusals: collections.deque[tuple[str, str, str]] = collections.deque(maxlen=REFUSALS)
+        self.device_writes = 0
+        self.status: StatusReport | None = None
+        self.verified = "not yet verified"
+        self.trouble = ""
+
+    def note(self, event: events.Event) -> None:
+        """Take an event in."""
+        match event:
+            case events.Plant():
+                self.plant = event
+            case events.Write():
+                self.device_writes += 1
+            case events.Experience():
+                kind = f"exception {event.exception:02d}" if event.outcome == "exception" else event.outcome
+                self.outcomes[event.who][kind] += 1
+                value = f" {event.value:g}" if event.value is not None else ""
+                self.people[event.who] = f"{event.action}{value}: {kind}, {event.micros / 1000:.1f} ms"
+            case events.Summary():
+                if event.action == "flood":
+                    self.outcomes[event.who].update(event.counts)
+                told = ", ".join(f"{number} x {kind}" for kind, number in sorted(event.counts.items()))
+                self.people[event.who] = f"{event.action}: {told}"
+            case events.Entry():
+                self._entry(event.entry)
+            case _:
+                pass
+
+    def _entry(self, entry: dict[str, Any]) -> None:
+        said = entry.get("event", {})
+        if said.get("kind") in ("refused", "malformed", "limit-hit", "refused-many"):
+            who = str(said.get("source", ""))
+            what = str(said.get("fault") or said.get("limit") or said.get("section") or said["kind"])
+            self.refusals.append((who, what, str(said.get("detail", ""))))
+
+    # --- drawing --------------------------------------------------------------------------------------------
+
+    def render(self) -> RenderableType:
+        """The whole picture."""
+        grid = Grid()
+        grid.split_column(
+            Grid(self._header(), size=3), Grid(name="middle", size=TANK_ROWS + 4), Grid(name="gate"), Grid(name="log")
+        )
+        grid["middle"].split_row(Grid(self._works(), ratio=2), Grid(self._persons(), ratio=3))
+        grid["gate"].update(self._gate())
+        grid["gate"].size = 8 + len(self.status.conduits if self.status else ())
+        grid["log"].update(self._refused())
+        return grid
+
+    def _header(self) -> RenderableType:
+        separation = self.status.separation if self.status else "starting"
+        text = Text.assemble(
+            (f" {self.site} ", "bold reverse"), f"  layout: {self.layout.name}   separation: ", (separation, "bold"),
+            "   Ctrl-C ends it",
+        )  # fmt: skip
+        if self.status and self.status.severed:
+            text.append("   SEVERED: " + ", ".join(cut.side for cut in self.status.severed), "bold red")
+        return Panel(text)
+
+    def _works(self) -> RenderableType:
+        plant = self.plant
+        if plant is None:
+            return Panel("starting", title="plant")
+        filled = round(plant.level / plant.height * TANK_ROWS)
+        colour = "red" if plant.low_alarm or plant.high_alarm else "blue"
+        tank = Text()
+        for row in range(TANK_ROWS, 0, -1):
+            tank.append("│")
+            tank.append("█" * 10 if row <= filled else " " * 10, colour)
+            tank.append("│\n")
+        tank.append("└──────────┘")
+        clock = datetime.datetime.fromtimestamp(plant.clock, tz=datetime.UTC)
+        pump = ("TRIPPED", "bold red") if plant.tripped else (f"{plant.speed} rpm", "bold")
+        alarms = [word for word, on in (("LOW LEVEL", plant.low_alarm), ("HIGH LEVEL", plant.high_alarm)) if on]
+        facts = Text.assemble(
+            "level     ", (f"{plant.level:.2f} m", "bold"), f" of {plant.height:g}\n",
+            f"inflow    {plant.inflow:.0f} m³/h\n",
+            "pump      ", pump, f", set {plant.set_speed}\n",
+            f"outflow   {plant.outflow:.0f} m³/h\n",
+            f"pressure  {plant.pressure:.2f} bar\n",
+            f"water     {plant.temperature:.1f} °C\n",
+            f"total     {plant.flow_total / 1000:,.0f} m³\n",
+            f"writes    {self.device_writes} reached it\n",
+            f"clock     {clock:%a %H:%M}\n",
+            (" ".join(alarms), "bold red"),
+        )  # fmt: skip
+        table = Table.grid(padding=(0, 2))
+        table.add_row(tank, facts)
+        return Panel(table, title="plant: tank and pump")
+
+    def _persons(self) -> RenderableType:
+        table = Table(expand=True, box=None)
+        table.add_column("who", no_wrap=True)
+        table.add_column("so far")
+        table.add_column("last", ratio=1)
+        addresses = self.layout.addresses
+        for who, address in (
+            ("erp", addresses.erp),
+            ("operator", addresses.operator),
+            ("intruder", addresses.intruder),
+        ):
+            counts = self.outcomes[who]
+            tally = Text("\n").join(
+                Text(f"{number:>7} {kind}", "green" if kind == "ok" else "yellow")
+                for kind, number in counts.most_common(4)
+            )
+            table.add_row(Text.assemble((who, "bold"), f"\n{address}", "\n"), tally, Text(self.people.get(who, "-")))
+        return Panel(table, title=f"office, towards {addresses.listen}:{addresses.listen_port}")
+
+    def _gate(self) -> RenderableType:
+        status = self.status
+        if status is None:
+            return Panel(self.trouble or "starting", title="gate")
+        table = Table(expand=True, box=None)
+        for heading in ("conduit", "sessions", "reads", "writes", "refused", "failed", "added median", "p99", "budget"):
+            table.add_column(heading, justify="left" if heading == "conduit" else "right")
+        for c in status.conduits:
+            table.add_row(
+                c.name or "(none fits)", str(c.sessions), str(c.reads), str(c.writes), str(c.refused), str(c.failed),
+                f"{c.added.median / 1000:.2f} ms", f"{c.added.p99 / 1000:.2f} ms",
+                Text(f"{c.budget / 1000:g} ms" if c.budget else "-", "red" if c.over_budget else ""),
+            )  # fmt: skip
+        faults = ", ".join(f"{number} {fault}" for fault, number in sorted(status.faults.items())) or "none"
+        limits = ", ".join(f"{number} {name}" for name, number in sorted(status.limits.items())) or "none"
+        notes = Text.assemble(
+            f"sessions {len(status.sessions)}   refused by: {faults}   malformed: {status.malformed}   by nobody known: {status.unmatched}\n",
+            f"limits hit: {limits}\n",
+            "audit log: ", (f"{status.audit.size} entries", "bold"), f", {status.audit.signed} signed; ",
+            (self.verified, "green" if self.verified.startswith("verified") else "red"),
+        )  # fmt: skip
+        return Panel(Group(table, notes), title=f"gate {status.version}, policy {status.policy.hash[:12]}")
+
+    def _refused(self) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        for who, what, detail in reversed(self.refusals):
+            table.add_row(Text(who), Text(what, "bold yellow"), Text(detail))
+        return Panel(table if self.refusals else "none yet", title="last refusals, from the audit log")
+
+    def line(self) -> str:
+        """All of it in one line, for where there is no terminal."""
+        plant = self.plant
+        works = (
+            f"level {plant.level:.2f} m, pump {plant.speed} rpm, out {plant.outflow:.0f} m3/h" if plant else "plant: -"
+        )
+        people = "; ".join(
+            f"{who}: " + ", ".join(f"{number} {kind}" for kind, number in counts.most_common(4))
+            for who, counts in self.outcomes.items()
+        )
+        log = f"audit {self.status.audit.size} entries, {self.verified}" if self.status else self.trouble or "gate: -"
+        return f"{works} | {people} | {log}"
+
+
+def decode_entry(line: bytes) -> events.Event:
+    """A line of `cofferdam audit tail --json`. Raises CofferdamError where it is none."""
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise CofferdamError(f"not an audit entry: {line[:120]!r}") from error
+    return events.Entry(entry if isinstance(entry, dict) else {"event": {}})
+
+
+async def _watch_gate(scene: Scene, view: View) -> None:
+    """Look at the gate's status now and then. A gate that has gone ends the demo with its own words."""
+    while True:
+        if scene.gate is not None and not scene.gate.running:
+            raise CofferdamError(f"the gate ended: {scene.gate.complaint()}")
+        answer = await scene.verb("status", "--json")
+        try:
+            view.status = msgspec.json.decode(answer.out, type=StatusReport)
+            view.trouble = ""
+        except msgspec.MsgspecError:
+            view.trouble = answer.text[:200]
+        await asyncio.sleep(STATUS_SECONDS)
+
+
+async def _verify(scene: Scene, view: View) -> None:
+    """Verify the audit log now and then, as anyone could."""
+    while True:
+        await asyncio.sleep(VERIFY_SECONDS / 3)
+        answer = await scene.verb("audit", "verify")
+        now = datetime.datetime.now(datetime.UTC).strftime("%H:%M:%S")
+        view.verified = f"verified at {now} UTC" if answer.code == 0 else f"NOT VERIFIED: {answer.text[:160]}"
+        await asyncio.sleep(VERIFY_SECONDS * 2 / 3)
+
+
+async def _draw(view: View, console: Console, until: float) -> None:
+    """Show the view until the monotonic time `until`."""
+    if console.is_terminal:
+        with Live(view.render(), console=console, screen=True, auto_refresh=False) as live:
+            while time.monotonic() < until:
+                live.update(view.render(), refresh=True)
+                await asyncio.sleep(0.25)
+        return
+    while (left := until - time.monotonic()) > 0:
+        await asyncio.sleep(min(5.0, left))
+        console.print(view.line(), soft_wrap=True, highlight=False)
+        while view.refusals:
+            who, what, detail = view.refusals.popleft()
+            console.print(f"  refused {who} ({what}): {detail}", soft_wrap=True, highlight=False, markup=False)
+
+
+async def run(layout: Layout, *, state: Path | None = None, seconds: float = 0.0, speed_up: float = 60.0) -> int:
+    """Play until Ctrl-C or for `seconds`; 0. Raises CofferdamError where something does not start or breaks down."""
+    console = Console()
+    if not seconds and not console.is_terminal:
+        seconds = UNATTENDED_SECONDS
+    view = View("riverside-water", layout)
+    async with Scene(layout, state=state, speed_up=speed_up) as scene:
+        console.print("starting plant, gate, ERP, operator and intruder ...")
+        await scene.start_plant(listener=view.note)
+        await scene.start_gate()
+        for kind in ("erp", "operator", "intruder"):
+            await scene.start_actor(kind, driven=False, listener=view.note)
+        tail = [*COFFERDAM, "audit", "tail", "--json", "--state", str(scene.state)]
+        await scene.start("audit-tail", "gate", tail, listener=view.note, decode=decode_entry)
+        until = time.monotonic() + seconds if seconds else float("inf")
+        try:
+            async with asyncio.TaskGroup() as group:
+                background = [group.create_task(_watch_gate(scene, view)), group.create_task(_verify(scene, view))]
+                await _draw(view, console, until)
+                for task in background:
+                    task.cancel()
+        except* CofferdamError as group_error:
+            # One cause is enough for a person; the others are its echoes.
+            raise _first(group_error) from None
+        last = view.line()
+    with contextlib.suppress(OSError):
+        console.print(last, soft_wrap=True, highlight=False)
+    return 0
+
+
+def _first(group: BaseExceptionGroup[CofferdamError]) -> CofferdamError:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found

@@ -1,0 +1,119 @@
+"""The demo's picture from what the processes say, and the verb's own commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from cofferdam.cli.main import main
+from cofferdam.gate import report
+from cofferdam.gate.state import Cut
+from cofferdam.lab import demo, events, layout
+
+PLANT = events.Plant(
+    level=0.62, height=5.0, inflow=230.0, outflow=250.0, pressure=1.7, temperature=11.2, power=5.0, speed=0,
+    set_speed=950, flow_total=123_456, tripped=True, low_alarm=True, high_alarm=False, discharge_open=True, clock=1_800_000_000.0,
+)  # fmt: skip
+SPREAD = report.Spread(10, 900.0, 2100.0, 3000.0, 4000.0)
+
+
+def status() -> report.StatusReport:
+    conduit = report.ConduitReport(
+        name="erp-reads-flow", source="enterprise", target="control", broker="modbus", owner="o", severed=False,
+        sessions=1, reads=77, writes=0, refused=3, failed=0, shared=0, added=SPREAD, waited=SPREAD, device=SPREAD,
+        budget=2000, over_budget=True,
+    )  # fmt: skip
+    return report.StatusReport(
+        version="0.1.0", site="riverside-water", pid=1, started_ns=0, now_ns=0,
+        policy=report.PolicyReport("ab" * 32, "policy.yaml", 0), separation="processes", facts=(),
+        severed=(Cut("it", 0, "someone"),), conduits=(conduit,), pairs=(), sessions=(), assets=(),
+        audit=report.AuditReport(True, True, "", 4242, 4200, "key", 1, 0, 1.0, 2.0), limits={}, faults={"value": 3},
+        malformed=5, unmatched=31, alarms=(), management="",
+    )  # fmt: skip
+
+
+def drawn(view: demo.View) -> str:
+    console = Console(width=140, height=50, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(view.render())
+    console.file.close()
+    return console.export_text()
+
+
+def full_view() -> demo.View:
+    view = demo.View("riverside-water", layout.Loopback())
+    view.note(PLANT)
+    view.note(events.Write(6, "holding", 200, (950,), True))
+    view.note(events.Experience("erp", "read tank_level", "ok", value=0.62, micros=1500))
+    view.note(events.Experience("operator", "write pump_speed", "exception", exception=3, micros=900))
+    view.note(events.Summary("intruder", "flood", {"exception 2": 991}))
+    refused = {"kind": "refused", "source": "127.10.5.11", "fault": "value", "detail": "2400 is above the maximum"}
+    view.note(demo.decode_entry(json.dumps({"event": refused}).encode()))
+    return view
+
+
+def test_an_empty_view_can_be_drawn() -> None:
+    view = demo.View("riverside-water", layout.Loopback())
+    assert "starting" in drawn(view)
+    assert "gate: -" in view.line()
+
+
+def test_the_picture_shows_what_happened() -> None:
+    view = full_view()
+    # As it comes from the gate: through JSON.
+    view.status = msgspec.json.decode(msgspec.json.encode(status()), type=report.StatusReport)
+    text = drawn(view)
+    for words in ("0.62 m", "TRIPPED", "LOW LEVEL", "1 reached it", "read tank_level 0.62: ok, 1.5 ms", "991",
+                  "exception 03", "2400 is above the maximum", "erp-reads-flow", "77", "2.10 ms", "4242 entries",
+                  "SEVERED: it", "31", "processes"):  # fmt: skip
+        assert words in text, words
+    assert "level 0.62 m" in view.line() and "4242" in view.line()
+
+
+def test_the_tank_is_drawn_as_full_as_it_is() -> None:
+    def rows(level: float) -> int:
+        view = full_view()
+        view.note(msgspec.structs.replace(PLANT, level=level))
+        return drawn(view).count("│" + "█" * 10)
+
+    assert (rows(0.0), rows(2.5), rows(5.0)) == (0, 4, demo.TANK_ROWS)
+
+
+def test_policy_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "policy"]) == 0
+    assert capsys.readouterr().out == layout.shipped_policy()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["erp", "--target", "nowhere"], "no ADDRESS:PORT"),
+        (["plant", "--port", "70000"], "a port is"),
+        (["plant", "--address", "192.0.2.1", "--port", "0"], "can not listen"),
+        (["demo", "--seconds", "-1"], "--seconds"),
+    ],
+)
+def test_bad_arguments_are_said(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", *words]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_plant_and_erp_as_anyone_starts_them() -> None:
+    lab = [sys.executable, "-m", "cofferdam.cli.main", "lab"]
+    with subprocess.Popen([*lab, "plant", "--port", "0"], stdout=subprocess.PIPE) as plant:
+        assert plant.stdout is not None
+        first = events.parse(plant.stdout.readline())
+        assert isinstance(first, events.Listening)
+        target = f"{first.address}:{first.port}"
+        with subprocess.Popen([*lab, "erp", "--target", target, "--pause", "0.05"], stdout=subprocess.PIPE) as erp:
+            assert erp.stdout is not None
+            got = events.parse(erp.stdout.readline())
+            assert isinstance(got, events.Experience) and got.outcome == "ok"
+            erp.terminate()
+        plant.terminate()
+        plant.stdout.read()
+    assert plant.returncode == 0
