@@ -281,36 +281,42 @@ class Inner:
             self._internal(session, error)
 
     def _judge(self, session: Session, record: Request[Any], operation: Operation, arrived: int) -> None:
-        """Decide. What is allowed goes on to `_read` or `_record_write`."""
-        wall = self._wall()
-        flow = session.flow
-        verdict: Allow | Deny | NeedValues
-        if isinstance(flow, Deny):
-            verdict = flow
-        elif self.severed:
-            cut = self._own_side if self._own_side in self.severed else self._outer_side
-            verdict = Deny("", "", Fault.SEVERED, f"the {cut} side is severed")
-        elif not self._audit.writable and (operation.is_write or not self.policy.audit.reads_without_log):
-            verdict = Deny("", "", Fault.AUDIT, f"the audit log can not be written: {self._audit.reason}")
-        elif session.under_way >= self.limits.client_outstanding * 4:
+        if session.under_way >= self.limits.client_outstanding * 4:
             self._limit("client_outstanding", session.source, "the outer half let too many requests through")
             self._outer.send(Failed(record.id, Failure.BUSY, 0, 0))
             return
+        verdict = self._decide(session, operation)
+        if isinstance(verdict, NeedValues):
+            self._park(session, record, operation, arrived)
         else:
-            verdict = flow.decide_full(operation, wall, arrived, self._state)
+            self._settle(session, record, operation, verdict, arrived)
+
+    def _decide(self, session: Session, operation: Operation) -> Allow | Deny | NeedValues:
+        flow = session.flow
+        if isinstance(flow, Deny):
+            return flow
+        if self.severed:
+            cut = self._own_side if self._own_side in self.severed else self._outer_side
+            return Deny("", "", Fault.SEVERED, f"the {cut} side is severed")
+        if not self._audit.writable and (operation.is_write or not self.policy.audit.reads_without_log):
+            return Deny("", "", Fault.AUDIT, f"the audit log can not be written: {self._audit.reason}")
+        return flow.decide_full(operation, self._wall(), self._clock(), self._state)
+
+    def _settle(
+        self, session: Session, record: Request[Any], operation: Operation, verdict: Allow | Deny, arrived: int
+    ) -> None:
+        """What is allowed goes on to `_read` or `_record_write`; a refusal is told and recorded."""
         if isinstance(verdict, Allow):
             if operation.is_write:
                 self._record_write(session, record, operation, verdict, arrived)
             else:
                 self._read(session, record, operation, verdict, arrived)
-        elif isinstance(verdict, NeedValues):
-            self._park(session, record, operation, arrived)
-        else:
-            self.faults[verdict.fault] = self.faults.get(verdict.fault, 0) + 1
-            session.refusals.add(verdict, operation, flow, wall)
-            self._outer.send(
-                Denied(record.id, verdict.conduit[:128], verdict.rule[:128], verdict.fault, clip(verdict.detail))
-            )
+            return
+        self.faults[verdict.fault] = self.faults.get(verdict.fault, 0) + 1
+        session.refusals.add(verdict, operation, session.flow, self._wall())
+        self._outer.send(
+            Denied(record.id, verdict.conduit[:128], verdict.rule[:128], verdict.fault, clip(verdict.detail))
+        )
 
     # --- reads ------------------------------------------------------------------------------------------------
 
@@ -378,11 +384,11 @@ class Inner:
         write = _Write(session, record, operation, plant.asset)
         self._next += 1
         write.name = f"{self._boot}-w{self._next}"
-        write.noted = arrived
+        write.noted = self._clock()
         session.under_way += 1
         self._under_way += 1
         plant.writes += 1
-        self._state.note_write(session.asset, operation, arrived)
+        self._state.note_write(session.asset, operation, write.noted)
         flow = session.flow
         draft = WriteAllowed(
             wall_ns=self._wall(),
@@ -501,25 +507,18 @@ class Inner:
         """Decides the first parked write again, or reads the value that it needs, once no write is under way."""
         while plant.parked and not plant.writes and not plant.reading:
             session, record, operation, arrived = plant.parked[0]
-            flow = session.flow
-            verdict: Allow | Deny | NeedValues
-            if isinstance(flow, Deny):
-                verdict = flow
-            else:
-                verdict = flow.decide_full(operation, self._wall(), self._clock(), self._state)
-            if not isinstance(verdict, NeedValues):
-                plant.parked.popleft()
-                self._under_way -= 1
-                self._judge(session, record, operation, arrived)
-                continue
-            self._read_values(plant, verdict, session, flow, operation, arrived)
-            return
+            verdict = self._decide(session, operation)
+            if isinstance(verdict, NeedValues):
+                self._read_values(plant, verdict, session.flow, operation, arrived)
+                return
+            plant.parked.popleft()
+            self._under_way -= 1
+            self._settle(session, record, operation, verdict, arrived)
 
     def _read_values(
         self,
         plant: _Plant,
         need: NeedValues,
-        session: Session,
         flow: Flow | Deny,
         operation: Operation,
         arrived: int,

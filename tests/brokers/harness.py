@@ -1,0 +1,296 @@
+"""Real halves, started as the gate starts them, with a small gate and auditor of the test's own around them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cofferdam.audit.entry import Draft
+from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
+from cofferdam.brokers.control import Configure, FromHalf, HalfStatus, Listener, Ready, Report, Stop, ToHalf
+from cofferdam.crossing.framing import PACKET, Assembler, pack
+from cofferdam.crossing.pipe import make_pipe
+from cofferdam.crossing.records import RecordCodec
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import loads
+from cofferdam.policy.table import CompiledPolicy
+
+POLICY = """
+site: test
+zones:
+  enterprise: {{side: it, level: 4}}
+  control: {{side: ot, level: 2}}
+assets:
+  plc:
+    zone: control
+    address: 127.0.0.1
+    port: {device_port}
+    protocol: modbus
+    unit: 1
+    listen: "127.0.0.1:{port}"
+    {asset_extra}
+    points:
+      level: {{at: input 12, type: float32}}
+      total: {{at: holding 100, type: uint32}}
+      speed: {{at: holding 200, type: uint16, min: 0, max: 1500}}
+      step: {{at: holding 210, type: uint16, max_step: 100}}
+      pace: {{at: holding 220, type: uint16, writes_per_minute: 2}}
+principals:
+  tester: {{zone: enterprise, addresses: [127.0.0.1]}}
+conduits:
+  main:
+    from: enterprise
+    to: control
+    broker: modbus
+    owner: tests
+    reason: tests
+    {conduit_extra}
+    allow:
+      - {{who: tester, asset: plc, read: all, write: [speed, step, pace]}}
+      - {{who: tester, asset: plc, registers: [holding 0-99]}}
+limits: {{{limits}}}
+audit: {{reads: {reads}}}
+"""
+
+
+def make_policy(
+    *, device_port: int, port: int, asset_extra: str = "", conduit_extra: str = "", limits: str = "", reads: str = "allow"
+) -> CompiledPolicy:
+    text = POLICY.format(
+        device_port=device_port, port=port, asset_extra=asset_extra, conduit_extra=conduit_extra, limits=limits,
+        reads=reads,
+    )  # fmt: skip
+    return compile_policy(loads(text), now_ns=time.time_ns())
+
+
+def write_all(fd: int, data: bytes) -> None:
+    while True:
+        try:
+            os.write(fd, data)
+            return
+        except BlockingIOError:
+            select.select([], [fd], [], 1)
+
+
+class Auditor(threading.Thread):
+    """Acknowledges every batch of all halves, unless told to refuse or to stay silent; keeps the drafts in order."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.drafts: list[Draft] = []
+        self.mode = "ok"  # ok, refuse, silent
+        self._pipes: dict[int, tuple[int, Assembler]] = {}
+        self._codec: RecordCodec[ToAuditor] = RecordCodec(ToAuditor)
+        self._out: RecordCodec[FromAuditor] = RecordCodec(FromAuditor)
+        self._wake = os.pipe()
+        self.closing = False
+
+    def pipe(self) -> tuple[int, int]:
+        """The ends for a half: (audit-in, audit-out)."""
+        from_half, half_out = make_pipe()
+        half_in, to_half = make_pipe()
+        self._pipes[from_half] = (to_half, Assembler(1 << 20))
+        self._send(to_half, Hello(True))
+        os.write(self._wake[1], b"x")
+        return half_in, half_out
+
+    def _send(self, fd: int, record: FromAuditor) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            for packet in pack([self._out.encode(record)]):
+                write_all(fd, packet)
+
+    def say(self, record: FromAuditor) -> None:
+        for to_half, _ in list(self._pipes.values()):
+            self._send(to_half, record)
+
+    def unwritable(self, reason: str) -> None:
+        self.mode = "refuse"
+        self.say(Writable(False, reason))
+
+    def run(self) -> None:
+        while not self.closing:
+            readable, _, _ = select.select([self._wake[0], *self._pipes], [], [], 5)
+            for fd in readable:
+                if fd == self._wake[0]:
+                    os.read(fd, 64)
+                    continue
+                packet = os.read(fd, PACKET)
+                to_half, assembler = self._pipes[fd]
+                if not packet:
+                    del self._pipes[fd]
+                    os.close(fd)
+                    os.close(to_half)
+                    continue
+                for data in assembler.feed(packet):
+                    batch = self._codec.decode(data)
+                    assert isinstance(batch, Batch)
+                    if self.mode != "refuse":
+                        self.drafts += batch.drafts
+                    if batch.wants_ack and self.mode != "silent":
+                        ok = self.mode == "ok"
+                        self._send(to_half, Ack(batch.number, ok, "" if ok else "disk full"))
+
+    def stop(self) -> None:
+        self.closing = True
+        os.write(self._wake[1], b"x")
+        self.join(5)
+        for fd, (to_half, _) in self._pipes.items():
+            os.close(fd)
+            os.close(to_half)
+        for fd in self._wake:
+            os.close(fd)
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [draft for draft in list(self.drafts) if isinstance(draft, kind)]
+
+
+class Half:
+    """A process of a half."""
+
+    def __init__(self, role: str, auditor: Auditor, crossing: tuple[int, int] | None) -> None:
+        control_in, self._to = make_pipe()
+        self._from, control_out = make_pipe()
+        audit_in, audit_out = auditor.pipe()
+        self._assembler = Assembler(16 << 20)
+        self._in: RecordCodec[FromHalf] = RecordCodec(FromHalf, limit=16 << 20)
+        self._outgoing: RecordCodec[ToHalf] = RecordCodec(ToHalf, limit=16 << 20)
+        self.records: list[FromHalf] = []
+        fds = {"control-in": control_in, "control-out": control_out, "audit-in": audit_in, "audit-out": audit_out}
+        if crossing is not None:
+            fds |= {"crossing-in": crossing[0], "crossing-out": crossing[1]}
+        self._inherit = list(fds.values())
+        self._argv = [sys.executable, "-I", "-m", "cofferdam.brokers.half", "--name", f"test/{role}", "--role", role]
+        for name, fd in fds.items():
+            self._argv += [f"--{name}", str(fd)]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, listeners: list[socket.socket]) -> None:
+        inherit = self._inherit + [sock.fileno() for sock in listeners]
+        self.process = subprocess.Popen(self._argv, pass_fds=inherit)
+        for fd in self._inherit:
+            os.close(fd)
+
+    def send(self, record: ToHalf) -> None:
+        for packet in pack([self._outgoing.encode(record)]):
+            write_all(self._to, packet)
+
+    def wait_for(self, kind: type[Any], seconds: float = 10) -> Any:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for record in self.records:
+                if isinstance(record, kind):
+                    self.records.remove(record)
+                    return record
+            readable, _, _ = select.select([self._from], [], [], 0.1)
+            if readable:
+                packet = os.read(self._from, PACKET)
+                if not packet:
+                    break
+                self.records += [self._in.decode(data) for data in self._assembler.feed(packet)]
+        raise AssertionError(f"no {kind.__name__} from {self._argv[5]}; got {self.records}")
+
+    def status(self) -> HalfStatus:
+        self.records = [record for record in self.records if not isinstance(record, HalfStatus)]
+        self.send(Report())
+        # One that was on its way when we asked may be older than the question: take the next one.
+        self.wait_for(HalfStatus)
+        self.send(Report())
+        status: HalfStatus = self.wait_for(HalfStatus)
+        return status
+
+    def close(self) -> None:
+        for fd in (self._to, self._from):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        if self.process is not None:
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise
+
+
+class Pair:
+    """Both halves of a proxy, as two processes or one."""
+
+    def __init__(self, policy: CompiledPolicy, listener: socket.socket, *, one_process: bool = False) -> None:
+        self.auditor = Auditor()
+        self.port: int = listener.getsockname()[1]
+        if one_process:
+            self.outer = self.inner = Half("both", self.auditor, None)
+            halves = [self.outer]
+        else:
+            inner_in, outer_out = make_pipe()
+            outer_in, inner_out = make_pipe()
+            self.outer = Half("outer", self.auditor, (outer_in, outer_out))
+            self.inner = Half("inner", self.auditor, (inner_in, inner_out))
+            halves = [self.outer, self.inner]
+        self.halves = halves
+        self.auditor.start()
+        self.outer.start([listener])
+        if self.inner is not self.outer:
+            self.inner.start([])
+        self.policy = policy
+        for half in halves:
+            half.send(
+                Configure(
+                    pair="test",
+                    broker="modbus",
+                    source_zone="enterprise",
+                    target_zone="control",
+                    boot="t",
+                    policy=policy.to_bytes(),
+                    listeners=(Listener(listener.fileno(), "127.0.0.1", self.port),) if half is self.outer else (),
+                    assets=tuple(policy.assets),
+                )
+            )
+        for half in halves:
+            half.wait_for(Ready)
+        time.sleep(0.02)  # the auditor's Hello
+
+    def stop(self) -> None:
+        for half in self.halves:
+            with contextlib.suppress(BrokenPipeError):
+                half.send(Stop(1.0))
+        for half in self.halves:
+            half.close()
+        self.auditor.stop()
+
+
+def listen() -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", 0))
+    sock.listen(128)
+    return sock
+
+
+@contextlib.contextmanager
+def running(device_port: int, *, one_process: bool = False, **options: Any) -> Iterator[Pair]:
+    listener = listen()
+    policy = make_policy(device_port=device_port, port=listener.getsockname()[1], **options)
+    pair = Pair(policy, listener, one_process=one_process)
+    listener.close()
+    try:
+        yield pair
+    finally:
+        pair.stop()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 5) -> bool:
+    """Whether the condition comes true within a time that no healthy run comes near."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return condition()
