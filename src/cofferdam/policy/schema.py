@@ -237,13 +237,8 @@ class Window(Entry):
     )
 
 
-Window_ = Annotated[
-    tuple[Window, ...],
-    BeforeValidator(_listed),
-    WithJsonSchema(
-        {"anyOf": [{"$ref": "#/$defs/Window"}, {"type": "array", "items": {"$ref": "#/$defs/Window"}, "minItems": 1}]}
-    ),
-]
+# The Window model hides behind a validator, so its place in the JSON Schema is put in by `json_schema`.
+Windows = Annotated[tuple[Window, ...], BeforeValidator(_listed), WithJsonSchema({"x-windows": True})]
 
 
 class Rule(Entry):
@@ -286,7 +281,7 @@ class Conduit(Entry):
         description="The last day on which the conduit is open: until the end of it in UTC, or in the zone given after "
         "the date (`2027-06-30 Europe/Paris`).",
     )
-    window: Window_ = Field(
+    window: Windows = Field(
         (), description="The hours in which the conduit is open, one window or a list. Default: always."
     )
     deny: Annotated[Literal["refuse", "silent"], *_choice("refuse", "silent")] = Field(
@@ -368,7 +363,7 @@ class Policy(Entry):
     conduits: dict[Name, Conduit] = Field({}, description="The agreed roads, by name.")
     limits: LimitsSection = Field(LimitsSection(), description="Bounds of one pair of halves.")
     gate: Gate = Field(Gate(), description="How the gate runs.")
-    audit: Audit = Field(Audit(), description="The audit log.")
+    audit: Audit = Field(Audit(), description="How the audit log is kept.")
 
 
 def side(zone: Zone) -> Side:
@@ -380,6 +375,10 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of the file, for editors."""
     schema = Policy.model_json_schema(by_alias=True)
     schema.setdefault("$defs", {})["Window"] = Window.model_json_schema(by_alias=True)
+    one = {"$ref": "#/$defs/Window"}
+    windows = schema["$defs"]["Conduit"]["properties"]["window"]
+    windows.pop("x-windows")
+    windows["anyOf"] = [one, {"type": "array", "items": one, "minItems": 1}]
     for part in [schema, *schema["$defs"].values()]:
         for field in part.get("properties", {}).values():
             if field.get("default", 0) in (None, [], {}):

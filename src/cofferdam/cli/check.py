@@ -1,0 +1,73 @@
+"""`cofferdam check POLICY`: errors and warnings, each with file, line and column."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cofferdam.errors import PolicyError
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.lint import lint
+from cofferdam.policy.load import load
+from cofferdam.policy.problems import Problem
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", metavar="POLICY", type=Path, help="a policy file, or a folder of *.yaml files")
+    parser.add_argument("--strict", action="store_true", help="warnings fail the check as well (exit code 1)")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.epilog = "Exit code: 0 fine, 1 warnings with --strict, 2 errors."
+
+
+def run(args: argparse.Namespace) -> int:
+    now_ns = time.time_ns()
+    report: dict[str, Any] = {"policy": str(args.policy), "errors": [], "warnings": []}
+    try:
+        loaded = load(args.policy)
+    except PolicyError as error:
+        if not error.problems:
+            raise
+        if args.json:
+            _print_json({**report, "errors": msgspec.to_builtins(error.problems)})
+        else:
+            _print_problems(error.problems)
+            print(f"{args.policy}: {error}")
+        return 2
+    warnings = lint(loaded, now_ns=now_ns)
+    compiled = compile_policy(loaded, now_ns=now_ns)
+    counts = {
+        "zones": len(compiled.zones),
+        "assets": len(compiled.assets),
+        "points": sum(len(asset.points) for asset in compiled.assets.values()),
+        "principals": len(compiled.principals),
+        "conduits": len(compiled.conduits),
+        "rules": sum(len(conduit.allow) for conduit in loaded.policy.conduits.values()),
+    }
+    if args.json:
+        found = {"warnings": msgspec.to_builtins(warnings), "counts": counts}
+        _print_json({**report, **found, "site": compiled.site, "hash": compiled.hash})
+    else:
+        _print_problems(warnings)
+        print(f"{compiled.site}: {', '.join(_count(number, noun) for noun, number in counts.items())}")
+        print(f"no errors, {_count(len(warnings), 'warnings')}; hash {compiled.hash}")
+    return 1 if warnings and args.strict else 0
+
+
+def _count(number: int, nouns: str) -> str:
+    return f"{number} {nouns if number != 1 else nouns.removesuffix('s')}"
+
+
+def _print_problems(problems: Sequence[object]) -> None:
+    for problem in problems:
+        print(problem, file=sys.stderr if isinstance(problem, Problem) and problem.severity == "error" else sys.stdout)
+
+
+def _print_json(report: dict[str, Any]) -> None:
+    print(json.dumps(report, indent=2, ensure_ascii=False))
