@@ -4,6 +4,7 @@
  *   load server --listen ADDRESS:PORT          answers FC 1-6, 15, 16 from registers in memory; PORT 0 picks one
  *   load client --connect ADDRESS:PORT ...     closed loop or paced load; prints one JSON object
  *   load guard PROGRAM ARGUMENTS...            runs PROGRAM so that it gets SIGTERM when our parent dies
+ *   load wake                                  what it costs here to wake a process, on one core and across two
  *
  * Every answer is compared in full with the answer that the protocol and the registers demand. So a path that is
  * fast because it answers wrongly does not look fast: it has errors.
@@ -11,41 +12,23 @@
  * Not here: choosing the paths to compare, repeating, ratios. That is run.py.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
-#include <limits.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include <sys/wait.h>
+
+#include "load.h"
 
 enum {
-    REGISTERS = 65536,
-    MBAP = 7,
-    ADU_MAX = 260,
     READ_COUNT = 10,       /* registers in one read */
     READ_SPAN = 900,       /* reads start at 0 to READ_SPAN - 1; nobody writes there */
     WRITE_BASE = 1000,     /* connection N writes to WRITE_BASE + N * READ_COUNT and the next READ_COUNT - 1 */
     CLIENTS_MAX = 4096,
     DEPTH_MAX = 16,        /* Messaging guide 1.0b: a client may have 1 to 16 requests under way */
-    EVENTS = 256,
-    SERVER_BUFFER = 16384,
 };
 
-static volatile sig_atomic_t stopping;
+volatile sig_atomic_t stopping;
 
 static void on_stop(int number) {
     (void)number;
@@ -59,237 +42,11 @@ static void stop_on_signals(void) {
     signal(SIGPIPE, SIG_IGN);
 }
 
-__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    fputs("load: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
-    va_end(arguments);
-    exit(2);
-}
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static double cpu_seconds(void) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-}
-
-static void put16(uint8_t *at, unsigned value) {
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
-static unsigned get16(const uint8_t *at) { return (unsigned)at[0] << 8 | at[1]; }
-
-/* What a register holds before anyone writes it. Neighbours differ in both bytes, so a shifted answer shows. */
-static uint16_t initial(unsigned address) { return (uint16_t)((address * 2654435761u) >> 13); }
-
-static struct sockaddr_in parse_address(const char *text) {
-    char host[64];
-    const char *colon = strrchr(text, ':');
-    if (!colon || (size_t)(colon - text) >= sizeof host) fail("%s: expected ADDRESS:PORT, as in 127.0.0.1:5020", text);
-    memcpy(host, text, (size_t)(colon - text));
-    host[colon - text] = 0;
-    char *end;
-    long port = strtol(colon + 1, &end, 10);
-    if (*end || end == colon + 1 || port < 0 || port > 65535) fail("%s: the port is a number from 0 to 65535", text);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    if (inet_pton(AF_INET, host, &address.sin_addr) != 1) fail("%s: expected an IPv4 address, found %s", text, host);
-    return address;
-}
-
-static void no_delay(int fd) {
-    int one = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-}
-
-/* ---------------------------------------------------------------------------------------------- server */
-
-typedef struct {
-    int fd;
-    bool writing; /* registered for EPOLLOUT: the peer does not take its answers, so nothing more is read */
-    size_t in_length, out_start, out_length;
-    uint8_t in[SERVER_BUFFER];
-    uint8_t out[SERVER_BUFFER + ADU_MAX];
-} Session;
-
-static uint16_t registers[REGISTERS];
-static uint8_t coils[REGISTERS];
-
-/* Answers one request PDU of `length` bytes; returns the length of the response PDU. V1.1b3, section 6. */
-static size_t answer_pdu(const uint8_t *pdu, size_t length, uint8_t *out) {
-    unsigned function = pdu[0], exception = 3;
-    if (length < 5) goto refuse;
-    unsigned address = get16(pdu + 1), count = get16(pdu + 3);
-    out[0] = (uint8_t)function;
-    switch (function) {
-    case 1:
-    case 2:
-        if (length != 5 || count < 1 || count > 2000) goto refuse;
-        if (address + count > REGISTERS) goto bad_address;
-        out[1] = (uint8_t)((count + 7) / 8);
-        memset(out + 2, 0, out[1]);
-        for (unsigned i = 0; i < count; i++) out[2 + i / 8] |= (uint8_t)(coils[address + i] << (i % 8));
-        return 2u + out[1];
-    case 3:
-    case 4:
-        if (length != 5 || count < 1 || count > 125) goto refuse;
-        if (address + count > REGISTERS) goto bad_address;
-        out[1] = (uint8_t)(2 * count);
-        for (unsigned i = 0; i < count; i++) put16(out + 2 + 2 * i, registers[address + i]);
-        return 2u + out[1];
-    case 5:
-        if (length != 5 || (count != 0 && count != 0xFF00)) goto refuse;
-        coils[address] = count != 0;
-        memcpy(out, pdu, 5);
-        return 5;
-    case 6:
-        if (length != 5) goto refuse;
-        registers[address] = (uint16_t)count;
-        memcpy(out, pdu, 5);
-        return 5;
-    case 15:
-        if (length < 6 || count < 1 || count > 1968 || pdu[5] != (count + 7) / 8 || length != 6u + pdu[5]) goto refuse;
-        if (address + count > REGISTERS) goto bad_address;
-        for (unsigned i = 0; i < count; i++) coils[address + i] = pdu[6 + i / 8] >> (i % 8) & 1;
-        memcpy(out, pdu, 5);
-        return 5;
-    case 16:
-        if (length < 6 || count < 1 || count > 123 || pdu[5] != 2 * count || length != 6u + pdu[5]) goto refuse;
-        if (address + count > REGISTERS) goto bad_address;
-        for (unsigned i = 0; i < count; i++) registers[address + i] = (uint16_t)get16(pdu + 6 + 2 * i);
-        memcpy(out, pdu, 5);
-        return 5;
-    default:
-        exception = 1;
-        goto refuse;
-    }
-bad_address:
-    exception = 2;
-refuse:
-    out[0] = (uint8_t)(function | 0x80);
-    out[1] = (uint8_t)exception;
-    return 2;
-}
-
-/* Answers every whole ADU in the input for which there is room. False: the peer does not speak Modbus TCP. */
-static bool answer_all(Session *s) {
-    size_t at = 0;
-    while (s->in_length - at >= MBAP && s->out_length + ADU_MAX <= sizeof s->out) {
-        const uint8_t *adu = s->in + at;
-        unsigned length = get16(adu + 4);
-        if (get16(adu + 2) != 0 || length < 2 || length > 254) return false;
-        if (s->in_length - at < 6 + length) break;
-        uint8_t *out = s->out + s->out_length;
-        size_t pdu = answer_pdu(adu + MBAP, length - 1, out + MBAP);
-        memcpy(out, adu, 4);
-        put16(out + 4, (unsigned)pdu + 1);
-        out[6] = adu[6];
-        s->out_length += MBAP + pdu;
-        at += 6 + length;
-    }
-    if (at) {
-        s->in_length -= at;
-        memmove(s->in, s->in + at, s->in_length);
-    }
-    return true;
-}
-
-static bool flush(int epoll, Session *s) {
-    while (s->out_start < s->out_length) {
-        ssize_t sent = send(s->fd, s->out + s->out_start, s->out_length - s->out_start, MSG_NOSIGNAL);
-        if (sent < 0) {
-            if (errno == EINTR) continue;
-            if (errno != EAGAIN) return false;
-            if (!s->writing) {
-                struct epoll_event event = {.events = EPOLLOUT, .data.ptr = s};
-                epoll_ctl(epoll, EPOLL_CTL_MOD, s->fd, &event);
-                s->writing = true;
-            }
-            return true;
-        }
-        s->out_start += (size_t)sent;
-    }
-    s->out_start = s->out_length = 0;
-    if (s->writing) {
-        struct epoll_event event = {.events = EPOLLIN, .data.ptr = s};
-        epoll_ctl(epoll, EPOLL_CTL_MOD, s->fd, &event);
-        s->writing = false;
-    }
-    return true;
-}
-
-/* One read, its answers in one send. False: the session is over. */
-static bool serve(int epoll, Session *s) {
-    if (s->writing) {
-        if (!flush(epoll, s)) return false;
-        if (s->writing) return true;
-    } else {
-        ssize_t got = recv(s->fd, s->in + s->in_length, sizeof s->in - s->in_length, 0);
-        if (got < 0) return errno == EAGAIN || errno == EINTR;
-        if (got == 0) return false;
-        s->in_length += (size_t)got;
-    }
-    do {
-        size_t before = s->in_length;
-        if (!answer_all(s) || !flush(epoll, s)) return false;
-        if (s->in_length == before) break;
-    } while (!s->writing);
-    return true;
-}
-
-static int run_server(int argc, char **argv) {
-    static const struct option options[] = {{"listen", required_argument, 0, 'l'}, {0}};
-    const char *listen_at = "127.0.0.1:0";
-    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        if (option != 'l') return 2;
-        listen_at = optarg;
-    }
-    struct sockaddr_in address = parse_address(listen_at);
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 4096))
-        fail("can't listen on %s: %s", listen_at, strerror(errno));
-    socklen_t size = sizeof address;
-    getsockname(listener, (struct sockaddr *)&address, &size);
-    for (unsigned i = 0; i < REGISTERS; i++) {
-        registers[i] = initial(i);
-        coils[i] = registers[i] & 1;
-    }
-    printf("{\"listening\": %u}\n", ntohs(address.sin_port));
-    fflush(stdout);
-
-    int epoll = epoll_create1(EPOLL_CLOEXEC);
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL}, events[EVENTS];
-    epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event);
-    while (!stopping) {
-        int ready = epoll_wait(epoll, events, EVENTS, -1);
-        for (int i = 0; i < ready; i++) {
-            Session *s = events[i].data.ptr;
-            if (!s) {
-                int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-                if (fd < 0) continue;
-                no_delay(fd);
-                s = calloc(1, sizeof *s);
-                if (!s) fail("out of memory");
-                s->fd = fd;
-                event = (struct epoll_event){.events = EPOLLIN, .data.ptr = s};
-                epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
-            } else if (!serve(epoll, s)) {
-                close(s->fd);
-                free(s);
-            }
-        }
-    }
-    return 0;
 }
 
 /* ------------------------------------------------------------------------------------------- histogram */
@@ -649,12 +406,68 @@ static int run_guard(int argc, char **argv) {
     fail("can't run %s: %s", argv[1], strerror(errno));
 }
 
+/* ------------------------------------------------------------------------------------------------ wake */
+
+static bool pin(int core) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(core, &set);
+    return sched_setaffinity(0, sizeof set, &set) == 0;
+}
+
+/* Two processes hand one byte to and fro over pipes. Records the time of one way: a write, a wake-up, a read. */
+static void hand_over(int core_a, int core_b) {
+    enum { TURNS = 4000 };
+    int there[2], back[2];
+    char byte = 0;
+    memset(histogram, 0, sizeof histogram);
+    recorded = latency_sum = latency_max = 0;
+    if (pipe(there) || pipe(back)) fail("pipe: %s", strerror(errno));
+    pid_t child = fork();
+    if (child < 0) fail("fork: %s", strerror(errno));
+    if (!child) {
+        close(there[1]);
+        close(back[0]);
+        pin(core_b);
+        while (read(there[0], &byte, 1) == 1 && write(back[1], &byte, 1) == 1) {}
+        _exit(0);
+    }
+    close(there[0]);
+    close(back[1]);
+    pin(core_a);
+    for (int i = 0; i < TURNS; i++) {
+        uint64_t start = now_ns();
+        if (write(there[1], &byte, 1) != 1 || read(back[0], &byte, 1) != 1) break;
+        if (i >= TURNS / 4) record((now_ns() - start) / 2);
+    }
+    close(there[1]);
+    close(back[0]);
+    waitpid(child, NULL, 0);
+}
+
+static int run_wake(void) {
+    cpu_set_t allowed;
+    int cores[2], found = 0;
+    sched_getaffinity(0, sizeof allowed, &allowed);
+    for (int core = 0; core < CPU_SETSIZE && found < 2; core++)
+        if (CPU_ISSET(core, &allowed)) cores[found++] = core;
+    hand_over(cores[0], cores[0]);
+    printf("{\"same_core_us\": %.2f", quantile_us(0.5));
+    if (found == 2) {
+        hand_over(cores[0], cores[1]);
+        printf(", \"across_cores_us\": %.2f", quantile_us(0.5));
+    }
+    puts("}");
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *mode = argc > 1 ? argv[1] : "";
     if (!strcmp(mode, "guard")) return run_guard(argc - 1, argv + 1);
+    if (!strcmp(mode, "wake")) return run_wake();
     stop_on_signals();
     if (!strcmp(mode, "server")) return run_server(argc - 1, argv + 1);
     if (!strcmp(mode, "client")) return run_client(argc - 1, argv + 1);
-    fputs("usage: load server|client|guard ...; the options are at the top of load.c\n", stderr);
+    fputs("usage: load server|client|guard|wake ...; the options are at the top of load.c\n", stderr);
     return 2;
 }

@@ -1,0 +1,208 @@
+"""The ways from a client to the device that the benchmark compares: how each is started and stopped.
+
+A path is started with the device's port and gives the address for clients and the processes in the middle, whose CPU
+time counts. To add one: a subclass of `Middle` and a line in `PATHS`.
+
+Not here: the load (load.c), the order of runs and the figures (run.py).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from netns import Place
+from processes import LOAD, BenchError, Process, free_port
+
+CONNECTIONS = 32
+OUTSTANDING = 16
+"""Towards the device. HAProxy opens one connection for each client; Cofferdam gets as many as there are clients in
+the main comparison, and may have as many requests under way on each as the Modbus guide allows."""
+
+HAPROXY_CONFIG = """\
+global
+    nbthread 1
+    maxconn 8192
+defaults
+    mode tcp
+    timeout connect 3s
+    timeout client 60s
+    timeout server 60s
+listen bench
+    bind {front}:{port}
+    server device {device}:{device_port}
+"""
+
+POLICY = """\
+site: benchmark
+zones:
+  office: {{side: it, level: 4}}
+  plant: {{side: ot, level: 2}}
+assets:
+  device:
+    zone: plant
+    address: {device}
+    port: {device_port}
+    protocol: modbus
+    unit: 1
+    listen: "{front}:{port}"
+    connections: {connections}
+    outstanding: {outstanding}
+principals:
+  load: {{zone: office, addresses: ["{clients}"]}}
+conduits:
+  bench:
+    from: office
+    to: plant
+    broker: modbus
+    owner: benchmark
+    reason: the load generator reads and writes as fast as it can
+    allow:
+      - {{who: load, asset: device, registers: [holding 0-65535], write_registers: [holding 1000-65535]}}
+limits:
+  client_connections: 4096
+  client_connections_per_address: 4096
+  client_requests_per_second: {rate}
+  client_requests_burst: {rate}
+  asset_queue: 65536
+  asset_queue_per_client: 4096
+"""
+
+
+class Middle:
+    """A path with processes of its own between client and device. `start` and `stop` may be repeated."""
+
+    name = ""
+    label = ""
+    forwards = False
+    """The kernel of the middle namespace must route (only in place `namespaces`)."""
+
+    def __init__(self, port: int = 0) -> None:
+        self._port = port
+        self._process: Process | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def check(self) -> None:
+        """Raises: BenchError when something is missing on this machine."""
+
+    def command(self, place: Place, folder: Path, port: int, device_port: int) -> list[str]:
+        """Writes what the program needs into `folder` and returns how to start it."""
+        raise NotImplementedError
+
+    def start(self, place: Place, device_port: int) -> tuple[str, int]:
+        """Returns the address and port for clients, when a read through the path has worked. Raises: BenchError."""
+        # Another namespace has all its ports free; ours has not.
+        port = free_port(place.front, self._port) if not place.middle else self._port or 15020
+        self._folder = tempfile.TemporaryDirectory(prefix="cofferdam-bench-")
+        command = self.command(place, Path(self._folder.name), port, device_port)
+        self._process = Process(self.label, command, prefix=place.middle)
+        until = time.monotonic() + 20
+        while not _answers(place, place.front, port):
+            if not self._process.running() or time.monotonic() > until:
+                why = self._process.said()
+                self.stop()
+                raise BenchError(
+                    f"{self.label} does not answer on {place.front}:{port}:\n{why}",
+                    f"to measure without it, leave {self.name} out of --paths",
+                )
+            time.sleep(0.05)
+        return place.front, port
+
+    def pids(self) -> list[int]:
+        return self._process.family() if self._process else []
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.stop()
+            self._process = None
+        if self._folder:
+            self._folder.cleanup()
+            self._folder = None
+
+
+class Direct(Middle):
+    """No middle at all: what client, device and kernel can do."""
+
+    name, label, forwards = "direct", "direct", True
+
+    def start(self, place: Place, device_port: int) -> tuple[str, int]:
+        return place.device_address, device_port
+
+
+class HAProxy(Middle):
+    """HAProxy in TCP mode with one thread. It passes the bytes on and does not look inside."""
+
+    name, label = "haproxy", "HAProxy"
+
+    def check(self) -> None:
+        if not shutil.which("haproxy"):
+            raise BenchError(
+                "haproxy is not installed, and it is what the others are compared with",
+                "sudo apt-get install haproxy, or leave it out with --paths direct,cofferdam-one,cofferdam-split",
+            )
+
+    def command(self, place: Place, folder: Path, port: int, device_port: int) -> list[str]:
+        config = folder / "haproxy.cfg"
+        config.write_text(
+            HAPROXY_CONFIG.format(front=place.front, port=port, device=place.device_address, device_port=device_port)
+        )
+        return ["haproxy", "-db", "-q", "-f", str(config)]
+
+
+class CofferdamSplit(Middle):
+    """`cofferdam up` as users run it: two halves, two pipes, the audit log on disk."""
+
+    name, label = "cofferdam-split", "Cofferdam, split"
+    options: tuple[str, ...] = ()
+
+    def command(self, place: Place, folder: Path, port: int, device_port: int) -> list[str]:
+        policy = folder / "policy.yaml"
+        policy.write_text(policy_text(place, port, device_port))
+        state = folder / "state"
+        return [
+            *(sys.executable, "-m", "cofferdam.cli.main", "up", str(policy), "--state", str(state)),
+            *self.options,
+        ]
+
+
+class CofferdamOne(CofferdamSplit):
+    """Both halves in one process, with the memory channel between them. The audit log is on all the same."""
+
+    name, label = "cofferdam-one", "Cofferdam, one process"
+    options = ("--one-process",)
+
+
+PATHS: dict[str, type[Middle]] = {kind.name: kind for kind in (Direct, HAProxy, CofferdamOne, CofferdamSplit)}
+
+
+def policy_text(place: Place, port: int, device_port: int) -> str:
+    """The policy that the benchmark runs under. It allows what the load generator does, and nothing else."""
+    return POLICY.format(
+        device=place.device_address,
+        device_port=device_port,
+        front=place.front,
+        port=port,
+        connections=CONNECTIONS,
+        outstanding=OUTSTANDING,
+        clients=place.clients_network,
+        rate=10_000_000,
+    )
+
+
+def haproxy_version() -> str:
+    if not shutil.which("haproxy"):
+        return "none"
+    said = subprocess.run(["haproxy", "-v"], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"version (\S+)", said)
+    return match.group(1) if match else "unknown"
+
+
+def _answers(place: Place, address: str, port: int) -> bool:
+    command = [*place.client, str(LOAD), "client", "--connect", f"{address}:{port}"]
+    options = ["--seconds", "0.05", "--warmup", "0", "--timeout", "1"]
+    return subprocess.run([*command, *options], capture_output=True, check=False, timeout=30).returncode == 0
