@@ -31,7 +31,7 @@ def point_span(family: Family, point: schema.Point) -> tuple[Span, CellType] | N
     space = family.space(point.at.space)
     if space is None:
         return None
-    kind = point.type or (CellType.BOOL if space.bits else None)
+    kind = CellType(point.type) if point.type else (CellType.BOOL if space.bits else None)
     if kind is None or (kind is CellType.BOOL) != space.bits:
         return None
     count = values.WORDS[CellType(kind)]
