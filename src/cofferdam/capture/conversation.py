@@ -101,13 +101,14 @@ class Watcher(abc.ABC):
 class _Stream:
     """One direction of one connection."""
 
-    __slots__ = ("buffer", "machine", "skipped", "starts", "synced")
+    __slots__ = ("buffer", "last", "machine", "skipped", "starts", "synced")
 
     def __init__(self, synced: bool) -> None:
         self.buffer = bytearray()
         self.starts: list[int] = []  # where segments start in the buffer: frames start there more often than not
         self.synced = synced
         self.skipped = 0
+        self.last = (0, 0)  # packet and time of the last bytes
         self.machine: ServerMachine[Any, Any] | None = None
 
 
@@ -139,6 +140,7 @@ class Conversations(Sink):
         stream = talk.requests if from_client else talk.responses
         stream.starts.append(len(stream.buffer))
         stream.buffer += data
+        stream.last = (packet, time_ns)
         self._read(flow, talk, stream, from_client, packet, time_ns, final=False)
 
     def gap(self, flow: Flow, from_client: bool, size: int, packet: int, time_ns: int) -> None:
@@ -164,9 +166,9 @@ class Conversations(Sink):
         if flow.user is not None:
             talk = self._talk(flow)
             for stream, from_client in ((talk.requests, True), (talk.responses, False)):
-                self._read(flow, talk, stream, from_client, flow.first_packet, flow.first_ns, final=True)
+                self._read(flow, talk, stream, from_client, *stream.last, final=True)
                 self._lose(stream, len(stream.buffer))
-                self._tell_skipped(flow, stream, from_client, flow.first_packet, flow.first_ns)
+                self._tell_skipped(flow, stream, from_client, *stream.last)
         flow.user = None
         self._watcher.ended(flow)
 
@@ -350,6 +352,6 @@ class Conversations(Sink):
         if not stream.skipped:
             return
         side = "client" if from_client else "server"
-        text = f"{stream.skipped} bytes of the {side} were passed over in search of a frame"
+        text = f"{stream.skipped} bytes of the {side} belong to no whole frame and were passed over"
         self._watcher.note(Note(flow, "skipped", text, stream.skipped, packet, time_ns))
         stream.skipped = 0

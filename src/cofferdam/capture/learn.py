@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from textwrap import wrap
 from typing import Any, BinaryIO
 
 import msgspec
@@ -299,12 +300,11 @@ class _Writer:
                     f"    # {len(device.written)} cells were written: too many, or too unclear, to name each as a point"
                 )
             for (space, cell), (low, high, count) in points.items():
-                kind = "bool" if space == "coil" else "uint16"
-                limits = f", min: {show(low)}, max: {show(high)}" if kind != "bool" or low == high else ""
+                # Coils are bool without saying so, and a coil that was set and reset has no limit.
+                kind = "" if space == "coil" else ", type: uint16"
+                limits = f", min: {show(low)}, max: {show(high)}" if kind or low == high else ""
                 times = "once" if count == 1 else f"{count} times"
-                self._add(
-                    f"      {_point(space, cell)}: {{at: {space} {cell}, type: {kind}{limits}}}   # written {times}"
-                )
+                self._add(f"      {_point(space, cell)}: {{at: {space} {cell}{kind}{limits}}}   # written {times}")
 
     def _principals(self) -> None:
         learner = self._learner
@@ -380,8 +380,13 @@ class _Writer:
         if len(line) <= _LINE:
             self._add(line)
             return
-        self._add(f"        {field}:")
-        self._lines += [f"          - {entry}" for entry in entries]
+        head = f"        {field}: ["
+        lines = wrap(
+            ", ".join(entry.replace(" ", "\0") for entry in entries), _LINE - len(head), break_on_hyphens=False
+        )
+        for number, part in enumerate(lines):
+            start = head if number == 0 else " " * len(head)
+            self._add(start + part.replace("\0", " ") + ("]" if number == len(lines) - 1 else ""))
 
 
 def _clients(learner: _Learner) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the verbs `simulate` and `learn` share: opening a capture, --port, progress, and the state of the capture in words.
+"""What the verbs `simulate` and `learn` share: opening a capture, --port, progress, the state of the capture in words.
 
 Not here: reading captures (capture.*), the verbs' own arguments and reports.
 """
@@ -120,24 +120,24 @@ def state_lines(
         seen = ", ".join(f"{number} ({_count(count, 'segment')})" for number, count in reading.other_ports.items())
         lines.append(f"other TCP servers, not followed (--port): {seen}")
     for count, what in (
-        (reading.untimed, "packets have no time; they count as sent at the time before them"),
-        (reading.damaged, "packets have headers that are cut off or contradict themselves"),
-        (reading.fragments_lost, "fragmented datagrams could not be put together"),
-        (reading.evicted, "connections were closed early to make room"),
-        (sum(link.one_sided for link in links), "connections show one direction only"),
-        (sum(link.mid_stream for link in links), "connections began before the capture"),
-        (sum(link.bad_answers for link in links), "answers do not fit their requests"),
-        (sum(link.inconsistent for link in links), "retransmissions brought other content than the first time"),
-        (sum(link.late for link in links), "segments came after their connection's end and were not read"),
+        (reading.untimed, "packets without a time, which count as sent at the time before them"),
+        (reading.damaged, "packets with headers that are cut off or contradict themselves"),
+        (reading.fragments_lost, "fragmented datagrams that could not be put together"),
+        (reading.evicted, "connections closed early to make room"),
+        (sum(link.one_sided for link in links), "connections of which one direction was captured"),
+        (sum(link.mid_stream for link in links), "connections that began before the capture"),
+        (sum(link.bad_answers for link in links), "answers that do not fit their requests"),
+        (sum(link.inconsistent for link in links), "retransmissions with other content than the first time"),
+        (sum(link.late for link in links), "segments after their connection's end, which were not read"),
     ):
         if count:
-            lines.append(f"{count} {what}")
+            lines.append(f"{what}: {count}")
     gaps, lost = sum(link.gaps for link in links), sum(link.gap_bytes for link in links)
     if gaps:
         lines.append(f"{_count(gaps, 'gap')}: {_count(lost, 'byte')} of connections are not in the capture")
     skipped = sum(link.skipped_bytes for link in links)
     if skipped:
-        lines.append(f"{_count(skipped, 'byte')} were passed over in search of the next frame")
+        lines.append(f"{_count(skipped, 'byte')} belong to no whole frame and were passed over")
     for remark in remarks[:REMARKS]:
         lines.append(f"  packet {remark.packet}, {remark.client} to {remark.server}:{remark.port}: {remark.text}")
     if remarks_total > REMARKS:

@@ -1,7 +1,7 @@
 """`cofferdam learn CAPTURE`: the smallest policy that allows what a capture shows, ready to edit.
 
-The policy goes to stdout or a file, remarks on the capture to stderr. Exit code 0: done; 2: bad capture, or no request in
-it. Not here: learning (capture.learn).
+The policy goes to stdout or a file, remarks on the capture to stderr. Exit code 0: done; 2: bad capture, or no request
+in it. Not here: learning (capture.learn).
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from cofferdam.policy.load import load
 
 _COLOURS = {ALLOWED: "green", REFUSED: "red", DEPENDS: "yellow", MALFORMED: "magenta"}
 _ORDER = [REFUSED, MALFORMED, DEPENDS, ALLOWED]
+_WIDTH = 120  # columns where nobody says how many there are: a file, a pipe
 _RANGES = 6  # ranges of cells that one row lists
 
 
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
     else:
-        show(report, Console(), only_refused=args.refused)
+        wide = None if sys.stdout.isatty() else _WIDTH
+        show(report, Console(width=wide), only_refused=args.refused)
     if report.reading.error:
         raise CaptureError(report.reading.error, hint=report.reading.hint)
     if not report.requests:
@@ -89,8 +91,8 @@ def _table(flow: FlowReport, groups: list[Group]) -> Table:
     table = Table(title=f"{where}   {flow.protocol}, {asset}", title_justify="left", title_style="bold", expand=True)
     table.add_column("verdict", no_wrap=True)
     table.add_column("count", justify="right", no_wrap=True)
-    table.add_column("what", ratio=3)
-    table.add_column("why", ratio=4)
+    table.add_column("what", ratio=3, overflow="fold")
+    table.add_column("why", ratio=4, overflow="fold")
     table.add_column("first", no_wrap=True)
     for group in sorted(groups, key=lambda one: (_ORDER.index(one.verdict), one.first_packet)):
         colour = _COLOURS[group.verdict]
