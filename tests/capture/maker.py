@@ -18,9 +18,7 @@ def tcp(
 ) -> bytes:  # fmt: skip
     """A TCP segment, checksum left at zero."""
     offset = (20 + len(options)) // 4 << 4
-    head = struct.pack(
-        ">HHIIBBHHH", source[1], target[1], seq % 2**32, ack % 2**32, offset, flags, 8192, 0, 0
-    )
+    head = struct.pack(">HHIIBBHHH", source[1], target[1], seq % 2**32, ack % 2**32, offset, flags, 8192, 0, 0)
     return head + options + payload
 
 

@@ -27,7 +27,7 @@ def read_until_error(data: bytes) -> tuple[list[Packet], CaptureError | None]:
     packets: list[Packet] = []
     try:
         for packet in CaptureFile(io.BytesIO(data), "test"):
-            packets.append(packet)  # noqa: PERF402 - what came before the error is wanted
+            packets.append(packet)
     except CaptureError as error:
         return packets, error
     return packets, None
