@@ -17,7 +17,8 @@ from cofferdam.lab import demo, events, layout
 
 PLANT = events.Plant(
     level=0.62, height=5.0, inflow=230.0, outflow=250.0, pressure=1.7, temperature=11.2, power=5.0, speed=0,
-    set_speed=950, flow_total=123_456, tripped=True, low_alarm=True, high_alarm=False, discharge_open=True, clock=1_800_000_000.0,
+    set_speed=950, flow_total=123_456, tripped=True, low_alarm=True, high_alarm=False, discharge_open=True,
+    clock=1_800_000_000.0,
 )  # fmt: skip
 SPREAD = report.Spread(10, 900.0, 2100.0, 3000.0, 4000.0)
 

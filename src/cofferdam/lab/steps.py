@@ -137,13 +137,16 @@ async def out_of_range_write(tour: Tour) -> list[Finding]:
                 got.outcome == "exception" and got.exception == 3 and not seen,
             )
         )
-    answer = await explain(tour, tour.addresses.operator, "write pump_speed=2400")
+    answer = await explain(tour, tour.addresses.operator, "write pump_speed 2400")
+    told = answer.json()
     findings.append(
         Finding(
-            "cofferdam explain the write of 2400",
-            "refused; names the rule pump-setpoint and the field value",
-            answer.text[:300],
-            answer.code == 1 and "pump-setpoint" in answer.text and "value" in answer.text.lower(),
+            'cofferdam explain --operation "write pump_speed 2400", as the operator',
+            "refused; nearest rule pump-setpoint/0, field value, and what would be allowed",
+            str(told.get("sentence")),
+            answer.code == 1
+            and (told.get("rule"), told.get("fault")) == ("pump-setpoint/0", "value")
+            and "1500" in str(told.get("sentence")),
         )
     )
     return findings
@@ -152,8 +155,9 @@ async def out_of_range_write(tour: Tour) -> list[Finding]:
 async def explain(tour: Tour, source: str, operation: str) -> Answer:
     """What `cofferdam explain` says about an operation."""
     return await tour.scene.verb(
-        "explain", str(tour.scene.policy), "--from", source, "--asset", "plc-7", "--operation", operation, state=False
-    )
+        "explain", str(tour.scene.policy), "--from", source, "--asset", "plc-7", "--operation", operation, "--json",
+        state=False,
+    )  # fmt: skip
 
 
 async def least_privilege(tour: Tour) -> list[Finding]:
