@@ -1,9 +1,10 @@
 """The two sides of a Modbus TCP connection, without the connection.
 
 Theory. A stream is a row of frames, each with a header that says how long it is. A frame whose header is wrong
-(protocol id, length) leaves no way to find the next one, so the stream is over: RemoteProtocolError. A frame whose header is
-right and whose content is wrong is answered (server side: the exception response of the standard) or reported (client
-side: BadResponse), and the stream goes on. Both machines have two states, "open" and "failed"; `_error` is the state.
+(protocol id, length) leaves no way to find the next one, so the stream is over: RemoteProtocolError. A frame whose
+header is right and whose content is wrong is answered (server side: the exception response of the standard) or
+reported (client side: BadResponse), and the stream goes on. Both machines have two states, "open" and "failed";
+`_error` is the state.
 
 Server side: several requests may be open at once, told apart by the client's transaction id. A second request with the
 id of one that is still open could be given the answer of the first, so it ends the stream.
