@@ -163,6 +163,7 @@ def test_ipv4_fragments_in_any_order_and_repeated(order: list[int], repeats: lis
 def test_ipv6_fragments() -> None:
     decoder = Decoder()
     whole = tcp(CLIENT6, SERVER6, 1, 1, ACK, bytes(range(50)))
+    found: Segment | None = None
     for start, more in ((0, 1), (32, 0)):
         piece = whole[start : start + 32] if more else whole[start:]
         head = struct.pack(">BBHI", 6, 0, start | more, 5)

@@ -123,7 +123,8 @@ def test_overlapping_segments_of_any_cut(sizes: list[int], seq: int, data: st.Da
     whole = bytes(range(256))
     connection = Connection(client_seq=seq).open()
     start = connection.client_seq
-    pieces, at = [], 0
+    pieces: list[tuple[int, int]] = []
+    at = 0
     while at < len(whole):
         size = sizes[len(pieces) % len(sizes)]
         low = max(0, at - data.draw(st.integers(0, 30)))
