@@ -48,7 +48,10 @@ class _Checker:
         self.document = document
         self.kept = kept
         self.problems = problems
-        self.names = {section: document.names(section) for section in ("zones", "assets", "principals", "conduits")}
+        self.points_of: dict[str, dict[str, None]] = {}
+        self.names = {
+            section: dict.fromkeys(document.names(section)) for section in ("zones", "assets", "principals", "conduits")
+        }
 
     def run(self) -> None:
         for name, asset in self.policy.assets.items():
@@ -235,7 +238,9 @@ class _Checker:
     def points(
         self, here: Path, field: str, points: Iterable[str], name: str, asset: schema.Asset, family: Family
     ) -> None:
-        names = self.document.names("assets", name, "points")
+        names = self.points_of.get(name)
+        if names is None:
+            names = self.points_of[name] = dict.fromkeys(self.document.names("assets", name, "points"))
         for index, point_name in enumerate(points):
             path: Path = (*here, index)
             if point_name == ALL:

@@ -20,10 +20,11 @@ Not here: the memory behind max_step and writes_per_minute (policy.state), and h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from cofferdam.model import NEVER, Allow, Asset, Change, Deny, Fault, NeedValues, Operation, Point, Span
+from cofferdam.model import NEVER, Allow, Asset, CellType, Change, Deny, Fault, NeedValues, Operation, Point, Span
 from cofferdam.policy import values, windows
 from cofferdam.policy.cover import Cover
 from cofferdam.policy.rows import Clock, Conduit, Piece, Rule
@@ -31,7 +32,7 @@ from cofferdam.policy.state import PointState
 
 __all__ = ["Flow", "PointState"]
 
-CACHE_ENTRIES = 512
+CACHE_ENTRIES = 2048
 """Forms of operations that one flow remembers; all are forgotten when one more comes."""
 
 # How far an operation got in a conduit. The conduit in which it got furthest is the nearest one.
@@ -41,7 +42,7 @@ _STAGES = (Fault.FUNCTION, Fault.ADDRESS, Fault.EXPIRED, Fault.WINDOW, Fault.VAL
 class _Check:
     """A point with limits that a write's form touches: which change, and where in it."""
 
-    __slots__ = ("change", "offset", "point", "ranged", "size", "stateful")
+    __slots__ = ("allowed", "change", "high", "low", "offset", "point", "ranged", "simple", "size", "stateful")
 
     def __init__(self, point: Point, change: int, offset: int) -> None:
         self.point = point
@@ -50,6 +51,21 @@ class _Check:
         self.size = point.span.count
         self.ranged = values.has_range(point) or (values.has_limit(point) and point.type in values.FLOATS)
         self.stateful = point.max_step is not None or point.writes_per_minute is not None
+        # One unsigned cell, the common setpoint, needs no decoding.
+        self.simple = point.type in (CellType.UINT16, CellType.BOOL)
+        self.low = -math.inf if point.min is None else point.min
+        self.high = math.inf if point.max is None else point.max
+        self.allowed = values.allowed_range(point)
+
+    def wrong(self, op: Operation) -> str:
+        """What is wrong with the value that `op` writes, or ""."""
+        cells = op.writes[self.change].values
+        if self.simple:
+            value = cells[self.offset]
+            if self.low <= value <= self.high:
+                return ""
+            return f"{self.point.name} = {value} {self.point.unit}".rstrip() + f" is asked; {self.allowed}"
+        return values.out_of_range(self.point, cells[self.offset : self.offset + self.size])
 
 
 class _Form:
@@ -302,12 +318,13 @@ class Flow:
         verdict = form.verdict
         for change in op.writes:
             if change.exact:
+                cells = change.values
                 top = 1 if change.space in ("coil", "discrete") else 0xFFFF
-                if max(change.values) > top or min(change.values) < 0:
+                bad = not 0 <= cells[0] <= top if len(cells) == 1 else max(cells) > top or min(cells) < 0
+                if bad:
                     return _deny(verdict, Fault.VALUE, f"a cell value outside 0 to {top} is asked")
         for check in form.ranged:
-            cells = op.writes[check.change].values[check.offset : check.offset + check.size]
-            wrong = values.out_of_range(check.point, cells)
+            wrong = check.wrong(op)
             if wrong:
                 return _deny(verdict, Fault.VALUE, wrong)
         return verdict

@@ -74,6 +74,9 @@ def _plural(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
+_NULLS = frozenset(("", "~", "null", "Null", "NULL"))
+
+
 class _Stop(Exception):
     """The text is given up; the problem is in the list."""
 
@@ -164,10 +167,11 @@ class _Builder:
 
     def feed(self, event: yaml.Event) -> None:
         if isinstance(event, yaml.ScalarEvent):
-            quoted = event.style in ("'", '"', "|", ">")
+            quoted = event.style not in ("", None)
             text: str = event.value
-            node = self.node(event, None if not quoted and text in ("", "~", "null", "Null", "NULL") else text, quoted)
-            self.tagless(event, node)
+            node = self.node(event, None if not quoted and text in _NULLS else text, quoted)
+            if event.tag is not None:
+                self.tagless(event, node)
             if event.anchor:
                 self.anchors[event.anchor] = node
             self.value(node)
