@@ -25,15 +25,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cofferdam.crossing.introduction import INTRODUCTIONS, Introduction
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.enforce.isolation import Isolation
 from cofferdam.enforce.orders import (
     GATE_CHILD,
     MAX_ORDER,
     ORDERS,
-    PRODUCERS,
     REPORTS,
-    AddProducer,
     Asked,
     Child,
     CloseListener,
@@ -285,7 +284,7 @@ class Launcher:
     def _introduce(self, producer: _Producer) -> None:
         """Hands a producer's pipes to the auditor, if one runs. The next one gets them anew."""
         if self._auditor is not None:
-            message = PRODUCERS.encode(AddProducer(producer.name, producer.seen))
+            message = INTRODUCTIONS.encode(Introduction(producer.name, producer.seen))
             try:
                 socket.send_fds(self._auditor, [message], [producer.batches[0], producer.answers[1]])
                 producer.seen = True

@@ -181,14 +181,3 @@ Report = Prepared | Opened | Spawned | Failed | Exited | Asked
 
 ORDERS: RecordCodec[Order] = RecordCodec(Order, limit=MAX_ORDER)
 REPORTS: RecordCodec[Report] = RecordCodec(Report, limit=MAX_ORDER)
-
-
-class AddProducer(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """Launcher to auditor, with two descriptors: the end to read batches from and the end to answer on. `resumed`
-    if an earlier auditor may have read the beginning of a record."""
-
-    name: Name
-    resumed: bool
-
-
-PRODUCERS: RecordCodec[AddProducer] = RecordCodec(AddProducer, limit=MAX_ORDER)

@@ -1,0 +1,322 @@
+"""The auditor process: the reactor's loop around `service.Auditor`.
+
+Producers (halves, the gate) come from the launcher as a pair of pipe ends each. All that arrived in one turn of the
+loop is made durable together, and then each batch is answered. A producer that sends what is no batch is not read
+any further, and the gate is told; the others do not notice.
+
+Not here: what an entry is (entry), the disk (log), which producers there are (the launcher says).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
+from cofferdam.audit.recovery import open_log
+from cofferdam.audit.service import Auditor
+from cofferdam.audit.watch import (
+    Close,
+    FromAuditorControl,
+    LogStatus,
+    Open,
+    Opened,
+    Refused,
+    Report,
+    ToAuditorControl,
+    Violation,
+)
+from cofferdam.crossing.framing import MORE, PACKET, Assembler
+from cofferdam.crossing.introduction import INTRODUCTION_BYTES, INTRODUCTIONS
+from cofferdam.crossing.pipe import PipeReceiver, PipeSender
+from cofferdam.crossing.reactor import READ, Reactor
+from cofferdam.crossing.records import RecordCodec
+from cofferdam.errors import AuditError, CrossingError
+
+TICK_SECONDS = 0.1
+REPORT_SECONDS = 1.0
+PACKETS_A_TURN = 64
+"""Packets read from one producer in one turn, so that a flood from one does not hold up the others."""
+_PR_SET_DUMPABLE = 4
+
+_BATCHES: RecordCodec[ToAuditor] = RecordCodec(ToAuditor)
+_ANSWERS: RecordCodec[FromAuditor] = RecordCodec(FromAuditor)
+
+
+class Producer:
+    """One producer's pipes. `resumed`: an earlier auditor may have read the first chunks of a record, whose rest is
+    passed over."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        name: str,
+        resumed: bool,
+        fds: tuple[int, int],
+        on_batch: Callable[[Producer, Batch], None],
+        on_end: Callable[[Producer, str], None],
+    ) -> None:
+        self.name = name
+        self._reactor = reactor
+        self._fd, answers = fds
+        self._on_batch = on_batch
+        self._on_end = on_end
+        self._feed = Assembler(_BATCHES.limit).feed
+        self._skip = resumed
+        self._reading = False
+        self._closed = False
+        os.set_blocking(self._fd, False)
+        self.answers: PipeSender[FromAuditor] = PipeSender(reactor, answers, _ANSWERS)
+        self.answers.on_room = self._resume
+        self.answers.on_closed = self._gone
+
+    def start(self) -> None:
+        """Reads from now on."""
+        if not self._reading and not self._closed:
+            self._reading = True
+            self._reactor.add(self._fd, READ, self._on_event)
+
+    def answer(self, record: FromAuditor) -> None:
+        """Tells the producer something. One that does not read its answers is not read either, until it does."""
+        self.answers.send(record)
+        if self.answers.full and self._reading:
+            self._reading = False
+            self._reactor.remove(self._fd)
+
+    def _resume(self) -> None:
+        self.start()
+
+    def _gone(self) -> None:
+        # It takes no more answers, but what it said is still to be read; its end comes as the end of that.
+        self.start()
+
+    def _on_event(self, _events: int) -> None:
+        self.read(PACKETS_A_TURN)
+
+    def read(self, packets: int) -> bool:
+        """Takes at most so many packets; False once there are none (left)."""
+        try:
+            for _ in range(packets):
+                if self._closed:
+                    return False
+                packet = os.read(self._fd, PACKET)
+                if not packet:
+                    self._end("")
+                    return False
+                if self._skip and packet[0] == MORE:
+                    continue
+                self._skip = False
+                for data in self._feed(packet):
+                    self._on_batch(self, _BATCHES.decode(data))
+        except BlockingIOError:
+            return False
+        except CrossingError as error:
+            self._end(str(error))
+            return False
+        return True
+
+    def _end(self, fault: str) -> None:
+        self.close()
+        self._on_end(self, fault)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            if self._reading:
+                self._reactor.remove(self._fd)
+            os.close(self._fd)
+            self.answers.close()
+
+
+class Process:
+    """The whole process; `run()` returns its exit code."""
+
+    def __init__(self, state: Path, control_in: int, control_out: int, producers: int) -> None:
+        self._state = state
+        self._reactor = Reactor()
+        self._auditor: Auditor | None = None
+        self._producers: dict[str, Producer] = {}
+        self._batches = 0
+        self._refused = 0
+        self._silent: set[tuple[str, int]] = set()
+        self._scheduled = False
+        self._told = (True, "")
+        self._code = 0
+        incoming: RecordCodec[ToAuditorControl] = RecordCodec(ToAuditorControl)
+        outgoing: RecordCodec[FromAuditorControl] = RecordCodec(FromAuditorControl)
+        self._gate: PipeSender[FromAuditorControl] = PipeSender(self._reactor, control_out, outgoing)
+        PipeReceiver(self._reactor, control_in, incoming, self._on_control, self._reactor.stop)
+        self._launcher = socket.socket(fileno=producers)
+        self._launcher.setblocking(False)
+        self._reactor.add(producers, READ, self._on_launcher)
+
+    def run(self) -> int:
+        self._reactor.run()
+        self._reactor.turn(0)  # what was said last leaves
+        return self._code
+
+    # --- the gate and the launcher ------------------------------------------------------------------------------
+
+    def _on_control(self, record: ToAuditorControl) -> None:
+        match record:
+            case Open(site):
+                self._open(site)
+            case Report():
+                self._report()
+            case Close():
+                self._close()
+
+    def _on_launcher(self, _events: int) -> None:
+        while True:
+            try:
+                data, fds, _, _ = socket.recv_fds(self._launcher, INTRODUCTION_BYTES, 2)
+            except BlockingIOError:
+                return
+            if not data:
+                self._reactor.stop()
+                return
+            said = INTRODUCTIONS.decode(data)
+            if len(fds) != 2:
+                raise CrossingError(f"producer {said.name} came with {len(fds)} descriptors, not 2")
+            old = self._producers.pop(said.name, None)
+            if old is not None:  # its end has not been read yet
+                while old.read(PACKETS_A_TURN):
+                    pass
+                old.close()
+            producer = Producer(self._reactor, said.name, said.resumed, (fds[0], fds[1]), self._on_batch, self._on_end)
+            self._producers[said.name] = producer
+            if self._auditor is not None:
+                self._welcome(producer)
+
+    def _open(self, site: str) -> None:
+        try:
+            log = open_log(self._state / "audit", self._state / "keys" / "audit.key", site=site)
+        except AuditError as error:
+            self._gate.send(Refused(str(error)[:4096], error.hint[:4096]))
+            self._code = 2
+            self._reactor.stop()
+            return
+        self._auditor = Auditor(log)
+        self._gate.send(Opened(os.getpid(), log.size, log.key.verifier.text))
+        for producer in list(self._producers.values()):
+            self._welcome(producer)
+        self._tick()
+        self._every_report()
+
+    def _welcome(self, producer: Producer) -> None:
+        producer.answer(Hello(*self._told))
+        producer.start()
+
+    def _close(self) -> None:
+        for producer in list(self._producers.values()):
+            while producer.read(PACKETS_A_TURN):
+                pass
+        self._commit()
+        if self._auditor is not None:
+            try:
+                self._auditor.close()
+            except AuditError as error:
+                print(f"error   audit-log-close {error}", file=sys.stderr)
+                self._code = 1
+        self._report()
+        self._reactor.stop()
+
+    # --- producers ----------------------------------------------------------------------------------------------
+
+    def _on_batch(self, producer: Producer, batch: Batch) -> None:
+        auditor = self._auditor
+        if auditor is None:
+            return
+        self._batches += 1
+        if not batch.wants_ack:
+            self._silent.add((producer.name, batch.number))
+        auditor.submit(producer.name, batch.number, batch.drafts, batch.policy)
+        if not self._scheduled:
+            self._scheduled = True
+            self._reactor.later(self._commit)
+
+    def _commit(self) -> None:
+        self._scheduled = False
+        auditor = self._auditor
+        if auditor is None:
+            return
+        for result in auditor.commit():
+            if not result.ok:
+                self._refused += 1
+            key = (result.producer, result.batch)
+            if key in self._silent:
+                self._silent.discard(key)
+                continue
+            producer = self._producers.get(result.producer)
+            if producer is not None:
+                producer.answer(Ack(result.batch, result.ok, result.reason))
+        self._tell()
+
+    def _on_end(self, producer: Producer, fault: str) -> None:
+        if self._producers.get(producer.name) is producer:
+            del self._producers[producer.name]
+        if fault:
+            self._gate.send(Violation(producer.name, fault[:4096]))
+
+    # --- the log's state ----------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        """Tells everyone at once when the log becomes unwritable, and when it is well again."""
+        auditor = self._auditor
+        if auditor is None or self._told == (auditor.writable, auditor.reason[:4096]):
+            return
+        changed = self._told[0] != auditor.writable
+        self._told = (auditor.writable, auditor.reason[:4096])
+        if changed:
+            for producer in list(self._producers.values()):
+                producer.answer(Writable(*self._told))
+            self._report()
+
+    def _tick(self) -> None:
+        if self._auditor is not None:
+            self._auditor.tick()
+            self._tell()
+        self._reactor.call_in(TICK_SECONDS, self._tick)
+
+    def _every_report(self) -> None:
+        self._report()
+        self._reactor.call_in(REPORT_SECONDS, self._every_report)
+
+    def _report(self) -> None:
+        if self._auditor is None:
+            return
+        status = self._auditor.status()
+        self._gate.send(
+            LogStatus(
+                size=status.entries,
+                signed=status.published,
+                writable=status.writable,
+                reason=status.reason[:4096],
+                batches=self._batches,
+                refused=self._refused,
+                commits=status.commits.count,
+                commit_ns=status.commits.sum,
+                commit_max_ns=status.commits.max,
+            )
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="cofferdam-auditor")
+    parser.add_argument("--state", type=Path, required=True)
+    for name in ("--control-in", "--control-out", "--producers"):
+        parser.add_argument(name, type=int, required=True)
+    args = parser.parse_args()
+    # The log's key is in this process's memory: no other process may look at it. The kernel lifts this at exec, so
+    # it can not be done by the launcher.
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    return Process(args.state, args.control_in, args.control_out, args.producers).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

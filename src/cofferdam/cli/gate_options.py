@@ -1,0 +1,29 @@
+"""Options that the verbs around the running gate share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_state(parser: argparse.ArgumentParser) -> None:
+    """--state DIR."""
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="the gate's state directory (default: /var/lib/cofferdam as root, else ~/.local/state/cofferdam)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def state_of(args: argparse.Namespace) -> Path:
+    """The state directory, absolute."""
+    from cofferdam.gate.state import default_state
+
+    state: Path = args.state if args.state is not None else default_state()
+    return state.absolute()

@@ -1,0 +1,191 @@
+"""`cofferdam status`: what runs, who is on it, what was refused, what latency we add, what keeps the sides apart."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    from cofferdam.cli.gate_options import add_json, add_state
+
+    add_state(parser)
+    add_json(parser)
+    parser.add_argument("--watch", action="store_true", help="show it anew each second until Ctrl-C")
+    parser.epilog = "Exit code 1 if an alarm stands, a side is severed or a pair of halves does not work."
+
+
+def run(args: argparse.Namespace) -> int:
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.client import ask
+
+    state = state_of(args)
+    status = ask(state, "status")
+    if args.json and args.watch:
+        while True:
+            print(json.dumps(status), flush=True)
+            time.sleep(1)
+            status = ask(state, "status")
+    if args.json:
+        print(json.dumps(status, indent=1))
+    elif args.watch:
+        from rich.live import Live
+
+        with Live(render(status), auto_refresh=False, screen=True) as live:
+            while True:
+                time.sleep(1)
+                live.update(render(ask(state, "status")), refresh=True)
+    else:
+        from rich.console import Console
+
+        Console().print(render(status))
+    return verdict(status)
+
+
+def verdict(status: dict[str, Any]) -> int:
+    """0 if all is well."""
+    well = not status["alarms"] and not status["severed"] and all(pair["working"] for pair in status["pairs"])
+    return 0 if well else 1
+
+
+def render(status: dict[str, Any]) -> Group:
+    """The whole status for a terminal."""
+    from rich.console import Group
+    from rich.text import Text
+
+    now = status["now_ns"]
+    head = Text.assemble(
+        (status["site"], "bold"),
+        f"  up {_age(now - status['started_ns'])}  policy {status['policy']['hash'][:12]} "
+        f"since {_age(now - status['policy']['loaded_ns'])}  {status['policy']['path']}",
+    )
+    parts: list[Any] = [head]
+    for cut in status["severed"]:
+        why = f": {cut['reason']}" if cut["reason"] else ""
+        parts.append(Text(f"SEVERED {cut['side']} {_age(now - cut['since_ns'])} ago by {cut['by']}{why}", "bold red"))
+    for alarm in status["alarms"]:
+        parts.append(Text(f"ALARM {alarm['name']}: {alarm['detail']}", "bold red"))
+    parts += [_conduits(status), _pairs(status), _assets(status), *_sessions(status), _audit(status)]
+    refused = status["unmatched"]
+    counts = [f"{count} × {name}" for name, count in sorted({**status["limits"]}.items()) if count]
+    parts.append(Text(f"refused without a conduit: {refused}   malformed: {status['malformed']}"))
+    if counts:
+        parts.append(Text(f"limits hit: {', '.join(counts)}", "yellow"))
+    if status["management"]:
+        parts.append(Text(f"metrics: http://{status['management']}/metrics"))
+    parts.append(_separation(status))
+    return Group(*parts)
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        left = column in ("conduit", "half", "asset", "state", "session", "from", "principals", "listens at")
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
+    return table
+
+
+def _conduits(status: dict[str, Any]) -> Table:
+    table = _table(
+        "Conduits (added: by the gate, µs)",
+        "conduit", "sessions", "reads", "writes", "refused", "failed", "median", "p99", "p99.9", "max", "budget",
+        "waited p99", "device p99",
+    )  # fmt: skip
+    for conduit in status["conduits"]:
+        added = conduit["added"]
+        budget = f"{conduit['budget']:,}" if conduit["budget"] else "-"
+        over = " OVER" if conduit["over_budget"] else ""
+        style = "red" if conduit["severed"] or conduit["over_budget"] else ""
+        name = conduit["name"] + (" (severed)" if conduit["severed"] else "")
+        figures = [added["median"], added["p99"], added["p999"], added["max"]]
+        table.add_row(
+            name, *(f"{conduit[key]:,}" for key in ("sessions", "reads", "writes", "refused", "failed")),
+            *(f"{figure:,.0f}" for figure in figures), budget + over,
+            f"{conduit['waited']['p99']:,.0f}", f"{conduit['device']['p99']:,.0f}", style=style,
+        )  # fmt: skip
+    return table
+
+
+def _pairs(status: dict[str, Any]) -> Table:
+    table = _table("Halves", "half", "pid", "up", "restarts", "listens at")
+    for pair in status["pairs"]:
+        if not pair["halves"]:
+            table.add_row(pair["name"], "-", "down", str(pair["restarts"]), "", style="red")
+        for half in pair["halves"]:
+            where = ", ".join(pair["listens"]) if half["role"] != "inner" else ""
+            up = _age(status["now_ns"] - half["started_ns"]) if half["ready"] else "starts"
+            table.add_row(half["name"], str(half["pid"]), up, str(pair["restarts"]), where)
+    return table
+
+
+def _assets(status: dict[str, Any]) -> Table:
+    table = _table("Assets", "asset", "state", "connections", "in flight", "queued", "requests", "failures", "late")
+    for asset in status["assets"]:
+        state = asset["state"] + (f" ({asset['detail']})" if asset["detail"] else "")
+        numbers = (f"{asset[key]:,}" for key in ("connections", "in_flight", "queued", "requests", "failures", "late"))
+        table.add_row(asset["name"], state, *numbers, style="yellow" if asset["state"] == "backing-off" else "")
+    return table
+
+
+def _sessions(status: dict[str, Any]) -> list[Table]:
+    if not status["sessions"]:
+        return []
+    shown = status["sessions"][:20]
+    rest = len(status["sessions"]) - len(shown)
+    title = f"Sessions ({len(status['sessions'])}{f', {rest} not shown' if rest else ''})"
+    table = _table(title, "session", "asset", "from", "principals", "since", "requests", "refused")
+    for session in shown:
+        where = f"{session['source']}:{session['port']}"
+        since = _age(status["now_ns"] - session["since_ns"])
+        who = ", ".join(session["principals"])
+        table.add_row(
+            session["session"],
+            session["asset"],
+            where,
+            who,
+            since,
+            f"{session['requests']:,}",
+            f"{session['refused']:,}",
+        )
+    return [table]
+
+
+def _audit(status: dict[str, Any]) -> Any:
+    from rich.text import Text
+
+    audit = status["audit"]
+    if not audit["writable"]:
+        return Text(f"audit log: NOT WRITABLE: {audit['reason']}; writes to the plant are refused", "bold red")
+    return Text(
+        f"audit log: {audit['size']:,} entries, {audit['signed']:,} under a signed checkpoint; "
+        f"mean wait for the disk {audit['commit_mean']:,.0f} µs, longest {audit['commit_max']:,.0f} µs"
+    )
+
+
+def _separation(status: dict[str, Any]) -> Any:
+    from rich.text import Text
+
+    text = Text(f"Separation in force: {status['separation']}\n", "bold")
+    for fact in status["facts"]:
+        mark, style = ("+", "green") if fact["in_force"] else ("-", "yellow")
+        text.append(f"  {mark} {fact['name']}: {fact['detail']}\n", style)
+    text.rstrip()
+    return text
+
+
+def _age(ns: int) -> str:
+    seconds = max(0, ns) // 1_000_000_000
+    if seconds < 120:
+        return f"{seconds} s"
+    if seconds < 7200:
+        return f"{seconds // 60} min"
+    return f"{seconds // 3600} h" if seconds < 172_800 else f"{seconds // 86_400} days"

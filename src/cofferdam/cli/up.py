@@ -1,0 +1,74 @@
+"""`cofferdam up POLICY`: runs the gate by a policy, in the foreground, until it is told to stop.
+
+This process becomes the launcher, which is all of the gate that may hold privilege; the policy is read by the gate
+process that it starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+from cofferdam.errors import GateError, PolicyError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    from cofferdam.cli.gate_options import add_state
+
+    parser.add_argument("policy", metavar="POLICY", type=Path, help="the policy: a YAML file, or a folder of them")
+    add_state(parser)
+    parser.add_argument(
+        "--one-process",
+        action="store_true",
+        help="both halves of a pair in one process: less latency, and no separation between them",
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=1, metavar="N", help="spread the devices of each road over N pairs (more cores)"
+    )
+    parser.add_argument("--check-only", action="store_true", help="read the policy, say what would run, and exit")
+    parser.add_argument("--log-format", choices=["text", "json"], default="text", help="form of the messages on stderr")
+    parser.epilog = (
+        "SIGTERM and SIGINT stop the gate in order (a second one hurries it), SIGHUP has it read its policy anew. "
+        "Example: cofferdam up /etc/cofferdam/policy.yaml"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from cofferdam.cli.gate_options import state_of
+
+    if not 1 <= args.pairs <= 64:
+        raise GateError("--pairs is from 1 to 64", hint="one for each core that the gate may use is enough")
+    if args.check_only:
+        return _check(args)
+    from cofferdam.enforce.isolation import PlainIsolation
+    from cofferdam.enforce.launcher import Launcher
+
+    state = state_of(args)
+    arguments = ["--policy", str(args.policy.absolute()), "--state", str(state), "--pairs", str(args.pairs)]
+    arguments += ["--log-format", args.log_format]
+    if args.one_process:
+        arguments.append("--one-process")
+    keep = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM")
+    return Launcher(PlainIsolation(), state, arguments, environment=[name for name in keep if name in os.environ]).run()
+
+
+def _check(args: argparse.Namespace) -> int:
+    from cofferdam.gate.plan import plan_pairs
+    from cofferdam.policy.compile import compile_policy
+    from cofferdam.policy.load import load
+
+    try:
+        policy = compile_policy(load(args.policy), now_ns=time.time_ns())
+    except PolicyError:
+        raise
+    plans = plan_pairs(policy, shards=args.pairs)
+    print(f"policy {policy.hash} of site {policy.site}: {len(policy.conduits)} conduits, {len(policy.assets)} assets")
+    for plan in plans.values():
+        print(
+            f"pair {plan.name}: outer half on {plan.outer.side} ({plan.source_zone}), inner half on {plan.inner.side}"
+        )
+        for asset in plan.assets:
+            print(f"  {asset.spot or 'not published'} -> {asset.name} ({asset.device[1]}:{asset.device[2]})")
+    return 0

@@ -1,0 +1,77 @@
+"""The other end of the control socket, for the command line. Blocking, and quick to import."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from cofferdam.errors import GateError, PolicyError
+from cofferdam.gate.state import control_socket
+
+ANSWER_SECONDS = 60.0
+"""A reload of a large policy with restarts takes seconds; longer than this the gate hangs."""
+
+
+def ask(state: Path, verb: str, **fields: object) -> Any:
+    """Sends one request and returns its result.
+
+    Raises:
+        GateError: no gate runs there, or it says no.
+        PolicyError: the gate refuses a policy; `problems` are its findings, as text.
+    """
+    path = control_socket(state)
+    line = json.dumps({"type": verb, **fields}).encode() + b"\n"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as gate:
+            gate.settimeout(ANSWER_SECONDS)
+            gate.connect(str(path))
+            gate.sendall(line)
+            with gate.makefile("rb") as answers:
+                raw = answers.readline()
+    except PermissionError:
+        raise GateError(
+            f"the gate's control socket {path} is not for this user",
+            hint="ask as root or as the user who started the gate",
+        ) from None
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        raise GateError(
+            f"no gate runs with the state directory {state}",
+            hint="start one with `cofferdam up POLICY`, or name its directory with --state",
+        ) from None
+    except TimeoutError:
+        raise GateError(f"the gate does not answer within {ANSWER_SECONDS:.0f} s") from None
+    except OSError as error:
+        raise GateError(f"the gate's control socket {path}: {error.strerror or error}") from None
+    if not raw:
+        raise GateError("the gate ended before it answered", hint="its messages are on its stderr or in the journal")
+    answer = json.loads(raw)
+    if answer["ok"]:
+        return answer["result"]
+    if answer["problems"]:
+        raise PolicyError(answer["error"], problems=tuple(answer["problems"]), hint=answer["hint"])
+    raise GateError(answer["error"], hint=answer["hint"])
+
+
+def wait_until_gone(state: Path, seconds: float) -> bool:
+    """Waits until no gate runs in the state directory; False if one still does after so long."""
+    deadline = time.monotonic() + seconds
+    try:
+        lock = os.open(state / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.02)
+    finally:
+        os.close(lock)

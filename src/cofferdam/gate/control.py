@@ -1,0 +1,168 @@
+"""The control socket: how `status`, `reload`, `down`, `sever` and `restore` reach the running gate.
+
+A Unix socket in the state directory, mode 0600, and the kernel says who is at the other end (SO_PEERCRED): the user
+whose gate it is, or root. One request, a JSON line, and one answer, a JSON line, for each connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import socket
+import struct
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cofferdam.errors import CofferdamError, GateError, PolicyError
+from cofferdam.gate.gate import Gate
+from cofferdam.gate.reload import reload_policy
+from cofferdam.gate.state import control_socket
+
+REQUEST_BYTES = 64 << 10
+REQUEST_SECONDS = 5.0
+"""For the request to arrive."""
+
+Text = Annotated[str, Meta(max_length=4096)]
+SideName = Literal["it", "ot"]
+
+
+class Status(Struct, frozen=True, tag="status", forbid_unknown_fields=True):
+    """The present state. `fresh`: have every process report first."""
+
+    fresh: bool = True
+
+
+class Reload(Struct, frozen=True, tag="reload", forbid_unknown_fields=True):
+    """Take a policy: an absolute path, or "" for the file that is in force."""
+
+    path: Text = ""
+
+
+class Down(Struct, frozen=True, tag="down", forbid_unknown_fields=True):
+    """Stop in order."""
+
+
+class Sever(Struct, frozen=True, tag="sever", forbid_unknown_fields=True):
+    """Cut a side off."""
+
+    side: SideName
+    reason: Text = ""
+
+
+class Restore(Struct, frozen=True, tag="restore", forbid_unknown_fields=True):
+    """Let a side work again."""
+
+    side: SideName
+
+
+Request = Status | Reload | Down | Sever | Restore
+
+
+class Answer(Struct, frozen=True):
+    """`result` if `ok`; else what is wrong, the way out, and for a policy each finding."""
+
+    ok: bool
+    result: Any = None
+    error: str = ""
+    hint: str = ""
+    problems: tuple[str, ...] = ()
+
+
+class ControlServer:
+    """Serves the control socket of one gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._server: asyncio.Server | None = None
+        self._path: Path = control_socket(gate.options.state)
+
+    async def listen(self) -> None:
+        """Raises: GateError."""
+        ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            # The launcher's lock says that no other gate runs here: what lies there is a dead gate's.
+            self._path.unlink(missing_ok=True)
+            old = os.umask(0o177)
+            try:
+                ours.bind(str(self._path))
+            finally:
+                os.umask(old)
+        except OSError as error:
+            ours.close()
+            hint = "a socket's path has at most 107 bytes: use a shorter --state" if len(str(self._path)) > 107 else ""
+            raise GateError(f"cannot make the control socket {self._path}: {error}", hint=hint) from None
+        self._server = await asyncio.start_unix_server(self._serve, sock=ours, limit=REQUEST_BYTES)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+            self._server = None
+            self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            uid = _peer(writer)
+            if uid not in (0, os.geteuid()):
+                answer = Answer(False, error="only root and the user whose gate this is may use it")
+            else:
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    line = await reader.readuntil(b"\n")
+                answer = await self._obey(line, _user(uid))
+            writer.write(msgspec.json.encode(answer) + b"\n")
+            await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # it went away, or it is none of ours
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _obey(self, line: bytes, user: str) -> Answer:
+        try:
+            request = msgspec.json.decode(line, type=Request)
+            return Answer(True, await self._do(request, user))
+        except msgspec.MsgspecError as error:
+            return Answer(False, error=f"not understood: {error}", hint="is the command of the gate's own version?")
+        except PolicyError as error:
+            return Answer(False, None, str(error), error.hint, tuple(map(str, error.problems)))
+        except CofferdamError as error:
+            return Answer(False, None, str(error), error.hint)
+
+    async def _do(self, request: Request, user: str) -> object:
+        gate = self._gate
+        match request:
+            case Status(fresh):
+                if fresh:
+                    await gate.reports()
+                return gate.status()
+            case Reload(path):
+                if path and not path.startswith("/"):
+                    raise GateError("the policy's path is not absolute")
+                return await reload_policy(gate, Path(path) if path else None)
+            case Down():
+                gate.stop(f"stopped by {user}")
+                return None
+            case Sever(side, reason):
+                return {"side": side, "sessions": await gate.sever(side, user, reason)}
+            case Restore(side):
+                return {"side": side, "changed": await gate.restore(side, user)}
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """The user id at the other end, as the kernel knows it."""
+    raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    uid: int = struct.unpack("3i", raw)[1]
+    return uid
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"

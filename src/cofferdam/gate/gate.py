@@ -1,0 +1,420 @@
+"""The gate: the composition root. Reads the policy, has listeners opened and processes started, and watches over them.
+
+The order of a start: the auditor is started (it takes longest), the policy is read, listeners are opened, the log is
+open, the first entries are on disk, the halves are up, the control socket answers. Whatever fails on the way ends
+the start with one sentence, and the launcher clears up.
+
+Not here: one pair's life (pair), the auditor's (auditor), taking a new policy (reload), the control socket (control).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cofferdam
+from cofferdam.audit.entry import (
+    Alarm,
+    Draft,
+    GateStarted,
+    GateStopped,
+    PolicyLoaded,
+    RecordViolation,
+    Restored,
+    Severed,
+    clip,
+)
+from cofferdam.enforce.orders import Asked, Finish, Notify, Prepared
+from cofferdam.errors import CofferdamError, GateError, PolicyError
+from cofferdam.gate import report, state
+from cofferdam.gate.audit import GateAudit, now_ns
+from cofferdam.gate.auditor import Auditor
+from cofferdam.gate.listeners import Listeners
+from cofferdam.gate.log import Log
+from cofferdam.gate.management import Management
+from cofferdam.gate.orders import LauncherLink
+from cofferdam.gate.pair import Pair
+from cofferdam.gate.plan import PairPlan, Spot, plan_pairs, zones_of
+from cofferdam.gate.totals import Totals
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import load
+from cofferdam.policy.table import CompiledPolicy
+
+TAKE_SECONDS = 5.0
+"""For a half to take a new policy or a severed side; one that does not is ended."""
+RECORD_SECONDS = 2.0
+"""How long a command waits for its entry to be on disk."""
+STOP_SECONDS = 2.0
+"""For what is under way at an orderly stop."""
+REPORT_SECONDS = 1.0
+AUDITOR_TELLS = "log-unwritable"
+"""The alarm that the auditor itself records, as soon as it can."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `cofferdam up` was told."""
+
+    policy: Path
+    state: Path
+    split: bool = True
+    shards: int = 1
+
+
+class Service(Protocol):
+    """What listens for commands while the gate runs."""
+
+    async def listen(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def read_policy(path: Path) -> CompiledPolicy:
+    """Raises: PolicyError, with every finding."""
+    return compile_policy(load(path), now_ns=now_ns())
+
+
+def assets_at(plans: Iterable[PairPlan]) -> dict[Spot, str]:
+    """For messages: which asset is published where."""
+    return {asset.spot: asset.name for plan in plans for asset in plan.assets if asset.spot is not None}
+
+
+class Gate:
+    """One running gate. `run()` is its life and returns the last order to the launcher."""
+
+    def __init__(
+        self,
+        options: Options,
+        launcher: LauncherLink,
+        audit: GateAudit,
+        log: Log,
+        on_reload: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        self.on_reload = on_reload
+        self.options = options
+        self.launcher = launcher
+        self.audit = audit
+        self.log = log
+        self.boot = secrets.token_hex(4)
+        self.split = options.split
+        self.started_ns = now_ns()
+        self.auditor = Auditor(launcher, log, self.alarm, self._producer_violation)
+        self.listeners = Listeners(launcher)
+        self.management = Management(self, log)
+        self.pairs: dict[str, Pair] = {}
+        self.earlier = Totals()
+        """Counted by pairs that are no more."""
+        self.changing = asyncio.Lock()
+        """Held while policy, severed sides or the set of pairs change."""
+        self.policy_path = options.policy
+        self.policy_loaded_ns = 0
+        self.policy_bytes = b""
+        self.policy_hash = ""
+        self.severed: tuple[str, ...] = ()
+        self.cuts = state.Severed(())
+        self.separation = Prepared(0, "processes", ())
+        self.alarms: dict[str, report.AlarmReport] = {}
+        self._policy: CompiledPolicy | None = None
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._stop_reason = ""
+        self._tasks: asyncio.TaskGroup | None = None
+
+    @property
+    def policy(self) -> CompiledPolicy:
+        """The policy in force."""
+        if self._policy is None:
+            raise GateError("the gate has no policy yet")
+        return self._policy
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self, control: Service) -> Finish:
+        """Starts everything, and ends it when asked. Raises nothing that a user can cause."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                tasks.create_task(self.auditor.run())
+                try:
+                    await self._start(control)
+                    await self._stop.wait()
+                finally:
+                    # Also after a failed start: what did start is ended in order, and the log is closed.
+                    await self._end(control)
+        except BaseExceptionGroup as group:
+            ours, bugs = group.split(CofferdamError)
+            if ours is None or bugs is not None:
+                raise
+            return _failure(ours)
+        return Finish(0)
+
+    async def _start(self, control: Service) -> None:
+        policy = await asyncio.to_thread(read_policy, self.options.policy)
+        self._take_severed(state.load_severed(self.options.state))
+        self.separation = await self.launcher.prepare(zones_of(policy))
+        self.check_separation(policy)
+        plans = plan_pairs(policy, shards=self.options.shards)
+        self.auditor.open(policy.site)
+        await self.management.listen(policy.gate.management)
+        await self.listeners.open((spot for plan in plans.values() for spot in plan.spots), assets_at(plans.values()))
+        await self.auditor.first
+        self.set_policy(policy, self.options.policy)
+        await self._record_start()
+        await control.listen()
+        await self.start_pairs(plans.values())
+        self.log.info("gate-ready", policy=self.policy_hash[:12], pairs=len(self.pairs), site=policy.site)
+        self.launcher.notify(Notify("READY=1"))
+        self._keep_alive()
+
+    async def _record_start(self) -> None:
+        self.note(
+            GateStarted(
+                version=cofferdam.__version__,
+                separation=self.separation.isolation if self.split else "none",
+                host=clip(socket.gethostname(), 128),
+                pid=os.getpid(),
+                wall_ns=now_ns(),
+            )
+        )
+        loaded = PolicyLoaded(policy=self.policy_hash, files=(clip(str(self.policy_path)),), wall_ns=now_ns())
+        if not await self.audit.record(loaded, RECORD_SECONDS):
+            self.log.warning("start-not-recorded-yet", reason=self.audit.reason)
+        if self.cuts.damage:
+            self.alarm("severed-state-damaged", self.cuts.damage)
+
+    async def start_pairs(self, plans: Iterable[PairPlan]) -> None:
+        """Starts pairs and waits until all are ready.
+
+        Raises:
+            GateError: one does not start.
+        """
+        fresh = []
+        for plan in plans:
+            pair = Pair(self, plan, self.listeners.of(plan.spots))
+            self.pairs[plan.name] = pair
+            fresh.append(pair)
+            self.spawn(pair.run())
+        await asyncio.gather(*(pair.first for pair in fresh))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs a task of the gate; if it fails, the gate ends."""
+        if self._tasks is None:
+            raise GateError("the gate does not run")
+        self._tasks.create_task(work)
+
+    async def _end(self, control: Service) -> None:
+        self._stop.set()
+        self.launcher.notify(Notify("STOPPING=1"))
+        reason = self._stop_reason or "the gate could not start"
+        self.log.info("gate-stops", reason=reason)
+        hurry = asyncio.get_running_loop().create_task(self._hurry.wait())
+        try:
+            pairs = list(self.pairs.values())
+            stops = asyncio.gather(*(pair.stop(STOP_SECONDS) for pair in pairs))
+            waiting: set[asyncio.Future[Any]] = {hurry, stops}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if not stops.done():
+                for pair in pairs:
+                    pair.kill()
+            await stops
+        finally:
+            hurry.cancel()
+        if self.policy_hash:
+            await self.audit.record(GateStopped(reason=clip(reason), wall_ns=now_ns()), RECORD_SECONDS)
+        await self.auditor.close()
+        await self.management.close()
+        await control.close()
+
+    def stop(self, reason: str) -> None:
+        """Ends the gate in order; asked a second time: at once."""
+        if self._stop.is_set():
+            self._hurry.set()
+        else:
+            self._stop_reason = reason
+            self._stop.set()
+
+    def on_asked(self, asked: Asked) -> None:
+        """A signal to the launcher."""
+        if asked.what == "stop":
+            self.stop("stopped by a signal")
+        elif self._policy is not None and not self._stop.is_set():
+            self.spawn(self.on_reload())
+
+    def _keep_alive(self) -> None:
+        """The service manager's watchdog: as long as this loop turns, it is told so."""
+        try:
+            every = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+        except ValueError:
+            return
+        if every > 0 and not self._stop.is_set():
+            self.launcher.notify(Notify("WATCHDOG=1"))
+            asyncio.get_running_loop().call_later(every, self._keep_alive)
+
+    # --- what is in force ---------------------------------------------------------------------------------------
+
+    def check_separation(self, policy: CompiledPolicy) -> None:
+        """Raises: GateError if the policy requires more than can be had."""
+        wants = policy.gate.require_namespaces or policy.gate.separation == "namespaces"
+        if wants and (self.separation.isolation != "namespaces" or not self.split):
+            raise GateError(
+                "the policy requires network namespaces, and they can not be had here",
+                hint="start as root on a kernel with namespaces and without --one-process; "
+                "or take `require: namespaces` (or `separation: namespaces`) out of the policy's `gate:` section",
+            )
+
+    def set_policy(self, policy: CompiledPolicy, path: Path) -> None:
+        """From here on every start of a half gets this policy."""
+        self._policy = policy
+        self.policy_bytes = policy.to_bytes()
+        self.policy_hash = self.audit.policy = policy.hash
+        self.policy_path = path
+        self.policy_loaded_ns = now_ns()
+
+    def note(self, draft: Draft) -> None:
+        """Hands the audit log an entry."""
+        self.audit.note(draft)
+
+    def alarm(self, name: str, detail: str) -> None:
+        """Raises an alarm; clears it if `detail` is empty. Told once, not again and again."""
+        known = self.alarms.get(name)
+        if detail and known is None:
+            self.alarms[name] = report.AlarmReport(name, detail, now_ns())
+            self.log.error("alarm", name=name, detail=detail)
+            if name != AUDITOR_TELLS:
+                self.note(Alarm(name=name, detail=clip(detail), wall_ns=now_ns()))
+        elif not detail and known is not None:
+            del self.alarms[name]
+            self.log.info("alarm-cleared", name=name)
+            if name != AUDITOR_TELLS:
+                self.note(Alarm(name=name, detail=clip(known.detail), cleared=True, wall_ns=now_ns()))
+
+    def _producer_violation(self, producer: str, detail: str) -> None:
+        self.log.error("record-violation", half=producer, detail=detail)
+        self.note(RecordViolation(half=clip(producer, 128), detail=clip(detail), wall_ns=now_ns()))
+        for pair in self.pairs.values():
+            for half in pair.halves:
+                if half.name == producer:
+                    self.launcher.kill(half.born)
+
+    # --- severing -----------------------------------------------------------------------------------------------
+
+    def _take_severed(self, cuts: state.Severed) -> None:
+        self.cuts, self.severed = cuts, cuts.sides
+
+    async def sever(self, side: str, by: str, reason: str) -> int:
+        """Cuts a side off: durable, then in force, then recorded. Returns how many sessions it had.
+
+        Raises:
+            GateError: it can not be made durable; nothing was cut.
+        """
+        async with self.changing:
+            await self.reports()
+            sessions = len(report.session_reports(list(self.pairs.values())))
+            if side not in self.severed:
+                cut = state.Cut(side, now_ns(), by, reason)  # type: ignore[arg-type]
+                cuts = state.Severed((*self.cuts.cuts, cut), self.cuts.damage)
+                state.save_severed(self.options.state, cuts)
+                self._take_severed(cuts)
+            await self._tell_severed()
+            who = clip(f"{by}: {reason}" if reason else by, 128)
+            self.log.warning("severed", side=side, by=by, reason=reason, sessions=sessions)
+            await self.audit.record(Severed(side=side, by=who, sessions=sessions, wall_ns=now_ns()), RECORD_SECONDS)
+            return sessions
+
+    async def restore(self, side: str, by: str) -> bool:
+        """Lets a side work again: recorded, durable, in force. False if it was not severed.
+
+        Raises:
+            GateError: it can not be made durable; the side stays cut off.
+        """
+        async with self.changing:
+            if side not in self.severed:
+                return False
+            cuts = state.Severed(tuple(cut for cut in self.cuts.cuts if cut.side != side))
+            await self.audit.record(Restored(side=side, by=clip(by, 128), wall_ns=now_ns()), RECORD_SECONDS)
+            state.save_severed(self.options.state, cuts)
+            self._take_severed(cuts)
+            self.alarm("severed-state-damaged", "")
+            await self._tell_severed()
+            self.log.warning("restored", side=side, by=by)
+            return True
+
+    async def _tell_severed(self) -> None:
+        await asyncio.gather(*(pair.take_severed(TAKE_SECONDS) for pair in self.pairs.values()))
+
+    # --- status -------------------------------------------------------------------------------------------------
+
+    async def reports(self) -> None:
+        """Has every process report."""
+        pairs = self.pairs.values()
+        await asyncio.gather(*(pair.report(REPORT_SECONDS) for pair in pairs), self.auditor.report(REPORT_SECONDS))
+
+    def status(self) -> report.StatusReport:
+        """The present state, from the last reports."""
+        pairs = list(self.pairs.values())
+        counted = report.totals(pairs, self.earlier)
+        sessions = report.session_reports(pairs)
+        log = self.auditor.status
+        commits = log.commits if log is not None else 0
+        return report.StatusReport(
+            version=cofferdam.__version__,
+            site=self.policy.site,
+            pid=os.getpid(),
+            started_ns=self.started_ns,
+            now_ns=now_ns(),
+            policy=report.PolicyReport(self.policy_hash, str(self.policy_path), self.policy_loaded_ns),
+            separation=self.separation.isolation if self.split else "none",
+            facts=self._facts(pairs),
+            severed=self.cuts.cuts,
+            conduits=report.conduit_reports(self.policy, counted, sessions, self.severed),
+            unmatched=report.unmatched(counted),
+            pairs=tuple(map(report.pair_report, pairs)),
+            sessions=sessions,
+            assets=report.asset_reports(pairs),
+            audit=report.AuditReport(
+                running=self.auditor.pid != 0 and log is not None,
+                writable=log.writable if log is not None else False,
+                reason=log.reason if log is not None else "the auditor does not run",
+                size=log.size if log is not None else 0,
+                signed=log.signed if log is not None else 0,
+                key=self.auditor.key,
+                pid=self.auditor.pid,
+                restarts=self.auditor.restarts,
+                commit_mean=round(log.commit_ns / commits / 1000, 1) if log is not None and commits else 0.0,
+                commit_max=round(log.commit_max_ns / 1000, 1) if log is not None else 0.0,
+            ),
+            limits=counted.limits,
+            faults=counted.faults,
+            malformed=counted.malformed,
+            alarms=tuple(self.alarms.values()),
+            management=self.management.address,
+        )
+
+    def _facts(self, pairs: list[Pair]) -> tuple[report.FactReport, ...]:
+        halves = (
+            report.FactReport("processes", True, "each half is a process of its own; a pair shares two one-way pipes")
+            if self.split
+            else report.FactReport("processes", False, "--one-process: both halves of a pair are one process")
+        )
+        said = report.half_facts(pairs)
+        names = {fact.name for fact in said}
+        launcher = [report.FactReport(*fact) for fact in self.separation.facts if fact[0] not in names]
+        return (halves, *launcher, *said)
+
+
+def _failure(group: BaseExceptionGroup[CofferdamError]) -> Finish:
+    """The first error of a group as the launcher's last order."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, PolicyError):
+        lines = [str(error), *map(str, error.problems)]
+        return Finish(2, "\n".join(lines)[:16000], error.hint)
+    hint = error.hint if isinstance(error, CofferdamError) else ""
+    return Finish(2, str(error)[:16000], hint[:16000])

@@ -1,0 +1,185 @@
+"""The gate's side of the launcher's socket: orders as awaitable calls, reports handed to who waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from typing import TypeVar
+
+from cofferdam.enforce.orders import (
+    MAX_ORDER,
+    ORDERS,
+    REPORTS,
+    Asked,
+    Child,
+    CloseListener,
+    Exited,
+    Failed,
+    Finish,
+    Kill,
+    Notify,
+    Opened,
+    OpenListener,
+    Order,
+    Place,
+    Prepare,
+    Prepared,
+    Report,
+    SpawnAuditor,
+    Spawned,
+    SpawnPair,
+    ZoneOrder,
+)
+from cofferdam.errors import CrossingError, GateError
+
+R = TypeVar("R", Prepared, Opened, Spawned)
+
+MAX_FDS = 8
+"""Descriptors with one report: two for each child of a pair."""
+
+
+class Born:
+    """A child that was started: what to read from it and write to it by, and how it ends."""
+
+    def __init__(self, child: Child, read_fd: int, write_fd: int, ended: asyncio.Future[int]) -> None:
+        self.number = child.child
+        self.role = child.role
+        self.pid = child.pid
+        self.read_fd = read_fd
+        self.write_fd = write_fd
+        self.ended = ended
+        """Done with the exit status (minus the signal's number) when the launcher has reaped it."""
+
+
+class LauncherLink:
+    """One object; `on_asked` is called when somebody signals the launcher, `on_lost` when the launcher has gone."""
+
+    def __init__(self, end: socket.socket, on_asked: Callable[[Asked], None], on_lost: Callable[[], None]) -> None:
+        self._socket = end
+        self._loop = asyncio.get_running_loop()
+        self._on_asked = on_asked
+        self._on_lost = on_lost
+        self._serial = 0
+        self._waiting: dict[int, asyncio.Future[tuple[Report, list[int]]]] = {}
+        self._ended: dict[int, asyncio.Future[int]] = {}
+        self._early: dict[int, int] = {}
+        end.setblocking(False)
+        self._loop.add_reader(end.fileno(), self._readable)
+
+    async def prepare(self, zones: tuple[ZoneOrder, ...]) -> Prepared:
+        """Raises: GateError."""
+        return (await self._call(Prepare(self._next(), zones), Prepared))[0]
+
+    async def open_listener(self, place: Place, address: str, port: int) -> Opened:
+        """Raises: GateError: which address, why, and what to do."""
+        return (await self._call(OpenListener(self._next(), place, address, port), Opened))[0]
+
+    def close_listener(self, listener: int) -> None:
+        self._send(CloseListener(listener))
+
+    async def spawn_pair(
+        self, pair: str, split: bool, outer: Place, inner: Place, listeners: tuple[int, ...]
+    ) -> tuple[list[Born], int]:
+        """The children, and the number of the first listener in the outer half. Raises: GateError."""
+        order = SpawnPair(self._next(), pair, split, outer, inner, listeners)
+        spawned, fds = await self._call(order, Spawned)
+        return self._born(spawned, fds), spawned.first_listener
+
+    async def spawn_auditor(self) -> Born:
+        """Raises: GateError."""
+        spawned, fds = await self._call(SpawnAuditor(self._next()), Spawned)
+        return self._born(spawned, fds)[0]
+
+    def kill(self, born: Born) -> None:
+        """Ends a child at once; nothing happens if it has ended."""
+        if not born.ended.done():
+            self._send(Kill(born.number))
+
+    def notify(self, order: Notify) -> None:
+        self._send(order)
+
+    async def finish(self, order: Finish) -> None:
+        """The last order. Does not return: the launcher ends this process."""
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.setblocking(True)
+        self._socket.send(ORDERS.encode(order))
+        await self._loop.create_future()
+
+    def _next(self) -> int:
+        self._serial += 1
+        return self._serial
+
+    def _send(self, order: Order) -> None:
+        # A launcher that does not read is a launcher that has gone; the kernel ends us with it.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.send(ORDERS.encode(order))
+
+    async def _call(
+        self, order: Prepare | OpenListener | SpawnPair | SpawnAuditor, kind: type[R]
+    ) -> tuple[R, list[int]]:
+        future: asyncio.Future[tuple[Report, list[int]]] = self._loop.create_future()
+        self._waiting[order.serial] = future
+        try:
+            self._send(order)
+            report, fds = await future
+        finally:
+            self._waiting.pop(order.serial, None)
+        if isinstance(report, Failed):
+            raise GateError(report.message, hint=report.hint)
+        if not isinstance(report, kind):
+            raise CrossingError(f"the launcher answered {type(order).__name__} with {type(report).__name__}")
+        return report, fds
+
+    def _born(self, spawned: Spawned, fds: list[int]) -> list[Born]:
+        if len(fds) != 2 * len(spawned.children):
+            raise CrossingError(f"{len(fds)} descriptors came with {len(spawned.children)} children")
+        born = []
+        for child, read_fd, write_fd in zip(spawned.children, fds[::2], fds[1::2], strict=True):
+            ended = self._loop.create_future()
+            self._ended[child.child] = ended
+            born.append(Born(child, read_fd, write_fd, ended))
+            if child.child in self._early:
+                self._exited(Exited(child.child, self._early.pop(child.child)))
+        return born
+
+    def _readable(self) -> None:
+        for _ in range(64):
+            try:
+                data, fds, flags, _ = socket.recv_fds(self._socket, MAX_ORDER + 1, MAX_FDS)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                data, fds, flags = b"", [], 0
+            if not data:
+                self._loop.remove_reader(self._socket.fileno())
+                self._on_lost()
+                return
+            if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+                raise CrossingError("a report of the launcher was cut short")
+            for fd in fds:
+                os.set_inheritable(fd, False)
+            self._take(REPORTS.decode(data), fds)
+
+    def _take(self, report: Report, fds: list[int]) -> None:
+        if isinstance(report, Asked):
+            self._on_asked(report)
+        elif isinstance(report, Exited):
+            self._exited(report)
+        else:
+            future = self._waiting.pop(report.serial, None)
+            if future is not None and not future.done():
+                future.set_result((report, fds))
+            else:
+                for fd in fds:
+                    os.close(fd)
+
+    def _exited(self, report: Exited) -> None:
+        ended = self._ended.pop(report.child, None)
+        if ended is None:
+            # It ended before its birth was told to who waits for it (both came in one turn of the loop).
+            self._early[report.child] = report.status
+        elif not ended.done():
+            ended.set_result(report.status)

@@ -1,0 +1,131 @@
+"""Taking a new policy while everything runs.
+
+Until the new policy is known to be good and every new address is listened at, nothing has changed. After that, halves
+take it in place: sessions that it still allows do not notice, the others are ended by the halves, which record it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+
+from cofferdam.audit.entry import PolicyLoaded, PolicyRefused, clip
+from cofferdam.enforce.orders import Notify
+from cofferdam.errors import CofferdamError, GateError, PolicyError
+from cofferdam.gate.audit import now_ns
+from cofferdam.gate.gate import RECORD_SECONDS, STOP_SECONDS, TAKE_SECONDS, Gate, assets_at, read_policy
+from cofferdam.gate.plan import Change, change_pairs, plan_pairs, zones_of
+from cofferdam.policy.table import CompiledPolicy
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """What a reload did: names of pairs."""
+
+    policy: str
+    previous: str
+    path: str
+    kept: tuple[str, ...]
+    restarted: tuple[str, ...]
+    started: tuple[str, ...]
+    stopped: tuple[str, ...]
+    troubles: tuple[str, ...]
+    """Pairs that do not start under the new policy; the gate keeps trying."""
+
+
+async def reload_policy(gate: Gate, path: Path | None) -> Reloaded:
+    """Takes the policy at `path`, or the present file anew.
+
+    Raises:
+        PolicyError: it does not load. Nothing changed.
+        GateError: it can not be put in force: an address in use, say. Nothing changed.
+    """
+    async with gate.changing:
+        path = path or gate.policy_path
+        try:
+            policy = await asyncio.to_thread(read_policy, path)
+            return await _put_in_force(gate, policy, path)
+        except PolicyError as error:
+            first = str(error.problems[0]) if error.problems else str(error)
+            count = max(1, len(error.problems))
+            gate.log.error("policy-refused", path=path, problems=count, first=first)
+            gate.note(PolicyRefused(problem=clip(first), problems=count, wall_ns=now_ns()))
+            raise
+        except GateError as error:
+            gate.log.error("policy-refused", path=path, reason=str(error))
+            gate.note(PolicyRefused(problem=clip(str(error)), wall_ns=now_ns()))
+            raise
+
+
+async def reload_by_signal(gate: Gate) -> None:
+    """As `reload_policy`, for someone who reads the log."""
+    try:
+        await reload_policy(gate, None)
+    except PolicyError as error:
+        for problem in error.problems or (error,):
+            gate.log.error("policy-problem", problem=problem)
+    except CofferdamError as error:
+        gate.log.error("policy-problem", problem=error, hint=error.hint)
+
+
+async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path) -> Reloaded:
+    if policy.site != gate.policy.site:
+        raise GateError(
+            f"the new policy is for the site {policy.site}, this gate's log is that of {gate.policy.site}",
+            hint="a gate keeps its site; start another one with a --state of its own",
+        )
+    gate.check_separation(policy)
+    if zones_of(policy) != zones_of(gate.policy):
+        gate.separation = await gate.launcher.prepare(zones_of(policy))
+    running = {name: pair.plan for name, pair in gate.pairs.items()}
+    change = change_pairs(running, plan_pairs(policy, shards=gate.options.shards))
+    plans = (*change.keep, *change.restart, *change.start)
+    opened = await gate.listeners.open((spot for plan in plans for spot in plan.spots), assets_at(plans))
+    try:
+        await gate.management.listen(policy.gate.management)
+    except CofferdamError:
+        gate.listeners.close(opened)
+        raise
+    previous = gate.policy_hash
+    gate.launcher.notify(Notify("RELOADING=1"))
+    gate.set_policy(policy, path)
+    loaded = PolicyLoaded(policy=policy.hash, previous=previous, files=(clip(str(path)),), wall_ns=now_ns())
+    await gate.audit.record(loaded, RECORD_SECONDS)
+    troubles = await _change_pairs(gate, change)
+    gate.log.info("policy-loaded", policy=policy.hash[:12], previous=previous[:12], path=path)
+    gate.launcher.notify(Notify("READY=1"))
+    return Reloaded(
+        policy=policy.hash,
+        previous=previous,
+        path=str(path),
+        kept=tuple(plan.name for plan in change.keep),
+        restarted=tuple(plan.name for plan in change.restart),
+        started=tuple(plan.name for plan in change.start),
+        stopped=change.stop,
+        troubles=troubles,
+    )
+
+
+async def _change_pairs(gate: Gate, change: Change) -> tuple[str, ...]:
+    """First those that give something up, then those that take it over. Returns what went wrong."""
+    stopped = [gate.pairs.pop(name) for name in change.stop]
+    await asyncio.gather(
+        *(pair.stop(STOP_SECONDS) for pair in stopped),
+        *(gate.pairs[plan.name].take_policy(plan, gate.listeners.of(plan.spots), TAKE_SECONDS) for plan in change.keep),
+    )
+    for pair in stopped:
+        gate.earlier.merge(pair.totals)
+    gate.listeners.keep(spot for plan in (*change.keep, *change.restart, *change.start) for spot in plan.spots)
+    results = await asyncio.gather(
+        *(gate.pairs[plan.name].restart(plan, gate.listeners.of(plan.spots)) for plan in change.restart),
+        *(gate.start_pairs([plan]) for plan in change.start),
+        return_exceptions=True,
+    )
+    troubles = []
+    for result in results:
+        if isinstance(result, GateError):
+            troubles.append(str(result))
+        elif isinstance(result, BaseException):
+            raise result
+    return tuple(troubles)
