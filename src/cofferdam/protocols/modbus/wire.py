@@ -101,8 +101,6 @@ def partial_error(data: bytes, at: int) -> RemoteProtocolError | None:
         return head_error(protocol, length)
     if have >= 4:
         return head_error(HH.unpack_from(data, at)[1], MIN_LENGTH)
-    if have == 3 and data[at + 2]:
-        return head_error(data[at + 2] << 8, MIN_LENGTH)
     return None
 
 
