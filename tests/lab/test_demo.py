@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from rich.console import Console
 from cofferdam.cli.main import main
 from cofferdam.gate import report
 from cofferdam.gate.state import Cut
-from cofferdam.lab import demo, events, layout
+from cofferdam.lab import demo, events, layout, registers, steps
 
 PLANT = events.Plant(
     level=0.62, height=5.0, inflow=230.0, outflow=250.0, pressure=1.7, temperature=11.2, power=5.0, speed=0,
@@ -82,6 +83,14 @@ def test_the_tank_is_drawn_as_full_as_it_is() -> None:
         return drawn(view).count("│" + "█" * 10)
 
     assert (rows(0.0), rows(2.5), rows(5.0)) == (0, 4, demo.TANK_ROWS)
+
+
+def test_the_page_names_every_point_and_every_step() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "demo.md").read_text(encoding="utf-8")
+    missing = [field.name for field in registers.FIELDS if f"`{field.name}`" not in page]
+    assert not missing
+    tour = page.split("## The tour")[1].split("##")[0]
+    assert tour.count("\n| ") - 1 == len(steps.STEPS)  # one row for each, and the heading
 
 
 def test_policy_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

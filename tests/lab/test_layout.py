@@ -24,13 +24,15 @@ def test_rendering_replaces_every_address() -> None:
         erp="10.1.0.20", operator="10.1.5.11", intruder="10.1.66.6", operators="10.1.5.0/24", device="10.20.0.17",
         device_port=502, listen="100.64.7.17", listen_port=503, management="127.0.0.1", management_port=9999,
     )  # fmt: skip
-    policy = yaml.safe_load(layout.render_policy(addresses, interfaces=("it0", "ot0")))
+    ends = (layout.GateEnd("it0", "10.1.0.1/16"), layout.GateEnd("ot0", "10.20.0.1/16"))
+    policy = yaml.safe_load(layout.render_policy(addresses, ends=ends))
     asset = policy["assets"]["plc-7"]
     assert (asset["address"], asset["port"], asset["listen"]) == ("10.20.0.17", 502, "100.64.7.17:503")
     assert policy["principals"]["erp"]["addresses"] == ["10.1.0.20"]
     assert policy["principals"]["operators"]["addresses"] == ["10.1.5.0/24"]
     assert policy["zones"]["enterprise"]["interface"] == "it0"
     assert policy["zones"]["control"]["interface"] == "ot0"
+    assert policy["zones"]["control"]["addresses"] == ["10.20.0.1/16"]
     assert policy["gate"]["management"] == "127.0.0.1:9999"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -80,12 +79,13 @@ def test_nobody_reaches_the_safety_settings(policy: CompiledPolicy, source: str,
     assert fault(policy, source, read(point)) != ""
 
 
-def test_the_namespace_layouts_policy_loads_too(tmp_path: Path) -> None:
+def test_the_namespace_layouts_policy_loads_too() -> None:
     addresses = layout.Addresses(
         erp="10.1.0.20", operator="10.1.5.11", intruder="10.1.66.6", operators="10.1.5.0/24", device="10.20.0.17",
         device_port=502, listen="100.64.7.17", listen_port=502, management="127.0.0.1", management_port=9464,
     )  # fmt: skip
-    text = layout.render_policy(addresses, interfaces=("cdl0it", "cdl0ot"))
+    ends = (layout.GateEnd("cdl0it", "10.1.0.1/16"), layout.GateEnd("cdl0ot", "10.20.0.1/16"))
+    text = layout.render_policy(addresses, ends=ends)
     compiled = compile_policy(loads(text), now_ns=MONDAY_NOON)
     assert compiled.assets["plc-7"].listen == ("100.64.7.17", 502)
     assert fault(compiled, "10.1.0.20", read("flow_total")) == ""

@@ -1,7 +1,7 @@
 """`cofferdam lab demo`: plant, gate and people live in the terminal, until Ctrl-C.
 
 The picture is fed by what the processes say: the plant and the actors by their events, the gate by
-`cofferdam status --json` and `cofferdam audit tail --json`. Without a terminal it prints lines instead.
+its control socket and `cofferdam audit tail --json`. Without a terminal it prints lines instead.
 
 Not here: the processes (lab.scene), the checks of promises (lab.tour).
 """
@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.layout import Layout as Grid
 from rich.live import Live
@@ -25,14 +24,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cofferdam.errors import CofferdamError
+from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate.report import StatusReport
 from cofferdam.lab import events
 from cofferdam.lab.layout import Layout
 from cofferdam.lab.scene import COFFERDAM, Scene
 
-STATUS_SECONDS = 2.0
-"""Between two looks at the gate's status (each starts a process)."""
+STATUS_SECONDS = 0.5
+"""Between two looks at the gate's status."""
 VERIFY_SECONDS = 15.0
 """Between two verifications of the audit log."""
 UNATTENDED_SECONDS = 60.0
@@ -217,12 +216,11 @@ async def _watch_gate(scene: Scene, view: View) -> None:
     while True:
         if scene.gate is not None and not scene.gate.running:
             raise CofferdamError(f"the gate ended: {scene.gate.complaint()}")
-        answer = await scene.verb("status", "--json")
         try:
-            view.status = msgspec.json.decode(answer.out, type=StatusReport)
+            view.status = await scene.status()
             view.trouble = ""
-        except msgspec.MsgspecError:
-            view.trouble = answer.text[:200]
+        except GateError as error:
+            view.trouble = str(error)
         await asyncio.sleep(STATUS_SECONDS)
 
 

@@ -70,8 +70,15 @@ def shipped_policy() -> str:
     return resources.files("cofferdam.lab").joinpath("policy.yaml").read_text(encoding="utf-8")
 
 
-def render_policy(addresses: Addresses, *, interfaces: tuple[str, str] | None = None) -> str:
-    """The shipped policy with `addresses`, and with the gate's two interfaces (it, ot) where there are any.
+class GateEnd(msgspec.Struct, frozen=True):
+    """An interface of the gate, and the gate's own address on it with the prefix length."""
+
+    interface: str
+    address: str
+
+
+def render_policy(addresses: Addresses, *, ends: tuple[GateEnd, GateEnd] | None = None) -> str:
+    """The shipped policy with `addresses`, and with the gate's two ends (it, ot) where there are any.
 
     Raises CofferdamError where a piece to replace is not in the file exactly once.
     """
@@ -84,9 +91,10 @@ def render_policy(addresses: Addresses, *, interfaces: tuple[str, str] | None = 
         (f"[{old.operators}]", f"[{new.operators}]"),
         (f'"{old.management}:{old.management_port}"', f'"{new.management}:{new.management_port}"'),
     ]
-    if interfaces is not None:
-        pieces.append(("{side: it, level: 4}", f"{{side: it, level: 4, interface: {interfaces[0]}}}"))
-        pieces.append(("{side: ot, level: 2}", f"{{side: ot, level: 2, interface: {interfaces[1]}}}"))
+    if ends is not None:
+        for zone, end in zip(("side: it, level: 4", "side: ot, level: 2"), ends, strict=True):
+            more = f"{{{zone}, interface: {end.interface}, addresses: [{end.address}]}}"
+            pieces.append((f"{{{zone}}}", more))
     text = shipped_policy()
     for before, after in pieces:
         if text.count(before) != 1:
@@ -159,6 +167,9 @@ class Loopback:
 PREFIX = "cdlab-"
 """Every namespace of the lab begins with it. `cofferdam lab clean` removes those whose maker is gone."""
 
+GATE_IT, GATE_OT = "10.1.0.1", "10.20.0.1"
+"""The gate's own addresses in the namespace layout; it gets them from the policy."""
+
 
 class Namespaces:
     """An office host and a plant host, each in a network namespace, one veth pair each to the gate's side.
@@ -209,7 +220,7 @@ class Namespaces:
             for address in (self.addresses.erp, self.addresses.operator, self.addresses.intruder):
                 _ip(*office, "addr", "add", f"{address}/16", "dev", "net0")
             # The office's router sends the overlay to the gate's office address.
-            _ip(*office, "route", "add", "100.64.0.0/16", "via", "10.1.0.1")
+            _ip(*office, "route", "add", "100.64.0.0/16", "via", GATE_IT)
             _ip(*plant, "addr", "add", f"{self.addresses.device}/16", "dev", "net0")
         except BaseException:
             self._remove()
@@ -239,7 +250,8 @@ class Namespaces:
                 return list(argv)
 
     def policy(self) -> str:
-        return render_policy(self.addresses, interfaces=(self.it_interface, self.ot_interface))
+        ends = (GateEnd(self.it_interface, f"{GATE_IT}/16"), GateEnd(self.ot_interface, f"{GATE_OT}/16"))
+        return render_policy(self.addresses, ends=ends)
 
 
 def leftovers() -> list[str]:

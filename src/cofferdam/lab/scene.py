@@ -24,7 +24,9 @@ from typing import Any, Self
 
 import msgspec
 
-from cofferdam.errors import CofferdamError
+from cofferdam.errors import CofferdamError, GateError
+from cofferdam.gate.client import ask
+from cofferdam.gate.report import StatusReport
 from cofferdam.lab import events
 from cofferdam.lab.layout import Host, Layout
 
@@ -295,10 +297,21 @@ class Scene:
         for _ in range(int(START_SECONDS / 0.1)):
             if not self.gate.running:
                 raise CofferdamError(f"the gate did not start: {self.gate.complaint()}")
-            if (self.state / "gate.sock").exists() and (await self.verb("status", "--json")).code == 0:
+            try:
+                await self.status()
+            except GateError:
+                await asyncio.sleep(0.1)
+            else:
                 return self.gate
-            await asyncio.sleep(0.1)
         raise CofferdamError(f"the gate is not ready after {START_SECONDS:g} s: {self.gate.complaint()}")
+
+    async def status(self) -> StatusReport:
+        """What the gate says of itself. Raises GateError where none answers."""
+        said = await asyncio.to_thread(ask, self.state, "status", fresh=True)
+        try:
+            return msgspec.convert(said, StatusReport)
+        except msgspec.ValidationError as error:
+            raise GateError(f"the gate's status is not understood: {error}") from error
 
     async def verb(self, *words: str, state: bool = True) -> Answer:
         """Run `cofferdam WORDS`, with `--state` unless told otherwise."""
