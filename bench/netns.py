@@ -52,7 +52,6 @@ class Namespaces:
             raise BenchError("network namespaces need root", "sudo make bench ARGS=..., or leave --namespaces out")
         if not shutil.which("ip"):
             raise BenchError("the program ip is missing", "sudo apt-get install iproute2")
-        _remove_left_over()
         try:
             self._make()
         except BaseException:
@@ -102,7 +101,10 @@ def _ip(*words: str) -> None:
         raise BenchError(f"ip {' '.join(words)}: {done.stderr.strip()}", "namespaces need root and a kernel with veth")
 
 
-def _remove_left_over() -> None:
+def remove_left_over() -> None:
+    """Deletes the namespaces of benchmarks that were killed."""
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        return
     root = Path("/run/netns")
     for path in root.glob(f"{PREFIX}*") if root.is_dir() else ():
         maker = path.name.removeprefix(PREFIX).split("-")[0]

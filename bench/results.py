@@ -196,9 +196,9 @@ def remarks(results: Results, place: str, loads: Sequence[Load], machine: dict[s
     same, across = machine.get("wake", {}).get("same_core_us"), machine.get("wake", {}).get("across_cores_us")
     if same and across and across > 4 * same:
         said.append(
-            f"Waking a process costs {same:.0f} µs on one core and {across:.0f} µs across two on this machine. With few "
-            "clients the figures say more about where the kernel put the processes than about what they did: see the "
-            "spread."
+            f"Waking a process costs {same:.0f} µs on one core and {across:.0f} µs across two on this machine. With "
+            "few clients the figures say more about where the kernel put the processes than about what they did: "
+            "see the spread."
         )
     if machine["load_before"] > 0.3:
         said.append(

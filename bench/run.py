@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from netns import LOOPBACK, Namespaces, Place
+from netns import LOOPBACK, Namespaces, Place, remove_left_over
 from paths import CONNECTIONS, OUTSTANDING, PATHS, Middle, haproxy_version
 from processes import HERE, LOAD, BenchError, Process, SystemCalls, build_load, cpu_of, free_port, name_of
 from results import FIGURES, GOALS, Load, Results, Run, remarks, table
@@ -103,6 +103,7 @@ def parse_load(text: str) -> Load:
 
 def bench(args: argparse.Namespace) -> int:
     build_load()
+    remove_left_over()
     for path in args.chosen:
         path.check()
     machine = describe_machine()
