@@ -35,7 +35,7 @@ TEXT = st.text(max_size=64)
 def strategy(kind: type) -> st.SearchStrategy[msgspec.Struct]:
     """Any draft of one class, hostile texts included."""
     hints = typing.get_type_hints(kind, include_extras=True)
-    return st.builds(kind, **{name: field(hint) for name, hint in hints.items()})  # type: ignore[arg-type]
+    return st.builds(kind, **{name: field(hint) for name, hint in hints.items()})
 
 
 def field(hint: object) -> st.SearchStrategy[object]:

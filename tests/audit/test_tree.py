@@ -162,5 +162,13 @@ def test_tile_paths() -> None:
     assert edge(256) == [(1, 0, 1)]
     for found in [(0, 0, 256), (3, 999, 1), ("entries", 1000, 255), (0, 10**9, 256)]:
         assert parse_path(tile_path(*found)) == found  # type: ignore[arg-type]
-    for wrong in ["tile/0/0", "tile/00/000", "tile/0/000.p/256", "tile/x/000", "tile/0/001/000", "checkpoint", "tile/0"]:
+    for wrong in [
+        "tile/0/0",
+        "tile/00/000",
+        "tile/0/000.p/256",
+        "tile/x/000",
+        "tile/0/001/000",
+        "checkpoint",
+        "tile/0",
+    ]:
         assert parse_path(wrong) is None

@@ -52,10 +52,11 @@ JUMP_NS = SECOND
 PUBLISH_ENTRIES = 256 * 256
 """So many entries are published at once, without waiting for the interval."""
 ALLOCATE = (4 << 20, 256 << 10, 4 << 10)
-"""Bytes by which a segment is allocated ahead: the first that the disk has room for. Writing into allocated space
-halves the time that fdatasync takes."""
+"""Bytes by which a segment is allocated ahead: the first that the disk has plenty of room for. Writing into allocated
+space halves the time that fdatasync takes."""
 SYNC_EACH = 16
 """Up to so many new files are synced one by one; more with one syncfs."""
+WAY_OUT = "free some space or replace the disk; the log then works again by itself"
 MAKER = "auditor"
 """The maker of the log's own entries."""
 
@@ -251,16 +252,11 @@ class AuditLog:
 
     def _allocate(self, end: int) -> None:
         """Room up to `end` and some more, durably: a frame never lies beyond the end that the disk knows of."""
-        upto = self._allocated
-        for step in ALLOCATE:
-            upto = (end // step + 1) * step
-            try:
-                os.posix_fallocate(self._descriptor, self._allocated, upto - self._allocated)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) or step == ALLOCATE[-1]:
-                    raise
-            else:
-                break
+        disk = os.fstatvfs(self._descriptor)
+        free = disk.f_bavail * disk.f_frsize
+        step = next((step for step in ALLOCATE if step * 16 <= free), ALLOCATE[-1])  # leave room for the tiles
+        upto = (end // step + 1) * step
+        os.posix_fallocate(self._descriptor, self._allocated, upto - self._allocated)
         os.fsync(self._descriptor)
         self._allocated = upto
 
@@ -317,7 +313,7 @@ class AuditLog:
         if self.unpublished or not self.published:
             self._try_publish(wait=True)
             if self.fault:
-                raise LogUnwritable(self.fault)
+                raise LogUnwritable(self.fault, hint=WAY_OUT)
         return Checkpoint(self.origin, self.size, self._tree.root())
 
     def tick(self) -> None:
@@ -333,7 +329,7 @@ class AuditLog:
         if self.unpublished and mono >= self._due and self._sealing is None:
             self._try_publish()
         if self.fault:
-            raise LogUnwritable(self.fault)
+            raise LogUnwritable(self.fault, hint=WAY_OUT)
 
     def _try_publish(self, *, wait: bool = False) -> None:
         """Stage a publication, and finish it in a thread if we may not wait. Sets `fault` if it fails."""
@@ -449,12 +445,12 @@ class AuditLog:
         name = errno.errorcode.get(error.errno or 0, "")
         self.fault = f"can not {what} {self.folder}/{path}: {error.strerror or error} ({name})"
         self._retry_at = self._mono() + self._retry
-        return LogUnwritable(self.fault, hint="free some space or replace the disk; the log then works again by itself")
+        return LogUnwritable(self.fault, hint=WAY_OUT)
 
     def _mend(self) -> None:
         """Try to put the log right. Raises: LogUnwritable if that fails, or if it was tried a moment ago."""
         if self._mono() < self._retry_at:
-            raise LogUnwritable(self.fault)
+            raise LogUnwritable(self.fault, hint=WAY_OUT)
         self._collect(wait=True)
         if self._journal_bad:
             try:
@@ -465,9 +461,16 @@ class AuditLog:
         self.fault = ""
         self._try_publish(wait=True)
         if self.fault:
-            raise LogUnwritable(self.fault)
+            raise LogUnwritable(self.fault, hint=WAY_OUT)
 
     # --- end
+
+    def abandon(self) -> None:
+        """Let go of the journal without a word, after opening failed. The folder's lock is the opener's to release."""
+        self._closed = True
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def close(self) -> None:
         """Publish what there is and let go of the folder. Raises: LogUnwritable if it could not be published; the

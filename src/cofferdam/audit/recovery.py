@@ -191,9 +191,20 @@ def _open(given: AuditLogArguments, report: Report) -> AuditLog:
         retry_ns=given.retry_ns,
         background=given.background,
     )
+    try:
+        _greet(log, given, segments, fresh, last_ns)
+    except BaseException:
+        log.abandon()
+        raise
+    return log
+
+
+def _greet(log: AuditLog, given: AuditLogArguments, segments: list[Segment], fresh: list[bytes], last_ns: int) -> None:
+    """Take in what only the journal had, say what was found, and publish it."""
+    size = log.size
     log.resume([segment.path for segment in segments], fresh)
     wall = given.wall_ns()
-    drafts: list[Draft] = [LogOpened(wall_ns=wall, key=key.verifier.text, size=size + len(fresh))]
+    drafts: list[Draft] = [LogOpened(wall_ns=wall, key=given.key.verifier.text, size=size + len(fresh))]
     cut = sum(segment.cut_bytes for segment in segments)
     if fresh or cut:
         drafts.append(TornTail(wall_ns=wall, entries=len(fresh), cut_bytes=cut))
@@ -201,7 +212,6 @@ def _open(given: AuditLogArguments, report: Report) -> AuditLog:
         drafts.append(ClockJump(wall_ns=wall, jump_ns=str(wall - last_ns), clock=format_time(wall).decode()))
     log.append(drafts, maker=MAKER)
     log.publish()
-    return log
 
 
 def _segments(files: DirFiles, key: SignerKey) -> list[Segment]:

@@ -104,8 +104,12 @@ class _Check:
         self.start = start // WIDTH * WIDTH
         self.report = Report()
         self.time = ""
-        self.tail: list[bytes] = []  # entries of the bundle that is not full, as far as the tiles have them
         self.known: set[str] = set()
+        self.extra: list[bytes] = []  # entries that only the journal has
+        # What is believed of the tree under the checkpoint, whatever the files say:
+        self.rows: dict[int, dict[int, bytes]] = {}  # tile level above 0 -> index of a hash -> the hash
+        self.last: list[bytes] = []  # leaf hashes of the bundle that is not full
+        self.mended: dict[int, list[bytes]] = {}  # full bundle whose level 0 tile is wrong -> its leaf hashes
         self.cached: tuple[int, list[bytes]] = (-1, [])
 
     def run(self) -> Report:
@@ -191,8 +195,9 @@ class _Check:
                         below[full * WIDTH + offset] = digest
                 for offset, digest in enumerate(believed.get(level, [])):
                     below[index * WIDTH + offset] = digest
-                above = below
-        self._bundles(size, above, believed.get(0, []))
+                above = self.rows[level] = below
+        self.last = believed.get(0, [])
+        self._bundles(size, above, self.last)
 
     def _full(self, level: int, index: int, expected: bytes | None) -> list[bytes]:
         """The hashes of a full tile, read once; wrong ones are named and, where possible, put right from below."""
@@ -289,7 +294,8 @@ class _Check:
         if hashes is not None:
             wrong = next((n for n, (a, b) in enumerate(zip(hashes, made, strict=False)) if a != b), 0) if right else 0
             self.report.add(path, index * WIDTH + wrong, f"hash {wrong} of this tile was changed")
-        return made if right else (hashes or [])
+        self.mended[index] = made if right else (hashes or [])
+        return self.mended[index]
 
     def _bundle(self, index: int, width: int, leaves: list[bytes]) -> None:
         report, first = self.report, index * WIDTH
@@ -312,8 +318,6 @@ class _Check:
             report.add(path, first + len(entries) - 1, "has bytes after its last entry that are not part of it")
         self._order(path, first, entries)
         report.checked += len(entries)
-        if width < WIDTH:
-            self.tail = entries
 
     def _order(self, path: str, first: int, entries: list[bytes]) -> None:
         """Each entry says its own place, and times do not go back. The maker of the log is held to it, too."""
@@ -349,7 +353,6 @@ class _Check:
                 report.add(path, -1, str(error).removeprefix(f"{path}: "))
         if not segments and not any(path in paths for path in self.known if path.startswith(FOLDER)):
             report.add(FOLDER, report.size, "is missing: entries after the checkpoint may be lost")
-        self.extra: list[bytes] = []
         for place, segment in enumerate(segments):
             if segment.damage:
                 report.add(segment.path, segment.stop, f"{segment.damage} (byte {segment.end})")
@@ -372,9 +375,9 @@ class _Check:
         fresh = first + len(entries) - report.total
         for offset, entry in enumerate(entries[: len(entries) - max(fresh, 0)]):
             index = first + offset
-            data = self._entry(index)
-            if data is not None and data != entry:
-                report.add(path, index, "differs from the entry in its bundle")
+            leaf = self._leaf(index)
+            if leaf is not None and leaf != leaf_hash(entry):
+                report.add(path, index, "differs from what the tree has in this place")
         if first <= report.total and fresh > 0:
             new = entries[len(entries) - fresh :]
             self._order(path, report.total, new)
@@ -382,14 +385,19 @@ class _Check:
             report.total += fresh
             report.checked += fresh
 
-    def _entry(self, index: int) -> bytes | None:
+    def _leaf(self, index: int) -> bytes | None:
+        """The hash of an entry as it is believed, or None if it is not known."""
+        past = index - self.report.size
+        if past >= 0:
+            return leaf_hash(self.extra[past]) if past < len(self.extra) else None
         bundle, offset = divmod(index, WIDTH)
         if bundle == self.report.size // WIDTH:
-            return self.tail[offset] if offset < len(self.tail) else None
+            return self.last[offset] if offset < len(self.last) else None
         if bundle != self.cached[0]:
-            self.cached = (bundle, split_entries(self.files.read(tile_path(ENTRIES, bundle)) or b"")[0])
-        entries = self.cached[1]
-        return entries[offset] if offset < len(entries) else None
+            data = self.files.read(tile_path(0, bundle)) or b""
+            hashes = split_hashes(data) if len(data) == WIDTH * HASH_BYTES else []
+            self.cached = (bundle, self.mended.get(bundle, hashes))
+        return self.cached[1][offset] if offset < len(self.cached[1]) else None
 
     # --- files beside the checkpoint's own
 
@@ -411,27 +419,30 @@ class _Check:
             if stop > self.report.total:
                 self.report.add(path, first, "is of entries that the log does not have", unfinished=early)
                 continue
-            right = self._rebuild(level, index, width)
-            if right is not None and right != data:
+            if not self._agrees(level, index, width, data):
                 what = "does not agree with the entries: changed or cut short"
                 self.report.add(path, first, what, unfinished=early)
 
-    def _rebuild(self, level: int | str, index: int, width: int) -> bytes | None:
-        """What a tile that the checkpoint does not need should hold."""
-        if level == ENTRIES or level == 0:
-            entries = [self._any(index * WIDTH + offset) for offset in range(width)]
-            if any(entry is None for entry in entries):
-                return None
-            good = [entry for entry in entries if entry is not None]
-            if level == 0:
-                return b"".join(map(leaf_hash, good))
-            return b"".join(len(entry).to_bytes(2, "big") + entry for entry in good)
-        rows = [self._subtree(int(level) - 1, index * WIDTH + offset) for offset in range(width)]
-        return None if any(row is None for row in rows) else b"".join(row for row in rows if row)
+    def _agrees(self, level: int | str, index: int, width: int, data: bytes) -> bool:
+        """Does a tile that the checkpoint does not need hold what it should, as far as that is known?"""
+        right = self._row(level, index, width)
+        if level == ENTRIES:
+            entries, left = split_entries(data)
+            return not left and len(entries) == width and (right is None or right == [leaf_hash(e) for e in entries])
+        return len(data) == width * HASH_BYTES and (right is None or b"".join(right) == data)
 
-    def _any(self, index: int) -> bytes | None:
-        past = index - self.report.size
-        return self.extra[past] if 0 <= past < len(self.extra) else self._entry(index) if past < 0 else None
+    def _row(self, level: int | str, index: int, width: int) -> list[bytes] | None:
+        """The hashes that a tile should hold, or for a bundle the leaf hashes of its entries."""
+        row: list[bytes] = []
+        for at in range(index * WIDTH, index * WIDTH + width):
+            if level == ENTRIES or level == 0:
+                digest = self._leaf(at)
+            else:
+                digest = self.rows.get(int(level), {}).get(at) or self._subtree(int(level) - 1, at)
+            if digest is None:
+                return None
+            row.append(digest)
+        return row
 
     def _compare_earlier(self) -> None:
         earlier = self.earlier
@@ -453,6 +464,5 @@ class _Check:
         for level, index, width in edge(size):
             while len(rows) < level:
                 rows.append([])
-            data = self._rebuild(level, index, width) or b""
-            rows.append(split_hashes(data))
+            rows.append(self._row(level, index, width) or [])
         return edge_root(rows)

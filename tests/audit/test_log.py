@@ -1,0 +1,357 @@
+"""The log on disk: durable when it says so, refused when it can not be, in order whatever the clock does."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cofferdam.audit.checkpoint import open_checkpoint
+from cofferdam.audit.entry import GateStopped, PolicyLoaded, decode_entry, format_time
+from cofferdam.audit.files import DirFiles, LogReader
+from cofferdam.audit.keys import load_key, load_public
+from cofferdam.audit.log import ALLOCATE, AuditLog
+from cofferdam.audit.recovery import open_log
+from cofferdam.audit.verify import verify_log
+from cofferdam.errors import AuditError, LogUnwritable
+from tests.audit.conftest import Clock, Opener, write
+
+SECOND = 1_000_000_000
+
+
+def entries(log: AuditLog) -> list[dict[str, object]]:
+    return [json.loads(data) for _, data in LogReader(log.folder, log.key.verifier).entries()]
+
+
+def events(log: AuditLog) -> list[dict[str, str]]:
+    return [entry["event"] for entry in entries(log)]  # type: ignore[misc]
+
+
+def test_an_entry_says_all_it_must(opener: Opener, clock: Clock) -> None:
+    log = opener()
+    assert log.append([write(7), write(8)], maker="modbus/it-ot/inner", policy="ab" * 32) == range(1, 3)
+    found = entries(log)[1]
+    assert set(found) == {"event", "index", "maker", "policy", "site", "time"}
+    assert (found["index"], found["maker"], found["policy"], found["site"]) == (
+        1,
+        "modbus/it-ot/inner",
+        "ab" * 32,
+        "riverside",
+    )
+    assert found["time"] == format_time(clock.wall).decode()
+    assert isinstance(found["event"], dict) and found["event"]["wall_ns"] == "1795404737123456796"
+    log.close()
+
+
+def test_the_policy_last_loaded_stands_in_entries_that_name_none(opener: Opener) -> None:
+    log = opener()
+    log.append([PolicyLoaded(policy="cd" * 32)], maker="gate")
+    log.append([write()], maker="inner")
+    log.append([write()], maker="inner", policy="ef" * 32)
+    log.append([write()], maker="inner")
+    assert [entry["policy"] for entry in entries(log)][1:] == ["cd" * 32, "cd" * 32, "ef" * 32, "cd" * 32]
+    log.close()
+
+
+def test_entries_go_on_where_they_stopped(opener: Opener, tmp_path: Path) -> None:
+    total, log = 0, opener()
+    log.close()
+    for count in (0, 1, 255, 256, 3, 700):
+        log = opener()
+        log.append([write(n) for n in range(count)] or [GateStopped(reason="nothing")], maker="inner")
+        total = log.size
+        log.close()
+        report = verify_log(DirFiles(tmp_path / "audit"), log.key.verifier)
+        assert report.good and report.size == report.total == total
+    assert [entry["index"] for entry in entries(log)] == list(range(total))
+    with pytest.raises(LogUnwritable, match="closed"):
+        log.append([write()], maker="inner")
+
+
+def test_tick_publishes_at_intervals(opener: Opener, clock: Clock, tmp_path: Path) -> None:
+    log = opener()
+    log.append([write()], maker="inner")
+    log.tick()
+    assert log.unpublished == 1
+    clock.move(SECOND)
+    log.tick()
+    assert log.unpublished == 0
+    assert open_checkpoint((tmp_path / "audit/checkpoint").read_bytes(), log.key.verifier).size == log.size
+    log.close()
+
+
+def test_publishing_in_the_background(opener: Opener, clock: Clock, tmp_path: Path) -> None:
+    log = opener(background=True)
+    for number in range(40):
+        log.append([write(number * 50 + n) for n in range(50)], maker="inner")
+        clock.move(SECOND)
+        log.tick()
+    log.close()
+    report = verify_log(DirFiles(tmp_path / "audit"), log.key.verifier)
+    assert report.good and report.size == 2001
+    kept = [path for path in DirFiles(tmp_path / "audit").paths() if ".p/" in path]
+    assert all(path.startswith(("tile/0/007.p", "tile/entries/007.p", "tile/1/000.p")) for path in kept)
+
+
+@pytest.mark.parametrize("jump", [3600 * SECOND, -3600 * SECOND, 2 * SECOND, -2 * SECOND])
+def test_a_clock_that_jumps_is_told_of_and_time_stays_ordered(opener: Opener, clock: Clock, jump: int) -> None:
+    log = opener()
+    log.append([write()], maker="inner")
+    clock.move(SECOND // 2)
+    clock.wall += jump
+    log.append([write()], maker="inner")
+    clock.move(SECOND)
+    log.append([write()], maker="inner")
+    found = entries(log)
+    jumps = [event["jump_ns"] for event in events(log) if event["kind"] == "clock-jump"]
+    assert jumps == [str(jump)]
+    times = [str(entry["time"]) for entry in found]
+    assert times == sorted(times)
+    log.close()
+
+
+def test_a_slow_clock_is_no_jump_until_it_adds_up(opener: Opener, clock: Clock) -> None:
+    log = opener()
+    for _ in range(12):
+        clock.move(SECOND)
+        clock.wall += SECOND // 10
+        log.tick()
+    kinds = [decode_entry(data).kind for _, data in LogReader(log.folder, log.key.verifier).entries()]
+    assert kinds.count("clock-jump") == 1
+    log.close()
+
+
+def test_a_clock_behind_the_log_at_start(opener: Opener, clock: Clock) -> None:
+    log = opener()
+    log.close()
+    clock.wall -= 7200 * SECOND
+    log = opener()
+    found = entries(log)
+    assert [event["kind"] for event in events(log)] == ["log-opened", "log-opened", "clock-jump"]
+    assert len({entry["time"] for entry in found}) == 1
+    log.close()
+
+
+def test_one_writer(opener: Opener) -> None:
+    log = opener()
+    with pytest.raises(AuditError, match="another process is writing"):
+        opener()
+    log.close()
+    opener().close()
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_key_is_made_once_and_private(opener: Opener, tmp_path: Path) -> None:
+    opener().close()
+    path = tmp_path / "keys/audit.key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    key = load_key(path)
+    assert key is not None and key.name == "cofferdam/riverside"
+    assert load_public(tmp_path / "keys/audit.pub").text == key.verifier.text
+    text = path.read_text()
+    opener().close()
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
+def test_a_key_that_others_can_read_is_refused(opener: Opener, tmp_path: Path, mode: int) -> None:
+    opener().close()
+    (tmp_path / "keys/audit.key").chmod(mode)
+    with pytest.raises(AuditError, match="can be read or changed by others") as caught:
+        opener()
+    assert "chmod 600" in caught.value.hint
+
+
+def test_a_missing_damaged_or_foreign_key_is_refused(opener: Opener, tmp_path: Path) -> None:
+    opener().close()
+    path = tmp_path / "keys/audit.key"
+    text = path.read_text()
+    path.unlink()
+    with pytest.raises(AuditError, match=r"its key .* is missing"):
+        opener()
+    path.write_text(text[:-4])
+    path.chmod(0o600)
+    with pytest.raises(AuditError, match=r"audit.key: the audit key is damaged"):
+        opener()
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(AuditError, match="can not be read"):
+        opener()
+    path.unlink()
+    open_log(tmp_path / "other", tmp_path / "keys/other.key", site="riverside").close()
+    (tmp_path / "keys/other.key").rename(path)
+    with pytest.raises(AuditError, match="is not the public half"):
+        opener()
+    (tmp_path / "keys/audit.pub").unlink()
+    with pytest.raises(AuditError, match=r"checkpoint: the key .* has not signed this"):
+        opener()
+
+
+def test_a_log_that_vanished_is_not_begun_anew(opener: Opener, tmp_path: Path) -> None:
+    opener().close()
+    (tmp_path / "audit").rename(tmp_path / "away")
+    with pytest.raises(AuditError, match="checkpoint is missing, but the log's key exists"):
+        opener()
+
+
+def test_a_first_start_that_was_cut_short_is_done_again(opener: Opener, tmp_path: Path) -> None:
+    opener(interval_ns=10**18).close()
+    for left in (["journal/00000000000000000000"], ["journal/00000000000000000000", "checkpoint"]):
+        for path in DirFiles(tmp_path / "audit").paths():
+            (tmp_path / "audit" / path).unlink()
+        (tmp_path / "keys/audit.key").unlink()
+        for path in left:
+            (tmp_path / "audit" / path).write_bytes(b"half")
+        opener().close()
+
+
+# --- a disk that fails ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("needs root to mount a small file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def count(log: AuditLog) -> int:
+    return sum(1 for _ in LogReader(log.folder, log.key.verifier).entries())
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_a_full_disk(tiny: Path, tmp_path: Path, clock: Clock, batch: int) -> None:
+    def again() -> AuditLog:
+        return open_log(
+            tiny / "audit",
+            tmp_path / "keys/audit.key",
+            site="riverside",
+            wall_ns=lambda: clock.wall,
+            mono_ns=lambda: clock.mono,
+            retry_ns=0,
+            background=False,
+        )
+
+    log = again()
+    ballast = tiny / "ballast"
+    ballast.write_bytes(bytes(200 << 10))
+    accepted = log.size
+    with pytest.raises(LogUnwritable, match="ENOSPC") as caught:
+        for number in range(10_000):
+            accepted = log.append([write(number)] * batch, maker="inner").stop
+            clock.move(SECOND // 100)
+            log.tick()
+    assert "free some space" in caught.value.hint
+    for _ in range(3):
+        with pytest.raises(LogUnwritable):
+            log.append([write()] * batch, maker="inner")
+    assert log.size >= accepted and count(log) == log.size
+    size = log.size
+    ballast.unlink()
+    assert log.append([write()] * batch, maker="inner") == range(size, size + batch)
+    assert not log.fault
+    log.publish()
+    log.close()
+    assert verify_log(DirFiles(tiny / "audit"), log.key.verifier).good
+    again().close()
+
+
+def test_a_crash_while_the_disk_is_full(tiny: Path, tmp_path: Path, clock: Clock) -> None:
+    """What was accepted is there after the crash; what was refused is not."""
+    folder, key = tiny / "audit", tmp_path / "keys/audit.key"
+    log = open_log(folder, key, site="riverside", retry_ns=0, background=False)
+    ballast = tiny / "ballast"
+    ballast.write_bytes(bytes(450 << 10))
+    with pytest.raises(LogUnwritable):
+        for number in range(100_000):
+            log.append([write(number)], maker="inner")
+    size = log.size
+    os.close(log._lock)  # as the kernel does when the process dies
+    log._closed = True
+    with pytest.raises(LogUnwritable, match="ENOSPC"):
+        open_log(folder, key, site="riverside", retry_ns=0, background=False)
+    ballast.unlink()
+    log = open_log(folder, key, site="riverside", retry_ns=0, background=False)
+    kinds = [decode_entry(data).kind for _, data in LogReader(folder, log.key.verifier).entries()]
+    assert kinds.count("write-allowed") == size - 1
+    assert kinds[size : size + 2] == ["log-opened", "torn-tail"]
+    log.close()
+
+
+def test_a_file_that_may_not_grow(opener: Opener, tmp_path: Path) -> None:
+    """The limit on file size stands for any error of write(2) on any file."""
+    log = opener()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log.append([write(n) for n in range(100)], maker="inner")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(LogUnwritable, match="EFBIG"):
+            log.append([write(n) for n in range(100)], maker="inner")
+        assert log.size == 101
+        with pytest.raises(LogUnwritable):
+            log.publish()
+        with pytest.raises(LogUnwritable):
+            log.tick()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log.tick()
+    assert log.append([write()], maker="inner") == range(101, 102)
+    log.close()
+    assert verify_log(DirFiles(tmp_path / "audit"), log.key.verifier).good
+
+
+def test_a_failed_publication_stops_appends_until_it_succeeds(opener: Opener, tmp_path: Path) -> None:
+    log = opener()
+    log.append([write(n) for n in range(10)], maker="inner")
+    (tmp_path / "audit/checkpoint.new").mkdir()  # so that no checkpoint can be put in place
+    with pytest.raises(LogUnwritable, match=r"publish .*checkpoint"):
+        log.publish()
+    with pytest.raises(LogUnwritable):
+        log.append([write()], maker="inner")
+    (tmp_path / "audit/checkpoint.new").rmdir()
+    assert log.append([write()], maker="inner") == range(11, 12)
+    log.close()
+    assert verify_log(DirFiles(tmp_path / "audit"), log.key.verifier).good
+
+
+def test_mending_is_not_tried_all_the_time(opener: Opener, tmp_path: Path, clock: Clock) -> None:
+    log = opener(retry_ns=SECOND)
+    log.append([write()], maker="inner")
+    blocker = tmp_path / "audit/checkpoint.new"
+    blocker.mkdir()
+    with pytest.raises(LogUnwritable):
+        log.publish()
+    blocker.rmdir()
+    with pytest.raises(LogUnwritable):
+        log.append([write()], maker="inner")
+    clock.move(SECOND)
+    assert log.append([write()], maker="inner") == range(2, 3)
+    log.close()
+
+
+def test_segments_grow_past_what_was_allocated(opener: Opener, tmp_path: Path) -> None:
+    log = opener(interval_ns=10**18)
+    batch = [write(n) for n in range(1000)]
+    appended = 0
+    while appended < 2 * ALLOCATE[0]:
+        log.append(batch, maker="inner")
+        appended += 1000 * 400
+    assert log.unpublished
+    report = verify_log(DirFiles(tmp_path / "audit"), log.key.verifier)
+    assert report.good and report.total == log.size
+    log.close()
