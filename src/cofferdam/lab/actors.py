@@ -46,11 +46,13 @@ class Session:
         self.target = target
         self.sink = sink
         self._client: AsyncModbusTcpClient | None = None
+        self._lost = asyncio.Event()
 
     async def _connected(self) -> AsyncModbusTcpClient | None:
         if self._client is not None and self._client.connected:
             return self._client
         self.close()
+        lost = self._lost = asyncio.Event()
         client = AsyncModbusTcpClient(
             self.target.address,
             port=self.target.port,
@@ -58,6 +60,7 @@ class Session:
             reconnect_delay=0,
             retries=0,
             timeout=self.target.timeout,
+            trace_connect=lambda up: None if up else lost.set(),
         )
         if not await client.connect():
             client.close()
@@ -108,6 +111,17 @@ class Session:
 
         return await self._do(f"write {point}", field, function, ask, lambda _: cells)
 
+    async def _unless_lost(self, asked: Awaitable[ModbusPDU]) -> ModbusPDU | None:
+        """The answer, or None when the connection goes first: pymodbus alone would wait until its timeout."""
+        answer, lost = asyncio.ensure_future(asked), asyncio.ensure_future(self._lost.wait())  # noqa: TID251
+        try:
+            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
+            return await answer if answer.done() else None
+        finally:
+            for task in (answer, lost):
+                task.cancel()
+            await asyncio.wait({answer, lost})
+
     async def _do(
         self,
         action: str,
@@ -133,12 +147,13 @@ class Session:
         if client is None:
             return tell("unreachable", detail=f"no connection to {self.target.address}:{self.target.port}")
         try:
-            answer = await ask(client)
+            answer = await self._unless_lost(ask(client))
         except ModbusException as error:
-            # pymodbus tells a lost connection and a missing answer by the same exception.
-            outcome = "timeout" if client.connected else "closed"
             self.close()  # a late answer must not meet the next request
-            return tell(outcome, detail=str(error))
+            return tell("timeout", detail=str(error))
+        if answer is None:
+            self.close()
+            return tell("closed", detail="the connection was closed before an answer came")
         if answer.isError():
             return tell("exception", exception=int(getattr(answer, "exception_code", 0)))
         if answer.function_code != function:

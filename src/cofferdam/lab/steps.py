@@ -214,6 +214,16 @@ async def intruder_refused(tour: Tour) -> list[Finding]:
             ports.detail == f"open: {tour.addresses.listen_port}" and not seen,
         )
     )
+    answer = await explain(tour, tour.addresses.intruder, "read flow_total")
+    told = answer.json()
+    findings.append(
+        Finding(
+            'cofferdam explain --operation "read flow_total", as the intruder',
+            "refused; field principal: nobody has that address",
+            str(told.get("sentence")),
+            answer.code == 1 and told.get("fault") == "principal",
+        )
+    )
     if tour.scene.layout.separated:
         got = await tour.one(
             tour.intruder,
