@@ -255,6 +255,17 @@ def test_a_connection_that_was_reset_ends_and_late_copies_do_not_start_another()
     assert recorder.stream(True) == b"one"
 
 
+def test_a_syn_ack_from_the_client_does_not_turn_the_connection_round() -> None:
+    connection = Connection().open()
+    connection.ask(b"one")
+    connection.packet(True, SYN | ACK, seq=77)
+    connection.ask(b"two")
+    recorder, reassembler = run(connection.frames)
+    assert reassembler.flows == 1
+    assert recorder.stream(True) == b"onetwo"
+    assert all(flow.server_port == 502 for flow in recorder.flows)
+
+
 def test_segments_far_outside_the_window_are_ignored_until_they_insist() -> None:
     connection = Connection().open()
     connection.ask(b"one")

@@ -203,7 +203,8 @@ class Reassembler:
             if opening == SYN and (not from_client or side.isn != segment.seq) and segment.target_port in self._ports:
                 self._drop(key)  # the ports are used again
                 return self._open(there, segment), True
-            if opening == SYN | ACK and side.seen and side.isn != segment.seq:
+            fits = segment.source_port in self._ports  # who answers a SYN is the server
+            if opening == SYN | ACK and side.seen and side.isn != segment.seq and fits:
                 self._drop(key)
                 return self._open(back, segment), False
             if self._is_stray(flow, side, segment):
