@@ -57,8 +57,12 @@ class Document:
         return Place(self._walk(path)[0])
 
     def value(self, path: Path) -> Place:
-        """Where the value of a field stands."""
-        return Place(self._walk(path)[1])
+        """Where the value of a field stands; its name, where there is no value."""
+        key, node = self._walk(path)
+        if node.data is None and isinstance(key.data, str):
+            named = Node(key.file, key.line, key.column, None)
+            return Place(named)
+        return Place(node)
 
     def names(self, *path: str) -> list[str]:
         """The names in a map, also of entries that are wrong; none where there is no map."""

@@ -175,7 +175,7 @@ def _validate(document: Document, problems: list[Problem]) -> tuple[schema.Polic
                 path = _original(item["loc"], kept)
                 if attempt == 0:
                     problems.append(_problem(item, path, document))
-                cut.add(_entry(path))
+                cut.add(_entry(path, item["type"]))
             if () in cut or ("site",) in cut or ("zones",) in cut:
                 if not isinstance(raw.get("site"), str) or ("site",) in cut:
                     raw["site"] = "site"
@@ -195,13 +195,19 @@ def _original(loc: tuple[int | str, ...], kept: dict[str, list[int]]) -> Path_:
     return loc
 
 
-def _entry(path: Path_) -> Path_:
+def _entry(path: Path_, kind: str) -> Path_:
     """The smallest part around a wrong field that can be left out."""
     if len(path) >= 4 and path[0] == "assets" and path[2] == "points":
         return path[:4]
     if len(path) >= 4 and path[0] == "conduits" and path[2] == "allow":
         return path[:4]
     if len(path) >= 2 and path[0] in ("zones", "assets", "principals", "conduits"):
+        model = _model(path[:2])
+        fields = {field.alias or name: field for name, field in model.model_fields.items()} if model else {}
+        if len(path) >= 3 and path[2] not in ("points", "[key]") and kind != "missing":
+            field = fields.get(str(path[2]))
+            if field is None or not field.is_required():
+                return path[:3]
         return path[:2]
     return path[:1] if path and (len(path) > 1 or path[0] in schema.Policy.model_fields) else ()
 
@@ -210,6 +216,8 @@ def _prune(raw: dict[str, Any], cut: set[Path_], kept: dict[str, list[int]]) -> 
     for path in sorted(cut, key=len):
         if len(path) == 4 and path[2] == "points":
             raw.get("assets", {}).get(path[1], {}).get("points", {}).pop(path[3], None)
+        elif len(path) == 3:
+            raw.get(str(path[0]), {}).get(path[1], {}).pop(path[2], None)
         elif len(path) == 2:
             raw.get(str(path[0]), {}).pop(path[1], None)
         elif len(path) == 1 and path[0] != "zones":
