@@ -28,7 +28,7 @@ from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate.report import StatusReport
 from cofferdam.lab import events
 from cofferdam.lab.layout import Layout
-from cofferdam.lab.scene import COFFERDAM, Scene
+from cofferdam.lab.scene import COFFERDAM, Actor, Scene
 
 STATUS_SECONDS = 0.5
 """Between two looks at the gate's status."""
@@ -37,7 +37,8 @@ VERIFY_SECONDS = 15.0
 UNATTENDED_SECONDS = 60.0
 """How long the demo runs without a terminal and without --seconds."""
 TANK_ROWS = 9
-REFUSALS = 6
+REFUSALS = 10
+"""Kinds of refusal that are shown, the latest first."""
 
 
 class View:
@@ -49,7 +50,8 @@ class View:
         self.plant: events.Plant | None = None
         self.people: dict[str, str] = {}
         self.outcomes: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-        self.refusals: collections.deque[tuple[str, str, str]] = collections.deque(maxlen=REFUSALS)
+        self.refusals: dict[tuple[str, str], tuple[int, str]] = {}
+        """(who, what fails) -> (how often, the latest one's sentence); the latest is last."""
         self.device_writes = 0
         self.status: StatusReport | None = None
         self.verified = "not yet verified"
@@ -82,7 +84,10 @@ class View:
         if said.get("kind") in ("refused", "malformed", "limit-hit", "refused-many"):
             who = str(said.get("source", ""))
             what = str(said.get("fault") or said.get("limit") or said.get("section") or said["kind"])
-            self.refusals.append((who, what, str(said.get("detail", ""))))
+            times, _ = self.refusals.pop((who, what), (0, ""))
+            self.refusals[(who, what)] = (times + int(said.get("count", 1)), str(said.get("detail", "")))
+            if len(self.refusals) > 4 * REFUSALS:
+                del self.refusals[next(iter(self.refusals))]
 
     # --- drawing --------------------------------------------------------------------------------------------
 
@@ -184,8 +189,8 @@ class View:
 
     def _refused(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
-        for who, what, detail in reversed(self.refusals):
-            table.add_row(Text(who), Text(what, "bold yellow"), Text(detail))
+        for (who, what), (times, detail) in list(reversed(self.refusals.items()))[:REFUSALS]:
+            table.add_row(Text(who), Text(f"{times} x", style="dim"), Text(what, "bold yellow"), Text(detail))
         return Panel(table if self.refusals else "none yet", title="last refusals, from the audit log")
 
     def line(self) -> str:
@@ -211,11 +216,12 @@ def decode_entry(line: bytes) -> events.Event:
     return events.Entry(entry if isinstance(entry, dict) else {"event": {}})
 
 
-async def _watch_gate(scene: Scene, view: View) -> None:
-    """Look at the gate's status now and then. A gate that has gone ends the demo with its own words."""
+async def _watch_gate(scene: Scene, view: View, feed: Actor) -> None:
+    """Look at the gate's status now and then. Who has gone and should not have ends the demo with his own words."""
     while True:
-        if scene.gate is not None and not scene.gate.running:
-            raise CofferdamError(f"the gate ended: {scene.gate.complaint()}")
+        for actor in (scene.gate, scene.actors["plant"], feed):
+            if actor is not None and not actor.running:
+                raise CofferdamError(f"{actor.name} ended: {actor.complaint() or 'without a word'}")
         try:
             view.status = await scene.status()
             view.trouble = ""
@@ -245,9 +251,10 @@ async def _draw(view: View, console: Console, until: float) -> None:
     while (left := until - time.monotonic()) > 0:
         await asyncio.sleep(min(5.0, left))
         console.print(view.line(), soft_wrap=True, highlight=False)
-        while view.refusals:
-            who, what, detail = view.refusals.popleft()
-            console.print(f"  refused {who} ({what}): {detail}", soft_wrap=True, highlight=False, markup=False)
+        for (who, what), (times, detail) in view.refusals.items():
+            words = f"  refused {who} {times} x ({what}): {detail}"
+            console.print(words, soft_wrap=True, highlight=False, markup=False)
+        view.refusals.clear()
 
 
 async def run(layout: Layout, *, state: Path | None = None, seconds: float = 0.0, speed_up: float = 60.0) -> int:
@@ -263,11 +270,13 @@ async def run(layout: Layout, *, state: Path | None = None, seconds: float = 0.0
         for kind in ("erp", "operator", "intruder"):
             await scene.start_actor(kind, driven=False, listener=view.note)
         tail = [*COFFERDAM, "audit", "tail", "--json", "--state", str(scene.state)]
-        await scene.start("audit-tail", "gate", tail, listener=view.note, decode=decode_entry)
+        feed = await scene.start("audit-tail", "gate", tail, listener=view.note, decode=decode_entry)
         until = time.monotonic() + seconds if seconds else float("inf")
         try:
             async with asyncio.TaskGroup() as group:
-                background = [group.create_task(_watch_gate(scene, view)), group.create_task(_verify(scene, view))]
+                background = [
+                    group.create_task(work) for work in (_watch_gate(scene, view, feed), _verify(scene, view))
+                ]
                 await _draw(view, console, until)
                 for task in background:
                     task.cancel()

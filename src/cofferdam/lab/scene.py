@@ -17,7 +17,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -177,6 +178,19 @@ class Actor:
         return code
 
 
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """An impatient second Ctrl-C does not stop the cleaning up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Scene:
     """The stage with its processes. Use as an async context manager; leaving it ends and removes everything.
 
@@ -231,12 +245,13 @@ class Scene:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            for actor in reversed(list(self.actors.values())):
-                await actor.stop()
-        finally:
-            self.layout.__exit__(kind, error, trace)
-            self._remove()
+        with _deaf():
+            try:
+                for actor in reversed(list(self.actors.values())):
+                    await actor.stop()
+            finally:
+                self.layout.__exit__(kind, error, trace)
+                self._remove()
 
     def _remove(self) -> None:
         if self._given is None:
