@@ -18,9 +18,10 @@ from cofferdam.policy.rows import Clock, Window
 
 DAY = 86_400
 NS = 1_000_000_000
-# A window that is open day and night has no end: look eight days ahead (at most 3 edges a day and some transitions),
+# Windows that are open day and night have no end: look more than a week ahead (each window has at most 3 edges a day),
 # then let the verdict lapse and be made again. Lapsing early is harmless.
 MAX_EDGES = 30
+"""Edges of each window that are looked at for the next change."""
 
 
 def offset_at(clock: Clock, second: int) -> int | None:
@@ -65,7 +66,7 @@ def state(windows: Sequence[Window], clocks: Mapping[str, Clock], wall_ns: int) 
         return True, NEVER
     second = wall_ns // NS
     now = any(is_open(window, clocks[window.zone], second) for window in windows)
-    for _ in range(MAX_EDGES):
+    for _ in range(MAX_EDGES * len(windows)):
         second = min(next_edge(window, clocks[window.zone], second) for window in windows)
         if second == NEVER:
             return now, NEVER

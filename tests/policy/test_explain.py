@@ -1,0 +1,172 @@
+"""Explanations, operations as people write them, and the verbs that print them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cofferdam.cli.main import main
+from cofferdam.errors import CofferdamError
+from cofferdam.model import Change, Operation, Span
+from cofferdam.policy.asking import operation, show
+from cofferdam.policy.explain import explain
+from tests.policy.plant import BASE, NOW, conduit, flow, policy, read, write
+
+EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "riverside-water.yaml"
+TWO = policy(
+    conduit("{who: ops, asset: plc, read: all}", name="watch")
+    + conduit("{who: ops, asset: plc, write: speed}", name="set", extra="expires: 2026-12-31")
+)
+PLC = TWO.assets["plc"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "words"),
+    [
+        ("read flow", Operation(3, -1, 1, False, (Span("holding", 100, 2),)), "read holding 100-101 (flow)"),
+        ("read level", Operation(4, -1, 1, False, (Span("input", 12, 2),)), "read input 12-13 (level)"),
+        ("read coil 0 8", Operation(1, -1, 1, False, (Span("coil", 0, 8),)), "read coil 0-7 (run)"),
+        ("read discrete 9", Operation(2, -1, 1, False, (Span("discrete", 9, 1),)), "read discrete 9"),
+        ("read file:4 0x10 2", Operation(20, -1, 1, False, (Span("file:4", 16, 2),)), "read file:4 16-17"),
+        ("write speed 1400", Operation(6, -1, 1, True, (), (Change("holding", 200, 1, (1400,)),)),
+         "write holding 200 (speed = 1400 rpm)"),
+        ("write ramp -5", Operation(16, -1, 1, True, (), (Change("holding", 204, 2, (0xFFFF, 0xFFFB)),)),
+         "write holding 204-205 (ramp = -5)"),
+        ("write torque 0.5", Operation(16, -1, 1, True, (), (Change("holding", 202, 2, (0, 0x3F00)),)),
+         "write holding 202-203 (torque = 0.5)"),
+        ("write run true", Operation(5, -1, 1, True, (), (Change("coil", 0, 1, (1,)),)), "write coil 0 (run = 1)"),
+        ("write holding 200 1 2", Operation(16, -1, 1, True, (), (Change("holding", 200, 2, (1, 2)),)),
+         "write holding 200-201 (speed = 1 rpm)"),
+        ("function 43/14", Operation(43, 14, 1, False), "function 43/14"),
+        ("function 8/1", Operation(8, 1, 1, True), "write-function 8/1"),
+        ("write-function 8", Operation(8, -1, 1, True), "write-function 8"),
+    ],
+)  # fmt: skip
+def test_operations_in_words(text: str, expected: Operation, words: str) -> None:
+    assert operation(text, PLC) == expected
+    assert show(expected, PLC) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "it starts with nothing"), ("raed flow", "did you mean read"), ("read", "it starts with read"),
+        ("read flw", "did you mean flow"), ("read holding", "needs a first cell"),
+        ("read holding x", "x is not a whole"),
+        ("read holding 65535 2", "not within 0 to 65535"), ("read holding 0 0", "not within"),
+        ("read flow 2", "2 is too much"),
+        ("write speed", "it starts with write"), ("write speed 70000", "outside uint16"),
+        ("write speed 1.5", "not a whole number"),
+        ("write level 1", "can not be written"), ("write speed fast", "fast is not a number"),
+        ("write speed 1 2", "2 is too much"),
+        ("write coil 1 2", "2 is not from 0 to 1"), ("write holding 65535 1 2", "ends after cell 65535"),
+        ("write holding 5 ", "a value is missing"), ("function x", "no function code"),
+        ("function 3", "carries cells"), ("function 200", "no function code"), ("write torque nan nan", "too much"),
+        ("write torque 1e300", "outside float32"), ("function 8/²", "no function code"),
+    ],
+)  # fmt: skip
+def test_what_is_not_understood(text: str, why: str) -> None:
+    with pytest.raises(CofferdamError) as caught:
+        operation(text, PLC)
+    assert why in str(caught.value)
+    assert "read SPACE FIRST [COUNT]" in caught.value.hint
+
+
+def test_the_explanation_is_the_decision() -> None:
+    ops = [read("holding", start, count) for start in range(98, 104) for count in (1, 2)]
+    ops += [write("holding", 200, 1400), write("holding", 200, 1600), write("holding", 202, 0)]
+    for op in ops:
+        verdict = flow(TWO).decide(op, NOW)
+        found = explain(TWO, "10.1.5.9", "plc", op, NOW)
+        assert (found.conduit, found.rule) == (verdict.conduit, verdict.rule)
+        assert found.detail == getattr(verdict, "detail", "")
+        assert [c.conduit for c in found.considered] == ["set", "watch"]
+        assert found.allowed == any(c.allowed for c in found.considered)
+
+
+def test_sentences() -> None:
+    found = explain(TWO, "10.1.5.9", "plc", write("holding", 200, 1600), NOW)
+    assert found.sentence == (
+        "refused: the nearest rule is set/0, and the value fails: speed = 1600 rpm is asked; 0 to 1500 rpm is allowed"
+    )
+    assert found.answer == "a refusal in the protocol's own words"
+    found = explain(TWO, "10.1.5.9", "plc", write("holding", 200, 1400), NOW)
+    assert found.sentence == (
+        "allowed by set/0: 10.1.5.9 (ops) may write holding 200 (speed = 1400 rpm) on plc until 2027-01-01 00:00:00 UTC"
+    )
+    assert found.conditions == (
+        "speed may change by at most 100 rpm from its last known value",
+        "speed may be written at most 2 times a minute",
+    )
+    assert explain(TWO, "10.9.9.9", "plc", read("coil", 0), NOW).fault == "principal"
+    assert explain(TWO, "10.1.0.20", "plc", read("coil", 0), NOW).fault == "principal"
+    assert explain(TWO, "10.1.5.9", "none", read("coil", 0), NOW).fault == "asset"
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = main(argv)
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def explaining(op: str, at: str = "2026-11-23T09:00", source: str = "10.1.5.9", asset: str = "plc-7") -> list[str]:
+    return ["explain", str(EXAMPLE), "--from", source, "--asset", asset, "--operation", op, "--at", at]
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (explaining("write pump_speed 1400"), 0, "allowed by pump-setpoint/0"),
+        (
+            explaining("write pump_speed 1400", at="2026-11-22T09:00"),
+            1,
+            "the window fails: Sun 2026-11-22 10:00 Europe/Paris",
+        ),
+        (explaining("write pump_speed 1400", at="2026-11-23T19:00+01:00"), 1, "the window fails: Mon 2026-11-23 19:00"),
+        (explaining("write pump_speed 1400", at="2027-07-01T09:00"), 1, "the expired fails"),
+        (explaining("write valve_open 5"), 1, "the address fails: write holding 201 is asked"),
+        (explaining("read pump_speed", source="10.1.0.20"), 1, "the address fails"),
+        (explaining("read pump_speed", source="192.0.2.1"), 1, "no rule comes near: the principal fails"),
+        (explaining("read pump_speed", source="192.0.2"), 2, "'192.0.2' is not an IP address"),
+        (explaining("read pump_speed", asset="plc-8"), 2, "did you mean plc-7?"),
+        (explaining("read pump_speed", at="noon"), 2, "'noon' is not a time"),
+        (explaining("read the pump"), 2, "forms of an operation:"),
+    ],
+)
+def test_verb_explain(capsys: pytest.CaptureFixture[str], argv: list[str], code: int, words: str) -> None:
+    result, out, err = run(capsys, *argv)
+    assert result == code
+    assert words in (err if code == 2 else out)
+    if code != 2:
+        result, out, _ = run(capsys, *argv, "--json")
+        assert result == code
+        assert json.loads(out)["allowed"] == (code == 0)
+        assert words in json.loads(out)["sentence"]
+
+
+def test_verb_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = run(capsys, "check", str(EXAMPLE))
+    assert (code, err) == (0, "")
+    assert "2 zones, 1 asset, 7 points, 2 principals, 3 conduits, 4 rules" in out
+    file = tmp_path / "p.yaml"
+    file.write_text(BASE + conduit("{who: ops, asset: plc, write: speed}", "{who: erp, asset: plc, read: flow}"))
+    code, out, err = run(capsys, "check", str(file))
+    assert (code, err) == (0, "")
+    assert f"{file}:25:3: warning: found conduit c, which allows writes and never expires" in out
+    assert run(capsys, "check", str(file), "--strict")[0] == 1
+    report = json.loads(run(capsys, "check", str(file), "--json")[1])
+    assert [w["check"] for w in report["warnings"]] == ["no-expiry"]
+    assert report["counts"]["rules"] == 2
+    file.write_text(file.read_text().replace("write: speed", "write: sped"))
+    code, out, err = run(capsys, "check", str(file))
+    assert code == 2
+    assert f'{file}:32:38: found the point "sped"' in err
+    assert "the policy does not load: 1 error" in out
+    code, out, _ = run(capsys, "check", str(file), "--json")
+    assert code == 2
+    assert json.loads(out)["errors"][0]["near"] == "speed"
+    code, _, err = run(capsys, "check", str(tmp_path / "none.yaml"))
+    assert code == 2
+    assert "can not be read" in err

@@ -1,0 +1,83 @@
+"""Warnings, each with its place; a clean policy has none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cofferdam.policy.lint import CHECKS, lint
+from cofferdam.policy.load import load, loads
+from tests.policy.plant import BASE, NOW, conduit
+
+EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "riverside-water.yaml"
+DAY = 86_400 * 10**9
+EXPIRES = "expires: 2027-06-30"
+READS = conduit("{who: [erp, ops], asset: plc, read: all}")
+
+# What is added or replaced in BASE and READS; the check; the start of the line it points at.
+TABLE = [
+    (conduit("{who: ops, asset: plc, write: speed}"), "", "", "no-expiry", "c:"),
+    (conduit("{who: ops, asset: plc, write_functions: 8/1}"), "", "", "no-expiry", "c:"),
+    (conduit("{who: ops, asset: plc, read: all}", "{who: ops, asset: plc, read: flow}"), "", "", "useless-rule",
+     "{who: ops, asset: plc, read: flow}"),
+    (conduit("{who: ops, asset: plc, read: flow}", "{who: ops, asset: plc, registers: holding 100-101}"), "", "",
+     "useless-rule", "{who: ops, asset: plc, registers"),
+    (conduit("{who: ops, asset: plc, registers: [holding 0-9, holding 10-19]}",
+             "{who: ops, asset: plc, registers: holding 5-14}"), "", "", "useless-rule",
+              "{who: ops, asset: plc, registers: holding 5"),
+    (conduit("{who: ops, asset: plc, functions: [8, 7]}", "{who: ops, asset: plc, functions: 8/0}"), "", "",
+     "useless-rule",
+     "{who: ops, asset: plc, functions: 8/0}"),
+    (READS, "principals:\n", "  bare: {zone: plant, address: 10.0.0.1, protocol: modbus}\nprincipals:\n",
+     "no-points", "bare"),
+    (READS, "principals:\n", "  bare: {zone: plant, address: 10.20.0.17, protocol: modbus}\nprincipals:\n",
+     "shared-address",
+     "10.20.0.17"),
+    (READS, "listen: 127.0.0.1:1502", "overlay: 100.64.7.17", "carrier-grade", "100.64.7.17"),
+    (READS, "listen: 127.0.0.1:1502", "port: 503", "no-listener", "plc:"),
+    (READS, "conduits:\n", "  guard: {zone: office, addresses: 10.9.9.9}\nconduits:\n", "unused", "guard"),
+    (READS, "  plant: {side: ot}\n", "  plant: {side: ot}\n  yard: {side: ot}\n", "unused", "yard"),
+    (READS, "plant: {side: ot}", "plant: {side: it}", "same-side", "c:"),
+    (conduit("{who: ops, asset: plc, read: all}", extra="expires: 2026-11-22"), "", "", "expired", "2026-11-22"),
+    (conduit("{who: ops, asset: plc, read: all}", extra="expires: 2026-12-10"), "", "", "expires-soon", "2026-12-10"),
+    (conduit("{who: ops, asset: plc, write_registers: holding 0-50}", extra=EXPIRES), "", "", "wide-write",
+     "holding 0-50"),
+    (conduit("{who: ops, asset: plc, write: serial}", extra=EXPIRES), "", "", "no-range", "serial"),
+    (READS, "run: {at: coil 0}", "alias: {at: holding 199-200, type: uint32}", "overlap", "speed"),
+    (conduit("{who: ops, asset: plc, write: speed}", extra=f"{EXPIRES}\ndeny: silent"), "", "", "silent-writes",
+     "silent"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("conduits", "old", "new", "check", "at"), TABLE, ids=[f"{r[3]}-{n}" for n, r in enumerate(TABLE)]
+)
+def test_a_warning_points_at_its_place(conduits: str, old: str, new: str, check: str, at: str) -> None:
+    text = BASE.replace(old, new, 1) + conduits if old else BASE + conduits
+    found = [p for p in lint(loads(text), now_ns=NOW) if p.check == check]
+    assert len(found) == 1, found
+    problem = found[0]
+    assert text.splitlines()[problem.line - 1][problem.column - 1 :].startswith(at), problem
+    assert str(problem).startswith(f"policy.yaml:{problem.line}:{problem.column}: warning: found ")
+
+
+def test_a_clean_policy_has_no_warnings() -> None:
+    assert lint(loads(BASE + READS), now_ns=NOW) == ()
+    assert lint(load(EXAMPLE), now_ns=NOW) == ()
+
+
+def test_every_check_of_the_table_is_tested_and_documented() -> None:
+    assert len({check for *_, check, _ in TABLE}) >= len(CHECKS) - 1
+    assert all(check.__doc__ for check in CHECKS.values())
+
+
+def test_two_equal_rules_leave_one() -> None:
+    line = "{who: ops, asset: plc, read: flow}"
+    found = [p for p in lint(loads(BASE + conduit(line, line)), now_ns=NOW) if p.check == "useless-rule"]
+    assert [p.found for p in found] == ["rule c/1, all of which c/0 allows"]
+
+
+def test_a_rule_that_one_principal_needs_is_not_useless() -> None:
+    rules = ("{who: erp, asset: plc, read: all}", "{who: [erp, ops], asset: plc, read: flow}")
+    assert not [p for p in lint(loads(BASE + conduit(*rules)), now_ns=NOW) if p.check == "useless-rule"]

@@ -1,0 +1,84 @@
+"""The generated pages are current, every field is described, and the JSON Schema says what the loader does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from cofferdam.cli.docs import SCHEMA, pages
+from cofferdam.cli.main import main
+from cofferdam.limits import Limits
+from cofferdam.policy import rows, schema
+from cofferdam.policy.reference import PARTS, policy_reference
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def fields() -> Iterator[tuple[str, str, str]]:
+    for _, model, _ in PARTS:
+        for name, field in model.model_fields.items():
+            yield model.__name__, field.alias or name, field.description or ""
+
+
+@pytest.mark.parametrize(("model", "name", "description"), list(fields()), ids=lambda value: str(value)[:30])
+def test_every_field_is_described(model: str, name: str, description: str) -> None:
+    assert len(description) > 15, f"{model}.{name}"
+    assert description.endswith((".", "`"))
+    assert f"| `{name}` |" in policy_reference()
+
+
+def test_every_part_of_the_schema_has_a_heading() -> None:
+    assert {model.__name__ for _, model, _ in PARTS} == {"Policy", *schema.json_schema()["$defs"]}
+
+
+def test_generated_pages_are_current() -> None:
+    for path, text in pages(ROOT / "docs").items():
+        if path.name == "cli.md":
+            continue  # held by tests/cli, since every part adds verbs
+        assert path.read_text("utf-8") == text, f"{path} is not current: run make docs"
+
+
+def test_the_shipped_schema_is_current(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == SCHEMA.read_text("utf-8")
+    assert json.loads(printed)["required"] == ["site", "zones"]
+
+
+def test_limits_are_the_limits() -> None:
+    assert list(schema.LimitsSection.model_fields) == list(Limits.__struct_fields__)
+    assert msgspec.structs.asdict(Limits()) == {
+        name: field.default for name, field in schema.LimitsSection.model_fields.items()
+    }
+    assert rows.Audit().interval_ms == schema.Audit.model_fields["interval"].default
+
+
+def test_docs_check_and_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["docs", str(tmp_path / "d"), "--check"]) == 1
+    assert main(["docs", str(tmp_path / "d")]) == 0
+    assert main(["docs", str(tmp_path / "d"), "--check"]) == 0
+    assert (tmp_path / "d" / "policy-reference.md").read_text("utf-8") == policy_reference()
+    assert "## cofferdam explain" in (tmp_path / "d" / "cli.md").read_text("utf-8")
+    capsys.readouterr()
+
+
+def walk(part: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(part, dict):
+        yield part
+        for value in part.values():
+            yield from walk(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from walk(value)
+
+
+def test_the_schema_is_whole() -> None:
+    found = schema.json_schema()
+    references = {node["$ref"] for node in walk(found) if isinstance(node.get("$ref"), str)}
+    assert references == {f"#/$defs/{name}" for name in found["$defs"]}
+    assert all(part["additionalProperties"] is False for part in [found, *found["$defs"].values()])
