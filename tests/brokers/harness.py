@@ -55,18 +55,25 @@ conduits:
     {conduit_extra}
     allow:
       - {{who: tester, asset: plc, read: all, write: [speed, step, pace]}}
-      - {{who: tester, asset: plc, registers: [holding 0-99]}}
+      - {{who: tester, asset: plc, registers: [holding {registers}]}}
 limits: {{{limits}}}
 audit: {{reads: {reads}}}
 """
 
 
 def make_policy(
-    *, device_port: int, port: int, asset_extra: str = "", conduit_extra: str = "", limits: str = "", reads: str = "allow"
+    *,
+    device_port: int,
+    port: int,
+    asset_extra: str = "",
+    conduit_extra: str = "",
+    limits: str = "",
+    reads: str = "allow",
+    registers: str = "0-99",
 ) -> CompiledPolicy:
     text = POLICY.format(
         device_port=device_port, port=port, asset_extra=asset_extra, conduit_extra=conduit_extra, limits=limits,
-        reads=reads,
+        reads=reads, registers=registers,
     )  # fmt: skip
     return compile_policy(loads(text), now_ns=time.time_ns())
 

@@ -1,0 +1,224 @@
+"""A proxy's halves in one process with time in the test's hands: what goes in and what comes out, step by step.
+
+The halves, the protocol, the policy, the crossing's records (encoded and decoded) and the reactor's interface are
+the real ones. In place of sockets there are transports that keep what was written, in place of the auditor process a
+list of drafts that wait for the test's word.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+from cofferdam.audit.entry import Draft
+from cofferdam.audit.records import Ack, Batch, Hello, ToAuditor, Writable
+from cofferdam.brokers.auditing import AuditClient
+from cofferdam.brokers.proxy import records
+from cofferdam.brokers.proxy.inner import Inner
+from cofferdam.brokers.proxy.outer import Outer
+from cofferdam.brokers.transport import Transport
+from cofferdam.crossing.channel import Sender
+from cofferdam.crossing.reactor import Reactor, Timer
+from cofferdam.crossing.records import RecordCodec
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.protocols.registry import PROTOCOLS
+from tests.brokers.harness import make_policy
+
+WALL = 1_800_000_000_000_000_000
+"""UTC ns at the beginning: 2027-01-15."""
+
+
+class ManualReactor(Reactor):
+    """Timers that run when the test says that time passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1_000_000_000
+
+    def settle(self) -> None:
+        """Runs what was put off to the end of the turn."""
+        while self._later:
+            calls, self._later = self._later, []
+            for call in calls:
+                call()
+
+    def advance(self, seconds: float) -> None:
+        """Lets time pass, timer by timer."""
+        target = self.now + int(seconds * 1e9)
+        while self._timers and self._timers[0].due <= target:
+            timer: Timer = heapq.heappop(self._timers)
+            self.now = max(self.now, timer.due)
+            if timer.call is not None:
+                timer.call()
+            self.settle()
+        self.now = target
+        self.settle()
+
+
+class Wire(Transport):
+    """A transport that keeps what was written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.closed = False
+        self.paused = False
+        self.on_connected: Callable[[], None] | None = None
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def take(self) -> list[bytes]:
+        written, self.written = self.written, []
+        return written
+
+
+class Link(Sender[Any]):
+    """A crossing whose records wait for the test to let them through."""
+
+    def __init__(self, codec: RecordCodec[Any]) -> None:
+        super().__init__(1 << 20)
+        self._codec = codec
+        self.waiting: list[bytes] = []
+
+    def send(self, record: Any) -> None:
+        self.waiting.append(self._codec.encode(record))
+
+    def take(self) -> list[Any]:
+        waiting, self.waiting = self.waiting, []
+        return [self._codec.decode(data) for data in waiting]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class AuditPipe(Sender[ToAuditor]):
+    """Keeps drafts and the batches that want an answer."""
+
+    def __init__(self) -> None:
+        super().__init__(1 << 20)
+        self.drafts: list[Draft] = []
+        self.unanswered: list[int] = []
+
+    def send(self, record: ToAuditor) -> None:
+        assert isinstance(record, Batch)
+        self.drafts += record.drafts
+        if record.wants_ack:
+            self.unanswered.append(record.number)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Stage:
+    """Both halves. `auto`: drafts are acknowledged at once."""
+
+    def __init__(self, *, auto: bool = True, policy: CompiledPolicy | None = None, **options: Any) -> None:
+        self.policy = policy or make_policy(device_port=5020, port=502, **options)
+        self.reactor = ManualReactor()
+        self.protocol = PROTOCOLS["modbus"]
+        self.auto = auto
+        self.wall_offset = WALL - self.reactor.now
+        self.audit_pipe = AuditPipe()
+        self.audit = AuditClient(self.reactor, self.audit_pipe, wait_seconds=self.policy.limits.audit_wait_seconds)
+        self.audit.on_record(Hello(True))
+        limits = self.policy.limits
+        self.to_inner = Link(records.to_inner(self.protocol.request_type, limits))
+        self.to_outer = Link(records.to_outer(self.protocol.response_type, limits))
+        self.devices: list[Wire] = []
+        self.dials: list[tuple[str, int]] = []
+        self.refuse_dials = False
+        common: dict[str, Any] = {
+            "pair": "test", "broker": "modbus", "boot": "t", "protocol": self.protocol, "policy": self.policy,
+            "assets": tuple(self.policy.assets), "zones": ("enterprise", "control"), "severed": (),
+            "audit": self.audit, "wall": lambda: self.reactor.now + self.wall_offset,
+            "clock": lambda: self.reactor.now,
+        }  # fmt: skip
+        self.outer = Outer(inner=self.to_inner, **common)
+        self.inner = Inner(outer=self.to_outer, reactor=self.reactor, connect=self._connect, **common)
+
+    def _connect(self, address: str, port: int, connected: Callable[[], None]) -> Transport:
+        self.dials.append((address, port))
+        if self.refuse_dials:
+            raise ConnectionRefusedError(111, "Connection refused")
+        wire = Wire()
+        wire.on_connected = connected
+        self.devices.append(wire)
+        return wire
+
+    def client(self, source: str = "127.0.0.1", port: int = 40000) -> Wire:
+        wire = Wire()
+        self.outer.accept(wire, source, port, ("127.0.0.1", 502))
+        return wire
+
+    def cross(self) -> None:
+        """Lets everything through the crossing and the audit log until all is quiet."""
+        for _ in range(100):
+            self.reactor.settle()
+            busy = False
+            if self.auto and self.audit_pipe.unanswered:
+                busy = True
+                self.acknowledge()
+            for record in self.to_inner.take():
+                busy = True
+                self.inner.on_record(record)
+            for record in self.to_outer.take():
+                busy = True
+                self.outer.on_record(record)
+            if not busy:
+                return
+        raise AssertionError("the halves do not come to rest")
+
+    def acknowledge(self, ok: bool = True, reason: str = "") -> None:
+        numbers, self.audit_pipe.unanswered = self.audit_pipe.unanswered, []
+        for number in numbers:
+            self.audit.on_record(Ack(number, ok, reason))
+
+    def writable(self, yes: bool) -> None:
+        self.audit.on_record(Writable(yes, "" if yes else "no space left"))
+
+    def up(self, index: int = -1) -> Wire:
+        """The device takes the connection."""
+        wire = self.devices[index]
+        assert wire.on_connected is not None
+        wire.on_connected()
+        self.cross()
+        return wire
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        self.reactor.settle()
+        return [draft for draft in self.audit_pipe.drafts if isinstance(draft, kind)]
+
+
+def adu(transaction: int, pdu: bytes, unit: int = 1) -> bytes:
+    """A Modbus TCP frame."""
+    return transaction.to_bytes(2, "big") + b"\0\0" + (len(pdu) + 1).to_bytes(2, "big") + bytes([unit]) + pdu
+
+
+def read(transaction: int, start: int = 0, count: int = 2, unit: int = 1, function: int = 3) -> bytes:
+    return adu(transaction, bytes([function]) + start.to_bytes(2, "big") + count.to_bytes(2, "big"), unit)
+
+
+def write(transaction: int, start: int, value: int, unit: int = 1) -> bytes:
+    return adu(transaction, b"\x06" + start.to_bytes(2, "big") + value.to_bytes(2, "big"), unit)
+
+
+def answer(question: bytes, *values: int) -> bytes:
+    """A device's answer to a read with these registers, or the echo of a single write."""
+    if question[7] == 6:
+        return question
+    body = b"".join(value.to_bytes(2, "big") for value in values)
+    return adu(int.from_bytes(question[:2], "big"), bytes([question[7], len(body)]) + body, question[6])
+
+
+def exception(transaction: int, function: int, code: int, unit: int = 1) -> bytes:
+    return adu(transaction, bytes([function | 0x80, code]), unit)

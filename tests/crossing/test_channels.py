@@ -1,0 +1,265 @@
+"""The pipe and the memory channel: the same tests for both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import Meta, Struct, msgpack
+
+from cofferdam.crossing.channel import Receiver, Sender
+from cofferdam.crossing.framing import PACKET, Assembler, pack
+from cofferdam.crossing.memory import memory_channel
+from cofferdam.crossing.pipe import PipeReceiver, PipeSender, make_pipe
+from cofferdam.crossing.reactor import Reactor
+from cofferdam.crossing.records import RecordCodec
+from cofferdam.errors import CrossingError, LocalProtocolError
+
+
+class Small(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    number: Annotated[int, Meta(ge=0, le=1 << 20)]
+
+
+class Large(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+    body: bytes
+
+
+Records = Small | Large
+LIMIT = 1 << 17
+
+
+class Channel:
+    """Both ends in one reactor, with what arrived."""
+
+    def __init__(self, kind: str, *, backlog_limit: int = 1 << 16) -> None:
+        self.reactor = Reactor()
+        self.got: list[Records] = []
+        self.closed = 0
+        codec: RecordCodec[Records] = RecordCodec(Records, limit=LIMIT)
+        self.sender: Sender[Records]
+        self.receiver: Receiver[Records]
+        if kind == "pipe":
+            read_fd, write_fd = make_pipe()
+            self.sender = PipeSender(self.reactor, write_fd, codec, backlog_limit=backlog_limit)
+            self.receiver = PipeReceiver(self.reactor, read_fd, codec, self.take, self.gone)
+        else:
+            self.sender, self.receiver = memory_channel(
+                self.reactor, codec, self.take, self.gone, backlog_limit=backlog_limit
+            )
+
+    def take(self, record: Records) -> None:
+        self.got.append(record)
+
+    def gone(self) -> None:
+        self.closed += 1
+
+    def run(self, until: Callable[[], bool], turns: int = 20000) -> None:
+        for _ in range(turns):
+            if until():
+                return
+            self.reactor.turn(0.01)
+        raise AssertionError(f"did not come about; {len(self.got)} records arrived")
+
+    def close(self) -> None:
+        self.sender.close()
+        self.receiver.close()
+        self.reactor.close()
+
+
+@pytest.fixture(params=["pipe", "memory"])
+def channel(request: pytest.FixtureRequest) -> Iterator[Channel]:
+    made = Channel(request.param)
+    yield made
+    made.close()
+
+
+def test_records_arrive_in_order(channel: Channel) -> None:
+    sent: list[Records] = [Small(n) if n % 7 else Large(bytes([n & 255]) * (n * 37 % 9000)) for n in range(3000)]
+    for record in sent:
+        channel.sender.send(record)
+    channel.run(lambda: len(channel.got) >= len(sent))
+    assert channel.got == sent
+
+
+@pytest.mark.parametrize("size", [0, 1, PACKET - 8, PACKET - 7, PACKET - 6, PACKET, 2 * PACKET, LIMIT - 64])
+def test_a_record_of_any_size_up_to_the_limit(channel: Channel, size: int) -> None:
+    body = os.urandom(size)
+    channel.sender.send(Small(1))
+    channel.sender.send(Large(body))
+    channel.sender.send(Small(2))
+    channel.run(lambda: len(channel.got) == 3)
+    assert channel.got == [Small(1), Large(body), Small(2)]
+
+
+def test_a_record_above_the_limit_is_our_own_error(channel: Channel) -> None:
+    with pytest.raises(LocalProtocolError, match="at most"):
+        channel.sender.send(Large(bytes(LIMIT)))
+
+
+def test_a_paused_receiver_holds_the_sender_back_and_nothing_is_lost(channel: Channel) -> None:
+    channel.receiver.pause()
+    room: list[int] = []
+    channel.sender.on_room = lambda: room.append(len(channel.got))
+    sent = 0
+    while not channel.sender.full:
+        channel.sender.send(Large(sent.to_bytes(4, "big") * 500))
+        sent += 1
+        channel.reactor.turn(0)
+        assert sent < 100_000
+    assert channel.got == []
+    assert channel.sender.backlog > 1 << 16
+    channel.receiver.resume()
+    channel.run(lambda: len(channel.got) == sent)
+    assert [record for record in channel.got] == [Large(n.to_bytes(4, "big") * 500) for n in range(sent)]
+    assert room, "the sender was not told that there is room again"
+    assert channel.sender.backlog == 0
+
+
+def test_what_was_sent_arrives_before_the_end_is_told(channel: Channel) -> None:
+    for n in range(100):
+        channel.sender.send(Small(n))
+    channel.reactor.turn(0)
+    channel.sender.close()
+    channel.run(lambda: channel.closed > 0)
+    assert len(channel.got) == 100
+    assert channel.closed == 1
+
+
+def test_a_sender_learns_that_the_other_end_has_gone(channel: Channel) -> None:
+    gone: list[bool] = []
+    channel.sender.on_closed = lambda: gone.append(True)
+    channel.receiver.close()
+    for _ in range(3):
+        channel.sender.send(Small(1))
+        channel.reactor.turn(0.01)
+    assert gone == [True]
+    assert channel.sender.closed
+
+
+def test_two_channels_back_to_back_do_not_deadlock() -> None:
+    """Both directions full at once: the answering side holds its questions back, and all comes through."""
+    for kind in ("pipe", "memory"):
+        reactor = Reactor()
+        codec: RecordCodec[Records] = RecordCodec(Records, limit=LIMIT)
+        answers: list[Records] = []
+        there: tuple[Sender[Records], Receiver[Records]]
+        back: tuple[Sender[Records], Receiver[Records]]
+
+        def answer(record: Records) -> None:
+            back[0].send(record)  # noqa: B023
+            if back[0].full:  # noqa: B023
+                there[1].pause()  # noqa: B023
+
+        def open_channel(
+            take: Callable[[Records], None], kind: str = kind, reactor: Reactor = reactor,
+            codec: RecordCodec[Records] = codec,
+        ) -> tuple[Sender[Records], Receiver[Records]]:  # fmt: skip
+            if kind == "memory":
+                return memory_channel(reactor, codec, take, backlog_limit=1 << 14)
+            read_fd, write_fd = make_pipe()
+            sender: Sender[Records] = PipeSender(reactor, write_fd, codec, backlog_limit=1 << 14)
+            return sender, PipeReceiver(reactor, read_fd, codec, take)
+
+        there = open_channel(answer)
+        back = open_channel(answers.append)
+        back[0].on_room = there[1].resume
+        sent = 0
+        turns = 0
+        while len(answers) < 4000:
+            while sent < 4000 and not there[0].full:
+                there[0].send(Large(sent.to_bytes(4, "big") * 300))
+                sent += 1
+            reactor.turn(0.01)
+            turns += 1
+            assert turns < 100_000, f"{kind}: stuck at {len(answers)} of {sent}"
+        assert answers == [Large(n.to_bytes(4, "big") * 300) for n in range(4000)]
+        for end in (*there, *back):
+            end.close()
+        reactor.close()
+
+
+# --- strictness -----------------------------------------------------------------------------------------------
+
+BAD_RECORDS: list[tuple[str, Any]] = [
+    ("unknown type", [9, 1]),
+    ("extra field", [1, 1, 2]),
+    ("missing field", [1]),
+    ("out of range", [1, 1 << 30]),
+    ("negative", [1, -1]),
+    ("wrong type", [1, "1"]),
+    ("text for bytes", [2, 5]),
+    ("no array", 5),
+    ("nothing", None),
+]
+
+
+@pytest.mark.parametrize(("why", "value"), BAD_RECORDS, ids=[why for why, _ in BAD_RECORDS])
+def test_a_record_that_is_none_is_refused(why: str, value: Any) -> None:
+    with pytest.raises(CrossingError):
+        RecordCodec[Records](Records).decode(msgpack.encode(value))
+
+
+def test_spare_bytes_behind_a_record_are_refused() -> None:
+    with pytest.raises(CrossingError):
+        RecordCodec[Records](Records).decode(msgpack.encode(Small(1)) + b"\0")
+
+
+BAD_PACKETS: list[tuple[str, list[bytes]]] = [
+    ("ends in a header", [b"\x00\x00"]),
+    ("frame longer than the packet", [b"\x00\x00\x05abc"]),
+    ("spare bytes", [b"\x00\x00\x01a\x00"]),
+    ("unknown kind", [b"\x07\x00\x01a"]),
+    ("chunk of nothing", [b"\x02\x00\x01a"]),
+    ("whole record among chunks", [b"\x01\x00\x06\x00\x00\x00\x09ab", b"\x00\x00\x01a"]),
+    ("record begins among chunks", [b"\x01\x00\x06\x00\x00\x00\x09ab", b"\x01\x00\x06\x00\x00\x00\x09ab"]),
+    ("more than announced", [b"\x01\x00\x06\x00\x00\x00\x03ab", b"\x02\x00\x02cd"]),
+    ("announced above the limit", [b"\x01\x00\x06\x7f\xff\xff\xffab"]),
+    ("first chunk without a length", [b"\x01\x00\x03abc"]),
+    ("empty chunk", [b"\x01\x00\x06\x00\x00\x00\x09ab", b"\x02\x00\x00"]),
+]
+
+
+@pytest.mark.parametrize(("why", "packets"), BAD_PACKETS, ids=[why for why, _ in BAD_PACKETS])
+def test_a_packet_that_is_none_is_refused(why: str, packets: list[bytes]) -> None:
+    assembler = Assembler(LIMIT)
+    for packet in packets[:-1]:
+        assembler.feed(packet)
+    with pytest.raises(CrossingError):
+        assembler.feed(packets[-1])
+
+
+@given(st.lists(st.binary(max_size=12000), max_size=30))
+def test_packing_and_assembling_give_the_same_records(records: list[bytes]) -> None:
+    packets = pack(records)
+    assert all(0 < len(packet) <= PACKET for packet in packets)
+    assembler = Assembler(LIMIT)
+    assert [record for packet in packets for record in assembler.feed(packet)] == records
+
+
+@settings(max_examples=300)
+@given(st.lists(st.binary(min_size=1, max_size=PACKET), max_size=5))
+def test_any_packets_are_records_or_refused(packets: list[bytes]) -> None:
+    assembler = Assembler(LIMIT)
+    codec: RecordCodec[Records] = RecordCodec(Records)
+    try:
+        for packet in packets:
+            for record in assembler.feed(packet):
+                codec.decode(record)
+    except CrossingError:
+        pass
+
+
+def test_a_pipe_cannot_carry_a_descriptor() -> None:
+    """Why the crossing is a pipe: SCM_RIGHTS needs a socket."""
+    import array
+    import socket
+
+    read_fd, write_fd = make_pipe()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))]
+    with pytest.raises(OSError, match="non-socket"), socket.socket(fileno=write_fd) as sock:
+        sock.sendmsg([b"x"], rights)
+    os.close(read_fd)
