@@ -71,7 +71,7 @@ def render(status: dict[str, Any]) -> Group:
         parts.append(Text(f"SEVERED {cut['side']} {_age(now - cut['since_ns'])} ago by {cut['by']}{why}", "bold red"))
     for alarm in status["alarms"]:
         parts.append(Text(f"ALARM {alarm['name']}: {alarm['detail']}", "bold red"))
-    parts += [_conduits(status), _pairs(status), _assets(status), *_sessions(status), _audit(status)]
+    parts += [_conduits(status), _latency(status), _pairs(status), _assets(status), *_sessions(status), _audit(status)]
     refused = status["unmatched"]
     counts = [f"{count} × {name}" for name, count in sorted({**status["limits"]}.items()) if count]
     parts.append(Text(f"refused without a conduit: {refused}   malformed: {status['malformed']}"))
@@ -95,23 +95,24 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _conduits(status: dict[str, Any]) -> Table:
-    table = _table(
-        "Conduits (added: by the gate, µs)",
-        "conduit", "sessions", "reads", "writes", "refused", "failed", "median", "p99", "p99.9", "max", "budget",
-        "waited p99", "device p99",
-    )  # fmt: skip
+    table = _table("Conduits", "conduit", "sessions", "reads", "writes", "shared", "refused", "failed")
+    for conduit in status["conduits"]:
+        name = conduit["name"] + (" (severed)" if conduit["severed"] else "")
+        counts = (f"{conduit[key]:,}" for key in ("sessions", "reads", "writes", "shared", "refused", "failed"))
+        table.add_row(name, *counts, style="red" if conduit["severed"] else "")
+    return table
+
+
+def _latency(status: dict[str, Any]) -> Table:
+    title = "Latency added by the gate, and waiting and the device's own time, in µs"
+    table = _table(title, "conduit", "median", "p99", "p99.9", "max", "budget", "waited p99", "device p99")
     for conduit in status["conduits"]:
         added = conduit["added"]
+        figures = (f"{added[key]:,.0f}" for key in ("median", "p99", "p999", "max"))
         budget = f"{conduit['budget']:,}" if conduit["budget"] else "-"
         over = " OVER" if conduit["over_budget"] else ""
-        style = "red" if conduit["severed"] or conduit["over_budget"] else ""
-        name = conduit["name"] + (" (severed)" if conduit["severed"] else "")
-        figures = [added["median"], added["p99"], added["p999"], added["max"]]
-        table.add_row(
-            name, *(f"{conduit[key]:,}" for key in ("sessions", "reads", "writes", "refused", "failed")),
-            *(f"{figure:,.0f}" for figure in figures), budget + over,
-            f"{conduit['waited']['p99']:,.0f}", f"{conduit['device']['p99']:,.0f}", style=style,
-        )  # fmt: skip
+        others = (f"{conduit[key]['p99']:,.0f}" for key in ("waited", "device"))
+        table.add_row(conduit["name"], *figures, budget + over, *others, style="red" if over else "")
     return table
 
 

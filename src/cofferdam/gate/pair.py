@@ -149,7 +149,7 @@ class Pair:
                     policy=gate.policy_bytes,
                     severed=gate.severed,
                     listeners=self._inherited(spots) if is_outer else (),
-                    assets=plan.asset_names,
+                    assets=self.plan.asset_names,  # a new policy may have come meanwhile
                 )
             )
         self._born_with = spots
@@ -261,7 +261,8 @@ class Pair:
             half.link.send(Report())
 
         def taken(half: Half) -> bool:
-            return bool(half.statuses) and all(set(s.severed) == set(sides) for s in half.statuses.values())
+            roles = {"outer", "inner"} if half.born.role == "both" else {half.born.role}
+            return roles <= half.statuses.keys() and all(set(s.severed) == set(sides) for s in half.statuses.values())
 
         return await self._all(halves, taken, seconds, "severed sides")
 
@@ -295,14 +296,17 @@ class Pair:
         """
         self.plan = plan
         self._listeners = dict(listeners)
-        self._planned_end = True
-        self._ready.clear()
-        await self._drain(DRAIN_SECONDS)
-        try:
-            async with asyncio.timeout(READY_SECONDS):
-                await self._ready.wait()
-        except TimeoutError:
-            raise GateError(f"the pair {plan.name} did not come back within {READY_SECONDS:.0f} s") from None
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            self._planned_end = bool(self.halves)
+            self._ready.clear()
+            await self._drain(DRAIN_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ready.wait(), deadline - time.monotonic())
+            # A birth that was under way when we came has the old listeners: once more.
+            if self._ready.is_set() and set(plan.spots) <= set(self._born_with):
+                return
+        raise GateError(f"the pair {plan.name} did not come back within {READY_SECONDS:.0f} s")
 
     async def stop(self, seconds: float) -> None:
         """Ends the pair for good."""
@@ -312,7 +316,8 @@ class Pair:
 
     async def _drain(self, seconds: float) -> None:
         halves = [half for half in self.halves if half.alive]
-        for half in halves:
+        # The inner half first: told second, it may see the outer one go before it knows that this is in order.
+        for half in reversed(halves):
             half.link.send(Stop(seconds))
         if halves:
             await asyncio.wait([half.born.ended for half in halves], timeout=seconds + 0.5)

@@ -1,0 +1,251 @@
+"""A small plant on loopback, and a gate started the way a user starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cofferdam.audit.checkpoint import VerifierKey
+from cofferdam.audit.files import DirFiles, LogReader
+from cofferdam.audit.verify import verify_log
+from cofferdam.errors import GateError
+from cofferdam.gate.client import ask
+
+READ, WRITE_MANY = 3, 16
+LEVEL, SPEED = 0, 200
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago."""
+    with contextlib.ExitStack() as held:
+        found = []
+        for _ in range(count):
+            one = held.enter_context(socket.socket())
+            one.bind(("127.0.0.1", 0))
+            found.append(one.getsockname()[1])
+        return found
+
+
+class Device:
+    """A Modbus TCP device that keeps every write that reaches it, in order. Knows functions 3 and 16."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.writes: list[int] = []
+        """The value of each write (two registers as one number)."""
+        self.connections = 0
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
+        self._open: set[socket.socket] = set()
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                peer, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.add(peer)
+            threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+
+    def _serve(self, peer: socket.socket) -> None:
+        data = b""
+        with contextlib.suppress(OSError), peer:
+            while piece := peer.recv(4096):
+                data += piece
+                while len(data) >= 6 and len(data) >= (end := 6 + int.from_bytes(data[4:6], "big")):
+                    frame, data = data[:end], data[end:]
+                    reply = self._reply(frame[7:])
+                    peer.sendall(frame[:4] + struct.pack(">HB", len(reply) + 1, frame[6]) + reply)
+        self._open.discard(peer)
+
+    def _reply(self, pdu: bytes) -> bytes:
+        if pdu[0] == READ:
+            count = int.from_bytes(pdu[3:5], "big")
+            return bytes([READ, 2 * count]) + struct.pack(">H", 42) * count
+        self.writes.append(int.from_bytes(pdu[6:10], "big"))
+        return pdu[:5]
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for peer in list(self._open):
+            peer.close()
+
+
+class Client:
+    """A Modbus TCP client of one connection, with a deadline for everything."""
+
+    def __init__(self, port: int, timeout: float = 2.0, *, address: str = "127.0.0.1") -> None:
+        self._socket = socket.create_connection((address, port), timeout=timeout)
+        self._id = 0
+
+    def ask(self, pdu: bytes) -> bytes:
+        """The answer's PDU. Raises: OSError (also when the connection ends)."""
+        self._id = self._id % 65535 + 1
+        self._socket.sendall(struct.pack(">HHHB", self._id, 0, len(pdu) + 1, 1) + pdu)
+        head = self._exactly(7)
+        number, _, length, _ = struct.unpack(">HHHB", head)
+        assert number == self._id
+        return self._exactly(length - 1)
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            piece = self._socket.recv(count - len(data))
+            if not piece:
+                raise ConnectionResetError("closed by the gate")
+            data += piece
+        return data
+
+    def read(self, start: int = LEVEL, count: int = 1) -> bytes:
+        return self.ask(struct.pack(">BHH", READ, start, count))
+
+    def write(self, value: int) -> bool:
+        """Writes the two registers of SPEED; True if the device did it, False if it was refused."""
+        answer = self.ask(struct.pack(">BHHBI", WRITE_MANY, SPEED, 2, 4, value))
+        return answer[0] == WRITE_MANY
+
+    def ended(self, timeout: float = 3.0) -> bool:
+        """Whether the other end closes the connection within so long."""
+        self._socket.settimeout(timeout)
+        try:
+            return self._socket.recv(1) == b""
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def policy_text(
+    assets: dict[str, tuple[int, int]], *, management: int = 0, extra: str = "", allow: str = "write: [speed]"
+) -> str:
+    """A policy whose `assets` are name -> (port of the device, port where the gate listens for it)."""
+    lines = ["site: riverside", "zones:", "  enterprise: {side: it}", "  control: {side: ot}", "assets:"]
+    for name, (device, listen) in assets.items():
+        lines += [
+            f"  {name}:",
+            "    zone: control",
+            "    address: 127.0.0.1",
+            f"    port: {device}",
+            "    protocol: modbus",
+            "    unit: 1",
+            f'    listen: "127.0.0.1:{listen}"',
+            "    points:",
+            f"      level: {{at: holding {LEVEL}, type: uint16}}",
+            f"      speed: {{at: holding {SPEED}, type: uint32}}",
+        ]
+    lines += ["principals:", "  erp: {zone: enterprise, addresses: [127.0.0.1]}", "conduits:"]
+    for name in assets:
+        lines += [
+            f"  {name}-road:",
+            "    from: enterprise",
+            "    to: control",
+            "    broker: modbus",
+            "    owner: operations",
+            "    reason: for the test",
+            "    allow:",
+            f"      - {{who: erp, asset: {name}, read: [level], {allow}}}",
+        ]
+    if management:
+        lines += ["gate:", f'  management: "127.0.0.1:{management}"']
+    return "\n".join([*lines, extra, ""])
+
+
+class Gate:
+    """`cofferdam up` in a process of its own."""
+
+    def __init__(self, state: Path, policy: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+        self.state = state
+        self.errors = state.parent / f"{state.name}.stderr"
+        command = [sys.executable, "-m", "cofferdam.cli.main", "up", str(policy), "--state", str(state), *options]
+        env = {name: value for name, value in os.environ.items() if name != "JOURNAL_STREAM"} | (environment or {})
+        with self.errors.open("ab") as errors:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors, env=env)
+
+    def wait_ready(self, seconds: float = 15.0) -> Gate:
+        """Until the gate answers and all pairs work."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, f"the gate ended: {self.said()}"
+            with contextlib.suppress(GateError):
+                status = ask(self.state, "status", fresh=False)
+                if status["pairs"] and all(pair["working"] for pair in status["pairs"]):
+                    return self
+            time.sleep(0.01)
+        raise AssertionError(f"not ready: {self.said()}")
+
+    def said(self) -> str:
+        return self.errors.read_text()
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = ask(self.state, "status")
+        return found
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by outer, inner, both, auditor, gate."""
+        status = ask(self.state, "status", fresh=False)
+        found = {half["role"]: half["pid"] for pair in status["pairs"] for half in pair["halves"] if half["ready"]}
+        if status["audit"]["pid"]:
+            found["auditor"] = status["audit"]["pid"]
+        return found | {"gate": status["pid"]}
+
+    def stop(self, *, seconds: float = 15.0) -> int:
+        """Ends it in order."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+
+
+@contextlib.contextmanager
+def running(state: Path, policy: Path, *options: str) -> Iterator[Gate]:
+    """A gate that is ready; ended afterwards, whatever happens."""
+    gate = Gate(state, policy, *options)
+    try:
+        yield gate.wait_ready()
+    finally:
+        gate.close()
+
+
+def log_of(state: Path) -> list[dict[str, Any]]:
+    """The whole audit log, verified."""
+    key = VerifierKey.parse((state / "keys" / "audit.pub").read_text().strip())
+    report = verify_log(DirFiles(state / "audit"), key)
+    assert report.good, [str(finding) for finding in report.findings]
+    reader = LogReader(state / "audit", key)
+    entries = list(reader.entries())
+    seen = {index for index, _ in entries}
+    entries += [(index, entry) for index, entry in reader.journal() if index not in seen]
+    return [msgspec.json.decode(entry) for _, entry in sorted(entries)]
+
+
+def events(state: Path, kind: str) -> list[dict[str, Any]]:
+    """The events of one kind in the log."""
+    return [entry["event"] for entry in log_of(state) if entry["event"]["kind"] == kind]

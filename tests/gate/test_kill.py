@@ -1,0 +1,131 @@
+"""kill -9 of each process under load, a hundred times: nothing is written twice, nothing that was acknowledged is
+missing from the log, and the gate serves again within two seconds each time."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.gate.plant import Client, Device, Gate, free_ports, log_of, policy_text
+
+CYCLES = 100
+BACK_SECONDS = 2.0
+"""The requirement: service is back within this time."""
+LOAD_SECONDS = 0.1
+
+
+class Load:
+    """Writers and readers that never give up; each write has a value that no other has."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._values = itertools.count(1)
+        self._stop = threading.Event()
+        self.confirmed: set[int] = set()
+        self.reads = 0
+        self._threads = [threading.Thread(target=self._write) for _ in range(3)]
+        self._threads.append(threading.Thread(target=self._read))
+        for thread in self._threads:
+            thread.start()
+
+    def value(self) -> int:
+        return next(self._values)
+
+    def _write(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(OSError), Client(self._port) as client:
+                while not self._stop.is_set():
+                    value = self.value()
+                    if client.write(value):
+                        self.confirmed.add(value)
+                    self._stop.wait(0.004)
+            self._stop.wait(0.02)  # as a client would that was refused or cut off
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(OSError), Client(self._port) as client:
+                while not self._stop.is_set():
+                    client.read()
+                    self.reads += 1
+                    self._stop.wait(0.002)
+            self._stop.wait(0.02)
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(10)
+
+
+def served_again(port: int, load: Load, since: float) -> float:
+    """Seconds from `since` until a write on a new connection was confirmed."""
+    while time.monotonic() < since + 10:
+        with contextlib.suppress(OSError), Client(port, timeout=max(0.1, since + 10 - time.monotonic())) as client:
+            value = load.value()
+            if client.write(value):
+                load.confirmed.add(value)
+                return time.monotonic() - since
+        time.sleep(0.005)
+    raise AssertionError("no service within 10 s")
+
+
+def victim_pid(gate: Gate, victim: str) -> int:
+    for _ in range(1000):
+        pids = gate.pids()
+        if victim in pids:
+            return pids[victim]
+        time.sleep(0.005)
+    raise AssertionError(f"no {victim} process: {gate.status()}")
+
+
+@pytest.mark.timeout(300)
+def test_kill_each_process_a_hundred_times(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    device = Device()
+    (port,) = free_ports(1)
+    policy, state = tmp_path / "policy.yaml", tmp_path / "state"
+    policy.write_text(policy_text({"plc": (device.port, port)}))
+    choice = random.Random(int.from_bytes(os.urandom(4), "big"))
+    gate = Gate(state, policy).wait_ready()
+    load = Load(port)
+    took: dict[str, list[float]] = {}
+    try:
+        served_again(port, load, time.monotonic())
+        for _ in range(CYCLES):
+            victim = choice.choice(["outer", "inner", "auditor", "gate"])
+            pid = victim_pid(gate, victim)
+            killed = time.monotonic()
+            os.kill(pid, signal.SIGKILL)
+            if victim == "gate":
+                assert gate.process.wait(5) != 0, "the launcher says that the gate's death was in order"
+                gate = Gate(state, policy)
+            took.setdefault(victim, []).append(served_again(port, load, killed))
+            time.sleep(LOAD_SECONDS)
+        load.stop()
+        assert gate.stop() == 0, gate.said()
+    finally:
+        load.stop()
+        gate.close()
+        device.close()
+    slowest = {victim: max(times) for victim, times in took.items()}
+    record_property("slowest", slowest)
+    print(f"cycles {CYCLES}, writes {len(device.writes)}, reads {load.reads}, slowest return {slowest}")
+
+    assert len(device.writes) == len(set(device.writes)), "a write reached the device twice"
+    recorded = {
+        event["writes"][0][2][0] << 16 | event["writes"][0][2][1]
+        for event in (entry["event"] for entry in log_of(state))
+        if event["kind"] == "write-allowed"
+    }
+    assert not load.confirmed - set(device.writes), "a write was confirmed that the device never saw"
+    assert not load.confirmed - recorded, "a confirmed write is missing from the log"
+    assert not set(device.writes) - recorded, "the device saw a write that is not in the log"
+    assert len(load.confirmed) > CYCLES * 5, "there was hardly any load"
+    assert max(slowest.values()) < BACK_SECONDS
