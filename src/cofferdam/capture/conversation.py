@@ -50,14 +50,15 @@ class Asked(msgspec.Struct):
 
 
 class Malformed(msgspec.Struct, frozen=True, gc=False):
-    """A request that breaks the standard. `function` is -1 where none can be told; `closes`: not even a frame, so that
-    the gate would close the connection."""
+    """A request that breaks the standard. `function` and `unit` are -1 where none can be told; `closes`: the gate would
+    close the connection."""
 
     flow: Flow
     protocol: str
     section: str
     detail: str
     function: int
+    unit: int
     closes: bool
     packet: int
     time_ns: int
@@ -219,7 +220,7 @@ class Conversations(Sink):
             machine.receive_data(frame)
             event = machine.next_event()
         except RemoteProtocolError as error:
-            self._tell_broken(flow, talk, stream, error, packet, time_ns)
+            self._tell_broken(flow, talk, stream, error, talk.view.unit(frame), packet, time_ns)
             return
         if event is NEED_DATA:
             # The view and the machine disagree on the length: believe neither.
@@ -237,8 +238,9 @@ class Conversations(Sink):
             self._watcher.asked(asked)
         elif isinstance(event, RequestRefused):
             machine.release(event.token)
+            unit = talk.view.unit(frame)
             self._watcher.malformed(
-                Malformed(flow, talk.name, event.section, event.detail, event.function, False, packet, time_ns)
+                Malformed(flow, talk.name, event.section, event.detail, event.function, unit, False, packet, time_ns)
             )
 
     def _broken(self, flow: Flow, talk: _Talk, stream: _Stream, packet: int, time_ns: int) -> None:
@@ -248,15 +250,22 @@ class Conversations(Sink):
             machine.receive_data(bytes(stream.buffer[: talk.view.header]))
             machine.next_event()
         except RemoteProtocolError as error:
-            self._tell_broken(flow, talk, stream, error, packet, time_ns)
+            self._tell_broken(flow, talk, stream, error, -1, packet, time_ns)
         stream.machine = None
 
     def _tell_broken(
-        self, flow: Flow, talk: _Talk, stream: _Stream, error: RemoteProtocolError, packet: int, time_ns: int
+        self,
+        flow: Flow,
+        talk: _Talk,
+        stream: _Stream,
+        error: RemoteProtocolError,
+        unit: int,
+        packet: int,
+        time_ns: int,
     ) -> None:
         stream.machine = None
         stream.synced = False
-        self._watcher.malformed(Malformed(flow, talk.name, error.section, str(error), -1, True, packet, time_ns))
+        self._watcher.malformed(Malformed(flow, talk.name, error.section, str(error), -1, unit, True, packet, time_ns))
 
     def _remember(self, talk: _Talk, key: bytes, asked: Asked) -> None:
         talk.open.setdefault(key, deque()).append(asked)

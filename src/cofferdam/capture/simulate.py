@@ -254,12 +254,12 @@ class _Simulation(Watcher):
     def malformed(self, malformed: Malformed) -> None:
         """Counts one request that the gate would answer with the standard's refusal, or close the connection for."""
         function = malformed.function
-        name = "not a frame; the gate closes the connection" if malformed.closes else ""
+        name = "the gate closes the connection" if malformed.closes else ""
         if function >= 0:
             name = _name(malformed.protocol, function)
-        asset = self._asset(malformed.flow, -1)
+        asset = self._asset(malformed.flow, malformed.unit)
         code = str(function) if function >= 0 else ""
-        fields = (MALFORMED, code, name, -1, "", "", malformed.section, malformed.detail)
+        fields = (MALFORMED, code, name, malformed.unit, "", "", malformed.section, malformed.detail)
         self._count(malformed.protocol, malformed.flow, asset, fields, malformed.packet, malformed.time_ns)
 
     def note(self, note: Note) -> None:

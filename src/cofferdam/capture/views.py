@@ -35,6 +35,10 @@ class View(abc.ABC):
         """What an answer repeats of its request."""
 
     @abc.abstractmethod
+    def unit(self, frame: bytes) -> int:
+        """The unit that a frame addresses, -1 where the protocol has none."""
+
+    @abc.abstractmethod
     def rekey(self, frame: bytes, key: bytes) -> bytes:
         """The frame with another key."""
 
@@ -62,6 +66,10 @@ class ModbusView(View):
     def key(self, frame: bytes) -> bytes:
         """The transaction id."""
         return frame[:2]
+
+    def unit(self, frame: bytes) -> int:
+        """See View."""
+        return frame[6]
 
     def rekey(self, frame: bytes, key: bytes) -> bytes:
         """See View."""
