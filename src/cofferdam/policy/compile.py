@@ -33,7 +33,10 @@ def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:
             format=rows.FORMAT,
             site=policy.site,
             zones={
-                name: rows.Zone(name, schema.side(zone), zone.level, zone.interface or "", zone.addresses)
+                name: rows.Zone(
+                    name, schema.side(zone), zone.level, zone.interface or "", zone.addresses,
+                    zone.vlan or 0, zone.attach == "macvlan", zone.routes,
+                )  # fmt: skip
                 for name, zone in sorted(policy.zones.items())
             },
             assets=assets,

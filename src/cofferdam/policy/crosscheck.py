@@ -54,6 +54,8 @@ class _Checker:
         }
 
     def run(self) -> None:
+        for name, zone in self.policy.zones.items():
+            self.zone(name, zone)
         for name, asset in self.policy.assets.items():
             self.asset(name, asset)
         self.listeners()
@@ -76,6 +78,16 @@ class _Checker:
             expected = f"an{expected[1:]}"
         self.at(path, f"the {noun} {quote(name)}", expected, nearest(name, names), check=f"unknown-{noun}")
         return False
+
+    # --- zones
+
+    def zone(self, name: str, zone: schema.Zone) -> None:
+        if zone.interface is None:
+            for field, value in (("vlan", zone.vlan), ("routes", zone.routes)):
+                if value:
+                    self.at(("zones", name, field), f"{field} without an interface", "an interface", check="interface")
+        if zone.vlan is not None and zone.attach == "macvlan":
+            self.at(("zones", name, "attach"), "macvlan and vlan", "one of them", check="interface")
 
     # --- assets
 

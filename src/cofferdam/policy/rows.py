@@ -18,13 +18,19 @@ FORMAT = 1
 
 
 class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A network segment on one side. `level` is the Purdue level, for people only; None where none was given."""
+    """A network segment on one side. `level` is the Purdue level, for people only; None where none was given.
+
+    `interface` is taken as it is, or a VLAN (`vlan` above 0) or macvlan is made on it. `routes`: (network, router).
+    """
 
     name: str
     side: Side
     level: float | None = None
     interface: str = ""
     addresses: tuple[str, ...] = ()
+    vlan: int = 0
+    macvlan: bool = False
+    routes: tuple[tuple[str, str], ...] = ()
 
 
 class Principal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -95,6 +95,10 @@ Network = Annotated[str, *_read(syntax.network, _NETWORK_ITEM)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_listed), _one_or_list(_NETWORK_ITEM)]
 Interface = Annotated[str, *_read(syntax.interface, {"type": "string", "examples": ["10.1.0.2/24"]})]
 Interfaces = Annotated[tuple[Interface, ...], BeforeValidator(_listed), _one_or_list({"type": "string"})]
+InterfaceName = Annotated[str, *_read(syntax.interface_name, {"type": "string", "maxLength": 15, "examples": ["eth1"]})]
+_ROUTE_ITEM = {"type": "string", "examples": ["10.50.0.0/16 via 10.1.0.254"]}
+Route = Annotated[tuple[str, str], *_read(syntax.route, _ROUTE_ITEM)]
+Routes = Annotated[tuple[Route, ...], BeforeValidator(_listed), _one_or_list(_ROUTE_ITEM)]
 Endpoint = Annotated[tuple[str, int], *_read(syntax.endpoint, {"type": "string", "examples": ["127.0.0.1:502"]})]
 Milliseconds = Annotated[int, *_read(syntax.milliseconds, DURATION)]
 Microseconds = Annotated[int, *_read(syntax.microseconds, DURATION)]
@@ -135,12 +139,26 @@ class Zone(Entry):
     level: Number | None = Field(
         None, description="Level in the Purdue model, such as 4 or 3.5. For people; decides nothing."
     )
-    interface: Text | None = Field(
+    interface: InterfaceName | None = Field(
         None,
-        description="The network interface of this machine that leads to the zone. Separation by namespaces needs it.",
+        description="The network interface of this machine that leads to the zone. Separation by namespaces needs it, "
+        "and takes it into the namespace of its side while the gate runs.",
+    )
+    vlan: Annotated[int, *_whole(1, 4094)] | None = Field(
+        None, description="The zone is this VLAN of the interface: the gate makes the VLAN's interface and takes that."
+    )
+    attach: Annotated[Literal["move", "macvlan"], *_choice("move", "macvlan")] = Field(
+        "move",
+        description="How the interface is taken: `move` takes it whole, `macvlan` makes another interface on it, for a "
+        "port that this machine needs for other things as well.",
     )
     addresses: Interfaces = Field(
-        (), description="This machine's own addresses in the zone with their prefix length, such as `10.1.0.2/24`."
+        (),
+        description="This machine's own addresses in the zone with their prefix length, such as `10.1.0.2/24`. Default: "
+        "those that the interface has.",
+    )
+    routes: Routes = Field(
+        (), description="Networks behind a router of the zone: `10.50.0.0/16 via 10.1.0.254`, or a list of them."
     )
 
 

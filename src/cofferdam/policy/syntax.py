@@ -226,3 +226,23 @@ def interface(raw: Any) -> str:
         except ValueError:
             pass
     raise Expected("an address with its prefix length, such as 10.1.0.2/24")
+
+
+def interface_name(raw: Any) -> str:
+    """The name of a network interface: at most 15 characters, none of them a space, a slash or a colon."""
+    if isinstance(raw, str) and 0 < len(raw) <= 15 and not any(c.isspace() or c in "/:" for c in raw):
+        return raw
+    raise Expected("a network interface's name of at most 15 characters, such as eth1")
+
+
+def route(raw: Any) -> tuple[str, str]:
+    """A network and the router that leads there: 10.50.0.0/16 via 10.1.0.254."""
+    words = raw.split() if isinstance(raw, str) else []
+    try:
+        if len(words) == 3 and words[1] == "via":
+            to, via = ipaddress.ip_network(words[0]), ipaddress.ip_address(words[2])
+            if to.version == via.version:
+                return str(to), str(via)
+    except ValueError:
+        pass
+    raise Expected("a network and its router, such as 10.50.0.0/16 via 10.1.0.254")

@@ -1,0 +1,156 @@
+"""The plan of a site's network, as the gate gives it to the launcher: closed, strictly typed, without a policy in it.
+
+The launcher makes namespaces, addresses and rules from these records alone. None of them holds a command, a path or a
+rule's text, so a broken gate can ask for a wrong address, and for nothing else.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+PLAN_BYTES: Final = 16 << 20
+"""The largest plan, encoded. 10,000 assets with a rule each have about 1 MiB."""
+
+Name = Annotated[str, Meta(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Interface = Annotated[str, Meta(min_length=1, max_length=15, pattern=r"^[^\s/:]+$")]  # IFNAMSIZ - 1
+Address = Annotated[str, Meta(max_length=45, pattern=r"^[0-9A-Fa-f.:]+$")]
+Network = Annotated[str, Meta(max_length=49, pattern=r"^[0-9A-Fa-f.:]+/[0-9]{1,3}$")]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+SideName = Literal["it", "ot"]
+
+
+class Link(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The interface that leads to a zone.
+
+    `kind` "move": `interface` itself goes into the namespace. "vlan" and "macvlan": one is made on it, the VLAN with
+    the number `vlan` (1 to 4094). `addresses` are this machine's own there, with prefix length; none: those that a
+    moved interface has are kept, with its routes.
+    """
+
+    zone: Name
+    kind: Literal["move", "vlan", "macvlan"]
+    interface: Interface
+    vlan: Annotated[int, Meta(ge=0, le=4094)] = 0
+    addresses: Annotated[tuple[Network, ...], Meta(max_length=64)] = ()
+
+
+class Route(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A way to a network behind a router of a zone."""
+
+    zone: Name
+    network: Network
+    via: Address
+
+
+class Listen(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Clients of `zone` with these source networks may open TCP connections to these addresses, for a conduit."""
+
+    conduit: Name
+    zone: Name
+    sources: tuple[Network, ...]
+    addresses: tuple[Address, ...]
+    port: Port
+
+
+class Reach(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A broker may open TCP connections to these devices of `zone`, for a conduit."""
+
+    conduit: Name
+    zone: Name
+    addresses: tuple[Address, ...]
+    port: Port
+
+
+class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One namespace. `overlay` are addresses that answer there without being on an interface (AnyIP)."""
+
+    side: SideName
+    links: tuple[Link, ...] = ()
+    overlay: tuple[Address, ...] = ()
+    routes: tuple[Route, ...] = ()
+    listens: tuple[Listen, ...] = ()
+    reaches: tuple[Reach, ...] = ()
+
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether anything on this side is IPv6; if not, IPv6 is off in its namespace."""
+        texts = [address for link in self.links for address in link.addresses]
+        texts += [address for listen in self.listens for address in (*listen.addresses, *listen.sources)]
+        texts += [address for reach in self.reaches for address in reach.addresses]
+        return any(":" in text for text in texts)
+
+
+class NetworkPlan(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    """Both sides of a site. `namespaces`: the policy wants them, so far as can be had (`required`: or nothing)."""
+
+    site: Name
+    namespaces: bool
+    required: bool
+    sides: tuple[SidePlan, SidePlan]
+
+    def side(self, name: str) -> SidePlan:
+        return self.sides[0] if self.sides[0].side == name else self.sides[1]
+
+
+def check(plan: NetworkPlan) -> str:
+    """What is wrong with a plan that the types can not say, as a sentence; "" if nothing is."""
+    if [side.side for side in plan.sides] != ["it", "ot"]:
+        return "the plan's sides are not it and ot"
+    moved: set[str] = set()
+    made: set[tuple[str, str, int]] = set()
+    for side in plan.sides:
+        zones = [link.zone for link in side.links]
+        if len(set(zones)) != len(zones):
+            return f"a zone of side {side.side} has two interfaces"
+        for link in side.links:
+            if (link.kind == "vlan") != (link.vlan > 0):
+                return f"zone {link.zone}: a VLAN needs a number, and only a VLAN has one"
+            if link.kind == "move":
+                if link.interface in moved:
+                    return f"two zones name the interface {link.interface}; each needs its own, a VLAN or a macvlan"
+                moved.add(link.interface)
+            elif link.kind == "vlan" and ("vlan", link.interface, link.vlan) in made:
+                return f"two zones name VLAN {link.vlan} of {link.interface}"
+            else:
+                made.add((link.kind, link.interface, link.vlan))
+        for used in (*side.listens, *side.reaches, *side.routes):
+            if used.zone not in zones:
+                return f"zone {used.zone} is used on side {side.side} and has no interface"
+    for _, parent, _ in made:
+        if parent in moved:
+            return f"{parent} carries another zone's VLAN or macvlan, so it can not be moved for a zone itself"
+    return _check_texts(plan)
+
+
+def _check_texts(plan: NetworkPlan) -> str:
+    """The types hold addresses to their letters; here they are held to their meaning."""
+    try:
+        for side in plan.sides:
+            for link in side.links:
+                for text in link.addresses:
+                    ipaddress.ip_interface(text)
+            for route in side.routes:
+                ipaddress.ip_network(route.network)
+                ipaddress.ip_address(route.via)
+            for address in side.overlay:
+                ipaddress.ip_address(address)
+            for listen in side.listens:
+                for text in listen.sources:
+                    ipaddress.ip_network(text)
+                for address in listen.addresses:
+                    ipaddress.ip_address(address)
+            for reach in side.reaches:
+                for address in reach.addresses:
+                    ipaddress.ip_address(address)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def namespace_name(site: str, side: str, tag: str) -> str:
+    """What a side's namespace is called. `tag` tells gates with different state directories apart; the default one
+    has none."""
+    return "-".join(filter(None, ("cofferdam", site[:48], tag, side)))

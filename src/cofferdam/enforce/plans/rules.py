@@ -1,0 +1,168 @@
+"""One side's firewall as nftables JSON (libnftables-json(5)), worked out from its plan. PURE.
+
+Every hook drops by default. What is let through, and nothing else:
+
+    ingress, egress  frames of IPv4, ARP and, if the side has any, IPv6; so no VLAN tags, no industrial Ethernet
+    input            TCP from the principals of a conduit to where its assets are published; answers of devices;
+                     ICMP errors about our own packets; neighbour discovery (IPv6)
+    output           answers to those clients; TCP to the devices of a conduit; neighbour discovery (IPv6)
+    forward          nothing
+
+The rules know no connections (no conntrack), so no flood fills a table of them. What may only answer is held to that
+by TCP itself: packets that open a connection (SYN without ACK) are let through in one direction only.
+
+Each conduit has one counter for the rules that its clients come by and one for those by which devices are reached.
+An address that two conduits share is counted for the first of them, in the order of their names.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cofferdam.enforce.plans.records import SidePlan
+
+TABLE = "cofferdam"
+"""The name of our tables, in the families `inet` and `netdev`."""
+EARLY = -500
+"""Priority of the frame filters: before everything else in the hook."""
+Json = dict[str, Any]
+
+
+def ruleset(side: SidePlan, interfaces: Mapping[str, str], *, egress: bool = True) -> Json:
+    """The transaction that puts a side's rules in the place of earlier ones.
+
+    `interfaces` gives for each zone the name that its interface has in the namespace. `egress`: whether the kernel has
+    the egress hook (from 5.16 on).
+    """
+    commands: list[Json] = [{"metainfo": {"json_schema_version": 1}}]
+    for family in ("inet", "netdev"):
+        table = {"table": {"family": family, "name": TABLE}}
+        commands += [{"add": table}, {"delete": table}, {"add": table}]
+    commands += _counters(side)
+    commands += _packets(side, interfaces)
+    for name in sorted(set(interfaces.values())):
+        commands += _frames("ingress", name, side.has_ipv6)
+        if egress:
+            commands += _frames("egress", name, side.has_ipv6)
+    return {"nftables": commands}
+
+
+def counter_names(side: SidePlan) -> tuple[str, ...]:
+    """The named counters of a side's rules."""
+    clients = sorted({f"clients-{listen.conduit}" for listen in side.listens})
+    devices = sorted({f"devices-{reach.conduit}" for reach in side.reaches})
+    return (*clients, *devices, "dropped-input", "dropped-output", "dropped-forward")
+
+
+def _counters(side: SidePlan) -> list[Json]:
+    return [{"add": {"counter": {"family": "inet", "table": TABLE, "name": name}}} for name in counter_names(side)]
+
+
+def _packets(side: SidePlan, interfaces: Mapping[str, str]) -> list[Json]:
+    commands: list[Json] = []
+    for hook in ("input", "output", "forward"):
+        chain = {"family": "inet", "table": TABLE, "name": hook, "type": "filter", "hook": hook, "prio": 0}
+        commands.append({"add": {"chain": {**chain, "policy": "drop"}}})
+    for listen in side.listens:
+        interface, counter = interfaces[listen.zone], f"clients-{listen.conduit}"
+        for version, sources, addresses in _by_version(listen.sources, listen.addresses):
+            commands.append(_rule("input", counter, [
+                _meta("iifname", interface), _is(version, "saddr", sources), _is(version, "daddr", addresses),
+                _port("dport", listen.port),
+            ]))  # fmt: skip
+            commands.append(_rule("output", counter, [
+                _meta("oifname", interface), _is(version, "daddr", sources), _is(version, "saddr", addresses),
+                _port("sport", listen.port), _NOT_OPENING,
+            ]))  # fmt: skip
+    for reach in side.reaches:
+        interface, counter = interfaces[reach.zone], f"devices-{reach.conduit}"
+        for version, addresses, _ in _by_version(reach.addresses, reach.addresses):
+            commands.append(_rule("output", counter, [
+                _meta("oifname", interface), _is(version, "daddr", addresses), _port("dport", reach.port),
+            ]))  # fmt: skip
+            commands.append(_rule("input", counter, [
+                _meta("iifname", interface), _is(version, "saddr", addresses), _port("sport", reach.port), _NOT_OPENING,
+            ]))  # fmt: skip
+    # Errors about packets of ours: without them a small path MTU would be a silence. The kernel drops those that
+    # quote no connection it has.
+    commands.append(_rule("input", "", [_match(_payload("icmp", "type"), "destination-unreachable")]))
+    if side.has_ipv6:
+        errors = {"set": ["destination-unreachable", "packet-too-big"]}
+        commands.append(_rule("input", "", [_match(_payload("icmpv6", "type"), errors)]))
+        neighbours = {"set": ["nd-neighbor-solicit", "nd-neighbor-advert"]}
+        for hook in ("input", "output"):
+            commands.append(_rule(hook, "", [
+                _match(_payload("icmpv6", "type"), neighbours), _match(_payload("ip6", "hoplimit"), 255),
+            ]))  # fmt: skip
+        # A switch that snoops passes neighbour discovery only to ports that joined its multicast group.
+        commands.append(_rule("output", "", [_match(_payload("icmpv6", "type"), "mld2-listener-report")]))
+    for hook in ("input", "output", "forward"):
+        commands.append(_rule(hook, f"dropped-{hook}", [], verdict="drop"))
+    return commands
+
+
+def _frames(hook: str, interface: str, ipv6: bool) -> list[Json]:
+    name = f"{hook}-{interface}"
+    chain = {"family": "netdev", "table": TABLE, "name": name, "type": "filter", "hook": hook, "dev": interface}
+    kinds: list[str] = ["ip", "arp", *(["ip6"] if ipv6 else [])]
+    accept = {"family": "netdev", "table": TABLE, "chain": name, "expr": [
+        _match({"meta": {"key": "protocol"}}, {"set": kinds}), {"accept": None},
+    ]}  # fmt: skip
+    drop = {"family": "netdev", "table": TABLE, "chain": name, "expr": [
+        {"counter": {"packets": 0, "bytes": 0}}, {"drop": None},
+    ]}  # fmt: skip
+    return [
+        {"add": {"chain": {**chain, "prio": EARLY, "policy": "drop"}}},
+        {"add": {"rule": accept}},
+        {"add": {"rule": drop}},
+    ]
+
+
+def _rule(chain: str, counter: str, matches: Sequence[Json], *, verdict: str = "accept") -> Json:
+    counted: list[Json] = [{"counter": counter}] if counter else []
+    expr = [*matches, *counted, {verdict: None}]
+    return {"add": {"rule": {"family": "inet", "table": TABLE, "chain": chain, "expr": expr}}}
+
+
+def _by_version(one: Iterable[str], other: Iterable[str]) -> Iterable[tuple[str, list[str], list[str]]]:
+    """Both lists, split by IP version; versions that one of them lacks are left out."""
+    one, other = list(one), list(other)
+    for version, is_it in (("ip", lambda text: ":" not in text), ("ip6", lambda text: ":" in text)):
+        left, right = list(filter(is_it, one)), list(filter(is_it, other))
+        if left and right:
+            yield version, left, right
+
+
+def _match(left: Json, right: Any, op: str = "==") -> Json:
+    return {"match": {"op": op, "left": left, "right": right}}
+
+
+def _payload(protocol: str, field: str) -> Json:
+    return {"payload": {"protocol": protocol, "field": field}}
+
+
+def _meta(key: str, value: str) -> Json:
+    return _match({"meta": {"key": key}}, value)
+
+
+def _port(field: str, port: int) -> Json:
+    return _match(_payload("tcp", field), port)
+
+
+def _is(version: str, field: str, networks: Sequence[str]) -> Json:
+    values = [_value(text) for text in networks]
+    return _match(_payload(version, field), values[0] if len(values) == 1 else {"set": values})
+
+
+def _value(text: str) -> Any:
+    network = ipaddress.ip_network(text)
+    address = str(network.network_address)
+    if network.prefixlen == network.max_prefixlen:
+        return address
+    return {"prefix": {"addr": address, "len": network.prefixlen}}
+
+
+_NOT_OPENING = _match({"&": [_payload("tcp", "flags"), ["syn", "ack"]]}, "syn", op="!=")
+"""Any TCP packet but one that asks for a new connection."""
