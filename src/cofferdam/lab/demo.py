@@ -36,6 +36,8 @@ VERIFY_SECONDS = 15.0
 """Between two verifications of the audit log."""
 UNATTENDED_SECONDS = 60.0
 """How long the demo runs without a terminal and without --seconds."""
+LINE_SECONDS = 3.0
+"""Between two lines where there is no terminal."""
 TANK_ROWS = 9
 REFUSALS = 10
 """Kinds of refusal that are shown, the latest first."""
@@ -249,7 +251,7 @@ async def _draw(view: View, console: Console, until: float) -> None:
                 await asyncio.sleep(0.25)
         return
     while (left := until - time.monotonic()) > 0:
-        await asyncio.sleep(min(5.0, left))
+        await asyncio.sleep(min(LINE_SECONDS, left))
         console.print(view.line(), soft_wrap=True, highlight=False)
         for (who, what), (times, detail) in view.refusals.items():
             words = f"  refused {who} {times} x ({what}): {detail}"

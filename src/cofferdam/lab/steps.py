@@ -9,6 +9,8 @@ Not here: how steps are run and shown (lab.tour), what the actors can do (lab.ac
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import shutil
 import statistics
 from pathlib import Path
@@ -433,6 +435,13 @@ async def honest_status(tour: Tour) -> list[Finding]:
     ]
 
 
+EXPECTED_KINDS = (
+    "gate-started", "session-opened", "session-closed", "write-allowed", "write-outcome", "refused", "malformed",
+    "severed", "restored", "policy-refused", "policy-loaded",
+)  # fmt: skip
+"""What a log of this tour can not be without."""
+
+
 async def log_verified(tour: Tour) -> list[Finding]:
     """The gate stops cleanly; the audit log verifies, and a copy with one changed digit does not"""
     gate = tour.scene.gate
@@ -440,15 +449,30 @@ async def log_verified(tour: Tour) -> list[Finding]:
         raise CofferdamError("there is no gate")
     live = await tour.scene.verb("audit", "verify")
     shown = await tour.scene.verb("audit", "show", "--json")
-    words = ("write-allowed", "refused", "severed", "restored", "policy-refused", "malformed")
-    missing = [word for word in words if word not in shown.out]
+    entries = [json.loads(line)["event"] for line in shown.out.splitlines()]
+    kinds = {entry["kind"] for entry in entries}
+    missing = [kind for kind in EXPECTED_KINDS if kind not in kinds]
+    logged = [
+        (space, start, tuple(values))
+        for entry in entries
+        if entry["kind"] == "write-allowed"
+        for space, start, values in entry["writes"]
+    ]
+    await tour.settle()
+    done = writes_of(list(tour.plant.seen))
     findings = [
         Finding("cofferdam audit verify, while the gate runs", "verified", live.text[:200], live.code == 0),
         Finding(
             "look in the audit log for what this tour did",
-            "the write, the refusals, the broken frames, the severing, the refused policy",
-            "all there" if not missing else f"missing: {', '.join(missing)}",
+            "the sessions, writes, refusals, broken frames, the severing, both policies",
+            f"{len(entries)} entries; " + (f"missing: {', '.join(missing)}" if missing else "all there"),
             shown.code == 0 and not missing,
+        ),
+        Finding(
+            "compare the writes in the audit log with those in the plant's own log",
+            "the same, in the same order",
+            f"{len(logged)} in the audit log, {len(done)} at the plant",
+            logged == done and bool(done),
         ),
     ]
     code = await gate.stop()
@@ -474,7 +498,7 @@ async def log_verified(tour: Tour) -> list[Finding]:
             f"in a copy of the log, make the write of 950 rpm one of 850 (in {where.name}), and verify",
             "found out, with the entry named; the untouched copy was good",
             f"untouched: exit {control.code}; changed: exit {forged.code}: {forged.text[:200]}",
-            control.code == 0 and forged.code != 0 and "entry" in forged.text.lower(),
+            control.code == 0 and forged.code == 1 and re.search(r"entry \d+", forged.text) is not None,
         )
     )
     return findings

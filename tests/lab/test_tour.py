@@ -1,0 +1,74 @@
+"""The whole demo from the command line: the tour keeps every promise, and nothing is left behind however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cofferdam.lab import steps
+
+DEMO = [sys.executable, "-m", "cofferdam.cli.main", "lab", "demo", "--no-namespaces"]
+
+
+def descendants(root: int) -> set[int]:
+    """The children of a process, and theirs."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit():
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                parents.setdefault(parent, []).append(int(entry.name))
+        except OSError:
+            continue  # ended meanwhile
+    found: set[int] = set()
+    waiting = [root]
+    while waiting:
+        children = parents.get(waiting.pop(), [])
+        found.update(children)
+        waiting += children
+    return found
+
+
+def test_the_tour_keeps_every_promise(tmp_path: Path) -> None:
+    done = subprocess.run([*DEMO, "--tour", "--json"], capture_output=True, text=True, timeout=110, check=False)
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    failed = [finding for result in results for finding in result["findings"] if not finding["ok"]]
+    assert not failed
+    assert [result["step"] for result in results] == [step.__name__ for step in steps.STEPS], done.stderr
+    assert all(result["findings"] for result in results)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_demo_runs_unattended(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*DEMO, "--seconds", "7", "--state", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert "level" in last and "erp: " in last and "verified at" in last, done.stdout
+    assert "127.66.6.6" in done.stdout  # the intruder's refusals, explained
+    assert (tmp_path / "state" / "audit").is_dir()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopping_it_leaves_nothing_behind(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen([*DEMO, "--seconds", "60"], stdout=subprocess.PIPE, text=True, env=environment) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if line.startswith("level"):
+                break
+        children = descendants(demo.pid)
+        assert len(children) >= 8  # plant, three actors, the gate's own, the log's reader
+        assert list(tmp_path.iterdir())
+        demo.send_signal(number)
+        demo.stdout.read()
+    assert demo.returncode == code
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert not list(tmp_path.iterdir())
