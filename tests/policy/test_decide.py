@@ -321,8 +321,9 @@ def make(
 
 
 SPACES = ("holding", "coil")
-spans = st.builds(Span, st.sampled_from(SPACES), st.integers(0, 12), st.integers(1, 5))
-pieces = st.lists(st.builds(rows.Piece, spans), max_size=3).map(tuple)
+spans = st.builds(Span, st.sampled_from(SPACES), st.integers(0, 10), st.integers(1, 3))
+wide = st.builds(Span, st.sampled_from(SPACES), st.integers(0, 6), st.integers(1, 10))
+pieces = st.lists(st.builds(rows.Piece, wide), max_size=3).map(tuple)
 codes = st.lists(st.tuples(st.sampled_from((8, 43)), st.sampled_from((-1, 1, 14))), max_size=2).map(tuple)
 rules = st.builds(
     rows.Rule, number=st.just(0), who=st.just(("p",)), asset=st.just("a"),
@@ -358,7 +359,7 @@ def operations(draw: st.DrawFn) -> Operation:
         cells = tuple(draw(st.lists(cell, min_size=span.count, max_size=span.count)))
         changes.append(Change(span.space, span.start, span.count, cells, draw(st.booleans() | st.just(True))))
     return Operation(
-        draw(st.sampled_from((8, 43, 3))), draw(st.sampled_from((-1, 1, 14))), draw(st.sampled_from((1, 1, 1, 2))),
+        draw(st.sampled_from((8, 43, 3))), draw(st.sampled_from((-1, 1, 14))), draw(st.sampled_from((1,) * 9 + (2,))),
         draw(st.booleans()), tuple(draw(st.lists(spans, max_size=2))), tuple(changes),
     )  # fmt: skip
 

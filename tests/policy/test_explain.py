@@ -162,7 +162,7 @@ def test_verb_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("write: speed", "write: sped"))
     code, out, err = run(capsys, "check", str(file))
     assert code == 2
-    assert f'{file}:32:38: found the point "sped"' in err
+    assert f'{file}:32:39: found the point "sped"' in err
     assert "the policy does not load: 1 error" in out
     code, out, _ = run(capsys, "check", str(file), "--json")
     assert code == 2
