@@ -267,18 +267,23 @@ class Log:
                 below.edge[0] = leaves
                 if root_of(below.edge) == root:
                     self.leaves[-1] = leaves
+        last_time = self.time
         for path, data, index, width, leaves, left, tile_name, hashes, entries in suspects:
+            self.time = b""
             first, believed = index * WIDTH, self.leaves[index]
             if hashes is not None and hashes != believed:
                 bad = next(n for n, (a, b) in enumerate(zip(hashes, believed)) if a != b)
                 self.wrong(tile_name, first + bad, "hash %d of this tile was changed" % bad)
             if data is not None and leaves != believed:
                 bad = next((n for n, (a, b) in enumerate(zip(leaves, believed)) if a != b), len(leaves))
-                self.wrong(path, first + bad, "is cut short" if bad == len(leaves) else "does not fit its hash: changed")
+                self.wrong(
+                    path, first + bad, "is cut short" if bad == len(leaves) else "does not fit its hash: changed"
+                )
             elif data is not None:
                 self.order(path, first, entries)
                 if left:
                     self.wrong(path, first + width - 1, "has bytes after its last entry")
+        self.time = max(self.time, last_time)
         stored.compare(below)
         if root_of(below.edge) != root and not self.findings:
             self.wrong("checkpoint", None, "its root does not fit the %d entries: they were replaced" % size)
@@ -491,7 +496,12 @@ def check_proof(data, key):
             found = node(other, found) if right else node(found, other)
         if found != root:
             raise Wrong("the proof does not hold: entry %d is not this one" % index)
-        return "entry %d of the log of %s, under a checkpoint of %d entries:\n%s" % (index, key.name, size, proof["entry"])
+        return "entry %d of the log of %s, under a checkpoint of %d entries:\n%s" % (
+            index,
+            key.name,
+            size,
+            proof["entry"],
+        )
     if proof["proof"] != "cofferdam-consistency-proof-v1":
         raise Wrong("this is no proof of a kind that is known here")
     old, old_root = proof["size"], base64.b64decode(proof["root"], validate=True)

@@ -97,17 +97,23 @@ class LogReader:
 
     def entries(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
         """(index, bytes) of each durable entry from `start` on: those under the checkpoint, then the journal's."""
-        size = self.checkpoint().size
         at = start
-        while at < size:
-            index, offset = divmod(at, WIDTH)
-            for entry in self._bundle(index, min(WIDTH, size - index * WIDTH))[offset:]:
-                yield at, entry
-                at += 1
-        for index, entry in self.journal():
-            if index >= at:
-                yield index, entry
-                at = index + 1
+        for _ in range(100):
+            size = self.checkpoint().size
+            while at < size:
+                index, offset = divmod(at, WIDTH)
+                for entry in self._bundle(index, min(WIDTH, size - index * WIDTH))[offset:]:
+                    yield at, entry
+                    at += 1
+            for index, entry in self.journal():
+                if index > at:
+                    break  # published and removed from the journal while we looked: it is in the tiles now
+                if index == at:
+                    yield index, entry
+                    at += 1
+            else:
+                return
+        raise AuditError(f"{self.folder}/{FOLDER}: entry {at} is missing", hint="cofferdam audit verify says more")
 
     def size(self) -> int:
         """Durable entries, including those that no checkpoint covers yet."""

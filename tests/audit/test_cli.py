@@ -1,0 +1,192 @@
+"""`cofferdam audit`: what people and scripts see."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cofferdam.audit.entry import DRAFTS, KINDS, GateStopped, Malformed, Refused, SessionOpened, WriteOutcome
+from cofferdam.cli.audit_lines import _RENDER, line
+from cofferdam.cli.main import main
+from tests.audit.conftest import Clock, Opener, write
+
+
+@pytest.fixture
+def state(opener: Opener, tmp_path: Path, clock: Clock) -> Path:
+    log = opener()
+    log.append(
+        [SessionOpened(session="o:1", half="outer", source="10.1.0.20", source_port=5000, asset="plc-7")], maker="outer"
+    )
+    clock.move(3600 * 10**9)
+    log.append([write(n) for n in range(300)], maker="inner")
+    log.append(
+        [WriteOutcome(session="o:1", write="w0", asset="plc-7", outcome="done", device_ns=1_500_000)], maker="inner"
+    )
+    refused = Refused(
+        session="o:2", principals=("erp",), source="10.1.0.20", asset="plc-8", conduit="c", rule="c/0", fault="value",
+        detail="pump_speed would be 9000 rpm, allowed are 0 to 1500",
+    )  # fmt: skip
+    log.append([refused], maker="outer")
+    log.append([GateStopped(reason="done")], maker="gate")
+    log.close()
+    return tmp_path
+
+
+def audit(state: Path, capsys: pytest.CaptureFixture[str], verb: str, *more: str) -> tuple[int, str]:
+    code = main(["audit", verb, "--log", str(state / "audit"), "--key", str(state / "keys/audit.pub"), *more])
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+def test_show_and_its_filters(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def kinds(*more: str) -> list[str]:
+        code, out = audit(state, capsys, "show", "--json", *more)
+        assert code == 0
+        return [json.loads(text)["event"]["kind"] for text in out.splitlines()]
+
+    assert len(kinds()) == 305
+    assert kinds("--last", "2") == ["refused", "gate-stopped"]
+    assert kinds("--kind", "refused", "--kind", "session-opened") == ["session-opened", "refused"]
+    assert kinds("--session", "o:1") == ["session-opened", "write-outcome"]
+    assert kinds("--asset", "plc-8") == ["refused"]
+    assert kinds("--source", "10.1.0.20") == ["session-opened", "refused"]
+    assert kinds("--asset", "plc-7", "--last", "1") == ["write-outcome"]
+    first = json.loads(audit(state, capsys, "show", "--json")[1].splitlines()[0])["time"]
+    assert kinds("--until", first) == ["log-opened", "session-opened"]
+    assert len(kinds("--since", first)) == 305
+    assert kinds("--since", "2099-01-01T00:00:00Z") == []
+
+
+def test_show_reads_well(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = audit(state, capsys, "show", "--last", "3")[1].splitlines()
+    assert out[0].endswith("write-outcome   plc-7 w0: done in 1.5 ms")
+    assert "erp (10.1.0.20) → plc-8" in out[1] and "allowed are 0 to 1500 [c/0]" in out[1]
+    assert "pump_speed = 7 rpm" in audit(state, capsys, "show")[1]
+
+
+def test_a_text_from_the_network_can_not_forge_lines(
+    opener: Opener, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = opener()
+    log.append(
+        [Malformed(session="s", source="10.9.9.9", section="x", detail="a\n99 forged\x1b[2J\u202e")], maker="outer"
+    )
+    log.close()
+    code, out = audit(tmp_path, capsys, "show", "--kind", "malformed")
+    assert code == 0 and len(out.splitlines()) == 1
+    assert "\x1b" not in out and "\u202e" not in out and "a\\n99 forged\\x1b[2J\\u202e" in out
+
+
+@pytest.mark.parametrize("kind", DRAFTS, ids=KINDS)
+def test_every_kind_has_a_line(kind: type) -> None:
+    from cofferdam.audit.entry import Entry
+
+    name = KINDS[DRAFTS.index(kind)]
+    assert name in line(Entry({"kind": name}, 1, "gate", "", "riverside", "2026-01-01T00:00:00.000000000Z"))
+    assert set(_RENDER) <= set(KINDS)
+
+
+def test_verify_says_good_or_what_is_wrong(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = audit(state, capsys, "verify")
+    assert code == 0 and out.startswith("good: all 305 entries of cofferdam/riverside")
+    code, out = audit(state, capsys, "verify", "--json")
+    assert code == 0 and json.loads(out)["good"] and json.loads(out)["signed_entries"] == 305
+    bundle = state / "audit/tile/entries/000"
+    bundle.write_bytes(bundle.read_bytes().replace(b'"w9"', b'"w8"'))
+    code, out = audit(state, capsys, "verify")
+    assert code == 1 and out.startswith("tile/entries/000: entry 11: does not fit its hash")
+    assert "WRONG: 1 findings" in out
+    code, out = audit(state, capsys, "verify", "--json")
+    assert code == 1 and json.loads(out)["findings"][0]["entry"] == 11
+
+
+def test_a_checkpoint_kept_elsewhere(state: Path, opener: Opener, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(state / "audit", state / "backup")
+    log = opener()
+    log.append([write()], maker="inner")
+    log.close()
+    kept = state / "kept"
+    assert audit(state, capsys, "export", "--checkpoint", "--output", str(kept))[0] == 0
+    assert audit(state, capsys, "verify", "--checkpoint", str(kept))[0] == 0
+    shutil.rmtree(state / "audit")
+    (state / "backup").rename(state / "audit")
+    assert audit(state, capsys, "verify")[0] == 0
+    code, out = audit(state, capsys, "verify", "--checkpoint", str(kept))
+    assert code == 1 and "once it had 307: cut back" in out
+
+
+def test_proofs(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    proof = state / "proof.json"
+    for what in (["42"], ["--since", "100"]):
+        assert audit(state, capsys, "prove", *what, "--output", str(proof))[0] == 0
+        code, out = audit(state, capsys, "prove", "--check", str(proof))
+        assert code == 0 and out.startswith("good: ")
+        assert json.loads(audit(state, capsys, "prove", "--check", str(proof), "--json")[1])["good"]
+        proof.write_text(proof.read_text().replace('"w40', '"w41').replace('"size": 100', '"size": 101'))
+        code, out = audit(state, capsys, "prove", "--check", str(proof))
+        assert code == 1 and out.startswith("WRONG: the proof does not hold")
+    assert audit(state, capsys, "prove", "305")[0] == 2
+    assert audit(state, capsys, "prove")[0] == 2
+    proof.write_text("{}")
+    assert audit(state, capsys, "prove", "--check", str(proof))[0] == 1
+
+
+def test_export(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = audit(state, capsys, "export")
+    assert code == 0 and [json.loads(text)["index"] for text in out.splitlines()] == list(range(305))
+    target = state / "out.csv"
+    assert audit(state, capsys, "export", "--format", "csv", "--output", str(target))[0] == 0
+    rows = list(csv.DictReader(target.read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == 305 and rows[303]["fault"] == "value" and json.loads(rows[0]["event"])["kind"] == "log-opened"
+
+
+def test_a_spreadsheet_runs_no_formula_from_the_network(
+    opener: Opener, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = opener()
+    log.append([Malformed(session="s", source="10.9.9.9", section="x", detail='=HYPERLINK("http://x")')], maker="outer")
+    log.close()
+    rows = list(csv.DictReader(audit(tmp_path, capsys, "export", "--format", "csv")[1].splitlines()))
+    assert rows[-1]["detail"].startswith("'=")
+
+
+def test_bad_input(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, more, text in [
+        ("show", ["--kind", "nonsense"], "no kind of event 'nonsense'"),
+        ("show", ["--since", "yesterday"], "no UTC time"),
+        ("verify", ["--checkpoint", str(state / "none")], "can not be read"),
+        ("show", ["--key", str(state / "none")], "no public key"),
+        ("verify", ["--log", str(state / "none")], "no audit log"),
+        ("show", ["--log", str(state / "none")], "no audit log"),
+    ]:
+        code, out = audit(state, capsys, verb, *more)
+        assert code == 2 and text in out, (verb, more, out)
+
+
+def test_tail_follows(state: Path, opener: Opener) -> None:
+    command = [sys.executable, "-m", "cofferdam.cli.main", "audit", "tail", "--log", str(state / "audit"), "--json"]
+    log = opener()
+    child = subprocess.Popen(
+        [*command, "--last", "1"], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+    try:
+        assert child.stdout is not None
+        assert json.loads(child.stdout.readline())["event"]["kind"] == "log-opened"
+        for number in range(3):
+            log.append([write(number)], maker="inner")
+            assert json.loads(child.stdout.readline())["event"]["write"] == f"w{number}"
+            log.publish()
+    finally:
+        child.send_signal(signal.SIGINT)
+        child.wait()
+        child.stdout.close()  # type: ignore[union-attr]
+        log.close()
+    assert child.returncode in (130, -signal.SIGINT)

@@ -1,0 +1,105 @@
+"""The auditor's core: one wait for the disk for many producers, and no acknowledgement without it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cofferdam.audit.entry import MAX_BATCH_DRAFTS, ClockJump, Draft, GateStopped, WriteAllowed, Written
+from cofferdam.audit.files import LogReader
+from cofferdam.audit.log import AuditLog
+from cofferdam.audit.service import ALARM, MAX_QUEUED, Auditor, Result
+from tests.audit.conftest import Clock, Opener, write
+
+
+def events(log: AuditLog) -> list[tuple[str, dict[str, object]]]:
+    entries = [json.loads(data) for _, data in LogReader(log.folder, log.key.verifier).entries()]
+    return [(entry["maker"], entry["event"]) for entry in entries]
+
+
+def test_batches_of_several_producers_share_a_commit(opener: Opener) -> None:
+    log = opener()
+    auditor = Auditor(log)
+    commits = log.commits.count
+    auditor.submit("gate", 1, [GateStopped(reason="a")])
+    auditor.submit("inner", 1, [write(1), write(2)], "ab" * 32)
+    auditor.submit("inner", 2, [write(3)], "ab" * 32)
+    assert auditor.status().queued == 4
+    assert auditor.commit() == [Result("gate", 1, True, ""), Result("inner", 1, True, ""), Result("inner", 2, True, "")]
+    assert log.commits.count == commits + 1
+    assert [maker for maker, _ in events(log)] == ["auditor", "gate", "inner", "inner", "inner"]
+    assert auditor.commit() == []
+    assert log.commits.count == commits + 1
+    auditor.close()
+
+
+def test_one_bad_batch_does_not_take_others_with_it(opener: Opener) -> None:
+    auditor = Auditor(opener())
+    huge = WriteAllowed(
+        session="s", write="w", principals=(), source="a", asset="p", conduit="c", rule="r", function=16,
+        writes=tuple(Written("holding", 0, (65535,) * 2048) for _ in range(64)),
+    )  # fmt: skip
+    auditor.submit("one", 1, [write()])
+    auditor.submit("two", 1, [write(), huge])
+    auditor.submit("three", 1, [ClockJump(jump_ns="0", clock="never")])
+    results = {result.producer: result for result in auditor.commit()}
+    assert results["one"].ok
+    assert not results["two"].ok and "too large" in results["two"].reason
+    assert not results["three"].ok and "for the log itself" in results["three"].reason
+    assert auditor.status().refused == {"two": 2, "three": 1}
+    assert auditor.writable and auditor.status().entries == 2
+    auditor.close()
+
+
+def test_a_flood_is_bounded(opener: Opener) -> None:
+    auditor = Auditor(opener())
+    batch: list[Draft] = [GateStopped(reason="x")] * MAX_BATCH_DRAFTS
+    for number in range(MAX_QUEUED // MAX_BATCH_DRAFTS + 2):
+        auditor.submit("flood", number, batch)
+    results = auditor.commit()
+    assert [result.ok for result in results].count(False) == 2
+    assert auditor.status().entries == MAX_QUEUED + 1
+    auditor.close()
+
+
+def test_an_unwritable_log_refuses_and_says_so_when_it_is_over(opener: Opener, tmp_path: Path, clock: Clock) -> None:
+    log = opener()
+    auditor = Auditor(log, wall_ns=lambda: clock.wall)
+    auditor.submit("inner", 1, [write(1)])
+    assert auditor.commit()[0].ok
+    blocker = tmp_path / "audit/checkpoint.new"
+    blocker.mkdir()
+    clock.move(10**10)
+    auditor.tick()
+    assert auditor.status().writable is False and "checkpoint" in auditor.reason
+    auditor.submit("inner", 2, [write(2), write(3)])
+    (refused,) = auditor.commit()
+    assert not refused.ok and "checkpoint" in refused.reason
+    status = auditor.status()
+    assert (status.writable, status.outages, status.refused) == (False, 1, {"inner": 2})
+    blocker.rmdir()
+    auditor.tick()
+    assert auditor.writable
+    auditor.submit("inner", 3, [write(4)])
+    assert auditor.commit() == [Result("inner", 3, True, "")]
+    found = [event for _, event in events(log)]
+    assert [event["kind"] for event in found] == ["log-opened", "write-allowed", "alarm", "write-allowed"]
+    assert (found[2]["name"], found[2]["cleared"]) == (ALARM, True)
+    assert "2 entries were refused" in str(found[2]["detail"])
+    assert found[3]["write"] == "w4"
+    auditor.close()
+
+
+def test_it_recovers_with_the_first_batch_too(opener: Opener, tmp_path: Path, clock: Clock) -> None:
+    auditor = Auditor(opener())
+    auditor.submit("inner", 1, [write(1)])
+    auditor.commit()
+    blocker = tmp_path / "audit/checkpoint.new"
+    blocker.mkdir()
+    clock.move(10**10)
+    auditor.tick()
+    blocker.rmdir()
+    auditor.submit("inner", 2, [write(2)])
+    assert auditor.commit() == [Result("inner", 2, True, "")]
+    assert auditor.writable and auditor.status().outages == 1
+    auditor.close()
