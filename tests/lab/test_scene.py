@@ -109,18 +109,18 @@ def test_a_temporary_stage_is_removed_also_when_it_fails() -> None:
 
 
 def test_everybody_goes_when_the_stage_is_killed(tmp_path: Path) -> None:
-    script = f"""
+    script = """
 import asyncio
-from pathlib import Path
 from cofferdam.lab import layout, scene
 async def main():
-    async with scene.Scene(layout.Loopback(), state=Path({str(tmp_path)!r})) as stage:
+    async with scene.Scene(layout.Loopback()) as stage:
         plant = await stage.start_plant()
         print(plant.process.pid, flush=True)
         await asyncio.sleep(60)
 asyncio.run(main())
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as killed:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment) as killed:
         assert killed.stdout is not None
         plant = int(killed.stdout.readline())
         assert Path(f"/proc/{plant}").exists()
@@ -129,6 +129,13 @@ asyncio.run(main())
     while Path(f"/proc/{plant}").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not Path(f"/proc/{plant}").exists()
+    # What no process can remove after its own death is removed by the next `cofferdam lab clean`.
+    (tmp_path / f"cofferdam-lab-{os.getpid()}-living").mkdir()
+    assert len(list(tmp_path.iterdir())) == 2
+    argv = [sys.executable, "-m", "cofferdam.cli.main", "lab", "clean"]
+    said = subprocess.run(argv, capture_output=True, text=True, env=environment, check=True).stdout
+    assert f"cofferdam-lab-{killed.pid}-" in said
+    assert [path.name for path in tmp_path.iterdir()] == [f"cofferdam-lab-{os.getpid()}-living"]
 
 
 def test_falsifying_changes_the_copy(tmp_path: Path) -> None:

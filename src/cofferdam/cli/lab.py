@@ -50,15 +50,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         actor.add_argument("--timeout", type=float, default=3.0, metavar="S", help="patience in seconds (default 3)")
         actor.add_argument("--pause", type=float, default=pause, metavar="S", help=f"seconds (default {pause:g})")
     what.add_parser("policy", help="print the policy of the demo")
-    what.add_parser("clean", help="remove namespaces of labs that were killed")
+    what.add_parser("clean", help="remove what killed labs left behind: namespaces, temporary directories")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; 0, or 1 where the tour found a promise broken. Raises CofferdamError."""
     if args.what == "clean":
-        from cofferdam.lab import layout
+        from cofferdam.lab import layout, scene
 
-        for name in layout.clean():
+        for name in (*layout.clean(), *scene.clean()):
             print(f"removed {name}")
         return 0
     if args.what == "policy":

@@ -258,7 +258,7 @@ def leftovers() -> list[str]:
     """Namespaces of labs whose process is gone."""
     found = subprocess.run(["ip", "-j", "netns", "list"], capture_output=True, text=True, check=False).stdout
     names = [str(entry["name"]) for entry in json.loads(found or "[]")]
-    return [name for name in names if name.startswith(PREFIX) and not _maker_lives(name)]
+    return [name for name in names if name.startswith(PREFIX) and not maker_lives(name, PREFIX)]
 
 
 def clean() -> list[str]:
@@ -270,8 +270,9 @@ def clean() -> list[str]:
     return names
 
 
-def _maker_lives(name: str) -> bool:
-    pid = name.removeprefix(PREFIX).split("-")[0]
+def maker_lives(name: str, prefix: str) -> bool:
+    """Does the process still run whose id stands after `prefix` in `name`?"""
+    pid = name.removeprefix(prefix).split("-")[0]
     if not pid.isdigit():
         return True  # not one of our names: leave it alone
     command = Path(f"/proc/{pid}/cmdline")

@@ -29,7 +29,7 @@ from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate.client import ask
 from cofferdam.gate.report import StatusReport
 from cofferdam.lab import events
-from cofferdam.lab.layout import Host, Layout
+from cofferdam.lab.layout import Host, Layout, maker_lives
 
 COFFERDAM = [sys.executable, "-m", "cofferdam.cli.main"]
 START_SECONDS = 30.0
@@ -38,6 +38,9 @@ STOP_SECONDS = 8.0
 """How long a process may take to stop at SIGTERM."""
 KEPT_EVENTS = 200_000
 """Events kept of one process; beyond it the oldest go (a demo may run for days)."""
+
+FOLDER = "cofferdam-lab-"
+"""Temporary directories of the lab begin with it; the id of the process that made one follows."""
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -178,6 +181,19 @@ class Actor:
         return code
 
 
+def clean() -> list[Path]:
+    """Remove the temporary directories of labs that were killed; what was removed. Other users' are left alone."""
+    left = [
+        path
+        for path in Path(tempfile.gettempdir()).glob(f"{FOLDER}*")
+        if path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.geteuid()
+        if not maker_lives(path.name, FOLDER)
+    ]
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
+    return left
+
+
 @contextlib.contextmanager
 def _deaf() -> Iterator[None]:
     """An impatient second Ctrl-C does not stop the cleaning up."""
@@ -229,7 +245,7 @@ class Scene:
 
     async def __aenter__(self) -> Self:
         if self._given is None:
-            self.directory = Path(tempfile.mkdtemp(prefix="cofferdam-lab-"))
+            self.directory = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
         else:
             self._given.mkdir(parents=True, exist_ok=True)
             self.directory = self._given.resolve()

@@ -465,7 +465,8 @@ async def log_verified(tour: Tour) -> list[Finding]:
         Finding(
             "look in the audit log for what this tour did",
             "the sessions, writes, refusals, broken frames, the severing, both policies",
-            f"{len(entries)} entries; " + (f"missing: {', '.join(missing)}" if missing else "all there"),
+            f"exit {shown.code}, {len(entries)} entries {shown.err[-200:]}; "
+            + (f"missing: {', '.join(missing)}" if missing else "all there"),
             shown.code == 0 and not missing,
         ),
         Finding(
