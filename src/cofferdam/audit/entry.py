@@ -444,6 +444,8 @@ class EntryHead(msgspec.Struct, frozen=True, gc=False):
 
 _encoder = msgspec.json.Encoder(order="sorted")
 _entries = msgspec.json.Decoder(Entry)
+_OTHER_TIMES = {"from_ns", "to_ns", "opened_ns"}
+_MORE_TIMES = frozenset(kind for kind in DRAFTS if _OTHER_TIMES & set(kind.__struct_fields__))
 # A quote inside a JSON string is always escaped, so `"wall_ns":` can only be a member's name.
 _TIMES = re.compile(rb'"((?:wall|from|to|opened)_ns)":([0-9]+)')
 
@@ -454,7 +456,11 @@ def encode_event(draft: Draft) -> bytes:
     Raises: AuditError if it would not fit in an entry.
     """
     try:
-        event = _TIMES.sub(rb'"\1":"\2"', _encoder.encode(draft))
+        event = _encoder.encode(draft)
+        if type(draft) in _MORE_TIMES:
+            event = _TIMES.sub(rb'"\1":"\2"', event)
+        else:  # the usual case, for speed
+            event = event.replace(b'"wall_ns":%d' % draft.wall_ns, b'"wall_ns":"%d"' % draft.wall_ns, 1)
     except (msgspec.MsgspecError, UnicodeEncodeError, OverflowError) as error:
         raise AuditError(f"a {kebab(type(draft).__name__)} event can not be written as JSON: {error}") from error
     if len(event) > MAX_ENTRY_BYTES - 1024:  # room for the members around it
