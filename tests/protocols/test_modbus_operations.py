@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cofferdam.errors import CrossingError
 from cofferdam.model import Change, Deny, Failure, Fault, Operation, Span
+from cofferdam.policy.families import FAMILIES
 from cofferdam.protocols.modbus import messages as m
 from cofferdam.protocols.modbus.requests import FUNCTION_OF
 from cofferdam.protocols.registry import PROTOCOLS
@@ -101,6 +102,28 @@ OPERATIONS: list[tuple[m.ModbusRequest, Operation, str]] = [
 def test_what_a_request_means(request_: m.ModbusRequest, operation: Operation, text: str) -> None:
     assert MODBUS.operation(request_) == operation
     assert MODBUS.describe(request_) == text
+
+
+def test_policy_knows_the_same_functions_and_spaces() -> None:
+    """`policy.families` states facts of the protocol without importing it; they must be the same facts."""
+    family = FAMILIES["modbus"]
+    assert family.default_port == MODBUS.default_port
+    assert set(family.codes) | family.cell_codes == set(m.FUNCTIONS)
+    for request, operation, _ in OPERATIONS:
+        cells: list[Span | Change] = [*operation.reads, *operation.writes]
+        assert (operation.function in family.cell_codes) is bool(cells), request
+        for part in cells:
+            assert family.space(part.space) is not None, request
+        if not cells:
+            assert family.changes(operation.function, operation.sub) is operation.is_write, request
+    for sub in m.DIAGNOSTICS:
+        assert family.changes(8, sub) is (sub not in m.DIAGNOSTICS_READS)
+    for space in family.spaces:
+        for code, is_write in ((space.read, False), (space.write_one, True), (space.write_many, True)):
+            operations = [operation for _, operation, _ in OPERATIONS if operation.function == code]
+            for operation in operations:
+                parts = operation.writes if is_write else operation.reads
+                assert [part.space.partition(":")[0] for part in parts[:1]] == [space.name]
 
 
 def test_every_request_has_a_meaning_here() -> None:

@@ -42,6 +42,7 @@ from cofferdam.protocols.modbus.messages import CELLS, ExceptionResponse, Modbus
 from cofferdam.protocols.modbus.wire import (
     GUIDE,
     HEAD,
+    MAX_ADU,
     MBAP_SECTION,
     PDU_SECTION,
     Misfit,
@@ -149,8 +150,8 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
             adu = encode(transaction, token >> 8 & 0xFF, response)
         except (StructError, ValueError, IndexError, KeyError, TypeError) as error:
             raise unencodable(response, error) from None
-        if len(adu) > 260:
-            raise unencodable(response, f"{len(adu)} bytes, a frame has at most 260")
+        if len(adu) > MAX_ADU:
+            raise unencodable(response, f"{len(adu)} bytes, a frame has at most {MAX_ADU}")
         del self._open[transaction]
         return adu
 
@@ -219,8 +220,8 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
             adu = requests.ENCODERS[type(request)](token, request)
         except (StructError, ValueError, IndexError, KeyError, TypeError) as error:
             raise unencodable(request, error) from None
-        if len(adu) > 260:
-            raise unencodable(request, f"{len(adu)} bytes, a frame has at most 260")
+        if len(adu) > MAX_ADU:
+            raise unencodable(request, f"{len(adu)} bytes, a frame has at most {MAX_ADU}")
         self._next = (token + 1) & 0xFFFF
         if self._forgotten:
             # Every other id was used since this one was forgotten; an answer as late as that is not to be expected.

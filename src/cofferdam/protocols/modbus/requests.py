@@ -16,8 +16,6 @@ from typing import Any, Final
 from cofferdam.protocols.modbus.messages import (
     CELLS,
     DIAGNOSTICS,
-    DIAGNOSTICS_READS,
-    FUNCTIONS,
     ILLEGAL_ADDRESS,
     ILLEGAL_FUNCTION,
     ILLEGAL_VALUE,
@@ -61,6 +59,7 @@ from cofferdam.protocols.modbus.wire import (
     HH,
     HHH,
     HHHH,
+    MAX_ADU,
     MAX_LENGTH,
     PDU_SECTION,
     WORDS,
@@ -334,7 +333,7 @@ def _not_public(function: int) -> Decoder:
     elif function > 127:
         section, what = PDU_SECTION, "is for exception responses only"
     elif 65 <= function <= 72 or 100 <= function <= 110:
-        section, what = APPLICATION + "5.2", "is user-defined, not public"
+        section, what = APPLICATION + "5", "is user-defined, not public"
     else:
         section, what = FUNCTION_SECTION, "is reserved or not assigned"
 
@@ -548,9 +547,6 @@ def encode_request(transaction: int, message: ModbusRequest) -> bytes:
         adu = ENCODERS[type(message)](transaction, message)
     except (StructError, ValueError, IndexError, KeyError, TypeError) as error:
         raise unencodable(message, error) from None
-    if len(adu) > 260:
-        raise unencodable(message, f"{len(adu)} bytes, a frame has at most 260")
+    if len(adu) > MAX_ADU:
+        raise unencodable(message, f"{len(adu)} bytes, a frame has at most {MAX_ADU}")
     return adu
-
-
-__all__ = ["DECODERS", "DIAGNOSTICS_READS", "ENCODERS", "FUNCTIONS", "FUNCTION_OF", "decode_request", "encode_request"]

@@ -73,6 +73,7 @@ from cofferdam.protocols.modbus.wire import (
     EXCEPTION_SECTION,
     HH,
     HHH,
+    MAX_ADU,
     PDU_SECTION,
     WORDS,
     H,
@@ -503,6 +504,6 @@ def encode_response(transaction: int, unit: int, message: ModbusResponse) -> byt
         adu = ENCODERS[type(message)][1](transaction, unit, message)
     except (StructError, ValueError, IndexError, KeyError, TypeError) as error:
         raise unencodable(message, error) from None
-    if len(adu) > 260:
-        raise unencodable(message, f"{len(adu)} bytes, a frame has at most 260")
+    if len(adu) > MAX_ADU:
+        raise unencodable(message, f"{len(adu)} bytes, a frame has at most {MAX_ADU}")
     return adu
