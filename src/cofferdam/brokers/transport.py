@@ -18,6 +18,9 @@ RECEIVE_BYTES = 2048
 """Read from a socket at once: a few frames. A larger buffer costs more than it saves, since a new one is made for each
 read."""
 
+SEND_BUFFER_BYTES = 65536
+"""Asked of the kernel for one socket. Left alone it grows to megabytes for a peer that does not read."""
+
 
 class Transport(abc.ABC):
     """One connection. `on_data` and `on_closed` are set by its owner right after it is made."""
@@ -60,6 +63,7 @@ class TcpTransport(Transport):
         self.on_connected: Callable[[], None] | None = None
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         reactor.add(self._fd, WRITE if connecting else READ, self._on_event)
 
     @classmethod

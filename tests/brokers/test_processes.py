@@ -1,0 +1,419 @@
+"""The halves as real processes, with real sockets: pymodbus as client and as asset, and a hostile outer half."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from pymodbus.client import ModbusTcpClient
+
+from cofferdam.audit.entry import LimitHit, Malformed, RecordViolation, SessionClosed, WriteAllowed, WriteOutcome
+from cofferdam.brokers.control import Configure, Failing, NewPolicy, PolicyTaken, Ready, SetSevered
+from cofferdam.brokers.proxy.records import Closed, Opened, Request
+from cofferdam.crossing.framing import pack
+from cofferdam.crossing.pipe import make_pipe
+from cofferdam.protocols.modbus.messages import ReadHoldingRegisters, WriteMultipleRegisters, WriteSingleRegister
+from tests.brokers.harness import Auditor, Half, eventually, listen, make_policy, running, write_all
+from tests.brokers.stage import read, write
+
+
+class Plc(threading.Thread):
+    """An asset on a real socket that keeps every request it gets. `mode` makes it misbehave."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.listener = listen()
+        self.port: int = self.listener.getsockname()[1]
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.open: set[socket.socket] = set()
+        self.mode = "good"
+        self.registers = dict.fromkeys(range(65536), 7)
+        self._wake = os.pipe()
+        self.closing = False
+
+    def run(self) -> None:
+        buffers: dict[socket.socket, bytes] = {}
+        while not self.closing:
+            watched: list[Any] = [self._wake[0], self.listener, *buffers]
+            readable, _, _ = select.select(watched, [], [], 5)
+            for ready in readable:
+                if ready is self.listener:
+                    sock, _ = self.listener.accept()
+                    self.connections += 1
+                    self.open.add(sock)
+                    buffers[sock] = b""
+                elif isinstance(ready, socket.socket):
+                    data = b""
+                    with contextlib.suppress(OSError):
+                        data = ready.recv(4096)
+                    if not data:
+                        del buffers[ready]
+                        self.open.discard(ready)
+                        ready.close()
+                        continue
+                    buffers[ready] += data
+                    while len(buffers[ready]) >= 6:
+                        size = 6 + int.from_bytes(buffers[ready][4:6], "big")
+                        if len(buffers[ready]) < size:
+                            break
+                        frame, buffers[ready] = buffers[ready][:size], buffers[ready][size:]
+                        self.requests.append(frame)
+                        with contextlib.suppress(OSError):
+                            ready.sendall(self.answer(frame))
+        for sock in (*buffers, self.listener):
+            sock.close()
+        for fd in self._wake:
+            os.close(fd)
+
+    def answer(self, frame: bytes) -> bytes:
+        if self.mode == "silent":
+            return b""
+        if self.mode == "nonsense":
+            return b"\x00\x01\x00\x02hello, this is no Modbus"
+        function, start = frame[7], int.from_bytes(frame[8:10], "big")
+        if function in (3, 4):
+            count = int.from_bytes(frame[10:12], "big")
+            words = b"".join(self.registers[start + n].to_bytes(2, "big") for n in range(count))
+            return frame[:4] + struct.pack(">HBBB", 3 + len(words), frame[6], function, len(words)) + words
+        if function == 6:
+            self.registers[start] = int.from_bytes(frame[10:12], "big")
+            return frame
+        return frame[:4] + struct.pack(">HBBB", 3, frame[6], function | 0x80, 1)
+
+    def stop(self) -> None:
+        if self.closing:
+            return
+        self.closing = True
+        os.write(self._wake[1], b"x")
+        self.join(5)
+
+    def writes(self) -> list[bytes]:
+        return [frame for frame in self.requests if frame[7] in (5, 6, 15, 16, 22, 23)]
+
+
+@pytest.fixture
+def plc() -> Iterator[Plc]:
+    device = Plc()
+    device.start()
+    yield device
+    device.stop()
+
+
+@pytest.fixture(params=["split", "one process"])
+def one_process(request: pytest.FixtureRequest) -> bool:
+    return str(request.param) == "one process"
+
+
+def connect(port: int) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", port), timeout=5)
+    sock.settimeout(5)
+    return sock
+
+
+def ask(sock: socket.socket, frame: bytes) -> bytes:
+    sock.sendall(frame)
+    return receive(sock)
+
+
+def receive(sock: socket.socket) -> bytes:
+    head = b""
+    while len(head) < 6:
+        part = sock.recv(6 - len(head))
+        if not part:
+            return head
+        head += part
+    size = int.from_bytes(head[4:6], "big")
+    body = b""
+    while len(body) < size:
+        part = sock.recv(size - len(body))
+        if not part:
+            break
+        body += part
+    return head + body
+
+
+def test_pymodbus_reads_and_writes_through_the_gate(plc: Plc, one_process: bool) -> None:
+    with running(plc.port, one_process=one_process) as pair:
+        with ModbusTcpClient("127.0.0.1", port=pair.port, retries=0) as client:
+            assert client.read_holding_registers(0, count=10, device_id=1).registers == [7] * 10
+            assert not client.write_register(200, 1400, device_id=1).isError()
+            assert client.read_holding_registers(200, count=1, device_id=1).registers == [1400]
+            assert client.write_register(200, 1501, device_id=1).exception_code == 3
+            assert client.read_holding_registers(300, count=1, device_id=1).exception_code == 2
+            assert client.report_device_id(device_id=1).exception_code == 1
+        assert len(plc.writes()) == 1
+        assert plc.connections == 1
+        assert eventually(lambda: len(pair.auditor.of(WriteOutcome)) == 1)
+        assert eventually(lambda: len(pair.auditor.of(SessionClosed)) == 1)
+
+
+def test_many_clients_share_one_connection(plc: Plc) -> None:
+    async def client(port: int, number: int) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        good = 0
+        for n in range(20):
+            writer.write(read(n, number, 3))
+            frame = await asyncio.wait_for(reader.readexactly(15), 10)
+            good += frame[:2] == n.to_bytes(2, "big") and frame[9:] == b"\0\7" * 3
+        writer.close()
+        await writer.wait_closed()
+        return good
+
+    async def all_clients(port: int) -> list[int]:
+        return await asyncio.gather(*(client(port, number) for number in range(40)))
+
+    with running(plc.port, limits="asset_queue: 1000") as pair:
+        assert asyncio.run(all_clients(pair.port)) == [20] * 40
+        assert plc.connections == 1
+
+
+def test_an_asset_that_is_silent_talks_nonsense_or_is_gone(plc: Plc, one_process: bool) -> None:
+    with running(plc.port, one_process=one_process, asset_extra="timeout: 100 ms") as pair:
+        sock = connect(pair.port)
+        plc.mode = "silent"
+        assert ask(sock, read(1))[7:] == b"\x83\x0b"
+        plc.mode = "nonsense"
+        assert ask(sock, read(2))[7:] == b"\x83\x0b"
+        plc.mode = "good"
+        assert ask(sock, read(3))[7] == 3
+        plc.stop()
+        assert eventually(lambda: ask(sock, read(4))[7:] == b"\x83\x0a")
+        sock.close()
+        assert eventually(lambda: bool(pair.auditor.of(Malformed)))
+
+
+def test_garbage_on_one_connection_harms_no_other(plc: Plc) -> None:
+    rng = random.Random(5)
+    with running(plc.port) as pair:
+        good = connect(pair.port)
+        for number in range(100):
+            bad = connect(pair.port)
+            with contextlib.suppress(OSError):
+                bad.sendall(rng.randbytes(rng.randrange(1, 600)))
+            assert ask(good, read(number))[7] == 3
+            bad.close()
+        good.close()
+        assert all(frame[7] == 3 for frame in plc.requests)
+
+
+def test_thousands_of_connections_are_turned_away_by_name_and_memory_stays_bounded(plc: Plc) -> None:
+    with running(plc.port, limits="client_connections: 100, client_connections_per_address: 64") as pair:
+        good = connect(pair.port)
+        assert ask(good, read(1))[7] == 3
+        assert pair.outer.process is not None
+        pid = pair.outer.process.pid
+
+        def memory() -> int:
+            return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+        before = memory()
+        for _ in range(40):
+            crowd = [connect(pair.port) for _ in range(250)]
+            for sock in crowd:
+                sock.close()
+        assert ask(good, read(2))[7] == 3
+        assert memory() - before < 32 << 20
+        status = pair.outer.status()
+        assert status.limits["client_connections_per_address"] > 1000
+        assert eventually(
+            lambda: any(hit.limit == "client_connections_per_address" for hit in pair.auditor.of(LimitHit))
+        )
+        good.close()
+
+
+def test_a_client_that_sends_a_byte_now_and_then_and_one_that_never_reads(plc: Plc) -> None:
+    with running(plc.port, limits="client_frame_seconds: 0.6, client_unsent_bytes: 4096") as pair:
+        slow, deaf, good = connect(pair.port), connect(pair.port), connect(pair.port)
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        slow.sendall(read(1)[:3])
+
+        def deaf_is_cut() -> bool:
+            try:
+                deaf.setblocking(False)
+                deaf.send(b"".join(read(n & 0xFFFF, 0, 100) for n in range(50)))
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True
+            return False
+
+        assert eventually(deaf_is_cut, 20)
+        assert slow.recv(10) == b""
+        assert ask(good, read(2))[7] == 3
+        for sock in (slow, deaf, good):
+            sock.close()
+        assert eventually(
+            lambda: {"client_frame_seconds", "client_unsent_bytes"} <= {hit.limit for hit in pair.auditor.of(LimitHit)}
+        )
+
+
+def test_the_log_unwritable_and_writable_again(plc: Plc) -> None:
+    from cofferdam.audit.records import Writable
+
+    with running(plc.port) as pair:
+        sock = connect(pair.port)
+        assert ask(sock, write(1, 200, 1))[7] == 6
+        pair.auditor.unwritable("no space left on device")
+        assert eventually(lambda: ask(sock, write(2, 200, 2))[7:] == b"\x86\x04")
+        assert ask(sock, read(3))[7] == 3
+        pair.auditor.mode = "ok"
+        pair.auditor.say(Writable(True))
+        assert eventually(lambda: ask(sock, write(4, 200, 4))[7] == 6)
+        sock.close()
+        assert plc.registers[200] == 4
+        assert b"\x00\x02" not in [frame[10:12] for frame in plc.writes()]
+
+
+def test_severing_and_a_new_policy(plc: Plc, one_process: bool) -> None:
+    with running(plc.port, one_process=one_process) as pair:
+        sock = connect(pair.port)
+        assert ask(sock, read(1))[7] == 3
+        for half in pair.halves:
+            half.send(SetSevered(("it",)))
+        assert sock.recv(1) == b""
+        again = connect(pair.port)
+        with contextlib.suppress(ConnectionResetError):
+            assert again.recv(1) == b""
+        for half in pair.halves:
+            half.send(SetSevered(()))
+        sock.close()
+        again.close()
+        assert eventually(lambda: _works(pair.port))
+        other = make_policy(device_port=plc.port, port=pair.port, registers="50-99")
+        for half in pair.halves:
+            half.send(NewPolicy(other.to_bytes(), (), tuple(other.assets)))
+        for half in pair.halves:
+            assert half.wait_for(PolicyTaken).policy == other.hash
+
+
+def _works(port: int) -> bool:
+    with contextlib.suppress(OSError), connect(port) as sock:
+        return len(ask(sock, read(1))) > 9
+    return False
+
+
+# --- an outer half that has been taken over -----------------------------------------------------------------------
+
+
+class Hostile:
+    """A real inner half whose outer half is the test."""
+
+    def __init__(self, plc: Plc) -> None:
+        self.auditor = Auditor()
+        inner_in, self.to_inner = make_pipe()
+        self.from_inner, inner_out = make_pipe()
+        self.half = Half("inner", self.auditor, (inner_in, inner_out))
+        self.auditor.start()
+        self.half.start([])
+        policy = make_policy(device_port=plc.port, port=1)
+        self.half.send(
+            Configure(
+                pair="test", broker="modbus", source_zone="enterprise", target_zone="control", boot="t",
+                policy=policy.to_bytes(), assets=("plc",),
+            )
+        )  # fmt: skip
+        self.half.wait_for(Ready)
+        assert self.half.process is not None
+
+    def say(self, packet: bytes) -> bool:
+        """False once the half has gone."""
+        try:
+            write_all(self.to_inner, packet)
+        except BrokenPipeError:
+            return False
+        return True
+
+    def records(self, *records: Any) -> bool:
+        return all(self.say(packet) for packet in pack([msgspec.msgpack.encode(record) for record in records]))
+
+    def close(self) -> None:
+        for fd in (self.to_inner, self.from_inner):
+            os.close(fd)
+        with contextlib.suppress(BrokenPipeError):
+            self.half.close()
+        self.auditor.stop()
+
+
+def allowed(frame: bytes) -> bool:
+    """What the policy of the tests allows, said again in the plainest way."""
+    if frame[6] != 1:
+        return False
+    start, second = int.from_bytes(frame[8:10], "big"), int.from_bytes(frame[10:12], "big")
+    if frame[7] in (3, 4):
+        cells = set(range(start, start + second))
+        readable = set(range(100)) | {100, 101, 200, 210, 220} if frame[7] == 3 else {12, 13}
+        return cells <= readable
+    if frame[7] == 6:
+        return (start == 200 and second <= 1500) or start in (210, 220)
+    if frame[7] == 16:
+        return start in (200, 210, 220) and second == 1
+    return False
+
+
+def test_hostile_records_never_get_an_operation_outside_policy_to_the_asset(plc: Plc) -> None:
+    rng = random.Random(11)
+    violations = 0
+    for _ in range(12):
+        hostile = Hostile(plc)
+        hostile.records(Opened(1, "t-1", "127.0.0.1", "plc"), Opened(2, "t-2", "10.9.9.9", "plc"))
+        number = 10
+        for step in range(150):
+            if step % 10 == 0:
+                time.sleep(0.01)
+            number += rng.randrange(1, 3)
+            session = rng.choice([1, 1, 1, 2, 3])
+            unit, start = rng.choice([0, 1, 1, 1, 255]), rng.choice([0, 12, 99, 100, 200, 210, 300, 65000])
+            message: Any = rng.choice([
+                ReadHoldingRegisters(unit, start, rng.choice([1, 2, 100, 125])),
+                WriteSingleRegister(unit, start, rng.randrange(65536)),
+                WriteMultipleRegisters(unit, start, tuple(rng.randrange(65536) for _ in range(rng.choice([1, 2])))),
+            ])  # fmt: skip
+            if not hostile.records(Request(session, number, message)):
+                break
+        kind = rng.randrange(4)
+        if kind == 0:
+            hostile.say(rng.randbytes(rng.randrange(1, 4096)))
+        elif kind == 1:
+            hostile.records([2, 1, number + 1, [6, 1, 200, 1 << 20]])
+        elif kind == 2:
+            hostile.records(Request(1, 1, ReadHoldingRegisters(1, 0, 1)), Closed(1))
+        else:
+            body = bytearray(msgspec.msgpack.encode(Request(1, number + 1, ReadHoldingRegisters(1, 0, 1))))
+            body[rng.randrange(len(body))] ^= 1 << rng.randrange(8)
+            hostile.say(b"\x00" + len(body).to_bytes(2, "big") + bytes(body))
+        time.sleep(0.2)
+        with contextlib.suppress(BrokenPipeError, AssertionError):
+            hostile.half.wait_for(Failing, 0.3)
+        hostile.close()
+        violations += len(hostile.auditor.of(RecordViolation))
+        for outcome in hostile.auditor.of(WriteAllowed):
+            assert outcome.source == "127.0.0.1"
+    wrong = [frame.hex() for frame in plc.requests if not allowed(frame)]
+    assert not wrong, f"{len(wrong)} of {len(plc.requests)} requests at the asset are outside policy: {wrong[:3]}"
+    assert len(plc.requests) > 50, "the hostile half's honest-looking requests should have come through"
+    assert violations > 3
+
+
+def test_a_violation_ends_the_half_and_is_told(plc: Plc) -> None:
+    hostile = Hostile(plc)
+    hostile.records(Opened(1, "t-1", "127.0.0.1", "plc"))
+    hostile.say(b"\x09\x00\x01x")
+    failing = hostile.half.wait_for(Failing)
+    assert "crossing" in failing.reason
+    assert hostile.half.process is not None
+    assert hostile.half.process.wait(5) == 4
+    assert eventually(lambda: len(hostile.auditor.of(RecordViolation)) == 1)
+    hostile.close()
