@@ -46,7 +46,8 @@ class Device:
         """The value of each write (two registers as one number)."""
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
-        self._open: set[socket.socket] = set()
+        self.open: set[socket.socket] = set()
+        """Connections to it."""
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -57,7 +58,7 @@ class Device:
             except OSError:
                 return
             self.connections += 1
-            self._open.add(peer)
+            self.open.add(peer)
             threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
 
     def _serve(self, peer: socket.socket) -> None:
@@ -69,7 +70,7 @@ class Device:
                     frame, data = data[:end], data[end:]
                     reply = self._reply(frame[7:])
                     peer.sendall(frame[:4] + struct.pack(">HB", len(reply) + 1, frame[6]) + reply)
-        self._open.discard(peer)
+        self.open.discard(peer)
 
     def _reply(self, pdu: bytes) -> bytes:
         if pdu[0] == READ:
@@ -82,7 +83,7 @@ class Device:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for peer in list(self._open):
+        for peer in list(self.open):
             peer.close()
 
 
@@ -222,6 +223,30 @@ class Gate:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(10)
+
+
+def refuses(state: Path, policy: Path, *options: str, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
+    """Starts a gate that must not start: its exit code and what it said. Nothing of it may be left."""
+    command = [*prefix, sys.executable, "-m", "cofferdam.cli.main", "up", str(policy), "--state", str(state), *options]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if f"--state\0{state}\0" in read_text(path)]
+    assert not left, f"still there: {left}"
+    return done.returncode, done.stderr
+
+
+def read_text(path: Path) -> str:
+    """A file of /proc; "" if the process has gone."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def cli(*arguments: str | Path) -> tuple[int, str, str]:
+    """Runs `cofferdam ...`: exit code, stdout, stderr."""
+    command = [sys.executable, "-m", "cofferdam.cli.main", *map(str, arguments)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
 
 
 @contextlib.contextmanager

@@ -108,12 +108,12 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             uid = _peer(writer)
-            if uid not in (0, os.geteuid()):
-                answer = Answer(False, error="only root and the user whose gate this is may use it")
-            else:
-                async with asyncio.timeout(REQUEST_SECONDS):
-                    line = await reader.readuntil(b"\n")
+            async with asyncio.timeout(REQUEST_SECONDS):
+                line = await reader.readuntil(b"\n")
+            if uid in (0, os.geteuid()):
                 answer = await self._obey(line, _user(uid))
+            else:
+                answer = Answer(False, error="only root and the user whose gate this is may use it")
             writer.write(msgspec.json.encode(answer) + b"\n")
             await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):

@@ -31,6 +31,7 @@ from cofferdam.audit.entry import (
     clip,
 )
 from cofferdam.enforce.orders import Asked, Finish, Notify, Prepared
+from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate import report, state
 from cofferdam.gate.audit import GateAudit, now_ns
@@ -40,7 +41,7 @@ from cofferdam.gate.log import Log
 from cofferdam.gate.management import Management
 from cofferdam.gate.orders import LauncherLink
 from cofferdam.gate.pair import Pair
-from cofferdam.gate.plan import PairPlan, Spot, plan_pairs, zones_of
+from cofferdam.gate.plan import PairPlan, Spot, plan_pairs
 from cofferdam.gate.totals import Totals
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
@@ -157,7 +158,7 @@ class Gate:
     async def _start(self, control: Service) -> None:
         policy = await asyncio.to_thread(read_policy, self.options.policy)
         self._take_severed(state.load_severed(self.options.state))
-        self.separation = await self.launcher.prepare(zones_of(policy))
+        self.separation = await self.launcher.prepare(network_plan(policy))
         self.check_separation(policy)
         plans = plan_pairs(policy, shards=self.options.shards)
         self.auditor.open(policy.site)

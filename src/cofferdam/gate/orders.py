@@ -11,7 +11,9 @@ from typing import TypeVar
 
 from cofferdam.enforce.orders import (
     MAX_ORDER,
+    MAX_PART,
     ORDERS,
+    PLANS,
     REPORTS,
     Asked,
     Child,
@@ -31,8 +33,8 @@ from cofferdam.enforce.orders import (
     SpawnAuditor,
     Spawned,
     SpawnPair,
-    ZoneOrder,
 )
+from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.errors import CrossingError, GateError
 
 R = TypeVar("R", Prepared, Opened, Spawned)
@@ -69,9 +71,13 @@ class LauncherLink:
         end.setblocking(False)
         self._loop.add_reader(end.fileno(), self._readable)
 
-    async def prepare(self, zones: tuple[ZoneOrder, ...]) -> Prepared:
+    async def prepare(self, plan: NetworkPlan) -> Prepared:
         """Raises: GateError."""
-        return (await self._call(Prepare(self._next(), zones), Prepared))[0]
+        data, serial = PLANS.encode(plan), self._next()
+        while len(data) > MAX_PART:
+            self._send(Prepare(serial, data[:MAX_PART], more=True))
+            data = data[MAX_PART:]
+        return (await self._call(Prepare(serial, data), Prepared))[0]
 
     async def open_listener(self, place: Place, address: str, port: int) -> Opened:
         """Raises: GateError: which address, why, and what to do."""

@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from cofferdam.enforce.orders import Place, ZoneOrder
+from cofferdam.enforce.orders import Place
 from cofferdam.errors import GateError
 from cofferdam.model import Asset
 from cofferdam.policy.table import CompiledPolicy
@@ -82,11 +82,6 @@ class Change:
     restart: tuple[PairPlan, ...]
     start: tuple[PairPlan, ...]
     stop: tuple[str, ...]
-
-
-def zones_of(policy: CompiledPolicy) -> tuple[ZoneOrder, ...]:
-    """The zones, as the launcher needs them."""
-    return tuple(ZoneOrder(zone.name, zone.side.value, zone.interface) for zone in policy.zones.values())
 
 
 def plan_pairs(policy: CompiledPolicy, *, shards: int = 1) -> dict[str, PairPlan]:

@@ -13,10 +13,11 @@ import msgspec
 
 from cofferdam.audit.entry import PolicyLoaded, PolicyRefused, clip
 from cofferdam.enforce.orders import Notify
+from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.gate import RECORD_SECONDS, STOP_SECONDS, TAKE_SECONDS, Gate, assets_at, read_policy
-from cofferdam.gate.plan import Change, change_pairs, plan_pairs, zones_of
+from cofferdam.gate.plan import Change, change_pairs, plan_pairs
 from cofferdam.policy.table import CompiledPolicy
 
 
@@ -76,16 +77,14 @@ async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path) -> Reloa
             hint="a gate keeps its site; start another one with a --state of its own",
         )
     gate.check_separation(policy)
-    if zones_of(policy) != zones_of(gate.policy):
-        gate.separation = await gate.launcher.prepare(zones_of(policy))
-    running = {name: pair.plan for name, pair in gate.pairs.items()}
-    change = change_pairs(running, plan_pairs(policy, shards=gate.options.shards))
-    plans = (*change.keep, *change.restart, *change.start)
-    opened = await gate.listeners.open((spot for plan in plans for spot in plan.spots), assets_at(plans))
+    plan, old_plan = network_plan(policy), network_plan(gate.policy)
+    if plan != old_plan:
+        gate.separation = await gate.launcher.prepare(plan)
     try:
-        await gate.management.listen(policy.gate.management)
+        change = await _open(gate, policy)
     except CofferdamError:
-        gate.listeners.close(opened)
+        if plan != old_plan:
+            gate.separation = await gate.launcher.prepare(old_plan)
         raise
     previous = gate.policy_hash
     gate.launcher.notify(Notify("RELOADING=1"))
@@ -105,6 +104,20 @@ async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path) -> Reloa
         stopped=change.stop,
         troubles=troubles,
     )
+
+
+async def _open(gate: Gate, policy: CompiledPolicy) -> Change:
+    """Opens what the policy needs besides what is open. Raises: CofferdamError; nothing changed."""
+    running = {name: pair.plan for name, pair in gate.pairs.items()}
+    change = change_pairs(running, plan_pairs(policy, shards=gate.options.shards))
+    plans = (*change.keep, *change.restart, *change.start)
+    opened = await gate.listeners.open((spot for plan in plans for spot in plan.spots), assets_at(plans))
+    try:
+        await gate.management.listen(policy.gate.management)
+    except CofferdamError:
+        gate.listeners.close(opened)
+        raise
+    return change
 
 
 async def _change_pairs(gate: Gate, change: Change) -> tuple[str, ...]:

@@ -1,0 +1,425 @@
+"""The gate as a user runs it: real processes on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from cofferdam.gate.client import ask
+from cofferdam.gate.metrics import METRICS
+from tests.gate.conftest import Site
+from tests.gate.plant import (
+    SPEED,
+    Client,
+    Device,
+    Gate,
+    cli,
+    events,
+    free_ports,
+    log_of,
+    policy_text,
+    read_text,
+    running,
+)
+
+
+def eventually(condition: object, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
+
+
+@pytest.mark.parametrize("options", [(), ("--one-process",)], ids=["split", "one-process"])
+def test_a_read_and_a_write_go_through_and_stand_in_the_log(site: Site, options: tuple[str, ...]) -> None:
+    with running(site.state, site.policy, *options) as gate:
+        with Client(site.port) as client:
+            assert client.read() == b"\x03\x02\x00\x2a"
+            assert client.write(0x10002)
+        status = gate.status()
+        assert status["separation"] == ("none" if options else "processes")
+        facts = {fact["name"]: fact for fact in status["facts"]}
+        assert facts["processes"]["in_force"] == (not options)
+        assert not facts["network namespaces"]["in_force"]
+        assert "share the host's network" in facts["network namespaces"]["detail"]
+        assert gate.stop() == 0
+    assert site.device.writes == [0x10002]
+    kinds = [entry["event"]["kind"] for entry in log_of(site.state)]
+    order = ["gate-started", "policy-loaded", "half-started", "session-opened", "write-allowed", "write-outcome",
+             "session-closed", "half-died", "gate-stopped"]  # fmt: skip
+    assert [kind for kind in dict.fromkeys(kinds) if kind in order] == order
+    assert kinds[-1] == "gate-stopped"
+    assert all(event["expected"] and event["status"] == 0 for event in events(site.state, "half-died"))
+    assert not (site.state / "gate.sock").exists()
+
+
+def test_refusals_are_answered_counted_and_recorded(live: Site) -> None:
+    with Client(live.port) as client:
+        assert client.ask(struct.pack(">BHH", 3, 1000, 1))[:2] == b"\x83\x02"
+        assert client.ask(struct.pack(">BHH", 6, 0, 1))[0] == 0x86
+    status = live.up.status()
+    assert sum(conduit["refused"] for conduit in status["conduits"]) + status["unmatched"] == 2
+    assert not live.device.writes
+    live.up.stop()
+    assert len(events(live.state, "refused")) == 2
+
+
+def test_status_says_everything_and_metrics_agree(live: Site) -> None:
+    with Client(live.port) as client:
+        for _ in range(10):
+            client.read()
+        client.write(7)
+        code, out, _ = cli("status", "--state", live.state, "--json")
+        status = json.loads(out)
+        assert code == 0
+        (session,) = status["sessions"]
+        assert (session["source"], session["asset"], session["principals"]) == ("127.0.0.1", "plc", ["erp"])
+        (conduit,) = status["conduits"]
+        assert (conduit["reads"], conduit["writes"], conduit["sessions"]) == (10, 1, 1)
+        assert 0 < conduit["added"]["median"] <= conduit["added"]["p99"] <= conduit["added"]["max"]
+        (pair,) = status["pairs"]
+        assert {half["role"] for half in pair["halves"]} == {"outer", "inner"}
+        assert status["audit"]["writable"] and status["audit"]["size"] > 5
+        with urllib.request.urlopen(f"http://127.0.0.1:{live.management}/metrics", timeout=5) as page:
+            text = page.read().decode()
+    assert 'cofferdam_requests_total{conduit="plc-road",kind="read"} 10.0' in text
+    assert 'cofferdam_sessions{asset="plc"} 1.0' in text
+    assert f'hash="{status["policy"]["hash"]}"' in text
+    shown = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    assert shown == {name for name in METRICS} or shown == {name.removesuffix("_total") for name in METRICS}
+    code, out, _ = cli("status", "--state", live.state)
+    assert code == 0 and "plc-road" in out and "halves share the host's network" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [("GET / HTTP/1.1", 404), ("POST /metrics HTTP/1.1", 405), ("nonsense", 400), ("GET /metrics HTTP/1.1", 200)],
+)
+def test_the_management_address_serves_one_page(live: Site, request_line: str, status: int) -> None:
+    with socket.create_connection(("127.0.0.1", live.management), timeout=5) as peer:
+        peer.sendall(request_line.encode() + b"\r\n\r\n")
+        assert peer.makefile("rb").readline().split()[1] == str(status).encode()
+
+
+def test_every_metric_is_documented() -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "operations.md").read_text()
+    rows = [
+        f"| `{name}` | {metric.kind} | {', '.join(metric.labels) or '-'} | {metric.meaning} |"
+        for name, metric in METRICS.items()
+    ]
+    assert not [row for row in rows if row not in text]
+
+
+def test_a_budget_that_is_not_kept_is_flagged(site: Site) -> None:
+    site.policy.write_text(site.text().replace("reason: for the test", "reason: r\n    latency_budget: 1 us"))
+    with running(site.state, site.policy) as gate, Client(site.port) as client:
+        for _ in range(5):
+            client.read()
+        assert gate.status()["conduits"][0]["over_budget"]
+        assert "OVER" in cli("status", "--state", site.state)[1]
+
+
+# --- severing ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["it", "ot"])
+def test_sever_ends_sessions_survives_a_restart_and_restore_undoes_it(site: Site, side: str) -> None:
+    with running(site.state, site.policy) as gate:
+        with Client(site.port) as client:
+            assert client.write(1)
+            code, out, _ = cli("sever", side, "--state", site.state, "--reason", "drill")
+            assert (code, out) == (0, f"{side} is severed; 1 sessions were open\n")
+            if side == "it":
+                assert client.ended()
+            else:  # the client's side runs on, and is told
+                assert client.read()[0] & 0x80
+                eventually(lambda: not site.device.open)
+        assert not served(site.port)
+        assert cli("status", "--state", site.state)[0] == 1
+        assert gate.stop() == 0
+    with running(site.state, site.policy) as gate:
+        assert not served(site.port)
+        (cut,) = gate.status()["severed"]
+        assert (cut["side"], cut["reason"]) == (side, "drill")
+        # Also halves that are born while it is severed:
+        os.kill(gate.pids()["outer"], signal.SIGKILL)
+        gate.wait_ready()
+        assert not served(site.port)
+        assert cli("restore", side, "--state", site.state)[0] == 0
+        assert served(site.port)
+        assert cli("restore", side, "--state", site.state)[0] == 1
+        assert gate.stop() == 0
+    assert site.device.writes == [1]
+    assert [event["side"] for event in events(site.state, "severed")] == [side]
+    assert [event["side"] for event in events(site.state, "restored")] == [side]
+
+
+def served(port: int) -> bool:
+    """Whether a read is answered with a value."""
+    try:
+        with Client(port) as client:
+            return client.read()[0] == 3
+    except OSError:
+        return False
+
+
+def test_a_damaged_severed_file_severs_both_sides_and_says_so(site: Site) -> None:
+    site.state.mkdir()
+    (site.state / "severed.json").write_text('{"format": 1, "sever')
+    with running(site.state, site.policy) as gate:
+        assert not served(site.port)
+        status = gate.status()
+        assert {cut["side"] for cut in status["severed"]} == {"it", "ot"}
+        assert [alarm["name"] for alarm in status["alarms"]] == ["severed-state-damaged"]
+        for side in ("it", "ot"):
+            assert cli("restore", side, "--state", site.state)[0] == 0
+        assert served(site.port)
+        assert not gate.status()["alarms"]
+
+
+# --- life and death ---------------------------------------------------------------------------------------------
+
+
+def test_the_auditor_can_die_without_ending_a_session(live: Site) -> None:
+    with Client(live.port, timeout=5) as client:
+        assert client.write(1)
+        os.kill(live.up.pids()["auditor"], signal.SIGKILL)
+        eventually(lambda: live.up.status()["audit"]["restarts"] == 1 and live.up.status()["audit"]["running"])
+        eventually(lambda: client.write(2))  # refused until the new auditor has said hello
+    live.up.stop()
+    assert live.device.writes == [1, 2]
+    names = [event["name"] for event in events(live.state, "alarm")]
+    assert names == ["auditor-down", "auditor-down"]
+
+
+@pytest.mark.parametrize("victim", ["outer", "inner"])
+def test_a_pair_dies_together_and_comes_back(live: Site, victim: str) -> None:
+    before = live.up.pids()
+    with Client(live.port) as client:
+        client.read()
+        os.kill(before[victim], signal.SIGKILL)
+        assert client.ended()
+    eventually(lambda: live.up.status()["pairs"][0]["restarts"] == 1)
+    live.up.wait_ready()
+    after = live.up.pids()
+    assert after["outer"] != before["outer"] and after["inner"] != before["inner"]
+    assert served(live.port)
+    live.up.stop()
+    died = [event for event in events(live.state, "half-died") if not event["expected"]]
+    assert {event["half"].rsplit("/", 1)[1] for event in died} == {"outer", "inner"}
+    assert next(event for event in died if event["half"].endswith(victim))["status"] == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("victim", ["launcher", "gate"])
+def test_nothing_outlives_the_launcher_or_the_gate(live: Site, victim: str) -> None:
+    pids = live.up.pids() | {"launcher": live.up.process.pid}
+    os.kill(pids[victim], signal.SIGKILL)
+    assert live.up.process.wait(5) != 0
+    eventually(lambda: not any("cofferdam" in read_text(Path(f"/proc/{pid}/cmdline")) for pid in pids.values()))
+    if victim == "gate":
+        assert "ended unexpectedly (SIGKILL)" in live.up.said()
+
+
+def links(pid: int) -> list[str]:
+    """What the descriptors of a process are."""
+    return [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+def test_each_process_has_only_what_it_needs(live: Site) -> None:
+    with Client(live.port) as client:
+        client.read()
+        pids = live.up.pids()
+        for role, pid in pids.items():
+            status = Path(f"/proc/{pid}/status").read_text()
+            assert "NoNewPrivs:\t1" in status, role
+            sockets = links(pid)
+            kinds = sorted(name.split(":")[0] for name in sockets)
+            if role in ("outer", "inner"):
+                # Six pipe ends, empty input, messages; the listener and the client, or the asset.
+                assert kinds.count("pipe") == 6, (role, sockets)
+                assert kinds.count("socket") == (2 if role == "outer" else 1), (role, sockets)
+                assert not [name for name in sockets if str(live.state) in name and "stderr" not in name]
+    unix = Path(f"/proc/{pids['outer']}/net/unix")
+    inodes = {line.split()[6] for line in unix.read_text().splitlines()[1:]}
+    for role in ("outer", "inner"):
+        assert not [link for link in links(pids[role]) if link.startswith("socket:") and link[8:-1] in inodes], (
+            "a Unix socket"
+        )
+
+
+def test_a_half_that_talks_nonsense_to_the_gate_is_ended(live: Site) -> None:
+    pid = live.up.pids()["inner"]
+    control_out = os.open(f"/proc/{pid}/fd/4", os.O_WRONLY)
+    os.write(control_out, b"\x00\x00\x03abc")
+    os.close(control_out)
+    eventually(lambda: live.up.pids().get("inner", pid) != pid)
+    assert served(live.port)
+    live.up.stop()
+    (violation,) = events(live.state, "record-violation")
+    assert violation["half"] == "modbus/enterprise-control/inner"
+
+
+def test_a_half_that_talks_nonsense_to_the_auditor_is_ended_and_harms_nobody_else(live: Site) -> None:
+    pids = live.up.pids()
+    audit_out = os.open(f"/proc/{pids['outer']}/fd/8", os.O_WRONLY)
+    os.write(audit_out, b"\x01\x00\x05" + (5000).to_bytes(4, "big") + b"x" + b"\x00\x00\x01y")
+    os.close(audit_out)
+    eventually(lambda: live.up.pids().get("outer", pids["outer"]) != pids["outer"])
+    live.up.wait_ready()
+    assert served(live.port)
+    assert live.up.pids()["auditor"] == pids["auditor"]
+    live.up.stop()
+    (violation,) = events(live.state, "record-violation")
+    assert violation["half"] == "modbus/enterprise-control/outer"
+
+
+@pytest.mark.soak
+def test_a_half_that_hangs_is_ended(live: Site) -> None:
+    pid = live.up.pids()["inner"]
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: live.up.pids().get("inner", pid) != pid, 30)
+    assert served(live.port)
+
+
+def test_a_second_signal_hurries(site: Site) -> None:
+    with running(site.state, site.policy) as gate:
+        os.kill(gate.pids()["inner"], signal.SIGSTOP)  # so that an orderly stop takes its full time
+        gate.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "gate-stops" in gate.said())
+        gate.process.send_signal(signal.SIGINT)
+        assert gate.process.wait(10) == 0
+
+
+def test_the_service_manager_is_told(site: Site) -> None:
+    path = site.folder / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(10)
+        gate = Gate(site.state, site.policy, environment={"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "200000"})
+        try:
+            heard = [manager.recv(100)]
+            while heard.count(b"WATCHDOG=1") < 3:
+                heard.append(manager.recv(100))
+            gate.process.send_signal(signal.SIGTERM)
+            while heard[-1] != b"STOPPING=1":
+                heard.append(manager.recv(100))
+            assert gate.process.wait(10) == 0
+        finally:
+            gate.close()
+    assert heard[0] == b"READY=1"
+
+
+def test_down_stops_the_gate_and_names_who_did_it(live: Site) -> None:
+    assert cli("down", "--state", live.state) == (0, "the gate has stopped\n", "")
+    assert live.up.process.wait(5) == 0
+    assert events(live.state, "gate-stopped")[0]["reason"].startswith("stopped by ")
+
+
+@pytest.mark.parametrize("verb", [("status",), ("reload",), ("down",), ("sever", "it"), ("restore", "ot")])
+def test_without_a_gate_each_verb_says_so_and_the_way_out(tmp_path: Path, verb: tuple[str, ...]) -> None:
+    code, out, err = cli(*verb, "--state", tmp_path)
+    assert (code, out) == (2, "")
+    assert "no gate runs" in err and "cofferdam up" in err and str(tmp_path) in err
+
+
+def test_the_control_socket_is_for_the_owner(live: Site) -> None:
+    assert (live.state / "gate.sock").stat().st_mode & 0o777 == 0o600
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(5)
+        peer.connect(str(live.state / "gate.sock"))
+        peer.sendall(b'{"type": "sever", "side": "all"}\n')
+        answer = json.loads(peer.makefile("rb").readline())
+    assert not answer["ok"] and "not understood" in answer["error"]
+    if os.geteuid() == 0:
+        live.state.chmod(0o755)
+        (live.state / "gate.sock").chmod(0o666)
+        script = (
+            "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
+            's.sendall(b\'{"type": "down"}\\n\'); print(s.makefile().readline())'
+        )
+        nobody = subprocess.run(
+            ["/usr/bin/setpriv", "--reuid", "65534", "--clear-groups", "/usr/bin/python3", "-c", script,
+             str(reachable(live.state) / "gate.sock")],
+            capture_output=True, text=True, timeout=20,
+        )  # fmt: skip
+        assert "only root and the user" in nobody.stdout, nobody.stderr
+        assert live.up.process.poll() is None
+
+
+def reachable(state: Path) -> Path:
+    """pytest's folders are for their owner only; open the way to this one."""
+    for folder in state.parents:
+        if str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    return state
+
+
+def test_a_real_client_and_a_real_server(tmp_path: Path) -> None:
+    """pymodbus on both ends, by way of the water works of the lab."""
+    import asyncio
+
+    from pymodbus.client import AsyncModbusTcpClient
+    from pymodbus.server import ModbusTcpServer
+    from pymodbus.simulator import DataType, SimData, SimDevice
+
+    async def play() -> None:
+        device_port, port = free_ports(2)
+        device = SimDevice(1, simdata=[SimData(0, count=300, values=17, datatype=DataType.REGISTERS)])
+        server = ModbusTcpServer(device, address=("127.0.0.1", device_port))
+        await server.listen()
+        policy = tmp_path / "policy.yaml"
+        policy.write_text(policy_text({"plc": (device_port, port)}))
+        gate = await asyncio.to_thread(lambda: Gate(tmp_path / "state", policy).wait_ready())
+        client = AsyncModbusTcpClient("127.0.0.1", port=port, retries=0, timeout=5)
+        try:
+            assert await client.connect()
+            assert (await client.read_holding_registers(0, count=1, device_id=1)).registers == [17]
+            assert not (await client.write_registers(SPEED, [3, 4], device_id=1)).isError()
+            assert (await client.read_holding_registers(1, count=1, device_id=1)).exception_code == 2
+        finally:
+            client.close()
+            assert await asyncio.to_thread(gate.stop) == 0
+            await server.shutdown()  # type: ignore[no-untyped-call]
+
+    asyncio.run(play())
+    (write,) = events(tmp_path / "state", "write-allowed")
+    assert write["writes"] == [["holding", SPEED, [3, 4]]]
+
+
+def test_devices_can_be_spread_over_pairs(site: Site) -> None:
+    others = [Device() for _ in range(4)]
+    ports = free_ports(4)
+    assets = {f"plc-{n}": (device.port, port) for n, (device, port) in enumerate(zip(others, ports, strict=True))}
+    site.policy.write_text(policy_text(assets))
+    try:
+        with running(site.state, site.policy, "--pairs", "4") as gate:
+            for number, port in enumerate(ports):
+                with Client(port) as client:
+                    assert client.write(number)
+            assert len(gate.status()["pairs"]) > 1
+            assert gate.stop() == 0
+    finally:
+        for device in others:
+            device.close()
+    assert [device.writes for device in others] == [[0], [1], [2], [3]]
+
+
+def test_the_state_is_asked_over_one_line(live: Site) -> None:
+    assert ask(live.state, "status", fresh=False)["site"] == "riverside"
+
+
+def test_metrics_are_http(live: Site) -> None:
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"http://127.0.0.1:{live.management}/other", timeout=5)

@@ -1,0 +1,150 @@
+"""What keeps a gate from starting, and what it says then. Nothing half-started may be left (`refuses` looks)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.gate.conftest import Site
+from tests.gate.plant import Client, cli, events, free_ports, policy_text, refuses, running
+from tests.gate.test_gate import eventually
+from tests.gate.test_reload import refused
+
+
+def test_a_policy_with_an_error(site: Site) -> None:
+    site.policy.write_text(site.text().replace("side: ot", "side: to"))
+    code, said = refuses(site.state, site.policy)
+    assert code == 2 and "policy.yaml:4:" in said and '"to"' in said and "Traceback" not in said
+
+
+def test_no_policy_file(site: Site) -> None:
+    code, said = refuses(site.state, site.folder / "none.yaml")
+    assert code == 2 and "none.yaml" in said
+
+
+def test_an_address_in_use(site: Site) -> None:
+    (free,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        site.policy.write_text(policy_text({"a": (1, free), "b": (2, port)}))
+        code, said = refuses(site.state, site.policy)
+    assert code == 2
+    assert f"asset b: cannot listen on 127.0.0.1:{port}: the address is in use" in said
+    assert "another address in the policy" in said
+    assert refused(free)
+
+
+def test_a_management_address_in_use(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", site.management)):
+        code, said = refuses(site.state, site.policy)
+    assert code == 2 and f"management address: cannot listen on 127.0.0.1:{site.management}" in said
+    assert refused(site.port)
+
+
+def test_an_address_that_is_not_here(site: Site) -> None:
+    site.policy.write_text(site.text().replace("127.0.0.1:" + str(site.port), "192.0.2.1:5020"))
+    code, said = refuses(site.state, site.policy)
+    assert code == 2 and "192.0.2.1:5020: this machine has no such address" in said
+
+
+def test_no_permission(site: Site) -> None:
+    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 1:
+        pytest.skip("here every user may listen on every port")
+    prefix: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        prefix = ("setpriv", "--bounding-set", "-net_bind_service", "--inh-caps", "-net_bind_service")
+    site.policy.write_text(site.text().replace("127.0.0.1:" + str(site.port), "127.0.0.1:1"))
+    code, said = refuses(site.state, site.policy, prefix=prefix)
+    assert code == 2 and "cannot listen on 127.0.0.1:1: no permission" in said and "CAP_NET_BIND_SERVICE" in said
+
+
+def test_namespaces_that_can_not_be_had(site: Site) -> None:
+    site.policy.write_text(site.text().replace("gate:", "gate:\n  require: namespaces"))
+    code, said = refuses(site.state, site.policy, "--one-process")
+    assert code == 2 and "requires network namespaces" in said
+
+
+def test_a_second_gate_in_the_same_state_directory(site: Site) -> None:
+    with running(site.state, site.policy) as gate:
+        code, _, said = cli("up", site.policy, "--state", site.state)
+        assert code == 2 and "another gate runs" in said and "--state" in said
+        assert gate.process.poll() is None and gate.status()["pairs"][0]["working"]
+
+
+def test_a_state_directory_that_can_not_be_made(site: Site) -> None:
+    (site.folder / "file").write_text("")
+    code, said = refuses(site.folder / "file" / "state", site.policy)
+    assert code == 2 and "cannot use the state directory" in said
+
+
+def written_log(site: Site) -> Path:
+    """A log with some entries; the gate has stopped."""
+    with running(site.state, site.policy) as gate:
+        with Client(site.port) as client:
+            for value in range(20):
+                client.write(value)
+        assert gate.stop() == 0
+    return site.state / "audit"
+
+
+def test_a_damaged_log_is_named_by_entry_and_file(site: Site) -> None:
+    log = written_log(site)
+    path = max((log / "tile" / "entries").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    code, said = refuses(site.state, site.policy)
+    assert code == 2
+    assert str(path.relative_to(log)) in said and "entry" in said and "Traceback" not in said
+    assert refused(site.port)
+
+
+def test_a_key_that_others_can_read(site: Site) -> None:
+    written_log(site)
+    (site.state / "keys" / "audit.key").chmod(0o640)
+    code, said = refuses(site.state, site.policy)
+    assert code == 2 and "audit.key" in said and "chmod 600" in said
+
+
+def test_a_missing_key(site: Site) -> None:
+    written_log(site)
+    (site.state / "keys" / "audit.key").unlink()
+    code, said = refuses(site.state, site.policy)
+    assert code == 2 and "audit.key" in said
+
+
+def test_a_full_disk_stops_writes_to_the_plant_until_there_is_room(site: Site) -> None:
+    """The log's folder is a small file system of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a file system needs root")
+    audit = site.state / "audit"
+    audit.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", audit], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        with running(site.state, site.policy) as gate, Client(site.port, timeout=5) as client:
+            assert client.write(1)
+            ballast = audit / "ballast.new"
+            with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while file.write(b"x" * 4096):
+                    pass
+            value = 2
+            while client.write(value):  # what is allocated ahead is used up first
+                value += 1
+                assert value < 100_000
+            eventually(lambda: [alarm["name"] for alarm in gate.status()["alarms"]] == ["log-unwritable"])
+            assert not client.write(value)
+            ballast.unlink()
+            eventually(lambda: client.write(value + 1))
+            eventually(lambda: not gate.status()["alarms"])
+            assert gate.stop() == 0
+        assert value not in site.device.writes and value + 1 in site.device.writes
+        recorded = [event["writes"][0][2] for event in events(site.state, "write-allowed")]
+        assert [0, value] not in recorded and [0, value + 1] in recorded
+    finally:
+        subprocess.run(["umount", "-l", audit], check=True)

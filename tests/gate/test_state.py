@@ -1,0 +1,98 @@
+"""The severed sides on disk, and the messages on stderr."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cofferdam.errors import GateError
+from cofferdam.gate.log import Log
+from cofferdam.gate.state import Cut, Severed, load_severed, save_severed
+
+
+def test_severed_sides_come_back_as_written(tmp_path: Path) -> None:
+    assert load_severed(tmp_path) == Severed(())
+    cuts = Severed((Cut("ot", 5, "root", "maintenance"),))
+    save_severed(tmp_path, cuts)
+    assert load_severed(tmp_path) == cuts
+    assert load_severed(tmp_path).sides == ("ot",)
+    assert (tmp_path / "severed.json").stat().st_mode & 0o777 == 0o600
+    save_severed(tmp_path, Severed(()))
+    assert load_severed(tmp_path).sides == ()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"format": 2, "severed": []}',
+     b'{"format": 1, "severed": [{"side": "xx", "since_ns": 1, "by": "a"}]}',
+     b'{"format": 1, "severed": [], "more": 1}', b"[" * 100_000, b'"\xff"'],
+)  # fmt: skip
+def test_a_damaged_file_severs_both_sides(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "severed.json").write_bytes(content)
+    found = load_severed(tmp_path)
+    assert found.sides == ("it", "ot")
+    assert "severed.json" in found.damage
+
+
+def test_a_file_that_can_not_be_read_severs_both_sides(tmp_path: Path) -> None:
+    (tmp_path / "severed.json").mkdir()
+    assert load_severed(tmp_path).sides == ("it", "ot")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    save_severed(tmp_path, Severed((Cut("it", 1, "a"),)))
+    (tmp_path / "severed.json.new").mkdir()
+    with pytest.raises(GateError, match=r"severed\.json") as caught:
+        save_severed(tmp_path, Severed(()))
+    assert caught.value.hint
+    assert load_severed(tmp_path).sides == ("it",)
+
+
+def lines(form: str, *, journal: bool = False) -> tuple[Log, io.StringIO]:
+    stream = io.StringIO()
+    return Log(form, stream, journal=journal), stream
+
+
+def test_text_lines_quote_what_could_be_mistaken() -> None:
+    log, stream = lines("text")
+    log.error("half-ended", half="a/b", reason='line one\nlevel=error "x"', empty="", status=-9)
+    line = stream.getvalue()
+    assert line.count("\n") == 1
+    assert 'half=a/b reason="line one\\nlevel=error \\"x\\"" status=-9' in line
+    assert " error   half-ended " in line
+
+
+def test_json_lines() -> None:
+    log, stream = lines("json")
+    log.info("gate-ready", pairs=2, site="über")
+    said = json.loads(stream.getvalue())
+    assert said["level"] == "info" and said["event"] == "gate-ready" and said["pairs"] == 2 and said["site"] == "über"
+
+
+def test_the_journal_gets_priorities_and_no_second_time() -> None:
+    log, stream = lines("text", journal=True)
+    log.warning("pair-pauses", seconds=0.2)
+    assert stream.getvalue() == "<4>warning pair-pauses seconds=0.2\n"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_secrets_are_not_printed(form: str) -> None:
+    log, stream = lines(form)
+    log.info("x", password="hunter2", private_key="k-1-2", api_token="t-3", psk=7, seconds=1)
+    assert stream.getvalue().count("<secret>") == 4
+    assert not [word for word in ("hunter2", "k-1-2", "t-3") if word in stream.getvalue()]
+
+
+def test_a_reader_that_has_gone_harms_nobody() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    stream = os.fdopen(write_end, "w")
+    Log("text", stream, journal=False).info("x")
+    try:
+        stream.close()
+    except BrokenPipeError:
+        pass
