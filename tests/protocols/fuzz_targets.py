@@ -1,4 +1,4 @@
-"""Fuzz targets of the protocols: both machines of Modbus, from vectors and from captures.
+"""Fuzz targets of the protocols: both machines of Modbus, from vectors and captures, and its messages in records.
 
 What must hold: bytes become events or `RemoteProtocolError`; the same bytes in any pieces become the same events;
 what was understood can be checked, judged, sent over a crossing and made anew; what was refused can be answered.
@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from cofferdam.errors import RemoteProtocolError
+from cofferdam.errors import CrossingError, RemoteProtocolError
 from cofferdam.model import Deny, Failure, Fault
 from cofferdam.protocols.base import (
     NEED_DATA,
@@ -89,6 +89,38 @@ def run_server(data: bytes) -> Hashable:
         else:
             shape.append(str(event).translate(NO_DIGITS))
     return frozenset(shape)
+
+
+def run_messages(data: bytes) -> Hashable:
+    """What a hostile half could put into a record: a message is stopped by its types or by `check`, or it can be
+    encoded and then means the same on the wire."""
+    shape: list[Hashable] = []
+    for decoder in (REQUESTS, RESPONSES):
+        try:
+            message: Any = decoder.decode(data)
+        except msgspec.DecodeError as error:
+            shape.append(str(error).partition(" - at")[0].translate(NO_DIGITS))
+            continue
+        try:
+            MODBUS.check(message)
+        except CrossingError as error:
+            shape.append(str(error).translate(NO_DIGITS))
+            continue
+        if decoder is REQUESTS:
+            frame = encode_request(1, message)
+            if decode_request(frame[7:], frame[6]) != message:
+                raise AssertionError(f"{message} becomes another message on the wire")
+            MODBUS.operation(message)
+            MODBUS.describe(message)
+        else:
+            encode_response(1, 1, message)
+        shape.append(type(message).__name__)
+    return frozenset(shape)
+
+
+def message_seeds() -> list[bytes]:
+    messages = [message for vector in VECTORS for message in (vector.request, vector.response)]
+    return [PACKER.encode(message) for message in [*messages, *(case[3] for case in EXCEPTIONS)]]
 
 
 NO_DIGITS = {ord(digit): None for digit in "0123456789abcdefx"}
@@ -176,4 +208,5 @@ def client_seeds() -> list[bytes]:
 TARGETS = [
     Target("modbus-server", server_seeds, run_server, tokens=(b"\0\0\0\x06\x01", b"\x2b\x0e", b"\x06\0\x01\0\0\0\x01")),
     Target("modbus-client", client_seeds, run_client, tokens=(b"\0\0\0\x03\x01", b"\x2b\x0e\x01\x01", b"\x83\x02")),
+    Target("modbus-messages", message_seeds, run_messages, tokens=(b"\xcd\xff\xff", b"\xcd\x01\x00", b"\xff", b"\xc3")),
 ]
