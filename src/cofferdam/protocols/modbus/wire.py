@@ -104,15 +104,13 @@ def partial_error(data: bytes, at: int) -> RemoteProtocolError | None:
     return None
 
 
+_BITS_OF: Final = tuple(bytes(byte >> place & 1 for place in range(8)) for byte in range(256)).__getitem__
 _TO_DIGITS: Final = b"01" + bytes(254)
-_FROM_DIGITS: Final = bytes(byte & 1 for byte in range(256))
-_FORMATS: Final = tuple(f"0{8 * count}b" for count in range(256))
 
 
 def unpack_bits(raw: bytes, count: int) -> tuple[int, ...]:
     """The first `count` bits, the lowest bit of the first byte first (6.1). Padding bits are dropped."""
-    digits = format(int.from_bytes(raw, "little"), _FORMATS[len(raw)])
-    return tuple(digits.encode().translate(_FROM_DIGITS)[: -count - 1 : -1])
+    return tuple(b"".join(map(_BITS_OF, raw))[:count])
 
 
 def pack_bits(values: tuple[int, ...]) -> bytes:
