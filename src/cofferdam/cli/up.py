@@ -27,6 +27,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pairs", type=int, default=1, metavar="N", help="spread the devices of each road over N pairs (more cores)"
     )
+    parser.add_argument(
+        "--users",
+        default="64000-64999",
+        metavar="FIRST-LAST",
+        help="user ids for the gate's processes, when in namespaces",
+    )
     parser.add_argument("--check-only", action="store_true", help="read the policy, say what would run, and exit")
     parser.add_argument("--log-format", choices=["text", "json"], default="text", help="form of the messages on stderr")
     parser.epilog = (
@@ -42,16 +48,19 @@ def run(args: argparse.Namespace) -> int:
         raise GateError("--pairs is from 1 to 64", hint="one for each core that the gate may use is enough")
     if args.check_only:
         return _check(args)
-    from cofferdam.enforce.isolation import PlainIsolation
+    from cofferdam.enforce.choice import choose
     from cofferdam.enforce.launcher import Launcher
+    from cofferdam.enforce.users import Users
 
     state = state_of(args)
-    arguments = ["--policy", str(args.policy.absolute()), "--state", str(state), "--pairs", str(args.pairs)]
+    policy = args.policy.absolute()
+    isolation = choose(policy, state, split=not args.one_process, users=Users.parse(args.users))
+    arguments = ["--policy", str(policy), "--state", str(state), "--pairs", str(args.pairs)]
     arguments += ["--log-format", args.log_format]
     if args.one_process:
         arguments.append("--one-process")
     keep = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM")
-    return Launcher(PlainIsolation(), state, arguments, environment=[name for name in keep if name in os.environ]).run()
+    return Launcher(isolation, state, arguments, environment=[name for name in keep if name in os.environ]).run()
 
 
 def _check(args: argparse.Namespace) -> int:

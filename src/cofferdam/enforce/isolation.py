@@ -14,9 +14,10 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
-from cofferdam.enforce.orders import Fact, Place, Role, ZoneOrder
+from cofferdam.enforce.orders import Fact, Place, Role
+from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.errors import GateError
 
 BACKLOG = 512
@@ -52,13 +53,24 @@ class Isolation(abc.ABC):
     name: str
     """For `status` and the audit log, such as "processes"."""
 
+    def begin(self) -> None:  # noqa: B027 - most need nothing here
+        """Called once, when the launcher holds the state directory and before the first child.
+
+        Raises:
+            GateError, OSError: this separation can not be had here.
+        """
+
     @abc.abstractmethod
-    def prepare(self, zones: Sequence[ZoneOrder]) -> None:
-        """Makes what the zones of the policy need. May be called again, with other zones, while children run.
+    def prepare(self, plan: NetworkPlan) -> None:
+        """Makes what the policy's network needs. May be called again, with another plan, while children run.
 
         Raises:
             GateError: something can not be had; nothing is left half-made.
         """
+
+    def forking(self, role: Role) -> AbstractContextManager[None]:
+        """Around the fork of a child with this role."""
+        return nullcontext()
 
     @abc.abstractmethod
     def open_listener(self, place: Place, address: str, port: int) -> socket.socket:
@@ -87,10 +99,12 @@ class PlainIsolation(Isolation):
 
     name = "processes"
 
-    def __init__(self) -> None:
+    def __init__(self, why: str = "no namespaces") -> None:
+        """`why` there are no namespaces, for `describe()`."""
         self._launcher = os.getpid()
+        self._why = why
 
-    def prepare(self, zones: Sequence[ZoneOrder]) -> None:
+    def prepare(self, plan: NetworkPlan) -> None:
         """Nothing to make: all zones share the host's network."""
 
     def open_listener(self, place: Place, address: str, port: int) -> socket.socket:
@@ -117,7 +131,7 @@ class PlainIsolation(Isolation):
             ("no new privileges", True, "no process of the gate can gain a privilege by starting a program"),
             ("limits", True, f"a half has at most {HALF_MEMORY_BYTES >> 20} MiB and leaves no core file"),
             ("ends with the launcher", True, "the kernel ends every process of the gate when the launcher ends"),
-            ("network namespaces", False, "no namespaces: halves share the host's network"),
+            ("network namespaces", False, f"{self._why}: halves share the host's network"),
             ("mount namespaces", False, "no mount namespaces: halves see the host's files as their user does"),
             ("own users", False, "all processes run as the user who started the gate"),
             ("firewall", False, "no rules of the gate's own: only the host's firewall, if any, keeps others off"),

@@ -32,6 +32,7 @@ from cofferdam.enforce.orders import (
     GATE_CHILD,
     MAX_ORDER,
     ORDERS,
+    PLANS,
     REPORTS,
     Asked,
     Child,
@@ -103,6 +104,7 @@ class Launcher:
         self._auditor: socket.socket | None = None
         self._orders: socket.socket | None = None
         self._asked = 0
+        self._plan = b""
         self._finish: Finish | None = None
 
     def run(self) -> int:
@@ -119,6 +121,7 @@ class Launcher:
         signals = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         old_handlers = {number: signal.signal(number, lambda *_: None) for number in signals}
         try:
+            self._isolation.begin()
             self._start_gate()
             return self._serve(wake_read)
         finally:
@@ -248,7 +251,13 @@ class Launcher:
     # --- the orders ---------------------------------------------------------------------------------------------
 
     def _prepare(self, order: Prepare) -> None:
-        self._isolation.prepare(order.zones)
+        self._plan += order.part
+        if len(self._plan) > PLANS.limit:
+            raise CrossingError(f"a plan of more than {PLANS.limit} bytes")
+        if order.more:
+            return
+        plan, self._plan = self._plan, b""
+        self._isolation.prepare(PLANS.decode(plan))
         self._report(Prepared(order.serial, self._isolation.name, self._isolation.describe()))
 
     def _open_listener(self, order: OpenListener) -> None:
@@ -355,19 +364,26 @@ class Launcher:
         environment = {name: os.environ[name] for name in wanted if name in os.environ}
         command = [sys.executable, "-I", *arguments]
         sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                _place_descriptors(fds)
-                self._isolation.child_setup(role, place)
-                os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter, no shell
-            except BaseException as error:  # nothing may return from here
-                os.write(2, f"cofferdam: cannot start the {role} process: {error}\n".encode())
-            finally:
-                os._exit(127)
+        with self._isolation.forking(role):
+            pid = os.fork()
+            if pid == 0:
+                self._become(role, place, command, environment, fds)
         number, self._next_child = self._next_child, self._next_child + 1
         self._children[number] = _Process(pid, role, producer)
         return Child(number, role, pid)
+
+    def _become(
+        self, role: Role, place: Place | None, command: list[str], environment: dict[str, str], fds: list[int]
+    ) -> None:
+        """A fresh fork becomes the child's program. Nothing returns from here."""
+        try:
+            _place_descriptors(fds)
+            self._isolation.child_setup(role, place)
+            os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter, no shell
+        except BaseException as error:
+            os.write(2, f"cofferdam: cannot start the {role} process: {error}\n".encode())
+        finally:
+            os._exit(127)
 
     def _end_all(self) -> None:
         for process in self._children.values():

@@ -15,14 +15,16 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from cofferdam.crossing.records import RecordCodec
+from cofferdam.enforce.plans.records import PLAN_BYTES, NetworkPlan
 
 MAX_ORDER: Final = 64 << 10
 """Bytes of one message."""
+MAX_PART: Final = 48 << 10
+"""Bytes of a plan in one order."""
 GATE_CHILD: Final = 0
 """The number of the gate itself among the launcher's children."""
 
 Name = Annotated[str, Meta(max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./+#:-]*$")]
-Interface = Annotated[str, Meta(max_length=15, pattern=r"^[^\s/]*$")]  # IFNAMSIZ - 1
 Address = Annotated[str, Meta(max_length=45, pattern=r"^[0-9A-Fa-f.:]+$")]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Number = Annotated[int, Meta(ge=0, le=1 << 32)]
@@ -31,14 +33,6 @@ SideName = Literal["it", "ot"]
 Role = Literal["outer", "inner", "both", "auditor", "gate"]
 Fact = tuple[str, bool, str]
 """One fact about the separation: (name, in force, detail)."""
-
-
-class ZoneOrder(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A zone of the policy and the interface ("" if none is named) by which it is reached."""
-
-    name: Name
-    side: SideName
-    interface: Interface = ""
 
 
 class Place(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -52,11 +46,12 @@ class Place(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class Prepare(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """Make the separation for these zones. Comes first, and again when a new policy has other zones.
-    Answered by `Prepared` or `Failed`."""
+    """Make the separation for this plan: an encoded `NetworkPlan`, in parts, all but the last with `more`. Comes first,
+    and again when a new policy has another plan. The last part is answered by `Prepared` or `Failed`."""
 
     serial: Number
-    zones: Annotated[tuple[ZoneOrder, ...], Meta(max_length=256)]
+    part: Annotated[bytes, Meta(max_length=MAX_PART)]
+    more: bool = False
 
 
 class OpenListener(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
@@ -180,4 +175,5 @@ class Asked(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=T
 Report = Prepared | Opened | Spawned | Failed | Exited | Asked
 
 ORDERS: RecordCodec[Order] = RecordCodec(Order, limit=MAX_ORDER)
+PLANS: RecordCodec[NetworkPlan] = RecordCodec(NetworkPlan, limit=PLAN_BYTES)
 REPORTS: RecordCodec[Report] = RecordCodec(Report, limit=MAX_ORDER)

@@ -34,9 +34,15 @@ def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:
             site=policy.site,
             zones={
                 name: rows.Zone(
-                    name, schema.side(zone), zone.level, zone.interface or "", zone.addresses,
-                    zone.vlan or 0, zone.attach == "macvlan", zone.routes,
-                )  # fmt: skip
+                    name=name,
+                    side=schema.side(zone),
+                    level=zone.level,
+                    interface=zone.interface or "",
+                    addresses=zone.addresses,
+                    vlan=zone.vlan or 0,
+                    macvlan=zone.attach == "macvlan",
+                    routes=zone.routes,
+                )
                 for name, zone in sorted(policy.zones.items())
             },
             assets=assets,

@@ -154,8 +154,8 @@ class Zone(Entry):
     )
     addresses: Interfaces = Field(
         (),
-        description="This machine's own addresses in the zone with their prefix length, such as `10.1.0.2/24`. Default: "
-        "those that the interface has.",
+        description="This machine's own addresses in the zone with their prefix length, such as `10.1.0.2/24`. "
+        "Default: those that the interface has.",
     )
     routes: Routes = Field(
         (), description="Networks behind a router of the zone: `10.50.0.0/16 via 10.1.0.254`, or a list of them."

@@ -116,9 +116,9 @@ def check(plan: NetworkPlan) -> str:
                 return f"two zones name VLAN {link.vlan} of {link.interface}"
             else:
                 made.add((link.kind, link.interface, link.vlan))
-        for used in (*side.listens, *side.reaches, *side.routes):
-            if used.zone not in zones:
-                return f"zone {used.zone} is used on side {side.side} and has no interface"
+        used = {use.zone for use in side.listens} | {use.zone for use in side.reaches}
+        for zone in sorted((used | {route.zone for route in side.routes}) - set(zones)):
+            return f"zone {zone} is used on side {side.side} and has no interface"
     for _, parent, _ in made:
         if parent in moved:
             return f"{parent} carries another zone's VLAN or macvlan, so it can not be moved for a zone itself"

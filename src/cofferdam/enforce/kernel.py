@@ -1,0 +1,118 @@
+"""System calls that Python 3.11 has no function for: namespaces, mounts, capabilities, prctl. Nothing else.
+
+Each raises OSError with what was tried. Not here: why anyone calls them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWNET: Final = 0x40000000
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 4096, 16384, 1 << 18, 1 << 20
+MNT_DETACH: Final = 2
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_SECUREBITS = 1, 4, 24, 28
+PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 47
+PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+SECUREBITS_LOCKED: Final = 0x01 | 0x02 | 0x40 | 0x80
+"""NOROOT and NO_CAP_AMBIENT_RAISE, each with its lock (capabilities(7)): user 0 would be a user like any other."""
+
+CAPABILITIES: Final = {
+    "chown": 0, "dac_override": 1, "dac_read_search": 2, "fowner": 3, "kill": 5, "setgid": 6, "setuid": 7,
+    "setpcap": 8, "net_bind_service": 10, "net_admin": 12, "net_raw": 13, "sys_chroot": 18, "sys_admin": 21,
+    "sys_resource": 24,
+}  # fmt: skip
+_CAPABILITY_VERSION_3: Final = 0x20080522
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def prctl(option: int, value: int, more: int = 0) -> None:
+    """prctl(2)."""
+    _check(_libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(more), 0, 0), f"prctl {option}")
+
+
+def setns(fd: int, kind: int) -> None:
+    """setns(2): this process, or for CLONE_NEWPID its later children, enter a namespace."""
+    _check(_libc.setns(fd, kind), "setns")
+
+
+def unshare(kinds: int) -> None:
+    """unshare(2)."""
+    _check(_libc.unshare(kinds), "unshare")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    words = [os.fsencode(word) if word else None for word in (source, target, kind)]
+    _check(_libc.mount(*words, ctypes.c_ulong(flags), os.fsencode(data) if data else None), f"mount {target}")
+
+
+def umount(target: str, flags: int = MNT_DETACH) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), flags), f"umount {target}")
+
+
+def pivot_root(new: str, old: str) -> None:
+    """pivot_root(2)."""
+    number = _SYS_PIVOT_ROOT.get(platform.machine())
+    if number is None:
+        raise OSError(38, f"pivot_root: the processor {platform.machine()} is not known here")
+    _check(_libc.syscall(ctypes.c_long(number), os.fsencode(new), os.fsencode(old)), "pivot_root")
+
+
+def drop_bounding_set(keep: Iterable[str] = ()) -> None:
+    """No program that this process starts can ever have another capability than these."""
+    kept = {CAPABILITIES[name] for name in keep}
+    for number in range(64):
+        if number in kept:
+            continue
+        try:
+            prctl(PR_CAPBSET_DROP, number)
+        except OSError as error:
+            if error.errno == errno.EINVAL and number > CAPABILITIES["sys_resource"]:
+                return  # the kernel knows no more of them
+            raise
+
+
+def set_capabilities(names: Iterable[str]) -> None:
+    """Permitted and effective become these, inheritable and ambient empty."""
+    bits = 0
+    for name in names:
+        bits |= 1 << CAPABILITIES[name]
+    low, high = bits & 0xFFFFFFFF, bits >> 32
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
+    _check(_libc.capset(header, data), "capset")
+
+
+def capabilities() -> int:
+    """The effective capabilities of this process, as bits."""
+    lines = Path("/proc/self/status").read_text("ascii").splitlines()
+    return int(next(line for line in lines if line.startswith("CapEff:")).split()[1], 16)
+
+
+def missing_capabilities(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of `names` that this process lacks."""
+    held = capabilities()
+    return tuple(name for name in names if not held >> CAPABILITIES[name] & 1)

@@ -1,0 +1,437 @@
+"""Separation by namespaces: one network namespace for each side, and for each process a user, a tree of files and
+limits of its own.
+
+    process    network          files it can write          sees besides Python
+    half       its side's       none                        nothing
+    gate       the host's       the state folder's top      the policy's folder
+    auditor    none             audit/, keys/               nothing
+    launcher   the host's       all: it makes the others
+
+What is made or moved in the host's network stands in the journal before it is done. `undo` and `clean` put it back
+from there, in the same process or in any later one.
+
+Not here: system-call filters, which a half puts on itself (sandbox).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import resource
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cofferdam.enforce import firewall, journal, kernel, netns, view
+from cofferdam.enforce.isolation import HALF_MEMORY_BYTES, Isolation, listen
+from cofferdam.enforce.orders import Fact, Place, Role
+from cofferdam.enforce.plans.records import Link, NetworkPlan, SidePlan, check, namespace_name
+from cofferdam.enforce.plans.rules import ruleset
+from cofferdam.enforce.users import Users
+from cofferdam.enforce.worker import inside
+from cofferdam.errors import CofferdamError, GateError
+
+HALVES: tuple[Role, ...] = ("outer", "inner", "both")
+SIDES = ("it", "ot")
+
+
+class NamespaceIsolation(Isolation):
+    """For one gate. Needs the capabilities in users.NEEDED and the nft program."""
+
+    name = "namespaces"
+
+    def __init__(self, state: Path, policy: Path, users: Users | None = None) -> None:
+        """Raises: GateError, where nft is missing."""
+        self._state = state
+        self._policy = policy
+        self._users = users or Users()
+        self._launcher = os.getpid()
+        self._nft = firewall.find_nft()
+        self._python = view.find_python()
+        self._home = netns.own()
+        self._home_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._plan: NetworkPlan | None = None
+        self._journal: journal.Journal | None = None
+        self._sides: dict[str, int] = {}
+        self._interfaces: dict[str, str] = {}  # zone: its interface's name in the namespace
+        self._halves = 0
+        self._egress = True
+        self._shortfalls: list[str] = []
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Clears up after a gate that was killed, and hands out the state folder: its top is the gate's to write (but
+        not to remove others' files from), the log and its key are the auditor's."""
+        left = clean(self._state)
+        if left:
+            raise GateError(
+                "what an earlier gate moved can not be put back: " + "; ".join(left),
+                hint=f"put it right by hand, then remove {journal.folder(self._state) / 'journal.json'}",
+            )
+        self._check_policy()
+        try:
+            self._hand_out()
+        except OSError as error:
+            raise GateError(
+                f"cannot hand out the state directory {self._state} to the gate's users: {error.strerror or error}",
+                hint="give one with --state on a local file system",
+            ) from None
+
+    def _check_policy(self) -> None:
+        """The gate reads the policy as its own user. Raises: GateError."""
+        needed = 0o005 if self._policy.is_dir() else 0o004
+        found = self._policy.stat()
+        if found.st_uid != self._users.gate and found.st_mode & needed != needed:
+            raise GateError(
+                f"the gate's user ({self._users.gate}) may not read the policy {self._policy}",
+                hint=f"chmod o+{'rX' if needed == 0o005 else 'r'} {self._policy} (a policy holds no secrets), "
+                f"or chown it to {self._users.gate}",
+            )
+
+    def _hand_out(self) -> None:
+        journal.prepare_folder(self._state)
+        (journal.folder(self._state) / "root").mkdir(mode=0o700, exist_ok=True)
+        os.chown(self._state, 0, self._users.gate)
+        self._state.chmod(0o1770)
+        (self._state / "gate.sock").unlink(missing_ok=True)
+        for name in ("severed.json", "severed.json.new"):
+            with contextlib.suppress(FileNotFoundError):
+                os.chown(self._state / name, self._users.gate, self._users.gate, follow_symlinks=False)
+        for name, mode in (("audit", 0o750), ("keys", 0o700)):
+            folder = self._state / name
+            folder.mkdir(mode=mode, exist_ok=True)
+            _give(folder, self._users.auditor)
+
+    # --- network ------------------------------------------------------------------------------------------------------
+
+    def prepare(self, plan: NetworkPlan) -> None:
+        wrong = check(plan)
+        if wrong:
+            raise GateError(wrong, hint="see `interface`, `vlan` and `attach` of the zones in the policy reference")
+        if not plan.namespaces:
+            raise GateError(
+                "the policy asks for no namespaces, and this gate runs in them",
+                hint="the separation changes only when the gate is started anew: `cofferdam down`, then `up`",
+            )
+        if self._plan is None:
+            self._make(plan)
+        else:
+            self._change(self._plan, plan)
+        self._plan = plan
+
+    def _make(self, plan: NetworkPlan) -> None:
+        log, links = self._intend(plan)
+        journal.save(self._state, log)
+        self._journal = log
+        try:
+            for entry in log.namespaces:
+                entry.inode = inside(None, netns.make_namespace, entry.name)
+                journal.save(self._state, log)
+            for side, entry in zip(plan.sides, log.namespaces, strict=True):
+                fd = netns.open_namespace(entry.name, entry.inode)
+                if fd is None:
+                    raise GateError(f"the network namespace {entry.name} went away while it was being set up")
+                self._sides[side.side] = fd
+                self._furnish(side, fd, links, log)
+        except BaseException:
+            self.undo()
+            raise
+
+    def _intend(self, plan: NetworkPlan) -> tuple[journal.Journal, dict[str, Link]]:
+        """What `_make` is going to do, and the links by the names that they will have."""
+        tag = "" if self._state == Path("/var/lib/cofferdam") else _tag(self._state)
+        names = {side.side: namespace_name(plan.site, side.side, tag) for side in plan.sides}
+        for name in names.values():
+            if (netns.NAMED / name).exists():
+                raise GateError(
+                    f"there is a network namespace {name}, and this gate has not made it",
+                    hint=f"another gate of the site may run here; if none does: `ip netns del {name}`",
+                )
+        log = journal.Journal(
+            boot=journal.boot_id(), host=os.fstat(self._home).st_ino,
+            namespaces=[journal.Namespace(name) for name in names.values()], moved=[], made=[],
+        )  # fmt: skip
+        links: dict[str, Link] = {}
+        for side in plan.sides:
+            for link in side.links:
+                seen = inside(None, netns.look_at, link.interface, names[side.side])
+                if link.kind == "move":
+                    name = link.interface
+                    log.moved.append(msgspec.convert(seen, journal.Moved))
+                else:
+                    name = f"cd{secrets.token_hex(4)}{'v' if link.kind == 'vlan' else 'm'}"
+                    log.made.append(journal.Made(name, names[side.side]))
+                links[name] = link
+                self._interfaces[link.zone] = name
+        return log, links
+
+    def _furnish(self, side: SidePlan, fd: int, links: dict[str, Link], log: journal.Journal) -> None:
+        """Fills one namespace. Rules stand before an interface comes up."""
+        self._shortfalls += inside(fd, netns.set_switches, side.has_ipv6)
+        here = {self._interfaces[link.zone]: link for link in side.links}
+        for name, link in here.items():
+            if link.kind == "vlan":
+                inside(None, netns.make_vlan, name, link.interface, link.vlan)
+            elif link.kind == "macvlan":
+                inside(None, netns.make_macvlan, name, link.interface)
+            inside(None, netns.move, name, fd)
+        self._apply(side, fd)
+        inside(fd, netns.raise_loopback)
+        held = {moved.name: moved for moved in log.moved}
+        for name, link in here.items():
+            routes = [(route.network, route.via) for route in side.routes if route.zone == link.zone]
+            inside(fd, netns.configure, name, self._addresses(name, link, held), routes)
+            if not link.addresses and name in held:
+                inside(fd, netns.restore_routes, msgspec.to_builtins(held[name]))
+        self._set_overlay(side, fd, log)
+
+    @staticmethod
+    def _addresses(name: str, link: Link, held: dict[str, journal.Moved]) -> list[str]:
+        """The addresses that the policy gives, else those that the interface had."""
+        if link.addresses or name not in held:
+            return list(link.addresses)
+        return [address.address for address in held[name].addresses]
+
+    def _set_overlay(self, side: SidePlan, fd: int, log: journal.Journal) -> None:
+        held = {moved.name: moved for moved in log.moved}
+        links = {
+            self._interfaces[link.zone]: self._addresses(self._interfaces[link.zone], link, held) for link in side.links
+        }
+        own = {text.split("/")[0] for texts in links.values() for text in texts}
+        inside(fd, netns.set_overlay, [address for address in side.overlay if address not in own], links)
+
+    def _apply(self, side: SidePlan, fd: int) -> None:
+        interfaces = {link.zone: self._interfaces[link.zone] for link in side.links}
+        said = inside(fd, firewall.apply, self._nft, ruleset(side, interfaces, egress=self._egress))
+        if said and self._egress:
+            without = inside(fd, firewall.apply, self._nft, ruleset(side, interfaces, egress=False))
+            if not without:  # a kernel before 5.16
+                self._egress, said = False, ""
+        if said:
+            raise GateError(f"the firewall of side {side.side} can not be put in force: {said}")
+
+    def _change(self, old: NetworkPlan, new: NetworkPlan) -> None:
+        """Other rules and overlay addresses, at once; sessions that both plans allow do not notice."""
+        log = self._journal
+        for before, after in zip(old.sides, new.sides, strict=True):
+            if (before.links, before.routes) != (after.links, after.routes) or log is None:
+                raise GateError(
+                    f"the new policy gives side {after.side} other interfaces, addresses or routes",
+                    hint="these change only when the gate is started anew: `cofferdam down`, then `up`",
+                )
+        done: list[SidePlan] = []
+        try:
+            for before, after in zip(old.sides, new.sides, strict=True):
+                done.append(before)
+                if log is not None and before != after:
+                    self._set_overlay(after, self._sides[after.side], log)
+                    self._apply(after, self._sides[after.side])
+        except CofferdamError:
+            for before in done:
+                with contextlib.suppress(CofferdamError):
+                    self._apply(before, self._sides[before.side])
+            raise
+
+    def undo(self) -> None:
+        for fd in self._sides.values():
+            os.close(fd)
+        self._sides.clear()
+        self._interfaces.clear()
+        self._plan = self._journal = None
+        for said in clean(self._state):
+            print(f"cofferdam: {said}", file=sys.stderr)
+
+    def open_listener(self, place: Place, address: str, port: int) -> socket.socket:
+        """The launcher itself enters the namespace for a moment: a socket stays where it was made."""
+        if place.side not in self._sides:
+            raise GateError(f"side {place.side} has no namespace yet")
+        with netns.entered(self._sides[place.side], self._home):
+            return listen(address, port)
+
+    # --- processes ----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def forking(self, role: Role) -> Iterator[None]:
+        """A half is born as the first process of a process namespace of its own: it sees and can signal no other."""
+        if role not in HALVES:
+            yield
+            return
+        self._halves += 1
+        kernel.unshare(kernel.CLONE_NEWPID)
+        try:
+            yield
+        finally:
+            if os.getpid() == self._launcher:
+                kernel.setns(self._home_pids, kernel.CLONE_NEWPID)
+
+    def child_setup(self, role: Role, place: Place | None) -> None:
+        os.setsid()
+        half = role in HALVES
+        kinds = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC
+        if half:
+            if place is None:
+                raise OSError(errno.EINVAL, "a half without a place")
+            self._enter_side(place.side)
+            kinds |= kernel.CLONE_NEWUTS
+        elif role == "auditor":
+            kinds |= kernel.CLONE_NEWNET  # an empty one: it has nobody to talk to
+        kernel.unshare(kinds)
+        if half:
+            socket.sethostname("half")
+        os.umask(0o022)
+        view.enter(journal.folder(self._state) / "root", self._python, *self._files(role))
+        os.umask(0o077)
+        user = {"gate": self._users.gate, "auditor": self._users.auditor}.get(role, self._users.half(self._halves))
+        self._drop_to(user)
+        # The kernel forgets this at a change of user. A launcher that ended before it is noticed by the control pipe.
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if not half and os.getppid() != self._launcher:
+            raise OSError(errno.ESRCH, "the launcher ended while this child started")
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if half:
+            resource.setrlimit(resource.RLIMIT_AS, (HALF_MEMORY_BYTES, HALF_MEMORY_BYTES))
+            resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    def _enter_side(self, side: str) -> None:
+        log = self._journal
+        entry = log.namespaces[SIDES.index(side)] if log is not None else None
+        fd = netns.open_namespace(entry.name, entry.inode) if entry is not None else None
+        if fd is None:
+            raise OSError(errno.ENOENT, f"the network namespace of side {side} is not there")
+        kernel.setns(fd, kernel.CLONE_NEWNET)
+        os.close(fd)
+
+    def _files(self, role: Role) -> tuple[list[Path], list[Path]]:
+        """(reads, writes) besides Python."""
+        if role == "gate":
+            return [self._policy_place(), Path("/etc/passwd")], [self._state]
+        if role == "auditor":
+            return [], [self._state / "audit", self._state / "keys"]
+        return [], []
+
+    def _policy_place(self) -> Path:
+        """What of the policy the gate sees: its folder rather than the file, since editors replace a file by another.
+        Where others may not enter the folder, the file alone; a new one in its place is then seen at the next start."""
+        policy, parent = self._policy, self._policy.parent
+        if policy.is_dir() or parent == Path("/") or not parent.stat().st_mode & 0o001:
+            return policy
+        return parent
+
+    @staticmethod
+    def _drop_to(user: int) -> None:
+        """For good: no capability now, none by any program, none by any user id."""
+        kernel.prctl(kernel.PR_SET_SECUREBITS, kernel.SECUREBITS_LOCKED)
+        kernel.drop_bounding_set()
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        kernel.set_capabilities(())
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+
+    # --- what is in force ---------------------------------------------------------------------------------------------
+
+    def describe(self) -> tuple[Fact, ...]:
+        names = [entry.name for entry in self._journal.namespaces] if self._journal is not None else []
+        zones = ", ".join(f"{zone} by {name}" for zone, name in self._interfaces.items())
+        users = self._users
+        facts: list[Fact] = [
+            ("network namespaces", bool(names), f"{' and '.join(names)}: {zones}; management stays with the host"),
+            ("firewall", bool(names), "each side drops by default; let through is what the policy needs"),
+            ("frame filter", self._egress, "IP and ARP only, in and out" if self._egress else
+             "IP and ARP only, and for outgoing frames nothing: this kernel has no egress hook"),
+            ("mount namespaces", True, "a half sees Python and our code, read-only, and nothing else"),
+            ("process namespaces", True, "a half sees no other process"),
+            ("own users", True, f"user ids {users.first} to {users.last}, without capabilities"),
+            ("no new privileges", True, "no process of the gate can gain a privilege by starting a program"),
+            ("limits", True, f"a half has at most {HALF_MEMORY_BYTES >> 20} MiB and can write no file"),
+            ("ends with the launcher", True, "the kernel ends every process of the gate when the launcher ends"),
+        ]  # fmt: skip
+        if self._shortfalls:
+            facts.append(("kernel switches", False, "; ".join(self._shortfalls)))
+        return tuple(facts)
+
+
+def _tag(state: Path) -> str:
+    return hashlib.sha256(os.fsencode(state)).hexdigest()[:4]
+
+
+def _give(folder: Path, user: int) -> None:
+    """A folder and all in it belongs to a user; nothing to do if it does so already. Links are not followed."""
+    if folder.lstat().st_uid == user:
+        return
+    for _, folders, files, fd in os.fwalk(folder, follow_symlinks=False):
+        for name in (*folders, *files):
+            os.chown(name, user, user, dir_fd=fd, follow_symlinks=False)
+    os.chown(folder, user, user, follow_symlinks=False)  # last: it says that the others are done
+
+
+def clean(state: Path) -> list[str]:
+    """Puts back what the journal in a state folder says, and forgets it; nothing if there is none. What was done, and
+    what could not be, in sentences. The caller knows that no gate runs there."""
+    try:
+        log = journal.load(state)
+    except GateError as error:
+        return [f"{error} ({error.hint})" if error.hint else str(error)]
+    if log is None:
+        return []
+    if log.boot != journal.boot_id():
+        journal.remove(state)
+        return []  # the machine was started anew since: all of it is gone
+    home = netns.own()
+    try:
+        if os.fstat(home).st_ino != log.host:
+            return ["the gate was started in another network namespace than this one: run this command there"]
+        failed = _put_back(log, home)
+    except (GateError, OSError) as error:
+        failed = [str(error)]
+    finally:
+        os.close(home)
+    if not failed:
+        journal.remove(state)
+    return [f"not put back: {what}" for what in failed]
+
+
+def _put_back(log: journal.Journal, home: int) -> list[str]:
+    failed: list[str] = []
+    for entry in log.namespaces:
+        if not entry.inode:
+            netns.remove_namespace(entry.name)  # ended while it was made: nothing was moved yet
+            continue
+        fd = netns.open_namespace(entry.name, entry.inode)
+        try:
+            for made in log.made:
+                if made.namespace == entry.name:
+                    for where in (None, fd) if fd is not None else (None,):
+                        _try(failed, where, netns.delete_interface, made.name)
+            for moved in log.moved:
+                if moved.namespace != entry.name:
+                    continue
+                if fd is not None and inside(fd, netns.has_interface, moved.name):
+                    _try(failed, fd, netns.move, moved.name, home)
+                said = _try(failed, None, netns.restore, msgspec.to_builtins(moved))
+                failed += said or []
+        finally:
+            if fd is not None:
+                os.close(fd)
+        if fd is not None:
+            netns.remove_namespace(entry.name)
+    return failed
+
+
+def _try(failed: list[str], where: int | None, work: Any, *arguments: Any) -> Any:
+    try:
+        return inside(where, work, *arguments)
+    except GateError as error:
+        failed.append(str(error))
+        return None

@@ -1,0 +1,329 @@
+"""Namespaces, interfaces, addresses and routes by netlink: looked at, made, moved, and put back.
+
+Functions here change the network of the process that calls them, so `worker.inside` runs them in a short-lived
+child that enters the namespace first. The caller needs CAP_SYS_ADMIN and CAP_NET_ADMIN.
+
+Not here: which of it a policy wants (plans.network), in which order, and the journal (namespaces).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from cofferdam.enforce import kernel
+from cofferdam.enforce.journal import AddressHeld, Moved, RouteHeld
+from cofferdam.errors import GateError
+
+NAMED = Path("/run/netns")
+"""Where named namespaces are, as the ip program has them."""
+_UP, _SCOPE_LINK, _SCOPE_HOST = 1, 253, 254
+_TABLE_MAIN, _TABLE_LOCAL, _PROTO_KERNEL, _PROTO_STATIC, _TYPE_UNICAST, _TYPE_LOCAL = 254, 255, 2, 4, 1, 2
+_NODAD = 0x02
+_SYSCTLS = (
+    ("net/ipv4/ip_forward", "0"),
+    ("net/ipv4/conf/all/forwarding", "0"),
+    ("net/ipv4/conf/default/forwarding", "0"),
+    ("net/ipv6/conf/all/forwarding", "0"),
+    ("net/ipv6/conf/default/forwarding", "0"),
+    ("net/ipv4/conf/all/accept_redirects", "0"),
+    ("net/ipv4/conf/default/accept_redirects", "0"),
+    ("net/ipv4/conf/all/send_redirects", "0"),
+    ("net/ipv4/conf/default/send_redirects", "0"),
+    ("net/ipv4/conf/all/accept_source_route", "0"),
+    ("net/ipv4/conf/default/accept_source_route", "0"),
+    ("net/ipv4/conf/all/proxy_arp", "0"),
+    ("net/ipv4/conf/default/proxy_arp", "0"),
+    ("net/ipv4/conf/all/route_localnet", "0"),
+    ("net/ipv4/conf/default/route_localnet", "0"),
+    ("net/ipv4/conf/all/rp_filter", "1"),
+    ("net/ipv4/conf/default/rp_filter", "1"),
+    ("net/ipv6/conf/all/accept_ra", "0"),
+    ("net/ipv6/conf/default/accept_ra", "0"),
+    ("net/ipv6/conf/all/accept_redirects", "0"),
+    ("net/ipv6/conf/default/accept_redirects", "0"),
+)
+
+
+# --- namespaces -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def entered(namespace: int, home: int) -> Iterator[None]:
+    """The calling process itself is in `namespace` for a moment. It must have one thread only."""
+    kernel.setns(namespace, kernel.CLONE_NEWNET)
+    try:
+        yield
+    finally:
+        try:
+            kernel.setns(home, kernel.CLONE_NEWNET)
+        except OSError:
+            os._exit(72)  # in the wrong namespace nothing of what follows would be true
+
+
+def own() -> int:
+    """A descriptor of the calling process's network namespace."""
+    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def make_namespace(name: str) -> int:
+    """Makes a named namespace, as `ip netns add` does; its inode. To be run by `worker.inside`."""
+    _shared_folder()
+    path = NAMED / name
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+    except FileExistsError:
+        raise GateError(
+            f"the network namespace {name} exists already", hint=f"`ip netns pids {name}` shows who uses it"
+        ) from None
+    try:
+        kernel.unshare(kernel.CLONE_NEWNET)
+        kernel.mount("/proc/self/ns/net", str(path), flags=kernel.MS_BIND)
+        return path.stat().st_ino
+    except OSError:
+        path.unlink()
+        raise
+
+
+def _shared_folder() -> None:
+    """Named namespaces must be mounts that every mount namespace sees come and go, or they could not be removed."""
+    NAMED.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        kernel.mount("", str(NAMED), "none", kernel.MS_SHARED | kernel.MS_REC)
+    except OSError:
+        kernel.mount(str(NAMED), str(NAMED), "none", kernel.MS_BIND | kernel.MS_REC)
+        kernel.mount("", str(NAMED), "none", kernel.MS_SHARED | kernel.MS_REC)
+
+
+def open_namespace(name: str, inode: int = 0) -> int | None:
+    """A descriptor of a named namespace; None if there is none, or another than that of this inode."""
+    try:
+        fd = os.open(NAMED / name, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    if inode and os.fstat(fd).st_ino != inode:
+        os.close(fd)
+        return None
+    return fd
+
+
+def remove_namespace(name: str) -> None:
+    """Takes a named namespace away; its processes, if any, keep it alive without a name."""
+    path = NAMED / name
+    with contextlib.suppress(OSError):
+        kernel.umount(str(path))
+    path.unlink(missing_ok=True)
+
+
+def set_switches(ipv6: bool) -> list[str]:
+    """Sets what the kernel may do by itself in the calling process's namespace: no forwarding, no redirects, no
+    routes from routers. What could not be set, and is not so already."""
+    failed = []
+    wanted = [*_SYSCTLS, *((f"net/ipv6/conf/{name}/disable_ipv6", str(int(not ipv6))) for name in ("all", "default"))]
+    for name, value in wanted:
+        path = Path("/proc/sys") / name
+        try:
+            if path.read_text().strip() != value:
+                path.write_text(value)
+        except FileNotFoundError:
+            continue  # a kernel without IPv6
+        except OSError as error:
+            failed.append(f"{name.replace('/', '.')} is not {value}: {error.strerror}")
+    return failed
+
+
+# --- interfaces -------------------------------------------------------------------------------------------------------
+
+
+def _index(netlink: Any, name: str) -> int:
+    found = netlink.link_lookup(ifname=name)
+    if not found:
+        raise GateError(f"there is no network interface {name}", hint="`ip link` lists those of this machine")
+    return int(found[0])
+
+
+def has_interface(name: str) -> bool:
+    with IPRoute() as netlink:
+        return bool(netlink.link_lookup(ifname=name))
+
+
+def look_at(name: str, namespace: str) -> dict[str, Any]:
+    """An interface with its addresses and routes, as `journal.Moved` (plain data). Raises: GateError."""
+    with IPRoute() as netlink:
+        index = _index(netlink, name)
+        link = netlink.get_links(index)[0]
+        if link["flags"] & 0x8:
+            raise GateError(f"{name} is the loopback interface, which can not be moved", hint="name another one")
+        addresses = [
+            AddressHeld(f"{entry.get_attr('IFA_LOCAL') or entry.get_attr('IFA_ADDRESS')}/{entry['prefixlen']}",
+                        entry.get_attr("IFA_BROADCAST") or "")
+            for entry in netlink.get_addr(index=index)
+            if entry["scope"] != _SCOPE_LINK
+        ]  # fmt: skip
+        routes = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for entry in netlink.get_routes(family=family, oif=index):
+                table = entry.get_attr("RTA_TABLE") or entry["table"]
+                if table != _TABLE_MAIN or entry["proto"] == _PROTO_KERNEL or entry["type"] != _TYPE_UNICAST:
+                    continue
+                to = entry.get_attr("RTA_DST")
+                routes.append(RouteHeld(
+                    int(family), f"{to}/{entry['dst_len']}" if to else "", entry.get_attr("RTA_GATEWAY") or "",
+                    entry.get_attr("RTA_PRIORITY") or 0, entry.get_attr("RTA_PREFSRC") or "", entry["proto"],
+                    entry["scope"],
+                ))  # fmt: skip
+        mac = link.get_attr("IFLA_ADDRESS") or ""
+        moved = Moved(name, index, mac, namespace, bool(link["flags"] & _UP), tuple(addresses), tuple(routes))
+        plain: dict[str, Any] = msgspec.to_builtins(moved)
+        return plain
+
+
+def make_vlan(name: str, parent: str, number: int) -> None:
+    """A VLAN's interface, down."""
+    with IPRoute() as netlink:
+        netlink.link("add", ifname=name, kind="vlan", link=_index(netlink, parent), vlan_id=number)
+
+
+def make_macvlan(name: str, parent: str) -> None:
+    """A macvlan's interface, down. In mode private: nothing on the same machine reaches it through the parent."""
+    with IPRoute() as netlink:
+        netlink.link("add", ifname=name, kind="macvlan", link=_index(netlink, parent), macvlan_mode="private")
+
+
+def move(name: str, target: int) -> None:
+    """Moves an interface to the namespace of this descriptor; the kernel takes it down and forgets its addresses."""
+    with IPRoute() as netlink:
+        netlink.link("set", index=_index(netlink, name), state="down")
+        netlink.link("set", index=_index(netlink, name), net_ns_fd=target)
+
+
+def delete_interface(name: str) -> None:
+    with IPRoute() as netlink:
+        for index in netlink.link_lookup(ifname=name):
+            netlink.link("del", index=index)
+
+
+def raise_loopback() -> None:
+    """AnyIP addresses are local to the loopback interface, which has to be up for it."""
+    with IPRoute() as netlink:
+        netlink.link("set", index=_index(netlink, "lo"), state="up")
+
+
+def configure(name: str, addresses: list[str], routes: list[tuple[str, str]]) -> None:
+    """Gives an interface its addresses, takes it up, and adds routes (network, router)."""
+    with IPRoute() as netlink:
+        index = _index(netlink, name)
+        for text in addresses:
+            _add_address(netlink, index, text)
+        netlink.link("set", index=index, state="up")
+        for network, via in routes:
+            netlink.route(
+                "replace", family=_family(via), dst=network, gateway=via, oif=index, proto=_PROTO_STATIC
+            )  # fmt: skip
+
+
+def _add_address(netlink: Any, index: int, text: str, broadcast: str = "") -> None:
+    interface = ipaddress.ip_interface(text)
+    more: dict[str, Any] = {}
+    if interface.version == 6:
+        more["flags"] = _NODAD  # a listener could not be bound while the address is being tried out
+    elif broadcast:
+        more["broadcast"] = broadcast
+    netlink.addr(
+        "replace", index=index, address=str(interface.ip), prefixlen=interface.network.prefixlen,
+        family=_family(str(interface.ip)), **more,
+    )  # fmt: skip
+
+
+def set_overlay(wanted: list[str], links: dict[str, list[str]]) -> None:
+    """These addresses, and no others, answer in the calling process's namespace without being on an interface (AnyIP).
+
+    `links` are the interfaces with their own addresses. An IPv6 address within an interface's own network is put on it
+    instead, since for IPv6 the kernel answers neighbours only for addresses that an interface has.
+    """
+    with IPRoute() as netlink:
+        loopback = _index(netlink, "lo")
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for entry in netlink.get_routes(family=family, table=_TABLE_LOCAL, proto=_PROTO_STATIC):
+                to = entry.get_attr("RTA_DST")
+                if entry["proto"] == _PROTO_STATIC and to and to not in wanted:
+                    _local_route(netlink, "del", to, loopback)
+        for text in wanted:
+            on_link = next((name for name, own in links.items() if _within(text, own)), None)
+            if ":" in text and on_link is not None:
+                _add_address(netlink, _index(netlink, on_link), f"{text}/128")
+            else:
+                _local_route(netlink, "replace", text, loopback)
+
+
+def _local_route(netlink: Any, what: str, address: str, loopback: int) -> None:
+    bits = 128 if ":" in address else 32
+    more = {} if bits == 128 else {"scope": _SCOPE_HOST}
+    netlink.route(
+        what, family=_family(address), dst=f"{address}/{bits}", oif=loopback, type=_TYPE_LOCAL, table=_TABLE_LOCAL,
+        proto=_PROTO_STATIC, **more,
+    )  # fmt: skip
+
+
+def _within(text: str, own_addresses: list[str]) -> bool:
+    address = ipaddress.ip_address(text)
+    networks = [ipaddress.ip_interface(own).network for own in own_addresses]
+    return any(network.version == address.version and address in network for network in networks)
+
+
+def _family(address: str) -> int:
+    return int(socket.AF_INET6 if ":" in address else socket.AF_INET)
+
+
+def restore(plain: dict[str, Any]) -> list[str]:
+    """Gives an interface that has come back what it had (`journal.Moved`, plain); what could not be given. Something
+    else of that name, or one that has its addresses already, is left alone."""
+    moved = msgspec.convert(plain, Moved)
+    failed: list[str] = []
+    with IPRoute() as netlink:
+        found = netlink.link_lookup(ifname=moved.name)
+        if not found:
+            return [f"interface {moved.name} is gone"]
+        index = found[0]
+        if (netlink.get_links(index)[0].get_attr("IFLA_ADDRESS") or "") != moved.mac:
+            return [f"interface {moved.name} is another one now"]
+        for held in moved.addresses:
+            try:
+                _add_address(netlink, index, held.address, held.broadcast)
+            except NetlinkError as error:
+                failed.append(f"address {held.address} of {moved.name}: {error}")
+        if moved.up:
+            netlink.link("set", index=index, state="up")
+            for route in sorted(moved.routes, key=lambda route: route.gateway != ""):  # routers last
+                try:
+                    _add_route(netlink, index, route)
+                except NetlinkError as error:
+                    failed.append(f"route {route.network or 'default'} by {moved.name}: {error}")
+    return failed
+
+
+def _add_route(netlink: Any, index: int, route: RouteHeld) -> None:
+    fields: dict[str, Any] = {"family": route.family, "oif": index, "proto": route.protocol, "scope": route.scope}
+    fields["dst"] = route.network or "default"
+    for name, value in (("gateway", route.gateway), ("priority", route.priority), ("prefsrc", route.source)):
+        if value:
+            fields[name] = value
+    netlink.route("replace", **fields)
+
+
+def restore_routes(plain: dict[str, Any]) -> None:
+    """Gives an interface in its new namespace the routes that it had, as `journal.Moved` (plain) has them."""
+    moved = msgspec.convert(plain, Moved)
+    with IPRoute() as netlink:
+        index = _index(netlink, moved.name)
+        for route in sorted(moved.routes, key=lambda route: route.gateway != ""):
+            _add_route(netlink, index, route)
