@@ -183,13 +183,15 @@ class HalfProcess:
             self._hold_back(in_sender, from_outer)
         elif self.role == "outer":
             read_fd, write_fd = self._crossing_fds
-            sender: Sender[object] = PipeSender(self.reactor, write_fd, to_inner, backlog_limit=backlog)
+            sender: Sender[object] = PipeSender(
+                self.reactor, write_fd, to_inner, backlog_limit=backlog, batches=True
+            )
             sender.on_closed = self._other_half_gone
             self.outer = make_outer(sender)
             PipeReceiver(self.reactor, read_fd, to_outer, self.outer.on_record, self._other_half_gone)
         else:
             read_fd, write_fd = self._crossing_fds
-            sender = PipeSender(self.reactor, write_fd, to_outer, backlog_limit=backlog)
+            sender = PipeSender(self.reactor, write_fd, to_outer, backlog_limit=backlog, batches=True)
             sender.on_closed = self._other_half_gone
             self.inner = make_inner(sender)
             self._hold_back(

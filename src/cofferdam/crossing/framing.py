@@ -1,7 +1,11 @@
 """How records lie in the packets of a channel. PURE.
 
-A channel moves packets of at most PACKET bytes, each whole or not at all. A packet is a run of frames, and a frame
-is a kind (1 byte), a length (2 bytes, big-endian) and so many bytes:
+A channel moves packets of at most PACKET bytes, each whole or not at all. A packet is a batch or a run of frames.
+A batch, which is what a busy crossing carries, is
+
+    BATCH  (1 byte), then a MessagePack array of records: made of records that are encoded already, decoded in one go
+
+A frame is a kind (1 byte), a length (2 bytes, big-endian) and so many bytes:
 
     WHOLE  one record
     FIRST  the first chunk of a large record, behind the record's full length (4 bytes, big-endian)
@@ -18,8 +22,10 @@ from cofferdam.errors import CrossingError
 
 PACKET = 4096
 """Bytes. The kernel writes a pipe packet of up to PIPE_BUF = 4096 bytes atomically (pipe(7))."""
-WHOLE, FIRST, MORE = 0, 1, 2
+WHOLE, FIRST, MORE, BATCH = 0, 1, 2, 3
 HEADER = 3
+BATCH_HEADER = 4
+"""Bytes before the records of a batch: its kind, and MessagePack's "array 16" with the count."""
 LARGEST_WHOLE = PACKET - HEADER
 
 
@@ -51,6 +57,31 @@ def pack(records: Sequence[bytes]) -> list[bytes]:
     return packets
 
 
+def pack_batches(records: Sequence[bytes]) -> list[bytes]:
+    """Packets that carry MessagePack-encoded records in order: small ones in batches, large ones chunked."""
+    packets: list[bytes] = []
+    current: list[bytes] = []
+    room = PACKET - BATCH_HEADER
+    for record in records:
+        size = len(record)
+        if size > room:
+            if current:
+                packets.append(_batch(current))
+                current, room = [], PACKET - BATCH_HEADER
+            if size > room:
+                packets += _chunks(record)
+                continue
+        current.append(record)
+        room -= size
+    if current:
+        packets.append(_batch(current))
+    return packets
+
+
+def _batch(records: list[bytes]) -> bytes:
+    return b"\x03\xdc" + len(records).to_bytes(2, "big") + b"".join(records)
+
+
 def _chunks(record: bytes) -> list[bytes]:
     first = PACKET - HEADER - 4
     packets = [b"\x01" + (first + 4).to_bytes(2, "big") + len(record).to_bytes(4, "big") + record[:first]]
@@ -70,6 +101,11 @@ class Assembler:
         self._chunks: list[bytes] = []
         self._have = 0
         self._total = 0
+
+    @property
+    def between(self) -> bool:
+        """No record has begun that is not complete."""
+        return not self._total
 
     def feed(self, packet: bytes) -> list[bytes]:
         """The records that this packet completes.

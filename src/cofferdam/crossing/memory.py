@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from cofferdam.crossing.channel import Receiver, Sender
-from cofferdam.crossing.framing import Assembler, pack
+from cofferdam.crossing.framing import pack_batches
 from cofferdam.crossing.reactor import Reactor
-from cofferdam.crossing.records import RecordCodec
+from cofferdam.crossing.records import RecordCodec, Unpacker
 from cofferdam.errors import LocalProtocolError
 
 R = TypeVar("R")
@@ -50,7 +50,7 @@ class MemorySender(Sender[R]):
         if self.closed:
             return
         records, self._records = self._records, []
-        packets = pack(records)
+        packets = pack_batches(records)
         self._waiting.extend(packets)
         self.backlog += sum(map(len, packets))
         self.pump()
@@ -98,8 +98,7 @@ class MemoryReceiver(Receiver[R]):
         on_closed: Callable[[], None] | None,
     ) -> None:
         self._reactor = reactor
-        self._decode = codec.decode
-        self._feed = Assembler(codec.limit).feed
+        self._feed = Unpacker(codec).feed
         self._sender = sender
         self.on_record = on_record
         self.on_closed = on_closed
@@ -120,7 +119,7 @@ class MemoryReceiver(Receiver[R]):
         while self.packets and not self._paused and not self._closed:
             for record in self._feed(self.packets.popleft()):
                 if not self._closed:
-                    self.on_record(self._decode(record))
+                    self.on_record(record)
         if self._closed or self._paused:
             return
         if self.ended:

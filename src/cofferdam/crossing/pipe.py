@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from cofferdam.crossing.channel import Receiver, Sender
-from cofferdam.crossing.framing import LARGEST_WHOLE, PACKET, Assembler, pack
+from cofferdam.crossing.framing import PACKET, pack, pack_batches
 from cofferdam.crossing.reactor import GONE, READ, WRITE, Reactor
-from cofferdam.crossing.records import RecordCodec
+from cofferdam.crossing.records import RecordCodec, Unpacker
 from cofferdam.errors import LocalProtocolError
 
 R = TypeVar("R")
@@ -36,10 +36,22 @@ def make_pipe() -> tuple[int, int]:
 
 
 class PipeSender(Sender[R]):
-    """The write end of a pipe. Owns the descriptor."""
+    """The write end of a pipe. Owns the descriptor.
 
-    def __init__(self, reactor: Reactor, fd: int, codec: RecordCodec[R], *, backlog_limit: int = 1 << 20) -> None:
+    `batches`: the other end is a `PipeReceiver`, which takes many records in one go.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        fd: int,
+        codec: RecordCodec[R],
+        *,
+        backlog_limit: int = 1 << 20,
+        batches: bool = False,
+    ) -> None:
         super().__init__(backlog_limit)
+        self._pack = pack_batches if batches else pack
         self._reactor = reactor
         self._fd = fd
         self._encode = codec.encode
@@ -66,11 +78,7 @@ class PipeSender(Sender[R]):
         if self.closed:
             return
         records, self._records = self._records, []
-        if len(records) == 1 and not self._packets and len(records[0]) <= LARGEST_WHOLE:
-            record = records[0]
-            packets = [b"\x00" + len(record).to_bytes(2, "big") + record]
-        else:
-            packets = pack(records)
+        packets = self._pack(records)
         if self._packets:  # the pipe was full before: keep the order
             self._packets += packets
             self.backlog += sum(map(len, packets))
@@ -137,8 +145,7 @@ class PipeReceiver(Receiver[R]):
     ) -> None:
         self._reactor = reactor
         self._fd = fd
-        self._decode = codec.decode
-        self._feed = Assembler(codec.limit).feed
+        self._feed = Unpacker(codec).feed
         self.on_record = on_record
         self.on_closed = on_closed
         self._closed = False
@@ -159,9 +166,9 @@ class PipeReceiver(Receiver[R]):
                     self.on_closed()
                 return
             records = self._feed(packet)
-            decode = self._decode
+            on_record = self.on_record
             for record in records:
-                self.on_record(decode(record))
+                on_record(record)
                 if self._closed:
                     return
             # A lone record is the rule at low load: spare the read that would find the pipe empty. epoll is

@@ -165,12 +165,15 @@ class Device:
             self._fail(job, Failure.BUSY, "the client has gone")
 
     def _free(self) -> Connection | None:
-        outstanding = self.asset.outstanding
+        """The ready connection with the fewest requests under way, if one has room."""
+        least = self.asset.outstanding
         best: Connection | None = None
         for connection in self._connections:
             load = len(connection.flight)
-            if connection.ready and load < outstanding and (best is None or load < len(best.flight)):
-                best = connection
+            if load < least and connection.ready:
+                if not load:
+                    return connection
+                best, least = connection, load
         return best
 
     def _pump(self) -> None:
@@ -273,6 +276,8 @@ class Device:
     def _on_data(self, connection: Connection, data: bytes) -> None:
         machine = connection.machine
         finished: list[Job] = []
+        # One look at the clock: all that came in one piece came at one time.
+        now = self._clock()
         try:
             machine.receive_data(data)
             while True:
@@ -291,12 +296,12 @@ class Device:
                 else:
                     self.late += 1
                     continue
-                job.finished = self._clock()
+                job.finished = now
                 finished.append(job)
         except RemoteProtocolError as error:
             self._report("protocol violation", error.section, str(error))
             self._drop(connection, Failure.BAD_REPLY, str(error))
-        connection.last = self._clock()
+        connection.last = now
         # The place is given on before the answer is: the next request leaves while this answer is made.
         if self._queued:
             self._pump()
