@@ -40,6 +40,16 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made.device.close()
 
 
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A gate that several tests share: none of them changes anything."""
+    made = Site(tmp_path_factory.mktemp("calm"))
+    with running(made.state, made.policy) as gate:
+        made.gate = gate
+        yield made
+    made.device.close()
+
+
 @pytest.fixture
 def live(site: Site) -> Iterator[Site]:
     """With a gate that is ready."""

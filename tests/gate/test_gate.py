@@ -107,8 +107,8 @@ def test_status_says_everything_and_metrics_agree(live: Site) -> None:
     ("request_line", "status"),
     [("GET / HTTP/1.1", 404), ("POST /metrics HTTP/1.1", 405), ("nonsense", 400), ("GET /metrics HTTP/1.1", 200)],
 )
-def test_the_management_address_serves_one_page(live: Site, request_line: str, status: int) -> None:
-    with socket.create_connection(("127.0.0.1", live.management), timeout=5) as peer:
+def test_the_management_address_serves_one_page(calm: Site, request_line: str, status: int) -> None:
+    with socket.create_connection(("127.0.0.1", calm.management), timeout=5) as peer:
         peer.sendall(request_line.encode() + b"\r\n\r\n")
         assert peer.makefile("rb").readline().split()[1] == str(status).encode()
 
@@ -237,10 +237,10 @@ def links(pid: int) -> list[str]:
     return [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
 
 
-def test_each_process_has_only_what_it_needs(live: Site) -> None:
-    with Client(live.port) as client:
+def test_each_process_has_only_what_it_needs(calm: Site) -> None:
+    with Client(calm.port) as client:
         client.read()
-        pids = live.up.pids()
+        pids = calm.up.pids()
         for role, pid in pids.items():
             status = Path(f"/proc/{pid}/status").read_text()
             assert "NoNewPrivs:\t1" in status, role
@@ -250,7 +250,7 @@ def test_each_process_has_only_what_it_needs(live: Site) -> None:
                 # Six pipe ends, empty input, messages; the listener and the client, or the asset.
                 assert kinds.count("pipe") == 6, (role, sockets)
                 assert kinds.count("socket") == (2 if role == "outer" else 1), (role, sockets)
-                assert not [name for name in sockets if str(live.state) in name and "stderr" not in name]
+                assert not [name for name in sockets if str(calm.state) in name and "stderr" not in name]
     unix = Path(f"/proc/{pids['outer']}/net/unix")
     inodes = {line.split()[6] for line in unix.read_text().splitlines()[1:]}
     for role in ("outer", "inner"):
@@ -416,10 +416,10 @@ def test_devices_can_be_spread_over_pairs(site: Site) -> None:
     assert [device.writes for device in others] == [[0], [1], [2], [3]]
 
 
-def test_the_state_is_asked_over_one_line(live: Site) -> None:
-    assert ask(live.state, "status", fresh=False)["site"] == "riverside"
+def test_the_state_is_asked_over_one_line(calm: Site) -> None:
+    assert ask(calm.state, "status", fresh=False)["site"] == "riverside"
 
 
-def test_metrics_are_http(live: Site) -> None:
+def test_metrics_are_http(calm: Site) -> None:
     with pytest.raises(urllib.error.HTTPError):
-        urllib.request.urlopen(f"http://127.0.0.1:{live.management}/other", timeout=5)
+        urllib.request.urlopen(f"http://127.0.0.1:{calm.management}/other", timeout=5)

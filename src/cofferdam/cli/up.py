@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from cofferdam.errors import GateError, PolicyError
+from cofferdam.errors import GateError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -68,10 +68,7 @@ def _check(args: argparse.Namespace) -> int:
     from cofferdam.policy.compile import compile_policy
     from cofferdam.policy.load import load
 
-    try:
-        policy = compile_policy(load(args.policy), now_ns=time.time_ns())
-    except PolicyError:
-        raise
+    policy = compile_policy(load(args.policy), now_ns=time.time_ns())
     plans = plan_pairs(policy, shards=args.pairs)
     print(f"policy {policy.hash} of site {policy.site}: {len(policy.conduits)} conduits, {len(policy.assets)} assets")
     for plan in plans.values():

@@ -244,9 +244,12 @@ class Launcher:
 
     def _report(self, report: Report, fds: Sequence[int] = ()) -> None:
         if self._orders is not None:
-            # A gate that has gone is noticed by its exit.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                socket.send_fds(self._orders, [REPORTS.encode(report)], list(fds))
+            try:
+                socket.send_fds(self._orders, [REPORTS.encode(report)], list(fds), socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                raise GateError("the gate takes no more reports: it hangs; everything was stopped") from None
+            except (BrokenPipeError, ConnectionResetError):
+                return  # a gate that has gone is noticed by its exit
 
     # --- the orders ---------------------------------------------------------------------------------------------
 

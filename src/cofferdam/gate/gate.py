@@ -54,6 +54,8 @@ RECORD_SECONDS = 2.0
 STOP_SECONDS = 2.0
 """For what is under way at an orderly stop."""
 REPORT_SECONDS = 1.0
+COUNT_SECONDS = 0.1
+"""Before a side is severed, for the number of its sessions; cutting off matters more."""
 AUDITOR_TELLS = "log-unwritable"
 """The alarm that the auditor itself records, as soon as it can."""
 
@@ -112,7 +114,11 @@ class Gate:
         self.earlier = Totals()
         """Counted by pairs that are no more."""
         self.changing = asyncio.Lock()
-        """Held while policy, severed sides or the set of pairs change."""
+        """Held while the policy and the set of pairs change."""
+        self.cutting = asyncio.Lock()
+        """Held while the severed sides change: not the same, so that severing never waits for a reload."""
+        self.leaving: set[Pair] = set()
+        """Pairs that a reload is ending."""
         self.policy_path = options.policy
         self.policy_loaded_ns = 0
         self.policy_bytes = b""
@@ -314,8 +320,8 @@ class Gate:
         Raises:
             GateError: it can not be made durable; nothing was cut.
         """
-        async with self.changing:
-            await self.reports()
+        async with self.cutting:
+            await self.reports(COUNT_SECONDS)
             sessions = len(report.session_reports(list(self.pairs.values())))
             if side not in self.severed:
                 cut = state.Cut(side, now_ns(), by, reason)  # type: ignore[arg-type]
@@ -334,7 +340,7 @@ class Gate:
         Raises:
             GateError: it can not be made durable; the side stays cut off.
         """
-        async with self.changing:
+        async with self.cutting:
             if side not in self.severed:
                 return False
             cuts = state.Severed(tuple(cut for cut in self.cuts.cuts if cut.side != side))
@@ -347,14 +353,16 @@ class Gate:
             return True
 
     async def _tell_severed(self) -> None:
+        for pair in self.leaving:
+            pair.kill()
         await asyncio.gather(*(pair.take_severed(TAKE_SECONDS) for pair in self.pairs.values()))
 
     # --- status -------------------------------------------------------------------------------------------------
 
-    async def reports(self) -> None:
-        """Has every process report."""
+    async def reports(self, seconds: float = REPORT_SECONDS) -> None:
+        """Has every process report; waits at most so long for it."""
         pairs = self.pairs.values()
-        await asyncio.gather(*(pair.report(REPORT_SECONDS) for pair in pairs), self.auditor.report(REPORT_SECONDS))
+        await asyncio.gather(*(pair.report(seconds) for pair in pairs), self.auditor.report(seconds))
 
     def status(self) -> report.StatusReport:
         """The present state, from the last reports."""

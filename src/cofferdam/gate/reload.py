@@ -123,10 +123,12 @@ async def _open(gate: Gate, policy: CompiledPolicy) -> Change:
 async def _change_pairs(gate: Gate, change: Change) -> tuple[str, ...]:
     """First those that give something up, then those that take it over. Returns what went wrong."""
     stopped = [gate.pairs.pop(name) for name in change.stop]
+    gate.leaving.update(stopped)
     await asyncio.gather(
         *(pair.stop(STOP_SECONDS) for pair in stopped),
         *(gate.pairs[plan.name].take_policy(plan, gate.listeners.of(plan.spots), TAKE_SECONDS) for plan in change.keep),
     )
+    gate.leaving.clear()
     for pair in stopped:
         gate.earlier.merge(pair.totals)
     gate.listeners.keep(spot for plan in (*change.keep, *change.restart, *change.start) for spot in plan.spots)
