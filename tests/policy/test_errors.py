@@ -257,3 +257,14 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         load(tmp_path / "latin.yaml")
     assert "latin.yaml:2:9: found the byte 0xe9, expected text in UTF-8" in str(caught.value.problems[0])
+
+
+def test_quirks_are_known_and_fit_the_asset() -> None:
+    [found] = problems(changed("protocol: modbus", "protocol: modbus\n    quirks: [any_unti]"))
+    assert (found.check, found.near) == ("quirks", "any_unit")
+    [found] = problems(
+        changed("protocol: modbus", "protocol: modbus\n    quirks: zero_transaction_id\n    outstanding: 4")
+    )
+    assert found.check == "quirks"
+    assert found.found.startswith("4 with the quirk zero_transaction_id")
+    assert found.expected == "1"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cofferdam.errors import CrossingError
+from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import Change, Deny, Failure, Fault, Operation, Span
 from cofferdam.policy.families import FAMILIES
 from cofferdam.protocols.modbus import messages as m
@@ -108,6 +108,13 @@ def test_policy_knows_the_same_functions_and_spaces() -> None:
     """`policy.families` states facts of the protocol without importing it; they must be the same facts."""
     family = FAMILIES["modbus"]
     assert family.default_port == MODBUS.default_port
+    assert family.quirks == MODBUS.quirks
+    for quirk in family.quirks:
+        if quirk in family.lone_quirks:
+            with pytest.raises(LocalProtocolError):
+                MODBUS.client(quirks=frozenset({quirk}), outstanding=2)
+        else:
+            MODBUS.client(quirks=frozenset({quirk}), outstanding=2)
     assert set(family.codes) | family.cell_codes == set(m.FUNCTIONS)
     for request, operation, _ in OPERATIONS:
         cells: list[Span | Change] = [*operation.reads, *operation.writes]

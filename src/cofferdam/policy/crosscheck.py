@@ -99,6 +99,14 @@ class _Checker:
             near = nearest(asset.protocol, FAMILIES)
             self.at((*here, "protocol"), f"the protocol {quote(asset.protocol)}", one_of(FAMILIES), near, "protocol")
             return
+        for quirk in asset.quirks:
+            if quirk not in family.quirks:
+                near = nearest(quirk, family.quirks)
+                place = (*here, "quirks")
+                self.at(place, f"the quirk {quote(quirk)}", one_of(sorted(family.quirks)), near, "quirks")
+            elif quirk in family.lone_quirks and asset.outstanding != 1:
+                what = f"{asset.outstanding} with the quirk {quirk}, under which answers are told apart by their order"
+                self.at((*here, "outstanding"), what, "1", check="quirks")
         limited = [p for p, point in asset.points.items() if point.max_step or point.writes_per_minute]
         if asset.unit == -1 and limited:
             what = f"any, and limits of {limited[0]} that need to know whose value it is"

@@ -32,6 +32,10 @@ class Family(msgspec.Struct, frozen=True):
     changing: frozenset[tuple[int, int]]
     cell_codes: frozenset[int]
     max_unit: int
+    quirks: frozenset[str] = frozenset()
+    """Known deviations that an asset may be declared to have."""
+    lone_quirks: frozenset[str] = frozenset()
+    """Those under which only one request may be in flight."""
 
     def space(self, name: str) -> Space | None:
         """The space that a name such as "holding" or "file:4" means."""
@@ -69,6 +73,8 @@ MODBUS = Family(
     changing=frozenset({(8, 1), (8, 3), (8, 4), (8, 10), (8, 20), (43, 13)}),
     cell_codes=frozenset({1, 2, 3, 4, 5, 6, 15, 16, 20, 21, 22, 23, 24}),
     max_unit=255,
+    quirks=frozenset({"any_unit", "zero_transaction_id", "wrong_transaction_id"}),
+    lone_quirks=frozenset({"zero_transaction_id", "wrong_transaction_id"}),
 )
 
 FAMILIES: dict[str, Family] = {MODBUS.name: MODBUS}
