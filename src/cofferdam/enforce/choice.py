@@ -1,7 +1,7 @@
 """Which separation a gate gets: what its policy asks for, as far as this machine can give it.
 
-The policy is read in a child that says one word: the launcher itself never reads it. Should the file say something
-else by the time that the gate reads it, the gate refuses what does not fit.
+The policy is read in a child that says yes or no: the launcher itself never reads it. Should the file say something
+else by the time that the gate reads it, `prepare` refuses what does not fit.
 """
 
 from __future__ import annotations
@@ -16,33 +16,22 @@ from cofferdam.enforce.users import NEEDED, USEFUL, Users
 from cofferdam.enforce.worker import inside
 from cofferdam.errors import GateError, PolicyError
 
-_HINT = "or take `require: namespaces` (or `separation: namespaces`) out of the policy's `gate:` section"
-
 
 def choose(policy: Path, state: Path, *, split: bool, users: Users) -> Isolation:
     """The separation for a gate that is about to start. In namespaces, the calling process gives up the capabilities
-    that a launcher does not need.
-
-    Raises:
-        GateError: the policy requires namespaces and they can not be had: why, and the way out.
-    """
-    wanted, required = _ask(policy)
-    if not wanted:
-        return PlainIsolation()
+    that a launcher does not need."""
     missing = _missing(split)
-    if missing:
-        if required:
-            raise GateError(f"the policy requires network namespaces: {missing[0]}", hint=f"{missing[1]}, {_HINT}")
-        return PlainIsolation(f"no namespaces, which the policy is ready for: {missing[0]}")
-    try:
-        # Here, and not above: pyroute2 is large, and a gate without namespaces has no use for it.
-        from cofferdam.enforce.namespaces import NamespaceIsolation
+    if missing is not None:
+        return PlainIsolation(missing)
+    if not inside(None, _asks_for_namespaces, str(policy)):
+        return PlainIsolation()
+    # Here, and not above: pyroute2 is large, and a gate without namespaces has no use for it.
+    from cofferdam.enforce.namespaces import NamespaceIsolation
 
+    try:
         isolation = NamespaceIsolation(state, policy, users)
     except GateError as error:
-        if required:
-            raise GateError(f"the policy requires network namespaces: {error}", hint=f"{error.hint}, {_HINT}") from None
-        return PlainIsolation(f"no namespaces, which the policy is ready for: {error}")
+        return PlainIsolation((str(error), error.hint))
     lacking = kernel.missing_capabilities(USEFUL)
     kept = [*NEEDED, *(name for name in USEFUL if name not in lacking)]
     kernel.drop_bounding_set(kept)
@@ -54,29 +43,29 @@ def _missing(split: bool) -> tuple[str, str] | None:
     """What keeps this process from making namespaces, and what would help."""
     if not split:
         return "both halves are to run in one process", "start without --one-process"
-    lacking = kernel.missing_capabilities(NEEDED)
     if os.geteuid() != 0:
-        return "this user may not make them", "start as root"
+        return "only root can make them", "start as root"
+    lacking = kernel.missing_capabilities(NEEDED)
     if lacking:
-        return f"capabilities are missing: {', '.join(f'CAP_{name.upper()}' for name in lacking)}", "start with them"
+        names = ", ".join(f"CAP_{name.upper()}" for name in lacking)
+        return f"capabilities are missing ({names})", f"start with {names}"
     if not Path("/proc/self/ns/net").exists():
-        return "this kernel has none", "start on one that has"
+        return "this kernel has none", "start on a kernel that has them"
     return None
 
 
-def _ask(policy: Path) -> tuple[bool, bool]:
-    """(namespaces, required) by the policy; (False, False) where it can not be read, which the gate will report."""
-    wanted, required = inside(None, _read, str(policy))
-    return bool(wanted), bool(required)
-
-
-def _read(policy: str) -> tuple[bool, bool]:
-    from cofferdam.enforce.plans.network import network_plan
-    from cofferdam.policy.compile import compile_policy
-    from cofferdam.policy.load import load
-
+def _asks_for_namespaces(policy: str) -> bool:
+    """False also for a policy that can not be read or is wrong, which the gate will report."""
+    path = Path(policy)
     try:
-        plan = network_plan(compile_policy(load(Path(policy)), now_ns=time.time_ns()))
-    except PolicyError:
-        return False, False
-    return plan.namespaces, plan.required
+        files = [path] if path.is_file() else [*path.glob("*.yaml"), *path.glob("*.yml")]
+        # Most policies name no interface, and that is seen without reading them as a policy.
+        if not any(word in file.read_bytes() for file in files for word in (b"interface", b"namespaces")):
+            return False
+        from cofferdam.enforce.plans.network import network_plan
+        from cofferdam.policy.compile import compile_policy
+        from cofferdam.policy.load import load
+
+        return network_plan(compile_policy(load(path), now_ns=time.time_ns())).namespaces
+    except (PolicyError, OSError):
+        return False

@@ -99,13 +99,22 @@ class PlainIsolation(Isolation):
 
     name = "processes"
 
-    def __init__(self, why: str = "no namespaces") -> None:
-        """`why` there are no namespaces, for `describe()`."""
+    def __init__(self, missing: tuple[str, str] = ("the policy does not ask for them", "")) -> None:
+        """`missing`: why there are no namespaces, and what would help."""
         self._launcher = os.getpid()
-        self._why = why
+        self._missing = missing
+        self._wanted = False
 
     def prepare(self, plan: NetworkPlan) -> None:
         """Nothing to make: all zones share the host's network."""
+        why, way_out = self._missing
+        if plan.required:
+            raise GateError(
+                f"the policy requires network namespaces, and they can not be had here: {why}",
+                hint=f"{way_out or 'start the gate anew'}; or take `require: namespaces` (or `separation: namespaces`) "
+                "out of the policy's `gate:` section",
+            )
+        self._wanted = plan.namespaces
 
     def open_listener(self, place: Place, address: str, port: int) -> socket.socket:
         return listen(address, port)
@@ -127,11 +136,12 @@ class PlainIsolation(Isolation):
         """Nothing was made."""
 
     def describe(self) -> tuple[Fact, ...]:
+        why = f"no namespaces, which the policy is ready for ({self._missing[0]})" if self._wanted else "no namespaces"
         return (
             ("no new privileges", True, "no process of the gate can gain a privilege by starting a program"),
             ("limits", True, f"a half has at most {HALF_MEMORY_BYTES >> 20} MiB and leaves no core file"),
             ("ends with the launcher", True, "the kernel ends every process of the gate when the launcher ends"),
-            ("network namespaces", False, f"{self._why}: halves share the host's network"),
+            ("network namespaces", False, f"{why}: halves share the host's network"),
             ("mount namespaces", False, "no mount namespaces: halves see the host's files as their user does"),
             ("own users", False, "all processes run as the user who started the gate"),
             ("firewall", False, "no rules of the gate's own: only the host's firewall, if any, keeps others off"),

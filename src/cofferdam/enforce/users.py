@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from cofferdam.errors import GateError
 
 NEEDED = (
-    "chown", "dac_override", "fowner", "kill", "net_admin", "net_bind_service", "setgid", "setpcap", "setuid", "sys_admin",
+    "chown", "dac_override", "fowner", "kill", "net_admin", "net_bind_service", "setgid", "setpcap", "setuid",
+    "sys_admin",
 )  # fmt: skip
 """The capabilities that the launcher keeps."""
 USEFUL = ("sys_resource",)
