@@ -175,3 +175,9 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     share_reads_ms: int = 0
     quirks: tuple[str, ...] = ()
     points: tuple[Point, ...] = ()
+    also: tuple[tuple[str, int], ...] = ()  # further places where the outer half answers (the other IP version)
+
+    @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """Everywhere that the outer half answers for it."""
+        return (() if self.listen is None else (self.listen,)) + self.also

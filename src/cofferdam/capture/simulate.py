@@ -377,8 +377,8 @@ def policy_ports(policy: CompiledPolicy) -> dict[int, str]:
     for asset in policy.assets.values():
         if asset.protocol in VIEWS:
             ports[asset.port] = asset.protocol
-            if asset.listen is not None:
-                ports[asset.listen[1]] = asset.protocol
+            for _, port in asset.places:
+                ports[port] = asset.protocol
     return ports
 
 
@@ -386,9 +386,7 @@ def _homes(policy: CompiledPolicy) -> dict[tuple[str, int], tuple[Asset, ...]]:
     """(address, port) -> the assets that answer there, or for which a broker does."""
     homes: dict[tuple[str, int], tuple[Asset, ...]] = {}
     for asset in policy.assets.values():
-        places = {(asset.address, asset.port)}
-        if asset.listen is not None:
-            places.add(asset.listen)
+        places = {(asset.address, asset.port), *asset.places}
         for place in places:
             homes[place] = (*homes.get(place, ()), asset)
     return homes

@@ -76,5 +76,5 @@ def _check(args: argparse.Namespace) -> int:
             f"pair {plan.name}: outer half on {plan.outer.side} ({plan.source_zone}), inner half on {plan.inner.side}"
         )
         for asset in plan.assets:
-            print(f"  {asset.spot or 'not published'} -> {asset.name} ({asset.device[1]}:{asset.device[2]})")
+            print(f"  {', '.join(map(str, asset.spots)) or 'not published'} -> {asset.name} ({asset.device[1]}:{asset.device[2]})")
     return 0

@@ -85,7 +85,7 @@ def read_policy(path: Path) -> CompiledPolicy:
 
 def assets_at(plans: Iterable[PairPlan]) -> dict[Spot, str]:
     """For messages: which asset is published where."""
-    return {asset.spot: asset.name for plan in plans for asset in plan.assets if asset.spot is not None}
+    return {spot: asset.name for plan in plans for asset in plan.assets for spot in asset.spots}
 
 
 class Gate:

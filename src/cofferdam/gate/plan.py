@@ -40,11 +40,11 @@ class Spot:
 
 @dataclass(frozen=True)
 class Served:
-    """An asset in a pair: the device behind it and where clients find it (None: nowhere)."""
+    """An asset in a pair: the device behind it and where clients find it (nowhere, or by IPv4 and IPv6)."""
 
     name: str
     device: Device
-    spot: Spot | None
+    spots: tuple[Spot, ...]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class PairPlan:
     @property
     def spots(self) -> tuple[Spot, ...]:
         """Where its outer half listens, sorted."""
-        return tuple(sorted({asset.spot for asset in self.assets if asset.spot is not None}))
+        return tuple(sorted({spot for asset in self.assets for spot in asset.spots}))
 
     @property
     def devices(self) -> set[Device]:
@@ -144,8 +144,8 @@ def _device(asset: Asset) -> Device:
 
 
 def _served(asset: Asset, outer: Place) -> Served:
-    spot = Spot(outer.side, *asset.listen, zone=outer.zone) if asset.listen is not None else None
-    return Served(asset.name, _device(asset), spot)
+    spots = tuple(Spot(outer.side, *place, zone=outer.zone) for place in asset.places)
+    return Served(asset.name, _device(asset), spots)
 
 
 def _shard(device: Device, shards: int) -> int:
@@ -208,9 +208,9 @@ def _owner(device: Device, served: list[Served], members: list[PairPlan]) -> Pai
     for old in members:
         if device in old.devices:
             return old
-    wanted = {(asset.name, asset.spot) for asset in served}
+    wanted = {(asset.name, asset.spots) for asset in served}
     for old in members:
-        if wanted & {(asset.name, asset.spot) for asset in old.assets}:
+        if wanted & {(asset.name, asset.spots) for asset in old.assets}:
             return old
     return None
 

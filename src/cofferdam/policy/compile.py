@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from cofferdam.limits import Limits
 from cofferdam.model import NEVER, Asset, CellType, Point, Span
-from cofferdam.policy import rows, schema, values
+from cofferdam.policy import addressing, rows, schema, values
 from cofferdam.policy.crosscheck import ALL, point_span
 from cofferdam.policy.families import FAMILIES, Family
 from cofferdam.policy.load import Loaded
@@ -25,7 +25,8 @@ def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:
     """The policy as data that decides. `now_ns` (UTC) says for which years time zones' offsets are laid down: from a
     year before it to ten years after."""
     policy = loaded.policy
-    assets = {name: _asset(name, asset) for name, asset in sorted(policy.assets.items())}
+    given = addressing.give(policy)
+    assets = {name: _asset(name, asset, given.assets.get(name, ())) for name, asset in sorted(policy.assets.items())}
     zones = {window.zone for conduit in policy.conduits.values() for window in conduit.window}
     gate, audit = policy.gate, policy.audit
     return CompiledPolicy(
@@ -46,9 +47,9 @@ def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:
                 for name, zone in sorted(policy.zones.items())
             },
             assets=assets,
-            overlays={name: asset.overlay for name, asset in sorted(policy.assets.items()) if asset.overlay},
+            overlays={name: found[0] for name, found in sorted(given.assets.items()) if found},
             principals={
-                name: rows.Principal(name, principal.zone, tuple(sorted(set(principal.addresses))))
+                name: _principal(name, principal, given.peers.get(principal.peer or "", ()))
                 for name, principal in sorted(policy.principals.items())
             },
             conduits={
@@ -58,14 +59,35 @@ def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:
             gate=rows.Gate(gate.management, gate.separation, gate.require == "namespaces"),
             audit=rows.Audit(audit.reads == "allow", audit.interval),
             clocks={name: clock(name, now_ns) for name in sorted(zones)},
+            overlay=_overlay(policy),
         )
     )
 
 
-def _asset(name: str, asset: schema.Asset) -> Asset:
+def _principal(name: str, principal: schema.Principal, own: tuple[str, ...]) -> rows.Principal:
+    networks = tuple(f"{text}/128" if ":" in text else f"{text}/32" for text in own) if principal.peer else ()
+    return rows.Principal(
+        name, principal.zone, tuple(sorted(set(principal.addresses) | set(networks))), principal.peer or ""
+    )
+
+
+def _overlay(policy: schema.Policy) -> rows.Overlay | None:
+    overlay, site = policy.overlay, policy.site
+    if overlay is None:
+        return None
+    found = overlay.wireguard
+    wireguard = None if found is None else rows.WireGuard(
+        found.endpoint, found.port or found.endpoint[1], addressing.peer_networks(site, found), found.keepalive
+    )  # fmt: skip
+    domain = overlay.domain or f"{addressing.label(site)}.internal"
+    return rows.Overlay(addressing.prefixes(site, overlay), domain, addressing.dns_addresses(site, overlay), wireguard)
+
+
+def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...]) -> Asset:
     family = FAMILIES[asset.protocol]
     port = asset.port or family.default_port
-    listen = asset.listen or ((asset.overlay, family.default_port) if asset.overlay else None)
+    # Where the policy names a place, the broker answers there and nowhere else.
+    places = (asset.listen,) if asset.listen else tuple((address, family.default_port) for address in addresses)
     return Asset(
         name=name,
         zone=asset.zone,
@@ -73,13 +95,14 @@ def _asset(name: str, asset: schema.Asset) -> Asset:
         port=port,
         protocol=asset.protocol,
         unit=asset.unit,
-        listen=listen,
+        listen=places[0] if places else None,
         connections=asset.connections,
         outstanding=asset.outstanding,
         timeout_ms=asset.timeout,
         share_reads_ms=asset.share_reads or 0,
         quirks=tuple(sorted(asset.quirks)),
         points=tuple(_point(point_name, point, family) for point_name, point in sorted(asset.points.items())),
+        also=places[1:],
     )
 
 

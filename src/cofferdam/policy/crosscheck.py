@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from cofferdam.model import CellType, Span
-from cofferdam.policy import schema, values
+from cofferdam.policy import addressing, schema, values
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.families import FAMILIES, Family
 from cofferdam.policy.problems import Problem, nearest, one_of
@@ -61,6 +61,9 @@ class _Checker:
         self.listeners()
         for name, principal in self.policy.principals.items():
             self.known("zones", principal.zone, ("principals", name, "zone"))
+            self.principal(name, principal)
+        for overlay_path, found, expected in addressing.give(self.policy).findings:
+            self.at(overlay_path, found, expected, check="overlay-address")
         for name, conduit in self.policy.conduits.items():
             self.conduit(name, conduit)
 
@@ -173,6 +176,40 @@ class _Checker:
                     self.at(path, found, "an address and port of its own, or another unit", check="listen")
                     break
             seen.append((address, port, asset.unit, name, path))
+
+    # --- principals
+
+    def principal(self, name: str, principal: schema.Principal) -> None:
+        here: Path = ("principals", name)
+        wireguard = self.policy.overlay.wireguard if self.policy.overlay is not None else None
+        if principal.peer is None:
+            if not principal.addresses:
+                place = self.document.key(here)
+                expected = "addresses: source addresses and networks (CIDR), IPv4 or IPv6"
+                self.problems.append(place.problem(f"principal {name} without addresses", expected, check="missing"))
+            elif wireguard is not None:
+                self.peer_networks(here, principal, wireguard)
+            return
+        if principal.addresses:
+            expected = "one of them: a peer has the address of its key"
+            self.at((*here, "addresses"), "addresses and a peer", expected, check="peer")
+        if wireguard is None:
+            expected = "a policy with `overlay: wireguard:`, by which peers come"
+            self.at((*here, "peer"), f"the peer {quote(principal.peer)}", expected, check="peer")
+        zone = self.policy.zones.get(principal.zone)
+        if zone is not None and zone.side != "it":
+            expected = "a zone of side it, where the tunnel ends"
+            self.at((*here, "zone"), f"a peer in zone {principal.zone} of side {zone.side}", expected, check="peer")
+
+    def peer_networks(self, here: Path, principal: schema.Principal, wireguard: schema.WireGuard) -> None:
+        """Only a key gives a peer's address: no list of addresses may hold one."""
+        own = [ipaddress.ip_network(text) for text in addressing.peer_networks(self.policy.site, wireguard)]
+        for index, text in enumerate(principal.addresses):
+            network = ipaddress.ip_network(text)
+            for peers in own:
+                if network.version == peers.version and network.overlaps(peers):
+                    expected = "addresses outside the network of overlay peers, who are principals of their own"
+                    self.at((*here, "addresses", index), f"{text}, which holds {peers}", expected, check="peer")
 
     # --- conduits
 

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
 from cofferdam.model import Asset, Point, Side
-from cofferdam.policy import rows, schema, values
+from cofferdam.policy import addressing, rows, schema, values
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.document import Path
 from cofferdam.policy.families import FAMILIES
@@ -187,11 +187,35 @@ def _carrier_grade(run: _Lint) -> None:
                 )  # fmt: skip
 
 
+def _overlay_prefix(run: _Lint) -> None:
+    """An overlay prefix in the range that other overlays use."""
+    overlay = run.policy.overlay
+    if overlay is not None and overlay.prefix is not None:
+        found = ipaddress.ip_network(overlay.prefix)
+        if found.overlaps(CARRIER_GRADE):
+            run.value(
+                ("overlay", "prefix"), "carrier-grade", f"{found}, in {CARRIER_GRADE}",
+                "a prefix that carriers and mesh overlays do not use as well",
+            )  # fmt: skip
+
+
+def _unrecorded_addresses(run: _Lint) -> None:
+    """An overlay address that is not on record: a new name that hashes to it would be refused."""
+    given = addressing.give(run.policy)
+    names = sorted({name for _, name in given.unrecorded})
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        run.key(
+            ("overlay",), "not-recorded", f"overlay addresses of {', '.join(names[:3])}{more} that follow from names",
+            "addresses on record: `cofferdam overlay assign POLICY`",
+        )  # fmt: skip
+
+
 def _unreachable_assets(run: _Lint) -> None:
     """An asset that a rule names, but at which no broker answers."""
     named = {rule.asset for conduit in run.compiled.conduits.values() for rule in conduit.rules}
     for name, asset in run.policy.assets.items():
-        if name in named and asset.overlay is None and asset.listen is None:
+        if name in named and not run.compiled.assets[name].places:
             run.key(
                 ("assets", name), "no-listener", f"asset {name}, which rules name, without overlay or listen",
                 "an address where a broker answers for it",
@@ -315,6 +339,8 @@ CHECKS: dict[str, Callable[[_Lint], None]] = {
     "assets without points": _assets_without_points,
     "shared addresses": _shared_addresses,
     "carrier-grade overlay": _carrier_grade,
+    "carrier-grade prefix": _overlay_prefix,
+    "addresses on record": _unrecorded_addresses,
     "unreachable assets": _unreachable_assets,
     "unused entries": _unused,
     "sides": _same_side,

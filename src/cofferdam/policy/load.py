@@ -38,6 +38,8 @@ _FIELDS: tuple[tuple[tuple[str, ...], type[BaseModel]], ...] = (
     (("conduits", "*", "allow", "*"), schema.Rule),
     (("limits",), schema.LimitsSection),
     (("gate",), schema.Gate),
+    (("overlay",), schema.Overlay),
+    (("overlay", "wireguard"), schema.WireGuard),
     (("audit",), schema.Audit),
 )
 _NOUNS = {"zones": "zone", "assets": "asset", "points": "point", "principals": "principal", "conduits": "conduit"}
@@ -63,7 +65,7 @@ def load(path: Path) -> Loaded:
         if len(files) > MAX_FILES:
             raise PolicyError(f"{path} holds {len(files)} files, at most {MAX_FILES} are read")
     else:
-        files = [path]
+        files = [path, *filter(Path.is_file, [overlay_record(path)])]
     problems: list[Problem] = []
     texts: list[tuple[str, str]] = []
     for file in files:
@@ -71,6 +73,11 @@ def load(path: Path) -> Loaded:
         if text is not None:
             texts.append((str(file), text))
     return _load(texts, problems, [str(file) for file in files])
+
+
+def overlay_record(path: Path) -> Path:
+    """The file that holds the overlay addresses on record for a policy: beside a file, within a folder."""
+    return path / "overlay-assigned.yaml" if path.is_dir() else path.with_name(f"{path.stem}.overlay.yaml")
 
 
 def loads(text: str, name: str = "policy.yaml") -> Loaded:

@@ -26,6 +26,8 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Rules", schema.Rule, "`conduits:` NAME `allow:`"),
     ("Limits", schema.LimitsSection, "`limits:`"),
     ("Gate", schema.Gate, "`gate:`"),
+    ("Overlay", schema.Overlay, "`overlay:`"),
+    ("WireGuard", schema.WireGuard, "`overlay:` `wireguard:`"),
     ("Audit", schema.Audit, "`audit:`"),
 )
 

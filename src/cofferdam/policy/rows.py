@@ -34,11 +34,13 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Principal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who asks: the source networks that stand for a name, in CIDR form."""
+    """Who asks: the source networks that stand for a name, in CIDR form. `peer`: an overlay peer, whose networks are
+    the addresses of its key."""
 
     name: str
     zone: str
     networks: tuple[str, ...]
+    peer: str = ""
 
 
 class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,6 +129,25 @@ class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interval_ms: int = 10_000
 
 
+class WireGuard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How overlay peers come: `endpoint` is where they find the gate, `port` the UDP port here, `networks` those that
+    their addresses are of, `keepalive` in seconds (0: none)."""
+
+    endpoint: tuple[str, int]
+    port: int
+    networks: tuple[str, ...]
+    keepalive: int = 25
+
+
+class Overlay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the office side sees: `prefixes` are the networks of assets' addresses, `dns` where names are served."""
+
+    prefixes: tuple[str, ...]
+    domain: str
+    dns: tuple[str, ...]
+    wireguard: WireGuard | None = None
+
+
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole compiled policy. Sequences are sorted by name, so that equal policies have equal tables."""
 
@@ -141,3 +162,4 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gate: Gate
     audit: Audit
     clocks: dict[str, Clock]
+    overlay: Overlay | None = None

@@ -100,6 +100,16 @@ _ROUTE_ITEM = {"type": "string", "examples": ["10.50.0.0/16 via 10.1.0.254"]}
 Route = Annotated[tuple[str, str], *_read(syntax.route, _ROUTE_ITEM)]
 Routes = Annotated[tuple[Route, ...], BeforeValidator(_listed), _one_or_list(_ROUTE_ITEM)]
 Endpoint = Annotated[tuple[str, int], *_read(syntax.endpoint, {"type": "string", "examples": ["127.0.0.1:502"]})]
+_PREFIX4_ITEM = {"type": "string", "examples": ["10.64.7.0/24"]}
+_PREFIX6_ITEM = {"type": "string", "examples": ["auto", "none", "fd12:3456:789a::/64"]}
+Prefix4 = Annotated[str, *_read(lambda raw: syntax.prefix(raw, 4), _PREFIX4_ITEM)]
+Prefix6 = Annotated[str, *_read(syntax.prefix6, _PREFIX6_ITEM)]
+Domain = Annotated[str, *_read(syntax.domain, {"type": "string", "examples": ["riverside-water.internal"]})]
+HostPort = Annotated[
+    tuple[str, int], *_read(syntax.host_port, {"type": "string", "examples": ["vpn.example.com:51820"]})
+]
+_ADDRESSES_ITEM = {"anyOf": [ADDRESS, {"type": "array", "items": ADDRESS, "minItems": 1}]}
+Addresses = Annotated[tuple[Address, ...], BeforeValidator(_listed), WithJsonSchema(_ADDRESSES_ITEM)]
 Milliseconds = Annotated[int, *_read(syntax.milliseconds, DURATION)]
 Microseconds = Annotated[int, *_read(syntax.microseconds, DURATION)]
 Number = Annotated[float, *_read(syntax.number, {"type": "number"})]
@@ -234,7 +244,14 @@ class Principal(Entry):
     """Who asks: a name for source addresses."""
 
     zone: Name = Field(description="The zone from which the principal comes.")
-    addresses: Networks = Field(description="Source addresses and networks (CIDR), IPv4 or IPv6.")
+    addresses: Networks = Field(
+        (), description="Source addresses and networks (CIDR), IPv4 or IPv6. Needed, unless it is a peer."
+    )
+    peer: Name | None = Field(
+        None,
+        description="Instead of addresses: the name of an overlay peer (`cofferdam overlay add-peer NAME`). It comes by "
+        "WireGuard, and has the address that belongs to its key.",
+    )
 
 
 class Window(Entry):
@@ -332,6 +349,48 @@ class Gate(Entry):
     )
 
 
+class WireGuard(Entry):
+    """Overlay peers come by WireGuard, which ends in the namespace of the office side."""
+
+    endpoint: HostPort = Field(
+        description="HOST:PORT where peers find the gate, as they see it: `vpn.example.com:51820`."
+    )
+    port: Annotated[int, *_whole(1024, 65535)] | None = Field(
+        None, description="The UDP port on this machine. Default: that of the endpoint."
+    )
+    peers: Prefix4 = Field(description="The IPv4 network of which each peer gets an address: `10.64.8.0/24`.")
+    peers6: Prefix6 = Field(
+        "auto", description="The same for IPv6; `auto` is a ULA made from the site's name, `none` is no IPv6."
+    )
+    keepalive: Annotated[int, *_whole(0, 3600)] = Field(
+        25, description="Seconds between keep-alive packets of a peer behind NAT; 0 for none."
+    )
+
+
+class Overlay(Entry):
+    """Addresses and names by which the office side reaches assets."""
+
+    prefix: Prefix4 | None = Field(
+        None, description="The IPv4 network of which each asset in a rule gets an address, unless it says `overlay` or "
+        "`listen` itself: `10.64.7.0/24`.",
+    )  # fmt: skip
+    prefix6: Prefix6 = Field(
+        "auto", description="The same for IPv6; `auto` is a ULA made from the site's name, `none` is no IPv6."
+    )
+    domain: Domain | None = Field(
+        None, description="The DNS zone of the assets' names. Default: the site's name and `internal`."
+    )
+    dns: Addresses | None = Field(
+        None, description="Addresses at which the zone is served (port 53). Default: the first of each prefix."
+    )
+    wireguard: WireGuard | None = Field(None, description="Peers by WireGuard. Off unless set.")
+    assigned: dict[Name, Addresses] = Field(
+        {},
+        description="Addresses that assets were given, so that they keep them. `cofferdam overlay assign` writes it.",
+    )
+    assigned_peers: dict[Name, Addresses] = Field({}, description="The same for overlay peers.")
+
+
 class Audit(Entry):
     """The audit log."""
 
@@ -381,6 +440,10 @@ class Policy(Entry):
     conduits: dict[Name, Conduit] = Field({}, description="The agreed roads, by name.")
     limits: LimitsSection = Field(LimitsSection(), description="Bounds of one pair of halves.")
     gate: Gate = Field(Gate(), description="How the gate runs.")
+    overlay: Overlay | None = Field(
+        None,
+        description="Addresses and names for the assets. Without it, each asset says its own `overlay` or `listen`.",
+    )
     audit: Audit = Field(Audit(), description="How the audit log is kept.")
 
 

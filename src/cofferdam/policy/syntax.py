@@ -27,6 +27,9 @@ _DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:\s+([A-Za-z][A-Za-z0-9_+/-]*
 _MODICON = {"0": "coil", "1": "discrete", "3": "input", "4": "holding"}
 
 
+_LABEL = re.compile(r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")
+
+
 def Expected(what: str, near: str = "") -> PydanticCustomError:
     """The exception that pydantic turns into a finding: "expected WHAT; did you mean NEAR"."""
     return PydanticCustomError("expected", "{what}", {"what": what, "near": near})
@@ -125,6 +128,47 @@ def network(raw: Any) -> str:
         if near:
             raise Expected("a network without host bits", near)
     raise Expected("an IP address or network, such as 10.1.0.20 or 10.1.5.0/24")
+
+
+def prefix(raw: Any, version: int) -> str:
+    """A network of one IP version for addresses of our own, in CIDR form: /8 to /30, or /32 to /120."""
+    text = network(raw)
+    found = ipaddress.ip_network(text)
+    low, high = (8, 30) if version == 4 else (32, 120)
+    if found.version != version or not low <= found.prefixlen <= high:
+        near = "10.64.7.0/24" if version == 4 else "fd12:3456:789a::/64"
+        raise Expected(f"an IPv{version} network of /{low} to /{high}, such as {near}")
+    return text
+
+
+def prefix6(raw: Any) -> str:
+    """An IPv6 network, or `auto` or `none`."""
+    return str(raw) if raw in ("auto", "none") else prefix(raw, 6)
+
+
+def domain(raw: Any) -> str:
+    """A DNS name, in lower case and without the dot at its end."""
+    if isinstance(raw, str):
+        found = raw.removesuffix(".").lower()
+        if len(found) <= 190 and all(_LABEL.match(label) for label in found.split(".")):
+            return found
+    raise Expected("a DNS name, such as riverside-water.internal")
+
+
+def host_port(raw: Any) -> tuple[str, int]:
+    """HOST:PORT, where the host is a DNS name or an IP address (IPv6 in brackets)."""
+    if isinstance(raw, str):
+        host, _, port = raw.rpartition(":")
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535:
+            try:
+                found = ipaddress.ip_address(bare)
+                if (found.version == 6) == (bare != host):
+                    return str(found), int(port)
+            except ValueError:
+                if bare == host and all(_LABEL.match(label) for label in host.lower().split(".")):
+                    return host.lower(), int(port)
+    raise Expected('a host and a port, such as "vpn.example.com:51820" or "192.0.2.1:51820"')
 
 
 def endpoint(raw: Any) -> tuple[str, int]:

@@ -17,7 +17,7 @@ from cofferdam.errors import PolicyError
 from cofferdam.limits import Limits
 from cofferdam.model import Asset, Deny, Fault
 from cofferdam.policy.decide import Flow, PointState, Way
-from cofferdam.policy.rows import FORMAT, Audit, Conduit, Gate, Principal, Rule, Table, Zone
+from cofferdam.policy.rows import FORMAT, Audit, Conduit, Gate, Overlay, Principal, Rule, Table, Zone
 
 MEMO_ENTRIES = 4096
 """Flows that a policy remembers; all are forgotten when one more is asked for."""
@@ -31,7 +31,7 @@ class CompiledPolicy:
 
     __slots__ = (
         "_conduits_by_broker", "_flows", "_networks", "_rules", "assets", "audit", "conduits", "gate", "hash", "limits",
-        "overlays", "principals", "site", "table", "zones",
+        "overlay", "overlays", "principals", "site", "table", "zones",
     )  # fmt: skip
 
     def __init__(self, table: Table) -> None:
@@ -42,6 +42,7 @@ class CompiledPolicy:
         self.zones: dict[str, Zone] = table.zones
         self.assets: dict[str, Asset] = table.assets
         self.overlays: dict[str, str] = table.overlays
+        self.overlay: Overlay | None = table.overlay
         self.principals: dict[str, Principal] = table.principals
         self.conduits: dict[str, Conduit] = table.conduits
         self.limits: Limits = table.limits

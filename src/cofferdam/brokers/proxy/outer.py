@@ -22,7 +22,7 @@ from cofferdam.brokers.transport import Transport
 from cofferdam.crossing.channel import Sender
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.limits import Limits
-from cofferdam.model import Allow, Asset, Deny, Failure, Fault
+from cofferdam.model import Allow, Asset, Deny, Failure, Fault, Operation
 from cofferdam.policy.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.base import NEED_DATA, Protocol, RequestReceived, ServerMachine
@@ -57,8 +57,8 @@ class Client:
     """One connection from a client."""
 
     __slots__ = (
-        "assets", "blocked", "bytes_in", "bytes_out", "frame_since", "last", "machine", "malformed", "opened_wall",
-        "outstanding", "port", "refused", "requests", "sessions", "source", "transport",
+        "assets", "blocked", "bytes_in", "bytes_out", "frame_since", "last", "machine", "malformed", "only",
+        "opened_wall", "outstanding", "port", "refused", "requests", "sessions", "source", "transport",
     )  # fmt: skip
 
     def __init__(self, transport: Transport, machine: ServerMachine[Any, Any], source: str, port: int) -> None:
@@ -68,6 +68,7 @@ class Client:
         self.port = port
         self.assets: dict[int, Asset] = {}  # by unit; -1: any unit
         self.sessions: dict[str, Session] = {}  # by asset
+        self.only: Session | None = None  # where a single asset answers at the listener, which is the rule
         self.outstanding = 0
         self.blocked = False
         self.requests = 0
@@ -165,8 +166,8 @@ class Outer:
         self._by_listener: dict[tuple[str, int], dict[int, Asset]] = {}
         for name in assets:
             asset = policy.assets[name]
-            if asset.listen is not None:
-                self._by_listener.setdefault(asset.listen, {})[asset.unit] = asset
+            for place in asset.places:
+                self._by_listener.setdefault(place, {})[asset.unit] = asset
 
     def new_policy(self, policy: CompiledPolicy, assets: Iterable[str]) -> int:
         """Judges by another policy from now on. Returns how many sessions it ended."""
@@ -235,7 +236,8 @@ class Outer:
         transport.on_data = lambda data: self._on_data(client, data)
         transport.on_closed = lambda reason: self._forget(client, reason)
         for asset in assets.values():
-            self._open_session(client, asset.name)
+            session = self._open_session(client, asset.name)
+            client.only = session if len(assets) == 1 else None
 
     def _open_session(self, client: Client, asset: str) -> Session:
         self._next += 1
@@ -359,22 +361,23 @@ class Outer:
             self._limit("client_requests_per_second", client.source, "too many requests a second")
             self._answer(client, token, self.protocol.failure(request, Failure.BUSY))
             return
-        operation = self.protocol.operation(request)
-        assets = client.assets
-        asset = assets.get(operation.unit) or assets.get(-1) or next(iter(assets.values()))
-        session = client.sessions[asset.name]
-        session.requests += 1
-        flow = session.flow
+        wall = self._wall()
+        operation: Operation
         verdict: Allow | Deny
-        if isinstance(flow, Deny):
-            verdict = flow
-        elif self._other_side in self.severed:
-            verdict = Deny("", "", Fault.SEVERED, f"the {self._other_side} side is severed")
+        session = client.only
+        flow = None if session is None else session.flow
+        # The same question as before, in the same window, has the same meaning and the same verdict.
+        known = flow.recall(request, wall) if isinstance(flow, Flow) and not self.severed else None
+        if session is not None and known is not None:
+            operation, verdict = known
         else:
-            verdict = flow.decide(operation, self._wall())
+            operation = self.protocol.operation(request)
+            session = session or self._session_for(client, operation)
+            verdict = self._judge(session, request, operation, wall)
+        session.requests += 1
         if isinstance(verdict, Deny):
             if session.refusals is not None:
-                session.refusals.add(verdict, operation, flow, self._wall())
+                session.refusals.add(verdict, operation, session.flow, wall)
             self._refuse(client, session, token, request, verdict)
             return
         if not session.announced:
@@ -387,6 +390,23 @@ class Outer:
             session.writes += 1
         self._pending[number] = _Pending(client, session, token, request, verdict.conduit, operation.is_write, began)
         self._inner.send(Request(session.id, number, request))
+
+    def _session_for(self, client: Client, operation: Operation) -> Session:
+        """The session with the asset that answers for this unit."""
+        assets = client.assets
+        asset = assets.get(operation.unit) or assets.get(-1) or next(iter(assets.values()))
+        return client.sessions[asset.name]
+
+    def _judge(self, session: Session, request: Any, operation: Operation, wall: int) -> Allow | Deny:
+        flow = session.flow
+        if isinstance(flow, Deny):
+            return flow
+        if self._other_side in self.severed:
+            return Deny("", "", Fault.SEVERED, f"the {self._other_side} side is severed")
+        verdict = flow.decide(operation, wall)
+        if isinstance(verdict, Allow):
+            flow.remember(request, operation, verdict)
+        return verdict
 
     def _within_rate(self, source: str, now: int) -> bool:
         limits = self.limits
