@@ -49,6 +49,7 @@ from cofferdam.crossing.memory import memory_channel
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender
 from cofferdam.crossing.reactor import READ, Reactor
 from cofferdam.crossing.records import RecordCodec
+from cofferdam.enforce import sandbox
 from cofferdam.errors import CofferdamError, CrossingError
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.registry import PROTOCOLS
@@ -183,9 +184,7 @@ class HalfProcess:
             self._hold_back(in_sender, from_outer)
         elif self.role == "outer":
             read_fd, write_fd = self._crossing_fds
-            sender: Sender[object] = PipeSender(
-                self.reactor, write_fd, to_inner, backlog_limit=backlog, batches=True
-            )
+            sender: Sender[object] = PipeSender(self.reactor, write_fd, to_inner, backlog_limit=backlog, batches=True)
             sender.on_closed = self._other_half_gone
             self.outer = make_outer(sender)
             PipeReceiver(self.reactor, read_fd, to_outer, self.outer.on_record, self._other_half_gone)
@@ -200,7 +199,9 @@ class HalfProcess:
             )
         self._listen(record.listeners)
         self.reactor.spin_ns = limits.busy_poll_microseconds * 1000
-        self._control.send(Ready(os.getpid(), policy.hash))
+        # From here on this process can do no more than its work. Listeners are open, modules loaded, and the policy
+        # of later reloads comes over the control pipe.
+        self._control.send(Ready(os.getpid(), policy.hash, sandbox.confine(self.role)))
         self.reactor.call_in(TICK_SECONDS, self._tick)
         self.reactor.call_in(STATUS_SECONDS, self._report)
         # What lives now lives on: the collector need not look at it again. Cycles of later objects (clients that have
