@@ -205,6 +205,10 @@ def parse(text: str, file: str, problems: list[Problem]) -> Node | None:
         context = f" ({error.context})" if error.context else ""
         problems.append(Problem(file, line, column, f"{error.problem}{context}", "YAML", check="yaml"))
         return None
+    except UnicodeEncodeError as error:  # a lone surrogate, which only text that is no file's can hold
+        line = error.object.count("\n", 0, error.start) + 1
+        problems.append(Problem(file, line, 1, "a character that is no Unicode text", "YAML text", check="yaml"))
+        return None
     except yaml.YAMLError as error:
         position = getattr(error, "position", 0) or 0
         line = text.count("\n", 0, position) + 1
