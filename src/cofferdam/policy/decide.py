@@ -160,8 +160,8 @@ class Flow:
     """What one set of principals may do to one asset. Made by `CompiledPolicy.flow`; shared between sessions."""
 
     __slots__ = (
-        "_clocks", "_forms", "_points", "_since", "_until", "_verdicts", "asset", "conduits", "principals", "silent",
-        "ways",
+        "_clocks", "_forms", "_points", "_recalled", "_since", "_until", "_verdicts", "asset", "conduits",
+        "principals", "silent", "ways",
     )  # fmt: skip
 
     def __init__(
@@ -181,6 +181,22 @@ class Flow:
         self._until = -1
         self._verdicts: dict[Operation, Allow | Deny] = {}
         self._forms: dict[object, _Form] = {}
+        self._recalled: dict[object, tuple[Operation, Allow]] = {}
+
+    def recall(self, request: object, wall_ns: int) -> tuple[Operation, Allow] | None:
+        """What `remember` was told of an equal request, while no window and no expiry has come in between."""
+        if self._since <= wall_ns < self._until:
+            return self._recalled.get(request)
+        return None
+
+    def remember(self, request: object, op: Operation, verdict: Allow) -> None:
+        """Keeps what `decide` just said of a request, which is any hashable, immutable object that `op` follows from.
+        Reads only: the verdict on a write also depends on what was written before."""
+        if op.is_write or op.writes:
+            return
+        if len(self._recalled) >= CACHE_ENTRIES:
+            self._recalled.clear()
+        self._recalled[request] = (op, verdict)
 
     def decide(self, op: Operation, wall_ns: int) -> Allow | Deny:
         """Everything but max_step and writes_per_minute: the outer half's answer. `wall_ns` is UTC."""
@@ -223,6 +239,7 @@ class Flow:
     def _refresh(self, wall_ns: int) -> None:
         self._verdicts.clear()
         self._forms.clear()
+        self._recalled.clear()
         self._since = wall_ns
         self._until = min([way.refresh(self._clocks, wall_ns) for way in self.ways], default=NEVER)
 

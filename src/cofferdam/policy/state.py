@@ -58,6 +58,10 @@ class PointState:
                 if key in old_known and old_points.get(key) == point:
                     self._known[key] = old_known[key]
 
+    def watches(self, asset: str) -> bool:
+        """Whether `note_values` of this asset can have an effect: one of its points has a `max_step`."""
+        return any(place[0] == asset for place in self._stepped)
+
     def note_values(self, asset: str, space: str, start: int, cells: tuple[int, ...], mono_ns: int) -> None:
         """A good reply to a read that was sent at `mono_ns`: `cells` are what `space` holds from `start` on."""
         points = self._stepped.get((asset, space))

@@ -1,0 +1,57 @@
+"""What an inner half keeps of a client's session, and of an asset."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from cofferdam.brokers.proxy.device import Device
+from cofferdam.brokers.proxy.records import Opened, Request
+from cofferdam.brokers.proxy.refusals import RefusalLog
+from cofferdam.brokers.proxy.sharing import SharedReads
+from cofferdam.model import Asset, Deny, Operation
+from cofferdam.policy.decide import Flow
+
+
+class Session:
+    """A client's session with one asset, as the outer half announced it."""
+
+    __slots__ = (
+        "asset", "cells", "failed", "flow", "from_wall", "id", "name", "reads", "refusals", "shared", "source",
+        "under_way",
+    )  # fmt: skip
+
+    def __init__(self, record: Opened, flow: Flow | Deny, refusals: RefusalLog) -> None:
+        self.id = record.session
+        self.name = record.name
+        self.source = record.source
+        self.asset = record.asset
+        self.flow = flow
+        self.refusals = refusals
+        self.under_way = 0
+        self.reads = 0
+        self.cells = 0
+        self.shared = 0
+        self.failed = 0
+        self.from_wall = 0
+
+
+class Plant:
+    """What the half keeps of one asset besides its device: shared reads, writes under way, writes that wait."""
+
+    __slots__ = ("asset", "device", "parked", "reading", "shared", "steps", "timeout_ns", "writes")
+
+    def __init__(self, asset: Asset, device: Device, shared: SharedReads | None) -> None:
+        self.device = device
+        self.adopt(asset, shared)
+        self.steps = True  # a point has a max_step, so that what reads bring is worth remembering
+        self.writes = 0
+        # Writes that need a present value first; one after the other, so that each step is from the value before it.
+        self.parked: deque[tuple[Session, Request[Any], Operation, int]] = deque()
+        self.reading = False
+
+    def adopt(self, asset: Asset, shared: SharedReads | None) -> None:
+        """Takes the asset as another policy describes it."""
+        self.asset = asset
+        self.shared = shared
+        self.timeout_ns = asset.timeout_ms * 1_000_000

@@ -1,0 +1,354 @@
+"""The write path of an inner half: decide, record in the audit log, act.
+
+A write leaves for the asset only after its entry is on disk, and leaves once. A write whose verdict needs the asset's
+present value waits until that was read.
+
+Not here: sessions, reads, what the outer half may say (inner); queues and connections (device).
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+from cofferdam.audit.entry import LimitHit, Outcome, PointValue, WriteAllowed, WriteOutcome, Written, clip
+from cofferdam.brokers.auditing import AuditClient
+from cofferdam.brokers.proxy.device import Job
+from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Reply, Request
+from cofferdam.brokers.proxy.sessions import Plant, Session
+from cofferdam.crossing.channel import Sender
+from cofferdam.limits import Limits
+from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation
+from cofferdam.policy.decide import Flow
+from cofferdam.policy.state import PointState
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.values import decode, show
+from cofferdam.protocols.base import Protocol
+
+_OUTCOMES: dict[Failure, Outcome] = {
+    Failure.UNREACHABLE: "unknown",
+    Failure.TIMEOUT: "timeout",
+    Failure.BUSY: "not-sent",
+    Failure.BAD_REPLY: "bad-reply",
+}
+
+
+class _Write:
+    """A write from its verdict to its outcome."""
+
+    __slots__ = ("asset", "job", "name", "noted", "operation", "record", "session")
+
+    def __init__(self, session: Session, record: Request[Any], operation: Operation, asset: Asset) -> None:
+        self.session = session
+        self.record = record
+        self.operation = operation
+        self.asset = asset
+        self.name = ""
+        self.noted = 0
+        self.job: Job | None = None
+
+
+class WritePath(abc.ABC):
+    """What reads and writes of an inner half share, and all that happens to a write."""
+
+    policy: CompiledPolicy
+    limits: Limits
+    _own_side: str
+    _outer_side: str
+
+    def __init__(
+        self,
+        *,
+        boot: str,
+        protocol: Protocol[Any, Any],
+        state: PointState,
+        outer: Sender[Any],
+        audit: AuditClient,
+        wall: Callable[[], int],
+        clock: Callable[[], int],
+    ) -> None:
+        self.protocol = protocol
+        self.faults: dict[str, int] = {}
+        self.limit_hits: dict[str, int] = {}
+        self.severed: frozenset[str] = frozenset()
+        self._boot = boot
+        self._outer = outer
+        self._audit = audit
+        self._wall = wall
+        self._clock = clock
+        self._state = state
+        self._sessions: dict[int, Session] = {}
+        self._plants: dict[str, Plant] = {}
+        self._next = 0
+        self._under_way = 0
+
+    @abc.abstractmethod
+    def _close(self, session: Session) -> None:
+        """Ends a session."""
+
+    @abc.abstractmethod
+    def _read(self, session: Session, record: Request[Any], operation: Operation, verdict: Allow, arrived: int) -> None:
+        """Carries out a read that is allowed."""
+
+    def _internal(self, session: Session, error: Exception) -> None:
+        """A bug of ours has shown: it ends this session, is told in the log, and touches no other session."""
+        detail = f"{type(error).__name__}: {error}"
+        self._limit("internal_error", session.source, clip(detail))
+        self._outer.send(Ended(session.id, clip(f"internal error: {detail}")))
+        if session.id in self._sessions:
+            self._close(session)
+
+    def _guarded(self, session: Session, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except Exception as error:
+            self._internal(session, error)
+
+    def _limit(self, limit: str, source: str, detail: str) -> None:
+        count = self.limit_hits[limit] = self.limit_hits.get(limit, 0) + 1
+        if count % 1000 == 1:
+            self._audit.note(LimitHit(wall_ns=self._wall(), limit=limit, source=source, detail=detail, count=1))
+
+    def _decide(self, session: Session, operation: Operation) -> Allow | Deny | NeedValues:
+        flow = session.flow
+        if isinstance(flow, Deny):
+            return flow
+        if self.severed:
+            cut = self._own_side if self._own_side in self.severed else self._outer_side
+            return Deny("", "", Fault.SEVERED, f"the {cut} side is severed")
+        if not self._audit.writable and (operation.is_write or not self.policy.audit.reads_without_log):
+            return Deny("", "", Fault.AUDIT, f"the audit log can not be written: {self._audit.reason}")
+        return flow.decide_full(operation, self._wall(), self._clock(), self._state)
+
+    def _settle(
+        self, session: Session, record: Request[Any], operation: Operation, verdict: Allow | Deny, arrived: int
+    ) -> None:
+        """What is allowed goes on to `_read` or `_record_write`; a refusal is told and recorded."""
+        if isinstance(verdict, Allow):
+            if operation.is_write:
+                self._record_write(session, record, operation, verdict, arrived)
+            else:
+                self._read(session, record, operation, verdict, arrived)
+            return
+        self.faults[verdict.fault] = self.faults.get(verdict.fault, 0) + 1
+        session.refusals.add(verdict, operation, session.flow, self._wall())
+        self._outer.send(
+            Denied(record.id, verdict.conduit[:128], verdict.rule[:128], verdict.fault, clip(verdict.detail))
+        )
+
+    def _send_failed(self, number: int, job: Job) -> None:
+        device_ns = max(0, job.finished - job.sent) if job.sent else 0
+        waited = max(0, (job.sent or job.finished) - job.arrived)
+        self._outer.send(Failed(number, job.failure or Failure.BAD_REPLY, device_ns, waited))
+
+    # --- writes -----------------------------------------------------------------------------------------------
+
+    def _record_write(
+        self, session: Session, record: Request[Any], operation: Operation, verdict: Allow, arrived: int
+    ) -> None:
+        """Record: the write goes on in `_recorded` once its entry is on disk."""
+        plant = self._plants[session.asset]
+        write = _Write(session, record, operation, plant.asset)
+        self._next += 1
+        write.name = f"{self._boot}-w{self._next}"
+        write.noted = self._clock()
+        session.under_way += 1
+        self._under_way += 1
+        plant.writes += 1
+        self._state.note_write(session.asset, operation, write.noted)
+        flow = session.flow
+        draft = WriteAllowed(
+            wall_ns=self._wall(),
+            session=session.name,
+            write=write.name,
+            principals=flow.principals[:16] if isinstance(flow, Flow) else (),
+            source=session.source,
+            asset=session.asset,
+            conduit=verdict.conduit[:128],
+            rule=verdict.rule[:128],
+            function=operation.function,
+            sub=operation.sub,
+            unit=operation.unit,
+            writes=tuple(Written(change.space, change.start, change.values) for change in operation.writes[:64]),
+            points=_point_values(plant.asset, operation),
+            exact=all(change.exact for change in operation.writes),
+        )
+        self._audit.record(
+            draft,
+            lambda ok, why: self._guarded(session, self._recorded, write, plant, verdict, arrived, ok, why),
+        )
+
+    def _recorded(self, write: _Write, plant: Plant, verdict: Allow, arrived: int, ok: bool, why: str) -> None:
+        """Act, if the entry is on disk and nothing has changed since the decision."""
+        session = write.session
+        if not ok:
+            self._not_sent(
+                write, plant, f"not recorded: {why}", Fault.AUDIT, f"the audit log can not be written: {why}"
+            )
+            return
+        if session.id not in self._sessions:
+            self._not_sent(write, plant, "the session ended before the write was sent", Fault.CONDUIT, "ended")
+            return
+        if self.severed:
+            self._not_sent(write, plant, "severed before the write was sent", Fault.SEVERED, "a side is severed")
+            return
+        # The entry took a moment to reach the disk. A window may have closed, a new policy may be in force.
+        flow = session.flow
+        again = flow.decide(write.operation, self._wall()) if isinstance(flow, Flow) else flow
+        if isinstance(again, Deny):
+            self._not_sent(write, plant, f"no longer allowed: {again.detail}", again.fault, again.detail)
+            return
+        job = Job(
+            verdict,
+            write.record.message,
+            session.id,
+            arrived,
+            plant.asset.timeout_ms * 1_000_000,
+            lambda job: self._guarded(session, self._write_done, write, plant, job),
+        )
+        write.job = job
+        if plant.shared is not None:
+            plant.shared.written()
+        plant.device.submit(job)
+
+    def _not_sent(self, write: _Write, plant: Plant, detail: str, fault: Fault, sentence: str) -> None:
+        self._outcome(write, "not-sent", 0, 0, detail)
+        self._outer.send(Denied(write.record.id, "", "", fault, clip(sentence)))
+        self.faults[fault] = self.faults.get(fault, 0) + 1
+        self._finish_write(write, plant)
+
+    def _write_done(self, write: _Write, plant: Plant, job: Job) -> None:
+        if job.response is not None:
+            device_ns = job.finished - job.sent
+            self._outer.send(Reply(write.record.id, job.response, device_ns, max(0, job.sent - job.arrived)))
+            if self.protocol.is_error(job.response):
+                self._outcome(write, "exception", self.protocol.error_code(job.response), device_ns, "")
+            else:
+                self._outcome(write, "done", 0, device_ns, "")
+                self._state.note_confirmed(write.session.asset, write.operation, write.noted)
+        else:
+            failure = job.failure or Failure.BAD_REPLY
+            self._send_failed(write.record.id, job)
+            outcome: Outcome
+            if not job.sent:
+                outcome = "unreachable" if failure is Failure.UNREACHABLE else "not-sent"
+            else:
+                outcome = _OUTCOMES[failure]
+            self._outcome(write, outcome, 0, max(0, job.finished - job.sent) if job.sent else 0, job.detail)
+        if plant.shared is not None:
+            plant.shared.written()
+        self._finish_write(write, plant)
+
+    def _outcome(self, write: _Write, outcome: Outcome, code: int, device_ns: int, detail: str) -> None:
+        self._audit.note(
+            WriteOutcome(
+                wall_ns=self._wall(),
+                session=write.session.name,
+                write=write.name,
+                asset=write.session.asset,
+                outcome=outcome,
+                code=code,
+                device_ns=device_ns,
+                detail=clip(detail),
+            )
+        )
+
+    def _finish_write(self, write: _Write, plant: Plant) -> None:
+        write.session.under_way -= 1
+        self._under_way -= 1
+        plant.writes -= 1
+        self._unpark(plant)
+
+    # --- writes that need to know the present value -------------------------------------------------------------
+
+    def _park(self, session: Session, record: Request[Any], operation: Operation, arrived: int) -> None:
+        plant = self._plants[session.asset]
+        if len(plant.parked) >= self.limits.asset_queue_per_client:
+            self._outer.send(Failed(record.id, Failure.BUSY, 0, 0))
+            return
+        self._under_way += 1
+        plant.parked.append((session, record, operation, arrived))
+        self._unpark(plant)
+
+    def _unpark(self, plant: Plant) -> None:
+        """Decides the first parked write again, or reads the value that it needs, once no write is under way."""
+        while plant.parked and not plant.writes and not plant.reading:
+            session, record, operation, arrived = plant.parked[0]
+            verdict = self._decide(session, operation)
+            if isinstance(verdict, NeedValues):
+                self._read_values(plant, verdict, session.flow, operation, arrived)
+                return
+            plant.parked.popleft()
+            self._under_way -= 1
+            self._settle(session, record, operation, verdict, arrived)
+
+    def _read_values(
+        self,
+        plant: Plant,
+        need: NeedValues,
+        flow: Flow | Deny,
+        operation: Operation,
+        arrived: int,
+    ) -> None:
+        """Reads what a step is judged from. The half asks for itself, of cells that the write is allowed to change."""
+        allowed = flow.decide(operation, self._wall()) if isinstance(flow, Flow) else flow
+        if isinstance(allowed, Deny):
+            self._drop_parked(plant, Failure.BUSY)
+            return
+        plant.reading = True
+        left = len(need.spans)
+        good = True
+
+        def done(job: Job, request: Any) -> None:
+            nonlocal left, good
+            left -= 1
+            if job.response is None or self.protocol.is_error(job.response):
+                good = False
+            else:
+                for space, start, cells in self.protocol.values(request, job.response):
+                    self._state.note_values(plant.asset.name, space, start, cells, job.sent)
+            if left:
+                return
+            plant.reading = False
+            if good and self._clock() - arrived <= plant.asset.timeout_ms * 2_000_000:
+                self._unpark(plant)
+            else:
+                # Without the value the step can not be judged: the write is not sent.
+                self._drop_parked(plant, job.failure or Failure.BAD_REPLY)
+
+        for span in need.spans:
+            request = self.protocol.read_request(operation.unit, span)
+            job = Job(
+                allowed,
+                request,
+                0,
+                self._clock(),
+                plant.asset.timeout_ms * 1_000_000,
+                lambda job, request=request: done(job, request),  # type: ignore[misc]
+            )
+            plant.device.submit(job)
+
+    def _drop_parked(self, plant: Plant, failure: Failure) -> None:
+        if plant.parked:
+            _, record, _, _ = plant.parked.popleft()
+            self._under_way -= 1
+            self._outer.send(Failed(record.id, failure, 0, 0))
+        self._unpark(plant)
+
+
+def _point_values(asset: Asset, operation: Operation) -> tuple[PointValue, ...]:
+    """The values that a write gives to named points."""
+    found: list[PointValue] = []
+    for change in operation.writes:
+        if not change.exact:
+            continue
+        for point in asset.points:
+            span = point.span
+            if span.space == change.space and span.start >= change.start and span.stop <= change.stop:
+                cells = change.values[span.start - change.start : span.stop - change.start]
+                value = decode(point.type, point.word_order, cells)
+                found.append(PointValue(point.name[:128], show(value)[:128], point.unit[:128]))
+                if len(found) == 256:
+                    return tuple(found)
+    return tuple(found)
