@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import shtab
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="the shell that the script is for")
     parser.epilog = "bash: cofferdam completion bash > /etc/bash_completion.d/cofferdam"
 
 
 def run(args: argparse.Namespace) -> int:
     from cofferdam.cli.main import build_parser
 
-    print(shtab.complete(build_parser(), shell=args.shell))
+    parser = build_parser()
+    _complete_paths(parser)
+    print(shtab.complete(parser, shell=args.shell))
     return 0
+
+
+def _complete_paths(parser: argparse.ArgumentParser) -> None:
+    """Arguments of type Path complete files, those called DIR folders: once a command has a script, the shell itself
+    completes no names of files any more."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for verb in action.choices.values():
+                _complete_paths(verb)
+        elif action.type is Path:
+            kind = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE
+            action.complete = kind  # type: ignore[attr-defined]

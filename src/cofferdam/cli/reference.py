@@ -57,8 +57,10 @@ def _row(action: argparse.Action) -> str:
         shown = ", ".join(f"`{option}{takes}`" for option in action.option_strings)
     else:
         shown = f"`{metavar}`" + (" (optional)" if action.nargs in ("?", "*") else "")
-    required = " Required." if action.option_strings and action.required else ""
-    return f"| {shown} | {_words(action)}{required} |"
+    words = _words(action)
+    if action.option_strings and action.required:
+        words += "; required"
+    return f"| {shown} | {words} |"
 
 
 def _words(action: argparse.Action) -> str:
