@@ -19,6 +19,7 @@ from cofferdam.brokers.control import Configure, FromHalf, HalfStatus, Listener,
 from cofferdam.crossing.framing import PACKET, Assembler, pack
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import RecordCodec
+from cofferdam.enforce import compiled
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
@@ -59,6 +60,11 @@ conduits:
 limits: {{{limits}}}
 audit: {{reads: {reads}}}
 """
+
+
+COMPILED = compiled.find()
+BUILDS = {"plain": ("-m", "cofferdam.brokers.half"), "compiled": COMPILED.arguments}
+"""How to start a half, after `python -I`: from the source, and from the compiled build where there is one."""
 
 
 def make_policy(
@@ -162,7 +168,10 @@ class Auditor(threading.Thread):
 class Half:
     """A process of a half."""
 
-    def __init__(self, role: str, auditor: Auditor, crossing: tuple[int, int] | None) -> None:
+    def __init__(
+        self, role: str, auditor: Auditor, crossing: tuple[int, int] | None, build: tuple[str, ...] | None = None
+    ) -> None:
+        build = BUILDS[os.environ.get("COFFERDAM_TEST_BUILD", "plain")] if build is None else build
         control_in, self._to = make_pipe()
         self._from, control_out = make_pipe()
         audit_in, audit_out = auditor.pipe()
@@ -174,7 +183,7 @@ class Half:
         if crossing is not None:
             fds |= {"crossing-in": crossing[0], "crossing-out": crossing[1]}
         self._inherit = list(fds.values())
-        self._argv = [sys.executable, "-I", "-m", "cofferdam.brokers.half", "--name", f"test/{role}", "--role", role]
+        self._argv = [sys.executable, "-I", *build, "--name", f"test/{role}", "--role", role]
         for name, fd in fds.items():
             self._argv += [f"--{name}", str(fd)]
         self.process: subprocess.Popen[bytes] | None = None

@@ -12,6 +12,8 @@ import os
 import socket
 from collections.abc import Callable
 
+from mypy_extensions import mypyc_attr
+
 from cofferdam.crossing.reactor import GONE, READ, WRITE, Reactor
 
 RECEIVE_BYTES = 2048
@@ -22,6 +24,7 @@ SEND_BUFFER_BYTES = 65536
 """Asked of the kernel for one socket. Left alone it grows to megabytes for a peer that does not read."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Transport(abc.ABC):
     """One connection. `on_data` and `on_closed` are set by its owner right after it is made."""
 

@@ -14,9 +14,12 @@ import abc
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from mypy_extensions import mypyc_attr
+
 R = TypeVar("R")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Sender(abc.ABC, Generic[R]):
     """One end that only sends."""
 
@@ -49,6 +52,7 @@ class Sender(abc.ABC, Generic[R]):
         """Gives the end up. What waits is lost."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Receiver(abc.ABC, Generic[R]):
     """One end that only receives: calls `on_record` with each record, in order."""
 

@@ -14,6 +14,8 @@ import select
 import time
 from collections.abc import Callable
 
+from mypy_extensions import mypyc_attr
+
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 GONE = select.EPOLLHUP | select.EPOLLERR
@@ -38,6 +40,7 @@ class Timer:
         return self.due < other.due
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Reactor:
     """Level-triggered epoll, timers, and work put off to the end of the turn.
 

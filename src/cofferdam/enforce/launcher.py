@@ -27,6 +27,7 @@ from pathlib import Path
 
 from cofferdam.crossing.introduction import INTRODUCTIONS, Introduction
 from cofferdam.crossing.pipe import make_pipe
+from cofferdam.enforce import compiled
 from cofferdam.enforce.isolation import Isolation
 from cofferdam.enforce.orders import (
     GATE_CHILD,
@@ -96,6 +97,7 @@ class Launcher:
         self._state = state
         self._gate_arguments = list(gate_arguments)
         self._gate_environment = environment
+        self._build = compiled.find()
         self._children: dict[int, _Process] = {}
         self._next_child = GATE_CHILD
         self._listeners: dict[int, socket.socket] = {}
@@ -261,7 +263,8 @@ class Launcher:
             return
         plan, self._plan = self._plan, b""
         self._isolation.prepare(PLANS.decode(plan))
-        self._report(Prepared(order.serial, self._isolation.name, self._isolation.describe()))
+        build = ("compiled", self._build.is_compiled, self._build.why)
+        self._report(Prepared(order.serial, self._isolation.name, (*self._isolation.describe(), build)))
 
     def _open_listener(self, order: OpenListener) -> None:
         listener = self._isolation.open_listener(order.place, order.address, order.port)
@@ -346,7 +349,7 @@ class Launcher:
             fds += crossing
         names += ["--audit-in", "--audit-out"]
         fds += [producer.answers[0], producer.batches[1]]
-        arguments = ["-m", "cofferdam.brokers.half", "--name", producer.name, "--role", role]
+        arguments = [*self._build.arguments, "--name", producer.name, "--role", role]
         for number, name in enumerate(names, FIRST_FD):
             arguments += [name, str(number)]
         return self._spawn(role, place, arguments, [*fds, *listeners], producer)

@@ -1,0 +1,85 @@
+"""Finds the compiled build of the halves, if there is one that was made from the code that runs.
+
+`make fast` compiles a copy of what a half loads to machine code (packaging/fast.py) and writes down what it was made
+from. It is the same source, so it does the same; this module makes sure that it is: with one byte of difference the
+halves run interpreted. Nothing compiled ever lies beside the source, where it could go stale unseen.
+
+Not here: the compiling (packaging/fast.py), the starting of halves (launcher).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+import cofferdam
+
+FOLDER = "lib/cofferdam-fast"
+"""Of a compiled build, below sys.prefix. Python can run the folder itself: it holds a `__main__.py`."""
+MANIFEST = "manifest.json"
+SWITCH = "COFFERDAM_FAST"
+"""Environment variable of `cofferdam up`; 0 has the halves run interpreted."""
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a build was made from: the Python it is for, and each source file of the package with its SHA-256."""
+
+    python: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Build:
+    """How to start a half: the arguments after `python -I`, and what `status` says about it."""
+
+    arguments: tuple[str, ...]
+    is_compiled: bool
+    why: str
+
+
+def python_tag() -> str:
+    """The Python that a build fits."""
+    return f"{sys.version.split()[0]} {sysconfig.get_config_var('SOABI')}"
+
+
+def digest(path: Path) -> str:
+    """A file's SHA-256; "" when it is not there."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def find(folder: Path | None = None) -> Build:
+    """The compiled build if it may be used, else the plain one and why."""
+    if os.environ.get(SWITCH, "1") == "0":
+        return _plain(f"{SWITCH}=0 is set")
+    folder = Path(sys.prefix) / FOLDER if folder is None else folder
+    why = fault(folder, Path(cofferdam.__file__).parent)
+    return _plain(why) if why else Build((str(folder),), True, "the halves' own code runs as machine code")
+
+
+def fault(folder: Path, package: Path) -> str:
+    """Why the build in `folder` can not stand for `package`, or ""."""
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        return "no compiled build; `make fast` makes one"
+    except (OSError, msgspec.MsgspecError) as error:
+        return f"the compiled build can not be read ({error}); `make fast` makes a new one"
+    if manifest.python != python_tag():
+        return f"the compiled build is for Python {manifest.python}; `make fast` makes a new one"
+    changed = [name for name, was in manifest.files.items() if digest(package / name) != was]
+    if changed:
+        return f"{changed[0]} has changed since the compiled build was made; `make fast` makes a new one"
+    return ""
+
+
+def _plain(why: str) -> Build:
+    return Build(("-m", "cofferdam.brokers.half"), False, f"the halves run interpreted, and slower: {why}")
