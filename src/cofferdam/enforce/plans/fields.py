@@ -6,6 +6,7 @@ into theirs here. A name or form that is not known here gives None, and the call
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
@@ -24,7 +25,10 @@ INTERFACES: Final = ("iif", "oif")
 STATES: Final = {"new": 0, "invalid": 1, "untracked": 2}
 """What a packet that belongs to no connection can be. `established` and `related` are never true of one."""
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
-ETHERTYPES: Final = {"ip": IPV4, "arp": ARP, "ip6": IPV6, "vlan": 0x8100, "8021q": 0x8100, "8021ad": 0x88A8}
+ETHERTYPES: Final = {
+    "ip": IPV4, "ipv4": IPV4, "ipv6": IPV6, "arp": ARP, "ip6": IPV6, "vlan": 0x8100, "8021q": 0x8100,
+    "8021ad": 0x88A8,
+}  # fmt: skip
 PROTOCOLS: Final = {
     "icmp": 1, "igmp": 2, "ipencap": 4, "ipip": 4, "tcp": 6, "udp": 17, "dccp": 33, "ipv6": 41, "gre": 47, "esp": 50,
     "ah": 51, "icmpv6": 58, "ipv6-icmp": 58, "ospf": 89, "pim": 103, "comp": 108, "vrrp": 112, "sctp": 132,
@@ -50,7 +54,7 @@ _NAMES: Final[dict[str, dict[str, int]]] = {
 }  # fmt: skip
 
 
-class Test(NamedTuple):
+class Among(NamedTuple):
     """The field has one of these values."""
 
     field: str
@@ -74,11 +78,11 @@ class Free(NamedTuple):
 class AnyOf(NamedTuple):
     """One of these combinations holds, or none does: a set of concatenations."""
 
-    options: tuple[tuple[Test | Named, ...], ...]
+    options: tuple[tuple[Among | Named, ...], ...]
     positive: bool
 
 
-Clause = Test | Named | Free | AnyOf
+Clause = Among | Named | Free | AnyOf
 Conj = tuple[Clause, ...]
 """All of these hold."""
 
@@ -101,7 +105,7 @@ def union(ranges: Iterable[Range]) -> Ranges:
 
 def complement(field: str, ranges: Ranges) -> Ranges:
     """All other values of the field. `ranges` as `union` gives them."""
-    top = (2 if field == "ct state" else (1 << WIDTHS[field]) - 1)
+    top = 2 if field == "ct state" else (1 << WIDTHS[field]) - 1
     result: list[Range] = []
     start = 0
     for low, high in ranges:
@@ -163,16 +167,21 @@ def _number(field: str, value: Any) -> int | None:
         return None
     if isinstance(value, str):
         if field in ("ip saddr", "ip daddr", "ip6 saddr", "ip6 daddr"):
-            try:
-                address = ipaddress.ip_address(value)
-            except ValueError:
-                return None
-            return int(address) if (address.version == 6) == field.startswith("ip6") else None
+            return _address(value, field.startswith("ip6"))
         if value.isdigit():
             value = int(value)
         else:
             return _NAMES.get(field, {}).get(value)
     return value if isinstance(value, int) and 0 <= value < 1 << WIDTHS[field] else None
+
+
+@functools.lru_cache(maxsize=65536)
+def _address(value: str, six: bool) -> int | None:
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        return None
+    return int(address) if (address.version == 6) == six else None
 
 
 def _bits(names: Any) -> int | None:
@@ -234,6 +243,6 @@ def text(field: str, value: int) -> str:
     return next((name for name, number in names.items() if number == value), str(value))
 
 
-def one_of(field: str, wanted: Sequence[int]) -> Test:
+def one_of(field: str, wanted: Sequence[int]) -> Among:
     """The field has one of these values."""
-    return Test(field, union((value, value) for value in wanted))
+    return Among(field, union((value, value) for value in wanted))

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from cofferdam.enforce.plans import fields
-from cofferdam.enforce.plans.fields import AnyOf, Clause, Conj, Free, Named, Test
+from cofferdam.enforce.plans.fields import Among, AnyOf, Clause, Conj, Free, Named
 from cofferdam.errors import CofferdamError
 
 Json = dict[str, Any]
@@ -32,10 +32,10 @@ _HARMLESS: Final = {"counter", "log", "comment", "notrack", "last", "continue"}
 _MAY_END: Final = {"limit", "quota", "ct count", "connlimit", "set", "meter", "map"}
 """Statements after which the rule goes on or ends, by something that packets before have done."""
 _VERDICTS: Final = {"accept": "accept", "drop": "drop", "reject": "drop", "return": "return"}
-_TCP: Final[Conj] = (Test("l4proto", ((6, 6),)),)
-_WHOLE: Final = Test("fragment", ((0, 0),))
-_V4: Final = Test("ethertype", ((fields.IPV4, fields.IPV4),))
-_V6: Final = Test("ethertype", ((fields.IPV6, fields.IPV6),))
+_TCP: Final[Conj] = (Among("l4proto", ((6, 6),)),)
+_WHOLE: Final = Among("fragment", ((0, 0),))
+_V4: Final = Among("ethertype", ((fields.IPV4, fields.IPV4),))
+_V6: Final = Among("ethertype", ((fields.IPV6, fields.IPV6),))
 
 
 class Unmodelled(CofferdamError):
@@ -149,10 +149,7 @@ class _Reader:
                 return
             elif kind in ("jump", "goto"):
                 rules.append(Rule(tuple(conj), kind, content["target"], where))
-                if kind == "goto":
-                    return
-                # A jump that returns ends the rule: nothing can stand behind it.
-                return
+                return  # nft lets nothing stand behind a verdict
             elif kind == "vmap":
                 for rule in self._verdict_map(chain, tuple(conj), content, where):
                     rules.append(rule)
@@ -240,7 +237,7 @@ class _Reader:
             names = _names(right)
             return [Free(key())] if names is None or op not in ("==", "!=") else [Named(name, names, op == "==")]
         ranges = _ranges(name, op, right)
-        return [Free(key())] if ranges is None else [*implied, Test(name, ranges)]
+        return [Free(key())] if ranges is None else [*implied, Among(name, ranges)]
 
     def _concatenation(self, op: str, parts: list[Json], right: Any) -> list[Clause] | None:
         sides = [_side(part) for part in parts]
@@ -252,12 +249,12 @@ class _Reader:
             if side is None or (side[0] == "mark" and self._mark_changes):
                 return None
             implied += side[1]
-        options: list[tuple[Test | Named, ...]] = []
+        options: list[tuple[Among | Named, ...]] = []
         for element in elements:
             element = element["elem"]["val"] if isinstance(element, dict) and "elem" in element else element
             if not isinstance(element, dict) or len(element.get("concat", ())) != len(parts):
                 return None
-            option: list[Test | Named] = []
+            option: list[Among | Named] = []
             for side, value in zip(sides, element["concat"], strict=True):
                 name = side[0] if side is not None else ""
                 if name in fields.INTERFACES:
@@ -269,7 +266,7 @@ class _Reader:
                     ranges = fields.values(name, value)
                     if ranges is None:
                         return None
-                    option.append(Test(name, ranges))
+                    option.append(Among(name, ranges))
             options.append(tuple(option))
         return [*dict.fromkeys(implied), AnyOf(tuple(options), op == "==")]
 
@@ -303,10 +300,10 @@ def _masked(op: str, parts: list[Any], right: Any) -> list[Clause] | None:
     left, mask = parts
     if left == {"payload": {"protocol": "tcp", "field": "flags"}}:
         ranges = fields.flags(op, mask, right)
-        return None if ranges is None else [*_TCP, _WHOLE, Test("tcp flags", ranges)]
+        return None if ranges is None else [*_TCP, _WHOLE, Among("tcp flags", ranges)]
     if left == {"payload": {"protocol": "ip", "field": "frag-off"}} and mask == 8191 and right == 0 and op in _EQ:
         later = 0 if op == "==" else 1
-        return [_V4, Test("fragment", ((later, later),))]
+        return [_V4, Among("fragment", ((later, later),))]
     return None
 
 
@@ -332,7 +329,7 @@ def _side(left: Json) -> tuple[str, Conj] | None:
 
 _METAS: Final[dict[str, tuple[str, Conj]]] = {
     "iifname": ("iif", ()), "iif": ("iif", ()), "oifname": ("oif", ()), "oif": ("oif", ()),
-    "l4proto": ("l4proto", ()), "protocol": ("ethertype", ()), "mark": ("mark", ()),
+    "l4proto": ("l4proto", ()), "protocol": ("ethertype", ()), "nfproto": ("ethertype", ()), "mark": ("mark", ()),
 }  # fmt: skip
 
 
@@ -354,11 +351,11 @@ def _payloads() -> dict[tuple[str, str], tuple[str, Conj]]:
     for protocol in ("tcp", "udp", "sctp", "dccp", "udplite"):
         number = fields.PROTOCOLS[protocol]
         for name in ("sport", "dport"):
-            found[(protocol, name)] = (name, (Test("l4proto", ((number, number),)), _WHOLE))
+            found[(protocol, name)] = (name, (Among("l4proto", ((number, number),)), _WHOLE))
     for protocol, version in (("icmp", _V4), ("icmpv6", _V6)):
         number = fields.PROTOCOLS[protocol]
         for name in ("type", "code"):
-            implied = (version, Test("l4proto", ((number, number),)), _WHOLE)
+            implied = (version, Among("l4proto", ((number, number),)), _WHOLE)
             found[(protocol, name)] = (f"{protocol} {name}", implied)
     return found
 
