@@ -24,14 +24,14 @@ test: $(STAMP)  ## the whole test suite
 	@$(PY) -m pytest $(ARGS)
 
 lint: $(STAMP)  ## style and banned calls
-	@$(VENV)/bin/ruff check src tests bench
-	@$(VENV)/bin/ruff format --check src tests bench
+	@$(VENV)/bin/ruff check src tests bench tools
+	@$(VENV)/bin/ruff format --check src tests bench tools
 
 types: $(STAMP)  ## strict types over source and tests
 	@$(VENV)/bin/mypy src tests
 
 format: $(STAMP)
-	@$(VENV)/bin/ruff check --fix -q src tests bench; $(VENV)/bin/ruff format -q src tests bench
+	@$(VENV)/bin/ruff check --fix -q src tests bench tools; $(VENV)/bin/ruff format -q src tests bench tools
 
 bench: $(STAMP)  ## side by side with HAProxy; JSON in bench/results
 	@packaging/debian-packages.sh bench

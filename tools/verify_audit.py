@@ -4,7 +4,7 @@
     verify_audit.py FOLDER --key audit.pub [--checkpoint KEPT]
     verify_audit.py --proof PROOF.json --key audit.pub
 
-FOLDER holds the log (checkpoint, tile/, journal/), or a copy of it. The key file holds the log's public key in vkey form.
+FOLDER holds the log (checkpoint, tile/, journal/), or a copy of it. The key file holds its public key in vkey form.
 KEPT is a checkpoint that was copied away earlier: the log must still begin with the entries it stands for.
 
 Exit code: 0 all good, 1 something is wrong (each finding is named), 2 the log or the key can not be read.
@@ -51,7 +51,7 @@ def perfect(hashes):
     digest = sha256
     while len(hashes) > 1:
         pairs = iter(hashes)
-        hashes = [digest(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs)]
+        hashes = [digest(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=False)]
     return hashes[0]
 
 
@@ -164,7 +164,7 @@ def tile_path(level, index, width=WIDTH):
     while index >= 1000:
         index //= 1000
         name = "x%03d/%s" % (index % 1000, name)
-    return "tile/%s/%s%s" % (level, name, "" if width == WIDTH else ".p/%d" % width)
+    return "tile/{}/{}{}".format(level, name, "" if width == WIDTH else ".p/%d" % width)
 
 
 class Log:
@@ -178,7 +178,7 @@ class Log:
         self.findings += 1
         if self.findings <= 100:
             where = "" if entry is None else "entry %d: " % entry
-            print("%s: %s%s" % (path, where, what), file=self.out)
+            print(f"{path}: {where}{what}", file=self.out)
 
     def read(self, path):
         try:
@@ -272,10 +272,10 @@ class Log:
             self.time = b""
             first, believed = index * WIDTH, self.leaves[index]
             if hashes is not None and hashes != believed:
-                bad = next(n for n, (a, b) in enumerate(zip(hashes, believed)) if a != b)
+                bad = next(n for n, (a, b) in enumerate(zip(hashes, believed, strict=False)) if a != b)
                 self.wrong(tile_name, first + bad, "hash %d of this tile was changed" % bad)
             if data is not None and leaves != believed:
-                bad = next((n for n, (a, b) in enumerate(zip(leaves, believed)) if a != b), len(leaves))
+                bad = next((n for n, (a, b) in enumerate(zip(leaves, believed, strict=False)) if a != b), len(leaves))
                 self.wrong(
                     path, first + bad, "is cut short" if bad == len(leaves) else "does not fit its hash: changed"
                 )
@@ -469,7 +469,7 @@ class Stored:
                 right = row[index * WIDTH : (index + 1) * WIDTH]
                 path, hashes = self.row(level, index, len(right))
                 if hashes is not None and hashes != right:
-                    bad = next(n for n, (a, b) in enumerate(zip(hashes, right)) if a != b)
+                    bad = next(n for n, (a, b) in enumerate(zip(hashes, right, strict=False)) if a != b)
                     first = (index * WIDTH + bad) * WIDTH**level
                     self.log.wrong(path, first, "hash %d of this tile was changed" % bad)
 
@@ -492,7 +492,7 @@ def check_proof(data, key):
         if not 0 <= index < size or len(turns) != len(path):
             raise Wrong("the proof has not the right number of hashes")
         found = leaf(proof["entry"].encode())
-        for right, other in zip(reversed(turns), path):
+        for right, other in zip(reversed(turns), path, strict=False):
             found = node(other, found) if right else node(found, other)
         if found != root:
             raise Wrong("the proof does not hold: entry %d is not this one" % index)
@@ -525,7 +525,7 @@ def check_proof(data, key):
         if len(path) != len(spans):
             raise Wrong("the proof has not the right number of hashes")
         earlier = later = first
-        for left, other in zip(reversed(spans), path):
+        for left, other in zip(reversed(spans), path, strict=False):
             if left:
                 earlier, later = node(other, earlier), node(other, later)
             else:
@@ -553,13 +553,13 @@ def main(arguments=None):
             try:
                 print("good: " + check_proof(data, key))
             except (Wrong, ValueError, KeyError, TypeError) as error:
-                print("wrong: %s" % error)
+                print(f"wrong: {error}")
                 return 1
             return 0
         if not args.folder:
             parser.error("name the log's folder, or a proof with --proof")
         if not os.path.isdir(args.folder):
-            raise Wrong("there is no folder %s" % args.folder)
+            raise Wrong(f"there is no folder {args.folder}")
         kept = None
         if args.checkpoint:
             with open(args.checkpoint, "rb") as file:
@@ -567,7 +567,7 @@ def main(arguments=None):
         log = Log(args.folder, key, sys.stdout)
         size, total = log.check(kept, sys.stderr.isatty())
     except (Wrong, OSError, UnicodeDecodeError) as error:
-        print("verify_audit: %s" % error, file=sys.stderr)
+        print(f"verify_audit: {error}", file=sys.stderr)
         return 2
     if log.findings:
         print("WRONG: %d findings in the log of %s" % (log.findings, key.name))
