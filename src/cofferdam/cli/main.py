@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "down": ("down", "stop the running gate"),
     "sever": ("sever", "end all sessions of one side and refuse new ones"),
     "restore": ("restore", "let a severed side work again"),
+    "overlay": ("overlay", "addresses, names, routes and WireGuard peers of the overlay"),
     "check": ("check", "check a policy: errors, warnings"),
     "explain": ("explain", "why an operation is allowed or refused"),
     "schema": ("schema", "print the JSON Schema of the policy file"),

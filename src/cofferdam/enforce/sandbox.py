@@ -3,8 +3,9 @@ taken off, and need no privilege.
 
 What a half may still do: read, write and close descriptors that it has, wait for them, manage its own memory (never
 executable), ask for the time. An outer half may also accept connections at the listeners it was born with; an inner
-half may make TCP sockets and connect them. Nothing that passes a structure of pointers (sendmsg, recvmsg) is allowed,
-since a filter can not look into it, and so no descriptor can be passed by any socket.
+half may make TCP sockets and connect them. The name server does as an outer half, and takes and sends datagrams.
+Nothing that passes a structure of pointers (sendmsg, recvmsg) is allowed, since a filter can not look into it, and so
+no descriptor can be passed by any socket.
 
 Calls by which Python or the C library merely ask for files or facts fail with EPERM, so that a traceback still prints
 (without its source lines). Anything else ends the process at once.
@@ -26,7 +27,7 @@ from cofferdam.enforce import bpf
 from cofferdam.enforce.bpf import Is, Lacks, Rule
 from cofferdam.enforce.syscalls import NUMBERS
 
-HalfRole = Literal["outer", "inner"]
+HalfRole = Literal["outer", "inner", "names"]
 Fact = tuple[str, bool, str]
 
 ALWAYS: Final = (
@@ -82,9 +83,12 @@ def rules(role: HalfRole, machine: str, pid: int) -> list[Rule]:
     allow("setsockopt", Is(1, (_SOL_SOCKET,)), Is(2, (_SO_SNDBUF,)))
     allow("getsockopt", Is(1, (_SOL_SOCKET,)), Is(2, (_SO_TYPE, _SO_ERROR, _SO_PROTOCOL, _SO_DOMAIN)))
     allow("tgkill", Is(0, (pid,)))
-    if role == "outer":
+    if role in ("outer", "names"):
         allow("accept4")
         allow("accept")
+        if role == "names":  # datagrams, by the sockets that it was born with
+            allow("recvfrom")
+            allow("sendto")
     else:
         allow("socket", Is(0, (_AF_INET, _AF_INET6)), Is(1, (_SOCK_STREAM,), ignoring=_SOCK_FLAGS), Is(2, (0, 6)))
         allow("connect")
@@ -104,9 +108,9 @@ def confine(role: str) -> tuple[Fact, ...]:
 
     A process that is both halves needs what either does, and gets none.
     """
-    if role not in ("outer", "inner"):
+    if role not in ("outer", "inner", "names"):
         return (("system-call filter", False, "both halves are one process, which gets no filter"),)
-    half: HalfRole = "outer" if role == "outer" else "inner"
+    half: HalfRole = "outer" if role == "outer" else "inner" if role == "inner" else "names"
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     landlock = _landlock(half)
@@ -124,8 +128,9 @@ def _filter(role: HalfRole) -> Fact:
     head = ctypes.create_string_buffer(struct.pack("@HP", length, ctypes.addressof(held)))
     if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(head), 0, 0) != 0:
         return (name, False, f"this kernel does not take it: {os.strerror(ctypes.get_errno())}")
-    can = "accepts connections and makes none" if role == "outer" else "makes TCP connections and accepts none"
-    return (name, True, f"{length} instructions; the {role} half {can}, opens no file, starts nothing")
+    can = "makes TCP connections and accepts none" if role == "inner" else "accepts connections and makes none"
+    who = "name server" if role == "names" else f"{role} half"
+    return (name, True, f"{length} instructions; the {who} {can}, opens no file, starts nothing")
 
 
 def _landlock(role: HalfRole) -> Fact:
@@ -136,7 +141,7 @@ def _landlock(role: HalfRole) -> Fact:
     if version < 1:
         return (name, False, "this kernel has no Landlock (it would be one more layer)")
     files = next(_FILES_BY_ABI[abi] for abi in sorted(_FILES_BY_ABI, reverse=True) if abi <= version)
-    net = 0 if version < 4 else _NET_BIND | (_NET_CONNECT if role == "outer" else 0)
+    net = 0 if version < 4 else _NET_BIND | (0 if role == "inner" else _NET_CONNECT)
     attributes = struct.pack("@QQQ", files, net, _SCOPED if version >= 6 else 0)
     attributes = attributes[: 24 if version >= 6 else 16 if version >= 4 else 8]
     held = ctypes.create_string_buffer(attributes, len(attributes))

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from cofferdam.policy import schema
 from cofferdam.policy.document import Path
 
+NAME_SERVER = "ns"
+"""The name server's own label in the overlay's zone."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 

@@ -21,9 +21,15 @@ ALL = "all"
 """Stands for every point of an asset in a rule's `read` and `write`."""
 
 
-def check(policy: schema.Policy, document: Document, kept: dict[str, list[int]], problems: list[Problem]) -> None:
-    """Append every finding. `kept`: numbers of the rules that are left in conduits from which some were dropped."""
-    _Checker(policy, document, kept, problems).run()
+def check(
+    policy: schema.Policy, document: Document, kept: dict[str, list[int]], problems: list[Problem], *,
+    resolve: bool = False,
+) -> None:  # fmt: skip
+    """Append every finding. `kept`: numbers of the rules that are left in conduits from which some were dropped.
+    `resolve`: overlay addresses that collide are no finding."""
+    checker = _Checker(policy, document, kept, problems)
+    checker.resolve = resolve
+    checker.run()
 
 
 def point_span(family: Family, point: schema.Point) -> tuple[Span, CellType] | None:
@@ -48,6 +54,7 @@ class _Checker:
         self.document = document
         self.kept = kept
         self.problems = problems
+        self.resolve = False
         self.points_of: dict[str, dict[str, None]] = {}
         self.names = {
             section: dict.fromkeys(document.names(section)) for section in ("zones", "assets", "principals", "conduits")
@@ -62,8 +69,9 @@ class _Checker:
         for name, principal in self.policy.principals.items():
             self.known("zones", principal.zone, ("principals", name, "zone"))
             self.principal(name, principal)
-        for overlay_path, found, expected in addressing.give(self.policy).findings:
+        for overlay_path, found, expected in addressing.give(self.policy, resolve=self.resolve).findings:
             self.at(overlay_path, found, expected, check="overlay-address")
+        self.names_in_dns()
         for name, conduit in self.policy.conduits.items():
             self.conduit(name, conduit)
 
@@ -176,6 +184,19 @@ class _Checker:
                     self.at(path, found, "an address and port of its own, or another unit", check="listen")
                     break
             seen.append((address, port, asset.unit, name, path))
+
+    def names_in_dns(self) -> None:
+        """Each published asset has a name of its own in the overlay's zone, also where DNS sees no difference."""
+        if self.policy.overlay is None:
+            return
+        seen = {addressing.NAME_SERVER: "the name server"}
+        for name in addressing.published(self.policy):
+            label = addressing.label(name)
+            if label in seen:
+                place = self.document.key(("assets", name))
+                found = f"{name}, which is {label} in DNS as {seen[label]} is"
+                self.problems.append(place.problem(found, "a name that DNS can tell from others", check="dns-name"))
+            seen[label] = name
 
     # --- principals
 

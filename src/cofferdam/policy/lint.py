@@ -214,7 +214,7 @@ def _unrecorded_addresses(run: _Lint) -> None:
 def _unreachable_assets(run: _Lint) -> None:
     """An asset that a rule names, but at which no broker answers."""
     named = {rule.asset for conduit in run.compiled.conduits.values() for rule in conduit.rules}
-    for name, asset in run.policy.assets.items():
+    for name in run.policy.assets:
         if name in named and not run.compiled.assets[name].places:
             run.key(
                 ("assets", name), "no-listener", f"asset {name}, which rules name, without overlay or listen",

@@ -55,8 +55,9 @@ class Loaded:
         self.document = document
 
 
-def load(path: Path) -> Loaded:
-    """The policy in a file, or in the *.yaml and *.yml files of a folder. Raises: PolicyError, with all problems."""
+def load(path: Path, *, resolve: bool = False) -> Loaded:
+    """The policy in a file, or in the *.yaml and *.yml files of a folder. `resolve`: overlay addresses that collide are
+    no error, since they are about to be put on record. Raises: PolicyError, with all problems."""
     path = Path(path)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml") and not p.name.startswith("."))
@@ -72,7 +73,7 @@ def load(path: Path) -> Loaded:
         text = _read(file, problems)
         if text is not None:
             texts.append((str(file), text))
-    return _load(texts, problems, [str(file) for file in files])
+    return _load(texts, problems, [str(file) for file in files], resolve)
 
 
 def overlay_record(path: Path) -> Path:
@@ -105,7 +106,9 @@ def _read(file: Path, problems: list[Problem]) -> str | None:
         return None
 
 
-def _load(texts: Sequence[tuple[str, str]], problems: list[Problem], order: Sequence[str]) -> Loaded:
+def _load(
+    texts: Sequence[tuple[str, str]], problems: list[Problem], order: Sequence[str], resolve: bool = False
+) -> Loaded:
     roots = []
     for name, text in texts:
         root = parse(text, name, problems)
@@ -123,7 +126,7 @@ def _load(texts: Sequence[tuple[str, str]], problems: list[Problem], order: Sequ
         document = Document(_merge(roots, problems))
         policy, kept = _validate(document, problems)
         if policy is not None:
-            crosscheck.check(policy, document, kept, problems)
+            crosscheck.check(policy, document, kept, problems, resolve=resolve)
             if not problems:
                 return Loaded(policy, document)
     raise failure(problems, order)

@@ -249,8 +249,8 @@ class Principal(Entry):
     )
     peer: Name | None = Field(
         None,
-        description="Instead of addresses: the name of an overlay peer (`cofferdam overlay add-peer NAME`). It comes by "
-        "WireGuard, and has the address that belongs to its key.",
+        description="Instead of addresses: the name of an overlay peer (`cofferdam overlay add-peer NAME`). It "
+        "comes by WireGuard, and has the address that belongs to its key.",
     )
 
 

@@ -1,0 +1,310 @@
+"""`cofferdam overlay ...`: addresses, names, routes and peers of the overlay.
+
+`assign`, `addresses`, `zone` and `routes` read a policy (the running gate's, if none is named). `add-peer`, `revoke`
+and `peers` speak with the running gate. A peer's private key is made here, printed once, and stored nowhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cofferdam.errors import GateError, PolicyError
+
+if TYPE_CHECKING:
+    from cofferdam.policy.table import CompiledPolicy
+
+RECORD_HEAD = """\
+# Overlay addresses that were given once, so that each asset and peer keeps its own. Part of the policy: keep them
+# together.
+# Written by `cofferdam overlay assign`, which adds names and changes none. Remove a name to free its address.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    from cofferdam.cli.gate_options import add_json, add_state
+    from cofferdam.enforce.plans.overlay import STYLES
+
+    verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+
+    def verb(name: str, text: str, work: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(work=work)
+        return sub
+
+    def reader(name: str, text: str, work: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        sub = verb(name, text, work)
+        sub.add_argument("policy", type=Path, nargs="?", help="a policy file or folder (default: the running gate's)")
+        add_state(sub)
+        return sub
+
+    assign = verb("assign", "put the overlay addresses of all names on record, beside the policy", _assign)
+    assign.add_argument("policy", type=Path, help="a policy file or folder")
+    add_json(assign)
+    add_json(reader("addresses", "which asset and which peer has which addresses", _addresses))
+    zone = reader("zone", "the names as zone files for the site's own DNS server", _zone)
+    zone.add_argument("--reverse", action="store_true", help="the reverse zones too, one after the other")
+    zone.add_argument("--dir", type=Path, metavar="DIR", help="write a file for each zone, reverse zones too")
+    zone.add_argument("--serial", type=int, metavar="N", help="of the SOA records (default: the time, in seconds)")
+    add_json(zone)
+    lines = reader("routes", "what to configure on the office's routers", _routes)
+    lines.add_argument("--style", choices=STYLES, default="linux", help="whose configuration language")
+    add_json(lines)
+    peer = verb("add-peer", "let a peer in: its ready configuration, with a key that is made now", _add_peer)
+    peer.add_argument("name", help="the peer; a principal of the policy names it (`peer: NAME`)")
+    peer.add_argument(
+        "--key", metavar="PUBLIC", help="the peer's own public key: no private one is made"
+    )
+    peer.add_argument("--qr", action="store_true", help="print it as a QR code as well")
+    peer.add_argument("--png", type=Path, metavar="FILE", help="write the QR code to a file of mode 0600")
+    peer.add_argument("--output", type=Path, metavar="FILE", help="write it to a file of mode 0600, and print no key")
+    add_state(peer)
+    add_json(peer)
+    revoke = verb("revoke", "shut a peer out at once: its key, and the sessions that it has", _revoke)
+    revoke.add_argument("name", help="the peer")
+    add_state(revoke)
+    add_json(revoke)
+    peers = verb("peers", "who is let in, when each was last heard, how much it sent", _peers)
+    add_state(peers)
+    add_json(peers)
+
+
+def run(args: argparse.Namespace) -> int:
+    code: int = args.work(args)
+    return code
+
+
+# --- of a policy --------------------------------------------------------------------------------------------------
+
+
+def _policy(args: argparse.Namespace) -> CompiledPolicy:
+    """The policy that is named, else the running gate's. Raises: PolicyError, GateError."""
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.client import ask
+    from cofferdam.policy.compile import compile_policy
+    from cofferdam.policy.load import load
+
+    path = args.policy or Path(ask(state_of(args), "status", fresh=False)["policy"]["path"])
+    policy = compile_policy(load(path), now_ns=time.time_ns())
+    if policy.overlay is None:
+        raise PolicyError(f"{path} has no `overlay:` section", hint="docs/overlay.md says what stands in one")
+    return policy
+
+
+def write_record(path: Path) -> Path:
+    """Writes down the overlay addresses of a policy's names. The file that was written.
+
+    Raises:
+        PolicyError: the policy has an error other than that its names collide, or no overlay.
+    """
+    import yaml
+
+    from cofferdam.policy.addressing import give, record
+    from cofferdam.policy.load import load, overlay_record
+
+    target = overlay_record(path)
+    try:
+        policy = load(path, resolve=True).policy
+        if policy.overlay is None:
+            raise PolicyError(f"{path} has no `overlay:` section", hint="docs/overlay.md says what stands in one")
+        if give(policy, resolve=True).findings:
+            load(path)  # raises, with the places
+        assets, peers = record(policy)
+        document = {
+            "overlay": {
+                "assigned": {name: list(found) for name, found in sorted(assets.items())},
+                "assigned_peers": {name: list(found) for name, found in sorted(peers.items())},
+            }
+        }
+        fresh = target.with_name(f".{target.name}.new")
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(RECORD_HEAD + yaml.safe_dump(document, default_flow_style=None, width=100))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(target)
+    except OSError as error:
+        raise GateError(f"cannot write {target}: {error.strerror}", hint="it lies beside the policy") from None
+    return target
+
+
+def _assign(args: argparse.Namespace) -> int:
+    path = write_record(args.policy)
+    if args.json:
+        print(json.dumps({"record": str(path)}))
+    else:
+        print(f"addresses are on record in {path}; keep it with the policy, and `cofferdam reload`")
+    return 0
+
+
+def _addresses(args: argparse.Namespace) -> int:
+    policy = _policy(args)
+    assets = {name: [address for address, _ in asset.places] for name, asset in policy.assets.items() if asset.places}
+    peers = {
+        principal.peer: [text.split("/")[0] for text in principal.networks]
+        for principal in policy.principals.values()
+        if principal.peer
+    }
+    if args.json:
+        print(json.dumps({"assets": assets, "peers": peers}))
+        return 0
+    for title, found in (("asset", assets), ("peer", peers)):
+        for name, addresses in found.items():
+            print(f"{title:6} {name:24} {'  '.join(addresses)}")
+    return 0
+
+
+def _zone(args: argparse.Namespace) -> int:
+    from cofferdam.enforce.plans.overlay import name_zone, zone_files
+
+    zone = name_zone(_policy(args), args.serial if args.serial is not None else int(time.time()))
+    if zone is None:
+        return 1
+    files = zone_files(zone)
+    if args.dir is not None:
+        try:
+            args.dir.mkdir(parents=True, exist_ok=True)
+            for name, text in files.items():
+                (args.dir / f"{name}.zone").write_text(text, encoding="ascii")
+        except OSError as error:
+            raise GateError(f"cannot write to {args.dir}: {error.strerror}", hint="name another folder") from None
+        print(json.dumps(sorted(files)) if args.json else f"{len(files)} zone files in {args.dir}")
+    elif args.json:
+        print(json.dumps(files))
+    else:
+        chosen = files if args.reverse else {zone.domain: files[zone.domain]}
+        print("\n".join(chosen.values()), end="")
+    return 0
+
+
+def _routes(args: argparse.Namespace) -> int:
+    from cofferdam.enforce.plans.overlay import router_lines, routes
+
+    policy = _policy(args)
+    found = routes(policy)
+    if args.json:
+        print(json.dumps([
+            {"zone": r.zone, "network": r.network, "via": r.via, "by_neighbour": r.by_neighbour,
+             "line": router_lines(r, args.style)} for r in found
+        ]))  # fmt: skip
+        return 0 if found else 1
+    for route in found:
+        if route.by_neighbour:
+            print(f"# {route.network} lies within zone {route.zone}: hosts there need no route, the gate answers them;")
+            print("# others reach it as they reach that zone. Keep the network out of DHCP.")
+        else:
+            print(f"# on the routers of zone {route.zone}")
+            print(router_lines(route, args.style))
+    overlay = policy.overlay
+    if overlay is not None:
+        served = {(r.network, ":" in r.via) for r in found}
+        for network in overlay.prefixes:
+            if not any(text == network for text, _ in served):
+                version = "IPv6" if ":" in network else "IPv4"
+                print(f"# no route to {network}: the policy gives no {version} address of the gate in an it zone")
+        if overlay.wireguard is not None:
+            port = overlay.wireguard.port
+            print(f"# for WireGuard peers: let UDP port {port} through to this machine's management network")
+    return 0 if found else 1
+
+
+# --- peers --------------------------------------------------------------------------------------------------------
+
+
+def _add_peer(args: argparse.Namespace) -> int:
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.enforce.plans.overlay import peer_config
+    from cofferdam.gate.client import ask
+
+    if args.key:
+        public, private = args.key, "<the peer's own>"
+    else:
+        public, private = _new_key()
+    found = ask(state_of(args), "add-peer", name=args.name, key=public)
+    config = peer_config(
+        private_key=private, addresses=found["addresses"], server_key=found["server_key"],
+        endpoint=(found["host"], found["port"]), networks=found["networks"], dns=found["dns"], domain=found["domain"],
+        keepalive=found["keepalive"],
+    )  # fmt: skip
+    try:
+        if args.output is not None:
+            with _private(args.output) as file:
+                file.write(config.encode())
+        if args.png is not None:
+            with _private(args.png) as file:
+                _code(config).save(file, kind="png", scale=6)
+    except OSError as error:
+        ask(state_of(args), "revoke-peer", name=args.name)
+        raise GateError(
+            f"cannot write {error.filename}: {error.strerror}; the peer was revoked again", hint="name another file"
+        ) from None
+    if args.json:
+        shown = {"config": config} if args.output is None else {"output": str(args.output)}
+        print(json.dumps({"name": args.name, "key": public, **found, **shown}))
+        return 0
+    if args.output is None:
+        print(config, end="")
+    else:
+        print(f"{args.output} holds the configuration of {args.name}, with its private key")
+    if args.qr:
+        _code(config).terminal(out=sys.stdout, compact=True)
+    print("# the private key is stored nowhere else; a lost one is revoked and the peer added anew", file=sys.stderr)
+    return 0
+
+
+def _new_key() -> tuple[str, str]:
+    """(public, private) of X25519, as WireGuard writes them."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    private = X25519PrivateKey.generate()
+    public = private.public_key().public_bytes_raw()
+    return base64.b64encode(public).decode(), base64.b64encode(private.private_bytes_raw()).decode()
+
+
+def _private(path: Path) -> Any:
+    """A new file that only this user reads. Raises: OSError, also if it is there already."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+
+
+def _code(config: str) -> Any:
+    import segno
+
+    return segno.make(config, error="l", micro=False)
+
+
+def _revoke(args: argparse.Namespace) -> int:
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.client import ask
+
+    found = ask(state_of(args), "revoke-peer", name=args.name)
+    if args.json:
+        print(json.dumps(found))
+    else:
+        print(f"{args.name} is revoked; {found['sessions']} sessions were ended")
+    return 0
+
+
+def _peers(args: argparse.Namespace) -> int:
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.client import ask
+
+    found = ask(state_of(args), "peers")
+    if args.json:
+        print(json.dumps(found))
+        return 0
+    print(f"tunnel: {found['tunnel'] or 'none'}")
+    now = time.time()
+    for peer in found["peers"]:
+        heard = peer["handshake"]
+        when = "never" if not heard else f"{max(0, int(now - heard))} s ago"
+        state = "" if peer["in_policy"] else "  (no principal names it: shut out)"
+        addresses = " ".join(peer["addresses"])
+        print(f"{peer['name']:24} {addresses:44} handshake {when:14} "
+              f"in {peer['received']:>10} out {peer['sent']:>10}{state}")  # fmt: skip
+    return 0
