@@ -8,6 +8,7 @@ Modules are imported only when their verb is used, so that `cofferdam check` doe
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -53,11 +54,19 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def os_error(error: OSError) -> str:
+    """What the system said, and of which file."""
+    said = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {said}" if error.filename is not None else said
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code; prints errors as one sentence and the way out."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in arguments if not word.startswith("-")), None)
     parser = build_parser(verb if verb in VERBS else "")
+    if verb is not None and verb not in VERBS and (near := difflib.get_close_matches(verb, VERBS, 1)):
+        parser.error(f"there is no verb {verb}; did you mean {near[0]}? (cofferdam --help lists them)")
     args = parser.parse_args(arguments)
     try:
         code: int = args.run(args)
@@ -76,6 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = 0
     except KeyboardInterrupt:
         code = 130
+    except OSError as error:  # what a verb did not expect of a file: still a sentence, and no traceback
+        print(f"cofferdam {args.verb}: {os_error(error)}", file=sys.stderr)
+        if isinstance(error, PermissionError):
+            print("  run it as a user who may, such as root or the one who started the gate", file=sys.stderr)
+        code = 2
     return code
 
 

@@ -1,0 +1,51 @@
+"""What every verb shares: exit codes, and errors as a sentence with the way out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cofferdam.cli.main import VERBS, main
+
+
+def cofferdam(*arguments: str | Path, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [*prefix, sys.executable, "-m", "cofferdam.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+    said = capsys.readouterr().out
+    assert end.value.code == 0 and f"usage: cofferdam {verb}" in said and VERBS[verb][1][1:] in " ".join(said.split())
+
+
+def test_a_verb_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["chekc"])
+    assert end.value.code == 2 and "did you mean check" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_that_this_user_may_not_read_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "audit").mkdir()
+    tmp_path.chmod(0o700)
+    other = ("setpriv", "--reuid=65534", "--clear-groups")
+    done = cofferdam("audit", "show", "--state", tmp_path, prefix=other)
+    if "No module named" in done.stderr:
+        pytest.skip("another user can not read this copy of the program")
+    assert done.returncode == 2
+    assert "Permission denied" in done.stderr and str(tmp_path) in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_pipe_that_nobody_reads_is_no_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m cofferdam.cli.main schema | head -c 1 >/dev/null"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ""
