@@ -72,11 +72,13 @@ class NamespaceIsolation(Isolation):
         """Clears up after a gate that was killed, and hands out the state folder: its top is the gate's to write (but
         not to remove others' files from), the log and its key are the auditor's."""
         left = clean(self._state)
-        if left:
+        if journal.load(self._state) is not None:
             raise GateError(
                 "what an earlier gate moved can not be put back: " + "; ".join(left),
                 hint=f"put it right by hand, then remove {journal.folder(self._state) / 'journal.json'}",
             )
+        for said in left:
+            print(f"cofferdam: an earlier gate was killed: {said}", file=sys.stderr)
         self._check_policy()
         try:
             self._hand_out()
@@ -377,8 +379,8 @@ def _give(folder: Path, user: int) -> None:
 
 
 def clean(state: Path) -> list[str]:
-    """Puts back what the journal in a state folder says, and forgets it; nothing if there is none. What was done, and
-    what could not be, in sentences. The caller knows that no gate runs there."""
+    """Puts back what the journal in a state folder says; nothing if there is none. What could not be put back, in
+    sentences. The journal stays only while a later try may do better. The caller knows that no gate runs there."""
     try:
         log = journal.load(state)
     except GateError as error:
@@ -389,21 +391,22 @@ def clean(state: Path) -> list[str]:
         journal.remove(state)
         return []  # the machine was started anew since: all of it is gone
     home = netns.own()
+    said: list[str] = []
     try:
         if os.fstat(home).st_ino != log.host:
             return ["the gate was started in another network namespace than this one: run this command there"]
-        failed = _put_back(log, home)
+        if _put_back(log, home, said):
+            journal.remove(state)
     except (GateError, OSError) as error:
-        failed = [str(error)]
+        said.append(str(error))
     finally:
         os.close(home)
-    if not failed:
-        journal.remove(state)
-    return [f"not put back: {what}" for what in failed]
+    return said
 
 
-def _put_back(log: journal.Journal, home: int) -> list[str]:
-    failed: list[str] = []
+def _put_back(log: journal.Journal, home: int, said: list[str]) -> bool:
+    """Whether all that could be put back was; `said` gets what could not."""
+    whole = True
     for entry in log.namespaces:
         if not entry.inode:
             netns.remove_namespace(entry.name)  # ended while it was made: nothing was moved yet
@@ -413,25 +416,28 @@ def _put_back(log: journal.Journal, home: int) -> list[str]:
             for made in log.made:
                 if made.namespace == entry.name:
                     for where in (None, fd) if fd is not None else (None,):
-                        _try(failed, where, netns.delete_interface, made.name)
+                        _try(said, where, netns.delete_interface, made.name)
             for moved in log.moved:
                 if moved.namespace != entry.name:
                     continue
                 if fd is not None and inside(fd, netns.has_interface, moved.name):
-                    _try(failed, fd, netns.move, moved.name, home)
-                said = _try(failed, None, netns.restore, msgspec.to_builtins(moved))
-                failed += said or []
+                    _try(said, fd, netns.move, moved.name, home)
+                    stuck = inside(fd, netns.has_interface, moved.name)
+                    whole = whole and not stuck
+                    if stuck:
+                        continue
+                said += _try(said, None, netns.restore, msgspec.to_builtins(moved)) or []
         finally:
             if fd is not None:
                 os.close(fd)
-        if fd is not None:
+        if fd is not None and whole:
             netns.remove_namespace(entry.name)
-    return failed
+    return whole
 
 
-def _try(failed: list[str], where: int | None, work: Any, *arguments: Any) -> Any:
+def _try(said: list[str], where: int | None, work: Any, *arguments: Any) -> Any:
     try:
         return inside(where, work, *arguments)
     except GateError as error:
-        failed.append(str(error))
+        said.append(str(error))
         return None
