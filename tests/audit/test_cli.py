@@ -13,7 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from cofferdam.audit.entry import DRAFTS, KINDS, GateStopped, Malformed, Refused, SessionOpened, WriteOutcome
+from cofferdam.audit.entry import (
+    DRAFTS,
+    KINDS,
+    GateStopped,
+    Malformed,
+    Refused,
+    SessionOpened,
+    WriteOutcome,
+    format_time,
+)
 from cofferdam.cli.audit_lines import _RENDER, line
 from cofferdam.cli.main import main
 from tests.audit.conftest import Clock, Opener, write
@@ -38,6 +47,25 @@ def state(opener: Opener, tmp_path: Path, clock: Clock) -> Path:
     log.append([GateStopped(reason="done")], maker="gate")
     log.close()
     return tmp_path
+
+
+def test_after_a_clock_that_was_set_back_both_times_are_shown(
+    opener: Opener, tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = opener()
+    now = clock.wall
+    log.append([GateStopped(wall_ns=now, reason="before")], maker="gate")
+    clock.wall -= 3600 * 10**9
+    log.append([GateStopped(wall_ns=clock.wall, reason="after")], maker="gate")
+    log.close()
+    _, out = audit(tmp_path, capsys, "show", "--kind", "gate-stopped")
+    before, after = out.splitlines()
+    assert before.endswith("before")
+    assert after[:27][8:] == before[:27][8:] and after.endswith(f"(by the clock {shown(clock.wall)})")
+
+
+def shown(wall_ns: int) -> str:
+    return format_time(wall_ns)[:19].decode().replace("T", " ")
 
 
 def audit(state: Path, capsys: pytest.CaptureFixture[str], verb: str, *more: str) -> tuple[int, str]:

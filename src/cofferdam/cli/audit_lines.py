@@ -9,16 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cofferdam.audit.entry import Entry
+from cofferdam.audit.entry import Entry, format_time, parse_time
 
 Event = dict[str, Any]
+
+CLOCK_APART_NS = 2_000_000_000
+"""From this difference on, a line says both times. An entry waits for its batch and the disk, seldom for a second."""
 
 
 def line(entry: Entry) -> str:
     """INDEX TIME KIND what happened."""
     render = _RENDER.get(entry.kind, _other)
-    text = f"{entry.index:>7} {entry.time[:19].replace('T', ' ')} {entry.kind:<15} {render(entry.event)}"
+    text = f"{entry.index:>7} {entry.time[:19].replace('T', ' ')} {entry.kind:<15} {render(entry.event)}{_clock(entry)}"
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def _clock(entry: Entry) -> str:
+    """What the maker's clock said, where it is not the log's own time: after a jump back that time stands still."""
+    said = int(str(entry.event.get("wall_ns", 0)))
+    if not said or entry.kind == "clock-jump" or abs(said - parse_time(entry.time)) < CLOCK_APART_NS:
+        return ""
+    return f" (by the clock {format_time(said)[:19].decode().replace('T', ' ')})"
 
 
 def _who(event: Event) -> str:
@@ -74,7 +85,7 @@ def _reads(event: Event) -> str:
     failed = f", {event['failed']} failed" if event.get("failed") else ""
     return (
         f"{_who(event)} → {event.get('asset')}: {event.get('reads')} reads, {event.get('cells')} cells"
-        f"{shared}{failed} in {_seconds(span)} [{event.get('conduit')}]"
+        f"{shared}{failed}{' in ' + _seconds(span) if span >= 0 else ''} [{event.get('conduit')}]"
     )
 
 
