@@ -24,7 +24,8 @@ COMPILED = (
     "histogram", "brokers.auditing", "brokers.half", "brokers.transport", "brokers.proxy.device",
     "brokers.proxy.inner", "brokers.proxy.outer", "brokers.proxy.refusals", "brokers.proxy.sessions",
     "brokers.proxy.sharing", "brokers.proxy.stats", "brokers.proxy.writes", "crossing.channel", "crossing.framing",
-    "crossing.memory", "crossing.pipe", "crossing.reactor", "policy.cover", "policy.decide", "policy.state",
+    "crossing.memory", "crossing.pipe", "crossing.reactor", "crossing.records", "policy.cover", "policy.decide",
+    "policy.state",
     "policy.values", "policy.windows", "protocols.modbus.machine", "protocols.modbus.operations",
     "protocols.modbus.requests", "protocols.modbus.responses", "protocols.modbus.wire",
 )  # fmt: skip
@@ -116,9 +117,7 @@ def _build(package: Path, work: Path) -> str:
     manifest = Manifest(python_tag(), {str(name): digest(work / "cofferdam" / name) for name in files})
     (work / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     # Bytecode is written now: a half may not write it, and should not spend its start on it.
-    compiled = subprocess.run(
-        [sys.executable, "-I", str(work), "--help"], capture_output=True, text=True, check=False
-    )
+    compiled = subprocess.run([sys.executable, "-I", str(work), "--help"], capture_output=True, text=True, check=False)
     return compiled.stderr if compiled.returncode else ""
 
 

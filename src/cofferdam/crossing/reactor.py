@@ -59,6 +59,7 @@ class Reactor:
         self._later: list[Callable[[], None]] = []
         self._running = False
         self._busy = False  # the loop has had work since it last slept
+        self._several = False  # the last turn had several events
         self.now = time.monotonic_ns()
 
     def add(self, fd: int, events: int, handler: Handler) -> None:
@@ -101,9 +102,11 @@ class Reactor:
 
     def turn(self, longest: float | None) -> None:
         """Waits for at most `longest` seconds (None: as long as it takes) and makes the calls that are due."""
-        events = self._epoll.poll(0, 256) if self._busy else []
+        # Where many came last time more are likely to wait. After a single one it is the peer's turn first.
+        events = self._epoll.poll(0, 256) if self._several else []
         if not events:
             events = self._look(longest)
+        self._several = len(events) > 1
         if events and self.spin_ns:
             self._busy = True
         self.now = time.monotonic_ns()
@@ -123,14 +126,17 @@ class Reactor:
         """Looks for events: without sleeping for a while after work, then asleep."""
         poll = self._epoll.poll
         if self._busy and not self._later:
-            until = time.monotonic_ns() + self.spin_ns
-            if self._timers and self._timers[0].due < until:
-                until = self._timers[0].due
-            while time.monotonic_ns() < until:
+            until = 0
+            while True:
                 os.sched_yield()
                 events = poll(0, 256)
                 if events:
                     return events
+                now = time.monotonic_ns()
+                if not until:  # only now: an answer that is there at once needs no clock
+                    until = now + self.spin_ns
+                if now >= until or (self._timers and self._timers[0].due <= now):
+                    break
             self._busy = False
         return poll(self._wait(longest), 256)
 

@@ -160,6 +160,11 @@ class Outer:
     def _take(self, policy: CompiledPolicy, assets: Iterable[str]) -> None:
         self.policy = policy
         self.limits: Limits = policy.limits
+        # Asked for each request, and so kept where that is quick.
+        self._most_outstanding = policy.limits.client_outstanding
+        self._most_unsent = policy.limits.client_unsent_bytes
+        self._rate = policy.limits.client_requests_per_second * 1e-9
+        self._burst = float(policy.limits.client_requests_burst)
         self._own_side = str(policy.zones[self._zone].side)
         self._other_side = str(policy.zones[self._other_zone].side)
         self._audit.policy = policy.hash
@@ -321,9 +326,10 @@ class Outer:
     def _pump(self, client: Client) -> None:
         """Takes requests out of what has arrived, as far as limits and the crossing have room."""
         machine = client.machine
-        limit = self.limits.client_outstanding
+        limit = self._most_outstanding
+        inner = self._inner
         try:
-            while client.outstanding < limit and not self._inner.full:
+            while client.outstanding < limit and not inner.full:
                 event = machine.next_event()
                 if event is NEED_DATA:
                     client.frame_since = 0 if not machine.buffered else client.frame_since or self._clock()
@@ -409,16 +415,15 @@ class Outer:
         return verdict
 
     def _within_rate(self, source: str, now: int) -> bool:
-        limits = self.limits
         bucket = self._buckets.get(source)
         if bucket is None:
-            bucket = self._buckets[source] = _Bucket(limits.client_requests_burst, now)
-        tokens = bucket.tokens + (now - bucket.at) * limits.client_requests_per_second * 1e-9
+            bucket = self._buckets[source] = _Bucket(self._burst, now)
+        tokens = bucket.tokens + (now - bucket.at) * self._rate
         bucket.at = now
         if tokens < 1.0:
             bucket.tokens = tokens
             return False
-        bucket.tokens = min(tokens, limits.client_requests_burst) - 1.0
+        bucket.tokens = (tokens if tokens < self._burst else self._burst) - 1.0
         return True
 
     def _refuse(self, client: Client, session: Session, token: int, request: Any, verdict: Deny) -> None:
@@ -462,7 +467,7 @@ class Outer:
         client.bytes_out += len(data)
         transport = client.transport
         transport.write(data)
-        if transport.unsent > self.limits.client_unsent_bytes:
+        if transport.unsent > self._most_unsent:
             self._limit("client_unsent_bytes", client.source, "the client does not take its answers")
             self.end(client, "the client does not take its answers")
 
