@@ -25,8 +25,17 @@ from cofferdam.brokers.proxy.records import Closed, Opened, Request
 from cofferdam.crossing.framing import pack
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.protocols.modbus.messages import ReadHoldingRegisters, WriteMultipleRegisters, WriteSingleRegister
-from tests.brokers.harness import Auditor, Half, eventually, listen, make_policy, running, write_all
+from tests.brokers.harness import COMPILED, Auditor, Half, eventually, listen, make_policy, running, write_all
 from tests.brokers.stage import read, write
+
+
+@pytest.fixture(
+    params=["plain", pytest.param("compiled", marks=pytest.mark.skipif(not COMPILED.is_compiled, reason=COMPILED.why))],
+    autouse=True,
+)
+def build(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test runs with halves from the source, and with compiled ones where there is a build that fits."""
+    monkeypatch.setenv("COFFERDAM_TEST_BUILD", request.param)
 
 
 class Plc(threading.Thread):
