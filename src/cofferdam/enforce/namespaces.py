@@ -234,7 +234,8 @@ class NamespaceIsolation(Isolation):
         try:
             for before, after in zip(old.sides, new.sides, strict=True):
                 done.append(before)
-                if log is not None and before != after:
+                if log is not None:
+                    inside(self._sides[after.side], netns.set_switches, after.has_ipv6)
                     self._set_overlay(after, self._sides[after.side], log)
                     self._apply(after, self._sides[after.side])
         except CofferdamError:

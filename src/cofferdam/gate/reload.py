@@ -78,13 +78,12 @@ async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path) -> Reloa
         )
     gate.check_separation(policy)
     plan, old_plan = network_plan(policy), network_plan(gate.policy)
-    if plan != old_plan:
-        gate.separation = await gate.launcher.prepare(plan)
+    # Also where nothing changes: what someone did to the rules by hand is put right.
+    gate.separation = await gate.launcher.prepare(plan)
     try:
         change = await _open(gate, policy)
     except CofferdamError:
-        if plan != old_plan:
-            gate.separation = await gate.launcher.prepare(old_plan)
+        gate.separation = await gate.launcher.prepare(old_plan)
         raise
     previous = gate.policy_hash
     gate.launcher.notify(Notify("RELOADING=1"))
