@@ -5,7 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cofferdam.audit.entry import MAX_BATCH_DRAFTS, ClockJump, Draft, GateStopped, WriteAllowed, Written
+from cofferdam.audit.entry import (
+    MAX_BATCH_DRAFTS,
+    Alarm,
+    ClockJump,
+    Draft,
+    GateStopped,
+    HalfDied,
+    LimitHit,
+    PolicyLoaded,
+    Restored,
+    SessionOpened,
+    Severed,
+    WriteAllowed,
+    WriteOutcome,
+    Written,
+)
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.log import AuditLog
 from cofferdam.audit.service import ALARM, MAX_QUEUED, Auditor, Result
@@ -48,6 +63,35 @@ def test_one_bad_batch_does_not_take_others_with_it(opener: Opener) -> None:
     assert not results["three"].ok and "for the log itself" in results["three"].reason
     assert auditor.status().refused == {"two": 2, "three": 1}
     assert auditor.writable and auditor.status().entries == 2
+    auditor.close()
+
+
+def test_a_half_can_not_speak_for_the_gate_nor_an_outer_half_for_an_inner_one(opener: Opener) -> None:
+    """A half that was taken over must not be able to write "the side was restored" into the log."""
+    auditor = Auditor(opener())
+    forged: list[Draft] = [
+        Restored(side="ot", by="root"),
+        Severed(side="ot", by="root"),
+        PolicyLoaded(policy="a" * 64),
+        HalfDied(half="x", pid=1, status=0),
+        Alarm(name="x", detail="y"),
+    ]
+    outcome = WriteOutcome(session="s", write="w", asset="a", outcome="done")
+    for number, draft in enumerate(forged):
+        for role in ("outer", "inner", "both"):
+            auditor.submit(f"modbus/it-ot/{role}", number, [draft])
+    for number, draft in enumerate((write(), outcome)):
+        auditor.submit("modbus/it-ot/outer", 100 + number, [draft])
+    results = auditor.commit()
+    assert len(results) == 3 * len(forged) + 2
+    assert not [result for result in results if result.ok or "is for others to say" not in result.reason]
+    hit = LimitHit(limit="x", source="", detail="")
+    opened = SessionOpened(session="s", half="h", source="a", source_port=1, asset="p")
+    for role in ("inner", "both"):
+        auditor.submit(f"modbus/it-ot/{role}", 200, [write(), outcome, hit])
+    auditor.submit("modbus/it-ot/outer", 201, [hit, opened])
+    auditor.submit("gate", 202, forged)
+    assert all(result.ok for result in auditor.commit())
     auditor.close()
 
 

@@ -414,6 +414,19 @@ KINDS: tuple[str, ...] = tuple(kebab(draft.__name__) for draft in DRAFTS)
 """Every kind of event, as it stands in the log."""
 LOG_OWN = (ClockJump, TornTail, LogOpened)
 """What only the log itself may say: refused from a producer."""
+EITHER_HALF = (SessionOpened, SessionClosed, Refused, RefusedMany, Malformed, LimitHit, RecordViolation)
+"""What any half may say. The rest is for the gate: a half that was taken over must not restore a side, load a policy or
+end another half in the log."""
+INNER_HALF = (*EITHER_HALF, WriteAllowed, WriteOutcome, ReadsCounted)
+"""What a half that speaks with assets may say."""
+
+
+def may_say(producer: str) -> tuple[type[_Draft], ...]:
+    """The classes that a producer may send. Halves are named by pair and role ("modbus/it-ot/outer"), the gate without
+    a slash."""
+    if "/" not in producer:
+        return tuple(draft for draft in DRAFTS if draft not in LOG_OWN)
+    return INNER_HALF if producer.endswith(("/inner", "/both")) else EITHER_HALF
 
 
 # --- bytes of an entry ----------------------------------------------------------------------------------------

@@ -188,6 +188,9 @@ class Process:
                 while old.read(PACKETS_A_TURN):
                     pass
                 old.close()
+                # Its successor has its name, and numbers batches from 1 as well: what became of the old one's batches
+                # must not be told to the new one, which would take it for its own.
+                self._commit()
             producer = Producer(self._reactor, said.name, said.resumed, (fds[0], fds[1]), self._on_batch, self._on_end)
             self._producers[said.name] = producer
             if self._auditor is not None:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cofferdam.audit.entry import LOG_OWN, Alarm, Draft, clip
+from cofferdam.audit.entry import LOG_OWN, Alarm, Draft, clip, may_say
 from cofferdam.audit.log import MAKER, AuditLog, Prepared, prepare
 from cofferdam.errors import AuditError, LogUnwritable
 from cofferdam.histogram import Histogram
@@ -58,6 +58,7 @@ class Auditor:
         self._queued = 0
         self._results: list[Result] = []
         self._refused: Counter[str] = Counter()
+        self._allowed: dict[str, frozenset[type]] = {}  # names come from the launcher, and there are few
         self._since = 0  # refused drafts of this outage
         self._outages = 0
         self._reason = ""
@@ -77,10 +78,14 @@ class Auditor:
         if self._queued + len(drafts) > MAX_QUEUED:
             self._refuse(producer, batch, len(drafts), "too many entries wait for the audit log")
             return
-        own = next((draft for draft in drafts if isinstance(draft, LOG_OWN)), None)
-        if own is not None:
-            self._refuse(producer, batch, len(drafts), f"{type(own).__name__} is for the log itself to say")
-            return
+        allowed = self._allowed.get(producer)
+        if allowed is None:
+            allowed = self._allowed[producer] = frozenset(may_say(producer))
+        for draft in drafts:
+            if type(draft) not in allowed:
+                whose = "the log itself" if isinstance(draft, LOG_OWN) else "others"
+                self._refuse(producer, batch, len(drafts), f"{type(draft).__name__} is for {whose} to say")
+                return
         try:
             prepared = prepare(producer, policy, drafts)
         except AuditError as error:
