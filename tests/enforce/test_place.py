@@ -1,0 +1,143 @@
+"""Where a half stands, without its filter: even so, hostile code there finds no file, no process and no road."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cofferdam.enforce.namespaces import NamespaceIsolation
+from cofferdam.enforce.orders import Place, Role
+from cofferdam.enforce.plans.network import network_plan
+from cofferdam.enforce.users import Users
+from cofferdam.errors import GateError
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import load
+from tests.enforce import hostile
+from tests.enforce.site import DEVICE, ERP, OVERLAY, PORT, PlantDevice, Site, netns
+
+pytestmark = netns
+PLACES: dict[Role, Place] = {"outer": Place("it", "office"), "inner": Place("ot", "plant")}
+
+
+class Stage:
+    """An isolation as the launcher has it, with a secret in the state directory."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        site.state.mkdir(mode=0o700)
+        self.isolation = NamespaceIsolation(site.state, site.policy, Users(64100, 64199))
+        self.isolation.begin()
+        self.key = site.state / "keys" / "audit.key"
+        self.key.write_text("secret")
+        os.chown(self.key, 64101, 64101)
+        self.key.chmod(0o600)
+        self.isolation.prepare(network_plan(compile_policy(load(site.policy), now_ns=0)))
+
+    def tries(self, role: Role, deed: Callable[[], object]) -> str:
+        """What becomes of a deed in the place of such a process."""
+        with self.isolation.forking(role):
+            return hostile.attempt(lambda: self.isolation.child_setup(role, PLACES.get(role)), deed)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with Site(tmp_path_factory.mktemp("site")) as site:
+        device = PlantDevice(site.plant)
+        made = Stage(site)
+        try:
+            yield made
+        finally:
+            made.isolation.undo()
+            device.close()
+        assert site.gates() == []
+
+
+@pytest.mark.parametrize("role", ["outer", "inner"])
+def test_a_half_can_open_nothing_of_the_host(stage: Stage, role: Role) -> None:
+    state = stage.site.state
+    for path in (stage.key, state / "gate.sock", state / "severed.json", stage.site.policy, Path("/etc/passwd"),
+                 Path("/proc/1/status"), Path("/proc/self/mem"), Path("/run"), Path("/dev/null")):  # fmt: skip
+        assert stage.tries(role, lambda path=path: path.open("rb")) == "ENOENT", path  # type: ignore[misc]
+    assert stage.tries(role, lambda: os.listdir("/proc")) == "ENOENT"
+
+
+@pytest.mark.parametrize("role", ["outer", "inner"])
+def test_a_half_can_write_nowhere(stage: Stage, role: Role) -> None:
+    import cofferdam
+
+    code = Path(cofferdam.__file__).parent
+    for path in (Path("/x"), Path("/tmp/x"), code / "x", Path("/dev/shm/x")):
+        assert stage.tries(role, lambda path=path: path.touch()) in {"EROFS", "ENOENT", "EACCES"}, path  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("role", ["outer", "inner"])
+def test_a_half_can_not_gain_anything(stage: Stage, role: Role) -> None:
+    for name, deed in {
+        "root": lambda: os.setuid(0),
+        "mount": lambda: hostile.call("mount", b"none\0", b"/\0", b"tmpfs\0", 0, None),
+        "raw socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1),
+        "packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
+        "namespace": lambda: hostile.call("unshare", 0x40000000),
+    }.items():
+        assert stage.tries(role, deed) == "EPERM", name
+    assert stage.tries(role, hostile.fork) in {"EAGAIN", "EPERM"}
+    # Whom it could signal: nobody. It is the first process of its own space, and that has no others.
+    assert stage.tries(role, lambda: os.kill(-1, signal.SIGTERM)) == "ESRCH"
+    for pid in (os.getpid(), os.getppid()):
+        assert stage.tries(role, lambda pid=pid: os.kill(pid, 0)) == "ESRCH"  # type: ignore[misc]
+
+
+def test_an_inner_half_reaches_the_device_and_nothing_else(stage: Stage) -> None:
+    def connect(address: str, port: int) -> Callable[[], object]:
+        def deed() -> None:
+            with socket.socket() as sock:
+                sock.settimeout(0.5)
+                try:
+                    sock.connect((address, port))
+                except TimeoutError:
+                    raise OSError(110, "timed out") from None
+
+        return deed
+
+    assert stage.tries("inner", connect(DEVICE, PORT)) == "done"
+    # The firewall drops what leaves: depending on where, the kernel says so at once or nobody answers.
+    refused = {"EPERM", "ETIMEDOUT", "ENETUNREACH", "EHOSTUNREACH"}
+    for address, port in ((DEVICE, 22), ("10.82.0.99", PORT), (ERP, PORT), ("192.0.2.1", 80), ("127.0.0.1", PORT)):
+        assert stage.tries("inner", connect(address, port)) in refused, (address, port)
+    for address, port in ((DEVICE, PORT), (ERP, 80), (OVERLAY, PORT)):
+        assert stage.tries("outer", connect(address, port)) in refused, (address, port)
+
+
+def test_the_log_and_its_key_are_the_auditors_alone(stage: Stage) -> None:
+    state = stage.site.state
+    assert stage.tries("auditor", lambda: stage.key.read_text()) == "done"
+    assert stage.tries("auditor", lambda: (state / "audit" / "x").touch()) == "done"
+    assert stage.tries("auditor", lambda: (state / "x").touch()) in {"EROFS", "EACCES"}
+    assert stage.tries("auditor", lambda: socket.create_connection((DEVICE, PORT), 0.5)) == "ENETUNREACH"
+    assert stage.tries("gate", lambda: stage.key.read_text()) == "EACCES"
+    assert stage.tries("gate", lambda: stage.key.rename(state / "mine")) in {"EACCES", "EPERM"}
+    assert stage.tries("gate", lambda: (state / "keys").rename(state / "mine")) in {"EACCES", "EPERM"}
+    assert stage.tries("gate", lambda: (state / "audit" / "y").touch()) == "EACCES"
+    assert stage.tries("gate", lambda: (state / "severed.json").write_text("{}")) == "done"
+    assert stage.tries("gate", lambda: (state / "network" / "journal.json").read_text()) == "EACCES"
+    assert stage.tries("gate", lambda: stage.site.policy.write_text("x")) in {"EROFS", "EACCES"}
+    assert stage.tries("gate", lambda: stage.site.policy.read_text()) == "done"
+    assert stage.tries("gate", lambda: Path("/etc/shadow").read_text()) == "ENOENT"
+
+
+def test_a_listener_is_in_its_sides_namespace(stage: Stage) -> None:
+    with stage.isolation.open_listener(PLACES["outer"], OVERLAY, 5020) as listener:
+        assert listener.getsockname() == (OVERLAY, 5020)
+    with pytest.raises(GateError, match="no such address"):
+        stage.isolation.open_listener(PLACES["inner"], OVERLAY, 5020)
+
+
+@pytest.mark.parametrize("text", ["", "1-2", "64000", "64000-64005", "0-999", "a-b", "64999-64000"])
+def test_ranges_of_users_that_are_none(text: str) -> None:
+    with pytest.raises(GateError, match="user ids"):
+        Users.parse(text)
