@@ -10,6 +10,7 @@ import platform
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from cofferdam.enforce import sandbox
 from cofferdam.enforce.syscalls import NUMBERS
@@ -74,8 +75,8 @@ def deeds(sockets: tuple[socket.socket, socket.socket], listener: socket.socket)
     found: dict[str, Callable[[], object]] = {
         "read a file": lambda: call("openat", -100, path, 0, 0),
         "read a file (openat2)": lambda: call("openat2", -100, path, b"\0" * 24, 24),
-        "list a folder": lambda: os.listdir("/"),
-        "look at a file": lambda: os.stat("/etc/passwd"),
+        "list a folder": lambda: list(Path("/").iterdir()),
+        "look at a file": lambda: Path("/etc/passwd").stat(),
         "start a program": lambda: os.execv("/bin/true", ["true"]),
         "start a program (execveat)": lambda: call("execveat", -100, path, None, None, 0),
         "fork": fork,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -171,7 +171,7 @@ def test_an_interface_is_made_on_another_which_stays(site: Site, kind: str) -> N
 def test_what_can_not_be_had_is_said(site: Site) -> None:
     """Without the privilege: refused where the policy requires namespaces, said in `status` where it does not."""
     prefix = ("capsh", "--drop=cap_net_admin", "--", "-c", 'exec "$0" "$@"')
-    if os.path.exists("/usr/sbin/capsh"):
+    if shutil.which("capsh"):
         site.policy.write_text(site.text(gate="require: namespaces"))
         code, said = refuses(site.state, site.policy, prefix=prefix)
         assert code == 2 and "CAP_NET_ADMIN" in said

@@ -53,7 +53,7 @@ def test_every_half_is_stripped(live: Live) -> None:
         assert 64000 <= int(status["Uid"].split()[0]) <= 64999
         assert status["Groups"].strip() == ""
         users.add(status["Uid"])
-        tops = sorted(os.listdir(f"/proc/{pid}/root"))
+        tops = sorted(path.name for path in Path(f"/proc/{pid}/root").iterdir())
         assert not {"proc", "dev", "run", "home", "var", "sys"} & set(tops), tops
         # The whole of the launcher's state is out of sight.
         assert not Path(f"/proc/{pid}/root{live.site.state}").exists()
@@ -62,9 +62,9 @@ def test_every_half_is_stripped(live: Live) -> None:
 
 def test_sides_are_different_namespaces_and_the_host_has_neither_interface(live: Live) -> None:
     pids = live.gate.pids()
-    net = {name: os.readlink(f"/proc/{pid}/ns/net") for name, pid in pids.items()}
+    net = {name: str(Path(f"/proc/{pid}/ns/net").readlink()) for name, pid in pids.items()}
     outer, inner = (next(net[name] for name in net if name.endswith(end)) for end in ("outer", "inner"))
-    assert len({outer, inner, os.readlink("/proc/self/ns/net")}) == 3
+    assert len({outer, inner, str(Path("/proc/self/ns/net").readlink())}) == 3
     assert live.site.it not in ip("-br", "link") and live.site.ot not in ip("-br", "link")
 
 

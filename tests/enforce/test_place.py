@@ -63,7 +63,7 @@ def test_a_half_can_open_nothing_of_the_host(stage: Stage, role: Role) -> None:
     for path in (stage.key, state / "gate.sock", state / "severed.json", stage.site.policy, Path("/etc/passwd"),
                  Path("/proc/1/status"), Path("/proc/self/mem"), Path("/run"), Path("/dev/null")):  # fmt: skip
         assert stage.tries(role, lambda path=path: path.open("rb")) == "ENOENT", path  # type: ignore[misc]
-    assert stage.tries(role, lambda: os.listdir("/proc")) == "ENOENT"
+    assert stage.tries(role, lambda: list(Path("/proc").iterdir())) == "ENOENT"
 
 
 @pytest.mark.parametrize("role", ["outer", "inner"])

@@ -9,6 +9,8 @@ import argparse
 import asyncio
 import contextlib
 import importlib.util
+import os
+import shutil
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -113,13 +115,23 @@ async def _act(args: argparse.Namespace) -> None:
 def _demo(args: argparse.Namespace) -> int:
     from cofferdam.lab import demo, layout, steps, tour
 
-    # Namespaces are prepared (layout.Namespaces) and wait for the gate to make its own.
-    where = layout.Loopback()
+    where: layout.Layout = layout.Loopback()
+    if not args.no_namespaces and os.geteuid() == 0 and shutil.which("ip") is not None and not _lacks_namespaces():
+        where = layout.Namespaces()
     if args.tour:
         return _until_told(tour.run(where, steps.STEPS, state=args.state, as_json=args.json))
     if args.seconds < 0 or args.speed_up <= 0:
         raise CofferdamError("--seconds is not below 0, and --speed-up is above 0")
     return _until_told(demo.run(where, state=args.state, seconds=args.seconds, speed_up=args.speed_up))
+
+
+def _lacks_namespaces() -> bool:
+    """Whether the gate could not make namespaces here, though it runs as root."""
+    from cofferdam.enforce.kernel import missing_capabilities
+    from cofferdam.enforce.users import NEEDED
+
+    sbin = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    return bool(missing_capabilities(NEEDED)) or shutil.which("nft", path=sbin) is None
 
 
 def _until_told(work: Coroutine[Any, Any, int]) -> int:
