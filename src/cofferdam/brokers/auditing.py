@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Draft
+import msgspec
+
+from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Alarm, Draft
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor, Timer
 
 Done = Callable[[bool, str], None]
 """Called once: (recorded, why not)."""
+
+BATCH_BYTES = 256 << 10
+"""Drafts of one batch, encoded: well below what the auditor's channel carries, whatever the drafts hold."""
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class AuditClient:
@@ -32,14 +38,21 @@ class AuditClient:
         self.policy = ""
         self.writable = False
         self.reason = "the auditor has not answered yet"
+        self._untold = 0
         self.dropped = 0
         """Drafts that `note` could not hand over because the auditor's pipe was full or gone."""
 
-    def note(self, draft: Draft) -> None:
-        """Hands over a draft that nothing waits for."""
-        if self._sender.closed or self._sender.full:
+    def note(self, draft: Draft, *, always: bool = False) -> None:
+        """Hands over a draft that nothing waits for. With `always` also when the auditor does not keep up: for what is
+        few by itself, such as the outcome of a write. Whatever is dropped is counted, and told when there is room."""
+        if self._sender.closed or (self._sender.full and not always):
             self.dropped += 1
+            self._untold += 1
             return
+        if self._untold and not self._sender.full:
+            untold, self._untold = self._untold, 0
+            detail = f"{untold} entries were not recorded: the auditor did not keep up"
+            self._drafts.append((Alarm(wall_ns=draft.wall_ns, name="audit-dropped", detail=detail), None))
         self._drafts.append((draft, None))
         self._schedule()
 
@@ -61,21 +74,26 @@ class AuditClient:
         self._scheduled = False
         drafts, self._drafts = self._drafts, []
         deadline = self._reactor.now + self._wait_ns
-        for at in range(0, len(drafts), MAX_BATCH_DRAFTS):
-            part = drafts[at : at + MAX_BATCH_DRAFTS]
-            waiters = [done for _, done in part if done is not None]
-            self._number += 1
-            self._sender.send(
-                Batch(
-                    number=self._number,
-                    policy=self.policy,
-                    drafts=tuple(draft for draft, _ in part),
-                    wants_ack=bool(waiters),
-                )
-            )
-            if waiters:
-                self._pending[self._number] = (deadline, waiters)
+        part: list[tuple[Draft, Done | None]] = []
+        size = 0
+        for entry in drafts:
+            length = len(_encode(entry[0]))
+            if part and (size + length > BATCH_BYTES or len(part) >= MAX_BATCH_DRAFTS):
+                self._send(part, deadline)
+                part, size = [], 0
+            part.append(entry)
+            size += length
+        if part:
+            self._send(part, deadline)
         self._arm()
+
+    def _send(self, part: list[tuple[Draft, Done | None]], deadline: int) -> None:
+        waiters = [done for _, done in part if done is not None]
+        self._number += 1
+        drafts = tuple(draft for draft, _ in part)
+        self._sender.send(Batch(number=self._number, policy=self.policy, drafts=drafts, wants_ack=bool(waiters)))
+        if waiters:
+            self._pending[self._number] = (deadline, waiters)
 
     def _arm(self) -> None:
         if self._timer is None and self._pending:

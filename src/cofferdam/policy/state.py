@@ -7,8 +7,10 @@ The caller's duties, which keep the memory honest:
 - `note_write` in the same step as the `Allow`, before anything is awaited: it counts the write, and forgets the value,
   since nobody knows what the device holds until it answers;
 - `note_confirmed` when the device has acknowledged the write: the written value is then known;
+- `note_ended` when the write is over, however it ended and whether or not it was sent: until then no read teaches
+  anything about its points, since nobody knows which of the two the device served first;
 - `note_values` for good read replies, with the time at which the *read was sent*: an answer to a read that was sent
-  before a write says nothing about what the write left.
+  before a write ended says nothing about what the write left.
 
 Not here: judging (policy.decide). Two pairs of halves that write the same point each count their own writes.
 """
@@ -30,11 +32,13 @@ Key = tuple[str, str]  # asset, point
 class PointState:
     """Known values and recent writes of the assets' points that have a `max_step` or `writes_per_minute`."""
 
-    __slots__ = ("_known", "_paced", "_points", "_stepped", "_writes", "known_value_ns")
+    __slots__ = ("_ended", "_known", "_paced", "_points", "_stepped", "_under_way", "_writes", "known_value_ns")
 
     def __init__(self, assets: Mapping[str, Asset], known_value_seconds: float = 5.0) -> None:
         self._known: dict[Key, tuple[float, int]] = {}
         self._writes: dict[Key, deque[int]] = {}
+        self._under_way: dict[Key, int] = {}
+        self._ended: dict[Key, int] = {}
         self._points: dict[Key, Point] = {}
         self._stepped: dict[tuple[str, str], tuple[Point, ...]] = {}
         self._paced: dict[tuple[str, str], tuple[Point, ...]] = {}
@@ -82,8 +86,20 @@ class PointState:
                     self._writes[(asset, point.name)].append(mono_ns)
             for point in self._stepped.get(place, ()):
                 if point.span.start < change.stop and change.start < point.span.stop:
-                    # Unknown (nan), and newer than any read that is still under way.
-                    self._known[(asset, point.name)] = (_UNKNOWN, mono_ns)
+                    key = (asset, point.name)
+                    self._known[key] = (_UNKNOWN, mono_ns)
+                    self._under_way[key] = self._under_way.get(key, 0) + 1
+
+    def note_ended(self, asset: str, op: Operation, mono_ns: int) -> None:
+        """A write that was noted is over: confirmed, failed, or never sent."""
+        for change in op.writes:
+            for point in self._stepped.get((asset, change.space), ()):
+                key = (asset, point.name)
+                if point.span.start < change.stop and change.start < point.span.stop and key in self._under_way:
+                    self._ended[key] = mono_ns
+                    self._under_way[key] -= 1
+                    if not self._under_way[key]:
+                        del self._under_way[key]
 
     def note_confirmed(self, asset: str, op: Operation, mono_ns: int) -> None:
         """The device has acknowledged the write that was sent at `mono_ns` (the time given to `note_write`).
@@ -117,6 +133,8 @@ class PointState:
         return max(0, times[0] + MINUTE - mono_ns)
 
     def _learn(self, key: Key, point: Point, cells: tuple[int, ...], mono_ns: int) -> None:
+        if key in self._under_way or mono_ns <= self._ended.get(key, -1):
+            return
         known = self._known.get(key)
         if known is None or mono_ns > known[1]:
             self._known[key] = (values.decode(point.type, point.word_order, cells), mono_ns)

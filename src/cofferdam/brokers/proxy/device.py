@@ -1,8 +1,8 @@
 """One device and the few connections to it that many clients share.
 
 A device is an address and port; assets that differ only in their unit share it. It never has more connections than
-`connections` and never more requests on one than `outstanding`; what comes above waits, each client's requests in
-their own line, and the lines take turns.
+`connections` and never more requests on one than `outstanding`; what comes above waits in lines that take turns
+(lines).
 
 A request is sent once. If its connection breaks, or no answer comes in time, it has failed, and its owner is told
 so; nothing in here sends it again. What waited too long is not sent at all: an order that nobody waits for any more
@@ -14,10 +14,10 @@ Not here: who may ask (inner), what the bytes mean (the protocol's client machin
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
+from cofferdam.brokers.proxy.lines import Lines
 from cofferdam.brokers.transport import Transport
 from cofferdam.crossing.reactor import Reactor, Timer
 from cofferdam.errors import RemoteProtocolError
@@ -31,6 +31,7 @@ from cofferdam.protocols.base import (
     ResponseReceived,
 )
 
+TOO_LATE = "waited too long for a place at the device"
 TIMEOUTS_IN_A_ROW = 3
 """So many requests without an answer, and the connection is taken for dead and closed."""
 
@@ -44,14 +45,22 @@ class Job:
 
     __slots__ = (
         "allow", "arrived", "detail", "done", "failure", "finished", "generation", "joined", "line", "request",
-        "response", "sent", "timeout_ns",
+        "response", "sent", "source", "timeout_ns",
     )  # fmt: skip
 
     def __init__(
-        self, allow: Allow, request: Any, line: int, arrived: int, timeout_ns: int, done: Callable[[Job], None]
+        self,
+        allow: Allow,
+        request: Any,
+        source: str,
+        line: int,
+        arrived: int,
+        timeout_ns: int,
+        done: Callable[[Job], None],
     ) -> None:
         self.allow = allow
         self.request = request
+        self.source = source
         self.line = line
         self.arrived = arrived
         self.timeout_ns = timeout_ns
@@ -101,13 +110,15 @@ class Device:
         self._report = report  # (what, section, detail): a device that breaks the protocol
         self._clock = clock
         self._connections: list[Connection] = []
-        self._lines: OrderedDict[int, deque[Job]] = OrderedDict()
-        self._queued = 0
+        self._lines: Lines[Job] = Lines()
         self._timer: Timer | None = None
+        self._due = 0
         self._backoff = 0.0
         self._retry_at = 0
         self.held = False
         """Nothing is sent while an operator has severed the device's side."""
+        self.retired = ""
+        """Why nothing is ever sent again: the policy has no such device any more. "" while it has."""
         self.requests = 0
         self.failures = 0
         self.late = 0
@@ -117,51 +128,50 @@ class Device:
 
     def submit(self, job: Job) -> None:
         """Sends the job's request now or as soon as there is a place, or fails it."""
-        if self.held:
-            self._fail(job, Failure.UNREACHABLE, "severed")
+        lines = self._lines
+        if self.held or self.retired:
+            self._fail(job, Failure.UNREACHABLE, self.retired or "severed")
             return
-        if self._queued >= self._limits.asset_queue:
-            self._fail(job, Failure.BUSY, "too many requests wait for this device")
+        if self._clock() - job.arrived > job.timeout_ns:
+            self._fail(job, Failure.BUSY, TOO_LATE)
             return
-        if not self._queued:
+        if not lines.count:
             connection = self._free()
             if connection is not None:
                 self._send(connection, job)
                 return
-        line = self._lines.get(job.line)
-        if line is None:
-            line = self._lines[job.line] = deque()
-        elif len(line) >= self._limits.asset_queue_per_client:
+        if lines.length(job.source, job.line) >= self._limits.asset_queue_per_client:
             self._fail(job, Failure.BUSY, "too many requests of this client wait for this device")
             return
-        line.append(job)
-        self._queued += 1
-        if not self._may_connect():
-            return
-        self._open()
-        self._arm()
+        gives_way: Job | None = None
+        # The gate's own reads (source "") are few, and a write waits for each.
+        if lines.count >= self._limits.asset_queue and job.source:
+            gives_way = lines.make_room(job.source)
+            if gives_way is None:
+                self._fail(job, Failure.BUSY, "too many requests wait for this device")
+                return
+        lines.push(job.source, job.line, job)
+        if self._may_connect():
+            self._open()
+        self._arm(job.arrived + job.timeout_ns)
+        if gives_way is not None:
+            self._fail(gives_way, Failure.BUSY, "too many requests wait for this device")
 
     def _may_connect(self) -> bool:
         """Whether a further connection may be opened now. With none up and a pause running, what waits fails."""
-        now = self._clock()
+        if self.retired or len(self._connections) >= self.asset.connections:
+            return False
         if any(not connection.ready for connection in self._connections):
-            self._arm()
             return False
-        if len(self._connections) >= self.asset.connections:
-            self._arm()
-            return False
-        if now < self._retry_at:
-            if self._connections:
-                self._arm()
-            else:
+        if self._clock() < self._retry_at:
+            if not self._connections:
                 self._fail_queue(Failure.UNREACHABLE, self.detail)
             return False
         return True
 
-    def drop_line(self, line: int) -> None:
+    def drop_line(self, source: str, line: int) -> None:
         """A client has gone: what it still has waiting is not sent."""
-        for job in self._lines.pop(line, ()):
-            self._queued -= 1
+        for job in self._lines.drop(source, line):
             self._fail(job, Failure.BUSY, "the client has gone")
 
     def _free(self) -> Connection | None:
@@ -178,21 +188,16 @@ class Device:
 
     def _pump(self) -> None:
         """Sends what waits, one line after the other, as far as there are places."""
-        while self._queued:
+        lines = self._lines
+        while lines.count:
             connection = self._free()
             if connection is None:
-                if len(self._connections) < self.asset.connections and self._may_connect():
+                if self._may_connect():
                     self._open()
                 return
-            number, line = next(iter(self._lines.items()))
-            job = line.popleft()
-            self._queued -= 1
-            if line:
-                self._lines.move_to_end(number)
-            else:
-                del self._lines[number]
+            job = lines.pop()
             if self._clock() - job.arrived > job.timeout_ns:
-                self._fail(job, Failure.BUSY, "waited too long for a place at the device")
+                self._fail(job, Failure.BUSY, TOO_LATE)
                 continue
             self._send(connection, job)
 
@@ -204,8 +209,9 @@ class Device:
         connection.flight[token] = job
         self.requests += 1
         connection.transport.write(data)
-        if self._timer is None:
-            self._arm()
+        due = job.sent + job.timeout_ns
+        if not self._due or due < self._due:
+            self._arm(due)
 
     def _fail(self, job: Job, failure: Failure, detail: str) -> None:
         self.failures += 1
@@ -214,10 +220,8 @@ class Device:
         job.done(job)
 
     def _fail_queue(self, failure: Failure, detail: str) -> None:
-        lines, self._lines, self._queued = self._lines, OrderedDict(), 0
-        for line in lines.values():
-            for job in line:
-                self._fail(job, failure, detail)
+        for job in self._lines.drain():
+            self._fail(job, failure, detail)
 
     # --- connections ------------------------------------------------------------------------------------------
 
@@ -239,6 +243,7 @@ class Device:
             self._failed_to_connect(error.strerror or str(error))
             return
         connection = Connection(transport, machine, self._clock())
+        self._arm(connection.last + int(self._limits.asset_connect_seconds * 1e9))
         holder.append(connection)
         transport.on_data = lambda data: self._on_data(connection, data)
         transport.on_closed = lambda reason: self._on_closed(connection, reason)
@@ -303,59 +308,71 @@ class Device:
             self._drop(connection, Failure.BAD_REPLY, str(error))
         connection.last = now
         # The place is given on before the answer is: the next request leaves while this answer is made.
-        if self._queued:
+        if self._lines.count:
             self._pump()
         for job in finished:
             job.done(job)
 
     # --- time -------------------------------------------------------------------------------------------------
 
-    def _arm(self) -> None:
-        """Sets the timer to the earliest deadline of what is under way, waits, or connects."""
-        if self._timer is not None:
+    def _arm(self, due: int) -> None:
+        """Has `_expire` called at `due` (monotonic ns) at the latest."""
+        if self._due and self._due <= due:
             return
-        due = 0
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = due
+        self._timer = self._reactor.call_at(due, self._expire)
+
+    def _next_deadline(self) -> int:
+        """The earliest deadline of what is under way, waits, or connects; 0 for none."""
         connect_ns = int(self._limits.asset_connect_seconds * 1e9)
+        deadlines = [connection.last + connect_ns for connection in self._connections if not connection.ready]
         for connection in self._connections:
-            if not connection.ready:
-                at = connection.last + connect_ns
-                due = at if not due else min(due, at)
-            for job in connection.flight.values():
-                at = job.sent + job.timeout_ns
-                due = at if not due else min(due, at)
-        for line in self._lines.values():
-            at = line[0].arrived + line[0].timeout_ns
-            due = at if not due else min(due, at)
-        if due:
-            self._timer = self._reactor.call_at(due, self._expire)
+            deadlines += [job.sent + job.timeout_ns for job in connection.flight.values()]
+        deadlines += [job.arrived + job.timeout_ns for job in self._lines.heads()]
+        return min(deadlines, default=0)
 
     def _expire(self) -> None:
-        self._timer = None
+        """Ends what has waited too long. First all is taken out, then it is told: who is told may ask anew at once,
+        and must not find a connection that is about to be closed."""
+        self._timer, self._due = None, 0
         now = self._clock()
         connect_ns = int(self._limits.asset_connect_seconds * 1e9)
+        failed: list[tuple[Job, Failure, str]] = []
+        unconnected = False
         for connection in list(self._connections):
             if not connection.ready:
                 if now - connection.last >= connect_ns:
                     connection.transport.close()
                     self._connections.remove(connection)
-                    self._failed_to_connect("no connection in time")
+                    unconnected = True
                 continue
             late = [token for token, job in connection.flight.items() if now - job.sent >= job.timeout_ns]
             for token in late:
                 job = connection.flight.pop(token)
                 connection.machine.forget(token)
                 connection.silent += 1
-                self._fail(job, Failure.TIMEOUT, f"no answer within {job.timeout_ns // 1_000_000} ms")
+                failed.append((job, Failure.TIMEOUT, f"no answer within {job.timeout_ns // 1_000_000} ms"))
             if late and (connection.machine.drop_after_timeout or connection.silent >= TIMEOUTS_IN_A_ROW):
-                self._drop(connection, Failure.TIMEOUT, "the connection was closed after an answer that did not come")
-        for number, line in list(self._lines.items()):
-            while line and now - line[0].arrived >= line[0].timeout_ns:
-                self._queued -= 1
-                self._fail(line.popleft(), Failure.BUSY, "waited too long for a place at the device")
-            if not line:
-                self._lines.pop(number, None)
+                connection.transport.close()
+                self._connections.remove(connection)
+                flight, connection.flight = connection.flight, {}
+                why = "the connection was closed after an answer that did not come"
+                failed += [(job, Failure.TIMEOUT, why) for job in flight.values()]
+        for source, line in self._lines.places():
+            waiting = self._lines.head(source, line)
+            while waiting is not None and now - waiting.arrived >= waiting.timeout_ns:
+                failed.append((self._lines.take(source, line), Failure.BUSY, TOO_LATE))
+                waiting = self._lines.head(source, line)
+        if unconnected:
+            self._failed_to_connect("no connection in time")
+        for job, failure, detail in failed:
+            self._fail(job, failure, detail)
         self._pump()
-        self._arm()
+        due = self._next_deadline()
+        if due:
+            self._arm(due)
 
     def tick(self) -> None:
         """To be called about twice a second: closes connections that nobody uses."""
@@ -371,10 +388,15 @@ class Device:
             self._drop(connection, Failure.UNREACHABLE, reason)
         self._fail_queue(Failure.UNREACHABLE, reason)
 
+    def retire(self, reason: str) -> None:
+        """The policy has no such device any more: nothing is sent to it again, whoever still holds this object."""
+        self.retired = reason
+        self.close(reason)
+
     @property
     def queued(self) -> int:
         """Requests that wait for a place."""
-        return self._queued
+        return self._lines.count
 
     @property
     def in_flight(self) -> int:

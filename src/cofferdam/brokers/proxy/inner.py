@@ -52,7 +52,7 @@ class _ReadJob(Job):
         number: int,
         plant: Plant,
     ) -> None:
-        super().__init__(allow, request, session.id, arrived, plant.timeout_ns, done)
+        super().__init__(allow, request, session.source, session.id, arrived, plant.timeout_ns, done)
         self.session = session
         self.number = number
         self.plant = plant
@@ -120,18 +120,29 @@ class Inner(WritePath):
                     report=lambda what, section, detail, asset=asset: self._broken(asset, what, section, detail),  # type: ignore[misc]
                     clock=self._clock,
                 )
+                device.held = self._own_side in self.severed
             devices[key] = device
-            shared = SharedReads(self.protocol, asset.share_reads_ms * 1_000_000) if asset.share_reads_ms else None
+            limit_ns = asset.share_reads_ms * 1_000_000
             old = self._plants.get(name)
             if old is not None and old.device is device:
+                shared = old.shared
+                # What is under way keeps its place: only the age that is allowed changes.
+                if shared is None or not limit_ns:
+                    shared = SharedReads(self.protocol, limit_ns) if limit_ns else None
+                else:
+                    shared.limit_ns = limit_ns
+                    shared.written()
                 old.adopt(asset, shared)
                 plants[name] = old
             else:
-                plants[name] = Plant(asset, device, shared)
+                plants[name] = Plant(asset, device, SharedReads(self.protocol, limit_ns) if limit_ns else None)
             plants[name].steps = self._state.watches(name)
         for key, device in self._devices.items():
             if devices.get(key) is not device:
-                device.close("the policy has changed")
+                device.retire("the policy has changed")
+        for name, gone in self._plants.items():
+            if plants.get(name) is not gone:
+                self._forget_parked(gone, None)
         self._devices, self._plants = devices, plants
 
     def new_policy(self, policy: CompiledPolicy, assets: Iterable[str]) -> int:
@@ -189,12 +200,18 @@ class Inner(WritePath):
         self._sessions.pop(session.id, None)
         plant = self._plants.get(session.asset)
         if plant is not None:
-            plant.device.drop_line(session.id)
-            kept = [entry for entry in plant.parked if entry[0] is not session]
-            self._under_way -= len(plant.parked) - len(kept)
-            plant.parked = deque(kept)
+            plant.device.drop_line(session.source, session.id)
+            self._forget_parked(plant, session)
         session.refusals.flush(self._wall())
         self._count_reads(session)
+
+    def _forget_parked(self, plant: Plant, session: Session | None) -> None:
+        """Turns away the parked writes of a session, or of all (None): they are not sent."""
+        gone = [entry for entry in plant.parked if session is None or entry[0] is session]
+        plant.parked = deque(entry for entry in plant.parked if entry not in gone)
+        for _, record, _, _ in gone:
+            self._under_way -= 1
+            self._outer.send(Failed(record.id, Failure.BUSY, 0, 0))
 
     def _request(self, record: Request[Any]) -> None:
         if record.id <= self._last_id:
@@ -219,7 +236,7 @@ class Inner(WritePath):
             else:
                 self._read(session, record, known[0], known[1], arrived)
         except Exception as error:
-            self._internal(session, error)
+            self._internal(session, record.id, error)
 
     def _judge(self, session: Session, record: Request[Any], operation: Operation, arrived: int) -> None:
         if session.under_way >= self._most_under_way:
@@ -264,7 +281,7 @@ class Inner(WritePath):
             try:
                 self._answer(job)
             except Exception as error:
-                self._internal(job.session, error)
+                self._internal(job.session, job.number, error)
 
     def _answer(self, job: _ReadJob) -> None:
         session = job.session

@@ -36,6 +36,10 @@ class Session:
         self.from_wall = 0
 
 
+Parked = tuple[Session, Request[Any], Operation, int]
+"""A write that waits for a present value: its session, the request, what it means, when it arrived (monotonic ns)."""
+
+
 class Plant:
     """What the half keeps of one asset besides its device: shared reads, writes under way, writes that wait."""
 
@@ -47,7 +51,7 @@ class Plant:
         self.steps = True  # a point has a max_step, so that what reads bring is worth remembering
         self.writes = 0
         # Writes that need a present value first; one after the other, so that each step is from the value before it.
-        self.parked: deque[tuple[Session, Request[Any], Operation, int]] = deque()
+        self.parked: deque[Parked] = deque()
         self.reading = False
 
     def adopt(self, asset: Asset, shared: SharedReads | None) -> None:

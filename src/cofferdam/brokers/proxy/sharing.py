@@ -72,7 +72,9 @@ class SharedReads:
         key = self._protocol.share_key(job.request)
         if key is None or job.generation != self._generation:
             return
-        others = self._under_way[key]
+        others = self._under_way.get(key, [])
+        if job not in others:  # asked under another policy
+            return
         others.remove(job)
         if not others:
             del self._under_way[key]

@@ -16,7 +16,7 @@ from cofferdam.audit.entry import LimitHit, Outcome, PointValue, WriteAllowed, W
 from cofferdam.brokers.auditing import AuditClient
 from cofferdam.brokers.proxy.device import Job
 from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Reply, Request
-from cofferdam.brokers.proxy.sessions import Plant, Session
+from cofferdam.brokers.proxy.sessions import Parked, Plant, Session
 from cofferdam.crossing.channel import Sender
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation
@@ -37,7 +37,7 @@ _OUTCOMES: dict[Failure, Outcome] = {
 class _Write:
     """A write from its verdict to its outcome."""
 
-    __slots__ = ("asset", "job", "name", "noted", "operation", "record", "session")
+    __slots__ = ("asset", "ended", "job", "name", "noted", "operation", "record", "session")
 
     def __init__(self, session: Session, record: Request[Any], operation: Operation, asset: Asset) -> None:
         self.session = session
@@ -46,6 +46,7 @@ class _Write:
         self.asset = asset
         self.name = ""
         self.noted = 0
+        self.ended = False
         self.job: Job | None = None
 
 
@@ -91,19 +92,25 @@ class WritePath(abc.ABC):
     def _read(self, session: Session, record: Request[Any], operation: Operation, verdict: Allow, arrived: int) -> None:
         """Carries out a read that is allowed."""
 
-    def _internal(self, session: Session, error: Exception) -> None:
-        """A bug of ours has shown: it ends this session, is told in the log, and touches no other session."""
+    def _internal(self, session: Session, number: int, error: Exception) -> None:
+        """A bug of ours has shown in request `number`: it ends this session, is told in the log, and touches no other
+        session."""
         detail = f"{type(error).__name__}: {error}"
         self._limit("internal_error", session.source, clip(detail))
+        self._outer.send(Failed(number, Failure.BAD_REPLY, 0, 0))
         self._outer.send(Ended(session.id, clip(f"internal error: {detail}")))
         if session.id in self._sessions:
             self._close(session)
 
-    def _guarded(self, session: Session, call: Callable[..., None], *arguments: Any) -> None:
+    def _guarded(self, write: _Write, plant: Plant, call: Callable[..., None], *arguments: Any) -> None:
         try:
-            call(*arguments)
+            call(write, plant, *arguments)
         except Exception as error:
-            self._internal(session, error)
+            if not write.ended:
+                sent = write.job is not None and bool(write.job.sent)
+                self._outcome(write, "unknown" if sent else "not-sent", 0, 0, f"internal error: {error}")
+                self._end_write(write, plant)
+            self._internal(write.session, write.record.id, error)
 
     def _limit(self, limit: str, source: str, detail: str) -> None:
         count = self.limit_hits[limit] = self.limit_hits.get(limit, 0) + 1
@@ -176,7 +183,7 @@ class WritePath(abc.ABC):
         )
         self._audit.record(
             draft,
-            lambda ok, why: self._guarded(session, self._recorded, write, plant, verdict, arrived, ok, why),
+            lambda ok, why: self._guarded(write, plant, self._recorded, verdict, arrived, ok, why),
         )
 
     def _recorded(self, write: _Write, plant: Plant, verdict: Allow, arrived: int, ok: bool, why: str) -> None:
@@ -193,6 +200,10 @@ class WritePath(abc.ABC):
         if self.severed:
             self._not_sent(write, plant, "severed before the write was sent", Fault.SEVERED, "a side is severed")
             return
+        if self._plants.get(session.asset) is not plant:
+            why = "the policy changed before the write was sent"
+            self._not_sent(write, plant, why, Fault.ASSET, why)
+            return
         # The entry took a moment to reach the disk. A window may have closed, a new policy may be in force.
         flow = session.flow
         again = flow.decide(write.operation, self._wall()) if isinstance(flow, Flow) else flow
@@ -202,10 +213,11 @@ class WritePath(abc.ABC):
         job = Job(
             verdict,
             write.record.message,
+            session.source,
             session.id,
             arrived,
             plant.asset.timeout_ms * 1_000_000,
-            lambda job: self._guarded(session, self._write_done, write, plant, job),
+            lambda job: self._guarded(write, plant, self._write_done, job),
         )
         write.job = job
         if plant.shared is not None:
@@ -251,14 +263,20 @@ class WritePath(abc.ABC):
                 code=code,
                 device_ns=device_ns,
                 detail=clip(detail),
-            )
+            ),
+            always=True,
         )
 
     def _finish_write(self, write: _Write, plant: Plant) -> None:
+        self._end_write(write, plant)
+        self._unpark(plant)
+
+    def _end_write(self, write: _Write, plant: Plant) -> None:
+        write.ended = True
         write.session.under_way -= 1
         self._under_way -= 1
         plant.writes -= 1
-        self._unpark(plant)
+        self._state.note_ended(write.session.asset, write.operation, self._clock())
 
     # --- writes that need to know the present value -------------------------------------------------------------
 
@@ -275,65 +293,56 @@ class WritePath(abc.ABC):
         """Decides the first parked write again, or reads the value that it needs, once no write is under way."""
         while plant.parked and not plant.writes and not plant.reading:
             session, record, operation, arrived = plant.parked[0]
+            if self._clock() - arrived > plant.timeout_ns:  # its client has given up
+                plant.parked.popleft()
+                self._under_way -= 1
+                self._outer.send(Failed(record.id, Failure.BUSY, 0, self._clock() - arrived))
+                continue
             verdict = self._decide(session, operation)
             if isinstance(verdict, NeedValues):
-                self._read_values(plant, verdict, session.flow, operation, arrived)
+                self._read_values(plant, verdict, session.flow, plant.parked[0])
                 return
             plant.parked.popleft()
             self._under_way -= 1
             self._settle(session, record, operation, verdict, arrived)
 
-    def _read_values(
-        self,
-        plant: Plant,
-        need: NeedValues,
-        flow: Flow | Deny,
-        operation: Operation,
-        arrived: int,
-    ) -> None:
+    def _read_values(self, plant: Plant, need: NeedValues, flow: Flow | Deny, parked: Parked) -> None:
         """Reads what a step is judged from. The half asks for itself, of cells that the write is allowed to change."""
+        _, _, operation, _ = parked
         allowed = flow.decide(operation, self._wall()) if isinstance(flow, Flow) else flow
         if isinstance(allowed, Deny):
-            self._drop_parked(plant, Failure.BUSY)
+            self._drop_parked(plant, parked, Failure.BUSY)
             return
-        plant.reading = True
-        left = len(need.spans)
+        requests = [self.protocol.read_request(operation.unit, span) for span in need.spans]
+        left = len(requests)
         good = True
 
-        def done(job: Job, request: Any) -> None:
+        def done(job: Job) -> None:
             nonlocal left, good
             left -= 1
             if job.response is None or self.protocol.is_error(job.response):
                 good = False
             else:
-                for space, start, cells in self.protocol.values(request, job.response):
+                for space, start, cells in self.protocol.values(job.request, job.response):
                     self._state.note_values(plant.asset.name, space, start, cells, job.sent)
             if left:
                 return
             plant.reading = False
-            if good and self._clock() - arrived <= plant.asset.timeout_ms * 2_000_000:
+            if good:
                 self._unpark(plant)
             else:
                 # Without the value the step can not be judged: the write is not sent.
-                self._drop_parked(plant, job.failure or Failure.BAD_REPLY)
+                self._drop_parked(plant, parked, job.failure or Failure.BAD_REPLY)
 
-        for span in need.spans:
-            request = self.protocol.read_request(operation.unit, span)
-            job = Job(
-                allowed,
-                request,
-                0,
-                self._clock(),
-                plant.asset.timeout_ms * 1_000_000,
-                lambda job, request=request: done(job, request),  # type: ignore[misc]
-            )
-            plant.device.submit(job)
+        plant.reading = True
+        for request in requests:
+            plant.device.submit(Job(allowed, request, "", 0, self._clock(), plant.timeout_ns, done))
 
-    def _drop_parked(self, plant: Plant, failure: Failure) -> None:
-        if plant.parked:
-            _, record, _, _ = plant.parked.popleft()
+    def _drop_parked(self, plant: Plant, parked: Parked, failure: Failure) -> None:
+        if parked in plant.parked:  # else its session has ended meanwhile, and it was answered then
+            plant.parked.remove(parked)
             self._under_way -= 1
-            self._outer.send(Failed(record.id, failure, 0, 0))
+            self._outer.send(Failed(parked[1].id, failure, 0, 0))
         self._unpark(plant)
 
 
