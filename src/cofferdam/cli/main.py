@@ -24,6 +24,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "down": ("down", "stop the running gate"),
     "sever": ("sever", "end all sessions of one side and refuse new ones"),
     "restore": ("restore", "let a severed side work again"),
+    "prove": ("prove", "show on the running gate that nothing crosses, or what does"),
+    "advise": ("advise", "suggestions for the switches around the gate"),
     "overlay": ("overlay", "addresses, names, routes and WireGuard peers of the overlay"),
     "check": ("check", "check a policy: errors, warnings"),
     "explain": ("explain", "why an operation is allowed or refused"),

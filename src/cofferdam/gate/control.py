@@ -18,8 +18,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from cofferdam.audit.entry import LeakFound, ProofDone, clip
 from cofferdam.errors import CofferdamError, GateError, PolicyError
-from cofferdam.gate.gate import Gate
+from cofferdam.gate.audit import now_ns
+from cofferdam.gate.gate import RECORD_SECONDS, Gate
 from cofferdam.gate.reload import reload_policy
 from cofferdam.gate.state import control_socket
 
@@ -60,7 +62,29 @@ class Restore(Struct, frozen=True, tag="restore", forbid_unknown_fields=True):
     side: SideName
 
 
-Request = Status | Reload | Down | Sever | Restore
+class Proof(Struct, frozen=True, tag="proof", forbid_unknown_fields=True):
+    """The separation was put to the proof: the report's hash, and what came out."""
+
+    report: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    result: Literal["proved", "failed"]
+    detail: Text = ""
+
+
+class Leak(Struct, frozen=True, forbid_unknown_fields=True):
+    """An asset that answers on the IT side without a broker."""
+
+    asset: Annotated[str, Meta(max_length=128)]
+    detail: Text
+
+
+class Leaks(Struct, frozen=True, tag="leaks", forbid_unknown_fields=True):
+    """The leak probe has tried these assets, and found these."""
+
+    tried: Annotated[tuple[Annotated[str, Meta(max_length=128)], ...], Meta(max_length=100_000)]
+    found: Annotated[tuple[Leak, ...], Meta(max_length=1000)] = ()
+
+
+Request = Status | Reload | Down | Sever | Restore | Proof | Leaks
 
 
 class Answer(Struct, frozen=True):
@@ -152,6 +176,26 @@ class ControlServer:
                 return {"side": side, "sessions": await gate.sever(side, user, reason)}
             case Restore(side):
                 return {"side": side, "changed": await gate.restore(side, user)}
+            case Proof(report, result, detail):
+                done = ProofDone(report=report, result=result, detail=clip(detail), wall_ns=now_ns())
+                return {"recorded": await gate.audit.record(done, RECORD_SECONDS)}
+            case Leaks(tried, found):
+                return {"new": _leaks(gate, tried, found)}
+
+
+def _leaks(gate: Gate, tried: tuple[str, ...], found: tuple[Leak, ...]) -> int:
+    """Raises an alarm for each asset that leaks, records those that are new, and clears what is over."""
+    new = 0
+    for leak in found:
+        if f"leak-{leak.asset}" not in gate.alarms:
+            new += 1
+            gate.note(LeakFound(asset=leak.asset, detail=clip(leak.detail), wall_ns=now_ns()))
+        gate.alarm(f"leak-{leak.asset}", leak.detail)
+    leaking = {leak.asset for leak in found}
+    for asset in tried:
+        if asset not in leaking:
+            gate.alarm(f"leak-{asset}", "")
+    return new
 
 
 def _peer(writer: asyncio.StreamWriter) -> int:

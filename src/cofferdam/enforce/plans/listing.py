@@ -139,7 +139,9 @@ class _Reader:
             raise Unmodelled(f"{where}: there is no such chain")
         conj: list[Clause] = []
         for position, statement in enumerate(body.get("expr", ())):
-            ((kind, content),) = statement.items() if isinstance(statement, dict) else ((statement, None),)
+            kind: str
+            content: Any
+            ((kind, content),) = statement.items() if isinstance(statement, dict) else ((str(statement), {}),)
             if kind == "match":
                 conj += self._match(chain, content)
             elif kind in _HARMLESS:

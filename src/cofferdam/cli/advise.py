@@ -1,0 +1,32 @@
+"""`cofferdam advise`: suggestions for the switches around the gate, worked out from the policy. It changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    from cofferdam.enforce.plans.switches import KINDS
+
+    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    switch = what.add_parser(
+        "switch", help="port isolation and access lists, so that hosts of one network can not go round the gate"
+    )
+    switch.add_argument("policy", metavar="POLICY", type=Path, help="the policy: a YAML file, or a folder of them")
+    switch.add_argument("--kind", choices=KINDS, default="generic", help="the make of the switch (default: generic)")
+    switch.add_argument("--gate-port", default="", metavar="PORT", help="the switch's port that leads to the gate")
+    switch.add_argument(
+        "--vlan", type=int, default=100, metavar="N", help="the number of the network's VLAN (default 100)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from cofferdam.enforce.plans.switches import advice
+    from cofferdam.policy.compile import compile_policy
+    from cofferdam.policy.load import load
+
+    policy = compile_policy(load(args.policy), now_ns=time.time_ns())
+    print("\n".join(advice(policy, args.kind, gate_port=args.gate_port, vlan=args.vlan)))
+    return 0

@@ -1,0 +1,238 @@
+"""`cofferdam prove`: shows on the running gate that nothing crosses, or what does."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cofferdam.errors import CofferdamError, GateError
+
+if TYPE_CHECKING:
+    from cofferdam.audit.checkpoint import SignerKey
+    from cofferdam.enforce.plans.records import NetworkPlan
+    from cofferdam.enforce.prove.statements import Report, Statements
+    from cofferdam.policy.table import CompiledPolicy
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    from cofferdam.cli.gate_options import add_json, add_state
+
+    add_state(parser)
+    add_json(parser)
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one HTML page")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the report as JSON, with its signed note")
+    parser.add_argument("--verbose", action="store_true", help="show the evidence of every statement")
+    parser.add_argument("--leaks", action="store_true", help="only try each asset's real address from the IT side")
+    parser.add_argument(
+        "--sabotage",
+        action="store_true",
+        help="lab only: forwarding on and no rules in every namespace of the gate, then the canaries, then all back",
+    )
+    parser.add_argument(
+        "--wire-it", metavar="NETNS[:INTERFACE]", help="a host on the IT wire, from which canaries are sent"
+    )
+    parser.add_argument(
+        "--wire-ot", metavar="NETNS[:INTERFACE]", help="a host on the OT wire, at which canaries are listened for"
+    )
+    parser.add_argument("--no-probes", action="store_true", help="leave out the system calls tried in each sandbox")
+    parser.add_argument("--verify", type=Path, metavar="FILE", help="check the signature of a report written before")
+    parser.epilog = (
+        "Needs root, since the kernel tells others too little. Exit code 1 if a statement failed. "
+        "In the lab the hosts on both wires are found by themselves."
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from cofferdam.cli.gate_options import state_of
+
+    state = state_of(args)
+    if args.verify is not None:
+        return _verify(args.verify, state)
+    from cofferdam.enforce.plans.network import network_plan
+    from cofferdam.enforce.prove.statements import Statements
+    from cofferdam.gate.client import ask
+
+    gc.disable()  # a short life that makes many small objects
+    started = time.time_ns()
+    status = ask(state, "status")
+    out = Statements()
+    policy = _policy(status)
+    plan = network_plan(policy)
+    if status["separation"] != "namespaces":
+        _without(status, out)
+    elif os.geteuid() != 0:
+        raise GateError("the proof reads what the kernel shows to root only", hint="sudo cofferdam prove")
+    else:
+        _with(args, state, status, policy, plan, out)
+    report = _report(status, out, started)
+    note = _sign(report, state)
+    _record(state, report)
+    _show(args, report, note)
+    return 0 if report.ok else 1
+
+
+def _policy(status: dict[str, Any]) -> CompiledPolicy:
+    from cofferdam.policy.compile import compile_policy
+    from cofferdam.policy.load import load
+
+    path = Path(status["policy"]["path"])
+    policy = compile_policy(load(path), now_ns=time.time_ns())
+    if policy.hash != status["policy"]["hash"]:
+        raise GateError(
+            f"{path} is not the policy that the gate has in force ({status['policy']['hash'][:12]})",
+            hint="`cofferdam reload`, or put the file back as it was; then prove again",
+        )
+    return policy
+
+
+def _with(
+    args: argparse.Namespace, state: Path, status: dict[str, Any], policy: CompiledPolicy, plan: NetworkPlan,
+    out: Statements,
+) -> None:  # fmt: skip
+    from cofferdam.enforce.prove import canaries, leaking, limits, probes, sabotage, solving, structure
+    from cofferdam.enforce.prove.subject import open_subject
+    from cofferdam.gate.plan import plan_pairs
+
+    roles = {pair.name: pair.outer.side for pair in plan_pairs(policy).values()}
+    roles |= {pair["name"]: roles.get(pair["name"].split(":")[0], "it") for pair in status["pairs"]}
+    subject = open_subject(state, plan, status, roles)
+    try:
+        for side in subject.sides.values():
+            side.read(subject.nft)
+        if args.leaks:
+            leaking.state(subject, leaking.targets(plan), out)
+            _tell_leaks(state, policy, out)
+            return
+        wires = canaries.find_wires(subject, args.wire_it, args.wire_ot)
+        if args.sabotage:
+            sabotage.check_lab(subject, wires)
+        structure.state(subject, out)
+        solving.state(subject, out)
+        canaries.state(subject, wires, out)
+        if not args.no_probes:
+            probes.state(subject, Path(status["policy"]["path"]), out)
+        if args.sabotage:
+            sabotage.state(subject, wires, out)
+        leaking.state(subject, leaking.targets(plan), out)
+        _tell_leaks(state, policy, out)
+        limits.state(subject, out)
+    finally:
+        subject.close()
+
+
+def _without(status: dict[str, Any], out: Statements) -> None:
+    """Plain processes: what is not separated, in so many words."""
+    for fact in status["facts"]:
+        known = "observed" if fact["in_force"] else "failed"
+        out.say("structure", fact["name"], known, fact["detail"])  # type: ignore[arg-type]
+    out.say(
+        "structure", "separation", "failed",
+        "the gate runs without network namespaces: both halves and the host share one network, so nothing but our own "
+        "code keeps a packet from one side to the other",
+        ["start it as root, with `interface` given for each zone and `require: namespaces` in the policy"],
+    )  # fmt: skip
+
+
+def _tell_leaks(state: Path, policy: CompiledPolicy, out: Statements) -> None:
+    from cofferdam.enforce.prove import leaking
+    from cofferdam.gate.client import ask
+
+    tried, found = leaking.verdicts(out, {asset.address: asset.name for asset in policy.assets.values()})
+    ask(state, "leaks", tried=tried, found=[{"asset": asset, "detail": detail} for asset, detail in found])
+
+
+def _report(status: dict[str, Any], out: Statements, started: int) -> Report:
+    from cofferdam.enforce.prove.statements import Report
+
+    return Report(
+        site=status["site"],
+        host=socket.gethostname(),
+        version=status["version"],
+        policy=status["policy"]["hash"],
+        separation=status["separation"],
+        started_ns=started,
+        finished_ns=time.time_ns(),
+        ok=not any(statement.status == "failed" for statement in out.found),
+        counts=out.counts(),
+        statements=tuple(out.found),
+    )
+
+
+def _key(state: Path) -> SignerKey | None:
+    """The audit log's key. It belongs to the auditor's user; root may read it all the same."""
+    from cofferdam.audit.checkpoint import SignerKey
+
+    try:
+        return SignerKey.parse((state / "keys" / "audit.key").read_text())
+    except OSError:
+        return None
+
+
+def _sign(report: Report, state: Path) -> str:
+    from cofferdam.audit.checkpoint import sign_note
+    from cofferdam.enforce.prove.render import note_text
+
+    key = _key(state)
+    return sign_note(note_text(report), key).decode() if key is not None else ""
+
+
+def _record(state: Path, report: Report) -> None:
+    from cofferdam.enforce.prove.render import digest, summary
+    from cofferdam.gate.client import ask
+
+    failed = [f"{s.name}: {s.says}" for s in report.statements if s.status == "failed"]
+    detail = f"{summary(report)}{'; ' + failed[0] if failed else ''}"[:500]
+    answer = ask(state, "proof", report=digest(report), result="proved" if report.ok else "failed", detail=detail)
+    if not answer["recorded"]:
+        raise GateError("the audit log did not take the proof in time", hint="`cofferdam status` says why")
+
+
+def _show(args: argparse.Namespace, report: Report, note: str) -> None:
+    from cofferdam.enforce.prove import render
+
+    for path, text in ((args.html, render.as_html), (args.output, render.as_json)):
+        if path is not None:
+            try:
+                path.write_text(text(report, note), encoding="utf-8")
+            except OSError as error:
+                raise CofferdamError(f"cannot write {path}: {error.strerror}") from None
+    if args.json:
+        print(render.as_json(report, note))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for line, style in render.as_text(report, verbose=args.verbose):
+        console.print(Text(line, style))
+    signed = "signed with the audit key" if note else "NOT SIGNED: the audit key can not be read"
+    console.print(f"report {render.digest(report)[:16]}…, {signed}, recorded in the audit log")
+
+
+def _verify(path: Path, state: Path) -> int:
+    """Whether a report is the one that was signed."""
+    import msgspec
+
+    from cofferdam.audit.checkpoint import open_note
+    from cofferdam.audit.keys import load_public
+    from cofferdam.enforce.prove.render import note_text
+    from cofferdam.enforce.prove.statements import Report
+
+    try:
+        document = json.loads(path.read_bytes())
+        report = msgspec.convert(document["report"], Report)
+        note = str(document["note"]).encode()
+    except (OSError, ValueError, KeyError, msgspec.ValidationError) as error:
+        raise CofferdamError(f"{path} is no report of a proof: {error}") from None
+    signed = open_note(note, load_public(state / "keys" / "audit.pub"))
+    if signed != note_text(report):
+        print("the report is not the one that was signed: it was changed")
+        return 1
+    print(f"signed: {signed.splitlines()[1]}, {signed.splitlines()[3]}")
+    return 0

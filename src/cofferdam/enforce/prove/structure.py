@@ -1,0 +1,300 @@
+"""Part (a): what the kernel says of the gate's namespaces and processes, statement by statement, and part of (b): what
+the solver does not see.
+
+Not here: reading it (reading), the rules' meaning (solving).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from cofferdam.enforce.plans.listing import Ruleset, Unmodelled
+from cofferdam.enforce.plans.rules import TABLE
+from cofferdam.enforce.prove import reading
+from cofferdam.enforce.prove.statements import Statements
+from cofferdam.enforce.prove.subject import Half, Side, Subject
+
+Json = dict[str, Any]
+PART = "structure"
+_O_DIRECT, _O_ACCMODE = os.O_DIRECT, os.O_ACCMODE
+_ROADS = {"bridge", "bond", "team", "vxlan", "gre", "gretap", "ipip", "sit", "ip6tnl", "erspan", "geneve", "xfrm", "vti",
+          "openvswitch", "batadv", "ip6gre", "vrf", "ipvlan"}  # fmt: skip
+_MAY_BE_OPEN = {"/dev/null", "anon_inode:[eventpoll]", "anon_inode:[eventfd]"}
+
+
+def state(subject: Subject, out: Statements) -> None:
+    """All of it. Both sides have been read."""
+    for side in subject.sides.values():
+        _namespace(subject, side, out)
+        _interfaces(side, out)
+        _switches(side, out)
+        _unseen(side, out)
+        _sockets(subject, side, out)
+    _home(subject, out)
+    found = {half: reading.process(half.pid) for half in subject.halves}
+    for half, facts in found.items():
+        if facts is None:
+            out.say(PART, f"{half.name}: process", "failed", f"{half.name} (pid {half.pid}) is not there any more")
+            continue
+        _place(subject, half, facts, out)
+        _powers(half, facts, out)
+        _view(half, facts, out)
+        _descriptors(subject, half, facts, out)
+    _apart(subject, {half: facts for half, facts in found.items() if facts is not None}, out)
+    _others(subject, out)
+
+
+# --- namespaces -------------------------------------------------------------------------------------------------------
+
+
+def _namespace(subject: Subject, side: Side, out: Statements) -> None:
+    inhabitants = reading.processes_in(side.inode)
+    ours = {half.pid for half in subject.halves if half.side == side.name}
+    names = _name_servers(subject) if side.name == "it" else set()
+    wrong = [f"pid {pid} ({name})" for pid, name in inhabitants if pid not in ours | names]
+    out.check(
+        PART, f"{side.name}: inhabitants", f"only halves of this gate are in the namespace {side.namespace}", wrong,
+        [f"pid {pid} ({name})" for pid, name in inhabitants],
+    )  # fmt: skip
+
+
+def _name_servers(subject: Subject) -> set[int]:
+    """Children of the launcher that serve names, told by their command line."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
+        except OSError:
+            continue
+        if int(parent) == subject.launcher and b"cofferdam.enforce.overlay.names" in words:
+            found.add(int(entry.name))
+    return found
+
+
+def _interfaces(side: Side, out: Statements) -> None:
+    expected = {"lo", *side.interfaces.values()}
+    links = side.reading["links"]
+    # The kernel makes these, down, in every namespace where a module for tunnels is loaded.
+    spare = {"tunl0", "sit0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0"}
+    there = {link["name"] for link in links if link["up"] or link["name"] not in spare}
+    wrong = [f"{name} should not be there" for name in sorted(there - expected)]
+    wrong += [f"{name} is missing" for name in sorted(expected - there)]
+    shown = [
+        f"{link['name']} {link['kind'] or 'device'} {'up' if link['up'] else 'down'} {link['mac']}" for link in links
+    ]
+    out.check(PART, f"{side.name}: interfaces", f"the namespace has {', '.join(sorted(expected))} and no other", wrong,
+              [*shown, *side.reading["addresses"]])  # fmt: skip
+    wrong = [f"{link['name']} is a {link['kind']}" for link in links if link["kind"] in _ROADS and link["up"]]
+    wrong += [f"{link['name']} belongs to another interface" for link in links if link["master"]]
+    out.check(PART, f"{side.name}: bridges", "no bridge, bond or tunnel joins its interfaces to anything", wrong)
+    out.check(PART, f"{side.name}: routes", "every route goes by an interface of its own or is local",
+              [r for r in side.reading["routes"] if r.split()[1] not in {*expected, "-"}], side.reading["routes"])  # fmt: skip
+
+
+def _switches(side: Side, out: Statements) -> None:
+    switches = side.reading["switches"]
+    on = [f"net/{name} = {value}" for name, value in switches.items() if value != "0"]
+    families = sorted({name.split("/")[0] for name in switches})
+    out.check(
+        PART, f"{side.name}: forwarding", f"forwarding and proxying are off for every interface ({', '.join(families)})",
+        on, [f"{len(switches)} switches read, all 0"],
+    )  # fmt: skip
+
+
+def _unseen(side: Side, out: Statements) -> None:
+    """Ways past the rules that the solver reasons on."""
+    read = side.reading
+    out.check(PART, f"{side.name}: policy routing", "no routing rules but the kernel's three", read["rules"])
+    out.check(
+        PART, f"{side.name}: traffic control", "no program or redirection of traffic control (tc)", read["qdiscs"]
+    )
+    out.check(PART, f"{side.name}: XDP", "no XDP program on an interface",
+              [f"{link['name']} has one" for link in read["links"] if link["xdp"]])  # fmt: skip
+    out.check(PART, f"{side.name}: other filters", "no table of the old packet filter, no IPVS service", read["legacy"])
+    try:
+        ruleset = Ruleset.read(side.rules)
+    except Unmodelled as error:
+        out.say(PART, f"{side.name}: statements of the rules", "failed", str(error))
+        return
+    out.check(PART, f"{side.name}: flowtables", "no flowtable takes packets past the rules", ruleset.flowtables)
+    others = [
+        f"{' '.join(base.name)} (hook {base.hook}, priority {base.priority})"
+        for base in ruleset.bases
+        if base.name[1] != TABLE or base.name[0] not in ("inet", "netdev")
+    ]
+    out.check(PART, f"{side.name}: base chains", "the kernel calls no chain that is not the gate's", others,
+              [f"{' '.join(base.name)}: {base.hook} {base.priority}" for base in ruleset.bases])  # fmt: skip
+    out.check(PART, f"{side.name}: translation", "no address is translated, no packet handed to a program (NAT, tproxy)",
+              [], [f"{ruleset.rules} rules, none of them with such a statement"])  # fmt: skip
+
+
+def _sockets(subject: Subject, side: Side, out: Statements) -> None:
+    declared = {(address, listen.port) for listen in side.plan.listens for address in listen.addresses}
+    wrong, good = [], []
+    names = _name_servers(subject) if side.name == "it" else set()
+    for sock in side.reading["sockets"]:
+        where = f"{sock['protocol']} {sock['address']}:{sock['port']}"
+        if not sock["listening"]:
+            good.append(where)
+        elif sock["protocol"].startswith("tcp") and (sock["address"], sock["port"]) in declared:
+            good.append(f"{where} (published)")
+        elif names and sock["port"] == 53:
+            good.append(f"{where} (names)")
+        else:
+            wrong.append(f"{where} is declared nowhere")
+    out.check(PART, f"{side.name}: sockets", "only sockets that the policy declares wait for packets", wrong, good)
+
+
+def _home(subject: Subject, out: Statements) -> None:
+    """The host's namespace keeps management: neither side's interface is in it."""
+    here = {link["name"] for link in reading.network()["links"]}
+    kinds = {link.interface for side in subject.sides.values() for link in side.plan.links if link.kind == "move"}
+    out.check(PART, "host: interfaces", "no interface of either side is in the host's namespace",
+              sorted(here & kinds), sorted(here))  # fmt: skip
+    inodes = {side.inode for side in subject.sides.values()} | {Path("/proc/self/ns/net").stat().st_ino}
+    out.check(PART, "namespaces are three", "both sides and the host are in three different network namespaces",
+              [] if len(inodes) == 3 else ["they are not"], [str(inode) for inode in sorted(inodes)])  # fmt: skip
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def _place(subject: Subject, half: Half, facts: Json, out: Statements) -> None:
+    side = subject.sides[half.side]
+    wrong = [] if facts["net"] == side.inode else [f"it is in network namespace {facts['net']}"]
+    own = {kind: Path(f"/proc/self/ns/{kind}").stat().st_ino for kind in reading.NAMESPACES}
+    wrong += [f"it shares the host's {kind} namespace" for kind in reading.NAMESPACES if facts[kind] == own[kind]]
+    out.check(
+        PART, f"{half.name}: namespaces", f"stands in {side.namespace}, and has file, process, message and name "
+        "namespaces that are not the host's", wrong, [f"{kind} {facts[kind]}" for kind in reading.NAMESPACES],
+    )  # fmt: skip
+
+
+def _powers(half: Half, facts: Json, out: Statements) -> None:
+    status = facts["status"]
+    wrong = [f"{name} is {status.get(name)}" for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+             if int(status.get(name, "1"), 16)]  # fmt: skip
+    ids = set(status["Uid"].split()) | set(status["Gid"].split())
+    if len(ids) != 1 or ids & {"0"}:
+        wrong.append(f"user ids {status['Uid']}, group ids {status['Gid']}")
+    if status.get("Groups"):
+        wrong.append(f"groups {status['Groups']}")
+    out.check(PART, f"{half.name}: user", "runs as a user of its own, without any capability, now or ever", wrong,
+              [f"uid {status['Uid'].split()[0]}", "CapBnd 0"])  # fmt: skip
+    wrong = [] if status.get("NoNewPrivs") == "1" else ["it may gain privileges"]
+    wrong += [] if status.get("Seccomp") == "2" else [f"Seccomp is {status.get('Seccomp')}"]
+    wrong += [] if facts["threads"] == 1 else [f"it has {facts['threads']} threads"]
+    out.check(PART, f"{half.name}: filter", "is under a system-call filter, has one thread, and can gain no privilege",
+              wrong, [f"Seccomp 2, {status.get('Seccomp_filters', '?')} filter", "NoNewPrivs 1"])  # fmt: skip
+
+
+def _view(half: Half, facts: Json, out: Statements) -> None:
+    writable = [path for path, options in facts["mounts"] if "ro" not in options.split(",")]
+    special = [path for path, _ in facts["mounts"] if path.split("/")[1:2] in (["proc"], ["sys"], ["dev"], ["run"])]
+    out.check(PART, f"{half.name}: files", "sees no file that it could write, and no /proc, /sys, /dev or /run",
+              [f"{path} can be written" for path in writable] + [f"{path} is there" for path in special],
+              [path for path, _ in facts["mounts"]])  # fmt: skip
+
+
+def _descriptors(subject: Subject, half: Half, facts: Json, out: Statements) -> None:
+    own = {sock["inode"]: sock for sock in subject.sides[half.side].reading["sockets"]}
+    far = {
+        sock["inode"] for name, side in subject.sides.items() if name != half.side for sock in side.reading["sockets"]
+    } - {0}  # fmt: skip
+    wrong, good = [], []
+    for file in facts["files"]:
+        target, shown = file["target"], f"{file['fd']} {file['target']}"
+        if target.startswith("socket:["):
+            inode = int(target[8:-1])
+            if inode in far:
+                wrong.append(f"{shown} is a socket of the other side")
+            elif inode in own or _read_again(subject, half, inode):
+                good.append(f"{shown} {own[inode]['protocol'] if inode in own else 'tcp'}")
+            else:
+                wrong.append(f"{shown} is a socket of no kind that a half has")
+        elif target.startswith("pipe:[") or target in _MAY_BE_OPEN:
+            good.append(shown)
+        elif file["fd"] <= 2:
+            good.append(f"{shown} (standard stream, given at the start)")
+        else:
+            wrong.append(f"{shown} is open")
+    out.check(PART, f"{half.name}: descriptors", "holds pipes, sockets of its own side, and nothing of the other side",
+              wrong, good)  # fmt: skip
+
+
+def _read_again(subject: Subject, half: Half, inode: int) -> bool:
+    """A connection that was made since the namespace was read; or one that ended, whose socket is in no table."""
+    fresh = subject.sides[half.side].run(reading.sockets)
+    if any(sock["inode"] == inode for sock in fresh):
+        return True
+    still = reading.process(half.pid)
+    return still is None or not any(file["target"] == f"socket:[{inode}]" for file in still["files"])
+
+
+def _apart(subject: Subject, found: dict[Half, Json], out: Statements) -> None:
+    for pair in sorted({half.pair for half in found}):
+        halves = {half.role: facts for half, facts in found.items() if half.pair == pair}
+        if set(halves) != {"outer", "inner"}:
+            out.say(PART, f"{pair}: crossing", "failed", "the pair is not two processes")
+            continue
+        outer, inner = (_pipes(halves[role]) for role in ("outer", "inner"))
+        shared = sorted(set(outer) & set(inner))
+        # Standard streams may be one pipe for all (a terminal multiplexer, a test): nobody reads there.
+        shared = [name for name in shared if outer[name]["fd"] > 2 or inner[name]["fd"] > 2]
+        wrong = [] if len(shared) == 2 else [f"they share {len(shared)} pipes, not two: {', '.join(shared)}"]
+        for name in shared:
+            ways = {outer[name]["flags"] & _O_ACCMODE, inner[name]["flags"] & _O_ACCMODE}
+            if ways != {os.O_RDONLY, os.O_WRONLY}:
+                wrong.append(f"{name} is not one-way")
+            # The kernel keeps this flag with the writing end alone.
+            if not (outer[name]["flags"] | inner[name]["flags"]) & _O_DIRECT:
+                wrong.append(f"{name} does not keep records apart (O_DIRECT)")
+        directions = {outer[name]["flags"] & _O_ACCMODE for name in shared}
+        if len(shared) == 2 and len(directions) != 2:
+            wrong.append("both pipes go the same way")
+        out.check(PART, f"{pair}: crossing", "its halves share two one-way pipes, one each way, and no socket", wrong,
+                  shared)  # fmt: skip
+        same = [kind for kind in ("net", "mnt", "pid") if halves["outer"][kind] == halves["inner"][kind]]
+        users = {facts["status"]["Uid"].split()[0] for facts in halves.values()}
+        wrong = [f"they share a {kind} namespace" for kind in same] + ([] if len(users) == 2 else ["they share a user"])
+        out.check(PART, f"{pair}: apart", "its halves share no namespace of network, files or processes, and no user",
+                  wrong, [f"uids {', '.join(sorted(users))}"])  # fmt: skip
+
+
+def _pipes(facts: Json) -> dict[str, Json]:
+    return {file["target"]: file for file in facts["files"] if file["target"].startswith("pipe:[")}
+
+
+def _others(subject: Subject, out: Statements) -> None:
+    """The gate, the auditor and the launcher hold no socket of the plant's side."""
+    for name, pid in (("gate", subject.gate), ("auditor", subject.auditor), ("launcher", subject.launcher)):
+        facts = reading.process(pid)
+        if facts is None:
+            out.say(PART, f"{name}: process", "failed", f"the {name} (pid {pid}) is not there")
+            continue
+        held = {int(file["target"][8:-1]) for file in facts["files"] if file["target"].startswith("socket:[")}
+        mine = {side.name: held & ({sock["inode"] for sock in side.reading["sockets"]} - {0})
+                for side in subject.sides.values()}  # fmt: skip
+        wrong = ["it stands in a side's namespace"] if facts["net"] in {s.inode for s in subject.sides.values()} else []
+        listening = {sock["inode"] for side in subject.sides.values() for sock in side.reading["sockets"]
+                     if sock["listening"]}  # fmt: skip
+        for side, inodes in mine.items():
+            extra = inodes - listening if name == "launcher" else inodes
+            wrong += [f"socket {inode} of side {side}" for inode in sorted(extra)]
+        says = {
+            "gate": "the gate holds no socket of either side",
+            "auditor": "the auditor holds no socket of either side, and its network namespace is empty",
+            "launcher": "the launcher holds listeners that it opened, no connection, and stands in neither side",
+        }[name]
+        if name == "auditor" and facts["net"] == Path("/proc/self/ns/net").stat().st_ino:
+            wrong.append("it is in the host's network namespace")
+        status = facts["status"]
+        if name != "launcher" and int(status["CapEff"], 16):
+            wrong.append(f"it has capabilities {status['CapEff']}")
+        out.check(PART, f"{name}: sockets", says, wrong, [f"pid {pid}", f"uid {status['Uid'].split()[0]}",
+                                                          f"CapEff {status['CapEff']}"])  # fmt: skip

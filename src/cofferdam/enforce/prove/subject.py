@@ -1,0 +1,134 @@
+"""What is to be proved about: the running gate's processes, its namespaces, and what its policy asks of them.
+
+Not here: asking the gate (cli.prove), reading the kernel (reading).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cofferdam.enforce import firewall, journal, worker
+from cofferdam.enforce.netns import open_namespace
+from cofferdam.enforce.plans.records import NetworkPlan, SidePlan
+from cofferdam.errors import GateError
+
+Json = dict[str, Any]
+SIDES = ("it", "ot")
+
+
+@dataclass(frozen=True)
+class Half:
+    """A process of a pair. `side` is where it must stand."""
+
+    name: str
+    pair: str
+    role: str
+    pid: int
+    side: str
+
+
+@dataclass
+class Side:
+    """One side's namespace. `interfaces`: zone to name there."""
+
+    name: str
+    plan: SidePlan
+    namespace: str
+    inode: int
+    fd: int
+    interfaces: dict[str, str]
+    reading: Json = field(default_factory=dict)
+    rules: Json = field(default_factory=dict)
+
+    def run(self, work: Any, *arguments: Any) -> Any:
+        """`work(*arguments)` in this namespace, in a child; plain data. Raises: GateError."""
+        return worker.inside(self.fd, work, *arguments)
+
+    def read(self, nft: str) -> None:
+        """Reads the namespace and its rules anew."""
+        from cofferdam.enforce.prove import reading
+
+        self.reading = self.run(reading.network)
+        self.rules = self.run(firewall.live, nft)
+
+
+@dataclass
+class Subject:
+    """One running gate."""
+
+    state: Path
+    plan: NetworkPlan
+    policy_hash: str
+    sides: dict[str, Side]
+    halves: tuple[Half, ...]
+    gate: int
+    auditor: int
+    launcher: int
+    nft: str
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        return tuple(name for side in self.sides.values() for name in side.interfaces.values())
+
+    def close(self) -> None:
+        for side in self.sides.values():
+            os.close(side.fd)
+
+
+def open_subject(state: Path, plan: NetworkPlan, status: Mapping[str, Any], roles: Mapping[str, str]) -> Subject:
+    """From the gate's `status` and its journal. `roles`: outer halves' names of pairs and the side they stand on.
+
+    Raises:
+        GateError: there are no namespaces, or they are not those that the gate made.
+    """
+    log = journal.load(state)
+    if log is None or not log.namespaces:
+        raise GateError("the gate has made no network namespaces")
+    made = {entry.name: [item.name for item in log.made if item.namespace == entry.name] for entry in log.namespaces}
+    sides: dict[str, Side] = {}
+    for name, entry in zip(SIDES, log.namespaces, strict=True):
+        fd = open_namespace(entry.name, entry.inode)
+        if fd is None:
+            raise GateError(
+                f"the network namespace {entry.name} is not the one that the gate made",
+                hint="somebody took it away; stop the gate and start it anew",
+            )
+        sides[name] = Side(
+            name, plan.side(name), entry.name, entry.inode, fd, _interfaces(plan.side(name), made[entry.name])
+        )
+    gate = int(status["pid"])
+    return Subject(
+        state, plan, str(status["policy"]["hash"]), sides, _halves(status["pairs"], roles), gate,
+        int(status["audit"]["pid"]), _parent(gate), firewall.find_nft(),
+    )  # fmt: skip
+
+
+def _interfaces(side: SidePlan, made: Sequence[str]) -> dict[str, str]:
+    """The journal has what was made in the order of the plan."""
+    names = iter(made)
+    try:
+        return {link.zone: link.interface if link.kind == "move" else next(names) for link in side.links}
+    except StopIteration:
+        raise GateError("the gate's journal has fewer interfaces than its policy") from None
+
+
+def _halves(pairs: Sequence[Mapping[str, Any]], roles: Mapping[str, str]) -> tuple[Half, ...]:
+    found = []
+    for pair in pairs:
+        outer = roles.get(pair["name"], "it")
+        for half in pair["halves"]:
+            side = outer if half["role"] == "outer" else "ot" if outer == "it" else "it"
+            found.append(Half(half["name"], pair["name"], half["role"], int(half["pid"]), side))
+    return tuple(found)
+
+
+def _parent(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        raise GateError("the gate ended while it was looked at") from None
+    return int(next(line for line in lines if line.startswith("PPid:")).split()[1])
