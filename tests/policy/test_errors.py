@@ -229,6 +229,41 @@ def test_listeners_may_not_collide(listen: str, unit: str, wrong: bool) -> None:
         loads(text)
 
 
+DEVICES = [
+    ("10.20.0.17", "1", True),
+    ("10.20.0.17", "any", True),
+    ("::ffff:10.20.0.17", "1", True),
+    ("10.20.0.17, port: 502", "1", True),
+    ("10.20.0.17", "2", False),
+    ("10.20.0.17, port: 503", "1", False),
+    ("10.20.0.18", "1", False),
+]
+
+
+@pytest.mark.parametrize(("address", "unit", "wrong"), DEVICES)
+def test_a_device_has_one_name(address: str, unit: str, wrong: bool) -> None:
+    """Limits are kept by asset: through a second name a value that the first one's maximum forbids would go out."""
+    host, comma, port = address.partition(",")
+    second = f'  again: {{zone: plant, address: "{host}"{comma}{port}, protocol: modbus, unit: {unit}, '
+    second += "listen: 127.0.0.1:1503}\n"
+    text = changed("principals:\n", second + "principals:\n")
+    if not wrong:
+        loads(text)
+        return
+    [problem] = problems(text)
+    assert problem.check == "device"
+    assert problem.found.startswith("the device of plc (unit 1) again")
+
+
+def test_the_third_asset_of_a_device_is_seen_as_well() -> None:
+    more = "".join(
+        f"  {name}: {{zone: plant, address: 10.20.0.17, protocol: modbus, unit: 2, listen: 127.0.0.1:{port}}}\n"
+        for name, port in (("two", 1503), ("three", 1504))
+    )
+    [problem] = problems(changed("principals:\n", more + "principals:\n"))
+    assert problem.found.startswith("the device of two (unit 2) again")
+
+
 def test_a_folder_merges_and_names_both_places_of_a_name(tmp_path: Path) -> None:
     head, _, tail = GOOD.partition("principals:\n")
     (tmp_path / "10-plant.yaml").write_text(head)

@@ -65,6 +65,7 @@ class _Checker:
             self.zone(name, zone)
         for name, asset in self.policy.assets.items():
             self.asset(name, asset)
+        self.devices()
         self.listeners()
         for name, principal in self.policy.principals.items():
             self.known("zones", principal.zone, ("principals", name, "zone"))
@@ -184,6 +185,26 @@ class _Checker:
                     self.at(path, found, "an address and port of its own, or another unit", check="listen")
                     break
             seen.append((address, port, asset.unit, name, path))
+
+    def devices(self) -> None:
+        """No two assets are one device and unit: limits, pace and known values are kept by asset, so that a second name
+        for a device would be a way around the limits of the first."""
+        seen: dict[tuple[str, str, int], dict[int, str]] = {}
+        for name, asset in self.policy.assets.items():
+            family = FAMILIES.get(asset.protocol)
+            if family is None:
+                continue
+            units = seen.setdefault((asset.zone, _plain(asset.address), asset.port or family.default_port), {})
+            unit = asset.unit
+            other = units.get(unit) or units.get(-1) or (next(iter(units.values()), None) if unit == -1 else None)
+            if other is not None:
+                of_it = "" if other not in self.policy.assets else f" (unit {_unit(self.policy.assets[other].unit)})"
+                found = f"the device of {other}{of_it} again, with unit {_unit(unit)}"
+                self.at(
+                    ("assets", name, "address"), found, "another device or unit, or one asset for both", check="device"
+                )
+            else:
+                units[unit] = name
 
     def names_in_dns(self) -> None:
         """Each published asset has a name of its own in the overlay's zone, also where DNS sees no difference."""
@@ -352,6 +373,13 @@ class _Checker:
                 elif field == "functions" and sub >= 0 and family.changes(code, sub):
                     found = f"function {code}/{sub}, which may change the device"
                     self.at(path, found, "such a function in write_functions", check="function")
+
+
+def _plain(address: str) -> str:
+    """An IPv6 address that stands for an IPv4 one, as that one: both reach the same device."""
+    parsed = ipaddress.ip_address(address)
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)
 
 
 def _wild(a: str, b: str) -> bool:
