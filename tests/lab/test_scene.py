@@ -86,12 +86,38 @@ def test_the_kernel_knows_who_holds_a_connection(tmp_path: Path) -> None:
         await tour.read(tour.erp, "tank_level")
         await tour.settle()
         end = next(event for event in tour.plant.seen if isinstance(event, events.Connection))
-        assert sockets.owner_of(end.peer, end.peer_port) == tour.erp.process.pid
-        assert sockets.owner_of(end.peer, 1) is None
+        assert sockets.owners_of(end.peer, end.peer_port) == (tour.erp.process.pid,)
+        assert sockets.owners_of(end.peer, 1) == ()
         assert sockets.descends_from(tour.erp.process.pid, os.getpid())
         assert not sockets.descends_from(os.getpid(), tour.erp.process.pid)
 
     on_bare_stage(tmp_path, act)
+
+
+CLOSED = """
+import ctypes, socket, sys
+ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE: from now on only root may look into this process
+listener = socket.create_server(("127.0.0.1", 0))
+near = socket.create_connection(listener.getsockname())
+print(*near.getsockname(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_process_that_keeps_its_descriptors_to_itself_is_found_by_its_user() -> None:
+    python = [sys.executable, "-I", "-c"]
+    if os.geteuid() == 0:  # root sees all: only others meet the case
+        python = ["setpriv", "--reuid=61234", "--clear-groups", "/usr/bin/python3", "-c"]
+        if not Path(python[-2]).exists():
+            pytest.skip("no Python that another user can start")
+    with subprocess.Popen([*python, CLOSED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as closed:
+        assert closed.stdin is not None and closed.stdout is not None
+        address, port = closed.stdout.readline().split()
+        source = Path(sockets.__file__).read_text()
+        look = f"{source}\nimport sys\nprint(*owners_of(sys.argv[1], int(sys.argv[2])))"
+        done = subprocess.run([*python, look, address, port], capture_output=True, text=True, timeout=30, check=False)
+        closed.stdin.close()
+    assert done.stdout.split() == [str(closed.pid)], done.stderr
 
 
 def test_a_temporary_stage_is_removed_also_when_it_fails() -> None:

@@ -15,33 +15,51 @@ from pathlib import Path
 PROC = Path("/proc")
 
 
-def _inode(address: str, port: int) -> int | None:
-    """The inode of the IPv4 TCP socket whose local end this is; None where there is none."""
+def _socket(address: str, port: int) -> tuple[int, int] | None:
+    """Inode and user id of the IPv4 TCP socket whose local end this is; None where there is none."""
     wanted = f"{struct.unpack('=I', socket.inet_aton(address))[0]:08X}:{port:04X}"
     for line in (PROC / "net" / "tcp").read_text().splitlines()[1:]:
         columns = line.split()
         if columns[1] == wanted and int(columns[9]):
-            return int(columns[9])
+            return int(columns[9]), int(columns[7])
     return None
 
 
-def owner_of(address: str, port: int) -> int | None:
-    """The process that has the socket with this local end open; None where we may not see it or nobody has.
+def owners_of(address: str, port: int) -> tuple[int, ...]:
+    """The processes that may hold the socket with this local end, lowest process id first.
 
-    A socket that several processes hold is reported for the lowest process id.
+    Those that have it open, where one is seen. Else it is with a process that keeps its descriptors from us, as the
+    gate's halves do from everyone but root: then all such processes of the socket's user, one of which holds it.
     """
-    inode = _inode(address, port)
-    if inode is None:
-        return None
+    found = _socket(address, port)
+    if found is None:
+        return ()
+    inode, user = found
     link = f"socket:[{inode}]"
+    seen: list[int] = []
+    closed: list[int] = []
     for pid in sorted(int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()):
         try:
             for descriptor in (PROC / str(pid) / "fd").iterdir():
                 if os.readlink(descriptor) == link:  # noqa: PTH115  the plain call is enough for a name that is no path
-                    return pid
+                    seen.append(pid)
+                    break
+        except PermissionError:
+            if user in _users(pid):
+                closed.append(pid)
         except OSError:
-            continue  # ended meanwhile, or not ours to see
-    return None
+            continue  # ended meanwhile
+    return tuple(seen or closed)
+
+
+def _users(pid: int) -> set[int]:
+    """The user ids of a process: real, effective, saved, file system."""
+    try:
+        status = (PROC / str(pid) / "status").read_text()
+    except OSError:
+        return set()  # ended meanwhile
+    line = next((line for line in status.splitlines() if line.startswith("Uid:")), "Uid:")
+    return {int(word) for word in line.split()[1:]}
 
 
 def descends_from(pid: int, ancestor: int) -> bool:

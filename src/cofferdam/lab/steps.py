@@ -20,7 +20,7 @@ import msgspec
 from cofferdam.errors import CofferdamError
 from cofferdam.lab import events, registers
 from cofferdam.lab.scene import Answer
-from cofferdam.lab.sockets import descends_from, owner_of
+from cofferdam.lab.sockets import descends_from, owners_of
 from cofferdam.lab.tour import Finding, Step, Tour
 
 MODBUS_PROBLEM = {1: "illegal function", 2: "illegal address", 3: "illegal value", 4: "device failure", 6: "busy",
@@ -95,11 +95,12 @@ async def only_the_gate(tour: Tour) -> Finding:
         for event in opened:
             state[(event.peer, event.peer_port)] = event.opened
         live = [end for end, is_open in state.items() if is_open]
-        owners = {owner_of(*end) for end in live}
-        ours = all(pid is not None and descends_from(pid, gate.process.pid) for pid in owners)
+        owners = {owners_of(*end) for end in live}
+        ours = all(pids and all(descends_from(pid, gate.process.pid) for pid in pids) for pids in owners)
         tried += ", and the kernel who holds the other end"
         expected += "; a process of the gate"
-        shown = ", ".join(f"process {pid}" for pid in owners) or "no open connection"
+        shown = ", ".join(" or ".join(f"process {pid}" for pid in pids) or "nobody we see" for pids in owners)
+        shown = shown or "no open connection"
         seen += f"; held by {shown}, {'a child of' if ours else 'NOT of'} the gate ({gate.process.pid})"
         ok = bool(live) and ours
     return Finding(tried, expected, seen, ok)
