@@ -240,27 +240,30 @@ DEVICES = [
 ]
 
 
+RAW = "      - {who: ops, asset: again, write_registers: holding 200}\n"
+
+
 @pytest.mark.parametrize(("address", "unit", "wrong"), DEVICES)
-def test_a_device_has_one_name(address: str, unit: str, wrong: bool) -> None:
-    """Limits are kept by asset: through a second name a value that the first one's maximum forbids would go out."""
+def test_a_second_name_of_a_device_is_no_way_around_its_limits(address: str, unit: str, wrong: bool) -> None:
     host, comma, port = address.partition(",")
     second = f'  again: {{zone: plant, address: "{host}"{comma}{port}, protocol: modbus, unit: {unit}, '
     second += "listen: 127.0.0.1:1503}\n"
     text = changed("principals:\n", second + "principals:\n")
+    loads(text)  # a name that nothing may be written by does no harm
     if not wrong:
-        loads(text)
+        loads(text + RAW)
         return
-    [problem] = problems(text)
+    [problem] = problems(text + RAW)
     assert problem.check == "device"
     assert problem.found.startswith("the device of plc (unit 1) again")
 
 
 def test_the_third_asset_of_a_device_is_seen_as_well() -> None:
     more = "".join(
-        f"  {name}: {{zone: plant, address: 10.20.0.17, protocol: modbus, unit: 2, listen: 127.0.0.1:{port}}}\n"
-        for name, port in (("two", 1503), ("three", 1504))
+        f"  {name}: {{zone: plant, address: 10.20.0.17, protocol: modbus, unit: 2, listen: 127.0.0.1:{port}{points}}}\n"
+        for name, port, points in (("two", 1503, ", points: {p: {at: coil 0, max: 0}}"), ("again", 1504, ""))
     )
-    [problem] = problems(changed("principals:\n", more + "principals:\n"))
+    [problem] = problems(changed("principals:\n", more + "principals:\n") + RAW)
     assert problem.found.startswith("the device of two (unit 2) again")
 
 

@@ -31,6 +31,13 @@ TABLE = [
      "{who: ops, asset: plc, functions: 8/0}"),
     (READS, "principals:\n", "  bare: {zone: plant, address: 10.0.0.1, protocol: modbus}\nprincipals:\n",
      "no-points", "bare"),
+    (READS, "principals:\n", "  bare: {zone: plant, address: 10.20.0.17, protocol: modbus}\nprincipals:\n",
+     "shared-address",
+     "10.20.0.17"),
+    (READS, "principals:\n", "  two: {zone: plant, address: 10.20.0.17, protocol: modbus, unit: 2}\n"
+     "  three: {zone: plant, address: 10.20.0.17, protocol: modbus, unit: 2}\nprincipals:\n",
+     "shared-address",
+     "10.20.0.17, protocol: modbus, unit: 2}"),
     (READS, "listen: 127.0.0.1:1502", "overlay: 100.64.7.17", "carrier-grade", "100.64.7.17"),
     (READS, "listen: 127.0.0.1:1502", "port: 503", "no-listener", "plc:"),
     (READS, "conduits:\n", "  guard: {zone: office, addresses: 10.9.9.9}\nconduits:\n", "unused", "guard"),

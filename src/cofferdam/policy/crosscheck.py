@@ -187,24 +187,31 @@ class _Checker:
             seen.append((address, port, asset.unit, name, path))
 
     def devices(self) -> None:
-        """No two assets are one device and unit: limits, pace and known values are kept by asset, so that a second name
-        for a device would be a way around the limits of the first."""
-        seen: dict[tuple[str, str, int], dict[int, str]] = {}
+        """No asset may be written that is the device and unit of another one with limits: limits, pace and known values
+        are kept by asset, so that a second name for a device would be a way around those of the first."""
+        written = {
+            asset
+            for conduit in self.policy.conduits.values()
+            for rule in conduit.allow
+            if rule.write or rule.write_registers or rule.write_functions
+            for asset in rule.asset
+        }
+        seen: dict[tuple[str, str, int], list[str]] = {}
         for name, asset in self.policy.assets.items():
             family = FAMILIES.get(asset.protocol)
             if family is None:
                 continue
-            units = seen.setdefault((asset.zone, _plain(asset.address), asset.port or family.default_port), {})
-            unit = asset.unit
-            other = units.get(unit) or units.get(-1) or (next(iter(units.values()), None) if unit == -1 else None)
-            if other is not None:
-                of_it = "" if other not in self.policy.assets else f" (unit {_unit(self.policy.assets[other].unit)})"
-                found = f"the device of {other}{of_it} again, with unit {_unit(unit)}"
-                self.at(
-                    ("assets", name, "address"), found, "another device or unit, or one asset for both", check="device"
-                )
-            else:
-                units[unit] = name
+            others = seen.setdefault((asset.zone, _plain(asset.address), asset.port or family.default_port), [])
+            for other in others:
+                twin = self.policy.assets[other]
+                if asset.unit != twin.unit and -1 not in (asset.unit, twin.unit):
+                    continue
+                if (name in written and _limited(twin)) or (other in written and _limited(asset)):
+                    found = f"the device of {other} (unit {_unit(twin.unit)}) again, with unit {_unit(asset.unit)}"
+                    expected = "one asset for both, since writes by one name would not count for the other's limits"
+                    self.at(("assets", name, "address"), found, expected, check="device")
+                    break
+            others.append(name)
 
     def names_in_dns(self) -> None:
         """Each published asset has a name of its own in the overlay's zone, also where DNS sees no difference."""
@@ -373,6 +380,12 @@ class _Checker:
                 elif field == "functions" and sub >= 0 and family.changes(code, sub):
                     found = f"function {code}/{sub}, which may change the device"
                     self.at(path, found, "such a function in write_functions", check="function")
+
+
+def _limited(asset: schema.Asset) -> bool:
+    """Whether a point of it has a limit."""
+    limits = ("min", "max", "max_step", "writes_per_minute")
+    return any(getattr(point, limit) is not None for point in asset.points.values() for limit in limits)
 
 
 def _plain(address: str) -> str:

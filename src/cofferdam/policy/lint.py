@@ -13,6 +13,7 @@ from cofferdam.model import Asset, Point, Side
 from cofferdam.policy import addressing, rows, schema, values
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.document import Path
+from cofferdam.policy.families import FAMILIES
 from cofferdam.policy.load import Loaded
 from cofferdam.policy.problems import Problem
 from cofferdam.policy.table import CompiledPolicy
@@ -157,6 +158,21 @@ def _assets_without_points(run: _Lint) -> None:
     for name, asset in run.policy.assets.items():
         if not asset.points:
             run.key(("assets", name), "no-points", f"asset {name} without points", "points, so that values are checked")
+
+
+def _shared_addresses(run: _Lint) -> None:
+    """Two assets at the same address, port and unit, or at one address without units that tell them apart."""
+    seen: dict[tuple[str, str, int], list[tuple[str, int]]] = {}
+    for name, asset in run.policy.assets.items():
+        others = seen.setdefault((asset.zone, asset.address, asset.port or FAMILIES[asset.protocol].default_port), [])
+        for other, unit in others:
+            if unit == asset.unit or -1 in (unit, asset.unit):
+                run.value(
+                    ("assets", name, "address"), "shared-address", f"the address of {other} again, with the same unit",
+                    "an address or unit of its own (limits of connections count for each asset)",
+                )  # fmt: skip
+                break
+        others.append((name, asset.unit))
 
 
 def _carrier_grade(run: _Lint) -> None:
@@ -320,6 +336,7 @@ CHECKS: dict[str, Callable[[_Lint], None]] = {
     "writes without an expiry": _writes_without_expiry,
     "useless rules": _useless_rules,
     "assets without points": _assets_without_points,
+    "shared addresses": _shared_addresses,
     "carrier-grade overlay": _carrier_grade,
     "carrier-grade prefix": _overlay_prefix,
     "addresses on record": _unrecorded_addresses,
