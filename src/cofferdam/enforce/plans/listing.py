@@ -274,8 +274,8 @@ class _Reader:
 
 
 _KNOWN_OBJECTS: Final = {
-    "metainfo", "table", "counter", "quota", "limit", "ct helper", "ct timeout", "ct expectation", "secmark", "synproxy",
-    "",
+    "metainfo", "table", "counter", "quota", "limit", "ct helper", "ct timeout", "ct expectation", "secmark",
+    "synproxy", "",
 }  # fmt: skip
 
 

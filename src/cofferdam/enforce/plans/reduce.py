@@ -90,9 +90,12 @@ def _may_meet(conj: Conj, ranges: dict[str, Ranges], names: list[Named]) -> bool
                 other.field == clause.field and not _share_name(clause.names, other.names) for other in names
             ):
                 return False
-        elif isinstance(clause, AnyOf) and clause.positive:
-            if not any(_may_meet(option, ranges, names) for option in clause.options):
-                return False
+        elif (
+            isinstance(clause, AnyOf)
+            and clause.positive
+            and not any(_may_meet(option, ranges, names) for option in clause.options)
+        ):
+            return False
     return True
 
 

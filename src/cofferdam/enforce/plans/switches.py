@@ -46,8 +46,8 @@ def advice(policy: CompiledPolicy, kind: str, *, gate_port: str = "", vlan: int 
     site = _site(policy, gate_port, vlan)
     comment = "!" if kind != "generic" else "#"
     head = [
-        f"{comment} Suggestion for site {site.name} ({kind}), from policy {policy.hash[:12]}. Read it before you use it:",
-        f"{comment} models differ, and a wrong line cuts the plant off. Try it in a maintenance window.",
+        f"{comment} Suggestion for site {site.name} ({kind}), from policy {policy.hash[:12]}.",
+        f"{comment} Read it first: models and versions differ, and a wrong line cuts the plant off.",
         *(f"{comment} NOTE: {line}" for line in site.warnings),
     ]
     return (*head, *KINDS[kind](site))
@@ -64,7 +64,7 @@ def _site(policy: CompiledPolicy, gate_port: str, vlan: int) -> Site:
         sources = [text for text in own.get(asset.zone, ()) if ipaddress.ip_address(text).version == version]
         if not sources:
             warnings.append(
-                f"zone {asset.zone} has no `addresses`: put the gate's own address there for <gate address in {asset.zone}>"
+                f"zone {asset.zone} has no `addresses`: <gate address in {asset.zone}> is the gate's own there"
             )
         for source in sources or [f"<gate address in {asset.zone}>"]:
             rules.append(Rule(True, source, asset.address, asset.port, asset.name))
@@ -110,67 +110,52 @@ def _cisco(site: Site) -> list[str]:
 
 
 def _hios(site: Site) -> list[str]:
-    lines = [
-        "! 1. Port isolation: one group of protected ports; ports of a group do not reach each other.",
-        "configure",
-        "interface <ports of hosts and devices, one by one>", "vlan private-group 1", "exit",
-        f"! Leave {site.gate_port} (the gate) out of the group. Where the command is missing: Switching > VLAN > Port,",
-        "! or Advanced > Port isolation, in the graphical interface.",
-        "! 2. Access list: only the gate speaks to devices.",
-        "ip access-list extended name new 1000 COFFERDAM",
-    ]  # fmt: skip
-    number = 1
-    for rule in _of(site, 4):
-        if rule.permit:
-            lines.append(
-                f"ip access-list extended name add rule 1000 {number} permit proto tcp src {rule.source}-0.0.0.0 "
-                f"dst {rule.target}-0.0.0.0 dst-port eq {rule.port}"
-            )
-        else:
-            lines.append(
-                f"ip access-list extended name add rule 1000 {number} deny src any dst {rule.target}-0.0.0.0"
-            )  # fmt: skip
-        number += 1
     return [
-        *lines, f"ip access-list extended name add rule 1000 {number} permit every",
-        "interface <ports of hosts>", "acl ip assign 1000 in 1", "exit", "save",
-    ]  # fmt: skip
+        "! 1. Ports: put those of hosts and devices into one group of protected ports, and leave",
+        f"!    {site.gate_port} (the gate) out of it. Ports of a group do not reach each other.",
+        "!    Graphical interface: Switching > VLAN or Switching > Global, by version; look for private or protected ports.",
+        "! 2. Access list COFFERDAM: Network Security > ACL > IPv4 Rule, in this order:",
+        *_table(site),
+        "!    A last rule `permit every` goes below them: without it the list ends in an unseen `deny all`.",
+        "!    Network Security > ACL > Assignment: COFFERDAM, inbound, on every port of a host.",
+        "! 3. Network Security > Dynamic ARP Inspection and DHCP Snooping, where the licence has them.",
+        "! 4. Save, and try it: `cofferdam prove --leaks`.",
+    ]
 
 
 def _scalance(site: Site) -> list[str]:
     primary, isolated = site.vlan, site.vlan + 1
-    lines = [
-        "! 1. Private VLAN (XB/XC/XM/XR; Web: Layer 2 > Private VLAN): hosts reach the gate's port and nothing else.",
-        "configure terminal",
-        f"vlan {isolated}", "private-vlan isolated", "exit",
-        f"vlan {primary}", "private-vlan primary", f"private-vlan association {isolated}", "exit",
-        f"interface {site.gate_port}", "switchport mode private-vlan promiscuous",
-        f"switchport private-vlan mapping {primary} {isolated}", "exit",
-        "interface <ports of hosts and devices, one by one>", "switchport mode private-vlan host",
-        f"switchport private-vlan host-association {primary} {isolated}", "exit",
-        "! PROFINET devices must stay with their controller: leave their ports in a VLAN of their own, without IT.",
-        "! 2. Access list (Web: Security > IP ACL): only the gate speaks to devices.",
-    ]  # fmt: skip
-    number = 1001
-    for rule in _of(site, 4):
-        lines.append(f"ip access-list extended {number}")
-        lines.append(
-            f"permit tcp host {rule.source} host {rule.target} eq {rule.port} priority {3000 - number + 1001}"
-            if rule.permit else f"deny ip any host {rule.target} priority {3000 - number + 1001}"
-        )  # fmt: skip
-        lines.append("exit")
-        number += 1
-    groups = [f"ip access-group {n} in" for n in range(1001, number)]
-    return [*lines, "interface <ports of hosts, one by one>", *groups, "exit", "write startup-config"]
+    return [
+        "! 1. Private VLAN (XM-400, XR-500 and others that have it): Layer 2 > Private VLAN",
+        f"!    VLAN {primary}: primary; VLAN {isolated}: secondary, isolated, with primary VLAN {primary}",
+        f"!    {site.gate_port} (the gate): promiscuous, VLAN {primary}",
+        f"!    ports of hosts and devices: host, VLAN {isolated}",
+        "!    A controller and its PROFINET devices must stay together: a VLAN of their own, without IT.",
+        "!    Smaller models: Layer 2 > Unicast > Blocking, and Security > Port isolation, where they have it.",
+        "! 2. Access list: Security > IP ACL, rules and their protocols, in this order:",
+        *_table(site),
+        "!    A last rule that forwards everything goes below them; then assign all, inbound, to every port of a host.",
+        "! 3. Save the configuration, and try it: `cofferdam prove --leaks`.",
+    ]
+
+
+def _table(site: Site) -> list[str]:
+    """The rules for those who fill in a form. Some makers have no command line that is alike between versions."""
+    lines = [f"!    {'No.':>3}  {'action':6}  {'source':39}  {'destination':39}  protocol"]
+    for number, rule in enumerate(site.rules, 1):
+        action = "permit" if rule.permit else "deny"
+        protocol = f"TCP, destination port {rule.port}" if rule.port else "any"
+        lines.append(f"!    {number:>3}  {action:6}  {rule.source or 'any':39}  {rule.target:39}  {protocol}")
+    return lines
 
 
 def _generic(site: Site) -> list[str]:
     lines = [
-        "# 1. Isolate ports: protected port, port isolation, private VLAN or split horizon, whatever the maker calls it.",
+        "# 1. Isolate ports (protected port, port isolation, private VLAN, split horizon: names differ):",
         f"#    {site.gate_port}: promiscuous (may speak with all)",
         "#    every other port of the network: isolated (may speak with the gate's port only)",
-        "#    uplinks to other switches of the same network: carry the isolation on (private VLAN), or isolate them too",
-        "#    unknown unicast and multicast: not flooded to isolated ports; management of the switch: not in this VLAN",
+        "#    uplinks to other switches of the network: carry the isolation on (private VLAN), or isolate them too",
+        "#    unknown unicast and multicast: not flooded to isolated ports; the switch's management: not in this VLAN",
         "# 2. Filter where the two networks meet, in this order:",
     ]
     for rule in site.rules:
@@ -181,7 +166,7 @@ def _generic(site: Site) -> list[str]:
     return [
         *lines,
         "permit anything else (or better: nothing else)",
-        "# 3. Where the switch can: dynamic ARP inspection and DHCP snooping, so that no host takes the gate's address.",
+        "# 3. Where the switch can: ARP inspection and DHCP snooping, so that no host takes the gate's address.",
         "# Then: `cofferdam prove --leaks` shows whether a device still answers on the IT side.",
     ]
 

@@ -72,6 +72,7 @@ def as_html(report: Report, note: str) -> str:
     escape = html.escape
     head = f"Proof of {escape(report.site)}"
     verdict = "Nothing failed" if report.ok else "Something failed"
+    shade = "proved" if report.ok else "failed"
     rows = []
     for part, title in PARTS.items():
         here = [statement for statement in report.statements if statement.part == part]
@@ -87,7 +88,7 @@ def as_html(report: Report, note: str) -> str:
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{head}</title>"
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<style>{_STYLE}</style></head><body><h1>{head}</h1><p class='{'proved' if report.ok else 'failed'}'>{verdict}."
+        f"<style>{_STYLE}</style></head><body><h1>{head}</h1><p class='{shade}'>{verdict}."
         f"</p><table class='facts'>{table}</table>{''.join(rows)}<h2>What the words mean</h2><dl>{legend}</dl>"
         f"<h2>Signed note</h2><pre>{escape(note) or 'not signed'}</pre></body></html>\n"
     )

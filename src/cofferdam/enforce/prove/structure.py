@@ -19,7 +19,8 @@ from cofferdam.enforce.prove.subject import Half, Side, Subject
 Json = dict[str, Any]
 PART = "structure"
 _O_DIRECT, _O_ACCMODE = os.O_DIRECT, os.O_ACCMODE
-_ROADS = {"bridge", "bond", "team", "vxlan", "gre", "gretap", "ipip", "sit", "ip6tnl", "erspan", "geneve", "xfrm", "vti",
+_ROADS = {"bridge", "bond", "team", "vxlan", "gre", "gretap", "ipip", "sit", "ip6tnl", "erspan", "geneve",
+          "xfrm", "vti",
           "openvswitch", "batadv", "ip6gre", "vrf", "ipvlan"}  # fmt: skip
 _MAY_BE_OPEN = {"/dev/null", "anon_inode:[eventpoll]", "anon_inode:[eventfd]"}
 
@@ -93,7 +94,8 @@ def _interfaces(side: Side, out: Statements) -> None:
     wrong += [f"{link['name']} belongs to another interface" for link in links if link["master"]]
     out.check(PART, f"{side.name}: bridges", "no bridge, bond or tunnel joins its interfaces to anything", wrong)
     out.check(PART, f"{side.name}: routes", "every route goes by an interface of its own or is local",
-              [r for r in side.reading["routes"] if r.split()[1] not in {*expected, "-"}], side.reading["routes"])  # fmt: skip
+              [r for r in side.reading["routes"] if r.split()[1] not in {*expected, "-"}],
+              side.reading["routes"])  # fmt: skip
 
 
 def _switches(side: Side, out: Statements) -> None:
@@ -101,7 +103,7 @@ def _switches(side: Side, out: Statements) -> None:
     on = [f"net/{name} = {value}" for name, value in switches.items() if value != "0"]
     families = sorted({name.split("/")[0] for name in switches})
     out.check(
-        PART, f"{side.name}: forwarding", f"forwarding and proxying are off for every interface ({', '.join(families)})",
+        PART, f"{side.name}: forwarding", f"forwarding and proxying are off on every interface ({', '.join(families)})",
         on, [f"{len(switches)} switches read, all 0"],
     )  # fmt: skip
 
@@ -129,7 +131,7 @@ def _unseen(side: Side, out: Statements) -> None:
     ]
     out.check(PART, f"{side.name}: base chains", "the kernel calls no chain that is not the gate's", others,
               [f"{' '.join(base.name)}: {base.hook} {base.priority}" for base in ruleset.bases])  # fmt: skip
-    out.check(PART, f"{side.name}: translation", "no address is translated, no packet handed to a program (NAT, tproxy)",
+    out.check(PART, f"{side.name}: translation", "no address is translated, no packet goes to a program (NAT, tproxy)",
               [], [f"{ruleset.rules} rules, none of them with such a statement"])  # fmt: skip
 
 

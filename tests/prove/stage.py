@@ -1,0 +1,77 @@
+"""A gate between the lab's two hosts, in namespaces, and what a proof needs of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cofferdam.cli import prove
+from cofferdam.enforce.namespaces import clean
+from cofferdam.enforce.plans.network import network_plan
+from cofferdam.enforce.prove.subject import Subject, open_subject
+from cofferdam.gate.client import ask
+from cofferdam.lab.layout import Namespaces
+from tests.gate.plant import Gate
+
+
+class Stage:
+    """A lab whose gate runs."""
+
+    def __init__(self, lab: Namespaces, gate: Gate, folder: Path) -> None:
+        self.lab = lab
+        self.gate = gate
+        self.state = gate.state
+        self.folder = folder
+
+    @contextlib.contextmanager
+    def subject(self) -> Iterator[Subject]:
+        """The gate as a proof sees it, read anew."""
+        status = ask(self.state, "status")
+        plan = network_plan(prove._policy(status))
+        roles = {pair["name"]: "it" for pair in status["pairs"]}
+        made = open_subject(self.state, plan, status, roles)
+        try:
+            for side in made.sides.values():
+                side.read(made.nft)
+            yield made
+        finally:
+            made.close()
+
+    def namespace(self, side: str) -> str:
+        with self.subject() as subject:
+            return subject.sides[side].namespace
+
+    def prove(self, *words: str) -> tuple[int, dict[str, Any]]:
+        """`cofferdam prove --json`: the exit code and the document."""
+        command = [sys.executable, "-m", "cofferdam.cli.main", "prove", "--json", "--state", str(self.state), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+        assert done.stdout, done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        return done.returncode, document
+
+
+@contextlib.contextmanager
+def staged() -> Iterator[Stage]:
+    with tempfile.TemporaryDirectory(prefix="cofferdam-test-") as name, Namespaces() as lab:
+        folder = Path(name)
+        policy = folder / "policy.yaml"
+        policy.write_text(lab.policy())
+        gate = Gate(folder / "state", policy)
+        try:
+            gate.wait_ready()
+            yield Stage(lab, gate, folder)
+        finally:
+            gate.close()
+            clean(gate.state)
+
+
+def run(*words: str) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+    return done.stdout

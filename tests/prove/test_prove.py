@@ -1,0 +1,311 @@
+"""The proof of a running gate in real namespaces: that it holds, and that each thing that could be wrong is found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cofferdam.audit.checkpoint import VerifierKey, open_note
+from cofferdam.cli.main import main
+from cofferdam.enforce.orders import Place
+from cofferdam.enforce.plans.frames import FAMILIES, Target
+from cofferdam.enforce.prove import canaries, leaking, probes, sabotage, solving, structure
+from cofferdam.enforce.prove.statements import Statements
+from cofferdam.errors import GateError
+from cofferdam.gate.client import ask
+from tests.gate.conftest import Site as PlainSite
+from tests.gate.conftest import site as site
+from tests.gate.plant import running
+from tests.prove.stage import Stage, run, staged
+
+netns = [
+    pytest.mark.netns,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or any(shutil.which(name) is None for name in ("ip", "nft", "tc")),
+        reason="needs root, ip, nft and tc",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with staged() as made:
+        yield made
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+class TestAll:
+    def test_sabotage_and_all_else_and_the_report(self, stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+        page, file = stage.folder / "report.html", stage.folder / "report.json"
+        code, document = stage.prove("--sabotage", "--html", str(page), "--output", str(file))
+        report = document["report"]
+        failed = [s for s in report["statements"] if s["status"] == "failed"]
+        assert (code, failed) == (0, [])
+        for part in ("canaries", "sabotage"):
+            tested = {s["name"] for s in report["statements"] if s["part"] == part and s["status"] == "tested"}
+            assert {f"{family} canaries" for family in FAMILIES} <= tested
+        # The solver's statements stand twice: before, and after all was put back.
+        names = [s["name"] for s in report["statements"] if s["status"] == "proved"]
+        assert len(names) >= 32 and all(names.count(name) == 2 for name in names)
+        assert all(s["time_ns"] for s in report["statements"])
+        # The signed note names the report's hash, and so does the audit log.
+        key = VerifierKey.parse((stage.state / "keys" / "audit.pub").read_text())
+        assert document["sha256"] in open_note(document["note"].encode(), key)
+        log = subprocess.run(
+            [sys.executable, "-m", "cofferdam.cli.main", "audit", "show", "--state", str(stage.state), "--json"],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        assert document["sha256"] in log and "proof-done" in log
+        text = page.read_text()
+        assert "<script" not in text and "http://" not in text and "https://" not in text
+        assert document["sha256"] in text and all(family in text for family in FAMILIES)
+        # A report that was changed is told from the signed one.
+        assert main(["prove", "--verify", str(file), "--state", str(stage.state)]) == 0
+        file.write_text(file.read_text().replace('"status": "proved"', '"status": "tested"', 1))
+        assert main(["prove", "--verify", str(file), "--state", str(stage.state)]) == 1
+        capsys.readouterr()
+
+
+# --- what is wrong is found -------------------------------------------------------------------------------------------
+
+
+def in_it(stage: Stage, *words: str) -> str:
+    return run("ip", "netns", "exec", stage.namespace("it"), *words)
+
+
+BREAKS: dict[str, tuple[str, str, list[str], str]] = {
+    # name: (command, its undoing, statements that fail, what the evidence names)
+    "forwarding": ("sysctl -qw net.ipv4.conf.all.forwarding=1", "sysctl -qw net.ipv4.conf.all.forwarding=0",
+                   ["it: forwarding"], "forwarding = 1"),
+    "IPv6 forwarding": ("sysctl -qw net.ipv6.conf.all.forwarding=1", "sysctl -qw net.ipv6.conf.all.forwarding=0",
+                        ["it: forwarding"], "ipv6/conf/all/forwarding = 1"),
+    "proxy ARP": ("sysctl -qw net.ipv4.conf.all.proxy_arp=1", "sysctl -qw net.ipv4.conf.all.proxy_arp=0",
+                  ["it: forwarding"], "proxy_arp = 1"),
+    "a rule that forwards": ("nft insert rule inet cofferdam forward tcp dport 502 accept", "", [
+        "it: nothing is forwarded", "it: as in the policy: forward"], "dport 502"),
+    "a rule that lets in": ("nft insert rule inet cofferdam input udp dport 161 accept", "", [
+        "it: in comes only what the policy declares", "it: as in the policy: input"], "protocol udp"),
+    "a rule that lets out": ("nft insert rule inet cofferdam output ip daddr 192.0.2.1 accept", "", [
+        "it: out goes only what the policy declares", "it: as in the policy: output"], "192.0.2.1"),
+    "a rule that is gone": ("nft flush chain inet cofferdam input", "", ["it: as in the policy: input"], ""),
+    "another base chain": (
+        "nft add table ip x ; add chain ip x y { type filter hook input priority -5 ; policy drop ; }",
+        "nft delete table ip x", ["it: base chains", "it: as in the policy: input"], "ip x y"),
+    "translation": (
+        "nft add table ip x ; add chain ip x y { type nat hook prerouting priority -100 ; } ; "
+        "add rule ip x y tcp dport 80 dnat to 10.20.0.17",
+        "nft delete table ip x", ["it: statements of the rules", "it: rules"], "dnat"),
+    "policy routing": ("ip rule add fwmark 7 table 77", "ip rule del fwmark 7 table 77", ["it: policy routing"], "77"),
+    "traffic control": ("tc qdisc add dev lo clsact", "tc qdisc del dev lo clsact", ["it: traffic control"], "clsact"),
+    "a bridge": ("ip link add br7 up type bridge", "ip link del br7", ["it: interfaces", "it: bridges"], "br7"),
+    "another interface": ("ip link add spare up type veth peer name other", "ip link del spare", ["it: interfaces"], "spare"),
+}  # fmt: skip
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("tc") is None, reason="needs root and tc")
+@pytest.mark.parametrize("name", BREAKS)
+def test_what_was_changed_is_found(stage: Stage, name: str) -> None:
+    breaking, undoing, expected, evidence = BREAKS[name]
+    saved = in_it(stage, "nft", "list", "ruleset")
+    in_it(stage, *(["nft", breaking[4:]] if breaking.startswith("nft ") else breaking.split()))
+    out = Statements()
+    try:
+        with stage.subject() as subject:
+            structure.state(subject, out)
+            solving.state(subject, out)
+    finally:
+        if undoing:
+            in_it(stage, *undoing.split())
+        else:
+            done = subprocess.run(
+                ["ip", "netns", "exec", stage.namespace("it"), "nft", "-f", "-"],
+                input="flush ruleset\n" + saved, text=True, capture_output=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+    failed = {s.name: s for s in out.found if s.status == "failed"}
+    assert set(expected) <= set(failed), set(failed)
+    assert any(evidence in line for line in (*failed[expected[0]].evidence, failed[expected[0]].says))
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_stranger_in_the_namespace_and_its_socket_are_found(stage: Stage) -> None:
+    code = "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('',161)); print(flush=True); input()"
+    command = ["ip", "netns", "exec", stage.namespace("ot"), sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
+        try:
+            assert stranger.stdout is not None
+            stranger.stdout.readline()
+            out = Statements()
+            with stage.subject() as subject:
+                structure.state(subject, out)
+        finally:
+            stranger.communicate(b"\n")
+    failed = {s.name: s for s in out.found if s.status == "failed"}
+    assert set(failed) == {"ot: inhabitants", "ot: sockets"}
+    assert "udp 0.0.0.0:161" in failed["ot: sockets"].evidence[0]
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_probe_says_when_a_call_is_not_refused(stage: Stage) -> None:
+    """The inner half may make TCP sockets: the attempt that the outer half is refused works there."""
+    attempt = next(attempt for attempt in probes.ATTEMPTS if attempt.name == "TCP socket")
+    with stage.subject() as subject, probes._isolation(subject, stage.folder / "policy.yaml") as isolation:
+        assert probes._run(isolation, "inner", Place("ot", "control"), attempt).startswith("it worked")
+        assert probes._run(isolation, "outer", Place("it", "enterprise"), attempt).startswith("refused")
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_leak_is_an_alarm_an_entry_and_an_exit_code_and_ends(stage: Stage) -> None:
+    """Somebody on the office's wire answers for the device's own address: the network is flat."""
+    device = stage.lab.addresses.device
+    run("ip", "-n", stage.lab.office, "addr", "add", f"{device}/32", "dev", "net0")
+    try:
+        code, document = stage.prove("--leaks")
+        assert code == 1
+        (leak,) = [s for s in document["report"]["statements"] if s["status"] == "failed"]
+        assert leak["name"] == device and any("ARP" in line for line in leak["evidence"])
+        assert any("TCP" in line or "ICMP" in line for line in leak["evidence"])
+        status = ask(stage.state, "status")
+        assert [alarm["name"] for alarm in status["alarms"]] == ["leak-plc-7"]
+    finally:
+        run("ip", "-n", stage.lab.office, "addr", "del", f"{device}/32", "dev", "net0")
+    code, _ = stage.prove("--leaks")
+    assert code == 0
+    assert ask(stage.state, "status")["alarms"] == []
+    log = subprocess.run(
+        [sys.executable, "-m", "cofferdam.cli.main", "audit", "show", "--state", str(stage.state), "--json"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    entries = [json.loads(line) for line in log.splitlines()] if log.startswith("{") else json.loads(log)
+    assert sum("leak-found" in json.dumps(entry) for entry in entries) == 1
+
+
+def test_targets_are_the_real_addresses_of_devices() -> None:
+    from cofferdam.enforce.plans.records import NetworkPlan, Reach, SidePlan
+
+    ot = SidePlan("ot", reaches=(Reach("c", "z", ("10.0.0.2", "10.0.0.1"), 502), Reach("d", "z", ("10.0.0.1",), 502)))
+    assert leaking.targets(NetworkPlan("s", True, True, (SidePlan("it"), ot))) == [("10.0.0.1", 502), ("10.0.0.2", 502)]
+
+
+# --- canaries: the listener does hear ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def router(tag: str) -> Iterator[tuple[canaries.Wire, canaries.Wire, Target]]:
+    """One namespace with both interfaces and forwarding on: what a gate must never be."""
+    names = [f"cdp{os.getpid()}-{tag}-{kind}" for kind in ("left", "middle", "right")]
+    left, middle, right = names
+    try:
+        for name in names:
+            run("ip", "netns", "add", name)
+        for host, number in ((left, 1), (right, 2)):
+            run("ip", "-n", middle, "link", "add", f"m{number}", "type", "veth", "peer", "name", "net0", "netns", host)
+            run("ip", "netns", "exec", host, "sysctl", "-qw", "net.ipv6.conf.net0.accept_dad=0")
+            run("ip", "netns", "exec", middle, "sysctl", "-qw", f"net.ipv6.conf.m{number}.accept_dad=0")
+            for space, name, last in ((host, "net0", 17), (middle, f"m{number}", 1)):
+                run("ip", "-n", space, "addr", "add", f"10.9.{number}.{last}/24", "dev", name)
+                run("ip", "-n", space, "addr", "add", f"fd09:{number}::{last}/64", "dev", name)
+                run("ip", "-n", space, "link", "set", name, "up")
+        macs = [json.loads(run("ip", "-j", "-n", middle, "link", "show", "m1"))[0]["address"]]
+        source = json.loads(run("ip", "-j", "-n", left, "link", "show", "net0"))[0]["address"]
+        run("ip", "netns", "exec", middle, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        target = Target(source, tuple(macs), "10.9.1.17", ("10.9.2.17",), "fd09:1::17", ("fd09:2::17",), 502)
+        yield canaries.Wire(left, "net0"), canaries.Wire(right, "net0"), target
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_on_a_router_the_canaries_of_both_versions_of_ip_arrive() -> None:
+    with router("r") as (left, right, target):
+        heard = canaries._crossing((left, right), canaries._plain(target))
+        routed = {family for family in FAMILIES if family.startswith(("ipv4", "ipv6"))}
+        assert routed <= set(heard["heard"])
+        assert heard["lost"] == 0
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_on_a_bridge_the_canaries_of_every_family_arrive() -> None:
+    with router("b") as (left, right, target):
+        middle = left.namespace.replace("-left", "-middle")
+        run("ip", "-n", middle, "link", "add", "br0", "up", "type", "bridge", "group_fwd_mask", "0xfff8")
+        for name in ("m1", "m2"):
+            run("ip", "-n", middle, "link", "set", name, "master", "br0")
+            run("ip", "-n", middle, "link", "set", name, "up")
+        heard = canaries._crossing((left, right), canaries._plain(target))
+        assert set(heard["heard"]) == set(FAMILIES)
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_every_family_has_its_positive_control() -> None:
+    target = Target(
+        "02:00:00:00:00:01", ("02:00:00:00:00:02",), "10.0.0.1", ("10.0.0.2",), "fd00::1", ("fd00::2",), 502
+    )
+    heard = canaries.worker.inside(None, canaries._control, canaries._plain(target))
+    assert heard["heard"] == heard["sent"]
+    assert set(heard["sent"]) == set(FAMILIES)
+
+
+# --- where there is nothing to prove ----------------------------------------------------------------------------------
+
+
+def test_without_namespaces_it_says_so_and_fails(site: PlainSite, capsys: pytest.CaptureFixture[str]) -> None:
+    with running(site.state, site.policy):
+        assert main(["prove", "--state", str(site.state)]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "without network namespaces" in shown and "share one network" in shown
+
+
+def test_sabotage_is_refused_outside_the_lab() -> None:
+    from types import SimpleNamespace
+
+    subject = SimpleNamespace(moved=("eth1", "eth2"))
+    with pytest.raises(GateError, match="no lab"):
+        sabotage.check_lab(subject, None)  # type: ignore[arg-type]
+
+
+def test_no_gate_is_an_error_of_the_caller(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prove", "--state", str(tmp_path)]) == 2
+    assert "no gate runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["generic", "cisco-ios", "hirschmann-hios", "siemens-scalance"])
+def test_advice_names_every_asset_and_permits_before_it_denies(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("""
+site: two
+zones: {office: {side: it}, plant: {side: ot, addresses: [10.20.0.1/24]}}
+assets:
+  one: {zone: plant, address: 10.20.0.17, protocol: modbus, unit: 1}
+  two: {zone: plant, address: 10.20.0.18, protocol: modbus, unit: 1, port: 1502}
+principals: {erp: {zone: office, addresses: [10.1.0.1]}}
+conduits:
+  main: {from: office, to: plant, broker: modbus, owner: a, reason: b, allow: [{who: erp, asset: [one, two], read: all}]}
+""")
+    assert main(["advise", "switch", str(policy), "--kind", kind, "--gate-port", "Gi1/0/24"]) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert "Gi1/0/24" in text and "1502" in text
+    for address in ("10.20.0.17", "10.20.0.18"):
+        permits = [n for n, line in enumerate(lines) if "permit" in line and address in line and "10.20.0.1 " in line]
+        denies = [n for n, line in enumerate(lines) if "deny" in line and address in line]
+        assert permits and denies and max(permits) < min(denies)
