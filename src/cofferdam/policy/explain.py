@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from cofferdam.model import NEVER, Allow, Deny, Operation
+from cofferdam.model import NEVER, Allow, Deny, Fault, Operation
 from cofferdam.policy import values
 from cofferdam.policy.asking import show
 from cofferdam.policy.decide import show_utc
@@ -88,7 +88,8 @@ def explain(
     else:
         until, fault, detail = "", verdict.fault.value, verdict.detail
         nearest = f"the nearest rule is {verdict.rule}, and" if verdict.rule else "no rule comes near:"
-        sentence = f"refused: {nearest} the {fault} fails: {detail}"
+        field = "expiry" if verdict.fault is Fault.EXPIRED else fault
+        sentence = f"refused: {nearest} the {field} fails: {detail}"
         answer = "silence" if silent else "a refusal in the protocol's own words"
     return Explanation(
         allowed=isinstance(verdict, Allow),

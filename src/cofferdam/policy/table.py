@@ -110,7 +110,7 @@ class CompiledPolicy:
         names = self.principals_of(source, zone)
         if not names:
             where = f" in zone {zone}" if zone is not None else ""
-            return Deny("", "", Fault.PRINCIPAL, f"{source} is asked for; no principal{where} has that address")
+            return Deny("", "", Fault.PRINCIPAL, f"{source} asks; no principal{where} has that address")
         key = (broker, names, asset)
         flow = self._flows.get(key)
         if flow is None:
