@@ -141,3 +141,9 @@ def test_a_listener_is_in_its_sides_namespace(stage: Stage) -> None:
 def test_ranges_of_users_that_are_none(text: str) -> None:
     with pytest.raises(GateError, match="user ids"):
         Users.parse(text)
+
+
+def test_a_half_can_still_say_what_is_wrong_where_messages_go_to_a_file(stage: Stage, tmp_path: Path) -> None:
+    with (tmp_path / "messages").open("wb") as messages:
+        assert stage.tries("outer", lambda: os.write(messages.fileno(), b"something broke")) == "done"
+    assert (tmp_path / "messages").read_bytes() == b"something broke"

@@ -33,14 +33,17 @@ import msgspec
 from cofferdam.enforce import firewall, journal, kernel, netns, view
 from cofferdam.enforce.isolation import HALF_MEMORY_BYTES, Isolation, listen
 from cofferdam.enforce.orders import Fact, Place, Role
+from cofferdam.enforce.overlay.tunnel import SOCKETS, TunnelDevice
 from cofferdam.enforce.plans.records import Link, NetworkPlan, SidePlan, check, namespace_name
 from cofferdam.enforce.plans.rules import ruleset
 from cofferdam.enforce.users import Users
 from cofferdam.enforce.worker import inside
 from cofferdam.errors import CofferdamError, GateError
 
-HALVES: tuple[Role, ...] = ("outer", "inner", "both")
+HALVES: tuple[Role, ...] = ("outer", "inner", "both", "names")
 SIDES = ("it", "ot")
+PEER_FILES = ("peers.json", "peers.json.new", "wireguard.key", "wireguard.key.new")
+"""What the gate keeps of the overlay in the state folder."""
 
 
 class NamespaceIsolation(Isolation):
@@ -63,6 +66,8 @@ class NamespaceIsolation(Isolation):
         self._sides: dict[str, int] = {}
         self._interfaces: dict[str, str] = {}  # zone: its interface's name in the namespace
         self._halves = 0
+        self._tunnel = ""  # the name of the tunnel's device, in the namespace of side it
+        self._device: TunnelDevice | None = None
         self._egress = True
         self._shortfalls: list[str] = []
 
@@ -105,7 +110,7 @@ class NamespaceIsolation(Isolation):
         os.chown(self._state, 0, self._users.gate)
         self._state.chmod(0o1770)
         (self._state / "gate.sock").unlink(missing_ok=True)
-        for name in ("severed.json", "severed.json.new"):
+        for name in ("severed.json", "severed.json.new", *PEER_FILES):
             with contextlib.suppress(FileNotFoundError):
                 os.chown(self._state / name, self._users.gate, self._users.gate, follow_symlinks=False)
         for name, mode in (("audit", 0o750), ("keys", 0o700)):
@@ -174,6 +179,9 @@ class NamespaceIsolation(Isolation):
                     log.made.append(journal.Made(name, names[side.side]))
                 links[name] = link
                 self._interfaces[link.zone] = name
+            if side.tunnel is not None:
+                self._tunnel = f"cd{secrets.token_hex(4)}w"
+                log.made.append(journal.Made(self._tunnel, names[side.side]))
         return log, links
 
     def _furnish(self, side: SidePlan, fd: int, links: dict[str, Link], log: journal.Journal) -> None:
@@ -213,9 +221,12 @@ class NamespaceIsolation(Isolation):
 
     def _apply(self, side: SidePlan, fd: int) -> None:
         interfaces = {link.zone: self._interfaces[link.zone] for link in side.links}
-        said = inside(fd, firewall.apply, self._nft, ruleset(side, interfaces, egress=self._egress))
+        tunnel = self._tunnel if side.tunnel is not None else ""
+        rules = ruleset(side, interfaces, egress=self._egress, tunnel=tunnel)
+        said = inside(fd, firewall.apply, self._nft, rules)
         if said and self._egress:
-            without = inside(fd, firewall.apply, self._nft, ruleset(side, interfaces, egress=False))
+            rules = ruleset(side, interfaces, egress=False, tunnel=tunnel)
+            without = inside(fd, firewall.apply, self._nft, rules)
             if not without:  # a kernel before 5.16
                 self._egress, said = False, ""
         if said:
@@ -225,9 +236,9 @@ class NamespaceIsolation(Isolation):
         """Other rules and overlay addresses, at once; sessions that both plans allow do not notice."""
         log = self._journal
         for before, after in zip(old.sides, new.sides, strict=True):
-            if (before.links, before.routes) != (after.links, after.routes) or log is None:
+            if (before.links, before.routes, before.tunnel) != (after.links, after.routes, after.tunnel) or log is None:
                 raise GateError(
-                    f"the new policy gives side {after.side} other interfaces, addresses or routes",
+                    f"the new policy gives side {after.side} other interfaces, addresses, routes or another tunnel",
                     hint="these change only when the gate is started anew: `cofferdam down`, then `up`",
                 )
         done: list[SidePlan] = []
@@ -249,16 +260,28 @@ class NamespaceIsolation(Isolation):
             os.close(fd)
         self._sides.clear()
         self._interfaces.clear()
-        self._plan = self._journal = None
+        self._plan = self._journal = self._device = None
         for said in clean(self._state):
             print(f"cofferdam: {said}", file=sys.stderr)
 
-    def open_listener(self, place: Place, address: str, port: int) -> socket.socket:
+    def open_listener(self, place: Place, address: str, port: int, *, datagrams: bool = False) -> socket.socket:
         """The launcher itself enters the namespace for a moment: a socket stays where it was made."""
         if place.side not in self._sides:
             raise GateError(f"side {place.side} has no namespace yet")
         with netns.entered(self._sides[place.side], self._home):
-            return listen(address, port)
+            return listen(address, port, datagrams=datagrams)
+
+    def tunnel(self) -> TunnelDevice:
+        wanted = self._plan.side("it").tunnel if self._plan is not None else None
+        if wanted is None:
+            raise GateError("the policy has no `overlay: wireguard:`", hint="docs/overlay.md says what stands in it")
+        if self._device is None:
+            self._halves += 1
+            self._device = TunnelDevice(
+                self._tunnel, wanted.port, wanted.networks, self._sides["it"], self._home,
+                journal.folder(self._state) / "root", self._users.half(self._halves),
+            )  # fmt: skip
+        return self._device
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
@@ -304,7 +327,6 @@ class NamespaceIsolation(Isolation):
             resource.setrlimit(resource.RLIMIT_AS, (HALF_MEMORY_BYTES, HALF_MEMORY_BYTES))
             resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
-            resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
     def _enter_side(self, side: str) -> None:
         log = self._journal
@@ -357,7 +379,7 @@ class NamespaceIsolation(Isolation):
             ("process namespaces", True, "a half sees no other process"),
             ("own users", True, f"user ids {users.first} to {users.last}, without capabilities"),
             ("no new privileges", True, "no process of the gate can gain a privilege by starting a program"),
-            ("limits", True, f"a half has at most {HALF_MEMORY_BYTES >> 20} MiB and can write no file"),
+            ("limits", True, f"a half has at most {HALF_MEMORY_BYTES >> 20} MiB and starts no process"),
             ("ends with the launcher", True, "the kernel ends every process of the gate when the launcher ends"),
         ]  # fmt: skip
         if self._shortfalls:
@@ -416,6 +438,7 @@ def _put_back(log: journal.Journal, home: int, said: list[str]) -> bool:
         try:
             for made in log.made:
                 if made.namespace == entry.name:
+                    (SOCKETS / f"{made.name}.sock").unlink(missing_ok=True)
                     for where in (None, fd) if fd is not None else (None,):
                         _try(said, where, netns.delete_interface, made.name)
             for moved in log.moved:

@@ -34,6 +34,8 @@ from cofferdam.lab.layout import Host, Layout, maker_lives
 COFFERDAM = [sys.executable, "-m", "cofferdam.cli.main"]
 START_SECONDS = 30.0
 """How long a process may take until it is ready."""
+UNANSWERED_SECONDS = 0.25
+"""How long an intruder waits where a firewall gives no answer: it makes hundreds of attempts."""
 STOP_SECONDS = 8.0
 """How long a process may take to stop at SIGTERM."""
 KEPT_EVENTS = 200_000
@@ -311,12 +313,15 @@ class Scene:
         return actor
 
     async def start_actor(self, kind: str, *, driven: bool, listener: events.Sink | None = None) -> Actor:
-        """`kind`: erp, operator, intruder. `driven`: it waits for commands."""
+        """`kind`: erp, operator, intruder, insider. `driven`: it waits for commands. An insider is an intruder who has
+        taken over the ERP's host."""
         where = self.layout.addresses
-        source = {"erp": where.erp, "operator": where.operator, "intruder": where.intruder}[kind]
+        source = {"operator": where.operator, "intruder": where.intruder}.get(kind, where.erp)
+        unanswered = kind == "intruder" and self.layout.separated
         argv = [
-            *COFFERDAM, "lab", kind, "--target", f"{where.listen}:{where.listen_port}", "--source", source,
-            "--timeout", str(self.patience),
+            *COFFERDAM, "lab", "intruder" if kind == "insider" else kind,
+            "--target", f"{where.listen}:{where.listen_port}", "--source", source,
+            "--timeout", str(UNANSWERED_SECONDS if unanswered else self.patience),
             *(["--driven"] if driven else []),
         ]  # fmt: skip
         return await self.start(kind, "office", argv, listener=listener)

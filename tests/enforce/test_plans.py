@@ -1,0 +1,168 @@
+"""Plans and rules: worked out from a policy alone, and held against what the policy says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any
+
+import msgspec
+import pytest
+
+from cofferdam.enforce.firewall import find_nft
+from cofferdam.enforce.orders import PLANS
+from cofferdam.enforce.plans.network import network_plan
+from cofferdam.enforce.plans.records import Link, NetworkPlan, Route, SidePlan, check, namespace_name
+from cofferdam.enforce.plans.rules import counter_names, ruleset
+from cofferdam.errors import CrossingError, GateError
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import loads
+
+POLICY = """
+site: works
+zones:
+  office: {{side: it, interface: eth0, addresses: [10.1.0.1/16, "fd00:1::1/64"]}}
+  lab: {{side: it, interface: eth2, vlan: 30, addresses: [10.3.0.1/16]}}
+  plant: {{side: ot, interface: eth1, attach: macvlan, addresses: [10.2.0.1/16],
+          routes: [10.9.0.0/16 via 10.2.0.254]}}
+assets:
+  a: {{zone: plant, address: 10.2.0.7, protocol: modbus, overlay: 100.65.0.7, points: {{p: {{at: holding 0, type: uint16}}}}}}
+  b: {{zone: plant, address: 10.2.0.8, port: 1502, protocol: modbus, listen: "10.1.0.1:5020",
+      points: {{p: {{at: holding 0, type: uint16}}}}}}
+  c: {{zone: plant, address: 10.2.0.9, protocol: modbus, overlay: "fd00:64::9",
+      points: {{p: {{at: holding 0, type: uint16}}}}}}
+principals:
+  erp: {{zone: office, addresses: [10.1.0.20, 10.1.4.0/24, 10.1.4.9, 10.1.5.0/24, "fd00:1::20"]}}
+  bench: {{zone: lab, addresses: [10.3.0.5]}}
+conduits:
+  one: {{from: office, to: plant, broker: modbus, owner: o, reason: r, allow: [{{who: erp, asset: [a, b], read: all}}]}}
+  six: {{from: office, to: plant, broker: modbus, owner: o, reason: r, allow: [{{who: erp, asset: c, read: all}}]}}
+  two: {{from: lab, to: plant, broker: modbus, owner: o, reason: r, allow: [{{who: bench, asset: a, read: all}}]}}
+gate: {{{gate}}}
+"""  # noqa: E501
+INTERFACES = {"office": "eth0", "lab": "cdv30", "plant": "cdm1"}
+
+
+def plan(gate: str = "", text: str = POLICY) -> NetworkPlan:
+    return network_plan(compile_policy(loads(text.format(gate=gate)), now_ns=0))
+
+
+def test_a_plan_has_what_the_policy_says() -> None:
+    made = plan()
+    assert made.namespaces and not made.required and check(made) == ""
+    it, ot = made.sides
+    assert [(link.zone, link.kind, link.vlan) for link in it.links] == [("lab", "vlan", 30), ("office", "move", 0)]
+    assert [(link.zone, link.kind) for link in ot.links] == [("plant", "macvlan")]
+    assert it.overlay == ("100.65.0.7", "fd00:64::9")  # 10.1.0.1 is an interface's own
+    assert ot.routes == (Route("plant", "10.9.0.0/16", "10.2.0.254"),)
+    assert {(reach.conduit, reach.addresses, reach.port) for reach in ot.reaches} == {
+        ("one", ("10.2.0.7",), 502), ("one", ("10.2.0.8",), 1502), ("six", ("10.2.0.9",), 502),
+        ("two", ("10.2.0.7",), 502),
+    }  # fmt: skip
+    one = next(listen for listen in it.listens if listen.conduit == "one" and listen.port == 502)
+    # Networks without overlap, and neighbours as one: a set of the firewall takes nothing else.
+    assert one.sources == ("10.1.0.20/32", "10.1.4.0/23", "fd00:1::20/128")
+    assert not it.reaches and not ot.listens
+
+
+@pytest.mark.parametrize(
+    ("gate", "namespaces", "required"),
+    [("", True, False), ("separation: processes", False, False), ("separation: namespaces", True, True),
+     ("require: namespaces", True, True)],
+)  # fmt: skip
+def test_when_namespaces_are_wanted(gate: str, namespaces: bool, required: bool) -> None:
+    made = plan(gate)
+    assert (made.namespaces, made.required) == (namespaces, required)
+
+
+def test_without_an_interface_for_a_zone_in_use_there_are_none() -> None:
+    assert not plan(text=POLICY.replace("interface: eth2, vlan: 30, ", "")).namespaces
+    made = plan("require: namespaces", text=POLICY.replace("interface: eth2, vlan: 30, ", ""))
+    assert made.required and "lab" in check(made)
+
+
+def test_a_plan_travels_and_nothing_else_does() -> None:
+    made = plan()
+    assert PLANS.decode(PLANS.encode(made)) == made
+    raw = msgspec.msgpack.decode(PLANS.encode(made))
+    for wrong in ([*raw, "more"], ["other", *raw[1:]], [*raw[:1], "../etc", *raw[2:]]):
+        with pytest.raises(CrossingError):
+            PLANS.decode(msgspec.msgpack.encode(wrong))
+    link = msgspec.structs.replace(made.sides[0].links[0], interface="eth0; reboot")
+    broken = msgspec.structs.replace(made, sides=(msgspec.structs.replace(made.sides[0], links=(link,)), made.sides[1]))
+    with pytest.raises(CrossingError):
+        PLANS.decode(PLANS.encode(broken))
+
+
+@pytest.mark.parametrize(
+    ("links", "word"),
+    [
+        ((Link("a", "move", "e0"), Link("b", "move", "e0")), "two zones"),
+        ((Link("a", "vlan", "e0"),), "VLAN"),
+        ((Link("a", "move", "e0", 5),), "VLAN"),
+        ((Link("a", "vlan", "e0", 5), Link("b", "vlan", "e0", 5)), "two zones"),
+        ((Link("a", "move", "e0"), Link("b", "vlan", "e0", 5)), "carries"),
+        ((Link("a", "move", "e0"), Link("a", "move", "e1")), "two interfaces"),
+        ((Link("a", "move", "e0", 0, ("10.0.0.999/24",)),), "10.0.0.999"),
+    ],
+)
+def test_plans_that_make_no_sense(links: tuple[Link, ...], word: str) -> None:
+    made = NetworkPlan("s", True, False, (SidePlan("it", links), SidePlan("ot")))
+    assert word in check(made)
+
+
+def rules(side: SidePlan) -> list[tuple[str, str]]:
+    """(chain, all that the rule says) of each rule."""
+    found: list[Any] = [command["add"]["rule"] for command in ruleset(side, INTERFACES)["nftables"]
+                        if "rule" in command.get("add", {})]  # fmt: skip
+    return [(rule["chain"], json.dumps(rule["expr"])) for rule in found]
+
+
+def test_every_hook_drops_and_nothing_is_forwarded() -> None:
+    for side in plan().sides:
+        chains = [command["add"]["chain"] for command in ruleset(side, INTERFACES)["nftables"]
+                  if "chain" in command.get("add", {})]  # fmt: skip
+        assert {chain["hook"] for chain in chains} == {"input", "output", "forward", "ingress", "egress"}
+        assert {chain["policy"] for chain in chains} == {"drop"}
+        assert [text for chain, text in rules(side) if chain == "forward" and "accept" in text] == []
+
+
+def test_the_office_can_open_connections_inwards_only_and_the_plant_side_outwards_only() -> None:
+    it, ot = plan().sides
+    syn = '"op": "!="'
+    for chain, text in rules(it):
+        if "tcp" in text:
+            assert (chain == "output") == (syn in text), (chain, text)
+    for chain, text in rules(ot):
+        if "tcp" in text:
+            assert (chain == "input") == (syn in text), (chain, text)
+    assert "fd00:64::9" in str(rules(it)) and "icmpv6" in str(rules(it)) and "ip6" not in str(rules(ot))
+
+
+def test_counters_are_named_for_conduits() -> None:
+    it, ot = plan().sides
+    assert counter_names(it)[:3] == ("clients-one", "clients-six", "clients-two")
+    assert counter_names(ot)[:3] == ("devices-one", "devices-six", "devices-two")
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_nft_takes_the_rules_twice() -> None:
+    """In an empty namespace, with `lo` for every interface; the second time replaces the first."""
+    try:
+        nft = find_nft()
+    except GateError:
+        pytest.skip("the program nft is missing")
+    for side in plan().sides:
+        text = json.dumps(ruleset(side, dict.fromkeys(INTERFACES, "lo")))
+        command = f"{nft} -j -f - <<'E' && {nft} -j -f - <<'E' && {nft} -j list ruleset\n{text}\nE\n{text}\nE\n"
+        done = subprocess.run(["unshare", "-n", "bash", "-c", command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        listed = json.loads(done.stdout)["nftables"]
+        assert sum("chain" in item for item in listed) == 5
+
+
+def test_names_of_namespaces() -> None:
+    assert namespace_name("works", "it", "") == "cofferdam-works-it"
+    assert len(namespace_name("x" * 63, "ot", "abcd")) < 80
