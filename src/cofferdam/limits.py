@@ -15,6 +15,14 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Open client connections of one pair of halves; one more is closed at once."""
     client_connections_per_address: int = 64
     """Open connections from one source address."""
+    client_connects_per_second: int = 50
+    """Sustained new connections a second from one source address; four times as many at once."""
+    stranger_connections: int = 32
+    """Open connections of all addresses that no principal stands for. They get refusals, and keep nobody else out."""
+    stranger_connections_per_address: int = 4
+    """Open connections from one such address."""
+    stranger_idle_seconds: float = 10.0
+    """A connection from such an address without a complete request for so long is closed."""
     client_outstanding: int = 16
     """Requests of one client connection that may be under way (Modbus TCP guide 1.0b, 4.2.2: 1 to 16)."""
     client_requests_per_second: int = 2000

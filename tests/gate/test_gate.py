@@ -17,6 +17,7 @@ import pytest
 
 from cofferdam.gate.client import ask
 from cofferdam.gate.metrics import METRICS
+from tests.brokers.harness import eventually
 from tests.gate.conftest import Site
 from tests.gate.plant import (
     SPEED,
@@ -176,6 +177,20 @@ def served(port: int) -> bool:
             return client.read()[0] == 3
     except OSError:
         return False
+
+
+def test_severing_works_when_it_cannot_be_made_durable_and_says_so(site: Site) -> None:
+    with running(site.state, site.policy) as gate:
+        (site.state / "severed.json").mkdir()  # what stands in for a disk that takes no file
+        with Client(site.port) as client:
+            assert client.read()
+            code, _, err = cli("sever", "it", "--state", site.state)
+            assert code == 2
+            assert "is severed, but would not be after a restart" in err
+            assert client.ended()
+        assert [alarm["name"] for alarm in gate.status()["alarms"]] == ["severed-not-durable"]
+        (site.state / "severed.json").rmdir()
+        assert eventually(lambda: (site.state / "severed.json").is_file() and not gate.status()["alarms"])
 
 
 def test_a_damaged_severed_file_severs_both_sides_and_says_so(site: Site) -> None:

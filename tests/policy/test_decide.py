@@ -281,6 +281,7 @@ def test_writes_per_minute_slides() -> None:
     for mono in (1, 10 * SECOND):
         assert isinstance(verdict(mono), Allow)
         state.note_write("plc", op, mono)
+        state.note_ended("plc", op, mono)
     denied = verdict(20 * SECOND)
     assert denied == Deny(
         "c", "c/2", Fault.RATE,
@@ -289,6 +290,7 @@ def test_writes_per_minute_slides() -> None:
     assert isinstance(verdict(60 * SECOND), Deny)
     assert isinstance(verdict(60 * SECOND + 1), Allow)
     state.note_write("plc", op, 60 * SECOND + 1)
+    state.note_ended("plc", op, 60 * SECOND + 1)
     assert isinstance(verdict(69 * SECOND), Deny)
     # A new policy does not wipe the slate.
     state.adopt(SIMPLE.assets)

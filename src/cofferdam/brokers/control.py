@@ -38,6 +38,8 @@ class Configure(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fiel
     severed: tuple[str, ...] = ()
     listeners: tuple[Listener, ...] = ()
     assets: tuple[str, ...] = ()
+    again: bool = False
+    """The pair ran before and ended: what its predecessor wrote in the last minute is not known."""
 
 
 class NewPolicy(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):

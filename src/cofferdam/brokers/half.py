@@ -169,7 +169,7 @@ class HalfProcess:
             return Inner(
                 pair=record.pair, broker=record.broker, boot=record.boot, protocol=protocol, policy=policy,
                 assets=record.assets, zones=zones, severed=record.severed, outer=sender, audit=audit,
-                reactor=self.reactor, connect=self._connect,
+                reactor=self.reactor, connect=self._connect, again=record.again,
             )  # fmt: skip
 
         if self.role == "both":

@@ -84,7 +84,24 @@ class Leaks(Struct, frozen=True, tag="leaks", forbid_unknown_fields=True):
     found: Annotated[tuple[Leak, ...], Meta(max_length=1000)] = ()
 
 
-Request = Status | Reload | Down | Sever | Restore | Proof | Leaks
+class AddPeer(Struct, frozen=True, tag="add-peer", forbid_unknown_fields=True):
+    """Let an overlay peer in, by its public key."""
+
+    name: Text
+    key: Text
+
+
+class RevokePeer(Struct, frozen=True, tag="revoke-peer", forbid_unknown_fields=True):
+    """Shut an overlay peer out."""
+
+    name: Text
+
+
+class Peers(Struct, frozen=True, tag="peers", forbid_unknown_fields=True):
+    """The overlay peers, and when each was last heard."""
+
+
+Request = Status | Reload | Down | Sever | Restore | Proof | Leaks | AddPeer | RevokePeer | Peers
 
 
 class Answer(Struct, frozen=True):
@@ -174,6 +191,12 @@ class ControlServer:
                 return None
             case Sever(side, reason):
                 return {"side": side, "sessions": await gate.sever(side, user, reason)}
+            case AddPeer(name, key):
+                return await gate.overlay.add_peer(name, key, user)
+            case RevokePeer(name):
+                return await gate.overlay.revoke_peer(name, user)
+            case Peers():
+                return await gate.overlay.peers()
             case Restore(side):
                 return {"side": side, "changed": await gate.restore(side, user)}
             case Proof(report, result, detail):

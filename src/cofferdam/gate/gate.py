@@ -10,10 +10,11 @@ Not here: one pair's life (pair), the auditor's (auditor), taking a new policy (
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import secrets
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +41,7 @@ from cofferdam.gate.listeners import Listeners
 from cofferdam.gate.log import Log
 from cofferdam.gate.management import Management
 from cofferdam.gate.orders import LauncherLink
+from cofferdam.gate.overlay import Overlay
 from cofferdam.gate.pair import Pair
 from cofferdam.gate.plan import PairPlan, Spot, plan_pairs
 from cofferdam.gate.totals import Totals
@@ -56,6 +58,9 @@ STOP_SECONDS = 2.0
 REPORT_SECONDS = 1.0
 COUNT_SECONDS = 0.1
 """Before a side is severed, for the number of its sessions; cutting off matters more."""
+NOT_DURABLE = "severed-not-durable"
+"""The alarm while a side is severed and a restart would undo it."""
+SAVE_AGAIN_SECONDS = 2.0
 AUDITOR_TELLS = "log-unwritable"
 """The alarm that the auditor itself records, as soon as it can."""
 
@@ -105,11 +110,13 @@ class Gate:
         self.audit = audit
         self.log = log
         self.boot = secrets.token_hex(4)
+        self.births: Iterator[int] = itertools.count(1)
         self.split = options.split
         self.started_ns = now_ns()
         self.auditor = Auditor(launcher, log, self.alarm, self._producer_violation)
         self.listeners = Listeners(launcher)
         self.management = Management(self, log)
+        self.overlay = Overlay(self)
         self.pairs: dict[str, Pair] = {}
         self.earlier = Totals()
         """Counted by pairs that are no more."""
@@ -173,6 +180,7 @@ class Gate:
         await self.auditor.first
         self.set_policy(policy, self.options.policy)
         await self._record_start()
+        await self.overlay.start(policy)
         await control.listen()
         await self.start_pairs(plans.values())
         self.log.info("gate-ready", policy=self.policy_hash[:12], pairs=len(self.pairs), site=policy.site)
@@ -219,6 +227,7 @@ class Gate:
         self._stop.set()
         self.launcher.notify(Notify("STOPPING=1"))
         reason = self._stop_reason or "the gate could not start"
+        await self.overlay.stop()
         self.log.info("gate-stops", reason=reason)
         hurry = asyncio.get_running_loop().create_task(self._hurry.wait())
         try:
@@ -315,24 +324,44 @@ class Gate:
         self.cuts, self.severed = cuts, cuts.sides
 
     async def sever(self, side: str, by: str, reason: str) -> int:
-        """Cuts a side off: durable, then in force, then recorded. Returns how many sessions it had.
+        """Cuts a side off: in force, then durable, then recorded. Returns how many sessions it had.
+
+        In force comes first: whoever severs has a reason to do it now, and a full disk must not stand in the way.
 
         Raises:
-            GateError: it can not be made durable; nothing was cut.
+            GateError: it is in force and can not be made durable: a restart would undo it. It is tried again.
         """
         async with self.cutting:
             await self.reports(COUNT_SECONDS)
             sessions = len(report.session_reports(list(self.pairs.values())))
             if side not in self.severed:
                 cut = state.Cut(side, now_ns(), by, reason)  # type: ignore[arg-type]
-                cuts = state.Severed((*self.cuts.cuts, cut), self.cuts.damage)
-                state.save_severed(self.options.state, cuts)
-                self._take_severed(cuts)
+                self._take_severed(state.Severed((*self.cuts.cuts, cut), self.cuts.damage))
             await self._tell_severed()
+            trouble = self._save_severed()
             who = clip(f"{by}: {reason}" if reason else by, 128)
             self.log.warning("severed", side=side, by=by, reason=reason, sessions=sessions)
             await self.audit.record(Severed(side=side, by=who, sessions=sessions, wall_ns=now_ns()), RECORD_SECONDS)
+            if trouble is not None:
+                raise GateError(
+                    f"the {side} side is severed, but would not be after a restart: {trouble}", hint=trouble.hint
+                )
             return sessions
+
+    def _save_severed(self) -> GateError | None:
+        """Makes the severed sides durable; if that fails raises an alarm, tries again later, and says why."""
+        try:
+            state.save_severed(self.options.state, self.cuts)
+        except GateError as error:
+            self.alarm(NOT_DURABLE, str(error))
+            asyncio.get_running_loop().call_later(SAVE_AGAIN_SECONDS, self._save_again)
+            return error
+        self.alarm(NOT_DURABLE, "")
+        return None
+
+    def _save_again(self) -> None:
+        if NOT_DURABLE in self.alarms:
+            self._save_severed()
 
     async def restore(self, side: str, by: str) -> bool:
         """Lets a side work again: recorded, durable, in force. False if it was not severed.
@@ -412,6 +441,7 @@ class Gate:
             else report.FactReport("processes", False, "--one-process: both halves of a pair are one process")
         )
         said = report.half_facts(pairs)
+        said = [*said, *(report.FactReport(f"name server: {fact[0]}", *fact[1:]) for fact in self.overlay.facts)]
         names = {fact.name for fact in said}
         launcher = [report.FactReport(*fact) for fact in self.separation.facts if fact[0] not in names]
         return (halves, *launcher, *said)

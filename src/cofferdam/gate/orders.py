@@ -16,6 +16,7 @@ from cofferdam.enforce.orders import (
     PLANS,
     REPORTS,
     Asked,
+    AskTunnel,
     Child,
     CloseListener,
     Exited,
@@ -26,18 +27,24 @@ from cofferdam.enforce.orders import (
     Opened,
     OpenListener,
     Order,
+    PeerState,
     Place,
     Prepare,
     Prepared,
     Report,
+    SetTunnel,
     SpawnAuditor,
     Spawned,
+    SpawnNames,
     SpawnPair,
+    TunnelPeer,
+    TunnelSet,
+    TunnelState,
 )
 from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.errors import CrossingError, GateError
 
-R = TypeVar("R", Prepared, Opened, Spawned)
+R = TypeVar("R", Prepared, Opened, Spawned, TunnelSet, TunnelState)
 
 MAX_FDS = 8
 """Descriptors with one report: two for each child of a pair."""
@@ -79,9 +86,9 @@ class LauncherLink:
             data = data[MAX_PART:]
         return (await self._call(Prepare(serial, data), Prepared))[0]
 
-    async def open_listener(self, place: Place, address: str, port: int) -> Opened:
+    async def open_listener(self, place: Place, address: str, port: int, *, datagrams: bool = False) -> Opened:
         """Raises: GateError: which address, why, and what to do."""
-        return (await self._call(OpenListener(self._next(), place, address, port), Opened))[0]
+        return (await self._call(OpenListener(self._next(), place, address, port, datagrams), Opened))[0]
 
     def close_listener(self, listener: int) -> None:
         self._send(CloseListener(listener))
@@ -98,6 +105,26 @@ class LauncherLink:
         """Raises: GateError."""
         spawned, fds = await self._call(SpawnAuditor(self._next()), Spawned)
         return self._born(spawned, fds)[0]
+
+    async def spawn_names(self, place: Place, listeners: tuple[int, ...]) -> Born:
+        """Raises: GateError."""
+        spawned, fds = await self._call(SpawnNames(self._next(), place, listeners), Spawned)
+        return self._born(spawned, fds)[0]
+
+    async def set_tunnel(self, key: str, peers: tuple[TunnelPeer, ...]) -> tuple[TunnelSet, asyncio.Future[int] | None]:
+        """The tunnel, and when its program ends, if one was started for it. Raises: GateError."""
+        done = (await self._call(SetTunnel(self._next(), key, peers), TunnelSet))[0]
+        if done.child is None:
+            return done, None
+        ended: asyncio.Future[int] = self._loop.create_future()
+        self._ended[done.child.child] = ended
+        if done.child.child in self._early:
+            self._exited(Exited(done.child.child, self._early.pop(done.child.child)))
+        return done, ended
+
+    async def ask_tunnel(self) -> tuple[PeerState, ...]:
+        """Raises: GateError."""
+        return (await self._call(AskTunnel(self._next()), TunnelState))[0].peers
 
     def kill(self, born: Born) -> None:
         """Ends a child at once; nothing happens if it has ended."""
@@ -124,7 +151,9 @@ class LauncherLink:
             self._socket.send(ORDERS.encode(order))
 
     async def _call(
-        self, order: Prepare | OpenListener | SpawnPair | SpawnAuditor, kind: type[R]
+        self,
+        order: Prepare | OpenListener | SpawnPair | SpawnAuditor | SpawnNames | SetTunnel | AskTunnel,
+        kind: type[R],
     ) -> tuple[R, list[int]]:
         future: asyncio.Future[tuple[Report, list[int]]] = self._loop.create_future()
         self._waiting[order.serial] = future

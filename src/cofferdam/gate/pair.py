@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -54,6 +54,8 @@ class Context(Protocol):
     launcher: LauncherLink
     log: Log
     boot: str
+    births: Iterator[int]
+    """Numbers of the lives of pairs: with `boot` they make the names of sessions and writes unique in the log."""
     split: bool
     policy_hash: str
     policy_bytes: bytes
@@ -145,11 +147,12 @@ class Pair:
                     broker=plan.broker,
                     source_zone=plan.outer.zone,
                     target_zone=plan.inner.zone,
-                    boot=gate.boot,
+                    boot=f"{gate.boot}.{next(gate.births)}",
                     policy=gate.policy_bytes,
                     severed=gate.severed,
                     listeners=self._inherited(spots) if is_outer else (),
                     assets=self.plan.asset_names,  # a new policy may have come meanwhile
+                    again=self.restarts > 0,
                 )
             )
         self._born_with = spots

@@ -91,6 +91,10 @@ async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path) -> Reloa
     loaded = PolicyLoaded(policy=policy.hash, previous=previous, files=(clip(str(path)),), wall_ns=now_ns())
     await gate.audit.record(loaded, RECORD_SECONDS)
     troubles = await _change_pairs(gate, change)
+    try:
+        await gate.overlay.take_policy(policy)
+    except GateError as error:
+        troubles += (str(error),)
     gate.log.info("policy-loaded", policy=policy.hash[:12], previous=previous[:12], path=path)
     gate.launcher.notify(Notify("READY=1"))
     return Reloaded(

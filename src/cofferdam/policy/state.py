@@ -62,6 +62,12 @@ class PointState:
                 if key in old_known and old_points.get(key) == point:
                     self._known[key] = old_known[key]
 
+    def spend_all(self, mono_ns: int) -> None:
+        """Takes every writes_per_minute as used up at this time: nobody knows what was written just before."""
+        for (asset, name), times in self._writes.items():
+            limit = self._points[(asset, name)].writes_per_minute or 0
+            times.extend([mono_ns] * limit)
+
     def watches(self, asset: str) -> bool:
         """Whether `note_values` of this asset can have an effect: one of its points has a `max_step`."""
         return any(place[0] == asset for place in self._stepped)
@@ -91,12 +97,13 @@ class PointState:
                     self._under_way[key] = self._under_way.get(key, 0) + 1
 
     def note_ended(self, asset: str, op: Operation, mono_ns: int) -> None:
-        """A write that was noted is over: confirmed, failed, or never sent."""
+        """A write that was noted is over: confirmed, failed, or never sent. Reads sent until `mono_ns` teach nothing;
+        a time in the future says that the write may still take effect until then."""
         for change in op.writes:
             for point in self._stepped.get((asset, change.space), ()):
                 key = (asset, point.name)
                 if point.span.start < change.stop and change.start < point.span.stop and key in self._under_way:
-                    self._ended[key] = mono_ns
+                    self._ended[key] = max(mono_ns, self._ended.get(key, mono_ns))
                     self._under_way[key] -= 1
                     if not self._under_way[key]:
                         del self._under_way[key]

@@ -31,6 +31,7 @@ from cofferdam.protocols.base import (
     ResponseReceived,
 )
 
+CLIENT_GONE = "the client has gone"
 TOO_LATE = "waited too long for a place at the device"
 TIMEOUTS_IN_A_ROW = 3
 """So many requests without an answer, and the connection is taken for dead and closed."""
@@ -44,8 +45,8 @@ class Job:
     """
 
     __slots__ = (
-        "allow", "arrived", "detail", "done", "failure", "finished", "generation", "joined", "line", "request",
-        "response", "sent", "source", "timeout_ns",
+        "allow", "arrived", "detail", "done", "failure", "finished", "flow", "generation", "joined", "line", "request",
+        "response", "sent", "session", "source", "timeout_ns",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +71,8 @@ class Job:
         self.response: Any = None
         self.failure: Failure | None = None
         self.detail = ""
+        self.session: Any = None  # whose it is, and by which flow it was judged (inner)
+        self.flow: Any = None
         self.joined: list[Job] | None = None  # who shares the answer (sharing)
         self.generation = -1
 
@@ -100,6 +103,7 @@ class Device:
         reactor: Reactor,
         connect: Callable[[str, int, Callable[[], None]], Transport],
         report: Callable[[str, str, str], None],
+        permit: Callable[[Job], bool],
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.asset = asset
@@ -107,6 +111,7 @@ class Device:
         self._limits = limits
         self._reactor = reactor
         self._connect = connect
+        self._permit = permit  # asked again before a job that has waited is sent
         self._report = report  # (what, section, detail): a device that breaks the protocol
         self._clock = clock
         self._connections: list[Connection] = []
@@ -146,7 +151,7 @@ class Device:
         gives_way: Job | None = None
         # The gate's own reads (source "") are few, and a write waits for each.
         if lines.count >= self._limits.asset_queue and job.source:
-            gives_way = lines.make_room(job.source)
+            gives_way = lines.make_room(job.source, job.line)
             if gives_way is None:
                 self._fail(job, Failure.BUSY, "too many requests wait for this device")
                 return
@@ -172,7 +177,11 @@ class Device:
     def drop_line(self, source: str, line: int) -> None:
         """A client has gone: what it still has waiting is not sent."""
         for job in self._lines.drop(source, line):
-            self._fail(job, Failure.BUSY, "the client has gone")
+            self._fail(job, Failure.BUSY, CLIENT_GONE)
+
+    def drop_all(self, reason: str) -> None:
+        """Nothing of what waits is sent; what is under way comes to its end."""
+        self._fail_queue(Failure.UNREACHABLE, reason)
 
     def _free(self) -> Connection | None:
         """The ready connection with the fewest requests under way, if one has room."""
@@ -198,8 +207,10 @@ class Device:
             job = lines.pop()
             if self._clock() - job.arrived > job.timeout_ns:
                 self._fail(job, Failure.BUSY, TOO_LATE)
-                continue
-            self._send(connection, job)
+            elif not self._permit(job):
+                self._fail(job, Failure.BUSY, "no longer allowed when its turn came")
+            else:
+                self._send(connection, job)
 
     def _send(self, connection: Connection, job: Job) -> None:
         """The act. The job's Allow is what permits it; the device's own machine makes a new message."""

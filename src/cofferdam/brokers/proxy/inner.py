@@ -17,7 +17,7 @@ from typing import Any
 from cofferdam.audit.entry import Malformed, ReadsCounted, clip
 from cofferdam.brokers.auditing import AuditClient
 from cofferdam.brokers.control import AssetStatus
-from cofferdam.brokers.proxy.device import Device, Job
+from cofferdam.brokers.proxy.device import CLIENT_GONE, Device, Job
 from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Opened, Reply, Request
 from cofferdam.brokers.proxy.refusals import RefusalLog
 from cofferdam.brokers.proxy.sessions import Plant, Session
@@ -40,7 +40,7 @@ SESSIONS = 65536
 class _ReadJob(Job):
     """A read of a session. A class and not a closure, since there is one for each transaction."""
 
-    __slots__ = ("number", "plant", "session")
+    __slots__ = ("number", "plant")
 
     def __init__(
         self,
@@ -53,7 +53,8 @@ class _ReadJob(Job):
         plant: Plant,
     ) -> None:
         super().__init__(allow, request, session.source, session.id, arrived, plant.timeout_ns, done)
-        self.session = session
+        self.session: Session = session
+        self.flow = session.flow
         self.number = number
         self.plant = plant
 
@@ -76,6 +77,7 @@ class Inner(WritePath):
         audit: AuditClient,
         reactor: Reactor,
         connect: Callable[[str, int, Callable[[], None]], Transport],
+        again: bool = False,
         wall: Callable[[], int] = time.time_ns,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -92,6 +94,8 @@ class Inner(WritePath):
         self._last_id = 0
         self._on_read_done = self._read_done
         self._take(policy, assets)
+        if again:
+            self._state.spend_all(self._clock())
         self.set_severed(severed)
 
     # --- policy and the operator's hand -----------------------------------------------------------------------
@@ -118,6 +122,7 @@ class Inner(WritePath):
                     reactor=self._reactor,
                     connect=self._connect,
                     report=lambda what, section, detail, asset=asset: self._broken(asset, what, section, detail),  # type: ignore[misc]
+                    permit=self._permitted,
                     clock=self._clock,
                 )
                 device.held = self._own_side in self.severed
@@ -171,6 +176,21 @@ class Inner(WritePath):
             device.held = held
             if held:
                 device.close(f"the {self._own_side} side was severed")
+            elif self.severed:
+                device.drop_all(f"the {self._outer_side} side was severed")
+
+    def _permitted(self, job: Job) -> bool:
+        """Whether a job that has waited for its turn may still be sent: the verdict has not lapsed, nothing is severed,
+        and if another policy came in between, it allows the same."""
+        wall = self._wall()
+        session = job.session
+        if self.severed or wall >= job.allow.valid_until:
+            return False
+        if session is None or session.flow is job.flow:
+            return True
+        flow = session.flow
+        operation = self.protocol.operation(job.request)
+        return isinstance(flow, Flow) and isinstance(flow.decide(operation, wall), Allow)
 
     # --- records from the outer half --------------------------------------------------------------------------
 
@@ -270,10 +290,15 @@ class Inner(WritePath):
         session.under_way += 1
         self._under_way += 1
         if shared is not None:
-            if shared.join(job):
-                session.shared += 1
-                return
-            shared.asked(job)
+            self._ask_shared(job, plant, shared)
+            return
+        plant.device.submit(job)
+
+    def _ask_shared(self, job: _ReadJob, plant: Plant, shared: SharedReads) -> None:
+        if shared.join(job):
+            job.session.shared += 1
+            return
+        shared.asked(job)
         plant.device.submit(job)
 
     def _read_done(self, job: Job) -> None:
@@ -302,6 +327,12 @@ class Inner(WritePath):
         if job.generation >= 0 and plant.shared is not None:
             plant.shared.answered(job)
         joined, job.joined = job.joined, None
+        if joined and not job.sent and job.detail == CLIENT_GONE and plant.shared is not None:
+            # Who asked first has left before his question was sent: the others ask for themselves.
+            for other in joined:
+                if isinstance(other, _ReadJob):
+                    self._ask_shared(other, plant, plant.shared)
+            return
         for other in joined or ():
             # They share the answer, good or bad; the waiting was theirs, the device's time was not.
             other.response, other.failure, other.detail = job.response, job.failure, job.detail

@@ -58,19 +58,25 @@ class Lines(Generic[J]):
             self._sources.move_to_end(source)
         return job
 
-    def make_room(self, source: str) -> J | None:
+    def make_room(self, source: str, session: int) -> J | None:
         """Takes out the newest job of the longest line of the source that has the most waiting, if that is more than
-        `source` would have with one more; else None."""
+        `source` would have with one more, or of `source` itself if that line is longer than the session's would be;
+        else None."""
         if not self._counts:
             return None
         greedy = max(self._counts, key=self._counts.__getitem__)
-        if self._counts[greedy] <= self._counts.get(source, 0) + 1:
-            return None
+        mine = self._counts.get(source, 0)
+        if self._counts[greedy] <= mine + 1:
+            greedy = source
+            if not mine:
+                return None
         sessions = self._sources[greedy]
-        session = max(sessions, key=lambda number: len(sessions[number]))
-        job = sessions[session].pop()
-        if not sessions[session]:
-            del sessions[session]
+        longest = max(sessions, key=lambda number: len(sessions[number]))
+        if greedy == source and len(sessions[longest]) <= self.length(source, session) + 1:
+            return None
+        job = sessions[longest].pop()
+        if not sessions[longest]:
+            del sessions[longest]
         self._took(greedy)
         return job
 

@@ -15,6 +15,7 @@ from typing import Any
 from cofferdam.audit.entry import LimitHit, Malformed, SessionClosed, SessionOpened, clip
 from cofferdam.brokers.auditing import AuditClient
 from cofferdam.brokers.control import SessionStatus
+from cofferdam.brokers.proxy.budget import LogBudget
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Opened, Reply, Request
 from cofferdam.brokers.proxy.refusals import RefusalLog
 from cofferdam.brokers.proxy.stats import FlowStats
@@ -58,7 +59,8 @@ class Client:
 
     __slots__ = (
         "assets", "blocked", "bytes_in", "bytes_out", "frame_since", "last", "machine", "malformed", "only",
-        "opened_wall", "outstanding", "port", "refused", "requests", "sessions", "source", "transport",
+        "opened_wall", "outstanding", "port", "refused", "requests", "sessions", "source", "stranger", "told",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, transport: Transport, machine: ServerMachine[Any, Any], source: str, port: int) -> None:
@@ -79,6 +81,8 @@ class Client:
         self.last = 0
         self.opened_wall = 0
         self.frame_since = 0
+        self.stranger = False  # no principal stands for its address
+        self.told = True  # its opening is in the log
 
 
 class _Pending:
@@ -106,6 +110,26 @@ class _Bucket:
     def __init__(self, burst: float, now: int) -> None:
         self.tokens = burst
         self.at = now
+
+
+def _draw(buckets: dict[str, _Bucket], source: str, now: int, rate: float, burst: float) -> bool:
+    """Whether `source` may do one more of what its bucket bounds. `rate` is per ns."""
+    bucket = buckets.get(source)
+    if bucket is None:
+        bucket = buckets[source] = _Bucket(burst, now)
+    tokens = bucket.tokens + (now - bucket.at) * rate
+    bucket.at = now
+    if tokens < 1.0:
+        bucket.tokens = tokens
+        return False
+    bucket.tokens = (tokens if tokens < burst else burst) - 1.0
+    return True
+
+
+def _forget_full(buckets: dict[str, _Bucket], now: int, rate: float, burst: float) -> None:
+    """Forgets the buckets that are full again: they say nothing that a new one would not."""
+    for source in [name for name, bucket in buckets.items() if bucket.tokens + (now - bucket.at) * rate >= burst]:
+        del buckets[source]
 
 
 class Outer:
@@ -148,7 +172,10 @@ class Outer:
         self._sessions: dict[int, tuple[Client, Session]] = {}
         self._per_address: dict[str, int] = {}
         self._buckets: dict[str, _Bucket] = {}
-        self._blocked: list[Client] = []
+        self._strangers: dict[str, int] = {}
+        self._connects: dict[str, _Bucket] = {}
+        self._budget = LogBudget(audit)
+        self._blocked: set[Client] = set()
         self._limit_notes: dict[tuple[str, str], int] = {}
         self.stopping = False
         self.severed = frozenset(severed)
@@ -220,6 +247,14 @@ class Outer:
         if assets is None:
             self._turn_away(transport, source, "listener", f"no asset is published at {local[0]}:{local[1]}")
             return
+        now = self._clock()
+        rate = limits.client_connects_per_second
+        if not _draw(self._connects, source, now, rate * 1e-9, rate * 4):
+            self._turn_away(transport, source, "client_connects_per_second", "too many new connections a second")
+            return
+        stranger = not self.policy.principals_of(source, self._zone)
+        if stranger and not self._admit_stranger(transport, source):
+            return
         if len(self.clients) >= limits.client_connections:
             self._turn_away(transport, source, "client_connections", f"more than {limits.client_connections}")
             return
@@ -235,8 +270,12 @@ class Outer:
         self._per_address[source] = count + 1
         client = Client(transport, self.protocol.server(), source, port)
         client.assets = assets
-        client.last = self._clock()
+        client.last = now
         client.opened_wall = self._wall()
+        client.stranger = stranger
+        client.told = self._budget.spend(source, stranger, client.opened_wall)
+        if stranger:
+            self._strangers[source] = self._strangers.get(source, 0) + 1
         self.clients.add(client)
         transport.on_data = lambda data: self._on_data(client, data)
         transport.on_closed = lambda reason: self._forget(client, reason)
@@ -244,14 +283,38 @@ class Outer:
             session = self._open_session(client, asset.name)
             client.only = session if len(assets) == 1 else None
 
+    def _admit_stranger(self, transport: Transport, source: str) -> bool:
+        """Whether an address that no principal stands for may have one more connection. It gets refusals and a place
+        in the log; it must not get the places of those whom policy knows."""
+        limits = self.limits
+        if sum(self._strangers.values()) >= limits.stranger_connections:
+            self._turn_away(transport, source, "stranger_connections", f"more than {limits.stranger_connections}")
+            return False
+        if self._strangers.get(source, 0) >= limits.stranger_connections_per_address:
+            most = limits.stranger_connections_per_address
+            self._turn_away(transport, source, "stranger_connections_per_address", f"more than {most}")
+            return False
+        return True
+
     def _open_session(self, client: Client, asset: str) -> Session:
         self._next += 1
         number = self._next
         flow = self.policy.flow(self.broker, client.source, asset, self._zone)
         session = Session(number, f"{self._boot}-{number}", asset, flow)
-        session.refusals = RefusalLog(self._audit, session.name, client.source, asset)
+        session.refusals = RefusalLog(
+            self._audit,
+            session.name,
+            client.source,
+            asset,
+            lambda wall: self._budget.spend(client.source, client.stranger, wall),
+        )
         client.sessions[asset] = session
         self._sessions[number] = (client, session)
+        if client.told:
+            self._note_opened(client, session, session.flow)
+        return session
+
+    def _note_opened(self, client: Client, session: Session, flow: Flow | Deny) -> None:
         self._audit.note(
             SessionOpened(
                 wall_ns=self._wall(),
@@ -259,12 +322,11 @@ class Outer:
                 half=f"{self.pair}/outer",
                 source=client.source,
                 source_port=client.port,
-                asset=asset,
+                asset=session.asset,
                 principals=flow.principals[:16] if isinstance(flow, Flow) else (),
                 conduits=flow.conduits[:16] if isinstance(flow, Flow) else (),
             )
         )
-        return session
 
     def _turn_away(self, transport: Transport, source: str, limit: str, detail: str) -> None:
         transport.close()
@@ -294,6 +356,12 @@ class Outer:
             self._per_address[client.source] = left
         else:
             self._per_address.pop(client.source, None)
+        if client.stranger:
+            strangers = self._strangers[client.source] - 1
+            if strangers:
+                self._strangers[client.source] = strangers
+            else:
+                del self._strangers[client.source]
         wall = self._wall()
         for session in client.sessions.values():
             self._sessions.pop(session.id, None)
@@ -301,6 +369,8 @@ class Outer:
                 session.refusals.flush(wall)
             if session.announced:
                 self._inner.send(Closed(session.id))
+            if not client.told and not session.announced:
+                continue  # it stands in a count (log_entries), like its opening
             self._audit.note(
                 SessionClosed(
                     wall_ns=wall,
@@ -337,6 +407,7 @@ class Outer:
                         client.blocked = False
                         client.transport.resume()
                     return
+                client.frame_since = 0
                 if isinstance(event, RequestReceived):
                     self._request(client, event.token, event.request)
                 else:
@@ -356,8 +427,8 @@ class Outer:
         if not client.blocked:
             client.blocked = True
             client.transport.pause()
-            if self._inner.full:
-                self._blocked.append(client)
+        if self._inner.full:
+            self._blocked.add(client)
 
     def _request(self, client: Client, token: int, request: Any) -> None:
         began = self._clock()
@@ -388,6 +459,9 @@ class Outer:
             return
         if not session.announced:
             session.announced = True
+            if not client.told:  # what was allowed something is in the log, whatever the budget
+                client.told = True
+                self._note_opened(client, session, session.flow)
             self._inner.send(Opened(session.id, session.name, client.source, session.asset))
         self._next += 1
         number = self._next
@@ -415,16 +489,7 @@ class Outer:
         return verdict
 
     def _within_rate(self, source: str, now: int) -> bool:
-        bucket = self._buckets.get(source)
-        if bucket is None:
-            bucket = self._buckets[source] = _Bucket(self._burst, now)
-        tokens = bucket.tokens + (now - bucket.at) * self._rate
-        bucket.at = now
-        if tokens < 1.0:
-            bucket.tokens = tokens
-            return False
-        bucket.tokens = (tokens if tokens < self._burst else self._burst) - 1.0
-        return True
+        return _draw(self._buckets, source, now, self._rate, self._burst)
 
     def _refuse(self, client: Client, session: Session, token: int, request: Any, verdict: Deny) -> None:
         session.refused += 1
@@ -441,7 +506,7 @@ class Outer:
     def _malformed(self, client: Client, section: str, detail: str) -> None:
         self.malformed += 1
         client.malformed += 1
-        if client.malformed <= MALFORMED_ENTRIES:
+        if client.malformed <= MALFORMED_ENTRIES and self._budget.spend(client.source, client.stranger, self._wall()):
             self._audit.note(
                 Malformed(
                     wall_ns=self._wall(),
@@ -507,7 +572,7 @@ class Outer:
             self._pump(client)
 
     def _on_room(self) -> None:
-        blocked, self._blocked = self._blocked, []
+        blocked, self._blocked = self._blocked, set()
         for client in blocked:
             if client in self.clients:
                 self._pump(client)
@@ -520,12 +585,13 @@ class Outer:
         wall = self._wall()
         limits = self.limits
         idle_ns = int(limits.client_idle_seconds * 1e9)
+        stranger_ns = int(min(limits.client_idle_seconds, limits.stranger_idle_seconds) * 1e9)
         frame_ns = int(limits.client_frame_seconds * 1e9)
         for client in list(self.clients):
             if client.frame_since and now - client.frame_since > frame_ns:
                 self._limit("client_frame_seconds", client.source, "a frame that was begun was not completed in time")
                 self.end(client, "a frame that was begun was not completed in time")
-            elif not client.outstanding and now - client.last > idle_ns:
+            elif not client.outstanding and now - client.last > (stranger_ns if client.stranger else idle_ns):
                 self._limit("client_idle_seconds", client.source, "no complete request for too long")
                 self.end(client, "idle for too long")
             else:
@@ -538,14 +604,10 @@ class Outer:
                     LimitHit(wall_ns=wall, limit=limit, source=source, detail="again, within a second", count=count)
                 )
         self._limit_notes = {}
-        burst = limits.client_requests_burst
-        full = {
-            source
-            for source, bucket in self._buckets.items()
-            if bucket.tokens + (now - bucket.at) * limits.client_requests_per_second * 1e-9 >= burst
-        }
-        for source in full:
-            del self._buckets[source]
+        self._budget.tick(wall)
+        _forget_full(self._buckets, now, self._rate, self._burst)
+        connects = limits.client_connects_per_second
+        _forget_full(self._connects, now, connects * 1e-9, connects * 4)
 
     def stop(self) -> None:
         """Takes no new connections and ends those that wait for nothing."""

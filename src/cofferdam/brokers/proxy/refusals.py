@@ -6,6 +6,8 @@ has BUDGET entries per INTERVAL; what comes above is counted by fault and told a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cofferdam.audit.entry import Cells, Refused, RefusedMany, clip
 from cofferdam.brokers.auditing import AuditClient
 from cofferdam.model import Deny, Operation
@@ -20,10 +22,16 @@ INTERVAL_NS = 10_000_000_000
 class RefusalLog:
     """One session's refusals."""
 
-    __slots__ = ("_asset", "_audit", "_began", "_faults", "_many", "_many_from", "_session", "_source", "_used")
+    __slots__ = (
+        "_asset", "_audit", "_began", "_budget", "_faults", "_many", "_many_from", "_session", "_source", "_used",
+    )  # fmt: skip
 
-    def __init__(self, audit: AuditClient, session: str, source: str, asset: str) -> None:
+    def __init__(
+        self, audit: AuditClient, session: str, source: str, asset: str, budget: Callable[[int], bool] | None = None
+    ) -> None:
+        """`budget(wall)` says whether the source may have one more entry in the log."""
         self._audit = audit
+        self._budget = budget
         self._session = session
         self._source = source
         self._asset = asset
@@ -38,7 +46,7 @@ class RefusalLog:
         if wall - self._began > INTERVAL_NS or wall < self._began:
             self.flush(wall)
             self._began, self._used = wall, 0
-        if self._used >= BUDGET:
+        if self._used >= BUDGET or (self._budget is not None and not self._budget(wall)):
             if not self._many:
                 self._many_from = wall
             self._many += 1

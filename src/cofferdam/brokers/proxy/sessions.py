@@ -43,7 +43,7 @@ Parked = tuple[Session, Request[Any], Operation, int]
 class Plant:
     """What the half keeps of one asset besides its device: shared reads, writes under way, writes that wait."""
 
-    __slots__ = ("asset", "device", "parked", "reading", "shared", "steps", "timeout_ns", "writes")
+    __slots__ = ("asset", "device", "parked", "reading", "shared", "steps", "timeout_ns", "tried", "writes")
 
     def __init__(self, asset: Asset, device: Device, shared: SharedReads | None) -> None:
         self.device = device
@@ -53,6 +53,7 @@ class Plant:
         # Writes that need a present value first; one after the other, so that each step is from the value before it.
         self.parked: deque[Parked] = deque()
         self.reading = False
+        self.tried: Request[Any] | None = None  # the parked write for which a value was read last
 
     def adopt(self, asset: Asset, shared: SharedReads | None) -> None:
         """Takes the asset as another policy describes it."""

@@ -50,10 +50,10 @@ class SharedReads:
         return None
 
     def join(self, job: Job) -> bool:
-        """Whether the same question is under way, so that the job now waits for its answer."""
+        """Whether the same question is under way, and young enough, so that the job now waits for its answer."""
         key = self._protocol.share_key(job.request)
         for other in self._under_way.get(key, ()) if key is not None else ():
-            if other.request == job.request:
+            if other.request == job.request and (not other.sent or job.arrived - other.sent <= self.limit_ns):
                 if other.joined is None:
                     other.joined = []
                 other.joined.append(job)

@@ -26,6 +26,8 @@ from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.values import decode, show
 from cofferdam.protocols.base import Protocol
 
+SETTLE_TIMEOUTS = 2
+"""For so many of the asset's timeouts after a write that was not answered, what its points hold is taken as unknown."""
 _OUTCOMES: dict[Failure, Outcome] = {
     Failure.UNREACHABLE: "unknown",
     Failure.TIMEOUT: "timeout",
@@ -99,7 +101,7 @@ class WritePath(abc.ABC):
         self._limit("internal_error", session.source, clip(detail))
         self._outer.send(Failed(number, Failure.BAD_REPLY, 0, 0))
         self._outer.send(Ended(session.id, clip(f"internal error: {detail}")))
-        if session.id in self._sessions:
+        if self._sessions.get(session.id) is session:
             self._close(session)
 
     def _guarded(self, write: _Write, plant: Plant, call: Callable[..., None], *arguments: Any) -> None:
@@ -194,7 +196,7 @@ class WritePath(abc.ABC):
                 write, plant, f"not recorded: {why}", Fault.AUDIT, f"the audit log can not be written: {why}"
             )
             return
-        if session.id not in self._sessions:
+        if self._sessions.get(session.id) is not session:
             self._not_sent(write, plant, "the session ended before the write was sent", Fault.CONDUIT, "ended")
             return
         if self.severed:
@@ -219,6 +221,7 @@ class WritePath(abc.ABC):
             plant.asset.timeout_ms * 1_000_000,
             lambda job: self._guarded(write, plant, self._write_done, job),
         )
+        job.session, job.flow = session, flow
         write.job = job
         if plant.shared is not None:
             plant.shared.written()
@@ -273,10 +276,14 @@ class WritePath(abc.ABC):
 
     def _end_write(self, write: _Write, plant: Plant) -> None:
         write.ended = True
+        job = write.job
+        # A write that was sent and not answered may take effect later: for a while no read says what it left.
+        open_end = job is not None and job.sent and job.response is None
+        settle_ns = SETTLE_TIMEOUTS * plant.timeout_ns if open_end else 0
         write.session.under_way -= 1
         self._under_way -= 1
         plant.writes -= 1
-        self._state.note_ended(write.session.asset, write.operation, self._clock())
+        self._state.note_ended(write.session.asset, write.operation, self._clock() + settle_ns)
 
     # --- writes that need to know the present value -------------------------------------------------------------
 
@@ -300,6 +307,12 @@ class WritePath(abc.ABC):
                 continue
             verdict = self._decide(session, operation)
             if isinstance(verdict, NeedValues):
+                if plant.tried is record:  # its value was read, and still says nothing: a write before it is in doubt
+                    plant.parked.popleft()
+                    self._under_way -= 1
+                    self._outer.send(Failed(record.id, Failure.BUSY, 0, 0))
+                    continue
+                plant.tried = record
                 self._read_values(plant, verdict, session.flow, plant.parked[0])
                 return
             plant.parked.popleft()
