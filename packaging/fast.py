@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,16 +21,13 @@ import msgspec
 import cofferdam
 from cofferdam.enforce.compiled import FOLDER, MANIFEST, Manifest, digest, fault, python_tag
 
-COMPILED = (
-    "histogram", "brokers.auditing", "brokers.half", "brokers.transport", "brokers.proxy.device",
-    "brokers.proxy.inner", "brokers.proxy.outer", "brokers.proxy.refusals", "brokers.proxy.sessions",
-    "brokers.proxy.sharing", "brokers.proxy.stats", "brokers.proxy.writes", "crossing.channel", "crossing.framing",
-    "crossing.memory", "crossing.pipe", "crossing.reactor", "crossing.records", "policy.cover", "policy.decide",
-    "policy.state",
-    "policy.values", "policy.windows", "protocols.modbus.machine", "protocols.modbus.operations",
-    "protocols.modbus.requests", "protocols.modbus.responses", "protocols.modbus.wire",
+COMPILED = ("histogram.py", "brokers/*.py", "brokers/*/*.py", "crossing/*.py", "policy/*.py", "protocols/*/*.py")
+"""What a transaction runs through, as far as a half loads it, ..."""
+INTERPRETED = (
+    "__init__.py", "brokers/control.py", "brokers/*/records.py", "policy/rows.py", "policy/table.py",
+    "protocols/*/messages.py",
 )  # fmt: skip
-"""What a transaction runs through. Messages and records are msgspec's, which is compiled already."""
+"""... but for definitions of records and messages, which are msgspec's business and can not be compiled."""
 
 SETUP = """
 from setuptools import setup
@@ -94,6 +92,10 @@ def _missing() -> str:
     return ""
 
 
+def _matches(name: Path, patterns: Sequence[str]) -> bool:
+    return any(name.match(pattern) for pattern in patterns)
+
+
 def _build(package: Path, work: Path) -> str:
     """Builds in `work`. Returns "" or the compiler's last words."""
     listed = subprocess.run([sys.executable, "-I", "-c", LOADED], capture_output=True, text=True, check=False)
@@ -105,7 +107,7 @@ def _build(package: Path, work: Path) -> str:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(package / name, copy)
     (work / "cofferdam" / "py.typed").touch()
-    sources = [f"cofferdam/{name.replace('.', '/')}.py" for name in COMPILED]
+    sources = [f"cofferdam/{name}" for name in files if _matches(name, COMPILED) and not _matches(name, INTERPRETED)]
     options = ["--config-file=", "--ignore-missing-imports"]
     (work / "setup.py").write_text(SETUP.format(arguments=[*options, *sources]))
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
