@@ -15,10 +15,14 @@ import resource
 import signal
 import socket
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from cofferdam.enforce.orders import Fact, Place, Role
 from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.errors import GateError
+
+if TYPE_CHECKING:
+    from cofferdam.enforce.overlay.tunnel import TunnelDevice
 
 BACKLOG = 512
 """Connections that wait in a listener while no half accepts them (a pair restarts)."""
@@ -73,8 +77,8 @@ class Isolation(abc.ABC):
         return nullcontext()
 
     @abc.abstractmethod
-    def open_listener(self, place: Place, address: str, port: int) -> socket.socket:
-        """A listening, non-blocking TCP socket on the place's side.
+    def open_listener(self, place: Place, address: str, port: int, *, datagrams: bool = False) -> socket.socket:
+        """A listening, non-blocking TCP socket on the place's side; `datagrams`: a bound UDP socket.
 
         Raises:
             GateError: address in use, not there, no permission; the hint says what to do.
@@ -84,6 +88,17 @@ class Isolation(abc.ABC):
     def child_setup(self, role: Role, place: Place | None) -> None:
         """Puts the calling process, a fresh fork of the launcher, in its place. exec follows. The gate and the
         auditor have no place. An exception ends the child."""
+
+    def tunnel(self) -> TunnelDevice:
+        """The device by which overlay peers come, made or not.
+
+        Raises:
+            GateError: the plan has none, or it can not be had.
+        """
+        raise GateError(
+            "overlay peers need network namespaces, and this gate has none",
+            hint="start the gate as root, with an interface for each zone in the policy",
+        )
 
     @abc.abstractmethod
     def undo(self) -> None:
@@ -116,8 +131,8 @@ class PlainIsolation(Isolation):
             )
         self._wanted = plan.namespaces
 
-    def open_listener(self, place: Place, address: str, port: int) -> socket.socket:
-        return listen(address, port)
+    def open_listener(self, place: Place, address: str, port: int, *, datagrams: bool = False) -> socket.socket:
+        return listen(address, port, datagrams=datagrams)
 
     def child_setup(self, role: Role, place: Place | None) -> None:
         os.setsid()  # Ctrl-C in a terminal is for the launcher, which stops things in order
@@ -127,7 +142,7 @@ class PlainIsolation(Isolation):
         prctl(_PR_SET_NO_NEW_PRIVS, 1)
         os.umask(0o077)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if role in ("outer", "inner", "both"):
+        if role in ("outer", "inner", "both", "names"):
             resource.setrlimit(resource.RLIMIT_AS, (HALF_MEMORY_BYTES, HALF_MEMORY_BYTES))
             resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
@@ -148,22 +163,26 @@ class PlainIsolation(Isolation):
         )
 
 
-def listen(address: str, port: int) -> socket.socket:
-    """A listening TCP socket in the calling process's network.
+def listen(address: str, port: int, *, datagrams: bool = False) -> socket.socket:
+    """A listening TCP socket (or a bound UDP socket) in the calling process's network.
 
     Raises:
         GateError: with the address, why, and what to do.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     shown = f"[{address}]:{port}" if family == socket.AF_INET6 else f"{address}:{port}"
-    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    kind = socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM
+    listener = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         # A restarted gate must not wait for old connections to time out. Two live listeners still exclude each other.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # (With UDP it would let two share a port.)
+        if not datagrams:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((address, port))
-        listener.listen(BACKLOG)
+        if not datagrams:
+            listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise listen_error(error, shown, port) from None

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from cofferdam.crossing.introduction import INTRODUCTIONS, Introduction
 from cofferdam.crossing.pipe import make_pipe
@@ -36,6 +37,7 @@ from cofferdam.enforce.orders import (
     PLANS,
     REPORTS,
     Asked,
+    AskTunnel,
     Child,
     CloseListener,
     Exited,
@@ -51,9 +53,13 @@ from cofferdam.enforce.orders import (
     Prepared,
     Report,
     Role,
+    SetTunnel,
     SpawnAuditor,
     Spawned,
+    SpawnNames,
     SpawnPair,
+    TunnelSet,
+    TunnelState,
 )
 from cofferdam.errors import CofferdamError, CrossingError, GateError
 
@@ -196,6 +202,8 @@ class Launcher:
             if process.role == "auditor" and self._auditor is not None:
                 self._auditor.close()
                 self._auditor = None
+            if process.role == "tunnel":
+                self._isolation.tunnel().ended()
             if child == GATE_CHILD:
                 gate_status = status
             else:
@@ -228,6 +236,12 @@ class Launcher:
                 self._answer(serial, lambda: self._spawn_pair(order))
             case SpawnAuditor(serial):
                 self._answer(serial, lambda: self._spawn_auditor(order))
+            case SpawnNames(serial):
+                self._answer(serial, lambda: self._spawn_names(order))
+            case SetTunnel(serial):
+                self._answer(serial, lambda: self._set_tunnel(order))
+            case AskTunnel(serial):
+                self._answer(serial, lambda: self._report(TunnelState(serial, self._isolation.tunnel().state())))
             case Kill(child):
                 if child in self._children and child != GATE_CHILD:
                     os.kill(self._children[child].pid, signal.SIGKILL)
@@ -267,7 +281,7 @@ class Launcher:
         self._report(Prepared(order.serial, self._isolation.name, (*self._isolation.describe(), build)))
 
     def _open_listener(self, order: OpenListener) -> None:
-        listener = self._isolation.open_listener(order.place, order.address, order.port)
+        listener = self._isolation.open_listener(order.place, order.address, order.port, datagrams=order.datagrams)
         number, self._next_listener = self._next_listener, self._next_listener + 1
         self._listeners[number] = listener
         name = listener.getsockname()
@@ -332,6 +346,26 @@ class Launcher:
             ends = [from_outer[0], to_outer[1], from_inner[0], to_inner[1]]
             self._report(Spawned(order.serial, (outer, inner), LISTENERS_AT["outer"]), ends)
 
+    def _spawn_names(self, order: SpawnNames) -> None:
+        unknown = [number for number in order.listeners if number not in self._listeners]
+        if unknown:
+            raise GateError(f"no listener {unknown[0]}")
+        with _pipes(2) as ((to_read, to_write), (from_read, from_write)):
+            fds = [to_read, from_write, *(self._listeners[number].fileno() for number in order.listeners)]
+            first, last = FIRST_FD + 2, FIRST_FD + len(fds) - 1
+            arguments = ["-m", "cofferdam.enforce.overlay.names", "--control-in", str(FIRST_FD)]
+            arguments += ["--control-out", str(FIRST_FD + 1), "--sockets", f"{first}-{last}"]
+            child = self._spawn("names", order.place, arguments, fds, None)
+            self._report(Spawned(order.serial, (child,), first), [from_read, to_write])
+
+    def _set_tunnel(self, order: SetTunnel) -> None:
+        tunnel = self._isolation.tunnel()
+        pid = tunnel.make()
+        child = self._register("tunnel", pid, None) if pid else None
+        tunnel.set(order)
+        kind: Literal["kernel", "wireguard-go"] = "kernel" if tunnel.kind == "kernel" else "wireguard-go"
+        self._report(TunnelSet(order.serial, kind, tunnel.name, child))
+
     def _spawn_half(
         self,
         role: Role,
@@ -374,6 +408,9 @@ class Launcher:
             pid = os.fork()
             if pid == 0:
                 self._become(role, place, command, environment, fds)
+        return self._register(role, pid, producer)
+
+    def _register(self, role: Role, pid: int, producer: _Producer | None) -> Child:
         number, self._next_child = self._next_child, self._next_child + 1
         self._children[number] = _Process(pid, role, producer)
         return Child(number, role, pid)

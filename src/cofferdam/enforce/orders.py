@@ -30,7 +30,11 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Number = Annotated[int, Meta(ge=0, le=1 << 32)]
 Text = Annotated[str, Meta(max_length=16384)]
 SideName = Literal["it", "ot"]
-Role = Literal["outer", "inner", "both", "auditor", "gate"]
+Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+"""A key of WireGuard: 32 bytes in base64."""
+TUNNEL_PEERS: Final = 400
+"""The most overlay peers: an order that names them all is one message."""
+Role = Literal["outer", "inner", "both", "auditor", "gate", "names", "tunnel"]
 Fact = tuple[str, bool, str]
 """One fact about the separation: (name, in force, detail)."""
 
@@ -55,13 +59,14 @@ class Prepare(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields
 
 
 class OpenListener(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
-    """Listen at an address, on a side. Answered by `Opened` or `Failed`. The launcher holds the socket open until
-    `CloseListener`, also while no half runs: clients then wait in its backlog."""
+    """Listen at an address, on a side; `datagrams`: by UDP. Answered by `Opened` or `Failed`. The launcher holds the
+    socket open until `CloseListener`, also while no half runs: clients then wait in its backlog."""
 
     serial: Number
     place: Place
     address: Address
     port: Port
+    datagrams: bool = False
 
 
 class CloseListener(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
@@ -108,7 +113,49 @@ class Finish(Struct, frozen=True, array_like=True, tag=8, forbid_unknown_fields=
     hint: Text = ""
 
 
-Order = Prepare | OpenListener | CloseListener | SpawnPair | SpawnAuditor | Kill | Notify | Finish
+class SpawnNames(Struct, frozen=True, array_like=True, tag=9, forbid_unknown_fields=True):
+    """Start the name server with these listeners. Answered by `Spawned` or `Failed`."""
+
+    serial: Number
+    place: Place
+    listeners: Annotated[tuple[Number, ...], Meta(min_length=1, max_length=64)]
+
+
+class TunnelPeer(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Who may come by the tunnel: a public key, and the only source addresses that are taken from it."""
+
+    key: Key
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=4)]
+
+
+class SetTunnel(Struct, frozen=True, array_like=True, tag=10, forbid_unknown_fields=True):
+    """Let exactly these peers come by the plan's tunnel; it is made if it is not there. `key` is our private key.
+    Answered by `TunnelSet` or `Failed`."""
+
+    serial: Number
+    key: Key
+    peers: Annotated[tuple[TunnelPeer, ...], Meta(max_length=TUNNEL_PEERS)]
+
+
+class AskTunnel(Struct, frozen=True, array_like=True, tag=11, forbid_unknown_fields=True):
+    """What is known of the tunnel's peers? Answered by `TunnelState` or `Failed`."""
+
+    serial: Number
+
+
+Order = (
+    Prepare
+    | OpenListener
+    | CloseListener
+    | SpawnPair
+    | SpawnAuditor
+    | Kill
+    | Notify
+    | Finish
+    | SpawnNames
+    | SetTunnel
+    | AskTunnel
+)
 
 
 # --- launcher to gate -------------------------------------------------------------------------------------------
@@ -172,7 +219,33 @@ class Asked(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=T
     times: int = 1
 
 
-Report = Prepared | Opened | Spawned | Failed | Exited | Asked
+class TunnelSet(Struct, frozen=True, array_like=True, tag=7, forbid_unknown_fields=True):
+    """The tunnel stands. `kind`: "kernel", or "wireguard-go" with its process in `child` if it was started now."""
+
+    serial: Number
+    kind: Literal["kernel", "wireguard-go"]
+    interface: str
+    child: Child | None = None
+
+
+class PeerState(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One peer: when it last proved its key (s since 1970; 0: never), bytes by the tunnel, where it sends from."""
+
+    key: Key
+    handshake: Number
+    received: Annotated[int, Meta(ge=0)]
+    sent: Annotated[int, Meta(ge=0)]
+    endpoint: Annotated[str, Meta(max_length=128)] = ""
+
+
+class TunnelState(Struct, frozen=True, array_like=True, tag=8, forbid_unknown_fields=True):
+    """The peers that the tunnel has."""
+
+    serial: Number
+    peers: tuple[PeerState, ...]
+
+
+Report = Prepared | Opened | Spawned | Failed | Exited | Asked | TunnelSet | TunnelState
 
 ORDERS: RecordCodec[Order] = RecordCodec(Order, limit=MAX_ORDER)
 PLANS: RecordCodec[NetworkPlan] = RecordCodec(NetworkPlan, limit=PLAN_BYTES)

@@ -13,6 +13,7 @@ import msgspec
 
 from cofferdam.audit.entry import PolicyLoaded, PolicyRefused, clip
 from cofferdam.enforce.orders import Notify
+from cofferdam.enforce.plans.joined import joined
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate.audit import now_ns
@@ -78,8 +79,9 @@ async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path) -> Reloa
         )
     gate.check_separation(policy)
     plan, old_plan = network_plan(policy), network_plan(gate.policy)
-    # Also where nothing changes: what someone did to the rules by hand is put right.
-    gate.separation = await gate.launcher.prepare(plan)
+    # Also where nothing changes: what someone did to the rules by hand is put right. Until the halves have taken the
+    # new policy, the firewall lets through what either needs.
+    gate.separation = await gate.launcher.prepare(joined(old_plan, plan))
     try:
         change = await _open(gate, policy)
     except CofferdamError:
@@ -92,6 +94,7 @@ async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path) -> Reloa
     await gate.audit.record(loaded, RECORD_SECONDS)
     troubles = await _change_pairs(gate, change)
     try:
+        gate.separation = await gate.launcher.prepare(plan)
         await gate.overlay.take_policy(policy)
     except GateError as error:
         troubles += (str(error),)

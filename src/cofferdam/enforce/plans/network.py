@@ -11,9 +11,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from cofferdam.enforce.plans.records import Link, Listen, NetworkPlan, Reach, Route, SidePlan
+from cofferdam.enforce.plans.overlay import PORT
+from cofferdam.enforce.plans.records import Link, Listen, NetworkPlan, Reach, Route, SidePlan, Tunnel
 from cofferdam.policy.rows import Conduit, Zone
 from cofferdam.policy.table import CompiledPolicy
+
+NAMES = "overlay.names"
+"""Stands for a conduit where rules let questions to the name server through."""
 
 
 def network_plan(policy: CompiledPolicy) -> NetworkPlan:
@@ -46,6 +50,7 @@ def _side(policy: CompiledPolicy, side: str) -> SidePlan:
         if conduit.from_zone in here
         for listen in _listens(policy, conduit)
     ]
+    listens += [listen for zone in zones for listen in _names(policy, zone)]
     reaches = [
         reach for conduit in policy.conduits.values() if conduit.to_zone in here for reach in _reaches(policy, conduit)
     ]
@@ -57,7 +62,29 @@ def _side(policy: CompiledPolicy, side: str) -> SidePlan:
         routes=tuple(Route(zone.name, network, via) for zone in zones for network, via in zone.routes),
         listens=tuple(listens),
         reaches=tuple(reaches),
+        tunnel=_tunnel(policy) if side == "it" else None,
     )
+
+
+def _tunnel(policy: CompiledPolicy) -> Tunnel | None:
+    found = policy.overlay.wireguard if policy.overlay is not None else None
+    return None if found is None else Tunnel(found.port, found.networks)
+
+
+def _names(policy: CompiledPolicy, zone: Zone) -> Iterable[Listen]:
+    """Every principal of the office side may ask for names."""
+    if policy.overlay is None or zone.side.value != "it":
+        return
+    for tunnel in (False, True):
+        sources = _collapsed(
+            network
+            for principal in policy.principals.values()
+            if principal.zone == zone.name and bool(principal.peer) == tunnel
+            for network in principal.networks
+        )
+        if sources and policy.overlay.dns:
+            for datagrams in (True, False):
+                yield Listen(NAMES, zone.name, sources, _sorted(policy.overlay.dns), PORT, datagrams, tunnel)
 
 
 def _link(zone: Zone) -> Link:
@@ -68,15 +95,16 @@ def _link(zone: Zone) -> Link:
 
 def _listens(policy: CompiledPolicy, conduit: Conduit) -> Iterable[Listen]:
     """One entry for each set of principals and port, so that equal ones share a rule."""
-    found: dict[tuple[tuple[str, ...], int], set[str]] = {}
+    found: dict[tuple[tuple[str, ...], int, bool], set[str]] = {}
     for rule in conduit.rules:
-        listen = policy.assets[rule.asset].listen
-        names = [name for name in rule.who if policy.principals[name].zone == conduit.from_zone]
-        sources = _collapsed(network for name in names for network in policy.principals[name].networks)
-        if listen is not None and sources:
-            found.setdefault((sources, listen[1]), set()).add(listen[0])
-    for (sources, port), addresses in sorted(found.items()):
-        yield Listen(conduit.name, conduit.from_zone, sources, _sorted(addresses), port)
+        who = [policy.principals[name] for name in rule.who if policy.principals[name].zone == conduit.from_zone]
+        for tunnel in (False, True):
+            sources = _collapsed(text for one in who if bool(one.peer) == tunnel for text in one.networks)
+            if sources:
+                for address, port in policy.assets[rule.asset].places:
+                    found.setdefault((sources, port, tunnel), set()).add(address)
+    for (sources, port, tunnel), addresses in sorted(found.items()):
+        yield Listen(conduit.name, conduit.from_zone, sources, _sorted(addresses), port, tunnel=tunnel)
 
 
 def _reaches(policy: CompiledPolicy, conduit: Conduit) -> Iterable[Reach]:

@@ -46,13 +46,17 @@ class Route(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class Listen(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Clients of `zone` with these source networks may open TCP connections to these addresses, for a conduit."""
+    """Clients of `zone` with these source networks may open TCP connections to these addresses, for a conduit.
+
+    `datagrams`: they may send UDP instead. `tunnel`: they come by the tunnel, and not by the zone's interface."""
 
     conduit: Name
     zone: Name
     sources: tuple[Network, ...]
     addresses: tuple[Address, ...]
     port: Port
+    datagrams: bool = False
+    tunnel: bool = False
 
 
 class Reach(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -64,6 +68,14 @@ class Reach(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     port: Port
 
 
+class Tunnel(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Overlay peers come by a WireGuard device of this side: `networks` are those of their addresses. Its UDP port
+    stays in the host's namespace."""
+
+    port: Annotated[int, Meta(ge=1024, le=65535)]
+    networks: Annotated[tuple[Network, ...], Meta(max_length=4)]
+
+
 class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One namespace. `overlay` are addresses that answer there without being on an interface (AnyIP)."""
 
@@ -73,6 +85,7 @@ class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     routes: tuple[Route, ...] = ()
     listens: tuple[Listen, ...] = ()
     reaches: tuple[Reach, ...] = ()
+    tunnel: Tunnel | None = None
 
     @property
     def has_ipv6(self) -> bool:
@@ -80,6 +93,7 @@ class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
         texts = [address for link in self.links for address in link.addresses]
         texts += [address for listen in self.listens for address in (*listen.addresses, *listen.sources)]
         texts += [address for reach in self.reaches for address in reach.addresses]
+        texts += self.tunnel.networks if self.tunnel is not None else ()
         return any(":" in text for text in texts)
 
 
@@ -135,6 +149,8 @@ def _check_texts(plan: NetworkPlan) -> str:
             for route in side.routes:
                 ipaddress.ip_network(route.network)
                 ipaddress.ip_address(route.via)
+            for network in side.tunnel.networks if side.tunnel is not None else ():
+                ipaddress.ip_network(network)
             for address in side.overlay:
                 ipaddress.ip_address(address)
             for listen in side.listens:

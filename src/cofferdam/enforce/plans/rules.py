@@ -30,18 +30,19 @@ EARLY = -500
 Json = dict[str, Any]
 
 
-def ruleset(side: SidePlan, interfaces: Mapping[str, str], *, egress: bool = True) -> Json:
+def ruleset(side: SidePlan, interfaces: Mapping[str, str], *, egress: bool = True, tunnel: str = "") -> Json:
     """The transaction that puts a side's rules in the place of earlier ones.
 
     `interfaces` gives for each zone the name that its interface has in the namespace. `egress`: whether the kernel has
-    the egress hook (from 5.16 on).
+    the egress hook (from 5.16 on). `tunnel` is the name of the side's WireGuard device, by which overlay peers come;
+    it carries IP packets only, so it needs no frame filter.
     """
     commands: list[Json] = [{"metainfo": {"json_schema_version": 1}}]
     for family in ("inet", "netdev"):
         table = {"table": {"family": family, "name": TABLE}}
         commands += [{"add": table}, {"delete": table}, {"add": table}]
     commands += _counters(side)
-    commands += _packets(side, interfaces)
+    commands += _packets(side, interfaces, tunnel)
     for name in sorted(set(interfaces.values())):
         commands += _frames("ingress", name, side.has_ipv6)
         if egress:
@@ -60,21 +61,24 @@ def _counters(side: SidePlan) -> list[Json]:
     return [{"add": {"counter": {"family": "inet", "table": TABLE, "name": name}}} for name in counter_names(side)]
 
 
-def _packets(side: SidePlan, interfaces: Mapping[str, str]) -> list[Json]:
+def _packets(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> list[Json]:
     commands: list[Json] = []
     for hook in ("input", "output", "forward"):
         chain = {"family": "inet", "table": TABLE, "name": hook, "type": "filter", "hook": hook, "prio": 0}
         commands.append({"add": {"chain": {**chain, "policy": "drop"}}})
     for listen in side.listens:
-        interface, counter = interfaces[listen.zone], f"clients-{listen.conduit}"
+        interface, counter = tunnel if listen.tunnel else interfaces[listen.zone], f"clients-{listen.conduit}"
+        if not interface:
+            continue  # nobody comes by a tunnel that is not there
+        protocol = "udp" if listen.datagrams else "tcp"
         for version, sources, addresses in _by_version(listen.sources, listen.addresses):
             commands.append(_rule("input", counter, [
                 _meta("iifname", interface), _is(version, "saddr", sources), _is(version, "daddr", addresses),
-                _port("dport", listen.port),
+                _port("dport", listen.port, protocol),
             ]))  # fmt: skip
             commands.append(_rule("output", counter, [
                 _meta("oifname", interface), _is(version, "daddr", sources), _is(version, "saddr", addresses),
-                _port("sport", listen.port), _NOT_OPENING,
+                _port("sport", listen.port, protocol), *([] if listen.datagrams else [_NOT_OPENING]),
             ]))  # fmt: skip
     for reach in side.reaches:
         interface, counter = interfaces[reach.zone], f"devices-{reach.conduit}"
@@ -147,8 +151,8 @@ def _meta(key: str, value: str) -> Json:
     return _match({"meta": {"key": key}}, value)
 
 
-def _port(field: str, port: int) -> Json:
-    return _match(_payload("tcp", field), port)
+def _port(field: str, port: int, protocol: str = "tcp") -> Json:
+    return _match(_payload(protocol, field), port)
 
 
 def _is(version: str, field: str, networks: Sequence[str]) -> Json:

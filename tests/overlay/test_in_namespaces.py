@@ -1,0 +1,388 @@
+"""The overlay in real namespaces: addresses of both versions, names, and a peer that comes by WireGuard and goes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dnslib import RCODE, DNSRecord
+
+from cofferdam.enforce.namespaces import clean
+from cofferdam.enforce.overlay.tunnel import SOCKETS
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import load
+from cofferdam.policy.table import CompiledPolicy
+from tests.enforce.site import ERP, GATE_IT, PORT, PlantDevice, Site, at, ip, netns
+from tests.gate.plant import Client, Gate, cli, events, free_ports
+
+pytestmark = netns
+ERP6, GATE6 = "fd81::20", "fd81::1"
+TIMEOUT = 3.0
+
+
+class World(Site):
+    """The site with an overlay, and a host of its own somewhere outside, from which a peer comes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_ports(1)[0]
+        self.away = f"cdt{os.getpid()}-{secrets.token_hex(2)}-wg"
+        self.wire = f"cdt{secrets.token_hex(2)}w"
+        base = secrets.randbelow(1 << 14) * 4
+        self.outside, self.host_side = (f"198.18.{base >> 8}.{(base & 255) + n}" for n in (2, 1))
+        super().__init__(folder)
+
+    def text(self, **changes: str) -> str:
+        office = f"interface: {self.it}, addresses: [{GATE_IT}/24, '{GATE6}/64']"
+        plain = super().text(office=changes.pop("office", office), **changes)
+        points = "points: {level: {at: holding 0, type: uint16}, speed: {at: holding 200, type: uint32}}"
+        plain = plain.replace(
+            "principals:",
+            f"  auto: {{zone: plant, address: 10.82.0.17, protocol: modbus, unit: 1, {points}}}\nprincipals:",
+        )
+        plain = plain.replace(
+            f"addresses: [{ERP}]}}", f"addresses: [{ERP}, '{ERP6}']}}\n  alice: {{zone: office, peer: alice}}"
+        )
+        plain = plain.replace("{who: erp, asset: [plc, near]", "{who: [erp, alice], asset: [plc, near, auto]")
+        endpoint = f'"{self.host_side}:{self.port}"'
+        return plain + f"overlay: {{prefix: 10.91.7.0/24, wireguard: {{endpoint: {endpoint}, peers: 10.91.8.0/24}}}}\n"
+
+    def __enter__(self) -> World:
+        super().__enter__()
+        ip("-n", self.office, "addr", "add", f"{ERP6}/64", "dev", "net0", "nodad")
+        ip("-n", self.office, "route", "add", "10.91.7.0/24", "via", GATE_IT)
+        prefix6 = self.compiled().overlay.prefixes[1]  # type: ignore[union-attr]
+        ip("-n", self.office, "-6", "route", "add", prefix6, "via", GATE6)
+        ip("netns", "add", self.away)
+        ip("link", "add", self.wire, "type", "veth", "peer", "name", "net0", "netns", self.away)
+        ip("addr", "add", f"{self.host_side}/30", "dev", self.wire)
+        ip("link", "set", self.wire, "up")
+        ip("-n", self.away, "addr", "add", f"{self.outside}/30", "dev", "net0")
+        ip("-n", self.away, "link", "set", "net0", "up")
+        ip("-n", self.away, "link", "set", "lo", "up")
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        subprocess.run(["ip", "link", "del", self.wire], capture_output=True, check=False)
+        subprocess.run(["ip", "netns", "del", self.away], capture_output=True, check=False)
+        super().__exit__(*args)
+
+    def compiled(self) -> CompiledPolicy:
+        return compile_policy(load(self.policy), now_ns=time.time_ns())
+
+    def places(self, asset: str) -> list[str]:
+        return [address for address, _ in self.compiled().assets[asset].places]
+
+
+class Running:
+    def __init__(self, world: World, device: PlantDevice, gate: Gate) -> None:
+        self.world = world
+        self.device = device
+        self.gate = gate
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Running]:
+    with tempfile.TemporaryDirectory(prefix="cofferdam-test-") as folder, World(Path(folder)) as world:
+        device = PlantDevice(world.plant)
+        gate = Gate(world.state, world.policy)
+        try:
+            gate.wait_ready()
+            yield Running(world, device, gate)
+            assert gate.stop() == 0, gate.said()
+            assert not world.gates()
+            assert not list(SOCKETS.glob("cd????????w.sock"))
+        finally:
+            gate.close()
+            clean(world.state)
+            device.close()
+
+
+def connect(namespace: str, address: str, source: str = "") -> Client:
+    client = Client.__new__(Client)
+    with at(namespace):
+        client._socket = socket.create_connection(
+            (address, PORT), timeout=TIMEOUT, source_address=(source, 0) if source else None
+        )
+    client._id = 0
+    return client
+
+
+def ask(namespace: str, server: str, name: str, kind: str = "A", *, stream: bool = False) -> DNSRecord:
+    wire = bytes(DNSRecord.question(name, kind).pack())
+    family = socket.AF_INET6 if ":" in server else socket.AF_INET
+    with at(namespace), socket.socket(family, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM) as asker:
+        asker.settimeout(TIMEOUT)
+        asker.connect((server, 53))
+        if not stream:
+            asker.send(wire)
+            return DNSRecord.parse(asker.recv(4096))
+        asker.sendall(len(wire).to_bytes(2, "big") + wire)
+        with asker.makefile("rb") as answers:
+            return DNSRecord.parse(answers.read(int.from_bytes(answers.read(2), "big")))
+
+
+# --- addresses and names ----------------------------------------------------------------------------------------------
+
+
+def test_every_asset_answers_at_its_addresses_of_both_versions(live: Running) -> None:
+    for asset in ("plc", "auto"):
+        four, six = live.world.places(asset)
+        for address, source in ((four, ERP), (six, ERP6)):
+            with connect(live.world.office, address, source) as client:
+                assert client.read() == b"\x03\x02\x00\x2a", (asset, address)
+
+
+def test_a_free_slice_of_the_offices_network_needs_no_route(live: Running) -> None:
+    """The kernel answers ARP for an address that is local to the namespace."""
+    with connect(live.world.office, live.world.places("near")[0], ERP) as client:
+        assert client.read() == b"\x03\x02\x00\x2a"
+    assert "lladdr" in ip("-n", live.world.office, "neigh", "show", live.world.places("near")[0])
+
+
+def test_there_is_no_nat_and_no_forwarding(live: Running) -> None:
+    for namespace in live.world.gates():
+        rules = ip("netns", "exec", namespace, "nft", "-j", "list", "ruleset")
+        assert not {"snat", "dnat", "masquerade", "redirect", "tproxy"} & set(rules.replace('"', " ").split())
+        for switch in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            assert ip("netns", "exec", namespace, "cat", f"/proc/sys/net/{switch}").strip() == "0"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["udp", "tcp"])
+def test_names_are_served_to_the_office(live: Running, stream: bool) -> None:
+    world = live.world
+    overlay = world.compiled().overlay
+    assert overlay is not None
+    name = f"auto.{overlay.domain}"
+    for server in overlay.dns:
+        reply = ask(world.office, server, name, stream=stream)
+        assert [str(record.rdata) for record in reply.rr] == world.places("auto")[:1]
+        assert RCODE[ask(world.office, server, "example.com", stream=stream).header.rcode] == "REFUSED"
+
+
+def test_the_name_server_is_confined_like_a_half(live: Running) -> None:
+    found = subprocess.run(
+        ["pgrep", "-f", "cofferdam.enforce.overlay.names"], capture_output=True, text=True, check=True
+    )
+    inodes = {Path(f"/run/netns/{name}").stat().st_ino for name in live.world.gates() if name.endswith("-it")}
+    mine = [pid for pid in found.stdout.split() if Path(f"/proc/{pid}/ns/net").stat().st_ino in inodes]
+    assert len(mine) == 1
+    status = Path(f"/proc/{mine[0]}/status").read_text()
+    for line in ("CapPrm:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"):
+        assert line in status
+    assert not Path(f"/proc/{mine[0]}/root/etc/passwd").exists()
+    facts = {fact["name"]: fact["in_force"] for fact in live.gate.status()["facts"]}
+    assert facts["name server: system-call filter"]
+
+
+def test_who_is_no_principal_gets_no_names(live: Running) -> None:
+    with at(live.world.office), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        asker.bind(("10.81.0.66", 0))
+        asker.settimeout(0.5)
+        asker.sendto(bytes(DNSRecord.question("x.internal").pack()), ("10.91.7.1", 53))
+        with pytest.raises(TimeoutError):
+            asker.recv(512)
+
+
+def test_zone_and_routes_of_the_running_gate(live: Running) -> None:
+    code, out, err = cli("overlay", "routes", "--state", live.world.state)
+    assert code == 0, err
+    assert f"ip route add 10.91.7.0/24 via {GATE_IT}" in out
+    assert f"via {GATE6}" in out
+    assert "100.65.7.17/32" in out
+    assert "10.81.0.77/32 lies within zone office" in out
+    code, out, err = cli("overlay", "zone", "--state", live.world.state)
+    assert code == 0, err
+    assert f"auto IN A {live.world.places('auto')[0]}" in out
+
+
+# --- a peer -----------------------------------------------------------------------------------------------------------
+
+needs_wireguard = pytest.mark.skipif(
+    shutil.which("wireguard-go") is None or shutil.which("wg") is None, reason="wireguard-go or wg is not installed"
+)
+
+
+class PeerHost:
+    """A machine outside with a WireGuard client of its own, set up by the configuration that the gate gave."""
+
+    def __init__(self, world: World, config: str) -> None:
+        self.world = world
+        self.name = f"cdc{secrets.token_hex(4)}"
+        command = ["ip", "netns", "exec", world.away, "wireguard-go", "-f", self.name]
+        environment = {**os.environ, "LOG_LEVEL": "error", "WG_PROCESS_FOREGROUND": "1"}
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)
+        deadline = time.monotonic() + 10
+        while not (SOCKETS / f"{self.name}.sock").exists():
+            assert time.monotonic() < deadline and self.process.poll() is None
+            time.sleep(0.02)
+        fields = dict(line.split(" = ", 1) for line in config.splitlines() if " = " in line)
+        quick = ("Address", "DNS", "MTU")
+        stripped = "\n".join(line for line in config.splitlines() if line.split(" = ")[0] not in quick)
+        path = world.folder / f"{self.name}.conf"
+        path.write_text(stripped + "\n")
+        subprocess.run(["wg", "setconf", self.name, str(path)], check=True, timeout=10)
+        self.addresses = [text.split("/")[0] for text in fields["Address"].split(", ")]
+        for text in fields["Address"].split(", "):
+            more = ["nodad"] if ":" in text else []
+            ip("-n", world.away, "addr", "add", text, "dev", self.name, *more)
+        ip("-n", world.away, "link", "set", self.name, "mtu", fields["MTU"], "up")
+        for network in fields["AllowedIPs"].split(", "):
+            ip("-n", world.away, "route", "add", network, "dev", self.name)
+        self.dns = fields["DNS"].split(", ")[0]
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+        (SOCKETS / f"{self.name}.sock").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def peer(live: Running, name: str = "alice") -> Iterator[PeerHost]:
+    code, out, err = cli("overlay", "add-peer", name, "--json", "--state", live.world.state)
+    assert code == 0, err
+    host = PeerHost(live.world, json.loads(out)["config"])
+    try:
+        yield host
+    finally:
+        host.close()
+        cli("overlay", "revoke", name, "--state", live.world.state)
+
+
+def listed(live: Running) -> dict[str, Any]:
+    code, out, err = cli("overlay", "peers", "--json", "--state", live.world.state)
+    assert code == 0, err
+    return {entry["name"]: entry for entry in json.loads(out)["peers"]}
+
+
+@needs_wireguard
+def test_a_peer_reaches_an_asset_by_name_and_is_cut_off_by_revoke(live: Running) -> None:
+    world = live.world
+    overlay = world.compiled().overlay
+    assert overlay is not None
+    with peer(live) as host:
+        reply = ask(world.away, host.dns, f"auto.{overlay.domain}")
+        address = str(reply.rr[0].rdata)
+        assert address == world.places("auto")[0]
+        with connect(world.away, address) as client, connect(world.office, address, ERP) as other:
+            assert client.read() == b"\x03\x02\x00\x2a"
+            assert other.read() == b"\x03\x02\x00\x2a"
+            before = len(live.device.writes)
+            assert client.write(0x10003)
+            assert live.device.writes[before:] == [0x10003]
+            session = next(s for s in live.gate.status()["sessions"] if s["source"] in host.addresses)
+            assert session["principals"] == ["alice"]
+            entry = listed(live)["alice"]
+            assert entry["handshake"] > 0
+            assert entry["received"] > 0 and entry["sent"] > 0
+
+            code, out, err = cli("overlay", "revoke", "alice", "--json", "--state", world.state)
+            assert code == 0, err
+            assert json.loads(out)["sessions"] == 1
+            assert not [s for s in live.gate.status()["sessions"] if s["source"] in host.addresses]
+            client._socket.settimeout(1.0)
+            with pytest.raises(OSError):
+                client.read()
+            with pytest.raises(OSError):
+                connect(world.away, address)
+            assert other.read() == b"\x03\x02\x00\x2a", "the other principal's session goes on"
+        assert listed(live) == {}
+    assert [event["peer"] for event in events(world.state, "peer-added")][-1] == "alice"
+    assert [event["peer"] for event in events(world.state, "peer-revoked")][-1] == "alice"
+    closed = [event for event in events(world.state, "session-closed") if "revoked" in event["reason"]]
+    assert closed
+
+
+@needs_wireguard
+def test_a_peer_has_the_address_of_its_key_and_no_other(live: Running) -> None:
+    world = live.world
+    with peer(live) as host:
+        with connect(world.away, world.places("plc")[0]) as client:
+            assert client.read() == b"\x03\x02\x00\x2a"
+        # As the ERP, as another peer, as an asset: the device drops what the key does not own.
+        for forged in (ERP, "10.91.8.200", "10.91.7.250"):
+            ip("-n", world.away, "addr", "add", f"{forged}/32", "dev", host.name)
+            with pytest.raises(OSError):
+                connect(world.away, world.places("plc")[0], forged)
+        # What is no overlay address is not reached by the tunnel.
+        ip("-n", world.away, "route", "add", "10.82.0.0/24", "dev", host.name)
+        with pytest.raises(OSError):
+            connect(world.away, "10.82.0.17", host.addresses[0])
+
+
+@needs_wireguard
+def test_the_tunnels_program_has_no_privilege_and_is_started_again(live: Running) -> None:
+    world = live.world
+
+    def program() -> str:
+        found = subprocess.run(["pgrep", "-f", "^/.*wireguard-go -f cd[0-9a-f]{8}w$"], capture_output=True, text=True)
+        for pid in found.stdout.split():
+            if (
+                f"cofferdam-test-{world.folder.name.removeprefix('cofferdam-test-')}"
+                in Path(f"/proc/{Path(f'/proc/{pid}/stat').read_text().split()[3]}/cmdline").read_text()
+            ):
+                return pid
+        return ""
+
+    with peer(live):
+        first = program()
+        assert first
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{first}/status").read_text().splitlines())
+        assert {status[field].strip() for field in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+        assert int(status["Uid"].split()[0]) >= 64000
+        tops = sorted(path.name for path in Path(f"/proc/{first}/root").iterdir())
+        assert not {"proc", "dev", "home", "etc", "sys", "root"} & set(tops) - {"etc"}, tops
+        os.kill(int(first), 9)
+        deadline = time.monotonic() + 20
+        while True:
+            assert time.monotonic() < deadline
+            with contextlib.suppress(OSError), connect(world.away, world.places("plc")[0]) as client:
+                assert client.read() == b"\x03\x02\x00\x2a"
+                break
+        assert program() not in ("", first)
+
+
+def test_who_can_not_be_added(live: Running) -> None:
+    state = live.world.state
+    for arguments, expected in (
+        (("mallory",), "no principal of the policy is the peer mallory"),
+        (("alice", "--key", "AAAA"), "no WireGuard public key"),
+        (("alice", "--key", "A" * 43 + "="), "no WireGuard public key"),
+    ):
+        code, _, err = cli("overlay", "add-peer", *arguments, "--state", state)
+        assert code == 2
+        assert expected in err
+    code, _, err = cli("overlay", "revoke", "mallory", "--state", state)
+    assert code == 2
+    assert "there is no peer mallory" in err
+
+
+def test_the_configuration_as_a_file_and_a_picture(live: Running) -> None:
+    world = live.world
+    config, picture = world.folder / "alice.conf", world.folder / "alice.png"
+    code, out, err = cli(
+        "overlay", "add-peer", "alice", "--output", config, "--png", picture, "--qr", "--state", world.state
+    )
+    try:
+        assert code == 0, err
+        text = config.read_text()
+        key = next(line.split(" = ")[1] for line in text.splitlines() if line.startswith("PrivateKey"))
+        assert key not in out + err
+        assert (config.stat().st_mode & 0o777, picture.stat().st_mode & 0o777) == (0o600, 0o600)
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        for path in world.state.rglob("*"):
+            if path.is_file():
+                assert key.encode() not in path.read_bytes(), path
+    finally:
+        assert cli("overlay", "revoke", "alice", "--state", world.state)[0] == 0
