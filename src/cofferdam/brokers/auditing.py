@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Alarm, Draft
+from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Draft, LimitHit
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor, Timer
@@ -52,7 +52,8 @@ class AuditClient:
         if self._untold and not self._sender.full:
             untold, self._untold = self._untold, 0
             detail = f"{untold} entries were not recorded: the auditor did not keep up"
-            self._drafts.append((Alarm(wall_ns=draft.wall_ns, name="audit-dropped", detail=detail), None))
+            told = LimitHit(wall_ns=draft.wall_ns, limit="audit_dropped", source="", detail=detail, count=untold)
+            self._drafts.append((told, None))
         self._drafts.append((draft, None))
         self._schedule()
 

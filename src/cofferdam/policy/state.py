@@ -37,7 +37,7 @@ class PointState:
     def __init__(self, assets: Mapping[str, Asset], known_value_seconds: float = 5.0) -> None:
         self._known: dict[Key, tuple[float, int]] = {}
         self._writes: dict[Key, deque[int]] = {}
-        self._under_way: dict[Key, int] = {}
+        self._under_way: dict[tuple[str, Operation], int] = {}
         self._ended: dict[Key, int] = {}
         self._points: dict[Key, Point] = {}
         self._stepped: dict[tuple[str, str], tuple[Point, ...]] = {}
@@ -92,21 +92,35 @@ class PointState:
                     self._writes[(asset, point.name)].append(mono_ns)
             for point in self._stepped.get(place, ()):
                 if point.span.start < change.stop and change.start < point.span.stop:
-                    key = (asset, point.name)
-                    self._known[key] = (_UNKNOWN, mono_ns)
-                    self._under_way[key] = self._under_way.get(key, 0) + 1
+                    self._known[(asset, point.name)] = (_UNKNOWN, mono_ns)
+        # By the write itself and not by its points: a new policy may move those while it is under way.
+        self._under_way[(asset, op)] = self._under_way.get((asset, op), 0) + 1
 
     def note_ended(self, asset: str, op: Operation, mono_ns: int) -> None:
-        """A write that was noted is over: confirmed, failed, or never sent. Reads sent until `mono_ns` teach nothing;
+        """A write that was noted is over: confirmed, failed, or never sent. Reads sent before `mono_ns` teach nothing;
         a time in the future says that the write may still take effect until then."""
-        for change in op.writes:
-            for point in self._stepped.get((asset, change.space), ()):
-                key = (asset, point.name)
-                if point.span.start < change.stop and change.start < point.span.stop and key in self._under_way:
-                    self._ended[key] = max(mono_ns, self._ended.get(key, mono_ns))
-                    self._under_way[key] -= 1
-                    if not self._under_way[key]:
-                        del self._under_way[key]
+        waiting = self._under_way.get((asset, op), 0)
+        if not waiting:
+            return
+        if waiting > 1:
+            self._under_way[(asset, op)] = waiting - 1
+        else:
+            del self._under_way[(asset, op)]
+        for key in self._touched(asset, op):
+            self._ended[key] = max(mono_ns, self._ended.get(key, mono_ns))
+
+    def _touched(self, asset: str, op: Operation) -> list[Key]:
+        """The points with a max_step that a write touches."""
+        return [
+            (asset, point.name)
+            for change in op.writes
+            for point in self._stepped.get((asset, change.space), ())
+            if point.span.start < change.stop and change.start < point.span.stop
+        ]
+
+    def _in_doubt(self, key: Key) -> bool:
+        """Whether a write that touches the point is under way."""
+        return any(key[0] == asset and key in self._touched(asset, op) for asset, op in self._under_way)
 
     def note_confirmed(self, asset: str, op: Operation, mono_ns: int) -> None:
         """The device has acknowledged the write that was sent at `mono_ns` (the time given to `note_write`).
@@ -140,7 +154,7 @@ class PointState:
         return max(0, times[0] + MINUTE - mono_ns)
 
     def _learn(self, key: Key, point: Point, cells: tuple[int, ...], mono_ns: int) -> None:
-        if key in self._under_way or mono_ns <= self._ended.get(key, -1):
+        if mono_ns < self._ended.get(key, 0) or (self._under_way and self._in_doubt(key)):
             return
         known = self._known.get(key)
         if known is None or mono_ns > known[1]:
