@@ -53,7 +53,7 @@ class _ReadJob(Job):
         plant: Plant,
     ) -> None:
         super().__init__(allow, request, session.source, session.id, arrived, plant.timeout_ns, done)
-        self.session: Session = session
+        self.session = session
         self.flow = session.flow
         self.number = number
         self.plant = plant
