@@ -55,13 +55,14 @@ def at(namespace: str) -> Iterator[None]:
 
 
 class PlantDevice(Device):
-    """A device at DEVICE in a namespace."""
+    """A device in a namespace."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, address: str = DEVICE) -> None:
         self.writes: list[int] = []
         self.connections = 0
         with at(namespace):
-            self._listener = socket.create_server((DEVICE, PORT), backlog=64)
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            self._listener = socket.create_server((address, PORT), family=family, backlog=64)
         self.open: set[socket.socket] = set()
         self.port = PORT
         threading.Thread(target=self._accept, daemon=True).start()

@@ -245,32 +245,40 @@ def _add_address(netlink: Any, index: int, text: str, broadcast: str = "") -> No
 
 
 def set_overlay(wanted: list[str], links: dict[str, list[str]]) -> None:
-    """These addresses, and no others, answer in the calling process's namespace without being on an interface (AnyIP).
+    """These addresses, and no others, answer in the calling process's namespace besides those of its interfaces.
 
-    `links` are the interfaces with their own addresses. An IPv6 address within an interface's own network is put on it
-    instead, since for IPv6 the kernel answers neighbours only for addresses that an interface has.
+    `links` are the interfaces with their own addresses. An IPv4 address becomes local by a route (AnyIP), and where it
+    lies in an interface's network the kernel answers ARP for it. For IPv6 an address must be on an interface to be
+    listened at: the one in whose network it lies, or else the loopback interface.
     """
     with IPRoute() as netlink:
         loopback = _index(netlink, "lo")
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for entry in netlink.get_routes(family=family, table=_TABLE_LOCAL, proto=_PROTO_STATIC):
-                to = entry.get_attr("RTA_DST")
-                if entry["proto"] == _PROTO_STATIC and to and to not in wanted:
-                    _local_route(netlink, "del", to, loopback)
+        for entry in netlink.get_routes(family=socket.AF_INET, table=_TABLE_LOCAL, proto=_PROTO_STATIC):
+            to = entry.get_attr("RTA_DST")
+            if entry["proto"] == _PROTO_STATIC and to and to not in wanted:
+                _local_route(netlink, "del", to, loopback)
+        for name in ("lo", *links):
+            _drop_stale(netlink, _index(netlink, name), {*wanted, "::1"}, links.get(name, []))
         for text in wanted:
-            on_link = next((name for name, own in links.items() if _within(text, own)), None)
-            if ":" in text and on_link is not None:
-                _add_address(netlink, _index(netlink, on_link), f"{text}/128")
-            else:
+            if ":" not in text:
                 _local_route(netlink, "replace", text, loopback)
+                continue
+            on_link = next((name for name, own in links.items() if _within(text, own)), "lo")
+            _add_address(netlink, _index(netlink, on_link), f"{text}/128")
+
+
+def _drop_stale(netlink: Any, index: int, wanted: set[str], own: list[str]) -> None:
+    """Takes IPv6 addresses off an interface that an earlier `set_overlay` put there."""
+    for entry in netlink.get_addr(index=index, family=socket.AF_INET6):
+        text = entry.get_attr("IFA_ADDRESS")
+        if entry["prefixlen"] == 128 and text not in wanted and f"{text}/128" not in own:
+            netlink.addr("del", index=index, address=text, prefixlen=128, family=int(socket.AF_INET6))
 
 
 def _local_route(netlink: Any, what: str, address: str, loopback: int) -> None:
-    bits = 128 if ":" in address else 32
-    more = {} if bits == 128 else {"scope": _SCOPE_HOST}
     netlink.route(
-        what, family=_family(address), dst=f"{address}/{bits}", oif=loopback, type=_TYPE_LOCAL, table=_TABLE_LOCAL,
-        proto=_PROTO_STATIC, **more,
+        what, family=_family(address), dst=f"{address}/32", oif=loopback, type=_TYPE_LOCAL, table=_TABLE_LOCAL,
+        proto=_PROTO_STATIC, scope=_SCOPE_HOST,
     )  # fmt: skip
 
 

@@ -1,0 +1,27 @@
+"""Two plans as one, for the time in which a gate goes from the first to the second. PURE.
+
+While halves take a new policy, sessions that it ends must be able to say goodbye, and those that it begins must be
+able to begin: the firewall lets through what either plan does, and the halves decide.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cofferdam.enforce.plans.records import NetworkPlan, SidePlan
+
+
+def joined(old: NetworkPlan, new: NetworkPlan) -> NetworkPlan:
+    """The new plan, and what the old one let through."""
+    first, second = (_side(before, after) for before, after in zip(old.sides, new.sides, strict=True))
+    return msgspec.structs.replace(new, sides=(first, second))
+
+
+def _side(old: SidePlan, new: SidePlan) -> SidePlan:
+    zones = {link.zone for link in new.links}
+    return msgspec.structs.replace(
+        new,
+        overlay=tuple(dict.fromkeys((*new.overlay, *old.overlay))),
+        listens=tuple(dict.fromkeys((*new.listens, *(listen for listen in old.listens if listen.zone in zones)))),
+        reaches=tuple(dict.fromkeys((*new.reaches, *(reach for reach in old.reaches if reach.zone in zones)))),
+    )
