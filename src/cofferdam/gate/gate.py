@@ -61,6 +61,7 @@ COUNT_SECONDS = 0.1
 NOT_DURABLE = "severed-not-durable"
 """The alarm while a side is severed and a restart would undo it."""
 SAVE_AGAIN_SECONDS = 2.0
+KEEP_ALIVE_SECONDS = 1.0
 AUDITOR_TELLS = "log-unwritable"
 """The alarm that the auditor itself records, as soon as it can."""
 
@@ -171,8 +172,14 @@ class Gate:
     async def _start(self, control: Service) -> None:
         policy = await asyncio.to_thread(read_policy, self.options.policy)
         self._take_severed(state.load_severed(self.options.state))
-        self.separation = await self.launcher.prepare(network_plan(policy))
+        network = network_plan(policy)
+        self.separation = await self.launcher.prepare(network)
         self.check_separation(policy)
+        self.log.info("separation", kind=self.separation.isolation if self.split else "none")
+        if network.namespaces:  # the policy is ready for them: what is missing is worth a word at start
+            for name, in_force, detail in self.separation.facts:
+                if not in_force:
+                    self.log.warning("separation-lacks", what=name, detail=detail)
         plans = plan_pairs(policy, shards=self.options.shards)
         self.auditor.open(policy.site)
         await self.management.listen(policy.gate.management)
@@ -263,14 +270,10 @@ class Gate:
             self.spawn(self.on_reload())
 
     def _keep_alive(self) -> None:
-        """The service manager's watchdog: as long as this loop turns, it is told so."""
-        try:
-            every = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
-        except ValueError:
-            return
-        if every > 0 and not self._stop.is_set():
+        """As long as this loop turns, the launcher is told so, and through it the service manager."""
+        if not self._stop.is_set():
             self.launcher.notify(Notify("WATCHDOG=1"))
-            asyncio.get_running_loop().call_later(every, self._keep_alive)
+            asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._keep_alive)
 
     # --- what is in force ---------------------------------------------------------------------------------------
 
