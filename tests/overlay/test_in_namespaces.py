@@ -29,6 +29,8 @@ from tests.gate.plant import Client, Gate, cli, events, free_ports
 pytestmark = netns
 ERP6, GATE6 = "fd81::20", "fd81::1"
 TIMEOUT = 3.0
+SILENCE = 0.7
+"""How long is waited for what must not come."""
 
 
 class World(Site):
@@ -108,11 +110,11 @@ def live() -> Iterator[Running]:
             device.close()
 
 
-def connect(namespace: str, address: str, source: str = "") -> Client:
+def connect(namespace: str, address: str, source: str = "", timeout: float = TIMEOUT) -> Client:
     client = Client.__new__(Client)
     with at(namespace):
         client._socket = socket.create_connection(
-            (address, PORT), timeout=TIMEOUT, source_address=(source, 0) if source else None
+            (address, PORT), timeout=timeout, source_address=(source, 0) if source else None
         )
     client._id = 0
     return client
@@ -290,11 +292,11 @@ def test_a_peer_reaches_an_asset_by_name_and_is_cut_off_by_revoke(live: Running)
             assert code == 0, err
             assert json.loads(out)["sessions"] == 1
             assert not [s for s in live.gate.status()["sessions"] if s["source"] in host.addresses]
-            client._socket.settimeout(1.0)
+            client._socket.settimeout(SILENCE)
             with pytest.raises(OSError):
                 client.read()
             with pytest.raises(OSError):
-                connect(world.away, address)
+                connect(world.away, address, "", SILENCE)
             assert other.read() == b"\x03\x02\x00\x2a", "the other principal's session goes on"
         assert listed(live) == {}
     assert [event["peer"] for event in events(world.state, "peer-added")][-1] == "alice"
@@ -313,11 +315,11 @@ def test_a_peer_has_the_address_of_its_key_and_no_other(live: Running) -> None:
         for forged in (ERP, "10.91.8.200", "10.91.7.250"):
             ip("-n", world.away, "addr", "add", f"{forged}/32", "dev", host.name)
             with pytest.raises(OSError):
-                connect(world.away, world.places("plc")[0], forged)
+                connect(world.away, world.places("plc")[0], forged, SILENCE)
         # What is no overlay address is not reached by the tunnel.
         ip("-n", world.away, "route", "add", "10.82.0.0/24", "dev", host.name)
         with pytest.raises(OSError):
-            connect(world.away, "10.82.0.17", host.addresses[0])
+            connect(world.away, "10.82.0.17", host.addresses[0], SILENCE)
 
 
 @needs_wireguard
@@ -334,23 +336,56 @@ def test_the_tunnels_program_has_no_privilege_and_is_started_again(live: Running
                 return pid
         return ""
 
-    with peer(live):
-        first = program()
-        assert first
-        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{first}/status").read_text().splitlines())
-        assert {status[field].strip() for field in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
-        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
-        assert int(status["Uid"].split()[0]) >= 64000
-        tops = sorted(path.name for path in Path(f"/proc/{first}/root").iterdir())
-        assert not {"proc", "dev", "home", "etc", "sys", "root"} & set(tops) - {"etc"}, tops
-        os.kill(int(first), 9)
-        deadline = time.monotonic() + 20
-        while True:
-            assert time.monotonic() < deadline
-            with contextlib.suppress(OSError), connect(world.away, world.places("plc")[0]) as client:
-                assert client.read() == b"\x03\x02\x00\x2a"
-                break
-        assert program() not in ("", first)
+    code, out, err = cli("overlay", "add-peer", "alice", "--json", "--state", world.state)
+    assert code == 0, err
+    config = json.loads(out)["config"]
+    first = program()
+    assert first
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{first}/status").read_text().splitlines())
+    assert {status[field].strip() for field in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert int(status["Uid"].split()[0]) >= 64000
+    tops = {path.name for path in Path(f"/proc/{first}/root").iterdir()}
+    assert not {"proc", "dev", "home", "sys", "root", "tmp"} & tops, tops
+    assert not Path(f"/proc/{first}/root/etc/passwd").exists()
+    os.kill(int(first), 9)
+    deadline = time.monotonic() + 20
+    while program() in ("", first):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    # The peers are let in anew without anybody's help.
+    host = PeerHost(world, config)
+    try:
+        with connect(world.away, world.places("plc")[0]) as client:
+            assert client.read() == b"\x03\x02\x00\x2a"
+    finally:
+        host.close()
+        cli("overlay", "revoke", "alice", "--state", world.state)
+
+
+@needs_wireguard
+def test_a_peer_that_the_policy_names_no_more_is_shut_out(live: Running) -> None:
+    world = live.world
+    whole = world.policy.read_text()
+    with peer(live) as host:
+        client = connect(world.away, world.places("plc")[0])
+        assert client.read() == b"\x03\x02\x00\x2a"
+        world.policy.write_text(whole.replace("peer: alice", "peer: bob"))
+        try:
+            code, _, err = cli("reload", "--state", world.state)
+            assert code == 0, err
+            assert not listed(live)["alice"]["in_policy"]
+            client._socket.settimeout(SILENCE)
+            with pytest.raises(OSError):
+                client.read()
+            with pytest.raises(OSError):
+                connect(world.away, world.places("plc")[0], host.addresses[0], SILENCE)
+        finally:
+            client.close()
+            world.policy.write_text(whole)
+            assert cli("reload", "--state", world.state)[0] == 0
+        with connect(world.away, world.places("plc")[0]) as again:
+            assert again.read() == b"\x03\x02\x00\x2a"
 
 
 def test_who_can_not_be_added(live: Running) -> None:

@@ -140,12 +140,12 @@ class Overlay:
     async def stop(self) -> None:
         """Ends the name server. The tunnel ends with the launcher."""
         self._stopping.set()
-        if self._link is not None:
-            self._link.send(StopNames())
-        if self._names is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._names.ended), 1.0)
-            self._gate.launcher.kill(self._names)
+        names, link = self._names, self._link
+        if link is not None:
+            link.send(StopNames())
+        if names is not None:
+            await asyncio.wait([names.ended], timeout=1.0)
+            self._gate.launcher.kill(names)
 
     # --- names ------------------------------------------------------------------------------------------------------
 
