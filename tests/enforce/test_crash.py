@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cofferdam.enforce import journal
-from tests.enforce.site import DEVICE, GATE_OT, PORT, PlantDevice, Site, ip, netns
+from tests.enforce.site import DEVICE, GATE_IT, GATE_OT, PlantDevice, Site, ip, netns
 from tests.gate.plant import Gate, cli, refuses
 
 pytestmark = netns
@@ -168,16 +170,36 @@ def test_an_interface_is_made_on_another_which_stays(site: Site, kind: str) -> N
     assert before.keys() == site.host().keys()
 
 
-def test_what_can_not_be_had_is_said(site: Site) -> None:
-    """Without the privilege: refused where the policy requires namespaces, said in `status` where it does not."""
-    prefix = ("capsh", "--drop=cap_net_admin", "--", "-c", 'exec "$0" "$@"')
-    if shutil.which("capsh"):
-        site.policy.write_text(site.text(gate="require: namespaces"))
-        code, said = refuses(site.state, site.policy, prefix=prefix)
-        assert code == 2 and "CAP_NET_ADMIN" in said
-    code, said = refuses(site.state, site.policy, "--one-process")
-    assert code == 2 and ("one process" in said or "address" in said)
-    assert PORT
+CAPSH = ("capsh", "--drop=cap_net_admin", "--", "-c", 'exec "$0" "$@"')
+
+
+@pytest.mark.skipif(shutil.which("capsh") is None, reason="the program capsh is missing")
+def test_a_missing_capability_is_a_refusal_where_the_policy_requires_namespaces(site: Site) -> None:
+    site.policy.write_text(site.text(gate="require: namespaces"))
+    code, said = refuses(site.state, site.policy, prefix=CAPSH)
+    assert code == 2 and "requires network namespaces" in said and "CAP_NET_ADMIN" in said
+    assert site.gates() == []
+
+
+@pytest.mark.skipif(shutil.which("capsh") is None, reason="the program capsh is missing")
+def test_and_is_said_at_start_and_in_status_where_it_does_not(site: Site) -> None:
+    """The same gate goes on with processes only, at addresses of the host."""
+    text = site.text().replace("overlay: 100.65.7.17", f'listen: "{GATE_IT}:5020"')
+    site.policy.write_text(text.replace("overlay: 10.81.0.77", f'listen: "{GATE_IT}:5021"'))
+    command = [*CAPSH, sys.executable, "-m", "cofferdam.cli.main", "up", str(site.policy), "--state", str(site.state)]
+    with (site.folder / "said").open("wb") as errors:
+        process = subprocess.Popen(command, stderr=errors)
+    try:
+        while (done := cli("status", "--state", site.state, "--json"))[0] != 0:
+            assert process.poll() is None, (site.folder / "said").read_text()
+        status = json.loads(done[1])
+    finally:
+        process.terminate()
+        process.wait(15)
+    assert status["separation"] == "processes"
+    fact = next(fact for fact in status["facts"] if fact["name"] == "network namespaces")
+    assert not fact["in_force"] and "CAP_NET_ADMIN" in fact["detail"]
+    assert "separation-lacks" in (site.folder / "said").read_text()
 
 
 def test_a_policy_that_the_gate_may_not_read_is_named(site: Site) -> None:

@@ -72,9 +72,9 @@ def _check(args: argparse.Namespace) -> int:
     plans = plan_pairs(policy, shards=args.pairs)
     print(f"policy {policy.hash} of site {policy.site}: {len(policy.conduits)} conduits, {len(policy.assets)} assets")
     for plan in plans.values():
-        print(
-            f"pair {plan.name}: outer half on {plan.outer.side} ({plan.source_zone}), inner half on {plan.inner.side}"
-        )
+        sources = ", ".join(plan.source_zones)
+        print(f"pair {plan.name}: outer half on {plan.outer.side} ({sources}), inner half on {plan.inner.side}")
         for asset in plan.assets:
-            print(f"  {', '.join(map(str, asset.spots)) or 'not published'} -> {asset.name} ({asset.device[1]}:{asset.device[2]})")
+            spots = ", ".join(map(str, asset.spots)) or "not published"
+            print(f"  {spots} -> {asset.name} ({asset.device[1]}:{asset.device[2]})")
     return 0
