@@ -68,13 +68,13 @@ def run(objects: list[Json], rule: Json, packet: Packet) -> str:
                 for key, verdict in elements(objects, rule, body["data"]):
                     if same(value(body["key"], packet), key):
                         ((name, target),) = verdict.items()
-                        return f"{name} {target['target']}" if target else name
+                        return f"{name} {target['target']}" if target else str(name)
             elif kind in ("jump", "goto"):
                 return f"{kind} {body['target']}"
             elif kind == "reject":
                 return "drop"
             elif kind in ("accept", "drop", "return"):
-                return kind
+                return str(kind)
         except Missing:
             return ""
     return ""
@@ -97,15 +97,15 @@ def holds(objects: list[Json], rule: Json, match: Json, packet: Packet) -> bool:
         right = {"set": elements(objects, rule, right)}
     if match["left"] == {"ct": {"key": "state"}}:
         states = right if isinstance(right, list) else right["set"] if isinstance(right, dict) else [right]
-        return (left in states) == (op in ("in", "=="))
+        return bool((left in states) == (op in ("in", "==")))
     if match["left"] == {"payload": {"protocol": "tcp", "field": "flags"}} and op in ("in", "!"):
         mask = bits(right)
-        return bool(left & mask) == (op == "in")
+        return bool(bool(left & mask) == (op == "in"))
     if "&" in match["left"]:
-        return (left == bits(right)) == (op == "==")
+        return bool((left == bits(right)) == (op == "=="))
     if op in ("==", "!="):
         options = right["set"] if isinstance(right, dict) and "set" in right else [right]
-        return any(same(left, option) for option in options) == (op == "==")
+        return bool(any(same(left, option) for option in options) == (op == "=="))
     bound = number(right)
     return bool({"<": left < bound, "<=": left <= bound, ">": left > bound, ">=": left >= bound}[op])
 
@@ -135,7 +135,7 @@ def same(left: Any, right: Any) -> bool:
         return bool(low <= left <= high)
     if isinstance(right, dict) and "prefix" in right:
         network = ipaddress.ip_network(f"{right['prefix']['addr']}/{right['prefix']['len']}")
-        return int(network[0]) <= left <= int(network[-1])
+        return bool(int(network[0]) <= left <= int(network[-1]))
     if isinstance(left, str) and isinstance(right, str) and right.endswith("*"):
         return left.startswith(right[:-1])
     return bool(left == number(right))

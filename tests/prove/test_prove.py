@@ -15,6 +15,7 @@ import pytest
 
 from cofferdam.audit.checkpoint import VerifierKey, open_note
 from cofferdam.cli.main import main
+from cofferdam.enforce import worker
 from cofferdam.enforce.orders import Place
 from cofferdam.enforce.plans.frames import FAMILIES, Target
 from cofferdam.enforce.prove import canaries, leaking, probes, sabotage, solving, structure
@@ -25,14 +26,6 @@ from tests.gate.conftest import Site as PlainSite
 from tests.gate.conftest import site as site
 from tests.gate.plant import running
 from tests.prove.stage import Stage, run, staged
-
-netns = [
-    pytest.mark.netns,
-    pytest.mark.skipif(
-        os.geteuid() != 0 or any(shutil.which(name) is None for name in ("ip", "nft", "tc")),
-        reason="needs root, ip, nft and tc",
-    ),
-]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +100,7 @@ BREAKS: dict[str, tuple[str, str, list[str], str]] = {
     "policy routing": ("ip rule add fwmark 7 table 77", "ip rule del fwmark 7 table 77", ["it: policy routing"], "77"),
     "traffic control": ("tc qdisc add dev lo clsact", "tc qdisc del dev lo clsact", ["it: traffic control"], "clsact"),
     "a bridge": ("ip link add br7 up type bridge", "ip link del br7", ["it: interfaces", "it: bridges"], "br7"),
-    "another interface": ("ip link add spare up type veth peer name other", "ip link del spare", ["it: interfaces"], "spare"),
+    "another interface": ("ip link add spare up type veth peer name other", "ip link del spare", ["it: interfaces"], "spare"),  # noqa: E501
 }  # fmt: skip
 
 
@@ -140,7 +133,7 @@ def test_what_was_changed_is_found(stage: Stage, name: str) -> None:
 @pytest.mark.netns
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_stranger_in_the_namespace_and_its_socket_are_found(stage: Stage) -> None:
-    code = "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('',161)); print(flush=True); input()"
+    code = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', 161)); print(flush=True); input()"
     command = ["ip", "netns", "exec", stage.namespace("ot"), sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
         try:
@@ -258,7 +251,7 @@ def test_every_family_has_its_positive_control() -> None:
     target = Target(
         "02:00:00:00:00:01", ("02:00:00:00:00:02",), "10.0.0.1", ("10.0.0.2",), "fd00::1", ("fd00::2",), 502
     )
-    heard = canaries.worker.inside(None, canaries._control, canaries._plain(target))
+    heard = worker.inside(None, canaries._control, canaries._plain(target))
     assert heard["heard"] == heard["sent"]
     assert set(heard["sent"]) == set(FAMILIES)
 
@@ -299,7 +292,8 @@ assets:
   two: {zone: plant, address: 10.20.0.18, protocol: modbus, unit: 1, port: 1502}
 principals: {erp: {zone: office, addresses: [10.1.0.1]}}
 conduits:
-  main: {from: office, to: plant, broker: modbus, owner: a, reason: b, allow: [{who: erp, asset: [one, two], read: all}]}
+  main:
+    {from: office, to: plant, broker: modbus, owner: a, reason: b, allow: [{who: erp, asset: [one, two], read: all}]}
 """)
     assert main(["advise", "switch", str(policy), "--kind", kind, "--gate-port", "Gi1/0/24"]) == 0
     text = capsys.readouterr().out

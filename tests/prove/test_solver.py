@@ -76,7 +76,7 @@ pytestmark = [pytest.mark.netns, needs_nft]
         ('iifname "ot*" accept',),
         ("meta l4proto != { 0-255 } accept",),
         ("ip daddr 10.0.0.0-10.0.0.9 drop", "ip daddr 10.0.0.0/29 accept"),
-        ("tcp flags & (syn|ack) == syn drop", "tcp flags & (syn|ack) != syn drop", "meta l4proto tcp tcp dport 1 accept"),
+        ("tcp flags & (syn|ack) == syn drop", "tcp flags & (syn|ack) != syn drop", "meta l4proto tcp tcp dport 1 accept"),  # noqa: E501
         ("iifname { it0, it1 } reject", "accept"),
         ("th dport < 100 drop", "th dport >= 100 drop", "tcp dport 7 accept"),
     ],
@@ -171,7 +171,7 @@ def test_every_base_chain_must_accept() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("table ip n {\nchain p { type nat hook prerouting priority -100;\n tcp dport 80 dnat to 10.0.0.1\n}\n}", "dnat"),
+        ("table ip n {\nchain p { type nat hook prerouting priority -100;\n tcp dport 80 dnat to 10.0.0.1\n}\n}", "dnat"),  # noqa: E501
         ("table ip n {\nchain p { type nat hook postrouting priority 100;\n masquerade\n}\n}", "masquerade"),
         ("table netdev n {\nchain i { type filter hook ingress device lo priority 0;\n fwd to lo\n}\n}", "fwd"),
         ("table inet n {\nchain f { type filter hook forward priority 0;\n ip ttl set 5\n}\n}", "changes"),
@@ -230,17 +230,17 @@ addresses = st.one_of(
 ports = st.one_of(st.sampled_from(PORTS), st.just({"range": [2, 80]}))
 equal = st.sampled_from(["==", "!="])
 matches = st.one_of(
-    st.builds(lambda end, a, op: _match(_payload("ip", end), a, op), st.sampled_from(["saddr", "daddr"]), addresses, equal),
+    st.builds(lambda end, a, op: _match(_payload("ip", end), a, op), st.sampled_from(["saddr", "daddr"]), addresses, equal),  # noqa: E501
     st.builds(lambda a, op: _match(_payload("ip", "daddr"), {"set": sorted(set(a))}, op),
               st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=3), equal),
-    st.builds(lambda p, n, op: _match(_payload(p, "dport"), n, op), st.sampled_from(["tcp", "udp", "th"]), ports, equal),
+    st.builds(lambda p, n, op: _match(_payload(p, "dport"), n, op), st.sampled_from(["tcp", "udp", "th"]), ports, equal),  # noqa: E501
     st.builds(lambda n, op: _match(_payload("tcp", "sport"), n, op), st.sampled_from([2, 80]),
               st.sampled_from(["<", "<=", ">", ">="])),
     st.builds(lambda k, n, op: _match({"meta": {"key": k}}, n, op), st.sampled_from(["iifname", "oifname"]),
               st.sampled_from(["it0", "ot0", "it*"]), equal),
-    st.builds(lambda n, op: _match({"meta": {"key": "l4proto"}}, n, op), st.sampled_from(["tcp", "udp", "icmp"]), equal),
+    st.builds(lambda n, op: _match({"meta": {"key": "l4proto"}}, n, op), st.sampled_from(["tcp", "udp", "icmp"]), equal),  # noqa: E501
     st.builds(lambda n: _match({"meta": {"key": "nfproto"}}, n), st.sampled_from(["ipv4", "ipv6"])),
-    st.builds(lambda n, op: _match(_payload("icmp", "type"), n, op), st.sampled_from(["echo-request", "echo-reply"]), equal),
+    st.builds(lambda n, op: _match(_payload("icmp", "type"), n, op), st.sampled_from(["echo-request", "echo-reply"]), equal),  # noqa: E501
     st.builds(lambda op: _match({"&": [_payload("tcp", "flags"), ["syn", "ack"]]}, "syn", op), equal),
     st.builds(lambda s: _match({"ct": {"key": "state"}}, s, "in"),
               st.sampled_from([["established"], ["new"], ["new", "established"], ["invalid"]])),
@@ -297,7 +297,7 @@ def _packet(rng: random.Random) -> evaluator.Packet:
         "saddr": rng.choice([*ADDRESSES, "1.2.3.4"]) if version == 4 else "fd00::1",
         "daddr": rng.choice([*ADDRESSES, "1.2.3.4"]) if version == 4 else "fd00::2",
         "l4proto": rng.choice([6, 6, 17, 1, 47]), "sport": rng.choice([*PORTS, 7]), "dport": rng.choice([*PORTS, 7]),
-        "icmp type": rng.choice([0, 8, 3]), "flags": rng.choice([2, 16, 18, 4]), "state": rng.choice(["new", "invalid"]),
+        "icmp type": rng.choice([0, 8, 3]), "flags": rng.choice([2, 16, 18, 4]), "state": rng.choice(["new", "invalid"]),  # noqa: E501
         "fragment": rng.choice([False, False, False, True]),
     }  # fmt: skip
 

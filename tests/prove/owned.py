@@ -1,0 +1,68 @@
+"""A gate whose outer half has a hole: bytes that begin with OWNED are run as Python, in that process, at its place,
+with its descriptors, after it has put its filter on. All else is the gate as it is. A program, like `cofferdam up`.
+
+This is what an intruder has who broke into the outer half by a bug: code of his own choice, and nothing more.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cofferdam.enforce.choice import choose
+from cofferdam.enforce.launcher import Launcher
+from cofferdam.enforce.orders import Child, Place, Role
+from cofferdam.enforce.users import Users
+
+HOLE = """
+import ctypes, errno, os, signal, socket, struct, sys, time
+import msgspec
+from cofferdam.brokers.proxy import records
+from cofferdam.brokers.proxy.outer import Outer
+from cofferdam.crossing.framing import pack
+from cofferdam.protocols.modbus import messages
+
+honest = Outer._on_data
+crossing = int(sys.argv[sys.argv.index("--crossing-out") + 1])
+
+def records_out(*found):
+    for packet in pack([msgspec.msgpack.encode(record) for record in found]):
+        os.write(crossing, packet)
+
+def owned(self, client, data):
+    if data[:5] != b"OWNED":
+        return honest(self, client, data)
+    def say(text):
+        client.transport.write(str(text).encode() + b"\\n")
+    try:
+        scope = dict(globals(), outer=self, client=client, say=say, send=records_out)
+        exec(compile(data[5:].decode(), "owned", "exec"), scope)
+    except OSError as error:
+        say(errno.errorcode.get(error.errno, "?"))
+    except BaseException as error:
+        say(type(error).__name__ + ": " + str(error))
+
+Outer._on_data = owned
+from cofferdam.brokers.half import main
+sys.exit(main())
+"""
+
+
+class OwnedLauncher(Launcher):
+    """Starts the outer half with the hole in it; in the same place and with the same descriptors as ever."""
+
+    def _spawn(self, role: Role, place: Place | None, arguments: list[str], fds: list[int], producer: object) -> Child:
+        if role == "outer":
+            arguments = ["-c", HOLE, *arguments[arguments.index("--name") :]]
+        return super()._spawn(role, place, arguments, fds, producer)  # type: ignore[arg-type]
+
+
+def main() -> int:
+    policy, state = Path(sys.argv[1]), Path(sys.argv[2])
+    isolation = choose(policy, state, split=True, users=Users())
+    arguments = ["--policy", str(policy), "--state", str(state), "--pairs", "1", "--log-format", "text"]
+    return OwnedLauncher(isolation, state, arguments, environment=[]).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
