@@ -73,6 +73,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         tag = secrets.token_hex(2)
+        self.number = int(tag, 16)
         self.name = f"t{os.getpid()}{tag}"
         self.office, self.plant = f"cdt{os.getpid()}-{tag}-it", f"cdt{os.getpid()}-{tag}-ot"
         self.it, self.ot = f"cdt{tag}i", f"cdt{tag}o"
@@ -109,6 +110,14 @@ gate: {{{gate}}}
 """
 
     def __enter__(self) -> Self:
+        try:
+            self._make()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def _make(self) -> None:
         for namespace, ours, address in ((self.office, self.it, GATE_IT), (self.plant, self.ot, GATE_OT)):
             ip("netns", "add", namespace)
             ip("link", "add", ours, "type", "veth", "peer", "name", "net0", "netns", namespace)
@@ -122,12 +131,15 @@ gate: {{{gate}}}
         ip("-n", self.office, "route", "add", "10.82.0.0/24", "via", GATE_IT)
         ip("-n", self.plant, "addr", "add", f"{DEVICE}/24", "dev", "net0")
         ip("-n", self.plant, "route", "add", "10.81.0.0/24", "via", GATE_OT)
-        ip("route", "add", "10.99.0.0/16", "via", "10.82.0.254", "dev", self.ot, "metric", "7")
-        return self
+        # Several sites may stand at once: the metric keeps their routes apart.
+        ip("route", "add", "10.99.0.0/16", "via", "10.82.0.254", "dev", self.ot, "metric", str(self.number + 1))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
         for namespace in (self.office, self.plant):
             subprocess.run(["ip", "-n", namespace, "link", "del", "net0"], capture_output=True, check=False)
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cofferdam
-from cofferdam.enforce import kernel
+from cofferdam.enforce import compiled, kernel
 
 _TREE = "mode=0755,size=1m,nr_inodes=4k"
 _LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")
@@ -50,6 +50,7 @@ def find_python() -> Python:
     for folder in site.getsitepackages():
         show(Path(folder))
     show(Path(cofferdam.__file__).parent)
+    show(Path(sys.prefix) / compiled.FOLDER)
 
     def follow(path: Path) -> None:
         """The chain of links from a name to the file itself."""
