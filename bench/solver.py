@@ -91,7 +91,7 @@ def timed(what: str, count: int, work: Callable[[], str]) -> Json:
         cpu.append(time.process_time() - busy)
     figures.sort()
     cpu.sort()
-    result = {"case": what, "rules": count, "median_s": round(figures[len(figures) // 2], 3), "cpu_s": round(cpu[len(cpu) // 2], 3),
+    result = {"case": what, "rules": count, "median_s": round(figures[len(figures) // 2], 3), "cpu_s": round(cpu[len(cpu) // 2], 3),  # noqa: E501
               "max_s": round(figures[-1], 3), "answer": said[:110]}  # fmt: skip
     print(f"{what:34} {count:6} rules  median {result['median_s']:.3f} s  max {result['max_s']:.3f} s  "
           f"processor {result['cpu_s']:.3f} s  {said[:90]}")  # fmt: skip

@@ -21,7 +21,7 @@ from cofferdam.enforce.plans.solver import PATHS, Question
 
 LIVE, PLAN = "live", "plan"
 _ACK, _SYN = fields.FLAGS["ack"], fields.FLAGS["syn"]
-_TCP = Among("l4proto", ((6, 6),))
+_TCP, _UDP = Among("l4proto", ((6, 6),)), Among("l4proto", ((17, 17),))
 _WHOLE = Among("fragment", ((0, 0),))
 _ANSWERING = Among("tcp flags", fields.union((f, f) for f in range(256) if f & (_SYN | _ACK) != _SYN))
 """Any segment but one that asks for a new connection."""
@@ -38,12 +38,13 @@ def crossing(it: Iterable[str], ot: Iterable[str]) -> tuple[Question, ...]:
     )  # fmt: skip
 
 
-def confinement(side: SidePlan, interfaces: Mapping[str, str]) -> tuple[Question, ...]:
-    """What must have no answer in the rules in force of a side. `interfaces`: zone to name in the namespace."""
+def confinement(side: SidePlan, interfaces: Mapping[str, str], tunnel: str = "") -> tuple[Question, ...]:
+    """What must have no answer in the rules in force of a side. `interfaces`: zone to name in the namespace; `tunnel`:
+    the name of the device by which overlay peers come, or ""."""
     return (
         Question("nothing is forwarded", "forward", LIVE),
-        Question("in comes only what the policy declares", "input", LIVE, (), _inputs(side, interfaces)),
-        Question("out goes only what the policy declares", "output", LIVE, (), _outputs(side, interfaces)),
+        Question("in comes only what the policy declares", "input", LIVE, (), _inputs(side, interfaces, tunnel)),
+        Question("out goes only what the policy declares", "output", LIVE, (), _outputs(side, interfaces, tunnel)),
     )
 
 
@@ -54,11 +55,12 @@ def drift(plan: Ruleset, live: Ruleset) -> tuple[Question, ...]:
     return (*asked, *(Question(f"as in the policy: frames, {name[2]}", name, LIVE, differs=PLAN) for name in frames))
 
 
-def _inputs(side: SidePlan, interfaces: Mapping[str, str]) -> tuple[Conj, ...]:
+def _inputs(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> tuple[Conj, ...]:
     found: list[Conj] = []
     for listen in side.listens:
+        way = _by("iif", tunnel if listen.tunnel else interfaces[listen.zone])
         for source, destination in _versions(listen.sources, listen.addresses, "saddr", "daddr"):
-            found.append((_by("iif", interfaces[listen.zone]), *source, *destination, *_port("dport", listen.port)))
+            found.append((way, *source, *destination, *_port("dport", listen.port, listen.datagrams)))
     for reach in side.reaches:
         for source, _ in _versions(reach.addresses, reach.addresses, "saddr", "saddr"):
             found.append(
@@ -68,13 +70,13 @@ def _inputs(side: SidePlan, interfaces: Mapping[str, str]) -> tuple[Conj, ...]:
     return tuple(found)
 
 
-def _outputs(side: SidePlan, interfaces: Mapping[str, str]) -> tuple[Conj, ...]:
+def _outputs(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> tuple[Conj, ...]:
     found: list[Conj] = []
     for listen in side.listens:
+        way = _by("oif", tunnel if listen.tunnel else interfaces[listen.zone])
+        answering = () if listen.datagrams else (_ANSWERING,)
         for source, destination in _versions(listen.addresses, listen.sources, "saddr", "daddr"):
-            found.append(
-                (_by("oif", interfaces[listen.zone]), *source, *destination, *_port("sport", listen.port), _ANSWERING)
-            )
+            found.append((way, *source, *destination, *_port("sport", listen.port, listen.datagrams), *answering))
     for reach in side.reaches:
         for destination, _ in _versions(reach.addresses, reach.addresses, "daddr", "daddr"):
             found.append((_by("oif", interfaces[reach.zone]), *destination, *_port("dport", reach.port)))
@@ -86,8 +88,8 @@ def _by(field: str, interface: str) -> Named:
     return Named(field, (interface,), True)
 
 
-def _port(field: str, port: int) -> Conj:
-    return (_TCP, _WHOLE, Among(field, ((port, port),)))
+def _port(field: str, port: int, datagrams: bool = False) -> Conj:
+    return (_UDP if datagrams else _TCP, _WHOLE, Among(field, ((port, port),)))
 
 
 def _icmp(protocol: str, types: list[int]) -> Conj:

@@ -113,7 +113,7 @@ def _hios(site: Site) -> list[str]:
     return [
         "! 1. Ports: put those of hosts and devices into one group of protected ports, and leave",
         f"!    {site.gate_port} (the gate) out of it. Ports of a group do not reach each other.",
-        "!    Graphical interface: Switching > VLAN or Switching > Global, by version; look for private or protected ports.",
+        "!    Graphical interface: under Switching, by version; look for private, protected or isolated ports.",
         "! 2. Access list COFFERDAM: Network Security > ACL > IPv4 Rule, in this order:",
         *_table(site),
         "!    A last rule `permit every` goes below them: without it the list ends in an unseen `deny all`.",
@@ -161,7 +161,7 @@ def _generic(site: Site) -> list[str]:
     for rule in site.rules:
         what = f"tcp port {rule.port}" if rule.port else "anything"
         lines.append(
-            f"{'permit' if rule.permit else 'deny  '} {what:14} from {rule.source or 'anyone'} to {rule.target}  # {rule.asset}"
+            f"{'permit' if rule.permit else 'deny  '} {what:14} from {rule.source or 'anyone'} to {rule.target}  # {rule.asset}"  # noqa: E501
         )
     return [
         *lines,

@@ -30,13 +30,13 @@ def solve(side: Side, out: Statements) -> None:
     try:
         live = Ruleset.read(side.rules)
         hooks = {base.hook for base in live.bases}
-        plan = Ruleset.read(ruleset(side.plan, side.interfaces, egress="egress" in hooks))
+        plan = Ruleset.read(ruleset(side.plan, side.interfaces, egress="egress" in hooks, tunnel=side.tunnel))
     except CofferdamError as error:
         out.say(PART, f"{side.name}: rules", "failed", f"nothing is proved of side {side.name}: {error}")
         return
     rulesets = {claims.LIVE: live, claims.PLAN: plan}
     names = [link["name"] for link in side.reading["links"]]
-    for question in (*claims.confinement(side.plan, side.interfaces), *claims.drift(plan, live)):
+    for question in (*claims.confinement(side.plan, side.interfaces, side.tunnel), *claims.drift(plan, live)):
         _ask(side, rulesets, question, names, out)
 
 

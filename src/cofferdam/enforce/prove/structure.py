@@ -43,6 +43,13 @@ def state(subject: Subject, out: Statements) -> None:
         _powers(half, facts, out)
         _view(half, facts, out)
         _descriptors(subject, half, facts, out)
+    for pid in sorted(_name_servers(subject)):
+        server, facts = Half("names", "", "names", pid, "it"), reading.process(pid)
+        if facts is not None:
+            _place(subject, server, facts, out)
+            _powers(server, facts, out)
+            _view(server, facts, out)
+            _descriptors(subject, server, facts, out)
     _apart(subject, {half: facts for half, facts in found.items() if facts is not None}, out)
     _others(subject, out)
 
@@ -79,11 +86,12 @@ def _name_servers(subject: Subject) -> set[int]:
 
 def _interfaces(side: Side, out: Statements) -> None:
     expected = {"lo", *side.interfaces.values()}
+    tunnel = {side.tunnel} - {""}  # there only while there are peers
     links = side.reading["links"]
     # The kernel makes these, down, in every namespace where a module for tunnels is loaded.
     spare = {"tunl0", "sit0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0"}
     there = {link["name"] for link in links if link["up"] or link["name"] not in spare}
-    wrong = [f"{name} should not be there" for name in sorted(there - expected)]
+    wrong = [f"{name} should not be there" for name in sorted(there - expected - tunnel)]
     wrong += [f"{name} is missing" for name in sorted(expected - there)]
     shown = [
         f"{link['name']} {link['kind'] or 'device'} {'up' if link['up'] else 'down'} {link['mac']}" for link in links
@@ -94,7 +102,7 @@ def _interfaces(side: Side, out: Statements) -> None:
     wrong += [f"{link['name']} belongs to another interface" for link in links if link["master"]]
     out.check(PART, f"{side.name}: bridges", "no bridge, bond or tunnel joins its interfaces to anything", wrong)
     out.check(PART, f"{side.name}: routes", "every route goes by an interface of its own or is local",
-              [r for r in side.reading["routes"] if r.split()[1] not in {*expected, "-"}],
+              [r for r in side.reading["routes"] if r.split()[1] not in {*expected, *tunnel, "-"}],
               side.reading["routes"])  # fmt: skip
 
 
@@ -136,17 +144,18 @@ def _unseen(side: Side, out: Statements) -> None:
 
 
 def _sockets(subject: Subject, side: Side, out: Statements) -> None:
-    declared = {(address, listen.port) for listen in side.plan.listens for address in listen.addresses}
+    declared = {
+        ("udp" if listen.datagrams else "tcp", address, listen.port)
+        for listen in side.plan.listens
+        for address in listen.addresses
+    }
     wrong, good = [], []
-    names = _name_servers(subject) if side.name == "it" else set()
     for sock in side.reading["sockets"]:
         where = f"{sock['protocol']} {sock['address']}:{sock['port']}"
         if not sock["listening"]:
             good.append(where)
-        elif sock["protocol"].startswith("tcp") and (sock["address"], sock["port"]) in declared:
+        elif (sock["protocol"].removesuffix("6"), sock["address"], sock["port"]) in declared:
             good.append(f"{where} (published)")
-        elif names and sock["port"] == 53:
-            good.append(f"{where} (names)")
         else:
             wrong.append(f"{where} is declared nowhere")
     out.check(PART, f"{side.name}: sockets", "only sockets that the policy declares wait for packets", wrong, good)

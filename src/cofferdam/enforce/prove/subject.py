@@ -41,6 +41,7 @@ class Side:
     inode: int
     fd: int
     interfaces: dict[str, str]
+    tunnel: str = ""
     reading: Json = field(default_factory=dict)
     rules: Json = field(default_factory=dict)
 
@@ -97,9 +98,8 @@ def open_subject(state: Path, plan: NetworkPlan, status: Mapping[str, Any], role
                 f"the network namespace {entry.name} is not the one that the gate made",
                 hint="somebody took it away; stop the gate and start it anew",
             )
-        sides[name] = Side(
-            name, plan.side(name), entry.name, entry.inode, fd, _interfaces(plan.side(name), made[entry.name])
-        )
+        interfaces, tunnel = _interfaces(plan.side(name), made[entry.name])
+        sides[name] = Side(name, plan.side(name), entry.name, entry.inode, fd, interfaces, tunnel)
     gate = int(status["pid"])
     return Subject(
         state, plan, str(status["policy"]["hash"]), sides, _halves(status["pairs"], roles), gate,
@@ -107,11 +107,13 @@ def open_subject(state: Path, plan: NetworkPlan, status: Mapping[str, Any], role
     )  # fmt: skip
 
 
-def _interfaces(side: SidePlan, made: Sequence[str]) -> dict[str, str]:
-    """The journal has what was made in the order of the plan."""
+def _interfaces(side: SidePlan, made: Sequence[str]) -> tuple[dict[str, str], str]:
+    """(zone to interface, the tunnel's device or ""). The journal has what was made in the order of the plan, and the
+    tunnel after the links."""
     names = iter(made)
     try:
-        return {link.zone: link.interface if link.kind == "move" else next(names) for link in side.links}
+        found = {link.zone: link.interface if link.kind == "move" else next(names) for link in side.links}
+        return found, next(names) if side.tunnel is not None else ""
     except StopIteration:
         raise GateError("the gate's journal has fewer interfaces than its policy") from None
 
