@@ -264,7 +264,7 @@ class Pair:
                 Configure(
                     pair="test",
                     broker="modbus",
-                    source_zone="enterprise",
+                    source_zones=("enterprise",),
                     target_zone="control",
                     boot="t",
                     policy=policy.to_bytes(),

@@ -139,7 +139,7 @@ class Stage:
         self.refuse_dials = False
         common: dict[str, Any] = {
             "pair": "test", "broker": "modbus", "boot": "t", "protocol": self.protocol, "policy": self.policy,
-            "assets": tuple(self.policy.assets), "zones": ("enterprise", "control"), "severed": (),
+            "assets": tuple(self.policy.assets), "zones": (("enterprise",), "control"), "severed": (),
             "audit": self.audit, "wall": lambda: self.reactor.now + self.wall_offset,
             "clock": lambda: self.reactor.now,
         }  # fmt: skip

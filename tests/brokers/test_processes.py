@@ -331,7 +331,7 @@ class Hostile:
         policy = make_policy(device_port=plc.port, port=1)
         self.half.send(
             Configure(
-                pair="test", broker="modbus", source_zone="enterprise", target_zone="control", boot="t",
+                pair="test", broker="modbus", source_zones=("enterprise",), target_zone="control", boot="t",
                 policy=policy.to_bytes(), assets=("plc",),
             )
         )  # fmt: skip

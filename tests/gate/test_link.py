@@ -73,7 +73,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def configure(size: int) -> Configure:
-    return Configure("p", "modbus", "a", "b", "boot", os.urandom(size))
+    return Configure("p", "modbus", ("a",), "b", "boot", os.urandom(size))
 
 
 def test_records_go_both_ways_in_order() -> None:

@@ -31,7 +31,7 @@ class Configure(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fiel
 
     pair: Name
     broker: Name
-    source_zone: Name
+    source_zones: tuple[Name, ...]
     target_zone: Name
     boot: Name
     policy: bytes

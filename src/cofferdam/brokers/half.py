@@ -156,7 +156,7 @@ class HalfProcess:
         self._audit_out.on_closed = audit.lost
         to_inner = records.to_inner(protocol.request_type, limits)
         to_outer = records.to_outer(protocol.response_type, limits)
-        zones = (record.source_zone, record.target_zone)
+        zones = (record.source_zones, record.target_zone)
         backlog = limits.crossing_backlog_bytes
 
         def make_outer(sender: Sender[object]) -> Outer:

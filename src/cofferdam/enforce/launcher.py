@@ -67,6 +67,8 @@ FIRST_FD = 3
 """A child's descriptors are numbered from here on, in the order of its command line."""
 LISTENERS_AT = {"outer": 9, "both": 7}
 """Where the listeners of an outer half begin: behind its pipes."""
+GATE_SILENCE_SECONDS = 10.0
+"""A gate that has not said for so long that it is alive is ended, and everything with it."""
 REAP_SECONDS = 5.0
 """How long the launcher waits for children that it has killed."""
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
@@ -114,6 +116,8 @@ class Launcher:
         self._asked = 0
         self._plan = b""
         self._finish: Finish | None = None
+        self._heard = 0.0  # when the gate last said that it is alive (monotonic, s)
+        self._watched = False
 
     def run(self) -> int:
         """Starts the gate and serves it until it ends.
@@ -154,7 +158,12 @@ class Launcher:
         poll.register(orders, select.POLLIN)
         gate_status: int | None = None
         while gate_status is None and self._finish is None:
-            ready = {fd for fd, _ in poll.poll()}
+            ready = {fd for fd, _ in poll.poll(1000)}
+            if self._watched and time.monotonic() - self._heard > GATE_SILENCE_SECONDS:
+                raise GateError(
+                    f"the gate has not been heard of for {GATE_SILENCE_SECONDS:.0f} s; everything was stopped",
+                    hint="nobody could have severed a side; under systemd it is started again",
+                )
             # Orders first: the gate's last words count more than its exit.
             if orders.fileno() in ready and not self._take_order(orders):
                 poll.unregister(orders)
@@ -246,6 +255,7 @@ class Launcher:
                 if child in self._children and child != GATE_CHILD:
                     os.kill(self._children[child].pid, signal.SIGKILL)
             case Notify(state):
+                self._heard, self._watched = time.monotonic(), state == "WATCHDOG=1"
                 _notify(state)
             case Finish():
                 self._finish = order

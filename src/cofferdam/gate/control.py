@@ -174,6 +174,9 @@ class ControlServer:
             return Answer(False, None, str(error), error.hint, tuple(map(str, error.problems)))
         except CofferdamError as error:
             return Answer(False, None, str(error), error.hint)
+        except OSError as error:
+            self._gate.log.error("command-failed", reason=str(error))
+            return Answer(False, None, f"it failed: {error}", "the gate's log says more")
 
     async def _do(self, request: Request, user: str) -> object:
         gate = self._gate

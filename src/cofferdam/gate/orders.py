@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -72,6 +73,7 @@ class LauncherLink:
         self._on_asked = on_asked
         self._on_lost = on_lost
         self._serial = 0
+        self._outgoing: deque[bytes] = deque()
         self._waiting: dict[int, asyncio.Future[tuple[Report, list[int]]]] = {}
         self._ended: dict[int, asyncio.Future[int]] = {}
         self._early: dict[int, int] = {}
@@ -137,7 +139,10 @@ class LauncherLink:
     async def finish(self, order: Finish) -> None:
         """The last order. Does not return: the launcher ends this process."""
         self._loop.remove_reader(self._socket.fileno())
+        self._loop.remove_writer(self._socket.fileno())
         self._socket.setblocking(True)
+        for waiting in self._outgoing:
+            self._socket.send(waiting)
         self._socket.send(ORDERS.encode(order))
         await self._loop.create_future()
 
@@ -146,15 +151,38 @@ class LauncherLink:
         return self._serial
 
     def _send(self, order: Order) -> None:
+        self._outgoing.append(ORDERS.encode(order))
+        if len(self._outgoing) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Sends what the socket takes; the rest when it has room, in order."""
         # A launcher that does not read is a launcher that has gone; the kernel ends us with it.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.send(ORDERS.encode(order))
+            while self._outgoing:
+                try:
+                    self._socket.send(self._outgoing[0])
+                except BlockingIOError:
+                    self._loop.add_writer(self._socket.fileno(), self._flush)
+                    return
+                self._outgoing.popleft()
+        self._outgoing.clear()
+        self._loop.remove_writer(self._socket.fileno())
 
     async def _call(
         self,
         order: Prepare | OpenListener | SpawnPair | SpawnAuditor | SpawnNames | SetTunnel | AskTunnel,
         kind: type[R],
     ) -> tuple[R, list[int]]:
+        try:
+            # The launcher ends everything at an order that does not decode: such a one must not be sent.
+            ORDERS.decode(ORDERS.encode(order))
+        except CrossingError as error:
+            raise GateError(
+                f"the launcher would not take this {type(order).__name__}: {error}",
+                hint="the policy asks for more than one pair can have: shorter names, or fewer assets on one road "
+                "(`cofferdam up --pairs N` spreads them)",
+            ) from None
         future: asyncio.Future[tuple[Report, list[int]]] = self._loop.create_future()
         self._waiting[order.serial] = future
         try:

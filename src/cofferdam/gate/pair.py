@@ -28,7 +28,7 @@ READY_SECONDS = 10.0
 """A half that is not ready so long after its start has failed."""
 PARTNER_SECONDS = 1.0
 """How long one half may go on after the other has ended."""
-SILENCE_SECONDS = 10.0
+SILENCE_SECONDS = 3.5
 """A half reports once a second; one that was silent for so long hangs, and is ended."""
 DRAIN_SECONDS = 1.0
 """For what is under way when a pair is started anew."""
@@ -145,7 +145,7 @@ class Pair:
                 Configure(
                     pair=plan.name,
                     broker=plan.broker,
-                    source_zone=plan.outer.zone,
+                    source_zones=plan.source_zones,
                     target_zone=plan.inner.zone,
                     boot=f"{gate.boot}.{next(gate.births)}",
                     policy=gate.policy_bytes,
@@ -184,6 +184,7 @@ class Pair:
 
     async def _watch(self) -> None:
         """Until a half ends or hangs."""
+        looked = time.monotonic()
         while True:
             done, _ = await asyncio.wait(
                 [half.born.ended for half in self.halves], timeout=1.0, return_when=asyncio.FIRST_COMPLETED
@@ -191,6 +192,11 @@ class Pair:
             if done:
                 return
             now = time.monotonic()
+            if now - looked > 2.0:
+                # It was this loop that stood still: what the halves said meanwhile waits to be read.
+                for half in self.halves:
+                    half.heard = now
+            looked = now
             silent = [half for half in self.halves if now - half.heard > SILENCE_SECONDS]
             for half in silent:
                 self._gate.log.error("half-hangs", half=half.name, silent_seconds=round(now - half.heard))

@@ -21,6 +21,8 @@ from cofferdam.errors import GateError
 from cofferdam.model import Asset
 from cofferdam.policy.table import CompiledPolicy
 
+NAME_LETTERS = 96
+"""The longest name of a pair, without what is added for shards and halves. Orders and entries allow 128."""
 Device = tuple[str, str, int]
 """(zone, address, port) of a device on its own side."""
 
@@ -54,7 +56,7 @@ class PairPlan:
     name: str
     base: str
     broker: str
-    source_zone: str
+    source_zones: tuple[str, ...]
     outer: Place
     inner: Place
     assets: tuple[Served, ...]
@@ -106,16 +108,25 @@ def plan_pairs(policy: CompiledPolicy, *, shards: int = 1) -> dict[str, PairPlan
         first = min(froms)
         outer = Place(policy.zones[first].side.value, first)
         inner = Place(policy.zones[to_zone].side.value, to_zone)
-        source = "+".join(sorted(froms))
-        base = f"{broker}/{source}-{to_zone}"
+        sources = tuple(sorted(froms))
+        base = _base(broker, sources, to_zone)
         shares: dict[int, list[Served]] = {}
         for asset in sorted(assets.values(), key=lambda asset: asset.name):
             served = _served(asset, outer)
             shares.setdefault(_shard(served.device, shards), []).append(served)
         for number, share in sorted(shares.items()):
             name = base if shards == 1 else f"{base}:{number + 1}"
-            pairs[name] = PairPlan(name, base, broker, source, outer, inner, tuple(share))
+            pairs[name] = PairPlan(name, base, broker, sources, outer, inner, tuple(share))
     return pairs
+
+
+def _base(broker: str, sources: tuple[str, ...], to_zone: str) -> str:
+    """The pair's name. A long one is cut and made unique again: names travel in records and audit entries."""
+    name = f"{broker}/{'+'.join(sources)}-{to_zone}"
+    if len(name) <= NAME_LETTERS:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return f"{name[: NAME_LETTERS - 13]}#{digest}"
 
 
 def _merge(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+from collections.abc import Collection
 
 import msgspec
 
@@ -80,8 +81,8 @@ class CompiledPolicy:
         """An empty memory for an inner half that serves this policy."""
         return PointState(self.assets, self.limits.known_value_seconds)
 
-    def principals_of(self, source: str, zone: str | None = None) -> tuple[str, ...]:
-        """The names that a source address (text, IPv4 or IPv6) stands for, sorted; only those of `zone`, if given.
+    def principals_of(self, source: str, zones: str | Collection[str] | None = None) -> tuple[str, ...]:
+        """The names that a source address (text, IPv4 or IPv6) stands for, sorted; only those of `zones`, if given.
 
         All networks that contain the address count, not only the narrowest: principals add up.
         """
@@ -97,19 +98,21 @@ class CompiledPolicy:
             if version == address.version:
                 shift = bits - prefix
                 found.update(networks.get(number >> shift << shift, ()))
-        if zone is not None:
-            found = {name for name in found if self.principals[name].zone == zone}
+        if zones is not None:
+            wanted = (zones,) if isinstance(zones, str) else zones
+            found = {name for name in found if self.principals[name].zone in wanted}
         return tuple(sorted(found))
 
-    def flow(self, broker: str, source: str, asset: str, zone: str | None = None) -> Flow | Deny:
+    def flow(self, broker: str, source: str, asset: str, zone: str | Collection[str] | None = None) -> Flow | Deny:
         """What a source address may do to an asset through a broker. Ask once per session and asset.
 
-        `zone` is the zone on whose side the session came in; with it, an address of a principal of another zone counts
-        for nothing.
+        `zone` is the zone (or zones) from which the session came in; with it, an address of a principal of another
+        zone counts for nothing.
         """
         names = self.principals_of(source, zone)
         if not names:
-            where = f" in zone {zone}" if zone is not None else ""
+            named = zone if isinstance(zone, str) else " or ".join(sorted(zone or ()))
+            where = f" in zone {named}" if named else ""
             return Deny("", "", Fault.PRINCIPAL, f"{source} asks; no principal{where} has that address")
         key = (broker, names, asset)
         flow = self._flows.get(key)

@@ -71,7 +71,7 @@ class Inner(WritePath):
         protocol: Protocol[Any, Any],
         policy: CompiledPolicy,
         assets: Iterable[str],
-        zones: tuple[str, str],
+        zones: tuple[tuple[str, ...], str],
         severed: Iterable[str],
         outer: Sender[Any],
         audit: AuditClient,
@@ -87,7 +87,7 @@ class Inner(WritePath):
         self.pair = pair
         self.broker = broker
         self.malformed = 0
-        self._zone, self._other_zone = zones
+        self._zones, self._other_zone = zones
         self._reactor = reactor
         self._connect = connect
         self._devices: dict[tuple[str, int], Device] = {}
@@ -107,7 +107,7 @@ class Inner(WritePath):
         self._audit.policy = policy.hash
         self._state.adopt(policy.assets, policy.limits.known_value_seconds)
         self._own_side = str(policy.zones[self._other_zone].side)
-        self._outer_side = str(policy.zones[self._zone].side)
+        self._outer_side = str(policy.zones[self._zones[0]].side)
         plants: dict[str, Plant] = {}
         devices: dict[tuple[str, int], Device] = {}
         for name in assets:
@@ -166,7 +166,7 @@ class Inner(WritePath):
     def _flow(self, source: str, asset: str) -> Flow | Deny:
         if asset not in self._plants:
             return Deny("", "", Fault.ASSET, f"{asset} is not served here")
-        return self.policy.flow(self.broker, source, asset, self._zone)
+        return self.policy.flow(self.broker, source, asset, self._zones)
 
     def set_severed(self, sides: Iterable[str]) -> None:
         """Cuts sides off. With the asset's side severed its connections are closed; either side's requests end."""

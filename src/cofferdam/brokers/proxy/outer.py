@@ -147,7 +147,7 @@ class Outer:
         protocol: Protocol[Any, Any],
         policy: CompiledPolicy,
         assets: Iterable[str],
-        zones: tuple[str, str],
+        zones: tuple[tuple[str, ...], str],
         severed: Iterable[str],
         inner: Sender[Any],
         audit: AuditClient,
@@ -162,7 +162,7 @@ class Outer:
         self.limit_hits: dict[str, int] = {}
         self.malformed = 0
         self._boot = boot
-        self._zone, self._other_zone = zones
+        self._zones, self._other_zone = zones
         self._inner = inner
         self._audit = audit
         self._wall = wall
@@ -192,7 +192,7 @@ class Outer:
         self._most_unsent = policy.limits.client_unsent_bytes
         self._rate = policy.limits.client_requests_per_second * 1e-9
         self._burst = float(policy.limits.client_requests_burst)
-        self._own_side = str(policy.zones[self._zone].side)
+        self._own_side = str(policy.zones[self._zones[0]].side)
         self._other_side = str(policy.zones[self._other_zone].side)
         self._audit.policy = policy.hash
         self._by_listener: dict[tuple[str, int], dict[int, Asset]] = {}
@@ -212,7 +212,7 @@ class Outer:
                 if session.asset not in policy.assets:
                     flow = Deny("", "", Fault.ASSET, f"the asset {session.asset} is not in the policy any more")
                 else:
-                    flow = policy.flow(self.broker, client.source, session.asset, self._zone)
+                    flow = policy.flow(self.broker, client.source, session.asset, self._zones)
                 if isinstance(flow, Deny) and isinstance(session.flow, Flow):
                     lost = True
                 session.judge_by(flow)
@@ -252,7 +252,7 @@ class Outer:
         if not _draw(self._connects, source, now, rate * 1e-9, rate * 4):
             self._turn_away(transport, source, "client_connects_per_second", "too many new connections a second")
             return
-        stranger = not self.policy.principals_of(source, self._zone)
+        stranger = not self.policy.principals_of(source, self._zones)
         if stranger and not self._admit_stranger(transport, source):
             return
         if len(self.clients) >= limits.client_connections:
@@ -299,7 +299,7 @@ class Outer:
     def _open_session(self, client: Client, asset: str) -> Session:
         self._next += 1
         number = self._next
-        flow = self.policy.flow(self.broker, client.source, asset, self._zone)
+        flow = self.policy.flow(self.broker, client.source, asset, self._zones)
         session = Session(number, f"{self._boot}-{number}", asset, flow)
         session.refusals = RefusalLog(
             self._audit,
