@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import typing
 
@@ -27,6 +28,7 @@ from cofferdam.audit.entry import (
     parse_time,
 )
 from cofferdam.audit.log import prepare
+from cofferdam.audit.reference import audit_reference
 from cofferdam.errors import AuditError
 
 TEXT = st.text(max_size=64)
@@ -142,3 +144,13 @@ def test_values_as_text() -> None:
     assert [number(1.5), number(0.1), number(7), number(True)] == ["1.5", "0.1", "7", "true"]
     with pytest.raises(AuditError, match="no UTC time"):
         parse_time("yesterday")
+
+
+def test_every_event_is_described() -> None:
+    page = audit_reference()
+    for draft in DRAFTS:
+        meaning = inspect.getdoc(draft) or ""
+        assert len(meaning) > 15 and meaning.endswith((".", "`")), draft.__name__
+        assert meaning != msgspec.Struct.__doc__
+        assert f"| `{draft.__struct_config__.tag}` |" in page
+        assert all(f"`{field}`" in page for field in draft.__struct_fields__)
