@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "restore": ("restore", "let a severed side work again"),
     "prove": ("prove", "show on the running gate that nothing crosses, or what does"),
     "advise": ("advise", "suggestions for the switches around the gate"),
+    "install": ("install", "write the systemd units of the gate"),
     "overlay": ("overlay", "addresses, names, routes and WireGuard peers of the overlay"),
     "check": ("check", "check a policy: errors, warnings"),
     "explain": ("explain", "why an operation is allowed or refused"),

@@ -1,0 +1,199 @@
+"""The systemd units of a gate, as text. No I/O.
+
+`cofferdam-shut` closes the gate's interfaces in the host's own namespace before any network is configured, and keeps
+them closed there for good: while no gate runs, they lead nowhere. `cofferdam` is the gate, which takes them away.
+
+Not here: where the files go (install).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cofferdam.enforce.users import NEEDED, USEFUL
+
+SHUT_TABLE = "cofferdam-shut"
+CALLS = (
+    "@system-service @mount @privileged setns unshare pivot_root capset seccomp landlock_create_ruleset "
+    "landlock_add_rule landlock_restrict_self"
+)
+REFUSED_CALLS = (
+    "~@clock @cpu-emulation @debug @module @obsolete @raw-io @reboot @swap @keyring acct bpf kexec_load quotactl "
+    "io_uring_setup io_uring_enter io_uring_register userfaultfd perf_event_open open_by_handle_at"
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the units depend on. `interfaces` are those that a policy moves; `early`: nothing of the gate needs the
+    host's network, so it starts before it."""
+
+    program: str
+    policy: str
+    state: str
+    interfaces: tuple[str, ...]
+    early: bool
+    nft: str = "/usr/sbin/nft"
+    rules: str = "/etc/cofferdam/shut.nft"
+
+
+def shut_rules(interfaces: Sequence[str]) -> str:
+    """The nftables file that closes interfaces in the host's namespace, as a transaction that can be repeated."""
+    lines = [
+        "# Written by `cofferdam install`: in the host's own namespace the gate's interfaces lead nowhere, whether the",
+        "# gate runs or not. While it runs they are in namespaces of their own, with its own rules.",
+    ]
+    for family in ("inet", "arp"):
+        lines += [f"table {family} {SHUT_TABLE} {{}}", f"delete table {family} {SHUT_TABLE}"]
+    if not interfaces:
+        return "\n".join(lines) + "\n"
+    names = ", ".join(f'"{name}"' for name in interfaces)
+    lines += [
+        f"table inet {SHUT_TABLE} {{",
+        "  chain prerouting {",
+        "    type filter hook prerouting priority -450; policy accept;",
+        f"    iifname {{ {names} }} counter drop",
+        "  }",
+        "  chain forward {",
+        "    type filter hook forward priority -450; policy accept;",
+        f"    iifname {{ {names} }} counter drop",
+        f"    oifname {{ {names} }} counter drop",
+        "  }",
+        "  chain postrouting {",
+        "    type filter hook postrouting priority -450; policy accept;",
+        f"    oifname {{ {names} }} counter drop",
+        "  }",
+        "}",
+        f"table arp {SHUT_TABLE} {{",
+        "  chain input {",
+        "    type filter hook input priority 0; policy accept;",
+        f"    iifname {{ {names} }} counter drop",
+        "  }",
+        "  chain output {",
+        "    type filter hook output priority 0; policy accept;",
+        f"    oifname {{ {names} }} counter drop",
+        "  }",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def shut_unit(setting: Setting) -> str:
+    """cofferdam-shut.service."""
+    return f"""\
+[Unit]
+Description=Closes the interfaces that belong to the Cofferdam gate
+Documentation=man:nft(8)
+DefaultDependencies=no
+After=local-fs.target systemd-sysctl.service
+Before=network-pre.target sysinit.target shutdown.target
+Wants=network-pre.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={setting.nft} -f {setting.rules}
+ExecReload={setting.nft} -f {setting.rules}
+# There is no ExecStop: stopping this unit must not open what it closed.
+CapabilityBoundingSet=CAP_NET_ADMIN
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectHostname=yes
+ProtectProc=invisible
+ProcSubset=pid
+RestrictAddressFamilies=AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+UMask=0077
+IPAddressDeny=any
+
+[Install]
+WantedBy=sysinit.target
+"""
+
+
+def gate_unit(setting: Setting) -> str:
+    """cofferdam.service."""
+    capabilities = " ".join(f"CAP_{name.upper()}" for name in sorted((*NEEDED, *USEFUL)))
+    if setting.early:
+        order = "After=cofferdam-shut.service local-fs.target\nBefore=network-pre.target\nWants=network-pre.target"
+    else:
+        order = (
+            "After=cofferdam-shut.service local-fs.target network-online.target\nWants=network-online.target\n"
+            "# The policy names an address of this machine for management, so the gate needs its network."
+        )
+    return f"""\
+[Unit]
+Description=Cofferdam, the gate between office and plant
+Documentation=https://cofferdam.example/docs
+Requires=cofferdam-shut.service
+{order}
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={setting.program} up {setting.policy} --state {setting.state}
+ExecReload=/bin/kill -HUP $MAINPID
+WatchdogSec=30
+TimeoutStartSec=180
+TimeoutStopSec=30
+Restart=always
+RestartSec=100ms
+KillMode=mixed
+LimitNOFILE=65536
+TasksMax=8192
+OOMScoreAdjust=-500
+
+# What the launcher needs, and nothing else; it passes none of it on. Each process behind it has a user, a file tree, a
+# network and a system-call filter of its own.
+CapabilityBoundingSet={capabilities}
+NoNewPrivileges=yes
+ProtectClock=yes
+RestrictNamespaces=net mnt pid ipc uts
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+SystemCallFilter={CALLS}
+SystemCallFilter={REFUSED_CALLS}
+SystemCallErrorNumber=EPERM
+DevicePolicy=closed
+DeviceAllow=/dev/net/tun rw
+KeyringMode=private
+UMask=0077
+
+# No ProtectSystem=, PrivateTmp= and their like here: they give a unit a mount namespace of its own, and then the
+# network namespaces that the launcher makes in /run/netns would be seen by nobody else, neither by `ip netns` nor by
+# `cofferdam prove`. ProtectHostname=, ProtectKernelTunables=: the launcher sets the name and the forwarding switches of
+# namespaces that it makes.
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def device_name(program: str) -> str:
+    """A path as a unit may hold it: systemd(5) takes % and spaces in ExecStart= as its own."""
+    if re.search(r"[\s\"'\\$;%]", program):
+        return ""
+    return program
