@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -12,23 +13,11 @@ from pathlib import Path
 import pytest
 
 from cofferdam.enforce import journal
+from cofferdam.enforce.plans.records import namespace_name
 from tests.enforce.site import DEVICE, GATE_IT, GATE_OT, PlantDevice, Site, ip, netns
 from tests.gate.plant import Gate, cli, refuses
 
 pytestmark = netns
-
-
-def test_a_stop_puts_everything_back(site: Site) -> None:
-    before = site.host()
-    gate = Gate(site.state, site.policy)
-    try:
-        gate.wait_ready()
-        assert len(site.gates()) == 2 and site.host() != before
-        assert gate.stop() == 0
-    finally:
-        gate.close()
-    assert site.gates() == [] and site.host() == before
-    assert journal.load(site.state) is None
 
 
 def test_after_a_crash_down_puts_everything_back_and_touches_nothing_else(site: Site) -> None:
@@ -91,18 +80,15 @@ def test_an_interface_that_is_gone_does_not_keep_the_rest_from_coming_back(site:
 
 
 def test_a_namespace_of_somebody_else_with_our_name_is_left_alone(site: Site) -> None:
-    gate = Gate(site.state, site.policy)
-    gate.wait_ready()
-    names = site.gates()
-    assert gate.stop() == 0
-    ip("netns", "add", names[0])
+    name = namespace_name(site.name, "it", hashlib.sha256(str(site.state).encode()).hexdigest()[:4])
+    ip("netns", "add", name)
     try:
         code, said = refuses(site.state, site.policy)
-        assert code == 2 and names[0] in said and "has not made it" in said
+        assert code == 2 and name in said and "has not made it" in said
         assert cli("down", "--state", site.state)[0] == 0
-        assert names[0] in ip("netns", "list")
+        assert name in ip("netns", "list")
     finally:
-        ip("netns", "del", names[0])
+        ip("netns", "del", name)
 
 
 def test_an_interface_that_is_not_there_ends_the_start_and_moves_nothing(site: Site) -> None:
@@ -113,7 +99,7 @@ def test_an_interface_that_is_not_there_ends_the_start_and_moves_nothing(site: S
     assert site.gates() == [] and site.host() == before
 
 
-def test_an_interface_keeps_its_own_addresses_where_the_policy_gives_none(site: Site) -> None:
+def test_a_stop_puts_everything_back_and_addresses_are_kept_where_the_policy_gives_none(site: Site) -> None:
     site.policy.write_text(site.text(office=f"interface: {site.it}", plant=f"interface: {site.ot}"))
     before = site.host()
     device = PlantDevice(site.plant)
@@ -128,7 +114,8 @@ def test_an_interface_keeps_its_own_addresses_where_the_policy_gives_none(site: 
     finally:
         gate.close()
         device.close()
-    assert site.host() == before
+    assert site.gates() == [] and site.host() == before
+    assert journal.load(site.state) is None
 
 
 def kernel_has(site: Site, kind: str) -> bool:
