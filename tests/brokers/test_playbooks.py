@@ -529,6 +529,7 @@ def test_a_flood_is_answered_with_busy_and_does_not_fill_the_log() -> None:
     assert sum(reply[8] == 2 for reply in replies) == 20
     assert len(stage.of(Refused)) == 20
     assert len(stage.of(LimitHit)) == 1
+    stage.reactor.advance(10)
     stage.outer.tick()
     assert stage.of(LimitHit)[-1].count == 79
 

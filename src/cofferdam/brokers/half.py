@@ -236,7 +236,8 @@ class HalfProcess:
             ended = self.inner.new_policy(policy, record.assets)
         if self.outer is not None:
             ended = self.outer.new_policy(policy, record.assets)
-        self._listen(record.listeners)
+        if not self._stop_by:  # a half that stops has closed its listeners: their numbers may be others' by now
+            self._listen(record.listeners)
         self._control.send(PolicyTaken(policy.hash, ended))
 
     def _stop(self, seconds: float) -> None:

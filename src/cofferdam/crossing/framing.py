@@ -94,12 +94,11 @@ def _chunks(record: bytes) -> list[bytes]:
 class Assembler:
     """Packets to records. `limit` bounds the size of one record in bytes."""
 
-    __slots__ = ("_chunks", "_have", "_limit", "_total")
+    __slots__ = ("_chunks", "_limit", "_total")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._chunks: list[bytes] = []
-        self._have = 0
+        self._chunks = bytearray()  # one buffer: many small chunks must not cost more than they carry
         self._total = 0
 
     @property
@@ -148,22 +147,22 @@ class Assembler:
             self._total = int.from_bytes(body[:4], "big")
             if self._total > self._limit:
                 raise CrossingError(f"a record of {self._total} bytes; at most {self._limit} are allowed")
-            self._chunks, self._have = [body[4:]], len(body) - 4
+            self._chunks = bytearray(body[4:])
             self._finish(records)
         elif kind == MORE:
             if not self._total:
                 raise CrossingError("a chunk that belongs to no record")
             if not body:
                 raise CrossingError("an empty chunk")
-            self._chunks.append(body)
-            self._have += len(body)
+            self._chunks += body
             self._finish(records)
         else:
             raise CrossingError(f"a frame of unknown kind {kind}")
 
     def _finish(self, records: list[bytes]) -> None:
-        if self._have > self._total:
-            raise CrossingError(f"chunks of {self._have} bytes for a record of {self._total}")
-        if self._have == self._total:
-            records.append(b"".join(self._chunks))
-            self._chunks, self._have, self._total = [], 0, 0
+        have = len(self._chunks)
+        if have > self._total:
+            raise CrossingError(f"chunks of {have} bytes for a record of {self._total}")
+        if have == self._total:
+            records.append(bytes(self._chunks))
+            self._chunks, self._total = bytearray(), 0

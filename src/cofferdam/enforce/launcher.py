@@ -19,6 +19,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -487,7 +488,8 @@ def _lock(state: Path) -> int:
     """Takes the state directory for this gate; the descriptor that holds it."""
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _own(state)
+        lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise GateError(
             f"cannot use the state directory {state}: {error.strerror}",
@@ -503,6 +505,20 @@ def _lock(state: Path) -> int:
             "a second gate needs a --state of its own",
         ) from None
     return lock
+
+
+def _own(state: Path) -> None:
+    """Whoever can write to the state directory can restore a severed side and swap the log: it must be ours alone.
+
+    Raises: GateError.
+    """
+    found = state.stat()
+    sticky_group = found.st_mode & stat.S_ISVTX and not found.st_mode & stat.S_IWOTH
+    if found.st_uid not in (0, os.geteuid()) or (found.st_mode & 0o022 and not sticky_group):
+        raise GateError(
+            f"the state directory {state} can be written by others than its user",
+            hint=f"give it to this user alone: chown {os.geteuid()} {state} && chmod 700 {state}; or another --state",
+        )
 
 
 def _notify(state: str) -> None:

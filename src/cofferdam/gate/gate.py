@@ -279,6 +279,13 @@ class Gate:
 
     def check_separation(self, policy: CompiledPolicy) -> None:
         """Raises: GateError if the policy requires more than can be had."""
+        named = {zone.name for zone in policy.zones.values() if zone.interface}
+        before = {zone.name for zone in self._policy.zones.values() if zone.interface} if self._policy else named
+        if named - before and self.separation.isolation != "namespaces" and policy.gate.separation != "processes":
+            raise GateError(
+                f"the zone {min(named - before)} names an interface, and interfaces are taken when the gate starts",
+                hint="stop the gate and start it with this policy; or say `separation: processes` in its `gate:`",
+            )
         wants = policy.gate.require_namespaces or policy.gate.separation == "namespaces"
         if wants and (self.separation.isolation != "namespaces" or not self.split):
             raise GateError(

@@ -73,7 +73,8 @@ def save_severed(state: Path, severed: Severed) -> None:
     path, fresh = state / "severed.json", state / "severed.json.new"
     document = msgspec.to_builtins(_Document(1, severed.cuts))
     try:
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fresh.unlink(missing_ok=True)
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             json.dump(document, file, indent=1)
             file.flush()

@@ -57,7 +57,7 @@ class PointState:
                     self._stepped[place] = (*self._stepped.get(place, ()), point)
                 if point.writes_per_minute is not None:
                     self._paced[place] = (*self._paced.get(place, ()), point)
-                    self._writes[key] = deque(old_writes.get(key, ()), maxlen=point.writes_per_minute)
+                    self._writes[key] = old_writes.get(key, deque())
                 self._points[key] = point
                 if key in old_known and old_points.get(key) == point:
                     self._known[key] = old_known[key]
@@ -89,7 +89,10 @@ class PointState:
             place = (asset, change.space)
             for point in self._paced.get(place, ()):
                 if point.span.start < change.stop and change.start < point.span.stop:
-                    self._writes[(asset, point.name)].append(mono_ns)
+                    times = self._writes[(asset, point.name)]
+                    while times and times[0] + MINUTE <= mono_ns:
+                        times.popleft()
+                    times.append(mono_ns)
             for point in self._stepped.get(place, ()):
                 if point.span.start < change.stop and change.start < point.span.stop:
                     self._known[(asset, point.name)] = (_UNKNOWN, mono_ns)
@@ -149,9 +152,11 @@ class PointState:
     def wait_ns(self, asset: str, point: str, mono_ns: int) -> int:
         """How long until one more write is within writes_per_minute; 0 for now. The window slides over 60 s."""
         times = self._writes.get((asset, point))
-        if times is None or times.maxlen is None or len(times) < times.maxlen:
+        limit = self._points[(asset, point)].writes_per_minute if times is not None else None
+        if times is None or limit is None or len(times) < limit:
             return 0
-        return max(0, times[0] + MINUTE - mono_ns)
+        # By the present limit, over all writes of the last minute: an earlier policy may have allowed more or fewer.
+        return max(0, times[-limit] + MINUTE - mono_ns)
 
     def _learn(self, key: Key, point: Point, cells: tuple[int, ...], mono_ns: int) -> None:
         if mono_ns < self._ended.get(key, 0) or (self._under_way and self._in_doubt(key)):

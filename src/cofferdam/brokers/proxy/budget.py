@@ -33,8 +33,8 @@ class LogBudget:
         self._strangers = 0
         self._untold: dict[str, int] = {}
 
-    def spend(self, source: str, stranger: bool, wall: int) -> bool:
-        """Whether one more entry about `source` may be written; else it is counted."""
+    def spend(self, source: str, stranger: bool, wall: int, count: int = 1) -> bool:
+        """Whether one more entry about `source` may be written; else the `count` events it tells of are counted."""
         if not 0 <= wall - self._began <= INTERVAL_NS:
             self.tell(wall)
             self._began, self._used, self._strangers = wall, {}, 0
@@ -45,7 +45,7 @@ class LogBudget:
             self._strangers += stranger
             return True
         key = source if source in self._untold or len(self._untold) < TOLD else "others"
-        self._untold[key] = self._untold.get(key, 0) + 1
+        self._untold[key] = self._untold.get(key, 0) + count
         return False
 
     def tick(self, wall: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from cofferdam.audit.entry import LimitHit, Malformed, SessionClosed, SessionOpened, clip
 from cofferdam.brokers.auditing import AuditClient
 from cofferdam.brokers.control import SessionStatus
-from cofferdam.brokers.proxy.budget import LogBudget
+from cofferdam.brokers.proxy.budget import INTERVAL_NS, LogBudget
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Opened, Reply, Request
 from cofferdam.brokers.proxy.refusals import RefusalLog
 from cofferdam.brokers.proxy.stats import FlowStats
@@ -28,6 +28,8 @@ from cofferdam.policy.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.base import NEED_DATA, Protocol, RequestReceived, ServerMachine
 
+LIMIT_NOTES = 64
+"""Sources and limits that are told apart in an interval; what comes above is told together."""
 MALFORMED_ENTRIES = 5
 """Malformed requests of one connection that get an audit entry each; further ones are counted when it closes."""
 
@@ -177,6 +179,7 @@ class Outer:
         self._budget = LogBudget(audit)
         self._blocked: set[Client] = set()
         self._limit_notes: dict[tuple[str, str], int] = {}
+        self._limits_told = 0
         self.stopping = False
         self.severed = frozenset(severed)
         inner.on_room = self._on_room
@@ -306,7 +309,7 @@ class Outer:
             session.name,
             client.source,
             asset,
-            lambda wall: self._budget.spend(client.source, client.stranger, wall),
+            lambda wall, count: self._budget.spend(client.source, client.stranger, wall, count),
         )
         client.sessions[asset] = session
         self._sessions[number] = (client, session)
@@ -336,9 +339,11 @@ class Outer:
         """Counts a limit that was hit. The first of a source is told at once, the rest once a second by `tick`."""
         self.limit_hits[limit] = self.limit_hits.get(limit, 0) + 1
         key = (limit, source)
+        if key not in self._limit_notes and len(self._limit_notes) >= LIMIT_NOTES:
+            key = (limit, "others")
         if key in self._limit_notes:
             self._limit_notes[key] += 1
-        elif len(self._limit_notes) < 256:
+        else:
             self._limit_notes[key] = 0
             self._audit.note(LimitHit(wall_ns=self._wall(), limit=limit, source=source, detail=clip(detail)))
 
@@ -598,12 +603,13 @@ class Outer:
                 for session in client.sessions.values():
                     if session.refusals is not None:
                         session.refusals.tick(wall)
-        for (limit, source), count in self._limit_notes.items():
-            if count:
-                self._audit.note(
-                    LimitHit(wall_ns=wall, limit=limit, source=source, detail="again, within a second", count=count)
-                )
-        self._limit_notes = {}
+        if now - self._limits_told >= INTERVAL_NS:
+            for (limit, source), count in self._limit_notes.items():
+                if count:
+                    self._audit.note(
+                        LimitHit(wall_ns=wall, limit=limit, source=source, detail="again, in 10 seconds", count=count)
+                    )
+            self._limit_notes, self._limits_told = {}, now
         self._budget.tick(wall)
         _forget_full(self._buckets, now, self._rate, self._burst)
         connects = limits.client_connects_per_second

@@ -27,9 +27,15 @@ class RefusalLog:
     )  # fmt: skip
 
     def __init__(
-        self, audit: AuditClient, session: str, source: str, asset: str, budget: Callable[[int], bool] | None = None
+        self,
+        audit: AuditClient,
+        session: str,
+        source: str,
+        asset: str,
+        budget: Callable[[int, int], bool] | None = None,
     ) -> None:
-        """`budget(wall)` says whether the source may have one more entry in the log."""
+        """`budget(wall, count)` says whether the source may have one more entry in the log; if not, it counts those
+        that the entry would have told of."""
         self._audit = audit
         self._budget = budget
         self._session = session
@@ -46,11 +52,13 @@ class RefusalLog:
         if wall - self._began > INTERVAL_NS or wall < self._began:
             self.flush(wall)
             self._began, self._used = wall, 0
-        if self._used >= BUDGET or (self._budget is not None and not self._budget(wall)):
+        if self._used >= BUDGET:
             if not self._many:
                 self._many_from = wall
             self._many += 1
             self._faults[verdict.fault] = self._faults.get(verdict.fault, 0) + 1
+            return
+        if self._budget is not None and not self._budget(wall, 1):
             return
         self._used += 1
         values = tuple(value for change in operation.writes for value in change.values)
@@ -83,7 +91,9 @@ class RefusalLog:
 
     def flush(self, wall: int) -> None:
         """Tells what was counted."""
-        if self._many:
+        if not self._many:
+            return
+        if self._budget is None or self._budget(wall, self._many):
             self._audit.note(
                 RefusedMany(
                     wall_ns=wall,
@@ -96,4 +106,4 @@ class RefusalLog:
                     to_ns=wall,
                 )
             )
-            self._many, self._faults = 0, {}
+        self._many, self._faults = 0, {}
