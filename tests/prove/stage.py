@@ -34,7 +34,7 @@ class Stage:
         """The gate as a proof sees it, read anew."""
         status = ask(self.state, "status")
         plan = network_plan(prove._policy(status))
-        roles = {pair["name"]: "it" for pair in status["pairs"]}
+        roles = {pair["name"]: ("it", "ot") for pair in status["pairs"]}
         made = open_subject(self.state, plan, status, roles)
         try:
             for side in made.sides.values():

@@ -59,9 +59,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_json(lines)
     peer = verb("add-peer", "let a peer in: its ready configuration, with a key that is made now", _add_peer)
     peer.add_argument("name", help="the peer; a principal of the policy names it (`peer: NAME`)")
-    peer.add_argument(
-        "--key", metavar="PUBLIC", help="the peer's own public key: no private one is made"
-    )
+    peer.add_argument("--key", metavar="PUBLIC", help="the peer's own public key: no private one is made")
     peer.add_argument("--qr", action="store_true", help="print it as a QR code as well")
     peer.add_argument("--png", type=Path, metavar="FILE", help="write the QR code to a file of mode 0600")
     peer.add_argument("--output", type=Path, metavar="FILE", help="write it to a file of mode 0600, and print no key")

@@ -6,12 +6,18 @@ import argparse
 import gc
 import json
 import os
+import re
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cofferdam.errors import CofferdamError, GateError
+
+FIRST_ROUND_SECONDS = 10
+NOTHING_TO_DO = 3
+"""Exit code of a round: without namespaces there is no IT side to ask from."""
 
 if TYPE_CHECKING:
     from cofferdam.audit.checkpoint import SignerKey
@@ -29,6 +35,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the report as JSON, with its signed note")
     parser.add_argument("--verbose", action="store_true", help="show the evidence of every statement")
     parser.add_argument("--leaks", action="store_true", help="only try each asset's real address from the IT side")
+    parser.add_argument(
+        "--every",
+        type=int,
+        metavar="SECONDS",
+        help="with --leaks: again and again, telling the gate of each round (`cofferdam up` does so every 5 minutes)",
+    )
     parser.add_argument(
         "--sabotage",
         action="store_true",
@@ -54,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     state = state_of(args)
     if args.verify is not None:
         return _verify(args.verify, state)
+    if args.every is not None:
+        return _watch(state, args.every, leaks=args.leaks)
     from cofferdam.enforce.plans.network import network_plan
     from cofferdam.enforce.prove.statements import Statements
     from cofferdam.gate.client import ask
@@ -99,8 +113,16 @@ def _with(
     from cofferdam.enforce.prove.subject import open_subject
     from cofferdam.gate.plan import plan_pairs
 
-    roles = {pair.name: pair.outer.side for pair in plan_pairs(policy).values()}
-    roles |= {pair["name"]: roles.get(pair["name"].split(":")[0], "it") for pair in status["pairs"]}
+    roles = {
+        pair.name: (
+            plan.space_of(pair.outer.side, pair.outer.zone),
+            plan.space_of(pair.inner.side, pair.inner.zone),
+        )
+        for pair in plan_pairs(policy).values()
+    }
+    roles |= {
+        pair["name"]: roles.get(re.split(r"[:+]\d+$", pair["name"])[0], ("it", "ot")) for pair in status["pairs"]
+    }
     subject = open_subject(state, plan, status, roles)
     try:
         for side in subject.sides.values():
@@ -145,6 +167,51 @@ def _tell_leaks(state: Path, policy: CompiledPolicy, out: Statements) -> None:
 
     tried, found = leaking.verdicts(out, {asset.address: asset.name for asset in policy.assets.values()})
     ask(state, "leaks", tried=tried, found=[{"asset": asset, "detail": detail} for asset, detail in found])
+
+
+def _watch(state: Path, every: int, *, leaks: bool) -> int:
+    """Rounds of the leak probe, each in a process of its own, so that none leaves anything behind."""
+    if not leaks or every < 1:
+        raise GateError("--every goes with --leaks, and is at least 1", hint="cofferdam prove --leaks --every 300")
+    time.sleep(min(every, FIRST_ROUND_SECONDS))  # a gate that starts with this process is not up yet
+    while True:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_round(state))
+        _, status = os.waitpid(pid, 0)
+        if os.waitstatus_to_exitcode(status) == NOTHING_TO_DO:
+            return 0
+        time.sleep(every)
+
+
+def _round(state: Path) -> int:
+    from cofferdam.enforce.plans.network import network_plan
+    from cofferdam.enforce.prove import leaking
+    from cofferdam.enforce.prove.statements import Statements
+    from cofferdam.enforce.prove.subject import open_subject
+    from cofferdam.gate.client import ask
+
+    try:
+        status = ask(state, "status")
+        if status["separation"] != "namespaces":
+            return NOTHING_TO_DO
+        policy = _policy(status)
+        plan = network_plan(policy)
+        subject = open_subject(state, plan, status, {})
+        try:
+            out = Statements()
+            leaking.state(subject, leaking.targets(plan), out)
+        finally:
+            subject.close()
+        _tell_leaks(state, policy, out)
+        unasked = [s.says for s in out.found if s.name == leaking.PROBE]
+    except CofferdamError as error:
+        unasked = [str(error)]
+    except Exception as error:
+        unasked = [f"{type(error).__name__}: {error}"]
+    for says in unasked:
+        print(f"cofferdam: the leak probe did not run: {says}", file=sys.stderr, flush=True)
+    return 1 if unasked else 0
 
 
 def _report(status: dict[str, Any], out: Statements, started: int) -> Report:

@@ -41,7 +41,6 @@ from cofferdam.enforce.worker import inside
 from cofferdam.errors import CofferdamError, GateError
 
 HALVES: tuple[Role, ...] = ("outer", "inner", "both", "names")
-SIDES = ("it", "ot")
 PEER_FILES = ("peers.json", "peers.json.new", "wireguard.key", "wireguard.key.new")
 """What the gate keeps of the overlay in the state folder."""
 
@@ -147,7 +146,7 @@ class NamespaceIsolation(Isolation):
                 fd = netns.open_namespace(entry.name, entry.inode)
                 if fd is None:
                     raise GateError(f"the network namespace {entry.name} went away while it was being set up")
-                self._sides[side.side] = fd
+                self._sides[side.space] = fd
                 self._furnish(side, fd, links, log)
         except BaseException:
             self.undo()
@@ -156,7 +155,7 @@ class NamespaceIsolation(Isolation):
     def _intend(self, plan: NetworkPlan) -> tuple[journal.Journal, dict[str, Link]]:
         """What `_make` is going to do, and the links by the names that they will have."""
         tag = "" if self._state == Path("/var/lib/cofferdam") else _tag(self._state)
-        names = {side.side: namespace_name(plan.site, side.side, tag) for side in plan.sides}
+        names = {side.space: namespace_name(plan.site, side.space, tag) for side in plan.sides}
         for name in names.values():
             if (netns.NAMED / name).exists():
                 raise GateError(
@@ -170,18 +169,18 @@ class NamespaceIsolation(Isolation):
         links: dict[str, Link] = {}
         for side in plan.sides:
             for link in side.links:
-                seen = inside(None, netns.look_at, link.interface, names[side.side])
+                seen = inside(None, netns.look_at, link.interface, names[side.space])
                 if link.kind == "move":
                     name = link.interface
                     log.moved.append(msgspec.convert(seen, journal.Moved))
                 else:
                     name = f"cd{secrets.token_hex(4)}{'v' if link.kind == 'vlan' else 'm'}"
-                    log.made.append(journal.Made(name, names[side.side]))
+                    log.made.append(journal.Made(name, names[side.space]))
                 links[name] = link
                 self._interfaces[link.zone] = name
             if side.tunnel is not None:
                 self._tunnel = f"cd{secrets.token_hex(4)}w"
-                log.made.append(journal.Made(self._tunnel, names[side.side]))
+                log.made.append(journal.Made(self._tunnel, names[side.space]))
         return log, links
 
     def _furnish(self, side: SidePlan, fd: int, links: dict[str, Link], log: journal.Journal) -> None:
@@ -230,11 +229,16 @@ class NamespaceIsolation(Isolation):
             if not without:  # a kernel before 5.16
                 self._egress, said = False, ""
         if said:
-            raise GateError(f"the firewall of side {side.side} can not be put in force: {said}")
+            raise GateError(f"the firewall of side {side.space} can not be put in force: {said}")
 
     def _change(self, old: NetworkPlan, new: NetworkPlan) -> None:
         """Other rules and overlay addresses, at once; sessions that both plans allow do not notice."""
         log = self._journal
+        if [side.space for side in old.sides] != [side.space for side in new.sides]:
+            raise GateError(
+                "the new policy needs other network namespaces, for zones with the same addresses",
+                hint="these change only when the gate is started anew: `cofferdam down`, then `up`",
+            )
         for before, after in zip(old.sides, new.sides, strict=True):
             if (before.links, before.routes, before.tunnel) != (after.links, after.routes, after.tunnel) or log is None:
                 raise GateError(
@@ -246,13 +250,13 @@ class NamespaceIsolation(Isolation):
             for before, after in zip(old.sides, new.sides, strict=True):
                 done.append(before)
                 if log is not None:
-                    inside(self._sides[after.side], netns.set_switches, after.has_ipv6)
-                    self._set_overlay(after, self._sides[after.side], log)
-                    self._apply(after, self._sides[after.side])
+                    inside(self._sides[after.space], netns.set_switches, after.has_ipv6)
+                    self._set_overlay(after, self._sides[after.space], log)
+                    self._apply(after, self._sides[after.space])
         except CofferdamError:
             for before in done:
                 with contextlib.suppress(CofferdamError):
-                    self._apply(before, self._sides[before.side])
+                    self._apply(before, self._sides[before.space])
             raise
 
     def undo(self) -> None:
@@ -266,9 +270,9 @@ class NamespaceIsolation(Isolation):
 
     def open_listener(self, place: Place, address: str, port: int, *, datagrams: bool = False) -> socket.socket:
         """The launcher itself enters the namespace for a moment: a socket stays where it was made."""
-        if place.side not in self._sides:
+        if self._plan is None:
             raise GateError(f"side {place.side} has no namespace yet")
-        with netns.entered(self._sides[place.side], self._home):
+        with netns.entered(self._sides[self._plan.space_of(place.side, place.zone)], self._home):
             return listen(address, port, datagrams=datagrams)
 
     def tunnel(self) -> TunnelDevice:
@@ -306,7 +310,7 @@ class NamespaceIsolation(Isolation):
         if half:
             if place is None:
                 raise OSError(errno.EINVAL, "a half without a place")
-            self._enter_side(place.side)
+            self._enter_side(place)
             kinds |= kernel.CLONE_NEWUTS
         elif role == "auditor":
             kinds |= kernel.CLONE_NEWNET  # an empty one: it has nobody to talk to
@@ -328,12 +332,15 @@ class NamespaceIsolation(Isolation):
             resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
 
-    def _enter_side(self, side: str) -> None:
-        log = self._journal
-        entry = log.namespaces[SIDES.index(side)] if log is not None else None
+    def _enter_side(self, place: Place) -> None:
+        log, plan = self._journal, self._plan
+        entry = None
+        if log is not None and plan is not None:
+            spaces = [side.space for side in plan.sides]
+            entry = log.namespaces[spaces.index(plan.space_of(place.side, place.zone))]
         fd = netns.open_namespace(entry.name, entry.inode) if entry is not None else None
         if fd is None:
-            raise OSError(errno.ENOENT, f"the network namespace of side {side} is not there")
+            raise OSError(errno.ENOENT, f"the network namespace of side {place.side} is not there")
         kernel.setns(fd, kernel.CLONE_NEWNET)
         os.close(fd)
 

@@ -13,8 +13,9 @@ from cofferdam.enforce.plans.records import NetworkPlan, SidePlan
 
 def joined(old: NetworkPlan, new: NetworkPlan) -> NetworkPlan:
     """The new plan, and what the old one let through."""
-    first, second = (_side(before, after) for before, after in zip(old.sides, new.sides, strict=True))
-    return msgspec.structs.replace(new, sides=(first, second))
+    if [side.space for side in old.sides] != [side.space for side in new.sides]:
+        return new  # other namespaces: that takes a new start, and is refused
+    return msgspec.structs.replace(new, sides=tuple(map(_side, old.sides, new.sides)))
 
 
 def _side(old: SidePlan, new: SidePlan) -> SidePlan:

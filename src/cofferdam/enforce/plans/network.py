@@ -16,6 +16,7 @@ from cofferdam.enforce.plans.records import Link, Listen, NetworkPlan, Reach, Ro
 from cofferdam.policy.rows import Conduit, Zone
 from cofferdam.policy.table import CompiledPolicy
 
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 NAMES = "overlay.names"
 """Stands for a conduit where rules let questions to the name server through."""
 
@@ -30,8 +31,42 @@ def network_plan(policy: CompiledPolicy) -> NetworkPlan:
         site=policy.site,
         namespaces=asked or (gate.separation == "auto" and named),
         required=asked,
-        sides=(_side(policy, "it"), _side(policy, "ot")),
+        sides=(_side(policy, _zones(policy, "it"), "it"), *_ot_sides(policy)),
     )
+
+
+def _zones(policy: CompiledPolicy, side: str) -> list[Zone]:
+    return [zone for zone in policy.zones.values() if zone.side.value == side]
+
+
+def _ot_sides(policy: CompiledPolicy) -> Iterable[SidePlan]:
+    """One namespace for the plant; or, where zones have the same addresses, as machine cells bought twice have, more:
+    each zone goes into the first in which its addresses mean nothing else."""
+    spaces: list[tuple[list[Zone], list[_Network]]] = [([], [])]
+    for zone in _zones(policy, "ot"):
+        own = _meant(policy, zone)
+        for zones, taken in spaces:
+            if not any(one.version == other.version and one.overlaps(other) for one in own for other in taken):
+                zones.append(zone)
+                taken += own
+                break
+        else:
+            spaces.append(([zone], own))
+    for number, (zones, _) in enumerate(spaces):
+        yield _side(policy, zones, "ot", zones[0].name if number else "")
+
+
+def _meant(policy: CompiledPolicy, zone: Zone) -> list[_Network]:
+    """What an address in a zone is: its networks and those behind its routers; without them, its devices."""
+    networks: list[_Network] = [ipaddress.ip_interface(text).network for text in zone.addresses]
+    networks += [ipaddress.ip_network(network) for network, _ in zone.routes]
+    devices = {asset.address for asset in policy.assets.values() if asset.zone == zone.name}
+    addresses = [ipaddress.ip_network(text) for text in devices]
+    # A default route is no claim to addresses that another zone has itself.
+    networks = [network for network in networks if network.prefixlen]
+    return networks + [
+        one for one in addresses if not any(one.version == net.version and one.subnet_of(net) for net in networks)  # type: ignore[arg-type]
+    ]
 
 
 def _used_zones(policy: CompiledPolicy) -> list[Zone]:
@@ -40,8 +75,7 @@ def _used_zones(policy: CompiledPolicy) -> list[Zone]:
     return [zone for zone in policy.zones.values() if zone.name in names]
 
 
-def _side(policy: CompiledPolicy, side: str) -> SidePlan:
-    zones = [zone for zone in policy.zones.values() if zone.side.value == side]
+def _side(policy: CompiledPolicy, zones: list[Zone], side: str, cell: str = "") -> SidePlan:
     here = {zone.name for zone in zones}
     own = {str(ipaddress.ip_interface(text).ip) for zone in zones for text in zone.addresses}
     listens = [
@@ -63,6 +97,7 @@ def _side(policy: CompiledPolicy, side: str) -> SidePlan:
         listens=tuple(listens),
         reaches=tuple(reaches),
         tunnel=_tunnel(policy) if side == "it" else None,
+        cell=cell,
     )
 
 

@@ -77,7 +77,10 @@ class Tunnel(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One namespace. `overlay` are addresses that answer there without being on an interface (AnyIP)."""
+    """One namespace. `overlay` are addresses that answer there without being on an interface (AnyIP).
+
+    `cell`: the zone that this namespace is for alone, where the first of the side can not have it: two machine cells
+    with the same addresses."""
 
     side: SideName
     links: tuple[Link, ...] = ()
@@ -86,6 +89,12 @@ class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     listens: tuple[Listen, ...] = ()
     reaches: tuple[Reach, ...] = ()
     tunnel: Tunnel | None = None
+    cell: Annotated[str, Meta(max_length=128, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")] = ""
+
+    @property
+    def space(self) -> str:
+        """What tells this namespace from the others: "it", "ot", or "ot.CELL"."""
+        return f"{self.side}.{self.cell}" if self.cell else self.side
 
     @property
     def has_ipv6(self) -> bool:
@@ -98,21 +107,32 @@ class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
 
 
 class NetworkPlan(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """Both sides of a site. `namespaces`: the policy wants them, so far as can be had (`required`: or nothing)."""
+    """Both sides of a site: it, ot, and further cells of ot that need a namespace of their own.
+
+    `namespaces`: the policy wants them, so far as can be had (`required`: or nothing)."""
 
     site: Name
     namespaces: bool
     required: bool
-    sides: tuple[SidePlan, SidePlan]
+    sides: Annotated[tuple[SidePlan, ...], Meta(min_length=2, max_length=64)]
 
     def side(self, name: str) -> SidePlan:
+        """The first namespace of a side."""
         return self.sides[0] if self.sides[0].side == name else self.sides[1]
+
+    def space_of(self, side: str, zone: str) -> str:
+        """The namespace in which a side reaches a zone."""
+        mine = [plan for plan in self.sides if plan.side == side and any(link.zone == zone for link in plan.links)]
+        return mine[0].space if mine else side
 
 
 def check(plan: NetworkPlan) -> str:
     """What is wrong with a plan that the types can not say, as a sentence; "" if nothing is."""
-    if [side.side for side in plan.sides] != ["it", "ot"]:
+    spaces = [side.space for side in plan.sides]
+    if spaces[:2] != ["it", "ot"] or any(not space.startswith("ot.") for space in spaces[2:]):
         return "the plan's sides are not it and ot"
+    if len(set(spaces)) != len(spaces):
+        return "the plan has a cell twice"
     moved: set[str] = set()
     made: set[tuple[str, str, int]] = set()
     for side in plan.sides:

@@ -157,7 +157,7 @@ def state(subject: Subject, policy: Path, out: Statements) -> None:
             out.say(PART, f"{role}: sandbox", "failed", "no half of this role runs, so its sandbox is not known")
             continue
         zone = next(iter(subject.sides[half.side].interfaces), "")
-        place = Place("it" if half.side == "it" else "ot", zone)
+        place = Place(subject.sides[half.side].plan.side, zone)
         refused: list[str] = []
         try:
             with _isolation(subject, policy) as isolation:
@@ -188,13 +188,15 @@ def _isolation(subject: Subject, policy: Path) -> Iterator[NamespaceIsolation]:
     """The launcher's own code for putting a half in its place, by the running gate's journal."""
     made = NamespaceIsolation(subject.state, policy)
     made._journal = journal.load(subject.state)
+    made._plan = subject.plan
     made._halves = PROBE_USER
     yield made
 
 
 def _connections(subject: Subject, isolation: NamespaceIsolation, place: Place, out: Statements) -> None:
     """An inner half may make TCP connections: where to, the firewall says. Tried by one without a filter."""
-    plan = subject.sides[place.side].plan
+    space = subject.plan.space_of(place.side, place.zone)
+    plan = subject.sides[space].plan
     declared = {(address, reach.port) for reach in plan.reaches for address in reach.addresses}
     if not declared:
         return
@@ -206,9 +208,9 @@ def _connections(subject: Subject, isolation: NamespaceIsolation, place: Place, 
     for target in others:
         if target in declared:
             continue
-        before = subject.sides[place.side].run(_dropped, subject.nft)
+        before = subject.sides[space].run(_dropped, subject.nft)
         said = _run(isolation, "inner", place, target)
-        if said == SILENT and subject.sides[place.side].run(_dropped, subject.nft) > before:
+        if said == SILENT and subject.sides[space].run(_dropped, subject.nft) > before:
             said = "refused: the firewall dropped it, and counted it"
         (good if said.startswith(("refused", "unreachable")) else wrong).append(f"{target[0]}:{target[1]}: {said}")
     out.check(PART, "inner: connections", "connects to nothing but the devices that the policy names", wrong, good,

@@ -17,7 +17,6 @@ from cofferdam.enforce.plans.records import NetworkPlan, SidePlan
 from cofferdam.errors import GateError
 
 Json = dict[str, Any]
-SIDES = ("it", "ot")
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,10 @@ class Subject:
             os.close(side.fd)
 
 
-def open_subject(state: Path, plan: NetworkPlan, status: Mapping[str, Any], roles: Mapping[str, str]) -> Subject:
-    """From the gate's `status` and its journal. `roles`: outer halves' names of pairs and the side they stand on.
+def open_subject(
+    state: Path, plan: NetworkPlan, status: Mapping[str, Any], roles: Mapping[str, tuple[str, str]]
+) -> Subject:
+    """From the gate's `status` and its journal. `roles`: for each pair, where its outer and its inner half stand.
 
     Raises:
         GateError: there are no namespaces, or they are not those that the gate made.
@@ -91,15 +92,18 @@ def open_subject(state: Path, plan: NetworkPlan, status: Mapping[str, Any], role
         raise GateError("the gate has made no network namespaces")
     made = {entry.name: [item.name for item in log.made if item.namespace == entry.name] for entry in log.namespaces}
     sides: dict[str, Side] = {}
-    for name, entry in zip(SIDES, log.namespaces, strict=True):
+    if len(plan.sides) != len(log.namespaces):
+        raise GateError("the gate's journal has other namespaces than its policy")
+    for wanted, entry in zip(plan.sides, log.namespaces, strict=True):
+        name = wanted.space
         fd = open_namespace(entry.name, entry.inode)
         if fd is None:
             raise GateError(
                 f"the network namespace {entry.name} is not the one that the gate made",
                 hint="somebody took it away; stop the gate and start it anew",
             )
-        interfaces, tunnel = _interfaces(plan.side(name), made[entry.name])
-        sides[name] = Side(name, plan.side(name), entry.name, entry.inode, fd, interfaces, tunnel)
+        interfaces, tunnel = _interfaces(wanted, made[entry.name])
+        sides[name] = Side(name, wanted, entry.name, entry.inode, fd, interfaces, tunnel)
     gate = int(status["pid"])
     return Subject(
         state, plan, str(status["policy"]["hash"]), sides, _halves(status["pairs"], roles), gate,
@@ -118,12 +122,12 @@ def _interfaces(side: SidePlan, made: Sequence[str]) -> tuple[dict[str, str], st
         raise GateError("the gate's journal has fewer interfaces than its policy") from None
 
 
-def _halves(pairs: Sequence[Mapping[str, Any]], roles: Mapping[str, str]) -> tuple[Half, ...]:
+def _halves(pairs: Sequence[Mapping[str, Any]], roles: Mapping[str, tuple[str, str]]) -> tuple[Half, ...]:
     found = []
     for pair in pairs:
-        outer = roles.get(pair["name"], "it")
+        outer, inner = roles.get(pair["name"], ("it", "ot"))
         for half in pair["halves"]:
-            side = outer if half["role"] == "outer" else "ot" if outer == "it" else "it"
+            side = outer if half["role"] == "outer" else inner
             found.append(Half(half["name"], pair["name"], half["role"], int(half["pid"]), side))
     return tuple(found)
 
