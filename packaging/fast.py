@@ -3,7 +3,7 @@
 The compiler is mypyc, which takes typed Python as it is: the source stays the only one, and the halves run from it
 wherever this build is missing or made from other code (cofferdam.enforce.compiled decides). Does nothing when the
 build is there and fits. Takes about a minute. Exit code 0 also where it can not be built: it says why, and the halves
-run interpreted.
+run interpreted. With --must, as in CI, that is a failure.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ print("\\n".join(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] =
 
 
 def main() -> int:
+    failed = 1 if "--must" in sys.argv[1:] else 0
     package = Path(cofferdam.__file__).parent
     target = Path(sys.prefix) / FOLDER
     why = fault(target, package)
@@ -60,13 +61,13 @@ def main() -> int:
     missing = _missing()
     if missing:
         print(f"not compiled: {missing}. The halves run interpreted, which is slower.", file=sys.stderr)
-        return 0
+        return failed
     with tempfile.TemporaryDirectory(prefix="cofferdam-fast-") as scratch:
         work = Path(scratch)
         said = _build(package, work)
         if said:
             print(f"{said}\nnot compiled (above: why). The halves run interpreted, which is slower.", file=sys.stderr)
-            return 0
+            return failed
         fresh = target.with_name(target.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.copytree(work, fresh, ignore=shutil.ignore_patterns("build", "*.c", "setup.py", ".mypy_cache"))
