@@ -14,6 +14,8 @@ from cofferdam.enforce.prove.subject import Subject
 from cofferdam.errors import GateError
 
 PART = "leaks"
+PROBE = "leak probe"
+"""The statement that there is when the probe can not run."""
 
 
 def targets(plan: NetworkPlan) -> list[tuple[str, int]]:
@@ -31,7 +33,7 @@ def state(subject: Subject, wanted: list[tuple[str, int]], out: Statements) -> N
     try:
         found = leak.probe(side.fd, interfaces, wanted)
     except GateError as error:
-        out.say(PART, "leak probe", "failed", f"the IT side could not be asked: {error}")
+        out.say(PART, PROBE, "failed", f"the IT side could not be asked: {error}")
         return
     asked = [f"{count} questions sent by {name}" for name, count in found["asked"].items()]
     silent = [name for name, count in found["asked"].items() if not count]
