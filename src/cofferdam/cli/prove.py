@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import os
@@ -210,6 +211,8 @@ def _round(state: Path) -> int:
     except Exception as error:
         unasked = [f"{type(error).__name__}: {error}"]
     for says in unasked:
+        with contextlib.suppress(CofferdamError):
+            ask(state, "leaks", tried=[], trouble=says[:4000])
         print(f"cofferdam: the leak probe did not run: {says}", file=sys.stderr, flush=True)
     return 1 if unasked else 0
 

@@ -78,10 +78,11 @@ class Leak(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Leaks(Struct, frozen=True, tag="leaks", forbid_unknown_fields=True):
-    """The leak probe has tried these assets, and found these."""
+    """The leak probe has tried these assets, and found these. `trouble`: why it could not try."""
 
     tried: Annotated[tuple[Annotated[str, Meta(max_length=128)], ...], Meta(max_length=100_000)]
     found: Annotated[tuple[Leak, ...], Meta(max_length=1000)] = ()
+    trouble: Text = ""
 
 
 class AddPeer(Struct, frozen=True, tag="add-peer", forbid_unknown_fields=True):
@@ -205,7 +206,8 @@ class ControlServer:
             case Proof(report, result, detail):
                 done = ProofDone(report=report, result=result, detail=clip(detail), wall_ns=now_ns())
                 return {"recorded": await gate.audit.record(done, RECORD_SECONDS)}
-            case Leaks(tried, found):
+            case Leaks(tried, found, trouble):
+                gate.alarm("leak-probe", trouble)
                 return {"new": _leaks(gate, tried, found)}
 
 
