@@ -1,0 +1,170 @@
+"""The systemd units: what stands in them, what systemd thinks of them, and that their rules close interfaces."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cofferdam.cli.units import SHUT_TABLE, Setting, gate_unit, shut_rules, shut_unit
+from cofferdam.enforce.users import NEEDED, USEFUL
+from tests.gate.plant import cli
+
+ROOT = Path(__file__).parent.parent.parent
+SHIPPED = ROOT / "packaging" / "systemd"
+EXPOSURE = 5.8
+"""systemd-analyze's figure for the gate, 0 to 10: what a launcher needs costs most of it (docs/install.md)."""
+POLICY = """
+site: works
+zones:
+  office: {side: it, interface: eth1, addresses: 10.1.0.1/16}
+  vlan: {side: it, interface: eth0, vlan: 7, addresses: 10.3.0.1/16}
+  plant: {side: ot, interface: eth2, addresses: 10.2.0.1/16}
+gate: {%s}
+"""
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+
+
+def default() -> Setting:
+    return Setting(
+        "/usr/bin/cofferdam", "/etc/cofferdam/policy.yaml", "/var/lib/cofferdam", ("eth1", "eth2"), early=True
+    )
+
+
+def test_the_shipped_units_are_those_that_are_written() -> None:
+    assert (SHIPPED / "cofferdam.service").read_text() == gate_unit(default())
+    assert (SHIPPED / "cofferdam-shut.service").read_text() == shut_unit(default())
+    assert (SHIPPED / "shut.nft").read_text() == shut_rules(("eth1", "eth2"))
+
+
+def test_install_writes_below_a_root(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY % "")
+    code, out, err = cli("install", policy, "--root", tmp_path / "root", "--program", "/opt/c/bin/cofferdam", "--json")
+    assert code == 0, err
+    written = [Path(path) for path in json.loads(out)["written"]]
+    assert [path.name for path in written] == ["cofferdam-shut.service", "cofferdam.service", "shut.nft"]
+    unit = (tmp_path / "root/etc/systemd/system/cofferdam.service").read_text()
+    assert f"ExecStart=/opt/c/bin/cofferdam up {policy} --state /var/lib/cofferdam\n" in unit
+    rules = (tmp_path / "root/etc/cofferdam/shut.nft").read_text()
+    # The VLAN's parent serves this machine as well: it is not closed.
+    assert '"eth1", "eth2"' in rules and '"eth0"' not in rules
+    assert (tmp_path / "root/var/lib/cofferdam").stat().st_mode & 0o777 == 0o700
+
+
+def test_print_writes_nothing(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY % "")
+    code, out, _ = cli("install", policy, "--print", "--program", "/usr/bin/cofferdam", "--root", tmp_path / "root")
+    assert code == 0
+    assert "# --- /etc/systemd/system/cofferdam.service" in out
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    ("gate", "expected"),
+    [("", "Before=network-pre.target"), ('management: "127.0.0.1:9464"', "Before=network-pre.target"),
+     ('management: "192.0.2.1:9464"', "network-online.target")],
+)  # fmt: skip
+def test_the_gate_starts_before_the_network_unless_it_needs_it(tmp_path: Path, gate: str, expected: str) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY % gate)
+    code, out, _ = cli("install", policy, "--print", "--json", "--program", "/usr/bin/cofferdam")
+    assert code == 0
+    files = json.loads(out)
+    assert expected in files["/etc/systemd/system/cofferdam.service"]
+    # In both cases the interfaces are closed before any network is configured, and the gate insists on it.
+    assert "Before=network-pre.target" in files["/etc/systemd/system/cofferdam-shut.service"]
+    assert "Requires=cofferdam-shut.service" in files["/etc/systemd/system/cofferdam.service"]
+    assert "ExecStop=" not in files["/etc/systemd/system/cofferdam-shut.service"]
+
+
+def test_the_gate_has_the_capabilities_of_its_launcher_and_no_other() -> None:
+    found = re.search(r"^CapabilityBoundingSet=(.*)$", gate_unit(default()), re.MULTILINE)
+    assert found is not None
+    assert {name.removeprefix("CAP_").lower() for name in found[1].split()} == {*NEEDED, *USEFUL}
+
+
+def test_a_path_that_a_unit_can_not_hold_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (folder / "policy.yaml").write_text(POLICY % "")
+    code, _, err = cli("install", folder / "policy.yaml", "--print", "--program", "/usr/bin/cofferdam")
+    assert code == 2
+    assert "can not stand in a unit" in err
+
+
+@needs_systemd
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY % "")
+    assert cli("install", policy, "--root", tmp_path, "--program", "/bin/true")[0] == 0
+    units = [str(tmp_path / "etc/systemd/system" / name) for name in ("cofferdam.service", "cofferdam-shut.service")]
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, timeout=60, check=False
+    )
+    # Units of this machine may have faults of their own.
+    ours = [line for line in (done.stdout + done.stderr).splitlines() if "cofferdam" in line]
+    assert not ours, ours
+
+
+@needs_systemd
+@pytest.mark.parametrize(("unit", "limit"), [("cofferdam", EXPOSURE), ("cofferdam-shut", 2.0)])
+def test_exposure_is_what_the_docs_say(unit: str, limit: float) -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(SHIPPED / f"{unit}.service")],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    found = re.search(r"Overall exposure level for .*: ([0-9.]+)", done.stdout)
+    assert found is not None, done.stdout + done.stderr
+    assert float(found[1]) <= limit
+    assert f"{found[1]}" in (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="network namespaces need root and nft")
+def test_the_rules_close_an_interface_and_nothing_else(tmp_path: Path) -> None:
+    tag = f"cdt{os.getpid()}-{secrets.token_hex(2)}"
+    here, there = f"{tag}-a", f"{tag}-b"
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, capture_output=True, text=True, check=False)
+
+    rules = tmp_path / "shut.nft"
+    rules.write_text(shut_rules(("shut0",)))
+    try:
+        for name in (here, there):
+            assert run("ip", "netns", "add", name).returncode == 0
+        for number, name in enumerate(("shut0", "open0")):
+            run("ip", "-n", here, "link", "add", name, "type", "veth", "peer", "name", f"peer{number}", "netns", there)
+            for namespace, end, host in ((here, name, 1), (there, f"peer{number}", 2)):
+                run("ip", "-n", namespace, "addr", "add", f"10.7.{number}.{host}/24", "dev", end)
+                run("ip", "-n", namespace, "link", "set", end, "up")
+        from tests.enforce.site import at
+
+        def reached(number: int) -> bool:
+            with at(here):
+                listener = socket.create_server((f"10.7.{number}.1", 0))
+            with at(there), socket.socket() as client:
+                client.settimeout(0.7)
+                port = listener.getsockname()[1]
+                answer = client.connect_ex((f"10.7.{number}.1", port))
+            listener.close()
+            return answer == 0
+
+        assert [reached(0), reached(1)] == [True, True]
+        for _ in range(2):  # loading it again changes nothing
+            done = run("ip", "netns", "exec", here, "nft", "-f", str(rules))
+            assert done.returncode == 0, done.stderr
+        assert [reached(0), reached(1)] == [False, True]
+        assert run("ip", "netns", "exec", here, "nft", "list", "tables").stdout.count(SHUT_TABLE) == 2
+    finally:
+        for name in (here, there):
+            run("ip", "netns", "del", name)
