@@ -289,6 +289,8 @@ class _Simulation(Watcher):
         verdict = flow.decide_full(op, wall_ns, asked.time_ns, self._state)
         if op.writes and not isinstance(verdict, Deny):
             self._state.note_write(asset.name, op, asked.time_ns)
+            # The capture has the order in which the device was asked, and may lack the answer: nothing to wait for.
+            self._state.note_ended(asset.name, op, asked.time_ns)
             asked.user = True
         return verdict
 
