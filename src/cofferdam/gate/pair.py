@@ -139,6 +139,7 @@ class Pair:
             gate.log.error("pair-not-started", pair=plan.name, reason=str(error))
             return False
         self.halves = [Half(f"{plan.name}/{born.role}", born, self._violation) for born in children]
+        boot = f"{gate.boot}.{next(gate.births)}"
         for half in self.halves:
             is_outer = half.born.role != "inner"
             half.link.send(
@@ -147,7 +148,7 @@ class Pair:
                     broker=plan.broker,
                     source_zones=plan.source_zones,
                     target_zone=plan.inner.zone,
-                    boot=f"{gate.boot}.{next(gate.births)}",
+                    boot=boot,
                     policy=gate.policy_bytes,
                     severed=gate.severed,
                     listeners=self._inherited(spots) if is_outer else (),

@@ -442,6 +442,43 @@ async def honest_status(tour: Tour) -> list[Finding]:
     ]
 
 
+async def proved_under_sabotage(tour: Tour) -> list[Finding]:
+    """Nothing crosses, also when somebody has sabotaged the gate: proved, or said plainly that it can not be"""
+    if not tour.scene.layout.separated:
+        answer = await tour.scene.verb("prove", "--no-probes")
+        said = (answer.out + answer.err).strip()
+        return [
+            Finding(
+                "cofferdam prove, in a layout without network namespaces",
+                "no proof: it says that the sides are not kept apart, or that it needs root to look",
+                f"exit {answer.code}; {said[:200]}",
+                answer.code in (1, 2) and ("namespace" in said or "root" in said),
+            )
+        ]
+    answer = await tour.scene.verb("prove", "--sabotage", "--json")
+    report = answer.json() if answer.out.startswith("{") else {}
+    statements = report.get("report", {}).get("statements", [])
+    tried = [entry for entry in statements if "canaries" in entry.get("name", "")]
+    arrived = [entry["name"] for entry in tried if entry["status"] == "failed"]
+    failed = [entry["name"] for entry in statements if entry["status"] == "failed"]
+    after = await tour.scene.verb("prove", "--no-probes")
+    last = " ".join(after.out.strip().splitlines()[-2:]) or after.err.strip()
+    return [
+        Finding(
+            "cofferdam prove --sabotage: forwarding on in every namespace of the gate, all firewall rules gone",
+            "still no frame of any family reaches the plant's wire",
+            f"exit {answer.code}; {len(tried)} kinds of frame tried, arrived: {', '.join(arrived) or 'none'}",
+            answer.code == 0 and len(tried) >= 15 and not failed,
+        ),
+        Finding(
+            "cofferdam prove, after the sabotage was put back",
+            "proved",
+            f"exit {after.code}; {last}",
+            after.code == 0,
+        ),
+    ]
+
+
 EXPECTED_KINDS = (
     "gate-started", "session-opened", "session-closed", "write-allowed", "write-outcome", "refused", "malformed",
     "severed", "restored", "policy-refused", "policy-loaded",
@@ -541,5 +578,6 @@ STEPS: tuple[Step, ...] = (
     write_rate,
     plants_account,
     honest_status,
+    proved_under_sabotage,
     log_verified,
 )
