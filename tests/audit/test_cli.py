@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -189,7 +190,7 @@ def test_a_spreadsheet_runs_no_formula_from_the_network(
 def test_bad_input(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for verb, more, text in [
         ("show", ["--kind", "nonsense"], "no kind of event 'nonsense'"),
-        ("show", ["--since", "yesterday"], "no UTC time"),
+        ("show", ["--since", "yesterday"], "is no time"),
         ("verify", ["--checkpoint", str(state / "none")], "can not be read"),
         ("show", ["--key", str(state / "none")], "no public key"),
         ("verify", ["--log", str(state / "none")], "no audit log"),
@@ -197,6 +198,36 @@ def test_bad_input(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]:
         code, out = audit(state, capsys, verb, *more)
         assert code == 2 and text in out, (verb, more, out)
+
+
+@pytest.mark.parametrize(
+    "text", ["5x", "999999999999999d", "²d", "2026-13-01T00:00:00Z", "-5m", "", "0001-01-01T00:00+23:00"]
+)
+def test_what_is_no_time_is_no_traceback(text: str, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = audit(state, capsys, "show", f"--since={text}")
+    if text:  # nothing is no filter
+        assert code == 2 and f"{text!r} is no time" in out and "15m" in out
+
+
+def test_times_may_have_an_offset_and_be_long_ago(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, everything = audit(state, capsys, "show")
+    assert audit(state, capsys, "show", "--since", "99999999d") == (0, everything)
+    first = everything.splitlines()[1].split()
+    assert (first[1], first[3]) == ("2026-11-23", "session-opened")
+    utc = datetime.fromisoformat(f"{first[1]}T{first[2]}+00:00")
+    paris = utc.astimezone(timezone(timedelta(hours=1)))
+    for moment in (utc, paris):
+        _, out = audit(state, capsys, "show", "--until", (moment + timedelta(seconds=1)).isoformat())
+        assert 1 <= len(out.splitlines()) < len(everything.splitlines())
+        assert out.splitlines() == everything.splitlines()[: len(out.splitlines())]
+    assert audit(state, capsys, "show", "--until", (paris - timedelta(hours=1)).isoformat()) == (0, "")
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "99999999999999999999", "²"])
+def test_what_is_no_count_is_no_traceback(text: str, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        audit(state, capsys, "show", f"--last={text}")
+    assert end.value.code == 2 and "is no number of entries" in capsys.readouterr().err
 
 
 def test_tail_follows(state: Path, opener: Opener) -> None:

@@ -9,9 +9,11 @@ import argparse
 import collections
 import csv
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,10 +97,9 @@ def _filters(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return value
+    if not text.isdecimal() or len(text) > 15:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of entries: 0, 1, 2, ...")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -173,12 +174,21 @@ class _Filter:
 
 
 def _time(text: str) -> int:
-    from cofferdam.audit.entry import parse_time
-
+    """UTC ns since 1970 of a time with or without offset, or of so long ago. Raises: AuditError."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    if text[-1:] in units and text[:-1].isdigit():
-        return time.time_ns() - int(text[:-1]) * units[text[-1]] * 1_000_000_000
-    return parse_time(text)
+    if text[-1:] in units and text[:-1].isdecimal() and len(text) <= 12:
+        return max(0, time.time_ns() - int(text[:-1]) * units[text[-1]] * 1_000_000_000)
+    fraction = re.search(r"\.([0-9]{1,9})", text, re.ASCII)  # the log's own times have nine decimals, datetime six
+    try:
+        moment = datetime.fromisoformat(text.replace(fraction.group(), "", 1) if fraction else text)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise AuditError(
+            f"{text!r} is no time",
+            hint="for example 2026-03-01T08:00:00Z, 2026-03-01T09:00+01:00, or 15m for 15 minutes ago",
+        ) from error
+    nanoseconds = int(fraction.group(1).ljust(9, "0")) if fraction else 0
+    return max(0, int(moment.timestamp())) * 1_000_000_000 + nanoseconds
 
 
 def _matching(reader: LogReader, wanted: _Filter, last: int | None, start: int = 0) -> Iterator[tuple[bytes, Entry]]:
