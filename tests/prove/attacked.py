@@ -111,6 +111,7 @@ class Scene:
     @contextlib.contextmanager
     def raw(self) -> Iterator[tuple[socket.socket, str, str]]:
         """A raw socket on the office's wire, its own MAC, the gate's."""
+        self.client().close()  # now the office knows the gate's station
         with at(self.site.office):
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
         sock.bind(("net0", 0))

@@ -204,7 +204,17 @@ def test_at_intervals_the_gate_is_told_by_a_process_of_its_own(stage: Stage) -> 
     (watcher,) = _watchers(stage)
     assert int((watcher / "stat").read_text().rsplit(")", 1)[1].split()[1]) == stage.gate.process.pid
     device = stage.lab.addresses.device
-    command = [sys.executable, "-m", "cofferdam.cli.main", "prove", "--leaks", "--every", "1", "--state", stage.state]
+    command = [
+        sys.executable,
+        "-m",
+        "cofferdam.cli.main",
+        "prove",
+        "--leaks",
+        "--every",
+        "1",
+        "--state",
+        str(stage.state),
+    ]
 
     def alarms() -> list[str]:
         return [alarm["name"] for alarm in ask(stage.state, "status")["alarms"]]
