@@ -15,7 +15,7 @@ from cofferdam.enforce.namespaces import clean
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.enforce.plans.records import check
 from tests.enforce.site import DEVICE, ERP, GATE_OT, PORT, PlantDevice, Site, at, ip, netns
-from tests.gate.plant import Gate
+from tests.gate.plant import Gate, cli
 from tests.overlay.works import compiled
 
 CELLS = """
@@ -137,6 +137,11 @@ def test_two_devices_with_one_address_are_both_reached() -> None:
                 probe.settimeout(0.5)
                 with pytest.raises(OSError):
                     probe.connect((ERP, PORT))
+            # The proof knows all three namespaces, and which half stands in which.
+            code, out, err = cli("prove", "--json", "--state", site.state)
+            assert code == 0, out[-3000:] + err
+            for name in ("ot.twin: nothing is forwarded", "modbus/office-twin/inner: namespaces", "namespaces are 4"):
+                assert name in out
             assert gate.stop() == 0, gate.said()
             assert not site.gates()
         finally:

@@ -168,8 +168,13 @@ def _home(subject: Subject, out: Statements) -> None:
     out.check(PART, "host: interfaces", "no interface of either side is in the host's namespace",
               sorted(here & kinds), sorted(here))  # fmt: skip
     inodes = {side.inode for side in subject.sides.values()} | {Path("/proc/self/ns/net").stat().st_ino}
-    out.check(PART, "namespaces are three", "both sides and the host are in three different network namespaces",
-              [] if len(inodes) == 3 else ["they are not"], [str(inode) for inode in sorted(inodes)])  # fmt: skip
+    wanted = len(subject.sides) + 1
+    name, says = "namespaces are three", "both sides and the host are in three different network namespaces"
+    if wanted > 3:
+        name = f"namespaces are {wanted}"
+        says = f"both sides, each cell that has its own, and the host are in {wanted} different network namespaces"
+    out.check(PART, name, says,
+              [] if len(inodes) == wanted else ["they are not"], [str(inode) for inode in sorted(inodes)])  # fmt: skip
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
