@@ -49,7 +49,7 @@ def measure(scene: Scene, seconds: float) -> dict[str, float]:
 
 
 def flood(kind: str, namespace: str, gate: str) -> None:
-    """Until it is ended; a process of its own. It yields the processor to the gate, whose machine it shares only here."""
+    """Until it is ended; a process of its own. It yields the processor to the gate, as a host elsewhere would."""
     os.nice(19)
     with at(namespace):
         if kind == "connections":
