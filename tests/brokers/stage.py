@@ -120,9 +120,11 @@ class AuditPipe(Sender[ToAuditor]):
 
 
 class Stage:
-    """Both halves. `auto`: drafts are acknowledged at once."""
+    """Both halves. `auto`: drafts are acknowledged at once. `again`: the inner half is not the pair's first."""
 
-    def __init__(self, *, auto: bool = True, policy: CompiledPolicy | None = None, **options: Any) -> None:
+    def __init__(
+        self, *, auto: bool = True, again: bool = False, policy: CompiledPolicy | None = None, **options: Any
+    ) -> None:
         self.policy = policy or make_policy(device_port=5020, port=502, **options)
         self.reactor = ManualReactor()
         self.protocol = PROTOCOLS["modbus"]
@@ -144,7 +146,7 @@ class Stage:
             "clock": lambda: self.reactor.now,
         }  # fmt: skip
         self.outer = Outer(inner=self.to_inner, **common)
-        self.inner = Inner(outer=self.to_outer, reactor=self.reactor, connect=self._connect, **common)
+        self.inner = Inner(outer=self.to_outer, reactor=self.reactor, connect=self._connect, again=again, **common)
 
     def _connect(self, address: str, port: int, connected: Callable[[], None]) -> Transport:
         self.dials.append((address, port))
