@@ -301,6 +301,13 @@ class Inner(WritePath):
         shared.asked(job)
         plant.device.submit(job)
 
+    def _ask_again(self, job: _ReadJob, plant: Plant, shared: SharedReads) -> None:
+        if self._sessions.get(job.session.id) is job.session and self._permitted(job):
+            self._ask_shared(job, plant, shared)
+            return
+        job.failure, job.detail, job.finished = Failure.BUSY, CLIENT_GONE, self._clock()
+        job.done(job)
+
     def _read_done(self, job: Job) -> None:
         if isinstance(job, _ReadJob):
             try:
@@ -328,10 +335,10 @@ class Inner(WritePath):
             plant.shared.answered(job)
         joined, job.joined = job.joined, None
         if joined and not job.sent and job.detail == CLIENT_GONE and plant.shared is not None:
-            # Who asked first has left before his question was sent: the others ask for themselves.
+            # Who asked first has left before his question was sent: the others ask for themselves, if they still may.
             for other in joined:
                 if isinstance(other, _ReadJob):
-                    self._ask_shared(other, plant, plant.shared)
+                    self._ask_again(other, plant, plant.shared)
             return
         for other in joined or ():
             # They share the answer, good or bad; the waiting was theirs, the device's time was not.
