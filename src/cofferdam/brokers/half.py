@@ -257,6 +257,7 @@ class HalfProcess:
             if self.outer is not None:
                 for client in list(self.outer.clients):
                     self.outer.end(client, "the gate stops")
+                self.outer.tell()
             if self.inner is not None:
                 self.inner.stop()
             self._status()

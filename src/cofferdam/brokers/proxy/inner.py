@@ -17,6 +17,7 @@ from typing import Any
 from cofferdam.audit.entry import Malformed, ReadsCounted, clip
 from cofferdam.brokers.auditing import AuditClient
 from cofferdam.brokers.control import AssetStatus
+from cofferdam.brokers.proxy.budget import LogBudget
 from cofferdam.brokers.proxy.device import CLIENT_GONE, Device, Job
 from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Opened, Reply, Request
 from cofferdam.brokers.proxy.refusals import RefusalLog
@@ -92,6 +93,7 @@ class Inner(WritePath):
         self._connect = connect
         self._devices: dict[tuple[str, int], Device] = {}
         self._last_id = 0
+        self._budget = LogBudget(audit)
         self._on_read_done = self._read_done
         self._take(policy, assets)
         if again:
@@ -207,7 +209,14 @@ class Inner(WritePath):
                 raise CrossingError(f"session {record.session} is opened twice")
             if len(self._sessions) >= SESSIONS:
                 raise CrossingError(f"more than {SESSIONS} sessions are open")
-            refusals = RefusalLog(self._audit, record.name, record.source, record.asset)
+            source = record.source
+            refusals = RefusalLog(
+                self._audit,
+                record.name,
+                source,
+                record.asset,
+                lambda wall, count: self._budget.spend(source, False, wall, count),
+            )
             session = Session(record, self._flow(record.source, record.asset), refusals)
             session.from_wall = self._wall()
             self._sessions[record.session] = session
@@ -395,6 +404,7 @@ class Inner(WritePath):
             session.refusals.tick(wall)
             if wall - session.from_wall >= interval or wall < session.from_wall:
                 self._count_reads(session)
+        self._budget.tick(wall)
         for device in self._devices.values():
             device.tick()
 
@@ -404,6 +414,7 @@ class Inner(WritePath):
             self._close(session)
         for device in self._devices.values():
             device.close("the gate stops")
+        self._budget.tell(self._wall())
 
     @property
     def busy(self) -> int:

@@ -604,16 +604,26 @@ class Outer:
                     if session.refusals is not None:
                         session.refusals.tick(wall)
         if now - self._limits_told >= INTERVAL_NS:
-            for (limit, source), count in self._limit_notes.items():
-                if count:
-                    self._audit.note(
-                        LimitHit(wall_ns=wall, limit=limit, source=source, detail="again, in 10 seconds", count=count)
-                    )
-            self._limit_notes, self._limits_told = {}, now
+            self._limits_told = now
+            self._tell_limits(wall)
         self._budget.tick(wall)
         _forget_full(self._buckets, now, self._rate, self._burst)
         connects = limits.client_connects_per_second
         _forget_full(self._connects, now, connects * 1e-9, connects * 4)
+
+    def _tell_limits(self, wall: int) -> None:
+        for (limit, source), count in self._limit_notes.items():
+            if count:
+                self._audit.note(
+                    LimitHit(wall_ns=wall, limit=limit, source=source, detail="again, in 10 seconds", count=count)
+                )
+        self._limit_notes = {}
+
+    def tell(self) -> None:
+        """Writes all that was counted, for a half that ends."""
+        wall = self._wall()
+        self._tell_limits(wall)
+        self._budget.tell(wall)
 
     def stop(self) -> None:
         """Takes no new connections and ends those that wait for nothing."""

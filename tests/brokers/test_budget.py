@@ -1,0 +1,206 @@
+"""How much a client can make the gate write into its audit log, and that what is not written is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cofferdam.audit.entry import (
+    LimitHit,
+    Malformed,
+    ReadsCounted,
+    Refused,
+    RefusedMany,
+    SessionClosed,
+    SessionOpened,
+    WriteAllowed,
+)
+from cofferdam.audit.records import Hello
+from cofferdam.brokers.auditing import AuditClient
+from cofferdam.brokers.proxy.budget import ALL_ENTRIES, ENTRIES, INTERVAL_NS, TOLD, LogBudget
+from cofferdam.brokers.proxy.outer import LIMIT_NOTES
+from tests.brokers.stage import WALL, AuditPipe, ManualReactor, Stage, Wire, read, write
+from tests.brokers.test_adversary import PACE, run_device
+
+REFUSED = read(1, 300, 1)
+"""A frame whose request policy refuses."""
+BROKEN = b"\x00\x01\x00\x07\x00\x06\x01\x03\x00\x00\x00\x01"
+"""A frame of another protocol: it ends the connection."""
+FREE = "client_connects_per_second: 1000000, "
+"""With as many connections a second as one likes, so that the budget alone has to hold."""
+
+
+def visit(stage: Stage, source: str, frames: bytes) -> Wire:
+    """A client comes, sends, and leaves."""
+    client = stage.client(source)
+    if not client.closed:
+        client.on_data(frames)
+        if not client.closed:
+            client.on_closed("closed by the client")
+    stage.cross()
+    return client
+
+
+def rest(stage: Stage) -> None:
+    """Until all that was counted has been told."""
+    stage.reactor.advance(11)
+    stage.outer.tick()
+    stage.inner.tick()
+    stage.reactor.settle()
+
+
+def told(stage: Stage) -> int:
+    """The openings and refusals that the log tells of, one by one or as a count."""
+    counts = sum(hit.count for hit in stage.of(LimitHit) if hit.limit == "log_entries")
+    counts += sum(entry.count for entry in stage.of(RefusedMany))
+    return counts + len(stage.of(SessionOpened)) + len(stage.of(Refused)) + len(stage.of(Malformed))
+
+
+def test_one_source_that_comes_and_goes_is_in_the_log_as_a_count() -> None:
+    stage = Stage(limits=FREE)
+    for _ in range(300):
+        visit(stage, "127.0.0.1", REFUSED * 5)
+    drafts = len(stage.audit_pipe.drafts)
+    assert drafts <= 2 * ENTRIES, "each opening and closing, each refusal"
+    rest(stage)
+    assert len(stage.audit_pipe.drafts) <= drafts + 2
+    assert told(stage) == 300 * (1 + 5)
+
+
+def test_a_source_that_nobody_knows_is_no_dearer() -> None:
+    stage = Stage(limits=FREE)
+    for _ in range(130):  # 3,900 requests: below what one source may ask at once
+        visit(stage, "10.66.6.6", REFUSED * 30)
+    rest(stage)
+    assert len(stage.audit_pipe.drafts) <= 2 * ENTRIES + 4
+    assert told(stage) == 130 * (1 + 30)
+
+
+def test_many_strangers_together_get_little() -> None:
+    """Three thousand addresses, as one host with IPv6 has: refusals, counts at the end of each session, all of it."""
+    stage = Stage(limits=FREE)
+    for number in range(3000):
+        visit(stage, f"10.{number >> 8}.{number & 255}.1", REFUSED * 25)
+    rest(stage)
+    assert len(stage.audit_pipe.drafts) <= 2 * ALL_ENTRIES + TOLD + 2
+    assert told(stage) == 3000 * (1 + 25)
+    assert all(source.count(".") == 3 or source == "others" for source in {hit.source for hit in stage.of(LimitHit)})
+
+
+def test_many_strangers_do_not_use_up_what_known_sources_have() -> None:
+    stage = Stage(limits=FREE)
+    for number in range(1000):
+        visit(stage, f"10.{number >> 8}.{number & 255}.1", REFUSED)
+    visit(stage, "127.0.0.1", REFUSED)
+    mine = [entry for entry in stage.of(Refused) if entry.source == "127.0.0.1"]
+    assert len(mine) == 1
+
+
+def test_connections_that_are_turned_away_are_bounded_too() -> None:
+    stage = Stage(limits=FREE + "stranger_connections: 1")
+    stage.client("10.66.6.6")
+    for number in range(3000):
+        visit(stage, f"10.{number >> 8}.{number & 255}.1", REFUSED)
+    for turn in range(20):  # half seconds of one interval
+        stage.reactor.advance(0.4)
+        stage.outer.tick()
+        visit(stage, f"10.77.{turn}.1", REFUSED)
+    assert len(stage.audit_pipe.drafts) <= 3 * LIMIT_NOTES
+
+
+def test_frames_of_another_protocol_are_bounded() -> None:
+    stage = Stage(limits=FREE)
+    for number in range(1000):
+        assert visit(stage, f"10.{number % 5}.0.1", BROKEN).closed
+    rest(stage)
+    assert len(stage.audit_pipe.drafts) <= 2 * ALL_ENTRIES + TOLD
+    assert told(stage) == 2000
+
+
+def test_refusals_of_the_inner_half_are_bounded_though_each_comes_in_a_session_of_its_own() -> None:
+    """A principal who may write a point twice a minute, and tries twenty times in each of many connections."""
+    stage = Stage(limits=FREE)
+    frames = b"".join(write(number + 1, PACE, number) for number in range(16))
+    for _ in range(100):
+        client = stage.client()
+        client.on_data(frames)
+        run_device(stage)
+        assert len(client.take()) == 16
+        client.on_closed("closed by the client")
+        stage.cross()
+    assert len(stage.of(WriteAllowed)) == 2
+    assert len(stage.of(Refused)) + len(stage.of(RefusedMany)) <= ENTRIES
+    rest(stage)
+    counted = sum(hit.count for hit in stage.of(LimitHit) if hit.limit == "log_entries")
+    assert counted + sum(entry.count for entry in stage.of(RefusedMany)) + len(stage.of(Refused)) >= 100 * 16 - 2
+
+
+def test_a_session_that_was_allowed_something_is_in_the_log_whatever_the_budget() -> None:
+    stage = Stage(limits=FREE)
+    for _ in range(200):
+        visit(stage, "127.0.0.1", REFUSED)
+    client = stage.client()
+    client.on_data(read(1, 0, 1))
+    run_device(stage)
+    client.on_closed("closed by the client")
+    stage.cross()
+    [reads] = stage.of(ReadsCounted)
+    assert reads.session in {entry.session for entry in stage.of(SessionOpened)}
+    assert reads.session in {entry.session for entry in stage.of(SessionClosed)}
+
+
+def test_what_was_counted_is_told_when_the_half_ends() -> None:
+    stage = Stage(limits=FREE + "client_connections: 1")
+    for _ in range(200):
+        visit(stage, "127.0.0.1", REFUSED)
+    stage.client()
+    stage.client()
+    stage.client()
+    stage.outer.stop()
+    stage.outer.tell()
+    stage.reactor.settle()
+    assert told(stage) == 200 * 2 + 1
+    assert sum(hit.count for hit in stage.of(LimitHit) if hit.limit == "client_connections") == 2
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["known", "10.0.0.1", "10.0.0.2", "10.0.0.3"]),
+        st.integers(1, 40),
+        st.sampled_from([0, 0, 0, INTERVAL_NS // 3, 2 * INTERVAL_NS, -INTERVAL_NS]),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(EVENTS)
+def test_every_event_is_written_or_counted_and_an_interval_holds_no_more_than_it_may(
+    events: list[tuple[str, int, int]],
+) -> None:
+    reactor, pipe = ManualReactor(), AuditPipe()
+    audit = AuditClient(reactor, pipe, wait_seconds=1)
+    audit.on_record(Hello(True))
+    budget = LogBudget(audit)
+    wall, written = WALL, 0
+    asked: Counter[str] = Counter()
+    in_interval: Counter[str] = Counter()
+    began = wall
+    for source, count, pause in events:
+        wall += pause
+        budget.tick(wall)
+        if not 0 <= wall - began <= INTERVAL_NS or not asked:
+            in_interval, began = Counter(), wall
+        for _ in range(count):
+            asked[source] += 1
+            if budget.spend(source, source != "known", wall):
+                written += 1
+                in_interval[source] += 1
+        assert max(in_interval.values()) <= ENTRIES
+        assert sum(number for name, number in in_interval.items() if name != "known") <= ALL_ENTRIES
+    budget.tell(wall)
+    reactor.settle()
+    hits = [draft for draft in pipe.drafts if isinstance(draft, LimitHit)]
+    assert written + sum(hit.count for hit in hits) == sum(asked.values())
