@@ -50,6 +50,8 @@ TABLE = [
     ("address: 10.20.0.17", "address: 10.20.0.177.1", "10.20.0.177.1", "expected an IP address", ""),
     ("10.1.5.0/24", "10.1.5.9/24", "10.1.5.9/24", "expected a network without host bits", "did you mean 10.1.5.0/24"),
     ("listen: 127.0.0.1:1502", "listen: 127.0.0.1", "127.0.0.1", "expected an address and a port", ""),
+    ("site: works", "limits: {client_idle_seconds: 1e308}\nsite: works", "1e308", "seconds above 0 and at most", ""),
+    ("site: works", "limits: {audit_wait_seconds: 0}\nsite: works", "0}", "seconds above 0 and at most", ""),
     ("at: holding 100", "at: 40101", "40101", "counted from 0", 'did you mean "holding 100"'),
     ("at: holding 100", "at: register 100", "register 100", 'found the space "register"', ""),
     ("at: holding 100", "at: holdin 100", "holdin 100", 'found the space "holdin"', "did you mean holding"),

@@ -132,6 +132,8 @@ def explaining(op: str, at: str = "2026-11-23T09:00", source: str = "10.1.5.9", 
         (explaining("read pump_speed", source="192.0.2"), 2, "'192.0.2' is not an IP address"),
         (explaining("read pump_speed", asset="plc-8"), 2, "did you mean plc-7?"),
         (explaining("read pump_speed", at="noon"), 2, "'noon' is not a time"),
+        (explaining("read pump_speed", at="9999-12-31"), 2, "'9999-12-31' is too far away"),
+        (explaining("read pump_speed", at="0001-01-01"), 2, "a year from 1971 to 2200"),
         (explaining("read the pump"), 2, "forms of an operation:"),
     ],
 )

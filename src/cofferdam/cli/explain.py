@@ -60,6 +60,8 @@ def _time(text: str) -> int:
         when = datetime.fromisoformat(text)
     except ValueError:
         raise CofferdamError(f"{text!r} is not a time", hint="for example --at 2027-01-04T07:30+01:00") from None
+    if not 1971 <= when.year <= 2200:  # the tables of daylight saving reach some years around it
+        raise CofferdamError(f"{text!r} is too far away", hint="a year from 1971 to 2200 is understood")
     when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
     return (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 

@@ -138,6 +138,8 @@ def _moment(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither now nor a time such as 2027-06-30T12:00Z") from None
+    if not 1971 <= moment.year <= 2200:  # the tables of daylight saving reach some years around it
+        raise argparse.ArgumentTypeError(f"{text!r} is too far away: a year from 1971 to 2200 is understood")
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp()) * 10**9

@@ -122,7 +122,8 @@ def _kind(field: dict[str, Any]) -> str:
     if "minimum" in field and "maximum" in field:
         return f"{field['minimum']} to {field['maximum']}"
     if "exclusiveMinimum" in field:
-        return f"number above {field['exclusiveMinimum']}"
+        most = f" and at most {field['maximum']}" if "maximum" in field else ""
+        return f"number above {field['exclusiveMinimum']}{most}"
     if field.get("pattern") == schema.NAME:
         return "name"
     return str({"string": "text", "number": "number", "integer": "whole number"}.get(kind, kind))

@@ -114,6 +114,9 @@ Milliseconds = Annotated[int, *_read(syntax.milliseconds, DURATION)]
 Microseconds = Annotated[int, *_read(syntax.microseconds, DURATION)]
 Number = Annotated[float, *_read(syntax.number, {"type": "number"})]
 Positive = Annotated[float, *_read(syntax.positive, {"type": "number", "exclusiveMinimum": 0})]
+Seconds = Annotated[
+    float, *_read(syntax.seconds, {"type": "number", "exclusiveMinimum": 0, "maximum": syntax.YEAR_SECONDS})
+]
 Cells = Annotated[Span, *_read(syntax.cells, CELLS)]
 CellsList = Annotated[tuple[Cells, ...], BeforeValidator(_listed), _one_or_list(CELLS)]
 Code = Annotated[tuple[int, int], *_read(syntax.function, CODE)]
@@ -420,7 +423,7 @@ def _limit_fields() -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name in Limits.__struct_fields__:
         default = getattr(defaults, name)
-        kind: Any = Annotated[int, *_whole(1, 1 << 31)] if isinstance(default, int) else Positive
+        kind: Any = Annotated[int, *_whole(1, 1 << 31)] if isinstance(default, int) else Seconds
         fields[name] = (kind, Field(default, description=docs[name]))
     return fields
 

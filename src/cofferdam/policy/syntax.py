@@ -18,6 +18,7 @@ from cofferdam.model import Span
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+YEAR_SECONDS = 31_536_000
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|min|h|d)\Z")
 _MICROSECONDS = {"us": 1, "µs": 1, "ms": 1000, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
 _CELLS = re.compile(r"([a-z]+(?::[0-9]{1,5})?)\s+([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?\Z")
@@ -82,6 +83,14 @@ def positive(raw: Any) -> float:
     value = number(raw)
     if value <= 0:
         raise Expected("a number above 0")
+    return value
+
+
+def seconds(raw: Any) -> float:
+    """A number above 0 and of at most a year: what comes after it in a half's arithmetic must stay finite."""
+    value = number(raw)
+    if not 0 < value <= YEAR_SECONDS:
+        raise Expected(f"a number of seconds above 0 and at most {YEAR_SECONDS}, which is a year")
     return value
 
 
