@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -333,19 +334,25 @@ def test_a_peer_has_the_address_of_its_key_and_no_other(live: Running) -> None:
             connect(world.away, "10.82.0.17", host.addresses[0], SILENCE)
 
 
+def tunnel_program(world: World) -> str:
+    """The process id of this gate's wireguard-go, or ""."""
+    found = subprocess.run(
+        ["pgrep", "-f", "^/.*wireguard-go -f cd[0-9a-f]{8}w$"], capture_output=True, text=True, check=False
+    )
+    for pid in found.stdout.split():
+        with contextlib.suppress(OSError):
+            parent = Path(f"/proc/{pid}/stat").read_text().split()[3]
+            if str(world.state) in Path(f"/proc/{parent}/cmdline").read_text():
+                return pid
+    return ""
+
+
 @needs_wireguard
 def test_the_tunnels_program_has_no_privilege_and_is_started_again(live: Running) -> None:
     world = live.world
 
     def program() -> str:
-        found = subprocess.run(["pgrep", "-f", "^/.*wireguard-go -f cd[0-9a-f]{8}w$"], capture_output=True, text=True)
-        for pid in found.stdout.split():
-            if (
-                f"cofferdam-test-{world.folder.name.removeprefix('cofferdam-test-')}"
-                in Path(f"/proc/{Path(f'/proc/{pid}/stat').read_text().split()[3]}/cmdline").read_text()
-            ):
-                return pid
-        return ""
+        return tunnel_program(world)
 
     code, out, err = cli("overlay", "add-peer", "alice", "--json", "--state", world.state)
     assert code == 0, err
@@ -434,3 +441,27 @@ def test_the_configuration_as_a_file_and_a_picture(live: Running) -> None:
                 assert key.encode() not in path.read_bytes(), path
     finally:
         assert cli("overlay", "revoke", "alice", "--state", world.state)[0] == 0
+
+
+@needs_wireguard
+def test_revoke_holds_even_if_the_tunnels_program_hangs(live: Running) -> None:
+    """A program that takes no order is ended: who is revoked is out, whatever happens to the others."""
+    world = live.world
+    with peer(live) as host:
+        with connect(world.away, world.places("plc")[0]) as client:
+            assert client.read() == b"\x03\x02\x00\x2a"
+        held = tunnel_program(world)
+        os.kill(int(held), signal.SIGSTOP)
+        code, _, err = cli("overlay", "revoke", "alice", "--state", world.state)
+        assert code == 2
+        assert "alice is revoked" in err
+        with pytest.raises(OSError):
+            connect(world.away, world.places("plc")[0], host.addresses[0], SILENCE)
+        deadline = time.monotonic() + 20
+        while tunnel_program(world) in ("", held) or not ask_gate(world.state, "peers")["tunnel"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert listed(live) == {}
+        host.restart()
+        with pytest.raises(OSError):
+            connect(world.away, world.places("plc")[0], host.addresses[0], SILENCE)

@@ -69,7 +69,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     revoke.add_argument("name", help="the peer")
     add_state(revoke)
     add_json(revoke)
-    peers = verb("peers", "who is let in, when each was last heard, how much it sent", _peers)
+    peers = verb("peers", "who is let in, when each was last heard, how much it sent; what was asked of names", _peers)
     add_state(peers)
     add_json(peers)
 
@@ -297,6 +297,12 @@ def _peers(args: argparse.Namespace) -> int:
         print(json.dumps(found))
         return 0
     print(f"tunnel: {found['tunnel'] or 'none'}")
+    names = found["names"]
+    if names is not None:
+        print(
+            f"names: {found['domain']}; {names['questions']} questions, {names['answers']} answers, {names['refused']} "
+            f"refused, {names['limited']} held back, {names['malformed']} malformed"
+        )
     now = time.time()
     for peer in found["peers"]:
         heard = peer["handshake"]

@@ -373,7 +373,11 @@ class Launcher:
         tunnel = self._isolation.tunnel()
         pid = tunnel.make()
         child = self._register("tunnel", pid, None) if pid else None
-        tunnel.set(order)
+        try:
+            tunnel.set(order)
+        except CofferdamError:
+            tunnel.end()  # it may still let in whom it should not
+            raise
         kind: Literal["kernel", "wireguard-go"] = "kernel" if tunnel.kind == "kernel" else "wireguard-go"
         self._report(TunnelSet(order.serial, kind, tunnel.name, child))
 

@@ -359,7 +359,15 @@ class Overlay:
                 "handshake": state.handshake if state else 0, "received": state.received if state else 0,
                 "sent": state.sent if state else 0, "endpoint": state.endpoint if state else "",
             })  # fmt: skip
-        return {"tunnel": self._tunnel, "key": public_key(self._key) if self._key else "", "peers": found}
+        status = self.status
+        names = {name: getattr(status, name) for name in NamesStatus.__struct_fields__} if status is not None else None
+        return {
+            "tunnel": self._tunnel,
+            "key": public_key(self._key) if self._key else "",
+            "peers": found,
+            "domain": self._zone.domain if self._zone is not None else "",
+            "names": names,
+        }
 
 
 def peer_addresses(policy: CompiledPolicy) -> dict[str, tuple[str, ...]]:

@@ -46,7 +46,8 @@ from cofferdam.errors import GateError
 SOCKETS = Path("/var/run/wireguard")
 """Where control sockets of WireGuard programs are, so that `wg show` finds ours as well."""
 START_SECONDS = 5.0
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 2.0
+"""The launcher waits for it, so it is short; a program that takes longer is ended."""
 ANSWER_BYTES = 1 << 20
 PROCESSES = 256
 """Threads that wireguard-go may have."""
@@ -83,6 +84,7 @@ class TunnelDevice:
         self._root = root
         self._user = user
         self._keys: set[str] = set()
+        self._pid = 0
 
     def make(self) -> int:
         """Makes the device if it is not there. The process id of the program that was started for it, else 0.
@@ -107,12 +109,20 @@ class TunnelDevice:
             raise
         finally:
             self._keys.clear()
-        self.kind = kind
+        self.kind, self._pid = kind, pid
         return pid
+
+    def end(self) -> None:
+        """Takes the device away at once, whatever its program does. `ended` follows if it has one."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+        elif self.kind:
+            inside(self._namespace, netns.delete_interface, self.name)
+            self.ended()
 
     def ended(self) -> None:
         """Its program has ended, and the device with it."""
-        self.kind = ""
+        self.kind, self._pid = "", 0
         self._keys.clear()
         (SOCKETS / f"{self.name}.sock").unlink(missing_ok=True)
 
