@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from msgspec import Meta, Struct, msgpack
 
 from cofferdam.crossing.channel import Receiver, Sender
-from cofferdam.crossing.framing import PACKET, Assembler, pack
+from cofferdam.crossing.framing import PACKET, Assembler, pack, pack_batches
 from cofferdam.crossing.memory import memory_channel
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender, make_pipe
 from cofferdam.crossing.reactor import Reactor
-from cofferdam.crossing.records import RecordCodec
+from cofferdam.crossing.records import RecordCodec, Unpacker
 from cofferdam.errors import CrossingError, LocalProtocolError
 
 
@@ -42,9 +42,11 @@ class Channel:
         codec: RecordCodec[Records] = RecordCodec(Records, limit=LIMIT)
         self.sender: Sender[Records]
         self.receiver: Receiver[Records]
-        if kind == "pipe":
+        if kind != "memory":
             read_fd, write_fd = make_pipe()
-            self.sender = PipeSender(self.reactor, write_fd, codec, backlog_limit=backlog_limit)
+            self.sender = PipeSender(
+                self.reactor, write_fd, codec, backlog_limit=backlog_limit, batches=kind == "pipe with batches"
+            )
             self.receiver = PipeReceiver(self.reactor, read_fd, codec, self.take, self.gone)
         else:
             self.sender, self.receiver = memory_channel(
@@ -70,7 +72,7 @@ class Channel:
         self.reactor.close()
 
 
-@pytest.fixture(params=["pipe", "memory"])
+@pytest.fixture(params=["pipe", "pipe with batches", "memory"])
 def channel(request: pytest.FixtureRequest) -> Iterator[Channel]:
     made = Channel(request.param)
     yield made
@@ -263,3 +265,53 @@ def test_a_pipe_cannot_carry_a_descriptor() -> None:
     with pytest.raises(OSError, match="non-socket"), socket.socket(fileno=write_fd) as sock:
         sock.sendmsg([b"x"], rights)
     os.close(read_fd)
+
+
+def test_many_small_records_share_a_packet() -> None:
+    codec: RecordCodec[Records] = RecordCodec(Records)
+    records: list[Records] = [Small(n) for n in range(500)]
+    packets = pack_batches([codec.encode(record) for record in records])
+    assert len(packets) == 1
+    assert Unpacker(codec).feed(packets[0]) == records
+
+
+@given(st.lists(st.integers(0, 3 * PACKET), max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_batches_and_chunks_bring_back_what_was_sent(sizes: list[int]) -> None:
+    codec: RecordCodec[Records] = RecordCodec(Records, limit=LIMIT)
+    records: list[Records] = [Large(bytes([n & 255]) * size) for n, size in enumerate(sizes)]
+    packets = pack_batches([codec.encode(record) for record in records])
+    assert all(len(packet) <= PACKET for packet in packets)
+    unpacker = Unpacker(codec)
+    assert [record for packet in packets for record in unpacker.feed(packet)] == records
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"\x91", b"\x92\x92\x01\x05", b"\x91\x92\x03\x05", b"\x91\x93\x01\x05\x05",
+        b"\x91\x92\x01\x05\x00", b"\x92\x01\x05", b"\x91\x92\x01\xff", b"\xdd\xff\xff\xff\xff",
+        b"\x92\x92\x01\x05\x92\x01\xa1x",
+    ],
+)  # fmt: skip
+def test_a_batch_with_anything_wrong_is_refused_whole(body: bytes) -> None:
+    with pytest.raises(CrossingError, match="a batch of records was refused"):
+        Unpacker[Records](RecordCodec(Records)).feed(b"\x03" + body)
+
+
+def test_a_batch_within_a_chunked_record_is_refused() -> None:
+    codec: RecordCodec[Records] = RecordCodec(Records, limit=LIMIT)
+    unpacker = Unpacker(codec)
+    first, *_ = pack_batches([codec.encode(Large(bytes(2 * PACKET)))])
+    assert unpacker.feed(first) == []
+    with pytest.raises(CrossingError, match="in the middle"):
+        unpacker.feed(pack_batches([codec.encode(Small(1))])[0])
+
+
+def test_a_channel_without_batches_takes_none() -> None:
+    codec: RecordCodec[Records] = RecordCodec(Records)
+    packet = pack_batches([codec.encode(Large(bytes(0xDC)))])[0]
+    with pytest.raises(CrossingError):
+        Assembler(LIMIT).feed(packet)
+    with pytest.raises(CrossingError, match="unknown kind 3"):
+        Assembler(LIMIT).feed(b"\x03\x00\x00")
