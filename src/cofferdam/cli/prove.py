@@ -34,6 +34,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one HTML page")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the report as JSON, with its signed note")
+    parser.add_argument(
+        "--smt",
+        type=Path,
+        metavar="DIR",
+        help="write the solver's questions there, in SMT-LIB 2, to ask another solver",
+    )
     parser.add_argument("--verbose", action="store_true", help="show the evidence of every statement")
     parser.add_argument("--leaks", action="store_true", help="only try each asset's real address from the IT side")
     parser.add_argument(
@@ -67,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     state = state_of(args)
     if args.verify is not None:
         return _verify(args.verify, state)
+    if args.smt is not None and not args.smt.is_dir():
+        raise CofferdamError(f"{args.smt} is no folder", hint="make it first")
     if args.every is not None:
         return _watch(state, args.every, leaks=args.leaks)
     from cofferdam.enforce.plans.network import network_plan
@@ -121,9 +129,7 @@ def _with(
         )
         for pair in plan_pairs(policy).values()
     }
-    roles |= {
-        pair["name"]: roles.get(re.split(r"[:+]\d+$", pair["name"])[0], ("it", "ot")) for pair in status["pairs"]
-    }
+    roles |= {pair["name"]: roles.get(re.split(r"[:+]\d+$", pair["name"])[0], ("it", "ot")) for pair in status["pairs"]}
     subject = open_subject(state, plan, status, roles)
     try:
         for side in subject.sides.values():
@@ -136,7 +142,7 @@ def _with(
         if args.sabotage:
             sabotage.check_lab(subject, wires)
         structure.state(subject, out)
-        solving.state(subject, out)
+        solving.state(subject, out, args.smt)
         canaries.state(subject, wires, out)
         if not args.no_probes:
             probes.state(subject, Path(status["policy"]["path"]), out)

@@ -7,7 +7,9 @@ Not here: what should be there (structure).
 
 from __future__ import annotations
 
+import re
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ NAMESPACES = ("net", "mnt", "pid", "ipc", "uts")
 _TABLES = ("tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6")
 _SWITCHES = ("forwarding", "mc_forwarding", "proxy_arp", "proxy_ndp", "route_localnet", "bc_forwarding")
 _LISTEN = "0A"
+_FRAME_FILTER = re.compile(r'hook (ingress|egress) device "([^"]+)" priority [^;]+; policy (\w+);')
 _DEFAULT_RULES = {(0, 255), (32766, 254), (32767, 253)}
 """(priority, table) of the rules that every namespace begins with."""
 _PLAIN_QDISCS = {"noqueue", "pfifo_fast", "fq_codel", "fq", "mq", "pfifo"}
@@ -130,6 +133,14 @@ def _address(raw: str) -> str:
 def rules(nft: str) -> Json:
     """The ruleset in force, as nft lists it."""
     return firewall.live(nft)
+
+
+def frame_filters(nft: str) -> list[list[str]]:
+    """(hook, device, policy) of each chain that sees frames of a device. From nft's text: the JSON of nft 1.0.6 leaves
+    the device out."""
+    command = [nft, "list", "chains", "netdev"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [list(found) for found in _FRAME_FILTER.findall(text)]
 
 
 def namespace_of(pid: int) -> int:

@@ -6,12 +6,13 @@ Not here: the questions (plans.claims) and their answers (plans.solver).
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from cofferdam.enforce.plans import claims
 from cofferdam.enforce.plans.listing import Ruleset
 from cofferdam.enforce.plans.rules import ruleset
-from cofferdam.enforce.plans.solver import Question, ask
+from cofferdam.enforce.plans.solver import Question, ask, script
 from cofferdam.enforce.prove.statements import Statements
 from cofferdam.enforce.prove.subject import Side, Subject
 from cofferdam.errors import CofferdamError
@@ -20,13 +21,13 @@ Json = dict[str, Any]
 PART = "solver"
 
 
-def state(subject: Subject, out: Statements) -> None:
-    """The statements of all sides. Both sides have been read."""
+def state(subject: Subject, out: Statements, folder: Path | None = None) -> None:
+    """The statements of all sides, which have been read. Each question is written to `folder` as well, in SMT-LIB 2."""
     for side in subject.sides.values():
-        solve(side, out)
+        solve(side, out, folder)
 
 
-def solve(side: Side, out: Statements) -> None:
+def solve(side: Side, out: Statements, folder: Path | None = None) -> None:
     try:
         live = Ruleset.read(side.rules)
         hooks = {base.hook for base in live.bases}
@@ -37,6 +38,9 @@ def solve(side: Side, out: Statements) -> None:
     rulesets = {claims.LIVE: live, claims.PLAN: plan}
     names = [link["name"] for link in side.reading["links"]]
     for question in (*claims.confinement(side.plan, side.interfaces, side.tunnel), *claims.drift(plan, live)):
+        if folder is not None:
+            name = "-".join(f"{side.name} {question.name}".replace(":", "").replace(",", "").split())
+            (folder / f"{name}.smt2").write_text(script(rulesets, question, names) + "(check-sat)\n")
         _ask(side, rulesets, question, names, out)
 
 

@@ -132,6 +132,13 @@ def _unseen(side: Side, out: Statements) -> None:
         out.say(PART, f"{side.name}: statements of the rules", "failed", str(error))
         return
     out.check(PART, f"{side.name}: flowtables", "no flowtable takes packets past the rules", ruleset.flowtables)
+    hooks = ("ingress", "egress") if any(base.hook == "egress" for base in ruleset.bases) else ("ingress",)
+    expected = {(hook, name, "drop") for hook in hooks for name in side.interfaces.values()}
+    there = {(hook, device, policy) for hook, device, policy in side.frame_filters}
+    wrong = [f"{' '.join(entry)} is missing" for entry in sorted(expected - there)]
+    wrong += [f"{' '.join(entry)} should not be there" for entry in sorted(there - expected)]
+    out.check(PART, f"{side.name}: frame filters", f"every interface has its own filter of frames ({', '.join(hooks)})",
+              wrong, [" ".join(entry) for entry in sorted(there)])  # fmt: skip
     others = [
         f"{' '.join(base.name)} (hook {base.hook}, priority {base.priority})"
         for base in ruleset.bases

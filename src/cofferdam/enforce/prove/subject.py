@@ -43,6 +43,8 @@ class Side:
     tunnel: str = ""
     reading: Json = field(default_factory=dict)
     rules: Json = field(default_factory=dict)
+    frame_filters: list[list[str]] = field(default_factory=list)
+    """(hook, device, policy) of each chain of frames."""
 
     def run(self, work: Any, *arguments: Any) -> Any:
         """`work(*arguments)` in this namespace, in a child; plain data. Raises: GateError."""
@@ -54,6 +56,7 @@ class Side:
 
         self.reading = self.run(reading.network)
         self.rules = self.run(firewall.live, nft)
+        self.frame_filters = self.run(reading.frame_filters, nft)
 
 
 @dataclass
