@@ -53,7 +53,7 @@ def rest(stage: Stage) -> None:
 
 def told(stage: Stage) -> int:
     """The openings and refusals that the log tells of, one by one or as a count."""
-    counts = sum(hit.count for hit in stage.of(LimitHit) if hit.limit == "log_entries")
+    counts: int = sum(hit.count for hit in stage.of(LimitHit) if hit.limit == "log_entries")
     counts += sum(entry.count for entry in stage.of(RefusedMany))
     return counts + len(stage.of(SessionOpened)) + len(stage.of(Refused)) + len(stage.of(Malformed))
 

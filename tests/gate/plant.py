@@ -90,8 +90,9 @@ class Device:
 class Client:
     """A Modbus TCP client of one connection, with a deadline for everything."""
 
-    def __init__(self, port: int, timeout: float = 2.0, *, address: str = "127.0.0.1") -> None:
-        self._socket = socket.create_connection((address, port), timeout=timeout)
+    def __init__(self, port: int, timeout: float = 2.0, *, address: str = "127.0.0.1", source: str = "") -> None:
+        """`source`: the address to come from, if it matters."""
+        self._socket = socket.create_connection((address, port), timeout, (source, 0) if source else None)
         self._id = 0
 
     def ask(self, pdu: bytes) -> bytes:

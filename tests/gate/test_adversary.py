@@ -1,0 +1,165 @@
+"""What could end a running gate, or keep it from its duty: policies that are good but large or strange, processes that
+stand still, and a state directory that others can write to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import time
+
+import pytest
+
+from tests.gate.conftest import Site
+from tests.gate.plant import Client, cli, events, refuses, running
+from tests.gate.test_gate import eventually, served
+
+LONG = [f"{'z' * 28}{number}" for number in range(5)]
+"""Names of zones that make a pair's name too long, put together."""
+
+
+def with_zones(text: str, zones: list[str]) -> str:
+    """The policy with more zones on the IT side that reach the same device, each by one address: 127.0.1.1, ..."""
+    lines = {"zones:": "", "principals:": "", "conduits:": ""}
+    for number, zone in enumerate(zones, 1):
+        lines["zones:"] += f"  {zone}: {{side: it}}\n"
+        lines["principals:"] += f"  host-{number}: {{zone: {zone}, addresses: [127.0.1.{number}]}}\n"
+        lines["conduits:"] += (
+            f"  way-{number}: {{from: {zone}, to: control, broker: modbus, owner: o, reason: r, "
+            f"allow: [{{who: host-{number}, asset: plc, read: [level]}}]}}\n"
+        )
+    for section, more in lines.items():
+        assert f"\n{section}\n" in text
+        text = text.replace(f"\n{section}\n", f"\n{section}\n{more}")
+    return text
+
+
+def reads_from(port: int, source: str) -> bytes:
+    """The answer to a read by a client with this address."""
+    with Client(port, source=source) as client:
+        return client.read()
+
+
+def test_zones_that_share_a_device_are_all_served(site: Site) -> None:
+    site.policy.write_text(with_zones(site.text(), ["office", "dmz"]))
+    with running(site.state, site.policy) as gate:
+        assert len(gate.status()["pairs"]) == 1
+        for source in ("127.0.0.1", "127.0.1.1", "127.0.1.2"):
+            assert reads_from(site.port, source) == b"\x03\x02\x00\x2a", source
+        assert reads_from(site.port, "127.0.1.9")[0] & 0x80, "no zone has this address"
+
+
+def test_a_reload_to_zones_of_long_names_is_taken(live: Site) -> None:
+    live.policy.write_text(with_zones(live.text(), LONG))
+    assert cli("check", live.policy)[0] == 0
+    code, _, err = cli("reload", "--state", live.state)
+    assert code == 0, err
+    for number in range(1, 6):
+        assert reads_from(live.port, f"127.0.1.{number}") == b"\x03\x02\x00\x2a"
+    assert served(live.port)
+    assert live.up.process.poll() is None
+
+
+def test_a_reload_to_more_assets_than_a_pair_can_listen_for_changes_nothing(live: Site) -> None:
+    before = live.up.status()
+    text = live.text()
+    assets = "".join(
+        f"  a{number}: {{zone: control, address: 10.1.{number >> 8}.{number & 255}, protocol: modbus, unit: 1, "
+        f'listen: "127.3.{number >> 8}.{number & 255}:{live.port}", points: {{p: {{at: holding 0, type: uint16}}}}}}\n'
+        for number in range(4200)
+    )
+    names = ", ".join(f"a{number}" for number in range(4200))
+    road = f"      - {{who: erp, asset: [{names}], read: [p]}}\n"
+    text = text.replace("\nprincipals:\n", f"\n{assets}principals:\n").replace("    allow:\n", f"    allow:\n{road}")
+    live.policy.write_text(text)
+    code, _, err = cli("reload", "--state", live.state)
+    assert code == 2 and "--pairs" in err
+    assert served(live.port)
+    after = live.up.status()
+    assert after["policy"] == before["policy"]
+    assert after["pairs"][0]["halves"][0]["pid"] == before["pairs"][0]["halves"][0]["pid"]
+
+
+def test_a_gate_without_namespaces_does_not_take_a_policy_that_names_interfaces(live: Site) -> None:
+    """It would say that a zone is bound to its interface, and it would not be."""
+    live.policy.write_text(live.text().replace("{side: it}", "{side: it, interface: office0}"))
+    code, _, err = cli("reload", "--state", live.state)
+    assert code == 2
+    assert "enterprise names an interface" in err and "separation: processes" in err
+    assert served(live.port)
+    live.policy.write_text(live.policy.read_text().replace("gate:\n", "gate:\n  separation: processes\n"))
+    assert cli("reload", "--state", live.state)[0] == 0, "unless it says that this is meant"
+    assert served(live.port)
+
+
+# --- processes that stand still -------------------------------------------------------------------------------------
+
+
+def test_halves_that_stand_still_are_ended_and_the_pair_serves_again(live: Site) -> None:
+    stuck = live.up.pids()
+    for role in ("outer", "inner"):
+        os.kill(stuck[role], signal.SIGSTOP)
+    eventually(lambda: served(live.port), 20)
+    assert not {stuck["outer"], stuck["inner"]} & set(live.up.pids().values())
+    live.up.stop()
+    assert {event["status"] for event in events(live.state, "half-died")} >= {-signal.SIGKILL}
+
+
+@pytest.mark.soak
+def test_a_gate_that_stood_still_does_not_take_its_own_pause_for_that_of_the_halves(live: Site) -> None:
+    before = live.up.pids()
+    os.kill(before["gate"], signal.SIGSTOP)
+    time.sleep(6)
+    assert served(live.port)
+    os.kill(before["gate"], signal.SIGCONT)
+    time.sleep(3)
+    assert live.up.pids() == before
+
+
+@pytest.mark.soak
+def test_a_gate_that_stands_still_for_good_ends_everything(live: Site) -> None:
+    """Nobody could sever a side any more."""
+    os.kill(live.up.pids()["gate"], signal.SIGSTOP)
+    assert live.up.process.wait(30) == 2
+    assert "has not been heard of" in live.up.said()
+    assert not served(live.port)
+
+
+@pytest.mark.soak
+def test_a_launcher_that_stood_still_does_not_take_its_own_pause_for_that_of_the_gate(live: Site) -> None:
+    live.up.process.send_signal(signal.SIGSTOP)
+    time.sleep(13)
+    live.up.process.send_signal(signal.SIGCONT)
+    time.sleep(3)
+    assert live.up.process.poll() is None, live.up.said()
+    assert served(live.port)
+
+
+# --- the state directory --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
+def test_a_state_directory_that_others_can_write_to_is_refused(site: Site, mode: int) -> None:
+    site.state.mkdir()
+    site.state.chmod(mode)
+    code, err = refuses(site.state, site.policy)
+    assert code == 2 and "can be written by others" in err and "chmod 700" in err
+    assert list(site.state.iterdir()) == [], "nothing was put where others could swap it"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a directory to somebody else")
+def test_a_state_directory_of_somebody_else_is_refused(site: Site) -> None:
+    site.state.mkdir(0o700)
+    os.chown(site.state, 65534, 65534)
+    code, err = refuses(site.state, site.policy)
+    assert code == 2 and "chown" in err
+    assert list(site.state.iterdir()) == []
+
+
+def test_what_somebody_planted_in_the_state_directory_is_not_followed(live: Site) -> None:
+    victim = live.folder / "victim"
+    victim.write_text("precious")
+    (live.state / "severed.json.new").symlink_to(victim)
+    assert cli("sever", "it", "--state", live.state)[0] == 0
+    assert victim.read_text() == "precious"
+    assert stat.S_ISREG((live.state / "severed.json").lstat().st_mode)
