@@ -128,9 +128,8 @@ def test_a_long_answer_is_cut_short_by_udp_and_whole_by_tcp() -> None:
     assert len(wire) <= 512
 
 
-GOOD = (
-    b"\x12\x34" + bytes(DNSRecord.question(f"plc-7.{DOMAIN}").pack())[2:]
-)  # else its id is random: so are names of cases
+# With an id of our own: a random one would stand in the names of the cases.
+GOOD = b"\x12\x34" + bytes(DNSRecord.question(f"plc-7.{DOMAIN}").pack())[2:]
 
 
 @pytest.mark.parametrize(
