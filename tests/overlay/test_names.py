@@ -205,14 +205,27 @@ def test_pace_holds_all_together_and_remembers_a_bounded_number() -> None:
 # --- the process ----------------------------------------------------------------------------------------------------
 
 
+def one_port() -> tuple[socket.socket, socket.socket]:
+    """UDP and TCP sockets with the same port, which is free for both: one free for TCP may be taken for UDP."""
+    for _ in range(100):
+        tcp = socket.create_server(("127.0.0.1", 0))
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            udp.bind(tcp.getsockname())
+        except OSError:
+            tcp.close()
+            udp.close()
+            continue
+        return udp, tcp
+    raise AssertionError("no port is free for both")
+
+
 class Running:
     """The name server as a process, with its filter."""
 
     def __init__(self) -> None:
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("127.0.0.1", 0))
+        self.udp, self.tcp = one_port()
         self.place = self.udp.getsockname()
-        self.tcp = socket.create_server(self.place)
         to_read, to_write = make_pipe()
         from_read, from_write = make_pipe()
         self.control, self.said = to_write, from_read
