@@ -167,24 +167,28 @@ class _Checker:
 
     def listeners(self) -> None:
         """No two assets answer at one address and port, unless their units tell them apart."""
-        seen: list[tuple[str, int, int, str, Path]] = []
-        for name, asset in self.policy.assets.items():
+        places: dict[int, dict[str, list[tuple[int, int, str]]]] = {}  # port -> address -> (number, unit, name)
+        for number, (name, asset) in enumerate(self.policy.assets.items()):
             family = FAMILIES.get(asset.protocol)
             if family is None or (asset.listen is None and asset.overlay is None):
                 continue
             address, port = asset.listen or (asset.overlay or "", family.default_port)
             path: Path = ("assets", name, "listen" if asset.listen else "overlay")
-            for other_address, other_port, unit, other, _ in seen:
-                if port != other_port:
-                    continue
-                same = address == other_address
-                if same and asset.unit != unit and -1 not in (asset.unit, unit):
-                    continue
-                if same or _wild(address, other_address):
-                    found = f"{address}:{port}, which {other} has ({other_address}:{other_port}, unit {_unit(unit)})"
-                    self.at(path, found, "an address and port of its own, or another unit", check="listen")
-                    break
-            seen.append((address, port, asset.unit, name, path))
+            here = places.setdefault(port, {})
+            # Only those that can clash are looked at, since a policy may have thousands of assets.
+            others = here if _takes_all(address) else (other for other in (address, *_EVERY) if other in here)
+            clashes = [
+                (*found, other)
+                for other in others
+                for found in here[other]
+                if (address == other and (asset.unit == found[1] or -1 in (asset.unit, found[1])))
+                or (address != other and _wild(address, other))
+            ]
+            if clashes:
+                _, unit, first, other = min(clashes)
+                found_there = f"{address}:{port}, which {first} has ({other}:{port}, unit {_unit(unit)})"
+                self.at(path, found_there, "an address and port of its own, or another unit", check="listen")
+            here.setdefault(address, []).append((number, asset.unit, name))
 
     def devices(self) -> None:
         """No asset may be written that is the device and unit of another one with limits: limits, pace and known values
@@ -399,6 +403,13 @@ def _wild(a: str, b: str) -> bool:
     """Whether one of two listeners takes every address, the other's too. [::] takes IPv4 as well."""
     one, two = ipaddress.ip_address(a), ipaddress.ip_address(b)
     return any(w.is_unspecified and (w.version == 6 or o.version == 4) for w, o in ((one, two), (two, one)))
+
+
+_EVERY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+
+
+def _takes_all(address: str) -> bool:
+    return ipaddress.ip_address(address).is_unspecified
 
 
 def _unit(unit: int) -> str:
