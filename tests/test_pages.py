@@ -1,0 +1,49 @@
+"""Pages for people: their links lead somewhere, and the commands they show are ones that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cofferdam.cli.main import VERBS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+LINK = re.compile(r"\]\(([^)#\s]+)(#[^)]*)?\)")
+COMMAND = re.compile(r"^ *(?:\$ |sudo )?cofferdam ([a-z-]+)", re.MULTILINE)
+INLINE = re.compile(r"`cofferdam ([a-z-]+)")
+TARGET = re.compile(r"`make ([a-z-]+)|^make ([a-z-]+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = [link[0] for link in LINK.findall(page.read_text("utf-8")) if "://" not in link[0]]
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    verbs = set(COMMAND.findall(text)) | set(INLINE.findall(text))
+    assert verbs <= set(VERBS)
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    goals = {one or other for one, other in TARGET.findall(text)}
+    assert not [goal for goal in goals if not re.search(rf"^{goal}:", makefile, re.MULTILINE)]
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, waiting = set[Path](), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop().resolve()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        for target, _ in LINK.findall(page.read_text("utf-8")):
+            if "://" not in target and (page.parent / target).is_file():
+                waiting.append(page.parent / target)
+            elif "://" not in target and (page.parent / target).is_dir():
+                waiting += (page.parent / target).glob("*.md")
+    assert {page.resolve() for page in PAGES} <= reached
