@@ -16,6 +16,7 @@ from cofferdam.audit.entry import LimitHit, Malformed, SessionClosed, SessionOpe
 from cofferdam.brokers.auditing import AuditClient
 from cofferdam.brokers.control import SessionStatus
 from cofferdam.brokers.proxy.budget import INTERVAL_NS, LogBudget
+from cofferdam.brokers.proxy.clients import Bucket, Client, Pending, Session, draw, forget_full
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Opened, Reply, Request
 from cofferdam.brokers.proxy.refusals import RefusalLog
 from cofferdam.brokers.proxy.stats import FlowStats
@@ -26,112 +27,12 @@ from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, Operation
 from cofferdam.policy.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.protocols.base import NEED_DATA, Protocol, RequestReceived, ServerMachine
+from cofferdam.protocols.base import NEED_DATA, Protocol, RequestReceived
 
 LIMIT_NOTES = 64
 """Sources and limits that are told apart in an interval; what comes above is told together."""
 MALFORMED_ENTRIES = 5
 """Malformed requests of one connection that get an audit entry each; further ones are counted when it closes."""
-
-
-class Session:
-    """One client's dealings with one asset. `flow` is what policy allows in it, or why it allows nothing."""
-
-    __slots__ = ("announced", "asset", "flow", "id", "name", "refusals", "refused", "requests", "silent", "writes")
-
-    def __init__(self, number: int, name: str, asset: str, flow: Flow | Deny) -> None:
-        self.id = number
-        self.name = name
-        self.asset = asset
-        self.refusals: RefusalLog | None = None
-        self.announced = False
-        self.requests = 0
-        self.refused = 0
-        self.writes = 0
-        self.judge_by(flow)
-
-    def judge_by(self, flow: Flow | Deny) -> None:
-        """Takes the flow of the policy in force."""
-        self.flow = flow
-        self.silent = isinstance(flow, Flow) and flow.silent
-
-
-class Client:
-    """One connection from a client."""
-
-    __slots__ = (
-        "assets", "blocked", "bytes_in", "bytes_out", "frame_since", "last", "machine", "malformed", "only",
-        "opened_wall", "outstanding", "port", "refused", "requests", "sessions", "source", "stranger", "told",
-        "transport",
-    )  # fmt: skip
-
-    def __init__(self, transport: Transport, machine: ServerMachine[Any, Any], source: str, port: int) -> None:
-        self.transport: Transport = transport
-        self.machine = machine
-        self.source = source
-        self.port = port
-        self.assets: dict[int, Asset] = {}  # by unit; -1: any unit
-        self.sessions: dict[str, Session] = {}  # by asset
-        self.only: Session | None = None  # where a single asset answers at the listener, which is the rule
-        self.outstanding = 0
-        self.blocked = False
-        self.requests = 0
-        self.refused = 0
-        self.malformed = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.last = 0
-        self.opened_wall = 0
-        self.frame_since = 0
-        self.stranger = False  # no principal stands for its address
-        self.told = True  # its opening is in the log
-
-
-class _Pending:
-    """A request that is with the inner half. `began`: monotonic ns."""
-
-    __slots__ = ("began", "client", "conduit", "is_write", "request", "session", "token")
-
-    def __init__(
-        self, client: Client, session: Session, token: int, request: Any, conduit: str, is_write: bool, began: int
-    ) -> None:
-        self.client = client
-        self.session = session
-        self.token = token
-        self.request = request
-        self.conduit = conduit
-        self.is_write = is_write
-        self.began = began
-
-
-class _Bucket:
-    """A token bucket: `rate` a second on average, `burst` at once."""
-
-    __slots__ = ("at", "tokens")
-
-    def __init__(self, burst: float, now: int) -> None:
-        self.tokens = burst
-        self.at = now
-
-
-def _draw(buckets: dict[str, _Bucket], source: str, now: int, rate: float, burst: float) -> bool:
-    """Whether `source` may do one more of what its bucket bounds. `rate` is per ns."""
-    bucket = buckets.get(source)
-    if bucket is None:
-        bucket = buckets[source] = _Bucket(burst, now)
-    tokens = bucket.tokens + (now - bucket.at) * rate
-    bucket.at = now
-    if tokens < 1.0:
-        bucket.tokens = tokens
-        return False
-    bucket.tokens = (tokens if tokens < burst else burst) - 1.0
-    return True
-
-
-def _forget_full(buckets: dict[str, _Bucket], now: int, rate: float, burst: float) -> None:
-    """Forgets the buckets that are full again: they say nothing that a new one would not."""
-    for source in [name for name, bucket in buckets.items() if bucket.tokens + (now - bucket.at) * rate >= burst]:
-        del buckets[source]
 
 
 class Outer:
@@ -170,12 +71,12 @@ class Outer:
         self._wall = wall
         self._clock = clock
         self._next = 0
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, Pending] = {}
         self._sessions: dict[int, tuple[Client, Session]] = {}
         self._per_address: dict[str, int] = {}
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets: dict[str, Bucket] = {}
         self._strangers: dict[str, int] = {}
-        self._connects: dict[str, _Bucket] = {}
+        self._connects: dict[str, Bucket] = {}
         self._budget = LogBudget(audit)
         self._blocked: set[Client] = set()
         self._limit_notes: dict[tuple[str, str], int] = {}
@@ -252,7 +153,7 @@ class Outer:
             return
         now = self._clock()
         rate = limits.client_connects_per_second
-        if not _draw(self._connects, source, now, rate * 1e-9, rate * 4):
+        if not draw(self._connects, source, now, rate * 1e-9, rate * 4):
             self._turn_away(transport, source, "client_connects_per_second", "too many new connections a second")
             return
         stranger = not self.policy.principals_of(source, self._zones)
@@ -473,7 +374,7 @@ class Outer:
         client.outstanding += 1
         if operation.is_write:
             session.writes += 1
-        self._pending[number] = _Pending(client, session, token, request, verdict.conduit, operation.is_write, began)
+        self._pending[number] = Pending(client, session, token, request, verdict.conduit, operation.is_write, began)
         self._inner.send(Request(session.id, number, request))
 
     def _session_for(self, client: Client, operation: Operation) -> Session:
@@ -494,7 +395,7 @@ class Outer:
         return verdict
 
     def _within_rate(self, source: str, now: int) -> bool:
-        return _draw(self._buckets, source, now, self._rate, self._burst)
+        return draw(self._buckets, source, now, self._rate, self._burst)
 
     def _refuse(self, client: Client, session: Session, token: int, request: Any, verdict: Deny) -> None:
         session.refused += 1
@@ -607,9 +508,9 @@ class Outer:
             self._limits_told = now
             self._tell_limits(wall)
         self._budget.tick(wall)
-        _forget_full(self._buckets, now, self._rate, self._burst)
+        forget_full(self._buckets, now, self._rate, self._burst)
         connects = limits.client_connects_per_second
-        _forget_full(self._connects, now, connects * 1e-9, connects * 4)
+        forget_full(self._connects, now, connects * 1e-9, connects * 4)
 
     def _tell_limits(self, wall: int) -> None:
         for (limit, source), count in self._limit_notes.items():

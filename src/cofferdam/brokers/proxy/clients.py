@@ -1,0 +1,111 @@
+"""What an outer half keeps of its clients: connections, sessions, requests under way, and how fast a source may ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cofferdam.brokers.proxy.refusals import RefusalLog
+from cofferdam.brokers.transport import Transport
+from cofferdam.model import Asset, Deny
+from cofferdam.policy.decide import Flow
+from cofferdam.protocols.base import ServerMachine
+
+
+class Session:
+    """One client's dealings with one asset. `flow` is what policy allows in it, or why it allows nothing."""
+
+    __slots__ = ("announced", "asset", "flow", "id", "name", "refusals", "refused", "requests", "silent", "writes")
+
+    def __init__(self, number: int, name: str, asset: str, flow: Flow | Deny) -> None:
+        self.id = number
+        self.name = name
+        self.asset = asset
+        self.refusals: RefusalLog | None = None
+        self.announced = False
+        self.requests = 0
+        self.refused = 0
+        self.writes = 0
+        self.judge_by(flow)
+
+    def judge_by(self, flow: Flow | Deny) -> None:
+        """Takes the flow of the policy in force."""
+        self.flow = flow
+        self.silent = isinstance(flow, Flow) and flow.silent
+
+
+class Client:
+    """One connection from a client."""
+
+    __slots__ = (
+        "assets", "blocked", "bytes_in", "bytes_out", "frame_since", "last", "machine", "malformed", "only",
+        "opened_wall", "outstanding", "port", "refused", "requests", "sessions", "source", "stranger", "told",
+        "transport",
+    )  # fmt: skip
+
+    def __init__(self, transport: Transport, machine: ServerMachine[Any, Any], source: str, port: int) -> None:
+        self.transport: Transport = transport
+        self.machine = machine
+        self.source = source
+        self.port = port
+        self.assets: dict[int, Asset] = {}  # by unit; -1: any unit
+        self.sessions: dict[str, Session] = {}  # by asset
+        self.only: Session | None = None  # where a single asset answers at the listener, which is the rule
+        self.outstanding = 0
+        self.blocked = False
+        self.requests = 0
+        self.refused = 0
+        self.malformed = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.last = 0
+        self.opened_wall = 0
+        self.frame_since = 0
+        self.stranger = False  # no principal stands for its address
+        self.told = True  # its opening is in the log
+
+
+class Pending:
+    """A request that is with the inner half. `began`: monotonic ns."""
+
+    __slots__ = ("began", "client", "conduit", "is_write", "request", "session", "token")
+
+    def __init__(
+        self, client: Client, session: Session, token: int, request: Any, conduit: str, is_write: bool, began: int
+    ) -> None:
+        self.client = client
+        self.session = session
+        self.token = token
+        self.request = request
+        self.conduit = conduit
+        self.is_write = is_write
+        self.began = began
+
+
+class Bucket:
+    """A token bucket: `rate` a second on average, `burst` at once."""
+
+    __slots__ = ("at", "tokens")
+
+    def __init__(self, burst: float, now: int) -> None:
+        self.tokens = burst
+        self.at = now
+
+
+def draw(buckets: dict[str, Bucket], source: str, now: int, rate: float, burst: float) -> bool:
+    """Whether `source` may do one more of what its bucket bounds. `rate` is per ns."""
+    bucket = buckets.get(source)
+    if bucket is None:
+        bucket = buckets[source] = Bucket(burst, now)
+    tokens = bucket.tokens + (now - bucket.at) * rate
+    bucket.at = now
+    if tokens < 1.0:
+        bucket.tokens = tokens
+        return False
+    bucket.tokens = (tokens if tokens < burst else burst) - 1.0
+    return True
+
+
+def forget_full(buckets: dict[str, Bucket], now: int, rate: float, burst: float) -> None:
+    """Forgets the buckets that are full again: they say nothing that a new one would not."""
+    for source in [name for name, bucket in buckets.items() if bucket.tokens + (now - bucket.at) * rate >= burst]:
+        del buckets[source]
