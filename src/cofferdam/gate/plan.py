@@ -23,6 +23,8 @@ from cofferdam.policy.table import CompiledPolicy
 
 NAME_LETTERS = 96
 """The longest name of a pair, without what is added for shards and halves. Orders and entries allow 128."""
+MOST_SPOTS = 4096
+"""Listeners of one pair. The order that starts it carries no more."""
 Device = tuple[str, str, int]
 """(zone, address, port) of a device on its own side."""
 
@@ -90,7 +92,8 @@ def plan_pairs(policy: CompiledPolicy, *, shards: int = 1) -> dict[str, PairPlan
     """The pairs for a policy, by name.
 
     Raises:
-        GateError: two zones of different sides reach one device, which one pair can not serve.
+        GateError: two zones of different sides reach one device, which one pair can not serve; or a pair would have
+            more than MOST_SPOTS listeners.
     """
     groups: list[tuple[set[str], str, str, dict[str, Asset]]] = []  # (from zones, to zone, broker, assets)
     for conduit in policy.conduits.values():
@@ -116,8 +119,17 @@ def plan_pairs(policy: CompiledPolicy, *, shards: int = 1) -> dict[str, PairPlan
             shares.setdefault(_shard(served.device, shards), []).append(served)
         for number, share in sorted(shares.items()):
             name = base if shards == 1 else f"{base}:{number + 1}"
-            pairs[name] = PairPlan(name, base, broker, sources, outer, inner, tuple(share))
+            pairs[name] = _checked(PairPlan(name, base, broker, sources, outer, inner, tuple(share)))
     return pairs
+
+
+def _checked(plan: PairPlan) -> PairPlan:
+    if len(plan.spots) > MOST_SPOTS:
+        raise GateError(
+            f"the pair {plan.name} would listen at {len(plan.spots)} addresses and ports; at most {MOST_SPOTS} can be",
+            hint="start the gate with `--pairs N`, which spreads the devices of a road over N pairs",
+        )
+    return plan
 
 
 def _base(broker: str, sources: tuple[str, ...], to_zone: str) -> str:
@@ -170,6 +182,8 @@ def change_pairs(running: Mapping[str, PairPlan], fresh: Mapping[str, PairPlan])
 
     A device stays with the pair that has it. The devices that no running pair has get a new pair, whose number
     follows the name ("modbus/enterprise-control+2").
+
+    Raises: GateError: a pair that goes on would have more than MOST_SPOTS listeners.
     """
     keep: list[PairPlan] = []
     restart: list[PairPlan] = []
@@ -196,7 +210,7 @@ def change_pairs(running: Mapping[str, PairPlan], fresh: Mapping[str, PairPlan])
             if not share[old.name]:
                 continue
             assets = tuple(sorted(share[old.name], key=lambda asset: asset.name))
-            plan = replace(first, name=old.name, assets=assets)
+            plan = _checked(replace(first, name=old.name, assets=assets))
             stays.add(old.name)
             (keep if set(plan.spots) <= set(old.spots) else restart).append(plan)
     stop = tuple(sorted(set(running) - stays))
