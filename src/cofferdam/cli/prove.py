@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import gc
 import json
 import os
@@ -11,12 +12,15 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cofferdam.errors import CofferdamError, GateError
 
 FIRST_ROUND_SECONDS = 10
+NAMES_AT_ONCE = 50
+"""Assets in one message to the gate, which takes 64 KiB at most."""
 NOTHING_TO_DO = 3
 """Exit code of a round: without namespaces there is no IT side to ask from."""
 
@@ -130,8 +134,7 @@ def _with(
         for pair in plan_pairs(policy).values()
     }
     roles |= {pair["name"]: roles.get(re.split(r"[:+]\d+$", pair["name"])[0], ("it", "ot")) for pair in status["pairs"]}
-    subject = open_subject(state, plan, status, roles)
-    try:
+    with _alone(state), contextlib.closing(open_subject(state, plan, status, roles)) as subject:
         for side in subject.sides.values():
             side.read(subject.nft)
         if args.leaks:
@@ -151,8 +154,19 @@ def _with(
         leaking.state(subject, leaking.targets(plan), out)
         _tell_leaks(state, policy, out)
         limits.state(subject, out)
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """One proof or round of the leak probe at a time: each would take the other for a stranger in the namespaces."""
+    from cofferdam.enforce.journal import folder
+
+    lock = os.open(folder(state) / "prove.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
     finally:
-        subject.close()
+        os.close(lock)
 
 
 def _without(status: dict[str, Any], out: Statements) -> None:
@@ -172,8 +186,15 @@ def _tell_leaks(state: Path, policy: CompiledPolicy, out: Statements) -> None:
     from cofferdam.enforce.prove import leaking
     from cofferdam.gate.client import ask
 
-    tried, found = leaking.verdicts(out, {asset.address: asset.name for asset in policy.assets.values()})
-    ask(state, "leaks", tried=tried, found=[{"asset": asset, "detail": detail} for asset, detail in found])
+    names: dict[str, list[str]] = {}
+    for asset in policy.assets.values():
+        names.setdefault(asset.address, []).append(asset.name)
+    tried, found = leaking.verdicts(out, names)
+    leaks = dict(found)
+    for start in range(0, len(tried), NAMES_AT_ONCE):
+        some = tried[start : start + NAMES_AT_ONCE]
+        answers = [{"asset": name, "detail": leaks[name][:500]} for name in some if name in leaks]
+        ask(state, "leaks", tried=some, found=answers)
 
 
 def _watch(state: Path, every: int, *, leaks: bool) -> int:
@@ -204,12 +225,9 @@ def _round(state: Path) -> int:
             return NOTHING_TO_DO
         policy = _policy(status)
         plan = network_plan(policy)
-        subject = open_subject(state, plan, status, {})
-        try:
-            out = Statements()
+        out = Statements()
+        with _alone(state), contextlib.closing(open_subject(state, plan, status, {})) as subject:
             leaking.state(subject, leaking.targets(plan), out)
-        finally:
-            subject.close()
         _tell_leaks(state, policy, out)
         unasked = [s.says for s in out.found if s.name == leaking.PROBE]
     except CofferdamError as error:

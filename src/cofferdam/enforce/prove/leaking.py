@@ -5,7 +5,7 @@ Not here: the probe (enforce.leak).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cofferdam.enforce import leak
 from cofferdam.enforce.plans.records import NetworkPlan
@@ -47,8 +47,11 @@ def state(subject: Subject, wanted: list[tuple[str, int]], out: Statements) -> N
         out.check(PART, address, says, wrong, asked, status="tested")
 
 
-def verdicts(out: Statements, names: Mapping[str, str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """(assets that were tried, (asset, detail) of those that leak). `names`: address to asset."""
+def verdicts(out: Statements, names: Mapping[str, Sequence[str]]) -> tuple[list[str], list[tuple[str, str]]]:
+    """(assets that were tried, (asset, detail) of those that leak). `names`: address to assets; two cells may have a
+    device each with the same."""
     here = [statement for statement in out.found if statement.part == PART and statement.name in names]
-    found = [(names[s.name], f"{s.name}: {'; '.join(s.evidence)}") for s in here if s.status == "failed"]
-    return [names[statement.name] for statement in here], found
+    found = [
+        (name, f"{s.name}: {'; '.join(s.evidence)}") for s in here if s.status == "failed" for name in names[s.name]
+    ]
+    return [name for statement in here for name in names[statement.name]], found
