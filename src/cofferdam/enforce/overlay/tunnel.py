@@ -267,11 +267,21 @@ def confine_program() -> None:
     set it.
     """
     machine = platform.machine()
-    numbers = NUMBERS.get(machine)
-    if numbers is None:
+    if machine not in NUMBERS:
         return
+    code = bpf.assemble(machine, program_rules(machine), bpf.ALLOW)
+    held = ctypes.create_string_buffer(code, len(code))
+    head = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(held)))
+    if _libc.prctl(22, 2, ctypes.byref(head), 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"the system-call filter: {os.strerror(number)}")
+
+
+def program_rules(machine: str) -> list[bpf.Rule]:
+    """The filter of `confine_program`, rule by rule; what no rule names is allowed."""
+    numbers = NUMBERS[machine]
     refuse = bpf.fail_with(errno.EPERM)
-    rules = [
+    return [
         bpf.Rule(numbers["ioctl"], bpf.fail_with(0), (bpf.Is(1, (_SIOCSIFMTU,)),)),
         bpf.Rule(numbers["socket"], bpf.ALLOW, (bpf.Is(0, (2, 10)), bpf.Is(1, (2,), ignoring=0o4000 | 0o2000000))),
         bpf.Rule(numbers["socket"], bpf.ALLOW, (bpf.Is(0, (16,)), bpf.Is(2, (0,)))),
@@ -281,12 +291,6 @@ def confine_program() -> None:
         bpf.Rule(numbers["clone3"], bpf.fail_with(errno.ENOSYS)),
         *(bpf.Rule(numbers[name], refuse) for name in _NEVER if name in numbers),
     ]
-    code = bpf.assemble(machine, rules, bpf.ALLOW)
-    held = ctypes.create_string_buffer(code, len(code))
-    head = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(held)))
-    if _libc.prctl(22, 2, ctypes.byref(head), 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"the system-call filter: {os.strerror(number)}")
 
 
 def _hex(key: str) -> str:
