@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import msgspec
 import pytest
 
@@ -9,6 +11,7 @@ from cofferdam.audit.entry import MAX_BATCH_DRAFTS, LimitHit, Refused, WriteOutc
 from cofferdam.audit.records import Batch, Hello, ToAuditor
 from cofferdam.brokers.auditing import BATCH_BYTES, AuditClient
 from cofferdam.brokers.proxy.outer import LIMIT_NOTES
+from cofferdam.crossing.framing import Assembler
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.policy.decide import Flow
 from tests.brokers.stage import AuditPipe, ManualReactor, Stage, Wire, answer, exception, read, write
@@ -311,3 +314,21 @@ def test_reads_that_wait_are_sent_by_turns_of_addresses_not_of_connections() -> 
     alone.on_data(b"".join(read(number, 2, 1) for number in range(10)))
     served = [frame[9] for _, frame in run_device(stage)]
     assert served[:20].count(2) >= 9
+
+
+# --- a half that was taken over, against the gate's memory -----------------------------------------------------------
+
+
+def test_many_small_chunks_cost_no_more_memory_than_they_carry() -> None:
+    limit = 1 << 16
+    assembler = Assembler(limit)
+    assembler.feed(b"\x01\x00\x06" + limit.to_bytes(4, "big") + b"xy")
+    packet = b"\x02\x00\x02zz" * 100
+    tracemalloc.start()
+    try:
+        for _ in range((limit - 8) // (2 * 100)):
+            assert assembler.feed(packet) == []
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2 * limit
