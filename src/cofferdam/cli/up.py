@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cofferdam.errors import GateError
+
+if TYPE_CHECKING:
+    from cofferdam.gate.plan import PairPlan
+    from cofferdam.policy.table import CompiledPolicy
 
 LEAK_SECONDS = 300
 """Between two rounds of the leak probe."""
@@ -40,6 +47,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="user ids for the gate's processes, when in namespaces",
     )
     parser.add_argument("--check-only", action="store_true", help="read the policy, say what would run, and exit")
+    parser.add_argument("--json", action="store_true", help="with --check-only: print JSON")
     parser.add_argument("--log-format", choices=["text", "json"], default="text", help="form of the messages on stderr")
     parser.epilog = (
         "SIGTERM and SIGINT stop the gate in order (a second one hurries it), SIGHUP has it read its policy anew. "
@@ -54,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
         raise GateError("--pairs is from 1 to 64", hint="one for each core that the gate may use is enough")
     if args.check_only:
         return _check(args)
+    if args.json:
+        raise GateError(
+            "--json goes with --check-only", hint="--log-format json has the running gate's messages as JSON"
+        )
     from cofferdam.enforce.choice import choose
     from cofferdam.enforce.launcher import Launcher
     from cofferdam.enforce.users import Users
@@ -111,7 +123,14 @@ def _check(args: argparse.Namespace) -> int:
 
     policy = compile_policy(load(args.policy), now_ns=time.time_ns())
     plans = plan_pairs(policy, shards=args.pairs)
+    if args.json:
+        print(json.dumps(_check_report(policy, plans)))
+        return 0
     print(f"policy {policy.hash} of site {policy.site}: {len(policy.conduits)} conduits, {len(policy.assets)} assets")
+    for zone in policy.zones.values():
+        if zone.interface:
+            how = "shared with this machine" if zone.macvlan or zone.vlan else "taken away from this machine"
+            print(f"interface {zone.interface}: zone {zone.name}; with namespaces it is {how} while the gate runs")
     for plan in plans.values():
         sources = ", ".join(plan.source_zones)
         print(f"pair {plan.name}: outer half on {plan.outer.side} ({sources}), inner half on {plan.inner.side}")
@@ -119,3 +138,29 @@ def _check(args: argparse.Namespace) -> int:
             spots = ", ".join(map(str, asset.spots)) or "not published"
             print(f"  {spots} -> {asset.name} ({asset.device[1]}:{asset.device[2]})")
     return 0
+
+
+def _check_report(policy: CompiledPolicy, plans: Mapping[str, PairPlan]) -> dict[str, object]:
+    return {
+        "policy": policy.hash,
+        "site": policy.site,
+        "conduits": list(policy.conduits),
+        "interfaces": {
+            zone.name: {"interface": zone.interface, "taken": not (zone.macvlan or zone.vlan)}
+            for zone in policy.zones.values()
+            if zone.interface
+        },
+        "pairs": [
+            {
+                "name": plan.name,
+                "outer": plan.outer.side,
+                "inner": plan.inner.side,
+                "from": list(plan.source_zones),
+                "assets": {
+                    asset.name: {"listens": [str(spot) for spot in asset.spots], "device": list(asset.device[1:])}
+                    for asset in plan.assets
+                },
+            }
+            for plan in plans.values()
+        ],
+    }

@@ -1,0 +1,46 @@
+"""`cofferdam up --check-only`: what would run, for people and for programs, and which interfaces it would take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cofferdam.cli.main import main
+
+POLICY = """
+site: works
+zones: {{office: {{side: it{office}}}, plant: {{side: ot, interface: eth7}}}}
+assets: {{plc: {{zone: plant, address: 10.20.0.17, protocol: modbus, listen: "127.0.0.1:1502"}}}}
+principals: {{erp: {{zone: office, addresses: 10.1.0.20}}}}
+conduits:
+  reads:
+    {{from: office, to: plant, broker: modbus, owner: someone, reason: tests,
+      allow: [{{who: erp, asset: plc, registers: holding 0}}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("office", "taken", "words"),
+    [
+        (", interface: eth6", True, "interface eth6: zone office; with namespaces it is taken away"),
+        (", interface: eth6, attach: macvlan", False, "interface eth6: zone office; with namespaces it is shared"),
+    ],
+)
+def test_check_only(office: str, taken: bool, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY.format(office=office))
+    assert main(["up", str(policy), "--check-only"]) == 0
+    said = capsys.readouterr().out
+    assert words in said and "interface eth7: zone plant; with namespaces it is taken away" in said
+    assert "127.0.0.1:1502 -> plc (10.20.0.17:502)" in said
+    assert main(["up", str(policy), "--check-only", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["interfaces"]["office"] == {"interface": "eth6", "taken": taken}
+    assert found["pairs"][0]["assets"] == {"plc": {"listens": ["127.0.0.1:1502"], "device": ["10.20.0.17", 502]}}
+
+
+def test_json_alone_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["up", str(tmp_path), "--json"]) == 2
+    assert "--log-format json" in capsys.readouterr().err
