@@ -423,7 +423,9 @@ def _limit_fields() -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name in Limits.__struct_fields__:
         default = getattr(defaults, name)
-        kind: Any = Annotated[int, *_whole(1, 1 << 31)] if isinstance(default, int) else Seconds
+        # Looking before sleeping is the one limit that can be off; a second of it would keep a core for itself.
+        low, high = (0, 10_000) if name == "busy_poll_microseconds" else (1, 1 << 31)
+        kind: Any = Annotated[int, *_whole(low, high)] if isinstance(default, int) else Seconds
         fields[name] = (kind, Field(default, description=docs[name]))
     return fields
 
