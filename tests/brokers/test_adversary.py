@@ -243,6 +243,40 @@ def test_no_write_leaves_after_its_client_has_given_up() -> None:
     assert len(writer.take()) == 12, "each is answered"
 
 
+def test_a_write_whose_entry_took_longer_than_its_client_waits_is_not_sent() -> None:
+    stage = Stage(auto=False, asset_extra="timeout: 1 s")
+    client = stage.client()
+    device = connected(stage, client)
+    client.on_data(write(2, SPEED, 77))
+    stage.cross()
+    stage.reactor.advance(1.5)
+    stage.acknowledge()
+    stage.cross()
+    assert writes(device.take()) == []
+    assert client.take() == [exception(2, 6, 6)]
+    assert [entry.outcome for entry in stage.of(WriteOutcome)] == ["not-sent"]
+
+
+def test_a_step_that_waited_for_another_one_too_long_is_not_even_allowed() -> None:
+    stage = Stage(auto=False, asset_extra="timeout: 1 s")
+    client, second = stage.client(port=1), stage.client(port=2)
+    device = connected(stage, client)
+    learn(stage, client, device, 1000)
+    client.on_data(write(3, STEP, 1010))
+    second.on_data(write(4, STEP, 1020))
+    stage.cross()
+    stage.reactor.advance(0.9)
+    stage.acknowledge()
+    stage.cross()
+    [first] = device.take()
+    stage.reactor.advance(0.2)
+    device.on_data(first)
+    stage.auto = True
+    stage.cross()
+    assert len(stage.of(WriteAllowed)) == 1
+    assert second.take() == [exception(4, 6, 6)]
+
+
 @pytest.mark.parametrize("waits_for", ["disk", "place"])
 def test_a_window_that_closes_while_a_write_waits(waits_for: str) -> None:
     policy = compiled(asset_extra="timeout: 8 s", conduit_extra='expires: "2027-01-15 UTC"')
@@ -365,6 +399,8 @@ def test_what_happens_to_a_write_when_the_world_changes(state: str, event: str) 
     allowed = [entry.write for entry in stage.of(WriteAllowed)]
     outcomes = [entry.write for entry in stage.of(WriteOutcome)]
     assert sorted(allowed) == sorted(outcomes)
+    if state == "disk":
+        assert {entry.outcome for entry in stage.of(WriteOutcome)} == {"not-sent"}, "not even tried"
     done = [entry for entry in stage.of(WriteOutcome) if entry.outcome == "done"]
     assert len(done) <= len(writes(before))
     answers = [frame for frame in writer.take() if frame[:2] == b"\0\x09"]
