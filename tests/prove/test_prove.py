@@ -218,6 +218,9 @@ def _watchers(stage: Stage) -> list[Path]:
 @pytest.mark.netns
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_at_intervals_the_gate_is_told_by_a_process_of_its_own(stage: Stage) -> None:
+    deadline = time.monotonic() + 20
+    while not _watchers(stage) and time.monotonic() < deadline:
+        time.sleep(0.2)  # it starts a little after the gate
     (watcher,) = _watchers(stage)
     assert int((watcher / "stat").read_text().rsplit(")", 1)[1].split()[1]) == stage.gate.process.pid
     device = stage.lab.addresses.device

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cofferdam.gate.plan import PairPlan
     from cofferdam.policy.table import CompiledPolicy
 
+LEAK_START_SECONDS = 5
+"""The probe's program starts so much later: it must not slow down the gate's own start."""
 LEAK_SECONDS = 300
 """Between two rounds of the leak probe."""
 
@@ -102,6 +104,7 @@ def _watch_for_leaks(state: Path) -> int:
     try:
         os.setsid()
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        time.sleep(LEAK_START_SECONDS)
         if os.getppid() == parent:
             os.execv(sys.executable, [*command, "--state", str(state)])  # noqa: S606 - our own interpreter, no shell
     finally:
