@@ -21,6 +21,8 @@ from processes import BenchError
 PREFIX = "cofferdam-bench-"
 IT_CLIENT, IT_MIDDLE = "192.0.2.10", "192.0.2.1"  # RFC 5737: addresses for examples, routed nowhere
 OT_DEVICE, OT_MIDDLE = "198.51.100.10", "198.51.100.1"
+LEGS = (("gw-it", IT_MIDDLE), ("gw-ot", OT_MIDDLE))
+"""The interfaces of the middle namespace, and their addresses."""
 
 
 @dataclass(frozen=True)

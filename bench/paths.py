@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from netns import Place
+from netns import LEGS, Place
 from processes import LOAD, BenchError, Process, free_port
 
 CONNECTIONS = 32
@@ -41,8 +41,8 @@ listen bench
 POLICY = """\
 site: benchmark
 zones:
-  office: {{side: it, level: 4}}
-  plant: {{side: ot, level: 2}}
+  office: {{side: it, level: 4{office}}}
+  plant: {{side: ot, level: 2{plant}}}
 assets:
   device:
     zone: plant
@@ -66,6 +66,7 @@ conduits:
       - {{who: load, asset: device, registers: [holding 0-65535], write_registers: [holding 1000-65535]}}
 limits:
   client_connections: 4096
+  client_connects_per_second: 100000
   client_connections_per_address: 4096
   client_requests_per_second: {rate}
   client_requests_burst: {rate}
@@ -79,6 +80,8 @@ class Middle:
 
     name = ""
     label = ""
+    only = ""
+    """The one place where this path can be measured; "" for any."""
     forwards = False
     """The kernel of the middle namespace must route (only in place `namespaces`)."""
 
@@ -101,17 +104,22 @@ class Middle:
         self._folder = tempfile.TemporaryDirectory(prefix="cofferdam-bench-")
         command = self.command(place, Path(self._folder.name), port, device_port)
         self._process = Process(self.label, command, prefix=place.middle)
+        front = self.front(place)
         until = time.monotonic() + 20
-        while not _answers(place, place.front, port):
+        while not _answers(place, front, port):
             if not self._process.running() or time.monotonic() > until:
                 why = self._process.said()
                 self.stop()
                 raise BenchError(
-                    f"{self.label} does not answer on {place.front}:{port}:\n{why}",
+                    f"{self.label} does not answer on {front}:{port}:\n{why}",
                     f"to measure without it, leave {self.name} out of --paths",
                 )
             time.sleep(0.05)
-        return place.front, port
+        return front, port
+
+    def front(self, place: Place) -> str:
+        """The address that clients use."""
+        return place.front
 
     def pids(self) -> list[int]:
         return self._process.family() if self._process else []
@@ -160,9 +168,13 @@ class CofferdamSplit(Middle):
     name, label = "cofferdam-split", "Cofferdam, split"
     options: tuple[str, ...] = ()
 
+    def policy(self, place: Place, port: int, device_port: int) -> str:
+        return policy_text(place, self.front(place), port, device_port)
+
     def command(self, place: Place, folder: Path, port: int, device_port: int) -> list[str]:
         policy = folder / "policy.yaml"
-        policy.write_text(policy_text(place, port, device_port))
+        policy.write_text(self.policy(place, port, device_port))
+        folder.chmod(0o755)  # the gate reads the policy as a user of its own
         state = folder / "state"
         return [
             *(sys.executable, "-m", "cofferdam.cli.main", "up", str(policy), "--state", str(state)),
@@ -177,15 +189,41 @@ class CofferdamOne(CofferdamSplit):
     options = ("--one-process",)
 
 
-PATHS: dict[str, type[Middle]] = {kind.name: kind for kind in (Direct, HAProxy, CofferdamOne, CofferdamSplit)}
+class CofferdamSealed(CofferdamSplit):
+    """Each half in a network namespace of its side, behind a firewall, with user, file tree and filter of its own."""
+
+    name, label = "cofferdam-sealed", "Cofferdam, sealed"
+    only = "namespaces"
+
+    def policy(self, place: Place, port: int, device_port: int) -> str:
+        return policy_text(place, self.front(place), port, device_port, interfaces=True)
 
 
-def policy_text(place: Place, port: int, device_port: int) -> str:
-    """The policy that the benchmark runs under. It allows what the load generator does, and nothing else."""
+class CofferdamOverlay(CofferdamSealed):
+    """The same, reached at an overlay address that no interface has."""
+
+    name, label = "cofferdam-overlay", "Cofferdam, overlay"
+
+    def front(self, place: Place) -> str:
+        return OVERLAY
+
+
+OVERLAY = "203.0.113.7"  # RFC 5737, like the other addresses of the benchmark; clients come by their default route
+PATHS: dict[str, type[Middle]] = {
+    kind.name: kind for kind in (Direct, HAProxy, CofferdamOne, CofferdamSplit, CofferdamSealed, CofferdamOverlay)
+}
+
+
+def policy_text(place: Place, front: str, port: int, device_port: int, *, interfaces: bool = False) -> str:
+    """The policy that the benchmark runs under. It allows what the load generator does, and nothing else. With
+    `interfaces` the gate takes the middle's legs into namespaces of its own."""
+    legs = [f', interface: {name}, addresses: ["{address}/24"]' for name, address in LEGS] if interfaces else ["", ""]
     return POLICY.format(
+        office=legs[0],
+        plant=legs[1],
         device=place.device_address,
         device_port=device_port,
-        front=place.front,
+        front=front,
         port=port,
         connections=CONNECTIONS,
         outstanding=OUTSTANDING,

@@ -133,14 +133,15 @@ def measure_place(
     try:
         device_port = int(json.loads(device.first_line())["listening"])
         for number in range(args.rounds):
-            order = args.chosen if number % 2 == 0 else args.chosen[::-1]
+            here = [path for path in args.chosen if path.only in ("", place.name)]
+            order = here if number % 2 == 0 else here[::-1]
             for path in order:
                 with started(path, place, namespaces, device_port) as target:
                     for load in args.loads:
                         progress(f"{place.name}: round {number + 1} of {args.rounds}: {path.label}, {load.title}")
                         runs.append(measure(args, path, place, load, number, target, device))
         if args.strace:
-            for path in args.chosen:
+            for path in (path for path in args.chosen if path.only in ("", place.name)):
                 with started(path, place, namespaces, device_port) as target:
                     if path.pids():
                         calls.extend(count_calls(args, path, place, load, target) for load in args.loads)
