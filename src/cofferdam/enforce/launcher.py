@@ -70,6 +70,8 @@ LISTENERS_AT = {"outer": 9, "both": 7}
 """Where the listeners of an outer half begin: behind its pipes."""
 GATE_SILENCE_SECONDS = 10.0
 """A gate that has not said for so long that it is alive is ended, and everything with it."""
+OWN_PAUSE_SECONDS = 3.0
+"""A turn of the launcher's loop that took longer, by an order or because it was stopped, says nothing of the gate."""
 REAP_SECONDS = 5.0
 """How long the launcher waits for children that it has killed."""
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
@@ -158,9 +160,14 @@ class Launcher:
         poll.register(wake, select.POLLIN)
         poll.register(orders, select.POLLIN)
         gate_status: int | None = None
+        looked = time.monotonic()
         while gate_status is None and self._finish is None:
             ready = {fd for fd, _ in poll.poll(1000)}
-            if self._watched and time.monotonic() - self._heard > GATE_SILENCE_SECONDS:
+            now = time.monotonic()
+            if now - looked > OWN_PAUSE_SECONDS:
+                self._heard = now  # it was this loop that stood still: what the gate said meanwhile waits to be read
+            looked = now
+            if self._watched and now - self._heard > GATE_SILENCE_SECONDS:
                 raise GateError(
                     f"the gate has not been heard of for {GATE_SILENCE_SECONDS:.0f} s; everything was stopped",
                     hint="nobody could have severed a side; under systemd it is started again",
