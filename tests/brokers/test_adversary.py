@@ -423,6 +423,26 @@ def test_what_happens_to_a_write_when_the_world_changes(state: str, event: str) 
     assert late.take() == [write(1, STEP, 1010)]
 
 
+@pytest.mark.parametrize("operation", ["read", "write"])
+def test_severing_the_it_side_ends_what_waits_for_the_device_at_once(operation: str) -> None:
+    """Not when its turn comes, and not only if the outer half says that its clients are gone."""
+    stage = Stage(asset_extra="timeout: 60 s")
+    client, waiting = stage.client(port=1), stage.client(port=2)
+    device = connected(stage, client)
+    client.on_data(read(5, 0, 1))
+    stage.cross()
+    waiting.on_data(write(6, SPEED, 77) if operation == "write" else read(6, 0, 1))
+    stage.cross()
+    assert stage.inner.busy == 2
+    stage.inner.set_severed(("it",))
+    assert stage.inner.busy == 1, "what the device has is all that is left"
+    [question] = device.take()
+    device.on_data(answer(question, 1))
+    stage.reactor.settle()
+    assert device.take() == []
+    assert stage.inner.busy == 0
+
+
 def test_a_device_that_comes_with_a_reload_while_its_side_is_severed_is_not_asked() -> None:
     stage = Stage(policy=compiled())
     connected(stage, stage.client())

@@ -106,7 +106,8 @@ def test_connections_that_are_turned_away_are_bounded_too() -> None:
     for turn in range(20):  # half seconds of one interval
         stage.reactor.advance(0.4)
         stage.outer.tick()
-        visit(stage, f"10.77.{turn}.1", REFUSED)
+        for number in range(2 * LIMIT_NOTES):
+            visit(stage, f"10.77.{turn}.{number}", REFUSED)
     assert len(stage.audit_pipe.drafts) <= 3 * LIMIT_NOTES
 
 

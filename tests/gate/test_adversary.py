@@ -3,13 +3,18 @@ stand still, and a state directory that others can write to."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import stat
 import time
 
 import pytest
 
+from cofferdam.enforce.orders import MAX_ORDER, MAX_PART, ORDERS, PLANS, REPORTS, Prepare, Prepared
+from cofferdam.enforce.plans.records import NetworkPlan, Reach, SidePlan
+from cofferdam.gate.orders import LauncherLink
 from tests.gate.conftest import Site
 from tests.gate.plant import Client, cli, events, refuses, running
 from tests.gate.test_gate import eventually, served
@@ -90,6 +95,35 @@ def test_a_gate_without_namespaces_does_not_take_a_policy_that_names_interfaces(
     live.policy.write_text(live.policy.read_text().replace("gate:\n", "gate:\n  separation: processes\n"))
     assert cli("reload", "--state", live.state)[0] == 0, "unless it says that this is meant"
     assert served(live.port)
+
+
+def test_a_plan_larger_than_the_launchers_socket_arrives_whole_though_the_launcher_is_late() -> None:
+    """Thousands of assets on a road: the parts wait for room, in order; nothing is lost and nothing is raised."""
+    reaches = tuple(Reach("road", "control", (f"10.1.{n >> 8}.{n & 255}",), 502) for n in range(20000))
+    plan = NetworkPlan("s", False, False, (SidePlan("it"), SidePlan("ot", reaches=reaches)))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    async def play() -> None:
+        link = LauncherLink(ours, lambda _: None, lambda: None)
+        try:
+            call = asyncio.gather(link.prepare(plan))
+            await asyncio.sleep(0.05)  # the launcher is busy, and the socket is full
+            received, more, last = b"", True, 0
+            while more:
+                order = ORDERS.decode(await asyncio.to_thread(theirs.recv, MAX_ORDER + 1))
+                assert isinstance(order, Prepare)
+                received, more = received + order.part, order.more
+                last = order.serial
+            assert PLANS.decode(received) == plan
+            theirs.send(REPORTS.encode(Prepared(last, "processes", ())))
+            assert [prepared.isolation for prepared in await call] == ["processes"]
+        finally:
+            asyncio.get_running_loop().remove_reader(ours.fileno())
+
+    with ours, theirs:
+        theirs.settimeout(10)
+        assert len(PLANS.encode(plan)) > 8 * MAX_PART
+        asyncio.run(play())
 
 
 # --- processes that stand still -------------------------------------------------------------------------------------
