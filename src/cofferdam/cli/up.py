@@ -48,6 +48,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="FIRST-LAST",
         help="user ids for the gate's processes, when in namespaces",
     )
+    parser.add_argument(
+        "--take",
+        action="append",
+        default=[],
+        metavar="INTERFACE",
+        help="take this interface into a namespace although the host's default route, or this session, goes by it",
+    )
     parser.add_argument("--check-only", action="store_true", help="read the policy, say what would run, and exit")
     parser.add_argument("--json", action="store_true", help="with --check-only: print JSON")
     parser.add_argument("--log-format", choices=["text", "json"], default="text", help="form of the messages on stderr")
@@ -76,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     policy = args.policy.absolute()
     watcher = _watch_for_leaks(state)
     try:
-        isolation = choose(policy, state, split=not args.one_process, users=Users.parse(args.users))
+        isolation = choose(policy, state, split=not args.one_process, users=Users.parse(args.users), take=args.take)
         arguments = ["--policy", str(policy), "--state", str(state), "--pairs", str(args.pairs)]
         arguments += ["--log-format", args.log_format]
         if args.one_process:

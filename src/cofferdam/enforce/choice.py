@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from cofferdam.enforce import kernel
@@ -17,7 +18,7 @@ from cofferdam.enforce.worker import inside
 from cofferdam.errors import GateError, PolicyError
 
 
-def choose(policy: Path, state: Path, *, split: bool, users: Users) -> Isolation:
+def choose(policy: Path, state: Path, *, split: bool, users: Users, take: Collection[str] = ()) -> Isolation:
     """The separation for a gate that is about to start. In namespaces, the calling process gives up the capabilities
     that a launcher does not need."""
     missing = _missing(split)
@@ -29,7 +30,7 @@ def choose(policy: Path, state: Path, *, split: bool, users: Users) -> Isolation
     from cofferdam.enforce.namespaces import NamespaceIsolation
 
     try:
-        isolation = NamespaceIsolation(state, policy, users)
+        isolation = NamespaceIsolation(state, policy, users, take=take)
     except GateError as error:
         return PlainIsolation((str(error), error.hint))
     lacking = kernel.missing_capabilities(USEFUL)

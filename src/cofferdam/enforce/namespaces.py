@@ -24,7 +24,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,12 @@ class NamespaceIsolation(Isolation):
 
     name = "namespaces"
 
-    def __init__(self, state: Path, policy: Path, users: Users | None = None) -> None:
-        """Raises: GateError, where nft is missing."""
+    def __init__(self, state: Path, policy: Path, users: Users | None = None, *, take: Collection[str] = ()) -> None:
+        """`take`: interfaces that may be moved although the host itself lives by them.
+
+        Raises: GateError, where nft is missing.
+        """
+        self._take = frozenset(take)
         self._state = state
         self._policy = policy
         self._users = users or Users()
@@ -172,7 +176,10 @@ class NamespaceIsolation(Isolation):
                 seen = inside(None, netns.look_at, link.interface, names[side.space])
                 if link.kind == "move":
                     name = link.interface
-                    log.moved.append(msgspec.convert(seen, journal.Moved))
+                    moved = msgspec.convert(seen, journal.Moved)
+                    if name not in self._take:
+                        _refuse_lifeline(moved)
+                    log.moved.append(moved)
                 else:
                     name = f"cd{secrets.token_hex(4)}{'v' if link.kind == 'vlan' else 'm'}"
                     log.made.append(journal.Made(name, names[side.space]))
@@ -392,6 +399,27 @@ class NamespaceIsolation(Isolation):
         if self._shortfalls:
             facts.append(("kernel switches", False, "; ".join(self._shortfalls)))
         return tuple(facts)
+
+
+def _refuse_lifeline(moved: journal.Moved) -> None:
+    """An interface that is moved is gone from the host: with the host's own way out on it, whoever starts the gate
+    from afar would cut himself off.
+
+    Raises: GateError.
+    """
+    session = os.environ.get("SSH_CONNECTION", "").split()
+    reached = session[2] if len(session) == 4 else ""
+    if any(not route.network for route in moved.routes):
+        why = "the host's default route leaves by it"
+    elif reached and any(entry.address.partition("/")[0] == reached for entry in moved.addresses):
+        why = f"this very session came in by its address {reached}"
+    else:
+        return
+    raise GateError(
+        f"{moved.name} is not taken from the host: {why}",
+        hint="give the zone an interface of its own, or `attach: macvlan` (the host keeps the interface); "
+        f"where the host can do without it, from its console: `cofferdam up --take {moved.name}`",
+    )
 
 
 def _tag(state: Path) -> str:

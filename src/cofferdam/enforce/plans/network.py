@@ -65,7 +65,9 @@ def _meant(policy: CompiledPolicy, zone: Zone) -> list[_Network]:
     # A default route is no claim to addresses that another zone has itself.
     networks = [network for network in networks if network.prefixlen]
     return networks + [
-        one for one in addresses if not any(one.version == net.version and one.subnet_of(net) for net in networks)  # type: ignore[arg-type]
+        one
+        for one in addresses
+        if not any(one.version == net.version and one.subnet_of(net) for net in networks)  # type: ignore[arg-type]
     ]
 
 
