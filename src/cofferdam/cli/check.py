@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from cofferdam.errors import PolicyError
+from cofferdam.gate.plan import plan_pairs
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.lint import lint
 from cofferdam.policy.load import load
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     warnings = lint(loaded, now_ns=now_ns)
     compiled = compile_policy(loaded, now_ns=now_ns)
+    plan_pairs(compiled)  # what a gate would refuse at its start is an error here
     counts = {
         "zones": len(compiled.zones),
         "assets": len(compiled.assets),
