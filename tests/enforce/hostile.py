@@ -16,6 +16,7 @@ from cofferdam.enforce import sandbox
 from cofferdam.enforce.syscalls import NUMBERS
 
 libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long  # an address from mmap, cut to an int, may look like an error
 CALLS = NUMBERS.get(platform.machine(), {})
 
 
