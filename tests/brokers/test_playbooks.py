@@ -675,6 +675,26 @@ def test_reads_are_counted_by_interval_and_at_the_end() -> None:
     assert (counted.reads, counted.cells, counted.principals) == (5, 50, ("tester",))
 
 
+def test_a_half_that_stops_sends_nothing_more_and_says_what_is_not_known() -> None:
+    stage = Stage(auto=False)
+    client, other = stage.client(port=1), stage.client(port=2)
+    client.on_data(write(1, 200, 5))
+    stage.cross()
+    stage.acknowledge()
+    stage.cross()
+    device = stage.up()
+    assert len(device.take()) == 1
+    other.on_data(write(2, 200, 6))
+    stage.cross()
+    stage.inner.halt()
+    stage.acknowledge()
+    stage.cross()
+    assert device.closed
+    assert device.take() == []
+    assert len(stage.devices) == 1, "a new connection was opened by a half that stops"
+    assert [outcome.outcome for outcome in stage.of(WriteOutcome)] == ["unknown", "unreachable"]
+
+
 # --- a hostile outer half -----------------------------------------------------------------------------------------
 
 

@@ -119,6 +119,9 @@ class HalfProcess:
             self._from_outer.pause()
         until = time.monotonic() + LAST_WORDS_SECONDS
         with contextlib.suppress(Exception):
+            if self.inner is not None:
+                # An entry that is confirmed in these last moments must not send its write any more.
+                self.inner.halt()
             self.reactor.turn(0)
             while (self._audit_out.backlog or self._control.backlog) and time.monotonic() < until:
                 self.reactor.turn(0.01)

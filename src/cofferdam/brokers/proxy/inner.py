@@ -416,6 +416,12 @@ class Inner(WritePath):
             device.close("the gate stops")
         self._budget.tell(self._wall())
 
+    def halt(self) -> None:
+        """Nothing is sent to any device from now on, whatever is confirmed or allowed later; what a device has gets
+        the outcome that it is not known. For a half that stops without having been asked to."""
+        for device in self._devices.values():
+            device.retire("the half stops")
+
     @property
     def busy(self) -> int:
         """Requests that are neither answered nor refused."""

@@ -185,10 +185,10 @@ class WritePath(abc.ABC):
         )
         self._audit.record(
             draft,
-            lambda ok, why: self._guarded(write, plant, self._recorded, verdict, arrived, ok, why),
+            lambda ok, why: self._guarded(write, plant, self._recorded, arrived, ok, why),
         )
 
-    def _recorded(self, write: _Write, plant: Plant, verdict: Allow, arrived: int, ok: bool, why: str) -> None:
+    def _recorded(self, write: _Write, plant: Plant, arrived: int, ok: bool, why: str) -> None:
         """Act, if the entry is on disk and nothing has changed since the decision."""
         session = write.session
         if not ok:
@@ -213,7 +213,7 @@ class WritePath(abc.ABC):
             self._not_sent(write, plant, f"no longer allowed: {again.detail}", again.fault, again.detail)
             return
         job = Job(
-            verdict,
+            again,  # the newer verdict: it lapses when the policy in force now says so
             write.record.message,
             session.source,
             session.id,
