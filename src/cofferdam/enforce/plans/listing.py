@@ -156,7 +156,9 @@ class _Reader:
                 for rule in self._verdict_map(chain, tuple(conj), content, where):
                     rules.append(rule)
             elif kind in _MAY_END:
-                conj.append(Free(f"{where}, statement {position + 1} ({kind})"))
+                # With its text, so that another limit is another condition.
+                said = json.dumps(content, sort_keys=True)
+                conj.append(Free(f"{where}, statement {position + 1} ({kind}): {said}"))
             elif kind == "queue":
                 rules.append(Rule((*conj, Free(f"{where}: a program accepts")), "accept", "", where))
                 rules.append(Rule(tuple(conj), "drop", "", where))
