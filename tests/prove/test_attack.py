@@ -194,8 +194,7 @@ def test_a_flood_does_not_stop_the_others(scene: Scene) -> None:
     def requests() -> None:
         # One that the device gets, and some that the gate refuses, which it does faster than the device answers.
         some = b"".join(
-            adu(b"\x03\x01\x2c\0\x01" if number % 8 else b"\x03\0\0\0\x01", transaction=number)
-            for number in range(320)
+            adu(b"\x03\x01\x2c\0\x01" if number % 8 else b"\x03\0\0\0\x01", transaction=number) for number in range(320)
         )
         with contextlib.suppress(OSError), asker:
             while not stop.is_set():
@@ -244,7 +243,7 @@ def checksum(data: bytes) -> bytes:
 
 
 def test_openings_under_the_operators_name_do_not_keep_the_operator_out(scene: Scene) -> None:
-    """They come from another station, so they are counted apart from his; and they take no place in a queue for good."""
+    """They come from another station, so they are counted apart from his, and they take no place in a queue."""
     before = limited(scene)
     with scene.site.client(NEAR, source=OPERATOR) as held, scene.raw() as (sock, _, gate):
         for _ in range(3000):
