@@ -73,6 +73,7 @@ class NamespaceIsolation(Isolation):
         self._device: TunnelDevice | None = None
         self._egress = True
         self._shortfalls: list[str] = []
+        self._folders: list[Path] = []  # made by `begin`; taken away again if no plan comes into force
 
     # --- state --------------------------------------------------------------------------------------------------------
 
@@ -108,8 +109,9 @@ class NamespaceIsolation(Isolation):
             )
 
     def _hand_out(self) -> None:
+        self._folders += [path for path in (journal.folder(self._state),) if not path.exists()]
         journal.prepare_folder(self._state)
-        (journal.folder(self._state) / "root").mkdir(mode=0o700, exist_ok=True)
+        self._make_folder(journal.folder(self._state) / "root", 0o700)
         os.chown(self._state, 0, self._users.gate)
         self._state.chmod(0o1770)
         (self._state / "gate.sock").unlink(missing_ok=True)
@@ -118,8 +120,13 @@ class NamespaceIsolation(Isolation):
                 os.chown(self._state / name, self._users.gate, self._users.gate, follow_symlinks=False)
         for name, mode in (("audit", 0o750), ("keys", 0o700)):
             folder = self._state / name
-            folder.mkdir(mode=mode, exist_ok=True)
+            self._make_folder(folder, mode)
             _give(folder, self._users.auditor)
+
+    def _make_folder(self, path: Path, mode: int) -> None:
+        if not path.exists():
+            path.mkdir(mode=mode)
+            self._folders.append(path)
 
     # --- network ------------------------------------------------------------------------------------------------------
 
@@ -137,6 +144,7 @@ class NamespaceIsolation(Isolation):
         else:
             self._change(self._plan, plan)
         self._plan = plan
+        self._folders.clear()
 
     def _make(self, plan: NetworkPlan) -> None:
         log, links = self._intend(plan)
@@ -153,7 +161,7 @@ class NamespaceIsolation(Isolation):
                 self._sides[side.space] = fd
                 self._furnish(side, fd, links, log)
         except BaseException:
-            self.undo()
+            self._undo_network()
             raise
 
     def _intend(self, plan: NetworkPlan) -> tuple[journal.Journal, dict[str, Link]]:
@@ -267,6 +275,14 @@ class NamespaceIsolation(Isolation):
             raise
 
     def undo(self) -> None:
+        self._undo_network()
+        # A start that failed leaves no empty folders. One that holds something by now (a log) stays.
+        for path in reversed(self._folders):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        self._folders.clear()
+
+    def _undo_network(self) -> None:
         for fd in self._sides.values():
             os.close(fd)
         self._sides.clear()
