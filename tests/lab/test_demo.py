@@ -13,6 +13,7 @@ from rich.console import Console
 
 from cofferdam.cli.main import main
 from cofferdam.gate import report
+from cofferdam.gate.leaks import LeakProbeReport
 from cofferdam.gate.state import Cut
 from cofferdam.lab import demo, events, layout, registers, steps
 
@@ -36,6 +37,7 @@ def status() -> report.StatusReport:
         severed=(Cut("it", 0, "someone"),), conduits=(conduit,), pairs=(), sessions=(), assets=(),
         audit=report.AuditReport(True, True, "", 4242, 4200, "key", 1, 0, 1.0, 2.0), limits={}, faults={"value": 3},
         malformed=5, unmatched=31, alarms=(), management="",
+        leak_probe=LeakProbeReport(0, 0, False, "without namespaces there is no IT side to ask from"),
     )  # fmt: skip
 
 

@@ -363,6 +363,12 @@ class LeakFound(_Draft, frozen=True, kw_only=True):
     detail: Text
 
 
+class LeakProbeSet(_Draft, frozen=True, kw_only=True):
+    """From here on the leak probe asks every `seconds`; 0: it is off by the policy, nobody asks between two proofs."""
+
+    seconds: Count
+
+
 class PeerAdded(_Draft, frozen=True, kw_only=True):
     """An overlay peer was let in. `key` is its public key."""
 
@@ -405,6 +411,7 @@ Draft = (
     | LogOpened
     | ProofDone
     | LeakFound
+    | LeakProbeSet
     | PeerAdded
     | PeerRevoked
 )

@@ -139,5 +139,6 @@ _RENDER: dict[str, Callable[[Event], str]] = {
         f"after a crash: {e.get('entries')} entries recovered from the journal, {e.get('cut_bytes')} bytes of an"
         " unfinished append cut off"
     ),
+    "leak-probe-set": lambda e: f"every {e['seconds']} s" if e.get("seconds") else "OFF by the policy",
     "log-opened": lambda e: f"with {e.get('size')} entries, key {e.get('key')}",
 }

@@ -37,6 +37,7 @@ from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate import report, state
 from cofferdam.gate.audit import GateAudit, now_ns
 from cofferdam.gate.auditor import Auditor
+from cofferdam.gate.leaks import LeakProbe
 from cofferdam.gate.listeners import Listeners
 from cofferdam.gate.log import Log
 from cofferdam.gate.management import Management
@@ -118,6 +119,7 @@ class Gate:
         self.listeners = Listeners(launcher)
         self.management = Management(self, log)
         self.overlay = Overlay(self)
+        self.leaks = LeakProbe(self)
         self.pairs: dict[str, Pair] = {}
         self.earlier = Totals()
         """Counted by pairs that are no more."""
@@ -187,6 +189,8 @@ class Gate:
         await self.auditor.first
         self.set_policy(policy, self.options.policy)
         await self._record_start()
+        self.leaks.set(policy.gate.leak_probe_seconds)
+        self.spawn(self.leaks.watch())
         await self.overlay.start(policy)
         await control.listen()
         await self.start_pairs(plans.values())
@@ -232,6 +236,7 @@ class Gate:
 
     async def _end(self, control: Service) -> None:
         self._stop.set()
+        self.leaks.end()
         self.launcher.notify(Notify("STOPPING=1"))
         reason = self._stop_reason or "the gate could not start"
         await self.overlay.stop()
@@ -442,6 +447,7 @@ class Gate:
             malformed=counted.malformed,
             alarms=tuple(self.alarms.values()),
             management=self.management.address,
+            leak_probe=self.leaks.report(),
         )
 
     def _facts(self, pairs: list[Pair]) -> tuple[report.FactReport, ...]:
@@ -454,7 +460,8 @@ class Gate:
         said = [*said, *(report.FactReport(f"name server: {fact[0]}", *fact[1:]) for fact in self.overlay.facts)]
         names = {fact.name for fact in said}
         launcher = [report.FactReport(*fact) for fact in self.separation.facts if fact[0] not in names]
-        return (halves, *launcher, *said)
+        probe = self.leaks.report()
+        return (halves, *launcher, *said, report.FactReport("leak probe", probe.works, probe.detail))
 
 
 def _failure(group: BaseExceptionGroup[CofferdamError]) -> Finish:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from cofferdam.gate.half import Half
+from cofferdam.gate.leaks import LeakProbeReport
 from cofferdam.gate.pair import Pair
 from cofferdam.gate.state import Cut
 from cofferdam.gate.totals import FlowTotal, Totals
@@ -163,6 +164,7 @@ class StatusReport(msgspec.Struct, frozen=True):
     malformed: int
     alarms: tuple[AlarmReport, ...]
     management: str
+    leak_probe: LeakProbeReport
 
 
 def spread(histogram: Histogram) -> Spread:
