@@ -77,6 +77,7 @@ def render(status: dict[str, Any]) -> Group:
     parts.append(Text(f"refused without a conduit: {refused}   malformed: {status['malformed']}"))
     if counts:
         parts.append(Text(f"limits hit: {', '.join(counts)}", "yellow"))
+    parts += [_dropped(dropped, now) for dropped in status["dropped"]]
     if status["management"]:
         parts.append(Text(f"metrics: http://{status['management']}/metrics"))
     parts.append(_separation(status))
@@ -170,6 +171,17 @@ def _audit(status: dict[str, Any]) -> Any:
         f"audit log: {audit['size']:,} entries, {audit['signed']:,} under a signed checkpoint; "
         f"mean wait for the disk {audit['commit_mean']:,.0f} µs, longest {audit['commit_max']:,.0f} µs"
     )
+
+
+def _dropped(dropped: dict[str, Any], now: int) -> Any:
+    """What no half and no audit entry of a session can show."""
+    from rich.text import Text
+
+    hooks = {"input": "coming in", "output": "going out", "forward": "to be forwarded"}
+    packets = {hook: dropped["packets"].get(hook, 0) for hook in hooks} | dropped["packets"]
+    counts = ", ".join(f"{count:,} {hooks.get(hook, hook)}" for hook, count in packets.items())
+    last = f"; last seen to grow {_age(now - dropped['last_ns'])} ago" if dropped["last_ns"] else ""
+    return Text(f"firewall of side {dropped['side']}: packets of no conduit, dropped without an answer: {counts}{last}")
 
 
 def _separation(status: dict[str, Any]) -> Any:

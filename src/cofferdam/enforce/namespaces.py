@@ -31,11 +31,12 @@ from typing import Any
 import msgspec
 
 from cofferdam.enforce import firewall, journal, kernel, netns, view
+from cofferdam.enforce.counters import Counters
 from cofferdam.enforce.isolation import HALF_MEMORY_BYTES, Isolation, listen
-from cofferdam.enforce.orders import Fact, Place, Role
+from cofferdam.enforce.orders import DROPPED, DroppedCounter, Fact, Place, Role
 from cofferdam.enforce.overlay.tunnel import SOCKETS, TunnelDevice
 from cofferdam.enforce.plans.records import Link, NetworkPlan, SidePlan, check, namespace_name
-from cofferdam.enforce.plans.rules import ruleset
+from cofferdam.enforce.plans.rules import counter_names, ruleset
 from cofferdam.enforce.users import Users
 from cofferdam.enforce.worker import inside
 from cofferdam.errors import CofferdamError, GateError
@@ -73,6 +74,8 @@ class NamespaceIsolation(Isolation):
         self._device: TunnelDevice | None = None
         self._egress = True
         self._shortfalls: list[str] = []
+        self._counters: dict[str, Counters] = {}  # by side
+        self._dropped: dict[str, dict[str, int]] = {}  # by side: what rulesets that were replaced had counted
         self._folders: list[Path] = []  # made by `begin`; taken away again if no plan comes into force
 
     # --- state --------------------------------------------------------------------------------------------------------
@@ -237,6 +240,9 @@ class NamespaceIsolation(Isolation):
         interfaces = {link.zone: self._interfaces[link.zone] for link in side.links}
         tunnel = self._tunnel if side.tunnel is not None else ""
         rules = ruleset(side, interfaces, egress=self._egress, tunnel=tunnel)
+        counted: dict[str, int] = {}
+        with contextlib.suppress(GateError):
+            counted = self._counted(side)  # a new ruleset counts from 0
         said = inside(fd, firewall.apply, self._nft, rules)
         if said and self._egress:
             rules = ruleset(side, interfaces, egress=False, tunnel=tunnel)
@@ -245,6 +251,25 @@ class NamespaceIsolation(Isolation):
                 self._egress, said = False, ""
         if said:
             raise GateError(f"the firewall of side {side.space} can not be put in force: {said}")
+        before = self._dropped.setdefault(side.space, {})
+        for name, packets in counted.items():
+            before[name] = before.get(name, 0) + packets
+
+    def _counted(self, side: SidePlan) -> dict[str, int]:
+        """What the side's present rules have dropped."""
+        if side.space not in self._sides:
+            return {}
+        if side.space not in self._counters:
+            with netns.entered(self._sides[side.space], self._home):
+                self._counters[side.space] = Counters()
+        return self._counters[side.space].packets(name for name in counter_names(side) if name.startswith(DROPPED))
+
+    def dropped(self) -> tuple[DroppedCounter, ...]:
+        return tuple(
+            DroppedCounter(side.space, name, packets + self._dropped.get(side.space, {}).get(name, 0))
+            for side in (self._plan.sides if self._plan is not None else ())
+            for name, packets in self._counted(side).items()
+        )
 
     def _change(self, old: NetworkPlan, new: NetworkPlan) -> None:
         """Other rules and overlay addresses, at once; sessions that both plans allow do not notice."""
@@ -283,9 +308,13 @@ class NamespaceIsolation(Isolation):
         self._folders.clear()
 
     def _undo_network(self) -> None:
+        for counters in self._counters.values():
+            counters.close()  # an open socket keeps its namespace alive
         for fd in self._sides.values():
             os.close(fd)
         self._sides.clear()
+        self._counters.clear()
+        self._dropped.clear()
         self._interfaces.clear()
         self._plan = self._journal = self._device = None
         for said in clean(self._state):

@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 from cofferdam.audit.entry import LeakFound, ProofDone, clip
 from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate.audit import now_ns
-from cofferdam.gate.gate import RECORD_SECONDS, Gate
+from cofferdam.gate.gate import RECORD_SECONDS, REPORT_SECONDS, Gate
 from cofferdam.gate.reload import reload_policy
 from cofferdam.gate.state import control_socket
 
@@ -188,7 +188,7 @@ class ControlServer:
         match request:
             case Status(fresh):
                 if fresh:
-                    await gate.reports()
+                    await asyncio.gather(gate.reports(), gate.drops.fresh(REPORT_SECONDS))
                 return gate.status()
             case Reload(path):
                 if path and not path.startswith("/"):

@@ -37,6 +37,7 @@ from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate import report, state
 from cofferdam.gate.audit import GateAudit, now_ns
 from cofferdam.gate.auditor import Auditor
+from cofferdam.gate.drops import Drops
 from cofferdam.gate.leaks import LeakProbe
 from cofferdam.gate.listeners import Listeners
 from cofferdam.gate.log import Log
@@ -120,6 +121,7 @@ class Gate:
         self.management = Management(self, log)
         self.overlay = Overlay(self)
         self.leaks = LeakProbe(self)
+        self.drops = Drops(self)
         self.pairs: dict[str, Pair] = {}
         self.earlier = Totals()
         """Counted by pairs that are no more."""
@@ -191,6 +193,7 @@ class Gate:
         await self._record_start()
         self.leaks.set(policy.gate.leak_probe_seconds)
         self.spawn(self.leaks.watch())
+        self.spawn(self.drops.watch(self._stop))
         await self.overlay.start(policy)
         await control.listen()
         await self.start_pairs(plans.values())
@@ -253,6 +256,7 @@ class Gate:
             await stops
         finally:
             hurry.cancel()
+        await self.drops.end()
         if self.policy_hash:
             await self.audit.record(GateStopped(reason=clip(reason), wall_ns=now_ns()), RECORD_SECONDS)
         await self.auditor.close()
@@ -448,6 +452,7 @@ class Gate:
             alarms=tuple(self.alarms.values()),
             management=self.management.address,
             leak_probe=self.leaks.report(),
+            dropped=self.drops.reports(),
         )
 
     def _facts(self, pairs: list[Pair]) -> tuple[report.FactReport, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from cofferdam.gate.drops import DroppedReport
 from cofferdam.gate.half import Half
 from cofferdam.gate.leaks import LeakProbeReport
 from cofferdam.gate.pair import Pair
@@ -165,6 +166,7 @@ class StatusReport(msgspec.Struct, frozen=True):
     alarms: tuple[AlarmReport, ...]
     management: str
     leak_probe: LeakProbeReport
+    dropped: tuple[DroppedReport, ...] = ()  # one for each side that has a firewall of ours
 
 
 def spread(histogram: Histogram) -> Spread:
