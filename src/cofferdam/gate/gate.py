@@ -46,6 +46,7 @@ from cofferdam.gate.orders import LauncherLink
 from cofferdam.gate.overlay import Overlay
 from cofferdam.gate.pair import Pair
 from cofferdam.gate.plan import PairPlan, Spot, plan_pairs
+from cofferdam.gate.recent import STEP_SECONDS, Recent
 from cofferdam.gate.totals import Totals
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
@@ -122,6 +123,7 @@ class Gate:
         self.overlay = Overlay(self)
         self.leaks = LeakProbe(self)
         self.drops = Drops(self)
+        self.recent = Recent()
         self.pairs: dict[str, Pair] = {}
         self.earlier = Totals()
         """Counted by pairs that are no more."""
@@ -194,6 +196,7 @@ class Gate:
         self.leaks.set(policy.gate.leak_probe_seconds)
         self.spawn(self.leaks.watch())
         self.spawn(self.drops.watch(self._stop))
+        self._keep_recent()
         await self.overlay.start(policy)
         await control.listen()
         await self.start_pairs(plans.values())
@@ -283,6 +286,14 @@ class Gate:
         if not self._stop.is_set():
             self.launcher.notify(Notify("WATCHDOG=1"))
             asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._keep_alive)
+
+    def _keep_recent(self) -> None:
+        """What was counted until now is what the next minutes are compared with."""
+        if not self._stop.is_set():
+            flows = report.totals(list(self.pairs.values()), self.earlier).flows
+            loop = asyncio.get_running_loop()
+            self.recent.keep(loop.time(), {name: flow.added for name, flow in flows.items()})
+            loop.call_later(STEP_SECONDS, self._keep_recent)
 
     # --- what is in force ---------------------------------------------------------------------------------------
 
@@ -429,7 +440,7 @@ class Gate:
             separation=self.separation.isolation if self.split else "none",
             facts=self._facts(pairs),
             severed=self.cuts.cuts,
-            conduits=report.conduit_reports(self.policy, counted, sessions, self.severed),
+            conduits=report.conduit_reports(self.policy, counted, self.recent, sessions, self.severed),
             unmatched=report.unmatched(counted),
             pairs=tuple(map(report.pair_report, pairs)),
             sessions=sessions,
