@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -14,6 +15,7 @@ from cofferdam.enforce.orders import Prepared
 from cofferdam.errors import GateError
 from cofferdam.gate.leaks import ALARM, FIRST_ROUND_SECONDS, GRACE_SECONDS, LeakProbe, spoken
 from cofferdam.gate.log import Log
+from tests.gate.conftest import Site
 
 T = TypeVar("T")
 
@@ -157,3 +159,9 @@ def test_durations_are_spoken_in_the_unit_that_fits() -> None:
     assert [spoken(n) for n in (10, 90, 300, 3600, 5400, 86_400, 4000)] == [
         "10 s", "90 s", "5 min", "1 h", "90 min", "24 h", "66 min",
     ]  # fmt: skip
+
+
+def test_a_gate_without_namespaces_keeps_no_process_for_it(calm: Site) -> None:
+    launcher = calm.up.process.pid
+    children = {int(word) for word in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()}
+    assert children == set(calm.up.pids().values())

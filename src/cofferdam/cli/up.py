@@ -82,6 +82,9 @@ def run(args: argparse.Namespace) -> int:
     watcher = _watch_for_leaks(state)
     try:
         isolation = choose(policy, state, split=not args.one_process, users=Users.parse(args.users), take=args.take)
+        if isolation.name != "namespaces":  # there is no IT side to ask from
+            _end(watcher)
+            watcher = 0
         arguments = ["--policy", str(policy), "--state", str(state), "--pairs", str(args.pairs)]
         arguments += ["--log-format", args.log_format]
         if args.one_process:
