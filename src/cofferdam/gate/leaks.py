@@ -145,7 +145,8 @@ class LeakProbe:
             return LeakProbeReport(0, self._last_ns, False, OFF)
         if self._trouble:
             return LeakProbeReport(seconds, self._last_ns, False, self._trouble)
-        last = f"the last time {spoken((now_ns() - self._last_ns) // 10**9)} ago" if self._last_ns else "not yet so far"
+        ago = spoken((now_ns() - self._last_ns) // 10**9)
+        last = f"the last time {ago} ago" if self._last_ns else "the first round is to come"
         says = f"every {spoken(seconds)} each asset's real address is tried from the IT side, {last}"
         return LeakProbeReport(seconds, self._last_ns, True, says)
 
