@@ -26,7 +26,7 @@ from typing import Any
 from netns import LOOPBACK, Namespaces, Place, remove_left_over
 from paths import CONNECTIONS, OUTSTANDING, PATHS, Middle, haproxy_version
 from processes import HERE, LOAD, BenchError, Process, SystemCalls, build_load, cpu_of, free_port, name_of
-from results import FIGURES, GOALS, Load, Results, Run, remarks, table
+from results import FIGURES, GOALS, Load, Results, Run, remarks, steps, table
 
 RESULTS = HERE / "results"
 OTHERS = ("policy.py", "audit.py", "modbus_codec.py")
@@ -294,6 +294,7 @@ def report(
     judged: dict[str, list[dict[str, Any]]] = {}
     for place in places:
         print("\n".join(table(results, names, place, args.loads)))
+        print("\n".join(steps(results, place, args.loads)))
         for line in remarks(results, place, args.loads, machine):
             print(f"  note: {line}")
         judged[place] = [goal.judge(results, place) for goal in GOALS]

@@ -85,7 +85,8 @@ def test_a_namespace_of_somebody_else_with_our_name_is_left_alone(site: Site) ->
     try:
         code, said = refuses(site.state, site.policy)
         assert code == 2 and name in said and "has not made it" in said
-        assert cli("down", "--state", site.state)[0] == 0
+        code, _, said = cli("down", "--state", site.state)
+        assert code == 2 and "no gate runs" in said, "nothing of the failed start is left to clear up"
         assert name in ip("netns", "list")
     finally:
         ip("netns", "del", name)
@@ -97,6 +98,30 @@ def test_an_interface_that_is_not_there_ends_the_start_and_moves_nothing(site: S
     code, said = refuses(site.state, site.policy)
     assert code == 2 and "nosuch0" in said
     assert site.gates() == [] and site.host() == before
+    assert "auditor-does-not-close" not in said
+    assert [path.name for path in site.state.iterdir()] == ["lock"], "a failed start leaves no empty folders"
+
+
+def test_a_failed_start_leaves_what_an_earlier_gate_left(site: Site) -> None:
+    gate = Gate(site.state, site.policy)
+    try:
+        gate.wait_ready()
+        assert gate.stop() == 0
+    finally:
+        gate.close()
+    before = sorted(site.state.rglob("*"))
+    good = site.policy.read_text()
+    site.policy.write_text(site.text(plant="interface: nosuch0"))
+    assert refuses(site.state, site.policy)[0] == 2
+    assert sorted(site.state.rglob("*")) == before
+    assert cli("down", "--state", site.state)[0] == 0, "there is nothing to clear up, and that is said"
+    site.policy.write_text(good)
+    gate = Gate(site.state, site.policy)
+    try:
+        gate.wait_ready()
+        assert gate.stop() == 0
+    finally:
+        gate.close()
 
 
 def test_a_stop_puts_everything_back_and_addresses_are_kept_where_the_policy_gives_none(site: Site) -> None:

@@ -179,10 +179,12 @@ def policy_text(
 class Gate:
     """`cofferdam up` in a process of its own."""
 
+    program: tuple[str, ...] = (sys.executable, "-m", "cofferdam.cli.main")
+
     def __init__(self, state: Path, policy: Path, *options: str, environment: dict[str, str] | None = None) -> None:
         self.state = state
         self.errors = state.parent / f"{state.name}.stderr"
-        command = [sys.executable, "-m", "cofferdam.cli.main", "up", str(policy), "--state", str(state), *options]
+        command = [*self.program, "up", str(policy), "--state", str(state), *options]
         env = {name: value for name, value in os.environ.items() if name != "JOURNAL_STREAM"} | (environment or {})
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors, env=env)

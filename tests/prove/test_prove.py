@@ -245,6 +245,15 @@ def test_at_intervals_the_gate_is_told_by_a_process_of_its_own(stage: Stage) -> 
             time.sleep(0.2)
         return alarms() == expected
 
+    # The gate's own process asks as often as the policy says, and a reload is enough to change that.
+    with _policy_of(stage, "leak_probe: 10 s"):
+        before = ask(stage.state, "status")["leak_probe"]
+        assert before["seconds"] == 10
+        deadline = time.monotonic() + 40
+        while ask(stage.state, "status")["leak_probe"]["last_ns"] == before["last_ns"] and time.monotonic() < deadline:
+            time.sleep(0.2)
+        after = ask(stage.state, "status")["leak_probe"]
+        assert after["last_ns"] > before["last_ns"] and after["works"], after
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as asking:
         try:
             run("ip", "-n", stage.lab.office, "addr", "add", f"{device}/32", "dev", "net0")
@@ -253,6 +262,44 @@ def test_at_intervals_the_gate_is_told_by_a_process_of_its_own(stage: Stage) -> 
             assert until([])
         finally:
             asking.terminate()
+
+
+@contextlib.contextmanager
+def _policy_of(stage: Stage, more: str) -> Iterator[None]:
+    """The stage's gate under its policy with something more in `gate:`, then under its own again."""
+    path = stage.folder / "policy.yaml"
+    text = path.read_text()
+    with_gate = (
+        text.replace("gate:\n", f"gate:\n  {more}\n", 1) if "\ngate:\n" in text else f"{text}\ngate: {{{more}}}\n"
+    )
+    path.write_text(with_gate)
+    try:
+        ask(stage.state, "reload")
+        yield
+    finally:
+        path.write_text(text)
+        ask(stage.state, "reload")
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_probe_that_is_off_is_said_everywhere_and_asks_when_it_is_told_to(stage: Stage) -> None:
+    with _policy_of(stage, "leak_probe: off"):
+        status = ask(stage.state, "status")
+        (fact,) = [fact for fact in status["facts"] if fact["name"] == "leak probe"]
+        assert not fact["in_force"] and "OFF by the policy" in fact["detail"]
+        assert status["leak_probe"]["seconds"] == 0 and not status["alarms"]
+        code, document = stage.prove("--leaks")
+        found = {s["name"]: s for s in document["report"]["statements"]}
+        assert code == 0 and found[stage.lab.addresses.device]["status"] == "tested"
+        assert found["between proofs"]["status"] == "assumed" and "OFF" in found["between proofs"]["says"]
+    assert ask(stage.state, "status")["leak_probe"]["seconds"] == 300
+    log = run(sys.executable, "-m", "cofferdam.cli.main", "audit", "show", "--state", str(stage.state), "--json")
+    said = [json.loads(line)["event"] for line in log.splitlines()]
+    assert [event["seconds"] for event in said if event["kind"] == "leak-probe-set"][-2:] == [0, 300]
+    _, document = stage.prove("--leaks")
+    (between,) = [s for s in document["report"]["statements"] if s["name"] == "between proofs"]
+    assert between["status"] == "observed" and "every 5 min" in between["says"]
 
 
 def test_targets_are_the_real_addresses_of_devices() -> None:

@@ -363,6 +363,22 @@ class LeakFound(_Draft, frozen=True, kw_only=True):
     detail: Text
 
 
+class LeakProbeSet(_Draft, frozen=True, kw_only=True):
+    """From here on the leak probe asks every `seconds`; 0: it is off by the policy, nobody asks between two proofs."""
+
+    seconds: Count
+
+
+class PacketsDropped(_Draft, frozen=True, kw_only=True):
+    """The firewall of a side dropped packets that belong to no conduit, unseen by any half and without an answer:
+    `packets` counts them by hook (input: coming in, output: going out, forward: to be passed on), as pairs."""
+
+    side: Name
+    packets: Annotated[tuple[tuple[Name, Count], ...], Meta(max_length=32)]
+    from_ns: WallNs
+    to_ns: WallNs
+
+
 class PeerAdded(_Draft, frozen=True, kw_only=True):
     """An overlay peer was let in. `key` is its public key."""
 
@@ -405,6 +421,8 @@ Draft = (
     | LogOpened
     | ProofDone
     | LeakFound
+    | LeakProbeSet
+    | PacketsDropped
     | PeerAdded
     | PeerRevoked
 )

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from cofferdam.errors import CofferdamError, GateError
 
-FIRST_ROUND_SECONDS = 10
+NOT_UP_SECONDS = 2
+"""Before a gate that does not answer is asked again for the leak probe's turn."""
 NAMES_AT_ONCE = 50
 """Assets in one message to the gate, which takes 64 KiB at most."""
 NOTHING_TO_DO = 3
@@ -48,9 +49,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--leaks", action="store_true", help="only try each asset's real address from the IT side")
     parser.add_argument(
         "--every",
-        type=int,
         metavar="SECONDS",
-        help="with --leaks: again and again, telling the gate of each round (`cofferdam up` does so every 5 minutes)",
+        help="with --leaks: again and again, telling the gate of each round; `policy`: as often as the policy's "
+        "`leak_probe` says, which is what `cofferdam up` does",
     )
     parser.add_argument(
         "--sabotage",
@@ -139,6 +140,7 @@ def _with(
             side.read(subject.nft)
         if args.leaks:
             leaking.state(subject, leaking.targets(plan), out)
+            leaking.between(status["leak_probe"], out)
             _tell_leaks(state, policy, out)
             return
         wires = canaries.find_wires(subject, args.wire_it, args.wire_ot)
@@ -152,6 +154,7 @@ def _with(
         if args.sabotage:
             sabotage.state(subject, wires, out)
         leaking.state(subject, leaking.targets(plan), out)
+        leaking.between(status["leak_probe"], out)
         _tell_leaks(state, policy, out)
         limits.state(subject, out)
 
@@ -197,19 +200,34 @@ def _tell_leaks(state: Path, policy: CompiledPolicy, out: Statements) -> None:
         ask(state, "leaks", tried=some, found=answers)
 
 
-def _watch(state: Path, every: int, *, leaks: bool) -> int:
+def _watch(state: Path, every: str, *, leaks: bool) -> int:
     """Rounds of the leak probe, each in a process of its own, so that none leaves anything behind."""
-    if not leaks or every < 1:
-        raise GateError("--every goes with --leaks, and is at least 1", hint="cofferdam prove --leaks --every 300")
-    time.sleep(min(every, FIRST_ROUND_SECONDS))  # a gate that starts with this process is not up yet
-    while True:
+    if not leaks or not (every == "policy" or (every.isdecimal() and int(every) >= 1)):
+        raise GateError(
+            "--every goes with --leaks, and is at least 1, or `policy`", hint="cofferdam prove --leaks --every 300"
+        )
+    while _turn(state, every):
         pid = os.fork()
         if pid == 0:
             os._exit(_round(state))
         _, status = os.waitpid(pid, 0)
         if os.waitstatus_to_exitcode(status) == NOTHING_TO_DO:
-            return 0
-        time.sleep(every)
+            break
+    return 0
+
+
+def _turn(state: Path, every: str) -> bool:
+    """Waits until a round is due; False where there will be none."""
+    from cofferdam.gate.client import ask
+
+    if every != "policy":
+        time.sleep(int(every))
+        return True
+    while True:
+        try:
+            return bool(ask(state, "leak-turn", seconds=None)["ask"])
+        except GateError:
+            time.sleep(NOT_UP_SECONDS)  # a gate that starts with this process is not up yet
 
 
 def _round(state: Path) -> int:

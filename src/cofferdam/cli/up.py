@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 LEAK_START_SECONDS = 5
 """The probe's program starts so much later: it must not slow down the gate's own start."""
-LEAK_SECONDS = 300
-"""Between two rounds of the leak probe."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +82,9 @@ def run(args: argparse.Namespace) -> int:
     watcher = _watch_for_leaks(state)
     try:
         isolation = choose(policy, state, split=not args.one_process, users=Users.parse(args.users), take=args.take)
+        if isolation.name != "namespaces":  # there is no IT side to ask from
+            _end(watcher)
+            watcher = 0
         arguments = ["--policy", str(policy), "--state", str(state), "--pairs", str(args.pairs)]
         arguments += ["--log-format", args.log_format]
         if args.one_process:
@@ -95,15 +96,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _watch_for_leaks(state: Path) -> int:
-    """A process of its own asks on the IT side, every 5 minutes, whether a device answers there, and tells the gate. It
-    is started before this one gives up privilege that it needs, and ends with it. Its process id; 0 if there is none.
-    """
+    """A process of its own asks on the IT side, as often as the policy says, whether a device answers there, and tells
+    the gate. It is started before this one gives up privilege that it needs, and ends with it. Its process id; 0 if
+    there is none."""
     if os.geteuid() != 0:
         return 0
     from cofferdam.enforce import kernel
 
     parent = os.getpid()
-    command = [sys.executable, "-I", "-m", "cofferdam.cli.main", "prove", "--leaks", "--every", str(LEAK_SECONDS)]
+    command = [sys.executable, "-I", "-m", "cofferdam.cli.main", "prove", "--leaks", "--every", "policy"]
     sys.stderr.flush()
     pid = os.fork()
     if pid != 0:
