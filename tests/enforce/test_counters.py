@@ -55,9 +55,9 @@ def test_a_host_that_no_conduit_names_shows_in_status_metrics_and_log(live: Live
     with pytest.raises(TimeoutError):
         live.site.client(source=STRANGER, timeout=0.7)
     after = dropped()
-    assert after["input"] > before["input"] and set(after) == {"input", "output", "forward"}
+    assert after["input"] > before["input"] and set(after) == {"input", "output", "forward", "openings"}
     _, said, _ = cli("status", "--state", live.site.state)
-    (line,) = re.findall(r"firewall of side it: packets of no conduit, dropped without an\s+answer: ([\d,]+)", said)
+    (line,) = re.findall(r"firewall\s+of\s+side\s+it:\s+packets\s+dropped\s+without\s+an\s+answer: ([\d,]+)", said)
     assert int(line.replace(",", "")) >= after["input"]
 
     def recorded() -> bool:

@@ -222,7 +222,7 @@ def test_a_flood_does_not_stop_the_others(scene: Scene) -> None:
 def limited(scene: Scene) -> int:
     """Attempts to connect that the firewall dropped because there were too many."""
     [office] = [name for name in scene.site.gates() if name.endswith("-it")]
-    listed = ip("netns", "exec", office, "nft", "-j", "list", "counter", "inet", "cofferdam", "limited-openings")
+    listed = ip("netns", "exec", office, "nft", "-j", "list", "counter", "inet", "cofferdam", "dropped-openings")
     return int(next(entry["counter"]["packets"] for entry in json.loads(listed)["nftables"] if "counter" in entry))
 
 

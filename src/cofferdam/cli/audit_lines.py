@@ -108,10 +108,16 @@ def _many(event: Event) -> str:
     return f"{_who(event)} → {event.get('asset')}: {event.get('count')} more refusals{split}"
 
 
+DROPPED = {
+    "input": "coming in", "output": "going out", "forward": "to be forwarded",
+    "openings": "connections asked for faster than one client may",
+}  # fmt: skip
+"""What a side's firewall drops, by the names of its counters."""
+
+
 def _dropped(event: Event) -> str:
     span = int(str(event.get("to_ns", 0))) - int(str(event.get("from_ns", 0)))
-    hooks = {"input": "coming in", "output": "going out", "forward": "to be forwarded"}
-    counts = ", ".join(f"{count:,} {hooks.get(hook, hook)}" for hook, count in event.get("packets", ()))
+    counts = ", ".join(f"{count:,} {DROPPED.get(hook, hook)}" for hook, count in event.get("packets", ()))
     return f"{event.get('side')}: {counts}, within {_seconds(span)}"
 
 

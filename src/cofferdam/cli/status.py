@@ -199,11 +199,12 @@ def _dropped(dropped: dict[str, Any], now: int) -> Any:
     """What no half and no audit entry of a session can show."""
     from rich.text import Text
 
-    hooks = {"input": "coming in", "output": "going out", "forward": "to be forwarded"}
-    packets = {hook: dropped["packets"].get(hook, 0) for hook in hooks} | dropped["packets"]
-    counts = ", ".join(f"{count:,} {hooks.get(hook, hook)}" for hook, count in packets.items())
+    from cofferdam.cli.audit_lines import DROPPED
+
+    packets = {hook: dropped["packets"].get(hook, 0) for hook in DROPPED} | dropped["packets"]
+    counts = ", ".join(f"{count:,} {DROPPED.get(hook, hook)}" for hook, count in packets.items())
     last = f"; last seen to grow {_age(now - dropped['last_ns'])} ago" if dropped["last_ns"] else ""
-    return Text(f"firewall of side {dropped['side']}: packets of no conduit, dropped without an answer: {counts}{last}")
+    return Text(f"firewall of side {dropped['side']}: packets dropped without an answer: {counts}{last}")
 
 
 def _separation(status: dict[str, Any]) -> Any:

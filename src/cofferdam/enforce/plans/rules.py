@@ -63,7 +63,7 @@ def counter_names(side: SidePlan) -> tuple[str, ...]:
     """The named counters of a side's rules."""
     clients = sorted({f"clients-{listen.conduit}" for listen in side.listens})
     devices = sorted({f"devices-{reach.conduit}" for reach in side.reaches})
-    limited = ("limited-openings",) if side.openings else ()
+    limited = ("dropped-openings",) if side.openings else ()
     return (*clients, *devices, *limited, "dropped-input", "dropped-output", "dropped-forward")
 
 
@@ -142,7 +142,7 @@ def _openings(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> lis
             count = {"set": {
                 "op": "update", "elem": {"concat": key} if len(key) > 1 else key[0], "set": f"@{name}", "stmt": [limit],
             }}  # fmt: skip
-            commands.append(_rule("input", "limited-openings", [
+            commands.append(_rule("input", "dropped-openings", [
                 _match({"meta": {"key": "iifname"}}, sorted(ways)[0] if len(ways) == 1 else {"set": sorted(ways)}),
                 _is(version, "saddr", _collapsed(mine)), _OPENING, count,
             ], verdict="drop"))  # fmt: skip
