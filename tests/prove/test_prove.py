@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -17,10 +20,10 @@ import z3
 
 from cofferdam.audit.checkpoint import VerifierKey, open_note
 from cofferdam.cli.main import main
-from cofferdam.enforce import worker
+from cofferdam.enforce import netns, worker
 from cofferdam.enforce.orders import Place
 from cofferdam.enforce.plans.frames import FAMILIES, Target
-from cofferdam.enforce.prove import canaries, leaking, probes, sabotage, solving, structure
+from cofferdam.enforce.prove import canaries, leaking, probes, programs, sabotage, solving, structure
 from cofferdam.enforce.prove.statements import Statements
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
@@ -89,7 +92,8 @@ def in_it(stage: Stage, *words: str) -> str:
 
 BREAKS: dict[str, tuple[str, str, list[str], str]] = {
     # name: (command, its undoing, statements that fail, what the evidence names)
-    "forwarding": ("sysctl -qw net.ipv4.conf.all.forwarding=1", "sysctl -qw net.ipv4.conf.all.forwarding=0",
+    "forwarding": ("sysctl -qw net.ipv4.conf.all.forwarding=1",
+                   "sysctl -qw net.ipv4.conf.all.forwarding=0 net.ipv4.conf.all.accept_redirects=0",
                    ["it: forwarding"], "forwarding = 1"),
     "IPv6 forwarding": ("sysctl -qw net.ipv6.conf.all.forwarding=1", "sysctl -qw net.ipv6.conf.all.forwarding=0",
                         ["it: forwarding"], "ipv6/conf/all/forwarding = 1"),
@@ -117,6 +121,42 @@ BREAKS: dict[str, tuple[str, str, list[str], str]] = {
     "policy routing": ("ip rule add fwmark 7 table 77", "ip rule del fwmark 7 table 77", ["it: policy routing"], "77"),
     "traffic control": ("tc qdisc add dev lo clsact", "tc qdisc del dev lo clsact", ["it: traffic control"], "clsact"),
     "a bridge": ("ip link add br7 up type bridge", "ip link del br7", ["it: interfaces", "it: bridges"], "br7"),
+    "rules that sleep": (
+        "nft add table inet cofferdam { flags dormant; }", "", ["it: statements of the rules", "it: rules"], "flags"),
+    "frame rules that sleep": (
+        "nft add table netdev cofferdam { flags dormant; }", "", ["it: statements of the rules", "it: rules"], "flags"),
+    "another chain of our table": (
+        "nft add chain inet cofferdam early { type nat hook prerouting priority -100 ; policy accept ; }", "",
+        ["it: base chains"], "early"),
+    "a chain of several devices": (
+        "nft add chain netdev cofferdam more { type filter hook ingress devices = { lo, IFACE } priority -600 ; "
+        "policy accept ; }", "", ["it: base chains"], "more"),
+    "a rule on connections": (
+        "nft insert rule inet cofferdam input ct state established,related accept", "", ["it: connections"], "input"),
+    "a route": ("ip route add 192.0.2.0/24 via 10.1.0.99", "ip route del 192.0.2.0/24", ["it: routes"], "192.0.2.0/24"),
+    "a route into a tunnel": (
+        "ip route add 192.0.2.0/24 encap ip id 5 dst 10.1.0.99 dev IFACE", "ip route del 192.0.2.0/24",
+        ["it: routes"], "tunnel"),
+    "a device's address made local": (
+        "ip route add local 10.20.0.17 dev lo", "ip route del local 10.20.0.17 dev lo", ["it: routes"], "10.20.0.17"),
+    "an address": (
+        "ip addr add 10.20.0.77/16 dev IFACE", "ip addr del 10.20.0.77/16 dev IFACE",
+        ["it: addresses", "it: routes"], "10.20.0.77"),
+    "source routes": (
+        "sysctl -qw net.ipv4.conf.all.accept_source_route=1", "sysctl -qw net.ipv4.conf.all.accept_source_route=0",
+        ["it: switches"], "accept_source_route"),
+    "source routes of one interface": (
+        "sysctl -qw net.ipv4.conf.IFACE.accept_source_route=1",
+        "sysctl -qw net.ipv4.conf.IFACE.accept_source_route=0", ["it: switches"], "IFACE/accept_source_route"),
+    "a routing rule in the place of the kernel's": (
+        "ip rule add pref 32766 to 10.9.9.9 table main", "ip rule del pref 32766 to 10.9.9.9",
+        ["it: policy routing"], "FRA_DST"),
+    "IPsec": (
+        "ip xfrm policy add src 10.1.0.0/16 dst 10.2.0.0/16 dir out tmpl src 10.1.0.1 dst 10.1.0.20 proto esp "
+        "mode tunnel",
+        "ip xfrm policy flush", ["it: IPsec"], "policies"),
+    "an interface under a spare one's name": (
+        "ip link add gre0 type veth peer name sit0", "ip link del gre0", ["it: interfaces"], "gre0"),
     "another interface": ("ip link add spare up type veth peer name other", "ip link del spare", ["it: interfaces"], "spare"),  # noqa: E501
 }  # fmt: skip
 
@@ -126,7 +166,9 @@ BREAKS: dict[str, tuple[str, str, list[str], str]] = {
 @pytest.mark.parametrize("name", BREAKS)
 def test_what_was_changed_is_found(stage: Stage, name: str) -> None:
     breaking, undoing, expected, evidence = BREAKS[name]
-    breaking = breaking.replace("IFACE", stage.lab.it_interface)
+    breaking, undoing, evidence = (
+        text.replace("IFACE", stage.lab.it_interface) for text in (breaking, undoing, evidence)
+    )
     saved = in_it(stage, "nft", "list", "ruleset")
     in_it(stage, *(["nft", breaking[4:]] if breaking.startswith("nft ") else breaking.split()))
     out = Statements()
@@ -163,8 +205,128 @@ def test_a_stranger_in_the_namespace_and_its_socket_are_found(stage: Stage) -> N
         finally:
             stranger.communicate(b"\n")
     failed = {s.name: s for s in out.found if s.status == "failed"}
-    assert set(failed) == {"ot: inhabitants", "ot: sockets"}
+    assert set(failed) == {"ot: inhabitants", "ot: sockets", "strangers"}
     assert "udp 0.0.0.0:161" in failed["ot: sockets"].evidence[0]
+
+
+HOP = """
+import ctypes, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+home = os.open("/proc/self/ns/net", os.O_RDONLY)
+def go(name):
+    assert libc.setns(os.open(f"/run/netns/{name}", os.O_RDONLY), 0x40000000) == 0
+def back():
+    assert libc.setns(home, 0x40000000) == 0
+"""
+"""A process that opens something in a namespace and stands in the host's again."""
+STRANGERS: dict[str, tuple[str, str, str]] = {
+    # name: (what the stranger does, the statement that fails, what its evidence names)
+    "connections on both sides": (
+        "go(OT); a = socket.socket(); a.setblocking(False); a.connect_ex(('10.20.0.17', 502)); "
+        "go(IT); b = socket.socket(); b.setblocking(False); b.connect_ex(('10.1.0.20', 502)); back()",
+        "strangers", "socket"),
+    "a socket without an address": ("go(OT); a = socket.socket(type=socket.SOCK_DGRAM); back()", "strangers", "socket"),
+    "a socket that no table lists": ("go(OT); a = socket.socket(40, 1); back()", "strangers", "socket"),
+    "a pipe of the crossing": (
+        "folder = f'/proc/{INNER}/fd'; held = [os.open(f'{folder}/{fd}', os.O_RDWR | os.O_NONBLOCK) for fd in "
+        "os.listdir(folder) if int(fd) > 2 and os.readlink(f'{folder}/{fd}').startswith('pipe:')]",
+        "strangers", "pipe"),
+    "a debugger": (
+        "libc.ptrace.argtypes = [ctypes.c_long] * 4; assert libc.ptrace(0x4206, INNER, 0, 0) == 0",
+        "inner: filter", "traces"),
+}  # fmt: skip
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("name", STRANGERS)
+def test_a_stranger_outside_that_holds_something_of_the_gate_is_found(stage: Stage, name: str) -> None:
+    code, statement, evidence = STRANGERS[name]
+    halves = [half for pair in ask(stage.state, "status")["pairs"] for half in pair["halves"]]
+    inner = next(half["pid"] for half in halves if half["role"] == "inner")
+    head = f"IT, OT, INNER = {stage.namespace('it')!r}, {stage.namespace('ot')!r}, {inner}\n"
+    command = [sys.executable, "-c", f"{HOP}{head}{code}\nprint('done', flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
+        try:
+            assert stranger.stdout is not None
+            if not stranger.stdout.readline():
+                pytest.skip("this kernel has no such socket")
+            out = Statements()
+            with stage.subject() as subject:
+                structure.state(subject, out)
+        finally:
+            stranger.communicate(b"\n")
+    failed = {s.name: s for s in out.found if s.status == "failed"}
+    (found,) = [s for s in failed.values() if s.name.endswith(statement)]
+    assert set(failed) == {found.name} and evidence in found.evidence[0]
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("where", ["tcx", "netfilter", "xdp"])
+def test_a_program_of_the_kernel_is_found(stage: Stage, where: str) -> None:
+    interface = stage.lab.it_interface
+    kind, hook, more = {
+        "tcx": (3, 46, b""), "xdp": (6, 37, b""), "netfilter": (32, 45, struct.pack("<IIiI", 2, 1, -1000, 0)),
+    }[where]  # fmt: skip
+    fd = os.open(f"/run/netns/{stage.namespace('it')}", os.O_RDONLY)
+    out = Statements()
+    try:
+        link = -1
+        with netns.entered(fd, netns.own()), contextlib.suppress(OSError):
+            link = bpf_link(kind, hook, 0 if where == "netfilter" else socket.if_nametoindex(interface), more)
+        if link < 0:
+            pytest.skip("this kernel takes no such program")
+        try:
+            with stage.subject() as subject:
+                structure.state(subject, out)
+        finally:
+            os.close(link)
+    finally:
+        os.close(fd)
+    failed = {s.name for s in out.found if s.status == "failed"}
+    assert failed == {{"tcx": "it: programs", "xdp": "it: XDP", "netfilter": "host: packet filter programs"}[where]}
+
+
+def bpf_link(kind: int, hook: int, target: int, more: bytes) -> int:
+    """Loads the program "let it pass" and hangs it up; the descriptor of the link."""
+    code = struct.pack("<BBhi", 0xB7, 0, 0, {3: -1, 6: 2, 32: 1}[kind]) + struct.pack("<BBhi", 0x95, 0, 0, 0)
+    text, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
+    load = struct.pack("<IIQQIIQII16sII", kind, 2, ctypes.addressof(text), ctypes.addressof(licence), 0, 0, 0, 0, 0,
+                       b"", 0, hook)  # fmt: skip
+    program = programs._bpf(5, programs._attributes(load))
+    try:
+        return programs._bpf(28, programs._attributes(struct.pack("<IIII", program, target, hook, 0) + more))
+    finally:
+        os.close(program)
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_cable_from_side_to_side_under_the_names_of_the_gates_interfaces_is_found() -> None:
+    with staged() as stage, stage.subject() as subject:
+        it, ot = subject.sides["it"].namespace, subject.sides["ot"].namespace
+        names = {it: stage.lab.it_interface, ot: stage.lab.ot_interface}
+        for space, name in names.items():
+            run("ip", "-n", space, "link", "set", name, "down")
+            run("ip", "-n", space, "link", "set", name, "name", "was", "netns", str(os.getpid()))
+            run("ip", "link", "del", "was")
+        run("ip", "link", "add", names[it], "netns", it, "type", "veth", "peer", "name", names[ot], "netns", ot)
+        out = Statements()
+        with stage.subject() as subject:
+            structure.state(subject, out)
+    evidence = [line for s in out.found if s.name == "it: interfaces" and s.status == "failed" for line in s.evidence]
+    assert any("is another one" in line for line in evidence)
+    assert any("other end" in line and "side ot" in line for line in evidence)
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_sabotage_leaves_no_switch_behind(stage: Stage) -> None:
+    """The kernel takes redirects again when forwarding is switched off: that has to be put back as well."""
+    stage.prove("--sabotage", "--no-probes")
+    with stage.subject() as subject:
+        assert {name: side.unset for name, side in subject.sides.items()} == {"it": [], "ot": []}
 
 
 @pytest.mark.netns

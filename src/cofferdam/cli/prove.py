@@ -135,8 +135,7 @@ def _with(
     }
     roles |= {pair["name"]: roles.get(re.split(r"[:+]\d+$", pair["name"])[0], ("it", "ot")) for pair in status["pairs"]}
     with _alone(state), contextlib.closing(open_subject(state, plan, status, roles)) as subject:
-        for side in subject.sides.values():
-            side.read(subject.nft)
+        subject.read()
         if args.leaks:
             leaking.state(subject, leaking.targets(plan), out)
             _tell_leaks(state, policy, out)

@@ -7,12 +7,14 @@ Not here: reading it (reading), the rules' meaning (solving).
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cofferdam.enforce.plans.listing import Ruleset, Unmodelled
-from cofferdam.enforce.plans.rules import TABLE
-from cofferdam.enforce.prove import reading
+from cofferdam.enforce.plans.rules import EARLY, TABLE
+from cofferdam.enforce.prove import programs, reading, strangers
+from cofferdam.enforce.prove.expected import Expected
 from cofferdam.enforce.prove.statements import Statements
 from cofferdam.enforce.prove.subject import Half, Side, Subject
 
@@ -22,6 +24,10 @@ _O_DIRECT, _O_ACCMODE = os.O_DIRECT, os.O_ACCMODE
 _ROADS = {"bridge", "bond", "team", "vxlan", "gre", "gretap", "ipip", "sit", "ip6tnl", "erspan", "geneve",
           "xfrm", "vti",
           "openvswitch", "batadv", "ip6gre", "vrf", "ipvlan"}  # fmt: skip
+# The kernel makes these, down, in every namespace where a module for tunnels is loaded.
+_SPARE = {"tunl0": "ipip", "sit0": "sit", "gre0": "gre", "gretap0": "gretap", "erspan0": "erspan", "ip_vti0": "vti",
+          "ip6_vti0": "vti6", "ip6tnl0": "ip6tnl", "ip6gre0": "ip6gre"}  # fmt: skip
+_HOOKS = ("input", "output", "forward")
 _MAY_BE_OPEN = {"/dev/null", "anon_inode:[eventpoll]", "anon_inode:[eventfd]"}
 
 
@@ -52,6 +58,7 @@ def state(subject: Subject, out: Statements) -> None:
             _descriptors(subject, server, facts, out)
     _apart(subject, {half: facts for half, facts in found.items() if facts is not None}, out)
     _others(subject, out)
+    _strangers(subject, {half: facts for half, facts in found.items() if facts is not None}, out)
 
 
 # --- namespaces -------------------------------------------------------------------------------------------------------
@@ -88,11 +95,15 @@ def _interfaces(side: Side, out: Statements) -> None:
     expected = {"lo", *side.interfaces.values()}
     tunnel = {side.tunnel} - {""}  # there only while there are peers
     links = side.reading["links"]
-    # The kernel makes these, down, in every namespace where a module for tunnels is loaded.
-    spare = {"tunl0", "sit0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0"}
-    there = {link["name"] for link in links if link["up"] or link["name"] not in spare}
+    there = {link["name"] for link in links if link["up"] or _SPARE.get(link["name"]) != link["kind"]}
     wrong = [f"{name} should not be there" for name in sorted(there - expected - tunnel)]
     wrong += [f"{name} is missing" for name in sorted(expected - there)]
+    for link in links:
+        held = side.moved.get(link["name"])
+        if held is not None and link["mac"] != held.mac:
+            wrong.append(f"{link['name']} is another one: its address is {link['mac']}, not {held.mac}")
+        if link["other"]:
+            wrong.append(f"the other end of {link['name']} is in the namespace of side {link['other']}")
     shown = [
         f"{link['name']} {link['kind'] or 'device'} {'up' if link['up'] else 'down'} {link['mac']}" for link in links
     ]
@@ -101,9 +112,11 @@ def _interfaces(side: Side, out: Statements) -> None:
     wrong = [f"{link['name']} is a {link['kind']}" for link in links if link["kind"] in _ROADS and link["up"]]
     wrong += [f"{link['name']} belongs to another interface" for link in links if link["master"]]
     out.check(PART, f"{side.name}: bridges", "no bridge, bond or tunnel joins its interfaces to anything", wrong)
-    out.check(PART, f"{side.name}: routes", "every route goes by an interface of its own or is local",
-              [r for r in side.reading["routes"] if r.split()[1] not in {*expected, *tunnel, "-"}],
-              side.reading["routes"])  # fmt: skip
+    plan = Expected(side.plan, side.interfaces, side.tunnel, side.moved)
+    out.check(PART, f"{side.name}: addresses", "its interfaces have the addresses of the policy and no others",
+              plan.addresses(side.reading["addresses"]), side.reading["addresses"])  # fmt: skip
+    out.check(PART, f"{side.name}: routes", "every route is the policy's or follows from an address",
+              plan.routes(side.reading["ways"]), side.reading["routes"])  # fmt: skip
 
 
 def _switches(side: Side, out: Statements) -> None:
@@ -114,15 +127,23 @@ def _switches(side: Side, out: Statements) -> None:
         PART, f"{side.name}: forwarding", f"forwarding and proxying are off on every interface ({', '.join(families)})",
         on, [f"{len(switches)} switches read, all 0"],
     )  # fmt: skip
+    out.check(
+        PART, f"{side.name}: switches",
+        "redirects, source routes, router advertisements and foreign sources are taken from nobody", side.unset,
+        ["every switch is as the launcher set it"],
+    )  # fmt: skip
 
 
 def _unseen(side: Side, out: Statements) -> None:
     """Ways past the rules that the solver reasons on."""
     read = side.reading
-    out.check(PART, f"{side.name}: policy routing", "no routing rules but the kernel's three", read["rules"])
+    out.check(PART, f"{side.name}: policy routing", "the kernel's routing rules, and no others", read["rules"])
     out.check(
         PART, f"{side.name}: traffic control", "no program or redirection of traffic control (tc)", read["qdiscs"]
     )
+    out.check(PART, f"{side.name}: programs", "no BPF program takes packets of an interface (tcx) or of the namespace",
+              read["programs"])  # fmt: skip
+    out.check(PART, f"{side.name}: IPsec", "no packet is wrapped or unwrapped (xfrm)", read["transforms"])
     out.check(PART, f"{side.name}: XDP", "no XDP program on an interface",
               [f"{link['name']} has one" for link in read["links"] if link["xdp"]])  # fmt: skip
     out.check(PART, f"{side.name}: other filters", "no table of the old packet filter, no IPVS service", read["legacy"])
@@ -139,15 +160,32 @@ def _unseen(side: Side, out: Statements) -> None:
     wrong += [f"{' '.join(entry)} should not be there" for entry in sorted(there - expected)]
     out.check(PART, f"{side.name}: frame filters", f"every interface has its own filter of frames ({', '.join(hooks)})",
               wrong, [" ".join(entry) for entry in sorted(there)])  # fmt: skip
+    ours = {("inet", TABLE, hook): (hook, 0) for hook in _HOOKS}
+    ours |= {("netdev", TABLE, f"{hook}-{name}"): (hook, EARLY) for hook in hooks for name in side.interfaces.values()}
     others = [
         f"{' '.join(base.name)} (hook {base.hook}, priority {base.priority})"
         for base in ruleset.bases
-        if base.name[1] != TABLE or base.name[0] not in ("inet", "netdev")
+        if ours.get(base.name) != (base.hook, base.priority)
     ]
     out.check(PART, f"{side.name}: base chains", "the kernel calls no chain that is not the gate's", others,
               [f"{' '.join(base.name)}: {base.hook} {base.priority}" for base in ruleset.bases])  # fmt: skip
+    out.check(PART, f"{side.name}: connections", "no rule asks what connection a packet belongs to, so what is "
+              "shown for packets of no connection holds for all", sorted(_asking(side.rules)))  # fmt: skip
     out.check(PART, f"{side.name}: translation", "no address is translated, no packet goes to a program (NAT, tproxy)",
               [], [f"{ruleset.rules} rules, none of them with such a statement"])  # fmt: skip
+
+
+def _asking(rules: Json) -> set[str]:
+    """Where rules look at connections, as the kernel keeps them."""
+    bodies = [entry["rule"] for entry in rules.get("nftables", ()) if "rule" in entry]
+    return {f"{body['family']} {body['table']}, chain {body['chain']}" for body in bodies
+            if _mentions(body.get("expr", ()), "ct")}  # fmt: skip
+
+
+def _mentions(part: Any, word: str) -> bool:
+    if isinstance(part, dict):
+        return any(str(key).split()[:1] == [word] or _mentions(value, word) for key, value in part.items())
+    return isinstance(part, list | tuple) and any(_mentions(value, word) for value in part)
 
 
 def _sockets(subject: Subject, side: Side, out: Statements) -> None:
@@ -166,6 +204,23 @@ def _sockets(subject: Subject, side: Side, out: Statements) -> None:
         else:
             wrong.append(f"{where} is declared nowhere")
     out.check(PART, f"{side.name}: sockets", "only sockets that the policy declares wait for packets", wrong, good)
+
+
+def _strangers(subject: Subject, found: Mapping[Half, Json], out: Statements) -> None:
+    known = {half.pid for half in subject.halves} | {subject.gate, subject.auditor} | _name_servers(subject)
+    own = strangers.ours({*known, os.getpid()}, subject.launcher)
+    pipes = {name for facts in found.values() for name, file in _pipes(facts).items() if file["fd"] > 2}
+    held, unseen = strangers.holders(own, {side.inode for side in subject.sides.values()}, pipes)
+    if unseen:
+        out.say(PART, "strangers: unseen", "assumed", "the kernel lets nobody look at these processes, so what they "
+                "hold is not known", unseen)  # fmt: skip
+    out.check(
+        PART, "strangers", "no process but the gate's holds a socket of a side, wherever it stands, or a half's pipe",
+        held,
+        [f"{len(pipes)} pipes, {len(subject.sides)} namespaces; every process of the host was asked"],
+    )  # fmt: skip
+    out.check(PART, "host: packet filter programs", "no BPF program hangs in the packet filter, in any namespace",
+              programs.in_netfilter())  # fmt: skip
 
 
 def _home(subject: Subject, out: Statements) -> None:
@@ -212,8 +267,15 @@ def _powers(half: Half, facts: Json, out: Statements) -> None:
     wrong = [] if status.get("NoNewPrivs") == "1" else ["it may gain privileges"]
     wrong += [] if status.get("Seccomp") == "2" else [f"Seccomp is {status.get('Seccomp')}"]
     wrong += [] if facts["threads"] == 1 else [f"it has {facts['threads']} threads"]
-    out.check(PART, f"{half.name}: filter", "is under a system-call filter, has one thread, and can gain no privilege",
+    wrong += _traced(status)
+    out.check(PART, f"{half.name}: filter",
+              "is under a system-call filter, has one thread, can gain no privilege, and is traced by nobody",
               wrong, [f"Seccomp 2, {status.get('Seccomp_filters', '?')} filter", "NoNewPrivs 1"])  # fmt: skip
+
+
+def _traced(status: Mapping[str, str]) -> list[str]:
+    tracer = status.get("TracerPid", "?")
+    return [] if tracer == "0" else [f"process {tracer} traces it, and can do with it what it likes"]
 
 
 def _view(half: Half, facts: Json, out: Statements) -> None:
@@ -317,6 +379,7 @@ def _others(subject: Subject, out: Statements) -> None:
         if name == "auditor" and facts["net"] == Path("/proc/self/ns/net").stat().st_ino:
             wrong.append("it is in the host's network namespace")
         status = facts["status"]
+        wrong += _traced(status)
         if name != "launcher" and int(status["CapEff"], 16):
             wrong.append(f"it has capabilities {status['CapEff']}")
         out.check(PART, f"{name}: sockets", says, wrong, [f"pid {pid}", f"uid {status['Uid'].split()[0]}",
