@@ -364,6 +364,10 @@ def test_the_tunnels_program_has_no_privilege_and_is_started_again(live: Running
     assert {status[field].strip() for field in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert int(status["Uid"].split()[0]) >= 64000
+    code, out, err = cli("prove", "--no-probes", "--json", "--state", world.state)
+    said = {entry["name"]: entry["status"] for entry in json.loads(out)["report"]["statements"]}
+    assert code == 0, out[-3000:] + err
+    assert {said[f"tunnel: {what}"] for what in ("user", "filter", "sockets")} == {"observed"}
     tops = {path.name for path in Path(f"/proc/{first}/root").iterdir()}
     assert not {"proc", "dev", "home", "sys", "root", "tmp"} & tops, tops
     assert not Path(f"/proc/{first}/root/etc/passwd").exists()

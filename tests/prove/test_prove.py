@@ -79,7 +79,23 @@ class TestAll:
         # A report that was changed is told from the signed one.
         assert main(["prove", "--verify", str(file), "--state", str(stage.state)]) == 0
         file.write_text(file.read_text().replace('"status": "proved"', '"status": "tested"', 1))
-        assert main(["prove", "--verify", str(file), "--state", str(stage.state)]) == 1
+        capsys.readouterr()
+        assert main(["prove", "--verify", str(file), "--state", str(stage.state), "--json"]) == 1
+        assert json.loads(capsys.readouterr().out) == {"signed": False}
+        assert main(["prove", "--verify", str(file), "--key", str(stage.state / "keys" / "audit.pub")]) == 1
+        whole = dict(document)
+        flaws = [
+            {**whole, "remark": "all is well"}, {**whole, "sha256": "0" * 64}, {**whole, "note": ""},
+            {**whole, "report": {**whole["report"], "remark": "all is well"}},
+        ]  # fmt: skip
+        file.write_text(json.dumps(whole))
+        assert main(["prove", "--verify", str(file), "--key", str(stage.state / "keys" / "audit.pub")]) == 0
+        for flaw in flaws:
+            file.write_text(json.dumps(flaw))
+            assert main(["prove", "--verify", str(file), "--state", str(stage.state)]) in (1, 2)
+        capsys.readouterr()
+        assert main(["prove", "--verify", str(file) + "x", "--state", str(stage.state)]) == 2
+        assert "can not be read" in capsys.readouterr().err
         capsys.readouterr()
 
 
@@ -320,11 +336,50 @@ def test_a_cable_from_side_to_side_under_the_names_of_the_gates_interfaces_is_fo
     assert any("other end" in line and "side ot" in line for line in evidence)
 
 
+def _joined_by_the_host(kind: str, how: str) -> list[str]:
+    """What is said of a host that shares an interface with each side. In a namespace of its own."""
+    from types import SimpleNamespace
+
+    from cofferdam.enforce import kernel
+    from cofferdam.enforce.plans.records import Link, SidePlan
+
+    kernel.unshare(kernel.CLONE_NEWNET)
+    run("ip", "link", "add", "left", "type", "veth", "peer", "name", "right")
+    if how == "bridge":
+        run("ip", "link", "add", "br0", "type", "bridge")
+        for name in ("left", "right"):
+            run("ip", "link", "set", name, "master", "br0")
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1" if how == "route" else "0")
+    Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("0")
+    sides = {
+        side: SimpleNamespace(name=side, plan=SidePlan(side, (Link("z", kind, parent, 7 if kind == "vlan" else 0),)))  # type: ignore[arg-type]
+        for side, parent in (("it", "left"), ("ot", "right"))
+    }
+    out = Statements()
+    structure._shared(SimpleNamespace(sides=sides), out)  # type: ignore[arg-type]
+    return [f"{s.status}: {' '.join(s.evidence)}" for s in out.found]
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize(
+    ("kind", "how", "expected"),
+    [("macvlan", "nothing", "observed"), ("macvlan", "bridge", "failed: left and right belong to the same bridge"),
+     ("macvlan", "route", "failed: the host stands on both wires"), ("vlan", "route", "observed"),
+     ("vlan", "bridge", "failed: left and right"), ("move", "route", "")],
+)  # fmt: skip
+def test_a_host_that_joins_what_it_shares_with_both_sides_is_found(kind: str, how: str, expected: str) -> None:
+    said = worker.inside(None, _joined_by_the_host, kind, how)
+    assert (said[0] if said else "").startswith(expected) and bool(said) == bool(expected)
+
+
 @pytest.mark.netns
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_sabotage_leaves_no_switch_behind(stage: Stage) -> None:
     """The kernel takes redirects again when forwarding is switched off: that has to be put back as well."""
-    stage.prove("--sabotage", "--no-probes")
+    _, document = stage.prove("--sabotage", "--no-probes")
+    (said,) = [s for s in document["report"]["statements"] if s["part"] == "probes"]
+    assert said["status"] == "assumed"  # what was left out is not passed over in silence
     with stage.subject() as subject:
         assert {name: side.unset for name, side in subject.sides.items()} == {"it": [], "ot": []}
 
@@ -526,6 +581,10 @@ conduits:
   main:
     {from: office, to: plant, broker: modbus, owner: a, reason: b, allow: [{who: erp, asset: [one, two], read: all}]}
 """)
+    for number in ("0", "1", "1001", "1003", "4094"):
+        assert main(["advise", "switch", str(policy), "--kind", kind, "--vlan", number]) == 2
+    assert main(["advise", "switch", str(policy), "--kind", kind, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == kind
     assert main(["advise", "switch", str(policy), "--kind", kind, "--gate-port", "Gi1/0/24"]) == 0
     text = capsys.readouterr().out
     lines = text.splitlines()

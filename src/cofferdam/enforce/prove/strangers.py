@@ -23,7 +23,19 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def ours(known: Collection[int], launcher: int) -> set[int]:
     """The gate's processes: those that are known, and the launcher's other children."""
-    return {*known, launcher, *(pid for pid in _processes() if _parent(pid) == launcher)}
+    return {*known, launcher, *children(launcher)}
+
+
+def children(parent: int) -> set[int]:
+    return {pid for pid in _processes() if _parent(pid) == parent}
+
+
+def command(pid: int) -> str:
+    """The program that a process was started as; "" if it has gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def holders(own: Collection[int], namespaces: Collection[int], pipes: Collection[str]) -> tuple[list[str], list[str]]:

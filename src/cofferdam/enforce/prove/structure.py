@@ -40,6 +40,7 @@ def state(subject: Subject, out: Statements) -> None:
         _unseen(side, out)
         _sockets(subject, side, out)
     _home(subject, out)
+    _shared(subject, out)
     found = {half: reading.process(half.pid) for half in subject.halves}
     for half, facts in found.items():
         if facts is None:
@@ -56,6 +57,8 @@ def state(subject: Subject, out: Statements) -> None:
             _powers(server, facts, out)
             _view(server, facts, out)
             _descriptors(subject, server, facts, out)
+    if any(side.plan.tunnel is not None for side in subject.sides.values()):
+        _tunnel_programs(subject, out)
     _apart(subject, {half: facts for half, facts in found.items() if facts is not None}, out)
     _others(subject, out)
     _strangers(subject, {half: facts for half, facts in found.items() if facts is not None}, out)
@@ -91,6 +94,29 @@ def _name_servers(subject: Subject) -> set[int]:
     return found
 
 
+def _tunnel_programs(subject: Subject, out: Statements) -> None:
+    """wireguard-go, where it runs: it takes packets from anywhere, and stands in the host's network."""
+    for pid in sorted(strangers.children(subject.launcher)):
+        if not strangers.command(pid).endswith("wireguard-go"):
+            continue
+        facts = reading.process(pid)
+        if facts is None:
+            continue
+        tunnel, status = Half("tunnel", "", "tunnel", pid, "it"), facts["status"]
+        _powers(tunnel, facts, out, threads=True)
+        sockets = {int(file["target"][8:-1]) for file in facts["files"] if file["target"].startswith("socket:[")}
+        wrong = [f"socket {sock['inode']} of side {side.name}" for side in subject.sides.values()
+                 for sock in side.reading["sockets"] if sock["inode"] and sock["inode"] in sockets]  # fmt: skip
+        wrong += [] if facts["net"] == Path("/proc/self/ns/net").stat().st_ino else ["it stands in another namespace"]
+        own = Path("/proc/self/ns/mnt").stat().st_ino
+        wrong += ["it sees the host's files"] if facts["mnt"] == own else []
+        out.check(PART, "tunnel: sockets", "the tunnel's program holds its device and sockets of the host's namespace, "
+                  "and has a file tree of its own", wrong,
+                  [f"pid {pid}", f"uid {status['Uid'].split()[0]}", f"{len(sockets)} sockets"])  # fmt: skip
+        if not any(file["target"] == "/dev/net/tun" for file in facts["files"]):
+            out.say(PART, "tunnel: device", "failed", "the tunnel's program has no device")
+
+
 def _interfaces(side: Side, out: Statements) -> None:
     expected = {"lo", *side.interfaces.values()}
     tunnel = {side.tunnel} - {""}  # there only while there are peers
@@ -107,7 +133,8 @@ def _interfaces(side: Side, out: Statements) -> None:
     shown = [
         f"{link['name']} {link['kind'] or 'device'} {'up' if link['up'] else 'down'} {link['mac']}" for link in links
     ]
-    out.check(PART, f"{side.name}: interfaces", f"the namespace has {', '.join(sorted(expected))} and no other", wrong,
+    named = ", ".join(sorted(expected | tunnel & there))
+    out.check(PART, f"{side.name}: interfaces", f"the namespace has {named} and no other", wrong,
               [*shown, *side.reading["addresses"]])  # fmt: skip
     wrong = [f"{link['name']} is a {link['kind']}" for link in links if link["kind"] in _ROADS and link["up"]]
     wrong += [f"{link['name']} belongs to another interface" for link in links if link["master"]]
@@ -239,6 +266,29 @@ def _home(subject: Subject, out: Statements) -> None:
               [] if len(inodes) == wanted else ["they are not"], [str(inode) for inode in sorted(inodes)])  # fmt: skip
 
 
+def _shared(subject: Subject, out: Statements) -> None:
+    """Interfaces that stay with the host, since a VLAN or a macvlan of a gate is made on them. Where each side has one,
+    the host itself could join them: it could put both into a bridge, and where it stands on both wires without a tag
+    (macvlan) it could route."""
+    parents = {
+        side.name: {link.interface: link.kind for link in side.plan.links if link.kind != "move"}
+        for side in subject.sides.values()
+    }
+    inner = {name: kind for side, found in parents.items() if side != "it" for name, kind in found.items()}
+    outer = parents["it"]
+    if not outer or not inner:
+        return
+    masters = {link["name"]: link["master"] for link in reading.network()["links"]}
+    wrong = [f"{one} and {other} belong to the same bridge" for one in sorted(outer) for other in sorted(inner)
+             if masters.get(one) and masters.get(one) == masters.get(other)]  # fmt: skip
+    if "macvlan" in outer.values() and "macvlan" in inner.values():
+        on = {name: value for name, value in reading.switches().items() if value != "0"}
+        wrong += [f"the host stands on both wires, and net/{name} = {value}" for name, value in on.items()
+                  if name.endswith(("forwarding", "ip_forward"))]  # fmt: skip
+    out.check(PART, "host: shared interfaces", "the host joins no interfaces that it shares with both sides", wrong,
+              [f"{side}: {', '.join(sorted(found))}" for side, found in parents.items()])  # fmt: skip
+
+
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
@@ -253,7 +303,7 @@ def _place(subject: Subject, half: Half, facts: Json, out: Statements) -> None:
     )  # fmt: skip
 
 
-def _powers(half: Half, facts: Json, out: Statements) -> None:
+def _powers(half: Half, facts: Json, out: Statements, *, threads: bool = False) -> None:
     status = facts["status"]
     wrong = [f"{name} is {status.get(name)}" for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
              if int(status.get(name, "1"), 16)]  # fmt: skip
@@ -266,10 +316,11 @@ def _powers(half: Half, facts: Json, out: Statements) -> None:
               [f"uid {status['Uid'].split()[0]}", "CapBnd 0"])  # fmt: skip
     wrong = [] if status.get("NoNewPrivs") == "1" else ["it may gain privileges"]
     wrong += [] if status.get("Seccomp") == "2" else [f"Seccomp is {status.get('Seccomp')}"]
-    wrong += [] if facts["threads"] == 1 else [f"it has {facts['threads']} threads"]
+    wrong += [] if facts["threads"] == 1 or threads else [f"it has {facts['threads']} threads"]
     wrong += _traced(status)
     out.check(PART, f"{half.name}: filter",
-              "is under a system-call filter, has one thread, can gain no privilege, and is traced by nobody",
+              f"is under a system-call filter, {'' if threads else 'has one thread, '}can gain no privilege, and is "
+              "traced by nobody",
               wrong, [f"Seccomp 2, {status.get('Seccomp_filters', '?')} filter", "NoNewPrivs 1"])  # fmt: skip
 
 
