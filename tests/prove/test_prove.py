@@ -20,7 +20,8 @@ import z3
 
 from cofferdam.audit.checkpoint import VerifierKey, open_note
 from cofferdam.cli.main import main
-from cofferdam.enforce import netns, worker
+from cofferdam.cli.up import LEAK_NEEDS
+from cofferdam.enforce import kernel, netns, worker
 from cofferdam.enforce.orders import Place
 from cofferdam.enforce.plans.frames import FAMILIES, Target
 from cofferdam.enforce.prove import canaries, leaking, probes, programs, sabotage, solving, structure
@@ -340,7 +341,6 @@ def _joined_by_the_host(kind: str, how: str) -> list[str]:
     """What is said of a host that shares an interface with each side. In a namespace of its own."""
     from types import SimpleNamespace
 
-    from cofferdam.enforce import kernel
     from cofferdam.enforce.plans.records import Link, SidePlan
 
     kernel.unshare(kernel.CLONE_NEWNET)
@@ -440,6 +440,10 @@ def test_at_intervals_the_gate_is_told_by_a_process_of_its_own(stage: Stage) -> 
         time.sleep(0.2)  # it starts a little after the gate
     (watcher,) = _watchers(stage)
     assert int((watcher / "stat").read_text().rsplit(")", 1)[1].split()[1]) == stage.gate.process.pid
+    bounds = int(
+        next(line for line in (watcher / "status").read_text().splitlines() if "CapBnd" in line).split()[1], 16
+    )
+    assert bounds and not bounds & ~sum(1 << kernel.CAPABILITIES[name] for name in LEAK_NEEDS)
     device = stage.lab.addresses.device
     command = [
         sys.executable,
@@ -540,6 +544,27 @@ def test_every_family_has_its_positive_control() -> None:
     heard = worker.inside(None, canaries._control, canaries._plain(target))
     assert heard["heard"] == heard["sent"]
     assert set(heard["sent"]) == set(FAMILIES)
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("wrong", ["it", "ot"])
+def test_a_host_that_is_plugged_in_elsewhere_proves_nothing(stage: Stage, wrong: str) -> None:
+    """Its silence would look like the gate's doing."""
+    name = f"cdp{os.getpid()}-away"
+    run("ip", "netns", "add", name)
+    try:
+        run("ip", "-n", name, "link", "add", "net0", "up", "type", "veth", "peer", "name", "end")
+        run("ip", "-n", name, "link", "set", "end", "up")
+        away = canaries.Wire(name, "net0")
+        out = Statements()
+        with stage.subject() as subject:
+            right = canaries.find_wires(subject, None, None)
+            assert right is not None
+            canaries.state(subject, (away, right[1]) if wrong == "it" else (right[0], away), out)
+        assert [s.name for s in out.found if s.status == "failed"] == ["wires"]
+    finally:
+        run("ip", "netns", "del", name)
 
 
 # --- where there is nothing to prove ----------------------------------------------------------------------------------
