@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import json
 import os
 import shutil
@@ -248,6 +249,7 @@ STRANGERS: dict[str, tuple[str, str, str]] = {
         "folder = f'/proc/{INNER}/fd'; held = [os.open(f'{folder}/{fd}', os.O_RDWR | os.O_NONBLOCK) for fd in "
         "os.listdir(folder) if int(fd) > 2 and os.readlink(f'{folder}/{fd}').startswith('pipe:')]",
         "strangers", "pipe"),
+    "a half's memory": ("held = os.open(f'/proc/{INNER}/mem', os.O_RDWR)", "strangers", "memory"),
     "a debugger": (
         "libc.ptrace.argtypes = [ctypes.c_long] * 4; assert libc.ptrace(0x4206, INNER, 0, 0) == 0",
         "inner: filter", "traces"),
@@ -335,6 +337,20 @@ def test_a_cable_from_side_to_side_under_the_names_of_the_gates_interfaces_is_fo
     evidence = [line for s in out.found if s.name == "it: interfaces" and s.status == "failed" for line in s.evidence]
     assert any("is another one" in line for line in evidence)
     assert any("other end" in line and "side ot" in line for line in evidence)
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_capability_too_many_of_the_gate_or_the_launcher_is_found(stage: Stage) -> None:
+    """This process, with all that root may, in the place of each."""
+    out = Statements()
+    with stage.subject() as subject:
+        structure._others(subject, out)
+        assert not [s for s in out.found if s.status == "failed"]
+        structure._others(dataclasses.replace(subject, launcher=os.getpid(), gate=os.getpid()), out)
+    failed = {s.name: s.evidence for s in out.found if s.status == "failed"}
+    assert set(failed) == {"launcher: sockets", "gate: sockets"}
+    assert all(any("CapBnd" in line for line in evidence) for evidence in failed.values())
 
 
 def _joined_by_the_host(kind: str, how: str) -> list[str]:

@@ -183,7 +183,10 @@ def set_switches(ipv6: bool) -> list[str]:
 def _index(netlink: Any, name: str) -> int:
     found = netlink.link_lookup(ifname=name)
     if not found:
-        raise GateError(f"there is no network interface {name}", hint="`ip link` lists those of this machine")
+        raise GateError(
+            f"there is no network interface {name}",
+            hint="`ip link` lists those of this machine; while a gate runs, those that it took are in `ip netns`",
+        )
     return int(found[0])
 
 
@@ -262,9 +265,15 @@ def configure(name: str, addresses: list[str], routes: list[tuple[str, str]]) ->
             _add_address(netlink, index, text)
         netlink.link("set", index=index, state="up")
         for network, via in routes:
-            netlink.route(
-                "replace", family=_family(via), dst=network, gateway=via, oif=index, proto=_PROTO_STATIC
-            )  # fmt: skip
+            try:
+                netlink.route(
+                    "replace", family=_family(via), dst=network, gateway=via, oif=index, proto=_PROTO_STATIC
+                )  # fmt: skip
+            except NetlinkError as error:
+                raise GateError(
+                    f"the route to {network} via {via} can not be set on {name}: {os.strerror(error.code)}",
+                    hint="the router must be in a network of the zone's own addresses",
+                ) from None
 
 
 def _add_address(netlink: Any, index: int, text: str, broadcast: str = "") -> None:
@@ -364,10 +373,12 @@ def _add_route(netlink: Any, index: int, route: RouteHeld) -> None:
     netlink.route("replace", **fields)
 
 
-def restore_routes(plain: dict[str, Any]) -> None:
-    """Gives an interface in its new namespace the routes that it had, as `journal.Moved` (plain) has them."""
+def restore_routes(plain: dict[str, Any], ipv6: bool) -> None:
+    """Gives an interface in its new namespace the routes that it had, as `journal.Moved` (plain) has them. `ipv6`:
+    whether the namespace has it."""
     moved = msgspec.convert(plain, Moved)
     with IPRoute() as netlink:
         index = _index(netlink, moved.name)
         for route in sorted(moved.routes, key=lambda route: route.gateway != ""):
-            _add_route(netlink, index, route)
+            if ipv6 or route.family == socket.AF_INET:
+                _add_route(netlink, index, route)

@@ -176,6 +176,7 @@ class Auditor:
             self._link.send(Close())
             await asyncio.wait([born.ended], timeout=CLOSE_SECONDS)
         if not born.ended.done():
-            self._log.error("auditor-does-not-close", pid=born.pid)
+            if self._opened.is_set():  # one that is still starting has nothing to close
+                self._log.error("auditor-does-not-close", pid=born.pid)
             self._launcher.kill(born)
             await asyncio.wait([born.ended])

@@ -34,7 +34,8 @@ class Expected:
             if held is None or link.addresses:
                 texts = list(link.addresses)
             else:
-                texts = [entry.address for entry in held.addresses]
+                # Without IPv6 on the side an interface keeps its IPv4 addresses only.
+                texts = [entry.address for entry in held.addresses if plan.has_ipv6 or ":" not in entry.address]
                 self._broadcasts |= {entry.broadcast for entry in held.addresses} - {""}
                 self._ways |= {(route.network, route.gateway, name) for route in held.routes}
             self._own[name] = [ipaddress.ip_interface(text) for text in texts]

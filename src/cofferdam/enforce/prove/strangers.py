@@ -1,5 +1,5 @@
 """Processes that are not the gate's and hold something of it: a socket that lives in a side's namespace, though they
-stand elsewhere, or an end of a pipe of ours; and debuggers of our processes.
+stand elsewhere, or an end of a pipe of ours, or the memory of one of our processes.
 
 A socket belongs to the namespace in which it was made, wherever its process goes. So every socket of every process
 on the host is asked where it lives (SIOCGSKNS); that finds also those that stand in no table: without an address, or
@@ -13,11 +13,13 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 _SIOCGSKNS = 0x894C
 _PIDFD_OPEN, _PIDFD_GETFD = 434, 438
+_MEMORY = re.compile(r"/proc/\d+/(task/\d+/)?mem")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -46,13 +48,13 @@ def holders(own: Collection[int], namespaces: Collection[int], pipes: Collection
         if pid in own:
             continue
         try:
-            found += [f"pid {pid} ({_name(pid)}) holds {what}" for what in _held(pid, namespaces, pipes)]
+            found += [f"pid {pid} ({_name(pid)}) holds {what}" for what in _held(pid, own, namespaces, pipes)]
         except PermissionError as error:
             unseen.append(f"pid {pid} ({_name(pid)}): {error.strerror}")
     return found, unseen
 
 
-def _held(pid: int, namespaces: Collection[int], pipes: Collection[str]) -> Iterator[str]:
+def _held(pid: int, own: Collection[int], namespaces: Collection[int], pipes: Collection[str]) -> Iterator[str]:
     handle = -1
     try:
         for entry in sorted(Path(f"/proc/{pid}/fd").iterdir()):
@@ -60,7 +62,9 @@ def _held(pid: int, namespaces: Collection[int], pipes: Collection[str]) -> Iter
                 target = str(entry.readlink())
             except FileNotFoundError:
                 continue
-            if target in pipes:
+            if _MEMORY.fullmatch(target) and int(target.split("/")[2]) in own:
+                yield f"{target}, the memory of a process of the gate"
+            elif target in pipes:
                 yield f"an end of {target}, a pipe of the gate"
             elif target.startswith("socket:"):
                 if handle < 0:

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cofferdam.enforce import kernel
 from cofferdam.enforce.plans.listing import Ruleset, Unmodelled
 from cofferdam.enforce.plans.rules import EARLY, TABLE
 from cofferdam.enforce.prove import programs, reading, strangers
 from cofferdam.enforce.prove.expected import Expected
 from cofferdam.enforce.prove.statements import Statements
 from cofferdam.enforce.prove.subject import Half, Side, Subject
+from cofferdam.enforce.users import NEEDED, USEFUL
 
 Json = dict[str, Any]
 PART = "structure"
@@ -27,6 +29,7 @@ _ROADS = {"bridge", "bond", "team", "vxlan", "gre", "gretap", "ipip", "sit", "ip
 # The kernel makes these, down, in every namespace where a module for tunnels is loaded.
 _SPARE = {"tunl0": "ipip", "sit0": "sit", "gre0": "gre", "gretap0": "gretap", "erspan0": "erspan", "ip_vti0": "vti",
           "ip6_vti0": "vti6", "ip6tnl0": "ip6tnl", "ip6gre0": "ip6gre"}  # fmt: skip
+_CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _HOOKS = ("input", "output", "forward")
 _MAY_BE_OPEN = {"/dev/null", "anon_inode:[eventpoll]", "anon_inode:[eventfd]"}
 
@@ -305,8 +308,7 @@ def _place(subject: Subject, half: Half, facts: Json, out: Statements) -> None:
 
 def _powers(half: Half, facts: Json, out: Statements, *, threads: bool = False) -> None:
     status = facts["status"]
-    wrong = [f"{name} is {status.get(name)}" for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-             if int(status.get(name, "1"), 16)]  # fmt: skip
+    wrong = [f"{name} is {status.get(name)}" for name in _CAPABILITIES if int(status.get(name, "1"), 16)]
     ids = set(status["Uid"].split()) | set(status["Gid"].split())
     if len(ids) != 1 or ids & {"0"}:
         wrong.append(f"user ids {status['Uid']}, group ids {status['Gid']}")
@@ -425,13 +427,15 @@ def _others(subject: Subject, out: Statements) -> None:
         says = {
             "gate": "the gate holds no socket of either side",
             "auditor": "the auditor holds no socket of either side, and its network namespace is empty",
-            "launcher": "the launcher holds listeners that it opened, no connection, and stands in neither side",
+            "launcher": "the launcher holds listeners that it opened, no connection, stands in neither side, and has "
+            "the capabilities that it needs",
         }[name]
         if name == "auditor" and facts["net"] == Path("/proc/self/ns/net").stat().st_ino:
             wrong.append("it is in the host's network namespace")
         status = facts["status"]
         wrong += _traced(status)
-        if name != "launcher" and int(status["CapEff"], 16):
-            wrong.append(f"it has capabilities {status['CapEff']}")
+        allowed = sum(1 << kernel.CAPABILITIES[one] for one in (*NEEDED, *USEFUL)) if name == "launcher" else 0
+        wrong += [f"{field} is {status[field]}: it may have {allowed:x} and nothing else" for field in _CAPABILITIES
+                  if int(status.get(field, "1"), 16) & ~allowed]  # fmt: skip
         out.check(PART, f"{name}: sockets", says, wrong, [f"pid {pid}", f"uid {status['Uid'].split()[0]}",
                                                           f"CapEff {status['CapEff']}"])  # fmt: skip
