@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cofferdam.enforce import kernel
+from cofferdam.enforce import kernel, worker
+from cofferdam.enforce.overlay import tunnel
 from cofferdam.enforce.plans.listing import Ruleset, Unmodelled
 from cofferdam.enforce.plans.rules import EARLY, TABLE
 from cofferdam.enforce.prove import programs, reading, strangers
@@ -19,6 +20,7 @@ from cofferdam.enforce.prove.expected import Expected
 from cofferdam.enforce.prove.statements import Statements
 from cofferdam.enforce.prove.subject import Half, Side, Subject
 from cofferdam.enforce.users import NEEDED, USEFUL
+from cofferdam.errors import GateError
 
 Json = dict[str, Any]
 PART = "structure"
@@ -62,6 +64,7 @@ def state(subject: Subject, out: Statements) -> None:
             _descriptors(subject, server, facts, out)
     if any(side.plan.tunnel is not None for side in subject.sides.values()):
         _tunnel_programs(subject, out)
+        _peers(subject, out)
     _apart(subject, {half: facts for half, facts in found.items() if facts is not None}, out)
     _others(subject, out)
     _strangers(subject, {half: facts for half, facts in found.items() if facts is not None}, out)
@@ -105,8 +108,8 @@ def _tunnel_programs(subject: Subject, out: Statements) -> None:
         facts = reading.process(pid)
         if facts is None:
             continue
-        tunnel, status = Half("tunnel", "", "tunnel", pid, "it"), facts["status"]
-        _powers(tunnel, facts, out, threads=True)
+        program, status = Half("tunnel", "", "tunnel", pid, "it"), facts["status"]
+        _powers(program, facts, out, threads=True)
         sockets = {int(file["target"][8:-1]) for file in facts["files"] if file["target"].startswith("socket:[")}
         wrong = [f"socket {sock['inode']} of side {side.name}" for side in subject.sides.values()
                  for sock in side.reading["sockets"] if sock["inode"] and sock["inode"] in sockets]  # fmt: skip
@@ -120,12 +123,29 @@ def _tunnel_programs(subject: Subject, out: Statements) -> None:
             out.say(PART, "tunnel: device", "failed", "the tunnel's program has no device")
 
 
+def _peers(subject: Subject, out: Statements) -> None:
+    """Who is let in at the device itself: its keys can be set by whoever reaches its control socket."""
+    for side in subject.sides.values():
+        link = next((link for link in side.reading["links"] if link["name"] == side.tunnel), None)
+        if side.plan.tunnel is None or link is None:
+            continue
+        where = side.fd if link["kind"] == "wireguard" else None
+        try:
+            found: list[str] = worker.inside(where, tunnel.keys, side.tunnel, link["kind"])
+        except GateError as error:
+            out.say(PART, f"{side.name}: peers", "failed", f"the tunnel can not be asked who is let in: {error}")
+            continue
+        out.check(PART, f"{side.name}: peers", "the tunnel lets in the peers of the record, and nobody else",
+                  [f"the key {key} is nobody's" for key in found if key not in subject.peers],
+                  [f"{subject.peers[key]}: {key}" for key in found if key in subject.peers])  # fmt: skip
+
+
 def _interfaces(side: Side, out: Statements) -> None:
     expected = {"lo", *side.interfaces.values()}
-    tunnel = {side.tunnel} - {""}  # there only while there are peers
+    device = {side.tunnel} - {""}  # there only while there are peers
     links = side.reading["links"]
     there = {link["name"] for link in links if link["up"] or _SPARE.get(link["name"]) != link["kind"]}
-    wrong = [f"{name} should not be there" for name in sorted(there - expected - tunnel)]
+    wrong = [f"{name} should not be there" for name in sorted(there - expected - device)]
     wrong += [f"{name} is missing" for name in sorted(expected - there)]
     for link in links:
         held = side.moved.get(link["name"])
@@ -136,7 +156,7 @@ def _interfaces(side: Side, out: Statements) -> None:
     shown = [
         f"{link['name']} {link['kind'] or 'device'} {'up' if link['up'] else 'down'} {link['mac']}" for link in links
     ]
-    named = ", ".join(sorted(expected | tunnel & there))
+    named = ", ".join(sorted(expected | device & there))
     out.check(PART, f"{side.name}: interfaces", f"the namespace has {named} and no other", wrong,
               [*shown, *side.reading["addresses"]])  # fmt: skip
     wrong = [f"{link['name']} is a {link['kind']}" for link in links if link["kind"] in _ROADS and link["up"]]

@@ -77,6 +77,8 @@ class Subject:
     auditor: int
     launcher: int
     nft: str
+    peers: Mapping[str, str] = field(default_factory=dict)
+    """Who is let in by the tunnel: public key to name."""
 
     @property
     def moved(self) -> tuple[str, ...]:
