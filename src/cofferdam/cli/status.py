@@ -40,16 +40,17 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(status, indent=1))
     elif args.watch:
+        from rich.console import Console
         from rich.live import Live
 
-        with Live(render(status), auto_refresh=False, screen=True) as live:
+        with Live(render(status), console=Console(markup=False), auto_refresh=False, screen=True) as live:
             while True:
                 time.sleep(1)
                 live.update(render(ask(state, "status")), refresh=True)
     else:
         from rich.console import Console
 
-        Console().print(render(status))
+        Console(markup=False).print(render(status))  # an IPv6 address stands in brackets, as markup does
     return verdict(status)
 
 

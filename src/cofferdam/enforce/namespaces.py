@@ -216,22 +216,26 @@ class NamespaceIsolation(Isolation):
         held = {moved.name: moved for moved in log.moved}
         for name, link in here.items():
             routes = [(route.network, route.via) for route in side.routes if route.zone == link.zone]
-            inside(fd, netns.configure, name, self._addresses(name, link, held), routes)
+            inside(fd, netns.configure, name, self._addresses(side, name, link, held), routes)
             if not link.addresses and name in held:
-                inside(fd, netns.restore_routes, msgspec.to_builtins(held[name]))
+                inside(fd, netns.restore_routes, msgspec.to_builtins(held[name]), side.has_ipv6)
         self._set_overlay(side, fd, log)
 
     @staticmethod
-    def _addresses(name: str, link: Link, held: dict[str, journal.Moved]) -> list[str]:
-        """The addresses that the policy gives, else those that the interface had."""
+    def _addresses(side: SidePlan, name: str, link: Link, held: dict[str, journal.Moved]) -> list[str]:
+        """The addresses that the policy gives, else those that the interface had, as far as the side has their IP
+        version."""
         if link.addresses or name not in held:
             return list(link.addresses)
-        return [address.address for address in held[name].addresses]
+        texts = [address.address for address in held[name].addresses]
+        return [text for text in texts if side.has_ipv6 or ":" not in text]
 
     def _set_overlay(self, side: SidePlan, fd: int, log: journal.Journal) -> None:
         held = {moved.name: moved for moved in log.moved}
         links = {
-            self._interfaces[link.zone]: self._addresses(self._interfaces[link.zone], link, held) for link in side.links
+            name: self._addresses(side, name, link, held)
+            for link in side.links
+            for name in (self._interfaces[link.zone],)
         }
         own = {text.split("/")[0] for texts in links.values() for text in texts}
         inside(fd, netns.set_overlay, [address for address in side.overlay if address not in own], links)
