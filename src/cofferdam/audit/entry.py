@@ -370,9 +370,9 @@ class LeakProbeSet(_Draft, frozen=True, kw_only=True):
 
 
 class PacketsDropped(_Draft, frozen=True, kw_only=True):
-    """The firewall of a side dropped packets, unseen by any half and without an answer: `packets` counts them, as pairs,
-    by what they were: of no conduit and coming in (input), going out (output) or to be passed on (forward), or a
-    client's attempts to connect faster than one may (openings)."""
+    """The firewall of a side dropped packets, unseen by any half and without an answer: `packets` counts them, as
+    pairs, by what they were: of no conduit and coming in (input), going out (output) or to be passed on (forward), or
+    a client's attempts to connect faster than one may (openings)."""
 
     side: Name
     packets: Annotated[tuple[tuple[Name, Count], ...], Meta(max_length=32)]

@@ -40,8 +40,8 @@ METRICS: dict[str, Described] = {
     "cofferdam_leak_probe_last_seconds": Described("gauge", "when its last round was (Unix time); 0: none yet"),
     "cofferdam_dropped_packets_total": Described(
         "counter",
-        "packets that a side's firewall dropped; hook is input, output or forward (they belong to no conduit), or openings "
-        "(a client asked for connections faster than one may)",
+        "packets that a side's firewall dropped; hook is input, output or forward (they belong to no conduit), or "
+        "openings (a client asked for connections faster than one may)",
         ("side", "hook"),
     ),
     "cofferdam_pair_working": Described("gauge", "1 if both halves of the pair take work, else 0", ("pair",)),
