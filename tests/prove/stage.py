@@ -33,7 +33,7 @@ class Stage:
     def subject(self) -> Iterator[Subject]:
         """The gate as a proof sees it, read anew."""
         status = ask(self.state, "status")
-        plan = network_plan(prove._policy(status))
+        plan = network_plan(prove._policy(status, prove._path(self.state, status)))
         roles = {pair["name"]: ("it", "ot") for pair in status["pairs"]}
         made = open_subject(self.state, plan, status, roles)
         try:
@@ -59,6 +59,7 @@ class Stage:
 def staged() -> Iterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="cofferdam-test-") as name, Namespaces() as lab:
         folder = Path(name)
+        folder.chmod(0o711)  # so the gate sees the folder, and a reload may name another file there
         policy = folder / "policy.yaml"
         policy.write_text(lab.policy())
         gate = Gate(folder / "state", policy)

@@ -20,9 +20,10 @@ import pytest
 import z3
 
 from cofferdam.audit.checkpoint import VerifierKey, open_note
+from cofferdam.cli import prove
 from cofferdam.cli.main import main
 from cofferdam.cli.up import LEAK_NEEDS
-from cofferdam.enforce import kernel, netns, worker
+from cofferdam.enforce import journal, kernel, netns, worker
 from cofferdam.enforce.orders import Place
 from cofferdam.enforce.plans.frames import FAMILIES, Target
 from cofferdam.enforce.prove import canaries, leaking, probes, programs, sabotage, solving, structure
@@ -628,6 +629,31 @@ def test_a_host_that_is_plugged_in_elsewhere_proves_nothing(stage: Stage, wrong:
         assert [s.name for s in out.found if s.status == "failed"] == ["wires"]
     finally:
         run("ip", "netns", "del", name)
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_opens_no_policy_because_the_gate_names_it(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    ours, named = stage.folder / "policy.yaml", stage.folder / "named.yaml"
+    named.write_text(ours.read_text())
+    named.chmod(0o644)
+    try:
+        ask(stage.state, "reload", path=str(named))  # the gate names another file, and root has said nothing
+        assert ask(stage.state, "status")["policy"]["path"] == str(named)
+        named.write_text("what only root may read\n")
+        code, document = stage.prove("--leaks")
+        assert (code, document["report"]["ok"]) == (0, True)
+        assert prove._round(stage.state) == 0
+        named.write_text(ours.read_text() + "# moved\n")
+        assert main(["reload", str(named), "--state", str(stage.state)]) == 0
+        ours_kept = ours.read_text()
+        ours.write_text("no policy\n")
+        assert prove._round(stage.state) == 0, "root has said that it is the other one"
+        ours.write_text(ours_kept)
+    finally:
+        assert main(["reload", str(ours), "--state", str(stage.state)]) == 0
+    assert journal.noted_policy(stage.state) == ours
+    assert "did not run" not in capsys.readouterr().err
 
 
 # --- where there is nothing to prove ----------------------------------------------------------------------------------

@@ -93,14 +93,15 @@ def run(args: argparse.Namespace) -> int:
     started = time.time_ns()
     status = ask(state, "status")
     out = Statements()
-    policy = _policy(status)
+    path = _path(state, status)
+    policy = _policy(status, path)
     plan = network_plan(policy)
     if status["separation"] != "namespaces":
         _without(status, out)
     elif os.geteuid() != 0:
         raise GateError("the proof reads what the kernel shows to root only", hint="sudo cofferdam prove")
     else:
-        _with(args, state, status, policy, plan, out)
+        _with(args, state, status, policy, path, plan, out)
     report = _report(status, out, started)
     note = _sign(report, state)
     _record(state, report)
@@ -108,23 +109,38 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.ok and note else 1
 
 
-def _policy(status: dict[str, Any]) -> CompiledPolicy:
+def _path(state: Path, status: dict[str, Any]) -> Path:
+    """The file of the policy in force. A gate in namespaces has no privilege, and root opens no file because such a one
+    names it: `up` and `reload` have said which it is.
+
+    Raises: GateError.
+    """
+    from cofferdam.enforce.journal import noted_policy
+
+    if os.geteuid() != 0 or status["separation"] != "namespaces":
+        return Path(status["policy"]["path"])
+    path = noted_policy(state)
+    if path is None:
+        raise GateError("nothing says which policy this gate was started with", hint="start it anew: `cofferdam up`")
+    return path
+
+
+def _policy(status: dict[str, Any], path: Path) -> CompiledPolicy:
     from cofferdam.policy.compile import compile_policy
     from cofferdam.policy.load import load
 
-    path = Path(status["policy"]["path"])
     policy = compile_policy(load(path), now_ns=time.time_ns())
     if policy.hash != status["policy"]["hash"]:
         raise GateError(
             f"{path} is not the policy that the gate has in force ({status['policy']['hash'][:12]})",
-            hint="`cofferdam reload`, or put the file back as it was; then prove again",
+            hint=f"`cofferdam reload {path}`, or put the file back as it was; then prove again",
         )
     return policy
 
 
 def _with(
-    args: argparse.Namespace, state: Path, status: dict[str, Any], policy: CompiledPolicy, plan: NetworkPlan,
-    out: Statements,
+    args: argparse.Namespace, state: Path, status: dict[str, Any], policy: CompiledPolicy, path: Path,
+    plan: NetworkPlan, out: Statements,
 ) -> None:  # fmt: skip
     from cofferdam.enforce.prove import canaries, leaking, limits, probes, sabotage, solving, structure
     from cofferdam.enforce.prove.subject import open_subject
@@ -160,7 +176,7 @@ def _with(
             out.say(probes.PART, "system calls", "assumed", "no system call was tried in any sandbox (--no-probes)")
         else:
             _working("forbidden system calls")
-            probes.state(subject, Path(status["policy"]["path"]), out)
+            probes.state(subject, path, out)
         if args.sabotage:
             _working("sabotage")
             sabotage.state(subject, wires, out)
@@ -264,7 +280,12 @@ def _round(state: Path) -> int:
         status = ask(state, "status")
         if status["separation"] != "namespaces":
             return NOTHING_TO_DO
-        policy = _policy(status)
+        try:
+            policy = _policy(status, _path(state, status))
+        except GateError:
+            time.sleep(NOT_UP_SECONDS)  # a reload is under way: the gate has its policy, and root has not said so yet
+            status = ask(state, "status")
+            policy = _policy(status, _path(state, status))
         plan = network_plan(policy)
         out = Statements()
         with _alone(state), contextlib.closing(open_subject(state, plan, status, {})) as subject:

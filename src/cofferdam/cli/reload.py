@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 
@@ -20,10 +21,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from cofferdam.cli.gate_options import state_of
+    from cofferdam.enforce import journal
     from cofferdam.gate.client import ask
 
+    state = state_of(args)
     path = str(args.policy.absolute()) if args.policy is not None else ""
-    result = ask(state_of(args), "reload", path=path)
+    result = ask(state, "reload", path=path)
+    if path and os.geteuid() == 0 and journal.noted_policy(state) is not None:
+        journal.note_policy(state, Path(path))
     if args.json:
         print(json.dumps(result))
     else:

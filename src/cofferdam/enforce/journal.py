@@ -1,7 +1,8 @@
 """What a gate made and moved in the host's network, on disk before it is done, so that any later process can undo it.
 
-One file, `network/journal.json` in the state directory, in a folder that only root can enter. Not here: doing or
-undoing any of it (netns).
+One file, `network/journal.json` in the state directory, in a folder that only root can enter. Beside it, `policy`
+has the path of the policy in force, as root said it (`up`, `reload`): what root runs beside the gate must not open a
+file because the gate, which has no privilege, names it. Not here: doing or undoing any of it (netns).
 """
 
 from __future__ import annotations
@@ -146,3 +147,34 @@ def load(state: Path) -> Journal | None:
 def remove(state: Path) -> None:
     """There is nothing left to undo."""
     (folder(state) / "journal.json").unlink(missing_ok=True)
+
+
+def note_policy(state: Path, policy: Path) -> None:
+    """Root says which policy is in force. Raises: GateError."""
+    path = prepare_folder(state) / "policy"
+    fresh = path.with_suffix(".new")
+    try:
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(os.fsencode(policy))
+        fresh.replace(path)
+    except OSError as error:
+        raise GateError(f"cannot write {path}: {error.strerror}", hint="give another --state") from None
+
+
+def noted_policy(state: Path) -> Path | None:
+    """The policy in force by root's word; None where root has said nothing. Raises: GateError."""
+    path = folder(state) / "policy"
+    try:
+        if path.parent.lstat().st_uid not in (0, os.geteuid()):
+            raise GateError(f"{path.parent} belongs to another user", hint="look at what is in it, then remove it")
+        return Path(os.fsdecode(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise GateError(f"{path} can not be read: {error.strerror}") from None
+
+
+def forget_policy(state: Path) -> None:
+    """No gate runs there."""
+    (folder(state) / "policy").unlink(missing_ok=True)

@@ -114,6 +114,7 @@ class NamespaceIsolation(Isolation):
     def _hand_out(self) -> None:
         self._folders += [path for path in (journal.folder(self._state),) if not path.exists()]
         journal.prepare_folder(self._state)
+        journal.note_policy(self._state, self._policy)
         self._make_folder(journal.folder(self._state) / "root", 0o700)
         os.chown(self._state, 0, self._users.gate)
         self._state.chmod(0o1770)
@@ -305,6 +306,7 @@ class NamespaceIsolation(Isolation):
 
     def undo(self) -> None:
         self._undo_network()
+        journal.forget_policy(self._state)
         # A start that failed leaves no empty folders. One that holds something by now (a log) stays.
         for path in reversed(self._folders):
             with contextlib.suppress(OSError):
