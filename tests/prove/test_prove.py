@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -677,6 +678,36 @@ def test_sabotage_is_refused_outside_the_lab() -> None:
 def test_no_gate_is_an_error_of_the_caller(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prove", "--state", str(tmp_path)]) == 2
     assert "no gate runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["leak_probe", "dropped", "pairs.0.halves.0.role", "audit.pid"])
+def test_a_gate_of_an_older_version_is_one_clear_error(
+    site: PlainSite, missing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A socket that answers as a gate did that had no such field: the rest is what a gate of today says."""
+    with running(site.state, site.policy):
+        status = ask(site.state, "status")
+    *way, last = missing.split(".")
+    place = status
+    for word in way:
+        place = place[int(word) if word.isdigit() else word]
+    del place[last]
+    with socket.socket(socket.AF_UNIX) as older:
+        older.bind(str(tmp_path / "gate.sock"))
+        older.listen()
+        answers = threading.Thread(target=_answer_once, args=(older, {"ok": True, "result": status}))
+        answers.start()
+        assert main(["prove", "--state", str(tmp_path)]) == 2
+        answers.join()
+    said = capsys.readouterr().err
+    assert "another version" in said and last in said and "cofferdam down" in said
+
+
+def _answer_once(listener: socket.socket, answer: object) -> None:
+    peer, _ = listener.accept()
+    with peer:
+        peer.makefile("rb").readline()
+        peer.sendall(json.dumps(answer).encode() + b"\n")
 
 
 @pytest.mark.parametrize("kind", ["generic", "cisco-ios", "hirschmann-hios", "siemens-scalance"])

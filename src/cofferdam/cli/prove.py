@@ -87,11 +87,10 @@ def run(args: argparse.Namespace) -> int:
         return _watch(state, args.every, leaks=args.leaks)
     from cofferdam.enforce.plans.network import network_plan
     from cofferdam.enforce.prove.statements import Statements
-    from cofferdam.gate.client import ask
 
     gc.disable()  # a short life that makes many small objects
     started = time.time_ns()
-    status = ask(state, "status")
+    status = _status(state)
     out = Statements()
     path = _path(state, status)
     policy = _policy(status, path)
@@ -107,6 +106,37 @@ def run(args: argparse.Namespace) -> int:
     _record(state, report)
     _show(args, report, note)
     return 0 if report.ok and note else 1
+
+
+def _status(state: Path) -> dict[str, Any]:
+    """What the running gate says of itself, all of it.
+
+    Raises: GateError, also where it is a gate of another version that leaves something out.
+    """
+    import msgspec
+
+    from cofferdam.gate.client import ask
+    from cofferdam.gate.report import StatusReport
+
+    status = ask(state, "status")
+    missing = "" if isinstance(status, dict) else "it is no record"
+    if not missing:
+        lacking = [name for name in StatusReport.__struct_fields__ if name not in status]
+        missing = f"its status has no {', '.join(lacking)}" if lacking else ""
+    if not missing:
+        try:
+            msgspec.convert(status, StatusReport)
+        except msgspec.ValidationError as error:
+            missing = str(error)
+    if missing:
+        from cofferdam import __version__
+
+        version = status.get("version", "?") if isinstance(status, dict) else "?"
+        raise GateError(
+            f"the gate runs another version ({version}) than this command ({__version__}): {missing}",
+            hint="start the gate anew: `cofferdam down`, then `up` (or `systemctl restart cofferdam`)",
+        )
+    return dict(status)
 
 
 def _path(state: Path, status: dict[str, Any]) -> Path:
@@ -277,14 +307,14 @@ def _round(state: Path) -> int:
     from cofferdam.gate.client import ask
 
     try:
-        status = ask(state, "status")
+        status = _status(state)
         if status["separation"] != "namespaces":
             return NOTHING_TO_DO
         try:
             policy = _policy(status, _path(state, status))
         except GateError:
             time.sleep(NOT_UP_SECONDS)  # a reload is under way: the gate has its policy, and root has not said so yet
-            status = ask(state, "status")
+            status = _status(state)
             policy = _policy(status, _path(state, status))
         plan = network_plan(policy)
         out = Statements()
