@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import os
 import random
+import re
 import socket
 import struct
 import subprocess
@@ -286,6 +287,16 @@ def running() -> Iterator[Running]:
         yield made
     finally:
         made.close()
+
+
+def test_no_option_leaves_its_filter_out() -> None:
+    command = [sys.executable, "-I", "-m", "cofferdam.enforce.overlay.names"]
+    given = ["--control-in", "0", "--control-out", "0", "--sockets", "0-0"]
+    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+    options = set(re.findall(r"--[a-z-]+", shown))
+    assert options == {"--help", *given[::2]}, "a new one says how it keeps away from the sandbox"
+    done = subprocess.run([*command, *given, "--no-filter"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "unrecognized" in done.stderr
 
 
 def test_process_answers_by_udp_and_tcp_under_its_filter(running: Running) -> None:

@@ -1,7 +1,7 @@
 """The name server: a small process in the office side's namespace that answers for the overlay's zone, by UDP and TCP.
 
 It inherits its sockets and a control pipe, gets the zone over that pipe, puts itself under the system-call filter of
-its role, and from then on opens nothing. It ends with the gate (end of the control pipe).
+its role, and from then on opens nothing; nothing can leave the filter out. It ends with the gate (end of the control pipe).
 
 Not here: what an answer is (answers), how many there are (pace).
 """
@@ -210,12 +210,11 @@ class Server:
 class NamesProcess:
     """The process around a server."""
 
-    def __init__(self, control_in: int, control_out: int, sockets: list[int], *, confine: bool) -> None:
+    def __init__(self, control_in: int, control_out: int, sockets: list[int]) -> None:
         self.reactor = Reactor()
         self.code = EXIT_STOPPED
         self._server = Server(self.reactor)
         self._sockets = [socket.socket(fileno=fd) for fd in sockets]
-        self._confine = confine
         self._facts: tuple[tuple[str, bool, str], ...] | None = None
         self._control: Sender[FromNames] = PipeSender(self.reactor, control_out, FROM_NAMES)
         self._control.on_closed = self._gate_gone
@@ -243,7 +242,7 @@ class NamesProcess:
             if self._facts is None:
                 for sock in self._sockets:
                     self._server.serve(sock)
-                self._facts = sandbox.confine("names") if self._confine else ()
+                self._facts = sandbox.confine("names")
                 self.reactor.call_in(STATUS_SECONDS, self._tick)
             self._control.send(NamesReady(record.zone.serial, self._facts))
 
@@ -263,11 +262,10 @@ def main() -> int:
     parser.add_argument("--control-in", type=int, required=True)
     parser.add_argument("--control-out", type=int, required=True)
     parser.add_argument("--sockets", required=True, help="FIRST-LAST descriptor")
-    parser.add_argument("--no-filter", action="store_true")
     args = parser.parse_args()
     first, last = map(int, args.sockets.split("-"))
     sockets = list(range(first, last + 1))
-    return NamesProcess(args.control_in, args.control_out, sockets, confine=not args.no_filter).run()
+    return NamesProcess(args.control_in, args.control_out, sockets).run()
 
 
 if __name__ == "__main__":
