@@ -52,6 +52,11 @@ TABLE = [
     (conduit("{who: ops, asset: plc, write: speed}", extra=f"{EXPIRES}\ndeny: silent"), "", "", "silent-writes",
      "silent"),
     (READS, "site: works\n", "site: works\ngate: {leak_probe: off}\n", "leak-probe-off", "off"),
+    (READS, "  plant: {side: ot}\n", "  plant: {side: ot, interface: e1, addresses: 10.20.0.1/24}\n"
+     "overlay:\n  prefix: 10.20.0.128/25\n", "plant-prefix", "10.20.0.128/25"),
+    (READS, "site: works\n", "site: works\noverlay:\n  prefix: 10.20.0.0/16\n", "plant-prefix", "10.20.0.0/16"),
+    (READS, "  plant: {side: ot}\n", "  plant: {side: ot, interface: e1, addresses: [10.20.0.1/24, 'fd20::1/64']}\n"
+     "overlay:\n  prefix6: fd20::/56\n", "plant-prefix", "fd20::/56"),
 ]  # fmt: skip
 
 

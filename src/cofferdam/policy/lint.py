@@ -198,6 +198,32 @@ def _overlay_prefix(run: _Lint) -> None:
             )  # fmt: skip
 
 
+def _plant_prefix(run: _Lint) -> None:
+    """An overlay prefix that meets a network of the plant: one address would then be two hosts, one on each side."""
+    overlay = run.compiled.overlay
+    if overlay is None:
+        return
+    plant = [
+        (ipaddress.ip_interface(text).network, f"a network of zone {zone.name}")
+        for zone in run.compiled.zones.values() if zone.side.value == "ot"
+        for text in (*zone.addresses, *(network for network, _ in zone.routes))
+        if ipaddress.ip_interface(text).network.prefixlen  # a way to everywhere says nothing of where the plant is
+    ]  # fmt: skip
+    plant += [
+        (ipaddress.ip_network(asset.address), f"the own address of {asset.name}")
+        for asset in run.compiled.assets.values() if run.compiled.zones[asset.zone].side.value == "ot"
+    ]  # fmt: skip
+    for prefix in map(ipaddress.ip_network, overlay.prefixes):
+        field = "prefix" if prefix.version == 4 else "prefix6"
+        meets = [f"{net}, {what}" for net, what in plant if net.version == prefix.version and net.overlaps(prefix)]
+        if meets:
+            more = f" (and {len(meets) - 1} more)" if len(meets) > 1 else ""
+            run.value(
+                ("overlay", field), "plant-prefix", f"{prefix}, which meets {meets[0]}{more}",
+                "a prefix that is nowhere in the plant, so that an address says on which side it is",
+            )  # fmt: skip
+
+
 def _unrecorded_addresses(run: _Lint) -> None:
     """An overlay address that is not on record: a new name that hashes to it would be refused."""
     given = addressing.give(run.policy)
@@ -348,6 +374,7 @@ CHECKS: dict[str, Callable[[_Lint], None]] = {
     "shared addresses": _shared_addresses,
     "carrier-grade overlay": _carrier_grade,
     "carrier-grade prefix": _overlay_prefix,
+    "plant-side prefix": _plant_prefix,
     "addresses on record": _unrecorded_addresses,
     "unreachable assets": _unreachable_assets,
     "unused entries": _unused,
