@@ -1,7 +1,7 @@
 """The name server: a small process in the office side's namespace that answers for the overlay's zone, by UDP and TCP.
 
 It inherits its sockets and a control pipe, gets the zone over that pipe, puts itself under the system-call filter of
-its role, and from then on opens nothing; nothing can leave the filter out. It ends with the gate (end of the control pipe).
+its role, which no option leaves out, and from then on opens nothing. It ends with the gate (end of the control pipe).
 
 Not here: what an answer is (answers), how many there are (pace).
 """

@@ -5,8 +5,8 @@ measures, which work together:
 
 1. Port isolation (private VLAN): a port reaches the gate's port and no other. So a host on the IT side and a device
    that hang on the same network meet only through the gate.
-2. An access list where both networks meet (a router, or a switch that filters): nobody but the gate's own address on
-   the plant's side may speak to a device.
+2. An access list on the ports of hosts: nobody there may speak to a device. The gate has no exception in it: it is
+   never on those ports, so a permit for its address would let in whoever takes that address, and nobody else.
 
 The text is a suggestion in each maker's words, to be read by who knows the switch; models and versions differ. VLAN
 numbers and port names that the policy does not hold are placeholders in angle brackets.
@@ -14,7 +14,6 @@ numbers and port names that the policy does not hold are placeholders in angle b
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -22,23 +21,19 @@ from cofferdam.policy.table import CompiledPolicy
 
 
 class Rule(NamedTuple):
-    """May a station speak to a device's port? Sources are single addresses; "" is anyone."""
+    """Nobody on a host's port speaks to this device."""
 
-    permit: bool
-    source: str
     target: str
-    port: int
     asset: str
 
 
 class Site(NamedTuple):
-    """What a suggestion needs: the gate's port, a VLAN, the rules in order, and what has to be said first."""
+    """What a suggestion needs: the gate's port, a VLAN, and the rules."""
 
     name: str
     gate_port: str
     vlan: int
     rules: tuple[Rule, ...]
-    warnings: tuple[str, ...]
 
 
 def advice(policy: CompiledPolicy, kind: str, *, gate_port: str = "", vlan: int = 100) -> tuple[str, ...]:
@@ -48,31 +43,14 @@ def advice(policy: CompiledPolicy, kind: str, *, gate_port: str = "", vlan: int 
     head = [
         f"{comment} Suggestion for site {site.name} ({kind}), from policy {policy.hash[:12]}.",
         f"{comment} Read it first: models and versions differ, and a wrong line cuts the plant off.",
-        *(f"{comment} NOTE: {line}" for line in site.warnings),
     ]
     return (*head, *KINDS[kind](site))
 
 
 def _site(policy: CompiledPolicy, gate_port: str, vlan: int) -> Site:
-    own = {
-        zone.name: [str(ipaddress.ip_interface(text).ip) for text in zone.addresses] for zone in policy.zones.values()
-    }
-    warnings = []
-    rules = []
-    for asset in sorted(policy.assets.values(), key=lambda asset: asset.name):
-        version = ipaddress.ip_address(asset.address).version
-        sources = [text for text in own.get(asset.zone, ()) if ipaddress.ip_address(text).version == version]
-        if not sources:
-            warnings.append(
-                f"zone {asset.zone} has no `addresses`: <gate address in {asset.zone}> is the gate's own there"
-            )
-        for source in sources or [f"<gate address in {asset.zone}>"]:
-            rules.append(Rule(True, source, asset.address, asset.port, asset.name))
-    rules += [
-        Rule(False, "", asset.address, 0, asset.name)
-        for asset in sorted(policy.assets.values(), key=lambda asset: asset.name)
-    ]
-    return Site(policy.site, gate_port or "<port to the gate>", vlan, tuple(rules), tuple(dict.fromkeys(warnings)))
+    assets = sorted(policy.assets.values(), key=lambda asset: asset.name)
+    rules = tuple(Rule(asset.address, asset.name) for asset in assets)
+    return Site(policy.site, gate_port or "<port to the gate>", vlan, rules)
 
 
 def _cisco(site: Site) -> list[str]:
@@ -88,23 +66,18 @@ def _cisco(site: Site) -> list[str]:
         f" switchport private-vlan host-association {primary} {isolated}",
         " spanning-tree bpduguard enable", " no cdp enable",
         "! Smaller switches have `switchport protected` on those ports instead (not on the gate's).",
-        "! 2. Access list: only the gate speaks to devices. (No `log`: many switches take none on a switch port.)",
+        "! 2. Access list for the ports of hosts: none of them speaks to a device. The gate is not on them, and has no",
+        "!    permit here: it would serve whoever takes the gate's address. (No `log`: many switches take none.)",
         "ip access-list extended COFFERDAM",
     ]  # fmt: skip
     for rule in _of(site, 4):
-        if rule.permit:
-            lines += [f" remark {rule.asset}", f" permit tcp host {rule.source} host {rule.target} eq {rule.port}"]
-        else:
-            lines.append(f" deny ip any host {rule.target}")
+        lines += [f" remark {rule.asset}", f" deny ip any host {rule.target}"]
     lines += [" permit ip any any", "interface range <ports of hosts>", " ip access-group COFFERDAM in"]
     six = _of(site, 6)
     if six:
         lines.append("ipv6 access-list COFFERDAM6")
         for rule in six:
-            lines.append(
-                f" permit tcp host {rule.source} host {rule.target} eq {rule.port}" if rule.permit
-                else f" deny ipv6 any host {rule.target}"
-            )  # fmt: skip
+            lines.append(f" deny ipv6 any host {rule.target}")
         lines += [" permit ipv6 any any", "interface range <ports of hosts>", " ipv6 traffic-filter COFFERDAM6 in"]
     return lines
 
@@ -143,9 +116,7 @@ def _table(site: Site) -> list[str]:
     """The rules for those who fill in a form. Some makers have no command line that is alike between versions."""
     lines = [f"!    {'No.':>3}  {'action':6}  {'source':39}  {'destination':39}  protocol"]
     for number, rule in enumerate(site.rules, 1):
-        action = "permit" if rule.permit else "deny"
-        protocol = f"TCP, destination port {rule.port}" if rule.port else "any"
-        lines.append(f"!    {number:>3}  {action:6}  {rule.source or 'any':39}  {rule.target:39}  {protocol}")
+        lines.append(f"!    {number:>3}  {'deny':6}  {'any':39}  {rule.target:39}  any")
     return lines
 
 
@@ -156,13 +127,10 @@ def _generic(site: Site) -> list[str]:
         "#    every other port of the network: isolated (may speak with the gate's port only)",
         "#    uplinks to other switches of the network: carry the isolation on (private VLAN), or isolate them too",
         "#    unknown unicast and multicast: not flooded to isolated ports; the switch's management: not in this VLAN",
-        "# 2. Filter where the two networks meet, in this order:",
+        "# 2. Filter what comes in by the ports of hosts, or by a router from their network, in this order. The gate",
+        "#    is on none of them and has no permit: it would serve whoever takes the gate's address.",
     ]
-    for rule in site.rules:
-        what = f"tcp port {rule.port}" if rule.port else "anything"
-        lines.append(
-            f"{'permit' if rule.permit else 'deny  '} {what:14} from {rule.source or 'anyone'} to {rule.target}  # {rule.asset}"  # noqa: E501
-        )
+    lines += [f"deny anything from anyone to {rule.target}  # {rule.asset}" for rule in site.rules]
     return [
         *lines,
         "permit anything else (or better: nothing else)",
