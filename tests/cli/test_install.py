@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from cofferdam.cli.units import PROBE, SHUT_TABLE, Setting, gate_unit, shut_rules, shut_unit
+from cofferdam.cli.units import (
+    PROBE,
+    SHUT_TABLE,
+    Setting,
+    gate_unit,
+    shut_bridge_rules,
+    shut_frame_rules,
+    shut_rules,
+    shut_unit,
+)
 from cofferdam.enforce.users import NEEDED, USEFUL
 from tests.gate.plant import cli
 
@@ -42,6 +52,9 @@ def test_the_shipped_units_are_those_that_are_written() -> None:
     assert (SHIPPED / "cofferdam.service").read_text() == gate_unit(default())
     assert (SHIPPED / "cofferdam-shut.service").read_text() == shut_unit(default())
     assert (SHIPPED / "shut.nft").read_text() == shut_rules(("eth1", "eth2"))
+    assert (SHIPPED / "shut-bridge.nft").read_text() == shut_bridge_rules(("eth1", "eth2"))
+    for number, name in enumerate(("eth1", "eth2"), 1):
+        assert (SHIPPED / f"shut-{number}.nft").read_text() == shut_frame_rules(name, number)
 
 
 def test_install_writes_below_a_root(tmp_path: Path) -> None:
@@ -50,7 +63,9 @@ def test_install_writes_below_a_root(tmp_path: Path) -> None:
     code, out, err = cli("install", policy, "--root", tmp_path / "root", "--program", "/opt/c/bin/cofferdam", "--json")
     assert code == 0, err
     written = [Path(path) for path in json.loads(out)["written"]]
-    assert [path.name for path in written] == ["cofferdam-shut.service", "cofferdam.service", "shut.nft"]
+    assert [path.name for path in written] == [
+        "cofferdam-shut.service", "cofferdam.service", "shut.nft", "shut-bridge.nft", "shut-1.nft", "shut-2.nft",
+    ]  # fmt: skip
     unit = (tmp_path / "root/etc/systemd/system/cofferdam.service").read_text()
     assert f"ExecStart=/opt/c/bin/cofferdam up {policy} --state /var/lib/cofferdam\n" in unit
     rules = (tmp_path / "root/etc/cofferdam/shut.nft").read_text()
@@ -167,4 +182,87 @@ def test_the_rules_close_an_interface_and_nothing_else(tmp_path: Path) -> None:
         assert run("ip", "netns", "exec", here, "nft", "list", "tables").stdout.count(SHUT_TABLE) == 2
     finally:
         for name in (here, there):
+            run("ip", "netns", "del", name)
+
+
+def test_what_not_every_kernel_has_stops_no_unit() -> None:
+    for unit in (shut_unit(default()), gate_unit(default())):
+        loading = [line for line in unit.splitlines() if re.search(r"shut-(bridge|[0-9]+)\.nft", line)]
+        assert loading and all("=-/usr/sbin/nft -f " in line for line in loading)
+    assert "ExecStartPre=-/usr/sbin/nft -f /etc/cofferdam/shut-2.nft\n" in gate_unit(default())
+    assert "ExecStopPost=-/usr/sbin/nft -f /etc/cofferdam/shut-2.nft\n" in gate_unit(default())
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="network namespaces need root and nft")
+@pytest.mark.parametrize("closed_by", ["bridge", "frames", "frames after a move"])
+def test_frames_of_a_packet_socket_and_of_a_bridge_are_closed_in(closed_by: str, tmp_path: Path) -> None:
+    """A frame that knows no IP goes out by a packet socket, and from wire to wire over the host's bridge; with the
+    rules neither. Each part alone does what it is for."""
+    tag = f"cdt{os.getpid()}-{secrets.token_hex(2)}"
+    here, there, away = f"{tag}-a", f"{tag}-b", f"{tag}-c"
+    kind = 0x88B5  # for experiments (IEEE 802)
+
+    def run(*words: str) -> str:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (words, done.stderr)
+        return done.stdout
+
+    from tests.enforce.site import at
+
+    def heard(sender: tuple[str, str], listener: str) -> bool:
+        with at(there), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind)) as ear:
+            ear.bind((listener, kind))
+            ear.settimeout(0.5)
+            with at(sender[0]), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as mouth:
+                mouth.bind((sender[1], 0))
+                with contextlib.suppress(OSError):  # a frame that is dropped on its way out may be an error
+                    mouth.send(b"\xff" * 6 + b"\x02\0\0\0\0\x01" + kind.to_bytes(2, "big") + bytes(46))
+            try:
+                return bool(ear.recv(100))
+            except TimeoutError:
+                return False
+
+    try:
+        for name in (here, there, away):
+            run("ip", "netns", "add", name)
+        for number, name in enumerate(("shut0", "shut1")):
+            run("ip", "-n", here, "link", "add", name, "type", "veth", "peer", "name", f"peer{number}", "netns", there)
+            run("ip", "-n", there, "link", "set", f"peer{number}", "up")
+        run("ip", "-n", here, "link", "add", "br0", "type", "bridge")
+
+        def join() -> None:
+            for name in ("br0", "shut0", "shut1"):
+                run("ip", "-n", here, "link", "set", name, "up")
+                if name != "br0":
+                    run("ip", "-n", here, "link", "set", name, "master", "br0")
+
+        join()
+        assert heard((here, "shut0"), "peer0") and heard((there, "peer0"), "peer1"), "the road is open without rules"
+        (tmp_path / "bridge").write_text(shut_bridge_rules(("shut0", "shut1")))
+        for number, name in enumerate(("shut0", "shut1"), 1):
+            (tmp_path / name).write_text(shut_frame_rules(name, number))
+        loaded = ["bridge"] if closed_by == "bridge" else ["shut0", "shut1"]
+
+        def load() -> None:
+            for file in loaded:
+                run("ip", "netns", "exec", here, "nft", "-f", str(tmp_path / file))
+
+        load()
+        load()
+        if closed_by == "frames after a move":
+            for name in ("shut0", "shut1"):
+                run("ip", "-n", here, "link", "set", name, "netns", away)
+                run("ip", "-n", away, "link", "set", name, "up")
+                assert heard((away, name), f"peer{name[-1]}"), "in the gate's namespace they are not"
+                with at(away):
+                    home = os.open(f"/run/netns/{here}", os.O_RDONLY)
+                    run("ip", "link", "set", name, "netns", f"/proc/{os.getpid()}/fd/{home}")
+                    os.close(home)
+            load()
+            join()
+        assert not heard((there, "peer0"), "peer1"), "a bridge carries nothing from wire to wire"
+        assert heard((here, "shut0"), "peer0") == (closed_by == "bridge"), "a packet socket sends nothing"
+    finally:
+        for name in (here, there, away):
             run("ip", "netns", "del", name)

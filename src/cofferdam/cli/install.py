@@ -39,7 +39,15 @@ def files(policy: Path, state: Path, program: str) -> dict[str, str]:
         PolicyError: the policy does not load.
         GateError: a path can not stand in a unit.
     """
-    from cofferdam.cli.units import Setting, device_name, gate_unit, shut_rules, shut_unit
+    from cofferdam.cli.units import (
+        Setting,
+        device_name,
+        gate_unit,
+        shut_bridge_rules,
+        shut_frame_rules,
+        shut_rules,
+        shut_unit,
+    )
     from cofferdam.policy.compile import compile_policy
     from cofferdam.policy.load import load
 
@@ -56,6 +64,11 @@ def files(policy: Path, state: Path, program: str) -> dict[str, str]:
         "/etc/systemd/system/cofferdam-shut.service": shut_unit(setting),
         "/etc/systemd/system/cofferdam.service": gate_unit(setting),
         setting.rules: shut_rules(setting.interfaces),
+        setting.bridge_rules: shut_bridge_rules(setting.interfaces),
+        **{
+            path: shut_frame_rules(name, number)
+            for number, (name, path) in enumerate(zip(setting.interfaces, setting.frame_rules, strict=True), 1)
+        },
     }
 
 

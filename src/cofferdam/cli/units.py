@@ -40,6 +40,21 @@ class Setting:
     nft: str = "/usr/sbin/nft"
     rules: str = "/etc/cofferdam/shut.nft"
 
+    @property
+    def bridge_rules(self) -> str:
+        """Where the rules are that keep the interfaces out of what a bridge carries."""
+        return f"{self.rules.removesuffix('.nft')}-bridge.nft"
+
+    @property
+    def frame_rules(self) -> tuple[str, ...]:
+        """Where each interface's rules for frames are: by number, since a name may hold what a unit may not."""
+        return tuple(f"{self.rules.removesuffix('.nft')}-{n}.nft" for n in range(1, len(self.interfaces) + 1))
+
+    def load_frame_rules(self, when: str) -> str:
+        """Lines of a unit that load what not every kernel has, or has only while the interface is there: what can not
+        be loaded stops nothing."""
+        return "".join(f"{when}=-{self.nft} -f {path}\n" for path in self.frame_rules)
+
 
 def shut_rules(interfaces: Sequence[str]) -> str:
     """The nftables file that closes interfaces in the host's namespace, as a transaction that can be repeated."""
@@ -82,8 +97,34 @@ def shut_rules(interfaces: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def shut_bridge_rules(interfaces: Sequence[str]) -> str:
+    """Closes interfaces that somebody put into a bridge: what it carries passes none of the other rules. By name, so
+    the interfaces need not be there."""
+    lines = [f"table bridge {SHUT_TABLE} {{}}", f"delete table bridge {SHUT_TABLE}"]
+    if interfaces:
+        names = ", ".join(f'"{name}"' for name in interfaces)
+        lines.append(f"table bridge {SHUT_TABLE} {{")
+        for hook, direction in (("prerouting", "iifname"), ("postrouting", "oifname")):
+            lines += [f"  chain {hook} {{", f"    type filter hook {hook} priority -450; policy accept;",
+                      f"    {direction} {{ {names} }} counter drop", "  }"]  # fmt: skip
+        lines.append("}")
+    return "\n".join(lines) + "\n"
+
+
+def shut_frame_rules(interface: str, number: int) -> str:
+    """Closes one interface to frames of every kind, in both directions, also to those of packet sockets. The kernel
+    wants the interface to be there (before Linux 6.16), and forgets these rules when it goes away: so they are an
+    addition, loaded again and again. Loading them twice changes nothing."""
+    lines = [f"table netdev {SHUT_TABLE} {{"]
+    for hook in ("ingress", "egress"):
+        lines += [f"  chain {hook}-{number} {{",
+                  f'    type filter hook {hook} device "{interface}" priority -450; policy drop;', "  }"]  # fmt: skip
+    return "\n".join([*lines, "}"]) + "\n"
+
+
 def shut_unit(setting: Setting) -> str:
     """cofferdam-shut.service."""
+    more = f"=-{setting.nft} -f {setting.bridge_rules}\n"
     return f"""\
 [Unit]
 Description=Closes the interfaces that belong to the Cofferdam gate
@@ -98,7 +139,11 @@ Conflicts=shutdown.target
 Type=oneshot
 RemainAfterExit=yes
 ExecStart={setting.nft} -f {setting.rules}
+# For frames: not every kernel has these, and the interfaces may not be there yet.
+ExecStart{more}{setting.load_frame_rules("ExecStart")}\
 ExecReload={setting.nft} -f {setting.rules}
+ExecReload=-{setting.nft} delete table netdev {SHUT_TABLE}
+ExecReload{more}{setting.load_frame_rules("ExecReload")}\
 # There is no ExecStop: stopping this unit must not open what it closed.
 CapabilityBoundingSet=CAP_NET_ADMIN
 NoNewPrivileges=yes
@@ -160,6 +205,8 @@ TimeoutStopSec=30
 Restart=always
 RestartSec=100ms
 KillMode=mixed
+# The rules for frames go when an interface goes into the gate's namespace, and come back with it.
+{setting.load_frame_rules("ExecStartPre")}{setting.load_frame_rules("ExecStopPost")}\
 LimitNOFILE=65536
 TasksMax=8192
 OOMScoreAdjust=-500
