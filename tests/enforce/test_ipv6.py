@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.enforce.site import PlantDevice, Site, ip, netns
-from tests.gate.plant import Gate
+from tests.gate.plant import Gate, cli
 
 pytestmark = netns
 ERP6, DEVICE6, OVERLAY6, NEAR6 = "fd00:81::20", "fd00:82::17", "fd00:65::7", "fd00:81::77"
@@ -46,6 +46,54 @@ def test_a_brokered_read_by_ipv6(site: Site) -> None:
                                   capture_output=True, text=True, check=True)  # fmt: skip
             assert done.stdout.strip() == "0"
         assert gate.stop() == 0
+    finally:
+        gate.close()
+        device.close()
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this kernel has no IPv6")
+def test_a_reload_that_brings_ipv6_gives_moved_interfaces_theirs_back(site: Site) -> None:
+    """The interfaces keep their own addresses. The first policy has no IPv6, the second has both."""
+    old = site.text(office=f"interface: {site.it}", plant=f"interface: {site.ot}")
+    asset = f"  six: {{zone: plant, address: '{DEVICE6}', protocol: modbus, unit: 1, overlay: '{OVERLAY6}'}}\n"
+    who = f"principals:\n  erp6: {{zone: office, addresses: ['{ERP6}']}}\n"
+    rule = "    allow:\n      - {who: erp6, asset: six, registers: holding 0-9}\n"
+    new = old.replace("principals:\n", asset + who).replace("    allow:\n", rule)
+    site.policy.write_text(old)
+    for name, address in ((site.it, "fd00:81::1/64"), (site.ot, "fd00:82::1/64")):
+        ip("addr", "add", address, "dev", name, "nodad")
+    ip("-6", "route", "add", "fd00:83::/64", "via", "fd00:82::17", "dev", site.ot)
+    ip("-n", site.office, "addr", "add", f"{ERP6}/64", "dev", "net0", "nodad")
+    ip("-n", site.office, "route", "add", "fd00:65::/64", "via", "fd00:81::1")
+    ip("-n", site.plant, "addr", "add", f"{DEVICE6}/64", "dev", "net0", "nodad")
+    device = PlantDevice(site.plant, DEVICE6)
+    gate = Gate(site.state, site.policy)
+
+    def of_gate(*words: str) -> str:
+        return "".join(ip("-n", name, *words) for name in site.gates())
+
+    try:
+        gate.wait_ready()
+        assert "fd00:8" not in of_gate("-6", "addr")
+        site.policy.write_text(new)
+        code, _, err = cli("reload", "--state", site.state)
+        assert code == 0, err
+        shown, routes = of_gate("-6", "addr"), of_gate("-6", "route")
+        assert "fd00:81::1/64" in shown and "fd00:82::1/64" in shown
+        assert "fd00:83::/64 via fd00:82::17" in routes
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                with site.client(OVERLAY6, source=ERP6, timeout=1.0) as client:
+                    assert client.read() == b"\x03\x02\x00\x2a"
+                    break
+            except OSError:  # neighbour discovery of fresh links takes a moment
+                assert time.monotonic() < deadline
+        site.policy.write_text(old)
+        assert cli("reload", "--state", site.state)[0] == 0
+        assert "fd00:8" not in of_gate("-6", "addr")
+        assert gate.stop() == 0
+        assert "fd00:81::1/64" in ip("-6", "addr", "show", site.it)
     finally:
         gate.close()
         device.close()

@@ -231,6 +231,16 @@ class NamespaceIsolation(Isolation):
         texts = [address.address for address in held[name].addresses]
         return [text for text in texts if side.has_ipv6 or ":" not in text]
 
+    def _keep_ipv6(self, side: SidePlan, fd: int, log: journal.Journal) -> None:
+        """The side has IPv6 from now on: interfaces that keep their own addresses get those of IPv6 as well, and the
+        routes."""
+        held = {moved.name: moved for moved in log.moved}
+        for link in side.links:
+            name = self._interfaces[link.zone]
+            if not link.addresses and name in held:
+                inside(fd, netns.configure, name, self._addresses(side, name, link, held), [])
+                inside(fd, netns.restore_routes, msgspec.to_builtins(held[name]), side.has_ipv6)
+
     def _set_overlay(self, side: SidePlan, fd: int, log: journal.Journal) -> None:
         held = {moved.name: moved for moved in log.moved}
         links = {
@@ -296,6 +306,8 @@ class NamespaceIsolation(Isolation):
                 done.append(before)
                 if log is not None:
                     inside(self._sides[after.space], netns.set_switches, after.has_ipv6)
+                    if after.has_ipv6 and not before.has_ipv6:
+                        self._keep_ipv6(after, self._sides[after.space], log)
                     self._set_overlay(after, self._sides[after.space], log)
                     self._apply(after, self._sides[after.space])
         except CofferdamError:
