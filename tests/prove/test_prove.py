@@ -140,6 +140,23 @@ BREAKS: dict[str, tuple[str, str, list[str], str]] = {
         "", ["it: frame filters"], "ingress"),
     "policy routing": ("ip rule add fwmark 7 table 77", "ip rule del fwmark 7 table 77", ["it: policy routing"], "77"),
     "traffic control": ("tc qdisc add dev lo clsact", "tc qdisc del dev lo clsact", ["it: traffic control"], "clsact"),
+    "a filter": (
+        "sh -c tc${IFS}qdisc${IFS}add${IFS}dev${IFS}IFACE${IFS}root${IFS}handle${IFS}7:${IFS}htb;"
+        "tc${IFS}filter${IFS}add${IFS}dev${IFS}IFACE${IFS}parent${IFS}7:${IFS}u32${IFS}match${IFS}u32${IFS}0${IFS}0"
+        "${IFS}classid${IFS}7:1",
+        "tc qdisc del dev IFACE root", ["it: traffic control"], "filter u32 at htb"),
+    "a neighbour": (
+        "ip neigh add 10.20.0.17 lladdr 02:00:00:00:00:99 dev IFACE nud permanent",
+        "ip neigh del 10.20.0.17 dev IFACE", ["it: neighbours"], "10.20.0.17 is at 02:00:00:00:00:99, permanent"),
+    "a neighbour without ARP": (
+        "ip neigh add 10.20.0.17 lladdr 02:00:00:00:00:99 dev IFACE nud noarp",
+        "ip neigh del 10.20.0.17 dev IFACE", ["it: neighbours"], "fixed"),
+    "a neighbour of a program": (
+        "ip neigh add 10.20.0.17 lladdr 02:00:00:00:00:99 dev IFACE nud reachable extern_learn",
+        "ip neigh del 10.20.0.17 dev IFACE", ["it: neighbours"], "program"),
+    "an address that is answered for": (
+        "ip neigh add proxy 10.20.0.17 dev IFACE", "ip neigh del proxy 10.20.0.17 dev IFACE",
+        ["it: neighbours"], "proxy"),
     "a bridge": ("ip link add br7 up type bridge", "ip link del br7", ["it: interfaces", "it: bridges"], "br7"),
     "rules that sleep": (
         "nft add table inet cofferdam { flags dormant; }", "", ["it: statements of the rules", "it: rules"], "flags"),

@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import ipaddress
 import os
 import platform
 import re
@@ -386,10 +387,45 @@ def _ask_program(name: str) -> list[Entry]:
     ]
 
 
-def keys(name: str, kind: str) -> list[str]:
-    """The public keys that a device lets in, for a proof. `kind` is the kernel's name for it; its own WireGuard is
-    asked in the device's namespace. Raises: GateError."""
-    return [entry[0] for entry in (_ask_kernel(name) if kind == "wireguard" else _ask_program(name))]
+def allowed(name: str, kind: str) -> list[tuple[str, list[str]]]:
+    """Whom a device lets in, for a proof: each public key, and the networks (CIDR, sorted) from which packets are taken
+    by it and to which packets go by it. `kind` is the kernel's name for the device; its own WireGuard is asked in the
+    device's namespace. Raises: GateError."""
+    return _allowed_by_kernel(name) if kind == "wireguard" else _allowed_by_program(name)
+
+
+def _allowed_by_program(name: str) -> list[tuple[str, list[str]]]:
+    found: list[tuple[str, list[str]]] = []
+    for line in _exchange(name, "get=1\n\n").splitlines():
+        word, _, value = line.partition("=")
+        if word == "public_key":
+            found.append((base64.b64encode(bytes.fromhex(value)).decode(), []))
+        elif word == "allowed_ip" and found:
+            found[-1][1].append(str(ipaddress.ip_network(value)))
+    return [(key, sorted(networks)) for key, networks in found]
+
+
+def _allowed_by_kernel(name: str) -> list[tuple[str, list[str]]]:
+    from pyroute2 import WireGuard
+
+    found: dict[str, set[str]] = {}  # a peer of many networks comes in several messages
+    with WireGuard() as device:
+        for message in device.info(name):
+            for peer in message.get_attr("WGDEVICE_A_PEERS") or ():
+                key = peer.get_attr("WGPEER_A_PUBLIC_KEY")
+                networks = found.setdefault(key.decode() if isinstance(key, bytes) else str(key), set())
+                for entry in peer.get_attr("WGPEER_A_ALLOWEDIPS") or ():
+                    networks.add(_network_of(entry))
+    return [(key, sorted(networks)) for key, networks in found.items()]
+
+
+def _network_of(entry: Any) -> str:
+    """An allowed network as netlink has it: address bytes (or their text) and the mask's length."""
+    raw = entry.get_attr("WGALLOWEDIP_A_IPADDR")
+    if isinstance(raw, str) and ":" in raw and entry.get_attr("WGALLOWEDIP_A_FAMILY") == socket.AF_INET:
+        raw = bytes.fromhex(raw.replace(":", ""))
+    address = ipaddress.ip_address(raw)
+    return str(ipaddress.ip_network((address, int(entry.get_attr("WGALLOWEDIP_A_CIDR_MASK")))))
 
 
 def _set_kernel(name: str, key: str, port: int, peers: dict[str, list[str]]) -> None:

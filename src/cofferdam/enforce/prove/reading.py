@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from cofferdam.enforce import firewall
 from cofferdam.enforce.prove import programs
@@ -36,6 +37,10 @@ _RULE_ATTRIBUTES = {"FRA_TABLE", "FRA_PRIORITY", "FRA_PROTOCOL", "FRA_SUPPRESS_P
 """What a rule for all packets has; anything else chooses among them."""
 _TO_TABLE, _NO_LIMIT = 1, 0xFFFFFFFF
 _CLONED = 0x200
+_RTM_GETNEIGH = 30
+_IFF_LOOPBACK, _IFF_NOARP = 0x8, 0x80
+_NUD_NOARP, _NUD_PERMANENT = 0x40, 0x80
+_NTF_PROXY, _NTF_EXT_LEARNED = 0x08, 0x10
 _RTM_GETNSID, _NETNSA_NSID, _NETNSA_FD = 90, 1, 3
 _XFRM, _XFRM_GETSA, _XFRM_GETPOLICY = 6, 0x12, 0x15
 _REQUEST, _DUMP, _ERROR, _DONE = 1, 0x300, 2, 3
@@ -72,16 +77,65 @@ def network(others: Mapping[str, int] | None = None) -> Json:
             ways += [_way(entry, family, names) for entry in netlink.get_routes(family=family)
                      if not entry["flags"] & _CLONED]  # fmt: skip
             rules += _rules(netlink.get_rules(family=family), family)
-        qdiscs = []
-        for entry in netlink.get_qdiscs():
-            kind = entry.get_attr("TCA_KIND") or "?"
-            if kind not in _PLAIN_QDISCS:
-                qdiscs.append(f"{names.get(entry['index'], '?')}: {kind}")
+        qdiscs = _traffic_control(netlink, names)
+        neighbours = _neighbours(netlink, names)
     return {
         "links": links, "addresses": addresses, "routes": [way["text"] for way in ways], "ways": ways, "rules": rules,
-        "qdiscs": qdiscs, "switches": switches(), "legacy": _legacy(), "transforms": _transforms(),
+        "qdiscs": qdiscs, "neighbours": neighbours, "switches": switches(), "legacy": _legacy(),
+        "transforms": _transforms(),
         "programs": programs.in_namespace([link["name"] for link in links]), "sockets": sockets(),
     }  # fmt: skip
+
+
+def _traffic_control(netlink: Any, names: Mapping[int, str]) -> list[str]:
+    """Queue disciplines that do more than queue, and filters: also a plain one may take them, and what a filter finds
+    it may send elsewhere."""
+    found = []
+    for entry in netlink.get_qdiscs():
+        kind, name = entry.get_attr("TCA_KIND") or "?", names.get(entry["index"], "?")
+        if kind not in _PLAIN_QDISCS:
+            found.append(f"{name}: {kind}")
+        try:
+            filters = {one.get_attr("TCA_KIND") or "?"
+                       for one in netlink.get_filters(index=entry["index"], parent=entry["handle"])}  # fmt: skip
+        except NetlinkError as error:
+            found.append(f"{name}: the filters of {kind} can not be listed: {os.strerror(error.code)}")
+            continue
+        found += [f"{name}: filter {one} at {kind}" for one in sorted(filters)]
+    return found
+
+
+def _neighbours(netlink: Any, names: Mapping[int, str]) -> list[str]:
+    """Stations that somebody set, instead of the kernel's learning them: packets to such an address go where he says,
+    past every rule and route. The kernel's own fixed entries are those of interfaces without neighbours (a loopback, a
+    tunnel) and of groups. The gate sets none."""
+    flat = {link["index"] for link in netlink.get_links() if link["flags"] & (_IFF_LOOPBACK | _IFF_NOARP)}
+    found = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for entry in netlink.get_neighbours(family=family):
+            station = entry.get_attr("NDA_LLADDR") or ""
+            how = "permanent" if entry["state"] & _NUD_PERMANENT else ""
+            if entry["state"] & _NUD_NOARP and entry["ifindex"] not in flat and station and not _group(station):
+                how = "fixed (noarp)"
+            if entry["flags"] & _NTF_EXT_LEARNED:
+                how = "learnt from a program"
+            if how:
+                found.append(f"{names.get(entry['ifindex'], '?')}: {entry.get_attr('NDA_DST')} is at "
+                             f"{station or 'no station'}, {how}")  # fmt: skip
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
+            body = struct.pack("=BBHiHBB", family, 0, 0, 0, 0, _NTF_PROXY, 0)
+            sock.send(struct.pack("=IHHII", 16 + len(body), _RTM_GETNEIGH, _REQUEST | _DUMP, 1, 0) + body)
+            count = _count(sock)
+        found += [f"IPv{4 if family == socket.AF_INET else 6}: {count} addresses are answered for (proxy)"] * bool(
+            count
+        )
+    return found
+
+
+def _group(station: str) -> bool:
+    """Whether a link-layer address is that of a group, or nobody's."""
+    raw = bytes.fromhex(station.replace(":", ""))
+    return bool(raw[0] & 1) or not any(raw)
 
 
 def _other(link: Any, spaces: Mapping[int, str]) -> str:

@@ -189,8 +189,13 @@ def _unseen(side: Side, out: Statements) -> None:
     read = side.reading
     out.check(PART, f"{side.name}: policy routing", "the kernel's routing rules, and no others", read["rules"])
     out.check(
-        PART, f"{side.name}: traffic control", "no program or redirection of traffic control (tc)", read["qdiscs"]
+        PART,
+        f"{side.name}: traffic control",
+        "no filter, program or redirection of traffic control (tc)",
+        read["qdiscs"],
     )
+    out.check(PART, f"{side.name}: neighbours", "nobody has set which station has an address: the kernel learns it by "
+              "itself", read["neighbours"])  # fmt: skip
     out.check(PART, f"{side.name}: programs", "no BPF program takes packets of an interface (tcx) or of the namespace",
               read["programs"])  # fmt: skip
     out.check(PART, f"{side.name}: IPsec", "no packet is wrapped or unwrapped (xfrm)", read["transforms"])
