@@ -364,7 +364,7 @@ def test_the_tunnels_program_has_no_privilege_and_is_started_again(live: Running
 
     code, out, err = cli("overlay", "add-peer", "alice", "--json", "--state", world.state)
     assert code == 0, err
-    config = json.loads(out)["config"]
+    config, out_of_peer = json.loads(out)["config"], out
     first = program()
     assert first
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{first}/status").read_text().splitlines())
@@ -378,11 +378,20 @@ def test_the_tunnels_program_has_no_privilege_and_is_started_again(live: Running
     # A key that somebody gave the device behind the gate's back is found.
     (control,) = SOCKETS.glob("cd????????w.sock")
     stranger = secrets.token_hex(32)
-    for what in (f"public_key={stranger}\nallowed_ip=10.64.8.99/32", f"public_key={stranger}\nremove=true"):
+    # So is an address too many of one that may come.
+    known = next(line for line in exchange(control, "get=1\n\n").splitlines() if line.startswith("public_key="))
+    own = json.loads(out_of_peer)["addresses"]
+    kept = "\n".join(f"allowed_ip={one}/{128 if ':' in one else 32}" for one in own)
+    for what in (
+        f"public_key={stranger}\nallowed_ip=10.64.8.99/32", f"public_key={stranger}\nremove=true",
+        f"{known}\nallowed_ip=10.81.0.0/24", f"{known}\nreplace_allowed_ips=true\n{kept}",
+    ):  # fmt: skip
         assert "errno=0" in exchange(control, f"set=1\n{what}\n\n")
         code, out, _ = cli("prove", "--no-probes", "--json", "--state", world.state)
         wrong = [entry for entry in json.loads(out)["report"]["statements"] if entry["status"] == "failed"]
-        assert [entry["name"] for entry in wrong] == (["it: peers"] if "allowed_ip" in what else [])
+        assert [entry["name"] for entry in wrong] == (
+            ["it: peers"] if "allowed_ip=10." in what and kept not in what else []
+        )
     tops = {path.name for path in Path(f"/proc/{first}/root").iterdir()}
     assert not {"proc", "dev", "home", "sys", "root", "tmp"} & tops, tops
     assert not Path(f"/proc/{first}/root/etc/passwd").exists()

@@ -33,6 +33,8 @@ def test_a_peer_as_the_kernel_tells_of_it() -> None:
     heard.decode()
     (found,) = heard.get_attr("WGDEVICE_A_PEERS")
     assert tunnel._kernel_peer(found) == (KEY, 1_795_000_000, 1234, 99, "")
+    networks = sorted(map(tunnel._network_of, found.get_attr("WGPEER_A_ALLOWEDIPS")))
+    assert networks == ["10.64.8.5/32", "fd00::5/128"]
 
 
 class _Keys:

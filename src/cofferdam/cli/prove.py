@@ -174,6 +174,7 @@ def _with(
 ) -> None:  # fmt: skip
     from cofferdam.enforce.prove import canaries, leaking, limits, probes, sabotage, solving, structure
     from cofferdam.enforce.prove.subject import open_subject
+    from cofferdam.gate.overlay import peer_addresses
     from cofferdam.gate.peers import load_peers
     from cofferdam.gate.plan import plan_pairs
 
@@ -187,6 +188,7 @@ def _with(
     roles |= {pair["name"]: roles.get(re.split(r"[:+]\d+$", pair["name"])[0], ("it", "ot")) for pair in status["pairs"]}
     with _alone(state), contextlib.closing(open_subject(state, plan, status, roles)) as subject:
         subject.peers = {peer.key: peer.name for peer in load_peers(state)[0].values()}
+        subject.peer_networks = peer_addresses(policy)
         subject.read()
         if args.leaks:
             leaking.state(subject, leaking.targets(plan), out)

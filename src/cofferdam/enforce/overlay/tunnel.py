@@ -412,19 +412,14 @@ def _allowed_by_kernel(name: str) -> list[tuple[str, list[str]]]:
     with WireGuard() as device:
         for message in device.info(name):
             for peer in message.get_attr("WGDEVICE_A_PEERS") or ():
-                key = peer.get_attr("WGPEER_A_PUBLIC_KEY")
-                networks = found.setdefault(key.decode() if isinstance(key, bytes) else str(key), set())
-                for entry in peer.get_attr("WGPEER_A_ALLOWEDIPS") or ():
-                    networks.add(_network_of(entry))
+                networks = found.setdefault(_kernel_peer(peer)[0], set())
+                networks.update(map(_network_of, peer.get_attr("WGPEER_A_ALLOWEDIPS") or ()))
     return [(key, sorted(networks)) for key, networks in found.items()]
 
 
 def _network_of(entry: Any) -> str:
-    """An allowed network as netlink has it: address bytes (or their text) and the mask's length."""
-    raw = entry.get_attr("WGALLOWEDIP_A_IPADDR")
-    if isinstance(raw, str) and ":" in raw and entry.get_attr("WGALLOWEDIP_A_FAMILY") == socket.AF_INET:
-        raw = bytes.fromhex(raw.replace(":", ""))
-    address = ipaddress.ip_address(raw)
+    """An allowed network as pyroute2 has it: the address's bytes in hexadecimal, and the mask's length."""
+    address = ipaddress.ip_address(bytes.fromhex(entry.get_attr("WGALLOWEDIP_A_IPADDR").replace(":", "")))
     return str(ipaddress.ip_network((address, int(entry.get_attr("WGALLOWEDIP_A_CIDR_MASK")))))
 
 

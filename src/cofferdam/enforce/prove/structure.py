@@ -6,6 +6,7 @@ Not here: reading it (reading), the rules' meaning (solving).
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,20 +125,31 @@ def _tunnel_programs(subject: Subject, out: Statements) -> None:
 
 
 def _peers(subject: Subject, out: Statements) -> None:
-    """Who is let in at the device itself: its keys can be set by whoever reaches its control socket."""
+    """Who is let in at the device itself, and with which addresses (they say which packets are taken by a key, and
+    which go by it): both can be set by whoever reaches its control socket."""
     for side in subject.sides.values():
         link = next((link for link in side.reading["links"] if link["name"] == side.tunnel), None)
         if side.plan.tunnel is None or link is None:
             continue
         where = side.fd if link["kind"] == "wireguard" else None
         try:
-            found: list[str] = worker.inside(where, tunnel.keys, side.tunnel, link["kind"])
+            found: list[tuple[str, list[str]]] = worker.inside(where, tunnel.allowed, side.tunnel, link["kind"])
         except GateError as error:
             out.say(PART, f"{side.name}: peers", "failed", f"the tunnel can not be asked who is let in: {error}")
             continue
-        out.check(PART, f"{side.name}: peers", "the tunnel lets in the peers of the record, and nobody else",
-                  [f"the key {key} is nobody's" for key in found if key not in subject.peers],
-                  [f"{subject.peers[key]}: {key}" for key in found if key in subject.peers])  # fmt: skip
+        wrong, good = [], []
+        for key, networks in found:
+            name = subject.peers.get(key)
+            own = {str(ipaddress.ip_network(text)) for text in subject.peer_networks.get(name or "", ())}
+            if name is None:
+                wrong.append(f"the key {key} is nobody's")
+            elif set(networks) != own:
+                wrong.append(f"{name} is let in with {', '.join(networks) or 'no address'}, and has by the policy "
+                             f"{', '.join(sorted(own)) or 'none'}")  # fmt: skip
+            else:
+                good.append(f"{name}: {key}, {', '.join(networks)}")
+        out.check(PART, f"{side.name}: peers", "the tunnel lets in the peers of the record, each with its own "
+                  "addresses, and nobody else", wrong, good)  # fmt: skip
 
 
 def _interfaces(side: Side, out: Statements) -> None:

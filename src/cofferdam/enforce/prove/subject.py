@@ -79,6 +79,8 @@ class Subject:
     nft: str
     peers: Mapping[str, str] = field(default_factory=dict)
     """Who is let in by the tunnel: public key to name."""
+    peer_networks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """From where: name to the addresses that the policy gives it."""
 
     @property
     def moved(self) -> tuple[str, ...]:
