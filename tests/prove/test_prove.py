@@ -421,6 +421,41 @@ def test_sabotage_leaves_no_switch_behind(stage: Stage) -> None:
 
 @pytest.mark.netns
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize(
+    ("breaking", "undoing", "evidence"),
+    [("ip link set lo up", "ip link set lo down", "interface lo is up"),
+     ("ip link add spare type veth peer name other", "ip link del spare", "interface other is there"),
+     ("sleep 60", "", "(sleep) is there as well")],
+)  # fmt: skip
+def test_what_is_in_the_auditors_namespace_is_found(stage: Stage, breaking: str, undoing: str, evidence: str) -> None:
+    def auditor() -> tuple[str, str]:
+        out = Statements()
+        with stage.subject() as subject:
+            structure._others(subject, out)
+        (said,) = [s for s in out.found if s.name == "auditor: sockets"]
+        return said.status, " ".join((said.says, *said.evidence))
+
+    enter = ["nsenter", "-t", str(ask(stage.state, "status")["audit"]["pid"]), "-n"]
+    assert auditor()[0] == "observed", auditor()[1]
+    with subprocess.Popen([*enter, *breaking.split()]) as process:
+        try:
+            if undoing:
+                assert process.wait() == 0
+            deadline = time.monotonic() + 10
+            while evidence not in auditor()[1] and time.monotonic() < deadline:
+                time.sleep(0.05)  # it enters the namespace, then becomes the program
+            status, said = auditor()
+            assert status == "failed" and evidence in said
+        finally:
+            process.kill()
+    if undoing:
+        run(*enter, *undoing.split())
+        run(*enter, "ip", "addr", "flush", "dev", "lo")  # it keeps its address when it goes down
+    assert auditor()[0] == "observed"
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_probe_says_when_a_call_is_not_refused(stage: Stage) -> None:
     """The inner half may make TCP sockets: the attempt that the outer half is refused works there."""
     attempt = next(attempt for attempt in probes.ATTEMPTS if attempt.name == "TCP socket")

@@ -463,12 +463,13 @@ def _others(subject: Subject, out: Statements) -> None:
             wrong += [f"socket {inode} of side {side}" for inode in sorted(extra)]
         says = {
             "gate": "the gate holds no socket of either side",
-            "auditor": "the auditor holds no socket of either side, and its network namespace is empty",
+            "auditor": "the auditor holds no socket of either side, and is alone in a network namespace without any "
+            "interface but a loopback that is down, without addresses, routes and sockets of IP",
             "launcher": "the launcher holds listeners that it opened, no connection, stands in neither side, and has "
             "the capabilities that it needs",
         }[name]
-        if name == "auditor" and facts["net"] == Path("/proc/self/ns/net").stat().st_ino:
-            wrong.append("it is in the host's network namespace")
+        if name == "auditor":
+            wrong += _empty_space(pid, facts["net"])
         status = facts["status"]
         wrong += _traced(status)
         allowed = sum(1 << kernel.CAPABILITIES[one] for one in (*NEEDED, *USEFUL)) if name == "launcher" else 0
@@ -476,3 +477,24 @@ def _others(subject: Subject, out: Statements) -> None:
                   if int(status.get(field, "1"), 16) & ~allowed]  # fmt: skip
         out.check(PART, f"{name}: sockets", says, wrong, [f"pid {pid}", f"uid {status['Uid'].split()[0]}",
                                                           f"CapEff {status['CapEff']}"])  # fmt: skip
+
+
+def _empty_space(pid: int, inode: int) -> list[str]:
+    """What is in the network namespace of the auditor, which has nobody to talk to."""
+    if inode == Path("/proc/self/ns/net").stat().st_ino:
+        return ["it is in the host's network namespace"]
+    try:
+        with Path(f"/proc/{pid}/ns/net").open("rb") as space:
+            read: Json = worker.inside(space.fileno(), reading.network)
+    except (OSError, GateError) as error:
+        return [f"its network namespace can not be read: {error}"]
+    wrong = [f"pid {other} ({name}) is there as well" for other, name in reading.processes_in(inode) if other != pid]
+    for link in read["links"]:
+        if link["up"]:
+            wrong.append(f"interface {link['name']} is up")
+        elif link["name"] != "lo" and _SPARE.get(link["name"]) != link["kind"]:
+            wrong.append(f"interface {link['name']} is there")
+    wrong += [f"address {text}" for text in read["addresses"]]
+    wrong += [f"route {text}" for text in read["routes"]]
+    wrong += [f"socket {sock['protocol']} {sock['address']}:{sock['port']}" for sock in read["sockets"]]
+    return wrong
