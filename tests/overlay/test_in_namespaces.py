@@ -371,10 +371,12 @@ def test_the_tunnels_program_has_no_privilege_and_is_started_again(live: Running
     assert {status[field].strip() for field in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert int(status["Uid"].split()[0]) >= 64000
-    code, out, err = cli("prove", "--no-probes", "--json", "--state", world.state)
+    code, out, err = cli("prove", "--json", "--state", world.state)
     said = {entry["name"]: entry["status"] for entry in json.loads(out)["report"]["statements"]}
     assert code == 0, out[-3000:] + err
     assert {said[f"tunnel: {what}"] for what in ("user", "filter", "sockets")} == {"observed"}
+    assert {said[f"{role}: system calls"] for role in ("outer", "inner", "names", "tunnel")} == {"tested"}
+    assert said["filters: content"] == "assumed"
     # A key that somebody gave the device behind the gate's back is found.
     (control,) = SOCKETS.glob("cd????????w.sock")
     stranger = secrets.token_hex(32)

@@ -27,7 +27,7 @@ from cofferdam.cli.up import LEAK_NEEDS
 from cofferdam.enforce import journal, kernel, netns, worker
 from cofferdam.enforce.orders import Place
 from cofferdam.enforce.plans.frames import FAMILIES, Target
-from cofferdam.enforce.prove import canaries, leaking, probes, programs, sabotage, solving, structure
+from cofferdam.enforce.prove import canaries, leaking, probes, programs, reading, sabotage, solving, structure
 from cofferdam.enforce.prove.statements import Statements
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
@@ -462,6 +462,31 @@ def test_a_probe_says_when_a_call_is_not_refused(stage: Stage) -> None:
     with stage.subject() as subject, probes._isolation(subject, stage.folder / "policy.yaml") as isolation:
         assert probes._run(isolation, "inner", Place("ot", "control"), attempt).startswith("it worked")
         assert probes._run(isolation, "outer", Place("it", "enterprise"), attempt).startswith("refused")
+        by_name = {attempt.name: attempt for attempt in probes.ATTEMPTS}
+        for role, allowed, shut in (("names", "send a datagram", "TCP socket"), ("tunnel", "fork", "Unix socket")):
+            here = Place("it", "enterprise")
+            said = probes._run(isolation, role, here, by_name[allowed])
+            assert said.startswith(("it worked", "it reached the kernel")), (role, said)
+            assert probes._run(isolation, role, here, by_name[shut]).startswith("refused")
+            assert not by_name[allowed].asked_of(role) and by_name[shut].asked_of(role)
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize(("more", "status"), [(0, "observed"), (1, "failed"), (-1, "failed")])
+def test_the_number_of_a_halfs_filters_is_that_of_the_launcher_and_its_own(
+    stage: Stage, more: int, status: str
+) -> None:
+    """As the kernel says it of a running half, and as it would of one with a filter more or less."""
+    out = Statements()
+    with stage.subject() as subject:
+        half = subject.halves[0]
+        facts = reading.process(half.pid)
+        assert facts is not None
+        facts["status"]["Seccomp_filters"] = str(int(facts["status"]["Seccomp_filters"]) + more)
+        structure._powers(subject, half, facts, out)
+    (said,) = [s for s in out.found if s.name == f"{half.name}: filter"]
+    assert said.status == status and "not what is in them" in said.says
 
 
 @pytest.mark.netns

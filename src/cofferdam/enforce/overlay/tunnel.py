@@ -59,7 +59,7 @@ _NEW_NAMESPACES = 0x7E020080
 _FIRST_FD = 3
 _WITHOUT_HEADER = 20230301
 """From this version on wireguard-go wants its TUN device without the four bytes before each packet."""
-_NEVER = (
+NEVER = (
     "ptrace", "mount", "umount2", "unshare", "setns", "bpf", "io_uring_setup", "io_uring_enter", "io_uring_register",
     "keyctl", "add_key", "init_module", "open_by_handle_at", "process_vm_readv", "process_vm_writev", "pidfd_getfd",
     "pidfd_open", "perf_event_open", "userfaultfd", "memfd_create", "connect", "execveat", "kill",
@@ -290,7 +290,7 @@ def program_rules(machine: str) -> list[bpf.Rule]:
         bpf.Rule(numbers["clone"], bpf.ALLOW, (bpf.Lacks(0, _NEW_NAMESPACES),)),
         bpf.Rule(numbers["clone"], refuse),
         bpf.Rule(numbers["clone3"], bpf.fail_with(errno.ENOSYS)),
-        *(bpf.Rule(numbers[name], refuse) for name in _NEVER if name in numbers),
+        *(bpf.Rule(numbers[name], refuse) for name in NEVER if name in numbers),
     ]
 
 

@@ -1,8 +1,9 @@
-"""Part (d): forbidden system calls, tried inside each sandbox.
+"""Part (d): forbidden system calls, tried inside each sandbox: of halves, of the name server, of the tunnel's program.
 
 A probe is a fresh process that is put in a half's place by the code that does it for halves, closes all it has, puts
 the half's filter on, and then makes one call with arguments that the kernel would take. It ends by it, or says with
 which error the call came back. An error other than "not permitted" means that the filter let the call through.
+wireguard-go is a program of its own: for it the probe has its user and its filter, and nothing else of its place.
 
 Not here: the filter (sandbox), namespaces and users (namespaces).
 """
@@ -24,13 +25,17 @@ from typing import Final, NamedTuple
 
 from cofferdam.enforce import firewall, journal, sandbox
 from cofferdam.enforce.namespaces import NamespaceIsolation
-from cofferdam.enforce.orders import Place
+from cofferdam.enforce.orders import Place, Role
+from cofferdam.enforce.overlay import tunnel
+from cofferdam.enforce.prove import strangers
 from cofferdam.enforce.prove.statements import Statements
 from cofferdam.enforce.prove.subject import Subject
 from cofferdam.enforce.syscalls import NUMBERS
 from cofferdam.errors import CofferdamError
 
 PART = "probes"
+_BORN_AS: Final[dict[str, Role]] = {"outer": "outer", "inner": "inner", "names": "names", "tunnel": "gate"}
+"""As what the launcher would start a role; wireguard-go stands in the host's namespaces, like the gate."""
 PROBE_USER: Final = 900
 """Added to the first user id of halves: so many later than any half that runs."""
 SILENT: Final = "no answer, and nothing says that the packet did not go out"
@@ -56,7 +61,12 @@ class Attempt(NamedTuple):
     name: str
     call: str
     make: Callable[[Hands], tuple[int | bytes | ctypes.Array[ctypes.c_char] | None, ...]]
-    roles: tuple[str, ...] = ("outer", "inner")
+    roles: tuple[str, ...] = ("outer", "inner", "names")
+
+    def asked_of(self, role: str) -> bool:
+        """Whether this process can make the call, and the role's sandbox must refuse it."""
+        known = self.call in NUMBERS[platform.machine()]
+        return known and (self in _OF_TUNNEL if role == "tunnel" else role in self.roles)
 
 
 def _sendmsg(hands: Hands) -> tuple[int | bytes | ctypes.Array[ctypes.c_char] | None, ...]:
@@ -80,8 +90,8 @@ def _family(family: int, kind: int, protocol: int = 0) -> Callable[[Hands], tupl
 
 
 ATTEMPTS: Final[tuple[Attempt, ...]] = (
-    Attempt("TCP socket", "socket", _family(2, 1), ("outer",)),
-    Attempt("IPv6 TCP socket", "socket", _family(10, 1), ("outer",)),
+    Attempt("TCP socket", "socket", _family(2, 1), ("outer", "names")),
+    Attempt("IPv6 TCP socket", "socket", _family(10, 1), ("outer", "names")),
     Attempt("UDP socket", "socket", _family(2, 2)),
     Attempt("raw IP socket", "socket", _family(2, 3, 255)),
     Attempt("packet socket", "socket", _family(17, 3, 0x0300)),
@@ -93,12 +103,12 @@ ATTEMPTS: Final[tuple[Attempt, ...]] = (
     Attempt("pair of sockets", "socketpair", lambda _: (1, 1, 0, ctypes.create_string_buffer(8))),
     Attempt("bind", "bind", lambda h: (h.listener, _ADDRESS, 16)),
     Attempt("listen", "listen", lambda h: (h.listener, 1)),
-    Attempt("connect", "connect", lambda h: (h.listener, _ADDRESS, 16), ("outer",)),
+    Attempt("connect", "connect", lambda h: (h.listener, _ADDRESS, 16), ("outer", "names")),
     Attempt("accept", "accept4", lambda h: (h.listener, None, None, 0o4000), ("inner",)),
     Attempt("pass a descriptor", "sendmsg", _sendmsg),
     Attempt("pass descriptors, many", "sendmmsg", lambda h: (h.near, ctypes.create_string_buffer(64), 1, 0)),
     Attempt("take a descriptor", "recvmsg", lambda h: (h.far, ctypes.create_string_buffer(64), 0x40)),
-    Attempt("send a datagram", "sendto", lambda h: (h.near, b"x", 1, 0x40, _ADDRESS, 16)),
+    Attempt("send a datagram", "sendto", lambda h: (h.near, b"x", 1, 0x40, _ADDRESS, 16), ("outer", "inner")),
     Attempt("open a file", "openat", lambda _: (-100, b"/\0", 0, 0)),
     Attempt("open a file, old call", "open", lambda _: (b"/\0", 0, 0)),
     Attempt("open a file, new call", "openat2", lambda _: (-100, b"/\0", ctypes.create_string_buffer(24), 24)),
@@ -108,6 +118,7 @@ ATTEMPTS: Final[tuple[Attempt, ...]] = (
     Attempt("fork", "fork", lambda _: ()),
     Attempt("vfork", "vfork", lambda _: ()),
     Attempt("clone", "clone", lambda _: (17, None, None, None, 0)),
+    Attempt("clone into a namespace", "clone", lambda _: (0x10000000 | 17, None, None, None, 0)),
     Attempt("clone, new call", "clone3", lambda _: (ctypes.create_string_buffer(88), 88)),
     Attempt("start a program", "execve", lambda _: (_PATH, None, None)),
     Attempt("start a program by descriptor", "execveat", lambda _: (-100, _PATH, None, None, 0)),
@@ -143,6 +154,17 @@ ATTEMPTS: Final[tuple[Attempt, ...]] = (
 )  # fmt: skip
 
 
+_OF_TUNNEL: Final = frozenset(
+    attempt
+    for attempt in ATTEMPTS
+    if attempt.call in tunnel.NEVER or attempt.name in (
+        "TCP socket", "IPv6 TCP socket", "raw IP socket", "packet socket", "Unix socket", "vsock socket",
+        "MPTCP socket", "crypto socket", "clone into a namespace",
+    )
+)  # fmt: skip
+"""What wireguard-go's filter refuses; all else it lets a Go runtime do."""
+
+
 def _page() -> int:
     held = ctypes.create_string_buffer(8192)
     _KEPT.append(held)
@@ -151,13 +173,17 @@ def _page() -> int:
 
 def state(subject: Subject, policy: Path, out: Statements) -> None:
     """One statement for each role and attempt that is not refused, and one for all that are."""
-    for role in ("outer", "inner"):
+    roles = ["outer", "inner"]
+    roles += ["names"] if strangers.name_servers(subject.launcher) else []
+    roles += ["tunnel"] if strangers.tunnel_programs(subject.launcher) else []
+    for role in roles:
         half = next((half for half in subject.halves if half.role == role), None)
-        if half is None:
+        if half is None and role in ("outer", "inner"):
             out.say(PART, f"{role}: sandbox", "failed", "no half of this role runs, so its sandbox is not known")
             continue
-        zone = next(iter(subject.sides[half.side].interfaces), "")
-        place = Place(subject.sides[half.side].plan.side, zone)
+        side = half.side if half is not None else "it"
+        zone = next(iter(subject.sides[side].interfaces), "")
+        place = Place(subject.sides[side].plan.side, zone)
         refused: list[str] = []
         try:
             with _isolation(subject, policy) as isolation:
@@ -166,7 +192,7 @@ def state(subject: Subject, policy: Path, out: Statements) -> None:
                     out.say(PART, f"{role}: control", "failed", f"a probe of the {role} sandbox did not run: {control}")
                     continue
                 for attempt in ATTEMPTS:
-                    if role in attempt.roles and attempt.call in NUMBERS[platform.machine()]:
+                    if attempt.asked_of(role):
                         said = _run(isolation, role, place, attempt)
                         good = said.startswith(("ended", "refused"))
                         if good:
@@ -236,7 +262,7 @@ def _run(isolation: NamespaceIsolation, role: str, place: Place, what: Attempt |
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
-    with isolation.forking("outer" if role == "outer" else "inner"):
+    with isolation.forking(_BORN_AS[role]):
         pid = os.fork()
         if pid == 0:
             _probe(isolation, role, place, what, write_fd)
@@ -257,7 +283,10 @@ def _probe(
 ) -> None:
     """In the fresh process. Nothing returns from here."""
     try:
-        isolation.child_setup("outer" if role == "outer" else "inner", place)
+        if role == "tunnel":
+            isolation.become_half_user()
+        else:
+            isolation.child_setup(_BORN_AS[role], place)
         os.dup2(pipe, 3)
         os.closerange(4, 65536)
         near, far = socket.socketpair()
@@ -268,9 +297,13 @@ def _probe(
             said = _try_connection(what)
             os.write(3, said.encode())
             os._exit(0)
-        facts = sandbox.confine(role)
-        if not facts[0][1]:
-            os.write(3, f"no filter: {facts[0][2]}".encode())
+        if role == "tunnel":
+            tunnel.confine_program()
+            there, why = platform.machine() in NUMBERS, "none is written for this processor"
+        else:
+            _, there, why = sandbox.confine(role)[0]
+        if not there:
+            os.write(3, f"no filter: {why}".encode())
         elif what is None:
             os.write(3, b"done")
         else:

@@ -32,12 +32,26 @@ def children(parent: int) -> set[int]:
     return {pid for pid in _processes() if _parent(pid) == parent}
 
 
+def name_servers(launcher: int) -> set[int]:
+    """Children of the launcher that serve names, told by their command line."""
+    return {pid for pid in children(launcher) if "cofferdam.enforce.overlay.names" in _words(pid)}
+
+
+def tunnel_programs(launcher: int) -> list[int]:
+    """Children of the launcher that are wireguard-go."""
+    return [pid for pid in sorted(children(launcher)) if command(pid).endswith("wireguard-go")]
+
+
 def command(pid: int) -> str:
     """The program that a process was started as; "" if it has gone."""
+    return _words(pid)[0]
+
+
+def _words(pid: int) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
-        return ""
+        return [""]
 
 
 def holders(own: Collection[int], namespaces: Collection[int], pipes: Collection[str]) -> tuple[list[str], list[str]]:

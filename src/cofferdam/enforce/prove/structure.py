@@ -53,16 +53,18 @@ def state(subject: Subject, out: Statements) -> None:
             out.say(PART, f"{half.name}: process", "failed", f"{half.name} (pid {half.pid}) is not there any more")
             continue
         _place(subject, half, facts, out)
-        _powers(half, facts, out)
+        _powers(subject, half, facts, out)
         _view(half, facts, out)
         _descriptors(subject, half, facts, out)
-    for pid in sorted(_name_servers(subject)):
+    for pid in sorted(strangers.name_servers(subject.launcher)):
         server, facts = Half("names", "", "names", pid, "it"), reading.process(pid)
         if facts is not None:
             _place(subject, server, facts, out)
-            _powers(server, facts, out)
+            _powers(subject, server, facts, out)
             _view(server, facts, out)
             _descriptors(subject, server, facts, out)
+    out.say(PART, "filters: content", "assumed", "what is in the filter of a running process was not read, since that "
+            "takes stopping it; it is assumed to be what a fresh copy puts on, into which the probes look")  # fmt: skip
     if any(side.plan.tunnel is not None for side in subject.sides.values()):
         _tunnel_programs(subject, out)
         _peers(subject, out)
@@ -77,7 +79,7 @@ def state(subject: Subject, out: Statements) -> None:
 def _namespace(subject: Subject, side: Side, out: Statements) -> None:
     inhabitants = reading.processes_in(side.inode)
     ours = {half.pid for half in subject.halves if half.side == side.name}
-    names = _name_servers(subject) if side.name == "it" else set()
+    names = strangers.name_servers(subject.launcher) if side.name == "it" else set()
     wrong = [f"pid {pid} ({name})" for pid, name in inhabitants if pid not in ours | names]
     out.check(
         PART, f"{side.name}: inhabitants", f"only halves of this gate are in the namespace {side.namespace}", wrong,
@@ -85,32 +87,14 @@ def _namespace(subject: Subject, side: Side, out: Statements) -> None:
     )  # fmt: skip
 
 
-def _name_servers(subject: Subject) -> set[int]:
-    """Children of the launcher that serve names, told by their command line."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
-        except OSError:
-            continue
-        if int(parent) == subject.launcher and b"cofferdam.enforce.overlay.names" in words:
-            found.add(int(entry.name))
-    return found
-
-
 def _tunnel_programs(subject: Subject, out: Statements) -> None:
     """wireguard-go, where it runs: it takes packets from anywhere, and stands in the host's network."""
-    for pid in sorted(strangers.children(subject.launcher)):
-        if not strangers.command(pid).endswith("wireguard-go"):
-            continue
+    for pid in strangers.tunnel_programs(subject.launcher):
         facts = reading.process(pid)
         if facts is None:
             continue
         program, status = Half("tunnel", "", "tunnel", pid, "it"), facts["status"]
-        _powers(program, facts, out, threads=True)
+        _powers(subject, program, facts, out, threads=True)
         sockets = {int(file["target"][8:-1]) for file in facts["files"] if file["target"].startswith("socket:[")}
         wrong = [f"socket {sock['inode']} of side {side.name}" for side in subject.sides.values()
                  for sock in side.reading["sockets"] if sock["inode"] and sock["inode"] in sockets]  # fmt: skip
@@ -274,7 +258,11 @@ def _sockets(subject: Subject, side: Side, out: Statements) -> None:
 
 
 def _strangers(subject: Subject, found: Mapping[Half, Json], out: Statements) -> None:
-    known = {half.pid for half in subject.halves} | {subject.gate, subject.auditor} | _name_servers(subject)
+    known = (
+        {half.pid for half in subject.halves}
+        | {subject.gate, subject.auditor}
+        | strangers.name_servers(subject.launcher)
+    )
     own = strangers.ours({*known, os.getpid()}, subject.launcher)
     pipes = {name for facts in found.values() for name, file in _pipes(facts).items() if file["fd"] > 2}
     held, unseen = strangers.holders(own, {side.inode for side in subject.sides.values()}, pipes)
@@ -343,7 +331,7 @@ def _place(subject: Subject, half: Half, facts: Json, out: Statements) -> None:
     )  # fmt: skip
 
 
-def _powers(half: Half, facts: Json, out: Statements, *, threads: bool = False) -> None:
+def _powers(subject: Subject, half: Half, facts: Json, out: Statements, *, threads: bool = False) -> None:
     status = facts["status"]
     wrong = [f"{name} is {status.get(name)}" for name in _CAPABILITIES if int(status.get(name, "1"), 16)]
     ids = set(status["Uid"].split()) | set(status["Gid"].split())
@@ -357,10 +345,22 @@ def _powers(half: Half, facts: Json, out: Statements, *, threads: bool = False) 
     wrong += [] if status.get("Seccomp") == "2" else [f"Seccomp is {status.get('Seccomp')}"]
     wrong += [] if facts["threads"] == 1 or threads else [f"it has {facts['threads']} threads"]
     wrong += _traced(status)
+    count, above = status.get("Seccomp_filters"), _filters_of(subject.launcher)
+    if count is not None and above is not None and int(count) != above + 1:
+        wrong.append(f"it has {count} filters, and the launcher {above}: its own should be one more")
+    counted = f"{count} filters, the launcher {above}" if count is not None else "this kernel does not count filters"
     out.check(PART, f"{half.name}: filter",
-              f"is under a system-call filter, {'' if threads else 'has one thread, '}can gain no privilege, and is "
-              "traced by nobody",
-              wrong, [f"Seccomp 2, {status.get('Seccomp_filters', '?')} filter", "NoNewPrivs 1"])  # fmt: skip
+              f"is under system-call filters, one of its own and those of the launcher (mode and number were compared, "
+              f"not what is in them), {'' if threads else 'has one thread, '}can gain no privilege, and is traced by "
+              "nobody",
+              wrong, [f"Seccomp 2, {counted}", "NoNewPrivs 1"])  # fmt: skip
+
+
+def _filters_of(pid: int) -> int | None:
+    """How many system-call filters a process is under: the service manager may have given it some."""
+    facts = reading.process(pid)
+    count = facts["status"].get("Seccomp_filters") if facts is not None else None
+    return None if count is None else int(count)
 
 
 def _traced(status: Mapping[str, str]) -> list[str]:
