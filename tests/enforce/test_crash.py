@@ -41,6 +41,8 @@ def test_after_a_crash_down_puts_everything_back_and_touches_nothing_else(site: 
         assert not [pid for pid in halves.values() if Path(f"/proc/{pid}").exists() and _ours(pid)]
         code, said, _ = cli("down", "--state", site.state)
         assert code == 0 and "nothing to clear up" in said
+        code, said, _ = cli("down", "--json", "--state", site.state)
+        assert code == 0 and json.loads(said) == {"stopped": False, "cleared": False}
         assert site.host() == before
     finally:
         ip("netns", "del", foreign)
@@ -51,6 +53,18 @@ def _ours(pid: int) -> bool:
         return b"cofferdam" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def test_a_clearing_up_is_told_to_programs(site: Site) -> None:
+    gate = Gate(site.state, site.policy)
+    try:
+        gate.wait_ready()
+        gate.process.send_signal(signal.SIGKILL)
+        gate.process.wait(10)
+    finally:
+        gate.close()
+    code, said, _ = cli("down", "--json", "--state", site.state)
+    assert code == 0 and json.loads(said) == {"stopped": False, "cleared": True}
 
 
 def test_after_a_crash_the_next_start_clears_up_by_itself(site: Site) -> None:

@@ -344,6 +344,12 @@ def test_down_stops_the_gate_and_names_who_did_it(live: Site) -> None:
     assert events(live.state, "gate-stopped")[0]["reason"].startswith("stopped by ")
 
 
+def test_down_for_programs(live: Site) -> None:
+    code, out, err = cli("down", "--json", "--state", live.state)
+    assert (code, json.loads(out), err) == (0, {"stopped": True, "cleared": False}, "")
+    assert cli("down", "--json", "--state", live.state)[:2] == (2, "")
+
+
 @pytest.mark.parametrize("verb", [("status",), ("reload",), ("down",), ("sever", "it"), ("restore", "ot")])
 def test_without_a_gate_each_verb_says_so_and_the_way_out(tmp_path: Path, verb: tuple[str, ...]) -> None:
     code, out, err = cli(*verb, "--state", tmp_path)

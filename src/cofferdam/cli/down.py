@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import json
 import os
 import sys
 from pathlib import Path
@@ -15,9 +16,10 @@ WAIT_SECONDS = 30.0
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from cofferdam.cli.gate_options import add_state
+    from cofferdam.cli.gate_options import add_json, add_state
 
     add_state(parser)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,18 +30,30 @@ def run(args: argparse.Namespace) -> int:
     try:
         ask(state, "down")
     except GateError:
-        if _clear_up(state):
-            return 0
-        raise
+        cleared = _clear_up(state)
+        if cleared is None:
+            raise
+        said = "; the network that it had taken is back in place" if cleared else ", and there is nothing to clear up"
+        said = f"no gate runs{said}"
+        _say(said, json_wanted=args.json, stopped=False, cleared=cleared)
+        return 0
     if not wait_until_gone(state, WAIT_SECONDS):
         print(f"cofferdam down: the gate still runs after {WAIT_SECONDS:.0f} s; see its messages", file=sys.stderr)
+        if args.json:
+            _say("", json_wanted=True, stopped=False, cleared=False)
         return 1
-    print("the gate has stopped")
+    _say("the gate has stopped", json_wanted=args.json, stopped=True, cleared=False)
     return 0
 
 
-def _clear_up(state: Path) -> bool:
-    """Puts back what a gate that was killed had moved. False if a gate runs there, or never ran in namespaces.
+def _say(text: str, *, json_wanted: bool, stopped: bool, cleared: bool) -> None:
+    """`stopped`: a gate ran, and stopped; `cleared`: none ran, and the network of a killed one was put back."""
+    print(json.dumps({"stopped": stopped, "cleared": cleared}) if json_wanted else text)
+
+
+def _clear_up(state: Path) -> bool | None:
+    """Puts back what a gate that was killed had moved; False if there was nothing. None if a gate runs there, or never
+    ran in namespaces.
 
     Raises:
         GateError: it can not be put back.
@@ -47,25 +61,23 @@ def _clear_up(state: Path) -> bool:
     from cofferdam.enforce import journal
 
     if not journal.folder(state).exists():
-        return False
+        return None
     try:
         lock = os.open(state / "lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if journal.load(state) is None:
-            print("no gate runs, and there is nothing to clear up")
-            return True
+            return False
         from cofferdam.enforce.namespaces import clean
 
         for said in clean(state):
             print(f"cofferdam down: {said}", file=sys.stderr)
         if journal.load(state) is not None:
             raise GateError("not all could be put back", hint="put the rest right, then do this again")
-        print("no gate runs; the network that it had taken is back in place")
     except BlockingIOError:
-        return False
+        return None
     finally:
         os.close(lock)
     return True
