@@ -31,16 +31,17 @@ class Stage:
 
     @contextlib.contextmanager
     def subject(self) -> Iterator[Subject]:
-        """The gate as a proof sees it, read anew."""
+        """The gate as a proof sees it, read anew, while no round of the leak probe is in its namespaces."""
         status = ask(self.state, "status")
         plan = network_plan(prove._policy(status, prove._path(self.state, status)))
         roles = {pair["name"]: ("it", "ot") for pair in status["pairs"]}
-        made = open_subject(self.state, plan, status, roles)
-        try:
-            made.read()
-            yield made
-        finally:
-            made.close()
+        with prove._alone(self.state):
+            made = open_subject(self.state, plan, status, roles)
+            try:
+                made.read()
+                yield made
+            finally:
+                made.close()
 
     def namespace(self, side: str) -> str:
         with self.subject() as subject:

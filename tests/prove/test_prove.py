@@ -351,8 +351,8 @@ def test_a_cable_from_side_to_side_under_the_names_of_the_gates_interfaces_is_fo
             run("ip", "link", "del", "was")
         run("ip", "link", "add", names[it], "netns", it, "type", "veth", "peer", "name", names[ot], "netns", ot)
         out = Statements()
-        with stage.subject() as subject:
-            structure.state(subject, out)
+        subject.read()
+        structure.state(subject, out)
     evidence = [line for s in out.found if s.name == "it: interfaces" and s.status == "failed" for line in s.evidence]
     assert any("is another one" in line for line in evidence)
     assert any("other end" in line and "side ot" in line for line in evidence)
@@ -717,7 +717,9 @@ def test_root_opens_no_policy_because_the_gate_names_it(stage: Stage, capsys: py
     named.chmod(0o644)
     try:
         ask(stage.state, "reload", path=str(named))  # the gate names another file, and root has said nothing
-        assert ask(stage.state, "status")["policy"]["path"] == str(named)
+        status = ask(stage.state, "status")
+        assert status["policy"]["path"] == str(named)
+        assert prove._path(stage.state, status | {"separation": "processes"}) == ours, "whatever else it says"
         named.write_text("what only root may read\n")
         code, document = stage.prove("--leaks")
         assert (code, document["report"]["ok"]) == (0, True)

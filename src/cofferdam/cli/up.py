@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
             "--json goes with --check-only", hint="--log-format json has the running gate's messages as JSON"
         )
     from cofferdam.enforce.choice import choose
+    from cofferdam.enforce.journal import forget_policy
     from cofferdam.enforce.launcher import Launcher
     from cofferdam.enforce.users import Users
 
@@ -88,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
         if isolation.name != "namespaces":  # there is no IT side to ask from
             _end(watcher)
             watcher = 0
+            if os.geteuid() == 0:
+                forget_policy(state)  # of a gate in namespaces that was killed
         arguments = ["--policy", str(policy), "--state", str(state), "--pairs", str(args.pairs)]
         arguments += ["--log-format", args.log_format]
         if args.one_process:
