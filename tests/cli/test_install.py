@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cofferdam.cli.units import PROBE, SHUT_TABLE, Setting, gate_unit, shut_rules, shut_unit
+from cofferdam.cli.units import PROBE, SHUT_TABLE, Setting, firewall_dropin, gate_unit, shut_rules, shut_unit
 from cofferdam.enforce.users import NEEDED, USEFUL
 from tests.gate.plant import cli
 
@@ -41,6 +41,7 @@ def default() -> Setting:
 def test_the_shipped_units_are_those_that_are_written() -> None:
     assert (SHIPPED / "cofferdam.service").read_text() == gate_unit(default())
     assert (SHIPPED / "cofferdam-shut.service").read_text() == shut_unit(default())
+    assert (SHIPPED / "nftables.service.d" / "cofferdam.conf").read_text() == firewall_dropin(default())
     assert (SHIPPED / "shut.nft").read_text() == shut_rules(("eth1", "eth2"))
 
 
@@ -50,7 +51,8 @@ def test_install_writes_below_a_root(tmp_path: Path) -> None:
     code, out, err = cli("install", policy, "--root", tmp_path / "root", "--program", "/opt/c/bin/cofferdam", "--json")
     assert code == 0, err
     written = [Path(path) for path in json.loads(out)["written"]]
-    assert [path.name for path in written] == ["cofferdam-shut.service", "cofferdam.service", "shut.nft"]
+    units = ["cofferdam-shut.service", "cofferdam.service"]
+    assert [path.name for path in written] == [*units, "cofferdam.conf", "shut.nft"]
     unit = (tmp_path / "root/etc/systemd/system/cofferdam.service").read_text()
     assert f"ExecStart=/opt/c/bin/cofferdam up {policy} --state /var/lib/cofferdam\n" in unit
     rules = (tmp_path / "root/etc/cofferdam/shut.nft").read_text()

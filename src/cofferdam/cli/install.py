@@ -39,7 +39,7 @@ def files(policy: Path, state: Path, program: str) -> dict[str, str]:
         PolicyError: the policy does not load.
         GateError: a path can not stand in a unit.
     """
-    from cofferdam.cli.units import Setting, device_name, gate_unit, shut_rules, shut_unit
+    from cofferdam.cli.units import Setting, device_name, firewall_dropin, gate_unit, shut_rules, shut_unit
     from cofferdam.policy.compile import compile_policy
     from cofferdam.policy.load import load
 
@@ -55,6 +55,7 @@ def files(policy: Path, state: Path, program: str) -> dict[str, str]:
     return {
         "/etc/systemd/system/cofferdam-shut.service": shut_unit(setting),
         "/etc/systemd/system/cofferdam.service": gate_unit(setting),
+        "/etc/systemd/system/nftables.service.d/cofferdam.conf": firewall_dropin(setting),
         setting.rules: shut_rules(setting.interfaces),
     }
 
