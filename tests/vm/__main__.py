@@ -23,20 +23,20 @@ GROUPS: dict[str, Group] = {
     "closed": units.closed,
     "booted": units.booted,
     "supervised": units.supervised,
+    "stopped": units.stopped,
     "power": units.power,
     "interfaces": roads.kinds_of_interface,
     "peers": roads.peers,
     "proof": roads.proof,
-    "tests-cli": suite.cli,
-    "tests-enforce": suite.enforce,
-    "tests-overlay": suite.overlay,
-    "tests-prove": suite.prove,
+    **dict.fromkeys(suite.FOLDERS, suite.tests),
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.vm", description="Checks on a booted Debian 12 in QEMU.")
-    parser.add_argument("--group", action="append", metavar="NAME", help="only this one; may be given several times")
+    parser.add_argument(
+        "--group", action="append", metavar="NAME", help="only this one, or tests/FILE; may be repeated"
+    )
     parser.add_argument("--list", action="store_true", help="the groups there are")
     parser.add_argument("--rebuild", action="store_true", help="make the machine's disk anew")
     parser.add_argument("--keep", action="store_true", help="keep the folder with consoles and disks")
@@ -45,6 +45,9 @@ def main() -> int:
         for name, group in GROUPS.items():
             print(f"{name:<12} {(group.__doc__ or '').splitlines()[0]}")
         return 0
+    for name in args.group or ():
+        if name.startswith("tests/") and (ROOT / name.partition("::")[0]).exists():
+            GROUPS.setdefault(name, suite.tests)
     unknown = sorted(set(args.group or ()) - set(GROUPS))
     if unknown:
         print(f"no such group: {', '.join(unknown)}; there are {', '.join(GROUPS)}", file=sys.stderr)
@@ -56,7 +59,7 @@ def main() -> int:
         image = ready(CACHE, KINDS["x86_64"], anew=args.rebuild)
         source = tarball(folder)
         for name in args.group or GROUPS:
-            _run(name, Machine(image, _fresh(folder / name), source), checks)
+            _run(name, Machine(image, _fresh(folder / name.replace("/", "-")), source), checks)
     except (ImageError, MachineError) as error:
         print(f"cannot run here: {error}", file=sys.stderr)
         return 2

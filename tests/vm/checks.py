@@ -115,10 +115,9 @@ def unpack(machine: Machine) -> None:
     Python 3.11, but the gate asks for the very one that they were built with."""
     machine.must("tar -x -f /dev/vdb -C /opt && test -x /opt/venv/bin/cofferdam && cofferdam --version", seconds=120)
     build = "/opt/venv/lib/cofferdam-fast"
-    machine.run(
-        f"""[ ! -d {build} ] || {{ sed -i -E "s/3\\.11\\.[0-9]+/$(python -c 'import platform; print(platform.python_version())')/" \
-        {build}/manifest.json; python -m compileall -q {build}; }}""", seconds=120,
-    )  # fmt: skip
+    tag = "$(python -c 'import platform; print(platform.python_version())')"
+    retag = f'sed -i -E "s/3\\.11\\.[0-9]+/{tag}/" {build}/manifest.json; python -m compileall -q {build}'
+    machine.run(f"[ ! -d {build} ] || {{ {retag}; }}", seconds=120)
 
 
 def install(machine: Machine, text: str) -> None:
@@ -143,8 +142,8 @@ def wait_ready(machine: Machine, *, other_than: str = "") -> float:
     -1 if that does not happen."""
     started = time.monotonic()
     script = f"""for i in $(seq {READY_SECONDS * 4}); do
-      [ "$(systemctl show -P ActiveState cofferdam)" = active ] &&
-        [ "$(systemctl show -P MainPID cofferdam)" != "{other_than}" ] && exit 0
+      now=$(systemctl show -p ActiveState -p MainPID cofferdam | sort | paste -sd' ')
+      case "$now" in *MainPID=0|*"MainPID={other_than}") ;; ActiveState=active*) exit 0 ;; esac
       sleep 0.25
     done; exit 1"""
     return time.monotonic() - started if machine.run(script, seconds=READY_SECONDS + 30).ok else -1.0

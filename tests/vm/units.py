@@ -201,8 +201,8 @@ def booted(machine: Machine, checks: Checks) -> None:
     checks.check("the kernel had nothing to say about it", not loud, loud)
 
 
-def supervised(machine: Machine, checks: Checks) -> None:
-    """What systemd does when a part hangs or dies, and what is left after a stop."""
+def _started_later(machine: Machine) -> str:
+    """A gate that is started on a machine whose network is up already. How the cards looked before."""
     machine.boot()
     furnish(machine)
     machine.must("systemctl restart systemd-networkd; sleep 2")
@@ -210,6 +210,12 @@ def supervised(machine: Machine, checks: Checks) -> None:
     before = cards(machine)
     machine.must("systemctl enable -q --now cofferdam-shut cofferdam", seconds=180)
     machine.must(PEERS)
+    return before
+
+
+def supervised(machine: Machine, checks: Checks) -> None:
+    """What systemd does when a part of the gate dies or hangs."""
+    _started_later(machine)
     checks.check("a gate that is started later takes the cards", exchange(machine) == WORKS, said(machine))
 
     def dies(what: str, script: str, seconds: float) -> None:
@@ -236,6 +242,10 @@ def supervised(machine: Machine, checks: Checks) -> None:
     dies("the launcher hangs (SIGSTOP)", "kill -STOP MAIN", 120)
     checks.check("the last was systemd's watchdog", "Watchdog timeout" in said(machine, lines=60), said(machine))
 
+
+def stopped(machine: Machine, checks: Checks) -> None:
+    """What is left after a stop, after down, and after kill -9 where nobody starts the gate again."""
+    before = _started_later(machine)
     knock(machine)
     machine.must("systemctl stop cofferdam", seconds=60)
     for end in machine.wires:
