@@ -40,6 +40,7 @@ class Setting:
     early: bool
     nft: str = "/usr/sbin/nft"
     rules: str = "/etc/cofferdam/shut.nft"
+    host_rules: str = "/etc/nftables.conf"
 
 
 def shut_rules(interfaces: Sequence[str]) -> str:
@@ -201,13 +202,19 @@ WantedBy=multi-user.target
 
 
 def firewall_dropin(setting: Setting) -> str:
-    """For nftables.service, whose start, reload and stop flush the rules of everyone: a lasting gap otherwise."""
+    """For the distribution's nftables.service, whose start, reload and stop flush the rules of everyone: its commands,
+    with the closing rules in the same transaction."""
+    load = f"""{setting.nft} 'include "{setting.host_rules}"; include "{setting.rules}"'"""
     return f"""\
-# Written by `cofferdam install`: this unit flushes all rules, also those that close the gate's interfaces.
+# Written by `cofferdam install`: this unit flushes all rules, also those that close the gate's interfaces. Here they
+# are put back in the same transaction.
 [Service]
-ExecStartPost={setting.nft} -f {setting.rules}
-ExecReload={setting.nft} -f {setting.rules}
-ExecStopPost={setting.nft} -f {setting.rules}
+ExecStart=
+ExecStart={load}
+ExecReload=
+ExecReload={load}
+ExecStop=
+ExecStop={setting.nft} 'flush ruleset; include "{setting.rules}"'
 """
 
 
