@@ -272,6 +272,17 @@ def stopped(machine: Machine, checks: Checks) -> None:
                  (done.out, state, said(machine)))  # fmt: skip
     checks.check("after down the cards are back as they were", cards(machine) == before, cards(machine))
 
+    # A card that appears only after the gate was to start, as with a slow driver.
+    machine.must("ip link set it0 down; ip link set it0 name late0; systemctl start --no-block cofferdam; sleep 6")
+    early = show(machine, "cofferdam", "ActiveState")["ActiveState"]
+    machine.must("ip link set late0 name it0")
+    checks.check(
+        "a card that appears late is waited for", early != "active" and wait_ready(machine) >= 0, said(machine)
+    )
+    checks.check("and is brokered from", exchange(machine) == WORKS, said(machine))
+    machine.must("systemctl stop cofferdam; systemctl restart systemd-networkd; sleep 2", seconds=60)
+    before = cards(machine)
+
     # Without systemd to start it anew: what a killed gate leaves, and what puts it right.
     machine.must("systemctl stop cofferdam; systemd-run --quiet --unit=bare -p OOMScoreAdjust=0 "
                  "/opt/venv/bin/cofferdam up /etc/cofferdam/policy.yaml")  # fmt: skip
