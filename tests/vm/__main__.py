@@ -1,4 +1,4 @@
-"""`make vm`: python -m tests.vm [--group NAME] [--list] [--rebuild] [--keep]
+"""`make vm`: python -m tests.vm [--group NAME] [--machine x86_64|aarch64] [--list] [--rebuild] [--keep]
 
 Builds a Debian 12 (kept in build/vm), boots it in QEMU and runs the checks, a fresh machine for each group. Exit
 codes: 0 all passed, 1 something failed, 2 it can not run here.
@@ -25,11 +25,14 @@ GROUPS: dict[str, Group] = {
     "supervised": units.supervised,
     "stopped": units.stopped,
     "power": units.power,
-    "interfaces": roads.kinds_of_interface,
+    "interfaces": roads.interfaces,
+    "shared": roads.shared,
     "peers": roads.peers,
     "proof": roads.proof,
     **dict.fromkeys(suite.FOLDERS, suite.tests),
 }
+ELSEWHERE = ("tests/enforce/test_sandbox.py", "tests/prove/test_prove.py")
+"""What is run on another processor than this one: the system-call filters are written for each."""
 
 
 def main() -> int:
@@ -37,6 +40,7 @@ def main() -> int:
     parser.add_argument(
         "--group", action="append", metavar="NAME", help="only this one, or tests/FILE; may be repeated"
     )
+    parser.add_argument("--machine", choices=list(KINDS), default="x86_64", help="its processor (default: x86_64)")
     parser.add_argument("--list", action="store_true", help="the groups there are")
     parser.add_argument("--rebuild", action="store_true", help="make the machine's disk anew")
     parser.add_argument("--keep", action="store_true", help="keep the folder with consoles and disks")
@@ -45,20 +49,21 @@ def main() -> int:
         for name, group in GROUPS.items():
             print(f"{name:<12} {(group.__doc__ or '').splitlines()[0]}")
         return 0
-    for name in args.group or ():
+    wanted = args.group or (list(GROUPS) if args.machine == "x86_64" else ELSEWHERE)
+    for name in wanted:
         if name.startswith("tests/") and (ROOT / name.partition("::")[0]).exists():
             GROUPS.setdefault(name, suite.tests)
-    unknown = sorted(set(args.group or ()) - set(GROUPS))
+    unknown = sorted(set(wanted) - set(GROUPS))
     if unknown:
         print(f"no such group: {', '.join(unknown)}; there are {', '.join(GROUPS)}", file=sys.stderr)
         return 2
     checks = Checks()
     folder = Path(tempfile.mkdtemp(prefix="cofferdam-vm-"))
     try:
-        emulator("x86_64")
-        image = ready(CACHE, KINDS["x86_64"], anew=args.rebuild)
+        emulator(args.machine)
+        image = ready(CACHE, KINDS[args.machine], anew=args.rebuild)
         source = tarball(folder)
-        for name in args.group or GROUPS:
+        for name in wanted:
             _run(name, Machine(image, _fresh(folder / name.replace("/", "-")), source), checks)
     except (ImageError, MachineError) as error:
         print(f"cannot run here: {error}", file=sys.stderr)

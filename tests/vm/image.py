@@ -104,10 +104,11 @@ def ready(cache: Path, kind: Kind, *, anew: bool = False) -> Image:
     stamp, wanted = home / "made-from", _made_from(kind)
     if not anew and stamp.exists() and stamp.read_text() == wanted:
         return image
-    needs = ["mmdebstrap", "mke2fs", *([] if kind.machine == "x86_64" else ["qemu-aarch64-static"])]
+    foreign = kind.machine != os.uname().machine
+    needs = ["mmdebstrap", "mke2fs", *([f"qemu-{kind.machine}-static"] if foreign else [])]
     lacking = [name for name in needs if not shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")]
     if lacking:
-        raise ImageError(f"missing: {', '.join(lacking)}; as root: packaging/debian-packages.sh vm")
+        raise ImageError(f"missing: {', '.join(lacking)}; as root: packaging/debian-packages.sh vm {kind.machine}")
     if os.geteuid() != 0:
         raise ImageError("building the machine's disk needs root, for mmdebstrap and chroot: sudo make vm")
     print(f"building a Debian {SUITE} for {kind.machine} in {home}: about three minutes ...", flush=True)
@@ -122,7 +123,8 @@ def ready(cache: Path, kind: Kind, *, anew: bool = False) -> Image:
             shutil.copyfile(next((tree / "boot").glob(f"{name}-*")), at)
         run("mke2fs", "-q", "-t", "ext4", "-L", "root", "-d", tree, image.disk, DISK)
     finally:
-        shutil.rmtree(tree, ignore_errors=True)
+        for folder in (tree, home / "wheels"):
+            shutil.rmtree(folder, ignore_errors=True)
     stamp.write_text(wanted)
     return image
 

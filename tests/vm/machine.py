@@ -71,7 +71,7 @@ def emulator(machine: str) -> str:
     name = f"qemu-system-{machine}"
     found = shutil.which(name)
     if not found:
-        raise MachineError(f"{name} is not installed; as root: packaging/debian-packages.sh vm")
+        raise MachineError(f"{name} is not installed; as root: packaging/debian-packages.sh vm {machine}")
     return found
 
 
