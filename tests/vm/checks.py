@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.vm.image import NICS, ROOT
-from tests.vm.machine import Machine
+from tests.vm.machine import Machine, MachineError
 
 Group = Callable[[Machine, "Checks"], None]
 
@@ -147,6 +147,14 @@ def wait_ready(machine: Machine, *, other_than: str = "") -> float:
       sleep 0.25
     done; exit 1"""
     return time.monotonic() - started if machine.run(script, seconds=READY_SECONDS + 30).ok else -1.0
+
+
+def start(machine: Machine) -> None:
+    """Both units, enabled and started. Raises: MachineError, with what the gate said."""
+    units = "cofferdam-shut cofferdam"
+    done = machine.run(f"systemctl enable -q {units}; systemctl start {units}", seconds=180)
+    if not done.ok:
+        raise MachineError(f"the gate does not start: {done.out}{said(machine)}")
 
 
 def show(machine: Machine, unit: str, *properties: str) -> dict[str, str]:

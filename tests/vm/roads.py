@@ -23,6 +23,7 @@ from tests.vm.checks import (
     put,
     said,
     show,
+    start,
     status,
     unpack,
     wait_ready,
@@ -124,7 +125,7 @@ def peers(machine: Machine, checks: Checks) -> None:
         f"""overlay: {{prefix: 10.91.7.0/24, wireguard: {{endpoint: "{MGMT}:{ENDPOINT_PORT}", peers: 10.91.8.0/24}}}}"""
     )
     install(machine, policy(more=more, who="erp, alice"))
-    machine.must("systemctl enable -q cofferdam-shut cofferdam; systemctl start cofferdam", seconds=180)
+    start(machine)
     checks.check("the gate has the kernel's WireGuard, without wireguard-go",
                  not machine.run("command -v wireguard-go").ok and "wireguard" in machine.must("lsmod"),
                  machine.must("lsmod") + said(machine))  # fmt: skip
@@ -197,7 +198,7 @@ def proof(machine: Machine, checks: Checks) -> None:
     machine.boot()
     unpack(machine)
     install(machine, policy())
-    machine.must("systemctl enable -q cofferdam-shut cofferdam; systemctl start cofferdam", seconds=180)
+    start(machine)
     machine.must(PEERS)
     words = "--json --wire-it office:office0 --wire-ot plant:plant0 --output /root/signed.json"
     out = machine.run(f"cofferdam prove {words} > /root/proof.json; echo code $?", seconds=240)

@@ -29,6 +29,7 @@ from tests.vm.checks import (
     put,
     said,
     show,
+    start,
     status,
     unpack,
     wait_ready,
@@ -208,7 +209,7 @@ def _started_later(machine: Machine) -> str:
     machine.must("systemctl restart systemd-networkd; sleep 2")
     install(machine, policy())
     before = cards(machine)
-    machine.must("systemctl enable -q --now cofferdam-shut cofferdam", seconds=180)
+    start(machine)
     machine.must(PEERS)
     return before
 
@@ -303,8 +304,8 @@ def power(machine: Machine, checks: Checks) -> None:
     machine.boot()
     furnish(machine)
     install(machine, policy())
-    machine.must("systemctl enable -q cofferdam-shut cofferdam; sync")
-    machine.must("systemctl start cofferdam", seconds=180)
+    start(machine)
+    machine.must("sync")
     machine.must(PEERS)
     machine.must(f"systemd-run --quiet --unit=writer --working-directory=/opt/cofferdam /opt/venv/bin/python"
                  f" -m tests.vm.guest write-on office {ERP} {OVERLAY}")  # fmt: skip
