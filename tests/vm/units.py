@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import time
+from typing import Any
 
 from tests.vm import wire
 from tests.vm.checks import (
@@ -334,14 +335,7 @@ def power(machine: Machine, checks: Checks) -> None:
     checks.check("and it brokers again", done == WORKS, done)
 
 
-def _written(entry: dict[str, object]) -> list[int]:
+def _written(entry: dict[str, Any]) -> list[int]:
     """The numbers that a write-allowed entry is about: two registers as one number."""
-    text = json.dumps(entry)
-    found = json.loads(text)
-    event = found.get("event", found)
-    values: list[int] = []
-    for write in event["writes"]:
-        cells = write.get("values") or write.get("cells") or []
-        if len(cells) == 2:
-            values.append((cells[0] << 16) | cells[1])
-    return values
+    writes = entry.get("event", entry)["writes"]
+    return [(values[0] << 16) | values[1] for _, _, values in writes if len(values) == 2]
