@@ -23,6 +23,8 @@ from cofferdam.audit.verify import verify_log
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
 
+PATIENCE = float(os.environ.get("COFFERDAM_TEST_PATIENCE", "1"))
+"""How many times longer than usual a gate may take to start and stop: on an emulated machine, say."""
 READ, WRITE_MANY = 3, 16
 LEVEL, SPEED = 0, 200
 
@@ -189,7 +191,7 @@ class Gate:
 
     def wait_ready(self, seconds: float = 15.0) -> Gate:
         """Until the gate answers and all pairs work."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while time.monotonic() < deadline:
             assert self.process.poll() is None, f"the gate ended: {self.said()}"
             with contextlib.suppress(GateError):
@@ -218,7 +220,7 @@ class Gate:
         """Ends it in order."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds)
+        return self.process.wait(seconds * PATIENCE)
 
     def close(self) -> None:
         if self.process.poll() is None:

@@ -205,7 +205,7 @@ def proof(machine: Machine, checks: Checks) -> None:
     _judge(machine, checks, out.out, "under systemd")
     done = machine.run("cofferdam prove --verify /root/signed.json", seconds=60)
     checks.check("its signature verifies", done.ok, done.out)
-    machine.must("systemctl stop cofferdam; systemctl stop device", seconds=60)
+    machine.must("systemctl stop cofferdam; systemctl stop device; rm /root/proof.json", seconds=60)
     script = """cd /opt/cofferdam && cat > /root/lab.py <<'END'
 import json, pathlib, sys
 from tests.prove.stage import staged
@@ -214,7 +214,7 @@ with staged() as stage:
     pathlib.Path("/root/proof.json").write_text(json.dumps(document))
     print("code", code)
 END
-PYTHONPATH=. python /root/lab.py"""
+COFFERDAM_TEST_PATIENCE=6 PYTHONPATH=. python /root/lab.py"""
     _judge(machine, checks, machine.run(script, seconds=280).out, "--sabotage in the lab")
     document = json.loads(machine.must("cat /root/proof.json"))
     tested = [s for s in document["report"]["statements"] if s["part"] == "sabotage" and s["status"] == "tested"]
