@@ -96,6 +96,8 @@ def _each(machine: Machine, checks: Checks, *names: str) -> None:
             ]
             checks.check(f"{name}: what it is made on stays with the machine, the rest does not", not stays, shown)
             old = show(machine, "cofferdam", "MainPID")["MainPID"]
+            alarms = status(machine).get("alarms", [])
+            checks.check(f"{name}: no alarm stands", not alarms, alarms)
             machine.must(f"kill -9 {old}")
             again = wait_ready(machine, other_than=old) >= 0
             done = exchange(machine)
