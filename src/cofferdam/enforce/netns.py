@@ -197,8 +197,8 @@ def make_vlan(name: str, parent: str, number: int) -> None:
 def make_macvlan(name: str, parent: str, label: str) -> None:
     """A macvlan's interface, down. In mode private: nothing on the same machine reaches it through the parent.
 
-    Its hardware address follows from the parent's and from `label`, which must differ among the macvlans of a parent. So
-    it is the same after a restart, and what its neighbours remember stays true.
+    Its hardware address follows from the parent's and from `label`, which must differ among the macvlans of a parent:
+    it is the same after a restart, and what neighbours remember stays true.
     """
     with IPRoute() as netlink:
         index = _index(netlink, parent)
