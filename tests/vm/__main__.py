@@ -31,7 +31,7 @@ GROUPS: dict[str, Group] = {
     "proof": roads.proof,
     **dict.fromkeys(suite.FOLDERS, suite.tests),
 }
-ELSEWHERE = ("tests/enforce/test_sandbox.py", "tests/prove/test_prove.py")
+ELSEWHERE = ("tests/enforce/test_sandbox.py",)
 """What is run on another processor than this one: the system-call filters are written for each."""
 
 

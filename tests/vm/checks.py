@@ -71,6 +71,8 @@ gate: {{require: namespaces}}
 """
 
 
+LISTENS = "for i in $(seq 150); do ip netns exec plant ss -Hltn | grep -q ':502 ' && break; sleep 0.2; done"
+"""Until the device listens."""
 PEERS = f"""
 set -e
 for at in office:office0:{ERP}/24 office:office0:{STRANGER}/24 plant:plant0:{DEVICE}/24 away:away0:{AWAY}/24; do
@@ -82,6 +84,7 @@ done
 ip -n office route replace 100.65.0.0/16 via {GATE_IT}
 systemd-run --quiet --unit=device --working-directory=/opt/cofferdam -p Restart=always \
   /opt/venv/bin/python -m tests.vm.guest device plant {DEVICE}
+{LISTENS}
 """
 """The hosts on the wires, in namespaces of their own, each behind its own card; and a device."""
 

@@ -9,6 +9,7 @@ Not here: starting a machine (machine).
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -27,6 +28,8 @@ PACKAGES = (
 )  # fmt: skip
 """Besides the kernel and what every Debian has."""
 DISK = "4G"
+RECIPE = 1
+"""To be counted up when what this module does changes in a way that the disk shows."""
 NICS = {
     "mgmt0": "52:54:00:0c:fd:01", "away0": "52:54:00:0c:fd:02",
     "it0": "52:54:00:0c:fd:11", "office0": "52:54:00:0c:fd:12",
@@ -74,16 +77,18 @@ class Image:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is built for a processor. `architecture` and `kernel` are Debian's names."""
+    """What is built for a processor. `architecture` and `kernel` are Debian's names. `without`: locked dependencies
+    that have no wheel for this Debian there."""
 
     machine: str
     architecture: str
     kernel: str
+    without: tuple[str, ...] = ()
 
 
 KINDS = {
     "x86_64": Kind("x86_64", "amd64", "linux-image-amd64"),
-    "aarch64": Kind("aarch64", "arm64", "linux-image-arm64"),
+    "aarch64": Kind("aarch64", "arm64", "linux-image-arm64", without=("z3-solver",)),
 }
 
 
@@ -100,6 +105,13 @@ def run(*words: str | Path, stdin: str = "", timeout: float = 900) -> str:
 def ready(cache: Path, kind: Kind, *, anew: bool = False) -> Image:
     """The image, built if it is not there or made from something else. Raises: ImageError."""
     home = cache / kind.machine
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{kind.machine}.lock").open("w") as lock:  # one of several runs builds, the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _ready(home, kind, anew=anew)
+
+
+def _ready(home: Path, kind: Kind, *, anew: bool) -> Image:
     image = Image(home / "disk.img", home / "vmlinuz", home / "initrd.img", kind.machine)
     stamp, wanted = home / "made-from", _made_from(kind)
     if not anew and stamp.exists() and stamp.read_text() == wanted:
@@ -130,20 +142,33 @@ def ready(cache: Path, kind: Kind, *, anew: bool = False) -> Image:
 
 
 def _made_from(kind: Kind) -> str:
-    parts = [repr((SUITE, PACKAGES, kind, NICS, DISK))]
-    parts += [(path).read_text() for path in (Path(__file__), HERE / "agent.py", ROOT / "requirements.lock")]
+    parts = [repr((RECIPE, SUITE, PACKAGES, kind, NICS, DISK, AGENT_UNIT, PROGRAM))]
+    parts += [path.read_text() for path in (HERE / "agent.py", ROOT / "requirements.lock")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _wheels(to: Path, kind: Kind) -> None:
     """The locked dependencies, as the machine's Python takes them."""
     to.mkdir()
+    listed = to / "requirements.lock"
+    listed.write_text(_without((ROOT / "requirements.lock").read_text(), kind.without))
     platforms = [f"--platform=manylinux_2_{minor}_{kind.machine}" for minor in range(5, 37)]
     platforms += [f"--platform=manylinux{year}_{kind.machine}" for year in ("1", "2010", "2014")]
     run(
         sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", "--only-binary=:all:",
-        "--implementation=cp", "--python-version=3.11", *platforms, "-r", ROOT / "requirements.lock", "-d", to,
+        "--implementation=cp", "--python-version=3.11", *platforms, "-r", listed, "-d", to,
     )  # fmt: skip
+
+
+def _without(lock: str, names: Sequence[str]) -> str:
+    """A lock file without these packages, each of which is a line and its continuations."""
+    kept, leaving = [], False
+    for line in lock.splitlines():
+        if line[:1].strip():
+            leaving = any(line.startswith(f"{name}==") for name in names)
+        if not leaving:
+            kept.append(line)
+    return "\n".join(kept) + "\n"
 
 
 def _sources() -> list[str]:
@@ -188,7 +213,6 @@ def _furnish(tree: Path, wheels: Path) -> None:
     (tree / "opt/wheels").mkdir()
     for wheel in wheels.iterdir():
         shutil.copyfile(wheel, tree / "opt/wheels" / wheel.name)
-    shutil.copyfile(ROOT / "requirements.lock", tree / "opt/wheels/requirements.lock")
     inside: Sequence[Sequence[str]] = (
         ("python3", "-m", "venv", "/opt/venv"),
         ("/opt/venv/bin/python", "-m", "pip", "install", "-q", "--no-index", "--find-links=/opt/wheels",

@@ -9,6 +9,7 @@ from tests.vm.checks import (
     DEVICE,
     GATE_IT,
     GATE_OT,
+    LISTENS,
     MGMT,
     OVERLAY,
     PEERS,
@@ -62,10 +63,11 @@ def _each(machine: Machine, checks: Checks, *names: str) -> None:
     machine.must(f"""
       ip addr add {GATE_IT}/24 dev it0; ip link set it0 up; ip addr add {GATE_OT}/24 dev ot0; ip link set ot0 up
       ip route add 10.99.0.0/16 via 10.82.0.254 dev ot0 metric 7""")
+    again = f"systemctl restart device; sleep 1; {LISTENS}"
     tagged = f"""
       ip -n plant addr del {DEVICE}/24 dev plant0; ip -n plant link add link plant0 name tagged type vlan id {TAG}
-      ip -n plant link set tagged up; ip -n plant addr add {DEVICE}/24 dev tagged; systemctl restart device"""
-    plain = f"ip -n plant link del tagged; ip -n plant addr add {DEVICE}/24 dev plant0; systemctl restart device"
+      ip -n plant link set tagged up; ip -n plant addr add {DEVICE}/24 dev tagged; {again}"""
+    plain = f"ip -n plant link del tagged; ip -n plant addr add {DEVICE}/24 dev plant0; {again}"
     before = cards(machine)
     links = "ip -br link | awk '{print $1, $2}' | sort"
     there = machine.must(links)
