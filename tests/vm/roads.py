@@ -101,9 +101,11 @@ def _each(machine: Machine, checks: Checks, *names: str) -> None:
             alarms = status(machine).get("alarms", [])
             checks.check(f"{name}: no alarm stands", not alarms, alarms)
             machine.must(f"kill -9 {old}")
-            again = wait_ready(machine, other_than=old) >= 0
+            restarted = wait_ready(machine, other_than=old) >= 0
             done = exchange(machine)
-            checks.check(f"{name}: after kill -9 the next gate brokers", again and done == WORKS, done + said(machine))
+            checks.check(
+                f"{name}: after kill -9 the next gate brokers", restarted and done == WORKS, done + said(machine)
+            )
         machine.must("systemctl stop cofferdam", seconds=60)
         spaces = machine.must("ip netns list")
         checks.check(f"{name}: after a stop everything is back as it was",
