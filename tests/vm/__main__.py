@@ -1,4 +1,4 @@
-"""`make vm`: python -m tests.vm [--group NAME] [--machine x86_64|aarch64] [--list] [--rebuild] [--keep]
+"""`make vm`: python -m tests.vm [--group NAME] [--list] [--rebuild] [--keep]
 
 Builds a Debian 12 (kept in build/vm), boots it in QEMU and runs the checks, a fresh machine for each group. Exit
 codes: 0 all passed, 1 something failed, 2 it can not run here.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.vm import roads, suite, units
 from tests.vm.checks import Checks, Group, tarball
-from tests.vm.image import KINDS, ROOT, ImageError, ready
+from tests.vm.image import KIND, ROOT, ImageError, ready
 from tests.vm.machine import Machine, MachineError, emulator
 
 CACHE = ROOT / "build" / "vm"
@@ -31,8 +31,6 @@ GROUPS: dict[str, Group] = {
     "proof": roads.proof,
     **dict.fromkeys(suite.FOLDERS, suite.tests),
 }
-ELSEWHERE = ("tests/enforce/test_sandbox.py",)
-"""What is run on another processor than this one: the system-call filters are written for each."""
 
 
 def main() -> int:
@@ -40,7 +38,6 @@ def main() -> int:
     parser.add_argument(
         "--group", action="append", metavar="NAME", help="only this one, or tests/FILE; may be repeated"
     )
-    parser.add_argument("--machine", choices=list(KINDS), default="x86_64", help="its processor (default: x86_64)")
     parser.add_argument("--list", action="store_true", help="the groups there are")
     parser.add_argument("--rebuild", action="store_true", help="make the machine's disk anew")
     parser.add_argument("--keep", action="store_true", help="keep the folder with consoles and disks")
@@ -49,7 +46,7 @@ def main() -> int:
         for name, group in GROUPS.items():
             print(f"{name:<12} {(group.__doc__ or '').splitlines()[0]}")
         return 0
-    wanted = args.group or (list(GROUPS) if args.machine == "x86_64" else ELSEWHERE)
+    wanted = args.group or list(GROUPS)
     for name in wanted:
         if name.startswith("tests/") and (ROOT / name.partition("::")[0]).exists():
             GROUPS.setdefault(name, suite.tests)
@@ -60,8 +57,8 @@ def main() -> int:
     checks = Checks()
     folder = Path(tempfile.mkdtemp(prefix="cofferdam-vm-"))
     try:
-        emulator(args.machine)
-        image = ready(CACHE, KINDS[args.machine], anew=args.rebuild)
+        emulator(KIND.machine)
+        image = ready(CACHE, KIND, anew=args.rebuild)
         source = tarball(folder)
         for number, name in enumerate(wanted):  # short names: a socket's path has at most 108 bytes
             _run(name, Machine(image, _fresh(folder / str(number)), source), checks)

@@ -60,6 +60,9 @@ from cofferdam.cli.main import main
 sys.exit(main())
 """
 
+PRIVATE = ("unshare", "--mount", "--propagation", "private")
+"""What a build mounts is seen by the build alone, and is gone with it, also when it is interrupted."""
+
 
 class ImageError(Exception):
     """The disk can not be built; the message says what to do."""
@@ -77,19 +80,14 @@ class Image:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is built for a processor. `architecture` and `kernel` are Debian's names. `without`: locked dependencies
-    that have no wheel for this Debian there."""
+    """What is built. `machine` is as in uname, `architecture` and `kernel` are Debian's names."""
 
     machine: str
     architecture: str
     kernel: str
-    without: tuple[str, ...] = ()
 
 
-KINDS = {
-    "x86_64": Kind("x86_64", "amd64", "linux-image-amd64"),
-    "aarch64": Kind("aarch64", "arm64", "linux-image-arm64", without=("z3-solver",)),
-}
+KIND = Kind("x86_64", "amd64", "linux-image-amd64")
 
 
 def run(*words: str | Path, stdin: str = "", timeout: float = 900) -> str:
@@ -116,15 +114,14 @@ def _ready(home: Path, kind: Kind, *, anew: bool) -> Image:
     stamp, wanted = home / "made-from", _made_from(kind)
     if not anew and stamp.exists() and stamp.read_text() == wanted:
         return image
-    foreign = kind.machine != os.uname().machine
-    needs = ["mmdebstrap", "mke2fs", *([f"qemu-{kind.machine}-static"] if foreign else [])]
+    needs = ("mmdebstrap", "mke2fs")
     lacking = [name for name in needs if not shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")]
     if lacking:
-        raise ImageError(f"missing: {', '.join(lacking)}; as root: packaging/debian-packages.sh vm {kind.machine}")
+        raise ImageError(f"missing: {', '.join(lacking)}; as root: packaging/debian-packages.sh vm")
     if os.geteuid() != 0:
         raise ImageError("building the machine's disk needs root, for mmdebstrap and chroot: sudo make vm")
     print(f"building a Debian {SUITE} for {kind.machine} in {home}: about three minutes ...", flush=True)
-    shutil.rmtree(home, ignore_errors=True)
+    remove(home)
     home.mkdir(parents=True)
     tree = home / "tree"
     _wheels(home / "wheels", kind)
@@ -136,9 +133,21 @@ def _ready(home: Path, kind: Kind, *, anew: bool) -> Image:
         run("mke2fs", "-q", "-t", "ext4", "-L", "root", "-d", tree, image.disk, DISK)
     finally:
         for folder in (tree, home / "wheels"):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
     stamp.write_text(wanted)
     return image
+
+
+def remove(folder: Path) -> None:
+    """Takes a folder away, and never what is mounted in it. Raises: ImageError, if something is."""
+    if not folder.exists():
+        return
+    at = f"{folder.resolve()}/"
+    mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    inside = [point for point in mounted if f"{point}/".startswith(at)]
+    if inside:
+        raise ImageError(f"something is mounted in {folder}: {inside[0]}; unmount it, then run this again")
+    run("rm", "-rf", "--one-file-system", "--", folder)
 
 
 def _made_from(kind: Kind) -> str:
@@ -151,24 +160,13 @@ def _wheels(to: Path, kind: Kind) -> None:
     """The locked dependencies, as the machine's Python takes them."""
     to.mkdir()
     listed = to / "requirements.lock"
-    listed.write_text(_without((ROOT / "requirements.lock").read_text(), kind.without))
+    shutil.copyfile(ROOT / "requirements.lock", listed)
     platforms = [f"--platform=manylinux_2_{minor}_{kind.machine}" for minor in range(5, 37)]
     platforms += [f"--platform=manylinux{year}_{kind.machine}" for year in ("1", "2010", "2014")]
     run(
         sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", "--only-binary=:all:",
         "--implementation=cp", "--python-version=3.11", *platforms, "-r", listed, "-d", to,
     )  # fmt: skip
-
-
-def _without(lock: str, names: Sequence[str]) -> str:
-    """A lock file without these packages, each of which is a line and its continuations."""
-    kept, leaving = [], False
-    for line in lock.splitlines():
-        if line[:1].strip():
-            leaving = any(line.startswith(f"{name}==") for name in names)
-        if not leaving:
-            kept.append(line)
-    return "\n".join(kept) + "\n"
 
 
 def _sources() -> list[str]:
@@ -190,7 +188,7 @@ def _sources() -> list[str]:
 def _debian(tree: Path, kind: Kind) -> None:
     packages = ",".join((kind.kernel, *PACKAGES))
     words = ["--variant=minbase", f"--include={packages}", f"--architectures={kind.architecture}", SUITE, str(tree)]
-    run("mmdebstrap", "--quiet", *words, "-", stdin="\n".join(_sources()) + "\n")
+    run(*PRIVATE, "mmdebstrap", "--quiet", *words, "-", stdin="\n".join(_sources()) + "\n")
 
 
 def _furnish(tree: Path, wheels: Path) -> None:
@@ -220,12 +218,9 @@ def _furnish(tree: Path, wheels: Path) -> None:
         ("systemctl", "enable", "-q", "vm-agent", "systemd-networkd"),
         ("update-initramfs", "-u"),
     )  # fmt: skip
-    run("mount", "-t", "proc", "proc", tree / "proc")  # pip asks it
-    try:
-        for words in inside:
-            run("chroot", tree, *words)
-    finally:
-        run("umount", tree / "proc")
-    shutil.rmtree(tree / "opt/wheels")
+    script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'  # pip asks /proc
+    for words in inside:
+        run(*PRIVATE, "sh", "-c", script, tree, *words)
+    remove(tree / "opt/wheels")
     write("opt/venv/bin/cofferdam", PROGRAM, 0o755)
     write("opt/venv/lib/python3.11/site-packages/cofferdam.pth", "/opt/cofferdam/src\n")

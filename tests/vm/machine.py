@@ -71,7 +71,7 @@ def emulator(machine: str) -> str:
     name = f"qemu-system-{machine}"
     found = shutil.which(name)
     if not found:
-        raise MachineError(f"{name} is not installed; as root: packaging/debian-packages.sh vm {machine}")
+        raise MachineError(f"{name} is not installed; as root: packaging/debian-packages.sh vm")
     return found
 
 
@@ -108,16 +108,11 @@ class Machine:
 
     def _command(self) -> list[str]:
         sizes = ["-m", str(MEMORY_MIB), "-smp", "2"]
-        if self.image.machine == "x86_64":
-            board = ["-machine", "q35", "-cpu", "host" if self.kvm else "max"]
-            terminal = "ttyS0"
-        else:
-            board = ["-machine", "virt", "-cpu", "host" if self.kvm else "cortex-a72"]
-            terminal = "ttyAMA0"
+        board = ["-machine", "q35", "-cpu", "host" if self.kvm else "max"]
         board += ["-accel", "kvm" if self.kvm else "tcg,thread=multi"]
         words = [emulator(self.image.machine), *board, *sizes, "-nodefaults", "-display", "none", "-no-user-config"]
         words += ["-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd)]
-        words += ["-append", f"root=LABEL=root rw console={terminal} systemd.show_status=0 quiet"]
+        words += ["-append", "root=LABEL=root rw console=ttyS0 systemd.show_status=0 quiet"]
         words += ["-serial", f"file:{self.console}"]
         words += ["-drive", f"file={self.disk},if=virtio,format=qcow2,cache=writeback"]
         words += ["-drive", f"file={self.source},if=virtio,format=raw,readonly=on"]
