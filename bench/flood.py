@@ -1,119 +1,244 @@
-"""What a flood from one host does to another host's conduit: `python bench/flood.py [SECONDS]`, as root.
+"""What a flood from one host does to another host's conduit: `make bench ARGS=--flood`, as root.
 
-The same scene as tests/prove/test_attack.py: the ERP host floods the gate with connections, with SYNs from made-up
-addresses and with requests, while the operator reads. Printed: the operator's round trip before, during and after.
+The scene of tests/prove/test_attack.py: the ERP host, which may read the device, floods the gate; the operator in the
+same office, on a conduit of his own, polls the same device. Printed: the operator's round trip before, during and
+after each kind of flood, and how long a new connection of his takes.
+
+The flooder is another machine. So it gets a core of its own (its packets are received there as well, as by the
+interrupt of a network card), and gate, device and operator share the others, before the flood as during it.
+`--together` leaves all of that to the kernel. Not here: other loads, other paths (run.py).
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
-import random
-import socket
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.enforce.site import ERP, NEAR, OVERLAY, at
-from tests.gate.plant import Gate
-from tests.prove.attacked import OPERATOR, Scene, attacked
+from processes import HERE, LOAD, BenchError, Process, build, build_load
+from tests.enforce.site import DEVICE, ERP, NEAR, OVERLAY, Site, at, ip
+from tests.gate.plant import Client, Gate
+from tests.prove.attacked import OPERATOR
 
-from cofferdam.enforce.plans import frames
-from cofferdam.lab.intruder import adu
+from cofferdam.enforce.namespaces import clean
 
-FLOODS = ("connections", "forged", "requests")
+FLOODER = HERE / "bin" / "flooder"
+POLLS = 500
+"""The operator's reads a second: a quick poller."""
+NEW_EVERY = 0.02
+"""Seconds from one new connection of the operator to the next."""
+QUIET = "no flood"
+FLOODS = {
+    "made-up senders": ("forged any",),
+    "operator's address": (f"forged {OPERATOR}",),
+    "connections": ("connections",),
+    "requests": ("requests",),
+    "all at once": ("forged any", "connections", "requests"),
+}
 
 
-def measure(scene: Scene, seconds: float) -> dict[str, float]:
-    """The operator's reads one after the other, in µs."""
-    found: list[float] = []
-    lost = 0
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError), scene.site.client(NEAR, source=OPERATOR, timeout=5) as client:
-            while time.monotonic() < end:
-                start = time.perf_counter()
-                client.read()
+def policy(site: Site, limits: str = "") -> str:
+    allow = "      - {{who: {who}, asset: [plc, near], registers: [holding 0-999]}}\n"
+    text = site.text(
+        rules=f"""  other:
+    from: office
+    to: plant
+    broker: modbus
+    owner: benchmark
+    reason: another road, which must go on working
+    allow:
+{allow.format(who="operator")}"""
+    )
+    text = text.replace("      - {who: erp, asset: [plc, near], read: all, write: [speed]}\n", allow.format(who="erp"))
+    text += f"limits: {{{limits}}}\n"
+    return text.replace(
+        f"  erp: {{zone: office, addresses: [{ERP}]}}\n",
+        f"  erp: {{zone: office, addresses: [{ERP}]}}\n  operator: {{zone: office, addresses: [{OPERATOR}]}}\n",
+    )
+
+
+class Scene:
+    """Office, gate and plant."""
+
+    def __init__(self, site: Site, operator: str, cores: Sequence[int] | None, flooder_core: int) -> None:
+        self.site = site
+        self.operator = operator
+        self._cores = cores
+        self._flooder_core = flooder_core
+
+    def inside(self, namespace: str) -> list[str]:
+        return ["ip", "netns", "exec", namespace]
+
+    def station(self) -> str:
+        """The gate's MAC address on the office's wire."""
+        self.site.client(NEAR, source=ERP).close()
+        words = ip("-n", self.site.office, "neigh", "show", NEAR).split()
+        return words[words.index("lladdr") + 1]
+
+    @contextlib.contextmanager
+    def flooding(self, kinds: Sequence[str]) -> Iterator[None]:
+        station = self.station()
+        made = []
+        try:
+            for kind in kinds:
+                name, _, source = kind.partition(" ")
+                how = ["net0", station, OVERLAY, source] if name == "forged" else [ERP, OVERLAY, NEAR]
+                pin = ["taskset", "-c", str(self._flooder_core)] if self._cores else []
+                command = [*pin, str(FLOODER), name, *how]
+                made.append(Process(f"flooder {kind}", command, prefix=self.inside(self.site.office)))
+            time.sleep(1)
+            yield
+            for process in made:
+                if not process.running():
+                    raise BenchError(f"{process.name} ended: {process.said()}")
+        finally:
+            for process in made:
+                process.stop()
+
+    def polling(self, seconds: float) -> dict[str, float]:
+        """The operator's reads at a steady pace, in µs from when each was due."""
+        command = [*self.inside(self.operator), str(LOAD), "client", "--connect", f"{NEAR}:502", "--clients", "1"]
+        command += ["--rate", str(POLLS), "--seconds", str(seconds), "--warmup", "0.5", "--timeout", "5"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            found = json.loads(done.stdout)
+        except ValueError:
+            raise BenchError(f"the operator got no answer: {done.stderr.strip()}") from None
+        latency = found["latency_us"]
+        figures = {name: latency[key] for name, key in (("median", "median"), ("p99", "p99"), ("p99.9", "p99_9"))}
+        return {"reads": found["transactions"], "errors": found["errors"], **figures}
+
+    def arriving(self, seconds: float) -> dict[str, float]:
+        """How long the operator takes to connect anew and read once, in µs."""
+        found: list[float] = []
+        failed = 0
+        end = time.monotonic() + seconds
+        while (now := time.monotonic()) < end:
+            start = time.perf_counter()
+            try:
+                with at(self.operator):
+                    client = Client(502, 5, address=NEAR)
+                with client:
+                    client.read()
                 found.append((time.perf_counter() - start) * 1e6)
-            break
-        lost += 1
-    found.sort()
-    at_rank = {name: found[min(len(found) - 1, int(len(found) * q))] for name, q in
-               (("median", 0.5), ("p99", 0.99), ("p99.9", 0.999))}  # fmt: skip
-    return {"reads": len(found), "connections lost": lost, **{name: round(v, 1) for name, v in at_rank.items()}}
-
-
-def flood(kind: str, namespace: str, gate: str) -> None:
-    """Until it is ended; a process of its own. It yields the processor to the gate, as a host elsewhere would."""
-    os.nice(19)
-    with at(namespace):
-        if kind == "connections":
-            held: list[socket.socket] = []
-            while True:
-                sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-                with contextlib.suppress(OSError):
-                    sock.bind((ERP, 0))
-                    sock.connect_ex((OVERLAY, 502))
-                held.append(sock)
-                if len(held) > 400:
-                    held.pop(0).close()
-        if kind == "forged":
-            rng = random.Random(1)
-            with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
-                raw.bind(("net0", 0))
-                own = raw.getsockname()[4].hex(":")
-                while True:
-                    source = f"10.81.0.{rng.randrange(100, 250)}"
-                    target = frames.Target(own, (gate,), source, (OVERLAY,), "fd00::1", (), 502)
-                    for family in ("ipv4-tcp", "ipv4-udp", "ipv4-icmp"):
-                        with contextlib.suppress(OSError):
-                            raw.send(frames.frames(family, target, b"flood-flood-")[0])
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection((OVERLAY, 502), 3, (ERP, 0)) as sock:
-                while True:
-                    sock.sendall(adu(b"\x03\0\0\0\x01") * 50)
-                    sock.recv(65536)
+            except OSError:
+                failed += 1
+            time.sleep(max(0.0, now + NEW_EVERY - time.monotonic()))
+        found.sort()
+        at_rank = {name: round(found[min(len(found) - 1, int(len(found) * q))], 1) if found else float("inf")
+                   for name, q in (("median", 0.5), ("p99", 0.99))}  # fmt: skip
+        return {"connections": len(found), "failed": failed, **at_rank}
 
 
 @contextlib.contextmanager
-def flooding(scene: Scene, kinds: tuple[str, ...]) -> Iterator[None]:
-    with scene.raw() as (_, _, gate):
-        pass
-    command = [sys.executable, __file__, "--flood"]
-    made = [subprocess.Popen([*command, kind, scene.site.office, gate]) for kind in kinds]
+def scene(cores: Sequence[int] | None, flooder_core: int, limits: str = "") -> Iterator[Scene]:
+    with tempfile.TemporaryDirectory(prefix="cofferdam-bench-") as folder, Site(Path(folder)) as site:
+        Path(folder).chmod(0o755)
+        # A station of its own on the same wire.
+        operator = f"{site.office}-operator"
+        ip("netns", "add", operator)
+        ip("-n", site.office, "link", "add", "op0", "link", "net0", "type", "macvlan", "mode", "bridge")
+        ip("-n", site.office, "link", "set", "op0", "netns", operator)
+        ip("-n", operator, "addr", "add", f"{OPERATOR}/24", "dev", "op0")
+        ip("-n", operator, "link", "set", "op0", "up")
+        site.policy.write_text(policy(site, limits))
+        listen = ["server", "--listen", f"{DEVICE}:502"]
+        device = Process("device", [str(LOAD), *listen], prefix=["ip", "netns", "exec", site.plant], pipe=True)
+        gate = Gate(site.state, site.policy)
+        try:
+            device.first_line()
+            gate.wait_ready()
+            yield Scene(site, operator, cores, flooder_core)
+        finally:
+            gate.stop()
+            gate.close()
+            clean(site.state)
+            device.stop()
+            ip("netns", "del", operator)
+
+
+Row = dict[str, dict[str, float]]
+"""One kind of flood in one round: what polling and arriving found."""
+
+
+def rounds(made: Scene, args: argparse.Namespace) -> list[dict[str, Row]]:
+    """In each round once without a flood, then once under each."""
+    found: list[dict[str, Row]] = []
+    made.polling(1)
+    for number in range(args.rounds):
+        found.append({})
+
+        def measure(name: str, rows: dict[str, Row] = found[-1], number: int = number) -> None:
+            print(f"round {number + 1} of {args.rounds}: {name} ...", file=sys.stderr)
+            rows[name] = {"polling": made.polling(args.seconds), "arriving": made.arriving(args.seconds / 2)}
+
+        measure(QUIET)
+        for name, kinds in FLOODS.items():
+            if args.only in (None, name):
+                with made.flooding(kinds):
+                    measure(name)
+                time.sleep(1)
+    return found
+
+
+def show(found: list[dict[str, Row]]) -> None:
+    """Medians of the rounds; ratios to the same round without a flood, with the lowest and the highest."""
+
+    def median(name: str, what: str, figure: str) -> float:
+        return statistics.median(rows[name][what][figure] for rows in found)
+
+    def ratio(name: str, what: str) -> str:
+        all_of = sorted(rows[name][what]["p99"] / rows[QUIET][what]["p99"] for rows in found)
+        return f"{statistics.median(all_of):.2f} ({all_of[0]:.2f}-{all_of[-1]:.2f})"
+
+    print(f"\n{'':20} {'polls, µs: median':>18} {'p99':>7} {'p99.9':>7} {'p99, times quiet':>20} "
+          f"{'new connections: p99':>21} {'times quiet':>18} {'failed':>7}")  # fmt: skip
+    for name in found[0]:
+        failed = sum(rows[name]["arriving"]["failed"] + rows[name]["polling"]["errors"] for rows in found)
+        print(f"{name:20} {median(name, 'polling', 'median'):18.0f} {median(name, 'polling', 'p99'):7.0f} "
+              f"{median(name, 'polling', 'p99.9'):7.0f} {ratio(name, 'polling'):>20} "
+              f"{median(name, 'arriving', 'p99'):21.0f} {ratio(name, 'arriving'):>18} {failed:7.0f}")  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=4.0, help="for each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--together", action="store_true", help="leave the choice of cores to the kernel")
+    parser.add_argument("--only", choices=list(FLOODS), help="one kind of flood")
+    parser.add_argument("--limits", default="", help='other limits than the default ones, as in a policy: "a: 1, b: 2"')
+    args = parser.parse_args()
+    if os.geteuid() != 0:
+        print("flood: makes network namespaces, which needs root: sudo make bench ARGS=--flood", file=sys.stderr)
+        return 1
+    cores = sorted(os.sched_getaffinity(0))
+    apart = not args.together and len(cores) > 1
+    load_before = os.getloadavg()[0]
     try:
-        time.sleep(1)
-        yield
-    finally:
-        for process in made:
-            process.kill()
-            process.wait()
-
-
-def main() -> None:
-    if sys.argv[1:2] == ["--flood"]:
-        flood(*sys.argv[2:5])
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 5.0
-    results: dict[str, dict[str, float]] = {}
-    with attacked(lambda site: Gate(site.state, site.policy)) as scene:
-        measure(scene, 1)
-        results["before"] = measure(scene, seconds)
-        for kind in FLOODS:
-            with flooding(scene, (kind,)):
-                results[kind] = measure(scene, seconds)
-        with flooding(scene, FLOODS):
-            results["all at once"] = measure(scene, seconds)
-        results["after"] = measure(scene, seconds)
-    for name, figures in results.items():
-        factor = figures["p99"] / results["before"]["p99"]
-        print(f"{name:12} {figures}  p99 {factor:.1f} times that before")
-    print(json.dumps({"cores": os.cpu_count(), "results": results}))
+        build_load()
+        build(FLOODER, [HERE / "flooder.c"])
+        if apart:
+            os.sched_setaffinity(0, cores[1:])  # inherited by gate, device and operator
+        with scene(cores[1:] if apart else None, cores[0], args.limits) as made:
+            found = rounds(made, args)
+    except BenchError as error:
+        print(f"flood: {error}{': ' + error.hint if error.hint else ''}", file=sys.stderr)
+        return 1
+    show(found)
+    print(f"{len(cores)} cores, flooder {'on one of its own' if apart else 'anywhere'}; load before {load_before:.2f}")
+    print(json.dumps({"cores": len(cores), "apart": apart, "load_before": load_before, "rounds": found}))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

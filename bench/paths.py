@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from netns import LEGS, Place
-from processes import LOAD, BenchError, Process, free_port
+from processes import HERE, LOAD, BenchError, Process, free_port
 
 CONNECTIONS = 32
 OUTSTANDING = 16
@@ -166,6 +166,7 @@ class CofferdamSplit(Middle):
     """`cofferdam up` as users run it: two halves, two pipes, the audit log on disk."""
 
     name, label = "cofferdam-split", "Cofferdam, split"
+    program: tuple[str, ...] = ("-m", "cofferdam.cli.main")
     options: tuple[str, ...] = ()
 
     def policy(self, place: Place, port: int, device_port: int) -> str:
@@ -177,7 +178,7 @@ class CofferdamSplit(Middle):
         folder.chmod(0o755)  # the gate reads the policy as a user of its own
         state = folder / "state"
         return [
-            *(sys.executable, "-m", "cofferdam.cli.main", "up", str(policy), "--state", str(state)),
+            *(sys.executable, *self.program, "up", str(policy), "--state", str(state)),
             *self.options,
         ]
 
@@ -199,6 +200,13 @@ class CofferdamSealed(CofferdamSplit):
         return policy_text(place, self.front(place), port, device_port, interfaces=True)
 
 
+class CofferdamBare(CofferdamSealed):
+    """The same without the halves' sandbox: network namespaces and firewall, but no filter, users and file trees."""
+
+    name, label = "cofferdam-bare", "Cofferdam, bare"
+    program = (str(HERE / "bare.py"),)
+
+
 class CofferdamOverlay(CofferdamSealed):
     """The same, reached at an overlay address that no interface has."""
 
@@ -210,7 +218,8 @@ class CofferdamOverlay(CofferdamSealed):
 
 OVERLAY = "203.0.113.7"  # RFC 5737, like the other addresses of the benchmark; clients come by their default route
 PATHS: dict[str, type[Middle]] = {
-    kind.name: kind for kind in (Direct, HAProxy, CofferdamOne, CofferdamSplit, CofferdamSealed, CofferdamOverlay)
+    kind.name: kind
+    for kind in (Direct, HAProxy, CofferdamOne, CofferdamSplit, CofferdamBare, CofferdamSealed, CofferdamOverlay)
 }
 
 

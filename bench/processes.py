@@ -35,21 +35,25 @@ class BenchError(Exception):
 
 def build_load() -> None:
     """Compiles the load generator when its source is newer than the program. Raises: BenchError."""
-    sources = [HERE / "load.c", HERE / "device.c", HERE / "load.h"]
-    if LOAD.exists() and LOAD.stat().st_mtime >= max(source.stat().st_mtime for source in sources):
+    build(LOAD, [HERE / "load.c", HERE / "device.c"], [HERE / "load.h"])
+
+
+def build(program: Path, sources: Sequence[Path], headers: Sequence[Path] = ()) -> None:
+    """Compiles `sources` into `program` when one of them is newer. Raises: BenchError."""
+    newest = max(source.stat().st_mtime for source in (*sources, *headers))
+    if program.exists() and program.stat().st_mtime >= newest:
         return
+    hint = "sudo apt-get install gcc libc6-dev"
     compiler = shutil.which("gcc") or shutil.which("cc")
     if not compiler:
-        raise BenchError("no C compiler: the load generator can not be built", "sudo apt-get install gcc libc6-dev")
-    LOAD.parent.mkdir(exist_ok=True)
-    made = LOAD.with_suffix(f".{os.getpid()}")
-    command = [compiler, "-O2", "-Wall", "-Wextra", "-o", str(made), *map(str, sources[:2])]
+        raise BenchError(f"no C compiler: {program.name} can not be built", hint)
+    program.parent.mkdir(exist_ok=True)
+    made = program.with_suffix(f".{os.getpid()}")
+    command = [compiler, "-O2", "-Wall", "-Wextra", "-o", str(made), *map(str, sources)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise BenchError(
-            f"the load generator does not compile:\n{done.stderr.strip()}", "sudo apt-get install gcc libc6-dev"
-        )
-    made.replace(LOAD)
+        raise BenchError(f"{program.name} does not compile:\n{done.stderr.strip()}", hint)
+    made.replace(program)
 
 
 def free_port(address: str, wanted: int = 0) -> int:

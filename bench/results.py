@@ -150,6 +150,30 @@ GOALS = (
 )
 
 
+STEPS = (
+    ("network namespaces and firewall", "cofferdam-bare", "cofferdam-split"),
+    ("sandbox of the halves", "cofferdam-sealed", "cofferdam-bare"),
+    ("overlay address", "cofferdam-overlay", "cofferdam-sealed"),
+)
+"""What is added from one path to the next: its name, the path that has it, and the one without."""
+
+
+def steps(results: Results, place: str, loads: Sequence[Load]) -> list[str]:
+    """Lines for the terminal: what each step costs, as ratios within the same round."""
+    lines = []
+    for name, path, without in STEPS:
+        for load in loads:
+            wanted = ("median", "p99", "p99_9", "per_second", "cpu")
+            found = {figure: results.against(path, without, place, load, figure) for figure in wanted}
+            if all(found.values()):
+                words = ("median", "p99", "p99.9", "rate", "CPU")
+                said = [f"{word} {_narrow(ratio)}" for word, ratio in zip(words, found.values(), strict=True) if ratio]
+                lines.append(f"  {name + ', ' + load.key:38}{'  '.join(said)}")
+    return (
+        ["", f"what each step costs ({place}), against the path without it in the same round", *lines] if lines else []
+    )
+
+
 def table(results: Results, paths: Sequence[tuple[str, str]], place: str, loads: Sequence[Load]) -> list[str]:
     """Lines for the terminal; `paths` are (name, label)."""
     lines = []
@@ -184,6 +208,10 @@ def table(results: Results, paths: Sequence[tuple[str, str]], place: str, loads:
             if errors:
                 lines.append(f"  {'':22}  {errors} ERRORS in these runs: the figures of this line do not count")
     return lines
+
+
+def _narrow(value: Spread) -> str:
+    return f"{value.middle:.2f} ({value.low:.2f}-{value.high:.2f})"
 
 
 def _wide(value: Spread, digits: int) -> str:

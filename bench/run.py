@@ -26,7 +26,7 @@ from typing import Any
 from netns import LOOPBACK, Namespaces, Place, remove_left_over
 from paths import CONNECTIONS, OUTSTANDING, PATHS, Middle, haproxy_version
 from processes import HERE, LOAD, BenchError, Process, SystemCalls, build_load, cpu_of, free_port, name_of
-from results import FIGURES, GOALS, Load, Results, Run, remarks, table
+from results import FIGURES, GOALS, Load, Results, Run, remarks, steps, table
 
 RESULTS = HERE / "results"
 OTHERS = ("policy.py", "audit.py", "modbus_codec.py")
@@ -35,6 +35,8 @@ OTHERS = ("policy.py", "audit.py", "modbus_codec.py")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
+    if args.flood:
+        os.execv(sys.executable, [sys.executable, str(HERE / "flood.py")])
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(143))
     try:
@@ -73,6 +75,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--json", type=Path, metavar="FILE", help="where the figures go (default: bench/results/DATE.json)"
     )
     parser.add_argument("--all", action="store_true", help=f"then run {', '.join(OTHERS)} too")
+    parser.add_argument(
+        "--flood", action="store_true", help="only flood.py: what a flood does to others (root)"
+    )
     args = parser.parse_args(arguments)
     args.rounds = args.rounds or (2 if args.quick else 5)
     args.seconds = args.seconds or (1.0 if args.quick else 3.0)
@@ -294,6 +299,7 @@ def report(
     judged: dict[str, list[dict[str, Any]]] = {}
     for place in places:
         print("\n".join(table(results, names, place, args.loads)))
+        print("\n".join(steps(results, place, args.loads)))
         for line in remarks(results, place, args.loads, machine):
             print(f"  note: {line}")
         judged[place] = [goal.judge(results, place) for goal in GOALS]

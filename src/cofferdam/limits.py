@@ -26,9 +26,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     client_outstanding: int = 16
     """Requests of one client connection that may be under way (Modbus TCP guide 1.0b, 4.2.2: 1 to 16)."""
     client_requests_per_second: int = 2000
-    """Sustained requests a second from one source address; beyond it the answer is "busy"."""
-    client_requests_burst: int = 4000
+    """Sustained requests a second from one source address. What comes faster waits, and is not read meanwhile."""
+    client_requests_burst: int = 100
     """Requests that one source address may send at once above the sustained rate."""
+    client_wait_seconds: float = 1.0
+    """A write that waited so long at the gate before its turn came is answered "busy", and not sent late."""
     client_idle_seconds: float = 300.0
     """A client connection without a complete request for so long is closed."""
     client_frame_seconds: float = 5.0

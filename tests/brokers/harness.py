@@ -62,6 +62,8 @@ audit: {{reads: {reads}}}
 """
 
 
+QUICK = "client_requests_burst: 4000"
+"""Clients may ask faster than by default: most tests are about something else than that."""
 COMPILED = compiled.find()
 BUILDS = {"plain": ("-m", "cofferdam.brokers.half"), "compiled": COMPILED.arguments}
 """How to start a half, after `python -I`: from the source, and from the compiled build where there is one."""
@@ -77,6 +79,8 @@ def make_policy(
     reads: str = "allow",
     registers: str = "0-99",
 ) -> CompiledPolicy:
+    if "client_requests_burst" not in limits:
+        limits += f"{',' if limits.strip() and not limits.strip().endswith(',') else ''} {QUICK}"
     text = POLICY.format(
         device_port=device_port, port=port, asset_extra=asset_extra, conduit_extra=conduit_extra, limits=limits,
         reads=reads, registers=registers,

@@ -57,9 +57,11 @@ class ManualReactor(Reactor):
 
 
 class Wire(Transport):
-    """A transport that keeps what was written."""
+    """A transport that keeps what was written; and what the peer sends while nothing is read (`arrive`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: Reactor | None = None) -> None:
+        self._reactor = reactor
+        self._lying: list[bytes] = []
         self.written: list[bytes] = []
         self.closed = False
         self.paused = False
@@ -76,6 +78,20 @@ class Wire(Transport):
 
     def resume(self) -> None:
         self.paused = False
+        if self._lying:
+            assert self._reactor is not None
+            self._reactor.later(self._look)
+
+    def arrive(self, data: bytes) -> None:
+        """The peer sends; it is read as soon as anything is."""
+        self._lying.append(data)
+        self._look()
+
+    def _look(self) -> None:
+        if not self.paused:
+            lying, self._lying = self._lying, []
+            for data in lying:
+                self.on_data(data)
 
     def take(self) -> list[bytes]:
         written, self.written = self.written, []
@@ -145,7 +161,7 @@ class Stage:
             "audit": self.audit, "wall": lambda: self.reactor.now + self.wall_offset,
             "clock": lambda: self.reactor.now,
         }  # fmt: skip
-        self.outer = Outer(inner=self.to_inner, **common)
+        self.outer = Outer(inner=self.to_inner, reactor=self.reactor, **common)
         self.inner = Inner(outer=self.to_outer, reactor=self.reactor, connect=self._connect, again=again, **common)
 
     def _connect(self, address: str, port: int, connected: Callable[[], None]) -> Transport:
@@ -158,7 +174,7 @@ class Stage:
         return wire
 
     def client(self, source: str = "127.0.0.1", port: int = 40000) -> Wire:
-        wire = Wire()
+        wire = Wire(self.reactor)
         self.outer.accept(wire, source, port, ("127.0.0.1", 502))
         return wire
 

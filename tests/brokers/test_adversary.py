@@ -15,7 +15,7 @@ from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.modbus.messages import WriteSingleRegister
-from tests.brokers.harness import POLICY
+from tests.brokers.harness import POLICY, QUICK
 from tests.brokers.stage import WALL, Stage, Wire, answer, exception, read, write
 
 SPEED, STEP, PACE = 200, 210, 220
@@ -25,8 +25,8 @@ SPEED, STEP, PACE = 200, 210, 220
 def compiled(*changes: tuple[str, str], asset_extra: str = "", conduit_extra: str = "") -> CompiledPolicy:
     """The tests' policy with pieces of its text changed."""
     text = POLICY.format(
-        device_port=5020, port=502, asset_extra=asset_extra, conduit_extra=conduit_extra, limits="", reads="allow",
-        registers="0-99",
+        device_port=5020, port=502, asset_extra=asset_extra, conduit_extra=conduit_extra, limits=QUICK,
+        reads="allow", registers="0-99",
     )  # fmt: skip
     for old, new in changes:
         assert old in text

@@ -518,20 +518,117 @@ def test_connections_are_limited_in_all_and_by_address() -> None:
     assert {hit.limit for hit in stage.of(LimitHit)} == {"client_connections", "client_connections_per_address"}
 
 
-def test_a_flood_is_answered_with_busy_and_does_not_fill_the_log() -> None:
+def test_a_flood_waits_for_its_turns_and_does_not_fill_the_log() -> None:
     stage = Stage(limits="client_requests_per_second: 10, client_requests_burst: 20")
     client = stage.client()
-    for number in range(100):
-        client.on_data(read(number, 300, 1))
-        stage.cross()
-    replies = client.take()
-    assert replies.count(exception(99, 3, 6)) == 1
-    assert sum(reply[8] == 2 for reply in replies) == 20
-    assert len(stage.of(Refused)) == 20
-    assert len(stage.of(LimitHit)) == 1
+    client.on_data(b"".join(read(number, 300, 1) for number in range(100)))
+    assert len(client.take()) == 20
+    assert [client.paused] == [True], "more of it is not even read"
+    for _ in range(50):
+        stage.reactor.advance(0.1)
+    assert 49 <= len(client.take()) <= 50
     stage.reactor.advance(10)
+    assert len(client.take()) in (30, 31)
+    assert not client.paused
     stage.outer.tick()
-    assert stage.of(LimitHit)[-1].count == 79
+    hits = stage.of(LimitHit)
+    assert {hit.limit for hit in hits} == {"client_requests_per_second"}
+    assert len(hits) == 2
+    assert 70 <= hits[-1].count <= 80
+    assert len(stage.of(Refused)) <= 40
+
+
+def test_the_connections_of_a_flood_take_turns_and_others_do_not_wait() -> None:
+    stage = Stage(limits="client_requests_per_second: 10, client_requests_burst: 10")
+    flood = [stage.client("10.0.0.1", port) for port in range(3)]
+    for client in flood:
+        client.on_data(b"".join(read(number, 300, 1) for number in range(50)))
+    assert [len(client.take()) for client in flood] == [10, 0, 0]
+    other = stage.client("10.0.0.2")
+    other.on_data(read(1, 300, 1))
+    assert len(other.take()) == 1
+    stage.reactor.advance(3)
+    got = [len(client.take()) for client in flood]
+    assert sum(got) in (29, 30, 31)
+    assert max(got) - min(got) <= 1
+    flood[0].on_closed("closed by the peer")
+    stage.reactor.advance(1)
+    assert flood[0].take() == []
+    assert sum(len(client.take()) for client in flood[1:]) in (9, 10, 11)
+
+
+def test_a_source_that_comes_back_has_no_new_burst() -> None:
+    stage = Stage(limits="client_requests_per_second: 10, client_requests_burst: 20")
+    first = stage.client()
+    first.on_data(b"".join(read(number, 300, 1) for number in range(30)))
+    assert len(first.take()) == 20
+    first.on_closed("closed by the peer")
+    stage.outer.tick()
+    second = stage.client()
+    second.on_data(b"".join(read(number, 300, 1) for number in range(30)))
+    assert len(second.take()) <= 1
+    second.on_closed("closed by the peer")
+    stage.reactor.advance(5)
+    stage.outer.tick()
+    third = stage.client()
+    third.on_data(b"".join(read(number, 300, 1) for number in range(30)))
+    assert len(third.take()) == 20
+
+
+def test_a_write_that_waited_too_long_is_answered_busy_and_never_sent() -> None:
+    """In line behind others of its source, and unread in the socket while nothing was read."""
+    stage = Stage(limits="client_requests_per_second: 10, client_requests_burst: 1, client_wait_seconds: 1.0")
+    client = stage.client()
+    client.on_data(b"".join(write(number, 200, 1) for number in range(30)))
+    stage.cross()
+    device = stage.up()
+    for _ in range(60):
+        for question in device.take():
+            device.on_data(answer(question))
+        stage.cross()
+        stage.reactor.advance(0.1)
+    replies = client.take()
+    done = [reply for reply in replies if reply[7] == 6]
+    assert len(replies) == 30
+    assert 10 <= len(done) <= 12
+    assert replies[-1] == exception(29, 6, 6)
+    assert len(stage.of(LimitHit)) >= 1
+    assert {hit.limit for hit in stage.of(LimitHit)} == {"client_requests_per_second", "client_wait_seconds"}
+
+
+def test_what_lay_in_the_socket_may_be_as_old_as_the_pause() -> None:
+    """So a write in it is refused, while one that came after it was emptied is sent."""
+    stage = Stage(limits="client_requests_per_second: 10, client_requests_burst: 1, client_wait_seconds: 1.0")
+    client = stage.client()
+    client.on_data(b"".join(read(number, 300, 1) for number in range(20)))
+    assert [client.paused] == [True]
+    stage.reactor.advance(0.5)
+    client.arrive(write(98, 200, 1))
+    stage.reactor.advance(3)
+    assert exception(98, 6, 6) in client.take()
+    assert not client.paused
+    assert not stage.devices, "it has not even been dialled for that"
+    client.arrive(write(99, 200, 2))
+    stage.reactor.advance(0.2)
+    stage.cross()
+    device = stage.up()
+    device.on_data(answer(device.take()[0]))
+    stage.cross()
+    assert client.take() == [write(99, 200, 2)]
+
+
+def test_a_short_pause_does_not_make_a_write_old() -> None:
+    stage = Stage(limits="client_requests_per_second: 10, client_requests_burst: 1, client_wait_seconds: 1.0")
+    client = stage.client()
+    client.on_data(read(1, 300, 1) + read(2, 300, 1))
+    assert [client.paused] == [True]
+    client.arrive(write(3, 200, 2))
+    stage.reactor.advance(0.5)
+    stage.cross()
+    device = stage.up()
+    device.on_data(answer(device.take()[0]))
+    stage.cross()
+    assert client.take()[-1] == write(3, 200, 2)
 
 
 def test_many_refusals_are_told_as_a_count() -> None:

@@ -85,7 +85,8 @@ def test_a_namespace_of_somebody_else_with_our_name_is_left_alone(site: Site) ->
     try:
         code, said = refuses(site.state, site.policy)
         assert code == 2 and name in said and "has not made it" in said
-        assert cli("down", "--state", site.state)[0] == 0
+        code, _, said = cli("down", "--state", site.state)
+        assert code == 2 and "no gate runs" in said, "nothing of the failed start is left to clear up"
         assert name in ip("netns", "list")
     finally:
         ip("netns", "del", name)
@@ -96,11 +97,39 @@ def test_an_interface_that_is_not_there_ends_the_start_and_moves_nothing(site: S
     site.policy.write_text(site.text(plant="interface: nosuch0"))
     code, said = refuses(site.state, site.policy)
     assert code == 2 and "nosuch0" in said
+    assert "auditor-does-not-close" not in said  # it was only on its way
     assert site.gates() == [] and site.host() == before
+    assert "auditor-does-not-close" not in said
+    assert [path.name for path in site.state.iterdir()] == ["lock"], "a failed start leaves no empty folders"
+
+
+def test_a_failed_start_leaves_what_an_earlier_gate_left(site: Site) -> None:
+    gate = Gate(site.state, site.policy)
+    try:
+        gate.wait_ready()
+        assert gate.stop() == 0
+    finally:
+        gate.close()
+    before = sorted(site.state.rglob("*"))
+    good = site.policy.read_text()
+    site.policy.write_text(site.text(plant="interface: nosuch0"))
+    assert refuses(site.state, site.policy)[0] == 2
+    assert sorted(site.state.rglob("*")) == before
+    assert cli("down", "--state", site.state)[0] == 0, "there is nothing to clear up, and that is said"
+    site.policy.write_text(good)
+    gate = Gate(site.state, site.policy)
+    try:
+        gate.wait_ready()
+        assert gate.stop() == 0
+    finally:
+        gate.close()
 
 
 def test_a_stop_puts_everything_back_and_addresses_are_kept_where_the_policy_gives_none(site: Site) -> None:
     site.policy.write_text(site.text(office=f"interface: {site.it}", plant=f"interface: {site.ot}"))
+    # A host has both versions of IP, also where the policy has one only.
+    ip("addr", "add", "fd82::1/64", "dev", site.ot, "nodad")
+    ip("route", "add", "fd99::/64", "via", "fd82::254", "dev", site.ot)
     before = site.host()
     device = PlantDevice(site.plant)
     gate = Gate(site.state, site.policy)
@@ -110,12 +139,25 @@ def test_a_stop_puts_everything_back_and_addresses_are_kept_where_the_policy_giv
             assert client.read() == b"\x03\x02\x00\x2a"
         ot = next(name for name in site.gates() if name.endswith("-ot"))
         assert "10.99.0.0/16 via 10.82.0.254" in ip("-n", ot, "route")
+        assert "fd82" not in ip("-n", ot, "addr")
+        code, out, err = cli("prove", "--no-probes", "--json", "--state", site.state)
+        assert code == 0, out[-3000:] + err
         assert gate.stop() == 0
     finally:
         gate.close()
         device.close()
     assert site.gates() == [] and site.host() == before
+    assert "fd99::/64 via fd82::254" in ip("-6", "route", "show", "dev", site.ot)
     assert journal.load(site.state) is None
+
+
+def test_a_router_that_is_in_no_network_of_the_zone_is_named(site: Site) -> None:
+    office = f"interface: {site.it}, addresses: [{GATE_IT}/24], routes: [10.50.0.0/16 via 10.9.9.9]"
+    site.policy.write_text(site.text(office=office))
+    before = site.host()
+    code, said = refuses(site.state, site.policy)
+    assert code == 2 and "10.50.0.0/16 via 10.9.9.9" in said and site.it in said
+    assert site.gates() == [] and site.host() == before
 
 
 def kernel_has(site: Site, kind: str) -> bool:

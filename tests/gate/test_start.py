@@ -23,6 +23,7 @@ def test_a_policy_with_an_error(site: Site) -> None:
     site.policy.write_text(site.text().replace("side: ot", "side: to"))
     code, said = refuses(site.state, site.policy)
     assert code == 2 and "policy.yaml:4:" in said and '"to"' in said and "Traceback" not in said
+    assert "error" not in said.split("cofferdam up:")[0], "the reason comes first: nothing else went wrong"
 
 
 def test_no_policy_file(site: Site) -> None:

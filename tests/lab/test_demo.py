@@ -13,6 +13,8 @@ from rich.console import Console
 
 from cofferdam.cli.main import main
 from cofferdam.gate import report
+from cofferdam.gate.leaks import LeakProbeReport
+from cofferdam.gate.standing import Standing
 from cofferdam.gate.state import Cut
 from cofferdam.lab import demo, events, layout, registers, steps
 
@@ -28,7 +30,8 @@ def status() -> report.StatusReport:
     conduit = report.ConduitReport(
         name="erp-reads-flow", source="enterprise", target="control", broker="modbus", owner="o", severed=False,
         sessions=1, reads=77, writes=0, refused=3, failed=0, shared=0, added=SPREAD, waited=SPREAD, device=SPREAD,
-        budget=2000, over_budget=True,
+        budget=2000, over_budget=True, recent=SPREAD, recent_over_budget=True,
+        standing=Standing(True, 0, 0, "open", ""),
     )  # fmt: skip
     return report.StatusReport(
         version="0.1.0", site="riverside-water", pid=1, started_ns=0, now_ns=0,
@@ -36,6 +39,7 @@ def status() -> report.StatusReport:
         severed=(Cut("it", 0, "someone"),), conduits=(conduit,), pairs=(), sessions=(), assets=(),
         audit=report.AuditReport(True, True, "", 4242, 4200, "key", 1, 0, 1.0, 2.0), limits={}, faults={"value": 3},
         malformed=5, unmatched=31, alarms=(), management="",
+        leak_probe=LeakProbeReport(0, 0, False, "without namespaces there is no IT side to ask from"),
     )  # fmt: skip
 
 

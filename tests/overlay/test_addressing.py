@@ -163,6 +163,17 @@ def test_wrong_fields_are_found(field: str) -> None:
     assert "overlay" in problems(text(overlay=field)) or "expected" in problems(text(overlay=field))
 
 
+def test_no_asset_answers_at_the_address_of_a_host_that_the_policy_knows() -> None:
+    """The gate would answer for it on the office's wire, and take its packets for forged ones."""
+    assert "10.1.0.20, which erp has" in problems(text({"plc-7": "overlay: 10.1.0.20"}))
+    loads(text({"plc-7": "overlay: 10.1.0.21"}))
+    (address, _), _ = compiled(text(overlay="prefix: 10.1.5.0/24")).assets["plc-7"].places
+    there = {"overlay": "prefix: 10.1.5.0/24", "principals": f"other: {{zone: enterprise, addresses: {address}}}"}
+    assert f"{address} for asset plc-7, other has as well" in problems(text(**there))  # type: ignore[arg-type]
+    # A network of hosts may hold the slice.
+    loads(text(overlay="prefix: 10.1.5.0/24", principals="all: {zone: enterprise, addresses: 10.1.0.0/16}"))
+
+
 # --- peers ----------------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +200,10 @@ def test_a_peer_is_a_principal_by_the_address_of_its_key() -> None:
         (WIREGUARD, "plant: {zone: control, peer: alice}", "a peer in zone control of side ot"),
         (WIREGUARD.replace("vpn.example.com:51820", "vpn.example.com"), "", "a host and a port"),
         (WIREGUARD.replace("51820", "443"), "", ""),
+        (WIREGUARD.replace("10.64.8.0", "10.64.7.0"), "", "10.64.7.0/24, the overlay's prefix"),
+        (WIREGUARD.replace("10.64.8.0/24", "10.64.0.0/16"), "", "10.64.7.0/24, the overlay's prefix"),
+        (WIREGUARD.replace("10.64.8.0/24", "10.1.0.0/28"), "", "the gate's address in zone enterprise"),
+        (WIREGUARD.replace("10.64.8.0/24", "10.1.9.0/24"), "", ""),
     ],
 )
 def test_peers_are_checked(overlay: str, principals: str, expected: str) -> None:

@@ -348,6 +348,13 @@ def tunnel_program(world: World) -> str:
     return ""
 
 
+def exchange(control: Path, text: str) -> str:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(control))
+        sock.sendall(text.encode())
+        return sock.recv(65536).decode()
+
+
 @needs_wireguard
 def test_the_tunnels_program_has_no_privilege_and_is_started_again(live: Running) -> None:
     world = live.world
@@ -364,6 +371,18 @@ def test_the_tunnels_program_has_no_privilege_and_is_started_again(live: Running
     assert {status[field].strip() for field in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert int(status["Uid"].split()[0]) >= 64000
+    code, out, err = cli("prove", "--no-probes", "--json", "--state", world.state)
+    said = {entry["name"]: entry["status"] for entry in json.loads(out)["report"]["statements"]}
+    assert code == 0, out[-3000:] + err
+    assert {said[f"tunnel: {what}"] for what in ("user", "filter", "sockets")} == {"observed"}
+    # A key that somebody gave the device behind the gate's back is found.
+    (control,) = SOCKETS.glob("cd????????w.sock")
+    stranger = secrets.token_hex(32)
+    for what in (f"public_key={stranger}\nallowed_ip=10.64.8.99/32", f"public_key={stranger}\nremove=true"):
+        assert "errno=0" in exchange(control, f"set=1\n{what}\n\n")
+        code, out, _ = cli("prove", "--no-probes", "--json", "--state", world.state)
+        wrong = [entry for entry in json.loads(out)["report"]["statements"] if entry["status"] == "failed"]
+        assert [entry["name"] for entry in wrong] == (["it: peers"] if "allowed_ip" in what else [])
     tops = {path.name for path in Path(f"/proc/{first}/root").iterdir()}
     assert not {"proc", "dev", "home", "sys", "root", "tmp"} & tops, tops
     assert not Path(f"/proc/{first}/root/etc/passwd").exists()

@@ -51,6 +51,7 @@ TABLE = [
     (READS, "run: {at: coil 0}", "alias: {at: holding 199-200, type: uint32}", "overlap", "speed"),
     (conduit("{who: ops, asset: plc, write: speed}", extra=f"{EXPIRES}\ndeny: silent"), "", "", "silent-writes",
      "silent"),
+    (READS, "site: works\n", "site: works\ngate: {leak_probe: off}\n", "leak-probe-off", "off"),
 ]  # fmt: skip
 
 

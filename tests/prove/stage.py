@@ -37,8 +37,7 @@ class Stage:
         roles = {pair["name"]: ("it", "ot") for pair in status["pairs"]}
         made = open_subject(self.state, plan, status, roles)
         try:
-            for side in made.sides.values():
-                side.read(made.nft)
+            made.read()
             yield made
         finally:
             made.close()

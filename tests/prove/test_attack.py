@@ -5,6 +5,7 @@ policy allows, and the log has what happened. See docs/attack.md; test_takeover 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import select
@@ -191,11 +192,16 @@ def test_a_flood_does_not_stop_the_others(scene: Scene) -> None:
                         sock.send(frames.frames(family, target, b"flood-flood-")[0])
 
     def requests() -> None:
-        with contextlib.suppress(OSError), scene.client() as client:
+        # One that the device gets, and some that the gate refuses, which it does faster than the device answers.
+        some = b"".join(
+            adu(b"\x03\x01\x2c\0\x01" if number % 8 else b"\x03\0\0\0\x01", transaction=number) for number in range(320)
+        )
+        with contextlib.suppress(OSError), asker:
             while not stop.is_set():
-                client._socket.sendall(adu(b"\x03\0\0\0\x01") * 50)
-                client._socket.recv(4096)
+                asker._socket.sendall(some)
+                asker._socket.recv(4096)
 
+    asker = scene.client()  # before its own flood of connections keeps it out
     threads = [threading.Thread(target=work) for work in (connections, frames_of_all, requests)]
     for thread in threads:
         thread.start()
@@ -208,3 +214,40 @@ def test_a_flood_does_not_stop_the_others(scene: Scene) -> None:
     assert scene.device.outside_policy() == []
     pairs = scene.gate.status()["pairs"]
     assert [pair["restarts"] for pair in pairs] == [0] * len(pairs)
+    assert limited(scene) > 0, "the firewall has ended none of it"
+    told = {entry["limit"] for entry in events(scene.site.state, "limit-hit")}
+    assert {"client_connects_per_second", "client_requests_per_second"} <= told
+
+
+def limited(scene: Scene) -> int:
+    """Attempts to connect that the firewall dropped because there were too many."""
+    [office] = [name for name in scene.site.gates() if name.endswith("-it")]
+    listed = ip("netns", "exec", office, "nft", "-j", "list", "counter", "inet", "cofferdam", "dropped-openings")
+    return int(next(entry["counter"]["packets"] for entry in json.loads(listed)["nftables"] if "counter" in entry))
+
+
+def opening(source: str, station: str, gate: str) -> bytes:
+    """A frame that asks for a connection to NEAR."""
+    tcp = struct.pack(">HHIIBBHHH", random.randrange(1024, 65535), 502, 1, 0, 0x50, 2, 65535, 0, 0)
+    ends = socket.inet_aton(source) + socket.inet_aton(NEAR)
+    tcp = tcp[:16] + checksum(ends + struct.pack(">HH", 6, len(tcp)) + tcp) + tcp[18:]
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + ends
+    head = head[:10] + checksum(head) + head[12:]
+    return bytes.fromhex((gate + station).replace(":", "")) + b"\x08\0" + head + tcp
+
+
+def checksum(data: bytes) -> bytes:
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF)
+
+
+def test_openings_under_the_operators_name_do_not_keep_the_operator_out(scene: Scene) -> None:
+    """They come from another station, so they are counted apart from his, and they take no place in a queue."""
+    before = limited(scene)
+    with scene.site.client(NEAR, source=OPERATOR) as held, scene.raw() as (sock, _, gate):
+        for _ in range(3000):
+            sock.send(opening(OPERATOR, "02:00:00:00:00:66", gate))
+        assert limited(scene) - before > 2000
+        assert all(scene.works() for _ in range(10))
+        assert held.read() == b"\x03\x02\x00\x2a"

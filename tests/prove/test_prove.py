@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import dataclasses
 import json
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -17,10 +21,11 @@ import z3
 
 from cofferdam.audit.checkpoint import VerifierKey, open_note
 from cofferdam.cli.main import main
-from cofferdam.enforce import worker
+from cofferdam.cli.up import LEAK_NEEDS
+from cofferdam.enforce import kernel, netns, worker
 from cofferdam.enforce.orders import Place
 from cofferdam.enforce.plans.frames import FAMILIES, Target
-from cofferdam.enforce.prove import canaries, leaking, probes, sabotage, solving, structure
+from cofferdam.enforce.prove import canaries, leaking, probes, programs, sabotage, solving, structure
 from cofferdam.enforce.prove.statements import Statements
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
@@ -76,7 +81,23 @@ class TestAll:
         # A report that was changed is told from the signed one.
         assert main(["prove", "--verify", str(file), "--state", str(stage.state)]) == 0
         file.write_text(file.read_text().replace('"status": "proved"', '"status": "tested"', 1))
-        assert main(["prove", "--verify", str(file), "--state", str(stage.state)]) == 1
+        capsys.readouterr()
+        assert main(["prove", "--verify", str(file), "--state", str(stage.state), "--json"]) == 1
+        assert json.loads(capsys.readouterr().out) == {"signed": False}
+        assert main(["prove", "--verify", str(file), "--key", str(stage.state / "keys" / "audit.pub")]) == 1
+        whole = dict(document)
+        flaws = [
+            {**whole, "remark": "all is well"}, {**whole, "sha256": "0" * 64}, {**whole, "note": ""},
+            {**whole, "report": {**whole["report"], "remark": "all is well"}},
+        ]  # fmt: skip
+        file.write_text(json.dumps(whole))
+        assert main(["prove", "--verify", str(file), "--key", str(stage.state / "keys" / "audit.pub")]) == 0
+        for flaw in flaws:
+            file.write_text(json.dumps(flaw))
+            assert main(["prove", "--verify", str(file), "--state", str(stage.state)]) in (1, 2)
+        capsys.readouterr()
+        assert main(["prove", "--verify", str(file) + "x", "--state", str(stage.state)]) == 2
+        assert "can not be read" in capsys.readouterr().err
         capsys.readouterr()
 
 
@@ -89,7 +110,8 @@ def in_it(stage: Stage, *words: str) -> str:
 
 BREAKS: dict[str, tuple[str, str, list[str], str]] = {
     # name: (command, its undoing, statements that fail, what the evidence names)
-    "forwarding": ("sysctl -qw net.ipv4.conf.all.forwarding=1", "sysctl -qw net.ipv4.conf.all.forwarding=0",
+    "forwarding": ("sysctl -qw net.ipv4.conf.all.forwarding=1",
+                   "sysctl -qw net.ipv4.conf.all.forwarding=0 net.ipv4.conf.all.accept_redirects=0",
                    ["it: forwarding"], "forwarding = 1"),
     "IPv6 forwarding": ("sysctl -qw net.ipv6.conf.all.forwarding=1", "sysctl -qw net.ipv6.conf.all.forwarding=0",
                         ["it: forwarding"], "ipv6/conf/all/forwarding = 1"),
@@ -117,6 +139,42 @@ BREAKS: dict[str, tuple[str, str, list[str], str]] = {
     "policy routing": ("ip rule add fwmark 7 table 77", "ip rule del fwmark 7 table 77", ["it: policy routing"], "77"),
     "traffic control": ("tc qdisc add dev lo clsact", "tc qdisc del dev lo clsact", ["it: traffic control"], "clsact"),
     "a bridge": ("ip link add br7 up type bridge", "ip link del br7", ["it: interfaces", "it: bridges"], "br7"),
+    "rules that sleep": (
+        "nft add table inet cofferdam { flags dormant; }", "", ["it: statements of the rules", "it: rules"], "flags"),
+    "frame rules that sleep": (
+        "nft add table netdev cofferdam { flags dormant; }", "", ["it: statements of the rules", "it: rules"], "flags"),
+    "another chain of our table": (
+        "nft add chain inet cofferdam early { type nat hook prerouting priority -100 ; policy accept ; }", "",
+        ["it: base chains"], "early"),
+    "a chain of several devices": (
+        "nft add chain netdev cofferdam more { type filter hook ingress devices = { lo, IFACE } priority -600 ; "
+        "policy accept ; }", "", ["it: base chains"], "more"),
+    "a rule on connections": (
+        "nft insert rule inet cofferdam input ct state established,related accept", "", ["it: connections"], "input"),
+    "a route": ("ip route add 192.0.2.0/24 via 10.1.0.99", "ip route del 192.0.2.0/24", ["it: routes"], "192.0.2.0/24"),
+    "a route into a tunnel": (
+        "ip route add 192.0.2.0/24 encap ip id 5 dst 10.1.0.99 dev IFACE", "ip route del 192.0.2.0/24",
+        ["it: routes"], "tunnel"),
+    "a device's address made local": (
+        "ip route add local 10.20.0.17 dev lo", "ip route del local 10.20.0.17 dev lo", ["it: routes"], "10.20.0.17"),
+    "an address": (
+        "ip addr add 10.20.0.77/16 dev IFACE", "ip addr del 10.20.0.77/16 dev IFACE",
+        ["it: addresses", "it: routes"], "10.20.0.77"),
+    "source routes": (
+        "sysctl -qw net.ipv4.conf.all.accept_source_route=1", "sysctl -qw net.ipv4.conf.all.accept_source_route=0",
+        ["it: switches"], "accept_source_route"),
+    "source routes of one interface": (
+        "sysctl -qw net.ipv4.conf.IFACE.accept_source_route=1",
+        "sysctl -qw net.ipv4.conf.IFACE.accept_source_route=0", ["it: switches"], "IFACE/accept_source_route"),
+    "a routing rule in the place of the kernel's": (
+        "ip rule add pref 32766 to 10.9.9.9 table main", "ip rule del pref 32766 to 10.9.9.9",
+        ["it: policy routing"], "FRA_DST"),
+    "IPsec": (
+        "ip xfrm policy add src 10.1.0.0/16 dst 10.2.0.0/16 dir out tmpl src 10.1.0.1 dst 10.1.0.20 proto esp "
+        "mode tunnel",
+        "ip xfrm policy flush", ["it: IPsec"], "policies"),
+    "an interface under a spare one's name": (
+        "ip link add gre0 type veth peer name sit0", "ip link del gre0", ["it: interfaces"], "gre0"),
     "another interface": ("ip link add spare up type veth peer name other", "ip link del spare", ["it: interfaces"], "spare"),  # noqa: E501
 }  # fmt: skip
 
@@ -126,7 +184,9 @@ BREAKS: dict[str, tuple[str, str, list[str], str]] = {
 @pytest.mark.parametrize("name", BREAKS)
 def test_what_was_changed_is_found(stage: Stage, name: str) -> None:
     breaking, undoing, expected, evidence = BREAKS[name]
-    breaking = breaking.replace("IFACE", stage.lab.it_interface)
+    breaking, undoing, evidence = (
+        text.replace("IFACE", stage.lab.it_interface) for text in (breaking, undoing, evidence)
+    )
     saved = in_it(stage, "nft", "list", "ruleset")
     in_it(stage, *(["nft", breaking[4:]] if breaking.startswith("nft ") else breaking.split()))
     out = Statements()
@@ -163,8 +223,181 @@ def test_a_stranger_in_the_namespace_and_its_socket_are_found(stage: Stage) -> N
         finally:
             stranger.communicate(b"\n")
     failed = {s.name: s for s in out.found if s.status == "failed"}
-    assert set(failed) == {"ot: inhabitants", "ot: sockets"}
+    assert set(failed) == {"ot: inhabitants", "ot: sockets", "strangers"}
     assert "udp 0.0.0.0:161" in failed["ot: sockets"].evidence[0]
+
+
+HOP = """
+import ctypes, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+home = os.open("/proc/self/ns/net", os.O_RDONLY)
+def go(name):
+    assert libc.setns(os.open(f"/run/netns/{name}", os.O_RDONLY), 0x40000000) == 0
+def back():
+    assert libc.setns(home, 0x40000000) == 0
+"""
+"""A process that opens something in a namespace and stands in the host's again."""
+STRANGERS: dict[str, tuple[str, str, str]] = {
+    # name: (what the stranger does, the statement that fails, what its evidence names)
+    "connections on both sides": (
+        "go(OT); a = socket.socket(); a.setblocking(False); a.connect_ex(('10.20.0.17', 502)); "
+        "go(IT); b = socket.socket(); b.setblocking(False); b.connect_ex(('10.1.0.20', 502)); back()",
+        "strangers", "socket"),
+    "a socket without an address": ("go(OT); a = socket.socket(type=socket.SOCK_DGRAM); back()", "strangers", "socket"),
+    "a socket that no table lists": ("go(OT); a = socket.socket(40, 1); back()", "strangers", "socket"),
+    "a pipe of the crossing": (
+        "folder = f'/proc/{INNER}/fd'; held = [os.open(f'{folder}/{fd}', os.O_RDWR | os.O_NONBLOCK) for fd in "
+        "os.listdir(folder) if int(fd) > 2 and os.readlink(f'{folder}/{fd}').startswith('pipe:')]",
+        "strangers", "pipe"),
+    "a half's memory": ("held = os.open(f'/proc/{INNER}/mem', os.O_RDWR)", "strangers", "memory"),
+    "a debugger": (
+        "libc.ptrace.argtypes = [ctypes.c_long] * 4; assert libc.ptrace(0x4206, INNER, 0, 0) == 0",
+        "inner: filter", "traces"),
+}  # fmt: skip
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("name", STRANGERS)
+def test_a_stranger_outside_that_holds_something_of_the_gate_is_found(stage: Stage, name: str) -> None:
+    code, statement, evidence = STRANGERS[name]
+    halves = [half for pair in ask(stage.state, "status")["pairs"] for half in pair["halves"]]
+    inner = next(half["pid"] for half in halves if half["role"] == "inner")
+    head = f"IT, OT, INNER = {stage.namespace('it')!r}, {stage.namespace('ot')!r}, {inner}\n"
+    command = [sys.executable, "-c", f"{HOP}{head}{code}\nprint('done', flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
+        try:
+            assert stranger.stdout is not None
+            if not stranger.stdout.readline():
+                pytest.skip("this kernel has no such socket")
+            out = Statements()
+            with stage.subject() as subject:
+                structure.state(subject, out)
+        finally:
+            stranger.communicate(b"\n")
+    failed = {s.name: s for s in out.found if s.status == "failed"}
+    (found,) = [s for s in failed.values() if s.name.endswith(statement)]
+    assert set(failed) == {found.name} and evidence in found.evidence[0]
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("where", ["tcx", "netfilter", "xdp"])
+def test_a_program_of_the_kernel_is_found(stage: Stage, where: str) -> None:
+    interface = stage.lab.it_interface
+    kind, hook, more = {
+        "tcx": (3, 46, b""), "xdp": (6, 37, b""), "netfilter": (32, 45, struct.pack("<IIiI", 2, 1, -1000, 0)),
+    }[where]  # fmt: skip
+    fd = os.open(f"/run/netns/{stage.namespace('it')}", os.O_RDONLY)
+    out = Statements()
+    try:
+        link = -1
+        with netns.entered(fd, netns.own()), contextlib.suppress(OSError):
+            link = bpf_link(kind, hook, 0 if where == "netfilter" else socket.if_nametoindex(interface), more)
+        if link < 0:
+            pytest.skip("this kernel takes no such program")
+        try:
+            with stage.subject() as subject:
+                structure.state(subject, out)
+        finally:
+            os.close(link)
+    finally:
+        os.close(fd)
+    failed = {s.name for s in out.found if s.status == "failed"}
+    assert failed == {{"tcx": "it: programs", "xdp": "it: XDP", "netfilter": "host: packet filter programs"}[where]}
+
+
+def bpf_link(kind: int, hook: int, target: int, more: bytes) -> int:
+    """Loads the program "let it pass" and hangs it up; the descriptor of the link."""
+    code = struct.pack("<BBhi", 0xB7, 0, 0, {3: -1, 6: 2, 32: 1}[kind]) + struct.pack("<BBhi", 0x95, 0, 0, 0)
+    text, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
+    load = struct.pack("<IIQQIIQII16sII", kind, 2, ctypes.addressof(text), ctypes.addressof(licence), 0, 0, 0, 0, 0,
+                       b"", 0, hook)  # fmt: skip
+    program = programs._bpf(5, programs._attributes(load))
+    try:
+        return programs._bpf(28, programs._attributes(struct.pack("<IIII", program, target, hook, 0) + more))
+    finally:
+        os.close(program)
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_cable_from_side_to_side_under_the_names_of_the_gates_interfaces_is_found() -> None:
+    with staged() as stage, stage.subject() as subject:
+        it, ot = subject.sides["it"].namespace, subject.sides["ot"].namespace
+        names = {it: stage.lab.it_interface, ot: stage.lab.ot_interface}
+        for space, name in names.items():
+            run("ip", "-n", space, "link", "set", name, "down")
+            run("ip", "-n", space, "link", "set", name, "name", "was", "netns", str(os.getpid()))
+            run("ip", "link", "del", "was")
+        run("ip", "link", "add", names[it], "netns", it, "type", "veth", "peer", "name", names[ot], "netns", ot)
+        out = Statements()
+        with stage.subject() as subject:
+            structure.state(subject, out)
+    evidence = [line for s in out.found if s.name == "it: interfaces" and s.status == "failed" for line in s.evidence]
+    assert any("is another one" in line for line in evidence)
+    assert any("other end" in line and "side ot" in line for line in evidence)
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_capability_too_many_of_the_gate_or_the_launcher_is_found(stage: Stage) -> None:
+    """This process, with all that root may, in the place of each."""
+    out = Statements()
+    with stage.subject() as subject:
+        structure._others(subject, out)
+        assert not [s for s in out.found if s.status == "failed"]
+        structure._others(dataclasses.replace(subject, launcher=os.getpid(), gate=os.getpid()), out)
+    failed = {s.name: s.evidence for s in out.found if s.status == "failed"}
+    assert set(failed) == {"launcher: sockets", "gate: sockets"}
+    assert all(any("CapBnd" in line for line in evidence) for evidence in failed.values())
+
+
+def _joined_by_the_host(kind: str, how: str) -> list[str]:
+    """What is said of a host that shares an interface with each side. In a namespace of its own."""
+    from types import SimpleNamespace
+
+    from cofferdam.enforce.plans.records import Link, SidePlan
+
+    kernel.unshare(kernel.CLONE_NEWNET)
+    run("ip", "link", "add", "left", "type", "veth", "peer", "name", "right")
+    if how == "bridge":
+        run("ip", "link", "add", "br0", "type", "bridge")
+        for name in ("left", "right"):
+            run("ip", "link", "set", name, "master", "br0")
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1" if how == "route" else "0")
+    Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("0")
+    sides = {
+        side: SimpleNamespace(name=side, plan=SidePlan(side, (Link("z", kind, parent, 7 if kind == "vlan" else 0),)))  # type: ignore[arg-type]
+        for side, parent in (("it", "left"), ("ot", "right"))
+    }
+    out = Statements()
+    structure._shared(SimpleNamespace(sides=sides), out)  # type: ignore[arg-type]
+    return [f"{s.status}: {' '.join(s.evidence)}" for s in out.found]
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize(
+    ("kind", "how", "expected"),
+    [("macvlan", "nothing", "observed"), ("macvlan", "bridge", "failed: left and right belong to the same bridge"),
+     ("macvlan", "route", "failed: the host stands on both wires"), ("vlan", "route", "observed"),
+     ("vlan", "bridge", "failed: left and right"), ("move", "route", "")],
+)  # fmt: skip
+def test_a_host_that_joins_what_it_shares_with_both_sides_is_found(kind: str, how: str, expected: str) -> None:
+    said = worker.inside(None, _joined_by_the_host, kind, how)
+    assert (said[0] if said else "").startswith(expected) and bool(said) == bool(expected)
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_sabotage_leaves_no_switch_behind(stage: Stage) -> None:
+    """The kernel takes redirects again when forwarding is switched off: that has to be put back as well."""
+    _, document = stage.prove("--sabotage", "--no-probes")
+    (said,) = [s for s in document["report"]["statements"] if s["part"] == "probes"]
+    assert said["status"] == "assumed"  # what was left out is not passed over in silence
+    with stage.subject() as subject:
+        assert {name: side.unset for name, side in subject.sides.items()} == {"it": [], "ot": []}
 
 
 @pytest.mark.netns
@@ -223,6 +456,10 @@ def test_at_intervals_the_gate_is_told_by_a_process_of_its_own(stage: Stage) -> 
         time.sleep(0.2)  # it starts a little after the gate
     (watcher,) = _watchers(stage)
     assert int((watcher / "stat").read_text().rsplit(")", 1)[1].split()[1]) == stage.gate.process.pid
+    bounds = int(
+        next(line for line in (watcher / "status").read_text().splitlines() if "CapBnd" in line).split()[1], 16
+    )
+    assert bounds and not bounds & ~sum(1 << kernel.CAPABILITIES[name] for name in LEAK_NEEDS)
     device = stage.lab.addresses.device
     command = [
         sys.executable,
@@ -245,6 +482,15 @@ def test_at_intervals_the_gate_is_told_by_a_process_of_its_own(stage: Stage) -> 
             time.sleep(0.2)
         return alarms() == expected
 
+    # The gate's own process asks as often as the policy says, and a reload is enough to change that.
+    with _policy_of(stage, "leak_probe: 10 s"):
+        before = ask(stage.state, "status")["leak_probe"]
+        assert before["seconds"] == 10
+        deadline = time.monotonic() + 40
+        while ask(stage.state, "status")["leak_probe"]["last_ns"] == before["last_ns"] and time.monotonic() < deadline:
+            time.sleep(0.2)
+        after = ask(stage.state, "status")["leak_probe"]
+        assert after["last_ns"] > before["last_ns"] and after["works"], after
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as asking:
         try:
             run("ip", "-n", stage.lab.office, "addr", "add", f"{device}/32", "dev", "net0")
@@ -253,6 +499,44 @@ def test_at_intervals_the_gate_is_told_by_a_process_of_its_own(stage: Stage) -> 
             assert until([])
         finally:
             asking.terminate()
+
+
+@contextlib.contextmanager
+def _policy_of(stage: Stage, more: str) -> Iterator[None]:
+    """The stage's gate under its policy with something more in `gate:`, then under its own again."""
+    path = stage.folder / "policy.yaml"
+    text = path.read_text()
+    with_gate = (
+        text.replace("gate:\n", f"gate:\n  {more}\n", 1) if "\ngate:\n" in text else f"{text}\ngate: {{{more}}}\n"
+    )
+    path.write_text(with_gate)
+    try:
+        ask(stage.state, "reload")
+        yield
+    finally:
+        path.write_text(text)
+        ask(stage.state, "reload")
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_probe_that_is_off_is_said_everywhere_and_asks_when_it_is_told_to(stage: Stage) -> None:
+    with _policy_of(stage, "leak_probe: off"):
+        status = ask(stage.state, "status")
+        (fact,) = [fact for fact in status["facts"] if fact["name"] == "leak probe"]
+        assert not fact["in_force"] and "OFF by the policy" in fact["detail"]
+        assert status["leak_probe"]["seconds"] == 0 and not status["alarms"]
+        code, document = stage.prove("--leaks")
+        found = {s["name"]: s for s in document["report"]["statements"]}
+        assert code == 0 and found[stage.lab.addresses.device]["status"] == "tested"
+        assert found["between proofs"]["status"] == "assumed" and "OFF" in found["between proofs"]["says"]
+    assert ask(stage.state, "status")["leak_probe"]["seconds"] == 300
+    log = run(sys.executable, "-m", "cofferdam.cli.main", "audit", "show", "--state", str(stage.state), "--json")
+    said = [json.loads(line)["event"] for line in log.splitlines()]
+    assert [event["seconds"] for event in said if event["kind"] == "leak-probe-set"][-2:] == [0, 300]
+    _, document = stage.prove("--leaks")
+    (between,) = [s for s in document["report"]["statements"] if s["name"] == "between proofs"]
+    assert between["status"] == "observed" and "every 5 min" in between["says"]
 
 
 def test_targets_are_the_real_addresses_of_devices() -> None:
@@ -325,6 +609,27 @@ def test_every_family_has_its_positive_control() -> None:
     assert set(heard["sent"]) == set(FAMILIES)
 
 
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("wrong", ["it", "ot"])
+def test_a_host_that_is_plugged_in_elsewhere_proves_nothing(stage: Stage, wrong: str) -> None:
+    """Its silence would look like the gate's doing."""
+    name = f"cdp{os.getpid()}-away"
+    run("ip", "netns", "add", name)
+    try:
+        run("ip", "-n", name, "link", "add", "net0", "up", "type", "veth", "peer", "name", "end")
+        run("ip", "-n", name, "link", "set", "end", "up")
+        away = canaries.Wire(name, "net0")
+        out = Statements()
+        with stage.subject() as subject:
+            right = canaries.find_wires(subject, None, None)
+            assert right is not None
+            canaries.state(subject, (away, right[1]) if wrong == "it" else (right[0], away), out)
+        assert [s.name for s in out.found if s.status == "failed"] == ["wires"]
+    finally:
+        run("ip", "netns", "del", name)
+
+
 # --- where there is nothing to prove ----------------------------------------------------------------------------------
 
 
@@ -364,6 +669,10 @@ conduits:
   main:
     {from: office, to: plant, broker: modbus, owner: a, reason: b, allow: [{who: erp, asset: [one, two], read: all}]}
 """)
+    for number in ("0", "1", "1001", "1003", "4094"):
+        assert main(["advise", "switch", str(policy), "--kind", kind, "--vlan", number]) == 2
+    assert main(["advise", "switch", str(policy), "--kind", kind, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == kind
     assert main(["advise", "switch", str(policy), "--kind", kind, "--gate-port", "Gi1/0/24"]) == 0
     text = capsys.readouterr().out
     lines = text.splitlines()

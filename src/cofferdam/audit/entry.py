@@ -363,6 +363,23 @@ class LeakFound(_Draft, frozen=True, kw_only=True):
     detail: Text
 
 
+class LeakProbeSet(_Draft, frozen=True, kw_only=True):
+    """From here on the leak probe asks every `seconds`; 0: it is off by the policy, nobody asks between two proofs."""
+
+    seconds: Count
+
+
+class PacketsDropped(_Draft, frozen=True, kw_only=True):
+    """The firewall of a side dropped packets, unseen by any half and without an answer: `packets` counts them, as
+    pairs, by what they were: of no conduit and coming in (input), going out (output) or to be passed on (forward), or
+    a client's attempts to connect faster than one may (openings)."""
+
+    side: Name
+    packets: Annotated[tuple[tuple[Name, Count], ...], Meta(max_length=32)]
+    from_ns: WallNs
+    to_ns: WallNs
+
+
 class PeerAdded(_Draft, frozen=True, kw_only=True):
     """An overlay peer was let in. `key` is its public key."""
 
@@ -405,6 +422,8 @@ Draft = (
     | LogOpened
     | ProofDone
     | LeakFound
+    | LeakProbeSet
+    | PacketsDropped
     | PeerAdded
     | PeerRevoked
 )

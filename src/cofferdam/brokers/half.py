@@ -60,7 +60,8 @@ TICK_SECONDS = 0.5
 STATUS_SECONDS = 1.0
 LAST_WORDS_SECONDS = 1.0
 """How long a half that stops waits for its last audit drafts to leave."""
-ACCEPTS_A_TURN = 64
+ACCEPTS_A_TURN = 8
+"""New connections of one listener that are taken before others' requests have their turn."""
 
 EXIT_STOPPED, EXIT_GATE_GONE, EXIT_PEER_GONE, EXIT_VIOLATION, EXIT_BUG = 0, 2, 3, 4, 5
 
@@ -166,6 +167,7 @@ class HalfProcess:
             return Outer(
                 pair=record.pair, broker=record.broker, boot=record.boot, protocol=protocol, policy=policy,
                 assets=record.assets, zones=zones, severed=record.severed, inner=sender, audit=audit,
+                reactor=self.reactor,
             )  # fmt: skip
 
         def make_inner(sender: Sender[object]) -> Inner:

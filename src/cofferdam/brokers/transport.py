@@ -48,7 +48,7 @@ class Transport(abc.ABC):
 
     @abc.abstractmethod
     def resume(self) -> None:
-        """Reads again."""
+        """Reads again. What has come meanwhile arrives before this turn of the loop ends."""
 
 
 class TcpTransport(Transport):
@@ -191,6 +191,12 @@ class TcpTransport(Transport):
             self._paused = False
             if not self._connecting:
                 self._rearm()
+                self._reactor.later(self._look)
+
+    def _look(self) -> None:
+        """Reads what has come while nothing was read."""
+        if self._open and not self._paused:
+            self._on_event(READ)
 
     def _lost(self, reason: str) -> None:
         if self._open:

@@ -108,6 +108,19 @@ def _many(event: Event) -> str:
     return f"{_who(event)} → {event.get('asset')}: {event.get('count')} more refusals{split}"
 
 
+DROPPED = {
+    "input": "coming in", "output": "going out", "forward": "to be forwarded",
+    "openings": "connections asked for faster than one client may",
+}  # fmt: skip
+"""What a side's firewall drops, by the names of its counters."""
+
+
+def _dropped(event: Event) -> str:
+    span = int(str(event.get("to_ns", 0))) - int(str(event.get("from_ns", 0)))
+    counts = ", ".join(f"{count:,} {DROPPED.get(hook, hook)}" for hook, count in event.get("packets", ()))
+    return f"{event.get('side')}: {counts}, within {_seconds(span)}"
+
+
 def _other(event: Event) -> str:
     hidden = ("kind", "wall_ns")
     said = {name: value for name, value in event.items() if name not in hidden and value not in ("", [])}
@@ -139,5 +152,7 @@ _RENDER: dict[str, Callable[[Event], str]] = {
         f"after a crash: {e.get('entries')} entries recovered from the journal, {e.get('cut_bytes')} bytes of an"
         " unfinished append cut off"
     ),
+    "packets-dropped": _dropped,
+    "leak-probe-set": lambda e: f"every {e['seconds']} s" if e.get("seconds") else "OFF by the policy",
     "log-opened": lambda e: f"with {e.get('size')} entries, key {e.get('key')}",
 }

@@ -16,16 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cofferdam.errors import CofferdamError, GateError
+from cofferdam.errors import AuditError, CofferdamError, GateError
 
-FIRST_ROUND_SECONDS = 10
+NOT_UP_SECONDS = 2
+"""Before a gate that does not answer is asked again for the leak probe's turn."""
 NAMES_AT_ONCE = 50
 """Assets in one message to the gate, which takes 64 KiB at most."""
 NOTHING_TO_DO = 3
 """Exit code of a round: without namespaces there is no IT side to ask from."""
 
 if TYPE_CHECKING:
-    from cofferdam.audit.checkpoint import SignerKey
+    from cofferdam.audit.checkpoint import SignerKey, VerifierKey
     from cofferdam.enforce.plans.records import NetworkPlan
     from cofferdam.enforce.prove.statements import Report, Statements
     from cofferdam.policy.table import CompiledPolicy
@@ -48,9 +49,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--leaks", action="store_true", help="only try each asset's real address from the IT side")
     parser.add_argument(
         "--every",
-        type=int,
         metavar="SECONDS",
-        help="with --leaks: again and again, telling the gate of each round (`cofferdam up` does so every 5 minutes)",
+        help="with --leaks: again and again, telling the gate of each round; `policy`: as often as the policy's "
+        "`leak_probe` says, which is what `cofferdam up` does",
     )
     parser.add_argument(
         "--sabotage",
@@ -65,6 +66,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-probes", action="store_true", help="leave out the system calls tried in each sandbox")
     parser.add_argument("--verify", type=Path, metavar="FILE", help="check the signature of a report written before")
+    parser.add_argument(
+        "--key", metavar="KEY", help="with --verify: the public key, a file or the key itself (default: the state's)"
+    )
     parser.epilog = (
         "Needs root, since the kernel tells others too little. Exit code 1 if a statement failed. "
         "In the lab the hosts on both wires are found by themselves."
@@ -76,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
     state = state_of(args)
     if args.verify is not None:
-        return _verify(args.verify, state)
+        return _verify(args.verify, state, args.key, json_wanted=args.json)
     if args.smt is not None and not args.smt.is_dir():
         raise CofferdamError(f"{args.smt} is no folder", hint="make it first")
     if args.every is not None:
@@ -101,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     note = _sign(report, state)
     _record(state, report)
     _show(args, report, note)
-    return 0 if report.ok else 1
+    return 0 if report.ok and note else 1
 
 
 def _policy(status: dict[str, Any]) -> CompiledPolicy:
@@ -124,6 +128,7 @@ def _with(
 ) -> None:  # fmt: skip
     from cofferdam.enforce.prove import canaries, leaking, limits, probes, sabotage, solving, structure
     from cofferdam.enforce.prove.subject import open_subject
+    from cofferdam.gate.peers import load_peers
     from cofferdam.gate.plan import plan_pairs
 
     roles = {
@@ -135,25 +140,42 @@ def _with(
     }
     roles |= {pair["name"]: roles.get(re.split(r"[:+]\d+$", pair["name"])[0], ("it", "ot")) for pair in status["pairs"]}
     with _alone(state), contextlib.closing(open_subject(state, plan, status, roles)) as subject:
-        for side in subject.sides.values():
-            side.read(subject.nft)
+        subject.peers = {peer.key: peer.name for peer in load_peers(state)[0].values()}
+        subject.read()
         if args.leaks:
             leaking.state(subject, leaking.targets(plan), out)
+            leaking.between(status["leak_probe"], out)
             _tell_leaks(state, policy, out)
             return
         wires = canaries.find_wires(subject, args.wire_it, args.wire_ot)
         if args.sabotage:
             sabotage.check_lab(subject, wires)
+        _working("namespaces and processes")
         structure.state(subject, out)
+        _working("the rules, by the solver")
         solving.state(subject, out, args.smt)
+        _working("canaries")
         canaries.state(subject, wires, out)
-        if not args.no_probes:
+        if args.no_probes:
+            out.say(probes.PART, "system calls", "assumed", "no system call was tried in any sandbox (--no-probes)")
+        else:
+            _working("forbidden system calls")
             probes.state(subject, Path(status["policy"]["path"]), out)
         if args.sabotage:
+            _working("sabotage")
             sabotage.state(subject, wires, out)
+        _working("ways round the gate")
         leaking.state(subject, leaking.targets(plan), out)
+        leaking.between(status["leak_probe"], out)
         _tell_leaks(state, policy, out)
         limits.state(subject, out)
+    _working("")
+
+
+def _working(part: str) -> None:
+    """What is done now, on a terminal, in one line that the next one covers."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{part and f'proving: {part} ...'}", end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -163,7 +185,11 @@ def _alone(state: Path) -> Iterator[None]:
 
     lock = os.open(folder(state) / "prove.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _working("waits for another proof, or a round of the leak probe")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)
@@ -197,19 +223,34 @@ def _tell_leaks(state: Path, policy: CompiledPolicy, out: Statements) -> None:
         ask(state, "leaks", tried=some, found=answers)
 
 
-def _watch(state: Path, every: int, *, leaks: bool) -> int:
+def _watch(state: Path, every: str, *, leaks: bool) -> int:
     """Rounds of the leak probe, each in a process of its own, so that none leaves anything behind."""
-    if not leaks or every < 1:
-        raise GateError("--every goes with --leaks, and is at least 1", hint="cofferdam prove --leaks --every 300")
-    time.sleep(min(every, FIRST_ROUND_SECONDS))  # a gate that starts with this process is not up yet
-    while True:
+    if not leaks or not (every == "policy" or (every.isdecimal() and int(every) >= 1)):
+        raise GateError(
+            "--every goes with --leaks, and is at least 1, or `policy`", hint="cofferdam prove --leaks --every 300"
+        )
+    while _turn(state, every):
         pid = os.fork()
         if pid == 0:
             os._exit(_round(state))
         _, status = os.waitpid(pid, 0)
         if os.waitstatus_to_exitcode(status) == NOTHING_TO_DO:
-            return 0
-        time.sleep(every)
+            break
+    return 0
+
+
+def _turn(state: Path, every: str) -> bool:
+    """Waits until a round is due; False where there will be none."""
+    from cofferdam.gate.client import ask
+
+    if every != "policy":
+        time.sleep(int(every))
+        return True
+    while True:
+        try:
+            return bool(ask(state, "leak-turn", seconds=None)["ask"])
+        except GateError:
+            time.sleep(NOT_UP_SECONDS)  # a gate that starts with this process is not up yet
 
 
 def _round(state: Path) -> int:
@@ -309,24 +350,44 @@ def _show(args: argparse.Namespace, report: Report, note: str) -> None:
     console.print(f"report {render.digest(report)[:16]}…, {signed}, recorded in the audit log")
 
 
-def _verify(path: Path, state: Path) -> int:
-    """Whether a report is the one that was signed."""
+def _verify(path: Path, state: Path, key: str | None, *, json_wanted: bool) -> int:
+    """Whether a report is the one that was signed. Its own `ok` is told as well: a signed report may say no."""
     import msgspec
 
     from cofferdam.audit.checkpoint import open_note
-    from cofferdam.audit.keys import load_public
-    from cofferdam.enforce.prove.render import note_text
+    from cofferdam.enforce.prove.render import digest, note_text
     from cofferdam.enforce.prove.statements import Report
 
     try:
         document = json.loads(path.read_bytes())
-        report = msgspec.convert(document["report"], Report)
-        note = str(document["note"]).encode()
-    except (OSError, ValueError, KeyError, msgspec.ValidationError) as error:
+        # Nothing may stand in it that the signature does not cover: somebody would read it as signed.
+        report = msgspec.convert(document.pop("report"), Report)
+        note = str(document.pop("note")).encode()
+        named = document.pop("sha256")
+    except OSError as error:
+        raise CofferdamError(f"{path} can not be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
         raise CofferdamError(f"{path} is no report of a proof: {error}") from None
-    signed = open_note(note, load_public(state / "keys" / "audit.pub"))
-    if signed != note_text(report):
-        print("the report is not the one that was signed: it was changed")
-        return 1
-    print(f"signed: {signed.splitlines()[1]}, {signed.splitlines()[3]}")
-    return 0
+    why, signed = "the report is not the one that was signed: it was changed", ""
+    public = _public(key, state)
+    try:
+        signed = open_note(note, public)
+    except AuditError as error:
+        why = str(error)
+    same = signed == note_text(report) and named == digest(report) and not document
+    if json_wanted:
+        print(json.dumps({"signed": same, "site": report.site, "ok": report.ok} if same else {"signed": False}))
+    elif same:
+        print(f"signed: {signed.splitlines()[1]}, {signed.splitlines()[3]}")
+    else:
+        print(why)
+    return 0 if same else 1
+
+
+def _public(key: str | None, state: Path) -> VerifierKey:
+    from cofferdam.audit.checkpoint import VerifierKey
+    from cofferdam.audit.keys import load_public
+
+    if key is not None and "+" in key and not Path(key).exists():
+        return VerifierKey.parse(key)
+    return load_public(Path(key) if key is not None else state / "keys" / "audit.pub")

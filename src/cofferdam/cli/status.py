@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
+LEFT = frozenset(
+    ("conduit", "now", "of the last", "half", "asset", "state", "session", "from", "principals", "listens at")
+)
+"""Columns that hold words."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     from cofferdam.cli.gate_options import add_json, add_state
@@ -35,16 +40,17 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(status, indent=1))
     elif args.watch:
+        from rich.console import Console
         from rich.live import Live
 
-        with Live(render(status), auto_refresh=False, screen=True) as live:
+        with Live(render(status), console=Console(markup=False), auto_refresh=False, screen=True) as live:
             while True:
                 time.sleep(1)
                 live.update(render(ask(state, "status")), refresh=True)
     else:
         from rich.console import Console
 
-        Console().print(render(status))
+        Console(markup=False).print(render(status))  # an IPv6 address stands in brackets, as markup does
     return verdict(status)
 
 
@@ -77,6 +83,7 @@ def render(status: dict[str, Any]) -> Group:
     parts.append(Text(f"refused without a conduit: {refused}   malformed: {status['malformed']}"))
     if counts:
         parts.append(Text(f"limits hit: {', '.join(counts)}", "yellow"))
+    parts += [_dropped(dropped, now) for dropped in status["dropped"]]
     if status["management"]:
         parts.append(Text(f"metrics: http://{status['management']}/metrics"))
     parts.append(_separation(status))
@@ -89,30 +96,47 @@ def _table(title: str, *columns: str) -> Table:
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        left = column in ("conduit", "half", "asset", "state", "session", "from", "principals", "listens at")
+        left = column in LEFT
         table.add_column(column, justify="left" if left else "right", overflow="fold")
     return table
 
 
 def _conduits(status: dict[str, Any]) -> Table:
-    table = _table("Conduits", "conduit", "sessions", "reads", "writes", "shared", "refused", "failed")
+    table = _table("Conduits", "conduit", "now", "sessions", "reads", "writes", "shared", "refused", "failed")
     for conduit in status["conduits"]:
         name = conduit["name"] + (" (severed)" if conduit["severed"] else "")
         counts = (f"{conduit[key]:,}" for key in ("sessions", "reads", "writes", "shared", "refused", "failed"))
-        table.add_row(name, *counts, style="red" if conduit["severed"] else "")
+        standing = conduit["standing"]
+        style = "red" if conduit["severed"] else "" if standing["open"] else "yellow"
+        table.add_row(name, _standing(standing), *counts, style=style)
     return table
 
 
+def _standing(standing: dict[str, Any]) -> str:
+    """Whether a conduit is open now, and its last day if it has one."""
+    over = standing["says"].startswith("EXPIRED")
+    expires = f"; expires {standing['expires']}" if standing["expires"] and not over else ""
+    return f"{standing['says']}{expires}"
+
+
 def _latency(status: dict[str, Any]) -> Table:
+    minutes = status["recent_seconds"] // 60
+    run = _age(status["now_ns"] - status["started_ns"])
     title = "Latency added by the gate, and waiting and the device's own time, in µs"
-    table = _table(title, "conduit", "median", "p99", "p99.9", "max", "budget", "waited p99", "device p99")
+    table = _table(title, "conduit", "of the last", "requests", "median", "p99", "p99.9", "max", "budget", "waited p99",
+                   "device p99")  # fmt: skip
     for conduit in status["conduits"]:
-        added = conduit["added"]
-        figures = (f"{added[key]:,.0f}" for key in ("median", "p99", "p999", "max"))
         budget = f"{conduit['budget']:,}" if conduit["budget"] else "-"
-        over = " OVER" if conduit["over_budget"] else ""
-        others = (f"{conduit[key]['p99']:,.0f}" for key in ("waited", "device"))
-        table.add_row(conduit["name"], *figures, budget + over, *others, style="red" if over else "")
+        others = [f"{conduit[key]['p99']:,.0f}" for key in ("waited", "device")]
+        rows = (
+            (conduit["name"], f"{minutes} min", "recent", "recent_over_budget", ["", ""]),
+            ("", run, "added", "over_budget", others),
+        )
+        for name, of, key, flag, more in rows:
+            added, over = conduit[key], conduit[flag]
+            figures = [f"{added[which]:,.0f}" if added["count"] else "-" for which in ("median", "p99", "p999", "max")]
+            shown = budget + (" OVER" if over else "")
+            table.add_row(name, of, f"{added['count']:,}", *figures, shown, *more, style="red" if over else "")
     return table
 
 
@@ -170,6 +194,18 @@ def _audit(status: dict[str, Any]) -> Any:
         f"audit log: {audit['size']:,} entries, {audit['signed']:,} under a signed checkpoint; "
         f"mean wait for the disk {audit['commit_mean']:,.0f} µs, longest {audit['commit_max']:,.0f} µs"
     )
+
+
+def _dropped(dropped: dict[str, Any], now: int) -> Any:
+    """What no half and no audit entry of a session can show."""
+    from rich.text import Text
+
+    from cofferdam.cli.audit_lines import DROPPED
+
+    packets = {hook: dropped["packets"].get(hook, 0) for hook in DROPPED} | dropped["packets"]
+    counts = ", ".join(f"{count:,} {DROPPED.get(hook, hook)}" for hook, count in packets.items())
+    last = f"; last seen to grow {_age(now - dropped['last_ns'])} ago" if dropped["last_ns"] else ""
+    return Text(f"firewall of side {dropped['side']}: packets dropped without an answer: {counts}{last}")
 
 
 def _separation(status: dict[str, Any]) -> Any:

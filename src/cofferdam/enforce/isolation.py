@@ -17,7 +17,7 @@ import socket
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from cofferdam.enforce.orders import Fact, Place, Role
+from cofferdam.enforce.orders import DroppedCounter, Fact, Place, Role
 from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.errors import GateError
 
@@ -99,6 +99,14 @@ class Isolation(abc.ABC):
             "overlay peers need network namespaces, and this gate has none",
             hint="start the gate as root, with an interface for each zone in the policy",
         )
+
+    def dropped(self) -> tuple[DroppedCounter, ...]:
+        """What the firewalls have dropped so far, where there are any.
+
+        Raises:
+            GateError: the kernel does not say.
+        """
+        return ()
 
     @abc.abstractmethod
     def undo(self) -> None:

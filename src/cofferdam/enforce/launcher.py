@@ -38,10 +38,12 @@ from cofferdam.enforce.orders import (
     ORDERS,
     PLANS,
     REPORTS,
+    AskDropped,
     Asked,
     AskTunnel,
     Child,
     CloseListener,
+    DroppedState,
     Exited,
     Failed,
     Finish,
@@ -266,6 +268,8 @@ class Launcher:
                 self._answer(serial, lambda: self._set_tunnel(order))
             case AskTunnel(serial):
                 self._answer(serial, lambda: self._report(TunnelState(serial, self._isolation.tunnel().state())))
+            case AskDropped(serial):
+                self._answer(serial, lambda: self._report(DroppedState(serial, self._isolation.dropped())))
             case Kill(child):
                 if child in self._children and child != GATE_CHILD:
                     os.kill(self._children[child].pid, signal.SIGKILL)

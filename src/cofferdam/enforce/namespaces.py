@@ -31,11 +31,12 @@ from typing import Any
 import msgspec
 
 from cofferdam.enforce import firewall, journal, kernel, netns, view
+from cofferdam.enforce.counters import Counters
 from cofferdam.enforce.isolation import HALF_MEMORY_BYTES, Isolation, listen
-from cofferdam.enforce.orders import Fact, Place, Role
+from cofferdam.enforce.orders import DROPPED, DroppedCounter, Fact, Place, Role
 from cofferdam.enforce.overlay.tunnel import SOCKETS, TunnelDevice
 from cofferdam.enforce.plans.records import Link, NetworkPlan, SidePlan, check, namespace_name
-from cofferdam.enforce.plans.rules import ruleset
+from cofferdam.enforce.plans.rules import counter_names, ruleset
 from cofferdam.enforce.users import Users
 from cofferdam.enforce.worker import inside
 from cofferdam.errors import CofferdamError, GateError
@@ -73,6 +74,9 @@ class NamespaceIsolation(Isolation):
         self._device: TunnelDevice | None = None
         self._egress = True
         self._shortfalls: list[str] = []
+        self._counters: dict[str, Counters] = {}  # by side
+        self._dropped: dict[str, dict[str, int]] = {}  # by side: what rulesets that were replaced had counted
+        self._folders: list[Path] = []  # made by `begin`; taken away again if no plan comes into force
 
     # --- state --------------------------------------------------------------------------------------------------------
 
@@ -108,8 +112,9 @@ class NamespaceIsolation(Isolation):
             )
 
     def _hand_out(self) -> None:
+        self._folders += [path for path in (journal.folder(self._state),) if not path.exists()]
         journal.prepare_folder(self._state)
-        (journal.folder(self._state) / "root").mkdir(mode=0o700, exist_ok=True)
+        self._make_folder(journal.folder(self._state) / "root", 0o700)
         os.chown(self._state, 0, self._users.gate)
         self._state.chmod(0o1770)
         (self._state / "gate.sock").unlink(missing_ok=True)
@@ -118,8 +123,13 @@ class NamespaceIsolation(Isolation):
                 os.chown(self._state / name, self._users.gate, self._users.gate, follow_symlinks=False)
         for name, mode in (("audit", 0o750), ("keys", 0o700)):
             folder = self._state / name
-            folder.mkdir(mode=mode, exist_ok=True)
+            self._make_folder(folder, mode)
             _give(folder, self._users.auditor)
+
+    def _make_folder(self, path: Path, mode: int) -> None:
+        if not path.exists():
+            path.mkdir(mode=mode)
+            self._folders.append(path)
 
     # --- network ------------------------------------------------------------------------------------------------------
 
@@ -137,6 +147,7 @@ class NamespaceIsolation(Isolation):
         else:
             self._change(self._plan, plan)
         self._plan = plan
+        self._folders.clear()
 
     def _make(self, plan: NetworkPlan) -> None:
         log, links = self._intend(plan)
@@ -153,7 +164,7 @@ class NamespaceIsolation(Isolation):
                 self._sides[side.space] = fd
                 self._furnish(side, fd, links, log)
         except BaseException:
-            self.undo()
+            self._undo_network()
             raise
 
     def _intend(self, plan: NetworkPlan) -> tuple[journal.Journal, dict[str, Link]]:
@@ -205,22 +216,26 @@ class NamespaceIsolation(Isolation):
         held = {moved.name: moved for moved in log.moved}
         for name, link in here.items():
             routes = [(route.network, route.via) for route in side.routes if route.zone == link.zone]
-            inside(fd, netns.configure, name, self._addresses(name, link, held), routes)
+            inside(fd, netns.configure, name, self._addresses(side, name, link, held), routes)
             if not link.addresses and name in held:
-                inside(fd, netns.restore_routes, msgspec.to_builtins(held[name]))
+                inside(fd, netns.restore_routes, msgspec.to_builtins(held[name]), side.has_ipv6)
         self._set_overlay(side, fd, log)
 
     @staticmethod
-    def _addresses(name: str, link: Link, held: dict[str, journal.Moved]) -> list[str]:
-        """The addresses that the policy gives, else those that the interface had."""
+    def _addresses(side: SidePlan, name: str, link: Link, held: dict[str, journal.Moved]) -> list[str]:
+        """The addresses that the policy gives, else those that the interface had, as far as the side has their IP
+        version."""
         if link.addresses or name not in held:
             return list(link.addresses)
-        return [address.address for address in held[name].addresses]
+        texts = [address.address for address in held[name].addresses]
+        return [text for text in texts if side.has_ipv6 or ":" not in text]
 
     def _set_overlay(self, side: SidePlan, fd: int, log: journal.Journal) -> None:
         held = {moved.name: moved for moved in log.moved}
         links = {
-            self._interfaces[link.zone]: self._addresses(self._interfaces[link.zone], link, held) for link in side.links
+            name: self._addresses(side, name, link, held)
+            for link in side.links
+            for name in (self._interfaces[link.zone],)
         }
         own = {text.split("/")[0] for texts in links.values() for text in texts}
         inside(fd, netns.set_overlay, [address for address in side.overlay if address not in own], links)
@@ -229,6 +244,9 @@ class NamespaceIsolation(Isolation):
         interfaces = {link.zone: self._interfaces[link.zone] for link in side.links}
         tunnel = self._tunnel if side.tunnel is not None else ""
         rules = ruleset(side, interfaces, egress=self._egress, tunnel=tunnel)
+        counted: dict[str, int] = {}
+        with contextlib.suppress(GateError):
+            counted = self._counted(side)  # a new ruleset counts from 0
         said = inside(fd, firewall.apply, self._nft, rules)
         if said and self._egress:
             rules = ruleset(side, interfaces, egress=False, tunnel=tunnel)
@@ -237,6 +255,25 @@ class NamespaceIsolation(Isolation):
                 self._egress, said = False, ""
         if said:
             raise GateError(f"the firewall of side {side.space} can not be put in force: {said}")
+        before = self._dropped.setdefault(side.space, {})
+        for name, packets in counted.items():
+            before[name] = before.get(name, 0) + packets
+
+    def _counted(self, side: SidePlan) -> dict[str, int]:
+        """What the side's present rules have dropped."""
+        if side.space not in self._sides:
+            return {}
+        if side.space not in self._counters:
+            with netns.entered(self._sides[side.space], self._home):
+                self._counters[side.space] = Counters()
+        return self._counters[side.space].packets(name for name in counter_names(side) if name.startswith(DROPPED))
+
+    def dropped(self) -> tuple[DroppedCounter, ...]:
+        return tuple(
+            DroppedCounter(side.space, name, packets + self._dropped.get(side.space, {}).get(name, 0))
+            for side in (self._plan.sides if self._plan is not None else ())
+            for name, packets in self._counted(side).items()
+        )
 
     def _change(self, old: NetworkPlan, new: NetworkPlan) -> None:
         """Other rules and overlay addresses, at once; sessions that both plans allow do not notice."""
@@ -267,9 +304,21 @@ class NamespaceIsolation(Isolation):
             raise
 
     def undo(self) -> None:
+        self._undo_network()
+        # A start that failed leaves no empty folders. One that holds something by now (a log) stays.
+        for path in reversed(self._folders):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        self._folders.clear()
+
+    def _undo_network(self) -> None:
+        for counters in self._counters.values():
+            counters.close()  # an open socket keeps its namespace alive
         for fd in self._sides.values():
             os.close(fd)
         self._sides.clear()
+        self._counters.clear()
+        self._dropped.clear()
         self._interfaces.clear()
         self._plan = self._journal = self._device = None
         for said in clean(self._state):

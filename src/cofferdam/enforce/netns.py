@@ -44,6 +44,15 @@ _SYSCTLS = (
     ("net/ipv4/conf/default/accept_source_route", "0"),
     ("net/ipv4/conf/all/proxy_arp", "0"),
     ("net/ipv4/conf/default/proxy_arp", "0"),
+    ("net/ipv4/conf/all/proxy_arp_pvlan", "0"),
+    ("net/ipv4/conf/default/proxy_arp_pvlan", "0"),
+    ("net/ipv4/conf/all/bc_forwarding", "0"),
+    ("net/ipv4/conf/default/bc_forwarding", "0"),
+    ("net/ipv4/conf/all/accept_local", "0"),
+    ("net/ipv4/conf/default/accept_local", "0"),
+    # A new namespace begins with the host's values of these. With 1 nobody would get an answer for an AnyIP address.
+    ("net/ipv4/conf/all/arp_ignore", "0"),
+    ("net/ipv4/conf/default/arp_ignore", "0"),
     ("net/ipv4/conf/all/route_localnet", "0"),
     ("net/ipv4/conf/default/route_localnet", "0"),
     ("net/ipv4/conf/all/rp_filter", "1"),
@@ -125,12 +134,39 @@ def remove_namespace(name: str) -> None:
     path.unlink(missing_ok=True)
 
 
+def _wanted(ipv6: bool) -> list[tuple[str, str]]:
+    return [*_SYSCTLS, *((f"net/ipv6/conf/{name}/disable_ipv6", str(int(not ipv6))) for name in ("all", "default"))]
+
+
+def unset_switches(ipv6: bool) -> list[str]:
+    """What of `set_switches` is not in force in the calling process's namespace, for all interfaces or one of them."""
+    wrong = []
+    for name, value in _wanted(ipv6):
+        family, _, rest = name.partition("/conf/default/")
+        if rest and rest != "disable_ipv6":  # an interface that had it from there may have another value by now
+            folder = Path("/proc/sys") / family / "conf"
+            places = (
+                [path.name for path in folder.iterdir() if path.name not in ("all", "lo")] if folder.exists() else []
+            )
+            names = [f"{family}/conf/{place}/{rest}" for place in places]
+        else:
+            names = [name]
+        for one in sorted(names):
+            path = Path("/proc/sys") / one
+            try:
+                found = path.read_text().strip()
+            except OSError:
+                continue  # a kernel without IPv6, or the interface has just gone
+            if found != value:
+                wrong.append(f"{one} is {found}, not {value}")
+    return wrong
+
+
 def set_switches(ipv6: bool) -> list[str]:
     """Sets what the kernel may do by itself in the calling process's namespace: no forwarding, no redirects, no
     routes from routers. What could not be set, and is not so already."""
     failed = []
-    wanted = [*_SYSCTLS, *((f"net/ipv6/conf/{name}/disable_ipv6", str(int(not ipv6))) for name in ("all", "default"))]
-    for name, value in wanted:
+    for name, value in _wanted(ipv6):
         path = Path("/proc/sys") / name
         try:
             if path.read_text().strip() != value:
@@ -148,7 +184,10 @@ def set_switches(ipv6: bool) -> list[str]:
 def _index(netlink: Any, name: str) -> int:
     found = netlink.link_lookup(ifname=name)
     if not found:
-        raise GateError(f"there is no network interface {name}", hint="`ip link` lists those of this machine")
+        raise GateError(
+            f"there is no network interface {name}",
+            hint="`ip link` lists those of this machine; while a gate runs, those that it took are in `ip netns`",
+        )
     return int(found[0])
 
 
@@ -235,9 +274,15 @@ def configure(name: str, addresses: list[str], routes: list[tuple[str, str]]) ->
             _add_address(netlink, index, text)
         netlink.link("set", index=index, state="up")
         for network, via in routes:
-            netlink.route(
-                "replace", family=_family(via), dst=network, gateway=via, oif=index, proto=_PROTO_STATIC
-            )  # fmt: skip
+            try:
+                netlink.route(
+                    "replace", family=_family(via), dst=network, gateway=via, oif=index, proto=_PROTO_STATIC
+                )  # fmt: skip
+            except NetlinkError as error:
+                raise GateError(
+                    f"the route to {network} via {via} can not be set on {name}: {os.strerror(error.code)}",
+                    hint="the router must be in a network of the zone's own addresses",
+                ) from None
 
 
 def _add_address(netlink: Any, index: int, text: str, broadcast: str = "") -> None:
@@ -337,10 +382,12 @@ def _add_route(netlink: Any, index: int, route: RouteHeld) -> None:
     netlink.route("replace", **fields)
 
 
-def restore_routes(plain: dict[str, Any]) -> None:
-    """Gives an interface in its new namespace the routes that it had, as `journal.Moved` (plain) has them."""
+def restore_routes(plain: dict[str, Any], ipv6: bool) -> None:
+    """Gives an interface in its new namespace the routes that it had, as `journal.Moved` (plain) has them. `ipv6`:
+    whether the namespace has it."""
     moved = msgspec.convert(plain, Moved)
     with IPRoute() as netlink:
         index = _index(netlink, moved.name)
         for route in sorted(moved.routes, key=lambda route: route.gateway != ""):
-            _add_route(netlink, index, route)
+            if ipv6 or route.family == socket.AF_INET:
+                _add_route(netlink, index, route)

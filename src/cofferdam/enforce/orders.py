@@ -35,6 +35,8 @@ Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 TUNNEL_PEERS: Final = 400
 """The most overlay peers: an order that names them all is one message."""
 Role = Literal["outer", "inner", "both", "auditor", "gate", "names", "tunnel"]
+DROPPED: Final = "dropped-"
+"""How the names of the firewall's counters of dropped packets begin; the hook follows."""
 Fact = tuple[str, bool, str]
 """One fact about the separation: (name, in force, detail)."""
 
@@ -143,6 +145,12 @@ class AskTunnel(Struct, frozen=True, array_like=True, tag=11, forbid_unknown_fie
     serial: Number
 
 
+class AskDropped(Struct, frozen=True, array_like=True, tag=12, forbid_unknown_fields=True):
+    """How many packets have the firewalls dropped? Answered by `DroppedState` or `Failed`."""
+
+    serial: Number
+
+
 Order = (
     Prepare
     | OpenListener
@@ -155,6 +163,7 @@ Order = (
     | SpawnNames
     | SetTunnel
     | AskTunnel
+    | AskDropped
 )
 
 
@@ -245,7 +254,22 @@ class TunnelState(Struct, frozen=True, array_like=True, tag=8, forbid_unknown_fi
     peers: tuple[PeerState, ...]
 
 
-Report = Prepared | Opened | Spawned | Failed | Exited | Asked | TunnelSet | TunnelState
+class DroppedCounter(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One counter of a side's firewall, over all its rulesets so far."""
+
+    side: Name
+    name: Name
+    packets: Annotated[int, Meta(ge=0)]
+
+
+class DroppedState(Struct, frozen=True, array_like=True, tag=9, forbid_unknown_fields=True):
+    """What the firewalls have dropped; nothing where there are none."""
+
+    serial: Number
+    counters: tuple[DroppedCounter, ...]
+
+
+Report = Prepared | Opened | Spawned | Failed | Exited | Asked | TunnelSet | TunnelState | DroppedState
 
 ORDERS: RecordCodec[Order] = RecordCodec(Order, limit=MAX_ORDER)
 PLANS: RecordCodec[NetworkPlan] = RecordCodec(NetworkPlan, limit=PLAN_BYTES)

@@ -175,7 +175,9 @@ class Auditor:
         if self._link is not None and self._opened.is_set():
             self._link.send(Close())
             await asyncio.wait([born.ended], timeout=CLOSE_SECONDS)
+            if not born.ended.done():
+                self._log.error("auditor-does-not-close", pid=born.pid)
+        # One whose log is not open yet has nothing to close: the start has failed, for a reason that is not its own.
         if not born.ended.done():
-            self._log.error("auditor-does-not-close", pid=born.pid)
             self._launcher.kill(born)
             await asyncio.wait([born.ended])

@@ -17,8 +17,8 @@ ANSWER_SECONDS = 60.0
 """A reload of a large policy with restarts takes seconds; longer than this the gate hangs."""
 
 
-def ask(state: Path, verb: str, **fields: object) -> Any:
-    """Sends one request and returns its result.
+def ask(state: Path, verb: str, *, seconds: float | None = ANSWER_SECONDS, **fields: object) -> Any:
+    """Sends one request and returns its result. `seconds`: how long the gate may take; None: as long as it likes.
 
     Raises:
         GateError: no gate runs there, or it says no.
@@ -28,7 +28,7 @@ def ask(state: Path, verb: str, **fields: object) -> Any:
     line = json.dumps({"type": verb, **fields}).encode() + b"\n"
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as gate:
-            gate.settimeout(ANSWER_SECONDS)
+            gate.settimeout(seconds)
             gate.connect(str(path))
             gate.sendall(line)
             with gate.makefile("rb") as answers:
@@ -44,7 +44,7 @@ def ask(state: Path, verb: str, **fields: object) -> Any:
             hint="start one with `cofferdam up POLICY`, or name its directory with --state",
         ) from None
     except TimeoutError:
-        raise GateError(f"the gate does not answer within {ANSWER_SECONDS:.0f} s") from None
+        raise GateError(f"the gate does not answer within {seconds:.0f} s") from None
     except OSError as error:
         raise GateError(f"the gate's control socket {path}: {error.strerror or error}") from None
     if not raw:

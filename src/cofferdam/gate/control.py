@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 from cofferdam.audit.entry import LeakFound, ProofDone, clip
 from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate.audit import now_ns
-from cofferdam.gate.gate import RECORD_SECONDS, Gate
+from cofferdam.gate.gate import RECORD_SECONDS, REPORT_SECONDS, Gate
 from cofferdam.gate.reload import reload_policy
 from cofferdam.gate.state import control_socket
 
@@ -85,6 +85,10 @@ class Leaks(Struct, frozen=True, tag="leaks", forbid_unknown_fields=True):
     trouble: Text = ""
 
 
+class LeakTurn(Struct, frozen=True, tag="leak-turn", forbid_unknown_fields=True):
+    """The leak probe's process asks for its turn. Answered when a round is due, which may be long."""
+
+
 class AddPeer(Struct, frozen=True, tag="add-peer", forbid_unknown_fields=True):
     """Let an overlay peer in, by its public key."""
 
@@ -102,7 +106,7 @@ class Peers(Struct, frozen=True, tag="peers", forbid_unknown_fields=True):
     """The overlay peers, and when each was last heard."""
 
 
-Request = Status | Reload | Down | Sever | Restore | Proof | Leaks | AddPeer | RevokePeer | Peers
+Request = Status | Reload | Down | Sever | Restore | Proof | Leaks | LeakTurn | AddPeer | RevokePeer | Peers
 
 
 class Answer(Struct, frozen=True):
@@ -184,7 +188,7 @@ class ControlServer:
         match request:
             case Status(fresh):
                 if fresh:
-                    await gate.reports()
+                    await asyncio.gather(gate.reports(), gate.drops.fresh(REPORT_SECONDS))
                 return gate.status()
             case Reload(path):
                 if path and not path.startswith("/"):
@@ -195,6 +199,8 @@ class ControlServer:
                 return None
             case Sever(side, reason):
                 return {"side": side, "sessions": await gate.sever(side, user, reason)}
+            case LeakTurn():
+                return {"ask": await gate.leaks.turn()}
             case AddPeer(name, key):
                 return await gate.overlay.add_peer(name, key, user)
             case RevokePeer(name):
@@ -207,7 +213,7 @@ class ControlServer:
                 done = ProofDone(report=report, result=result, detail=clip(detail), wall_ns=now_ns())
                 return {"recorded": await gate.audit.record(done, RECORD_SECONDS)}
             case Leaks(tried, found, trouble):
-                gate.alarm("leak-probe", trouble)
+                gate.leaks.told(trouble)
                 return {"new": _leaks(gate, tried, found)}
 
 

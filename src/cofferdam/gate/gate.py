@@ -37,6 +37,8 @@ from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate import report, state
 from cofferdam.gate.audit import GateAudit, now_ns
 from cofferdam.gate.auditor import Auditor
+from cofferdam.gate.drops import Drops
+from cofferdam.gate.leaks import LeakProbe
 from cofferdam.gate.listeners import Listeners
 from cofferdam.gate.log import Log
 from cofferdam.gate.management import Management
@@ -44,6 +46,7 @@ from cofferdam.gate.orders import LauncherLink
 from cofferdam.gate.overlay import Overlay
 from cofferdam.gate.pair import Pair
 from cofferdam.gate.plan import PairPlan, Spot, plan_pairs
+from cofferdam.gate.recent import STEP_SECONDS, Recent
 from cofferdam.gate.totals import Totals
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
@@ -118,6 +121,9 @@ class Gate:
         self.listeners = Listeners(launcher)
         self.management = Management(self, log)
         self.overlay = Overlay(self)
+        self.leaks = LeakProbe(self)
+        self.drops = Drops(self)
+        self.recent = Recent()
         self.pairs: dict[str, Pair] = {}
         self.earlier = Totals()
         """Counted by pairs that are no more."""
@@ -187,6 +193,10 @@ class Gate:
         await self.auditor.first
         self.set_policy(policy, self.options.policy)
         await self._record_start()
+        self.leaks.set(policy.gate.leak_probe_seconds)
+        self.spawn(self.leaks.watch())
+        self.spawn(self.drops.watch(self._stop))
+        self._keep_recent()
         await self.overlay.start(policy)
         await control.listen()
         await self.start_pairs(plans.values())
@@ -232,6 +242,7 @@ class Gate:
 
     async def _end(self, control: Service) -> None:
         self._stop.set()
+        self.leaks.end()
         self.launcher.notify(Notify("STOPPING=1"))
         reason = self._stop_reason or "the gate could not start"
         await self.overlay.stop()
@@ -248,6 +259,7 @@ class Gate:
             await stops
         finally:
             hurry.cancel()
+        await self.drops.end()
         if self.policy_hash:
             await self.audit.record(GateStopped(reason=clip(reason), wall_ns=now_ns()), RECORD_SECONDS)
         await self.auditor.close()
@@ -274,6 +286,14 @@ class Gate:
         if not self._stop.is_set():
             self.launcher.notify(Notify("WATCHDOG=1"))
             asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._keep_alive)
+
+    def _keep_recent(self) -> None:
+        """What was counted until now is what the next minutes are compared with."""
+        if not self._stop.is_set():
+            flows = report.totals(list(self.pairs.values()), self.earlier).flows
+            loop = asyncio.get_running_loop()
+            self.recent.keep(loop.time(), {name: flow.added for name, flow in flows.items()})
+            loop.call_later(STEP_SECONDS, self._keep_recent)
 
     # --- what is in force ---------------------------------------------------------------------------------------
 
@@ -420,7 +440,7 @@ class Gate:
             separation=self.separation.isolation if self.split else "none",
             facts=self._facts(pairs),
             severed=self.cuts.cuts,
-            conduits=report.conduit_reports(self.policy, counted, sessions, self.severed),
+            conduits=report.conduit_reports(self.policy, counted, self.recent, sessions, self.severed),
             unmatched=report.unmatched(counted),
             pairs=tuple(map(report.pair_report, pairs)),
             sessions=sessions,
@@ -442,6 +462,8 @@ class Gate:
             malformed=counted.malformed,
             alarms=tuple(self.alarms.values()),
             management=self.management.address,
+            leak_probe=self.leaks.report(),
+            dropped=self.drops.reports(),
         )
 
     def _facts(self, pairs: list[Pair]) -> tuple[report.FactReport, ...]:
@@ -454,7 +476,8 @@ class Gate:
         said = [*said, *(report.FactReport(f"name server: {fact[0]}", *fact[1:]) for fact in self.overlay.facts)]
         names = {fact.name for fact in said}
         launcher = [report.FactReport(*fact) for fact in self.separation.facts if fact[0] not in names]
-        return (halves, *launcher, *said)
+        probe = self.leaks.report()
+        return (halves, *launcher, *said, report.FactReport("leak probe", probe.works, probe.detail))
 
 
 def _failure(group: BaseExceptionGroup[CofferdamError]) -> Finish:

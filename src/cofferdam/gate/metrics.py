@@ -36,6 +36,14 @@ METRICS: dict[str, Described] = {
     "cofferdam_separation": Described("gauge", "1 if this fact of the separation is in force, else 0", ("fact",)),
     "cofferdam_severed": Described("gauge", "1 if the side is cut off, else 0", ("side",)),
     "cofferdam_alarm": Described("gauge", "1 for each alarm that stands", ("name",)),
+    "cofferdam_leak_probe_interval_seconds": Described("gauge", "from one round of the leak probe to the next; 0: off"),
+    "cofferdam_leak_probe_last_seconds": Described("gauge", "when its last round was (Unix time); 0: none yet"),
+    "cofferdam_dropped_packets_total": Described(
+        "counter",
+        "packets that a side's firewall dropped; hook is input, output or forward (they belong to no conduit), or "
+        "openings (a client asked for connections faster than one may)",
+        ("side", "hook"),
+    ),
     "cofferdam_pair_working": Described("gauge", "1 if both halves of the pair take work, else 0", ("pair",)),
     "cofferdam_pair_restarts_total": Described("counter", "how often the pair was started anew", ("pair",)),
     "cofferdam_sessions": Described("gauge", "open client sessions", ("asset",)),
@@ -151,6 +159,10 @@ def _gate(status: StatusReport) -> Iterator[Metric]:
     yield _gauge("cofferdam_separation", {(fact.name,): float(fact.in_force) for fact in status.facts})
     yield _gauge("cofferdam_severed", {(side,): float(side in severed) for side in ("it", "ot")})
     yield _gauge("cofferdam_alarm", {(alarm.name,): 1 for alarm in status.alarms})
+    dropped = {(one.side, hook): count for one in status.dropped for hook, count in one.packets.items()}
+    yield _counter("cofferdam_dropped_packets_total", dropped)
+    yield _gauge("cofferdam_leak_probe_interval_seconds", {(): status.leak_probe.seconds})
+    yield _gauge("cofferdam_leak_probe_last_seconds", {(): status.leak_probe.last_ns / 1e9})
 
 
 def _halves(status: StatusReport) -> Iterator[Metric]:

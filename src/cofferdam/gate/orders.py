@@ -16,10 +16,13 @@ from cofferdam.enforce.orders import (
     ORDERS,
     PLANS,
     REPORTS,
+    AskDropped,
     Asked,
     AskTunnel,
     Child,
     CloseListener,
+    DroppedCounter,
+    DroppedState,
     Exited,
     Failed,
     Finish,
@@ -45,7 +48,7 @@ from cofferdam.enforce.orders import (
 from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.errors import CrossingError, GateError
 
-R = TypeVar("R", Prepared, Opened, Spawned, TunnelSet, TunnelState)
+R = TypeVar("R", Prepared, Opened, Spawned, TunnelSet, TunnelState, DroppedState)
 
 MAX_FDS = 8
 """Descriptors with one report: two for each child of a pair."""
@@ -128,6 +131,10 @@ class LauncherLink:
         """Raises: GateError."""
         return (await self._call(AskTunnel(self._next()), TunnelState))[0].peers
 
+    async def ask_dropped(self) -> tuple[DroppedCounter, ...]:
+        """What the firewalls have dropped so far. Raises: GateError."""
+        return (await self._call(AskDropped(self._next()), DroppedState))[0].counters
+
     def kill(self, born: Born) -> None:
         """Ends a child at once; nothing happens if it has ended."""
         if not born.ended.done():
@@ -171,7 +178,7 @@ class LauncherLink:
 
     async def _call(
         self,
-        order: Prepare | OpenListener | SpawnPair | SpawnAuditor | SpawnNames | SetTunnel | AskTunnel,
+        order: Prepare | OpenListener | SpawnPair | SpawnAuditor | SpawnNames | SetTunnel | AskTunnel | AskDropped,
         kind: type[R],
     ) -> tuple[R, list[int]]:
         try:

@@ -265,14 +265,16 @@ class Pair:
         """Has the halves cut the severed sides off. As `take_policy`."""
         sides = self._gate.severed
         halves = list(self.halves)
+        # An older report must not count as the answer. It stays, for what it counted.
+        older = {half: dict(half.statuses) for half in halves}
         for half in halves:
-            half.statuses.clear()  # an older report must not count as the answer
             half.link.send(SetSevered(sides))
             half.link.send(Report())
 
         def taken(half: Half) -> bool:
             roles = {"outer", "inner"} if half.born.role == "both" else {half.born.role}
-            return roles <= half.statuses.keys() and all(set(s.severed) == set(sides) for s in half.statuses.values())
+            told = {role: status for role, status in half.statuses.items() if status is not older[half].get(role)}
+            return roles <= told.keys() and all(set(status.severed) == set(sides) for status in told.values())
 
         return await self._all(halves, taken, seconds, "severed sides")
 

@@ -92,6 +92,7 @@ async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path) -> Reloa
     gate.set_policy(policy, path)
     loaded = PolicyLoaded(policy=policy.hash, previous=previous, files=(clip(str(path)),), wall_ns=now_ns())
     await gate.audit.record(loaded, RECORD_SECONDS)
+    gate.leaks.set(policy.gate.leak_probe_seconds)
     troubles = await _change_pairs(gate, change)
     try:
         gate.separation = await gate.launcher.prepare(plan)

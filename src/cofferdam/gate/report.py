@@ -6,10 +6,16 @@ its halves; those of a life's last second may be missing.
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
+from cofferdam.gate.drops import DroppedReport
 from cofferdam.gate.half import Half
+from cofferdam.gate.leaks import LeakProbeReport
 from cofferdam.gate.pair import Pair
+from cofferdam.gate.recent import RECENT_SECONDS, Recent
+from cofferdam.gate.standing import Standing, standing
 from cofferdam.gate.state import Cut
 from cofferdam.gate.totals import FlowTotal, Totals
 from cofferdam.histogram import Histogram
@@ -28,7 +34,9 @@ class Spread(msgspec.Struct, frozen=True):
 
 class ConduitReport(msgspec.Struct, frozen=True):
     """One conduit. `added`: by the gate; `waited`: for a free place at the device and for the disk; `device`: its own
-    time. `over_budget`: the 99th percentile of `added` is above `budget` (0: none is set)."""
+    time; all since the gate started. `recent`: `added` of the last `recent_seconds`. `over_budget`,
+    `recent_over_budget`: the 99th percentile of `added`, of `recent`, is above `budget` (0: none is set). `standing`:
+    whether it is open now."""
 
     name: str
     source: str
@@ -47,6 +55,9 @@ class ConduitReport(msgspec.Struct, frozen=True):
     device: Spread
     budget: int
     over_budget: bool
+    recent: Spread
+    recent_over_budget: bool
+    standing: Standing
 
 
 class HalfReport(msgspec.Struct, frozen=True):
@@ -163,6 +174,9 @@ class StatusReport(msgspec.Struct, frozen=True):
     malformed: int
     alarms: tuple[AlarmReport, ...]
     management: str
+    leak_probe: LeakProbeReport
+    dropped: tuple[DroppedReport, ...] = ()  # one for each side that has a firewall of ours
+    recent_seconds: int = RECENT_SECONDS
 
 
 def spread(histogram: Histogram) -> Spread:
@@ -183,16 +197,21 @@ def totals(pairs: list[Pair], earlier: Totals) -> Totals:
 
 
 def conduit_reports(
-    policy: CompiledPolicy, counted: Totals, sessions: tuple[SessionReport, ...], severed: tuple[str, ...]
+    policy: CompiledPolicy,
+    counted: Totals,
+    recent: Recent,
+    sessions: tuple[SessionReport, ...],
+    severed: tuple[str, ...],
 ) -> tuple[ConduitReport, ...]:
     """One for each conduit of the policy."""
+    mono, wall_ns = time.monotonic(), time.time_ns()
     reports = []
     for conduit in policy.conduits.values():
         flow = counted.flows.get(conduit.name, FlowTotal())
         served = {(who, rule.asset) for rule in conduit.rules for who in rule.who}
         mine = sum(1 for s in sessions if any((who, s.asset) in served for who in s.principals))
         sides = {policy.zones[conduit.from_zone].side.value, policy.zones[conduit.to_zone].side.value}
-        added = spread(flow.added)
+        added, lately = spread(flow.added), spread(recent.since(mono, conduit.name, flow.added))
         reports.append(
             ConduitReport(
                 name=conduit.name,
@@ -212,6 +231,9 @@ def conduit_reports(
                 device=spread(flow.device),
                 budget=conduit.latency_budget_us,
                 over_budget=0 < conduit.latency_budget_us < added.p99,
+                recent=lately,
+                recent_over_budget=0 < conduit.latency_budget_us < lately.p99,
+                standing=standing(conduit, policy.table.clocks, wall_ns),
             )
         )
     return tuple(reports)

@@ -88,9 +88,11 @@ def give(policy: schema.Policy, *, resolve: bool = False) -> Given:
         *(text.split("/")[0] for zone in policy.zones.values() for text in zone.addresses),
         *(asset.listen[0] for asset in policy.assets.values() if asset.listen is not None),
     }
+    # In a free slice of the office's network the gate would answer for somebody who lives there.
+    taken = dict(neighbours(policy))
     wanting = [name for name in published(policy) if policy.assets[name].listen is None]
     fixed = {name: given.assets.get(name, ()) for name in wanting}
-    _Giver(given, "asset", networks, reserved, overlay.assigned, resolve).run(wanting, fixed, given.assets)
+    _Giver(given, "asset", networks, reserved, overlay.assigned, resolve, taken).run(wanting, fixed, given.assets)
     if overlay.wireguard is not None:
         peers = sorted({principal.peer for principal in policy.principals.values() if principal.peer})
         own = tuple(map(ipaddress.ip_network, peer_networks(policy.site, overlay.wireguard)))
@@ -99,12 +101,25 @@ def give(policy: schema.Policy, *, resolve: bool = False) -> Given:
     return given
 
 
+def neighbours(policy: schema.Policy) -> Iterable[tuple[str, str]]:
+    """(address, who has it) of the hosts and routers of the office side that the policy knows one by one."""
+    for name, zone in policy.zones.items():
+        if zone.side == "it":
+            yield from ((via, f"the router of {name}") for _, via in zone.routes)
+    for name, principal in policy.principals.items():
+        zone_ = policy.zones.get(principal.zone)
+        for text in principal.addresses if zone_ is not None and zone_.side == "it" else ():
+            network = ipaddress.ip_network(text)
+            if network.prefixlen == network.max_prefixlen:
+                yield str(network.network_address), name
+
+
 class _Giver:
     """One kind of names and their networks."""
 
     def __init__(
         self, given: Given, kind: str, networks: tuple[Network, ...], reserved: set[str],
-        record: Mapping[str, tuple[str, ...]], resolve: bool,
+        record: Mapping[str, tuple[str, ...]], resolve: bool, taken: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.given = given
         self.kind = kind
@@ -112,6 +127,7 @@ class _Giver:
         self.reserved = reserved
         self.record = record
         self.resolve = resolve
+        self.taken = taken or {}
         self.owners: dict[str, str] = {}
 
     def run(self, names: Iterable[str], fixed: Mapping[str, tuple[str, ...]], into: dict[str, tuple[str, ...]]) -> None:
@@ -121,6 +137,8 @@ class _Giver:
             self.owners.update(dict.fromkeys(addresses, name))
         for name, addresses in self.record.items():
             for address in addresses:
+                if address in self.taken:
+                    self._finding(name, address, f"{self.taken[address]} has as well")
                 owner = self.owners.setdefault(address, name)
                 if owner != name:
                     self._finding(name, address, f"{owner} has as well")
@@ -154,7 +172,7 @@ class _Giver:
         first = int.from_bytes(digest[:16], "big") % size
         for step in range(min(size, 1 << 16)):
             address = str(network[1 + (first + step) % size])
-            owner = "the gate" if address in self.reserved else self.owners.get(address, name)
+            owner = "the gate" if address in self.reserved else self.owners.get(address, self.taken.get(address, name))
             if owner == name:
                 self.owners[address] = name
                 return address

@@ -56,7 +56,7 @@ def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:
                 name: _conduit(name, conduit, policy, assets) for name, conduit in sorted(policy.conduits.items())
             },
             limits=Limits(**{name: getattr(policy.limits, name) for name in Limits.__struct_fields__}),
-            gate=rows.Gate(gate.management, gate.separation, gate.require == "namespaces"),
+            gate=rows.Gate(gate.management, gate.separation, gate.require == "namespaces", gate.leak_probe),
             audit=rows.Audit(audit.reads == "allow", audit.interval),
             clocks={name: clock(name, now_ns) for name in sorted(zones)},
             overlay=_overlay(policy),

@@ -46,6 +46,10 @@ def point_span(family: Family, point: schema.Point) -> tuple[Span, CellType] | N
     return Span(point.at.space, point.at.start, count), CellType(kind)
 
 
+def _loopback(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback
+
+
 class _Checker:
     def __init__(
         self, policy: schema.Policy, document: Document, kept: dict[str, list[int]], problems: list[Problem]
@@ -72,6 +76,8 @@ class _Checker:
             self.principal(name, principal)
         for overlay_path, found, expected in addressing.give(self.policy, resolve=self.resolve).findings:
             self.at(overlay_path, found, expected, check="overlay-address")
+        self.neighbours()
+        self.peers_apart()
         self.names_in_dns()
         for name, conduit in self.policy.conduits.items():
             self.conduit(name, conduit)
@@ -216,6 +222,33 @@ class _Checker:
                     self.at(("assets", name, "address"), found, expected, check="device")
                     break
             others.append(name)
+
+    def neighbours(self) -> None:
+        """No asset is published at the address of a host that the policy knows: the gate would answer for it there."""
+        taken = dict(addressing.neighbours(self.policy))
+        for name, asset in self.policy.assets.items():
+            if asset.overlay is not None and asset.overlay in taken and not _loopback(asset.overlay):
+                found = f"{asset.overlay}, which {taken[asset.overlay]} has"
+                self.at(("assets", name, "overlay"), found, "an address that nobody has", check="overlay-address")
+
+    def peers_apart(self) -> None:
+        """The network of peers leads into the tunnel, so nothing else may lie in it."""
+        overlay = self.policy.overlay
+        if overlay is None or overlay.wireguard is None:
+            return
+        others = [(text, "the overlay's prefix") for text in addressing.prefixes(self.policy.site, overlay)]
+        # A slice of the office's network may be the peers', but not the gate's own place in it.
+        others += [
+            (str(ipaddress.ip_interface(text).ip), f"the gate's address in zone {name}")
+            for name, zone in self.policy.zones.items() if zone.side == "it" for text in zone.addresses
+        ]  # fmt: skip
+        for peers in map(ipaddress.ip_network, addressing.peer_networks(self.policy.site, overlay.wireguard)):
+            for text, what in others:
+                network = ipaddress.ip_network(text)
+                if network.version == peers.version and network.overlaps(peers):
+                    field = "peers" if peers.version == 4 else "peers6"
+                    place: Path = ("overlay", "wireguard", *((field,) if field == "peers" else ()))
+                    self.at(place, f"{peers}, which meets {network}, {what}", "a network of its own", check="peer")
 
     def names_in_dns(self) -> None:
         """Each published asset has a name of its own in the overlay's zone, also where DNS sees no difference."""

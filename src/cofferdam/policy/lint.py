@@ -332,6 +332,15 @@ def _silent_budget(run: _Lint) -> None:
             )  # fmt: skip
 
 
+def _leak_probe_off(run: _Lint) -> None:
+    """The leak probe switched off: a way round the gate is then found by the next proof only."""
+    if run.policy.gate.leak_probe == 0:
+        run.value(
+            ("gate", "leak_probe"), "leak-probe-off", "a leak probe that is off",
+            "an interval, so that a way round the gate does not stay unseen until the next proof",
+        )  # fmt: skip
+
+
 CHECKS: dict[str, Callable[[_Lint], None]] = {
     "writes without an expiry": _writes_without_expiry,
     "useless rules": _useless_rules,
@@ -348,5 +357,6 @@ CHECKS: dict[str, Callable[[_Lint], None]] = {
     "writes without a range": _unlimited_writes,
     "overlapping points": _overlapping_points,
     "silent writes": _silent_budget,
+    "leak probe": _leak_probe_off,
 }
 """Every check, by what it looks for; the docstrings are the documentation."""

@@ -115,11 +115,13 @@ class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the gate runs. `management` is (address, port) of status and metrics, None for none.
 
     `separation` is what to try: "auto", "namespaces" or "processes". `require_namespaces`: refuse to start with less.
+    `leak_probe_seconds`: from one round of the leak probe to the next; 0: it is off.
     """
 
     management: tuple[str, int] | None = None
     separation: str = "auto"
     require_namespaces: bool = False
+    leak_probe_seconds: int = 300
 
 
 class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -112,6 +112,14 @@ _ADDRESSES_ITEM = {"anyOf": [ADDRESS, {"type": "array", "items": ADDRESS, "minIt
 Addresses = Annotated[tuple[Address, ...], BeforeValidator(_listed), WithJsonSchema(_ADDRESSES_ITEM)]
 Milliseconds = Annotated[int, *_read(syntax.milliseconds, DURATION)]
 Microseconds = Annotated[int, *_read(syntax.microseconds, DURATION)]
+LeakProbe = Annotated[
+    int,
+    *_read(
+        syntax.leak_probe,
+        {"anyOf": [{**DURATION, "examples": ["5 min", "30 s"]}, {"const": "off"}]},
+    ),
+]
+"""Seconds; 0 for off."""
 Number = Annotated[float, *_read(syntax.number, {"type": "number"})]
 Positive = Annotated[float, *_read(syntax.positive, {"type": "number", "exclusiveMinimum": 0})]
 Seconds = Annotated[
@@ -349,6 +357,13 @@ class Gate(Entry):
     )
     require: Annotated[str, *_choice("namespaces")] | None = Field(
         None, description="`namespaces`: refuse to start where namespaces can not be had."
+    )
+    leak_probe: LeakProbe = Field(
+        300,
+        description="How often the gate asks on the IT side, by each asset's real address, whether there is a way "
+        "round it: from `10 s` to `1 d`. With `off` nobody asks between two proofs, and status, proof and audit log "
+        "say so.",
+        json_schema_extra={"default": "5 min"},
     )
 
 

@@ -113,6 +113,30 @@ def milliseconds(raw: Any) -> int:
     return value // 1000
 
 
+LEAK_PROBE_SECONDS = (10, 86_400)
+"""The shortest and the longest interval of the leak probe: a round takes seconds, and less than one a day is none."""
+
+
+def leak_probe(raw: Any) -> int:
+    """An interval of whole seconds, or `off`, which is 0."""
+    if raw == "off":
+        return 0
+    low, high = LEAK_PROBE_SECONDS
+    try:
+        value = microseconds(raw)
+    except PydanticCustomError as error:
+        raise Expected('an interval with its unit, such as "5 min", or off', _near_interval(raw)) from error
+    if value % 10**6 or not low <= value // 10**6 <= high:
+        raise Expected("an interval of whole seconds from 10 s to 1 d, or off")
+    return value // 10**6
+
+
+def _near_interval(raw: Any) -> str:
+    if isinstance(raw, str) and re.fullmatch(r"[0-9]+", raw):
+        return f'"{raw} s"'
+    return "off" if raw in ("no", "none", "never", "false", "Off", "OFF") else ""
+
+
 def address(raw: Any) -> str:
     """An IPv4 or IPv6 address, in its canonical form."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from cofferdam.brokers.proxy.refusals import RefusalLog
@@ -37,12 +38,14 @@ class Client:
     """One connection from a client."""
 
     __slots__ = (
-        "assets", "blocked", "bytes_in", "bytes_out", "frame_since", "last", "machine", "malformed", "only",
-        "opened_wall", "outstanding", "port", "refused", "requests", "sessions", "source", "stranger", "told",
-        "transport",
+        "assets", "blocked", "bytes_in", "bytes_out", "frame_since", "held_since", "in_line", "last", "machine",
+        "malformed", "only", "opened_wall", "outstanding", "pace", "port", "refused", "requests", "resumed", "sessions",
+        "since", "source", "stranger", "told", "transport",
     )  # fmt: skip
 
-    def __init__(self, transport: Transport, machine: ServerMachine[Any, Any], source: str, port: int) -> None:
+    def __init__(
+        self, transport: Transport, machine: ServerMachine[Any, Any], source: str, port: int, pace: Pace
+    ) -> None:
         self.transport: Transport = transport
         self.machine = machine
         self.source = source
@@ -50,8 +53,13 @@ class Client:
         self.assets: dict[int, Asset] = {}  # by unit; -1: any unit
         self.sessions: dict[str, Session] = {}  # by asset
         self.only: Session | None = None  # where a single asset answers at the listener, which is the rule
+        self.pace = pace
         self.outstanding = 0
-        self.blocked = False
+        self.blocked = False  # nothing more is read from it
+        self.in_line = False  # it waits for its source's next turn
+        self.held_since = 0  # since when bytes may lie in its socket unread (monotonic ns); 0: none do
+        self.resumed = 0  # when reading was taken up again; 0: what had lain there is still being read
+        self.since = 0  # what was read last came no earlier than this
         self.requests = 0
         self.refused = 0
         self.malformed = 0
@@ -79,6 +87,28 @@ class Pending:
         self.conduit = conduit
         self.is_write = is_write
         self.began = began
+
+
+class Pace:
+    """What one source address may ask: a token bucket of requests, and its connections that wait for more."""
+
+    __slots__ = ("at", "connections", "line", "tokens")
+
+    def __init__(self, burst: float, now: int) -> None:
+        self.tokens = burst
+        self.at = now
+        self.connections = 0
+        self.line: deque[Client] = deque()
+
+    def fill(self, now: int, rate: float, burst: float) -> None:
+        """Adds the tokens that have come since the last time. `rate` is per ns."""
+        tokens = self.tokens + (now - self.at) * rate
+        self.at = now
+        self.tokens = tokens if tokens < burst else burst
+
+    def due(self, rate: float) -> int:
+        """When there will be a token (monotonic ns)."""
+        return self.at + int(max(0.0, 1.0 - self.tokens) / rate)
 
 
 class Bucket:

@@ -1,7 +1,8 @@
 """The outer half of a proxy: takes clients' connections, understands and judges their requests, answers them.
 
 It refuses early what policy does not allow, so that the answer is quick and the crossing quiet; that it refuses
-rightly is not what safety rests on (the inner half decides again). It holds the clients to their limits.
+rightly is not what safety rests on (the inner half decides again). It holds the clients to their limits: a source that
+asks faster than it may is not read from until its next turn, so that its flood costs the others nothing.
 
 Not here: sockets' details (brokers.transport), the asset's side (inner), the process around it (brokers.half).
 """
@@ -16,12 +17,13 @@ from cofferdam.audit.entry import LimitHit, Malformed, SessionClosed, SessionOpe
 from cofferdam.brokers.auditing import AuditClient
 from cofferdam.brokers.control import SessionStatus
 from cofferdam.brokers.proxy.budget import INTERVAL_NS, LogBudget
-from cofferdam.brokers.proxy.clients import Bucket, Client, Pending, Session, draw, forget_full
+from cofferdam.brokers.proxy.clients import Bucket, Client, Pace, Pending, Session, draw, forget_full
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Opened, Reply, Request
 from cofferdam.brokers.proxy.refusals import RefusalLog
 from cofferdam.brokers.proxy.stats import FlowStats
-from cofferdam.brokers.transport import Transport
+from cofferdam.brokers.transport import RECEIVE_BYTES, Transport
 from cofferdam.crossing.channel import Sender
+from cofferdam.crossing.reactor import Reactor, Timer
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, Operation
@@ -29,6 +31,8 @@ from cofferdam.policy.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.base import NEED_DATA, Protocol, RequestReceived
 
+TURN_NS = 1_000_000
+"""Sources that wait for their turn are looked at no more often than this."""
 LIMIT_NOTES = 64
 """Sources and limits that are told apart in an interval; what comes above is told together."""
 MALFORMED_ENTRIES = 5
@@ -54,6 +58,7 @@ class Outer:
         severed: Iterable[str],
         inner: Sender[Any],
         audit: AuditClient,
+        reactor: Reactor,
         wall: Callable[[], int] = time.time_ns,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -70,11 +75,13 @@ class Outer:
         self._audit = audit
         self._wall = wall
         self._clock = clock
+        self._reactor = reactor
         self._next = 0
         self._pending: dict[int, Pending] = {}
         self._sessions: dict[int, tuple[Client, Session]] = {}
-        self._per_address: dict[str, int] = {}
-        self._buckets: dict[str, Bucket] = {}
+        self._paces: dict[str, Pace] = {}
+        self._in_line: dict[str, Pace] = {}
+        self._turn: Timer | None = None
         self._strangers: dict[str, int] = {}
         self._connects: dict[str, Bucket] = {}
         self._budget = LogBudget(audit)
@@ -96,6 +103,7 @@ class Outer:
         self._most_unsent = policy.limits.client_unsent_bytes
         self._rate = policy.limits.client_requests_per_second * 1e-9
         self._burst = float(policy.limits.client_requests_burst)
+        self._longest_wait = int(policy.limits.client_wait_seconds * 1e9)
         self._own_side = str(policy.zones[self._zones[0]].side)
         self._other_side = str(policy.zones[self._other_zone].side)
         self._audit.policy = policy.hash
@@ -162,8 +170,8 @@ class Outer:
         if len(self.clients) >= limits.client_connections:
             self._turn_away(transport, source, "client_connections", f"more than {limits.client_connections}")
             return
-        count = self._per_address.get(source, 0)
-        if count >= limits.client_connections_per_address:
+        pace = self._paces.get(source)
+        if pace is not None and pace.connections >= limits.client_connections_per_address:
             self._turn_away(
                 transport,
                 source,
@@ -171,8 +179,10 @@ class Outer:
                 f"more than {limits.client_connections_per_address}",
             )
             return
-        self._per_address[source] = count + 1
-        client = Client(transport, self.protocol.server(), source, port)
+        if pace is None:
+            pace = self._paces[source] = Pace(self._burst, now)
+        pace.connections += 1
+        client = Client(transport, self.protocol.server(), source, port, pace)
         client.assets = assets
         client.last = now
         client.opened_wall = self._wall()
@@ -257,11 +267,7 @@ class Outer:
         if client not in self.clients:
             return
         self.clients.discard(client)
-        left = self._per_address.get(client.source, 1) - 1
-        if left:
-            self._per_address[client.source] = left
-        else:
-            self._per_address.pop(client.source, None)
+        client.pace.connections -= 1  # the rest of it is forgotten by `tick`, when it is full again
         if client.stranger:
             strangers = self._strangers[client.source] - 1
             if strangers:
@@ -296,24 +302,41 @@ class Outer:
 
     def _on_data(self, client: Client, data: bytes) -> None:
         client.bytes_in += len(data)
+        client.since = self._reactor.now
+        if client.held_since:
+            # What lay in the socket may have come as soon as reading was stopped. It is read in the turn in which
+            # reading is taken up again, and in following ones as long as a read fills its buffer.
+            if client.resumed in (0, self._reactor.now):
+                client.since = client.held_since
+                client.resumed = 0
+            if client.resumed or len(data) < RECEIVE_BYTES:
+                client.held_since = 0
         client.machine.receive_data(data)
-        self._pump(client)
+        if not client.in_line:
+            self._pump(client)
 
     def _pump(self, client: Client) -> None:
         """Takes requests out of what has arrived, as far as limits and the crossing have room."""
         machine = client.machine
         limit = self._most_outstanding
         inner = self._inner
+        pace = client.pace
+        pace.fill(self._reactor.now, self._rate, self._burst)
         try:
             while client.outstanding < limit and not inner.full:
+                if pace.tokens < 1.0 and machine.buffered:
+                    self._stand_in_line(client)
+                    break
                 event = machine.next_event()
                 if event is NEED_DATA:
                     client.frame_since = 0 if not machine.buffered else client.frame_since or self._clock()
                     if client.blocked:
                         client.blocked = False
+                        client.resumed = self._reactor.now
                         client.transport.resume()
                     return
                 client.frame_since = 0
+                pace.tokens -= 1.0
                 if isinstance(event, RequestReceived):
                     self._request(client, event.token, event.request)
                 else:
@@ -332,18 +355,44 @@ class Outer:
         # No room: this client waits, held back by its own TCP window.
         if not client.blocked:
             client.blocked = True
+            client.held_since = client.held_since or self._reactor.now
             client.transport.pause()
         if self._inner.full:
             self._blocked.add(client)
+
+    def _stand_in_line(self, client: Client) -> None:
+        """Its source has asked as much as it may for now. The connections of a source take turns."""
+        client.in_line = True
+        pace = client.pace
+        pace.line.append(client)
+        self._in_line[client.source] = pace
+        self._limit("client_requests_per_second", client.source, "more requests a second than allowed: they wait")
+        self._arm_turn()
+
+    def _arm_turn(self) -> None:
+        if self._turn is None and self._in_line:
+            due = min(pace.due(self._rate) for pace in self._in_line.values())
+            self._turn = self._reactor.call_at(max(due, self._reactor.now + TURN_NS), self._take_turns)
+
+    def _take_turns(self) -> None:
+        """Goes on with connections that stand in line, as far as their sources have tokens again."""
+        self._turn = None
+        now = self._reactor.now
+        for source, pace in list(self._in_line.items()):
+            pace.fill(now, self._rate, self._burst)
+            while pace.line and pace.tokens >= 1.0:
+                client = pace.line.popleft()
+                client.in_line = False
+                if client in self.clients:
+                    self._pump(client)
+            if not pace.line:
+                del self._in_line[source]
+        self._arm_turn()
 
     def _request(self, client: Client, token: int, request: Any) -> None:
         began = self._clock()
         client.requests += 1
         client.last = began
-        if not self._within_rate(client.source, began):
-            self._limit("client_requests_per_second", client.source, "too many requests a second")
-            self._answer(client, token, self.protocol.failure(request, Failure.BUSY))
-            return
         wall = self._wall()
         operation: Operation
         verdict: Allow | Deny
@@ -358,6 +407,10 @@ class Outer:
             session = session or self._session_for(client, operation)
             verdict = self._judge(session, request, operation, wall)
         session.requests += 1
+        if operation.is_write and began - client.since > self._longest_wait:
+            self._limit("client_wait_seconds", client.source, "a write that had waited too long was not sent")
+            self._answer(client, token, self.protocol.failure(request, Failure.BUSY))
+            return
         if isinstance(verdict, Deny):
             if session.refusals is not None:
                 session.refusals.add(verdict, operation, session.flow, wall)
@@ -393,9 +446,6 @@ class Outer:
         if isinstance(verdict, Allow):
             flow.remember(request, operation, verdict)
         return verdict
-
-    def _within_rate(self, source: str, now: int) -> bool:
-        return draw(self._buckets, source, now, self._rate, self._burst)
 
     def _refuse(self, client: Client, session: Session, token: int, request: Any, verdict: Deny) -> None:
         session.refused += 1
@@ -474,13 +524,13 @@ class Outer:
             verdict = Deny(record.conduit, record.rule, record.fault, record.detail)
             if client in self.clients:
                 self._refuse(client, pending.session, pending.token, pending.request, verdict)
-        if client.blocked and client in self.clients:
+        if client.blocked and not client.in_line and client in self.clients:
             self._pump(client)
 
     def _on_room(self) -> None:
         blocked, self._blocked = self._blocked, set()
         for client in blocked:
-            if client in self.clients:
+            if client in self.clients and not client.in_line:
                 self._pump(client)
 
     # --- time -------------------------------------------------------------------------------------------------
@@ -508,7 +558,11 @@ class Outer:
             self._limits_told = now
             self._tell_limits(wall)
         self._budget.tick(wall)
-        forget_full(self._buckets, now, self._rate, self._burst)
+        for source, pace in list(self._paces.items()):
+            if not pace.connections:
+                pace.fill(now, self._rate, self._burst)
+                if pace.tokens >= self._burst:
+                    del self._paces[source]
         connects = limits.client_connects_per_second
         forget_full(self._connects, now, connects * 1e-9, connects * 4)
 

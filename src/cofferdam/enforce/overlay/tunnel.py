@@ -386,6 +386,12 @@ def _ask_program(name: str) -> list[Entry]:
     ]
 
 
+def keys(name: str, kind: str) -> list[str]:
+    """The public keys that a device lets in, for a proof. `kind` is the kernel's name for it; its own WireGuard is
+    asked in the device's namespace. Raises: GateError."""
+    return [entry[0] for entry in (_ask_kernel(name) if kind == "wireguard" else _ask_program(name))]
+
+
 def _set_kernel(name: str, key: str, port: int, peers: dict[str, list[str]]) -> None:
     from pyroute2 import WireGuard
 

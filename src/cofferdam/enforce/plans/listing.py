@@ -90,6 +90,9 @@ class _Reader:
                 self._sets[(body["family"], body["table"], body["name"])] = body
                 if body.get("timeout") or set(body.get("flags", ())) & {"timeout", "dynamic"}:
                     self._changing.add((body["family"], body["table"], body["name"]))
+            elif kind == "table" and body.get("flags"):
+                # Dormant: the kernel calls none of its chains, though they are listed as ever.
+                raise Unmodelled(f"the table {body['family']} {body['name']} has flags ({body['flags']}): it may sleep")
             elif kind == "chain":
                 self._chain(body)
             elif kind == "rule":
@@ -156,7 +159,9 @@ class _Reader:
                 for rule in self._verdict_map(chain, tuple(conj), content, where):
                     rules.append(rule)
             elif kind in _MAY_END:
-                conj.append(Free(f"{where}, statement {position + 1} ({kind})"))
+                # With its text, so that another limit is another condition.
+                said = json.dumps(content, sort_keys=True)
+                conj.append(Free(f"{where}, statement {position + 1} ({kind}): {said}"))
             elif kind == "queue":
                 rules.append(Rule((*conj, Free(f"{where}: a program accepts")), "accept", "", where))
                 rules.append(Rule(tuple(conj), "drop", "", where))

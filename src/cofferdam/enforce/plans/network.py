@@ -12,13 +12,16 @@ import ipaddress
 from collections.abc import Iterable
 
 from cofferdam.enforce.plans.overlay import PORT
-from cofferdam.enforce.plans.records import Link, Listen, NetworkPlan, Reach, Route, SidePlan, Tunnel
+from cofferdam.enforce.plans.records import MOST_OPENINGS, Link, Listen, NetworkPlan, Reach, Route, SidePlan, Tunnel
 from cofferdam.policy.rows import Conduit, Zone
 from cofferdam.policy.table import CompiledPolicy
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 NAMES = "overlay.names"
 """Stands for a conduit where rules let questions to the name server through."""
+OPENINGS = 2
+"""The firewall lets so many times `client_connects_per_second` through: who opens too many is to be seen by the outer
+half, which says so in the audit log, and is not to cost it more than that."""
 
 
 def network_plan(policy: CompiledPolicy) -> NetworkPlan:
@@ -100,6 +103,7 @@ def _side(policy: CompiledPolicy, zones: list[Zone], side: str, cell: str = "") 
         reaches=tuple(reaches),
         tunnel=_tunnel(policy) if side == "it" else None,
         cell=cell,
+        openings=min(OPENINGS * policy.limits.client_connects_per_second, MOST_OPENINGS) if listens else 0,
     )
 
 

@@ -14,6 +14,9 @@ from msgspec import Meta, Struct
 PLAN_BYTES: Final = 16 << 20
 """The largest plan, encoded. 10,000 assets with a rule each have about 1 MiB."""
 
+MOST_OPENINGS: Final = 1 << 28
+"""Connections a second; the burst is a small multiple of it, and a rule holds 32 bits."""
+
 Name = Annotated[str, Meta(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Interface = Annotated[str, Meta(min_length=1, max_length=15, pattern=r"^[^\s/:]+$")]  # IFNAMSIZ - 1
 Address = Annotated[str, Meta(max_length=45, pattern=r"^[0-9A-Fa-f.:]+$")]
@@ -80,7 +83,8 @@ class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     """One namespace. `overlay` are addresses that answer there without being on an interface (AnyIP).
 
     `cell`: the zone that this namespace is for alone, where the first of the side can not have it: two machine cells
-    with the same addresses."""
+    with the same addresses. `openings`: how many TCP connections a second one client may open, before more of them are
+    dropped unseen; 0: as many as it likes."""
 
     side: SideName
     links: tuple[Link, ...] = ()
@@ -90,6 +94,7 @@ class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     reaches: tuple[Reach, ...] = ()
     tunnel: Tunnel | None = None
     cell: Annotated[str, Meta(max_length=128, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")] = ""
+    openings: Annotated[int, Meta(ge=0, le=MOST_OPENINGS)] = 0
 
     @property
     def space(self) -> str:

@@ -11,6 +11,11 @@ Every hook drops by default. What is let through, and nothing else:
 The rules know no connections (no conntrack), so no flood fills a table of them. What may only answer is held to that
 by TCP itself: packets that open a connection (SYN without ACK) are let through in one direction only.
 
+One thing they do count: how many connections a client opens in a second, so that a flood of them ends here and not in
+the queue that others wait in. A client is a hardware address with an IP address, so that packets with a made-up sender
+are not counted against the host whose address they bear. In a tunnel, whose peers are authenticated, the IP address is
+enough. Only addresses of principals are counted.
+
 Each conduit has one counter for the rules that its clients come by and one for those by which devices are reached.
 An address that two conduits share is counted for the first of them, in the order of their names.
 """
@@ -27,6 +32,10 @@ TABLE = "cofferdam"
 """The name of our tables, in the families `inet` and `netdev`."""
 EARLY = -500
 """Priority of the frame filters: before everything else in the hook."""
+BURST = 4
+"""How many seconds' worth of connections a client may open at once."""
+COUNTED_SECONDS, MOST_COUNTED = 60, 65535
+"""How long a client's count is kept after its last attempt, and how many clients of a kind have one."""
 Json = dict[str, Any]
 
 
@@ -54,7 +63,8 @@ def counter_names(side: SidePlan) -> tuple[str, ...]:
     """The named counters of a side's rules."""
     clients = sorted({f"clients-{listen.conduit}" for listen in side.listens})
     devices = sorted({f"devices-{reach.conduit}" for reach in side.reaches})
-    return (*clients, *devices, "dropped-input", "dropped-output", "dropped-forward")
+    limited = ("dropped-openings",) if side.openings else ()
+    return (*clients, *devices, *limited, "dropped-input", "dropped-output", "dropped-forward")
 
 
 def _counters(side: SidePlan) -> list[Json]:
@@ -66,6 +76,7 @@ def _packets(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> list
     for hook in ("input", "output", "forward"):
         chain = {"family": "inet", "table": TABLE, "name": hook, "type": "filter", "hook": hook, "prio": 0}
         commands.append({"add": {"chain": {**chain, "policy": "drop"}}})
+    commands += _openings(side, interfaces, tunnel)
     for listen in side.listens:
         interface, counter = tunnel if listen.tunnel else interfaces[listen.zone], f"clients-{listen.conduit}"
         if not interface:
@@ -105,6 +116,43 @@ def _packets(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> list
     for hook in ("input", "output", "forward"):
         commands.append(_rule(hook, f"dropped-{hook}", [], verdict="drop"))
     return commands
+
+
+def _openings(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> list[Json]:
+    """Sets that count, and rules that drop what is too much, for each way by which clients come."""
+    if not side.openings:
+        return []
+    commands: list[Json] = []
+    limit = {"limit": {"rate": side.openings, "burst": BURST * side.openings, "per": "second", "inv": True}}
+    for in_tunnel in (False, True):
+        listens = [listen for listen in side.listens if listen.tunnel == in_tunnel and not listen.datagrams]
+        ways = {tunnel} if in_tunnel else {interfaces[listen.zone] for listen in listens}
+        sources = {source for listen in listens for source in listen.sources}
+        for version, mine, _ in _by_version(sorted(sources), sorted(sources)):
+            if not all(ways):
+                continue  # nobody comes by a tunnel that is not there
+            name = f"{'tunnel' if in_tunnel else 'wire'}-{version}"
+            station = [] if in_tunnel else [_payload("ether", "saddr")]
+            kinds = [*([] if in_tunnel else ["ether_addr"]), "ipv4_addr" if version == "ip" else "ipv6_addr"]
+            key = [*station, _payload(version, "saddr")]
+            commands.append({"add": {"set": {
+                "family": "inet", "table": TABLE, "name": name, "type": kinds if len(kinds) > 1 else kinds[0],
+                "size": MOST_COUNTED, "flags": ["timeout"], "timeout": COUNTED_SECONDS,
+            }}})  # fmt: skip
+            count = {"set": {
+                "op": "update", "elem": {"concat": key} if len(key) > 1 else key[0], "set": f"@{name}", "stmt": [limit],
+            }}  # fmt: skip
+            commands.append(_rule("input", "dropped-openings", [
+                _match({"meta": {"key": "iifname"}}, sorted(ways)[0] if len(ways) == 1 else {"set": sorted(ways)}),
+                _is(version, "saddr", _collapsed(mine)), _OPENING, count,
+            ], verdict="drop"))  # fmt: skip
+    return commands
+
+
+def _collapsed(texts: Iterable[str]) -> list[str]:
+    """Networks without overlap, of one version: a set may not name an address twice."""
+    networks = [ipaddress.ip_network(text) for text in texts]
+    return [str(network) for network in ipaddress.collapse_addresses(networks)]  # type: ignore[type-var]
 
 
 def _frames(hook: str, interface: str, ipv6: bool) -> list[Json]:
@@ -168,5 +216,6 @@ def _value(text: str) -> Any:
     return {"prefix": {"addr": address, "len": network.prefixlen}}
 
 
-_NOT_OPENING = _match({"&": [_payload("tcp", "flags"), ["syn", "ack"]]}, "syn", op="!=")
+_FLAGS: Json = {"&": [_payload("tcp", "flags"), ["syn", "ack"]]}
+_OPENING, _NOT_OPENING = _match(_FLAGS, "syn"), _match(_FLAGS, "syn", op="!=")
 """Any TCP packet but one that asks for a new connection."""

@@ -88,14 +88,14 @@ def _cisco(site: Site) -> list[str]:
         f" switchport private-vlan host-association {primary} {isolated}",
         " spanning-tree bpduguard enable", " no cdp enable",
         "! Smaller switches have `switchport protected` on those ports instead (not on the gate's).",
-        "! 2. Access list: only the gate speaks to devices.",
+        "! 2. Access list: only the gate speaks to devices. (No `log`: many switches take none on a switch port.)",
         "ip access-list extended COFFERDAM",
     ]  # fmt: skip
     for rule in _of(site, 4):
         if rule.permit:
             lines += [f" remark {rule.asset}", f" permit tcp host {rule.source} host {rule.target} eq {rule.port}"]
         else:
-            lines.append(f" deny ip any host {rule.target} log")
+            lines.append(f" deny ip any host {rule.target}")
     lines += [" permit ip any any", "interface range <ports of hosts>", " ip access-group COFFERDAM in"]
     six = _of(site, 6)
     if six:
@@ -103,7 +103,7 @@ def _cisco(site: Site) -> list[str]:
         for rule in six:
             lines.append(
                 f" permit tcp host {rule.source} host {rule.target} eq {rule.port}" if rule.permit
-                else f" deny ipv6 any host {rule.target} log"
+                else f" deny ipv6 any host {rule.target}"
             )  # fmt: skip
         lines += [" permit ipv6 any any", "interface range <ports of hosts>", " ipv6 traffic-filter COFFERDAM6 in"]
     return lines

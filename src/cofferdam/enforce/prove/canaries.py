@@ -90,6 +90,7 @@ def state(subject: Subject, wires: tuple[Wire, Wire] | None, out: Statements, pa
         )  # fmt: skip
         return
     target = aim(subject, *wires)
+    _plugged(subject, wires, target, out, part)
     control = worker.inside(None, _control, _plain(target))
     heard = _crossing(wires, _plain(target))
     for family in FAMILIES:
@@ -108,6 +109,38 @@ def state(subject: Subject, wires: tuple[Wire, Wire] | None, out: Statements, pa
             wrong.append(f"the listener lost {lost} frames: what they were is not known")
         out.check(part, f"{family} canaries", f"no {family} frame from IT arrives on the OT wire", wrong, evidence,
                   status="tested")  # fmt: skip
+
+
+def _plugged(subject: Subject, wires: tuple[Wire, Wire], target: Target, out: Statements, part: str) -> None:
+    """Whether both hosts are on the wires of the gate: silence on a cable that leads nowhere would say nothing. An ARP
+    frame of the first must be seen at the gate's IT interface, and one of the gate's OT interface by the second."""
+    ends = [(side.fd, name) for side in subject.sides.values() for name in list(side.interfaces.values())[:1]]
+    hosts = [os.open(NAMED / wire.namespace, os.O_RDONLY | os.O_CLOEXEC) for wire in wires]
+    wrong = []
+    try:
+        own = target._replace(
+            source_mac=_station_of(subject.sides["ot"]), macs=(),
+            source_v4=next((text for text in _own(subject.sides["ot"]) if ":" not in text), "0.0.0.0"),  # noqa: S104
+            targets_v4=target.targets_v4[:1],
+        )  # fmt: skip
+        to_gate = worker.inside(None, _both, [hosts[0], ends[0][0]], [wires[0].interface, ends[0][1]], _plain(target),
+                                ["arp"])  # fmt: skip
+        from_gate = worker.inside(None, _both, [ends[1][0], hosts[1]], [ends[1][1], wires[1].interface], _plain(own),
+                                  ["arp"])  # fmt: skip
+    finally:
+        for fd in hosts:
+            os.close(fd)
+    if not to_gate["heard"]:
+        wrong.append(f"of {to_gate['sent'].get('arp', 0)} ARP frames of {wires[0].namespace} none came to {ends[0][1]}")
+    if not from_gate["heard"]:
+        wrong.append(
+            f"of {from_gate['sent'].get('arp', 0)} ARP frames of {ends[1][1]} none came to {wires[1].namespace}"
+        )
+    out.check(
+        part, "wires", "what is sent comes to the gate, and what leaves the gate would be heard", wrong,
+        [f"{to_gate['heard'].get('arp', 0)} ARP frames came to {ends[0][1]}",
+         f"{from_gate['heard'].get('arp', 0)} of {ends[1][1]} were heard at {wires[1].namespace}"], status="tested",
+    )  # fmt: skip
 
 
 def aim(subject: Subject, it: Wire, ot: Wire) -> Target:
@@ -168,8 +201,8 @@ def _station(interface: str) -> Json:
 # --- sending and listening --------------------------------------------------------------------------------------------
 
 
-def _tokens() -> dict[str, bytes]:
-    return {family: secrets.token_bytes(TOKEN_BYTES) for family in FAMILIES}
+def _tokens(families: Sequence[str] = FAMILIES) -> dict[str, bytes]:
+    return {family: secrets.token_bytes(TOKEN_BYTES) for family in families}
 
 
 def _open(interface: str, *, listening: bool) -> socket.socket:
@@ -277,9 +310,12 @@ def _crossing(wires: tuple[Wire, Wire], plain: Sequence[Any]) -> Json:
     return result
 
 
-def _both(fds: Sequence[int], interfaces: Sequence[str], plain: Sequence[Any]) -> Json:
+def _both(
+    fds: Sequence[int], interfaces: Sequence[str], plain: Sequence[Any], families: Sequence[str] = FAMILIES
+) -> Json:
+    """Sends in the first namespace and listens in the second."""
     target = msgspec.convert(plain, Target)
-    tokens = _tokens()
+    tokens = _tokens(families)
     kernel.setns(fds[1], kernel.CLONE_NEWNET)
     with _open(interfaces[1], listening=True) as listener:
         kernel.setns(fds[0], kernel.CLONE_NEWNET)

@@ -6,6 +6,7 @@ Not here: the probe (enforce.leak).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cofferdam.enforce import leak
 from cofferdam.enforce.plans.records import NetworkPlan
@@ -16,6 +17,8 @@ from cofferdam.errors import GateError
 PART = "leaks"
 PROBE = "leak probe"
 """The statement that there is when the probe can not run."""
+BETWEEN = "between proofs"
+"""The statement on what the gate does until the next proof."""
 
 
 def targets(plan: NetworkPlan) -> list[tuple[str, int]]:
@@ -45,6 +48,15 @@ def state(subject: Subject, wanted: list[tuple[str, int]], out: Statements) -> N
         )  # fmt: skip
         wrong = [*answers, *(f"nothing could be sent by {name}" for name in silent)]
         out.check(PART, address, says, wrong, asked, status="tested")
+
+
+def between(probe: Mapping[str, Any], out: Statements) -> None:
+    """What happens between two proofs: `probe` is the gate's status of its leak probe."""
+    says = probe["detail"]
+    if not probe["seconds"]:
+        out.say(PART, BETWEEN, "assumed", says)
+    else:
+        out.check(PART, BETWEEN, says, [] if probe["works"] else [says])
 
 
 def verdicts(out: Statements, names: Mapping[str, Sequence[str]]) -> tuple[list[str], list[tuple[str, str]]]:

@@ -22,4 +22,4 @@ def state(subject: Subject, out: Statements) -> None:
         ("wires", "no other device joins the two wires; the leak probe only tries the addresses of the policy"),
     ):
         out.say(PART, name, "assumed", says)
-    out.say(PART, "BPF", "assumed", "no BPF program is attached to a control group or a socket look-up of the host's")
+    out.say(PART, "BPF", "assumed", "no BPF program is attached to a control group or to sockets")

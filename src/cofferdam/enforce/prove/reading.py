@@ -7,30 +7,46 @@ Not here: what should be there (structure).
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import socket
+import struct
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
 
 from cofferdam.enforce import firewall
+from cofferdam.enforce.prove import programs
 
 Json = dict[str, Any]
 NAMESPACES = ("net", "mnt", "pid", "ipc", "uts")
 _TABLES = ("tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "raw", "raw6", "icmp", "icmp6")
-_SWITCHES = ("forwarding", "mc_forwarding", "proxy_arp", "proxy_ndp", "route_localnet", "bc_forwarding")
+_SWITCHES = (
+    "forwarding", "mc_forwarding", "proxy_arp", "proxy_arp_pvlan", "proxy_ndp", "route_localnet", "bc_forwarding",
+)  # fmt: skip
 _LISTEN = "0A"
 _FRAME_FILTER = re.compile(r'hook (ingress|egress) device "([^"]+)" priority [^;]+; policy (\w+);')
 _DEFAULT_RULES = {(0, 255), (32766, 254), (32767, 253)}
-"""(priority, table) of the rules that every namespace begins with."""
+"""(priority, table) of the rules that every namespace begins with, for all packets."""
+_RULE_ATTRIBUTES = {"FRA_TABLE", "FRA_PRIORITY", "FRA_PROTOCOL", "FRA_SUPPRESS_PREFIXLEN"}
+"""What a rule for all packets has; anything else chooses among them."""
+_TO_TABLE, _NO_LIMIT = 1, 0xFFFFFFFF
+_CLONED = 0x200
+_RTM_GETNSID, _NETNSA_NSID, _NETNSA_FD = 90, 1, 3
+_XFRM, _XFRM_GETSA, _XFRM_GETPOLICY = 6, 0x12, 0x15
+_REQUEST, _DUMP, _ERROR, _DONE = 1, 0x300, 2, 3
 _PLAIN_QDISCS = {"noqueue", "pfifo_fast", "fq_codel", "fq", "mq", "pfifo"}
 
 
-def network() -> Json:
-    """Interfaces, addresses, routes, rules, traffic control and switches of the calling process's namespace."""
+def network(others: Mapping[str, int] | None = None) -> Json:
+    """Interfaces, addresses, routes, rules, traffic control and switches of the calling process's namespace. `others`:
+    descriptors of further namespaces, to see whether an interface's other end is in one of them."""
     with IPRoute() as netlink:
+        spaces = {_namespace_id(fd): name for name, fd in (others or {}).items()}
         links = []
         for link in netlink.get_links():
             info = link.get_attr("IFLA_LINKINFO")
@@ -40,7 +56,9 @@ def network() -> Json:
                 "kind": (info.get_attr("IFLA_INFO_KIND") if info else "") or "",
                 "mac": link.get_attr("IFLA_ADDRESS") or "", "up": bool(link["flags"] & 1),
                 "master": link.get_attr("IFLA_MASTER") or 0,
-                "xdp": int((xdp.get_attr("IFLA_XDP_ATTACHED") if xdp else 0) or 0),
+                # How it hangs there (driver, generic, ...), as a word or a number; nothing where there is none.
+                "xdp": (xdp.get_attr("IFLA_XDP_ATTACHED") if xdp else None) not in (None, 0),
+                "other": _other(link, spaces),
             })  # fmt: skip
         names = {link["index"]: link["name"] for link in links}
         addresses = [
@@ -48,30 +66,115 @@ def network() -> Json:
             f"/{entry['prefixlen']}"
             for entry in netlink.get_addr()
         ]
-        routes, rules = [], []
+        ways, rules = [], []
         for family in (socket.AF_INET, socket.AF_INET6):
-            for entry in netlink.get_routes(family=family):
-                to = entry.get_attr("RTA_DST") or "default"
-                table = entry.get_attr("RTA_TABLE") or entry["table"]
-                via = entry.get_attr("RTA_GATEWAY")
-                routes.append(
-                    f"{to}/{entry['dst_len']} {names.get(entry.get_attr('RTA_OIF'), '-')}"
-                    f"{f' via {via}' if via else ''} table {table}"
-                )
-            for entry in netlink.get_rules(family=family):
-                table = entry.get_attr("FRA_TABLE") or entry["table"]
-                priority = entry.get_attr("FRA_PRIORITY") or 0
-                if (priority, table) not in _DEFAULT_RULES:
-                    rules.append(f"IPv{4 if family == socket.AF_INET else 6} rule {priority} to table {table}")
+            # An entry that was made from a route for one packet's sake (a path's MTU) is no route.
+            ways += [_way(entry, family, names) for entry in netlink.get_routes(family=family)
+                     if not entry["flags"] & _CLONED]  # fmt: skip
+            rules += _rules(netlink.get_rules(family=family), family)
         qdiscs = []
         for entry in netlink.get_qdiscs():
             kind = entry.get_attr("TCA_KIND") or "?"
             if kind not in _PLAIN_QDISCS:
                 qdiscs.append(f"{names.get(entry['index'], '?')}: {kind}")
     return {
-        "links": links, "addresses": addresses, "routes": routes, "rules": rules, "qdiscs": qdiscs,
-        "switches": switches(), "legacy": _legacy(), "sockets": sockets(),
+        "links": links, "addresses": addresses, "routes": [way["text"] for way in ways], "ways": ways, "rules": rules,
+        "qdiscs": qdiscs, "switches": switches(), "legacy": _legacy(), "transforms": _transforms(),
+        "programs": programs.in_namespace([link["name"] for link in links]), "sockets": sockets(),
     }  # fmt: skip
+
+
+def _other(link: Any, spaces: Mapping[int, str]) -> str:
+    """In which of the further namespaces an interface's other end (its peer, its parent) is; "" if in none."""
+    where = link.get_attr("IFLA_LINK_NETNSID")
+    return "" if where is None or where < 0 else spaces.get(where, "")
+
+
+def _way(entry: Any, family: int, names: Mapping[int, str]) -> Json:
+    """A route as plain data. `odd`: what it has that no route of a gate has."""
+    to = entry.get_attr("RTA_DST") or ("0.0.0.0" if family == socket.AF_INET else "::")  # noqa: S104 - all networks
+    table = entry.get_attr("RTA_TABLE") or entry["table"]
+    via, by = entry.get_attr("RTA_GATEWAY") or "", names.get(entry.get_attr("RTA_OIF"), "-")
+    odd = [word for word, name in (("several ways", "RTA_MULTIPATH"), ("a next hop of its own", "RTA_NH_ID"),
+                                   ("a tunnel", "RTA_ENCAP_TYPE"), ("a way of another kind", "RTA_VIA"))
+           if entry.get_attr(name)]  # fmt: skip
+    # The kernel keeps what it can not look up in other tables out of the way, so those belong to policy routing.
+    odd += [] if table in (253, 254, 255) else [f"a table of its own ({table})"]
+    shown = entry.get_attr("RTA_DST") or "default"
+    return {
+        "text": f"{shown}/{entry['dst_len']} {by}{f' via {via}' if via else ''} table {table}",
+        "to": f"{to}/{entry['dst_len']}", "by": by, "via": via, "type": entry["type"], "odd": ", ".join(odd),
+    }  # fmt: skip
+
+
+def _rules(entries: Any, family: int) -> list[str]:
+    """What of the routing rules is not as in every namespace."""
+    wrong, missing = [], {(0, 255), (32766, 254)}
+    for entry in entries:
+        table = entry.get_attr("FRA_TABLE") or entry["table"]
+        priority = entry.get_attr("FRA_PRIORITY") or 0
+        chooses = sorted(name for name, value in entry["attrs"] if name not in _RULE_ATTRIBUTES)
+        if entry.get_attr("FRA_SUPPRESS_PREFIXLEN") not in (None, _NO_LIMIT, -1):
+            chooses.append("FRA_SUPPRESS_PREFIXLEN")
+        if entry["action"] != _TO_TABLE or entry["flags"] or entry["tos"]:
+            chooses.append(f"action {entry['action']}, flags {entry['flags']}, tos {entry['tos']}")
+        if (priority, table) in _DEFAULT_RULES and not chooses:
+            missing.discard((priority, table))
+        else:
+            more = f" ({', '.join(chooses)})" if chooses else ""
+            wrong.append(f"IPv{4 if family == socket.AF_INET else 6} rule {priority} to table {table}{more}")
+    version = 4 if family == socket.AF_INET else 6
+    return wrong + [f"IPv{version} rule {priority} to table {table} is missing" for priority, table in sorted(missing)]
+
+
+def _namespace_id(fd: int) -> int:
+    """The number by which the calling process's namespace knows another; -1 if it has none for it yet."""
+    attribute = struct.pack("=HHI", 8, _NETNSA_FD, fd)
+    body = struct.pack("=B3x", 0) + attribute
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
+        sock.send(struct.pack("=IHHII", 16 + len(body), _RTM_GETNSID, _REQUEST, 1, 0) + body)
+        data = sock.recv(4096)
+    length, kind = struct.unpack_from("=IH", data)
+    at = 20
+    while kind != _ERROR and at + 8 <= length:
+        size, what = struct.unpack_from("=HH", data, at)
+        if what == _NETNSA_NSID:
+            return int(struct.unpack_from("=i", data, at + 4)[0])
+        at += (size + 3) & ~3
+    return -1
+
+
+def _transforms() -> list[str]:
+    """IPsec's states and policies (xfrm), which wrap packets past every route."""
+    found = []
+    for what, kind in (("state", _XFRM_GETSA), ("policy", _XFRM_GETPOLICY)):
+        try:
+            with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _XFRM) as sock:
+                sock.send(struct.pack("=IHHII", 16, kind, _REQUEST | _DUMP, 1, 0))
+                count = _count(sock)
+        except OSError as error:
+            if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
+                continue  # a kernel without it
+            found.append(f"an IPsec {what} can not be asked for: {error.strerror}")
+            continue
+        found += [f"IPsec: {count} {'states' if what == 'state' else 'policies'}"] if count else []
+    return found
+
+
+def _count(sock: socket.socket) -> int:
+    """The number of answers to a netlink question. Raises: OSError, with the kernel's error."""
+    count = 0
+    while True:
+        data, at = sock.recv(1 << 16), 0
+        while at + 16 <= len(data):
+            length, kind = struct.unpack_from("=IH", data, at)
+            if kind == _DONE:
+                return count
+            if kind == _ERROR:
+                code = -int(struct.unpack_from("=i", data, at + 16)[0])
+                raise OSError(code, os.strerror(code))
+            count += 1
+            at += (length + 3) & ~3
 
 
 def switches() -> Json:
@@ -84,8 +187,10 @@ def switches() -> Json:
                 path = interface / name
                 if path.exists():
                     found[f"{family}/conf/{interface.name}/{name}"] = path.read_text().strip()
-    for name in ("ipv4/ip_forward", "ipv4/ip_nonlocal_bind"):
-        found[name] = (Path("/proc/sys/net") / name).read_text().strip()
+    for name in ("ipv4/ip_forward", "ipv4/ip_nonlocal_bind", "ipv6/ip_nonlocal_bind"):
+        path = Path("/proc/sys/net") / name
+        if path.exists():
+            found[name] = path.read_text().strip()
     return found
 
 

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from cofferdam.enforce import netns
 from cofferdam.enforce.prove import canaries, reading, solving
 from cofferdam.enforce.prove.canaries import Wire
 from cofferdam.enforce.prove.statements import Statements
@@ -46,10 +47,10 @@ def state(subject: Subject, wires: tuple[Wire, Wire] | None, out: Statements) ->
         canaries.state(subject, wires, out, PART)
     finally:
         for side in subject.sides.values():
-            side.run(_restore, subject.nft, saved[side.name])
+            side.run(_restore, subject.nft, saved[side.name], side.plan.has_ipv6)
     for side in subject.sides.values():
         before = side.reading["switches"]
-        side.read(subject.nft)
+        side.read(subject.nft, subject.others(side))
         _check_restored(side, before, out)
         solving.solve(side, out)
 
@@ -57,6 +58,7 @@ def state(subject: Subject, wires: tuple[Wire, Wire] | None, out: Statements) ->
 def _check_restored(side: Side, before: dict[str, str], out: Statements) -> None:
     now = side.reading["switches"]
     wrong = [f"net/{name} is {now.get(name)}, was {value}" for name, value in before.items() if now.get(name) != value]
+    wrong += side.unset
     out.check(PART, f"{side.name}: put back", "every switch is as it was", wrong, [f"{len(before)} switches compared"])
 
 
@@ -89,7 +91,7 @@ def _broken(nft: str) -> list[str]:
     return [*wrong, *(["rules are still there"] if listed else [])]
 
 
-def _restore(nft: str, saved: dict[str, Any]) -> None:
+def _restore(nft: str, saved: dict[str, Any], ipv6: bool) -> None:
     text = "flush ruleset\n" + saved["rules"]
     subprocess.run([nft, "-f", "-"], input=text, text=True, check=True)
     # ip_forward sets all the others, so it comes first.
@@ -97,3 +99,5 @@ def _restore(nft: str, saved: dict[str, Any]) -> None:
         path = Path("/proc/sys/net") / name
         if path.exists() and path.read_text().strip() != value:
             path.write_text(value)
+    # With forwarding the kernel changes others of its own accord: redirects are taken again once it is off.
+    netns.set_switches(ipv6)

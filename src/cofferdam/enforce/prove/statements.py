@@ -29,7 +29,7 @@ PARTS = {
 }
 
 
-class Statement(msgspec.Struct, frozen=True):
+class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`name` is stable; `says` is the statement in a sentence; `time_ns` is UTC, ns since 1970."""
 
     part: str
@@ -40,7 +40,7 @@ class Statement(msgspec.Struct, frozen=True):
     time_ns: int = 0
 
 
-class Report(msgspec.Struct, frozen=True):
+class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole proof. `ok` if no statement failed. `policy` is the hash of the policy in force."""
 
     site: str

@@ -7,14 +7,20 @@ Not here: reading it (reading), the rules' meaning (solving).
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cofferdam.enforce import kernel, worker
+from cofferdam.enforce.overlay import tunnel
 from cofferdam.enforce.plans.listing import Ruleset, Unmodelled
-from cofferdam.enforce.plans.rules import TABLE
-from cofferdam.enforce.prove import reading
+from cofferdam.enforce.plans.rules import EARLY, TABLE
+from cofferdam.enforce.prove import programs, reading, strangers
+from cofferdam.enforce.prove.expected import Expected
 from cofferdam.enforce.prove.statements import Statements
 from cofferdam.enforce.prove.subject import Half, Side, Subject
+from cofferdam.enforce.users import NEEDED, USEFUL
+from cofferdam.errors import GateError
 
 Json = dict[str, Any]
 PART = "structure"
@@ -22,6 +28,11 @@ _O_DIRECT, _O_ACCMODE = os.O_DIRECT, os.O_ACCMODE
 _ROADS = {"bridge", "bond", "team", "vxlan", "gre", "gretap", "ipip", "sit", "ip6tnl", "erspan", "geneve",
           "xfrm", "vti",
           "openvswitch", "batadv", "ip6gre", "vrf", "ipvlan"}  # fmt: skip
+# The kernel makes these, down, in every namespace where a module for tunnels is loaded.
+_SPARE = {"tunl0": "ipip", "sit0": "sit", "gre0": "gre", "gretap0": "gretap", "erspan0": "erspan", "ip_vti0": "vti",
+          "ip6_vti0": "vti6", "ip6tnl0": "ip6tnl", "ip6gre0": "ip6gre"}  # fmt: skip
+_CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+_HOOKS = ("input", "output", "forward")
 _MAY_BE_OPEN = {"/dev/null", "anon_inode:[eventpoll]", "anon_inode:[eventfd]"}
 
 
@@ -34,6 +45,7 @@ def state(subject: Subject, out: Statements) -> None:
         _unseen(side, out)
         _sockets(subject, side, out)
     _home(subject, out)
+    _shared(subject, out)
     found = {half: reading.process(half.pid) for half in subject.halves}
     for half, facts in found.items():
         if facts is None:
@@ -50,8 +62,12 @@ def state(subject: Subject, out: Statements) -> None:
             _powers(server, facts, out)
             _view(server, facts, out)
             _descriptors(subject, server, facts, out)
+    if any(side.plan.tunnel is not None for side in subject.sides.values()):
+        _tunnel_programs(subject, out)
+        _peers(subject, out)
     _apart(subject, {half: facts for half, facts in found.items() if facts is not None}, out)
     _others(subject, out)
+    _strangers(subject, {half: facts for half, facts in found.items() if facts is not None}, out)
 
 
 # --- namespaces -------------------------------------------------------------------------------------------------------
@@ -84,26 +100,73 @@ def _name_servers(subject: Subject) -> set[int]:
     return found
 
 
+def _tunnel_programs(subject: Subject, out: Statements) -> None:
+    """wireguard-go, where it runs: it takes packets from anywhere, and stands in the host's network."""
+    for pid in sorted(strangers.children(subject.launcher)):
+        if not strangers.command(pid).endswith("wireguard-go"):
+            continue
+        facts = reading.process(pid)
+        if facts is None:
+            continue
+        program, status = Half("tunnel", "", "tunnel", pid, "it"), facts["status"]
+        _powers(program, facts, out, threads=True)
+        sockets = {int(file["target"][8:-1]) for file in facts["files"] if file["target"].startswith("socket:[")}
+        wrong = [f"socket {sock['inode']} of side {side.name}" for side in subject.sides.values()
+                 for sock in side.reading["sockets"] if sock["inode"] and sock["inode"] in sockets]  # fmt: skip
+        wrong += [] if facts["net"] == Path("/proc/self/ns/net").stat().st_ino else ["it stands in another namespace"]
+        own = Path("/proc/self/ns/mnt").stat().st_ino
+        wrong += ["it sees the host's files"] if facts["mnt"] == own else []
+        out.check(PART, "tunnel: sockets", "the tunnel's program holds its device and sockets of the host's namespace, "
+                  "and has a file tree of its own", wrong,
+                  [f"pid {pid}", f"uid {status['Uid'].split()[0]}", f"{len(sockets)} sockets"])  # fmt: skip
+        if not any(file["target"] == "/dev/net/tun" for file in facts["files"]):
+            out.say(PART, "tunnel: device", "failed", "the tunnel's program has no device")
+
+
+def _peers(subject: Subject, out: Statements) -> None:
+    """Who is let in at the device itself: its keys can be set by whoever reaches its control socket."""
+    for side in subject.sides.values():
+        link = next((link for link in side.reading["links"] if link["name"] == side.tunnel), None)
+        if side.plan.tunnel is None or link is None:
+            continue
+        where = side.fd if link["kind"] == "wireguard" else None
+        try:
+            found: list[str] = worker.inside(where, tunnel.keys, side.tunnel, link["kind"])
+        except GateError as error:
+            out.say(PART, f"{side.name}: peers", "failed", f"the tunnel can not be asked who is let in: {error}")
+            continue
+        out.check(PART, f"{side.name}: peers", "the tunnel lets in the peers of the record, and nobody else",
+                  [f"the key {key} is nobody's" for key in found if key not in subject.peers],
+                  [f"{subject.peers[key]}: {key}" for key in found if key in subject.peers])  # fmt: skip
+
+
 def _interfaces(side: Side, out: Statements) -> None:
     expected = {"lo", *side.interfaces.values()}
-    tunnel = {side.tunnel} - {""}  # there only while there are peers
+    device = {side.tunnel} - {""}  # there only while there are peers
     links = side.reading["links"]
-    # The kernel makes these, down, in every namespace where a module for tunnels is loaded.
-    spare = {"tunl0", "sit0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0"}
-    there = {link["name"] for link in links if link["up"] or link["name"] not in spare}
-    wrong = [f"{name} should not be there" for name in sorted(there - expected - tunnel)]
+    there = {link["name"] for link in links if link["up"] or _SPARE.get(link["name"]) != link["kind"]}
+    wrong = [f"{name} should not be there" for name in sorted(there - expected - device)]
     wrong += [f"{name} is missing" for name in sorted(expected - there)]
+    for link in links:
+        held = side.moved.get(link["name"])
+        if held is not None and link["mac"] != held.mac:
+            wrong.append(f"{link['name']} is another one: its address is {link['mac']}, not {held.mac}")
+        if link["other"]:
+            wrong.append(f"the other end of {link['name']} is in the namespace of side {link['other']}")
     shown = [
         f"{link['name']} {link['kind'] or 'device'} {'up' if link['up'] else 'down'} {link['mac']}" for link in links
     ]
-    out.check(PART, f"{side.name}: interfaces", f"the namespace has {', '.join(sorted(expected))} and no other", wrong,
+    named = ", ".join(sorted(expected | device & there))
+    out.check(PART, f"{side.name}: interfaces", f"the namespace has {named} and no other", wrong,
               [*shown, *side.reading["addresses"]])  # fmt: skip
     wrong = [f"{link['name']} is a {link['kind']}" for link in links if link["kind"] in _ROADS and link["up"]]
     wrong += [f"{link['name']} belongs to another interface" for link in links if link["master"]]
     out.check(PART, f"{side.name}: bridges", "no bridge, bond or tunnel joins its interfaces to anything", wrong)
-    out.check(PART, f"{side.name}: routes", "every route goes by an interface of its own or is local",
-              [r for r in side.reading["routes"] if r.split()[1] not in {*expected, *tunnel, "-"}],
-              side.reading["routes"])  # fmt: skip
+    plan = Expected(side.plan, side.interfaces, side.tunnel, side.moved)
+    out.check(PART, f"{side.name}: addresses", "its interfaces have the addresses of the policy and no others",
+              plan.addresses(side.reading["addresses"]), side.reading["addresses"])  # fmt: skip
+    out.check(PART, f"{side.name}: routes", "every route is the policy's or follows from an address",
+              plan.routes(side.reading["ways"]), side.reading["routes"])  # fmt: skip
 
 
 def _switches(side: Side, out: Statements) -> None:
@@ -114,15 +177,23 @@ def _switches(side: Side, out: Statements) -> None:
         PART, f"{side.name}: forwarding", f"forwarding and proxying are off on every interface ({', '.join(families)})",
         on, [f"{len(switches)} switches read, all 0"],
     )  # fmt: skip
+    out.check(
+        PART, f"{side.name}: switches",
+        "redirects, source routes, router advertisements and foreign sources are taken from nobody", side.unset,
+        ["every switch is as the launcher set it"],
+    )  # fmt: skip
 
 
 def _unseen(side: Side, out: Statements) -> None:
     """Ways past the rules that the solver reasons on."""
     read = side.reading
-    out.check(PART, f"{side.name}: policy routing", "no routing rules but the kernel's three", read["rules"])
+    out.check(PART, f"{side.name}: policy routing", "the kernel's routing rules, and no others", read["rules"])
     out.check(
         PART, f"{side.name}: traffic control", "no program or redirection of traffic control (tc)", read["qdiscs"]
     )
+    out.check(PART, f"{side.name}: programs", "no BPF program takes packets of an interface (tcx) or of the namespace",
+              read["programs"])  # fmt: skip
+    out.check(PART, f"{side.name}: IPsec", "no packet is wrapped or unwrapped (xfrm)", read["transforms"])
     out.check(PART, f"{side.name}: XDP", "no XDP program on an interface",
               [f"{link['name']} has one" for link in read["links"] if link["xdp"]])  # fmt: skip
     out.check(PART, f"{side.name}: other filters", "no table of the old packet filter, no IPVS service", read["legacy"])
@@ -139,15 +210,32 @@ def _unseen(side: Side, out: Statements) -> None:
     wrong += [f"{' '.join(entry)} should not be there" for entry in sorted(there - expected)]
     out.check(PART, f"{side.name}: frame filters", f"every interface has its own filter of frames ({', '.join(hooks)})",
               wrong, [" ".join(entry) for entry in sorted(there)])  # fmt: skip
+    ours = {("inet", TABLE, hook): (hook, 0) for hook in _HOOKS}
+    ours |= {("netdev", TABLE, f"{hook}-{name}"): (hook, EARLY) for hook in hooks for name in side.interfaces.values()}
     others = [
         f"{' '.join(base.name)} (hook {base.hook}, priority {base.priority})"
         for base in ruleset.bases
-        if base.name[1] != TABLE or base.name[0] not in ("inet", "netdev")
+        if ours.get(base.name) != (base.hook, base.priority)
     ]
     out.check(PART, f"{side.name}: base chains", "the kernel calls no chain that is not the gate's", others,
               [f"{' '.join(base.name)}: {base.hook} {base.priority}" for base in ruleset.bases])  # fmt: skip
+    out.check(PART, f"{side.name}: connections", "no rule asks what connection a packet belongs to, so what is "
+              "shown for packets of no connection holds for all", sorted(_asking(side.rules)))  # fmt: skip
     out.check(PART, f"{side.name}: translation", "no address is translated, no packet goes to a program (NAT, tproxy)",
               [], [f"{ruleset.rules} rules, none of them with such a statement"])  # fmt: skip
+
+
+def _asking(rules: Json) -> set[str]:
+    """Where rules look at connections, as the kernel keeps them."""
+    bodies = [entry["rule"] for entry in rules.get("nftables", ()) if "rule" in entry]
+    return {f"{body['family']} {body['table']}, chain {body['chain']}" for body in bodies
+            if _mentions(body.get("expr", ()), "ct")}  # fmt: skip
+
+
+def _mentions(part: Any, word: str) -> bool:
+    if isinstance(part, dict):
+        return any(str(key).split()[:1] == [word] or _mentions(value, word) for key, value in part.items())
+    return isinstance(part, list | tuple) and any(_mentions(value, word) for value in part)
 
 
 def _sockets(subject: Subject, side: Side, out: Statements) -> None:
@@ -168,6 +256,23 @@ def _sockets(subject: Subject, side: Side, out: Statements) -> None:
     out.check(PART, f"{side.name}: sockets", "only sockets that the policy declares wait for packets", wrong, good)
 
 
+def _strangers(subject: Subject, found: Mapping[Half, Json], out: Statements) -> None:
+    known = {half.pid for half in subject.halves} | {subject.gate, subject.auditor} | _name_servers(subject)
+    own = strangers.ours({*known, os.getpid()}, subject.launcher)
+    pipes = {name for facts in found.values() for name, file in _pipes(facts).items() if file["fd"] > 2}
+    held, unseen = strangers.holders(own, {side.inode for side in subject.sides.values()}, pipes)
+    if unseen:
+        out.say(PART, "strangers: unseen", "assumed", "the kernel lets nobody look at these processes, so what they "
+                "hold is not known", unseen)  # fmt: skip
+    out.check(
+        PART, "strangers", "no process but the gate's holds a socket of a side, wherever it stands, or a half's pipe",
+        held,
+        [f"{len(pipes)} pipes, {len(subject.sides)} namespaces; every process of the host was asked"],
+    )  # fmt: skip
+    out.check(PART, "host: packet filter programs", "no BPF program hangs in the packet filter, in any namespace",
+              programs.in_netfilter())  # fmt: skip
+
+
 def _home(subject: Subject, out: Statements) -> None:
     """The host's namespace keeps management: neither side's interface is in it."""
     here = {link["name"] for link in reading.network()["links"]}
@@ -184,6 +289,29 @@ def _home(subject: Subject, out: Statements) -> None:
               [] if len(inodes) == wanted else ["they are not"], [str(inode) for inode in sorted(inodes)])  # fmt: skip
 
 
+def _shared(subject: Subject, out: Statements) -> None:
+    """Interfaces that stay with the host, since a VLAN or a macvlan of a gate is made on them. Where each side has one,
+    the host itself could join them: it could put both into a bridge, and where it stands on both wires without a tag
+    (macvlan) it could route."""
+    parents = {
+        side.name: {link.interface: link.kind for link in side.plan.links if link.kind != "move"}
+        for side in subject.sides.values()
+    }
+    inner = {name: kind for side, found in parents.items() if side != "it" for name, kind in found.items()}
+    outer = parents["it"]
+    if not outer or not inner:
+        return
+    masters = {link["name"]: link["master"] for link in reading.network()["links"]}
+    wrong = [f"{one} and {other} belong to the same bridge" for one in sorted(outer) for other in sorted(inner)
+             if masters.get(one) and masters.get(one) == masters.get(other)]  # fmt: skip
+    if "macvlan" in outer.values() and "macvlan" in inner.values():
+        on = {name: value for name, value in reading.switches().items() if value != "0"}
+        wrong += [f"the host stands on both wires, and net/{name} = {value}" for name, value in on.items()
+                  if name.endswith(("forwarding", "ip_forward"))]  # fmt: skip
+    out.check(PART, "host: shared interfaces", "the host joins no interfaces that it shares with both sides", wrong,
+              [f"{side}: {', '.join(sorted(found))}" for side, found in parents.items()])  # fmt: skip
+
+
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
@@ -198,10 +326,9 @@ def _place(subject: Subject, half: Half, facts: Json, out: Statements) -> None:
     )  # fmt: skip
 
 
-def _powers(half: Half, facts: Json, out: Statements) -> None:
+def _powers(half: Half, facts: Json, out: Statements, *, threads: bool = False) -> None:
     status = facts["status"]
-    wrong = [f"{name} is {status.get(name)}" for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-             if int(status.get(name, "1"), 16)]  # fmt: skip
+    wrong = [f"{name} is {status.get(name)}" for name in _CAPABILITIES if int(status.get(name, "1"), 16)]
     ids = set(status["Uid"].split()) | set(status["Gid"].split())
     if len(ids) != 1 or ids & {"0"}:
         wrong.append(f"user ids {status['Uid']}, group ids {status['Gid']}")
@@ -211,9 +338,17 @@ def _powers(half: Half, facts: Json, out: Statements) -> None:
               [f"uid {status['Uid'].split()[0]}", "CapBnd 0"])  # fmt: skip
     wrong = [] if status.get("NoNewPrivs") == "1" else ["it may gain privileges"]
     wrong += [] if status.get("Seccomp") == "2" else [f"Seccomp is {status.get('Seccomp')}"]
-    wrong += [] if facts["threads"] == 1 else [f"it has {facts['threads']} threads"]
-    out.check(PART, f"{half.name}: filter", "is under a system-call filter, has one thread, and can gain no privilege",
+    wrong += [] if facts["threads"] == 1 or threads else [f"it has {facts['threads']} threads"]
+    wrong += _traced(status)
+    out.check(PART, f"{half.name}: filter",
+              f"is under a system-call filter, {'' if threads else 'has one thread, '}can gain no privilege, and is "
+              "traced by nobody",
               wrong, [f"Seccomp 2, {status.get('Seccomp_filters', '?')} filter", "NoNewPrivs 1"])  # fmt: skip
+
+
+def _traced(status: Mapping[str, str]) -> list[str]:
+    tracer = status.get("TracerPid", "?")
+    return [] if tracer == "0" else [f"process {tracer} traces it, and can do with it what it likes"]
 
 
 def _view(half: Half, facts: Json, out: Statements) -> None:
@@ -312,12 +447,15 @@ def _others(subject: Subject, out: Statements) -> None:
         says = {
             "gate": "the gate holds no socket of either side",
             "auditor": "the auditor holds no socket of either side, and its network namespace is empty",
-            "launcher": "the launcher holds listeners that it opened, no connection, and stands in neither side",
+            "launcher": "the launcher holds listeners that it opened, no connection, stands in neither side, and has "
+            "the capabilities that it needs",
         }[name]
         if name == "auditor" and facts["net"] == Path("/proc/self/ns/net").stat().st_ino:
             wrong.append("it is in the host's network namespace")
         status = facts["status"]
-        if name != "launcher" and int(status["CapEff"], 16):
-            wrong.append(f"it has capabilities {status['CapEff']}")
+        wrong += _traced(status)
+        allowed = sum(1 << kernel.CAPABILITIES[one] for one in (*NEEDED, *USEFUL)) if name == "launcher" else 0
+        wrong += [f"{field} is {status[field]}: it may have {allowed:x} and nothing else" for field in _CAPABILITIES
+                  if int(status.get(field, "1"), 16) & ~allowed]  # fmt: skip
         out.check(PART, f"{name}: sockets", says, wrong, [f"pid {pid}", f"uid {status['Uid'].split()[0]}",
                                                           f"CapEff {status['CapEff']}"])  # fmt: skip

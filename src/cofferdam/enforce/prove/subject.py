@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cofferdam.enforce import firewall, journal, worker
+from cofferdam.enforce import firewall, journal, netns, worker
 from cofferdam.enforce.netns import open_namespace
 from cofferdam.enforce.plans.records import NetworkPlan, SidePlan
 from cofferdam.errors import GateError
@@ -45,16 +45,21 @@ class Side:
     rules: Json = field(default_factory=dict)
     frame_filters: list[list[str]] = field(default_factory=list)
     """(hook, device, policy) of each chain of frames."""
+    unset: list[str] = field(default_factory=list)
+    """Switches that are not as the launcher sets them."""
+    moved: dict[str, journal.Moved] = field(default_factory=dict)
+    """What interfaces were before they were moved, by their names."""
 
     def run(self, work: Any, *arguments: Any) -> Any:
         """`work(*arguments)` in this namespace, in a child; plain data. Raises: GateError."""
         return worker.inside(self.fd, work, *arguments)
 
-    def read(self, nft: str) -> None:
-        """Reads the namespace and its rules anew."""
+    def read(self, nft: str, others: Mapping[str, int] | None = None) -> None:
+        """Reads the namespace and its rules anew. `others`: descriptors of the other sides' namespaces."""
         from cofferdam.enforce.prove import reading
 
-        self.reading = self.run(reading.network)
+        self.reading = self.run(reading.network, dict(others or {}))
+        self.unset = self.run(netns.unset_switches, self.plan.has_ipv6)
         self.rules = self.run(firewall.live, nft)
         self.frame_filters = self.run(reading.frame_filters, nft)
 
@@ -72,10 +77,21 @@ class Subject:
     auditor: int
     launcher: int
     nft: str
+    peers: Mapping[str, str] = field(default_factory=dict)
+    """Who is let in by the tunnel: public key to name."""
 
     @property
     def moved(self) -> tuple[str, ...]:
         return tuple(name for side in self.sides.values() for name in side.interfaces.values())
+
+    def read(self) -> None:
+        """Reads all sides anew."""
+        for side in self.sides.values():
+            side.read(self.nft, self.others(side))
+
+    def others(self, side: Side) -> dict[str, int]:
+        """The namespaces of the other sides, by descriptor."""
+        return {other.name: other.fd for other in self.sides.values() if other is not side}
 
     def close(self) -> None:
         for side in self.sides.values():
@@ -106,7 +122,8 @@ def open_subject(
                 hint="somebody took it away; stop the gate and start it anew",
             )
         interfaces, tunnel = _interfaces(wanted, made[entry.name])
-        sides[name] = Side(name, wanted, entry.name, entry.inode, fd, interfaces, tunnel)
+        held = {moved.name: moved for moved in log.moved if moved.namespace == entry.name}
+        sides[name] = Side(name, wanted, entry.name, entry.inode, fd, interfaces, tunnel, moved=held)
     gate = int(status["pid"])
     return Subject(
         state, plan, str(status["policy"]["hash"]), sides, _halves(status["pairs"], roles), gate,

@@ -1,0 +1,92 @@
+"""Packets that are dropped unseen are counted where people look; the counters are the kernel's own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import Any
+
+import pytest
+
+from cofferdam.enforce import firewall, kernel
+from cofferdam.enforce.counters import Counters
+from cofferdam.enforce.worker import inside
+from tests.enforce.conftest import Live
+from tests.enforce.site import STRANGER, ip, netns
+from tests.gate.plant import cli
+from tests.gate.test_gate import eventually
+
+pytestmark = netns
+RULES = """
+table inet cofferdam {
+  counter dropped-input { packets 12345678901 bytes 7 }
+  counter dropped-output { }
+  chain input { type filter hook input priority 0; policy accept; counter name dropped-input; }
+}
+"""
+
+
+def read_counters(rules: str) -> list[Any]:
+    """In a child with a fresh namespace: before there are rules, with some, and as nft sees them."""
+    kernel.unshare(kernel.CLONE_NEWNET)
+    counters = Counters()
+    names = ("dropped-input", "dropped-output", "dropped-nowhere")
+    before = counters.packets(names)
+    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+    kernel_says = counters.packets(names)
+    listed = [entry["counter"] for entry in firewall.live(firewall.find_nft())["nftables"] if "counter" in entry]
+    counters.close()
+    return [before, kernel_says, {entry["name"]: entry["packets"] for entry in listed}]
+
+
+def test_counters_are_read_as_nft_shows_them() -> None:
+    before, says, nft = inside(None, read_counters, RULES)
+    assert before == {}
+    assert says == nft == {"dropped-input": 12345678901, "dropped-output": 0}
+
+
+def test_a_host_that_no_conduit_names_shows_in_status_metrics_and_log(live: Live) -> None:
+    def dropped() -> dict[str, int]:
+        (it,) = [side for side in live.gate.status()["dropped"] if side["side"] == "it"]
+        found: dict[str, int] = it["packets"]
+        return found
+
+    before = dropped()
+    with pytest.raises(TimeoutError):
+        live.site.client(source=STRANGER, timeout=0.7)
+    after = dropped()
+    assert after["input"] > before["input"] and set(after) == {"input", "output", "forward", "openings"}
+    _, said, _ = cli("status", "--state", live.site.state)
+    (line,) = re.findall(r"firewall\s+of\s+side\s+it:\s+packets\s+dropped\s+without\s+an\s+answer: ([\d,]+)", said)
+    assert int(line.replace(",", "")) >= after["input"]
+
+    def recorded() -> bool:
+        code, log, _ = cli("audit", "show", "--kind", "packets-dropped", "--state", live.site.state)
+        return code == 0 and bool(re.search(r"packets-dropped +it: [\d,]+ coming in", log))
+
+    eventually(recorded, 30)
+
+
+def test_the_count_goes_on_over_a_reload_which_makes_the_counters_anew(live: Live) -> None:
+    def dropped() -> int:
+        total: int = live.gate.status()["dropped"][0]["packets"]["input"]
+        return total
+
+    with pytest.raises(TimeoutError):
+        live.site.client(source=STRANGER, timeout=0.7)
+    before = dropped()
+    assert before
+    live.site.policy.write_text(live.site.text(gate="leak_probe: 10 min"))
+    try:
+        assert cli("reload", "--state", live.site.state)[0] == 0
+        after = dropped()
+        assert after >= before
+        with pytest.raises(TimeoutError):
+            live.site.client(source=STRANGER, timeout=0.7)
+        assert dropped() > after
+        it = next(name for name in live.site.gates() if name.endswith("-it"))
+        listed = ip("netns", "exec", it, "nft", "list", "counter", "inet", "cofferdam", "dropped-input")
+        assert int(re.findall(r"packets (\d+)", listed)[0]) < dropped(), "the kernel's own began anew"
+    finally:
+        live.site.policy.write_text(live.site.text())
+        assert cli("reload", "--state", live.site.state)[0] == 0
