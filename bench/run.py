@@ -75,9 +75,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--json", type=Path, metavar="FILE", help="where the figures go (default: bench/results/DATE.json)"
     )
     parser.add_argument("--all", action="store_true", help=f"then run {', '.join(OTHERS)} too")
-    parser.add_argument(
-        "--flood", action="store_true", help="only flood.py: what a flood does to others (root)"
-    )
+    parser.add_argument("--flood", action="store_true", help="only flood.py: what a flood does to others (root)")
     args = parser.parse_args(arguments)
     args.rounds = args.rounds or (2 if args.quick else 5)
     args.seconds = args.seconds or (1.0 if args.quick else 3.0)
