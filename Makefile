@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help demo test lint types format bench fuzz soak docs lock clean setup fast
+.PHONY: help demo test lint types format bench fuzz soak vm docs lock clean setup fast
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,10 @@ fuzz: $(STAMP)  ## fuzz the parsers, SECONDS=600
 
 soak: $(STAMP)  ## long runs that the suite leaves out
 	@$(PY) -m pytest -m soak $(ARGS)
+
+vm: $(STAMP) fast  ## as root: boots a Debian 12 in QEMU and checks it; ARGS="--group NAME", ARGS=--list
+	@packaging/debian-packages.sh vm
+	@$(PY) -m tests.vm $(ARGS)
 
 docs: $(STAMP)  ## reference pages generated from the code
 	@$(PY) -m cofferdam.cli.main docs docs

@@ -1,4 +1,4 @@
-"""What a flood from one host does to another host's conduit: `python bench/flood.py`, as root.
+"""What a flood from one host does to another host's conduit: `make bench ARGS=--flood`, as root.
 
 The scene of tests/prove/test_attack.py: the ERP host, which may read the device, floods the gate; the operator in the
 same office, on a conduit of his own, polls the same device. Printed: the operator's round trip before, during and
@@ -218,6 +218,9 @@ def main() -> int:
     parser.add_argument("--only", choices=list(FLOODS), help="one kind of flood")
     parser.add_argument("--limits", default="", help='other limits than the default ones, as in a policy: "a: 1, b: 2"')
     args = parser.parse_args()
+    if os.geteuid() != 0:
+        print("flood: makes network namespaces, which needs root: sudo make bench ARGS=--flood", file=sys.stderr)
+        return 1
     cores = sorted(os.sched_getaffinity(0))
     apart = not args.together and len(cores) > 1
     load_before = os.getloadavg()[0]

@@ -35,6 +35,8 @@ OTHERS = ("policy.py", "audit.py", "modbus_codec.py")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
+    if args.flood:
+        os.execv(sys.executable, [sys.executable, str(HERE / "flood.py")])
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(143))
     try:
@@ -73,6 +75,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--json", type=Path, metavar="FILE", help="where the figures go (default: bench/results/DATE.json)"
     )
     parser.add_argument("--all", action="store_true", help=f"then run {', '.join(OTHERS)} too")
+    parser.add_argument("--flood", action="store_true", help="only flood.py: what a flood does to others (root)")
     args = parser.parse_args(arguments)
     args.rounds = args.rounds or (2 if args.quick else 5)
     args.seconds = args.seconds or (1.0 if args.quick else 3.0)

@@ -7,9 +7,12 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from cofferdam.cli.units import (
     PROBE,
     SHUT_TABLE,
     Setting,
+    firewall_dropin,
     gate_unit,
     shut_bridge_rules,
     shut_frame_rules,
@@ -51,6 +55,7 @@ def default() -> Setting:
 def test_the_shipped_units_are_those_that_are_written() -> None:
     assert (SHIPPED / "cofferdam.service").read_text() == gate_unit(default())
     assert (SHIPPED / "cofferdam-shut.service").read_text() == shut_unit(default())
+    assert (SHIPPED / "nftables.service.d" / "cofferdam.conf").read_text() == firewall_dropin(default())
     assert (SHIPPED / "shut.nft").read_text() == shut_rules(("eth1", "eth2"))
     assert (SHIPPED / "shut-bridge.nft").read_text() == shut_bridge_rules(("eth1", "eth2"))
     for number, name in enumerate(("eth1", "eth2"), 1):
@@ -64,7 +69,8 @@ def test_install_writes_below_a_root(tmp_path: Path) -> None:
     assert code == 0, err
     written = [Path(path) for path in json.loads(out)["written"]]
     assert [path.name for path in written] == [
-        "cofferdam-shut.service", "cofferdam.service", "shut.nft", "shut-bridge.nft", "shut-1.nft", "shut-2.nft",
+        "cofferdam-shut.service", "cofferdam.service", "cofferdam.conf",
+        "shut.nft", "shut-bridge.nft", "shut-1.nft", "shut-2.nft",
     ]  # fmt: skip
     unit = (tmp_path / "root/etc/systemd/system/cofferdam.service").read_text()
     assert f"ExecStart=/opt/c/bin/cofferdam up {policy} --state /var/lib/cofferdam\n" in unit
@@ -141,6 +147,41 @@ def test_exposure_is_what_the_docs_say(unit: str, limit: float) -> None:
     assert found is not None, done.stdout + done.stderr
     assert float(found[1]) <= limit
     assert f"{found[1]}" in (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="network namespaces need root and nft")
+def test_the_firewall_unit_flushes_and_closes_in_one_transaction(tmp_path: Path) -> None:
+    """The commands of the drop-in, as systemd splits them; the rules of the host are those that Debian ships."""
+    host, shut = tmp_path / "nftables.conf", tmp_path / "shut.nft"
+    host.write_text("#!/usr/sbin/nft -f\n\nflush ruleset\n\ntable inet filter {\n\tchain input {\n\t}\n}\n")
+    shut.write_text(shut_rules(("shut0",)))
+    setting = replace(default(), nft="nft", rules=str(shut), host_rules=str(host))
+    lines = [line.partition("=") for line in firewall_dropin(setting).splitlines() if line.startswith("Exec")]
+    commands = {name: shlex.split(value) for name, _, value in lines if value and not value.startswith("-")}
+    namespace = f"cdt{os.getpid()}-{secrets.token_hex(2)}"
+
+    def run(*words: str) -> str:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("ip", "netns", "add", namespace)
+    try:
+        for name, tables in (("ExecStart", 3), ("ExecReload", 3), ("ExecStop", 2), ("ExecStart", 3)):
+            started = ["ip", "netns", "exec", namespace, "nft", "monitor"]
+            with subprocess.Popen(started, stdout=subprocess.PIPE, text=True) as monitor:
+                time.sleep(0.2)
+                run("ip", "netns", "exec", namespace, *commands[name])
+                time.sleep(0.2)
+                monitor.terminate()
+                seen = monitor.stdout.read() if monitor.stdout else ""
+            # Between the generations of the rules there is none without ours.
+            assert seen.count("# new generation") == 1, seen
+            shown = run("ip", "netns", "exec", namespace, "nft", "list", "tables")
+            assert (shown.count(SHUT_TABLE), len(shown.splitlines())) == (2, tables), (name, shown)
+    finally:
+        run("ip", "netns", "del", namespace)
 
 
 @pytest.mark.netns

@@ -213,6 +213,32 @@ def test_an_interface_is_made_on_another_which_stays(site: Site, kind: str) -> N
     assert before.keys() == site.host().keys()
 
 
+def test_a_macvlan_has_the_same_hardware_address_after_a_crash(site: Site) -> None:
+    """Else clients would send to the old one, until they forget it."""
+    if not kernel_has(site, "macvlan"):
+        pytest.skip("this kernel has no macvlan")
+    office = f"interface: {site.it}, attach: macvlan, addresses: [{GATE_IT}/24]"
+    site.policy.write_text(site.text(office=office))
+    ip("addr", "del", f"{GATE_IT}/24", "dev", site.it)
+    device = PlantDevice(site.plant)
+    seen = []
+    try:
+        for ending in (signal.SIGKILL, signal.SIGTERM):
+            gate = Gate(site.state, site.policy)
+            try:
+                gate.wait_ready()
+                with site.client() as client:
+                    assert client.read() == b"\x03\x02\x00\x2a"
+                seen.append(ip("-n", site.office, "neigh", "show", GATE_IT).split("lladdr ")[1].split()[0])
+                gate.process.send_signal(ending)
+                gate.process.wait(10)
+            finally:
+                gate.close()
+    finally:
+        device.close()
+    assert seen[0] == seen[1] and int(seen[0][:2], 16) & 3 == 2
+
+
 CAPSH = ("capsh", "--drop=cap_net_admin", "--", "-c", 'exec "$0" "$@"')
 
 

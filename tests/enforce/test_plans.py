@@ -12,9 +12,12 @@ import pytest
 
 from cofferdam.enforce.firewall import find_nft
 from cofferdam.enforce.orders import PLANS
+from cofferdam.enforce.plans.claims import LIVE, PLAN, drift
+from cofferdam.enforce.plans.listing import Ruleset
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.enforce.plans.records import Link, NetworkPlan, Route, SidePlan, check, namespace_name
 from cofferdam.enforce.plans.rules import counter_names, ruleset
+from cofferdam.enforce.plans.solver import ask
 from cofferdam.errors import CrossingError, GateError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
@@ -42,6 +45,12 @@ conduits:
 gate: {{{gate}}}
 """  # noqa: E501
 INTERFACES = {"office": "eth0", "lab": "cdv30", "plant": "cdm1"}
+OVERLAY = """overlay:
+  prefix: 100.65.0.0/24
+  prefix6: "fd00:64::/64"
+  wireguard: {{endpoint: "gate.example:51820", peers: 10.64.8.0/24}}
+"""
+LOOP = dict.fromkeys(INTERFACES, "lo")
 
 
 def plan(gate: str = "", text: str = POLICY) -> NetworkPlan:
@@ -155,7 +164,7 @@ def test_nft_takes_the_rules_twice() -> None:
     except GateError:
         pytest.skip("the program nft is missing")
     for side in plan().sides:
-        text = json.dumps(ruleset(side, dict.fromkeys(INTERFACES, "lo")))
+        text = json.dumps(ruleset(side, LOOP))
         command = f"{nft} -j -f - <<'E' && {nft} -j -f - <<'E' && {nft} -j list ruleset\n{text}\nE\n{text}\nE\n"
         done = subprocess.run(["unshare", "-n", "bash", "-c", command], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -166,3 +175,48 @@ def test_nft_takes_the_rules_twice() -> None:
 def test_names_of_namespaces() -> None:
     assert namespace_name("works", "it", "") == "cofferdam-works-it"
     assert len(namespace_name("x" * 63, "ot", "abcd")) < 80
+
+
+def listed(side: SidePlan) -> dict[str, Any]:
+    """The rules as nft lists them, from an empty namespace."""
+    text = json.dumps(ruleset(side, LOOP, tunnel="cdw0"))
+    command = f"{find_nft()} -j -f - <<'E' && {find_nft()} -j list ruleset\n{text}\nE\n"
+    done = subprocess.run(["unshare", "-n", "bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_the_limit_of_openings_is_part_of_what_the_rules_mean() -> None:
+    """In every way by which clients come; and its numbers belong to it, though the solver leaves it free."""
+    try:
+        find_nft()
+    except GateError:
+        pytest.skip("the program nft is missing")
+    peers = POLICY
+    for old, new in (
+        ("assets:", f"{OVERLAY}\nassets:"),
+        ("  bench:", "  alice: {{zone: office, peer: alice}}\n  bench:"),
+        ("who: erp, asset: c", "who: [erp, alice], asset: [a, c]"),
+    ):
+        peers = peers.replace(old, new, 1)
+    side = plan(text=peers).sides[0]
+    assert side.openings == 100
+    rules = listed(side)
+    steps = [step for entry in rules["nftables"] if "rule" in entry for step in entry["rule"]["expr"]]
+    counted = [step["set"] for step in steps if "set" in step]
+    assert {step["set"] for step in counted} == {"@wire-ip", "@wire-ip6", "@tunnel-ip", "@tunnel-ip6"}
+    limit = {"rate": 100, "burst": 400, "per": "second", "inv": True}
+    assert [step["stmt"] for step in counted] == [[{"limit": limit}]] * 4
+    live = Ruleset.read(rules)
+
+    def changed(openings: int) -> list[str]:
+        made = Ruleset.read(ruleset(msgspec.structs.replace(side, openings=openings), LOOP, tunnel="cdw0"))
+        answers = ask({LIVE: live, PLAN: made}, drift(made, live), ("lo", "cdw0"))
+        return [answer.question.name for answer in answers if answer.packet is not None]
+
+    assert changed(100) == []
+    assert changed(101) == ["as in the policy: input"]
+    assert changed(0) == ["as in the policy: input"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -149,3 +152,34 @@ def test_a_full_disk_stops_writes_to_the_plant_until_there_is_room(site: Site) -
         assert [0, value] not in recorded and [0, value + 1] in recorded
     finally:
         subprocess.run(["umount", "-l", audit], check=True)
+
+
+def test_under_systemd_no_half_holds_the_socket_of_the_journal(site: Site) -> None:
+    """systemd gives a service a Unix socket for its messages: both halves would share it."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(5)
+    command = [sys.executable, "-m", "cofferdam.cli.main", "up", str(site.policy), "--state", str(site.state)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs.fileno(), stderr=theirs.fileno()) as process:
+        theirs.close()
+        try:
+            deadline = time.monotonic() + 15
+            while cli("status", "--state", site.state)[0] != 0:
+                assert time.monotonic() < deadline and process.poll() is None
+            status = json.loads(cli("status", "--state", site.state, "--json")[1])
+            halves = {half["role"]: half["pid"] for pair in status["pairs"] for half in pair["halves"]}
+            assert set(halves) == {"outer", "inner"}
+            for pid in halves.values():
+                assert all(str(Path(f"/proc/{pid}/fd/{fd}").readlink()).startswith("pipe:[") for fd in (1, 2))
+            assert str(Path(f"/proc/{status['pid']}/fd/2").readlink()).startswith("socket:[")
+            # What a half says there comes out all the same.
+            Path(f"/proc/{halves['inner']}/fd/2").write_bytes(b"last words\n")
+            heard = b""
+            while b"last words\n" not in heard:
+                heard += ours.recv(4096)
+            process.terminate()
+            assert process.wait(15) == 0
+            while ours.recv(4096):  # until everyone has closed it
+                pass
+        finally:
+            process.kill()
+            ours.close()

@@ -14,6 +14,9 @@ from cofferdam.errors import GateError
 
 POLICY, STATE = Path("/etc/cofferdam/policy.yaml"), Path("/var/lib/cofferdam")
 
+HOST_RULES = ("/etc/nftables.conf", "/etc/sysconfig/nftables.conf")
+"""What nftables.service loads, on Debian and on Red Hat's systems."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     from cofferdam.cli.gate_options import add_json, add_state
@@ -42,6 +45,7 @@ def files(policy: Path, state: Path, program: str) -> dict[str, str]:
     from cofferdam.cli.units import (
         Setting,
         device_name,
+        firewall_dropin,
         gate_unit,
         shut_bridge_rules,
         shut_frame_rules,
@@ -59,10 +63,13 @@ def files(policy: Path, state: Path, program: str) -> dict[str, str]:
     management = compiled.gate.management
     early = management is None or ipaddress.ip_address(management[0]).is_loopback
     nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin") or "/usr/sbin/nft"
-    setting = Setting(program, str(policy), str(state), tuple(sorted(moved)), early, nft)
+    host_rules = next((path for path in HOST_RULES if Path(path).exists()), HOST_RULES[0])
+    moved_names = tuple(sorted(moved))
+    setting = Setting(program, str(policy), str(state), moved_names, early, nft, host_rules=host_rules)
     return {
         "/etc/systemd/system/cofferdam-shut.service": shut_unit(setting),
         "/etc/systemd/system/cofferdam.service": gate_unit(setting),
+        "/etc/systemd/system/nftables.service.d/cofferdam.conf": firewall_dropin(setting),
         setting.rules: shut_rules(setting.interfaces),
         setting.bridge_rules: shut_bridge_rules(setting.interfaces),
         **{

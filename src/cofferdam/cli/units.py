@@ -1,7 +1,8 @@
 """The systemd units of a gate, as text. No I/O.
 
 `cofferdam-shut` closes the gate's interfaces in the host's own namespace before any network is configured, and keeps
-them closed there for good: while no gate runs, they lead nowhere. `cofferdam` is the gate, which takes them away.
+them closed there for good: while no gate runs, they lead nowhere. `cofferdam` is the gate, which takes them away. A
+drop-in for Debian's own `nftables` puts the closing rules back where that unit flushes all rules.
 
 Not here: where the files go (install).
 """
@@ -39,6 +40,7 @@ class Setting:
     early: bool
     nft: str = "/usr/sbin/nft"
     rules: str = "/etc/cofferdam/shut.nft"
+    host_rules: str = "/etc/nftables.conf"
 
     @property
     def bridge_rules(self) -> str:
@@ -130,7 +132,7 @@ def shut_unit(setting: Setting) -> str:
 Description=Closes the interfaces that belong to the Cofferdam gate
 Documentation=man:nft(8)
 DefaultDependencies=no
-After=local-fs.target systemd-sysctl.service
+After=local-fs.target systemd-sysctl.service nftables.service
 Before=network-pre.target sysinit.target shutdown.target
 Wants=network-pre.target
 Conflicts=shutdown.target
@@ -197,12 +199,17 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
+# Whatever flushed the rules of the host's namespace since: closed before the interfaces come back to it.
+ExecStartPre={setting.nft} -f {setting.rules}
 ExecStart={setting.program} up {setting.policy} --state {setting.state}
+ExecStop=-{setting.nft} -f {setting.rules}
 ExecReload=/bin/kill -HUP $MAINPID
 WatchdogSec=30
 TimeoutStartSec=180
 TimeoutStopSec=30
 Restart=always
+# Code 0: it was told to stop (`cofferdam down`), and stays so.
+RestartPreventExitStatus=0
 RestartSec=100ms
 KillMode=mixed
 # The rules for frames go when an interface goes into the gate's namespace, and come back with it.
@@ -238,6 +245,30 @@ UMask=0077
 
 [Install]
 WantedBy=multi-user.target
+"""
+
+
+def firewall_dropin(setting: Setting) -> str:
+    """For the distribution's nftables.service, whose start, reload and stop flush the rules of everyone: its commands,
+    with the closing rules in the same transaction."""
+    load = f"""{setting.nft} 'include "{setting.host_rules}"; include "{setting.rules}"'"""
+    frames = {
+        when: f"{when}=-{setting.nft} -f {setting.bridge_rules}\n{setting.load_frame_rules(when)}"
+        for when in ("ExecStartPost", "ExecReload", "ExecStopPost")
+    }
+    return f"""\
+# Written by `cofferdam install`: this unit flushes all rules, also those that close the gate's interfaces. Here they
+# are put back in the same transaction.
+[Service]
+ExecStart=
+ExecStart={load}
+{frames["ExecStartPost"]}\
+ExecReload=
+ExecReload={load}
+{frames["ExecReload"]}\
+ExecStop=
+ExecStop={setting.nft} 'flush ruleset; include "{setting.rules}"'
+{frames["ExecStopPost"]}\
 """
 
 

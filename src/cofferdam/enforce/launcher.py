@@ -31,6 +31,7 @@ from cofferdam.crossing.introduction import INTRODUCTIONS, Introduction
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.enforce import compiled
 from cofferdam.enforce.isolation import Isolation
+from cofferdam.enforce.messages import Messages
 from cofferdam.enforce.orders import (
     GATE_CHILD,
     MAX_ORDER,
@@ -76,6 +77,8 @@ OWN_PAUSE_SECONDS = 3.0
 """A turn of the launcher's loop that took longer, by an order or because it was stopped, says nothing of the gate."""
 REAP_SECONDS = 5.0
 """How long the launcher waits for children that it has killed."""
+CONFINED: tuple[Role, ...] = ("outer", "inner", "both", "names")
+"""Who holds no socket but those of its work."""
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
 
 
@@ -121,6 +124,7 @@ class Launcher:
         self._asked = 0
         self._plan = b""
         self._finish: Finish | None = None
+        self._messages: Messages | None = None
         self._heard = 0.0  # when the gate last said that it is alive (monotonic, s)
         self._watched = False
 
@@ -138,12 +142,15 @@ class Launcher:
         signals = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         old_handlers = {number: signal.signal(number, lambda *_: None) for number in signals}
         try:
+            self._messages = Messages()
             self._isolation.begin()
             self._start_gate()
             return self._serve(wake_read)
         finally:
             self._end_all()
             self._isolation.undo()
+            if self._messages is not None:
+                self._messages.close()
             for number, handler in old_handlers.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(old_wake)
@@ -446,6 +453,8 @@ class Launcher:
     ) -> None:
         """A fresh fork becomes the child's program. Nothing returns from here."""
         try:
+            if self._messages is not None and role in CONFINED:
+                os.dup2(self._messages.fd, 2)
             _place_descriptors(fds)
             self._isolation.child_setup(role, place)
             os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter, no shell

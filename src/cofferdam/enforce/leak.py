@@ -118,8 +118,10 @@ class _Round:
         self._listen()
 
     def _send(self, to: bytes, ethertype: int, body: bytes) -> None:
+        frame = (to + self._mac + struct.pack(">H", ethertype) + body).ljust(60, b"\0")
         try:
-            self._sock.send((to + self._mac + struct.pack(">H", ethertype) + body).ljust(60, b"\0"))
+            # With its type: Linux 6.1 does not read it from a frame on a macvlan, and the egress rules would drop it.
+            self._sock.sendto(frame, (self._name, ethertype))
             self.asked += 1
         except OSError:
             pass  # the interface is down; `asked` says that nothing went out

@@ -210,7 +210,7 @@ class NamespaceIsolation(Isolation):
             if link.kind == "vlan":
                 inside(None, netns.make_vlan, name, link.interface, link.vlan)
             elif link.kind == "macvlan":
-                inside(None, netns.make_macvlan, name, link.interface)
+                inside(None, netns.make_macvlan, name, link.interface, f"{self._state} {link.zone}")
             inside(None, netns.move, name, fd)
         self._apply(side, fd)
         inside(fd, netns.raise_loopback)

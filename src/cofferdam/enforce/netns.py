@@ -9,6 +9,7 @@ Not here: which of it a policy wants (plans.network), in which order, and the jo
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import ipaddress
 import os
 import socket
@@ -232,10 +233,18 @@ def make_vlan(name: str, parent: str, number: int) -> None:
         netlink.link("add", ifname=name, kind="vlan", link=_index(netlink, parent), vlan_id=number)
 
 
-def make_macvlan(name: str, parent: str) -> None:
-    """A macvlan's interface, down. In mode private: nothing on the same machine reaches it through the parent."""
+def make_macvlan(name: str, parent: str, label: str) -> None:
+    """A macvlan's interface, down. In mode private: nothing on the same machine reaches it through the parent.
+
+    Its hardware address follows from the parent's and from `label`, which must differ among the macvlans of a parent:
+    it is the same after a restart, and what neighbours remember stays true.
+    """
     with IPRoute() as netlink:
-        netlink.link("add", ifname=name, kind="macvlan", link=_index(netlink, parent), macvlan_mode="private")
+        index = _index(netlink, parent)
+        own = netlink.get_links(index)[0].get_attr("IFLA_ADDRESS") or ""
+        tail = hashlib.sha256(f"{own} {label}".encode()).digest()[:5]
+        mac = (b"\x02" + tail).hex(":")  # locally administered, for one station
+        netlink.link("add", ifname=name, kind="macvlan", link=index, macvlan_mode="private", address=mac)
 
 
 def move(name: str, target: int) -> None:
