@@ -2,7 +2,7 @@
  * What a host that wants to do harm sends as fast as one core can, for bench/flood.py.
  *
  *   flooder connections SOURCE TARGET...             opens TCP connections without end, and holds 400
- *   flooder requests    SOURCE TARGET...             64 connections, on each 50 Modbus reads under way
+ *   flooder requests    SOURCE TARGET...             64 connections, on each as many Modbus reads as it takes
  *   flooder forged      DEVICE STATION TARGET FROM   raw frames: SYN, UDP and echo requests whose sources are made up,
  *                                                    or with FROM other than "any" all have that one address
  *
@@ -66,7 +66,9 @@ static void connections(const struct sockaddr_in *source, const struct sockaddr_
 
 static void requests(const struct sockaddr_in *source, const struct sockaddr_in *targets, int count) {
     static const uint8_t read_one[12] = {0, 1, 0, 0, 0, 6, 1, 3, 0, 0, 0, 1};
-    uint8_t batch[DEPTH * sizeof read_one], sink[65536];
+    static uint8_t batch[ASKERS][DEPTH * sizeof read_one];
+    static size_t left[ASKERS]; /* of the batch, still to be sent */
+    uint8_t sink[65536];
     unsigned transaction = 0;
     int poll = epoll_create1(0), fds[ASKERS];
     for (int i = 0; i < ASKERS; i++) fds[i] = -1;
@@ -74,6 +76,7 @@ static void requests(const struct sockaddr_in *source, const struct sockaddr_in 
         for (int i = 0; i < ASKERS; i++) {
             if (fds[i] >= 0) continue;
             fds[i] = begin(source, &targets[(unsigned)i % (unsigned)count]);
+            left[i] = 0;
             struct epoll_event wanted = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.u32 = (uint32_t)i};
             if (fds[i] >= 0) epoll_ctl(poll, EPOLL_CTL_ADD, fds[i], &wanted);
         }
@@ -87,15 +90,22 @@ static void requests(const struct sockaddr_in *source, const struct sockaddr_in 
                 while ((got = recv(fds[i], sink, sizeof sink, 0)) > 0) {}
                 if (got < 0 && errno == EAGAIN) got = 1;
             }
-            if (got > 0) {
-                for (int k = 0; k < DEPTH; k++) { /* an id that is in use would be an error, and end the connection */
-                    uint8_t *at = batch + (size_t)k * sizeof read_one;
-                    memcpy(at, read_one, sizeof read_one);
-                    at[0] = (uint8_t)(++transaction >> 8);
-                    at[1] = (uint8_t)transaction;
+            while (got > 0) { /* until the socket takes no more; a frame that was begun is ended first */
+                if (left[i] == 0) {
+                    for (int k = 0; k < DEPTH; k++) { /* an id that is in use would be an error, and end the connection */
+                        uint8_t *at = batch[i] + (size_t)k * sizeof read_one;
+                        memcpy(at, read_one, sizeof read_one);
+                        at[0] = (uint8_t)(++transaction >> 8);
+                        at[1] = (uint8_t)transaction;
+                    }
+                    left[i] = sizeof batch[i];
                 }
-                ssize_t sent = send(fds[i], batch, sizeof batch, MSG_NOSIGNAL);
-                if (sent < 0 ? errno != EAGAIN : sent < (ssize_t)sizeof batch) got = 0; /* no half frames */
+                ssize_t sent = send(fds[i], batch[i] + sizeof batch[i] - left[i], left[i], MSG_NOSIGNAL);
+                if (sent < 0) {
+                    if (errno != EAGAIN) got = 0;
+                    break;
+                }
+                left[i] -= (size_t)sent;
             }
             if (got <= 0) {
                 close(fds[i]);
