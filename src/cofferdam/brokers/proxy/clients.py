@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from cofferdam.brokers.proxy.refusals import RefusalLog
 from cofferdam.brokers.transport import Transport
+from cofferdam.crossing.reactor import Reactor, Timer
 from cofferdam.model import Asset, Deny
 from cofferdam.policy.decide import Flow
 from cofferdam.protocols.base import ServerMachine
+
+TURN_NS = 1_000_000
+"""Sources that wait for their turn are looked at no more often than this."""
 
 
 class Session:
@@ -109,6 +114,45 @@ class Pace:
     def due(self, rate: float) -> int:
         """When there will be a token (monotonic ns)."""
         return self.at + int(max(0.0, 1.0 - self.tokens) / rate)
+
+
+class Turns:
+    """The connections that wait until their source may ask more. Those of one source take turns, in the order in which
+    they came; `go_on` is called with the one whose turn it is, and may have it wait again. `rate` (per ns) and `burst`
+    are the policy's, set by the owner."""
+
+    def __init__(self, reactor: Reactor, go_on: Callable[[Client], None]) -> None:
+        self._reactor = reactor
+        self._go_on = go_on
+        self.rate = 0.0
+        self.burst = 0.0
+        self._waiting: dict[str, Pace] = {}
+        self._timer: Timer | None = None
+
+    def wait(self, client: Client) -> None:
+        """Its source has asked as much as it may for now."""
+        client.in_line = True
+        client.pace.line.append(client)
+        self._waiting[client.source] = client.pace
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is None and self._waiting:
+            due = min(pace.due(self.rate) for pace in self._waiting.values())
+            self._timer = self._reactor.call_at(max(due, self._reactor.now + TURN_NS), self._take)
+
+    def _take(self) -> None:
+        self._timer = None
+        now = self._reactor.now
+        for source, pace in list(self._waiting.items()):
+            pace.fill(now, self.rate, self.burst)
+            while pace.line and pace.tokens >= 1.0:
+                client = pace.line.popleft()
+                client.in_line = False
+                self._go_on(client)
+            if not pace.line:
+                del self._waiting[source]
+        self._arm()
 
 
 class Bucket:

@@ -17,13 +17,13 @@ from cofferdam.audit.entry import LimitHit, Malformed, SessionClosed, SessionOpe
 from cofferdam.brokers.auditing import AuditClient
 from cofferdam.brokers.control import SessionStatus
 from cofferdam.brokers.proxy.budget import INTERVAL_NS, LogBudget
-from cofferdam.brokers.proxy.clients import Bucket, Client, Pace, Pending, Session, draw, forget_full
+from cofferdam.brokers.proxy.clients import Bucket, Client, Pace, Pending, Session, Turns, draw, forget_full
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Opened, Reply, Request
 from cofferdam.brokers.proxy.refusals import RefusalLog
 from cofferdam.brokers.proxy.stats import FlowStats
 from cofferdam.brokers.transport import RECEIVE_BYTES, Transport
 from cofferdam.crossing.channel import Sender
-from cofferdam.crossing.reactor import Reactor, Timer
+from cofferdam.crossing.reactor import Reactor
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, Operation
@@ -31,8 +31,6 @@ from cofferdam.policy.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.base import NEED_DATA, Protocol, RequestReceived
 
-TURN_NS = 1_000_000
-"""Sources that wait for their turn are looked at no more often than this."""
 LIMIT_NOTES = 64
 """Sources and limits that are told apart in an interval; what comes above is told together."""
 MALFORMED_ENTRIES = 5
@@ -80,8 +78,7 @@ class Outer:
         self._pending: dict[int, Pending] = {}
         self._sessions: dict[int, tuple[Client, Session]] = {}
         self._paces: dict[str, Pace] = {}
-        self._in_line: dict[str, Pace] = {}
-        self._turn: Timer | None = None
+        self._turns = Turns(reactor, self._go_on)
         self._strangers: dict[str, int] = {}
         self._connects: dict[str, Bucket] = {}
         self._budget = LogBudget(audit)
@@ -103,6 +100,7 @@ class Outer:
         self._most_unsent = policy.limits.client_unsent_bytes
         self._rate = policy.limits.client_requests_per_second * 1e-9
         self._burst = float(policy.limits.client_requests_burst)
+        self._turns.rate, self._turns.burst = self._rate, self._burst
         self._longest_wait = int(policy.limits.client_wait_seconds * 1e9)
         self._own_side = str(policy.zones[self._zones[0]].side)
         self._other_side = str(policy.zones[self._other_zone].side)
@@ -361,33 +359,13 @@ class Outer:
             self._blocked.add(client)
 
     def _stand_in_line(self, client: Client) -> None:
-        """Its source has asked as much as it may for now. The connections of a source take turns."""
-        client.in_line = True
-        pace = client.pace
-        pace.line.append(client)
-        self._in_line[client.source] = pace
         self._limit("client_requests_per_second", client.source, "more requests a second than allowed: they wait")
-        self._arm_turn()
+        self._turns.wait(client)
 
-    def _arm_turn(self) -> None:
-        if self._turn is None and self._in_line:
-            due = min(pace.due(self._rate) for pace in self._in_line.values())
-            self._turn = self._reactor.call_at(max(due, self._reactor.now + TURN_NS), self._take_turns)
-
-    def _take_turns(self) -> None:
-        """Goes on with connections that stand in line, as far as their sources have tokens again."""
-        self._turn = None
-        now = self._reactor.now
-        for source, pace in list(self._in_line.items()):
-            pace.fill(now, self._rate, self._burst)
-            while pace.line and pace.tokens >= 1.0:
-                client = pace.line.popleft()
-                client.in_line = False
-                if client in self.clients:
-                    self._pump(client)
-            if not pace.line:
-                del self._in_line[source]
-        self._arm_turn()
+    def _go_on(self, client: Client) -> None:
+        """Its turn has come."""
+        if client in self.clients:
+            self._pump(client)
 
     def _request(self, client: Client, token: int, request: Any) -> None:
         began = self._clock()
