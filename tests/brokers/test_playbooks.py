@@ -617,6 +617,18 @@ def test_what_lay_in_the_socket_may_be_as_old_as_the_pause() -> None:
     assert client.take() == [write(99, 200, 2)]
 
 
+def test_a_forbidden_write_is_recorded_as_that_however_late_it_comes() -> None:
+    """Else a flood before it would hide it."""
+    stage = Stage(limits="client_requests_per_second: 10, client_requests_burst: 1, client_wait_seconds: 1.0")
+    client = stage.client()
+    client.on_data(b"".join(read(number, 300, 1) for number in range(15)) + write(98, 301, 1))
+    stage.reactor.advance(3)
+    answered = client.take()
+    assert len(answered) == 16
+    assert answered[-1][:9] in (exception(98, 6, 1), exception(98, 6, 2)), "refused, and not: busy"
+    assert [entry.spans[0].start for entry in stage.of(Refused) if entry.is_write] == [301]
+
+
 def test_a_short_pause_does_not_make_a_write_old() -> None:
     stage = Stage(limits="client_requests_per_second: 10, client_requests_burst: 1, client_wait_seconds: 1.0")
     client = stage.client()

@@ -385,14 +385,15 @@ class Outer:
             session = session or self._session_for(client, operation)
             verdict = self._judge(session, request, operation, wall)
         session.requests += 1
-        if operation.is_write and began - client.since > self._longest_wait:
-            self._limit("client_wait_seconds", client.source, "a write that had waited too long was not sent")
-            self._answer(client, token, self.protocol.failure(request, Failure.BUSY))
-            return
         if isinstance(verdict, Deny):
             if session.refusals is not None:
                 session.refusals.add(verdict, operation, session.flow, wall)
             self._refuse(client, session, token, request, verdict)
+            return
+        # Only now: a write that is forbidden is recorded as that, however late it comes.
+        if operation.is_write and began - client.since > self._longest_wait:
+            self._limit("client_wait_seconds", client.source, "a write that had waited too long was not sent")
+            self._answer(client, token, self.protocol.failure(request, Failure.BUSY))
             return
         if not session.announced:
             session.announced = True
