@@ -30,7 +30,8 @@ RECORD_SECONDS = 60.0
 
 class DroppedReport(msgspec.Struct, frozen=True):
     """What a side's firewall dropped since the gate started: `packets` by hook (input: coming in, output: going out,
-    forward: to be passed on). `last_ns`: when that was last seen to grow; 0: never."""
+    forward: to be passed on), and openings (connections asked for faster than one client may). `last_ns`:
+    when that was last seen to grow; 0: never."""
 
     side: str
     packets: dict[str, int]
