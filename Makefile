@@ -17,7 +17,7 @@ $(STAMP): requirements.lock pyproject.toml packaging/setup.sh
 	@packaging/setup.sh $(VENV)
 	@touch $@
 
-# Does nothing when the build fits the source. Where it can not be built it says so; the halves then run interpreted.
+# Does nothing when the build fits the source. Where it cannot be built it says so; the halves then run interpreted.
 fast: $(STAMP)  ## compiles the halves, about a minute; COFFERDAM_FAST=0 leaves it out
 	@[[ "$$COFFERDAM_FAST" == 0 ]] || $(PY) packaging/fast.py
 

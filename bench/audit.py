@@ -18,7 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from cofferdam.audit.entry import Draft, PointValue, WriteAllowed, Written
+from cofferdam.audit.entry import Draft
+from cofferdam.audit.events.access import PointValue, WriteAllowed, Written
 from cofferdam.audit.files import DirFiles
 from cofferdam.audit.log import AuditLog
 from cofferdam.audit.recovery import open_log

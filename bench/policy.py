@@ -17,8 +17,8 @@ from pathlib import Path
 
 from cofferdam.model import Allow, Change, Deny, NeedValues, Operation, Span
 from cofferdam.policy.compile import compile_policy
-from cofferdam.policy.decide import Flow
 from cofferdam.policy.load import loads
+from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
 
 NOW = 1_780_000_000_000_000_000

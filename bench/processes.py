@@ -46,7 +46,7 @@ def build(program: Path, sources: Sequence[Path], headers: Sequence[Path] = ()) 
     hint = "sudo apt-get install gcc libc6-dev"
     compiler = shutil.which("gcc") or shutil.which("cc")
     if not compiler:
-        raise BenchError(f"no C compiler: {program.name} can not be built", hint)
+        raise BenchError(f"no C compiler: {program.name} cannot be built", hint)
     program.parent.mkdir(exist_ok=True)
     made = program.with_suffix(f".{os.getpid()}")
     command = [compiler, "-O2", "-Wall", "-Wextra", "-o", str(made), *map(str, sources)]

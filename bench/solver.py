@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from cofferdam.enforce.plans.fields import Named
-from cofferdam.enforce.plans.listing import Ruleset
-from cofferdam.enforce.plans.solver import Question, ask
+from cofferdam.proof.rules.fields import Named
+from cofferdam.proof.rules.listing import Ruleset
+from cofferdam.proof.rules.solver import Question, ask
 
 Json = dict[str, Any]
 ROUNDS = 7

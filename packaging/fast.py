@@ -2,7 +2,7 @@
 
 The compiler is mypyc, which takes typed Python as it is: the source stays the only one, and the halves run from it
 wherever this build is missing or made from other code (cofferdam.enforce.compiled decides). Does nothing when the
-build is there and fits. Takes about a minute. Exit code 0 also where it can not be built: it says why, and the halves
+build is there and fits. Takes about a minute. Exit code 0 also where it cannot be built: it says why, and the halves
 run interpreted. With --must, as in CI, that is a failure.
 """
 
@@ -21,13 +21,16 @@ import msgspec
 import cofferdam
 from cofferdam.enforce.compiled import FOLDER, MANIFEST, Manifest, digest, fault, python_tag
 
-COMPILED = ("histogram.py", "brokers/*.py", "brokers/*/*.py", "crossing/*.py", "policy/*.py", "protocols/*/*.py")
+COMPILED = (
+    "histogram.py", "audit/client.py", "brokers/*.py", "brokers/*/*.py", "crossing/*.py", "policy/*.py",
+    "policy/points/*.py", "protocols/*/*.py",
+)  # fmt: skip
 """What a transaction runs through, as far as a half loads it, ..."""
 INTERPRETED = (
-    "__init__.py", "brokers/control.py", "brokers/*/records.py", "policy/rows.py", "policy/table.py",
+    "__init__.py", "brokers/kit/supervision.py", "brokers/*/records.py", "policy/rows.py", "policy/table.py",
     "protocols/*/messages.py",
 )  # fmt: skip
-"""... but for definitions of records and messages, which are msgspec's business and can not be compiled."""
+"""... but for definitions of records and messages, which are msgspec's business and cannot be compiled."""
 
 SETUP = """
 from setuptools import setup

@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _move() -> None:
-    """Raises: OSError, where namespaces can not be had; nothing has changed then."""
+    """Raises: OSError, where namespaces cannot be had; nothing has changed then."""
     kernel.unshare(kernel.CLONE_NEWNET | kernel.CLONE_NEWNS)
     kernel.mount("", "/", "none", kernel.MS_REC | kernel.MS_PRIVATE)
     for folder in PRIVATE:

@@ -7,7 +7,7 @@
 FOLDER holds the log (checkpoint, tile/, journal/), or a copy of it. The key file holds its public key in vkey form.
 KEPT is a checkpoint that was copied away earlier: the log must still begin with the entries it stands for.
 
-Exit code: 0 all good, 1 something is wrong (each finding is named), 2 the log or the key can not be read.
+Exit code: 0 all good, 1 something is wrong (each finding is named), 2 the log or the key cannot be read.
 
 The format: RFC 6962 tree, C2SP tlog-tiles, tlog-checkpoint and signed-note, and docs/audit-format.md for entries and
 the journal. This file is written from these documents alone and shares no code with the product.

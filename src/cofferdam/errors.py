@@ -56,4 +56,4 @@ class CaptureError(CofferdamError):
 
 
 class GateError(CofferdamError):
-    """The gate can not start or can not be reached: address in use, no permission, unknown interface, no socket."""
+    """The gate cannot start or cannot be reached: address in use, no permission, unknown interface, no socket."""

@@ -103,7 +103,7 @@ class Fault(enum.StrEnum):
     WINDOW = "window"  # outside the conduit's time window
     EXPIRED = "expired"  # the conduit's expiry has passed
     SEVERED = "severed"  # an operator has cut this side off
-    AUDIT = "audit"  # the audit log can not be written
+    AUDIT = "audit"  # the audit log cannot be written
 
 
 class Deny(msgspec.Struct, frozen=True, array_like=True, gc=False):

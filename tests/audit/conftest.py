@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cofferdam.audit.entry import Draft, PointValue, WriteAllowed, Written
+from cofferdam.audit.entry import Draft
+from cofferdam.audit.events.access import PointValue, WriteAllowed, Written
 from cofferdam.audit.log import AuditLog
 from cofferdam.audit.recovery import open_log
 

@@ -14,16 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from cofferdam.audit.entry import (
-    DRAFTS,
-    KINDS,
-    GateStopped,
-    Malformed,
-    Refused,
-    SessionOpened,
-    WriteOutcome,
-    format_time,
-)
+from cofferdam.audit.entry import DRAFTS, KINDS, format_time
+from cofferdam.audit.events.access import Malformed, Refused, SessionOpened, WriteOutcome
+from cofferdam.audit.events.gate import GateStopped
 from cofferdam.cli.audit_lines import _RENDER, line
 from cofferdam.cli.main import main
 from tests.audit.conftest import Clock, Opener, write
@@ -191,7 +184,7 @@ def test_bad_input(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for verb, more, text in [
         ("show", ["--kind", "nonsense"], "no kind of event 'nonsense'"),
         ("show", ["--since", "yesterday"], "is no time"),
-        ("verify", ["--checkpoint", str(state / "none")], "can not be read"),
+        ("verify", ["--checkpoint", str(state / "none")], "cannot be read"),
         ("show", ["--key", str(state / "none")], "no public key"),
         ("verify", ["--log", str(state / "none")], "no audit log"),
         ("show", ["--log", str(state / "none")], "no audit log"),

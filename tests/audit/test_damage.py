@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cofferdam.audit.checkpoint import VerifierKey, open_checkpoint
-from cofferdam.audit.entry import GateStopped
+from cofferdam.audit.events.gate import GateStopped
 from cofferdam.audit.files import DirFiles
 from cofferdam.audit.frames import SECTOR, read_segment
 from cofferdam.audit.log import AuditLog
@@ -176,7 +176,7 @@ def test_a_checkpoint_kept_elsewhere_unmasks_an_old_backup(opener: Opener, tmp_p
     old = open_checkpoint((tmp_path / "backup/checkpoint").read_bytes(), key)
     assert verify_log(DirFiles(tmp_path / "audit"), key, earlier=kept).good
     assert verify_log(DirFiles(tmp_path / "audit"), key, earlier=old).good
-    assert verify_log(DirFiles(tmp_path / "backup"), key).good  # by itself it can not be told
+    assert verify_log(DirFiles(tmp_path / "backup"), key).good  # by itself it cannot be told
     report = verify_log(DirFiles(tmp_path / "backup"), key, earlier=kept)
     assert "cut back" in str(report.findings[0])
     # A log of the same key with another history.

@@ -12,21 +12,10 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cofferdam.audit.entry import (
-    DRAFTS,
-    KINDS,
-    MAX_SAFE_INTEGER,
-    Draft,
-    GateStopped,
-    WriteAllowed,
-    Written,
-    clip,
-    encode_event,
-    encode_text,
-    format_time,
-    number,
-    parse_time,
-)
+from cofferdam.audit.entry import DRAFTS, KINDS, Draft, encode_event, encode_text, format_time, parse_time
+from cofferdam.audit.events.access import WriteAllowed, Written
+from cofferdam.audit.events.base import MAX_SAFE_INTEGER, clip, number
+from cofferdam.audit.events.gate import GateStopped
 from cofferdam.audit.log import prepare
 from cofferdam.audit.reference import audit_reference
 from cofferdam.errors import AuditError

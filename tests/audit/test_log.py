@@ -1,4 +1,4 @@
-"""The log on disk: durable when it says so, refused when it can not be, in order whatever the clock does."""
+"""The log on disk: durable when it says so, refused when it cannot be, in order whatever the clock does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from cofferdam.audit.checkpoint import open_checkpoint
-from cofferdam.audit.entry import GateStopped, PolicyLoaded, decode_entry, format_time
+from cofferdam.audit.entry import decode_entry, format_time
+from cofferdam.audit.events.gate import GateStopped, PolicyLoaded
 from cofferdam.audit.files import DirFiles, LogReader
 from cofferdam.audit.keys import load_key, load_public
 from cofferdam.audit.log import ALLOCATE, AuditLog
@@ -183,7 +184,7 @@ def test_a_missing_damaged_or_foreign_key_is_refused(opener: Opener, tmp_path: P
         opener()
     path.unlink()
     path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(AuditError, match="can not be read"):
+    with pytest.raises(AuditError, match="cannot be read"):
         opener()
     path.unlink()
     open_log(tmp_path / "other", tmp_path / "keys/other.key", site="riverside").close()

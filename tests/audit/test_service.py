@@ -5,22 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cofferdam.audit.entry import (
-    MAX_BATCH_DRAFTS,
-    Alarm,
-    ClockJump,
-    Draft,
-    GateStopped,
-    HalfDied,
-    LimitHit,
-    PolicyLoaded,
-    Restored,
-    SessionOpened,
-    Severed,
-    WriteAllowed,
-    WriteOutcome,
-    Written,
-)
+from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Draft
+from cofferdam.audit.events.access import LimitHit, SessionOpened, WriteAllowed, WriteOutcome, Written
+from cofferdam.audit.events.gate import Alarm, GateStopped, HalfDied, PolicyLoaded, Restored, Severed
+from cofferdam.audit.events.log import ClockJump
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.log import AuditLog
 from cofferdam.audit.service import ALARM, MAX_QUEUED, Auditor, Result

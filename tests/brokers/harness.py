@@ -15,7 +15,7 @@ from typing import Any
 
 from cofferdam.audit.entry import Draft
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
-from cofferdam.brokers.control import Configure, FromHalf, HalfStatus, Listener, Ready, Report, Stop, ToHalf
+from cofferdam.brokers.kit.supervision import Configure, FromHalf, HalfStatus, Listener, Ready, Report, Stop, ToHalf
 from cofferdam.crossing.framing import PACKET, Assembler, pack
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import RecordCodec

@@ -11,13 +11,13 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
+from cofferdam.audit.client import AuditClient
 from cofferdam.audit.entry import Draft
 from cofferdam.audit.records import Ack, Batch, Hello, ToAuditor, Writable
-from cofferdam.brokers.auditing import AuditClient
+from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy import records
 from cofferdam.brokers.proxy.inner import Inner
 from cofferdam.brokers.proxy.outer import Outer
-from cofferdam.brokers.transport import Transport
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor, Timer
 from cofferdam.crossing.records import RecordCodec

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from cofferdam.audit.entry import LimitHit, WriteAllowed, WriteOutcome
+from cofferdam.audit.events.access import LimitHit, WriteAllowed, WriteOutcome
 from cofferdam.brokers.proxy.records import Closed, Opened, Request
 from cofferdam.errors import CrossingError, PolicyError
 from cofferdam.policy.compile import compile_policy

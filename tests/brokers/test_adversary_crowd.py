@@ -7,13 +7,14 @@ import tracemalloc
 import msgspec
 import pytest
 
-from cofferdam.audit.entry import MAX_BATCH_DRAFTS, LimitHit, Refused, WriteOutcome
+from cofferdam.audit.client import BATCH_BYTES, AuditClient
+from cofferdam.audit.entry import MAX_BATCH_DRAFTS
+from cofferdam.audit.events.access import LimitHit, Refused, WriteOutcome
 from cofferdam.audit.records import Batch, Hello, ToAuditor
-from cofferdam.brokers.auditing import BATCH_BYTES, AuditClient
 from cofferdam.brokers.proxy.outer import LIMIT_NOTES
 from cofferdam.crossing.framing import Assembler
 from cofferdam.crossing.records import RecordCodec
-from cofferdam.policy.decide import Flow
+from cofferdam.policy.points.decide import Flow
 from tests.brokers.stage import AuditPipe, ManualReactor, Stage, Wire, answer, exception, read, write
 from tests.brokers.test_adversary import SPEED, STEP, compiled, connected, leave, reload, run_device
 

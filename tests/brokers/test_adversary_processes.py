@@ -7,8 +7,8 @@ import os
 import signal
 import socket
 
-from cofferdam.audit.entry import LimitHit, Refused, SessionOpened
-from cofferdam.brokers.control import Listener, NewPolicy, PolicyTaken, Stop
+from cofferdam.audit.events.access import LimitHit, Refused, SessionOpened
+from cofferdam.brokers.kit.supervision import Listener, NewPolicy, PolicyTaken, Stop
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from tests.brokers.harness import POLICY, Pair, eventually, listen, make_policy

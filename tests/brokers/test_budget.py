@@ -7,7 +7,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cofferdam.audit.entry import (
+from cofferdam.audit.client import AuditClient
+from cofferdam.audit.events.access import (
     LimitHit,
     Malformed,
     ReadsCounted,
@@ -18,8 +19,7 @@ from cofferdam.audit.entry import (
     WriteAllowed,
 )
 from cofferdam.audit.records import Hello
-from cofferdam.brokers.auditing import AuditClient
-from cofferdam.brokers.proxy.budget import ALL_ENTRIES, ENTRIES, INTERVAL_NS, TOLD, LogBudget
+from cofferdam.brokers.kit.budget import ALL_ENTRIES, ENTRIES, INTERVAL_NS, TOLD, LogBudget
 from cofferdam.brokers.proxy.outer import LIMIT_NOTES
 from tests.brokers.stage import WALL, AuditPipe, ManualReactor, Stage, Wire, read, write
 from tests.brokers.test_adversary import PACE, run_device

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 import cofferdam
-from cofferdam.brokers.control import HalfStatus
+from cofferdam.brokers.kit.supervision import HalfStatus
 from cofferdam.enforce import compiled
 from cofferdam.enforce.compiled import MANIFEST, SWITCH, Manifest, digest, fault, find, python_tag
 from tests.brokers.harness import COMPILED, listen, running
@@ -66,7 +66,7 @@ def test_a_build_for_another_python_is_not_used(tmp_path: Path, package: Path) -
 def test_a_manifest_that_is_none_is_not_used(tmp_path: Path, package: Path, text: bytes) -> None:
     (tmp_path / "fast").mkdir()
     (tmp_path / "fast" / MANIFEST).write_bytes(text)
-    assert "can not be read" in fault(tmp_path / "fast", package)
+    assert "cannot be read" in fault(tmp_path / "fast", package)
 
 
 def test_without_a_build_the_way_to_one_is_named(tmp_path: Path, package: Path) -> None:
@@ -101,7 +101,9 @@ def test_the_playbooks_hold_for_the_compiled_code(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "cofferdam", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "__main__.py"))
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    check = "import cofferdam.brokers.proxy.inner as i, cofferdam.policy.decide as d; print(i.__file__, d.__file__)"
+    check = (
+        "import cofferdam.brokers.proxy.inner as i, cofferdam.policy.points.decide as d\nprint(i.__file__, d.__file__)"
+    )
     said = subprocess.run([sys.executable, "-c", check], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert said.stdout.count(str(tmp_path)) == 2 and said.stdout.count(".so") == 2, said.stderr
     suites = ["tests/brokers/test_playbooks.py", "tests/crossing", "tests/protocols/test_modbus_machine.py"]

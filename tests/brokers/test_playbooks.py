@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from cofferdam.audit.entry import (
+from cofferdam.audit.events.access import (
     LimitHit,
     Malformed,
     ReadsCounted,

@@ -19,8 +19,9 @@ import msgspec
 import pytest
 from pymodbus.client import ModbusTcpClient
 
-from cofferdam.audit.entry import LimitHit, Malformed, RecordViolation, SessionClosed, WriteAllowed, WriteOutcome
-from cofferdam.brokers.control import Configure, Failing, NewPolicy, PolicyTaken, Ready, SetSevered
+from cofferdam.audit.events.access import LimitHit, Malformed, SessionClosed, WriteAllowed, WriteOutcome
+from cofferdam.audit.events.gate import RecordViolation
+from cofferdam.brokers.kit.supervision import Configure, Failing, NewPolicy, PolicyTaken, Ready, SetSevered
 from cofferdam.brokers.proxy.records import Closed, Opened, Request
 from cofferdam.crossing.framing import pack
 from cofferdam.crossing.pipe import make_pipe

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from cofferdam.audit.entry import LimitHit, WriteAllowed, WriteOutcome
+from cofferdam.audit.events.access import LimitHit, WriteAllowed, WriteOutcome
 from cofferdam.audit.records import Hello
 from tests.brokers.stage import Stage, Wire, answer, read, write
 from tests.brokers.test_adversary import PACE, SPEED, STEP, compiled

@@ -119,7 +119,7 @@ def test_a_path_that_a_unit_can_not_hold_is_refused(tmp_path: Path) -> None:
     (folder / "policy.yaml").write_text(POLICY % "")
     code, _, err = cli("install", folder / "policy.yaml", "--print", "--program", "/usr/bin/cofferdam")
     assert code == 2
-    assert "can not stand in a unit" in err
+    assert "cannot stand in a unit" in err
 
 
 @needs_systemd

@@ -38,7 +38,7 @@ def test_a_folder_that_this_user_may_not_read_is_no_traceback(tmp_path: Path) ->
     other = ("setpriv", "--reuid=65534", "--clear-groups")
     done = cofferdam("audit", "show", "--state", tmp_path, prefix=other)
     if "No module named" in done.stderr:
-        pytest.skip("another user can not read this copy of the program")
+        pytest.skip("another user cannot read this copy of the program")
     assert done.returncode == 2
     assert "Permission denied" in done.stderr and str(tmp_path) in done.stderr and "Traceback" not in done.stderr
 

@@ -10,7 +10,7 @@ import pytest
 
 from cofferdam.enforce import firewall, kernel
 from cofferdam.enforce.counters import Counters
-from cofferdam.enforce.worker import inside
+from cofferdam.enforce.inside import inside
 from tests.enforce.conftest import Live
 from tests.enforce.site import STRANGER, ip, netns
 from tests.gate.plant import cli

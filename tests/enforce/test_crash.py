@@ -33,7 +33,7 @@ def test_after_a_crash_down_puts_everything_back_and_touches_nothing_else(site: 
             gate.process.wait(10)
         finally:
             gate.close()
-        assert len(site.gates()) == 2, "a killed launcher can not have cleared up"
+        assert len(site.gates()) == 2, "a killed launcher cannot have cleared up"
         code, said, _ = cli("down", "--state", site.state)
         assert code == 0 and "back in place" in said
         assert site.gates() == [] and site.host() == before

@@ -12,15 +12,15 @@ import pytest
 
 from cofferdam.enforce.firewall import find_nft
 from cofferdam.enforce.orders import PLANS
-from cofferdam.enforce.plans.claims import LIVE, PLAN, drift
-from cofferdam.enforce.plans.listing import Ruleset
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.enforce.plans.records import Link, NetworkPlan, Route, SidePlan, check, namespace_name
 from cofferdam.enforce.plans.rules import counter_names, ruleset
-from cofferdam.enforce.plans.solver import ask
 from cofferdam.errors import CrossingError, GateError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
+from cofferdam.proof.rules.claims import LIVE, PLAN, drift
+from cofferdam.proof.rules.listing import Ruleset
+from cofferdam.proof.rules.solver import ask
 
 POLICY = """
 site: works

@@ -14,7 +14,7 @@ import pytest
 
 from cofferdam.enforce.orders import MAX_ORDER, MAX_PART, ORDERS, PLANS, REPORTS, Prepare, Prepared
 from cofferdam.enforce.plans.records import NetworkPlan, Reach, SidePlan
-from cofferdam.gate.orders import LauncherLink
+from cofferdam.gate.crew.launcher import LauncherLink
 from tests.gate.conftest import Site
 from tests.gate.plant import Client, cli, events, refuses, running
 from tests.gate.test_gate import eventually, served

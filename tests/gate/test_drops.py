@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from cofferdam.audit.entry import Draft, PacketsDropped
+from cofferdam.audit.entry import Draft
+from cofferdam.audit.events.proof import PacketsDropped
 from cofferdam.enforce.orders import DroppedCounter, Prepared
 from cofferdam.errors import GateError
-from cofferdam.gate.drops import RECORD_SECONDS, Drops
 from cofferdam.gate.log import Log
+from cofferdam.gate.watch.drops import RECORD_SECONDS, Drops
 
 
 @dataclass

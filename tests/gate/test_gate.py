@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cofferdam.gate.client import ask
-from cofferdam.gate.metrics import METRICS
+from cofferdam.gate.watch.metrics import METRICS
 from tests.gate.conftest import Site
 from tests.gate.plant import (
     SPEED,

@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 import pytest
 
-from cofferdam.audit.entry import Draft, LeakProbeSet
+from cofferdam.audit.entry import Draft
+from cofferdam.audit.events.proof import LeakProbeSet
 from cofferdam.enforce.orders import Prepared
 from cofferdam.errors import GateError
-from cofferdam.gate.leaks import ALARM, FIRST_ROUND_SECONDS, GRACE_SECONDS, LeakProbe, spoken
 from cofferdam.gate.log import Log
+from cofferdam.gate.watch.leaks import ALARM, FIRST_ROUND_SECONDS, GRACE_SECONDS, LeakProbe, spoken
 from tests.gate.conftest import Site
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cofferdam.brokers.control import Configure, Failing, FromHalf, Ready, Stop, ToHalf
+from cofferdam.brokers.kit.supervision import Configure, Failing, FromHalf, Ready, Stop, ToHalf
 from cofferdam.crossing.framing import PACKET, Assembler, pack
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import RecordCodec

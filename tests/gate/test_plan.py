@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cofferdam.errors import GateError
-from cofferdam.gate.plan import PairPlan, change_pairs, plan_pairs
+from cofferdam.gate.crew.plan import PairPlan, change_pairs, plan_pairs
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy

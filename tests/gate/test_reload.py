@@ -1,4 +1,4 @@
-"""A new policy while everything runs: good ones, bad ones, and ones that can not be put in force."""
+"""A new policy while everything runs: good ones, bad ones, and ones that cannot be put in force."""
 
 from __future__ import annotations
 

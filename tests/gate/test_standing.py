@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cofferdam.gate.recent import RECENT_SECONDS, STEP_SECONDS, Recent
-from cofferdam.gate.standing import Standing, standing
+from cofferdam.gate.watch.recent import RECENT_SECONDS, STEP_SECONDS, Recent
 from cofferdam.histogram import Histogram, upper
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
+from cofferdam.policy.standing import Standing, standing
 from cofferdam.policy.zones import AHEAD
 from tests.gate.conftest import Site
 from tests.gate.plant import Client, cli, running

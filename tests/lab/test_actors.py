@@ -77,7 +77,7 @@ def test_a_driven_operator_does_what_it_is_told_once() -> None:
     [
         (events.Command("dance"), "no command 'dance'"),
         (events.Command("read", point="pumpspeed"), "no point 'pumpspeed'"),
-        (events.Command("write", point="tank_level"), "can not be written"),
+        (events.Command("write", point="tank_level"), "cannot be written"),
     ],
 )
 def test_an_order_that_makes_no_sense_is_said(order: events.Command, words: str) -> None:

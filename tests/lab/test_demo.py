@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from cofferdam.cli.main import main
-from cofferdam.gate import report
-from cofferdam.gate.leaks import LeakProbeReport
-from cofferdam.gate.standing import Standing
 from cofferdam.gate.state import Cut
+from cofferdam.gate.watch import report
+from cofferdam.gate.watch.leaks import LeakProbeReport
 from cofferdam.lab import demo, events, layout, registers, steps
+from cofferdam.policy.standing import Standing
 
 PLANT = events.Plant(
     level=0.62, height=5.0, inflow=230.0, outflow=250.0, pressure=1.7, temperature=11.2, power=5.0, speed=0,
@@ -107,7 +107,7 @@ def test_policy_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["erp", "--target", "nowhere"], "no ADDRESS:PORT"),
         (["plant", "--port", "70000"], "a port is"),
-        (["plant", "--address", "192.0.2.1", "--port", "0"], "can not listen"),
+        (["plant", "--address", "192.0.2.1", "--port", "0"], "cannot listen"),
         (["demo", "--seconds", "-1"], "--seconds"),
     ],
 )

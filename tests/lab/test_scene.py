@@ -1,5 +1,5 @@
 """The stage: real processes that start, talk, stop, and die with us. And the tour's steps must find the harm that
-is done where no gate is: a tour that can not fail proves nothing."""
+is done where no gate is: a tour that cannot fail proves nothing."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def test_an_actor_that_breaks_down_is_said(tmp_path: Path) -> None:
             await tour.erp.do(events.Command("read", point="flow_total"))
 
         async def broken(tour: Tour) -> list[Finding]:
-            """A step that can not be carried out."""
+            """A step that cannot be carried out."""
             raise CofferdamError("the stage has a hole", hint="mend it")
 
         result = await play(tour, broken)
-        assert (result.title, result.ok) == ("A step that can not be carried out", False)
+        assert (result.title, result.ok) == ("A step that cannot be carried out", False)
         assert "the stage has a hole mend it" in result.findings[0].seen
 
     on_bare_stage(tmp_path, act)

@@ -16,7 +16,7 @@ import pytest
 from dnslib import DNSRecord
 
 from cofferdam.gate.client import ask
-from cofferdam.gate.peers import load_peers, private_key, public_key
+from cofferdam.gate.overlay.peers import load_peers, private_key, public_key
 from tests.gate.plant import Device, Gate, cli, events, free_ports, policy_text
 from tests.overlay.works import text
 

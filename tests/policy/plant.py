@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from cofferdam.model import Change, Operation, Span
 from cofferdam.policy.compile import compile_policy
-from cofferdam.policy.decide import Flow
 from cofferdam.policy.load import loads
+from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
 
 BASE = """\

@@ -25,8 +25,9 @@ from cofferdam.model import (
     Side,
     Span,
 )  # fmt: skip
-from cofferdam.policy import rows, values
-from cofferdam.policy.decide import CACHE_ENTRIES, Flow
+from cofferdam.policy import rows
+from cofferdam.policy.points import values
+from cofferdam.policy.points.decide import CACHE_ENTRIES, Flow
 from cofferdam.policy.table import CompiledPolicy
 from tests.policy.plant import NOW, conduit, flow, function, ns, policy, read, write
 
@@ -84,7 +85,7 @@ OPERATIONS: list[tuple[Operation, str | Fault, str]] = [
     (write("holding", 202, 0, 0, 0, 0), "c/2", ""),  # two points in one request
     (Operation(22, -1, 1, True, (), (Change("holding", 400, 1, (0xFF, 1), False),)), "c/2", ""),
     (Operation(22, -1, 1, True, (), (Change("coil", 0, 1, (0xFF, 1), False),)), "c/2", ""),
-    (Operation(22, -1, 1, True, (), (Change("holding", 200, 1, (0xFF, 1), False),)), Fault.VALUE, "can not be checked"),
+    (Operation(22, -1, 1, True, (), (Change("holding", 200, 1, (0xFF, 1), False),)), Fault.VALUE, "cannot be checked"),
     (Operation(22, -1, 1, True, (), (Change("holding", 300, 1, (0xFF, 1), False),)), Fault.VALUE, "only holding 300"),
     (Operation(16, -1, 1, True, (), (Change("holding", 200, 1, (1, 2)),)), Fault.VALUE, "2 values for 1 cells"),
     (Operation(16, -1, 1, True, (), (Change("holding", 200, 1, ()),)), Fault.VALUE, "0 values for 1 cells"),

@@ -295,7 +295,7 @@ def test_a_folder_merges_and_names_both_places_of_a_name(tmp_path: Path) -> None
 
 
 def test_files_that_can_not_be_read(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="can not be read: No such file"):
+    with pytest.raises(PolicyError, match="cannot be read: No such file"):
         load(tmp_path / "none.yaml")
     with pytest.raises(PolicyError, match=r"holds no \*.yaml file"):
         load(tmp_path)

@@ -10,8 +10,8 @@ import pytest
 from cofferdam.cli.main import main
 from cofferdam.errors import CofferdamError
 from cofferdam.model import Change, Operation, Span
-from cofferdam.policy.asking import operation, show
 from cofferdam.policy.explain import explain
+from cofferdam.policy.points.asking import operation, show
 from tests.policy.plant import BASE, NOW, conduit, flow, policy, read, write
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "riverside-water.yaml"
@@ -59,7 +59,7 @@ def test_operations_in_words(text: str, expected: Operation, words: str) -> None
         ("read flow 2", "2 is too much"),
         ("write speed", "it starts with write"), ("write speed 70000", "outside uint16"),
         ("write speed 1.5", "not a whole number"),
-        ("write level 1", "can not be written"), ("write speed fast", "fast is not a number"),
+        ("write level 1", "cannot be written"), ("write speed fast", "fast is not a number"),
         ("write speed 1 2", "2 is too much"),
         ("write coil 1 2", "2 is not from 0 to 1"), ("write holding 65535 1 2", "ends after cell 65535"),
         ("write holding 5 ", "a value is missing"), ("function x", "no function code"),
@@ -171,4 +171,4 @@ def test_verb_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert json.loads(out)["errors"][0]["near"] == "speed"
     code, _, err = run(capsys, "check", str(tmp_path / "none.yaml"))
     assert code == 2
-    assert "can not be read" in err
+    assert "cannot be read" in err

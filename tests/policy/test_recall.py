@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cofferdam.model import Allow, Change, Operation, Span
-from cofferdam.policy import decide
 from cofferdam.policy.compile import compile_policy
-from cofferdam.policy.decide import Flow
 from cofferdam.policy.load import loads
+from cofferdam.policy.points import decide
+from cofferdam.policy.points.decide import Flow
 
 S = 1_000_000_000
 EXPIRY = 1_893_542_400 * S  # the end of 2030-01-01 UTC

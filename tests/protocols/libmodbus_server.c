@@ -16,7 +16,7 @@ int main(void)
         map->tab_bits[i] = i & 1;
         map->tab_input_bits[i] = 1 - (i & 1);
     }
-    /* Our own listener, since modbus_tcp_listen can not say which port it got. */
+    /* Our own listener, since modbus_tcp_listen cannot say which port it got. */
     int listener = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof address;

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import Change, Deny, Failure, Fault, Operation, Span
-from cofferdam.policy.families import FAMILIES
+from cofferdam.protocols.dialects import FAMILIES
 from cofferdam.protocols.modbus import messages as m
 from cofferdam.protocols.modbus.requests import FUNCTION_OF
 from cofferdam.protocols.registry import PROTOCOLS

@@ -14,9 +14,9 @@ from typing import Any
 from cofferdam.cli import prove
 from cofferdam.enforce.namespaces import clean
 from cofferdam.enforce.plans.network import network_plan
-from cofferdam.enforce.prove.subject import Subject, open_subject
 from cofferdam.gate.client import ask
 from cofferdam.lab.layout import Namespaces
+from cofferdam.proof.subject import Subject, open_subject
 from tests.gate.plant import Gate
 
 

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cofferdam.enforce.plans import frames
 from cofferdam.lab.intruder import adu, forbidden_writes, function_probe, malformed_frames
+from cofferdam.proof import frames
 from tests.enforce.site import DEVICE, ERP, GATE_IT, GATE_OT, NEAR, OVERLAY, STRANGER, at, ip
 from tests.gate.plant import Gate, events, log_of
 from tests.prove.attacked import OPERATOR, Scene, attacked

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from cofferdam.enforce.plans import frames
-from cofferdam.enforce.plans.fields import Among, Named
-from cofferdam.enforce.plans.listing import Ruleset
-from cofferdam.enforce.plans.solver import Question, ask
+from cofferdam.proof import frames
+from cofferdam.proof.rules.fields import Among, Named
+from cofferdam.proof.rules.listing import Ruleset
+from cofferdam.proof.rules.solver import Question, ask
 from tests.enforce.site import at, ip
 
 pytestmark = [

@@ -24,13 +24,14 @@ from cofferdam.audit.checkpoint import VerifierKey, open_note
 from cofferdam.cli import prove
 from cofferdam.cli.main import main
 from cofferdam.cli.up import LEAK_NEEDS
-from cofferdam.enforce import journal, kernel, netns, worker
+from cofferdam.enforce import inside as worker
+from cofferdam.enforce import journal, kernel, netns
 from cofferdam.enforce.orders import Place
-from cofferdam.enforce.plans.frames import FAMILIES, Target
-from cofferdam.enforce.prove import canaries, leaking, probes, programs, reading, sabotage, solving, structure
-from cofferdam.enforce.prove.statements import Statements
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
+from cofferdam.proof import canaries, leaking, probes, programs, reading, sabotage, solving, structure
+from cofferdam.proof.frames import FAMILIES, Target
+from cofferdam.proof.statements import Statements
 from tests.gate.conftest import Site as PlainSite
 from tests.gate.conftest import site as site
 from tests.gate.plant import running
@@ -99,7 +100,7 @@ class TestAll:
             assert main(["prove", "--verify", str(file), "--state", str(stage.state)]) in (1, 2)
         capsys.readouterr()
         assert main(["prove", "--verify", str(file) + "x", "--state", str(stage.state)]) == 2
-        assert "can not be read" in capsys.readouterr().err
+        assert "cannot be read" in capsys.readouterr().err
         capsys.readouterr()
 
 

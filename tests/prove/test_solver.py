@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from cofferdam.enforce.plans.fields import Among, Named
-from cofferdam.enforce.plans.listing import Ruleset, Unmodelled
-from cofferdam.enforce.plans.reduce import differences
-from cofferdam.enforce.plans.solver import Packet, Question, ask, script
+from cofferdam.proof.rules.fields import Among, Named
+from cofferdam.proof.rules.listing import Ruleset, Unmodelled
+from cofferdam.proof.rules.reduce import differences
+from cofferdam.proof.rules.solver import Packet, Question, ask, script
 from tests.prove import evaluator
 
 Json = dict[str, Any]
@@ -33,7 +33,7 @@ def listed(text: str, *, as_json: bool = False) -> Json:
     command = f"nft {'-j ' if as_json else ''}-f - && nft -j list ruleset"
     done = subprocess.run(["unshare", "-n", "sh", "-c", command], input=text, capture_output=True, text=True)
     if as_json and "conflicting" in done.stderr:
-        reject()  # nft refuses combinations that can not be, such as TCP and UDP
+        reject()  # nft refuses combinations that cannot be, such as TCP and UDP
     assert done.returncode == 0, done.stderr
     result: Json = json.loads(done.stdout)
     return result

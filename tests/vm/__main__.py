@@ -1,7 +1,7 @@
 """`make vm`: python -m tests.vm [--group NAME] [--list] [--rebuild] [--keep]
 
 Builds a Debian 12 (kept in build/vm), boots it in QEMU and runs the checks, a fresh machine for each group. Exit
-codes: 0 all passed, 1 something failed, 2 it can not run here.
+codes: 0 all passed, 1 something failed, 2 it cannot run here.
 """
 
 from __future__ import annotations

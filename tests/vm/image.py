@@ -65,7 +65,7 @@ PRIVATE = ("unshare", "--mount", "--propagation", "private")
 
 
 class ImageError(Exception):
-    """The disk can not be built; the message says what to do."""
+    """The disk cannot be built; the message says what to do."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ DASH = "\u2014 "
 def check_name(name: str) -> str:
     """A key name or origin. Raises: AuditError if it is empty or has spaces, a plus or control characters."""
     if not name or "+" in name or any(letter.isspace() or not letter.isprintable() for letter in name):
-        raise AuditError(f"{name!r} can not name a log: it must be without spaces, plus and control characters")
+        raise AuditError(f"{name!r} cannot name a log: it must be without spaces, plus and control characters")
     return name
 
 

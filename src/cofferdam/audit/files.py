@@ -28,18 +28,18 @@ class DirFiles:
         self._prefix = f"{folder}/"
 
     def read(self, path: str) -> bytes | None:
-        """The file's bytes, or None if there is no such file. Raises: AuditError if it can not be read."""
+        """The file's bytes, or None if there is no such file. Raises: AuditError if it cannot be read."""
         try:
             descriptor = os.open(self._prefix + path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise AuditError(f"{self._prefix}{path} can not be read: {error.strerror}") from error
+            raise AuditError(f"{self._prefix}{path} cannot be read: {error.strerror}") from error
         try:
             with os.fdopen(descriptor, "rb", buffering=0) as file:
                 return file.read()
         except OSError as error:
-            raise AuditError(f"{self._prefix}{path} can not be read: {error.strerror}") from error
+            raise AuditError(f"{self._prefix}{path} cannot be read: {error.strerror}") from error
 
     def paths(self) -> list[str]:
         """Every file below the folder."""
@@ -127,7 +127,7 @@ class LogReader:
         try:
             names = sorted(path.name for path in (self.folder / FOLDER).iterdir())
         except OSError as error:
-            raise AuditError(f"{self.folder / FOLDER} can not be read: {error.strerror}") from error
+            raise AuditError(f"{self.folder / FOLDER} cannot be read: {error.strerror}") from error
         for name in names:
             path = f"{FOLDER}/{name}"
             data = self.files.read(path) if name.isdigit() else None

@@ -58,7 +58,7 @@ def store_key(path: Path, key: SignerKey) -> None:
         write_file(public_path(path), key.verifier.text.encode() + b"\n")
         write_file(path, key.secret_text().encode() + b"\n", 0o600)
     except OSError as error:
-        raise AuditError(f"the audit key can not be written to {path}: {error.strerror}") from error
+        raise AuditError(f"the audit key cannot be written to {path}: {error.strerror}") from error
 
 
 def load_key(path: Path) -> SignerKey | None:
@@ -68,7 +68,7 @@ def load_key(path: Path) -> SignerKey | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise AuditError(f"the audit key {path} can not be read: {error.strerror}") from error
+        raise AuditError(f"the audit key {path} cannot be read: {error.strerror}") from error
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -104,6 +104,6 @@ def load_public(path: Path) -> VerifierKey:
     except FileNotFoundError as error:
         raise AuditError(f"there is no public key at {path}", hint="name one with --key") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise AuditError(f"the public key {path} can not be read: {error}") from error
+        raise AuditError(f"the public key {path} cannot be read: {error}") from error
     except AuditError as error:
         raise AuditError(f"{path}: {error}", hint=error.hint) from error

@@ -29,15 +29,9 @@ from pathlib import Path
 import msgspec
 
 from cofferdam.audit.checkpoint import Checkpoint, SignerKey, sign_checkpoint
-from cofferdam.audit.entry import (
-    MAX_ENTRY_BYTES,
-    ClockJump,
-    Draft,
-    PolicyLoaded,
-    encode_event,
-    encode_text,
-    format_time,
-)
+from cofferdam.audit.entry import MAX_ENTRY_BYTES, Draft, encode_event, encode_text, format_time
+from cofferdam.audit.events.gate import PolicyLoaded
+from cofferdam.audit.events.log import ClockJump
 from cofferdam.audit.frames import FOLDER, make_frame, segment_header, segment_path
 from cofferdam.audit.keys import sync_folder, write_file
 from cofferdam.audit.tiles import ENTRIES, join_entries, join_hashes, tile_path
@@ -114,7 +108,7 @@ class AuditLog:
         self.folder, self.key, self.site = folder, key, site
         self.origin = key.name
         self.fault = ""
-        """Why the log can not be written, or ""."""
+        """Why the log cannot be written, or ""."""
         self.policy = ""
         self.published = 0
         """Entries under the last checkpoint."""
@@ -319,7 +313,7 @@ class AuditLog:
     def tick(self) -> None:
         """To be called a few times a second: publishes when due, notes clock jumps, tries to mend a fault.
 
-        Raises: LogUnwritable while the log can not be written."""
+        Raises: LogUnwritable while the log cannot be written."""
         self._collect()
         if self.fault:
             self._mend()
@@ -443,7 +437,7 @@ class AuditLog:
 
     def _fail(self, what: str, path: str, error: OSError) -> LogUnwritable:
         name = errno.errorcode.get(error.errno or 0, "")
-        self.fault = f"can not {what} {self.folder}/{path}: {error.strerror or error} ({name})"
+        self.fault = f"cannot {what} {self.folder}/{path}: {error.strerror or error} ({name})"
         self._retry_at = self._mono() + self._retry
         return LogUnwritable(self.fault, hint=WAY_OUT)
 

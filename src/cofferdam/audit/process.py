@@ -17,10 +17,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from cofferdam.crossing.introduction import INTRODUCTION_BYTES, INTRODUCTIONS
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
 from cofferdam.audit.recovery import open_log
 from cofferdam.audit.service import Auditor
-from cofferdam.audit.watch import (
+from cofferdam.audit.supervision import (
     Close,
     FromAuditorControl,
     LogStatus,
@@ -32,7 +33,6 @@ from cofferdam.audit.watch import (
     Violation,
 )
 from cofferdam.crossing.framing import MORE, PACKET, Assembler
-from cofferdam.crossing.introduction import INTRODUCTION_BYTES, INTRODUCTIONS
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender
 from cofferdam.crossing.reactor import READ, Reactor
 from cofferdam.crossing.records import RecordCodec
@@ -316,7 +316,7 @@ def main() -> int:
         parser.add_argument(name, type=int, required=True)
     args = parser.parse_args()
     # The log's key is in this process's memory: no other process may look at it. The kernel lifts this at exec, so
-    # it can not be done by the launcher.
+    # it cannot be done by the launcher.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     return Process(args.state, args.control_in, args.control_out, args.producers).run()
 

@@ -11,7 +11,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Draft, Hash
+from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Draft
+from cofferdam.audit.events.base import Hash
 
 Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 

@@ -20,7 +20,8 @@ from pathlib import Path
 import msgspec
 
 from cofferdam.audit.checkpoint import Checkpoint, SignerKey, open_checkpoint, sign_checkpoint
-from cofferdam.audit.entry import ClockJump, Draft, EntryHead, LogOpened, TornTail, format_time, parse_time
+from cofferdam.audit.entry import Draft, EntryHead, format_time, parse_time
+from cofferdam.audit.events.log import ClockJump, LogOpened, TornTail
 from cofferdam.audit.files import DirFiles, LogReader
 from cofferdam.audit.frames import FOLDER, Segment, read_segment, segment_header, segment_path
 from cofferdam.audit.keys import load_key, make_key, store_key, sync_folder, write_file
@@ -64,7 +65,7 @@ def open_log(
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise AuditError(f"the audit log's folder {folder} can not be opened: {error.strerror}") from error
+        raise AuditError(f"the audit log's folder {folder} cannot be opened: {error.strerror}") from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,7 +83,7 @@ def open_log(
         )
     except OSError as error:
         os.close(lock)
-        raise AuditError(f"the audit log in {folder} can not be opened: {error}") from error
+        raise AuditError(f"the audit log in {folder} cannot be opened: {error}") from error
     except BaseException:
         with contextlib.suppress(OSError):
             os.close(lock)
@@ -121,7 +122,7 @@ def _begin(folder: Path, key_path: Path, site: str) -> SignerKey:
         write_file(folder / CHECKPOINT, sign_checkpoint(Checkpoint(key.name, 0, EMPTY_ROOT), key))
         sync_folder(folder)
     except OSError as error:
-        raise AuditError(f"a new audit log can not be begun in {folder}: {error.strerror}") from error
+        raise AuditError(f"a new audit log cannot be begun in {folder}: {error.strerror}") from error
     store_key(key_path, key)
     return key
 

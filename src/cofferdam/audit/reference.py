@@ -1,4 +1,4 @@
-"""The reference page of the log's events, made from their types, so that it can not drift from them.
+"""The reference page of the log's events, made from their types, so that it cannot drift from them.
 
 Not here: writing files (cli.docs), the log's format (docs/audit-format.md).
 """

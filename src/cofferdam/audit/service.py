@@ -13,13 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cofferdam.audit.entry import LOG_OWN, Alarm, Draft, clip, may_say
+from cofferdam.audit.entry import LOG_OWN, Draft, may_say
+from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.gate import Alarm
 from cofferdam.audit.log import MAKER, AuditLog, Prepared, prepare
 from cofferdam.errors import AuditError, LogUnwritable
 from cofferdam.histogram import Histogram
 
 ALARM = "log-unwritable"
-"""The name of the alarm while the log can not be written."""
+"""The name of the alarm while the log cannot be written."""
 MAX_QUEUED = 65536
 """Drafts that may wait for a commit; a batch that would go beyond is refused."""
 

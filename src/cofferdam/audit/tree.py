@@ -133,7 +133,7 @@ def inclusion_proof(index: int, size: int, read: ReadHashes) -> list[bytes]:
 def consistency_proof(old: int, size: int, read: ReadHashes) -> list[bytes]:
     """The proof that the tree of `size` entries begins with the tree of `old` entries (RFC 6962, 2.1.2)."""
     if not 0 <= old <= size:
-        raise AuditError(f"a log of {size} entries can not be compared with one of {old}: give the smaller size first")
+        raise AuditError(f"a log of {size} entries cannot be compared with one of {old}: give the smaller size first")
     if old in (0, size):
         return []
     start, stop = 0, size

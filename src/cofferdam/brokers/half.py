@@ -22,10 +22,11 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-from cofferdam.audit.entry import RecordViolation, clip
+from cofferdam.audit.client import AuditClient
+from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.gate import RecordViolation
 from cofferdam.audit.records import FromAuditor, ToAuditor
-from cofferdam.brokers.auditing import AuditClient
-from cofferdam.brokers.control import (
+from cofferdam.brokers.kit.supervision import (
     Configure,
     EndSessions,
     Failing,
@@ -40,10 +41,10 @@ from cofferdam.brokers.control import (
     Stop,
     ToHalf,
 )
+from cofferdam.brokers.kit.transport import TcpTransport, Transport
 from cofferdam.brokers.proxy import records
 from cofferdam.brokers.proxy.inner import Inner
 from cofferdam.brokers.proxy.outer import Outer
-from cofferdam.brokers.transport import TcpTransport, Transport
 from cofferdam.crossing.channel import Receiver, Sender
 from cofferdam.crossing.memory import memory_channel
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender

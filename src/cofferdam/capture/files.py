@@ -94,7 +94,7 @@ class CaptureFile:
         """The packets in file order.
 
         Raises:
-            CaptureError: the file is no capture, is damaged, ends in the middle of a record, or can not be read.
+            CaptureError: the file is no capture, is damaged, ends in the middle of a record, or cannot be read.
         """
         magic = self._read_some(4)
         if magic in _PCAP_MAGIC:
@@ -263,7 +263,7 @@ class CaptureFile:
             try:
                 part = self._stream.read(left)
             except OSError as error:
-                raise self._error(f"can not be read on: {error.strerror or error}") from error
+                raise self._error(f"cannot be read on: {error.strerror or error}") from error
             if not part:
                 break
             parts.append(part)

@@ -26,8 +26,8 @@ from cofferdam.capture.simulate import LinkReport, Links, Remark
 from cofferdam.capture.streams import Flow as Connection
 from cofferdam.capture.views import default_ports
 from cofferdam.model import Operation
-from cofferdam.policy.decide import show_function, show_utc
-from cofferdam.policy.values import show
+from cofferdam.policy.points.decide import show_function, show_utc
+from cofferdam.policy.points.values import show
 from cofferdam.protocols.registry import PROTOCOLS
 
 Network = IPv4Network | IPv6Network
@@ -68,7 +68,7 @@ class _Device:
         self.answers = 0
         self.errors = 0
         self.written: dict[tuple[str, int], list[int]] = {}  # (space, cell) -> smallest, largest, writes
-        self.unlimited: dict[str, Cells] = {}  # cells that got a write whose value can not be told
+        self.unlimited: dict[str, Cells] = {}  # cells that got a write whose value cannot be told
 
     @property
     def name(self) -> str:

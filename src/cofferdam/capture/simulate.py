@@ -26,7 +26,7 @@ from cofferdam.capture.reading import Reading, follow
 from cofferdam.capture.streams import Flow as Connection
 from cofferdam.capture.views import VIEWS, default_ports
 from cofferdam.model import Allow, Asset, Deny, Fault, NeedValues
-from cofferdam.policy.decide import Flow, show_function
+from cofferdam.policy.points.decide import Flow, show_function
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.registry import PROTOCOLS
 

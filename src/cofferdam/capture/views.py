@@ -77,7 +77,7 @@ class ModbusView(View):
 
 
 VIEWS: Final[dict[str, View]] = {"modbus": ModbusView()}
-"""Protocol name -> view. A protocol without one can not be followed in captures; a test holds that none is missing."""
+"""Protocol name -> view. A protocol without one cannot be followed in captures; a test holds that none is missing."""
 
 
 def default_ports() -> dict[int, str]:

@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     switch = what.add_parser(
-        "switch", help="port isolation and access lists, so that hosts of one network can not go round the gate"
+        "switch", help="port isolation and access lists, so that hosts of one network cannot go round the gate"
     )
     switch.add_argument("policy", metavar="POLICY", type=Path, help="the policy: a YAML file, or a folder of them")
     switch.add_argument("--kind", choices=KINDS, default="generic", help="the make of the switch (default: generic)")
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not (2 <= args.vlan <= 1000 or 1006 <= args.vlan <= 4093):
         raise CofferdamError(
-            f"VLAN {args.vlan} and its isolated VLAN {args.vlan + 1} can not be a private VLAN",
+            f"VLAN {args.vlan} and its isolated VLAN {args.vlan + 1} cannot be a private VLAN",
             hint="from 2 to 1000, or from 1006 to 4093: 1 and 1002 to 1005 have other uses, and 4094 is the last",
         )
     policy = compile_policy(load(args.policy), now_ns=time.time_ns())

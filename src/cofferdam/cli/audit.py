@@ -144,7 +144,7 @@ def _checkpoint_file(path: Path, key: VerifierKey) -> Checkpoint:
     try:
         return open_checkpoint(path.read_bytes(), key)
     except OSError as error:
-        raise AuditError(f"{path} can not be read: {error.strerror}") from error
+        raise AuditError(f"{path} cannot be read: {error.strerror}") from error
     except AuditError as error:
         raise AuditError(f"{path}: {error}") from error
 
@@ -390,7 +390,7 @@ def _check(args: argparse.Namespace) -> int:
     try:
         data = sys.stdin.buffer.read() if str(args.check) == "-" else args.check.read_bytes()
     except OSError as error:
-        raise AuditError(f"{args.check} can not be read: {error.strerror}") from error
+        raise AuditError(f"{args.check} cannot be read: {error.strerror}") from error
     try:
         checked = check_proof(data, key)
     except AuditError as error:

@@ -1,6 +1,6 @@
 """An audit entry as one line for people.
 
-Texts from the network may stand in entries, so control characters are shown as escapes: an entry can not forge lines
+Texts from the network may stand in entries, so control characters are shown as escapes: an entry cannot forge lines
 or drive the terminal.
 """
 

@@ -20,7 +20,7 @@ from cofferdam.capture.reading import Reading
 from cofferdam.capture.simulate import LinkReport, Remark
 from cofferdam.capture.views import VIEWS
 from cofferdam.errors import CaptureError
-from cofferdam.policy.decide import show_utc
+from cofferdam.policy.points.decide import show_utc
 
 PROGRESS_BYTES = 8 << 20
 """Captures above this size show how far they were read, if a person watches."""
@@ -61,7 +61,7 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, Tick | None]]:
         size = path.stat().st_size
     except OSError as error:
         raise CaptureError(
-            f"{path} can not be read: {error.strerror or error}", hint="name a pcap or pcapng file"
+            f"{path} cannot be read: {error.strerror or error}", hint="name a pcap or pcapng file"
         ) from None
     with stream:
         if size < PROGRESS_BYTES or not sys.stderr.isatty():

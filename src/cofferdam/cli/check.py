@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from cofferdam.errors import PolicyError
-from cofferdam.gate.plan import plan_pairs
+from cofferdam.gate.crew.plan import plan_pairs
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.lint import lint
 from cofferdam.policy.load import load

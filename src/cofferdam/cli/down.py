@@ -56,7 +56,7 @@ def _clear_up(state: Path) -> bool | None:
     ran in namespaces.
 
     Raises:
-        GateError: it can not be put back.
+        GateError: it cannot be put back.
     """
     from cofferdam.enforce import journal
 

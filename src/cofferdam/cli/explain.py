@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 
 from cofferdam.errors import CofferdamError
-from cofferdam.policy.asking import FORMS, operation
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.explain import Explanation, explain
 from cofferdam.policy.load import load
+from cofferdam.policy.points.asking import FORMS, operation
 from cofferdam.policy.problems import nearest, one_of
 
 

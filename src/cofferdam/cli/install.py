@@ -40,7 +40,7 @@ def files(policy: Path, state: Path, program: str) -> dict[str, str]:
 
     Raises:
         PolicyError: the policy does not load.
-        GateError: a path can not stand in a unit.
+        GateError: a path cannot stand in a unit.
     """
     from cofferdam.cli.units import (
         Setting,
@@ -58,7 +58,7 @@ def files(policy: Path, state: Path, program: str) -> dict[str, str]:
     compiled = compile_policy(load(policy), now_ns=time.time_ns())
     for path in (program, str(policy), str(state)):
         if not device_name(path):
-            raise GateError(f"the path {path!r} can not stand in a unit", hint="use one without spaces, quotes, $ or %")
+            raise GateError(f"the path {path!r} cannot stand in a unit", hint="use one without spaces, quotes, $ or %")
     moved = {zone.interface for zone in compiled.zones.values() if zone.interface and not (zone.vlan or zone.macvlan)}
     management = compiled.gate.management
     early = management is None or ipaddress.ip_address(management[0]).is_loopback

@@ -81,7 +81,7 @@ def _write(path: Path, text: str) -> None:
     except FileExistsError:
         raise CaptureError(f"{path} exists", hint="name another file: a policy is not written over") from None
     except OSError as error:
-        raise CaptureError(f"{path} can not be written: {error.strerror or error}") from None
+        raise CaptureError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _network(text: str) -> Network:

@@ -28,8 +28,8 @@ NOTHING_TO_DO = 3
 if TYPE_CHECKING:
     from cofferdam.audit.checkpoint import SignerKey, VerifierKey
     from cofferdam.enforce.plans.records import NetworkPlan
-    from cofferdam.enforce.prove.statements import Report, Statements
     from cofferdam.policy.table import CompiledPolicy
+    from cofferdam.proof.statements import Report, Statements
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if args.every is not None:
         return _watch(state, args.every, leaks=args.leaks)
     from cofferdam.enforce.plans.network import network_plan
-    from cofferdam.enforce.prove.statements import Statements
+    from cofferdam.proof.statements import Statements
 
     gc.disable()  # a short life that makes many small objects
     started = time.time_ns()
@@ -116,7 +116,7 @@ def _status(state: Path) -> dict[str, Any]:
     import msgspec
 
     from cofferdam.gate.client import ask
-    from cofferdam.gate.report import StatusReport
+    from cofferdam.gate.watch.report import StatusReport
 
     status = ask(state, "status")
     missing = "" if isinstance(status, dict) else "it is no record"
@@ -170,11 +170,11 @@ def _with(
     args: argparse.Namespace, state: Path, status: dict[str, Any], policy: CompiledPolicy, path: Path,
     plan: NetworkPlan, out: Statements,
 ) -> None:  # fmt: skip
-    from cofferdam.enforce.prove import canaries, leaking, limits, probes, sabotage, solving, structure
-    from cofferdam.enforce.prove.subject import open_subject
-    from cofferdam.gate.overlay import peer_addresses
-    from cofferdam.gate.peers import load_peers
-    from cofferdam.gate.plan import plan_pairs
+    from cofferdam.gate.crew.plan import plan_pairs
+    from cofferdam.gate.overlay.overlay import peer_addresses
+    from cofferdam.gate.overlay.peers import load_peers
+    from cofferdam.proof import canaries, leaking, limits, probes, sabotage, solving, structure
+    from cofferdam.proof.subject import open_subject
 
     roles = {
         pair.name: (
@@ -255,8 +255,8 @@ def _without(status: dict[str, Any], out: Statements) -> None:
 
 
 def _tell_leaks(state: Path, policy: CompiledPolicy, out: Statements) -> None:
-    from cofferdam.enforce.prove import leaking
     from cofferdam.gate.client import ask
+    from cofferdam.proof import leaking
 
     names: dict[str, list[str]] = {}
     for asset in policy.assets.values():
@@ -301,10 +301,10 @@ def _turn(state: Path, every: str) -> bool:
 
 def _round(state: Path) -> int:
     from cofferdam.enforce.plans.network import network_plan
-    from cofferdam.enforce.prove import leaking
-    from cofferdam.enforce.prove.statements import Statements
-    from cofferdam.enforce.prove.subject import open_subject
     from cofferdam.gate.client import ask
+    from cofferdam.proof import leaking
+    from cofferdam.proof.statements import Statements
+    from cofferdam.proof.subject import open_subject
 
     try:
         status = _status(state)
@@ -334,7 +334,7 @@ def _round(state: Path) -> int:
 
 
 def _report(status: dict[str, Any], out: Statements, started: int) -> Report:
-    from cofferdam.enforce.prove.statements import Report
+    from cofferdam.proof.statements import Report
 
     return Report(
         site=status["site"],
@@ -362,15 +362,15 @@ def _key(state: Path) -> SignerKey | None:
 
 def _sign(report: Report, state: Path) -> str:
     from cofferdam.audit.checkpoint import sign_note
-    from cofferdam.enforce.prove.render import note_text
+    from cofferdam.proof.render import note_text
 
     key = _key(state)
     return sign_note(note_text(report), key).decode() if key is not None else ""
 
 
 def _record(state: Path, report: Report) -> None:
-    from cofferdam.enforce.prove.render import digest, summary
     from cofferdam.gate.client import ask
+    from cofferdam.proof.render import digest, summary
 
     failed = [f"{s.name}: {s.says}" for s in report.statements if s.status == "failed"]
     detail = f"{summary(report)}{'; ' + failed[0] if failed else ''}"[:500]
@@ -380,7 +380,7 @@ def _record(state: Path, report: Report) -> None:
 
 
 def _show(args: argparse.Namespace, report: Report, note: str) -> None:
-    from cofferdam.enforce.prove import render
+    from cofferdam.proof import render
 
     for path, text in ((args.html, render.as_html), (args.output, render.as_json)):
         if path is not None:
@@ -397,7 +397,7 @@ def _show(args: argparse.Namespace, report: Report, note: str) -> None:
     console = Console(highlight=False)
     for line, style in render.as_text(report, verbose=args.verbose):
         console.print(Text(line, style))
-    signed = "signed with the audit key" if note else "NOT SIGNED: the audit key can not be read"
+    signed = "signed with the audit key" if note else "NOT SIGNED: the audit key cannot be read"
     console.print(f"report {render.digest(report)[:16]}…, {signed}, recorded in the audit log")
 
 
@@ -406,8 +406,8 @@ def _verify(path: Path, state: Path, key: str | None, *, json_wanted: bool) -> i
     import msgspec
 
     from cofferdam.audit.checkpoint import open_note
-    from cofferdam.enforce.prove.render import digest, note_text
-    from cofferdam.enforce.prove.statements import Report
+    from cofferdam.proof.render import digest, note_text
+    from cofferdam.proof.statements import Report
 
     try:
         document = json.loads(path.read_bytes())
@@ -416,7 +416,7 @@ def _verify(path: Path, state: Path, key: str | None, *, json_wanted: bool) -> i
         note = str(document.pop("note")).encode()
         named = document.pop("sha256")
     except OSError as error:
-        raise CofferdamError(f"{path} can not be read: {error.strerror}") from None
+        raise CofferdamError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
         raise CofferdamError(f"{path} is no report of a proof: {error}") from None
     why, signed = "the report is not the one that was signed: it was changed", ""

@@ -21,8 +21,8 @@ from cofferdam.capture.simulate import ALLOWED, DEPENDS, MALFORMED, REFUSED, Flo
 from cofferdam.cli import capturing
 from cofferdam.errors import CaptureError
 from cofferdam.policy.compile import compile_policy
-from cofferdam.policy.decide import show_utc
 from cofferdam.policy.load import load
+from cofferdam.policy.points.decide import show_utc
 
 _COLOURS = {ALLOWED: "green", REFUSED: "red", DEPENDS: "yellow", MALFORMED: "magenta"}
 _ORDER = [REFUSED, MALFORMED, DEPENDS, ALLOWED]

@@ -53,7 +53,7 @@ class Setting:
         return tuple(f"{self.rules.removesuffix('.nft')}-{n}.nft" for n in range(1, len(self.interfaces) + 1))
 
     def load_frame_rules(self, when: str) -> str:
-        """Lines of a unit that load what not every kernel has, or has only while the interface is there: what can not
+        """Lines of a unit that load what not every kernel has, or has only while the interface is there: what cannot
         be loaded stops nothing."""
         return "".join(f"{when}=-{self.nft} -f {path}\n" for path in self.frame_rules)
 

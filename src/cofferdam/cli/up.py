@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from cofferdam.errors import GateError
 
 if TYPE_CHECKING:
-    from cofferdam.gate.plan import PairPlan
+    from cofferdam.gate.crew.plan import PairPlan
     from cofferdam.policy.table import CompiledPolicy
 
 LEAK_START_SECONDS = 5
@@ -136,7 +136,7 @@ def _end(pid: int) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from cofferdam.gate.plan import plan_pairs
+    from cofferdam.gate.crew.plan import plan_pairs
     from cofferdam.policy.compile import compile_policy
     from cofferdam.policy.load import load
 

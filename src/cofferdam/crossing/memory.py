@@ -1,7 +1,7 @@
 """The memory channel: both halves in one process, for tests, measurements and `separation: none`.
 
 Records are encoded, framed and decoded as on a pipe, and the channel holds as little as a pipe does, so that a
-broker can not tell the difference.
+broker cannot tell the difference.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from cofferdam.enforce import kernel
+from cofferdam.enforce.inside import inside
 from cofferdam.enforce.isolation import Isolation, PlainIsolation
 from cofferdam.enforce.users import NEEDED, USEFUL, Users
-from cofferdam.enforce.worker import inside
 from cofferdam.errors import GateError, PolicyError
 
 
@@ -56,7 +56,7 @@ def _missing(split: bool) -> tuple[str, str] | None:
 
 
 def _asks_for_namespaces(policy: str) -> bool:
-    """False also for a policy that can not be read or is wrong, which the gate will report."""
+    """False also for a policy that cannot be read or is wrong, which the gate will report."""
     path = Path(policy)
     try:
         files = [path] if path.is_file() else [*path.glob("*.yaml"), *path.glob("*.yml")]

@@ -66,13 +66,13 @@ def find(folder: Path | None = None) -> Build:
 
 
 def fault(folder: Path, package: Path) -> str:
-    """Why the build in `folder` can not stand for `package`, or ""."""
+    """Why the build in `folder` cannot stand for `package`, or ""."""
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except FileNotFoundError:
         return "no compiled build; `make fast` makes one"
     except (OSError, msgspec.MsgspecError) as error:
-        return f"the compiled build can not be read ({error}); `make fast` makes a new one"
+        return f"the compiled build cannot be read ({error}); `make fast` makes a new one"
     if manifest.python != python_tag():
         return f"the compiled build is for Python {manifest.python}; `make fast` makes a new one"
     changed = [name for name, was in manifest.files.items() if digest(package / name) != was]

@@ -44,7 +44,7 @@ class Counters:
         try:
             found = {name: self._packets(name) for name in names}
         except (OSError, struct.error, KeyError) as error:
-            raise GateError(f"the firewall's counters can not be read: {error}") from None
+            raise GateError(f"the firewall's counters cannot be read: {error}") from None
         return {name: count for name, count in found.items() if count is not None}
 
     def _packets(self, name: str) -> int | None:

@@ -61,7 +61,7 @@ class Isolation(abc.ABC):
         """Called once, when the launcher holds the state directory and before the first child.
 
         Raises:
-            GateError, OSError: this separation can not be had here.
+            GateError, OSError: this separation cannot be had here.
         """
 
     @abc.abstractmethod
@@ -69,7 +69,7 @@ class Isolation(abc.ABC):
         """Makes what the policy's network needs. May be called again, with another plan, while children run.
 
         Raises:
-            GateError: something can not be had; nothing is left half-made.
+            GateError: something cannot be had; nothing is left half-made.
         """
 
     def forking(self, role: Role) -> AbstractContextManager[None]:
@@ -93,7 +93,7 @@ class Isolation(abc.ABC):
         """The device by which overlay peers come, made or not.
 
         Raises:
-            GateError: the plan has none, or it can not be had.
+            GateError: the plan has none, or it cannot be had.
         """
         raise GateError(
             "overlay peers need network namespaces, and this gate has none",
@@ -133,7 +133,7 @@ class PlainIsolation(Isolation):
         why, way_out = self._missing
         if plan.required:
             raise GateError(
-                f"the policy requires network namespaces, and they can not be had here: {why}",
+                f"the policy requires network namespaces, and they cannot be had here: {why}",
                 hint=f"{way_out or 'start the gate anew'}; or take `require: namespaces` (or `separation: namespaces`) "
                 "out of the policy's `gate:` section",
             )

@@ -126,7 +126,7 @@ def load(state: Path) -> Journal | None:
     """What an earlier gate left; None if nothing.
 
     Raises:
-        GateError: the file can not be read or understood.
+        GateError: the file cannot be read or understood.
     """
     path = folder(state) / "journal.json"
     try:
@@ -137,7 +137,7 @@ def load(state: Path) -> Journal | None:
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise GateError(
-            f"{path} can not be understood: {error}",
+            f"{path} cannot be understood: {error}",
             hint="it lists what an earlier gate moved; put that right by hand (`ip netns list`), then remove the file",
         ) from None
     if journal.format != FORMAT:
@@ -173,7 +173,7 @@ def noted_policy(state: Path) -> Path | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise GateError(f"{path} can not be read: {error.strerror}") from None
+        raise GateError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def forget_policy(state: Path) -> None:

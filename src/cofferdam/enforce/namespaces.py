@@ -32,13 +32,13 @@ import msgspec
 
 from cofferdam.enforce import firewall, journal, kernel, netns, view
 from cofferdam.enforce.counters import Counters
+from cofferdam.enforce.inside import inside
 from cofferdam.enforce.isolation import HALF_MEMORY_BYTES, Isolation, listen
 from cofferdam.enforce.orders import DROPPED, DroppedCounter, Fact, Place, Role
 from cofferdam.enforce.overlay.tunnel import SOCKETS, TunnelDevice
 from cofferdam.enforce.plans.records import Link, NetworkPlan, SidePlan, check, namespace_name
 from cofferdam.enforce.plans.rules import counter_names, ruleset
 from cofferdam.enforce.users import Users
-from cofferdam.enforce.worker import inside
 from cofferdam.errors import CofferdamError, GateError
 
 HALVES: tuple[Role, ...] = ("outer", "inner", "both", "names")
@@ -86,7 +86,7 @@ class NamespaceIsolation(Isolation):
         left = clean(self._state)
         if journal.load(self._state) is not None:
             raise GateError(
-                "what an earlier gate moved can not be put back: " + "; ".join(left),
+                "what an earlier gate moved cannot be put back: " + "; ".join(left),
                 hint=f"put it right by hand, then remove {journal.folder(self._state) / 'journal.json'}",
             )
         for said in left:
@@ -265,7 +265,7 @@ class NamespaceIsolation(Isolation):
             if not without:  # a kernel before 5.16
                 self._egress, said = False, ""
         if said:
-            raise GateError(f"the firewall of side {side.space} can not be put in force: {said}")
+            raise GateError(f"the firewall of side {side.space} cannot be put in force: {said}")
         before = self._dropped.setdefault(side.space, {})
         for name, packets in counted.items():
             before[name] = before.get(name, 0) + packets

@@ -202,7 +202,7 @@ def look_at(name: str, namespace: str) -> dict[str, Any]:
         index = _index(netlink, name)
         link = netlink.get_links(index)[0]
         if link["flags"] & 0x8:
-            raise GateError(f"{name} is the loopback interface, which can not be moved", hint="name another one")
+            raise GateError(f"{name} is the loopback interface, which cannot be moved", hint="name another one")
         addresses = [
             AddressHeld(f"{entry.get_attr('IFA_LOCAL') or entry.get_attr('IFA_ADDRESS')}/{entry['prefixlen']}",
                         entry.get_attr("IFA_BROADCAST") or "")
@@ -280,7 +280,7 @@ def configure(name: str, addresses: list[str], routes: list[tuple[str, str]]) ->
                 )  # fmt: skip
             except NetlinkError as error:
                 raise GateError(
-                    f"the route to {network} via {via} can not be set on {name}: {os.strerror(error.code)}",
+                    f"the route to {network} via {via} cannot be set on {name}: {os.strerror(error.code)}",
                     hint="the router must be in a network of the zone's own addresses",
                 ) from None
 

@@ -1,10 +1,10 @@
-"""The system-call filter and the Landlock rules that a half puts on itself once it is configured. They can not be
+"""The system-call filter and the Landlock rules that a half puts on itself once it is configured. They cannot be
 taken off, and need no privilege.
 
 What a half may still do: read, write and close descriptors that it has, wait for them, manage its own memory (never
 executable), ask for the time. An outer half may also accept connections at the listeners it was born with; an inner
 half may make TCP sockets and connect them. The name server does as an outer half, and takes and sends datagrams.
-Nothing that passes a structure of pointers (sendmsg, recvmsg) is allowed, since a filter can not look into it, and so
+Nothing that passes a structure of pointers (sendmsg, recvmsg) is allowed, since a filter cannot look into it, and so
 no descriptor can be passed by any socket.
 
 Calls by which Python or the C library merely ask for files or facts fail with EPERM, so that a traceback still prints
@@ -134,7 +134,7 @@ def _filter(role: HalfRole) -> Fact:
 
 
 def _landlock(role: HalfRole) -> Fact:
-    """No file can be opened, no port bound; an outer half can not connect. An inner half's connections are left to the
+    """No file can be opened, no port bound; an outer half cannot connect. An inner half's connections are left to the
     filter and the firewall, since a new policy may name other ports."""
     name = "landlock"
     version = _libc.syscall(ctypes.c_long(_LANDLOCK_CREATE), None, ctypes.c_size_t(0), ctypes.c_uint32(1))

@@ -98,7 +98,7 @@ def enter(at: Path, python: Python, reads: Iterable[Path] = (), writes: Iterable
     The process needs a mount namespace of its own, and keeps nothing of the old tree.
 
     Raises:
-        OSError: it can not be built; the process must end.
+        OSError: it cannot be built; the process must end.
     """
     kernel.mount("", "/", "none", kernel.MS_REC | kernel.MS_PRIVATE)
     hard = kernel.MS_NOSUID | kernel.MS_NODEV

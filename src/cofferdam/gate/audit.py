@@ -18,7 +18,7 @@ from cofferdam.errors import CrossingError
 from cofferdam.gate.link import PipeLink
 
 KEPT = 4096
-"""Entries that wait while the log can not take them; beyond it the oldest are lost, and counted."""
+"""Entries that wait while the log cannot take them; beyond it the oldest are lost, and counted."""
 AFTER_HELLO_SECONDS = 1.0
 """An auditor that came back finds our last batches in the pipe; so long it has to confirm them."""
 

@@ -20,34 +20,35 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cofferdam
-from cofferdam.audit.entry import (
+from cofferdam.audit.entry import Draft
+from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.gate import (
     Alarm,
-    Draft,
     GateStarted,
     GateStopped,
     PolicyLoaded,
     RecordViolation,
     Restored,
     Severed,
-    clip,
 )
 from cofferdam.enforce.orders import Asked, Finish, Notify, Prepared
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CofferdamError, GateError, PolicyError
-from cofferdam.gate import report, state
+from cofferdam.gate import state
 from cofferdam.gate.audit import GateAudit, now_ns
-from cofferdam.gate.auditor import Auditor
-from cofferdam.gate.drops import Drops
-from cofferdam.gate.leaks import LeakProbe
-from cofferdam.gate.listeners import Listeners
+from cofferdam.gate.crew.auditor import Auditor
+from cofferdam.gate.crew.crew import Pair
+from cofferdam.gate.crew.launcher import LauncherLink
+from cofferdam.gate.crew.listeners import Listeners
+from cofferdam.gate.crew.plan import PairPlan, Spot, plan_pairs
 from cofferdam.gate.log import Log
-from cofferdam.gate.management import Management
-from cofferdam.gate.orders import LauncherLink
-from cofferdam.gate.overlay import Overlay
-from cofferdam.gate.pair import Pair
-from cofferdam.gate.plan import PairPlan, Spot, plan_pairs
-from cofferdam.gate.recent import STEP_SECONDS, Recent
-from cofferdam.gate.totals import Totals
+from cofferdam.gate.overlay.overlay import Overlay
+from cofferdam.gate.watch import report
+from cofferdam.gate.watch.drops import Drops
+from cofferdam.gate.watch.leaks import LeakProbe
+from cofferdam.gate.watch.management import Management
+from cofferdam.gate.watch.recent import STEP_SECONDS, Recent
+from cofferdam.gate.watch.totals import Totals
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
 from cofferdam.policy.table import CompiledPolicy
@@ -309,7 +310,7 @@ class Gate:
         wants = policy.gate.require_namespaces or policy.gate.separation == "namespaces"
         if wants and (self.separation.isolation != "namespaces" or not self.split):
             raise GateError(
-                "the policy requires network namespaces, and they can not be had here",
+                "the policy requires network namespaces, and they cannot be had here",
                 hint="start as root on a kernel with namespaces and without --one-process; "
                 "or take `require: namespaces` (or `separation: namespaces`) out of the policy's `gate:` section",
             )
@@ -359,7 +360,7 @@ class Gate:
         In force comes first: whoever severs has a reason to do it now, and a full disk must not stand in the way.
 
         Raises:
-            GateError: it is in force and can not be made durable: a restart would undo it. It is tried again.
+            GateError: it is in force and cannot be made durable: a restart would undo it. It is tried again.
         """
         async with self.cutting:
             await self.reports(COUNT_SECONDS)
@@ -397,7 +398,7 @@ class Gate:
         """Lets a side work again: recorded, durable, in force. False if it was not severed.
 
         Raises:
-            GateError: it can not be made durable; the side stays cut off.
+            GateError: it cannot be made durable; the side stays cut off.
         """
         async with self.cutting:
             if side not in self.severed:

@@ -14,10 +14,10 @@ from typing import Any
 from cofferdam.enforce.isolation import forbid_inspection
 from cofferdam.enforce.orders import Asked, Finish
 from cofferdam.gate.audit import GateAudit
-from cofferdam.gate.control import ControlServer
+from cofferdam.gate.commands import ControlServer
+from cofferdam.gate.crew.launcher import LauncherLink
 from cofferdam.gate.gate import Gate, Options
 from cofferdam.gate.log import Log
-from cofferdam.gate.orders import LauncherLink
 from cofferdam.gate.reload import reload_by_signal
 
 

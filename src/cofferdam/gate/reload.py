@@ -11,14 +11,15 @@ from pathlib import Path
 
 import msgspec
 
-from cofferdam.audit.entry import PolicyLoaded, PolicyRefused, clip
+from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.gate import PolicyLoaded, PolicyRefused
 from cofferdam.enforce.orders import Notify
 from cofferdam.enforce.plans.joined import joined
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate.audit import now_ns
+from cofferdam.gate.crew.plan import Change, change_pairs, plan_pairs
 from cofferdam.gate.gate import RECORD_SECONDS, STOP_SECONDS, TAKE_SECONDS, Gate, assets_at, read_policy
-from cofferdam.gate.plan import Change, change_pairs, plan_pairs
 from cofferdam.policy.table import CompiledPolicy
 
 
@@ -41,7 +42,7 @@ async def reload_policy(gate: Gate, path: Path | None) -> Reloaded:
 
     Raises:
         PolicyError: it does not load. Nothing changed.
-        GateError: it can not be put in force: an address in use, say. Nothing changed.
+        GateError: it cannot be put in force: an address in use, say. Nothing changed.
     """
     async with gate.changing:
         path = path or gate.policy_path

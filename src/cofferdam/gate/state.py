@@ -51,14 +51,14 @@ class Severed:
 
 
 def load_severed(state: Path) -> Severed:
-    """The severed sides. A file that can not be read or understood severs both: fail closed."""
+    """The severed sides. A file that cannot be read or understood severs both: fail closed."""
     path = state / "severed.json"
     try:
         document = msgspec.json.decode(path.read_bytes(), type=_Document)
     except FileNotFoundError:
         return Severed(())
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        damage = f"{path} can not be understood ({error}); both sides are severed until someone restores them"
+        damage = f"{path} cannot be understood ({error}); both sides are severed until someone restores them"
         now = time.time_ns()
         return Severed(tuple(Cut(side, now, "gate", "severed.json is damaged") for side in ("it", "ot")), damage)
     return Severed(document.severed)
@@ -68,7 +68,7 @@ def save_severed(state: Path, severed: Severed) -> None:
     """Writes the file anew; durable on return.
 
     Raises:
-        GateError: it can not be written; the old file is still there.
+        GateError: it cannot be written; the old file is still there.
     """
     path, fresh = state / "severed.json", state / "severed.json.new"
     document = msgspec.to_builtins(_Document(1, severed.cuts))

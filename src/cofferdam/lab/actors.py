@@ -100,7 +100,7 @@ class Session:
         cells = registers.encode(field.type, value)
         function = 5 if field.space == "coil" else 6 if field.width == 1 else 16
         if field.space not in ("coil", "holding"):
-            raise CofferdamError(f"{point} can not be written: Modbus has no function for {field.space} cells")
+            raise CofferdamError(f"{point} cannot be written: Modbus has no function for {field.space} cells")
 
         def ask(client: AsyncModbusTcpClient) -> Awaitable[ModbusPDU]:
             if function == 5:

@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cofferdam.errors import CofferdamError, GateError
-from cofferdam.gate.report import StatusReport
+from cofferdam.gate.watch.report import StatusReport
 from cofferdam.lab import events
 from cofferdam.lab.layout import Layout
 from cofferdam.lab.scene import COFFERDAM, Actor, Scene

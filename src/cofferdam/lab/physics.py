@@ -8,7 +8,7 @@ runs in milliseconds and always ends the same. `advance` integrates in steps of 
 - Tank: A·dh/dt = inflow − outflow − overflow. What runs over the rim is counted, so that no water is lost.
 - Pump: head = H0·(n/n0)² − k·Q² (a quadratic curve and the affinity laws).
 - Pipe: friction head = R·Q², R = 8·f·L / (π²·g·D⁵) (Darcy-Weisbach). The valve adds Kv/x² at opening x.
-- So Q = sqrt((H0·(n/n0)² − (z − h)) / (k + R + Kv/x²)), and 0 where the pump can not lift (a check valve).
+- So Q = sqrt((H0·(n/n0)² − (z − h)) / (k + R + Kv/x²)), and 0 where the pump cannot lift (a check valve).
 - The interlock stops the pump when the tank is nearly empty and lets it go again when there is water.
 
 Not here: registers (lab.registers), the Modbus server (lab.plant), and any protection against silly commands:
@@ -49,7 +49,7 @@ class Design(msgspec.Struct, frozen=True):
     static_head: float = 10.0  # m from the tank's floor to the reservoir's surface
     pump_shutoff_head: float = 45.0  # m at rated speed and no flow
     pump_rated_speed: float = 1500.0  # rpm
-    pump_top_speed: float = 3000.0  # rpm; the drive can not go faster, whatever it is told
+    pump_top_speed: float = 3000.0  # rpm; the drive cannot go faster, whatever it is told
     pump_curve: float = 1125.0  # k in m/(m³/s)²
     pump_ramp: float = 60.0  # rpm per second, up and down
     pump_efficiency: float = 0.72
@@ -172,7 +172,7 @@ def _step(design: Design, controls: Controls, state: State, seconds: float) -> S
 
     volume = state.level * design.tank_area
     inflow = river(design, state.time) * inlet
-    # A pump can not draw more than there is: with the tank dry it moves what flows in.
+    # A pump cannot draw more than there is: with the tank dry it moves what flows in.
     outflow = min(pump_flow(design, speed, state.level, discharge), inflow + volume / seconds)
     after = volume + (inflow - outflow) * seconds
     spilled = max(0.0, after - design.tank_height * design.tank_area)

@@ -49,7 +49,7 @@ class Works:
         self.reading = physics.measure(self.design, self.controls, self.state, self._noise)
 
     def write(self, space: str, start: int, values: tuple[int, ...]) -> bool:
-        """Take a write; False where a cell can not be written."""
+        """Take a write; False where a cell cannot be written."""
         controls = registers.write(self.controls, space, start, values)
         if controls is None:
             return False
@@ -188,7 +188,7 @@ class Settings(msgspec.Struct, frozen=True):
 class RunningPlant:
     """A plant on an event loop: `async with RunningPlant(settings, sink) as plant`, then plant.address and .port.
 
-    Raises CofferdamError where the address can not be listened at.
+    Raises CofferdamError where the address cannot be listened at.
     """
 
     def __init__(self, settings: Settings, sink: events.Sink, *, clock: Callable[[], float] = time.time) -> None:
@@ -212,7 +212,7 @@ class RunningPlant:
             await self._server.serve_forever(background=True)
         except RuntimeError as error:
             raise CofferdamError(
-                f"the plant can not listen at {self.address}:{self._settings.port}: address in use or not ours",
+                f"the plant cannot listen at {self.address}:{self._settings.port}: address in use or not ours",
                 hint="choose another port with --port, or 0 for any free one",
             ) from error
         self.port = self._server.bound_port()

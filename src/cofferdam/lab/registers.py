@@ -108,7 +108,7 @@ _WRITABLE: dict[tuple[str, int], Field] = {(f.space, f.start): f for f in FIELDS
 
 
 def write(controls: Controls, space: str, start: int, values: Sequence[int]) -> Controls | None:
-    """The controls after a write of `values` to `space` from `start` on; None where a cell can not be written.
+    """The controls after a write of `values` to `space` from `start` on; None where a cell cannot be written.
 
     Every writable field of this controller is one cell wide. Nothing is checked but existence: the device
     trusts its network, which is why something has to stand in front of it.

@@ -27,7 +27,7 @@ import msgspec
 
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate.client import ask
-from cofferdam.gate.report import StatusReport
+from cofferdam.gate.watch.report import StatusReport
 from cofferdam.lab import events
 from cofferdam.lab.layout import Host, Layout, maker_lives
 

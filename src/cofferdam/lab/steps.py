@@ -443,7 +443,7 @@ async def honest_status(tour: Tour) -> list[Finding]:
 
 
 async def proved_under_sabotage(tour: Tour) -> list[Finding]:
-    """Nothing crosses, also when somebody has sabotaged the gate: proved, or said plainly that it can not be"""
+    """Nothing crosses, also when somebody has sabotaged the gate: proved, or said plainly that it cannot be"""
     if not tour.scene.layout.separated:
         answer = await tour.scene.verb("prove", "--no-probes")
         said = (answer.out + answer.err).strip()
@@ -483,7 +483,7 @@ EXPECTED_KINDS = (
     "gate-started", "session-opened", "session-closed", "write-allowed", "write-outcome", "refused", "malformed",
     "severed", "restored", "policy-refused", "policy-loaded",
 )  # fmt: skip
-"""What a log of this tour can not be without."""
+"""What a log of this tour cannot be without."""
 
 
 async def log_verified(tour: Tour) -> list[Finding]:

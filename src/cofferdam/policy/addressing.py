@@ -1,7 +1,7 @@
 """Overlay addresses: which asset, and which peer, has which.
 
 An address comes from, in this order: what the policy says (`overlay:`), what was recorded (`overlay: assigned:`), and
-the name. The name's address is a hash within the prefix, so it depends on nothing else: another asset can not move
+the name. The name's address is a hash within the prefix, so it depends on nothing else: another asset cannot move
 it. Two names that hash to one address are a finding, whose way out is to record addresses; `record` does that, and
 looks for a free one beside the hash.
 

@@ -12,13 +12,15 @@ from collections.abc import Iterable
 
 from cofferdam.limits import Limits
 from cofferdam.model import NEVER, Asset, CellType, Point, Span
-from cofferdam.policy import addressing, rows, schema, values
+from cofferdam.policy import addressing, rows, schema
 from cofferdam.policy.crosscheck import ALL, point_span
-from cofferdam.policy.families import FAMILIES, Family
 from cofferdam.policy.load import Loaded
+from cofferdam.policy.points import values
 from cofferdam.policy.syntax import show_days
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.zones import clock, end_of_day
+from cofferdam.protocols.dialect import Family
+from cofferdam.protocols.dialects import FAMILIES
 
 
 def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:

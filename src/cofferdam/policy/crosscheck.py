@@ -10,12 +10,14 @@ import ipaddress
 from collections.abc import Iterable
 
 from cofferdam.model import CellType, Span
-from cofferdam.policy import addressing, schema, values
+from cofferdam.policy import addressing, schema
 from cofferdam.policy.document import Document, Path
-from cofferdam.policy.families import FAMILIES, Family
+from cofferdam.policy.points import values
 from cofferdam.policy.problems import Problem, nearest, one_of
 from cofferdam.policy.yamltext import quote
 from cofferdam.policy.zones import zone_names
+from cofferdam.protocols.dialect import Family
+from cofferdam.protocols.dialects import FAMILIES
 
 ALL = "all"
 """Stands for every point of an asset in a rule's `read` and `write`."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from cofferdam.model import NEVER, Allow, Deny, Fault, Operation
-from cofferdam.policy import values
-from cofferdam.policy.asking import show
-from cofferdam.policy.decide import show_utc
+from cofferdam.policy.points import values
+from cofferdam.policy.points.asking import show
+from cofferdam.policy.points.decide import show_utc
 from cofferdam.policy.table import CompiledPolicy
 
 

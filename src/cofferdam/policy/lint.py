@@ -10,13 +10,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
 from cofferdam.model import Asset, Point, Side
-from cofferdam.policy import addressing, rows, schema, values
+from cofferdam.policy import addressing, rows, schema
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.document import Path
-from cofferdam.policy.families import FAMILIES
 from cofferdam.policy.load import Loaded
+from cofferdam.policy.points import values
 from cofferdam.policy.problems import Problem
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.protocols.dialects import FAMILIES
 
 CARRIER_GRADE = ipaddress.ip_network("100.64.0.0/10")
 """Shared address space (RFC 6598), which mesh overlays take their addresses from as well."""
@@ -349,7 +350,7 @@ def _overlaps(asset: Asset) -> Iterator[tuple[Point, Point]]:
 
 
 def _silent_budget(run: _Lint) -> None:
-    """Silent refusals where writes are allowed: the client can not tell a refusal from a broken line."""
+    """Silent refusals where writes are allowed: the client cannot tell a refusal from a broken line."""
     for name, conduit in run.policy.conduits.items():
         if conduit.deny == "silent" and any(r.write or r.write_registers for r in conduit.allow):
             run.value(

@@ -92,7 +92,7 @@ def _read(file: Path, problems: list[Problem]) -> str | None:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise PolicyError(f"{file} can not be read: {reason}", hint="name a policy file, or a folder of them") from None
+        raise PolicyError(f"{file} cannot be read: {reason}", hint="name a policy file, or a folder of them") from None
     if len(data) > MAX_BYTES:
         problems.append(Problem(str(file), 1, 1, f"more than {MAX_BYTES >> 20} MiB", "a smaller file", check="yaml"))
         return None

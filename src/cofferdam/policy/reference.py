@@ -1,4 +1,4 @@
-"""The policy file's reference page and JSON Schema, made from the schema, so that they can not drift from it.
+"""The policy file's reference page and JSON Schema, made from the schema, so that they cannot drift from it.
 
 Not here: writing files (cli.docs), the guide to writing policies (docs/policy.md).
 """
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from cofferdam.policy import lint, schema
-from cofferdam.policy.families import FAMILIES
+from cofferdam.protocols.dialects import FAMILIES
 
 # Heading, model, where its fields stand in the file.
 PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (

@@ -125,7 +125,7 @@ class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`reads_without_log`: reads go on while the log can not be written. `interval_ms`: how often reads are counted."""
+    """`reads_without_log`: reads go on while the log cannot be written. `interval_ms`: how often reads are counted."""
 
     reads_without_log: bool = False
     interval_ms: int = 10_000

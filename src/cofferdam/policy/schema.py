@@ -356,7 +356,7 @@ class Gate(Entry):
         "had.",
     )
     require: Annotated[str, *_choice("namespaces")] | None = Field(
-        None, description="`namespaces`: refuse to start where namespaces can not be had."
+        None, description="`namespaces`: refuse to start where namespaces cannot be had."
     )
     leak_probe: LeakProbe = Field(
         300,
@@ -413,7 +413,7 @@ class Audit(Entry):
     """The audit log."""
 
     reads: Annotated[str, *_choice("allow", "refuse")] = Field(
-        "refuse", description="Whether reads go on while the log can not be written. Writes never do."
+        "refuse", description="Whether reads go on while the log cannot be written. Writes never do."
     )
     interval: Milliseconds = Field(10_000, description="How often reads are counted into the log, for each flow.")
 

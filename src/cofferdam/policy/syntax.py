@@ -68,7 +68,7 @@ def whole(raw: Any, low: int, high: int) -> int:
 
 
 def number(raw: Any) -> float:
-    """A finite number. A whole number that a float can not hold exactly is refused."""
+    """A finite number. A whole number that a float cannot hold exactly is refused."""
     if isinstance(raw, str) and re.fullmatch(r"[-+]?[0-9]{1,40}(\.[0-9]{0,40})?([eE][-+]?[0-9]{1,3})?", raw):
         value = float(raw)
         if math.isfinite(value):

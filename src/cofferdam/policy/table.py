@@ -17,7 +17,7 @@ import msgspec
 from cofferdam.errors import PolicyError
 from cofferdam.limits import Limits
 from cofferdam.model import Asset, Deny, Fault
-from cofferdam.policy.decide import Flow, PointState, Way
+from cofferdam.policy.points.decide import Flow, PointState, Way
 from cofferdam.policy.rows import FORMAT, Audit, Conduit, Gate, Overlay, Principal, Rule, Table, Zone
 
 MEMO_ENTRIES = 4096

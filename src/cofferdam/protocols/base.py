@@ -133,7 +133,7 @@ class ClientMachine(abc.ABC, Generic[Req, Resp]):
         """The token that the answer will carry, and the frame to send.
 
         Raises: LocalProtocolError above `outstanding`, after the machine raised RemoteProtocolError, after a
-        `forget` where `drop_after_timeout` holds, and for a request that can not be encoded.
+        `forget` where `drop_after_timeout` holds, and for a request that cannot be encoded.
         """
 
     @abc.abstractmethod
@@ -194,7 +194,7 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
 
     @abc.abstractmethod
     def check(self, message: Req | Resp) -> None:
-        """Whether a message that arrived over a crossing holds together: what its field types can not say, such as
+        """Whether a message that arrived over a crossing holds together: what its field types cannot say, such as
         address + count. A message that was decoded strictly and passed this can be encoded.
 
         Raises: CrossingError.

@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from cofferdam.brokers.proxy.refusals import RefusalLog
-from cofferdam.brokers.transport import Transport
+from cofferdam.brokers.kit.refusals import RefusalLog
+from cofferdam.brokers.kit.transport import Transport
 from cofferdam.crossing.reactor import Reactor, Timer
 from cofferdam.model import Asset, Deny
-from cofferdam.policy.decide import Flow
+from cofferdam.policy.points.decide import Flow
 from cofferdam.protocols.base import ServerMachine
 
 TURN_NS = 1_000_000
@@ -153,33 +153,3 @@ class Turns:
             if not pace.line:
                 del self._waiting[source]
         self._arm()
-
-
-class Bucket:
-    """A token bucket: `rate` a second on average, `burst` at once."""
-
-    __slots__ = ("at", "tokens")
-
-    def __init__(self, burst: float, now: int) -> None:
-        self.tokens = burst
-        self.at = now
-
-
-def draw(buckets: dict[str, Bucket], source: str, now: int, rate: float, burst: float) -> bool:
-    """Whether `source` may do one more of what its bucket bounds. `rate` is per ns."""
-    bucket = buckets.get(source)
-    if bucket is None:
-        bucket = buckets[source] = Bucket(burst, now)
-    tokens = bucket.tokens + (now - bucket.at) * rate
-    bucket.at = now
-    if tokens < 1.0:
-        bucket.tokens = tokens
-        return False
-    bucket.tokens = (tokens if tokens < burst else burst) - 1.0
-    return True
-
-
-def forget_full(buckets: dict[str, Bucket], now: int, rate: float, burst: float) -> None:
-    """Forgets the buckets that are full again: they say nothing that a new one would not."""
-    for source in [name for name, bucket in buckets.items() if bucket.tokens + (now - bucket.at) * rate >= burst]:
-        del buckets[source]

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.lines import Lines
-from cofferdam.brokers.transport import Transport
 from cofferdam.crossing.reactor import Reactor, Timer
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.limits import Limits

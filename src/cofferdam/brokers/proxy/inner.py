@@ -14,23 +14,24 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cofferdam.audit.entry import Malformed, ReadsCounted, clip
-from cofferdam.brokers.auditing import AuditClient
-from cofferdam.brokers.control import AssetStatus
-from cofferdam.brokers.proxy.budget import LogBudget
+from cofferdam.audit.client import AuditClient
+from cofferdam.audit.events.access import Malformed, ReadsCounted
+from cofferdam.audit.events.base import clip
+from cofferdam.brokers.kit.budget import LogBudget
+from cofferdam.brokers.kit.refusals import RefusalLog
+from cofferdam.brokers.kit.supervision import AssetStatus
+from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.device import CLIENT_GONE, Device, Job
 from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Opened, Reply, Request
-from cofferdam.brokers.proxy.refusals import RefusalLog
 from cofferdam.brokers.proxy.sessions import Plant, Session
 from cofferdam.brokers.proxy.sharing import SharedReads
 from cofferdam.brokers.proxy.writes import WritePath
-from cofferdam.brokers.transport import Transport
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.errors import CrossingError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation
-from cofferdam.policy.decide import Flow
+from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.base import Protocol
 

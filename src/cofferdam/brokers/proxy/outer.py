@@ -13,21 +13,23 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cofferdam.audit.entry import LimitHit, Malformed, SessionClosed, SessionOpened, clip
-from cofferdam.brokers.auditing import AuditClient
-from cofferdam.brokers.control import SessionStatus
-from cofferdam.brokers.proxy.budget import INTERVAL_NS, LogBudget
-from cofferdam.brokers.proxy.clients import Bucket, Client, Pace, Pending, Session, Turns, draw, forget_full
+from cofferdam.audit.client import AuditClient
+from cofferdam.audit.events.access import LimitHit, Malformed, SessionClosed, SessionOpened
+from cofferdam.audit.events.base import clip
+from cofferdam.brokers.kit.budget import INTERVAL_NS, LogBudget
+from cofferdam.brokers.kit.pace import Bucket, draw, forget_full
+from cofferdam.brokers.kit.refusals import RefusalLog
+from cofferdam.brokers.kit.stats import FlowStats
+from cofferdam.brokers.kit.supervision import SessionStatus
+from cofferdam.brokers.kit.transport import RECEIVE_BYTES, Transport
+from cofferdam.brokers.proxy.clients import Client, Pace, Pending, Session, Turns
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Opened, Reply, Request
-from cofferdam.brokers.proxy.refusals import RefusalLog
-from cofferdam.brokers.proxy.stats import FlowStats
-from cofferdam.brokers.transport import RECEIVE_BYTES, Transport
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, Operation
-from cofferdam.policy.decide import Flow
+from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.base import NEED_DATA, Protocol, RequestReceived
 

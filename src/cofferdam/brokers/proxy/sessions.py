@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.proxy.device import Device
 from cofferdam.brokers.proxy.records import Opened, Request
-from cofferdam.brokers.proxy.refusals import RefusalLog
 from cofferdam.brokers.proxy.sharing import SharedReads
 from cofferdam.model import Asset, Deny, Operation
-from cofferdam.policy.decide import Flow
+from cofferdam.policy.points.decide import Flow
 
 
 class Session:

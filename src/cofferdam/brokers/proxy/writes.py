@@ -12,18 +12,19 @@ import abc
 from collections.abc import Callable
 from typing import Any
 
-from cofferdam.audit.entry import LimitHit, Outcome, PointValue, WriteAllowed, WriteOutcome, Written, clip
-from cofferdam.brokers.auditing import AuditClient
+from cofferdam.audit.client import AuditClient
+from cofferdam.audit.events.access import LimitHit, Outcome, PointValue, WriteAllowed, WriteOutcome, Written
+from cofferdam.audit.events.base import clip
 from cofferdam.brokers.proxy.device import Job
 from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Reply, Request
 from cofferdam.brokers.proxy.sessions import Parked, Plant, Session
 from cofferdam.crossing.channel import Sender
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation
-from cofferdam.policy.decide import Flow
-from cofferdam.policy.state import PointState
+from cofferdam.policy.points.decide import Flow
+from cofferdam.policy.points.state import PointState
+from cofferdam.policy.points.values import decode, show
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.values import decode, show
 from cofferdam.protocols.base import Protocol
 
 SETTLE_TIMEOUTS = 2
@@ -127,7 +128,7 @@ class WritePath(abc.ABC):
             cut = self._own_side if self._own_side in self.severed else self._outer_side
             return Deny("", "", Fault.SEVERED, f"the {cut} side is severed")
         if not self._audit.writable and (operation.is_write or not self.policy.audit.reads_without_log):
-            return Deny("", "", Fault.AUDIT, f"the audit log can not be written: {self._audit.reason}")
+            return Deny("", "", Fault.AUDIT, f"the audit log cannot be written: {self._audit.reason}")
         return flow.decide_full(operation, self._wall(), self._clock(), self._state)
 
     def _settle(
@@ -192,9 +193,7 @@ class WritePath(abc.ABC):
         """Act, if the entry is on disk and nothing has changed since the decision."""
         session = write.session
         if not ok:
-            self._not_sent(
-                write, plant, f"not recorded: {why}", Fault.AUDIT, f"the audit log can not be written: {why}"
-            )
+            self._not_sent(write, plant, f"not recorded: {why}", Fault.AUDIT, f"the audit log cannot be written: {why}")
             return
         if self._sessions.get(session.id) is not session:
             self._not_sent(write, plant, "the session ended before the write was sent", Fault.CONDUIT, "ended")
@@ -344,7 +343,7 @@ class WritePath(abc.ABC):
             if good:
                 self._unpark(plant)
             else:
-                # Without the value the step can not be judged: the write is not sent.
+                # Without the value the step cannot be judged: the write is not sent.
                 self._drop_parked(plant, parked, job.failure or Failure.BAD_REPLY)
 
         plant.reading = True

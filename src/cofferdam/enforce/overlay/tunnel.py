@@ -38,10 +38,10 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from cofferdam.enforce import bpf, kernel, netns, view
+from cofferdam.enforce.inside import inside
 from cofferdam.enforce.orders import PeerState, SetTunnel
 from cofferdam.enforce.plans.overlay import MTU
 from cofferdam.enforce.syscalls import NUMBERS
-from cofferdam.enforce.worker import inside
 from cofferdam.errors import GateError
 
 SOCKETS = Path("/var/run/wireguard")
@@ -173,7 +173,7 @@ class TunnelDevice:
             if pid == 0:
                 self._become(program, path, [tun, control.fileno()])
         except OSError as error:
-            raise GateError(f"the tunnel's device can not be made: {error.strerror or error}", hint=_HINT) from None
+            raise GateError(f"the tunnel's device cannot be made: {error.strerror or error}", hint=_HINT) from None
         finally:
             os.close(tun)
             control.close()

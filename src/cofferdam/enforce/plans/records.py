@@ -82,7 +82,7 @@ class Tunnel(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One namespace. `overlay` are addresses that answer there without being on an interface (AnyIP).
 
-    `cell`: the zone that this namespace is for alone, where the first of the side can not have it: two machine cells
+    `cell`: the zone that this namespace is for alone, where the first of the side cannot have it: two machine cells
     with the same addresses. `openings`: how many TCP connections a second one client may open, before more of them are
     dropped unseen; 0: as many as it likes."""
 
@@ -132,7 +132,7 @@ class NetworkPlan(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fi
 
 
 def check(plan: NetworkPlan) -> str:
-    """What is wrong with a plan that the types can not say, as a sentence; "" if nothing is."""
+    """What is wrong with a plan that the types cannot say, as a sentence; "" if nothing is."""
     spaces = [side.space for side in plan.sides]
     if spaces[:2] != ["it", "ot"] or any(not space.startswith("ot.") for space in spaces[2:]):
         return "the plan's sides are not it and ot"
@@ -160,7 +160,7 @@ def check(plan: NetworkPlan) -> str:
             return f"zone {zone} is used on side {side.side} and has no interface"
     for _, parent, _ in made:
         if parent in moved:
-            return f"{parent} carries another zone's VLAN or macvlan, so it can not be moved for a zone itself"
+            return f"{parent} carries another zone's VLAN or macvlan, so it cannot be moved for a zone itself"
     return _check_texts(plan)
 
 

@@ -1,6 +1,6 @@
 """Suggestions for switches around the gate, from a policy: isolated ports and access lists. PURE.
 
-A gate can not stop two hosts of one layer-2 network from talking to each other; the switch between them can. Two
+A gate cannot stop two hosts of one layer-2 network from talking to each other; the switch between them can. Two
 measures, which work together:
 
 1. Port isolation (private VLAN): a port reaches the gate's port and no other. So a host on the IT side and a device

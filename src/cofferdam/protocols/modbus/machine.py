@@ -288,7 +288,7 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
         if self._zero_only and transaction:
             return None
         if not self._pending:
-            # Whose answer this is can not be known, so neither can the next one's.
+            # Whose answer this is cannot be known, so neither can the next one's.
             self._fail(
                 RemoteProtocolError(
                     "an answer while nothing was asked, from a device whose transaction ids say nothing",

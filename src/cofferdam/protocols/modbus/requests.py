@@ -136,7 +136,7 @@ def _bare(kind: Callable[[int], ModbusRequest], section: str, function: int) -> 
 
 
 def diagnostics_fault(sub: int, data: tuple[int, ...]) -> str:
-    """Why these words can not be the data of a diagnostics request (6.8.1), or ""."""
+    """Why these words cannot be the data of a diagnostics request (6.8.1), or ""."""
     if sub == 0:
         return ""
     if len(data) != 1:
@@ -201,7 +201,7 @@ def _write_multiple_registers(data: bytes, at: int, end: int, unit: int) -> Modb
 
 
 def file_fault(file: int, record: int, count: int) -> str:
-    """Why these records of a file can not exist (6.14), or ""."""
+    """Why these records of a file cannot exist (6.14), or ""."""
     if file == 0:
         return "file number 0, must be 1 to 65535"
     if record > MAX_FILE_RECORD:
@@ -541,7 +541,7 @@ FUNCTION_OF: Final[dict[type, int]] = {
 def encode_request(transaction: int, message: ModbusRequest) -> bytes:
     """A whole frame.
 
-    Raises: LocalProtocolError for a message that the wire can not carry.
+    Raises: LocalProtocolError for a message that the wire cannot carry.
     """
     try:
         adu = ENCODERS[type(message)](transaction, message)

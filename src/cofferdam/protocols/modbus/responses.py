@@ -498,7 +498,7 @@ ENCODERS: Final[dict[type, tuple[int, Callable[[int, int, Any], bytes]]]] = {
 def encode_response(transaction: int, unit: int, message: ModbusResponse) -> bytes:
     """A whole frame.
 
-    Raises: LocalProtocolError for a message that the wire can not carry.
+    Raises: LocalProtocolError for a message that the wire cannot carry.
     """
     try:
         adu = ENCODERS[type(message)][1](transaction, unit, message)

@@ -123,5 +123,5 @@ def pack_bits(values: tuple[int, ...]) -> bytes:
 
 
 def unencodable(message: object, why: object) -> LocalProtocolError:
-    """Our own side made a message that the wire can not carry."""
-    return LocalProtocolError(f"{type(message).__name__} can not be encoded: {why}")
+    """Our own side made a message that the wire cannot carry."""
+    return LocalProtocolError(f"{type(message).__name__} cannot be encoded: {why}")

@@ -1,0 +1,138 @@
+"""A broker's way to the audit log: drafts go to the auditor process in batches, and it says when they are on disk.
+
+`note` is for what happened; `record` is for what may only happen once it is recorded. Fails closed: no answer in
+time, a broken pipe, an auditor that was restarted, each counts as "not recorded".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Draft
+from cofferdam.audit.events.access import LimitHit
+from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor
+from cofferdam.crossing.channel import Sender
+from cofferdam.crossing.reactor import Reactor, Timer
+
+Done = Callable[[bool, str], None]
+"""Called once: (recorded, why not)."""
+
+BATCH_BYTES = 256 << 10
+"""Drafts of one batch, encoded: well below what the auditor's channel carries, whatever the drafts hold."""
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class AuditClient:
+    """One producer's end. `writable` is what the auditor last said of the log."""
+
+    def __init__(self, reactor: Reactor, sender: Sender[ToAuditor], *, wait_seconds: float) -> None:
+        self._reactor = reactor
+        self._sender = sender
+        self._wait_ns = int(wait_seconds * 1e9)
+        self._drafts: list[tuple[Draft, Done | None]] = []
+        self._scheduled = False
+        self._number = 0
+        self._pending: dict[int, tuple[int, list[Done]]] = {}  # number -> (deadline, who waits), oldest first
+        self._timer: Timer | None = None
+        self.policy = ""
+        self.writable = False
+        self.reason = "the auditor has not answered yet"
+        self._untold = 0
+        self.dropped = 0
+        """Drafts that `note` could not hand over because the auditor's pipe was full or gone."""
+
+    def note(self, draft: Draft, *, always: bool = False) -> None:
+        """Hands over a draft that nothing waits for. With `always` also when the auditor does not keep up: for what is
+        few by itself, such as the outcome of a write. Whatever is dropped is counted, and told when there is room."""
+        if self._sender.closed or (self._sender.full and not always):
+            self.dropped += 1
+            self._untold += 1
+            return
+        if self._untold and not self._sender.full:
+            untold, self._untold = self._untold, 0
+            detail = f"{untold} entries were not recorded: the auditor did not keep up"
+            told = LimitHit(wall_ns=draft.wall_ns, limit="audit_dropped", source="", detail=detail, count=untold)
+            self._drafts.append((told, None))
+        self._drafts.append((draft, None))
+        self._schedule()
+
+    def record(self, draft: Draft, done: Done) -> None:
+        """Hands over a draft and calls `done` when it is on disk, or when that failed or took too long."""
+        if self._sender.closed or self._sender.full or not self.writable:
+            reason = self.reason if not self.writable else "the auditor does not keep up"
+            self._reactor.later(lambda: done(False, reason))
+            return
+        self._drafts.append((draft, done))
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._reactor.later(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        drafts, self._drafts = self._drafts, []
+        deadline = self._reactor.now + self._wait_ns
+        part: list[tuple[Draft, Done | None]] = []
+        size = 0
+        for entry in drafts:
+            length = len(_encode(entry[0]))
+            if part and (size + length > BATCH_BYTES or len(part) >= MAX_BATCH_DRAFTS):
+                self._send(part, deadline)
+                part, size = [], 0
+            part.append(entry)
+            size += length
+        if part:
+            self._send(part, deadline)
+        self._arm()
+
+    def _send(self, part: list[tuple[Draft, Done | None]], deadline: int) -> None:
+        waiters = [done for _, done in part if done is not None]
+        self._number += 1
+        drafts = tuple(draft for draft, _ in part)
+        self._sender.send(Batch(number=self._number, policy=self.policy, drafts=drafts, wants_ack=bool(waiters)))
+        if waiters:
+            self._pending[self._number] = (deadline, waiters)
+
+    def _arm(self) -> None:
+        if self._timer is None and self._pending:
+            deadline = next(iter(self._pending.values()))[0]
+            self._timer = self._reactor.call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self._reactor.now
+        late = [number for number, (deadline, _) in self._pending.items() if deadline <= now]
+        for number in late:
+            _, waiters = self._pending.pop(number)
+            for done in waiters:
+                done(False, "the audit log did not confirm the entry in time")
+        self._arm()
+
+    def on_record(self, record: FromAuditor) -> None:
+        """What the auditor says."""
+        if isinstance(record, Ack):
+            _, waiters = self._pending.pop(record.number, (0, []))
+            for done in waiters:
+                done(record.ok, record.reason)
+            return
+        self.writable, self.reason = record.writable, record.reason
+        if isinstance(record, Hello):
+            self._fail_all("the auditor was restarted before it confirmed the entry")
+
+    def lost(self) -> None:
+        """The auditor's pipe is gone."""
+        self.writable, self.reason = False, "the auditor is gone"
+        self._fail_all(self.reason)
+
+    def _fail_all(self, reason: str) -> None:
+        pending, self._pending = self._pending, {}
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for _, waiters in pending.values():
+            for done in waiters:
+                done(False, reason)

@@ -1,0 +1,182 @@
+"""Events of proxies: sessions, reads, writes, refusals, limits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from cofferdam.audit.events.base import (
+    Address,
+    Cell,
+    Count,
+    Event,
+    Name,
+    Names,
+    Port,
+    Small,
+    Text,
+    WallNs,
+)
+
+
+class Written(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Raw cells that a write sets, in address order: words 0-65535, bits 0 or 1."""
+
+    space: Name
+    start: Cell
+    values: Annotated[tuple[Cell, ...], Meta(max_length=2048)]
+
+
+class PointValue(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A named point's value in its own unit. `value` is text, so that no JSON tool rounds it: see `number`."""
+
+    point: Name
+    value: Name
+    unit: Name = ""
+
+
+class Cells(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Cells that a request named. `count` is what a client claimed: no standard bounds it."""
+
+    space: Name
+    start: Cell
+    count: Count
+
+
+class SessionOpened(Event, frozen=True, kw_only=True):
+    """A client's session begins. `session` is unique in the log (the maker sees to that)."""
+
+    session: Name
+    half: Name
+    source: Address
+    source_port: Port
+    asset: Name
+    principals: Names = ()
+    conduits: Names = ()
+
+
+class SessionClosed(Event, frozen=True, kw_only=True):
+    """A client's session ended. Counts are of requests: all, refused by policy, malformed, and writes done."""
+
+    session: Name
+    reason: Text
+    requests: Count = 0
+    refused: Count = 0
+    malformed: Count = 0
+    writes: Count = 0
+    bytes_in: Count = 0
+    bytes_out: Count = 0
+    opened_ns: WallNs = 0
+
+
+class WriteAllowed(Event, frozen=True, kw_only=True):
+    """A write was allowed and is about to be sent. It is sent only after this entry is durable. `write` is unique
+    in the log and ties it to its `WriteOutcome`. `exact` is False where the cells depend on what the device holds
+    (Modbus mask write: values are the and- and or-mask). `code` is the protocol's function, `sub` its subfunction
+    or -1, `unit` the unit or -1."""
+
+    session: Name
+    write: Name
+    principals: Names
+    source: Address
+    asset: Name
+    conduit: Name
+    rule: Name
+    function: Small
+    sub: Small = -1
+    unit: Small = -1
+    writes: Annotated[tuple[Written, ...], Meta(max_length=64)] = ()
+    points: Annotated[tuple[PointValue, ...], Meta(max_length=256)] = ()
+    exact: bool = True
+
+
+Outcome = Literal["done", "exception", "timeout", "unreachable", "bad-reply", "not-sent", "unknown"]
+
+
+class WriteOutcome(Event, frozen=True, kw_only=True):
+    """What became of a write. "not-sent": the asset never saw it. "unknown": it may have (the connection or the half
+    was lost while it was under way). `code` is the exception code of the device, else 0. `device_ns` is the time
+    from sending to the answer, in ns."""
+
+    session: Name
+    write: Name
+    asset: Name
+    outcome: Outcome
+    code: Small = 0
+    device_ns: Count = 0
+    detail: Text = ""
+
+
+class Refused(Event, frozen=True, kw_only=True):
+    """A request was refused by policy. `fault` is `model.Fault`, `detail` its sentence, `rule` the nearest rule."""
+
+    session: Name
+    principals: Names
+    source: Address
+    asset: Name
+    conduit: Name
+    rule: Name
+    fault: Name
+    detail: Text
+    function: Small = -1
+    sub: Small = -1
+    unit: Small = -1
+    is_write: bool = False
+    spans: Annotated[tuple[Cells, ...], Meta(max_length=64)] = ()
+    values: Annotated[tuple[Cell, ...], Meta(max_length=128)] = ()
+
+
+class RefusedMany(Event, frozen=True, kw_only=True):
+    """`count` further refusals of one flow between two times, which have no entry each: a flood cannot swamp the
+    log. `faults` counts them by fault, as pairs."""
+
+    session: Name
+    source: Address
+    asset: Name
+    count: Count
+    faults: Annotated[tuple[tuple[Name, Count], ...], Meta(max_length=32)] = ()
+    detail: Text = ""
+    from_ns: WallNs = 0
+    to_ns: WallNs = 0
+
+
+class Malformed(Event, frozen=True, kw_only=True):
+    """A peer broke the protocol. `section` is the document and section; `sample` the first bytes in hexadecimal.
+    `count` is above 1 where several are told of at once."""
+
+    session: Name
+    source: Address
+    asset: Name = ""
+    section: Text
+    detail: Text
+    sample: Annotated[str, Meta(max_length=128, pattern="^[0-9a-f]*$")] = ""
+    count: Count = 1
+
+
+class LimitHit(Event, frozen=True, kw_only=True):
+    """A limit of `limits.Limits` (by its name) turned something away, `count` times."""
+
+    limit: Name
+    source: Address
+    detail: Text
+    asset: Name = ""
+    count: Count = 1
+
+
+class ReadsCounted(Event, frozen=True, kw_only=True):
+    """Reads of one flow in an interval. `reads` were allowed, `cells` is how many cells they asked for, `shared` how
+    many were answered without asking the device, `failed` how many got no good answer."""
+
+    session: Name
+    principals: Names
+    source: Address
+    asset: Name
+    conduit: Name
+    reads: Count
+    cells: Count
+    shared: Count = 0
+    failed: Count = 0
+    from_ns: WallNs
+    to_ns: WallNs

@@ -1,0 +1,92 @@
+"""Events of the gate itself: its life, its policy, severed sides, its processes, alarms."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from cofferdam.audit.events.base import (
+    Count,
+    Event,
+    Hash,
+    Name,
+    Text,
+)
+
+
+class GateStarted(Event, frozen=True, kw_only=True):
+    """The gate runs. `separation` is what keeps the halves apart, in force now ("processes", "namespaces", ...)."""
+
+    version: Name
+    separation: Name = ""
+    host: Name = ""
+    pid: Count = 0
+
+
+class GateStopped(Event, frozen=True, kw_only=True):
+    """The gate stops in an orderly way. A start without a stop before it means that it was killed or crashed."""
+
+    reason: Text
+
+
+class PolicyLoaded(Event, frozen=True, kw_only=True):
+    """`policy` is in force from here on; `previous` was ("" at start). `files` are those it was read from."""
+
+    policy: Hash
+    previous: Hash = ""
+    files: Annotated[tuple[Text, ...], Meta(max_length=32)] = ()
+
+
+class PolicyRefused(Event, frozen=True, kw_only=True):
+    """A new policy did not load; the old one stays in force. `problem` is the first finding."""
+
+    problem: Text
+    problems: Count = 1
+
+
+class Severed(Event, frozen=True, kw_only=True):
+    """All sessions of one side were ended and new ones are refused. `by` is who asked (user name or address)."""
+
+    side: Name
+    by: Name = ""
+    sessions: Count = 0
+
+
+class Restored(Event, frozen=True, kw_only=True):
+    """A severed side works again."""
+
+    side: Name
+    by: Name = ""
+
+
+class HalfStarted(Event, frozen=True, kw_only=True):
+    """A half has come up. `half` is its name, such as "modbus/enterprise-control/inner"."""
+
+    half: Name
+    pid: Count
+
+
+class HalfDied(Event, frozen=True, kw_only=True):
+    """A half has ended: `status` is its exit code, or minus the signal's number. `expected` if the gate ended it."""
+
+    half: Name
+    pid: Count
+    status: Annotated[int, Meta(ge=-255, le=255)]
+    expected: bool = False
+    restarts: Count = 0
+
+
+class RecordViolation(Event, frozen=True, kw_only=True):
+    """The other half sent what is no valid record. `half` is the one that sent it."""
+
+    half: Name
+    detail: Text
+
+
+class Alarm(Event, frozen=True, kw_only=True):
+    """Something needs a person. `cleared` when it is over. `name` is stable ("log-unwritable")."""
+
+    name: Name
+    detail: Text
+    cleared: bool = False

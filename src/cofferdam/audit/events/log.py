@@ -1,0 +1,37 @@
+"""Events of the log itself: how it was opened, what a crash left, a clock that jumps."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from cofferdam.audit.events.base import (
+    Count,
+    Event,
+    Text,
+)
+
+
+class ClockJump(Event, frozen=True, kw_only=True):
+    """The wall clock and the monotonic clock parted by `jump_ns` (signed, text) since they were last compared. The
+    time in the log stays ordered: after a jump back it stands still until the clock has caught up."""
+
+    jump_ns: Annotated[str, Meta(max_length=24, pattern="^-?[0-9]+$")]
+    clock: Annotated[str, Meta(max_length=40)]
+
+
+class TornTail(Event, frozen=True, kw_only=True):
+    """The log was not closed in an orderly way. `entries` were recovered from the journal; `cut_bytes` at the end of
+    the journal were an unfinished append, never acknowledged to anyone, and were cut off."""
+
+    entries: Count
+    cut_bytes: Count
+
+
+class LogOpened(Event, frozen=True, kw_only=True):
+    """The auditor opened the log. `key` is the verifier key that signs from here on; `size` how many entries were
+    there before."""
+
+    key: Text
+    size: Count

@@ -1,0 +1,48 @@
+"""Events of the proof: whether anything crosses, what the leak probe found, what the firewalls dropped."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from cofferdam.audit.events.base import (
+    Count,
+    Event,
+    Hash,
+    Name,
+    Text,
+    WallNs,
+)
+
+
+class ProofDone(Event, frozen=True, kw_only=True):
+    """The separation was proven, or was not. `report` is the hash of the report."""
+
+    report: Hash
+    result: Name
+    detail: Text = ""
+
+
+class LeakFound(Event, frozen=True, kw_only=True):
+    """Something reached the other side, or could, without a broker."""
+
+    asset: Name
+    detail: Text
+
+
+class LeakProbeSet(Event, frozen=True, kw_only=True):
+    """From here on the leak probe asks every `seconds`; 0: it is off by the policy, nobody asks between two proofs."""
+
+    seconds: Count
+
+
+class PacketsDropped(Event, frozen=True, kw_only=True):
+    """The firewall of a side dropped packets, unseen by any half and without an answer: `packets` counts them, as
+    pairs, by what they were: of no conduit and coming in (input), going out (output) or to be passed on (forward), or
+    a client's attempts to connect faster than one may (openings)."""
+
+    side: Name
+    packets: Annotated[tuple[tuple[Name, Count], ...], Meta(max_length=32)]
+    from_ns: WallNs
+    to_ns: WallNs

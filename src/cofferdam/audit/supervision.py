@@ -1,0 +1,78 @@
+"""The records between the gate and the auditor process: how the log is opened, watched and closed.
+
+Entries do not travel here; they come from all producers alike, the gate among them (see `records`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+Name = Annotated[str, Meta(max_length=256)]
+Text = Annotated[str, Meta(max_length=4096)]
+Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+
+
+# --- gate to auditor --------------------------------------------------------------------------------------------
+
+
+class Open(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    """The first record: open (or begin) the log of this site. Answered by `Opened` or `Refused`."""
+
+    site: Name
+
+
+class Report(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+    """Send a `LogStatus` now. (The auditor also sends one a second.)"""
+
+
+class Close(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
+    """Record what is in the pipes, sign a checkpoint, close the log and exit with code 0."""
+
+
+ToAuditorControl = Open | Report | Close
+
+
+# --- auditor to gate --------------------------------------------------------------------------------------------
+
+
+class Opened(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    """The log is open with so many entries; entries are taken from now on. `key` is the verifier key."""
+
+    pid: int
+    size: Count
+    key: Text
+
+
+class Refused(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+    """The log cannot be opened: damaged, key missing or readable by others. The auditor exits."""
+
+    message: Text
+    hint: Text = ""
+
+
+class LogStatus(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
+    """How the log does. `size` in entries, `signed` how many of them the last checkpoint covers; `batches` were
+    accepted since the auditor started, `commits` waits for the disk it took, of together `commit_ns`, at most
+    `commit_max_ns`."""
+
+    size: Count
+    signed: Count
+    writable: bool
+    reason: Text
+    batches: Count
+    refused: Count
+    commits: Count
+    commit_ns: Count
+    commit_max_ns: Count
+
+
+class Violation(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
+    """A producer sent what is no batch of entries; nothing more is read from it."""
+
+    producer: Name
+    detail: Text
+
+
+FromAuditorControl = Opened | Refused | LogStatus | Violation

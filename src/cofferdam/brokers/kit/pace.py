@@ -1,0 +1,33 @@
+"""How fast a source may do a thing: token buckets by name."""
+
+from __future__ import annotations
+
+
+class Bucket:
+    """A token bucket: `rate` a second on average, `burst` at once."""
+
+    __slots__ = ("at", "tokens")
+
+    def __init__(self, burst: float, now: int) -> None:
+        self.tokens = burst
+        self.at = now
+
+
+def draw(buckets: dict[str, Bucket], source: str, now: int, rate: float, burst: float) -> bool:
+    """Whether `source` may do one more of what its bucket bounds. `rate` is per ns."""
+    bucket = buckets.get(source)
+    if bucket is None:
+        bucket = buckets[source] = Bucket(burst, now)
+    tokens = bucket.tokens + (now - bucket.at) * rate
+    bucket.at = now
+    if tokens < 1.0:
+        bucket.tokens = tokens
+        return False
+    bucket.tokens = (tokens if tokens < burst else burst) - 1.0
+    return True
+
+
+def forget_full(buckets: dict[str, Bucket], now: int, rate: float, burst: float) -> None:
+    """Forgets the buckets that are full again: they say nothing that a new one would not."""
+    for source in [name for name, bucket in buckets.items() if bucket.tokens + (now - bucket.at) * rate >= burst]:
+        del buckets[source]

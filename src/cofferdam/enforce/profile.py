@@ -1,0 +1,74 @@
+"""What each part of a crew may do, as data: launcher, filter, file view, limits, users and proof all read it here.
+
+A crew is a set of parts (processes) that are born together, end together and are joined by one-way pipes. Halves of a
+proxy, a relay's keeper, the name server and the auditor are parts alike. An order to the launcher names a crew's kind
+and its parts; everything else stands in these declarations, which are part of the code.
+
+Not here: which kinds there are (brokers.registry), what a part does (the brokers).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, Literal
+
+import msgspec
+
+
+MEMORY_BYTES: Final = 2 << 30
+"""Address space of a part. A half needs about 60 MiB; one that leaks or is made to is ended, not the machine."""
+QUOTA_BYTES: Final = 4 << 30
+"""Room of a store, where the policy says nothing else."""
+
+
+class Can(enum.Flag):
+    """What a part may do besides reading and writing the pipes that it was born with: each is one row of the table of
+    system calls (sandbox)."""
+
+    NOTHING = 0
+    ACCEPT = enum.auto()  # accept connections at the listeners it was born with
+    DIAL_TCP = enum.auto()  # make TCP sockets and connect them
+    STREAM = enum.auto()  # recv and send without an address, as asyncio and TLS do
+    KEEPALIVE = enum.auto()  # set TCP keep-alive
+    DATAGRAMS = enum.auto()  # send and receive datagrams by the sockets it was born with
+    DIAL_UDP = enum.auto()  # make UDP sockets, bind and connect them
+    STORE = enum.auto()  # files below its own store: open, write, lock, sync, rename, remove
+    READ = enum.auto()  # files that are bound read-only for it: open for reading, threads of a thread pool
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """One part. `name` is unique, such as "relay/keeper".
+
+    `stands`: in the network namespace of the conduit's outer or inner side, in an empty one of its own ("apart"), or in
+    the host's ("host"). `reads`: parts of the same crew whose stores it sees read-only. `secrets`: kinds of secrets that
+    the gate hands to this part, and to no other, over its control pipe. `preload`: modules that are imported before the
+    filter closes. `says`: kinds of events that the auditor takes from it.
+    """
+
+    name: str
+    stands: Literal["outer", "inner", "apart", "host"]
+    can: Can = Can.NOTHING
+    runtime: Literal["reactor", "asyncio"] = "reactor"
+    program: str = "cofferdam.brokers.half"
+    compiled: bool = False
+    store: bool = False
+    reads: tuple[str, ...] = ()
+    memory: int = MEMORY_BYTES
+    secrets: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+    says: tuple[str, ...] = ()
+
+
+class Crew(msgspec.Struct, frozen=True):
+    """A kind of crew: its parts by their names in it, and its pipes as (from, to). `optional` parts are there if the
+    policy needs them, with their pipes."""
+
+    kind: str
+    parts: dict[str, Profile]
+    pipes: tuple[tuple[str, str], ...] = ()
+    optional: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        for pipe in self.pipes:
+            if not set(pipe) <= self.parts.keys() or pipe[0] == pipe[1]:
+                raise ValueError(f"the crew {self.kind} has a pipe {pipe[0]} -> {pipe[1]} without both ends")

@@ -1,0 +1,247 @@
+"""The control socket: how `status`, `reload`, `down`, `sever` and `restore` reach the running gate.
+
+A Unix socket in the state directory, mode 0600, and the kernel says who is at the other end (SO_PEERCRED): the user
+whose gate it is, or root. One request, a JSON line, and one answer, a JSON line, for each connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import socket
+import struct
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.proof import LeakFound, ProofDone
+from cofferdam.errors import CofferdamError, GateError, PolicyError
+from cofferdam.gate.audit import now_ns
+from cofferdam.gate.gate import RECORD_SECONDS, REPORT_SECONDS, Gate
+from cofferdam.gate.reload import reload_policy
+from cofferdam.gate.state import control_socket
+
+REQUEST_BYTES = 64 << 10
+REQUEST_SECONDS = 5.0
+"""For the request to arrive."""
+
+Text = Annotated[str, Meta(max_length=4096)]
+SideName = Literal["it", "ot"]
+
+
+class Status(Struct, frozen=True, tag="status", forbid_unknown_fields=True):
+    """The present state. `fresh`: have every process report first."""
+
+    fresh: bool = True
+
+
+class Reload(Struct, frozen=True, tag="reload", forbid_unknown_fields=True):
+    """Take a policy: an absolute path, or "" for the file that is in force."""
+
+    path: Text = ""
+
+
+class Down(Struct, frozen=True, tag="down", forbid_unknown_fields=True):
+    """Stop in order."""
+
+
+class Sever(Struct, frozen=True, tag="sever", forbid_unknown_fields=True):
+    """Cut a side off."""
+
+    side: SideName
+    reason: Text = ""
+
+
+class Restore(Struct, frozen=True, tag="restore", forbid_unknown_fields=True):
+    """Let a side work again."""
+
+    side: SideName
+
+
+class Proof(Struct, frozen=True, tag="proof", forbid_unknown_fields=True):
+    """The separation was put to the proof: the report's hash, and what came out."""
+
+    report: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    result: Literal["proved", "failed"]
+    detail: Text = ""
+
+
+class Leak(Struct, frozen=True, forbid_unknown_fields=True):
+    """An asset that answers on the IT side without a broker."""
+
+    asset: Annotated[str, Meta(max_length=128)]
+    detail: Text
+
+
+class Leaks(Struct, frozen=True, tag="leaks", forbid_unknown_fields=True):
+    """The leak probe has tried these assets, and found these. `trouble`: why it could not try."""
+
+    tried: Annotated[tuple[Annotated[str, Meta(max_length=128)], ...], Meta(max_length=100_000)]
+    found: Annotated[tuple[Leak, ...], Meta(max_length=1000)] = ()
+    trouble: Text = ""
+
+
+class LeakTurn(Struct, frozen=True, tag="leak-turn", forbid_unknown_fields=True):
+    """The leak probe's process asks for its turn. Answered when a round is due, which may be long."""
+
+
+class AddPeer(Struct, frozen=True, tag="add-peer", forbid_unknown_fields=True):
+    """Let an overlay peer in, by its public key."""
+
+    name: Text
+    key: Text
+
+
+class RevokePeer(Struct, frozen=True, tag="revoke-peer", forbid_unknown_fields=True):
+    """Shut an overlay peer out."""
+
+    name: Text
+
+
+class Peers(Struct, frozen=True, tag="peers", forbid_unknown_fields=True):
+    """The overlay peers, and when each was last heard."""
+
+
+Request = Status | Reload | Down | Sever | Restore | Proof | Leaks | LeakTurn | AddPeer | RevokePeer | Peers
+
+
+class Answer(Struct, frozen=True):
+    """`result` if `ok`; else what is wrong, the way out, and for a policy each finding."""
+
+    ok: bool
+    result: Any = None
+    error: str = ""
+    hint: str = ""
+    problems: tuple[str, ...] = ()
+
+
+class ControlServer:
+    """Serves the control socket of one gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._server: asyncio.Server | None = None
+        self._path: Path = control_socket(gate.options.state)
+
+    async def listen(self) -> None:
+        """Raises: GateError."""
+        ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            # The launcher's lock says that no other gate runs here: what lies there is a dead gate's.
+            self._path.unlink(missing_ok=True)
+            old = os.umask(0o177)
+            try:
+                ours.bind(str(self._path))
+            finally:
+                os.umask(old)
+        except OSError as error:
+            ours.close()
+            hint = "a socket's path has at most 107 bytes: use a shorter --state" if len(str(self._path)) > 107 else ""
+            raise GateError(f"cannot make the control socket {self._path}: {error}", hint=hint) from None
+        self._server = await asyncio.start_unix_server(self._serve, sock=ours, limit=REQUEST_BYTES)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+            self._server = None
+            self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            uid = _peer(writer)
+            async with asyncio.timeout(REQUEST_SECONDS):
+                line = await reader.readuntil(b"\n")
+            if uid in (0, os.geteuid()):
+                answer = await self._obey(line, _user(uid))
+            else:
+                answer = Answer(False, error="only root and the user whose gate this is may use it")
+            writer.write(msgspec.json.encode(answer) + b"\n")
+            await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # it went away, or it is none of ours
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _obey(self, line: bytes, user: str) -> Answer:
+        try:
+            request = msgspec.json.decode(line, type=Request)
+            return Answer(True, await self._do(request, user))
+        except msgspec.MsgspecError as error:
+            return Answer(False, error=f"not understood: {error}", hint="is the command of the gate's own version?")
+        except PolicyError as error:
+            return Answer(False, None, str(error), error.hint, tuple(map(str, error.problems)))
+        except CofferdamError as error:
+            return Answer(False, None, str(error), error.hint)
+        except OSError as error:
+            self._gate.log.error("command-failed", reason=str(error))
+            return Answer(False, None, f"it failed: {error}", "the gate's log says more")
+
+    async def _do(self, request: Request, user: str) -> object:
+        gate = self._gate
+        match request:
+            case Status(fresh):
+                if fresh:
+                    await asyncio.gather(gate.reports(), gate.drops.fresh(REPORT_SECONDS))
+                return gate.status()
+            case Reload(path):
+                if path and not path.startswith("/"):
+                    raise GateError("the policy's path is not absolute")
+                return await reload_policy(gate, Path(path) if path else None)
+            case Down():
+                gate.stop(f"stopped by {user}")
+                return None
+            case Sever(side, reason):
+                return {"side": side, "sessions": await gate.sever(side, user, reason)}
+            case LeakTurn():
+                return {"ask": await gate.leaks.turn()}
+            case AddPeer(name, key):
+                return await gate.overlay.add_peer(name, key, user)
+            case RevokePeer(name):
+                return await gate.overlay.revoke_peer(name, user)
+            case Peers():
+                return await gate.overlay.peers()
+            case Restore(side):
+                return {"side": side, "changed": await gate.restore(side, user)}
+            case Proof(report, result, detail):
+                done = ProofDone(report=report, result=result, detail=clip(detail), wall_ns=now_ns())
+                return {"recorded": await gate.audit.record(done, RECORD_SECONDS)}
+            case Leaks(tried, found, trouble):
+                gate.leaks.told(trouble)
+                return {"new": _leaks(gate, tried, found)}
+
+
+def _leaks(gate: Gate, tried: tuple[str, ...], found: tuple[Leak, ...]) -> int:
+    """Raises an alarm for each asset that leaks, records those that are new, and clears what is over."""
+    new = 0
+    for leak in found:
+        if f"leak-{leak.asset}" not in gate.alarms:
+            new += 1
+            gate.note(LeakFound(asset=leak.asset, detail=clip(leak.detail), wall_ns=now_ns()))
+        gate.alarm(f"leak-{leak.asset}", leak.detail)
+    leaking = {leak.asset for leak in found}
+    for asset in tried:
+        if asset not in leaking:
+            gate.alarm(f"leak-{asset}", "")
+    return new
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """The user id at the other end, as the kernel knows it."""
+    raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    uid: int = struct.unpack("3i", raw)[1]
+    return uid
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"

@@ -1,0 +1,108 @@
+"""The management address: Prometheus metrics over plain HTTP, and nothing that changes anything.
+
+A server for one page needs very little HTTP: the request line of a GET is read, within limits, and answered; the
+connection is closed. It belongs on an address that only operators reach; `127.0.0.1` is the usual choice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from cofferdam.enforce.isolation import listen
+from cofferdam.errors import GateError
+from cofferdam.gate.log import Log
+from cofferdam.gate.watch import report
+from cofferdam.gate.watch.metrics import Metrics
+
+if TYPE_CHECKING:
+    from cofferdam.gate.gate import Gate
+
+REQUEST_BYTES = 8192
+"""The largest head of a request."""
+REQUEST_SECONDS = 5.0
+"""For a request to arrive and its answer to leave."""
+CONNECTIONS = 16
+"""At once; one more is closed."""
+_TEXT = "text/plain; charset=utf-8"
+_EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Management:
+    """Serves at most one address."""
+
+    def __init__(self, gate: Gate, log: Log) -> None:
+        self._gate = gate
+        self._log = log
+        self._metrics = Metrics()
+        self._server: asyncio.Server | None = None
+        self._at: tuple[str, int] | None = None
+        self._open = 0
+
+    @property
+    def address(self) -> str:
+        """Where it is, or ""."""
+        if self._server is None:
+            return ""
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def listen(self, at: tuple[str, int] | None) -> None:
+        """Serves there from now on (None: nowhere).
+
+        Raises:
+            GateError: the address cannot be had; the old one is still served.
+        """
+        if at == self._at and (at is None) == (self._server is None):
+            return
+        fresh = None
+        if at is not None:
+            try:
+                ours = listen(*at)
+            except GateError as error:
+                raise GateError(f"management address: {error}", hint=error.hint) from None
+            fresh = await asyncio.start_server(self._serve, sock=ours, limit=REQUEST_BYTES)
+        await self.close()
+        self._server, self._at = fresh, at
+        if fresh is not None:
+            self._log.info("metrics", url=f"http://{self.address}/metrics")
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+            self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
+        try:
+            if self._open <= CONNECTIONS:
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    writer.write(self._answer(head))
+                    await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # the client's own fault, and nobody else's concern
+        finally:
+            self._open -= 1
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    def _answer(self, head: bytes) -> bytes:
+        words = head.split(b"\r\n", 1)[0].split(b" ")
+        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
+            return _response("400 Bad Request", _TEXT, b"not HTTP/1.1\n")
+        if words[0] != b"GET":
+            return _response("405 Method Not Allowed", _TEXT, b"only GET\n")
+        if words[1].split(b"?")[0] != b"/metrics":
+            return _response("404 Not Found", _TEXT, b"there is /metrics\n")
+        gate = self._gate
+        counted = report.totals(list(gate.pairs.values()), gate.earlier)
+        return _response("200 OK", _EXPOSITION, self._metrics.render(gate.status(), counted))
+
+
+def _response(status: str, kind: str, body: bytes) -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + body

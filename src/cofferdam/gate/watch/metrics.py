@@ -1,0 +1,210 @@
+"""The Prometheus metrics, each with its meaning. docs/operations.md lists the same, and a test compares.
+
+Values are those of the last reports of the halves (at most a second old); scraping disturbs nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from cofferdam.gate.watch.report import StatusReport
+from cofferdam.gate.watch.totals import FlowTotal, Totals
+from cofferdam.histogram import Histogram, upper
+
+BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Upper bounds of the histograms' buckets, in seconds."""
+
+
+class Described(NamedTuple):
+    """A metric: its type, what it means, and its labels."""
+
+    kind: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+
+METRICS: dict[str, Described] = {
+    "cofferdam_build_info": Described("gauge", "1, with the version", ("version",)),
+    "cofferdam_start_time_seconds": Described("gauge", "when the gate started (Unix time)"),
+    "cofferdam_policy_info": Described("gauge", "1, with the hash of the policy in force", ("site", "hash")),
+    "cofferdam_policy_loaded_seconds": Described("gauge", "when that policy was loaded (Unix time)"),
+    "cofferdam_separation": Described("gauge", "1 if this fact of the separation is in force, else 0", ("fact",)),
+    "cofferdam_severed": Described("gauge", "1 if the side is cut off, else 0", ("side",)),
+    "cofferdam_alarm": Described("gauge", "1 for each alarm that stands", ("name",)),
+    "cofferdam_leak_probe_interval_seconds": Described("gauge", "from one round of the leak probe to the next; 0: off"),
+    "cofferdam_leak_probe_last_seconds": Described("gauge", "when its last round was (Unix time); 0: none yet"),
+    "cofferdam_dropped_packets_total": Described(
+        "counter",
+        "packets that a side's firewall dropped; hook is input, output or forward (they belong to no conduit), or "
+        "openings (a client asked for connections faster than one may)",
+        ("side", "hook"),
+    ),
+    "cofferdam_pair_working": Described("gauge", "1 if both halves of the pair take work, else 0", ("pair",)),
+    "cofferdam_pair_restarts_total": Described("counter", "how often the pair was started anew", ("pair",)),
+    "cofferdam_sessions": Described("gauge", "open client sessions", ("asset",)),
+    "cofferdam_requests_total": Described(
+        "counter", "requests that the asset answered; kind is read or write", ("conduit", "kind")
+    ),
+    "cofferdam_refused_total": Described(
+        "counter", "requests refused by policy; conduit is empty where none has to do with it", ("conduit",)
+    ),
+    "cofferdam_refused_by_fault_total": Described(
+        "counter", "requests refused by policy, by the field of the nearest rule that failed", ("fault",)
+    ),
+    "cofferdam_failed_total": Described("counter", "allowed requests that got no answer from the asset", ("conduit",)),
+    "cofferdam_shared_reads_total": Described("counter", "reads answered without asking the device", ("conduit",)),
+    "cofferdam_malformed_total": Described("counter", "frames from clients that break the protocol"),
+    "cofferdam_limit_hits_total": Described("counter", "how often a limit turned something away", ("limit",)),
+    "cofferdam_added_latency_seconds": Described(
+        "histogram",
+        "what the gate added between request and answer, without the device and without waiting",
+        ("conduit",),
+    ),
+    "cofferdam_waited_seconds": Described(
+        "histogram", "waiting for a free place at the device and, for writes, for the disk", ("conduit",)
+    ),
+    "cofferdam_device_seconds": Described("histogram", "the device's own time", ("conduit",)),
+    "cofferdam_latency_budget_seconds": Described("gauge", "the conduit's latency budget, if it has one", ("conduit",)),
+    "cofferdam_asset_connections": Described("gauge", "open connections to the device", ("asset",)),
+    "cofferdam_asset_queued": Described("gauge", "requests that wait for the device", ("asset",)),
+    "cofferdam_asset_in_flight": Described("gauge", "requests that the device is working on", ("asset",)),
+    "cofferdam_asset_failures_total": Described(
+        "counter", "failures of the device since its pair started: no connection, no answer", ("asset",)
+    ),
+    "cofferdam_asset_late_total": Described("counter", "answers that came too late and were discarded", ("asset",)),
+    "cofferdam_audit_entries": Described("gauge", "entries in the audit log"),
+    "cofferdam_audit_unsigned_entries": Described("gauge", "entries that no signed checkpoint covers yet"),
+    "cofferdam_audit_writable": Described("gauge", "1 if the audit log takes entries, else 0"),
+    "cofferdam_audit_restarts_total": Described("counter", "how often the auditor was started anew"),
+    "cofferdam_audit_commit_max_seconds": Described("gauge", "the longest wait for the disk since the auditor started"),
+}
+
+
+class Metrics(Collector):
+    """Turns a status and the counters behind it into families; nothing is kept between scrapes."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        self._now: tuple[StatusReport, Totals] | None = None
+
+    def render(self, status: StatusReport, counted: Totals) -> bytes:
+        """The text exposition."""
+        self._now = (status, counted)
+        try:
+            return generate_latest(self._registry)
+        finally:
+            self._now = None
+
+    def collect(self) -> Iterator[Metric]:
+        if self._now is None:
+            return
+        status, counted = self._now
+        yield from _gate(status)
+        yield from _halves(status)
+        yield from _flows(status, counted)
+        yield from _audit(status)
+
+
+def _gauge(name: str, values: Mapping[Any, float]) -> GaugeMetricFamily:
+    described = METRICS[name]
+    family = GaugeMetricFamily(name, described.meaning, labels=described.labels)
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family
+
+
+def _counter(name: str, values: Mapping[Any, float]) -> CounterMetricFamily:
+    described = METRICS[name]
+    family = CounterMetricFamily(name, described.meaning, labels=described.labels)
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family
+
+
+def _histogram(name: str, values: Mapping[str, Histogram]) -> HistogramMetricFamily:
+    described = METRICS[name]
+    family = HistogramMetricFamily(name, described.meaning, labels=described.labels)
+    for label, histogram in values.items():
+        family.add_metric((label,), cumulative(histogram), histogram.sum / 1e9)
+    return family
+
+
+def cumulative(histogram: Histogram) -> list[tuple[str, float]]:
+    """How many values lie at or below each bound of BUCKETS. A value counts for the bound above its own bucket's end,
+    so a figure is never better than the truth."""
+    result: list[tuple[str, float]] = []
+    counts = sorted((upper(index), count) for index, count in histogram.counts.items())
+    at = seen = 0
+    for bound in BUCKETS:
+        while at < len(counts) and counts[at][0] <= bound * 1e9:
+            seen += counts[at][1]
+            at += 1
+        result.append((str(bound), seen))
+    result.append(("+Inf", histogram.count))
+    return result
+
+
+def _gate(status: StatusReport) -> Iterator[Metric]:
+    severed = {cut.side for cut in status.severed}
+    yield _gauge("cofferdam_build_info", {(status.version,): 1})
+    yield _gauge("cofferdam_start_time_seconds", {(): status.started_ns / 1e9})
+    yield _gauge("cofferdam_policy_info", {(status.site, status.policy.hash): 1})
+    yield _gauge("cofferdam_policy_loaded_seconds", {(): status.policy.loaded_ns / 1e9})
+    yield _gauge("cofferdam_separation", {(fact.name,): float(fact.in_force) for fact in status.facts})
+    yield _gauge("cofferdam_severed", {(side,): float(side in severed) for side in ("it", "ot")})
+    yield _gauge("cofferdam_alarm", {(alarm.name,): 1 for alarm in status.alarms})
+    dropped = {(one.side, hook): count for one in status.dropped for hook, count in one.packets.items()}
+    yield _counter("cofferdam_dropped_packets_total", dropped)
+    yield _gauge("cofferdam_leak_probe_interval_seconds", {(): status.leak_probe.seconds})
+    yield _gauge("cofferdam_leak_probe_last_seconds", {(): status.leak_probe.last_ns / 1e9})
+
+
+def _halves(status: StatusReport) -> Iterator[Metric]:
+    yield _gauge("cofferdam_pair_working", {(pair.name,): float(pair.working) for pair in status.pairs})
+    yield _counter("cofferdam_pair_restarts_total", {(pair.name,): pair.restarts for pair in status.pairs})
+    sessions: dict[tuple[str, ...], float] = {(asset,): 0 for pair in status.pairs for asset in pair.assets}
+    for session in status.sessions:
+        sessions[(session.asset,)] = sessions.get((session.asset,), 0) + 1
+    yield _gauge("cofferdam_sessions", sessions)
+    assets = status.assets
+    yield _gauge("cofferdam_asset_connections", {(asset.name,): asset.connections for asset in assets})
+    yield _gauge("cofferdam_asset_queued", {(asset.name,): asset.queued for asset in assets})
+    yield _gauge("cofferdam_asset_in_flight", {(asset.name,): asset.in_flight for asset in assets})
+    yield _counter("cofferdam_asset_failures_total", {(asset.name,): asset.failures for asset in assets})
+    yield _counter("cofferdam_asset_late_total", {(asset.name,): asset.late for asset in assets})
+
+
+def _flows(status: StatusReport, counted: Totals) -> Iterator[Metric]:
+    flows = {conduit.name: counted.flows.get(conduit.name, FlowTotal()) for conduit in status.conduits}
+    # A conduit that a new policy has no more keeps its counters: a counter must not vanish and come back.
+    flows |= {name: flow for name, flow in counted.flows.items() if name not in flows}
+    requests: dict[tuple[str, ...], float] = {}
+    for name, flow in flows.items():
+        requests[(name, "read")], requests[(name, "write")] = flow.reads, flow.writes
+    yield _counter("cofferdam_requests_total", requests)
+    yield _counter("cofferdam_refused_total", {(name,): flow.refused for name, flow in flows.items()})
+    yield _counter("cofferdam_refused_by_fault_total", {(name,): count for name, count in counted.faults.items()})
+    yield _counter("cofferdam_failed_total", {(name,): flow.failed for name, flow in flows.items()})
+    yield _counter("cofferdam_shared_reads_total", {(name,): flow.shared for name, flow in flows.items()})
+    yield _counter("cofferdam_malformed_total", {(): counted.malformed})
+    yield _counter("cofferdam_limit_hits_total", {(name,): count for name, count in counted.limits.items()})
+    yield _histogram("cofferdam_added_latency_seconds", {name: flow.added for name, flow in flows.items()})
+    yield _histogram("cofferdam_waited_seconds", {name: flow.waited for name, flow in flows.items()})
+    yield _histogram("cofferdam_device_seconds", {name: flow.device for name, flow in flows.items()})
+    budgets = {(conduit.name,): conduit.budget / 1e6 for conduit in status.conduits if conduit.budget}
+    yield _gauge("cofferdam_latency_budget_seconds", budgets)
+
+
+def _audit(status: StatusReport) -> Iterator[Metric]:
+    audit = status.audit
+    yield _gauge("cofferdam_audit_entries", {(): audit.size})
+    yield _gauge("cofferdam_audit_unsigned_entries", {(): max(0, audit.size - audit.signed)})
+    yield _gauge("cofferdam_audit_writable", {(): float(audit.writable)})
+    yield _counter("cofferdam_audit_restarts_total", {(): audit.restarts})
+    yield _gauge("cofferdam_audit_commit_max_seconds", {(): audit.commit_max / 1e6})

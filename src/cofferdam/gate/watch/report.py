@@ -1,0 +1,307 @@
+"""What `cofferdam status` shows: one typed document, and how it is put together from what the processes reported.
+
+Durations are in microseconds, times in ns since 1970 (UTC). Counters run since the gate started, over all lives of
+its halves; those of a life's last second may be missing.
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from cofferdam.gate.crew.crew import Pair
+from cofferdam.gate.crew.part import Half
+from cofferdam.gate.state import Cut
+from cofferdam.gate.watch.drops import DroppedReport
+from cofferdam.gate.watch.leaks import LeakProbeReport
+from cofferdam.gate.watch.recent import RECENT_SECONDS, Recent
+from cofferdam.gate.watch.totals import FlowTotal, Totals
+from cofferdam.histogram import Histogram
+from cofferdam.policy.standing import Standing, standing
+from cofferdam.policy.table import CompiledPolicy
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """A distribution of durations in µs."""
+
+    count: int
+    median: float
+    p99: float
+    p999: float
+    max: float
+
+
+class ConduitReport(msgspec.Struct, frozen=True):
+    """One conduit. `added`: by the gate; `waited`: for a free place at the device and for the disk; `device`: its own
+    time; all since the gate started. `recent`: `added` of the last `recent_seconds`. `over_budget`,
+    `recent_over_budget`: the 99th percentile of `added`, of `recent`, is above `budget` (0: none is set). `standing`:
+    whether it is open now."""
+
+    name: str
+    source: str
+    target: str
+    broker: str
+    owner: str
+    severed: bool
+    sessions: int
+    reads: int
+    writes: int
+    refused: int
+    failed: int
+    shared: int
+    added: Spread
+    waited: Spread
+    device: Spread
+    budget: int
+    over_budget: bool
+    recent: Spread
+    recent_over_budget: bool
+    standing: Standing
+
+
+class HalfReport(msgspec.Struct, frozen=True):
+    """One process."""
+
+    name: str
+    role: str
+    pid: int
+    ready: bool
+    started_ns: int
+    policy: str
+    backlog: int
+
+
+class PairReport(msgspec.Struct, frozen=True):
+    """One pair of halves. `listens` and `assets` are what it serves."""
+
+    name: str
+    broker: str
+    working: bool
+    restarts: int
+    listens: tuple[str, ...]
+    assets: tuple[str, ...]
+    halves: tuple[HalfReport, ...]
+
+
+class SessionReport(msgspec.Struct, frozen=True):
+    """One client's session."""
+
+    session: str
+    asset: str
+    source: str
+    port: int
+    principals: tuple[str, ...]
+    since_ns: int
+    last_ns: int
+    requests: int
+    refused: int
+
+
+class AssetReport(msgspec.Struct, frozen=True):
+    """One device."""
+
+    name: str
+    state: str
+    connections: int
+    queued: int
+    in_flight: int
+    requests: int
+    failures: int
+    late: int
+    detail: str
+
+
+class AuditReport(msgspec.Struct, frozen=True):
+    """The audit log. `signed`: entries under the last checkpoint; `commit_mean` and `commit_max` in µs."""
+
+    running: bool
+    writable: bool
+    reason: str
+    size: int
+    signed: int
+    key: str
+    pid: int
+    restarts: int
+    commit_mean: float
+    commit_max: float
+
+
+class AlarmReport(msgspec.Struct, frozen=True):
+    """What needs a person."""
+
+    name: str
+    detail: str
+    since_ns: int
+
+
+class FactReport(msgspec.Struct, frozen=True):
+    """One fact about the separation that is in force."""
+
+    name: str
+    in_force: bool
+    detail: str
+
+
+class PolicyReport(msgspec.Struct, frozen=True):
+    """The policy in force."""
+
+    hash: str
+    path: str
+    loaded_ns: int
+
+
+class StatusReport(msgspec.Struct, frozen=True):
+    """All of it."""
+
+    version: str
+    site: str
+    pid: int
+    started_ns: int
+    now_ns: int
+    policy: PolicyReport
+    separation: str
+    facts: tuple[FactReport, ...]
+    severed: tuple[Cut, ...]
+    conduits: tuple[ConduitReport, ...]
+    unmatched: int  # requests refused that no conduit has to do with
+    pairs: tuple[PairReport, ...]
+    sessions: tuple[SessionReport, ...]
+    assets: tuple[AssetReport, ...]
+    audit: AuditReport
+    limits: dict[str, int]
+    faults: dict[str, int]
+    malformed: int
+    alarms: tuple[AlarmReport, ...]
+    management: str
+    leak_probe: LeakProbeReport
+    dropped: tuple[DroppedReport, ...] = ()  # one for each side that has a firewall of ours
+    recent_seconds: int = RECENT_SECONDS
+
+
+def spread(histogram: Histogram) -> Spread:
+    """A histogram (ns) as a few figures (µs)."""
+    median, p99, p999 = (round(histogram.quantile(q) / 1000, 1) for q in (0.5, 0.99, 0.999))
+    return Spread(histogram.count, median, p99, p999, round(histogram.max / 1000, 1))
+
+
+def totals(pairs: list[Pair], earlier: Totals) -> Totals:
+    """Over all pairs and lives; `earlier` are those of pairs that are no more."""
+    result = Totals()
+    result.merge(earlier)
+    for pair in pairs:
+        result.merge(pair.totals)
+        for half in pair.halves:
+            result.add(half.statuses.values())
+    return result
+
+
+def conduit_reports(
+    policy: CompiledPolicy,
+    counted: Totals,
+    recent: Recent,
+    sessions: tuple[SessionReport, ...],
+    severed: tuple[str, ...],
+) -> tuple[ConduitReport, ...]:
+    """One for each conduit of the policy."""
+    mono, wall_ns = time.monotonic(), time.time_ns()
+    reports = []
+    for conduit in policy.conduits.values():
+        flow = counted.flows.get(conduit.name, FlowTotal())
+        served = {(who, rule.asset) for rule in conduit.rules for who in rule.who}
+        mine = sum(1 for s in sessions if any((who, s.asset) in served for who in s.principals))
+        sides = {policy.zones[conduit.from_zone].side.value, policy.zones[conduit.to_zone].side.value}
+        added, lately = spread(flow.added), spread(recent.since(mono, conduit.name, flow.added))
+        reports.append(
+            ConduitReport(
+                name=conduit.name,
+                source=conduit.from_zone,
+                target=conduit.to_zone,
+                broker=conduit.broker,
+                owner=conduit.owner,
+                severed=bool(sides & set(severed)),
+                sessions=mine,
+                reads=flow.reads,
+                writes=flow.writes,
+                refused=flow.refused,
+                failed=flow.failed,
+                shared=flow.shared,
+                added=added,
+                waited=spread(flow.waited),
+                device=spread(flow.device),
+                budget=conduit.latency_budget_us,
+                over_budget=0 < conduit.latency_budget_us < added.p99,
+                recent=lately,
+                recent_over_budget=0 < conduit.latency_budget_us < lately.p99,
+                standing=standing(conduit, policy.table.clocks, wall_ns),
+            )
+        )
+    return tuple(reports)
+
+
+def unmatched(counted: Totals) -> int:
+    """Requests that were refused and belong to no conduit."""
+    flow = counted.flows.get("")
+    return flow.refused if flow is not None else 0
+
+
+def session_reports(pairs: list[Pair]) -> tuple[SessionReport, ...]:
+    return tuple(
+        SessionReport(s.session, s.asset, s.source, s.port, s.principals, s.since, s.last, s.requests, s.refused)
+        for pair in pairs
+        for half in pair.halves
+        for status in half.statuses.values()
+        for s in status.sessions
+    )
+
+
+def asset_reports(pairs: list[Pair]) -> tuple[AssetReport, ...]:
+    found = [
+        AssetReport(a.asset, a.state, a.connections, a.queued, a.in_flight, a.requests, a.failures, a.late, a.detail)
+        for pair in pairs
+        for half in pair.halves
+        for status in half.statuses.values()
+        for a in status.assets
+    ]
+    return tuple(sorted(found, key=lambda asset: asset.name))
+
+
+def pair_report(pair: Pair) -> PairReport:
+    return PairReport(
+        name=pair.plan.name,
+        broker=pair.plan.broker,
+        working=pair.working,
+        restarts=pair.restarts,
+        listens=tuple(map(str, pair.plan.spots)),
+        assets=pair.plan.asset_names,
+        halves=tuple(map(_half_report, pair.halves)),
+    )
+
+
+def _half_report(half: Half) -> HalfReport:
+    return HalfReport(
+        name=half.name,
+        role=half.born.role,
+        pid=half.born.pid,
+        ready=half.ready is not None,
+        started_ns=half.started_ns,
+        policy=half.policy,
+        backlog=sum(status.backlog for status in half.statuses.values()),
+    )
+
+
+def half_facts(pairs: list[Pair]) -> list[FactReport]:
+    """What the halves say of their own separation: in force if it is in every half, with the first detail."""
+    found: dict[str, list[tuple[bool, str]]] = {}
+    halves = [half for pair in pairs for half in pair.halves if half.ready is not None]
+    for half in halves:
+        for name, in_force, detail in half.ready.facts if half.ready is not None else ():
+            found.setdefault(name, []).append((in_force, detail))
+    return [
+        FactReport(
+            name,
+            len(said) == len(halves) and all(on for on, _ in said),
+            next((d for on, d in said if not on), said[0][1]),
+        )
+        for name, said in found.items()
+    ]

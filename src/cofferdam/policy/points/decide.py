@@ -1,0 +1,428 @@
+"""The decision: may this operation be carried out on this asset, for this source, now?
+
+`CompiledPolicy.flow` (policy.table) finds once per session and asset what a source may do: a `Flow`. Its `decide` then
+judges each operation without a walk over rules: verdicts on the form of an operation (which function, which cells) are
+kept in a bounded cache, and a miss costs a few bisections.
+
+What counts as allowed:
+- *One* conduit must allow an operation whole; within it, its rules for the flow's principals and asset add up. A
+  conduit is an agreement with one owner, one reason and one expiry, and the audit log names one. Two conduits never
+  add up.
+- Reads and writes are judged by the cells that they touch. An operation without cells (diagnostics, identification)
+  is judged by its function code: `functions` where it leaves the device's state alone, `write_functions` where it may
+  not.
+- A limit belongs to the point, not to the rule: whatever lets a write through to the cells of a point, also a raw
+  range, the point's limits hold. A write touches a point wholly or not at all.
+
+Not here: the memory behind max_step and writes_per_minute (policy.state), and how a verdict is told to people
+(policy.explain). Imported by the halves: no clock, no files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from cofferdam.model import NEVER, Allow, Asset, CellType, Change, Deny, Fault, NeedValues, Operation, Point, Span
+from cofferdam.policy import windows
+from cofferdam.policy.points import values
+from cofferdam.policy.points.cover import Cover
+from cofferdam.policy.points.state import PointState
+from cofferdam.policy.rows import Clock, Conduit, Piece, Rule
+
+__all__ = ["Flow", "PointState"]
+
+CACHE_ENTRIES = 2048
+"""Forms of operations that one flow remembers; all are forgotten when one more comes."""
+
+# How far an operation got in a conduit. The conduit in which it got furthest is the nearest one.
+_STAGES = (Fault.FUNCTION, Fault.ADDRESS, Fault.EXPIRED, Fault.WINDOW, Fault.VALUE, Fault.STEP, Fault.RATE)
+
+
+class _Check:
+    """A point with limits that a write's form touches: which change, and where in it."""
+
+    __slots__ = ("allowed", "change", "high", "low", "offset", "point", "ranged", "simple", "size", "stateful")
+
+    def __init__(self, point: Point, change: int, offset: int) -> None:
+        self.point = point
+        self.change = change
+        self.offset = offset
+        self.size = point.span.count
+        self.ranged = values.has_range(point) or (values.has_limit(point) and point.type in values.FLOATS)
+        self.stateful = point.max_step is not None or point.writes_per_minute is not None
+        # One unsigned cell, the common setpoint, needs no decoding.
+        self.simple = point.type in (CellType.UINT16, CellType.BOOL)
+        self.low = -math.inf if point.min is None else point.min
+        self.high = math.inf if point.max is None else point.max
+        self.allowed = values.allowed_range(point)
+
+    def wrong(self, op: Operation) -> str:
+        """What is wrong with the value that `op` writes, or ""."""
+        cells = op.writes[self.change].values
+        if self.simple:
+            value = cells[self.offset]
+            if self.low <= value <= self.high:
+                return ""
+            return f"{self.point.name} = {value} {self.point.unit}".rstrip() + f" is asked; {self.allowed}"
+        return values.out_of_range(self.point, cells[self.offset : self.offset + self.size])
+
+
+class _Form:
+    """The verdict on a write's form, and what remains to be checked of its values."""
+
+    __slots__ = ("ranged", "stateful", "verdict")
+
+    def __init__(self, verdict: Allow | Deny, checks: Sequence[_Check]) -> None:
+        self.verdict = verdict
+        self.ranged = tuple(check for check in checks if check.ranged)
+        self.stateful = tuple(check for check in checks if check.stateful)
+
+
+class Way:
+    """One conduit, as far as it concerns a flow: its rules for the flow's principals and asset."""
+
+    __slots__ = ("_reads", "_writes", "conduit", "functions", "is_open", "rules", "until", "write_functions")
+
+    def __init__(self, conduit: Conduit, rules: Sequence[Rule]) -> None:
+        self.conduit = conduit
+        self.rules = tuple(rules)
+        self._reads = _covers((piece, rule.number) for rule in rules for piece in rule.reads)
+        self._writes = _covers((piece, rule.number) for rule in rules for piece in rule.writes)
+        self.functions = _numbers((code, rule.number) for rule in rules for code in rule.functions)
+        self.write_functions = _numbers((code, rule.number) for rule in rules for code in rule.write_functions)
+        self.is_open = False
+        self.until = 0
+
+    def refresh(self, clocks: Mapping[str, Clock], wall_ns: int) -> int:
+        """Set `is_open` and `until` for a time; returns when (UTC ns) they may change."""
+        if wall_ns >= self.conduit.expires:
+            self.is_open, self.until = False, NEVER
+        else:
+            self.is_open, until = windows.state(self.conduit.windows, clocks, wall_ns)
+            self.until = min(until, self.conduit.expires)
+        return self.until
+
+    def needs(self, op: Operation) -> list[tuple[bool, dict[str, Cover], Span | Change]]:
+        """The ranges that must be covered: (is a write, by what, which)."""
+        return [(False, self._reads, span) for span in op.reads] + [(True, self._writes, span) for span in op.writes]
+
+    def form(self, op: Operation) -> list[int] | tuple[Fault, int, int, str]:
+        """The numbers of the rules that allow an operation's form; or the fault, distance, rule and sentence."""
+        numbers: list[int] = []
+        # A changing operation that says no cells of what it changes is judged by its code, whatever it reads.
+        if not op.writes and (op.is_write or not op.reads):
+            known = self.write_functions if op.is_write else self.functions
+            found = known.get((op.function, op.sub), known.get((op.function, -1)))
+            if found is None:
+                return Fault.FUNCTION, 0, self._first(), self._function_sentence(op)
+            numbers.append(found)
+        for is_write, covers, span in self.needs(op):
+            cover = covers.get(span.space)
+            word = "write" if is_write else "read"
+            if span.count < 1:  # no protocol asks this; a broken half might
+                return (
+                    Fault.ADDRESS,
+                    1 << 18,
+                    self._first(),
+                    f"{word} of {span.count} cells is asked; 1 or more are allowed",
+                )
+            asked = f"{word} {_cells(span.space, span.start, span.stop)} is asked"
+            if cover is None:
+                if not covers:
+                    other = "reading" if is_write and self._reads else "writing" if self._writes else "no such access"
+                    what = f"{self.conduit.name} allows {other if other == 'no such access' else f'only {other}'}"
+                    return Fault.FUNCTION, 0, self._first(), f"{asked}; {what} here"
+                number, there = min(
+                    ((other_cover.nearest(0)[2], name) for name, other_cover in covers.items()), key=lambda e: e[0]
+                )
+                return Fault.ADDRESS, 1 << 17, number, f"{asked}; nothing of {span.space} is allowed, only of {there}"
+            missing = cover.missing(span.start, span.stop)
+            if missing < span.stop:
+                distance, piece, number = cover.nearest(missing)
+                return Fault.ADDRESS, distance, number, f"{asked}; the nearest allowed is {name_piece(piece)}"
+            numbers += cover.rules(span.start, span.stop)
+        return sorted(set(numbers))
+
+    def _first(self) -> int:
+        return self.rules[0].number
+
+    def _function_sentence(self, op: Operation) -> str:
+        code = show_function(op.function, op.sub)
+        kind = "write_functions" if op.is_write else "functions"
+        known = self.write_functions if op.is_write else self.functions
+        allowed = ", ".join(show_function(*entry) for entry in sorted(known)) or "none"
+        changing = ", which may change the device," if op.is_write else ""
+        return f"function {code}{changing} is asked; allowed {kind}: {allowed}"
+
+
+class Flow:
+    """What one set of principals may do to one asset. Made by `CompiledPolicy.flow`; shared between sessions."""
+
+    __slots__ = (
+        "_clocks", "_forms", "_points", "_recalled", "_since", "_until", "_verdicts", "asset", "conduits",
+        "principals", "silent", "ways",
+    )  # fmt: skip
+
+    def __init__(
+        self, principals: tuple[str, ...], asset: Asset, ways: Sequence[Way], clocks: Mapping[str, Clock]
+    ) -> None:
+        self.principals = principals
+        self.asset = asset
+        self.ways = tuple(ways)
+        self.conduits = tuple(way.conduit.name for way in ways)
+        self.silent = all(way.conduit.silent for way in ways)
+        """Every conduit of the flow says `deny: silent`: a refusal is not answered."""
+        self._clocks = clocks
+        self._points: dict[str, list[Point]] = {}
+        for point in sorted(asset.points, key=lambda p: p.span.start):
+            self._points.setdefault(point.span.space, []).append(point)
+        self._since = 0
+        self._until = -1
+        self._verdicts: dict[Operation, Allow | Deny] = {}
+        self._forms: dict[object, _Form] = {}
+        self._recalled: dict[object, tuple[Operation, Allow]] = {}
+
+    def recall(self, request: object, wall_ns: int) -> tuple[Operation, Allow] | None:
+        """What `remember` was told of an equal request, while no window and no expiry has come in between."""
+        if self._since <= wall_ns < self._until:
+            return self._recalled.get(request)
+        return None
+
+    def remember(self, request: object, op: Operation, verdict: Allow) -> None:
+        """Keeps what `decide` just said of a request, which is any hashable, immutable object that `op` follows from.
+        Reads only: the verdict on a write also depends on what was written before."""
+        if op.is_write or op.writes:
+            return
+        if len(self._recalled) >= CACHE_ENTRIES:
+            self._recalled.clear()
+        self._recalled[request] = (op, verdict)
+
+    def decide(self, op: Operation, wall_ns: int) -> Allow | Deny:
+        """Everything but max_step and writes_per_minute: the outer half's answer. `wall_ns` is UTC."""
+        if not self._since <= wall_ns < self._until:
+            self._refresh(wall_ns)
+        if op.writes:
+            return self._decide_write(op, wall_ns)[0]
+        verdict = self._verdicts.get(op)
+        if verdict is None:
+            verdict = self._judge(op, wall_ns)[0]
+            if len(self._verdicts) >= CACHE_ENTRIES:
+                self._verdicts.clear()
+            self._verdicts[op] = verdict
+        return verdict
+
+    def decide_full(self, op: Operation, wall_ns: int, mono_ns: int, state: PointState) -> Allow | Deny | NeedValues:
+        """Everything: the inner half's answer. `NeedValues`: read these spans, tell `state`, and decide again."""
+        if not op.writes:
+            return self.decide(op, wall_ns)
+        if not self._since <= wall_ns < self._until:
+            self._refresh(wall_ns)
+        verdict, form = self._decide_write(op, wall_ns)
+        if not form.stateful or isinstance(verdict, Deny):
+            return verdict
+        return self._check_state(op, verdict, form, mono_ns, state)
+
+    def assess(self, op: Operation, wall_ns: int) -> list[tuple[Way, Allow | Deny]]:
+        """The verdict of each conduit alone, values included, in the policy's order. For explanations; not cached."""
+        self._refresh(wall_ns)
+        found: list[tuple[Way, Allow | Deny]] = []
+        for way in self.ways:
+            verdict, checks = self._judge(op, wall_ns, (way,))
+            if isinstance(verdict, Allow) and op.writes:
+                verdict = self._check_values(op, _Form(verdict, checks))
+            found.append((way, verdict))
+        return found
+
+    # --- inside
+
+    def _refresh(self, wall_ns: int) -> None:
+        self._verdicts.clear()
+        self._forms.clear()
+        self._recalled.clear()
+        self._since = wall_ns
+        self._until = min([way.refresh(self._clocks, wall_ns) for way in self.ways], default=NEVER)
+
+    def _decide_write(self, op: Operation, wall_ns: int) -> tuple[Allow | Deny, _Form]:
+        key: object
+        if len(op.writes) == 1:
+            change = op.writes[0]
+            key = (
+                op.function, op.sub, op.unit, op.is_write, op.reads,
+                change.space, change.start, change.count, change.exact, len(change.values),
+            )  # fmt: skip
+        else:
+            key = (
+                op.function, op.sub, op.unit, op.is_write, op.reads,
+                tuple((c.space, c.start, c.count, c.exact, len(c.values)) for c in op.writes),
+            )  # fmt: skip
+        form = self._forms.get(key)
+        if form is None:
+            form = _Form(*self._judge(op, wall_ns))
+            if len(self._forms) >= CACHE_ENTRIES:
+                self._forms.clear()
+            self._forms[key] = form
+        if isinstance(form.verdict, Deny):
+            return form.verdict, form
+        return self._check_values(op, form), form
+
+    def _judge(
+        self, op: Operation, wall_ns: int, ways: Sequence[Way] | None = None
+    ) -> tuple[Allow | Deny, Sequence[_Check]]:
+        """The verdict on an operation's form, and for writes the points whose limits its values must meet."""
+        ways = self.ways if ways is None else ways
+        if self.asset.unit not in (op.unit, -1):
+            way = ways[0]
+            detail = f"unit {op.unit} is asked; {self.asset.name} is unit {self.asset.unit}"
+            return Deny(way.conduit.name, _rule(way, way.rules[0].number), Fault.UNIT, detail), ()
+        nearest: tuple[int, int, Deny] | None = None
+        for way in ways:
+            found = way.form(op)
+            if isinstance(found, tuple):
+                fault, distance, number, detail = found
+            elif way.is_open:
+                torn, checks = self._touched(op)
+                allow = Allow(way.conduit.name, _rule(way, *found), way.until)
+                return (Deny(allow.conduit, allow.rule, Fault.VALUE, torn) if torn else allow), checks
+            else:
+                distance, number = 0, found[0]
+                fault, detail = self._closed(way, wall_ns)
+            rank = (_STAGES.index(fault), -distance)
+            if nearest is None or rank > nearest[:2]:
+                nearest = (*rank, Deny(way.conduit.name, _rule(way, number), fault, detail))
+        if nearest is None:
+            return Deny("", "", Fault.CONDUIT, f"no rule concerns {self.asset.name}"), ()
+        return nearest[2], ()
+
+    def _closed(self, way: Way, wall_ns: int) -> tuple[Fault, str]:
+        conduit = way.conduit
+        if wall_ns >= conduit.expires:
+            return Fault.EXPIRED, f"{show_utc(wall_ns)} is now; {conduit.name} expired {conduit.expires_text}".rstrip()
+        if windows.beyond_horizon(conduit.windows, self._clocks, wall_ns):
+            return Fault.WINDOW, (
+                f"{show_utc(wall_ns)} is beyond the time zone data of the compiled policy; reload the policy"
+            )
+        local = show_local(wall_ns, self._clocks[conduit.windows[0].zone], conduit.windows[0].zone)
+        return Fault.WINDOW, f"{local} is now; open {' and '.join(window.text for window in conduit.windows)}"
+
+    def _touched(self, op: Operation) -> tuple[str, list[_Check]]:
+        """What is wrong with a write's form at the asset's points ("" if nothing), and which limits it must meet."""
+        checks: list[_Check] = []
+        limited: set[str] = set()
+        for index, change in enumerate(op.writes):
+            if change.exact and len(change.values) != change.count:
+                return f"{len(change.values)} values for {change.count} cells are asked; one for each is allowed", []
+            for point in self._points.get(change.space, ()):
+                span = point.span
+                if span.stop <= change.start or span.start >= change.stop:
+                    continue
+                if span.start < change.start or span.stop > change.stop:
+                    part = _cells(change.space, max(span.start, change.start), min(span.stop, change.stop))
+                    whole = _cells(span.space, span.start, span.stop)
+                    return f"only {part} of {point.name} is asked; {whole} is allowed as a whole", []
+                if not values.has_limit(point):
+                    continue
+                if not change.exact:
+                    sentence = f"a change of single bits of {point.name} is asked, whose result cannot be checked"
+                    return f"{sentence} against its limits; writing a whole value is allowed", []
+                if point.name in limited:
+                    return f"{point.name} is asked twice in one request; once is allowed", []
+                limited.add(point.name)
+                checks.append(_Check(point, index, span.start - change.start))
+        return "", checks
+
+    def _check_values(self, op: Operation, form: _Form) -> Allow | Deny:
+        verdict = form.verdict
+        for change in op.writes:
+            if change.exact:
+                cells = change.values
+                top = 1 if change.space in ("coil", "discrete") else 0xFFFF
+                bad = not 0 <= cells[0] <= top if len(cells) == 1 else max(cells) > top or min(cells) < 0
+                if bad:
+                    return _deny(verdict, Fault.VALUE, f"a cell value outside 0 to {top} is asked")
+        for check in form.ranged:
+            wrong = check.wrong(op)
+            if wrong:
+                return _deny(verdict, Fault.VALUE, wrong)
+        return verdict
+
+    def _check_state(
+        self, op: Operation, verdict: Allow, form: _Form, mono_ns: int, state: PointState
+    ) -> Allow | Deny | NeedValues:
+        asset = self.asset.name
+        unknown: list[Span] = []
+        for check in form.stateful:
+            point = check.point
+            if point.writes_per_minute is not None:
+                wait = state.wait_ns(asset, point.name, mono_ns)
+                if wait:
+                    pace = f"{point.writes_per_minute} writes a minute are allowed"
+                    again = f"the next one in {-(-wait // windows.NS)} s"
+                    return _deny(verdict, Fault.RATE, f"one more write of {point.name} is asked; {pace}, {again}")
+            if point.max_step is None:
+                continue
+            known = state.known(asset, point.name, mono_ns)
+            if known is None:
+                unknown.append(point.span)
+                continue
+            cells = op.writes[check.change].values[check.offset : check.offset + check.size]
+            value = values.decode(point.type, point.word_order, cells)
+            # "not <=" and not ">", so that a device that holds NaN cannot be written past its limit.
+            if not abs(value - known) <= point.max_step + values.step_tolerance(point, value, known):
+                low, high = values.show(known - point.max_step), values.measure(point, known + point.max_step)
+                step = f"it is {values.show(known)}, and a step of {values.measure(point, point.max_step)} is allowed"
+                asked = f"{point.name} = {values.measure(point, value)} is asked"
+                return _deny(verdict, Fault.STEP, f"{asked}; {step} ({low} to {high})")
+        return NeedValues(tuple(unknown)) if unknown else verdict
+
+
+def name_piece(piece: Piece) -> str:
+    """An allowed piece in words: "flow_total (holding 100-101)"."""
+    cells = _cells(piece.span.space, piece.span.start, piece.span.stop)
+    return f"{piece.point} ({cells})" if piece.point else cells
+
+
+def show_function(function: int, sub: int) -> str:
+    """A function code as the policy writes it: 8, or 43/14."""
+    return str(function) if sub < 0 else f"{function}/{sub}"
+
+
+def show_utc(wall_ns: int) -> str:
+    """A time in words: 2027-06-30 12:00:00 UTC."""
+    return f"{datetime.fromtimestamp(0, UTC) + timedelta(seconds=wall_ns // windows.NS):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def show_local(wall_ns: int, clock: Clock, zone: str) -> str:
+    """A time on the wall clock of a zone: Mon 2027-06-28 05:59 Europe/Paris."""
+    second = wall_ns // windows.NS
+    offset = windows.offset_at(clock, second)
+    if offset is None:
+        return show_utc(wall_ns)
+    return f"{datetime.fromtimestamp(0, UTC) + timedelta(seconds=second + offset):%a %Y-%m-%d %H:%M} {zone}"
+
+
+def _cells(space: str, start: int, stop: int) -> str:
+    return f"{space} {start}" if stop == start + 1 else f"{space} {start}-{stop - 1}"
+
+
+def _rule(way: Way, *numbers: int) -> str:
+    return f"{way.conduit.name}/{'+'.join(str(number) for number in numbers)}"
+
+
+def _deny(verdict: Allow | Deny, fault: Fault, detail: str) -> Deny:
+    return Deny(verdict.conduit, verdict.rule, fault, detail)
+
+
+def _covers(pieces: Iterable[tuple[Piece, int]]) -> dict[str, Cover]:
+    spaces: dict[str, list[tuple[Piece, int]]] = {}
+    for piece, number in pieces:
+        spaces.setdefault(piece.span.space, []).append((piece, number))
+    return {space: Cover(found) for space, found in spaces.items()}
+
+
+def _numbers(codes: Iterable[tuple[tuple[int, int], int]]) -> dict[tuple[int, int], int]:
+    found: dict[tuple[int, int], int] = {}
+    for code, number in codes:
+        found.setdefault(code, number)
+    return found

@@ -1,0 +1,169 @@
+"""What an inner half remembers of points: last known values (for max_step) and recent writes (for writes_per_minute).
+
+Time comes in as monotonic nanoseconds. Memory is bounded by the policy: one value for each point with a max_step, and
+as many times as its limit for each point with writes_per_minute.
+
+The caller's duties, which keep the memory honest:
+- `note_write` in the same step as the `Allow`, before anything is awaited: it counts the write, and forgets the value,
+  since nobody knows what the device holds until it answers;
+- `note_confirmed` when the device has acknowledged the write: the written value is then known;
+- `note_ended` when the write is over, however it ended and whether or not it was sent: until then no read teaches
+  anything about its points, since nobody knows which of the two the device served first;
+- `note_values` for good read replies, with the time at which the *read was sent*: an answer to a read that was sent
+  before a write ended says nothing about what the write left.
+
+Not here: judging (policy.decide). Two pairs of halves that write the same point each count their own writes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from cofferdam.model import Asset, Operation, Point
+from cofferdam.policy.points import values
+
+NS = 1_000_000_000
+MINUTE = 60 * NS
+
+Key = tuple[str, str]  # asset, point
+
+
+class PointState:
+    """Known values and recent writes of the assets' points that have a `max_step` or `writes_per_minute`."""
+
+    __slots__ = ("_ended", "_known", "_paced", "_points", "_stepped", "_under_way", "_writes", "known_value_ns")
+
+    def __init__(self, assets: Mapping[str, Asset], known_value_seconds: float = 5.0) -> None:
+        self._known: dict[Key, tuple[float, int]] = {}
+        self._writes: dict[Key, deque[int]] = {}
+        self._under_way: dict[tuple[str, Operation], int] = {}
+        self._ended: dict[Key, int] = {}
+        self._points: dict[Key, Point] = {}
+        self._stepped: dict[tuple[str, str], tuple[Point, ...]] = {}
+        self._paced: dict[tuple[str, str], tuple[Point, ...]] = {}
+        self.known_value_ns = 0
+        self.adopt(assets, known_value_seconds)
+
+    def adopt(self, assets: Mapping[str, Asset], known_value_seconds: float = 5.0) -> None:
+        """Take a new policy's assets. Recent writes keep counting; known values of changed points are lost."""
+        old_points, old_known, old_writes = self._points, self._known, self._writes
+        self._points, self._known, self._writes, self._stepped, self._paced = {}, {}, {}, {}, {}
+        self.known_value_ns = int(known_value_seconds * NS)
+        for asset in assets.values():
+            for point in asset.points:
+                key, place = (asset.name, point.name), (asset.name, point.span.space)
+                if point.max_step is not None:
+                    self._stepped[place] = (*self._stepped.get(place, ()), point)
+                if point.writes_per_minute is not None:
+                    self._paced[place] = (*self._paced.get(place, ()), point)
+                    self._writes[key] = old_writes.get(key, deque())
+                self._points[key] = point
+                if key in old_known and old_points.get(key) == point:
+                    self._known[key] = old_known[key]
+
+    def spend_all(self, mono_ns: int) -> None:
+        """Takes every writes_per_minute as used up at this time: nobody knows what was written just before."""
+        for (asset, name), times in self._writes.items():
+            limit = self._points[(asset, name)].writes_per_minute or 0
+            times.extend([mono_ns] * limit)
+
+    def watches(self, asset: str) -> bool:
+        """Whether `note_values` of this asset can have an effect: one of its points has a `max_step`."""
+        return any(place[0] == asset for place in self._stepped)
+
+    def note_values(self, asset: str, space: str, start: int, cells: tuple[int, ...], mono_ns: int) -> None:
+        """A good reply to a read that was sent at `mono_ns`: `cells` are what `space` holds from `start` on."""
+        points = self._stepped.get((asset, space))
+        if points is None:
+            return
+        stop = start + len(cells)
+        for point in points:
+            span = point.span
+            if span.start >= start and span.stop <= stop:
+                self._learn((asset, point.name), point, cells[span.start - start : span.stop - start], mono_ns)
+
+    def note_write(self, asset: str, op: Operation, mono_ns: int) -> None:
+        """The write has been allowed and is about to be sent: it counts, and what the device holds is unknown."""
+        for change in op.writes:
+            place = (asset, change.space)
+            for point in self._paced.get(place, ()):
+                if point.span.start < change.stop and change.start < point.span.stop:
+                    times = self._writes[(asset, point.name)]
+                    while times and times[0] + MINUTE <= mono_ns:
+                        times.popleft()
+                    times.append(mono_ns)
+            for point in self._stepped.get(place, ()):
+                if point.span.start < change.stop and change.start < point.span.stop:
+                    self._known[(asset, point.name)] = (_UNKNOWN, mono_ns)
+        # By the write itself and not by its points: a new policy may move those while it is under way.
+        self._under_way[(asset, op)] = self._under_way.get((asset, op), 0) + 1
+
+    def note_ended(self, asset: str, op: Operation, mono_ns: int) -> None:
+        """A write that was noted is over: confirmed, failed, or never sent. Reads sent before `mono_ns` teach nothing;
+        a time in the future says that the write may still take effect until then."""
+        waiting = self._under_way.get((asset, op), 0)
+        if not waiting:
+            return
+        if waiting > 1:
+            self._under_way[(asset, op)] = waiting - 1
+        else:
+            del self._under_way[(asset, op)]
+        for key in self._touched(asset, op):
+            self._ended[key] = max(mono_ns, self._ended.get(key, mono_ns))
+
+    def _touched(self, asset: str, op: Operation) -> list[Key]:
+        """The points with a max_step that a write touches."""
+        return [
+            (asset, point.name)
+            for change in op.writes
+            for point in self._stepped.get((asset, change.space), ())
+            if point.span.start < change.stop and change.start < point.span.stop
+        ]
+
+    def _in_doubt(self, key: Key) -> bool:
+        """Whether a write that touches the point is under way."""
+        return any(key[0] == asset and key in self._touched(asset, op) for asset, op in self._under_way)
+
+    def note_confirmed(self, asset: str, op: Operation, mono_ns: int) -> None:
+        """The device has acknowledged the write that was sent at `mono_ns` (the time given to `note_write`).
+
+        Ignored where another write was sent since, because then the order at the device decides.
+        """
+        for change in op.writes:
+            if not change.exact or len(change.values) != change.count:
+                continue
+            for point in self._stepped.get((asset, change.space), ()):
+                span = point.span
+                if span.start >= change.start and span.stop <= change.stop:
+                    known = self._known.get((asset, point.name))
+                    if known is None or known[1] == mono_ns:
+                        cells = change.values[span.start - change.start : span.stop - change.start]
+                        value = values.decode(point.type, point.word_order, cells)
+                        self._known[(asset, point.name)] = (value, mono_ns)
+
+    def known(self, asset: str, point: str, mono_ns: int) -> float | None:
+        """The last known value, or None where none is known or it is older than `known_value_ns`."""
+        found = self._known.get((asset, point))
+        if found is None or found[0] is _UNKNOWN or not 0 <= mono_ns - found[1] <= self.known_value_ns:
+            return None
+        return found[0]
+
+    def wait_ns(self, asset: str, point: str, mono_ns: int) -> int:
+        """How long until one more write is within writes_per_minute; 0 for now. The window slides over 60 s."""
+        times = self._writes.get((asset, point))
+        limit = self._points[(asset, point)].writes_per_minute if times is not None else None
+        if times is None or limit is None or len(times) < limit:
+            return 0
+        # By the present limit, over all writes of the last minute: an earlier policy may have allowed more or fewer.
+        return max(0, times[-limit] + MINUTE - mono_ns)
+
+    def _learn(self, key: Key, point: Point, cells: tuple[int, ...], mono_ns: int) -> None:
+        if mono_ns < self._ended.get(key, 0) or (self._under_way and self._in_doubt(key)):
+            return
+        known = self._known.get(key)
+        if known is None or mono_ns > known[1]:
+            self._known[key] = (values.decode(point.type, point.word_order, cells), mono_ns)
+
+
+_UNKNOWN = float("nan")

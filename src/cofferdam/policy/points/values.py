@@ -1,0 +1,124 @@
+"""What the cells of a point mean, and whether a value that a write brings is within the point's limits.
+
+Not here: limits that need a memory (max_step, writes_per_minute: policy.state), and which cells may be written at all
+(policy.decide).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+
+from cofferdam.model import CellType, Point
+
+WORDS: dict[CellType, int] = {
+    CellType.BOOL: 1, CellType.UINT16: 1, CellType.INT16: 1, CellType.UINT32: 2, CellType.INT32: 2,
+    CellType.UINT64: 4, CellType.INT64: 4, CellType.FLOAT32: 2, CellType.FLOAT64: 4,
+}  # fmt: skip
+"""Cells of a value of each type."""
+
+FLOATS = (CellType.FLOAT32, CellType.FLOAT64)
+SIGNED = (CellType.INT16, CellType.INT32, CellType.INT64)
+
+
+def type_range(type_: CellType) -> tuple[float, float]:
+    """The smallest and largest finite value of a type. Integers, so exact, except for floats."""
+    if type_ is CellType.BOOL:
+        return 0, 1
+    if type_ is CellType.FLOAT32:
+        largest: float = struct.unpack(">f", b"\x7f\x7f\xff\xff")[0]
+        return -largest, largest
+    if type_ is CellType.FLOAT64:
+        return -1.7976931348623157e308, 1.7976931348623157e308
+    bits = 16 * WORDS[type_]
+    return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if type_ in SIGNED else (0, (1 << bits) - 1)
+
+
+def nearest_float32(value: float) -> float:
+    """`value` as a device that keeps 32-bit floats would hold it, so that a limit of 0.1 admits a written 0.1."""
+    rounded: float = struct.unpack(">f", struct.pack(">f", value))[0]
+    return rounded
+
+
+def decode(type_: CellType, word_order: str, cells: tuple[int, ...]) -> int | float:
+    """The value of a point's cells, given in address order: `WORDS[type_]` words of 0-65535, or one bit."""
+    if len(cells) == 1:
+        return cells[0] - 0x10000 if type_ is CellType.INT16 and cells[0] & 0x8000 else cells[0]
+    raw = 0
+    for word in cells if word_order == "big" else reversed(cells):
+        raw = raw << 16 | word
+    if type_ is CellType.FLOAT32:
+        return float(struct.unpack(">f", raw.to_bytes(4, "big"))[0])
+    if type_ is CellType.FLOAT64:
+        return float(struct.unpack(">d", raw.to_bytes(8, "big"))[0])
+    bits = 16 * len(cells)
+    return raw - (1 << bits) if type_ in SIGNED and raw >> (bits - 1) else raw
+
+
+def encode(type_: CellType, word_order: str, value: float) -> tuple[int, ...]:
+    """The cells of a value, in address order. Raises: ValueError where the type cannot hold it."""
+    low, high = type_range(type_)
+    if type_ in FLOATS:
+        if math.isfinite(value) and not low <= value <= high:
+            raise ValueError(f"{show(value)} is outside {type_.value}")
+        data = struct.pack(">f" if type_ is CellType.FLOAT32 else ">d", value)
+    else:
+        if not math.isfinite(value) or value != int(value):
+            raise ValueError(f"{show(value)} is not a whole number, {type_.value} is")
+        if not low <= value <= high:
+            raise ValueError(f"{show(value)} is outside {type_.value} ({show(low)} to {show(high)})")
+        if type_ is CellType.BOOL:
+            return (int(value),)
+        data = int(value).to_bytes(2 * WORDS[type_], "big", signed=type_ in SIGNED)
+    words = tuple(int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data), 2))
+    return words if word_order == "big" else words[::-1]
+
+
+def show(value: float) -> str:
+    """A number as people write it: 1500, not 1500.0."""
+    if isinstance(value, float) and math.isfinite(value) and value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    return str(value) if isinstance(value, int) else f"{value:.9g}"
+
+
+def measure(point: Point, value: float) -> str:
+    """A number with the point's unit."""
+    return f"{show(value)} {point.unit}".rstrip()
+
+
+def has_limit(point: Point) -> bool:
+    """Whether anything about the point's value or pace is limited."""
+    return has_range(point) or point.max_step is not None or point.writes_per_minute is not None
+
+
+def has_range(point: Point) -> bool:
+    return point.min is not None or point.max is not None
+
+
+def allowed_range(point: Point) -> str:
+    """What would be allowed, in words."""
+    if point.min is not None and point.max is not None:
+        return f"{show(point.min)} to {measure(point, point.max)} is allowed"
+    if point.min is not None:
+        return f"{measure(point, point.min)} or more is allowed"
+    if point.max is not None:
+        return f"{measure(point, point.max)} or less is allowed"
+    return f"a finite {point.type.value} is allowed"
+
+
+def out_of_range(point: Point, cells: tuple[int, ...]) -> str:
+    """ "" where a value is within min and max, else one sentence. NaN and infinity are outside of every limit."""
+    value = decode(point.type, point.word_order, cells)
+    low, high = point.min, point.max
+    if (
+        (low is None or value >= low)
+        and (high is None or value <= high)
+        and (type(value) is int or math.isfinite(value))
+    ):
+        return ""
+    return f"{point.name} = {measure(point, value)} is asked; {allowed_range(point)}"
+
+
+def step_tolerance(point: Point, a: float, b: float) -> float:
+    """What rounding to 32 bits may add to a difference; 0 for exact types."""
+    return max(abs(a), abs(b)) * 2**-23 if point.type is CellType.FLOAT32 else 0.0

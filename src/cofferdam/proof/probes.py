@@ -1,0 +1,345 @@
+"""Part (d): forbidden system calls, tried inside each sandbox: of halves, of the name server, of the tunnel's program.
+
+A probe is a fresh process that is put in a half's place by the code that does it for halves, closes all it has, puts
+the half's filter on, and then makes one call with arguments that the kernel would take. It ends by it, or says with
+which error the call came back. An error other than "not permitted" means that the filter let the call through.
+wireguard-go is a program of its own: for it the probe has its user and its filter, and nothing else of its place.
+
+Not here: the filter (sandbox), namespaces and users (namespaces).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cofferdam.enforce import firewall, journal, sandbox
+from cofferdam.enforce.namespaces import NamespaceIsolation
+from cofferdam.enforce.orders import Place, Role
+from cofferdam.enforce.overlay import tunnel
+from cofferdam.enforce.syscalls import NUMBERS
+from cofferdam.errors import CofferdamError
+from cofferdam.proof import strangers
+from cofferdam.proof.statements import Statements
+from cofferdam.proof.subject import Subject
+
+PART = "probes"
+_BORN_AS: Final[dict[str, Role]] = {"outer": "outer", "inner": "inner", "names": "names", "tunnel": "gate"}
+"""As what the launcher would start a role; wireguard-go stands in the host's namespaces, like the gate."""
+PROBE_USER: Final = 900
+"""Added to the first user id of halves: so many later than any half that runs."""
+SILENT: Final = "no answer, and nothing says that the packet did not go out"
+_REFUSED: Final = (errno.EPERM, errno.EACCES)
+_libc = ctypes.CDLL(None, use_errno=True)
+_call = _libc.syscall
+_call.restype = ctypes.c_long
+
+
+class Hands(NamedTuple):
+    """What a probe may have in its hands before the filter comes: things of the kinds that an intruder would want."""
+
+    pipe_read: int
+    pipe_write: int
+    near: int
+    far: int
+    listener: int
+
+
+class Attempt(NamedTuple):
+    """`make(hands)` gives the call's arguments. `roles`: whose sandbox must refuse it."""
+
+    name: str
+    call: str
+    make: Callable[[Hands], tuple[int | bytes | ctypes.Array[ctypes.c_char] | None, ...]]
+    roles: tuple[str, ...] = ("outer", "inner", "names")
+
+    def asked_of(self, role: str) -> bool:
+        """Whether this process can make the call, and the role's sandbox must refuse it."""
+        known = self.call in NUMBERS[platform.machine()]
+        return known and (self in _OF_TUNNEL if role == "tunnel" else role in self.roles)
+
+
+def _sendmsg(hands: Hands) -> tuple[int | bytes | ctypes.Array[ctypes.c_char] | None, ...]:
+    """A message that hands over a descriptor (SCM_RIGHTS)."""
+    text = ctypes.create_string_buffer(b"x", 1)
+    vector = ctypes.create_string_buffer(struct.pack("@PN", ctypes.addressof(text), 1), 16)
+    control = struct.pack("@Niii", 20, socket.SOL_SOCKET, 1, hands.pipe_read) + bytes(4)
+    held = ctypes.create_string_buffer(control, len(control))
+    message = struct.pack("@PIPNPNi", 0, 0, ctypes.addressof(vector), 1, ctypes.addressof(held), len(control), 0)
+    _KEPT.extend((text, vector, held))
+    return hands.near, ctypes.create_string_buffer(message, len(message) + 8), 0
+
+
+_KEPT: list[object] = []
+_PATH: Final = b"/usr/bin/env\0"
+_ADDRESS: Final = struct.pack("=H", socket.AF_INET) + struct.pack(">H4s8x", 502, bytes([127, 0, 0, 1]))
+
+
+def _family(family: int, kind: int, protocol: int = 0) -> Callable[[Hands], tuple[int, ...]]:
+    return lambda _: (family, kind, protocol)
+
+
+ATTEMPTS: Final[tuple[Attempt, ...]] = (
+    Attempt("TCP socket", "socket", _family(2, 1), ("outer", "names")),
+    Attempt("IPv6 TCP socket", "socket", _family(10, 1), ("outer", "names")),
+    Attempt("UDP socket", "socket", _family(2, 2)),
+    Attempt("raw IP socket", "socket", _family(2, 3, 255)),
+    Attempt("packet socket", "socket", _family(17, 3, 0x0300)),
+    Attempt("Unix socket", "socket", _family(1, 1)),
+    Attempt("netlink socket", "socket", _family(16, 3)),
+    Attempt("vsock socket", "socket", _family(40, 1)),
+    Attempt("MPTCP socket", "socket", _family(2, 1, 262)),
+    Attempt("crypto socket", "socket", _family(38, 5)),
+    Attempt("pair of sockets", "socketpair", lambda _: (1, 1, 0, ctypes.create_string_buffer(8))),
+    Attempt("bind", "bind", lambda h: (h.listener, _ADDRESS, 16)),
+    Attempt("listen", "listen", lambda h: (h.listener, 1)),
+    Attempt("connect", "connect", lambda h: (h.listener, _ADDRESS, 16), ("outer", "names")),
+    Attempt("accept", "accept4", lambda h: (h.listener, None, None, 0o4000), ("inner",)),
+    Attempt("pass a descriptor", "sendmsg", _sendmsg),
+    Attempt("pass descriptors, many", "sendmmsg", lambda h: (h.near, ctypes.create_string_buffer(64), 1, 0)),
+    Attempt("take a descriptor", "recvmsg", lambda h: (h.far, ctypes.create_string_buffer(64), 0x40)),
+    Attempt("send a datagram", "sendto", lambda h: (h.near, b"x", 1, 0x40, _ADDRESS, 16), ("outer", "inner")),
+    Attempt("open a file", "openat", lambda _: (-100, b"/\0", 0, 0)),
+    Attempt("open a file, old call", "open", lambda _: (b"/\0", 0, 0)),
+    Attempt("open a file, new call", "openat2", lambda _: (-100, b"/\0", ctypes.create_string_buffer(24), 24)),
+    Attempt("reopen its pipe", "openat", lambda h: (-100, f"/proc/self/fd/{h.pipe_read}\0".encode(), 1, 0)),
+    Attempt("file without a name", "memfd_create", lambda _: (b"x\0", 0)),
+    Attempt("open by handle", "open_by_handle_at", lambda _: (-100, ctypes.create_string_buffer(128), 0)),
+    Attempt("fork", "fork", lambda _: ()),
+    Attempt("vfork", "vfork", lambda _: ()),
+    Attempt("clone", "clone", lambda _: (17, None, None, None, 0)),
+    Attempt("clone into a namespace", "clone", lambda _: (0x10000000 | 17, None, None, None, 0)),
+    Attempt("clone, new call", "clone3", lambda _: (ctypes.create_string_buffer(88), 88)),
+    Attempt("start a program", "execve", lambda _: (_PATH, None, None)),
+    Attempt("start a program by descriptor", "execveat", lambda _: (-100, _PATH, None, None, 0)),
+    Attempt("trace a process", "ptrace", lambda _: (0, 0, 0, 0)),
+    Attempt("read another's memory", "process_vm_readv", lambda _: (1, None, 0, None, 0, 0)),
+    Attempt("write another's memory", "process_vm_writev", lambda _: (1, None, 0, None, 0, 0)),
+    Attempt("descriptor of a process", "pidfd_open", lambda _: (os.getpid(), 0)),
+    Attempt("take a process's descriptor", "pidfd_getfd", lambda h: (h.near, 0, 0)),
+    Attempt("signal all", "kill", lambda _: (-1, 0)),
+    Attempt("signal the parent", "kill", lambda _: (os.getppid() or 1, 0)),
+    Attempt("signal a thread", "tkill", lambda _: (1, 0)),
+    Attempt("enter a namespace", "setns", lambda h: (h.near, 0)),
+    Attempt("make a namespace", "unshare", lambda _: (0x10000000,)),
+    Attempt("mount", "mount", lambda _: (b"x\0", b"/\0", b"tmpfs\0", 0, None)),
+    Attempt("unmount", "umount2", lambda _: (b"/\0", 2)),
+    Attempt("become root", "setuid", lambda _: (0,)),
+    Attempt("executable memory", "mmap", lambda _: (None, 4096, 7, 0x22, -1, 0)),
+    Attempt("make memory executable", "mprotect", lambda _: (_page(), 4096, 5)),
+    Attempt("make memory executable by key", "pkey_mprotect", lambda _: (_page(), 4096, 5, -1)),
+    Attempt("io_uring", "io_uring_setup", lambda _: (8, ctypes.create_string_buffer(120))),
+    Attempt("io_uring, enter", "io_uring_enter", lambda _: (0, 1, 0, 0, None, 0)),
+    Attempt("io_uring, register", "io_uring_register", lambda _: (0, 0, None, 0)),
+    Attempt("BPF", "bpf", lambda _: (0, ctypes.create_string_buffer(128), 128)),
+    Attempt("performance counters", "perf_event_open", lambda _: (ctypes.create_string_buffer(128), 0, -1, -1, 0)),
+    Attempt("page faults", "userfaultfd", lambda _: (1,)),
+    Attempt("keys", "keyctl", lambda _: (0, -1, 0)),
+    Attempt("kernel module", "init_module", lambda _: (ctypes.create_string_buffer(8), 8, b"\0")),
+    Attempt("another filter", "seccomp", lambda _: (1, 0, ctypes.create_string_buffer(16))),
+    Attempt("become traceable", "prctl", lambda _: (4, 1, 0, 0, 0)),
+    Attempt("raise a limit", "prlimit64", lambda _: (0, 6, None, ctypes.create_string_buffer(16))),
+    Attempt("own the terminal's input", "ioctl", lambda h: (h.near, 0x5412, b"x")),
+    Attempt("reuse of a port", "setsockopt", lambda h: (h.listener, 1, 15, struct.pack("i", 1), 4)),
+)  # fmt: skip
+
+
+_OF_TUNNEL: Final = frozenset(
+    attempt
+    for attempt in ATTEMPTS
+    if attempt.call in tunnel.NEVER or attempt.name in (
+        "TCP socket", "IPv6 TCP socket", "raw IP socket", "packet socket", "Unix socket", "vsock socket",
+        "MPTCP socket", "crypto socket", "clone into a namespace",
+    )
+)  # fmt: skip
+"""What wireguard-go's filter refuses; all else it lets a Go runtime do."""
+
+
+def _page() -> int:
+    held = ctypes.create_string_buffer(8192)
+    _KEPT.append(held)
+    return (ctypes.addressof(held) + 4095) & ~4095
+
+
+def state(subject: Subject, policy: Path, out: Statements) -> None:
+    """One statement for each role and attempt that is not refused, and one for all that are."""
+    roles = ["outer", "inner"]
+    roles += ["names"] if strangers.name_servers(subject.launcher) else []
+    roles += ["tunnel"] if strangers.tunnel_programs(subject.launcher) else []
+    for role in roles:
+        half = next((half for half in subject.halves if half.role == role), None)
+        if half is None and role in ("outer", "inner"):
+            out.say(PART, f"{role}: sandbox", "failed", "no half of this role runs, so its sandbox is not known")
+            continue
+        side = half.side if half is not None else "it"
+        zone = next(iter(subject.sides[side].interfaces), "")
+        place = Place(subject.sides[side].plan.side, zone)
+        refused: list[str] = []
+        try:
+            with _isolation(subject, policy) as isolation:
+                control = _run(isolation, role, place, None)
+                if control != "done":
+                    out.say(PART, f"{role}: control", "failed", f"a probe of the {role} sandbox did not run: {control}")
+                    continue
+                for attempt in ATTEMPTS:
+                    if attempt.asked_of(role):
+                        said = _run(isolation, role, place, attempt)
+                        good = said.startswith(("ended", "refused"))
+                        if good:
+                            refused.append(f"{attempt.name} ({attempt.call}): {said}")
+                        else:
+                            out.say(PART, f"{role}: {attempt.name}", "failed",
+                                    f"{attempt.call} is not refused in the {role} sandbox: {said}")  # fmt: skip
+                if role == "inner":
+                    _connections(subject, isolation, place, out)
+        except CofferdamError as error:
+            out.say(PART, f"{role}: sandbox", "failed", f"no probe could be put in a half's place: {error}")
+            continue
+        out.say(PART, f"{role}: system calls", "tested", f"{len(refused)} forbidden calls are refused in the {role} "
+                "sandbox; a probe that makes none runs to its end", refused)  # fmt: skip
+
+
+@contextlib.contextmanager
+def _isolation(subject: Subject, policy: Path) -> Iterator[NamespaceIsolation]:
+    """The launcher's own code for putting a half in its place, by the running gate's journal."""
+    made = NamespaceIsolation(subject.state, policy)
+    made._journal = journal.load(subject.state)
+    made._plan = subject.plan
+    made._halves = PROBE_USER
+    yield made
+
+
+def _connections(subject: Subject, isolation: NamespaceIsolation, place: Place, out: Statements) -> None:
+    """An inner half may make TCP connections: where to, the firewall says. Tried by one without a filter."""
+    space = subject.plan.space_of(place.side, place.zone)
+    plan = subject.sides[space].plan
+    declared = {(address, reach.port) for reach in plan.reaches for address in reach.addresses}
+    if not declared:
+        return
+    address, port = sorted(declared)[0]
+    others = [(address, port % 65535 + 1), (_neighbour(address), port)]
+    others += [(other, 502) for listen in subject.sides["it"].plan.listens for other in listen.addresses[:1]]
+    wrong: list[str] = []
+    good: list[str] = []
+    for target in others:
+        if target in declared:
+            continue
+        before = subject.sides[space].run(_dropped, subject.nft)
+        said = _run(isolation, "inner", place, target)
+        if said == SILENT and subject.sides[space].run(_dropped, subject.nft) > before:
+            said = "refused: the firewall dropped it, and counted it"
+        (good if said.startswith(("refused", "unreachable")) else wrong).append(f"{target[0]}:{target[1]}: {said}")
+    out.check(PART, "inner: connections", "connects to nothing but the devices that the policy names", wrong, good,
+              status="tested")  # fmt: skip
+
+
+def _dropped(nft: str) -> int:
+    """How many outgoing packets the rules of the calling process's namespace have dropped."""
+    listed = firewall.live(nft)["nftables"]
+    counters = [entry["counter"] for entry in listed if "counter" in entry]
+    return sum(int(counter["packets"]) for counter in counters if counter["name"] == "dropped-output")
+
+
+def _neighbour(address: str) -> str:
+    import ipaddress
+
+    one = ipaddress.ip_address(address)
+    return str(one + 1 if int(one) % 256 < 254 else one - 1)
+
+
+def _run(isolation: NamespaceIsolation, role: str, place: Place, what: Attempt | tuple[str, int] | None) -> str:
+    """One probe: what became of its call."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with isolation.forking(_BORN_AS[role]):
+        pid = os.fork()
+        if pid == 0:
+            _probe(isolation, role, place, what, write_fd)
+    os.close(write_fd)
+    with os.fdopen(read_fd, "rb") as pipe:
+        said = pipe.read().decode()
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number == signal.SIGSYS and said == "try ":
+            return "ended by the filter"
+        return f"died of {signal.Signals(number).name} after {said!r}"
+    return said.removeprefix("try ") or f"ended with {os.waitstatus_to_exitcode(status)} before it said anything"
+
+
+def _probe(
+    isolation: NamespaceIsolation, role: str, place: Place, what: Attempt | tuple[str, int] | None, pipe: int
+) -> None:
+    """In the fresh process. Nothing returns from here."""
+    try:
+        if role == "tunnel":
+            isolation.become_half_user()
+        else:
+            isolation.child_setup(_BORN_AS[role], place)
+        os.dup2(pipe, 3)
+        os.closerange(4, 65536)
+        near, far = socket.socketpair()
+        ends = os.pipe()
+        family = socket.socket()
+        hands = Hands(*ends, near.detach(), far.detach(), family.detach())
+        if isinstance(what, tuple) and not isinstance(what, Attempt):
+            said = _try_connection(what)
+            os.write(3, said.encode())
+            os._exit(0)
+        if role == "tunnel":
+            tunnel.confine_program()
+            there, why = platform.machine() in NUMBERS, "none is written for this processor"
+        else:
+            _, there, why = sandbox.confine(role)[0]
+        if not there:
+            os.write(3, f"no filter: {why}".encode())
+        elif what is None:
+            os.write(3, b"done")
+        else:
+            arguments = [_argument(value) for value in what.make(hands)]
+            os.write(3, b"try ")
+            result = _call(ctypes.c_long(NUMBERS[platform.machine()][what.call]), *arguments)
+            number = ctypes.get_errno()
+            if result >= 0:
+                os.write(3, f"it worked ({result})".encode())
+            elif number in _REFUSED:
+                os.write(3, f"refused, {errno.errorcode[number]}".encode())
+            else:
+                os.write(3, f"it reached the kernel, which said {errno.errorcode.get(number, number)}".encode())
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.write(3, f"the probe failed: {error}".encode())
+    finally:
+        os._exit(0)
+
+
+def _argument(value: object) -> object:
+    return ctypes.c_long(value) if isinstance(value, int) else value
+
+
+def _try_connection(target: tuple[str, int]) -> str:
+    six = ":" in target[0]
+    with socket.socket(socket.AF_INET6 if six else socket.AF_INET) as sock:
+        sock.settimeout(0.5)
+        try:
+            sock.connect(target)
+        except TimeoutError:
+            return SILENT
+        except OSError as error:
+            if error.errno in _REFUSED:
+                return "refused by the firewall"
+            if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+                return "unreachable"
+            return f"it went out: {error.strerror}"
+        return "it worked"

@@ -1,0 +1,119 @@
+"""What the firewall of a side must mean, as questions to the solver, worked out from the plan and not from the rules.
+PURE.
+
+For each side: nothing is forwarded; in comes what opens a connection to a published address, answers of devices, and
+errors and neighbour discovery, by the interface that the plan names; out goes the reverse; and the rules in force mean
+what the policy's rules mean, path by path.
+
+Not here: the answers (solver), reading the rules in force (enforce.prove).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+
+from cofferdam.enforce.plans.records import SidePlan
+from cofferdam.proof.rules import fields
+from cofferdam.proof.rules.fields import Among, Conj, Named
+from cofferdam.proof.rules.listing import Ruleset
+from cofferdam.proof.rules.solver import PATHS, Question
+
+LIVE, PLAN = "live", "plan"
+_ACK, _SYN = fields.FLAGS["ack"], fields.FLAGS["syn"]
+_TCP, _UDP = Among("l4proto", ((6, 6),)), Among("l4proto", ((17, 17),))
+_WHOLE = Among("fragment", ((0, 0),))
+_ANSWERING = Among("tcp flags", fields.union((f, f) for f in range(256) if f & (_SYN | _ACK) != _SYN))
+"""Any segment but one that asks for a new connection."""
+
+
+def crossing(it: Iterable[str], ot: Iterable[str]) -> tuple[Question, ...]:
+    """For a namespace that holds interfaces of both sides."""
+    there, here = tuple(it), tuple(ot)
+    return (
+        Question("nothing is forwarded from IT to OT", "forward", LIVE,
+                 (Named("iif", there, True), Named("oif", here, True))),
+        Question("nothing is forwarded from OT to IT", "forward", LIVE,
+                 (Named("iif", here, True), Named("oif", there, True))),
+    )  # fmt: skip
+
+
+def confinement(side: SidePlan, interfaces: Mapping[str, str], tunnel: str = "") -> tuple[Question, ...]:
+    """What must have no answer in the rules in force of a side. `interfaces`: zone to name in the namespace; `tunnel`:
+    the name of the device by which overlay peers come, or ""."""
+    return (
+        Question("nothing is forwarded", "forward", LIVE),
+        Question("in comes only what the policy declares", "input", LIVE, (), _inputs(side, interfaces, tunnel)),
+        Question("out goes only what the policy declares", "output", LIVE, (), _outputs(side, interfaces, tunnel)),
+    )
+
+
+def drift(plan: Ruleset, live: Ruleset) -> tuple[Question, ...]:
+    """What must have no answer if the rules in force mean what the policy's rules mean."""
+    asked = [Question(f"as in the policy: {path}", path, LIVE, differs=PLAN) for path in PATHS]
+    frames = sorted({base.name for base in (*plan.bases, *live.bases) if base.name[0] == "netdev"})
+    return (*asked, *(Question(f"as in the policy: frames, {name[2]}", name, LIVE, differs=PLAN) for name in frames))
+
+
+def _inputs(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> tuple[Conj, ...]:
+    found: list[Conj] = []
+    for listen in side.listens:
+        way = _by("iif", tunnel if listen.tunnel else interfaces[listen.zone])
+        for source, destination in _versions(listen.sources, listen.addresses, "saddr", "daddr"):
+            found.append((way, *source, *destination, *_port("dport", listen.port, listen.datagrams)))
+    for reach in side.reaches:
+        for source, _ in _versions(reach.addresses, reach.addresses, "saddr", "saddr"):
+            found.append(
+                (_by("iif", interfaces[reach.zone]), *source, *_port("sport", reach.port), _ANSWERING)
+            )  # fmt: skip
+    found += [_icmp("icmp", [3]), _icmp("icmpv6", [1, 2]), *_neighbours()]
+    return tuple(found)
+
+
+def _outputs(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> tuple[Conj, ...]:
+    found: list[Conj] = []
+    for listen in side.listens:
+        way = _by("oif", tunnel if listen.tunnel else interfaces[listen.zone])
+        answering = () if listen.datagrams else (_ANSWERING,)
+        for source, destination in _versions(listen.addresses, listen.sources, "saddr", "daddr"):
+            found.append((way, *source, *destination, *_port("sport", listen.port, listen.datagrams), *answering))
+    for reach in side.reaches:
+        for destination, _ in _versions(reach.addresses, reach.addresses, "daddr", "daddr"):
+            found.append((_by("oif", interfaces[reach.zone]), *destination, *_port("dport", reach.port)))
+    found += [_icmp("icmpv6", [143]), *_neighbours()]
+    return tuple(found)
+
+
+def _by(field: str, interface: str) -> Named:
+    return Named(field, (interface,), True)
+
+
+def _port(field: str, port: int, datagrams: bool = False) -> Conj:
+    return (_UDP if datagrams else _TCP, _WHOLE, Among(field, ((port, port),)))
+
+
+def _icmp(protocol: str, types: list[int]) -> Conj:
+    version, number = (fields.IPV4, 1) if protocol == "icmp" else (fields.IPV6, 58)
+    return (
+        Among("ethertype", ((version, version),)), Among("l4proto", ((number, number),)), _WHOLE,
+        fields.one_of(f"{protocol} type", types),
+    )  # fmt: skip
+
+
+def _neighbours() -> list[Conj]:
+    return [(*_icmp("icmpv6", [135, 136]), Among("ip6 hoplimit", ((255, 255),)))]
+
+
+def _versions(one: Iterable[str], other: Iterable[str], first: str, second: str) -> Iterable[tuple[Conj, Conj]]:
+    """Both lists as conditions on two fields, for each version of IP that both have."""
+    one, other = list(one), list(other)
+    for version, family, number in ((4, "ip", fields.IPV4), (6, "ip6", fields.IPV6)):
+        left, right = _ranges(one, version), _ranges(other, version)
+        if left and right:
+            kind = Among("ethertype", ((number, number),))
+            yield (kind, Among(f"{family} {first}", left)), (Among(f"{family} {second}", right),)
+
+
+def _ranges(texts: Iterable[str], version: int) -> fields.Ranges:
+    networks = [ipaddress.ip_network(text) for text in texts]
+    return fields.union((int(net[0]), int(net[-1])) for net in networks if net.version == version)
