@@ -66,7 +66,7 @@ def roots(name: str) -> frozenset[str]:
 
 @functools.cache
 def ours(name: str) -> frozenset[str]:
-    """The modules of this package that a module imports. `from PACKAGE import MODULE` is the module, not the package."""
+    """The modules of this package that a module imports. `from PACKAGE import MODULE` is that module."""
     known = modules()
     found = set()
     for target in _targets(name):
@@ -116,7 +116,7 @@ def test_siblings_keep_apart() -> None:
             inner = target.split(".")
             if inner[0] != parts[0] or parts[0] not in ("protocols", "brokers") or len(parts) < 3 or len(inner) < 3:
                 continue
-            if inner[1] != parts[1] and "kit" != inner[1]:
+            if inner[1] != parts[1] and inner[1] != "kit":
                 wrong.append(f"{name} imports its sibling {target}")
             if parts[0] == "brokers" and {parts[-1].split("_")[0], inner[-1].split("_")[0]} == {"outer", "inner"}:
                 wrong.append(f"{name} imports {target}: parts meet only in records.py")
@@ -150,7 +150,7 @@ def test_no_imports_in_a_circle() -> None:
             elif target in stack:
                 low[name] = min(low[name], index[target])
         if low[name] == index[name]:
-            circle = []
+            circle: list[str] = []
             while not circle or circle[-1] != name:
                 circle.append(stack.pop())
             if len(circle) > 1:

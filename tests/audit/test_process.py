@@ -7,11 +7,11 @@ import socket
 from pathlib import Path
 
 from cofferdam.audit.events.access import LimitHit
-from cofferdam.crossing.introduction import INTRODUCTIONS, Introduction
 from cofferdam.audit.process import Process
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor
 from cofferdam.audit.supervision import Open, ToAuditorControl
 from cofferdam.crossing.framing import PACKET, Assembler, pack
+from cofferdam.crossing.introduction import INTRODUCTIONS, Introduction
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import RecordCodec
 

@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cofferdam.crossing.introduction import INTRODUCTION_BYTES, INTRODUCTIONS
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
 from cofferdam.audit.recovery import open_log
 from cofferdam.audit.service import Auditor
@@ -33,6 +32,7 @@ from cofferdam.audit.supervision import (
     Violation,
 )
 from cofferdam.crossing.framing import MORE, PACKET, Assembler
+from cofferdam.crossing.introduction import INTRODUCTION_BYTES, INTRODUCTIONS
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender
 from cofferdam.crossing.reactor import READ, Reactor
 from cofferdam.crossing.records import RecordCodec

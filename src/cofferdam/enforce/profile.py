@@ -14,7 +14,6 @@ from typing import Final, Literal
 
 import msgspec
 
-
 MEMORY_BYTES: Final = 2 << 30
 """Address space of a part. A half needs about 60 MiB; one that leaks or is made to is ended, not the machine."""
 QUOTA_BYTES: Final = 4 << 30
@@ -39,10 +38,10 @@ class Can(enum.Flag):
 class Profile(msgspec.Struct, frozen=True):
     """One part. `name` is unique, such as "relay/keeper".
 
-    `stands`: in the network namespace of the conduit's outer or inner side, in an empty one of its own ("apart"), or in
-    the host's ("host"). `reads`: parts of the same crew whose stores it sees read-only. `secrets`: kinds of secrets that
-    the gate hands to this part, and to no other, over its control pipe. `preload`: modules that are imported before the
-    filter closes. `says`: kinds of events that the auditor takes from it.
+    `stands`: in the network namespace of the conduit's outer or inner side, in an empty one of its own ("apart"), or
+    in the host's ("host"). `reads`: parts of the same crew whose stores it sees read-only. `secrets`: kinds of secrets
+    that the gate hands to this part, and to no other, over its control pipe. `preload`: modules that are imported
+    before the filter closes. `says`: kinds of events that the auditor takes from it.
     """
 
     name: str

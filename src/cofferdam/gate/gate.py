@@ -14,8 +14,7 @@ import itertools
 import os
 import secrets
 import socket
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,11 +30,13 @@ from cofferdam.audit.events.gate import (
     Restored,
     Severed,
 )
+from cofferdam.brokers.kit.supervision import EndSessions
 from cofferdam.enforce.orders import Asked, Finish, Notify, Prepared
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate import state
 from cofferdam.gate.audit import GateAudit, now_ns
+from cofferdam.gate.context import Options
 from cofferdam.gate.crew.auditor import Auditor
 from cofferdam.gate.crew.crew import Pair
 from cofferdam.gate.crew.launcher import LauncherLink
@@ -47,6 +48,7 @@ from cofferdam.gate.watch import report
 from cofferdam.gate.watch.drops import Drops
 from cofferdam.gate.watch.leaks import LeakProbe
 from cofferdam.gate.watch.management import Management
+from cofferdam.gate.watch.metrics import Metrics
 from cofferdam.gate.watch.recent import STEP_SECONDS, Recent
 from cofferdam.gate.watch.totals import Totals
 from cofferdam.policy.compile import compile_policy
@@ -60,6 +62,8 @@ RECORD_SECONDS = 2.0
 STOP_SECONDS = 2.0
 """For what is under way at an orderly stop."""
 REPORT_SECONDS = 1.0
+ROUNDS = 5
+"""How often sessions that are to end are looked for: one may begin while others are being ended."""
 COUNT_SECONDS = 0.1
 """Before a side is severed, for the number of its sessions; cutting off matters more."""
 NOT_DURABLE = "severed-not-durable"
@@ -68,16 +72,6 @@ SAVE_AGAIN_SECONDS = 2.0
 KEEP_ALIVE_SECONDS = 1.0
 AUDITOR_TELLS = "log-unwritable"
 """The alarm that the auditor itself records, as soon as it can."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `cofferdam up` was told."""
-
-    policy: Path
-    state: Path
-    split: bool = True
-    shards: int = 1
 
 
 class Service(Protocol):
@@ -118,13 +112,14 @@ class Gate:
         self.births: Iterator[int] = itertools.count(1)
         self.split = options.split
         self.started_ns = now_ns()
-        self.auditor = Auditor(launcher, log, self.alarm, self._producer_violation)
+        self.auditor = Auditor(self)
         self.listeners = Listeners(launcher)
-        self.management = Management(self, log)
+        self.management = Management(self._exposition, log)
         self.overlay = Overlay(self)
         self.leaks = LeakProbe(self)
         self.drops = Drops(self)
         self.recent = Recent()
+        self._metrics = Metrics()
         self.pairs: dict[str, Pair] = {}
         self.earlier = Totals()
         """Counted by pairs that are no more."""
@@ -341,7 +336,8 @@ class Gate:
             if name != AUDITOR_TELLS:
                 self.note(Alarm(name=name, detail=clip(known.detail), cleared=True, wall_ns=now_ns()))
 
-    def _producer_violation(self, producer: str, detail: str) -> None:
+    def violation(self, producer: str, detail: str) -> None:
+        """The auditor was sent what this producer may not say: recorded, and the producer is ended."""
         self.log.error("record-violation", half=producer, detail=detail)
         self.note(RecordViolation(half=clip(producer, 128), detail=clip(detail), wall_ns=now_ns()))
         for pair in self.pairs.values():
@@ -417,6 +413,24 @@ class Gate:
             pair.kill()
         await asyncio.gather(*(pair.take_severed(TAKE_SECONDS) for pair in self.pairs.values()))
 
+    async def end_sessions(self, sources: Collection[str], reason: str) -> int:
+        """Ends the sessions of all crews that come from these addresses; how many there were."""
+        ended: set[str] = set()
+        pairs = list(self.pairs.values())
+        for _ in range(ROUNDS):
+            await asyncio.gather(*(pair.report(REPORT_SECONDS) for pair in pairs))
+            found = False
+            for half in (half for pair in pairs for half in pair.halves):
+                sessions = (session for status in half.statuses.values() for session in status.sessions)
+                mine = tuple(session.session for session in sessions if session.source in sources)
+                if mine:
+                    half.link.send(EndSessions(mine, clip(reason, 512)))
+                    ended.update(mine)
+                    found = True
+            if not found:
+                break
+        return len(ended)
+
     # --- status -------------------------------------------------------------------------------------------------
 
     async def reports(self, seconds: float = REPORT_SECONDS) -> None:
@@ -466,6 +480,9 @@ class Gate:
             leak_probe=self.leaks.report(),
             dropped=self.drops.reports(),
         )
+
+    def _exposition(self) -> bytes:
+        return self._metrics.render(self.status(), report.totals(list(self.pairs.values()), self.earlier))
 
     def _facts(self, pairs: list[Pair]) -> tuple[report.FactReport, ...]:
         halves = (

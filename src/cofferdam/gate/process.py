@@ -15,8 +15,9 @@ from cofferdam.enforce.isolation import forbid_inspection
 from cofferdam.enforce.orders import Asked, Finish
 from cofferdam.gate.audit import GateAudit
 from cofferdam.gate.commands import ControlServer
+from cofferdam.gate.context import Options
 from cofferdam.gate.crew.launcher import LauncherLink
-from cofferdam.gate.gate import Gate, Options
+from cofferdam.gate.gate import Gate
 from cofferdam.gate.log import Log
 from cofferdam.gate.reload import reload_by_signal
 

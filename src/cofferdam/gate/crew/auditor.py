@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 from cofferdam.audit.supervision import (
@@ -25,9 +24,9 @@ from cofferdam.audit.supervision import (
 )
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import AuditError, CrossingError, GateError
-from cofferdam.gate.crew.launcher import Born, LauncherLink
+from cofferdam.gate.context import Context
+from cofferdam.gate.crew.launcher import Born
 from cofferdam.gate.link import PipeLink
-from cofferdam.gate.log import Log
 
 OPEN_SECONDS = 120.0
 """Opening a log reads its journal, and after a crash may read more of it."""
@@ -42,20 +41,12 @@ _OUTGOING: RecordCodec[ToAuditorControl] = RecordCodec(ToAuditorControl)
 
 
 class Auditor:
-    """`on_alarm(name, detail)` raises an alarm, or clears it with detail ""; `on_violation(producer, detail)` is told
-    of a producer that broke the rules."""
+    """Supervises one auditor after the other."""
 
-    def __init__(
-        self,
-        launcher: LauncherLink,
-        log: Log,
-        on_alarm: Callable[[str, str], None],
-        on_violation: Callable[[str, str], None],
-    ) -> None:
-        self._launcher = launcher
-        self._log = log
-        self._on_alarm = on_alarm
-        self._on_violation = on_violation
+    def __init__(self, gate: Context) -> None:
+        self._gate = gate
+        self._launcher = gate.launcher
+        self._log = gate.log
         self._site: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._born: Born | None = None
         self._link: PipeLink[ToAuditorControl, FromAuditorControl] | None = None
@@ -124,7 +115,7 @@ class Auditor:
             return opened
         refused = self._refused or Refused(f"the auditor ended ({status}) without a word", "its messages stand above")
         self._log.error("auditor-ended", pid=born.pid, status=status, reason="" if opened else refused.message)
-        self._on_alarm("auditor-down", "the auditor process ended" if opened else refused.message)
+        self._gate.alarm("auditor-down", "the auditor process ended" if opened else refused.message)
         self._fail_first(AuditError(refused.message, hint=refused.hint))
         return opened
 
@@ -140,7 +131,7 @@ class Auditor:
                 self.key = record.key
                 self._opened.set()
                 self._log.info("audit-log-open", size=record.size, pid=record.pid)
-                self._on_alarm("auditor-down", "")
+                self._gate.alarm("auditor-down", "")
                 if not self.first.done():
                     self.first.set_result(None)
             case Refused():
@@ -148,9 +139,11 @@ class Auditor:
             case LogStatus():
                 self.status = record
                 self._reported.set()
-                self._on_alarm("log-unwritable", "" if record.writable else record.reason or "the log is not writable")
+                self._gate.alarm(
+                    "log-unwritable", "" if record.writable else record.reason or "the log is not writable"
+                )
             case Violation():
-                self._on_violation(record.producer, record.detail)
+                self._gate.violation(record.producer, record.detail)
 
     def _on_closed(self, error: CrossingError | None) -> None:
         if error is not None and self._born is not None:

@@ -11,19 +11,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from cofferdam.audit.entry import Draft
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import HalfDied, HalfStarted, RecordViolation
 from cofferdam.brokers.kit.supervision import Configure, Listener, NewPolicy, Report, SetSevered, Stop
 from cofferdam.errors import GateError
-from cofferdam.gate.crew.launcher import LauncherLink
+from cofferdam.gate.context import Context
 from cofferdam.gate.crew.part import Half
 from cofferdam.gate.crew.plan import PairPlan, Spot
-from cofferdam.gate.log import Log
 from cofferdam.gate.watch.totals import Totals
 
 READY_SECONDS = 10.0
@@ -48,22 +45,6 @@ class Opened:
     spot: Spot
     address: str
     port: int
-
-
-class Context(Protocol):
-    """What a pair asks of the gate. What is in force is asked for at each start."""
-
-    launcher: LauncherLink
-    log: Log
-    boot: str
-    births: Iterator[int]
-    """Numbers of the lives of pairs: with `boot` they make the names of sessions and writes unique in the log."""
-    split: bool
-    policy_hash: str
-    policy_bytes: bytes
-    severed: tuple[str, ...]
-
-    def note(self, draft: Draft) -> None: ...
 
 
 @dataclass

@@ -12,12 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from typing import Any, Protocol
+from typing import Any
 
-from cofferdam.audit.entry import Draft
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.overlay import PeerAdded, PeerRevoked
-from cofferdam.brokers.kit.supervision import EndSessions
 from cofferdam.enforce.orders import TUNNEL_PEERS, PeerState, Place, TunnelPeer
 from cofferdam.enforce.overlay.records import (
     FROM_NAMES,
@@ -31,11 +29,10 @@ from cofferdam.enforce.overlay.records import (
 )
 from cofferdam.enforce.plans.overlay import PORT, NameZone, name_zone
 from cofferdam.errors import CofferdamError, CrossingError, GateError
-from cofferdam.gate.audit import GateAudit, now_ns
-from cofferdam.gate.crew.crew import Pair
-from cofferdam.gate.crew.launcher import Born, LauncherLink
+from cofferdam.gate.audit import now_ns
+from cofferdam.gate.context import Context
+from cofferdam.gate.crew.launcher import Born
 from cofferdam.gate.link import PipeLink
-from cofferdam.gate.log import Log
 from cofferdam.gate.overlay.peers import Peer, decode_key, load_peers, private_key, public_key, save_peers
 from cofferdam.policy.table import CompiledPolicy
 
@@ -43,34 +40,13 @@ READY_SECONDS = 10.0
 PAUSE_SECONDS = 1.0
 """Before a name server or tunnel that ended is started anew."""
 RECORD_SECONDS = 2.0
-REPORT_SECONDS = 1.0
-ROUNDS = 5
-"""How often sessions of a revoked peer are looked for; none can begin after its key is gone."""
-
-
-class Context(Protocol):
-    """What the overlay asks of the gate."""
-
-    launcher: LauncherLink
-    audit: GateAudit
-    log: Log
-    pairs: dict[str, Pair]
-    changing: asyncio.Lock
-    options: Any
-    policy: CompiledPolicy
-
-    def alarm(self, name: str, detail: str) -> None: ...
-
-    def note(self, draft: Draft) -> None: ...
-
-    def spawn(self, work: Any) -> None: ...
 
 
 class Overlay:
     """Started and told of each new policy by the gate; asked by the control socket."""
 
-    def __init__(self, gate: Any) -> None:
-        self._gate: Context = gate
+    def __init__(self, gate: Context) -> None:
+        self._gate = gate
         self._peers: dict[str, Peer] = {}
         self._key = ""
         self._tunnel = ""
@@ -311,7 +287,9 @@ class Overlay:
                 await self._tell_tunnel(gate.policy)
             except CofferdamError as error:
                 trouble = error
-            sessions = await self._end_sessions(set(peer_addresses(gate.policy).get(name, ())), by)
+            sessions = await gate.end_sessions(
+                peer_addresses(gate.policy).get(name, ()), f"overlay peer revoked by {by}"
+            )
             gate.log.warning("peer-revoked", peer=name, by=by, sessions=sessions)
             revoked = PeerRevoked(peer=name, key=peer.key, by=clip(by, 128), wall_ns=now_ns())
             await gate.audit.record(revoked, RECORD_SECONDS)
@@ -322,28 +300,6 @@ class Overlay:
                     hint="`cofferdam down` ends the tunnel; the peer stays revoked after the next start",
                 )
             return {"name": name, "sessions": sessions}
-
-    async def _end_sessions(self, addresses: set[str], by: str) -> int:
-        ended: set[str] = set()
-        pairs = list(self._gate.pairs.values())
-        for _ in range(ROUNDS):
-            await asyncio.gather(*(pair.report(REPORT_SECONDS) for pair in pairs))
-            found = 0
-            for pair in pairs:
-                for half in pair.halves:
-                    mine = [
-                        session.session
-                        for status in half.statuses.values()
-                        for session in status.sessions
-                        if session.source in addresses
-                    ]
-                    if mine:
-                        half.link.send(EndSessions(tuple(mine), clip(f"overlay peer revoked by {by}", 512)))
-                        ended.update(mine)
-                        found += len(mine)
-            if not found:
-                break
-        return len(ended)
 
     async def peers(self) -> dict[str, Any]:
         """Everybody on the list, with what the device knows of them."""

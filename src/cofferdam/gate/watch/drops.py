@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,9 +18,7 @@ from cofferdam.audit.events.proof import PacketsDropped
 from cofferdam.enforce.orders import DROPPED
 from cofferdam.errors import GateError
 from cofferdam.gate.audit import now_ns
-
-if TYPE_CHECKING:
-    from cofferdam.gate.gate import Gate
+from cofferdam.gate.context import Context
 
 READ_SECONDS = 10.0
 RECORD_SECONDS = 60.0
@@ -60,7 +57,7 @@ class _Side:
 class Drops:
     """One gate's. All methods are called from the event loop."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Context) -> None:
         self._gate = gate
         self._sides: dict[str, _Side] = {}
         self._trouble = ""

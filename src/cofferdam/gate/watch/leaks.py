@@ -4,7 +4,7 @@ That process (`cofferdam prove --leaks --every policy`, started by `cofferdam up
 policy's interval holds at once, and a probe that does not come for its turn is missed. Where the policy has it off, or
 there are no namespaces to ask from, that is a fact in `status` like what is in force.
 
-Not here: asking (enforce.leak), what a round found (control).
+Not here: asking (proof.leak), what a round found (commands).
 """
 
 from __future__ import annotations
@@ -12,16 +12,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from cofferdam.audit.events.proof import LeakProbeSet
 from cofferdam.errors import GateError
 from cofferdam.gate.audit import now_ns
-
-if TYPE_CHECKING:
-    from cofferdam.gate.gate import Gate
+from cofferdam.gate.context import Context
 
 FIRST_ROUND_SECONDS = 10.0
 """After the start, where the interval is not shorter: the gate's own start comes first."""
@@ -43,7 +40,7 @@ class LeakProbeReport(msgspec.Struct, frozen=True):
 class LeakProbe:
     """One gate's. All methods are called from the event loop; times are monotonic, in seconds."""
 
-    def __init__(self, gate: Gate, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, gate: Context, clock: Callable[[], float] = time.monotonic) -> None:
         self._gate = gate
         self._clock = clock
         self._seconds: int | None = None

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from cofferdam.enforce.isolation import listen
 from cofferdam.errors import GateError
 from cofferdam.gate.log import Log
-from cofferdam.gate.watch import report
-from cofferdam.gate.watch.metrics import Metrics
-
-if TYPE_CHECKING:
-    from cofferdam.gate.gate import Gate
 
 REQUEST_BYTES = 8192
 """The largest head of a request."""
@@ -30,12 +25,11 @@ _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Management:
-    """Serves at most one address."""
+    """Serves at most one address. `metrics` gives the text exposition."""
 
-    def __init__(self, gate: Gate, log: Log) -> None:
-        self._gate = gate
+    def __init__(self, metrics: Callable[[], bytes], log: Log) -> None:
+        self._metrics = metrics
         self._log = log
-        self._metrics = Metrics()
         self._server: asyncio.Server | None = None
         self._at: tuple[str, int] | None = None
         self._open = 0
@@ -98,9 +92,7 @@ class Management:
             return _response("405 Method Not Allowed", _TEXT, b"only GET\n")
         if words[1].split(b"?")[0] != b"/metrics":
             return _response("404 Not Found", _TEXT, b"there is /metrics\n")
-        gate = self._gate
-        counted = report.totals(list(gate.pairs.values()), gate.earlier)
-        return _response("200 OK", _EXPOSITION, self._metrics.render(gate.status(), counted))
+        return _response("200 OK", _EXPOSITION, self._metrics())
 
 
 def _response(status: str, kind: str, body: bytes) -> bytes:
