@@ -49,6 +49,7 @@ sys.exit(main())
 LOADED = """
 import sys
 import cofferdam.brokers.half
+import cofferdam.crossing.memory  # for bench/one_process.py
 print("\\n".join(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "cofferdam" and m.__file__))
 """
 

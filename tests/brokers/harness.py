@@ -173,7 +173,7 @@ class Half:
     """A process of a half."""
 
     def __init__(
-        self, role: str, auditor: Auditor, crossing: tuple[int, int] | None, build: tuple[str, ...] | None = None
+        self, role: str, auditor: Auditor, crossing: tuple[int, int], build: tuple[str, ...] | None = None
     ) -> None:
         build = BUILDS[os.environ.get("COFFERDAM_TEST_BUILD", "plain")] if build is None else build
         control_in, self._to = make_pipe()
@@ -184,8 +184,7 @@ class Half:
         self._outgoing: RecordCodec[ToHalf] = RecordCodec(ToHalf, limit=16 << 20)
         self.records: list[FromHalf] = []
         fds = {"control-in": control_in, "control-out": control_out, "audit-in": audit_in, "audit-out": audit_out}
-        if crossing is not None:
-            fds |= {"crossing-in": crossing[0], "crossing-out": crossing[1]}
+        fds |= {"crossing-in": crossing[0], "crossing-out": crossing[1]}
         self._inherit = list(fds.values())
         self._argv = [sys.executable, "-I", *build, "--name", f"test/{role}", "--role", role]
         for name, fd in fds.items():
@@ -243,25 +242,20 @@ class Half:
 
 
 class Pair:
-    """Both halves of a proxy, as two processes or one."""
+    """Both halves of a proxy."""
 
-    def __init__(self, policy: CompiledPolicy, listener: socket.socket, *, one_process: bool = False) -> None:
+    def __init__(self, policy: CompiledPolicy, listener: socket.socket) -> None:
         self.auditor = Auditor()
         self.port: int = listener.getsockname()[1]
-        if one_process:
-            self.outer = self.inner = Half("both", self.auditor, None)
-            halves = [self.outer]
-        else:
-            inner_in, outer_out = make_pipe()
-            outer_in, inner_out = make_pipe()
-            self.outer = Half("outer", self.auditor, (outer_in, outer_out))
-            self.inner = Half("inner", self.auditor, (inner_in, inner_out))
-            halves = [self.outer, self.inner]
+        inner_in, outer_out = make_pipe()
+        outer_in, inner_out = make_pipe()
+        self.outer = Half("outer", self.auditor, (outer_in, outer_out))
+        self.inner = Half("inner", self.auditor, (inner_in, inner_out))
+        halves = [self.outer, self.inner]
         self.halves = halves
         self.auditor.start()
         self.outer.start([listener])
-        if self.inner is not self.outer:
-            self.inner.start([])
+        self.inner.start([])
         self.policy = policy
         for half in halves:
             half.send(
@@ -298,10 +292,10 @@ def listen() -> socket.socket:
 
 
 @contextlib.contextmanager
-def running(device_port: int, *, one_process: bool = False, **options: Any) -> Iterator[Pair]:
+def running(device_port: int, **options: Any) -> Iterator[Pair]:
     listener = listen()
     policy = make_policy(device_port=device_port, port=listener.getsockname()[1], **options)
-    pair = Pair(policy, listener, one_process=one_process)
+    pair = Pair(policy, listener)
     listener.close()
     try:
         yield pair

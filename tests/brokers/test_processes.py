@@ -122,11 +122,6 @@ def plc() -> Iterator[Plc]:
     device.stop()
 
 
-@pytest.fixture(params=["split", "one process"])
-def one_process(request: pytest.FixtureRequest) -> bool:
-    return str(request.param) == "one process"
-
-
 def connect(port: int) -> socket.socket:
     sock = socket.create_connection(("127.0.0.1", port), timeout=5)
     sock.settimeout(5)
@@ -155,8 +150,8 @@ def receive(sock: socket.socket) -> bytes:
     return head + body
 
 
-def test_pymodbus_reads_and_writes_through_the_gate(plc: Plc, one_process: bool) -> None:
-    with running(plc.port, one_process=one_process) as pair:
+def test_pymodbus_reads_and_writes_through_the_gate(plc: Plc) -> None:
+    with running(plc.port) as pair:
         with ModbusTcpClient("127.0.0.1", port=pair.port, retries=0) as client:
             assert client.read_holding_registers(0, count=10, device_id=1).registers == [7] * 10
             assert not client.write_register(200, 1400, device_id=1).isError()
@@ -190,8 +185,8 @@ def test_many_clients_share_one_connection(plc: Plc) -> None:
         assert plc.connections == 1
 
 
-def test_an_asset_that_is_silent_talks_nonsense_or_is_gone(plc: Plc, one_process: bool) -> None:
-    with running(plc.port, one_process=one_process, asset_extra="timeout: 100 ms") as pair:
+def test_an_asset_that_is_silent_talks_nonsense_or_is_gone(plc: Plc) -> None:
+    with running(plc.port, asset_extra="timeout: 100 ms") as pair:
         sock = connect(pair.port)
         plc.mode = "silent"
         assert ask(sock, read(1))[7:] == b"\x83\x0b"
@@ -289,8 +284,8 @@ def test_the_log_unwritable_and_writable_again(plc: Plc) -> None:
         assert b"\x00\x02" not in [frame[10:12] for frame in plc.writes()]
 
 
-def test_severing_and_a_new_policy(plc: Plc, one_process: bool) -> None:
-    with running(plc.port, one_process=one_process) as pair:
+def test_severing_and_a_new_policy(plc: Plc) -> None:
+    with running(plc.port) as pair:
         sock = connect(pair.port)
         assert ask(sock, read(1))[7] == 3
         for half in pair.halves:

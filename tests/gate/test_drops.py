@@ -17,7 +17,6 @@ from cofferdam.gate.watch.drops import RECORD_SECONDS, Drops
 class Around:
     """A gate's surroundings whose launcher says what the test wants to hear."""
 
-    split: bool = True
     separation: Prepared = field(default_factory=lambda: Prepared(0, "namespaces", ()))
     log: Log = field(default_factory=Log)
     noted: list[Draft] = field(default_factory=list)

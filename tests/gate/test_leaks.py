@@ -25,7 +25,6 @@ T = TypeVar("T")
 class Around:
     """What the probe asks of a gate, and a clock that only the test moves."""
 
-    split: bool = True
     separation: Prepared = field(default_factory=lambda: Prepared(0, "namespaces", ()))
     log: Log = field(default_factory=Log)
     alarms: dict[str, str] = field(default_factory=dict)

@@ -59,7 +59,7 @@ class OwnedLauncher(Launcher):
 
 def main() -> int:
     policy, state = Path(sys.argv[1]), Path(sys.argv[2])
-    isolation = choose(policy, state, split=True, users=Users())
+    isolation = choose(policy, state, users=Users())
     arguments = ["--policy", str(policy), "--state", str(state), "--pairs", "1", "--log-format", "text"]
     return OwnedLauncher(isolation, state, arguments, environment=[]).run()
 

@@ -112,7 +112,7 @@ def may_say(producer: str) -> tuple[type[Event], ...]:
     a slash."""
     if "/" not in producer:
         return tuple(draft for draft in DRAFTS if draft not in LOG_OWN)
-    return INNER_HALF if producer.endswith(("/inner", "/both")) else EITHER_HALF
+    return INNER_HALF if producer.endswith("/inner") else EITHER_HALF
 
 
 # --- bytes of an entry ----------------------------------------------------------------------------------------

@@ -46,7 +46,6 @@ from cofferdam.brokers.proxy import records
 from cofferdam.brokers.proxy.inner import Inner
 from cofferdam.brokers.proxy.outer import Outer
 from cofferdam.crossing.channel import Receiver, Sender
-from cofferdam.crossing.memory import memory_channel
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender
 from cofferdam.crossing.reactor import READ, Reactor
 from cofferdam.crossing.records import RecordCodec
@@ -68,7 +67,7 @@ EXIT_STOPPED, EXIT_GATE_GONE, EXIT_PEER_GONE, EXIT_VIOLATION, EXIT_BUG = 0, 2, 3
 
 
 class HalfProcess:
-    """One half, or both in one process (role "both", for measurements and tests)."""
+    """One half."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.name: str = args.name
@@ -178,24 +177,13 @@ class HalfProcess:
                 reactor=self.reactor, connect=self._connect, again=record.again,
             )  # fmt: skip
 
-        if self.role == "both":
-            # The receivers are called only after this turn, when both halves exist.
-            out_sender, from_outer = memory_channel(
-                self.reactor, to_inner, lambda r: self.inner.on_record(r) if self.inner else None, backlog_limit=backlog
-            )
-            in_sender, _ = memory_channel(
-                self.reactor, to_outer, lambda r: self.outer.on_record(r) if self.outer else None, backlog_limit=backlog
-            )
-            self.outer, self.inner = make_outer(out_sender), make_inner(in_sender)
-            self._hold_back(in_sender, from_outer)
-        elif self.role == "outer":
-            read_fd, write_fd = self._crossing_fds
+        read_fd, write_fd = self._crossing_fds
+        if self.role == "outer":
             sender: Sender[object] = PipeSender(self.reactor, write_fd, to_inner, backlog_limit=backlog, batches=True)
             sender.on_closed = self._other_half_gone
             self.outer = make_outer(sender)
             PipeReceiver(self.reactor, read_fd, to_outer, self.outer.on_record, self._other_half_gone)
         else:
-            read_fd, write_fd = self._crossing_fds
             sender = PipeSender(self.reactor, write_fd, to_outer, backlog_limit=backlog, batches=True)
             sender.on_closed = self._other_half_gone
             self.inner = make_inner(sender)
@@ -395,14 +383,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: `python -I -m cofferdam.brokers.half --name ... --role ... --control-in FD ...`."""
     parser = argparse.ArgumentParser(prog="cofferdam-half")
     parser.add_argument("--name", required=True)
-    parser.add_argument("--role", required=True, choices=["outer", "inner", "both"])
-    for option in ("control-in", "control-out", "audit-in", "audit-out"):
+    parser.add_argument("--role", required=True, choices=["outer", "inner"])
+    for option in ("control-in", "control-out", "audit-in", "audit-out", "crossing-in", "crossing-out"):
         parser.add_argument(f"--{option}", type=int, required=True)
-    for option in ("crossing-in", "crossing-out"):
-        parser.add_argument(f"--{option}", type=int, default=-1)
     args = parser.parse_args(argv)
-    if args.role != "both" and (args.crossing_in < 0 or args.crossing_out < 0):
-        parser.error("a half needs --crossing-in and --crossing-out")
     # The gate decides when a half stops; a Ctrl-C in the terminal is for the gate.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

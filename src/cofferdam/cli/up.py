@@ -36,11 +36,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", metavar="POLICY", type=Path, help="the policy: a YAML file, or a folder of them")
     add_state(parser)
     parser.add_argument(
-        "--one-process",
-        action="store_true",
-        help="both halves of a pair in one process: less latency, and no separation between them",
-    )
-    parser.add_argument(
         "--pairs", type=int, default=1, metavar="N", help="spread the devices of each road over N pairs (more cores)"
     )
     parser.add_argument(
@@ -85,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     policy = args.policy.absolute()
     watcher = _watch_for_leaks(state)
     try:
-        isolation = choose(policy, state, split=not args.one_process, users=Users.parse(args.users), take=args.take)
+        isolation = choose(policy, state, users=Users.parse(args.users), take=args.take)
         if isolation.name != "namespaces":  # there is no IT side to ask from
             _end(watcher)
             watcher = 0
@@ -93,8 +88,6 @@ def run(args: argparse.Namespace) -> int:
                 forget_policy(state)  # of a gate in namespaces that was killed
         arguments = ["--policy", str(policy), "--state", str(state), "--pairs", str(args.pairs)]
         arguments += ["--log-format", args.log_format]
-        if args.one_process:
-            arguments.append("--one-process")
         keep = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM")
         return Launcher(isolation, state, arguments, environment=[name for name in keep if name in os.environ]).run()
     finally:

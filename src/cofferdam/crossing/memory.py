@@ -1,4 +1,4 @@
-"""The memory channel: both halves in one process, for tests, measurements and `separation: none`.
+"""The memory channel: both halves in one process, for tests and measurements.
 
 Records are encoded, framed and decoded as on a pipe, and the channel holds as little as a pipe does, so that a
 broker cannot tell the difference.

@@ -18,10 +18,10 @@ from cofferdam.enforce.users import NEEDED, USEFUL, Users
 from cofferdam.errors import GateError, PolicyError
 
 
-def choose(policy: Path, state: Path, *, split: bool, users: Users, take: Collection[str] = ()) -> Isolation:
+def choose(policy: Path, state: Path, *, users: Users, take: Collection[str] = ()) -> Isolation:
     """The separation for a gate that is about to start. In namespaces, the calling process gives up the capabilities
     that a launcher does not need."""
-    missing = _missing(split)
+    missing = _missing()
     if missing is not None:
         return PlainIsolation(missing)
     if not inside(None, _asks_for_namespaces, str(policy)):
@@ -40,10 +40,8 @@ def choose(policy: Path, state: Path, *, split: bool, users: Users, take: Collec
     return isolation
 
 
-def _missing(split: bool) -> tuple[str, str] | None:
+def _missing() -> tuple[str, str] | None:
     """What keeps this process from making namespaces, and what would help."""
-    if not split:
-        return "both halves are to run in one process", "start without --one-process"
     if os.geteuid() != 0:
         return "only root can make them", "start as root"
     lacking = kernel.missing_capabilities(NEEDED)

@@ -150,7 +150,7 @@ class PlainIsolation(Isolation):
         prctl(_PR_SET_NO_NEW_PRIVS, 1)
         os.umask(0o077)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if role in ("outer", "inner", "both", "names"):
+        if role in ("outer", "inner", "names"):
             resource.setrlimit(resource.RLIMIT_AS, (HALF_MEMORY_BYTES, HALF_MEMORY_BYTES))
             resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))

@@ -69,7 +69,7 @@ from cofferdam.errors import CofferdamError, CrossingError, GateError
 
 FIRST_FD = 3
 """A child's descriptors are numbered from here on, in the order of its command line."""
-LISTENERS_AT = {"outer": 9, "both": 7}
+LISTENERS_AT = 9
 """Where the listeners of an outer half begin: behind its pipes."""
 GATE_SILENCE_SECONDS = 10.0
 """A gate that has not said for so long that it is alive is ended, and everything with it."""
@@ -77,7 +77,7 @@ OWN_PAUSE_SECONDS = 3.0
 """A turn of the launcher's loop that took longer, by an order or because it was stopped, says nothing of the gate."""
 REAP_SECONDS = 5.0
 """How long the launcher waits for children that it has killed."""
-CONFINED: tuple[Role, ...] = ("outer", "inner", "both", "names")
+CONFINED: tuple[Role, ...] = ("outer", "inner", "names")
 """Who holds no socket but those of its work."""
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
 
@@ -356,14 +356,6 @@ class Launcher:
         if unknown:
             raise GateError(f"no listener {unknown[0]}")
         listeners = [self._listeners[number].fileno() for number in order.listeners]
-        if order.split:
-            self._spawn_split(order, listeners)
-        else:
-            with _pipes(2) as ((to_read, to_write), (from_read, from_write)):
-                child = self._spawn_half("both", order.pair, order.outer, (to_read, from_write), None, listeners)
-                self._report(Spawned(order.serial, (child,), LISTENERS_AT["both"]), [from_read, to_write])
-
-    def _spawn_split(self, order: SpawnPair, listeners: list[int]) -> None:
         with _pipes(6) as pipes:
             requests, replies, to_outer, from_outer, to_inner, from_inner = pipes
             outer = self._spawn_half(
@@ -373,7 +365,7 @@ class Launcher:
                 "inner", order.pair, order.inner, (to_inner[0], from_inner[1]), (requests[0], replies[1]), []
             )
             ends = [from_outer[0], to_outer[1], from_inner[0], to_inner[1]]
-            self._report(Spawned(order.serial, (outer, inner), LISTENERS_AT["outer"]), ends)
+            self._report(Spawned(order.serial, (outer, inner), LISTENERS_AT), ends)
 
     def _spawn_names(self, order: SpawnNames) -> None:
         unknown = [number for number in order.listeners if number not in self._listeners]
@@ -405,17 +397,12 @@ class Launcher:
         pair: str,
         place: Place,
         control: tuple[int, int],
-        crossing: tuple[int, int] | None,
+        crossing: tuple[int, int],
         listeners: list[int],
     ) -> Child:
         producer = self._new_producer(f"{pair}/{role}")
-        names = ["--control-in", "--control-out"]
-        fds = [*control]
-        if crossing is not None:
-            names += ["--crossing-in", "--crossing-out"]
-            fds += crossing
-        names += ["--audit-in", "--audit-out"]
-        fds += [producer.answers[0], producer.batches[1]]
+        names = ["--control-in", "--control-out", "--crossing-in", "--crossing-out", "--audit-in", "--audit-out"]
+        fds = [*control, *crossing, producer.answers[0], producer.batches[1]]
         arguments = [*self._build.arguments, "--name", producer.name, "--role", role]
         for number, name in enumerate(names, FIRST_FD):
             arguments += [name, str(number)]

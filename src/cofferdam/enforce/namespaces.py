@@ -41,7 +41,7 @@ from cofferdam.enforce.plans.rules import counter_names, ruleset
 from cofferdam.enforce.users import Users
 from cofferdam.errors import CofferdamError, GateError
 
-HALVES: tuple[Role, ...] = ("outer", "inner", "both", "names")
+HALVES: tuple[Role, ...] = ("outer", "inner", "names")
 PEER_FILES = ("peers.json", "peers.json.new", "wireguard.key", "wireguard.key.new")
 """What the gate keeps of the overlay in the state folder."""
 

@@ -34,7 +34,7 @@ Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 """A key of WireGuard: 32 bytes in base64."""
 TUNNEL_PEERS: Final = 400
 """The most overlay peers: an order that names them all is one message."""
-Role = Literal["outer", "inner", "both", "auditor", "gate", "names", "tunnel"]
+Role = Literal["outer", "inner", "auditor", "gate", "names", "tunnel"]
 DROPPED: Final = "dropped-"
 """How the names of the firewall's counters of dropped packets begin; the hook follows."""
 Fact = tuple[str, bool, str]
@@ -78,12 +78,11 @@ class CloseListener(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_
 
 
 class SpawnPair(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
-    """Start both halves of a pair with fresh pipes between them, or one process for both if not `split`. The outer
-    half inherits the listeners, in this order. Answered by `Spawned` or `Failed`."""
+    """Start both halves of a pair with fresh pipes between them. The outer half inherits the listeners, in this
+    order. Answered by `Spawned` or `Failed`."""
 
     serial: Number
     pair: Name
-    split: bool
     outer: Place
     inner: Place
     listeners: Annotated[tuple[Number, ...], Meta(max_length=4096)]

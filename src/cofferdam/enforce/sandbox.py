@@ -104,12 +104,9 @@ def program(role: HalfRole, machine: str, pid: int) -> bytes:
 
 
 def confine(role: str) -> tuple[Fact, ...]:
-    """Puts the calling process, which has one thread, under its filter, and says what is in force now.
-
-    A process that is both halves needs what either does, and gets none.
-    """
+    """Puts the calling process, which has one thread, under its filter, and says what is in force now."""
     if role not in ("outer", "inner", "names"):
-        return (("system-call filter", False, "both halves are one process, which gets no filter"),)
+        raise ValueError(f"no filter is written for a {role}")
     half: HalfRole = "outer" if role == "outer" else "inner" if role == "inner" else "names"
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -29,7 +29,6 @@ class Options:
 
     policy: Path
     state: Path
-    split: bool = True
     shards: int = 1
 
 
@@ -44,7 +43,6 @@ class Context(Protocol):
     """Of this gate alone."""
     births: Iterator[int]
     """Numbers of the lives of crews: with `boot` they make the names of sessions and writes unique in the log."""
-    split: bool
     changing: asyncio.Lock
     """Held while the policy and the set of crews change."""
     separation: Prepared

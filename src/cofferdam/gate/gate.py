@@ -110,7 +110,6 @@ class Gate:
         self.log = log
         self.boot = secrets.token_hex(4)
         self.births: Iterator[int] = itertools.count(1)
-        self.split = options.split
         self.started_ns = now_ns()
         self.auditor = Auditor(self)
         self.listeners = Listeners(launcher)
@@ -177,7 +176,7 @@ class Gate:
         network = network_plan(policy)
         self.separation = await self.launcher.prepare(network)
         self.check_separation(policy)
-        self.log.info("separation", kind=self.separation.isolation if self.split else "none")
+        self.log.info("separation", kind=self.separation.isolation)
         if network.namespaces:  # the policy is ready for them: what is missing is worth a word at start
             for name, in_force, detail in self.separation.facts:
                 if not in_force:
@@ -204,7 +203,7 @@ class Gate:
         self.note(
             GateStarted(
                 version=cofferdam.__version__,
-                separation=self.separation.isolation if self.split else "none",
+                separation=self.separation.isolation,
                 host=clip(socket.gethostname(), 128),
                 pid=os.getpid(),
                 wall_ns=now_ns(),
@@ -303,10 +302,10 @@ class Gate:
                 hint="stop the gate and start it with this policy; or say `separation: processes` in its `gate:`",
             )
         wants = policy.gate.require_namespaces or policy.gate.separation == "namespaces"
-        if wants and (self.separation.isolation != "namespaces" or not self.split):
+        if wants and self.separation.isolation != "namespaces":
             raise GateError(
                 "the policy requires network namespaces, and they cannot be had here",
-                hint="start as root on a kernel with namespaces and without --one-process; "
+                hint="start as root on a kernel with namespaces; "
                 "or take `require: namespaces` (or `separation: namespaces`) out of the policy's `gate:` section",
             )
 
@@ -452,7 +451,7 @@ class Gate:
             started_ns=self.started_ns,
             now_ns=now_ns(),
             policy=report.PolicyReport(self.policy_hash, str(self.policy_path), self.policy_loaded_ns),
-            separation=self.separation.isolation if self.split else "none",
+            separation=self.separation.isolation,
             facts=self._facts(pairs),
             severed=self.cuts.cuts,
             conduits=report.conduit_reports(self.policy, counted, self.recent, sessions, self.severed),
@@ -485,10 +484,8 @@ class Gate:
         return self._metrics.render(self.status(), report.totals(list(self.pairs.values()), self.earlier))
 
     def _facts(self, pairs: list[Pair]) -> tuple[report.FactReport, ...]:
-        halves = (
-            report.FactReport("processes", True, "each half is a process of its own; a pair shares two one-way pipes")
-            if self.split
-            else report.FactReport("processes", False, "--one-process: both halves of a pair are one process")
+        halves = report.FactReport(
+            "processes", True, "each half is a process of its own; a pair shares two one-way pipes"
         )
         said = report.half_facts(pairs)
         said = [*said, *(report.FactReport(f"name server: {fact[0]}", *fact[1:]) for fact in self.overlay.facts)]

@@ -115,7 +115,7 @@ class Pair:
         spots = plan.spots
         try:
             children, self._first_fd = await gate.launcher.spawn_pair(
-                plan.name, gate.split, plan.outer, plan.inner, tuple(self._listeners[spot].number for spot in spots)
+                plan.name, plan.outer, plan.inner, tuple(self._listeners[spot].number for spot in spots)
             )
         except GateError as error:
             self._fail_first(error)
@@ -255,9 +255,8 @@ class Pair:
             half.link.send(Report())
 
         def taken(half: Half) -> bool:
-            roles = {"outer", "inner"} if half.born.role == "both" else {half.born.role}
-            told = {role: status for role, status in half.statuses.items() if status is not older[half].get(role)}
-            return roles <= told.keys() and all(set(status.severed) == set(sides) for status in told.values())
+            told = [status for role, status in half.statuses.items() if status is not older[half].get(role)]
+            return bool(told) and all(set(status.severed) == set(sides) for status in told)
 
         return await self._all(halves, taken, seconds, "severed sides")
 

@@ -99,10 +99,10 @@ class LauncherLink:
         self._send(CloseListener(listener))
 
     async def spawn_pair(
-        self, pair: str, split: bool, outer: Place, inner: Place, listeners: tuple[int, ...]
+        self, pair: str, outer: Place, inner: Place, listeners: tuple[int, ...]
     ) -> tuple[list[Born], int]:
         """The children, and the number of the first listener in the outer half. Raises: GateError."""
-        order = SpawnPair(self._next(), pair, split, outer, inner, listeners)
+        order = SpawnPair(self._next(), pair, outer, inner, listeners)
         spawned, fds = await self._call(order, Spawned)
         return self._born(spawned, fds), spawned.first_listener
 

@@ -64,7 +64,7 @@ class Drops:
 
     @property
     def _possible(self) -> bool:
-        return self._gate.split and self._gate.separation.isolation == "namespaces"
+        return self._gate.separation.isolation == "namespaces"
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Until the gate stops."""

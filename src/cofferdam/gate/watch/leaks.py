@@ -56,7 +56,7 @@ class LeakProbe:
     @property
     def possible(self) -> bool:
         """Whether there is an IT side to ask from."""
-        return self._gate.split and self._gate.separation.isolation == "namespaces"
+        return self._gate.separation.isolation == "namespaces"
 
     def set(self, seconds: int) -> None:
         """The interval of the policy in force; 0: off. Recorded where it is new. A turn that is due by it comes now."""
