@@ -1,0 +1,167 @@
+"""The frozen rows of the relay: channels, the lines that say who may do what with them, and their schemas. PURE.
+
+They travel to the relay's parts inside the compiled policy. A side gets what concerns its own principals (`slice_for`),
+the keeper gets all. Both reckon a fingerprint of what a side should have: while the two differ (a reload is under way)
+the keeper refuses what that side asks for, and once they agree a side that asks for what it cannot ask for is broken.
+
+Not here: how rows are made from a policy file (terms.relay), how messages are checked by them (brokers.relay.checking).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final, Literal
+
+import msgspec
+
+LARGEST_MESSAGE: Final = 20_000_000
+"""The most bytes of one message that any channel may take."""
+PARALLEL_MOST: Final = 10_000
+"""The most messages that one consumer of a channel may have under way."""
+
+Verb = Literal["push", "pull", "browse"]
+VERBS: Final[tuple[Verb, ...]] = ("push", "pull", "browse")
+
+
+class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A bound on the value at `at` (JSON Pointer, or the XPath subset for XML): within `min` and `max`, at most
+    `max_step` from the last one, at most `per_minute` messages a minute. `key`: the place of what tells series apart
+    (a line, an article): step and rate are reckoned for each of its values; "": for the channel as a whole."""
+
+    at: str
+    min: int | float | None = None
+    max: int | float | None = None
+    max_step: int | float | None = None
+    per_minute: int = 0
+    key: str = ""
+
+
+class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One channel. Times are seconds, sizes bytes.
+
+    `schema` names one of the rows' `schemas` ("": any value of the form). `order`: 1 is strict (the next message is
+    handed to a consumer when the one before is done or dead), N above 1: up to N of a consumer under way. `tries`: so
+    often a message is handed to a consumer before it is dead to it. `on_error`: whether a dead message or one in
+    quarantine stops the channel. `stamp`: the place of a message's own time; with it, a message older than `keep` or
+    from the future is refused. `release`: how many people a release from quarantine takes. `fields`: what is let
+    through (empty: all); what else came is dropped or refused (`others`); `set`: constants, as JSON text, by place.
+    """
+
+    name: str
+    form: Literal["json", "xml"] = "json"
+    schema: str = ""
+    keep: int = 7_776_000
+    most: int = 1_000_000
+    room: int = 1_000_000_000
+    room_messages: int = 2_000_000
+    order: int = 1
+    tries: int = 5
+    on_error: Literal["go-on", "stop"] = "go-on"
+    lease: int = 300
+    """The longest that a message is leased in one go."""
+    stamp: str = ""
+    release: Literal[1, 2] = 1
+    fields: tuple[str, ...] = ()
+    others: Literal["drop", "refuse"] = "refuse"
+    set: tuple[tuple[str, str], ...] = ()
+    limits: tuple[Limit, ...] = ()
+    alarm_oldest: int = 3_600
+    """An alarm once a message has waited so long for a consumer."""
+    alarm_silent: int = 3_600
+    """An alarm once a consumer with messages waiting has not asked for so long."""
+
+
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One line of `allow`: principals, and the channels that they may push to, pull from, browse. `number` counts the
+    conduit's lines from 0. `via`: the way in or out that serves them."""
+
+    number: int
+    who: tuple[str, ...]
+    push: tuple[str, ...] = ()
+    pull: tuple[str, ...] = ()
+    browse: tuple[str, ...] = ()
+    via: str = "http"
+
+
+class RelayRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="relay"):
+    """What one conduit of the relay says. `schemas`: the bytes of the policy's schema files by their names in it: those
+    that channels name, and those that they refer to."""
+
+    channels: tuple[Channel, ...] = ()
+    lines: tuple[Line, ...] = ()
+    schemas: dict[str, bytes] = {}
+
+
+def slice_for(rows: RelayRows, principals: Collection[str]) -> RelayRows:
+    """What a side whose principals these are has to know: their lines, and the channels in them. What a message has to
+    look like is for those who push it."""
+    lines = tuple(
+        msgspec.structs.replace(line, who=tuple(name for name in line.who if name in principals))
+        for line in rows.lines
+        if any(name in principals for name in line.who)
+    )
+    pushed = {name for line in lines for name in line.push}
+    taken = {name for line in lines for name in (*line.pull, *line.browse)}
+    channels = tuple(
+        channel if channel.name in pushed else _outline(channel)
+        for channel in rows.channels
+        if channel.name in pushed | taken
+    )
+    wanted = any(channel.schema for channel in channels)
+    return RelayRows(channels=channels, lines=lines, schemas=dict(rows.schemas) if wanted else {})
+
+
+def _outline(channel: Channel) -> Channel:
+    return msgspec.structs.replace(channel, schema="", stamp="", fields=(), set=(), limits=())
+
+
+def fingerprint(rows: Mapping[str, RelayRows]) -> bytes:
+    """16 bytes over what a side has: conduit -> rows, as `slice_for` gave them."""
+    said = msgspec.msgpack.encode(sorted(rows.items()), order="sorted")
+    return hashlib.sha256(said).digest()[:16]
+
+
+class Right(msgspec.Struct, frozen=True, gc=False):
+    """That a principal may do a verb on a channel: by which conduit and which of its lines, which way."""
+
+    conduit: str
+    number: int
+    via: str
+
+    @property
+    def rule(self) -> str:
+        """As it is named in the audit log and by explain."""
+        return f"{self.conduit}/{self.number}"
+
+
+class Relay:
+    """Rows with an index over them: which channels there are, and who may do what. Immutable."""
+
+    def __init__(self, conduits: Iterable[tuple[str, RelayRows]]) -> None:
+        """`conduits`: (name, rows) of those that this crew serves."""
+        self.channels: dict[str, Channel] = {}
+        self.conduit_of: dict[str, str] = {}
+        """The conduit that a channel is declared in."""
+        self.schemas: dict[str, dict[str, bytes]] = {}
+        """By conduit: the schema files that its channels may name."""
+        self._who: dict[tuple[Verb, str], dict[str, Right]] = {}
+        for conduit, rows in conduits:
+            self.schemas[conduit] = rows.schemas
+            for channel in rows.channels:
+                self.channels[channel.name] = channel
+                self.conduit_of[channel.name] = conduit
+            for line in rows.lines:
+                for verb, names in (("push", line.push), ("pull", line.pull), ("browse", line.browse)):
+                    right = Right(conduit, line.number, line.via)
+                    for name in names:
+                        for who in line.who:
+                            self._who.setdefault((verb, name), {}).setdefault(who, right)  # type: ignore[arg-type]
+
+    def right(self, who: str, verb: Verb, channel: str) -> Right | None:
+        """Whether a principal may, and by what."""
+        return self._who.get((verb, channel), {}).get(who)
+
+    def who(self, verb: Verb, channel: str) -> dict[str, Right]:
+        """All who may."""
+        return self._who.get((verb, channel), {})
