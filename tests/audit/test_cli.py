@@ -17,7 +17,7 @@ import pytest
 from cofferdam.audit.entry import DRAFTS, KINDS, format_time
 from cofferdam.audit.events.access import Malformed, Refused, SessionOpened, WriteOutcome
 from cofferdam.audit.events.gate import GateStopped
-from cofferdam.cli.audit_lines import _RENDER, line
+from cofferdam.audit.lines import LINES, line
 from cofferdam.cli.main import main
 from tests.audit.conftest import Clock, Opener, write
 
@@ -113,7 +113,7 @@ def test_every_kind_has_a_line(kind: type) -> None:
 
     name = KINDS[DRAFTS.index(kind)]
     assert name in line(Entry({"kind": name}, 1, "gate", "", "riverside", "2026-01-01T00:00:00.000000000Z"))
-    assert set(_RENDER) <= set(KINDS)
+    assert set(LINES) <= set(KINDS)
 
 
 def test_verify_says_good_or_what_is_wrong(state: Path, capsys: pytest.CaptureFixture[str]) -> None:

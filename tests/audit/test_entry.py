@@ -16,8 +16,8 @@ from cofferdam.audit.entry import DRAFTS, KINDS, Draft, encode_event, encode_tex
 from cofferdam.audit.events.access import WriteAllowed, Written
 from cofferdam.audit.events.base import MAX_SAFE_INTEGER, clip, number
 from cofferdam.audit.events.gate import GateStopped
+from cofferdam.audit.events_page import audit_reference
 from cofferdam.audit.log import prepare
-from cofferdam.audit.reference import audit_reference
 from cofferdam.errors import AuditError
 
 TEXT = st.text(max_size=64)

@@ -21,41 +21,15 @@ Not here: hashing (tree), the disk (log), who sends drafts when (the brokers and
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from cofferdam.audit.events.access import (
-    LimitHit,
-    Malformed,
-    ReadsCounted,
-    Refused,
-    RefusedMany,
-    SessionClosed,
-    SessionOpened,
-    WriteAllowed,
-    WriteOutcome,
-)
-from cofferdam.audit.events.base import (
-    Event,
-    kebab,
-)
-from cofferdam.audit.events.gate import (
-    Alarm,
-    GateStarted,
-    GateStopped,
-    HalfDied,
-    HalfStarted,
-    PolicyLoaded,
-    PolicyRefused,
-    RecordViolation,
-    Restored,
-    Severed,
-)
-from cofferdam.audit.events.log import ClockJump, LogOpened, TornTail
-from cofferdam.audit.events.overlay import PeerAdded, PeerRevoked
-from cofferdam.audit.events.proof import LeakFound, LeakProbeSet, PacketsDropped, ProofDone
+from cofferdam.audit.events import access, gate, log, overlay, proof
+from cofferdam.audit.events.base import Event, kebab
 from cofferdam.errors import AuditError
 
 MAX_ENTRY_BYTES = 65535
@@ -65,46 +39,32 @@ MAX_BATCH_DRAFTS = 4096
 
 
 Draft = (
-    GateStarted
-    | GateStopped
-    | PolicyLoaded
-    | PolicyRefused
-    | Severed
-    | Restored
-    | HalfStarted
-    | HalfDied
-    | RecordViolation
-    | SessionOpened
-    | SessionClosed
-    | WriteAllowed
-    | WriteOutcome
-    | Refused
-    | RefusedMany
-    | Malformed
-    | LimitHit
-    | ReadsCounted
-    | Alarm
-    | ClockJump
-    | TornTail
-    | LogOpened
-    | ProofDone
-    | LeakFound
-    | LeakProbeSet
-    | PacketsDropped
-    | PeerAdded
-    | PeerRevoked
-)
+    gate.Draft
+    | access.Draft
+    | log.Draft
+    | proof.Draft
+    | overlay.Draft
+)  # fmt: skip
+"""What a producer may hand over, one line for each topic."""
 DRAFTS: tuple[type[Event], ...] = Draft.__args__
 """Every class of draft."""
 KINDS: tuple[str, ...] = tuple(kebab(draft.__name__) for draft in DRAFTS)
 """Every kind of event, as it stands in the log."""
-LOG_OWN = (ClockJump, TornTail, LogOpened)
-"""What only the log itself may say: refused from a producer."""
-EITHER_HALF = (SessionOpened, SessionClosed, Refused, RefusedMany, Malformed, LimitHit, RecordViolation)
-"""What any half may say. The rest is for the gate: a half that was taken over must not restore a side, load a policy or
-end another half in the log."""
-INNER_HALF = (*EITHER_HALF, WriteAllowed, WriteOutcome, ReadsCounted)
-"""What a half that speaks with assets may say."""
+TOPICS: tuple[str, ...] = tuple(dict.fromkeys(draft.__module__ for draft in DRAFTS))
+"""The modules of the topics, in the union's order."""
+LOG_OWN = log.LOG
+EITHER_HALF = (*access.OUTER, *gate.PART)
+INNER_HALF = (*access.INNER, *gate.PART)
+
+
+def kinds(classes: Iterable[type[Event]]) -> tuple[str, ...]:
+    """Their kinds, as a profile lists what its part may say."""
+    return tuple(kebab(one.__name__) for one in classes)
+
+
+def said_by(maker: str) -> tuple[type[Event], ...]:
+    """What all topics together let a maker say, such as "GATE"."""
+    return tuple(one for topic in TOPICS for one in getattr(sys.modules[topic], maker, ()))
 
 
 def may_say(producer: str) -> tuple[type[Event], ...]:

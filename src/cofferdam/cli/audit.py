@@ -1,6 +1,6 @@
 """`cofferdam audit show|tail|verify|prove|export`: reads the audit log; needs no running gate and no private key.
 
-Not here: how entries read for people (audit_lines), what a proof holds (audit.proof).
+Not here: how entries read for people (audit.lines), what a proof holds (audit.proof).
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def _matching(reader: LogReader, wanted: _Filter, last: int | None, start: int =
 
 
 def _print(data: bytes, entry: Entry, args: argparse.Namespace) -> None:
-    from cofferdam.cli.audit_lines import line
+    from cofferdam.audit.lines import line
 
     print(data.decode() if args.json else line(entry))
 
@@ -383,8 +383,8 @@ def _prove(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from cofferdam.audit.entry import decode_entry
+    from cofferdam.audit.lines import line
     from cofferdam.audit.proof import check_proof
-    from cofferdam.cli.audit_lines import line
 
     key = _key(args)
     try:

@@ -16,7 +16,7 @@ import cofferdam.policy
 # File name below DIR -> "module:function"; the function takes nothing and returns the page's text.
 PAGES: dict[str, str] = {
     "policy-reference.md": "cofferdam.policy.reference:policy_reference",
-    "audit-events.md": "cofferdam.audit.reference:audit_reference",
+    "audit-events.md": "cofferdam.audit.events_page:audit_reference",
     "cli.md": "cofferdam.cli.reference:cli_reference",
 }
 SCHEMA = Path(cofferdam.policy.__file__).parent / "policy.schema.json"

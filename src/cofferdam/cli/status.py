@@ -200,7 +200,7 @@ def _dropped(dropped: dict[str, Any], now: int) -> Any:
     """What no half and no audit entry of a session can show."""
     from rich.text import Text
 
-    from cofferdam.cli.audit_lines import DROPPED
+    from cofferdam.audit.events.proof import DROPPED
 
     packets = {hook: dropped["packets"].get(hook, 0) for hook in DROPPED} | dropped["packets"]
     counts = ", ".join(f"{count:,} {DROPPED.get(hook, hook)}" for hook, count in packets.items())

@@ -19,6 +19,7 @@ from cofferdam.audit.events.base import (
     Text,
     WallNs,
 )
+from cofferdam.audit.events.lines import Line, Said, seconds, span_ns, who
 
 
 class Written(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -74,7 +75,7 @@ class SessionClosed(Event, frozen=True, kw_only=True):
 class WriteAllowed(Event, frozen=True, kw_only=True):
     """A write was allowed and is about to be sent. It is sent only after this entry is durable. `write` is unique
     in the log and ties it to its `WriteOutcome`. `exact` is False where the cells depend on what the device holds
-    (Modbus mask write: values are the and- and or-mask). `code` is the protocol's function, `sub` its subfunction
+    (Modbus mask write: values are the and- and or-mask). `function` is the protocol's, `sub` its subfunction
     or -1, `unit` the unit or -1."""
 
     session: Name
@@ -180,3 +181,91 @@ class ReadsCounted(Event, frozen=True, kw_only=True):
     failed: Count = 0
     from_ns: WallNs
     to_ns: WallNs
+
+
+Draft = (
+    SessionOpened
+    | SessionClosed
+    | WriteAllowed
+    | WriteOutcome
+    | Refused
+    | RefusedMany
+    | Malformed
+    | LimitHit
+    | ReadsCounted
+)
+OUTER = (SessionOpened, SessionClosed, Refused, RefusedMany, Malformed, LimitHit)
+"""What the part that faces clients may say."""
+INNER = (*OUTER, WriteAllowed, WriteOutcome, ReadsCounted)
+"""What the part that decides and speaks with assets may say."""
+
+
+def _cells(event: Said) -> str:
+    parts = [
+        f"{space} {start}" + (f"-{start + count - 1}" if count > 1 else "")
+        for space, start, count in event.get("spans", ())
+    ]
+    return ", ".join(parts)
+
+
+def _written(event: Said) -> str:
+    points = event.get("points", ())
+    if points:
+        return ", ".join(f"{name} = {value}{' ' + unit if unit else ''}" for name, value, unit in points)
+    parts = []
+    for space, start, values in event.get("writes", ()):
+        some = " ".join(map(str, values[:8])) + (" …" if len(values) > 8 else "")
+        parts.append(f"{space} {start} = {some}")
+    return ", ".join(parts) or f"function {event.get('function')}"
+
+
+def _refused(event: Said) -> str:
+    what = _cells(event)
+    where = f" [{event['rule']}]" if event.get("rule") else ""
+    return (
+        f"{who(event)} → {event.get('asset')}: function {event.get('function')}{' of ' + what if what else ''}:"
+        f" {event.get('fault')}: {event.get('detail')}{where}"
+    )
+
+
+def _outcome(event: Said) -> str:
+    code = f" {event['code']}" if event.get("code") else ""
+    detail = f": {event['detail']}" if event.get("detail") else ""
+    took = seconds(event.get("device_ns"))
+    return f"{event.get('asset')} {event.get('write')}: {event.get('outcome')}{code} in {took}{detail}"
+
+
+def _reads(event: Said) -> str:
+    span = span_ns(event)
+    shared = f", {event['shared']} shared" if event.get("shared") else ""
+    failed = f", {event['failed']} failed" if event.get("failed") else ""
+    return (
+        f"{who(event)} → {event.get('asset')}: {event.get('reads')} reads, {event.get('cells')} cells"
+        f"{shared}{failed}{' in ' + seconds(span) if span >= 0 else ''} [{event.get('conduit')}]"
+    )
+
+
+def _closed(event: Said) -> str:
+    return (
+        f"{event.get('session')}: {event.get('reason')} ({event.get('requests')} requests,"
+        f" {event.get('writes')} writes, {event.get('refused')} refused, {event.get('malformed')} malformed)"
+    )
+
+
+def _many(event: Said) -> str:
+    faults = ", ".join(f"{count} {name}" for name, count in event.get("faults", ()))
+    split = f" ({faults})" if faults else ""
+    return f"{who(event)} → {event.get('asset')}: {event.get('count')} more refusals{split}"
+
+
+LINES: dict[str, Line] = {
+    "session-opened": lambda e: f"{e.get('session')}: {who(e)} port {e.get('source_port')} → {e.get('asset')}",
+    "session-closed": _closed,
+    "write-allowed": lambda e: f"{who(e)} → {e.get('asset')}: {_written(e)} [{e.get('rule')}] {e.get('write')}",
+    "write-outcome": _outcome,
+    "refused": _refused,
+    "refused-many": _many,
+    "malformed": lambda e: f"{e.get('source')} → {e.get('asset') or '?'}: {e.get('detail')} ({e.get('section')})",
+    "limit-hit": lambda e: f"{e.get('source')}: {e.get('limit')}: {e.get('detail')} ({e.get('count')} times)",
+    "reads-counted": _reads,
+}

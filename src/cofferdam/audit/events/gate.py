@@ -13,6 +13,7 @@ from cofferdam.audit.events.base import (
     Name,
     Text,
 )
+from cofferdam.audit.events.lines import Line, Said
 
 
 class GateStarted(Event, frozen=True, kw_only=True):
@@ -90,3 +91,42 @@ class Alarm(Event, frozen=True, kw_only=True):
     name: Name
     detail: Text
     cleared: bool = False
+
+
+Draft = (
+    GateStarted
+    | GateStopped
+    | PolicyLoaded
+    | PolicyRefused
+    | Severed
+    | Restored
+    | HalfStarted
+    | HalfDied
+    | RecordViolation
+    | Alarm
+)
+GATE: tuple[type[Event], ...] = Draft.__args__
+"""What the gate may say: a part that was taken over must not restore a side, load a policy or end another part in the
+log."""
+PART = (RecordViolation,)
+"""What any part of a crew may say."""
+
+
+def _died(event: Said) -> str:
+    status = event.get("status", 0)
+    how = f"signal {-status}" if status < 0 else f"exit code {status}"
+    return f"{event.get('half')} (pid {event.get('pid')}): {how}{', as asked' if event.get('expected') else ''}"
+
+
+LINES: dict[str, Line] = {
+    "gate-started": lambda e: f"Cofferdam {e.get('version')}, separation: {e.get('separation') or 'unknown'}",
+    "gate-stopped": lambda e: str(e.get("reason")),
+    "policy-loaded": lambda e: f"{str(e.get('policy'))[:16]} from {', '.join(e.get('files', ())) or '?'}",
+    "policy-refused": lambda e: f"{e.get('problem')} ({e.get('problems')} in all)",
+    "severed": lambda e: f"{e.get('side')} cut off by {e.get('by') or '?'}, {e.get('sessions')} sessions ended",
+    "restored": lambda e: f"{e.get('side')} works again, by {e.get('by') or '?'}",
+    "half-started": lambda e: f"{e.get('half')} (pid {e.get('pid')})",
+    "half-died": _died,
+    "record-violation": lambda e: f"{e.get('half')}: {e.get('detail')}",
+    "alarm": lambda e: f"{e.get('name')}{' is over' if e.get('cleared') else ''}: {e.get('detail')}",
+}

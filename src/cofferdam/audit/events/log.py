@@ -11,6 +11,7 @@ from cofferdam.audit.events.base import (
     Event,
     Text,
 )
+from cofferdam.audit.events.lines import Line
 
 
 class ClockJump(Event, frozen=True, kw_only=True):
@@ -35,3 +36,17 @@ class LogOpened(Event, frozen=True, kw_only=True):
 
     key: Text
     size: Count
+
+
+Draft = ClockJump | TornTail | LogOpened
+LOG: tuple[type[Event], ...] = Draft.__args__
+"""What the log alone may say: refused from every producer."""
+
+LINES: dict[str, Line] = {
+    "clock-jump": lambda e: f"the clock jumped by {int(e.get('jump_ns', '0')) / 1e9:+.3f} s to {e.get('clock')}",
+    "torn-tail": lambda e: (
+        f"after a crash: {e.get('entries')} entries recovered from the journal, {e.get('cut_bytes')} bytes of an"
+        " unfinished append cut off"
+    ),
+    "log-opened": lambda e: f"with {e.get('size')} entries, key {e.get('key')}",
+}

@@ -24,3 +24,7 @@ class PeerRevoked(Event, frozen=True, kw_only=True):
     peer: Name
     key: Name
     by: Name = ""
+
+
+Draft = PeerAdded | PeerRevoked
+GATE: tuple[type[Event], ...] = Draft.__args__

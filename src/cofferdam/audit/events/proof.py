@@ -14,6 +14,7 @@ from cofferdam.audit.events.base import (
     Text,
     WallNs,
 )
+from cofferdam.audit.events.lines import Line, Said, seconds, span_ns
 
 
 class ProofDone(Event, frozen=True, kw_only=True):
@@ -46,3 +47,26 @@ class PacketsDropped(Event, frozen=True, kw_only=True):
     packets: Annotated[tuple[tuple[Name, Count], ...], Meta(max_length=32)]
     from_ns: WallNs
     to_ns: WallNs
+
+
+Draft = ProofDone | LeakFound | LeakProbeSet | PacketsDropped
+GATE: tuple[type[Event], ...] = Draft.__args__
+
+
+DROPPED = {
+    "input": "coming in", "output": "going out", "forward": "to be forwarded",
+    "openings": "connections asked for faster than one client may",
+}  # fmt: skip
+"""What a side's firewall drops, by the names of its counters."""
+
+
+def _dropped(event: Said) -> str:
+    span = span_ns(event)
+    counts = ", ".join(f"{count:,} {DROPPED.get(hook, hook)}" for hook, count in event.get("packets", ()))
+    return f"{event.get('side')}: {counts}, within {seconds(span)}"
+
+
+LINES: dict[str, Line] = {
+    "packets-dropped": _dropped,
+    "leak-probe-set": lambda e: f"every {e['seconds']} s" if e.get("seconds") else "OFF by the policy",
+}

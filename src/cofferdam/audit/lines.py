@@ -1,0 +1,36 @@
+"""An audit entry as one line for people.
+
+Texts from the network may stand in entries, so control characters are shown as escapes: an entry cannot forge lines
+or drive the terminal.
+
+Not here: what a kind says (LINES of each topic, audit.events).
+"""
+
+from __future__ import annotations
+
+import sys
+
+from cofferdam.audit.entry import TOPICS, Entry, format_time, parse_time
+from cofferdam.audit.events.lines import Line, members
+
+CLOCK_APART_NS = 2_000_000_000
+"""From this difference on, a line says both times. An entry waits for its batch and the disk, seldom for a second."""
+LINES: dict[str, Line] = {}
+"""By kind, over all topics."""
+for _topic in TOPICS:
+    LINES |= getattr(sys.modules[_topic], "LINES", {})
+
+
+def line(entry: Entry) -> str:
+    """INDEX TIME KIND what happened."""
+    render = LINES.get(entry.kind, members)
+    text = f"{entry.index:>7} {entry.time[:19].replace('T', ' ')} {entry.kind:<15} {render(entry.event)}{_clock(entry)}"
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def _clock(entry: Entry) -> str:
+    """What the maker's clock said, where it is not the log's own time: after a jump back that time stands still."""
+    said = int(str(entry.event.get("wall_ns", 0)))
+    if not said or entry.kind == "clock-jump" or abs(said - parse_time(entry.time)) < CLOCK_APART_NS:
+        return ""
+    return f" (by the clock {format_time(said)[:19].decode().replace('T', ' ')})"
