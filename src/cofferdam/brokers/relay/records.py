@@ -25,6 +25,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 
 from cofferdam.crossing.records import RecordCodec
+from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE
 
 ITEMS_MOST: Final = 1_000
@@ -48,18 +49,6 @@ Text = Annotated[str, Meta(max_length=512)]
 Body = Annotated[bytes, Meta(max_length=LARGEST_MESSAGE)]
 Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 WallNs = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-
-
-class Problem(Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
-    """Why a message does not pass. `fault` is one stable word ("schema", "limit", "step", "fields", "size", "stamp",
-    "syntax"); `place` is where in it (JSON Pointer or XPath, "" the whole); line and column count from 1, 0: unknown.
-    """
-
-    fault: Annotated[str, Meta(min_length=1, max_length=32)]
-    detail: Text
-    place: Text = ""
-    line: Annotated[int, Meta(ge=0, le=1 << 31)] = 0
-    column: Annotated[int, Meta(ge=0, le=1 << 31)] = 0
 
 
 # --- side to keeper ---------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ They travel to the relay's parts inside the compiled policy. A side gets what co
 the keeper gets all. Both reckon a fingerprint of what a side should have: while the two differ (a reload is under way)
 the keeper refuses what that side asks for, and once they agree a side that asks for what it cannot ask for is broken.
 
-Not here: how rows are made from a policy file (terms.relay), how messages are checked by them (brokers.relay.checking).
+Not here: how rows are made from a policy file (terms.relay), how messages are checked by them (policy.messages).
 """
 
 from __future__ import annotations

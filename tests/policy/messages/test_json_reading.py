@@ -12,7 +12,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cofferdam.brokers.relay.json_reading import (
+from cofferdam.policy.messages.json_reading import (
     INT64_MAX,
     INT64_MIN,
     NotJson,

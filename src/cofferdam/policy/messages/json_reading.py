@@ -10,7 +10,7 @@ remaking that gives the same bytes.
 
 NUL (as \\u0000) is refused because half of what stands behind a relay ends a text there: C strings, PostgreSQL's text.
 
-Not here: what a channel's messages must look like (brokers.relay.checking).
+Not here: what a channel's messages must look like (policy.messages.checking).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a check of a message gives, between `brokers.relay.checking` (pure: reading, schema, fields, limits) and its
+"""What a check of a message gives, between `policy.messages.checking` (reading, schema, fields, limits) and its
 callers: the sides, for a quick answer, and the keeper, for good.
 
 `Check(channel, body)` reads strictly, applies the channel's `fields` and `set`, validates, and holds the bounds that
@@ -11,13 +11,26 @@ Not here: limits that need a memory (`max_step`, `per_minute`, the stamp's age),
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
-import msgspec
+from msgspec import Meta, Struct
 
-from cofferdam.brokers.relay.records import Problem
+Text = Annotated[str, Meta(max_length=512)]
 
 
-class Step(msgspec.Struct, frozen=True, gc=False):
+class Problem(Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
+    """Why a message does not pass. `fault` is one stable word ("schema", "limit", "step", "fields", "size", "stamp",
+    "syntax"); `place` is where in it (JSON Pointer or XPath, "" the whole); line and column count from 1, 0: unknown.
+    """
+
+    fault: Annotated[str, Meta(min_length=1, max_length=32)]
+    detail: Text
+    place: Text = ""
+    line: Annotated[int, Meta(ge=0, le=1 << 31)] = 0
+    column: Annotated[int, Meta(ge=0, le=1 << 31)] = 0
+
+
+class Step(Struct, frozen=True, gc=False):
     """A value that a limit with memory bounds: `limit` is its index in the channel's `limits`, `key` the series that it
     belongs to (canonical text of what stands at the limit's `key`, "" for none)."""
 
@@ -26,7 +39,7 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     value: int | float
 
 
-class Checked(msgspec.Struct, frozen=True):
+class Checked(Struct, frozen=True):
     """The message passes. `body`: its remade form, canonical. `stamp_ns`: its own time where the channel demands one
     (UTC, ns since 1970), else -1. `steps`: one for each limit with `max_step` or `per_minute` whose place it has."""
 
