@@ -27,7 +27,7 @@ COMPILED = (
 )  # fmt: skip
 """What a transaction runs through, as far as a half loads it, ..."""
 INTERPRETED = (
-    "__init__.py", "brokers/kit/supervision.py", "brokers/*/records.py", "policy/rows.py", "policy/table.py",
+    "__init__.py", "brokers/kit/supervision.py", "brokers/kit/figures.py", "brokers/*/records.py", "policy/rows.py", "policy/table.py",
     "protocols/*/messages.py",
 )  # fmt: skip
 """... but for definitions of records and messages, which are msgspec's business and cannot be compiled."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _SUB = 32
+BUCKETS = (57 << 5) + 64
+"""How many there are, for values below 2**63."""
 
 
 def bucket(value: int) -> int:
