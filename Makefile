@@ -5,8 +5,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 ARGS ?=
+CORES ?= -n auto --dist worksteal
 
-.PHONY: help demo test lint types format bench fuzz soak vm docs lock clean setup fast
+.PHONY: help demo test lint types format bench fuzz soak properties vm docs lock clean setup fast
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,7 +26,7 @@ demo: $(STAMP) fast  ## a simulated water works behind the gate; ARGS=--tour run
 	@$(VENV)/bin/cofferdam lab demo $(ARGS)
 
 test: $(STAMP) fast  ## the whole test suite
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(CORES) $(ARGS)
 
 lint: $(STAMP)  ## style and banned calls
 	@$(VENV)/bin/ruff check src tests bench tools
@@ -44,8 +45,11 @@ bench: $(STAMP) fast  ## side by side with HAProxy; JSON in bench/results
 fuzz: $(STAMP)  ## fuzz the parsers, SECONDS=600
 	@$(PY) -m tests.fuzz --seconds $(or $(SECONDS),600) $(ARGS)
 
-soak: $(STAMP)  ## long runs that the suite leaves out
+soak: $(STAMP) fast  ## long runs and many repetitions that the suite leaves out: an hour or two
 	@$(PY) -m pytest -m soak $(ARGS)
+
+properties: $(STAMP)  ## the property tests with new draws each time, for hours
+	@$(PY) -m pytest -m hypothesis --hypothesis-profile fuzz --timeout 0 $(CORES) $(ARGS)
 
 vm: $(STAMP) fast  ## as root: boots a Debian 12 in QEMU and checks it; ARGS="--group NAME", ARGS=--list
 	@packaging/debian-packages.sh vm

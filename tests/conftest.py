@@ -5,10 +5,14 @@ Many tests make interfaces, addresses and named namespaces as a gate on a bare m
 a loopback, and a mount namespace with empty /run/netns and /run/wireguard. With pytest-xdist each worker has its own.
 
 Users other than root make no namespaces, and stay where they are; so does root where the kernel refuses (a container).
+
+Here as well: modules with a long case come first, so that no worker begins one when the others have nothing left; and
+`--folder-times` says at the end where the time went. Times are shown, and nothing is asserted of them.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import fcntl
 import os
@@ -19,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from cofferdam.enforce import kernel
+from tests import examples as examples  # loads hypothesis's profile, before any property is read
 
 PRIVATE = (Path("/run/netns"), Path("/run/wireguard"))
 """Where names of namespaces and of WireGuard devices stand for everyone on the machine."""
@@ -33,6 +38,31 @@ def pytest_configure(config: pytest.Config) -> None:
         with contextlib.suppress(OSError):
             _move()
             config.stash[IN_OWN_NETWORK] = True
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--folder-times", action="store_true", help="at the end: seconds and tests of each folder")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole modules are moved, since the cases of one share what is expensive to make."""
+    heavy = {item.path for item in items if item.get_closest_marker("heavy")}
+    items.sort(key=lambda item: item.path not in heavy)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not config.getoption("--folder-times"):
+        return
+    seconds: dict[str, float] = collections.defaultdict(float)
+    tests: dict[str, int] = collections.defaultdict(int)
+    for report in (one for kind in ("passed", "failed", "error") for one in terminalreporter.getreports(kind)):
+        folder = str(Path(report.nodeid.split("::")[0]).parent)
+        seconds[folder] += report.duration
+        tests[folder] += report.when == "call"
+    terminalreporter.section("seconds by folder, of all workers together")
+    for folder in sorted(seconds, key=seconds.__getitem__, reverse=True):
+        terminalreporter.write_line(f"{seconds[folder]:8.1f} s {tests[folder]:6} tests  {folder}")
+    terminalreporter.write_line(f"{sum(seconds.values()):8.1f} s {sum(tests.values()):6} tests")
 
 
 def _move() -> None:

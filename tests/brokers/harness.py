@@ -23,6 +23,8 @@ from cofferdam.enforce import compiled
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
+from tests import waiting
+from tests.waiting import PATIENT
 
 POLICY = """
 site: test
@@ -158,7 +160,7 @@ class Auditor(threading.Thread):
     def stop(self) -> None:
         self.closing = True
         os.write(self._wake[1], b"x")
-        self.join(5)
+        self.join(PATIENT)
         for fd, (to_half, _) in self._pipes.items():
             os.close(fd)
             os.close(to_half)
@@ -201,7 +203,7 @@ class Half:
         for packet in pack([self._outgoing.encode(record)]):
             write_all(self._to, packet)
 
-    def wait_for(self, kind: type[Any], seconds: float = 10) -> Any:
+    def wait_for(self, kind: type[Any], seconds: float = PATIENT) -> Any:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             for record in self.records:
@@ -217,15 +219,15 @@ class Half:
         raise AssertionError(f"no {kind.__name__} from {self._argv[5]}; got {self.records}")
 
     def status(self) -> HalfStatus:
-        """The newest status: all that the half has sent, up to its answer to a question asked now."""
-        self.send(Report())
-        time.sleep(0.1)
-        newest: HalfStatus | None = None
-        with contextlib.suppress(AssertionError):
-            while True:
-                newest = self.wait_for(HalfStatus, 0.1 if newest else 5)
-        if newest is None:
-            raise AssertionError("the half does not report")
+        """What the half says of itself now. It also reports unasked, once a second: of two reports that come after
+        two questions the second is an answer, or later than one."""
+        while select.select([self._from], [], [], 0)[0] and (packet := os.read(self._from, PACKET)):
+            self.records += [self._in.decode(data) for data in self._assembler.feed(packet)]
+        self.records = [record for record in self.records if not isinstance(record, HalfStatus)]
+        for _ in range(2):
+            self.send(Report())
+        self.wait_for(HalfStatus)
+        newest: HalfStatus = self.wait_for(HalfStatus)
         return newest
 
     def close(self) -> None:
@@ -234,7 +236,7 @@ class Half:
                 os.close(fd)
         if self.process is not None:
             try:
-                self.process.wait(5)
+                self.process.wait(PATIENT)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -272,7 +274,7 @@ class Pair:
             )
         for half in halves:
             half.wait_for(Ready)
-        time.sleep(0.02)  # the auditor's Hello
+            half.status()  # by now it has read the auditor's Hello as well, which was there before it
 
     def stop(self) -> None:
         for half in self.halves:
@@ -303,11 +305,7 @@ def running(device_port: int, **options: Any) -> Iterator[Pair]:
         pair.stop()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 5) -> bool:
-    """Whether the condition comes true within a time that no healthy run comes near."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.005)
-    return condition()
+def eventually(condition: Callable[[], object]) -> bool:
+    """To be asserted: true, or no answer."""
+    waiting.eventually(condition)
+    return True

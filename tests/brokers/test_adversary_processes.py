@@ -13,6 +13,7 @@ from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from tests.brokers.harness import POLICY, Pair, eventually, listen, make_policy
 from tests.brokers.stage import adu, read
+from tests.waiting import PATIENT
 
 SOURCES = 120
 """Addresses of a flood; each has its own budget in the log, and together they fill more than one batch."""
@@ -24,11 +25,11 @@ def test_a_half_that_ends_takes_a_new_policy_but_no_listener() -> None:
         policy = make_policy(device_port=device.getsockname()[1], port=listener.getsockname()[1])
         pair = Pair(policy, listener)
         try:
-            with socket.create_connection(("127.0.0.1", pair.port), timeout=5) as client:
+            with socket.create_connection(("127.0.0.1", pair.port), timeout=PATIENT) as client:
                 client.sendall(read(1, 0, 1))
                 taken, _ = device.accept()
                 with taken:
-                    taken.settimeout(5)
+                    taken.settimeout(PATIENT)
                     question = taken.recv(100)
                     pair.outer.send(Stop(5.0))  # it waits for the answer before it ends
                     place = Listener(listener.fileno(), "127.0.0.1", pair.port)
@@ -37,7 +38,7 @@ def test_a_half_that_ends_takes_a_new_policy_but_no_listener() -> None:
                     taken.sendall(adu(int.from_bytes(question[:2], "big"), b"\x03\x02\x00\x07"))
                     assert client.recv(100) == adu(1, b"\x03\x02\x00\x07")
             assert pair.outer.process is not None
-            assert pair.outer.process.wait(10) == 0
+            assert pair.outer.process.wait(PATIENT) == 0
         finally:
             pair.stop()
 
@@ -56,10 +57,10 @@ def test_refusals_larger_than_a_batch_do_not_end_the_half() -> None:
             for number in range(4 * SOURCES):
                 client = held.enter_context(socket.socket())
                 client.bind((f"127.9.9.{number // 4 + 1}", 0))
-                client.settimeout(30)
+                client.settimeout(PATIENT)
                 client.connect(("127.0.0.1", pair.port))
                 clients.append(client)
-            assert eventually(lambda: len(pair.auditor.of(SessionOpened)) == len(clients), 30)
+            assert eventually(lambda: len(pair.auditor.of(SessionOpened)) == len(clients))
             process = pair.outer.process
             assert process is not None
             frames = b"".join(adu(number, b"\x10\xff\0\0\x7b\xf6" + b"\xff" * 246) for number in range(1, 21))
@@ -74,7 +75,7 @@ def test_refusals_larger_than_a_batch_do_not_end_the_half() -> None:
                     assert piece, "the half has gone"
                     got += piece
             held.close()
-            assert eventually(lambda: recorded(pair) >= 20 * len(clients), 30), "each is in the log, or in a count"
+            assert eventually(lambda: recorded(pair) >= 20 * len(clients)), "each is in the log, or in a count"
             assert process.poll() is None
         finally:
             pair.stop()

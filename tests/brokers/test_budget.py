@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.audit.client import AuditClient
@@ -23,6 +23,7 @@ from cofferdam.brokers.kit.budget import ALL_ENTRIES, ENTRIES, INTERVAL_NS, TOLD
 from cofferdam.brokers.proxy.outer import LIMIT_NOTES
 from tests.brokers.stage import WALL, AuditPipe, ManualReactor, Stage, Wire, read, write
 from tests.brokers.test_adversary import PACE, run_device
+from tests.examples import examples
 
 REFUSED = read(1, 300, 1)
 """A frame whose request policy refuses."""
@@ -176,7 +177,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(EVENTS)
 def test_every_event_is_written_or_counted_and_an_interval_holds_no_more_than_it_may(
     events: list[tuple[str, int, int]],

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.brokers.proxy.lines import Lines
+from tests.examples import examples
 
 Place = tuple[str, int]
 Waiting = tuple[str, int, int]
@@ -124,7 +125,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(STEPS)
 def test_against_the_model(steps: list[tuple[str, Place]]) -> None:
     lines: Lines[int] = Lines()
@@ -184,7 +185,7 @@ def check(lines: Lines[int], model: Model) -> None:
         assert lines.length(*place) == len(model.of(*place))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(PLACES, min_size=1, max_size=40))
 def test_nobody_has_two_turns_while_another_has_none(places: list[Place]) -> None:
     """For as long as sources wait, their turns differ by one at most; so do those of the sessions of one."""

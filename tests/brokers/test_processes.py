@@ -28,6 +28,7 @@ from cofferdam.crossing.pipe import make_pipe
 from cofferdam.protocols.modbus.messages import ReadHoldingRegisters, WriteMultipleRegisters, WriteSingleRegister
 from tests.brokers.harness import COMPILED, Auditor, Half, eventually, listen, make_policy, running, write_all
 from tests.brokers.stage import read, write
+from tests.waiting import PATIENT
 
 
 @pytest.fixture(
@@ -108,7 +109,7 @@ class Plc(threading.Thread):
             return
         self.closing = True
         os.write(self._wake[1], b"x")
-        self.join(5)
+        self.join(PATIENT)
 
     def writes(self) -> list[bytes]:
         return [frame for frame in self.requests if frame[7] in (5, 6, 15, 16, 22, 23)]
@@ -123,8 +124,8 @@ def plc() -> Iterator[Plc]:
 
 
 def connect(port: int) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", port), timeout=5)
-    sock.settimeout(5)
+    sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENT)
+    sock.settimeout(PATIENT)
     return sock
 
 
@@ -171,7 +172,7 @@ def test_many_clients_share_one_connection(plc: Plc) -> None:
         good = 0
         for n in range(20):
             writer.write(read(n, number, 3))
-            frame = await asyncio.wait_for(reader.readexactly(15), 10)
+            frame = await asyncio.wait_for(reader.readexactly(15), PATIENT)
             good += frame[:2] == n.to_bytes(2, "big") and frame[9:] == b"\0\7" * 3
         writer.close()
         await writer.wait_closed()
@@ -257,7 +258,7 @@ def test_a_client_that_sends_a_byte_now_and_then_and_one_that_never_reads(plc: P
                 return True
             return False
 
-        assert eventually(deaf_is_cut, 20)
+        assert eventually(deaf_is_cut)
         assert slow.recv(10) == b""
         assert ask(good, read(2))[7] == 3
         for sock in (slow, deaf, good):
@@ -421,6 +422,6 @@ def test_a_violation_ends_the_half_and_is_told(plc: Plc) -> None:
     failing = hostile.half.wait_for(Failing)
     assert "crossing" in failing.reason
     assert hostile.half.process is not None
-    assert hostile.half.process.wait(5) == 4
+    assert hostile.half.process.wait(PATIENT) == 4
     assert eventually(lambda: len(hostile.auditor.of(RecordViolation)) == 1)
     hostile.close()

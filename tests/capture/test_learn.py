@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.capture.conversation import Asked, Malformed, Note, Watcher
@@ -23,6 +23,7 @@ from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.registry import PROTOCOLS
 from tests.capture.maker import T0, Connection, adu, pcap, read_answer, read_request, write_many, write_request
 from tests.capture.traffic import Dialogue, capture, dialogues, policy, stream
+from tests.examples import examples
 
 CAPTURES = Path(__file__).parents[3] / "shared" / "captures" / "modbus"
 PORTS = {1502: "modbus"}
@@ -135,7 +136,7 @@ def neighbours(everything: list[Asked]) -> list[tuple[Asked, Operation]]:
 
 
 @given(st.lists(dialogues(), min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_what_was_seen_is_allowed_and_what_lies_next_to_it_is_not(many: list[Dialogue]) -> None:
     data = capture(many)
     result, table = learned(data)

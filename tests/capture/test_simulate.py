@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.capture.simulate import Report, simulate
@@ -27,6 +27,7 @@ from tests.capture.maker import (
     write_request,
 )
 from tests.capture.traffic import Dialogue, dialogues, frames, policy, stream
+from tests.examples import examples
 
 POLICY = """
 site: test
@@ -269,7 +270,7 @@ def test_many_ranges_are_joined_and_say_so() -> None:
 
 
 @given(dialogues(), st.randoms(use_true_random=False), st.lists(st.integers(1, 30), min_size=1, max_size=10))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_any_cut_order_and_repetition_gives_the_same_requests(
     dialogue: Dialogue, chance: random.Random, sizes: list[int]
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.capture.files import Packet
@@ -12,6 +12,7 @@ from cofferdam.capture.frames import Decoder
 from cofferdam.capture.limits import CaptureLimits
 from cofferdam.capture.streams import Flow, Reassembler, Sink
 from tests.capture.maker import ACK, FIN, MS, RST, SECOND, SYN, Connection, Frame
+from tests.examples import examples
 
 
 class Recorder(Sink):
@@ -85,7 +86,7 @@ def test_in_order() -> None:
     st.lists(st.tuples(st.integers(0, 60), st.integers(0, 8)), max_size=10),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_reordered_and_repeated_segments_give_the_same_streams_in_the_same_order(
     client_seq: int, server_seq: int, swaps: list[int], copies: list[tuple[int, int]], random: object
 ) -> None:

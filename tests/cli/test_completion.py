@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cofferdam.cli.main import VERBS, main
+from tests.waiting import PATIENT
 
 
 def completions(script: str, folder: Path, *words: str) -> set[str]:
@@ -18,7 +19,7 @@ def completions(script: str, folder: Path, *words: str) -> set[str]:
     )
     done = subprocess.run(
         ["bash", "--norc", "-c", ask, "bash", "cofferdam", *words],
-        input=script, capture_output=True, text=True, cwd=folder, timeout=30, check=False,
+        input=script, capture_output=True, text=True, cwd=folder, timeout=PATIENT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())

@@ -30,6 +30,7 @@ from cofferdam.cli.units import (
 )
 from cofferdam.enforce.users import NEEDED, USEFUL
 from tests.gate.plant import cli
+from tests.waiting import PATIENT
 
 ROOT = Path(__file__).parent.parent.parent
 SHIPPED = ROOT / "packaging" / "systemd"
@@ -129,7 +130,7 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
     assert cli("install", policy, "--root", tmp_path, "--program", "/bin/true")[0] == 0
     units = [str(tmp_path / "etc/systemd/system" / name) for name in ("cofferdam.service", "cofferdam-shut.service")]
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, timeout=60, check=False
+        ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, timeout=PATIENT, check=False
     )
     # Units of this machine may have faults of their own.
     ours = [line for line in (done.stdout + done.stderr).splitlines() if "cofferdam" in line]
@@ -141,7 +142,7 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
 def test_exposure_is_what_the_docs_say(unit: str, limit: float) -> None:
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", str(SHIPPED / f"{unit}.service")],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENT, check=False,
     )  # fmt: skip
     found = re.search(r"Overall exposure level for .*: ([0-9.]+)", done.stdout)
     assert found is not None, done.stdout + done.stderr

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from cofferdam.cli.main import VERBS, main
+from tests.waiting import PATIENT
 
 
 def cofferdam(*arguments: str | Path, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     command = [*prefix, sys.executable, "-m", "cofferdam.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENT, check=False)
 
 
 @pytest.mark.parametrize("verb", list(VERBS))
@@ -46,6 +47,6 @@ def test_a_folder_that_this_user_may_not_read_is_no_traceback(tmp_path: Path) ->
 def test_a_pipe_that_nobody_reads_is_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-c", f"{sys.executable} -m cofferdam.cli.main schema | head -c 1 >/dev/null"],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENT, check=False,
     )  # fmt: skip
     assert done.returncode == 0 and done.stderr == ""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta, Struct, msgpack
 
@@ -18,6 +18,7 @@ from cofferdam.crossing.pipe import PipeReceiver, PipeSender, make_pipe
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.crossing.records import RecordCodec, Unpacker
 from cofferdam.errors import CrossingError, LocalProtocolError
+from tests.examples import examples
 
 
 class Small(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
@@ -242,7 +243,7 @@ def test_packing_and_assembling_give_the_same_records(records: list[bytes]) -> N
     assert [record for packet in packets for record in assembler.feed(packet)] == records
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.lists(st.binary(min_size=1, max_size=PACKET), max_size=5))
 def test_any_packets_are_records_or_refused(packets: list[bytes]) -> None:
     assembler = Assembler(LIMIT)
@@ -276,7 +277,7 @@ def test_many_small_records_share_a_packet() -> None:
 
 
 @given(st.lists(st.integers(0, 3 * PACKET), max_size=40))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_batches_and_chunks_bring_back_what_was_sent(sizes: list[int]) -> None:
     codec: RecordCodec[Records] = RecordCodec(Records, limit=LIMIT)
     records: list[Records] = [Large(bytes([n & 255]) * size) for n, size in enumerate(sizes)]

@@ -22,6 +22,7 @@ import pytest
 
 from cofferdam.enforce import kernel
 from tests.gate.plant import Client, Device
+from tests.waiting import PATIENT
 
 netns = [
     pytest.mark.netns,
@@ -144,7 +145,9 @@ gate: {{{gate}}}
             subprocess.run(["ip", "-n", namespace, "link", "del", "net0"], capture_output=True, check=False)
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
 
-    def client(self, address: str = OVERLAY, *, source: str = ERP, timeout: float = 3.0, port: int = PORT) -> Client:
+    def client(
+        self, address: str = OVERLAY, *, source: str = ERP, timeout: float = PATIENT, port: int = PORT
+    ) -> Client:
         """A Modbus client in the office. Raises: OSError."""
         client = Client.__new__(Client)
         with at(self.office):

@@ -14,7 +14,7 @@ from cofferdam.enforce.inside import inside
 from tests.enforce.conftest import Live
 from tests.enforce.site import STRANGER, ip, netns
 from tests.gate.plant import cli
-from tests.gate.test_gate import eventually
+from tests.waiting import eventually
 
 pytestmark = netns
 RULES = """
@@ -64,7 +64,7 @@ def test_a_host_that_no_conduit_names_shows_in_status_metrics_and_log(live: Live
         code, log, _ = cli("audit", "show", "--kind", "packets-dropped", "--state", live.site.state)
         return code == 0 and bool(re.search(r"packets-dropped +it: [\d,]+ coming in", log))
 
-    eventually(recorded, 30)
+    eventually(recorded)
 
 
 def test_the_count_goes_on_over_a_reload_which_makes_the_counters_anew(live: Live) -> None:

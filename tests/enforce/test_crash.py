@@ -16,6 +16,7 @@ from cofferdam.enforce import journal
 from cofferdam.enforce.plans.records import namespace_name
 from tests.enforce.site import DEVICE, GATE_IT, GATE_OT, PlantDevice, Site, ip, netns
 from tests.gate.plant import Gate, cli, refuses
+from tests.waiting import PATIENT
 
 pytestmark = netns
 
@@ -30,7 +31,7 @@ def test_after_a_crash_down_puts_everything_back_and_touches_nothing_else(site: 
             gate.wait_ready()
             halves = gate.pids()
             gate.process.send_signal(signal.SIGKILL)
-            gate.process.wait(10)
+            gate.process.wait(PATIENT)
         finally:
             gate.close()
         assert len(site.gates()) == 2, "a killed launcher cannot have cleared up"
@@ -60,7 +61,7 @@ def test_a_clearing_up_is_told_to_programs(site: Site) -> None:
     try:
         gate.wait_ready()
         gate.process.send_signal(signal.SIGKILL)
-        gate.process.wait(10)
+        gate.process.wait(PATIENT)
     finally:
         gate.close()
     code, said, _ = cli("down", "--json", "--state", site.state)
@@ -72,7 +73,7 @@ def test_after_a_crash_the_next_start_clears_up_by_itself(site: Site) -> None:
     gate = Gate(site.state, site.policy)
     gate.wait_ready()
     gate.process.send_signal(signal.SIGKILL)
-    gate.process.wait(10)
+    gate.process.wait(PATIENT)
     gate = Gate(site.state, site.policy)
     try:
         gate.wait_ready()
@@ -86,7 +87,7 @@ def test_an_interface_that_is_gone_does_not_keep_the_rest_from_coming_back(site:
     gate = Gate(site.state, site.policy)
     gate.wait_ready()
     gate.process.send_signal(signal.SIGKILL)
-    gate.process.wait(10)
+    gate.process.wait(PATIENT)
     subprocess.run(["ip", "-n", site.office, "link", "del", "net0"], check=True)
     code, _, said = cli("down", "--state", site.state)
     assert code == 0 and f"interface {site.it} is gone" in said
@@ -231,7 +232,7 @@ def test_a_macvlan_has_the_same_hardware_address_after_a_crash(site: Site) -> No
                     assert client.read() == b"\x03\x02\x00\x2a"
                 seen.append(ip("-n", site.office, "neigh", "show", GATE_IT).split("lladdr ")[1].split()[0])
                 gate.process.send_signal(ending)
-                gate.process.wait(10)
+                gate.process.wait(PATIENT)
             finally:
                 gate.close()
     finally:
@@ -264,7 +265,7 @@ def test_and_is_said_at_start_and_in_status_where_it_does_not(site: Site) -> Non
         status = json.loads(done[1])
     finally:
         process.terminate()
-        process.wait(15)
+        process.wait(PATIENT)
     assert status["separation"] == "processes"
     fact = next(fact for fact in status["facts"] if fact["name"] == "network namespaces")
     assert not fact["in_force"] and "CAP_NET_ADMIN" in fact["detail"]

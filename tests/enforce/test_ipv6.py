@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 
 import pytest
 
 from tests.enforce.site import PlantDevice, Site, ip, netns
 from tests.gate.plant import Gate, cli
+from tests.waiting import eventually
 
 pytestmark = netns
 ERP6, DEVICE6, OVERLAY6, NEAR6 = "fd00:81::20", "fd00:82::17", "fd00:65::7", "fd00:81::77"
+
+
+def reads(site: Site, address: str) -> bool:
+    """Whether a read is answered. Neighbour discovery of fresh links takes a moment, so ask `eventually`."""
+    try:
+        with site.client(address, source=ERP6, timeout=1.0) as client:
+            return client.read() == b"\x03\x02\x00\x2a"
+    except OSError:
+        return False
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this kernel has no IPv6")
@@ -31,14 +40,7 @@ def test_a_brokered_read_by_ipv6(site: Site) -> None:
     try:
         gate.wait_ready()
         for address in (OVERLAY6, NEAR6):
-            deadline = time.monotonic() + 10
-            while True:
-                try:
-                    with site.client(address, source=ERP6, timeout=1.0) as client:
-                        assert client.read() == b"\x03\x02\x00\x2a"
-                        break
-                except OSError:  # neighbour discovery of fresh links takes a moment
-                    assert time.monotonic() < deadline, address
+            eventually(lambda address=address: reads(site, address))  # type: ignore[misc]
         with pytest.raises(OSError):
             site.client(OVERLAY6, source="fd00:81::66", timeout=0.7)
         for name in site.gates():
@@ -81,14 +83,7 @@ def test_a_reload_that_brings_ipv6_gives_moved_interfaces_theirs_back(site: Site
         shown, routes = of_gate("-6", "addr"), of_gate("-6", "route")
         assert "fd00:81::1/64" in shown and "fd00:82::1/64" in shown
         assert "fd00:83::/64 via fd00:82::17" in routes
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                with site.client(OVERLAY6, source=ERP6, timeout=1.0) as client:
-                    assert client.read() == b"\x03\x02\x00\x2a"
-                    break
-            except OSError:  # neighbour discovery of fresh links takes a moment
-                assert time.monotonic() < deadline
+        eventually(lambda: reads(site, OVERLAY6))
         site.policy.write_text(old)
         assert cli("reload", "--state", site.state)[0] == 0
         assert "fd00:8" not in of_gate("-6", "addr")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENT
+
 pytestmark = [
     pytest.mark.netns,
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
@@ -53,7 +55,7 @@ def up(folder: Path, *options: str, route: str = "", session: str = "") -> subpr
     gate = [sys.executable, "-m", "cofferdam.cli.main", "up", str(policy), "--state", str(folder / "state"), *options]
     script = HOST.format(route=route, session=session)
     return subprocess.run(
-        ["unshare", "-n", "sh", "-c", script, "sh", *gate], capture_output=True, text=True, timeout=60, check=False
+        ["unshare", "-n", "sh", "-c", script, "sh", *gate], capture_output=True, text=True, timeout=PATIENT, check=False
     )
 
 

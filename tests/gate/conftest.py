@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gate.plant import Device, Gate, free_ports, policy_text, running
+from tests.gate.plant import Device, Gate, policy_text, running
+from tests.ports import held_ports
 
 
 class Site:
@@ -16,7 +17,7 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.device = Device()
-        self.port, self.management = free_ports(2)
+        self.port, self.management = held_ports(2)
         self.state, self.policy = folder / "state", folder / "policy.yaml"
         self.policy.write_text(self.text())
         self.gate: Gate | None = None

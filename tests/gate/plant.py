@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,22 +21,11 @@ from cofferdam.audit.files import DirFiles, LogReader, in_use
 from cofferdam.audit.verify import verify_log
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
+from tests.ports import held_port
+from tests.waiting import PATIENT, eventually
 
-PATIENCE = float(os.environ.get("COFFERDAM_TEST_PATIENCE", "1"))
-"""How many times longer than usual a gate may take to start and stop: on an emulated machine, say."""
 READ, WRITE_MANY = 3, 16
 LEVEL, SPEED = 0, 200
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    with contextlib.ExitStack() as held:
-        found = []
-        for _ in range(count):
-            one = held.enter_context(socket.socket())
-            one.bind(("127.0.0.1", 0))
-            found.append(one.getsockname()[1])
-        return found
 
 
 class Device:
@@ -47,7 +35,7 @@ class Device:
         self.writes: list[int] = []
         """The value of each write (two registers as one number)."""
         self.connections = 0
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
+        self._listener = socket.create_server(("127.0.0.1", port or held_port()), backlog=64)
         self.open: set[socket.socket] = set()
         """Connections to it."""
         self.port: int = self._listener.getsockname()[1]
@@ -92,7 +80,7 @@ class Device:
 class Client:
     """A Modbus TCP client of one connection, with a deadline for everything."""
 
-    def __init__(self, port: int, timeout: float = 2.0, *, address: str = "127.0.0.1", source: str = "") -> None:
+    def __init__(self, port: int, timeout: float = PATIENT, *, address: str = "127.0.0.1", source: str = "") -> None:
         """`source`: the address to come from, if it matters."""
         self._socket = socket.create_connection((address, port), timeout, (source, 0) if source else None)
         self._id = 0
@@ -123,7 +111,7 @@ class Client:
         answer = self.ask(struct.pack(">BHHBI", WRITE_MANY, SPEED, 2, 4, value))
         return answer[0] == WRITE_MANY
 
-    def ended(self, timeout: float = 3.0) -> bool:
+    def ended(self, timeout: float = PATIENT) -> bool:
         """Whether the other end closes the connection within so long."""
         self._socket.settimeout(timeout)
         try:
@@ -191,17 +179,20 @@ class Gate:
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors, env=env)
 
-    def wait_ready(self, seconds: float = 15.0) -> Gate:
+    def wait_ready(self, seconds: float = PATIENT) -> Gate:
         """Until the gate answers and all pairs work."""
-        deadline = time.monotonic() + seconds * PATIENCE
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, f"the gate ended: {self.said()}"
-            with contextlib.suppress(GateError):
-                status = ask(self.state, "status", fresh=False)
-                if status["pairs"] and all(pair["working"] for pair in status["pairs"]):
-                    return self
-            time.sleep(0.01)
-        raise AssertionError(f"not ready: {self.said()}")
+        try:
+            eventually(self._is_ready, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"not ready: {self.said()}") from error
+        return self
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, "the gate ended"
+        with contextlib.suppress(GateError):
+            status = ask(self.state, "status", fresh=False)
+            return bool(status["pairs"]) and all(pair["working"] for pair in status["pairs"])
+        return False
 
     def said(self) -> str:
         return self.errors.read_text()
@@ -218,22 +209,22 @@ class Gate:
             found["auditor"] = status["audit"]["pid"]
         return found | {"gate": status["pid"]}
 
-    def stop(self, *, seconds: float = 15.0) -> int:
+    def stop(self, *, seconds: float = PATIENT) -> int:
         """Ends it in order."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds * PATIENCE)
+        return self.process.wait(seconds)
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(PATIENT)
 
 
 def refuses(state: Path, policy: Path, *options: str, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
     """Starts a gate that must not start: its exit code and what it said. Nothing of it may be left."""
     command = [*prefix, sys.executable, "-m", "cofferdam.cli.main", "up", str(policy), "--state", str(state), *options]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENT)
     left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if f"--state\0{state}\0" in read_text(path)]
     assert not left, f"still there: {left}"
     return done.returncode, done.stderr
@@ -250,7 +241,7 @@ def read_text(path: Path) -> str:
 def cli(*arguments: str | Path) -> tuple[int, str, str]:
     """Runs `cofferdam ...`: exit code, stdout, stderr."""
     command = [sys.executable, "-m", "cofferdam.cli.main", *map(str, arguments)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * PATIENT)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -17,7 +17,8 @@ from cofferdam.enforce.plans.records import NetworkPlan, Reach, SidePlan
 from cofferdam.gate.crew.launcher import LauncherLink
 from tests.gate.conftest import Site
 from tests.gate.plant import Client, cli, events, refuses, running
-from tests.gate.test_gate import eventually, served
+from tests.gate.test_gate import served
+from tests.waiting import PATIENT, eventually
 
 LONG = [f"{'z' * 28}{number}" for number in range(5)]
 """Names of zones that make a pair's name too long, put together."""
@@ -121,7 +122,7 @@ def test_a_plan_larger_than_the_launchers_socket_arrives_whole_though_the_launch
             asyncio.get_running_loop().remove_reader(ours.fileno())
 
     with ours, theirs:
-        theirs.settimeout(10)
+        theirs.settimeout(PATIENT)
         assert len(PLANS.encode(plan)) > 8 * MAX_PART
         asyncio.run(play())
 
@@ -133,7 +134,7 @@ def test_halves_that_stand_still_are_ended_and_the_pair_serves_again(live: Site)
     stuck = live.up.pids()
     for role in ("outer", "inner"):
         os.kill(stuck[role], signal.SIGSTOP)
-    eventually(lambda: served(live.port), 20)
+    eventually(lambda: served(live.port))
     assert not {stuck["outer"], stuck["inner"]} & set(live.up.pids().values())
     live.up.stop()
     assert {event["status"] for event in events(live.state, "half-died")} >= {-signal.SIGKILL}
@@ -154,7 +155,7 @@ def test_a_gate_that_stood_still_does_not_take_its_own_pause_for_that_of_the_hal
 def test_a_gate_that_stands_still_for_good_ends_everything(live: Site) -> None:
     """Nobody could sever a side any more."""
     os.kill(live.up.pids()["gate"], signal.SIGSTOP)
-    assert live.up.process.wait(30) == 2
+    assert live.up.process.wait(PATIENT) == 2
     assert "has not been heard of" in live.up.said()
     assert not served(live.port)
 

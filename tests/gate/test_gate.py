@@ -8,7 +8,6 @@ import signal
 import socket
 import struct
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -25,21 +24,13 @@ from tests.gate.plant import (
     Gate,
     cli,
     events,
-    free_ports,
     log_of,
     policy_text,
     read_text,
     running,
 )
-
-
-def eventually(condition: object, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():  # type: ignore[operator]
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not happen")
+from tests.ports import held_ports
+from tests.waiting import PATIENT, eventually
 
 
 def test_a_read_and_a_write_go_through_and_stand_in_the_log(site: Site) -> None:
@@ -94,7 +85,7 @@ def test_status_says_everything_and_metrics_agree(live: Site) -> None:
         (pair,) = status["pairs"]
         assert {half["role"] for half in pair["halves"]} == {"outer", "inner"}
         assert status["audit"]["writable"] and status["audit"]["size"] > 5
-        with urllib.request.urlopen(f"http://127.0.0.1:{live.management}/metrics", timeout=5) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{live.management}/metrics", timeout=PATIENT) as page:
             text = page.read().decode()
     assert 'cofferdam_requests_total{conduit="plc-road",kind="read"} 10.0' in text
     assert 'cofferdam_sessions{asset="plc"} 1.0' in text
@@ -110,7 +101,7 @@ def test_status_says_everything_and_metrics_agree(live: Site) -> None:
     [("GET / HTTP/1.1", 404), ("POST /metrics HTTP/1.1", 405), ("nonsense", 400), ("GET /metrics HTTP/1.1", 200)],
 )
 def test_the_management_address_serves_one_page(calm: Site, request_line: str, status: int) -> None:
-    with socket.create_connection(("127.0.0.1", calm.management), timeout=5) as peer:
+    with socket.create_connection(("127.0.0.1", calm.management), timeout=PATIENT) as peer:
         peer.sendall(request_line.encode() + b"\r\n\r\n")
         assert peer.makefile("rb").readline().split()[1] == str(status).encode()
 
@@ -209,7 +200,7 @@ def test_a_damaged_severed_file_severs_both_sides_and_says_so(site: Site) -> Non
 
 
 def test_the_auditor_can_die_without_ending_a_session(live: Site) -> None:
-    with Client(live.port, timeout=5) as client:
+    with Client(live.port, timeout=PATIENT) as client:
         assert client.write(1)
         os.kill(live.up.pids()["auditor"], signal.SIGKILL)
         eventually(lambda: live.up.status()["audit"]["restarts"] == 1 and live.up.status()["audit"]["running"])
@@ -242,7 +233,7 @@ def test_a_pair_dies_together_and_comes_back(live: Site, victim: str) -> None:
 def test_nothing_outlives_the_launcher_or_the_gate(live: Site, victim: str) -> None:
     pids = live.up.pids() | {"launcher": live.up.process.pid}
     os.kill(pids[victim], signal.SIGKILL)
-    assert live.up.process.wait(5) != 0
+    assert live.up.process.wait(PATIENT) != 0
     eventually(lambda: not any("cofferdam" in read_text(Path(f"/proc/{pid}/cmdline")) for pid in pids.values()))
     if victim == "gate":
         assert "ended unexpectedly (SIGKILL)" in live.up.said()
@@ -305,7 +296,7 @@ def test_a_half_that_talks_nonsense_to_the_auditor_is_ended_and_harms_nobody_els
 def test_a_half_that_hangs_is_ended(live: Site) -> None:
     pid = live.up.pids()["inner"]
     os.kill(pid, signal.SIGSTOP)
-    eventually(lambda: live.up.pids().get("inner", pid) != pid, 30)
+    eventually(lambda: live.up.pids().get("inner", pid) != pid)
     assert served(live.port)
 
 
@@ -315,14 +306,14 @@ def test_a_second_signal_hurries(site: Site) -> None:
         gate.process.send_signal(signal.SIGTERM)
         eventually(lambda: "gate-stops" in gate.said())
         gate.process.send_signal(signal.SIGINT)
-        assert gate.process.wait(10) == 0
+        assert gate.process.wait(PATIENT) == 0
 
 
 def test_the_service_manager_is_told(site: Site) -> None:
     path = site.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
-        manager.settimeout(10)
+        manager.settimeout(PATIENT)
         gate = Gate(site.state, site.policy, environment={"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "200000"})
         try:
             heard = [manager.recv(100)]
@@ -331,7 +322,7 @@ def test_the_service_manager_is_told(site: Site) -> None:
             gate.process.send_signal(signal.SIGTERM)
             while heard[-1] != b"STOPPING=1":
                 heard.append(manager.recv(100))
-            assert gate.process.wait(10) == 0
+            assert gate.process.wait(PATIENT) == 0
         finally:
             gate.close()
     assert heard[0] == b"READY=1"
@@ -339,7 +330,7 @@ def test_the_service_manager_is_told(site: Site) -> None:
 
 def test_down_stops_the_gate_and_names_who_did_it(live: Site) -> None:
     assert cli("down", "--state", live.state) == (0, "the gate has stopped\n", "")
-    assert live.up.process.wait(5) == 0
+    assert live.up.process.wait(PATIENT) == 0
     assert events(live.state, "gate-stopped")[0]["reason"].startswith("stopped by ")
 
 
@@ -359,7 +350,7 @@ def test_without_a_gate_each_verb_says_so_and_the_way_out(tmp_path: Path, verb: 
 def test_the_control_socket_is_for_the_owner(live: Site) -> None:
     assert (live.state / "gate.sock").stat().st_mode & 0o777 == 0o600
     with socket.socket(socket.AF_UNIX) as peer:
-        peer.settimeout(5)
+        peer.settimeout(PATIENT)
         peer.connect(str(live.state / "gate.sock"))
         peer.sendall(b'{"type": "sever", "side": "all"}\n')
         answer = json.loads(peer.makefile("rb").readline())
@@ -374,7 +365,7 @@ def test_the_control_socket_is_for_the_owner(live: Site) -> None:
         nobody = subprocess.run(
             ["/usr/bin/setpriv", "--reuid", "65534", "--clear-groups", "/usr/bin/python3", "-c", script,
              str(reachable(live.state) / "gate.sock")],
-            capture_output=True, text=True, timeout=20,
+            capture_output=True, text=True, timeout=PATIENT,
         )  # fmt: skip
         assert "only root and the user" in nobody.stdout, nobody.stderr
         assert live.up.process.poll() is None
@@ -397,14 +388,14 @@ def test_a_real_client_and_a_real_server(tmp_path: Path) -> None:
     from pymodbus.simulator import DataType, SimData, SimDevice
 
     async def play() -> None:
-        device_port, port = free_ports(2)
+        device_port, port = held_ports(2)
         device = SimDevice(1, simdata=[SimData(0, count=300, values=17, datatype=DataType.REGISTERS)])
         server = ModbusTcpServer(device, address=("127.0.0.1", device_port))
         await server.listen()
         policy = tmp_path / "policy.yaml"
         policy.write_text(policy_text({"plc": (device_port, port)}))
         gate = await asyncio.to_thread(lambda: Gate(tmp_path / "state", policy).wait_ready())
-        client = AsyncModbusTcpClient("127.0.0.1", port=port, retries=0, timeout=5)
+        client = AsyncModbusTcpClient("127.0.0.1", port=port, retries=0, timeout=PATIENT)
         try:
             assert await client.connect()
             assert (await client.read_holding_registers(0, count=1, device_id=1)).registers == [17]
@@ -422,7 +413,7 @@ def test_a_real_client_and_a_real_server(tmp_path: Path) -> None:
 
 def test_devices_can_be_spread_over_pairs(site: Site) -> None:
     others = [Device() for _ in range(4)]
-    ports = free_ports(4)
+    ports = held_ports(4)
     assets = {f"plc-{n}": (device.port, port) for n, (device, port) in enumerate(zip(others, ports, strict=True))}
     site.policy.write_text(policy_text(assets))
     try:
@@ -444,4 +435,4 @@ def test_the_state_is_asked_over_one_line(calm: Site) -> None:
 
 def test_metrics_are_http(calm: Site) -> None:
     with pytest.raises(urllib.error.HTTPError):
-        urllib.request.urlopen(f"http://127.0.0.1:{calm.management}/other", timeout=5)
+        urllib.request.urlopen(f"http://127.0.0.1:{calm.management}/other", timeout=PATIENT)

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.gate.plant import Client, Device, Gate, free_ports, log_of, policy_text
+from tests.gate.plant import Client, Device, Gate, log_of, policy_text
+from tests.ports import held_port
+from tests.waiting import PATIENT
 
 CYCLES = 100
 BACK_SECONDS = 2.0
@@ -49,7 +51,7 @@ class Load:
 
     def _write(self) -> None:
         while not self._stop.is_set():
-            with contextlib.suppress(OSError), Client(self._port) as client:
+            with contextlib.suppress(OSError), Client(self._port, timeout=2.0) as client:
                 while not self._stop.is_set():
                     value = self.value()
                     if client.write(value):
@@ -59,7 +61,7 @@ class Load:
 
     def _read(self) -> None:
         while not self._stop.is_set():
-            with contextlib.suppress(OSError), Client(self._port) as client:
+            with contextlib.suppress(OSError), Client(self._port, timeout=2.0) as client:
                 while not self._stop.is_set():
                     client.read()
                     self.reads += 1
@@ -69,7 +71,7 @@ class Load:
     def stop(self) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(PATIENT)
 
 
 def served_again(port: int, load: Load, since: float) -> float:
@@ -96,7 +98,7 @@ def victim_pid(gate: Gate, victim: str) -> int:
 @pytest.mark.timeout(300)
 def test_kill_each_process_a_hundred_times(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     device = Device()
-    (port,) = free_ports(1)
+    port = held_port()
     policy, state = tmp_path / "policy.yaml", tmp_path / "state"
     policy.write_text(policy_text({"plc": (device.port, port)}))
     choice = random.Random(int.from_bytes(os.urandom(4), "big"))
@@ -111,7 +113,7 @@ def test_kill_each_process_a_hundred_times(tmp_path: Path, record_property: Call
             killed = time.monotonic()
             os.kill(pid, signal.SIGKILL)
             if victim == "gate":
-                assert gate.process.wait(5) != 0, "the launcher says that the gate's death was in order"
+                assert gate.process.wait(PATIENT) != 0, "the launcher says that the gate's death was in order"
                 gate = Gate(state, policy)
             took.setdefault(victim, []).append(served_again(port, load, killed))
             time.sleep(LOAD_SECONDS)

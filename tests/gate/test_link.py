@@ -16,6 +16,7 @@ from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.gate import link as link_module
 from cofferdam.gate.link import RECORD_BYTES, PipeLink
+from tests.waiting import PATIENT
 
 INCOMING: RecordCodec[FromHalf] = RecordCodec(FromHalf, limit=RECORD_BYTES)
 OUTGOING: RecordCodec[ToHalf] = RecordCodec(ToHalf, limit=RECORD_BYTES)
@@ -57,7 +58,7 @@ def run(play: Callable[[Ends], Awaitable[None]]) -> None:
     async def main() -> None:
         ends = Ends()
         try:
-            await asyncio.wait_for(play(ends), 10)
+            await asyncio.wait_for(play(ends), PATIENT)
         finally:
             ends.close()
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.gate.conftest import Site
-from tests.gate.plant import Client, Device, cli, events, free_ports, policy_text
-from tests.gate.test_gate import eventually, served
+from tests.gate.plant import Client, Device, cli, events, policy_text
+from tests.gate.test_gate import served
+from tests.ports import held_port
+from tests.waiting import eventually
 
 
 def test_sessions_that_are_still_allowed_stay(live: Site) -> None:
@@ -82,7 +84,7 @@ def test_sighup_reads_the_policy_anew(live: Site) -> None:
 
 def test_a_new_device_gets_a_pair_of_its_own_and_leaves_with_its_listener(live: Site) -> None:
     other = Device()
-    (port,) = free_ports(1)
+    port = held_port()
     try:
         with Client(live.port) as client:
             client.read()
@@ -103,7 +105,7 @@ def test_a_new_device_gets_a_pair_of_its_own_and_leaves_with_its_listener(live: 
 
 
 def test_an_asset_behind_a_known_device_starts_its_pair_anew(live: Site) -> None:
-    (port,) = free_ports(1)
+    port = held_port()
     two = {"plc": (live.device.port, live.port), "same-device": (live.device.port, port)}
     live.policy.write_text(policy_text(two, management=live.management))
     code, out, _ = cli("reload", "--state", live.state)
@@ -121,19 +123,18 @@ def test_an_asset_behind_a_known_device_starts_its_pair_anew(live: Site) -> None
 
 def refused(port: int) -> bool:
     """Nobody listens there (any more)."""
-    deadline = time.monotonic() + 3
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except ConnectionRefusedError:
-            return True
-        time.sleep(0.02)
-    return False
+
+    def closed() -> bool:
+        with socket.socket() as asker:
+            return asker.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+    eventually(closed)
+    return True
 
 
 def test_an_address_that_can_not_be_had_changes_nothing(live: Site) -> None:
     other = Device()
-    (free,) = free_ports(1)
+    free = held_port()
     before = live.up.status()["policy"]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -154,7 +155,7 @@ def test_a_management_address_in_use_changes_nothing(live: Site) -> None:
         live.policy.write_text(policy_text({"plc": (live.device.port, live.port)}, management=port))
         code, _, err = cli("reload", "--state", live.state)
     assert code == 2 and f"management address: cannot listen on 127.0.0.1:{port}" in err
-    (free,) = free_ports(1)
+    free = held_port()
     live.policy.write_text(policy_text({"plc": (live.device.port, live.port)}, management=free))
     assert cli("reload", "--state", live.state)[0] == 0
     assert refused(live.management)

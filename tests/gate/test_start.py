@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.gate.conftest import Site
-from tests.gate.plant import Client, cli, events, free_ports, policy_text, refuses, running
-from tests.gate.test_gate import eventually
+from tests.gate.plant import Client, cli, events, policy_text, refuses, running
 from tests.gate.test_reload import refused
+from tests.ports import held_port
+from tests.waiting import PATIENT, eventually
 
 
 def test_a_policy_with_an_error(site: Site) -> None:
@@ -32,7 +33,7 @@ def test_no_policy_file(site: Site) -> None:
 
 
 def test_an_address_in_use(site: Site) -> None:
-    (free,) = free_ports(1)
+    free = held_port()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         site.policy.write_text(policy_text({"a": (1, free), "b": (2, port)}))
@@ -134,7 +135,7 @@ def test_a_full_disk_stops_writes_to_the_plant_until_there_is_room(site: Site) -
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", audit], capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
     try:
-        with running(site.state, site.policy) as gate, Client(site.port, timeout=5) as client:
+        with running(site.state, site.policy) as gate, Client(site.port, timeout=PATIENT) as client:
             assert client.write(1)
             ballast = audit / "ballast.new"
             with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -160,12 +161,12 @@ def test_a_full_disk_stops_writes_to_the_plant_until_there_is_room(site: Site) -
 def test_under_systemd_no_half_holds_the_socket_of_the_journal(site: Site) -> None:
     """systemd gives a service a Unix socket for its messages: both halves would share it."""
     ours, theirs = socket.socketpair()
-    ours.settimeout(5)
+    ours.settimeout(PATIENT)
     command = [sys.executable, "-m", "cofferdam.cli.main", "up", str(site.policy), "--state", str(site.state)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs.fileno(), stderr=theirs.fileno()) as process:
         theirs.close()
         try:
-            deadline = time.monotonic() + 15
+            deadline = time.monotonic() + PATIENT
             while cli("status", "--state", site.state)[0] != 0:
                 assert time.monotonic() < deadline and process.poll() is None
             status = json.loads(cli("status", "--state", site.state, "--json")[1])
@@ -180,7 +181,7 @@ def test_under_systemd_no_half_holds_the_socket_of_the_journal(site: Site) -> No
             while b"last words\n" not in heard:
                 heard += ours.recv(4096)
             process.terminate()
-            assert process.wait(15) == 0
+            assert process.wait(PATIENT) == 0
             while ours.recv(4096):  # until everyone has closed it
                 pass
         finally:

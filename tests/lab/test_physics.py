@@ -7,7 +7,7 @@ import random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.lab.physics import (
@@ -22,6 +22,7 @@ from cofferdam.lab.physics import (
     river,
     steady_speed,
 )
+from tests.examples import examples
 
 DESIGN = Design()
 START = 1_800_000_000.0
@@ -42,7 +43,7 @@ def stored(state: State) -> float:
     return state.level * DESIGN.tank_area
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.tuples(controls_strategy, st.floats(0.01, 1800.0)), min_size=1, max_size=5), st.floats(0.0, 5.0))
 def test_water_is_neither_made_nor_lost(plan: list[tuple[Controls, float]], level: float) -> None:
     start = state = State(time=START, level=level)

@@ -12,6 +12,7 @@ from pymodbus.client import AsyncModbusTcpClient
 from cofferdam.errors import CofferdamError
 from cofferdam.lab import events, plant, registers
 from cofferdam.model import CellType
+from tests.waiting import PATIENT
 
 
 class Clock:
@@ -38,7 +39,7 @@ async def works(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENT):
         while not condition():  # noqa: ASYNC110  the plant has no event for "scanned"
             await asyncio.sleep(0.01)
 

@@ -19,6 +19,7 @@ from cofferdam.errors import CofferdamError
 from cofferdam.lab import events, layout, sockets, steps
 from cofferdam.lab.scene import Scene
 from cofferdam.lab.tour import Finding, Tour, play
+from tests.waiting import PATIENT
 
 
 class NoGate(layout.Loopback):
@@ -115,7 +116,9 @@ def test_a_process_that_keeps_its_descriptors_to_itself_is_found_by_its_user() -
         address, port = closed.stdout.readline().split()
         source = Path(sockets.__file__).read_text()
         look = f"{source}\nimport sys\nprint(*owners_of(sys.argv[1], int(sys.argv[2])))"
-        done = subprocess.run([*python, look, address, port], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            [*python, look, address, port], capture_output=True, text=True, timeout=PATIENT, check=False
+        )
         closed.stdin.close()
     assert done.stdout.split() == [str(closed.pid)], done.stderr
 
@@ -151,7 +154,7 @@ asyncio.run(main())
         plant = int(killed.stdout.readline())
         assert Path(f"/proc/{plant}").exists()
         os.kill(killed.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENT
     while Path(f"/proc/{plant}").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not Path(f"/proc/{plant}").exists()

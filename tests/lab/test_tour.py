@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cofferdam.lab import steps
+from tests.waiting import PATIENT
 
 DEMO = [sys.executable, "-m", "cofferdam.cli.main", "lab", "demo", "--no-namespaces"]
 
@@ -37,7 +38,7 @@ def descendants(root: int) -> set[int]:
 
 
 def test_the_tour_keeps_every_promise(tmp_path: Path) -> None:
-    done = subprocess.run([*DEMO, "--tour", "--json"], capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run([*DEMO, "--tour", "--json"], capture_output=True, text=True, timeout=2 * PATIENT, check=False)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     failed = [finding for result in results for finding in result["findings"] if not finding["ok"]]
     assert not failed
@@ -48,8 +49,9 @@ def test_the_tour_keeps_every_promise(tmp_path: Path) -> None:
 
 def test_the_demo_runs_unattended(tmp_path: Path) -> None:
     done = subprocess.run(
-        [*DEMO, "--seconds", "7", "--state", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
-    )
+        [*DEMO, "--seconds", "7", "--state", str(tmp_path)],
+        capture_output=True, text=True, timeout=2 * PATIENT, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     last = done.stdout.splitlines()[-1]
     assert "level" in last and "erp: " in last and "verified at" in last, done.stdout

@@ -25,6 +25,8 @@ from cofferdam.enforce.overlay.records import FROM_NAMES, TO_NAMES, FromNames, N
 from cofferdam.enforce.plans.overlay import Host, NameZone, name_zone, reverse_zones, zone_files
 from cofferdam.errors import RemoteProtocolError
 from tests.overlay.works import compiled, text
+from tests.ports import held_for_udp_too
+from tests.waiting import PATIENT
 
 DOMAIN = "riverside-water.internal"
 POLICY = compiled(text({"plc-7": "overlay: 10.64.7.17", "plc-8": ""}))
@@ -206,26 +208,11 @@ def test_pace_holds_all_together_and_remembers_a_bounded_number() -> None:
 # --- the process ----------------------------------------------------------------------------------------------------
 
 
-def one_port() -> tuple[socket.socket, socket.socket]:
-    """UDP and TCP sockets with the same port, which is free for both: one free for TCP may be taken for UDP."""
-    for _ in range(100):
-        tcp = socket.create_server(("127.0.0.1", 0))
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        try:
-            udp.bind(tcp.getsockname())
-        except OSError:
-            tcp.close()
-            udp.close()
-            continue
-        return udp, tcp
-    raise AssertionError("no port is free for both")
-
-
 class Running:
     """The name server as a process, with its filter."""
 
     def __init__(self) -> None:
-        self.udp, self.tcp = one_port()
+        self.udp, self.tcp = held_for_udp_too()
         self.place = self.udp.getsockname()
         to_read, to_write = make_pipe()
         from_read, from_write = make_pipe()
@@ -268,7 +255,7 @@ class Running:
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(PATIENT)
         assert self.process.stderr is not None
         self.process.stderr.close()
         for fd in (self.control, self.said):
@@ -302,7 +289,7 @@ def test_no_option_leaves_its_filter_out() -> None:
 def test_process_answers_by_udp_and_tcp_under_its_filter(running: Running) -> None:
     wire = bytes(DNSRecord.question(f"plc-7.{DOMAIN}").pack())
     assert data(DNSRecord.parse(running.ask(wire))) == ["10.64.7.17"]
-    with socket.create_connection(running.place, timeout=5) as asker:
+    with socket.create_connection(running.place, timeout=PATIENT) as asker:
         for _ in range(2):  # one byte at a time, and two questions on one connection
             for byte in struct.pack(">H", len(wire)) + wire:
                 asker.sendall(bytes([byte]))
@@ -325,15 +312,15 @@ def test_process_drops_rubbish_and_lives_on(running: Running) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
         for _ in range(500):
             asker.sendto(chance.randbytes(chance.randrange(0, 1400)), running.place)
-    with socket.create_connection(running.place, timeout=5) as asker:
+    with socket.create_connection(running.place, timeout=PATIENT) as asker:
         asker.sendall(struct.pack(">H", 9000) + chance.randbytes(100))
         assert asker.recv(1) == b""
-    with socket.create_connection(running.place, timeout=5) as asker:
+    with socket.create_connection(running.place, timeout=PATIENT) as asker:
         asker.sendall(struct.pack(">H", 40) + chance.randbytes(40))
         assert asker.recv(1) == b""
-    idle = [socket.create_connection(running.place, timeout=5) for _ in range(100)]
+    idle = [socket.create_connection(running.place, timeout=PATIENT) for _ in range(100)]
     wire = bytes(DNSRecord.question(f"plc-7.{DOMAIN}").pack())
-    with socket.create_connection(running.place, timeout=5) as asker:  # 100 idle ones do not keep it out
+    with socket.create_connection(running.place, timeout=PATIENT) as asker:  # 100 idle ones do not keep it out
         asker.sendall(struct.pack(">H", len(wire)) + wire)
         assert asker.recv(2)
     for sock in idle:
@@ -343,11 +330,11 @@ def test_process_drops_rubbish_and_lives_on(running: Running) -> None:
 
 def test_process_ends_with_the_gate_and_when_told(running: Running) -> None:
     running.tell(StopNames())
-    assert running.process.wait(10) == 0
+    assert running.process.wait(PATIENT) == 0
     other = Running()
     try:
         os.close(other.control)
-        assert other.process.wait(10) == 2
+        assert other.process.wait(PATIENT) == 2
         other.control = os.open(os.devnull, os.O_RDONLY)
     finally:
         other.close()

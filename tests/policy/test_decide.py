@@ -7,7 +7,7 @@ import struct
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.limits import Limits
@@ -29,6 +29,7 @@ from cofferdam.policy import rows
 from cofferdam.policy.points import values
 from cofferdam.policy.points.decide import CACHE_ENTRIES, Flow
 from cofferdam.policy.table import CompiledPolicy
+from tests.examples import examples
 from tests.policy.plant import NOW, conduit, flow, function, ns, policy, read, write
 
 SECOND = 10**9
@@ -408,7 +409,7 @@ def slowly(asset: Asset, conduits: list[rows.Conduit], op: Operation, now: int) 
     return allowed
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(
     assets(),
     st.lists(st.tuples(st.lists(rules, min_size=1, max_size=3), st.sampled_from((NEVER, 50))), min_size=1, max_size=3),

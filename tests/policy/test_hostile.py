@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.errors import PolicyError
@@ -13,6 +13,7 @@ from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.lint import lint
 from cofferdam.policy.load import loads
 from cofferdam.policy.problems import Problem
+from tests.examples import examples
 from tests.policy.plant import BASE, NOW, conduit
 
 EXTRA = (
@@ -55,7 +56,7 @@ def test_the_starting_point_loads() -> None:
 PUNCTUATION = ["[", "]", "{", "}", ":", ": ", "\n", "  ", "&a ", "*a", "<<: ", "-", "0", "!t "]
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(
     st.lists(
         st.tuples(
@@ -109,7 +110,7 @@ def test_every_part_replaced_by_every_kind_of_value() -> None:
             attempt(yaml.safe_dump(changed(TREE, path, value), sort_keys=False))
 
 
-@settings(max_examples=250, deadline=None)
+@examples(250)
 @given(st.lists(st.tuples(st.sampled_from(paths(TREE)), anything), min_size=1, max_size=3))
 def test_parts_replaced_at_random(edits: list[tuple[tuple[Any, ...], Any]]) -> None:
     tree = TREE

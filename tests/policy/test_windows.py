@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.model import NEVER, Allow, Deny, Fault
 from cofferdam.policy import windows
 from cofferdam.policy.rows import Clock, Window
 from cofferdam.policy.zones import AHEAD, PAST, clock, zone
+from tests.examples import examples
 from tests.policy.plant import NOW, conduit, flow, ns, policy, read
 
 SECOND = 10**9
@@ -134,7 +135,7 @@ moments = st.sampled_from(["2027-03-28", "2027-10-31", "2027-01-01", "2028-02-29
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(
         st.builds(

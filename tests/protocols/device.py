@@ -13,6 +13,7 @@ from cofferdam.errors import RemoteProtocolError
 from cofferdam.protocols.base import NEED_DATA, RequestReceived
 from cofferdam.protocols.modbus import messages as m
 from cofferdam.protocols.modbus.machine import ModbusClient, ModbusServer
+from tests.waiting import PATIENT
 
 
 class Device:
@@ -141,7 +142,7 @@ class Caller:
 
     def __init__(self, port: int, outstanding: int = 1) -> None:
         self.machine = ModbusClient(outstanding=outstanding)
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENT)
 
     def ask(self, *requests: m.ModbusRequest) -> list[Any]:
         """The events that end the requests, in the order of the requests."""

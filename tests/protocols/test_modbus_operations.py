@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.errors import CrossingError, LocalProtocolError
@@ -15,6 +15,7 @@ from cofferdam.protocols.dialects import FAMILIES
 from cofferdam.protocols.modbus import messages as m
 from cofferdam.protocols.modbus.requests import FUNCTION_OF
 from cofferdam.protocols.registry import PROTOCOLS
+from tests.examples import examples
 from tests.protocols import strategies
 from tests.protocols.vectors import VECTORS
 
@@ -143,7 +144,7 @@ def test_diagnostics_that_change_something_are_writes(sub: Any) -> None:
 
 
 @given(strategies.sound_requests())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_an_operation_names_every_cell_and_only_existing_ones(request: Any) -> None:
     operation = MODBUS.operation(request)
     assert operation.function == FUNCTION_OF[type(request)] and operation.unit == request.unit
@@ -237,7 +238,7 @@ wide = st.tuples(st.integers(0, 65000), st.integers(1, 125))
 
 
 @given(wide, wide, st.sampled_from(["words", "bits"]))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_a_slice_is_what_the_device_would_have_said(wider: tuple[int, int], narrow: tuple[int, int], kind: str) -> None:
     types: dict[str, tuple[Any, Any]] = {
         "words": (m.ReadHoldingRegisters, m.ReadHoldingRegistersResponse),

@@ -26,6 +26,7 @@ from cofferdam.protocols.modbus import messages as m
 from cofferdam.protocols.registry import PROTOCOLS
 from tests.protocols.device import Caller, Device, served
 from tests.protocols.vectors import VECTORS, adu
+from tests.waiting import PATIENT
 
 HERE = Path(__file__).parent
 MODBUS = PROTOCOLS["modbus"]
@@ -47,14 +48,14 @@ def test_sixteen_at_once_over_a_real_socket(chunk: int) -> None:
 
 def test_garbage_closes_one_connection_only() -> None:
     with served(Device()) as port, contextlib.closing(Caller(port)) as caller:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as other:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENT) as other:
             other.sendall(b"GET / HTTP/1.1\r\n\r\n")
             assert other.recv(100) == b""
         assert caller.response(m.ReadCoils(1, 1, 1)) == m.ReadCoilsResponse((1,))
 
 
 def test_a_refused_frame_does_not_close_the_connection() -> None:
-    with served(Device()) as port, socket.create_connection(("127.0.0.1", port), timeout=10) as peer:
+    with served(Device()) as port, socket.create_connection(("127.0.0.1", port), timeout=PATIENT) as peer:
         for text, reply in (("03 0000 0000", "83 03"), ("63", "E3 01"), ("03 FFFF 0002", "83 02")):
             peer.sendall(adu(text))
             assert peer.recv(100) == adu(reply)
@@ -67,7 +68,7 @@ Ask = Callable[[Any], Any]
 
 @contextlib.contextmanager
 def pymodbus_client(port: int) -> Iterator[Any]:
-    client: Any = ModbusTcpClient("127.0.0.1", port=port, timeout=10, retries=0)
+    client: Any = ModbusTcpClient("127.0.0.1", port=port, timeout=PATIENT, retries=0)
     assert client.connect()
     try:
         yield client
@@ -184,7 +185,7 @@ def pymodbus_server() -> Iterator[int]:
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
     try:
-        assert ready.wait(20), "pymodbus did not start"
+        assert ready.wait(PATIENT), "pymodbus did not start"
         yield started[0]
     finally:
         loop.call_soon_threadsafe(stop[0].set)
@@ -273,7 +274,7 @@ def test_mbpoll_reads(arguments: list[str], expected: list[str]) -> None:
     with served(Device()) as port:
         run = subprocess.run(
             ["mbpoll", "-0", "-1", "-a", "1", "-p", str(port), *arguments, "127.0.0.1"],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True, text=True, timeout=PATIENT, check=False,
         )  # fmt: skip
     for line in expected:
         assert line in run.stdout + run.stderr
@@ -286,7 +287,7 @@ def test_mbpoll_writes() -> None:
         for kind, values in (("4", ["11", "12"]), ("4", ["13"]), ("0", ["1", "0", "1"]), ("0", ["1"])):
             run = subprocess.run(
                 ["mbpoll", "-0", "-1", "-a", "1", "-p", str(port), "-t", kind, "-r", "50", "127.0.0.1", *values],
-                capture_output=True, text=True, timeout=30, check=False,
+                capture_output=True, text=True, timeout=PATIENT, check=False,
             )  # fmt: skip
             assert run.returncode == 0, run.stdout + run.stderr
     assert [type(request).__name__ for request in device.seen] == [
@@ -305,7 +306,7 @@ def build(name: str, folder: Path) -> Path:
     program = folder / name
     subprocess.run(
         ["gcc", "-O1", "-Wall", "-Werror", "-I/usr/include/modbus", str(HERE / f"{name}.c"), "-lmodbus", "-o", program],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True, timeout=PATIENT,
     )  # fmt: skip
     return program
 
@@ -316,7 +317,7 @@ def test_libmodbus_client(tmp_path: Path) -> None:
     device = Device()
     with served(device) as port:
         run = subprocess.run(
-            [program, str(port)], capture_output=True, encoding="latin-1", timeout=30, check=False
+            [program, str(port)], capture_output=True, encoding="latin-1", timeout=PATIENT, check=False
         )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     masked = (4321 & 0xF2) | (0x25 & ~0xF2)

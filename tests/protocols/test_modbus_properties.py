@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.errors import CrossingError
@@ -17,6 +17,7 @@ from cofferdam.protocols.modbus.machine import ModbusClient, ModbusServer
 from cofferdam.protocols.modbus.requests import decode_request, encode_request
 from cofferdam.protocols.modbus.responses import decode_response, encode_response
 from cofferdam.protocols.registry import PROTOCOLS
+from tests.examples import examples
 from tests.fuzz.engine import mutate
 from tests.protocols import fuzz_targets, strategies
 from tests.protocols.fuzz_targets import drain
@@ -25,7 +26,7 @@ MODBUS = PROTOCOLS["modbus"]
 PACKER = msgspec.msgpack.Encoder()
 REQUESTS = msgspec.msgpack.Decoder(m.ModbusRequest)
 RESPONSES = msgspec.msgpack.Decoder(m.ModbusResponse)
-quick = settings(max_examples=300, deadline=None)
+quick = examples(300)
 asked_and_answered = strategies.sound_requests().flatmap(
     lambda request: st.tuples(st.just(request), strategies.answers(request))
 )

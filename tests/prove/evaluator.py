@@ -159,7 +159,8 @@ def value(left: Json, packet: Packet) -> Any:
         raise Missing
     if protocol == "icmp" and packet["version"] != 4:
         raise Missing
-    return packet[{"type": "icmp type"}.get(field, field)]
+    # `th dport` of a packet that must be ICMP is listed as what stands there in ICMP.
+    return packet[{"type": "icmp type", "checksum": "dport"}.get(field, field)]
 
 
 def meta(key: str, packet: Packet) -> Any:

@@ -18,6 +18,7 @@ from cofferdam.gate.client import ask
 from cofferdam.lab.layout import Namespaces
 from cofferdam.proof.subject import Subject, open_subject
 from tests.gate.plant import Gate
+from tests.waiting import PATIENT
 
 
 class Stage:
@@ -50,7 +51,7 @@ class Stage:
     def prove(self, *words: str) -> tuple[int, dict[str, Any]]:
         """`cofferdam prove --json`: the exit code and the document."""
         command = [sys.executable, "-m", "cofferdam.cli.main", "prove", "--json", "--state", str(self.state), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2 * PATIENT)
         assert done.stdout, done.stderr
         document: dict[str, Any] = json.loads(done.stdout)
         return done.returncode, document

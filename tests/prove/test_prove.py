@@ -36,6 +36,7 @@ from tests.gate.conftest import Site as PlainSite
 from tests.gate.conftest import site as site
 from tests.gate.plant import running
 from tests.prove.stage import Stage, run, staged
+from tests.waiting import PATIENT
 
 
 @pytest.fixture(scope="module")
@@ -442,7 +443,7 @@ def test_what_is_in_the_auditors_namespace_is_found(stage: Stage, breaking: str,
         try:
             if undoing:
                 assert process.wait() == 0
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + PATIENT
             while evidence not in auditor()[1] and time.monotonic() < deadline:
                 time.sleep(0.05)  # it enters the namespace, then becomes the program
             status, said = auditor()
@@ -531,7 +532,7 @@ def _watchers(stage: Stage) -> list[Path]:
 @pytest.mark.netns
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_at_intervals_the_gate_is_told_by_a_process_of_its_own(stage: Stage) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENT
     while not _watchers(stage) and time.monotonic() < deadline:
         time.sleep(0.2)  # it starts a little after the gate
     (watcher,) = _watchers(stage)
@@ -557,7 +558,7 @@ def test_at_intervals_the_gate_is_told_by_a_process_of_its_own(stage: Stage) -> 
         return [alarm["name"] for alarm in ask(stage.state, "status")["alarms"]]
 
     def until(expected: list[str]) -> bool:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENT
         while alarms() != expected and time.monotonic() < deadline:
             time.sleep(0.2)
         return alarms() == expected
@@ -566,7 +567,7 @@ def test_at_intervals_the_gate_is_told_by_a_process_of_its_own(stage: Stage) -> 
     with _policy_of(stage, "leak_probe: 10 s"):
         before = ask(stage.state, "status")["leak_probe"]
         assert before["seconds"] == 10
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + PATIENT
         while ask(stage.state, "status")["leak_probe"]["last_ns"] == before["last_ns"] and time.monotonic() < deadline:
             time.sleep(0.2)
         after = ask(stage.state, "status")["leak_probe"]

@@ -16,6 +16,7 @@ import pytest
 from tests.enforce.site import Site
 from tests.gate.plant import Gate, events
 from tests.prove.attacked import Scene, attacked
+from tests.waiting import PATIENT
 
 pytestmark = [pytest.mark.netns, pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")]
 
@@ -97,7 +98,7 @@ def test_what_goes_further_ends_it_and_is_in_the_log(owned: Scene, code: str) ->
     said = inject(owned, code + "; say('it worked')")
     assert "worked" not in said
     if said == "":
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENT
         while deaths(owned) == before and time.monotonic() < deadline:
             time.sleep(0.1)
         assert deaths(owned) > before
@@ -130,7 +131,7 @@ def test_arbitrary_records_get_what_policy_allows(owned: Scene, code: str, viola
     assert owned.device.outside_policy() == []
     assert owned.device.writes == writes
     if violation:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENT
         while len(events(owned.site.state, "record-violation")) == before and time.monotonic() < deadline:
             time.sleep(0.1)
         assert len(events(owned.site.state, "record-violation")) > before
@@ -145,7 +146,7 @@ def test_it_may_do_what_the_erp_may_and_the_log_says_so(owned: Scene) -> None:
     )
     before = len(owned.device.writes)
     inject(owned, code, wait=0.3)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENT
     while len(owned.device.writes) == before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert owned.device.writes[before:] == [4711]

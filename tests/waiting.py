@@ -1,0 +1,26 @@
+"""Waiting for what comes by itself: by condition, and for longer than any busy machine needs.
+
+A deadline here is where a test gives up, and nothing that a test asserts: how long something took is `make bench`'s
+business. So it costs nothing to be generous. What must not come is waited for as briefly as possible, and on a sign of
+its own where there is one (an answer to a later question, say) rather than for a time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+PATIENCE = float(os.environ.get("COFFERDAM_TEST_PATIENCE", "1"))
+"""How many times longer than usual everything may take: on an emulated machine, say."""
+PATIENT = 60.0 * PATIENCE
+"""Seconds after which something that should have come by itself is given up."""
+
+
+def eventually(condition: Callable[[], object], seconds: float = PATIENT) -> None:
+    """Raises: AssertionError when the condition has not come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"it did not happen within {seconds:g} s")
+        time.sleep(0.01)
