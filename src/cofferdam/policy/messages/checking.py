@@ -1,0 +1,298 @@
+"""Whether a message may go through a channel, and what is left of it: the judge of messages.
+
+A side asks for a quick answer, the keeper asks again for good; both run this code, and a message that is refused gets
+the same words from both. In this order: size, strict reading, `fields` (what is let through), `set` (constants), the
+schema, `min` and `max`, the time stamp's form. What passes comes out in one canonical form, and passes again unchanged.
+
+Places are JSON Pointers; in `fields` and limits, `*` stands for every element of an array.
+
+Not here: limits that need a memory (the keeper's), XML.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import jsonschema_rs
+
+from cofferdam.policy.messages.checked import Checked, Problem, Step
+from cofferdam.policy.messages.json_reading import (
+    NotJson,
+    canonical,
+    line_and_column,
+    place_of,
+    pointer_of,
+    read,
+)
+from cofferdam.policy.messages.schemas import Schemas, Validator, sentence
+from cofferdam.policy.points.values import show
+from cofferdam.policy.terms.relay_rows import Channel, Limit, Relay
+
+DETAIL_CHARACTERS: Final = 500
+KEY_CHARACTERS: Final = 256
+"""Of a series' name, as canonical JSON: a limit's memory is not a place to keep texts."""
+STEPS_MOST: Final = 10_000
+"""Values of one message that limits with a memory bound."""
+
+Path = tuple[str | int, ...]
+_ABSENT: Final = object()
+_STAMP: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))\Z", re.ASCII
+)
+_EPOCH: Final = datetime.datetime(1970, 1, 1)
+
+
+class _Wrong(Exception):
+    def __init__(self, fault: str, detail: str, path: Path) -> None:
+        super().__init__()
+        self.fault = fault
+        self.detail = detail
+        self.path = path
+
+
+def pointer(text: str) -> Path:
+    """The steps of a JSON Pointer. Raises: ValueError."""
+    if text == "":
+        return ()
+    if not text.startswith("/") or re.search(r"~(?![01])", text):
+        raise ValueError(f"{text} is no JSON Pointer")
+    return tuple(step.replace("~1", "/").replace("~0", "~") for step in text[1:].split("/"))
+
+
+class Checks:
+    """The checks of all channels of a relay. Called with a channel's name and a body (see `checked.Check`)."""
+
+    def __init__(self, relay: Relay) -> None:
+        """Raises: SchemaError where a schema does not compile."""
+        parsed: dict[str, Schemas] = {}
+        self._channels: dict[str, _Channel] = {}
+        for name, channel in relay.channels.items():
+            if channel.form != "json":
+                continue
+            conduit = relay.conduit_of[name]
+            validator = None
+            if channel.schema:
+                if conduit not in parsed:
+                    parsed[conduit] = Schemas(relay.schemas[conduit])
+                validator = parsed[conduit].validator(channel.schema)
+            self._channels[name] = _Channel(channel, validator)
+
+    def __call__(self, channel: str, body: bytes) -> Checked | Problem:
+        return self._channels[channel].check(body)
+
+    def readable(self, channel: str, body: bytes) -> bytes | Problem:
+        """The canonical form of a body whatever the channel says to its content: what goes into quarantine."""
+        return self._channels[channel].readable(body)
+
+
+class _Channel:
+    def __init__(self, channel: Channel, validator: Validator | None) -> None:
+        self.most = channel.most
+        self.validator = validator
+        self.refuses = channel.others == "refuse"
+        self.sets = [(pointer(at), read(text.encode())[0]) for at, text in channel.set]
+        self.fields: dict[str, Any] | None = None
+        if channel.fields:
+            self.fields = {}
+            for steps in (*(pointer(at) for at in channel.fields), *(steps for steps, _ in self.sets)):
+                _let_through(self.fields, steps)
+        self.limits = [_Bound(index, limit) for index, limit in enumerate(channel.limits)]
+        self.stamp = pointer(channel.stamp) if channel.stamp else None
+
+    def readable(self, body: bytes) -> bytes | Problem:
+        found = self._read(body)
+        return found if isinstance(found, Problem) else self._remade(found[0])
+
+    def _remade(self, value: Any) -> bytes | Problem:
+        body = canonical(value)
+        if len(body) > self.most:  # [1e20] has 6 bytes and means 23
+            return Problem("size", f"{len(body)} bytes once remade; at most {self.most} are taken")
+        return body
+
+    def _read(self, body: bytes) -> tuple[Any, str] | Problem:
+        if len(body) > self.most:
+            return Problem("size", f"{len(body)} bytes; at most {self.most} are taken")
+        try:
+            return read(body)
+        except NotJson as error:
+            line, column = line_and_column(body.decode("utf-8", "replace"), error.at)
+            return Problem("syntax", _clip(error.words), _clip(error.pointer), line, column)
+
+    def check(self, body: bytes) -> Checked | Problem:
+        found = self._read(body)
+        if isinstance(found, Problem):
+            return found
+        value, text = found
+        try:
+            if self.fields is not None:
+                value = self._only(value, self.fields, ())
+            for steps, constant in self.sets:
+                value = _with(value, steps, constant)
+            if self.validator is not None:
+                self.validator.validate(value)
+            steps_found = tuple(step for bound in self.limits for step in bound.judge(value))
+            if len(steps_found) > STEPS_MOST:
+                raise _Wrong("limit", f"{len(steps_found)} values under limits; at most {STEPS_MOST} are taken", ())
+            stamp = -1 if self.stamp is None else _stamp(value, self.stamp)
+        except jsonschema_rs.ValidationError as error:
+            detail, at = sentence(error)
+            return _problem("schema", detail, tuple(error.instance_path), text, at)
+        except _Wrong as wrong:
+            return _problem(wrong.fault, wrong.detail, wrong.path, text)
+        remade = self._remade(value)
+        return remade if isinstance(remade, Problem) else Checked(remade, stamp, steps_found)
+
+    def _only(self, value: Any, fields: dict[str, Any], path: Path) -> Any:
+        """What of a value is let through; what else came is dropped or refused. `fields` is one level of the tree of
+        pointers, where an empty level lets everything beneath it through."""
+        if not fields:
+            return value
+        if isinstance(value, dict):
+            kept = {}
+            for name, item in value.items():
+                if name in fields:
+                    found = self._only(item, fields[name], (*path, name))
+                    if found is not _ABSENT:
+                        kept[name] = found
+                elif self.refuses:
+                    raise _Wrong("fields", "a field that the channel does not let through", (*path, name))
+            return kept
+        if isinstance(value, list) and "*" in fields:
+            found = [self._only(item, fields["*"], (*path, index)) for index, item in enumerate(value)]
+            return [item for item in found if item is not _ABSENT]
+        if self.refuses:
+            raise _Wrong("fields", "a value where the channel lets only fields of it through", path)
+        return _ABSENT if path else {}
+
+
+def _let_through(fields: dict[str, Any], steps: Path) -> None:
+    """Adds a pointer to the tree. An empty level means all, so the wider of two pointers wins."""
+    if not steps:
+        fields.clear()
+        return
+    level = fields
+    for index, step in enumerate(steps):
+        known = str(step) in level
+        below = level.setdefault(str(step), {})
+        if known and not below:
+            return  # everything beneath it is let through already
+        if index == len(steps) - 1:
+            below.clear()
+        level = below
+
+
+def _with(value: Any, steps: Path, constant: Any) -> Any:
+    """The value with a constant at a place; objects on the way are made where they are missing."""
+    if not steps:
+        return copy.deepcopy(constant)
+    top = value
+    for index, step in enumerate(steps):
+        if not isinstance(value, dict):
+            raise _Wrong("fields", "no object, and a constant belongs into it", steps[:index])
+        if index == len(steps) - 1:
+            value[str(step)] = copy.deepcopy(constant)
+        else:
+            value = value.setdefault(str(step), {})
+    return top
+
+
+def _matches(value: Any, steps: Path, path: Path = (), indices: Path = ()) -> Iterator[tuple[Any, Path, Path]]:
+    """(value, its path, the indices that stood for `*`) of each place that a pointer names and the message has."""
+    for number, step in enumerate(steps):
+        if isinstance(value, list) and step == "*":
+            for index, item in enumerate(value):
+                yield from _matches(item, steps[number + 1 :], (*path, index), (*indices, index))
+            return
+        if isinstance(value, dict) and step in value:
+            value, path = value[step], (*path, step)
+        elif isinstance(value, list) and str(step).isdecimal() and int(step) < len(value):
+            value, path = value[int(step)], (*path, int(step))
+        else:
+            return
+    yield value, path, indices
+
+
+class _Bound:
+    """One limit of a channel."""
+
+    def __init__(self, index: int, limit: Limit) -> None:
+        self.index = index
+        self.limit = limit
+        self.steps = pointer(limit.at)
+        self.key = pointer(limit.key)
+        self.remembers = limit.max_step is not None or limit.per_minute > 0
+        self.numeric = limit.min is not None or limit.max is not None or limit.max_step is not None
+
+    def judge(self, value: Any) -> Iterator[Step]:
+        """Raises: _Wrong for a value out of its bounds."""
+        limit = self.limit
+        for found, path, indices in _matches(value, self.steps):
+            number = found if type(found) in (int, float) else 0
+            if self.numeric and type(found) not in (int, float):
+                raise _Wrong("limit", "no number, and limits hold for it", path)
+            if (limit.min is not None and number < limit.min) or (limit.max is not None and number > limit.max):
+                raise _Wrong("limit", f"{show(number)} is asked; {_allowed(limit)}", path)
+            if self.remembers:
+                yield Step(self.index, self._series(value, indices), number)
+
+    def _series(self, value: Any, indices: Path) -> str:
+        if not self.limit.key:
+            return ""
+        left = iter(indices)
+        steps = tuple(next(left, step) if step == "*" else step for step in self.key)
+        item, path, _ = next(_matches(value, steps), (None, (), ()))
+        if isinstance(item, (dict, list)):
+            raise _Wrong("limit", "no text and no number, and limits are reckoned by it", path)
+        name = canonical(item).decode()
+        if len(name) > KEY_CHARACTERS:
+            raise _Wrong("limit", f"a name of {len(name)} characters; at most {KEY_CHARACTERS} are taken", path)
+        return name
+
+
+def _allowed(limit: Limit) -> str:
+    if limit.min is not None and limit.max is not None:
+        return f"{show(limit.min)} to {show(limit.max)} is allowed"
+    if limit.min is not None:
+        return f"{show(limit.min)} or more is allowed"
+    return f"{show(limit.max or 0)} or less is allowed"
+
+
+def _stamp(value: Any, steps: Path) -> int:
+    """UTC ns of a message's own time (RFC 3339). Raises: _Wrong."""
+    item, path, _ = next(_matches(value, steps), (_ABSENT, (), ()))
+    if item is _ABSENT:
+        raise _Wrong("stamp", f"no time stamp at {pointer_of(steps)}", ())
+    found = _STAMP.match(item) if isinstance(item, str) else None
+    try:
+        if found is None:
+            raise ValueError
+        moment = datetime.datetime.fromisoformat(f"{found[1]}T{found[2]}") - _EPOCH
+        if found[4] and (int(found[5]) > 23 or int(found[6]) > 59):
+            raise ValueError
+    except ValueError:
+        raise _Wrong("stamp", "no time as RFC 3339 has it, such as 2027-06-30T12:00:00Z", path) from None
+    offset = (int(found[5]) * 3600 + int(found[6]) * 60) * (-1 if found[4] == "-" else 1) if found[4] else 0
+    seconds = moment.days * 86_400 + moment.seconds - offset
+    if not 0 <= seconds < 9_000_000_000:
+        raise _Wrong("stamp", "a time before 1970 or after 2255", path)
+    return seconds * 1_000_000_000 + int((found[3] or "0").ljust(9, "0"))
+
+
+def _problem(fault: str, detail: str, path: Path, text: str, at: str | None = None) -> Problem:
+    line, column = line_and_column(text, place_of(text, path))
+    return Problem(fault, _clip(detail), pointer_of(path) if at is None else at, line, column)
+
+
+def _clip(text: str) -> str:
+    shown = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return shown if len(shown) <= DETAIL_CHARACTERS else f"{shown[: DETAIL_CHARACTERS - 1]}…"
+
+
+def show_constants(constants: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """`set:` as rows have it: (place, JSON text), sorted."""
+    return tuple(sorted((at, json.dumps(value, sort_keys=True)) for at, value in constants.items()))
