@@ -85,6 +85,7 @@ def run(state: Path) -> None:
     """Serves until the process is ended."""
     from cofferdam.audit.client import AuditClient
     from cofferdam.audit.records import FromAuditor, ToAuditor
+    from cofferdam.brokers.broker import Setting
     from cofferdam.brokers.kit.transport import TcpTransport
     from cofferdam.brokers.proxy import records
     from cofferdam.brokers.proxy.inner import Inner
@@ -94,11 +95,10 @@ def run(state: Path) -> None:
     from cofferdam.crossing.reactor import READ, Reactor
     from cofferdam.crossing.records import RecordCodec
     from cofferdam.policy.table import CompiledPolicy
-    from cofferdam.protocols.registry import PROTOCOLS
 
     policy = CompiledPolicy.from_bytes((state / POLICY).read_bytes())
     (conduit,) = policy.conduits.values()
-    protocol, limits = PROTOCOLS[conduit.broker], policy.limits
+    limits = policy.limits
     reactor = Reactor()
     answers, batches = start_auditor(state, policy.site)
     to_auditor: RecordCodec[ToAuditor] = RecordCodec(ToAuditor)
@@ -115,24 +115,27 @@ def run(state: Path) -> None:
         return transport
 
     to_inner, questions = memory_channel(
-        reactor, records.to_inner(protocol.request_type, limits), lambda record: halves["inner"].on_record(record),
+        reactor, records.to_inner(policy, conduit.broker), lambda record: halves["inner"].take(record),
         backlog_limit=backlog,
     )  # fmt: skip
     to_outer, _ = memory_channel(
-        reactor, records.to_outer(protocol.response_type, limits), lambda record: halves["outer"].on_record(record),
+        reactor, records.to_outer(policy, conduit.broker), lambda record: halves["outer"].take(record),
         backlog_limit=backlog,
     )  # fmt: skip
-    alike: dict[str, Any] = {
-        "pair": "bench", "broker": conduit.broker, "boot": "bench", "protocol": protocol, "policy": policy,
-        "assets": tuple(policy.assets), "zones": ((conduit.from_zone,), conduit.to_zone), "severed": (),
-        "audit": audit, "reactor": reactor,
-    }  # fmt: skip
-    outer = halves["outer"] = Outer(inner=to_inner, **alike)
-    inner = halves["inner"] = Inner(outer=to_outer, connect=connect, **alike)
+
+    def setting(part: str, senders: dict[str, Any]) -> Setting:
+        return Setting(
+            crew="bench", part=part, broker=conduit.broker, boot="bench", again=False, policy=policy,
+            severed=frozenset(), assets=tuple(policy.assets), zones=((conduit.from_zone,), conduit.to_zone),
+            reactor=reactor, audit=audit, senders=senders, dial=connect,
+        )  # fmt: skip
+
+    outer = halves["outer"] = Outer(setting("outer", {"inner": to_inner}))
+    inner = halves["inner"] = Inner(setting("inner", {"outer": to_outer}))
 
     def take(record: Any) -> None:
         """The inner half takes no more questions while its answers find no room."""
-        inner.on_record(record)
+        inner.take(record)
         if to_outer.full:
             questions.pause()
 

@@ -39,7 +39,7 @@ def _records() -> list[bytes]:
 def _inner(data: bytes) -> Hashable:
     """Whatever arrives over the crossing: nothing outside policy is ever written to the asset."""
     stage = Stage(policy=POLICY)
-    codec: RecordCodec[object] = records.to_inner(stage.protocol.request_type, POLICY.limits)
+    codec: RecordCodec[object] = records.to_inner(POLICY, "modbus")
     unpacker = Unpacker(codec)
     seen = set()
     at = 0
@@ -51,7 +51,7 @@ def _inner(data: bytes) -> Hashable:
             if not packet:  # an empty read is the end of a pipe
                 break
             for record in unpacker.feed(packet):
-                stage.inner.on_record(record)
+                stage.inner.take(record)
                 stage.cross()
                 for device in stage.devices:
                     if device.on_connected is not None:

@@ -10,12 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cofferdam.audit.entry import Draft
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
-from cofferdam.brokers.kit.supervision import Configure, FromHalf, HalfStatus, Listener, Ready, Report, Stop, ToHalf
+from cofferdam.brokers.kit.supervision import Configure, FromPart, Listener, PartStatus, Ready, Report, Stop, ToPart
 from cofferdam.crossing.framing import PACKET, Assembler, pack
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import RecordCodec
@@ -171,26 +171,35 @@ class Auditor(threading.Thread):
         return [draft for draft in list(self.drafts) if isinstance(draft, kind)]
 
 
-class Half:
-    """A process of a half."""
+class PartChild:
+    """A process of a part, with the test's ends of its control pipe. `inputs`, `outputs`: its pipes by the part at
+    their other end."""
 
     def __init__(
-        self, role: str, auditor: Auditor, crossing: tuple[int, int], build: tuple[str, ...] | None = None
+        self,
+        kind: str,
+        part: str,
+        auditor: Auditor,
+        inputs: Mapping[str, int],
+        outputs: Mapping[str, int],
+        build: tuple[str, ...],
     ) -> None:
-        build = BUILDS[os.environ.get("COFFERDAM_TEST_BUILD", "plain")] if build is None else build
         control_in, self._to = make_pipe()
         self._from, control_out = make_pipe()
         audit_in, audit_out = auditor.pipe()
         self._assembler = Assembler(16 << 20)
-        self._in: RecordCodec[FromHalf] = RecordCodec(FromHalf, limit=16 << 20)
-        self._outgoing: RecordCodec[ToHalf] = RecordCodec(ToHalf, limit=16 << 20)
-        self.records: list[FromHalf] = []
+        self._in: RecordCodec[FromPart] = RecordCodec(FromPart, limit=16 << 20)
+        self._outgoing: RecordCodec[ToPart] = RecordCodec(ToPart, limit=16 << 20)
+        self.records: list[FromPart] = []
         fds = {"control-in": control_in, "control-out": control_out, "audit-in": audit_in, "audit-out": audit_out}
-        fds |= {"crossing-in": crossing[0], "crossing-out": crossing[1]}
-        self._inherit = list(fds.values())
-        self._argv = [sys.executable, "-I", *build, "--name", f"test/{role}", "--role", role]
+        self._inherit = [*fds.values(), *inputs.values(), *outputs.values()]
+        self._argv = [sys.executable, "-I", *build, "--name", f"test/{part}", "--kind", kind, "--part", part]
         for name, fd in fds.items():
             self._argv += [f"--{name}", str(fd)]
+        for other, fd in inputs.items():
+            self._argv += ["--in", f"{other}={fd}"]
+        for other, fd in outputs.items():
+            self._argv += ["--out", f"{other}={fd}"]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, listeners: list[socket.socket]) -> None:
@@ -199,7 +208,7 @@ class Half:
         for fd in self._inherit:
             os.close(fd)
 
-    def send(self, record: ToHalf) -> None:
+    def send(self, record: ToPart) -> None:
         for packet in pack([self._outgoing.encode(record)]):
             write_all(self._to, packet)
 
@@ -216,18 +225,20 @@ class Half:
                 if not packet:
                     break
                 self.records += [self._in.decode(data) for data in self._assembler.feed(packet)]
-        raise AssertionError(f"no {kind.__name__} from {self._argv[5]}; got {self.records}")
+        raise AssertionError(
+            f"no {kind.__name__} from {self._argv[self._argv.index('--name') + 1]}; got {self.records}"
+        )
 
-    def status(self) -> HalfStatus:
+    def status(self) -> PartStatus:
         """What the half says of itself now. It also reports unasked, once a second: of two reports that come after
         two questions the second is an answer, or later than one."""
         while select.select([self._from], [], [], 0)[0] and (packet := os.read(self._from, PACKET)):
             self.records += [self._in.decode(data) for data in self._assembler.feed(packet)]
-        self.records = [record for record in self.records if not isinstance(record, HalfStatus)]
+        self.records = [record for record in self.records if not isinstance(record, PartStatus)]
         for _ in range(2):
             self.send(Report())
-        self.wait_for(HalfStatus)
-        newest: HalfStatus = self.wait_for(HalfStatus)
+        self.wait_for(PartStatus)
+        newest: PartStatus = self.wait_for(PartStatus)
         return newest
 
     def close(self) -> None:
@@ -241,6 +252,18 @@ class Half:
                 self.process.kill()
                 self.process.wait()
                 raise
+
+
+class Half(PartChild):
+    """A process of a half of a Modbus proxy. `crossing`: what it reads from and writes to its other half by."""
+
+    def __init__(
+        self, role: str, auditor: Auditor, crossing: tuple[int, int], build: tuple[str, ...] | None = None
+    ) -> None:
+        if build is None:
+            build = BUILDS[os.environ.get("COFFERDAM_TEST_BUILD", "plain")]
+        other = "inner" if role == "outer" else "outer"
+        super().__init__("modbus", role, auditor, {other: crossing[0]}, {other: crossing[1]}, build)
 
 
 class Pair:
@@ -262,7 +285,8 @@ class Pair:
         for half in halves:
             half.send(
                 Configure(
-                    pair="test",
+                    crew="test",
+                    part="outer" if half is self.outer else "inner",
                     broker="modbus",
                     source_zones=("enterprise",),
                     target_zone="control",

@@ -14,6 +14,7 @@ from typing import Any
 from cofferdam.audit.client import AuditClient
 from cofferdam.audit.entry import Draft
 from cofferdam.audit.records import Ack, Batch, Hello, ToAuditor, Writable
+from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy import records
 from cofferdam.brokers.proxy.inner import Inner
@@ -149,20 +150,21 @@ class Stage:
         self.audit_pipe = AuditPipe()
         self.audit = AuditClient(self.reactor, self.audit_pipe, wait_seconds=self.policy.limits.audit_wait_seconds)
         self.audit.on_record(Hello(True))
-        limits = self.policy.limits
-        self.to_inner = Link(records.to_inner(self.protocol.request_type, limits))
-        self.to_outer = Link(records.to_outer(self.protocol.response_type, limits))
+        self.to_inner = Link(records.to_inner(self.policy, "modbus"))
+        self.to_outer = Link(records.to_outer(self.policy, "modbus"))
         self.devices: list[Wire] = []
         self.dials: list[tuple[str, int]] = []
         self.refuse_dials = False
-        common: dict[str, Any] = {
-            "pair": "test", "broker": "modbus", "boot": "t", "protocol": self.protocol, "policy": self.policy,
-            "assets": tuple(self.policy.assets), "zones": (("enterprise",), "control"), "severed": (),
-            "audit": self.audit, "wall": lambda: self.reactor.now + self.wall_offset,
-            "clock": lambda: self.reactor.now,
-        }  # fmt: skip
-        self.outer = Outer(inner=self.to_inner, reactor=self.reactor, **common)
-        self.inner = Inner(outer=self.to_outer, reactor=self.reactor, connect=self._connect, again=again, **common)
+        self.outer = Outer(self._setting("outer", {"inner": self.to_inner}, False))
+        self.inner = Inner(self._setting("inner", {"outer": self.to_outer}, again))
+
+    def _setting(self, part: str, senders: dict[str, Sender[Any]], again: bool) -> Setting:
+        return Setting(
+            crew="test", part=part, broker="modbus", boot="t", again=again, policy=self.policy, severed=frozenset(),
+            assets=tuple(self.policy.assets), zones=(("enterprise",), "control"), reactor=self.reactor,
+            audit=self.audit, senders=senders, dial=self._connect, wall=lambda: self.reactor.now + self.wall_offset,
+            clock=lambda: self.reactor.now,
+        )  # fmt: skip
 
     def _connect(self, address: str, port: int, connected: Callable[[], None]) -> Transport:
         self.dials.append((address, port))
@@ -188,10 +190,10 @@ class Stage:
                 self.acknowledge()
             for record in self.to_inner.take():
                 busy = True
-                self.inner.on_record(record)
+                self.inner.take(record)
             for record in self.to_outer.take():
                 busy = True
-                self.outer.on_record(record)
+                self.outer.take(record)
             if not busy:
                 return
         raise AssertionError("the halves do not come to rest")

@@ -63,8 +63,8 @@ def writes(frames: list[bytes]) -> list[int]:
 def reload(stage: Stage, policy: CompiledPolicy) -> None:
     """Both halves take a policy."""
     stage.policy = policy
-    stage.inner.new_policy(policy, tuple(policy.assets))
-    stage.outer.new_policy(policy, tuple(policy.assets))
+    stage.inner.take_policy(policy, tuple(policy.assets))
+    stage.outer.take_policy(policy, tuple(policy.assets))
     stage.cross()
 
 
@@ -370,8 +370,8 @@ def test_what_happens_to_a_write_when_the_world_changes(state: str, event: str) 
         same_road = True
     elif event == "asset gone":
         policy = compiled(asset_extra="timeout: 5 s")
-        stage.inner.new_policy(policy, ())
-        stage.outer.new_policy(policy, ())
+        stage.inner.take_policy(policy, ())
+        stage.outer.take_policy(policy, ())
     elif event.startswith("sever"):
         side = event[6:8]
         stage.inner.set_severed((side,))
@@ -382,7 +382,7 @@ def test_what_happens_to_a_write_when_the_world_changes(state: str, event: str) 
         leave(stage, writer)
         same_road = True
     else:
-        stage.inner.stop()
+        stage.inner.end()
         stage.outer.stop()
     if same_road:  # what was at the device before is answered
         for frame in before:
@@ -447,7 +447,7 @@ def test_a_device_that_comes_with_a_reload_while_its_side_is_severed_is_not_aske
     stage = Stage(policy=compiled())
     connected(stage, stage.client())
     stage.inner.set_severed(("ot",))  # the outer half has not been told, or does not care
-    stage.inner.new_policy(compiled(("port: 5020", "port: 5021")), ("plc",))
+    stage.inner.take_policy(compiled(("port: 5020", "port: 5021")), ("plc",))
     assert [device.held for device in stage.inner._devices.values()] == [True]
 
 
@@ -523,11 +523,11 @@ def test_who_is_told_of_a_dead_connection_does_not_ask_on_it() -> None:
 def test_a_session_number_that_comes_again_does_not_revive_a_write() -> None:
     stage = Stage(auto=False)
     inner = stage.inner
-    inner.on_record(Opened(1, "t-1", "127.0.0.1", "plc"))
-    inner.on_record(Request(1, 2, WriteSingleRegister(1, SPEED, 1400)))
+    inner.take(Opened(1, "t-1", "127.0.0.1", "plc"))
+    inner.take(Request(1, 2, WriteSingleRegister(1, SPEED, 1400)))
     stage.reactor.settle()
-    inner.on_record(Closed(1))
-    inner.on_record(Opened(1, "t-other", "127.0.0.1", "plc"))
+    inner.take(Closed(1))
+    inner.take(Opened(1, "t-other", "127.0.0.1", "plc"))
     stage.acknowledge()
     stage.reactor.settle()
     assert stage.devices == []
@@ -544,7 +544,7 @@ def test_sessions_may_be_announced_in_any_order_but_not_twice() -> None:
     assert early.take() and late.take()
     number = next(iter(stage.inner._sessions))
     with pytest.raises(CrossingError, match="opened twice"):
-        stage.inner.on_record(Opened(number, "t-x", "127.0.0.1", "plc"))
+        stage.inner.take(Opened(number, "t-x", "127.0.0.1", "plc"))
 
 
 def alias(rule: str, *, address: str = "127.0.0.1", unit: str = "1") -> tuple[tuple[str, str], ...]:

@@ -161,7 +161,7 @@ def test_what_was_counted_is_told_when_the_half_ends() -> None:
     stage.client()
     stage.client()
     stage.outer.stop()
-    stage.outer.tell()
+    stage.outer.end()
     stage.reactor.settle()
     assert told(stage) == 200 * 2 + 1
     assert sum(hit.count for hit in stage.of(LimitHit) if hit.limit == "client_connections") == 2

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 import cofferdam
-from cofferdam.brokers.kit.supervision import HalfStatus
+from cofferdam.brokers.kit.supervision import PartStatus
 from cofferdam.enforce import compiled
 from cofferdam.enforce.compiled import MANIFEST, SWITCH, Manifest, digest, fault, find, python_tag
 from tests.brokers.harness import COMPILED, listen, running
@@ -92,7 +92,7 @@ def test_a_half_of_the_build_runs_compiled_code(monkeypatch: pytest.MonkeyPatch)
             assert half.process is not None
             maps = Path(f"/proc/{half.process.pid}/maps").read_text()
             assert "__mypyc" in maps and str(FOLDER) in maps
-            assert isinstance(half.status(), HalfStatus)
+            assert isinstance(half.status(), PartStatus)
 
 
 @needs_build

@@ -744,7 +744,7 @@ def test_a_new_policy_ends_what_it_does_not_allow_and_leaves_the_rest() -> None:
     client.take()
     narrower = make_policy(device_port=5020, port=502, registers="50-99")
     for half in (stage.inner, stage.outer):
-        assert half.new_policy(narrower, tuple(narrower.assets)) == 0
+        assert half.take_policy(narrower, tuple(narrower.assets)) == 0
     assert not client.closed
     assert not device.closed
     client.on_data(read(2, 0) + read(3, 60))
@@ -759,7 +759,7 @@ def test_a_write_that_the_new_policy_forbids_while_it_waits_is_not_sent() -> Non
     client.on_data(write(1, 200, 1400))
     stage.cross()
     lower = make_policy(device_port=5020, port=502, conduit_extra="expires: 2020-01-01")
-    stage.inner.new_policy(lower, tuple(lower.assets))
+    stage.inner.take_policy(lower, tuple(lower.assets))
     stage.acknowledge()
     stage.cross()
     assert stage.devices == []
@@ -809,15 +809,15 @@ def test_a_half_that_stops_sends_nothing_more_and_says_what_is_not_known() -> No
 
 def hostile() -> Stage:
     stage = Stage()
-    stage.inner.on_record(Opened(1, "t-1", "127.0.0.1", "plc"))
+    stage.inner.take(Opened(1, "t-1", "127.0.0.1", "plc"))
     return stage
 
 
 def test_the_inner_half_decides_again() -> None:
     stage = hostile()
-    stage.inner.on_record(Request(1, 5, ReadHoldingRegisters(1, 300, 2)))
-    stage.inner.on_record(Request(1, 6, WriteSingleRegister(1, 200, 1501)))
-    stage.inner.on_record(Request(1, 7, WriteSingleRegister(2, 200, 100)))
+    stage.inner.take(Request(1, 5, ReadHoldingRegisters(1, 300, 2)))
+    stage.inner.take(Request(1, 6, WriteSingleRegister(1, 200, 1501)))
+    stage.inner.take(Request(1, 7, WriteSingleRegister(2, 200, 100)))
     assert [record.fault for record in stage.to_outer.take()] == ["address", "value", "unit"]
     assert stage.dials == []
     assert len(stage.of(Refused)) == 3
@@ -825,10 +825,10 @@ def test_the_inner_half_decides_again() -> None:
 
 def test_a_session_from_nowhere_gets_nothing() -> None:
     stage = Stage()
-    stage.inner.on_record(Opened(1, "t-1", "10.6.6.6", "plc"))
-    stage.inner.on_record(Opened(2, "t-2", "127.0.0.1", "no-such-plc"))
+    stage.inner.take(Opened(1, "t-1", "10.6.6.6", "plc"))
+    stage.inner.take(Opened(2, "t-2", "127.0.0.1", "no-such-plc"))
     for session in (1, 2, 3):
-        stage.inner.on_record(Request(session, 10 + session, ReadHoldingRegisters(1, 0, 2)))
+        stage.inner.take(Request(session, 10 + session, ReadHoldingRegisters(1, 0, 2)))
     assert [record.fault for record in stage.to_outer.take()] == ["principal", "asset", "conduit"]
     assert stage.dials == []
 
@@ -836,18 +836,18 @@ def test_a_session_from_nowhere_gets_nothing() -> None:
 def test_records_that_no_honest_half_sends_stop_the_half() -> None:
     stage = hostile()
     with pytest.raises(CrossingError, match="opened twice"):
-        stage.inner.on_record(Opened(1, "t-1", "127.0.0.1", "plc"))
-    stage.inner.on_record(Request(1, 5, ReadHoldingRegisters(1, 0, 2)))
+        stage.inner.take(Opened(1, "t-1", "127.0.0.1", "plc"))
+    stage.inner.take(Request(1, 5, ReadHoldingRegisters(1, 0, 2)))
     with pytest.raises(CrossingError, match="comes after"):
-        stage.inner.on_record(Request(1, 5, ReadHoldingRegisters(1, 0, 2)))
+        stage.inner.take(Request(1, 5, ReadHoldingRegisters(1, 0, 2)))
     with pytest.raises(CrossingError):
-        stage.inner.on_record(Request(1, 9, ReadHoldingRegisters(1, 65535, 2)))
+        stage.inner.take(Request(1, 9, ReadHoldingRegisters(1, 65535, 2)))
 
 
 def test_more_requests_than_an_honest_half_lets_through_are_turned_away() -> None:
     stage = hostile()
     for number in range(5, 300):
-        stage.inner.on_record(Request(1, number, ReadHoldingRegisters(1, 0, 2)))
+        stage.inner.take(Request(1, number, ReadHoldingRegisters(1, 0, 2)))
     busy = [record for record in stage.to_outer.take() if getattr(record, "failure", None) == "busy"]
     assert len(busy) >= 295 - 64
     assert stage.inner.busy <= 64

@@ -329,8 +329,8 @@ class Hostile:
         policy = make_policy(device_port=plc.port, port=1)
         self.half.send(
             Configure(
-                pair="test", broker="modbus", source_zones=("enterprise",), target_zone="control", boot="t",
-                policy=policy.to_bytes(), assets=("plc",),
+                crew="test", part="inner", broker="modbus", source_zones=("enterprise",), target_zone="control",
+                boot="t", policy=policy.to_bytes(), assets=("plc",),
             )
         )  # fmt: skip
         self.half.wait_for(Ready)

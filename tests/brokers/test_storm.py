@@ -105,7 +105,7 @@ class Storm:
             stage.reactor.advance(chance.choice([0.001, 0.02] if self.calm else [0.001, 0.1, 0.6, 1.1, 2.5]))
         elif happens == "reload":
             policy = chance.choice(POLICIES[:2] if self.calm else POLICIES)
-            for take in chance.sample([stage.inner.new_policy, stage.outer.new_policy], 2):
+            for take in chance.sample([stage.inner.take_policy, stage.outer.take_policy], 2):
                 take(policy, tuple(policy.assets))
                 if chance.random() < 0.5:
                     self.cross()
@@ -160,10 +160,10 @@ class Storm:
         for _ in range(3):
             stage.reactor.settle()
             for record in stage.to_inner.take():
-                stage.inner.on_record(record)
+                stage.inner.take(record)
             stage.reactor.settle()
             for record in stage.to_outer.take():
-                stage.outer.on_record(record)
+                stage.outer.take(record)
         for wire in stage.devices:
             for frame in wire.take():
                 if frame[7] == 6:

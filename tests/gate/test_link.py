@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cofferdam.brokers.kit.supervision import Configure, Failing, FromHalf, Ready, Stop, ToHalf
+from cofferdam.brokers.kit.supervision import Configure, Failing, FromPart, Ready, Stop, ToPart
 from cofferdam.crossing.framing import PACKET, Assembler, pack
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import RecordCodec
@@ -18,8 +18,8 @@ from cofferdam.gate import link as link_module
 from cofferdam.gate.link import RECORD_BYTES, PipeLink
 from tests.waiting import PATIENT
 
-INCOMING: RecordCodec[FromHalf] = RecordCodec(FromHalf, limit=RECORD_BYTES)
-OUTGOING: RecordCodec[ToHalf] = RecordCodec(ToHalf, limit=RECORD_BYTES)
+INCOMING: RecordCodec[FromPart] = RecordCodec(FromPart, limit=RECORD_BYTES)
+OUTGOING: RecordCodec[ToPart] = RecordCodec(ToPart, limit=RECORD_BYTES)
 
 
 class Ends:
@@ -28,19 +28,19 @@ class Ends:
     def __init__(self) -> None:
         from_child, self.child_out = make_pipe()
         self.child_in, to_child = make_pipe()
-        self.records: list[FromHalf] = []
+        self.records: list[FromPart] = []
         self.closed: list[CrossingError | None] = []
-        self.link: PipeLink[ToHalf, FromHalf] = PipeLink(
+        self.link: PipeLink[ToPart, FromPart] = PipeLink(
             from_child, to_child, INCOMING, OUTGOING, self.records.append, self.closed.append
         )
 
-    def say(self, *records: FromHalf) -> None:
+    def say(self, *records: FromPart) -> None:
         for packet in pack([INCOMING.encode(record) for record in records]):
             os.write(self.child_out, packet)
 
-    async def heard(self, assembler: Assembler, count: int) -> list[ToHalf]:
+    async def heard(self, assembler: Assembler, count: int) -> list[ToPart]:
         """The next records that the child reads."""
-        found: list[ToHalf] = []
+        found: list[ToPart] = []
         while len(found) < count:
             try:
                 found += [OUTGOING.decode(data) for data in assembler.feed(os.read(self.child_in, PACKET))]
@@ -74,7 +74,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def configure(size: int) -> Configure:
-    return Configure("p", "modbus", ("a",), "b", "boot", os.urandom(size))
+    return Configure("p", "outer", "modbus", ("a",), "b", "boot", os.urandom(size))
 
 
 def test_records_go_both_ways_in_order() -> None:
@@ -115,7 +115,7 @@ def test_a_record_beyond_the_limit_is_a_bug_of_ours() -> None:
         b"\x00\x00\x05ab",
         b"\x02\x00\x01a",
         pack([b"\xff\xff"])[0],
-        pack([RecordCodec[Any](ToHalf).encode(Stop(1.0))])[0],
+        pack([RecordCodec[Any](ToPart).encode(Stop(1.0))])[0],
         pack([INCOMING.encode(Ready(1, "h")) + b"\x00"])[0],
     ],
     ids=["kind", "short", "stray-chunk", "not-msgpack", "other-direction", "spare-byte"],

@@ -11,28 +11,43 @@ Not here: which brokers there are (registry), what a policy may say of one (poli
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Collection, Mapping
+import functools
+import socket
+import time
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from mypy_extensions import mypyc_attr
 
 from cofferdam.audit.client import AuditClient
+from cofferdam.brokers.kit.figures import Figure, Reported
+from cofferdam.brokers.kit.supervision import (
+    RESULT_BYTES,
+    AssetStatus,
+    FlowStatus,
+    Listener,
+    SessionStatus,
+)
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.enforce.profile import Crew
+from cofferdam.errors import GateError
 from cofferdam.policy.table import CompiledPolicy
 
+T = TypeVar("T")
 
-class Broker(msgspec.Struct, frozen=True):
+
+@dataclass(frozen=True)
+class Broker:
     """One kind of broker.
 
     `make`: part -> "module:Class" of a `Part`. `records`: (from, to) -> "module:function", which is called with the
     part's policy and the broker's name and gives the pipe's `RecordCodec`. `answers`: parts that answer others: they
-    take no more from a pipe while what they have to say to its other end finds no room.
+    take no more from a pipe while what they have to say to its other end finds no room. `figures`: all that its parts report.
     """
 
     name: str
@@ -40,18 +55,54 @@ class Broker(msgspec.Struct, frozen=True):
     make: dict[str, str]
     records: dict[tuple[str, str], str]
     answers: frozenset[str] = frozenset()
+    figures: tuple[Figure, ...] = ()
+
+
+class Asked:
+    """An operator's question to a part: a verb of its broker, with arguments. To be answered once, now or later; the
+    gate waits some seconds for it."""
+
+    def __init__(self, verb: str, arguments: bytes, done: Callable[[bytes, str, str], None]) -> None:
+        self.verb = verb
+        self.arguments = arguments
+        self._done: Callable[[bytes, str, str], None] | None = done
+
+    def decode(self, kind: type[T]) -> T:
+        """The arguments, strictly. Raises: GateError, which the process around the part answers with."""
+        try:
+            return msgspec.json.decode(self.arguments, type=kind)
+        except msgspec.MsgspecError as error:
+            raise GateError(f"{self.verb}: {error}", hint="is the command of the gate's own version?") from None
+
+    def answer(self, result: object = None) -> None:
+        """What it asked for: anything that can be JSON."""
+        data = msgspec.json.encode(result)
+        if len(data) > RESULT_BYTES:
+            self.refuse(f"the answer has {len(data)} bytes, and at most {RESULT_BYTES} can be told", "ask for less")
+        else:
+            self._end(data, "", "")
+
+    def refuse(self, error: str, hint: str = "") -> None:
+        """No, why not, and the way out."""
+        self._end(b"", error or "no", hint)
+
+    def _end(self, result: bytes, error: str, hint: str) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(result, error, hint)
 
 
 @dataclass
 class Setting:
     """What a part is given at birth. `policy` is its slice; `senders` are by the name of the part at the other end;
-    `dial` is there for a part that may make connections; `store` and `reads` are folders; `secrets` are by name, for
-    this part alone."""
+    `dial` is there for a part that may make connections; `store` and `reads` (by part) are folders; `secrets` are by
+    name, for this part alone."""
 
     crew: str
     part: str
     broker: str
     boot: str
+    """Makes ids that the part gives out unique in the log."""
     again: bool
     """A crew of this name ran before and ended: what it did in the last minute is not known."""
     policy: CompiledPolicy
@@ -63,18 +114,44 @@ class Setting:
     audit: AuditClient
     senders: Mapping[str, Sender[Any]]
     dial: Callable[[str, int, Callable[[], None]], Transport]
+    """A part of the reactor connects by it; one of asyncio by `kit.aio.dial`."""
+    start: Callable[[Coroutine[Any, Any, None]], None] | None = None
+    """Runs a task (runtime "asyncio"); one that fails ends the process."""
     store: Path | None = None
     reads: Mapping[str, Path] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    wall: Callable[[], int] = time.time_ns
+    """UTC ns."""
+    clock: Callable[[], int] = time.monotonic_ns
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Part(abc.ABC):
-    """What runs in a part's process. Everything is called from its loop; an exception ends the process."""
+    """What runs in a part's process. Made with its Setting, before the filter is on. Everything is called from its
+    loop; an exception ends the process."""
+
+    limit_hits: dict[str, int]
+    """How often each limit was hit, by name."""
+    faults: dict[str, int]
+    """Refusals, by model.Fault."""
+    malformed: int
+
+    def __init__(self, setting: Setting) -> None:
+        self.limit_hits = {}
+        self.faults = {}
+        self.malformed = 0
 
     @abc.abstractmethod
     def on_record(self, source: str, record: Any) -> None:
-        """A record from another part, decoded: it is one of the pipe's set, and no more is known of it."""
+        """A record from another part, decoded: it is one of the pipe's set, and no more is known of it.
+
+        Raises:
+            CrossingError: it says what no honest part would say. The process has to stop.
+        """
+
+    def taker(self, source: str) -> Callable[[Any], None]:
+        """What is called with each record from this part. For those who count every call."""
+        return functools.partial(self.on_record, source)
 
     @abc.abstractmethod
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
@@ -88,14 +165,32 @@ class Part(abc.ABC):
         """A client has connected (runtime "reactor", with Can.ACCEPT)."""
         transport.close()
 
+    def accept_socket(self, sock: socket.socket, source: str, port: int, local: tuple[str, int]) -> None:
+        """A client has connected (runtime "asyncio", with Can.ACCEPT). The socket is the part's from now on; it does
+        not block. `kit.aio` starts protocols and TLS on it."""
+        sock.close()
+
+    def serve_datagrams(self, sock: socket.socket, listener: Listener) -> None:  # noqa: B027 - most have none
+        """A bound UDP socket that the part was born with (Can.DATAGRAMS), for it to read."""
+
+    def end_datagrams(self, sock: socket.socket) -> None:  # noqa: B027 - most have none
+        """The policy takes this socket away: it is closed when this returns."""
+
     def end_sessions(self, sessions: Collection[str], reason: str) -> None:  # noqa: B027 - most have none
         """Ends these sessions, by id."""
+
+    def command(self, asked: Asked) -> None:
+        """An operator asks something. A GateError that leaves this is the answer."""
+        asked.refuse(f"there is no {asked.verb!r} here")
 
     def tick(self) -> None:  # noqa: B027 - optional
         """Called twice a second."""
 
     def stop(self) -> None:  # noqa: B027 - optional
         """Takes no new work; what is under way goes on."""
+
+    def end(self) -> None:  # noqa: B027 - optional
+        """The process ends in order, now: ends what is left, and writes all that was counted."""
 
     def halt(self) -> None:  # noqa: B027 - optional
         """The process ends now, for a violation or a bug: from here on nothing may be done any more."""
@@ -104,3 +199,18 @@ class Part(abc.ABC):
     def busy(self) -> int:
         """How much is under way."""
         return 0
+
+    # --- what `status` shows ------------------------------------------------------------------------------------
+
+    def sessions(self) -> tuple[SessionStatus, ...]:
+        return ()
+
+    def flows(self) -> tuple[FlowStatus, ...]:
+        return ()
+
+    def assets(self) -> tuple[AssetStatus, ...]:
+        return ()
+
+    def figures(self) -> Reported:
+        """The figures that the broker declares for this part, by name."""
+        return {}

@@ -1,10 +1,11 @@
-"""The process of a half: inherits pipes and listeners, is configured over its control pipe, runs until told to stop.
+"""The process of a part: inherits pipes and sockets, is configured over its control pipe, runs until told to stop.
 
-It opens no file and starts no process. When the gate is gone (end of the control pipe) it exits at once; when the
-other half is gone it answers nobody any more, lets what is under way at the assets come to its end, and exits; when
-the other half sends what no honest half would send, it says so and stops.
+It knows no broker: which part it runs stands in its broker's declaration (broker.Broker), and that module is all that
+it loads of any. It opens no file but those of its own store, and starts no process. When the gate is gone (end of the
+control pipe) it exits at once; when another part of its crew is gone it takes no new work, lets what is under way come
+to its end, and exits; when one sends what no honest part would send, it says so and stops.
 
-Not here: what a broker does (brokers.proxy), who starts halves and keeps them apart (enforce.launcher, gate).
+Not here: what a part does (its broker), who starts parts and keeps them apart (enforce.launcher, gate).
 """
 
 from __future__ import annotations
@@ -21,30 +22,33 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from cofferdam.audit.client import AuditClient
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import RecordViolation
 from cofferdam.audit.records import FromAuditor, ToAuditor
+from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.supervision import (
+    Command,
+    CommandDone,
     Configure,
     EndSessions,
     Failing,
-    FromHalf,
-    HalfStatus,
+    FromPart,
     Listener,
     NewPolicy,
+    PartStatus,
     PolicyTaken,
     Ready,
     Report,
     SetSevered,
     Stop,
-    ToHalf,
+    ToPart,
 )
 from cofferdam.brokers.kit.transport import TcpTransport, Transport
-from cofferdam.brokers.proxy import records
-from cofferdam.brokers.proxy.inner import Inner
-from cofferdam.brokers.proxy.outer import Outer
+from cofferdam.brokers.registry import BROKERS, named
 from cofferdam.crossing.channel import Receiver, Sender
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender
 from cofferdam.crossing.reactor import READ, Reactor
@@ -52,150 +56,175 @@ from cofferdam.crossing.records import RecordCodec
 from cofferdam.enforce import sandbox
 from cofferdam.errors import CofferdamError, CrossingError
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.protocols.registry import PROTOCOLS
 
 CONTROL_BYTES = 16 << 20
 """The largest control record: a compiled policy of 10,000 rules has about 2 MiB."""
 TICK_SECONDS = 0.5
 STATUS_SECONDS = 1.0
 LAST_WORDS_SECONDS = 1.0
-"""How long a half that stops waits for its last audit drafts to leave."""
+"""How long a part that stops waits for its last audit drafts to leave."""
 ACCEPTS_A_TURN = 8
 """New connections of one listener that are taken before others' requests have their turn."""
 
 EXIT_STOPPED, EXIT_GATE_GONE, EXIT_PEER_GONE, EXIT_VIOLATION, EXIT_BUG = 0, 2, 3, 4, 5
 
 
-class HalfProcess:
-    """One half."""
+class PartProcess:
+    """The process around one part."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.name: str = args.name
-        self.role: str = args.role
-        self._crossing_fds = (args.crossing_in, args.crossing_out)
-        self.reactor = Reactor()
+        self.broker = BROKERS[args.kind]
+        self.name: str = args.part
+        self.profile = self.broker.crew.parts[args.part]
+        self.reactor = _reactor(self.profile.runtime)
         self.code = EXIT_STOPPED
-        control_in: RecordCodec[ToHalf] = RecordCodec(ToHalf, limit=CONTROL_BYTES)
-        control_out: RecordCodec[FromHalf] = RecordCodec(FromHalf, limit=CONTROL_BYTES)
-        self._control: Sender[FromHalf] = PipeSender(self.reactor, args.control_out, control_out)
-        self._control_in: Receiver[ToHalf] = PipeReceiver(
-            self.reactor, args.control_in, control_in, self._on_control, self._gate_gone
+        control_in: RecordCodec[ToPart] = RecordCodec(ToPart, limit=CONTROL_BYTES)
+        control_out: RecordCodec[FromPart] = RecordCodec(FromPart, limit=CONTROL_BYTES)
+        self._control: Sender[FromPart] = PipeSender(self.reactor, args.control_out, control_out)
+        self._control_in: Receiver[ToPart] = PipeReceiver(
+            self.reactor, args.control_in, control_in, self._on_control, self._gate_gone, self._blaming("the gate")
         )
         self._control.on_closed = self._gate_gone
         self._audit_out: Sender[ToAuditor] = PipeSender(self.reactor, args.audit_out, RecordCodec(ToAuditor))
         self._audit_in_fd: int = args.audit_in
+        self._in_fds: dict[str, int] = dict(args.input)
+        self._out_fds: dict[str, int] = dict(args.output)
         self.audit: AuditClient | None = None
-        self.outer: Outer | None = None
-        self.inner: Inner | None = None
-        self.pair = ""
-        self._listeners: dict[int, socket.socket] = {}
+        self.part: Part | None = None
+        self.crew = ""
+        self._broken = "another part"
+        self._policy = ""
+        self._severed: frozenset[str] = frozenset()
+        self._listeners: dict[int, tuple[socket.socket, Listener]] = {}
+        self._receivers: dict[str, Receiver[Any]] = {}
+        self._gone: set[str] = set()
         self._stop_by = 0
-        self._peer_gone = False
-        self._from_outer: Receiver[records.Opened] | None = None
 
     def run(self) -> int:
-        """Runs until the half has stopped. Returns the exit code."""
+        """Runs until the part has stopped. Returns the exit code."""
         try:
             self.reactor.run()
         except CrossingError as error:
             self._violation(str(error))
-        except Exception as error:  # a bug: this half stops, the gate starts a new pair
-            traceback.print_exc()
+        except Exception as error:  # a bug: this part stops, the gate starts a new crew
+            traceback.print_exception(error)
             self._control.send(Failing(clip(f"{type(error).__name__}: {error}", 4000)))
             self.code = EXIT_BUG
         self._last_words()
         return self.code
 
+    def _blaming(self, who: str) -> Callable[[CrossingError], None]:
+        """For a receiver: remembers who broke the rules, and lets the error go on its way, which ends the loop."""
+
+        def blame(error: CrossingError) -> None:
+            self._broken = who
+            raise error
+
+        return blame
+
     def _violation(self, detail: str) -> None:
-        """The other half broke the crossing's rules. Nothing more of it is read."""
-        other = "inner" if self.role == "outer" else "outer"
+        """Somebody broke the rules of a pipe. Nothing more is read from any other part."""
+        who = self._broken
         if self.audit is not None:
-            self.audit.note(RecordViolation(wall_ns=time.time_ns(), half=f"{self.pair}/{other}", detail=clip(detail)))
-        self._control.send(Failing(clip(f"the {other} half broke the crossing's rules: {detail}", 4000)))
+            half = f"{self.crew}/{who}" if who in self._in_fds else who
+            self.audit.note(RecordViolation(wall_ns=time.time_ns(), half=half, detail=clip(detail)))
+        self._control.send(Failing(clip(f"{who} broke the crossing's rules: {detail}", 4000)))
         self.code = EXIT_VIOLATION
 
     def _last_words(self) -> None:
-        """Lets audit drafts and control records leave, for a moment; reads nothing from the crossing any more."""
-        if self._from_outer is not None:
-            self._from_outer.pause()
+        """Lets audit drafts and control records leave, for a moment; reads nothing from other parts any more."""
+        for receiver in self._receivers.values():
+            receiver.pause()
         until = time.monotonic() + LAST_WORDS_SECONDS
         with contextlib.suppress(Exception):
-            if self.inner is not None:
-                # An entry that is confirmed in these last moments must not send its write any more.
-                self.inner.halt()
+            if self.part is not None:
+                # An entry that is confirmed in these last moments must not lead to any action any more.
+                self.part.halt()
             self.reactor.turn(0)
             while (self._audit_out.backlog or self._control.backlog) and time.monotonic() < until:
                 self.reactor.turn(0.01)
 
     # --- the gate's orders --------------------------------------------------------------------------------------
 
-    def _on_control(self, record: ToHalf) -> None:
-        if isinstance(record, Configure):
+    def _on_control(self, record: ToPart) -> None:
+        part = self.part
+        if part is None:
+            if not isinstance(record, Configure):
+                raise CrossingError(f"{type(record).__name__} before Configure")
             self._configure(record)
         elif isinstance(record, NewPolicy):
-            self._new_policy(record)
+            self._new_policy(part, record)
         elif isinstance(record, SetSevered):
-            if self.inner is not None:
-                self.inner.set_severed(record.sides)
-            if self.outer is not None:
-                self.outer.set_severed(record.sides)
+            part.set_severed(record.sides)
+            self._severed = frozenset(record.sides)
             self._status()
         elif isinstance(record, EndSessions):
-            if self.outer is not None:
-                self.outer.end_sessions(record.sessions, record.reason)
+            part.end_sessions(record.sessions, record.reason)
         elif isinstance(record, Report):
             self._status()
+        elif isinstance(record, Command):
+            self._command(part, record)
         elif isinstance(record, Stop):
             self._stop(record.seconds)
+        else:
+            raise CrossingError("a second Configure")
 
     def _configure(self, record: Configure) -> None:
         policy = CompiledPolicy.from_bytes(record.policy)
         limits = policy.limits
-        protocol = PROTOCOLS[record.broker]
-        self.pair = record.pair
+        self.crew = record.crew
         audit = AuditClient(self.reactor, self._audit_out, wait_seconds=limits.audit_wait_seconds)
         self.audit = audit
+        audit.policy = policy.hash
         codec: RecordCodec[FromAuditor] = RecordCodec(FromAuditor)
-        PipeReceiver(self.reactor, self._audit_in_fd, codec, audit.on_record, audit.lost)
+        blame = self._blaming("the auditor")
+        PipeReceiver(self.reactor, self._audit_in_fd, codec, audit.on_record, audit.lost, blame)
         self._audit_out.on_closed = audit.lost
-        to_inner = records.to_inner(protocol.request_type, limits)
-        to_outer = records.to_outer(protocol.response_type, limits)
-        zones = (record.source_zones, record.target_zone)
-        backlog = limits.crossing_backlog_bytes
-
-        def make_outer(sender: Sender[object]) -> Outer:
-            return Outer(
-                pair=record.pair, broker=record.broker, boot=record.boot, protocol=protocol, policy=policy,
-                assets=record.assets, zones=zones, severed=record.severed, inner=sender, audit=audit,
+        for module in self.profile.preload:
+            __import__(module)
+        senders: dict[str, Sender[Any]] = {}
+        for other, fd in self._out_fds.items():
+            codec_out = self._codec(self.name, other, policy)
+            backlog = limits.crossing_backlog_bytes
+            sender: Sender[Any] = PipeSender(self.reactor, fd, codec_out, backlog_limit=backlog, batches=True)
+            sender.on_closed = functools.partial(self._part_gone, other)
+            senders[other] = sender
+        self._policy, self._severed = policy.hash, frozenset(record.severed)
+        make: type[Part] = named(self.broker.make[self.name])
+        self.part = part = make(
+            Setting(
+                crew=record.crew,
+                part=self.name,
+                broker=record.broker,
+                boot=record.boot,
+                again=record.again,
+                policy=policy,
+                severed=self._severed,
+                assets=record.assets,
+                zones=(record.source_zones, record.target_zone),
                 reactor=self.reactor,
-            )  # fmt: skip
-
-        def make_inner(sender: Sender[object]) -> Inner:
-            return Inner(
-                pair=record.pair, broker=record.broker, boot=record.boot, protocol=protocol, policy=policy,
-                assets=record.assets, zones=zones, severed=record.severed, outer=sender, audit=audit,
-                reactor=self.reactor, connect=self._connect, again=record.again,
-            )  # fmt: skip
-
-        read_fd, write_fd = self._crossing_fds
-        if self.role == "outer":
-            sender: Sender[object] = PipeSender(self.reactor, write_fd, to_inner, backlog_limit=backlog, batches=True)
-            sender.on_closed = self._other_half_gone
-            self.outer = make_outer(sender)
-            PipeReceiver(self.reactor, read_fd, to_outer, self.outer.on_record, self._other_half_gone)
-        else:
-            sender = PipeSender(self.reactor, write_fd, to_outer, backlog_limit=backlog, batches=True)
-            sender.on_closed = self._other_half_gone
-            self.inner = make_inner(sender)
-            self._hold_back(
-                sender,
-                PipeReceiver(self.reactor, read_fd, to_inner, self.inner.on_record, self._other_half_gone),
+                audit=audit,
+                senders=senders,
+                dial=self._dial,
+                store=Path(record.store) if record.store else None,
+                reads={name: Path(folder) for name, folder in record.reads.items()},
+                secrets={secret.name: secret.value for secret in record.secrets},
             )
+        )
+        for other, fd in self._in_fds.items():
+            gone = functools.partial(self._part_gone, other)
+            codec_in = self._codec(other, self.name, policy)
+            receiver: Receiver[Any] = PipeReceiver(
+                self.reactor, fd, codec_in, part.taker(other), gone, self._blaming(other)
+            )
+            self._receivers[other] = receiver
+            if self.name in self.broker.answers and other in senders:
+                _hold_back(receiver, senders[other])
         self._listen(record.listeners)
         self.reactor.spin_ns = limits.busy_poll_microseconds * 1000
-        # From here on this process can do no more than its work. Listeners are open, modules loaded, and the policy
-        # of later reloads comes over the control pipe.
-        self._control.send(Ready(os.getpid(), policy.hash, sandbox.confine(self.role)))
+        # From here on this process can do no more than its work. Sockets are open, modules loaded, and the policy of
+        # later reloads comes over the control pipe.
+        self._control.send(Ready(os.getpid(), policy.hash, sandbox.confine(self.name)))
         self.reactor.call_in(TICK_SECONDS, self._tick)
         self.reactor.call_in(STATUS_SECONDS, self._report)
         # What lives now lives on: the collector need not look at it again. Cycles of later objects (clients that have
@@ -204,70 +233,64 @@ class HalfProcess:
         gc.freeze()
         gc.disable()
 
-    def _hold_back(self, answers: Sender[object], questions: Receiver[records.Opened]) -> None:
-        """The inner half takes no more questions while its answers find no room in the crossing."""
-        self._from_outer = questions
+    def _codec(self, source: str, target: str, policy: CompiledPolicy) -> RecordCodec[Any]:
+        """The closed set of records of one pipe."""
+        codec: RecordCodec[Any] = named(self.broker.records[source, target])(policy, self.broker.name)
+        return codec
 
-        def check() -> None:
-            if answers.full:
-                questions.pause()
-
-        answers.on_room = questions.resume
-        self._check_room: Callable[[], None] = check
-        take = questions.on_record
-
-        def on_record(record: records.Opened) -> None:
-            take(record)
-            if answers.backlog:
-                check()
-
-        questions.on_record = on_record
-
-    def _new_policy(self, record: NewPolicy) -> None:
+    def _new_policy(self, part: Part, record: NewPolicy) -> None:
         policy = CompiledPolicy.from_bytes(record.policy)
-        ended = 0
-        if self.inner is not None:
-            ended = self.inner.new_policy(policy, record.assets)
-        if self.outer is not None:
-            ended = self.outer.new_policy(policy, record.assets)
-        if not self._stop_by:  # a half that stops has closed its listeners: their numbers may be others' by now
+        if self.audit is not None:
+            self.audit.policy = policy.hash
+        ended = part.take_policy(policy, record.assets)
+        self._policy = policy.hash
+        if not self._stop_by:  # a part that stops has closed its listeners: their numbers may be others' by now
             self._listen(record.listeners)
         self._control.send(PolicyTaken(policy.hash, ended))
+
+    def _command(self, part: Part, record: Command) -> None:
+        number = record.number
+
+        def done(result: bytes, error: str, hint: str) -> None:
+            self._control.send(CommandDone(number, result, clip(error, 4000), clip(hint, 4000)))
+
+        asked = Asked(record.verb, record.arguments, done)
+        try:
+            part.command(asked)
+        except CrossingError:
+            raise
+        except CofferdamError as error:
+            asked.refuse(str(error), error.hint)
 
     def _stop(self, seconds: float) -> None:
         self._stop_by = self.reactor.now + int(seconds * 1e9)
         for fd in list(self._listeners):
             self._unlisten(fd)
-        if self.outer is not None:
-            self.outer.stop()
+        if self.part is not None:
+            self.part.stop()
         self._check_stop()
 
     def _check_stop(self) -> None:
-        """Ends the half once nothing is under way, or time is up. An inner half waits for its outer half to end."""
-        outer_done = self.outer is None or not self.outer.busy
-        inner_done = self.inner is None or not self.inner.busy
-        waits = self.role == "inner" and not self._peer_gone
-        if (outer_done and inner_done and not waits) or self.reactor.now >= self._stop_by:
-            if self.outer is not None:
-                for client in list(self.outer.clients):
-                    self.outer.end(client, "the gate stops")
-                self.outer.tell()
-            if self.inner is not None:
-                self.inner.stop()
-            self._status()
+        """Ends the part once nothing is under way, or time is up. One that answers others waits for them to end."""
+        part = self.part
+        waits = self.name in self.broker.answers and not self._gone >= self._in_fds.keys()
+        if part is None or (not part.busy and not waits) or self.reactor.now >= self._stop_by:
+            if part is not None:
+                part.end()
+                self._status()
             self.reactor.later(self.reactor.stop)
             return
         self.reactor.call_in(0.005, self._check_stop)
 
     def _gate_gone(self) -> None:
-        """Without the gate nobody watches and nobody can cut this half off: it ends at once."""
+        """Without the gate nobody watches and nobody can cut this part off: it ends at once."""
         self.code = EXIT_GATE_GONE
         self.reactor.stop()
 
-    def _other_half_gone(self) -> None:
-        if self._peer_gone:
+    def _part_gone(self, other: str) -> None:
+        if other in self._gone:
             return
-        self._peer_gone = True
+        self._gone.add(other)
         if self._stop_by:
             return
         self.code = EXIT_PEER_GONE
@@ -276,22 +299,30 @@ class HalfProcess:
     # --- clients and assets -------------------------------------------------------------------------------------
 
     def _listen(self, listeners: Sequence[Listener]) -> None:
-        wanted = {listener.fd for listener in listeners}
+        wanted = {listener.fd: listener for listener in listeners}
         for fd in [fd for fd in self._listeners if fd not in wanted]:
             self._unlisten(fd)
-        for fd in wanted - set(self._listeners):
+        for fd in wanted.keys() - self._listeners.keys():
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
-            self._listeners[fd] = sock
-            self.reactor.add(fd, READ, lambda _events, sock=sock: self._accept(sock))  # type: ignore[misc]
+            self._listeners[fd] = (sock, wanted[fd])
+            if wanted[fd].datagrams:
+                if self.part is not None:
+                    self.part.serve_datagrams(sock, wanted[fd])
+            else:
+                self.reactor.add(fd, READ, lambda _events, sock=sock: self._accept(sock))  # type: ignore[misc]
 
     def _unlisten(self, fd: int) -> None:
-        self.reactor.remove(fd)
-        self._listeners.pop(fd).close()
+        sock, listener = self._listeners.pop(fd)
+        if not listener.datagrams:
+            self.reactor.remove(fd)
+        elif self.part is not None:
+            self.part.end_datagrams(sock)
+        sock.close()
 
     def _accept(self, listener: socket.socket) -> None:
-        outer = self.outer
-        if outer is None:
+        part = self.part
+        if part is None:
             return
         for _ in range(ACCEPTS_A_TURN):
             try:
@@ -306,19 +337,21 @@ class HalfProcess:
                     self.reactor.call_in(0.1, functools.partial(self._relisten, fd))
                     return
                 continue  # that client has gone already (ECONNABORTED and its like)
+            source, port = _plain(peer[0]), int(peer[1])
             try:
-                local = sock.getsockname()
+                name = sock.getsockname()
+                local = (_plain(name[0]), int(name[1]))
                 transport = TcpTransport(self.reactor, sock)
             except OSError:
                 sock.close()
                 continue
-            outer.accept(transport, _plain(peer[0]), int(peer[1]), (_plain(local[0]), int(local[1])))
+            part.accept(transport, source, port, local)
 
     def _relisten(self, fd: int) -> None:
         if fd in self._listeners:
             self.reactor.change(fd, READ)
 
-    def _connect(self, address: str, port: int, connected: Callable[[], None]) -> Transport:
+    def _dial(self, address: str, port: int, connected: Callable[[], None]) -> Transport:
         transport = TcpTransport.connect(self.reactor, address, port)
         transport.on_connected = connected
         return transport
@@ -326,10 +359,8 @@ class HalfProcess:
     # --- time ---------------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        if self.outer is not None:
-            self.outer.tick()
-        if self.inner is not None:
-            self.inner.tick()
+        if self.part is not None:
+            self.part.tick()
         gc.collect(1)
         self.reactor.call_in(TICK_SECONDS, self._tick)
 
@@ -339,39 +370,42 @@ class HalfProcess:
         self.reactor.call_in(STATUS_SECONDS, self._report)
 
     def _status(self) -> None:
-        outer, inner = self.outer, self.inner
-        if outer is not None:
-            self._control.send(
-                HalfStatus(
-                    pair=self.pair,
-                    role="outer",
-                    policy=outer.policy.hash,
-                    severed=tuple(sorted(outer.severed)),
-                    sessions=outer.sessions(),
-                    flows=outer.stats.status(),
-                    assets=(),
-                    limits=dict(outer.limit_hits),
-                    faults=dict(outer.stats.faults),
-                    malformed=outer.malformed,
-                    backlog=outer.busy,
-                )
+        part = self.part
+        if part is None:
+            return
+        self._control.send(
+            PartStatus(
+                crew=self.crew,
+                part=self.name,
+                policy=self._policy,
+                severed=tuple(sorted(self._severed)),
+                sessions=part.sessions(),
+                flows=part.flows(),
+                assets=part.assets(),
+                figures=part.figures(),
+                limits=dict(part.limit_hits),
+                faults=dict(part.faults),
+                malformed=part.malformed,
+                backlog=part.busy,
             )
-        if inner is not None:
-            self._control.send(
-                HalfStatus(
-                    pair=self.pair,
-                    role="inner",
-                    policy=inner.policy.hash,
-                    severed=tuple(sorted(inner.severed)),
-                    sessions=(),
-                    flows=(),
-                    assets=inner.assets(),
-                    limits=dict(inner.limit_hits),
-                    faults=dict(inner.faults),
-                    malformed=inner.malformed,
-                    backlog=inner.busy,
-                )
-            )
+        )
+
+
+def _reactor(runtime: str) -> Reactor:
+    return Reactor()
+
+
+def _hold_back(questions: Receiver[Any], answers: Sender[Any]) -> None:
+    """A part takes no more questions while its answers find no room in the pipe back."""
+    answers.on_room = questions.resume
+    take = questions.on_record
+
+    def on_record(record: Any) -> None:
+        take(record)
+        if answers.backlog and answers.full:
+            questions.pause()
+
+    questions.on_record = on_record
 
 
 def _plain(address: str) -> str:
@@ -379,20 +413,34 @@ def _plain(address: str) -> str:
     return address.removeprefix("::ffff:") if "." in address else address
 
 
+def _pipe(text: str) -> tuple[str, int]:
+    """PART=FD of the command line."""
+    part, _, fd = text.partition("=")
+    return part, int(fd)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point: `python -I -m cofferdam.brokers.half --name ... --role ... --control-in FD ...`."""
-    parser = argparse.ArgumentParser(prog="cofferdam-half")
+    """Entry point: `python -I -m cofferdam.brokers.half --name ... --kind ... --part ... --control-in FD ...`."""
+    parser = argparse.ArgumentParser(prog="cofferdam-part")
     parser.add_argument("--name", required=True)
-    parser.add_argument("--role", required=True, choices=["outer", "inner"])
-    for option in ("control-in", "control-out", "audit-in", "audit-out", "crossing-in", "crossing-out"):
+    parser.add_argument("--kind", default="modbus", choices=list(BROKERS))
+    parser.add_argument("--part", "--role", required=True)
+    for option in ("control-in", "control-out", "audit-in", "audit-out"):
         parser.add_argument(f"--{option}", type=int, required=True)
+    parser.add_argument("--in", dest="input", metavar="PART=FD", type=_pipe, action="append", default=[])
+    parser.add_argument("--out", dest="output", metavar="PART=FD", type=_pipe, action="append", default=[])
+    for option in ("crossing-in", "crossing-out"):
+        parser.add_argument(f"--{option}", type=int, default=-1)
     args = parser.parse_args(argv)
-    # The gate decides when a half stops; a Ctrl-C in the terminal is for the gate.
+    if args.crossing_in >= 0:
+        other = "inner" if args.part == "outer" else "outer"
+        args.input, args.output = [(other, args.crossing_in)], [(other, args.crossing_out)]
+    # The gate decides when a part stops; a Ctrl-C in the terminal is for the gate.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return HalfProcess(args).run()
+        return PartProcess(args).run()
     except CofferdamError as error:
-        print(f"cofferdam half {args.name}: {error}", file=sys.stderr)
+        print(f"cofferdam part {args.name}: {error}", file=sys.stderr)
         return EXIT_BUG
 
 

@@ -16,7 +16,7 @@ from cofferdam.crossing.channel import Receiver, Sender
 from cofferdam.crossing.framing import PACKET, pack, pack_batches
 from cofferdam.crossing.reactor import GONE, READ, WRITE, Reactor
 from cofferdam.crossing.records import RecordCodec, Unpacker
-from cofferdam.errors import LocalProtocolError
+from cofferdam.errors import CrossingError, LocalProtocolError
 
 R = TypeVar("R")
 
@@ -142,41 +142,51 @@ class PipeReceiver(Receiver[R]):
         codec: RecordCodec[R],
         on_record: Callable[[R], None],
         on_closed: Callable[[], None] | None = None,
+        on_violation: Callable[[CrossingError], None] | None = None,
     ) -> None:
+        """`on_violation` is called, once, with what the other end did wrong; the pipe is closed then. Without it the
+        error goes on its way, which ends the loop."""
         self._reactor = reactor
         self._fd = fd
         self._feed = Unpacker(codec).feed
         self.on_record = on_record
         self.on_closed = on_closed
+        self.on_violation = on_violation
         self._closed = False
         self._paused = False
         os.set_blocking(fd, False)
         reactor.add(fd, READ, self._on_event)
 
     def _on_event(self, _events: int) -> None:
-        fd = self._fd
-        for _ in range(PACKETS_A_TURN):
-            try:
-                packet = os.read(fd, PACKET)
-            except BlockingIOError:
-                return
-            if not packet:
-                self.close()
-                if self.on_closed is not None:
-                    self.on_closed()
-                return
-            records = self._feed(packet)
-            on_record = self.on_record
-            for record in records:
-                on_record(record)
-                if self._closed:
+        try:
+            fd = self._fd
+            for _ in range(PACKETS_A_TURN):
+                try:
+                    packet = os.read(fd, PACKET)
+                except BlockingIOError:
                     return
-            # A lone record is the rule at low load: spare the read that would find the pipe empty. epoll is
-            # level-triggered, so whatever is left comes with the next turn.
-            if len(records) <= 1 and len(packet) < PACKET // 2:
-                return
-            if self._paused:
-                return
+                if not packet:
+                    self.close()
+                    if self.on_closed is not None:
+                        self.on_closed()
+                    return
+                records = self._feed(packet)
+                on_record = self.on_record
+                for record in records:
+                    on_record(record)
+                    if self._closed:
+                        return
+                # A lone record is the rule at low load: spare the read that would find the pipe empty. epoll is
+                # level-triggered, so whatever is left comes with the next turn.
+                if len(records) <= 1 and len(packet) < PACKET // 2:
+                    return
+                if self._paused:
+                    return
+        except CrossingError as error:
+            if self.on_violation is None:
+                raise
+            self.close()
+            self.on_violation(error)
 
     def pause(self) -> None:
         if not self._paused and not self._closed:

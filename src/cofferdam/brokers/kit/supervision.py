@@ -1,35 +1,57 @@
-"""The records between the gate and a half: what the gate tells a half, and what a half reports.
+"""The records between the gate and a part: what the gate tells it, and what it reports.
 
-They travel over pipes of the same kind as a crossing, decoded as strictly: a broken half can lie in its report,
-but cannot make the gate do more than show the lie. A half never receives a file path, a key or a descriptor here.
+They travel over pipes of the same kind as a crossing, decoded as strictly: a broken part can lie in its report, but
+cannot make the gate do more than show the lie. A part never receives a descriptor here, and no path but that of its
+own store. Secrets come here and by no other way: once, at birth, to the part whose profile lists them.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
+
+from cofferdam.brokers.kit.figures import Reported
 
 Name = Annotated[str, Meta(max_length=256)]
 Text = Annotated[str, Meta(max_length=4096)]
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Folder = Annotated[str, Meta(max_length=4096)]
+
+ARGUMENT_BYTES: Final = 64 << 10
+"""The largest question of an operator to a part, as JSON."""
+RESULT_BYTES: Final = 1 << 20
+"""The largest answer, as JSON."""
 
 
 class Listener(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One listening socket that the half inherited: its descriptor and the address it is bound to."""
+    """One socket that the part inherited: its descriptor and the address it is bound to. `datagrams`: by UDP."""
 
     fd: int
     address: Name
     port: int
+    datagrams: bool = False
 
 
-# --- gate to half -----------------------------------------------------------------------------------------------
+class Secret(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A key, a certificate or a password, by the name that the policy calls it. Prints as `<secret>`."""
+
+    name: Name
+    value: bytes
+
+    def __repr__(self) -> str:
+        return f"Secret({self.name!r}, <secret>)"
+
+
+# --- gate to part -----------------------------------------------------------------------------------------------
 
 
 class Configure(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """The first record to a half. `policy` is CompiledPolicy.to_bytes(); `boot` makes session ids unique."""
+    """The first record to a part. `policy` is its slice, as CompiledPolicy.to_bytes(); `boot` makes session ids unique;
+    `store` is its own folder, `reads` are those of other parts, by part."""
 
-    pair: Name
+    crew: Name
+    part: Name
     broker: Name
     source_zones: tuple[Name, ...]
     target_zone: Name
@@ -39,7 +61,10 @@ class Configure(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fiel
     listeners: tuple[Listener, ...] = ()
     assets: tuple[str, ...] = ()
     again: bool = False
-    """The pair ran before and ended: what its predecessor wrote in the last minute is not known."""
+    """The crew ran before and ended: what its predecessor wrote in the last minute is not known."""
+    store: Folder = ""
+    reads: dict[Name, Folder] = {}
+    secrets: tuple[Secret, ...] = ()
 
 
 class NewPolicy(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
@@ -51,7 +76,7 @@ class NewPolicy(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fiel
 
 
 class SetSevered(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
-    """The sides ("it", "ot") that are cut off from now on. A half of such a side ends its sessions."""
+    """The sides ("it", "ot") that are cut off from now on. A part of such a side ends its sessions."""
 
     sides: tuple[str, ...]
 
@@ -64,7 +89,7 @@ class EndSessions(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fi
 
 
 class Report(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
-    """Send a HalfStatus now. (A half also sends one a second.)"""
+    """Send a PartStatus now. (A part also sends one a second.)"""
 
 
 class Stop(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True):
@@ -73,14 +98,23 @@ class Stop(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=Tr
     seconds: float
 
 
-ToHalf = Configure | NewPolicy | SetSevered | EndSessions | Report | Stop
+class Command(Struct, frozen=True, array_like=True, tag=7, forbid_unknown_fields=True):
+    """An operator asks the part something: a verb of its broker, and arguments as JSON. Answered once, by CommandDone
+    with the same number."""
+
+    number: Count
+    verb: Name
+    arguments: Annotated[bytes, Meta(max_length=ARGUMENT_BYTES)]
 
 
-# --- half to gate -----------------------------------------------------------------------------------------------
+ToPart = Configure | NewPolicy | SetSevered | EndSessions | Report | Stop | Command
+
+
+# --- part to gate -----------------------------------------------------------------------------------------------
 
 
 class Ready(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """The half is configured and takes work. `facts` says which separation it has put itself under:
+    """The part is configured and takes work. `facts` says which separation it has put itself under:
     (name, in force, detail), e.g. ("seccomp", True, "41 rules")."""
 
     pid: int
@@ -89,7 +123,7 @@ class Ready(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=T
 
 
 class SessionStatus(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One client session, as the outer half sees it. Times: UTC ns."""
+    """One client session, as the part that has it sees it. Times: UTC ns."""
 
     session: Name
     asset: Name
@@ -103,7 +137,7 @@ class SessionStatus(Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class FlowStatus(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Counters of one conduit since the half started. Durations (ns): `added` is what the gate added between the
+    """Counters of one conduit since the part started. Durations (ns): `added` is what the gate added between the
     client's request and its answer, without the asset's own time and without waiting for a free place at the asset;
     `waited` is that waiting; `device` is the asset's own time."""
 
@@ -125,7 +159,7 @@ class FlowStatus(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tru
 
 
 class AssetStatus(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One device, as the inner half sees it. `state`: idle, connecting, up, backing-off."""
+    """One device, as the part that reaches it sees it. `state`: idle, connecting, up, backing-off."""
 
     asset: Name
     state: Name
@@ -138,34 +172,44 @@ class AssetStatus(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     detail: Text = ""
 
 
-class HalfStatus(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
-    """What a half is doing. Counters run since its start; `limits` counts each limit that was hit, by name;
-    `faults` counts refusals by model.Fault."""
+class PartStatus(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+    """What a part is doing. Counters run since its start; `figures` are those that its broker declares, by name;
+    `limits` counts each limit that was hit, by name; `faults` counts refusals by model.Fault."""
 
-    pair: Name
-    role: Name  # outer or inner
+    crew: Name
+    part: Name
     policy: Name
     severed: tuple[Name, ...]
-    sessions: tuple[SessionStatus, ...]
-    flows: tuple[FlowStatus, ...]
-    assets: tuple[AssetStatus, ...]
-    limits: dict[Name, Count]
-    faults: dict[Name, Count]
-    malformed: Count
-    backlog: Count
+    sessions: tuple[SessionStatus, ...] = ()
+    flows: tuple[FlowStatus, ...] = ()
+    assets: tuple[AssetStatus, ...] = ()
+    figures: Reported = {}
+    limits: dict[Name, Count] = {}
+    faults: dict[Name, Count] = {}
+    malformed: Count = 0
+    backlog: Count = 0
 
 
 class PolicyTaken(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
-    """The half judges by the policy of this hash now; `ended` sessions were not allowed by it."""
+    """The part judges by the policy of this hash now; `ended` sessions were not allowed by it."""
 
     policy: Name
     ended: Count
 
 
 class Failing(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
-    """The half is about to exit because of this."""
+    """The part is about to exit because of this."""
 
     reason: Text
 
 
-FromHalf = Ready | HalfStatus | PolicyTaken | Failing
+class CommandDone(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
+    """The answer to a Command: JSON, or why not and the way out."""
+
+    number: Count
+    result: Annotated[bytes, Meta(max_length=RESULT_BYTES)] = b""
+    error: Text = ""
+    hint: Text = ""
+
+
+FromPart = Ready | PartStatus | PolicyTaken | Failing | CommandDone

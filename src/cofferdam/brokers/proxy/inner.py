@@ -9,31 +9,26 @@ around it (brokers.half).
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from cofferdam.audit.client import AuditClient
 from cofferdam.audit.events.access import Malformed, ReadsCounted
 from cofferdam.audit.events.base import clip
+from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit.budget import LogBudget
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.supervision import AssetStatus
-from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.device import CLIENT_GONE, Device, Job
 from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Opened, Reply, Request
 from cofferdam.brokers.proxy.sessions import Plant, Session
 from cofferdam.brokers.proxy.sharing import SharedReads
 from cofferdam.brokers.proxy.writes import WritePath
-from cofferdam.crossing.channel import Sender
-from cofferdam.crossing.reactor import Reactor
 from cofferdam.errors import CrossingError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation
 from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.protocols.base import Protocol
 
 SESSIONS = 65536
 """Sessions that the outer half may have open; it has its own, lower limit on connections."""
@@ -62,44 +57,22 @@ class _ReadJob(Job):
 
 
 class Inner(WritePath):
-    """The half itself. Driven by its owner: `on_record`, `tick`, and what transports and the audit client call back."""
+    """The half itself. Besides what the process around it calls, transports and the audit client call it back."""
 
-    def __init__(
-        self,
-        *,
-        pair: str,
-        broker: str,
-        boot: str,
-        protocol: Protocol[Any, Any],
-        policy: CompiledPolicy,
-        assets: Iterable[str],
-        zones: tuple[tuple[str, ...], str],
-        severed: Iterable[str],
-        outer: Sender[Any],
-        audit: AuditClient,
-        reactor: Reactor,
-        connect: Callable[[str, int, Callable[[], None]], Transport],
-        again: bool = False,
-        wall: Callable[[], int] = time.time_ns,
-        clock: Callable[[], int] = time.monotonic_ns,
-    ) -> None:
-        super().__init__(
-            boot=boot, protocol=protocol, state=policy.point_state(), outer=outer, audit=audit, wall=wall, clock=clock
-        )
-        self.pair = pair
-        self.broker = broker
-        self.malformed = 0
-        self._zones, self._other_zone = zones
-        self._reactor = reactor
-        self._connect = connect
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.broker = setting.broker
+        self._zones, self._other_zone = setting.zones
+        self._reactor = setting.reactor
+        self._connect = setting.dial
         self._devices: dict[tuple[str, int], Device] = {}
         self._last_id = 0
-        self._budget = LogBudget(audit)
+        self._budget = LogBudget(setting.audit)
         self._on_read_done = self._read_done
-        self._take(policy, assets)
-        if again:
+        self._take(setting.policy, setting.assets)
+        if setting.again:
             self._state.spend_all(self._clock())
-        self.set_severed(severed)
+        self.set_severed(setting.severed)
 
     # --- policy and the operator's hand -----------------------------------------------------------------------
 
@@ -107,7 +80,6 @@ class Inner(WritePath):
         self.policy = policy
         self.limits: Limits = policy.limits
         self._most_under_way = policy.limits.client_outstanding * 4
-        self._audit.policy = policy.hash
         self._state.adopt(policy.assets, policy.limits.known_value_seconds)
         self._own_side = str(policy.zones[self._other_zone].side)
         self._outer_side = str(policy.zones[self._zones[0]].side)
@@ -153,7 +125,7 @@ class Inner(WritePath):
                 self._forget_parked(gone, None)
         self._devices, self._plants = devices, plants
 
-    def new_policy(self, policy: CompiledPolicy, assets: Iterable[str]) -> int:
+    def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         """Judges by another policy from now on. Returns how many sessions it ended."""
         self._take(policy, assets)
         ended = 0
@@ -171,7 +143,7 @@ class Inner(WritePath):
             return Deny("", "", Fault.ASSET, f"{asset} is not served here")
         return self.policy.flow(self.broker, source, asset, self._zones)
 
-    def set_severed(self, sides: Iterable[str]) -> None:
+    def set_severed(self, sides: Collection[str]) -> None:
         """Cuts sides off. With the asset's side severed its connections are closed; either side's requests end."""
         self.severed = frozenset(sides)
         held = self._own_side in self.severed
@@ -197,7 +169,13 @@ class Inner(WritePath):
 
     # --- records from the outer half --------------------------------------------------------------------------
 
-    def on_record(self, record: Any) -> None:
+    def on_record(self, source: str, record: Any) -> None:
+        self.take(record)
+
+    def taker(self, source: str) -> Callable[[Any], None]:
+        return self.take
+
+    def take(self, record: Any) -> None:
         """What the outer half says.
 
         Raises:
@@ -409,8 +387,7 @@ class Inner(WritePath):
         for device in self._devices.values():
             device.tick()
 
-    def stop(self) -> None:
-        """Writes what was counted; ends the connections to the assets."""
+    def end(self) -> None:
         for session in list(self._sessions.values()):
             self._close(session)
         for device in self._devices.values():
@@ -418,8 +395,8 @@ class Inner(WritePath):
         self._budget.tell(self._wall())
 
     def halt(self) -> None:
-        """Nothing is sent to any device from now on, whatever is confirmed or allowed later; what a device has gets
-        the outcome that it is not known. For a half that stops without having been asked to."""
+        # Nothing is sent to any device from now on, whatever is confirmed or allowed later; what a device has gets the
+        # outcome that it is not known.
         for device in self._devices.values():
             device.retire("the half stops")
 
@@ -429,7 +406,6 @@ class Inner(WritePath):
         return self._under_way
 
     def assets(self) -> tuple[AssetStatus, ...]:
-        """For status."""
         return tuple(
             AssetStatus(
                 asset=name,

@@ -9,29 +9,27 @@ Not here: sockets' details (brokers.transport), the asset's side (inner), the pr
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from cofferdam.audit.client import AuditClient
 from cofferdam.audit.events.access import LimitHit, Malformed, SessionClosed, SessionOpened
 from cofferdam.audit.events.base import clip
+from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.kit.budget import INTERVAL_NS, LogBudget
 from cofferdam.brokers.kit.pace import Bucket, draw, forget_full
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.stats import FlowStats
-from cofferdam.brokers.kit.supervision import SessionStatus
+from cofferdam.brokers.kit.supervision import FlowStatus, SessionStatus
 from cofferdam.brokers.kit.transport import RECEIVE_BYTES, Transport
 from cofferdam.brokers.proxy.clients import Client, Pace, Pending, Session, Turns
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Opened, Reply, Request
-from cofferdam.crossing.channel import Sender
-from cofferdam.crossing.reactor import Reactor
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, Operation
 from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.protocols.base import NEED_DATA, Protocol, RequestReceived
+from cofferdam.protocols.base import NEED_DATA, RequestReceived
+from cofferdam.protocols.registry import PROTOCOLS
 
 LIMIT_NOTES = 64
 """Sources and limits that are told apart in an interval; what comes above is told together."""
@@ -39,58 +37,39 @@ MALFORMED_ENTRIES = 5
 """Malformed requests of one connection that get an audit entry each; further ones are counted when it closes."""
 
 
-class Outer:
-    """The half itself. Driven by its owner: `accept`, `on_record`, `tick`, and what its transports call back.
+class Outer(Part):
+    """The half itself. Besides what the process around it calls, its transports call it back."""
 
-    `wall` gives UTC ns. `boot` makes session names unique in the log.
-    """
-
-    def __init__(
-        self,
-        *,
-        pair: str,
-        broker: str,
-        boot: str,
-        protocol: Protocol[Any, Any],
-        policy: CompiledPolicy,
-        assets: Iterable[str],
-        zones: tuple[tuple[str, ...], str],
-        severed: Iterable[str],
-        inner: Sender[Any],
-        audit: AuditClient,
-        reactor: Reactor,
-        wall: Callable[[], int] = time.time_ns,
-        clock: Callable[[], int] = time.monotonic_ns,
-    ) -> None:
-        self.pair = pair
-        self.broker = broker
-        self.protocol = protocol
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.crew = setting.crew
+        self.broker = setting.broker
+        self.protocol = PROTOCOLS[setting.broker]
         self.clients: set[Client] = set()
         self.stats = FlowStats()
-        self.limit_hits: dict[str, int] = {}
-        self.malformed = 0
-        self._boot = boot
-        self._zones, self._other_zone = zones
-        self._inner = inner
-        self._audit = audit
-        self._wall = wall
-        self._clock = clock
-        self._reactor = reactor
+        self.faults = self.stats.faults
+        self._boot = setting.boot
+        self._zones, self._other_zone = setting.zones
+        self._inner = setting.senders["inner"]
+        self._audit = setting.audit
+        self._wall = setting.wall
+        self._clock = setting.clock
+        self._reactor = setting.reactor
         self._next = 0
         self._pending: dict[int, Pending] = {}
         self._sessions: dict[int, tuple[Client, Session]] = {}
         self._paces: dict[str, Pace] = {}
-        self._turns = Turns(reactor, self._go_on)
+        self._turns = Turns(setting.reactor, self._go_on)
         self._strangers: dict[str, int] = {}
         self._connects: dict[str, Bucket] = {}
-        self._budget = LogBudget(audit)
+        self._budget = LogBudget(setting.audit)
         self._blocked: set[Client] = set()
         self._limit_notes: dict[tuple[str, str], int] = {}
         self._limits_told = 0
         self.stopping = False
-        self.severed = frozenset(severed)
-        inner.on_room = self._on_room
-        self._take(policy, assets)
+        self.severed = setting.severed
+        self._inner.on_room = self._on_room
+        self._take(setting.policy, setting.assets)
 
     # --- policy and the operator's hand -----------------------------------------------------------------------
 
@@ -106,14 +85,13 @@ class Outer:
         self._longest_wait = int(policy.limits.client_wait_seconds * 1e9)
         self._own_side = str(policy.zones[self._zones[0]].side)
         self._other_side = str(policy.zones[self._other_zone].side)
-        self._audit.policy = policy.hash
         self._by_listener: dict[tuple[str, int], dict[int, Asset]] = {}
         for name in assets:
             asset = policy.assets[name]
             for place in asset.places:
                 self._by_listener.setdefault(place, {})[asset.unit] = asset
 
-    def new_policy(self, policy: CompiledPolicy, assets: Iterable[str]) -> int:
+    def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         """Judges by another policy from now on. Returns how many sessions it ended."""
         self._take(policy, assets)
         ended = 0
@@ -130,22 +108,22 @@ class Outer:
                 session.judge_by(flow)
             if lost:
                 ended += 1
-                self.end(client, "the new policy does not allow this session")
+                self.close(client, "the new policy does not allow this session")
         return ended
 
-    def set_severed(self, sides: Iterable[str]) -> None:
+    def set_severed(self, sides: Collection[str]) -> None:
         """Cuts sides off. Clients of a severed side are ended; requests to a severed side are refused."""
         self.severed = frozenset(sides)
         if self._own_side in self.severed:
             for client in list(self.clients):
-                self.end(client, f"the {self._own_side} side was severed")
+                self.close(client, f"the {self._own_side} side was severed")
 
-    def end_sessions(self, names: Iterable[str], reason: str) -> None:
+    def end_sessions(self, sessions: Collection[str], reason: str) -> None:
         """Ends the connections that hold these sessions."""
-        wanted = set(names)
+        wanted = set(sessions)
         for client in list(self.clients):
             if any(session.name in wanted for session in client.sessions.values()):
-                self.end(client, reason)
+                self.close(client, reason)
 
     # --- connections ------------------------------------------------------------------------------------------
 
@@ -233,7 +211,7 @@ class Outer:
             SessionOpened(
                 wall_ns=self._wall(),
                 session=session.name,
-                half=f"{self.pair}/outer",
+                half=f"{self.crew}/outer",
                 source=client.source,
                 source_port=client.port,
                 asset=session.asset,
@@ -258,7 +236,7 @@ class Outer:
             self._limit_notes[key] = 0
             self._audit.note(LimitHit(wall_ns=self._wall(), limit=limit, source=source, detail=clip(detail)))
 
-    def end(self, client: Client, reason: str) -> None:
+    def close(self, client: Client, reason: str) -> None:
         """Ends one connection, with the reason for the audit log."""
         client.transport.close()
         self._forget(client, reason)
@@ -346,10 +324,10 @@ class Outer:
                     return
         except RemoteProtocolError as error:
             self._malformed(client, error.section, str(error))
-            self.end(client, f"protocol violation: {error}")
+            self.close(client, f"protocol violation: {error}")
             return
         except Exception as error:  # a bug of ours: it ends this session and no other
-            self.end(client, f"internal error: {type(error).__name__}: {error}")
+            self.close(client, f"internal error: {type(error).__name__}: {error}")
             self._limit("internal_error", client.source, f"{type(error).__name__}: {error}")
             return
         # No room: this client waits, held back by its own TCP window.
@@ -438,7 +416,7 @@ class Outer:
             self._answer(client, token, self.protocol.refusal(request, verdict))
         if client.refused > self.limits.client_refusals_per_connection:
             self._limit("client_refusals_per_connection", client.source, "too many refused requests")
-            self.end(client, "too many refused requests")
+            self.close(client, "too many refused requests")
 
     def _malformed(self, client: Client, section: str, detail: str) -> None:
         self.malformed += 1
@@ -455,7 +433,7 @@ class Outer:
             )
         elif client.malformed > self.limits.client_refusals_per_connection and client in self.clients:
             self._limit("client_refusals_per_connection", client.source, "too many malformed requests")
-            self.end(client, "too many malformed requests")
+            self.close(client, "too many malformed requests")
 
     def _answer(self, client: Client, token: int, response: Any) -> None:
         if client not in self.clients:
@@ -463,7 +441,7 @@ class Outer:
         try:
             data = client.machine.send(token, response)
         except Exception as error:  # a bug of ours, or an answer that no answer to this request can be
-            self.end(client, f"internal error: {type(error).__name__}: {error}")
+            self.close(client, f"internal error: {type(error).__name__}: {error}")
             self._limit("internal_error", client.source, f"{type(error).__name__}: {error}")
             return
         client.bytes_out += len(data)
@@ -471,16 +449,22 @@ class Outer:
         transport.write(data)
         if transport.unsent > self._most_unsent:
             self._limit("client_unsent_bytes", client.source, "the client does not take its answers")
-            self.end(client, "the client does not take its answers")
+            self.close(client, "the client does not take its answers")
 
     # --- answers from the inner half --------------------------------------------------------------------------
 
-    def on_record(self, record: Any) -> None:
+    def on_record(self, source: str, record: Any) -> None:
+        self.take(record)
+
+    def taker(self, source: str) -> Callable[[Any], None]:
+        return self.take
+
+    def take(self, record: Any) -> None:
         """What the inner half says."""
         if isinstance(record, Ended):
             found = self._sessions.get(record.session)
             if found is not None:
-                self.end(found[0], record.reason)
+                self.close(found[0], record.reason)
             return
         pending = self._pending.pop(record.id, None)
         if pending is None:
@@ -527,10 +511,10 @@ class Outer:
         for client in list(self.clients):
             if client.frame_since and now - client.frame_since > frame_ns:
                 self._limit("client_frame_seconds", client.source, "a frame that was begun was not completed in time")
-                self.end(client, "a frame that was begun was not completed in time")
+                self.close(client, "a frame that was begun was not completed in time")
             elif not client.outstanding and now - client.last > (stranger_ns if client.stranger else idle_ns):
                 self._limit("client_idle_seconds", client.source, "no complete request for too long")
-                self.end(client, "idle for too long")
+                self.close(client, "idle for too long")
             else:
                 for session in client.sessions.values():
                     if session.refusals is not None:
@@ -555,8 +539,9 @@ class Outer:
                 )
         self._limit_notes = {}
 
-    def tell(self) -> None:
-        """Writes all that was counted, for a half that ends."""
+    def end(self) -> None:
+        for client in list(self.clients):
+            self.close(client, "the gate stops")
         wall = self._wall()
         self._tell_limits(wall)
         self._budget.tell(wall)
@@ -566,15 +551,17 @@ class Outer:
         self.stopping = True
         for client in list(self.clients):
             if not client.outstanding:
-                self.end(client, "the gate stops")
+                self.close(client, "the gate stops")
 
     @property
     def busy(self) -> int:
         """Requests that are with the inner half."""
         return len(self._pending)
 
+    def flows(self) -> tuple[FlowStatus, ...]:
+        return self.stats.status()
+
     def sessions(self) -> tuple[SessionStatus, ...]:
-        """For status."""
         offset = self._wall() - self._clock()
         return tuple(
             SessionStatus(

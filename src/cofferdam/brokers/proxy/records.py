@@ -13,8 +13,9 @@ from typing import Annotated, Any, Generic, TypeVar
 from msgspec import Meta, Struct
 
 from cofferdam.crossing.records import RecordCodec
-from cofferdam.limits import Limits
 from cofferdam.model import Failure, Fault
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.protocols.registry import PROTOCOLS
 
 M = TypeVar("M")
 
@@ -91,11 +92,13 @@ class Ended(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknow
     reason: Text
 
 
-def to_inner(request_type: Any, limits: Limits) -> RecordCodec[Any]:
-    """The codec of the channel from outer to inner, for a protocol's requests."""
-    return RecordCodec(Opened | Request[request_type] | Closed, limit=limits.record_bytes)
+def to_inner(policy: CompiledPolicy, broker: str) -> RecordCodec[Any]:
+    """The codec of the pipe from outer to inner, for a protocol's requests."""
+    request_type = PROTOCOLS[broker].request_type
+    return RecordCodec(Opened | Request[request_type] | Closed, limit=policy.limits.record_bytes)  # type: ignore[valid-type]
 
 
-def to_outer(response_type: Any, limits: Limits) -> RecordCodec[Any]:
-    """The codec of the channel from inner to outer, for a protocol's responses."""
-    return RecordCodec(Reply[response_type] | Denied | Failed | Ended, limit=limits.record_bytes)
+def to_outer(policy: CompiledPolicy, broker: str) -> RecordCodec[Any]:
+    """The codec of the pipe from inner to outer, for a protocol's responses."""
+    response_type = PROTOCOLS[broker].response_type
+    return RecordCodec(Reply[response_type] | Denied | Failed | Ended, limit=policy.limits.record_bytes)  # type: ignore[valid-type]

@@ -12,20 +12,19 @@ import abc
 from collections.abc import Callable
 from typing import Any
 
-from cofferdam.audit.client import AuditClient
 from cofferdam.audit.events.access import LimitHit, Outcome, PointValue, WriteAllowed, WriteOutcome, Written
 from cofferdam.audit.events.base import clip
+from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.proxy.device import Job
 from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Reply, Request
 from cofferdam.brokers.proxy.sessions import Parked, Plant, Session
-from cofferdam.crossing.channel import Sender
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation
 from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.points.state import PointState
 from cofferdam.policy.points.values import decode, show
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.protocols.base import Protocol
+from cofferdam.protocols.registry import PROTOCOLS
 
 SETTLE_TIMEOUTS = 2
 """For so many of the asset's timeouts after a write that was not answered, what its points hold is taken as unknown."""
@@ -53,7 +52,7 @@ class _Write:
         self.job: Job | None = None
 
 
-class WritePath(abc.ABC):
+class WritePath(Part):
     """What reads and writes of an inner half share, and all that happens to a write."""
 
     policy: CompiledPolicy
@@ -61,27 +60,16 @@ class WritePath(abc.ABC):
     _own_side: str
     _outer_side: str
 
-    def __init__(
-        self,
-        *,
-        boot: str,
-        protocol: Protocol[Any, Any],
-        state: PointState,
-        outer: Sender[Any],
-        audit: AuditClient,
-        wall: Callable[[], int],
-        clock: Callable[[], int],
-    ) -> None:
-        self.protocol = protocol
-        self.faults: dict[str, int] = {}
-        self.limit_hits: dict[str, int] = {}
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.protocol = PROTOCOLS[setting.broker]
         self.severed: frozenset[str] = frozenset()
-        self._boot = boot
-        self._outer = outer
-        self._audit = audit
-        self._wall = wall
-        self._clock = clock
-        self._state = state
+        self._boot = setting.boot
+        self._outer = setting.senders["outer"]
+        self._audit = setting.audit
+        self._wall = setting.wall
+        self._clock = setting.clock
+        self._state: PointState = setting.policy.point_state()
         self._sessions: dict[int, Session] = {}
         self._plants: dict[str, Plant] = {}
         self._next = 0

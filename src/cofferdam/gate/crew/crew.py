@@ -127,7 +127,8 @@ class Pair:
             is_outer = half.born.role != "inner"
             half.link.send(
                 Configure(
-                    pair=plan.name,
+                    crew=plan.name,
+                    part=half.born.role,
                     broker=plan.broker,
                     source_zones=plan.source_zones,
                     target_zone=plan.inner.zone,

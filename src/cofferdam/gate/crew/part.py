@@ -6,14 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from cofferdam.brokers.kit.supervision import Failing, FromHalf, HalfStatus, PolicyTaken, Ready, ToHalf
+from cofferdam.brokers.kit.supervision import Failing, FromPart, PartStatus, PolicyTaken, Ready, ToPart
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import CrossingError
 from cofferdam.gate.crew.launcher import Born
 from cofferdam.gate.link import RECORD_BYTES, PipeLink
 
-_INCOMING: RecordCodec[FromHalf] = RecordCodec(FromHalf, limit=RECORD_BYTES)
-_OUTGOING: RecordCodec[ToHalf] = RecordCodec(ToHalf, limit=RECORD_BYTES)
+_INCOMING: RecordCodec[FromPart] = RecordCodec(FromPart, limit=RECORD_BYTES)
+_OUTGOING: RecordCodec[ToPart] = RecordCodec(ToPart, limit=RECORD_BYTES)
 
 
 class Half:
@@ -27,12 +27,12 @@ class Half:
         """When it last reported (monotonic, s)."""
         self.ready: Ready | None = None
         self.policy = ""
-        self.statuses: dict[str, HalfStatus] = {}
+        self.statuses: dict[str, PartStatus] = {}
         """By role: a process that is both halves reports as each."""
         self.failing = ""
         self._on_violation = on_violation
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[bool]]] = []
-        self.link: PipeLink[ToHalf, FromHalf] = PipeLink(
+        self.link: PipeLink[ToPart, FromPart] = PipeLink(
             born.read_fd, born.write_fd, _INCOMING, _OUTGOING, self._on_record, self._on_closed
         )
         born.ended.add_done_callback(lambda _: self._wake())
@@ -66,13 +66,13 @@ class Half:
                 elif not self.alive:
                     future.set_result(False)
 
-    def _on_record(self, record: FromHalf) -> None:
+    def _on_record(self, record: FromPart) -> None:
         self.heard = time.monotonic()
         match record:
             case Ready():
                 self.ready, self.policy = record, record.policy
-            case HalfStatus():
-                self.statuses[record.role] = record
+            case PartStatus():
+                self.statuses[self.born.role] = record
             case PolicyTaken():
                 self.policy = record.policy
             case Failing():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cofferdam.brokers.kit.supervision import FlowStatus, HalfStatus
+from cofferdam.brokers.kit.supervision import FlowStatus, PartStatus
 from cofferdam.histogram import Histogram
 
 
@@ -46,11 +46,11 @@ class Totals:
         self.faults: dict[str, int] = {}
         self.malformed = 0
 
-    def add(self, statuses: Iterable[HalfStatus]) -> None:
+    def add(self, statuses: Iterable[PartStatus]) -> None:
         for status in statuses:
             for name, count in status.limits.items():
                 self.limits[name] = self.limits.get(name, 0) + count
-            if status.role == "inner":
+            if status.part == "inner":
                 continue
             self.malformed += status.malformed
             for flow in status.flows:

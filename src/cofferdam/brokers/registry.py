@@ -1,0 +1,62 @@
+"""Which brokers there are, by the word that stands in a conduit's `broker:`, and which kinds of crews.
+
+A broker's declarations are loaded when they are asked for: the process of a part loads those of its own broker and of
+no other.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+from cofferdam.brokers.broker import Broker
+from cofferdam.enforce.profile import Crew
+
+T = TypeVar("T")
+
+_WHERE: Final = {
+    "modbus": "cofferdam.brokers.proxy.broker:MODBUS",
+}
+
+
+def named(place: str) -> Any:
+    """What "module:name" is."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+class _Loaded(Mapping[str, T]):
+    """A mapping whose values are made when they are first asked for."""
+
+    def __init__(self, make: Mapping[str, Callable[[], T]]) -> None:
+        self._make = make
+        self._made: dict[str, T] = {}
+
+    def __getitem__(self, key: str) -> T:
+        if key not in self._made:
+            self._made[key] = self._make[key]()
+        return self._made[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._make)
+
+    def __len__(self) -> int:
+        return len(self._make)
+
+
+def _broker(place: str) -> Callable[[], Broker]:
+    def load() -> Broker:
+        found: Broker = named(place)
+        return found
+
+    return load
+
+
+def _crew(word: str) -> Callable[[], Crew]:
+    return lambda: BROKERS[word].crew
+
+
+BROKERS: Final[Mapping[str, Broker]] = _Loaded({word: _broker(place) for word, place in _WHERE.items()})
+CREWS: Final[Mapping[str, Crew]] = _Loaded({word: _crew(word) for word in _WHERE})
+"""By kind. A broker's crews are of the kind of its word."""

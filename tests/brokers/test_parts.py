@@ -1,0 +1,61 @@
+"""What the process of a part owes to all brokers alike."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cofferdam.brokers.registry import BROKERS, CREWS, named
+
+LOADED = """
+import json, sys
+from cofferdam.brokers.half import main
+from cofferdam.brokers.registry import BROKERS, named
+broker = BROKERS[sys.argv[1]]
+named(broker.make[sys.argv[2]])
+for (source, target), place in broker.records.items():
+    if sys.argv[2] in (source, target):
+        named(place)
+for module in broker.crew.parts[sys.argv[2]].preload:
+    __import__(module)
+print(json.dumps(sorted(name for name in sys.modules if name.startswith("cofferdam."))))
+"""
+PARTS = [(word, part) for word, broker in BROKERS.items() for part in broker.make]
+
+
+def loaded(word: str, part: str) -> set[str]:
+    """The modules of ours in a process that runs this part."""
+    said = subprocess.run([sys.executable, "-I", "-c", LOADED, word, part], capture_output=True, text=True, check=True)
+    return set(json.loads(said.stdout))
+
+
+def room(module: str) -> str:
+    return ".".join(module.split(".")[:3])
+
+
+@pytest.mark.parametrize(("word", "part"), PARTS)
+def test_a_part_loads_nothing_of_another_broker(word: str, part: str) -> None:
+    own = {room(place.split(":")[0]) for place in [*BROKERS[word].make.values(), *BROKERS[word].records.values()]}
+    rooms = {room(name) for name in loaded(word, part) if name.startswith("cofferdam.brokers.")}
+    common = {
+        "cofferdam.brokers.kit",
+        "cofferdam.brokers.broker",
+        "cofferdam.brokers.half",
+        "cofferdam.brokers.registry",
+    }
+    assert rooms - common == own
+
+
+@pytest.mark.parametrize("word", BROKERS)
+def test_what_a_broker_declares_is_there_and_fits_together(word: str) -> None:
+    broker = BROKERS[word]
+    assert broker.name == word and broker.crew.kind == word
+    assert CREWS[word] is broker.crew
+    assert broker.make.keys() == broker.crew.parts.keys()
+    assert broker.records.keys() == set(broker.crew.pipes)
+    assert broker.answers <= broker.crew.parts.keys()
+    for place in [*broker.make.values(), *broker.records.values()]:
+        assert callable(named(place))
