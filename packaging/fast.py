@@ -50,6 +50,11 @@ LOADED = """
 import sys
 import cofferdam.brokers.half
 import cofferdam.crossing.memory  # for bench/one_process.py
+from cofferdam.brokers.registry import BROKERS, named
+for broker in BROKERS.values():
+    if any(profile.compiled for profile in broker.crew.parts.values()):
+        for place in [*broker.make.values(), *broker.records.values()]:
+            named(place)
 print("\\n".join(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "cofferdam" and m.__file__))
 """
 

@@ -47,7 +47,8 @@ class Broker:
 
     `make`: part -> "module:Class" of a `Part`. `records`: (from, to) -> "module:function", which is called with the
     part's policy and the broker's name and gives the pipe's `RecordCodec`. `answers`: parts that answer others: they
-    take no more from a pipe while what they have to say to its other end finds no room. `figures`: all that its parts report.
+    take no more from a pipe while what they have to say to its other end finds no room. `figures`: all that its parts
+    report.
     """
 
     name: str
