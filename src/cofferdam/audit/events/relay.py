@@ -1,0 +1,286 @@
+"""Events of the relay: messages that were pushed, handed out, settled, held back, and what operators did with them.
+
+Bodies never stand here: a message is named by its channel and number, its producer's key, the SHA-256 and the size of
+its body. What one commit of the keeper's store brought is one entry a channel (and consumer), however many messages
+they were: `root` is the root of an RFC 6962 tree over them, against which any one of them can be shown
+(brokers.relay.ledger says what a leaf is). Where it was one message, it is named outright as well.
+
+`commit` numbers the store's commits, `store` is the store's own random name. An entry may stand in the log twice, with
+the same commit: a crash left the keeper in doubt whether it had been recorded (`again`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from cofferdam.audit.events.base import Address, Count, Event, Hash, Name, Names, Text, WallNs
+from cofferdam.audit.events.lines import Line, Said, seconds, span_ns
+
+
+class MessagesPushed(Event, frozen=True, kw_only=True):
+    """`count` messages are in the store, under the numbers from `first` on; `size`: the bytes of their bodies. They
+    are acknowledged, and handed to anybody, only after this entry is durable. `principal`: "" if there were several."""
+
+    store: Hash
+    commit: Count
+    channel: Name
+    first: Count
+    count: Count
+    size: Count
+    root: Hash
+    principal: Name = ""
+    key: Text = ""
+    sha256: Hash = ""
+    again: bool = False
+
+
+class MessagesLeased(Event, frozen=True, kw_only=True):
+    """A consumer was handed `count` messages, of which `first` and `last` are the lowest and highest number."""
+
+    store: Hash
+    commit: Count
+    channel: Name
+    consumer: Name
+    lease: Count
+    count: Count
+    first: Count
+    last: Count
+    size: Count
+    root: Hash
+    key: Text = ""
+    sha256: Hash = ""
+    again: bool = False
+
+
+class MessagesSettled(Event, frozen=True, kw_only=True):
+    """A consumer said of messages that it had leased that it is done with them, or has failed."""
+
+    store: Hash
+    commit: Count
+    channel: Name
+    consumer: Name
+    says: Literal["done", "failed"]
+    count: Count
+    first: Count
+    last: Count
+    root: Hash
+    reason: Text = ""
+    again: bool = False
+
+
+class MessageDead(Event, frozen=True, kw_only=True):
+    """A message was handed to a consumer `tries` times in vain: it is not handed to it again by itself."""
+
+    store: Hash
+    commit: Count
+    channel: Name
+    consumer: Name
+    number: Count
+    tries: Count
+    reason: Text = ""
+    again: bool = False
+
+
+class MessageQuarantined(Event, frozen=True, kw_only=True):
+    """A message did not pass its channel's checks and is kept apart, as row `row` of the quarantine."""
+
+    store: Hash
+    commit: Count
+    channel: Name
+    row: Count
+    principal: Name
+    key: Text
+    sha256: Hash
+    size: Count
+    fault: Name
+    place: Text = ""
+    detail: Text = ""
+    again: bool = False
+
+
+class QuarantineDecided(Event, frozen=True, kw_only=True):
+    """A person dealt with a row of the quarantine. "approved": the first of two who release it; "released": it passed
+    the checks and is message `number` now, and `people` are all who released it; "edited": `sha256` is the new body's,
+    `before` the old one's; "rejected": it is gone."""
+
+    store: Hash
+    commit: Count
+    channel: Name
+    row: Count
+    decision: Literal["approved", "released", "edited", "rejected"]
+    by: Name
+    people: Names = ()
+    number: Count = 0
+    principal: Name = ""
+    key: Text = ""
+    sha256: Hash = ""
+    before: Hash = ""
+    reason: Text = ""
+    again: bool = False
+
+
+class PositionSet(Event, frozen=True, kw_only=True):
+    """A person set what a consumer gets: "replay": messages from `first` on are handed to it (again); "one": message
+    `first` alone; "skip": the dead message `first` is given up."""
+
+    store: Hash
+    commit: Count
+    channel: Name
+    consumer: Name
+    how: Literal["replay", "one", "skip"]
+    first: Count
+    by: Name
+    again: bool = False
+
+
+class ChannelSet(Event, frozen=True, kw_only=True):
+    """A person paused or resumed a channel: `paused` names what rests from now on (push, pull)."""
+
+    store: Hash
+    commit: Count
+    channel: Name
+    paused: Names
+    by: Name
+    again: bool = False
+
+
+class MessagesRemoved(Event, frozen=True, kw_only=True):
+    """Messages up to number `last` are gone from the store: older than the channel keeps them, and every consumer is
+    done with them."""
+
+    store: Hash
+    commit: Count
+    channel: Name
+    last: Count
+    count: Count
+    again: bool = False
+
+
+class MessageRefused(Event, frozen=True, kw_only=True):
+    """A push, pull or settling was refused; nothing was kept of it. `count` is above 1 where a flood is told of at
+    once. `rule`: the conduit's line that it was judged by, "" if none."""
+
+    channel: Name
+    principal: Name
+    source: Address = ""
+    verb: Name
+    fault: Name
+    detail: Text
+    place: Text = ""
+    key: Text = ""
+    rule: Name = ""
+    count: Count = 1
+
+
+class MessagesBrowsed(Event, frozen=True, kw_only=True):
+    """A principal read `count` messages without leasing them, within an interval; or a person saw (`by`) bodies:
+    "show" one, "export" several. `first` and `last` are the lowest and highest number."""
+
+    channel: Name
+    principal: Name = ""
+    by: Name = ""
+    how: Literal["browse", "show", "export"] = "browse"
+    count: Count
+    first: Count
+    last: Count
+    from_ns: WallNs
+    to_ns: WallNs
+
+
+class StoreOpened(Event, frozen=True, kw_only=True):
+    """The keeper opened its store. `untold` commits were durable but perhaps not in this log: they follow. `found`
+    says what it had to mend, "" for nothing."""
+
+    store: Hash
+    commit: Count
+    untold: Count
+    messages: Count
+    found: Text = ""
+
+
+class StoreFailed(Event, frozen=True, kw_only=True):
+    """The keeper stops: its store could not be written or read. What it had acknowledged is as durable as before."""
+
+    store: Hash
+    commit: Count
+    detail: Annotated[str, Meta(max_length=512)]
+
+
+Draft = (
+    MessagesPushed
+    | MessagesLeased
+    | MessagesSettled
+    | MessageDead
+    | MessageQuarantined
+    | QuarantineDecided
+    | PositionSet
+    | ChannelSet
+    | MessagesRemoved
+    | MessageRefused
+    | MessagesBrowsed
+    | StoreOpened
+    | StoreFailed
+)
+GATE: tuple[type[Event], ...] = ()
+"""The gate says nothing of these: only the keeper knows."""
+KEEPER: tuple[type[Event], ...] = Draft.__args__
+SIDE = (MessageRefused,)
+"""What a part that stands on a side may say."""
+
+
+def _numbers(event: Said) -> str:
+    first = event.get("first", 0)
+    last = event.get("last", first + event.get("count", 1) - 1)
+    return f"{first}" if last == first else f"{first} to {last} ({event.get('count')})"
+
+
+def _named(event: Said) -> str:
+    key = event.get("key")
+    return f" {key}, SHA-256 {str(event.get('sha256'))[:16]}…" if key else ""
+
+
+def _decided(event: Said) -> str:
+    number = f" as {event.get('channel')} {event['number']}" if event.get("number") else ""
+    reason = f": {event['reason']}" if event.get("reason") else ""
+    return (
+        f"row {event.get('row')} of {event.get('channel')} {event.get('decision')}{number} by {event.get('by')}{reason}"
+    )
+
+
+def _refused(event: Said) -> str:
+    many = f" ({event['count']} times)" if event.get("count", 1) > 1 else ""
+    place = f" at {event['place']}" if event.get("place") else ""
+    return (
+        f"{event.get('principal') or '?'} {event.get('verb')} {event.get('channel')}{_named(event)}:"
+        f" {event.get('fault')}{place}: {event.get('detail')}{many}"
+    )
+
+
+def _browsed(event: Said) -> str:
+    who = event.get("by") or event.get("principal")
+    return f"{who} {event.get('how')} {event.get('channel')} {_numbers(event)} within {seconds(span_ns(event))}"
+
+
+LINES: dict[str, Line] = {
+    "messages-pushed": lambda e: (
+        f"{e.get('principal') or 'several'} → {e.get('channel')} {_numbers(e)}, {e.get('size')} bytes{_named(e)}"
+    ),
+    "messages-leased": lambda e: (
+        f"{e.get('channel')} {_numbers(e)} → {e.get('consumer')}, {e.get('size')} bytes, lease {e.get('lease')}"
+    ),
+    "messages-settled": lambda e: (
+        f"{e.get('consumer')} {e.get('says')}: {e.get('channel')} {_numbers(e)} {e.get('reason', '')}".rstrip()
+    ),
+    "message-dead": lambda e: (
+        f"{e.get('channel')} {e.get('number')} for {e.get('consumer')} after {e.get('tries')} tries: {e.get('reason')}"
+    ),
+    "message-quarantined": lambda e: (
+        f"row {e.get('row')}: {e.get('principal')} → {e.get('channel')}{_named(e)}: {e.get('fault')} at"
+        f" {e.get('place') or 'the whole'}: {e.get('detail')}"
+    ),
+    "quarantine-decided": _decided,
+    "message-refused": _refused,
+    "messages-browsed": _browsed,
+}

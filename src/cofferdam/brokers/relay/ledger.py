@@ -1,0 +1,198 @@
+"""What the audit log is told of a commit: one entry a channel and consumer, and the tree over the messages in it. PURE.
+
+A leaf is the canonical JSON of
+
+    [channel, number, principal, key, SHA-256 in hexadecimal, size]
+
+for messages pushed and leased, and [channel, number, consumer, says] for messages settled; leaves stand in the order of
+numbers, and the root is that of RFC 6962 (audit.tree). `prove` makes the path by which one message is shown against an
+entry, `shown` checks it.
+
+`compare` holds what a store says of its commits against what stands in the log.
+
+Not here: reading the store or the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from cofferdam.audit.entry import Draft
+from cofferdam.audit.events import relay as events
+from cofferdam.audit.events.base import Event, clip
+from cofferdam.audit.tree import check_inclusion, edge_root, inclusion_proof, leaf_hash, perfect_root
+
+MOST_FINDINGS: Final = 100
+Says = Literal["done", "failed"]
+_encode = msgspec.json.Encoder().encode
+
+
+def message_leaf(channel: str, number: int, who: str, key: str, sha256: bytes, size: int) -> bytes:
+    """The leaf hash of a message."""
+    return leaf_hash(_encode((channel, number, who, key, sha256.hex(), size)))
+
+
+def settled_leaf(channel: str, number: int, consumer: str, says: str) -> bytes:
+    """The leaf hash of a verdict."""
+    return leaf_hash(_encode((channel, number, consumer, says)))
+
+
+def prove(leaves: Sequence[bytes], index: int) -> list[bytes]:
+    """The path from leaf `index` to the root over `leaves`."""
+
+    def read(level: int, first: int, count: int) -> list[bytes]:
+        if not level:
+            return list(leaves[first : first + count])
+        width = 1 << 8 * level
+        return [perfect_root(leaves[at * width : (at + 1) * width]) for at in range(first, first + count)]
+
+    return inclusion_proof(index, len(leaves), read)
+
+
+def shown(leaf: bytes, index: int, count: int, path: Sequence[bytes], root: str) -> bool:
+    """Whether `path` shows that `leaf` is number `index` (from 0) of the `count` messages under this root."""
+    return check_inclusion(leaf, index, count, path, bytes.fromhex(root))
+
+
+class _Run:
+    """Messages of one entry."""
+
+    __slots__ = ("count", "first", "key", "last", "leaves", "reason", "sha256", "size", "who")
+
+    def __init__(self) -> None:
+        self.leaves: list[tuple[int, bytes]] = []
+        self.first = self.last = self.count = self.size = 0
+        self.who = self.key = self.reason = ""
+        self.sha256 = b""
+
+    def add(self, number: int, leaf: bytes, who: str = "", key: str = "", sha256: bytes = b"", size: int = 0) -> None:
+        self.who = who if not self.count or who == self.who else ""
+        self.first = number if not self.count else min(self.first, number)
+        self.last = max(self.last, number)
+        self.count += 1
+        self.size += size
+        self.key, self.sha256 = key, sha256
+        self.leaves.append((number, leaf))
+
+    @property
+    def root(self) -> str:
+        self.leaves.sort()
+        return edge_root([[leaf for _, leaf in self.leaves]]).hex()
+
+    @property
+    def one(self) -> tuple[str, str]:
+        """(key, SHA-256) of the message, if it is but one."""
+        return (clip(self.key), self.sha256.hex()) if self.count == 1 else ("", "")
+
+
+class Told:
+    """Gathers what one commit has to tell."""
+
+    def __init__(self) -> None:
+        self._pushed: dict[str, _Run] = {}
+        self._leased: dict[tuple[str, str, int], _Run] = {}
+        self._settled: dict[tuple[str, str, Says], _Run] = {}
+        self._others: list[tuple[type[Event], dict[str, Any]]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._pushed or self._leased or self._settled or self._others)
+
+    @property
+    def pushed(self) -> dict[str, tuple[int, int]]:
+        """(first, last) number of the messages that are new, by channel."""
+        return {channel: (run.first, run.last) for channel, run in self._pushed.items()}
+
+    def push(self, channel: str, number: int, who: str, key: str, sha256: bytes, size: int) -> None:
+        """A message is new."""
+        run = self._pushed.setdefault(channel, _Run())
+        run.add(number, message_leaf(channel, number, who, key, sha256, size), who, key, sha256, size)
+
+    def lease(
+        self, channel: str, consumer: str, lease: int, number: int, who: str, key: str, sha256: bytes, size: int
+    ) -> None:
+        """A message is handed to a consumer."""
+        run = self._leased.setdefault((channel, consumer, lease), _Run())
+        run.add(number, message_leaf(channel, number, who, key, sha256, size), who, key, sha256, size)
+
+    def settle(self, channel: str, consumer: str, number: int, says: Says, reason: str) -> None:
+        """A consumer is done with a message, or failed. Of several reasons the first is told."""
+        run = self._settled.setdefault((channel, consumer, says), _Run())
+        run.add(number, settled_leaf(channel, number, consumer, says))
+        run.reason = run.reason or reason
+
+    def add(self, kind: type[Event], **members: Any) -> None:
+        """Anything else."""
+        self._others.append((kind, members))
+
+    def entries(self, store: str, commit: int, wall_ns: int) -> list[Draft]:
+        """What is handed to the auditor."""
+        drafts: list[Draft] = []
+
+        def tell(kind: type[Event], **members: Any) -> None:
+            drafts.append(kind(wall_ns=wall_ns, store=store, commit=commit, **members))
+
+        for channel, run in self._pushed.items():
+            key, sha256 = run.one
+            tell(
+                events.MessagesPushed, channel=channel, first=run.first, count=run.count, size=run.size, root=run.root,
+                principal=run.who, key=key, sha256=sha256,
+            )  # fmt: skip
+        for (channel, consumer, says), run in self._settled.items():
+            tell(
+                events.MessagesSettled, channel=channel, consumer=consumer, says=says, count=run.count, first=run.first,
+                last=run.last, root=run.root, reason=clip(run.reason),
+            )  # fmt: skip
+        for (channel, consumer, lease), run in self._leased.items():
+            key, sha256 = run.one
+            tell(
+                events.MessagesLeased, channel=channel, consumer=consumer, lease=lease, count=run.count,
+                first=run.first, last=run.last, size=run.size, root=run.root, key=key, sha256=sha256,
+            )  # fmt: skip
+        for kind, members in self._others:
+            tell(kind, **members)
+        return drafts
+
+
+# --- store and log ----------------------------------------------------------------------------------------------
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """What the store has of the messages that one commit brought to a channel, as its `verify` reports it."""
+
+    commit: int
+    channel: str
+    first: int
+    count: int
+    size: int
+    root: str
+
+
+def compare(
+    store: str, gone: Mapping[str, int], batches: Iterable[Batch], entries: Iterable[Mapping[str, Any]]
+) -> list[str]:
+    """What does not fit between a store and the log's "messages-pushed" events of it (as read back): one sentence
+    each, none if all is well. `gone`: channel -> the number up to which its messages were removed in their time."""
+    findings: list[str] = []
+    logged: dict[tuple[int, str], Mapping[str, Any]] = {}
+    for event in entries:
+        if event.get("store") == store:
+            at = (int(event["commit"]), str(event["channel"]))
+            before = logged.setdefault(at, event)
+            if (before["root"], before["first"]) != (event["root"], event["first"]):
+                findings.append(f"{at[1]}: the log has two different entries for commit {at[0]}")
+    for batch in batches:
+        numbers = f"{batch.channel} {batch.first} to {batch.first + batch.count - 1}"
+        entry = logged.pop((batch.commit, batch.channel), None)
+        if entry is None:
+            findings.append(f"{numbers}: in the store by commit {batch.commit}, and not in the log")
+        elif entry["first"] <= gone.get(batch.channel, 0):
+            continue  # some of its messages are gone: what is left has another root
+        elif (entry["first"], entry["count"], entry["root"]) != (batch.first, batch.count, batch.root):
+            findings.append(f"{numbers}: the store has other messages than the log has for commit {batch.commit}")
+    for (commit, channel), entry in sorted(logged.items()):
+        if entry["first"] + entry["count"] - 1 > gone.get(channel, 0):
+            findings.append(f"{channel} from {entry['first']} on: in the log by commit {commit}, and not in the store")
+    return findings[:MOST_FINDINGS]
