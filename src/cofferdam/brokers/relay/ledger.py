@@ -15,14 +15,14 @@ Not here: reading the store or the log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from cofferdam.audit.entry import Draft
 from cofferdam.audit.events import relay as events
-from cofferdam.audit.events.base import Event, clip
+from cofferdam.audit.events.base import clip
 from cofferdam.audit.tree import check_inclusion, edge_root, inclusion_proof, leaf_hash, perfect_root
 
 MOST_FINDINGS: Final = 100
@@ -95,7 +95,7 @@ class Told:
         self._pushed: dict[str, _Run] = {}
         self._leased: dict[tuple[str, str, int], _Run] = {}
         self._settled: dict[tuple[str, str, Says], _Run] = {}
-        self._others: list[tuple[type[Event], dict[str, Any]]] = []
+        self._others: list[tuple[Callable[..., Draft], dict[str, Any]]] = []
 
     def __bool__(self) -> bool:
         return bool(self._pushed or self._leased or self._settled or self._others)
@@ -123,7 +123,7 @@ class Told:
         run.add(number, settled_leaf(channel, number, consumer, says))
         run.reason = run.reason or reason
 
-    def add(self, kind: type[Event], **members: Any) -> None:
+    def add(self, kind: Callable[..., Draft], **members: Any) -> None:
         """Anything else."""
         self._others.append((kind, members))
 
@@ -131,7 +131,7 @@ class Told:
         """What is handed to the auditor."""
         drafts: list[Draft] = []
 
-        def tell(kind: type[Event], **members: Any) -> None:
+        def tell(kind: Callable[..., Draft], **members: Any) -> None:
             drafts.append(kind(wall_ns=wall_ns, store=store, commit=commit, **members))
 
         for channel, run in self._pushed.items():
