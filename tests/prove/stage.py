@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cofferdam.cli import prove
 from cofferdam.enforce.namespaces import clean
 from cofferdam.enforce.plans.network import network_plan
-from cofferdam.gate.client import ask
+from cofferdam.gate.client import ask, whole_status
 from cofferdam.lab.layout import Namespaces
+from cofferdam.proof import run as proof
+from cofferdam.proof.rounds import one_round
 from cofferdam.proof.subject import Subject, open_subject
 from tests.gate.plant import Gate
 from tests.waiting import PATIENT
@@ -34,9 +36,9 @@ class Stage:
     def subject(self) -> Iterator[Subject]:
         """The gate as a proof sees it, read anew, while no round of the leak probe is in its namespaces."""
         status = ask(self.state, "status")
-        plan = network_plan(prove._policy(status, prove._path(self.state, status)))
+        plan = network_plan(proof.policy_in_force(status, proof.policy_path(self.state, status)))
         roles = {pair["name"]: ("it", "ot") for pair in status["pairs"]}
-        with prove._alone(self.state):
+        with proof.alone(self.state, lambda _: None):
             made = open_subject(self.state, plan, status, roles)
             try:
                 made.read()
@@ -47,6 +49,10 @@ class Stage:
     def namespace(self, side: str) -> str:
         with self.subject() as subject:
             return subject.sides[side].namespace
+
+    def round(self) -> int:
+        """A round of the leak probe: its exit code."""
+        return one_round(self.state, functools.partial(ask, self.state), functools.partial(whole_status, self.state))
 
     def prove(self, *words: str) -> tuple[int, dict[str, Any]]:
         """`cofferdam prove --json`: the exit code and the document."""

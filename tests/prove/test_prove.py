@@ -21,7 +21,6 @@ import pytest
 import z3
 
 from cofferdam.audit.checkpoint import VerifierKey, open_note
-from cofferdam.cli import prove
 from cofferdam.cli.main import main
 from cofferdam.cli.up import LEAK_NEEDS
 from cofferdam.enforce import inside as worker
@@ -30,6 +29,7 @@ from cofferdam.enforce.orders import Place
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
 from cofferdam.proof import canaries, leaking, probes, programs, reading, sabotage, solving, structure
+from cofferdam.proof import run as proof
 from cofferdam.proof.frames import FAMILIES, Target
 from cofferdam.proof.statements import Statements
 from tests.gate.conftest import Site as PlainSite
@@ -721,16 +721,16 @@ def test_root_opens_no_policy_because_the_gate_names_it(stage: Stage, capsys: py
         ask(stage.state, "reload", path=str(named))  # the gate names another file, and root has said nothing
         status = ask(stage.state, "status")
         assert status["policy"]["path"] == str(named)
-        assert prove._path(stage.state, status | {"separation": "processes"}) == ours, "whatever else it says"
+        assert proof.policy_path(stage.state, status | {"separation": "processes"}) == ours, "whatever else it says"
         named.write_text("what only root may read\n")
         code, document = stage.prove("--leaks")
         assert (code, document["report"]["ok"]) == (0, True)
-        assert prove._round(stage.state) == 0
+        assert stage.round() == 0
         named.write_text(ours.read_text() + "# moved\n")
         assert main(["reload", str(named), "--state", str(stage.state)]) == 0
         ours_kept = ours.read_text()
         ours.write_text("no policy\n")
-        assert prove._round(stage.state) == 0, "root has said that it is the other one"
+        assert stage.round() == 0, "root has said that it is the other one"
         ours.write_text(ours_kept)
     finally:
         assert main(["reload", str(ours), "--state", str(stage.state)]) == 0

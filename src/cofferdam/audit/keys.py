@@ -107,3 +107,10 @@ def load_public(path: Path) -> VerifierKey:
         raise AuditError(f"the public key {path} cannot be read: {error}") from error
     except AuditError as error:
         raise AuditError(f"{path}: {error}", hint=error.hint) from error
+
+
+def find_public(named: str | None, default: Path) -> VerifierKey:
+    """A public key as a user names it: a file, the key itself, or None for the one at `default`. Raises: AuditError."""
+    if named is not None and "+" in named and not Path(named).exists():
+        return VerifierKey.parse(named)
+    return load_public(Path(named) if named is not None else default)

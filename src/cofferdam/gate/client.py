@@ -57,6 +57,35 @@ def ask(state: Path, verb: str, *, seconds: float | None = ANSWER_SECONDS, **fie
     raise GateError(answer["error"], hint=answer["hint"])
 
 
+def whole_status(state: Path) -> dict[str, Any]:
+    """What the running gate says of itself, all of it.
+
+    Raises: GateError, also where it is a gate of another version that leaves something out.
+    """
+    import msgspec
+
+    from cofferdam import __version__
+    from cofferdam.gate.watch.report import StatusReport
+
+    status = ask(state, "status")
+    missing = "" if isinstance(status, dict) else "it is no record"
+    if not missing:
+        lacking = [name for name in StatusReport.__struct_fields__ if name not in status]
+        missing = f"its status has no {', '.join(lacking)}" if lacking else ""
+    if not missing:
+        try:
+            msgspec.convert(status, StatusReport)
+        except msgspec.ValidationError as error:
+            missing = str(error)
+    if missing:
+        version = status.get("version", "?") if isinstance(status, dict) else "?"
+        raise GateError(
+            f"the gate runs another version ({version}) than this command ({__version__}): {missing}",
+            hint="start the gate anew: `cofferdam down`, then `up` (or `systemctl restart cofferdam`)",
+        )
+    return dict(status)
+
+
 def wait_until_gone(state: Path, seconds: float) -> bool:
     """Waits until no gate runs in the state directory; False if one still does after so long."""
     deadline = time.monotonic() + seconds

@@ -1,6 +1,6 @@
 """What is to be proved about: the running gate's processes, its namespaces, and what its policy asks of them.
 
-Not here: asking the gate (cli.prove), reading the kernel (reading).
+Not here: asking the gate (the verb), reading the kernel (reading).
 """
 
 from __future__ import annotations
