@@ -27,8 +27,8 @@ COMPILED = (
 )  # fmt: skip
 """What a transaction runs through, as far as a half loads it, ..."""
 INTERPRETED = (
-    "__init__.py", "brokers/kit/supervision.py", "brokers/kit/figures.py", "brokers/*/records.py", "policy/rows.py", "policy/table.py",
-    "protocols/*/messages.py",
+    "__init__.py", "brokers/registry.py", "brokers/*/broker.py", "brokers/kit/supervision.py", "brokers/kit/figures.py",
+    "brokers/*/records.py", "policy/rows.py", "policy/table.py", "protocols/*/messages.py",
 )  # fmt: skip
 """... but for definitions of records and messages, which are msgspec's business and cannot be compiled."""
 

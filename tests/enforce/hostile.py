@@ -9,10 +9,12 @@ import os
 import platform
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cofferdam.brokers.registry import CREWS
 from cofferdam.enforce import sandbox
+from cofferdam.enforce.profile import Profile
 from cofferdam.enforce.syscalls import NUMBERS
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -58,11 +60,15 @@ def attempt(setup: Callable[[], None], deed: Callable[[], object]) -> str:
     return signal.Signals(-status).name if status < 0 else answer
 
 
-def confined(role: str) -> Callable[[], None]:
+PROXY = CREWS["modbus"].parts
+"""The halves that there have been longest."""
+
+
+def confined(profile: Profile, store: Path | None = None, reads: Sequence[Path] = ()) -> Callable[[], None]:
     """Only the filter and Landlock, as without root."""
 
     def setup() -> None:
-        facts = sandbox.confine(role)
+        facts = sandbox.confine(profile, store, reads)
         if not facts[0][1]:
             raise RuntimeError(facts[0][2])
 

@@ -189,6 +189,8 @@ class PartProcess:
             sender: Sender[Any] = PipeSender(self.reactor, fd, codec_out, backlog_limit=backlog, batches=True)
             sender.on_closed = functools.partial(self._part_gone, other)
             senders[other] = sender
+        store = Path(record.store) if record.store else None
+        reads = {name: Path(folder) for name, folder in record.reads.items()}
         self._policy, self._severed = policy.hash, frozenset(record.severed)
         make: type[Part] = named(self.broker.make[self.name])
         self.part = part = make(
@@ -206,8 +208,8 @@ class PartProcess:
                 audit=audit,
                 senders=senders,
                 dial=self._dial,
-                store=Path(record.store) if record.store else None,
-                reads={name: Path(folder) for name, folder in record.reads.items()},
+                store=store,
+                reads=reads,
                 secrets={secret.name: secret.value for secret in record.secrets},
             )
         )
@@ -224,7 +226,7 @@ class PartProcess:
         self.reactor.spin_ns = limits.busy_poll_microseconds * 1000
         # From here on this process can do no more than its work. Sockets are open, modules loaded, and the policy of
         # later reloads comes over the control pipe.
-        self._control.send(Ready(os.getpid(), policy.hash, sandbox.confine(self.name)))
+        self._control.send(Ready(os.getpid(), policy.hash, sandbox.confine(self.profile, store, tuple(reads.values()))))
         self.reactor.call_in(TICK_SECONDS, self._tick)
         self.reactor.call_in(STATUS_SECONDS, self._report)
         # What lives now lives on: the collector need not look at it again. Cycles of later objects (clients that have

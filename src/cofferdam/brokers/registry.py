@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from cofferdam.brokers.broker import Broker
+from cofferdam.enforce.crews import AUDITOR, NAMES
 from cofferdam.enforce.profile import Crew
 
 T = TypeVar("T")
@@ -58,5 +59,8 @@ def _crew(word: str) -> Callable[[], Crew]:
 
 
 BROKERS: Final[Mapping[str, Broker]] = _Loaded({word: _broker(place) for word, place in _WHERE.items()})
-CREWS: Final[Mapping[str, Crew]] = _Loaded({word: _crew(word) for word in _WHERE})
-"""By kind. A broker's crews are of the kind of its word."""
+_OF_THE_HOUSE: Final = {crew.kind: crew for crew in (NAMES, AUDITOR)}
+CREWS: Final[Mapping[str, Crew]] = _Loaded(
+    {word: _crew(word) for word in _WHERE} | {kind: lambda kind=kind: _OF_THE_HOUSE[kind] for kind in _OF_THE_HOUSE}
+)
+"""All that the launcher can be told to start, by kind. A broker's crews are of the kind of its word."""

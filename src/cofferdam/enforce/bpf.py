@@ -45,12 +45,19 @@ class Lacks:
 
 
 @dataclass(frozen=True)
+class Null:
+    """Argument `index` is the null pointer: all of its 64 bits count."""
+
+    index: int
+
+
+@dataclass(frozen=True)
 class Rule:
     """Calls with this number for which all conditions hold get the verdict."""
 
     number: int
     verdict: int = ALLOW
-    conditions: tuple[Is | Lacks, ...] = ()
+    conditions: tuple[Is | Lacks | Null, ...] = ()
 
 
 def assemble(machine: str, rules: Sequence[Rule], default: int) -> bytes:
@@ -79,6 +86,10 @@ def _body(rule: Rule) -> list[bytes]:
         load = _op(_LOAD, _ARGUMENTS + 8 * condition.index)
         if isinstance(condition, Lacks):
             blocks.append([load, _op(_ANY_BIT, condition.bits, _LEAVE, 0)])
+            continue
+        if isinstance(condition, Null):
+            high = _op(_LOAD, _ARGUMENTS + 8 * condition.index + 4)
+            blocks.append([load, _op(_EQUAL, 0, 0, _LEAVE), high, _op(_EQUAL, 0, 0, _LEAVE)])
             continue
         block = [load]
         if condition.ignoring:

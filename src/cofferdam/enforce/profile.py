@@ -38,10 +38,13 @@ class Can(enum.Flag):
 class Profile(msgspec.Struct, frozen=True):
     """One part. `name` is unique, such as "relay/keeper".
 
-    `stands`: in the network namespace of the conduit's outer or inner side, in an empty one of its own ("apart"), or
-    in the host's ("host"). `reads`: parts of the same crew whose stores it sees read-only. `secrets`: kinds of secrets
+    `stands`: in the network namespace of the conduit's outer or inner side, in an empty one of its own ("apart"), or in
+    the host's ("host"). `reads`: parts of the same crew whose stores it sees read-only. `secrets`: kinds of secrets
     that the gate hands to this part, and to no other, over its control pipe. `preload`: modules that are imported
-    before the filter closes. `says`: kinds of events that the auditor takes from it.
+    before the filter closes. `says`: kinds of events that the auditor takes from it; none: it gets no way there.
+
+    `confined`: it puts the filter of `can` on itself, and holds no socket but those of its work. `writes`: folders of
+    the gate's state that are its own, besides a store. `producers`: it takes the pipes of those who tell the audit log.
     """
 
     name: str
@@ -53,9 +56,19 @@ class Profile(msgspec.Struct, frozen=True):
     store: bool = False
     reads: tuple[str, ...] = ()
     memory: int = MEMORY_BYTES
+    quota: int = QUOTA_BYTES
     secrets: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     says: tuple[str, ...] = ()
+    confined: bool = True
+    writes: tuple[str, ...] = ()
+    producers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.store != (Can.STORE in self.can):
+            raise ValueError(f"{self.name} has a store, or may write in one, but not both")
+        if self.reads and not self.can & (Can.READ | Can.STORE):
+            raise ValueError(f"{self.name} sees others' stores and may open no file")
 
 
 class Crew(msgspec.Struct, frozen=True):
@@ -68,6 +81,9 @@ class Crew(msgspec.Struct, frozen=True):
     optional: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
+        for name, profile in self.parts.items():
+            if unknown := [other for other in profile.reads if not (other in self.parts and self.parts[other].store)]:
+                raise ValueError(f"{name} of the crew {self.kind} reads {unknown[0]}, which has no store")
         for pipe in self.pipes:
             if not set(pipe) <= self.parts.keys() or pipe[0] == pipe[1]:
                 raise ValueError(f"the crew {self.kind} has a pipe {pipe[0]} -> {pipe[1]} without both ends")

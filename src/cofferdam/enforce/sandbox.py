@@ -1,16 +1,15 @@
-"""The system-call filter and the Landlock rules that a half puts on itself once it is configured. They cannot be
-taken off, and need no privilege.
+"""The system-call filter and the Landlock rules that a part puts on itself once it is configured. They cannot be taken
+off, and need no privilege.
 
-What a half may still do: read, write and close descriptors that it has, wait for them, manage its own memory (never
-executable), ask for the time. An outer half may also accept connections at the listeners it was born with; an inner
-half may make TCP sockets and connect them. The name server does as an outer half, and takes and sends datagrams.
-Nothing that passes a structure of pointers (sendmsg, recvmsg) is allowed, since a filter cannot look into it, and so
-no descriptor can be passed by any socket.
+What every part may still do: read, write and close descriptors that it has, wait for them, manage its own memory
+(never executable), ask for the time. What it may do besides follows from its profile: each flag of `Can` is one row of
+`CLASSES`. Nothing that passes a structure of pointers (sendmsg, recvmsg) is allowed, since a filter cannot look into
+it, and so no descriptor can be passed by any socket.
 
 Calls by which Python or the C library merely ask for files or facts fail with EPERM, so that a traceback still prints
 (without its source lines). Anything else ends the process at once.
 
-Not here: the filter's machine language (bpf), namespaces and users (namespaces).
+Not here: the filter's machine language (bpf), which part may do what (profile), namespaces and users (namespaces).
 """
 
 from __future__ import annotations
@@ -21,13 +20,14 @@ import os
 import platform
 import struct
 from collections.abc import Sequence
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from cofferdam.enforce import bpf
-from cofferdam.enforce.bpf import Is, Lacks, Rule
+from cofferdam.enforce.bpf import Is, Lacks, Null, Rule
+from cofferdam.enforce.profile import Can, Profile
 from cofferdam.enforce.syscalls import NUMBERS
 
-HalfRole = Literal["outer", "inner", "names"]
 Fact = tuple[str, bool, str]
 
 ALWAYS: Final = (
@@ -50,74 +50,141 @@ _PROT_EXEC: Final = 4
 _FIONBIO: Final = 0x5421
 _AT_EMPTY_PATH: Final = 0x1000
 _F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL = 1, 2, 3, 4
-_AF_INET, _AF_INET6, _SOCK_STREAM, _SOCK_FLAGS = 2, 10, 1, 0o4000 | 0o2000000
-_SOL_SOCKET, _IPPROTO_TCP, _TCP_NODELAY, _SO_SNDBUF = 1, 6, 1, 7
+_LOCKS: Final = (5, 6, 7, 36, 37, 38)
+"""F_GETLK, F_SETLK, F_SETLKW, and those of open file descriptions."""
+_AF_INET, _AF_INET6, _SOCK_STREAM, _SOCK_DGRAM, _SOCK_FLAGS = 2, 10, 1, 2, 0o4000 | 0o2000000
+_SOL_SOCKET, _IPPROTO_TCP, _IPPROTO_UDP, _TCP_NODELAY, _SO_SNDBUF, _SO_KEEPALIVE = 1, 6, 17, 1, 7, 9
 _SO_TYPE, _SO_ERROR, _SO_PROTOCOL, _SO_DOMAIN = 3, 4, 38, 39
+_KEEPALIVE: Final = (4, 5, 6, 18)
+"""TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT."""
+_MSG_FASTOPEN: Final = 0x20000000
+_O_WRITES: Final = 0o3 | 0o100 | 0o1000 | 0o20000000
+"""O_WRONLY, O_RDWR, O_CREAT, O_TRUNC and what makes a temporary file: the same on every processor."""
+_THREAD: Final = 0x003D0F00
+"""The flags by which the C library makes a thread; with any other, clone makes something else."""
+
+
+class Row(NamedTuple):
+    """A call that is let through if all conditions hold."""
+
+    call: str
+    conditions: tuple[Is | Lacks | Null, ...] = ()
+    verdict: int = bpf.ALLOW
+
+
+_BASE: Final = (
+    *(Row(name, (Lacks(2, _PROT_EXEC),)) for name in ("mmap", "mprotect")),
+    Row("fcntl", (Is(1, (_F_GETFL, _F_SETFL, _F_GETFD, _F_SETFD)),)),
+    Row("ioctl", (Is(1, (_FIONBIO,)),)),
+    # fstat() of newer C libraries: no name is looked up, only the descriptor.
+    Row("newfstatat", (Is(3, (_AT_EMPTY_PATH,)),)),
+    Row("setsockopt", (Is(1, (_IPPROTO_TCP,)), Is(2, (_TCP_NODELAY,)))),
+    Row("setsockopt", (Is(1, (_SOL_SOCKET,)), Is(2, (_SO_SNDBUF,)))),
+    Row("getsockopt", (Is(1, (_SOL_SOCKET,)), Is(2, (_SO_TYPE, _SO_ERROR, _SO_PROTOCOL, _SO_DOMAIN)))),
+)
+_LOOK: Final = (
+    "newfstatat", "stat", "lstat", "statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat", "getcwd",
+    "getdents64", "statfs", "fstatfs", "pread64", "fadvise64",
+)  # fmt: skip
+"""Asking about files. Which of them there are to ask about, mounts and Landlock say."""
+_CHANGE: Final = (
+    "pwrite64", "fsync", "fdatasync", "ftruncate", "fallocate", "fchmod", "unlink", "unlinkat", "rename", "renameat",
+    "renameat2", "mkdir", "mkdirat", "rmdir",
+)  # fmt: skip
+
+
+def _socket(kind: int, protocol: int) -> Row:
+    which = (Is(0, (_AF_INET, _AF_INET6)), Is(1, (kind,), ignoring=_SOCK_FLAGS), Is(2, (0, protocol)))
+    return Row("socket", which)
+
+
+CLASSES: Final[dict[Can, tuple[Row, ...]]] = {
+    Can.ACCEPT: (Row("accept4"), Row("accept")),
+    Can.DIAL_TCP: (_socket(_SOCK_STREAM, _IPPROTO_TCP), Row("connect")),
+    # send() and recv() of the C library: without an address, so to nobody but the socket's own peer.
+    Can.STREAM: (
+        Row("recvfrom", (Null(4), Null(5))),
+        Row("sendto", (Null(4), Lacks(3, _MSG_FASTOPEN))),
+    ),
+    Can.KEEPALIVE: (
+        Row("setsockopt", (Is(1, (_SOL_SOCKET,)), Is(2, (_SO_KEEPALIVE,)))),
+        Row("setsockopt", (Is(1, (_IPPROTO_TCP,)), Is(2, _KEEPALIVE))),
+    ),
+    # Which sockets these may be used with is a matter of which there are: none can be made, and TCP takes no address.
+    Can.DATAGRAMS: (Row("recvfrom"), Row("sendto", (Lacks(3, _MSG_FASTOPEN),))),
+    Can.DIAL_UDP: (_socket(_SOCK_DGRAM, _IPPROTO_UDP), Row("bind"), Row("connect")),
+    Can.STORE: (
+        Row("openat"), Row("open"), Row("fcntl", (Is(1, _LOCKS),)), *map(Row, (*_LOOK, *_CHANGE)),
+        Row("fchown", (), bpf.fail_with(errno.EPERM)),  # SQLite asks for it as root, and does without
+    ),
+    Can.READ: (
+        Row("openat", (Lacks(2, _O_WRITES),)), Row("open", (Lacks(1, _O_WRITES),)), Row("fcntl", (Is(1, _LOCKS),)),
+        *map(Row, _LOOK),
+        # Threads, and nothing else that clone makes. The newer call's flags lie where no filter can look.
+        Row("clone", (Is(0, (_THREAD,)),)), Row("clone3", (), bpf.fail_with(errno.ENOSYS)),
+        *map(Row, ("set_robust_list", "rseq", "sched_getaffinity")),
+    ),
+}  # fmt: skip
+"""What each flag adds: the whole of it. Not in any: listen, sendmsg, exec, fork, io_uring, devices, links."""
+_WORDS: Final = {
+    Can.ACCEPT: "accepts connections",
+    Can.DIAL_TCP: "makes TCP connections",
+    Can.DATAGRAMS: "takes and sends datagrams",
+    Can.DIAL_UDP: "makes UDP sockets",
+    Can.STORE: "writes in its own store",
+    Can.READ: "reads what is bound for it, with threads",
+}
 
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 4, 38, 22, 2
-_LANDLOCK_CREATE, _LANDLOCK_RESTRICT, _LANDLOCK_VERSION = 444, 446, 1
+_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT, _LANDLOCK_VERSION, _BENEATH = 444, 445, 446, 1, 1
 # Rights that each ABI of Landlock added (linux/landlock.h): all files; TCP bind and connect; signals and sockets.
 _FILES_BY_ABI: Final = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
+_READ: Final = 1 << 2 | 1 << 3  # files, folders
+_WRITE: Final = _READ | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 13 | 1 << 14
+"""Besides: write, remove folders and files, make folders and files, move between folders, truncate. Not: execute, make
+devices, sockets, named pipes, links."""
 _NET_BIND, _NET_CONNECT = 1, 2
 _SCOPED: Final = 3
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def rules(role: HalfRole, machine: str, pid: int) -> list[Rule]:
-    """The filter of a half, rule by rule. `pid`: its own process id as it sees it; it may signal itself (abort)."""
+def rules(can: Can, machine: str, pid: int) -> list[Rule]:
+    """A filter, rule by rule. `pid`: the part's own process id as it sees it; it may signal itself (abort)."""
     numbers = NUMBERS[machine]
-    found = [Rule(numbers[name]) for name in ALWAYS if name in numbers]
-
-    def allow(name: str, *conditions: Is | Lacks) -> None:
-        if name in numbers:
-            found.append(Rule(numbers[name], bpf.ALLOW, conditions))
-
-    for name in ("mmap", "mprotect"):
-        allow(name, Lacks(2, _PROT_EXEC))
-    allow("fcntl", Is(1, (_F_GETFL, _F_SETFL, _F_GETFD, _F_SETFD)))
-    allow("ioctl", Is(1, (_FIONBIO,)))
-    # fstat() of newer C libraries: no name is looked up, only the descriptor.
-    allow("newfstatat", Is(3, (_AT_EMPTY_PATH,)))
-    allow("setsockopt", Is(1, (_IPPROTO_TCP,)), Is(2, (_TCP_NODELAY,)))
-    allow("setsockopt", Is(1, (_SOL_SOCKET,)), Is(2, (_SO_SNDBUF,)))
-    allow("getsockopt", Is(1, (_SOL_SOCKET,)), Is(2, (_SO_TYPE, _SO_ERROR, _SO_PROTOCOL, _SO_DOMAIN)))
-    allow("tgkill", Is(0, (pid,)))
-    if role in ("outer", "names"):
-        allow("accept4")
-        allow("accept")
-        if role == "names":  # datagrams, by the sockets that it was born with
-            allow("recvfrom")
-            allow("sendto")
-    else:
-        allow("socket", Is(0, (_AF_INET, _AF_INET6)), Is(1, (_SOCK_STREAM,), ignoring=_SOCK_FLAGS), Is(2, (0, 6)))
-        allow("connect")
-    found += [Rule(numbers[name], bpf.fail_with(errno.EPERM)) for name in REFUSED if name in numbers]
-    return found
+    rows = [*map(Row, ALWAYS), *_BASE, Row("tgkill", (Is(0, (pid,)),))]
+    rows += [row for flag in Can if flag in can for row in CLASSES[flag]]
+    rows += [Row(name, (), bpf.fail_with(errno.EPERM)) for name in REFUSED]
+    return [Rule(numbers[row.call], row.verdict, row.conditions) for row in rows if row.call in numbers]
 
 
-def program(role: HalfRole, machine: str, pid: int) -> bytes:
+def program(can: Can, machine: str, pid: int) -> bytes:
     """The filter in machine language. Raises: ValueError for a processor that it is not written for."""
     if machine not in NUMBERS:
         raise ValueError(f"no system-call filter for the processor {machine}")
-    return bpf.assemble(machine, rules(role, machine, pid), bpf.KILL)
+    return bpf.assemble(machine, rules(can, machine, pid), bpf.KILL)
 
 
-def confine(role: str) -> tuple[Fact, ...]:
-    """Puts the calling process, which has one thread, under its filter, and says what is in force now."""
-    if role not in ("outer", "inner", "names"):
-        raise ValueError(f"no filter is written for a {role}")
-    half: HalfRole = "outer" if role == "outer" else "inner" if role == "inner" else "names"
+def confine(profile: Profile, store: Path | None = None, reads: Sequence[Path] = ()) -> tuple[Fact, ...]:
+    """Puts the calling process, which has one thread, under the filter of its profile, and says what is in force now.
+
+    `store`: the one folder beneath which it may write; `reads`: folders beneath which it may read.
+
+    Raises:
+        ValueError: a folder that the profile does not have, or the store that it has is missing.
+    """
+    if (store is None) != (Can.STORE not in profile.can) or (reads and not profile.can & (Can.READ | Can.STORE)):
+        raise ValueError(f"the store and what is read do not fit the profile {profile.name}")
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    landlock = _landlock(half)
-    return (_filter(half), landlock)
+    landlock = _landlock(profile.can, store, reads)
+    return (_filter(profile.can), landlock)
 
 
-def _filter(role: HalfRole) -> Fact:
+def _filter(can: Can) -> Fact:
     name = "system-call filter"
     try:
-        code = program(role, platform.machine(), os.getpid())
+        code = program(can, platform.machine(), os.getpid())
     except ValueError as error:
         return (name, False, str(error))
     length = len(code) // 8
@@ -125,20 +192,23 @@ def _filter(role: HalfRole) -> Fact:
     head = ctypes.create_string_buffer(struct.pack("@HP", length, ctypes.addressof(held)))
     if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(head), 0, 0) != 0:
         return (name, False, f"this kernel does not take it: {os.strerror(ctypes.get_errno())}")
-    can = "makes TCP connections and accepts none" if role == "inner" else "accepts connections and makes none"
-    who = "name server" if role == "names" else f"{role} half"
-    return (name, True, f"{length} instructions; the {who} {can}, opens no file, starts nothing")
+    does = [words for flag, words in _WORDS.items() if flag in can] or ["uses the pipes that it has"]
+    return (name, True, f"{length} instructions; {', '.join(does)}, opens no {_other(can)}file, starts no program")
 
 
-def _landlock(role: HalfRole) -> Fact:
-    """No file can be opened, no port bound; an outer half cannot connect. An inner half's connections are left to the
-    filter and the firewall, since a new policy may name other ports."""
+def _other(can: Can) -> str:
+    return "other " if can & (Can.STORE | Can.READ) else ""
+
+
+def _landlock(can: Can, store: Path | None, reads: Sequence[Path]) -> Fact:
+    """No file but beneath the store and what is read; no TCP port is bound; no TCP connection is made by a part that
+    may make none. Where others connect to is left to the firewall, since a new policy may name other ports."""
     name = "landlock"
     version = _libc.syscall(ctypes.c_long(_LANDLOCK_CREATE), None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     if version < 1:
         return (name, False, "this kernel has no Landlock (it would be one more layer)")
     files = next(_FILES_BY_ABI[abi] for abi in sorted(_FILES_BY_ABI, reverse=True) if abi <= version)
-    net = 0 if version < 4 else _NET_BIND | (0 if role == "inner" else _NET_CONNECT)
+    net = 0 if version < 4 else _NET_BIND | (0 if Can.DIAL_TCP in can else _NET_CONNECT)
     attributes = struct.pack("@QQQ", files, net, _SCOPED if version >= 6 else 0)
     attributes = attributes[: 24 if version >= 6 else 16 if version >= 4 else 8]
     held = ctypes.create_string_buffer(attributes, len(attributes))
@@ -148,13 +218,37 @@ def _landlock(role: HalfRole) -> Fact:
     if ruleset < 0:
         return (name, False, f"the kernel refuses it: {os.strerror(ctypes.get_errno())}")
     try:
+        for path in reads:
+            _beneath(ruleset, path, _READ & files)
+        if store is not None:
+            _beneath(ruleset, store, _WRITE & files)
         done = _libc.syscall(ctypes.c_long(_LANDLOCK_RESTRICT), ctypes.c_int(ruleset), ctypes.c_uint32(0))
         if done != 0:
             return (name, False, f"the kernel refuses it: {os.strerror(ctypes.get_errno())}")
     finally:
         os.close(ruleset)
-    what = ["no file", *(["no port bound"] if net else []), *(["no connection"] if net & _NET_CONNECT else [])]
+    what = [
+        f"no file but beneath {', '.join(map(str, (*reads, *([store] if store is not None else []))))}"
+        if reads or store is not None else "no file",
+        *(["no port bound"] if net else []), *(["no connection"] if net & _NET_CONNECT else []),
+    ]  # fmt: skip
     return (name, True, f"ABI {version}: {', '.join(what)}")
+
+
+def _beneath(ruleset: int, path: Path, rights: int) -> None:
+    """Lets the rights be used beneath a folder. Raises: OSError."""
+    folder = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        rule = ctypes.create_string_buffer(struct.pack("=Qi", rights, folder), 12)
+        done = _libc.syscall(
+            ctypes.c_long(_LANDLOCK_ADD), ctypes.c_int(ruleset), ctypes.c_int(_BENEATH), ctypes.byref(rule),
+            ctypes.c_uint32(0),
+        )  # fmt: skip
+        if done != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, f"Landlock takes no rule for {path}: {os.strerror(number)}")
+    finally:
+        os.close(folder)
 
 
 def names(found: Sequence[Rule], machine: str) -> tuple[str, ...]:

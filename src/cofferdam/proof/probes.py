@@ -24,9 +24,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cofferdam.enforce import firewall, journal, sandbox
+from cofferdam.enforce.crews import NAMES
 from cofferdam.enforce.namespaces import NamespaceIsolation
 from cofferdam.enforce.orders import Place, Role
 from cofferdam.enforce.overlay import tunnel
+from cofferdam.enforce.profile import Can, Profile
 from cofferdam.enforce.syscalls import NUMBERS
 from cofferdam.errors import CofferdamError
 from cofferdam.proof import strangers
@@ -36,6 +38,11 @@ from cofferdam.proof.subject import Subject
 PART = "probes"
 _BORN_AS: Final[dict[str, Role]] = {"outer": "outer", "inner": "inner", "names": "names", "tunnel": "gate"}
 """As what the launcher would start a role; wireguard-go stands in the host's namespaces, like the gate."""
+_PROFILES: Final = {
+    "outer": Profile("outer", "outer", Can.ACCEPT),
+    "inner": Profile("inner", "inner", Can.DIAL_TCP),
+    "names": NAMES.parts["names"],
+}
 PROBE_USER: Final = 900
 """Added to the first user id of halves: so many later than any half that runs."""
 SILENT: Final = "no answer, and nothing says that the packet did not go out"
@@ -301,7 +308,7 @@ def _probe(
             tunnel.confine_program()
             there, why = platform.machine() in NUMBERS, "none is written for this processor"
         else:
-            _, there, why = sandbox.confine(role)[0]
+            _, there, why = sandbox.confine(_PROFILES[role])[0]
         if not there:
             os.write(3, f"no filter: {why}".encode())
         elif what is None:

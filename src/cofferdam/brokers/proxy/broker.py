@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cofferdam.audit.entry import kinds
+from cofferdam.audit.events import access, gate
 from cofferdam.brokers.broker import Broker
 from cofferdam.enforce.profile import Can, Crew, Profile
 
@@ -13,8 +15,20 @@ def proxy(word: str) -> Broker:
         crew=Crew(
             kind=word,
             parts={
-                "outer": Profile(f"{word}/outer", stands="outer", can=Can.ACCEPT, compiled=True),
-                "inner": Profile(f"{word}/inner", stands="inner", can=Can.DIAL_TCP, compiled=True),
+                "outer": Profile(
+                    f"{word}/outer",
+                    stands="outer",
+                    can=Can.ACCEPT,
+                    compiled=True,
+                    says=kinds((*access.OUTER, *gate.PART)),
+                ),
+                "inner": Profile(
+                    f"{word}/inner",
+                    stands="inner",
+                    can=Can.DIAL_TCP,
+                    compiled=True,
+                    says=kinds((*access.INNER, *gate.PART)),
+                ),
             },
             pipes=(("outer", "inner"), ("inner", "outer")),
         ),

@@ -22,6 +22,7 @@ from cofferdam.crossing.channel import Receiver, Sender
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender
 from cofferdam.crossing.reactor import GONE, READ, WRITE, Reactor
 from cofferdam.enforce import sandbox
+from cofferdam.enforce.crews import NAMES
 from cofferdam.enforce.overlay import pace
 from cofferdam.enforce.overlay.answers import QUERY_BYTES, Answers, Question
 from cofferdam.enforce.overlay.records import (
@@ -242,7 +243,7 @@ class NamesProcess:
             if self._facts is None:
                 for sock in self._sockets:
                     self._server.serve(sock)
-                self._facts = sandbox.confine("names")
+                self._facts = sandbox.confine(NAMES.parts["names"])
                 self.reactor.call_in(STATUS_SECONDS, self._tick)
             self._control.send(NamesReady(record.zone.serial, self._facts))
 

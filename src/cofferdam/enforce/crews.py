@@ -1,0 +1,45 @@
+"""The crews of the house itself, of one part each: the auditor and the name server; and the gate, which is none of its
+own and is declared all the same.
+
+Not here: brokers' crews (brokers.registry, which has these too).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cofferdam.audit.entry import kinds, said_by
+from cofferdam.enforce.profile import Can, Crew, Profile
+
+GATE: Final = Profile(
+    name="gate",
+    stands="host",
+    program="cofferdam.gate.process",
+    says=kinds(said_by("GATE")),
+    confined=False,
+)
+"""The first child of the launcher. It can order no second one."""
+AUDITOR: Final = Crew(
+    "auditor",
+    {
+        "auditor": Profile(
+            name="auditor",
+            stands="apart",
+            program="cofferdam.audit.process",
+            confined=False,
+            writes=("audit", "keys"),
+            producers=True,
+        )
+    },
+)
+NAMES: Final = Crew(
+    "names",
+    {
+        "names": Profile(
+            name="names",
+            stands="outer",
+            can=Can.ACCEPT | Can.DATAGRAMS,
+            program="cofferdam.enforce.overlay.names",
+        )
+    },
+)
