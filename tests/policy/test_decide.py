@@ -255,7 +255,9 @@ def test_a_device_that_holds_nan_is_not_written_past_max_step() -> None:
     table = SIMPLE.table
     asset = Asset("plc", "plant", "10.0.0.1", 502, "modbus", 1, None, points=(point,))
     rule = rows.Rule(0, ("ops",), "plc", writes=(rows.Piece(point.span, "t"),))
-    compiled = make(asset, [rows.Conduit("c", "office", "plant", "modbus", "o", "r", (rule,))], table.principals)
+    compiled = make(
+        asset, [rows.Conduit("c", "office", "plant", "modbus", "o", "r", rows.Proxy((rule,)))], table.principals
+    )
     state = compiled.point_state()
     state.note_values("plc", "holding", 0, f32(math.nan), 0)
     verdict = flow(compiled).decide_full(write("holding", 0, *f32(1.0)), NOW, 1, state)
@@ -422,7 +424,7 @@ def test_equals_a_slow_decision(
     conduits = [
         rows.Conduit(
             f"c{index}", "office", "plant", "modbus", "o", "r",
-            tuple(msgspec.structs.replace(rule, number=number) for number, rule in enumerate(lines)),
+            rows.Proxy(tuple(msgspec.structs.replace(rule, number=number) for number, rule in enumerate(lines))),
             expires=expires,
         )
         for index, (lines, expires) in enumerate(drawn)

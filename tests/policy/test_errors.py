@@ -197,7 +197,7 @@ def test_yaml_1_1_has_no_traps() -> None:
     assert loaded.reason == "no"
     assert (loaded.window[0].start, loaded.window[0].stop) == (6 * 3600, 18 * 3600 + 1800)
     assert loaded.expires == "2027-06-30 UTC"
-    assert loaded.allow[0].who == ("on",)
+    assert loaded.allow[0].principals == ("on",)
 
 
 WINDOW_ERRORS = [

@@ -10,8 +10,10 @@ import pytest
 from cofferdam.cli.main import main
 from cofferdam.errors import CofferdamError
 from cofferdam.model import Change, Operation, Span
-from cofferdam.policy.explain import explain
+from cofferdam.policy.explain import Explanation, Question
 from cofferdam.policy.points.asking import operation, show
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.proxy import explain_operation
 from tests.policy.plant import BASE, NOW, conduit, flow, policy, read, write
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "riverside-water.yaml"
@@ -20,6 +22,10 @@ TWO = policy(
     + conduit("{who: ops, asset: plc, write: speed}", name="set", extra="expires: 2026-12-31")
 )
 PLC = TWO.assets["plc"]
+
+
+def explain(policy: CompiledPolicy, source: str, asset: str, op: Operation, wall_ns: int) -> Explanation:
+    return explain_operation(policy, Question(source, {}, wall_ns), asset, op)
 
 
 @pytest.mark.parametrize(

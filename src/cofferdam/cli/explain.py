@@ -1,4 +1,5 @@
-"""`cofferdam explain POLICY --from ADDRESS --asset NAME --operation ...`: why it is allowed or refused."""
+"""`cofferdam explain POLICY --from ADDRESS ...`: why what is asked is allowed or refused. What can be asked of a broker
+follows from its terms."""
 
 from __future__ import annotations
 
@@ -13,19 +14,23 @@ import msgspec
 
 from cofferdam.errors import CofferdamError
 from cofferdam.policy.compile import compile_policy
-from cofferdam.policy.explain import Explanation, explain
+from cofferdam.policy.explain import Explanation, Question
 from cofferdam.policy.load import load
-from cofferdam.policy.points.asking import FORMS, operation
+from cofferdam.policy.points.asking import FORMS
 from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.base import AnyTerms, Ask
+from cofferdam.policy.terms.kinds import KINDS
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", metavar="POLICY", type=Path, help="a policy file, or a folder of *.yaml files")
-    parser.add_argument("--from", dest="source", metavar="ADDRESS", required=True, help="the address that asks")
-    parser.add_argument("--asset", metavar="NAME", required=True, help="the asset that is asked")
-    parser.add_argument(
-        "--operation", metavar="OPERATION", required=True, help='what is asked: "write pump_speed 1400"'
-    )
+    parser.add_argument("--from", dest="source", metavar="ADDRESS", help="the address that asks")
+    parser.add_argument("--who", metavar="NAME", help="instead: the principal that asks, from its first address")
+    for ask, words in ASKS.items():
+        parser.add_argument(
+            f"--{ask.name}", metavar=ask.metavar, type=Path if ask.file else str, help=f"{ask.help} ({words})"
+        )
     parser.add_argument("--zone", metavar="ZONE", help="the zone in which the session begins (default: any)")
     parser.add_argument("--at", metavar="TIME", help="when: 2027-01-04T07:30+01:00; without offset UTC (default: now)")
     parser.add_argument("--json", action="store_true", help="print the explanation as JSON")
@@ -35,24 +40,70 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     wall_ns = _time(args.at) if args.at else time.time_ns()
-    try:
-        ipaddress.ip_address(args.source)
-    except ValueError:
-        raise CofferdamError(f"{args.source!r} is not an IP address", hint="for example --from 10.1.0.20") from None
     policy = compile_policy(load(args.policy), now_ns=wall_ns)
-    asset = policy.assets.get(args.asset)
-    if asset is None:
-        near = nearest(args.asset, policy.assets)
-        hint = f"did you mean {near}?" if near else f"the policy has {one_of(policy.assets)}" if policy.assets else ""
-        raise CofferdamError(f"the policy has no asset {args.asset!r}", hint=hint)
     if args.zone is not None and args.zone not in policy.zones:
         raise CofferdamError(f"the policy has no zone {args.zone!r}", hint=f"it has {one_of(policy.zones)}")
-    found = explain(policy, args.source, args.asset, operation(args.operation, asset), wall_ns, zone=args.zone)
+    given = {ask.name: getattr(args, ask.name.replace("-", "_")) for ask in ASKS}
+    said = {
+        ask.name: _content(given[ask.name]) if ask.file else str(given[ask.name])
+        for ask in ASKS
+        if given[ask.name] is not None
+    }
+    terms = _terms(policy, said)
+    found = terms.explain(policy, Question(_source(policy, args), said, wall_ns, args.zone))
     if args.json:
         print(json.dumps(msgspec.to_builtins(found), indent=2, ensure_ascii=False))
     else:
         _print(found)
     return 0 if found.allowed else 1
+
+
+def _asks() -> dict[Ask, str]:
+    """Each option with which something is asked, and the brokers that it belongs to."""
+    found: dict[Ask, list[str]] = {}
+    for word, terms in KINDS.items():
+        for ask in terms.asks:
+            found.setdefault(ask, []).append(word)
+    return {ask: ", ".join(words) for ask, words in found.items()}
+
+
+ASKS = _asks()
+
+
+def _terms(policy: CompiledPolicy, said: dict[str, str]) -> AnyTerms:
+    """The terms that know the options that were given. Raises: CofferdamError, where that is not one broker's."""
+    fitting = [terms for terms in KINDS.values() if terms.asked(said)]
+    known = [terms for terms in fitting if terms.concerns(policy, said)] or fitting
+    if not known:
+        forms = "; ".join(dict.fromkeys(terms.form for terms in KINDS.values()))
+        what = ", ".join(f"--{name}" for name in said) or "nothing"
+        raise CofferdamError(f"{what} does not make a question", hint=f"ask with {forms}")
+    return known[0]
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CofferdamError(f"{path} cannot be read: {error}", hint="name a file of text in UTF-8") from None
+
+
+def _source(policy: CompiledPolicy, args: argparse.Namespace) -> str:
+    """The address that asks."""
+    if (args.source is None) == (args.who is None):
+        raise CofferdamError("who asks is to be said, once", hint="--from ADDRESS, or --who PRINCIPAL")
+    if args.source is not None:
+        try:
+            return str(ipaddress.ip_address(args.source))
+        except ValueError:
+            hint = "for example --from 10.1.0.20"
+            raise CofferdamError(f"{args.source!r} is not an IP address", hint=hint) from None
+    principal = policy.principals.get(args.who)
+    if principal is None or not principal.networks:
+        near = nearest(args.who, policy.principals)
+        hint = f"did you mean {near}?" if near else f"the policy has {one_of(policy.principals)}"
+        raise CofferdamError(f"the policy has no principal {args.who!r} with an address", hint=hint)
+    return str(ipaddress.ip_network(principal.networks[0])[0])
 
 
 def _time(text: str) -> int:
@@ -69,7 +120,7 @@ def _time(text: str) -> int:
 def _print(found: Explanation) -> None:
     print(found.sentence)
     lines = [
-        ("asked", f"{found.operation} on {found.asset}"),
+        ("asked", f"{found.operation} on {found.target}"),
         ("from", f"{found.source} = {', '.join(found.principals) or 'no principal'}"),
         ("at", found.at),
         ("rule", found.rule),

@@ -69,7 +69,7 @@ def dns_addresses(site: str, overlay: schema.Overlay) -> tuple[str, ...]:
 
 def published(policy: schema.Policy) -> tuple[str, ...]:
     """The assets that a rule names, sorted."""
-    names = {name for conduit in policy.conduits.values() for rule in conduit.allow for name in rule.asset}
+    names = {name for conduit in policy.conduits.values() for rule in conduit.allow for name in rule.assets}
     return tuple(sorted(names & policy.assets.keys()))
 
 

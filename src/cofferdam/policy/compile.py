@@ -8,16 +8,16 @@ Not here: checks (policy.crosscheck), how rows decide (policy.decide).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from cofferdam.limits import Limits
-from cofferdam.model import NEVER, Asset, CellType, Point, Span
+from cofferdam.model import NEVER, Asset, CellType, Point
 from cofferdam.policy import addressing, rows, schema
-from cofferdam.policy.crosscheck import ALL, point_span
+from cofferdam.policy.crosscheck import point_span
 from cofferdam.policy.load import Loaded
 from cofferdam.policy.points import values
 from cofferdam.policy.syntax import show_days
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.base import Making
+from cofferdam.policy.terms.kinds import KINDS
 from cofferdam.policy.zones import clock, end_of_day
 from cofferdam.protocols.dialect import Family
 from cofferdam.protocols.dialects import FAMILIES
@@ -29,6 +29,7 @@ def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:
     policy = loaded.policy
     given = addressing.give(policy)
     assets = {name: _asset(name, asset, given.assets.get(name, ())) for name, asset in sorted(policy.assets.items())}
+    making = Making(policy, assets, loaded.files)
     zones = {window.zone for conduit in policy.conduits.values() for window in conduit.window}
     gate, audit = policy.gate, policy.audit
     return CompiledPolicy(
@@ -54,9 +55,7 @@ def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:
                 name: _principal(name, principal, given.peers.get(principal.peer or "", ()))
                 for name, principal in sorted(policy.principals.items())
             },
-            conduits={
-                name: _conduit(name, conduit, policy, assets) for name, conduit in sorted(policy.conduits.items())
-            },
+            conduits={name: _conduit(name, conduit, making) for name, conduit in sorted(policy.conduits.items())},
             limits=Limits(**{name: getattr(policy.limits, name) for name in Limits.__struct_fields__}),
             gate=rows.Gate(gate.management, gate.separation, gate.require == "namespaces", gate.leak_probe),
             audit=rows.Audit(audit.reads == "allow", audit.interval),
@@ -130,16 +129,11 @@ def _point(name: str, point: schema.Point, family: Family) -> Point:
     )
 
 
-def _conduit(name: str, conduit: schema.Conduit, policy: schema.Policy, assets: dict[str, Asset]) -> rows.Conduit:
+def _conduit(name: str, conduit: schema.Conduit, making: Making) -> rows.Conduit:
     expires, expires_text = NEVER, ""
     if conduit.expires is not None:
         date, _, zone = conduit.expires.partition(" ")
         expires, expires_text = end_of_day(date, zone), f"at the end of {date} {zone}"
-    found = [
-        _rule(number, rule, assets[asset], FAMILIES[assets[asset].protocol])
-        for number, rule in enumerate(conduit.allow)
-        for asset in rule.asset
-    ]
     return rows.Conduit(
         name=name,
         from_zone=conduit.from_zone,
@@ -147,7 +141,7 @@ def _conduit(name: str, conduit: schema.Conduit, policy: schema.Policy, assets: 
         broker=conduit.broker,
         owner=conduit.owner,
         reason=conduit.reason,
-        rules=tuple(found),
+        terms=KINDS[conduit.broker].to_row(name, conduit, making),
         expires=expires,
         expires_text=expires_text,
         windows=tuple(_window(window) for window in conduit.window),
@@ -164,28 +158,3 @@ def _window(window: schema.Window) -> rows.Window:
 def _hour(second: int) -> str:
     clock_text = f"{second // 3600:02d}:{second // 60 % 60:02d}"
     return clock_text + (f":{second % 60:02d}" if second % 60 else "")
-
-
-def _rule(number: int, rule: schema.Rule, asset: Asset, family: Family) -> rows.Rule:
-    points = {point.name: point for point in asset.points}
-
-    def writable(point: Point) -> bool:
-        space = family.space(point.span.space)
-        return space is not None and space.writable
-
-    def pieces(names: Iterable[str], spans: Iterable[Span], everything: Iterable[Point]) -> tuple[rows.Piece, ...]:
-        named = everything if ALL in names else [points[name] for name in names]
-        found = [rows.Piece(point.span, point.name) for point in named] + [rows.Piece(span) for span in spans]
-        return tuple(
-            sorted(found, key=lambda piece: (piece.span.space, piece.span.start, piece.span.count, piece.point))
-        )
-
-    return rows.Rule(
-        number=number,
-        who=tuple(sorted(rule.who)),
-        asset=asset.name,
-        reads=pieces(rule.read, rule.registers, asset.points),
-        writes=pieces(rule.write, rule.write_registers, [point for point in asset.points if writable(point)]),
-        functions=tuple(sorted(set(rule.functions))),
-        write_functions=tuple(sorted(set(rule.write_functions))),
-    )

@@ -1,37 +1,37 @@
 """Checks between fields and between entries of a policy: names that must exist, zones that must fit, limits that must
 make sense. All findings at once; names that exist but are themselves wrong are not complained of twice.
 
-Not here: the form of single fields (policy.schema), what is legal but unwise (policy.lint).
+Not here: the form of single fields (policy.schema), what one broker's conduits say (policy.terms), what is legal but
+unwise (policy.lint).
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
 
 from cofferdam.model import CellType, Span
 from cofferdam.policy import addressing, schema
 from cofferdam.policy.document import Document, Path
+from cofferdam.policy.findings import Checking, Reader
 from cofferdam.policy.points import values
 from cofferdam.policy.problems import Problem, nearest, one_of
+from cofferdam.policy.terms.kinds import KINDS
 from cofferdam.policy.yamltext import quote
 from cofferdam.policy.zones import zone_names
 from cofferdam.protocols.dialect import Family
 from cofferdam.protocols.dialects import FAMILIES
 
-ALL = "all"
-"""Stands for every point of an asset in a rule's `read` and `write`."""
-
 
 def check(
     policy: schema.Policy, document: Document, kept: dict[str, list[int]], problems: list[Problem], *,
-    resolve: bool = False,
-) -> None:  # fmt: skip
+    resolve: bool = False, reader: Reader | None = None,
+) -> dict[str, bytes]:  # fmt: skip
     """Append every finding. `kept`: numbers of the rules that are left in conduits from which some were dropped.
-    `resolve`: overlay addresses that collide are no finding."""
-    checker = _Checker(policy, document, kept, problems)
+    `resolve`: overlay addresses that collide are no finding. Returns the files that the policy names, by name."""
+    checker = _Checker(policy, document, kept, problems, reader)
     checker.resolve = resolve
     checker.run()
+    return checker.files
 
 
 def point_span(family: Family, point: schema.Point) -> tuple[Span, CellType] | None:
@@ -52,19 +52,14 @@ def _loopback(address: str) -> bool:
     return ipaddress.ip_address(address).is_loopback
 
 
-class _Checker:
+class _Checker(Checking):
     def __init__(
-        self, policy: schema.Policy, document: Document, kept: dict[str, list[int]], problems: list[Problem]
-    ) -> None:
-        self.policy = policy
-        self.document = document
+        self, policy: schema.Policy, document: Document, kept: dict[str, list[int]], problems: list[Problem],
+        reader: Reader | None,
+    ) -> None:  # fmt: skip
+        super().__init__(policy, document, problems, reader)
         self.kept = kept
-        self.problems = problems
         self.resolve = False
-        self.points_of: dict[str, dict[str, None]] = {}
-        self.names = {
-            section: dict.fromkeys(document.names(section)) for section in ("zones", "assets", "principals", "conduits")
-        }
 
     def run(self) -> None:
         for name, zone in self.policy.zones.items():
@@ -83,21 +78,6 @@ class _Checker:
         self.names_in_dns()
         for name, conduit in self.policy.conduits.items():
             self.conduit(name, conduit)
-
-    def at(self, path: Path, found: str, expected: str, near: str = "", check: str = "") -> None:
-        self.problems.append(self.document.value(path).problem(found, expected, near, check=check))
-
-    def known(self, section: str, name: str, path: Path) -> bool:
-        """Whether a name stands in a section; a finding where it does not."""
-        names = self.names[section]
-        if name in names:
-            return True
-        noun = section.rstrip("s")
-        expected = f"a {noun} of this policy ({one_of(names)})" if names else f"a {noun}, and the policy has none"
-        if noun[0] in "aeiou":
-            expected = f"an{expected[1:]}"
-        self.at(path, f"the {noun} {quote(name)}", expected, nearest(name, names), check=f"unknown-{noun}")
-        return False
 
     # --- zones
 
@@ -135,9 +115,8 @@ class _Checker:
             self.point((*here, "points", point_name), point_name, point, family)
 
     def point(self, here: Path, name: str, point: schema.Point, family: Family) -> None:
-        if name == ALL:
-            place = self.document.key(here)
-            self.problems.append(place.problem('a point named "all"', "another name: all stands for every point"))
+        if name == schema.ALL:
+            self.key(here, 'a point named "all"', "another name: all stands for every point")
         space = family.space(point.at.space)
         if space is None:
             names = [s.name + (":N" if s.numbered else "") for s in family.spaces]
@@ -205,8 +184,8 @@ class _Checker:
             asset
             for conduit in self.policy.conduits.values()
             for rule in conduit.allow
-            if rule.write or rule.write_registers or rule.write_functions
-            for asset in rule.asset
+            if rule.changes
+            for asset in rule.assets
         }
         seen: dict[tuple[str, str, int], list[str]] = {}
         for name, asset in self.policy.assets.items():
@@ -307,9 +286,10 @@ class _Checker:
         known_to = self.known("zones", conduit.to_zone, (*here, "to"))
         if known_from and known_to and conduit.from_zone == conduit.to_zone:
             self.at((*here, "to"), f"{conduit.to_zone}, where it comes from", "another zone", check="zones")
-        if conduit.broker not in FAMILIES:
-            near = nearest(conduit.broker, FAMILIES)
-            self.at((*here, "broker"), f"the broker {quote(conduit.broker)}", one_of(FAMILIES), near, "broker")
+        terms = KINDS.get(conduit.broker)
+        if terms is None:
+            near = nearest(conduit.broker, KINDS) or self.by_words(here)
+            self.at((*here, "broker"), f"the broker {quote(conduit.broker)}", one_of(KINDS), near, "broker")
         if conduit.expires is not None:
             self.time_zone(conduit.expires.partition(" ")[2], (*here, "expires"))
         for index, window in enumerate(conduit.window):
@@ -317,108 +297,23 @@ class _Checker:
             self.time_zone(window.zone, (*path, "zone"))
             if window.start == window.stop or window.start == 86_400:
                 self.at((*path, "to"), "a window without length", "a later hour, or 00:00 to 24:00 for the whole day")
+        if terms is None:
+            return
         numbers = self.kept.get(name, range(len(conduit.allow)))
         if not conduit.allow and name not in self.kept:
             self.at((*here, "allow"), "no rules", "at least one rule", check="missing")
-        for number, rule in zip(numbers, conduit.allow, strict=True):
-            self.rule((*here, "allow", number), conduit, rule)
+        terms.check(name, conduit, numbers, self)
+
+    def by_words(self, here: Path) -> str:
+        """The broker whose words a conduit uses, where its own word is no broker's; "" if that is not plain."""
+        said = set(self.document.names(*map(str, here)))
+        found = [word for word, terms in KINDS.items() if said & set(terms.sections)]
+        return found[0] if len(found) == 1 else ""
 
     def time_zone(self, name: str, path: Path) -> None:
         if name not in zone_names():
             near = nearest(name, zone_names())
             self.at(path, f"the time zone {quote(name)}", "a name of the tz database, such as Europe/Paris", near, "tz")
-
-    def rule(self, here: Path, conduit: schema.Conduit, rule: schema.Rule) -> None:
-        kinds = (rule.read, rule.write, rule.registers, rule.write_registers, rule.functions, rule.write_functions)
-        if not any(kinds):
-            expected = "read, write, registers, write_registers, functions or write_functions"
-            self.at(here, "a rule that allows nothing", expected, check="missing")
-        for index, who in enumerate(rule.who):
-            path: Path = (*here, "who", index)
-            if self.known("principals", who, path):
-                principal = self.policy.principals.get(who)
-                if principal is not None and principal.zone != conduit.from_zone:
-                    found = f"{who} of zone {principal.zone}"
-                    fitting = sorted(n for n, p in self.policy.principals.items() if p.zone == conduit.from_zone)
-                    expected = f"a principal of {conduit.from_zone}, where the conduit begins"
-                    self.at(path, found, expected, nearest(who, fitting), "principal-zone")
-        for index, asset_name in enumerate(rule.asset):
-            path = (*here, "asset", index)
-            if self.known("assets", asset_name, path):
-                asset = self.policy.assets.get(asset_name)
-                if asset is not None:
-                    self.rule_asset(here, path, conduit, rule, asset_name, asset)
-
-    def rule_asset(
-        self, here: Path, path: Path, conduit: schema.Conduit, rule: schema.Rule, name: str, asset: schema.Asset
-    ) -> None:
-        if asset.zone != conduit.to_zone and asset.zone in self.names["zones"]:
-            found = f"{name} of zone {asset.zone}"
-            self.at(path, found, f"an asset of {conduit.to_zone}, where the conduit ends", check="asset-zone")
-        family = FAMILIES.get(asset.protocol)
-        if family is None:
-            return
-        if asset.protocol != conduit.broker and conduit.broker in FAMILIES:
-            self.at(
-                path, f"{name}, which speaks {asset.protocol}", f"an asset that speaks {conduit.broker}", check="broker"
-            )
-        for field, points in (("read", rule.read), ("write", rule.write)):
-            self.points((*here, field), field, points, name, asset, family)
-        for field, spans in (("registers", rule.registers), ("write_registers", rule.write_registers)):
-            for index, span in enumerate(spans):
-                space = family.space(span.space)
-                if space is None:
-                    near = nearest(span.space.partition(":")[0], [s.name for s in family.spaces])
-                    names = [s.name + (":N" if s.numbered else "") for s in family.spaces]
-                    self.at((*here, field, index), f"the space {quote(span.space)}", one_of(names), near, "space")
-                elif field == "write_registers" and not space.writable:
-                    writable = [s.name + (":N" if s.numbered else "") for s in family.spaces if s.writable]
-                    self.at(
-                        (*here, field, index),
-                        f"cells of {span.space}",
-                        f"cells that can be written ({one_of(writable)})",
-                    )
-        self.functions(here, rule, family)
-
-    def points(
-        self, here: Path, field: str, points: Iterable[str], name: str, asset: schema.Asset, family: Family
-    ) -> None:
-        names = self.points_of.get(name)
-        if names is None:
-            names = self.points_of[name] = dict.fromkeys(self.document.names("assets", name, "points"))
-        for index, point_name in enumerate(points):
-            path: Path = (*here, index)
-            if point_name == ALL:
-                fitting = [
-                    p for p in asset.points.values()
-                    if field == "read" or ((s := family.space(p.at.space)) is not None and s.writable)
-                ]  # fmt: skip
-                if not fitting and not names:
-                    self.at(path, f"all points of {name}", "an asset with points, or registers", check="unknown-point")
-                elif not fitting and len(names) == len(asset.points):
-                    self.at(path, f"all points of {name}", "an asset with points that can be written", check="write")
-            elif point_name not in names:
-                expected = f"a point of {name} ({one_of(names)})" if names else f"a point of {name}, and it has none"
-                found = f"the point {quote(point_name)}"
-                self.at(path, found, expected, nearest(point_name, [*names, ALL]), "unknown-point")
-            elif field == "write" and point_name in asset.points:
-                space = family.space(asset.points[point_name].at.space)
-                if space is not None and not space.writable:
-                    found = f"{point_name}, which is {asset.points[point_name].at.space}"
-                    self.at(path, found, "a point that can be written (holding, coil)", check="write")
-
-    def functions(self, here: Path, rule: schema.Rule, family: Family) -> None:
-        for field, codes in (("functions", rule.functions), ("write_functions", rule.write_functions)):
-            for index, (code, sub) in enumerate(codes):
-                path: Path = (*here, field, index)
-                if code in family.cell_codes:
-                    verbs = "read, write, registers or write_registers"
-                    self.at(
-                        path, f"function {code}, which carries cells", f"{verbs}, which say the cells", check="function"
-                    )
-                elif field == "functions" and sub >= 0 and family.changes(code, sub):
-                    found = f"function {code}/{sub}, which may change the device"
-                    self.at(path, found, "such a function in write_functions", check="function")
 
 
 def _limited(asset: schema.Asset) -> bool:

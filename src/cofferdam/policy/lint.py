@@ -1,167 +1,54 @@
 """What is legal in a policy but unwise, or without effect: warnings with their places.
 
-Not here: what does not load (policy.crosscheck).
+Not here: what does not load (policy.crosscheck), what is unwise in one broker's terms (policy.terms).
 """
 
 from __future__ import annotations
 
 import ipaddress
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
-from cofferdam.model import Asset, Point, Side
-from cofferdam.policy import addressing, rows, schema
+from cofferdam.model import Asset, Point
+from cofferdam.policy import addressing
 from cofferdam.policy.compile import compile_policy
-from cofferdam.policy.document import Path
+from cofferdam.policy.findings import Linting
 from cofferdam.policy.load import Loaded
 from cofferdam.policy.points import values
 from cofferdam.policy.problems import Problem
-from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.kinds import KINDS
 from cofferdam.protocols.dialects import FAMILIES
 
 CARRIER_GRADE = ipaddress.ip_network("100.64.0.0/10")
 """Shared address space (RFC 6598), which mesh overlays take their addresses from as well."""
 
 
-class _Lint:
-    def __init__(self, loaded: Loaded, compiled: CompiledPolicy, now_ns: int | None) -> None:
-        self.loaded = loaded
-        self.policy: schema.Policy = loaded.policy
-        self.compiled = compiled
-        self.now_ns = now_ns
-        self.problems: list[Problem] = []
-
-    def key(self, path: Path, check: str, found: str, expected: str) -> None:
-        place = self.loaded.document.key(path)
-        self.problems.append(place.problem(found, expected, severity="warning", check=check))
-
-    def value(self, path: Path, check: str, found: str, expected: str) -> None:
-        place = self.loaded.document.value(path)
-        self.problems.append(place.problem(found, expected, severity="warning", check=check))
-
-
 def lint(loaded: Loaded, *, now_ns: int | None = None) -> tuple[Problem, ...]:
     """Every warning, in the order of the file. With `now_ns` (UTC), also what has expired or soon will."""
     compiled = compile_policy(loaded, now_ns=now_ns or 0)
-    run = _Lint(loaded, compiled, now_ns)
+    run = Linting(loaded.policy, loaded.document, compiled, now_ns)
     for check in CHECKS.values():
         check(run)
     return tuple(sorted(set(run.problems), key=lambda p: (p.file, p.line, p.column, p.check)))
 
 
-def _writes_without_expiry(run: _Lint) -> None:
+def _writes_without_expiry(run: Linting) -> None:
     """A conduit that allows writes and never expires."""
     for name, conduit in run.policy.conduits.items():
-        if conduit.expires is None and any(r.write or r.write_registers or r.write_functions for r in conduit.allow):
+        if conduit.expires is None and any(rule.changes for rule in conduit.allow):
             run.key(
                 ("conduits", name), "no-expiry", f"conduit {name}, which allows writes and never expires",
                 "expires: the date on which its owner looks at it again",
             )  # fmt: skip
 
 
-def _useless_rules(run: _Lint) -> None:
-    """A rule all of which other rules of its conduit allow, for the same principals and assets."""
-    for name, conduit in run.compiled.conduits.items():
-        grouped: dict[tuple[str, str], list[rows.Rule]] = {}
-        for rule in conduit.rules:
-            for who in rule.who:
-                grouped.setdefault((who, rule.asset), []).append(rule)
-        useless: dict[int, set[int]] = {}
-        needed: set[int] = set()
-        for together in grouped.values():
-            # Wide rules first, so that a narrow one is found within them; each is held against those kept so far.
-            kept = _Kept()
-            for rule in sorted(together, key=lambda r: (-_size(r), r.number)):
-                by = kept.allow(rule)
-                if by:
-                    useless.setdefault(rule.number, set()).update(by)
-                else:
-                    needed.add(rule.number)
-                    kept.add(rule)
-        for number in sorted(useless.keys() - needed):
-            by_text = ", ".join(f"{name}/{other}" for other in sorted(useless[number]))
-            run.value(
-                ("conduits", name, "allow", number), "useless-rule",
-                f"rule {name}/{number}, all of which {by_text} allows", "one rule for one permission",
-            )  # fmt: skip
-
-
-def _size(rule: rows.Rule) -> int:
-    codes = sum(2 if sub < 0 else 1 for _, sub in (*rule.functions, *rule.write_functions))
-    return codes + sum(piece.span.count for piece in (*rule.reads, *rule.writes))
-
-
-class _Kept:
-    """Cells and codes of rules, kept as disjoint pieces that each remember a rule."""
-
-    def __init__(self) -> None:
-        self.starts: dict[tuple[str, str], list[int]] = {}
-        self.stops: dict[tuple[str, str], list[tuple[int, int]]] = {}  # (stop, rule) beside starts
-        self.codes: dict[tuple[str, int, int], int] = {}
-
-    @staticmethod
-    def _pieces(rule: rows.Rule) -> Iterator[tuple[tuple[str, str], int, int]]:
-        for kind, pieces in (("read", rule.reads), ("write", rule.writes)):
-            for piece in pieces:
-                yield (kind, piece.span.space), piece.span.start, piece.span.stop
-
-    @staticmethod
-    def _codes(rule: rows.Rule) -> Iterator[tuple[str, int, int]]:
-        for kind, codes in (("read", rule.functions), ("write", rule.write_functions)):
-            for code, sub in codes:
-                yield kind, code, sub
-
-    def allow(self, rule: rows.Rule) -> set[int]:
-        """The rules that allow all of `rule`; none where something is missing."""
-        by: set[int] = set()
-        for place, start, stop in self._pieces(rule):
-            gaps = self._gaps(place, start, stop, by)
-            if gaps:
-                return set()
-        for kind, code, sub in self._codes(rule):
-            owner = self.codes.get((kind, code, -1), self.codes.get((kind, code, sub)))
-            if owner is None:
-                return set()
-            by.add(owner)
-        return by
-
-    def add(self, rule: rows.Rule) -> None:
-        for place, start, stop in self._pieces(rule):
-            starts, stops = self.starts.setdefault(place, []), self.stops.setdefault(place, [])
-            for low, high in self._gaps(place, start, stop, set()):
-                index = bisect_right(starts, low)
-                starts.insert(index, low)
-                stops.insert(index, (high, rule.number))
-        for code in self._codes(rule):
-            self.codes.setdefault(code, rule.number)
-
-    def _gaps(self, place: tuple[str, str], start: int, stop: int, by: set[int]) -> list[tuple[int, int]]:
-        """The parts of a range that are not kept; the rules that keep the others go to `by`."""
-        starts, stops = self.starts.get(place, []), self.stops.get(place, [])
-        gaps: list[tuple[int, int]] = []
-        index = bisect_right(starts, start) - 1
-        if index < 0 or stops[index][0] <= start:
-            index += 1
-        while start < stop:
-            if index == len(starts) or starts[index] >= stop:
-                gaps.append((start, stop))
-                break
-            if starts[index] > start:
-                gaps.append((start, starts[index]))
-            by.add(stops[index][1])
-            start = stops[index][0]
-            index += 1
-        return gaps
-
-
-def _assets_without_points(run: _Lint) -> None:
+def _assets_without_points(run: Linting) -> None:
     """An asset without points."""
     for name, asset in run.policy.assets.items():
         if not asset.points:
             run.key(("assets", name), "no-points", f"asset {name} without points", "points, so that values are checked")
 
 
-def _shared_addresses(run: _Lint) -> None:
+def _shared_addresses(run: Linting) -> None:
     """Two assets at the same address, port and unit, or at one address without units that tell them apart."""
     seen: dict[tuple[str, str, int], list[tuple[str, int]]] = {}
     for name, asset in run.policy.assets.items():
@@ -176,7 +63,7 @@ def _shared_addresses(run: _Lint) -> None:
         others.append((name, asset.unit))
 
 
-def _carrier_grade(run: _Lint) -> None:
+def _carrier_grade(run: Linting) -> None:
     """An overlay address in the range that other overlays use."""
     for name, asset in run.policy.assets.items():
         for field, address in (("overlay", asset.overlay), ("listen", asset.listen[0] if asset.listen else None)):
@@ -187,7 +74,7 @@ def _carrier_grade(run: _Lint) -> None:
                 )  # fmt: skip
 
 
-def _overlay_prefix(run: _Lint) -> None:
+def _overlay_prefix(run: Linting) -> None:
     """An overlay prefix in the range that other overlays use."""
     overlay = run.policy.overlay
     if overlay is not None and overlay.prefix is not None:
@@ -199,7 +86,7 @@ def _overlay_prefix(run: _Lint) -> None:
             )  # fmt: skip
 
 
-def _plant_prefix(run: _Lint) -> None:
+def _plant_prefix(run: Linting) -> None:
     """An overlay prefix that meets a network of the plant: one address would then be two hosts, one on each side."""
     overlay = run.compiled.overlay
     if overlay is None:
@@ -225,7 +112,7 @@ def _plant_prefix(run: _Lint) -> None:
             )  # fmt: skip
 
 
-def _unrecorded_addresses(run: _Lint) -> None:
+def _unrecorded_addresses(run: Linting) -> None:
     """An overlay address that is not on record: a new name that hashes to it would be refused."""
     given = addressing.give(run.policy)
     names = sorted({name for _, name in given.unrecorded})
@@ -237,23 +124,12 @@ def _unrecorded_addresses(run: _Lint) -> None:
         )  # fmt: skip
 
 
-def _unreachable_assets(run: _Lint) -> None:
-    """An asset that a rule names, but at which no broker answers."""
-    named = {rule.asset for conduit in run.compiled.conduits.values() for rule in conduit.rules}
-    for name in run.policy.assets:
-        if name in named and not run.compiled.assets[name].places:
-            run.key(
-                ("assets", name), "no-listener", f"asset {name}, which rules name, without overlay or listen",
-                "an address where a broker answers for it",
-            )  # fmt: skip
-
-
-def _unused(run: _Lint) -> None:
+def _unused(run: Linting) -> None:
     """A principal or asset that no rule names, a zone that nothing is in."""
     rules = [rule for conduit in run.policy.conduits.values() for rule in conduit.allow]
     for section, names in (
-        ("principals", {name for rule in rules for name in rule.who}),
-        ("assets", {name for rule in rules for name in rule.asset}),
+        ("principals", {name for rule in rules for name in rule.principals}),
+        ("assets", {name for rule in rules for name in rule.assets}),
     ):
         for name in getattr(run.policy, section):
             if name not in names:
@@ -266,21 +142,17 @@ def _unused(run: _Lint) -> None:
             run.key(("zones", name), "unused", f"zone {name}, which nothing is in", expected)
 
 
-def _same_side(run: _Lint) -> None:
-    """A conduit that stays on one side, or lets the plant begin sessions towards the office."""
+def _same_side(run: Linting) -> None:
+    """A conduit that stays on one side."""
     for name, conduit in run.compiled.conduits.items():
         begin, end = run.compiled.zones[conduit.from_zone].side, run.compiled.zones[conduit.to_zone].side
         if begin is end:
             run.key(
                 ("conduits", name), "same-side", f"conduit {name}, both of whose zones are {end.value}", "two sides"
             )
-        elif begin is Side.OT:
-            run.key(
-                ("conduits", name), "outward", f"conduit {name}, from ot to it", "sessions that begin on the it side"
-            )
 
 
-def _expired(run: _Lint) -> None:
+def _expired(run: Linting) -> None:
     """A conduit that has expired, or will within 30 days."""
     if run.now_ns is None:
         return
@@ -295,35 +167,7 @@ def _expired(run: _Lint) -> None:
             run.value(("conduits", name, "expires"), "expires-soon", found, "a review by its owner")
 
 
-def _blanket_writes(run: _Lint) -> None:
-    """More than 16 raw cells that may be written, where points would bring limits."""
-    for name, conduit in run.policy.conduits.items():
-        for number, rule in enumerate(conduit.allow):
-            for index, span in enumerate(rule.write_registers):
-                if span.count > 16:
-                    run.value(
-                        ("conduits", name, "allow", number, "write_registers", index), "wide-write",
-                        f"{span.count} raw cells that may be written", "points, whose values are checked",
-                    )  # fmt: skip
-
-
-def _unlimited_writes(run: _Lint) -> None:
-    """A number that may be written without min and max."""
-    written: set[tuple[str, str]] = set()
-    for conduit in run.compiled.conduits.values():
-        for rule in conduit.rules:
-            written |= {(rule.asset, piece.point) for piece in rule.writes if piece.point}
-    for asset in run.compiled.assets.values():
-        for point in asset.points:
-            if (asset.name, point.name) in written and point.type.value != "bool" and not values.has_range(point):
-                run.key(
-                    ("assets", asset.name, "points", point.name), "no-range",
-                    f"point {point.name}, which may be written, without min and max",
-                    "the range that the process can bear",
-                )  # fmt: skip
-
-
-def _overlapping_points(run: _Lint) -> None:
+def _overlapping_points(run: Linting) -> None:
     """Two points of one asset that share cells, where a write would have to satisfy both."""
     for asset in run.compiled.assets.values():
         for first, second in _overlaps(asset):
@@ -349,17 +193,17 @@ def _overlaps(asset: Asset) -> Iterator[tuple[Point, Point]]:
                 furthest = point
 
 
-def _silent_budget(run: _Lint) -> None:
+def _silent_budget(run: Linting) -> None:
     """Silent refusals where writes are allowed: the client cannot tell a refusal from a broken line."""
     for name, conduit in run.policy.conduits.items():
-        if conduit.deny == "silent" and any(r.write or r.write_registers for r in conduit.allow):
+        if conduit.deny == "silent" and any(rule.changes for rule in conduit.allow):
             run.value(
                 ("conduits", name, "deny"), "silent-writes", "silent refusals where writes are allowed",
                 "refuse, so that an operator sees that a command was not carried out",
             )  # fmt: skip
 
 
-def _leak_probe_off(run: _Lint) -> None:
+def _leak_probe_off(run: Linting) -> None:
     """The leak probe switched off: a way round the gate is then found by the next proof only."""
     if run.policy.gate.leak_probe == 0:
         run.value(
@@ -368,23 +212,20 @@ def _leak_probe_off(run: _Lint) -> None:
         )  # fmt: skip
 
 
-CHECKS: dict[str, Callable[[_Lint], None]] = {
+CHECKS: dict[str, Callable[[Linting], None]] = {
     "writes without an expiry": _writes_without_expiry,
-    "useless rules": _useless_rules,
     "assets without points": _assets_without_points,
     "shared addresses": _shared_addresses,
     "carrier-grade overlay": _carrier_grade,
     "carrier-grade prefix": _overlay_prefix,
     "plant-side prefix": _plant_prefix,
     "addresses on record": _unrecorded_addresses,
-    "unreachable assets": _unreachable_assets,
     "unused entries": _unused,
     "sides": _same_side,
     "expired": _expired,
-    "wide raw writes": _blanket_writes,
-    "writes without a range": _unlimited_writes,
     "overlapping points": _overlapping_points,
     "silent writes": _silent_budget,
     "leak probe": _leak_probe_off,
+    **{name: check for terms in KINDS.values() for name, check in terms.warnings.items()},
 }
 """Every check, by what it looks for; the docstrings are the documentation."""

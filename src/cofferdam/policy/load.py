@@ -3,56 +3,46 @@
 Everything that is wrong is found in one go and raised together, in the order of the files. In a folder the files'
 sections merge; the same name in two files is an error that names both.
 
-Not here: the fields (policy.schema), checks between entries (policy.crosscheck), warnings (policy.lint), rules that
-decide (policy.compile). The one door of this room to the disk.
+Not here: the fields (policy.schema, policy.terms), how an error in one is put (policy.models), checks between entries
+(policy.crosscheck), warnings (policy.lint), rules that decide (policy.compile). The one door of this room to the disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from cofferdam.errors import PolicyError
 from cofferdam.policy import crosscheck, schema
 from cofferdam.policy.document import Document
-from cofferdam.policy.problems import Problem, nearest, one_of
+from cofferdam.policy.findings import Reader
+from cofferdam.policy.models import Models
+from cofferdam.policy.problems import Problem
+from cofferdam.policy.terms.whole import TAG, policy_model
 from cofferdam.policy.yamltext import MAX_BYTES, Node, parse, quote
 
 MAX_FILES = 256
 """Files of one policy folder."""
+NAMED_BYTES = 2 << 20
+"""Size of one file that a policy names, such as a schema."""
 
 Path_ = tuple[str | int, ...]
 
-_FIELDS: tuple[tuple[tuple[str, ...], type[BaseModel]], ...] = (
-    ((), schema.Policy),
-    (("zones", "*"), schema.Zone),
-    (("assets", "*"), schema.Asset),
-    (("assets", "*", "points", "*"), schema.Point),
-    (("principals", "*"), schema.Principal),
-    (("conduits", "*"), schema.Conduit),
-    (("conduits", "*", "window"), schema.Window),
-    (("conduits", "*", "window", "*"), schema.Window),
-    (("conduits", "*", "allow", "*"), schema.Rule),
-    (("limits",), schema.LimitsSection),
-    (("gate",), schema.Gate),
-    (("overlay",), schema.Overlay),
-    (("overlay", "wireguard"), schema.WireGuard),
-    (("audit",), schema.Audit),
-)
-_NOUNS = {"zones": "zone", "assets": "asset", "points": "point", "principals": "principal", "conduits": "conduit"}
-
 
 class Loaded:
-    """A policy without errors: its entries, and the document that knows where each stands."""
+    """A policy without errors: its entries, the document that knows where each stands, and the content of the files
+    that it names, by their names."""
 
-    __slots__ = ("document", "policy")
+    __slots__ = ("document", "files", "policy")
 
-    def __init__(self, policy: schema.Policy, document: Document) -> None:
+    def __init__(self, policy: schema.Policy, document: Document, files: Mapping[str, bytes]) -> None:
         self.policy = policy
         self.document = document
+        self.files = files
 
 
 def load(path: Path, *, resolve: bool = False) -> Loaded:
@@ -73,7 +63,8 @@ def load(path: Path, *, resolve: bool = False) -> Loaded:
         text = _read(file, problems)
         if text is not None:
             texts.append((str(file), text))
-    return _load(texts, problems, [str(file) for file in files], resolve)
+    folder = path if path.is_dir() else path.parent
+    return _load(texts, problems, [str(file) for file in files], functools.partial(_beside, folder), resolve)
 
 
 def overlay_record(path: Path) -> Path:
@@ -81,9 +72,39 @@ def overlay_record(path: Path) -> Path:
     return path / "overlay-assigned.yaml" if path.is_dir() else path.with_name(f"{path.stem}.overlay.yaml")
 
 
-def loads(text: str, name: str = "policy.yaml") -> Loaded:
-    """The policy in a text; `name` stands for the file in messages. Raises: PolicyError, with all problems."""
-    return _load([(name, text)], [], [name])
+def loads(text: str, name: str = "policy.yaml", files: Mapping[str, bytes] | None = None) -> Loaded:
+    """The policy in a text; `name` stands for the file in messages, `files` for what lies beside it.
+
+    Raises: PolicyError, with all problems."""
+
+    def read(wanted: str) -> bytes:
+        try:
+            return (files or {})[wanted]
+        except KeyError:
+            raise PolicyError("there is no such file") from None
+
+    return _load([(name, text)], [], [name], read)
+
+
+def _beside(folder: Path, name: str) -> bytes:
+    """The content of a file in the policy's folder or below. Raises: PolicyError."""
+    parts = name.split("/")
+    if not name.isprintable() or "\\" in name or any(part in ("", ".", "..") for part in parts):
+        raise PolicyError("it is no name of a file in the policy's folder or below")
+    file = folder.joinpath(*parts)
+    try:
+        # A link must not lead out of the folder: what a policy means is to be seen in it.
+        if not file.resolve(strict=True).is_relative_to(folder.resolve(strict=True)):
+            raise PolicyError("it leads out of the policy's folder")
+        if not file.is_file():
+            raise PolicyError("it is no plain file")
+        with file.open("rb") as stream:
+            data = stream.read(NAMED_BYTES + 1)
+    except OSError as error:
+        raise PolicyError(error.strerror or str(error)) from None
+    if len(data) > NAMED_BYTES:
+        raise PolicyError(f"it has more than {NAMED_BYTES >> 20} MiB")
+    return data
 
 
 def _read(file: Path, problems: list[Problem]) -> str | None:
@@ -107,8 +128,9 @@ def _read(file: Path, problems: list[Problem]) -> str | None:
 
 
 def _load(
-    texts: Sequence[tuple[str, str]], problems: list[Problem], order: Sequence[str], resolve: bool = False
-) -> Loaded:
+    texts: Sequence[tuple[str, str]], problems: list[Problem], order: Sequence[str], reader: Reader,
+    resolve: bool = False,
+) -> Loaded:  # fmt: skip
     roots = []
     for name, text in texts:
         root = parse(text, name, problems)
@@ -126,9 +148,9 @@ def _load(
         document = Document(_merge(roots, problems))
         policy, kept = _validate(document, problems)
         if policy is not None:
-            crosscheck.check(policy, document, kept, problems, resolve=resolve)
+            files = crosscheck.check(policy, document, kept, problems, resolve=resolve, reader=reader)
             if not problems:
-                return Loaded(policy, document)
+                return Loaded(policy, document, files)
     raise failure(problems, order)
 
 
@@ -176,16 +198,18 @@ def _validate(document: Document, problems: list[Problem]) -> tuple[schema.Polic
     """
     raw = document.root.plain()
     kept: dict[str, list[int]] = {}
+    models = Models(document)
     for attempt in range(8):
         try:
-            return schema.Policy.model_validate(raw), kept
+            return policy_model().model_validate(raw), kept
         except ValidationError as error:
-            cut: set[Path_] = set()
-            for item in error.errors(include_url=False, include_context=True, include_input=False):
-                path = _original(item["loc"], kept)
-                if attempt == 0:
-                    problems.append(_problem(item, path, document))
-                cut.add(_entry(path, item["type"]))
+            found = [
+                (item, _original(item["loc"], kept))
+                for item in error.errors(include_url=False, include_context=True, include_input=False)
+            ]
+            if attempt == 0:
+                problems.extend(models.problems(found))
+            cut = {models.entry(path, item["type"]) for item, path in found}
             if () in cut or ("site",) in cut or ("zones",) in cut:
                 if not isinstance(raw.get("site"), str) or ("site",) in cut:
                     raw["site"] = "site"
@@ -194,45 +218,27 @@ def _validate(document: Document, problems: list[Problem]) -> tuple[schema.Polic
                 raw.setdefault("zones", {})
                 if not isinstance(raw["zones"], dict):
                     raw["zones"] = {}
-            _prune(raw, cut - {(), ("site",)}, kept)
+            _prune(raw, cut - {(), ("site",), ("zones",)}, kept)
     return None, kept
 
 
 def _original(loc: tuple[int | str, ...], kept: dict[str, list[int]]) -> Path_:
-    """A place in the pruned entries as a place in the file."""
+    """A place in the pruned entries, as pydantic has it, as a place in the file."""
+    if len(loc) > 2 and loc[0] == "conduits" and str(loc[2]).startswith(TAG):
+        loc = (*loc[:2], *loc[3:])  # which model it was read by is no place
     if len(loc) > 3 and loc[0] == "conduits" and loc[2] == "allow" and loc[1] in kept and isinstance(loc[3], int):
         return (*loc[:3], kept[str(loc[1])][loc[3]], *loc[4:])
     return loc
 
 
-def _entry(path: Path_, kind: str) -> Path_:
-    """The smallest part around a wrong field that can be left out."""
-    if len(path) >= 4 and path[0] == "assets" and path[2] == "points":
-        return path[:4]
-    if len(path) >= 4 and path[0] == "conduits" and path[2] == "allow":
-        return path[:4]
-    if len(path) >= 2 and path[0] in ("zones", "assets", "principals", "conduits"):
-        model = _model(path[:2])
-        fields = {field.alias or name: field for name, field in model.model_fields.items()} if model else {}
-        if len(path) >= 3 and path[2] not in ("points", "[key]") and kind != "missing":
-            field = fields.get(str(path[2]))
-            if field is None or not field.is_required():
-                return path[:3]
-        return path[:2]
-    return path[:1] if path and (len(path) > 1 or path[0] in schema.Policy.model_fields) else ()
-
-
 def _prune(raw: dict[str, Any], cut: set[Path_], kept: dict[str, list[int]]) -> None:
-    for path in sorted(cut, key=len):
-        if len(path) == 4 and path[2] == "points":
-            raw.get("assets", {}).get(path[1], {}).get("points", {}).pop(path[3], None)
-        elif len(path) == 3:
-            raw.get(str(path[0]), {}).get(path[1], {}).pop(path[2], None)
-        elif len(path) == 2:
-            raw.get(str(path[0]), {}).pop(path[1], None)
-        elif len(path) == 1 and path[0] != "zones":
-            raw.pop(str(path[0]), None)
     rules = {path for path in cut if len(path) == 4 and path[2] == "allow"}
+    for path in sorted(cut - rules, key=len):
+        there: Any = raw
+        for step in path[:-1]:
+            there = there.get(step) if isinstance(there, dict) else None
+        if isinstance(there, dict):
+            there.pop(path[-1], None)
     for name in {str(path[1]) for path in rules}:
         conduit = raw.get("conduits", {}).get(name)
         if conduit is not None:
@@ -244,51 +250,3 @@ def _prune(raw: dict[str, Any], cut: set[Path_], kept: dict[str, list[int]]) -> 
             ]
             kept[name] = [n for n, _ in left]
             conduit["allow"] = tuple(rule for _, rule in left) or []
-
-
-def _problem(item: Any, path: Path_, document: Document) -> Problem:
-    """One pydantic error as a finding at its place in the file."""
-    kind = item["type"]
-    model = _model(path[:-1] if kind in ("missing", "extra_forbidden") else path)
-    if kind == "missing":
-        place = document.key(path[:-1])
-        field = _field(model, str(path[-1])) if model else ""
-        noun = _noun(path[:-1])
-        return place.problem(f"{noun} without {path[-1]}", f"{path[-1]}: {field}".rstrip(": "), check="missing")
-    if kind == "extra_forbidden":
-        place = document.key(path)
-        known = [field.alias or name for name, field in model.model_fields.items()] if model else []
-        near = nearest(str(path[-1]), known)
-        return place.problem(f"the field {quote(str(path[-1]))}", one_of(known, 30), near, check="field")
-    if path and path[-1] == "[key]":
-        place = document.key(path[:-1])
-        return place.problem(quote(str(path[-2])), item["ctx"]["what"], check="name")
-    place = document.value(path)
-    if kind == "expected":
-        return place.problem(place.node.describe(), item["ctx"]["what"], item["ctx"]["near"], check="value")
-    expected = {"dict_type": "a map", "model_type": "a map", "model_attributes_type": "a map", "tuple_type": "a list"}
-    return place.problem(place.node.describe(), expected.get(kind, str(item["msg"])), check="value")
-
-
-def _model(path: Path_) -> type[BaseModel] | None:
-    for pattern, model in _FIELDS:
-        if len(pattern) == len(path) and all(p in ("*", q) for p, q in zip(pattern, path, strict=True)):
-            return model
-    return None
-
-
-def _field(model: type[BaseModel], alias: str) -> str:
-    for name, field in model.model_fields.items():
-        if (field.alias or name) == alias:
-            return (field.description or "").split(". ")[0].rstrip(".")
-    return ""
-
-
-def _noun(path: Path_) -> str:
-    if not path:
-        return "a policy"
-    if len(path) >= 2 and path[-2] in _NOUNS:
-        return f"{_NOUNS[str(path[-2])]} {path[-1]}"
-    if len(path) >= 2 and path[-2] == "allow":
-        return "a rule"
-    return "a window" if "window" in path else str(path[-1])

@@ -1,4 +1,4 @@
-"""The policy file's reference page and JSON Schema, made from the schema, so that they cannot drift from it.
+"""The policy file's reference page and JSON Schema, made from the models, so that they cannot drift from them.
 
 Not here: writing files (cli.docs), the guide to writing policies (docs/policy.md).
 """
@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import inspect
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from cofferdam.policy import lint, schema
+from cofferdam.policy.models import RULES, fields, models_within
+from cofferdam.policy.terms.base import AnyTerms
+from cofferdam.policy.terms.kinds import KINDS
+from cofferdam.policy.terms.whole import UnknownConduit, conduit_models, policy_model
 from cofferdam.protocols.dialects import FAMILIES
 
 # Heading, model, where its fields stand in the file.
@@ -23,7 +27,6 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Principals", schema.Principal, "`principals:` NAME"),
     ("Conduits", schema.Conduit, "`conduits:` NAME"),
     ("Windows", schema.Window, "`conduits:` NAME `window:`"),
-    ("Rules", schema.Rule, "`conduits:` NAME `allow:`"),
     ("Limits", schema.LimitsSection, "`limits:`"),
     ("Gate", schema.Gate, "`gate:`"),
     ("Overlay", schema.Overlay, "`overlay:`"),
@@ -32,18 +35,85 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
 )
 
 
+class BrokerPart(NamedTuple):
+    """What a model of one broker's conduits is called, what it is, and where its fields stand."""
+
+    heading: str
+    model: type[BaseModel]
+    where: str
+
+
+def broker_parts(terms: AnyTerms) -> tuple[BrokerPart, ...]:
+    """The models of a broker's conduits: its own sections, what stands in them, and its rules."""
+    found = [BrokerPart(terms.title, terms.conduit, "`conduits:` NAME")]
+    own = set(terms.sections)
+    for name, field in fields(terms.conduit).items():
+        if name in own:
+            found += _nested(field.annotation, f"`conduits:` NAME `{name}:`", name)
+    rules = f"`conduits:` NAME `{RULES}:`"
+    found.append(BrokerPart(f"{terms.title}: rules", terms.rule, rules))
+    for name, field in fields(terms.rule).items():
+        found += _nested(field.annotation, f"{rules} `{name}:`", name)
+    return tuple(dict.fromkeys(found))
+
+
+def _nested(kind: Any, where: str, heading: str) -> list[BrokerPart]:
+    """The models within the type of a field, in the order in which they come."""
+    found: list[BrokerPart] = []
+    for model, named in models_within(kind):
+        place = f"{where} NAME" if named else where
+        found.append(BrokerPart(heading.capitalize(), model, place))
+        for name, field in fields(model).items():
+            found += _nested(field.annotation, f"{place} `{name}:`", f"{heading}: {name}")
+    return found
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the file, for editors."""
+    whole = policy_model().model_json_schema(by_alias=True)
+    parts: dict[str, Any] = whole.setdefault("$defs", {})
+    parts.pop(UnknownConduit.__name__)
+    parts.pop(schema.Rule.__name__)
+    parts["Window"] = schema.Window.model_json_schema(by_alias=True)
+    one = {"$ref": "#/$defs/Window"}
+    models = conduit_models()
+    for model, words in models.items():
+        properties = parts[model.__name__]["properties"]
+        windows = properties["window"]
+        windows.pop("x-windows")
+        windows["anyOf"] = [one, {"type": "array", "items": one, "minItems": 1}]
+        description = properties["broker"]["description"]
+        properties["broker"] = {"type": "string", "enum": list(words), "description": description, "title": "Broker"}
+    kinds = [{"$ref": f"#/$defs/{model.__name__}"} for model in models]
+    names = whole["properties"]["conduits"]["patternProperties"]
+    names[schema.NAME] = kinds[0] if len(kinds) == 1 else {"oneOf": kinds}
+    for part in [whole, *parts.values()]:
+        for field in part.get("properties", {}).values():
+            if field.get("default", 0) in (None, [], {}):
+                field.pop("default", None)
+            elif "default" in field and field.get("pattern") == schema.DURATION["pattern"]:
+                field["default"] = f"{field['default']} ms"
+    for section in ("limits", "gate", "audit"):
+        whole["properties"][section].pop("default", None)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "https://cofferdam.example/policy.schema.json",
+        **whole,
+    }
+
+
 def schema_text() -> str:
     """The JSON Schema as it is shipped."""
-    return json.dumps(schema.json_schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def policy_reference() -> str:
     """docs/policy-reference.md."""
-    whole = schema.json_schema()
+    whole = json_schema()
     lines = [
         "# Policy reference",
         "",
-        "<!-- Generated by `cofferdam docs`; edit src/cofferdam/policy/schema.py instead. -->",
+        "<!-- Generated by `cofferdam docs`; edit src/cofferdam/policy/schema.py or policy/terms instead. -->",
         "",
         "Every field of the policy file. How to write one is in [policy.md](policy.md); `cofferdam check` says what is",
         "wrong with one, `cofferdam schema` prints the JSON Schema of this page.",
@@ -52,13 +122,11 @@ def policy_reference() -> str:
         "Durations carry their unit: `us`, `ms`, `s`, `min`, `h`, `d`.",
     ]
     for heading, model, where in PARTS:
-        part = whole if model is schema.Policy else whole["$defs"][model.__name__]
-        required = set(part.get("required", ()))
-        lines += ["", f"## {heading}", "", f"{inspect.getdoc(model)} Stands in: {where}.", ""]
-        lines += ["| field | value | default | meaning |", "|---|---|---|---|"]
-        for name, field in part["properties"].items():
-            default = "required" if name in required else _default(field)
-            lines.append(f"| `{name}` | {_kind(field)} | {default} | {_cell(field.get('description', ''))} |")
+        part = whole if model is schema.Policy else whole["$defs"].get(model.__name__) or _alike(whole)
+        lines += _section(f"## {heading}", model, where, part)
+        if model is schema.Window:
+            for kind, brokers in conduit_models().items():
+                lines += _broker(kind, brokers, whole)
     lines += ["", "## Protocols", ""]
     for family in FAMILIES.values():
         lines += [
@@ -87,6 +155,47 @@ def policy_reference() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _alike(whole: dict[str, Any]) -> dict[str, Any]:
+    """What the conduits of all brokers have."""
+    parts = [whole["$defs"][model.__name__] for model in conduit_models()]
+    names = list(fields(schema.Conduit))
+    found = {name: parts[0]["properties"][name] for name in names}
+    words = list(KINDS)
+    found["broker"] = {**found["broker"], "enum": words}
+    found["allow"] = schema.Conduit.model_json_schema(by_alias=True)["properties"]["allow"]
+    return {"properties": found, "required": [name for name in parts[0]["required"] if name in names]}
+
+
+def _broker(model: type[schema.Conduit], words: tuple[str, ...], whole: dict[str, Any]) -> list[str]:
+    """What a conduit of one kind of broker may say besides."""
+    terms = KINDS[words[0]]
+    said = " or ".join(f"`broker: {word}`" for word in words)
+    part = whole["$defs"][model.__name__]
+    own = {name: part["properties"][name] for name in (*terms.sections, RULES)}
+    lines = ["", f"## {terms.title}", "", f"{_flat(model)} Stands in a conduit with {said}."]
+    lines += _table({"properties": own, "required": part.get("required", ())})
+    for heading, inner, where in broker_parts(terms)[1:]:
+        lines += _section(f"### {heading}", inner, where, whole["$defs"][inner.__name__])
+    return lines
+
+
+def _section(heading: str, model: type[BaseModel], where: str, part: dict[str, Any]) -> list[str]:
+    return ["", heading, "", f"{_flat(model)} Stands in: {where}.", *_table(part)]
+
+
+def _table(part: dict[str, Any]) -> list[str]:
+    lines = ["", "| field | value | default | meaning |", "|---|---|---|---|"]
+    required = set(part.get("required", ()))
+    for name, field in part["properties"].items():
+        default = "required" if name in required else _default(field)
+        lines.append(f"| `{name}` | {_kind(field)} | {default} | {_cell(field.get('description', ''))} |")
+    return lines
+
+
+def _flat(model: type[BaseModel]) -> str:
+    return " ".join((inspect.getdoc(model) or "").split())
+
+
 def _lower(sentence: str) -> str:
     sentence = " ".join(sentence.split())
     return sentence[:1].lower() + sentence[1:]
@@ -107,9 +216,11 @@ def _kind(field: dict[str, Any]) -> str:
     if "const" in field:
         return f"`{field['const']}`"
     if "$ref" in field:
-        return str(field["$ref"]).rsplit("/", 1)[1].lower()
-    if "anyOf" in field:
-        kinds = dict.fromkeys(_kind(one) for one in field["anyOf"] if one.get("type") != "null")
+        name = str(field["$ref"]).rsplit("/", 1)[1]
+        return _CALLED.get(name, name.lower())
+    if "anyOf" in field or "oneOf" in field:
+        choices = field.get("anyOf") or field["oneOf"]
+        kinds = dict.fromkeys(_kind(one) for one in choices if one.get("type") != "null")
         return " or ".join(kinds)
     if field.get("examples"):
         return "such as " + ", ".join(f"`{example}`" for example in field["examples"])
@@ -127,6 +238,10 @@ def _kind(field: dict[str, Any]) -> str:
     if field.get("pattern") == schema.NAME:
         return "name"
     return str({"string": "text", "number": "number", "integer": "whole number"}.get(kind, kind))
+
+
+_CALLED = {terms.conduit.__name__: "conduit" for terms in KINDS.values()}
+_CALLED |= {terms.rule.__name__: "rule" for terms in KINDS.values()}
 
 
 def _cell(text: str) -> str:

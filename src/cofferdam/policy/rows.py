@@ -1,20 +1,24 @@
-"""The rows of a compiled policy: plain, frozen data that travels to the halves over a pipe.
+"""The rows of a compiled policy: plain, frozen data that travels to the parts over a pipe.
 
-Everything a decision needs is in here, also the UTC offsets of the time zones that windows name, so that a half
+Everything a decision needs is in here, also the UTC offsets of the time zones that windows name, so that a part
 opens no file.
 
-Not here: how rows are made (policy.compile), how they decide (policy.decide), how they travel (policy.table).
+Not here: how rows are made (policy.compile), how they decide (policy.points), how they travel (policy.table), which of
+them a part gets (policy.terms).
 """
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import msgspec
 
 from cofferdam.limits import Limits
 from cofferdam.model import NEVER, Asset, Side, Span
+from cofferdam.policy.terms.relay_rows import RelayRows
 
-FORMAT = 1
-"""Version of the rows; a half refuses a table of another version."""
+FORMAT = 2
+"""Version of the rows; a part refuses a table of another version."""
 
 
 class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,10 +95,21 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     write_functions: tuple[tuple[int, int], ...] = ()
 
 
+class Proxy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="proxy"):
+    """What a conduit says of a proxy, whichever protocol it speaks."""
+
+    rules: tuple[Rule, ...] = ()
+
+
+BrokerRow = Proxy | RelayRows
+"""What a conduit says of its broker: one kind of row for each kind of broker, told apart by its tag."""
+
+
 class Conduit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An agreed road between two zones, with its owner and its reason. `expires` is UTC ns, NEVER for none.
 
-    `windows`: open while any of them is; none means always. `latency_budget_us` is in microseconds, 0 for none.
+    `terms` is the broker's own. `windows`: open while any of them is; none means always. `latency_budget_us` is in
+    microseconds, 0 for none.
     """
 
     name: str
@@ -103,12 +118,17 @@ class Conduit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     broker: str
     owner: str
     reason: str
-    rules: tuple[Rule, ...] = ()
+    terms: BrokerRow
     expires: int = NEVER
     expires_text: str = ""
     windows: tuple[Window, ...] = ()
     silent: bool = False
     latency_budget_us: int = 0
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Its rules about assets; a broker without assets has none."""
+        return self.terms.rules if isinstance(self.terms, Proxy) else ()
 
 
 class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -151,7 +171,10 @@ class Overlay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole compiled policy. Sequences are sorted by name, so that equal policies have equal tables."""
+    """A compiled policy. Sequences are sorted by name, so that equal policies have equal tables.
+
+    `slice_of`: this is what one part has to know of the policy with that hash; "" for a whole policy.
+    """
 
     format: int
     site: str
@@ -165,3 +188,4 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit: Audit
     clocks: dict[str, Clock]
     overlay: Overlay | None = None
+    slice_of: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")] = ""

@@ -11,16 +11,20 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
 
 from cofferdam import limits as limits_module
 from cofferdam.limits import Limits
 from cofferdam.model import CellType, Side, Span
 from cofferdam.policy import syntax
-from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.fields import as_list
+from cofferdam.policy.fields import choice as _choice
+from cofferdam.policy.fields import one_or_list as _one_or_list
+from cofferdam.policy.fields import one_or_more as _listed
+from cofferdam.policy.fields import read_by as _read
+from cofferdam.policy.fields import whole as _whole
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 ADDRESS = {"type": "string", "examples": ["10.20.0.17", "fd00::17"]}
@@ -38,38 +42,8 @@ CODE = {
     "examples": [8, "43/14"],
 }
 
-
-def _read(function: Callable[[Any], Any], schema: dict[str, Any]) -> tuple[PlainValidator, WithJsonSchema]:
-    return PlainValidator(function), WithJsonSchema(schema)
-
-
-def _listed(raw: Any) -> Any:
-    """One entry or a list of them, as a tuple."""
-    entries = raw if isinstance(raw, list) else [raw]
-    if not entries:
-        raise syntax.Expected("at least one entry")
-    return tuple(entries)
-
-
-def _list(raw: Any) -> Any:
-    """A list, as a tuple."""
-    if isinstance(raw, (list, tuple)):
-        return tuple(raw)
-    raise syntax.Expected("a list")
-
-
-def _choice(*names: str) -> tuple[PlainValidator, WithJsonSchema]:
-    def read(raw: Any) -> str:
-        if raw in names:
-            return str(raw)
-        raise syntax.Expected(one_of(names), nearest(raw, names) if isinstance(raw, str) else "")
-
-    return _read(read, {"type": "string", "enum": list(names)})
-
-
-def _whole(low: int, high: int) -> tuple[PlainValidator, WithJsonSchema]:
-    schema = {"type": "integer", "minimum": low, "maximum": high}
-    return _read(lambda raw: syntax.whole(raw, low, high), schema)
+ALL = "all"
+"""Stands for every point of an asset in a rule's `read` and `write`."""
 
 
 def _unit(raw: Any) -> int:
@@ -79,10 +53,6 @@ def _unit(raw: Any) -> int:
         return syntax.whole(raw, 0, 255)
     except Exception:
         raise syntax.Expected("a whole number from 0 to 255, or any") from None
-
-
-def _one_or_list(item: dict[str, Any]) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]})
 
 
 _NAME_ITEM = {"type": "string", "pattern": NAME}
@@ -283,43 +253,38 @@ class Window(Entry):
     )
 
 
-# The Window model hides behind a validator, so its place in the JSON Schema is put in by `json_schema`.
+# The Window model hides behind a validator, so its place in the JSON Schema is put in by policy.reference.
 Windows = Annotated[tuple[Window, ...], BeforeValidator(_listed), WithJsonSchema({"x-windows": True})]
 
 
 class Rule(Entry):
-    """One line of a conduit's `allow`: who may do what with which asset."""
+    """One line of a conduit's `allow`. What it may say is its broker's (policy.terms)."""
 
-    who: Names = Field(description="The principal, or a list of them.")
-    asset: Names = Field(description="The asset, or a list of them.")
-    read: Names = Field((), description="Points that may be read, or `all` for every point of the asset.")
-    write: Names = Field(
-        (), description="Points that may be written, or `all` for every point that can be. Reading is not implied."
-    )
-    registers: CellsList = Field(
-        (), description="Raw cells that may be read, where points are not enough: `[holding 0-99, input 0-9]`."
-    )
-    write_registers: CellsList = Field(
-        (), description="Raw cells that may be written. The limits of points among them hold all the same."
-    )
-    functions: Codes = Field(
-        (),
-        description="Function codes without cells that leave the device's state alone, besides what the points allow: "
-        '`8` (diagnostics, every harmless sub-function), `"8/0"`, `"43/14"`.',
-    )
-    write_functions: Codes = Field(
-        (),
-        description='Function codes without cells that may change the device\'s state: `"8/1"` restarts it, `"8/4"` '
-        "silences it.",
-    )
+    @property
+    def principals(self) -> tuple[str, ...]:
+        """The principals that it names."""
+        return ()
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """The assets that it names."""
+        return ()
+
+    @property
+    def changes(self) -> bool:
+        """Whether it allows what may change the plant."""
+        return False
 
 
 class Conduit(Entry):
-    """An agreed road from one zone to another, through one kind of broker. What no conduit allows is refused."""
+    """An agreed road from one zone to another, through one kind of broker. What no conduit allows is refused.
+
+    A broker's terms add its own fields and say what stands under `allow`.
+    """
 
     from_zone: Name = Field(alias="from", description="The zone where sessions begin.")
-    to_zone: Name = Field(alias="to", description="The zone where the assets are.")
-    broker: Name = Field(description="The broker that understands the exchange: `modbus`.")
+    to_zone: Name = Field(alias="to", description="The zone to which they go.")
+    broker: Name = Field(description="The broker that understands the exchange; what else the conduit may say is its.")
     owner: Text = Field(description="Who answers for this conduit: a role or a team.")
     reason: Text = Field(description="Why it exists, in words that a reviewer understands.")
     expires: Date | None = Field(
@@ -339,8 +304,8 @@ class Conduit(Entry):
         description="How much latency the brokers may add; `status` and the metrics compare with it. Nothing is "
         "refused for it.",
     )
-    allow: Annotated[tuple[Rule, ...], BeforeValidator(_list)] = Field(
-        description="The rules. They add up: a request is allowed if the rules of one conduit together allow all of it."
+    allow: Annotated[tuple[Rule, ...], BeforeValidator(as_list)] = Field(
+        description="The rules, in the broker's words. What no rule allows is refused."
     )
 
 
@@ -470,27 +435,3 @@ class Policy(Entry):
 def side(zone: Zone) -> Side:
     """The side of a zone as the model's type."""
     return Side(zone.side)
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of the file, for editors."""
-    schema = Policy.model_json_schema(by_alias=True)
-    schema.setdefault("$defs", {})["Window"] = Window.model_json_schema(by_alias=True)
-    one = {"$ref": "#/$defs/Window"}
-    windows = schema["$defs"]["Conduit"]["properties"]["window"]
-    windows.pop("x-windows")
-    windows["anyOf"] = [one, {"type": "array", "items": one, "minItems": 1}]
-    for part in [schema, *schema["$defs"].values()]:
-        for field in part.get("properties", {}).values():
-            if field.get("default", 0) in (None, [], {}):
-                field.pop("default", None)
-            elif "default" in field and field.get("pattern") == DURATION["pattern"]:
-                field["default"] = f"{field['default']} ms"
-    schema["properties"]["limits"].pop("default", None)
-    schema["properties"]["gate"].pop("default", None)
-    schema["properties"]["audit"].pop("default", None)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": "https://cofferdam.example/policy.schema.json",
-        **schema,
-    }

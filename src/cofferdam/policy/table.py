@@ -28,10 +28,13 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class CompiledPolicy:
-    """What the halves and the gate ask. Immutable, save for memos."""
+    """What the parts and the gate ask. Immutable, save for memos.
+
+    `hash` is that of the whole policy, also in a part that has only a slice of it.
+    """
 
     __slots__ = (
-        "_conduits_by_broker", "_flows", "_networks", "_rules", "assets", "audit", "conduits", "gate", "hash", "limits",
+        "_flows", "_networks", "_rules", "assets", "audit", "conduits", "gate", "hash", "limits",
         "overlay", "overlays", "principals", "site", "table", "zones",
     )  # fmt: skip
 
@@ -49,7 +52,7 @@ class CompiledPolicy:
         self.limits: Limits = table.limits
         self.gate: Gate = table.gate
         self.audit: Audit = table.audit
-        self.hash: str = policy_hash(table)
+        self.hash: str = table.slice_of or policy_hash(table)
         # (version, prefix length) -> network as an integer -> principals
         self._networks: dict[tuple[int, int], dict[int, list[str]]] = {}
         for principal in table.principals.values():
@@ -167,7 +170,8 @@ class CompiledPolicy:
 
 
 def policy_hash(table: Table) -> str:
-    """Hex SHA-256 over the canonical JSON of the rows, without the time zones' offsets (they depend on the day)."""
+    """Hex SHA-256 over the canonical JSON of a whole policy's rows, without the time zones' offsets (they depend on the
+    day)."""
     said = msgspec.structs.replace(table, clocks={})
     return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()
 

@@ -1,0 +1,198 @@
+"""What a policy may say of a proxy: a broker that understands a protocol, and stands between clients and devices.
+
+A proxy's word is its protocol, and its assets speak it. The half at the clients is the outer one, the half at the
+devices the inner one, which decides.
+
+Not here: how operations are judged (policy.points), what a protocol knows (the protocols' dialects).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from cofferdam.errors import CofferdamError
+from cofferdam.model import Allow, Asset, Deny, Operation, Point, Side, Span
+from cofferdam.policy import rows
+from cofferdam.policy.document import Path
+from cofferdam.policy.explain import Explanation, Question, explained
+from cofferdam.policy.findings import Checking
+from cofferdam.policy.points import values
+from cofferdam.policy.points.asking import operation, show
+from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.schema import ALL
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms import proxy_lint
+from cofferdam.policy.terms.base import Ask, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Terms
+from cofferdam.policy.terms.proxy_checks import RuleChecks
+from cofferdam.policy.terms.proxy_model import ProxyConduit, ProxyRule
+from cofferdam.protocols.dialect import Family
+
+OUTER, INNER = "outer", "inner"
+
+
+class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
+    """The terms of the proxy for one protocol."""
+
+    title = "Proxies"
+    conduit = ProxyConduit
+    rule = ProxyRule
+    row = rows.Proxy
+    asks = (
+        Ask("asset", "NAME", "the asset that is asked"),
+        Ask("operation", "OPERATION", 'what is asked: "write pump_speed 1400"'),
+    )
+    warnings = proxy_lint.CHECKS
+
+    def __init__(self, family: Family) -> None:
+        self.word = family.name
+        self.family = family
+
+    # --- errors
+
+    def check(self, name: str, conduit: ProxyConduit, numbers: Sequence[int], checking: Checking) -> None:
+        here: Path = ("conduits", name)
+        zones = checking.policy.zones
+        begin, end = zones.get(conduit.from_zone), zones.get(conduit.to_zone)
+        if begin is not None and end is not None and (begin.side, end.side) == ("ot", "it"):
+            # The half at the device decides. On the office side it would be the less trusted one that does.
+            found = f"{conduit.from_zone}, which is ot, towards {conduit.to_zone}, which is it"
+            expected = f"sessions that begin on the it side: a {self.word} proxy decides where the devices are"
+            checking.at((*here, "from"), found, expected, check="direction")
+        for number, rule in zip(numbers, conduit.allow, strict=True):
+            RuleChecks(self.family, (*here, "allow", number), conduit, rule, checking).check()
+
+    # --- rows
+
+    def to_row(self, name: str, conduit: ProxyConduit, making: Making) -> rows.Proxy:
+        return rows.Proxy(
+            tuple(
+                self._rule(number, rule, making.assets[asset])
+                for number, rule in enumerate(conduit.allow)
+                for asset in rule.asset
+            )
+        )
+
+    def _rule(self, number: int, rule: ProxyRule, asset: Asset) -> rows.Rule:
+        points = {point.name: point for point in asset.points}
+
+        def writable(point: Point) -> bool:
+            space = self.family.space(point.span.space)
+            return space is not None and space.writable
+
+        def pieces(names: Iterable[str], spans: Iterable[Span], everything: Iterable[Point]) -> tuple[rows.Piece, ...]:
+            named = everything if ALL in names else [points[name] for name in names]
+            found = [rows.Piece(point.span, point.name) for point in named] + [rows.Piece(span) for span in spans]
+            return tuple(
+                sorted(found, key=lambda piece: (piece.span.space, piece.span.start, piece.span.count, piece.point))
+            )
+
+        return rows.Rule(
+            number=number,
+            who=tuple(sorted(rule.who)),
+            asset=asset.name,
+            reads=pieces(rule.read, rule.registers, asset.points),
+            writes=pieces(rule.write, rule.write_registers, [point for point in asset.points if writable(point)]),
+            functions=tuple(sorted(set(rule.functions))),
+            write_functions=tuple(sorted(set(rule.write_functions))),
+        )
+
+    # --- needs
+
+    def needs(self, conduit: rows.Conduit, policy: CompiledPolicy) -> Needs:
+        who: dict[str, set[str]] = {}
+        for rule in conduit.rules:
+            who.setdefault(rule.asset, set()).update(rule.who)
+        listens: list[Listen] = []
+        reaches: list[Reach] = []
+        apart: dict[str, str] = {}
+        for name in sorted(who):
+            asset = policy.assets[name]
+            may = tuple(sorted(who[name]))
+            said: Path = ("assets", name, "listen" if asset.listen else "overlay")
+            listens += [Listen(conduit.from_zone, *place, may, name, said) for place in asset.places]
+            reaches.append(Reach(asset.zone, asset.address, asset.port, name))
+            apart[name] = f"the device {asset.address}:{asset.port} of {asset.zone}"
+        return Needs(
+            {
+                OUTER: PartNeeds(_place(policy, conduit.from_zone), listens=tuple(listens)),
+                INNER: PartNeeds(_place(policy, conduit.to_zone), reaches=tuple(reaches)),
+            },
+            apart,
+        )
+
+    # --- slices
+
+    def cut(self, conduit: rows.Conduit, scope: Scope, part: str) -> rows.Proxy | None:
+        found = tuple(rule for rule in conduit.rules if rule.asset in scope.shares)
+        return rows.Proxy(found) if found else None
+
+    def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:
+        return frozenset(name for rule in conduit.rules for name in rule.who)
+
+    def asset(self, asset: Asset, part: str) -> Asset:
+        """The outer half judges, and so knows the points; it must not know where the device is. The inner half does
+        not know where clients find it."""
+        if part == INNER:
+            return replace(asset, listen=None, also=())
+        return replace(asset, address="", port=0, connections=1, outstanding=1, timeout_ms=0, share_reads_ms=0)
+
+    # --- explanations
+
+    def concerns(self, policy: CompiledPolicy, said: Mapping[str, str]) -> bool:
+        asset = policy.assets.get(said["asset"])
+        return asset is not None and asset.protocol == self.word
+
+    def explain(self, policy: CompiledPolicy, question: Question) -> Explanation:
+        name = question.said["asset"]
+        asset = policy.assets.get(name)
+        if asset is None:
+            near = nearest(name, policy.assets)
+            known = f"the policy has {one_of(policy.assets)}" if policy.assets else ""
+            raise CofferdamError(f"the policy has no asset {name!r}", hint=f"did you mean {near}?" if near else known)
+        return explain_operation(policy, question, name, operation(question.said["operation"], asset))
+
+
+def explain_operation(policy: CompiledPolicy, question: Question, name: str, op: Operation) -> Explanation:
+    """Why `op` on an asset is allowed or refused."""
+    asset, wall_ns = policy.assets.get(name), question.wall_ns
+    broker = asset.protocol if asset is not None else ""
+    flow = policy.flow(broker, question.source, name, question.zone)
+    verdict: Allow | Deny
+    considered: list[Allow | Deny] = []
+    silent = False
+    if isinstance(flow, Deny):
+        verdict = flow
+    else:
+        silent = flow.silent
+        verdict = flow.decide(op, wall_ns)
+        considered = [single for _, single in flow.assess(op, wall_ns)]
+    return explained(
+        policy,
+        question,
+        verdict,
+        broker=broker,
+        operation=show(op, asset) if asset is not None else f"function {op.function}",
+        target=name,
+        asset=name,
+        answer="silence" if silent else "a refusal in the protocol's own words",
+        conditions=_conditions(op, asset) if isinstance(verdict, Allow) and asset is not None else (),
+        considered=considered,
+    )
+
+
+def _conditions(op: Operation, asset: Asset) -> Iterable[str]:
+    for change in op.writes:
+        for point in asset.points:
+            span = point.span
+            if span.space == change.space and span.start < change.stop and change.start < span.stop:
+                if point.max_step is not None:
+                    step = values.measure(point, point.max_step)
+                    yield f"{point.name} may change by at most {step} from its last known value"
+                if point.writes_per_minute is not None:
+                    yield f"{point.name} may be written at most {point.writes_per_minute} times a minute"
+
+
+def _place(policy: CompiledPolicy, zone: str) -> Place:
+    return Place(Side(policy.zones[zone].side), zone)

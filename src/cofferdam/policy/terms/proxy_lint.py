@@ -1,0 +1,154 @@
+"""What is legal in a conduit of a proxy but unwise, or without effect."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+
+from cofferdam.policy import rows
+from cofferdam.policy.findings import Linting
+from cofferdam.policy.points import values
+from cofferdam.policy.terms.proxy_model import ProxyRule
+
+
+def _useless_rules(run: Linting) -> None:
+    """A rule all of which other rules of its conduit allow, for the same principals and assets."""
+    for name, conduit in run.compiled.conduits.items():
+        grouped: dict[tuple[str, str], list[rows.Rule]] = {}
+        for rule in conduit.rules:
+            for who in rule.who:
+                grouped.setdefault((who, rule.asset), []).append(rule)
+        useless: dict[int, set[int]] = {}
+        needed: set[int] = set()
+        for together in grouped.values():
+            # Wide rules first, so that a narrow one is found within them; each is held against those kept so far.
+            kept = _Kept()
+            for rule in sorted(together, key=lambda r: (-_size(r), r.number)):
+                by = kept.allow(rule)
+                if by:
+                    useless.setdefault(rule.number, set()).update(by)
+                else:
+                    needed.add(rule.number)
+                    kept.add(rule)
+        for number in sorted(useless.keys() - needed):
+            by_text = ", ".join(f"{name}/{other}" for other in sorted(useless[number]))
+            run.value(
+                ("conduits", name, "allow", number), "useless-rule",
+                f"rule {name}/{number}, all of which {by_text} allows", "one rule for one permission",
+            )  # fmt: skip
+
+
+def _size(rule: rows.Rule) -> int:
+    codes = sum(2 if sub < 0 else 1 for _, sub in (*rule.functions, *rule.write_functions))
+    return codes + sum(piece.span.count for piece in (*rule.reads, *rule.writes))
+
+
+class _Kept:
+    """Cells and codes of rules, kept as disjoint pieces that each remember a rule."""
+
+    def __init__(self) -> None:
+        self.starts: dict[tuple[str, str], list[int]] = {}
+        self.stops: dict[tuple[str, str], list[tuple[int, int]]] = {}  # (stop, rule) beside starts
+        self.codes: dict[tuple[str, int, int], int] = {}
+
+    @staticmethod
+    def _pieces(rule: rows.Rule) -> Iterator[tuple[tuple[str, str], int, int]]:
+        for kind, pieces in (("read", rule.reads), ("write", rule.writes)):
+            for piece in pieces:
+                yield (kind, piece.span.space), piece.span.start, piece.span.stop
+
+    @staticmethod
+    def _codes(rule: rows.Rule) -> Iterator[tuple[str, int, int]]:
+        for kind, codes in (("read", rule.functions), ("write", rule.write_functions)):
+            for code, sub in codes:
+                yield kind, code, sub
+
+    def allow(self, rule: rows.Rule) -> set[int]:
+        """The rules that allow all of `rule`; none where something is missing."""
+        by: set[int] = set()
+        for place, start, stop in self._pieces(rule):
+            gaps = self._gaps(place, start, stop, by)
+            if gaps:
+                return set()
+        for kind, code, sub in self._codes(rule):
+            owner = self.codes.get((kind, code, -1), self.codes.get((kind, code, sub)))
+            if owner is None:
+                return set()
+            by.add(owner)
+        return by
+
+    def add(self, rule: rows.Rule) -> None:
+        for place, start, stop in self._pieces(rule):
+            starts, stops = self.starts.setdefault(place, []), self.stops.setdefault(place, [])
+            for low, high in self._gaps(place, start, stop, set()):
+                index = bisect_right(starts, low)
+                starts.insert(index, low)
+                stops.insert(index, (high, rule.number))
+        for code in self._codes(rule):
+            self.codes.setdefault(code, rule.number)
+
+    def _gaps(self, place: tuple[str, str], start: int, stop: int, by: set[int]) -> list[tuple[int, int]]:
+        """The parts of a range that are not kept; the rules that keep the others go to `by`."""
+        starts, stops = self.starts.get(place, []), self.stops.get(place, [])
+        gaps: list[tuple[int, int]] = []
+        index = bisect_right(starts, start) - 1
+        if index < 0 or stops[index][0] <= start:
+            index += 1
+        while start < stop:
+            if index == len(starts) or starts[index] >= stop:
+                gaps.append((start, stop))
+                break
+            if starts[index] > start:
+                gaps.append((start, starts[index]))
+            by.add(stops[index][1])
+            start = stops[index][0]
+            index += 1
+        return gaps
+
+
+def _unreachable_assets(run: Linting) -> None:
+    """An asset that a rule names, but at which no broker answers."""
+    named = {rule.asset for conduit in run.compiled.conduits.values() for rule in conduit.rules}
+    for name in run.policy.assets:
+        if name in named and not run.compiled.assets[name].places:
+            run.key(
+                ("assets", name), "no-listener", f"asset {name}, which rules name, without overlay or listen",
+                "an address where a broker answers for it",
+            )  # fmt: skip
+
+
+def _blanket_writes(run: Linting) -> None:
+    """More than 16 raw cells that may be written, where points would bring limits."""
+    for name, conduit in run.policy.conduits.items():
+        for number, rule in enumerate(conduit.allow):
+            for index, span in enumerate(rule.write_registers if isinstance(rule, ProxyRule) else ()):
+                if span.count > 16:
+                    run.value(
+                        ("conduits", name, "allow", number, "write_registers", index), "wide-write",
+                        f"{span.count} raw cells that may be written", "points, whose values are checked",
+                    )  # fmt: skip
+
+
+def _unlimited_writes(run: Linting) -> None:
+    """A number that may be written without min and max."""
+    written: set[tuple[str, str]] = set()
+    for conduit in run.compiled.conduits.values():
+        for rule in conduit.rules:
+            written |= {(rule.asset, piece.point) for piece in rule.writes if piece.point}
+    for asset in run.compiled.assets.values():
+        for point in asset.points:
+            if (asset.name, point.name) in written and point.type.value != "bool" and not values.has_range(point):
+                run.key(
+                    ("assets", asset.name, "points", point.name), "no-range",
+                    f"point {point.name}, which may be written, without min and max",
+                    "the range that the process can bear",
+                )  # fmt: skip
+
+
+CHECKS: dict[str, Callable[[Linting], None]] = {
+    "useless rules": _useless_rules,
+    "unreachable assets": _unreachable_assets,
+    "wide raw writes": _blanket_writes,
+    "writes without a range": _unlimited_writes,
+}
+"""Every check, by what it looks for; the docstrings are the documentation."""

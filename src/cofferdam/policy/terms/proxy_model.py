@@ -1,0 +1,59 @@
+"""The words of a proxy in the policy file. Not here: what they mean (proxy), what is wrong with them (proxy_checks)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from cofferdam.policy import schema
+from cofferdam.policy.fields import as_list
+from cofferdam.policy.schema import CellsList, Codes, Names
+
+
+class ProxyRule(schema.Rule):
+    """One line of a proxy's `allow`: who may do what with which asset."""
+
+    who: Names = Field(description="The principal, or a list of them.")
+    asset: Names = Field(description="The asset, or a list of them.")
+    read: Names = Field((), description="Points that may be read, or `all` for every point of the asset.")
+    write: Names = Field(
+        (), description="Points that may be written, or `all` for every point that can be. Reading is not implied."
+    )
+    registers: CellsList = Field(
+        (), description="Raw cells that may be read, where points are not enough: `[holding 0-99, input 0-9]`."
+    )
+    write_registers: CellsList = Field(
+        (), description="Raw cells that may be written. The limits of points among them hold all the same."
+    )
+    functions: Codes = Field(
+        (),
+        description="Function codes without cells that leave the device's state alone, besides what the points allow: "
+        '`8` (diagnostics, every harmless sub-function), `"8/0"`, `"43/14"`.',
+    )
+    write_functions: Codes = Field(
+        (),
+        description='Function codes without cells that may change the device\'s state: `"8/1"` restarts it, `"8/4"` '
+        "silences it.",
+    )
+
+    @property
+    def principals(self) -> tuple[str, ...]:
+        return self.who
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        return self.asset
+
+    @property
+    def changes(self) -> bool:
+        return bool(self.write or self.write_registers or self.write_functions)
+
+
+class ProxyConduit(schema.Conduit):
+    """A proxy understands a protocol request by request, and makes each anew on the other side. It adds no section of
+    its own; its broker's word is the protocol that the assets speak."""
+
+    allow: Annotated[tuple[ProxyRule, ...], BeforeValidator(as_list)] = Field(
+        description="The rules. They add up: a request is allowed if the rules of one conduit together allow all of it."
+    )
