@@ -8,19 +8,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from cofferdam.audit.files import DirFiles, LogReader
 from cofferdam.audit.keys import load_public
 from cofferdam.audit.recovery import open_log
 from cofferdam.audit.verify import verify_log
 
 ROOT = Path(__file__).parent.parent.parent
-ROUNDS = 30
+FEW, MANY = 10, 1000
+"""Kills in the suite, and in `make soak`."""
 
 
-def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [FEW, pytest.param(MANY, marks=[pytest.mark.soak, pytest.mark.timeout(3 * 3600)])])
+def test_nothing_acknowledged_is_lost(tmp_path: Path, rounds: int) -> None:
     choose = random.Random(20261123)
     before = 0
-    for turn in range(ROUNDS):
+    for turn in range(rounds):
         child = subprocess.Popen(
             [sys.executable, "-m", "tests.audit.writer", str(tmp_path), str(turn)],
             stdout=subprocess.PIPE,
@@ -52,4 +56,4 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     report = verify_log(DirFiles(tmp_path / "audit"), log.key.verifier)
     assert report.good and report.size == report.total == log.size
     kinds = [json.loads(data)["event"]["kind"] for _, data in LogReader(log.folder, log.key.verifier).entries()]
-    assert kinds.count("log-opened") == ROUNDS + 1
+    assert kinds.count("log-opened") == rounds + 1
