@@ -1,19 +1,16 @@
 """`cofferdam audit show|tail|verify|prove|export`: reads the audit log; needs no running gate and no private key.
 
-Not here: how entries read for people (audit.lines), what a proof holds (audit.proof).
+Not here: what is chosen and found (audit.show), how entries read for people (audit.lines), what a proof holds
+(audit.proof).
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
 import csv
 import json
-import re
 import sys
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +18,12 @@ from cofferdam.cli.gate_options import add_json, add_state, state_of
 from cofferdam.errors import AuditError
 
 if TYPE_CHECKING:
-    from cofferdam.audit.checkpoint import Checkpoint, VerifierKey
+    from cofferdam.audit.checkpoint import VerifierKey
     from cofferdam.audit.entry import Entry
     from cofferdam.audit.files import LogReader
+    from cofferdam.audit.show import Filter
 
 POLL_SECONDS = 0.25
-WHERE = "name its folder with --log, or the gate's with --state"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -107,107 +104,34 @@ def run(args: argparse.Namespace) -> int:
     return {"show": _show, "tail": _tail, "verify": _verify, "prove": _prove, "export": _export}[args.audit_verb](args)
 
 
-# --- where the log is -------------------------------------------------------------------------------------------
-
-
 def _folder(args: argparse.Namespace) -> Path:
     return args.log.absolute() if args.log is not None else state_of(args) / "audit"
 
 
 def _key(args: argparse.Namespace) -> VerifierKey:
-    from cofferdam.audit.checkpoint import VerifierKey
-    from cofferdam.audit.keys import load_public
+    from cofferdam.audit.keys import find_public
 
-    if args.key is not None and "+" in args.key and not Path(args.key).exists():
-        return VerifierKey.parse(args.key)
-    if args.key is not None:
-        return load_public(Path(args.key))
+    default = state_of(args) / "keys" / "audit.pub"
     if args.log is not None:
         beside = args.log.absolute().parent / "keys" / "audit.pub"
-        if beside.exists():
-            return load_public(beside)
-    return load_public(state_of(args) / "keys" / "audit.pub")
+        default = beside if beside.exists() else default
+    return find_public(args.key, default)
 
 
 def _reader(args: argparse.Namespace) -> LogReader:
     from cofferdam.audit.files import LogReader
+    from cofferdam.audit.show import find_log
 
-    folder = _folder(args)
-    if not folder.is_dir():
-        raise AuditError(f"there is no audit log in {folder}", hint=WHERE)
-    return LogReader(folder, _key(args))
+    return LogReader(find_log(_folder(args)), _key(args))
 
 
-def _checkpoint_file(path: Path, key: VerifierKey) -> Checkpoint:
-    from cofferdam.audit.checkpoint import open_checkpoint
+def _wanted(args: argparse.Namespace) -> Filter:
+    from cofferdam.audit.show import wanted
 
-    try:
-        return open_checkpoint(path.read_bytes(), key)
-    except OSError as error:
-        raise AuditError(f"{path} cannot be read: {error.strerror}") from error
-    except AuditError as error:
-        raise AuditError(f"{path}: {error}") from error
+    return wanted(args.kind, args.since, args.until, session=args.session, asset=args.asset, source=args.source)
 
 
 # --- show, tail, export -----------------------------------------------------------------------------------------
-
-
-class _Filter:
-    def __init__(self, args: argparse.Namespace) -> None:
-        from cofferdam.audit.entry import KINDS, format_time
-
-        unknown = [kind for kind in args.kind or [] if kind not in KINDS]
-        if unknown:
-            raise AuditError(f"there is no kind of event {unknown[0]!r}", hint="kinds are: " + ", ".join(KINDS))
-        self.kinds = set(args.kind or [])
-        self.members = [(name, getattr(args, name)) for name in ("session", "asset", "source") if getattr(args, name)]
-        self.since = format_time(_time(args.since)).decode() if args.since else ""
-        self.until = format_time(_time(args.until)).decode() if args.until else "~"
-        self.all_of_them = not (self.kinds or self.members or args.since or args.until)
-
-    def __call__(self, entry: Entry) -> bool:
-        if not self.since <= entry.time <= self.until:
-            return False
-        if self.kinds and entry.kind not in self.kinds:
-            return False
-        return all(entry.event.get(name) == value for name, value in self.members)
-
-
-def _time(text: str) -> int:
-    """UTC ns since 1970 of a time with or without offset, or of so long ago. Raises: AuditError."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    if text[-1:] in units and text[:-1].isdecimal() and len(text) <= 12:
-        return max(0, time.time_ns() - int(text[:-1]) * units[text[-1]] * 1_000_000_000)
-    fraction = re.search(r"\.([0-9]{1,9})", text, re.ASCII)  # the log's own times have nine decimals, datetime six
-    try:
-        moment = datetime.fromisoformat(text.replace(fraction.group(), "", 1) if fraction else text)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise AuditError(
-            f"{text!r} is no time",
-            hint="for example 2026-03-01T08:00:00Z, 2026-03-01T09:00+01:00, or 15m for 15 minutes ago",
-        ) from error
-    nanoseconds = int(fraction.group(1).ljust(9, "0")) if fraction else 0
-    return max(0, int(moment.timestamp())) * 1_000_000_000 + nanoseconds
-
-
-def _matching(reader: LogReader, wanted: _Filter, last: int | None, start: int = 0) -> Iterator[tuple[bytes, Entry]]:
-    from cofferdam.audit.entry import decode_entry
-
-    def all_of_them() -> Iterator[tuple[bytes, Entry]]:
-        for index, data in reader.entries(start):
-            try:
-                entry = decode_entry(data)
-            except AuditError as error:
-                raise AuditError(f"entry {index}: {error}", hint="cofferdam audit verify says what is wrong") from error
-            if wanted(entry):
-                yield data, entry
-
-    if last is None:
-        return all_of_them()
-    if wanted.all_of_them:
-        start = max(start, reader.size() - last)
-    return iter(collections.deque(all_of_them(), last))
 
 
 def _print(data: bytes, entry: Entry, args: argparse.Namespace) -> None:
@@ -217,46 +141,35 @@ def _print(data: bytes, entry: Entry, args: argparse.Namespace) -> None:
 
 
 def _show(args: argparse.Namespace) -> int:
+    from cofferdam.audit.show import matching
+
     reader = _reader(args)
-    for data, entry in _matching(reader, _Filter(args), args.last):
+    for data, entry in matching(reader, _wanted(args), args.last):
         _print(data, entry, args)
     return 0
 
 
 def _tail(args: argparse.Namespace) -> int:
-    reader, wanted = _reader(args), _Filter(args)
+    from cofferdam.audit.show import matching, newer
+
+    reader, wanted = _reader(args), _wanted(args)
     size = reader.size()
-    for data, entry in _matching(reader, wanted, args.last):
+    for data, entry in matching(reader, wanted, args.last):
         _print(data, entry, args)
         size = max(size, entry.index + 1)
     sys.stdout.flush()
     while not args.no_follow:
         time.sleep(POLL_SECONDS)
-        for data, entry in _matching(reader, _Everything(), None, size):
-            size = entry.index + 1
-            if wanted(entry):
-                _print(data, entry, args)
+        size, found = newer(reader, wanted, size)
+        for data, entry in found:
+            _print(data, entry, args)
         sys.stdout.flush()
     return 0
 
 
-class _Everything(_Filter):
-    all_of_them = True
-
-    def __init__(self) -> None:
-        pass
-
-    def __call__(self, entry: Entry) -> bool:
-        return True
-
-
-COLUMNS = (
-    "index", "time", "kind", "maker", "session", "source", "principals", "asset", "conduit", "rule", "function",
-    "outcome", "fault", "detail", "site", "policy", "event",
-)  # fmt: skip
-
-
 def _export(args: argparse.Namespace) -> int:
+    from cofferdam.audit.show import COLUMNS, matching, row
+
     reader = _reader(args)
     out = sys.stdout if args.output is None else args.output.open("w", encoding="utf-8", newline="")
     try:
@@ -267,80 +180,36 @@ def _export(args: argparse.Namespace) -> int:
         table = csv.writer(out)
         if args.format == "csv":
             table.writerow(COLUMNS)
-        for data, entry in _matching(reader, _Filter(args), args.last):
+        for data, entry in matching(reader, _wanted(args), args.last):
             if args.format == "jsonl":
                 out.write(data.decode() + "\n")
             else:
-                table.writerow([_column(entry, name) for name in COLUMNS])
+                table.writerow(row(entry))
     finally:
         if out is not sys.stdout:
             out.close()
     return 0
 
 
-def _column(entry: Entry, name: str) -> str:
-    if name == "event":
-        return json.dumps(entry.event, ensure_ascii=False, separators=(",", ":"))
-    value = (
-        getattr(entry, name)
-        if name in ("index", "time", "kind", "maker", "site", "policy")
-        else entry.event.get(name, "")
-    )
-    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-    # A text that begins so is a formula to a spreadsheet, and parts of it come from the network.
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not text.lstrip("-").isdigit() else text
-
-
 # --- verify -----------------------------------------------------------------------------------------------------
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from cofferdam.audit.files import DirFiles, in_use
-    from cofferdam.audit.verify import verify_log
+    from cofferdam.audit.show import checkpoint_file, verify_folder
 
     folder, key = _folder(args), _key(args)
-    if not folder.is_dir():
-        raise AuditError(f"there is no audit log in {folder}", hint=WHERE)
-    earlier = _checkpoint_file(args.checkpoint, key) if args.checkpoint else None
+    earlier = checkpoint_file(args.checkpoint, key) if args.checkpoint else None
     show = sys.stderr.isatty() and not args.json
 
     def progress(done: int, total: int) -> None:
         print(f"\r{done:,} of {total:,} entries", end="", file=sys.stderr, flush=True)
 
-    begun = time.monotonic()
-    files = DirFiles(folder)
-    attempts = 5
-    while True:
-        before = files.read("checkpoint")
-        report = verify_log(files, key, earlier=earlier, progress=progress if show else None)
-        attempts -= 1
-        # While a gate writes, files change under us; what is wrong then must still be wrong with the next checkpoint.
-        if report.good or not attempts or files.read("checkpoint") == before:
-            break
+    verified = verify_folder(folder, key, earlier, progress if show else None)
     if show:
         print("\r\x1b[K", end="", file=sys.stderr)
-    live = in_use(folder)
-    findings = [finding for finding in report.findings if not (live and finding.unfinished)]
+    report, findings = verified.report, verified.findings
     if args.json:
-        print(
-            json.dumps(
-                {
-                    "good": not findings,
-                    "log": str(folder),
-                    "origin": report.origin,
-                    "signed_entries": report.size,
-                    "entries": report.total,
-                    "checked": report.checked,
-                    "root": report.root.hex(),
-                    "seconds": round(time.monotonic() - begun, 3),
-                    "findings": [
-                        {"file": f.file, "entry": f.entry, "problem": f.problem, "unfinished": f.unfinished}
-                        for f in findings
-                    ],
-                    "further_findings": report.more,
-                }
-            )
-        )
+        print(json.dumps(verified.as_json()))
         return 1 if findings else 0
     for finding in findings:
         print(finding)
