@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cofferdam.cli.units import (
+from cofferdam.enforce.units import (
     PROBE,
     SHUT_TABLE,
     Setting,

@@ -80,7 +80,7 @@ def test_another_asset_moves_none() -> None:
 
 def _with_record(folder: Path, source: str) -> Loaded:
     """As `overlay assign` does it."""
-    from cofferdam.cli.overlay import write_record
+    from cofferdam.gate.overlay.record import write_record
 
     path = folder / "policy.yaml"
     path.write_text(source)
@@ -119,7 +119,7 @@ def test_the_record_lies_beside_a_file_and_within_a_folder(tmp_path: Path) -> No
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "one.yaml").write_text(text())
-    from cofferdam.cli.overlay import write_record
+    from cofferdam.gate.overlay.record import write_record
 
     assert write_record(folder) == folder / "overlay-assigned.yaml"
     assert not lint(load(folder))

@@ -7,9 +7,7 @@ and `peers` speak with the running gate. A peer's private key is made here, prin
 from __future__ import annotations
 
 import argparse
-import base64
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -20,12 +18,6 @@ from cofferdam.errors import GateError, PolicyError
 
 if TYPE_CHECKING:
     from cofferdam.policy.table import CompiledPolicy
-
-RECORD_HEAD = """\
-# Overlay addresses that were given once, so that each asset and peer keeps its own. Part of the policy: keep them
-# together.
-# Written by `cofferdam overlay assign`, which adds names and changes none. Remove a name to free its address.
-"""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -96,43 +88,9 @@ def _policy(args: argparse.Namespace) -> CompiledPolicy:
     return policy
 
 
-def write_record(path: Path) -> Path:
-    """Writes down the overlay addresses of a policy's names. The file that was written.
-
-    Raises:
-        PolicyError: the policy has an error other than that its names collide, or no overlay.
-    """
-    import yaml
-
-    from cofferdam.policy.addressing import give, record
-    from cofferdam.policy.load import load, overlay_record
-
-    target = overlay_record(path)
-    try:
-        policy = load(path, resolve=True).policy
-        if policy.overlay is None:
-            raise PolicyError(f"{path} has no `overlay:` section", hint="docs/overlay.md says what stands in one")
-        if give(policy, resolve=True).findings:
-            load(path)  # raises, with the places
-        assets, peers = record(policy)
-        document = {
-            "overlay": {
-                "assigned": {name: list(found) for name, found in sorted(assets.items())},
-                "assigned_peers": {name: list(found) for name, found in sorted(peers.items())},
-            }
-        }
-        fresh = target.with_name(f".{target.name}.new")
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(RECORD_HEAD + yaml.safe_dump(document, default_flow_style=None, width=100))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(target)
-    except OSError as error:
-        raise GateError(f"cannot write {target}: {error.strerror}", hint="it lies beside the policy") from None
-    return target
-
-
 def _assign(args: argparse.Namespace) -> int:
+    from cofferdam.gate.overlay.record import write_record
+
     path = write_record(args.policy)
     if args.json:
         print(json.dumps({"record": str(path)}))
@@ -142,13 +100,10 @@ def _assign(args: argparse.Namespace) -> int:
 
 
 def _addresses(args: argparse.Namespace) -> int:
+    from cofferdam.enforce.plans.overlay import asset_addresses, peer_addresses
+
     policy = _policy(args)
-    assets = {name: [address for address, _ in asset.places] for name, asset in policy.assets.items() if asset.places}
-    peers = {
-        principal.peer: [text.split("/")[0] for text in principal.networks]
-        for principal in policy.principals.values()
-        if principal.peer
-    }
+    assets, peers = asset_addresses(policy), peer_addresses(policy)
     if args.json:
         print(json.dumps({"assets": assets, "peers": peers}))
         return 0
@@ -182,7 +137,7 @@ def _zone(args: argparse.Namespace) -> int:
 
 
 def _routes(args: argparse.Namespace) -> int:
-    from cofferdam.enforce.plans.overlay import router_lines, routes
+    from cofferdam.enforce.plans.overlay import router_lines, routes, routes_text
 
     policy = _policy(args)
     found = routes(policy)
@@ -191,24 +146,9 @@ def _routes(args: argparse.Namespace) -> int:
             {"zone": r.zone, "network": r.network, "via": r.via, "by_neighbour": r.by_neighbour,
              "line": router_lines(r, args.style)} for r in found
         ]))  # fmt: skip
-        return 0 if found else 1
-    for route in found:
-        if route.by_neighbour:
-            print(f"# {route.network} lies within zone {route.zone}: hosts there need no route, the gate answers them;")
-            print("# others reach it as they reach that zone. Keep the network out of DHCP.")
-        else:
-            print(f"# on the routers of zone {route.zone}")
-            print(router_lines(route, args.style))
-    overlay = policy.overlay
-    if overlay is not None:
-        served = {(r.network, ":" in r.via) for r in found}
-        for network in overlay.prefixes:
-            if not any(text == network for text, _ in served):
-                version = "IPv6" if ":" in network else "IPv4"
-                print(f"# no route to {network}: the policy gives no {version} address of the gate in an it zone")
-        if overlay.wireguard is not None:
-            port = overlay.wireguard.port
-            print(f"# for WireGuard peers: let UDP port {port} through to this machine's management network")
+    else:
+        for line in routes_text(policy, args.style):
+            print(line)
     return 0 if found else 1
 
 
@@ -219,11 +159,12 @@ def _add_peer(args: argparse.Namespace) -> int:
     from cofferdam.cli.gate_options import state_of
     from cofferdam.enforce.plans.overlay import peer_config
     from cofferdam.gate.client import ask
+    from cofferdam.gate.overlay.peers import new_key, private_file
 
     if args.key:
         public, private = args.key, "<the peer's own>"
     else:
-        public, private = _new_key()
+        public, private = new_key()
     found = ask(state_of(args), "add-peer", name=args.name, key=public)
     config = peer_config(
         private_key=private, addresses=found["addresses"], server_key=found["server_key"],
@@ -232,10 +173,10 @@ def _add_peer(args: argparse.Namespace) -> int:
     )  # fmt: skip
     try:
         if args.output is not None:
-            with _private(args.output) as file:
+            with private_file(args.output) as file:
                 file.write(config.encode())
         if args.png is not None:
-            with _private(args.png) as file:
+            with private_file(args.png) as file:
                 _code(config).save(file, kind="png", scale=6)
     except OSError as error:
         ask(state_of(args), "revoke-peer", name=args.name)
@@ -254,20 +195,6 @@ def _add_peer(args: argparse.Namespace) -> int:
         _code(config).terminal(out=sys.stdout, compact=True)
     print("# the private key is stored nowhere else; a lost one is revoked and the peer added anew", file=sys.stderr)
     return 0
-
-
-def _new_key() -> tuple[str, str]:
-    """(public, private) of X25519, as WireGuard writes them."""
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
-    private = X25519PrivateKey.generate()
-    public = private.public_key().public_bytes_raw()
-    return base64.b64encode(public).decode(), base64.b64encode(private.private_bytes_raw()).decode()
-
-
-def _private(path: Path) -> Any:
-    """A new file that only this user reads. Raises: OSError, also if it is there already."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
 
 
 def _code(config: str) -> Any:

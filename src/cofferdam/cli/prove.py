@@ -100,9 +100,9 @@ def run(args: argparse.Namespace) -> int:
 def _known(state: Path) -> Known:
     """What gate and policy say."""
     from cofferdam.enforce.plans.network import network_plan
+    from cofferdam.enforce.plans.overlay import peer_addresses
     from cofferdam.gate.client import whole_status
     from cofferdam.gate.crew.plan import plan_pairs
-    from cofferdam.gate.overlay.overlay import peer_addresses
     from cofferdam.gate.overlay.peers import load_peers
     from cofferdam.proof.run import Known, policy_in_force, policy_path
 

@@ -5,7 +5,7 @@ the name. The name's address is a hash within the prefix, so it depends on nothi
 it. Two names that hash to one address are a finding, whose way out is to record addresses; `record` does that, and
 looks for a free one beside the hash.
 
-Not here: writing the record (cli.overlay), where clients find the prefix (enforce.plans.overlay).
+Not here: writing the record (gate.overlay.record), where clients find the prefix (enforce.plans.overlay).
 """
 
 from __future__ import annotations

@@ -177,6 +177,45 @@ def router_lines(route: RouteLine, style: str) -> str:
 STYLES = ("linux", "cisco", "junos", "routeros")
 
 
+def routes_text(policy: CompiledPolicy, style: str) -> list[str]:
+    """What to configure on the office's routers, line by line, with what has no route."""
+    found = routes(policy)
+    lines = []
+    for route in found:
+        if route.by_neighbour:
+            lines += [
+                f"# {route.network} lies within zone {route.zone}: hosts there need no route, the gate answers them;",
+                "# others reach it as they reach that zone. Keep the network out of DHCP.",
+            ]
+        else:
+            lines += [f"# on the routers of zone {route.zone}", router_lines(route, style)]
+    overlay = policy.overlay
+    if overlay is None:
+        return lines
+    for network in overlay.prefixes:
+        if not any(route.network == network for route in found):
+            version = "IPv6" if ":" in network else "IPv4"
+            lines.append(f"# no route to {network}: the policy gives no {version} address of the gate in an it zone")
+    if overlay.wireguard is not None:
+        port = overlay.wireguard.port
+        lines.append(f"# for WireGuard peers: let UDP port {port} through to this machine's management network")
+    return lines
+
+
+def asset_addresses(policy: CompiledPolicy) -> dict[str, tuple[str, ...]]:
+    """The addresses that each asset is published at."""
+    return {name: tuple(where for where, _ in asset.places) for name, asset in policy.assets.items() if asset.places}
+
+
+def peer_addresses(policy: CompiledPolicy) -> dict[str, tuple[str, ...]]:
+    """The addresses of each peer that a principal names."""
+    return {
+        principal.peer: tuple(text.split("/")[0] for text in principal.networks)
+        for principal in policy.principals.values()
+        if principal.peer
+    }
+
+
 def peer_config(
     *, private_key: str, addresses: Iterable[str], server_key: str, endpoint: tuple[str, int], networks: Iterable[str],
     dns: Iterable[str], domain: str, keepalive: int,

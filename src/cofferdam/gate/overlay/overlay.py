@@ -27,7 +27,7 @@ from cofferdam.enforce.overlay.records import (
     StopNames,
     ToNames,
 )
-from cofferdam.enforce.plans.overlay import PORT, NameZone, name_zone
+from cofferdam.enforce.plans.overlay import PORT, NameZone, name_zone, peer_addresses
 from cofferdam.errors import CofferdamError, CrossingError, GateError
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
@@ -326,15 +326,6 @@ class Overlay:
             "domain": self._zone.domain if self._zone is not None else "",
             "names": names,
         }
-
-
-def peer_addresses(policy: CompiledPolicy) -> dict[str, tuple[str, ...]]:
-    """The addresses of each peer that a principal names."""
-    return {
-        principal.peer: tuple(text.split("/")[0] for text in principal.networks)
-        for principal in policy.principals.values()
-        if principal.peer
-    }
 
 
 def _within(places: set[str], prefixes: tuple[str, ...]) -> set[str]:

@@ -13,7 +13,7 @@ import binascii
 import contextlib
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -62,7 +62,7 @@ def private_key(state: Path) -> str:
     try:
         text = path.read_text("ascii").strip()
     except FileNotFoundError:
-        text = base64.b64encode(X25519PrivateKey.generate().private_bytes_raw()).decode()
+        _, text = new_key()
         _write(path, text.encode() + b"\n")
     except (OSError, UnicodeDecodeError) as error:
         raise GateError(f"{path} cannot be read: {error}", hint="without it no overlay peer is let in") from None
@@ -78,6 +78,17 @@ def public_key(private: str) -> str:
     return base64.b64encode(
         X25519PrivateKey.from_private_bytes(decode_key(private)).public_key().public_bytes_raw()
     ).decode()
+
+
+def new_key() -> tuple[str, str]:
+    """(public, private), as WireGuard writes them. The private one is kept nowhere here."""
+    private = base64.b64encode(X25519PrivateKey.generate().private_bytes_raw()).decode()
+    return public_key(private), private
+
+
+def private_file(path: Path) -> BinaryIO:
+    """A new file that only this user reads. Raises: OSError, also if it is there already."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
 
 
 def decode_key(text: str) -> bytes:

@@ -4,7 +4,7 @@
 them closed there for good: while no gate runs, they lead nowhere. `cofferdam` is the gate, which takes them away. A
 drop-in for Debian's own `nftables` puts the closing rules back where that unit flushes all rules.
 
-Not here: where the files go (install).
+Not here: where the files go (installing).
 """
 
 from __future__ import annotations
