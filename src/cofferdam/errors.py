@@ -57,3 +57,11 @@ class CaptureError(CofferdamError):
 
 class GateError(CofferdamError):
     """The gate cannot start or cannot be reached: address in use, no permission, unknown interface, no socket."""
+
+
+class StoreError(CofferdamError):
+    """A broker's store is damaged, of another version, in use by another process, or cannot be written any more."""
+
+
+class StoreFull(StoreError):
+    """There is no room for what was to be stored. Nothing of it was; what was there before is as it was."""

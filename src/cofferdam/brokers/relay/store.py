@@ -1,0 +1,513 @@
+"""The keeper's store: one SQLite database in its folder, in one process's hands.
+
+Write-ahead log, and a commit that is acknowledged to anybody has been synced (synchronous FULL). Commits that only hand
+messages out are not waited for (NORMAL: they survive the death of the process, and a power cut takes them back as if
+they had not been); the next full commit makes them last.
+
+Full (`StoreFull`): the transaction is taken back, and all is as it was before. Any other failure of the disk
+(`StoreError`): the database is not touched any more, not even to close it, since after a failed fsync nobody knows what
+the kernel has dropped. The process ends; the next one reads what is really there, moves it out of the write-ahead log
+into freshly written and synced pages, and only then serves.
+
+Messages are in a table by channel and number; which keys they have is found by `index`. A commit's entries for the
+audit log wait in the store (`told`) until the log has confirmed them, so that a crash in between is mended at the next
+start.
+
+Not here: what any of it means (keeper), the quarantine's rows and checking for operators (shelf).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import secrets
+import sqlite3
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from cofferdam.audit.entry import Draft
+from cofferdam.brokers.relay.index import SEGMENT, Index, Segment
+from cofferdam.brokers.relay.keeper import ChannelRow, DeadRow, Known, OpenRow, PositionRow, Row, StepRow
+from cofferdam.errors import StoreError, StoreFull
+
+APPLICATION: Final = 0x43664B31
+VERSION: Final = 1
+CHECKED_BYTES: Final = 64 << 20
+"""A database up to this size is read through for damage at each start. `verify` reads larger ones."""
+NUMBER_BITS: Final = 44
+_BELOW: Final = (1 << NUMBER_BITS) - 1
+_FILES: Final = "keeper.db"
+
+_TABLES: Final = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE channels(id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, next INTEGER, gone INTEGER, messages INTEGER,
+  size INTEGER, held INTEGER, held_size INTEGER, paused INTEGER, sealed INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE principals(id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
+CREATE TABLE messages(id INTEGER PRIMARY KEY, who INTEGER, key TEXT, sha256 BLOB, sent BLOB, at INTEGER, size INTEGER,
+  grp INTEGER, body BLOB);
+CREATE TABLE positions(channel INTEGER, consumer INTEGER, cursor INTEGER, lease INTEGER, dead INTEGER,
+  PRIMARY KEY(channel, consumer)) WITHOUT ROWID;
+CREATE TABLE open(channel INTEGER, consumer INTEGER, number INTEGER, lease INTEGER, until INTEGER, count INTEGER,
+  PRIMARY KEY(channel, consumer, number)) WITHOUT ROWID;
+CREATE TABLE dead(channel INTEGER, consumer INTEGER, number INTEGER, count INTEGER, reason TEXT, at INTEGER,
+  PRIMARY KEY(channel, number, consumer)) WITHOUT ROWID;
+CREATE TABLE steps(channel INTEGER, lim TEXT, key TEXT, value, at INTEGER, counts BLOB,
+  PRIMARY KEY(channel, lim, key)) WITHOUT ROWID;
+CREATE TABLE held(id INTEGER PRIMARY KEY AUTOINCREMENT, channel INTEGER, who INTEGER, key TEXT, sha256 BLOB,
+  size INTEGER, at INTEGER, problem BLOB, body BLOB, edited BLOB, editors BLOB, approved BLOB);
+CREATE INDEX held_keys ON held(channel, who, key);
+CREATE TABLE told(grp INTEGER PRIMARY KEY, pushed BLOB, drafts BLOB);
+CREATE TABLE segments(id INTEGER PRIMARY KEY, tops BLOB, prints BLOB, messages BLOB);
+"""
+
+_drafts = msgspec.msgpack.Decoder(list[Draft])
+_pushed = msgspec.msgpack.Decoder(dict[str, tuple[int, int]])
+_counts = msgspec.msgpack.Decoder(tuple[int, ...])
+_tops = msgspec.msgpack.Decoder(dict[int, int])
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """A message as it lies in the store. `group` is the commit that brought it."""
+
+    number: int
+    who: str
+    key: str
+    sha256: bytes
+    at: int
+    size: int
+    group: int
+    body: bytes
+
+
+class Untold(msgspec.Struct, frozen=True):
+    """Entries of a commit that the log has not confirmed. `pushed`: channel -> (first, last) number that it brought."""
+
+    group: int
+    pushed: dict[str, tuple[int, int]]
+    drafts: list[Draft]
+
+
+class Store:
+    """The open database. Writes happen between `begin` and `commit`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises: StoreError, which names the file and the way out."""
+        self.folder = folder
+        self.path = folder / _FILES
+        self.found = ""
+        self.group = 0
+        """The last commit's number."""
+        self.name = ""
+        self.failed = False
+        self._full = True
+        self._channels: dict[str, int] = {}
+        self._principals: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self._added: list[int] = []
+        self._series: dict[int, int] = {}
+        wal = self.path.with_name(_FILES + "-wal")
+        with contextlib.suppress(OSError):
+            if wal.stat().st_size:
+                self.found = "the keeper before this one did not end in order"
+        try:
+            self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None, cached_statements=256)
+        except sqlite3.Error as error:
+            raise self._mapped(error) from None
+        try:
+            self._open()
+        except StoreError:
+            self._leave()
+            raise
+
+    def _open(self) -> None:
+        self.run("PRAGMA locking_mode=EXCLUSIVE")
+        known = self.one("SELECT count(*) FROM sqlite_master")[0]
+        application, version = self.one("PRAGMA application_id")[0], self.one("PRAGMA user_version")[0]
+        if known and application != APPLICATION:
+            raise StoreError(f"{self.path} is a database of something else", hint="move it out of the keeper's folder")
+        if known and version != VERSION:
+            than = f"{'newer' if version > VERSION else 'older'} than format {VERSION}"
+            raise StoreError(
+                f"{self.path} has format {version}, {than}, which this version of Cofferdam reads",
+                hint="run the version that wrote it, or move the file away to begin with an empty relay",
+            )
+        self.run("PRAGMA page_size=4096")
+        if self.one("PRAGMA journal_mode=WAL")[0] != "wal":
+            raise StoreError(f"{self.path} cannot have a write-ahead log", hint="is it on a local disk?")
+        for pragma in ("synchronous=FULL", "cache_size=-16384", "temp_store=MEMORY", "mmap_size=0",
+                       "wal_autocheckpoint=2000", "journal_size_limit=67108864", "trusted_schema=OFF"):  # fmt: skip
+            self.run(f"PRAGMA {pragma}")
+        self.run("BEGIN IMMEDIATE")  # the lock is ours from here on
+        if not known:
+            for statement in _TABLES.split(";\n"):
+                self.run(statement)
+            self.run(f"PRAGMA application_id={APPLICATION}")
+            self.run(f"PRAGMA user_version={VERSION}")
+            self.run(
+                "INSERT INTO meta VALUES('store', ?), ('secret', ?)", secrets.token_hex(32), secrets.token_bytes(32)
+            )
+        self.run("COMMIT")
+        # What is in the write-ahead log may be there in memory alone, if an fsync failed before this process began.
+        self.run("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._look_for_damage(known)
+        meta = dict(self.all("SELECT name, value FROM meta"))
+        self.name = meta["store"]
+        self.group = meta.get("group", 0)
+        for id_, name in self.all("SELECT id, name FROM principals"):
+            self._principals[name], self._names[id_] = id_, name
+        self._load_index(meta["secret"])
+
+    def _look_for_damage(self, known: int) -> None:
+        """Raises: StoreError."""
+        way = "stop the gate, keep a copy of the folder, and put back a backup, or move the file away to begin anew"
+        if known and self.one("SELECT count(*) FROM sqlite_master WHERE type='table'")[0] < 11:
+            raise StoreError(f"{self.path} is damaged: tables are missing", hint=way)
+        if self.path.stat().st_size <= CHECKED_BYTES:
+            answer = self.one("PRAGMA quick_check(1)")[0]
+            if answer != "ok":
+                raise StoreError(f"{self.path} is damaged: {answer}", hint=way)
+        for id_, name, next_, gone in self.all("SELECT id, name, next, gone FROM channels"):
+            self._channels[name] = id_
+            last = self.one("SELECT max(id) FROM messages WHERE id<?", (id_ + 1) << NUMBER_BITS)[0] or 0
+            if next_ - 1 > gone and last != id_ << NUMBER_BITS | next_ - 1:
+                raise StoreError(f"{self.path} is damaged: the channel {name} lacks its message {next_ - 1}", hint=way)
+
+    def _load_index(self, secret: bytes) -> None:
+        self.index = Index(secret, self._message_at)
+        for id_, prints in self.all("SELECT id, prints FROM segments ORDER BY id"):
+            self.index.segments.append(Segment(id_, prints))
+        for id_, sealed in self.all("SELECT id, sealed FROM channels"):
+            base = id_ << NUMBER_BITS
+            rows = self.run("SELECT id, who, key FROM messages WHERE id>? AND id<?", base | sealed, base | _BELOW)
+            for message, who, key in rows:
+                self.index.add(self.index.print_of(id_ << 20 | who, key), message)
+
+    def _message_at(self, segment: int, position: int) -> int:
+        try:
+            with self._db.blobopen("segments", "messages", segment, readonly=True) as blob:
+                blob.seek(8 * position)
+                return int.from_bytes(blob.read(8), sys.byteorder)
+        except sqlite3.Error as error:
+            raise self._mapped(error) from None
+
+    # --- the database -----------------------------------------------------------------------------------------------
+
+    def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """One statement. Raises: StoreFull, StoreError."""
+        if self.failed:
+            raise StoreError(f"{self.path} has failed before")
+        try:
+            return self._db.execute(sql, values)
+        except sqlite3.Error as error:
+            raise self._mapped(error) from None
+
+    def one(self, sql: str, *values: Any) -> Any:
+        """The first row, or None."""
+        try:
+            return self.run(sql, *values).fetchone()
+        except sqlite3.Error as error:
+            raise self._mapped(error) from None
+
+    def all(self, sql: str, *values: Any) -> list[Any]:
+        """All rows: for what is few."""
+        try:
+            return self.run(sql, *values).fetchall()
+        except sqlite3.Error as error:
+            raise self._mapped(error) from None
+
+    def _mapped(self, error: sqlite3.Error) -> StoreError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        if code == sqlite3.SQLITE_FULL:
+            return StoreFull(f"{self.path} has no more room", hint="make room on its disk, or give its store more")
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StoreError(f"{self.path} is in use by another process", hint="is a second gate running?")
+        self.failed = True
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            way = "keep a copy of the folder, and put back a backup, or move the file away to begin anew"
+            return StoreError(f"{self.path} is damaged: {error}", hint=way)
+        if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+            return StoreError(
+                f"{self.path} cannot be written: {error}", hint="whose is the folder, and is it mounted so?"
+            )
+        return StoreError(f"{self.path} failed: {error} ({name})", hint="look at the disk and the kernel's messages")
+
+    def _leave(self) -> None:
+        """Lets go of the database without another word to the disk: SQLite would write when it closes it."""
+        self.failed = True
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
+
+    def begin(self, *, durable: bool = True) -> None:
+        """A transaction begins; if one has begun, this does nothing. `durable`: its commit waits for the disk."""
+        if self._db.in_transaction:
+            return
+        if durable != self._full:
+            self.run(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._full = durable
+        self.run("BEGIN IMMEDIATE")
+
+    @property
+    def writing(self) -> bool:
+        """A transaction has begun."""
+        return self._db.in_transaction
+
+    def commit(self, drafts: list[Draft], pushed: dict[str, tuple[int, int]]) -> Untold:
+        """Ends the transaction, with what the audit log is to be told of it.
+
+        Raises:
+            StoreFull: it was taken back. StoreError: nothing is known any more, and nothing may be done.
+        """
+        self.group += 1
+        try:
+            if drafts:
+                self.run("INSERT INTO told VALUES(?,?,?)", self.group, _encode(pushed), _encode(drafts))
+            self.run("INSERT OR REPLACE INTO meta VALUES('group', ?)", self.group)
+            self.run("COMMIT")
+        except StoreError as error:
+            self.group -= 1
+            if isinstance(error, StoreFull):
+                self.rollback()
+            raise
+        self._added = []
+        return Untold(self.group, pushed, drafts)
+
+    def rollback(self) -> None:
+        """Takes back what this transaction has written."""
+        if self._db.in_transaction:  # SQLite may have done it by itself
+            self.run("ROLLBACK")
+        for print_ in self._added:
+            del self.index.newest[print_]
+        self._added = []
+        self._channels = dict(self.all("SELECT name, id FROM channels"))
+        self._principals = dict(self.all("SELECT name, id FROM principals"))
+        self._series = {}
+
+    def fail(self) -> None:
+        """Something has failed for good."""
+        self._leave()
+
+    def close(self) -> None:
+        """Ends in order."""
+        if not self.failed:
+            self.rollback()
+            self._db.close()
+            self.failed = True
+
+    def channel(self, name: str) -> int:
+        """A channel's id, made if there is none. Within a transaction, as `who`."""
+        id_ = self._channels.get(name)
+        if id_ is None:
+            id_ = self._channels[name] = self.run("INSERT INTO channels(name) VALUES(?)", name).lastrowid or 0
+        return id_
+
+    def who(self, name: str) -> int:
+        """A principal's id."""
+        id_ = self._principals.get(name)
+        if id_ is None:
+            id_ = self._principals[name] = self.run("INSERT INTO principals(name) VALUES(?)", name).lastrowid or 0
+            self._names[id_] = name
+        return id_
+
+    def name_of(self, id_: int) -> str:
+        """A principal's name."""
+        return self._names[id_]
+
+    # --- what the machine is made of --------------------------------------------------------------------------------
+
+    def rows(self) -> Iterator[Row]:
+        """All that a machine is made from."""
+        names = {id_: name for name, id_ in self._channels.items()}
+        for row in self.all("SELECT name,next,gone,messages,size,held,held_size,paused FROM channels"):
+            yield ChannelRow(*row)
+        for channel, who, *rest in self.all("SELECT channel,consumer,cursor,lease,dead FROM positions"):
+            yield PositionRow(names[channel], self._names[who], *rest)
+        for channel, who, *rest in self.all("SELECT channel,consumer,number,lease,until,count FROM open"):
+            yield OpenRow(names[channel], self._names[who], *rest)
+
+    def save(self, rows: Iterable[Row]) -> None:
+        """What a machine says has changed."""
+        for row in rows:
+            channel = self.channel(row.channel)
+            if isinstance(row, ChannelRow):
+                values = (row.next, row.gone, row.messages, row.size, row.held, row.held_size, row.paused)
+                sql = "UPDATE channels SET next=?,gone=?,messages=?,size=?,held=?,held_size=?,paused=? WHERE id=?"
+                self.run(sql, *values, channel)
+                continue
+            who = self.who(row.consumer)
+            if isinstance(row, PositionRow):
+                self.run("INSERT OR REPLACE INTO positions VALUES(?,?,?,?,?)",
+                         channel, who, row.cursor, row.lease, row.dead)  # fmt: skip
+            elif isinstance(row, DeadRow):
+                self.run("INSERT OR REPLACE INTO dead VALUES(?,?,?,?,?,?)",
+                         channel, who, row.number, row.count, row.reason, row.at)  # fmt: skip
+            elif row.count or row.lease or row.until:
+                self.run("INSERT OR REPLACE INTO open VALUES(?,?,?,?,?,?)",
+                         channel, who, row.number, row.lease, row.until, row.count)  # fmt: skip
+            else:
+                self.run("DELETE FROM open WHERE channel=? AND consumer=? AND number=?", channel, who, row.number)
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def find(self, channel: str, who: str, key: str) -> Known | None:
+        """The message that has this producer's key."""
+        id_, source = self._channels.get(channel), self._principals.get(who)
+        if id_ is None or source is None:
+            return None
+        for message in self.index.candidates(self.index.print_of(id_ << 20 | source, key)):
+            row = self.one("SELECT who, key, ifnull(sent, sha256) FROM messages WHERE id=?", message)
+            if row is not None and message >> NUMBER_BITS == id_ and row[0] == source and row[1] == key:
+                return Known(message & _BELOW, row[2])
+        return None
+
+    def add(
+        self, channel: str, number: int, who: str, key: str, body: bytes, sha256: bytes, sent: bytes, at: int
+    ) -> None:
+        """A message whose key is new. `sent`: the hash of what its producer sent, if that was something else."""
+        self.begin()
+        id_, source = self.channel(channel), self.who(who)
+        message = id_ << NUMBER_BITS | number
+        other = None if sent == sha256 else sent
+        self.run("INSERT INTO messages VALUES(?,?,?,?,?,?,?,?,?)",
+                 message, source, key, sha256, other, at, len(body), self.group + 1, body)  # fmt: skip
+        self._added.append(self.index.add(self.index.print_of(id_ << 20 | source, key), message))
+
+    def message(self, channel: str, number: int) -> Stored | None:
+        """One message."""
+        found = self.messages(channel, number - 1, 1, number)
+        return found[0] if found else None
+
+    def messages(self, channel: str, after: int, most: int, upto: int = _BELOW, bytes_: int = 1 << 62) -> list[Stored]:
+        """Up to `most` messages after a number, lowest first, of `bytes_` in all if they are more than one."""
+        base = self._channels.get(channel, 0) << NUMBER_BITS
+        sql = "SELECT id,who,key,sha256,at,size,grp,body FROM messages WHERE id>? AND id<=? ORDER BY id LIMIT ?"
+        rows = self.run(sql, base | after, base | upto, most)
+        found: list[Stored] = []
+        try:
+            for id_, who, *rest in rows:
+                one = Stored(id_ & _BELOW, self._names[who], *rest)
+                bytes_ -= one.size
+                if found and bytes_ < 0:
+                    break
+                found.append(one)
+        except sqlite3.Error as error:
+            raise self._mapped(error) from None
+        return found
+
+    def stored_at(self, channel: str, number: int) -> int:
+        """When a message was stored (UTC, ns); 0 if it is not there."""
+        row = self.one("SELECT at FROM messages WHERE id=?", self._channels.get(channel, 0) << NUMBER_BITS | number)
+        return row[0] if row else 0
+
+    def remove(self, channel: str, after: int, upto: int, before: int, most: int) -> tuple[int, int, int]:
+        """Removes up to `most` messages after a number that were stored before a time, save those that are dead to
+        somebody. Returns (up to which number, how many, their bytes)."""
+        id_ = self.channel(channel)
+        base = id_ << NUMBER_BITS
+        sql = "SELECT id, at, size FROM messages WHERE id>? AND id<=? ORDER BY id LIMIT ?"
+        rows = self.all(sql, base | after, base | upto, most)
+        top = rows[-1][0] & _BELOW if rows else after
+        sql = "SELECT DISTINCT number FROM dead WHERE channel=? AND number>? AND number<=?"
+        kept = {number for (number,) in self.all(sql, id_, after, top)}
+        last, count, size = after, 0, 0
+        for message, at, bytes_ in rows:
+            if at >= before:
+                break
+            last = message & _BELOW
+            if last not in kept:
+                self.run("DELETE FROM messages WHERE id=?", message)
+                count += 1
+                size += bytes_
+        return last, count, size
+
+    def forget(self, channel: str, number: int) -> int:
+        """Removes a message that was only kept because it was dead to somebody. Returns its size, -1: it is still."""
+        id_ = self.channel(channel)
+        if self.one("SELECT 1 FROM dead WHERE channel=? AND number=? LIMIT 1", id_, number):
+            return -1
+        row = self.one("SELECT size FROM messages WHERE id=?", id_ << NUMBER_BITS | number)
+        self.run("DELETE FROM messages WHERE id=?", id_ << NUMBER_BITS | number)
+        return int(row[0]) if row else -1
+
+    # --- what is dead -------------------------------------------------------------------------------------------------
+
+    def dead(self, channel: str, consumer: str, after: int, most: int) -> list[DeadRow]:
+        """Messages that are dead to a consumer, lowest first."""
+        rows = self.all("SELECT number,count,reason,at FROM dead WHERE channel=? AND consumer=? AND number>? LIMIT ?",
+                        self._channels.get(channel, 0), self._principals.get(consumer, 0), after, most)  # fmt: skip
+        return [DeadRow(channel, consumer, *row) for row in rows]
+
+    def revive(self, channel: str, consumer: str, first: int, last: int = _BELOW) -> int:
+        """These are dead to it no more. Returns how many they were."""
+        sql = "DELETE FROM dead WHERE channel=? AND consumer=? AND number>=? AND number<=?"
+        return self.run(sql, self.channel(channel), self.who(consumer), first, last).rowcount
+
+    # --- limits with a memory -----------------------------------------------------------------------------------------
+
+    def recall(self, channel: str, limit: str, key: str) -> StepRow | None:
+        """What a limit remembers of a series."""
+        row = self.one("SELECT value,at,counts FROM steps WHERE channel=? AND lim=? AND key=?",
+                       self._channels.get(channel, 0), limit, key)  # fmt: skip
+        return StepRow(channel, limit, key, row[0], row[1], _counts.decode(row[2])) if row else None
+
+    def series(self, channel: str) -> int:
+        """How many series its limits remember."""
+        id_ = self._channels.get(channel, 0)
+        if id_ not in self._series:
+            self._series[id_] = self.one("SELECT count(*) FROM steps WHERE channel=?", id_)[0]
+        return self._series[id_]
+
+    def remember(self, rows: Iterable[StepRow]) -> None:
+        """What limits have to remember from now on."""
+        for row in rows:
+            self.begin()
+            channel = self.channel(row.channel)
+            if self.recall(row.channel, row.limit, row.key) is None:
+                self._series.pop(channel, None)
+            self.run("INSERT OR REPLACE INTO steps VALUES(?,?,?,?,?,?)",
+                     channel, row.limit, row.key, row.value, row.at, _encode(row.counts))  # fmt: skip
+
+    # --- the audit log, the index, room -------------------------------------------------------------------------------
+
+    def untold(self) -> list[Untold]:
+        """What a keeper before this one could not be sure that the log has."""
+        rows = self.all("SELECT grp, pushed, drafts FROM told ORDER BY grp")
+        return [Untold(group, _pushed.decode(pushed), _drafts.decode(drafts)) for group, pushed, drafts in rows]
+
+    def told(self, group: int) -> None:
+        """Up to this commit the log has it all. (Written with the next transaction.)"""
+        self.run("DELETE FROM told WHERE grp<=?", group)
+
+    def seal(self) -> None:
+        """Seals the newest keys, if they are many. A transaction of its own."""
+        if len(self.index.newest) < SEGMENT or self.writing:
+            return
+        prints, messages = self.index.sealed()
+        tops: dict[int, int] = {}
+        for message in self.index.newest.values():
+            channel = message >> NUMBER_BITS
+            tops[channel] = max(tops.get(channel, 0), message & _BELOW)
+        self.begin(durable=False)
+        id_ = self.run("INSERT INTO segments VALUES(NULL,?,?,?)", _encode(tops), prints, messages).lastrowid or 0
+        for channel, number in tops.items():
+            self.run("UPDATE channels SET sealed=? WHERE id=?", number, channel)
+        self.run("COMMIT")
+        self.index.seal(id_, prints)
+
+    def drop_segments(self) -> None:
+        """Forgets keys of which every message is gone. Within a transaction."""
+        gone = dict(self.all("SELECT id, gone FROM channels"))
+        for id_, tops in self.all("SELECT id, tops FROM segments"):
+            if all(gone.get(channel, 0) >= number for channel, number in _tops.decode(tops).items()):
+                self.run("DELETE FROM segments WHERE id=?", id_)
+                self.index.segments = [segment for segment in self.index.segments if segment.id != id_]
+
+    def room(self) -> tuple[int, int]:
+        """(bytes free, bytes in all) where the store lies."""
+        found = os.statvfs(self.folder)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
