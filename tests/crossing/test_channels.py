@@ -1,7 +1,8 @@
-"""The pipe and the memory channel: the same tests for both."""
+"""The pipe, on both loops, and the memory channel: the same tests for all."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from msgspec import Meta, Struct, msgpack
 
 from cofferdam.crossing.channel import Receiver, Sender
 from cofferdam.crossing.framing import PACKET, Assembler, pack, pack_batches
+from cofferdam.crossing.loops import LoopReactor
 from cofferdam.crossing.memory import memory_channel
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender, make_pipe
 from cofferdam.crossing.reactor import Reactor
@@ -37,7 +39,8 @@ class Channel:
     """Both ends in one reactor, with what arrived."""
 
     def __init__(self, kind: str, *, backlog_limit: int = 1 << 16) -> None:
-        self.reactor = Reactor()
+        self.loop = asyncio.new_event_loop() if kind == "pipe on asyncio" else None
+        self.reactor = Reactor() if self.loop is None else LoopReactor(self.loop)
         self.got: list[Records] = []
         self.closed = 0
         codec: RecordCodec[Records] = RecordCodec(Records, limit=LIMIT)
@@ -60,20 +63,29 @@ class Channel:
     def gone(self) -> None:
         self.closed += 1
 
+    def turn(self, longest: float) -> None:
+        """What is there is delivered, or `longest` seconds pass."""
+        if self.loop is None:
+            self.reactor.turn(longest)
+        else:
+            self.loop.run_until_complete(asyncio.sleep(longest / 10))
+
     def run(self, until: Callable[[], bool], turns: int = 20000) -> None:
         for _ in range(turns):
             if until():
                 return
-            self.reactor.turn(0.01)
+            self.turn(0.01)
         raise AssertionError(f"did not come about; {len(self.got)} records arrived")
 
     def close(self) -> None:
         self.sender.close()
         self.receiver.close()
         self.reactor.close()
+        if self.loop is not None:
+            self.loop.close()
 
 
-@pytest.fixture(params=["pipe", "pipe with batches", "memory"])
+@pytest.fixture(params=["pipe", "pipe with batches", "pipe on asyncio", "memory"])
 def channel(request: pytest.FixtureRequest) -> Iterator[Channel]:
     made = Channel(request.param)
     yield made
@@ -111,7 +123,7 @@ def test_a_paused_receiver_holds_the_sender_back_and_nothing_is_lost(channel: Ch
     while not channel.sender.full:
         channel.sender.send(Large(sent.to_bytes(4, "big") * 500))
         sent += 1
-        channel.reactor.turn(0)
+        channel.turn(0)
         assert sent < 100_000
     assert channel.got == []
     assert channel.sender.backlog > 1 << 16
@@ -125,7 +137,7 @@ def test_a_paused_receiver_holds_the_sender_back_and_nothing_is_lost(channel: Ch
 def test_what_was_sent_arrives_before_the_end_is_told(channel: Channel) -> None:
     for n in range(100):
         channel.sender.send(Small(n))
-    channel.reactor.turn(0)
+    channel.turn(0)
     channel.sender.close()
     channel.run(lambda: channel.closed > 0)
     assert len(channel.got) == 100
@@ -138,7 +150,7 @@ def test_a_sender_learns_that_the_other_end_has_gone(channel: Channel) -> None:
     channel.receiver.close()
     for _ in range(3):
         channel.sender.send(Small(1))
-        channel.reactor.turn(0.01)
+        channel.turn(0.01)
     assert gone == [True]
     assert channel.sender.closed
 

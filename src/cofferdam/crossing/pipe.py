@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -72,6 +73,10 @@ class PipeSender(Sender[R]):
         if not self._scheduled:
             self._scheduled = True
             self._reactor.later(self._flush)
+
+    def flush(self) -> None:
+        """Sends now, as far as there is room, what would leave at the end of the turn."""
+        self._flush()
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -187,6 +192,13 @@ class PipeReceiver(Receiver[R]):
                 raise
             self.close()
             self.on_violation(error)
+
+    def drain(self) -> None:
+        """Takes all that lies in the pipe now: the last words of an other end that has gone."""
+        look = select.poll()
+        look.register(self._fd, select.POLLIN)
+        while not self._closed and not self._paused and look.poll(0):
+            self._on_event(READ)
 
     def pause(self) -> None:
         if not self._paused and not self._closed:

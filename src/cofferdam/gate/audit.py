@@ -13,9 +13,10 @@ from collections import OrderedDict, deque
 
 from cofferdam.audit.entry import Draft
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor
+from cofferdam.crossing.link import Link
+from cofferdam.crossing.reactor import Reactor
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import CrossingError
-from cofferdam.gate.link import PipeLink
 
 KEPT = 4096
 """Entries that wait while the log cannot take them; beyond it the oldest are lost, and counted."""
@@ -24,13 +25,16 @@ AFTER_HELLO_SECONDS = 1.0
 
 
 class GateAudit:
-    """`note` an entry, or `record` it and wait until it is on disk."""
+    """`note` an entry, or `record` it and wait until it is on disk.
 
-    def __init__(self, read_fd: int, write_fd: int) -> None:
+    A client of its own over the same pipes as every part's: `audit.client` refuses what is not confirmed in time,
+    because then its action must not happen; this one keeps it and hands it over again, because it has happened."""
+
+    def __init__(self, reactor: Reactor, read_fd: int, write_fd: int) -> None:
         incoming: RecordCodec[FromAuditor] = RecordCodec(FromAuditor)
         outgoing: RecordCodec[ToAuditor] = RecordCodec(ToAuditor)
-        self._link: PipeLink[ToAuditor, FromAuditor] = PipeLink(
-            read_fd, write_fd, incoming, outgoing, self._on_record, self._on_closed
+        self._link: Link[ToAuditor, FromAuditor] = Link(
+            reactor, read_fd, write_fd, incoming, outgoing, self._on_record, self._on_closed
         )
         self._loop = asyncio.get_running_loop()
         self._number = 0

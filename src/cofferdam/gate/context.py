@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cofferdam.audit.entry import Draft
+from cofferdam.crossing.reactor import Reactor
 from cofferdam.enforce.orders import Prepared
 from cofferdam.gate.audit import GateAudit
 from cofferdam.gate.crew.launcher import LauncherLink
@@ -38,6 +39,8 @@ class Context(Protocol):
     options: Options
     launcher: LauncherLink
     audit: GateAudit
+    reactor: Reactor
+    """On the gate's loop."""
     log: Log
     boot: str
     """Of this gate alone."""

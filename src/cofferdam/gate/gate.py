@@ -31,6 +31,7 @@ from cofferdam.audit.events.gate import (
     Severed,
 )
 from cofferdam.brokers.kit.supervision import EndSessions
+from cofferdam.crossing.reactor import Reactor
 from cofferdam.enforce.orders import Asked, Finish, Notify, Prepared
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CofferdamError, GateError, PolicyError
@@ -100,6 +101,7 @@ class Gate:
         options: Options,
         launcher: LauncherLink,
         audit: GateAudit,
+        reactor: Reactor,
         log: Log,
         on_reload: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
@@ -107,6 +109,7 @@ class Gate:
         self.options = options
         self.launcher = launcher
         self.audit = audit
+        self.reactor = reactor
         self.log = log
         self.boot = secrets.token_hex(4)
         self.births: Iterator[int] = itertools.count(1)

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from cofferdam.crossing.loops import LoopReactor
 from cofferdam.enforce.isolation import forbid_inspection
 from cofferdam.enforce.orders import Asked, Finish
 from cofferdam.gate.audit import GateAudit
@@ -53,6 +54,7 @@ async def _run(options: Options, orders: int, audit: tuple[int, int], log: Log) 
     def lost() -> None:
         os._exit(71)  # the launcher has gone; the kernel is about to end us anyway
 
+    reactor = LoopReactor(loop)
     gate: Gate | None = None
 
     def asked(report: Asked) -> None:
@@ -64,7 +66,7 @@ async def _run(options: Options, orders: int, audit: tuple[int, int], log: Log) 
             await reload_by_signal(gate)
 
     launcher = LauncherLink(socket.socket(fileno=orders), asked, lost)
-    gate = Gate(options, launcher, GateAudit(*audit), log, reload)
+    gate = Gate(options, launcher, GateAudit(reactor, *audit), reactor, log, reload)
     try:
         finish = await gate.run(ControlServer(gate))
     except Exception as error:

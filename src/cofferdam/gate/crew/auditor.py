@@ -22,11 +22,11 @@ from cofferdam.audit.supervision import (
     ToAuditorControl,
     Violation,
 )
+from cofferdam.crossing.link import Link
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import AuditError, CrossingError, GateError
 from cofferdam.gate.context import Context
 from cofferdam.gate.crew.launcher import Born
-from cofferdam.gate.link import PipeLink
 
 OPEN_SECONDS = 120.0
 """Opening a log reads its journal, and after a crash may read more of it."""
@@ -49,7 +49,7 @@ class Auditor:
         self._log = gate.log
         self._site: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._born: Born | None = None
-        self._link: PipeLink[ToAuditorControl, FromAuditorControl] | None = None
+        self._link: Link[ToAuditorControl, FromAuditorControl] | None = None
         self._refused: Refused | None = None
         self._closing = False
         self._opened = asyncio.Event()
@@ -91,7 +91,9 @@ class Auditor:
         self._born, self._refused, self.status = born, None, None
         self.started_ns, self._heard = time.time_ns(), time.monotonic()
         self._opened.clear()
-        self._link = PipeLink(born.read_fd, born.write_fd, _INCOMING, _OUTGOING, self._on_record, self._on_closed)
+        self._link = Link(
+            self._gate.reactor, born.read_fd, born.write_fd, _INCOMING, _OUTGOING, self._on_record, self._on_closed
+        )
         either: set[asyncio.Future[Any]] = {self._site, born.ended}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if self._site.done():

@@ -121,7 +121,7 @@ class Pair:
             self._fail_first(error)
             gate.log.error("pair-not-started", pair=plan.name, reason=str(error))
             return False
-        self.halves = [Half(f"{plan.name}/{born.role}", born, self._violation) for born in children]
+        self.halves = [Half(gate.reactor, f"{plan.name}/{born.role}", born, self._violation) for born in children]
         boot = f"{gate.boot}.{next(gate.births)}"
         for half in self.halves:
             is_outer = half.born.role != "inner"

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 
 from cofferdam.brokers.kit.supervision import Failing, FromPart, PartStatus, PolicyTaken, Ready, ToPart
+from cofferdam.crossing.link import RECORD_BYTES, Link
+from cofferdam.crossing.reactor import Reactor
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import CrossingError
 from cofferdam.gate.crew.launcher import Born
-from cofferdam.gate.link import RECORD_BYTES, PipeLink
 
 _INCOMING: RecordCodec[FromPart] = RecordCodec(FromPart, limit=RECORD_BYTES)
 _OUTGOING: RecordCodec[ToPart] = RecordCodec(ToPart, limit=RECORD_BYTES)
@@ -19,7 +20,7 @@ _OUTGOING: RecordCodec[ToPart] = RecordCodec(ToPart, limit=RECORD_BYTES)
 class Half:
     """A process of a pair. `on_violation` is called when it sends the gate what is no record."""
 
-    def __init__(self, name: str, born: Born, on_violation: Callable[[Half, str], None]) -> None:
+    def __init__(self, reactor: Reactor, name: str, born: Born, on_violation: Callable[[Half, str], None]) -> None:
         self.name = name
         self.born = born
         self.started_ns = time.time_ns()
@@ -32,8 +33,8 @@ class Half:
         self.failing = ""
         self._on_violation = on_violation
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[bool]]] = []
-        self.link: PipeLink[ToPart, FromPart] = PipeLink(
-            born.read_fd, born.write_fd, _INCOMING, _OUTGOING, self._on_record, self._on_closed
+        self.link: Link[ToPart, FromPart] = Link(
+            reactor, born.read_fd, born.write_fd, _INCOMING, _OUTGOING, self._on_record, self._on_closed
         )
         born.ended.add_done_callback(lambda _: self._wake())
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.overlay import PeerAdded, PeerRevoked
+from cofferdam.crossing.link import Link
 from cofferdam.enforce.orders import TUNNEL_PEERS, PeerState, Place, TunnelPeer
 from cofferdam.enforce.overlay.records import (
     FROM_NAMES,
@@ -32,7 +33,6 @@ from cofferdam.errors import CofferdamError, CrossingError, GateError
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
 from cofferdam.gate.crew.launcher import Born
-from cofferdam.gate.link import PipeLink
 from cofferdam.gate.overlay.peers import Peer, decode_key, load_peers, private_key, public_key, save_peers
 from cofferdam.policy.table import CompiledPolicy
 
@@ -57,7 +57,7 @@ class Overlay:
         self._place = Place("it", "it")
         self._listeners: list[int] = []
         self._names: Born | None = None
-        self._link: PipeLink[ToNames, FromNames] | None = None
+        self._link: Link[ToNames, FromNames] | None = None
         self._ready = asyncio.Event()
         self._watching = False
         self._stopping = asyncio.Event()
@@ -140,8 +140,8 @@ class Overlay:
 
     async def _life(self) -> None:
         born = await self._gate.launcher.spawn_names(self._place, tuple(self._listeners))
-        link: PipeLink[ToNames, FromNames] = PipeLink(
-            born.read_fd, born.write_fd, FROM_NAMES, TO_NAMES, self._on_record, self._on_closed
+        link: Link[ToNames, FromNames] = Link(
+            self._gate.reactor, born.read_fd, born.write_fd, FROM_NAMES, TO_NAMES, self._on_record, self._on_closed
         )
         self._names, self._link = born, link
         if self._zone is not None:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from cofferdam.brokers.kit.supervision import Configure, Failing, FromPart, Ready, Stop, ToPart
+from cofferdam.crossing import link as link_module
 from cofferdam.crossing.framing import PACKET, Assembler, pack
+from cofferdam.crossing.link import RECORD_BYTES, Link
+from cofferdam.crossing.loops import LoopReactor
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import CrossingError, LocalProtocolError
-from cofferdam.gate import link as link_module
-from cofferdam.gate.link import RECORD_BYTES, PipeLink
 from tests.waiting import PATIENT
 
 INCOMING: RecordCodec[FromPart] = RecordCodec(FromPart, limit=RECORD_BYTES)
@@ -26,12 +27,13 @@ class Ends:
     """A link, what it was told, and the child's two descriptors."""
 
     def __init__(self) -> None:
+        self.reactor = LoopReactor(asyncio.get_running_loop())
         from_child, self.child_out = make_pipe()
         self.child_in, to_child = make_pipe()
         self.records: list[FromPart] = []
         self.closed: list[CrossingError | None] = []
-        self.link: PipeLink[ToPart, FromPart] = PipeLink(
-            from_child, to_child, INCOMING, OUTGOING, self.records.append, self.closed.append
+        self.link: Link[ToPart, FromPart] = Link(
+            self.reactor, from_child, to_child, INCOMING, OUTGOING, self.records.append, self.closed.append
         )
 
     def say(self, *records: FromPart) -> None:
@@ -50,6 +52,7 @@ class Ends:
 
     def close(self) -> None:
         self.link.close()
+        self.reactor.close()
         for fd in (self.child_in, self.child_out):
             os.close(fd)
 
