@@ -1,17 +1,28 @@
 """The nouns that everyone shares. All are frozen, hold no behaviour beyond plain questions, and do no I/O.
 
 `protocols` turn their messages into `Operation`s; `policy` judges `Operation`s. Neither knows the other: this
-module is where they meet. Addresses of data are `Span`s: a space of cells (for Modbus: "coil", "discrete",
-"input", "holding", "fifo", "file:N"), a first cell and a count. A cell is one bit or one 16-bit word.
+module is where they meet. Data has one of two kinds of address:
 
-Not here: the policy file's schema (policy.schema), protocol messages (protocols.*.messages).
+- **Cells** have numbers: a `Span` is a space of cells (for Modbus: "coil", "discrete", "input", "holding", "fifo",
+  "file:N"), a first cell and a count. A cell is one bit or one 16-bit word.
+- **Items** have names: an `Item` is a tag, a node, an object's attribute, or a range of its elements; its values have
+  types (`Value`). Items can also be called (`Call`), watched (`Watch`) and joined to a stream (`Opening`).
+
+A call and an opening are kinds of writes, a watch is a kind of read: whatever cares for writes cares for calls. All of
+them, and values, decode strictly: every size has a bound, and what no single field can say is told by `fault`.
+
+Not here: the policy file's schema (policy.schema), protocol messages (protocols.*.messages), how a protocol writes the
+names of its items (protocols.dialect).
 """
 
 from __future__ import annotations
 
 import enum
+import math
+from typing import Annotated, ClassVar
 
 import msgspec
+from msgspec import Meta
 
 
 class Side(enum.StrEnum):
@@ -21,7 +32,147 @@ class Side(enum.StrEnum):
     OT = "ot"
 
 
-class Span(msgspec.Struct, frozen=True, array_like=True, gc=False):
+# ---- typed values -----------------------------------------------------------------------------------------------
+
+ELEMENTS = 65536
+"""Values in one array, at most."""
+TEXT_LENGTH = 65536
+"""Characters of a text, or bytes of a byte string, at most."""
+FLOAT32_MAX = 3.4028234663852886e38
+"""The largest finite value of 32 bits."""
+
+
+class ValueType(enum.StrEnum):
+    """What a value is. The first nine can also be made of cells: a bit, or words in the order of `word_order`."""
+
+    BOOL = "bool"
+    UINT16 = "uint16"
+    INT16 = "int16"
+    UINT32 = "uint32"
+    INT32 = "int32"
+    UINT64 = "uint64"
+    INT64 = "int64"
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+    UINT8 = "uint8"
+    INT8 = "int8"
+    TEXT = "text"
+    BYTES = "bytes"
+
+
+_Array = Meta(max_length=ELEMENTS)
+
+
+class _Value(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
+    """One value, or an array of values, of one type. A single value is a tuple of one, with `array` False."""
+
+    type: ClassVar[ValueType]
+
+
+class Bool(_Value, frozen=True, gc=False, tag="bool"):
+    type: ClassVar[ValueType] = ValueType.BOOL
+    values: Annotated[tuple[bool, ...], _Array]
+    array: bool = False
+
+
+class Int8(_Value, frozen=True, gc=False, tag="i8"):
+    type: ClassVar[ValueType] = ValueType.INT8
+    values: Annotated[tuple[Annotated[int, Meta(ge=-(1 << 7), lt=1 << 7)], ...], _Array]
+    array: bool = False
+
+
+class UInt8(_Value, frozen=True, gc=False, tag="u8"):
+    type: ClassVar[ValueType] = ValueType.UINT8
+    values: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 8)], ...], _Array]
+    array: bool = False
+
+
+class Int16(_Value, frozen=True, gc=False, tag="i16"):
+    type: ClassVar[ValueType] = ValueType.INT16
+    values: Annotated[tuple[Annotated[int, Meta(ge=-(1 << 15), lt=1 << 15)], ...], _Array]
+    array: bool = False
+
+
+class UInt16(_Value, frozen=True, gc=False, tag="u16"):
+    type: ClassVar[ValueType] = ValueType.UINT16
+    values: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 16)], ...], _Array]
+    array: bool = False
+
+
+class Int32(_Value, frozen=True, gc=False, tag="i32"):
+    type: ClassVar[ValueType] = ValueType.INT32
+    values: Annotated[tuple[Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)], ...], _Array]
+    array: bool = False
+
+
+class UInt32(_Value, frozen=True, gc=False, tag="u32"):
+    type: ClassVar[ValueType] = ValueType.UINT32
+    values: Annotated[tuple[Annotated[int, Meta(ge=0, lt=1 << 32)], ...], _Array]
+    array: bool = False
+
+
+class Int64(_Value, frozen=True, gc=False, tag="i64"):
+    type: ClassVar[ValueType] = ValueType.INT64
+    values: Annotated[tuple[Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)], ...], _Array]
+    array: bool = False
+
+
+class UInt64(_Value, frozen=True, gc=False, tag="u64"):
+    type: ClassVar[ValueType] = ValueType.UINT64
+    values: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], _Array]
+    array: bool = False
+
+
+class Float32(_Value, frozen=True, gc=False, tag="f32"):
+    type: ClassVar[ValueType] = ValueType.FLOAT32
+    values: Annotated[tuple[float, ...], _Array]
+    array: bool = False
+
+
+class Float64(_Value, frozen=True, gc=False, tag="f64"):
+    type: ClassVar[ValueType] = ValueType.FLOAT64
+    values: Annotated[tuple[float, ...], _Array]
+    array: bool = False
+
+
+class Text(_Value, frozen=True, gc=False, tag="text"):
+    type: ClassVar[ValueType] = ValueType.TEXT
+    values: Annotated[tuple[Annotated[str, Meta(max_length=TEXT_LENGTH)], ...], _Array]
+    array: bool = False
+
+
+class Octets(_Value, frozen=True, gc=False, tag="bytes"):
+    type: ClassVar[ValueType] = ValueType.BYTES
+    values: Annotated[tuple[Annotated[bytes, Meta(max_length=TEXT_LENGTH)], ...], _Array]
+    array: bool = False
+
+
+Value = (
+    Bool | Int8 | UInt8 | Int16 | UInt16 | Int32 | UInt32 | Int64 | UInt64 | Float32 | Float64 | Text | Octets
+)  # fmt: skip
+VALUES: dict[ValueType, type[Value]] = {kind.type: kind for kind in Value.__args__}
+"""The class of each type's values."""
+
+
+def value_fault(value: Value) -> str:
+    """What is wrong with a value beyond what its fields' types hold, in words; "" for nothing."""
+    if not value.array and len(value.values) != 1:
+        return f"a single {value.type.value} with {len(value.values)} values"
+    if isinstance(value, UInt64):
+        for number in value.values:
+            if number >= 1 << 64:
+                return f"{number} is outside uint64"
+    elif isinstance(value, Float32):
+        for real in value.values:
+            if abs(real) > FLOAT32_MAX and not math.isinf(real):
+                return f"{real} is outside float32"
+    return ""
+
+
+# ---- cells and items --------------------------------------------------------------------------------------------
+
+
+class Span(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=0):
     """`count` cells of `space` from `start` on. start 0-65535, count ≥ 1 (validated by who makes one)."""
 
     space: str
@@ -34,7 +185,7 @@ class Span(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.start + self.count
 
 
-class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Change(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=0):
     """What a write does to the cells of `space` from `start` on.
 
     `values` are raw cells in address order: bits as 0 or 1, words as 0-65535. `exact` is False where the
@@ -54,6 +205,118 @@ class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.start + self.count
 
 
+KIND_LENGTH, NAME_LENGTH = 32, 4096
+"""Characters of an item's kind and of its name, at most."""
+ALL_ELEMENTS = 1 << 32
+"""`Item.stop` of a whole item: after the last element that any range can name."""
+
+Index = Annotated[int, Meta(ge=-1, lt=1 << 31)]
+ElementCount = Annotated[int, Meta(ge=1, le=1 << 31)]
+Microseconds = Annotated[int, Meta(ge=0, le=10**10)]
+"""Of an interval, at most some hours; 0 where the protocol says none."""
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1, forbid_unknown_fields=True):
+    """Something with a name: `kind` is the dialect's word for what it is, `name` its one spelling (the dialect's
+    `canonical` form, so that equal names mean the same thing).
+
+    `first` and `count` are a range of its elements; `first` -1 stands for the whole of it, however many elements that
+    has, and `count` is 1 then. `space`, `start` and `stop` make it comparable like cells: an element lies within the
+    whole, the whole lies within no range.
+    """
+
+    kind: Annotated[str, Meta(min_length=1, max_length=KIND_LENGTH)]
+    name: Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH)]
+    first: Index = -1
+    count: ElementCount = 1
+
+    @property
+    def space(self) -> str:
+        """The item without its range, as a key and for people: "tag pump.speed"."""
+        return f"{self.kind} {self.name}"
+
+    @property
+    def start(self) -> int:
+        """The first element; -1 for the whole."""
+        return self.first
+
+    @property
+    def stop(self) -> int:
+        """The first element after the range; ALL_ELEMENTS for the whole."""
+        return ALL_ELEMENTS if self.first < 0 else self.first + self.count
+
+    @property
+    def fault(self) -> str:
+        """What no single field says: what is wrong with the range; "" for nothing."""
+        return "a range of the whole" if self.first < 0 and self.count != 1 else ""
+
+
+class _OfItem(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
+    """What is done with an item; it lies where the item does."""
+
+    item: Item
+
+    @property
+    def space(self) -> str:
+        """See Item."""
+        return self.item.space
+
+    @property
+    def start(self) -> int:
+        """See Item."""
+        return self.item.start
+
+    @property
+    def stop(self) -> int:
+        """See Item."""
+        return self.item.stop
+
+    @property
+    def count(self) -> int:
+        """See Item."""
+        return self.item.count
+
+
+class Assign(_OfItem, frozen=True, gc=False, tag=1):
+    """A write of an item. `value` is None where what it becomes depends on what the device holds, or is a form that
+    nobody here can read; then no limit can be checked against it."""
+
+    value: Value | None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the item holds `value` afterwards."""
+        return self.value is not None
+
+
+class Call(_OfItem, frozen=True, gc=False, tag=2):
+    """A call of a method (the item) with arguments. Counts as a write."""
+
+    arguments: Annotated[tuple[Value, ...], Meta(max_length=64)] = ()
+
+    exact: ClassVar[bool] = True
+
+
+class Opening(_OfItem, frozen=True, gc=False, tag=3):
+    """The opening of a stream (the item), in which values then go both ways by themselves, a frame at least every
+    `interval_us`. Counts as a write, which its frames' values then do not."""
+
+    interval_us: Microseconds = 0
+
+    exact: ClassVar[bool] = True
+
+
+class Watch(_OfItem, frozen=True, gc=False, tag=2):
+    """A standing read of an item, which the device looks at every `interval_us`: values come by themselves from then
+    on. Counts as a read."""
+
+    interval_us: Microseconds = 0
+
+
+Read = Span | Item | Watch
+Write = Change | Assign | Call | Opening
+
+
 class Operation(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one request asks of an asset, in the terms that policy judges.
 
@@ -61,15 +324,16 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, gc=False):
     `sub`, else -1). `unit` is the addressed unit behind the asset's address, or -1 where the protocol has none.
     `is_write` is True for whatever may change the device's state: such an operation is never sent twice and
     waits for the audit log. An operation without reads and writes (diagnostics, identification) is judged by
-    its function alone.
+    its function alone. Where a watch is among the reads, or an opening among the writes, it is the only one: what
+    stands afterwards has one verdict and one handle.
     """
 
     function: int
     sub: int
     unit: int
     is_write: bool
-    reads: tuple[Span, ...] = ()
-    writes: tuple[Change, ...] = ()
+    reads: tuple[Read, ...] = ()
+    writes: tuple[Write, ...] = ()
 
 
 class Allow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -119,7 +383,7 @@ class Deny(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class NeedValues(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Not a verdict yet: `max_step` needs the present value of these spans. Read them, then decide again."""
 
-    spans: tuple[Span, ...]
+    spans: tuple[Span | Item, ...]
 
 
 class Failure(enum.StrEnum):
@@ -131,32 +395,55 @@ class Failure(enum.StrEnum):
     BAD_REPLY = "bad-reply"  # the asset answered, but not to what was asked
 
 
-class CellType(enum.StrEnum):
-    """How the cells of a point make a value. Words are big-endian (Modbus); `word_order` orders the words."""
-
-    BOOL = "bool"
-    UINT16 = "uint16"
-    INT16 = "int16"
-    UINT32 = "uint32"
-    INT32 = "int32"
-    UINT64 = "uint64"
-    INT64 = "int64"
-    FLOAT32 = "float32"
-    FLOAT64 = "float64"
-
-
 class Point(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """A named value of an asset. Limits are in the point's own unit; None is no limit."""
+    """A named value of an asset. Limits are in the point's own unit; None is no limit.
+
+    `elements`: how many values of the type it has; more than one is an array. `max_length`: of a text in characters, of
+    a byte string in bytes. `fastest_us`: the shortest interval at which it may be watched, 0 for any.
+    """
 
     name: str
-    span: Span
-    type: CellType
-    word_order: str = "big"  # "big": most significant word first; "little": last
+    at: Span | Item
+    type: ValueType
+    word_order: str = "big"  # cells only; "big": most significant word first; "little": last
     unit: str = ""
     min: float | None = None
     max: float | None = None
     max_step: float | None = None
     writes_per_minute: int | None = None
+    elements: int = 1
+    max_length: int | None = None
+    fastest_us: int = 0
+
+
+class Argument(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """What a method takes, in one place of its call; the fields are those of `Point`."""
+
+    name: str
+    type: ValueType
+    unit: str = ""
+    min: float | None = None
+    max: float | None = None
+    elements: int = 1
+    max_length: int | None = None
+
+
+class Method(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """What can be called at an asset. `writes_per_minute`: calls within any 60 seconds."""
+
+    name: str
+    at: Item
+    arguments: tuple[Argument, ...] = ()
+    writes_per_minute: int | None = None
+
+
+class Stream(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """A stream that can be opened to an asset. `fastest_us`: the shortest interval of its frames, 0 for any. The
+    limits of its values are those of the asset's points."""
+
+    name: str
+    at: Item
+    fastest_us: int = 0
 
 
 class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,6 +462,12 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     share_reads_ms: int = 0
     quirks: tuple[str, ...] = ()
     points: tuple[Point, ...] = ()
+    methods: tuple[Method, ...] = ()
+    streams: tuple[Stream, ...] = ()
+    bits: tuple[str, ...] = ()  # its spaces whose cells are bits; those of all others are words
+    kinds: tuple[tuple[str, str], ...] = ()
+    """Kinds of items that it has, each with the characters after which a name goes on to a part of what stands before
+    them."""
     also: tuple[tuple[str, int], ...] = ()  # further places where the outer half answers (the other IP version)
 
     @property

@@ -96,6 +96,7 @@ def neighbours(everything: list[Asked]) -> list[tuple[Asked, Operation]]:
         for span in op.reads:
             read |= {(*here, span.space, cell) for cell in range(span.start, span.stop)}
         for change in op.writes:
+            assert isinstance(change, Change)
             written |= {(*here, change.space, cell) for cell in range(change.start, change.stop)}
             for offset in range(change.count):
                 point = (*here[1:], change.space, change.start + offset)

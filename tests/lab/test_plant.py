@@ -11,7 +11,7 @@ from pymodbus.client import AsyncModbusTcpClient
 
 from cofferdam.errors import CofferdamError
 from cofferdam.lab import events, plant, registers
-from cofferdam.model import CellType
+from cofferdam.model import ValueType
 from tests.waiting import PATIENT
 
 
@@ -63,11 +63,11 @@ def test_registers_follow_the_physics() -> None:
     async def scene(running: plant.RunningPlant, client: AsyncModbusTcpClient) -> None:
         async def total() -> float:
             answer = await client.read_holding_registers(100, count=2, device_id=1)
-            return registers.decode(CellType.UINT32, answer.registers)
+            return registers.decode(ValueType.UINT32, answer.registers)
 
         async def level() -> float:
             answer = await client.read_input_registers(12, count=2, device_id=1)
-            return registers.decode(CellType.FLOAT32, answer.registers)
+            return registers.decode(ValueType.FLOAT32, answer.registers)
 
         first = await total()
         assert not (await client.write_register(200, 1500, device_id=1)).isError()

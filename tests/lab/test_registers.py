@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cofferdam.lab import layout, physics, registers
-from cofferdam.model import CellType
+from cofferdam.model import ValueType
 
 
 def reading() -> physics.Reading:
@@ -19,21 +19,21 @@ def reading() -> physics.Reading:
 @pytest.mark.parametrize(
     ("kind", "value", "cells"),
     [
-        (CellType.BOOL, 1, (1,)),
-        (CellType.UINT16, 1500, (1500,)),
-        (CellType.UINT32, 0x12345678, (0x1234, 0x5678)),
-        (CellType.FLOAT32, 2.5, (0x4020, 0)),
-        (CellType.FLOAT32, -0.15625, (0xBE20, 0)),
+        (ValueType.BOOL, 1, (1,)),
+        (ValueType.UINT16, 1500, (1500,)),
+        (ValueType.UINT32, 0x12345678, (0x1234, 0x5678)),
+        (ValueType.FLOAT32, 2.5, (0x4020, 0)),
+        (ValueType.FLOAT32, -0.15625, (0xBE20, 0)),
     ],
 )
-def test_values_are_big_endian_cells(kind: CellType, value: float, cells: tuple[int, ...]) -> None:
+def test_values_are_big_endian_cells(kind: ValueType, value: float, cells: tuple[int, ...]) -> None:
     assert registers.encode(kind, value) == cells
     assert registers.decode(kind, cells) == value
 
 
 def test_a_wrong_number_of_cells_is_no_value() -> None:
     with pytest.raises(ValueError, match="do not make"):
-        registers.decode(CellType.FLOAT32, (1,))
+        registers.decode(ValueType.FLOAT32, (1,))
 
 
 def test_no_two_fields_share_a_cell() -> None:
@@ -47,7 +47,7 @@ def test_the_image_holds_the_reading_and_the_controls() -> None:
     assert holding[200] == 777
     assert (holding[100] << 16) | holding[101] == now.flow_total
     inputs = registers.image("input", physics.Controls(), now)
-    assert registers.decode(CellType.FLOAT32, (inputs[12], inputs[13])) == pytest.approx(now.level, abs=1e-6)
+    assert registers.decode(ValueType.FLOAT32, (inputs[12], inputs[13])) == pytest.approx(now.level, abs=1e-6)
 
 
 def test_a_write_changes_the_named_control_only() -> None:

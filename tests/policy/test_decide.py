@@ -15,7 +15,6 @@ from cofferdam.model import (
     NEVER,
     Allow,
     Asset,
-    CellType,
     Change,
     Deny,
     Fault,
@@ -24,6 +23,7 @@ from cofferdam.model import (
     Point,
     Side,
     Span,
+    ValueType,
 )  # fmt: skip
 from cofferdam.policy import rows
 from cofferdam.policy.points import values
@@ -251,10 +251,10 @@ def test_a_write_makes_the_value_unknown_until_it_is_confirmed() -> None:
 
 def test_a_device_that_holds_nan_is_not_written_past_max_step() -> None:
     state = SIMPLE.point_state()
-    point = Point("t", Span("holding", 0, 2), CellType.FLOAT32, max_step=1.0)
+    point = Point("t", Span("holding", 0, 2), ValueType.FLOAT32, max_step=1.0)
     table = SIMPLE.table
     asset = Asset("plc", "plant", "10.0.0.1", 502, "modbus", 1, None, points=(point,))
-    rule = rows.Rule(0, ("ops",), "plc", writes=(rows.Piece(point.span, "t"),))
+    rule = rows.Rule(0, ("ops",), "plc", writes=(rows.Piece(point.at, "t"),))
     compiled = make(
         asset, [rows.Conduit("c", "office", "plant", "modbus", "o", "r", rows.Proxy((rule,)))], table.principals
     )
@@ -264,9 +264,7 @@ def test_a_device_that_holds_nan_is_not_written_past_max_step() -> None:
     assert isinstance(verdict, Deny)
     assert verdict.fault is Fault.STEP
     # 0.1 steps of 32-bit floats are not refused for the rounding.
-    tenth = Asset(
-        "plc", "plant", "", 502, "modbus", 1, None, points=(Point("t", point.span, point.type, max_step=0.1),)
-    )
+    tenth = Asset("plc", "plant", "", 502, "modbus", 1, None, points=(Point("t", point.at, point.type, max_step=0.1),))
     compiled = make(tenth, list(compiled.conduits.values()), table.principals)
     state = compiled.point_state()
     state.note_values("plc", "holding", 0, f32(0.2), 0)
@@ -335,7 +333,7 @@ rules = st.builds(
     rows.Rule, number=st.just(0), who=st.just(("p",)), asset=st.just("a"),
     reads=pieces, writes=pieces, functions=codes, write_functions=codes,
 )  # fmt: skip
-TYPES = (CellType.UINT16, CellType.INT16, CellType.UINT32, CellType.INT32)
+TYPES = (ValueType.UINT16, ValueType.INT16, ValueType.UINT32, ValueType.INT32)
 
 
 @st.composite
@@ -378,8 +376,9 @@ def slowly(asset: Asset, conduits: list[rows.Conduit], op: Operation, now: int) 
     for change in op.writes:
         cells = range(change.start, change.start + change.count)
         for point in asset.points:
-            own = range(point.span.start, point.span.start + point.span.count)
-            if point.span.space != change.space or not set(own) & set(cells):
+            own = range(point.at.start, point.at.start + point.at.count)
+            assert isinstance(change, Change)
+            if point.at.space != change.space or not set(own) & set(cells):
                 continue
             if not set(own) <= set(cells):
                 return set()
@@ -399,8 +398,8 @@ def slowly(asset: Asset, conduits: list[rows.Conduit], op: Operation, now: int) 
     for each in conduits:
         if now >= each.expires:
             continue
-        reads = {(p.span.space, c) for r in each.rules for p in r.reads for c in range(p.span.start, p.span.stop)}
-        writes = {(p.span.space, c) for r in each.rules for p in r.writes for c in range(p.span.start, p.span.stop)}
+        reads = {(p.at.space, c) for r in each.rules for p in r.reads for c in range(p.at.start, p.at.stop)}
+        writes = {(p.at.space, c) for r in each.rules for p in r.writes for c in range(p.at.start, p.at.stop)}
         fine = all((s.space, c) in reads for s in op.reads for c in range(s.start, s.stop))
         fine = fine and all((s.space, c) in writes for s in op.writes for c in range(s.start, s.stop))
         if not op.writes and (op.is_write or not op.reads):
@@ -453,7 +452,7 @@ def covering(found: rows.Conduit, rule: str, op: Operation) -> None:
     name, _, numbers = rule.rpartition("/")
     assert name == found.name
     chosen = [r for r in found.rules if str(r.number) in numbers.split("+")]
-    reads = {(p.span.space, c) for r in chosen for p in r.reads for c in range(p.span.start, p.span.stop)}
-    writes = {(p.span.space, c) for r in chosen for p in r.writes for c in range(p.span.start, p.span.stop)}
+    reads = {(p.at.space, c) for r in chosen for p in r.reads for c in range(p.at.start, p.at.stop)}
+    writes = {(p.at.space, c) for r in chosen for p in r.writes for c in range(p.at.start, p.at.stop)}
     assert all((s.space, c) in reads for s in op.reads for c in range(s.start, s.stop))
     assert all((s.space, c) in writes for s in op.writes for c in range(s.start, s.stop))

@@ -76,7 +76,6 @@ def run_server(data: bytes) -> Hashable:
             if decode_request(frame[7:], frame[6]) != request:
                 raise AssertionError(f"{request} becomes another message when made anew")
             operation = MODBUS.operation(request)
-            MODBUS.describe(request)
             MODBUS.share_key(request)
             reply = MODBUS.refusal(request, DENIALS[len(data) % len(DENIALS)])
             if MODBUS.mismatch(request, reply) or MODBUS.mismatch(request, MODBUS.failure(request, Failure.TIMEOUT)):
@@ -111,7 +110,6 @@ def run_messages(data: bytes) -> Hashable:
             if decode_request(frame[7:], frame[6]) != message:
                 raise AssertionError(f"{message} becomes another message on the wire")
             MODBUS.operation(message)
-            MODBUS.describe(message)
         else:
             encode_response(1, 1, message)
         shape.append(type(message).__name__)

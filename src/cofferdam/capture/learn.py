@@ -25,7 +25,7 @@ from cofferdam.capture.reading import Reading, follow
 from cofferdam.capture.simulate import LinkReport, Links, Remark
 from cofferdam.capture.streams import Flow as Connection
 from cofferdam.capture.views import default_ports
-from cofferdam.model import Operation
+from cofferdam.model import Change, Operation
 from cofferdam.policy.points.decide import show_function, show_utc
 from cofferdam.policy.points.values import show
 from cofferdam.protocols.registry import PROTOCOLS
@@ -151,6 +151,8 @@ class _Learner(Watcher):
         asked.user = (pair, device)
         for change in op.writes:
             # Points are made for plain cells; numbered spaces (files) hold records, not values.
+            if not isinstance(change, Change):
+                continue
             if change.exact and ":" not in change.space and len(change.values) == change.count:
                 for offset, value in enumerate(change.values):
                     seen = device.written.setdefault((change.space, change.start + offset), [value, value, 0])

@@ -23,7 +23,7 @@ from pymodbus.pdu import ModbusPDU
 
 from cofferdam.errors import CofferdamError
 from cofferdam.lab import events, registers
-from cofferdam.model import CellType
+from cofferdam.model import ValueType
 
 READ_FUNCTIONS = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 
@@ -89,7 +89,7 @@ class Session:
             return call(field.start, count=field.width, device_id=self.target.unit)
 
         def taken(answer: ModbusPDU) -> tuple[int, ...]:
-            cells = answer.bits if field.type is CellType.BOOL else answer.registers
+            cells = answer.bits if field.type is ValueType.BOOL else answer.registers
             return tuple(int(cell) for cell in cells[: field.width])
 
         return await self._do(f"read {point}", field, function, ask, taken)

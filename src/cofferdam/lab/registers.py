@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 from cofferdam.lab.physics import Controls, Reading
-from cofferdam.model import CellType
+from cofferdam.model import ValueType
 
 UNIT = 1
 """The controller's unit id."""
@@ -26,38 +26,38 @@ class Field(msgspec.Struct, frozen=True):
     name: str
     space: str
     start: int
-    type: CellType
+    type: ValueType
     reading: str = ""
     control: str = ""
 
     @property
     def width(self) -> int:
         """How many cells it takes."""
-        return 2 if self.type in (CellType.UINT32, CellType.FLOAT32) else 1
+        return 2 if self.type in (ValueType.UINT32, ValueType.FLOAT32) else 1
 
 
 FIELDS: tuple[Field, ...] = (
-    Field("inflow", "input", 0, CellType.FLOAT32, reading="inflow"),
-    Field("outflow", "input", 2, CellType.FLOAT32, reading="outflow"),
-    Field("pressure", "input", 4, CellType.FLOAT32, reading="pressure"),
-    Field("temperature", "input", 6, CellType.FLOAT32, reading="temperature"),
-    Field("motor_power", "input", 8, CellType.FLOAT32, reading="power"),
-    Field("pump_rpm", "input", 10, CellType.UINT16, reading="speed"),
-    Field("tank_level", "input", 12, CellType.FLOAT32, reading="level"),
-    Field("flow_total", "holding", 100, CellType.UINT32, reading="flow_total"),
-    Field("pump_speed", "holding", 200, CellType.UINT16, control="pump_speed"),
-    Field("low_level_trip", "holding", 300, CellType.UINT16, control="low_level_trip"),
-    Field("high_level_alarm", "holding", 301, CellType.UINT16, control="high_level_alarm"),
-    Field("discharge_valve", "coil", 0, CellType.BOOL, control="discharge_open"),
-    Field("inlet_valve", "coil", 1, CellType.BOOL, control="inlet_open"),
-    Field("pump_enable", "coil", 2, CellType.BOOL, control="pump_enabled"),
-    Field("trip_bypass", "coil", 8, CellType.BOOL, control="trip_bypassed"),
-    Field("low_alarm", "discrete", 0, CellType.BOOL, reading="low_alarm"),
-    Field("high_alarm", "discrete", 1, CellType.BOOL, reading="high_alarm"),
-    Field("pump_tripped", "discrete", 2, CellType.BOOL, reading="tripped"),
-    Field("pump_running", "discrete", 3, CellType.BOOL, reading="running"),
-    Field("valve_open", "discrete", 4, CellType.BOOL, reading="discharge_open"),
-    Field("overflow", "discrete", 5, CellType.BOOL, reading="overflowing"),
+    Field("inflow", "input", 0, ValueType.FLOAT32, reading="inflow"),
+    Field("outflow", "input", 2, ValueType.FLOAT32, reading="outflow"),
+    Field("pressure", "input", 4, ValueType.FLOAT32, reading="pressure"),
+    Field("temperature", "input", 6, ValueType.FLOAT32, reading="temperature"),
+    Field("motor_power", "input", 8, ValueType.FLOAT32, reading="power"),
+    Field("pump_rpm", "input", 10, ValueType.UINT16, reading="speed"),
+    Field("tank_level", "input", 12, ValueType.FLOAT32, reading="level"),
+    Field("flow_total", "holding", 100, ValueType.UINT32, reading="flow_total"),
+    Field("pump_speed", "holding", 200, ValueType.UINT16, control="pump_speed"),
+    Field("low_level_trip", "holding", 300, ValueType.UINT16, control="low_level_trip"),
+    Field("high_level_alarm", "holding", 301, ValueType.UINT16, control="high_level_alarm"),
+    Field("discharge_valve", "coil", 0, ValueType.BOOL, control="discharge_open"),
+    Field("inlet_valve", "coil", 1, ValueType.BOOL, control="inlet_open"),
+    Field("pump_enable", "coil", 2, ValueType.BOOL, control="pump_enabled"),
+    Field("trip_bypass", "coil", 8, ValueType.BOOL, control="trip_bypassed"),
+    Field("low_alarm", "discrete", 0, ValueType.BOOL, reading="low_alarm"),
+    Field("high_alarm", "discrete", 1, ValueType.BOOL, reading="high_alarm"),
+    Field("pump_tripped", "discrete", 2, ValueType.BOOL, reading="tripped"),
+    Field("pump_running", "discrete", 3, ValueType.BOOL, reading="running"),
+    Field("valve_open", "discrete", 4, ValueType.BOOL, reading="discharge_open"),
+    Field("overflow", "discrete", 5, ValueType.BOOL, reading="overflowing"),
 )
 
 BY_NAME: dict[str, Field] = {field.name: field for field in FIELDS}
@@ -66,29 +66,29 @@ SAFETY: tuple[str, ...] = ("low_level_trip", "high_level_alarm", "trip_bypass", 
 """Fields that no one outside the plant may write: the interlock's settings and its bypass."""
 
 
-def encode(kind: CellType, value: float) -> tuple[int, ...]:
+def encode(kind: ValueType, value: float) -> tuple[int, ...]:
     """The cells of `value`, most significant word first. `value` is in the type's range (ours always is)."""
     match kind:
-        case CellType.BOOL:
+        case ValueType.BOOL:
             return (int(bool(value)),)
-        case CellType.UINT16:
+        case ValueType.UINT16:
             return (int(value),)
-        case CellType.UINT32:
+        case ValueType.UINT32:
             return struct.unpack(">2H", struct.pack(">I", int(value)))
-        case CellType.FLOAT32:
+        case ValueType.FLOAT32:
             return struct.unpack(">2H", struct.pack(">f", value))
         case _:
             raise ValueError(f"the controller has no {kind} values")
 
 
-def decode(kind: CellType, cells: Sequence[int]) -> float:
+def decode(kind: ValueType, cells: Sequence[int]) -> float:
     """The value of `cells`. Raises ValueError where their count does not fit the type."""
     match kind, len(cells):
-        case CellType.BOOL | CellType.UINT16, 1:
+        case ValueType.BOOL | ValueType.UINT16, 1:
             return cells[0]
-        case CellType.UINT32, 2:
+        case ValueType.UINT32, 2:
             return (cells[0] << 16) | cells[1]
-        case CellType.FLOAT32, 2:
+        case ValueType.FLOAT32, 2:
             return float(struct.unpack(">f", struct.pack(">2H", *cells))[0])
         case _:
             raise ValueError(f"{len(cells)} cells do not make a {kind}")
@@ -118,5 +118,5 @@ def write(controls: Controls, space: str, start: int, values: Sequence[int]) -> 
         field = _WRITABLE.get((space, start + offset))
         if field is None:
             return None
-        changes[field.control] = bool(value) if field.type is CellType.BOOL else int(value)
+        changes[field.control] = bool(value) if field.type is ValueType.BOOL else int(value)
     return msgspec.structs.replace(controls, **changes)

@@ -9,7 +9,7 @@ Not here: checks (policy.crosscheck), how rows decide (policy.decide).
 from __future__ import annotations
 
 from cofferdam.limits import Limits
-from cofferdam.model import NEVER, Asset, CellType, Point
+from cofferdam.model import NEVER, Asset, Point, ValueType
 from cofferdam.policy import addressing, rows, schema
 from cofferdam.policy.crosscheck import point_span
 from cofferdam.policy.load import Loaded
@@ -102,6 +102,8 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...]) -> Asset:
         timeout_ms=asset.timeout,
         share_reads_ms=asset.share_reads or 0,
         quirks=tuple(sorted(asset.quirks)),
+        bits=tuple(space.name for space in family.spaces if space.bits),
+        kinds=tuple((kind.name, kind.separators) for kind in family.kinds),
         points=tuple(_point(point_name, point, family) for point_name, point in sorted(asset.points.items())),
         also=places[1:],
     )
@@ -114,11 +116,11 @@ def _point(name: str, point: schema.Point, family: Family) -> Point:
     span, kind = found
 
     def limit(value: float | None) -> float | None:
-        return values.nearest_float32(value) if value is not None and kind is CellType.FLOAT32 else value
+        return values.nearest_float32(value) if value is not None and kind is ValueType.FLOAT32 else value
 
     return Point(
         name=name,
-        span=span,
+        at=span,
         type=kind,
         word_order=point.word_order,
         unit=point.unit or "",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from cofferdam.model import CellType, Span
+from cofferdam.model import Span, ValueType
 from cofferdam.policy import addressing, schema
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.findings import Checking, Reader
@@ -34,18 +34,18 @@ def check(
     return checker.files
 
 
-def point_span(family: Family, point: schema.Point) -> tuple[Span, CellType] | None:
+def point_span(family: Family, point: schema.Point) -> tuple[Span, ValueType] | None:
     """The cells and the type of a point, or None where the two do not fit."""
     space = family.space(point.at.space)
     if space is None:
         return None
-    kind = CellType(point.type) if point.type else (CellType.BOOL if space.bits else None)
-    if kind is None or (kind is CellType.BOOL) != space.bits:
+    kind = ValueType(point.type) if point.type else (ValueType.BOOL if space.bits else None)
+    if kind is None or (kind is ValueType.BOOL) != space.bits:
         return None
-    count = values.WORDS[CellType(kind)]
+    count = values.WORDS[ValueType(kind)]
     if point.at.count not in (1, count) or point.at.start + count > 65536:
         return None
-    return Span(point.at.space, point.at.start, count), CellType(kind)
+    return Span(point.at.space, point.at.start, count), ValueType(kind)
 
 
 def _loopback(address: str) -> bool:
@@ -124,12 +124,12 @@ class _Checker(Checking):
             self.at((*here, "at"), f"the space {quote(point.at.space)}", one_of(names), near, "space")
             return
         if point.type is None and not space.bits:
-            expected = f"type: {one_of([t.value for t in CellType if t is not CellType.BOOL], 20)}"
+            expected = f"type: {one_of([t.value for t in ValueType if t is not ValueType.BOOL], 20)}"
             place = self.document.key(here)
             self.problems.append(place.problem(f"point {name} without type", expected, check="missing"))
             return
-        kind = CellType(point.type or CellType.BOOL)
-        if (kind is CellType.BOOL) != space.bits:
+        kind = ValueType(point.type or ValueType.BOOL)
+        if (kind is ValueType.BOOL) != space.bits:
             expected = "bool" if space.bits else "a type of words, such as uint16"
             self.at((*here, "type"), f"{kind.value} in {point.at.space}", expected, check="type")
             return

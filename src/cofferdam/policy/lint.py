@@ -182,14 +182,14 @@ def _overlapping_points(run: Linting) -> None:
 def _overlaps(asset: Asset) -> Iterator[tuple[Point, Point]]:
     spaces: dict[str, list[Point]] = {}
     for point in asset.points:
-        spaces.setdefault(point.span.space, []).append(point)
+        spaces.setdefault(point.at.space, []).append(point)
     for points in spaces.values():
-        points.sort(key=lambda point: (point.span.start, point.span.stop))
+        points.sort(key=lambda point: (point.at.start, point.at.stop))
         furthest = points[0]
         for point in points[1:]:
-            if point.span.start < furthest.span.stop:
+            if point.at.start < furthest.at.stop:
                 yield furthest, point
-            if point.span.stop > furthest.span.stop:
+            if point.at.stop > furthest.at.stop:
                 furthest = point
 
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 
 from cofferdam.limits import Limits
-from cofferdam.model import NEVER, Asset, Side, Span
+from cofferdam.model import NEVER, Asset, Item, Side, Span
 from cofferdam.policy.terms.relay_rows import RelayRows
 
 FORMAT = 2
@@ -73,17 +73,20 @@ class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """Cells that a rule allows. `point` names them, or is "" for raw registers."""
+    """Cells or an item that a rule allows. `point` names them, or is "" for raw ones. `prefix`: every item is meant
+    whose name begins with this one's."""
 
-    span: Span
+    at: Span | Item
     point: str = ""
+    prefix: bool = False
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One line of a conduit's `allow`, for one asset. `number` counts the lines from 0.
 
     `functions` and `write_functions` are (code, sub) with sub -1 for any: operations that carry no cells, which leave
-    the device's state alone, or may change it.
+    the device's state alone, or may change it. `calls`, `watches` and `streams` are items that may be called, watched,
+    or opened as a stream.
     """
 
     number: int
@@ -91,6 +94,9 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     asset: str
     reads: tuple[Piece, ...] = ()
     writes: tuple[Piece, ...] = ()
+    calls: tuple[Piece, ...] = ()
+    watches: tuple[Piece, ...] = ()
+    streams: tuple[Piece, ...] = ()
     functions: tuple[tuple[int, int], ...] = ()
     write_functions: tuple[tuple[int, int], ...] = ()
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from cofferdam import limits as limits_module
 from cofferdam.limits import Limits
-from cofferdam.model import CellType, Side, Span
+from cofferdam.model import Side, Span, ValueType
 from cofferdam.policy import syntax
 from cofferdam.policy.fields import as_list
 from cofferdam.policy.fields import choice as _choice
@@ -25,6 +25,7 @@ from cofferdam.policy.fields import one_or_list as _one_or_list
 from cofferdam.policy.fields import one_or_more as _listed
 from cofferdam.policy.fields import read_by as _read
 from cofferdam.policy.fields import whole as _whole
+from cofferdam.protocols.dialects import DIALECTS
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 ADDRESS = {"type": "string", "examples": ["10.20.0.17", "fd00::17"]}
@@ -34,6 +35,7 @@ CELLS = {
     "pattern": r"^[a-z]+(:\d+)?\s+\d+(\s*-\s*\d+)?$",
     "examples": ["holding 100", "holding 0-99"],
 }
+TYPES = list(dict.fromkeys(name for dialect in DIALECTS.values() for name in dialect.types))
 CODE = {
     "anyOf": [
         {"type": "integer", "minimum": 1, "maximum": 127},
@@ -160,7 +162,7 @@ class Point(Entry):
         description="The space and the first cell, counted from 0 as on the wire: `holding 100`, `input 12`, `coil 3`, "
         "`discrete 7`, `file:4 0`. A range (`holding 100-101`) must have as many cells as the type."
     )
-    type: Annotated[CellType, *_choice(*(t.value for t in CellType))] | None = Field(
+    type: Annotated[ValueType, *_choice(*TYPES)] | None = Field(
         None,
         description="How the cells make a value: `bool`, `uint16`, `int16`, `uint32`, `int32`, `uint64`, `int64`, "
         "`float32`, `float64`. Coils and discrete inputs are `bool`; all others must say.",

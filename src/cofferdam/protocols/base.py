@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from cofferdam.model import Deny, Failure, Operation, Span
+from cofferdam.model import Deny, Failure, Item, Operation, Span
 
 Req = TypeVar("Req")
 Resp = TypeVar("Resp")
@@ -225,8 +225,9 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
         """The protocol's own code of an error answer; 0 for any other answer."""
 
     @abc.abstractmethod
-    def read_request(self, unit: int, span: Span) -> Req:
-        """The plain read of these cells of that unit: what a broker asks for itself (a value that a step limit needs).
+    def read_request(self, unit: int, place: Span | Item) -> Req:
+        """The plain read of these cells, or this item, of that unit: what a broker asks for itself (a value that a step
+        limit needs).
 
         Raises: LocalProtocolError for a space that no plain read reaches, or more cells than one read can ask for.
         """
@@ -243,7 +244,3 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
     def slice(self, request: Req, wider_request: Req, wider_response: Resp) -> Resp | None:
         """The answer to `request` cut out of the answer to `wider_request` (of equal share key), or None if that
         does not cover it."""
-
-    @abc.abstractmethod
-    def describe(self, request: Req) -> str:
-        """One line for people: what is asked, of which unit and addresses, with which values."""

@@ -1,11 +1,87 @@
-"""What a policy may say about a protocol: spaces of cells, function codes without cells, default port. Data only.
+"""What a policy may say of a protocol: spaces of cells and kinds of items, how both are written, codes, types, units.
 
-Not here: messages, machines, quirks' meaning (the protocol's folder).
+A dialect is data, and one small interface that is pure: the notation of a place, as it stands after `at:`. Policy reads
+points, rules and questions by it, and judges without it: what a judge has to know (which spaces hold bits, which names
+are parts of which) is compiled into the asset's row.
+
+Not here: messages, machines, quirks' meaning (the protocol's folder), which dialects there are (dialects).
 """
 
 from __future__ import annotations
 
+import abc
+import re
+from collections.abc import Callable
+from typing import Literal
+
 import msgspec
+
+from cofferdam.errors import CofferdamError
+from cofferdam.model import ALL_ELEMENTS, Item, Span, ValueType
+
+
+class Misread(CofferdamError):
+    """A text that is no place in this notation. `str(error)` says what should have stood there, as in "a tag path";
+    `near` is the nearest right text, or ""."""
+
+    def __init__(self, expected: str, near: str = "") -> None:
+        super().__init__(expected)
+        self.near = near
+
+
+class Notation(abc.ABC):
+    """How places are written. Pure: no state, no clock, nothing but the text."""
+
+    pattern: str
+    """A regular expression that right texts match: editors check by it."""
+    examples: tuple[str, ...]
+    """Right texts."""
+
+    @abc.abstractmethod
+    def parse(self, text: str) -> Span | Item:
+        """The place that a text names; an item by its one spelling. Whether there is such a space or kind is asked
+        later. Raises: Misread."""
+
+    @abc.abstractmethod
+    def show(self, place: Span | Item) -> str:
+        """The text of a place: what `parse` reads as the same place again."""
+
+
+_CELLS = re.compile(r"([a-z]+(?::[0-9]{1,5})?)\s+([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?\Z")
+
+
+class CellNotation(Notation):
+    """Cells of a space: "holding 100", "holding 0-99", "file:4 0-9". Numbers count from 0, as on the wire. `near` finds
+    what may have been meant by a text that is none."""
+
+    pattern = r"^[a-z]+(:\d+)?\s+\d+(\s*-\s*\d+)?$"
+
+    def __init__(self, examples: tuple[str, ...], near: Callable[[str], str]) -> None:
+        self.examples = examples
+        self._near = near
+
+    def parse(self, text: str) -> Span:
+        found = _CELLS.match(text)
+        if not found:
+            samples = " or ".join(f'"{example}"' for example in self.examples)
+            raise Misread(f"a space and cells counted from 0, such as {samples}", self._near(text))
+        first, last = int(found[2]), int(found[3] or found[2])
+        if first > 65535 or last > 65535:
+            raise Misread("cells from 0 to 65535")
+        if last < first:
+            raise Misread("the first cell before the last", f'"{found[1]} {last}-{first}"')
+        return Span(found[1], first, last - first + 1)
+
+    def show(self, place: Span | Item) -> str:
+        return show_range(place, place.start, place.stop)
+
+
+def show_range(place: Span | Item, start: int, stop: int) -> str:
+    """Some of a place's cells or elements, as any dialect could write them: "holding 100-101", "tag counts[0-9]"."""
+    last = f"{start}" if stop == start + 1 else f"{start}-{stop - 1}"
+    if isinstance(place, Span):
+        return f"{place.space} {last}"
+    return place.space if start < 0 or stop >= ALL_ELEMENTS else f"{place.space}[{last}]"
 
 
 class Space(msgspec.Struct, frozen=True):
@@ -20,17 +96,58 @@ class Space(msgspec.Struct, frozen=True):
     write_many: int = 0
 
 
-class Family(msgspec.Struct, frozen=True):
-    """One protocol. `codes` are the functions that carry no cells, with words for people; `changing` those
-    (code, sub) among them that may change the device's state, sub -1 for all of a code."""
+class Kind(msgspec.Struct, frozen=True):
+    """Items of one kind. `words` say what it is, as in "a tag". What may be done with such an item has a code above
+    0: `read` and `write` and `watch` its value, `call` it, or `open` it as a stream.
+
+    `separators`: characters after which a name goes on to a part of what stands before them, so that "pump.speed" is a
+    part of "pump"; "" where names say nothing of that. `elements`: a range of elements can be named. `prefix`: rules
+    may say "NAME*" for all items whose names begin so.
+    """
+
+    name: str
+    words: str
+    read: int = 0
+    write: int = 0
+    watch: int = 0
+    call: int = 0
+    open: int = 0
+    separators: str = ""
+    elements: bool = False
+    prefix: bool = False
+
+    @property
+    def valued(self) -> bool:
+        """Whether such an item has a value, so that a point may be one."""
+        return bool(self.read or self.write or self.watch)
+
+
+class Units(msgspec.Struct, frozen=True):
+    """Numbers of the units behind one address, from `low` to `high`; `any`: an asset may stand for all of them."""
+
+    low: int
+    high: int
+    any: bool = True
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """One protocol. `codes` are the functions that carry no cells and no items, with words for people; `changing` those
+    (code, sub) among them that may change the device's state, sub -1 for all of a code. `place_codes` carry cells or
+    items, and so are asked for by these. `types`: the names of types, and what each means."""
 
     name: str
     default_port: int
-    spaces: tuple[Space, ...]
-    codes: dict[int, str]
-    changing: frozenset[tuple[int, int]]
-    cell_codes: frozenset[int]
-    max_unit: int
+    notation: Notation
+    types: dict[str, ValueType]
+    transport: Literal["tcp", "udp"] = "tcp"
+    spaces: tuple[Space, ...] = ()
+    kinds: tuple[Kind, ...] = ()
+    codes: dict[int, str] = {}
+    code_range: tuple[int, int] = (1, 65535)
+    changing: frozenset[tuple[int, int]] = frozenset()
+    place_codes: frozenset[int] = frozenset()
+    units: Units | None = None
+    """None: the protocol knows no units."""
     quirks: frozenset[str] = frozenset()
     """Known deviations that an asset may be declared to have."""
     lone_quirks: frozenset[str] = frozenset()
@@ -44,6 +161,31 @@ class Family(msgspec.Struct, frozen=True):
                 return space
         return None
 
+    def kind(self, name: str) -> Kind | None:
+        """The kind of items of that name."""
+        return next((kind for kind in self.kinds if kind.name == name), None)
+
+    def found(self, place: Span | Item) -> Space | Kind | None:
+        """The space or kind of a place; None where this protocol has no such one."""
+        return self.space(place.space) if isinstance(place, Span) else self.kind(place.kind)
+
+    def writable(self, place: Span | Item) -> bool:
+        """Whether there is a way to write to such a place."""
+        found = self.found(place)
+        return found is not None and (found.writable if isinstance(found, Space) else found.write > 0)
+
+    def words(self) -> list[str]:
+        """Its spaces and kinds by name, as they are written."""
+        return [space.name + (":N" if space.numbered else "") for space in self.spaces] + [k.name for k in self.kinds]
+
+    @property
+    def cell_codes(self) -> frozenset[int]:
+        """See place_codes."""
+        return self.place_codes
+
     def changes(self, code: int, sub: int) -> bool:
         """Whether a function without cells may change the device's state."""
         return (code, sub) in self.changing or (code, -1) in self.changing
+
+
+Family = Dialect

@@ -1,9 +1,20 @@
-"""Every protocol's dialect, by name. A new protocol adds one line."""
+"""Every protocol's dialect, by name. A new protocol adds one line.
+
+Functions that read a policy take such a table and use this one by default: a test may bring another.
+"""
 
 from __future__ import annotations
 
-from cofferdam.protocols.dialect import Family
+from collections.abc import Mapping
+
+from cofferdam.protocols.dialect import Dialect
 from cofferdam.protocols.modbus.dialect import MODBUS
 
-FAMILIES: dict[str, Family] = {MODBUS.name: MODBUS}
+Dialects = Mapping[str, Dialect]
+
+DIALECTS: Dialects = {
+    dialect.name: dialect
+    for dialect in (MODBUS,)
+}  # fmt: skip
 """By name: an asset's `protocol`, and the conduit's `broker` that speaks it."""
+FAMILIES = DIALECTS

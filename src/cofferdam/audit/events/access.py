@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,12 @@ from cofferdam.audit.events.base import (
     WallNs,
 )
 from cofferdam.audit.events.lines import Line, Said, seconds, span_ns, who
+
+ITEM, VALUE = 512, 4096
+"""Greatest lengths in characters: of an item's name with its range, of a value."""
+ITEMS = 256
+"""Items of one request that an entry names; a request with more is refused."""
+Items = Annotated[tuple["OfItem", ...], Meta(max_length=ITEMS)]
 
 
 class Written(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -44,6 +50,17 @@ class Cells(msgspec.Struct, frozen=True, array_like=True, gc=False):
     space: Name
     start: Cell
     count: Count
+
+
+class OfItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An item that a request named, what it asked to do with it, and the values that it brought: one for a write, none
+    where nobody can tell it, each argument of a call. Values are text, as `PointValue`'s are. What is too long ends in
+    its SHA-256."""
+
+    item: Annotated[str, Meta(max_length=ITEM)]
+    act: Literal["read", "write", "call", "watch", "open"]
+    type: Name = ""
+    values: Annotated[tuple[Annotated[str, Meta(max_length=VALUE)], ...], Meta(max_length=64)] = ()
 
 
 class SessionOpened(Event, frozen=True, kw_only=True):
@@ -76,7 +93,8 @@ class WriteAllowed(Event, frozen=True, kw_only=True):
     """A write was allowed and is about to be sent. It is sent only after this entry is durable. `write` is unique
     in the log and ties it to its `WriteOutcome`. `exact` is False where the cells depend on what the device holds
     (Modbus mask write: values are the and- and or-mask). `function` is the protocol's, `sub` its subfunction
-    or -1, `unit` the unit or -1."""
+    or -1, `unit` the unit or -1. `writes` are raw cells, `items` what is written by name, called, or opened as a
+    stream; `points` are the values in the policy's names and units."""
 
     session: Name
     write: Name
@@ -91,6 +109,7 @@ class WriteAllowed(Event, frozen=True, kw_only=True):
     writes: Annotated[tuple[Written, ...], Meta(max_length=64)] = ()
     points: Annotated[tuple[PointValue, ...], Meta(max_length=256)] = ()
     exact: bool = True
+    items: Items = ()
 
 
 Outcome = Literal["done", "exception", "timeout", "unreachable", "bad-reply", "not-sent", "unknown"]
@@ -127,6 +146,7 @@ class Refused(Event, frozen=True, kw_only=True):
     is_write: bool = False
     spans: Annotated[tuple[Cells, ...], Meta(max_length=64)] = ()
     values: Annotated[tuple[Cell, ...], Meta(max_length=128)] = ()
+    items: Items = ()
 
 
 class RefusedMany(Event, frozen=True, kw_only=True):
@@ -167,8 +187,9 @@ class LimitHit(Event, frozen=True, kw_only=True):
 
 
 class ReadsCounted(Event, frozen=True, kw_only=True):
-    """Reads of one flow in an interval. `reads` were allowed, `cells` is how many cells they asked for, `shared` how
-    many were answered without asking the device, `failed` how many got no good answer."""
+    """Reads of one flow in an interval. `reads` were allowed, `cells` is how many cells or items they asked for,
+    `shared` how many were answered without asking the device, `failed` how many got no good answer. `notices`: what
+    came by itself, from watches that stand."""
 
     session: Name
     principals: Names
@@ -179,6 +200,23 @@ class ReadsCounted(Event, frozen=True, kw_only=True):
     cells: Count
     shared: Count = 0
     failed: Count = 0
+    from_ns: WallNs
+    to_ns: WallNs
+    notices: Count = 0
+
+
+class StreamEnded(Event, frozen=True, kw_only=True):
+    """A stream is over, which the write `write` opened. Frames: `sent` to the asset, `received` from it, `refused` for
+    a value outside its limits, `dropped` since they came too fast or found no room."""
+
+    session: Name
+    write: Name
+    asset: Name
+    reason: Text
+    sent: Count = 0
+    received: Count = 0
+    refused: Count = 0
+    dropped: Count = 0
     from_ns: WallNs
     to_ns: WallNs
 
@@ -193,10 +231,11 @@ Draft = (
     | Malformed
     | LimitHit
     | ReadsCounted
+    | StreamEnded
 )
 OUTER = (SessionOpened, SessionClosed, Refused, RefusedMany, Malformed, LimitHit)
 """What the part that faces clients may say."""
-INNER = (*OUTER, WriteAllowed, WriteOutcome, ReadsCounted)
+INNER = (*OUTER, WriteAllowed, WriteOutcome, ReadsCounted, StreamEnded)
 """What the part that decides and speaks with assets may say."""
 
 
@@ -205,14 +244,24 @@ def _cells(event: Said) -> str:
         f"{space} {start}" + (f"-{start + count - 1}" if count > 1 else "")
         for space, start, count in event.get("spans", ())
     ]
-    return ", ".join(parts)
+    return ", ".join([*parts, *map(_item, event.get("items", ()))])
+
+
+def _item(said: Any) -> str:
+    item, act, _, values = said
+    some = ", ".join(value[:80] for value in values[:8]) + (" …" if len(values) > 8 else "")
+    if act == "call":
+        return f"call {item}({some})"
+    return f"{item} = {some}" if act == "write" else f"{act} {item}"
 
 
 def _written(event: Said) -> str:
     points = event.get("points", ())
+    items = event.get("items", ())
     if points:
-        return ", ".join(f"{name} = {value}{' ' + unit if unit else ''}" for name, value, unit in points)
-    parts = []
+        named = [f"{name} = {value}{' ' + unit if unit else ''}" for name, value, unit in points]
+        return ", ".join([*named, *(_item(said) for said in items if said[1] != "write")])
+    parts = [_item(said) for said in items]
     for space, start, values in event.get("writes", ()):
         some = " ".join(map(str, values[:8])) + (" …" if len(values) > 8 else "")
         parts.append(f"{space} {start} = {some}")
@@ -238,6 +287,7 @@ def _outcome(event: Said) -> str:
 def _reads(event: Said) -> str:
     span = span_ns(event)
     shared = f", {event['shared']} shared" if event.get("shared") else ""
+    shared += f", {event['notices']} notices" if event.get("notices") else ""
     failed = f", {event['failed']} failed" if event.get("failed") else ""
     return (
         f"{who(event)} → {event.get('asset')}: {event.get('reads')} reads, {event.get('cells')} cells"
@@ -268,4 +318,8 @@ LINES: dict[str, Line] = {
     "malformed": lambda e: f"{e.get('source')} → {e.get('asset') or '?'}: {e.get('detail')} ({e.get('section')})",
     "limit-hit": lambda e: f"{e.get('source')}: {e.get('limit')}: {e.get('detail')} ({e.get('count')} times)",
     "reads-counted": _reads,
+    "stream-ended": lambda e: (
+        f"{e.get('asset')} {e.get('write')}: {e.get('reason')} ({e.get('sent')} frames sent, {e.get('received')}"
+        f" received, {e.get('refused')} refused, {e.get('dropped')} dropped)"
+    ),
 }

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cofferdam.audit.client import AuditClient
-from cofferdam.audit.events.access import Cells, Refused, RefusedMany
+from cofferdam.audit.events.access import Refused, RefusedMany
 from cofferdam.audit.events.base import clip
+from cofferdam.brokers.kit import telling
 from cofferdam.model import Deny, Operation
 from cofferdam.policy.points.decide import Flow
 
@@ -62,9 +63,6 @@ class RefusalLog:
         if self._budget is not None and not self._budget(wall, 1):
             return
         self._used += 1
-        values = tuple(value for change in operation.writes for value in change.values)
-        spans = [Cells(span.space, span.start, span.count) for span in operation.reads]
-        spans += [Cells(change.space, change.start, change.count) for change in operation.writes]
         self._audit.note(
             Refused(
                 wall_ns=wall,
@@ -80,8 +78,9 @@ class RefusalLog:
                 sub=operation.sub,
                 unit=operation.unit,
                 is_write=operation.is_write,
-                spans=tuple(spans[:64]),
-                values=values[:128],
+                spans=telling.cells(operation),
+                values=telling.raw_values(operation)[:128],
+                items=telling.items(operation),
             )
         )
 

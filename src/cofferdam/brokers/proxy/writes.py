@@ -12,9 +12,10 @@ import abc
 from collections.abc import Callable
 from typing import Any
 
-from cofferdam.audit.events.access import LimitHit, Outcome, PointValue, WriteAllowed, WriteOutcome, Written
+from cofferdam.audit.events.access import LimitHit, Outcome, WriteAllowed, WriteOutcome
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Part, Setting
+from cofferdam.brokers.kit import telling
 from cofferdam.brokers.proxy.device import Job
 from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Reply, Request
 from cofferdam.brokers.proxy.sessions import Parked, Plant, Session
@@ -22,7 +23,6 @@ from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation
 from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.points.state import PointState
-from cofferdam.policy.points.values import decode, show
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.registry import PROTOCOLS
 
@@ -117,6 +117,9 @@ class WritePath(Part):
             return Deny("", "", Fault.SEVERED, f"the {cut} side is severed")
         if not self._audit.writable and (operation.is_write or not self.policy.audit.reads_without_log):
             return Deny("", "", Fault.AUDIT, f"the audit log cannot be written: {self._audit.reason}")
+        untold = telling.untold(operation)
+        if untold:
+            return Deny("", "", Fault.AUDIT, untold)
         return flow.decide_full(operation, self._wall(), self._clock(), self._state)
 
     def _settle(
@@ -168,9 +171,10 @@ class WritePath(Part):
             function=operation.function,
             sub=operation.sub,
             unit=operation.unit,
-            writes=tuple(Written(change.space, change.start, change.values) for change in operation.writes[:64]),
-            points=_point_values(plant.asset, operation),
+            writes=telling.written(operation),
+            points=telling.points(plant.asset, operation),
             exact=all(change.exact for change in operation.writes),
+            items=telling.items(operation, reads=False),
         )
         self._audit.record(
             draft,
@@ -344,20 +348,3 @@ class WritePath(Part):
             self._under_way -= 1
             self._outer.send(Failed(parked[1].id, failure, 0, 0))
         self._unpark(plant)
-
-
-def _point_values(asset: Asset, operation: Operation) -> tuple[PointValue, ...]:
-    """The values that a write gives to named points."""
-    found: list[PointValue] = []
-    for change in operation.writes:
-        if not change.exact:
-            continue
-        for point in asset.points:
-            span = point.span
-            if span.space == change.space and span.start >= change.start and span.stop <= change.stop:
-                cells = change.values[span.start - change.start : span.stop - change.start]
-                value = decode(point.type, point.word_order, cells)
-                found.append(PointValue(point.name[:128], show(value)[:128], point.unit[:128]))
-                if len(found) == 256:
-                    return tuple(found)
-    return tuple(found)

@@ -1,4 +1,4 @@
-"""Operations as people write them: "read tank_level", "write holding 200 1400", "function 43/14".
+"""Operations as people write them: "read tank_level", "write holding 200 1400", "call reset", "function 43/14".
 
 Not here: judging and explaining them (policy.explain).
 """
@@ -8,43 +8,71 @@ from __future__ import annotations
 import math
 
 from cofferdam.errors import CofferdamError
-from cofferdam.model import Asset, Change, Operation, Point, Span
-from cofferdam.policy.points import values
+from cofferdam.model import (
+    VALUES,
+    Argument,
+    Asset,
+    Assign,
+    Call,
+    Change,
+    Item,
+    Opening,
+    Operation,
+    Point,
+    Span,
+    Value,
+    Watch,
+)
+from cofferdam.policy.points import typed, values
 from cofferdam.policy.problems import nearest, one_of
-from cofferdam.protocols.dialect import Family, Space
-from cofferdam.protocols.dialects import FAMILIES
+from cofferdam.protocols.dialect import Dialect, Kind, Misread, Space, show_range
+from cofferdam.protocols.dialects import DIALECTS, Dialects
 
 FORMS = """forms of an operation:
   read POINT                      read tank_level
   read SPACE FIRST [COUNT]        read holding 100 2
   write POINT VALUE               write pump_speed 1400
   write SPACE FIRST VALUE...      write holding 200 1400 30
+  watch POINT                     watch tank_level        (protocols with items)
+  call METHOD [ARGUMENT...]       call reset 5
+  stream STREAM                   stream drive
   function CODE[/SUB]             function 43/14
   write-function CODE[/SUB]       write-function 8/1   (one that may change the device)"""
 
 
-def operation(text: str, asset: Asset) -> Operation:
+_VERBS = ("read", "write", "watch", "call", "stream", "function", "write-function")
+
+
+def operation(text: str, asset: Asset, dialects: Dialects = DIALECTS) -> Operation:
     """The operation that a text asks of an asset, as its protocol would carry it.
 
     Raises: CofferdamError where the text has no such form, or names what the asset has not; the hint says the forms.
     """
     words = text.split()
-    family = FAMILIES[asset.protocol]
+    dialect = dialects[asset.protocol]
     verb = words[0] if words else ""
     if verb == "read" and len(words) >= 2:
-        return _read(words[1:], asset, family, text)
+        return _read(words[1:], asset, dialect, text)
     if verb == "write" and len(words) >= 3:
-        return _write(words[1:], asset, family, text)
+        return _write(words[1:], asset, dialect, text)
+    if verb == "watch" and len(words) == 2:
+        return _watch(words[1], asset, dialect, text)
+    if verb == "call" and len(words) >= 2:
+        return _call(words[1:], asset, dialect, text)
+    if verb == "stream" and len(words) == 2:
+        return _stream(words[1], asset, dialect, text)
     if verb in ("function", "write-function") and len(words) == 2:
         code, _, sub = words[1].partition("/")
-        if code.isascii() and code.isdigit() and (not sub or (sub.isascii() and sub.isdigit())) and int(code) < 128:
+        low, high = dialect.code_range
+        plain = code.isascii() and code.isdigit() and (not sub or (sub.isascii() and sub.isdigit()))
+        if plain and low <= int(code) <= high:
             number = int(sub) if sub else -1
-            if int(code) in family.cell_codes:
+            if int(code) in dialect.place_codes:
                 raise _bad(text, f"function {code} carries cells: ask read or write")
-            changing = verb == "write-function" or family.changes(int(code), number)
+            changing = verb == "write-function" or dialect.changes(int(code), number)
             return Operation(int(code), number, _unit(asset), changing)
         raise _bad(text, f"{words[1]} is no function code")
-    near = nearest(verb, ("read", "write", "function", "write-function"))
+    near = nearest(verb, _VERBS)
     raise _bad(text, f"it starts with {verb or 'nothing'}{f', did you mean {near}' if near and near != verb else ''}")
 
 
@@ -53,7 +81,7 @@ def _bad(text: str, why: str) -> CofferdamError:
 
 
 def _unit(asset: Asset) -> int:
-    return 1 if asset.unit == -1 else asset.unit
+    return 1 if asset.unit == -1 and asset.bits else asset.unit
 
 
 def _cell(word: str, text: str, top: int = 65535) -> int:
@@ -66,43 +94,67 @@ def _cell(word: str, text: str, top: int = 65535) -> int:
     return value
 
 
-def _place(words: list[str], asset: Asset, family: Family, text: str) -> tuple[Space, Span, Point | None, list[str]]:
-    """(space, cells, the point if one is named, the words that are left) of "POINT ..." or "SPACE FIRST ..."."""
+def _place(
+    words: list[str], asset: Asset, dialect: Dialect, text: str
+) -> tuple[Space | Kind, Span | Item, Point | None, list[str]]:
+    """(its space or kind, the place, the point if one is named, the words that are left) of "POINT ...", "SPACE FIRST
+    ..." or an item as the protocol writes it."""
     for point in asset.points:
         if point.name == words[0]:
-            found = family.space(point.span.space)
+            found = dialect.found(point.at)
             if found is None:
-                raise _bad(text, f"{asset.protocol} has no {point.span.space}")
-            return found, point.span, point, words[1:]
-    space = family.space(words[0])
-    if space is None:
-        names = [point.name for point in asset.points]
-        near = nearest(words[0], [*names, *(s.name for s in family.spaces)])
-        spaces = [s.name + (":N" if s.numbered else "") for s in family.spaces]
-        which = f"{words[0]} is no point of {asset.name} and no space ({one_of(spaces)})"
-        raise _bad(text, f"{which}{f'; did you mean {near}' if near else ''}")
-    if len(words) < 2:
-        raise _bad(text, f"{words[0]} needs a first cell")
-    return space, Span(words[0], _cell(words[1], text), 1), None, words[2:]
+                raise _bad(text, f"{asset.protocol} has no {point.at.space}")
+            return found, point.at, point, words[1:]
+    space = dialect.space(words[0])
+    if space is not None:
+        if len(words) < 2:
+            raise _bad(text, f"{words[0]} needs a first cell")
+        return space, Span(words[0], _cell(words[1], text), 1), None, words[2:]
+    if dialect.kinds:
+        item = _item(words, dialect)
+        if item is not None:
+            return item
+    names = [point.name for point in asset.points]
+    near = nearest(words[0], [*names, *(s.name for s in dialect.spaces), *(k.name for k in dialect.kinds)])
+    which = f"{words[0]} is no point of {asset.name} and no space ({one_of(dialect.words())})"
+    raise _bad(text, f"{which}{f'; did you mean {near}' if near else ''}")
 
 
-def _read(words: list[str], asset: Asset, family: Family, text: str) -> Operation:
-    space, span, point, rest = _place(words, asset, family, text)
-    if point is None and rest:
-        span = Span(span.space, span.start, _cell(rest.pop(0), text))
+def _item(words: list[str], dialect: Dialect) -> tuple[Kind, Item, None, list[str]] | None:
+    """The item that the first words name: as few of them as are one in the protocol's notation."""
+    for count in range(1, len(words) + 1):
+        try:
+            place = dialect.notation.parse(" ".join(words[:count]))
+        except Misread:
+            continue
+        kind = dialect.kind(place.kind) if isinstance(place, Item) else None
+        if isinstance(place, Item) and kind is not None:
+            return kind, place, None, words[count:]
+    return None
+
+
+def _read(words: list[str], asset: Asset, dialect: Dialect, text: str) -> Operation:
+    found, place, point, rest = _place(words, asset, dialect, text)
+    if point is None and rest and isinstance(place, Span):
+        place = Span(place.space, place.start, _cell(rest.pop(0), text))
     if rest:
         raise _bad(text, f"{' '.join(rest)} is too much")
-    if span.count < 1 or span.stop > 65536:
-        raise _bad(text, f"{span.count} cells from {span.start} on are not within 0 to 65535")
-    return Operation(space.read, -1, _unit(asset), False, (span,))
+    if isinstance(place, Span) and (place.count < 1 or place.stop > 65536):
+        raise _bad(text, f"{place.count} cells from {place.start} on are not within 0 to 65535")
+    return Operation(found.read, -1, _unit(asset), False, (place,))
 
 
-def _write(words: list[str], asset: Asset, family: Family, text: str) -> Operation:
-    space, span, point, rest = _place(words, asset, family, text)
+def _write(words: list[str], asset: Asset, dialect: Dialect, text: str) -> Operation:
+    found, place, point, rest = _place(words, asset, dialect, text)
     if not rest:
         raise _bad(text, "a value is missing")
-    if not space.writable:
-        raise _bad(text, f"{space.name} cannot be written in {family.name}")
+    if not dialect.writable(place):
+        raise _bad(text, f"{found.name} cannot be written in {dialect.name}")
+    if isinstance(place, Item):
+        if point is None or not isinstance(found, Kind):
+            raise _bad(text, "only a point's value can be asked: its type says what the words mean")
+        value = _typed(point, " ".join(rest), text)
+        return Operation(found.write, -1, _unit(asset), True, (), (Assign(place, value),))
     if point is not None:
         if len(rest) != 1:
             raise _bad(text, f"{' '.join(rest[1:])} is too much")
@@ -111,11 +163,62 @@ def _write(words: list[str], asset: Asset, family: Family, text: str) -> Operati
         except ValueError as error:
             raise _bad(text, str(error)) from None
     else:
-        cells = tuple(_cell(word, text, 1 if space.bits else 65535) for word in rest)
-        if span.start + len(cells) > 65536:
+        cells = tuple(_cell(word, text, 1 if place.space in asset.bits else 65535) for word in rest)
+        if place.start + len(cells) > 65536:
             raise _bad(text, "it ends after cell 65535")
-    code = space.write_one if len(cells) == 1 and space.write_one else space.write_many
-    return Operation(code, -1, _unit(asset), True, (), (Change(span.space, span.start, len(cells), cells),))
+    if not isinstance(found, Space):
+        raise _bad(text, f"{place.space} is no space")
+    code = found.write_one if len(cells) == 1 and found.write_one else found.write_many
+    return Operation(code, -1, _unit(asset), True, (), (Change(place.space, place.start, len(cells), cells),))
+
+
+def _typed(point: Point | Argument, words: str, text: str) -> Value:
+    try:
+        if point.elements == 1:
+            return typed.parse(point.type, words)
+        parts = [typed.parse(point.type, word) for word in words.split()]
+        ones = tuple(part.values[0] for part in parts)
+        return VALUES[point.type](ones, True)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise _bad(text, f"{point.name}: {error}") from None
+
+
+def _watch(name: str, asset: Asset, dialect: Dialect, text: str) -> Operation:
+    found, place, point, _ = _place([name], asset, dialect, text)
+    if not isinstance(place, Item) or not isinstance(found, Kind) or not found.watch:
+        raise _bad(text, f"{found.name} cannot be watched in {dialect.name}")
+    interval = point.fastest_us if point is not None else 0
+    return Operation(found.watch, -1, _unit(asset), False, (Watch(place, interval),))
+
+
+def _call(words: list[str], asset: Asset, dialect: Dialect, text: str) -> Operation:
+    for method in asset.methods:
+        if method.name == words[0]:
+            kind = dialect.kind(method.at.kind)
+            if len(words) - 1 != len(method.arguments):
+                raise _bad(text, f"{method.name} takes {len(method.arguments)} arguments, not {len(words) - 1}")
+            arguments = tuple(
+                _typed(argument, word, text) for argument, word in zip(method.arguments, words[1:], strict=True)
+            )
+            code = kind.call if kind is not None else -1
+            return Operation(code, -1, _unit(asset), True, (), (Call(method.at, arguments),))
+    names = [method.name for method in asset.methods]
+    raise _bad(text, _none_such(words[0], "method", asset, names))
+
+
+def _stream(name: str, asset: Asset, dialect: Dialect, text: str) -> Operation:
+    for stream in asset.streams:
+        if stream.name == name:
+            kind = dialect.kind(stream.at.kind)
+            code = kind.open if kind is not None else -1
+            return Operation(code, -1, _unit(asset), True, (), (Opening(stream.at, stream.fastest_us),))
+    raise _bad(text, _none_such(name, "stream", asset, [stream.name for stream in asset.streams]))
+
+
+def _none_such(word: str, noun: str, asset: Asset, names: list[str]) -> str:
+    near = nearest(word, names)
+    known = f" ({one_of(names)})" if names else ", and it has none"
+    return f"{word} is no {noun} of {asset.name}{known}{f'; did you mean {near}' if near else ''}"
 
 
 def _value(word: str) -> float:
@@ -134,26 +237,44 @@ def _value(word: str) -> float:
 def show(op: Operation, asset: Asset) -> str:
     """An operation in words: "read holding 100-101 (flow_total)"."""
     parts = []
-    spans: list[tuple[str, Span | Change]] = [("read", s) for s in op.reads]
-    spans += [("write" if c.exact else "change bits of", c) for c in op.writes]
-    for verb, span in spans:
-        last = f"-{span.stop - 1}" if span.count > 1 else ""
-        inside = [
-            _with_value(point, span)
-            for point in asset.points
-            if point.span.space == span.space and point.span.start >= span.start and point.span.stop <= span.stop
-        ]
-        names = f" ({', '.join(inside[:6])}{', ...' if len(inside) > 6 else ''})" if inside else ""
-        parts.append(f"{verb} {span.space} {span.start}{last}{names}")
+    for read in op.reads:
+        place = read.item if isinstance(read, Watch) else read
+        parts.append(f"{'watch' if isinstance(read, Watch) else 'read'} {_with_points(place, asset, None)}")
+    for write in op.writes:
+        if isinstance(write, Change):
+            place, verb = Span(write.space, write.start, write.count), "write" if write.exact else "change bits of"
+            parts.append(f"{verb} {_with_points(place, asset, write)}")
+        elif isinstance(write, Assign):
+            parts.append(f"write {_with_points(write.item, asset, write)}")
+        elif isinstance(write, Call):
+            names = [f" ({method.name})" for method in asset.methods if method.at == write.item]
+            arguments = "".join(f" {typed.text(value)}" for value in write.arguments)
+            parts.append(f"call {write.space}{''.join(names[:1])}{arguments}")
+        else:
+            names = [f" ({stream.name})" for stream in asset.streams if stream.at == write.item]
+            parts.append(f"open {write.space}{''.join(names[:1])}")
     if parts:
         return " and ".join(parts)
     kind = "write-function" if op.is_write else "function"
     return f"{kind} {op.function}{f'/{op.sub}' if op.sub >= 0 else ''}"
 
 
-def _with_value(point: Point, span: Span | Change) -> str:
-    if not isinstance(span, Change) or not span.exact or len(span.values) != span.count:
+def _with_points(place: Span | Item, asset: Asset, write: Change | Assign | None) -> str:
+    """Cells or an item, and the points that lie in it: "holding 100-101 (flow_total)"."""
+    inside = [
+        _with_value(point, write)
+        for point in asset.points
+        if point.at.space == place.space and point.at.start >= place.start and point.at.stop <= place.stop
+    ]
+    names = f" ({', '.join(inside[:6])}{', ...' if len(inside) > 6 else ''})" if inside else ""
+    return f"{show_range(place, place.start, place.stop)}{names}"
+
+
+def _with_value(point: Point, write: Change | Assign | None) -> str:
+    if isinstance(write, Assign):
+        return point.name if write.value is None else f"{point.name} = {typed.text(write.value)} {point.unit}".rstrip()
+    if write is None or not write.exact or len(write.values) != write.count:
         return point.name
-    first = point.span.start - span.start
-    value = values.decode(point.type, point.word_order, span.values[first : first + point.span.count])
+    first = point.at.start - write.start
+    value = values.decode(point.type, point.word_order, write.values[first : first + point.at.count])
     return f"{point.name} = {values.measure(point, value) if math.isfinite(value) else value}"

@@ -8,14 +8,17 @@ What counts as allowed:
 - *One* conduit must allow an operation whole; within it, its rules for the flow's principals and asset add up. A
   conduit is an agreement with one owner, one reason and one expiry, and the audit log names one. Two conduits never
   add up.
-- Reads and writes are judged by the cells that they touch. An operation without cells (diagnostics, identification)
-  is judged by its function code: `functions` where it leaves the device's state alone, `write_functions` where it may
-  not.
+- Reads and writes are judged by the cells or items that they touch; calls, watches and streams are their kinds with
+  rules of their own. An operation that touches nothing (diagnostics, identification) is judged by its function code:
+  `functions` where it leaves the device's state alone, `write_functions` where it may not.
 - A limit belongs to the point, not to the rule: whatever lets a write through to the cells of a point, also a raw
-  range, the point's limits hold. A write touches a point wholly or not at all.
+  range, the point's limits hold. A write touches a point of cells wholly or not at all; of an array's elements each
+  is a value by itself.
 
-Not here: the memory behind max_step and writes_per_minute (policy.state), and how a verdict is told to people
-(policy.explain). Imported by the halves: no clock, no files.
+No protocol's words are known here: which spaces hold bits, and which names are parts of which, the asset's row says.
+
+Not here: points of items (points.items), the memory behind max_step and writes_per_minute (points.state), and how a
+verdict is told to people (policy.explain). Imported by the halves: no clock, no files.
 """
 
 from __future__ import annotations
@@ -24,12 +27,31 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from cofferdam.model import NEVER, Allow, Asset, CellType, Change, Deny, Fault, NeedValues, Operation, Point, Span
+from cofferdam.model import (
+    NEVER,
+    Allow,
+    Asset,
+    Call,
+    Change,
+    Deny,
+    Fault,
+    Item,
+    NeedValues,
+    Opening,
+    Operation,
+    Point,
+    Span,
+    ValueType,
+    Watch,
+)
 from cofferdam.policy import windows
 from cofferdam.policy.points import values
-from cofferdam.policy.points.cover import Cover
+from cofferdam.policy.points.checks import Check
+from cofferdam.policy.points.cover import Reach
+from cofferdam.policy.points.items import Items
 from cofferdam.policy.points.state import PointState
 from cofferdam.policy.rows import Clock, Conduit, Piece, Rule
+from cofferdam.protocols.dialect import show_range
 
 __all__ = ["Flow", "PointState"]
 
@@ -40,33 +62,36 @@ CACHE_ENTRIES = 2048
 _STAGES = (Fault.FUNCTION, Fault.ADDRESS, Fault.EXPIRED, Fault.WINDOW, Fault.VALUE, Fault.STEP, Fault.RATE)
 
 
-class _Check:
-    """A point with limits that a write's form touches: which change, and where in it."""
+class _CellCheck(Check):
+    """A point of cells with limits that a write's form touches: which change, and where in it."""
 
-    __slots__ = ("allowed", "change", "high", "low", "offset", "point", "ranged", "simple", "size", "stateful")
+    __slots__ = ("allowed", "change", "high", "low", "offset", "point", "simple", "size")
 
     def __init__(self, point: Point, change: int, offset: int) -> None:
+        super().__init__(point)
         self.point = point
         self.change = change
         self.offset = offset
-        self.size = point.span.count
+        self.size = point.at.count
         self.ranged = values.has_range(point) or (values.has_limit(point) and point.type in values.FLOATS)
-        self.stateful = point.max_step is not None or point.writes_per_minute is not None
         # One unsigned cell, the common setpoint, needs no decoding.
-        self.simple = point.type in (CellType.UINT16, CellType.BOOL)
+        self.simple = point.type in (ValueType.UINT16, ValueType.BOOL)
         self.low = -math.inf if point.min is None else point.min
         self.high = math.inf if point.max is None else point.max
         self.allowed = values.allowed_range(point)
 
     def wrong(self, op: Operation) -> str:
-        """What is wrong with the value that `op` writes, or ""."""
-        cells = op.writes[self.change].values
+        cells = op.writes[self.change].values  # type: ignore[union-attr]
         if self.simple:
             value = cells[self.offset]
             if self.low <= value <= self.high:
                 return ""
-            return f"{self.point.name} = {value} {self.point.unit}".rstrip() + f" is asked; {self.allowed}"
+            return f"{self.name} = {value} {self.point.unit}".rstrip() + f" is asked; {self.allowed}"
         return values.out_of_range(self.point, cells[self.offset : self.offset + self.size])
+
+    def number(self, op: Operation) -> float:
+        cells = op.writes[self.change].values[self.offset : self.offset + self.size]  # type: ignore[union-attr]
+        return values.decode(self.point.type, self.point.word_order, cells)
 
 
 class _Form:
@@ -74,22 +99,31 @@ class _Form:
 
     __slots__ = ("ranged", "stateful", "verdict")
 
-    def __init__(self, verdict: Allow | Deny, checks: Sequence[_Check]) -> None:
+    def __init__(self, verdict: Allow | Deny, checks: Sequence[Check]) -> None:
         self.verdict = verdict
         self.ranged = tuple(check for check in checks if check.ranged)
         self.stateful = tuple(check for check in checks if check.stateful)
 
 
+_VERBS = ("read", "write", "call", "watch", "open")
+_ALLOWS = ("reading", "writing", "calling", "watching", "opening streams")
+
+
 class Way:
     """One conduit, as far as it concerns a flow: its rules for the flow's principals and asset."""
 
-    __slots__ = ("_reads", "_writes", "conduit", "functions", "is_open", "rules", "until", "write_functions")
+    __slots__ = ("_reaches", "conduit", "functions", "is_open", "rules", "until", "write_functions")
 
     def __init__(self, conduit: Conduit, rules: Sequence[Rule]) -> None:
         self.conduit = conduit
         self.rules = tuple(rules)
-        self._reads = _covers((piece, rule.number) for rule in rules for piece in rule.reads)
-        self._writes = _covers((piece, rule.number) for rule in rules for piece in rule.writes)
+        self._reaches = (  # by the place in _VERBS
+            Reach((piece, rule.number) for rule in rules for piece in rule.reads),
+            Reach((piece, rule.number) for rule in rules for piece in rule.writes),
+            Reach((piece, rule.number) for rule in rules for piece in rule.calls),
+            Reach((piece, rule.number) for rule in rules for piece in rule.watches),
+            Reach((piece, rule.number) for rule in rules for piece in rule.streams),
+        )
         self.functions = _numbers((code, rule.number) for rule in rules for code in rule.functions)
         self.write_functions = _numbers((code, rule.number) for rule in rules for code in rule.write_functions)
         self.is_open = False
@@ -104,9 +138,17 @@ class Way:
             self.until = min(until, self.conduit.expires)
         return self.until
 
-    def needs(self, op: Operation) -> list[tuple[bool, dict[str, Cover], Span | Change]]:
-        """The ranges that must be covered: (is a write, by what, which)."""
-        return [(False, self._reads, span) for span in op.reads] + [(True, self._writes, span) for span in op.writes]
+    def needs(self, op: Operation) -> list[tuple[int, Span | Item]]:
+        """What must be allowed: (the place in _VERBS, of what)."""
+        found: list[tuple[int, Span | Item]] = []
+        for read in op.reads:
+            found.append((3, read.item) if isinstance(read, Watch) else (0, read))
+        for write in op.writes:
+            if isinstance(write, Change):
+                found.append((1, Span(write.space, write.start, write.count)))
+            else:
+                found.append((2 if isinstance(write, Call) else 4 if isinstance(write, Opening) else 1, write.item))
+        return found
 
     def form(self, op: Operation) -> list[int] | tuple[Fault, int, int, str]:
         """The numbers of the rules that allow an operation's form; or the fault, distance, rule and sentence."""
@@ -118,9 +160,9 @@ class Way:
             if found is None:
                 return Fault.FUNCTION, 0, self._first(), self._function_sentence(op)
             numbers.append(found)
-        for is_write, covers, span in self.needs(op):
-            cover = covers.get(span.space)
-            word = "write" if is_write else "read"
+        for access, span in self.needs(op):
+            reach = self._reaches[access]
+            word = _VERBS[access]
             if span.count < 1:  # no protocol asks this; a broken half might
                 return (
                     Fault.ADDRESS,
@@ -128,15 +170,14 @@ class Way:
                     self._first(),
                     f"{word} of {span.count} cells is asked; 1 or more are allowed",
                 )
-            asked = f"{word} {_cells(span.space, span.start, span.stop)} is asked"
+            asked = f"{word} {show_range(span, span.start, span.stop)} is asked"
+            if not reach:
+                others = [word for word, other in zip(_ALLOWS, self._reaches, strict=True) if other]
+                what = f"only {' and '.join(others)}" if others else "no such access"
+                return Fault.FUNCTION, 0, self._first(), f"{asked}; {self.conduit.name} allows {what} here"
+            cover = reach.cover(span.space)
             if cover is None:
-                if not covers:
-                    other = "reading" if is_write and self._reads else "writing" if self._writes else "no such access"
-                    what = f"{self.conduit.name} allows {other if other == 'no such access' else f'only {other}'}"
-                    return Fault.FUNCTION, 0, self._first(), f"{asked}; {what} here"
-                number, there = min(
-                    ((other_cover.nearest(0)[2], name) for name, other_cover in covers.items()), key=lambda e: e[0]
-                )
+                number, there = reach.nearest(span)
                 return Fault.ADDRESS, 1 << 17, number, f"{asked}; nothing of {span.space} is allowed, only of {there}"
             missing = cover.missing(span.start, span.stop)
             if missing < span.stop:
@@ -161,8 +202,8 @@ class Flow:
     """What one set of principals may do to one asset. Made by `CompiledPolicy.flow`; shared between sessions."""
 
     __slots__ = (
-        "_clocks", "_forms", "_points", "_recalled", "_since", "_until", "_verdicts", "asset", "conduits",
-        "principals", "silent", "ways",
+        "_bits", "_clocks", "_forms", "_items", "_points", "_recalled", "_since", "_until", "_verdicts", "asset",
+        "conduits", "principals", "silent", "ways",
     )  # fmt: skip
 
     def __init__(
@@ -176,8 +217,12 @@ class Flow:
         """Every conduit of the flow says `deny: silent`: a refusal is not answered."""
         self._clocks = clocks
         self._points: dict[str, list[Point]] = {}
-        for point in sorted(asset.points, key=lambda p: p.span.start):
-            self._points.setdefault(point.span.space, []).append(point)
+        for point in sorted(asset.points, key=lambda p: p.at.start):
+            if isinstance(point.at, Span):
+                self._points.setdefault(point.at.space, []).append(point)
+        self._bits = frozenset(asset.bits)
+        # An asset without items keeps the short way.
+        self._items = Items(asset) if asset.kinds else None
         self._since = 0
         self._until = -1
         self._verdicts: dict[Operation, Allow | Deny] = {}
@@ -246,8 +291,10 @@ class Flow:
 
     def _decide_write(self, op: Operation, wall_ns: int) -> tuple[Allow | Deny, _Form]:
         key: object
-        if len(op.writes) == 1:
-            change = op.writes[0]
+        if self._items is not None:
+            key = self._items.key(op)
+        elif len(op.writes) == 1:
+            change: Change = op.writes[0]  # type: ignore[assignment]
             key = (
                 op.function, op.sub, op.unit, op.is_write, op.reads,
                 change.space, change.start, change.count, change.exact, len(change.values),
@@ -255,7 +302,7 @@ class Flow:
         else:
             key = (
                 op.function, op.sub, op.unit, op.is_write, op.reads,
-                tuple((c.space, c.start, c.count, c.exact, len(c.values)) for c in op.writes),
+                tuple((c.space, c.start, c.count, c.exact, len(c.values)) for c in op.writes),  # type: ignore[union-attr]
             )  # fmt: skip
         form = self._forms.get(key)
         if form is None:
@@ -269,7 +316,7 @@ class Flow:
 
     def _judge(
         self, op: Operation, wall_ns: int, ways: Sequence[Way] | None = None
-    ) -> tuple[Allow | Deny, Sequence[_Check]]:
+    ) -> tuple[Allow | Deny, Sequence[Check]]:
         """The verdict on an operation's form, and for writes the points whose limits its values must meet."""
         ways = self.ways if ways is None else ways
         if self.asset.unit not in (op.unit, -1):
@@ -282,9 +329,9 @@ class Flow:
             if isinstance(found, tuple):
                 fault, distance, number, detail = found
             elif way.is_open:
-                torn, checks = self._touched(op)
                 allow = Allow(way.conduit.name, _rule(way, *found), way.until)
-                return (Deny(allow.conduit, allow.rule, Fault.VALUE, torn) if torn else allow), checks
+                fault, torn, checks = self._touched(op)
+                return (Deny(allow.conduit, allow.rule, fault, torn) if torn else allow), checks
             else:
                 distance, number = 0, found[0]
                 fault, detail = self._closed(way, wall_ns)
@@ -306,38 +353,50 @@ class Flow:
         local = show_local(wall_ns, self._clocks[conduit.windows[0].zone], conduit.windows[0].zone)
         return Fault.WINDOW, f"{local} is now; open {' and '.join(window.text for window in conduit.windows)}"
 
-    def _touched(self, op: Operation) -> tuple[str, list[_Check]]:
-        """What is wrong with a write's form at the asset's points ("" if nothing), and which limits it must meet."""
-        checks: list[_Check] = []
+    def _touched(self, op: Operation) -> tuple[Fault, str, list[Check]]:
+        """What is wrong with a form at the asset's points ("" if nothing), and which limits a write's values must
+        meet."""
+        checks: list[Check] = []
         limited: set[str] = set()
         for index, change in enumerate(op.writes):
-            if change.exact and len(change.values) != change.count:
-                return f"{len(change.values)} values for {change.count} cells are asked; one for each is allowed", []
-            for point in self._points.get(change.space, ()):
-                span = point.span
-                if span.stop <= change.start or span.start >= change.stop:
-                    continue
-                if span.start < change.start or span.stop > change.stop:
-                    part = _cells(change.space, max(span.start, change.start), min(span.stop, change.stop))
-                    whole = _cells(span.space, span.start, span.stop)
-                    return f"only {part} of {point.name} is asked; {whole} is allowed as a whole", []
-                if not values.has_limit(point):
-                    continue
-                if not change.exact:
-                    sentence = f"a change of single bits of {point.name} is asked, whose result cannot be checked"
-                    return f"{sentence} against its limits; writing a whole value is allowed", []
-                if point.name in limited:
-                    return f"{point.name} is asked twice in one request; once is allowed", []
-                limited.add(point.name)
-                checks.append(_Check(point, index, span.start - change.start))
-        return "", checks
+            if isinstance(change, Change):
+                torn = self._touched_cells(index, change, limited, checks)
+                if torn:
+                    return Fault.VALUE, torn, []
+        if self._items is not None:
+            fault, torn = self._items.touched(op, limited, checks)
+            if torn:
+                return fault, torn, []
+        return Fault.VALUE, "", checks
+
+    def _touched_cells(self, index: int, change: Change, limited: set[str], checks: list[Check]) -> str:
+        if change.exact and len(change.values) != change.count:
+            return f"{len(change.values)} values for {change.count} cells are asked; one for each is allowed"
+        for point in self._points.get(change.space, ()):
+            at = point.at
+            if at.stop <= change.start or at.start >= change.stop:
+                continue
+            if at.start < change.start or at.stop > change.stop:
+                part = show_range(at, max(at.start, change.start), min(at.stop, change.stop))
+                whole = show_range(at, at.start, at.stop)
+                return f"only {part} of {point.name} is asked; {whole} is allowed as a whole"
+            if not values.has_limit(point):
+                continue
+            if not change.exact:
+                sentence = f"a change of single bits of {point.name} is asked, whose result cannot be checked"
+                return f"{sentence} against its limits; writing a whole value is allowed"
+            if point.name in limited:
+                return f"{point.name} is asked twice in one request; once is allowed"
+            limited.add(point.name)
+            checks.append(_CellCheck(point, index, at.start - change.start))
+        return ""
 
     def _check_values(self, op: Operation, form: _Form) -> Allow | Deny:
         verdict = form.verdict
         for change in op.writes:
-            if change.exact:
+            if type(change) is Change and change.exact:
                 cells = change.values
-                top = 1 if change.space in ("coil", "discrete") else 0xFFFF
+                top = 1 if change.space in self._bits else 0xFFFF
                 bad = not 0 <= cells[0] <= top if len(cells) == 1 else max(cells) > top or min(cells) < 0
                 if bad:
                     return _deny(verdict, Fault.VALUE, f"a cell value outside 0 to {top} is asked")
@@ -351,36 +410,31 @@ class Flow:
         self, op: Operation, verdict: Allow, form: _Form, mono_ns: int, state: PointState
     ) -> Allow | Deny | NeedValues:
         asset = self.asset.name
-        unknown: list[Span] = []
+        unknown: list[Span | Item] = []
         for check in form.stateful:
-            point = check.point
-            if point.writes_per_minute is not None:
-                wait = state.wait_ns(asset, point.name, mono_ns)
+            if check.pace is not None:
+                wait = state.wait_ns(asset, check.name, mono_ns)
                 if wait:
-                    pace = f"{point.writes_per_minute} writes a minute are allowed"
+                    pace = f"{check.pace} {check.plural} a minute are allowed"
                     again = f"the next one in {-(-wait // windows.NS)} s"
-                    return _deny(verdict, Fault.RATE, f"one more write of {point.name} is asked; {pace}, {again}")
-            if point.max_step is None:
+                    asked = f"one more {check.word} of {check.name} is asked"
+                    return _deny(verdict, Fault.RATE, f"{asked}; {pace}, {again}")
+            if check.max_step is None:
                 continue
-            known = state.known(asset, point.name, mono_ns)
+            known = state.known(asset, check.name, mono_ns)
             if known is None:
-                unknown.append(point.span)
+                unknown.append(check.at)
                 continue
-            cells = op.writes[check.change].values[check.offset : check.offset + check.size]
-            value = values.decode(point.type, point.word_order, cells)
-            # "not <=" and not ">", so that a device that holds NaN cannot be written past its limit.
-            if not abs(value - known) <= point.max_step + values.step_tolerance(point, value, known):
-                low, high = values.show(known - point.max_step), values.measure(point, known + point.max_step)
-                step = f"it is {values.show(known)}, and a step of {values.measure(point, point.max_step)} is allowed"
-                asked = f"{point.name} = {values.measure(point, value)} is asked"
-                return _deny(verdict, Fault.STEP, f"{asked}; {step} ({low} to {high})")
+            wrong = check.too_far(check.number(op), known)
+            if wrong:
+                return _deny(verdict, Fault.STEP, wrong)
         return NeedValues(tuple(unknown)) if unknown else verdict
 
 
 def name_piece(piece: Piece) -> str:
     """An allowed piece in words: "flow_total (holding 100-101)"."""
-    cells = _cells(piece.span.space, piece.span.start, piece.span.stop)
-    return f"{piece.point} ({cells})" if piece.point else cells
+    cells = show_range(piece.at, piece.at.start, piece.at.stop)
+    return f"{piece.point} ({cells})" if piece.point else f"{cells}*" if piece.prefix else cells
 
 
 def show_function(function: int, sub: int) -> str:
@@ -402,23 +456,12 @@ def show_local(wall_ns: int, clock: Clock, zone: str) -> str:
     return f"{datetime.fromtimestamp(0, UTC) + timedelta(seconds=second + offset):%a %Y-%m-%d %H:%M} {zone}"
 
 
-def _cells(space: str, start: int, stop: int) -> str:
-    return f"{space} {start}" if stop == start + 1 else f"{space} {start}-{stop - 1}"
-
-
 def _rule(way: Way, *numbers: int) -> str:
     return f"{way.conduit.name}/{'+'.join(str(number) for number in numbers)}"
 
 
 def _deny(verdict: Allow | Deny, fault: Fault, detail: str) -> Deny:
     return Deny(verdict.conduit, verdict.rule, fault, detail)
-
-
-def _covers(pieces: Iterable[tuple[Piece, int]]) -> dict[str, Cover]:
-    spaces: dict[str, list[tuple[Piece, int]]] = {}
-    for piece, number in pieces:
-        spaces.setdefault(piece.span.space, []).append((piece, number))
-    return {space: Cover(found) for space, found in spaces.items()}
 
 
 def _numbers(codes: Iterable[tuple[tuple[int, int], int]]) -> dict[tuple[int, int], int]:

@@ -1,4 +1,5 @@
-"""What an inner half remembers of points: last known values (for max_step) and recent writes (for writes_per_minute).
+"""What an inner half remembers of points: last known values (for max_step) and recent writes (for writes_per_minute),
+and of methods their recent calls.
 
 Time comes in as monotonic nanoseconds. Memory is bounded by the policy: one value for each point with a max_step, and
 as many times as its limit for each point with writes_per_minute.
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from cofferdam.model import Asset, Operation, Point
+from cofferdam.model import Asset, Assign, Change, Method, Operation, Point, Span, Write
 from cofferdam.policy.points import values
 
 NS = 1_000_000_000
@@ -39,9 +40,10 @@ class PointState:
         self._writes: dict[Key, deque[int]] = {}
         self._under_way: dict[tuple[str, Operation], int] = {}
         self._ended: dict[Key, int] = {}
-        self._points: dict[Key, Point] = {}
+        self._points: dict[Key, Point | Method] = {}
+        # By asset and space: of cells, or of an item.
         self._stepped: dict[tuple[str, str], tuple[Point, ...]] = {}
-        self._paced: dict[tuple[str, str], tuple[Point, ...]] = {}
+        self._paced: dict[tuple[str, str], tuple[Point | Method, ...]] = {}
         self.known_value_ns = 0
         self.adopt(assets, known_value_seconds)
 
@@ -51,9 +53,10 @@ class PointState:
         self._points, self._known, self._writes, self._stepped, self._paced = {}, {}, {}, {}, {}
         self.known_value_ns = int(known_value_seconds * NS)
         for asset in assets.values():
-            for point in asset.points:
-                key, place = (asset.name, point.name), (asset.name, point.span.space)
-                if point.max_step is not None:
+            things: tuple[Point | Method, ...] = (*asset.points, *asset.methods)
+            for point in things:
+                key, place = (asset.name, point.name), (asset.name, point.at.space)
+                if isinstance(point, Point) and point.max_step is not None:
                     self._stepped[place] = (*self._stepped.get(place, ()), point)
                 if point.writes_per_minute is not None:
                     self._paced[place] = (*self._paced.get(place, ()), point)
@@ -74,28 +77,35 @@ class PointState:
 
     def note_values(self, asset: str, space: str, start: int, cells: tuple[int, ...], mono_ns: int) -> None:
         """A good reply to a read that was sent at `mono_ns`: `cells` are what `space` holds from `start` on."""
-        points = self._stepped.get((asset, space))
-        if points is None:
-            return
-        stop = start + len(cells)
-        for point in points:
-            span = point.span
-            if span.start >= start and span.stop <= stop:
-                self._learn((asset, point.name), point, cells[span.start - start : span.stop - start], mono_ns)
+        if (asset, space) in self._stepped:
+            self._note(asset, Change(space, start, len(cells), cells), mono_ns)
+
+    def note_items(self, asset: str, held: tuple[Assign, ...], mono_ns: int) -> None:
+        """The same for items: what they hold, by a reply to a read that was sent at `mono_ns`, or by a notice or frame
+        that came then."""
+        for assign in held:
+            if (asset, assign.space) in self._stepped:
+                self._note(asset, assign, mono_ns)
+
+    def _note(self, asset: str, held: Change | Assign, mono_ns: int) -> None:
+        for point in self._stepped[(asset, held.space)]:
+            value = _value_of(point, held)
+            if value is not None:
+                self._learn((asset, point.name), value, mono_ns)
 
     def note_write(self, asset: str, op: Operation, mono_ns: int) -> None:
         """The write has been allowed and is about to be sent: it counts, and what the device holds is unknown."""
         for change in op.writes:
             place = (asset, change.space)
             for point in self._paced.get(place, ()):
-                if point.span.start < change.stop and change.start < point.span.stop:
+                if point.at.start < change.stop and change.start < point.at.stop:
                     times = self._writes[(asset, point.name)]
                     while times and times[0] + MINUTE <= mono_ns:
                         times.popleft()
                     times.append(mono_ns)
-            for point in self._stepped.get(place, ()):
-                if point.span.start < change.stop and change.start < point.span.stop:
-                    self._known[(asset, point.name)] = (_UNKNOWN, mono_ns)
+            for stepped in self._stepped.get(place, ()):
+                if stepped.at.start < change.stop and change.start < stepped.at.stop:
+                    self._known[(asset, stepped.name)] = (_UNKNOWN, mono_ns)
         # By the write itself and not by its points: a new policy may move those while it is under way.
         self._under_way[(asset, op)] = self._under_way.get((asset, op), 0) + 1
 
@@ -118,7 +128,7 @@ class PointState:
             (asset, point.name)
             for change in op.writes
             for point in self._stepped.get((asset, change.space), ())
-            if point.span.start < change.stop and change.start < point.span.stop
+            if point.at.start < change.stop and change.start < point.at.stop
         ]
 
     def _in_doubt(self, key: Key) -> bool:
@@ -131,16 +141,25 @@ class PointState:
         Ignored where another write was sent since, because then the order at the device decides.
         """
         for change in op.writes:
-            if not change.exact or len(change.values) != change.count:
-                continue
             for point in self._stepped.get((asset, change.space), ()):
-                span = point.span
-                if span.start >= change.start and span.stop <= change.stop:
+                value = _value_of(point, change)
+                if value is not None:
                     known = self._known.get((asset, point.name))
                     if known is None or known[1] == mono_ns:
-                        cells = change.values[span.start - change.start : span.stop - change.start]
-                        value = values.decode(point.type, point.word_order, cells)
                         self._known[(asset, point.name)] = (value, mono_ns)
+
+    def note_sent(self, asset: str, op: Operation, mono_ns: int) -> None:
+        """A frame of a stream has been sent: nobody confirms it, and the next one is a step from it."""
+        for change in op.writes:
+            for point in self._stepped.get((asset, change.space), ()):
+                value = _value_of(point, change)
+                if value is not None:
+                    self._known[(asset, point.name)] = (value, mono_ns)
+
+    def last(self, asset: str, point: str) -> float | None:
+        """The last value that was known, however old; None where none ever was, or a write left it unknown."""
+        found = self._known.get((asset, point))
+        return None if found is None or found[0] is _UNKNOWN else found[0]
 
     def known(self, asset: str, point: str, mono_ns: int) -> float | None:
         """The last known value, or None where none is known or it is older than `known_value_ns`."""
@@ -158,12 +177,31 @@ class PointState:
         # By the present limit, over all writes of the last minute: an earlier policy may have allowed more or fewer.
         return max(0, times[-limit] + MINUTE - mono_ns)
 
-    def _learn(self, key: Key, point: Point, cells: tuple[int, ...], mono_ns: int) -> None:
+    def _learn(self, key: Key, value: float, mono_ns: int) -> None:
         if mono_ns < self._ended.get(key, 0) or (self._under_way and self._in_doubt(key)):
             return
         known = self._known.get(key)
         if known is None or mono_ns > known[1]:
-            self._known[key] = (values.decode(point.type, point.word_order, cells), mono_ns)
+            self._known[key] = (value, mono_ns)
 
 
 _UNKNOWN = float("nan")
+
+
+def _value_of(point: Point, held: Write) -> float | None:
+    """What a point is where these cells or this item hold what they say; None where they do not say it, or not all."""
+    at = point.at
+    if at.start < held.start or at.stop > held.stop:
+        return None
+    if isinstance(held, Change):
+        if not held.exact or len(held.values) != held.count or not isinstance(at, Span):
+            return None
+        cells = held.values[at.start - held.start : at.stop - held.start]
+        return values.decode(point.type, point.word_order, cells)
+    if not isinstance(held, Assign) or held.value is None or held.value.type is not point.type:
+        return None
+    index = max(at.start, 0) - max(held.start, 0)
+    found = held.value.values
+    # A step is judged of single numbers only (policy.crosscheck).
+    one = found[index] if index < len(found) else None
+    return one if isinstance(one, (int, float)) else None

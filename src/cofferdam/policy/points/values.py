@@ -9,28 +9,28 @@ from __future__ import annotations
 import math
 import struct
 
-from cofferdam.model import CellType, Point
+from cofferdam.model import Argument, Point, ValueType
 
-WORDS: dict[CellType, int] = {
-    CellType.BOOL: 1, CellType.UINT16: 1, CellType.INT16: 1, CellType.UINT32: 2, CellType.INT32: 2,
-    CellType.UINT64: 4, CellType.INT64: 4, CellType.FLOAT32: 2, CellType.FLOAT64: 4,
+WORDS: dict[ValueType, int] = {
+    ValueType.BOOL: 1, ValueType.UINT16: 1, ValueType.INT16: 1, ValueType.UINT32: 2, ValueType.INT32: 2,
+    ValueType.UINT64: 4, ValueType.INT64: 4, ValueType.FLOAT32: 2, ValueType.FLOAT64: 4,
 }  # fmt: skip
-"""Cells of a value of each type."""
+"""Cells of a value of each type that cells can make."""
 
-FLOATS = (CellType.FLOAT32, CellType.FLOAT64)
-SIGNED = (CellType.INT16, CellType.INT32, CellType.INT64)
+FLOATS = (ValueType.FLOAT32, ValueType.FLOAT64)
+SIGNED = (ValueType.INT8, ValueType.INT16, ValueType.INT32, ValueType.INT64)
 
 
-def type_range(type_: CellType) -> tuple[float, float]:
-    """The smallest and largest finite value of a type. Integers, so exact, except for floats."""
-    if type_ is CellType.BOOL:
+def type_range(type_: ValueType) -> tuple[float, float]:
+    """The smallest and largest finite value of a type of numbers, or bool. Integers, so exact, except for floats."""
+    if type_ is ValueType.BOOL:
         return 0, 1
-    if type_ is CellType.FLOAT32:
+    if type_ is ValueType.FLOAT32:
         largest: float = struct.unpack(">f", b"\x7f\x7f\xff\xff")[0]
         return -largest, largest
-    if type_ is CellType.FLOAT64:
+    if type_ is ValueType.FLOAT64:
         return -1.7976931348623157e308, 1.7976931348623157e308
-    bits = 16 * WORDS[type_]
+    bits = int(type_.value.removeprefix("u").removeprefix("int"))
     return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if type_ in SIGNED else (0, (1 << bits) - 1)
 
 
@@ -40,34 +40,34 @@ def nearest_float32(value: float) -> float:
     return rounded
 
 
-def decode(type_: CellType, word_order: str, cells: tuple[int, ...]) -> int | float:
+def decode(type_: ValueType, word_order: str, cells: tuple[int, ...]) -> int | float:
     """The value of a point's cells, given in address order: `WORDS[type_]` words of 0-65535, or one bit."""
     if len(cells) == 1:
-        return cells[0] - 0x10000 if type_ is CellType.INT16 and cells[0] & 0x8000 else cells[0]
+        return cells[0] - 0x10000 if type_ is ValueType.INT16 and cells[0] & 0x8000 else cells[0]
     raw = 0
     for word in cells if word_order == "big" else reversed(cells):
         raw = raw << 16 | word
-    if type_ is CellType.FLOAT32:
+    if type_ is ValueType.FLOAT32:
         return float(struct.unpack(">f", raw.to_bytes(4, "big"))[0])
-    if type_ is CellType.FLOAT64:
+    if type_ is ValueType.FLOAT64:
         return float(struct.unpack(">d", raw.to_bytes(8, "big"))[0])
     bits = 16 * len(cells)
     return raw - (1 << bits) if type_ in SIGNED and raw >> (bits - 1) else raw
 
 
-def encode(type_: CellType, word_order: str, value: float) -> tuple[int, ...]:
+def encode(type_: ValueType, word_order: str, value: float) -> tuple[int, ...]:
     """The cells of a value, in address order. Raises: ValueError where the type cannot hold it."""
     low, high = type_range(type_)
     if type_ in FLOATS:
         if math.isfinite(value) and not low <= value <= high:
             raise ValueError(f"{show(value)} is outside {type_.value}")
-        data = struct.pack(">f" if type_ is CellType.FLOAT32 else ">d", value)
+        data = struct.pack(">f" if type_ is ValueType.FLOAT32 else ">d", value)
     else:
         if not math.isfinite(value) or value != int(value):
             raise ValueError(f"{show(value)} is not a whole number, {type_.value} is")
         if not low <= value <= high:
             raise ValueError(f"{show(value)} is outside {type_.value} ({show(low)} to {show(high)})")
-        if type_ is CellType.BOOL:
+        if type_ is ValueType.BOOL:
             return (int(value),)
         data = int(value).to_bytes(2 * WORDS[type_], "big", signed=type_ in SIGNED)
     words = tuple(int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data), 2))
@@ -81,21 +81,26 @@ def show(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.9g}"
 
 
-def measure(point: Point, value: float) -> str:
+def measure(point: Point | Argument, value: float) -> str:
     """A number with the point's unit."""
     return f"{show(value)} {point.unit}".rstrip()
 
 
 def has_limit(point: Point) -> bool:
     """Whether anything about the point's value or pace is limited."""
-    return has_range(point) or point.max_step is not None or point.writes_per_minute is not None
+    return (
+        has_range(point)
+        or point.max_step is not None
+        or point.writes_per_minute is not None
+        or point.max_length is not None
+    )
 
 
-def has_range(point: Point) -> bool:
+def has_range(point: Point | Argument) -> bool:
     return point.min is not None or point.max is not None
 
 
-def allowed_range(point: Point) -> str:
+def allowed_range(point: Point | Argument) -> str:
     """What would be allowed, in words."""
     if point.min is not None and point.max is not None:
         return f"{show(point.min)} to {measure(point, point.max)} is allowed"
@@ -117,8 +122,3 @@ def out_of_range(point: Point, cells: tuple[int, ...]) -> str:
     ):
         return ""
     return f"{point.name} = {measure(point, value)} is asked; {allowed_range(point)}"
-
-
-def step_tolerance(point: Point, a: float, b: float) -> float:
-    """What rounding to 32 bits may add to a difference; 0 for exact types."""
-    return max(abs(a), abs(b)) * 2**-23 if point.type is CellType.FLOAT32 else 0.0

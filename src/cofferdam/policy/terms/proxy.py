@@ -78,15 +78,13 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
         points = {point.name: point for point in asset.points}
 
         def writable(point: Point) -> bool:
-            space = self.family.space(point.span.space)
+            space = self.family.space(point.at.space)
             return space is not None and space.writable
 
         def pieces(names: Iterable[str], spans: Iterable[Span], everything: Iterable[Point]) -> tuple[rows.Piece, ...]:
             named = everything if ALL in names else [points[name] for name in names]
-            found = [rows.Piece(point.span, point.name) for point in named] + [rows.Piece(span) for span in spans]
-            return tuple(
-                sorted(found, key=lambda piece: (piece.span.space, piece.span.start, piece.span.count, piece.point))
-            )
+            found = [rows.Piece(point.at, point.name) for point in named] + [rows.Piece(span) for span in spans]
+            return tuple(sorted(found, key=lambda piece: (piece.at.space, piece.at.start, piece.at.count, piece.point)))
 
         return rows.Rule(
             number=number,
@@ -185,7 +183,7 @@ def explain_operation(policy: CompiledPolicy, question: Question, name: str, op:
 def _conditions(op: Operation, asset: Asset) -> Iterable[str]:
     for change in op.writes:
         for point in asset.points:
-            span = point.span
+            span = point.at
             if span.space == change.space and span.start < change.stop and change.start < span.stop:
                 if point.max_step is not None:
                     step = values.measure(point, point.max_step)

@@ -40,7 +40,7 @@ def _useless_rules(run: Linting) -> None:
 
 def _size(rule: rows.Rule) -> int:
     codes = sum(2 if sub < 0 else 1 for _, sub in (*rule.functions, *rule.write_functions))
-    return codes + sum(piece.span.count for piece in (*rule.reads, *rule.writes))
+    return codes + sum(piece.at.count for piece in (*rule.reads, *rule.writes))
 
 
 class _Kept:
@@ -55,7 +55,7 @@ class _Kept:
     def _pieces(rule: rows.Rule) -> Iterator[tuple[tuple[str, str], int, int]]:
         for kind, pieces in (("read", rule.reads), ("write", rule.writes)):
             for piece in pieces:
-                yield (kind, piece.span.space), piece.span.start, piece.span.stop
+                yield (kind, piece.at.space), piece.at.start, piece.at.stop
 
     @staticmethod
     def _codes(rule: rows.Rule) -> Iterator[tuple[str, int, int]]:

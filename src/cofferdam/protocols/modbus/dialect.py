@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from cofferdam.protocols.dialect import Family, Space
+import re
 
-MODBUS = Family(
+from cofferdam.model import ValueType
+from cofferdam.protocols.dialect import CellNotation, Dialect, Space, Units
+
+_MODICON = {"0": "coil", "1": "discrete", "3": "input", "4": "holding"}
+
+
+def _near(text: str) -> str:
+    """What a number alone may have meant: a Modicon address such as 40101, or a register."""
+    if (modicon := re.fullmatch(r"([0134])([0-9]{4,5})", text)) and int(modicon[2]):
+        return f'"{_MODICON[modicon[1]]} {int(modicon[2]) - 1}"'
+    return f'"holding {text}"' if re.fullmatch(r"[0-9]{1,5}", text) else ""
+
+
+MODBUS = Dialect(
     name="modbus",
     default_port=502,
+    notation=CellNotation(("holding 100", "holding 0-99"), _near),
+    types={
+        kind.value: kind
+        for kind in (
+            ValueType.BOOL, ValueType.UINT16, ValueType.INT16, ValueType.UINT32, ValueType.INT32, ValueType.UINT64,
+            ValueType.INT64, ValueType.FLOAT32, ValueType.FLOAT64,
+        )
+    },
     spaces=(
         Space("holding", bits=False, writable=True, read=3, write_one=6, write_many=16),
         Space("input", bits=False, writable=False, read=4),
@@ -23,10 +44,11 @@ MODBUS = Family(
         17: "report server id",
         43: "encapsulated interface (43/13 CANopen, 43/14 device identification)",
     },
+    code_range=(1, 127),
     # Restart communications, change delimiter, force listen only, clear counters, clear overrun; CANopen may write.
     changing=frozenset({(8, 1), (8, 3), (8, 4), (8, 10), (8, 20), (43, 13)}),
-    cell_codes=frozenset({1, 2, 3, 4, 5, 6, 15, 16, 20, 21, 22, 23, 24}),
-    max_unit=255,
+    place_codes=frozenset({1, 2, 3, 4, 5, 6, 15, 16, 20, 21, 22, 23, 24}),
+    units=Units(0, 255),
     quirks=frozenset({"any_unit", "zero_transaction_id", "wrong_transaction_id"}),
     lone_quirks=frozenset({"zero_transaction_id", "wrong_transaction_id"}),
-)
+)  # fmt: skip

@@ -12,14 +12,13 @@ from collections.abc import Callable, Hashable
 from typing import Any, Final
 
 from cofferdam.errors import CrossingError, LocalProtocolError
-from cofferdam.model import Change, Deny, Failure, Fault, Operation, Span
+from cofferdam.model import Change, Deny, Failure, Fault, Item, Operation, Span
 from cofferdam.protocols.base import Protocol
 from cofferdam.protocols.modbus import requests, responses
 from cofferdam.protocols.modbus.machine import QUIRKS, ModbusClient, ModbusServer
 from cofferdam.protocols.modbus.messages import (
     BUSY,
     CELLS,
-    DIAGNOSTICS,
     DIAGNOSTICS_READS,
     FUNCTIONS,
     GATEWAY_NO_PATH,
@@ -427,7 +426,8 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
     def error_code(self, response: ModbusResponse) -> int:
         return response.code if isinstance(response, ExceptionResponse) else 0
 
-    def read_request(self, unit: int, span: Span) -> ModbusRequest:
+    def read_request(self, unit: int, place: Span | Item) -> ModbusRequest:
+        span = place
         kind, most = _READS.get(span.space, (None, 0))
         if kind is None or not 1 <= span.count <= most or span.stop > CELLS:
             raise LocalProtocolError(f"no plain read asks for {span.count} cells of {span.space} from {span.start}")
@@ -474,25 +474,3 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
         full: Any = wider_response
         part: ModbusResponse = type(full)(full.values[skip : skip + asked.count])
         return part
-
-    def describe(self, request: ModbusRequest) -> str:
-        operation = self.operation(request)
-        words = [FUNCTIONS[operation.function]]
-        if operation.function == 8:
-            words = [f"diagnostics, {DIAGNOSTICS[operation.sub]}"]
-        elif operation.sub == MEI_CANOPEN:
-            words = ["CANopen general reference"]
-        elif operation.sub == MEI_IDENTIFICATION:
-            words = ["read device identification"]
-        for span in operation.reads:
-            words.append(f"{span.space} {_cells(span.start, span.count)}")
-        for change in operation.writes:
-            shown = ", ".join(str(value) for value in change.values[:8])
-            more = f" … ({len(change.values)} values)" if len(change.values) > 8 else ""
-            sign = "=" if change.exact else "with masks"
-            words.append(f"{change.space} {_cells(change.start, change.count)} {sign} {shown}{more}")
-        return f"unit {operation.unit}: " + " ".join(words)
-
-
-def _cells(start: int, count: int) -> str:
-    return str(start) if count == 1 else f"{start}-{start + count - 1}"
