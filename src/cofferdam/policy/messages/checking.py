@@ -89,6 +89,10 @@ class Checks:
         """The canonical form of a body whatever the channel says to its content: what goes into quarantine."""
         return self._channels[channel].readable(body)
 
+    def judge(self, channel: str, value: Any, text: str, at: Path = ()) -> Checked | Problem:
+        """The same for a value that was read already and stands at a path of `text`. The value is used up."""
+        return self._channels[channel].judge(value, text, at)
+
 
 class _Channel:
     def __init__(self, channel: Channel, validator: Validator | None) -> None:
@@ -125,9 +129,9 @@ class _Channel:
 
     def check(self, body: bytes) -> Checked | Problem:
         found = self._read(body)
-        if isinstance(found, Problem):
-            return found
-        value, text = found
+        return found if isinstance(found, Problem) else self.judge(*found, ())
+
+    def judge(self, value: Any, text: str, at: Path) -> Checked | Problem:
         try:
             if self.fields is not None:
                 value = self._only(value, self.fields, ())
@@ -140,10 +144,9 @@ class _Channel:
                 raise _Wrong("limit", f"{len(steps_found)} values under limits; at most {STEPS_MOST} are taken", ())
             stamp = -1 if self.stamp is None else _stamp(value, self.stamp)
         except jsonschema_rs.ValidationError as error:
-            detail, at = sentence(error)
-            return _problem("schema", detail, tuple(error.instance_path), text, at)
+            return _problem("schema", sentence(error), tuple(error.instance_path), text, at)
         except _Wrong as wrong:
-            return _problem(wrong.fault, wrong.detail, wrong.path, text)
+            return _problem(wrong.fault, wrong.detail, wrong.path, text, at)
         remade = self._remade(value)
         return remade if isinstance(remade, Problem) else Checked(remade, stamp, steps_found)
 
@@ -283,9 +286,19 @@ def _stamp(value: Any, steps: Path) -> int:
     return seconds * 1_000_000_000 + int((found[3] or "0").ljust(9, "0"))
 
 
-def _problem(fault: str, detail: str, path: Path, text: str, at: str | None = None) -> Problem:
-    line, column = line_and_column(text, place_of(text, path))
-    return Problem(fault, _clip(detail), pointer_of(path) if at is None else at, line, column)
+def _problem(fault: str, detail: str, path: Path, text: str, at: Path) -> Problem:
+    line, column = line_and_column(text, place_of(text, (*at, *path)))
+    return Problem(fault, _clip(detail), pointer_of(path), line, column)
+
+
+def located(problem: Problem, body: bytes, at: Path = ()) -> Problem:
+    """A problem that another process found in a message's remade form, with its place in the text that was sent."""
+    try:
+        text = body.decode()
+        line, column = line_and_column(text, place_of(text, (*at, *pointer(problem.place))))
+    except ValueError:
+        line = column = 0
+    return Problem(problem.fault, problem.detail, problem.place, line, column)
 
 
 def _clip(text: str) -> str:

@@ -312,7 +312,7 @@ def place_of(text: str, path: Sequence[str | int]) -> int:
     for step in path:
         for name, _, start, end in _members(text, at):
             effort += end - start
-            if name == step:
+            if str(name) == str(step):  # a pointer does not tell an index from a name
                 at = start
                 break
             if effort > EFFORT_CHARACTERS:

@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn
 
 import jsonschema_rs
 
-from cofferdam.policy.messages.json_reading import NotJson, line_and_column, place_of, pointer_of, read
+from cofferdam.policy.messages.json_reading import NotJson, line_and_column, place_of, read
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 PATTERN_BYTES: Final = 1 << 20
@@ -212,9 +212,9 @@ def named_files(name: str, data: bytes) -> tuple[str, ...]:
     return tuple(found)
 
 
-def sentence(error: jsonschema_rs.ValidationError) -> tuple[str, str]:
-    """(what is wrong, the place as a JSON Pointer) of a value that a validator refuses. A number is told, a text is
-    not: reasons go into the audit log, and messages do not."""
+def sentence(error: jsonschema_rs.ValidationError) -> str:
+    """What is wrong with a value that a validator refuses. A number is told, a text is not: reasons go into the audit
+    log, and messages do not."""
     words = _first_line(error.message)
     value = error.instance
     if words.startswith(_MASK) and (value is None or isinstance(value, (bool, int, float))):
@@ -223,4 +223,4 @@ def sentence(error: jsonschema_rs.ValidationError) -> tuple[str, str]:
         words = f"the value fits none of the forms that {error.kind.name} allows"
     elif error.kind.name == "falseSchema":
         words = "nothing is allowed here"
-    return words, pointer_of(tuple(error.instance_path))
+    return words

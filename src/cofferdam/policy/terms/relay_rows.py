@@ -84,13 +84,42 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     via: str = "http"
 
 
+class Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A client's certificate that stands for a principal: by its public key (hex SHA-256 of it), or by the DNS name
+    that one authority (DER) has certified with its own signature."""
+
+    principal: str
+    public_key: str = ""
+    authority: bytes = b""
+    name: str = ""
+
+
+class Door(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where a side answers HTTP, for principals of `zone`. `certificate` and `key` are files that the gate reads and
+    hands to the side ("": no TLS). `trusted` (PEM): what clients' certificates are verified by."""
+
+    zone: str
+    address: str
+    port: int
+    certificate: str = ""
+    key: str = ""
+    trusted: bytes = b""
+    pins: tuple[Pin, ...] = ()
+
+    @property
+    def at(self) -> str:
+        """ADDRESS:PORT."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
 class RelayRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="relay"):
     """What one conduit of the relay says. `schemas`: the bytes of the policy's schema files by their names in it: those
-    that channels name, and those that they refer to."""
+    that channels name, and those that they refer to. `doors`: where the sides answer; the keeper needs none of them."""
 
     channels: tuple[Channel, ...] = ()
     lines: tuple[Line, ...] = ()
     schemas: dict[str, bytes] = {}
+    doors: tuple[Door, ...] = ()
 
 
 def slice_for(rows: RelayRows, principals: Collection[str]) -> RelayRows:
@@ -117,8 +146,10 @@ def _outline(channel: Channel) -> Channel:
 
 
 def fingerprint(rows: Mapping[str, RelayRows]) -> bytes:
-    """16 bytes over what a side has: conduit -> rows, as `slice_for` gave them."""
-    said = msgspec.msgpack.encode(sorted(rows.items()), order="sorted")
+    """16 bytes over what a side has: conduit -> rows, as `slice_for` gave them (its doors, which the keeper does not
+    have, do not count)."""
+    bare = [(name, msgspec.structs.replace(each, doors=())) for name, each in sorted(rows.items())]
+    said = msgspec.msgpack.encode(bare, order="sorted")
     return hashlib.sha256(said).digest()[:16]
 
 

@@ -1,0 +1,392 @@
+"""The HTTP API of a side: who asks, whether it may, what it asks of the keeper, and the answer.
+
+    PUT  /v1/channels/NAME/messages/ID      one message
+    POST /v1/channels/NAME/messages         many (NDJSON), or CloudEvents 1.0
+    POST /v1/channels/NAME/lease            messages to work on
+    POST /v1/channels/NAME/settle           done with them, or not
+    GET  /v1/channels/NAME/messages         reading without leasing, where the policy lets one browse
+    GET  /v1, /v1/channels/NAME, /v1/channels/NAME/schema, /v1/openapi.json
+    GET  /health                            for whoever watches ports; says nothing
+
+Who asks is settled before anything of a body is read, what it may before anything of it is understood. Whether a
+channel exists is told to those only who may do something with it.
+
+Not here: bytes of HTTP (http_protocol), keys (http_keys), what is done with a message (the keeper).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from cofferdam.brokers.relay.http_answers import Refusal, answer, handed, lines, refusal, refused, result, shown
+from cofferdam.brokers.relay.http_asking import Keeper
+from cofferdam.brokers.relay.http_keys import WRONG_SECONDS, Keyring, Known, Slowed, Why
+from cofferdam.brokers.relay.http_messages import (
+    CLOUD_EVENT,
+    CLOUD_EVENTS,
+    JSON,
+    MOST_LINES,
+    NDJSON,
+    BrowseSaid,
+    LeaseSaid,
+    Outcome,
+    SettleSaid,
+    binary_event,
+    event_outcome,
+    event_values,
+    line_outcomes,
+    media_type,
+    said,
+    single,
+    verdicts,
+)
+from cofferdam.brokers.relay.http_protocol import Connection
+from cofferdam.brokers.relay.records import Answered, Browse, Handed, Pull, Push, Result, Settle, ToKeeper
+from cofferdam.policy.messages.checked import Problem
+from cofferdam.policy.messages.checking import Checks
+from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, VERBS, Channel, Relay, Verb
+
+ENDPOINT_BODY: Final = 1 << 20
+"""Of what a lease or a settling says."""
+ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=,;!$()*&'-]{0,199}\Z")
+_OPENAPI: Final = files("cofferdam.brokers.relay").joinpath("openapi.json").read_bytes()
+
+Note = Callable[[str, str, str, str, Problem, str], None]
+"""(channel, principal, source, verb, problem, key): a refusal, for the audit log."""
+
+
+class Api:
+    """The application. `fail` is called with an exception that nobody expected: it has to end the process."""
+
+    def __init__(
+        self, keeper: Keeper, note: Note, fail: Callable[[BaseException], None], wall: Callable[[], int] = time.time_ns
+    ) -> None:
+        self.keeper = keeper
+        self.relay = Relay(())
+        self.checks = Checks(self.relay)
+        self.keys = Keyring(())
+        self.slowed = Slowed()
+        self.requests = 0
+        self.refused = 0
+        self._note = note
+        self._fail = fail
+        self._wall = wall
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.requests += 1
+        try:
+            found = await self._answer(Request(scope, receive))
+        except Refusal as error:
+            self.refused += 1
+            found = refused(error)
+        except (ClientDisconnect, _Gone):
+            return
+        except Exception as error:
+            self._fail(error)
+            raise
+        await found(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        path = _path(request)
+        if path == ("health",):
+            return Response(status_code=204)
+        known = await self._who(request)
+        match path:
+            case ("v1",) | ("v1", "channels"):
+                _method(request, "GET")
+                return answer(self._overview(known))
+            case ("v1", "openapi.json"):
+                _method(request, "GET")
+                return Response(_OPENAPI, media_type="application/json")
+            case ("v1", "channels", name, *rest):
+                return await self._channel(request, known, name, tuple(rest))
+        raise refusal("not-found", "no such path")
+
+    async def _channel(self, request: Request, known: Known, name: str, rest: tuple[str, ...]) -> Response:
+        if not any(self._right(known, verb, name) for verb in VERBS):
+            raise self._unknown(request, known, name, "any")
+        channel = self.relay.channels[name]
+        match rest:
+            case ():
+                _method(request, "GET")
+                return answer(self._about(known, channel))
+            case ("schema",):
+                _method(request, "GET")
+                return self._schema(request, known, channel)
+            case ("messages", key):
+                _method(request, "PUT")
+                self._allow(request, known, "push", name)
+                return await self._put(request, known, channel, key)
+            case ("messages",):
+                _method(request, "POST", "GET")
+                if request.method == "POST":
+                    self._allow(request, known, "push", name)
+                    return await self._post(request, known, channel)
+                self._allow(request, known, "browse", name)
+                return await self._browse(request, known, channel)
+            case ("lease",):
+                _method(request, "POST")
+                self._allow(request, known, "pull", name)
+                return await self._lease(request, known, channel)
+            case ("settle",):
+                _method(request, "POST")
+                self._allow(request, known, "pull", name)
+                return await self._settle(request, known, channel)
+        raise refusal("not-found", "no such path")
+
+    # --- who, and whether it may
+
+    async def _who(self, request: Request) -> Known:
+        connection = _connection(request)
+        found: Known | Why = "none"
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        if text:
+            found = self.keys.by_key(text.strip(), connection.principals, self._wall()) if (
+                scheme.lower() == "bearer"
+            ) else "unknown"  # fmt: skip
+        elif connection.certificate:
+            found = self.keys.by_certificate(connection.certificate, connection.principals)
+        if isinstance(found, Known):
+            return found
+        # Late, whatever is wrong, and not many at a time: see http_keys.
+        if not self.slowed.begin(connection.source, found):
+            connection.abort()
+            raise _Gone
+        await asyncio.sleep(WRONG_SECONDS)
+        self.slowed.end(connection.source)
+        raise refusal("key", "a key (Authorization: Bearer cdk_...) or a certificate of this side is needed")
+
+    def _right(self, known: Known, verb: Verb, channel: str) -> bool:
+        right = self.relay.right(known.principal, verb, channel)
+        return right is not None and right.via == "http" and known.may(verb, channel)
+
+    def _allow(self, request: Request, known: Known, verb: Verb, channel: str) -> None:
+        if not self._right(known, verb, channel):
+            raise self._unknown(request, known, channel, verb)
+
+    def _unknown(self, request: Request, known: Known, channel: str, verb: str) -> Refusal:
+        self._tell(request, known, channel, verb, Problem("policy", "no rule allows it"))
+        return refusal("not-found", "no channel of this name, or not for this")
+
+    def _tell(self, request: Request, known: Known, channel: str, verb: str, problem: Problem, key: str = "") -> None:
+        self._note(channel, known.principal, _connection(request).source, verb, problem, key)
+
+    # --- what there is
+
+    def _verbs(self, known: Known, channel: str) -> list[str]:
+        return [verb for verb in VERBS if self._right(known, verb, channel)]
+
+    def _overview(self, known: Known) -> dict[str, Any]:
+        channels = {name: verbs for name in self.relay.channels if (verbs := self._verbs(known, name))}
+        return {"principal": known.principal, "key": known.key, "channels": channels}
+
+    def _about(self, known: Known, channel: Channel) -> dict[str, Any]:
+        verbs = self._verbs(known, channel.name)
+        found: dict[str, Any] = {
+            "channel": channel.name, "may": verbs, "form": channel.form, "keep_seconds": channel.keep,
+            "most_bytes": channel.most,
+        }  # fmt: skip
+        if "push" in verbs:
+            found |= {
+                "schema": channel.schema, "fields": channel.fields, "others": channel.others, "stamp": channel.stamp,
+                "limits": channel.limits,
+            }  # fmt: skip
+        if "pull" in verbs:
+            found |= {"parallel": channel.order, "tries": channel.tries, "lease_seconds": channel.lease}
+        return found
+
+    def _schema(self, request: Request, known: Known, channel: Channel) -> Response:
+        self._allow(request, known, "push", channel.name)
+        if not channel.schema:
+            raise refusal("not-found", "the channel has no schema: any value passes")
+        data = self.relay.schemas[self.relay.conduit_of[channel.name]][channel.schema]
+        kind = "application/schema+json" if channel.form == "json" else "application/xml"
+        return Response(data, media_type=kind)
+
+    # --- push
+
+    async def _put(self, request: Request, known: Known, channel: Channel, key: str) -> Response:
+        if not ID.match(key):
+            raise refusal(
+                "request", "an id has 1 to 200 letters, digits and ._~:@+=,;!$()*&'- and begins with a letter or digit"
+            )
+        if media_type(request.headers.get("content-type", "")) != JSON:
+            raise refusal("media", f"a message has the content type {JSON}")
+        body = await self._body(request, channel.most)
+        return await self._one(request, known, channel, single(self.checks, channel.name, key, body), body)
+
+    async def _post(self, request: Request, known: Known, channel: Channel) -> Response:
+        kind = media_type(request.headers.get("content-type", ""))
+        if kind == NDJSON:
+            most = min(LARGEST_MESSAGE, MOST_LINES * (channel.most + 1_024))
+            body = await self._body(request, most)
+            found = await self._push(request, known, channel, line_outcomes(self.checks, channel.name, body), body)
+            return lines(found)
+        if kind == CLOUD_EVENTS:
+            body = await self._body(request, LARGEST_MESSAGE)
+            outcomes = event_values(self.checks, channel.name, body)
+            return answer(await self._push(request, known, channel, outcomes, body))
+        body = await self._body(request, channel.most + 4_096)
+        if kind == CLOUD_EVENT:
+            outcome = event_outcome(self.checks, channel.name, body)
+        elif "ce-specversion" in request.headers and kind == JSON:
+            outcome = binary_event(self.checks, channel.name, request.headers, body)
+        else:
+            raise refusal("media", f"many messages have the content type {NDJSON}, one is PUT to .../messages/ID")
+        return await self._one(request, known, channel, outcome, body)
+
+    async def _one(self, request: Request, known: Known, channel: Channel, outcome: Outcome, body: bytes) -> Response:
+        (found,) = await self._push(request, known, channel, [outcome], body)
+        status = found.pop("status") if found["status"] < 300 else found["status"]
+        if status >= 300:
+            headers = {"retry-after": str(found["retry_after"])} if found.get("retry_after") else {}
+            response = answer(found, status, headers)
+            response.headers["content-type"] = "application/problem+json"
+            return response
+        return answer({"channel": channel.name, **found}, status, {"etag": f'"{found.get("sha256", "")}"'})
+
+    async def _push(
+        self, request: Request, known: Known, channel: Channel, outcomes: list[Outcome], body: bytes
+    ) -> list[dict[str, Any]]:
+        """What became of each message, in order."""
+        name, who = channel.name, known.principal
+        for outcome in outcomes:
+            if outcome.item is None and outcome.problem is not None:
+                self._tell(request, known, name, "push", outcome.problem, outcome.key)
+        results: list[Result] = []
+        for items in _parcels([outcome.item for outcome in outcomes if outcome.item is not None]):
+
+            def push(number: int, items: Any = items) -> ToKeeper:
+                return Push(number, who, name, items)
+
+            answered = await self.keeper.ask(Answered, push)
+            results += answered.results
+        left = iter(results)
+        found = []
+        for outcome in outcomes:
+            if outcome.item is None:
+                problem = outcome.problem or Problem("request", "nothing to push")
+                found.append({"id": outcome.key, **shown(problem)})
+                continue
+            one = next(left)
+            problem_found = outcome.problem
+            if problem_found is None and one.problem is not None and one.problem.place:
+                problem_found = outcome.located(one.problem, body)
+            found.append(result(one, outcome.key, problem_found))
+        return found
+
+    # --- pull
+
+    async def _lease(self, request: Request, known: Known, channel: Channel) -> Response:
+        wanted = said(LeaseSaid, await self._body(request, ENDPOINT_BODY))
+        seconds = min(wanted.seconds or channel.lease, channel.lease)
+        connection = _connection(request)
+
+        def pull(number: int) -> ToKeeper:
+            return Pull(number, known.principal, channel.name, wanted.max, seconds, int(wanted.wait * 1000))
+
+        def gone(give_up: Callable[[], None]) -> None:
+            connection.gone = give_up
+
+        found = await self.keeper.ask(Handed, pull, gone)
+        connection.gone = None
+        return handed(found, channel.name)
+
+    async def _settle(self, request: Request, known: Known, channel: Channel) -> Response:
+        wanted = said(SettleSaid, await self._body(request, ENDPOINT_BODY))
+        given = verdicts(wanted)
+        if not given:
+            raise refusal("request", "done, failed or extend: at least one message")
+        lease = int(wanted.lease)
+
+        def settle(number: int) -> ToKeeper:
+            return Settle(number, known.principal, channel.name, lease, given)
+
+        found = await self.keeper.ask(Answered, settle)
+        told = []
+        for verdict, one in zip(given, found.results, strict=True):
+            if one.state == "stored":
+                told.append({"number": verdict.number, "status": 200})
+            else:
+                problem = one.problem or Problem("lease", "refused")
+                told.append({"number": verdict.number, **shown(problem)})
+        return answer({"results": told})
+
+    async def _browse(self, request: Request, known: Known, channel: Channel) -> Response:
+        wanted = said(BrowseSaid, dict(request.query_params.multi_items()))
+
+        def browse(number: int) -> ToKeeper:
+            return Browse(number, known.principal, channel.name, wanted.after, wanted.max)
+
+        return handed(await self.keeper.ask(Handed, browse), channel.name)
+
+    async def _body(self, request: Request, most: int) -> bytes:
+        """The body, whole. Raises: Refusal where it is larger, or there is no room for it."""
+        connection = _connection(request)
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > most:
+            raise refusal("size", f"a body of {declared} bytes; at most {most} are taken")
+        body = bytearray()
+        async for chunk in request.stream():
+            if len(body) + len(chunk) > most:
+                raise refusal("size", f"a body of more than {most} bytes")
+            if not connection.hold(len(chunk)):
+                raise refusal("busy", "too much is under way; try again", retry=1)
+            body += chunk
+        return bytes(body)
+
+
+class _Gone(Exception):
+    """The connection has been ended; there is nobody to answer."""
+
+
+def _connection(request: Request) -> Connection:
+    found: Connection = request.scope["state"]["connection"]
+    return found
+
+
+def _method(request: Request, *methods: str) -> None:
+    if request.method not in methods and not (request.method == "HEAD" and "GET" in methods):
+        allowed = ", ".join(methods)
+        raise refusal("method", f"{allowed} is for this path", headers={"allow": allowed})
+
+
+def _path(request: Request) -> tuple[str, ...]:
+    """The path's steps, each decoded once and strictly. Raises: Refusal."""
+    raw: bytes = request.scope["raw_path"]
+    steps = []
+    for step in raw[1:].split(b"/"):
+        if re.search(rb"%(?![0-9A-Fa-f]{2})", step):
+            raise refusal("request", "a percent sign without two hexadecimal digits")
+        try:
+            text = unquote_to_bytes(step).decode()
+        except UnicodeDecodeError:
+            raise refusal("request", "a path that is not UTF-8") from None
+        if not text.isprintable() or "/" in text or text in (".", ".."):
+            raise refusal("request", "a path with a control character, a slash within a name, or dots")
+        steps.append(text)
+    return tuple(steps)
+
+
+def _parcels(items: list[Any]) -> list[tuple[Any, ...]]:
+    """The items in order, as they fit into records."""
+    found: list[tuple[Any, ...]] = []
+    parcel: list[Any] = []
+    size = 0
+    for item in items:
+        if parcel and size + len(item.body) > LARGEST_MESSAGE:
+            found.append(tuple(parcel))
+            parcel, size = [], 0
+        parcel.append(item)
+        size += len(item.body) + 512
+    return [*found, tuple(parcel)] if parcel else found
