@@ -100,7 +100,9 @@ def test_a_gate_without_namespaces_does_not_take_a_policy_that_names_interfaces(
 
 def test_a_plan_larger_than_the_launchers_socket_arrives_whole_though_the_launcher_is_late() -> None:
     """Thousands of assets on a road: the parts wait for room, in order; nothing is lost and nothing is raised."""
-    reaches = tuple(Reach("road", "control", (f"10.1.{n >> 8}.{n & 255}",), 502) for n in range(20000))
+    reaches = tuple(
+        Reach("road", "control", (f"10.1.{n >> 8}.{n & 255}",), 502, "modbus/a-b", "inner") for n in range(20000)
+    )
     plan = NetworkPlan("s", False, False, (SidePlan("it"), SidePlan("ot", reaches=reaches)))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 

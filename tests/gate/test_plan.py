@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cofferdam.errors import GateError
-from cofferdam.gate.crew.plan import PairPlan, change_pairs, plan_pairs
+from cofferdam.errors import PolicyError
+from cofferdam.gate.crew.plan import CrewPlan, change_crews, plan_crews
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
@@ -40,7 +40,7 @@ def policy(
     return compile_policy(loads("\n".join(lines) + "\n"), now_ns=NOW)
 
 
-def shape(plans: dict[str, PairPlan]) -> dict[str, tuple[str, ...]]:
+def shape(plans: dict[str, CrewPlan]) -> dict[str, tuple[str, ...]]:
     return {name: plan.asset_names for name, plan in plans.items()}
 
 
@@ -48,20 +48,20 @@ EC = "modbus/enterprise-control"
 
 
 def test_one_pair_for_each_road() -> None:
-    plans = plan_pairs(
+    plans = plan_crews(
         policy(
             {"a": ("10.1.0.1", 5001), "b": ("10.1.0.2", 5002), "c": ("10.1.0.3", 5003)},
             [("enterprise", "control", "a"), ("enterprise", "control", "b"), ("business", "control", "c")],
         )
     )
     assert shape(plans) == {EC: ("a", "b"), "modbus/business-control": ("c",)}
-    assert plans[EC].outer.side == "it" and plans[EC].inner.side == "ot"
+    assert [part.place and part.place.side for part in plans[EC].parts.values()] == ["it", "ot"]
     assert [str(spot) for spot in plans[EC].spots] == ["127.0.0.1:5001", "127.0.0.1:5002"]
 
 
 def test_zones_that_reach_one_device_share_a_pair() -> None:
     """Two inner halves would open twice the connections that the device bears."""
-    plans = plan_pairs(
+    plans = plan_crews(
         policy(
             {"a": ("10.1.0.1", 5001), "b": ("10.1.0.1", 5002), "c": ("10.1.0.3", 5003)},
             [("enterprise", "control", "a"), ("business", "control", "b"), ("business", "control", "c")],
@@ -71,8 +71,8 @@ def test_zones_that_reach_one_device_share_a_pair() -> None:
 
 
 def test_zones_of_two_sides_can_not_share_a_device() -> None:
-    with pytest.raises(GateError, match="different sides"):
-        plan_pairs(
+    with pytest.raises(PolicyError, match="different sides"):
+        plan_crews(
             policy(
                 {"a": ("10.1.0.1", 5001)},
                 [("enterprise", "control", "a"), ("other", "control", "a")],
@@ -83,20 +83,20 @@ def test_zones_of_two_sides_can_not_share_a_device() -> None:
 
 def test_shards_spread_devices_and_never_split_one() -> None:
     assets = {f"a{n:02}": (f"10.1.0.{n // 2}", 5000 + n) for n in range(40)}
-    plans = plan_pairs(policy(assets, [("enterprise", "control", name) for name in assets]), shards=4)
+    plans = plan_crews(policy(assets, [("enterprise", "control", name) for name in assets]), shards=4)
     assert set(plans) == {f"{EC}:{n}" for n in range(1, 5)}
     homes: dict[object, set[str]] = {}
     for plan in plans.values():
-        for asset in plan.assets:
-            homes.setdefault(asset.device, set()).add(plan.name)
+        for share in plan.shares:
+            homes.setdefault(share.key, set()).add(plan.name)
     assert all(len(found) == 1 for found in homes.values())
     assert sorted(name for plan in plans.values() for name in plan.asset_names) == sorted(assets)
 
 
 def after(old: dict[str, tuple[str, int]], new: dict[str, tuple[str, int]]) -> tuple[object, object, object, object]:
-    running = plan_pairs(policy(old, [("enterprise", "control", name) for name in old]))
-    fresh = plan_pairs(policy(new, [("enterprise", "control", name) for name in new]))
-    change = change_pairs(running, fresh)
+    running = plan_crews(policy(old, [("enterprise", "control", name) for name in old]))
+    fresh = plan_crews(policy(new, [("enterprise", "control", name) for name in new]))
+    change = change_crews(running, fresh)
     return (
         shape({plan.name: plan for plan in change.keep}),
         shape({plan.name: plan for plan in change.restart}),
@@ -130,22 +130,22 @@ def test_from_one_policy_to_the_next(
 
 
 def test_a_second_addition_gets_the_next_number() -> None:
-    running = plan_pairs(policy(TWO, [("enterprise", "control", name) for name in TWO]))
+    running = plan_crews(policy(TWO, [("enterprise", "control", name) for name in TWO]))
     lone = {EC: running[EC]}
     three = TWO | {"c": ("10.1.0.3", 5003)}
-    fresh = plan_pairs(policy(three, [("enterprise", "control", name) for name in three]))
-    first = change_pairs(lone, fresh).start[0]
+    fresh = plan_crews(policy(three, [("enterprise", "control", name) for name in three]))
+    first = change_crews(lone, fresh).start[0]
     four = three | {"d": ("10.1.0.4", 5004)}
-    again = plan_pairs(policy(four, [("enterprise", "control", name) for name in four]))
-    second = change_pairs(lone | {first.name: first}, again).start[0]
+    again = plan_crews(policy(four, [("enterprise", "control", name) for name in four]))
+    second = change_crews(lone | {first.name: first}, again).start[0]
     assert (first.name, second.name) == (f"{EC}+2", f"{EC}+3")
 
 
 def test_roads_that_come_to_share_a_device_become_one_pair() -> None:
     assets = {"a": ("10.1.0.1", 5001), "b": ("10.1.0.2", 5002)}
     roads = [("enterprise", "control", "a"), ("business", "control", "b")]
-    running = plan_pairs(policy(assets, roads))
-    change = change_pairs(running, plan_pairs(policy(assets, [*roads, ("business", "control", "a")])))
+    running = plan_crews(policy(assets, roads))
+    change = change_crews(running, plan_crews(policy(assets, [*roads, ("business", "control", "a")])))
     assert change.stop == ("modbus/business-control", EC)
     assert [plan.name for plan in change.start] == ["modbus/business+enterprise-control"]
     assert not change.keep and not change.restart

@@ -623,7 +623,9 @@ def test_a_probe_that_is_off_is_said_everywhere_and_asks_when_it_is_told_to(stag
 def test_targets_are_the_real_addresses_of_devices() -> None:
     from cofferdam.enforce.plans.records import NetworkPlan, Reach, SidePlan
 
-    ot = SidePlan("ot", reaches=(Reach("c", "z", ("10.0.0.2", "10.0.0.1"), 502), Reach("d", "z", ("10.0.0.1",), 502)))
+    by = ("modbus/y-z", "inner")
+    both = (Reach("c", "z", ("10.0.0.2", "10.0.0.1"), 502, *by), Reach("d", "z", ("10.0.0.1",), 502, *by))
+    ot = SidePlan("ot", reaches=both)
     assert leaking.targets(NetworkPlan("s", True, True, (SidePlan("it"), ot))) == [("10.0.0.1", 502), ("10.0.0.2", 502)]
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from cofferdam.errors import PolicyError
-from cofferdam.gate.crew.plan import plan_pairs
+from cofferdam.gate.crew.plan import plan_crews
+from cofferdam.policy.clashes import clash_problems
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.lint import lint
 from cofferdam.policy.load import load
@@ -43,7 +44,15 @@ def run(args: argparse.Namespace) -> int:
         return 2
     warnings = lint(loaded, now_ns=now_ns)
     compiled = compile_policy(loaded, now_ns=now_ns)
-    plan_pairs(compiled)  # what a gate would refuse at its start is an error here
+    errors = clash_problems(loaded, compiled)
+    if errors:
+        if args.json:
+            _print_json({**report, "errors": msgspec.to_builtins(errors)})
+        else:
+            _print_problems(errors)
+            print(f"{args.policy}: no gate starts with this policy: {_count(len(errors), 'errors')}")
+        return 2
+    plan_crews(compiled)  # what a gate would refuse at its start is an error here
     counts = {
         "zones": len(compiled.zones),
         "assets": len(compiled.assets),

@@ -102,7 +102,7 @@ def _known(state: Path) -> Known:
     from cofferdam.enforce.plans.network import network_plan
     from cofferdam.enforce.plans.overlay import peer_addresses
     from cofferdam.gate.client import whole_status
-    from cofferdam.gate.crew.plan import plan_pairs
+    from cofferdam.gate.crew.plan import plan_crews
     from cofferdam.gate.overlay.peers import load_peers
     from cofferdam.proof.run import Known, policy_in_force, policy_path
 
@@ -115,7 +115,7 @@ def _known(state: Path) -> Known:
             plan.space_of(pair.outer.side, pair.outer.zone),
             plan.space_of(pair.inner.side, pair.inner.zone),
         )
-        for pair in plan_pairs(policy).values()
+        for pair in plan_crews(policy).values()
     }
     roles |= {pair["name"]: roles.get(re.split(r"[:+]\d+$", pair["name"])[0], ("it", "ot")) for pair in status["pairs"]}
     peers = {peer.key: peer.name for peer in load_peers(state)[0].values()}

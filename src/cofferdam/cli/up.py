@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from cofferdam.errors import GateError
 
 if TYPE_CHECKING:
-    from cofferdam.gate.crew.plan import PairPlan
+    from cofferdam.gate.crew.plan import CrewPlan
     from cofferdam.policy.table import CompiledPolicy
 
 LEAK_START_SECONDS = 5
@@ -129,12 +129,12 @@ def _end(pid: int) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from cofferdam.gate.crew.plan import plan_pairs
+    from cofferdam.gate.crew.plan import plan_crews
     from cofferdam.policy.compile import compile_policy
     from cofferdam.policy.load import load
 
     policy = compile_policy(load(args.policy), now_ns=time.time_ns())
-    plans = plan_pairs(policy, shards=args.pairs)
+    plans = plan_crews(policy, shards=args.pairs)
     if args.json:
         print(json.dumps(_check_report(policy, plans)))
         return 0
@@ -146,13 +146,14 @@ def _check(args: argparse.Namespace) -> int:
     for plan in plans.values():
         sources = ", ".join(plan.source_zones)
         print(f"pair {plan.name}: outer half on {plan.outer.side} ({sources}), inner half on {plan.inner.side}")
-        for asset in plan.assets:
-            spots = ", ".join(map(str, asset.spots)) or "not published"
-            print(f"  {spots} -> {asset.name} ({asset.device[1]}:{asset.device[2]})")
+        for share in plan.shares:
+            spots = ", ".join(map(str, share.all_spots)) or "not published"
+            reached = ", ".join(f"{address}:{port}" for address, port in share.reaches)
+            print(f"  {spots} -> {share.name}{f' ({reached})' if reached else ''}")
     return 0
 
 
-def _check_report(policy: CompiledPolicy, plans: Mapping[str, PairPlan]) -> dict[str, object]:
+def _check_report(policy: CompiledPolicy, plans: Mapping[str, CrewPlan]) -> dict[str, object]:
     return {
         "policy": policy.hash,
         "site": policy.site,
@@ -168,9 +169,18 @@ def _check_report(policy: CompiledPolicy, plans: Mapping[str, PairPlan]) -> dict
                 "outer": plan.outer.side,
                 "inner": plan.inner.side,
                 "from": list(plan.source_zones),
+                "broker": plan.broker,
+                "conduits": list(plan.conduits),
+                "parts": {
+                    name: {"side": part.place.side if part.place else "", "listens": list(map(str, part.spots))}
+                    for name, part in plan.parts.items()
+                },
                 "assets": {
-                    asset.name: {"listens": [str(spot) for spot in asset.spots], "device": list(asset.device[1:])}
-                    for asset in plan.assets
+                    share.name: {
+                        "listens": list(map(str, share.all_spots)),
+                        "device": list(share.reaches[0]) if share.reaches else [],
+                    }
+                    for share in plan.shares
                 },
             }
             for plan in plans.values()

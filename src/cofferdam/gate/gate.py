@@ -42,7 +42,7 @@ from cofferdam.gate.crew.auditor import Auditor
 from cofferdam.gate.crew.crew import Pair
 from cofferdam.gate.crew.launcher import LauncherLink
 from cofferdam.gate.crew.listeners import Listeners
-from cofferdam.gate.crew.plan import PairPlan, Spot, plan_pairs
+from cofferdam.gate.crew.plan import CrewPlan, Spot, plan_crews
 from cofferdam.gate.log import Log
 from cofferdam.gate.overlay.overlay import Overlay
 from cofferdam.gate.watch import report
@@ -88,9 +88,9 @@ def read_policy(path: Path) -> CompiledPolicy:
     return compile_policy(load(path), now_ns=now_ns())
 
 
-def assets_at(plans: Iterable[PairPlan]) -> dict[Spot, str]:
+def assets_at(plans: Iterable[CrewPlan]) -> dict[Spot, str]:
     """For messages: which asset is published where."""
-    return {spot: asset.name for plan in plans for asset in plan.assets for spot in asset.spots}
+    return {spot: share.name for plan in plans for share in plan.shares for spot in share.all_spots}
 
 
 class Gate:
@@ -184,7 +184,7 @@ class Gate:
             for name, in_force, detail in self.separation.facts:
                 if not in_force:
                     self.log.warning("separation-lacks", what=name, detail=detail)
-        plans = plan_pairs(policy, shards=self.options.shards)
+        plans = plan_crews(policy, shards=self.options.shards)
         self.auditor.open(policy.site)
         await self.management.listen(policy.gate.management)
         await self.listeners.open((spot for plan in plans.values() for spot in plan.spots), assets_at(plans.values()))
@@ -218,7 +218,7 @@ class Gate:
         if self.cuts.damage:
             self.alarm("severed-state-damaged", self.cuts.damage)
 
-    async def start_pairs(self, plans: Iterable[PairPlan]) -> None:
+    async def start_pairs(self, plans: Iterable[CrewPlan]) -> None:
         """Starts pairs and waits until all are ready.
 
         Raises:

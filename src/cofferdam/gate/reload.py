@@ -18,7 +18,7 @@ from cofferdam.enforce.plans.joined import joined
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate.audit import now_ns
-from cofferdam.gate.crew.plan import Change, change_pairs, plan_pairs
+from cofferdam.gate.crew.plan import Change, change_crews, plan_crews
 from cofferdam.gate.gate import RECORD_SECONDS, STOP_SECONDS, TAKE_SECONDS, Gate, assets_at, read_policy
 from cofferdam.policy.table import CompiledPolicy
 
@@ -117,7 +117,7 @@ async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path) -> Reloa
 async def _open(gate: Gate, policy: CompiledPolicy) -> Change:
     """Opens what the policy needs besides what is open. Raises: CofferdamError; nothing changed."""
     running = {name: pair.plan for name, pair in gate.pairs.items()}
-    change = change_pairs(running, plan_pairs(policy, shards=gate.options.shards))
+    change = change_crews(running, plan_crews(policy, shards=gate.options.shards))
     plans = (*change.keep, *change.restart, *change.start)
     opened = await gate.listeners.open((spot for plan in plans for spot in plan.spots), assets_at(plans))
     try:

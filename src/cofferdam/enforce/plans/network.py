@@ -1,7 +1,8 @@
 """From a compiled policy to the plan of its network: who stands on which side, and what may be said there. PURE.
 
-A side gets the interfaces of its zones. Where a conduit begins, its principals may reach the addresses at which its
-assets are published; where it ends, a broker may reach the devices themselves. Nothing else is in the plan.
+A side gets the interfaces of its zones. Principals may reach the sockets at which a conduit's parts listen, and a part
+the sockets that it needs; both come from the brokers' terms by way of the crews that the policy needs (policy.crews).
+Nothing else is in the plan.
 
 Not here: rules of the firewall (rules), whether the interfaces exist (enforce.namespaces).
 """
@@ -9,12 +10,15 @@ Not here: rules of the firewall (rules), whether the interfaces exist (enforce.n
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from cofferdam.enforce.plans.overlay import PORT
 from cofferdam.enforce.plans.records import MOST_OPENINGS, Link, Listen, NetworkPlan, Reach, Route, SidePlan, Tunnel
-from cofferdam.policy.rows import Conduit, Zone
+from cofferdam.policy.crews import groups
+from cofferdam.policy.rows import Zone
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.base import PartNeeds
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 NAMES = "overlay.names"
@@ -25,29 +29,53 @@ half, which says so in the audit log, and is not to cost it more than that."""
 
 
 def network_plan(policy: CompiledPolicy) -> NetworkPlan:
-    """The plan. Namespaces are in it if the policy asks for them, or leaves it open and names interfaces."""
+    """The plan. Namespaces are in it if the policy asks for them, or leaves it open and names interfaces.
+
+    Raises: PolicyError, where no crews can serve the policy.
+    """
     gate = policy.gate
     asked = gate.require_namespaces or gate.separation == "namespaces"
     used = _used_zones(policy)
     named = bool(used) and all(zone.interface for zone in used)
+    needs = _needs(policy)
     return NetworkPlan(
         site=policy.site,
         namespaces=asked or (gate.separation == "auto" and named),
         required=asked,
-        sides=(_side(policy, _zones(policy, "it"), "it"), *_ot_sides(policy)),
+        sides=(_side(policy, needs, _zones(policy, "it"), "it"), *_ot_sides(policy, needs)),
     )
+
+
+class _Need(NamedTuple):
+    """What one part of a crew needs for a conduit."""
+
+    conduit: str
+    crew: str
+    part: str
+    needs: PartNeeds
+
+
+def _needs(policy: CompiledPolicy) -> list[_Need]:
+    """In the order of conduits' names, which is that of counters."""
+    found = [
+        _Need(conduit, base, part, needed)
+        for base, group in groups(policy).items()
+        for conduit, needs in group.conduits.items()
+        for part, needed in needs.parts.items()
+    ]
+    return sorted(found, key=lambda need: need.conduit)
 
 
 def _zones(policy: CompiledPolicy, side: str) -> list[Zone]:
     return [zone for zone in policy.zones.values() if zone.side.value == side]
 
 
-def _ot_sides(policy: CompiledPolicy) -> Iterable[SidePlan]:
+def _ot_sides(policy: CompiledPolicy, needs: list[_Need]) -> Iterable[SidePlan]:
     """One namespace for the plant; or, where zones have the same addresses, as machine cells bought twice have, more:
     each zone goes into the first in which its addresses mean nothing else."""
     spaces: list[tuple[list[Zone], list[_Network]]] = [([], [])]
     for zone in _zones(policy, "ot"):
-        own = _meant(policy, zone)
+        own = _meant(policy, needs, zone)
         for zones, taken in spaces:
             if not any(one.version == other.version and one.overlaps(other) for one in own for other in taken):
                 zones.append(zone)
@@ -56,14 +84,15 @@ def _ot_sides(policy: CompiledPolicy) -> Iterable[SidePlan]:
         else:
             spaces.append(([zone], own))
     for number, (zones, _) in enumerate(spaces):
-        yield _side(policy, zones, "ot", zones[0].name if number else "")
+        yield _side(policy, needs, zones, "ot", zones[0].name if number else "")
 
 
-def _meant(policy: CompiledPolicy, zone: Zone) -> list[_Network]:
+def _meant(policy: CompiledPolicy, needs: list[_Need], zone: Zone) -> list[_Network]:
     """What an address in a zone is: its networks and those behind its routers; without them, its devices."""
     networks: list[_Network] = [ipaddress.ip_interface(text).network for text in zone.addresses]
     networks += [ipaddress.ip_network(network) for network, _ in zone.routes]
     devices = {asset.address for asset in policy.assets.values() if asset.zone == zone.name}
+    devices |= {reach.address for need in needs for reach in need.needs.reaches if reach.zone == zone.name}
     addresses = [ipaddress.ip_network(text) for text in devices]
     # A default route is no claim to addresses that another zone has itself.
     networks = [network for network in networks if network.prefixlen]
@@ -80,19 +109,12 @@ def _used_zones(policy: CompiledPolicy) -> list[Zone]:
     return [zone for zone in policy.zones.values() if zone.name in names]
 
 
-def _side(policy: CompiledPolicy, zones: list[Zone], side: str, cell: str = "") -> SidePlan:
+def _side(policy: CompiledPolicy, needs: list[_Need], zones: list[Zone], side: str, cell: str = "") -> SidePlan:
     here = {zone.name for zone in zones}
     own = {str(ipaddress.ip_interface(text).ip) for zone in zones for text in zone.addresses}
-    listens = [
-        listen
-        for conduit in policy.conduits.values()
-        if conduit.from_zone in here
-        for listen in _listens(policy, conduit)
-    ]
+    listens = [listen for need in needs for listen in _listens(policy, need, here)]
     listens += [listen for zone in zones for listen in _names(policy, zone)]
-    reaches = [
-        reach for conduit in policy.conduits.values() if conduit.to_zone in here for reach in _reaches(policy, conduit)
-    ]
+    reaches = [reach for need in needs for reach in _reaches(need, here)]
     published = {address for listen in listens for address in listen.addresses}
     return SidePlan(
         side="it" if side == "it" else "ot",
@@ -134,27 +156,35 @@ def _link(zone: Zone) -> Link:
     return Link(zone.name, "macvlan" if zone.macvlan else "move", zone.interface, 0, zone.addresses)
 
 
-def _listens(policy: CompiledPolicy, conduit: Conduit) -> Iterable[Listen]:
+def _listens(policy: CompiledPolicy, need: _Need, zones: Collection[str]) -> Iterable[Listen]:
     """One entry for each set of principals and port, so that equal ones share a rule."""
-    found: dict[tuple[tuple[str, ...], int, bool], set[str]] = {}
-    for rule in conduit.rules:
-        who = [policy.principals[name] for name in rule.who if policy.principals[name].zone == conduit.from_zone]
-        for tunnel in (False, True):
-            sources = _collapsed(text for one in who if bool(one.peer) == tunnel for text in one.networks)
-            if sources:
-                for address, port in policy.assets[rule.asset].places:
-                    found.setdefault((sources, port, tunnel), set()).add(address)
-    for (sources, port, tunnel), addresses in sorted(found.items()):
-        yield Listen(conduit.name, conduit.from_zone, sources, _sorted(addresses), port, tunnel=tunnel)
+    sources: dict[tuple[str, ...], list[tuple[bool, tuple[str, ...]]]] = {}
+    found: dict[tuple[tuple[str, ...], str, int, bool, bool], set[str]] = {}
+    for listen in need.needs.listens:
+        if listen.zone not in zones:
+            continue
+        ways = sources.get(listen.who)
+        if ways is None:
+            who = [policy.principals[name] for name in listen.who]
+            ways = sources[listen.who] = [
+                (tunnel, _collapsed(text for one in who if bool(one.peer) == tunnel for text in one.networks))
+                for tunnel in (False, True)
+            ]
+        for tunnel, networks in ways:
+            if networks:
+                key = (networks, listen.zone, listen.port, tunnel, listen.datagrams)
+                found.setdefault(key, set()).add(listen.address)
+    for (networks, zone, port, tunnel, datagrams), addresses in sorted(found.items()):
+        yield Listen(need.conduit, zone, networks, _sorted(addresses), port, datagrams, tunnel)
 
 
-def _reaches(policy: CompiledPolicy, conduit: Conduit) -> Iterable[Reach]:
-    found: dict[int, set[str]] = {}
-    for rule in conduit.rules:
-        asset = policy.assets[rule.asset]
-        found.setdefault(asset.port, set()).add(asset.address)
-    for port, addresses in sorted(found.items()):
-        yield Reach(conduit.name, conduit.to_zone, _sorted(addresses), port)
+def _reaches(need: _Need, zones: Collection[str]) -> Iterable[Reach]:
+    found: dict[tuple[int, str, bool], set[str]] = {}
+    for reach in need.needs.reaches:
+        if reach.zone in zones:
+            found.setdefault((reach.port, reach.zone, reach.datagrams), set()).add(reach.address)
+    for (port, zone, datagrams), addresses in sorted(found.items()):
+        yield Reach(need.conduit, zone, _sorted(addresses), port, need.crew, need.part, datagrams)
 
 
 def _collapsed(texts: Iterable[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ MOST_OPENINGS: Final = 1 << 28
 """Connections a second; the burst is a small multiple of it, and a rule holds 32 bits."""
 
 Name = Annotated[str, Meta(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Crew = Annotated[str, Meta(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9./+#_-]*$")]
 Interface = Annotated[str, Meta(min_length=1, max_length=15, pattern=r"^[^\s/:]+$")]  # IFNAMSIZ - 1
 Address = Annotated[str, Meta(max_length=45, pattern=r"^[0-9A-Fa-f.:]+$")]
 Network = Annotated[str, Meta(max_length=49, pattern=r"^[0-9A-Fa-f.:]+/[0-9]{1,3}$")]
@@ -63,12 +64,16 @@ class Listen(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class Reach(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A broker may open TCP connections to these devices of `zone`, for a conduit."""
+    """A part of a crew may open TCP connections to these addresses of `zone`, for a conduit. `crew` is the name of the
+    crew without what is added for shards. `datagrams`: it may send UDP instead."""
 
     conduit: Name
     zone: Name
     addresses: tuple[Address, ...]
     port: Port
+    crew: Crew
+    part: Name
+    datagrams: bool = False
 
 
 class Tunnel(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

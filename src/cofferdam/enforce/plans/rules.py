@@ -93,12 +93,14 @@ def _packets(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> list
             ]))  # fmt: skip
     for reach in side.reaches:
         interface, counter = interfaces[reach.zone], f"devices-{reach.conduit}"
+        protocol = "udp" if reach.datagrams else "tcp"
         for version, addresses, _ in _by_version(reach.addresses, reach.addresses):
             commands.append(_rule("output", counter, [
-                _meta("oifname", interface), _is(version, "daddr", addresses), _port("dport", reach.port),
+                _meta("oifname", interface), _is(version, "daddr", addresses), _port("dport", reach.port, protocol),
             ]))  # fmt: skip
             commands.append(_rule("input", counter, [
-                _meta("iifname", interface), _is(version, "saddr", addresses), _port("sport", reach.port), _NOT_OPENING,
+                _meta("iifname", interface), _is(version, "saddr", addresses), _port("sport", reach.port, protocol),
+                *([] if reach.datagrams else [_NOT_OPENING]),
             ]))  # fmt: skip
     # Errors about packets of ours: without them a small path MTU would be a silence. The kernel drops those that
     # quote no connection it has.

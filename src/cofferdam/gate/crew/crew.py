@@ -20,7 +20,7 @@ from cofferdam.brokers.kit.supervision import Configure, Listener, NewPolicy, Re
 from cofferdam.errors import GateError
 from cofferdam.gate.context import Context
 from cofferdam.gate.crew.part import Half
-from cofferdam.gate.crew.plan import PairPlan, Spot
+from cofferdam.gate.crew.plan import CrewPlan, Spot
 from cofferdam.gate.watch.totals import Totals
 
 READY_SECONDS = 10.0
@@ -70,7 +70,7 @@ class Restarts:
 class Pair:
     """Supervises one pair. `run()` is its life; the other methods are called from other tasks."""
 
-    def __init__(self, gate: Context, plan: PairPlan, listeners: Mapping[Spot, Opened]) -> None:
+    def __init__(self, gate: Context, plan: CrewPlan, listeners: Mapping[Spot, Opened]) -> None:
         self._gate = gate
         self.plan = plan
         self._listeners = dict(listeners)
@@ -233,7 +233,7 @@ class Pair:
 
     # --- from other tasks ---------------------------------------------------------------------------------------
 
-    async def take_policy(self, plan: PairPlan, listeners: Mapping[Spot, Opened], seconds: float) -> bool:
+    async def take_policy(self, plan: CrewPlan, listeners: Mapping[Spot, Opened], seconds: float) -> bool:
         """Has the halves judge by the gate's present policy, with the listeners and assets that are left. False if a
         half did not take it in time: it was ended, and its next life has the policy from birth."""
         self.plan = plan
@@ -283,7 +283,7 @@ class Pair:
         for half in halves:
             await half.until(lambda half=half: half.heard > asked, seconds)  # type: ignore[misc]
 
-    async def restart(self, plan: PairPlan, listeners: Mapping[Spot, Opened]) -> None:
+    async def restart(self, plan: CrewPlan, listeners: Mapping[Spot, Opened]) -> None:
         """Ends the halves in order; they are born again with other listeners. Waits until they are ready.
 
         Raises:

@@ -1,13 +1,10 @@
-"""Which pairs of halves a policy needs, and how to get from the pairs that run to those of a new policy. No I/O.
+"""Which crews a policy needs, and how to get from the crews that run to those of a new policy. No I/O.
 
-One pair serves all conduits of a (from zone, to zone, broker). Two rules bend that:
+One crew serves all conduits of a broker between the same zones, and a device is reached by one crew only
+(policy.crews). `shards` spreads the devices of a crew over so many, for more cores; a crew with a store stays whole.
 
-- A device is reached by one pair only, since only one inner half can keep to the device's `connections`. Conduits
-  from several zones to one device therefore share a pair.
-- `shards` spreads the devices of a pair over so many pairs, for more cores.
-
-A pair's listeners are handed to its outer half at birth. So a pair that gets another listener must be started anew,
-while one that loses an asset goes on.
+A crew's listeners are handed to its parts at birth. So a crew that gets another listener must be started anew, while
+one that loses an asset goes on.
 """
 
 from __future__ import annotations
@@ -18,226 +15,296 @@ from dataclasses import dataclass, field, replace
 
 from cofferdam.enforce.orders import Place
 from cofferdam.errors import GateError
-from cofferdam.model import Asset
+from cofferdam.policy.crews import Group, GroupPart, groups
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.base import Scope, Store
+from cofferdam.policy.terms.kinds import KINDS
 
-NAME_LETTERS = 96
-"""The longest name of a pair, without what is added for shards and halves. Orders and entries allow 128."""
 MOST_SPOTS = 4096
-"""Listeners of one pair. The order that starts it carries no more."""
-Device = tuple[str, str, int]
-"""(zone, address, port) of a device on its own side."""
+"""Listeners of one crew. The order that starts it carries no more."""
 
 
 @dataclass(frozen=True, order=True)
 class Spot:
-    """Where an outer half listens: (side, address, port), and the zone by which clients come."""
+    """Where a part listens: (side, address, port), by UDP if `datagrams`, and the zone by which clients come."""
 
     side: str
     address: str
     port: int
     zone: str = field(compare=False)
+    datagrams: bool = False
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 @dataclass(frozen=True)
-class Served:
-    """An asset in a pair: the device behind it and where clients find it (nowhere, or by IPv4 and IPv6)."""
+class Share:
+    """The least that a crew serves alone: an asset, or all that a conduit carries. `key`: what no second crew may serve
+    (a device, a store). `spots`: where each part listens for it; `reaches`: (address, port) to which a part dials."""
 
     name: str
-    device: Device
-    spots: tuple[Spot, ...]
+    key: str
+    conduits: tuple[str, ...]
+    spots: Mapping[str, tuple[Spot, ...]]
+    reaches: tuple[tuple[str, int], ...]
+
+    @property
+    def all_spots(self) -> tuple[Spot, ...]:
+        return tuple(spot for spots in self.spots.values() for spot in spots)
 
 
 @dataclass(frozen=True)
-class PairPlan:
-    """One pair of halves. `base` is the name without the number of a shard or of a later addition."""
+class PartPlan:
+    """One part of a crew. `place`: None for one that stands apart. `zones`: whom it works for."""
+
+    place: Place | None
+    zones: tuple[str, ...] = ()
+    spots: tuple[Spot, ...] = ()
+    store: Store | None = None
+
+
+@dataclass(frozen=True)
+class CrewPlan:
+    """One crew. `base` is the name without the number of a shard or of a later addition; `parts` are those that the
+    policy needs, in the order in which the terms name them."""
 
     name: str
     base: str
     broker: str
-    source_zones: tuple[str, ...]
-    outer: Place
-    inner: Place
-    assets: tuple[Served, ...]
+    parts: Mapping[str, PartPlan]
+    shares: tuple[Share, ...]
 
     @property
     def spots(self) -> tuple[Spot, ...]:
-        """Where its outer half listens, sorted."""
-        return tuple(sorted({spot for asset in self.assets for spot in asset.spots}))
-
-    @property
-    def devices(self) -> set[Device]:
-        return {asset.device for asset in self.assets}
+        """Where its parts listen, sorted."""
+        return tuple(sorted({spot for part in self.parts.values() for spot in part.spots}))
 
     @property
     def asset_names(self) -> tuple[str, ...]:
-        return tuple(asset.name for asset in self.assets)
+        """The names of its shares, sorted: for a proxy, its assets."""
+        return tuple(share.name for share in self.shares)
+
+    @property
+    def conduits(self) -> tuple[str, ...]:
+        return tuple(sorted({name for share in self.shares for name in share.conduits}))
+
+    @property
+    def placed(self) -> tuple[PartPlan, ...]:
+        """The parts that stand on a side, the outer one first."""
+        return tuple(part for part in self.parts.values() if part.place is not None)
+
+    @property
+    def source_zones(self) -> tuple[str, ...]:
+        return self.placed[0].zones if self.placed else ()
+
+    @property
+    def target_zone(self) -> str:
+        place = self.placed[-1].place if self.placed else None
+        return place.zone if place is not None else ""
+
+    @property
+    def outer(self) -> Place:
+        """Where the first of its parts on a side stands."""
+        return _standing(self.placed[:1])
+
+    @property
+    def inner(self) -> Place:
+        """Where the last of them stands, which decides in a proxy."""
+        return _standing(self.placed[-1:])
+
+    def slice(self, policy: CompiledPolicy, part: str) -> CompiledPolicy:
+        """What a part of this crew has to know of a policy, and no more."""
+        return KINDS[self.broker].slice(policy, Scope(frozenset(self.conduits), frozenset(self.asset_names)), part)
+
+
+def _standing(parts: tuple[PartPlan, ...]) -> Place:
+    for part in parts:
+        if part.place is not None:
+            return part.place
+    raise GateError("a crew without a part on a side")
 
 
 @dataclass(frozen=True)
 class Change:
-    """From the pairs that run to those that should: `keep` go on under the new policy, `restart` get new listeners,
-    `start` are new, `stop` are no longer needed."""
+    """From the crews that run to those that should: `keep` go on under the new policy, `restart` get new listeners or
+    parts, `start` are new, `stop` are no longer needed."""
 
-    keep: tuple[PairPlan, ...]
-    restart: tuple[PairPlan, ...]
-    start: tuple[PairPlan, ...]
+    keep: tuple[CrewPlan, ...]
+    restart: tuple[CrewPlan, ...]
+    start: tuple[CrewPlan, ...]
     stop: tuple[str, ...]
 
 
-def plan_pairs(policy: CompiledPolicy, *, shards: int = 1) -> dict[str, PairPlan]:
-    """The pairs for a policy, by name.
+def plan_crews(policy: CompiledPolicy, *, shards: int = 1) -> dict[str, CrewPlan]:
+    """The crews for a policy, by name.
 
     Raises:
-        GateError: two zones of different sides reach one device, which one pair cannot serve; or a pair would have
-            more than MOST_SPOTS listeners.
+        PolicyError: a crew would stand on both sides, or two crews would share a name, store or listener.
+        GateError: a crew would have more than MOST_SPOTS listeners.
     """
-    groups: list[tuple[set[str], str, str, dict[str, Asset]]] = []  # (from zones, to zone, broker, assets)
-    for conduit in policy.conduits.values():
-        assets = {rule.asset: policy.assets[rule.asset] for rule in conduit.rules}
-        groups.append(({conduit.from_zone}, conduit.to_zone, conduit.broker, assets))
-    pairs: dict[str, PairPlan] = {}
-    for froms, to_zone, broker, assets in _merge(groups):
-        sides = {policy.zones[zone].side for zone in froms}
-        if len(sides) > 1:
-            raise GateError(
-                f"zones {' and '.join(sorted(froms))} are on different sides and reach the same device in {to_zone}",
-                hint="one pair of halves serves a device, and its outer half stands on one side: "
-                "let one of the zones reach the device, or give each its own",
-            )
-        first = min(froms)
-        outer = Place(policy.zones[first].side.value, first)
-        inner = Place(policy.zones[to_zone].side.value, to_zone)
-        sources = tuple(sorted(froms))
-        base = _base(broker, sources, to_zone)
-        shares: dict[int, list[Served]] = {}
-        for asset in sorted(assets.values(), key=lambda asset: asset.name):
-            served = _served(asset, outer)
-            shares.setdefault(_shard(served.device, shards), []).append(served)
-        for number, share in sorted(shares.items()):
-            name = base if shards == 1 else f"{base}:{number + 1}"
-            pairs[name] = _checked(PairPlan(name, base, broker, sources, outer, inner, tuple(share)))
-    return pairs
+    crews: dict[str, CrewPlan] = {}
+    for base, group in groups(policy).items():
+        shares = _shares(group)
+        whole = shards == 1 or any(part.store is not None for part in group.parts.values())
+        spread: dict[int, list[Share]] = {}
+        for bundle in _bundles(shares):
+            number = 0 if whole else _shard(min(share.key for share in bundle), shards)
+            spread.setdefault(number, []).extend(bundle)
+        for number, some in sorted(spread.items()):
+            name = base if whole else f"{base}:{number + 1}"
+            crews[name] = _plan(name, base, group.broker, _parts(group), some)
+    return crews
 
 
-def _checked(plan: PairPlan) -> PairPlan:
+def _parts(group: Group) -> dict[str, PartPlan]:
+    """The parts of a crew, without what they listen at."""
+    return {
+        name: PartPlan(_place(part), tuple(sorted(part.zones)), (), part.store) for name, part in group.parts.items()
+    }
+
+
+def _place(part: GroupPart) -> Place | None:
+    return Place("it" if part.side == "it" else "ot", min(part.zones)) if part.side else None
+
+
+def _plan(name: str, base: str, broker: str, parts: Mapping[str, PartPlan], shares: Iterable[Share]) -> CrewPlan:
+    """A crew that serves these shares."""
+    some = tuple(sorted(shares, key=lambda share: share.name))
+    listening = {
+        part: replace(plan, spots=tuple(sorted({spot for share in some for spot in share.spots.get(part, ())})))
+        for part, plan in parts.items()
+    }
+    plan = CrewPlan(name, base, broker, listening, some)
     if len(plan.spots) > MOST_SPOTS:
         raise GateError(
-            f"the pair {plan.name} would listen at {len(plan.spots)} addresses and ports; at most {MOST_SPOTS} can be",
-            hint="start the gate with `--pairs N`, which spreads the devices of a road over N pairs",
+            f"the crew {name} would listen at {len(plan.spots)} addresses and ports; at most {MOST_SPOTS} can be",
+            hint="start the gate with `--pairs N`, which spreads the devices of a road over N crews",
         )
     return plan
 
 
-def _base(broker: str, sources: tuple[str, ...], to_zone: str) -> str:
-    """The pair's name. A long one is cut and made unique again: names travel in records and audit entries."""
-    name = f"{broker}/{'+'.join(sources)}-{to_zone}"
-    if len(name) <= NAME_LETTERS:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-    return f"{name[: NAME_LETTERS - 13]}#{digest}"
+def _shares(group: Group) -> list[Share]:
+    conduits: dict[str, list[str]] = {}
+    for name, needs in group.conduits.items():
+        for share in needs.apart:
+            conduits.setdefault(share, []).append(name)
+    spots: dict[str, dict[str, set[Spot]]] = {}
+    reaches: dict[str, set[tuple[str, int]]] = {}
+    for name, part in group.parts.items():
+        zone = min(part.zones, default="")
+        for listen in part.listens:
+            spot = Spot(part.side, listen.address, listen.port, zone, listen.datagrams)
+            spots.setdefault(listen.share, {}).setdefault(name, set()).add(spot)
+        for reach in part.reaches:
+            reaches.setdefault(reach.share, set()).add((reach.address, reach.port))
+    return [
+        Share(
+            share,
+            key,
+            tuple(sorted(conduits[share])),
+            {part: tuple(sorted(found)) for part, found in spots.get(share, {}).items()},
+            tuple(sorted(reaches.get(share, ()))),
+        )
+        for share, key in sorted(group.apart.items())
+    ]
 
 
-def _merge(
-    groups: Iterable[tuple[set[str], str, str, dict[str, Asset]]],
-) -> list[tuple[set[str], str, str, dict[str, Asset]]]:
-    """Groups with the same zones and broker become one, and so do groups that share a device."""
-    merged: list[tuple[set[str], str, str, dict[str, Asset]]] = []
-    for froms, to_zone, broker, assets in groups:
-        froms, assets = set(froms), dict(assets)
-        devices = {_device(asset) for asset in assets.values()}
-        rest = []
-        for other in merged:
-            same_road = other[1] == to_zone and other[2] == broker
-            if same_road and (froms & other[0] or devices & {_device(asset) for asset in other[3].values()}):
-                froms |= other[0]
-                assets |= other[3]
-                devices |= {_device(asset) for asset in other[3].values()}
-            else:
-                rest.append(other)
-        merged = [*rest, (froms, to_zone, broker, assets)]
-    return merged
+def _bundles(shares: Iterable[Share]) -> list[list[Share]]:
+    """Shares that one crew must serve: they have a key or a listener in common."""
+    some = list(shares)
+    above = list(range(len(some)))  # a forest: who is in one tree is in one bundle
+    first: dict[str | Spot, int] = {}
+
+    def root(number: int) -> int:
+        while above[number] != number:
+            above[number] = number = above[above[number]]
+        return number
+
+    for number, share in enumerate(some):
+        ties: list[str | Spot] = [share.key, *share.all_spots]
+        for tie in ties:
+            above[root(number)] = root(first.setdefault(tie, number))
+    found: dict[int, list[Share]] = {}
+    for number, share in enumerate(some):
+        found.setdefault(root(number), []).append(share)
+    return list(found.values())
 
 
-def _device(asset: Asset) -> Device:
-    return (asset.zone, asset.address, asset.port)
-
-
-def _served(asset: Asset, outer: Place) -> Served:
-    spots = tuple(Spot(outer.side, *place, zone=outer.zone) for place in asset.places)
-    return Served(asset.name, _device(asset), spots)
-
-
-def _shard(device: Device, shards: int) -> int:
+def _shard(key: str, shards: int) -> int:
     """Spreads devices evenly and the same way each time."""
-    digest = hashlib.sha256("\0".join(map(str, device)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") % shards
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % shards
 
 
-def change_pairs(running: Mapping[str, PairPlan], fresh: Mapping[str, PairPlan]) -> Change:
-    """What to do with the pairs that run so that they serve what `fresh` plans.
+def change_crews(running: Mapping[str, CrewPlan], fresh: Mapping[str, CrewPlan]) -> Change:
+    """What to do with the crews that run so that they serve what `fresh` plans.
 
-    A device stays with the pair that has it. The devices that no running pair has get a new pair, whose number
+    A device stays with the crew that has it. The devices that no running crew has get a new crew, whose number
     follows the name ("modbus/enterprise-control+2").
 
-    Raises: GateError: a pair that goes on would have more than MOST_SPOTS listeners.
+    Raises: GateError: a crew that goes on would have more than MOST_SPOTS listeners.
     """
-    keep: list[PairPlan] = []
-    restart: list[PairPlan] = []
-    start: list[PairPlan] = []
+    keep: list[CrewPlan] = []
+    restart: list[CrewPlan] = []
+    start: list[CrewPlan] = []
     stays: set[str] = set()
     names = set(running)
-    by_base: dict[str, list[PairPlan]] = {}
+    by_base: dict[str, list[CrewPlan]] = {}
     for plan in fresh.values():
         by_base.setdefault(plan.base, []).append(plan)
     for base, plans in sorted(by_base.items()):
         first = plans[0]
         members = [old for old in running.values() if old.base == base and _same_place(old, first)]
-        share: dict[str, list[Served]] = {old.name: [] for old in members}
+        owners = _Owners(members)
+        share: dict[str, list[Share]] = {old.name: [] for old in members}
         for plan in plans:
-            new: list[Served] = []
-            for device, served in _by_device(plan.assets).items():
-                owner = _owner(device, served, members)
-                (new if owner is None else share[owner.name]).extend(served)
+            new: list[Share] = []
+            for bundle in _bundles(plan.shares):
+                owner = owners.of(bundle)
+                (new if owner is None else share[owner.name]).extend(bundle)
             if new:
                 name = _free_name(plan.name, names)
                 names.add(name)
-                start.append(replace(plan, name=name, assets=tuple(sorted(new, key=lambda asset: asset.name))))
+                start.append(_plan(name, base, plan.broker, plan.parts, new))
         for old in members:
             if not share[old.name]:
                 continue
-            assets = tuple(sorted(share[old.name], key=lambda asset: asset.name))
-            plan = _checked(replace(first, name=old.name, assets=assets))
+            plan = _plan(old.name, base, first.broker, first.parts, share[old.name])
             stays.add(old.name)
-            (keep if set(plan.spots) <= set(old.spots) else restart).append(plan)
+            (keep if _goes_on(old, plan) else restart).append(plan)
     stop = tuple(sorted(set(running) - stays))
     return Change(tuple(keep), tuple(restart), tuple(start), stop)
 
 
-def _same_place(old: PairPlan, new: PairPlan) -> bool:
-    return (old.outer, old.inner, old.broker) == (new.outer, new.inner, new.broker)
+def _same_place(old: CrewPlan, new: CrewPlan) -> bool:
+    places = [{name: part.place for name, part in plan.parts.items()} for plan in (old, new)]
+    shared = places[0].keys() & places[1].keys()
+    return old.broker == new.broker and all(places[0][name] == places[1][name] for name in shared)
 
 
-def _by_device(assets: Iterable[Served]) -> dict[Device, list[Served]]:
-    found: dict[Device, list[Served]] = {}
-    for asset in assets:
-        found.setdefault(asset.device, []).append(asset)
-    return found
+def _goes_on(old: CrewPlan, new: CrewPlan) -> bool:
+    """Whether the processes that run can serve the new plan: they are the same, and have its listeners."""
+    return old.parts.keys() == new.parts.keys() and all(
+        set(part.spots) <= set(old.parts[name].spots) for name, part in new.parts.items()
+    )
 
 
-def _owner(device: Device, served: list[Served], members: list[PairPlan]) -> PairPlan | None:
-    """The running pair that reaches the device, else the one that listens for the same asset (the device moved)."""
-    for old in members:
-        if device in old.devices:
-            return old
-    wanted = {(asset.name, asset.spots) for asset in served}
-    for old in members:
-        if wanted & {(asset.name, asset.spots) for asset in old.assets}:
-            return old
-    return None
+class _Owners:
+    """Which running crew goes on with what: the one that has a key of it, else the one that listens for the same share
+    (the device moved)."""
+
+    def __init__(self, members: Iterable[CrewPlan]) -> None:
+        self._by_key: dict[str, CrewPlan] = {}
+        self._by_spots: dict[tuple[str, tuple[Spot, ...]], CrewPlan] = {}
+        for old in members:
+            for share in old.shares:
+                self._by_key.setdefault(share.key, old)
+                self._by_spots.setdefault((share.name, share.all_spots), old)
+
+    def of(self, bundle: list[Share]) -> CrewPlan | None:
+        found = [self._by_key.get(share.key) for share in bundle]
+        found += [self._by_spots.get((share.name, share.all_spots)) for share in bundle]
+        return next(filter(None, found), None)
 
 
 def _free_name(name: str, taken: set[str]) -> str:

@@ -62,10 +62,10 @@ def _inputs(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> tuple
         for source, destination in _versions(listen.sources, listen.addresses, "saddr", "daddr"):
             found.append((way, *source, *destination, *_port("dport", listen.port, listen.datagrams)))
     for reach in side.reaches:
+        answering = () if reach.datagrams else (_ANSWERING,)
         for source, _ in _versions(reach.addresses, reach.addresses, "saddr", "saddr"):
-            found.append(
-                (_by("iif", interfaces[reach.zone]), *source, *_port("sport", reach.port), _ANSWERING)
-            )  # fmt: skip
+            port = _port("sport", reach.port, reach.datagrams)
+            found.append((_by("iif", interfaces[reach.zone]), *source, *port, *answering))
     found += [_icmp("icmp", [3]), _icmp("icmpv6", [1, 2]), *_neighbours()]
     return tuple(found)
 
@@ -79,7 +79,9 @@ def _outputs(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> tupl
             found.append((way, *source, *destination, *_port("sport", listen.port, listen.datagrams), *answering))
     for reach in side.reaches:
         for destination, _ in _versions(reach.addresses, reach.addresses, "daddr", "daddr"):
-            found.append((_by("oif", interfaces[reach.zone]), *destination, *_port("dport", reach.port)))
+            found.append(
+                (_by("oif", interfaces[reach.zone]), *destination, *_port("dport", reach.port, reach.datagrams))
+            )
     found += [_icmp("icmpv6", [143]), *_neighbours()]
     return tuple(found)
 

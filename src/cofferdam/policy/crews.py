@@ -1,0 +1,199 @@
+"""Which conduits are served by one crew, and what each of its parts needs: worked out from what the brokers' terms say
+that conduits need, and from nothing else. Children, listeners, firewall and proof follow from it. PURE.
+
+One crew serves the conduits of one broker between the same zones. What must not be served by two crews (a device, of
+which only one part can keep to its `connections`) brings conduits from several zones of a side together as well.
+
+Not here: how many processes serve a crew's share (gate.crew.plan), what a conduit needs (policy.terms).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from cofferdam.errors import PolicyError
+from cofferdam.policy.document import Path
+from cofferdam.policy.rows import Conduit
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.base import Listen, Needs, Reach, Store
+from cofferdam.policy.terms.kinds import KINDS
+
+NAME_LETTERS = 96
+"""The longest name of a crew, without what is added for shards and parts. Orders and entries allow 128."""
+
+
+@dataclass
+class GroupPart:
+    """One part of a crew. It stands on `side` and works for `zones` of it; `side` is "" for one that stands apart."""
+
+    side: str = ""
+    zones: set[str] = field(default_factory=set)
+    listens: list[Listen] = field(default_factory=list)
+    reaches: list[Reach] = field(default_factory=list)
+    store: Store | None = None
+
+
+@dataclass
+class Group:
+    """The conduits that one crew serves. `apart`: share -> what only one crew may serve."""
+
+    broker: str
+    parts: dict[str, GroupPart]
+    conduits: dict[str, Needs]
+    apart: dict[str, str]
+
+    @property
+    def places(self) -> tuple[tuple[str, ...], ...]:
+        """The zones of its parts, in order, each set of zones once."""
+        found = (tuple(sorted(part.zones)) for part in self.parts.values() if part.side)
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def base(self) -> str:
+        """The crew's name. A long one is cut and made unique again: names travel in records and audit entries."""
+        name = f"{self.broker}/{'-'.join('+'.join(zones) for zones in self.places)}"
+        if len(name) <= NAME_LETTERS:
+            return name
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        return f"{name[: NAME_LETTERS - 13]}#{digest}"
+
+
+@dataclass(frozen=True)
+class Clash:
+    """Two crews want the same: `what`, said at two places of the policy, for two conduits."""
+
+    what: str
+    expected: str
+    first: tuple[str, Path]
+    second: tuple[str, Path]
+
+
+def groups(policy: CompiledPolicy) -> dict[str, Group]:
+    """The crews that a policy needs, by their names.
+
+    Raises:
+        PolicyError: a crew would have a part that stands on both sides; or two crews would have one name, store or
+            listener.
+    """
+    found, clashes = _groups(policy)
+    if clashes:
+        clash = clashes[0]
+        raise PolicyError(
+            f"{clash.what} is wanted by {clash.first[0]} and by {clash.second[0]}",
+            hint=f"a crew needs {clash.expected}; `cofferdam check` says where both stand",
+        )
+    return found
+
+
+def clashes(policy: CompiledPolicy) -> tuple[Clash, ...]:
+    """What two crews of a policy both want. Raises: PolicyError, where a part would stand on both sides."""
+    return _groups(policy)[1]
+
+
+def _groups(policy: CompiledPolicy) -> tuple[dict[str, Group], tuple[Clash, ...]]:
+    merged: list[Group] = []
+    for conduit in policy.conduits.values():
+        group = _of(conduit, KINDS[conduit.broker].needs(conduit, policy))
+        rest = []
+        for other in merged:
+            if _together(group, other):
+                _join(other, group)
+                group = other
+            else:
+                rest.append(other)
+        merged = [*rest, group]
+    found: dict[str, Group] = {}
+    wrong: list[Clash] = []
+    for group in merged:
+        first = found.setdefault(group.base, group)
+        if first is not group:
+            what, expected = f"the name {group.base}", "zones whose names tell it from others"
+            wrong.append(Clash(what, expected, _named(first), _named(group)))
+    wrong += _listeners(policy, found.values())
+    return dict(sorted(found.items())), tuple(wrong)
+
+
+def _named(group: Group) -> tuple[str, Path]:
+    name = min(group.conduits)
+    return f"conduit {name}", ("conduits", name)
+
+
+def _of(conduit: Conduit, needs: Needs) -> Group:
+    parts = {}
+    for name, part in needs.parts.items():
+        made = parts[name] = GroupPart(listens=list(part.listens), reaches=list(part.reaches), store=part.store)
+        if part.place is not None:
+            made.side, made.zones = part.place.side.value, {part.place.zone}
+    return Group(conduit.broker, parts, {conduit.name: needs}, dict(needs.apart))
+
+
+def _together(one: Group, other: Group) -> bool:
+    """Whether one crew serves both: they stand in the same zones, or there is something that only one may serve."""
+    if one.broker != other.broker:
+        return False
+    pairs = [(part, other.parts[name]) for name, part in one.parts.items() if name in other.parts]
+    if pairs and all(bool(a.zones & b.zones) or a.side == b.side == "" for a, b in pairs):
+        return True
+    fewer, more = sorted((one.apart, other.apart), key=len)
+    keys = set(more.values())
+    return any(key in keys for key in fewer.values())
+
+
+def _join(into: Group, more: Group) -> None:
+    for name, part in more.parts.items():
+        there = into.parts.setdefault(name, part)
+        if there is part:
+            continue
+        if there.side != part.side:
+            what = " and ".join(sorted({*there.zones, *part.zones}))
+            shared = sorted(set(into.apart.values()) & set(more.apart.values()))
+            raise PolicyError(
+                f"zones {what} are on different sides and reach the same device: {', '.join(shared)}",
+                hint="one crew serves a device, and each of its parts stands on one side: "
+                "let one of the zones reach the device, or give each its own",
+            )
+        there.zones |= part.zones
+        there.listens += part.listens
+        there.reaches += part.reaches
+        there.store = _larger(there.store, part.store)
+    into.conduits |= more.conduits
+    into.apart |= more.apart
+
+
+def _larger(one: Store | None, other: Store | None) -> Store | None:
+    if one is None or other is None:
+        return one or other
+    return max(one, other, key=lambda store: store.quota)
+
+
+def _listeners(policy: CompiledPolicy, crews: Iterable[Group]) -> Iterator[Clash]:
+    """Listeners that two crews want. Without namespaces both sides are one network."""
+    one_network = policy.gate.separation == "processes"
+    taken: dict[tuple[str, int, bool], dict[str, tuple[Group, str, Listen]]] = {}
+    for crew in crews:
+        for part in crew.parts.values():
+            for listen in part.listens:
+                here = taken.setdefault(("" if one_network else part.side, listen.port, listen.datagrams), {})
+                for address in _overlapping(listen.address, here):
+                    other, whose, first = here[address]
+                    if other is not crew:
+                        what = f"{first.address} port {listen.port}"
+                        yield Clash(
+                            what, "an address and port of its own", (whose, first.said), (listen.share, listen.said)
+                        )
+                        break
+                here.setdefault(listen.address, (crew, listen.share, listen))
+
+
+def _overlapping(address: str, others: Collection[str]) -> Iterator[str]:
+    """Those of the others that take connections to this address as well; [::] takes IPv4 as well."""
+    one = ipaddress.ip_address(address)
+    if one.is_unspecified:
+        yield from (text for text in others if one.version == 6 or ":" not in text or text == "::")
+        return
+    for text in (address, "::", *(["0.0.0.0"] if one.version == 4 else [])):  # noqa: S104 - compared with, not bound to
+        if text in others:
+            yield text
