@@ -23,8 +23,8 @@ Not here: the store (store), the check of a message (policy.messages), pipes and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol
 
 import msgspec
 
@@ -42,6 +42,8 @@ RETRY_ROOM, RETRY_STOPPED, RETRY_PAUSED = 60, 60, 60
 BUCKET_NS: Final = 6 * SECOND
 BUCKETS: Final = 11
 """A rate is counted by buckets. Any 60 seconds lie within this many of them, so a limit is never passed."""
+SERIES_MOST: Final = 100_000
+"""Series that the limits of one channel remember."""
 PUSH, PULL = 1, 2
 """Bits of `paused`."""
 
@@ -109,8 +111,16 @@ class StepRow(msgspec.Struct, frozen=True):
 
 Row = ChannelRow | PositionRow | OpenRow | DeadRow
 """What a machine says has changed, and what it is made from (without `DeadRow`: positions have their count)."""
-Recall = Callable[[str, str, str], StepRow | None]
-"""(channel, limit, key) -> what is remembered."""
+
+
+class Memory(Protocol):
+    """What limits remember. A series that is new finds no place beyond `SERIES_MOST` of a channel."""
+
+    def recall(self, channel: str, limit: str, key: str) -> StepRow | None:
+        """What is remembered of a series."""
+
+    def series(self, channel: str) -> int:
+        """How many series are remembered."""
 
 
 class Known(msgspec.Struct, frozen=True, gc=False):
@@ -204,10 +214,10 @@ class Channel:
 class Machine:
     """All channels. Made from rows; asked by one process; says what changed."""
 
-    def __init__(self, relay: terms.Relay, rows: Iterable[Row], recall: Recall, now: int, wall: int) -> None:
+    def __init__(self, relay: terms.Relay, rows: Iterable[Row], memory: Memory, now: int, wall: int) -> None:
         self.channels: dict[str, Channel] = {}
         """Those of the policy, and those that hold something of an earlier one (`served` is False)."""
-        self._recall = recall
+        self._memory = memory
         self._touched: dict[str, Channel] = {}
         self._moved: dict[tuple[str, str], Consumer] = {}
         self._open: dict[tuple[str, str, int], Open | None] = {}
@@ -280,16 +290,19 @@ class Machine:
             return Result("stored", known.number, again=True, sha256=sha256)
         return Result("conflict", known.number, sha256=sha256, other=known.sent)
 
-    def push(self, channel: Channel, checked: Checked | Problem, size: int, wall: int) -> Result:
+    def push(
+        self, channel: Channel, checked: Checked | Problem, size: int, wall: int, *, released: bool = False
+    ) -> Result:
         """A message whose key is new: it gets a number, is put into quarantine (the caller numbers its rows), or is
-        refused. What limits have to remember is in `steps`."""
+        refused. What limits have to remember is in `steps`. `released`: a person lets it out of quarantine, and knows
+        better than a limit what may follow what came before; its bounds, schema and fields hold all the same."""
         self.steps = []
         if channel.messages >= channel.row.room_messages or channel.size + size > channel.row.room:
             detail = f"the channel {channel.name} is full: {channel.messages} messages, {channel.size} bytes"
             return _no("room", detail, RETRY_ROOM)
         if isinstance(checked, Problem):
             return self._hold(channel, checked, size)
-        verdict = self._by_memory(channel, checked, wall)
+        verdict = self._by_memory(channel, checked, wall, released)
         if verdict is None:
             number = channel.next
             channel.next += 1
@@ -323,10 +336,10 @@ class Machine:
         channel.held_size += by
         self._touched[channel.name] = channel
 
-    def _by_memory(self, channel: Channel, checked: Checked, wall: int) -> Result | Problem | None:
+    def _by_memory(self, channel: Channel, checked: Checked, wall: int, released: bool) -> Result | Problem | None:
         """What needs a memory: the message's own time, steps, rates."""
         row = channel.row
-        if row.stamp:
+        if row.stamp and not released:
             if checked.stamp_ns < wall - row.keep * SECOND:
                 detail = f"too old: its own time is more than {row.keep} s ago, for which repeats are known"
                 return _no("stamp", detail, 0, row.stamp)
@@ -334,29 +347,26 @@ class Machine:
                 return _no(
                     "stamp", f"its own time is more than {FUTURE_NS // SECOND} s ahead of the gate's", 0, row.stamp
                 )
+        seen: dict[tuple[str, str], StepRow] = {}
+        new = 0
         for step in checked.steps:
             limit = row.limits[step.limit]
             name = f"{limit.at} {limit.key}"
-            last = self._recall(channel.name, name, step.key)
-            counts: tuple[int, ...] = (0,) * BUCKETS
-            bucket = wall // BUCKET_NS
-            if last is not None:
-                behind = bucket - last.at
-                if behind in (0, -1):
-                    counts, bucket = last.counts, last.at
-                elif 0 < behind < BUCKETS:
-                    counts = (0,) * behind + last.counts[:-behind]
-                if limit.max_step is not None and abs(step.value - last.value) > limit.max_step:
-                    series = f" of {step.key}" if step.key else ""
-                    detail = f"{step.value} is more than {limit.max_step} away from {last.value}, the last one{series}"
-                    return Problem("step", detail[:512], limit.at)
-            if limit.per_minute and sum(counts) >= limit.per_minute:
-                series = f" for {step.key}" if step.key else ""
-                return _no(
-                    "rate", f"more than {limit.per_minute} a minute{series}"[:512], BUCKET_NS // SECOND, limit.at
-                )
+            last = seen.get((name, step.key)) or self._memory.recall(channel.name, name, step.key)
+            new += last is None
+            if new and self._memory.series(channel.name) + new > SERIES_MOST:
+                return Problem("step", f"{SERIES_MOST} series are known, and {step.key} is another"[:512], limit.at)
+            counts, bucket = _counted(last, wall // BUCKET_NS)
+            series = f" of {step.key}" if step.key else ""
+            too_far = last is not None and limit.max_step is not None and abs(step.value - last.value) > limit.max_step
+            if last is not None and too_far and not released:
+                detail = f"{step.value} is more than {limit.max_step} away from {last.value}, the last one{series}"
+                return Problem("step", detail[:512], limit.at)
+            if limit.per_minute and sum(counts) >= limit.per_minute and not released:
+                return _no("rate", f"more than {limit.per_minute} a minute{series}", BUCKET_NS // SECOND, limit.at)
             counts = (counts[0] + 1, *counts[1:])
-            self.steps.append(StepRow(channel.name, name, step.key, step.value, bucket, counts))
+            seen[name, step.key] = StepRow(channel.name, name, step.key, step.value, bucket, counts)
+        self.steps = list(seen.values())
         return None
 
     def show(self, name: str, number: int) -> None:
@@ -507,6 +517,16 @@ class Machine:
             else:
                 yield OpenRow(name, who, number, open_.lease, wall + open_.until - now, open_.count)
         yield from died
+
+
+def _counted(last: StepRow | None, bucket: int) -> tuple[tuple[int, ...], int]:
+    """What has been counted by now, and the newest bucket. A clock that was set back by more begins anew."""
+    behind = BUCKETS if last is None else bucket - last.at
+    if last is not None and behind in (0, -1):
+        return last.counts, last.at
+    if last is not None and 0 < behind < BUCKETS:
+        return (0,) * behind + last.counts[:-behind], bucket
+    return (0,) * BUCKETS, bucket
 
 
 def _no(fault: str, detail: str, retry: int, place: str = "") -> Result:

@@ -499,13 +499,20 @@ class Store:
         self.run("COMMIT")
         self.index.seal(id_, prints)
 
-    def drop_segments(self) -> None:
-        """Forgets keys of which every message is gone. Within a transaction."""
-        gone = dict(self.all("SELECT id, gone FROM channels"))
+    def drop_segments(self, channel: str, gone: int) -> None:
+        """Forgets keys of which every message is gone, now that those of a channel up to `gone` are. Within a
+        transaction."""
+        known = dict(self.all("SELECT id, gone FROM channels")) | {self.channel(channel): gone}
         for id_, tops in self.all("SELECT id, tops FROM segments"):
-            if all(gone.get(channel, 0) >= number for channel, number in _tops.decode(tops).items()):
+            if all(known.get(each, 0) >= number for each, number in _tops.decode(tops).items()):
                 self.run("DELETE FROM segments WHERE id=?", id_)
                 self.index.segments = [segment for segment in self.index.segments if segment.id != id_]
+
+    def forget_steps(self, channel: str, before: int) -> None:
+        """What limits remember of series whose last message came before this bucket."""
+        self.begin()
+        self._series = {}
+        self.run("DELETE FROM steps WHERE channel=? AND at<?", self.channel(channel), before)
 
     def room(self) -> tuple[int, int]:
         """(bytes free, bytes in all) where the store lies."""

@@ -1,0 +1,558 @@
+"""The relay's keeper: the process that keeps messages, and says who gets which. It has no network.
+
+It takes the requests of the sides, holds each to what that side may ask for, decides (keeper), and answers when what
+it says is certain (keeper_work). It checks every body again, with the channel's own checks: one that a sound side
+cannot have sent ends the crew, before anything of the turn is stored.
+
+A side that floods does not starve another: a turn of the loop takes so many packets from each pipe, and a side that
+does not take its answers is not read.
+
+Not here: what operators may do (keeper_verbs).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import deque
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from cofferdam.audit.events import relay as events
+from cofferdam.audit.events.base import clip
+from cofferdam.brokers.broker import Asked, Part, Setting
+from cofferdam.brokers.kit.figures import Reported
+from cofferdam.brokers.relay import records
+from cofferdam.brokers.relay.keeper import PULL, SECOND, Channel, Consumer
+from cofferdam.brokers.relay.keeper_verbs import Verbs
+from cofferdam.brokers.relay.keeper_watch import Watch
+from cofferdam.brokers.relay.keeper_work import UNLOGGED_MOST, Work
+from cofferdam.brokers.relay.records import Answered, Handed, Message, Refused, Result
+from cofferdam.brokers.relay.store import Stored
+from cofferdam.crossing.channel import Sender
+from cofferdam.errors import CrossingError, StoreError
+from cofferdam.policy.messages.checked import Checked, Problem
+from cofferdam.policy.standing import standing
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.relay_rows import Verb, fingerprint, slice_for
+
+PARKED_OF_SIDE: Final = 1_024
+PARKED_OF_CONSUMER: Final = 64
+"""Pulls that wait for a message."""
+TELL_NS: Final = 10 * SECOND
+"""Refusals and readings of one kind are counted for so long, and told as one entry."""
+KINDS_MOST: Final = 1_000
+"""Kinds of refusals that are counted apart."""
+
+
+class _Side:
+    """One part that stands on a side."""
+
+    __slots__ = ("fingerprint", "last", "name", "parked", "principals", "sender", "severed", "works")
+
+    def __init__(self, name: str, sender: Sender[Any]) -> None:
+        self.name = name
+        self.sender = sender
+        self.principals: frozenset[str] = frozenset()
+        self.fingerprint = self.works = b""
+        self.last = 0
+        self.parked = 0
+        self.severed = False
+
+
+class _Parked:
+    """A pull that waits."""
+
+    __slots__ = ("request", "side", "until")
+
+    def __init__(self, side: _Side, request: records.Pull, until: int) -> None:
+        self.side = side
+        self.request = request
+        self.until = until
+
+
+class Keeper(Part):
+    """The part."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._setting = setting
+        self._work = Work(setting, self._shown)
+        self._verbs = Verbs(self._work)
+        self._watch = Watch(self._work)
+        self._sides = {name: _Side(name, sender) for name, sender in setting.senders.items()}
+        self._parked: dict[tuple[str, str], deque[_Parked]] = {}
+        self._refusals: dict[tuple[str, str, str, str], events.MessageRefused] = {}
+        self._times: dict[tuple[str, str, str, str], int] = {}
+        self._read: dict[tuple[str, str], list[int]] = {}
+        self._told_at = self._work.now
+        self._open: dict[str, tuple[int, int, str]] = {}
+        self._again = False
+        self._stopping = False
+        self._know_sides()
+        self.set_severed(setting.severed)
+
+    def _know_sides(self) -> None:
+        """Who may ask on each side, and by which rows it should work."""
+        sources, target = self._setting.zones
+        policy, rows = self._work.policy, self._work.rows
+        for side in self._sides.values():
+            zones = {target} if records.side_of(side.name) == "inner" else set(sources)
+            names = {name for name, principal in policy.principals.items() if principal.zone in zones}
+            side.principals = frozenset(names)
+            side.fingerprint = fingerprint({name: slice_for(each, names) for name, each in rows.items()})
+        self._open = {}
+
+    # --- the gate -----------------------------------------------------------------------------------------------------
+
+    def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
+        self._work.take_policy(policy)
+        self._know_sides()
+        ended = 0
+        for at, queue in list(self._parked.items()):
+            if self._work.relay.right(at[1], "pull", at[0]) is None:
+                ended += len(queue)
+                self._drop(at, Problem("policy", "the policy does not let you pull any more"), 0)
+        return ended
+
+    def set_severed(self, sides: Collection[str]) -> None:
+        sources, target = self._setting.zones
+        zones = self._work.policy.zones
+        for side in self._sides.values():
+            zone = zones[target if records.side_of(side.name) == "inner" else sources[0]]
+            side.severed = str(zone.side) in sides
+        for at, queue in list(self._parked.items()):
+            if any(parked.side.severed for parked in queue):
+                self._drop(at, Problem("severed", "an operator has cut this side off"), 60)
+
+    def command(self, asked: Asked) -> None:
+        self._verbs.command(asked)
+        self._wake_all()
+
+    def tick(self) -> None:
+        work = self._work
+        work.tick()
+        now = work.now
+        if work.machine.expire(now, work.wall):
+            work.change(durable=False)
+        for at, queue in list(self._parked.items()):
+            for parked in [parked for parked in queue if parked.until <= now]:
+                queue.remove(parked)
+                self._hand(parked, self._channel(at[0]), [], {}, 0)
+            if not queue:
+                del self._parked[at]
+        self._wake_all()
+        self._watch.tick()
+        if now - self._told_at >= TELL_NS:
+            self._tell()
+
+    def stop(self) -> None:
+        self._stopping = True
+        for at in list(self._parked):
+            self._drop(at, Problem("busy", "the gate stops"), 1)
+
+    def end(self) -> None:
+        self._tell()
+        self._work.end()
+
+    def halt(self) -> None:
+        self._work.halt()
+
+    @property
+    def busy(self) -> int:
+        return self._work.busy
+
+    def figures(self) -> Reported:
+        return self._watch.figures()
+
+    def alarms(self) -> dict[str, str]:
+        """What needs a person, by name."""
+        return self._watch.alarms
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def on_record(self, source: str, record: Any) -> None:
+        side = self._sides[source]
+        if isinstance(record, records.Works):
+            side.works = record.fingerprint
+            return
+        if isinstance(record, records.GiveUp):
+            if record.request > side.last:
+                raise CrossingError(f"gives up request {record.request}, which it has not made")
+            self._give_up(side, record.request)
+            return
+        if not side.works:
+            raise CrossingError("asks before it has said by which rows it works")
+        if record.request != side.last + 1:
+            raise CrossingError(f"request {record.request} after {side.last}: one is left out")
+        side.last = record.request
+        try:
+            if isinstance(record, records.Push):
+                self._push(side, record)
+            elif isinstance(record, records.Pull):
+                self._pull(side, record)
+            elif isinstance(record, records.Settle):
+                self._settle(side, record)
+            else:
+                self._browse(side, record)
+        except StoreError as error:
+            self._work.guard(error)
+            self._refuse(side, record, Problem("store", clip(str(error))), 60)
+
+    def _refuse(self, side: _Side, record: Any, problem: Problem, retry: int = 0) -> None:
+        """The whole request."""
+        side.sender.send(Refused(record.request, problem, retry))
+        self._count(record, problem)
+
+    def _count(self, record: Any, problem: Problem, key: str = "") -> None:
+        """For the audit log."""
+        self._work.figures.add("refused", 1, record.channel if record.channel in self._work.relay.channels else "")
+        verb = type(record).__name__.lower()
+        at = (record.channel, record.who, verb, problem.fault)
+        if at in self._refusals:
+            self._times[at] += 1
+        elif len(self._refusals) < KINDS_MOST:
+            self._times[at] = 1
+            right = self._work.relay.right(record.who, "push" if verb == "push" else "pull", record.channel)
+            self._refusals[at] = events.MessageRefused(
+                wall_ns=self._work.wall, channel=record.channel, principal=record.who, verb=verb, fault=problem.fault,
+                detail=clip(problem.detail), place=clip(problem.place), key=clip(key), rule=right.rule if right else "",
+            )  # fmt: skip
+
+    def _may(self, side: _Side, record: Any, verb: Verb) -> Channel | None:
+        """The channel, or None: the request was refused.
+
+        Raises:
+            CrossingError: a side that works by the present rows would not have asked.
+        """
+        right = self._work.relay.right(record.who, verb, record.channel) if record.who in side.principals else None
+        if right is None:
+            if side.works == side.fingerprint:
+                raise CrossingError(f"{record.who} asks to {verb} {record.channel}, which its rows do not allow")
+            self._refuse(side, record, Problem("policy", "the policy is just changing"), 2)
+            return None
+        if side.severed:
+            self._refuse(side, record, Problem("severed", "an operator has cut this side off"), 60)
+            return None
+        # Whoever has a message under lease may say what became of it whatever the hour.
+        if shut := "" if isinstance(record, records.Settle) else self._shut(right.conduit):
+            self._refuse(side, record, Problem("window", shut), 60)
+            return None
+        if self._stopping:
+            self._refuse(side, record, Problem("busy", "the gate stops"), 1)
+            return None
+        return self._channel(record.channel)
+
+    def _channel(self, name: str) -> Channel:
+        return self._work.machine.channels[name]
+
+    def _shut(self, conduit: str) -> str:
+        """Why a conduit carries nothing now, "" if it does."""
+        wall = self._work.wall
+        since, until, says = self._open.get(conduit, (0, 0, ""))
+        if not since <= wall < until:
+            policy = self._work.policy
+            found = standing(policy.conduits[conduit], policy.table.clocks, wall)
+            says = "" if found.open else f"the conduit {conduit} is {found.says}"
+            self._open[conduit] = (wall, min(found.changes_ns or 1 << 63, wall + 60 * SECOND), says)
+        return says
+
+    # --- push ---------------------------------------------------------------------------------------------------------
+
+    def _push(self, side: _Side, record: records.Push) -> None:
+        work = self._work
+        channel = self._may(side, record, "push")
+        if channel is None:
+            return
+        why = self._not_now()
+        no = work.machine.may_push(channel)
+        if why is None and no is not None and no.problem is not None:
+            why = (no.problem, no.retry)
+        if why is not None:
+            self._refuse(side, record, *why)
+            return
+        results = tuple([self._item(side, record, channel, item) for item in record.items])
+        request = record.request
+        if all(result.state in ("refused", "conflict") for result in results):
+            side.sender.send(Answered(request, results))
+            return
+
+        def yes() -> None:
+            side.sender.send(Answered(request, results))
+
+        def no_answer(problem: Problem, retry: int) -> None:
+            side.sender.send(Refused(request, problem, retry))
+
+        work.after_log(yes, no_answer)
+
+    def _not_now(self) -> tuple[Problem, int] | None:
+        """Why nothing new can be taken."""
+        work = self._work
+        if work.full:
+            return Problem("store", clip(f"the relay's store is full: {work.full}")), 60
+        if down := work.log_down:
+            return Problem("log", clip(f"nothing can be recorded: {down}")), 5
+        if work.unlogged > UNLOGGED_MOST:
+            return Problem("busy", "more messages than the audit log keeps up with"), 1
+        return None
+
+    def _item(self, side: _Side, record: records.Push, channel: Channel, item: records.Item) -> Result:
+        work = self._work
+        name, body = channel.name, item.body
+        sha256 = hashlib.sha256(body).digest()
+        known = work.store.find(name, record.who, item.key)
+        if known is not None:
+            result = work.machine.repeat(known, sha256)
+            work.figures.add("repeated" if result.again else "conflicts", 1, name)
+            if not result.again:
+                self._count(record, Problem("conflict", "the key is taken by another content"), item.key)
+            return result
+        if channel.held:
+            before = work.shelf.find(name, record.who, item.key, sha256)
+            if before is not None:
+                return Result("quarantined", before[0], again=True, sha256=sha256, problem=before[1])
+        checked = self._check(side, name, item)
+        remade = checked.body if isinstance(checked, Checked) else body
+        result = work.machine.push(channel, checked, len(remade), work.wall)
+        if result.state == "stored":
+            work.store.remember(work.machine.steps)
+            stored = sha256 if remade is body or remade == body else hashlib.sha256(remade).digest()
+            work.store.add(name, result.number, record.who, item.key, remade, stored, sha256, work.wall)
+            work.told.push(name, result.number, record.who, item.key, stored, len(remade))
+            work.figures.add("pushed", 1, name)
+            return Result("stored", result.number, sha256=sha256)
+        problem = result.problem or Problem("schema", "it does not pass")
+        if result.state == "quarantined":
+            row = work.shelf.put(name, record.who, item.key, body, sha256, work.wall, problem)
+            work.told.add(
+                events.MessageQuarantined, channel=name, row=row, principal=record.who, key=clip(item.key),
+                sha256=sha256.hex(), size=len(body), fault=problem.fault, place=clip(problem.place),
+                detail=clip(problem.detail),
+            )  # fmt: skip
+            work.figures.add("quarantined", 1, name)
+            return Result("quarantined", row, sha256=sha256, problem=problem)
+        self._count(record, problem, item.key)
+        return Result("refused", sha256=sha256, problem=problem, retry=result.retry)
+
+    def _check(self, side: _Side, channel: str, item: records.Item) -> Checked | Problem:
+        """The channel's own checks. A side that works by other rows just now may err; its word counts for nothing.
+
+        Raises:
+            CrossingError: a sound side would not have sent this body.
+        """
+        checks = self._work.checks
+        checked = checks(channel, item.body)
+        sound = side.works != side.fingerprint
+        if isinstance(checked, Checked):
+            if checked.body != item.body and not item.doubtful and not sound:
+                raise CrossingError(f"a body for {channel} that is not in its remade form")
+            return checked
+        if not item.doubtful and not sound:
+            raise CrossingError(f"a body for {channel} that fails its checks: {checked.fault}: {checked.detail}")
+        if checks.readable(channel, item.body) != item.body:
+            raise CrossingError(f"a body for {channel} that is not canonical")
+        return checked
+
+    # --- pull ---------------------------------------------------------------------------------------------------------
+
+    def _no_reading(self) -> tuple[Problem, int] | None:
+        """Why nothing can be handed out."""
+        if (down := self._work.log_down) and not self._work.policy.audit.reads_without_log:
+            return Problem("log", clip(f"nothing can be recorded: {down}")), 5
+        return None
+
+    def _pull(self, side: _Side, record: records.Pull) -> None:
+        channel = self._may(side, record, "pull")
+        if channel is None:
+            return
+        consumer = channel.consumers[record.who]
+        at = (channel.name, consumer.name)
+        queue = self._parked.get(at, ())
+        if why := self._no_reading():
+            self._refuse(side, record, *why)
+        elif channel.paused & PULL:
+            self._refuse(side, record, Problem("paused", f"the channel {channel.name} is paused by an operator"), 60)
+        elif consumer.stopped:
+            detail = f"{consumer.dead} messages are dead to you; {channel.name} stands until that is decided on"
+            self._refuse(side, record, Problem("stopped", detail), 60)
+        elif side.parked >= PARKED_OF_SIDE or len(queue) >= PARKED_OF_CONSUMER:
+            self._refuse(side, record, Problem("busy", "too many pulls are waiting"), 1)
+        else:
+            side.parked += 1
+            until = self._work.now + record.wait_ms * 1_000_000
+            self._parked.setdefault(at, deque()).append(_Parked(side, record, until))
+            self._wake(consumer)
+            queue = self._parked.get(at, ())
+            if not record.wait_ms and queue and queue[-1].request is record:
+                self._hand(self._parked[at].pop(), channel, [], {}, 0)
+
+    def _shown(self, channels: Iterable[str]) -> None:
+        """There is more to hand out."""
+        for name in channels:
+            for consumer in list(self._channel(name).consumers.values()):
+                self._wake(consumer)
+
+    def _wake_all(self) -> None:
+        for name, who in list(self._parked):
+            self._wake(self._channel(name).consumers[who])
+
+    def _wake(self, consumer: Consumer) -> None:
+        """Hands what there is to the pulls that wait for it, the first one first."""
+        work, channel = self._work, consumer.channel
+        queue = self._parked.get((channel.name, consumer.name))
+        while queue:
+            parked = queue[0]
+            if parked.side.sender.full:
+                self._later()
+                return
+            if self._no_reading() or self._shut(work.relay.who("pull", channel.name)[consumer.name].conduit):
+                return
+            numbers = work.machine.ready(consumer, parked.request.most, work.now)
+            if not numbers:
+                return
+            try:
+                messages = self._messages(channel.name, numbers)
+            except StoreError as error:
+                work.guard(error)
+                return
+            queue.popleft()
+            seconds = max(1, min(parked.request.seconds or channel.row.lease, channel.row.lease))
+            taken = [one.number for one in messages]
+            counts = work.machine.lease(consumer, taken, seconds, work.now)
+            for one in messages:
+                work.told.lease(
+                    channel.name, consumer.name, consumer.lease, one.number, one.who, one.key, one.sha256, one.size
+                )
+            work.figures.add("handed", len(messages), f"{channel.name} {consumer.name}")
+            self._hand(parked, channel, messages, counts, consumer.lease, seconds)
+        self._parked.pop((channel.name, consumer.name), None)
+
+    def _later(self) -> None:
+        """A side does not take its answers: looks again soon."""
+        if not self._again:
+            self._again = True
+            self._setting.reactor.call_in(0.01, self._look_again)
+
+    def _look_again(self) -> None:
+        self._again = False
+        self._wake_all()
+
+    def _messages(self, channel: str, numbers: list[int]) -> list[Stored]:
+        """These messages, as many of the first of them as one answer may hold."""
+        store, left, at = self._work.store, records.HANDED_BYTES, 0
+        found: list[Stored] = []
+        while at < len(numbers):
+            end = at + 1
+            while end < len(numbers) and numbers[end] == numbers[end - 1] + 1:
+                end += 1
+            run = store.messages(channel, numbers[at] - 1, end - at, numbers[end - 1], left)
+            if found and run and sum(one.size for one in run) > left:
+                break
+            found += run
+            left -= sum(one.size for one in run)
+            if len(run) < end - at or left <= 0:
+                break
+            at = end
+        if not found or [one.number for one in found] != numbers[: len(found)]:
+            raise StoreError(f"{store.path} is damaged: {channel} lacks a message among {numbers[0]} to {numbers[-1]}")
+        return found
+
+    def _hand(
+        self, parked: _Parked, channel: Channel, messages: list[Stored], counts: dict[int, int], lease: int,
+        seconds: int = 0,
+    ) -> None:  # fmt: skip
+        """Answers a pull. With messages: once their leases are written."""
+        side, request = parked.side, parked.request.request
+        side.parked -= 1
+        handed = Handed(request, lease, seconds, channel.shown, tuple(_message(one, counts) for one in messages))
+        if not messages:
+            side.sender.send(handed)
+            return
+        no = functools.partial(_refused, side.sender, request)
+        self._work.after_commit(functools.partial(side.sender.send, handed), no)
+
+    def _give_up(self, side: _Side, request: int) -> None:
+        for at, queue in self._parked.items():
+            for parked in queue:
+                if parked.side is side and parked.request.request == request:
+                    queue.remove(parked)
+                    side.parked -= 1
+                    if not queue:
+                        del self._parked[at]
+                    return
+
+    def _drop(self, at: tuple[str, str], problem: Problem, retry: int) -> None:
+        """Refuses the pulls that wait at a channel for a consumer."""
+        for parked in self._parked.pop(at):
+            parked.side.parked -= 1
+            parked.side.sender.send(Refused(parked.request.request, problem, retry))
+
+    def _settle(self, side: _Side, record: records.Settle) -> None:
+        work = self._work
+        channel = self._may(side, record, "pull")
+        if channel is None:
+            return
+        consumer = channel.consumers[record.who]
+        now, wall, label = work.now, work.wall, f"{channel.name} {consumer.name}"
+        results: list[Result] = []
+        taken = False
+        for verdict in record.verdicts:
+            result = work.machine.settle(consumer, record.lease, verdict, now, wall)
+            results.append(result)
+            if result.problem is not None:
+                self._count(record, result.problem)
+            elif verdict.says != "extend":
+                taken = True
+                work.told.settle(channel.name, consumer.name, verdict.number, verdict.says, verdict.reason)
+                if verdict.says == "done":
+                    work.figures.add("settled", 1, label)
+        answer = functools.partial(side.sender.send, Answered(record.request, tuple(results)))
+        if all(result.problem is not None for result in results):
+            answer()
+            return
+        work.after_commit(answer, functools.partial(_refused, side.sender, record.request))
+        work.change(durable=taken)
+        self._wake(consumer)
+
+    def _browse(self, side: _Side, record: records.Browse) -> None:
+        channel = self._may(side, record, "browse")
+        if channel is None:
+            return
+        if why := self._no_reading():
+            self._refuse(side, record, *why)
+            return
+        after = min(record.after, channel.shown)
+        found = self._work.store.messages(channel.name, after, record.most, channel.shown, records.HANDED_BYTES)
+        if found:
+            read = self._read.setdefault((channel.name, record.who), [0, found[0].number, 0, self._work.wall])
+            read[0] += len(found)
+            read[1], read[2] = min(read[1], found[0].number), max(read[2], found[-1].number)
+        side.sender.send(Handed(record.request, 0, 0, channel.shown, tuple(_message(one, {}) for one in found)))
+
+    # --- the audit log ------------------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        """What is counted and not told one by one."""
+        self._told_at = self._work.now
+        refusals, self._refusals = self._refusals, {}
+        for at, refused in refusals.items():
+            self._setting.audit.note(msgspec.structs.replace(refused, count=self._times[at]))
+        self._times = {}
+        read, self._read = self._read, {}
+        for (channel, who), (count, first, last, since) in read.items():
+            self._setting.audit.note(
+                events.MessagesBrowsed(
+                    wall_ns=self._work.wall, channel=channel, principal=who, count=count, first=first, last=last,
+                    from_ns=since, to_ns=self._work.wall,
+                )
+            )  # fmt: skip
+
+
+def _message(one: Stored, counts: dict[int, int]) -> Message:
+    return Message(one.number, one.who, one.key, one.sha256, one.at, counts.get(one.number, 0), one.body)
+
+
+def _refused(sender: Sender[Any], request: int, problem: Problem, retry: int) -> None:
+    sender.send(Refused(request, problem, retry))

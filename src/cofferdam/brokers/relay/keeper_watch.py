@@ -1,0 +1,134 @@
+"""What the keeper does as time goes by: removes what has had its time, counts, and says what needs a person.
+
+A message goes when it is older than its channel keeps messages and every consumer in the policy has settled it. What
+is dead to somebody stays until a person has decided. Age is reckoned by the slower of two clocks, the wall's and the
+one that runs from the keeper's start, so that a clock that jumps ahead removes nothing before its time.
+
+Not here: leases (keeper), refusals of what finds no room (keeper, keeper_work).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cofferdam.audit.events import relay as events
+from cofferdam.brokers.kit.figures import Reported
+from cofferdam.brokers.relay.keeper import BUCKET_NS, SECOND, Channel, Consumer
+from cofferdam.brokers.relay.keeper_work import Work
+
+REMOVED_A_TICK: Final = 1_000
+"""Messages that are removed at once, so that others have their turn."""
+ALARM_SHARE: Final = 0.8
+"""An alarm from this share of a room on."""
+FORGET_NS: Final = 3_600 * SECOND
+"""So often what limits remember is looked through."""
+
+
+class Watch:
+    """`alarms`: what needs a person, by a stable name."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self.alarms: dict[str, str] = {}
+        self._began = (work.now, work.wall)
+        self._forgot = work.now
+        self._ticks = 0
+
+    @property
+    def _aged(self) -> int:
+        """UTC ns by the slower clock."""
+        now, wall = self._began
+        return min(self._work.wall, wall + self._work.now - now)
+
+    def tick(self) -> None:
+        """Twice a second."""
+        for channel in self._work.machine.channels.values():
+            if channel.served:
+                self._retire(channel)
+        self._ticks += 1
+        if self._ticks % 4 == 1:
+            self._look()
+        if self._work.now - self._forgot > FORGET_NS:
+            self._forgot = self._work.now
+            for channel in self._work.machine.channels.values():
+                before = (self._aged - channel.row.keep * SECOND) // BUCKET_NS
+                self._work.store.forget_steps(channel.name, before)
+            self._work.change(durable=False)
+
+    def _retire(self, channel: Channel) -> None:
+        work = self._work
+        upto = channel.removable
+        before = self._aged - channel.row.keep * SECOND
+        if upto <= channel.gone or work.store.stored_at(channel.name, channel.gone + 1) >= before:
+            return
+        work.store.begin()
+        last, count, size = work.store.remove(channel.name, channel.gone, upto, before, REMOVED_A_TICK)
+        work.machine.removed(channel, last, count, size)
+        work.told.add(events.MessagesRemoved, channel=channel.name, last=last, count=count)
+        work.store.drop_segments(channel.name, last)
+        work.figures.add("removed", count, channel.name)
+        work.change(durable=False)
+
+    # --- figures and alarms -------------------------------------------------------------------------------------------
+
+    def figures(self) -> Reported:
+        """A copy for the gate."""
+        work, figures = self._work, self._work.figures
+        for channel in work.machine.channels.values():
+            name = channel.name
+            present = [consumer for consumer in channel.consumers.values() if consumer.present]
+            figures.set("messages", channel.messages, name)
+            figures.set("size", channel.size, name)
+            figures.set("room", channel.row.room, name)
+            figures.set("waiting", max((consumer.lag for consumer in present), default=0), name)
+            figures.set("oldest", max((self.oldest(consumer) for consumer in present), default=0), name)
+            figures.set("leases", sum(len(consumer.leased) for consumer in present), name)
+            figures.set("quarantine", channel.held, name)
+            for consumer in present:
+                label = f"{name} {consumer.name}"
+                figures.set("lag", consumer.lag, label)
+                figures.set("dead_letters", consumer.dead, label)
+        figures.set("unlogged", work.unlogged)
+        return figures.report()
+
+    def oldest(self, consumer: Consumer) -> int:
+        """How long (ns) a consumer has had a message waiting for it."""
+        if not consumer.lag:
+            return 0
+        at = self._work.store.stored_at(consumer.channel.name, consumer.lowest)
+        return max(0, self._work.wall - at) if at else 0
+
+    def _look(self) -> None:
+        found: dict[str, str] = {}
+        for channel in self._work.machine.channels.values():
+            name, row = channel.name, channel.row
+            if not channel.served:
+                continue
+            if channel.held:
+                stands = "; the channel stands" if row.on_error == "stop" else ""
+                found[f"relay-{name}-quarantine"] = f"{channel.held} messages of {name} are in quarantine{stands}"
+            share = max(channel.messages / row.room_messages, channel.size / row.room)
+            if share >= ALARM_SHARE:
+                found[f"relay-{name}-room"] = f"the channel {name} is {share:.0%} full; a full one takes no more"
+            for consumer in channel.consumers.values():
+                if consumer.present:
+                    self._look_at(consumer, found)
+        free, size = self._work.store.room()
+        if self._work.full:
+            found["relay-store"] = f"the relay takes no more messages: {self._work.full}"
+        elif free < (1 - ALARM_SHARE) * size:
+            found["relay-store"] = f"{free >> 20} MiB of {size >> 20} are left where the relay keeps its messages"
+        self.alarms = found
+
+    def _look_at(self, consumer: Consumer, found: dict[str, str]) -> None:
+        name, row = consumer.channel.name, consumer.channel.row
+        of = f"relay-{name}-{consumer.name}"
+        if consumer.dead:
+            stands = "; it gets no more until that is decided on" if consumer.stopped else ""
+            found[f"{of}-dead"] = f"{consumer.dead} messages of {name} are dead to {consumer.name}{stands}"
+        waited = self.oldest(consumer) // SECOND
+        if row.alarm_oldest and waited > row.alarm_oldest:
+            found[f"{of}-oldest"] = f"message {consumer.lowest} of {name} has waited {waited} s for {consumer.name}"
+        silent = (self._work.now - consumer.asked) // SECOND
+        if row.alarm_silent and consumer.lag and not consumer.leased and silent > row.alarm_silent:
+            found[f"{of}-silent"] = f"{consumer.name} has not asked for {name} for {silent} s, and {consumer.lag} wait"
