@@ -22,7 +22,9 @@ from cofferdam.crossing.records import RecordCodec
 from cofferdam.enforce import compiled
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
-from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.table import CompiledPolicy, to_bytes
+from cofferdam.policy.terms.base import Scope
+from cofferdam.policy.terms.kinds import KINDS
 from tests import waiting
 from tests.waiting import PATIENT
 
@@ -266,6 +268,12 @@ class Half(PartChild):
         super().__init__("modbus", role, auditor, {other: crossing[0]}, {other: crossing[1]}, build)
 
 
+def sliced(policy: CompiledPolicy, role: str) -> bytes:
+    """What a half gets of a policy whose every asset it serves."""
+    whole = Scope(frozenset(policy.conduits), frozenset(policy.assets))
+    return to_bytes(KINDS["modbus"].slice(policy, whole, role))
+
+
 class Pair:
     """Both halves of a proxy."""
 
@@ -291,7 +299,7 @@ class Pair:
                     source_zones=("enterprise",),
                     target_zone="control",
                     boot="t",
-                    policy=policy.to_bytes(),
+                    policy=sliced(policy, "outer" if half is self.outer else "inner"),
                     listeners=(Listener(listener.fileno(), "127.0.0.1", self.port),) if half is self.outer else (),
                     assets=tuple(policy.assets),
                 )

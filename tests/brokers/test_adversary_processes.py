@@ -11,7 +11,7 @@ from cofferdam.audit.events.access import LimitHit, Refused, SessionOpened
 from cofferdam.brokers.kit.supervision import Listener, NewPolicy, PolicyTaken, Stop
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
-from tests.brokers.harness import POLICY, Pair, eventually, listen, make_policy
+from tests.brokers.harness import POLICY, Pair, eventually, listen, make_policy, sliced
 from tests.brokers.stage import adu, read
 from tests.waiting import PATIENT
 
@@ -33,7 +33,7 @@ def test_a_half_that_ends_takes_a_new_policy_but_no_listener() -> None:
                     question = taken.recv(100)
                     pair.outer.send(Stop(5.0))  # it waits for the answer before it ends
                     place = Listener(listener.fileno(), "127.0.0.1", pair.port)
-                    pair.outer.send(NewPolicy(policy.to_bytes(), (place,), ("plc",)))
+                    pair.outer.send(NewPolicy(sliced(policy, "outer"), (place,), ("plc",)))
                     pair.outer.wait_for(PolicyTaken)
                     taken.sendall(adu(int.from_bytes(question[:2], "big"), b"\x03\x02\x00\x07"))
                     assert client.recv(100) == adu(1, b"\x03\x02\x00\x07")

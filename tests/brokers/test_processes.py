@@ -26,7 +26,7 @@ from cofferdam.brokers.proxy.records import Closed, Opened, Request
 from cofferdam.crossing.framing import pack
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.protocols.modbus.messages import ReadHoldingRegisters, WriteMultipleRegisters, WriteSingleRegister
-from tests.brokers.harness import COMPILED, Auditor, Half, eventually, listen, make_policy, running, write_all
+from tests.brokers.harness import COMPILED, Auditor, Half, eventually, listen, make_policy, running, sliced, write_all
 from tests.brokers.stage import read, write
 from tests.waiting import PATIENT
 
@@ -301,8 +301,8 @@ def test_severing_and_a_new_policy(plc: Plc) -> None:
         again.close()
         assert eventually(lambda: _works(pair.port))
         other = make_policy(device_port=plc.port, port=pair.port, registers="50-99")
-        for half in pair.halves:
-            half.send(NewPolicy(other.to_bytes(), (), tuple(other.assets)))
+        for half, role in zip(pair.halves, ("outer", "inner"), strict=True):
+            half.send(NewPolicy(sliced(other, role), (), tuple(other.assets)))
         for half in pair.halves:
             assert half.wait_for(PolicyTaken).policy == other.hash
 
@@ -330,7 +330,7 @@ class Hostile:
         self.half.send(
             Configure(
                 crew="test", part="inner", broker="modbus", source_zones=("enterprise",), target_zone="control",
-                boot="t", policy=policy.to_bytes(), assets=("plc",),
+                boot="t", policy=sliced(policy, "inner"), assets=("plc",),
             )
         )  # fmt: skip
         self.half.wait_for(Ready)

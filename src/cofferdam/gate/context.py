@@ -50,7 +50,6 @@ class Context(Protocol):
     """Held while the policy and the set of crews change."""
     separation: Prepared
     policy_hash: str
-    policy_bytes: bytes
     severed: tuple[str, ...]
 
     @property

@@ -133,7 +133,6 @@ class Gate:
         """Pairs that a reload is ending."""
         self.policy_path = options.policy
         self.policy_loaded_ns = 0
-        self.policy_bytes = b""
         self.policy_hash = ""
         self.severed: tuple[str, ...] = ()
         self.cuts = state.Severed(())
@@ -315,7 +314,6 @@ class Gate:
     def set_policy(self, policy: CompiledPolicy, path: Path) -> None:
         """From here on every start of a half gets this policy."""
         self._policy = policy
-        self.policy_bytes = policy.to_bytes()
         self.policy_hash = self.audit.policy = policy.hash
         self.policy_path = path
         self.policy_loaded_ns = now_ns()

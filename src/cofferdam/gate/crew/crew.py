@@ -133,7 +133,7 @@ class Pair:
                     source_zones=plan.source_zones,
                     target_zone=plan.inner.zone,
                     boot=boot,
-                    policy=gate.policy_bytes,
+                    policy=self.plan.slice(gate.policy, half.born.role),
                     severed=gate.severed,
                     listeners=self._inherited(spots) if is_outer else (),
                     assets=self.plan.asset_names,  # a new policy may have come meanwhile
@@ -242,7 +242,8 @@ class Pair:
         halves = list(self.halves)
         for half in halves:
             inherited = self._inherited(self._born_with) if half.born.role != "inner" else ()
-            half.link.send(NewPolicy(policy=self._gate.policy_bytes, listeners=inherited, assets=plan.asset_names))
+            own = plan.slice(self._gate.policy, half.born.role)
+            half.link.send(NewPolicy(policy=own, listeners=inherited, assets=plan.asset_names))
         return await self._all(halves, lambda half: half.policy == wanted, seconds, "policy")
 
     async def take_severed(self, seconds: float) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from cofferdam.enforce.orders import Place
 from cofferdam.errors import GateError
 from cofferdam.policy.crews import Group, GroupPart, groups
-from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.table import CompiledPolicy, to_bytes
 from cofferdam.policy.terms.base import Scope, Store
 from cofferdam.policy.terms.kinds import KINDS
 
@@ -113,9 +113,10 @@ class CrewPlan:
         """Where the last of them stands, which decides in a proxy."""
         return _standing(self.placed[-1:])
 
-    def slice(self, policy: CompiledPolicy, part: str) -> CompiledPolicy:
-        """What a part of this crew has to know of a policy, and no more."""
-        return KINDS[self.broker].slice(policy, Scope(frozenset(self.conduits), frozenset(self.asset_names)), part)
+    def slice(self, policy: CompiledPolicy, part: str) -> bytes:
+        """What a part of this crew has to know of a policy, and no more, as CompiledPolicy.from_bytes reads it."""
+        scope = Scope(frozenset(self.conduits), frozenset(self.asset_names))
+        return to_bytes(KINDS[self.broker].slice(policy, scope, part))
 
 
 def _standing(parts: tuple[PartPlan, ...]) -> Place:

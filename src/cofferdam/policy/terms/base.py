@@ -190,7 +190,7 @@ class Terms(abc.ABC, Generic[Said, Row]):
         """What this part has to know of an asset that is among the shares; None if nothing."""
         return None
 
-    def slice(self, policy: CompiledPolicy, scope: Scope, part: str) -> CompiledPolicy:
+    def slice(self, policy: CompiledPolicy, scope: Scope, part: str) -> rows.Table:
         """The policy as one part of a crew gets it.
 
         It has the crew's conduits and shares, the names of zones without how they are reached, and nothing of the gate,
@@ -214,21 +214,19 @@ class Terms(abc.ABC, Generic[Said, Row]):
         zones = {zone for conduit in conduits.values() for zone in (conduit.from_zone, conduit.to_zone)}
         zones |= {asset.zone for asset in assets.values()} | {table.principals[name].zone for name in who}
         clocks = {window.zone for conduit in conduits.values() for window in conduit.windows}
-        return CompiledPolicy(
-            rows.Table(
-                format=table.format,
-                site=table.site,
-                zones={name: rows.Zone(name, zone.side) for name, zone in table.zones.items() if name in zones},
-                assets=assets,
-                overlays={},
-                principals={name: one for name, one in table.principals.items() if name in who},
-                conduits=conduits,
-                limits=table.limits,
-                gate=rows.Gate(),
-                audit=table.audit,
-                clocks={name: clock for name, clock in table.clocks.items() if name in clocks},
-                slice_of=policy.hash,
-            )
+        return rows.Table(
+            format=table.format,
+            site=table.site,
+            zones={name: rows.Zone(name, zone.side) for name, zone in table.zones.items() if name in zones},
+            assets=assets,
+            overlays={},
+            principals={name: one for name, one in table.principals.items() if name in who},
+            conduits=conduits,
+            limits=table.limits,
+            gate=rows.Gate(),
+            audit=table.audit,
+            clocks={name: clock for name, clock in table.clocks.items() if name in clocks},
+            slice_of=policy.hash,
         )
 
 
