@@ -147,8 +147,8 @@ def _outline(channel: Channel) -> Channel:
 
 def fingerprint(rows: Mapping[str, RelayRows]) -> bytes:
     """16 bytes over what a side has: conduit -> rows, as `slice_for` gave them (its doors, which the keeper does not
-    have, do not count)."""
-    bare = [(name, msgspec.structs.replace(each, doors=())) for name, each in sorted(rows.items())]
+    have, do not count; nor do conduits without a line for it)."""
+    bare = [(name, msgspec.structs.replace(each, doors=())) for name, each in sorted(rows.items()) if each.lines]
     said = msgspec.msgpack.encode(bare, order="sorted")
     return hashlib.sha256(said).digest()[:16]
 
