@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 from cofferdam.audit.entry import Draft
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
@@ -204,9 +204,9 @@ class PartChild:
             self._argv += ["--out", f"{other}={fd}"]
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, listeners: list[socket.socket]) -> None:
+    def start(self, listeners: list[socket.socket], stderr: IO[bytes] | None = None) -> None:
         inherit = self._inherit + [sock.fileno() for sock in listeners]
-        self.process = subprocess.Popen(self._argv, pass_fds=inherit)
+        self.process = subprocess.Popen(self._argv, pass_fds=inherit, stderr=stderr)
         for fd in self._inherit:
             os.close(fd)
 

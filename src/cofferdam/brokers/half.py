@@ -21,7 +21,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,8 @@ LAST_WORDS_SECONDS = 1.0
 ACCEPTS_A_TURN = 8
 """New connections of one listener that are taken before others' requests have their turn."""
 
+Start = Callable[[Coroutine[Any, Any, None]], None]
+
 EXIT_STOPPED, EXIT_GATE_GONE, EXIT_PEER_GONE, EXIT_VIOLATION, EXIT_BUG = 0, 2, 3, 4, 5
 
 
@@ -76,7 +78,7 @@ class PartProcess:
         self.broker = BROKERS[args.kind]
         self.name: str = args.part
         self.profile = self.broker.crew.parts[args.part]
-        self.reactor = _reactor(self.profile.runtime)
+        self.reactor, self._start = _reactor(self.profile.runtime)
         self.code = EXIT_STOPPED
         control_in: RecordCodec[ToPart] = RecordCodec(ToPart, limit=CONTROL_BYTES)
         control_out: RecordCodec[FromPart] = RecordCodec(FromPart, limit=CONTROL_BYTES)
@@ -208,6 +210,7 @@ class PartProcess:
                 audit=audit,
                 senders=senders,
                 dial=self._dial,
+                start=self._start,
                 store=store,
                 reads=reads,
                 secrets={secret.name: secret.value for secret in record.secrets},
@@ -229,11 +232,12 @@ class PartProcess:
         self._control.send(Ready(os.getpid(), policy.hash, sandbox.confine(self.profile, store, tuple(reads.values()))))
         self.reactor.call_in(TICK_SECONDS, self._tick)
         self.reactor.call_in(STATUS_SECONDS, self._report)
-        # What lives now lives on: the collector need not look at it again. Cycles of later objects (clients that have
-        # gone) are collected by `_tick`, away from the hot path.
+        # What lives now lives on: the collector need not look at it again. In a part of our own reactor, cycles of
+        # later objects (clients that have gone) are collected by `_tick`, away from the hot path; libraries make more.
         gc.collect()
         gc.freeze()
-        gc.disable()
+        if self._start is None:
+            gc.disable()
 
     def _codec(self, source: str, target: str, policy: CompiledPolicy) -> RecordCodec[Any]:
         """The closed set of records of one pipe."""
@@ -343,6 +347,10 @@ class PartProcess:
             try:
                 name = sock.getsockname()
                 local = (_plain(name[0]), int(name[1]))
+                if self._start is not None:
+                    sock.setblocking(False)
+                    part.accept_socket(sock, source, port, local)
+                    continue
                 transport = TcpTransport(self.reactor, sock)
             except OSError:
                 sock.close()
@@ -363,7 +371,8 @@ class PartProcess:
     def _tick(self) -> None:
         if self.part is not None:
             self.part.tick()
-        gc.collect(1)
+        if self._start is None:
+            gc.collect(1)
         self.reactor.call_in(TICK_SECONDS, self._tick)
 
     def _report(self) -> None:
@@ -393,8 +402,15 @@ class PartProcess:
         )
 
 
-def _reactor(runtime: str) -> Reactor:
-    return Reactor()
+def _reactor(runtime: str) -> tuple[Reactor, Start | None]:
+    """The loop of a part, made before the filter is on; and what starts a task there, if it has tasks."""
+    if runtime == "reactor":
+        return Reactor(), None
+    from cofferdam.brokers.kit.aio import PartLoop
+    from cofferdam.crossing.loops import LoopReactor
+
+    reactor = LoopReactor(PartLoop())
+    return reactor, reactor.start
 
 
 def _hold_back(questions: Receiver[Any], answers: Sender[Any]) -> None:
