@@ -85,7 +85,7 @@ def test_what_no_honest_part_says_is_refused(reported: Reported) -> None:
     "reported",
     [
         {f"f{number}": {"": 1} for number in range(FIGURES + 1)},
-        {"messages": {str(number): 1 for number in range(LABELS + 1)}},
+        {"messages": dict.fromkeys(map(str, range(LABELS + 1)), 1)},
         {"messages": {"x" * 257: 1}},
         {"messages": {"orders": -1}},
         {"messages": {"orders": 1 << 63}},

@@ -27,7 +27,6 @@ from cofferdam.brokers.kit.figures import Figure, Reported
 from cofferdam.brokers.kit.supervision import (
     RESULT_BYTES,
     AssetStatus,
-    FlowStatus,
     Listener,
     SessionStatus,
 )
@@ -47,8 +46,8 @@ class Broker:
 
     `make`: part -> "module:Class" of a `Part`. `records`: (from, to) -> "module:function", which is called with the
     part's policy and the broker's name and gives the pipe's `RecordCodec`. `answers`: parts that answer others: they
-    take no more from a pipe while what they have to say to its other end finds no room. `figures`: all that its parts
-    report.
+    take no more from a pipe while what they have to say to its other end finds no room. `figures`: what each part
+    reports, by part; a part that reports another is ended.
     """
 
     name: str
@@ -56,7 +55,7 @@ class Broker:
     make: dict[str, str]
     records: dict[tuple[str, str], str]
     answers: frozenset[str] = frozenset()
-    figures: tuple[Figure, ...] = ()
+    figures: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
 
 
 class Asked:
@@ -204,9 +203,6 @@ class Part(abc.ABC):
     # --- what `status` shows ------------------------------------------------------------------------------------
 
     def sessions(self) -> tuple[SessionStatus, ...]:
-        return ()
-
-    def flows(self) -> tuple[FlowStatus, ...]:
         return ()
 
     def assets(self) -> tuple[AssetStatus, ...]:

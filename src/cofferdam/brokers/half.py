@@ -391,7 +391,6 @@ class PartProcess:
                 policy=self._policy,
                 severed=tuple(sorted(self._severed)),
                 sessions=part.sessions(),
-                flows=part.flows(),
                 assets=part.assets(),
                 figures=part.figures(),
                 limits=dict(part.limit_hits),

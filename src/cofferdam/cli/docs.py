@@ -17,6 +17,7 @@ import cofferdam.policy
 PAGES: dict[str, str] = {
     "policy-reference.md": "cofferdam.policy.reference:policy_reference",
     "audit-events.md": "cofferdam.audit.events_page:audit_reference",
+    "metrics.md": "cofferdam.gate.watch.metrics_page:metrics_page",
     "cli.md": "cofferdam.cli.reference:cli_reference",
 }
 SCHEMA = Path(cofferdam.policy.__file__).parent / "policy.schema.json"

@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LEFT = frozenset(
-    ("conduit", "now", "of the last", "half", "asset", "state", "session", "from", "principals", "listens at")
+    ("conduit", "now", "of the last", "half", "asset", "state", "session", "from", "principals", "listens at", "figure")
 )
-"""Columns that hold words."""
+"""Columns that hold words, besides the first."""
+WIDTH = 80
+"""Columns of figures that do not fit in are shown as rows."""
+LATENCY = {("conduit", name) for name in ("added", "waited", "device")}
+"""Histograms that have a table of their own, with the budget."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +81,8 @@ def render(status: dict[str, Any]) -> Group:
         parts.append(Text(f"SEVERED {cut['side']} {_age(now - cut['since_ns'])} ago by {cut['by']}{why}", "bold red"))
     for alarm in status["alarms"]:
         parts.append(Text(f"ALARM {alarm['name']}: {alarm['detail']}", "bold red"))
-    parts += [_conduits(status), _latency(status), _pairs(status), _assets(status), *_sessions(status), _audit(status)]
+    parts += [*_conduits(status), *_latency(status), _pairs(status), *_assets(status), *_sessions(status)]
+    parts += [*_figures(status), _audit(status)]
     refused = status["unmatched"]
     counts = [f"{count} × {name}" for name, count in sorted({**status["limits"]}.items()) if count]
     parts.append(Text(f"refused without a conduit: {refused}   malformed: {status['malformed']}"))
@@ -96,20 +101,27 @@ def _table(title: str, *columns: str) -> Table:
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        left = column in LEFT
+        left = column in LEFT or column == columns[0]
         table.add_column(column, justify="left" if left else "right", overflow="fold")
     return table
 
 
-def _conduits(status: dict[str, Any]) -> Table:
-    table = _table("Conduits", "conduit", "now", "sessions", "reads", "writes", "shared", "refused", "failed")
-    for conduit in status["conduits"]:
-        name = conduit["name"] + (" (severed)" if conduit["severed"] else "")
-        counts = (f"{conduit[key]:,}" for key in ("sessions", "reads", "writes", "shared", "refused", "failed"))
-        standing = conduit["standing"]
-        style = "red" if conduit["severed"] else "" if standing["open"] else "yellow"
-        table.add_row(name, _standing(standing), *counts, style=style)
-    return table
+def _conduits(status: dict[str, Any]) -> list[Table]:
+    """A table for each broker, with what it counts by conduit."""
+    brokers = dict.fromkeys(conduit["broker"] for conduit in status["conduits"])
+    tables = []
+    for broker in brokers:
+        figures = _of(status, broker, "conduit", histograms=False)
+        title = "Conduits" if len(brokers) == 1 else f"Conduits of the broker {broker}"
+        table = _table(title, "conduit", "now", "sessions", *map(_title, figures))
+        for conduit in (conduit for conduit in status["conduits"] if conduit["broker"] == broker):
+            name = conduit["name"] + (" (severed)" if conduit["severed"] else "")
+            counts = (_shown(figure, conduit["name"], status["now_ns"]) for figure in figures)
+            standing = conduit["standing"]
+            style = "red" if conduit["severed"] else "" if standing["open"] else "yellow"
+            table.add_row(name, _standing(standing), f"{conduit['sessions']:,}", *counts, style=style)
+        tables.append(table)
+    return tables
 
 
 def _standing(standing: dict[str, Any]) -> str:
@@ -119,13 +131,18 @@ def _standing(standing: dict[str, Any]) -> str:
     return f"{standing['says']}{expires}"
 
 
-def _latency(status: dict[str, Any]) -> Table:
+def _latency(status: dict[str, Any]) -> list[Table]:
+    """For conduits of brokers that measure it."""
+    measured = {figure["broker"] for figure in status["figures"] if figure["name"] == "added"}
+    conduits = [conduit for conduit in status["conduits"] if conduit["broker"] in measured]
+    if not conduits:
+        return []
     minutes = status["recent_seconds"] // 60
     run = _age(status["now_ns"] - status["started_ns"])
     title = "Latency added by the gate, and waiting and the device's own time, in µs"
     table = _table(title, "conduit", "of the last", "requests", "median", "p99", "p99.9", "max", "budget", "waited p99",
                    "device p99")  # fmt: skip
-    for conduit in status["conduits"]:
+    for conduit in conduits:
         budget = f"{conduit['budget']:,}" if conduit["budget"] else "-"
         others = [f"{conduit[key]['p99']:,.0f}" for key in ("waited", "device")]
         rows = (
@@ -137,7 +154,7 @@ def _latency(status: dict[str, Any]) -> Table:
             figures = [f"{added[which]:,.0f}" if added["count"] else "-" for which in ("median", "p99", "p999", "max")]
             shown = budget + (" OVER" if over else "")
             table.add_row(name, of, f"{added['count']:,}", *figures, shown, *more, style="red" if over else "")
-    return table
+    return [table]
 
 
 def _pairs(status: dict[str, Any]) -> Table:
@@ -152,13 +169,114 @@ def _pairs(status: dict[str, Any]) -> Table:
     return table
 
 
-def _assets(status: dict[str, Any]) -> Table:
-    table = _table("Assets", "asset", "state", "connections", "in flight", "queued", "requests", "failures", "late")
-    for asset in status["assets"]:
-        state = asset["state"] + (f" ({asset['detail']})" if asset["detail"] else "")
-        numbers = (f"{asset[key]:,}" for key in ("connections", "in_flight", "queued", "requests", "failures", "late"))
-        table.add_row(asset["name"], state, *numbers, style="yellow" if asset["state"] == "backing-off" else "")
+def _assets(status: dict[str, Any]) -> list[Table]:
+    """A table for each broker with assets, with what it counts by asset."""
+    of = {name: pair["broker"] for pair in status["pairs"] for name in pair["assets"]}
+    brokers = dict.fromkeys(of[asset["name"]] for asset in status["assets"] if asset["name"] in of)
+    tables = []
+    for broker in brokers:
+        figures = _of(status, broker, "asset", histograms=False)
+        title = "Assets" if len(brokers) == 1 else f"Assets of the broker {broker}"
+        table = _table(title, "asset", "state", *map(_title, figures))
+        for asset in (asset for asset in status["assets"] if of.get(asset["name"]) == broker):
+            state = asset["state"] + (f" ({asset['detail']})" if asset["detail"] else "")
+            numbers = (_shown(figure, asset["name"], status["now_ns"]) for figure in figures)
+            table.add_row(asset["name"], state, *numbers, style="yellow" if asset["state"] == "backing-off" else "")
+        tables.append(table)
+    return tables
+
+
+# --- figures of brokers -----------------------------------------------------------------------------------------
+
+
+def _of(status: dict[str, Any], broker: str, by: str, *, histograms: bool) -> list[dict[str, Any]]:
+    return [
+        figure
+        for figure in status["figures"]
+        if (figure["broker"], figure["by"], figure["kind"] == "histogram") == (broker, by, histograms)
+    ]
+
+
+def _title(figure: dict[str, Any]) -> str:
+    return str(figure["name"]).replace("_", " ")
+
+
+def _shown(figure: dict[str, Any], label: str, now: int) -> str:
+    """A value for people; "-" where there is none."""
+    value = figure["values"].get(label)
+    if value is None:
+        return "-"
+    match figure["unit"]:
+        case "bytes":
+            return _bytes(value)
+        case "seconds":
+            return _age(value)
+        case "time":
+            return f"{_age(now - value)} ago" if value else "never"
+    return f"{value:,}"
+
+
+def _figures(status: dict[str, Any]) -> list[Any]:
+    """Whatever stands in no table of its own: what brokers count by other labels or as a whole, and histograms."""
+    from rich.text import Text
+
+    parts: list[Any] = []
+    for broker in dict.fromkeys(figure["broker"] for figure in status["figures"]):
+        mine = [figure for figure in status["figures"] if figure["broker"] == broker]
+        whole = _of(status, broker, "", histograms=False)
+        if whole:
+            counts = (f"{_title(figure)} {_shown(figure, '', status['now_ns'])}" for figure in whole)
+            parts.append(Text(f"{broker}: {', '.join(counts)}"))
+        for by in dict.fromkeys(figure["by"] for figure in mine if figure["by"] not in ("", "conduit", "asset")):
+            parts += _by(status, broker, by)
+        durations = [
+            figure
+            for figure in mine
+            if figure["kind"] == "histogram" and (figure["by"], figure["name"]) not in LATENCY and figure["values"]
+        ]
+        if durations:
+            parts.append(_durations(broker, durations))
+    return parts
+
+
+def _by(status: dict[str, Any], broker: str, by: str) -> list[Table]:
+    figures = _of(status, broker, by, histograms=False)
+    labels = sorted({label for figure in figures for label in figure["values"]})
+    if not labels:
+        return []
+    title = f"{broker} by {by}"
+    shown = {label: [_shown(figure, label, status["now_ns"]) for figure in figures] for label in labels}
+    widest = [
+        max(len(_title(figure)), *(len(shown[label][column]) for label in labels)) + 2
+        for column, figure in enumerate(figures)
+    ]
+    if max(map(len, labels)) + sum(widest) <= WIDTH:
+        table = _table(title, by, *map(_title, figures))
+        for label in labels:
+            table.add_row(label, *shown[label])
+    else:
+        table = _table(title, by, "figure", "value")
+        for label in labels:
+            for column, figure in enumerate(figures):
+                table.add_row(label if not column else "", _title(figure), shown[label][column])
+    return [table]
+
+
+def _durations(broker: str, figures: list[dict[str, Any]]) -> Table:
+    table = _table(f"Durations of {broker}, in ms", "of", "figure", "count", "median", "p99", "max")
+    for figure in figures:
+        for label, spread in figure["values"].items():
+            shown = [f"{spread[which] / 1000:,.1f}" if spread["count"] else "-" for which in ("median", "p99", "max")]
+            table.add_row(label or "all", _title(figure), f"{spread['count']:,}", *shown)
     return table
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"
 
 
 def _sessions(status: dict[str, Any]) -> list[Table]:

@@ -287,9 +287,9 @@ class Gate:
     def _keep_recent(self) -> None:
         """What was counted until now is what the next minutes are compared with."""
         if not self._stop.is_set():
-            flows = report.totals(list(self.pairs.values()), self.earlier).flows
+            counted = report.totals(list(self.pairs.values()), self.earlier)
             loop = asyncio.get_running_loop()
-            self.recent.keep(loop.time(), {name: flow.added for name, flow in flows.items()})
+            self.recent.keep(loop.time(), dict(counted.all_durations("added")))
             loop.call_later(STEP_SECONDS, self._keep_recent)
 
     # --- what is in force ---------------------------------------------------------------------------------------
@@ -459,7 +459,7 @@ class Gate:
             unmatched=report.unmatched(counted),
             pairs=tuple(map(report.pair_report, pairs)),
             sessions=sessions,
-            assets=report.asset_reports(pairs),
+            assets=report.asset_reports(pairs, counted),
             audit=report.AuditReport(
                 running=self.auditor.pid != 0 and log is not None,
                 writable=log.writable if log is not None else False,
@@ -472,13 +472,14 @@ class Gate:
                 commit_mean=round(log.commit_ns / commits / 1000, 1) if log is not None and commits else 0.0,
                 commit_max=round(log.commit_max_ns / 1000, 1) if log is not None else 0.0,
             ),
-            limits=counted.limits,
-            faults=counted.faults,
+            limits=counted.limits.values,
+            faults=counted.faults.values,
             malformed=counted.malformed,
             alarms=tuple(self.alarms.values()),
             management=self.management.address,
             leak_probe=self.leaks.report(),
             dropped=self.drops.reports(),
+            figures=report.figure_reports(self.policy, pairs, counted),
         )
 
     def _exposition(self) -> bytes:

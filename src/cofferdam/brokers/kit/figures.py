@@ -20,8 +20,8 @@ from msgspec import Meta, Struct
 from cofferdam.errors import CrossingError
 from cofferdam.histogram import BUCKETS, Histogram
 
-LABELS: Final = 4096
-"""Labels of one figure in a report."""
+LABELS: Final = 65536
+"""Labels of one figure in a report: more than a policy has conduits, assets or channels for one crew."""
 FIGURES: Final = 128
 """Figures of one part."""
 

@@ -136,39 +136,11 @@ class SessionStatus(Struct, frozen=True, array_like=True, forbid_unknown_fields=
     last: Count
 
 
-class FlowStatus(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Counters of one conduit since the part started. Durations (ns): `added` is what the gate added between the
-    client's request and its answer, without the asset's own time and without waiting for a free place at the asset;
-    `waited` is that waiting; `device` is the asset's own time."""
-
-    conduit: Name
-    reads: Count
-    writes: Count
-    refused: Count
-    failed: Count
-    shared: Count
-    added: dict[int, Count]
-    added_sum: Count
-    added_max: Count
-    waited: dict[int, Count]
-    waited_sum: Count
-    waited_max: Count
-    device: dict[int, Count]
-    device_sum: Count
-    device_max: Count
-
-
 class AssetStatus(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One device, as the part that reaches it sees it. `state`: idle, connecting, up, backing-off."""
 
     asset: Name
     state: Name
-    connections: Count
-    queued: Count
-    in_flight: Count
-    requests: Count
-    failures: Count
-    late: Count
     detail: Text = ""
 
 
@@ -181,7 +153,6 @@ class PartStatus(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fie
     policy: Name
     severed: tuple[Name, ...]
     sessions: tuple[SessionStatus, ...] = ()
-    flows: tuple[FlowStatus, ...] = ()
     assets: tuple[AssetStatus, ...] = ()
     figures: Reported = {}
     limits: dict[Name, Count] = {}

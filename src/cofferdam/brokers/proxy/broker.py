@@ -5,7 +5,81 @@ from __future__ import annotations
 from cofferdam.audit.entry import kinds
 from cofferdam.audit.events import access, gate
 from cofferdam.brokers.broker import Broker
+from cofferdam.brokers.kit.figures import Metric, counter, gauge, histogram
 from cofferdam.enforce.profile import Can, Crew, Profile
+
+_REQUESTS = "requests that the asset answered; kind is read or write"
+
+OUTER = (
+    counter(
+        "reads",
+        "reads that the asset answered",
+        by="conduit",
+        metric=Metric("cofferdam_requests_total", {"kind": "read"}, _REQUESTS),
+    ),
+    counter(
+        "writes",
+        "writes that the asset answered",
+        by="conduit",
+        metric=Metric("cofferdam_requests_total", {"kind": "write"}, _REQUESTS),
+    ),
+    counter(
+        "shared",
+        "reads answered without asking the device",
+        by="conduit",
+        metric=Metric("cofferdam_shared_reads_total"),
+    ),
+    counter(
+        "refused",
+        "requests refused by policy; conduit is empty where none has to do with it",
+        by="conduit",
+        metric=Metric("cofferdam_refused_total"),
+    ),
+    counter(
+        "failed",
+        "allowed requests that got no answer from the asset",
+        by="conduit",
+        metric=Metric("cofferdam_failed_total"),
+    ),
+    histogram(
+        "added",
+        "what the gate added between request and answer, without the device and without waiting",
+        by="conduit",
+        metric=Metric("cofferdam_added_latency_seconds"),
+    ),
+    histogram(
+        "waited",
+        "waiting for a free place at the device and, for writes, for the disk",
+        by="conduit",
+        metric=Metric("cofferdam_waited_seconds"),
+    ),
+    histogram("device", "the device's own time", by="conduit", metric=Metric("cofferdam_device_seconds")),
+)
+"""What the outer half counts: it sees a request's whole way."""
+INNER = (
+    gauge("connections", "open connections to the device", by="asset", metric=Metric("cofferdam_asset_connections")),
+    gauge(
+        "in_flight",
+        "requests that the device is working on",
+        by="asset",
+        metric=Metric("cofferdam_asset_in_flight"),
+    ),
+    gauge("queued", "requests that wait for the device", by="asset", metric=Metric("cofferdam_asset_queued")),
+    counter("requests", "requests sent to the device", by="asset", metric=Metric("cofferdam_asset_requests_total")),
+    counter(
+        "failures",
+        "failures of the device: no connection, no answer",
+        by="asset",
+        metric=Metric("cofferdam_asset_failures_total"),
+    ),
+    counter(
+        "late",
+        "answers that came too late and were discarded",
+        by="asset",
+        metric=Metric("cofferdam_asset_late_total"),
+    ),
+)
+"""What the inner half counts of each device."""
 
 
 def proxy(word: str) -> Broker:
@@ -38,6 +112,7 @@ def proxy(word: str) -> Broker:
             ("inner", "outer"): "cofferdam.brokers.proxy.records:to_outer",
         },
         answers=frozenset({"inner"}),
+        figures={"outer": OUTER, "inner": INNER},
     )
 
 

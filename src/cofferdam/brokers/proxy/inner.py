@@ -17,6 +17,7 @@ from cofferdam.audit.events.access import Malformed, ReadsCounted
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit.budget import LogBudget
+from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.supervision import AssetStatus
 from cofferdam.brokers.proxy.device import CLIENT_GONE, Device, Job
@@ -406,20 +407,18 @@ class Inner(WritePath):
         return self._under_way
 
     def assets(self) -> tuple[AssetStatus, ...]:
-        return tuple(
-            AssetStatus(
-                asset=name,
-                state=plant.device.state,
-                connections=plant.device.connections,
-                queued=plant.device.queued,
-                in_flight=plant.device.in_flight,
-                requests=plant.device.requests,
-                failures=plant.device.failures,
-                late=plant.device.late,
-                detail=plant.device.detail,
-            )
-            for name, plant in self._plants.items()
-        )
+        return tuple(AssetStatus(name, plant.device.state, plant.device.detail) for name, plant in self._plants.items())
+
+    def figures(self) -> Reported:
+        devices = {name: plant.device for name, plant in self._plants.items()}
+        return {
+            "connections": {name: device.connections for name, device in devices.items()},
+            "in_flight": {name: device.in_flight for name, device in devices.items()},
+            "queued": {name: device.queued for name, device in devices.items()},
+            "requests": {name: device.requests for name, device in devices.items()},
+            "failures": {name: device.failures for name, device in devices.items()},
+            "late": {name: device.late for name, device in devices.items()},
+        }
 
 
 def _same_device(old: Asset, new: Asset) -> bool:

@@ -16,13 +16,14 @@ from cofferdam.audit.events.access import LimitHit, Malformed, SessionClosed, Se
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.kit.budget import INTERVAL_NS, LogBudget
+from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.pace import Bucket, draw, forget_full
 from cofferdam.brokers.kit.refusals import RefusalLog
-from cofferdam.brokers.kit.stats import FlowStats
-from cofferdam.brokers.kit.supervision import FlowStatus, SessionStatus
+from cofferdam.brokers.kit.supervision import SessionStatus
 from cofferdam.brokers.kit.transport import RECEIVE_BYTES, Transport
 from cofferdam.brokers.proxy.clients import Client, Pace, Pending, Session, Turns
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Opened, Reply, Request
+from cofferdam.brokers.proxy.stats import FlowStats
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, Operation
@@ -558,8 +559,8 @@ class Outer(Part):
         """Requests that are with the inner half."""
         return len(self._pending)
 
-    def flows(self) -> tuple[FlowStatus, ...]:
-        return self.stats.status()
+    def figures(self) -> Reported:
+        return self.stats.report()
 
     def sessions(self) -> tuple[SessionStatus, ...]:
         offset = self._wall() - self._clock()

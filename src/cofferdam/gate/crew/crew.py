@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import HalfDied, HalfStarted, RecordViolation
 from cofferdam.brokers.kit.supervision import Configure, Listener, NewPolicy, Report, SetSevered, Stop
+from cofferdam.brokers.registry import BROKERS
 from cofferdam.errors import GateError
 from cofferdam.gate.context import Context
 from cofferdam.gate.crew.part import Half
@@ -121,7 +122,10 @@ class Pair:
             self._fail_first(error)
             gate.log.error("pair-not-started", pair=plan.name, reason=str(error))
             return False
-        self.halves = [Half(gate.reactor, f"{plan.name}/{born.role}", born, self._violation) for born in children]
+        broker = BROKERS[plan.broker]
+        self.halves = [
+            Half(gate.reactor, f"{plan.name}/{born.role}", born, self._violation, broker) for born in children
+        ]
         boot = f"{gate.boot}.{next(gate.births)}"
         for half in self.halves:
             is_outer = half.born.role != "inner"
@@ -200,7 +204,8 @@ class Pair:
         for half in self.halves:
             half.drain()
             status = half.born.ended.result()
-            self.totals.add(half.statuses.values())
+            for part, told in half.statuses.items():
+                self.totals.add(half.broker, part, told, lives=False)
             level = self._gate.log.info if expected else self._gate.log.error
             level("half-ended", half=half.name, pid=half.born.pid, status=status, reason=half.failing)
             self._gate.note(

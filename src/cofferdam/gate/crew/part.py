@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from cofferdam.brokers.broker import Broker
+from cofferdam.brokers.kit.figures import check
 from cofferdam.brokers.kit.supervision import Failing, FromPart, PartStatus, PolicyTaken, Ready, ToPart
 from cofferdam.crossing.link import RECORD_BYTES, Link
 from cofferdam.crossing.reactor import Reactor
@@ -20,7 +22,14 @@ _OUTGOING: RecordCodec[ToPart] = RecordCodec(ToPart, limit=RECORD_BYTES)
 class Half:
     """A process of a pair. `on_violation` is called when it sends the gate what is no record."""
 
-    def __init__(self, reactor: Reactor, name: str, born: Born, on_violation: Callable[[Half, str], None]) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        name: str,
+        born: Born,
+        on_violation: Callable[[Half, str], None],
+        broker: Broker,
+    ) -> None:
         self.name = name
         self.born = born
         self.started_ns = time.time_ns()
@@ -31,6 +40,8 @@ class Half:
         self.statuses: dict[str, PartStatus] = {}
         """By role: a process that is both halves reports as each."""
         self.failing = ""
+        self.broker = broker
+        self._figures = {figure.name: figure for figure in broker.figures.get(born.role, ())}
         self._on_violation = on_violation
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[bool]]] = []
         self.link: Link[ToPart, FromPart] = Link(
@@ -73,6 +84,7 @@ class Half:
             case Ready():
                 self.ready, self.policy = record, record.policy
             case PartStatus():
+                check(self._figures, record.figures)
                 self.statuses[self.born.role] = record
             case PolicyTaken():
                 self.policy = record.policy

@@ -1,19 +1,23 @@
-"""The Prometheus metrics, each with its meaning. docs/operations.md lists the same, and a test compares.
+"""The Prometheus metrics, each with its meaning: the gate's own, and those of the figures that brokers declare.
 
 Values are those of the last reports of the halves (at most a second old); scraping disturbs nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from cofferdam.brokers.broker import Broker
+from cofferdam.brokers.kit.figures import Figure
+from cofferdam.brokers.kit.figures import Metric as Named
+from cofferdam.brokers.registry import BROKERS
 from cofferdam.gate.watch.report import StatusReport
-from cofferdam.gate.watch.totals import FlowTotal, Totals
+from cofferdam.gate.watch.totals import Totals
 from cofferdam.histogram import Histogram, upper
 
 BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -28,7 +32,7 @@ class Described(NamedTuple):
     labels: tuple[str, ...] = ()
 
 
-METRICS: dict[str, Described] = {
+OWN: dict[str, Described] = {
     "cofferdam_build_info": Described("gauge", "1, with the version", ("version",)),
     "cofferdam_start_time_seconds": Described("gauge", "when the gate started (Unix time)"),
     "cofferdam_policy_info": Described("gauge", "1, with the hash of the policy in force", ("site", "hash")),
@@ -47,42 +51,36 @@ METRICS: dict[str, Described] = {
     "cofferdam_pair_working": Described("gauge", "1 if both halves of the pair take work, else 0", ("pair",)),
     "cofferdam_pair_restarts_total": Described("counter", "how often the pair was started anew", ("pair",)),
     "cofferdam_sessions": Described("gauge", "open client sessions", ("asset",)),
-    "cofferdam_requests_total": Described(
-        "counter", "requests that the asset answered; kind is read or write", ("conduit", "kind")
-    ),
-    "cofferdam_refused_total": Described(
-        "counter", "requests refused by policy; conduit is empty where none has to do with it", ("conduit",)
-    ),
     "cofferdam_refused_by_fault_total": Described(
         "counter", "requests refused by policy, by the field of the nearest rule that failed", ("fault",)
     ),
-    "cofferdam_failed_total": Described("counter", "allowed requests that got no answer from the asset", ("conduit",)),
-    "cofferdam_shared_reads_total": Described("counter", "reads answered without asking the device", ("conduit",)),
     "cofferdam_malformed_total": Described("counter", "frames from clients that break the protocol"),
     "cofferdam_limit_hits_total": Described("counter", "how often a limit turned something away", ("limit",)),
-    "cofferdam_added_latency_seconds": Described(
-        "histogram",
-        "what the gate added between request and answer, without the device and without waiting",
-        ("conduit",),
-    ),
-    "cofferdam_waited_seconds": Described(
-        "histogram", "waiting for a free place at the device and, for writes, for the disk", ("conduit",)
-    ),
-    "cofferdam_device_seconds": Described("histogram", "the device's own time", ("conduit",)),
     "cofferdam_latency_budget_seconds": Described("gauge", "the conduit's latency budget, if it has one", ("conduit",)),
-    "cofferdam_asset_connections": Described("gauge", "open connections to the device", ("asset",)),
-    "cofferdam_asset_queued": Described("gauge", "requests that wait for the device", ("asset",)),
-    "cofferdam_asset_in_flight": Described("gauge", "requests that the device is working on", ("asset",)),
-    "cofferdam_asset_failures_total": Described(
-        "counter", "failures of the device since its pair started: no connection, no answer", ("asset",)
-    ),
-    "cofferdam_asset_late_total": Described("counter", "answers that came too late and were discarded", ("asset",)),
     "cofferdam_audit_entries": Described("gauge", "entries in the audit log"),
     "cofferdam_audit_unsigned_entries": Described("gauge", "entries that no signed checkpoint covers yet"),
     "cofferdam_audit_writable": Described("gauge", "1 if the audit log takes entries, else 0"),
     "cofferdam_audit_restarts_total": Described("counter", "how often the auditor was started anew"),
     "cofferdam_audit_commit_max_seconds": Described("gauge", "the longest wait for the disk since the auditor started"),
 }
+
+
+def of_figure(broker: Broker, figure: Figure) -> tuple[str, Described]:
+    """What Prometheus calls a figure, and what it means there."""
+    metric = figure.metric or Named(default_name(broker.name, figure))
+    labels = (*((figure.by,) if figure.by else ()), *metric.labels)
+    return metric.name, Described(figure.kind, metric.meaning or figure.meaning, labels)
+
+
+def default_name(broker: str, figure: Figure) -> str:
+    """As Prometheus names things: with the unit, and `_total` behind a counter."""
+    unit = {"": "", "bytes": "_bytes", "seconds": "_seconds", "time": "_seconds"}[figure.unit]
+    return f"cofferdam_{broker}_{figure.name}{unit}{'_total' if figure.kind == 'counter' else ''}"
+
+
+def described(brokers: Iterable[Broker]) -> dict[str, Described]:
+    """The metrics of brokers' figures."""
+    return dict(of_figure(broker, figure) for broker in brokers for part in broker.figures.values() for figure in part)
 
 
 class Metrics(Collector):
@@ -107,31 +105,22 @@ class Metrics(Collector):
         status, counted = self._now
         yield from _gate(status)
         yield from _halves(status)
-        yield from _flows(status, counted)
+        yield from _refusals(status, counted)
+        yield from _figures(status, counted)
         yield from _audit(status)
 
 
 def _gauge(name: str, values: Mapping[Any, float]) -> GaugeMetricFamily:
-    described = METRICS[name]
-    family = GaugeMetricFamily(name, described.meaning, labels=described.labels)
+    family = GaugeMetricFamily(name, OWN[name].meaning, labels=OWN[name].labels)
     for labels, value in values.items():
         family.add_metric(labels, value)
     return family
 
 
 def _counter(name: str, values: Mapping[Any, float]) -> CounterMetricFamily:
-    described = METRICS[name]
-    family = CounterMetricFamily(name, described.meaning, labels=described.labels)
+    family = CounterMetricFamily(name, OWN[name].meaning, labels=OWN[name].labels)
     for labels, value in values.items():
         family.add_metric(labels, value)
-    return family
-
-
-def _histogram(name: str, values: Mapping[str, Histogram]) -> HistogramMetricFamily:
-    described = METRICS[name]
-    family = HistogramMetricFamily(name, described.meaning, labels=described.labels)
-    for label, histogram in values.items():
-        family.add_metric((label,), cumulative(histogram), histogram.sum / 1e9)
     return family
 
 
@@ -172,33 +161,44 @@ def _halves(status: StatusReport) -> Iterator[Metric]:
     for session in status.sessions:
         sessions[(session.asset,)] = sessions.get((session.asset,), 0) + 1
     yield _gauge("cofferdam_sessions", sessions)
-    assets = status.assets
-    yield _gauge("cofferdam_asset_connections", {(asset.name,): asset.connections for asset in assets})
-    yield _gauge("cofferdam_asset_queued", {(asset.name,): asset.queued for asset in assets})
-    yield _gauge("cofferdam_asset_in_flight", {(asset.name,): asset.in_flight for asset in assets})
-    yield _counter("cofferdam_asset_failures_total", {(asset.name,): asset.failures for asset in assets})
-    yield _counter("cofferdam_asset_late_total", {(asset.name,): asset.late for asset in assets})
 
 
-def _flows(status: StatusReport, counted: Totals) -> Iterator[Metric]:
-    flows = {conduit.name: counted.flows.get(conduit.name, FlowTotal()) for conduit in status.conduits}
-    # A conduit that a new policy has no more keeps its counters: a counter must not vanish and come back.
-    flows |= {name: flow for name, flow in counted.flows.items() if name not in flows}
-    requests: dict[tuple[str, ...], float] = {}
-    for name, flow in flows.items():
-        requests[(name, "read")], requests[(name, "write")] = flow.reads, flow.writes
-    yield _counter("cofferdam_requests_total", requests)
-    yield _counter("cofferdam_refused_total", {(name,): flow.refused for name, flow in flows.items()})
-    yield _counter("cofferdam_refused_by_fault_total", {(name,): count for name, count in counted.faults.items()})
-    yield _counter("cofferdam_failed_total", {(name,): flow.failed for name, flow in flows.items()})
-    yield _counter("cofferdam_shared_reads_total", {(name,): flow.shared for name, flow in flows.items()})
+def _refusals(status: StatusReport, counted: Totals) -> Iterator[Metric]:
+    faults, limits = counted.faults.values, counted.limits.values
+    yield _counter("cofferdam_refused_by_fault_total", {(name,): count for name, count in faults.items()})
     yield _counter("cofferdam_malformed_total", {(): counted.malformed})
-    yield _counter("cofferdam_limit_hits_total", {(name,): count for name, count in counted.limits.items()})
-    yield _histogram("cofferdam_added_latency_seconds", {name: flow.added for name, flow in flows.items()})
-    yield _histogram("cofferdam_waited_seconds", {name: flow.waited for name, flow in flows.items()})
-    yield _histogram("cofferdam_device_seconds", {name: flow.device for name, flow in flows.items()})
+    yield _counter("cofferdam_limit_hits_total", {(name,): count for name, count in limits.items()})
     budgets = {(conduit.name,): conduit.budget / 1e6 for conduit in status.conduits if conduit.budget}
     yield _gauge("cofferdam_latency_budget_seconds", budgets)
+
+
+_FAMILIES: dict[str, Any] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
+
+
+def _figures(status: StatusReport, counted: Totals) -> Iterator[Metric]:
+    """What brokers declare. Several figures may be one metric: reads and writes are both requests."""
+    families: dict[str, Any] = {}
+    for report in status.figures:
+        broker = BROKERS[report.broker]
+        figure = next(f for part in broker.figures.values() for f in part if f.name == report.name)
+        name, metric = of_figure(broker, figure)
+        if name not in families:
+            families[name] = _FAMILIES[figure.kind](name, metric.meaning, labels=metric.labels)
+        fixed = tuple(figure.metric.labels.values()) if figure.metric is not None else ()
+        scale = 1e9 if figure.unit in ("seconds", "time") else 1
+        measured = counted.durations(broker.name, figure.name)
+        for label, value in report.values.items():
+            labels = (*((label,) if figure.by else ()), *fixed)
+            if isinstance(value, int):
+                families[name].add_metric(labels, value / scale)
+            else:
+                durations = measured.get(label) or Histogram()
+                families[name].add_metric(labels, cumulative(durations), durations.sum / 1e9)
+    yield from families.values()
 
 
 def _audit(status: StatusReport) -> Iterator[Metric]:

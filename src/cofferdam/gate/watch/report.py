@@ -10,13 +10,15 @@ import time
 
 import msgspec
 
+from cofferdam.brokers.broker import Broker
+from cofferdam.brokers.registry import BROKERS
 from cofferdam.gate.crew.crew import Pair
 from cofferdam.gate.crew.part import Half
 from cofferdam.gate.state import Cut
 from cofferdam.gate.watch.drops import DroppedReport
 from cofferdam.gate.watch.leaks import LeakProbeReport
 from cofferdam.gate.watch.recent import RECENT_SECONDS, Recent
-from cofferdam.gate.watch.totals import FlowTotal, Totals
+from cofferdam.gate.watch.totals import Totals
 from cofferdam.histogram import Histogram
 from cofferdam.policy.standing import Standing, standing
 from cofferdam.policy.table import CompiledPolicy
@@ -151,6 +153,19 @@ class PolicyReport(msgspec.Struct, frozen=True):
     loaded_ns: int
 
 
+class FigureReport(msgspec.Struct, frozen=True):
+    """A figure of a broker: what is counted or measured, by the label `by` ("": one value under ""). Histograms in µs,
+    other durations (`unit` "seconds") and points in time ("time") in ns."""
+
+    broker: str
+    name: str
+    kind: str
+    unit: str
+    by: str
+    meaning: str
+    values: dict[str, int | Spread]
+
+
 class StatusReport(msgspec.Struct, frozen=True):
     """All of it."""
 
@@ -177,6 +192,7 @@ class StatusReport(msgspec.Struct, frozen=True):
     leak_probe: LeakProbeReport
     dropped: tuple[DroppedReport, ...] = ()  # one for each side that has a firewall of ours
     recent_seconds: int = RECENT_SECONDS
+    figures: tuple[FigureReport, ...] = ()  # what the brokers in use declare
 
 
 def spread(histogram: Histogram) -> Spread:
@@ -192,7 +208,8 @@ def totals(pairs: list[Pair], earlier: Totals) -> Totals:
     for pair in pairs:
         result.merge(pair.totals)
         for half in pair.halves:
-            result.add(half.statuses.values())
+            for part, status in half.statuses.items():
+                result.add(half.broker, part, status, lives=True)
     return result
 
 
@@ -207,11 +224,18 @@ def conduit_reports(
     mono, wall_ns = time.monotonic(), time.time_ns()
     reports = []
     for conduit in policy.conduits.values():
-        flow = counted.flows.get(conduit.name, FlowTotal())
         served = {(who, rule.asset) for rule in conduit.rules for who in rule.who}
         mine = sum(1 for s in sessions if any((who, s.asset) in served for who in s.principals))
         sides = {policy.zones[conduit.from_zone].side.value, policy.zones[conduit.to_zone].side.value}
-        added, lately = spread(flow.added), spread(recent.since(mono, conduit.name, flow.added))
+        added, waited, device = (
+            counted.durations(conduit.broker, name).get(conduit.name, Histogram())
+            for name in ("added", "waited", "device")
+        )
+        total, lately = spread(added), spread(recent.since(mono, conduit.name, added))
+        reads, writes, refused, failed, shared = (
+            counted.counts(conduit.broker, name).get(conduit.name, 0)
+            for name in ("reads", "writes", "refused", "failed", "shared")
+        )
         reports.append(
             ConduitReport(
                 name=conduit.name,
@@ -221,16 +245,16 @@ def conduit_reports(
                 owner=conduit.owner,
                 severed=bool(sides & set(severed)),
                 sessions=mine,
-                reads=flow.reads,
-                writes=flow.writes,
-                refused=flow.refused,
-                failed=flow.failed,
-                shared=flow.shared,
-                added=added,
-                waited=spread(flow.waited),
-                device=spread(flow.device),
+                reads=reads,
+                writes=writes,
+                refused=refused,
+                failed=failed,
+                shared=shared,
+                added=total,
+                waited=spread(waited),
+                device=spread(device),
                 budget=conduit.latency_budget_us,
-                over_budget=0 < conduit.latency_budget_us < added.p99,
+                over_budget=0 < conduit.latency_budget_us < total.p99,
                 recent=lately,
                 recent_over_budget=0 < conduit.latency_budget_us < lately.p99,
                 standing=standing(conduit, policy.table.clocks, wall_ns),
@@ -241,8 +265,7 @@ def conduit_reports(
 
 def unmatched(counted: Totals) -> int:
     """Requests that were refused and belong to no conduit."""
-    flow = counted.flows.get("")
-    return flow.refused if flow is not None else 0
+    return sum(counted.counts(broker, "refused").get("", 0) for broker in BROKERS)
 
 
 def session_reports(pairs: list[Pair]) -> tuple[SessionReport, ...]:
@@ -255,15 +278,45 @@ def session_reports(pairs: list[Pair]) -> tuple[SessionReport, ...]:
     )
 
 
-def asset_reports(pairs: list[Pair]) -> tuple[AssetReport, ...]:
-    found = [
-        AssetReport(a.asset, a.state, a.connections, a.queued, a.in_flight, a.requests, a.failures, a.late, a.detail)
-        for pair in pairs
-        for half in pair.halves
-        for status in half.statuses.values()
-        for a in status.assets
-    ]
+def asset_reports(pairs: list[Pair], counted: Totals) -> tuple[AssetReport, ...]:
+    names = ("connections", "queued", "in_flight", "requests", "failures", "late")
+    found = []
+    for pair in pairs:
+        for half in pair.halves:
+            for told in (asset for status in half.statuses.values() for asset in status.assets):
+                numbers = {name: counted.counts(half.broker.name, name).get(told.asset, 0) for name in names}
+                found.append(AssetReport(name=told.asset, state=told.state, detail=told.detail, **numbers))
     return tuple(sorted(found, key=lambda asset: asset.name))
+
+
+def figure_reports(policy: CompiledPolicy, pairs: list[Pair], counted: Totals) -> tuple[FigureReport, ...]:
+    """Every figure of every broker that the policy uses; what nobody has counted yet stands at 0."""
+    reports = []
+    for broker in brokers_in_use(policy, pairs):
+        known = {
+            "": ("",),
+            "conduit": tuple(c.name for c in policy.conduits.values() if c.broker == broker.name),
+            "asset": tuple(name for pair in pairs if pair.plan.broker == broker.name for name in pair.plan.asset_names),
+        }
+        for figure in (figure for figures in broker.figures.values() for figure in figures):
+            values: dict[str, int | Spread]
+            if figure.kind == "histogram":
+                nothing = dict.fromkeys(known.get(figure.by, ()), Histogram())
+                found = nothing | counted.durations(broker.name, figure.name)
+                values = {label: spread(one) for label, one in found.items()}
+            else:
+                counts = dict.fromkeys(known.get(figure.by, ()), 0) | counted.counts(broker.name, figure.name)
+                values = dict(counts)
+            reports.append(
+                FigureReport(broker.name, figure.name, figure.kind, figure.unit, figure.by, figure.meaning, values)
+            )
+    return tuple(reports)
+
+
+def brokers_in_use(policy: CompiledPolicy, pairs: list[Pair]) -> list[Broker]:
+    """Those that conduits name, and those whose crews have not ended yet."""
+    words = {conduit.broker for conduit in policy.conduits.values()} | {pair.plan.broker for pair in pairs}
+    return [broker for word, broker in BROKERS.items() if word in words]
 
 
 def pair_report(pair: Pair) -> PairReport:

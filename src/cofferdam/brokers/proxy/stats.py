@@ -1,8 +1,8 @@
-"""Counters and latency of a half, per conduit."""
+"""Counters and latency of a proxy's outer half, by conduit: quicker than the general `Figures`."""
 
 from __future__ import annotations
 
-from cofferdam.brokers.kit.supervision import FlowStatus
+from cofferdam.brokers.kit.figures import Reported, distribution
 from cofferdam.histogram import Histogram
 from cofferdam.model import Deny
 
@@ -31,7 +31,8 @@ class FlowStats:
         return flow
 
     def answered(self, conduit: str, is_write: bool, shared: bool, added: int, waited: int, device: int) -> None:
-        """A request was answered by the asset; durations in ns as in `control.FlowStatus`."""
+        """A request was answered by the asset; durations in ns. `added` is what the gate added, without the asset's own
+        time (`device`) and without waiting for a place there or for the disk (`waited`)."""
         flow = self._flow(conduit)
         if is_write:
             flow.writes += 1
@@ -52,25 +53,16 @@ class FlowStats:
         """An allowed request got no answer from the asset."""
         self._flow(conduit).failed += 1
 
-    def status(self) -> tuple[FlowStatus, ...]:
-        """A copy for the gate."""
-        return tuple(
-            FlowStatus(
-                conduit=conduit,
-                reads=flow.reads,
-                writes=flow.writes,
-                refused=flow.refused,
-                failed=flow.failed,
-                shared=flow.shared,
-                added=dict(flow.added.counts),
-                added_sum=max(0, flow.added.sum),
-                added_max=flow.added.max,
-                waited=dict(flow.waited.counts),
-                waited_sum=flow.waited.sum,
-                waited_max=flow.waited.max,
-                device=dict(flow.device.counts),
-                device_sum=flow.device.sum,
-                device_max=flow.device.max,
-            )
-            for conduit, flow in self._flows.items()
-        )
+    def report(self) -> Reported:
+        """A copy for the gate, by the names of the proxies' figures."""
+        flows = self._flows.items()
+        return {
+            "reads": {conduit: flow.reads for conduit, flow in flows},
+            "writes": {conduit: flow.writes for conduit, flow in flows},
+            "shared": {conduit: flow.shared for conduit, flow in flows},
+            "refused": {conduit: flow.refused for conduit, flow in flows},
+            "failed": {conduit: flow.failed for conduit, flow in flows},
+            "added": {conduit: distribution(flow.added) for conduit, flow in flows},
+            "waited": {conduit: distribution(flow.waited) for conduit, flow in flows},
+            "device": {conduit: distribution(flow.device) for conduit, flow in flows},
+        }
