@@ -36,7 +36,8 @@ TABLE = [
     ("asset: plc, read", "asset: plcs, read", "plcs", 'found the asset "plcs", expected an asset of', "mean plc"),
     ("    from: office", "    from: offices", "offices", 'found the zone "offices"', "did you mean office"),
     ("    zone: plant", "    zone: plan", "plan", 'found the zone "plan"', "did you mean plant"),
-    ("broker: modbus", "broker: mudbus", "mudbus", 'found the broker "mudbus", expected modbus', "did you mean modbus"),
+    ("broker: modbus", "broker: mudbus", "mudbus",
+     'found the broker "mudbus", expected one of modbus', "did you mean modbus"),
     ("protocol: modbus", "protocol: mod-bus", "mod-bus", "found the protocol", "did you mean modbus"),
     ("read: [flow, level]", "read: [flow, levl]", "levl", 'found the point "levl"', "did you mean level"),
     # fields

@@ -323,3 +323,49 @@ def route(raw: Any) -> tuple[str, str]:
     except ValueError:
         pass
     raise Expected("a network and its router, such as 10.50.0.0/16 via 10.1.0.254")
+
+
+_SPAN = re.compile(r"(\d{1,9})\s*(s|min|h|d|days?|weeks?|years?)\Z")
+_SPAN_SECONDS = {
+    "s": 1, "min": 60, "h": 3600, "d": 86_400, "day": 86_400, "days": 86_400, "week": 604_800, "weeks": 604_800,
+    "year": YEAR_SECONDS, "years": YEAR_SECONDS,
+}  # fmt: skip
+_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*(B|kB|MB|GB|TB)\Z")
+_SIZE_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def long_span(raw: Any, low: int, high: int) -> int:
+    """A time of whole seconds that may be long, as "90 days" or "5 min"; from `low` to `high` seconds."""
+    found = _SPAN.match(raw) if isinstance(raw, str) else None
+    if found and low <= int(found[1]) * _SPAN_SECONDS[found[2]] <= high:
+        return int(found[1]) * _SPAN_SECONDS[found[2]]
+    near = f'"{raw} days"' if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,4}", raw) else ""
+    span = f"from {show_span(low)} to {show_span(high)}"
+    raise Expected(f'a time with its unit, such as "90 days", "12 h", "5 min", {span}', near)
+
+
+def show_span(seconds: int) -> str:
+    """A time as the file writes it, by the largest unit that it is whole in."""
+    for unit in ("years", "days", "h", "min"):
+        if seconds and seconds % _SPAN_SECONDS[unit] == 0:
+            return f"{seconds // _SPAN_SECONDS[unit]} {unit}"
+    return f"{seconds} s"
+
+
+def size(raw: Any, low: int, high: int) -> int:
+    """A number of bytes with its unit, as "5 MB"; from `low` to `high`."""
+    found = _SIZE.match(raw) if isinstance(raw, str) else None
+    if found:
+        value = round(float(found[1]) * _SIZE_BYTES[found[2]])
+        if low <= value <= high:
+            return value
+    near = f'"{raw} MB"' if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,4}", raw) else ""
+    raise Expected(f'a size with its unit, such as "5 MB", from {show_size(low)} to {show_size(high)}', near)
+
+
+def show_size(count: int) -> str:
+    """Bytes as the file writes them."""
+    for unit in ("TB", "GB", "MB", "kB"):
+        if count and count % _SIZE_BYTES[unit] == 0:
+            return f"{count // _SIZE_BYTES[unit]} {unit}"
+    return f"{count} B"

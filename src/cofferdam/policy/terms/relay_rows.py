@@ -114,11 +114,16 @@ class Door(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 class RelayRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="relay"):
     """What one conduit of the relay says. `schemas`: the bytes of the policy's schema files by their names in it: those
-    that channels name, and those that they refer to. `doors`: where the sides answer; the keeper needs none of them."""
+    that channels name, and those that they refer to. `outer` and `inner`: the zones in which the sides stand, the less
+    and the more trusted one; `stands`: in which of them each principal does. `doors`: where the sides answer; the
+    keeper needs none of them."""
 
     channels: tuple[Channel, ...] = ()
     lines: tuple[Line, ...] = ()
     schemas: dict[str, bytes] = {}
+    outer: str = ""
+    inner: str = ""
+    stands: dict[str, str] = {}
     doors: tuple[Door, ...] = ()
 
 
@@ -138,7 +143,9 @@ def slice_for(rows: RelayRows, principals: Collection[str]) -> RelayRows:
         if channel.name in pushed | taken
     )
     wanted = any(channel.schema for channel in channels)
-    return RelayRows(channels=channels, lines=lines, schemas=dict(rows.schemas) if wanted else {})
+    schemas = dict(rows.schemas) if wanted else {}
+    stands = {name: zone for name, zone in rows.stands.items() if name in principals}
+    return RelayRows(channels=channels, lines=lines, schemas=schemas, outer=rows.outer, inner=rows.inner, stands=stands)
 
 
 def _outline(channel: Channel) -> Channel:

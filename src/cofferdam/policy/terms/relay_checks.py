@@ -1,0 +1,211 @@
+"""What is wrong between the fields of a relay's conduit, and with other entries.
+
+Not here: the form of single fields (relay_model), what is legal but unwise (relay_lint).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cryptography import x509
+
+from cofferdam.policy import schema
+from cofferdam.policy.document import Path
+from cofferdam.policy.findings import Checking
+from cofferdam.policy.messages.schemas import FILES_MOST, SchemaError, Schemas, named_files
+from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.terms.relay_model import COMING, HTTP, ChannelSaid, ClientSaid, DoorSaid, RelayConduit, RelayRule
+from cofferdam.policy.yamltext import quote
+from cofferdam.protocols.dialects import FAMILIES
+
+
+def sides(conduit: RelayConduit | schema.Conduit, policy: schema.Policy) -> tuple[str, str] | None:
+    """The zones of a conduit as (outer, inner), the less and the more trusted one; None if it has not one of each."""
+    found = {policy.zones[name].side: name for name in (conduit.from_zone, conduit.to_zone) if name in policy.zones}
+    return (found["it"], found["ot"]) if len(found) == 2 else None
+
+
+def schema_files(name: str, checking: Checking, at: Path) -> dict[str, bytes]:
+    """A schema file and all that it refers to. What cannot be had is left out; a SchemaError leaves this."""
+    found: dict[str, bytes] = {}
+    waiting = [name]
+    while waiting and len(found) < FILES_MOST:
+        next_name = waiting.pop()
+        # What a schema refers to and is not there is named by the schema, with its place in it.
+        data = checking.file(next_name, at) if next_name == name else _quietly(next_name, checking, at)
+        if data is not None and next_name not in found:
+            found[next_name] = data
+            waiting += named_files(next_name, data)
+    return found
+
+
+def _quietly(name: str, checking: Checking, at: Path) -> bytes | None:
+    count = len(checking.problems)
+    data = checking.file(name, at)
+    del checking.problems[count:]
+    return data
+
+
+class RelayChecks:
+    """One conduit's."""
+
+    def __init__(self, name: str, conduit: RelayConduit, numbers: Sequence[int], checking: Checking) -> None:
+        self.name = name
+        self.here = ("conduits", name)
+        self.conduit = conduit
+        self.numbers = numbers
+        self.checking = checking
+        self.at = checking.at
+
+    def run(self) -> None:
+        zones = [name for name in (self.conduit.from_zone, self.conduit.to_zone) if name in self.checking.policy.zones]
+        if len(zones) == 2 and sides(self.conduit, self.checking.policy) is None:
+            side = self.checking.policy.zones[zones[0]].side
+            found = f"{zones[0]} and {zones[1]}, which are both {side}"
+            self.at((*self.here, "to"), found, "a zone of the other side: a relay stands between two", check="zones")
+        if not self.conduit.channels and not self.checking.names(*self.here, "channels"):
+            self.at((*self.here, "channels"), "no channels", "at least one channel", check="missing")
+        for channel, said in self.conduit.channels.items():
+            self.channel((*self.here, "channels", channel), channel, said)
+        for number, rule in zip(self.numbers, self.conduit.allow, strict=True):
+            self.rule((*self.here, "allow", number), rule)
+        for zone, door in self.conduit.listen.items():
+            self.door((*self.here, "listen", zone), zone, door)
+        self.doors_wanted()
+
+    # --- channels
+
+    def channel(self, at: Path, name: str, said: ChannelSaid) -> None:
+        for other, conduit in self.checking.policy.conduits.items():
+            if other < self.name and isinstance(conduit, RelayConduit) and name in conduit.channels:
+                self.checking.key(at, f"the channel {name}, which {other} has", "a name of its own", check="channel")
+        if said.schema_file is not None:
+            self.schema((*at, "schema"), said.schema_file)
+        for place, limit in said.limits.items():
+            here = (*at, "limits", place)
+            if limit.min is not None and limit.max is not None and limit.min > limit.max:
+                self.at((*here, "min"), f"min {limit.min:g} above max {limit.max:g}", "min at most max", check="range")
+            if not any((limit.min is not None, limit.max is not None, limit.max_step, limit.per_minute)):
+                expected = "min, max, max_step or per_minute"
+                self.at(here, "a limit that limits nothing", expected, check="missing")
+            if limit.by is not None and limit.by.count("*") > place.count("*"):
+                found = f"{limit.by}, which has more * than {place}"
+                self.at((*here, "by"), found, "one place for each value", check="place")
+        for place in said.set:
+            if "*" in place.split("/"):
+                self.checking.key((*at, "set", place), f"{place}", "one place, without *", check="place")
+        if said.time is not None and "*" in said.time.split("/"):
+            self.at((*at, "time"), said.time, "one place, without *", check="place")
+        if said.room < said.most:
+            self.at((*at, "room"), "less room than one message may take", "room for some messages", check="room")
+
+    def schema(self, at: Path, name: str) -> None:
+        try:
+            files = schema_files(name, self.checking, at)
+            if name in files:
+                Schemas(files).validator(name)
+        except SchemaError as error:
+            where = f"{error.file}:{error.line}:{error.column}"
+            self.at(at, f"{where}: {error.found}", error.expected, check="schema")
+
+    # --- rules
+
+    def rule(self, at: Path, rule: RelayRule) -> None:
+        if not rule.push and not rule.pull and not rule.browse:
+            self.at(at, "a rule that allows nothing", "push, pull or browse", check="missing")
+        if rule.via != HTTP:
+            found = f"via {rule.via}: {COMING[rule.via]}"
+            self.at((*at, "via"), found, f"{HTTP}; {rule.via} is to come in a later version", HTTP, "via")
+        for verb, channels in (("push", rule.push), ("pull", rule.pull), ("browse", rule.browse)):
+            for index, channel in enumerate(channels):
+                self.checking.known("channels", channel, (*at, verb, index), within=self.here)
+        for index, who in enumerate(rule.who):
+            path = (*at, "who", index)
+            if not self.checking.known("principals", who, path):
+                continue
+            principal = self.checking.policy.principals.get(who)
+            if principal is not None:
+                self.principal(path, who, principal.zone, rule)
+
+    def principal(self, at: Path, who: str, zone: str, rule: RelayRule) -> None:
+        begin, end = self.conduit.from_zone, self.conduit.to_zone
+        wanted = {name for verbs, name in ((rule.push, begin), (rule.pull, end)) if verbs}
+        if not wanted and zone not in (begin, end):
+            wanted = {begin, end}
+        if not wanted or wanted == {zone}:
+            return
+        verb = "push" if rule.push else "pull" if rule.pull else "browse"
+        fitting = sorted(n for n, p in self.checking.policy.principals.items() if p.zone in wanted)
+        expected = {
+            "push": f"a principal of {begin}: messages go from there to {end}",
+            "pull": f"a principal of {end}: messages go from {begin} to there",
+            "browse": f"a principal of {begin} or {end}",
+        }[verb]
+        if len(wanted) == 2 and verb == "push":
+            expected = "one rule for those who push and one for those who pull: they stand in two zones"
+        self.at(at, f"{who} of zone {zone}", expected, nearest(who, fitting), "principal-zone")
+
+    # --- doors
+
+    def door(self, at: Path, zone: str, door: DoorSaid) -> None:
+        here = (self.conduit.from_zone, self.conduit.to_zone)
+        if zone not in here:
+            found = f"the zone {quote(zone)}"
+            self.checking.key(at, found, f"a zone of this conduit ({one_of(here)})", nearest(zone, here), "listen")
+        if door.plain and (door.certificate or door.key):
+            self.at((*at, "plain"), "plain, and a certificate", "one of them", check="tls")
+        elif not door.plain and not (door.certificate and door.key):
+            expected = "certificate and key, or plain: true"
+            self.checking.key(at, f"{zone} without a certificate and its key", expected, check="tls")
+        if door.plain and door.clients:
+            self.at((*at, "clients"), "clients' certificates without TLS", "a certificate and key", check="tls")
+        self.taken(at, zone, door)
+        for who, client in door.clients.items():
+            self.client((*at, "clients", who), who, zone, client)
+
+    def taken(self, at: Path, zone: str, door: DoorSaid) -> None:
+        """No two answer at one address and port, but relays in one zone that say the same of it."""
+        for other, conduit in self.checking.policy.conduits.items():
+            if other < self.name and isinstance(conduit, RelayConduit):
+                for their_zone, theirs in conduit.listen.items():
+                    if theirs.at == door.at and (their_zone, theirs) != (zone, door):
+                        found = f"{door.at[0]}:{door.at[1]}, which {other} has otherwise"
+                        self.at((*at, "at"), found, "the same for all, or an address of its own", check="listen")
+        for name, asset in self.checking.policy.assets.items():
+            family = FAMILIES.get(asset.protocol)
+            place = asset.listen or (asset.overlay, family.default_port if family else 0)
+            if place == door.at:
+                found = f"{door.at[0]}:{door.at[1]}, which {name} has"
+                self.at((*at, "at"), found, "an address and port of its own", check="listen")
+
+    def client(self, at: Path, who: str, zone: str, client: ClientSaid) -> None:
+        if not self.checking.known("principals", who, at):
+            return
+        principal = self.checking.policy.principals.get(who)
+        if principal is not None and principal.zone != zone:
+            self.checking.key(at, f"{who} of zone {principal.zone}", f"a principal of {zone}", check="principal-zone")
+        if (client.certificate is None) == (client.authority is None):
+            self.checking.key(at, f"client {who}", "certificate, or authority and name", check="missing")
+        if (client.authority is None) != (client.name is None):
+            self.checking.key(at, f"client {who}", "authority and name together", check="missing")
+        for field, name in (("certificate", client.certificate), ("authority", client.authority)):
+            data = self.checking.file(name, (*at, field)) if name is not None else None
+            if data is not None:
+                try:
+                    x509.load_pem_x509_certificate(data)
+                except ValueError:
+                    self.at((*at, field), f"{quote(str(name))}, which is no certificate", "a PEM file", check="tls")
+
+    def doors_wanted(self) -> None:
+        """Whoever asks by HTTP has a door in its zone."""
+        said = "listen" in self.checking.names(*self.here)
+        names = self.checking.names(*self.here, "listen") if said else {}
+        for number, rule in zip(self.numbers, self.conduit.allow, strict=True):
+            for zone in sorted(set(_zones(rule, self.checking.policy)) - names.keys()):
+                if rule.via == HTTP and zone in (self.conduit.from_zone, self.conduit.to_zone):
+                    found = f"no place to listen in {zone}, where {one_of(rule.who)} asks by HTTP"
+                    self.at((*self.here, "allow", number), found, f"listen: {zone}: {{at: ...}}", check="listen")
+
+
+def _zones(rule: RelayRule, policy: schema.Policy) -> Iterable[str]:
+    return (policy.principals[who].zone for who in rule.who if who in policy.principals)

@@ -1,0 +1,276 @@
+"""The words of the relay in the policy file.
+
+Not here: what they mean (relay), what is wrong between them (relay_checks).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field
+
+from cofferdam.policy import schema, syntax
+from cofferdam.policy.fields import as_list, choice, one_or_list, one_or_more, read_by, whole
+from cofferdam.policy.schema import Name, Names, Number, Positive, Text
+from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, PARALLEL_MOST
+
+HTTP: Final = "http"
+COMING: Final = {
+    "table": "a table of the site's database (PostgreSQL) as outbox and inbox",
+    "folder": "files in a folder",
+    "nats": "the site's NATS JetStream",
+    "mqtt": "MQTT with JSON topics or Sparkplug B",
+    "odbc": "SQL Server, Oracle and Db2 by ODBC",
+    "odata": "OData",
+}
+"""Ways in and out that are not there yet, and what they will be."""
+_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)*\Z")
+_JSON: Final = re.compile(r"-?[0-9]|true\Z|false\Z|\"")
+DAY: Final = 86_400
+
+
+def _span(low: int, high: int) -> tuple[Any, Any]:
+    examples = {
+        "type": "string",
+        "pattern": r"^\d+\s*(s|min|h|d|days?|weeks?|years?)$",
+        "examples": ["90 days", "5 min"],
+    }
+    return read_by(lambda raw: syntax.long_span(raw, low, high), examples)
+
+
+def _size(low: int, high: int) -> tuple[Any, Any]:
+    examples = {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(B|kB|MB|GB|TB)$", "examples": ["5 MB"]}
+    return read_by(lambda raw: syntax.size(raw, low, high), examples)
+
+
+def _place(raw: Any) -> str:
+    if isinstance(raw, str) and len(raw) <= 256 and _POINTER.match(raw):
+        return raw
+    near = f'"/{raw}"' if isinstance(raw, str) and re.fullmatch(r"[\w-]+", raw) else ""
+    raise syntax.Expected("a place in the message as JSON Pointer, such as /line or /parts/*/count", near)
+
+
+def _order(raw: Any) -> int:
+    if raw == "strict":
+        return 1
+    found = re.fullmatch(r"parallel\s+([0-9]{1,5})", raw) if isinstance(raw, str) else None
+    if found and 2 <= int(found[1]) <= PARALLEL_MOST:
+        return int(found[1])
+    raise syntax.Expected(f'strict, or "parallel N" with N from 2 to {PARALLEL_MOST}')
+
+
+def _file(raw: Any) -> str:
+    if isinstance(raw, str) and raw.strip() and raw.isprintable() and not raw.startswith("/") and "\\" not in raw:
+        return raw
+    raise syntax.Expected("a file beside the policy, such as count.json")
+
+
+def _path(raw: Any) -> str:
+    if isinstance(raw, str) and raw.startswith("/") and raw.isprintable() and len(raw) < 1024:
+        return raw
+    raise syntax.Expected("the whole path of a file on this machine, such as /etc/cofferdam/tls/office.pem")
+
+
+def _hex(raw: Any) -> str:
+    found = re.fullmatch(r"(?:sha256:)?([0-9a-fA-F]{64})", raw) if isinstance(raw, str) else None
+    if found:
+        return found[1].lower()
+    raise syntax.Expected("a SHA-256 as 64 hexadecimal digits")
+
+
+def _constant(raw: Any) -> str:
+    """What stands in the file as JSON text: a number, true, false, nothing, a text; `"5"` in quotes of its own is a
+    text."""
+    return json.dumps(_value(raw), sort_keys=True, ensure_ascii=False)
+
+
+def _value(raw: Any) -> Any:
+    if isinstance(raw, dict):
+        return {key: _value(item) for key, item in raw.items()}
+    if isinstance(raw, list):
+        return [_value(item) for item in raw]
+    if isinstance(raw, str) and _JSON.match(raw):
+        try:
+            return json.loads(raw, parse_constant=lambda text: text)
+        except ValueError:
+            return raw
+    return raw
+
+
+_YES_NO = {"true": True, "false": False, "yes": True, "no": False}
+
+
+def _yes(raw: Any) -> bool:
+    if isinstance(raw, str) and raw in _YES_NO:
+        return _YES_NO[raw]
+    raise syntax.Expected("true or false")
+
+
+PLACE_SCHEMA: Final = {"type": "string", "pattern": "^(/([^~/]|~[01])*)*$", "examples": ["/line", "/parts/*/count"]}
+Place = Annotated[str, *read_by(_place, PLACE_SCHEMA)]
+Places = Annotated[tuple[Place, ...], BeforeValidator(one_or_more), one_or_list(PLACE_SCHEMA)]
+Constant = Annotated[str, *read_by(_constant, {})]
+FilePath = Annotated[str, *read_by(_path, {"type": "string", "examples": ["/etc/cofferdam/tls/office.pem"]})]
+FileName = Annotated[str, *read_by(_file, {"type": "string", "examples": ["count.json"]})]
+
+
+class ValueLimit(schema.Entry):
+    """Bounds on a value of a message, in the words of points."""
+
+    min: Number | None = Field(None, description="The smallest value that is let through.")
+    max: Number | None = Field(None, description="The largest value that is let through.")
+    max_step: Positive | None = Field(
+        None, description="How far a value may be from the last one of the same series (`by`)."
+    )
+    per_minute: Annotated[int, *whole(1, 1_000_000)] | None = Field(
+        None, description="How many messages of the same series are taken within any 60 seconds."
+    )
+    by: Place | None = Field(
+        None,
+        description="What tells series apart, such as `/line` or `/parts/*/article`. Default: all of the channel are "
+        "one.",
+    )
+
+
+class ChannelSaid(schema.Entry):
+    """A channel: messages of one kind, in order, from those who push to those who pull."""
+
+    schema_file: FileName | None = Field(
+        None,
+        alias="schema",
+        description="The JSON Schema (2020-12) that each message must fit: a file beside the policy. What it refers to "
+        "is beside the policy as well; nothing is ever fetched. Default: any JSON.",
+    )
+    keep: Annotated[int, *_span(60, 10 * syntax.YEAR_SECONDS)] = Field(
+        90 * DAY,
+        description="How long messages stay after everybody is done with them, and ids are known: a repeat within it "
+        "gets the first answer. Default: 90 days.",
+        json_schema_extra={"default": "90 days"},
+    )
+    most: Annotated[int, *_size(1, LARGEST_MESSAGE)] = Field(
+        1_000_000, description="The largest message. Default: 1 MB.", json_schema_extra={"default": "1 MB"}
+    )
+    room: Annotated[int, *_size(1_000_000, 10**13)] = Field(
+        10**9,
+        description="Room for messages; a channel that is full takes no more, and drops none. Default: 1 GB.",
+        json_schema_extra={"default": "1 GB"},
+    )
+    messages: Annotated[int, *whole(1, 100_000_000)] = Field(2_000_000, description="Room as a number of messages.")
+    order: Annotated[
+        int,
+        *read_by(
+            _order, {"type": "string", "pattern": r"^(strict|parallel\s+\d+)$", "examples": ["strict", "parallel 8"]}
+        ),
+    ] = Field(
+        1,
+        description="`strict`: who pulls gets the next message when the one before is done or dead; `parallel 8`: up "
+        "to 8 at once. Default: strict.",
+        json_schema_extra={"default": "strict"},
+    )
+    tries: Annotated[int, *whole(1, 1000)] = Field(
+        5, description="So often a message is handed out before it is dead to the one who fails with it."
+    )
+    on_error: Annotated[Literal["go-on", "stop"], *choice("go-on", "stop")] = Field(
+        "go-on",
+        description="What a dead message, or one in quarantine, does to the channel: it goes on, or stops until a "
+        "person has dealt with it.",
+    )
+    lease: Annotated[int, *_span(1, 7 * DAY)] = Field(
+        300,
+        description="The longest that a message is handed out for in one go. Default: 5 min.",
+        json_schema_extra={"default": "5 min"},
+    )
+    time: Place | None = Field(
+        None,
+        description="Where a message says its own time (RFC 3339). Then one that is older than `keep`, or of the "
+        "future, is refused.",
+    )
+    fields: Places = Field(
+        (), description="What of a message is let through, such as `[/line, /parts/*/count]`. Default: all."
+    )
+    others: Annotated[Literal["refuse", "drop"], *choice("refuse", "drop")] = Field(
+        "refuse", description="What happens to the fields that `fields` does not name."
+    )
+    set: dict[Place, Constant] = Field(
+        {},
+        description="Constants that are put into each message, whatever it says there: `{/site: riverside}`. What "
+        "reads as a number, true, false or nothing is that; `'\"007\"'` is a text.",
+    )
+    limits: dict[Place, ValueLimit] = Field(
+        {}, description="Bounds on values, by place: `{/good: {min: 0, max: 10000}}`."
+    )
+    release: Annotated[Literal["one", "two"], *choice("one", "two")] = Field(
+        "one", description="How many people it takes to release a message from quarantine."
+    )
+    alarm_oldest: Annotated[int, *_span(1, 365 * DAY)] = Field(
+        3600,
+        description="An alarm once a message has waited so long. Default: 1 h.",
+        json_schema_extra={"default": "1 h"},
+    )
+    alarm_silent: Annotated[int, *_span(1, 365 * DAY)] = Field(
+        3600,
+        description="An alarm once somebody for whom messages wait has not asked for so long. Default: 1 h.",
+        json_schema_extra={"default": "1 h"},
+    )
+
+
+class ClientSaid(schema.Entry):
+    """A client's certificate that stands for a principal, besides or instead of keys."""
+
+    certificate: FileName | None = Field(
+        None, description="The client's own certificate, a PEM file beside the policy: its public key is what counts."
+    )
+    authority: FileName | None = Field(
+        None, description="Instead: the authority that signs the client's certificates, a PEM file beside the policy."
+    )
+    name: Text | None = Field(None, description="With `authority`: the DNS name in the client's certificate.")
+
+
+class DoorSaid(schema.Entry):
+    """Where the relay answers HTTP in a zone."""
+
+    at: schema.Endpoint = Field(description="ADDRESS:PORT of this machine in the zone: `10.1.0.2:8443`.")
+    certificate: FilePath | None = Field(
+        None, description="The server's certificate with its chain, a PEM file that the gate reads when it starts."
+    )
+    key: FilePath | None = Field(None, description="The certificate's key, a PEM file that the gate reads.")
+    plain: Annotated[bool, *read_by(_yes, {"type": "boolean"})] = Field(
+        False, description="HTTP without TLS: keys and messages can be read on the way."
+    )
+    clients: dict[Name, ClientSaid] = Field({}, description="Certificates of clients, by principal.")
+
+
+class RelayRule(schema.Rule):
+    """One line of a relay's `allow`: who pushes, pulls or browses which channels."""
+
+    who: Names = Field(description="The principal, or a list of them.")
+    push: Names = Field((), description="Channels that they may push messages to: principals of the zone `from`.")
+    pull: Names = Field(
+        (),
+        description="Channels that they may pull messages from: principals of the zone `to`. Each has a place of its "
+        "own in the channel, so that all get all.",
+    )
+    browse: Names = Field((), description="Channels in which they may read without taking.")
+    via: Annotated[str, *choice(HTTP, *COMING)] = Field(HTTP, description="By which way: `http`.")
+
+    @property
+    def principals(self) -> tuple[str, ...]:
+        return self.who
+
+    @property
+    def changes(self) -> bool:
+        return bool(self.push)
+
+
+class RelayConduit(schema.Conduit):
+    """The relay hands messages from one side to the other: each is checked, numbered and kept before it is
+    acknowledged, and handed out until it is done. Messages go from `from` to `to`; whoever pulls begins a session of
+    its own, and no session crosses. It has no assets."""
+
+    channels: dict[Name, ChannelSaid] = Field(description="The channels, by name.")
+    listen: dict[Name, DoorSaid] = Field({}, description="Where the relay answers HTTP, by zone.")
+    allow: Annotated[tuple[RelayRule, ...], BeforeValidator(as_list)] = Field(
+        description="The rules: who pushes, who pulls, who may look."
+    )
