@@ -256,7 +256,7 @@ def test_a_side_gets_what_concerns_its_own_principals() -> None:
     policy = compiled()
     terms = KINDS["relay"]
     scope = Scope(frozenset(policy.conduits), frozenset({"counts", "alarms", "orders"}))
-    outer, inner, keeper = (terms.slice(policy, scope, part) for part in ("outer", "inner", "keeper"))
+    outer, inner, keeper = (CompiledPolicy(terms.slice(policy, scope, part)) for part in ("outer", "inner", "keeper"))
     assert set(outer.principals) == {"erp", "lake"}
     assert set(inner.principals) == {"mes"}
     assert set(keeper.principals) == {"erp", "lake", "mes"}
