@@ -200,7 +200,7 @@ class Work:
             self.figures.measure("commit", self.now - began)
             for one in self._groups:
                 one.synced = True
-        elif drafts and not self._sync_timer:
+        elif not self._sync_timer and drafts:
             self._sync_timer = True
             self._reactor.call_in(SYNC_SECONDS, self._sync)
         for yes, _ in answers:
@@ -218,7 +218,7 @@ class Work:
 
     def _sync(self) -> None:
         self._sync_timer = False
-        if any(not group.synced for group in self._groups):
+        if any(not group.synced and group.untold.drafts for group in self._groups):
             self.change(durable=True)
 
     def _no_room(self, error: StoreError, answers: list[tuple[Yes, No]]) -> None:
@@ -321,6 +321,7 @@ class Work:
 
     def tick(self) -> None:
         """Twice a second."""
+        self._sync()
         self._send()
         free, size = self.store.room()
         self.figures.set("store_free", free)
