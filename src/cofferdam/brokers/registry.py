@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 _WHERE: Final = {
     "modbus": "cofferdam.brokers.proxy.broker:MODBUS",
+    "relay": "cofferdam.brokers.relay.broker:RELAY",
 }
 
 

@@ -27,6 +27,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from cofferdam.brokers.kit.aio import Places
 from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE
 
 HEAD_BYTES: Final = 16_384
@@ -160,7 +161,7 @@ class Shared:
         self.state = ServerState()
         self.loop = loop
         self.open: set[Connection] = set()
-        self.by_source: dict[str, int] = {}
+        self.places = Places(CONNECTIONS_MOST, CONNECTIONS_SOURCE)
         self.bodies = 0
         self.hits: dict[str, int] = {}
         self.malformed = 0
@@ -169,23 +170,6 @@ class Shared:
     def hit(self, limit: str) -> None:
         """Counts a limit that was hit."""
         self.hits[limit] = self.hits.get(limit, 0) + 1
-
-    def admit(self, source: str) -> bool:
-        """Whether one more connection of a source may come; then `leave` has to be called for it."""
-        count = self.by_source.get(source, 0)
-        if sum(self.by_source.values()) >= CONNECTIONS_MOST or count >= CONNECTIONS_SOURCE:
-            self.hit("connections")
-            return False
-        self.by_source[source] = count + 1
-        return True
-
-    def leave(self, source: str) -> None:
-        """A connection that was admitted has ended."""
-        left = self.by_source.get(source, 0) - 1
-        if left > 0:
-            self.by_source[source] = left
-        else:
-            self.by_source.pop(source, None)
 
     def sweep(self) -> None:
         """Ends the connections that have taken too long. To be called twice a second."""
@@ -214,7 +198,6 @@ class Connection(H11Protocol):
         self.principals = principals
         """Whose address it comes from."""
         self.certificate: bytes = b""
-        self.made = False
         self.gone: Callable[[], None] | None = None
         """Called once if the client leaves while its request waits."""
         self.due = shared.loop.time() + HEAD_SECONDS
@@ -232,7 +215,6 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.made = True
         self.shared.open.add(self)
         found = transport.get_extra_info("ssl_object")
         if found is not None and (der := found.getpeercert(True)):
@@ -242,7 +224,6 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self.shared.open.discard(self)
-        self.shared.leave(self.source)
         self.hold(-self._held)
         gone, self.gone = self.gone, None
         if gone is not None:

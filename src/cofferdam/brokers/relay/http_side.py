@@ -19,12 +19,13 @@ from typing import Any, Final
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.relay import MessageRefused
 from cofferdam.brokers.broker import Asked, Part, Setting
+from cofferdam.brokers.kit import aio
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.tls import server_context
 from cofferdam.brokers.relay.http_api import Api
 from cofferdam.brokers.relay.http_asking import Keeper
 from cofferdam.brokers.relay.http_keys import Keyring, Secrets, read_secrets
-from cofferdam.brokers.relay.http_protocol import HEAD_SECONDS, Connection, Shared
+from cofferdam.brokers.relay.http_protocol import Connection, Shared
 from cofferdam.errors import CofferdamError
 from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.messages.checking import Checks
@@ -128,25 +129,19 @@ class Side(Part):
             self._shared.hit("no_certificate")
             sock.close()
             return
-        if not self._shared.admit(source):
-            sock.close()
+        if limit := self._shared.places.take(sock, source):
+            self._shared.hit(limit)
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(self._shared, source, principals)
         if self._setting.start is not None:
-            self._setting.start(self._serve(sock, connection, context))
+            self._setting.start(self._serve(sock, Connection(self._shared, source, principals), context))
 
     async def _serve(self, sock: socket.socket, connection: Connection, context: ssl.SSLContext | None) -> None:
-        shake = HEAD_SECONDS if context is not None else None
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: connection, sock, ssl=context, ssl_handshake_timeout=shake, ssl_shutdown_timeout=shake
-            )
-        except (TimeoutError, OSError):
+            await aio.serve(sock, lambda: connection, context)
+        except OSError:
             # No TLS, an old one, a certificate that nobody trusts, or nothing for too long.
-            self.malformed += 1
-            if not connection.made:
-                self._shared.leave(connection.source)
+            self._shared.malformed += 1
 
     # --- the keeper ---------------------------------------------------------------------------------------------
 
@@ -191,6 +186,7 @@ class Side(Part):
     def tick(self) -> None:
         self._shared.sweep()
         self.limit_hits = dict(self._shared.hits)
+        self.malformed = self._shared.malformed
         now = time.monotonic()
         if now >= self._tell_at:
             self._tell_at = now + TELL_SECONDS

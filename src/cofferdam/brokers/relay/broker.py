@@ -1,0 +1,69 @@
+"""What the relay declares: a side on each side, and a keeper apart from both that decides and keeps."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cofferdam.audit.entry import kinds
+from cofferdam.audit.events import gate
+from cofferdam.audit.events import relay as events
+from cofferdam.brokers.broker import Broker
+from cofferdam.brokers.kit.figures import counter, gauge
+from cofferdam.brokers.relay.figures import FIGURES
+from cofferdam.enforce.profile import Can, Crew, Profile
+
+_SIDES: Final = ("outer", "inner")
+_LATE: Final = ("encodings.idna", "encodings.latin_1", "email.utils", "zlib")
+"""What libraries import when they first need it, which is too late once the filter is on."""
+SIDE: Final = (
+    gauge("http_connections", "open connections of HTTP clients"),
+    counter("http_requests", "HTTP requests"),
+    counter("http_refused", "HTTP requests that were refused as a whole"),
+)
+
+
+def _side(name: str) -> Profile:
+    return Profile(
+        f"relay/{name}",
+        stands="outer" if name == "outer" else "inner",
+        can=Can.ACCEPT | Can.STREAM,
+        runtime="asyncio",
+        secrets=("relay",),
+        preload=_LATE,
+        says=kinds((*events.SIDE, *gate.PART)),
+    )
+
+
+RELAY: Final = Broker(
+    name="relay",
+    crew=Crew(
+        kind="relay",
+        parts={
+            "outer": _side("outer"),
+            "keeper": Profile(
+                "relay/keeper",
+                stands="apart",
+                can=Can.STORE,
+                store=True,
+                says=kinds((*events.KEEPER, *gate.PART)),
+            ),
+            "inner": _side("inner"),
+        },
+        pipes=tuple(pipe for side in _SIDES for pipe in ((side, "keeper"), ("keeper", side))),
+    ),
+    make={
+        "outer": "cofferdam.brokers.relay.http_side:Side",
+        "keeper": "cofferdam.brokers.relay.keeper_part:Keeper",
+        "inner": "cofferdam.brokers.relay.http_side:Side",
+    },
+    records={
+        pipe: place
+        for side in _SIDES
+        for pipe, place in (
+            ((side, "keeper"), "cofferdam.brokers.relay.records:to_keeper"),
+            (("keeper", side), "cofferdam.brokers.relay.records:from_keeper"),
+        )
+    },
+    answers=frozenset({"keeper"}),
+    figures={"outer": SIDE, "keeper": FIGURES, "inner": SIDE},
+)
