@@ -91,6 +91,7 @@ class Keeper(Part):
         self._open: dict[str, tuple[int, int, str]] = {}
         self._again = False
         self._stopping = False
+        self._last: Reported = {}
         self._know_sides()
         self.set_severed(setting.severed)
 
@@ -155,6 +156,7 @@ class Keeper(Part):
 
     def end(self) -> None:
         self._tell()
+        self._last = self._watch.figures()  # told once more, after the store is closed
         self._work.end()
 
     def halt(self) -> None:
@@ -165,7 +167,7 @@ class Keeper(Part):
         return self._work.busy
 
     def figures(self) -> Reported:
-        return self._watch.figures()
+        return self._last or self._watch.figures()
 
     def alarms(self) -> dict[str, str]:
         """What needs a person, by name."""
