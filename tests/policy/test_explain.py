@@ -14,6 +14,7 @@ from cofferdam.policy.explain import Explanation, Question
 from cofferdam.policy.points.asking import operation, show
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.proxy import explain_operation
+from cofferdam.protocols.modbus.dialect import MODBUS
 from tests.policy.plant import BASE, NOW, conduit, flow, policy, read, write
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "riverside-water.yaml"
@@ -51,7 +52,7 @@ def explain(policy: CompiledPolicy, source: str, asset: str, op: Operation, wall
     ],
 )  # fmt: skip
 def test_operations_in_words(text: str, expected: Operation, words: str) -> None:
-    assert operation(text, PLC) == expected
+    assert operation(text, PLC, MODBUS) == expected
     assert show(expected, PLC) == words
 
 
@@ -75,7 +76,7 @@ def test_operations_in_words(text: str, expected: Operation, words: str) -> None
 )  # fmt: skip
 def test_what_is_not_understood(text: str, why: str) -> None:
     with pytest.raises(CofferdamError) as caught:
-        operation(text, PLC)
+        operation(text, PLC, MODBUS)
     assert why in str(caught.value)
     assert "read SPACE FIRST [COUNT]" in caught.value.hint
 

@@ -9,18 +9,17 @@ Not here: checks (policy.crosscheck), how rows decide (policy.decide).
 from __future__ import annotations
 
 from cofferdam.limits import Limits
-from cofferdam.model import NEVER, Asset, Point, ValueType
+from cofferdam.model import NEVER, Argument, Asset, Item, Method, Point, Span, Stream, ValueType
 from cofferdam.policy import addressing, rows, schema
-from cofferdam.policy.crosscheck import point_span
 from cofferdam.policy.load import Loaded
+from cofferdam.policy.placechecks import point_place
 from cofferdam.policy.points import values
 from cofferdam.policy.syntax import show_days
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Making
-from cofferdam.policy.terms.kinds import KINDS
+from cofferdam.policy.terms.kinds import Kinds, dialects
 from cofferdam.policy.zones import clock, end_of_day
-from cofferdam.protocols.dialect import Family
-from cofferdam.protocols.dialects import FAMILIES
+from cofferdam.protocols.dialect import Dialect
 
 
 def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:
@@ -28,7 +27,11 @@ def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:
     year before it to ten years after."""
     policy = loaded.policy
     given = addressing.give(policy)
-    assets = {name: _asset(name, asset, given.assets.get(name, ())) for name, asset in sorted(policy.assets.items())}
+    known = dialects(loaded.kinds)
+    assets = {
+        name: _asset(name, asset, given.assets.get(name, ()), known[asset.protocol])
+        for name, asset in sorted(policy.assets.items())
+    }
     making = Making(policy, assets, loaded.files)
     zones = {window.zone for conduit in policy.conduits.values() for window in conduit.window}
     gate, audit = policy.gate, policy.audit
@@ -55,7 +58,9 @@ def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:
                 name: _principal(name, principal, given.peers.get(principal.peer or "", ()))
                 for name, principal in sorted(policy.principals.items())
             },
-            conduits={name: _conduit(name, conduit, making) for name, conduit in sorted(policy.conduits.items())},
+            conduits={
+                name: _conduit(name, conduit, making, loaded.kinds) for name, conduit in sorted(policy.conduits.items())
+            },
             limits=Limits(**{name: getattr(policy.limits, name) for name in Limits.__struct_fields__}),
             gate=rows.Gate(gate.management, gate.separation, gate.require == "namespaces", gate.leak_probe),
             audit=rows.Audit(audit.reads == "allow", audit.interval),
@@ -84,54 +89,80 @@ def _overlay(policy: schema.Policy) -> rows.Overlay | None:
     return rows.Overlay(addressing.prefixes(site, overlay), domain, addressing.dns_addresses(site, overlay), wireguard)
 
 
-def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...]) -> Asset:
-    family = FAMILIES[asset.protocol]
-    port = asset.port or family.default_port
+def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: Dialect) -> Asset:
+    port = asset.port or dialect.default_port
     # Where the policy names a place, the broker answers there and nowhere else.
-    places = (asset.listen,) if asset.listen else tuple((address, family.default_port) for address in addresses)
+    places = (asset.listen,) if asset.listen else tuple((address, dialect.default_port) for address in addresses)
     return Asset(
         name=name,
         zone=asset.zone,
         address=asset.address,
         port=port,
         protocol=asset.protocol,
-        unit=asset.unit,
+        unit=asset.unit if dialect.units is not None else -1,
         listen=places[0] if places else None,
         connections=asset.connections,
         outstanding=asset.outstanding,
         timeout_ms=asset.timeout,
         share_reads_ms=asset.share_reads or 0,
         quirks=tuple(sorted(asset.quirks)),
-        bits=tuple(space.name for space in family.spaces if space.bits),
-        kinds=tuple((kind.name, kind.separators) for kind in family.kinds),
-        points=tuple(_point(point_name, point, family) for point_name, point in sorted(asset.points.items())),
+        points=tuple(_point(point_name, point, dialect) for point_name, point in sorted(asset.points.items())),
+        methods=tuple(_method(method_name, method) for method_name, method in sorted(asset.methods.items())),
+        streams=tuple(
+            Stream(stream_name, _item(stream_name, stream.at), stream.fastest or 0)
+            for stream_name, stream in sorted(asset.streams.items())
+        ),
+        bits=tuple(space.name for space in dialect.spaces if space.bits),
+        kinds=tuple((kind.name, kind.separators) for kind in dialect.kinds),
         also=places[1:],
     )
 
 
-def _point(name: str, point: schema.Point, family: Family) -> Point:
-    found = point_span(family, point)
+def _limit(value: float | None, kind: ValueType) -> float | None:
+    return values.nearest_float32(value) if value is not None and kind is ValueType.FLOAT32 else value
+
+
+def _point(name: str, point: schema.Point, dialect: Dialect) -> Point:
+    found = point_place(dialect, point)
     if found is None:  # crosscheck refuses such a point
-        raise ValueError(f"point {name} has no cells")
-    span, kind = found
-
-    def limit(value: float | None) -> float | None:
-        return values.nearest_float32(value) if value is not None and kind is ValueType.FLOAT32 else value
-
+        raise ValueError(f"point {name} has no place")
+    at, kind = found
+    elements = at.count if isinstance(at, Item) and at.first >= 0 else point.elements or 1
     return Point(
         name=name,
-        at=span,
+        at=at,
         type=kind,
         word_order=point.word_order,
         unit=point.unit or "",
-        min=limit(point.min),
-        max=limit(point.max),
+        min=_limit(point.min, kind),
+        max=_limit(point.max, kind),
         max_step=point.max_step,
         writes_per_minute=point.writes_per_minute,
+        elements=elements,
+        max_length=point.max_length,
+        fastest_us=point.fastest or 0,
     )
 
 
-def _conduit(name: str, conduit: schema.Conduit, making: Making) -> rows.Conduit:
+def _item(name: str, at: Span | Item | None) -> Item:
+    if not isinstance(at, Item):  # crosscheck refuses it
+        raise ValueError(f"{name} is no item")
+    return at
+
+
+def _method(name: str, method: schema.Method) -> Method:
+    arguments: list[Argument] = []
+    for said in method.arguments:
+        if said.type is None:  # crosscheck refuses it
+            raise ValueError(f"argument {said.name} of {name} has no type")
+        low, high = _limit(said.min, said.type), _limit(said.max, said.type)
+        arguments.append(
+            Argument(said.name, said.type, said.unit or "", low, high, said.elements or 1, said.max_length)
+        )
+    return Method(name, _item(name, method.at), tuple(arguments), method.writes_per_minute)
+
+
+def _conduit(name: str, conduit: schema.Conduit, making: Making, kinds: Kinds) -> rows.Conduit:
     expires, expires_text = NEVER, ""
     if conduit.expires is not None:
         date, _, zone = conduit.expires.partition(" ")
@@ -143,7 +174,7 @@ def _conduit(name: str, conduit: schema.Conduit, making: Making) -> rows.Conduit
         broker=conduit.broker,
         owner=conduit.owner,
         reason=conduit.reason,
-        terms=KINDS[conduit.broker].to_row(name, conduit, making),
+        terms=kinds[conduit.broker].to_row(name, conduit, making),
         expires=expires,
         expires_text=expires_text,
         windows=tuple(_window(window) for window in conduit.window),

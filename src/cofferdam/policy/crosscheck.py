@@ -9,43 +9,26 @@ from __future__ import annotations
 
 import ipaddress
 
-from cofferdam.model import Span, ValueType
 from cofferdam.policy import addressing, schema
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.findings import Checking, Reader
-from cofferdam.policy.points import values
+from cofferdam.policy.placechecks import PlaceChecks
 from cofferdam.policy.problems import Problem, nearest, one_of
-from cofferdam.policy.terms.kinds import KINDS
+from cofferdam.policy.terms.kinds import KINDS, Kinds, dialects
 from cofferdam.policy.yamltext import quote
 from cofferdam.policy.zones import zone_names
-from cofferdam.protocols.dialect import Family
-from cofferdam.protocols.dialects import FAMILIES
 
 
 def check(
     policy: schema.Policy, document: Document, kept: dict[str, list[int]], problems: list[Problem], *,
-    resolve: bool = False, reader: Reader | None = None,
+    kinds: Kinds = KINDS, resolve: bool = False, reader: Reader | None = None,
 ) -> dict[str, bytes]:  # fmt: skip
     """Append every finding. `kept`: numbers of the rules that are left in conduits from which some were dropped.
     `resolve`: overlay addresses that collide are no finding. Returns the files that the policy names, by name."""
-    checker = _Checker(policy, document, kept, problems, reader)
+    checker = _Checker(policy, document, kept, problems, reader, kinds)
     checker.resolve = resolve
     checker.run()
     return checker.files
-
-
-def point_span(family: Family, point: schema.Point) -> tuple[Span, ValueType] | None:
-    """The cells and the type of a point, or None where the two do not fit."""
-    space = family.space(point.at.space)
-    if space is None:
-        return None
-    kind = ValueType(point.type) if point.type else (ValueType.BOOL if space.bits else None)
-    if kind is None or (kind is ValueType.BOOL) != space.bits:
-        return None
-    count = values.WORDS[ValueType(kind)]
-    if point.at.count not in (1, count) or point.at.start + count > 65536:
-        return None
-    return Span(point.at.space, point.at.start, count), ValueType(kind)
 
 
 def _loopback(address: str) -> bool:
@@ -55,9 +38,10 @@ def _loopback(address: str) -> bool:
 class _Checker(Checking):
     def __init__(
         self, policy: schema.Policy, document: Document, kept: dict[str, list[int]], problems: list[Problem],
-        reader: Reader | None,
+        reader: Reader | None, kinds: Kinds,
     ) -> None:  # fmt: skip
-        super().__init__(policy, document, problems, reader)
+        super().__init__(policy, document, problems, reader, dialects(kinds))
+        self.kinds = kinds
         self.kept = kept
         self.resolve = False
 
@@ -94,72 +78,35 @@ class _Checker(Checking):
     def asset(self, name: str, asset: schema.Asset) -> None:
         here: Path = ("assets", name)
         self.known("zones", asset.zone, (*here, "zone"))
-        family = FAMILIES.get(asset.protocol)
-        if family is None:
-            near = nearest(asset.protocol, FAMILIES)
-            self.at((*here, "protocol"), f"the protocol {quote(asset.protocol)}", one_of(FAMILIES), near, "protocol")
+        dialect = self.dialects.get(asset.protocol)
+        if dialect is None:
+            near, known = nearest(asset.protocol, self.dialects), one_of(self.dialects)
+            self.at((*here, "protocol"), f"the protocol {quote(asset.protocol)}", known, near, "protocol")
             return
         for quirk in asset.quirks:
-            if quirk not in family.quirks:
-                near = nearest(quirk, family.quirks)
+            if quirk not in dialect.quirks:
+                near = nearest(quirk, dialect.quirks)
                 place = (*here, "quirks")
-                self.at(place, f"the quirk {quote(quirk)}", one_of(sorted(family.quirks)), near, "quirks")
-            elif quirk in family.lone_quirks and asset.outstanding != 1:
+                self.at(place, f"the quirk {quote(quirk)}", one_of(sorted(dialect.quirks)), near, "quirks")
+            elif quirk in dialect.lone_quirks and asset.outstanding != 1:
                 what = f"{asset.outstanding} with the quirk {quirk}, under which answers are told apart by their order"
                 self.at((*here, "outstanding"), what, "1", check="quirks")
         limited = [p for p, point in asset.points.items() if point.max_step or point.writes_per_minute]
-        if asset.unit == -1 and limited:
+        units = dialect.units
+        if units is not None and asset.unit == -1 and limited:
             what = f"any, and limits of {limited[0]} that need to know whose value it is"
-            self.at((*here, "unit"), what, "a unit from 0 to 255 (one asset for each unit)", check="unit")
-        for point_name, point in asset.points.items():
-            self.point((*here, "points", point_name), point_name, point, family)
-
-    def point(self, here: Path, name: str, point: schema.Point, family: Family) -> None:
-        if name == schema.ALL:
-            self.key(here, 'a point named "all"', "another name: all stands for every point")
-        space = family.space(point.at.space)
-        if space is None:
-            names = [s.name + (":N" if s.numbered else "") for s in family.spaces]
-            near = nearest(point.at.space.partition(":")[0], [s.name for s in family.spaces])
-            self.at((*here, "at"), f"the space {quote(point.at.space)}", one_of(names), near, "space")
-            return
-        if point.type is None and not space.bits:
-            expected = f"type: {one_of([t.value for t in ValueType if t is not ValueType.BOOL], 20)}"
-            place = self.document.key(here)
-            self.problems.append(place.problem(f"point {name} without type", expected, check="missing"))
-            return
-        kind = ValueType(point.type or ValueType.BOOL)
-        if (kind is ValueType.BOOL) != space.bits:
-            expected = "bool" if space.bits else "a type of words, such as uint16"
-            self.at((*here, "type"), f"{kind.value} in {point.at.space}", expected, check="type")
-            return
-        count = values.WORDS[kind]
-        if point.at.count not in (1, count):
-            found = f"{point.at.count} cells for {kind.value}"
-            first = point.at.start
-            near = f'"{point.at.space} {first}-{first + count - 1}"' if count > 1 else f'"{point.at.space} {first}"'
-            self.at((*here, "at"), found, f"{count} cell{'s' if count > 1 else ''}", near, "type")
-        elif point.at.start + count > 65536:
-            self.at(
-                (*here, "at"), f"{kind.value} that ends after cell 65535", "all cells from 0 to 65535", check="type"
-            )
-        low, high = values.type_range(kind)
-        for field, limit in (("min", point.min), ("max", point.max)):
-            if limit is not None and not low <= limit <= high:
-                expected = f"a value that {kind.value} can hold ({values.show(low)} to {values.show(high)})"
-                self.at((*here, field), values.show(limit), expected, check="range")
-        if point.min is not None and point.max is not None and point.min > point.max:
-            found = f"min {values.show(point.min)} above max {values.show(point.max)}"
-            self.at((*here, "min"), found, "min at most max", check="range")
+            expected = f"a unit from {units.low} to {units.high} (one asset for each unit)"
+            self.at((*here, "unit"), what, expected, check="unit")
+        PlaceChecks(self, here, asset, dialect).check()
 
     def listeners(self) -> None:
         """No two assets answer at one address and port, unless their units tell them apart."""
         places: dict[int, dict[str, list[tuple[int, int, str]]]] = {}  # port -> address -> (number, unit, name)
         for number, (name, asset) in enumerate(self.policy.assets.items()):
-            family = FAMILIES.get(asset.protocol)
-            if family is None or (asset.listen is None and asset.overlay is None):
+            dialect = self.dialects.get(asset.protocol)
+            if dialect is None or (asset.listen is None and asset.overlay is None):
                 continue
-            address, port = asset.listen or (asset.overlay or "", family.default_port)
+            address, port = asset.listen or (asset.overlay or "", dialect.default_port)
             path: Path = ("assets", name, "listen" if asset.listen else "overlay")
             here = places.setdefault(port, {})
             # Only those that can clash are looked at, since a policy may have thousands of assets.
@@ -189,10 +136,10 @@ class _Checker(Checking):
         }
         seen: dict[tuple[str, str, int], list[str]] = {}
         for name, asset in self.policy.assets.items():
-            family = FAMILIES.get(asset.protocol)
-            if family is None:
+            dialect = self.dialects.get(asset.protocol)
+            if dialect is None:
                 continue
-            others = seen.setdefault((asset.zone, _plain(asset.address), asset.port or family.default_port), [])
+            others = seen.setdefault((asset.zone, _plain(asset.address), asset.port or dialect.default_port), [])
             for other in others:
                 twin = self.policy.assets[other]
                 if asset.unit != twin.unit and -1 not in (asset.unit, twin.unit):
@@ -286,10 +233,10 @@ class _Checker(Checking):
         known_to = self.known("zones", conduit.to_zone, (*here, "to"))
         if known_from and known_to and conduit.from_zone == conduit.to_zone:
             self.at((*here, "to"), f"{conduit.to_zone}, where it comes from", "another zone", check="zones")
-        terms = KINDS.get(conduit.broker)
+        terms = self.kinds.get(conduit.broker)
         if terms is None:
-            near = nearest(conduit.broker, KINDS) or self.by_words(here)
-            self.at((*here, "broker"), f"the broker {quote(conduit.broker)}", one_of(KINDS), near, "broker")
+            near = nearest(conduit.broker, self.kinds) or self.by_words(here)
+            self.at((*here, "broker"), f"the broker {quote(conduit.broker)}", one_of(self.kinds), near, "broker")
         if conduit.expires is not None:
             self.time_zone(conduit.expires.partition(" ")[2], (*here, "expires"))
         for index, window in enumerate(conduit.window):
@@ -307,7 +254,7 @@ class _Checker(Checking):
     def by_words(self, here: Path) -> str:
         """The broker whose words a conduit uses, where its own word is no broker's; "" if that is not plain."""
         said = set(self.document.names(*map(str, here)))
-        found = [word for word, terms in KINDS.items() if said & set(terms.sections)]
+        found = [word for word, terms in self.kinds.items() if said & set(terms.sections)]
         return found[0] if len(found) == 1 else ""
 
     def time_zone(self, name: str, path: Path) -> None:

@@ -14,7 +14,7 @@ from cofferdam.policy import syntax
 from cofferdam.policy.problems import nearest, one_of
 
 
-def read_by(function: Callable[[Any], Any], schema: dict[str, Any]) -> tuple[PlainValidator, WithJsonSchema]:
+def read_by(function: Callable[..., Any], schema: dict[str, Any]) -> tuple[PlainValidator, WithJsonSchema]:
     return PlainValidator(function), WithJsonSchema(schema)
 
 

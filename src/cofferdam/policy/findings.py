@@ -13,6 +13,7 @@ from cofferdam.policy.document import Document, Path
 from cofferdam.policy.problems import Problem, nearest, one_of
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.yamltext import quote
+from cofferdam.protocols.dialects import DIALECTS, Dialects
 
 Reader = Callable[[str], bytes]
 """Gives the content of a file beside the policy, by its name. Raises: PolicyError, with the reason."""
@@ -22,9 +23,15 @@ class Checking:
     """The errors of a policy whose single fields are well-formed."""
 
     def __init__(
-        self, policy: schema.Policy, document: Document, problems: list[Problem], reader: Reader | None = None
+        self,
+        policy: schema.Policy,
+        document: Document,
+        problems: list[Problem],
+        reader: Reader | None = None,
+        dialects: Dialects = DIALECTS,
     ) -> None:
         self.policy = policy
+        self.dialects = dialects
         self.document = document
         self.problems = problems
         self.files: dict[str, bytes] = {}
@@ -80,9 +87,15 @@ class Linting:
     """The warnings of a policy that loads. `now_ns` is UTC; None where nobody asks what has expired."""
 
     def __init__(
-        self, policy: schema.Policy, document: Document, compiled: CompiledPolicy, now_ns: int | None = None
+        self,
+        policy: schema.Policy,
+        document: Document,
+        compiled: CompiledPolicy,
+        now_ns: int | None = None,
+        dialects: Dialects = DIALECTS,
     ) -> None:
         self.policy = policy
+        self.dialects = dialects
         self.document = document
         self.compiled = compiled
         self.now_ns = now_ns

@@ -15,8 +15,7 @@ from cofferdam.policy.findings import Linting
 from cofferdam.policy.load import Loaded
 from cofferdam.policy.points import values
 from cofferdam.policy.problems import Problem
-from cofferdam.policy.terms.kinds import KINDS
-from cofferdam.protocols.dialects import FAMILIES
+from cofferdam.policy.terms.kinds import KINDS, Kinds, dialects
 
 CARRIER_GRADE = ipaddress.ip_network("100.64.0.0/10")
 """Shared address space (RFC 6598), which mesh overlays take their addresses from as well."""
@@ -25,8 +24,8 @@ CARRIER_GRADE = ipaddress.ip_network("100.64.0.0/10")
 def lint(loaded: Loaded, *, now_ns: int | None = None) -> tuple[Problem, ...]:
     """Every warning, in the order of the file. With `now_ns` (UTC), also what has expired or soon will."""
     compiled = compile_policy(loaded, now_ns=now_ns or 0)
-    run = Linting(loaded.policy, loaded.document, compiled, now_ns)
-    for check in CHECKS.values():
+    run = Linting(loaded.policy, loaded.document, compiled, now_ns, dialects(loaded.kinds))
+    for check in _checks(loaded.kinds).values():
         check(run)
     return tuple(sorted(set(run.problems), key=lambda p: (p.file, p.line, p.column, p.check)))
 
@@ -52,7 +51,9 @@ def _shared_addresses(run: Linting) -> None:
     """Two assets at the same address, port and unit, or at one address without units that tell them apart."""
     seen: dict[tuple[str, str, int], list[tuple[str, int]]] = {}
     for name, asset in run.policy.assets.items():
-        others = seen.setdefault((asset.zone, asset.address, asset.port or FAMILIES[asset.protocol].default_port), [])
+        others = seen.setdefault(
+            (asset.zone, asset.address, asset.port or run.dialects[asset.protocol].default_port), []
+        )
         for other, unit in others:
             if unit == asset.unit or -1 in (unit, asset.unit):
                 run.value(
@@ -212,7 +213,7 @@ def _leak_probe_off(run: Linting) -> None:
         )  # fmt: skip
 
 
-CHECKS: dict[str, Callable[[Linting], None]] = {
+_OWN: dict[str, Callable[[Linting], None]] = {
     "writes without an expiry": _writes_without_expiry,
     "assets without points": _assets_without_points,
     "shared addresses": _shared_addresses,
@@ -226,6 +227,12 @@ CHECKS: dict[str, Callable[[Linting], None]] = {
     "overlapping points": _overlapping_points,
     "silent writes": _silent_budget,
     "leak probe": _leak_probe_off,
-    **{name: check for terms in KINDS.values() for name, check in terms.warnings.items()},
 }
+
+
+def _checks(kinds: Kinds) -> dict[str, Callable[[Linting], None]]:
+    return {**_OWN, **{name: check for terms in kinds.values() for name, check in terms.warnings.items()}}
+
+
+CHECKS = _checks(KINDS)
 """Every check, by what it looks for; the docstrings are the documentation."""

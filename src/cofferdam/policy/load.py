@@ -22,6 +22,7 @@ from cofferdam.policy.document import Document
 from cofferdam.policy.findings import Reader
 from cofferdam.policy.models import Models
 from cofferdam.policy.problems import Problem
+from cofferdam.policy.terms.kinds import KINDS, Kinds, dialects
 from cofferdam.policy.terms.whole import TAG, policy_model
 from cofferdam.policy.yamltext import MAX_BYTES, Node, parse, quote
 
@@ -34,20 +35,24 @@ Path_ = tuple[str | int, ...]
 
 
 class Loaded:
-    """A policy without errors: its entries, the document that knows where each stands, and the content of the files
-    that it names, by their names."""
+    """A policy without errors: its entries, the document that knows where each stands, the content of the files that it
+    names, by their names, and the brokers' terms that it was read by."""
 
-    __slots__ = ("document", "files", "policy")
+    __slots__ = ("document", "files", "kinds", "policy")
 
-    def __init__(self, policy: schema.Policy, document: Document, files: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, policy: schema.Policy, document: Document, files: Mapping[str, bytes], kinds: Kinds = KINDS
+    ) -> None:
         self.policy = policy
         self.document = document
         self.files = files
+        self.kinds = kinds
 
 
-def load(path: Path, *, resolve: bool = False) -> Loaded:
+def load(path: Path, *, resolve: bool = False, kinds: Kinds = KINDS) -> Loaded:
     """The policy in a file, or in the *.yaml and *.yml files of a folder. `resolve`: overlay addresses that collide are
-    no error, since they are about to be put on record. Raises: PolicyError, with all problems."""
+    no error, since they are about to be put on record. `kinds`: the brokers that it may name. Raises: PolicyError, with
+    all problems."""
     path = Path(path)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml") and not p.name.startswith("."))
@@ -64,7 +69,7 @@ def load(path: Path, *, resolve: bool = False) -> Loaded:
         if text is not None:
             texts.append((str(file), text))
     folder = path if path.is_dir() else path.parent
-    return _load(texts, problems, [str(file) for file in files], functools.partial(_beside, folder), resolve)
+    return _load(texts, problems, [str(file) for file in files], functools.partial(_beside, folder), kinds, resolve)
 
 
 def overlay_record(path: Path) -> Path:
@@ -72,7 +77,9 @@ def overlay_record(path: Path) -> Path:
     return path / "overlay-assigned.yaml" if path.is_dir() else path.with_name(f"{path.stem}.overlay.yaml")
 
 
-def loads(text: str, name: str = "policy.yaml", files: Mapping[str, bytes] | None = None) -> Loaded:
+def loads(
+    text: str, name: str = "policy.yaml", files: Mapping[str, bytes] | None = None, kinds: Kinds = KINDS
+) -> Loaded:
     """The policy in a text; `name` stands for the file in messages, `files` for what lies beside it.
 
     Raises: PolicyError, with all problems."""
@@ -83,7 +90,7 @@ def loads(text: str, name: str = "policy.yaml", files: Mapping[str, bytes] | Non
         except KeyError:
             raise PolicyError("there is no such file") from None
 
-    return _load([(name, text)], [], [name], read)
+    return _load([(name, text)], [], [name], read, kinds)
 
 
 def _beside(folder: Path, name: str) -> bytes:
@@ -129,7 +136,7 @@ def _read(file: Path, problems: list[Problem]) -> str | None:
 
 def _load(
     texts: Sequence[tuple[str, str]], problems: list[Problem], order: Sequence[str], reader: Reader,
-    resolve: bool = False,
+    kinds: Kinds, resolve: bool = False,
 ) -> Loaded:  # fmt: skip
     roots = []
     for name, text in texts:
@@ -146,11 +153,11 @@ def _load(
             roots.append(root)
     if roots:
         document = Document(_merge(roots, problems))
-        policy, kept = _validate(document, problems)
+        policy, kept = _validate(document, problems, kinds)
         if policy is not None:
-            files = crosscheck.check(policy, document, kept, problems, resolve=resolve, reader=reader)
+            files = crosscheck.check(policy, document, kept, problems, kinds=kinds, resolve=resolve, reader=reader)
             if not problems:
-                return Loaded(policy, document, files)
+                return Loaded(policy, document, files, kinds)
     raise failure(problems, order)
 
 
@@ -190,7 +197,9 @@ def _twice(name: str, key: Node, first: Node, problems: list[Problem]) -> None:
     problems.append(Problem(key.file, key.line, key.column, f"{quote(name)} again", expected, check="name"))
 
 
-def _validate(document: Document, problems: list[Problem]) -> tuple[schema.Policy | None, dict[str, list[int]]]:
+def _validate(
+    document: Document, problems: list[Problem], kinds: Kinds
+) -> tuple[schema.Policy | None, dict[str, list[int]]]:
     """The entries that are well-formed, and for each conduit that lost rules the numbers of those that it kept.
 
     Where fields are wrong, the smallest entry around each is left out and the rest goes on to the checks between
@@ -198,10 +207,11 @@ def _validate(document: Document, problems: list[Problem]) -> tuple[schema.Polic
     """
     raw = document.root.plain()
     kept: dict[str, list[int]] = {}
-    models = Models(document)
+    models = Models(document, kinds)
+    reading = schema.Reading(dialects(kinds))
     for attempt in range(8):
         try:
-            return policy_model().model_validate(raw), kept
+            return policy_model(kinds).model_validate(raw, context=reading), kept
         except ValidationError as error:
             found = [
                 (item, _original(item["loc"], kept))

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from cofferdam.policy import schema
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.problems import Problem, nearest, one_of
-from cofferdam.policy.terms.kinds import KINDS
+from cofferdam.policy.terms.kinds import KINDS, Kinds
 from cofferdam.policy.terms.whole import conduit_model
 from cofferdam.policy.yamltext import quote
 
@@ -39,8 +39,9 @@ class Step(NamedTuple):
 class Models:
     """The models behind one file."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, kinds: Kinds = KINDS) -> None:
         self._document = document
+        self._kinds = kinds
 
     def walk(self, path: Path) -> list[Step]:
         """A step for each part of a path, as far as models know it."""
@@ -59,7 +60,7 @@ class Models:
             if there is None:
                 break
             if there is schema.Conduit and number == 1:
-                there = conduit_model(self._document.value((*path[:2], "broker")).node.data)
+                there = conduit_model(self._document.value((*path[:2], "broker")).node.data, self._kinds)
             found.append(Step(kind, _model(there)))
         return found
 
@@ -142,11 +143,11 @@ class Models:
         if path[0] != "conduits" or not (len(path) == 3 or (len(path) == 5 and path[2] == RULES)):
             return []
         name, broker = str(path[-1]), self._broker(path)
-        if broker not in KINDS:
+        if broker not in self._kinds:
             return []
         return [
             word
-            for word, terms in KINDS.items()
+            for word, terms in self._kinds.items()
             if word != broker and name in fields(terms.conduit if len(path) == 3 else terms.rule)
         ]
 

@@ -16,7 +16,8 @@ from cofferdam.policy.models import RULES, fields, models_within
 from cofferdam.policy.terms.base import AnyTerms
 from cofferdam.policy.terms.kinds import KINDS
 from cofferdam.policy.terms.whole import UnknownConduit, conduit_models, policy_model
-from cofferdam.protocols.dialects import FAMILIES
+from cofferdam.protocols.dialect import Dialect
+from cofferdam.protocols.dialects import DIALECTS
 
 # Heading, model, where its fields stand in the file.
 PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
@@ -24,6 +25,9 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Zones", schema.Zone, "`zones:` NAME"),
     ("Assets", schema.Asset, "`assets:` NAME"),
     ("Points", schema.Point, "`assets:` NAME `points:` NAME"),
+    ("Methods", schema.Method, "`assets:` NAME `methods:` NAME"),
+    ("Arguments", schema.Argument, "`assets:` NAME `methods:` NAME `arguments:`"),
+    ("Streams", schema.Stream, "`assets:` NAME `streams:` NAME"),
     ("Principals", schema.Principal, "`principals:` NAME"),
     ("Conduits", schema.Conduit, "`conduits:` NAME"),
     ("Windows", schema.Window, "`conduits:` NAME `window:`"),
@@ -128,31 +132,41 @@ def policy_reference() -> str:
             for kind, brokers in conduit_models().items():
                 lines += _broker(kind, brokers, whole)
     lines += ["", "## Protocols", ""]
-    for family in FAMILIES.values():
-        lines += [
-            f"`{family.name}`, default port {family.default_port}. Spaces:",
-            "",
-            "| space | cells | written |",
-            "|---|---|---|",
-        ]
-        for space in family.spaces:
-            name = f"{space.name}:N" if space.numbered else space.name
-            written = "yes" if space.writable else "no"
-            lines.append(f"| `{name}` | {'bits' if space.bits else '16-bit words'} | {written} |")
-        lines += [
-            "",
-            "Functions without cells, for `functions` and `write_functions`:",
-            "",
-            "| code | what | may change the device |",
-        ]
-        lines.append("|---|---|---|")
-        for code, words in family.codes.items():
-            subs = sorted(sub for number, sub in family.changing if number == code)
-            changes = ", ".join("all" if sub < 0 else f"{code}/{sub}" for sub in subs) or "no"
-            lines.append(f"| {code} | {words} | {changes} |")
+    for dialect in DIALECTS.values():
+        lines += _protocol(dialect)
     lines += ["", "## Warnings", "", "`cofferdam check` warns of:", ""]
     lines += [f"- {name}: {_lower(inspect.getdoc(check) or '')}" for name, check in lint.CHECKS.items()]
     return "\n".join(lines) + "\n"
+
+
+def _protocol(dialect: Dialect) -> list[str]:
+    lines = [f"`{dialect.name}`, default port {dialect.default_port}."]
+    if dialect.spaces:
+        lines[0] += " Spaces:"
+        lines += ["", "| space | cells | written |", "|---|---|---|"]
+        for space in dialect.spaces:
+            name = f"{space.name}:N" if space.numbered else space.name
+            written = "yes" if space.writable else "no"
+            lines.append(f"| `{name}` | {'bits' if space.bits else '16-bit words'} | {written} |")
+    if dialect.kinds:
+        lines += ["", "Kinds of items:", "", "| kind | what | may be |", "|---|---|---|"]
+        for kind in dialect.kinds:
+            done = (("read", kind.read), ("written", kind.write), ("subscribed to", kind.watch), ("called", kind.call))
+            may = [word for word, code in (*done, ("streamed", kind.open)) if code]
+            lines.append(f"| `{kind.name}` | {kind.words} | {', '.join(may)} |")
+        lines += ["", f"Types: {', '.join(f'`{name}`' for name in dialect.types)}."]
+    lines += [
+        "",
+        "Functions without cells, for `functions` and `write_functions`:",
+        "",
+        "| code | what | may change the device |",
+        "|---|---|---|",
+    ]
+    for code, words in dialect.codes.items():
+        subs = sorted(sub for number, sub in dialect.changing if number == code)
+        changes = ", ".join("all" if sub < 0 else f"{code}/{sub}" for sub in subs) or "no"
+        lines.append(f"| {code} | {words} | {changes} |")
+    return lines
 
 
 def _alike(whole: dict[str, Any]) -> dict[str, Any]:

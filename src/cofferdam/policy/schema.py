@@ -11,13 +11,24 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationInfo,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 
 from cofferdam import limits as limits_module
 from cofferdam.limits import Limits
-from cofferdam.model import Side, Span, ValueType
+from cofferdam.model import Item, Side, Span, ValueType
 from cofferdam.policy import syntax
 from cofferdam.policy.fields import as_list
 from cofferdam.policy.fields import choice as _choice
@@ -25,21 +36,33 @@ from cofferdam.policy.fields import one_or_list as _one_or_list
 from cofferdam.policy.fields import one_or_more as _listed
 from cofferdam.policy.fields import read_by as _read
 from cofferdam.policy.fields import whole as _whole
-from cofferdam.protocols.dialects import DIALECTS
+from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.rows import Piece
+from cofferdam.protocols.dialect import Dialect, Misread
+from cofferdam.protocols.dialects import DIALECTS, Dialects
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 ADDRESS = {"type": "string", "examples": ["10.20.0.17", "fd00::17"]}
 DURATION = {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(us|µs|ms|s|min|h|d)$", "examples": ["200 ms", "5 s"]}
-CELLS = {
-    "type": "string",
-    "pattern": r"^[a-z]+(:\d+)?\s+\d+(\s*-\s*\d+)?$",
-    "examples": ["holding 100", "holding 0-99"],
-}
+_NOTATIONS: list[dict[str, Any]] = [
+    {"type": "string", "pattern": dialect.notation.pattern, "examples": list(dialect.notation.examples)}
+    for dialect in DIALECTS.values()
+]
+PLACE = _NOTATIONS[0] if len(_NOTATIONS) == 1 else {"anyOf": _NOTATIONS}
 TYPES = list(dict.fromkeys(name for dialect in DIALECTS.values() for name in dialect.types))
+_UNITS = [dialect.units for dialect in DIALECTS.values() if dialect.units is not None]
+UNIT = {
+    "anyOf": [
+        {"type": "integer", "minimum": min(u.low for u in _UNITS), "maximum": max(u.high for u in _UNITS)},
+        {"const": "any"},
+    ]
+}
+_CODES = [dialect.code_range for dialect in DIALECTS.values()]
+_CODE_DIGITS = len(str(max(high for _, high in _CODES)))
 CODE = {
     "anyOf": [
-        {"type": "integer", "minimum": 1, "maximum": 127},
-        {"type": "string", "pattern": r"^\d{1,3}(/\d{1,5})?$"},
+        {"type": "integer", "minimum": min(low for low, _ in _CODES), "maximum": max(high for _, high in _CODES)},
+        {"type": "string", "pattern": rf"^\d{{1,{_CODE_DIGITS}}}(/\d{{1,5}})?$"},
     ],
     "examples": [8, "43/14"],
 }
@@ -48,13 +71,85 @@ ALL = "all"
 """Stands for every point of an asset in a rule's `read` and `write`."""
 
 
-def _unit(raw: Any) -> int:
-    if raw == "any":
+class Reading:
+    """What fields need to know of where they stand: the dialect of the asset, or of the conduit's broker, around them.
+    None: there is none of that name, and what only a dialect can read stays unread (None): the name is the error."""
+
+    def __init__(self, dialects: Dialects) -> None:
+        self.dialects = dialects
+        self.dialect: Dialect | None = None
+
+
+def _dialect(info: ValidationInfo) -> Dialect | None:
+    return info.context.dialect if isinstance(info.context, Reading) else None
+
+
+def _read_within(info: ValidationInfo, raw: Any, field: str, handler: Callable[[Any], Any]) -> Any:
+    """Reads an entry by the dialect that its own field names."""
+    reading = info.context
+    if not isinstance(reading, Reading):
+        return handler(raw)
+    name = raw.get(field) if isinstance(raw, dict) else None
+    outside, reading.dialect = reading.dialect, reading.dialects.get(name) if isinstance(name, str) else None
+    try:
+        return handler(raw)
+    finally:
+        reading.dialect = outside
+
+
+def _unit(raw: Any, info: ValidationInfo) -> int:
+    dialect = _dialect(info)
+    if dialect is None:
+        return -1
+    units = dialect.units
+    if units is None:
+        raise syntax.Expected(f"no unit: {dialect.name} has none")
+    if raw == "any" and units.any:
         return -1
     try:
-        return syntax.whole(raw, 0, 255)
+        return syntax.whole(raw, units.low, units.high)
     except Exception:
-        raise syntax.Expected("a whole number from 0 to 255, or any") from None
+        words = f"a whole number from {units.low} to {units.high}"
+        raise syntax.Expected(f"{words}, or any" if units.any else words) from None
+
+
+def _place(raw: Any, info: ValidationInfo) -> Span | Item | None:
+    """Cells or an item, as the dialect writes them."""
+    dialect = _dialect(info)
+    if dialect is None:
+        return None
+    try:
+        return dialect.notation.parse(raw if isinstance(raw, str) else "")
+    except Misread as error:
+        raise syntax.Expected(str(error), error.near) from None
+
+
+def _raw(raw: Any, info: ValidationInfo) -> Piece | None:
+    """A place, or all items with a prefix."""
+    dialect = _dialect(info)
+    if dialect is None or not isinstance(raw, str) or not raw.endswith("*"):
+        place = _place(raw, info)
+        return None if place is None else Piece(place)
+    try:
+        return Piece(dialect.notation.prefix(raw), prefix=True)
+    except Misread as error:
+        raise syntax.Expected(str(error), error.near) from None
+
+
+def _type(raw: Any, info: ValidationInfo) -> ValueType | None:
+    dialect = _dialect(info)
+    if dialect is None:
+        return None
+    found = dialect.types.get(raw) if isinstance(raw, str) else None
+    if found is None:
+        raise syntax.Expected(one_of(dialect.types), nearest(raw, dialect.types) if isinstance(raw, str) else "")
+    return found
+
+
+def _code(raw: Any, info: ValidationInfo) -> tuple[int, int]:
+    dialect = _dialect(info)
+    low, high = (1, 65535) if dialect is None else dialect.code_range
+    return syntax.function(raw, low, high, "" if dialect is None else dialect.code_examples)
 
 
 _NAME_ITEM = {"type": "string", "pattern": NAME}
@@ -97,9 +192,14 @@ Positive = Annotated[float, *_read(syntax.positive, {"type": "number", "exclusiv
 Seconds = Annotated[
     float, *_read(syntax.seconds, {"type": "number", "exclusiveMinimum": 0, "maximum": syntax.YEAR_SECONDS})
 ]
-Cells = Annotated[Span, *_read(syntax.cells, CELLS)]
-CellsList = Annotated[tuple[Cells, ...], BeforeValidator(_listed), _one_or_list(CELLS)]
-Code = Annotated[tuple[int, int], *_read(syntax.function, CODE)]
+Elements = Annotated[int, *_whole(1, 65536)]
+Length = Annotated[int, *_whole(1, 65536)]
+At = Annotated[Span | Item | None, *_read(_place, PLACE)]
+"""Unread (None) only where the asset's protocol is wrong."""
+Type = Annotated[ValueType | None, *_read(_type, {"type": "string", "enum": TYPES})]
+Raw = Annotated[Piece | None, *_read(_raw, PLACE)]
+RawList = Annotated[tuple[Raw, ...], BeforeValidator(_listed), _one_or_list(PLACE)]
+Code = Annotated[tuple[int, int], *_read(_code, CODE)]
 Codes = Annotated[tuple[Code, ...], BeforeValidator(_listed), _one_or_list(CODE)]
 Hour = Annotated[int, *_read(syntax.hour, {"type": "string", "pattern": r"^\d{1,2}:\d{2}(:\d{2})?$"})]
 Days = Annotated[
@@ -158,14 +258,16 @@ class Zone(Entry):
 class Point(Entry):
     """A named value of an asset, and the limits that hold for whoever writes it."""
 
-    at: Cells = Field(
-        description="The space and the first cell, counted from 0 as on the wire: `holding 100`, `input 12`, `coil 3`, "
-        "`discrete 7`, `file:4 0`. A range (`holding 100-101`) must have as many cells as the type."
+    at: At = Field(
+        description="Where the value is, as the asset's protocol writes it. Modbus: the space and the first cell, "
+        "counted from 0 as on the wire: `holding 100`, `input 12`, `coil 3`, `discrete 7`, `file:4 0`. A range "
+        "(`holding 100-101`) must have as many cells as the type."
     )
-    type: Annotated[ValueType, *_choice(*TYPES)] | None = Field(
+    type: Type = Field(
         None,
-        description="How the cells make a value: `bool`, `uint16`, `int16`, `uint32`, `int32`, `uint64`, `int64`, "
-        "`float32`, `float64`. Coils and discrete inputs are `bool`; all others must say.",
+        description="What the value is, or how the cells make it, in the protocol's words. Modbus: `bool`, `uint16`, "
+        "`int16`, `uint32`, `int32`, `uint64`, `int64`, `float32`, `float64`. Coils and discrete inputs are `bool`; "
+        "all others must say.",
     )
     word_order: Annotated[Literal["big", "little"], *_choice("big", "little")] = Field(
         "big", description="Order of the words of a wider type: `big` has the most significant first, `little` last."
@@ -181,6 +283,51 @@ class Point(Entry):
     writes_per_minute: Annotated[int, *_whole(1, 6000)] | None = Field(
         None, description="How many writes of the point are sent within any 60 seconds, by all clients together."
     )
+    elements: Elements | None = Field(
+        None,
+        description="How many elements the value has, where it is a whole array. For protocols with names; default: a "
+        "single value, or the range that `at` names.",
+    )
+    max_length: Length | None = Field(
+        None, description="The longest text (characters) or byte string (bytes) that may be written. For such types."
+    )
+    fastest: Microseconds | None = Field(
+        None,
+        description="How often the value may be looked at for who has subscribed to it: no interval is shorter. For "
+        "protocols with subscriptions.",
+    )
+
+
+class Argument(Entry):
+    """What a method takes in one place of a call, and its limits."""
+
+    name: Name = Field(description="What it is called in messages and in the log.")
+    type: Type = Field(description="What it is, in the protocol's words.")
+    unit: Text | None = Field(None, description="The physical unit, for people.")
+    min: Number | None = Field(None, description="The smallest value that may be passed.")
+    max: Number | None = Field(None, description="The largest value that may be passed.")
+    elements: Elements | None = Field(None, description="How many elements it has, where it is an array.")
+    max_length: Length | None = Field(None, description="The longest text or byte string that may be passed.")
+
+
+class Method(Entry):
+    """Something that can be called at an asset. A call counts as a write."""
+
+    at: At = Field(description="Which method, as the asset's protocol writes it.")
+    arguments: Annotated[tuple[Argument, ...], BeforeValidator(as_list)] = Field(
+        (), description="What it takes, in order. A call with other types, or another number of them, is refused."
+    )
+    writes_per_minute: Annotated[int, *_whole(1, 6000)] | None = Field(
+        None, description="How many calls are sent within any 60 seconds, of all clients together."
+    )
+
+
+class Stream(Entry):
+    """A stream that can be opened to an asset: values that then go by themselves, frame by frame. Opening it counts as
+    a write; the values of its frames are held to the limits of the points that they are of."""
+
+    at: At = Field(description="Which stream, as the asset's protocol writes it.")
+    fastest: Microseconds | None = Field(None, description="The shortest interval of its frames that may be asked.")
 
 
 class Asset(Entry):
@@ -192,12 +339,10 @@ class Asset(Entry):
     port: Annotated[int, *_whole(1, 65535)] | None = Field(
         None, description="The device's port. Default: that of the protocol (Modbus: 502)."
     )
-    unit: Annotated[
-        int, *_read(_unit, {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 255}, {"const": "any"}]})
-    ] = Field(
+    unit: Annotated[int, *_read(_unit, UNIT)] = Field(
         1,
         description="The unit id that requests must carry, 0 to 255, or `any`. A device behind a serial gateway has "
-        "its own.",
+        "its own. For protocols with units.",
     )
     overlay: Address | None = Field(
         None, description="The address that the other side sees for this device; only a broker answers there."
@@ -221,6 +366,14 @@ class Asset(Entry):
         (), description="Known deviations of the device from its protocol, by the names that the protocol's page lists."
     )
     points: dict[Name, Point] = Field({}, description="The device's named values.")
+    methods: dict[Name, Method] = Field({}, description="What can be called, by name. For protocols with methods.")
+    streams: dict[Name, Stream] = Field({}, description="What can be opened as a stream. For protocols with streams.")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _by_its_protocol(cls, raw: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        found: Self = _read_within(info, raw, "protocol", handler)
+        return found
 
 
 class Principal(Entry):
@@ -309,6 +462,12 @@ class Conduit(Entry):
     allow: Annotated[tuple[Rule, ...], BeforeValidator(as_list)] = Field(
         description="The rules, in the broker's words. What no rule allows is refused."
     )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _by_its_broker(cls, raw: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        found: Self = _read_within(info, raw, "broker", handler)
+        return found
 
 
 class Gate(Entry):

@@ -1,7 +1,8 @@
-"""The small notations of the policy file: durations, addresses, cells, functions, days, hours, dates.
+"""The small notations of the policy file: durations, addresses, functions, days, hours, dates.
 
 Each function takes what the file says (a text, None, a list or a dict) and returns the value, or raises `Expected`
-with what should have stood there. Not here: which field has which notation (policy.schema).
+with what should have stood there. Not here: which field has which notation (policy.schema), cells and items, which
+each protocol writes in its own way (its dialect).
 """
 
 from __future__ import annotations
@@ -14,18 +15,14 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from cofferdam.model import Span
-
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 YEAR_SECONDS = 31_536_000
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|min|h|d)\Z")
 _MICROSECONDS = {"us": 1, "µs": 1, "ms": 1000, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
-_CELLS = re.compile(r"([a-z]+(?::[0-9]{1,5})?)\s+([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?\Z")
-_FUNCTION = re.compile(r"([0-9]{1,3})(?:\s*/\s*([0-9]{1,5}))?\Z")
+_FUNCTION = re.compile(r"([0-9]{1,5})(?:\s*/\s*([0-9]{1,5}))?\Z")
 _HOUR = re.compile(r"([01]?[0-9]|2[0-4]):([0-5][0-9])(?::([0-5][0-9]))?\Z")
 _DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:\s+([A-Za-z][A-Za-z0-9_+/-]*))?\Z")
-_MODICON = {"0": "coil", "1": "discrete", "3": "input", "4": "holding"}
 
 
 _LABEL = re.compile(r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")
@@ -215,30 +212,12 @@ def endpoint(raw: Any) -> tuple[str, int]:
     raise Expected('an address and a port, such as "127.0.0.1:502" or "[::1]:502"')
 
 
-def cells(raw: Any) -> Span:
-    """Cells: "holding 100", "holding 0-99", "file:4 0-9". Numbers count from 0, as on the wire."""
-    what = 'a space and cells counted from 0, such as "holding 100" or "holding 0-99"'
-    found = _CELLS.match(raw) if isinstance(raw, str) else None
-    if not found:
-        near = ""
-        if isinstance(raw, str) and (modicon := re.fullmatch(r"([0134])([0-9]{4,5})", raw)) and int(modicon[2]):
-            near = f'"{_MODICON[modicon[1]]} {int(modicon[2]) - 1}"'
-        elif isinstance(raw, str) and re.fullmatch(r"[0-9]{1,5}", raw):
-            near = f'"holding {raw}"'
-        raise Expected(what, near)
-    first, last = int(found[2]), int(found[3] or found[2])
-    if first > 65535 or last > 65535:
-        raise Expected("cells from 0 to 65535")
-    if last < first:
-        raise Expected("the first cell before the last", f'"{found[1]} {last}-{first}"')
-    return Span(found[1], first, last - first + 1)
-
-
-def function(raw: Any) -> tuple[int, int]:
+def function(raw: Any, low: int, high: int, examples: str) -> tuple[int, int]:
     """A function code, or code/sub: 8, "43/14". Sub -1 stands for any."""
     found = _FUNCTION.match(raw) if isinstance(raw, str) else None
-    if not found or not 1 <= int(found[1]) <= 127:
-        raise Expected('a function code from 1 to 127, or with a sub-function, such as 8 or "43/14"')
+    if not found or not low <= int(found[1]) <= high:
+        such = f", such as {examples}" if examples else ""
+        raise Expected(f"a function code from {low} to {high}, or with a sub-function{such}")
     return int(found[1]), -1 if found[2] is None else int(found[2])
 
 

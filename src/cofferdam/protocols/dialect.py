@@ -42,6 +42,11 @@ class Notation(abc.ABC):
         """The place that a text names; an item by its one spelling. Whether there is such a space or kind is asked
         later. Raises: Misread."""
 
+    def prefix(self, text: str) -> Item:
+        """The item with whose name all those begin that a text such as "tag Pump.*" means (see Kind.prefix). Raises:
+        Misread."""
+        raise Misread("cells, or an item by its whole name")
+
     @abc.abstractmethod
     def show(self, place: Span | Item) -> str:
         """The text of a place: what `parse` reads as the same place again."""
@@ -144,6 +149,8 @@ class Dialect(msgspec.Struct, frozen=True):
     kinds: tuple[Kind, ...] = ()
     codes: dict[int, str] = {}
     code_range: tuple[int, int] = (1, 65535)
+    code_examples: str = ""
+    """Codes as a policy writes them, for messages: '8 or "43/14"'."""
     changing: frozenset[tuple[int, int]] = frozenset()
     place_codes: frozenset[int] = frozenset()
     units: Units | None = None
@@ -174,18 +181,15 @@ class Dialect(msgspec.Struct, frozen=True):
         found = self.found(place)
         return found is not None and (found.writable if isinstance(found, Space) else found.write > 0)
 
+    def watchable(self, place: Span | Item) -> bool:
+        """Whether there is a way to watch such a place."""
+        found = self.found(place)
+        return isinstance(found, Kind) and found.watch > 0
+
     def words(self) -> list[str]:
         """Its spaces and kinds by name, as they are written."""
         return [space.name + (":N" if space.numbered else "") for space in self.spaces] + [k.name for k in self.kinds]
 
-    @property
-    def cell_codes(self) -> frozenset[int]:
-        """See place_codes."""
-        return self.place_codes
-
     def changes(self, code: int, sub: int) -> bool:
         """Whether a function without cells may change the device's state."""
         return (code, sub) in self.changing or (code, -1) in self.changing
-
-
-Family = Dialect

@@ -17,4 +17,3 @@ DIALECTS: Dialects = {
     for dialect in (MODBUS,)
 }  # fmt: skip
 """By name: an asset's `protocol`, and the conduit's `broker` that speaks it."""
-FAMILIES = DIALECTS

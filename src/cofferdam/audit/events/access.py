@@ -58,7 +58,7 @@ class OfItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     its SHA-256."""
 
     item: Annotated[str, Meta(max_length=ITEM)]
-    act: Literal["read", "write", "call", "watch", "open"]
+    act: Literal["read", "write", "call", "subscribe", "stream"]
     type: Name = ""
     values: Annotated[tuple[Annotated[str, Meta(max_length=VALUE)], ...], Meta(max_length=64)] = ()
 

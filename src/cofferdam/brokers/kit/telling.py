@@ -51,7 +51,7 @@ def items(operation: Operation, reads: bool = True) -> tuple[OfItem, ...]:
     told: list[OfItem] = []
     for read in operation.reads if reads else ():
         if isinstance(read, Watch):
-            told.append(OfItem(_name(read.item), "watch"))
+            told.append(OfItem(_name(read.item), "subscribe"))
         elif isinstance(read, Item):
             told.append(OfItem(_name(read), "read"))
     for write in operation.writes:
@@ -64,7 +64,7 @@ def items(operation: Operation, reads: bool = True) -> tuple[OfItem, ...]:
         elif isinstance(write, Call):
             told.append(OfItem(_name(write.item), "call", "", tuple(_whole(value) for value in write.arguments)))
         elif isinstance(write, Opening):
-            told.append(OfItem(_name(write.item), "open", "", (f"{write.interval_us} us",)))
+            told.append(OfItem(_name(write.item), "stream", "", (f"{write.interval_us} us",)))
     return tuple(told[:ITEMS])
 
 

@@ -26,36 +26,34 @@ from cofferdam.model import (
 from cofferdam.policy.points import typed, values
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.protocols.dialect import Dialect, Kind, Misread, Space, show_range
-from cofferdam.protocols.dialects import DIALECTS, Dialects
 
 FORMS = """forms of an operation:
   read POINT                      read tank_level
   read SPACE FIRST [COUNT]        read holding 100 2
   write POINT VALUE               write pump_speed 1400
   write SPACE FIRST VALUE...      write holding 200 1400 30
-  watch POINT                     watch tank_level        (protocols with items)
+  subscribe POINT                 subscribe tank_level    (where the protocol has such)
   call METHOD [ARGUMENT...]       call reset 5
   stream STREAM                   stream drive
   function CODE[/SUB]             function 43/14
   write-function CODE[/SUB]       write-function 8/1   (one that may change the device)"""
 
 
-_VERBS = ("read", "write", "watch", "call", "stream", "function", "write-function")
+_VERBS = ("read", "write", "subscribe", "call", "stream", "function", "write-function")
 
 
-def operation(text: str, asset: Asset, dialects: Dialects = DIALECTS) -> Operation:
+def operation(text: str, asset: Asset, dialect: Dialect) -> Operation:
     """The operation that a text asks of an asset, as its protocol would carry it.
 
     Raises: CofferdamError where the text has no such form, or names what the asset has not; the hint says the forms.
     """
     words = text.split()
-    dialect = dialects[asset.protocol]
     verb = words[0] if words else ""
     if verb == "read" and len(words) >= 2:
         return _read(words[1:], asset, dialect, text)
     if verb == "write" and len(words) >= 3:
         return _write(words[1:], asset, dialect, text)
-    if verb == "watch" and len(words) == 2:
+    if verb == "subscribe" and len(words) == 2:
         return _watch(words[1], asset, dialect, text)
     if verb == "call" and len(words) >= 2:
         return _call(words[1:], asset, dialect, text)
@@ -186,7 +184,7 @@ def _typed(point: Point | Argument, words: str, text: str) -> Value:
 def _watch(name: str, asset: Asset, dialect: Dialect, text: str) -> Operation:
     found, place, point, _ = _place([name], asset, dialect, text)
     if not isinstance(place, Item) or not isinstance(found, Kind) or not found.watch:
-        raise _bad(text, f"{found.name} cannot be watched in {dialect.name}")
+        raise _bad(text, f"{found.name} cannot be subscribed to in {dialect.name}")
     interval = point.fastest_us if point is not None else 0
     return Operation(found.watch, -1, _unit(asset), False, (Watch(place, interval),))
 
@@ -239,7 +237,7 @@ def show(op: Operation, asset: Asset) -> str:
     parts = []
     for read in op.reads:
         place = read.item if isinstance(read, Watch) else read
-        parts.append(f"{'watch' if isinstance(read, Watch) else 'read'} {_with_points(place, asset, None)}")
+        parts.append(f"{'subscribe' if isinstance(read, Watch) else 'read'} {_with_points(place, asset, None)}")
     for write in op.writes:
         if isinstance(write, Change):
             place, verb = Span(write.space, write.start, write.count), "write" if write.exact else "change bits of"
@@ -252,7 +250,7 @@ def show(op: Operation, asset: Asset) -> str:
             parts.append(f"call {write.space}{''.join(names[:1])}{arguments}")
         else:
             names = [f" ({stream.name})" for stream in asset.streams if stream.at == write.item]
-            parts.append(f"open {write.space}{''.join(names[:1])}")
+            parts.append(f"stream {write.space}{''.join(names[:1])}")
     if parts:
         return " and ".join(parts)
     kind = "write-function" if op.is_write else "function"

@@ -105,8 +105,8 @@ class _Form:
         self.stateful = tuple(check for check in checks if check.stateful)
 
 
-_VERBS = ("read", "write", "call", "watch", "open")
-_ALLOWS = ("reading", "writing", "calling", "watching", "opening streams")
+_VERBS = ("read", "write", "call", "subscribe", "stream")
+_ALLOWS = ("reading", "writing", "calling", "subscribing", "streaming")
 
 
 class Way:

@@ -23,6 +23,7 @@ from cofferdam.policy.document import Path
 from cofferdam.policy.explain import Explanation, Question
 from cofferdam.policy.findings import Checking, Linting
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.protocols.dialect import Dialect
 
 Said = TypeVar("Said", bound=schema.Conduit)
 Row = TypeVar("Row", bound=rows.BrokerRow)
@@ -129,6 +130,8 @@ class Terms(abc.ABC, Generic[Said, Row]):
     """
 
     word: str
+    dialect: Dialect | None = None
+    """What the assets speak that it serves; None for a broker that serves none."""
     title: ClassVar[str]
     conduit: type[Said]
     rule: type[schema.Rule]

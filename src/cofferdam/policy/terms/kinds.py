@@ -5,18 +5,25 @@ Not here: what parts a broker has and how they run (brokers.registry).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cofferdam.policy.terms.base import AnyTerms
 from cofferdam.policy.terms.proxy import ProxyTerms
 from cofferdam.policy.terms.relay import RelayTerms
-from cofferdam.protocols.dialects import FAMILIES
+from cofferdam.protocols.dialects import DIALECTS, Dialects
 
 
 def _all() -> Iterable[AnyTerms]:
-    yield from map(ProxyTerms, FAMILIES.values())
+    yield from map(ProxyTerms, DIALECTS.values())
     yield RelayTerms()
 
 
+Kinds = Mapping[str, AnyTerms]
+
 KINDS: dict[str, AnyTerms] = {terms.word: terms for terms in _all()}
-"""By word."""
+"""By word. What reads a policy takes such a table, and this one by default: a test may bring another."""
+
+
+def dialects(kinds: Kinds) -> Dialects:
+    """The protocols that assets may speak: those of the brokers that serve assets."""
+    return {terms.dialect.name: terms.dialect for terms in kinds.values() if terms.dialect is not None}

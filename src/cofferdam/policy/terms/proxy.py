@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec.structs import replace
 
 from cofferdam.errors import CofferdamError
-from cofferdam.model import Allow, Asset, Deny, Operation, Point, Side, Span
+from cofferdam.model import Allow, Asset, Deny, Method, Operation, Point, Side, Stream
 from cofferdam.policy import rows
 from cofferdam.policy.document import Path
 from cofferdam.policy.explain import Explanation, Question, explained
@@ -27,7 +27,7 @@ from cofferdam.policy.terms import proxy_lint
 from cofferdam.policy.terms.base import Ask, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Terms
 from cofferdam.policy.terms.proxy_checks import RuleChecks
 from cofferdam.policy.terms.proxy_model import ProxyConduit, ProxyRule
-from cofferdam.protocols.dialect import Family
+from cofferdam.protocols.dialect import Dialect
 
 OUTER, INNER = "outer", "inner"
 
@@ -45,9 +45,9 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
     )
     warnings = proxy_lint.CHECKS
 
-    def __init__(self, family: Family) -> None:
-        self.word = family.name
-        self.family = family
+    def __init__(self, dialect: Dialect) -> None:
+        self.word = dialect.name
+        self.dialect: Dialect = dialect
 
     # --- errors
 
@@ -61,7 +61,7 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
             expected = f"sessions that begin on the it side: a {self.word} proxy decides where the devices are"
             checking.at((*here, "from"), found, expected, check="direction")
         for number, rule in zip(numbers, conduit.allow, strict=True):
-            RuleChecks(self.family, (*here, "allow", number), conduit, rule, checking).check()
+            RuleChecks(self.dialect, (*here, "allow", number), conduit, rule, checking).check()
 
     # --- rows
 
@@ -75,23 +75,32 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
         )
 
     def _rule(self, number: int, rule: ProxyRule, asset: Asset) -> rows.Rule:
-        points = {point.name: point for point in asset.points}
+        dialect = self.dialect
+        points: dict[str, Point | Method | Stream] = {point.name: point for point in asset.points}
+        methods: dict[str, Point | Method | Stream] = {method.name: method for method in asset.methods}
+        streams: dict[str, Point | Method | Stream] = {stream.name: stream for stream in asset.streams}
 
-        def writable(point: Point) -> bool:
-            space = self.family.space(point.at.space)
-            return space is not None and space.writable
-
-        def pieces(names: Iterable[str], spans: Iterable[Span], everything: Iterable[Point]) -> tuple[rows.Piece, ...]:
-            named = everything if ALL in names else [points[name] for name in names]
-            found = [rows.Piece(point.at, point.name) for point in named] + [rows.Piece(span) for span in spans]
+        def pieces(
+            known: Mapping[str, Point | Method | Stream],
+            names: Iterable[str],
+            raw: Iterable[rows.Piece | None] = (),
+            everything: Iterable[Point] = (),
+        ) -> tuple[rows.Piece, ...]:
+            named = everything if ALL in names else [known[name] for name in names]
+            found = [rows.Piece(one.at, one.name) for one in named] + [piece for piece in raw if piece is not None]
             return tuple(sorted(found, key=lambda piece: (piece.at.space, piece.at.start, piece.at.count, piece.point)))
 
+        writable = [point for point in asset.points if dialect.writable(point.at)]
+        watchable = [point for point in asset.points if dialect.watchable(point.at)]
         return rows.Rule(
             number=number,
             who=tuple(sorted(rule.who)),
             asset=asset.name,
-            reads=pieces(rule.read, rule.registers, asset.points),
-            writes=pieces(rule.write, rule.write_registers, [point for point in asset.points if writable(point)]),
+            reads=pieces(points, rule.read, rule.registers, asset.points),
+            writes=pieces(points, rule.write, rule.write_registers, writable),
+            calls=pieces(methods, rule.call),
+            watches=pieces(points, rule.subscribe, (), watchable),
+            streams=pieces(streams, rule.stream),
             functions=tuple(sorted(set(rule.functions))),
             write_functions=tuple(sorted(set(rule.write_functions))),
         )
@@ -149,7 +158,7 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
             near = nearest(name, policy.assets)
             known = f"the policy has {one_of(policy.assets)}" if policy.assets else ""
             raise CofferdamError(f"the policy has no asset {name!r}", hint=f"did you mean {near}?" if near else known)
-        return explain_operation(policy, question, name, operation(question.said["operation"], asset))
+        return explain_operation(policy, question, name, operation(question.said["operation"], asset, self.dialect))
 
 
 def explain_operation(policy: CompiledPolicy, question: Question, name: str, op: Operation) -> Explanation:
@@ -183,13 +192,16 @@ def explain_operation(policy: CompiledPolicy, question: Question, name: str, op:
 def _conditions(op: Operation, asset: Asset) -> Iterable[str]:
     for change in op.writes:
         for point in asset.points:
-            span = point.at
-            if span.space == change.space and span.start < change.stop and change.start < span.stop:
+            at = point.at
+            if at.space == change.space and at.start < change.stop and change.start < at.stop:
                 if point.max_step is not None:
                     step = values.measure(point, point.max_step)
                     yield f"{point.name} may change by at most {step} from its last known value"
                 if point.writes_per_minute is not None:
                     yield f"{point.name} may be written at most {point.writes_per_minute} times a minute"
+        for method in asset.methods:
+            if method.at.space == change.space and method.writes_per_minute is not None:
+                yield f"{method.name} may be called at most {method.writes_per_minute} times a minute"
 
 
 def _place(policy: CompiledPolicy, zone: str) -> Place:

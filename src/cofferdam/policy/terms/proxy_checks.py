@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cofferdam.model import Span
 from cofferdam.policy import schema
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.terms.proxy_model import ProxyConduit, ProxyRule
 from cofferdam.policy.yamltext import quote
-from cofferdam.protocols.dialect import Family
-from cofferdam.protocols.dialects import FAMILIES
+from cofferdam.protocols.dialect import Dialect
 
 
 class RuleChecks:
     """The checks of one rule."""
 
-    def __init__(self, family: Family, here: Path, conduit: ProxyConduit, rule: ProxyRule, checking: Checking) -> None:
-        self.family = family
+    def __init__(
+        self, dialect: Dialect, here: Path, conduit: ProxyConduit, rule: ProxyRule, checking: Checking
+    ) -> None:
+        self.dialect = dialect
         self.here = here
         self.conduit = conduit
         self.rule = rule
@@ -27,9 +29,14 @@ class RuleChecks:
 
     def check(self) -> None:
         rule, conduit, policy = self.rule, self.conduit, self.checking.policy
-        kinds = (rule.read, rule.write, rule.registers, rule.write_registers, rule.functions, rule.write_functions)
-        if not any(kinds):
-            expected = "read, write, registers, write_registers, functions or write_functions"
+        words = ["read", "write", "registers", "write_registers", "functions", "write_functions"]
+        kinds = self.dialect.kinds
+        words[2:2] = [word for word, some in (
+            ("subscribe", any(kind.watch for kind in kinds)), ("call", any(kind.call for kind in kinds)),
+            ("stream", any(kind.open for kind in kinds)),
+        ) if some]  # fmt: skip
+        if not any(getattr(rule, word) for word in ("subscribe", "call", "stream", *words)):
+            expected = f"{', '.join(words[:-1])} or {words[-1]}"
             self.at(self.here, "a rule that allows nothing", expected, check="missing")
         for index, who in enumerate(rule.who):
             path: Path = (*self.here, "who", index)
@@ -53,61 +60,84 @@ class RuleChecks:
         if asset.zone != self.conduit.to_zone and asset.zone in self.checking.names("zones"):
             found = f"{name} of zone {asset.zone}"
             self.at(path, found, f"an asset of {self.conduit.to_zone}, where the conduit ends", check="asset-zone")
-        if asset.protocol != self.family.name:
-            if asset.protocol in FAMILIES:
-                found, expected = f"{name}, which speaks {asset.protocol}", f"an asset that speaks {self.family.name}"
+        if asset.protocol != self.dialect.name:
+            if asset.protocol in self.checking.dialects:
+                found, expected = f"{name}, which speaks {asset.protocol}", f"an asset that speaks {self.dialect.name}"
                 self.at(path, found, expected, check="broker")
             return
-        for field, points in (("read", self.rule.read), ("write", self.rule.write)):
+        for field, points in (
+            ("read", self.rule.read), ("write", self.rule.write), ("subscribe", self.rule.subscribe)
+        ):  # fmt: skip
             self.points((*self.here, field), field, points, name, asset)
+        for field, section, names in (("call", "methods", self.rule.call), ("stream", "streams", self.rule.stream)):
+            for index, one in enumerate(names):
+                self.checking.known(section, one, (*self.here, field, index), ("assets", name))
 
     def spans(self) -> None:
-        family, rule = self.family, self.rule
-        for field, spans in (("registers", rule.registers), ("write_registers", rule.write_registers)):
-            for index, span in enumerate(spans):
-                space = family.space(span.space)
+        dialect, rule = self.dialect, self.rule
+        for field, pieces in (("registers", rule.registers), ("write_registers", rule.write_registers)):
+            for index, piece in enumerate(pieces):
+                if piece is None:
+                    continue
+                at = piece.at
                 path: Path = (*self.here, field, index)
-                if space is None:
-                    near = nearest(span.space.partition(":")[0], [s.name for s in family.spaces])
-                    names = [s.name + (":N" if s.numbered else "") for s in family.spaces]
-                    self.at(path, f"the space {quote(span.space)}", one_of(names), near, "space")
-                elif field == "write_registers" and not space.writable:
-                    writable = [s.name + (":N" if s.numbered else "") for s in family.spaces if s.writable]
-                    self.at(path, f"cells of {span.space}", f"cells that can be written ({one_of(writable)})")
+                if dialect.found(at) is None:
+                    word, what = (at.space, "space") if isinstance(at, Span) else (at.kind, "kind")
+                    known = [s.name for s in dialect.spaces] + [kind.name for kind in dialect.kinds]
+                    near = nearest(word.partition(":")[0], known)
+                    self.at(path, f"the {what} {quote(word)}", one_of(dialect.words()), near, what)
+                elif field == "write_registers" and not dialect.writable(at):
+                    writable = [s.name + (":N" if s.numbered else "") for s in dialect.spaces if s.writable]
+                    writable += [kind.name for kind in dialect.kinds if kind.write]
+                    what = f"cells of {at.space}" if isinstance(at, Span) else dialect.notation.show(at)
+                    whole = "cells" if isinstance(at, Span) else "what"
+                    self.at(path, what, f"{whole} that can be written ({one_of(writable)})")
 
     def points(self, here: Path, field: str, points: Iterable[str], name: str, asset: schema.Asset) -> None:
         names = self.checking.names("assets", name, "points")
         for index, point_name in enumerate(points):
             path: Path = (*here, index)
             if point_name == schema.ALL:
-                fitting = [p for p in asset.points.values() if field == "read" or self._writable(p)]
+                fitting = [p for p in asset.points.values() if self._fits(field, p)]
                 if not fitting and not names:
                     self.at(path, f"all points of {name}", "an asset with points, or registers", check="unknown-point")
                 elif not fitting and len(names) == len(asset.points):
-                    self.at(path, f"all points of {name}", "an asset with points that can be written", check="write")
+                    what = "be written" if field == "write" else "be subscribed to"
+                    self.at(path, f"all points of {name}", f"an asset with points that can {what}", check=field)
             elif point_name not in names:
                 expected = f"a point of {name} ({one_of(names)})" if names else f"a point of {name}, and it has none"
                 found = f"the point {quote(point_name)}"
                 self.at(path, found, expected, nearest(point_name, [*names, schema.ALL]), "unknown-point")
-            elif field == "write" and point_name in asset.points:
+            elif field != "read" and point_name in asset.points:
                 point = asset.points[point_name]
-                if self.family.space(point.at.space) is not None and not self._writable(point):
-                    found = f"{point_name}, which is {point.at.space}"
-                    self.at(path, found, "a point that can be written (holding, coil)", check="write")
+                if point.at is not None and self.dialect.found(point.at) is not None and not self._fits(field, point):
+                    kind = point.at.space if isinstance(point.at, Span) else point.at.kind
+                    found = f"{point_name}, which is {kind}"
+                    self.at(path, found, self._what_fits(field), check=field)
 
-    def _writable(self, point: schema.Point) -> bool:
-        space = self.family.space(point.at.space)
-        return space is not None and space.writable
+    def _what_fits(self, field: str) -> str:
+        spaces = [space.name for space in self.dialect.spaces if space.writable and not space.numbered]
+        kinds = [kind.name for kind in self.dialect.kinds if kind.write]
+        if field == "write":
+            return f"a point that can be written ({', '.join([*spaces, *kinds])})"
+        kinds = [kind.name for kind in self.dialect.kinds if kind.watch]
+        return f"a point that can be subscribed to ({', '.join(kinds) or f'none: {self.dialect.name} has no such'})"
+
+    def _fits(self, field: str, point: schema.Point) -> bool:
+        return point.at is not None and (
+            field == "read"
+            or (self.dialect.writable(point.at) if field == "write" else self.dialect.watchable(point.at))
+        )
 
     def functions(self) -> None:
         for field, codes in (("functions", self.rule.functions), ("write_functions", self.rule.write_functions)):
             for index, (code, sub) in enumerate(codes):
                 path: Path = (*self.here, field, index)
-                if code in self.family.cell_codes:
+                if code in self.dialect.place_codes:
                     verbs = "read, write, registers or write_registers"
                     self.at(
                         path, f"function {code}, which carries cells", f"{verbs}, which say the cells", check="function"
                     )
-                elif field == "functions" and sub >= 0 and self.family.changes(code, sub):
+                elif field == "functions" and sub >= 0 and self.dialect.changes(code, sub):
                     found = f"function {code}/{sub}, which may change the device"
                     self.at(path, found, "such a function in write_functions", check="function")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
+from cofferdam.model import Argument, Point
 from cofferdam.policy import rows
 from cofferdam.policy.findings import Linting
-from cofferdam.policy.points import values
+from cofferdam.policy.points import typed, values
 from cofferdam.policy.terms.proxy_model import ProxyRule
 
 
@@ -40,7 +41,14 @@ def _useless_rules(run: Linting) -> None:
 
 def _size(rule: rows.Rule) -> int:
     codes = sum(2 if sub < 0 else 1 for _, sub in (*rule.functions, *rule.write_functions))
-    return codes + sum(piece.at.count for piece in (*rule.reads, *rule.writes))
+    return codes + sum(piece.at.count for _, pieces in _by_access(rule) for piece in pieces)
+
+
+def _by_access(rule: rows.Rule) -> tuple[tuple[str, tuple[rows.Piece, ...]], ...]:
+    return (
+        ("read", rule.reads), ("write", rule.writes), ("call", rule.calls), ("subscribe", rule.watches),
+        ("stream", rule.streams),
+    )  # fmt: skip
 
 
 class _Kept:
@@ -53,9 +61,9 @@ class _Kept:
 
     @staticmethod
     def _pieces(rule: rows.Rule) -> Iterator[tuple[tuple[str, str], int, int]]:
-        for kind, pieces in (("read", rule.reads), ("write", rule.writes)):
+        for kind, pieces in _by_access(rule):
             for piece in pieces:
-                yield (kind, piece.at.space), piece.at.start, piece.at.stop
+                yield (kind, piece.at.space + ("*" if piece.prefix else "")), piece.at.start, piece.at.stop
 
     @staticmethod
     def _codes(rule: rows.Rule) -> Iterator[tuple[str, int, int]]:
@@ -121,28 +129,49 @@ def _blanket_writes(run: Linting) -> None:
     """More than 16 raw cells that may be written, where points would bring limits."""
     for name, conduit in run.policy.conduits.items():
         for number, rule in enumerate(conduit.allow):
-            for index, span in enumerate(rule.write_registers if isinstance(rule, ProxyRule) else ()):
-                if span.count > 16:
+            for index, piece in enumerate(rule.write_registers if isinstance(rule, ProxyRule) else ()):
+                if piece is not None and (piece.at.count > 16 or piece.prefix):
+                    what = "all items of a name" if piece.prefix else f"{piece.at.count} raw cells"
                     run.value(
                         ("conduits", name, "allow", number, "write_registers", index), "wide-write",
-                        f"{span.count} raw cells that may be written", "points, whose values are checked",
+                        f"{what} that may be written", "points, whose values are checked",
                     )  # fmt: skip
 
 
 def _unlimited_writes(run: Linting) -> None:
-    """A number that may be written without min and max."""
+    """A number that may be written, or passed to a method, without min and max, or a text without max_length."""
     written: set[tuple[str, str]] = set()
     for conduit in run.compiled.conduits.values():
         for rule in conduit.rules:
-            written |= {(rule.asset, piece.point) for piece in rule.writes if piece.point}
+            written |= {(rule.asset, piece.point) for piece in (*rule.writes, *rule.calls) if piece.point}
     for asset in run.compiled.assets.values():
         for point in asset.points:
-            if (asset.name, point.name) in written and point.type.value != "bool" and not values.has_range(point):
+            if (asset.name, point.name) in written and _unlimited(point):
+                missing, expected = _missing(point)
                 run.key(
                     ("assets", asset.name, "points", point.name), "no-range",
-                    f"point {point.name}, which may be written, without min and max",
-                    "the range that the process can bear",
+                    f"point {point.name}, which may be written, without {missing}", expected,
                 )  # fmt: skip
+        for method in asset.methods:
+            for index, argument in enumerate(method.arguments):
+                if (asset.name, method.name) in written and _unlimited(argument):
+                    missing, expected = _missing(argument)
+                    run.key(
+                        ("assets", asset.name, "methods", method.name, "arguments", index), "no-range",
+                        f"argument {argument.name} of {method.name}, which may be called, without {missing}", expected,
+                    )  # fmt: skip
+
+
+def _unlimited(said: Point | Argument) -> bool:
+    if said.type in typed.SIZED:
+        return said.max_length is None
+    return said.type in typed.NUMBERS and not values.has_range(said)
+
+
+def _missing(said: Point | Argument) -> tuple[str, str]:
+    if said.type in typed.SIZED:
+        return "max_length", "the longest that the device can bear"
+    return "min and max", "the range that the process can bear"
 
 
 CHECKS: dict[str, Callable[[Linting], None]] = {

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from cofferdam.policy import schema
 from cofferdam.policy.fields import as_list
-from cofferdam.policy.schema import CellsList, Codes, Names
+from cofferdam.policy.schema import Codes, Names, RawList
 
 
 class ProxyRule(schema.Rule):
@@ -20,10 +20,17 @@ class ProxyRule(schema.Rule):
     write: Names = Field(
         (), description="Points that may be written, or `all` for every point that can be. Reading is not implied."
     )
-    registers: CellsList = Field(
+    subscribe: Names = Field(
+        (),
+        description="Points of which the client may have the values come by themselves, or `all`. For protocols with "
+        "subscriptions; reading is not implied.",
+    )
+    call: Names = Field((), description="Methods that may be called, for protocols with methods.")
+    stream: Names = Field((), description="Streams that may be opened, for protocols with streams.")
+    registers: RawList = Field(
         (), description="Raw cells that may be read, where points are not enough: `[holding 0-99, input 0-9]`."
     )
-    write_registers: CellsList = Field(
+    write_registers: RawList = Field(
         (), description="Raw cells that may be written. The limits of points among them hold all the same."
     )
     functions: Codes = Field(
@@ -47,7 +54,7 @@ class ProxyRule(schema.Rule):
 
     @property
     def changes(self) -> bool:
-        return bool(self.write or self.write_registers or self.write_functions)
+        return bool(self.write or self.call or self.stream or self.write_registers or self.write_functions)
 
 
 class ProxyConduit(schema.Conduit):

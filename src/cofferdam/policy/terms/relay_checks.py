@@ -16,7 +16,6 @@ from cofferdam.policy.messages.schemas import FILES_MOST, SchemaError, Schemas, 
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.terms.relay_model import COMING, HTTP, ChannelSaid, ClientSaid, DoorSaid, RelayConduit, RelayRule
 from cofferdam.policy.yamltext import quote
-from cofferdam.protocols.dialects import FAMILIES
 
 
 def sides(conduit: RelayConduit | schema.Conduit, policy: schema.Policy) -> tuple[str, str] | None:
@@ -172,8 +171,8 @@ class RelayChecks:
                         found = f"{door.at[0]}:{door.at[1]}, which {other} has otherwise"
                         self.at((*at, "at"), found, "the same for all, or an address of its own", check="listen")
         for name, asset in self.checking.policy.assets.items():
-            family = FAMILIES.get(asset.protocol)
-            place = asset.listen or (asset.overlay, family.default_port if family else 0)
+            dialect = self.checking.dialects.get(asset.protocol)
+            place = asset.listen or (asset.overlay, dialect.default_port if dialect else 0)
             if place == door.at:
                 found = f"{door.at[0]}:{door.at[1]}, which {name} has"
                 self.at((*at, "at"), found, "an address and port of its own", check="listen")

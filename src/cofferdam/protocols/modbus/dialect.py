@@ -45,6 +45,7 @@ MODBUS = Dialect(
         43: "encapsulated interface (43/13 CANopen, 43/14 device identification)",
     },
     code_range=(1, 127),
+    code_examples='8 or "43/14"',
     # Restart communications, change delimiter, force listen only, clear counters, clear overrun; CANopen may write.
     changing=frozenset({(8, 1), (8, 3), (8, 4), (8, 10), (8, 20), (43, 13)}),
     place_codes=frozenset({1, 2, 3, 4, 5, 6, 15, 16, 20, 21, 22, 23, 24}),

@@ -1,0 +1,209 @@
+"""Checks of what an asset has: points, methods and streams, with their places, types and limits.
+
+Cells and items are told apart here: a point of cells takes its size from its type, a point of items takes its value as
+it is. Not here: the rest of an asset (crosscheck), how a place is written (the protocol's dialect).
+"""
+
+from __future__ import annotations
+
+from cofferdam.model import Item, Span, ValueType
+from cofferdam.policy import schema
+from cofferdam.policy.document import Path
+from cofferdam.policy.findings import Checking
+from cofferdam.policy.points import typed, values
+from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.yamltext import quote
+from cofferdam.protocols.dialect import Dialect, Space
+
+NUMBERS = typed.NUMBERS | {ValueType.BOOL}
+
+
+def point_place(dialect: Dialect, point: schema.Point) -> tuple[Span | Item, ValueType] | None:
+    """The place and the type of a point, or None where the two do not fit."""
+    at = point.at
+    found = None if at is None else dialect.found(at)
+    if at is None or found is None:
+        return None
+    if isinstance(at, Item):
+        return None if point.type is None else (at, point.type)
+    bits = isinstance(found, Space) and found.bits
+    kind = point.type or (ValueType.BOOL if bits else None)
+    if kind is None or (kind is ValueType.BOOL) != bits or kind not in values.WORDS:
+        return None
+    count = values.WORDS[kind]
+    if at.count not in (1, count) or at.start + count > 65536:
+        return None
+    return Span(at.space, at.start, count), kind
+
+
+class PlaceChecks:
+    """The checks of one asset."""
+
+    def __init__(self, checking: Checking, here: Path, asset: schema.Asset, dialect: Dialect) -> None:
+        self.checking = checking
+        self.at = checking.at
+        self.here = here
+        self.asset = asset
+        self.dialect = dialect
+        self._items: dict[Item, str] = {}
+
+    def check(self) -> None:
+        for name, point in self.asset.points.items():
+            self._point((*self.here, "points", name), name, point)
+        for section, things in (("methods", self.asset.methods), ("streams", self.asset.streams)):
+            for name in things:
+                if name == schema.ALL:
+                    self.checking.key((*self.here, section, name), 'the name "all"', "another: all stands for all")
+                for other in ("points", "methods"):
+                    if other != section and name in getattr(self.asset, other):
+                        found = f"{name}, which is one of the {other} as well"
+                        self.checking.key((*self.here, section, name), found, "a name of its own", check="name")
+        for name, method in self.asset.methods.items():
+            self._method((*self.here, "methods", name), name, method)
+        for name, stream in self.asset.streams.items():
+            self._place((*self.here, "streams", name), name, stream.at, "streams", "opened as streams")
+
+    # --- points
+
+    def _point(self, here: Path, name: str, point: schema.Point) -> None:
+        if name == schema.ALL:
+            self.checking.key(here, 'a point named "all"', "another name: all stands for every point")
+        at, dialect = point.at, self.dialect
+        if at is None:
+            return
+        found = dialect.found(at)
+        if found is None:
+            self._unknown(here, at)
+        elif isinstance(at, Item):
+            self._item(here, name, point, at)
+        elif isinstance(found, Space):
+            self._cells(here, name, point, at, found)
+
+    def _unknown(self, here: Path, at: Span | Item) -> None:
+        dialect = self.dialect
+        word = at.space if isinstance(at, Span) else at.kind
+        known = [space.name for space in dialect.spaces] + [kind.name for kind in dialect.kinds]
+        what = "space" if isinstance(at, Span) else "kind"
+        near = nearest(word.partition(":")[0], known)
+        self.at((*here, "at"), f"the {what} {quote(word)}", one_of(dialect.words()), near, what)
+
+    def _missing_type(self, here: Path, what: str, types: list[str]) -> None:
+        self.checking.key(here, f"{what} without type", f"type: {one_of(types, 20)}", check="missing")
+
+    def _cells(self, here: Path, name: str, point: schema.Point, at: Span, space: Space) -> None:
+        names = self.dialect.types
+        for field in ("elements", "max_length", "fastest"):
+            if getattr(point, field) is not None:
+                self.at((*here, field), f"{field} of cells", "no such limit: it is for items with names", check=field)
+        if point.type is None and not space.bits:
+            words = [word for word, kind in names.items() if kind in values.WORDS and kind is not ValueType.BOOL]
+            self._missing_type(here, f"point {name}", words)
+            return
+        kind = point.type or ValueType.BOOL
+        if (kind is ValueType.BOOL) != space.bits or kind not in values.WORDS:
+            expected = "bool" if space.bits else "a type of words, such as uint16"
+            self.at((*here, "type"), f"{kind.value} in {at.space}", expected, check="type")
+            return
+        count = values.WORDS[kind]
+        if at.count not in (1, count):
+            found = f"{at.count} cells for {kind.value}"
+            first = at.start
+            near = f'"{at.space} {first}-{first + count - 1}"' if count > 1 else f'"{at.space} {first}"'
+            self.at((*here, "at"), found, f"{count} cell{'s' if count > 1 else ''}", near, "type")
+        elif at.start + count > 65536:
+            self.at(
+                (*here, "at"), f"{kind.value} that ends after cell 65535", "all cells from 0 to 65535", check="type"
+            )
+        self._range(here, kind, point)
+
+    def _item(self, here: Path, name: str, point: schema.Point, at: Item) -> None:
+        kind = self.dialect.kind(at.kind)
+        if kind is not None and not kind.valued:
+            valued = [k.name for k in self.dialect.kinds if k.valued]
+            self.at(
+                (*here, "at"), f"{kind.words}, which has no value", f"what has one ({one_of(valued)})", check="kind"
+            )
+            return
+        other = self._items.setdefault(at, name)
+        if other != name:
+            self.at(
+                (*here, "at"), f"{self.dialect.notation.show(at)}, which is {other}", "one point for it", check="at"
+            )
+        if "word_order" in self.checking.names(*map(str, here)):
+            self.at((*here, "word_order"), "an order of words", "none: it is for cells", check="type")
+        if point.type is None:
+            self._missing_type(here, f"point {name}", list(self.dialect.types))
+            return
+        if point.elements is not None and at.first >= 0:
+            expected = "no elements: the range says them"
+            self.at(
+                (*here, "elements"), f"elements of the range {self.dialect.notation.show(at)}", expected, check="type"
+            )
+        if point.fastest is not None and kind is not None and not kind.watch:
+            self.at((*here, "fastest"), f"a limit for {kind.words}", "what can be subscribed to", check="fastest")
+        self._value_limits(here, point.type, point)
+        several = (point.elements or (at.count if at.first >= 0 else 1)) > 1
+        if point.max_step is not None and (several or point.type not in typed.NUMBERS):
+            what = "an array" if several else f"a {point.type.value}"
+            self.at(
+                (*here, "max_step"),
+                f"max_step of {what}",
+                "a single number for a step to be counted from",
+                check="step",
+            )
+
+    def _value_limits(self, here: Path, kind: ValueType, said: schema.Point | schema.Argument) -> None:
+        if said.max_length is not None and kind not in typed.SIZED:
+            self.at((*here, "max_length"), f"max_length of a {kind.value}", "a text or byte string", check="range")
+        for field, limit in (("min", said.min), ("max", said.max)):
+            if limit is not None and kind not in NUMBERS:
+                self.at((*here, field), f"{field} of a {kind.value}", "max_length, or a number", check="range")
+                return
+        if kind in NUMBERS:
+            self._range(here, kind, said)
+
+    def _range(self, here: Path, kind: ValueType, said: schema.Point | schema.Argument) -> None:
+        low, high = values.type_range(kind)
+        for field, limit in (("min", said.min), ("max", said.max)):
+            if limit is not None and not low <= limit <= high:
+                expected = f"a value that {kind.value} can hold ({values.show(low)} to {values.show(high)})"
+                self.at((*here, field), values.show(limit), expected, check="range")
+        if said.min is not None and said.max is not None and said.min > said.max:
+            found = f"min {values.show(said.min)} above max {values.show(said.max)}"
+            self.at((*here, "min"), found, "min at most max", check="range")
+
+    # --- methods and streams
+
+    def _place(self, here: Path, name: str, at: Span | Item | None, section: str, words: str) -> None:
+        """Whether there is such a thing, and no other entry is it."""
+        if at is None:
+            return
+        dialect = self.dialect
+        fitting = [kind.name for kind in dialect.kinds if (kind.call if section == "methods" else kind.open)]
+        kind = dialect.kind(at.kind) if isinstance(at, Item) else None
+        if isinstance(at, Item) and kind is None:
+            self._unknown(here, at)
+        elif not isinstance(at, Item) or kind is None or kind.name not in fitting:
+            found = dialect.notation.show(at)
+            expected = (
+                f"what can be {words} ({one_of(fitting)})" if fitting else f"no {section}: {dialect.name} has none"
+            )
+            self.at((*here, "at"), found, expected, check="kind")
+        else:
+            other = self._items.setdefault(at, name)
+            if other != name:
+                found = f"{dialect.notation.show(at)}, which is {other}"
+                self.at((*here, "at"), found, "one entry for it", check="at")
+            if at.first >= 0:
+                self.at((*here, "at"), dialect.notation.show(at), "no range of elements", check="at")
+
+    def _method(self, here: Path, name: str, method: schema.Method) -> None:
+        self._place(here, name, method.at, "methods", "called")
+        seen: set[str] = set()
+        for index, argument in enumerate(method.arguments):
+            place: Path = (*here, "arguments", index)
+            if argument.name in seen:
+                self.at((*place, "name"), f"{quote(argument.name)} again", "a name of its own", check="name")
+            seen.add(argument.name)
+            if argument.type is not None:
+                self._value_limits(place, argument.type, argument)
