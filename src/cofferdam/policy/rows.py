@@ -81,7 +81,7 @@ class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
     prefix: bool = False
 
 
-class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One line of a conduit's `allow`, for one asset. `number` counts the lines from 0.
 
     `functions` and `write_functions` are (code, sub) with sub -1 for any: operations that carry no cells, which leave
