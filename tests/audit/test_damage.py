@@ -14,7 +14,7 @@ from cofferdam.audit.events.gate import GateStopped
 from cofferdam.audit.files import DirFiles
 from cofferdam.audit.frames import SECTOR, read_segment
 from cofferdam.audit.log import AuditLog
-from cofferdam.audit.verify import Report, verify_log
+from cofferdam.audit.verify import Verification, verify_log
 from cofferdam.errors import AuditError
 from tests.audit.conftest import Clock, Opener, write
 
@@ -64,7 +64,7 @@ def small(opener: Opener, tmp_path: Path, clock: Clock) -> tuple[Copy, VerifierK
     return Copy(tmp_path / "copy"), log.key.verifier
 
 
-def blamed(report: Report, path: str) -> bool:
+def blamed(report: Verification, path: str) -> bool:
     """Only this file is named (or the folder that should hold it)."""
     return not report.good and {finding.file for finding in report.findings} <= {path, path.split("/")[0]}
 

@@ -184,8 +184,8 @@ class Storm:
             stage.outer.tick()
             stage.inner.tick()
         assert (stage.outer.busy, stage.inner.busy) == (0, 0)
-        for plant in stage.inner._plants.values():
-            assert (len(plant.parked), plant.reading, plant.writes) == (0, False, 0)
+        for served in stage.inner._served.values():
+            assert (len(served.parked), served.reading, served.writes) == (0, False, 0)
         assert all(session.under_way == 0 for session in stage.inner._sessions.values())
         for client in self.clients:
             assert client.closed or client.answered == set(client.asked), "a question without an answer"

@@ -15,8 +15,8 @@ from cofferdam.capture.conversation import Asked, Malformed, Note, Watcher
 from cofferdam.capture.frames import address_text
 from cofferdam.capture.learn import FILL_IN, Learned, learn
 from cofferdam.capture.reading import follow
-from cofferdam.capture.simulate import Report, simulate
-from cofferdam.capture.streams import Flow
+from cofferdam.capture.simulate import Simulation, simulate
+from cofferdam.capture.streams import TcpFlow
 from cofferdam.capture.views import VIEWS, default_ports
 from cofferdam.model import Allow, Change, Deny, Fault, NeedValues, Operation, Span
 from cofferdam.policy.table import CompiledPolicy
@@ -48,7 +48,7 @@ class Collector(Watcher):
     def note(self, note: Note) -> None:
         pass
 
-    def ended(self, flow: Flow) -> None:
+    def ended(self, flow: TcpFlow) -> None:
         pass
 
 
@@ -63,7 +63,7 @@ def learned(data: bytes, **options: Any) -> tuple[Learned, CompiledPolicy]:
     return result, policy(result.text)
 
 
-def simulated(table: CompiledPolicy, data: bytes) -> Report:
+def simulated(table: CompiledPolicy, data: bytes) -> Simulation:
     return simulate(table, stream(data), "test.pcap", ports=PORTS)
 
 

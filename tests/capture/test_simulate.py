@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cofferdam.capture.simulate import Report, simulate
+from cofferdam.capture.simulate import Simulation, simulate
 from tests.capture.maker import (
     ACK,
     FIN,
@@ -76,11 +76,11 @@ conduits:
 # T0 is 2023-11-14 22:13:20 UTC
 
 
-def judge(frames: list[Frame], **options: Any) -> Report:
+def judge(frames: list[Frame], **options: Any) -> Simulation:
     return simulate(policy(POLICY), stream(pcap(frames, nano=True)), "test.pcap", **options)
 
 
-def verdicts(report: Report) -> list[tuple[str, str, str, int]]:
+def verdicts(report: Simulation) -> list[tuple[str, str, str, int]]:
     """(verdict, function, reason, count) of all groups."""
     return [(g.verdict, g.function, g.reason, g.count) for flow in report.flows for g in flow.groups]
 
@@ -299,7 +299,7 @@ def test_any_cut_order_and_repetition_gives_the_same_requests(
     assert found.links[0].gaps == found.links[0].skipped_bytes == found.links[0].inconsistent == 0
 
 
-def summary(report: Report) -> list[tuple[object, ...]]:
+def summary(report: Simulation) -> list[tuple[object, ...]]:
     """What was judged, and how; where and when left out."""
     return sorted(
         (f.client, f.server, f.port, f.asset, g.verdict, g.function, g.unit, g.count, g.rule, g.reason, *g.reads, *g.writes)  # noqa: E501

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cofferdam.capture.files import Packet
 from cofferdam.capture.frames import Decoder
 from cofferdam.capture.limits import CaptureLimits
-from cofferdam.capture.streams import Flow, Reassembler, Sink
+from cofferdam.capture.streams import Reassembler, Sink, TcpFlow
 from tests.capture.maker import ACK, FIN, MS, RST, SECOND, SYN, Connection, Frame
 from tests.examples import examples
 
@@ -21,18 +21,18 @@ class Recorder(Sink):
     def __init__(self) -> None:
         self.log: list[tuple[int, str, bool, bytes | int]] = []
         self.ends: list[tuple[int, str]] = []
-        self.flows: list[Flow] = []
+        self.flows: list[TcpFlow] = []
 
-    def data(self, flow: Flow, from_client: bool, data: bytes, packet: int, time_ns: int) -> None:
+    def data(self, flow: TcpFlow, from_client: bool, data: bytes, packet: int, time_ns: int) -> None:
         self.log.append((flow.number, "data", from_client, data))
 
-    def gap(self, flow: Flow, from_client: bool, size: int, packet: int, time_ns: int) -> None:
+    def gap(self, flow: TcpFlow, from_client: bool, size: int, packet: int, time_ns: int) -> None:
         self.log.append((flow.number, "gap", from_client, size))
 
-    def inconsistent(self, flow: Flow, from_client: bool, packet: int, time_ns: int) -> None:
+    def inconsistent(self, flow: TcpFlow, from_client: bool, packet: int, time_ns: int) -> None:
         self.log.append((flow.number, "inconsistent", from_client, packet))
 
-    def end(self, flow: Flow) -> None:
+    def end(self, flow: TcpFlow) -> None:
         self.ends.append((flow.number, flow.ended))
         self.flows.append(flow)
 

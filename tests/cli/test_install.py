@@ -20,7 +20,7 @@ import pytest
 from cofferdam.enforce.units import (
     PROBE,
     SHUT_TABLE,
-    Setting,
+    UnitSetting,
     firewall_dropin,
     gate_unit,
     shut_bridge_rules,
@@ -47,8 +47,8 @@ gate: {%s}
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
 
-def default() -> Setting:
-    return Setting(
+def default() -> UnitSetting:
+    return UnitSetting(
         "/usr/bin/cofferdam", "/etc/cofferdam/policy.yaml", "/var/lib/cofferdam", ("eth1", "eth2"), early=True
     )
 

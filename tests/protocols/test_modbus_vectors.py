@@ -10,7 +10,7 @@ from cofferdam.protocols.modbus import messages as m
 from cofferdam.protocols.modbus.machine import ModbusServer
 from cofferdam.protocols.modbus.requests import DECODERS, FUNCTION_OF, decode_request, encode_request
 from cofferdam.protocols.modbus.responses import decode_response, encode_response
-from cofferdam.protocols.modbus.wire import Misfit, Refused, pack_bits, unpack_bits
+from cofferdam.protocols.modbus.wire import Misfit, RefusedRequest, pack_bits, unpack_bits
 from cofferdam.protocols.registry import PROTOCOLS
 from tests.protocols.vectors import EXCEPTIONS, MISFITS, REFUSED, VECTORS, Vector, adu, pdu
 
@@ -68,7 +68,7 @@ def test_an_exception_both_ways(name: str, request_: m.ModbusRequest, text: str,
 
 @pytest.mark.parametrize(("text", "code", "section", "word"), REFUSED, ids=[f"{case[0][:30]}" for case in REFUSED])
 def test_a_request_that_the_standard_refuses(text: str, code: int, section: str, word: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedRequest) as caught:
         decode_request(pdu(text), 1)
     assert (caught.value.code, caught.value.section) == (code, f"MODBUS Application Protocol V1.1b3, {section}")
     assert word in caught.value.detail
@@ -96,14 +96,14 @@ def test_a_response_that_does_not_fit(request_: m.ModbusRequest, text: str, sect
 
 def test_every_function_code_that_is_not_public_is_refused() -> None:
     for function in set(range(256)) - set(m.FUNCTIONS):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RefusedRequest) as caught:
             DECODERS[function](b"", 0, 0, 1)
         assert caught.value.code == m.ILLEGAL_FUNCTION
 
 
 @pytest.mark.parametrize("sub", sorted(set(range(32)) - set(m.DIAGNOSTICS)))
 def test_reserved_diagnostics(sub: int) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedRequest) as caught:
         decode_request(b"\x08" + sub.to_bytes(2) + b"\0\0", 1)
     assert caught.value.code == m.ILLEGAL_FUNCTION
 

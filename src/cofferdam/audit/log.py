@@ -57,7 +57,7 @@ MAKER = "auditor"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Prepared(msgspec.Struct, frozen=True):
+class PreparedDrafts(msgspec.Struct, frozen=True):
     """Events of one producer, ready to be appended."""
 
     maker: bytes
@@ -77,13 +77,13 @@ class _Seal(msgspec.Struct):
     error: OSError | None = None
 
 
-def prepare(maker: str, policy: str, drafts: Sequence[Draft]) -> Prepared:
+def prepare(maker: str, policy: str, drafts: Sequence[Draft]) -> PreparedDrafts:
     """Check and encode drafts. Raises: AuditError if one does not fit into an entry."""
     loads = ""
     for draft in drafts:
         if isinstance(draft, PolicyLoaded):
             loads = draft.policy
-    return Prepared(encode_text(maker), policy, [encode_event(draft) for draft in drafts], loads)
+    return PreparedDrafts(encode_text(maker), policy, [encode_event(draft) for draft in drafts], loads)
 
 
 class AuditLog:
@@ -173,7 +173,7 @@ class AuditLog:
         """
         return self.append_all([prepare(maker, policy, drafts)])[0]
 
-    def append_all(self, parts: Sequence[Prepared]) -> list[range]:
+    def append_all(self, parts: Sequence[PreparedDrafts]) -> list[range]:
         """Append several producers' events with one wait for the disk. Raises: LogUnwritable (nothing was kept)."""
         if self._closed:
             raise LogUnwritable("the audit log is closed")
@@ -218,7 +218,7 @@ class AuditLog:
             self._try_publish()
         return ranges[len(own) :]
 
-    def _clock(self, wall: int, mono: int) -> tuple[list[Prepared], tuple[int, int]]:
+    def _clock(self, wall: int, mono: int) -> tuple[list[PreparedDrafts], tuple[int, int]]:
         """The entry that tells of a clock that jumped, if it did, and the new readings to compare with."""
         jump = (wall - self._base[0]) - (mono - self._base[1])
         if abs(jump) <= JUMP_NS:

@@ -25,9 +25,9 @@ from cofferdam.audit.supervision import (
     FromAuditorControl,
     LogStatus,
     Open,
-    Opened,
-    Refused,
-    Report,
+    OpenedLog,
+    RefusedLog,
+    ReportLog,
     ToAuditorControl,
     Violation,
 )
@@ -166,7 +166,7 @@ class Process:
         match record:
             case Open(site):
                 self._open(site)
-            case Report():
+            case ReportLog():
                 self._report()
             case Close():
                 self._close()
@@ -200,12 +200,12 @@ class Process:
         try:
             log = open_log(self._state / "audit", self._state / "keys" / "audit.key", site=site)
         except AuditError as error:
-            self._gate.send(Refused(str(error)[:4096], error.hint[:4096]))
+            self._gate.send(RefusedLog(str(error)[:4096], error.hint[:4096]))
             self._code = 2
             self._reactor.stop()
             return
         self._auditor = Auditor(log)
-        self._gate.send(Opened(os.getpid(), log.size, log.key.verifier.text))
+        self._gate.send(OpenedLog(os.getpid(), log.size, log.key.verifier.text))
         for producer in list(self._producers.values()):
             self._welcome(producer)
         self._tick()

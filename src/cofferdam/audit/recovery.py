@@ -28,7 +28,7 @@ from cofferdam.audit.keys import load_key, make_key, store_key, sync_folder, wri
 from cofferdam.audit.log import JUMP_NS, MAKER, SECOND, AuditLog
 from cofferdam.audit.tiles import ENTRIES, edge, split_entries, tile_path
 from cofferdam.audit.tree import EMPTY_ROOT, WIDTH, Tree
-from cofferdam.audit.verify import CHECKPOINT, Report, verify_log
+from cofferdam.audit.verify import CHECKPOINT, Verification, verify_log
 from cofferdam.errors import AuditError
 
 DEEP = 65536
@@ -145,7 +145,7 @@ _HINT = (
 )
 
 
-def _refuse_damage(folder: Path, report: Report) -> None:
+def _refuse_damage(folder: Path, report: Verification) -> None:
     damage = [finding for finding in report.findings if not finding.unfinished]
     if damage:
         more = len(damage) + report.more - 1
@@ -153,7 +153,7 @@ def _refuse_damage(folder: Path, report: Report) -> None:
         raise AuditError(f"the audit log is damaged: {folder}/{damage[0]}{also}", hint=_HINT)
 
 
-def _open(given: AuditLogArguments, report: Report) -> AuditLog:
+def _open(given: AuditLogArguments, report: Verification) -> AuditLog:
     folder, key = given.folder, given.key
     files = DirFiles(folder)
     reader = LogReader(folder, key.verifier)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from cofferdam.audit.entry import LOG_OWN, Draft, may_say
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import Alarm
-from cofferdam.audit.log import MAKER, AuditLog, Prepared, prepare
+from cofferdam.audit.log import MAKER, AuditLog, PreparedDrafts, prepare
 from cofferdam.errors import AuditError, LogUnwritable
 from cofferdam.histogram import Histogram
 
@@ -56,7 +56,7 @@ class Auditor:
     def __init__(self, log: AuditLog, *, wall_ns: Callable[[], int] = time.time_ns) -> None:
         self._log = log
         self._wall = wall_ns
-        self._queue: list[tuple[str, int, Prepared]] = []
+        self._queue: list[tuple[str, int, PreparedDrafts]] = []
         self._queued = 0
         self._results: list[Result] = []
         self._refused: Counter[str] = Counter()
@@ -156,7 +156,7 @@ class Auditor:
             self._since = self._refused.total()
         self._reason = str(error)
 
-    def _recovered(self) -> list[Prepared]:
+    def _recovered(self) -> list[PreparedDrafts]:
         """What has to be told once the log takes entries again."""
         if not self._reason:
             return []

@@ -18,7 +18,7 @@ from typing import Any
 from cofferdam.audit.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from cofferdam.audit.entry import KINDS, Entry, decode_entry, format_time
 from cofferdam.audit.files import DirFiles, LogReader, in_use
-from cofferdam.audit.verify import Finding, Report, verify_log
+from cofferdam.audit.verify import Finding, Verification, verify_log
 from cofferdam.errors import AuditError
 
 WHERE = "name its folder with --log, or the gate's with --state"
@@ -166,7 +166,7 @@ class Verified:
     """What a verification found. `findings` leaves out what a gate that runs has not finished yet."""
 
     folder: Path
-    report: Report
+    report: Verification
     findings: tuple[Finding, ...]
     seconds: float
 

@@ -18,12 +18,12 @@ Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Open(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """The first record: open (or begin) the log of this site. Answered by `Opened` or `Refused`."""
+    """The first record: open (or begin) the log of this site. Answered by `OpenedLog` or `RefusedLog`."""
 
     site: Name
 
 
-class Report(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+class ReportLog(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
     """Send a `LogStatus` now. (The auditor also sends one a second.)"""
 
 
@@ -31,13 +31,13 @@ class Close(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=T
     """Record what is in the pipes, sign a checkpoint, close the log and exit with code 0."""
 
 
-ToAuditorControl = Open | Report | Close
+ToAuditorControl = Open | ReportLog | Close
 
 
 # --- auditor to gate --------------------------------------------------------------------------------------------
 
 
-class Opened(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+class OpenedLog(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
     """The log is open with so many entries; entries are taken from now on. `key` is the verifier key."""
 
     pid: int
@@ -45,7 +45,7 @@ class Opened(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=
     key: Text
 
 
-class Refused(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+class RefusedLog(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
     """The log cannot be opened: damaged, key missing or readable by others. The auditor exits."""
 
     message: Text
@@ -75,4 +75,4 @@ class Violation(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fiel
     detail: Text
 
 
-FromAuditorControl = Opened | Refused | LogStatus | Violation
+FromAuditorControl = OpenedLog | RefusedLog | LogStatus | Violation

@@ -53,7 +53,7 @@ class Finding(msgspec.Struct, frozen=True):
         return f"{self.file}: " + (f"entry {self.entry}: " if self.entry >= 0 else "") + self.problem
 
 
-class Report(msgspec.Struct):
+class Verification(msgspec.Struct):
     """What was found. `size` is what the checkpoint covers, `total` what the journal adds to it; `checked` entries were
     hashed and compared."""
 
@@ -85,7 +85,7 @@ def verify_log(
     start: int = 0,
     earlier: Checkpoint | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Report:
+) -> Verification:
     """Check the whole log, entries from `start` on (hash tiles always all). `earlier` is a checkpoint kept elsewhere
     that the log must still begin with. `progress(done, total)` is called every 16,384 entries."""
     return _Check(files, key, start, earlier, progress).run()
@@ -102,7 +102,7 @@ class _Check:
     ) -> None:
         self.files, self.key, self.earlier, self.progress = files, key, earlier, progress
         self.start = start // WIDTH * WIDTH
-        self.report = Report()
+        self.report = Verification()
         self.time = ""
         self.known: set[str] = set()
         self.extra: list[bytes] = []  # entries that only the journal has
@@ -112,7 +112,7 @@ class _Check:
         self.mended: dict[int, list[bytes]] = {}  # full bundle whose level 0 tile is wrong -> its leaf hashes
         self.cached: tuple[int, list[bytes]] = (-1, [])
 
-    def run(self) -> Report:
+    def run(self) -> Verification:
         report = self.report
         paths = set(self.files.paths())
         data = self.files.read(CHECKPOINT)

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from cofferdam.capture.limits import CaptureLimits
-from cofferdam.capture.streams import Flow, Sink
+from cofferdam.capture.streams import Sink, TcpFlow
 from cofferdam.capture.views import VIEWS, View
 from cofferdam.errors import CofferdamError, RemoteProtocolError
 from cofferdam.model import Operation
@@ -39,7 +39,7 @@ from cofferdam.protocols.registry import PROTOCOLS
 class Asked(msgspec.Struct):
     """One well-formed request. `token` is the server machine's; `user` is for the watcher's own use."""
 
-    flow: Flow
+    flow: TcpFlow
     protocol: str
     request: Any
     operation: Operation
@@ -53,7 +53,7 @@ class Malformed(msgspec.Struct, frozen=True, gc=False):
     """A request that breaks the standard. `function` and `unit` are -1 where none can be told; `closes`: the gate would
     close the connection."""
 
-    flow: Flow
+    flow: TcpFlow
     protocol: str
     section: str
     detail: str
@@ -67,7 +67,7 @@ class Malformed(msgspec.Struct, frozen=True, gc=False):
 class Note(msgspec.Struct, frozen=True, gc=False):
     """Something about the capture that a reader of the report must know. `kind`: gap, skipped, inconsistent, answer."""
 
-    flow: Flow
+    flow: TcpFlow
     kind: str
     text: str
     size: int
@@ -95,7 +95,7 @@ class Watcher(abc.ABC):
         """The capture is not whole, or not consistent."""
 
     @abc.abstractmethod
-    def ended(self, flow: Flow) -> None:
+    def ended(self, flow: TcpFlow) -> None:
         """A connection is over."""
 
 
@@ -116,7 +116,7 @@ class _Stream:
 class _Talk:
     __slots__ = ("name", "open", "open_count", "protocol", "requests", "responses", "tokens", "view")
 
-    def __init__(self, name: str, protocol: Protocol[Any, Any], view: View, flow: Flow) -> None:
+    def __init__(self, name: str, protocol: Protocol[Any, Any], view: View, flow: TcpFlow) -> None:
         self.name = name
         self.protocol = protocol
         self.view = view
@@ -135,7 +135,7 @@ class Conversations(Sink):
         self._ports = ports
         self._limits = limits or CaptureLimits()
 
-    def data(self, flow: Flow, from_client: bool, data: bytes, packet: int, time_ns: int) -> None:
+    def data(self, flow: TcpFlow, from_client: bool, data: bytes, packet: int, time_ns: int) -> None:
         """See Sink."""
         talk = self._talk(flow)
         stream = talk.requests if from_client else talk.responses
@@ -144,7 +144,7 @@ class Conversations(Sink):
         stream.last = (packet, time_ns)
         self._read(flow, talk, stream, from_client, packet, time_ns, final=False)
 
-    def gap(self, flow: Flow, from_client: bool, size: int, packet: int, time_ns: int) -> None:
+    def gap(self, flow: TcpFlow, from_client: bool, size: int, packet: int, time_ns: int) -> None:
         """See Sink."""
         talk = self._talk(flow)
         stream = talk.requests if from_client else talk.responses
@@ -156,13 +156,13 @@ class Conversations(Sink):
         text = f"{size} bytes of the {side} are not in the capture"
         self._watcher.note(Note(flow, "gap", text, size, packet, time_ns))
 
-    def inconsistent(self, flow: Flow, from_client: bool, packet: int, time_ns: int) -> None:
+    def inconsistent(self, flow: TcpFlow, from_client: bool, packet: int, time_ns: int) -> None:
         """See Sink."""
         side = "client" if from_client else "server"
         text = f"the {side} sent bytes again with other content; the first were taken"
         self._watcher.note(Note(flow, "inconsistent", text, 1, packet, time_ns))
 
-    def end(self, flow: Flow) -> None:
+    def end(self, flow: TcpFlow) -> None:
         """See Sink."""
         if flow.user is not None:
             talk = self._talk(flow)
@@ -175,7 +175,7 @@ class Conversations(Sink):
 
     # -- frames ------------------------------------------------------------------------------------------------
 
-    def _talk(self, flow: Flow) -> _Talk:
+    def _talk(self, flow: TcpFlow) -> _Talk:
         talk = flow.user
         if not isinstance(talk, _Talk):
             name = self._ports[flow.server_port]
@@ -183,7 +183,7 @@ class Conversations(Sink):
         return talk
 
     def _read(
-        self, flow: Flow, talk: _Talk, stream: _Stream, from_client: bool, packet: int, time_ns: int, *, final: bool
+        self, flow: TcpFlow, talk: _Talk, stream: _Stream, from_client: bool, packet: int, time_ns: int, *, final: bool
     ) -> None:
         """Takes every whole frame from the front of the buffer. `final`: nothing will follow what is there."""
         while stream.buffer:
@@ -208,7 +208,7 @@ class Conversations(Sink):
             else:
                 self._response(flow, talk, frame, packet, time_ns)
 
-    def _request(self, flow: Flow, talk: _Talk, stream: _Stream, frame: bytes, packet: int, time_ns: int) -> None:
+    def _request(self, flow: TcpFlow, talk: _Talk, stream: _Stream, frame: bytes, packet: int, time_ns: int) -> None:
         machine = stream.machine
         if machine is None:
             machine = stream.machine = talk.protocol.server()
@@ -243,7 +243,7 @@ class Conversations(Sink):
                 Malformed(flow, talk.name, event.section, event.detail, event.function, unit, False, packet, time_ns)
             )
 
-    def _broken(self, flow: Flow, talk: _Talk, stream: _Stream, packet: int, time_ns: int) -> None:
+    def _broken(self, flow: TcpFlow, talk: _Talk, stream: _Stream, packet: int, time_ns: int) -> None:
         """What stands at the front of the client's buffer is no frame: have the machine say why."""
         machine = stream.machine or talk.protocol.server()
         try:
@@ -255,7 +255,7 @@ class Conversations(Sink):
 
     def _tell_broken(
         self,
-        flow: Flow,
+        flow: TcpFlow,
         talk: _Talk,
         stream: _Stream,
         error: RemoteProtocolError,
@@ -284,7 +284,7 @@ class Conversations(Sink):
             del talk.open[key]
         return asked
 
-    def _response(self, flow: Flow, talk: _Talk, frame: bytes, packet: int, time_ns: int) -> None:
+    def _response(self, flow: TcpFlow, talk: _Talk, frame: bytes, packet: int, time_ns: int) -> None:
         asked = self._answered(talk, talk.view.key(frame))
         if asked is None:
             return  # its request is not in the capture, or was malformed
@@ -357,7 +357,7 @@ class Conversations(Sink):
         self._drop(stream, size)
         stream.skipped += size
 
-    def _tell_skipped(self, flow: Flow, stream: _Stream, from_client: bool, packet: int, time_ns: int) -> None:
+    def _tell_skipped(self, flow: TcpFlow, stream: _Stream, from_client: bool, packet: int, time_ns: int) -> None:
         if not stream.skipped:
             return
         side = "client" if from_client else "server"

@@ -23,7 +23,7 @@ from cofferdam.capture.frames import address_text
 from cofferdam.capture.limits import CaptureLimits
 from cofferdam.capture.reading import Reading, follow
 from cofferdam.capture.simulate import LinkReport, Links, Remark
-from cofferdam.capture.streams import Flow as Connection
+from cofferdam.capture.streams import TcpFlow
 from cofferdam.capture.views import default_ports
 from cofferdam.model import Change, Operation
 from cofferdam.policy.points.decide import show_function, show_utc
@@ -178,11 +178,11 @@ class _Learner(Watcher):
         """See Links."""
         self.links.note(note)
 
-    def ended(self, flow: Connection) -> None:
+    def ended(self, flow: TcpFlow) -> None:
         """See Links."""
         self.links.ended(flow)
 
-    def _ends(self, flow: Connection) -> tuple[str, str] | None:
+    def _ends(self, flow: TcpFlow) -> tuple[str, str] | None:
         """Client and server as text; None where a network was given and one of them is outside."""
         key = (flow.client, flow.server)
         if key not in self._known:

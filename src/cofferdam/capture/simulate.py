@@ -23,7 +23,7 @@ from cofferdam.capture.conversation import Asked, Malformed, Note, Watcher
 from cofferdam.capture.frames import address_text
 from cofferdam.capture.limits import CaptureLimits
 from cofferdam.capture.reading import Reading, follow
-from cofferdam.capture.streams import Flow as Connection
+from cofferdam.capture.streams import TcpFlow
 from cofferdam.capture.views import VIEWS, default_ports
 from cofferdam.model import Allow, Asset, Deny, Fault, NeedValues
 from cofferdam.policy.points.decide import Flow, show_function
@@ -103,7 +103,7 @@ class Remark(msgspec.Struct):
     packet: int
 
 
-class Report(msgspec.Struct):
+class Simulation(msgspec.Struct):
     """A simulation's result. `judged_at` is "capture" or the one time (UTC ns) that all requests were judged at."""
 
     policy_hash: str
@@ -138,7 +138,7 @@ class Links:
         self.remarks: list[Remark] = []
         self.remarks_total = 0
 
-    def link(self, flow: Connection) -> LinkReport | None:
+    def link(self, flow: TcpFlow) -> LinkReport | None:
         """The counters of a connection's link; None where there are too many links."""
         place = (flow.client, flow.server, flow.server_port)
         link = self._links.get(place)
@@ -164,7 +164,7 @@ class Links:
                 )
             )  # fmt: skip
 
-    def ended(self, flow: Connection) -> None:
+    def ended(self, flow: TcpFlow) -> None:
         """Adds a connection that is over."""
         link = self.link(flow)
         if link is None:
@@ -266,7 +266,7 @@ class _Simulation(Watcher):
         """See Links."""
         self.links.note(note)
 
-    def ended(self, flow: Connection) -> None:
+    def ended(self, flow: TcpFlow) -> None:
         """See Links."""
         self.links.ended(flow)
 
@@ -294,7 +294,7 @@ class _Simulation(Watcher):
             asked.user = True
         return verdict
 
-    def _asset(self, connection: Connection, unit: int) -> Asset | None:
+    def _asset(self, connection: TcpFlow, unit: int) -> Asset | None:
         """The asset that the connection's server is; of several at its address the one of that unit, else the first."""
         assets = self._homes.get((self._text(connection.server), connection.server_port), ())
         for asset in assets:
@@ -311,7 +311,7 @@ class _Simulation(Watcher):
         return text
 
     def _count(
-        self, protocol: str, connection: Connection, asset: Asset | None, fields: _Fields,
+        self, protocol: str, connection: TcpFlow, asset: Asset | None, fields: _Fields,
         packet: int, time_ns: int,
     ) -> _Kind | None:  # fmt: skip
         verdict, function, name, unit, conduit, rule, reason, detail = fields
@@ -353,7 +353,7 @@ def simulate(
     at_ns: int | None = None,
     limits: CaptureLimits | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Report:
+) -> Simulation:
     """Judges all traffic of a capture by a policy.
 
     `ports` (server port -> protocol) adds to the ports of the policy's assets and the protocols' default ports. `at_ns`
@@ -366,7 +366,7 @@ def simulate(
     simulation = _Simulation(policy, at_ns, limits)
     reading = follow(stream, name, simulation, policy_ports(policy) | dict(ports or {}), limits, progress)
     counts = simulation.counts
-    return Report(
+    return Simulation(
         policy.hash, "capture" if at_ns is None else at_ns, reading, counts[ALLOWED], counts[REFUSED],
         counts[DEPENDS], counts[MALFORMED], simulation.flows(), simulation.links.all(), simulation.links.remarks,
         simulation.links.remarks_total, simulation.left_out,

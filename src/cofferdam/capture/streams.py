@@ -76,7 +76,7 @@ class Direction:
         return self.next + ((seq - self.next + _HALF) % _WRAP) - _HALF
 
 
-class Flow:
+class TcpFlow:
     """One TCP connection. Addresses are packed."""
 
     __slots__ = (
@@ -105,19 +105,19 @@ class Sink(abc.ABC):
     """Who takes the streams. Calls come in an order that keeps requests before their answers."""
 
     @abc.abstractmethod
-    def data(self, flow: Flow, from_client: bool, data: bytes, packet: int, time_ns: int) -> None:
+    def data(self, flow: TcpFlow, from_client: bool, data: bytes, packet: int, time_ns: int) -> None:
         """The next bytes of one direction; `packet` brought them."""
 
     @abc.abstractmethod
-    def gap(self, flow: Flow, from_client: bool, size: int, packet: int, time_ns: int) -> None:
+    def gap(self, flow: TcpFlow, from_client: bool, size: int, packet: int, time_ns: int) -> None:
         """`size` bytes of one direction are not in the capture; noticed at `packet`."""
 
     @abc.abstractmethod
-    def inconsistent(self, flow: Flow, from_client: bool, packet: int, time_ns: int) -> None:
+    def inconsistent(self, flow: TcpFlow, from_client: bool, packet: int, time_ns: int) -> None:
         """`packet` brought bytes again, with other content."""
 
     @abc.abstractmethod
-    def end(self, flow: Flow) -> None:
+    def end(self, flow: TcpFlow) -> None:
         """The connection, or what the capture has of it, is over."""
 
 
@@ -135,7 +135,7 @@ class Reassembler:
         self._sink = sink
         self._ports = frozenset(ports)
         self._limits = limits or CaptureLimits()
-        self._table: OrderedDict[_Key, Flow] = OrderedDict()  # key: client, server, client port, server port
+        self._table: OrderedDict[_Key, TcpFlow] = OrderedDict()  # key: client, server, client port, server port
         self._held_bytes = 0
         self._packet = 0
         self._time_ns = 0
@@ -189,7 +189,7 @@ class Reassembler:
 
     # -- which connection --------------------------------------------------------------------------------------
 
-    def _find(self, segment: Segment) -> tuple[Flow | None, bool]:
+    def _find(self, segment: Segment) -> tuple[TcpFlow | None, bool]:
         there: _Key = (segment.source, segment.target, segment.source_port, segment.target_port)
         back: _Key = (segment.target, segment.source, segment.target_port, segment.source_port)
         flow = self._table.get(there)
@@ -232,7 +232,7 @@ class Reassembler:
             return None, from_client  # refused, or of a connection that the capture does not hold
         return self._open(key, segment), from_client
 
-    def _is_stray(self, flow: Flow, side: Direction, segment: Segment) -> bool:
+    def _is_stray(self, flow: TcpFlow, side: Direction, segment: Segment) -> bool:
         if not side.seen or (segment.flags & RST and not flow.ended and segment.seq == 0):
             return False
         distance = side.position(segment.seq) - side.next
@@ -240,12 +240,12 @@ class Reassembler:
             return True
         return bool(flow.ended) and segment.length > 1 and distance >= 0
 
-    def _open(self, key: _Key, segment: Segment) -> Flow:
+    def _open(self, key: _Key, segment: Segment) -> TcpFlow:
         while len(self._table) >= self._limits.flows:
             self.evicted += 1
             self._drop(next(iter(self._table)))
         self.flows += 1
-        flow = Flow(self.flows, key[0], key[2], key[1], key[3])
+        flow = TcpFlow(self.flows, key[0], key[2], key[1], key[3])
         flow.handshake = bool(segment.flags & SYN)
         flow.first_ns, flow.first_packet = segment.time_ns, segment.packet
         self._table[key] = flow
@@ -256,7 +256,7 @@ class Reassembler:
         if not flow.ended:
             self._end(flow, "replaced")
 
-    def _end(self, flow: Flow, how: str) -> None:
+    def _end(self, flow: TcpFlow, how: str) -> None:
         self._flush(flow, force=True)
         flow.ended = how
         for side in (flow.from_client, flow.from_server):
@@ -266,7 +266,7 @@ class Reassembler:
     # -- putting in order --------------------------------------------------------------------------------------
 
     def _take(
-        self, flow: Flow, side: Direction, from_client: bool, segment: Segment, start: int, peer: Direction
+        self, flow: TcpFlow, side: Direction, from_client: bool, segment: Segment, start: int, peer: Direction
     ) -> None:
         """Adds what is new in a segment to what waits."""
         data, end = segment.data, start + segment.length
@@ -302,7 +302,7 @@ class Reassembler:
             side.held_bytes += len(part)
             self._held_bytes += len(part)
 
-    def _flush(self, flow: Flow, *, force: bool) -> None:
+    def _flush(self, flow: TcpFlow, *, force: bool) -> None:
         force = force or self._held_bytes > self._limits.held_bytes
         client, server = flow.from_client, flow.from_server
         while True:
@@ -323,7 +323,7 @@ class Reassembler:
         # One byte more than was sent is a FIN that the capture missed, not data.
         return head.start <= side.next and head.ack > peer.next + 1 and not self._too_much(side)
 
-    def _flush_side(self, flow: Flow, side: Direction, from_client: bool, force: bool) -> bool:
+    def _flush_side(self, flow: TcpFlow, side: Direction, from_client: bool, force: bool) -> bool:
         """Delivers what is due of one direction. Returns whether it moved on."""
         peer = flow.from_server if from_client else flow.from_client
         before = side.next
@@ -354,7 +354,7 @@ class Reassembler:
         limits = self._limits
         return side.held_bytes > limits.held_bytes_per_direction or len(side.held) > limits.held_segments_per_direction
 
-    def _deliver(self, flow: Flow, side: Direction, from_client: bool, held: _Held) -> None:
+    def _deliver(self, flow: TcpFlow, side: Direction, from_client: bool, held: _Held) -> None:
         side.held_bytes -= len(held.data)
         self._held_bytes -= len(held.data)
         end = held.start + held.length
@@ -370,7 +370,7 @@ class Reassembler:
         if end > side.next:
             self._gap(flow, side, from_client, end)
 
-    def _gap(self, flow: Flow, side: Direction, from_client: bool, end: int) -> None:
+    def _gap(self, flow: TcpFlow, side: Direction, from_client: bool, end: int) -> None:
         size = end - side.next
         side.next = end
         side.gaps += 1

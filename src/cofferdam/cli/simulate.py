@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cofferdam.capture.simulate import ALLOWED, DEPENDS, MALFORMED, REFUSED, FlowReport, Group, Report, simulate
+from cofferdam.capture.simulate import ALLOWED, DEPENDS, MALFORMED, REFUSED, FlowReport, Group, Simulation, simulate
 from cofferdam.cli import capturing
 from cofferdam.errors import CaptureError
 from cofferdam.policy.compile import compile_policy
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.allowed == report.requests else 1
 
 
-def show(report: Report, console: Console, *, only_refused: bool = False) -> None:
+def show(report: Simulation, console: Console, *, only_refused: bool = False) -> None:
     """The report for people."""
     for line in capturing.state_lines(report.reading, report.links, report.remarks, report.remarks_total):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

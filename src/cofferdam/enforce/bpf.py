@@ -52,7 +52,7 @@ class Null:
 
 
 @dataclass(frozen=True)
-class Rule:
+class CallRule:
     """Calls with this number for which all conditions hold get the verdict."""
 
     number: int
@@ -60,7 +60,7 @@ class Rule:
     conditions: tuple[Is | Lacks | Null, ...] = ()
 
 
-def assemble(machine: str, rules: Sequence[Rule], default: int) -> bytes:
+def assemble(machine: str, rules: Sequence[CallRule], default: int) -> bytes:
     """The filter's program (`struct sock_filter[]`). A call by another processor's convention ends the process; on
     x86_64 that goes for x32 as well, whose numbers are in no rule, if `default` ends it.
 
@@ -79,7 +79,7 @@ def assemble(machine: str, rules: Sequence[Rule], default: int) -> bytes:
     return b"".join(program)
 
 
-def _body(rule: Rule) -> list[bytes]:
+def _body(rule: CallRule) -> list[bytes]:
     """What follows once the number fits. A condition that fails leaves the rule, with the number loaded anew."""
     blocks: list[list[bytes]] = []
     for condition in rule.conditions:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from cofferdam.enforce.units import (
-    Setting,
+    UnitSetting,
     device_name,
     firewall_dropin,
     gate_unit,
@@ -45,7 +45,7 @@ def files(policy: Path, state: Path, program: str) -> dict[str, str]:
     nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin") or "/usr/sbin/nft"
     host_rules = next((path for path in HOST_RULES if Path(path).exists()), HOST_RULES[0])
     moved_names = tuple(sorted(moved))
-    setting = Setting(program, str(policy), str(state), moved_names, early, nft, host_rules=host_rules)
+    setting = UnitSetting(program, str(policy), str(state), moved_names, early, nft, host_rules=host_rules)
     return {
         "/etc/systemd/system/cofferdam-shut.service": shut_unit(setting),
         "/etc/systemd/system/cofferdam.service": gate_unit(setting),

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cofferdam.enforce import bpf
-from cofferdam.enforce.bpf import Is, Lacks, Null, Rule
+from cofferdam.enforce.bpf import CallRule, Is, Lacks, Null
 from cofferdam.enforce.profile import Can, Profile
 from cofferdam.enforce.syscalls import NUMBERS
 
@@ -149,13 +149,13 @@ _SCOPED: Final = 3
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def rules(can: Can, machine: str, pid: int) -> list[Rule]:
+def rules(can: Can, machine: str, pid: int) -> list[CallRule]:
     """A filter, rule by rule. `pid`: the part's own process id as it sees it; it may signal itself (abort)."""
     numbers = NUMBERS[machine]
     rows = [*map(Row, ALWAYS), *_BASE, Row("tgkill", (Is(0, (pid,)),))]
     rows += [row for flag in Can if flag in can for row in CLASSES[flag]]
     rows += [Row(name, (), bpf.fail_with(errno.EPERM)) for name in REFUSED]
-    return [Rule(numbers[row.call], row.verdict, row.conditions) for row in rows if row.call in numbers]
+    return [CallRule(numbers[row.call], row.verdict, row.conditions) for row in rows if row.call in numbers]
 
 
 def program(can: Can, machine: str, pid: int) -> bytes:
@@ -251,7 +251,7 @@ def _beneath(ruleset: int, path: Path, rights: int) -> None:
         os.close(folder)
 
 
-def names(found: Sequence[Rule], machine: str) -> tuple[str, ...]:
+def names(found: Sequence[CallRule], machine: str) -> tuple[str, ...]:
     """The calls that a filter allows, with or without conditions, by name and sorted."""
     by_number = {number: name for name, number in NUMBERS[machine].items()}
     return tuple(sorted({by_number[rule.number] for rule in found if rule.verdict == bpf.ALLOW}))

@@ -29,7 +29,7 @@ REFUSED_CALLS = (
 
 
 @dataclass(frozen=True)
-class Setting:
+class UnitSetting:
     """What the units depend on. `interfaces` are those that a policy moves; `early`: nothing of the gate needs the
     host's network, so it starts before it."""
 
@@ -124,7 +124,7 @@ def shut_frame_rules(interface: str, number: int) -> str:
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def shut_unit(setting: Setting) -> str:
+def shut_unit(setting: UnitSetting) -> str:
     """cofferdam-shut.service."""
     more = f"=-{setting.nft} -f {setting.bridge_rules}\n"
     return f"""\
@@ -178,7 +178,7 @@ WantedBy=sysinit.target
 """
 
 
-def gate_unit(setting: Setting) -> str:
+def gate_unit(setting: UnitSetting) -> str:
     """cofferdam.service."""
     capabilities = " ".join(f"CAP_{name.upper()}" for name in sorted((*NEEDED, *USEFUL, *PROBE)))
     if setting.early:
@@ -248,7 +248,7 @@ WantedBy=multi-user.target
 """
 
 
-def firewall_dropin(setting: Setting) -> str:
+def firewall_dropin(setting: UnitSetting) -> str:
     """For the distribution's nftables.service, whose start, reload and stop flush the rules of everyone: its commands,
     with the closing rules in the same transaction."""
     load = f"""{setting.nft} 'include "{setting.host_rules}"; include "{setting.rules}"'"""

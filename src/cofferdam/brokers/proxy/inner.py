@@ -22,7 +22,7 @@ from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.supervision import AssetStatus
 from cofferdam.brokers.proxy.device import CLIENT_GONE, Device, Job
 from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Opened, Reply, Request
-from cofferdam.brokers.proxy.sessions import Plant, Session
+from cofferdam.brokers.proxy.sessions import Served, Session
 from cofferdam.brokers.proxy.sharing import SharedReads
 from cofferdam.brokers.proxy.writes import WritePath
 from cofferdam.errors import CrossingError
@@ -38,7 +38,7 @@ SESSIONS = 65536
 class _ReadJob(Job):
     """A read of a session. A class and not a closure, since there is one for each transaction."""
 
-    __slots__ = ("number", "plant")
+    __slots__ = ("number", "served")
 
     def __init__(
         self,
@@ -48,13 +48,13 @@ class _ReadJob(Job):
         done: Callable[[Job], None],
         session: Session,
         number: int,
-        plant: Plant,
+        served: Served,
     ) -> None:
-        super().__init__(allow, request, session.source, session.id, arrived, plant.timeout_ns, done)
+        super().__init__(allow, request, session.source, session.id, arrived, served.timeout_ns, done)
         self.session = session
         self.flow = session.flow
         self.number = number
-        self.plant = plant
+        self.served = served
 
 
 class Inner(WritePath):
@@ -84,7 +84,7 @@ class Inner(WritePath):
         self._state.adopt(policy.assets, policy.limits.known_value_seconds)
         self._own_side = str(policy.zones[self._other_zone].side)
         self._outer_side = str(policy.zones[self._zones[0]].side)
-        plants: dict[str, Plant] = {}
+        kept: dict[str, Served] = {}
         devices: dict[tuple[str, int], Device] = {}
         for name in assets:
             asset = policy.assets[name]
@@ -104,7 +104,7 @@ class Inner(WritePath):
                 device.held = self._own_side in self.severed
             devices[key] = device
             limit_ns = asset.share_reads_ms * 1_000_000
-            old = self._plants.get(name)
+            old = self._served.get(name)
             if old is not None and old.device is device:
                 shared = old.shared
                 # What is under way keeps its place: only the age that is allowed changes.
@@ -114,17 +114,17 @@ class Inner(WritePath):
                     shared.limit_ns = limit_ns
                     shared.written()
                 old.adopt(asset, shared)
-                plants[name] = old
+                kept[name] = old
             else:
-                plants[name] = Plant(asset, device, SharedReads(self.protocol, limit_ns) if limit_ns else None)
-            plants[name].steps = self._state.watches(name)
+                kept[name] = Served(asset, device, SharedReads(self.protocol, limit_ns) if limit_ns else None)
+            kept[name].steps = self._state.watches(name)
         for key, device in self._devices.items():
             if devices.get(key) is not device:
                 device.retire("the policy has changed")
-        for name, gone in self._plants.items():
-            if plants.get(name) is not gone:
+        for name, gone in self._served.items():
+            if kept.get(name) is not gone:
                 self._forget_parked(gone, None)
-        self._devices, self._plants = devices, plants
+        self._devices, self._served = devices, kept
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         """Judges by another policy from now on. Returns how many sessions it ended."""
@@ -140,7 +140,7 @@ class Inner(WritePath):
         return ended
 
     def _flow(self, source: str, asset: str) -> Flow | Deny:
-        if asset not in self._plants:
+        if asset not in self._served:
             return Deny("", "", Fault.ASSET, f"{asset} is not served here")
         return self.policy.flow(self.broker, source, asset, self._zones)
 
@@ -207,17 +207,17 @@ class Inner(WritePath):
 
     def _close(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
-        plant = self._plants.get(session.asset)
-        if plant is not None:
-            plant.device.drop_line(session.source, session.id)
-            self._forget_parked(plant, session)
+        served = self._served.get(session.asset)
+        if served is not None:
+            served.device.drop_line(session.source, session.id)
+            self._forget_parked(served, session)
         session.refusals.flush(self._wall())
         self._count_reads(session)
 
-    def _forget_parked(self, plant: Plant, session: Session | None) -> None:
+    def _forget_parked(self, served: Served, session: Session | None) -> None:
         """Turns away the parked writes of a session, or of all (None): they are not sent."""
-        gone = [entry for entry in plant.parked if session is None or entry[0] is session]
-        plant.parked = deque(entry for entry in plant.parked if entry not in gone)
+        gone = [entry for entry in served.parked if session is None or entry[0] is session]
+        served.parked = deque(entry for entry in served.parked if entry not in gone)
         for _, record, _, _ in gone:
             self._under_way -= 1
             self._outer.send(Failed(record.id, Failure.BUSY, 0, 0))
@@ -267,32 +267,32 @@ class Inner(WritePath):
         session.reads += 1
         for span in operation.reads:
             session.cells += span.count
-        plant = self._plants[session.asset]
-        shared = plant.shared
+        served = self._served[session.asset]
+        shared = served.shared
         if shared is not None:
             response = shared.find(record.message, arrived)
             if response is not None:
                 session.shared += 1
                 self._outer.send(Reply(record.id, response, 0, 0, True))
                 return
-        job = _ReadJob(verdict, record.message, arrived, self._on_read_done, session, record.id, plant)
+        job = _ReadJob(verdict, record.message, arrived, self._on_read_done, session, record.id, served)
         session.under_way += 1
         self._under_way += 1
         if shared is not None:
-            self._ask_shared(job, plant, shared)
+            self._ask_shared(job, served, shared)
             return
-        plant.device.submit(job)
+        served.device.submit(job)
 
-    def _ask_shared(self, job: _ReadJob, plant: Plant, shared: SharedReads) -> None:
+    def _ask_shared(self, job: _ReadJob, served: Served, shared: SharedReads) -> None:
         if shared.join(job):
             job.session.shared += 1
             return
         shared.asked(job)
-        plant.device.submit(job)
+        served.device.submit(job)
 
-    def _ask_again(self, job: _ReadJob, plant: Plant, shared: SharedReads) -> None:
+    def _ask_again(self, job: _ReadJob, served: Served, shared: SharedReads) -> None:
         if self._sessions.get(job.session.id) is job.session and self._permitted(job):
-            self._ask_shared(job, plant, shared)
+            self._ask_shared(job, served, shared)
             return
         job.failure, job.detail, job.finished = Failure.BUSY, CLIENT_GONE, self._clock()
         job.done(job)
@@ -306,7 +306,7 @@ class Inner(WritePath):
 
     def _answer(self, job: _ReadJob) -> None:
         session = job.session
-        plant = job.plant
+        served = job.served
         response = job.response
         session.under_way -= 1
         self._under_way -= 1
@@ -314,20 +314,20 @@ class Inner(WritePath):
             sent = job.sent
             waited = sent - job.arrived
             self._outer.send(Reply(job.number, response, job.finished - sent, waited if waited > 0 else 0))
-            if plant.steps:
+            if served.steps:
                 for space, start, cells in self.protocol.values(job.request, response):
                     self._state.note_values(session.asset, space, start, cells, sent)
         else:
             session.failed += 1
             self._send_failed(job.number, job)
-        if job.generation >= 0 and plant.shared is not None:
-            plant.shared.answered(job)
+        if job.generation >= 0 and served.shared is not None:
+            served.shared.answered(job)
         joined, job.joined = job.joined, None
-        if joined and not job.sent and job.detail == CLIENT_GONE and plant.shared is not None:
+        if joined and not job.sent and job.detail == CLIENT_GONE and served.shared is not None:
             # Who asked first has left before his question was sent: the others ask for themselves, if they still may.
             for other in joined:
                 if isinstance(other, _ReadJob):
-                    self._ask_again(other, plant, plant.shared)
+                    self._ask_again(other, served, served.shared)
             return
         for other in joined or ():
             # They share the answer, good or bad; the waiting was theirs, the device's time was not.
@@ -407,10 +407,12 @@ class Inner(WritePath):
         return self._under_way
 
     def assets(self) -> tuple[AssetStatus, ...]:
-        return tuple(AssetStatus(name, plant.device.state, plant.device.detail) for name, plant in self._plants.items())
+        return tuple(
+            AssetStatus(name, served.device.state, served.device.detail) for name, served in self._served.items()
+        )
 
     def figures(self) -> Reported:
-        devices = {name: plant.device for name, plant in self._plants.items()}
+        devices = {name: served.device for name, served in self._served.items()}
         return {
             "connections": {name: device.connections for name, device in devices.items()},
             "in_flight": {name: device.in_flight for name, device in devices.items()},

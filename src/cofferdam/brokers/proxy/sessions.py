@@ -40,7 +40,7 @@ Parked = tuple[Session, Request[Any], Operation, int]
 """A write that waits for a present value: its session, the request, what it means, when it arrived (monotonic ns)."""
 
 
-class Plant:
+class Served:
     """What the half keeps of one asset besides its device: shared reads, writes under way, writes that wait."""
 
     __slots__ = ("asset", "device", "parked", "reading", "shared", "steps", "timeout_ns", "tried", "writes")

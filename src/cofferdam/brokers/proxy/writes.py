@@ -18,7 +18,7 @@ from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.kit import telling
 from cofferdam.brokers.proxy.device import Job
 from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Reply, Request
-from cofferdam.brokers.proxy.sessions import Parked, Plant, Session
+from cofferdam.brokers.proxy.sessions import Parked, Served, Session
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation
 from cofferdam.policy.points.decide import Flow
@@ -71,7 +71,7 @@ class WritePath(Part):
         self._clock = setting.clock
         self._state: PointState = setting.policy.point_state()
         self._sessions: dict[int, Session] = {}
-        self._plants: dict[str, Plant] = {}
+        self._served: dict[str, Served] = {}
         self._next = 0
         self._under_way = 0
 
@@ -93,14 +93,14 @@ class WritePath(Part):
         if self._sessions.get(session.id) is session:
             self._close(session)
 
-    def _guarded(self, write: _Write, plant: Plant, call: Callable[..., None], *arguments: Any) -> None:
+    def _guarded(self, write: _Write, served: Served, call: Callable[..., None], *arguments: Any) -> None:
         try:
-            call(write, plant, *arguments)
+            call(write, served, *arguments)
         except Exception as error:
             if not write.ended:
                 sent = write.job is not None and bool(write.job.sent)
                 self._outcome(write, "unknown" if sent else "not-sent", 0, 0, f"internal error: {error}")
-                self._end_write(write, plant)
+                self._end_write(write, served)
             self._internal(write.session, write.record.id, error)
 
     def _limit(self, limit: str, source: str, detail: str) -> None:
@@ -149,14 +149,14 @@ class WritePath(Part):
         self, session: Session, record: Request[Any], operation: Operation, verdict: Allow, arrived: int
     ) -> None:
         """Record: the write goes on in `_recorded` once its entry is on disk."""
-        plant = self._plants[session.asset]
-        write = _Write(session, record, operation, plant.asset)
+        served = self._served[session.asset]
+        write = _Write(session, record, operation, served.asset)
         self._next += 1
         write.name = f"{self._boot}-w{self._next}"
         write.noted = self._clock()
         session.under_way += 1
         self._under_way += 1
-        plant.writes += 1
+        served.writes += 1
         self._state.note_write(session.asset, operation, write.noted)
         flow = session.flow
         draft = WriteAllowed(
@@ -172,36 +172,38 @@ class WritePath(Part):
             sub=operation.sub,
             unit=operation.unit,
             writes=telling.written(operation),
-            points=telling.points(plant.asset, operation),
+            points=telling.points(served.asset, operation),
             exact=all(change.exact for change in operation.writes),
             items=telling.items(operation, reads=False),
         )
         self._audit.record(
             draft,
-            lambda ok, why: self._guarded(write, plant, self._recorded, arrived, ok, why),
+            lambda ok, why: self._guarded(write, served, self._recorded, arrived, ok, why),
         )
 
-    def _recorded(self, write: _Write, plant: Plant, arrived: int, ok: bool, why: str) -> None:
+    def _recorded(self, write: _Write, served: Served, arrived: int, ok: bool, why: str) -> None:
         """Act, if the entry is on disk and nothing has changed since the decision."""
         session = write.session
         if not ok:
-            self._not_sent(write, plant, f"not recorded: {why}", Fault.AUDIT, f"the audit log cannot be written: {why}")
+            self._not_sent(
+                write, served, f"not recorded: {why}", Fault.AUDIT, f"the audit log cannot be written: {why}"
+            )
             return
         if self._sessions.get(session.id) is not session:
-            self._not_sent(write, plant, "the session ended before the write was sent", Fault.CONDUIT, "ended")
+            self._not_sent(write, served, "the session ended before the write was sent", Fault.CONDUIT, "ended")
             return
         if self.severed:
-            self._not_sent(write, plant, "severed before the write was sent", Fault.SEVERED, "a side is severed")
+            self._not_sent(write, served, "severed before the write was sent", Fault.SEVERED, "a side is severed")
             return
-        if self._plants.get(session.asset) is not plant:
+        if self._served.get(session.asset) is not served:
             why = "the policy changed before the write was sent"
-            self._not_sent(write, plant, why, Fault.ASSET, why)
+            self._not_sent(write, served, why, Fault.ASSET, why)
             return
         # The entry took a moment to reach the disk. A window may have closed, a new policy may be in force.
         flow = session.flow
         again = flow.decide(write.operation, self._wall()) if isinstance(flow, Flow) else flow
         if isinstance(again, Deny):
-            self._not_sent(write, plant, f"no longer allowed: {again.detail}", again.fault, again.detail)
+            self._not_sent(write, served, f"no longer allowed: {again.detail}", again.fault, again.detail)
             return
         job = Job(
             again,  # the newer verdict: it lapses when the policy in force now says so
@@ -209,22 +211,22 @@ class WritePath(Part):
             session.source,
             session.id,
             arrived,
-            plant.asset.timeout_ms * 1_000_000,
-            lambda job: self._guarded(write, plant, self._write_done, job),
+            served.asset.timeout_ms * 1_000_000,
+            lambda job: self._guarded(write, served, self._write_done, job),
         )
         job.session, job.flow = session, flow
         write.job = job
-        if plant.shared is not None:
-            plant.shared.written()
-        plant.device.submit(job)
+        if served.shared is not None:
+            served.shared.written()
+        served.device.submit(job)
 
-    def _not_sent(self, write: _Write, plant: Plant, detail: str, fault: Fault, sentence: str) -> None:
+    def _not_sent(self, write: _Write, served: Served, detail: str, fault: Fault, sentence: str) -> None:
         self._outcome(write, "not-sent", 0, 0, detail)
         self._outer.send(Denied(write.record.id, "", "", fault, clip(sentence)))
         self.faults[fault] = self.faults.get(fault, 0) + 1
-        self._finish_write(write, plant)
+        self._finish_write(write, served)
 
-    def _write_done(self, write: _Write, plant: Plant, job: Job) -> None:
+    def _write_done(self, write: _Write, served: Served, job: Job) -> None:
         if job.response is not None:
             device_ns = job.finished - job.sent
             self._outer.send(Reply(write.record.id, job.response, device_ns, max(0, job.sent - job.arrived)))
@@ -242,9 +244,9 @@ class WritePath(Part):
             else:
                 outcome = _OUTCOMES[failure]
             self._outcome(write, outcome, 0, max(0, job.finished - job.sent) if job.sent else 0, job.detail)
-        if plant.shared is not None:
-            plant.shared.written()
-        self._finish_write(write, plant)
+        if served.shared is not None:
+            served.shared.written()
+        self._finish_write(write, served)
 
     def _outcome(self, write: _Write, outcome: Outcome, code: int, device_ns: int, detail: str) -> None:
         self._audit.note(
@@ -261,61 +263,61 @@ class WritePath(Part):
             always=True,
         )
 
-    def _finish_write(self, write: _Write, plant: Plant) -> None:
-        self._end_write(write, plant)
-        self._unpark(plant)
+    def _finish_write(self, write: _Write, served: Served) -> None:
+        self._end_write(write, served)
+        self._unpark(served)
 
-    def _end_write(self, write: _Write, plant: Plant) -> None:
+    def _end_write(self, write: _Write, served: Served) -> None:
         write.ended = True
         job = write.job
         # A write that was sent and not answered may take effect later: for a while no read says what it left.
         open_end = job is not None and job.sent and job.response is None
-        settle_ns = SETTLE_TIMEOUTS * plant.timeout_ns if open_end else 0
+        settle_ns = SETTLE_TIMEOUTS * served.timeout_ns if open_end else 0
         write.session.under_way -= 1
         self._under_way -= 1
-        plant.writes -= 1
+        served.writes -= 1
         self._state.note_ended(write.session.asset, write.operation, self._clock() + settle_ns)
 
     # --- writes that need to know the present value -------------------------------------------------------------
 
     def _park(self, session: Session, record: Request[Any], operation: Operation, arrived: int) -> None:
-        plant = self._plants[session.asset]
-        if len(plant.parked) >= self.limits.asset_queue_per_client:
+        served = self._served[session.asset]
+        if len(served.parked) >= self.limits.asset_queue_per_client:
             self._outer.send(Failed(record.id, Failure.BUSY, 0, 0))
             return
         self._under_way += 1
-        plant.parked.append((session, record, operation, arrived))
-        self._unpark(plant)
+        served.parked.append((session, record, operation, arrived))
+        self._unpark(served)
 
-    def _unpark(self, plant: Plant) -> None:
+    def _unpark(self, served: Served) -> None:
         """Decides the first parked write again, or reads the value that it needs, once no write is under way."""
-        while plant.parked and not plant.writes and not plant.reading:
-            session, record, operation, arrived = plant.parked[0]
-            if self._clock() - arrived > plant.timeout_ns:  # its client has given up
-                plant.parked.popleft()
+        while served.parked and not served.writes and not served.reading:
+            session, record, operation, arrived = served.parked[0]
+            if self._clock() - arrived > served.timeout_ns:  # its client has given up
+                served.parked.popleft()
                 self._under_way -= 1
                 self._outer.send(Failed(record.id, Failure.BUSY, 0, self._clock() - arrived))
                 continue
             verdict = self._decide(session, operation)
             if isinstance(verdict, NeedValues):
-                if plant.tried is record:  # its value was read, and still says nothing: a write before it is in doubt
-                    plant.parked.popleft()
+                if served.tried is record:  # its value was read, and still says nothing: a write before it is in doubt
+                    served.parked.popleft()
                     self._under_way -= 1
                     self._outer.send(Failed(record.id, Failure.BUSY, 0, 0))
                     continue
-                plant.tried = record
-                self._read_values(plant, verdict, session.flow, plant.parked[0])
+                served.tried = record
+                self._read_values(served, verdict, session.flow, served.parked[0])
                 return
-            plant.parked.popleft()
+            served.parked.popleft()
             self._under_way -= 1
             self._settle(session, record, operation, verdict, arrived)
 
-    def _read_values(self, plant: Plant, need: NeedValues, flow: Flow | Deny, parked: Parked) -> None:
+    def _read_values(self, served: Served, need: NeedValues, flow: Flow | Deny, parked: Parked) -> None:
         """Reads what a step is judged from. The half asks for itself, of cells that the write is allowed to change."""
         _, _, operation, _ = parked
         allowed = flow.decide(operation, self._wall()) if isinstance(flow, Flow) else flow
         if isinstance(allowed, Deny):
-            self._drop_parked(plant, parked, Failure.BUSY)
+            self._drop_parked(served, parked, Failure.BUSY)
             return
         requests = [self.protocol.read_request(operation.unit, span) for span in need.spans]
         left = len(requests)
@@ -328,23 +330,23 @@ class WritePath(Part):
                 good = False
             else:
                 for space, start, cells in self.protocol.values(job.request, job.response):
-                    self._state.note_values(plant.asset.name, space, start, cells, job.sent)
+                    self._state.note_values(served.asset.name, space, start, cells, job.sent)
             if left:
                 return
-            plant.reading = False
+            served.reading = False
             if good:
-                self._unpark(plant)
+                self._unpark(served)
             else:
                 # Without the value the step cannot be judged: the write is not sent.
-                self._drop_parked(plant, parked, job.failure or Failure.BAD_REPLY)
+                self._drop_parked(served, parked, job.failure or Failure.BAD_REPLY)
 
-        plant.reading = True
+        served.reading = True
         for request in requests:
-            plant.device.submit(Job(allowed, request, "", 0, self._clock(), plant.timeout_ns, done))
+            served.device.submit(Job(allowed, request, "", 0, self._clock(), served.timeout_ns, done))
 
-    def _drop_parked(self, plant: Plant, parked: Parked, failure: Failure) -> None:
-        if parked in plant.parked:  # else its session has ended meanwhile, and it was answered then
-            plant.parked.remove(parked)
+    def _drop_parked(self, served: Served, parked: Parked, failure: Failure) -> None:
+        if parked in served.parked:  # else its session has ended meanwhile, and it was answered then
+            served.parked.remove(parked)
             self._under_way -= 1
             self._outer.send(Failed(parked[1].id, failure, 0, 0))
-        self._unpark(plant)
+        self._unpark(served)

@@ -278,19 +278,19 @@ def confine_program() -> None:
         raise OSError(number, f"the system-call filter: {os.strerror(number)}")
 
 
-def program_rules(machine: str) -> list[bpf.Rule]:
+def program_rules(machine: str) -> list[bpf.CallRule]:
     """The filter of `confine_program`, rule by rule; what no rule names is allowed."""
     numbers = NUMBERS[machine]
     refuse = bpf.fail_with(errno.EPERM)
     return [
-        bpf.Rule(numbers["ioctl"], bpf.fail_with(0), (bpf.Is(1, (_SIOCSIFMTU,)),)),
-        bpf.Rule(numbers["socket"], bpf.ALLOW, (bpf.Is(0, (2, 10)), bpf.Is(1, (2,), ignoring=0o4000 | 0o2000000))),
-        bpf.Rule(numbers["socket"], bpf.ALLOW, (bpf.Is(0, (16,)), bpf.Is(2, (0,)))),
-        bpf.Rule(numbers["socket"], refuse),
-        bpf.Rule(numbers["clone"], bpf.ALLOW, (bpf.Lacks(0, _NEW_NAMESPACES),)),
-        bpf.Rule(numbers["clone"], refuse),
-        bpf.Rule(numbers["clone3"], bpf.fail_with(errno.ENOSYS)),
-        *(bpf.Rule(numbers[name], refuse) for name in NEVER if name in numbers),
+        bpf.CallRule(numbers["ioctl"], bpf.fail_with(0), (bpf.Is(1, (_SIOCSIFMTU,)),)),
+        bpf.CallRule(numbers["socket"], bpf.ALLOW, (bpf.Is(0, (2, 10)), bpf.Is(1, (2,), ignoring=0o4000 | 0o2000000))),
+        bpf.CallRule(numbers["socket"], bpf.ALLOW, (bpf.Is(0, (16,)), bpf.Is(2, (0,)))),
+        bpf.CallRule(numbers["socket"], refuse),
+        bpf.CallRule(numbers["clone"], bpf.ALLOW, (bpf.Lacks(0, _NEW_NAMESPACES),)),
+        bpf.CallRule(numbers["clone"], refuse),
+        bpf.CallRule(numbers["clone3"], bpf.fail_with(errno.ENOSYS)),
+        *(bpf.CallRule(numbers[name], refuse) for name in NEVER if name in numbers),
     ]
 
 

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from cofferdam.policy.table import CompiledPolicy
 
 
-class Rule(NamedTuple):
+class AclLine(NamedTuple):
     """Nobody on a host's port speaks to this device."""
 
     target: str
@@ -33,7 +33,7 @@ class Site(NamedTuple):
     name: str
     gate_port: str
     vlan: int
-    rules: tuple[Rule, ...]
+    rules: tuple[AclLine, ...]
 
 
 def advice(policy: CompiledPolicy, kind: str, *, gate_port: str = "", vlan: int = 100) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ def advice(policy: CompiledPolicy, kind: str, *, gate_port: str = "", vlan: int 
 
 def _site(policy: CompiledPolicy, gate_port: str, vlan: int) -> Site:
     assets = sorted(policy.assets.values(), key=lambda asset: asset.name)
-    rules = tuple(Rule(asset.address, asset.name) for asset in assets)
+    rules = tuple(AclLine(asset.address, asset.name) for asset in assets)
     return Site(policy.site, gate_port or "<port to the gate>", vlan, rules)
 
 
@@ -139,7 +139,7 @@ def _generic(site: Site) -> list[str]:
     ]
 
 
-def _of(site: Site, version: int) -> list[Rule]:
+def _of(site: Site, version: int) -> list[AclLine]:
     return [rule for rule in site.rules if (":" in rule.target) == (version == 6)]
 
 

@@ -16,9 +16,9 @@ from cofferdam.audit.supervision import (
     FromAuditorControl,
     LogStatus,
     Open,
-    Opened,
-    Refused,
-    Report,
+    OpenedLog,
+    RefusedLog,
+    ReportLog,
     ToAuditorControl,
     Violation,
 )
@@ -50,7 +50,7 @@ class Auditor:
         self._site: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._born: Born | None = None
         self._link: Link[ToAuditorControl, FromAuditorControl] | None = None
-        self._refused: Refused | None = None
+        self._refused: RefusedLog | None = None
         self._closing = False
         self._opened = asyncio.Event()
         self._reported = asyncio.Event()
@@ -115,7 +115,9 @@ class Auditor:
         if self._closing:
             self._log.info("auditor-ended", pid=born.pid, status=status)
             return opened
-        refused = self._refused or Refused(f"the auditor ended ({status}) without a word", "its messages stand above")
+        refused = self._refused or RefusedLog(
+            f"the auditor ended ({status}) without a word", "its messages stand above"
+        )
         self._log.error("auditor-ended", pid=born.pid, status=status, reason="" if opened else refused.message)
         self._gate.alarm("auditor-down", "the auditor process ended" if opened else refused.message)
         self._fail_first(AuditError(refused.message, hint=refused.hint))
@@ -129,14 +131,14 @@ class Auditor:
     def _on_record(self, record: FromAuditorControl) -> None:
         self._heard = time.monotonic()
         match record:
-            case Opened():
+            case OpenedLog():
                 self.key = record.key
                 self._opened.set()
                 self._log.info("audit-log-open", size=record.size, pid=record.pid)
                 self._gate.alarm("auditor-down", "")
                 if not self.first.done():
                     self.first.set_result(None)
-            case Refused():
+            case RefusedLog():
                 self._refused = record
             case LogStatus():
                 self.status = record
@@ -157,7 +159,7 @@ class Auditor:
         if self._link is None or not self._opened.is_set():
             return
         self._reported.clear()
-        self._link.send(Report())
+        self._link.send(ReportLog())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._reported.wait(), seconds)
 

@@ -42,7 +42,7 @@ class Unmodelled(CofferdamError):
     """A ruleset holds something that the proof does not know how to treat. Nothing may be concluded about it."""
 
 
-class Rule(NamedTuple):
+class ListedRule(NamedTuple):
     """`verdict` is accept, drop, return, jump or goto; `target` a chain for the last two."""
 
     conj: Conj
@@ -65,7 +65,7 @@ class Base(NamedTuple):
 class Ruleset:
     """What one namespace has. `skipped` are statements that change nothing here, with how often."""
 
-    chains: dict[ChainName, list[Rule]] = field(default_factory=dict)
+    chains: dict[ChainName, list[ListedRule]] = field(default_factory=dict)
     bases: list[Base] = field(default_factory=list)
     flowtables: list[str] = field(default_factory=list)
     rules: int = 0
@@ -150,10 +150,10 @@ class _Reader:
             elif kind in _HARMLESS:
                 continue
             elif kind in _VERDICTS:
-                rules.append(Rule(tuple(conj), _VERDICTS[kind], "", where))
+                rules.append(ListedRule(tuple(conj), _VERDICTS[kind], "", where))
                 return
             elif kind in ("jump", "goto"):
-                rules.append(Rule(tuple(conj), kind, content["target"], where))
+                rules.append(ListedRule(tuple(conj), kind, content["target"], where))
                 return  # nft lets nothing stand behind a verdict
             elif kind == "vmap":
                 for rule in self._verdict_map(chain, tuple(conj), content, where):
@@ -163,8 +163,8 @@ class _Reader:
                 said = json.dumps(content, sort_keys=True)
                 conj.append(Free(f"{where}, statement {position + 1} ({kind}): {said}"))
             elif kind == "queue":
-                rules.append(Rule((*conj, Free(f"{where}: a program accepts")), "accept", "", where))
-                rules.append(Rule(tuple(conj), "drop", "", where))
+                rules.append(ListedRule((*conj, Free(f"{where}: a program accepts")), "accept", "", where))
+                rules.append(ListedRule(tuple(conj), "drop", "", where))
                 return
             elif kind == "mangle":
                 self._mangle(content, where)
@@ -185,7 +185,7 @@ class _Reader:
         if not harmless:
             raise Unmodelled(f"{where}: it changes {json.dumps(key)} of packets, which is not modelled")
 
-    def _verdict_map(self, chain: ChainName, conj: Conj, content: Json, where: str) -> Iterator[Rule]:
+    def _verdict_map(self, chain: ChainName, conj: Conj, content: Json, where: str) -> Iterator[ListedRule]:
         data = content["data"]
         if isinstance(data, str):
             name = (chain[0], chain[1], data.removeprefix("@"))
@@ -205,9 +205,9 @@ class _Reader:
                 # Pairs exclude each other, which free matches would not: every verdict may come, or none.
                 match = [Free(f"{where}: {json.dumps(key)}")]
             if kind in ("jump", "goto"):
-                yield Rule((*conj, *match), kind, target["target"], where)
+                yield ListedRule((*conj, *match), kind, target["target"], where)
             elif kind in _VERDICTS:
-                yield Rule((*conj, *match), _VERDICTS[kind], "", where)
+                yield ListedRule((*conj, *match), _VERDICTS[kind], "", where)
             else:
                 raise Unmodelled(f"{where}: the verdict {kind!r} is not modelled")
 

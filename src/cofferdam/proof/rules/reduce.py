@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from cofferdam.proof.rules import fields
 from cofferdam.proof.rules.fields import Among, AnyOf, Clause, Conj, Named, Ranges
-from cofferdam.proof.rules.listing import ChainName, Rule, Ruleset
+from cofferdam.proof.rules.listing import ChainName, ListedRule, Ruleset
 
 MOST_DIFFERENCES = 64
 """Rulesets that differ in more rules than this are compared whole."""
@@ -56,7 +56,7 @@ def _calls(ruleset: Ruleset) -> Counter[tuple[ChainName, str, bool]]:
     return Counter((base.name, base.hook, base.accepts) for base in ruleset.bases)
 
 
-def _meaning(rule: Rule) -> tuple[Conj, str, str]:
+def _meaning(rule: ListedRule) -> tuple[Conj, str, str]:
     return rule.conj, rule.verdict, rule.target
 
 
@@ -137,8 +137,8 @@ def _meet(one: Ranges, other: Ranges) -> Ranges:
 # --- joining ----------------------------------------------------------------------------------------------------------
 
 
-def _merged(rules: list[Rule]) -> list[Rule]:
-    result: list[Rule] = []
+def _merged(rules: list[ListedRule]) -> list[ListedRule]:
+    result: list[ListedRule] = []
     start = 0
     while start < len(rules):
         end = start + 1
@@ -151,7 +151,7 @@ def _merged(rules: list[Rule]) -> list[Rule]:
     return result
 
 
-def _joined(run: list[Rule]) -> list[Rule]:
+def _joined(run: list[ListedRule]) -> list[ListedRule]:
     """Rules of one verdict: their order does not matter, so those alike but for one field are one."""
     numbers: dict[Clause, int] = {}
     clauses: list[Clause] = []
@@ -185,7 +185,7 @@ def _joined(run: list[Rule]) -> list[Rule]:
                 joined = number(Among(name, fields.union(r for n in tests for r in _ranges_of(clauses[n]))))
                 fields_of += [name] * (len(clauses) - len(fields_of))
             rows.append(tuple(joined if n == -1 else n for n in key))
-    return [Rule(tuple(clauses[n] for n in row), run[0].verdict, "", run[0].where) for row in rows]
+    return [ListedRule(tuple(clauses[n] for n in row), run[0].verdict, "", run[0].where) for row in rows]
 
 
 def _ranges_of(clause: Clause) -> Ranges:

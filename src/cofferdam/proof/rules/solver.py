@@ -23,7 +23,7 @@ import z3
 from cofferdam.errors import CofferdamError
 from cofferdam.proof.rules import fields
 from cofferdam.proof.rules.fields import Among, AnyOf, Clause, Conj, Free, Named
-from cofferdam.proof.rules.listing import Base, ChainName, Rule, Ruleset
+from cofferdam.proof.rules.listing import Base, ChainName, ListedRule, Ruleset
 from cofferdam.proof.rules.reduce import differences, narrowed
 
 PATHS: Final[dict[str, tuple[str, ...]]] = {
@@ -340,7 +340,7 @@ class _Writer:
         return accepted, back
 
     def _step(
-        self, ruleset: str, hook: str, name: ChainName, rule: Rule, accepted: str, back: str, top: str
+        self, ruleset: str, hook: str, name: ChainName, rule: ListedRule, accepted: str, back: str, top: str
     ) -> tuple[str, str]:
         matched = self._conj(rule.conj, hook)
         if rule.verdict == "return":

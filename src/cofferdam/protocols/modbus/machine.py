@@ -46,7 +46,7 @@ from cofferdam.protocols.modbus.wire import (
     MBAP_SECTION,
     PDU_SECTION,
     Misfit,
-    Refused,
+    RefusedRequest,
     head_error,
     partial_error,
     unencodable,
@@ -124,7 +124,7 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
         self._open[transaction] = token
         try:
             return RequestReceived(token, requests.DECODERS[function](data, at + 8, at + size, unit))
-        except Refused as refused:
+        except RefusedRequest as refused:
             reply = ExceptionResponse(function & 0x7F, refused.code)
             return RequestRefused(token, reply, refused.section, refused.detail, function)
 

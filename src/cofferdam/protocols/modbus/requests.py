@@ -64,7 +64,7 @@ from cofferdam.protocols.modbus.wire import (
     PDU_SECTION,
     WORDS,
     H,
-    Refused,
+    RefusedRequest,
     pack_bits,
     refuse,
     refuse_length,
@@ -73,7 +73,7 @@ from cofferdam.protocols.modbus.wire import (
 )
 
 Decoder = Callable[[bytes, int, int, int], ModbusRequest]
-"""(buffer, first byte after the function code, first byte after the PDU, unit) -> message; raises Refused."""
+"""(buffer, first byte after the function code, first byte after the PDU, unit) -> message; raises RefusedRequest."""
 
 
 # ---- decoding ----
@@ -320,7 +320,7 @@ def _encapsulated(data: bytes, at: int, end: int, unit: int) -> ModbusRequest:
         return ReadDeviceIdentification(unit, code, data[at + 2])
     if mei == MEI_CANOPEN:
         return CanopenReference(unit, data[at + 1 : end])
-    raise Refused(
+    raise RefusedRequest(
         ILLEGAL_FUNCTION,
         APPLICATION + "6.19",
         f"function 43: MEI type {mei} is reserved, only 13 and 14 are public",
@@ -338,7 +338,7 @@ def _not_public(function: int) -> Decoder:
         section, what = FUNCTION_SECTION, "is reserved or not assigned"
 
     def decode(data: bytes, at: int, end: int, unit: int) -> ModbusRequest:
-        raise Refused(ILLEGAL_FUNCTION, section, f"function {function} {what}")
+        raise RefusedRequest(ILLEGAL_FUNCTION, section, f"function {function} {what}")
 
     return decode
 
@@ -372,7 +372,7 @@ DECODERS: Final[tuple[Decoder, ...]] = tuple(_PUBLIC.get(code) or _not_public(co
 def decode_request(pdu: bytes, unit: int) -> ModbusRequest:
     """A request from a whole PDU (function code and data).
 
-    Raises: Refused (wire), which names the exception code, the section and the reason.
+    Raises: RefusedRequest (wire), which names the exception code, the section and the reason.
     """
     if not pdu or len(pdu) >= MAX_LENGTH:
         refuse_length("4.1", pdu[0] if pdu else 0, "0 to 252", len(pdu) - 1)

@@ -38,7 +38,7 @@ WORDS: Final = tuple(Struct(f">{count}H") for count in range(MAX_READ_WORDS + 1)
 """WORDS[n] packs n registers."""
 
 
-class Refused(Exception):
+class RefusedRequest(Exception):
     """A request in a whole frame breaks the standard, which names an exception response for it. Stays in here:
     the server machine makes an event of it."""
 
@@ -61,13 +61,13 @@ class Misfit(Exception):
 
 def refuse(code: ExceptionCode, section: str, detail: str) -> NoReturn:
     """Refuses a request, naming a section of the application protocol."""
-    raise Refused(code, APPLICATION + section, detail)
+    raise RefusedRequest(code, APPLICATION + section, detail)
 
 
 def refuse_length(section: str, function: int, expected: str, got: int) -> NoReturn:
     """Refuses a request whose PDU is longer or shorter than its content says: exception 03 is for a fault in the
     structure of the request, such as an implied length that is wrong (section 7)."""
-    raise Refused(
+    raise RefusedRequest(
         ILLEGAL_VALUE,
         APPLICATION + section,
         f"function {function}: {expected} bytes after the function code expected, {got} found",
