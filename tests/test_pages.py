@@ -47,3 +47,15 @@ def test_every_page_is_reached_from_the_readme() -> None:
             elif "://" not in target and (page.parent / target).is_dir():
                 waiting += (page.parent / target).glob("*.md")
     assert {page.resolve() for page in PAGES} <= reached
+
+
+def test_every_decision_has_a_status_and_a_row() -> None:
+    folder = ROOT / "docs" / "adr"
+    index = (folder / "README.md").read_text("utf-8")
+    for page in sorted(folder.glob("[0-9]*.md")):
+        title, _, rest = page.read_text("utf-8").partition("\n")
+        number, _, decision = title.removeprefix("# ").partition(". ")
+        assert page.name.startswith(f"{int(number):04}-"), page.name
+        status = re.match(r"\nStatus: (accepted|changed|superseded|proposed)\b", rest)
+        assert status, f"{page.name} says no status below its title"
+        assert f"| [{number}]({page.name}) | {decision} | {status[1]}" in index, f"no such row for {page.name}"
