@@ -194,7 +194,7 @@ class Bench:
             side.keeper = sender.send
             if works:
                 side.keeper(Works(self.fingerprint(side.name)))
-        self.run()
+        self.run(tick=True)
 
     def fingerprint(self, side: str) -> bytes:
         zone = "control" if side == "inner" else "enterprise"

@@ -345,14 +345,14 @@ class Keeper(Part):
             CrossingError: a sound side would not have sent this body.
         """
         checks = self._work.checks
+        if item.doubtful and checks.readable(channel, item.body) != item.body:
+            raise CrossingError(f"a body for {channel} that is not canonical")
         checked = checks(channel, item.body)
-        sound = side.works != side.fingerprint
-        if isinstance(checked, Checked):
-            if checked.body != item.body and not item.doubtful and not sound:
-                raise CrossingError(f"a body for {channel} that is not in its remade form")
+        if item.doubtful or (isinstance(checked, Checked) and checked.body == item.body):
             return checked
-        if not item.doubtful and not sound:
-            raise CrossingError(f"a body for {channel} that fails its checks: {checked.fault}: {checked.detail}")
+        if side.works == side.fingerprint:
+            why = "is not in its remade form" if isinstance(checked, Checked) else f"fails its checks: {checked.detail}"
+            raise CrossingError(f"a body for {channel} that {why}")
         if checks.readable(channel, item.body) != item.body:
             raise CrossingError(f"a body for {channel} that is not canonical")
         return checked
