@@ -5,16 +5,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cofferdam.cli.main import main
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import PolicyError
 from cofferdam.gate.crew.plan import plan_crews
-from cofferdam.policy.clashes import clash_problems
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.crews import groups
-from cofferdam.policy.load import Loaded, loads
+from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.kinds import KINDS
 from tests.policy.plant import NOW
@@ -43,9 +43,14 @@ def road(name: str, *rules: tuple[str, str], source: str = "office", target: str
     return ROAD.format(name=name, source=source, target=target, rules=said)
 
 
-def made(assets: str, conduits: str, zones: str = ZONES) -> tuple[Loaded, CompiledPolicy]:
-    loaded = loads(f"{zones}assets:\n{assets}conduits:\n{conduits}")
-    return loaded, compile_policy(loaded, now_ns=NOW)
+def made(assets: str, conduits: str, zones: str = ZONES) -> CompiledPolicy:
+    return compile_policy(loads(f"{zones}assets:\n{assets}conduits:\n{conduits}"), now_ns=NOW)
+
+
+def wrong(assets: str, conduits: str, zones: str = ZONES) -> list[str]:
+    with pytest.raises(PolicyError) as refused:
+        made(assets, conduits, zones)
+    return list(map(str, refused.value.problems))
 
 
 TWO = asset("a", "plant", "10.2.0.7", "overlay: 100.65.0.7") + asset("b", "plant", "10.2.0.8", "listen: 10.1.0.1:5020")
@@ -53,7 +58,7 @@ ROADS = road("one", ("erp", "a"), ("ops", "b")) + road("two", ("ops", "a"))
 
 
 def test_what_a_proxy_needs() -> None:
-    _, policy = made(TWO, ROADS)
+    policy = made(TWO, ROADS)
     needs = KINDS["modbus"].needs(policy.conduits["one"], policy)
     assert list(needs.parts) == ["outer", "inner"]
     outer, inner = needs.parts.values()
@@ -70,7 +75,7 @@ def test_what_a_proxy_needs() -> None:
 
 
 def test_crews_listeners_and_firewall_agree() -> None:
-    _, policy = made(TWO, ROADS)
+    policy = made(TWO, ROADS)
     plan, crews = network_plan(policy), plan_crews(policy)
     it, ot = plan.sides
     assert {(at, listen.port) for listen in it.listens for at in listen.addresses} == {
@@ -99,7 +104,7 @@ def test_a_proxy_that_would_decide_on_the_office_side_is_refused() -> None:
 
 
 def test_on_one_side_the_part_at_the_devices_decides() -> None:
-    _, policy = made(
+    policy = made(
         asset("a", "yard", "10.3.0.7", "listen: 10.2.0.1:502"), road("c", ("hmi", "a"), source="plant", target="yard")
     )
     crew = plan_crews(policy)["modbus/plant-yard"]
@@ -117,24 +122,31 @@ def test_a_listener_that_two_crews_want_is_refused_with_both_places(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Units tell devices behind one listener apart, but only within one crew: a socket has one owner."""
-    loaded, policy = made(TWICE, APART)
-    [problem] = clash_problems(loaded, policy)
-    assert str(problem) == (
+    assert wrong(TWICE, APART) == [
         "policy.yaml:13:73: found 10.1.0.1 port 502, which another crew has for a (policy.yaml:12:74), "
         "expected an address and port of its own"
-    )
-    for refuses in (groups, plan_crews, network_plan):
-        with pytest.raises(PolicyError, match=r"10.1.0.1 port 502 is wanted by a and by b"):
-            refuses(policy)
+    ]
     file = tmp_path / "policy.yaml"
     file.write_text(f"{ZONES}assets:\n{TWICE}conduits:\n{APART}")
     assert main(["check", str(file)]) == 2
     assert f"{file}:13:73: found 10.1.0.1 port 502" in capsys.readouterr().err
+    assert main(["up", "--check-only", str(file)]) == 2
+    assert f"{file}:13:73: found 10.1.0.1 port 502" in capsys.readouterr().err
+
+
+def test_no_plan_is_made_of_rows_that_clash() -> None:
+    """The gate plans from rows, and does not trust that they were checked."""
+    policy = made(TWICE.replace("unit: 2, listen: 10.1.0.1:502", "unit: 2, listen: 10.1.0.1:503"), APART)
+    moved = msgspec.structs.replace(policy.assets["b"], listen=("10.1.0.1", 502))
+    table = msgspec.structs.replace(policy.table, assets={**policy.assets, "b": moved})
+    for refuses in (groups, plan_crews, network_plan):
+        with pytest.raises(PolicyError, match=r"b: 10\.1\.0\.1 port 502, which another crew has for a"):
+            refuses(CompiledPolicy(table))
 
 
 def test_devices_behind_one_listener_stay_in_one_crew_however_many_shards() -> None:
     behind = "".join(asset(f"u{n}", "plant", f"10.2.0.{n}", f"unit: {n}, listen: 10.1.0.1:502") for n in range(1, 40))
-    _, policy = made(behind, road("c", *(("erp", f"u{n}") for n in range(1, 40))))
+    policy = made(behind, road("c", *(("erp", f"u{n}") for n in range(1, 40))))
     crews = plan_crews(policy, shards=8)
     assert len(crews) == 1
     assert len(next(iter(crews.values())).shares) == 39
@@ -152,8 +164,5 @@ def test_two_crews_of_one_name_are_refused() -> None:
     conduits = road("first", ("one", "x"), source="a-b", target="c") + road(
         "second", ("two", "y"), source="a", target="b-c"
     )
-    loaded, policy = made(assets, conduits, zones)
-    [problem] = clash_problems(loaded, policy)
-    assert "the name modbus/a-b-c, which another crew has for conduit first (policy.yaml:" in problem.found
-    with pytest.raises(PolicyError, match="conduit first and by conduit second"):
-        plan_crews(policy)
+    [problem] = wrong(assets, conduits, zones)
+    assert "found the name modbus/a-b-c, which another crew has for conduit first (policy.yaml:" in problem

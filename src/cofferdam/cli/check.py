@@ -14,7 +14,6 @@ import msgspec
 
 from cofferdam.errors import PolicyError
 from cofferdam.gate.crew.plan import plan_crews
-from cofferdam.policy.clashes import clash_problems
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.lint import lint
 from cofferdam.policy.load import load
@@ -33,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     report: dict[str, Any] = {"policy": str(args.policy), "errors": [], "warnings": []}
     try:
         loaded = load(args.policy)
+        compiled = compile_policy(loaded, now_ns=now_ns)
     except PolicyError as error:
         if not error.problems:
             raise
@@ -43,15 +43,6 @@ def run(args: argparse.Namespace) -> int:
             print(f"{args.policy}: {error}")
         return 2
     warnings = lint(loaded, now_ns=now_ns)
-    compiled = compile_policy(loaded, now_ns=now_ns)
-    errors = clash_problems(loaded, compiled)
-    if errors:
-        if args.json:
-            _print_json({**report, "errors": msgspec.to_builtins(errors)})
-        else:
-            _print_problems(errors)
-            print(f"{args.policy}: no gate starts with this policy: {_count(len(errors), 'errors')}")
-        return 2
     plan_crews(compiled)  # what a gate would refuse at its start is an error here
     counts = {
         "zones": len(compiled.zones),

@@ -9,13 +9,11 @@ from cofferdam.policy.table import CompiledPolicy
 
 
 def clash_problems(loaded: Loaded, policy: CompiledPolicy) -> tuple[Problem, ...]:
-    """An error for each, which names both places.
-
-    Raises: PolicyError, where a part would stand on both sides."""
+    """An error for each, which names both places."""
     found = []
-    for clash in clashes(policy):
-        (whose, first), (_, second) = clash.first, clash.second
-        node = loaded.document.value(first).node
-        what = f"{clash.what}, which another crew has for {whose} ({node.file}:{node.line}:{node.column})"
-        found.append(loaded.document.value(second).problem(what, clash.expected, check="crew"))
+    for clash in clashes(policy, loaded.kinds):
+        whose, place = clash.first
+        node = loaded.document.value(place).node
+        text = clash.found.replace("{first}", f"{whose} ({node.file}:{node.line}:{node.column})")
+        found.append(loaded.document.value(clash.second[1]).problem(text, clash.expected, check="crew"))
     return tuple(found)

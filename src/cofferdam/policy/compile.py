@@ -11,7 +11,8 @@ from __future__ import annotations
 from cofferdam.limits import Limits
 from cofferdam.model import NEVER, Argument, Asset, Item, Method, Point, Span, Stream, ValueType
 from cofferdam.policy import addressing, rows, schema
-from cofferdam.policy.load import Loaded
+from cofferdam.policy.clashes import clash_problems
+from cofferdam.policy.load import Loaded, failure
 from cofferdam.policy.placechecks import point_place
 from cofferdam.policy.points import values
 from cofferdam.policy.syntax import show_days
@@ -24,7 +25,17 @@ from cofferdam.protocols.dialect import Dialect
 
 def compile_policy(loaded: Loaded, *, now_ns: int) -> CompiledPolicy:
     """The policy as data that decides. `now_ns` (UTC) says for which years time zones' offsets are laid down: from a
-    year before it to ten years after."""
+    year before it to ten years after.
+
+    Raises: PolicyError, where no crews can serve it: two would have the same listener, say."""
+    compiled = _compile(loaded, now_ns)
+    wrong = clash_problems(loaded, compiled)
+    if wrong:
+        raise failure(wrong, sorted({problem.file for problem in wrong}))
+    return compiled
+
+
+def _compile(loaded: Loaded, now_ns: int) -> CompiledPolicy:
     policy = loaded.policy
     given = addressing.give(policy)
     known = dialects(loaded.kinds)

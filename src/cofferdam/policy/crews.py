@@ -19,7 +19,7 @@ from cofferdam.policy.document import Path
 from cofferdam.policy.rows import Conduit
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Listen, Needs, Reach, Store
-from cofferdam.policy.terms.kinds import KINDS
+from cofferdam.policy.terms.kinds import KINDS, Kinds
 
 NAME_LETTERS = 96
 """The longest name of a crew, without what is added for shards and parts. Orders and entries allow 128."""
@@ -63,57 +63,59 @@ class Group:
 
 @dataclass(frozen=True)
 class Clash:
-    """Two crews want the same: `what`, said at two places of the policy, for two conduits."""
+    """What two crews cannot both have, said at two places of the policy: (for whom, where). `found` is what is wrong
+    with the second, with {first} for the first."""
 
-    what: str
+    found: str
     expected: str
     first: tuple[str, Path]
     second: tuple[str, Path]
 
 
-def groups(policy: CompiledPolicy) -> dict[str, Group]:
+def groups(policy: CompiledPolicy, kinds: Kinds = KINDS) -> dict[str, Group]:
     """The crews that a policy needs, by their names.
 
     Raises:
-        PolicyError: a crew would have a part that stands on both sides; or two crews would have one name, store or
-            listener.
+        PolicyError: there is something that two of them would have, or one on both sides.
     """
-    found, clashes = _groups(policy)
-    if clashes:
-        clash = clashes[0]
-        raise PolicyError(
-            f"{clash.what} is wanted by {clash.first[0]} and by {clash.second[0]}",
-            hint=f"a crew needs {clash.expected}; `cofferdam check` says where both stand",
-        )
+    found, wrong = _groups(policy, kinds)
+    for clash in wrong:
+        text = clash.found.replace("{first}", clash.first[0])
+        raise PolicyError(f"{clash.second[0]}: {text}; expected {clash.expected}", hint="`cofferdam check` says where")
     return found
 
 
-def clashes(policy: CompiledPolicy) -> tuple[Clash, ...]:
-    """What two crews of a policy both want. Raises: PolicyError, where a part would stand on both sides."""
-    return _groups(policy)[1]
+def clashes(policy: CompiledPolicy, kinds: Kinds = KINDS) -> tuple[Clash, ...]:
+    """What two crews of a policy cannot both have."""
+    roads = {(conduit.broker, conduit.from_zone, conduit.to_zone) for conduit in policy.conduits.values()}
+    return _groups(policy, kinds)[1] if len(roads) > 1 else ()
 
 
-def _groups(policy: CompiledPolicy) -> tuple[dict[str, Group], tuple[Clash, ...]]:
+def _groups(policy: CompiledPolicy, kinds: Kinds) -> tuple[dict[str, Group], tuple[Clash, ...]]:
+    wrong: list[Clash] = []
     merged: list[Group] = []
     for conduit in policy.conduits.values():
-        group = _of(conduit, KINDS[conduit.broker].needs(conduit, policy))
+        group = _of(conduit, kinds[conduit.broker].needs(conduit, policy))
         rest = []
         for other in merged:
-            if _together(group, other):
+            if not _together(group, other):
+                rest.append(other)
+            elif (torn := _torn(other, group)) is not None:
+                wrong.append(torn)
+                rest.append(other)
+            else:
                 _join(other, group)
                 group = other
-            else:
-                rest.append(other)
         merged = [*rest, group]
     found: dict[str, Group] = {}
-    wrong: list[Clash] = []
     for group in merged:
         first = found.setdefault(group.base, group)
-        if first is not group:
-            what, expected = f"the name {group.base}", "zones whose names tell it from others"
-            wrong.append(Clash(what, expected, _named(first), _named(group)))
-    wrong += _listeners(policy, found.values())
-    return dict(sorted(found.items())), tuple(wrong)
+        if first is not group and not wrong:
+            named = f"the name {group.base}, which another crew has for {{first}}"
+            wrong.append(Clash(named, "zones whose names tell it from others", _named(first), _named(group)))
+    found = dict(sorted(found.items()))
+    wrong += _listeners(policy, found.values()) if not wrong else ()
+    return found, tuple(wrong)
 
 
 def _named(group: Group) -> tuple[str, Path]:
@@ -142,19 +144,23 @@ def _together(one: Group, other: Group) -> bool:
     return any(key in keys for key in fewer.values())
 
 
+def _torn(one: Group, other: Group) -> Clash | None:
+    """Why one crew cannot serve both, though no two may: a part of it would stand on both sides."""
+    for name, part in other.parts.items():
+        there = one.parts.get(name, part)
+        if there.side != part.side:
+            zones = " and ".join(sorted({*there.zones, *part.zones}))
+            shared = ", ".join(sorted(set(one.apart.values()) & set(other.apart.values())))
+            why = f"zones {zones}, which are on different sides and reach the same device: {shared}, as {{first}} does"
+            return Clash(why, "one side from which it is reached, or a device for each", _named(one), _named(other))
+    return None
+
+
 def _join(into: Group, more: Group) -> None:
     for name, part in more.parts.items():
         there = into.parts.setdefault(name, part)
         if there is part:
             continue
-        if there.side != part.side:
-            what = " and ".join(sorted({*there.zones, *part.zones}))
-            shared = sorted(set(into.apart.values()) & set(more.apart.values()))
-            raise PolicyError(
-                f"zones {what} are on different sides and reach the same device: {', '.join(shared)}",
-                hint="one crew serves a device, and each of its parts stands on one side: "
-                "let one of the zones reach the device, or give each its own",
-            )
         there.zones |= part.zones
         there.listens += part.listens
         there.reaches += part.reaches
@@ -180,10 +186,9 @@ def _listeners(policy: CompiledPolicy, crews: Iterable[Group]) -> Iterator[Clash
                 for address in _overlapping(listen.address, here):
                     other, whose, first = here[address]
                     if other is not crew:
-                        what = f"{first.address} port {listen.port}"
-                        yield Clash(
-                            what, "an address and port of its own", (whose, first.said), (listen.share, listen.said)
-                        )
+                        found = f"{first.address} port {listen.port}, which another crew has for {{first}}"
+                        own = "an address and port of its own"
+                        yield Clash(found, own, (whose, first.said), (listen.share, listen.said))
                         break
                 here.setdefault(listen.address, (crew, listen.share, listen))
 

@@ -163,19 +163,13 @@ class RelayChecks:
             self.client((*at, "clients", who), who, zone, client)
 
     def taken(self, at: Path, zone: str, door: DoorSaid) -> None:
-        """No two answer at one address and port, but relays in one zone that say the same of it."""
+        """Relays in one zone that answer at one address and port say the same of it."""
         for other, conduit in self.checking.policy.conduits.items():
             if other < self.name and isinstance(conduit, RelayConduit):
                 for their_zone, theirs in conduit.listen.items():
                     if theirs.at == door.at and (their_zone, theirs) != (zone, door):
                         found = f"{door.at[0]}:{door.at[1]}, which {other} has otherwise"
                         self.at((*at, "at"), found, "the same for all, or an address of its own", check="listen")
-        for name, asset in self.checking.policy.assets.items():
-            dialect = self.checking.dialects.get(asset.protocol)
-            place = asset.listen or (asset.overlay, dialect.default_port if dialect else 0)
-            if place == door.at:
-                found = f"{door.at[0]}:{door.at[1]}, which {name} has"
-                self.at((*at, "at"), found, "an address and port of its own", check="listen")
 
     def client(self, at: Path, who: str, zone: str, client: ClientSaid) -> None:
         if not self.checking.known("principals", who, at):
