@@ -45,7 +45,7 @@ conduits:
     owner: production
     reason: daily counts
     listen:
-      office: {{at: "{office}:{outer}", {tls}}}
+      office: {{at: "{office}:{outer}", {doors}}}
       plant: {{at: "{plant}:{inner}", plain: true}}
     channels:
       counts: {{schema: count.json, most: 100 kB{counts}}}
@@ -61,7 +61,7 @@ conduits:
     reason: production orders
     {conduit}
     listen:
-      office: {{at: "{office}:{outer}", {tls}}}
+      office: {{at: "{office}:{outer}", {doors}}}
       plant: {{at: "{plant}:{inner}", plain: true}}
     channels:
       orders:
@@ -99,7 +99,7 @@ class RunningCrew:
     def policy(self, **options: str) -> CompiledPolicy:
         """The policy with these words in it."""
         ports = {name: sock.getsockname()[1] for name, sock in self.listeners.items()}
-        words = {"tls": "plain: true", "counts": "", "conduit": "", **self.options, **options}
+        words = {"doors": "plain: true", "counts": "", "conduit": "", **self.options, **options}
         text = POLICY.format(office=OFFICE, plant=PLANT, **ports, **words)
         return compile_policy(loads(text, files=self.files), now_ns=time.time_ns())
 
@@ -215,6 +215,8 @@ class RunningCrew:
             assert self.stderr(part) == ""
 
     def close(self) -> None:
+        for part in self.said:
+            print(self.stderr(part))  # shown where a test fails
         for child in self.children.values():
             with contextlib.suppress(BrokenPipeError):
                 child.send(Stop(0.0))

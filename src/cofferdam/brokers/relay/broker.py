@@ -13,7 +13,7 @@ from cofferdam.brokers.relay.figures import FIGURES
 from cofferdam.enforce.profile import Can, Crew, Profile
 
 _SIDES: Final = ("outer", "inner")
-_LATE: Final = ("encodings.idna", "encodings.latin_1", "email.utils", "zlib")
+_LATE: Final = ("encodings.idna", "encodings.latin_1", "cryptography.hazmat.backends.openssl.backend")
 """What libraries import when they first need it, which is too late once the filter is on."""
 SIDE: Final = (
     gauge("http_connections", "open connections of HTTP clients"),

@@ -68,8 +68,11 @@ class BadRequest(Exception):
         self.title = title
 
 
-def check_head(head: bytes) -> None:
-    """Whether a head (up to and with its empty line) can be read in one way only. Raises: BadRequest."""
+def check_head(head: bytes) -> int | None:
+    """How long the body of a request with this head (up to and with its empty line) is; None: it comes in chunks.
+
+    Raises: BadRequest, where it is none or can be read in more than one way.
+    """
     lines = head.split(b"\r\n")
     if b"\n" in head.replace(b"\r\n", b"") or b"\r" in head.replace(b"\r\n", b"") or b"\0" in head:
         raise BadRequest(400, "a line does not end as HTTP/1.1 has it, or holds NUL")
@@ -93,7 +96,7 @@ def check_head(head: bytes) -> None:
         seen[name] = found[2].strip(b" \t")
     if b"host" not in seen:
         raise BadRequest(400, "no header field host")
-    _check_framing(seen, old=lines[0].endswith(b"1.0"))
+    return _framing(seen, old=lines[0].endswith(b"1.0"))
 
 
 _ONCE: Final = frozenset(
@@ -109,7 +112,7 @@ _ONCE: Final = frozenset(
 )
 
 
-def _check_framing(seen: dict[bytes, bytes], old: bool) -> None:
+def _framing(seen: dict[bytes, bytes], old: bool) -> int | None:
     length, coding = seen.get(b"content-length"), seen.get(b"transfer-encoding")
     if coding is not None:
         if length is not None or old:
@@ -124,6 +127,7 @@ def _check_framing(seen: dict[bytes, bytes], old: bool) -> None:
         raise BadRequest(415, "a body that is compressed; it has to come as it is")
     if seen.get(b"expect", b"100-continue").lower() != b"100-continue":
         raise BadRequest(417, "an expectation that is not known here")
+    return None if coding is not None else int(length or 0)
 
 
 class CheckedHeads(h11.Connection):
@@ -206,6 +210,8 @@ class Connection(H11Protocol):
         self._answered = True
         """No request is under way."""
         self._wire = 0
+        self._left: int | None = 0
+        """Bytes of the body that are still to come; None: nobody knows, it comes in chunks."""
         self._held = 0
 
     @property
@@ -265,7 +271,7 @@ class Connection(H11Protocol):
                 raise BadRequest(431, f"a head of more than {HEAD_BYTES} bytes")
             if not end:
                 return
-            check_head(bytes(self._head[:end]))
+            self._left = check_head(bytes(self._head[:end]))
         except BadRequest as error:
             self.refuse(error)
             return
@@ -284,10 +290,16 @@ class Connection(H11Protocol):
             self.shared.hit("body_bytes")
             self.abort()
             return
-        self.conn.receive_data(data)
+        # Exactly the body goes to h11. What is behind it may be the next request, of a client that has its answer.
+        body, rest = (data, b"") if self._left is None else (data[: self._left], data[self._left :])
+        if self._left is not None:
+            self._left -= len(body)
+        self.conn.receive_data(body)
         self.handle_events()
         if self.conn.surplus:
             self._too_early()
+        elif rest and not self.transport.is_closing():
+            self.data_received(rest)
 
     def _too_early(self) -> None:
         """Something comes behind a request that has no answer yet: the connection ends with the answer."""
