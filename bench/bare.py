@@ -20,7 +20,8 @@ from pathlib import Path
 from cofferdam.cli.main import main
 from cofferdam.enforce import compiled, kernel, namespaces
 from cofferdam.enforce.compiled import Build
-from cofferdam.enforce.orders import Place, Role
+from cofferdam.enforce.isolation import Berth
+from cofferdam.enforce.profile import Profile
 
 HALF = Path(__file__).resolve().parent / "bare_half.py"
 
@@ -29,17 +30,15 @@ class Bare(namespaces.NamespaceIsolation):
     """Namespaces of the network only, for halves; all else as it is."""
 
     @contextlib.contextmanager
-    def forking(self, role: Role) -> Iterator[None]:
+    def forking(self, profile: Profile) -> Iterator[None]:
         yield
 
-    def child_setup(self, role: Role, place: Place | None) -> None:
-        if role not in ("outer", "inner"):
-            super().child_setup(role, place)
+    def child_setup(self, berth: Berth) -> None:
+        if berth.place is None:
+            super().child_setup(berth)
             return
-        if place is None:
-            raise OSError(errno.EINVAL, "a half without a place")
         os.setsid()
-        self._enter_side(place)
+        self._enter_side(berth.place)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._launcher:
             raise OSError(errno.ESRCH, "the launcher ended while this child started")

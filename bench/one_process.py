@@ -46,6 +46,8 @@ def prepare(arguments: list[str]) -> None:
 
 def start_auditor(state: Path, site: str) -> tuple[int, int]:
     """Starts the auditor and has it open its log. The ends for a producer: (read answers, write batches)."""
+    from cofferdam.audit.entry import kinds
+    from cofferdam.audit.events import access
     from cofferdam.audit.supervision import FromAuditorControl, Open, Opened, ToAuditorControl
     from cofferdam.crossing.framing import PACKET, Assembler, pack
     from cofferdam.crossing.introduction import INTRODUCTIONS, Introduction
@@ -65,7 +67,8 @@ def start_auditor(state: Path, site: str) -> tuple[int, int]:
     theirs.close()
     batches_read, batches_write = make_pipe()
     answers_read, answers_write = make_pipe()
-    message = INTRODUCTIONS.encode(Introduction("bench/inner", False))
+    says = kinds((*access.OUTER, *access.INNER))
+    message = INTRODUCTIONS.encode(Introduction("bench/both", False, says))
     socket.send_fds(ours, [message], [batches_read, answers_write])
     for packet in pack([out.encode(Open(site))]):
         os.write(to_write, packet)

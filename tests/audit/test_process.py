@@ -52,7 +52,7 @@ def test_a_half_is_not_told_what_became_of_its_predecessors_batches(tmp_path: Pa
     def introduce() -> tuple[int, int]:
         """A half comes; its ends of the pipes: (to write batches to, to read answers from)."""
         (batches_in, batches_out), (answers_in, answers_out) = make_pipe(), make_pipe()
-        said = INTRODUCTIONS.encode(Introduction(NAME, False))
+        said = INTRODUCTIONS.encode(Introduction(NAME, False, ("limit-hit",)))
         socket.send_fds(launcher, [said], [batches_in, answers_out])
         os.close(batches_in)
         os.close(answers_out)

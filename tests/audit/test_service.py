@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Draft
+import pytest
+
+from cofferdam.audit.entry import DRAFTS, KINDS, LOG_OWN, MAX_BATCH_DRAFTS, Draft
 from cofferdam.audit.events.access import LimitHit, SessionOpened, WriteAllowed, WriteOutcome, Written
 from cofferdam.audit.events.gate import Alarm, GateStopped, HalfDied, PolicyLoaded, Restored, Severed
 from cofferdam.audit.events.log import ClockJump
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.log import AuditLog
 from cofferdam.audit.service import ALARM, MAX_QUEUED, Auditor, Result
+from cofferdam.brokers.registry import CREWS
+from cofferdam.enforce.crews import GATE
+from cofferdam.errors import AuditError
 from tests.audit.conftest import Clock, Opener, write
+
+
+def introduced(log: AuditLog, *names: str, **options: Any) -> Auditor:
+    """An auditor to whom these may say whatever a producer may."""
+    auditor = Auditor(log, **options)
+    for name in names:
+        auditor.introduce(name, [kind for kind, draft in zip(KINDS, DRAFTS, strict=True) if draft not in LOG_OWN])
+    return auditor
 
 
 def events(log: AuditLog) -> list[tuple[str, dict[str, object]]]:
@@ -22,7 +36,7 @@ def events(log: AuditLog) -> list[tuple[str, dict[str, object]]]:
 
 def test_batches_of_several_producers_share_a_commit(opener: Opener) -> None:
     log = opener()
-    auditor = Auditor(log)
+    auditor = introduced(log, "gate", "inner")
     commits = log.commits.count
     auditor.submit("gate", 1, [GateStopped(reason="a")])
     auditor.submit("inner", 1, [write(1), write(2)], "ab" * 32)
@@ -37,7 +51,7 @@ def test_batches_of_several_producers_share_a_commit(opener: Opener) -> None:
 
 
 def test_one_bad_batch_does_not_take_others_with_it(opener: Opener) -> None:
-    auditor = Auditor(opener())
+    auditor = introduced(opener(), "one", "two", "three")
     huge = WriteAllowed(
         session="s", write="w", principals=(), source="a", asset="p", conduit="c", rule="r", function=16,
         writes=tuple(Written("holding", 0, (65535,) * 2048) for _ in range(64)),
@@ -57,6 +71,9 @@ def test_one_bad_batch_does_not_take_others_with_it(opener: Opener) -> None:
 def test_a_half_can_not_speak_for_the_gate_nor_an_outer_half_for_an_inner_one(opener: Opener) -> None:
     """A half that was taken over must not be able to write "the side was restored" into the log."""
     auditor = Auditor(opener())
+    for part, profile in CREWS["modbus"].parts.items():
+        auditor.introduce(f"modbus/it-ot/{part}", profile.says)
+    auditor.introduce("gate", GATE.says)
     forged: list[Draft] = [
         Restored(side="ot", by="root"),
         Severed(side="ot", by="root"),
@@ -82,8 +99,23 @@ def test_a_half_can_not_speak_for_the_gate_nor_an_outer_half_for_an_inner_one(op
     auditor.close()
 
 
+def test_who_was_not_introduced_says_nothing_and_nobody_speaks_for_the_log(opener: Opener) -> None:
+    auditor = introduced(opener(), "known")
+    auditor.submit("unknown", 1, [GateStopped(reason="x")])
+    (result,) = auditor.commit()
+    assert not result.ok and "is for others to say" in result.reason
+    for kind in ("clock-jump", "no-such-kind"):
+        with pytest.raises(AuditError, match="which no producer tells of"):
+            auditor.introduce("known", [kind])
+    auditor.introduce("known", ["gate-stopped"])  # its successor may say less
+    auditor.submit("known", 1, [GateStopped(reason="x")])
+    auditor.submit("known", 2, [Alarm(name="x", detail="y")])
+    assert {result.batch: result.ok for result in auditor.commit()} == {1: True, 2: False}
+    auditor.close()
+
+
 def test_a_flood_is_bounded(opener: Opener) -> None:
-    auditor = Auditor(opener())
+    auditor = introduced(opener(), "flood")
     batch: list[Draft] = [GateStopped(reason="x")] * MAX_BATCH_DRAFTS
     for number in range(MAX_QUEUED // MAX_BATCH_DRAFTS + 2):
         auditor.submit("flood", number, batch)
@@ -95,7 +127,7 @@ def test_a_flood_is_bounded(opener: Opener) -> None:
 
 def test_an_unwritable_log_refuses_and_says_so_when_it_is_over(opener: Opener, tmp_path: Path, clock: Clock) -> None:
     log = opener()
-    auditor = Auditor(log, wall_ns=lambda: clock.wall)
+    auditor = introduced(log, "inner", wall_ns=lambda: clock.wall)
     auditor.submit("inner", 1, [write(1)])
     assert auditor.commit()[0].ok
     blocker = tmp_path / "audit/checkpoint.new"
@@ -122,7 +154,7 @@ def test_an_unwritable_log_refuses_and_says_so_when_it_is_over(opener: Opener, t
 
 
 def test_it_recovers_with_the_first_batch_too(opener: Opener, tmp_path: Path, clock: Clock) -> None:
-    auditor = Auditor(opener())
+    auditor = introduced(opener(), "inner")
     auditor.submit("inner", 1, [write(1)])
     auditor.commit()
     blocker = tmp_path / "audit/checkpoint.new"

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from cofferdam.brokers.registry import CREWS
+from cofferdam.enforce.crews import GATE
+from cofferdam.enforce.isolation import Berth
 from cofferdam.enforce.namespaces import NamespaceIsolation
-from cofferdam.enforce.orders import Place, Role
+from cofferdam.enforce.orders import Place
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.enforce.users import Users
 from cofferdam.errors import GateError
@@ -21,7 +24,9 @@ from tests.enforce import hostile
 from tests.enforce.site import DEVICE, ERP, OVERLAY, PORT, PlantDevice, Site, netns
 
 pytestmark = netns
-PLACES: dict[Role, Place] = {"outer": Place("it", "office"), "inner": Place("ot", "plant")}
+PLACES = {"outer": Place("it", "office"), "inner": Place("ot", "plant")}
+PROFILES = {**CREWS["modbus"].parts, **CREWS["auditor"].parts, "gate": GATE}
+NAMES = {"outer": "modbus/office-plant/outer", "inner": "modbus/office-plant/inner", "auditor": "auditor/auditor"}
 
 
 class Stage:
@@ -38,10 +43,11 @@ class Stage:
         self.key.chmod(0o600)
         self.isolation.prepare(network_plan(compile_policy(load(site.policy), now_ns=0)))
 
-    def tries(self, role: Role, deed: Callable[[], object]) -> str:
+    def tries(self, role: str, deed: Callable[[], object]) -> str:
         """What becomes of a deed in the place of such a process."""
-        with self.isolation.forking(role):
-            return hostile.attempt(lambda: self.isolation.child_setup(role, PLACES.get(role)), deed)
+        berth = Berth(PROFILES[role], self.isolation.user(NAMES.get(role, role)), PLACES.get(role))
+        with self.isolation.forking(berth.profile):
+            return hostile.attempt(lambda: self.isolation.child_setup(berth), deed)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +64,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize("role", ["outer", "inner"])
-def test_a_half_can_open_nothing_of_the_host(stage: Stage, role: Role) -> None:
+def test_a_half_can_open_nothing_of_the_host(stage: Stage, role: str) -> None:
     state = stage.site.state
     for path in (stage.key, state / "gate.sock", state / "severed.json", stage.site.policy, Path("/etc/passwd"),
                  Path("/proc/1/status"), Path("/proc/self/mem"), Path("/run"), Path("/dev/null")):  # fmt: skip
@@ -67,7 +73,7 @@ def test_a_half_can_open_nothing_of_the_host(stage: Stage, role: Role) -> None:
 
 
 @pytest.mark.parametrize("role", ["outer", "inner"])
-def test_a_half_can_write_nowhere(stage: Stage, role: Role) -> None:
+def test_a_half_can_write_nowhere(stage: Stage, role: str) -> None:
     import cofferdam
 
     code = Path(cofferdam.__file__).parent
@@ -76,7 +82,7 @@ def test_a_half_can_write_nowhere(stage: Stage, role: Role) -> None:
 
 
 @pytest.mark.parametrize("role", ["outer", "inner"])
-def test_a_half_can_not_gain_anything(stage: Stage, role: Role) -> None:
+def test_a_half_can_not_gain_anything(stage: Stage, role: str) -> None:
     for name, deed in {
         "root": lambda: os.setuid(0),
         "mount": lambda: hostile.call("mount", b"none\0", b"/\0", b"tmpfs\0", 0, None),

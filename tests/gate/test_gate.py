@@ -288,7 +288,7 @@ def test_a_half_that_talks_nonsense_to_the_gate_is_ended(live: Site) -> None:
 
 def test_a_half_that_talks_nonsense_to_the_auditor_is_ended_and_harms_nobody_else(live: Site) -> None:
     pids = live.up.pids()
-    audit_out = os.open(f"/proc/{pids['outer']}/fd/8", os.O_WRONLY)
+    audit_out = os.open(f"/proc/{pids['outer']}/fd/6", os.O_WRONLY)
     os.write(audit_out, b"\x01\x00\x05" + (5000).to_bytes(4, "big") + b"x" + b"\x00\x00\x01y")
     os.close(audit_out)
     eventually(lambda: live.up.pids().get("outer", pids["outer"]) != pids["outer"])

@@ -377,7 +377,7 @@ def test_the_tunnels_program_has_no_privilege_and_is_started_again(live: Running
     said = {entry["name"]: entry["status"] for entry in json.loads(out)["report"]["statements"]}
     assert code == 0, out[-3000:] + err
     assert {said[f"tunnel: {what}"] for what in ("user", "filter", "sockets")} == {"observed"}
-    assert {said[f"{role}: system calls"] for role in ("outer", "inner", "names", "tunnel")} == {"tested"}
+    assert {said[f"{name}: system calls"] for name in ("modbus/outer", "modbus/inner", "names", "tunnel")} == {"tested"}
     assert said["filters: content"] == "assumed"
     # A key that somebody gave the device behind the gate's back is found.
     (control,) = SOCKETS.glob("cd????????w.sock")

@@ -224,7 +224,16 @@ class Running:
         for at, fd in enumerate(sockets):
             os.dup2(fd, base + at, inheritable=True)
         command = [sys.executable, "-I", "-m", "cofferdam.enforce.overlay.names"]
-        command += ["--control-in", str(to_read), "--control-out", str(from_write), "--sockets", f"{base}-{base + 1}"]
+        command += [
+            "--control-in",
+            str(to_read),
+            "--control-out",
+            str(from_write),
+            "--listeners-at",
+            str(base),
+            "--listeners",
+            "2",
+        ]
         self.process = subprocess.Popen(command, pass_fds=(to_read, from_write, base, base + 1), stderr=subprocess.PIPE)
         for fd in (to_read, from_write, base, base + 1):
             os.close(fd)
@@ -278,10 +287,12 @@ def running() -> Iterator[Running]:
 
 def test_no_option_leaves_its_filter_out() -> None:
     command = [sys.executable, "-I", "-m", "cofferdam.enforce.overlay.names"]
-    given = ["--control-in", "0", "--control-out", "0", "--sockets", "0-0"]
+    given = ["--control-in", "0", "--control-out", "0", "--listeners-at", "0", "--listeners", "1"]
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
     options = set(re.findall(r"--[a-z-]+", shown))
-    assert options == {"--help", *given[::2]}, "a new one says how it keeps away from the sandbox"
+    assert options == {"--help", "--name", "--kind", "--part", *given[::2]}, (
+        "a new one says how it keeps away from the sandbox"
+    )
     done = subprocess.run([*command, *given, "--no-filter"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "unrecognized" in done.stderr
 

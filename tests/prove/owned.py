@@ -9,9 +9,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from cofferdam.brokers.registry import CREWS
 from cofferdam.enforce.choice import choose
+from cofferdam.enforce.isolation import Berth
 from cofferdam.enforce.launcher import Launcher
-from cofferdam.enforce.orders import Child, Place, Role
+from cofferdam.enforce.orders import Child
+from cofferdam.enforce.producers import Producer
 from cofferdam.enforce.users import Users
 
 HOLE = """
@@ -23,7 +26,7 @@ from cofferdam.crossing.framing import pack
 from cofferdam.protocols.modbus import messages
 
 honest = Outer._on_data
-crossing = int(sys.argv[sys.argv.index("--crossing-out") + 1])
+crossing = int(sys.argv[sys.argv.index("--out") + 1].partition("=")[2])
 
 def records_out(*found):
     for packet in pack([msgspec.msgpack.encode(record) for record in found]):
@@ -51,17 +54,17 @@ sys.exit(main())
 class OwnedLauncher(Launcher):
     """Starts the outer half with the hole in it; in the same place and with the same descriptors as ever."""
 
-    def _spawn(self, role: Role, place: Place | None, arguments: list[str], fds: list[int], producer: object) -> Child:
-        if role == "outer":
+    def _start(self, part: str, berth: Berth, arguments: list[str], fds: list[int], producer: Producer | None) -> Child:
+        if part == "outer":
             arguments = ["-c", HOLE, *arguments[arguments.index("--name") :]]
-        return super()._spawn(role, place, arguments, fds, producer)  # type: ignore[arg-type]
+        return super()._start(part, berth, arguments, fds, producer)
 
 
 def main() -> int:
     policy, state = Path(sys.argv[1]), Path(sys.argv[2])
     isolation = choose(policy, state, users=Users())
     arguments = ["--policy", str(policy), "--state", str(state), "--pairs", "1", "--log-format", "text"]
-    return OwnedLauncher(isolation, state, arguments, environment=[]).run()
+    return OwnedLauncher(isolation, state, CREWS, arguments, environment=[]).run()
 
 
 if __name__ == "__main__":

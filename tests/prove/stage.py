@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cofferdam.brokers.registry import CREWS
 from cofferdam.enforce.namespaces import clean
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.gate.client import ask, whole_status
 from cofferdam.lab.layout import Namespaces
 from cofferdam.proof import run as proof
 from cofferdam.proof.rounds import one_round
-from cofferdam.proof.subject import Subject, open_subject
+from cofferdam.proof.subject import Subject, open_subject, places
 from tests.gate.plant import Gate
 from tests.waiting import PATIENT
 
@@ -36,10 +37,10 @@ class Stage:
     def subject(self) -> Iterator[Subject]:
         """The gate as a proof sees it, read anew, while no round of the leak probe is in its namespaces."""
         status = ask(self.state, "status")
-        plan = network_plan(proof.policy_in_force(status, proof.policy_path(self.state, status)))
-        roles = {pair["name"]: ("it", "ot") for pair in status["pairs"]}
+        policy = proof.policy_in_force(status, proof.policy_path(self.state, status))
+        plan = network_plan(policy)
         with proof.alone(self.state, lambda _: None):
-            made = open_subject(self.state, plan, status, roles)
+            made = open_subject(self.state, plan, status, places(policy, plan, status), CREWS)
             try:
                 made.read()
                 yield made

@@ -21,14 +21,16 @@ import pytest
 import z3
 
 from cofferdam.audit.checkpoint import VerifierKey, open_note
+from cofferdam.brokers.registry import CREWS
 from cofferdam.cli.main import main
 from cofferdam.cli.up import LEAK_NEEDS
 from cofferdam.enforce import inside as worker
 from cofferdam.enforce import journal, kernel, netns
+from cofferdam.enforce.isolation import Berth
 from cofferdam.enforce.orders import Place
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
-from cofferdam.proof import canaries, leaking, probes, programs, reading, sabotage, solving, structure
+from cofferdam.proof import canaries, leaking, probes, processes, programs, reading, sabotage, solving, structure
 from cofferdam.proof import run as proof
 from cofferdam.proof.frames import FAMILIES, Target
 from cofferdam.proof.statements import Statements
@@ -366,9 +368,9 @@ def test_a_capability_too_many_of_the_gate_or_the_launcher_is_found(stage: Stage
     """This process, with all that root may, in the place of each."""
     out = Statements()
     with stage.subject() as subject:
-        structure._others(subject, out)
+        processes.others(subject, out)
         assert not [s for s in out.found if s.status == "failed"]
-        structure._others(dataclasses.replace(subject, launcher=os.getpid(), gate=os.getpid()), out)
+        processes.others(dataclasses.replace(subject, launcher=os.getpid(), gate=os.getpid()), out)
     failed = {s.name: s.evidence for s in out.found if s.status == "failed"}
     assert set(failed) == {"launcher: sockets", "gate: sockets"}
     assert all(any("CapBnd" in line for line in evidence) for evidence in failed.values())
@@ -433,7 +435,7 @@ def test_what_is_in_the_auditors_namespace_is_found(stage: Stage, breaking: str,
     def auditor() -> tuple[str, str]:
         out = Statements()
         with stage.subject() as subject:
-            structure._others(subject, out)
+            processes.others(subject, out)
         (said,) = [s for s in out.found if s.name == "auditor: sockets"]
         return said.status, " ".join((said.says, *said.evidence))
 
@@ -462,15 +464,21 @@ def test_a_probe_says_when_a_call_is_not_refused(stage: Stage) -> None:
     """The inner half may make TCP sockets: the attempt that the outer half is refused works there."""
     attempt = next(attempt for attempt in probes.ATTEMPTS if attempt.name == "TCP socket")
     with stage.subject() as subject, probes._isolation(subject, stage.folder / "policy.yaml") as isolation:
-        assert probes._run(isolation, "inner", Place("ot", "control"), attempt).startswith("it worked")
-        assert probes._run(isolation, "outer", Place("it", "enterprise"), attempt).startswith("refused")
+
+        def berth(kind: str, part: str, place: Place) -> Berth:
+            return Berth(CREWS[kind].parts[part], isolation.probe_user, place)
+
+        assert probes._run(isolation, berth("modbus", "inner", Place("ot", "control")), attempt).startswith("it worked")
+        here = Place("it", "enterprise")
+        assert probes._run(isolation, berth("modbus", "outer", here), attempt).startswith("refused")
         by_name = {attempt.name: attempt for attempt in probes.ATTEMPTS}
-        for role, allowed, shut in (("names", "send a datagram", "TCP socket"), ("tunnel", "fork", "Unix socket")):
-            here = Place("it", "enterprise")
-            said = probes._run(isolation, role, here, by_name[allowed])
-            assert said.startswith(("it worked", "it reached the kernel")), (role, said)
-            assert probes._run(isolation, role, here, by_name[shut]).startswith("refused")
-            assert not by_name[allowed].asked_of(role) and by_name[shut].asked_of(role)
+        names = berth("names", "names", here)
+        for one, allowed, shut in ((names, "send a datagram", "TCP socket"), (None, "fork", "Unix socket")):
+            profile = one.profile if one is not None else None
+            said = probes._run(isolation, one, by_name[allowed])
+            assert said.startswith(("it worked", "it reached the kernel")), (profile, said)
+            assert probes._run(isolation, one, by_name[shut]).startswith("refused")
+            assert not by_name[allowed].asked_of(profile) and by_name[shut].asked_of(profile)
 
 
 @pytest.mark.netns
@@ -482,11 +490,11 @@ def test_the_number_of_a_halfs_filters_is_that_of_the_launcher_and_its_own(
     """As the kernel says it of a running half, and as it would of one with a filter more or less."""
     out = Statements()
     with stage.subject() as subject:
-        half = subject.halves[0]
+        half = subject.parts[0]
         facts = reading.process(half.pid)
         assert facts is not None
         facts["status"]["Seccomp_filters"] = str(int(facts["status"]["Seccomp_filters"]) + more)
-        structure._powers(subject, half, facts, out)
+        processes.powers(subject, half.name, facts, out)
     (said,) = [s for s in out.found if s.name == f"{half.name}: filter"]
     assert said.status == status and "not what is in them" in said.says
 

@@ -54,8 +54,6 @@ KINDS: tuple[str, ...] = tuple(kebab(draft.__name__) for draft in DRAFTS)
 TOPICS: tuple[str, ...] = tuple(dict.fromkeys(draft.__module__ for draft in DRAFTS))
 """The modules of the topics, in the union's order."""
 LOG_OWN = log.LOG
-EITHER_HALF = (*access.OUTER, *gate.PART)
-INNER_HALF = (*access.INNER, *gate.PART)
 
 
 def kinds(classes: Iterable[type[Event]]) -> tuple[str, ...]:
@@ -66,14 +64,6 @@ def kinds(classes: Iterable[type[Event]]) -> tuple[str, ...]:
 def said_by(maker: str) -> tuple[type[Event], ...]:
     """What all topics together let a maker say, such as "GATE"."""
     return tuple(one for topic in TOPICS for one in getattr(sys.modules[topic], maker, ()))
-
-
-def may_say(producer: str) -> tuple[type[Event], ...]:
-    """The classes that a producer may send. Halves are named by pair and role ("modbus/it-ot/outer"), the gate without
-    a slash."""
-    if "/" not in producer:
-        return tuple(draft for draft in DRAFTS if draft not in LOG_OWN)
-    return INNER_HALF if producer.endswith("/inner") else EITHER_HALF
 
 
 # --- bytes of an entry ----------------------------------------------------------------------------------------

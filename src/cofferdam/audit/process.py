@@ -141,6 +141,7 @@ class Process:
         self._reactor = Reactor()
         self._auditor: Auditor | None = None
         self._producers: dict[str, Producer] = {}
+        self._says: dict[str, tuple[str, ...]] = {}
         self._batches = 0
         self._refused = 0
         self._silent: set[tuple[str, int]] = set()
@@ -191,6 +192,9 @@ class Process:
                 # Its successor has its name, and numbers batches from 1 as well: what became of the old one's batches
                 # must not be told to the new one, which would take it for its own.
                 self._commit()
+            self._says[said.name] = said.says
+            if self._auditor is not None:
+                self._auditor.introduce(said.name, said.says)
             producer = Producer(self._reactor, said.name, said.resumed, (fds[0], fds[1]), self._on_batch, self._on_end)
             self._producers[said.name] = producer
             if self._auditor is not None:
@@ -205,6 +209,8 @@ class Process:
             self._reactor.stop()
             return
         self._auditor = Auditor(log)
+        for name, says in self._says.items():
+            self._auditor.introduce(name, says)
         self._gate.send(OpenedLog(os.getpid(), log.size, log.key.verifier.text))
         for producer in list(self._producers.values()):
             self._welcome(producer)
@@ -311,6 +317,8 @@ class Process:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="cofferdam-auditor")
+    for name in ("--name", "--kind", "--part"):
+        parser.add_argument(name, default="auditor")
     parser.add_argument("--state", type=Path, required=True)
     for name in ("--control-in", "--control-out", "--producers"):
         parser.add_argument(name, type=int, required=True)

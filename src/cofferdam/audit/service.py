@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from cofferdam.audit.entry import LOG_OWN, Draft, may_say
+from cofferdam.audit.entry import DRAFTS, KINDS, LOG_OWN, Draft
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import Alarm
 from cofferdam.audit.log import MAKER, AuditLog, PreparedDrafts, prepare
@@ -75,14 +75,24 @@ class Auditor:
         """Why not, or ""."""
         return self._reason
 
+    def introduce(self, producer: str, says: Collection[str]) -> None:
+        """From now on a producer may tell of these kinds of events, and of no others.
+
+        Raises:
+            AuditError: no such kind, or one that only the log itself tells of.
+        """
+        known = {kind: draft for kind, draft in zip(KINDS, DRAFTS, strict=True) if draft not in LOG_OWN}
+        unknown = [kind for kind in says if kind not in known]
+        if unknown:
+            raise AuditError(f"{producer} is to tell of {unknown[0]}, which no producer tells of")
+        self._allowed[producer] = frozenset(known[kind] for kind in says)
+
     def submit(self, producer: str, batch: int, drafts: Sequence[Draft], policy: str = "") -> None:
         """Queue a batch for the next commit. `policy` is the hash the producer works by; "" is the one last loaded."""
         if self._queued + len(drafts) > MAX_QUEUED:
             self._refuse(producer, batch, len(drafts), "too many entries wait for the audit log")
             return
-        allowed = self._allowed.get(producer)
-        if allowed is None:
-            allowed = self._allowed[producer] = frozenset(may_say(producer))
+        allowed = self._allowed.get(producer, frozenset())
         for draft in drafts:
             if type(draft) not in allowed:
                 whose = "the log itself" if isinstance(draft, LOG_OWN) else "others"

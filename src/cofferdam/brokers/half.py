@@ -446,7 +446,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{option}", type=int, required=True)
     parser.add_argument("--in", dest="input", metavar="PART=FD", type=_pipe, action="append", default=[])
     parser.add_argument("--out", dest="output", metavar="PART=FD", type=_pipe, action="append", default=[])
-    for option in ("crossing-in", "crossing-out"):
+    for option in ("crossing-in", "crossing-out", "listeners-at", "listeners"):
         parser.add_argument(f"--{option}", type=int, default=-1)
     args = parser.parse_args(argv)
     if args.crossing_in >= 0:

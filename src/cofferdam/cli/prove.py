@@ -9,7 +9,6 @@ import argparse
 import functools
 import gc
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -99,10 +98,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _known(state: Path) -> Known:
     """What gate and policy say."""
+    from cofferdam.brokers.registry import CREWS
     from cofferdam.enforce.plans.network import network_plan
     from cofferdam.enforce.plans.overlay import peer_addresses
     from cofferdam.gate.client import whole_status
-    from cofferdam.gate.crew.plan import plan_crews
     from cofferdam.gate.overlay.peers import load_peers
     from cofferdam.proof.run import Known, policy_in_force, policy_path
 
@@ -110,16 +109,8 @@ def _known(state: Path) -> Known:
     path = policy_path(state, status)
     policy = policy_in_force(status, path)
     plan = network_plan(policy)
-    roles = {
-        pair.name: (
-            plan.space_of(pair.outer.side, pair.outer.zone),
-            plan.space_of(pair.inner.side, pair.inner.zone),
-        )
-        for pair in plan_crews(policy).values()
-    }
-    roles |= {pair["name"]: roles.get(re.split(r"[:+]\d+$", pair["name"])[0], ("it", "ot")) for pair in status["pairs"]}
     peers = {peer.key: peer.name for peer in load_peers(state)[0].values()}
-    return Known(state, status, path, policy, plan, roles, peers, peer_addresses(policy))
+    return Known(state, status, path, policy, plan, CREWS, peers, peer_addresses(policy))
 
 
 def _working(part: str) -> None:

@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         raise GateError(
             "--json goes with --check-only", hint="--log-format json has the running gate's messages as JSON"
         )
+    from cofferdam.brokers.registry import CREWS
     from cofferdam.enforce.choice import choose
     from cofferdam.enforce.journal import forget_policy
     from cofferdam.enforce.launcher import Launcher
@@ -89,7 +90,9 @@ def run(args: argparse.Namespace) -> int:
         arguments = ["--policy", str(policy), "--state", str(state), "--pairs", str(args.pairs)]
         arguments += ["--log-format", args.log_format]
         keep = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM")
-        return Launcher(isolation, state, arguments, environment=[name for name in keep if name in os.environ]).run()
+        return Launcher(
+            isolation, state, CREWS, arguments, environment=[name for name in keep if name in os.environ]
+        ).run()
     finally:
         _end(watcher)
 

@@ -12,14 +12,16 @@ from msgspec import Meta, Struct
 
 from cofferdam.crossing.records import RecordCodec
 
-INTRODUCTION_BYTES: Final = 4096
+INTRODUCTION_BYTES: Final = 16384
 
 
 class Introduction(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """`resumed`: an earlier auditor may have read the beginning of a record from this producer."""
+    """`resumed`: an earlier auditor may have read the beginning of a record from this producer. `says`: the kinds of
+    events that it may tell."""
 
     name: Annotated[str, Meta(max_length=256)]
     resumed: bool
+    says: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=256)] = ()
 
 
 INTRODUCTIONS: RecordCodec[Introduction] = RecordCodec(Introduction, limit=INTRODUCTION_BYTES)

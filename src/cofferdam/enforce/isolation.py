@@ -14,20 +14,24 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cofferdam.enforce.orders import DroppedCounter, Fact, Place, Role
+from cofferdam.enforce.orders import DroppedCounter, Fact, Place
 from cofferdam.enforce.plans.records import NetworkPlan
+from cofferdam.enforce.profile import MEMORY_BYTES, Can, Profile
 from cofferdam.errors import GateError
 
 if TYPE_CHECKING:
     from cofferdam.enforce.overlay.tunnel import TunnelDevice
 
 BACKLOG = 512
-"""Connections that wait in a listener while no half accepts them (a pair restarts)."""
-HALF_MEMORY_BYTES = 2 << 30
-"""Address space of a half. A half needs about 60 MiB; one that leaks or is made to is ended, not the machine."""
+"""Connections that wait in a listener while no part accepts them (a crew restarts)."""
+THREADS = 64
+"""Of a part that may have any."""
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -48,6 +52,34 @@ def forbid_inspection() -> None:
     """No other process of the same user may trace this one or read its memory. To be called by the process itself:
     the kernel lifts it at exec."""
     prctl(_PR_SET_DUMPABLE, 0)
+
+
+@dataclass(frozen=True)
+class Berth:
+    """What a child is born into, settled before it is: `user` and `place` as far as it has one of its own; `store`, and
+    `reads` with the users that they belong to."""
+
+    profile: Profile
+    user: int
+    place: Place | None = None
+    store: Path | None = None
+    quota: int = 0
+    shared: bool = False
+    """Other parts read its store."""
+    reads: Mapping[Path, int] = field(default_factory=dict)
+
+    def limit(self) -> None:
+        """Sets the limits of the calling process, which is to become the child."""
+        os.umask(0o027 if self.shared else 0o077)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if not self.profile.confined:
+            return
+        threads = THREADS if Can.READ in self.profile.can else 0
+        resource.setrlimit(resource.RLIMIT_AS, (self.profile.memory, self.profile.memory))
+        resource.setrlimit(resource.RLIMIT_NPROC, (threads, threads))
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+        if self.store is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.quota, self.quota))
 
 
 class Isolation(abc.ABC):
@@ -72,8 +104,20 @@ class Isolation(abc.ABC):
             GateError: something cannot be had; nothing is left half-made.
         """
 
-    def forking(self, role: Role) -> AbstractContextManager[None]:
-        """Around the fork of a child with this role."""
+    def user(self, name: str) -> int:
+        """The user that a part runs as; `name` is that of its road and its own ("modbus/it-ot/outer").
+
+        Raises:
+            GateError: there is none for it.
+        """
+        return os.geteuid()
+
+    def space(self, place: Place) -> str:
+        """Which network a place is in: sockets of one may not be used in another."""
+        return place.side
+
+    def forking(self, profile: Profile) -> AbstractContextManager[None]:
+        """Around the fork of a child with this profile."""
         return nullcontext()
 
     @abc.abstractmethod
@@ -85,9 +129,9 @@ class Isolation(abc.ABC):
         """
 
     @abc.abstractmethod
-    def child_setup(self, role: Role, place: Place | None) -> None:
-        """Puts the calling process, a fresh fork of the launcher, in its place. exec follows. The gate and the
-        auditor have no place. An exception ends the child."""
+    def child_setup(self, berth: Berth) -> None:
+        """Puts the calling process, a fresh fork of the launcher, in its place. exec follows. An exception ends the
+        child."""
 
     def tunnel(self) -> TunnelDevice:
         """The device by which overlay peers come, made or not.
@@ -142,18 +186,13 @@ class PlainIsolation(Isolation):
     def open_listener(self, place: Place, address: str, port: int, *, datagrams: bool = False) -> socket.socket:
         return listen(address, port, datagrams=datagrams)
 
-    def child_setup(self, role: Role, place: Place | None) -> None:
+    def child_setup(self, berth: Berth) -> None:
         os.setsid()  # Ctrl-C in a terminal is for the launcher, which stops things in order
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._launcher:
             raise OSError(errno.ESRCH, "the launcher ended while this child started")
         prctl(_PR_SET_NO_NEW_PRIVS, 1)
-        os.umask(0o077)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if role in ("outer", "inner", "names"):
-            resource.setrlimit(resource.RLIMIT_AS, (HALF_MEMORY_BYTES, HALF_MEMORY_BYTES))
-            resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+        berth.limit()
 
     def undo(self) -> None:
         """Nothing was made."""
@@ -162,7 +201,7 @@ class PlainIsolation(Isolation):
         why = f"no namespaces, which the policy is ready for ({self._missing[0]})" if self._wanted else "no namespaces"
         return (
             ("no new privileges", True, "no process of the gate can gain a privilege by starting a program"),
-            ("limits", True, f"a half has at most {HALF_MEMORY_BYTES >> 20} MiB and leaves no core file"),
+            ("limits", True, f"a half has at most {MEMORY_BYTES >> 20} MiB and leaves no core file"),
             ("ends with the launcher", True, "the kernel ends every process of the gate when the launcher ends"),
             ("network namespaces", False, f"{why}: halves share the host's network"),
             ("mount namespaces", False, "no mount namespaces: halves see the host's files as their user does"),

@@ -1,13 +1,12 @@
 """The launcher: the process of `cofferdam up`, the only one that may hold privilege.
 
-It opens listeners, makes pipes, starts the gate, the auditor and the halves, and reaps them. It reads no policy, no
-network input and no file; all it takes are the typed orders of `orders` from the gate, and signals. Each child gets
-exactly the descriptors it needs, at known numbers. When the gate ends, all end; when the launcher ends, the kernel
-ends all (see `isolation`).
+It opens listeners, makes pipes, starts the gate and the parts of crews, and reaps them. It reads no policy and no
+network input; all it takes are the typed orders of `orders` from the gate, and signals. An order names a kind of crew,
+which is looked up in a table of the code: program, place, descriptors, user, limits and store of each part follow from
+there. Each child gets exactly the descriptors that it needs. When the gate ends, all end; when the launcher ends, the
+kernel ends all (see `isolation`).
 
-It keeps the pipes between each producer of audit entries and the auditor open, so that a half sees nothing of an
-auditor's restart, and hands both ends to the next auditor. This is the one place where descriptors are passed on:
-to the gate and to the auditor, never to a half.
+The auditor is a crew like others; the pipes of those who tell it are kept here (producers).
 """
 
 from __future__ import annotations
@@ -22,15 +21,17 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cofferdam.crossing.introduction import INTRODUCTIONS, Introduction
+from msgspec import structs
+
 from cofferdam.crossing.pipe import make_pipe
-from cofferdam.enforce import compiled
-from cofferdam.enforce.isolation import Isolation
+from cofferdam.enforce import compiled, stores
+from cofferdam.enforce.crews import GATE
+from cofferdam.enforce.isolation import Berth, Isolation
 from cofferdam.enforce.messages import Messages
 from cofferdam.enforce.orders import (
     GATE_CHILD,
@@ -38,6 +39,7 @@ from cofferdam.enforce.orders import (
     ORDERS,
     PLANS,
     REPORTS,
+    TUNNEL,
     AskDropped,
     Asked,
     AskTunnel,
@@ -52,74 +54,72 @@ from cofferdam.enforce.orders import (
     Opened,
     OpenListener,
     Order,
-    Place,
+    PartOrder,
     Prepare,
     Prepared,
     Report,
-    Role,
     SetTunnel,
-    SpawnAuditor,
+    Spawn,
     Spawned,
-    SpawnNames,
-    SpawnPair,
     TunnelSet,
     TunnelState,
 )
+from cofferdam.enforce.producers import Producer, Producers
+from cofferdam.enforce.profile import Can, Crew, Profile
 from cofferdam.errors import CofferdamError, CrossingError, GateError
 
 FIRST_FD = 3
 """A child's descriptors are numbered from here on, in the order of its command line."""
-LISTENERS_AT = 9
-"""Where the listeners of an outer half begin: behind its pipes."""
 GATE_SILENCE_SECONDS = 10.0
 """A gate that has not said for so long that it is alive is ended, and everything with it."""
 OWN_PAUSE_SECONDS = 3.0
 """A turn of the launcher's loop that took longer, by an order or because it was stopped, says nothing of the gate."""
 REAP_SECONDS = 5.0
 """How long the launcher waits for children that it has killed."""
-CONFINED: tuple[Role, ...] = ("outer", "inner", "names")
-"""Who holds no socket but those of its work."""
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
 
 
 @dataclass
-class _Producer:
-    """One that hands entries to the auditor, with both ends of both pipes; the producer has copies of two of them."""
+class _Process:
+    """A child. `profile`: None for a program that is not ours."""
 
-    name: str
-    batches: tuple[int, int]  # (read, write) of the pipe towards the auditor
-    answers: tuple[int, int]
-    seen: bool = False  # an auditor has read from it
-
-    def close(self) -> None:
-        for fd in (*self.batches, *self.answers):
-            os.close(fd)
+    pid: int
+    profile: Profile | None
+    producer: Producer | None = None
 
 
 @dataclass
-class _Process:
-    pid: int
-    role: Role
-    producer: _Producer | None
+class _Listener:
+    """A socket that is held for the gate, and the network that it is in."""
+
+    sock: socket.socket
+    space: str
 
 
 class Launcher:
     """One gate with all its processes. `run()` starts it and returns the exit code when all has ended."""
 
     def __init__(
-        self, isolation: Isolation, state: Path, gate_arguments: Sequence[str], *, environment: Sequence[str] = ()
+        self,
+        isolation: Isolation,
+        state: Path,
+        crews: Mapping[str, Crew],
+        gate_arguments: Sequence[str],
+        *,
+        environment: Sequence[str] = (),
     ) -> None:
+        """`crews`: all kinds that the gate may have started."""
         self._isolation = isolation
         self._state = state
+        self._crews = crews
         self._gate_arguments = list(gate_arguments)
         self._gate_environment = environment
         self._build = compiled.find()
         self._children: dict[int, _Process] = {}
         self._next_child = GATE_CHILD
-        self._listeners: dict[int, socket.socket] = {}
+        self._listeners: dict[int, _Listener] = {}
         self._next_listener = 1
-        self._producers: list[_Producer] = []
-        self._auditor: socket.socket | None = None
+        self._producers = Producers(self._end_auditor)
         self._orders: socket.socket | None = None
         self._asked = 0
         self._plan = b""
@@ -223,13 +223,11 @@ class Launcher:
                 continue
             process = self._children.pop(child)
             if process.producer is not None:
-                self._producers.remove(process.producer)
-                process.producer.close()  # the auditor reads what is left, then the end
-            if process.role == "auditor" and self._auditor is not None:
-                self._auditor.close()
-                self._auditor = None
-            if process.role == "tunnel":
+                self._producers.end(process.producer)
+            if process.profile is None:
                 self._isolation.tunnel().ended()
+            elif process.profile.producers:
+                self._producers.detach()
             if child == GATE_CHILD:
                 gate_status = status
             else:
@@ -257,13 +255,9 @@ class Launcher:
             case CloseListener(listener):
                 held = self._listeners.pop(listener, None)
                 if held is not None:
-                    held.close()
-            case SpawnPair(serial):
-                self._answer(serial, lambda: self._spawn_pair(order))
-            case SpawnAuditor(serial):
-                self._answer(serial, lambda: self._spawn_auditor(order))
-            case SpawnNames(serial):
-                self._answer(serial, lambda: self._spawn_names(order))
+                    held.sock.close()
+            case Spawn(serial):
+                self._answer(serial, lambda: self._spawn(order))
             case SetTunnel(serial):
                 self._answer(serial, lambda: self._set_tunnel(order))
             case AskTunnel(serial):
@@ -312,77 +306,141 @@ class Launcher:
     def _open_listener(self, order: OpenListener) -> None:
         listener = self._isolation.open_listener(order.place, order.address, order.port, datagrams=order.datagrams)
         number, self._next_listener = self._next_listener, self._next_listener + 1
-        self._listeners[number] = listener
+        self._listeners[number] = _Listener(listener, self._isolation.space(order.place))
         name = listener.getsockname()
         self._report(Opened(order.serial, number, name[0], name[1]))
 
     def _start_gate(self) -> None:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        producer = self._new_producer("gate")
-        arguments = ["-m", "cofferdam.gate.process", "--orders", "3", "--audit-in", "4", "--audit-out", "5"]
+        producer = self._producers.new(GATE.name, GATE.says)
+        arguments = ["-m", GATE.program, "--orders", "3", "--audit-in", "4", "--audit-out", "5"]
         fds = [theirs.fileno(), producer.answers[0], producer.batches[1]]
-        self._spawn("gate", None, [*arguments, *self._gate_arguments], fds, producer)
+        berth = Berth(GATE, self._isolation.user(GATE.name))
+        self._start(GATE.name, berth, [*arguments, *self._gate_arguments], fds, producer)
         theirs.close()
 
-    def _spawn_auditor(self, order: SpawnAuditor) -> None:
-        if self._auditor is not None:
-            raise GateError("there is an auditor already")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with _pipes(2) as ((to_read, to_write), (from_read, from_write)):
-            arguments = ["-m", "cofferdam.audit.process", "--state", str(self._state)]
-            arguments += ["--control-in", "3", "--control-out", "4", "--producers", "5"]
-            child = self._spawn("auditor", None, arguments, [to_read, from_write, theirs.fileno()], None)
-            theirs.close()
-            ours.setblocking(False)
-            self._auditor = ours
-            for producer in self._producers:
-                self._introduce(producer)
-            self._report(Spawned(order.serial, (child,)), [from_read, to_write])
-
-    def _introduce(self, producer: _Producer) -> None:
-        """Hands a producer's pipes to the auditor, if one runs. The next one gets them anew."""
-        if self._auditor is not None:
-            message = INTRODUCTIONS.encode(Introduction(producer.name, producer.seen))
+    def _spawn(self, order: Spawn) -> None:
+        """All parts of a crew, or none."""
+        crew = self._crews.get(order.kind)
+        if crew is None:
+            raise GateError(f"there is no crew of the kind {order.kind}")
+        berths = self._berths(crew, order)
+        joints = [pipe for pipe in crew.pipes if set(pipe) <= berths.keys()]
+        children: list[Child] = []
+        with _pipes(len(joints)) as pipes, _pipes(2 * len(berths)) as control:
+            joined = dict(zip(joints, pipes, strict=True))
             try:
-                socket.send_fds(self._auditor, [message], [producer.batches[0], producer.answers[1]])
-                producer.seen = True
-            except OSError:  # dead or stuck: it is replaced, and its successor gets all producers
-                for process in self._children.values():
-                    if process.role == "auditor":
-                        os.kill(process.pid, signal.SIGKILL)
+                for number, part in enumerate(order.parts):
+                    ends = (control[2 * number][0], control[2 * number + 1][1])
+                    children.append(self._spawn_part(order, part, berths[part.part], ends, joined))
+            except BaseException:
+                for child in children:
+                    os.kill(self._children[child.child].pid, signal.SIGKILL)
+                raise
+            ours = [(control[2 * number + 1][0], control[2 * number][1]) for number in range(len(berths))]
+            self._report(Spawned(order.serial, tuple(children)), [fd for pair in ours for fd in pair])
 
-    def _spawn_pair(self, order: SpawnPair) -> None:
-        unknown = [number for number in order.listeners if number not in self._listeners]
-        if unknown:
-            raise GateError(f"no listener {unknown[0]}")
-        listeners = [self._listeners[number].fileno() for number in order.listeners]
-        with _pipes(6) as pipes:
-            requests, replies, to_outer, from_outer, to_inner, from_inner = pipes
-            outer = self._spawn_half(
-                "outer", order.pair, order.outer, (to_outer[0], from_outer[1]), (replies[0], requests[1]), listeners
+    def _berths(self, crew: Crew, order: Spawn) -> dict[str, Berth]:
+        """Where and as whom the parts of a crew live, their stores made. Raises: GateError, if the order makes no
+        sense or a store is not to be had."""
+        named = [part.part for part in order.parts]
+        missing = [name for name in crew.parts if name not in named and name not in crew.optional]
+        unknown = [name for name in named if name not in crew.parts or named.count(name) > 1]
+        if missing or unknown:
+            wrong = f"lacks {missing[0]}" if missing else f"has {unknown[0]} once too often"
+            raise GateError(f"the order for the crew {order.crew} ({crew.kind}) {wrong}")
+        users: dict[str, int] = {}
+        folders: dict[str, Path] = {}
+        for part in order.parts:
+            profile = crew.parts[part.part]
+            if profile.producers and self._producers.taken:
+                raise GateError("there is an auditor already")
+            if (part.place is None) == (profile.stands in ("outer", "inner")):
+                raise GateError(f"{profile.name} is to stand {profile.stands}, and the order says {part.place}")
+            self._check_listeners(part, profile)
+            users[part.part] = self._isolation.user(f"{order.road or order.crew}/{part.part}")
+            if profile.store:
+                folders[part.part] = stores.make(
+                    self._state, order.crew, part.part, users[part.part], shared=crew.is_read(part.part)
+                )
+        return {
+            part.part: Berth(
+                profile := crew.parts[part.part],
+                users[part.part],
+                part.place,
+                folders.get(part.part),
+                part.quota or profile.quota,
+                crew.is_read(part.part),
+                {folders[name]: users[name] for name in profile.reads if name in folders},
             )
-            inner = self._spawn_half(
-                "inner", order.pair, order.inner, (to_inner[0], from_inner[1]), (requests[0], replies[1]), []
-            )
-            ends = [from_outer[0], to_outer[1], from_inner[0], to_inner[1]]
-            self._report(Spawned(order.serial, (outer, inner), LISTENERS_AT), ends)
+            for part in order.parts
+        }
 
-    def _spawn_names(self, order: SpawnNames) -> None:
-        unknown = [number for number in order.listeners if number not in self._listeners]
-        if unknown:
-            raise GateError(f"no listener {unknown[0]}")
-        with _pipes(2) as ((to_read, to_write), (from_read, from_write)):
-            fds = [to_read, from_write, *(self._listeners[number].fileno() for number in order.listeners)]
-            first, last = FIRST_FD + 2, FIRST_FD + len(fds) - 1
-            arguments = ["-m", "cofferdam.enforce.overlay.names", "--control-in", str(FIRST_FD)]
-            arguments += ["--control-out", str(FIRST_FD + 1), "--sockets", f"{first}-{last}"]
-            child = self._spawn("names", order.place, arguments, fds, None)
-            self._report(Spawned(order.serial, (child,), first), [from_read, to_write])
+    def _check_listeners(self, part: PartOrder, profile: Profile) -> None:
+        """A part gets listeners of its own network, if it may use any."""
+        for number in part.listeners:
+            held = self._listeners.get(number)
+            if held is None:
+                raise GateError(f"no listener {number}")
+            if part.place is None or not profile.can & (Can.ACCEPT | Can.DATAGRAMS):
+                raise GateError(f"{profile.name} is given a listener, and may use none")
+            if held.space != self._isolation.space(part.place):
+                raise GateError(f"{profile.name} is given a listener of {held.space}, and stands elsewhere")
+
+    def _spawn_part(
+        self,
+        order: Spawn,
+        part: PartOrder,
+        berth: Berth,
+        control: tuple[int, int],
+        pipes: Mapping[tuple[str, str], tuple[int, int]],
+    ) -> Child:
+        profile, name = berth.profile, f"{order.crew}/{part.part}"
+        program = self._build.arguments if profile.compiled else ("-m", profile.program)
+        arguments = [*program, "--name", name, "--kind", order.kind, "--part", part.part]
+        fds: list[int] = []
+
+        def give(option: str, fd: int, other: str = "") -> None:
+            arguments.extend((option, f"{other}{'=' if other else ''}{FIRST_FD + len(fds)}"))
+            fds.append(fd)
+
+        give("--control-in", control[0])
+        give("--control-out", control[1])
+        producer = self._producers.new(name, profile.says) if profile.says else None
+        if producer is not None:
+            give("--audit-in", producer.answers[0])
+            give("--audit-out", producer.batches[1])
+        for (source, target), (read_fd, write_fd) in pipes.items():
+            if target == part.part:
+                give("--in", read_fd, source)
+            elif source == part.part:
+                give("--out", write_fd, target)
+        if profile.writes:
+            arguments += ["--state", str(self._state)]
+        theirs = self._producers.attach() if profile.producers else None
+        if theirs is not None:
+            give("--producers", theirs.fileno())
+        at = FIRST_FD + len(fds) if part.listeners else 0
+        if part.listeners:
+            arguments += ["--listeners-at", str(at), "--listeners", str(len(part.listeners))]
+            fds += [self._listeners[number].sock.fileno() for number in part.listeners]
+        child = self._start(part.part, berth, arguments, fds, producer)
+        if theirs is not None:
+            theirs.close()
+            self._producers.introduce_all()
+        reads = {other.name: str(other) for other in berth.reads}
+        store = str(berth.store) if berth.store is not None else ""
+        return structs.replace(child, listeners_at=at, store=store, reads=reads)
+
+    def _end_auditor(self) -> None:
+        for process in self._children.values():
+            if process.profile is not None and process.profile.producers:
+                os.kill(process.pid, signal.SIGKILL)
 
     def _set_tunnel(self, order: SetTunnel) -> None:
         tunnel = self._isolation.tunnel()
         pid = tunnel.make()
-        child = self._register("tunnel", pid, None) if pid else None
+        child = self._register(TUNNEL, pid, None) if pid else None
         try:
             tunnel.set(order)
         except CofferdamError:
@@ -391,62 +449,35 @@ class Launcher:
         kind: Literal["kernel", "wireguard-go"] = "kernel" if tunnel.kind == "kernel" else "wireguard-go"
         self._report(TunnelSet(order.serial, kind, tunnel.name, child))
 
-    def _spawn_half(
-        self,
-        role: Role,
-        pair: str,
-        place: Place,
-        control: tuple[int, int],
-        crossing: tuple[int, int],
-        listeners: list[int],
-    ) -> Child:
-        producer = self._new_producer(f"{pair}/{role}")
-        names = ["--control-in", "--control-out", "--crossing-in", "--crossing-out", "--audit-in", "--audit-out"]
-        fds = [*control, *crossing, producer.answers[0], producer.batches[1]]
-        arguments = [*self._build.arguments, "--name", producer.name, "--role", role]
-        for number, name in enumerate(names, FIRST_FD):
-            arguments += [name, str(number)]
-        return self._spawn(role, place, arguments, [*fds, *listeners], producer)
-
-    def _new_producer(self, name: str) -> _Producer:
-        producer = _Producer(name, make_pipe(), make_pipe())
-        self._producers.append(producer)
-        self._introduce(producer)
-        return producer
-
     # --- children -----------------------------------------------------------------------------------------------
 
-    def _spawn(
-        self, role: Role, place: Place | None, arguments: list[str], fds: list[int], producer: _Producer | None
-    ) -> Child:
+    def _start(self, part: str, berth: Berth, arguments: list[str], fds: list[int], producer: Producer | None) -> Child:
         """Starts a child: a Python of ours, isolated from the environment (-I), with `fds` from FIRST_FD on."""
-        wanted = [*_ENVIRONMENT, *(self._gate_environment if role == "gate" else ())]
+        wanted = [*_ENVIRONMENT, *(self._gate_environment if berth.profile is GATE else ())]
         environment = {name: os.environ[name] for name in wanted if name in os.environ}
         command = [sys.executable, "-I", *arguments]
         sys.stderr.flush()
-        with self._isolation.forking(role):
+        with self._isolation.forking(berth.profile):
             pid = os.fork()
             if pid == 0:
-                self._become(role, place, command, environment, fds)
-        return self._register(role, pid, producer)
+                self._become(part, berth, command, environment, fds)
+        return self._register(part, pid, berth.profile, producer)
 
-    def _register(self, role: Role, pid: int, producer: _Producer | None) -> Child:
+    def _register(self, part: str, pid: int, profile: Profile | None, producer: Producer | None = None) -> Child:
         number, self._next_child = self._next_child, self._next_child + 1
-        self._children[number] = _Process(pid, role, producer)
-        return Child(number, role, pid)
+        self._children[number] = _Process(pid, profile, producer)
+        return Child(number, part, pid)
 
-    def _become(
-        self, role: Role, place: Place | None, command: list[str], environment: dict[str, str], fds: list[int]
-    ) -> None:
+    def _become(self, part: str, berth: Berth, command: list[str], environment: dict[str, str], fds: list[int]) -> None:
         """A fresh fork becomes the child's program. Nothing returns from here."""
         try:
-            if self._messages is not None and role in CONFINED:
+            if self._messages is not None and berth.profile.confined:
                 os.dup2(self._messages.fd, 2)
             _place_descriptors(fds)
-            self._isolation.child_setup(role, place)
+            self._isolation.child_setup(berth)
             os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter, no shell
         except BaseException as error:
-            os.write(2, f"cofferdam: cannot start the {role} process: {error}\n".encode())
+            os.write(2, f"cofferdam: cannot start the {part} process: {error}\n".encode())
         finally:
             os._exit(127)
 
@@ -459,15 +490,12 @@ class Launcher:
                 time.sleep(0.005)
         self._children.clear()
         for listener in self._listeners.values():
-            listener.close()
+            listener.sock.close()
         self._listeners.clear()
-        for producer in self._producers:
-            producer.close()
-        self._producers.clear()
-        for end in (self._orders, self._auditor):
-            if end is not None:
-                end.close()
-        self._orders = self._auditor = None
+        self._producers.close()
+        if self._orders is not None:
+            self._orders.close()
+            self._orders = None
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 limits of its own.
 
     process    network          files it can write          sees besides Python
-    half       its side's       none                        nothing
+    part       its side's       its store, if it has one    what is bound for it
     gate       the host's       the state folder's top      the policy's folder
     auditor    none             audit/, keys/               nothing
     launcher   the host's       all: it makes the others
@@ -10,7 +10,7 @@ limits of its own.
 What is made or moved in the host's network stands in the journal before it is done. `undo` and `clean` put it back
 from there, in the same process or in any later one.
 
-Not here: system-call filters, which a half puts on itself (sandbox).
+Not here: system-call filters, which a part puts on itself (sandbox).
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ import contextlib
 import errno
 import hashlib
 import os
-import resource
 import secrets
 import signal
 import socket
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from cofferdam.enforce import firewall, journal, kernel, netns, view
+from cofferdam.enforce import firewall, journal, kernel, netns, stores, view
 from cofferdam.enforce.counters import Counters
+from cofferdam.enforce.crews import GATE
 from cofferdam.enforce.inside import inside
-from cofferdam.enforce.isolation import HALF_MEMORY_BYTES, Isolation, listen
-from cofferdam.enforce.orders import DROPPED, DroppedCounter, Fact, Place, Role
+from cofferdam.enforce.isolation import Berth, Isolation, listen
+from cofferdam.enforce.orders import DROPPED, TUNNEL, DroppedCounter, Fact, Place
 from cofferdam.enforce.overlay.tunnel import SOCKETS, TunnelDevice
 from cofferdam.enforce.plans.records import Link, NetworkPlan, SidePlan, check, namespace_name
 from cofferdam.enforce.plans.rules import counter_names, ruleset
-from cofferdam.enforce.users import Users
+from cofferdam.enforce.profile import MEMORY_BYTES, Profile
+from cofferdam.enforce.users import Allotted, Users
 from cofferdam.errors import CofferdamError, GateError
 
-HALVES: tuple[Role, ...] = ("outer", "inner", "names")
 PEER_FILES = ("peers.json", "peers.json.new", "wireguard.key", "wireguard.key.new")
 """What the gate keeps of the overlay in the state folder."""
 
@@ -69,7 +69,7 @@ class NamespaceIsolation(Isolation):
         self._journal: journal.Journal | None = None
         self._sides: dict[str, int] = {}
         self._interfaces: dict[str, str] = {}  # zone: its interface's name in the namespace
-        self._halves = 0
+        self._allotted = Allotted(self._users, journal.folder(state), lambda: stores.owners(state))
         self._tunnel = ""  # the name of the tunnel's device, in the namespace of side it
         self._device: TunnelDevice | None = None
         self._egress = True
@@ -350,22 +350,27 @@ class NamespaceIsolation(Isolation):
         if wanted is None:
             raise GateError("the policy has no `overlay: wireguard:`", hint="docs/overlay.md says what stands in it")
         if self._device is None:
-            self._halves += 1
             self._device = TunnelDevice(
                 self._tunnel, wanted.port, wanted.networks, self._sides["it"], self._home,
-                journal.folder(self._state) / "root", self._users.half(self._halves),
+                journal.folder(self._state) / "root", self.user(TUNNEL),
             )  # fmt: skip
         return self._device
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
+    def user(self, name: str) -> int:
+        own = {"gate": self._users.gate, "auditor/auditor": self._users.auditor}
+        return own[name] if name in own else self._allotted.of(name)
+
+    def space(self, place: Place) -> str:
+        return self._plan.space_of(place.side, place.zone) if self._plan is not None else place.side
+
     @contextlib.contextmanager
-    def forking(self, role: Role) -> Iterator[None]:
-        """A half is born as the first process of a process namespace of its own: it sees and can signal no other."""
-        if role not in HALVES:
+    def forking(self, profile: Profile) -> Iterator[None]:
+        """A part is born as the first process of a process namespace of its own: it sees and can signal no other."""
+        if not profile.confined:
             yield
             return
-        self._halves += 1
         kernel.unshare(kernel.CLONE_NEWPID)
         try:
             yield
@@ -373,38 +378,38 @@ class NamespaceIsolation(Isolation):
             if os.getpid() == self._launcher:
                 kernel.setns(self._home_pids, kernel.CLONE_NEWPID)
 
-    def child_setup(self, role: Role, place: Place | None) -> None:
+    def child_setup(self, berth: Berth) -> None:
         os.setsid()
-        half = role in HALVES
+        profile = berth.profile
         kinds = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC
-        if half:
-            if place is None:
-                raise OSError(errno.EINVAL, "a half without a place")
-            self._enter_side(place)
-            kinds |= kernel.CLONE_NEWUTS
-        elif role == "auditor":
+        if profile.stands in ("outer", "inner"):
+            if berth.place is None:
+                raise OSError(errno.EINVAL, "a part without a place")
+            self._enter_side(berth.place)
+        elif profile.stands == "apart":
             kinds |= kernel.CLONE_NEWNET  # an empty one: it has nobody to talk to
+        if profile.confined:
+            kinds |= kernel.CLONE_NEWUTS
         kernel.unshare(kinds)
-        if half:
-            socket.sethostname("half")
+        if profile.confined:
+            socket.sethostname("part")
         os.umask(0o022)
-        view.enter(journal.folder(self._state) / "root", self._python, *self._files(role))
-        os.umask(0o077)
-        user = {"gate": self._users.gate, "auditor": self._users.auditor}.get(role, self._users.half(self._halves))
-        self._drop_to(user)
+        view.enter(journal.folder(self._state) / "root", self._python, *self._files(berth))
+        self._drop_to(berth.user, berth.reads.values())
         # The kernel forgets this at a change of user. A launcher that ended before it is noticed by the control pipe.
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if not half and os.getppid() != self._launcher:
+        if not profile.confined and os.getppid() != self._launcher:
             raise OSError(errno.ESRCH, "the launcher ended while this child started")
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if half:
-            resource.setrlimit(resource.RLIMIT_AS, (HALF_MEMORY_BYTES, HALF_MEMORY_BYTES))
-            resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+        berth.limit()
 
-    def become_half_user(self) -> None:
-        """The calling process becomes the user of the half that would be next, without its place. For a probe."""
-        self._drop_to(self._users.half(self._halves))
+    @property
+    def probe_user(self) -> int:
+        """A user that no part is."""
+        return self._users.probe
+
+    def become_probe(self) -> None:
+        """The calling process becomes a user that no part is, without a place. For a probe."""
+        self._drop_to(self.probe_user)
 
     def _enter_side(self, place: Place) -> None:
         log, plan = self._journal, self._plan
@@ -418,13 +423,12 @@ class NamespaceIsolation(Isolation):
         kernel.setns(fd, kernel.CLONE_NEWNET)
         os.close(fd)
 
-    def _files(self, role: Role) -> tuple[list[Path], list[Path]]:
+    def _files(self, berth: Berth) -> tuple[list[Path], list[Path]]:
         """(reads, writes) besides Python."""
-        if role == "gate":
+        if berth.profile is GATE:
             return [self._policy_place(), Path("/etc/passwd")], [self._state]
-        if role == "auditor":
-            return [], [self._state / "audit", self._state / "keys"]
-        return [], []
+        own = [self._state / name for name in berth.profile.writes]
+        return list(berth.reads), [*own, *([berth.store] if berth.store is not None else [])]
 
     def _policy_place(self) -> Path:
         """What of the policy the gate sees: its folder rather than the file, since editors replace a file by another.
@@ -435,11 +439,11 @@ class NamespaceIsolation(Isolation):
         return parent
 
     @staticmethod
-    def _drop_to(user: int) -> None:
-        """For good: no capability now, none by any program, none by any user id."""
+    def _drop_to(user: int, groups: Iterable[int] = ()) -> None:
+        """For good: no capability now, none by any program, none by any user id. `groups`: of what it may read."""
         kernel.prctl(kernel.PR_SET_SECUREBITS, kernel.SECUREBITS_LOCKED)
         kernel.drop_bounding_set()
-        os.setgroups([])
+        os.setgroups(sorted(groups))
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
         kernel.set_capabilities(())
@@ -460,7 +464,7 @@ class NamespaceIsolation(Isolation):
             ("process namespaces", True, "a half sees no other process"),
             ("own users", True, f"user ids {users.first} to {users.last}, without capabilities"),
             ("no new privileges", True, "no process of the gate can gain a privilege by starting a program"),
-            ("limits", True, f"a half has at most {HALF_MEMORY_BYTES >> 20} MiB and starts no process"),
+            ("limits", True, f"a half has at most {MEMORY_BYTES >> 20} MiB and starts no process"),
             ("ends with the launcher", True, "the kernel ends every process of the gate when the launcher ends"),
         ]  # fmt: skip
         if self._shortfalls:

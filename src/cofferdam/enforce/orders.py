@@ -1,8 +1,8 @@
 """The orders that the gate gives to the launcher, and what the launcher reports: a closed set of typed records.
 
 The launcher is the one process that may hold privilege, so this file is the whole of what can be asked of it. No
-order names a program, a file, a user or a descriptor number; the launcher knows those itself. Decoding is strict,
-and an order that does not decode ends everything (`CrossingError`): only a broken gate sends one.
+order names a program, a file, a user or a descriptor number: it names a kind of crew, and the launcher knows the rest.
+Decoding is strict, and an order that does not decode ends everything (`CrossingError`): only a broken gate sends one.
 
 Each message is one packet of a SOCK_SEQPACKET socket pair. Descriptors (of control pipes) go from the launcher to
 the gate only, with a `Spawned`.
@@ -34,7 +34,11 @@ Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 """A key of WireGuard: 32 bytes in base64."""
 TUNNEL_PEERS: Final = 400
 """The most overlay peers: an order that names them all is one message."""
-Role = Literal["outer", "inner", "auditor", "gate", "names", "tunnel"]
+Part = Annotated[str, Meta(max_length=32, pattern=r"^[a-z][a-z0-9_-]*$")]
+MOST_PARTS: Final = 8
+"""Parts of one crew."""
+TUNNEL: Final = "tunnel"
+"""The program of the overlay's tunnel, among the children."""
 DROPPED: Final = "dropped-"
 """How the names of the firewall's counters of dropped packets begin; the hook follows."""
 Fact = tuple[str, bool, str]
@@ -42,7 +46,7 @@ Fact = tuple[str, bool, str]
 
 
 class Place(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Where a half stands."""
+    """Where a part stands."""
 
     side: SideName
     zone: Name
@@ -77,21 +81,28 @@ class CloseListener(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_
     listener: Number
 
 
-class SpawnPair(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
-    """Start both halves of a pair with fresh pipes between them. The outer half inherits the listeners, in this
-    order. Answered by `Spawned` or `Failed`."""
+class PartOrder(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One part of a crew. `place`: where it stands, for parts that stand on a side. `listeners`: those that it
+    inherits, in this order. `quota`: bytes of its store; 0: what its profile says."""
+
+    part: Part
+    place: Place | None = None
+    listeners: Annotated[tuple[Number, ...], Meta(max_length=4096)] = ()
+    quota: Annotated[int, Meta(ge=0, le=1 << 50)] = 0
+
+
+class Spawn(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
+    """Start a crew of this kind: these parts of it, with fresh pipes between them as the kind declares them.
+
+    The kind is looked up in a table of the code, and all that a part may do with it. `road` is the crew's name without
+    what tells it from others that do the same (more cores, a later addition): crews of one road share users. Answered
+    by `Spawned` or `Failed`."""
 
     serial: Number
-    pair: Name
-    outer: Place
-    inner: Place
-    listeners: Annotated[tuple[Number, ...], Meta(max_length=4096)]
-
-
-class SpawnAuditor(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
-    """Start the auditor; it gets the pipes of all producers that live. Answered by `Spawned` or `Failed`."""
-
-    serial: Number
+    kind: Part
+    crew: Name
+    parts: Annotated[tuple[PartOrder, ...], Meta(min_length=1, max_length=MOST_PARTS)]
+    road: Annotated[str, Meta(max_length=128, pattern=r"^([A-Za-z0-9_][A-Za-z0-9_./+#:-]*)?$")] = ""
 
 
 class Kill(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True):
@@ -112,14 +123,6 @@ class Finish(Struct, frozen=True, array_like=True, tag=8, forbid_unknown_fields=
     code: Annotated[int, Meta(ge=0, le=2)]
     message: Text = ""
     hint: Text = ""
-
-
-class SpawnNames(Struct, frozen=True, array_like=True, tag=9, forbid_unknown_fields=True):
-    """Start the name server with these listeners. Answered by `Spawned` or `Failed`."""
-
-    serial: Number
-    place: Place
-    listeners: Annotated[tuple[Number, ...], Meta(min_length=1, max_length=64)]
 
 
 class TunnelPeer(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -150,20 +153,7 @@ class AskDropped(Struct, frozen=True, array_like=True, tag=12, forbid_unknown_fi
     serial: Number
 
 
-Order = (
-    Prepare
-    | OpenListener
-    | CloseListener
-    | SpawnPair
-    | SpawnAuditor
-    | Kill
-    | Notify
-    | Finish
-    | SpawnNames
-    | SetTunnel
-    | AskTunnel
-    | AskDropped
-)
+Order = Prepare | OpenListener | CloseListener | Spawn | Kill | Notify | Finish | SetTunnel | AskTunnel | AskDropped
 
 
 # --- launcher to gate -------------------------------------------------------------------------------------------
@@ -187,21 +177,23 @@ class Opened(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=
 
 
 class Child(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A process that the launcher started."""
+    """A process that the launcher started. `listeners_at`: the number of the descriptor of the first listener that it
+    inherited; the others follow it. `store` and `reads` are folders, as the part sees them."""
 
     child: Number
-    role: Role
+    part: str
     pid: int
+    listeners_at: Number = 0
+    store: Text = ""
+    reads: dict[str, Text] = {}
 
 
 class Spawned(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
-    """The children run. With this message come two descriptors for each, in the children's order: the gate's end to
-    read from it and the gate's end to write to it. `first_listener` is the descriptor number that the first listener
-    has in the outer half; the others follow it."""
+    """The children run. With this message come two descriptors for each, in the children's order, which is that of the
+    order's parts: the gate's end to read from it and the gate's end to write to it."""
 
     serial: Number
     children: tuple[Child, ...]
-    first_listener: Number = 0
 
 
 class Failed(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):

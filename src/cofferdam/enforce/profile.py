@@ -80,6 +80,10 @@ class Crew(msgspec.Struct, frozen=True):
     pipes: tuple[tuple[str, str], ...] = ()
     optional: frozenset[str] = frozenset()
 
+    def is_read(self, part: str) -> bool:
+        """Whether other parts see the store of this one."""
+        return any(part in profile.reads for profile in self.parts.values())
+
     def __post_init__(self) -> None:
         for name, profile in self.parts.items():
             if unknown := [other for other in profile.reads if not (other in self.parts and self.parts[other].store)]:

@@ -1,8 +1,17 @@
-"""The user ids that the gate's processes run under in namespaces, and what the launcher itself needs for it."""
+"""The user ids that the gate's processes run under in namespaces, and what the launcher itself needs for it.
+
+A part has a user of its own, the same one at each birth and after each start: so it can own a store, and so the
+firewall can tell it from others. Which name has which id is kept in a file of the launcher's.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
 
 from cofferdam.errors import GateError
 
@@ -12,13 +21,14 @@ NEEDED = (
 )  # fmt: skip
 """The capabilities that the launcher keeps."""
 USEFUL = ("sys_resource",)
-"""Kept as well where it is there: with it, the pipes of many pairs of halves may all be large."""
+"""Kept as well where it is there: with it, the pipes of many crews may all be large."""
+FILE = "users.json"
 
 
 @dataclass(frozen=True)
 class Users:
     """Numeric user ids for the gate's processes; no entry in /etc/passwd is needed. The first is the gate's, the second
-    the auditor's, and each new half gets the next of the others in turn."""
+    the auditor's, the last a proof's probes'; parts have those between."""
 
     first: int = 64000
     last: int = 64999
@@ -31,8 +41,13 @@ class Users:
     def auditor(self) -> int:
         return self.first + 1
 
-    def half(self, number: int) -> int:
-        return self.first + 2 + number % (self.last - self.first - 1)
+    @property
+    def probe(self) -> int:
+        return self.last
+
+    @property
+    def parts(self) -> range:
+        return range(self.first + 2, self.last)
 
     @classmethod
     def parse(cls, text: str) -> Users:
@@ -44,3 +59,71 @@ class Users:
                 hint="at least 10 ids from 1000 on that no account has, such as 64000-64999",
             )
         return cls(int(first), int(last))
+
+
+class _Kept(msgspec.Struct, forbid_unknown_fields=True):
+    users: dict[str, int]
+
+
+class Allotted:
+    """Which part has which user. `folder` is the launcher's own; nobody else can write there."""
+
+    def __init__(self, users: Users, folder: Path, keep: Callable[[], Collection[int]] = tuple) -> None:
+        """`keep` says which users must not be given to another part: they own something."""
+        self._users = users
+        self._keep = keep
+        self._path = folder / FILE
+        self._asked: set[str] = set()
+
+    def of(self, name: str) -> int:
+        """The user of the part with this name. If all are taken, names are forgotten that were not asked for in this
+        life of the gate and whose users own nothing.
+
+        Raises:
+            GateError: the file cannot be read or written, or there are more parts than users.
+        """
+        self._asked.add(name)
+        known = self.known()
+        if name not in known:
+            known[name] = self._free(known)
+            self._save(known)
+        return known[name]
+
+    def known(self) -> dict[str, int]:
+        """All of them, as far as they are in the present range. Raises: GateError."""
+        try:
+            kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept).users
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise GateError(
+                f"{self._path} cannot be understood: {error}",
+                hint="it says which part has which user; remove it, then give the stores of parts to their new users",
+            ) from None
+        return {name: user for name, user in kept.items() if user in self._users.parts}
+
+    def _free(self, known: dict[str, int]) -> int:
+        taken = set(known.values())
+        if taken >= set(self._users.parts):
+            kept = set(self._keep())
+            for name in [name for name, user in known.items() if name not in self._asked and user not in kept]:
+                taken.discard(known.pop(name))
+        free = next((user for user in self._users.parts if user not in taken), None)
+        if free is None:
+            raise GateError(
+                f"there are more parts than users for them ({len(self._users.parts)})",
+                hint="a larger range: `cofferdam up --users FIRST-LAST`",
+            )
+        return free
+
+    def _save(self, known: dict[str, int]) -> None:
+        fresh = self._path.with_suffix(".new")
+        try:
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(_Kept(known))))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+        except OSError as error:
+            raise GateError(f"cannot write {self._path}: {error.strerror}", hint="give another --state") from None

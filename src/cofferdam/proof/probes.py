@@ -1,9 +1,10 @@
-"""Part (d): forbidden system calls, tried inside each sandbox: of halves, of the name server, of the tunnel's program.
+"""Part (d): forbidden system calls, tried in the sandbox of each kind of part that runs, and of the tunnel's program.
 
-A probe is a fresh process that is put in a half's place by the code that does it for halves, closes all it has, puts
-the half's filter on, and then makes one call with arguments that the kernel would take. It ends by it, or says with
-which error the call came back. An error other than "not permitted" means that the filter let the call through.
-wireguard-go is a program of its own: for it the probe has its user and its filter, and nothing else of its place.
+A probe is a fresh process that is put in a part's place by the code that does it for parts, closes all it has, puts the
+part's filter on, and then makes one call with arguments that the kernel would take. It ends by it, or says with which
+error the call came back. An error other than "not permitted" means that the filter let the call through. Which calls a
+part may make, its profile says: all others must be refused. wireguard-go is a program of its own: for it the probe has
+its filter, and nothing else of its place.
 
 Not here: the filter (sandbox), namespaces and users (namespaces).
 """
@@ -19,34 +20,27 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from cofferdam.enforce import firewall, journal, sandbox
-from cofferdam.enforce.crews import NAMES
+from cofferdam.enforce.crews import GATE
+from cofferdam.enforce.isolation import Berth
 from cofferdam.enforce.namespaces import NamespaceIsolation
-from cofferdam.enforce.orders import Place, Role
+from cofferdam.enforce.orders import Place
 from cofferdam.enforce.overlay import tunnel
 from cofferdam.enforce.profile import Can, Profile
 from cofferdam.enforce.syscalls import NUMBERS
 from cofferdam.errors import CofferdamError
 from cofferdam.proof import strangers
 from cofferdam.proof.statements import Statements
-from cofferdam.proof.subject import Subject
+from cofferdam.proof.subject import Part, Subject
 
 PART = "probes"
-_BORN_AS: Final[dict[str, Role]] = {"outer": "outer", "inner": "inner", "names": "names", "tunnel": "gate"}
-"""As what the launcher would start a role; wireguard-go stands in the host's namespaces, like the gate."""
-_PROFILES: Final = {
-    "outer": Profile("outer", "outer", Can.ACCEPT),
-    "inner": Profile("inner", "inner", Can.DIAL_TCP),
-    "names": NAMES.parts["names"],
-}
-PROBE_USER: Final = 900
-"""Added to the first user id of halves: so many later than any half that runs."""
 SILENT: Final = "no answer, and nothing says that the packet did not go out"
-_REFUSED: Final = (errno.EPERM, errno.EACCES)
+_REFUSED: Final = (errno.EPERM, errno.EACCES, errno.EROFS)
 _libc = ctypes.CDLL(None, use_errno=True)
 _call = _libc.syscall
 _call.restype = ctypes.c_long
@@ -63,17 +57,18 @@ class Hands(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """`make(hands)` gives the call's arguments. `roles`: whose sandbox must refuse it."""
+    """`make(hands)` gives the call's arguments. Every sandbox must refuse it, but for profiles with one of `unless`."""
 
     name: str
     call: str
     make: Callable[[Hands], tuple[int | bytes | ctypes.Array[ctypes.c_char] | None, ...]]
-    roles: tuple[str, ...] = ("outer", "inner", "names")
+    unless: Can = Can.NOTHING
 
-    def asked_of(self, role: str) -> bool:
-        """Whether this process can make the call, and the role's sandbox must refuse it."""
+    def asked_of(self, profile: Profile | None) -> bool:
+        """Whether this process can make the call, and the sandbox must refuse it. `profile`: None for the tunnel's
+        program."""
         known = self.call in NUMBERS[platform.machine()]
-        return known and (self in _OF_TUNNEL if role == "tunnel" else role in self.roles)
+        return known and (self in _OF_TUNNEL if profile is None else not profile.can & self.unless)
 
 
 def _sendmsg(hands: Hands) -> tuple[int | bytes | ctypes.Array[ctypes.c_char] | None, ...]:
@@ -89,6 +84,7 @@ def _sendmsg(hands: Hands) -> tuple[int | bytes | ctypes.Array[ctypes.c_char] | 
 
 _KEPT: list[object] = []
 _PATH: Final = b"/usr/bin/env\0"
+_FILES: Final = Can.STORE | Can.READ
 _ADDRESS: Final = struct.pack("=H", socket.AF_INET) + struct.pack(">H4s8x", 502, bytes([127, 0, 0, 1]))
 
 
@@ -97,9 +93,9 @@ def _family(family: int, kind: int, protocol: int = 0) -> Callable[[Hands], tupl
 
 
 ATTEMPTS: Final[tuple[Attempt, ...]] = (
-    Attempt("TCP socket", "socket", _family(2, 1), ("outer", "names")),
-    Attempt("IPv6 TCP socket", "socket", _family(10, 1), ("outer", "names")),
-    Attempt("UDP socket", "socket", _family(2, 2)),
+    Attempt("TCP socket", "socket", _family(2, 1), Can.DIAL_TCP),
+    Attempt("IPv6 TCP socket", "socket", _family(10, 1), Can.DIAL_TCP),
+    Attempt("UDP socket", "socket", _family(2, 2), Can.DIAL_UDP),
     Attempt("raw IP socket", "socket", _family(2, 3, 255)),
     Attempt("packet socket", "socket", _family(17, 3, 0x0300)),
     Attempt("Unix socket", "socket", _family(1, 1)),
@@ -108,25 +104,35 @@ ATTEMPTS: Final[tuple[Attempt, ...]] = (
     Attempt("MPTCP socket", "socket", _family(2, 1, 262)),
     Attempt("crypto socket", "socket", _family(38, 5)),
     Attempt("pair of sockets", "socketpair", lambda _: (1, 1, 0, ctypes.create_string_buffer(8))),
-    Attempt("bind", "bind", lambda h: (h.listener, _ADDRESS, 16)),
+    Attempt("bind", "bind", lambda h: (h.listener, _ADDRESS, 16), Can.DIAL_UDP),
     Attempt("listen", "listen", lambda h: (h.listener, 1)),
-    Attempt("connect", "connect", lambda h: (h.listener, _ADDRESS, 16), ("outer", "names")),
-    Attempt("accept", "accept4", lambda h: (h.listener, None, None, 0o4000), ("inner",)),
+    Attempt("connect", "connect", lambda h: (h.listener, _ADDRESS, 16), Can.DIAL_TCP | Can.DIAL_UDP),
+    Attempt("accept", "accept4", lambda h: (h.listener, None, None, 0o4000), Can.ACCEPT),
     Attempt("pass a descriptor", "sendmsg", _sendmsg),
     Attempt("pass descriptors, many", "sendmmsg", lambda h: (h.near, ctypes.create_string_buffer(64), 1, 0)),
     Attempt("take a descriptor", "recvmsg", lambda h: (h.far, ctypes.create_string_buffer(64), 0x40)),
-    Attempt("send a datagram", "sendto", lambda h: (h.near, b"x", 1, 0x40, _ADDRESS, 16), ("outer", "inner")),
-    Attempt("open a file", "openat", lambda _: (-100, b"/\0", 0, 0)),
-    Attempt("open a file, old call", "open", lambda _: (b"/\0", 0, 0)),
+    Attempt("send a datagram", "sendto", lambda h: (h.near, b"x", 1, 0x40, _ADDRESS, 16), Can.DATAGRAMS),
+    Attempt("send and connect", "sendto", lambda h: (h.listener, b"x", 1, 0x20000000, _ADDRESS, 16)),
+    Attempt("take a datagram", "recvfrom", lambda h: (h.far, ctypes.create_string_buffer(9), 9, 0x40,
+            ctypes.create_string_buffer(16), ctypes.create_string_buffer(struct.pack("i", 16))), Can.DATAGRAMS),
+    Attempt("open a file", "openat", lambda _: (-100, b"/\0", 0, 0), _FILES),
+    Attempt("open a file, old call", "open", lambda _: (b"/\0", 0, 0), _FILES),
+    Attempt("make a file", "openat", lambda _: (-100, b"/cofferdam-probe\0", os.O_CREAT | os.O_WRONLY, 0o600)),
+    Attempt("make a folder", "mkdirat", lambda _: (-100, b"/cofferdam-probe\0", 0o700)),
+    Attempt("remove a file", "unlinkat", lambda _: (-100, _PATH, 0)),
+    Attempt("link a file", "linkat", lambda _: (-100, _PATH, -100, b"/cofferdam-probe\0", 0)),
+    Attempt("make a device", "mknodat", lambda _: (-100, b"/cofferdam-probe\0", 0o020600, 0x0103)),
+    Attempt("lock a file", "fcntl", lambda h: (h.pipe_read, 6, ctypes.create_string_buffer(64)), _FILES),
     Attempt("open a file, new call", "openat2", lambda _: (-100, b"/\0", ctypes.create_string_buffer(24), 24)),
-    Attempt("reopen its pipe", "openat", lambda h: (-100, f"/proc/self/fd/{h.pipe_read}\0".encode(), 1, 0)),
+    Attempt("reopen its pipe", "openat", lambda h: (-100, f"/proc/self/fd/{h.pipe_read}\0".encode(), 1, 0),
+            Can.STORE),
     Attempt("file without a name", "memfd_create", lambda _: (b"x\0", 0)),
     Attempt("open by handle", "open_by_handle_at", lambda _: (-100, ctypes.create_string_buffer(128), 0)),
     Attempt("fork", "fork", lambda _: ()),
     Attempt("vfork", "vfork", lambda _: ()),
     Attempt("clone", "clone", lambda _: (17, None, None, None, 0)),
     Attempt("clone into a namespace", "clone", lambda _: (0x10000000 | 17, None, None, None, 0)),
-    Attempt("clone, new call", "clone3", lambda _: (ctypes.create_string_buffer(88), 88)),
+    Attempt("clone, new call", "clone3", lambda _: (ctypes.create_string_buffer(88), 88), Can.READ),
     Attempt("start a program", "execve", lambda _: (_PATH, None, None)),
     Attempt("start a program by descriptor", "execveat", lambda _: (-100, _PATH, None, None, 0)),
     Attempt("trace a process", "ptrace", lambda _: (0, 0, 0, 0)),
@@ -157,6 +163,7 @@ ATTEMPTS: Final[tuple[Attempt, ...]] = (
     Attempt("become traceable", "prctl", lambda _: (4, 1, 0, 0, 0)),
     Attempt("raise a limit", "prlimit64", lambda _: (0, 6, None, ctypes.create_string_buffer(16))),
     Attempt("own the terminal's input", "ioctl", lambda h: (h.near, 0x5412, b"x")),
+    Attempt("keep alive", "setsockopt", lambda h: (h.listener, 1, 9, struct.pack("i", 1), 4), Can.KEEPALIVE),
     Attempt("reuse of a port", "setsockopt", lambda h: (h.listener, 1, 15, struct.pack("i", 1), 4)),
 )  # fmt: skip
 
@@ -179,55 +186,82 @@ def _page() -> int:
 
 
 def state(subject: Subject, policy: Path, out: Statements) -> None:
-    """One statement for each role and attempt that is not refused, and one for all that are."""
-    roles = ["outer", "inner"]
-    roles += ["names"] if strangers.name_servers(subject.launcher) else []
-    roles += ["tunnel"] if strangers.tunnel_programs(subject.launcher) else []
-    for role in roles:
-        half = next((half for half in subject.halves if half.role == role), None)
-        if half is None and role in ("outer", "inner"):
-            out.say(PART, f"{role}: sandbox", "failed", "no half of this role runs, so its sandbox is not known")
-            continue
-        side = half.side if half is not None else "it"
-        zone = next(iter(subject.sides[side].interfaces), "")
-        place = Place(subject.sides[side].plan.side, zone)
-        refused: list[str] = []
-        try:
-            with _isolation(subject, policy) as isolation:
-                control = _run(isolation, role, place, None)
-                if control != "done":
-                    out.say(PART, f"{role}: control", "failed", f"a probe of the {role} sandbox did not run: {control}")
-                    continue
-                for attempt in ATTEMPTS:
-                    if attempt.asked_of(role):
-                        said = _run(isolation, role, place, attempt)
-                        good = said.startswith(("ended", "refused"))
-                        if good:
-                            refused.append(f"{attempt.name} ({attempt.call}): {said}")
-                        else:
-                            out.say(PART, f"{role}: {attempt.name}", "failed",
-                                    f"{attempt.call} is not refused in the {role} sandbox: {said}")  # fmt: skip
-                if role == "inner":
-                    _connections(subject, isolation, place, out)
-        except CofferdamError as error:
-            out.say(PART, f"{role}: sandbox", "failed", f"no probe could be put in a half's place: {error}")
-            continue
-        out.say(PART, f"{role}: system calls", "tested", f"{len(refused)} forbidden calls are refused in the {role} "
-                "sandbox; a probe that makes none runs to its end", refused)  # fmt: skip
+    """One statement for each kind of part and attempt that is not refused, and one for all that are."""
+    wanted: dict[str, Part] = {}
+    for part in subject.parts:
+        wanted.setdefault(subject.profile(part).name, part)
+    if not wanted:
+        out.say(PART, "sandboxes", "failed", "no part runs, so no sandbox is known")
+    for name, part in sorted(wanted.items()):
+        _try_all(subject, policy, name, part, out)
+    if strangers.tunnel_programs(subject.launcher):
+        _try_all(subject, policy, "tunnel", None, out)
+
+
+def _try_all(subject: Subject, policy: Path, name: str, part: Part | None, out: Statements) -> None:
+    profile = subject.profile(part) if part is not None else None
+    refused: list[str] = []
+    try:
+        with _isolation(subject, policy) as isolation, _folder(isolation) as folder:
+            berth = _berth(subject, isolation, part, folder) if part is not None else None
+            control = _run(isolation, berth, None)
+            if control != "done":
+                out.say(PART, f"{name}: control", "failed", f"a probe of the {name} sandbox did not run: {control}")
+                return
+            for attempt in ATTEMPTS:
+                if attempt.asked_of(profile):
+                    said = _run(isolation, berth, attempt)
+                    good = said.startswith(("ended", "refused"))
+                    if good:
+                        refused.append(f"{attempt.name} ({attempt.call}): {said}")
+                    else:
+                        out.say(PART, f"{name}: {attempt.name}", "failed",
+                                f"{attempt.call} is not refused in the {name} sandbox: {said}")  # fmt: skip
+            if berth is not None and Can.DIAL_TCP in berth.profile.can:
+                _connections(subject, isolation, name, berth, out)
+    except CofferdamError as error:
+        out.say(PART, f"{name}: sandbox", "failed", f"no probe could be put in its place: {error}")
+        return
+    out.say(PART, f"{name}: system calls", "tested", f"{len(refused)} forbidden calls are refused in the {name} "
+            "sandbox; a probe that makes none runs to its end", refused)  # fmt: skip
+
+
+def _berth(subject: Subject, isolation: NamespaceIsolation, part: Part, folder: Path) -> Berth:
+    """Where a probe for this part stands: in its place, as a user that no part is; with an empty folder, where the part
+    has a store or sees one."""
+    profile = subject.profile(part)
+    place = None
+    if part.side:
+        side = subject.sides[part.side]
+        place = Place(side.plan.side, next(iter(side.interfaces), ""))
+    user = isolation.probe_user
+    return Berth(
+        profile, user, place, folder if profile.store else None, profile.quota,
+        reads={folder: user} if profile.reads else {},
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _folder(isolation: NamespaceIsolation) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="cofferdam-probe-") as name:
+        os.chown(name, isolation.probe_user, isolation.probe_user)
+        yield Path(name)
 
 
 @contextlib.contextmanager
 def _isolation(subject: Subject, policy: Path) -> Iterator[NamespaceIsolation]:
-    """The launcher's own code for putting a half in its place, by the running gate's journal."""
+    """The launcher's own code for putting a part in its place, by the running gate's journal."""
     made = NamespaceIsolation(subject.state, policy)
     made._journal = journal.load(subject.state)
     made._plan = subject.plan
-    made._halves = PROBE_USER
     yield made
 
 
-def _connections(subject: Subject, isolation: NamespaceIsolation, place: Place, out: Statements) -> None:
-    """An inner half may make TCP connections: where to, the firewall says. Tried by one without a filter."""
+def _connections(subject: Subject, isolation: NamespaceIsolation, name: str, berth: Berth, out: Statements) -> None:
+    """A part may make TCP connections: where to, the firewall says. Tried by one without a filter."""
+    place = berth.place
+    if place is None:
+        return
     space = subject.plan.space_of(place.side, place.zone)
     plan = subject.sides[space].plan
     declared = {(address, reach.port) for reach in plan.reaches for address in reach.addresses}
@@ -242,11 +276,11 @@ def _connections(subject: Subject, isolation: NamespaceIsolation, place: Place, 
         if target in declared:
             continue
         before = subject.sides[space].run(_dropped, subject.nft)
-        said = _run(isolation, "inner", place, target)
+        said = _run(isolation, berth, target)
         if said == SILENT and subject.sides[space].run(_dropped, subject.nft) > before:
             said = "refused: the firewall dropped it, and counted it"
         (good if said.startswith(("refused", "unreachable")) else wrong).append(f"{target[0]}:{target[1]}: {said}")
-    out.check(PART, "inner: connections", "connects to nothing but the devices that the policy names", wrong, good,
+    out.check(PART, f"{name}: connections", "connects to nothing but the devices that the policy names", wrong, good,
               status="tested")  # fmt: skip
 
 
@@ -264,15 +298,15 @@ def _neighbour(address: str) -> str:
     return str(one + 1 if int(one) % 256 < 254 else one - 1)
 
 
-def _run(isolation: NamespaceIsolation, role: str, place: Place, what: Attempt | tuple[str, int] | None) -> str:
-    """One probe: what became of its call."""
+def _run(isolation: NamespaceIsolation, berth: Berth | None, what: Attempt | tuple[str, int] | None) -> str:
+    """One probe: what became of its call. `berth`: None for the tunnel's program, which stands with the host."""
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
-    with isolation.forking(_BORN_AS[role]):
+    with isolation.forking(berth.profile if berth is not None else GATE):
         pid = os.fork()
         if pid == 0:
-            _probe(isolation, role, place, what, write_fd)
+            _probe(isolation, berth, what, write_fd)
     os.close(write_fd)
     with os.fdopen(read_fd, "rb") as pipe:
         said = pipe.read().decode()
@@ -286,14 +320,14 @@ def _run(isolation: NamespaceIsolation, role: str, place: Place, what: Attempt |
 
 
 def _probe(
-    isolation: NamespaceIsolation, role: str, place: Place, what: Attempt | tuple[str, int] | None, pipe: int
+    isolation: NamespaceIsolation, berth: Berth | None, what: Attempt | tuple[str, int] | None, pipe: int
 ) -> None:
     """In the fresh process. Nothing returns from here."""
     try:
-        if role == "tunnel":
-            isolation.become_half_user()
+        if berth is None:
+            isolation.become_probe()
         else:
-            isolation.child_setup(_BORN_AS[role], place)
+            isolation.child_setup(berth)
         os.dup2(pipe, 3)
         os.closerange(4, 65536)
         near, far = socket.socketpair()
@@ -304,11 +338,11 @@ def _probe(
             said = _try_connection(what)
             os.write(3, said.encode())
             os._exit(0)
-        if role == "tunnel":
+        if berth is None:
             tunnel.confine_program()
             there, why = platform.machine() in NUMBERS, "none is written for this processor"
         else:
-            _, there, why = sandbox.confine(_PROFILES[role])[0]
+            _, there, why = sandbox.confine(berth.profile, berth.store, tuple(berth.reads))[0]
         if not there:
             os.write(3, f"no filter: {why}".encode())
         elif what is None:

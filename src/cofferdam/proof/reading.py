@@ -44,6 +44,9 @@ _NTF_PROXY, _NTF_EXT_LEARNED = 0x08, 0x10
 _RTM_GETNSID, _NETNSA_NSID, _NETNSA_FD = 90, 1, 3
 _XFRM, _XFRM_GETSA, _XFRM_GETPOLICY = 6, 0x12, 0x15
 _REQUEST, _DUMP, _ERROR, _DONE = 1, 0x300, 2, 3
+SPARE = {"tunl0": "ipip", "sit0": "sit", "gre0": "gre", "gretap0": "gretap", "erspan0": "erspan", "ip_vti0": "vti",
+          "ip6_vti0": "vti6", "ip6tnl0": "ip6tnl", "ip6gre0": "ip6gre"}  # fmt: skip
+"""The kernel makes these, down, in every namespace where a module for tunnels is loaded."""
 _PLAIN_QDISCS = {"noqueue", "pfifo_fast", "fq_codel", "fq", "mq", "pfifo"}
 
 

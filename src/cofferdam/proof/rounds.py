@@ -91,7 +91,7 @@ def one_round(state: Path, ask: Ask, status: Callable[[], dict[str, Any]]) -> in
             policy = run.policy_in_force(now, run.policy_path(state, now))
         plan = network_plan(policy)
         out = Statements()
-        with run.alone(state, lambda _: None), contextlib.closing(open_subject(state, plan, now, {})) as subject:
+        with run.alone(state, lambda _: None), contextlib.closing(open_subject(state, plan, now)) as subject:
             leaking.state(subject, leaking.targets(plan), out)
         tell_leaks(ask, policy, out)
         unasked = [s.says for s in out.found if s.name == leaking.PROBE]

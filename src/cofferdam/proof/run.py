@@ -22,13 +22,14 @@ import msgspec
 from cofferdam.audit.checkpoint import SignerKey, VerifierKey, open_note, sign_note
 from cofferdam.enforce.journal import folder, noted_policy
 from cofferdam.enforce.plans.records import NetworkPlan
+from cofferdam.enforce.profile import Crew
 from cofferdam.errors import AuditError, CofferdamError, GateError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.proof.render import digest, note_text
 from cofferdam.proof.statements import Report, Statements
-from cofferdam.proof.subject import Subject, open_subject
+from cofferdam.proof.subject import Subject, open_subject, places
 
 Status = Mapping[str, Any]
 """What the gate says of itself (gate.watch.report.StatusReport, as JSON)."""
@@ -38,15 +39,15 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the gate before anything is looked at. `roles`: where the halves of a crew must stand, as
-    (outer, inner) sides; `peers`: names by key; `peer_networks`: what the policy gives each peer."""
+    """What is known of the gate before anything is looked at. `crews`: what each kind of crew may be
+    and do; `peers`: names by key; `peer_networks`: what the policy gives each peer."""
 
     state: Path
     status: Status
     path: Path
     policy: CompiledPolicy
     plan: NetworkPlan
-    roles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    crews: Mapping[str, Crew] = field(default_factory=dict)
     peers: Mapping[str, str] = field(default_factory=dict)
     peer_networks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -92,9 +93,10 @@ def prove(known: Known, wish: Wish, out: Statements, tell: Tell) -> None:
     elif os.geteuid() != 0:
         raise GateError("the proof reads what the kernel shows to root only", hint="sudo cofferdam prove")
     else:
+        stands = places(known.policy, known.plan, known.status)
         with (
             alone(known.state, tell),
-            contextlib.closing(open_subject(known.state, known.plan, dict(known.status), dict(known.roles))) as subject,
+            contextlib.closing(open_subject(known.state, known.plan, known.status, stands, known.crews)) as subject,
         ):
             subject.peers = dict(known.peers)
             subject.peer_networks = dict(known.peer_networks)

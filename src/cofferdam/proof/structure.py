@@ -1,7 +1,7 @@
-"""Part (a): what the kernel says of the gate's namespaces and processes, statement by statement, and part of (b): what
-the solver does not see.
+"""Part (a): what the kernel says of the gate's namespaces, statement by statement, and part of (b): what the solver
+does not see.
 
-Not here: reading it (reading), the rules' meaning (solving).
+Not here: what processes are and hold (processes, crossings), reading it (reading), the rules' meaning (solving).
 """
 
 from __future__ import annotations
@@ -13,29 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from cofferdam.enforce import inside as worker
-from cofferdam.enforce import kernel
 from cofferdam.enforce.overlay import tunnel
 from cofferdam.enforce.plans.rules import EARLY, TABLE
-from cofferdam.enforce.users import NEEDED, USEFUL
 from cofferdam.errors import GateError
-from cofferdam.proof import programs, reading, strangers
+from cofferdam.proof import crossings, processes, programs, reading, strangers
 from cofferdam.proof.expected import Expected
+from cofferdam.proof.reading import SPARE
 from cofferdam.proof.rules.listing import Ruleset, Unmodelled
 from cofferdam.proof.statements import Statements
-from cofferdam.proof.subject import Half, Side, Subject
+from cofferdam.proof.subject import Part, Side, Subject
 
 Json = dict[str, Any]
 PART = "structure"
-_O_DIRECT, _O_ACCMODE = os.O_DIRECT, os.O_ACCMODE
 _ROADS = {"bridge", "bond", "team", "vxlan", "gre", "gretap", "ipip", "sit", "ip6tnl", "erspan", "geneve",
           "xfrm", "vti",
           "openvswitch", "batadv", "ip6gre", "vrf", "ipvlan"}  # fmt: skip
-# The kernel makes these, down, in every namespace where a module for tunnels is loaded.
-_SPARE = {"tunl0": "ipip", "sit0": "sit", "gre0": "gre", "gretap0": "gretap", "erspan0": "erspan", "ip_vti0": "vti",
-          "ip6_vti0": "vti6", "ip6tnl0": "ip6tnl", "ip6gre0": "ip6gre"}  # fmt: skip
-_CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _HOOKS = ("input", "output", "forward")
-_MAY_BE_OPEN = {"/dev/null", "anon_inode:[eventpoll]", "anon_inode:[eventfd]"}
 
 
 def state(subject: Subject, out: Statements) -> None:
@@ -48,30 +41,17 @@ def state(subject: Subject, out: Statements) -> None:
         _sockets(subject, side, out)
     _home(subject, out)
     _shared(subject, out)
-    found = {half: reading.process(half.pid) for half in subject.halves}
-    for half, facts in found.items():
-        if facts is None:
-            out.say(PART, f"{half.name}: process", "failed", f"{half.name} (pid {half.pid}) is not there any more")
-            continue
-        _place(subject, half, facts, out)
-        _powers(subject, half, facts, out)
-        _view(half, facts, out)
-        _descriptors(subject, half, facts, out)
-    for pid in sorted(strangers.name_servers(subject.launcher)):
-        server, facts = Half("names", "", "names", pid, "it"), reading.process(pid)
-        if facts is not None:
-            _place(subject, server, facts, out)
-            _powers(subject, server, facts, out)
-            _view(server, facts, out)
-            _descriptors(subject, server, facts, out)
+    found = processes.read(subject, out)
+    for part, facts in found.items():
+        processes.state(subject, part, facts, out)
     out.say(PART, "filters: content", "assumed", "what is in the filter of a running process was not read, since that "
             "takes stopping it; it is assumed to be what a fresh copy puts on, into which the probes look")  # fmt: skip
     if any(side.plan.tunnel is not None for side in subject.sides.values()):
         _tunnel_programs(subject, out)
         _peers(subject, out)
-    _apart(subject, {half: facts for half, facts in found.items() if facts is not None}, out)
-    _others(subject, out)
-    _strangers(subject, {half: facts for half, facts in found.items() if facts is not None}, out)
+    crossings.state(subject, found, out)
+    processes.others(subject, out)
+    _strangers(subject, found, out)
 
 
 # --- namespaces -------------------------------------------------------------------------------------------------------
@@ -79,11 +59,10 @@ def state(subject: Subject, out: Statements) -> None:
 
 def _namespace(subject: Subject, side: Side, out: Statements) -> None:
     inhabitants = reading.processes_in(side.inode)
-    ours = {half.pid for half in subject.halves if half.side == side.name}
-    names = strangers.name_servers(subject.launcher) if side.name == "it" else set()
-    wrong = [f"pid {pid} ({name})" for pid, name in inhabitants if pid not in ours | names]
+    ours = {part.pid for part in subject.parts if part.side == side.name}
+    wrong = [f"pid {pid} ({name})" for pid, name in inhabitants if pid not in ours]
     out.check(
-        PART, f"{side.name}: inhabitants", f"only halves of this gate are in the namespace {side.namespace}", wrong,
+        PART, f"{side.name}: inhabitants", f"only parts of this gate are in the namespace {side.namespace}", wrong,
         [f"pid {pid} ({name})" for pid, name in inhabitants],
     )  # fmt: skip
 
@@ -94,8 +73,8 @@ def _tunnel_programs(subject: Subject, out: Statements) -> None:
         facts = reading.process(pid)
         if facts is None:
             continue
-        program, status = Half("tunnel", "", "tunnel", pid, "it"), facts["status"]
-        _powers(subject, program, facts, out, threads=True)
+        status = facts["status"]
+        processes.powers(subject, "tunnel", facts, out, threads=True)
         sockets = {int(file["target"][8:-1]) for file in facts["files"] if file["target"].startswith("socket:[")}
         wrong = [f"socket {sock['inode']} of side {side.name}" for side in subject.sides.values()
                  for sock in side.reading["sockets"] if sock["inode"] and sock["inode"] in sockets]  # fmt: skip
@@ -141,7 +120,7 @@ def _interfaces(side: Side, out: Statements) -> None:
     expected = {"lo", *side.interfaces.values()}
     device = {side.tunnel} - {""}  # there only while there are peers
     links = side.reading["links"]
-    there = {link["name"] for link in links if link["up"] or _SPARE.get(link["name"]) != link["kind"]}
+    there = {link["name"] for link in links if link["up"] or SPARE.get(link["name"]) != link["kind"]}
     wrong = [f"{name} should not be there" for name in sorted(there - expected - device)]
     wrong += [f"{name} is missing" for name in sorted(expected - there)]
     for link in links:
@@ -258,20 +237,16 @@ def _sockets(subject: Subject, side: Side, out: Statements) -> None:
     out.check(PART, f"{side.name}: sockets", "only sockets that the policy declares wait for packets", wrong, good)
 
 
-def _strangers(subject: Subject, found: Mapping[Half, Json], out: Statements) -> None:
-    known = (
-        {half.pid for half in subject.halves}
-        | {subject.gate, subject.auditor}
-        | strangers.name_servers(subject.launcher)
-    )
+def _strangers(subject: Subject, found: Mapping[Part, Json], out: Statements) -> None:
+    known = {part.pid for part in subject.parts} | {subject.gate, subject.auditor}
     own = strangers.ours({*known, os.getpid()}, subject.launcher)
-    pipes = {name for facts in found.values() for name, file in _pipes(facts).items() if file["fd"] > 2}
+    pipes = {name for facts in found.values() for name, file in processes.pipes(facts).items() if file["fd"] > 2}
     held, unseen = strangers.holders(own, {side.inode for side in subject.sides.values()}, pipes)
     if unseen:
         out.say(PART, "strangers: unseen", "assumed", "the kernel lets nobody look at these processes, so what they "
                 "hold is not known", unseen)  # fmt: skip
     out.check(
-        PART, "strangers", "no process but the gate's holds a socket of a side, wherever it stands, or a half's pipe",
+        PART, "strangers", "no process but the gate's holds a socket of a side, wherever it stands, or a part's pipe",
         held,
         [f"{len(pipes)} pipes, {len(subject.sides)} namespaces; every process of the host was asked"],
     )  # fmt: skip
@@ -316,186 +291,3 @@ def _shared(subject: Subject, out: Statements) -> None:
                   if name.endswith(("forwarding", "ip_forward"))]  # fmt: skip
     out.check(PART, "host: shared interfaces", "the host joins no interfaces that it shares with both sides", wrong,
               [f"{side}: {', '.join(sorted(found))}" for side, found in parents.items()])  # fmt: skip
-
-
-# --- processes --------------------------------------------------------------------------------------------------------
-
-
-def _place(subject: Subject, half: Half, facts: Json, out: Statements) -> None:
-    side = subject.sides[half.side]
-    wrong = [] if facts["net"] == side.inode else [f"it is in network namespace {facts['net']}"]
-    own = {kind: Path(f"/proc/self/ns/{kind}").stat().st_ino for kind in reading.NAMESPACES}
-    wrong += [f"it shares the host's {kind} namespace" for kind in reading.NAMESPACES if facts[kind] == own[kind]]
-    out.check(
-        PART, f"{half.name}: namespaces", f"stands in {side.namespace}, and has file, process, message and name "
-        "namespaces that are not the host's", wrong, [f"{kind} {facts[kind]}" for kind in reading.NAMESPACES],
-    )  # fmt: skip
-
-
-def _powers(subject: Subject, half: Half, facts: Json, out: Statements, *, threads: bool = False) -> None:
-    status = facts["status"]
-    wrong = [f"{name} is {status.get(name)}" for name in _CAPABILITIES if int(status.get(name, "1"), 16)]
-    ids = set(status["Uid"].split()) | set(status["Gid"].split())
-    if len(ids) != 1 or ids & {"0"}:
-        wrong.append(f"user ids {status['Uid']}, group ids {status['Gid']}")
-    if status.get("Groups"):
-        wrong.append(f"groups {status['Groups']}")
-    out.check(PART, f"{half.name}: user", "runs as a user of its own, without any capability, now or ever", wrong,
-              [f"uid {status['Uid'].split()[0]}", "CapBnd 0"])  # fmt: skip
-    wrong = [] if status.get("NoNewPrivs") == "1" else ["it may gain privileges"]
-    wrong += [] if status.get("Seccomp") == "2" else [f"Seccomp is {status.get('Seccomp')}"]
-    wrong += [] if facts["threads"] == 1 or threads else [f"it has {facts['threads']} threads"]
-    wrong += _traced(status)
-    count, above = status.get("Seccomp_filters"), _filters_of(subject.launcher)
-    if count is not None and above is not None and int(count) != above + 1:
-        wrong.append(f"it has {count} filters, and the launcher {above}: its own should be one more")
-    counted = f"{count} filters, the launcher {above}" if count is not None else "this kernel does not count filters"
-    out.check(PART, f"{half.name}: filter",
-              f"is under system-call filters, one of its own and those of the launcher (mode and number were compared, "
-              f"not what is in them), {'' if threads else 'has one thread, '}can gain no privilege, and is traced by "
-              "nobody",
-              wrong, [f"Seccomp 2, {counted}", "NoNewPrivs 1"])  # fmt: skip
-
-
-def _filters_of(pid: int) -> int | None:
-    """How many system-call filters a process is under: the service manager may have given it some."""
-    facts = reading.process(pid)
-    count = facts["status"].get("Seccomp_filters") if facts is not None else None
-    return None if count is None else int(count)
-
-
-def _traced(status: Mapping[str, str]) -> list[str]:
-    tracer = status.get("TracerPid", "?")
-    return [] if tracer == "0" else [f"process {tracer} traces it, and can do with it what it likes"]
-
-
-def _view(half: Half, facts: Json, out: Statements) -> None:
-    writable = [path for path, options in facts["mounts"] if "ro" not in options.split(",")]
-    special = [path for path, _ in facts["mounts"] if path.split("/")[1:2] in (["proc"], ["sys"], ["dev"], ["run"])]
-    out.check(PART, f"{half.name}: files", "sees no file that it could write, and no /proc, /sys, /dev or /run",
-              [f"{path} can be written" for path in writable] + [f"{path} is there" for path in special],
-              [path for path, _ in facts["mounts"]])  # fmt: skip
-
-
-def _descriptors(subject: Subject, half: Half, facts: Json, out: Statements) -> None:
-    own = {sock["inode"]: sock for sock in subject.sides[half.side].reading["sockets"]}
-    far = {
-        sock["inode"] for name, side in subject.sides.items() if name != half.side for sock in side.reading["sockets"]
-    } - {0}  # fmt: skip
-    wrong, good = [], []
-    for file in facts["files"]:
-        target, shown = file["target"], f"{file['fd']} {file['target']}"
-        if target.startswith("socket:["):
-            inode = int(target[8:-1])
-            if inode in far:
-                wrong.append(f"{shown} is a socket of the other side")
-            elif inode in own or _read_again(subject, half, inode):
-                good.append(f"{shown} {own[inode]['protocol'] if inode in own else 'tcp'}")
-            else:
-                wrong.append(f"{shown} is a socket of no kind that a half has")
-        elif target.startswith("pipe:[") or target in _MAY_BE_OPEN:
-            good.append(shown)
-        elif file["fd"] <= 2:
-            good.append(f"{shown} (standard stream, given at the start)")
-        else:
-            wrong.append(f"{shown} is open")
-    out.check(PART, f"{half.name}: descriptors", "holds pipes, sockets of its own side, and nothing of the other side",
-              wrong, good)  # fmt: skip
-
-
-def _read_again(subject: Subject, half: Half, inode: int) -> bool:
-    """A connection that was made since the namespace was read; or one that ended, whose socket is in no table."""
-    fresh = subject.sides[half.side].run(reading.sockets)
-    if any(sock["inode"] == inode for sock in fresh):
-        return True
-    still = reading.process(half.pid)
-    return still is None or not any(file["target"] == f"socket:[{inode}]" for file in still["files"])
-
-
-def _apart(subject: Subject, found: dict[Half, Json], out: Statements) -> None:
-    for pair in sorted({half.pair for half in found}):
-        halves = {half.role: facts for half, facts in found.items() if half.pair == pair}
-        if set(halves) != {"outer", "inner"}:
-            out.say(PART, f"{pair}: crossing", "failed", "the pair is not two processes")
-            continue
-        outer, inner = (_pipes(halves[role]) for role in ("outer", "inner"))
-        shared = sorted(set(outer) & set(inner))
-        # Standard streams may be one pipe for all (a terminal multiplexer, a test): nobody reads there.
-        shared = [name for name in shared if outer[name]["fd"] > 2 or inner[name]["fd"] > 2]
-        wrong = [] if len(shared) == 2 else [f"they share {len(shared)} pipes, not two: {', '.join(shared)}"]
-        for name in shared:
-            ways = {outer[name]["flags"] & _O_ACCMODE, inner[name]["flags"] & _O_ACCMODE}
-            if ways != {os.O_RDONLY, os.O_WRONLY}:
-                wrong.append(f"{name} is not one-way")
-            # The kernel keeps this flag with the writing end alone.
-            if not (outer[name]["flags"] | inner[name]["flags"]) & _O_DIRECT:
-                wrong.append(f"{name} does not keep records apart (O_DIRECT)")
-        directions = {outer[name]["flags"] & _O_ACCMODE for name in shared}
-        if len(shared) == 2 and len(directions) != 2:
-            wrong.append("both pipes go the same way")
-        out.check(PART, f"{pair}: crossing", "its halves share two one-way pipes, one each way, and no socket", wrong,
-                  shared)  # fmt: skip
-        same = [kind for kind in ("net", "mnt", "pid") if halves["outer"][kind] == halves["inner"][kind]]
-        users = {facts["status"]["Uid"].split()[0] for facts in halves.values()}
-        wrong = [f"they share a {kind} namespace" for kind in same] + ([] if len(users) == 2 else ["they share a user"])
-        out.check(PART, f"{pair}: apart", "its halves share no namespace of network, files or processes, and no user",
-                  wrong, [f"uids {', '.join(sorted(users))}"])  # fmt: skip
-
-
-def _pipes(facts: Json) -> dict[str, Json]:
-    return {file["target"]: file for file in facts["files"] if file["target"].startswith("pipe:[")}
-
-
-def _others(subject: Subject, out: Statements) -> None:
-    """The gate, the auditor and the launcher hold no socket of the plant's side."""
-    for name, pid in (("gate", subject.gate), ("auditor", subject.auditor), ("launcher", subject.launcher)):
-        facts = reading.process(pid)
-        if facts is None:
-            out.say(PART, f"{name}: process", "failed", f"the {name} (pid {pid}) is not there")
-            continue
-        held = {int(file["target"][8:-1]) for file in facts["files"] if file["target"].startswith("socket:[")}
-        mine = {side.name: held & ({sock["inode"] for sock in side.reading["sockets"]} - {0})
-                for side in subject.sides.values()}  # fmt: skip
-        wrong = ["it stands in a side's namespace"] if facts["net"] in {s.inode for s in subject.sides.values()} else []
-        listening = {sock["inode"] for side in subject.sides.values() for sock in side.reading["sockets"]
-                     if sock["listening"]}  # fmt: skip
-        for side, inodes in mine.items():
-            extra = inodes - listening if name == "launcher" else inodes
-            wrong += [f"socket {inode} of side {side}" for inode in sorted(extra)]
-        says = {
-            "gate": "the gate holds no socket of either side",
-            "auditor": "the auditor holds no socket of either side, and is alone in a network namespace without any "
-            "interface but a loopback that is down, without addresses, routes and sockets of IP",
-            "launcher": "the launcher holds listeners that it opened, no connection, stands in neither side, and has "
-            "the capabilities that it needs",
-        }[name]
-        if name == "auditor":
-            wrong += _empty_space(pid, facts["net"])
-        status = facts["status"]
-        wrong += _traced(status)
-        allowed = sum(1 << kernel.CAPABILITIES[one] for one in (*NEEDED, *USEFUL)) if name == "launcher" else 0
-        wrong += [f"{field} is {status[field]}: it may have {allowed:x} and nothing else" for field in _CAPABILITIES
-                  if int(status.get(field, "1"), 16) & ~allowed]  # fmt: skip
-        out.check(PART, f"{name}: sockets", says, wrong, [f"pid {pid}", f"uid {status['Uid'].split()[0]}",
-                                                          f"CapEff {status['CapEff']}"])  # fmt: skip
-
-
-def _empty_space(pid: int, inode: int) -> list[str]:
-    """What is in the network namespace of the auditor, which has nobody to talk to."""
-    if inode == Path("/proc/self/ns/net").stat().st_ino:
-        return ["it is in the host's network namespace"]
-    try:
-        with Path(f"/proc/{pid}/ns/net").open("rb") as space:
-            read: Json = worker.inside(space.fileno(), reading.network)
-    except (OSError, GateError) as error:
-        return [f"its network namespace cannot be read: {error}"]
-    wrong = [f"pid {other} ({name}) is there as well" for other, name in reading.processes_in(inode) if other != pid]
-    for link in read["links"]:
-        if link["up"]:
-            wrong.append(f"interface {link['name']} is up")
-        elif link["name"] != "lo" and _SPARE.get(link["name"]) != link["kind"]:
-            wrong.append(f"interface {link['name']} is there")
-    wrong += [f"address {text}" for text in read["addresses"]]
-    wrong += [f"route {text}" for text in read["routes"]]
-    wrong += [f"socket {sock['protocol']} {sock['address']}:{sock['port']}" for sock in read["sockets"]]
-    return wrong

@@ -6,6 +6,7 @@ Not here: asking the gate (the verb), reading the kernel (reading).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,18 +16,24 @@ from cofferdam.enforce import firewall, journal, netns
 from cofferdam.enforce import inside as worker
 from cofferdam.enforce.netns import open_namespace
 from cofferdam.enforce.plans.records import NetworkPlan, SidePlan
+from cofferdam.enforce.profile import Crew, Profile
 from cofferdam.errors import GateError
+from cofferdam.policy.crews import groups
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.proof import strangers
 
 Json = dict[str, Any]
+_NUMBER = re.compile(r"[:+]\d+$")
 
 
 @dataclass(frozen=True)
-class Half:
-    """A process of a pair. `side` is where it must stand."""
+class Part:
+    """A process of a crew. `side`: the namespace in which it must stand; "" for one that stands apart."""
 
     name: str
-    pair: str
-    role: str
+    crew: str
+    kind: str
+    part: str
     pid: int
     side: str
 
@@ -73,15 +80,24 @@ class Subject:
     plan: NetworkPlan
     policy_hash: str
     sides: dict[str, Side]
-    halves: tuple[Half, ...]
+    parts: tuple[Part, ...]
     gate: int
     auditor: int
     launcher: int
     nft: str
+    crews: Mapping[str, Crew] = field(default_factory=dict)
+    """What each kind of crew may be and do."""
     peers: Mapping[str, str] = field(default_factory=dict)
     """Who is let in by the tunnel: public key to name."""
     peer_networks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """From where: name to the addresses that the policy gives it."""
+
+    def profile(self, part: Part) -> Profile:
+        """What a part may do. Raises: GateError, if the gate has parts that this version does not know."""
+        crew = self.crews.get(part.kind)
+        if crew is None or part.part not in crew.parts:
+            raise GateError(f"{part.name} is a part of a kind that is not known here ({part.kind})")
+        return crew.parts[part.part]
 
     @property
     def moved(self) -> tuple[str, ...]:
@@ -102,9 +118,13 @@ class Subject:
 
 
 def open_subject(
-    state: Path, plan: NetworkPlan, status: Mapping[str, Any], roles: Mapping[str, tuple[str, str]]
+    state: Path,
+    plan: NetworkPlan,
+    status: Mapping[str, Any],
+    places: Mapping[str, Mapping[str, str]] | None = None,
+    crews: Mapping[str, Crew] | None = None,
 ) -> Subject:
-    """From the gate's `status` and its journal. `roles`: for each pair, where its outer and its inner half stand.
+    """From the gate's `status` and its journal. `places`: for each crew, the namespaces in which its parts stand.
 
     Raises:
         GateError: there are no namespaces, or they are not those that the gate made.
@@ -128,10 +148,24 @@ def open_subject(
         held = {moved.name: moved for moved in log.moved if moved.namespace == entry.name}
         sides[name] = Side(name, wanted, entry.name, entry.inode, fd, interfaces, tunnel, moved=held)
     gate = int(status["pid"])
+    launcher = _parent(gate)
+    parts = (*_parts(status["pairs"], places or {}), *_names(launcher))
     return Subject(
-        state, plan, str(status["policy"]["hash"]), sides, _halves(status["pairs"], roles), gate,
-        int(status["audit"]["pid"]), _parent(gate), firewall.find_nft(),
+        state, plan, str(status["policy"]["hash"]), sides, parts, gate, int(status["audit"]["pid"]), launcher,
+        firewall.find_nft(), crews or {},
     )  # fmt: skip
+
+
+def places(policy: CompiledPolicy, plan: NetworkPlan, status: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """In which namespace each part of each crew must stand, by the policy; "" for one that stands apart."""
+    wanted = {
+        base: {
+            name: plan.space_of(part.side, min(part.zones)) if part.side else "" for name, part in group.parts.items()
+        }
+        for base, group in groups(policy).items()
+    }
+    # A crew's name has a number behind it where several do the same.
+    return {pair["name"]: wanted.get(_NUMBER.sub("", pair["name"]), {}) for pair in status["pairs"]}
 
 
 def _interfaces(side: SidePlan, made: Sequence[str]) -> tuple[dict[str, str], str]:
@@ -145,14 +179,19 @@ def _interfaces(side: SidePlan, made: Sequence[str]) -> tuple[dict[str, str], st
         raise GateError("the gate's journal has fewer interfaces than its policy") from None
 
 
-def _halves(pairs: Sequence[Mapping[str, Any]], roles: Mapping[str, tuple[str, str]]) -> tuple[Half, ...]:
+def _parts(pairs: Sequence[Mapping[str, Any]], places: Mapping[str, Mapping[str, str]]) -> tuple[Part, ...]:
     found = []
     for pair in pairs:
-        outer, inner = roles.get(pair["name"], ("it", "ot"))
+        stands = places.get(pair["name"], {})
         for half in pair["halves"]:
-            side = outer if half["role"] == "outer" else inner
-            found.append(Half(half["name"], pair["name"], half["role"], int(half["pid"]), side))
+            role = half["role"]
+            found.append(Part(half["name"], pair["name"], pair["broker"], role, int(half["pid"]), stands.get(role, "")))
     return tuple(found)
+
+
+def _names(launcher: int) -> tuple[Part, ...]:
+    """The name server, which the gate's status does not list."""
+    return tuple(Part("names", "names", "names", "names", pid, "it") for pid in strangers.name_servers(launcher))
 
 
 def _parent(pid: int) -> int:

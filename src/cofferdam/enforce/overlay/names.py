@@ -260,12 +260,12 @@ class NamesProcess:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="cofferdam-names")
-    parser.add_argument("--control-in", type=int, required=True)
-    parser.add_argument("--control-out", type=int, required=True)
-    parser.add_argument("--sockets", required=True, help="FIRST-LAST descriptor")
+    for option in ("name", "kind", "part"):
+        parser.add_argument(f"--{option}", default="names")
+    for option in ("control-in", "control-out", "listeners-at", "listeners"):
+        parser.add_argument(f"--{option}", type=int, required=True)
     args = parser.parse_args()
-    first, last = map(int, args.sockets.split("-"))
-    sockets = list(range(first, last + 1))
+    sockets = list(range(args.listeners_at, args.listeners_at + args.listeners))
     return NamesProcess(args.control_in, args.control_out, sockets).run()
 
 

@@ -24,6 +24,7 @@ from cofferdam.audit.supervision import (
 )
 from cofferdam.crossing.link import Link
 from cofferdam.crossing.records import RecordCodec
+from cofferdam.enforce.orders import PartOrder
 from cofferdam.errors import AuditError, CrossingError, GateError
 from cofferdam.gate.context import Context
 from cofferdam.gate.crew.launcher import Born
@@ -83,7 +84,7 @@ class Auditor:
 
     async def _life(self) -> bool:
         try:
-            born = await self._launcher.spawn_auditor()
+            (born,) = await self._launcher.spawn("auditor", "auditor", [PartOrder("auditor")])
         except GateError as error:
             self._log.error("auditor-not-started", reason=str(error))
             self._fail_first(AuditError(str(error), hint=error.hint))

@@ -18,6 +18,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import HalfDied, HalfStarted, RecordViolation
 from cofferdam.brokers.kit.supervision import Configure, Listener, NewPolicy, Report, SetSevered, Stop
 from cofferdam.brokers.registry import BROKERS
+from cofferdam.enforce.orders import PartOrder
 from cofferdam.errors import GateError
 from cofferdam.gate.context import Context
 from cofferdam.gate.crew.part import Half
@@ -86,8 +87,7 @@ class Pair:
         self._planned_end = False
         self._ended = asyncio.Event()
         self._pacing = Restarts()
-        self._first_fd = 0
-        self._born_with: tuple[Spot, ...] = ()
+        self._born_with: dict[str, tuple[Spot, ...]] = {}
 
     @property
     def working(self) -> bool:
@@ -113,35 +113,43 @@ class Pair:
     async def _life(self) -> bool:
         """From birth to death; whether the pair was ready in between."""
         gate, plan = self._gate, self.plan
-        spots = plan.spots
-        try:
-            children, self._first_fd = await gate.launcher.spawn_pair(
-                plan.name, plan.outer, plan.inner, tuple(self._listeners[spot].number for spot in spots)
+        spots = {name: part.spots for name, part in plan.parts.items()}
+        orders = [
+            PartOrder(
+                name,
+                part.place,
+                tuple(self._listeners[spot].number for spot in part.spots),
+                part.store.quota if part.store is not None else 0,
             )
+            for name, part in plan.parts.items()
+        ]
+        try:
+            children = await gate.launcher.spawn(plan.broker, plan.name, orders, road=plan.base)
         except GateError as error:
             self._fail_first(error)
             gate.log.error("pair-not-started", pair=plan.name, reason=str(error))
             return False
         broker = BROKERS[plan.broker]
         self.halves = [
-            Half(gate.reactor, f"{plan.name}/{born.role}", born, self._violation, broker) for born in children
+            Half(gate.reactor, f"{plan.name}/{born.part}", born, self._violation, broker) for born in children
         ]
         boot = f"{gate.boot}.{next(gate.births)}"
         for half in self.halves:
-            is_outer = half.born.role != "inner"
             half.link.send(
                 Configure(
                     crew=plan.name,
-                    part=half.born.role,
+                    part=half.born.part,
                     broker=plan.broker,
                     source_zones=plan.source_zones,
-                    target_zone=plan.inner.zone,
+                    target_zone=plan.target_zone,
                     boot=boot,
-                    policy=self.plan.slice(gate.policy, half.born.role),
+                    policy=self.plan.slice(gate.policy, half.born.part),
                     severed=gate.severed,
-                    listeners=self._inherited(spots) if is_outer else (),
+                    listeners=self._inherited(half, spots[half.born.part]),
                     assets=self.plan.asset_names,  # a new policy may have come meanwhile
                     again=self.restarts > 0,
+                    store=half.born.store,
+                    reads=half.born.reads,
                 )
             )
         self._born_with = spots
@@ -157,10 +165,10 @@ class Pair:
         await self._bury(ready)
         return ready
 
-    def _inherited(self, spots: tuple[Spot, ...]) -> tuple[Listener, ...]:
-        """The listeners by their numbers in the outer half."""
+    def _inherited(self, half: Half, spots: tuple[Spot, ...]) -> tuple[Listener, ...]:
+        """The listeners by their numbers in a half."""
         return tuple(
-            Listener(self._first_fd + index, self._listeners[spot].address, self._listeners[spot].port)
+            Listener(half.born.listeners_at + index, self._listeners[spot].address, self._listeners[spot].port)
             for index, spot in enumerate(spots)
             if spot in self._listeners
         )
@@ -246,8 +254,8 @@ class Pair:
         wanted = self._gate.policy_hash
         halves = list(self.halves)
         for half in halves:
-            inherited = self._inherited(self._born_with) if half.born.role != "inner" else ()
-            own = plan.slice(self._gate.policy, half.born.role)
+            inherited = self._inherited(half, self._born_with.get(half.born.part, ()))
+            own = plan.slice(self._gate.policy, half.born.part)
             half.link.send(NewPolicy(policy=own, listeners=inherited, assets=plan.asset_names))
         return await self._all(halves, lambda half: half.policy == wanted, seconds, "policy")
 
@@ -305,7 +313,8 @@ class Pair:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ready.wait(), deadline - time.monotonic())
             # A birth that was under way when we came has the old listeners: once more.
-            if self._ready.is_set() and set(plan.spots) <= set(self._born_with):
+            born_with = {spot for spots in self._born_with.values() for spot in spots}
+            if self._ready.is_set() and set(plan.spots) <= born_with:
                 return
         raise GateError(f"the pair {plan.name} did not come back within {READY_SECONDS:.0f} s")
 

@@ -7,12 +7,13 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from cofferdam.enforce.orders import (
     MAX_ORDER,
     MAX_PART,
+    MOST_PARTS,
     ORDERS,
     PLANS,
     REPORTS,
@@ -31,16 +32,15 @@ from cofferdam.enforce.orders import (
     Opened,
     OpenListener,
     Order,
+    PartOrder,
     PeerState,
     Place,
     Prepare,
     Prepared,
     Report,
     SetTunnel,
-    SpawnAuditor,
+    Spawn,
     Spawned,
-    SpawnNames,
-    SpawnPair,
     TunnelPeer,
     TunnelSet,
     TunnelState,
@@ -50,17 +50,21 @@ from cofferdam.errors import CrossingError, GateError
 
 R = TypeVar("R", Prepared, Opened, Spawned, TunnelSet, TunnelState, DroppedState)
 
-MAX_FDS = 8
-"""Descriptors with one report: two for each child of a pair."""
+MAX_FDS = 2 * MOST_PARTS
+"""Descriptors with one report: two for each child of a crew."""
 
 
 class Born:
-    """A child that was started: what to read from it and write to it by, and how it ends."""
+    """A child that was started: what to read from it and write to it by, and how it ends. `listeners_at`, `store` and
+    `reads` are for itself: the number of its first listener, and folders."""
 
     def __init__(self, child: Child, read_fd: int, write_fd: int, ended: asyncio.Future[int]) -> None:
         self.number = child.child
-        self.role = child.role
+        self.part = child.part
         self.pid = child.pid
+        self.listeners_at = child.listeners_at
+        self.store = child.store
+        self.reads = dict(child.reads)
         self.read_fd = read_fd
         self.write_fd = write_fd
         self.ended = ended
@@ -98,23 +102,10 @@ class LauncherLink:
     def close_listener(self, listener: int) -> None:
         self._send(CloseListener(listener))
 
-    async def spawn_pair(
-        self, pair: str, outer: Place, inner: Place, listeners: tuple[int, ...]
-    ) -> tuple[list[Born], int]:
-        """The children, and the number of the first listener in the outer half. Raises: GateError."""
-        order = SpawnPair(self._next(), pair, outer, inner, listeners)
-        spawned, fds = await self._call(order, Spawned)
-        return self._born(spawned, fds), spawned.first_listener
-
-    async def spawn_auditor(self) -> Born:
-        """Raises: GateError."""
-        spawned, fds = await self._call(SpawnAuditor(self._next()), Spawned)
-        return self._born(spawned, fds)[0]
-
-    async def spawn_names(self, place: Place, listeners: tuple[int, ...]) -> Born:
-        """Raises: GateError."""
-        spawned, fds = await self._call(SpawnNames(self._next(), place, listeners), Spawned)
-        return self._born(spawned, fds)[0]
+    async def spawn(self, kind: str, crew: str, parts: Sequence[PartOrder], *, road: str = "") -> list[Born]:
+        """The children, in the order of `parts`. Raises: GateError."""
+        spawned, fds = await self._call(Spawn(self._next(), kind, crew, tuple(parts), road), Spawned)
+        return self._born(spawned, fds)
 
     async def set_tunnel(self, key: str, peers: tuple[TunnelPeer, ...]) -> tuple[TunnelSet, asyncio.Future[int] | None]:
         """The tunnel, and when its program ends, if one was started for it. Raises: GateError."""
@@ -178,7 +169,7 @@ class LauncherLink:
 
     async def _call(
         self,
-        order: Prepare | OpenListener | SpawnPair | SpawnAuditor | SpawnNames | SetTunnel | AskTunnel | AskDropped,
+        order: Prepare | OpenListener | Spawn | SetTunnel | AskTunnel | AskDropped,
         kind: type[R],
     ) -> tuple[R, list[int]]:
         try:
@@ -187,7 +178,7 @@ class LauncherLink:
         except CrossingError as error:
             raise GateError(
                 f"the launcher would not take this {type(order).__name__}: {error}",
-                hint="the policy asks for more than one pair can have: shorter names, or fewer assets on one road "
+                hint="the policy asks for more than one crew can have: shorter names, or fewer assets on one road "
                 "(`cofferdam up --pairs N` spreads them)",
             ) from None
         future: asyncio.Future[tuple[Report, list[int]]] = self._loop.create_future()

@@ -85,7 +85,7 @@ class Half:
                 self.ready, self.policy = record, record.policy
             case PartStatus():
                 check(self._figures, record.figures)
-                self.statuses[self.born.role] = record
+                self.statuses[self.born.part] = record
             case PolicyTaken():
                 self.policy = record.policy
             case Failing():

@@ -17,7 +17,7 @@ from typing import Any
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.overlay import PeerAdded, PeerRevoked
 from cofferdam.crossing.link import Link
-from cofferdam.enforce.orders import TUNNEL_PEERS, PeerState, Place, TunnelPeer
+from cofferdam.enforce.orders import TUNNEL_PEERS, PartOrder, PeerState, Place, TunnelPeer
 from cofferdam.enforce.overlay.records import (
     FROM_NAMES,
     TO_NAMES,
@@ -139,7 +139,8 @@ class Overlay:
                 await asyncio.wait_for(self._stopping.wait(), PAUSE_SECONDS)
 
     async def _life(self) -> None:
-        born = await self._gate.launcher.spawn_names(self._place, tuple(self._listeners))
+        order = PartOrder("names", self._place, tuple(self._listeners))
+        (born,) = await self._gate.launcher.spawn("names", "names", [order])
         link: Link[ToNames, FromNames] = Link(
             self._gate.reactor, born.read_fd, born.write_fd, FROM_NAMES, TO_NAMES, self._on_record, self._on_closed
         )

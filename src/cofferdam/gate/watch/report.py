@@ -334,7 +334,7 @@ def pair_report(pair: Pair) -> PairReport:
 def _half_report(half: Half) -> HalfReport:
     return HalfReport(
         name=half.name,
-        role=half.born.role,
+        role=half.born.part,
         pid=half.born.pid,
         ready=half.ready is not None,
         started_ns=half.started_ns,

@@ -1,0 +1,77 @@
+"""The folders that parts keep things in: STATE/stores/CREW/PART, each of one part's own, made by the launcher.
+
+Whoever finds the folder other than it must be refuses the crew: another owner means that somebody else has written
+there, or that users were given anew, and a link would lead anywhere.
+
+Not here: mounts (view), rules (sandbox), what lies in a store (the part).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+from cofferdam.errors import GateError
+
+FOLDER = "stores"
+
+
+def of(state: Path, crew: str, part: str) -> Path:
+    """Where the store of a part is. A crew's name has slashes, and becomes one name here."""
+    return state / FOLDER / crew.replace("%", "%25").replace("/", "%2F") / part
+
+
+def owners(state: Path) -> frozenset[int]:
+    """The users that own a store."""
+    found: set[int] = set()
+    with contextlib.suppress(FileNotFoundError):
+        for crew in (state / FOLDER).iterdir():
+            found |= {path.lstat().st_uid for path in crew.iterdir()}
+    return frozenset(found)
+
+
+def make(state: Path, crew: str, part: str, user: int, *, shared: bool) -> Path:
+    """The store of a part, which is there from now on. `user`: whose it is; `shared`: other parts may read it, by the
+    group of the same number.
+
+    Raises:
+        GateError: it is not as it must be; with the path and the way out.
+    """
+    path = of(state, crew, part)
+    try:
+        for folder in (path.parent.parent, path.parent):
+            _own(folder, os.geteuid(), 0o700)
+        _own(path, user, 0o750 if shared else 0o700)
+    except OSError as error:
+        raise GateError(
+            f"the store {path} cannot be had: {error.strerror}",
+            hint="give another --state, on a local file system that this user can write to",
+        ) from None
+    return path
+
+
+def _own(path: Path, user: int, mode: int) -> None:
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    else:
+        if user != os.geteuid():
+            os.chown(path, user, user, follow_symlinks=False)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no folder"
+        raise GateError(f"the store {path} is {what}", hint=f"look at what it is, then remove it: rm {path}")
+    if found.st_uid != user:
+        raise GateError(
+            f"the store {path} belongs to user {found.st_uid}, and its part runs as user {user}",
+            hint=f"if what is in it is the part's: chown -R {user}:{user} {path}; if not, move it away",
+        )
+    if found.st_mode & 0o777 != mode:
+        if found.st_mode & 0o700 != 0o700:
+            raise GateError(f"the store {path} cannot be written by its own user", hint=f"chmod u+rwx {path}")
+        path.chmod(mode)  # narrower than somebody made it
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise GateError(f"the store {path} is on a read-only file system", hint="mount it for writing")
