@@ -41,7 +41,7 @@ class Half:
         """By role: a process that is both halves reports as each."""
         self.failing = ""
         self.broker = broker
-        self._figures = {figure.name: figure for figure in broker.figures.get(born.role, ())}
+        self._figures = {figure.name: figure for figure in broker.figures.get(born.part, ())}
         self._on_violation = on_violation
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[bool]]] = []
         self.link: Link[ToPart, FromPart] = Link(
