@@ -12,20 +12,22 @@ CORES ?= -n auto --dist worksteal
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-setup: $(STAMP) fast  ## virtual environment, locked dependencies, Debian packages, compiled halves
+setup: $(STAMP) fast  ## virtual environment, locked dependencies, Debian packages, compiled parts
 
+# Whoever comes while another sets up waits for it, and finds it done.
 $(STAMP): requirements.lock pyproject.toml packaging/setup.sh
-	@packaging/setup.sh $(VENV)
-	@touch $@
+	@packaging/setup.sh $(VENV) $@
 
-# Does nothing when the build fits the source. Where it cannot be built it says so; the halves then run interpreted.
-fast: $(STAMP)  ## compiles the halves, about a minute; COFFERDAM_FAST=0 leaves it out
+# Does nothing when the build fits the source. Where it cannot be built it says so; the parts then run interpreted.
+fast: $(STAMP)  ## compiles the parts, a minute; COFFERDAM_FAST=0 leaves it out
 	@[[ "$$COFFERDAM_FAST" == 0 ]] || $(PY) packaging/fast.py
 
-demo: $(STAMP) fast  ## a simulated water works behind the gate; ARGS=--tour runs it unattended
+demo: $(STAMP)  ## a simulated water works behind the gate; ARGS=--tour runs it unattended
+	@[[ "$$COFFERDAM_FAST" == 0 ]] || $(PY) packaging/fast.py --behind
 	@$(VENV)/bin/cofferdam lab demo $(ARGS)
 
-test: $(STAMP) fast  ## the whole test suite
+test: $(STAMP) fast  ## the whole test suite, on all cores; ARGS=--folder-times says where the time went
+	@packaging/debian-packages.sh test
 	@$(PY) -m pytest $(CORES) $(ARGS)
 
 lint: $(STAMP)  ## style and banned calls
@@ -46,6 +48,7 @@ fuzz: $(STAMP)  ## fuzz the parsers, SECONDS=600
 	@$(PY) -m tests.fuzz --seconds $(or $(SECONDS),600) $(ARGS)
 
 soak: $(STAMP) fast  ## long runs and many repetitions that the suite leaves out: an hour or two
+	@packaging/debian-packages.sh test
 	@$(PY) -m pytest -m soak $(ARGS)
 
 properties: $(STAMP)  ## the property tests with new draws each time, for hours

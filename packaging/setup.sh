@@ -1,9 +1,20 @@
 #!/usr/bin/env bash
-# Makes the virtual environment with the locked dependencies and this package. Called by make; safe to repeat.
+# setup.sh VENV STAMP: makes the virtual environment with the locked dependencies and this package, then the stamp.
+# Called by make; safe to repeat, and one at a time.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 venv=${1:-.venv}
-"$here/debian-packages.sh" base test
+stamp=${2:-$venv/.ready}
+exec 9>"$here/../.setup.lock"
+if ! flock -n 9; then
+  echo "another make sets up $venv; waiting for it ..."
+  flock 9
+fi
+if [[ -e "$stamp" && "$stamp" -nt "$here/../requirements.lock" && "$stamp" -nt "$here/../pyproject.toml" &&
+  "$stamp" -nt "$here/setup.sh" ]]; then
+  exit 0
+fi
+"$here/debian-packages.sh" base
 python=""
 for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
   [[ -n "$candidate" ]] && command -v "$candidate" >/dev/null || continue
@@ -21,3 +32,4 @@ echo "installing the locked dependencies into $venv ..."
 "$venv/bin/python" -m pip install --quiet --require-hashes -r "$here/../requirements.lock"
 "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation -e "$here/.." 2>/dev/null ||
   "$venv/bin/python" -m pip install --quiet --no-deps -e "$here/.."
+touch "$stamp"

@@ -19,13 +19,14 @@ from tests.brokers.harness import COMPILED, listen, running
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = Path(cofferdam.__file__).parent
-FOLDER = Path(sys.prefix) / compiled.FOLDER
+FOLDER = (Path(sys.prefix) / compiled.FOLDER / compiled.NEWEST).resolve()
 needs_build = pytest.mark.skipif(not COMPILED.is_compiled, reason=COMPILED.why)
 
 
 def make_build(folder: Path, package: Path, **changes: object) -> None:
     """A build as far as its manifest goes."""
-    manifest = Manifest(python_tag(), {str(p.relative_to(package)): digest(p) for p in package.rglob("*.py")})
+    files = {str(p.relative_to(package)): digest(p) for p in package.rglob("*.py")}
+    manifest = Manifest(python_tag(), str(package), files)
     folder.mkdir(exist_ok=True)
     (folder / MANIFEST).write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, **changes)))
 
@@ -60,6 +61,14 @@ def test_a_file_that_has_gone_puts_a_build_out_of_use(tmp_path: Path, package: P
 def test_a_build_for_another_python_is_not_used(tmp_path: Path, package: Path) -> None:
     make_build(tmp_path / "fast", package, python="3.9.0 elsewhere")
     assert "for Python 3.9.0 elsewhere" in fault(tmp_path / "fast", package)
+
+
+def test_a_build_of_another_place_is_not_used(tmp_path: Path, package: Path) -> None:
+    """It would find there what was not compiled."""
+    shutil.copytree(package, tmp_path / "elsewhere")
+    make_build(tmp_path / "fast", tmp_path / "elsewhere")
+    assert fault(tmp_path / "fast", tmp_path / "elsewhere") == ""
+    assert f"is of {tmp_path / 'elsewhere'}" in fault(tmp_path / "fast", package)
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b'{"python": 3, "files": {}}', b"\xff", b"[" * 9000])

@@ -1,10 +1,10 @@
-"""Finds the compiled build of the halves, if there is one that was made from the code that runs.
+"""Finds the compiled build of parts, if there is one that was made from the code that runs.
 
-`make fast` compiles a copy of what a half loads to machine code (packaging/fast.py) and writes down what it was made
+`make fast` compiles a copy of what compiled parts load to machine code (packaging/fast.py) and writes down what it was made
 from. It is the same source, so it does the same; this module makes sure that it is: with one byte of difference the
-halves run interpreted. Nothing compiled ever lies beside the source, where it could go stale unseen.
+parts run interpreted. Nothing compiled ever lies beside the source, where it could go stale unseen.
 
-Not here: the compiling (packaging/fast.py), the starting of halves (launcher).
+Not here: the compiling (packaging/fast.py), the starting of parts (launcher).
 """
 
 from __future__ import annotations
@@ -21,22 +21,26 @@ import msgspec
 import cofferdam
 
 FOLDER = "lib/cofferdam-fast"
-"""Of a compiled build, below sys.prefix. Python can run the folder itself: it holds a `__main__.py`."""
+"""Of compiled builds, below sys.prefix: each lies in a folder of its own, so that what runs keeps what it runs from."""
+NEWEST = "newest"
+"""The link in FOLDER to the newest build. Python can run a build's folder itself: it holds a `__main__.py`."""
 MANIFEST = "manifest.json"
 SWITCH = "COFFERDAM_FAST"
-"""Environment variable of `cofferdam up`; 0 has the halves run interpreted."""
+"""Environment variable of `cofferdam up`; 0 has all parts run interpreted."""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a build was made from: the Python it is for, and each source file of the package with its SHA-256."""
+    """What a build was made from: the Python it is for, the folder of the package, where it finds what was not
+    compiled, and each file that parts load, with its SHA-256."""
 
     python: str
+    package: str
     files: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Build:
-    """How to start a half: the arguments after `python -I`, and what `status` says about it."""
+    """How to start a part: the arguments after `python -I`, and what `status` says about it."""
 
     arguments: tuple[str, ...]
     is_compiled: bool
@@ -57,12 +61,12 @@ def digest(path: Path) -> str:
 
 
 def find(folder: Path | None = None) -> Build:
-    """The compiled build if it may be used, else the plain one and why."""
+    """The compiled build if it may be used, else the plain one and why. `folder`: of one build; the newest."""
     if os.environ.get(SWITCH, "1") == "0":
         return _plain(f"{SWITCH}=0 is set")
-    folder = Path(sys.prefix) / FOLDER if folder is None else folder
+    folder = (Path(sys.prefix) / FOLDER / NEWEST if folder is None else folder).resolve()
     why = fault(folder, Path(cofferdam.__file__).parent)
-    return _plain(why) if why else Build((str(folder),), True, "the halves' own code runs as machine code")
+    return _plain(why) if why else Build((str(folder),), True, "the parts' own code runs as machine code")
 
 
 def fault(folder: Path, package: Path) -> str:
@@ -75,6 +79,8 @@ def fault(folder: Path, package: Path) -> str:
         return f"the compiled build cannot be read ({error}); `make fast` makes a new one"
     if manifest.python != python_tag():
         return f"the compiled build is for Python {manifest.python}; `make fast` makes a new one"
+    if manifest.package != str(package):
+        return f"the compiled build is of {manifest.package}; `make fast` makes a new one"
     changed = [name for name, was in manifest.files.items() if digest(package / name) != was]
     if changed:
         return f"{changed[0]} has changed since the compiled build was made; `make fast` makes a new one"
@@ -82,4 +88,4 @@ def fault(folder: Path, package: Path) -> str:
 
 
 def _plain(why: str) -> Build:
-    return Build(("-m", "cofferdam.brokers.half"), False, f"the halves run interpreted, and slower: {why}")
+    return Build(("-m", "cofferdam.brokers.half"), False, f"the parts run interpreted, and slower: {why}")
