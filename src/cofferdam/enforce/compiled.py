@@ -1,8 +1,8 @@
 """Finds the compiled build of parts, if there is one that was made from the code that runs.
 
-`make fast` compiles a copy of what compiled parts load to machine code (packaging/fast.py) and writes down what it was made
-from. It is the same source, so it does the same; this module makes sure that it is: with one byte of difference the
-parts run interpreted. Nothing compiled ever lies beside the source, where it could go stale unseen.
+`make fast` compiles a copy of what compiled parts load to machine code (packaging/fast.py) and writes down what it was
+made from. It is the same source, so it does the same; this module makes sure that it is: with one byte of difference
+the parts run interpreted. Nothing compiled ever lies beside the source, where it could go stale unseen.
 
 Not here: the compiling (packaging/fast.py), the starting of parts (launcher).
 """
