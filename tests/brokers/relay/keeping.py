@@ -118,17 +118,26 @@ class Log:
         self._waiting.append(batch)
         self.reactor.later(self.record)
 
-    def record(self) -> None:
-        """Records what waits."""
+    def record(self, *, lost: bool = False) -> None:
+        """Records what waits, or loses it."""
         if self.held:
             return
         waiting, self._waiting = self._waiting, []
+        if lost:
+            return
         for batch in waiting:
             self.auditor.submit("keeper", batch.number, batch.drafts, batch.policy)
         wants = {batch.number for batch in waiting if batch.wants_ack}
         for result in self.auditor.commit():
             if result.batch in wants and self._answers is not None:
                 self._answers.send(Ack(result.batch, result.ok, result.reason))
+
+    def lose(self, reason: str) -> None:
+        """Answers that nothing of what waits was recorded."""
+        waiting, self._waiting = self._waiting, []
+        assert self._answers is not None
+        for batch in waiting:
+            self._answers.send(Ack(batch.number, False, reason))
 
     def events(self, kind: str = "") -> list[dict[str, Any]]:
         """What stands in the log."""
@@ -223,13 +232,14 @@ class Bench:
         self.clock.move(seconds)
         self.run(tick=True)
 
-    def crash(self) -> None:
-        """The keeper is killed: what it wrote is there, and it does nothing more. What the auditor has is recorded."""
+    def crash(self, *, lost: bool = False) -> None:
+        """The keeper is killed: what it wrote is there, and it does nothing more. What the auditor has read it records,
+        or loses as well."""
         copy = self.folder / f"store-{next(self._lives) + 1}"
         shutil.copytree(self.store, copy)
         self.keeper.halt()
         self.log.held = False
-        self.log.record()
+        self.log.record(lost=lost)
         self.store = copy
 
     def end(self) -> None:

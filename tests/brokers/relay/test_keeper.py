@@ -317,3 +317,68 @@ def test_the_gate_stops_in_order(bench: Bench) -> None:
     bench.start()
     assert bench.numbers() == [1]
     assert bench.log.events("store-opened")[-1]["found"] == ""
+
+
+def test_the_settling_of_an_old_lease_does_not_count_for_a_new_one(bench: Bench) -> None:
+    bench.stored(1, 2)
+    old = bench.pull()
+    bench.move(31)
+    new = bench.pull()
+    assert [message.number for message in new.messages] == [1] and new.lease != old.lease
+    for says in ("done", "failed", "extend"):
+        assert bench.settle(old, says, seconds=9).results[0].problem.fault == "lease"
+    assert bench.numbers() == []
+    assert bench.settle(new).results[0].state == "stored"
+    assert bench.numbers() == [2]
+
+
+def test_leases_outlive_the_keeper(bench: Bench) -> None:
+    """The crew is born anew when a side dies: a consumer on the other one need not notice."""
+    bench.stored(1, 2)
+    handed = bench.pull()
+    bench.crash()
+    bench.start()
+    assert bench.numbers() == []
+    assert bench.settle(handed).results[0].state == "stored"
+    assert bench.numbers() == [2]
+
+
+def test_what_a_crash_left_untold_is_told_before_it_is_handed_out(bench: Bench) -> None:
+    """Stored, and neither recorded nor acknowledged: the next keeper tells it, marked as perhaps told before."""
+    bench.stored(1)
+    bench.log.held = True
+    bench.inner.ask(records.Push, "mes", "counts", (Item("k2", body(count=2)),))
+    bench.inner.ask(records.Push, "mes", "counts", (Item("k3", body(count=3)),))
+    bench.run()
+    bench.crash(lost=True)
+    assert [event["first"] for event in bench.log.events("messages-pushed")] == [1]
+    bench.log.held = True
+    bench.start()
+    bench.settle(bench.pull())
+    assert bench.numbers() == [], "it is in the store, and not in the log"
+    assert bench.push(("k2", body(count=2))) is None
+    bench.log.held = False
+    bench.log.record()
+    bench.run(tick=True)
+    pushed = [(event["first"], event["count"], event["again"]) for event in bench.log.events("messages-pushed")]
+    assert pushed[-1] == (2, 2, True)
+    assert bench.log.events("store-opened")[-1]["untold"] >= 1
+    assert bench.inner.answers[1].results[0].again  # type: ignore[union-attr]
+    assert bench.numbers() == [2]
+    assert bench.verified() == []
+
+
+def test_a_log_that_refuses_leaves_the_push_in_doubt_and_its_repetition_right(bench: Bench) -> None:
+    bench.log.held = True
+    bench.inner.ask(records.Push, "mes", "counts", (Item("k1", body(count=1)),))
+    bench.run()
+    bench.log.lose("the disk is full")
+    bench.run()
+    assert refused(bench.inner.answers[1]) == "log"
+    assert bench.numbers() == []
+    bench.log.held = False
+    bench.run(tick=True)
+    [result] = bench.push(("k1", body(count=1))).results
+    assert (result.state, result.number, result.again) == ("stored", 1, True)
+    assert bench.numbers() == [1]
+    assert bench.verified() == []
