@@ -20,6 +20,7 @@ from cofferdam.audit.service import Auditor
 from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.relay import records
+from cofferdam.brokers.relay.broker import RELAY
 from cofferdam.brokers.relay.keeper_part import Keeper
 from cofferdam.brokers.relay.records import Answered, FromKeeper, Handed, Item, Refused, ToKeeper, Verdict, Works
 from cofferdam.crossing.channel import Sender
@@ -98,6 +99,7 @@ class Log:
             background=False,
         )  # fmt: skip
         self.auditor = Auditor(self.log, wall_ns=lambda: clock.wall)
+        self.auditor.introduce("keeper", RELAY.crew.parts["keeper"].says)
         self._answers: Sender[FromAuditor] | None = None
         self._waiting: list[Batch] = []
 
