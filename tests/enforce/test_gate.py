@@ -60,6 +60,33 @@ def test_every_half_is_stripped(live: Live) -> None:
     assert len(users) == 2
 
 
+def remembers(pid: int, wanted: bytes) -> bool:
+    """Whether a process has these bytes anywhere in its memory."""
+    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+        for line in maps:
+            place, rights = line.split()[:2]
+            if not rights.startswith("rw") or line.rstrip().endswith(("[vvar]", "[vsyscall]")):
+                continue
+            first, last = (int(text, 16) for text in place.split("-"))
+            memory.seek(first)
+            if wanted in memory.read(last - first):
+                return True
+    return False
+
+
+def test_an_outer_half_does_not_know_where_the_device_is(live: Live) -> None:
+    """Who owns the office side learns nothing of the plant's addresses: they never came there."""
+    with live.site.client() as client:
+        assert client.read() == b"\x03\x02\x00\x2a"
+        assert client.write(0x10003)
+        pids = live.gate.pids()
+        outer, inner = (next(pids[name] for name in pids if name.endswith(end)) for end in ("outer", "inner"))
+        assert remembers(inner, DEVICE.encode())
+        assert remembers(outer, OVERLAY.encode())
+        assert not remembers(outer, DEVICE.encode())
+        assert not remembers(inner, OVERLAY.encode())
+
+
 def test_sides_are_different_namespaces_and_the_host_has_neither_interface(live: Live) -> None:
     pids = live.gate.pids()
     net = {name: str(Path(f"/proc/{pid}/ns/net").readlink()) for name, pid in pids.items()}
