@@ -31,6 +31,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requests that one source address may send at once above the sustained rate."""
     client_wait_seconds: float = 1.0
     """A write that waited so long at the gate before its turn came is answered "busy", and not sent late."""
+    client_standing: int = 1000
+    """Subscriptions and streams that stand of one client's session; one more is answered "busy"."""
     client_idle_seconds: float = 300.0
     """A client connection without a complete request for so long is closed."""
     client_frame_seconds: float = 5.0
@@ -43,6 +45,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requests that wait for one device; one more is answered "busy"."""
     asset_queue_per_client: int = 32
     """Requests of one client connection that wait for one device."""
+    asset_standing: int = 5000
+    """Subscriptions and streams that stand at one device; one more is answered "busy"."""
+    asset_frames_per_second: int = 2000
+    """Sustained frames a second of one stream towards a device. What comes faster is dropped and counted."""
     asset_connect_seconds: float = 3.0
     """A connection to a device that is not up after so long has failed."""
     asset_backoff_seconds: float = 0.25

@@ -11,7 +11,7 @@ from cofferdam.audit.client import BATCH_BYTES, AuditClient
 from cofferdam.audit.entry import MAX_BATCH_DRAFTS
 from cofferdam.audit.events.access import LimitHit, Refused, WriteOutcome
 from cofferdam.audit.records import Batch, Hello, ToAuditor
-from cofferdam.brokers.proxy.outer import LIMIT_NOTES
+from cofferdam.brokers.kit.limit_notes import NOTES
 from cofferdam.crossing.framing import Assembler
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.policy.points.decide import Flow
@@ -268,11 +268,11 @@ def test_every_connection_that_is_turned_away_is_counted() -> None:
     for number in range(1000):
         stage.client(f"10.0.{number >> 8}.{number & 255}")
     told_at_once = len(stage.of(LimitHit))
-    assert told_at_once <= LIMIT_NOTES + 4
+    assert told_at_once <= NOTES + 4
     stage.reactor.advance(11)
     stage.outer.tick()
     hits = stage.of(LimitHit)
-    assert len(hits) <= 2 * (LIMIT_NOTES + 4)
+    assert len(hits) <= 2 * (NOTES + 4)
     assert sum(hit.count for hit in hits if hit.limit != "log_entries") == 1000
 
 

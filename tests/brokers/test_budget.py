@@ -20,7 +20,7 @@ from cofferdam.audit.events.access import (
 )
 from cofferdam.audit.records import Hello
 from cofferdam.brokers.kit.budget import ALL_ENTRIES, ENTRIES, INTERVAL_NS, TOLD, LogBudget
-from cofferdam.brokers.proxy.outer import LIMIT_NOTES
+from cofferdam.brokers.kit.limit_notes import NOTES
 from tests.brokers.stage import WALL, AuditPipe, ManualReactor, Stage, Wire, read, write
 from tests.brokers.test_adversary import PACE, run_device
 from tests.examples import examples
@@ -107,9 +107,9 @@ def test_connections_that_are_turned_away_are_bounded_too() -> None:
     for turn in range(20):  # half seconds of one interval
         stage.reactor.advance(0.4)
         stage.outer.tick()
-        for number in range(2 * LIMIT_NOTES):
+        for number in range(2 * NOTES):
             visit(stage, f"10.77.{turn}.{number}", REFUSED)
-    assert len(stage.audit_pipe.drafts) <= 3 * LIMIT_NOTES
+    assert len(stage.audit_pipe.drafts) <= 3 * NOTES
 
 
 def test_frames_of_another_protocol_are_bounded() -> None:

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from cofferdam.capture.conversation import Asked, Malformed, Note, Watcher
 from cofferdam.capture.frames import address_text
 from cofferdam.capture.learn import FILL_IN, Learned, learn
-from cofferdam.capture.reading import follow
+from cofferdam.capture.reading import default_ports, follow, followed
 from cofferdam.capture.simulate import Simulation, simulate
 from cofferdam.capture.streams import TcpFlow
-from cofferdam.capture.views import VIEWS, default_ports
 from cofferdam.model import Allow, Change, Deny, Fault, NeedValues, Operation, Span
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.registry import PROTOCOLS
@@ -272,4 +271,4 @@ def test_a_damaged_capture_says_so_in_the_policy() -> None:
 
 
 def test_no_protocol_is_without_a_view() -> None:
-    assert VIEWS.keys() == PROTOCOLS.keys()
+    assert followed().keys() == PROTOCOLS.keys()

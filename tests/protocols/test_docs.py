@@ -18,8 +18,8 @@ def test_every_function_and_quirk_is_documented(name: str) -> None:
     page = (DOCS / f"protocol-{name}.md").read_text()
     protocol = PROTOCOLS[name]
     missing = [f"function {code}" for code, words in protocol.functions.items() if f"| {code} | {words} |" not in page]
-    missing += [quirk for quirk in protocol.quirks if f"| `{quirk}` |" not in page]
-    missing += [] if f"port {protocol.default_port}" in page else ["default port"]
+    missing += [quirk for quirk in protocol.dialect.quirks if f"| `{quirk}` |" not in page]
+    missing += [] if f"port {protocol.dialect.default_port}" in page else ["default port"]
     assert not missing, f"docs/protocol-{name}.md does not say: {', '.join(missing)}"
 
 

@@ -94,8 +94,7 @@ def test_what_a_request_means(request_: m.ModbusRequest, operation: Operation) -
 def test_the_dialect_knows_the_same_functions_and_spaces() -> None:
     """The dialect states facts of the protocol without importing it; they must be the same facts."""
     dialect = DIALECTS["modbus"]
-    assert dialect.default_port == MODBUS.default_port
-    assert dialect.quirks == MODBUS.quirks
+    assert MODBUS.dialect is dialect and MODBUS.name == dialect.name
     for quirk in dialect.quirks:
         if quirk in dialect.lone_quirks:
             with pytest.raises(LocalProtocolError):

@@ -1,4 +1,5 @@
-"""Sets of cells as sorted ranges. Two ranges that touch become one; a cell that was not added is never in the set.
+"""Sets of cells, or of items' elements, as sorted ranges. Two ranges that touch become one; a cell that was not added
+is never in the set.
 
 Not here: which cells a policy allows (policy.cover).
 """
@@ -7,6 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+
+from cofferdam.model import Item
+from cofferdam.protocols.dialect import show_range
 
 
 class Cells:
@@ -53,28 +57,36 @@ class Cells:
         """How many ranges."""
         return len(self._starts)
 
-    def texts(self, space: str) -> list[str]:
-        """The ranges as the policy file writes them: "holding 0-99", "coil 7"."""
+    def texts(self, space: str, named: bool = False) -> list[str]:
+        """The ranges as the policy file writes them: "holding 0-99", "coil 7". `named`: the space is an item, and these
+        are its elements: "tag speed", "tag counts[0-9]"."""
+        if named:
+            kind, _, name = space.partition(" ")
+            return [show_range(Item(kind, name), low, high) for low, high in self]
         return [f"{space} {low}" if high == low + 1 else f"{space} {low}-{high - 1}" for low, high in self]
 
 
 class Spaces:
     """Cells of several spaces, for a line of a report: at most `limit` ranges, after which close ones are joined."""
 
-    __slots__ = ("_limit", "_spaces", "joined")
+    __slots__ = ("_limit", "_named", "_spaces", "joined")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._named: set[str] = set()
         self._spaces: dict[str, Cells] = {}
         self.joined = False
 
-    def add(self, space: str, start: int, stop: int) -> None:
-        """Adds cells of a space. Beyond the limit of spaces (Modbus files) the rest is left out, and `joined` set."""
+    def add(self, space: str, start: int, stop: int, named: bool = False) -> None:
+        """Adds cells of a space, or elements of an item (`named`). Beyond the limit of spaces (Modbus files) the rest
+        is left out, and `joined` set."""
         if space not in self._spaces and len(self._spaces) >= self._limit:
             self.joined = True
             return
         cells = self._spaces.setdefault(space, Cells())
         cells.add(start, stop)
+        if named:
+            self._named.add(space)
         if len(cells) > self._limit:
             ranges = list(cells)
             gaps = [(ranges[i + 1][0] - ranges[i][1], ranges[i][1], ranges[i + 1][0]) for i in range(len(ranges) - 1)]
@@ -84,4 +96,6 @@ class Spaces:
 
     def texts(self) -> list[str]:
         """All ranges, by space."""
-        return [text for space in sorted(self._spaces) for text in self._spaces[space].texts(space)]
+        return [
+            text for space in sorted(self._spaces) for text in self._spaces[space].texts(space, space in self._named)
+        ]

@@ -22,8 +22,7 @@ import msgspec
 
 from cofferdam.capture.limits import CaptureLimits
 from cofferdam.capture.streams import Sink, TcpFlow
-from cofferdam.capture.views import VIEWS, View
-from cofferdam.errors import CofferdamError, RemoteProtocolError
+from cofferdam.errors import CaptureError, CofferdamError, RemoteProtocolError
 from cofferdam.model import Operation
 from cofferdam.protocols.base import (
     NEED_DATA,
@@ -33,7 +32,8 @@ from cofferdam.protocols.base import (
     ResponseReceived,
     ServerMachine,
 )
-from cofferdam.protocols.registry import PROTOCOLS
+from cofferdam.protocols.registry import PROTOCOLS, Protocols
+from cofferdam.protocols.view import View
 
 
 class Asked(msgspec.Struct):
@@ -130,8 +130,15 @@ class _Talk:
 class Conversations(Sink):
     """Takes the streams of connections and tells `watcher` what was said. `ports`: server port -> protocol name."""
 
-    def __init__(self, watcher: Watcher, ports: Mapping[int, str], limits: CaptureLimits | None = None) -> None:
+    def __init__(
+        self,
+        watcher: Watcher,
+        ports: Mapping[int, str],
+        limits: CaptureLimits | None = None,
+        protocols: Protocols = PROTOCOLS,
+    ) -> None:
         self._watcher = watcher
+        self._protocols = protocols
         self._ports = ports
         self._limits = limits or CaptureLimits()
 
@@ -179,7 +186,10 @@ class Conversations(Sink):
         talk = flow.user
         if not isinstance(talk, _Talk):
             name = self._ports[flow.server_port]
-            talk = flow.user = _Talk(name, PROTOCOLS[name], VIEWS[name], flow)
+            protocol = self._protocols[name]
+            if protocol.view is None:
+                raise CaptureError(f"{name} cannot be followed in captures")
+            talk = flow.user = _Talk(name, protocol, protocol.view, flow)
         return talk
 
     def _read(

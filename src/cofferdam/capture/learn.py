@@ -21,14 +21,15 @@ from cofferdam.capture.cells import Cells
 from cofferdam.capture.conversation import Asked, Malformed, Note, Watcher
 from cofferdam.capture.frames import address_text
 from cofferdam.capture.limits import CaptureLimits
-from cofferdam.capture.reading import Reading, follow
+from cofferdam.capture.named import VERBS, Named
+from cofferdam.capture.reading import Reading, default_ports, follow
 from cofferdam.capture.simulate import LinkReport, Links, Remark
 from cofferdam.capture.streams import TcpFlow
-from cofferdam.capture.views import default_ports
-from cofferdam.model import Change, Operation
+from cofferdam.model import Change, Item, Operation, Span
 from cofferdam.policy.points.decide import show_function, show_utc
 from cofferdam.policy.points.values import show
-from cofferdam.protocols.registry import PROTOCOLS
+from cofferdam.protocols.dialect import Dialect
+from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 Network = IPv4Network | IPv6Network
 
@@ -59,11 +60,13 @@ class Learned(msgspec.Struct):
 class _Device:
     """One unit at one address and port: an asset of the policy."""
 
-    def __init__(self, server: str, port: int, unit: int, protocol: str) -> None:
+    def __init__(self, server: str, port: int, unit: int, dialect: Dialect, limits: CaptureLimits) -> None:
         self.server = server
         self.port = port
         self.unit = unit
-        self.protocol = protocol
+        self.dialect = dialect
+        self.protocol = dialect.name
+        self.named = Named(limits.learned_points)
         self.requests = 0
         self.answers = 0
         self.errors = 0
@@ -73,7 +76,7 @@ class _Device:
     @property
     def name(self) -> str:
         name = "device-" + _plain(self.server)
-        if self.port != PROTOCOLS[self.protocol].default_port:
+        if self.port != self.dialect.default_port:
             name += f"-port-{self.port}"
         return name + (f"-unit-{self.unit}" if self.unit >= 0 else "")
 
@@ -93,6 +96,7 @@ class _Pair:
     def __init__(self) -> None:
         self.reads: dict[str, Cells] = {}
         self.writes: dict[str, Cells] = {}
+        self.items: dict[str, set[Item]] = {verb: set() for verb in VERBS}
         self.functions: set[tuple[int, int]] = set()
         self.write_functions: set[tuple[int, int]] = set()
         self.requests = 0
@@ -101,16 +105,21 @@ class _Pair:
     def add(self, op: Operation) -> None:
         self.requests += 1
         for span in op.reads:
-            self.reads.setdefault(span.space, Cells()).add(span.start, span.stop)
+            if isinstance(span, Span):
+                self.reads.setdefault(span.space, Cells()).add(span.start, span.stop)
         for change in op.writes:
-            self.writes.setdefault(change.space, Cells()).add(change.start, change.stop)
+            if isinstance(change, Change):
+                self.writes.setdefault(change.space, Cells()).add(change.start, change.stop)
         # An operation that says no cells of what it does is judged by its code (see policy.decide).
         if not op.writes and (op.is_write or not op.reads):
             (self.write_functions if op.is_write else self.functions).add((op.function, op.sub))
 
 
 class _Learner(Watcher):
-    def __init__(self, it: Sequence[Network], ot: Sequence[Network], limits: CaptureLimits) -> None:
+    def __init__(
+        self, it: Sequence[Network], ot: Sequence[Network], limits: CaptureLimits, protocols: Protocols
+    ) -> None:
+        self._protocols = protocols
         self._it = it
         self._ot = ot
         self._limits = limits
@@ -144,10 +153,12 @@ class _Learner(Watcher):
             pair = pairs[key] = _Pair()
         device = self.devices.get(key)
         if device is None:
-            device = self.devices[key] = _Device(*key, asked.protocol)
+            device = self.devices[key] = _Device(*key, self._protocols[asked.protocol].dialect, self._limits)
         self.requests += 1
         device.requests += 1
         pair.add(op)
+        for verb, item in device.named.add(op):
+            pair.items[verb].add(item)
         asked.user = (pair, device)
         for change in op.writes:
             # Points are made for plain cells; numbered spaces (files) hold records, not values.
@@ -166,9 +177,12 @@ class _Learner(Watcher):
             return
         pair, device = asked.user
         device.answers += 1
-        if PROTOCOLS[asked.protocol].is_error(response):
+        protocol = self._protocols[asked.protocol]
+        if protocol.is_error(response):
             device.errors += 1
             pair.errors += 1
+        else:
+            device.named.held(protocol.item_values(asked.request, response))
 
     def malformed(self, malformed: Malformed) -> None:
         """Counts a request that no policy can allow."""
@@ -204,6 +218,7 @@ def learn(
     site: str = FILL_IN,
     limits: CaptureLimits | None = None,
     progress: Callable[[int, int], None] | None = None,
+    protocols: Protocols = PROTOCOLS,
 ) -> Learned:
     """The smallest policy for a capture. `it` and `ot`: networks to which clients and servers must belong to count;
     empty for all. `ports` (server port -> protocol) adds to the protocols' default ports.
@@ -212,8 +227,9 @@ def learn(
         CaptureError: not one packet could be read. A capture that breaks later gives a result with `reading.error`.
     """
     limits = limits or CaptureLimits()
-    learner = _Learner(it, ot, limits)
-    reading = follow(stream, name, learner, default_ports() | dict(ports or {}), limits, progress)
+    learner = _Learner(it, ot, limits, protocols)
+    every = default_ports(protocols) | dict(ports or {})
+    reading = follow(stream, name, learner, every, limits, progress, protocols)
     writer = _Writer(learner, reading, site, limits)
     text = writer.policy()
     return Learned(
@@ -234,6 +250,7 @@ class _Writer:
         self._lines: list[str] = []
         self._points = {key: device.points(limits) for key, device in learner.devices.items()}
         self.points = sum(map(len, self._points.values()))
+        self.points += sum(len(device.named) for device in learner.devices.values())
 
     def policy(self) -> str:
         self._header()
@@ -281,7 +298,7 @@ class _Writer:
         learner = self._learner
         self._add("", "assets:" if learner.devices else "assets: {}")
         for key, device in _sorted(learner.devices):
-            protocol = PROTOCOLS[device.protocol]
+            dialect = device.dialect
             self._add(f"  {device.name}:")
             if not device.answers:
                 self._add("    # never answered in the capture: is there such a device?")
@@ -290,9 +307,10 @@ class _Writer:
             if learner.pairs.get(device.server):
                 self._add("    # this address is also a client")
             self._add("    zone: control", f'    address: "{device.server}"', f"    protocol: {device.protocol}")
-            if device.port != protocol.default_port:
+            if device.port != dialect.default_port:
                 self._add(f"    port: {device.port}")
-            self._add(f"    unit: {device.unit if device.unit >= 0 else 'any'}")
+            if dialect.units is not None:
+                self._add(f"    unit: {device.unit if device.unit >= 0 else 'any'}")
             self._add(f'    # overlay: "100.64.0.1"   # {FILL_IN}: the address that IT sees for it')
             points = self._points[key]
             if points:
@@ -301,9 +319,11 @@ class _Writer:
                 self._add(
                     f"    # {len(device.written)} cells were written: too many, or too unclear, to name each as a point"
                 )
+            self._add(*device.named.lines(dialect))
             for (space, cell), (low, high, count) in points.items():
-                # Coils are bool without saying so, and a coil that was set and reset has no limit.
-                kind = "" if space == "coil" else ", type: uint16"
+                # Bits are bool without saying so, and a bit that was set and reset has no limit.
+                found = dialect.space(space)
+                kind = "" if found is not None and found.bits else ", type: uint16"
                 limits = f", min: {show(low)}, max: {show(high)}" if kind or low == high else ""
                 times = "once" if count == 1 else f"{count} times"
                 self._add(f"      {_point(space, cell)}: {{at: {space} {cell}{kind}{limits}}}   # written {times}")
@@ -334,7 +354,10 @@ class _Writer:
         devices = self._learner.devices
         mine = [(key, pair) for key, pair in _sorted(pairs) if devices[key].protocol == protocol]
         requests, errors = sum(pair.requests for _, pair in mine), sum(pair.errors for _, pair in mine)
-        writes = any(pair.writes or pair.write_functions for _, pair in mine)
+        writes = any(
+            pair.writes or pair.write_functions or any(pair.items[verb] for verb in ("write", "call", "stream"))
+            for _, pair in mine
+        )
         name = _client(client) + (f"-{protocol}" if several else "")
         self._add(f"  {name}:   # {requests} requests" + (f", {errors} answered with an error" if errors else ""))
         self._add("    from: enterprise", "    to: control", f"    broker: {protocol}")
@@ -368,10 +391,24 @@ class _Writer:
                         rest.remove(cell, cell + 1)
             raw += rest.texts(space)
         reads = [text for space in sorted(pair.reads) for text in pair.reads[space].texts(space)]
+        device = self._learner.devices[key]
+        named: dict[str, list[str]] = {}
+        for verb, items in pair.items.items():
+            names = {item: device.named.name(item) for item in sorted(items, key=lambda item: (item.space, item.start))}
+            named[verb] = [name for name in names.values() if name]
+            unnamed = [device.named.raw(item, device.dialect) for item, name in names.items() if not name]
+            if verb == "read":
+                reads += unnamed
+            elif verb == "write":
+                raw += unnamed
         fields = {
+            "read": named["read"],
             "registers": reads,
-            "write": write,
+            "subscribe": named["subscribe"],
+            "write": write + named["write"],
             "write_registers": raw,
+            "call": named["call"],
+            "stream": named["stream"],
             "functions": _codes(pair.functions),
             "write_functions": _codes(pair.write_functions),
         }

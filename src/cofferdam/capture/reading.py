@@ -9,7 +9,7 @@ Not here: what is done with the requests (simulate.py, learn.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -19,6 +19,8 @@ from cofferdam.capture.frames import Decoder
 from cofferdam.capture.limits import CaptureLimits
 from cofferdam.capture.streams import Reassembler
 from cofferdam.errors import CaptureError
+from cofferdam.protocols.base import Protocol
+from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 PROGRESS_PACKETS = 5000
 
@@ -46,6 +48,16 @@ class Reading(msgspec.Struct):
     hint: str = ""
 
 
+def followed(protocols: Protocols = PROTOCOLS) -> dict[str, Protocol[Any, Any]]:
+    """The protocols whose captures can be followed: those with a view."""
+    return {name: protocol for name, protocol in protocols.items() if protocol.view is not None}
+
+
+def default_ports(protocols: Protocols = PROTOCOLS) -> dict[int, str]:
+    """Server port -> protocol, for every protocol that can be followed."""
+    return {protocol.dialect.default_port: name for name, protocol in followed(protocols).items()}
+
+
 def follow(
     stream: BinaryIO,
     name: str,
@@ -53,6 +65,7 @@ def follow(
     ports: Mapping[int, str],
     limits: CaptureLimits | None = None,
     progress: Callable[[int, int], None] | None = None,
+    protocols: Protocols = PROTOCOLS,
 ) -> Reading:
     """Reads a capture to its end, or to where it breaks, and tells `watcher` all conversations with `ports` (server
     port -> protocol). `progress` is called now and then with packets and bytes read.
@@ -63,7 +76,7 @@ def follow(
     limits = limits or CaptureLimits()
     capture = CaptureFile(stream, name, limits)
     decoder = Decoder(limits)
-    reassembler = Reassembler(Conversations(watcher, ports, limits), ports.keys(), limits)
+    reassembler = Reassembler(Conversations(watcher, ports, limits, protocols), ports.keys(), limits)
     reading = Reading(name)
     try:
         for packet in capture:

@@ -22,13 +22,13 @@ from cofferdam.capture.cells import Spaces
 from cofferdam.capture.conversation import Asked, Malformed, Note, Watcher
 from cofferdam.capture.frames import address_text
 from cofferdam.capture.limits import CaptureLimits
-from cofferdam.capture.reading import Reading, follow
+from cofferdam.capture.reading import Reading, default_ports, follow, followed
 from cofferdam.capture.streams import TcpFlow
-from cofferdam.capture.views import VIEWS, default_ports
-from cofferdam.model import Allow, Asset, Deny, Fault, NeedValues
+from cofferdam.model import Allow, Asset, Change, Deny, Fault, Item, NeedValues, Span
 from cofferdam.policy.points.decide import Flow, show_function
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.protocols.registry import PROTOCOLS
+from cofferdam.protocols.dialect import show_range
+from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 ALLOWED = "allowed"
 REFUSED = "refused"
@@ -203,8 +203,9 @@ class _Kind:
 
 
 class _Simulation(Watcher):
-    def __init__(self, policy: CompiledPolicy, at_ns: int | None, limits: CaptureLimits) -> None:
+    def __init__(self, policy: CompiledPolicy, at_ns: int | None, limits: CaptureLimits, protocols: Protocols) -> None:
         self._policy = policy
+        self._protocols = protocols
         self._at_ns = at_ns
         self._limits = limits
         self._state = policy.point_state()
@@ -224,30 +225,31 @@ class _Simulation(Watcher):
         connection, op = asked.flow, asked.operation
         asset = self._asset(connection, op.unit)
         verdict = self._judge(asked, asset)
-        unit, function, name = op.unit, show_function(op.function, op.sub), _name(asked.protocol, op.function)
+        unit, function, name = op.unit, show_function(op.function, op.sub), self._name(asked.protocol, op.function)
         if isinstance(verdict, Allow):
             fields = (ALLOWED, function, name, unit, verdict.conduit, verdict.rule, "", "")
         elif isinstance(verdict, Deny):
             fields = (REFUSED, function, name, unit, verdict.conduit, verdict.rule, verdict.fault.value, verdict.detail)
         else:
-            cells = ", ".join(f"{span.space} {span.start}" for span in verdict.spans)
+            cells = ", ".join(map(_first, verdict.spans))
             detail = f"the capture does not show the present value; the gate would read {cells} first"
             fields = (DEPENDS, function, name, unit, "", "", Fault.STEP.value, detail)
         kind = self._count(asked.protocol, connection, asset, fields, asked.packet, asked.time_ns)
         if kind is not None:
-            for span in op.reads:
-                kind.reads.add(span.space, span.start, span.stop)
-            for change in op.writes:
-                kind.writes.add(change.space, change.start, change.stop)
+            for read in op.reads:
+                kind.reads.add(read.space, read.start, read.stop, not isinstance(read, Span))
+            for write in op.writes:
+                kind.writes.add(write.space, write.start, write.stop, not isinstance(write, Change))
 
     def answered(self, asked: Asked, response: Any, time_ns: int) -> None:
         """Lets the state of points learn from an answer."""
         asset, op = self._asset(asked.flow, asked.operation.unit), asked.operation
-        protocol = PROTOCOLS[asked.protocol]
+        protocol = self._protocols[asked.protocol]
         if asset is None or protocol.is_error(response):
             return
         for space, start, cells in protocol.values(asked.request, response):
             self._state.note_values(asset.name, space, start, cells, asked.time_ns)
+        self._state.note_items(asset.name, protocol.item_values(asked.request, response), asked.time_ns)
         if op.writes and asked.user is True:
             self._state.note_confirmed(asset.name, op, asked.time_ns)
 
@@ -256,7 +258,7 @@ class _Simulation(Watcher):
         function = malformed.function
         name = "the gate closes the connection" if malformed.closes else ""
         if function >= 0:
-            name = _name(malformed.protocol, function)
+            name = self._name(malformed.protocol, function)
         asset = self._asset(malformed.flow, malformed.unit)
         code = str(function) if function >= 0 else ""
         fields = (MALFORMED, code, name, malformed.unit, "", "", malformed.section, malformed.detail)
@@ -310,6 +312,10 @@ class _Simulation(Watcher):
             text = self._texts[packed] = address_text(packed)
         return text
 
+    def _name(self, protocol: str, function: int) -> str:
+        name: str = self._protocols[protocol].functions.get(function, "unknown function")
+        return name
+
     def _count(
         self, protocol: str, connection: TcpFlow, asset: Asset | None, fields: _Fields,
         packet: int, time_ns: int,
@@ -353,6 +359,7 @@ def simulate(
     at_ns: int | None = None,
     limits: CaptureLimits | None = None,
     progress: Callable[[int, int], None] | None = None,
+    protocols: Protocols = PROTOCOLS,
 ) -> Simulation:
     """Judges all traffic of a capture by a policy.
 
@@ -363,8 +370,9 @@ def simulate(
         CaptureError: not one packet could be read. A capture that breaks later gives a report with `reading.error`.
     """
     limits = limits or CaptureLimits()
-    simulation = _Simulation(policy, at_ns, limits)
-    reading = follow(stream, name, simulation, policy_ports(policy) | dict(ports or {}), limits, progress)
+    simulation = _Simulation(policy, at_ns, limits, protocols)
+    every = policy_ports(policy, protocols) | dict(ports or {})
+    reading = follow(stream, name, simulation, every, limits, progress, protocols)
     counts = simulation.counts
     return Simulation(
         policy.hash, "capture" if at_ns is None else at_ns, reading, counts[ALLOWED], counts[REFUSED],
@@ -373,11 +381,11 @@ def simulate(
     )  # fmt: skip
 
 
-def policy_ports(policy: CompiledPolicy) -> dict[int, str]:
+def policy_ports(policy: CompiledPolicy, protocols: Protocols = PROTOCOLS) -> dict[int, str]:
     """Server port -> protocol: the defaults, and those of the policy's assets."""
-    ports = default_ports()
+    ports, known = default_ports(protocols), followed(protocols)
     for asset in policy.assets.values():
-        if asset.protocol in VIEWS:
+        if asset.protocol in known:
             ports[asset.port] = asset.protocol
             for _, port in asset.places:
                 ports[port] = asset.protocol
@@ -394,6 +402,5 @@ def _homes(policy: CompiledPolicy) -> dict[tuple[str, int], tuple[Asset, ...]]:
     return homes
 
 
-def _name(protocol: str, function: int) -> str:
-    name: str = PROTOCOLS[protocol].functions.get(function, "unknown function")
-    return name
+def _first(place: Span | Item) -> str:
+    return f"{place.space} {place.start}" if isinstance(place, Span) else show_range(place, place.start, place.stop)

@@ -16,9 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cofferdam.capture.files import CaptureFile
-from cofferdam.capture.reading import Reading
+from cofferdam.capture.reading import Reading, followed
 from cofferdam.capture.simulate import LinkReport, Remark
-from cofferdam.capture.views import VIEWS
 from cofferdam.errors import CaptureError
 from cofferdam.policy.points.decide import show_utc
 
@@ -48,8 +47,9 @@ def port(text: str) -> tuple[int, str]:
     protocol = protocol or "modbus"
     if not (number.isascii() and number.isdigit() and 0 < int(number) < 65536):
         raise argparse.ArgumentTypeError(f"{text!r} is no PORT or PORT=PROTOCOL; a port is 1 to 65535")
-    if protocol not in VIEWS:
-        raise argparse.ArgumentTypeError(f"protocol {protocol!r} is not known; one of {', '.join(sorted(VIEWS))}")
+    known = followed()
+    if protocol not in known:
+        raise argparse.ArgumentTypeError(f"protocol {protocol!r} is not known; one of {', '.join(sorted(known))}")
     return int(number), protocol
 
 

@@ -1,11 +1,28 @@
 """What a protocol is to the rest of Cofferdam: two sans-io machines, its messages, and their meaning as operations.
 
-A protocol is one folder that fills in the three interfaces below, and one line in `registry`. Policy knows none of
-it: a protocol says what a request means as a `model.Operation`, and policy judges that.
+A protocol is one folder that fills in the three interfaces below, one line in `registry`, and its dialect's in
+`dialects`. Policy knows none of it: a protocol says what a request means as a `model.Operation`, and policy judges
+that.
 
 The machines are fed bytes and asked for events, in the manner of h11. They do no I/O and know no clock; a timeout is
 something that the broker tells them (`forget`). The contract that the fuzz tests hold them to: bytes from the wire
 raise `RemoteProtocolError` or nothing at all. Any other exception is a bug.
+
+Three shapes of exchange:
+
+- **call**: a request and its answer. All protocols have it, and many no other.
+- **watch**: a request whose good answer leaves something *standing*: notices come by themselves from then on, until
+  either end gives it up. It needs `Protocol.notice_type`.
+- **stream**: the same with frames both ways, each of which is lost or not, and none of which is answered. It needs
+  `Protocol.frame_type`.
+
+What stands is known by the token of the request that made it, on each side by that side's own.
+
+A machine that has something to say by itself (a hello, a handshake, a keep-alive, a last word) belongs to a protocol
+that says `speaks`. Such a machine is told the time by `on_time`: when the connection is up, before each `receive_data`,
+and when its `deadline` has come; after each of these, and after each method that returns no bytes, its `take_output` is
+sent. A client's machine of such a protocol takes no requests before its event `Established`. Without `speaks`, nobody
+calls any of these.
 
 Not here: sockets, timers, queues, fairness (brokers.proxy), and any protocol's own bytes (protocols.<name>).
 """
@@ -19,7 +36,10 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from cofferdam.model import Deny, Failure, Item, Operation, Span
+from cofferdam.errors import LocalProtocolError
+from cofferdam.model import Assign, Deny, Failure, Item, Operation, Span
+from cofferdam.protocols.dialect import Dialect
+from cofferdam.protocols.view import View
 
 Req = TypeVar("Req")
 Resp = TypeVar("Resp")
@@ -80,11 +100,74 @@ class Unmatched(msgspec.Struct, frozen=True, gc=False):
     detail: str
 
 
-ServerEvent: TypeAlias = RequestReceived[Req] | RequestRefused[Resp] | Literal[Need.DATA]
-ClientEvent: TypeAlias = ResponseReceived[Resp] | BadResponse | Unmatched | Literal[Need.DATA]
+class Established(msgspec.Struct, frozen=True, gc=False):
+    """The peers have agreed on how they speak: requests may come, or be sent."""
 
 
-class ServerMachine(abc.ABC, Generic[Req, Resp]):
+class LocalAnswer(msgspec.Struct, Generic[Resp], frozen=True, gc=False):
+    """A client asked for what this side answers by itself: nothing of it crosses, and policy is not asked. Pass `reply`
+    to `send(token, reply)`."""
+
+    token: int
+    reply: Resp
+
+
+class Released(msgspec.Struct, Generic[Resp], frozen=True, gc=False):
+    """A client gives up what stands by its request `standing`. Pass `reply` to `send(token, reply)`."""
+
+    token: int
+    standing: int
+    reply: Resp
+
+
+class NoticeReceived(msgspec.Struct, frozen=True, gc=False):
+    """The asset has news for the watch that stands by our request `standing`, and they fit it."""
+
+    standing: int
+    message: Any
+
+
+class FrameReceived(msgspec.Struct, frozen=True, gc=False):
+    """A frame of the stream that stands by the request `standing`."""
+
+    standing: int
+    message: Any
+
+
+class Over(msgspec.Struct, frozen=True, gc=False):
+    """The asset has ended what stands by our request `standing`."""
+
+    standing: int
+    detail: str
+
+
+ServerCallEvent: TypeAlias = RequestReceived[Req] | RequestRefused[Resp] | Literal[Need.DATA]
+ClientCallEvent: TypeAlias = ResponseReceived[Resp] | BadResponse | Unmatched | Literal[Need.DATA]
+"""What a machine has that knows calls alone."""
+ServerEvent: TypeAlias = ServerCallEvent[Req, Resp] | Established | LocalAnswer[Resp] | Released[Resp] | FrameReceived
+ClientEvent: TypeAlias = ClientCallEvent[Resp] | Established | NoticeReceived | FrameReceived | Over
+
+
+class Machine(abc.ABC):  # noqa: B024 - its two ends have the abstract methods
+    """What both sides have in common: what a machine says by itself, and when. See the top; the defaults are those of
+    a machine that only ever answers."""
+
+    __slots__ = ()
+
+    def take_output(self) -> bytes:
+        """What it has to say by itself, once."""
+        return b""
+
+    @property
+    def deadline(self) -> int:
+        """When it wants to be told the time (monotonic ns); 0 for never."""
+        return 0
+
+    def on_time(self, now: int) -> None:  # noqa: B027 - most have no use for it
+        """It is `now` (monotonic ns). What follows from it shows in `next_event` and `take_output`."""
+
+
+class ServerMachine(Machine, Generic[Req, Resp]):
     """We are the server; one machine for each connection from a client."""
 
     __slots__ = ()
@@ -122,8 +205,24 @@ class ServerMachine(abc.ABC, Generic[Req, Resp]):
     def open(self) -> int:
         """Requests that are neither answered nor released."""
 
+    def notice(self, standing: int, message: Any) -> bytes:
+        """The bytes that bring news to the watch of the request `standing`; b"" where they have to wait.
 
-class ClientMachine(abc.ABC, Generic[Req, Resp]):
+        Raises: LocalProtocolError for news that this watch cannot have.
+        """
+        raise LocalProtocolError("this protocol has no watches")
+
+    def frame(self, standing: int, message: Any) -> bytes:
+        """The bytes of a frame of the stream of the request `standing`. Raises: LocalProtocolError."""
+        raise LocalProtocolError("this protocol has no streams")
+
+    def over(self, standing: int, deny: Deny | None) -> bytes:
+        """What stood by the request `standing` has ended on this side, by policy (`deny`) or since the asset is away
+        (None). Returns what is to be said of it; b"" where the protocol has no word for that."""
+        return b""
+
+
+class ClientMachine(Machine, Generic[Req, Resp]):
     """We are the client; one machine for each connection to an asset."""
 
     __slots__ = ()
@@ -166,20 +265,40 @@ class ClientMachine(abc.ABC, Generic[Req, Resp]):
     def drop_after_timeout(self) -> bool:
         """After a `forget` the connection must be closed: a late answer could not be told from the next one."""
 
+    def frame(self, standing: int, message: Any) -> bytes:
+        """The bytes of a frame of the stream that stands by our request `standing`. Raises: LocalProtocolError."""
+        raise LocalProtocolError("this protocol has no streams")
+
+    def give_up(self, standing: int) -> bytes:
+        """The bytes that tell the asset that what stands by our request `standing` is not wanted any more. What still
+        comes of it is Unmatched."""
+        return b""
+
 
 class Protocol(abc.ABC, Generic[Req, Resp]):
     """All that a broker needs of a protocol. Stateless: one instance serves every connection."""
 
-    name: str
-    default_port: int
+    dialect: Dialect
+    """What a policy may say of it: also its name, its port, its quirks."""
     request_type: Any
     """The union of request messages, to name in a crossing's record."""
     response_type: Any
     """The union of response messages, to name in a crossing's record."""
-    quirks: frozenset[str]
-    """Names of the deviations from the standard that an asset may be declared to have."""
+    notice_type: Any = None
+    """The union of messages that watches bring; None: the protocol has no watches, and none can cross."""
+    frame_type: Any = None
+    """The union of streams' frames, of both directions; None: the protocol has no streams, and none can cross."""
+    speaks: bool = False
+    """Its machines say things by themselves, or have deadlines."""
     functions: dict[int, str]
     """The protocol's function codes and their names, for people and for policy's error messages."""
+    view: View | None = None
+    """How its frames look to a bystander; None: its captures cannot be followed."""
+
+    @property
+    def name(self) -> str:
+        """The name by which it is known everywhere."""
+        return self.dialect.name
 
     @abc.abstractmethod
     def server(self) -> ServerMachine[Req, Resp]:
@@ -235,6 +354,20 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
     @abc.abstractmethod
     def values(self, request: Req, response: Resp) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
         """What a good answer to a read taught us: (space, first cell, cells). Empty for errors and for writes."""
+
+    def item_values(self, request: Req, message: Any) -> tuple[Assign, ...]:
+        """What items hold by a good answer to a read, by a notice of the watch, or by a frame from the asset of the
+        stream, that `request` made."""
+        return ()
+
+    def frame_operation(self, request: Req, frame: Any) -> Operation:
+        """What a client's frame of the stream that `request` opened would write. All its items are parts of the
+        stream's."""
+        raise LocalProtocolError("this protocol has no streams")
+
+    def misfit(self, request: Req, message: Any) -> str:
+        """ "" if a notice or frame belongs to what `request` left standing, else one sentence that says why not."""
+        return "this protocol has neither watches nor streams"
 
     @abc.abstractmethod
     def share_key(self, request: Req) -> Hashable | None:

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from cofferdam.audit.events.access import SessionClosed, SessionOpened
+from cofferdam.audit.events.base import clip
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.crossing.reactor import Reactor, Timer
@@ -43,9 +45,9 @@ class Client:
     """One connection from a client."""
 
     __slots__ = (
-        "assets", "blocked", "bytes_in", "bytes_out", "frame_since", "held_since", "in_line", "last", "machine",
+        "assets", "blocked", "bytes_in", "bytes_out", "due", "frame_since", "held_since", "in_line", "last", "machine",
         "malformed", "only", "opened_wall", "outstanding", "pace", "port", "refused", "requests", "resumed", "sessions",
-        "since", "source", "stranger", "told", "transport",
+        "since", "source", "standing", "stranger", "timer", "told", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +77,40 @@ class Client:
         self.frame_since = 0
         self.stranger = False  # no principal stands for its address
         self.told = True  # its opening is in the log
+        self.standing: dict[int, int] = {}  # watches and streams: token of the request -> handle
+        self.due = 0  # when its machine wants to be told the time
+        self.timer: Timer | None = None
+
+
+def opened(client: Client, session: Session, crew: str, wall: int) -> SessionOpened:
+    """What the log is told of a session's beginning. `wall`: UTC ns."""
+    flow = session.flow
+    return SessionOpened(
+        wall_ns=wall,
+        session=session.name,
+        half=f"{crew}/outer",
+        source=client.source,
+        source_port=client.port,
+        asset=session.asset,
+        principals=flow.principals[:16] if isinstance(flow, Flow) else (),
+        conduits=flow.conduits[:16] if isinstance(flow, Flow) else (),
+    )
+
+
+def closed(client: Client, session: Session, reason: str, wall: int) -> SessionClosed:
+    """What the log is told of its end."""
+    return SessionClosed(
+        wall_ns=wall,
+        session=session.name,
+        reason=clip(reason),
+        requests=session.requests,
+        refused=session.refused,
+        malformed=client.malformed,
+        writes=session.writes,
+        bytes_in=client.bytes_in,
+        bytes_out=client.bytes_out,
+        opened_ns=client.opened_wall,
+    )
 
 
 class Pending:

@@ -19,6 +19,7 @@ from typing import Any
 
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.lines import Lines
+from cofferdam.brokers.proxy.standing import Standing
 from cofferdam.crossing.reactor import Reactor, Timer
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.limits import Limits
@@ -27,8 +28,13 @@ from cofferdam.protocols.base import (
     NEED_DATA,
     BadResponse,
     ClientMachine,
+    Established,
+    FrameReceived,
+    NoticeReceived,
+    Over,
     Protocol,
     ResponseReceived,
+    Unmatched,
 )
 
 CLIENT_GONE = "the client has gone"
@@ -46,7 +52,7 @@ class Job:
 
     __slots__ = (
         "allow", "arrived", "detail", "done", "failure", "finished", "flow", "generation", "joined", "line", "request",
-        "response", "sent", "session", "source", "timeout_ns",
+        "response", "sent", "session", "source", "standing", "timeout_ns",
     )  # fmt: skip
 
     def __init__(
@@ -75,17 +81,21 @@ class Job:
         self.flow: Any = None
         self.joined: list[Job] | None = None  # who shares the answer (sharing)
         self.generation = -1
+        self.standing: Standing | None = None  # what stands once it is answered well
 
 
 class Connection:
     """One connection to the device."""
 
-    __slots__ = ("flight", "last", "machine", "ready", "silent", "transport")
+    __slots__ = ("due", "flight", "last", "machine", "ready", "silent", "standing", "timer", "transport")
 
     def __init__(self, transport: Transport, machine: ClientMachine[Any, Any], now: int) -> None:
         self.transport = transport
         self.machine = machine
         self.flight: dict[int, Job] = {}
+        self.standing: dict[int, Standing] = {}  # by the token of the request that made it
+        self.due = 0  # when the machine wants to be told the time
+        self.timer: Timer | None = None
         self.ready = False
         self.silent = 0
         self.last = now
@@ -104,6 +114,7 @@ class Device:
         connect: Callable[[str, int, Callable[[], None]], Transport],
         report: Callable[[str, str, str], None],
         permit: Callable[[Job], bool],
+        news: Callable[[Standing, NoticeReceived | FrameReceived | Over], None],
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.asset = asset
@@ -112,6 +123,8 @@ class Device:
         self._reactor = reactor
         self._connect = connect
         self._permit = permit  # asked again before a job that has waited is sent
+        self._news = news  # of what stands at this device
+        self._speaks = protocol.speaks
         self._report = report  # (what, section, detail): a device that breaks the protocol
         self._clock = clock
         self._connections: list[Connection] = []
@@ -220,6 +233,8 @@ class Device:
         connection.flight[token] = job
         self.requests += 1
         connection.transport.write(data)
+        if self._speaks:
+            self._tend(connection)
         due = job.sent + job.timeout_ns
         if not self._due or due < self._due:
             self._arm(due)
@@ -243,9 +258,14 @@ class Device:
 
         def connected() -> None:
             connection = holder[0]
-            connection.ready = True
             connection.last = self._clock()
-            self._backoff, self._retry_at, self.detail = 0.0, 0, ""
+            if self._speaks:
+                # First the two machines agree on how they speak, within the time that a connection may take.
+                connection.machine.on_time(connection.last)
+                self._tend(connection)
+                self._arm(connection.last + int(self._limits.asset_connect_seconds * 1e9))
+                return
+            self._is_up(connection)
             self._pump()
 
         try:
@@ -259,6 +279,10 @@ class Device:
         transport.on_data = lambda data: self._on_data(connection, data)
         transport.on_closed = lambda reason: self._on_closed(connection, reason)
         self._connections.append(connection)
+
+    def _is_up(self, connection: Connection) -> None:
+        connection.ready = True
+        self._backoff, self._retry_at, self.detail = 0.0, 0, ""
 
     def _failed_to_connect(self, reason: str) -> None:
         limits = self._limits
@@ -278,6 +302,7 @@ class Device:
         flight, connection.flight = connection.flight, {}
         for job in flight.values():
             self._fail(job, Failure.UNREACHABLE, f"the connection was lost: {reason}")
+        self._abandon(connection, f"the connection was lost: {reason}")
         self._pump()
 
     def _drop(self, connection: Connection, failure: Failure, reason: str) -> None:
@@ -288,6 +313,15 @@ class Device:
         flight, connection.flight = connection.flight, {}
         for job in flight.values():
             self._fail(job, failure, reason)
+        self._abandon(connection, reason)
+
+    def _abandon(self, connection: Connection, reason: str) -> None:
+        """The connection is gone, and with it all that stood on it."""
+        if connection.timer is not None:
+            connection.timer.cancel()
+        standing, connection.standing = connection.standing, {}
+        for token, one in standing.items():
+            self._news(one, Over(token, reason))
 
     def _on_data(self, connection: Connection, data: bytes) -> None:
         machine = connection.machine
@@ -295,7 +329,10 @@ class Device:
         # One look at the clock: all that came in one piece came at one time.
         now = self._clock()
         try:
-            machine.receive_data(data)
+            if self._speaks:
+                machine.on_time(now)
+            if data:
+                machine.receive_data(data)
             while True:
                 event = machine.next_event()
                 if event is NEED_DATA:
@@ -304,25 +341,94 @@ class Device:
                     job = connection.flight.pop(event.token)
                     job.response = event.response
                     connection.silent = 0
+                    if job.standing is not None and not self._protocol.is_error(event.response):
+                        job.standing.connection, job.standing.token = connection, event.token
+                        connection.standing[event.token] = job.standing
                 elif isinstance(event, BadResponse):
                     job = connection.flight.pop(event.token)
                     job.failure, job.detail = Failure.BAD_REPLY, event.detail
                     self.failures += 1
                     self._report("bad reply", event.section, event.detail)
-                else:
+                elif isinstance(event, Unmatched):
                     self.late += 1
+                    continue
+                else:
+                    self._other(connection, event)
                     continue
                 job.finished = now
                 finished.append(job)
         except RemoteProtocolError as error:
             self._report("protocol violation", error.section, str(error))
+            if self._speaks:
+                self._say(connection)
             self._drop(connection, Failure.BAD_REPLY, str(error))
+        if self._speaks and connection in self._connections:
+            self._tend(connection)
         connection.last = now
         # The place is given on before the answer is: the next request leaves while this answer is made.
         if self._lines.count:
             self._pump()
         for job in finished:
             job.done(job)
+
+    # --- machines that speak, and what stands ------------------------------------------------------------------
+
+    def _other(self, connection: Connection, event: Established | NoticeReceived | FrameReceived | Over) -> None:
+        if isinstance(event, Established):
+            self._is_up(connection)
+            return
+        standing = connection.standing.get(event.standing)
+        if standing is None:  # it was given up, and this was on the way
+            self.late += 1
+            return
+        if isinstance(event, Over):
+            del connection.standing[event.standing]
+            standing.connection = None
+        self._news(standing, event)
+
+    def _say(self, connection: Connection) -> None:
+        data = connection.machine.take_output()
+        if data:
+            connection.transport.write(data)
+
+    def _tend(self, connection: Connection) -> None:
+        """Sends what the machine has to say, and has it told the time when it wants to."""
+        self._say(connection)
+        due = connection.machine.deadline
+        if due != connection.due:
+            connection.due = due
+            if connection.timer is not None:
+                connection.timer.cancel()
+            connection.timer = self._reactor.call_at(due, lambda: self._on_time(connection)) if due else None
+
+    def _on_time(self, connection: Connection) -> None:
+        connection.timer, connection.due = None, 0
+        if connection in self._connections:
+            self._on_data(connection, b"")
+
+    def send_frame(self, standing: Standing, message: Any) -> bool:
+        """Sends a frame of an open stream, if its connection has not gone."""
+        connection: Connection | None = standing.connection
+        if connection is None or connection.standing.get(standing.token) is not standing or self.held:
+            return False
+        connection.transport.write(connection.machine.frame(standing.token, message))
+        connection.last = self._clock()
+        if self._speaks:
+            self._tend(connection)
+        return True
+
+    def give_up(self, standing: Standing) -> None:
+        """Tells the asset that a watch or stream is not wanted any more, if it still knows of it."""
+        connection: Connection | None = standing.connection
+        if connection is None or connection.standing.pop(standing.token, None) is None:
+            return
+        standing.connection = None
+        if connection in self._connections:
+            data = connection.machine.give_up(standing.token)
+            if data:
+                connection.transport.write(data)
+            if self._speaks:
+                self._tend(connection)
 
     # --- time -------------------------------------------------------------------------------------------------
 
@@ -351,12 +457,14 @@ class Device:
         now = self._clock()
         connect_ns = int(self._limits.asset_connect_seconds * 1e9)
         failed: list[tuple[Job, Failure, str]] = []
+        abandoned: list[tuple[Connection, str]] = []
         unconnected = False
         for connection in list(self._connections):
             if not connection.ready:
                 if now - connection.last >= connect_ns:
                     connection.transport.close()
                     self._connections.remove(connection)
+                    abandoned.append((connection, "no connection in time"))
                     unconnected = True
                 continue
             late = [token for token, job in connection.flight.items() if now - job.sent >= job.timeout_ns]
@@ -371,6 +479,7 @@ class Device:
                 flight, connection.flight = connection.flight, {}
                 why = "the connection was closed after an answer that did not come"
                 failed += [(job, Failure.TIMEOUT, why) for job in flight.values()]
+                abandoned.append((connection, why))
         for source, line in self._lines.places():
             waiting = self._lines.head(source, line)
             while waiting is not None and now - waiting.arrived >= waiting.timeout_ns:
@@ -378,6 +487,8 @@ class Device:
                 waiting = self._lines.head(source, line)
         if unconnected:
             self._failed_to_connect("no connection in time")
+        for gone, why in abandoned:
+            self._abandon(gone, why)
         for job, failure, detail in failed:
             self._fail(job, failure, detail)
         self._pump()
@@ -390,7 +501,7 @@ class Device:
         now = self._clock()
         idle = int(self._limits.asset_idle_seconds * 1e9)
         for connection in list(self._connections):
-            if connection.ready and not connection.flight and now - connection.last > idle:
+            if connection.ready and not connection.flight and not connection.standing and now - connection.last > idle:
                 self._drop(connection, Failure.UNREACHABLE, "idle")
 
     def close(self, reason: str) -> None:

@@ -21,15 +21,16 @@ from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.supervision import AssetStatus
 from cofferdam.brokers.proxy.device import CLIENT_GONE, Device, Job
-from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Opened, Reply, Request
+from cofferdam.brokers.proxy.inner_standing import StandingPath
+from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Frame, Opened, Reply, Request, Unwatch, Watch
 from cofferdam.brokers.proxy.sessions import Served, Session
 from cofferdam.brokers.proxy.sharing import SharedReads
-from cofferdam.brokers.proxy.writes import WritePath
 from cofferdam.errors import CrossingError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation
 from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 SESSIONS = 65536
 """Sessions that the outer half may have open; it has its own, lower limit on connections."""
@@ -57,19 +58,19 @@ class _ReadJob(Job):
         self.served = served
 
 
-class Inner(WritePath):
+class Inner(StandingPath):
     """The half itself. Besides what the process around it calls, transports and the audit client call it back."""
 
-    def __init__(self, setting: Setting) -> None:
-        super().__init__(setting)
+    def __init__(self, setting: Setting, protocols: Protocols = PROTOCOLS) -> None:
+        super().__init__(setting, protocols)
         self.broker = setting.broker
         self._zones, self._other_zone = setting.zones
         self._reactor = setting.reactor
         self._connect = setting.dial
         self._devices: dict[tuple[str, int], Device] = {}
-        self._last_id = 0
         self._budget = LogBudget(setting.audit)
         self._on_read_done = self._read_done
+        self._named = bool(self.protocol.dialect.kinds)
         self._take(setting.policy, setting.assets)
         if setting.again:
             self._state.spend_all(self._clock())
@@ -99,6 +100,7 @@ class Inner(WritePath):
                     connect=self._connect,
                     report=lambda what, section, detail, asset=asset: self._broken(asset, what, section, detail),  # type: ignore[misc]
                     permit=self._permitted,
+                    news=self._news,
                     clock=self._clock,
                 )
                 device.held = self._own_side in self.severed
@@ -137,6 +139,8 @@ class Inner(WritePath):
                 self._outer.send(Ended(session.id, "the new policy does not allow this session"))
                 self._close(session)
             session.flow = flow
+        if self._standings:
+            self._judge_all_again()
         return ended
 
     def _flow(self, source: str, asset: str) -> Flow | Deny:
@@ -154,6 +158,8 @@ class Inner(WritePath):
                 device.close(f"the {self._own_side} side was severed")
             elif self.severed:
                 device.drop_all(f"the {self._outer_side} side was severed")
+        if self._standings:
+            self._check_all()
 
     def _permitted(self, job: Job) -> bool:
         """Whether a job that has waited for its turn may still be sent: the verdict has not lapsed, nothing is severed,
@@ -200,10 +206,16 @@ class Inner(WritePath):
             session = Session(record, self._flow(record.source, record.asset), refusals)
             session.from_wall = self._wall()
             self._sessions[record.session] = session
-        else:
+        elif isinstance(record, Closed):
             closed = self._sessions.get(record.session)
             if closed is not None:
                 self._close(closed)
+        elif isinstance(record, Watch):
+            self._watch(record)
+        elif isinstance(record, Unwatch):
+            self._unwatch(record)
+        elif isinstance(record, Frame):
+            self._frame(record)
 
     def _close(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
@@ -211,6 +223,8 @@ class Inner(WritePath):
         if served is not None:
             served.device.drop_line(session.source, session.id)
             self._forget_parked(served, session)
+        if self._standings:
+            self._end_all_of(session)
         session.refusals.flush(self._wall())
         self._count_reads(session)
 
@@ -221,6 +235,15 @@ class Inner(WritePath):
         for _, record, _, _ in gone:
             self._under_way -= 1
             self._outer.send(Failed(record.id, Failure.BUSY, 0, 0))
+
+    def _take_id(self, record: Request[Any] | Watch[Any]) -> Session | None:
+        if record.id <= self._last_id:
+            raise CrossingError(f"request {record.id} comes after request {self._last_id}")
+        self._last_id = record.id
+        session = self._sessions.get(record.session)
+        if session is None:
+            self._outer.send(Denied(record.id, "", "", Fault.CONDUIT, "the session was ended"))
+        return session
 
     def _request(self, record: Request[Any]) -> None:
         if record.id <= self._last_id:
@@ -244,13 +267,13 @@ class Inner(WritePath):
                 self._judge(session, record, known[0], arrived)
             else:
                 self._read(session, record, known[0], known[1], arrived)
+        except CrossingError:
+            raise
         except Exception as error:
             self._internal(session, record.id, error)
 
     def _judge(self, session: Session, record: Request[Any], operation: Operation, arrived: int) -> None:
-        if session.under_way >= self._most_under_way:
-            self._limit("client_outstanding", session.source, "the outer half let too many requests through")
-            self._outer.send(Failed(record.id, Failure.BUSY, 0, 0))
+        if self._busy(session, record.id):
             return
         verdict = self._decide(session, operation)
         if isinstance(verdict, NeedValues):
@@ -260,6 +283,13 @@ class Inner(WritePath):
             if isinstance(verdict, Allow) and isinstance(flow, Flow):
                 flow.remember(record.message, operation, verdict)
             self._settle(session, record, operation, verdict, arrived)
+
+    def _busy(self, session: Session, number: int) -> bool:
+        if session.under_way < self._most_under_way:
+            return False
+        self._limit("client_outstanding", session.source, "the outer half let too many requests through")
+        self._outer.send(Failed(number, Failure.BUSY, 0, 0))
+        return True
 
     # --- reads ------------------------------------------------------------------------------------------------
 
@@ -317,6 +347,9 @@ class Inner(WritePath):
             if served.steps:
                 for space, start, cells in self.protocol.values(job.request, response):
                     self._state.note_values(session.asset, space, start, cells, sent)
+                if self._named:
+                    held = self.protocol.item_values(job.request, response)
+                    self._state.note_items(session.asset, held, sent)
         else:
             session.failed += 1
             self._send_failed(job.number, job)
@@ -355,7 +388,7 @@ class Inner(WritePath):
 
     def _count_reads(self, session: Session) -> None:
         wall = self._wall()
-        if session.reads:
+        if session.reads or session.notices:
             flow = session.flow
             self._audit.note(
                 ReadsCounted(
@@ -371,9 +404,10 @@ class Inner(WritePath):
                     failed=session.failed,
                     from_ns=session.from_wall,
                     to_ns=wall,
+                    notices=session.notices,
                 )
             )
-        session.reads = session.cells = session.shared = session.failed = 0
+        session.reads = session.cells = session.shared = session.failed = session.notices = 0
         session.from_wall = wall
 
     def tick(self) -> None:
@@ -385,6 +419,8 @@ class Inner(WritePath):
             if wall - session.from_wall >= interval or wall < session.from_wall:
                 self._count_reads(session)
         self._budget.tick(wall)
+        if self._standings:
+            self._check_all()
         for device in self._devices.values():
             device.tick()
 

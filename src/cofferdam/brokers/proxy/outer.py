@@ -12,28 +12,49 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from cofferdam.audit.events.access import LimitHit, Malformed, SessionClosed, SessionOpened
+from cofferdam.audit.events.access import Malformed
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Part, Setting
-from cofferdam.brokers.kit.budget import INTERVAL_NS, LogBudget
+from cofferdam.brokers.kit.admission import Admission
+from cofferdam.brokers.kit.budget import LogBudget
 from cofferdam.brokers.kit.figures import Reported
-from cofferdam.brokers.kit.pace import Bucket, draw, forget_full
+from cofferdam.brokers.kit.limit_notes import LimitNotes
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.supervision import SessionStatus
 from cofferdam.brokers.kit.transport import RECEIVE_BYTES, Transport
-from cofferdam.brokers.proxy.clients import Client, Pace, Pending, Session, Turns
-from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Opened, Reply, Request
+from cofferdam.brokers.proxy.clients import Client, Pace, Pending, Session, Turns, closed, opened
+from cofferdam.brokers.proxy.outer_standing import Standings
+from cofferdam.brokers.proxy.records import (
+    Closed,
+    Denied,
+    Ended,
+    Failed,
+    Frame,
+    Notice,
+    Opened,
+    Reply,
+    Request,
+    Unwatched,
+    Watch,
+    Watched,
+)
+from cofferdam.brokers.proxy.standing import watched
 from cofferdam.brokers.proxy.stats import FlowStats
-from cofferdam.errors import RemoteProtocolError
+from cofferdam.errors import CrossingError, RemoteProtocolError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, Operation
 from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.protocols.base import NEED_DATA, RequestReceived
-from cofferdam.protocols.registry import PROTOCOLS
+from cofferdam.protocols.base import (
+    NEED_DATA,
+    FrameReceived,
+    LocalAnswer,
+    Released,
+    RequestReceived,
+    RequestRefused,
+)
+from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
-LIMIT_NOTES = 64
-"""Sources and limits that are told apart in an interval; what comes above is told together."""
 MALFORMED_ENTRIES = 5
 """Malformed requests of one connection that get an audit entry each; further ones are counted when it closes."""
 
@@ -41,11 +62,13 @@ MALFORMED_ENTRIES = 5
 class Outer(Part):
     """The half itself. Besides what the process around it calls, its transports call it back."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, protocols: Protocols = PROTOCOLS) -> None:
         super().__init__(setting)
         self.crew = setting.crew
         self.broker = setting.broker
-        self.protocol = PROTOCOLS[setting.broker]
+        self.protocol = protocols[setting.broker]
+        self._speaks = self.protocol.speaks
+        self._has_watches = self.protocol.notice_type is not None
         self.clients: set[Client] = set()
         self.stats = FlowStats()
         self.faults = self.stats.faults
@@ -61,14 +84,13 @@ class Outer(Part):
         self._sessions: dict[int, tuple[Client, Session]] = {}
         self._paces: dict[str, Pace] = {}
         self._turns = Turns(setting.reactor, self._go_on)
-        self._strangers: dict[str, int] = {}
-        self._connects: dict[str, Bucket] = {}
+        self._admission = Admission()
         self._budget = LogBudget(setting.audit)
         self._blocked: set[Client] = set()
-        self._limit_notes: dict[tuple[str, str], int] = {}
-        self._limits_told = 0
+        self._limit_notes = LimitNotes(setting.audit, self.limit_hits)
         self.stopping = False
         self.severed = setting.severed
+        self._standings = Standings(self._inner, self._write, self._internal)
         self._inner.on_room = self._on_room
         self._take(setting.policy, setting.assets)
 
@@ -139,24 +161,14 @@ class Outer(Part):
             self._turn_away(transport, source, "listener", f"no asset is published at {local[0]}:{local[1]}")
             return
         now = self._clock()
-        rate = limits.client_connects_per_second
-        if not draw(self._connects, source, now, rate * 1e-9, rate * 4):
-            self._turn_away(transport, source, "client_connects_per_second", "too many new connections a second")
-            return
+        too_much = self._admission.too_fast(source, limits, now)
         stranger = not self.policy.principals_of(source, self._zones)
-        if stranger and not self._admit_stranger(transport, source):
-            return
-        if len(self.clients) >= limits.client_connections:
-            self._turn_away(transport, source, "client_connections", f"more than {limits.client_connections}")
-            return
         pace = self._paces.get(source)
-        if pace is not None and pace.connections >= limits.client_connections_per_address:
-            self._turn_away(
-                transport,
-                source,
-                "client_connections_per_address",
-                f"more than {limits.client_connections_per_address}",
-            )
+        if too_much is None:
+            of_source = 0 if pace is None else pace.connections
+            too_much = self._admission.no_room(source, stranger, limits, len(self.clients), of_source)
+        if too_much is not None:
+            self._turn_away(transport, source, *too_much)
             return
         if pace is None:
             pace = self._paces[source] = Pace(self._burst, now)
@@ -167,27 +179,16 @@ class Outer(Part):
         client.opened_wall = self._wall()
         client.stranger = stranger
         client.told = self._budget.spend(source, stranger, client.opened_wall)
-        if stranger:
-            self._strangers[source] = self._strangers.get(source, 0) + 1
+        self._admission.opened(source, stranger)
         self.clients.add(client)
         transport.on_data = lambda data: self._on_data(client, data)
         transport.on_closed = lambda reason: self._forget(client, reason)
         for asset in assets.values():
             session = self._open_session(client, asset.name)
             client.only = session if len(assets) == 1 else None
-
-    def _admit_stranger(self, transport: Transport, source: str) -> bool:
-        """Whether an address that no principal stands for may have one more connection. It gets refusals and a place
-        in the log; it must not get the places of those whom policy knows."""
-        limits = self.limits
-        if sum(self._strangers.values()) >= limits.stranger_connections:
-            self._turn_away(transport, source, "stranger_connections", f"more than {limits.stranger_connections}")
-            return False
-        if self._strangers.get(source, 0) >= limits.stranger_connections_per_address:
-            most = limits.stranger_connections_per_address
-            self._turn_away(transport, source, "stranger_connections_per_address", f"more than {most}")
-            return False
-        return True
+        if self._speaks:
+            client.machine.on_time(now)
+            self._tend(client)
 
     def _open_session(self, client: Client, asset: str) -> Session:
         self._next += 1
@@ -204,38 +205,15 @@ class Outer(Part):
         client.sessions[asset] = session
         self._sessions[number] = (client, session)
         if client.told:
-            self._note_opened(client, session, session.flow)
+            self._audit.note(opened(client, session, self.crew, self._wall()))
         return session
-
-    def _note_opened(self, client: Client, session: Session, flow: Flow | Deny) -> None:
-        self._audit.note(
-            SessionOpened(
-                wall_ns=self._wall(),
-                session=session.name,
-                half=f"{self.crew}/outer",
-                source=client.source,
-                source_port=client.port,
-                asset=session.asset,
-                principals=flow.principals[:16] if isinstance(flow, Flow) else (),
-                conduits=flow.conduits[:16] if isinstance(flow, Flow) else (),
-            )
-        )
 
     def _turn_away(self, transport: Transport, source: str, limit: str, detail: str) -> None:
         transport.close()
         self._limit(limit, source, detail)
 
     def _limit(self, limit: str, source: str, detail: str) -> None:
-        """Counts a limit that was hit. The first of a source is told at once, the rest once a second by `tick`."""
-        self.limit_hits[limit] = self.limit_hits.get(limit, 0) + 1
-        key = (limit, source)
-        if key not in self._limit_notes and len(self._limit_notes) >= LIMIT_NOTES:
-            key = (limit, "others")
-        if key in self._limit_notes:
-            self._limit_notes[key] += 1
-        else:
-            self._limit_notes[key] = 0
-            self._audit.note(LimitHit(wall_ns=self._wall(), limit=limit, source=source, detail=clip(detail)))
+        self._limit_notes.add(limit, source, detail, self._wall())
 
     def close(self, client: Client, reason: str) -> None:
         """Ends one connection, with the reason for the audit log."""
@@ -246,13 +224,12 @@ class Outer(Part):
         if client not in self.clients:
             return
         self.clients.discard(client)
+        if client.standing:
+            self._standings.forget(client)
+        if client.timer is not None:
+            client.timer.cancel()
         client.pace.connections -= 1  # the rest of it is forgotten by `tick`, when it is full again
-        if client.stranger:
-            strangers = self._strangers[client.source] - 1
-            if strangers:
-                self._strangers[client.source] = strangers
-            else:
-                del self._strangers[client.source]
+        self._admission.closed(client.source, client.stranger)
         wall = self._wall()
         for session in client.sessions.values():
             self._sessions.pop(session.id, None)
@@ -262,20 +239,7 @@ class Outer(Part):
                 self._inner.send(Closed(session.id))
             if not client.told and not session.announced:
                 continue  # it stands in a count (log_entries), like its opening
-            self._audit.note(
-                SessionClosed(
-                    wall_ns=wall,
-                    session=session.name,
-                    reason=clip(reason),
-                    requests=session.requests,
-                    refused=session.refused,
-                    malformed=client.malformed,
-                    writes=session.writes,
-                    bytes_in=client.bytes_in,
-                    bytes_out=client.bytes_out,
-                    opened_ns=client.opened_wall,
-                )
-            )
+            self._audit.note(closed(client, session, reason, wall))
 
     # --- requests ---------------------------------------------------------------------------------------------
 
@@ -290,6 +254,8 @@ class Outer(Part):
                 client.resumed = 0
             if client.resumed or len(data) < RECEIVE_BYTES:
                 client.held_since = 0
+        if self._speaks:
+            client.machine.on_time(self._reactor.now)
         client.machine.receive_data(data)
         if not client.in_line:
             self._pump(client)
@@ -313,23 +279,34 @@ class Outer(Part):
                         client.blocked = False
                         client.resumed = self._reactor.now
                         client.transport.resume()
+                    if self._speaks:
+                        self._tend(client)
                     return
                 client.frame_since = 0
                 pace.tokens -= 1.0
                 if isinstance(event, RequestReceived):
                     self._request(client, event.token, event.request)
-                else:
+                elif isinstance(event, RequestRefused):
                     self._malformed(client, event.section, event.detail)
+                    self._answer(client, event.token, event.reply)
+                elif isinstance(event, FrameReceived):
+                    self._standings.frame_received(client, event)
+                elif isinstance(event, (LocalAnswer, Released)):
+                    client.requests += 1
+                    client.last = self._clock()
+                    if isinstance(event, Released):
+                        self._standings.released(client, event)
                     self._answer(client, event.token, event.reply)
                 if client not in self.clients:
                     return
         except RemoteProtocolError as error:
+            if self._speaks:
+                self._write(client, client.machine.take_output())  # its last words, if it has any
             self._malformed(client, error.section, str(error))
             self.close(client, f"protocol violation: {error}")
             return
         except Exception as error:  # a bug of ours: it ends this session and no other
-            self.close(client, f"internal error: {type(error).__name__}: {error}")
-            self._limit("internal_error", client.source, f"{type(error).__name__}: {error}")
+            self._internal(client, error)
             return
         # No room: this client waits, held back by its own TCP window.
         if not client.blocked:
@@ -380,7 +357,7 @@ class Outer(Part):
             session.announced = True
             if not client.told:  # what was allowed something is in the log, whatever the budget
                 client.told = True
-                self._note_opened(client, session, session.flow)
+                self._audit.note(opened(client, session, self.crew, self._wall()))
             self._inner.send(Opened(session.id, session.name, client.source, session.asset))
         self._next += 1
         number = self._next
@@ -388,7 +365,10 @@ class Outer(Part):
         if operation.is_write:
             session.writes += 1
         self._pending[number] = Pending(client, session, token, request, verdict.conduit, operation.is_write, began)
-        self._inner.send(Request(session.id, number, request))
+        if self._has_watches and watched(operation):
+            self._inner.send(Watch(session.id, number, request))
+        else:
+            self._inner.send(Request(session.id, number, request))
 
     def _session_for(self, client: Client, operation: Operation) -> Session:
         """The session with the asset that answers for this unit."""
@@ -442,8 +422,18 @@ class Outer(Part):
         try:
             data = client.machine.send(token, response)
         except Exception as error:  # a bug of ours, or an answer that no answer to this request can be
-            self.close(client, f"internal error: {type(error).__name__}: {error}")
-            self._limit("internal_error", client.source, f"{type(error).__name__}: {error}")
+            self._internal(client, error)
+            return
+        self._write(client, data)
+        if self._speaks and client in self.clients:
+            self._tend(client)
+
+    def _internal(self, client: Client, error: Exception) -> None:
+        self.close(client, f"internal error: {type(error).__name__}: {error}")
+        self._limit("internal_error", client.source, f"{type(error).__name__}: {error}")
+
+    def _write(self, client: Client, data: bytes) -> None:
+        if not data:
             return
         client.bytes_out += len(data)
         transport = client.transport
@@ -451,6 +441,25 @@ class Outer(Part):
         if transport.unsent > self._most_unsent:
             self._limit("client_unsent_bytes", client.source, "the client does not take its answers")
             self.close(client, "the client does not take its answers")
+
+    def _tend(self, client: Client) -> None:
+        """Sends what its machine has to say by itself, and has the machine told the time when it wants to."""
+        self._write(client, client.machine.take_output())
+        due = client.machine.deadline
+        if due != client.due and client in self.clients:
+            client.due = due
+            if client.timer is not None:
+                client.timer.cancel()
+            client.timer = self._reactor.call_at(due, lambda: self._on_time(client)) if due else None
+
+    def _on_time(self, client: Client) -> None:
+        client.timer, client.due = None, 0
+        if client in self.clients:
+            client.machine.on_time(self._reactor.now)
+            if client.in_line or client.blocked:
+                self._tend(client)  # what follows from it shows when its turn comes
+            else:
+                self._pump(client)
 
     # --- answers from the inner half --------------------------------------------------------------------------
 
@@ -467,18 +476,28 @@ class Outer(Part):
             if found is not None:
                 self.close(found[0], record.reason)
             return
+        if isinstance(record, (Notice, Frame, Unwatched)):
+            client = self._standings.take(record)
+            if self._speaks and client in self.clients:
+                self._tend(client)
+            return
         pending = self._pending.pop(record.id, None)
         if pending is None:
             return
         client = pending.client
         client.outstanding -= 1
-        if isinstance(record, Reply):
+        if isinstance(record, (Reply, Watched)):
+            misfit = self.protocol.mismatch(pending.request, record.message)
+            if misfit:
+                raise CrossingError(f"an answer that does not fit its request: {misfit}")
+            if isinstance(record, Watched) and client in self.clients:
+                self._standings.begin(pending, record.handle)
             self._answer(client, pending.token, record.message)
             now = self._clock()
             self.stats.answered(
                 pending.conduit,
                 pending.is_write,
-                record.shared,
+                isinstance(record, Reply) and record.shared,
                 now - pending.began - record.device_ns - record.waited_ns,
                 record.waited_ns,
                 record.device_ns,
@@ -513,38 +532,31 @@ class Outer(Part):
             if client.frame_since and now - client.frame_since > frame_ns:
                 self._limit("client_frame_seconds", client.source, "a frame that was begun was not completed in time")
                 self.close(client, "a frame that was begun was not completed in time")
-            elif not client.outstanding and now - client.last > (stranger_ns if client.stranger else idle_ns):
+            elif (
+                not client.outstanding
+                and not client.standing
+                and now - client.last > (stranger_ns if client.stranger else idle_ns)
+            ):
                 self._limit("client_idle_seconds", client.source, "no complete request for too long")
                 self.close(client, "idle for too long")
             else:
                 for session in client.sessions.values():
                     if session.refusals is not None:
                         session.refusals.tick(wall)
-        if now - self._limits_told >= INTERVAL_NS:
-            self._limits_told = now
-            self._tell_limits(wall)
+        self._limit_notes.tick(now, wall)
         self._budget.tick(wall)
         for source, pace in list(self._paces.items()):
             if not pace.connections:
                 pace.fill(now, self._rate, self._burst)
                 if pace.tokens >= self._burst:
                     del self._paces[source]
-        connects = limits.client_connects_per_second
-        forget_full(self._connects, now, connects * 1e-9, connects * 4)
-
-    def _tell_limits(self, wall: int) -> None:
-        for (limit, source), count in self._limit_notes.items():
-            if count:
-                self._audit.note(
-                    LimitHit(wall_ns=wall, limit=limit, source=source, detail="again, in 10 seconds", count=count)
-                )
-        self._limit_notes = {}
+        self._admission.tick(limits, now)
 
     def end(self) -> None:
         for client in list(self.clients):
             self.close(client, "the gate stops")
         wall = self._wall()
-        self._tell_limits(wall)
+        self._limit_notes.tell(wall)
         self._budget.tell(wall)
 
     def stop(self) -> None:

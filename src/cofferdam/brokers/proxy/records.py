@@ -4,6 +4,11 @@ Messages travel as the protocol's own typed messages, never as bytes from the wi
 not cross. The inner half believes nothing of it: a session's source is what the outer half says it is (only the
 outer half has seen the client), so a session never gets more than policy gives to some principal; and every request
 is decided again.
+
+Three shapes cross. A *call* is a Request and its Reply. A *watch* is a Watch, answered by Watched; from then on Notices
+come. A *stream* is opened by a Request, answered by Watched too; then Frames go both ways. What stands is named by its
+handle, which the inner half gives out: the outer half knows none that it was not given, and one of another session, or
+one that never was, ends the half that says it. A protocol without watches or streams has no such records.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from msgspec import Meta, Struct
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.model import Failure, Fault
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.protocols.registry import PROTOCOLS
+from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 M = TypeVar("M")
 
@@ -43,6 +48,28 @@ class Request(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=2,
 
     session: Id
     id: Id
+    message: M
+
+
+class Watch(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=4, forbid_unknown_fields=True):
+    """A request whose good answer leaves a watch standing. `id` is counted with those of Request."""
+
+    session: Id
+    id: Id
+    message: M
+
+
+class Unwatch(Struct, frozen=True, gc=False, array_like=True, tag=5, forbid_unknown_fields=True):
+    """The client gives up what stands by this handle, a watch or a stream."""
+
+    session: Id
+    handle: Id
+
+
+class Frame(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=6, forbid_unknown_fields=True):
+    """A frame of the stream of this handle. The same in both directions; none is answered."""
+
+    handle: Id
     message: M
 
 
@@ -92,13 +119,59 @@ class Ended(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknow
     reason: Text
 
 
-def to_inner(policy: CompiledPolicy, broker: str) -> RecordCodec[Any]:
+class Watched(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=5, forbid_unknown_fields=True):
+    """The asset's answer, as in Reply, after which what was asked for stands: a watch, or an open stream."""
+
+    id: Id
+    handle: Id
+    message: M
+    device_ns: Ns
+    waited_ns: Ns
+
+
+class Notice(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=7, forbid_unknown_fields=True):
+    """News for the watch of this handle."""
+
+    handle: Id
+    message: M
+
+
+class Unwatched(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknown_fields=True):
+    """What stood by this handle does no longer. `fault`: policy has ended it; None: the asset has, or is away."""
+
+    handle: Id
+    conduit: Name
+    rule: Name
+    fault: Fault | None
+    detail: Text
+
+
+# What a protocol's messages make of the records; to a type checker they are made at run time.
+_REQUEST: Any = Request
+_WATCH: Any = Watch
+_FRAME: Any = Frame
+_REPLY: Any = Reply
+_WATCHED: Any = Watched
+_NOTICE: Any = Notice
+
+
+def to_inner(policy: CompiledPolicy, broker: str, protocols: Protocols = PROTOCOLS) -> RecordCodec[Any]:
     """The codec of the pipe from outer to inner, for a protocol's requests."""
-    request_type = PROTOCOLS[broker].request_type
-    return RecordCodec(Opened | Request[request_type] | Closed, limit=policy.limits.record_bytes)  # type: ignore[valid-type]
+    protocol = protocols[broker]
+    union: Any = Opened | _REQUEST[protocol.request_type] | Closed
+    if protocol.notice_type is not None:
+        union = union | _WATCH[protocol.request_type] | Unwatch
+    if protocol.frame_type is not None:
+        union = union | _FRAME[protocol.frame_type] | Unwatch
+    return RecordCodec(union, limit=policy.limits.record_bytes)
 
 
-def to_outer(policy: CompiledPolicy, broker: str) -> RecordCodec[Any]:
+def to_outer(policy: CompiledPolicy, broker: str, protocols: Protocols = PROTOCOLS) -> RecordCodec[Any]:
     """The codec of the pipe from inner to outer, for a protocol's responses."""
-    response_type = PROTOCOLS[broker].response_type
-    return RecordCodec(Reply[response_type] | Denied | Failed | Ended, limit=policy.limits.record_bytes)  # type: ignore[valid-type]
+    protocol = protocols[broker]
+    union: Any = _REPLY[protocol.response_type] | Denied | Failed | Ended
+    if protocol.notice_type is not None:
+        union = union | _WATCHED[protocol.response_type] | _NOTICE[protocol.notice_type] | Unwatched
+    if protocol.frame_type is not None:
+        union = union | _WATCHED[protocol.response_type] | _FRAME[protocol.frame_type] | Unwatched
+    return RecordCodec(union, limit=policy.limits.record_bytes)

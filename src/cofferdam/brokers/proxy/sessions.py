@@ -17,8 +17,8 @@ class Session:
     """A client's session with one asset, as the outer half announced it."""
 
     __slots__ = (
-        "asset", "cells", "failed", "flow", "from_wall", "id", "name", "reads", "refusals", "shared", "source",
-        "under_way",
+        "asset", "cells", "failed", "flow", "from_wall", "id", "name", "notices", "reads", "refusals", "shared",
+        "source", "standing", "under_way",
     )  # fmt: skip
 
     def __init__(self, record: Opened, flow: Flow | Deny, refusals: RefusalLog) -> None:
@@ -33,6 +33,8 @@ class Session:
         self.cells = 0
         self.shared = 0
         self.failed = 0
+        self.notices = 0
+        self.standing = 0  # watches and streams
         self.from_wall = 0
 
 

@@ -24,7 +24,7 @@ from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Oper
 from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.points.state import PointState
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.protocols.registry import PROTOCOLS
+from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 SETTLE_TIMEOUTS = 2
 """For so many of the asset's timeouts after a write that was not answered, what its points hold is taken as unknown."""
@@ -60,9 +60,9 @@ class WritePath(Part):
     _own_side: str
     _outer_side: str
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, protocols: Protocols = PROTOCOLS) -> None:
         super().__init__(setting)
-        self.protocol = PROTOCOLS[setting.broker]
+        self.protocol = protocols[setting.broker]
         self.severed: frozenset[str] = frozenset()
         self._boot = setting.boot
         self._outer = setting.senders["outer"]
@@ -137,6 +137,13 @@ class WritePath(Part):
         self._outer.send(
             Denied(record.id, verdict.conduit[:128], verdict.rule[:128], verdict.fault, clip(verdict.detail))
         )
+
+    def _send_reply(self, number: int, job: Job) -> None:
+        """The asset has answered."""
+        self._outer.send(Reply(number, job.response, job.finished - job.sent, max(0, job.sent - job.arrived)))
+
+    def _prepare(self, job: Job, session: Session, served: Served, operation: Operation, write: str) -> None:
+        """A write is about to be sent: what else belongs to its job."""
 
     def _send_failed(self, number: int, job: Job) -> None:
         device_ns = max(0, job.finished - job.sent) if job.sent else 0
@@ -215,6 +222,7 @@ class WritePath(Part):
             lambda job: self._guarded(write, served, self._write_done, job),
         )
         job.session, job.flow = session, flow
+        self._prepare(job, session, served, write.operation, write.name)
         write.job = job
         if served.shared is not None:
             served.shared.written()
@@ -229,7 +237,7 @@ class WritePath(Part):
     def _write_done(self, write: _Write, served: Served, job: Job) -> None:
         if job.response is not None:
             device_ns = job.finished - job.sent
-            self._outer.send(Reply(write.record.id, job.response, device_ns, max(0, job.sent - job.arrived)))
+            self._send_reply(write.record.id, job)
             if self.protocol.is_error(job.response):
                 self._outcome(write, "exception", self.protocol.error_code(job.response), device_ns, "")
             else:
@@ -331,6 +339,8 @@ class WritePath(Part):
             else:
                 for space, start, cells in self.protocol.values(job.request, job.response):
                     self._state.note_values(served.asset.name, space, start, cells, job.sent)
+                held = self.protocol.item_values(job.request, job.response)
+                self._state.note_items(served.asset.name, held, job.sent)
             if left:
                 return
             served.reading = False

@@ -202,8 +202,8 @@ class Flow:
     """What one set of principals may do to one asset. Made by `CompiledPolicy.flow`; shared between sessions."""
 
     __slots__ = (
-        "_bits", "_clocks", "_forms", "_items", "_points", "_recalled", "_since", "_until", "_verdicts", "asset",
-        "conduits", "principals", "silent", "ways",
+        "_bits", "_clocks", "_forms", "_frames", "_items", "_points", "_recalled", "_since", "_until", "_verdicts",
+        "asset", "conduits", "principals", "silent", "ways",
     )  # fmt: skip
 
     def __init__(
@@ -228,6 +228,7 @@ class Flow:
         self._verdicts: dict[Operation, Allow | Deny] = {}
         self._forms: dict[object, _Form] = {}
         self._recalled: dict[object, tuple[Operation, Allow]] = {}
+        self._frames: dict[object, tuple[str, list[Check]]] = {}
 
     def recall(self, request: object, wall_ns: int) -> tuple[Operation, Allow] | None:
         """What `remember` was told of an equal request, while no window and no expiry has come in between."""
@@ -279,6 +280,34 @@ class Flow:
                 verdict = self._check_values(op, _Form(verdict, checks))
             found.append((way, verdict))
         return found
+
+    def check_frame(self, stream: Item, op: Operation, state: PointState) -> str:
+        """What is wrong with the values that a frame of an open stream would write; "" if they may be sent.
+
+        Whether the stream may be open is judged by its opening. A frame writes nothing outside the stream; it is held
+        to the limits of its points, but for how often they may be written. A step is counted from the last value that
+        was known, however old: nobody reads in between.
+        """
+        if self._items is None:
+            return f"{self.asset.name} has no streams"
+        key = (stream.space, self._items.key(op))
+        found = self._frames.get(key)
+        if found is None:
+            checks: list[Check] = []
+            wrong = self._items.outside(stream, op) or self._items.touched(op, set(), checks)[1]
+            if len(self._frames) >= CACHE_ENTRIES:
+                self._frames.clear()
+            found = self._frames[key] = (wrong, checks)
+        if found[0]:
+            return found[0]
+        for check in found[1]:
+            wrong = check.wrong(op) if check.ranged else ""
+            if not wrong and check.max_step is not None:
+                known = state.last(self.asset.name, check.name)
+                wrong = "" if known is None else check.too_far(check.number(op), known)
+            if wrong:
+                return wrong
+        return ""
 
     # --- inside
 

@@ -109,6 +109,22 @@ class Items:
         """The stream that an item is."""
         return self._streams.get(item.space)
 
+    def outside(self, stream: Item, op: Operation) -> str:
+        """What a frame of a stream would write that is no part of it; "" for nothing."""
+        separators = self._separators.get(stream.kind, "")
+        begin = stream.space
+        for write in op.writes:
+            space = write.space
+            if (
+                not isinstance(write, Assign)
+                or not space.startswith(begin)
+                or space[len(begin) :][:1] not in separators
+            ):
+                return f"a write of {space} is asked; parts of {begin} are allowed in its frames"
+            if len(space) == len(begin):
+                return f"a write of {space} as a whole is asked; its parts are allowed in its frames"
+        return ""
+
     def touched(self, op: Operation, limited: set[str], checks: list[Check]) -> tuple[Fault, str]:
         """What is wrong with an operation's form at the points ("" if nothing); adds the limits that its values must
         meet. `limited`: names of the points that it touches already."""

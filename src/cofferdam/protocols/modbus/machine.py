@@ -28,16 +28,17 @@ from cofferdam.errors import LocalProtocolError, RemoteProtocolError
 from cofferdam.protocols.base import (
     NEED_DATA,
     BadResponse,
-    ClientEvent,
+    ClientCallEvent,
     ClientMachine,
     RequestReceived,
     RequestRefused,
     ResponseReceived,
-    ServerEvent,
+    ServerCallEvent,
     ServerMachine,
     Unmatched,
 )
 from cofferdam.protocols.modbus import requests, responses
+from cofferdam.protocols.modbus.dialect import MODBUS
 from cofferdam.protocols.modbus.messages import CELLS, ExceptionResponse, ModbusRequest, ModbusResponse
 from cofferdam.protocols.modbus.wire import (
     GUIDE,
@@ -55,9 +56,9 @@ from cofferdam.protocols.modbus.wire import (
 ANY_UNIT: Final = "any_unit"
 ZERO_TRANSACTION_ID: Final = "zero_transaction_id"
 WRONG_TRANSACTION_ID: Final = "wrong_transaction_id"
-QUIRKS: Final = frozenset({ANY_UNIT, ZERO_TRANSACTION_ID, WRONG_TRANSACTION_ID})
+QUIRKS: Final = MODBUS.quirks
 """What an asset may be declared to do wrong; docs/protocol-modbus.md explains each."""
-BY_ORDER: Final = frozenset({ZERO_TRANSACTION_ID, WRONG_TRANSACTION_ID})
+BY_ORDER: Final = MODBUS.lone_quirks
 """Quirks under which an answer can only be matched by order, so that one request may be out at a time."""
 MAX_OUTSTANDING: Final = 16
 """Requests under way on one connection (messaging guide: 1 to 16)."""
@@ -87,7 +88,7 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
         else:
             self._data = data
 
-    def next_event(self) -> ServerEvent[ModbusRequest, ModbusResponse]:
+    def next_event(self) -> ServerCallEvent[ModbusRequest, ModbusResponse]:
         data = self._data
         if self._error is not None:
             raise self._error
@@ -236,7 +237,7 @@ class ModbusClient(ClientMachine[ModbusRequest, ModbusResponse]):
         else:
             self._data = data
 
-    def next_event(self) -> ClientEvent[ModbusResponse]:
+    def next_event(self) -> ClientCallEvent[ModbusResponse]:
         data = self._data
         if self._error is not None:
             raise self._error

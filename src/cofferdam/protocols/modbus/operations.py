@@ -15,7 +15,8 @@ from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import Change, Deny, Failure, Fault, Item, Operation, Span
 from cofferdam.protocols.base import Protocol
 from cofferdam.protocols.modbus import requests, responses
-from cofferdam.protocols.modbus.machine import QUIRKS, ModbusClient, ModbusServer
+from cofferdam.protocols.modbus.dialect import MODBUS
+from cofferdam.protocols.modbus.machine import ModbusClient, ModbusServer
 from cofferdam.protocols.modbus.messages import (
     BUSY,
     CELLS,
@@ -76,6 +77,7 @@ from cofferdam.protocols.modbus.messages import (
     WriteSingleRegister,
     WriteSingleRegisterResponse,
 )
+from cofferdam.protocols.modbus.view import ModbusView
 
 Values = tuple[tuple[str, int, tuple[int, ...]], ...]
 
@@ -380,12 +382,11 @@ _READS: dict[str, tuple[Callable[[int, int, int], ModbusRequest], int]] = {
 class Modbus(Protocol[ModbusRequest, ModbusResponse]):
     """Modbus TCP, as `registry.PROTOCOLS` names it. See `base.Protocol` for the methods' contracts."""
 
-    name = "modbus"
-    default_port = 502
+    dialect = MODBUS
     request_type = ModbusRequest
     response_type = ModbusResponse
-    quirks = QUIRKS
     functions = FUNCTIONS
+    view = ModbusView()
 
     def server(self) -> ModbusServer:
         return ModbusServer()

@@ -1,0 +1,330 @@
+"""Watches and streams in an inner half: judged when they are made, at each reload, when their verdict lapses, and frame
+by frame.
+
+What stands has a handle, which this half gives out. It ends with its session, with its connection to the asset, with
+the verdict that permitted it, when a side is severed, when the audit log cannot be written, and when the outer half
+does not take what it brings. Nothing is made again by itself: the client is told, and may ask anew.
+
+A notice teaches nothing about a point's present value: nobody knows whether it was sampled before or after a write.
+
+Not here: making a watch's or an opening's request (inner, writes), what the outer half does with it (outer_standing).
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+from cofferdam.audit.events.access import StreamEnded
+from cofferdam.audit.events.base import clip
+from cofferdam.brokers.broker import Setting
+from cofferdam.brokers.proxy.device import Job
+from cofferdam.brokers.proxy.records import Failed, Frame, Notice, Reply, Request, Unwatch, Unwatched, Watch, Watched
+from cofferdam.brokers.proxy.sessions import Served, Session
+from cofferdam.brokers.proxy.standing import Standing, opened, watched
+from cofferdam.brokers.proxy.writes import WritePath
+from cofferdam.errors import CrossingError, LocalProtocolError
+from cofferdam.model import Allow, Deny, Failure, Fault, NeedValues, Operation
+from cofferdam.policy.points.decide import Flow
+from cofferdam.protocols.base import FrameReceived, NoticeReceived, Over
+from cofferdam.protocols.registry import PROTOCOLS, Protocols
+
+REFUSED_FRAMES = 3
+"""Frames with a value outside its limits, one after the other, after which a stream is closed."""
+
+
+class StandingPath(WritePath):
+    """What an inner half has of watches and streams."""
+
+    def __init__(self, setting: Setting, protocols: Protocols = PROTOCOLS) -> None:
+        super().__init__(setting, protocols)
+        self._standings: dict[int, Standing] = {}
+        self._standing_at: dict[str, int] = {}  # by asset
+        self._last_handle = 0
+        self._last_id = 0
+
+    # --- making -------------------------------------------------------------------------------------------------
+
+    def _watch(self, record: Watch[Any]) -> None:
+        """The outer half asks for a watch, on behalf of a client."""
+        session = self._take_id(record)
+        self.protocol.check(record.message)
+        operation = self.protocol.operation(record.message)
+        if not watched(operation) or operation.is_write:
+            raise CrossingError(f"request {record.id} is asked as a watch, and is none")
+        if session is None:
+            return
+        request = Request(record.session, record.id, record.message)
+        try:
+            if self._busy(session, record.id) or not self._room(session, record.id):
+                return
+            verdict = self._decide(session, operation)
+            if isinstance(verdict, NeedValues):
+                raise LocalProtocolError("a watch writes nothing, and so depends on no value")
+            if isinstance(verdict, Deny):
+                self._settle(session, request, operation, verdict, 0)
+                return
+            served = self._served[session.asset]
+            session.reads += 1
+            session.cells += sum(read.count for read in operation.reads)
+            arrived = self._clock()
+            job = Job(
+                verdict,
+                record.message,
+                session.source,
+                session.id,
+                arrived,
+                served.timeout_ns,
+                lambda job: self._watch_done(record.id, job),
+            )
+            job.session, job.flow = session, session.flow
+            job.standing = Standing(session, served, record.message, operation, verdict)
+            session.under_way += 1
+            self._under_way += 1
+            served.device.submit(job)
+        except CrossingError:
+            raise
+        except Exception as error:
+            self._internal(session, record.id, error)
+
+    def _watch_done(self, number: int, job: Job) -> None:
+        session = job.session
+        session.under_way -= 1
+        self._under_way -= 1
+        try:
+            if job.response is None:
+                session.failed += 1
+                self._send_failed(number, job)
+            else:
+                self._send_reply(number, job)
+        except Exception as error:
+            self._internal(session, number, error)
+
+    @abc.abstractmethod
+    def _take_id(self, record: Request[Any] | Watch[Any]) -> Session | None:
+        """The session of a request whose number is in order; None where there is none, which is then answered."""
+
+    @abc.abstractmethod
+    def _busy(self, session: Session, number: int) -> bool:
+        """Whether too much of the session is under way; the request is then answered."""
+
+    def _room(self, session: Session, number: int) -> bool:
+        """Whether one more may stand in this session and at this asset; else the request is answered."""
+        for limit, count, most in (
+            ("client_standing", session.standing, self.limits.client_standing),
+            ("asset_standing", self._standing_at.get(session.asset, 0), self.limits.asset_standing),
+        ):
+            if count >= most:
+                self._limit(limit, session.source, "too many subscriptions and streams stand")
+                self._outer.send(Failed(number, Failure.BUSY, 0, 0))
+                return False
+        return True
+
+    def _settle(
+        self, session: Session, record: Request[Any], operation: Operation, verdict: Allow | Deny, arrived: int
+    ) -> None:
+        if isinstance(verdict, Allow):
+            if self.protocol.notice_type is not None and watched(operation):
+                raise CrossingError(f"request {record.id} is a watch, and is not asked as one")
+            if opened(operation) is not None and not self._room(session, record.id):
+                return
+        super()._settle(session, record, operation, verdict, arrived)
+
+    def _prepare(self, job: Job, session: Session, served: Served, operation: Operation, write: str) -> None:
+        if opened(operation) is not None:
+            standing = job.standing = Standing(session, served, job.request, operation, job.allow)
+            standing.write = write
+
+    def _send_reply(self, number: int, job: Job) -> None:
+        standing: Standing | None = job.standing
+        if standing is None or standing.connection is None:
+            super()._send_reply(number, job)
+            return
+        device_ns, waited = job.finished - job.sent, max(0, job.sent - job.arrived)
+        session: Session = standing.session
+        if self._sessions.get(session.id) is not session:  # its client has left meanwhile
+            self._end(standing, "the session has ended", None)
+            self._outer.send(Reply(number, job.response, device_ns, waited))
+            return
+        self._last_handle += 1
+        standing.handle = self._last_handle
+        standing.from_wall = self._wall()
+        standing.bucket.at = self._clock()
+        standing.bucket.tokens = float(self.limits.asset_frames_per_second)
+        self._standings[standing.handle] = standing
+        session.standing += 1
+        self._standing_at[session.asset] = self._standing_at.get(session.asset, 0) + 1
+        self._outer.send(Watched(number, standing.handle, job.response, device_ns, waited))
+        early, standing.early = standing.early, []
+        for event in early:
+            self._news(standing, event)
+
+    # --- what comes from the asset ------------------------------------------------------------------------------
+
+    def _news(self, standing: Standing, event: NoticeReceived | FrameReceived | Over) -> None:
+        """The asset has sent a notice or a frame, has ended what stood, or is away."""
+        if not standing.handle:
+            standing.early.append(event)
+            return
+        if self._standings.get(standing.handle) is not standing:
+            return
+        if isinstance(event, Over):
+            self._end(standing, event.detail, None)
+            return
+        if not self._still(standing):
+            return
+        standing.received += 1
+        if isinstance(event, NoticeReceived):
+            standing.session.notices += 1
+            if self._outer.full:
+                # What is left out would be missed by nobody who does not know of it.
+                self._limit("crossing_backlog_bytes", standing.session.source, "the outer half takes no more notices")
+                self._end(standing, "its news find no room", None)
+                return
+            self._outer.send(Notice(standing.handle, event.message))
+        elif self._outer.full:
+            standing.dropped += 1  # a frame that is late is worth nothing: the next one follows
+        else:
+            self._outer.send(Frame(standing.handle, event.message))
+
+    # --- what comes from the outer half -------------------------------------------------------------------------
+
+    def _known(self, handle: int, session: int | None) -> Standing | None:
+        """What stands by a handle; None if it did, and ended meanwhile. Raises: CrossingError."""
+        standing = self._standings.get(handle)
+        if standing is None:
+            if handle > self._last_handle:
+                raise CrossingError(f"handle {handle} was never given out")
+        elif session is not None and standing.session.id != session:
+            raise CrossingError(f"handle {handle} is not of session {session}")
+        return standing
+
+    def _unwatch(self, record: Unwatch) -> None:
+        standing = self._known(record.handle, record.session)
+        if standing is not None:
+            self._end(standing, "given up by the client", None, tell=False)
+
+    def _frame(self, record: Frame[Any]) -> None:
+        standing = self._known(record.handle, None)
+        self.protocol.check(record.message)
+        if standing is None:
+            return
+        if standing.stream is None:
+            raise CrossingError(f"a frame for handle {record.handle}, which is a watch")
+        misfit = self.protocol.misfit(standing.request, record.message)
+        if misfit:
+            raise CrossingError(f"a frame that does not belong to its stream: {misfit}")
+        session = standing.session
+        try:
+            if self._still(standing) and self._in_pace(standing):
+                self._judge_frame(standing, record.message)
+        except Exception as error:
+            self._limit("internal_error", session.source, clip(f"{type(error).__name__}: {error}"))
+            self._end(standing, f"internal error: {error}", None)
+
+    def _in_pace(self, standing: Standing) -> bool:
+        bucket, rate, now = standing.bucket, self.limits.asset_frames_per_second, self._clock()
+        bucket.tokens = min(float(rate), bucket.tokens + (now - bucket.at) * rate * 1e-9)
+        bucket.at = now
+        if bucket.tokens < 1.0:
+            standing.dropped += 1
+            self._limit("asset_frames_per_second", standing.session.source, "frames came faster than allowed")
+            return False
+        bucket.tokens -= 1.0
+        return True
+
+    def _judge_frame(self, standing: Standing, message: Any) -> None:
+        session, stream = standing.session, standing.stream
+        operation = self.protocol.frame_operation(standing.request, message)
+        flow = session.flow
+        wrong = "no rule allows it any more"
+        if isinstance(flow, Flow) and stream is not None:
+            wrong = flow.check_frame(stream, operation, self._state)
+        if not wrong:
+            standing.in_a_row = 0
+            if standing.served.device.send_frame(standing, message):
+                standing.sent += 1
+                self._state.note_sent(session.asset, operation, self._clock())
+            return
+        standing.refused += 1
+        standing.in_a_row += 1
+        verdict = Deny(standing.allow.conduit, standing.allow.rule, Fault.VALUE, wrong)
+        self.faults[verdict.fault] = self.faults.get(verdict.fault, 0) + 1
+        session.refusals.add(verdict, operation, flow, self._wall())
+        if standing.in_a_row >= REFUSED_FRAMES:
+            self._end(standing, f"{REFUSED_FRAMES} frames in a row were refused: {wrong}", verdict)
+
+    # --- ending -------------------------------------------------------------------------------------------------
+
+    def _still(self, standing: Standing) -> bool:
+        """Whether it may still stand; ends it if not."""
+        deny: Deny | None = None
+        reads_only = standing.stream is None
+        if self.severed:
+            cut = self._own_side if self._own_side in self.severed else self._outer_side
+            deny = Deny("", "", Fault.SEVERED, f"the {cut} side is severed")
+        elif not self._audit.writable and not (reads_only and self.policy.audit.reads_without_log):
+            deny = Deny("", "", Fault.AUDIT, f"the audit log cannot be written: {self._audit.reason}")
+        elif self._wall() >= standing.allow.valid_until:
+            return self._judge_again(standing)
+        if deny is not None:
+            self._end(standing, deny.detail, deny)
+        return deny is None
+
+    def _judge_again(self, standing: Standing) -> bool:
+        """Whether the policy in force allows it now; ends it if not."""
+        flow = standing.session.flow
+        verdict = flow.decide(standing.operation, self._wall()) if isinstance(flow, Flow) else flow
+        if isinstance(verdict, Allow):
+            standing.allow = verdict
+            return True
+        standing.session.refusals.add(verdict, standing.operation, flow, self._wall())
+        self.faults[verdict.fault] = self.faults.get(verdict.fault, 0) + 1
+        self._end(standing, verdict.detail, verdict)
+        return False
+
+    def _judge_all_again(self) -> None:
+        """Another policy is in force."""
+        for standing in list(self._standings.values()):
+            if self._standings.get(standing.handle) is standing:
+                self._judge_again(standing)
+
+    def _check_all(self) -> None:
+        """Ends what may stand no longer."""
+        for standing in list(self._standings.values()):
+            if self._standings.get(standing.handle) is standing:
+                self._still(standing)
+
+    def _end_all_of(self, session: Session) -> None:
+        for standing in [one for one in self._standings.values() if one.session is session]:
+            self._end(standing, "the session has ended", None, tell=False)
+
+    def _end(self, standing: Standing, reason: str, deny: Deny | None, *, tell: bool = True) -> None:
+        """It stands no longer: the asset is told, the log, and the outer half if it does not know (`tell`)."""
+        if standing.handle:
+            if self._standings.pop(standing.handle, None) is None:
+                return
+            session = standing.session
+            session.standing -= 1
+            self._standing_at[session.asset] -= 1
+            if tell:
+                conduit, rule, fault = ("", "", None) if deny is None else (deny.conduit, deny.rule, deny.fault)
+                self._outer.send(Unwatched(standing.handle, conduit[:128], rule[:128], fault, clip(reason)))
+        standing.served.device.give_up(standing)
+        if standing.stream is not None:
+            self._audit.note(
+                StreamEnded(
+                    wall_ns=self._wall(),
+                    session=standing.session.name,
+                    write=standing.write,
+                    asset=standing.session.asset,
+                    reason=clip(reason),
+                    sent=standing.sent,
+                    received=standing.received,
+                    refused=standing.refused,
+                    dropped=standing.dropped,
+                    from_ns=standing.from_wall,
+                    to_ns=self._wall(),
+                ),
+                always=True,
+            )

@@ -1,0 +1,54 @@
+"""What stands at an asset after a request was answered: a watch, or an open stream.
+
+Not here: what is done with it (inner_standing), its connection (device).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cofferdam.brokers.kit.pace import Bucket
+from cofferdam.model import Allow, Item, Opening, Operation, Watch
+
+
+def watched(operation: Operation) -> bool:
+    """Whether a request, well answered, leaves a watch standing."""
+    return any(type(read) is Watch for read in operation.reads)
+
+
+def opened(operation: Operation) -> Item | None:
+    """The stream that a request opens, if it does."""
+    for write in operation.writes:
+        if type(write) is Opening:
+            return write.item
+    return None
+
+
+class Standing:
+    """One watch or stream. Its device sets `connection` and `token` when the asset has agreed to it."""
+
+    __slots__ = (
+        "allow", "bucket", "connection", "dropped", "early", "from_wall", "handle", "in_a_row", "operation", "received",
+        "refused", "request", "sent", "served", "session", "stream", "token", "write",
+    )  # fmt: skip
+
+    def __init__(self, session: Any, served: Any, request: Any, operation: Operation, allow: Allow) -> None:
+        self.session = session
+        self.served = served
+        self.request = request
+        self.operation = operation
+        self.allow = allow
+        self.stream = opened(operation)
+        self.write = ""  # the name of the write that opened a stream
+        self.handle = 0
+        self.connection: Any = None
+        self.token = 0
+        self.early: list[Any] = []  # what came before the outer half was told the handle
+        self.bucket = Bucket(0.0, 0)
+        self.from_wall = 0
+        self.in_a_row = 0  # frames refused, one after the other
+        # Frames of a stream, notices of a watch.
+        self.sent = 0
+        self.received = 0
+        self.refused = 0
+        self.dropped = 0
