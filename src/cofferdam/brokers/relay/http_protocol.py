@@ -47,7 +47,11 @@ REST_BYTES: Final = 1 << 20
 BODY_BYTES: Final = LARGEST_MESSAGE + (1 << 20)
 """The largest body of all: a batch."""
 CHUNK_OVERHEAD: Final = 2
-"""A body in chunks has at most so many times the bytes of its content on the wire, beside 64 KiB."""
+CHUNK_SPARE: Final = 65_536
+"""A body in chunks has at most CHUNK_OVERHEAD times the bytes of its content on the wire, and CHUNK_SPARE besides: to
+take in a million chunks of a byte costs more than any honest body."""
+CHUNKS_A_TIME: Final = 16_384
+"""Bytes of a body in chunks that are read before that is looked at."""
 BODIES_BYTES: Final = 128 << 20
 """Of bodies that are being received, all together."""
 CONNECTIONS_MOST: Final = 2_048
@@ -134,6 +138,8 @@ class CheckedHeads(h11.Connection):
     """h11 that reads a request's head only after `check_head` has passed it, and takes nothing else for one."""
 
     checked = False
+    content = 0
+    """Bytes of the present body that have come."""
 
     def next_event(self) -> Any:
         """The next event. See h11."""
@@ -141,7 +147,9 @@ class CheckedHeads(h11.Connection):
             return h11.NEED_DATA
         event = super().next_event()
         if isinstance(event, h11.Request):
-            self.checked = False
+            self.checked, self.content = False, 0
+        elif isinstance(event, h11.Data):
+            self.content += len(event.data)
         return event
 
     @property
@@ -240,6 +248,8 @@ class Connection(H11Protocol):
         self.transport.abort()
 
     def _until(self, doing: str, seconds: float) -> None:
+        if doing != "write_time" and self.flow is not None and self.flow.write_paused:
+            return  # whatever comes next, the client has to take its answer first
         self.doing, self.due = doing, self.shared.loop.time() + seconds
 
     # --- what comes
@@ -285,19 +295,23 @@ class Connection(H11Protocol):
             self.data_received(whole[end:])
 
     def _take_body(self, data: bytes) -> None:
-        self._wire += len(data)
-        if self._wire > BODY_BYTES * CHUNK_OVERHEAD + 65_536 or (self._answered and self._wire > REST_BYTES):
+        # Exactly the body goes to h11. What is behind it may be the next request, of a client that has its answer.
+        most = CHUNKS_A_TIME if self._left is None else self._left
+        body, rest = data[:most], data[most:]
+        self._wire += len(body)
+        if self._left is not None:
+            self._left -= len(body)
+        if self._answered and self._wire > REST_BYTES:
             self.shared.hit("body_bytes")
             self.abort()
             return
-        # Exactly the body goes to h11. What is behind it may be the next request, of a client that has its answer.
-        body, rest = (data, b"") if self._left is None else (data[: self._left], data[self._left :])
-        if self._left is not None:
-            self._left -= len(body)
         self.conn.receive_data(body)
         self.handle_events()
         if self.conn.surplus:
             self._too_early()
+        elif self._left is None and self._wire > CHUNK_OVERHEAD * self.conn.content + CHUNK_SPARE:
+            self.shared.hit("chunks")
+            self.refuse(BadRequest(400, "a body in too many small chunks"))
         elif rest and not self.transport.is_closing():
             self.data_received(rest)
 
@@ -336,7 +350,7 @@ class Connection(H11Protocol):
             f"HTTP/1.1 {error.status} \r\ncontent-type: application/problem+json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
-        if self.cycle is not None:
+        if not self._answered:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.write(head.encode() + body)

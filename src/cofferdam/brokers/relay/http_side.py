@@ -51,6 +51,7 @@ class Side(Part):
         self._keeper = Keeper(setting.senders["keeper"], self._loop)
         self._api = Api(self._keeper, self._note, self._fail, setting.wall)
         self._shared = Shared(self._api, self._loop)
+        self.limit_hits = self._shared.hits
         self._secrets = read_secrets(setting.secrets)
         self._doors: dict[str, Door] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -185,7 +186,6 @@ class Side(Part):
 
     def tick(self) -> None:
         self._shared.sweep()
-        self.limit_hits = dict(self._shared.hits)
         self.malformed = self._shared.malformed
         now = time.monotonic()
         if now >= self._tell_at:
