@@ -19,8 +19,21 @@ from tests.policy.plant import BASE, NOW, conduit
 EXTRA = (
     "expires: 2027-06-30\nwindow: [{from: 22:00, to: 06:00, zone: Europe/Paris}]\nlatency_budget: 1.5 ms\ndeny: silent"
 )
+RELAY = """\
+  counts:
+    from: plant
+    to: office
+    broker: relay
+    owner: someone
+    reason: a test
+    listen: {plant: {at: "10.20.0.2:8443", plain: true}, office: {at: "10.1.0.2:8443", plain: true}}
+    channels:
+      good: {keep: 30 days, order: parallel 4, fields: /line, set: {/site: works}, limits: {/n: {max: 5, by: /line}}}
+    allow: [{who: mes, push: good}, {who: erp, pull: good, browse: [good]}]
+"""
 GOOD = (
-    BASE
+    BASE.replace("conduits:\n", "  mes: {zone: plant, addresses: 10.20.0.5}\nconduits:\n")
+    + RELAY
     + conduit("{who: [erp, ops], asset: plc, read: all, write: [speed], functions: [8]}", extra=EXTRA)
     + conduit("{who: erp, asset: plc, registers: [holding 0-9], write_registers: coil 0}", name="d")
     + 'limits: {client_outstanding: 4}\ngate: {management: "127.0.0.1:9464"}\naudit: {reads: allow}\n'
@@ -31,6 +44,7 @@ def attempt(text: str) -> bool:
     """Whether a text loads. Fails on any exception but PolicyError, and on problems without a place in the text."""
     try:
         loaded = loads(text)
+        compiled = compile_policy(loaded, now_ns=NOW)
     except PolicyError as error:
         assert error.problems
         lines = (
@@ -43,7 +57,6 @@ def attempt(text: str) -> bool:
             assert problem.found
             assert problem.expected
         return False
-    compiled = compile_policy(loaded, now_ns=NOW)
     assert compiled.to_bytes()
     lint(loaded, now_ns=NOW)
     return True
@@ -93,21 +106,45 @@ def changed(part: Any, path: tuple[Any, ...], value: Any) -> Any:
     return copy
 
 
-FIELDS = ["at", "zone", "type", "who", "x", "from", "allow", "points"]
+FIELDS = ["at", "zone", "type", "who", "x", "from", "allow", "points", "channels", "push", "broker", "[key]"]
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-10, 70000) | st.floats(allow_nan=True) | st.text(max_size=5)
-    | st.sampled_from(["all", "plc", "erp", "office", "holding 5", "any", "speed"]),
+    | st.sampled_from(["all", "plc", "erp", "office", "holding 5", "any", "speed", "relay", "modbus", "good"]),
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=3),
     max_leaves=5,
 )  # fmt: skip
 
 
+SMALL: Any = {
+    "site": "works",
+    "zones": TREE["zones"],
+    "principals": TREE["principals"],
+    "conduits": {"counts": TREE["conduits"]["counts"]},
+}
+
+
 def test_every_part_replaced_by_every_kind_of_value() -> None:
-    kinds: list[Any] = [None, "x", 5, -1.5, [], {}, [[]], [None], {"x": 1}, {"x": {"x": 1}}, ["x", {"x": []}], "all"]
-    for path in paths(TREE):
-        for value in kinds:
-            attempt(yaml.safe_dump(changed(TREE, path, value), sort_keys=False))
+    kinds: list[Any] = [
+        None,
+        "x",
+        5,
+        -1.5,
+        [],
+        {},
+        [[]],
+        [None],
+        {"x": 1},
+        {"x": {"x": 1}},
+        ["x", {"x": []}],
+        "all",
+        {"[key]": 1},
+    ]
+    rest = {**TREE, "conduits": {name: TREE["conduits"][name] for name in ("c", "d")}}
+    for tree, chosen in ((rest, paths(rest)), (SMALL, paths(SMALL["conduits"], ("conduits",)))):
+        for path in chosen:
+            for value in kinds:
+                attempt(yaml.safe_dump(changed(tree, path, value), sort_keys=False))
 
 
 @examples(250)

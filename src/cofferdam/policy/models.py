@@ -79,7 +79,7 @@ class Models:
         steps = self.walk(path)
         if len(steps) < 2 or steps[1].kind != "name":
             return path[:1]
-        if path[-1] == "[key]":
+        if self._of_a_name(path):
             path = path[:-1]
         if path[0] == "conduits" and len(path) >= 4 and path[2] == RULES:
             return path[:4]
@@ -113,7 +113,7 @@ class Models:
             return document.key(path[:-1]).problem(what, f"{path[-1]}: {field}".rstrip(": "), check="missing")
         if kind == "extra_forbidden":
             return self._unknown_field(path)
-        if path and path[-1] == "[key]":
+        if self._of_a_name(path):
             return document.key(path[:-1]).problem(quote(str(path[-2])), item["ctx"]["what"], check="name")
         place = document.value(path)
         if kind == "expected":
@@ -134,6 +134,11 @@ class Models:
             broker = self._broker(path)
             found += f", a word of {' and '.join(others)}, in {'a conduit' if len(path) == 3 else 'a rule'} of {broker}"
         return self._document.key(path).problem(found, expected, nearest(name, known), check="field")
+
+    def _of_a_name(self, path: Path) -> bool:
+        """Whether an error is about a name in a map, and not about what stands under it: pydantic puts "[key]" behind
+        the name, which may also be a name that somebody wrote."""
+        return len(path) > 1 and path[-1] == "[key]" and "[key]" not in self._document.names(*map(str, path[:-1]))
 
     def _broker(self, path: Path) -> str:
         return str(self._document.value((*path[:2], "broker")).node.data)
