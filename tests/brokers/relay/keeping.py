@@ -173,14 +173,14 @@ class SideEnd:
 class Bench:
     """A keeper with sides "outer" (enterprise) and "inner" (control)."""
 
-    def __init__(self, folder: Path, row: RelayRows | None = None) -> None:
+    def __init__(self, folder: Path, row: RelayRows | None = None, store: Path | None = None) -> None:
         self.folder = folder
         self.row = row or make_rows()
         self.clock = Clock()
         self.reactor = Reactor()
         self.log = Log(folder, self.reactor, self.clock)
         self._lives = itertools.count()
-        self.store = folder / "store-0"
+        self.store = store or folder / "store-0"
         self.store.mkdir()
         self.start()
 
@@ -237,7 +237,10 @@ class Bench:
     def crash(self, *, lost: bool = False) -> None:
         """The keeper is killed: what it wrote is there, and it does nothing more. What the auditor has read it records,
         or loses as well."""
-        copy = self.folder / f"store-{next(self._lives) + 1}"
+        self.crash_in(self.folder / f"store-{next(self._lives) + 1}", lost=lost)
+
+    def crash_in(self, copy: Path, *, lost: bool = False) -> None:
+        """The same; the next one begins there."""
         shutil.copytree(self.store, copy)
         self.keeper.halt()
         self.log.held = False

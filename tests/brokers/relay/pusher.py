@@ -1,5 +1,5 @@
-"""A keeper in a process of its own, with an auditor and a pushing, pulling, settling side in the same loop, which prints
-what it was acknowledged. For tests that kill it, or let its disk fail.
+"""A keeper in a process of its own, with an auditor and a pushing, pulling, settling side in the same loop. It prints
+what was acknowledged. For tests that kill it, or let its disk fail.
 
     python -m tests.brokers.relay.pusher FOLDER SEED
 
@@ -147,9 +147,15 @@ class Running:
 
 def main() -> None:
     folder, seed = Path(sys.argv[1]), int(sys.argv[2])
+    running: Running | None = None
     try:
-        Running(folder, seed, int(sys.argv[3]) if len(sys.argv) > 3 else 10).run()
+        running = Running(folder, seed, int(sys.argv[3]) if len(sys.argv) > 3 else 10)
+        running.run()
     except StoreError as error:
+        if running is not None:  # as the process around a part does
+            running.keeper.halt()
+            for _ in range(5):
+                running.reactor.turn(0)
         say("stopped", error)
         sys.exit(5)
 
