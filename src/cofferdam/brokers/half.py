@@ -110,7 +110,8 @@ class PartProcess:
             self._violation(str(error))
         except Exception as error:  # a bug: this part stops, the gate starts a new crew
             traceback.print_exception(error)
-            self._control.send(Failing(clip(f"{type(error).__name__}: {error}", 4000)))
+            way_out = f" ({error.hint})" if isinstance(error, CofferdamError) and error.hint else ""
+            self._control.send(Failing(clip(f"{type(error).__name__}: {error}{way_out}", 4000)))
             self.code = EXIT_BUG
         self._last_words()
         return self.code
