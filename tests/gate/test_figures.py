@@ -21,7 +21,7 @@ from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.enforce.orders import Child
 from cofferdam.gate.crew.launcher import Born
-from cofferdam.gate.crew.part import Half
+from cofferdam.gate.crew.part import Part
 from cofferdam.gate.watch.metrics import default_name, of_figure
 from cofferdam.gate.watch.totals import LABELS, OTHERS, WORDS, Totals
 
@@ -47,37 +47,37 @@ def status(part: str = "outer", figures: Reported | None = None, **more: Any) ->
     return PartStatus(crew="toy/it-ot", part=part, policy="", severed=(), figures=figures or {}, **more)
 
 
-def heard_from(part: Any, record: PartStatus, broker: Broker = MODBUS) -> tuple[dict[str, PartStatus], list[str]]:
+def heard_from(part: Any, record: PartStatus, broker: Broker = MODBUS) -> tuple[PartStatus | None, list[str]]:
     """What the gate keeps of a report that comes from a part, and what it says of the part."""
 
-    async def play() -> tuple[dict[str, PartStatus], list[str]]:
+    async def play() -> tuple[PartStatus | None, list[str]]:
         reactor = LoopReactor(asyncio.get_running_loop())
         from_part, to_gate = make_pipe()
         from_gate, to_part = make_pipe()
         ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         said: list[str] = []
 
-        def violated(half: Half, detail: str) -> None:
+        def violated(_part: Part, detail: str) -> None:
             said.append(detail)
             ended.set_result(1)
 
         born = Born(Child(1, part, 1), from_part, to_part, ended)
-        half = Half(reactor, f"toy/it-ot/{part}", born, violated, broker)
+        half = Part(reactor, f"toy/it-ot/{part}", born, violated, broker)
         for packet in pack([CODEC.encode(record)]):
             os.write(to_gate, packet)
-        await half.until(lambda: bool(said or half.statuses), 5)
+        await half.until(lambda: bool(said or half.status), 5)
         half.forget()
         reactor.close()
         os.close(to_gate)
         os.close(from_gate)
-        return half.statuses, said
+        return half.status, said
 
     return asyncio.run(play())
 
 
 def test_what_a_part_may_report_is_kept() -> None:
     record = status(figures={"reads": {"road": 3}, "added": {"road": Distribution({10: 3}, 30, 10)}})
-    assert heard_from("outer", record) == ({"outer": record}, [])
+    assert heard_from("outer", record) == (record, [])
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_what_a_part_may_report_is_kept() -> None:
     ],
 )
 def test_a_report_beyond_what_is_declared_is_a_violation(part: str, figures: Reported) -> None:
-    statuses, said = heard_from(part, status(part, figures))
-    assert not statuses and len(said) == 1 and "figure" in said[0]
+    kept, said = heard_from(part, status(part, figures))
+    assert kept is None and len(said) == 1 and "figure" in said[0]
 
 
 def test_counters_go_on_over_lives_and_gauges_do_not() -> None:

@@ -54,7 +54,7 @@ from cofferdam.crossing.pipe import PipeReceiver, PipeSender
 from cofferdam.crossing.reactor import READ, Reactor
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.enforce import sandbox
-from cofferdam.errors import CofferdamError, CrossingError
+from cofferdam.errors import CofferdamError, CrossingError, GateError, StoreError
 from cofferdam.policy.table import CompiledPolicy
 
 CONTROL_BYTES = 16 << 20
@@ -68,7 +68,7 @@ ACCEPTS_A_TURN = 8
 
 Start = Callable[[Coroutine[Any, Any, None]], None]
 
-EXIT_STOPPED, EXIT_GATE_GONE, EXIT_PEER_GONE, EXIT_VIOLATION, EXIT_BUG = 0, 2, 3, 4, 5
+EXIT_STOPPED, EXIT_GATE_GONE, EXIT_PEER_GONE, EXIT_VIOLATION, EXIT_BUG, EXIT_REFUSED = 0, 2, 3, 4, 5, 6
 
 
 class PartProcess:
@@ -108,6 +108,9 @@ class PartProcess:
             self.reactor.run()
         except CrossingError as error:
             self._violation(str(error))
+        except (GateError, StoreError) as error:  # it cannot work: a store that is damaged, a certificate that is none
+            self._control.send(Failing(clip(str(error), 4000), clip(error.hint, 4000)))
+            self.code = EXIT_REFUSED
         except Exception as error:  # a bug: this part stops, the gate starts a new crew
             traceback.print_exception(error)
             way_out = f" ({error.hint})" if isinstance(error, CofferdamError) and error.hint else ""

@@ -206,10 +206,12 @@ class Failed(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=
 
 
 class Exited(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
-    """A child has ended: its exit code, or minus the signal's number."""
+    """A child has ended: its exit code, or minus the signal's number. `call`: the system call for which the kernel
+    ended it, where it says so."""
 
     child: Number
     status: Annotated[int, Meta(ge=-255, le=255)]
+    call: Annotated[str, Meta(max_length=64)] = ""
 
 
 class Asked(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True):

@@ -31,6 +31,7 @@ REQUEST_SECONDS = 5.0
 """For the request to arrive."""
 
 Text = Annotated[str, Meta(max_length=4096)]
+Name = Annotated[str, Meta(max_length=128)]
 SideName = Literal["it", "ot"]
 
 
@@ -107,7 +108,17 @@ class Peers(Struct, frozen=True, tag="peers", forbid_unknown_fields=True):
     """The overlay peers, and when each was last heard."""
 
 
-Request = Status | Reload | Down | Sever | Restore | Proof | Leaks | LeakTurn | AddPeer | RevokePeer | Peers
+class AskPart(Struct, frozen=True, tag="ask-part", forbid_unknown_fields=True):
+    """A verb of a broker, for one part of its crew of this name, or of all its crews."""
+
+    broker: Name
+    part: Name
+    verb: Name
+    arguments: dict[str, Any] = {}
+    crew: Name = ""
+
+
+Request = Status | Reload | Down | Sever | Restore | Proof | Leaks | LeakTurn | AddPeer | RevokePeer | Peers | AskPart
 
 
 class Answer(Struct, frozen=True):
@@ -208,6 +219,8 @@ class ControlServer:
                 return await gate.overlay.revoke_peer(name, user)
             case Peers():
                 return await gate.overlay.peers()
+            case AskPart(broker, part, verb, arguments, crew):
+                return await gate.ask(broker, part, verb, arguments, crew, user)
             case Restore(side):
                 return {"side": side, "changed": await gate.restore(side, user)}
             case Proof(report, result, detail):

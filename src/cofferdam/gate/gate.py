@@ -1,10 +1,10 @@
 """The gate: the composition root. Reads the policy, has listeners opened and processes started, and watches over them.
 
 The order of a start: the auditor is started (it takes longest), the policy is read, listeners are opened, the log is
-open, the first entries are on disk, the halves are up, the control socket answers. Whatever fails on the way ends
+open, the first entries are on disk, the crews are up, the control socket answers. Whatever fails on the way ends
 the start with one sentence, and the launcher clears up.
 
-Not here: one pair's life (pair), the auditor's (auditor), taking a new policy (reload), the control socket (control).
+Not here: one crew's life (crew), taking a new policy (reload), the control socket (control).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 import cofferdam
 from cofferdam.audit.entry import Draft
 from cofferdam.audit.events.base import clip
@@ -30,7 +32,6 @@ from cofferdam.audit.events.gate import (
     Restored,
     Severed,
 )
-from cofferdam.brokers.kit.supervision import EndSessions
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.enforce.orders import Asked, Finish, Notify, Prepared
 from cofferdam.enforce.plans.network import network_plan
@@ -39,7 +40,7 @@ from cofferdam.gate import state
 from cofferdam.gate.audit import GateAudit, now_ns
 from cofferdam.gate.context import Options
 from cofferdam.gate.crew.auditor import Auditor
-from cofferdam.gate.crew.crew import Pair
+from cofferdam.gate.crew.crew import Crew
 from cofferdam.gate.crew.launcher import LauncherLink
 from cofferdam.gate.crew.listeners import Listeners
 from cofferdam.gate.crew.plan import CrewPlan, Spot, plan_crews
@@ -57,12 +58,14 @@ from cofferdam.policy.load import load
 from cofferdam.policy.table import CompiledPolicy
 
 TAKE_SECONDS = 5.0
-"""For a half to take a new policy or a severed side; one that does not is ended."""
+"""For a part to take a new policy or a severed side; one that does not is ended."""
 RECORD_SECONDS = 2.0
 """How long a command waits for its entry to be on disk."""
 STOP_SECONDS = 2.0
 """For what is under way at an orderly stop."""
 REPORT_SECONDS = 1.0
+ASK_SECONDS = 10.0
+"""For a part to answer an operator."""
 ROUNDS = 5
 """How often sessions that are to end are looked for: one may begin while others are being ended."""
 COUNT_SECONDS = 0.1
@@ -122,14 +125,14 @@ class Gate:
         self.drops = Drops(self)
         self.recent = Recent()
         self._metrics = Metrics()
-        self.pairs: dict[str, Pair] = {}
+        self.crews: dict[str, Crew] = {}
         self.earlier = Totals()
-        """Counted by pairs that are no more."""
+        """Counted by crews that are no more."""
         self.changing = asyncio.Lock()
-        """Held while the policy and the set of pairs change."""
+        """Held while the policy and the set of crews change."""
         self.cutting = asyncio.Lock()
         """Held while the severed sides change: not the same, so that severing never waits for a reload."""
-        self.leaving: set[Pair] = set()
+        self.leaving: set[Crew] = set()
         """Pairs that a reload is ending."""
         self.policy_path = options.policy
         self.policy_loaded_ns = 0
@@ -196,8 +199,8 @@ class Gate:
         self._keep_recent()
         await self.overlay.start(policy)
         await control.listen()
-        await self.start_pairs(plans.values())
-        self.log.info("gate-ready", policy=self.policy_hash[:12], pairs=len(self.pairs), site=policy.site)
+        await self.start_crews(plans.values())
+        self.log.info("gate-ready", policy=self.policy_hash[:12], crews=len(self.crews), site=policy.site)
         self.launcher.notify(Notify("READY=1"))
         self._keep_alive()
 
@@ -217,19 +220,19 @@ class Gate:
         if self.cuts.damage:
             self.alarm("severed-state-damaged", self.cuts.damage)
 
-    async def start_pairs(self, plans: Iterable[CrewPlan]) -> None:
-        """Starts pairs and waits until all are ready.
+    async def start_crews(self, plans: Iterable[CrewPlan]) -> None:
+        """Starts crews and waits until all are ready.
 
         Raises:
             GateError: one does not start.
         """
         fresh = []
         for plan in plans:
-            pair = Pair(self, plan, self.listeners.of(plan.spots))
-            self.pairs[plan.name] = pair
-            fresh.append(pair)
-            self.spawn(pair.run())
-        await asyncio.gather(*(pair.first for pair in fresh))
+            crew = Crew(self, plan, self.listeners.of(plan.spots))
+            self.crews[plan.name] = crew
+            fresh.append(crew)
+            self.spawn(crew.run())
+        await asyncio.gather(*(crew.first for crew in fresh))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs a task of the gate; if it fails, the gate ends."""
@@ -246,13 +249,13 @@ class Gate:
         self.log.info("gate-stops", reason=reason)
         hurry = asyncio.get_running_loop().create_task(self._hurry.wait())
         try:
-            pairs = list(self.pairs.values())
-            stops = asyncio.gather(*(pair.stop(STOP_SECONDS) for pair in pairs))
+            crews = list(self.crews.values())
+            stops = asyncio.gather(*(crew.stop(STOP_SECONDS) for crew in crews))
             waiting: set[asyncio.Future[Any]] = {hurry, stops}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not stops.done():
-                for pair in pairs:
-                    pair.kill()
+                for crew in crews:
+                    crew.kill()
             await stops
         finally:
             hurry.cancel()
@@ -287,7 +290,7 @@ class Gate:
     def _keep_recent(self) -> None:
         """What was counted until now is what the next minutes are compared with."""
         if not self._stop.is_set():
-            counted = report.totals(list(self.pairs.values()), self.earlier)
+            counted = report.totals(list(self.crews.values()), self.earlier)
             loop = asyncio.get_running_loop()
             self.recent.keep(loop.time(), dict(counted.all_durations("added")))
             loop.call_later(STEP_SECONDS, self._keep_recent)
@@ -312,7 +315,7 @@ class Gate:
             )
 
     def set_policy(self, policy: CompiledPolicy, path: Path) -> None:
-        """From here on every start of a half gets this policy."""
+        """From here on every start of a part gets this policy."""
         self._policy = policy
         self.policy_hash = self.audit.policy = policy.hash
         self.policy_path = path
@@ -338,12 +341,12 @@ class Gate:
 
     def violation(self, producer: str, detail: str) -> None:
         """The auditor was sent what this producer may not say: recorded, and the producer is ended."""
-        self.log.error("record-violation", half=producer, detail=detail)
+        self.log.error("record-violation", part=producer, detail=detail)
         self.note(RecordViolation(half=clip(producer, 128), detail=clip(detail), wall_ns=now_ns()))
-        for pair in self.pairs.values():
-            for half in pair.halves:
-                if half.name == producer:
-                    self.launcher.kill(half.born)
+        for crew in self.crews.values():
+            for part in crew.parts:
+                if part.name == producer:
+                    crew.kill_part(part)
 
     # --- severing -----------------------------------------------------------------------------------------------
 
@@ -360,7 +363,7 @@ class Gate:
         """
         async with self.cutting:
             await self.reports(COUNT_SECONDS)
-            sessions = len(report.session_reports(list(self.pairs.values())))
+            sessions = len(report.session_reports(list(self.crews.values())))
             if side not in self.severed:
                 cut = state.Cut(side, now_ns(), by, reason)  # type: ignore[arg-type]
                 self._take_severed(state.Severed((*self.cuts.cuts, cut), self.cuts.damage))
@@ -409,40 +412,74 @@ class Gate:
             return True
 
     async def _tell_severed(self) -> None:
-        for pair in self.leaving:
-            pair.kill()
-        await asyncio.gather(*(pair.take_severed(TAKE_SECONDS) for pair in self.pairs.values()))
+        for crew in self.leaving:
+            crew.kill()
+        await asyncio.gather(*(crew.take_severed(TAKE_SECONDS) for crew in self.crews.values()))
 
     async def end_sessions(self, sources: Collection[str], reason: str) -> int:
         """Ends the sessions of all crews that come from these addresses; how many there were."""
         ended: set[str] = set()
-        pairs = list(self.pairs.values())
+        crews = list(self.crews.values())
         for _ in range(ROUNDS):
-            await asyncio.gather(*(pair.report(REPORT_SECONDS) for pair in pairs))
+            await asyncio.gather(*(crew.report(REPORT_SECONDS) for crew in crews))
             found = False
-            for half in (half for pair in pairs for half in pair.halves):
-                sessions = (session for status in half.statuses.values() for session in status.sessions)
+            for one, part in ((crew, part) for crew in crews for part in crew.parts):
+                sessions = part.status.sessions if part.status is not None else ()
                 mine = tuple(session.session for session in sessions if session.source in sources)
                 if mine:
-                    half.link.send(EndSessions(mine, clip(reason, 512)))
+                    one.end_sessions(part, mine, clip(reason, 512))
                     ended.update(mine)
                     found = True
             if not found:
                 break
         return len(ended)
 
+    # --- an operator's questions to parts -----------------------------------------------------------------------
+
+    async def ask(
+        self, broker: str, part: str, verb: str, arguments: dict[str, Any], crew: str, by: str
+    ) -> list[dict[str, Any]]:
+        """Asks this part of a crew of a broker, or of all its crews (crew ""): one answer for each, with `result`, or
+        `error` and `hint`. `by` is set in the arguments: who asks, as the kernel knows them.
+
+        Raises:
+            GateError: no such crew runs, or every one of them says no.
+        """
+        asked = [one for one in self.crews.values() if one.plan.broker == broker and crew in ("", one.name)]
+        if not asked:
+            running = ", ".join(sorted(name for name, one in self.crews.items() if one.plan.broker == broker))
+            what = f"crew {crew!r} of the broker {broker}" if crew else f"crew of the broker {broker}"
+            raise GateError(f"no {what} runs here", hint=f"there is {running}" if running else "the policy needs none")
+        data = msgspec.json.encode({**arguments, "by": by})
+        answers = await asyncio.gather(
+            *(one.ask(part, verb, data, ASK_SECONDS) for one in asked), return_exceptions=True
+        )
+        found: list[dict[str, Any]] = []
+        refused: list[GateError] = []
+        for one, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, GateError):
+                refused.append(answer)
+                found.append({"crew": one.name, "error": str(answer), "hint": answer.hint})
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found.append({"crew": one.name, "result": answer})
+        if len(refused) == len(asked):
+            raise refused[0]
+        return found
+
     # --- status -------------------------------------------------------------------------------------------------
 
     async def reports(self, seconds: float = REPORT_SECONDS) -> None:
         """Has every process report; waits at most so long for it."""
-        pairs = self.pairs.values()
-        await asyncio.gather(*(pair.report(seconds) for pair in pairs), self.auditor.report(seconds))
+        crews = self.crews.values()
+        await asyncio.gather(*(crew.report(seconds) for crew in crews), self.auditor.report(seconds))
 
     def status(self) -> report.StatusReport:
         """The present state, from the last reports."""
-        pairs = list(self.pairs.values())
-        counted = report.totals(pairs, self.earlier)
-        sessions = report.session_reports(pairs)
+        crews = list(self.crews.values())
+        counted = report.totals(crews, self.earlier)
+        sessions = report.session_reports(crews)
         log = self.auditor.status
         commits = log.commits if log is not None else 0
         return report.StatusReport(
@@ -453,13 +490,13 @@ class Gate:
             now_ns=now_ns(),
             policy=report.PolicyReport(self.policy_hash, str(self.policy_path), self.policy_loaded_ns),
             separation=self.separation.isolation,
-            facts=self._facts(pairs),
+            facts=self._facts(crews),
             severed=self.cuts.cuts,
             conduits=report.conduit_reports(self.policy, counted, self.recent, sessions, self.severed),
             unmatched=report.unmatched(counted),
-            pairs=tuple(map(report.pair_report, pairs)),
+            pairs=tuple(map(report.crew_report, crews)),
             sessions=sessions,
-            assets=report.asset_reports(pairs, counted),
+            assets=report.asset_reports(crews, counted),
             audit=report.AuditReport(
                 running=self.auditor.pid != 0 and log is not None,
                 writable=log.writable if log is not None else False,
@@ -479,22 +516,22 @@ class Gate:
             management=self.management.address,
             leak_probe=self.leaks.report(),
             dropped=self.drops.reports(),
-            figures=report.figure_reports(self.policy, pairs, counted),
+            figures=report.figure_reports(self.policy, crews, counted),
         )
 
     def _exposition(self) -> bytes:
-        return self._metrics.render(self.status(), report.totals(list(self.pairs.values()), self.earlier))
+        return self._metrics.render(self.status(), report.totals(list(self.crews.values()), self.earlier))
 
-    def _facts(self, pairs: list[Pair]) -> tuple[report.FactReport, ...]:
-        halves = report.FactReport(
-            "processes", True, "each half is a process of its own; a pair shares two one-way pipes"
+    def _facts(self, crews: list[Crew]) -> tuple[report.FactReport, ...]:
+        parts = report.FactReport(
+            "processes", True, "each part of a crew is a process of its own; a crew shares one-way pipes"
         )
-        said = report.half_facts(pairs)
+        said = report.part_facts(crews)
         said = [*said, *(report.FactReport(f"name server: {fact[0]}", *fact[1:]) for fact in self.overlay.facts)]
         names = {fact.name for fact in said}
         launcher = [report.FactReport(*fact) for fact in self.separation.facts if fact[0] not in names]
         probe = self.leaks.report()
-        return (halves, *launcher, *said, report.FactReport("leak probe", probe.works, probe.detail))
+        return (parts, *launcher, *said, report.FactReport("leak probe", probe.works, probe.detail))
 
 
 def _failure(group: BaseExceptionGroup[CofferdamError]) -> Finish:

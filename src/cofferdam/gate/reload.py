@@ -1,7 +1,7 @@
 """Taking a new policy while everything runs.
 
-Until the new policy is known to be good and every new address is listened at, nothing has changed. After that, halves
-take it in place: sessions that it still allows do not notice, the others are ended by the halves, which record it.
+Until the new policy is known to be good and every new address is listened at, nothing has changed. After that, parts
+take it in place: sessions that it still allows do not notice, the others are ended by the parts, which record it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cofferdam.policy.table import CompiledPolicy
 
 
 class Reloaded(msgspec.Struct, frozen=True):
-    """What a reload did: names of pairs."""
+    """What a reload did: names of crews."""
 
     policy: str
     previous: str
@@ -34,7 +34,7 @@ class Reloaded(msgspec.Struct, frozen=True):
     started: tuple[str, ...]
     stopped: tuple[str, ...]
     troubles: tuple[str, ...]
-    """Pairs that do not start under the new policy; the gate keeps trying."""
+    """Crews that do not start under the new policy; the gate keeps trying."""
 
 
 async def reload_policy(gate: Gate, path: Path | None) -> Reloaded:
@@ -80,7 +80,7 @@ async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path) -> Reloa
         )
     gate.check_separation(policy)
     plan, old_plan = network_plan(policy), network_plan(gate.policy)
-    # Also where nothing changes: what someone did to the rules by hand is put right. Until the halves have taken the
+    # Also where nothing changes: what someone did to the rules by hand is put right. Until the parts have taken the
     # new policy, the firewall lets through what either needs.
     gate.separation = await gate.launcher.prepare(joined(old_plan, plan))
     try:
@@ -94,7 +94,7 @@ async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path) -> Reloa
     loaded = PolicyLoaded(policy=policy.hash, previous=previous, files=(clip(str(path)),), wall_ns=now_ns())
     await gate.audit.record(loaded, RECORD_SECONDS)
     gate.leaks.set(policy.gate.leak_probe_seconds)
-    troubles = await _change_pairs(gate, change)
+    troubles = await _change_crews(gate, change)
     try:
         gate.separation = await gate.launcher.prepare(plan)
         await gate.overlay.take_policy(policy)
@@ -116,7 +116,7 @@ async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path) -> Reloa
 
 async def _open(gate: Gate, policy: CompiledPolicy) -> Change:
     """Opens what the policy needs besides what is open. Raises: CofferdamError; nothing changed."""
-    running = {name: pair.plan for name, pair in gate.pairs.items()}
+    running = {name: crew.plan for name, crew in gate.crews.items()}
     change = change_crews(running, plan_crews(policy, shards=gate.options.shards))
     plans = (*change.keep, *change.restart, *change.start)
     opened = await gate.listeners.open((spot for plan in plans for spot in plan.spots), assets_at(plans))
@@ -128,21 +128,21 @@ async def _open(gate: Gate, policy: CompiledPolicy) -> Change:
     return change
 
 
-async def _change_pairs(gate: Gate, change: Change) -> tuple[str, ...]:
+async def _change_crews(gate: Gate, change: Change) -> tuple[str, ...]:
     """First those that give something up, then those that take it over. Returns what went wrong."""
-    stopped = [gate.pairs.pop(name) for name in change.stop]
+    stopped = [gate.crews.pop(name) for name in change.stop]
     gate.leaving.update(stopped)
     await asyncio.gather(
-        *(pair.stop(STOP_SECONDS) for pair in stopped),
-        *(gate.pairs[plan.name].take_policy(plan, gate.listeners.of(plan.spots), TAKE_SECONDS) for plan in change.keep),
+        *(crew.stop(STOP_SECONDS) for crew in stopped),
+        *(gate.crews[plan.name].take_policy(plan, gate.listeners.of(plan.spots), TAKE_SECONDS) for plan in change.keep),
     )
     gate.leaving.clear()
-    for pair in stopped:
-        gate.earlier.merge(pair.totals)
+    for crew in stopped:
+        gate.earlier.merge(crew.totals)
     gate.listeners.keep(spot for plan in (*change.keep, *change.restart, *change.start) for spot in plan.spots)
     results = await asyncio.gather(
-        *(gate.pairs[plan.name].restart(plan, gate.listeners.of(plan.spots)) for plan in change.restart),
-        *(gate.start_pairs([plan]) for plan in change.start),
+        *(gate.crews[plan.name].restart(plan, gate.listeners.of(plan.spots)) for plan in change.restart),
+        *(gate.start_crews([plan]) for plan in change.start),
         return_exceptions=True,
     )
     troubles = []

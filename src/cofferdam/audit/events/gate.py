@@ -69,13 +69,15 @@ class HalfStarted(Event, frozen=True, kw_only=True):
 
 
 class HalfDied(Event, frozen=True, kw_only=True):
-    """A half has ended: `status` is its exit code, or minus the signal's number. `expected` if the gate ended it."""
+    """A half has ended: `status` is its exit code, or minus the signal's number. `expected` if the gate ended it.
+    `reason`: why, as far as it said so itself or the kernel does."""
 
     half: Name
     pid: Count
     status: Annotated[int, Meta(ge=-255, le=255)]
     expected: bool = False
     restarts: Count = 0
+    reason: Text = ""
 
 
 class RecordViolation(Event, frozen=True, kw_only=True):
@@ -115,7 +117,9 @@ PART = (RecordViolation,)
 def _died(event: Said) -> str:
     status = event.get("status", 0)
     how = f"signal {-status}" if status < 0 else f"exit code {status}"
-    return f"{event.get('half')} (pid {event.get('pid')}): {how}{', as asked' if event.get('expected') else ''}"
+    asked = ", as asked" if event.get("expected") else ""
+    reason = f": {event.get('reason')}" if event.get("reason") else ""
+    return f"{event.get('half')} (pid {event.get('pid')}): {how}{asked}{reason}"
 
 
 LINES: dict[str, Line] = {

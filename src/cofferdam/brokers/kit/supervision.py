@@ -99,8 +99,8 @@ class Stop(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=Tr
 
 
 class Command(Struct, frozen=True, array_like=True, tag=7, forbid_unknown_fields=True):
-    """An operator asks the part something: a verb of its broker, and arguments as JSON. Answered once, by CommandDone
-    with the same number."""
+    """An operator asks the part something: a verb of its broker, and arguments as a JSON object. Answered once, by
+    CommandDone with the same number. The gate sets `by` in the arguments: who asks, as the kernel knows them."""
 
     number: Count
     verb: Name
@@ -169,9 +169,10 @@ class PolicyTaken(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fi
 
 
 class Failing(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
-    """The part is about to exit because of this."""
+    """The part is about to exit because of this; `hint`: the way out."""
 
     reason: Text
+    hint: Text = ""
 
 
 class CommandDone(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):

@@ -67,6 +67,8 @@ class Born:
         self.reads = dict(child.reads)
         self.read_fd = read_fd
         self.write_fd = write_fd
+        self.call = ""
+        """The system call for which the kernel ended it, where it says so; there before `ended` is done."""
         self.ended = ended
         """Done with the exit status (minus the signal's number) when the launcher has reaped it."""
 
@@ -83,7 +85,8 @@ class LauncherLink:
         self._outgoing: deque[bytes] = deque()
         self._waiting: dict[int, asyncio.Future[tuple[Report, list[int]]]] = {}
         self._ended: dict[int, asyncio.Future[int]] = {}
-        self._early: dict[int, int] = {}
+        self._born: dict[int, Born] = {}
+        self._early: dict[int, Exited] = {}
         end.setblocking(False)
         self._loop.add_reader(end.fileno(), self._readable)
 
@@ -105,7 +108,7 @@ class LauncherLink:
     async def spawn(self, kind: str, crew: str, parts: Sequence[PartOrder], *, road: str = "") -> list[Born]:
         """The children, in the order of `parts`. Raises: GateError."""
         spawned, fds = await self._call(Spawn(self._next(), kind, crew, tuple(parts), road), Spawned)
-        return self._born(spawned, fds)
+        return self._births(spawned, fds)
 
     async def set_tunnel(self, key: str, peers: tuple[TunnelPeer, ...]) -> tuple[TunnelSet, asyncio.Future[int] | None]:
         """The tunnel, and when its program ends, if one was started for it. Raises: GateError."""
@@ -115,7 +118,7 @@ class LauncherLink:
         ended: asyncio.Future[int] = self._loop.create_future()
         self._ended[done.child.child] = ended
         if done.child.child in self._early:
-            self._exited(Exited(done.child.child, self._early.pop(done.child.child)))
+            self._exited(self._early.pop(done.child.child))
         return done, ended
 
     async def ask_tunnel(self) -> tuple[PeerState, ...]:
@@ -194,16 +197,17 @@ class LauncherLink:
             raise CrossingError(f"the launcher answered {type(order).__name__} with {type(report).__name__}")
         return report, fds
 
-    def _born(self, spawned: Spawned, fds: list[int]) -> list[Born]:
+    def _births(self, spawned: Spawned, fds: list[int]) -> list[Born]:
         if len(fds) != 2 * len(spawned.children):
             raise CrossingError(f"{len(fds)} descriptors came with {len(spawned.children)} children")
         born = []
         for child, read_fd, write_fd in zip(spawned.children, fds[::2], fds[1::2], strict=True):
             ended = self._loop.create_future()
-            self._ended[child.child] = ended
-            born.append(Born(child, read_fd, write_fd, ended))
+            one = Born(child, read_fd, write_fd, ended)
+            self._ended[child.child], self._born[child.child] = ended, one
+            born.append(one)
             if child.child in self._early:
-                self._exited(Exited(child.child, self._early.pop(child.child)))
+                self._exited(self._early.pop(child.child))
         return born
 
     def _readable(self) -> None:
@@ -241,6 +245,10 @@ class LauncherLink:
         ended = self._ended.pop(report.child, None)
         if ended is None:
             # It ended before its birth was told to who waits for it (both came in one turn of the loop).
-            self._early[report.child] = report.status
-        elif not ended.done():
+            self._early[report.child] = report
+            return
+        born = self._born.pop(report.child, None)
+        if born is not None:
+            born.call = report.call
+        if not ended.done():
             ended.set_result(report.status)

@@ -1,106 +1,105 @@
-"""One half as the gate sees it: its control link, what it last reported, and waiting for it to say something."""
+"""A part of a broker's crew as the gate sees it: what it last reported, and an operator's questions to it."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
+from typing import Any
+
+import msgspec
 
 from cofferdam.brokers.broker import Broker
 from cofferdam.brokers.kit.figures import check
-from cofferdam.brokers.kit.supervision import Failing, FromPart, PartStatus, PolicyTaken, Ready, ToPart
-from cofferdam.crossing.link import RECORD_BYTES, Link
+from cofferdam.brokers.kit.supervision import (
+    ARGUMENT_BYTES,
+    Command,
+    CommandDone,
+    Failing,
+    FromPart,
+    PartStatus,
+    PolicyTaken,
+    Ready,
+    ToPart,
+)
+from cofferdam.crossing.link import RECORD_BYTES
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.crossing.records import RecordCodec
-from cofferdam.errors import CrossingError
+from cofferdam.errors import CrossingError, GateError
 from cofferdam.gate.crew.launcher import Born
+from cofferdam.gate.crew.supervisor import Child
+
+QUESTIONS = 16
+"""Questions to one part that may be open."""
 
 _INCOMING: RecordCodec[FromPart] = RecordCodec(FromPart, limit=RECORD_BYTES)
 _OUTGOING: RecordCodec[ToPart] = RecordCodec(ToPart, limit=RECORD_BYTES)
 
 
-class Half:
-    """A process of a pair. `on_violation` is called when it sends the gate what is no record."""
+class Part(Child[ToPart, FromPart]):
+    """A process of a broker's crew."""
 
     def __init__(
-        self,
-        reactor: Reactor,
-        name: str,
-        born: Born,
-        on_violation: Callable[[Half, str], None],
-        broker: Broker,
+        self, reactor: Reactor, name: str, born: Born, on_violation: Callable[[Any, str], None], broker: Broker
     ) -> None:
-        self.name = name
-        self.born = born
-        self.started_ns = time.time_ns()
-        self.heard = time.monotonic()
-        """When it last reported (monotonic, s)."""
         self.ready: Ready | None = None
         self.policy = ""
-        self.statuses: dict[str, PartStatus] = {}
-        """By role: a process that is both halves reports as each."""
-        self.failing = ""
+        """Hash of the policy that it says it works by."""
+        self.status: PartStatus | None = None
         self.broker = broker
         self._figures = {figure.name: figure for figure in broker.figures.get(born.part, ())}
-        self._on_violation = on_violation
-        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[bool]]] = []
-        self.link: Link[ToPart, FromPart] = Link(
-            reactor, born.read_fd, born.write_fd, _INCOMING, _OUTGOING, self._on_record, self._on_closed
-        )
-        born.ended.add_done_callback(lambda _: self._wake())
+        self._questions: dict[int, asyncio.Future[CommandDone]] = {}
+        self._number = 0
+        super().__init__(reactor, name, born, _INCOMING, _OUTGOING, on_violation)
 
     @property
-    def alive(self) -> bool:
-        return not self.born.ended.done()
+    def is_ready(self) -> bool:
+        return self.ready is not None
 
-    async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Waits until the condition holds; False if the half ended first or the time is up."""
-        if condition():
-            return True
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        entry = (condition, future)
-        self._waiters.append(entry)
-        self._wake()
-        try:
-            async with asyncio.timeout(seconds):
-                return await future
-        except TimeoutError:
-            return False
-        finally:
-            if entry in self._waiters:
-                self._waiters.remove(entry)
-
-    def _wake(self) -> None:
-        for condition, future in self._waiters:
-            if not future.done():
-                if condition():
-                    future.set_result(True)
-                elif not self.alive:
-                    future.set_result(False)
-
-    def _on_record(self, record: FromPart) -> None:
-        self.heard = time.monotonic()
+    def take(self, record: FromPart) -> None:
         match record:
             case Ready():
                 self.ready, self.policy = record, record.policy
             case PartStatus():
                 check(self._figures, record.figures)
-                self.statuses[self.born.part] = record
+                self.status = record
             case PolicyTaken():
                 self.policy = record.policy
             case Failing():
-                self.failing = record.reason
-        self._wake()
+                self.failing, self.hint = record.reason, record.hint
+            case CommandDone():
+                # One that comes after its time is up has no question any more.
+                question = self._questions.pop(record.number, None)
+                if question is not None and not question.done():
+                    question.set_result(record)
+                elif record.number > self._number:
+                    raise CrossingError(f"it answers question {record.number}, which was not asked")
 
-    def _on_closed(self, error: CrossingError | None) -> None:
-        if error is not None:
-            self._on_violation(self, str(error))
+    async def ask(self, verb: str, arguments: bytes, seconds: float) -> Any:
+        """An operator's question: its answer, as what JSON can say.
 
-    def drain(self) -> None:
-        """Takes what the process, which has ended, said last."""
-        self.link.drain()
-
-    def forget(self) -> None:
-        """The process has ended and all that it said was read."""
-        self.link.close()
-        self._wake()
+        Raises:
+            GateError: the part says no, ends, or does not answer in time.
+        """
+        if len(arguments) > ARGUMENT_BYTES:
+            raise GateError(f"a question of {len(arguments)} bytes; a part is asked at most {ARGUMENT_BYTES}")
+        if len(self._questions) >= QUESTIONS:
+            raise GateError(f"{self.name} has {QUESTIONS} questions open already", hint="try again in a moment")
+        self._number += 1
+        number = self._number
+        question: asyncio.Future[CommandDone] = asyncio.get_running_loop().create_future()
+        self._questions[number] = question
+        try:
+            self.send(Command(number, verb, arguments))
+            if not await self.until(question.done, seconds):
+                why = f"does not answer within {seconds:.0f} s" if self.alive else "ended before it answered"
+                raise GateError(f"{self.name} {why}", hint="the gate's log says more")
+        finally:
+            self._questions.pop(number, None)
+        done = question.result()
+        if done.error:
+            raise GateError(done.error, hint=done.hint)
+        try:
+            return msgspec.json.decode(done.result)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._on_violation(self, f"an answer that is no JSON: {error}")
+            raise GateError(f"{self.name} answered with what is no JSON") from None

@@ -16,29 +16,19 @@ from typing import Any
 
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.overlay import PeerAdded, PeerRevoked
-from cofferdam.crossing.link import Link
-from cofferdam.enforce.orders import TUNNEL_PEERS, PartOrder, PeerState, Place, TunnelPeer
-from cofferdam.enforce.overlay.records import (
-    FROM_NAMES,
-    TO_NAMES,
-    FromNames,
-    NamesReady,
-    NamesStatus,
-    SetZone,
-    StopNames,
-    ToNames,
-)
-from cofferdam.enforce.plans.overlay import PORT, NameZone, name_zone, peer_addresses
-from cofferdam.errors import CofferdamError, CrossingError, GateError
+from cofferdam.enforce.orders import TUNNEL_PEERS, PeerState, Place, TunnelPeer
+from cofferdam.enforce.overlay.records import NamesStatus
+from cofferdam.enforce.plans.overlay import PORT, name_zone, peer_addresses
+from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
-from cofferdam.gate.crew.launcher import Born
+from cofferdam.gate.overlay.names import NameServer
 from cofferdam.gate.overlay.peers import Peer, decode_key, load_peers, private_key, public_key, save_peers
 from cofferdam.policy.table import CompiledPolicy
 
-READY_SECONDS = 10.0
 PAUSE_SECONDS = 1.0
-"""Before a name server or tunnel that ended is started anew."""
+"""Before a tunnel that ended is made anew."""
+STOP_SECONDS = 1.0
 RECORD_SECONDS = 2.0
 
 
@@ -52,18 +42,12 @@ class Overlay:
         self._tunnel = ""
         """What the tunnel is, such as "kernel"; "" while there is none."""
         self._tunnel_ended: asyncio.Future[int] | None = None
-        self._zone: NameZone | None = None
+        self._domain = ""
         self._served: tuple[str, ...] = ()
         self._place = Place("it", "it")
         self._listeners: list[int] = []
-        self._names: Born | None = None
-        self._link: Link[ToNames, FromNames] | None = None
-        self._ready = asyncio.Event()
-        self._watching = False
+        self._names: NameServer | None = None
         self._stopping = asyncio.Event()
-        self.facts: tuple[tuple[str, bool, str], ...] = ()
-        """The separation that the name server has put itself under."""
-        self.status: NamesStatus | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -79,17 +63,17 @@ class Overlay:
         served = zone.servers if zone is not None else ()
         if served != self._served:
             await self._move(served, policy)
-        self._zone = zone
-        if zone is not None and served:
-            if self._link is not None:
-                self._link.send(SetZone(zone))
-            elif not self._watching:
-                self._watching = True
-                self._gate.spawn(self._keep_names())
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ready.wait(), READY_SECONDS)
-                if not self._ready.is_set():
-                    raise GateError("the name server of the overlay does not start", hint="its messages are on stderr")
+        if zone is None or not served:
+            if self._names is not None:
+                names, self._names = self._names, None
+                await names.stop(STOP_SECONDS)
+        elif self._names is None:
+            self._names = NameServer(self._gate, zone, self._place, tuple(self._listeners))
+            self._gate.spawn(self._names.run())
+            await self._names.first
+        else:
+            self._names.set_zone(zone)
+        self._domain = zone.domain if zone is not None else ""
         await self._set_tunnel(policy)
 
     async def _move(self, served: tuple[str, ...], policy: CompiledPolicy) -> None:
@@ -112,64 +96,19 @@ class Overlay:
         for number in self._listeners:
             launcher.close_listener(number)
         self._listeners, self._served, self._place = fresh, served, place
-        if self._names is not None:
-            launcher.kill(self._names)
+        if self._names is not None and served:
+            self._names.move(place, tuple(fresh))
 
     async def stop(self) -> None:
         """Ends the name server. The tunnel ends with the launcher."""
         self._stopping.set()
-        names, link = self._names, self._link
-        if link is not None:
-            link.send(StopNames())
-        if names is not None:
-            await asyncio.wait([names.ended], timeout=1.0)
-            self._gate.launcher.kill(names)
+        if self._names is not None:
+            await self._names.stop(STOP_SECONDS)
 
-    # --- names ------------------------------------------------------------------------------------------------------
-
-    async def _keep_names(self) -> None:
-        """Starts the name server, and starts it again when it ends."""
-        while not self._stopping.is_set():
-            if self._served:
-                try:
-                    await self._life()
-                except GateError as error:
-                    self._gate.log.error("names-not-started", reason=str(error))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), PAUSE_SECONDS)
-
-    async def _life(self) -> None:
-        order = PartOrder("names", self._place, tuple(self._listeners))
-        (born,) = await self._gate.launcher.spawn("names", "names", [order])
-        link: Link[ToNames, FromNames] = Link(
-            self._gate.reactor, born.read_fd, born.write_fd, FROM_NAMES, TO_NAMES, self._on_record, self._on_closed
-        )
-        self._names, self._link = born, link
-        if self._zone is not None:
-            link.send(SetZone(self._zone))
-        if self._stopping.is_set():
-            self._gate.launcher.kill(born)
-        try:
-            status = await born.ended
-        finally:
-            self._names = self._link = None
-            link.close()
-        if not self._stopping.is_set():
-            self._gate.log.error("names-ended", pid=born.pid, status=status)
-
-    def _on_record(self, record: FromNames) -> None:
-        if isinstance(record, NamesReady):
-            self.facts = record.facts
-            if not self._ready.is_set():
-                self._gate.log.info("names-served", zone=self._zone.domain if self._zone else "", at=self._served)
-            self._ready.set()
-        else:
-            self.status = record
-
-    def _on_closed(self, error: CrossingError | None) -> None:
-        if error is not None and self._names is not None:
-            self._gate.log.error("names-violation", detail=str(error))
-            self._gate.launcher.kill(self._names)
+    @property
+    def facts(self) -> tuple[tuple[str, bool, str], ...]:
+        """The separation that the name server has put itself under."""
+        return self._names.facts if self._names is not None else ()
 
     # --- the tunnel -------------------------------------------------------------------------------------------------
 
@@ -318,13 +257,13 @@ class Overlay:
                 "handshake": state.handshake if state else 0, "received": state.received if state else 0,
                 "sent": state.sent if state else 0, "endpoint": state.endpoint if state else "",
             })  # fmt: skip
-        status = self.status
+        status = self._names.status if self._names is not None else None
         names = {name: getattr(status, name) for name in NamesStatus.__struct_fields__} if status is not None else None
         return {
             "tunnel": self._tunnel,
             "key": public_key(self._key) if self._key else "",
             "peers": found,
-            "domain": self._zone.domain if self._zone is not None else "",
+            "domain": self._domain,
             "names": names,
         }
 

@@ -12,8 +12,8 @@ import msgspec
 
 from cofferdam.brokers.broker import Broker
 from cofferdam.brokers.registry import BROKERS
-from cofferdam.gate.crew.crew import Pair
-from cofferdam.gate.crew.part import Half
+from cofferdam.gate.crew.crew import Crew
+from cofferdam.gate.crew.part import Part
 from cofferdam.gate.state import Cut
 from cofferdam.gate.watch.drops import DroppedReport
 from cofferdam.gate.watch.leaks import LeakProbeReport
@@ -201,15 +201,15 @@ def spread(histogram: Histogram) -> Spread:
     return Spread(histogram.count, median, p99, p999, round(histogram.max / 1000, 1))
 
 
-def totals(pairs: list[Pair], earlier: Totals) -> Totals:
-    """Over all pairs and lives; `earlier` are those of pairs that are no more."""
+def totals(crews: list[Crew], earlier: Totals) -> Totals:
+    """Over all crews and lives; `earlier` are those of crews that are no more."""
     result = Totals()
     result.merge(earlier)
-    for pair in pairs:
-        result.merge(pair.totals)
-        for half in pair.halves:
-            for part, status in half.statuses.items():
-                result.add(half.broker, part, status, lives=True)
+    for crew in crews:
+        result.merge(crew.totals)
+        for part in crew.parts:
+            if part.status is not None:
+                result.add(part.broker, part.born.part, part.status, lives=True)
     return result
 
 
@@ -268,35 +268,35 @@ def unmatched(counted: Totals) -> int:
     return sum(counted.counts(broker, "refused").get("", 0) for broker in BROKERS)
 
 
-def session_reports(pairs: list[Pair]) -> tuple[SessionReport, ...]:
+def session_reports(crews: list[Crew]) -> tuple[SessionReport, ...]:
     return tuple(
         SessionReport(s.session, s.asset, s.source, s.port, s.principals, s.since, s.last, s.requests, s.refused)
-        for pair in pairs
-        for half in pair.halves
-        for status in half.statuses.values()
-        for s in status.sessions
+        for crew in crews
+        for part in crew.parts
+        if part.status is not None
+        for s in part.status.sessions
     )
 
 
-def asset_reports(pairs: list[Pair], counted: Totals) -> tuple[AssetReport, ...]:
+def asset_reports(crews: list[Crew], counted: Totals) -> tuple[AssetReport, ...]:
     names = ("connections", "queued", "in_flight", "requests", "failures", "late")
     found = []
-    for pair in pairs:
-        for half in pair.halves:
-            for told in (asset for status in half.statuses.values() for asset in status.assets):
-                numbers = {name: counted.counts(half.broker.name, name).get(told.asset, 0) for name in names}
+    for crew in crews:
+        for part in crew.parts:
+            for told in part.status.assets if part.status is not None else ():
+                numbers = {name: counted.counts(part.broker.name, name).get(told.asset, 0) for name in names}
                 found.append(AssetReport(name=told.asset, state=told.state, detail=told.detail, **numbers))
     return tuple(sorted(found, key=lambda asset: asset.name))
 
 
-def figure_reports(policy: CompiledPolicy, pairs: list[Pair], counted: Totals) -> tuple[FigureReport, ...]:
+def figure_reports(policy: CompiledPolicy, crews: list[Crew], counted: Totals) -> tuple[FigureReport, ...]:
     """Every figure of every broker that the policy uses; what nobody has counted yet stands at 0."""
     reports = []
-    for broker in brokers_in_use(policy, pairs):
+    for broker in brokers_in_use(policy, crews):
         known = {
             "": ("",),
             "conduit": tuple(c.name for c in policy.conduits.values() if c.broker == broker.name),
-            "asset": tuple(name for pair in pairs if pair.plan.broker == broker.name for name in pair.plan.asset_names),
+            "asset": tuple(name for crew in crews if crew.plan.broker == broker.name for name in crew.plan.asset_names),
         }
         for figure in (figure for figures in broker.figures.values() for figure in figures):
             values: dict[str, int | Spread]
@@ -313,47 +313,47 @@ def figure_reports(policy: CompiledPolicy, pairs: list[Pair], counted: Totals) -
     return tuple(reports)
 
 
-def brokers_in_use(policy: CompiledPolicy, pairs: list[Pair]) -> list[Broker]:
+def brokers_in_use(policy: CompiledPolicy, crews: list[Crew]) -> list[Broker]:
     """Those that conduits name, and those whose crews have not ended yet."""
-    words = {conduit.broker for conduit in policy.conduits.values()} | {pair.plan.broker for pair in pairs}
+    words = {conduit.broker for conduit in policy.conduits.values()} | {crew.plan.broker for crew in crews}
     return [broker for word, broker in BROKERS.items() if word in words]
 
 
-def pair_report(pair: Pair) -> PairReport:
+def crew_report(crew: Crew) -> PairReport:
     return PairReport(
-        name=pair.plan.name,
-        broker=pair.plan.broker,
-        working=pair.working,
-        restarts=pair.restarts,
-        listens=tuple(map(str, pair.plan.spots)),
-        assets=pair.plan.asset_names,
-        halves=tuple(map(_half_report, pair.halves)),
+        name=crew.plan.name,
+        broker=crew.plan.broker,
+        working=crew.working,
+        restarts=crew.restarts,
+        listens=tuple(map(str, crew.plan.spots)),
+        assets=crew.plan.asset_names,
+        halves=tuple(map(_part_report, crew.parts)),
     )
 
 
-def _half_report(half: Half) -> HalfReport:
+def _part_report(part: Part) -> HalfReport:
     return HalfReport(
-        name=half.name,
-        role=half.born.part,
-        pid=half.born.pid,
-        ready=half.ready is not None,
-        started_ns=half.started_ns,
-        policy=half.policy,
-        backlog=sum(status.backlog for status in half.statuses.values()),
+        name=part.name,
+        role=part.born.part,
+        pid=part.born.pid,
+        ready=part.ready is not None,
+        started_ns=part.started_ns,
+        policy=part.policy,
+        backlog=part.status.backlog if part.status is not None else 0,
     )
 
 
-def half_facts(pairs: list[Pair]) -> list[FactReport]:
-    """What the halves say of their own separation: in force if it is in every half, with the first detail."""
+def part_facts(crews: list[Crew]) -> list[FactReport]:
+    """What the parts say of their own separation: in force if it is in every part, with the first detail."""
     found: dict[str, list[tuple[bool, str]]] = {}
-    halves = [half for pair in pairs for half in pair.halves if half.ready is not None]
-    for half in halves:
-        for name, in_force, detail in half.ready.facts if half.ready is not None else ():
+    parts = [part for crew in crews for part in crew.parts if part.ready is not None]
+    for part in parts:
+        for name, in_force, detail in part.ready.facts if part.ready is not None else ():
             found.setdefault(name, []).append((in_force, detail))
     return [
         FactReport(
             name,
-            len(said) == len(halves) and all(on for on, _ in said),
+            len(said) == len(parts) and all(on for on, _ in said),
             next((d for on, d in said if not on), said[0][1]),
         )
         for name, said in found.items()

@@ -1,0 +1,362 @@
+"""The life of one crew, of whatever kind: its parts are born together, watched, ended together, and born again.
+
+A part that ends or hangs takes its crew with it: what is durable lies in stores, and nothing else is carried over into
+the next life. What waits in listeners' backlogs, which the launcher holds, is served by it.
+
+Not here: what is said to the parts of a kind of crew (crew, auditor, overlay.names), which crews there are (plan).
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from cofferdam.crossing.link import Link
+from cofferdam.crossing.reactor import Reactor
+from cofferdam.crossing.records import RecordCodec
+from cofferdam.enforce.orders import PartOrder
+from cofferdam.errors import CofferdamError, CrossingError, GateError
+from cofferdam.gate.context import Context
+from cofferdam.gate.crew.launcher import Born
+
+FREE_RESTARTS = 10
+"""A crew that worked is started anew at once, so many times in a row; one more is allowed each second."""
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
+"""Beyond that, or if it dies before it is ready: the first pause and, doubling each time, the longest."""
+OWN_PAUSE_SECONDS = 2.0
+"""A turn of the gate's loop that took longer says nothing of the parts: what they said waits to be read."""
+
+Out = TypeVar("Out")
+In = TypeVar("In")
+
+
+@dataclass
+class Restarts:
+    """How soon a crew may be started anew."""
+
+    tokens: float = FREE_RESTARTS
+    since: float = field(default_factory=time.monotonic)
+    pause: float = 0.0
+
+    def delay(self, was_ready: bool, now: float) -> float:
+        """Seconds to wait before the next start."""
+        self.tokens = min(FREE_RESTARTS, self.tokens + now - self.since)
+        self.since = now
+        if was_ready and self.tokens >= 1:
+            self.tokens -= 1
+            self.pause = 0.0
+        else:
+            self.pause = min(max(PAUSE_SECONDS, 2 * self.pause), LONGEST_PAUSE_SECONDS)
+        return self.pause
+
+
+class Child(abc.ABC, Generic[Out, In]):
+    """One process of a crew as the gate sees it: its control link, when it was last heard, and waiting for it to say
+    something. `on_violation` is called when it sends the gate what is no record, or what its kind may not say."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        name: str,
+        born: Born,
+        incoming: RecordCodec[In],
+        outgoing: RecordCodec[Out],
+        on_violation: Callable[[Any, str], None],
+    ) -> None:
+        self.name = name
+        self.born = born
+        self.started_ns = time.time_ns()
+        self.heard = time.monotonic()
+        """When it last said anything (monotonic, s)."""
+        self.failing = ""
+        """What it said of its end."""
+        self.hint = ""
+        self._on_violation = on_violation
+        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[bool]]] = []
+        self._link: Link[Out, In] = Link(
+            reactor, born.read_fd, born.write_fd, incoming, outgoing, self._on_record, self._on_closed
+        )
+        born.ended.add_done_callback(lambda _: self._wake())
+
+    @property
+    @abc.abstractmethod
+    def is_ready(self) -> bool:
+        """It has said that it takes work."""
+
+    @abc.abstractmethod
+    def take(self, record: In) -> None:
+        """What it says. Raises: CrossingError, where it may not say that."""
+
+    @property
+    def alive(self) -> bool:
+        return not self.born.ended.done()
+
+    def send(self, record: Out) -> None:
+        """Tells it something. One that has gone is told nothing."""
+        self._link.send(record)
+
+    async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Waits until the condition holds; False if the process ended first or the time is up."""
+        if condition():
+            return True
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        entry = (condition, future)
+        self._waiters.append(entry)
+        self._wake()
+        try:
+            async with asyncio.timeout(seconds):
+                return await future
+        except TimeoutError:
+            return False
+        finally:
+            if entry in self._waiters:
+                self._waiters.remove(entry)
+
+    def _wake(self) -> None:
+        for condition, future in self._waiters:
+            if not future.done():
+                if condition():
+                    future.set_result(True)
+                elif not self.alive:
+                    future.set_result(False)
+
+    def _on_record(self, record: In) -> None:
+        self.heard = time.monotonic()
+        self.take(record)
+        self._wake()
+
+    def _on_closed(self, error: CrossingError | None) -> None:
+        if error is not None:
+            self._on_violation(self, str(error))
+
+    def forget(self) -> None:
+        """Reads what it said last, and gives its pipes back."""
+        self._link.drain()
+        self._link.close()
+        self._wake()
+
+
+def how(status: int, call: str, failing: str) -> str:
+    """An end in words: why a process ended, as far as anybody knows."""
+    if status == -signal.SIGSYS:
+        which = f" ({call})" if call else ""
+        return f"a system call outside its profile{which}"
+    if failing:
+        return failing
+    if status == -signal.SIGKILL:
+        return "killed"
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-status).name
+        return f"signal {-status}"
+    return "" if status == 0 else f"exit code {status}"
+
+
+C = TypeVar("C", bound=Child[Any, Any])
+
+
+class Supervisor(abc.ABC, Generic[C]):
+    """Supervises one crew. `run()` is its life; the other methods are called from other tasks."""
+
+    kind: str
+    """Which of the crews of the code."""
+    ready_seconds = 10.0
+    """Parts that are not ready so long after they were told all have failed."""
+    silence_seconds = 3.5
+    """A part reports once a second; one that was silent for so long hangs, and is ended."""
+    partner_seconds = 1.0
+    """How long the other parts may go on after one has ended."""
+    keeps_trying = True
+    """Also when its first life fails; else that ends `run`."""
+
+    def __init__(self, gate: Context, name: str) -> None:
+        self._gate = gate
+        self.name = name
+        self.parts: list[C] = []
+        self.restarts = 0
+        self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the crew has been ready once; an error if its first life ended before that."""
+        self._ready = asyncio.Event()
+        self._stop_asked = asyncio.Event()
+        self._planned_end = False
+        self._ended = asyncio.Event()
+        self._pacing = Restarts()
+
+    # --- what a kind of crew is ---------------------------------------------------------------------------------
+
+    @property
+    def road(self) -> str:
+        """Crews of one road share users (see enforce.orders.Spawn)."""
+        return ""
+
+    @abc.abstractmethod
+    def orders(self) -> Sequence[PartOrder]:
+        """The parts to be born now. Raises: GateError, if there is nothing to be born with."""
+
+    @abc.abstractmethod
+    def adopt(self, born: Born) -> C:
+        """A part that was born."""
+
+    @abc.abstractmethod
+    async def configure(self) -> None:
+        """Tells the parts all that makes them ready. May wait for what is to be told, while they live.
+
+        Raises:
+            GateError: it cannot be told.
+        """
+
+    @abc.abstractmethod
+    def ask_to_stop(self, part: C, seconds: float) -> None:
+        """Has a part end in order, within so many seconds."""
+
+    def stopping_order(self) -> list[C]:
+        """The parts, the first to be told to stop first."""
+        return list(self.parts)
+
+    def on_ready(self) -> None:
+        """All parts are ready."""
+
+    def on_end(self, part: C, reason: str, expected: bool) -> None:
+        """A part has ended, and all that it said was read."""
+
+    def failure(self, reason: str, hint: str) -> CofferdamError:
+        """The error of a first life that failed."""
+        return GateError(f"the crew {self.name} does not start: {reason}", hint=hint)
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    @property
+    def working(self) -> bool:
+        return self._ready.is_set()
+
+    async def run(self) -> None:
+        """Until `stop`, or until a first life failed that is not tried again."""
+        try:
+            while not self._stop_asked.is_set():
+                was_ready = await self._life()
+                if self._stop_asked.is_set() or not (was_ready or self.restarts or self.keeps_trying):
+                    break
+                self.restarts += 1
+                delay = 0.0 if self._planned_end else self._pacing.delay(was_ready, time.monotonic())
+                self._planned_end = False
+                if delay:
+                    self._gate.log.warning("crew-pauses", crew=self.name, seconds=delay)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._stop_asked.wait(), delay)
+        finally:
+            self._ended.set()
+
+    async def _life(self) -> bool:
+        """From birth to death; whether the crew was ready in between."""
+        try:
+            children = await self._gate.launcher.spawn(self.kind, self.name, self.orders(), road=self.road)
+        except GateError as error:
+            self._fail_first(self.failure(str(error), error.hint))
+            self._gate.log.error("crew-not-started", crew=self.name, reason=str(error))
+            return False
+        self.parts = [self.adopt(born) for born in children]
+        if self._stop_asked.is_set():  # asked while they were born
+            self.kill()
+        ready = await self._until_ready()
+        if ready:
+            self._ready.set()
+            if not self.first.done():
+                self.first.set_result(None)
+            for part in self.parts:
+                self._gate.log.info("part-started", part=part.name, pid=part.born.pid)
+            self.on_ready()
+            await self._watch()
+        await self._bury(ready)
+        return ready
+
+    async def _until_ready(self) -> bool:
+        try:
+            await self.configure()
+        except GateError as error:
+            self._fail_first(self.failure(str(error), error.hint))
+            self._gate.log.error("crew-not-started", crew=self.name, reason=str(error))
+            return False
+        deadline = time.monotonic() + self.ready_seconds
+        for part in self.parts:
+            await part.until(lambda part=part: part.is_ready, deadline - time.monotonic())  # type: ignore[misc]
+        return all(part.is_ready and part.alive for part in self.parts)
+
+    async def _watch(self) -> None:
+        """Until a part ends or hangs."""
+        looked = time.monotonic()
+        while True:
+            ended = [part.born.ended for part in self.parts]
+            done, _ = await asyncio.wait(ended, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return
+            now = time.monotonic()
+            if now - looked > OWN_PAUSE_SECONDS:
+                for part in self.parts:
+                    part.heard = now
+            looked = now
+            for part in self.parts:
+                if now - part.heard > self.silence_seconds:
+                    self._gate.log.error("part-hangs", part=part.name, silent_seconds=round(now - part.heard))
+                    self.kill_part(part)
+
+    async def _bury(self, was_ready: bool) -> None:
+        """Ends what is left of the crew and tells how it ended."""
+        self._ready.clear()
+        ended = [part.born.ended for part in self.parts]
+        await asyncio.wait(ended, timeout=self.partner_seconds if was_ready else 0.1)
+        self.kill()
+        await asyncio.wait(ended)
+        expected = self._stop_asked.is_set() or self._planned_end
+        reasons, hints = [], []
+        for part in self.parts:
+            part.forget()
+            status = part.born.ended.result()
+            reason = how(status, part.born.call, part.failing)
+            level = self._gate.log.info if expected else self._gate.log.error
+            level("part-ended", part=part.name, pid=part.born.pid, status=status, reason=reason)
+            self.on_end(part, reason, expected)
+            if part.failing:
+                reasons.append(f"{part.name}: {part.failing}")
+                hints.append(part.hint)
+        if not was_ready and not self._stop_asked.is_set():
+            said = [f"{part.name} ended: {how(part.born.ended.result(), part.born.call, '')}" for part in self.parts]
+            self._fail_first(self.failure("; ".join(reasons or said), next(filter(None, hints), "")))
+        self.parts = []
+
+    def _fail_first(self, error: CofferdamError) -> None:
+        if not self.first.done():
+            self.first.set_exception(error)
+            self.first.exception()  # looked at: nobody may be waiting any more
+
+    # --- from other tasks ---------------------------------------------------------------------------------------
+
+    async def stop(self, seconds: float) -> None:
+        """Ends the crew for good."""
+        self._stop_asked.set()
+        await self._drain(seconds)
+        await self._ended.wait()
+
+    async def _drain(self, seconds: float) -> None:
+        """Ends the parts that there are: in order, and then without asking."""
+        parts = [part for part in self.stopping_order() if part.alive]
+        for part in parts:
+            self.ask_to_stop(part, seconds)
+        if parts:
+            await asyncio.wait([part.born.ended for part in parts], timeout=seconds + 0.5)
+        for part in parts:
+            self.kill_part(part)
+
+    def kill_part(self, part: C) -> None:
+        """Ends one part at once, and its crew by that."""
+        self._gate.launcher.kill(part.born)
+
+    def kill(self) -> None:
+        """Ends all parts at once."""
+        for part in self.parts:
+            self.kill_part(part)

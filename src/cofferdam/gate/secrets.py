@@ -1,0 +1,54 @@
+"""Secrets of parts (keys, certificates, passwords): from the state directory to the one part whose profile lists them.
+
+STATE/secrets/CREW/PART/KIND holds one, as the part's broker reads it. They never stand in a policy, which is reviewed,
+mailed and hashed into the log; they never reach a part by a file, which another part might read; and where one is
+printed, it prints as `<secret>`.
+
+Not here: what is in one (its broker), who makes it (the broker's verbs).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from cofferdam.brokers.kit.supervision import Secret
+from cofferdam.errors import GateError
+
+SECRET_BYTES = 1 << 20
+FOLDER = "secrets"
+
+
+def secret_file(state: Path, crew: str, part: str, kind: str) -> Path:
+    """Where a secret lies. `crew` is the plan's `base`: all crews of a road have the same."""
+    return state / FOLDER / crew.replace("%", "%25").replace("/", "%2F") / part / kind
+
+
+def load_secrets(state: Path, crew: str, part: str, kinds: tuple[str, ...]) -> tuple[Secret, ...]:
+    """Those of a part that there are.
+
+    Raises:
+        GateError: one is not a file that its owner alone can read, or too large.
+    """
+    found = []
+    for kind in kinds:
+        path = secret_file(state, crew, part, kind)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise GateError(f"the secret {path} cannot be read: {error.strerror or error}") from None
+        with os.fdopen(fd, "rb") as file:
+            facts = os.fstat(fd)
+            if not stat.S_ISREG(facts.st_mode) or facts.st_mode & 0o077 or facts.st_uid not in (0, os.geteuid()):
+                raise GateError(
+                    f"the secret {path} can be read by others than its owner, or is no file",
+                    hint=f"it may be known to others: make a new one; chmod 600 {path}",
+                )
+            value = file.read(SECRET_BYTES + 1)
+        if len(value) > SECRET_BYTES:
+            raise GateError(f"the secret {path} has more than {SECRET_BYTES} bytes")
+        found.append(Secret(kind, value))
+    return tuple(found)
