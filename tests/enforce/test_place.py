@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,11 +45,16 @@ class Stage:
         self.key.chmod(0o600)
         self.isolation.prepare(network_plan(compile_policy(load(site.policy), now_ns=0)))
 
-    def tries(self, role: str, deed: Callable[[], object]) -> str:
-        """What becomes of a deed in the place of such a process."""
-        berth = Berth(PROFILES[role], self.isolation.user(NAMES.get(role, role)), PLACES.get(role))
+    def berth(self, role: str, user: int = 0) -> Berth:
+        return Berth(PROFILES[role], user or self.isolation.user(NAMES.get(role, role)), PLACES.get(role))
+
+    def does(self, berth: Berth, deed: Callable[[], object]) -> str:
         with self.isolation.forking(berth.profile):
             return hostile.attempt(lambda: self.isolation.child_setup(berth), deed)
+
+    def tries(self, role: str, deed: Callable[[], object]) -> str:
+        """What becomes of a deed in the place of such a process."""
+        return self.does(self.berth(role), deed)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +124,22 @@ def test_an_inner_half_reaches_the_device_and_nothing_else(stage: Stage) -> None
         assert stage.tries("inner", connect(address, port)) in refused, (address, port)
     for address, port in ((DEVICE, PORT), (ERP, 80), (OVERLAY, PORT)):
         assert stage.tries("outer", connect(address, port)) in refused, (address, port)
+
+
+def test_a_road_is_its_own_parts_alone(stage: Stage) -> None:
+    """An inner half of another crew stands in the same namespace, and may make connections as well."""
+
+    def talk() -> None:
+        with socket.create_connection((DEVICE, PORT), 5) as sock:
+            sock.sendall(struct.pack(">HHHBBHH", 1, 0, 6, 1, 3, 0, 1))
+            if not sock.recv(64):
+                raise OSError(errno.ECONNRESET, "closed")
+
+    assert stage.tries("inner", talk) == "done"
+    other = stage.berth("inner", user=stage.isolation.user("modbus/elsewhere-plant/inner"))
+    assert stage.does(other, lambda: socket.create_connection((DEVICE, PORT), 0.5)) in {"EPERM", "ETIMEDOUT", "?"}
+    assert stage.isolation.user("modbus/office-plant/inner") == stage.berth("inner").user != other.user
+    assert stage.tries("inner", talk) == "done"
 
 
 def test_the_log_and_its_key_are_the_auditors_alone(stage: Stage) -> None:

@@ -18,7 +18,7 @@ from cofferdam.enforce.plans.rules import counter_names, ruleset
 from cofferdam.errors import CrossingError, GateError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
-from cofferdam.proof.rules.claims import LIVE, PLAN, drift
+from cofferdam.proof.rules.claims import LIVE, PLAN, confinement, drift
 from cofferdam.proof.rules.listing import Ruleset
 from cofferdam.proof.rules.solver import ask
 
@@ -44,6 +44,8 @@ conduits:
   two: {{from: lab, to: plant, broker: modbus, owner: o, reason: r, allow: [{{who: bench, asset: a, read: all}}]}}
 gate: {{{gate}}}
 """  # noqa: E501
+TWO_ROADS = POLICY.replace("asset: [a, b]", "asset: b").replace("  six: ", "  # six: ")
+"""Two crews, whose inner halves stand in one namespace."""
 INTERFACES = {"office": "eth0", "lab": "cdv30", "plant": "cdm1"}
 OVERLAY = """overlay:
   prefix: 100.65.0.0/24
@@ -121,16 +123,21 @@ def test_plans_that_make_no_sense(links: tuple[Link, ...], word: str) -> None:
     assert word in check(made)
 
 
+def users(side: SidePlan) -> dict[str, int]:
+    """A user for each part that reaches something."""
+    return {who: 64002 + number for number, who in enumerate(sorted({reach.who for reach in side.reaches}))}
+
+
 def rules(side: SidePlan) -> list[tuple[str, str]]:
     """(chain, all that the rule says) of each rule."""
-    found: list[Any] = [command["add"]["rule"] for command in ruleset(side, INTERFACES)["nftables"]
+    found: list[Any] = [command["add"]["rule"] for command in ruleset(side, INTERFACES, users(side))["nftables"]
                         if "rule" in command.get("add", {})]  # fmt: skip
     return [(rule["chain"], json.dumps(rule["expr"])) for rule in found]
 
 
 def test_every_hook_drops_and_nothing_is_forwarded() -> None:
     for side in plan().sides:
-        chains = [command["add"]["chain"] for command in ruleset(side, INTERFACES)["nftables"]
+        chains = [command["add"]["chain"] for command in ruleset(side, INTERFACES, users(side))["nftables"]
                   if "chain" in command.get("add", {})]  # fmt: skip
         assert {chain["hook"] for chain in chains} == {"input", "output", "forward", "ingress", "egress"}
         assert {chain["policy"] for chain in chains} == {"drop"}
@@ -144,9 +151,58 @@ def test_the_office_can_open_connections_inwards_only_and_the_plant_side_outward
         if "tcp" in text:
             assert (chain == "output") == (syn in text), (chain, text)
     for chain, text in rules(ot):
-        if "tcp" in text:
-            assert (chain == "input") == (syn in text), (chain, text)
+        if "tcp" in text:  # what opens a connection outwards has its part's user
+            assert (chain == "input" or "skuid" not in text) == (syn in text), (chain, text)
+            assert chain == "output" or "skuid" not in text
     assert "fd00:64::9" in str(rules(it)) and "icmpv6" in str(rules(it)) and "ip6" not in str(rules(ot))
+
+
+def test_what_opens_a_connection_to_a_device_must_be_of_its_own_part() -> None:
+    it, ot = plan(text=TWO_ROADS).sides
+    assert {reach.who for reach in ot.reaches} == {"modbus/office-plant/inner", "modbus/lab-plant/inner"}
+    known = users(ot)
+    opens = [json.loads(text) for chain, text in rules(ot) if chain == "output" and "skuid" in text]
+    found = {(rule[1]["match"]["right"], rule[-3]["match"]["right"]) for rule in opens}
+    assert found == {
+        ("10.2.0.8", known["modbus/office-plant/inner"]), ("10.2.0.7", known["modbus/lab-plant/inner"]),
+    }  # fmt: skip
+    assert "skuid" not in str(rules(it))
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@pytest.mark.parametrize("breaking", ["", "another's user", "no user", "every segment"])
+def test_the_solver_sees_whose_road_it_is(breaking: str) -> None:
+    """As nft lists the rules, and with a rule that lets another part, or anybody, open the connection."""
+    try:
+        find_nft()
+    except GateError:
+        pytest.skip("the program nft is missing")
+    side = plan(text=TWO_ROADS).sides[1]
+    known = users(side)
+    in_force = listed(side)
+    for entry in in_force["nftables"]:
+        steps = entry.get("rule", {}).get("expr", [])
+        mine = [step for step in steps if step.get("match", {}).get("left") == {"meta": {"key": "skuid"}}]
+        if mine and mine[0]["match"]["right"] == known["modbus/lab-plant/inner"]:
+            if breaking == "another's user":
+                mine[0]["match"]["right"] = known["modbus/office-plant/inner"]
+            elif breaking == "no user":
+                steps.remove(mine[0])
+            elif breaking == "every segment":
+                steps[:] = [step for step in steps if "payload" not in str(step) or "flags" not in str(step)]
+    live, made = Ruleset.read(in_force), Ruleset.read(ruleset(side, LOOP, known, tunnel="cdw0"))
+    asked = (*confinement(side, LOOP, known), *drift(made, live))
+    answers = ask({LIVE: live, PLAN: made}, asked, ("lo", "cdw0"))
+    found = {answer.question.name: answer.packet for answer in answers if answer.packet is not None}
+    if breaking in ("", "every segment"):
+        # Any segment of the right user is what both rules together let through.
+        assert not found
+        return
+    assert set(found) == {"out goes only what the policy declares", "as in the policy: output"}
+    packet = found["out goes only what the policy declares"]
+    assert packet is not None and packet.fields["daddr"] == "10.2.0.7"
+    assert packet.fields["user"] != str(known["modbus/lab-plant/inner"])
 
 
 def test_counters_are_named_for_conduits() -> None:
@@ -164,7 +220,7 @@ def test_nft_takes_the_rules_twice() -> None:
     except GateError:
         pytest.skip("the program nft is missing")
     for side in plan().sides:
-        text = json.dumps(ruleset(side, LOOP))
+        text = json.dumps(ruleset(side, LOOP, users(side)))
         command = f"{nft} -j -f - <<'E' && {nft} -j -f - <<'E' && {nft} -j list ruleset\n{text}\nE\n{text}\nE\n"
         done = subprocess.run(["unshare", "-n", "bash", "-c", command], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -179,7 +235,7 @@ def test_names_of_namespaces() -> None:
 
 def listed(side: SidePlan) -> dict[str, Any]:
     """The rules as nft lists them, from an empty namespace."""
-    text = json.dumps(ruleset(side, LOOP, tunnel="cdw0"))
+    text = json.dumps(ruleset(side, LOOP, users(side), tunnel="cdw0"))
     command = f"{find_nft()} -j -f - <<'E' && {find_nft()} -j list ruleset\n{text}\nE\n"
     done = subprocess.run(["unshare", "-n", "bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -213,7 +269,7 @@ def test_the_limit_of_openings_is_part_of_what_the_rules_mean() -> None:
     live = Ruleset.read(rules)
 
     def changed(openings: int) -> list[str]:
-        made = Ruleset.read(ruleset(msgspec.structs.replace(side, openings=openings), LOOP, tunnel="cdw0"))
+        made = Ruleset.read(ruleset(msgspec.structs.replace(side, openings=openings), LOOP, users(side), tunnel="cdw0"))
         answers = ask({LIVE: live, PLAN: made}, drift(made, live), ("lo", "cdw0"))
         return [answer.question.name for answer in answers if answer.packet is not None]
 

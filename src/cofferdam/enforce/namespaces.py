@@ -254,13 +254,14 @@ class NamespaceIsolation(Isolation):
     def _apply(self, side: SidePlan, fd: int) -> None:
         interfaces = {link.zone: self._interfaces[link.zone] for link in side.links}
         tunnel = self._tunnel if side.tunnel is not None else ""
-        rules = ruleset(side, interfaces, egress=self._egress, tunnel=tunnel)
+        users = {reach.who: self.user(reach.who) for reach in side.reaches}
+        rules = ruleset(side, interfaces, users, egress=self._egress, tunnel=tunnel)
         counted: dict[str, int] = {}
         with contextlib.suppress(GateError):
             counted = self._counted(side)  # a new ruleset counts from 0
         said = inside(fd, firewall.apply, self._nft, rules)
         if said and self._egress:
-            rules = ruleset(side, interfaces, egress=False, tunnel=tunnel)
+            rules = ruleset(side, interfaces, users, egress=False, tunnel=tunnel)
             without = inside(fd, firewall.apply, self._nft, rules)
             if not without:  # a kernel before 5.16
                 self._egress, said = False, ""

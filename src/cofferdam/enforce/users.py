@@ -65,6 +65,20 @@ class _Kept(msgspec.Struct, forbid_unknown_fields=True):
     users: dict[str, int]
 
 
+def read(folder: Path) -> dict[str, int]:
+    """Which part has which user, by the launcher's file. Raises: GateError."""
+    path = folder / FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Kept).users
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise GateError(
+            f"{path} cannot be understood: {error}",
+            hint="it says which part has which user; remove it, then give the stores of parts to their new users",
+        ) from None
+
+
 class Allotted:
     """Which part has which user. `folder` is the launcher's own; nobody else can write there."""
 
@@ -91,16 +105,7 @@ class Allotted:
 
     def known(self) -> dict[str, int]:
         """All of them, as far as they are in the present range. Raises: GateError."""
-        try:
-            kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept).users
-        except FileNotFoundError:
-            return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise GateError(
-                f"{self._path} cannot be understood: {error}",
-                hint="it says which part has which user; remove it, then give the stores of parts to their new users",
-            ) from None
-        return {name: user for name, user in kept.items() if user in self._users.parts}
+        return {name: user for name, user in read(self._path.parent).items() if user in self._users.parts}
 
     def _free(self, known: dict[str, int]) -> int:
         taken = set(known.values())

@@ -22,6 +22,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -36,7 +37,7 @@ from cofferdam.enforce.syscalls import NUMBERS
 from cofferdam.errors import CofferdamError
 from cofferdam.proof import strangers
 from cofferdam.proof.statements import Statements
-from cofferdam.proof.subject import Part, Subject
+from cofferdam.proof.subject import Part, Subject, road
 
 PART = "probes"
 SILENT: Final = "no answer, and nothing says that the packet did not go out"
@@ -227,14 +228,14 @@ def _try_all(subject: Subject, policy: Path, name: str, part: Part | None, out: 
 
 
 def _berth(subject: Subject, isolation: NamespaceIsolation, part: Part, folder: Path) -> Berth:
-    """Where a probe for this part stands: in its place, as a user that no part is; with an empty folder, where the part
-    has a store or sees one."""
+    """Where a probe for this part stands: in its place, as its user; with an empty folder, where the part has a store
+    or sees one."""
     profile = subject.profile(part)
     place = None
     if part.side:
         side = subject.sides[part.side]
         place = Place(side.plan.side, next(iter(side.interfaces), ""))
-    user = isolation.probe_user
+    user = subject.users.get(f"{road(part.crew)}/{part.part}", isolation.probe_user)
     return Berth(
         profile, user, place, folder if profile.store else None, profile.quota,
         reads={folder: user} if profile.reads else {},
@@ -244,7 +245,7 @@ def _berth(subject: Subject, isolation: NamespaceIsolation, part: Part, folder: 
 @contextlib.contextmanager
 def _folder(isolation: NamespaceIsolation) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="cofferdam-probe-") as name:
-        os.chown(name, isolation.probe_user, isolation.probe_user)
+        Path(name).chmod(0o777)
         yield Path(name)
 
 
@@ -264,7 +265,8 @@ def _connections(subject: Subject, isolation: NamespaceIsolation, name: str, ber
         return
     space = subject.plan.space_of(place.side, place.zone)
     plan = subject.sides[space].plan
-    declared = {(address, reach.port) for reach in plan.reaches for address in reach.addresses}
+    who = next((name for name, user in subject.users.items() if user == berth.user), "")
+    declared = {(address, reach.port) for reach in plan.reaches for address in reach.addresses if reach.who == who}
     if not declared:
         return
     address, port = sorted(declared)[0]
@@ -272,15 +274,17 @@ def _connections(subject: Subject, isolation: NamespaceIsolation, name: str, ber
     others += [(other, 502) for listen in subject.sides["it"].plan.listens for other in listen.addresses[:1]]
     wrong: list[str] = []
     good: list[str] = []
-    for target in others:
-        if target in declared:
-            continue
+    another = replace(berth, user=isolation.probe_user)
+    tries = [(another, (address, port)), *((berth, target) for target in others if target not in declared)]
+    for one, target in tries:
         before = subject.sides[space].run(_dropped, subject.nft)
-        said = _run(isolation, berth, target)
+        said = _run(isolation, one, target)
         if said == SILENT and subject.sides[space].run(_dropped, subject.nft) > before:
             said = "refused: the firewall dropped it, and counted it"
-        (good if said.startswith(("refused", "unreachable")) else wrong).append(f"{target[0]}:{target[1]}: {said}")
-    out.check(PART, f"{name}: connections", "connects to nothing but the devices that the policy names", wrong, good,
+        who = " as another user" if one is another else ""
+        (good if said.startswith(("refused", "unreachable")) else wrong).append(f"{target[0]}:{target[1]}{who}: {said}")
+    out.check(PART, f"{name}: connections", "connects to nothing but the devices that the policy names, and no other "
+              "user connects to those", wrong, good,
               status="tested")  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from cofferdam.errors import GateError
 from cofferdam.proof import reading
 from cofferdam.proof.reading import SPARE
 from cofferdam.proof.statements import Statements
-from cofferdam.proof.subject import Part, Subject
+from cofferdam.proof.subject import Part, Subject, road
 
 Json = dict[str, Any]
 PART = "structure"
@@ -44,12 +44,24 @@ def state(subject: Subject, part: Part, facts: Json, out: Statements) -> None:
     """All that is to be said of one part."""
     profile = subject.profile(part)
     store, reads = _folders(subject, part, profile)
+    _user(subject, part, facts, out)
     _place(subject, part, facts, out)
     powers(
         subject, part.name, facts, out, threads=Can.READ in profile.can, groups={path.stat().st_gid for path in reads}
     )
     _view(part, facts, store, out)
     _descriptors(subject, part, profile, facts, (store, reads), out)
+
+
+def _user(subject: Subject, part: Part, facts: Json, out: Statements) -> None:
+    """By its user the firewall knows it: the user is that of its road, and no part of another road has it."""
+    own = int(facts["status"]["Uid"].split()[0])
+    name = f"{road(part.crew)}/{part.part}"
+    known = subject.users.get(name)
+    wrong = [] if known == own else [f"it is user {own}, and the rules know {known}"]
+    wrong += [f"{other} is too" for other, user in subject.users.items() if user == own and other != name]
+    out.check(PART, f"{part.name}: known", "is the user by whom the firewall knows it, and no other part is", wrong,
+              [f"uid {own}"])  # fmt: skip
 
 
 def _folders(subject: Subject, part: Part, profile: Profile) -> tuple[Path | None, list[Path]]:

@@ -52,7 +52,7 @@ def state(subject: Subject, wires: tuple[Wire, Wire] | None, out: Statements) ->
         before = side.reading["switches"]
         side.read(subject.nft, subject.others(side))
         _check_restored(side, before, out)
-        solving.solve(side, out)
+        solving.solve(side, subject.users, out)
 
 
 def _check_restored(side: Side, before: dict[str, str], out: Statements) -> None:

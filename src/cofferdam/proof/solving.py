@@ -6,6 +6,7 @@ Not here: the questions (plans.claims) and their answers (plans.solver).
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,25 @@ PART = "solver"
 def state(subject: Subject, out: Statements, folder: Path | None = None) -> None:
     """The statements of all sides, which have been read. Each question is written to `folder` as well, in SMT-LIB 2."""
     for side in subject.sides.values():
-        solve(side, out, folder)
+        solve(side, subject.users, out, folder)
 
 
-def solve(side: Side, out: Statements, folder: Path | None = None) -> None:
+def solve(side: Side, users: Mapping[str, int], out: Statements, folder: Path | None = None) -> None:
+    """One side. `users`: of the parts that reach something there."""
+    missing = sorted({reach.who for reach in side.plan.reaches} - users.keys())
+    if missing:
+        out.say(PART, f"{side.name}: rules", "failed", f"the launcher knows no user of {missing[0]}")
+        return
     try:
         live = Ruleset.read(side.rules)
         hooks = {base.hook for base in live.bases}
-        plan = Ruleset.read(ruleset(side.plan, side.interfaces, egress="egress" in hooks, tunnel=side.tunnel))
+        plan = Ruleset.read(ruleset(side.plan, side.interfaces, users, egress="egress" in hooks, tunnel=side.tunnel))
     except CofferdamError as error:
         out.say(PART, f"{side.name}: rules", "failed", f"nothing is proved of side {side.name}: {error}")
         return
     rulesets = {claims.LIVE: live, claims.PLAN: plan}
     names = [link["name"] for link in side.reading["links"]]
-    for question in (*claims.confinement(side.plan, side.interfaces, side.tunnel), *claims.drift(plan, live)):
+    for question in (*claims.confinement(side.plan, side.interfaces, users, side.tunnel), *claims.drift(plan, live)):
         if folder is not None:
             name = "-".join(f"{side.name} {question.name}".replace(":", "").replace(",", "").split())
             (folder / f"{name}.smt2").write_text(script(rulesets, question, names) + "(check-sat)\n")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cofferdam.enforce import firewall, journal, netns
+from cofferdam.enforce import firewall, journal, netns, users
 from cofferdam.enforce import inside as worker
 from cofferdam.enforce.netns import open_namespace
 from cofferdam.enforce.plans.records import NetworkPlan, SidePlan
@@ -87,6 +87,8 @@ class Subject:
     nft: str
     crews: Mapping[str, Crew] = field(default_factory=dict)
     """What each kind of crew may be and do."""
+    users: Mapping[str, int] = field(default_factory=dict)
+    """Whom the rules know a part by, as the launcher keeps it: "ROAD/PART" to user."""
     peers: Mapping[str, str] = field(default_factory=dict)
     """Who is let in by the tunnel: public key to name."""
     peer_networks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -152,8 +154,13 @@ def open_subject(
     parts = (*_parts(status["pairs"], places or {}), *_names(launcher))
     return Subject(
         state, plan, str(status["policy"]["hash"]), sides, parts, gate, int(status["audit"]["pid"]), launcher,
-        firewall.find_nft(), crews or {},
+        firewall.find_nft(), crews or {}, users.read(journal.folder(state)),
     )  # fmt: skip
+
+
+def road(crew: str) -> str:
+    """A crew's name without the number by which several that do the same are told apart."""
+    return _NUMBER.sub("", crew)
 
 
 def places(policy: CompiledPolicy, plan: NetworkPlan, status: Mapping[str, Any]) -> dict[str, dict[str, str]]:
@@ -164,8 +171,7 @@ def places(policy: CompiledPolicy, plan: NetworkPlan, status: Mapping[str, Any])
         }
         for base, group in groups(policy).items()
     }
-    # A crew's name has a number behind it where several do the same.
-    return {pair["name"]: wanted.get(_NUMBER.sub("", pair["name"]), {}) for pair in status["pairs"]}
+    return {pair["name"]: wanted.get(road(pair["name"]), {}) for pair in status["pairs"]}
 
 
 def _interfaces(side: SidePlan, made: Sequence[str]) -> tuple[dict[str, str], str]:

@@ -75,6 +75,11 @@ class Reach(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     part: Name
     datagrams: bool = False
 
+    @property
+    def who(self) -> str:
+        """The part, as users are known by it."""
+        return f"{self.crew}/{self.part}"
+
 
 class Tunnel(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Overlay peers come by a WireGuard device of this side: `networks` are those of their addresses. Its UDP port

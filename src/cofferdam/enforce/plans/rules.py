@@ -5,11 +5,15 @@ Every hook drops by default. What is let through, and nothing else:
     ingress, egress  frames of IPv4, ARP and, if the side has any, IPv6; so no VLAN tags, no industrial Ethernet
     input            TCP from the principals of a conduit to where its assets are published; answers of devices;
                      ICMP errors about our own packets; neighbour discovery (IPv6)
-    output           answers to those clients; TCP to the devices of a conduit; neighbour discovery (IPv6)
+    output           answers to those clients; TCP to the devices of a conduit, opened by its own part; neighbour
+                     discovery (IPv6)
     forward          nothing
 
 The rules know no connections (no conntrack), so no flood fills a table of them. What may only answer is held to that
 by TCP itself: packets that open a connection (SYN without ACK) are let through in one direction only.
+
+What opens a connection to a device must come from the part that the road is for, told by its user: parts of other crews
+stand in the same namespace. Later segments are not asked, since the kernel sends some of them by itself.
 
 One thing they do count: how many connections a client opens in a second, so that a flood of them ends here and not in
 the queue that others wait in. A client is a hardware address with an IP address, so that packets with a made-up sender
@@ -39,8 +43,16 @@ COUNTED_SECONDS, MOST_COUNTED = 60, 65535
 Json = dict[str, Any]
 
 
-def ruleset(side: SidePlan, interfaces: Mapping[str, str], *, egress: bool = True, tunnel: str = "") -> Json:
-    """The transaction that puts a side's rules in the place of earlier ones.
+def ruleset(
+    side: SidePlan,
+    interfaces: Mapping[str, str],
+    users: Mapping[str, int],
+    *,
+    egress: bool = True,
+    tunnel: str = "",
+) -> Json:
+    """The transaction that puts a side's rules in the place of earlier ones. `users`: of each part that reaches
+    something, by `Reach.who`.
 
     `interfaces` gives for each zone the name that its interface has in the namespace. `egress`: whether the kernel has
     the egress hook (from 5.16 on). `tunnel` is the name of the side's WireGuard device, by which overlay peers come;
@@ -51,7 +63,7 @@ def ruleset(side: SidePlan, interfaces: Mapping[str, str], *, egress: bool = Tru
         table = {"table": {"family": family, "name": TABLE}}
         commands += [{"add": table}, {"delete": table}, {"add": table}]
     commands += _counters(side)
-    commands += _packets(side, interfaces, tunnel)
+    commands += _packets(side, interfaces, users, tunnel)
     for name in sorted(set(interfaces.values())):
         commands += _frames("ingress", name, side.has_ipv6)
         if egress:
@@ -71,7 +83,7 @@ def _counters(side: SidePlan) -> list[Json]:
     return [{"add": {"counter": {"family": "inet", "table": TABLE, "name": name}}} for name in counter_names(side)]
 
 
-def _packets(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> list[Json]:
+def _packets(side: SidePlan, interfaces: Mapping[str, str], users: Mapping[str, int], tunnel: str) -> list[Json]:
     commands: list[Json] = []
     for hook in ("input", "output", "forward"):
         chain = {"family": "inet", "table": TABLE, "name": hook, "type": "filter", "hook": hook, "prio": 0}
@@ -95,9 +107,12 @@ def _packets(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> list
         interface, counter = interfaces[reach.zone], f"devices-{reach.conduit}"
         protocol = "udp" if reach.datagrams else "tcp"
         for version, addresses, _ in _by_version(reach.addresses, reach.addresses):
-            commands.append(_rule("output", counter, [
-                _meta("oifname", interface), _is(version, "daddr", addresses), _port("dport", reach.port, protocol),
-            ]))  # fmt: skip
+            way = [_meta("oifname", interface), _is(version, "daddr", addresses),
+                   _port("dport", reach.port, protocol)]  # fmt: skip
+            opening = [] if reach.datagrams else [_OPENING]
+            if not reach.datagrams:
+                commands.append(_rule("output", counter, [*way, _NOT_OPENING]))
+            commands.append(_rule("output", counter, [*way, *opening, _meta("skuid", users[reach.who])]))
             commands.append(_rule("input", counter, [
                 _meta("iifname", interface), _is(version, "saddr", addresses), _port("sport", reach.port, protocol),
                 *([] if reach.datagrams else [_NOT_OPENING]),
@@ -197,7 +212,7 @@ def _payload(protocol: str, field: str) -> Json:
     return {"payload": {"protocol": protocol, "field": field}}
 
 
-def _meta(key: str, value: str) -> Json:
+def _meta(key: str, value: str | int) -> Json:
     return _match({"meta": {"key": key}}, value)
 
 

@@ -25,6 +25,7 @@ _TCP, _UDP = Among("l4proto", ((6, 6),)), Among("l4proto", ((17, 17),))
 _WHOLE = Among("fragment", ((0, 0),))
 _ANSWERING = Among("tcp flags", fields.union((f, f) for f in range(256) if f & (_SYN | _ACK) != _SYN))
 """Any segment but one that asks for a new connection."""
+_OPENING = Among("tcp flags", fields.union((f, f) for f in range(256) if f & (_SYN | _ACK) == _SYN))
 
 
 def crossing(it: Iterable[str], ot: Iterable[str]) -> tuple[Question, ...]:
@@ -38,13 +39,17 @@ def crossing(it: Iterable[str], ot: Iterable[str]) -> tuple[Question, ...]:
     )  # fmt: skip
 
 
-def confinement(side: SidePlan, interfaces: Mapping[str, str], tunnel: str = "") -> tuple[Question, ...]:
-    """What must have no answer in the rules in force of a side. `interfaces`: zone to name in the namespace; `tunnel`:
-    the name of the device by which overlay peers come, or ""."""
+def confinement(
+    side: SidePlan, interfaces: Mapping[str, str], users: Mapping[str, int], tunnel: str = ""
+) -> tuple[Question, ...]:
+    """What must have no answer in the rules in force of a side. `interfaces`: zone to name in the namespace; `users`:
+    of each part that reaches something; `tunnel`: the name of the device by which overlay peers come, or ""."""
     return (
         Question("nothing is forwarded", "forward", LIVE),
         Question("in comes only what the policy declares", "input", LIVE, (), _inputs(side, interfaces, tunnel)),
-        Question("out goes only what the policy declares", "output", LIVE, (), _outputs(side, interfaces, tunnel)),
+        Question(
+            "out goes only what the policy declares", "output", LIVE, (), _outputs(side, interfaces, users, tunnel)
+        ),
     )
 
 
@@ -70,7 +75,7 @@ def _inputs(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> tuple
     return tuple(found)
 
 
-def _outputs(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> tuple[Conj, ...]:
+def _outputs(side: SidePlan, interfaces: Mapping[str, str], users: Mapping[str, int], tunnel: str) -> tuple[Conj, ...]:
     found: list[Conj] = []
     for listen in side.listens:
         way = _by("oif", tunnel if listen.tunnel else interfaces[listen.zone])
@@ -79,9 +84,9 @@ def _outputs(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> tupl
             found.append((way, *source, *destination, *_port("sport", listen.port, listen.datagrams), *answering))
     for reach in side.reaches:
         for destination, _ in _versions(reach.addresses, reach.addresses, "daddr", "daddr"):
-            found.append(
-                (_by("oif", interfaces[reach.zone]), *destination, *_port("dport", reach.port, reach.datagrams))
-            )
+            to = (_by("oif", interfaces[reach.zone]), *destination, *_port("dport", reach.port, reach.datagrams))
+            own = Among("skuid", ((users[reach.who], users[reach.who]),))
+            found += [(*to, own)] if reach.datagrams else [(*to, _OPENING, own), (*to, _ANSWERING)]
     found += [_icmp("icmpv6", [143]), *_neighbours()]
     return tuple(found)
 

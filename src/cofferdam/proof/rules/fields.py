@@ -18,7 +18,7 @@ Ranges = tuple[Range, ...]
 WIDTHS: Final[dict[str, int]] = {
     "ethertype": 16, "l4proto": 8, "ip saddr": 32, "ip daddr": 32, "ip6 saddr": 128, "ip6 daddr": 128, "sport": 16,
     "dport": 16, "tcp flags": 8, "icmp type": 8, "icmp code": 8, "icmpv6 type": 8, "icmpv6 code": 8, "ip ttl": 8,
-    "ip6 hoplimit": 8, "ip6 nexthdr": 8, "mark": 32, "ct state": 2, "fragment": 1,
+    "ip6 hoplimit": 8, "ip6 nexthdr": 8, "mark": 32, "ct state": 2, "fragment": 1, "skuid": 32,
 }  # fmt: skip
 INTERFACES: Final = ("iif", "oif")
 """Fields whose values are names; their numbers are given out when all names are known (solver)."""

@@ -4,8 +4,8 @@ PURE.
 A rule becomes a list of steps: what must hold, and the verdict. Implied conditions that nft leaves out of its listing
 (`tcp dport 80` is also "the protocol is TCP, and the packet is no later fragment") are put back.
 
-    understood            addresses, ports, protocols, interfaces, TCP flags, ICMP types, mark, connection state, sets,
-                          maps to verdicts, concatenations, ranges, prefixes, negations, jumps
+    understood            addresses, ports, protocols, interfaces, TCP flags, ICMP types, mark, user of the socket,
+                          connection state, sets, maps to verdicts, concatenations, ranges, prefixes, negations, jumps
     left free             every other match (may be true or false), limits, quotas, sets that packets can change
     refused               every other statement: address translation, forwarding to a device, flowtables, changes of a
                           packet; `Unmodelled` names it, since what it does to a proof is not known here
@@ -240,6 +240,8 @@ class _Reader:
         if side is None or (side[0] == "mark" and self._mark_changes):
             return [Free(key())]
         name, implied = side
+        if name == "skuid" and op not in ("==", "in"):
+            return [Free(key())]  # a packet without a socket has no user, and is not unlike any either
         if name in fields.INTERFACES:
             names = _names(right)
             return [Free(key())] if names is None or op not in ("==", "!=") else [Named(name, names, op == "==")]
@@ -337,6 +339,7 @@ def _side(left: Json) -> tuple[str, Conj] | None:
 _METAS: Final[dict[str, tuple[str, Conj]]] = {
     "iifname": ("iif", ()), "iif": ("iif", ()), "oifname": ("oif", ()), "oif": ("oif", ()),
     "l4proto": ("l4proto", ()), "protocol": ("ethertype", ()), "nfproto": ("ethertype", ()), "mark": ("mark", ()),
+    "skuid": ("skuid", ()),
 }  # fmt: skip
 
 

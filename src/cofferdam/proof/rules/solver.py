@@ -385,6 +385,8 @@ class _Writer:
             shown[end] = fields.text(f"{family} {end}", raw.get(f"{family} {end}", 0))
         protocol = raw.get("l4proto", 0)
         shown["protocol"] = fields.text("l4proto", protocol)
+        if "skuid" in raw:
+            shown["user"] = str(raw["skuid"])
         more: list[str] = []
         if raw.get("fragment"):
             shown["fragment"] = "a later one"
