@@ -16,7 +16,7 @@ import msgspec
 
 from cofferdam.brokers.kit.supervision import Command, CommandDone, Configure, Listener, NewPolicy, Ready, Secret, Stop
 from cofferdam.brokers.registry import BROKERS
-from cofferdam.brokers.relay.http_keys import SECRET, Key, Secrets, Tls, new_key
+from cofferdam.brokers.relay.http_keys import SECRET, Given, Key, Secrets, Tls, new_key, write_secrets
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
@@ -45,7 +45,7 @@ conduits:
     owner: production
     reason: daily counts
     listen:
-      office: {{at: "{office}:{outer}", {doors}}}
+      office: {{at: "{office}:{outer}"{doors}}}
       plant: {{at: "{plant}:{inner}", plain: true}}
     channels:
       counts: {{schema: count.json, most: 100 kB{counts}}}
@@ -61,7 +61,7 @@ conduits:
     reason: production orders
     {conduit}
     listen:
-      office: {{at: "{office}:{outer}", {doors}}}
+      office: {{at: "{office}:{outer}"{doors}}}
       plant: {{at: "{plant}:{inner}", plain: true}}
     channels:
       orders:
@@ -99,14 +99,13 @@ class RunningCrew:
     def policy(self, **options: str) -> CompiledPolicy:
         """The policy with these words in it."""
         ports = {name: sock.getsockname()[1] for name, sock in self.listeners.items()}
-        words = {"doors": "plain: true", "counts": "", "conduit": "", **self.options, **options}
+        words = {"doors": ", plain: true", "counts": "", "conduit": "", **self.options, **options}
         text = POLICY.format(office=OFFICE, plant=PLANT, **ports, **words)
         return compile_policy(loads(text, files=self.files), now_ns=time.time_ns())
 
     def secrets(self, side: str) -> Secrets:
         own = {"outer": ("erp", "lake"), "inner": ("mes",)}[side]
-        at = f"{OFFICE}:{self.port('outer')}"
-        tls = {at: self.tls} if self.tls is not None and side == "outer" else {}
+        tls = {"office": self.tls} if self.tls is not None and side == "outer" else {}
         return Secrets(keys=tuple(self.rows[name] for name in own if name in self.rows), tls=tls)
 
     def port(self, side: str) -> int:
@@ -139,7 +138,7 @@ class RunningCrew:
         if part in self.listeners:
             sock = self.listeners[part]
             listeners = (Listener(sock.fileno(), sock.getsockname()[0], sock.getsockname()[1]),)
-        secrets = (Secret(SECRET, msgspec.msgpack.encode(self.secrets(part))),) if part != "keeper" else ()
+        secrets = (Secret(SECRET, write_secrets(self.secrets(part))),) if part != "keeper" else ()
         return Configure(
             crew="relay",
             part=part,
@@ -196,6 +195,11 @@ class RunningCrew:
         sock.bind((source or own, 0))
         sock.connect((own, self.port(side)))
         return sock
+
+    def give(self, side: str, secrets: Secrets) -> None:
+        """Hands a side other keys and certificates while it runs."""
+        done = self.ask(side, "secrets", Given(secrets=secrets, by="root"))
+        assert not done.error, done
 
     def stderr(self, part: str) -> str:
         self.said[part].seek(0)

@@ -17,6 +17,7 @@ _LATE: Final = ("encodings.idna", "encodings.latin_1", "cryptography.hazmat.back
 """What libraries import when they first need it, which is too late once the filter is on."""
 SIDE: Final = (
     gauge("http_connections", "open connections of HTTP clients"),
+    gauge("http_doors_shut", "addresses at which nobody is let in, since their certificate is not there"),
     counter("http_requests", "HTTP requests"),
     counter("http_refused", "HTTP requests that were refused as a whole"),
 )

@@ -34,6 +34,7 @@ from cryptography.x509 import (
 from msgspec import Meta, Struct
 
 from cofferdam.brokers.kit.tls import public_key_hash
+from cofferdam.errors import GateError
 from cofferdam.policy.terms.relay_rows import VERBS, Pin, Verb
 
 PREFIX: Final = "cdk_"
@@ -79,7 +80,7 @@ class Tls(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Secrets(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All that a side is given to know its clients by. `tls`: by "ADDRESS:PORT" of the listener."""
+    """All that a side is given to know its clients by. `tls`: by the name that the policy has for it."""
 
     keys: tuple[Key, ...] = ()
     tls: dict[str, Tls] = {}
@@ -88,14 +89,25 @@ class Secrets(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return f"Secrets({len(self.keys)} keys, <secret>)"
 
 
+class Given(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A side is given new ones while it runs. `by`: who did it."""
+
+    secrets: Secrets
+    by: str = ""
+
+
 SECRET: Final = "relay"  # noqa: S105 - the name of one
-"""The name of the secret that holds `Secrets`, as MessagePack, in a part's setting."""
-_decode = msgspec.msgpack.Decoder(Secrets).decode
+"""The kind of secret that holds `Secrets`, as JSON, in a side's setting."""
+_decode = msgspec.json.Decoder(Secrets).decode
+write_secrets = msgspec.json.Encoder().encode
 
 
 def read_secrets(given: Mapping[str, bytes]) -> Secrets:
-    """What a part's setting holds of them; nothing if there is none."""
-    return _decode(given[SECRET]) if SECRET in given else Secrets()
+    """What a part's setting holds of them; nothing if there is none. Raises: GateError."""
+    try:
+        return _decode(given[SECRET]) if SECRET in given else Secrets()
+    except msgspec.MsgspecError as error:
+        raise GateError(f"the keys and certificates of the relay cannot be understood: {error}") from None
 
 
 def new_key() -> tuple[str, bytes]:

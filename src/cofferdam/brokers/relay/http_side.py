@@ -24,7 +24,7 @@ from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.tls import server_context
 from cofferdam.brokers.relay.http_api import Api
 from cofferdam.brokers.relay.http_asking import Keeper
-from cofferdam.brokers.relay.http_keys import Keyring, Secrets, read_secrets
+from cofferdam.brokers.relay.http_keys import Given, Keyring, read_secrets
 from cofferdam.brokers.relay.http_protocol import Connection, Shared
 from cofferdam.errors import CofferdamError
 from cofferdam.policy.messages.checked import Problem
@@ -84,8 +84,8 @@ class Side(Part):
         self._api.keys = Keyring(self._secrets.keys, pins)
         self._contexts = {}
         for at, door in self._doors.items():
-            tls = self._secrets.tls.get(at)
-            if door.certificate and tls is not None:
+            tls = self._secrets.tls.get(door.tls)
+            if tls is not None:
                 self._contexts[at] = server_context(tls.certificate, tls.key, door.trusted)
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
@@ -108,7 +108,7 @@ class Side(Part):
             super().command(asked)
             return
         before = self._secrets
-        self._secrets = asked.decode(Secrets)
+        self._secrets = asked.decode(Given).secrets
         try:
             self._know()
         except CofferdamError:
@@ -126,7 +126,7 @@ class Side(Part):
         if door is None or not principals or self._severed or self._stopping:
             sock.close()
             return
-        if door.certificate and context is None:
+        if door.tls and context is None:
             self._shared.hit("no_certificate")
             sock.close()
             return
@@ -207,6 +207,9 @@ class Side(Part):
     def figures(self) -> Reported:
         return {
             "http_connections": {"": len(self._shared.open)},
+            "http_doors_shut": {
+                "": sum(1 for at, door in self._doors.items() if door.tls and at not in self._contexts)
+            },
             "http_requests": {"": self._api.requests},
             "http_refused": {"": self._api.refused},
         }

@@ -132,11 +132,7 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
         if part == KEEPER:
             return msgspec.structs.replace(row, doors=())
         zone = row.outer if part.startswith(OUTER) else row.inner
-        doors = tuple(
-            msgspec.structs.replace(door, certificate="tls" if door.certificate else "", key="")
-            for door in row.doors
-            if door.zone == zone
-        )
+        doors = tuple(door for door in row.doors if door.zone == zone)
         return msgspec.structs.replace(slice_for(row, self.principals(conduit, part)), doors=doors)
 
     def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:
@@ -269,8 +265,7 @@ def _door(zone: str, said: DoorSaid, making: Making) -> Door:
         zone=zone,
         address=said.at[0],
         port=said.at[1],
-        certificate=said.certificate or "",
-        key=said.key or "",
+        tls="" if said.plain else said.tls or zone,
         trusted=b"".join(dict.fromkeys(trusted)),
         pins=tuple(pins),
     )

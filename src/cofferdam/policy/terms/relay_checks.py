@@ -151,13 +151,10 @@ class RelayChecks:
         if zone not in here:
             found = f"the zone {quote(zone)}"
             self.checking.key(at, found, f"a zone of this conduit ({one_of(here)})", nearest(zone, here), "listen")
-        if door.plain and (door.certificate or door.key):
+        if door.plain and door.tls:
             self.at((*at, "plain"), "plain, and a certificate", "one of them", check="tls")
-        elif not door.plain and not (door.certificate and door.key):
-            expected = "certificate and key, or plain: true"
-            self.checking.key(at, f"{zone} without a certificate and its key", expected, check="tls")
         if door.plain and door.clients:
-            self.at((*at, "clients"), "clients' certificates without TLS", "a certificate and key", check="tls")
+            self.at((*at, "clients"), "clients' certificates without TLS", "TLS", check="tls")
         self.taken(at, zone, door)
         for who, client in door.clients.items():
             self.client((*at, "clients", who), who, zone, client)

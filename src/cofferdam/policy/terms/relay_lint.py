@@ -33,7 +33,7 @@ def _plain_doors(run: Linting) -> None:
             if door.plain and not door.at[0].startswith("127.") and door.at[0] != "::1":
                 run.value(
                     ("conduits", name, "listen", zone, "plain"), "plain-http",
-                    "HTTP without TLS: keys can be read on the way", "a certificate and its key",
+                    "HTTP without TLS: keys can be read on the way", "TLS",
                 )  # fmt: skip
 
 

@@ -67,19 +67,6 @@ def _file(raw: Any) -> str:
     raise syntax.Expected("a file beside the policy, such as count.json")
 
 
-def _path(raw: Any) -> str:
-    if isinstance(raw, str) and raw.startswith("/") and raw.isprintable() and len(raw) < 1024:
-        return raw
-    raise syntax.Expected("the whole path of a file on this machine, such as /etc/cofferdam/tls/office.pem")
-
-
-def _hex(raw: Any) -> str:
-    found = re.fullmatch(r"(?:sha256:)?([0-9a-fA-F]{64})", raw) if isinstance(raw, str) else None
-    if found:
-        return found[1].lower()
-    raise syntax.Expected("a SHA-256 as 64 hexadecimal digits")
-
-
 def _constant(raw: Any) -> str:
     """What stands in the file as JSON text: a number, true, false, nothing, a text; `"5"` in quotes of its own is a
     text."""
@@ -112,7 +99,6 @@ PLACE_SCHEMA: Final = {"type": "string", "pattern": "^(/([^~/]|~[01])*)*$", "exa
 Place = Annotated[str, *read_by(_place, PLACE_SCHEMA)]
 Places = Annotated[tuple[Place, ...], BeforeValidator(one_or_more), one_or_list(PLACE_SCHEMA)]
 Constant = Annotated[str, *read_by(_constant, {})]
-FilePath = Annotated[str, *read_by(_path, {"type": "string", "examples": ["/etc/cofferdam/tls/office.pem"]})]
 FileName = Annotated[str, *read_by(_file, {"type": "string", "examples": ["count.json"]})]
 
 
@@ -232,10 +218,11 @@ class DoorSaid(schema.Entry):
     """Where the relay answers HTTP in a zone."""
 
     at: schema.Endpoint = Field(description="ADDRESS:PORT of this machine in the zone: `10.1.0.2:8443`.")
-    certificate: FilePath | None = Field(
-        None, description="The server's certificate with its chain, a PEM file that the gate reads when it starts."
+    tls: Name | None = Field(
+        None,
+        description="The name of the certificate that clients are shown; `cofferdam relay certificate NAME` brings it "
+        "in. Default: the zone's name.",
     )
-    key: FilePath | None = Field(None, description="The certificate's key, a PEM file that the gate reads.")
     plain: Annotated[bool, *read_by(_yes, {"type": "boolean"})] = Field(
         False, description="HTTP without TLS: keys and messages can be read on the way."
     )

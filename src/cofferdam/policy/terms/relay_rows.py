@@ -95,14 +95,13 @@ class Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 class Door(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where a side answers HTTP, for principals of `zone`. `certificate` and `key` are files that the gate reads and
-    hands to the side ("": no TLS). `trusted` (PEM): what clients' certificates are verified by."""
+    """Where a side answers HTTP, for principals of `zone`. `tls` names the certificate that the side has been given
+    ("": no TLS). `trusted` (PEM): what clients' certificates are verified by."""
 
     zone: str
     address: str
     port: int
-    certificate: str = ""
-    key: str = ""
+    tls: str = ""
     trusted: bytes = b""
     pins: tuple[Pin, ...] = ()
 
