@@ -183,7 +183,7 @@ def test_a_spreadsheet_runs_no_formula_from_the_network(
 def test_bad_input(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for verb, more, text in [
         ("show", ["--kind", "nonsense"], "no kind of event 'nonsense'"),
-        ("show", ["--since", "yesterday"], "is no time"),
+        ("show", ["--since", "yesterday"], "is not a time"),
         ("verify", ["--checkpoint", str(state / "none")], "cannot be read"),
         ("show", ["--key", str(state / "none")], "no public key"),
         ("verify", ["--log", str(state / "none")], "no audit log"),
@@ -199,7 +199,7 @@ def test_bad_input(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_is_no_time_is_no_traceback(text: str, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out = audit(state, capsys, "show", f"--since={text}")
     if text:  # nothing is no filter
-        assert code == 2 and f"{text!r} is no time" in out and "15m" in out
+        assert code == 2 and f"{text!r} is not a time" in out and "15m" in out
 
 
 def test_times_may_have_an_offset_and_be_long_ago(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,7 +220,7 @@ def test_times_may_have_an_offset_and_be_long_ago(state: Path, capsys: pytest.Ca
 def test_what_is_no_count_is_no_traceback(text: str, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         audit(state, capsys, "show", f"--last={text}")
-    assert end.value.code == 2 and "is no number of entries" in capsys.readouterr().err
+    assert end.value.code == 2 and "is not a number of entries" in capsys.readouterr().err
 
 
 def test_tail_follows(state: Path, opener: Opener) -> None:

@@ -131,7 +131,7 @@ def test_times_sort_as_text(pair: list[int]) -> None:
 
 def test_values_as_text() -> None:
     assert [number(1.5), number(0.1), number(7), number(True)] == ["1.5", "0.1", "7", "true"]
-    with pytest.raises(AuditError, match="no UTC time"):
+    with pytest.raises(AuditError, match="not a UTC time"):
         parse_time("yesterday")
 
 

@@ -105,7 +105,7 @@ def test_policy_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["erp", "--target", "nowhere"], "no ADDRESS:PORT"),
+        (["erp", "--target", "nowhere"], "not ADDRESS:PORT"),
         (["plant", "--port", "70000"], "a port is"),
         (["plant", "--address", "192.0.2.1", "--port", "0"], "cannot listen"),
         (["demo", "--seconds", "-1"], "--seconds"),

@@ -238,7 +238,7 @@ def test_conduits_of_one_crew_may_share_a_listener_and_two_brokers_may_not(
         (["--pull", "god", "--who", "erp"], 2, "did you mean good?"),
         (["--asset", "plc", "--push", "good", "--who", "erp"], 2, "--asset, --push does not make a question"),
         (["--who", "erp"], 2, "ask with --asset NAME --operation OPERATION; --push CHANNEL"),
-        (["--push", "good"], 2, "who asks is to be said, once"),
+        (["--push", "good"], 2, "say once who is asking"),
         (["--push", "good", "--who", "epr"], 2, "did you mean erp?"),
     ],
 )

@@ -28,7 +28,7 @@ DASH = "\u2014 "
 def check_name(name: str) -> str:
     """A key name or origin. Raises: AuditError if it is empty or has spaces, a plus or control characters."""
     if not name or "+" in name or any(letter.isspace() or not letter.isprintable() for letter in name):
-        raise AuditError(f"{name!r} cannot name a log: it must be without spaces, plus and control characters")
+        raise AuditError(f"{name!r} cannot name a log: a name has no spaces, plus signs or control characters")
     return name
 
 
@@ -166,7 +166,7 @@ def open_note(data: bytes, key: VerifierKey) -> str:
     signed = False
     for line in tail[:-1].split("\n"):
         if not line.startswith(DASH):
-            raise AuditError("the signed note has a line among its signatures that is none")
+            raise AuditError("a line among the signatures of the signed note is not a signature")
         name, _, encoded = line.removeprefix(DASH).partition(" ")
         try:
             raw = _b64(encoded)
@@ -187,7 +187,7 @@ def open_checkpoint(data: bytes, key: VerifierKey) -> Checkpoint:
     """A checkpoint that `key` has signed. Raises: AuditError."""
     lines = open_note(data, key).split("\n")
     if len(lines) < 4 or any(not line for line in lines[:-1]):
-        raise AuditError("the checkpoint has not the three lines origin, size and root")
+        raise AuditError("the checkpoint lacks the three lines origin, size and root")
     origin, size, root = lines[:3]
     try:
         count = int(size)

@@ -147,4 +147,4 @@ def parse_time(text: str) -> int:
         seconds = int(datetime.fromisoformat(main).replace(tzinfo=UTC).timestamp())
         return seconds * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or "0")
     except (ValueError, OverflowError) as error:
-        raise AuditError(f"{text!r} is no UTC time such as 2026-03-01T08:00:00Z") from error
+        raise AuditError(f"{text!r} is not a UTC time such as 2026-03-01T08:00:00Z") from error

@@ -72,7 +72,7 @@ def load_key(path: Path) -> SignerKey | None:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise AuditError(f"the audit key {path} is no file")
+            raise AuditError(f"the audit key {path} is not a file")
         if found.st_mode & 0o077:
             raise AuditError(
                 f"the audit key {path} can be read or changed by others (mode {stat.S_IMODE(found.st_mode):04o})",

@@ -80,7 +80,7 @@ def prove_inclusion(reader: LogReader, index: int) -> Inclusion:
     if not 0 <= index < size:
         raise AuditError(
             f"there is no entry {index} under the checkpoint, which covers {size} entries",
-            hint="a new entry gets under a checkpoint within a second or so while the gate runs",
+            hint="while the gate runs, a checkpoint covers a new entry within about a second",
         )
     entry = next(data for _, data in reader.entries(index))
     hashes = inclusion_proof(index, size, reader.hashes(size))

@@ -93,7 +93,7 @@ def moment(text: str) -> int:
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise AuditError(
-            f"{text!r} is no time",
+            f"{text!r} is not a time",
             hint="for example 2026-03-01T08:00:00Z, 2026-03-01T09:00+01:00, or 15m for 15 minutes ago",
         ) from error
     nanoseconds = int(fraction.group(1).ljust(9, "0")) if fraction else 0

@@ -64,7 +64,7 @@ def edge(size: int) -> list[tuple[int, int, int]]:
 def split_hashes(data: bytes) -> list[bytes]:
     """The hashes of a tile. Raises: AuditError if the length is no multiple of 32."""
     if len(data) % HASH_BYTES:
-        raise AuditError(f"a tile of {len(data)} bytes is no row of {HASH_BYTES}-byte hashes")
+        raise AuditError(f"a tile of {len(data)} bytes is not a row of {HASH_BYTES}-byte hashes")
     return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
 
 

@@ -326,12 +326,12 @@ class _Check:
             try:
                 head = decode(entry)
             except msgspec.MsgspecError as error:
-                self.report.add(path, first + offset, f"is no audit entry: {error}")
+                self.report.add(path, first + offset, f"is not an audit entry: {error}")
                 continue
             if head.index != first + offset:
                 self.report.add(path, first + offset, f"says that it is entry {head.index}")
             if head.time < time:
-                self.report.add(path, first + offset, f"is of {head.time}, before the entry in front of it ({time})")
+                self.report.add(path, first + offset, f"is of {head.time}, earlier than the entry before it ({time})")
             time = head.time
         self.time = time
 

@@ -166,7 +166,7 @@ class Conversations(Sink):
     def inconsistent(self, flow: TcpFlow, from_client: bool, packet: int, time_ns: int) -> None:
         """See Sink."""
         side = "client" if from_client else "server"
-        text = f"the {side} sent bytes again with other content; the first were taken"
+        text = f"the {side} sent bytes again with different content; the first were taken"
         self._watcher.note(Note(flow, "inconsistent", text, 1, packet, time_ns))
 
     def end(self, flow: TcpFlow) -> None:
@@ -371,6 +371,6 @@ class Conversations(Sink):
         if not stream.skipped:
             return
         side = "client" if from_client else "server"
-        text = f"{stream.skipped} bytes of the {side} belong to no whole frame and were passed over"
+        text = f"{stream.skipped} bytes of the {side} belong to no whole frame and were skipped"
         self._watcher.note(Note(flow, "skipped", text, stream.skipped, packet, time_ns))
         stream.skipped = 0

@@ -263,7 +263,7 @@ class CaptureFile:
             try:
                 part = self._stream.read(left)
             except OSError as error:
-                raise self._error(f"cannot be read on: {error.strerror or error}") from error
+                raise self._error(f"cannot be read any further: {error.strerror or error}") from error
             if not part:
                 break
             parts.append(part)
@@ -299,7 +299,7 @@ class CaptureFile:
 
     def _damaged(self, what: str) -> CaptureError:
         return self._error(
-            f"damaged at byte {self.offset}: {what}", "what stands before that byte was read; the rest is not"
+            f"damaged at byte {self.offset}: {what}", "what comes before that byte was read; the rest was not"
         )
 
     def _foreign(self, magic: bytes) -> CaptureError:

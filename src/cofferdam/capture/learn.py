@@ -282,7 +282,7 @@ class _Writer:
             "#",
             "# Seen is not the same as wanted. Before this is used:",
             f"#  - replace every {FILL_IN};",
-            "#  - strike what should not be: a scanner in the capture is allowed here like everyone else;",
+            "#  - strike out what should not be: a scanner in the capture is allowed here like everyone else;",
             "#  - give devices and points their real names, types and limits;",
             "#  - give each asset an overlay or listen address, and conduits that write an expiry and a window;",
             "#  - check it: cofferdam check FILE; try it: cofferdam simulate FILE CAPTURE.",
@@ -335,7 +335,7 @@ class _Writer:
         self._add("", "principals:" if clients else "principals: {}")
         for client in clients:
             if client in servers:
-                self._add("  # this address is also a server: it may belong into the plant, and then not here")
+                self._add("  # this address is also a server: it may belong to the plant, and then not here")
             self._add(f'  {_client(client)}: {{zone: enterprise, addresses: ["{client}"]}}')
 
     def _conduits(self) -> None:

@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     switch = what.add_parser(
-        "switch", help="port isolation and access lists, so that hosts of one network cannot go round the gate"
+        "switch", help="port isolation and access lists, so that hosts of one network cannot bypass the gate"
     )
     switch.add_argument("policy", metavar="POLICY", type=Path, help="the policy: a YAML file, or a folder of them")
     switch.add_argument("--kind", choices=KINDS, default="generic", help="the make of the switch (default: generic)")

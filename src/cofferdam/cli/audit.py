@@ -95,7 +95,7 @@ def _filters(parser: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or len(text) > 15:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of entries: 0, 1, 2, ...")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of entries: 0, 1, 2, ...")
     return int(text)
 
 
@@ -222,7 +222,7 @@ def _verify(args: argparse.Namespace) -> int:
     if report.total > report.size:
         print(f"  {report.total - report.size} newer entries stand in the journal, each append signed")
     if earlier is None:
-        print("  that nothing was cut off at the end can be told with a checkpoint kept elsewhere (--checkpoint)")
+        print("  only a checkpoint kept elsewhere (--checkpoint) can show that nothing was cut off at the end")
     else:
         print(f"  it begins with the {earlier.size:,} entries of the checkpoint that was kept")
     return 0

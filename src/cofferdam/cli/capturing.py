@@ -37,7 +37,7 @@ def add_port(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=port,
         metavar="PORT[=PROTOCOL]",
-        help="also follow servers on this TCP port (protocol: modbus unless said); may be repeated",
+        help="also follow servers on this TCP port (protocol: modbus unless given); may be repeated",
     )
 
 
@@ -46,7 +46,7 @@ def port(text: str) -> tuple[int, str]:
     number, _, protocol = text.partition("=")
     protocol = protocol or "modbus"
     if not (number.isascii() and number.isdigit() and 0 < int(number) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no PORT or PORT=PROTOCOL; a port is 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not PORT or PORT=PROTOCOL; a port is 1 to 65535")
     known = followed()
     if protocol not in known:
         raise argparse.ArgumentTypeError(f"protocol {protocol!r} is not known; one of {', '.join(sorted(known))}")
@@ -127,7 +127,7 @@ def state_lines(
         (sum(link.one_sided for link in links), "connections of which one direction was captured"),
         (sum(link.mid_stream for link in links), "connections that began before the capture"),
         (sum(link.bad_answers for link in links), "answers that do not fit their requests"),
-        (sum(link.inconsistent for link in links), "retransmissions with other content than the first time"),
+        (sum(link.inconsistent for link in links), "retransmissions whose content differs from the first time"),
         (sum(link.late for link in links), "segments after their connection's end, which were not read"),
     ):
         if count:
@@ -137,7 +137,7 @@ def state_lines(
         lines.append(f"{_count(gaps, 'gap')}: {_count(lost, 'byte')} of connections are not in the capture")
     skipped = sum(link.skipped_bytes for link in links)
     if skipped:
-        lines.append(f"{_count(skipped, 'byte')} belong to no whole frame and were passed over")
+        lines.append(f"{_count(skipped, 'byte')} belong to no whole frame and were skipped")
     for remark in remarks[:REMARKS]:
         lines.append(f"  packet {remark.packet}, {remark.client} to {remark.server}:{remark.port}: {remark.text}")
     if remarks_total > REMARKS:

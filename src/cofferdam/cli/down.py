@@ -75,7 +75,7 @@ def _clear_up(state: Path) -> bool | None:
         for said in clean(state):
             print(f"cofferdam down: {said}", file=sys.stderr)
         if journal.load(state) is not None:
-            raise GateError("not all could be put back", hint="put the rest right, then do this again")
+            raise GateError("not everything could be put back", hint="put the rest right, then do this again")
     except BlockingIOError:
         return None
     finally:

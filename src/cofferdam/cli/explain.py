@@ -25,8 +25,8 @@ from cofferdam.policy.terms.kinds import KINDS
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", metavar="POLICY", type=Path, help="a policy file, or a folder of *.yaml files")
-    parser.add_argument("--from", dest="source", metavar="ADDRESS", help="the address that asks")
-    parser.add_argument("--who", metavar="NAME", help="instead: the principal that asks, from its first address")
+    parser.add_argument("--from", dest="source", metavar="ADDRESS", help="the client's address")
+    parser.add_argument("--who", metavar="NAME", help="instead: the principal that asks, at its first address")
     for ask, words in ASKS.items():
         parser.add_argument(
             f"--{ask.name}", metavar=ask.metavar, type=Path if ask.file else str, help=f"{ask.help} ({words})"
@@ -85,13 +85,13 @@ def _content(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CofferdamError(f"{path} cannot be read: {error}", hint="name a file of text in UTF-8") from None
+        raise CofferdamError(f"{path} cannot be read: {error}", hint="name a text file in UTF-8") from None
 
 
 def _source(policy: CompiledPolicy, args: argparse.Namespace) -> str:
     """The address that asks."""
     if (args.source is None) == (args.who is None):
-        raise CofferdamError("who asks is to be said, once", hint="--from ADDRESS, or --who PRINCIPAL")
+        raise CofferdamError("say once who is asking", hint="--from ADDRESS, or --who PRINCIPAL")
     if args.source is not None:
         try:
             return str(ipaddress.ip_address(args.source))

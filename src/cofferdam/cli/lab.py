@@ -47,7 +47,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     ):
         actor = what.add_parser(name, help=summary)
         actor.add_argument("--target", required=True, metavar="ADDRESS:PORT", help="where to connect")
-        actor.add_argument("--source", default="", metavar="ADDRESS", help="the own address to connect from")
+        actor.add_argument("--source", default="", metavar="ADDRESS", help="the local address to connect from")
         actor.add_argument("--driven", action="store_true", help="take commands from stdin, lines of JSON")
         actor.add_argument("--timeout", type=float, default=3.0, metavar="S", help="patience in seconds (default 3)")
         actor.add_argument("--pause", type=float, default=pause, metavar="S", help=f"seconds (default {pause:g})")
@@ -97,7 +97,7 @@ async def _act(args: argparse.Namespace) -> None:
 
     address, _, port = args.target.rpartition(":")
     if not address or not port.isdigit() or not 0 < int(port) < 65536:
-        raise CofferdamError(f"--target {args.target!r} is no ADDRESS:PORT", hint="such as 127.64.7.17:15502")
+        raise CofferdamError(f"--target {args.target!r} is not ADDRESS:PORT", hint="such as 127.64.7.17:15502")
     target = actors.Target(address.strip("[]"), int(port), args.source, timeout=args.timeout)
     if args.what == "intruder":
         guest = intruder.Intruder(target, events.printed)
@@ -121,7 +121,7 @@ def _demo(args: argparse.Namespace) -> int:
     if args.tour:
         return _until_told(tour.run(where, steps.STEPS, state=args.state, as_json=args.json))
     if args.seconds < 0 or args.speed_up <= 0:
-        raise CofferdamError("--seconds is not below 0, and --speed-up is above 0")
+        raise CofferdamError("--seconds must not be negative, and --speed-up must be above 0")
     return _until_told(demo.run(where, state=args.state, seconds=args.seconds, speed_up=args.speed_up))
 
 

@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("capture", type=Path, metavar="CAPTURE", help="a pcap or pcapng file")
     parser.add_argument(
         "--it", action="append", default=[], type=_network, metavar="CIDR",
-        help="only clients in this network count, the others are no traffic between the sides; may be repeated",
+        help="only clients in this network count, other traffic does not cross between the sides; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--ot", action="append", default=[], type=_network, metavar="CIDR",
@@ -32,7 +32,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     capturing.add_port(parser)
     parser.add_argument("--site", default=FILL_IN, type=_site, metavar="NAME", help="the site's name")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the policy here; never over a file")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write the policy here; an existing file is never overwritten"
+    )
     parser.add_argument("--json", action="store_true", help="print the policy's text and what was read as JSON")
 
 
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         raise CaptureError(reading.error, hint=reading.hint)
     if not learned.requests and learned.left_out:
         raise CaptureError(
-            f"{reading.name}: all {learned.left_out} requests are of clients or servers outside the given networks",
+            f"{reading.name}: all {learned.left_out} requests concern clients or servers outside the given networks",
             hint="widen --it or --ot",
         )
     if not learned.requests:
@@ -79,7 +81,7 @@ def _write(path: Path, text: str) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise CaptureError(f"{path} exists", hint="name another file: a policy is not written over") from None
+        raise CaptureError(f"{path} exists", hint="name another file: an existing one is never overwritten") from None
     except OSError as error:
         raise CaptureError(f"{path} cannot be written: {error.strerror or error}") from None
 
@@ -89,12 +91,12 @@ def _network(text: str) -> Network:
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no network such as 10.1.0.0/16") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a network such as 10.1.0.0/16") from None
 
 
 def _site(text: str) -> str:
     """A value of --site. Raises: argparse.ArgumentTypeError."""
     first, rest = text[:1], text[1:]
     if not (text.isascii() and first.isalnum() and len(text) <= 63 and all(c.isalnum() or c in "._-" for c in rest)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of letters, digits, . _ - (at most 63)")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of letters, digits, . _ - (at most 63)")
     return text

@@ -57,11 +57,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     peer.add_argument("--output", type=Path, metavar="FILE", help="write it to a file of mode 0600, and print no key")
     add_state(peer)
     add_json(peer)
-    revoke = verb("revoke", "shut a peer out at once: its key, and the sessions that it has", _revoke)
+    revoke = verb("revoke", "shut a peer out at once: its key and its open sessions", _revoke)
     revoke.add_argument("name", help="the peer")
     add_state(revoke)
     add_json(revoke)
-    peers = verb("peers", "who is let in, when each was last heard, how much it sent; what was asked of names", _peers)
+    peers = verb(
+        "peers", "who is let in, when each was last heard, how much it sent; what the name server was asked", _peers
+    )
     add_state(peers)
     add_json(peers)
 
@@ -84,7 +86,7 @@ def _policy(args: argparse.Namespace) -> CompiledPolicy:
     path = args.policy or Path(ask(state_of(args), "status", fresh=False)["policy"]["path"])
     policy = compile_policy(load(path), now_ns=time.time_ns())
     if policy.overlay is None:
-        raise PolicyError(f"{path} has no `overlay:` section", hint="docs/overlay.md says what stands in one")
+        raise PolicyError(f"{path} has no `overlay:` section", hint="docs/overlay.md says how to write it")
     return policy
 
 

@@ -54,13 +54,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--wire-ot", metavar="NETNS[:INTERFACE]", help="a host on the OT wire, at which canaries are listened for"
     )
     parser.add_argument("--no-probes", action="store_true", help="leave out the system calls tried in each sandbox")
-    parser.add_argument("--verify", type=Path, metavar="FILE", help="check the signature of a report written before")
+    parser.add_argument("--verify", type=Path, metavar="FILE", help="check the signature of an earlier report")
     parser.add_argument(
         "--key", metavar="KEY", help="with --verify: the public key, a file or the key itself (default: the state's)"
     )
     parser.epilog = (
         "Needs root, since the kernel tells others too little. Exit code 1 if a statement failed. "
-        "In the lab the hosts on both wires are found by themselves."
+        "In the lab the hosts on both wires are found automatically."
     )
 
 
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.verify is not None:
         return _verify(args, state)
     if args.smt is not None and not args.smt.is_dir():
-        raise CofferdamError(f"{args.smt} is no folder", hint="make it first")
+        raise CofferdamError(f"{args.smt} is not a folder", hint="make it first")
     from cofferdam.proof import rounds
     from cofferdam.proof.run import Wish, prove, report, sign
     from cofferdam.proof.statements import Statements

@@ -18,7 +18,7 @@ def cli_reference() -> str:
         "",
         f"{parser.description}",
         "",
-        "Exit codes of every verb: 0 done, 1 the answer is no, 2 bad input. Whatever reports has `--json`.",
+        "Exit codes of every verb: 0 done, 1 the answer is no, 2 bad input. Verbs that report something have `--json`.",
     ]
     for name, verb in _verbs(parser):
         lines += _section(name, verb, 2)

@@ -9,7 +9,7 @@ from cofferdam.policy.reference import schema_text
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "In an editor with the YAML language server, put this on top of a policy: "
+        "In an editor with the YAML language server, put this at the top of a policy: "
         "# yaml-language-server: $schema=policy.schema.json"
     )
 

@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--at",
         type=_moment,
         metavar="TIME",
-        help="judge windows and expiry as of now, or of a time such as 2027-06-30T12:00Z (default: each packet's own)",
+        help="judge windows and expiry as of now or of a time such as 2027-06-30T12:00Z (default: each packet's own)",
     )
     capturing.add_port(parser)
     parser.add_argument("--refused", action="store_true", help="leave out what is allowed")

@@ -322,7 +322,7 @@ def _dropped(dropped: dict[str, Any], now: int) -> Any:
 
     packets = {hook: dropped["packets"].get(hook, 0) for hook in DROPPED} | dropped["packets"]
     counts = ", ".join(f"{count:,} {DROPPED.get(hook, hook)}" for hook, count in packets.items())
-    last = f"; last seen to grow {_age(now - dropped['last_ns'])} ago" if dropped["last_ns"] else ""
+    last = f"; last grew {_age(now - dropped['last_ns'])} ago" if dropped["last_ns"] else ""
     return Text(f"firewall of side {dropped['side']}: packets dropped without an answer: {counts}{last}")
 
 

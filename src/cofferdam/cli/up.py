@@ -55,7 +55,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="with --check-only: print JSON")
     parser.add_argument("--log-format", choices=["text", "json"], default="text", help="form of the messages on stderr")
     parser.epilog = (
-        "SIGTERM and SIGINT stop the gate in order (a second one hurries it), SIGHUP has it read its policy anew. "
+        "SIGTERM and SIGINT stop the gate in order (a second one ends it at once), SIGHUP has it read its policy anew. "
         "Example: cofferdam up /etc/cofferdam/policy.yaml"
     )
 

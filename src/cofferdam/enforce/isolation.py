@@ -198,7 +198,11 @@ class PlainIsolation(Isolation):
         """Nothing was made."""
 
     def describe(self) -> tuple[Fact, ...]:
-        why = f"no namespaces, which the policy is ready for ({self._missing[0]})" if self._wanted else "no namespaces"
+        why = (
+            f"no namespaces, though the policy is ready for them ({self._missing[0]})"
+            if self._wanted
+            else "no namespaces"
+        )
         return (
             ("no new privileges", True, "no process of the gate can gain a privilege by starting a program"),
             ("limits", True, f"a half has at most {MEMORY_BYTES >> 20} MiB and leaves no core file"),
@@ -251,6 +255,6 @@ def listen_error(error: OSError, shown: str, port: int) -> GateError:
     if error.errno == errno.EADDRNOTAVAIL:
         return GateError(
             f"cannot listen on {shown}: this machine has no such address",
-            hint="give the address to an interface (`ip address add`), or set the asset's `listen:` to another",
+            hint="give the address to an interface (`ip address add`), or give the asset another `listen:`",
         )
     return GateError(f"cannot listen on {shown}: {error.strerror or error}")

@@ -183,7 +183,7 @@ class Launcher:
             looked = now
             if self._watched and now - self._heard > GATE_SILENCE_SECONDS:
                 raise GateError(
-                    f"the gate has not been heard of for {GATE_SILENCE_SECONDS:.0f} s; everything was stopped",
+                    f"the gate has not been heard from for {GATE_SILENCE_SECONDS:.0f} s; everything was stopped",
                     hint="nobody could have severed a side; under systemd it is started again",
                 )
             # Orders first: the gate's last words count more than its exit.
@@ -561,8 +561,8 @@ def _own(state: Path) -> None:
     sticky_group = found.st_mode & stat.S_ISVTX and not found.st_mode & stat.S_IWOTH
     if found.st_uid not in (0, os.geteuid()) or (found.st_mode & 0o022 and not sticky_group):
         raise GateError(
-            f"the state directory {state} can be written by others than its user",
-            hint=f"give it to this user alone: chown {os.geteuid()} {state} && chmod 700 {state}; or another --state",
+            f"the state directory {state} can be written to by others",
+            hint=f"make it this user's alone: chown {os.geteuid()} {state} && chmod 700 {state}; or another --state",
         )
 
 

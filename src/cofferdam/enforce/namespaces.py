@@ -349,7 +349,7 @@ class NamespaceIsolation(Isolation):
     def tunnel(self) -> TunnelDevice:
         wanted = self._plan.side("it").tunnel if self._plan is not None else None
         if wanted is None:
-            raise GateError("the policy has no `overlay: wireguard:`", hint="docs/overlay.md says what stands in it")
+            raise GateError("the policy has no `overlay: wireguard:`", hint="docs/overlay.md says how to write it")
         if self._device is None:
             self._device = TunnelDevice(
                 self._tunnel, wanted.port, wanted.networks, self._sides["it"], self._home,

@@ -55,7 +55,7 @@ class Users:
         first, _, last = text.partition("-")
         if not (first.isdigit() and last.isdigit()) or not 1000 <= int(first) <= int(last) - 9 < (1 << 31):
             raise GateError(
-                f"{text!r} is no range of user ids for the gate's processes",
+                f"{text!r} is not a range of user ids for the gate's processes",
                 hint="at least 10 ids from 1000 on that no account has, such as 64000-64999",
             )
         return cls(int(first), int(last))

@@ -68,7 +68,7 @@ def whole_status(state: Path) -> dict[str, Any]:
     from cofferdam.gate.watch.report import StatusReport
 
     status = ask(state, "status")
-    missing = "" if isinstance(status, dict) else "it is no record"
+    missing = "" if isinstance(status, dict) else "it is not a record"
     if not missing:
         lacking = [name for name in StatusReport.__struct_fields__ if name not in status]
         missing = f"its status has no {', '.join(lacking)}" if lacking else ""

@@ -90,7 +90,7 @@ def save_severed(state: Path, severed: Severed) -> None:
             fresh.unlink(missing_ok=True)
         raise GateError(
             f"cannot write {path}: {error.strerror or error}",
-            hint="it holds which sides are severed; make room or make the directory writable, then do it again",
+            hint="it records which sides are severed; make room or make the directory writable, then do it again",
         ) from None
 
 

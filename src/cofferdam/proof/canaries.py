@@ -56,7 +56,7 @@ def find_wires(subject: Subject, it: str | None, ot: str | None) -> tuple[Wire, 
     if it and ot:
         return _named(it), _named(ot)
     if it or ot:
-        raise CofferdamError("canaries need a host on either wire", hint="give --wire-it and --wire-ot")
+        raise CofferdamError("canaries need a host on each wire", hint="give --wire-it and --wire-ot")
     return _lab(subject)
 
 

@@ -213,7 +213,7 @@ def check(path: Path, key: VerifierKey) -> Checked:
     except OSError as error:
         raise CofferdamError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
-        raise CofferdamError(f"{path} is no report of a proof: {error}") from None
+        raise CofferdamError(f"{path} is not the report of a proof: {error}") from None
     try:
         signed = open_note(note, key)
     except AuditError as error:

@@ -27,7 +27,7 @@ def check_lab(subject: Subject, wires: tuple[Wire, Wire] | None) -> None:
     real = [name for name in subject.moved if not name.startswith(LAB_INTERFACES)]
     if real or not subject.moved or wires is None:
         raise GateError(
-            f"this is no lab: the gate holds {', '.join(real) or 'no interface'}; sabotage would open a real one",
+            f"this is not a lab: the gate holds {', '.join(real) or 'no interface'}; sabotage would open a real one",
             hint="`cofferdam lab demo` starts a gate that may be sabotaged",
         )
 

@@ -39,7 +39,7 @@ def solve(side: Side, users: Mapping[str, int], out: Statements, folder: Path | 
         hooks = {base.hook for base in live.bases}
         plan = Ruleset.read(ruleset(side.plan, side.interfaces, users, egress="egress" in hooks, tunnel=side.tunnel))
     except CofferdamError as error:
-        out.say(PART, f"{side.name}: rules", "failed", f"nothing is proved of side {side.name}: {error}")
+        out.say(PART, f"{side.name}: rules", "failed", f"nothing is proved about side {side.name}: {error}")
         return
     rulesets = {claims.LIVE: live, claims.PLAN: plan}
     names = [link["name"] for link in side.reading["links"]]

@@ -15,7 +15,7 @@ STATUSES: dict[str, str] = {
     "proved": "holds for every packet: the solver found none that breaks it",
     "tested": "was tried, with a positive control where something had to be absent",
     "observed": "was read from the kernel at that moment",
-    "assumed": "is not established here; what it rests on is said",
+    "assumed": "is not established here; the statement says what it rests on",
     "failed": "does not hold, or could not be established",
 }
 PARTS = {

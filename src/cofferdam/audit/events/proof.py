@@ -55,7 +55,7 @@ GATE: tuple[type[Event], ...] = Draft.__args__
 
 DROPPED = {
     "input": "coming in", "output": "going out", "forward": "to be forwarded",
-    "openings": "connections asked for faster than one client may",
+    "openings": "connection attempts faster than one client may make",
 }  # fmt: skip
 """What a side's firewall drops, by the names of its counters."""
 

@@ -228,7 +228,9 @@ class NamesProcess:
         try:
             self.reactor.run()
         except CrossingError as error:
-            print(f"cofferdam: the name server was told what it does not understand: {error}", file=sys.stderr)
+            print(
+                f"cofferdam: the name server was told something that it does not understand: {error}", file=sys.stderr
+            )
             self.code = EXIT_VIOLATION
         except Exception:
             traceback.print_exc()

@@ -235,7 +235,7 @@ def find_program() -> tuple[Path, bool]:
             [found, "--version"], capture_output=True, text=True, timeout=5, stdin=subprocess.DEVNULL, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise GateError(f"{found} does not say its version: {error}", hint=_HINT) from None
+        raise GateError(f"{found} does not tell its version: {error}", hint=_HINT) from None
     version = re.search(r"v0\.0\.(\d{8})", said)
     return Path(found).resolve(), version is None or int(version[1]) >= _WITHOUT_HEADER
 
@@ -359,7 +359,7 @@ def _exchange(name: str, text: str, seconds: float = ANSWER_SECONDS) -> str:
         raise GateError(f"wireguard-go does not answer: {error.strerror or error}") from None
     found = re.search(rb"^errno=(-?\d+)$", said, re.MULTILINE)
     if found is None or found[1] != b"0":
-        raise GateError(f"wireguard-go refuses what it is told (errno {found[1].decode() if found else '?'})")
+        raise GateError(f"wireguard-go refuses its settings (errno {found[1].decode() if found else '?'})")
     return said.decode("ascii", "replace")
 
 

@@ -120,7 +120,7 @@ class Overlay:
             await self._tell_tunnel(policy)
         except CofferdamError as error:
             self._tunnel = ""
-            self._gate.alarm("tunnel-down", f"overlay peers cannot come: {error} {error.hint}".strip())
+            self._gate.alarm("tunnel-down", f"overlay peers cannot connect: {error} {error.hint}".strip())
 
     async def _tell_tunnel(self, policy: CompiledPolicy) -> None:
         if not self._key:
@@ -180,7 +180,9 @@ class Overlay:
             if name in self._peers:
                 raise GateError(f"there is a peer {name} already", hint=f"`cofferdam overlay revoke {name}` first")
             if not any(decode_key(key)):
-                raise GateError("that is no WireGuard public key", hint="32 bytes in base64, as `wg pubkey` prints it")
+                raise GateError(
+                    "that is not a WireGuard public key", hint="32 bytes in base64, as `wg pubkey` prints it"
+                )
             if len(self._peers) >= TUNNEL_PEERS:
                 raise GateError(f"there are {TUNNEL_PEERS} peers, and no more are let in", hint="revoke one")
             if key in {peer.key for peer in self._peers.values()}:

@@ -68,7 +68,8 @@ def private_key(state: Path) -> str:
         raise GateError(f"{path} cannot be read: {error}", hint="without it no overlay peer is let in") from None
     if len(decode_key(text)) != 32:
         raise GateError(
-            f"{path} holds no WireGuard key", hint="remove it for a new one; every peer then needs a new configuration"
+            f"{path} holds no WireGuard key",
+            hint="remove it to have a new one made; every peer then needs a new configuration",
         )
     return text
 

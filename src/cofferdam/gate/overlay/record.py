@@ -31,7 +31,7 @@ def write_record(path: Path) -> Path:
     try:
         policy = load(path, resolve=True).policy
         if policy.overlay is None:
-            raise PolicyError(f"{path} has no `overlay:` section", hint="docs/overlay.md says what stands in one")
+            raise PolicyError(f"{path} has no `overlay:` section", hint="docs/overlay.md says how to write it")
         if give(policy, resolve=True).findings:
             load(path)  # raises, with the places
         assets, peers = record(policy)

@@ -143,12 +143,12 @@ class LeakProbe:
         if self._trouble:
             return LeakProbeReport(seconds, self._last_ns, False, self._trouble)
         ago = spoken((now_ns() - self._last_ns) // 10**9)
-        last = f"the last time {ago} ago" if self._last_ns else "the first round is to come"
+        last = f"the last time {ago} ago" if self._last_ns else "the first round is still to come"
         says = f"every {spoken(seconds)} each asset's real address is tried from the IT side, {last}"
         return LeakProbeReport(seconds, self._last_ns, True, says)
 
 
-OFF = "OFF by the policy (gate: leak_probe): nobody asks between two proofs whether there is a way round the gate"
+OFF = "OFF by the policy (gate: leak_probe): between two proofs nobody checks for a way round the gate"
 
 
 def spoken(seconds: int) -> str:
