@@ -11,7 +11,8 @@ import shlex
 import shutil
 import socket
 import subprocess
-import time
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from cofferdam.enforce.units import (
 )
 from cofferdam.enforce.users import NEEDED, USEFUL
 from tests.gate.plant import cli
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, eventually
 
 ROOT = Path(__file__).parent.parent.parent
 SHIPPED = ROOT / "packaging" / "systemd"
@@ -150,6 +151,41 @@ def test_exposure_is_what_the_docs_say(unit: str, limit: float) -> None:
     assert f"{found[1]}" in (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 
 
+@contextlib.contextmanager
+def monitored(namespace: str) -> Iterator[list[str]]:
+    """What the kernel tells of changes to the rules while the block runs, and nothing from before or after it: on each
+    side a table is made and unmade until the monitor has told of it."""
+    inside = ["ip", "netns", "exec", namespace, "nft"]
+    lines: list[str] = []
+
+    def marked(name: str) -> None:
+        def told() -> bool:
+            subprocess.run([*inside, f"add table inet {name}; delete table inet {name}"], check=True)
+            return any(name in line for line in lines)
+
+        eventually(told)
+        # Each change is told with the generation that it made: when all that was asked for is there, so is the rest.
+        subprocess.run([*inside, f"add table inet {name}-last; delete table inet {name}-last"], check=True)
+        eventually(lambda: any(line.startswith(f"delete table inet {name}-last") for line in lines))
+        number = next(at for at, line in enumerate(lines) if f"{name}-last" in line)
+        eventually(lambda: any("# new generation" in line for line in lines[number:]))
+
+    seen: list[str] = []
+    with subprocess.Popen([*inside, "monitor"], stdout=subprocess.PIPE, text=True) as monitor:
+        assert monitor.stdout is not None
+        reader = threading.Thread(target=lambda: lines.extend(iter(monitor.stdout.readline, "")))  # type: ignore[union-attr]
+        reader.start()
+        try:
+            marked("before")
+            lines.clear()
+            yield seen
+            marked("after")
+        finally:
+            monitor.terminate()
+            reader.join()
+    seen += lines[: next(at for at, line in enumerate(lines) if "after" in line)]
+
+
 @pytest.mark.netns
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="network namespaces need root and nft")
 def test_the_firewall_unit_flushes_and_closes_in_one_transaction(tmp_path: Path) -> None:
@@ -170,15 +206,10 @@ def test_the_firewall_unit_flushes_and_closes_in_one_transaction(tmp_path: Path)
     run("ip", "netns", "add", namespace)
     try:
         for name, tables in (("ExecStart", 3), ("ExecReload", 3), ("ExecStop", 2), ("ExecStart", 3)):
-            started = ["ip", "netns", "exec", namespace, "nft", "monitor"]
-            with subprocess.Popen(started, stdout=subprocess.PIPE, text=True) as monitor:
-                time.sleep(0.2)
+            with monitored(namespace) as seen:
                 run("ip", "netns", "exec", namespace, *commands[name])
-                time.sleep(0.2)
-                monitor.terminate()
-                seen = monitor.stdout.read() if monitor.stdout else ""
             # Between the generations of the rules there is none without ours.
-            assert seen.count("# new generation") == 1, seen
+            assert "\n".join(seen).count("# new generation") == 1, seen
             shown = run("ip", "netns", "exec", namespace, "nft", "list", "tables")
             assert (shown.count(SHUT_TABLE), len(shown.splitlines())) == (2, tables), (name, shown)
     finally:

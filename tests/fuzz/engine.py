@@ -174,9 +174,15 @@ def write(finding: Finding, folder: Path) -> Path:
 
 
 def fuzz(
-    chosen: list[Target], seconds: float, seed: int, folder: Path, report: Callable[[str], None], every: float = 5.0
+    chosen: list[Target],
+    seconds: float,
+    seed: int,
+    folder: Path,
+    report: Callable[[str], None],
+    every: float = 5.0,
+    enough: int = 0,
 ) -> list[Path]:
-    """Runs the targets in turns until the time is over. Returns the files of what was found."""
+    """Runs the targets in turns until the time is over, or so many faults are found. Returns the files of these."""
     found: list[Path] = []
 
     def keep(state: State, finding: Finding) -> None:
@@ -204,7 +210,7 @@ def fuzz(
         start = shown = time.monotonic()
         for state in _turns(states):
             began = time.monotonic()
-            if began - start >= seconds:
+            if began - start >= seconds or 0 < enough <= len(found):
                 break
             _slice(state, rng, began + 0.25, keep)
             state.seconds += time.monotonic() - began

@@ -12,6 +12,7 @@ import pytest
 
 from tests.fuzz import engine
 from tests.fuzz.engine import Target
+from tests.waiting import PATIENT
 
 
 def planted(data: bytes) -> Hashable:
@@ -36,8 +37,9 @@ def silent(line: str) -> None:
 def test_a_planted_fault_is_found_made_small_and_written(tmp_path: Path) -> None:
     lines: list[str] = []
     target = Target("planted", lambda: [bytes(40)], planted)
-    found = engine.fuzz([target, Target("fine", lambda: [b"x"], fine)], 3.0, 7, tmp_path, lines.append, every=0.5)
-    assert len(found) == 1, "found once, however often it happens"
+    both = [target, Target("fine", lambda: [b"x"], fine)]
+    found = engine.fuzz(both, PATIENT, 7, tmp_path, lines.append, every=0.5, enough=1)
+    assert len(found) == 1
     assert found[0].read_bytes() == b"\x2b\x0e\xff"
     text = found[0].with_suffix(".txt").read_text()
     assert f"python -m tests.fuzz --target planted --reproduce {found[0]}" in text
@@ -50,9 +52,9 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_seed_that_fails_is_a_finding(tmp_path: Path) -> None:
-    target = Target("planted", lambda: [b"\x2b\x0e\xff\x00"], planted)
-    assert len(engine.fuzz([target], 0.0, 7, tmp_path, silent)) == 1
+def test_a_seed_that_fails_is_a_finding_once_however_often_it_happens(tmp_path: Path) -> None:
+    target = Target("planted", lambda: [b"\x2b\x0e\xff\x00", b"\x2b\x0e\xff\x01"], planted)
+    assert len(engine.fuzz([target], 0.5, 7, tmp_path, silent)) == 1
 
 
 def test_a_hang_is_a_finding(tmp_path: Path) -> None:

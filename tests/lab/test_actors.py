@@ -12,6 +12,7 @@ import pytest
 
 from cofferdam.errors import CofferdamError
 from cofferdam.lab import actors, events, intruder, plant
+from tests.waiting import PATIENT
 
 Seen = list[events.Event]
 
@@ -22,7 +23,7 @@ def play(scene: Callable[[actors.Target, Seen], Awaitable[None]]) -> Seen:
 
     async def main() -> None:
         async with plant.RunningPlant(plant.Settings(), seen.append) as running:
-            await scene(actors.Target(running.address, running.port, "127.10.5.11", timeout=2.0), seen)
+            await scene(actors.Target(running.address, running.port, "127.10.5.11", timeout=PATIENT), seen)
 
     asyncio.run(main())
     return seen
@@ -37,9 +38,13 @@ def test_the_erp_reads_what_the_plant_answered() -> None:
 
     async def scene(target: actors.Target, seen: Seen) -> None:
         session = actors.Session("erp", target, told.append)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await actors.erp(session, pause=0.01)
+        reading = asyncio.get_running_loop().create_task(actors.erp(session, pause=0.01))
+        async with asyncio.timeout(PATIENT):
+            while len(told) < 10 and not reading.done():  # noqa: ASYNC110  it only ever appends
+                await asyncio.sleep(0.01)
+        reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reading
         session.close()
 
     seen = play(scene)
@@ -120,8 +125,8 @@ def test_silence_and_a_closed_connection_are_told_apart() -> None:
         thread.start()
 
         async def main() -> None:
-            for server, outcome in ((silent, "timeout"), (rude, "closed")):
-                target = actors.Target("127.0.0.1", server.getsockname()[1], timeout=0.3)
+            for server, outcome, patience in ((silent, "timeout", 0.3), (rude, "closed", PATIENT)):
+                target = actors.Target("127.0.0.1", server.getsockname()[1], timeout=patience)
                 experience = await actors.Session("erp", target, lambda _: None).write("pump_speed", 900)
                 assert experience.outcome == outcome, experience
 
@@ -140,7 +145,7 @@ def test_without_a_gate_the_intruder_gets_through() -> None:
         assert (await guest.ports()).counts["open"] == 1
         assert (await guest.addresses(step=8192)).counts["ok"] > 0
         assert (await guest.functions()).counts["ok"] > 5
-        assert (await guest.flood(0.3, connections=4)).counts["ok"] > 0
+        assert (await guest.flood(1.5, connections=4)).counts["ok"] > 0
 
     seen = play(scene)
     harmed = {(w.space, w.address) for w in writes(seen) if w.taken}

@@ -34,7 +34,7 @@ class NoGate(layout.Loopback):
 
 def on_bare_stage(tmp_path: Path, act: Callable[[Tour], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with Scene(NoGate(), state=tmp_path, patience=0.5, report=0.1) as scene:
+        async with Scene(NoGate(), state=tmp_path, patience=PATIENT, report=0.1) as scene:
             plant = await scene.start_plant()
             erp, operator, intruder = [
                 await scene.start_actor(kind, driven=True) for kind in ("erp", "operator", "intruder")

@@ -36,6 +36,7 @@ int main(int argc, char **argv)
     if (argc != 2) return 2;
     modbus_t *ctx = modbus_new_tcp("127.0.0.1", atoi(argv[1]));
     if (!ctx || modbus_set_slave(ctx, 1) || modbus_connect(ctx)) return 2;
+    if (modbus_set_response_timeout(ctx, 60, 0) || modbus_set_byte_timeout(ctx, 60, 0)) return 2;
     uint16_t regs[125];
     uint8_t coils[2000];
     const uint16_t three[3] = {7, 8, 65535};

@@ -273,7 +273,7 @@ def test_pymodbus_server_answers_with_more_than_was_asked(pymodbus_port: int) ->
 def test_mbpoll_reads(arguments: list[str], expected: list[str]) -> None:
     with served(Device()) as port:
         run = subprocess.run(
-            ["mbpoll", "-0", "-1", "-a", "1", "-p", str(port), *arguments, "127.0.0.1"],
+            ["mbpoll", "-0", "-1", "-o", "10", "-a", "1", "-p", str(port), *arguments, "127.0.0.1"],
             capture_output=True, text=True, timeout=PATIENT, check=False,
         )  # fmt: skip
     for line in expected:
@@ -285,8 +285,9 @@ def test_mbpoll_writes() -> None:
     device = Device()
     with served(device) as port:
         for kind, values in (("4", ["11", "12"]), ("4", ["13"]), ("0", ["1", "0", "1"]), ("0", ["1"])):
+            what = ["-t", kind, "-r", "50", "127.0.0.1", *values]
             run = subprocess.run(
-                ["mbpoll", "-0", "-1", "-a", "1", "-p", str(port), "-t", kind, "-r", "50", "127.0.0.1", *values],
+                ["mbpoll", "-0", "-1", "-o", "10", "-a", "1", "-p", str(port), *what],
                 capture_output=True, text=True, timeout=PATIENT, check=False,
             )  # fmt: skip
             assert run.returncode == 0, run.stdout + run.stderr

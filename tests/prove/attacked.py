@@ -16,6 +16,7 @@ from pathlib import Path
 from cofferdam.enforce.namespaces import clean
 from tests.enforce.site import DEVICE, ERP, GATE_IT, GATE_OT, NEAR, OVERLAY, PlantDevice, Site, at, ip
 from tests.gate.plant import Client, Gate
+from tests.waiting import eventually
 
 OPERATOR = "10.81.0.30"
 ALLOWED_CELLS = {0, 200, 201}
@@ -96,14 +97,17 @@ class Scene:
         with self.site.client(NEAR, source=source) as client:
             return client.read() == b"\x03\x02\x00\x2a"
 
-    def recovers(self, seconds: float = 20.0) -> bool:
+    def recovers(self) -> bool:
         """`works`, as soon as a pair that was ended is up again."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        found: list[bool] = []
+
+        def asked() -> bool:
             with contextlib.suppress(OSError):
-                return self.works()
-            time.sleep(0.1)
-        return False
+                found.append(self.works())
+            return bool(found)
+
+        eventually(asked)
+        return found[0]
 
     def client(self, source: str = ERP, address: str = OVERLAY) -> Client:
         return self.site.client(address, source=source)

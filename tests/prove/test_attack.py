@@ -22,6 +22,7 @@ from cofferdam.proof import frames
 from tests.enforce.site import DEVICE, ERP, GATE_IT, GATE_OT, NEAR, OVERLAY, STRANGER, at, ip
 from tests.gate.plant import Gate, events, log_of
 from tests.prove.attacked import OPERATOR, Scene, attacked
+from tests.waiting import PATIENT, eventually
 
 pytestmark = [pytest.mark.netns, pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")]
 
@@ -44,7 +45,7 @@ def scene() -> Iterator[Scene]:
 
 def test_a_scan_finds_the_published_addresses_and_nothing_else(scene: Scene) -> None:
     ports = [22, 80, 102, 443, 502, 503, 802, 2404, 4840, 9464, 20000, 44818]
-    opened = set()
+    opened: set[tuple[str, int]] = set()
     pending: dict[socket.socket, tuple[str, int]] = {}
     with at(scene.site.office):
         for address in (GATE_IT, GATE_OT, OVERLAY, NEAR, DEVICE, "100.65.7.18", "10.81.0.78"):
@@ -53,8 +54,11 @@ def test_a_scan_finds_the_published_addresses_and_nothing_else(scene: Scene) -> 
                 sock.bind((ERP, 0))
                 sock.connect_ex((address, port))
                 pending[sock] = (address, port)
-    deadline = time.monotonic() + 1.5
-    while (left := deadline - time.monotonic()) > 0:
+    expected = {(OVERLAY, 502), (NEAR, 502)}
+    deadline = time.monotonic() + PATIENT
+    while (left := deadline - time.monotonic()) > 0 and pending:
+        if opened == expected:  # what else would open, would by now or soon
+            deadline = min(deadline, time.monotonic() + 1.0)
         for sock in select.select([], list(pending), [], left)[1]:
             if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
                 opened.add(pending[sock])
@@ -62,7 +66,7 @@ def test_a_scan_finds_the_published_addresses_and_nothing_else(scene: Scene) -> 
             sock.close()
     for sock in pending:
         sock.close()
-    assert opened == {(OVERLAY, 502), (NEAR, 502)}
+    assert opened == expected
 
 
 def test_spoofed_addresses_and_stations_and_added_routes_lead_nowhere(scene: Scene) -> None:
@@ -207,6 +211,9 @@ def test_a_flood_does_not_stop_the_others(scene: Scene) -> None:
         thread.start()
     try:
         assert all(scene.works() for _ in range(20))
+        # On a busy machine it takes a while until it is a flood.
+        eventually(lambda: limited(scene) > 0 and told(scene) >= FLOODED)
+        assert all(scene.works() for _ in range(20))
     finally:
         stop.set()
         for thread in threads:
@@ -215,8 +222,15 @@ def test_a_flood_does_not_stop_the_others(scene: Scene) -> None:
     pairs = scene.gate.status()["pairs"]
     assert [pair["restarts"] for pair in pairs] == [0] * len(pairs)
     assert limited(scene) > 0, "the firewall has ended none of it"
-    told = {entry["limit"] for entry in events(scene.site.state, "limit-hit")}
-    assert {"client_connects_per_second", "client_requests_per_second"} <= told
+    assert told(scene) >= FLOODED
+
+
+FLOODED = {"client_connects_per_second", "client_requests_per_second"}
+
+
+def told(scene: Scene) -> set[str]:
+    """The limits that the log says were hit."""
+    return {entry["limit"] for entry in events(scene.site.state, "limit-hit")}
 
 
 def limited(scene: Scene) -> int:

@@ -127,6 +127,10 @@ def _packets() -> list[tuple[dict[str, int], bytes]]:
     return found
 
 
+SILENCE = 0.5
+"""Seconds after the last packet in which another one would have come."""
+
+
 def _through(middle: str, packets: list[bytes]) -> set[int]:
     """Which of the packets arrive on the right when they are sent on the left."""
     macs = {}
@@ -142,10 +146,11 @@ def _through(middle: str, packets: list[bytes]) -> set[int]:
         mouth.bind(("net0", 0))
         for packet in packets:
             mouth.send((head + packet).ljust(60, b"\0"))
-        end = time.monotonic() + 0.4
+        end = time.monotonic() + SILENCE
         while (left := end - time.monotonic()) > 0:
             if select.select([ear], [], [], left)[0]:
                 data, where = ear.recvfrom(2000)
+                end = time.monotonic() + SILENCE
                 if where[2] != socket.PACKET_OUTGOING and b"kernel-" in data:
                     at_token = data.index(b"kernel-")
                     heard.add(int(data[at_token + 7 : at_token + 12]))
