@@ -138,7 +138,9 @@ def test_a_figure_has_a_name_as_prometheus_gives_them() -> None:
 def test_every_metric_is_one_kind_with_one_set_of_labels() -> None:
     found: dict[str, object] = {}
     for broker in BROKERS.values():
+        names: dict[str, object] = {}
         for figure in (figure for figures in broker.figures.values() for figure in figures):
+            assert names.setdefault(figure.name, figure) == figure, "two parts mean different things by one name"
             name, described = of_figure(broker, figure)
             assert found.setdefault(name, described) == described
             assert figure.meaning and not figure.meaning.endswith("."), figure

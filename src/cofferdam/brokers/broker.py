@@ -47,7 +47,7 @@ class Broker:
     `make`: part -> "module:Class" of a `Part`. `records`: (from, to) -> "module:function", which is called with the
     part's policy and the broker's name and gives the pipe's `RecordCodec`. `answers`: parts that answer others: they
     take no more from a pipe while what they have to say to its other end finds no room. `figures`: what each part
-    reports, by part; a part that reports another is ended.
+    reports, by part; a part that reports another is ended. Parts may report the same one, and it is summed.
     """
 
     name: str
@@ -56,6 +56,11 @@ class Broker:
     records: dict[tuple[str, str], str]
     answers: frozenset[str] = frozenset()
     figures: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
+
+    @property
+    def declared(self) -> dict[str, Figure]:
+        """All figures by name."""
+        return {figure.name: figure for figures in self.figures.values() for figure in figures}
 
 
 class Asked:

@@ -246,20 +246,34 @@ def _by(status: dict[str, Any], broker: str, by: str) -> list[Table]:
         return []
     title = f"{broker} by {by}"
     shown = {label: [_shown(figure, label, status["now_ns"]) for figure in figures] for label in labels}
-    widest = [
-        max(len(_title(figure)), *(len(shown[label][column]) for label in labels)) + 2
-        for column, figure in enumerate(figures)
-    ]
-    if max(map(len, labels)) + sum(widest) <= WIDTH:
-        table = _table(title, by, *map(_title, figures))
-        for label in labels:
-            table.add_row(label, *shown[label])
-    else:
-        table = _table(title, by, "figure", "value")
-        for label in labels:
-            for column, figure in enumerate(figures):
-                table.add_row(label if not column else "", _title(figure), shown[label][column])
-    return [table]
+    titles = [_title(figure) for figure in figures]
+    rows = [(label or "-", *shown[label]) for label in labels]
+    if _width((by, *titles), rows) <= WIDTH:
+        table = _table(title, by, *titles)
+        for row in rows:
+            table.add_row(*row)
+        return [table]
+
+    # Figures as rows then, and as many labels side by side as there is room for.
+    def turned(some: list[str]) -> list[tuple[str, ...]]:
+        return [(name, *(shown[label][row] for label in some)) for row, name in enumerate(titles)]
+
+    tables: list[Table] = []
+    while labels:
+        fit = 1
+        while fit < len(labels) and _width((by, *labels[: fit + 1]), turned(labels[: fit + 1])) <= WIDTH:
+            fit += 1
+        table = _table(title if not tables else "", by, *(label or "-" for label in labels[:fit]))
+        for cells in turned(labels[:fit]):
+            table.add_row(*cells)
+        tables.append(table)
+        labels = labels[fit:]
+    return tables
+
+
+def _width(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> int:
+    """How wide a table would be: two spaces on each side of a column, and its longest cell."""
+    return sum(max(map(len, column)) + 3 for column in zip(head, *rows, strict=True))
 
 
 def _durations(broker: str, figures: list[dict[str, Any]]) -> Table:

@@ -80,7 +80,7 @@ def default_name(broker: str, figure: Figure) -> str:
 
 def described(brokers: Iterable[Broker]) -> dict[str, Described]:
     """The metrics of brokers' figures."""
-    return dict(of_figure(broker, figure) for broker in brokers for part in broker.figures.values() for figure in part)
+    return dict(of_figure(broker, figure) for broker in brokers for figure in broker.declared.values())
 
 
 class Metrics(Collector):
@@ -184,7 +184,7 @@ def _figures(status: StatusReport, counted: Totals) -> Iterator[Metric]:
     families: dict[str, Any] = {}
     for report in status.figures:
         broker = BROKERS[report.broker]
-        figure = next(f for part in broker.figures.values() for f in part if f.name == report.name)
+        figure = broker.declared[report.name]
         name, metric = of_figure(broker, figure)
         if name not in families:
             families[name] = _FAMILIES[figure.kind](name, metric.meaning, labels=metric.labels)

@@ -37,7 +37,7 @@ def metrics_page() -> str:
             continue
         lines += ["", f"## Broker {broker.name}", ""]
         lines += ["| figure | type | by | of part | metric | labels | meaning |", "|---|---|---|---|---|---|---|"]
-        lines += [_row(broker, part, figure) for part, figures in broker.figures.items() for figure in figures]
+        lines += [_row(broker, figure) for figure in broker.declared.values()]
     return "\n".join(lines) + "\n"
 
 
@@ -45,9 +45,12 @@ def metric_row(name: str, metric: Described) -> str:
     return f"| `{name}` | {metric.kind} | {', '.join(metric.labels) or '-'} | {metric.meaning} |"
 
 
-def _row(broker: Broker, part: str, figure: Figure) -> str:
+def _row(broker: Broker, figure: Figure) -> str:
     name, metric = of_figure(broker, figure)
     kind = f"{figure.kind}, {UNITS[figure.unit]}" if figure.unit and figure.kind != "histogram" else figure.kind
+    parts = ", ".join(part for part, figures in broker.figures.items() if figure in figures)
     fixed = figure.metric.labels if figure.metric is not None else {}
     labels = ", ".join(f'{label}="{fixed[label]}"' if label in fixed else label for label in metric.labels)
-    return f"| `{figure.name}` | {kind} | {figure.by or '-'} | {part} | `{name}` | {labels or '-'} | {figure.meaning} |"
+    return (
+        f"| `{figure.name}` | {kind} | {figure.by or '-'} | {parts} | `{name}` | {labels or '-'} | {figure.meaning} |"
+    )

@@ -298,7 +298,7 @@ def figure_reports(policy: CompiledPolicy, crews: list[Crew], counted: Totals) -
             "conduit": tuple(c.name for c in policy.conduits.values() if c.broker == broker.name),
             "asset": tuple(name for crew in crews if crew.plan.broker == broker.name for name in crew.plan.asset_names),
         }
-        for figure in (figure for figures in broker.figures.values() for figure in figures):
+        for figure in broker.declared.values():
             values: dict[str, int | Spread]
             if figure.kind == "histogram":
                 nothing = dict.fromkeys(known.get(figure.by, ()), Histogram())
