@@ -221,7 +221,7 @@ class Conversations(Sink):
     def _request(self, flow: TcpFlow, talk: _Talk, stream: _Stream, frame: bytes, packet: int, time_ns: int) -> None:
         machine = stream.machine
         if machine is None:
-            machine = stream.machine = talk.protocol.server()
+            machine = stream.machine = talk.protocol.server(midway=True)
             talk.tokens.clear()
         # The gate answers everything in time, so that after it an id may be used again.
         while talk.tokens and time_ns - talk.tokens[0][0] > self._limits.answer_patience_ns:
@@ -255,7 +255,7 @@ class Conversations(Sink):
 
     def _broken(self, flow: TcpFlow, talk: _Talk, stream: _Stream, packet: int, time_ns: int) -> None:
         """What stands at the front of the client's buffer is no frame: have the machine say why."""
-        machine = stream.machine or talk.protocol.server()
+        machine = stream.machine or talk.protocol.server(midway=True)
         try:
             machine.receive_data(bytes(stream.buffer[: talk.view.header]))
             machine.next_event()
@@ -301,7 +301,7 @@ class Conversations(Sink):
         if talk.requests.machine is not None:
             talk.requests.machine.release(asked.token)
         try:
-            machine = talk.protocol.client()
+            machine = talk.protocol.client(midway=True)
             token, sent = machine.send(asked.request)
             machine.receive_data(talk.view.rekey(frame, talk.view.key(sent)))
             event = machine.next_event()
@@ -349,7 +349,7 @@ class Conversations(Sink):
             return False
         if not from_client:
             return at_start or talk.view.key(frame) in talk.open
-        machine = talk.protocol.server()
+        machine = talk.protocol.server(midway=True)
         try:
             machine.receive_data(frame)
             event = machine.next_event()

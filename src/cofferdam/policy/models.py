@@ -165,6 +165,9 @@ class Models:
             return f"{str(path[-2]).rstrip('s')} {path[-1]}"
         if len(path) >= 2 and path[-2] == RULES:
             return "a rule"
+        if len(path) >= 2 and isinstance(path[-1], int) and path[-2] != "window":
+            noun = str(path[-2]).rstrip("s")
+            return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
         return "a window" if "window" in path else str(path[-1])
 
 

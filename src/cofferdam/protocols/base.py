@@ -301,12 +301,15 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
         return self.dialect.name
 
     @abc.abstractmethod
-    def server(self) -> ServerMachine[Req, Resp]:
-        """A machine for one connection from a client."""
+    def server(self, *, midway: bool = False) -> ServerMachine[Req, Resp]:
+        """A machine for one connection from a client. `midway`: for a bystander, who may have missed the beginning; the
+        peers are taken to have agreed on how they speak."""
 
     @abc.abstractmethod
-    def client(self, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1) -> ClientMachine[Req, Resp]:
-        """A machine for one connection to an asset.
+    def client(
+        self, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1, midway: bool = False
+    ) -> ClientMachine[Req, Resp]:
+        """A machine for one connection to an asset. `midway`: see `server`.
 
         Raises: LocalProtocolError for an unknown quirk, or one that does not go with `outstanding`.
         """

@@ -123,8 +123,8 @@ class Kind(msgspec.Struct, frozen=True):
 
     @property
     def valued(self) -> bool:
-        """Whether such an item has a value, so that a point may be one."""
-        return bool(self.read or self.write or self.watch)
+        """Whether such an item has a value, so that a point may be one: also the parts of a stream."""
+        return bool(self.read or self.write or self.watch or self.open)
 
 
 class Units(msgspec.Struct, frozen=True):
@@ -180,6 +180,11 @@ class Dialect(msgspec.Struct, frozen=True):
         """Whether there is a way to write to such a place."""
         found = self.found(place)
         return found is not None and (found.writable if isinstance(found, Space) else found.write > 0)
+
+    def readable(self, place: Span | Item) -> bool:
+        """Whether there is a way to read such a place."""
+        found = self.found(place)
+        return isinstance(found, Space) or (found is not None and found.read > 0)
 
     def watchable(self, place: Span | Item) -> bool:
         """Whether there is a way to watch such a place."""

@@ -298,8 +298,9 @@ class Flow:
             if len(self._frames) >= CACHE_ENTRIES:
                 self._frames.clear()
             found = self._frames[key] = (wrong, checks)
-        if found[0]:
-            return found[0]
+        wrong = found[0] or self._items.faulty(op)
+        if wrong:
+            return wrong
         for check in found[1]:
             wrong = check.wrong(op) if check.ranged else ""
             if not wrong and check.max_step is not None:
@@ -429,6 +430,10 @@ class Flow:
                 bad = not 0 <= cells[0] <= top if len(cells) == 1 else max(cells) > top or min(cells) < 0
                 if bad:
                     return _deny(verdict, Fault.VALUE, f"a cell value outside 0 to {top} is asked")
+        if self._items is not None:
+            wrong = self._items.faulty(op)
+            if wrong:
+                return _deny(verdict, Fault.VALUE, wrong)
         for check in form.ranged:
             wrong = check.wrong(op)
             if wrong:

@@ -115,14 +115,22 @@ class Items:
         begin = stream.space
         for write in op.writes:
             space = write.space
-            if (
-                not isinstance(write, Assign)
-                or not space.startswith(begin)
-                or space[len(begin) :][:1] not in separators
-            ):
+            after = space[len(begin) : len(begin) + 1]
+            if not isinstance(write, Assign) or not space.startswith(begin) or not after or after not in separators:
                 return f"a write of {space} is asked; parts of {begin} are allowed in its frames"
-            if len(space) == len(begin):
-                return f"a write of {space} as a whole is asked; its parts are allowed in its frames"
+        return ""
+
+    def faulty(self, op: Operation) -> str:
+        """What is wrong with the values themselves, whatever the points say: they cannot be of their type."""
+        for write in op.writes:
+            if isinstance(write, Assign):
+                fault = "" if write.value is None else value_fault(write.value)
+            elif isinstance(write, Call):
+                fault = next((value_fault(value) for value in write.arguments if value_fault(value)), "")
+            else:
+                continue
+            if fault:
+                return f"{fault} is asked for {write.space}"
         return ""
 
     def touched(self, op: Operation, limited: set[str], checks: list[Check]) -> tuple[Fault, str]:
@@ -181,8 +189,6 @@ class Items:
                 return f"{point.name} is asked twice in one request; once is allowed"
             limited.add(point.name)
             checks.append(_ItemCheck(point, index, first, stop))
-        if value is not None and item.space not in self._points and value_fault(value):
-            return f"{value_fault(value)} is asked"
         return self._around(item)
 
     def _around(self, item: Item) -> str:

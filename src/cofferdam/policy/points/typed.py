@@ -72,9 +72,6 @@ def parse(kind: ValueType, words: str) -> Value:
 def unfit(limit: Point | Argument, value: Value, whole: bool) -> str:
     """Why a value's form is not the point's; "" if it is. `whole`: it is the point's value, and not that of some of its
     elements."""
-    fault = value_fault(value)
-    if fault:
-        return f"{fault} is asked for {limit.name}"
     if value.type is not limit.type:
         return f"{limit.name} as {value.type.value} is asked; {limit.type.value} is allowed"
     if not whole:

@@ -90,13 +90,14 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
             found = [rows.Piece(one.at, one.name) for one in named] + [piece for piece in raw if piece is not None]
             return tuple(sorted(found, key=lambda piece: (piece.at.space, piece.at.start, piece.at.count, piece.point)))
 
+        readable = [point for point in asset.points if dialect.readable(point.at)]
         writable = [point for point in asset.points if dialect.writable(point.at)]
         watchable = [point for point in asset.points if dialect.watchable(point.at)]
         return rows.Rule(
             number=number,
             who=tuple(sorted(rule.who)),
             asset=asset.name,
-            reads=pieces(points, rule.read, rule.registers, asset.points),
+            reads=pieces(points, rule.read, rule.registers, readable),
             writes=pieces(points, rule.write, rule.write_registers, writable),
             calls=pieces(methods, rule.call),
             watches=pieces(points, rule.subscribe, (), watchable),

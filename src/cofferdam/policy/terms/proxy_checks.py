@@ -90,8 +90,8 @@ class RuleChecks:
                     writable = [s.name + (":N" if s.numbered else "") for s in dialect.spaces if s.writable]
                     writable += [kind.name for kind in dialect.kinds if kind.write]
                     what = f"cells of {at.space}" if isinstance(at, Span) else dialect.notation.show(at)
-                    whole = "cells" if isinstance(at, Span) else "what"
-                    self.at(path, what, f"{whole} that can be written ({one_of(writable)})")
+                    whole = "cells that" if isinstance(at, Span) else "what"
+                    self.at(path, what, f"{whole} can be written ({one_of(writable)})")
 
     def points(self, here: Path, field: str, points: Iterable[str], name: str, asset: schema.Asset) -> None:
         names = self.checking.names("assets", name, "points")
@@ -102,32 +102,36 @@ class RuleChecks:
                 if not fitting and not names:
                     self.at(path, f"all points of {name}", "an asset with points, or registers", check="unknown-point")
                 elif not fitting and len(names) == len(asset.points):
-                    what = "be written" if field == "write" else "be subscribed to"
-                    self.at(path, f"all points of {name}", f"an asset with points that can {what}", check=field)
+                    self.at(
+                        path, f"all points of {name}", f"an asset with points {self._what_fits(field)}", check=field
+                    )
             elif point_name not in names:
                 expected = f"a point of {name} ({one_of(names)})" if names else f"a point of {name}, and it has none"
                 found = f"the point {quote(point_name)}"
                 self.at(path, found, expected, nearest(point_name, [*names, schema.ALL]), "unknown-point")
-            elif field != "read" and point_name in asset.points:
+            elif point_name in asset.points:
                 point = asset.points[point_name]
                 if point.at is not None and self.dialect.found(point.at) is not None and not self._fits(field, point):
                     kind = point.at.space if isinstance(point.at, Span) else point.at.kind
                     found = f"{point_name}, which is {kind}"
-                    self.at(path, found, self._what_fits(field), check=field)
+                    self.at(path, found, f"a point {self._what_fits(field)}", check=field)
 
     def _what_fits(self, field: str) -> str:
-        spaces = [space.name for space in self.dialect.spaces if space.writable and not space.numbered]
-        kinds = [kind.name for kind in self.dialect.kinds if kind.write]
-        if field == "write":
-            return f"a point that can be written ({', '.join([*spaces, *kinds])})"
-        kinds = [kind.name for kind in self.dialect.kinds if kind.watch]
-        return f"a point that can be subscribed to ({', '.join(kinds) or f'none: {self.dialect.name} has no such'})"
+        spaces = [] if field == "subscribe" else [
+            space.name for space in self.dialect.spaces if (space.writable or field == "read") and not space.numbered
+        ]  # fmt: skip
+        kinds = [
+            kind.name
+            for kind in self.dialect.kinds
+            if {"read": kind.read, "write": kind.write, "subscribe": kind.watch}[field]
+        ]
+        what = {"read": "read", "write": "written", "subscribe": "subscribed to"}[field]
+        return f"that can be {what} ({', '.join([*spaces, *kinds]) or f'none: {self.dialect.name} has no such'})"
 
     def _fits(self, field: str, point: schema.Point) -> bool:
-        return point.at is not None and (
-            field == "read"
-            or (self.dialect.writable(point.at) if field == "write" else self.dialect.watchable(point.at))
-        )
+        dialect = self.dialect
+        fits = {"read": dialect.readable, "write": dialect.writable, "subscribe": dialect.watchable}[field]
+        return point.at is not None and fits(point.at)
 
     def functions(self) -> None:
         for field, codes in (("functions", self.rule.functions), ("write_functions", self.rule.write_functions)):

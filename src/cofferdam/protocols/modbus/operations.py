@@ -388,10 +388,12 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
     functions = FUNCTIONS
     view = ModbusView()
 
-    def server(self) -> ModbusServer:
+    def server(self, *, midway: bool = False) -> ModbusServer:
         return ModbusServer()
 
-    def client(self, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1) -> ModbusClient:
+    def client(
+        self, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1, midway: bool = False
+    ) -> ModbusClient:
         return ModbusClient(quirks=quirks, outstanding=outstanding)
 
     def check(self, message: ModbusRequest | ModbusResponse) -> None:
