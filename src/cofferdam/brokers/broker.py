@@ -48,6 +48,7 @@ class Broker:
     part's policy and the broker's name and gives the pipe's `RecordCodec`. `answers`: parts that answer others: they
     take no more from a pipe while what they have to say to its other end finds no room. `figures`: what each part
     reports, by part; a part that reports another is ended. Parts may report the same one, and it is summed.
+    `needs`: Python modules that its parts import and that an extra of the broker's name brings, not the base.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Broker:
     records: dict[tuple[str, str], str]
     answers: frozenset[str] = frozenset()
     figures: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
 
     @property
     def declared(self) -> dict[str, Figure]:

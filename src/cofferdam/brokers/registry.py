@@ -7,12 +7,14 @@ no other.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from cofferdam.brokers.broker import Broker
 from cofferdam.enforce.crews import AUDITOR, NAMES
 from cofferdam.enforce.profile import Crew
+from cofferdam.errors import GateError
 
 T = TypeVar("T")
 
@@ -65,3 +67,14 @@ CREWS: Final[Mapping[str, Crew]] = _Loaded(
     {word: _crew(word) for word in _WHERE} | {kind: lambda kind=kind: _OF_THE_HOUSE[kind] for kind in _OF_THE_HOUSE}
 )
 """All that the launcher can be told to start, by kind. A broker's crews are of the kind of its word."""
+
+
+def check_installed(words: Iterable[str]) -> None:
+    """Raises: GateError, where parts of these brokers would find a library missing, and only then."""
+    for word in sorted(set(words)):
+        missing = [name for name in BROKERS[word].needs if importlib.util.find_spec(name) is None]
+        if missing:
+            raise GateError(
+                f"the broker {word} needs what is not installed here: {', '.join(missing)}",
+                hint=f"pip install 'cofferdam[{word}]', or leave out its conduits",
+            )

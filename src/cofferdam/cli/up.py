@@ -132,12 +132,14 @@ def _end(pid: int) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.registry import check_installed
     from cofferdam.gate.crew.plan import plan_crews
     from cofferdam.policy.compile import compile_policy
     from cofferdam.policy.load import load
 
     policy = compile_policy(load(args.policy), now_ns=time.time_ns())
     plans = plan_crews(policy, shards=args.pairs)
+    check_installed(plan.broker for plan in plans.values())
     if args.json:
         print(json.dumps(_check_report(policy, plans)))
         return 0

@@ -32,6 +32,7 @@ from cofferdam.audit.events.gate import (
     Restored,
     Severed,
 )
+from cofferdam.brokers.registry import check_installed
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.enforce.orders import Asked, Finish, Notify, Prepared
 from cofferdam.enforce.plans.network import network_plan
@@ -187,6 +188,7 @@ class Gate:
                 if not in_force:
                     self.log.warning("separation-lacks", what=name, detail=detail)
         plans = plan_crews(policy, shards=self.options.shards)
+        check_installed(plan.broker for plan in plans.values())
         self.auditor.open(policy.site)
         await self.management.listen(policy.gate.management)
         await self.listeners.open((spot for plan in plans.values() for spot in plan.spots), assets_at(plans.values()))

@@ -13,6 +13,7 @@ import msgspec
 
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import PolicyLoaded, PolicyRefused
+from cofferdam.brokers.registry import check_installed
 from cofferdam.enforce.orders import Notify
 from cofferdam.enforce.plans.joined import joined
 from cofferdam.enforce.plans.network import network_plan
@@ -119,6 +120,7 @@ async def _open(gate: Gate, policy: CompiledPolicy) -> Change:
     running = {name: crew.plan for name, crew in gate.crews.items()}
     change = change_crews(running, plan_crews(policy, shards=gate.options.shards))
     plans = (*change.keep, *change.restart, *change.start)
+    check_installed(plan.broker for plan in plans)
     opened = await gate.listeners.open((spot for plan in plans for spot in plan.spots), assets_at(plans))
     try:
         await gate.management.listen(policy.gate.management)

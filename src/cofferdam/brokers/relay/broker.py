@@ -67,4 +67,5 @@ RELAY: Final = Broker(
     },
     answers=frozenset({"keeper"}),
     figures={"outer": SIDE, "keeper": FIGURES, "inner": SIDE},
+    needs=("h11", "starlette", "uvicorn"),
 )
