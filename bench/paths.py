@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from netns import LEGS, Place
-from processes import HERE, LOAD, BenchError, Process, free_port
+from processes import HERE, LOAD, BenchError, Process, held_port
 
 CONNECTIONS = 32
 OUTSTANDING = 16
@@ -100,7 +100,7 @@ class Middle:
     def start(self, place: Place, device_port: int) -> tuple[str, int]:
         """Returns the address and port for clients, when a read through the path has worked. Raises: BenchError."""
         # Another namespace has all its ports free; ours has not.
-        port = free_port(place.front, self._port) if not place.middle else self._port or 15020
+        port = held_port(place.front, self._port) if not place.middle else self._port or 15020
         self._folder = tempfile.TemporaryDirectory(prefix="cofferdam-bench-")
         command = self.command(place, Path(self._folder.name), port, device_port)
         self._process = Process(self.label, command, prefix=place.middle)

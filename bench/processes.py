@@ -56,18 +56,24 @@ def build(program: Path, sources: Sequence[Path], headers: Sequence[Path] = ()) 
     made.replace(program)
 
 
-def free_port(address: str, wanted: int = 0) -> int:
-    """`wanted` if nobody listens there, or with 0 any free port. Raises: BenchError."""
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((address, wanted))
-        except OSError as error:
-            raise BenchError(
-                f"can't listen on {address}:{wanted}: {error.strerror}",
-                "end what uses that port (ss -ltnp shows it), or leave the option out to have a free one chosen",
-            ) from None
-        return int(trial.getsockname()[1])
+_HELD: list[socket.socket] = []
+
+
+def held_port(address: str, wanted: int = 0) -> int:
+    """`wanted` if nobody listens there, or with 0 any free port; held for the programs of this run, until it ends, as
+    the lab does it (cofferdam.lab.layout). Raises: BenchError."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        holder.bind((address, wanted))
+    except OSError as error:
+        holder.close()
+        raise BenchError(
+            f"can't listen on {address}:{wanted}: {error.strerror}",
+            "end what uses that port (ss -ltnp shows it), or leave the option out to have a free one chosen",
+        ) from None
+    _HELD.append(holder)
+    return int(holder.getsockname()[1])
 
 
 class Process:

@@ -25,7 +25,7 @@ from typing import Any
 
 from netns import LOOPBACK, Namespaces, Place, remove_left_over
 from paths import CONNECTIONS, OUTSTANDING, PATHS, Middle, haproxy_version
-from processes import HERE, LOAD, BenchError, Process, SystemCalls, build_load, cpu_of, free_port, name_of
+from processes import HERE, LOAD, BenchError, Process, SystemCalls, build_load, cpu_of, held_port, name_of
 from results import FIGURES, GOALS, Load, Results, Run, remarks, steps, table
 
 RESULTS = HERE / "results"
@@ -130,7 +130,7 @@ def measure_place(
     args: argparse.Namespace, place: Place, namespaces: Namespaces | None, runs: list[Run], calls: list[dict[str, Any]]
 ) -> None:
     """All rounds in one place, with one device for all paths."""
-    port = free_port(place.device_address, args.device_port) if not place.device else args.device_port
+    port = held_port(place.device_address, args.device_port) if not place.device else args.device_port
     listen = f"{place.device_address}:{port}"
     device = Process("device", [str(LOAD), "server", "--listen", listen], prefix=place.device, pipe=True)
     try:

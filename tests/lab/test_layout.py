@@ -37,17 +37,19 @@ def test_rendering_replaces_every_address() -> None:
 
 
 def test_two_loopback_labs_do_not_share_a_port() -> None:
-    with layout.Loopback() as one, socket.socket() as taken:
-        taken.bind((one.addresses.listen, one.addresses.listen_port))
-        taken.listen()
-        assert layout.Loopback().addresses.listen_port != one.addresses.listen_port
+    with layout.Loopback() as one:
+        place = (one.addresses.listen, one.addresses.listen_port)
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(place)
+        with socket.create_server(place), layout.Loopback() as two:  # its own gate may, and it stays held
+            assert two.addresses.listen_port != one.addresses.listen_port
         assert one.run_in("plant", ["true"]) == ["true"]
         assert not one.separated
 
 
 def test_an_address_that_is_not_ours_is_said() -> None:
     with pytest.raises(CofferdamError, match=r"192\.0\.2\.1"):
-        layout.free_port("192.0.2.1")
+        layout.held_port("192.0.2.1")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the refusal is for those without root")

@@ -121,14 +121,20 @@ class Layout(Protocol):
         """The policy file's text for this layout."""
 
 
-def free_port(address: str) -> int:
-    """A port at `address` that nothing listens at now. Raises CofferdamError where the address is not ours."""
+_HELD: list[socket.socket] = []
+
+
+def held_port(address: str) -> int:
+    """A free port at `address`, held until this process ends: the kernel gives it to nobody who asks for any port, and
+    the lab's own processes may listen there all the same. Raises CofferdamError where the address is not ours."""
+    holder = socket.socket()
     try:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address, 0))
-            return int(probe.getsockname()[1])
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((address, 0))
+        _HELD.append(holder)
+        return int(holder.getsockname()[1])
     except OSError as error:
+        holder.close()
         raise CofferdamError(
             f"no free port at {address}: {error.strerror}",
             hint="the demo needs the loopback network 127.0.0.0/8, as Linux has it",
@@ -144,9 +150,9 @@ class Loopback:
     def __init__(self) -> None:
         self.addresses = msgspec.structs.replace(
             SHIPPED,
-            device_port=free_port(SHIPPED.device),
-            listen_port=free_port(SHIPPED.listen),
-            management_port=free_port(SHIPPED.management),
+            device_port=held_port(SHIPPED.device),
+            listen_port=held_port(SHIPPED.listen),
+            management_port=held_port(SHIPPED.management),
         )
 
     def __enter__(self) -> Self:
@@ -204,7 +210,7 @@ class Namespaces:
             listen="100.64.7.17",
             listen_port=502,
             management="127.0.0.1",
-            management_port=free_port("127.0.0.1"),
+            management_port=held_port("127.0.0.1"),
         )
 
     def __enter__(self) -> Self:
