@@ -23,7 +23,7 @@ from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor, Timer
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.protocols.registry import PROTOCOLS
+from cofferdam.protocols.registry import PROTOCOLS, Protocols
 from tests.brokers.harness import make_policy
 
 WALL = 1_800_000_000_000_000_000
@@ -139,29 +139,40 @@ class AuditPipe(Sender[ToAuditor]):
 class Stage:
     """Both halves. `auto`: drafts are acknowledged at once. `again`: the inner half is not the pair's first."""
 
+    zones: tuple[tuple[str, ...], str] = (("enterprise",), "control")
+    place = ("127.0.0.1", 502)
+    """Where the outer half listens."""
+
     def __init__(
-        self, *, auto: bool = True, again: bool = False, policy: CompiledPolicy | None = None, **options: Any
+        self,
+        *,
+        auto: bool = True,
+        again: bool = False,
+        policy: CompiledPolicy | None = None,
+        broker: str = "modbus",
+        protocols: Protocols = PROTOCOLS,
+        **options: Any,
     ) -> None:
         self.policy = policy or make_policy(device_port=5020, port=502, **options)
         self.reactor = ManualReactor()
-        self.protocol = PROTOCOLS["modbus"]
+        self.broker, self.protocol = broker, protocols[broker]
         self.auto = auto
         self.wall_offset = WALL - self.reactor.now
         self.audit_pipe = AuditPipe()
         self.audit = AuditClient(self.reactor, self.audit_pipe, wait_seconds=self.policy.limits.audit_wait_seconds)
         self.audit.on_record(Hello(True))
-        self.to_inner = Link(records.to_inner(self.policy, "modbus"))
-        self.to_outer = Link(records.to_outer(self.policy, "modbus"))
+        self.to_inner = Link(records.to_inner(self.policy, broker, protocols))
+        self.to_outer = Link(records.to_outer(self.policy, broker, protocols))
         self.devices: list[Wire] = []
         self.dials: list[tuple[str, int]] = []
         self.refuse_dials = False
-        self.outer = Outer(self._setting("outer", {"inner": self.to_inner}, False))
-        self.inner = Inner(self._setting("inner", {"outer": self.to_outer}, again))
+        self.outer = Outer(self._setting("outer", {"inner": self.to_inner}, False), protocols)
+        self.inner = Inner(self._setting("inner", {"outer": self.to_outer}, again), protocols)
 
     def _setting(self, part: str, senders: dict[str, Sender[Any]], again: bool) -> Setting:
         return Setting(
-            crew="test", part=part, broker="modbus", boot="t", again=again, policy=self.policy, severed=frozenset(),
-            assets=tuple(self.policy.assets), zones=(("enterprise",), "control"), reactor=self.reactor,
+            crew="test", part=part, broker=self.broker, boot="t", again=again, policy=self.policy, severed=frozenset(),
+            assets=tuple(self.policy.assets), zones=self.zones, reactor=self.reactor,
             audit=self.audit, senders=senders, dial=self._connect, wall=lambda: self.reactor.now + self.wall_offset,
             clock=lambda: self.reactor.now,
         )  # fmt: skip
@@ -177,7 +188,7 @@ class Stage:
 
     def client(self, source: str = "127.0.0.1", port: int = 40000) -> Wire:
         wire = Wire(self.reactor)
-        self.outer.accept(wire, source, port, ("127.0.0.1", 502))
+        self.outer.accept(wire, source, port, self.place)
         return wire
 
     def cross(self) -> None:

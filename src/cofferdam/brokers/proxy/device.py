@@ -261,8 +261,7 @@ class Device:
             connection.last = self._clock()
             if self._speaks:
                 # First the two machines agree on how they speak, within the time that a connection may take.
-                connection.machine.on_time(connection.last)
-                self._tend(connection)
+                self._on_data(connection, b"")
                 self._arm(connection.last + int(self._limits.asset_connect_seconds * 1e9))
                 return
             self._is_up(connection)
