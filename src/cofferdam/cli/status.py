@@ -163,7 +163,7 @@ def _pairs(status: dict[str, Any]) -> Table:
         if not pair["halves"]:
             table.add_row(pair["name"], "-", "down", str(pair["restarts"]), "", style="red")
         for half in pair["halves"]:
-            where = ", ".join(pair["listens"]) if half["role"] != "inner" else ""
+            where = ", ".join(half["listens"])
             up = _age(status["now_ns"] - half["started_ns"]) if half["ready"] else "starts"
             table.add_row(half["name"], str(half["pid"]), up, str(pair["restarts"]), where)
     return table

@@ -496,7 +496,7 @@ class Gate:
             severed=self.cuts.cuts,
             conduits=report.conduit_reports(self.policy, counted, self.recent, sessions, self.severed),
             unmatched=report.unmatched(counted),
-            pairs=tuple(map(report.crew_report, crews)),
+            pairs=tuple(report.crew_report(self.policy, crew) for crew in crews),
             sessions=sessions,
             assets=report.asset_reports(crews, counted),
             audit=report.AuditReport(

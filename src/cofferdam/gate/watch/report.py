@@ -72,10 +72,11 @@ class HalfReport(msgspec.Struct, frozen=True):
     started_ns: int
     policy: str
     backlog: int
+    listens: tuple[str, ...] = ()
 
 
 class PairReport(msgspec.Struct, frozen=True):
-    """One pair of halves. `listens` and `assets` are what it serves."""
+    """One crew. `listens` is where its parts listen, `assets` are the devices that it serves."""
 
     name: str
     broker: str
@@ -296,7 +297,7 @@ def figure_reports(policy: CompiledPolicy, crews: list[Crew], counted: Totals) -
         known = {
             "": ("",),
             "conduit": tuple(c.name for c in policy.conduits.values() if c.broker == broker.name),
-            "asset": tuple(name for crew in crews if crew.plan.broker == broker.name for name in crew.plan.asset_names),
+            "asset": tuple(a for crew in crews if crew.plan.broker == broker.name for a in _assets(policy, crew)),
         }
         for figure in broker.declared.values():
             values: dict[str, int | Spread]
@@ -319,19 +320,25 @@ def brokers_in_use(policy: CompiledPolicy, crews: list[Crew]) -> list[Broker]:
     return [broker for word, broker in BROKERS.items() if word in words]
 
 
-def crew_report(crew: Crew) -> PairReport:
+def crew_report(policy: CompiledPolicy, crew: Crew) -> PairReport:
     return PairReport(
         name=crew.plan.name,
         broker=crew.plan.broker,
         working=crew.working,
         restarts=crew.restarts,
         listens=tuple(map(str, crew.plan.spots)),
-        assets=crew.plan.asset_names,
-        halves=tuple(map(_part_report, crew.parts)),
+        assets=_assets(policy, crew),
+        halves=tuple(_part_report(crew, part) for part in crew.parts),
     )
 
 
-def _part_report(part: Part) -> HalfReport:
+def _assets(policy: CompiledPolicy, crew: Crew) -> tuple[str, ...]:
+    """What a crew serves alone may be other things than assets."""
+    return tuple(name for name in crew.plan.asset_names if name in policy.assets)
+
+
+def _part_report(crew: Crew, part: Part) -> HalfReport:
+    plan = crew.plan.parts.get(part.born.part)
     return HalfReport(
         name=part.name,
         role=part.born.part,
@@ -340,6 +347,7 @@ def _part_report(part: Part) -> HalfReport:
         started_ns=part.started_ns,
         policy=part.policy,
         backlog=part.status.backlog if part.status is not None else 0,
+        listens=tuple(map(str, plan.spots)) if plan is not None else (),
     )
 
 
