@@ -1,8 +1,8 @@
 """What a flood from one host does to another host's conduit: `make bench ARGS=--flood`, as root.
 
 The scene of tests/prove/test_attack.py: the ERP host, which may read the device, floods the gate; the operator in the
-same office, on a conduit of his own, polls the same device. Printed: the operator's round trip before, during and
-after each kind of flood, and how long a new connection of his takes.
+same office, on another conduit, polls the same device. Printed: the operator's round trip before, during and
+after each kind of flood, and how long a new connection takes.
 
 The flooder is another machine. So it gets a core of its own (its packets are received there as well, as by the
 interrupt of a network card), and gate, device and operator share the others, before the flood as during it.

@@ -219,7 +219,7 @@ def _wide(value: Spread, digits: int) -> str:
 
 
 def remarks(results: Results, place: str, loads: Sequence[Load], machine: dict[str, Any]) -> list[str]:
-    """What a reader has to know before he believes the table."""
+    """What a reader has to know before believing the table."""
     said = []
     same, across = machine.get("wake", {}).get("same_core_us"), machine.get("wake", {}).get("across_cores_us")
     if same and across and across > 4 * same:

@@ -517,7 +517,7 @@ def test_who_is_told_of_a_dead_connection_does_not_ask_on_it() -> None:
     assert device.closed and device.take() == []
 
 
-# --- who says that he is somebody else -------------------------------------------------------------------------------
+# --- a client that says it is somebody else -------------------------------------------------------------------------
 
 
 def test_a_session_number_that_comes_again_does_not_revive_a_write() -> None:

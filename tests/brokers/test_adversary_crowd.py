@@ -1,4 +1,4 @@
-"""What one client may do to another: by what it shares with him, by asking more, by leaving, by filling the log."""
+"""What one client may do to another: by what they share, by asking more, by leaving, by filling the log."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_nobody_shares_an_answer_older_than_the_policy_says() -> None:
     stage.cross()
     device.on_data(answer(question, 1))
     stage.cross()
-    assert second.take() == [], "the question left three seconds before he asked"
+    assert second.take() == [], "the question left three seconds before it asked"
     assert [frame[9] for _, frame in run_device(stage, 2)] == [20]
     assert second.take() == [answer(read(3, 20, 1), 2)]
 
@@ -183,7 +183,7 @@ def test_one_reader_with_many_connections_does_not_keep_others_out() -> None:
             device.on_data(answer(frame, 10))
         stage.cross()
     assert operator.take() == [write(9, SPEED, 10), write(10, STEP, 10)]
-    assert max(index for index, frame in enumerate(order) if frame[7] == 6) < 12, "and he waits for a turn, not for all"
+    assert max(index for index, frame in enumerate(order) if frame[7] == 6) < 12, "and it waits for a turn, not for all"
     assert sum(len(reader.take()) for reader in readers) == 20 * 16, "each request is answered"
     assert (stage.inner.busy, stage.outer.busy) == (0, 0)
 

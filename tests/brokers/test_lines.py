@@ -68,7 +68,7 @@ def test_room_is_made_by_who_has_most_and_the_newest_goes() -> None:
 @pytest.mark.parametrize(
     ("places", "newcomer"),
     [((("a", 1),), ("b", 2)), ((("a", 1), ("b", 2)), ("b", 3)), ((("a", 1), ("a", 2)), ("a", 1))],
-    ids=["one each", "he has one", "the same address, lines alike"],
+    ids=["one each", "it has one", "the same address, lines alike"],
 )
 def test_no_room_is_made_among_equals(places: tuple[Place, ...], newcomer: Place) -> None:
     lines = filled(*places)
@@ -153,7 +153,7 @@ def test_against_the_model(steps: list[tuple[str, Place]]) -> None:
 
 
 def check_room(lines: Lines[int], model: Model, source: str, session: int) -> None:
-    """Who gives way has more than the newcomer would have; the newest of his longest line goes."""
+    """Who gives way has more than the newcomer would have; the newest of its longest line goes."""
     counts = model.counts()
     most, mine = max(counts.values(), default=0), counts[source]
     own = Counter(line for who, line, _ in model.waiting if who == source)

@@ -1,7 +1,7 @@
 """A gate whose outer half has a hole: bytes that begin with OWNED are run as Python, in that process, at its place,
 with its descriptors, after it has put its filter on. All else is the gate as it is. A program, like `cofferdam up`.
 
-This is what an intruder has who broke into the outer half by a bug: code of his own choice, and nothing more.
+This is what an intruder has who broke into the outer half by a bug: code of its own choice, and nothing more.
 """
 
 from __future__ import annotations

@@ -257,7 +257,7 @@ def checksum(data: bytes) -> bytes:
 
 
 def test_openings_under_the_operators_name_do_not_keep_the_operator_out(scene: Scene) -> None:
-    """They come from another station, so they are counted apart from his, and they take no place in a queue."""
+    """They come from another station, so they are counted apart from the operator's and take no place in a queue."""
     before = limited(scene)
     with scene.site.client(NEAR, source=OPERATOR) as held, scene.raw() as (sock, _, gate):
         for _ in range(3000):

@@ -1,4 +1,4 @@
-"""The intruder has taken over the outer half: code of his own runs in that process, at its place, with what it holds.
+"""The intruder has taken over the outer half: code of its own runs in that process, at its place, with what it holds.
 Nothing outside the policy reaches the device, and the log has what happened. See docs/attack.md.
 """
 

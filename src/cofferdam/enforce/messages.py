@@ -3,7 +3,7 @@
 A half holds no socket but those of its side, and shares none with its partner. So it gets the writing end of a pipe
 instead, and a process that holds the other end and the socket, and nothing else, hands on what comes, unread.
 
-Not here: what is said, and the gate's and the auditor's own messages, which go to the socket itself.
+Not here: what the messages say, and the gate's and the auditor's own messages, which go to the socket itself.
 """
 
 from __future__ import annotations

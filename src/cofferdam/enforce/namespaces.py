@@ -475,7 +475,7 @@ class NamespaceIsolation(Isolation):
 
 def _refuse_lifeline(moved: journal.Moved) -> None:
     """An interface that is moved is gone from the host: with the host's own way out on it, whoever starts the gate
-    from afar would cut himself off.
+    from afar would be cut off.
 
     Raises: GateError.
     """

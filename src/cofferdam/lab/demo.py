@@ -219,7 +219,7 @@ def decode_entry(line: bytes) -> events.Event:
 
 
 async def _watch_gate(scene: Scene, view: View, feed: Actor) -> None:
-    """Look at the gate's status now and then. Who has gone and should not have ends the demo with his own words."""
+    """Look at the gate's status now and then. An actor that has ended and should not have ends the demo."""
     while True:
         for actor in (scene.gate, scene.actors["plant"], feed):
             if actor is not None and not actor.running:

@@ -164,7 +164,7 @@ async def explain(tour: Tour, source: str, operation: str) -> Answer:
 
 
 async def least_privilege(tour: Tour) -> list[Finding]:
-    """A known caller gets what his rule names and nothing more"""
+    """A known caller gets what its rule names and nothing more"""
     findings = []
     for actor, command, words in (
         (tour.erp, events.Command("write", point="pump_speed", value=940), "the ERP, who may only read, writes"),
@@ -187,7 +187,7 @@ async def least_privilege(tour: Tour) -> list[Finding]:
 
 
 async def intruder_refused(tour: Tour) -> list[Finding]:
-    """An intruder is refused everything, and nothing of his reaches the plant"""
+    """An intruder is refused everything, and nothing of it reaches the plant"""
     findings = []
     for name, words in (
         ("writes", "writes that could do harm, by every function that writes"),
@@ -214,7 +214,7 @@ async def intruder_refused(tour: Tour) -> list[Finding]:
     findings.append(
         Finding(
             f"the intruder looks for open ports at {tour.addresses.listen}",
-            f"{expected}, {'since the firewall does not know him' if expected == '-' else 'where the broker listens'}",
+            f"{expected}, {'as no conduit names it' if expected == '-' else 'where the broker listens'}",
             f"{count(ports.counts)}; {ports.detail}",
             ports.detail == f"open: {expected}" and not seen,
         )
@@ -247,7 +247,7 @@ async def intruder_refused(tour: Tour) -> list[Finding]:
 
 async def malformed_frames(tour: Tour) -> list[Finding]:
     """Malformed frames get the standard's refusal or a close, and harm nobody else's session"""
-    # Where the firewall keeps the intruder out, he comes from a host that it lets in.
+    # Where the firewall keeps the intruder out, it comes from a host that it lets in.
     guest = tour.intruder
     if tour.scene.layout.separated:
         guest = await tour.scene.start_actor("insider", driven=True)

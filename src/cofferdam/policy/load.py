@@ -100,7 +100,7 @@ def _beside(folder: Path, name: str) -> bytes:
         raise PolicyError("it is no name of a file in the policy's folder or below")
     file = folder.joinpath(*parts)
     try:
-        # A link must not lead out of the folder: what a policy means is to be seen in it.
+        # A link must not lead out of the folder: what a policy means must be visible in it.
         if not file.resolve(strict=True).is_relative_to(folder.resolve(strict=True)):
             raise PolicyError("it leads out of the policy's folder")
         if not file.is_file():

@@ -177,7 +177,7 @@ def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _sentence(model: type[BaseModel], alias: str) -> str:
-    """The first sentence of what is said of a field."""
+    """The first sentence about a field."""
     field = fields(model).get(alias)
     return (field.description or "").split(". ")[0].rstrip(".") if field is not None else ""
 

@@ -109,7 +109,7 @@ def _traffic_control(netlink: Any, names: Mapping[int, str]) -> list[str]:
 
 
 def _neighbours(netlink: Any, names: Mapping[int, str]) -> list[str]:
-    """Stations that somebody set, instead of the kernel's learning them: packets to such an address go where he says,
+    """Stations that somebody set, instead of the kernel's learning them: packets to such an address go where that says,
     past every rule and route. The kernel's own fixed entries are those of interfaces without neighbours (a loopback, a
     tunnel) and of groups. The gate sets none."""
     flat = {link["index"] for link in netlink.get_links() if link["flags"] & (_IFF_LOOPBACK | _IFF_NOARP)}

@@ -357,7 +357,7 @@ class Inner(StandingPath):
             served.shared.answered(job)
         joined, job.joined = job.joined, None
         if joined and not job.sent and job.detail == CLIENT_GONE and served.shared is not None:
-            # Who asked first has left before his question was sent: the others ask for themselves, if they still may.
+            # The client that asked first left before its question was sent: the others ask for themselves, if they may.
             for other in joined:
                 if isinstance(other, _ReadJob):
                     self._ask_again(other, served, served.shared)

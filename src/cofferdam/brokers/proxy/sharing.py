@@ -2,7 +2,7 @@
 
 Off unless the asset's `share_reads` is set. A shared value is never older than that, counted from when the question
 left for the device; and never from before a write that the gate has sent since, so that who writes and then reads
-sees the device's answer to his write.
+sees the device's answer to its write.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 NAMES = "overlay.names"
 """Stands for a conduit where rules let questions to the name server through."""
 OPENINGS = 2
-"""The firewall lets so many times `client_connects_per_second` through: who opens too many is to be seen by the outer
-half, which says so in the audit log, and is not to cost it more than that."""
+"""So many times `client_connects_per_second` pass the firewall: the outer half shall see who opens too many, and record
+it, without being kept busy by it."""
 
 
 def network_plan(policy: CompiledPolicy) -> NetworkPlan:

@@ -1,4 +1,4 @@
-"""A broker's crew: what is said to its parts from birth on, and what they are asked.
+"""A broker's crew: what its parts are told from birth on, and what they are asked.
 
 Not here: its life (supervisor), which crews there are (plan), what parts do (brokers).
 """

@@ -3,7 +3,7 @@
 A part that ends or hangs takes its crew with it: what is durable lies in stores, and nothing else is carried over into
 the next life. What waits in listeners' backlogs, which the launcher holds, is served by it.
 
-Not here: what is said to the parts of a kind of crew (crew, auditor, overlay.names), which crews there are (plan).
+Not here: what the parts of a kind of crew are told (crew, auditor, overlay.names), which crews there are (plan).
 """
 
 from __future__ import annotations
