@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cofferdam.enforce.kernel_log import KernelLog
 from cofferdam.enforce.orders import DroppedCounter, Fact, Place
 from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.enforce.profile import MEMORY_BYTES, Can, Profile
@@ -88,6 +89,8 @@ class Isolation(abc.ABC):
 
     name: str
     """For `status` and the audit log, such as "processes"."""
+    kernel_log: KernelLog
+    """Opened with the object: the right to it is given up next."""
 
     def begin(self) -> None:  # noqa: B027 - most need nothing here
         """Called once, when the launcher holds the state directory and before the first child.
@@ -168,6 +171,7 @@ class PlainIsolation(Isolation):
 
     def __init__(self, missing: tuple[str, str] = ("the policy does not ask for them", "")) -> None:
         """`missing`: why there are no namespaces, and what would help."""
+        self.kernel_log = KernelLog()
         self._launcher = os.getpid()
         self._missing = missing
         self._wanted = False

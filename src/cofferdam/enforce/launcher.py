@@ -32,7 +32,6 @@ from cofferdam.crossing.pipe import make_pipe
 from cofferdam.enforce import compiled, stores
 from cofferdam.enforce.crews import GATE
 from cofferdam.enforce.isolation import Berth, Isolation
-from cofferdam.enforce.kernel_log import KernelLog
 from cofferdam.enforce.messages import Messages
 from cofferdam.enforce.orders import (
     GATE_CHILD,
@@ -126,7 +125,6 @@ class Launcher:
         self._plan = b""
         self._finish: Finish | None = None
         self._messages: Messages | None = None
-        self._kernel_log: KernelLog | None = None
         self._heard = 0.0  # when the gate last said that it is alive (monotonic, s)
         self._watched = False
 
@@ -145,7 +143,6 @@ class Launcher:
         old_handlers = {number: signal.signal(number, lambda *_: None) for number in signals}
         try:
             self._messages = Messages()
-            self._kernel_log = KernelLog()  # now: the right to it may be given up next
             self._isolation.begin()
             self._start_gate()
             return self._serve(wake_read)
@@ -154,8 +151,7 @@ class Launcher:
             self._isolation.undo()
             if self._messages is not None:
                 self._messages.close()
-            if self._kernel_log is not None:
-                self._kernel_log.close()
+            self._isolation.kernel_log.close()
             for number, handler in old_handlers.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(old_wake)
@@ -236,7 +232,7 @@ class Launcher:
             if child == GATE_CHILD:
                 gate_status = status
             else:
-                call = self._kernel_log.call_of(pid) if status == -signal.SIGSYS and self._kernel_log else ""
+                call = self._isolation.kernel_log.call_of(pid) if status == -signal.SIGSYS else ""
                 self._report(Exited(child, status, call))
 
     def _take_order(self, orders: socket.socket) -> bool:

@@ -34,6 +34,7 @@ from cofferdam.enforce.counters import Counters
 from cofferdam.enforce.crews import GATE
 from cofferdam.enforce.inside import inside
 from cofferdam.enforce.isolation import Berth, Isolation, listen
+from cofferdam.enforce.kernel_log import KernelLog
 from cofferdam.enforce.orders import DROPPED, TUNNEL, DroppedCounter, Fact, Place
 from cofferdam.enforce.overlay.tunnel import SOCKETS, TunnelDevice
 from cofferdam.enforce.plans.records import Link, NetworkPlan, SidePlan, check, namespace_name
@@ -56,6 +57,7 @@ class NamespaceIsolation(Isolation):
 
         Raises: GateError, where nft is missing.
         """
+        self.kernel_log = KernelLog()
         self._take = frozenset(take)
         self._state = state
         self._policy = policy

@@ -17,7 +17,7 @@ ANSWER_SECONDS = 60.0
 """A reload of a large policy with restarts takes seconds; longer than this the gate hangs."""
 
 
-def ask(state: Path, verb: str, *, seconds: float | None = ANSWER_SECONDS, **fields: object) -> Any:
+def ask(state: Path, verb: str, /, *, seconds: float | None = ANSWER_SECONDS, **fields: object) -> Any:
     """Sends one request and returns its result. `seconds`: how long the gate may take; None: as long as it likes.
 
     Raises:
