@@ -442,8 +442,8 @@ def test_who_can_not_be_added(live: Running) -> None:
     state = live.world.state
     for arguments, expected in (
         (("mallory",), "no principal of the policy is the peer mallory"),
-        (("alice", "--key", "AAAA"), "no WireGuard public key"),
-        (("alice", "--key", "A" * 43 + "="), "no WireGuard public key"),
+        (("alice", "--key", "AAAA"), "not a WireGuard public key"),
+        (("alice", "--key", "A" * 43 + "="), "not a WireGuard public key"),
     ):
         code, _, err = cli("overlay", "add-peer", *arguments, "--state", state)
         assert code == 2
