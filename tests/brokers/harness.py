@@ -23,7 +23,7 @@ from cofferdam.enforce import compiled
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy, to_bytes
-from cofferdam.policy.terms.base import Scope
+from cofferdam.policy.terms.base import AnyTerms, Scope
 from cofferdam.policy.terms.kinds import KINDS
 from tests import waiting
 from tests.waiting import PATIENT
@@ -257,33 +257,46 @@ class PartChild:
 
 
 class Half(PartChild):
-    """A process of a half of a Modbus proxy. `crossing`: what it reads from and writes to its other half by."""
+    """A process of a half of a proxy. `crossing`: what it reads from and writes to its other half by."""
 
     def __init__(
-        self, role: str, auditor: Auditor, crossing: tuple[int, int], build: tuple[str, ...] | None = None
+        self,
+        role: str,
+        auditor: Auditor,
+        crossing: tuple[int, int],
+        build: tuple[str, ...] | None = None,
+        kind: str = "modbus",
     ) -> None:
         if build is None:
             build = BUILDS[os.environ.get("COFFERDAM_TEST_BUILD", "plain")]
         other = "inner" if role == "outer" else "outer"
-        super().__init__("modbus", role, auditor, {other: crossing[0]}, {other: crossing[1]}, build)
+        super().__init__(kind, role, auditor, {other: crossing[0]}, {other: crossing[1]}, build)
 
 
-def sliced(policy: CompiledPolicy, role: str) -> bytes:
+def sliced(policy: CompiledPolicy, role: str, terms: AnyTerms = KINDS["modbus"]) -> bytes:
     """What a half gets of a policy whose every asset it serves."""
     whole = Scope(frozenset(policy.conduits), frozenset(policy.assets))
-    return to_bytes(KINDS["modbus"].slice(policy, whole, role))
+    return to_bytes(terms.slice(policy, whole, role))
 
 
 class Pair:
-    """Both halves of a proxy."""
+    """Both halves of a proxy. `build` starts them, where it is not one of BUILDS."""
 
-    def __init__(self, policy: CompiledPolicy, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        policy: CompiledPolicy,
+        listener: socket.socket,
+        *,
+        terms: AnyTerms = KINDS["modbus"],
+        build: tuple[str, ...] | None = None,
+        zones: tuple[str, str] = ("enterprise", "control"),
+    ) -> None:
         self.auditor = Auditor()
         self.port: int = listener.getsockname()[1]
         inner_in, outer_out = make_pipe()
         outer_in, inner_out = make_pipe()
-        self.outer = Half("outer", self.auditor, (outer_in, outer_out))
-        self.inner = Half("inner", self.auditor, (inner_in, inner_out))
+        self.outer = Half("outer", self.auditor, (outer_in, outer_out), build, terms.word)
+        self.inner = Half("inner", self.auditor, (inner_in, inner_out), build, terms.word)
         halves = [self.outer, self.inner]
         self.halves = halves
         self.auditor.start()
@@ -295,11 +308,11 @@ class Pair:
                 Configure(
                     crew="test",
                     part="outer" if half is self.outer else "inner",
-                    broker="modbus",
-                    source_zones=("enterprise",),
-                    target_zone="control",
+                    broker=terms.word,
+                    source_zones=(zones[0],),
+                    target_zone=zones[1],
                     boot="t",
-                    policy=sliced(policy, "outer" if half is self.outer else "inner"),
+                    policy=sliced(policy, "outer" if half is self.outer else "inner", terms),
                     listeners=(Listener(listener.fileno(), "127.0.0.1", self.port),) if half is self.outer else (),
                     assets=tuple(policy.assets),
                 )

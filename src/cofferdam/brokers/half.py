@@ -21,7 +21,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from cofferdam.audit.client import AuditClient
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import RecordViolation
 from cofferdam.audit.records import FromAuditor, ToAuditor
-from cofferdam.brokers.broker import Asked, Part, Setting
+from cofferdam.brokers.broker import Asked, Broker, Part, Setting
 from cofferdam.brokers.kit.supervision import (
     Command,
     CommandDone,
@@ -74,8 +74,8 @@ EXIT_STOPPED, EXIT_GATE_GONE, EXIT_PEER_GONE, EXIT_VIOLATION, EXIT_BUG, EXIT_REF
 class PartProcess:
     """The process around one part."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.broker = BROKERS[args.kind]
+    def __init__(self, args: argparse.Namespace, brokers: Mapping[str, Broker] = BROKERS) -> None:
+        self.broker = brokers[args.kind]
         self.name: str = args.part
         self.profile = self.broker.crew.parts[args.part]
         self.reactor, self._start = _reactor(self.profile.runtime)
@@ -440,11 +440,14 @@ def _pipe(text: str) -> tuple[str, int]:
     return part, int(fd)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point: `python -I -m cofferdam.brokers.half --name ... --kind ... --part ... --control-in FD ...`."""
+def main(argv: Sequence[str] | None = None, brokers: Mapping[str, Broker] = BROKERS) -> int:
+    """Entry point: `python -I -m cofferdam.brokers.half --name ... --kind ... --part ... --control-in FD ...`.
+
+    `brokers` are those that there are; a test's program may bring one of its own.
+    """
     parser = argparse.ArgumentParser(prog="cofferdam-part")
     parser.add_argument("--name", required=True)
-    parser.add_argument("--kind", default="modbus", choices=list(BROKERS))
+    parser.add_argument("--kind", default="modbus", choices=list(brokers))
     parser.add_argument("--part", "--role", required=True)
     for option in ("control-in", "control-out", "audit-in", "audit-out"):
         parser.add_argument(f"--{option}", type=int, required=True)
@@ -459,7 +462,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The gate decides when a part stops; a Ctrl-C in the terminal is for the gate.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return PartProcess(args).run()
+        return PartProcess(args, brokers).run()
     except CofferdamError as error:
         print(f"cofferdam part {args.name}: {error}", file=sys.stderr)
         return EXIT_BUG
