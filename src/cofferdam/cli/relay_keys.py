@@ -1,0 +1,312 @@
+"""`cofferdam relay key ...` and `cofferdam relay certificate`: by what clients are known, and the relay by clients.
+
+They are written into the state directory, for the side on which a principal stands, and given to that side if the gate
+runs. A key is printed once, when it is made. Not here: the files (brokers.relay.vault).
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cofferdam.errors import GateError
+
+if TYPE_CHECKING:
+    from cofferdam.brokers.relay.vault import Vault
+    from cofferdam.policy.table import CompiledPolicy
+
+START_SECONDS = 5.0
+"""How long a side that does not answer is asked again."""
+
+
+class Side(NamedTuple):
+    """One side of one relay: its part of a crew, who stands there, and the certificates that its doors show."""
+
+    crew: str
+    part: str
+    principals: frozenset[str]
+    tls: frozenset[str]
+
+
+def add(verbs: Any, verb: Any, parser_of: Any) -> None:
+    """The words."""
+    keys = parser_of(verbs, "key", "API keys of those who push and pull")
+
+    def reader(name: str, text: str, work: Any, parent: Any) -> Any:
+        sub = verb(name, text, work, parent)
+        sub.add_argument("--policy", type=Path, metavar="POLICY", help="a policy (default: the running gate's)")
+        return sub
+
+    new = reader("new", "make a key for a principal, and print it: this once", _new, keys)
+    new.add_argument("principal", metavar="PRINCIPAL", help="for whom; a principal may have two keys at a time")
+    new.add_argument("--for", dest="span", default="365 days", metavar="TIME", help="how long it is good, such as "
+                     '"90 days", or `ever` (default: 365 days)')  # fmt: skip
+    new.add_argument("--only", nargs="+", default=[], choices=["push", "pull", "browse"], help="for these verbs alone")
+    new.add_argument("--channel", nargs="+", default=[], metavar="CHANNEL", help="for these channels alone")
+    reader("list", "the keys that there are: for whom, since when, until when", _list, keys)
+    revoke = reader("revoke", "take a key away, at once", _revoke, keys)
+    revoke.add_argument("id", metavar="ID", help="the key's id, as `list` shows it")
+    certificate = reader(
+        "certificate", "the certificates that the relay shows: list them, or bring one in", _tls, verbs
+    )
+    certificate.add_argument("name", nargs="?", metavar="NAME", help="its name in the policy: `tls`, or the zone's")
+    certificate.add_argument("--certificate", type=Path, metavar="FILE", help="PEM: the certificate and its chain")
+    certificate.add_argument("--key", type=Path, metavar="FILE", help="PEM: its key, without a password")
+
+
+# --- where --------------------------------------------------------------------------------------------------------
+
+
+def _policy(args: argparse.Namespace) -> CompiledPolicy:
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.client import ask
+    from cofferdam.policy.compile import compile_policy
+    from cofferdam.policy.load import load
+
+    path = args.policy or Path(ask(state_of(args), "status", fresh=False)["policy"]["path"])
+    return compile_policy(load(path), now_ns=time.time_ns())
+
+
+def _sides(args: argparse.Namespace) -> list[Side]:
+    """All sides of the policy's relays."""
+    from cofferdam.gate.crew.plan import plan_crews
+    from cofferdam.policy.terms.relay import INNER, OUTER
+    from cofferdam.policy.terms.relay_rows import RelayRows
+
+    policy = _policy(args)
+    found = []
+    for plan in plan_crews(policy).values():
+        if plan.broker != "relay" or args.crew not in ("", plan.name):
+            continue
+        rows = [row for name in plan.conduits if isinstance(row := policy.conduits[name].terms, RelayRows)]
+        for part in (OUTER, INNER):
+            zones = {row.outer if part == OUTER else row.inner for row in rows}
+            who = {name for row in rows for name, zone in row.stands.items() if zone in zones}
+            tls = {door.tls for row in rows for door in row.doors if door.zone in zones and door.tls}
+            found.append(Side(plan.base, part, frozenset(who), frozenset(tls)))
+    if not found:
+        raise GateError("the policy has no relay", hint="conduits with `broker: relay`")
+    return found
+
+
+def _vault(args: argparse.Namespace, side: Side) -> Vault:
+    from cofferdam.brokers.relay.http_keys import SECRET
+    from cofferdam.brokers.relay.vault import Vault
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.secrets import secret_file
+
+    return Vault(secret_file(state_of(args), side.crew, side.part, SECRET))
+
+
+def _save(args: argparse.Namespace, side: Side, vault: Vault) -> bool:
+    """Writes a side's file, for the gate's user. Returns whether a side that runs has it already."""
+    import msgspec
+
+    from cofferdam.brokers.relay.http_keys import Given
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.client import ask
+    from cofferdam.gate.state import control_socket
+
+    state = state_of(args)
+    owner = state.stat().st_gid if os.geteuid() == 0 else os.geteuid()  # the gate's group is its user's own
+    vault.save(owner)
+    if not control_socket(state).exists():
+        return False
+    given = msgspec.to_builtins(Given(secrets=vault.secrets))
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            ask(state, "ask-part", broker="relay", part=side.part, verb="secrets", arguments=given, crew=side.crew)
+        except GateError as error:
+            if time.monotonic() < deadline:  # it may just be starting, with the file as it was before
+                time.sleep(0.2)
+                continue
+            raise GateError(
+                f"it is written, and the {side.part} side of {side.crew} does not have it: {error}",
+                hint=error.hint or "it has it once it is started anew",
+            ) from None
+        return True
+
+
+def _by() -> str:
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------
+
+
+def _new(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.relay.http_keys import check_verbs
+    from cofferdam.brokers.relay.vault import locked
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.policy.problems import nearest, one_of
+
+    sides = _sides(args)
+    own = [side for side in sides if args.principal in side.principals]
+    if not own:
+        known = sorted({name for side in sides for name in side.principals})
+        near = nearest(args.principal, known)
+        raise GateError(
+            f"{args.principal!r} is nobody whom a relay of the policy knows",
+            hint=f"did you mean {near}?" if near else f"it knows {one_of(known)}",
+        )
+    now = time.time_ns()
+    expires = 0 if args.span == "ever" else now + _seconds(args.span) * 10**9
+    with locked(state_of(args)):
+        text, kept, runs = "", None, True
+        for side in own:
+            vault = _vault(args, side)
+            if kept is None:
+                text, kept = vault.add(
+                    args.principal, expires=expires, verbs=check_verbs(args.only), channels=args.channel, by=_by(),
+                    now_ns=now,
+                )  # fmt: skip
+            else:  # one who stands at several relays has the same key at all of them
+                vault.put(kept)
+            runs = _save(args, side, vault) and runs
+    if kept is None:
+        raise GateError("no key was made")
+    if args.json:
+        print(json.dumps({"key": text, "id": kept.id, "principal": args.principal, "expires": expires, "in_use": runs}))
+    else:
+        print(text)
+        print(f"  key {kept.id} of {args.principal}, good {_until(expires)}; it is not shown again")
+        if not runs:
+            print("  it counts once the gate runs")
+    return 0
+
+
+def _seconds(text: str) -> int:
+    from pydantic_core import PydanticCustomError
+
+    from cofferdam.policy import syntax
+
+    try:
+        return syntax.long_span(text, 60, 10 * syntax.YEAR_SECONDS)
+    except PydanticCustomError as error:
+        raise GateError(f"{text!r} is no time: {error.message()} is expected", hint="or `ever`") from None
+
+
+def _until(ns: int) -> str:
+    return f"until {datetime.fromtimestamp(ns // 10**9, UTC):%Y-%m-%d %H:%M} UTC" if ns else "without an end"
+
+
+def _list(args: argparse.Namespace) -> int:
+    now = time.time_ns()
+    found: dict[str, dict[str, Any]] = {}
+    for side in _sides(args):
+        for key in _vault(args, side).secrets.keys:
+            there = found.setdefault(key.id, {
+                "id": key.id, "principal": key.principal, "created": key.created, "expires": key.expires,
+                "expired": bool(key.expires and key.expires <= now), "verbs": key.verbs, "channels": key.channels,
+                "by": key.by, "sides": [],
+                "in_policy": key.principal in side.principals,
+            })  # fmt: skip
+            there["sides"].append(f"{side.crew}/{side.part}")
+    if args.json:
+        print(json.dumps(list(found.values())))
+        return 0
+    for key_found in found.values():
+        only = f", only {', '.join((*key_found['verbs'], *key_found['channels']))}" if (
+            key_found["verbs"] or key_found["channels"]) else ""  # fmt: skip
+        state = " EXPIRED" if key_found["expired"] else ""
+        state += "" if key_found["in_policy"] else " (the policy no longer knows it)"
+        print(f"{key_found['id']}  {key_found['principal']:20} {_until(key_found['expires'])}{state}{only}"
+              f"  by {key_found['by']}")  # fmt: skip
+    if not found:
+        print("there are no keys; `cofferdam relay key new PRINCIPAL` makes one")
+    return 0
+
+
+def _revoke(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.relay.vault import locked
+    from cofferdam.cli.gate_options import state_of
+
+    with locked(state_of(args)):
+        gone = []
+        for side in _sides(args):
+            vault = _vault(args, side)
+            key = vault.revoke(args.id)
+            if key is not None:
+                gone.append((key, _save(args, side, vault)))
+    if not gone:
+        raise GateError(f"there is no key {args.id!r}", hint="`cofferdam relay key list` shows them")
+    key, runs = gone[0]
+    if args.json:
+        print(json.dumps({"id": key.id, "principal": key.principal, "in_use": runs}))
+    else:
+        print(f"key {key.id} of {key.principal} is revoked" + ("" if runs else "; no gate runs"))
+    return 0
+
+
+# --- certificates -------------------------------------------------------------------------------------------------
+
+
+def _tls(args: argparse.Namespace) -> int:
+    if args.name is None:
+        return _certificates(args)
+    from cofferdam.brokers.relay.vault import locked
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.policy.problems import nearest, one_of
+
+    if args.certificate is None or args.key is None:
+        raise GateError("a certificate comes with its key", hint="--certificate FILE --key FILE")
+    sides = _sides(args)
+    own = [side for side in sides if args.name in side.tls]
+    if not own:
+        known = sorted({name for side in sides for name in side.tls})
+        near = nearest(args.name, known)
+        hint = f"did you mean {near}?" if near else f"it names {one_of(known)}" if known else "it has no door with TLS"
+        raise GateError(f"no door of the policy shows a certificate {args.name!r}", hint=hint)
+    pem, key = args.certificate.read_bytes(), args.key.read_bytes()
+    runs, certificate = True, None
+    with locked(state_of(args)):
+        for side in own:
+            vault = _vault(args, side)
+            certificate = vault.bring(args.name, pem, key)
+            runs = _save(args, side, vault) and runs
+    if certificate is None:
+        raise GateError("no certificate was brought in")
+    until = certificate.not_valid_after_utc
+    if args.json:
+        print(json.dumps({"name": args.name, "until": until.isoformat(), "in_use": runs}))
+    else:
+        print(f"{args.name}: {certificate.subject.rfc4514_string()}, good until {until:%Y-%m-%d}"
+              + ("" if runs else "; it is shown once the gate runs"))  # fmt: skip
+    return 0
+
+
+def _certificates(args: argparse.Namespace) -> int:
+    found = [row for side in _sides(args) for row in _stand(side, _vault(args, side))]
+    if args.json:
+        print(json.dumps(found))
+        return 0
+    for row in found:
+        if row["subject"]:
+            print(f"{row['name']:20} {row['side']}  {row['subject']}, good until {row['until'][:10]}")
+        else:
+            print(f"{row['name']:20} {row['side']}  MISSING: nobody is let in at its door")
+    return 0
+
+
+def _stand(side: Side, vault: Vault) -> Iterator[dict[str, Any]]:
+    there = dict(vault.certificates())
+    for name in sorted(side.tls | there.keys()):
+        certificate = there.get(name)
+        yield {
+            "name": name,
+            "side": f"{side.crew}/{side.part}",
+            "subject": certificate.subject.rfc4514_string() if certificate is not None else "",
+            "until": certificate.not_valid_after_utc.isoformat() if certificate is not None else "",
+            "in_policy": name in side.tls,
+        }

@@ -1,0 +1,200 @@
+"""The relay in a gate that was started as a user starts it: keys by the command line, messages by HTTP, both outlive
+what dies."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cofferdam.cli.main import main
+from tests.brokers.relay.certificates import make
+from tests.gate.plant import Gate, events
+from tests.ports import held_ports
+from tests.waiting import PATIENT, eventually
+
+POLICY = """
+site: works
+zones:
+  office: {{side: it, level: 4}}
+  plant: {{side: ot, level: 2}}
+principals:
+  erp: {{zone: office, addresses: [127.0.0.1]}}
+  mes: {{zone: plant, addresses: [127.0.0.1]}}
+conduits:
+  counts-to-erp:
+    from: plant
+    to: office
+    broker: relay
+    owner: production
+    reason: daily counts
+    listen:
+      office: {{at: "127.0.0.1:{office}"}}
+      plant: {{at: "127.0.0.1:{plant}", plain: true}}
+    channels:
+      counts: {{schema: count.json, most: 100 kB}}
+    allow:
+      - {{who: mes, push: counts}}
+      - {{who: erp, pull: counts}}
+gate: {{separation: processes}}
+"""
+COUNTS = "/v1/channels/counts"
+AUTHORITY = make("tests", ca=True)
+SERVER = make("relay.test", by=AUTHORITY)
+
+
+class Works:
+    """A gate with a relay, and its command line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.office, self.plant = held_ports(2)
+        (folder / "count.json").write_text('{"type": "object", "properties": {"n": {"type": "integer"}}}')
+        self.policy = folder / "policy.yaml"
+        self.policy.write_text(POLICY.format(office=self.office, plant=self.plant))
+        for name, made in (("ca", AUTHORITY), ("server", SERVER)):
+            (folder / f"{name}.pem").write_bytes(made.pem)
+            (folder / f"{name}.key").write_bytes(made.key)
+        self.gate = Gate(self.state, self.policy)
+
+    def relay(self, *words: str, code: int = 0) -> str:
+        """`cofferdam relay ...`."""
+        said, complained = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            found = main(["relay", *words, "--state", str(self.state)])
+        assert found == code, complained.getvalue() + said.getvalue()
+        return said.getvalue() if code == 0 else complained.getvalue()
+
+    def key(self, who: str) -> str:
+        return str(json.loads(self.relay("key", "new", who, "--json"))["key"])
+
+    def client(self, who: str, key: str) -> httpx.Client:
+        base = f"http://127.0.0.1:{self.plant}" if who == "mes" else f"https://127.0.0.1:{self.office}"
+        return httpx.Client(
+            base_url=base,
+            headers={"authorization": f"Bearer {key}"},
+            verify=ssl.create_default_context(cadata=AUTHORITY.pem.decode()),
+            trust_env=False,
+            timeout=PATIENT,
+        )
+
+
+@pytest.fixture(scope="module")
+def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
+    made = Works(tmp_path_factory.mktemp("works"))
+    try:
+        made.gate.wait_ready()
+        made.relay("certificate", "office", "--certificate", str(made.folder / "server.pem"),
+                   "--key", str(made.folder / "server.key"))  # fmt: skip
+        yield made
+        assert made.gate.stop() == 0
+        assert events(made.state, "messages-pushed")  # in a log that is whole
+    finally:
+        made.gate.close()
+
+
+def pushed(client: httpx.Client, name: str, value: Any = 1) -> bool:
+    """Whether a message is there: pushed again and again, as a client does."""
+    with contextlib.suppress(httpx.TransportError):
+        return client.put(f"{COUNTS}/messages/{name}", json={"n": value}).status_code in (200, 201)
+    return False
+
+
+def test_messages_cross_and_operators_see_them(works: Works) -> None:
+    with works.client("mes", works.key("mes")) as mes, works.client("erp", works.key("erp")) as erp:
+        assert mes.put(f"{COUNTS}/messages/one", json={"n": 1}).status_code == 201
+        assert mes.put(f"{COUNTS}/messages/bad", json={"n": "x"}).status_code == 422
+        taken = erp.post(f"{COUNTS}/lease", json={"max": 5}).json()
+        assert [each["id"] for each in taken["messages"]] == ["one"]
+        settled = {"lease": taken["lease"], "done": [taken["messages"][0]["number"]]}
+        assert erp.post(f"{COUNTS}/settle", json=settled).json()["results"][0]["status"] == 200
+    assert "one" in works.relay("list", "counts")
+    assert '{"n":1}' in works.relay("show", "counts", "1", "--body")
+    assert "erp: settled" in works.relay("show", "counts", "1")
+    assert "1 in quarantine" in works.relay("status")
+    rows = json.loads(works.relay("quarantine", "list", "--json"))
+    row = str(rows[0]["row"])
+    assert "not of type" in works.relay("quarantine", "list")
+    assert "does not pass" in works.relay("quarantine", "release", row, code=2)
+    (works.folder / "good.json").write_text('{"n": 2}')
+    assert "it passes now" in works.relay("quarantine", "edit", row, str(works.folder / "good.json"))
+    assert "cannot release it" in works.relay("quarantine", "release", row, code=2)  # who edited
+    works.relay("quarantine", "reject", row, "--reason", "a slip")
+    assert "nothing is in quarantine" in works.relay("quarantine", "list")
+    works.relay("export", "counts", "--output", str(works.folder / "out.ndjson"))
+    assert json.loads((works.folder / "out.ndjson").read_text())["data"] == {"n": 1}
+    assert "no findings" in works.relay("verify")
+    works.relay("replay", "counts", "--from", "1", "--to", "erp")
+    assert '"paused"' in works.relay("pause", "counts", "--json")
+    works.relay("resume", "counts")
+    assert "no channel" in works.relay("list", "cuonts", code=2)
+
+
+def test_keys_come_and_go_while_the_gate_runs(works: Works) -> None:
+    for _ in range(2):
+        for known in json.loads(works.relay("key", "list", "--json")):
+            works.relay("key", "revoke", known["id"])
+    first = works.key("mes")
+    second = works.key("mes")
+    assert "mes has 2 keys" in works.relay("key", "new", "mes", code=2)
+    for key in (first, second):
+        with works.client("mes", key) as mes:
+            assert mes.get("/v1").json()["principal"] == "mes"
+    listed = json.loads(works.relay("key", "list", "--json"))
+    assert [each["principal"] for each in listed] == ["mes", "mes"]
+    works.relay("key", "revoke", listed[0]["id"])
+    with works.client("mes", first) as mes:
+        assert mes.get("/v1").status_code == 401
+    with works.client("mes", second) as mes:
+        assert mes.get("/v1").status_code == 200
+    assert "did you mean mes" in works.relay("key", "new", "mse", code=2)
+    assert "no key" in works.relay("key", "revoke", "nothing0", code=2)
+    for path in (works.state / "secrets").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+        if path.is_file():
+            assert second not in path.read_text()
+    works.relay("key", "revoke", listed[1]["id"])
+
+
+def test_what_dies_comes_back_and_nothing_is_lost(works: Works) -> None:
+    mes_key, erp_key = works.key("mes"), works.key("erp")
+    with works.client("mes", mes_key) as mes, works.client("erp", erp_key) as erp:
+        for number, part in enumerate(("keeper", "inner", "outer", "keeper")):
+            eventually(lambda number=number: pushed(mes, f"before-{number}"))  # type: ignore[misc]
+            pid = works.gate.pids()[part]
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda number=number: pushed(mes, f"after-{number}"))  # type: ignore[misc]
+        wanted = {f"{when}-{number}" for when in ("before", "after") for number in range(4)}
+        found: set[str] = set()
+
+        def all_there() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                taken = erp.post(f"{COUNTS}/lease", json={"max": 100}).json()
+                found.update(each["id"] for each in taken.get("messages", ()))
+                if taken.get("messages"):
+                    done = [each["number"] for each in taken["messages"]]
+                    erp.post(f"{COUNTS}/settle", json={"lease": taken["lease"], "done": done})
+            return found >= wanted
+
+        eventually(all_there)
+    assert "no findings" in works.relay("verify")
+
+
+def test_a_certificate_that_is_not_there_is_told(works: Works) -> None:
+    assert "MISSING" not in works.relay("certificate")
+    assert "relay.test" in works.relay("certificate")
+    (works.folder / "other.key").write_bytes(make("other").key)
+    wrong = ["certificate", "office", "--certificate", str(works.folder / "server.pem"),
+             "--key", str(works.folder / "other.key")]  # fmt: skip
+    assert "not that of the certificate" in works.relay(*wrong, code=2)
+    assert "did you mean office" in works.relay("certificate", "ofice", "--certificate", "/x", "--key", "/x", code=2)
