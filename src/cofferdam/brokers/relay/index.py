@@ -16,23 +16,32 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 SEGMENT: Final = 1 << 16
 """Keys of one segment."""
-_LARGEST: Final = (1 << 64) - 1
+_REST: Final = 52
+"""Bits of a fingerprint behind its first 12."""
+
+
+def next_print(print_: int) -> int:
+    """Where a key goes, or is looked for, if another has taken its fingerprint."""
+    return print_ + 1 & (1 << 64) - 1
 
 
 class Segment:
-    """`prints` in order. `id`: its row in the store, where the message ids stand in the same order."""
+    """`prints` in order, and where those with the same first bits begin (`starts`), so that a look is short. `id`: its
+    row in the store, where the message ids stand in the same order."""
 
-    __slots__ = ("id", "prints")
+    __slots__ = ("id", "prints", "starts")
 
     def __init__(self, id_: int, prints: bytes) -> None:
         self.id = id_
         self.prints = array("Q")
         self.prints.frombytes(prints)
+        self.starts = array("I", (bisect_left(self.prints, first << _REST) for first in range(1 << 64 - _REST)))
+        self.starts.append(len(self.prints))
 
 
 class Index:
@@ -49,27 +58,23 @@ class Index:
         said = source.to_bytes(8, "big") + key.encode()
         return int.from_bytes(hashlib.blake2b(said, digest_size=8, key=self._secret).digest(), "big")
 
-    def candidates(self, print_: int) -> Iterator[int]:
-        """Ids of messages that may have the key of this fingerprint; ends with the first fingerprint that is free."""
-        while (found := self._find(print_)) is not None:
-            yield found
-            print_ = print_ + 1 & _LARGEST
-
-    def _find(self, print_: int) -> int | None:
+    def find(self, print_: int) -> int | None:
+        """The message that may have the key of this fingerprint. If it has another, `next_print` is to be looked at."""
         found = self.newest.get(print_)
         if found is not None:
             return found
+        first = print_ >> _REST
         for segment in reversed(self.segments):
-            prints = segment.prints
-            at = bisect_left(prints, print_)
-            if at < len(prints) and prints[at] == print_:
+            prints, end = segment.prints, segment.starts[first + 1]
+            at = bisect_left(prints, print_, segment.starts[first], end)
+            if at < end and prints[at] == print_:
                 return self._message_at(segment.id, at)
         return None
 
     def add(self, print_: int, message: int) -> int:
-        """A message with a new key. Returns the fingerprint that it is found by."""
-        while self._find(print_) is not None:
-            print_ = print_ + 1 & _LARGEST
+        """A message with a new key. Returns the fingerprint that it is found by (and put at, in `newest`)."""
+        while self.find(print_) is not None:
+            print_ = next_print(print_)
         self.newest[print_] = message
         return print_
 

@@ -275,7 +275,8 @@ class Keeper(Part):
         if why is not None:
             self._refuse(side, record, *why)
             return
-        results = tuple([self._item(side, record, channel, item) for item in record.items])
+        wall = work.wall
+        results = tuple([self._item(side, record, channel, item, wall) for item in record.items])
         request = record.request
         if all(result.state in ("refused", "conflict") for result in results):
             side.sender.send(Answered(request, results))
@@ -300,7 +301,7 @@ class Keeper(Part):
             return Problem("busy", "more messages than the audit log keeps up with"), 1
         return None
 
-    def _item(self, side: _Side, record: records.Push, channel: Channel, item: records.Item) -> Result:
+    def _item(self, side: _Side, record: records.Push, channel: Channel, item: records.Item, wall: int) -> Result:
         work = self._work
         name, body = channel.name, item.body
         sha256 = hashlib.sha256(body).digest()
@@ -317,17 +318,17 @@ class Keeper(Part):
                 return Result("quarantined", before[0], again=True, sha256=sha256, problem=before[1])
         checked = self._check(side, name, item)
         remade = checked.body if isinstance(checked, Checked) else body
-        result = work.machine.push(channel, checked, len(remade), work.wall)
+        result = work.machine.push(channel, checked, len(remade), wall)
         if result.state == "stored":
             work.store.remember(work.machine.steps)
             stored = sha256 if remade is body or remade == body else hashlib.sha256(remade).digest()
-            work.store.add(name, result.number, record.who, item.key, remade, stored, sha256, work.wall)
+            work.store.add(name, result.number, record.who, item.key, remade, stored, sha256, wall)
             work.told.push(name, result.number, record.who, item.key, stored, len(remade))
             work.figures.add("pushed", 1, name)
             return Result("stored", result.number, sha256=sha256)
         problem = result.problem or Problem("schema", "it does not pass")
         if result.state == "quarantined":
-            row = work.shelf.put(name, record.who, item.key, body, sha256, work.wall, problem)
+            row = work.shelf.put(name, record.who, item.key, body, sha256, wall, problem)
             work.told.add(
                 events.MessageQuarantined, channel=name, row=row, principal=record.who, key=clip(item.key),
                 sha256=sha256.hex(), size=len(body), fault=problem.fault, place=clip(problem.place),

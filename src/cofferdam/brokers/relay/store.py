@@ -31,7 +31,7 @@ from typing import Any, Final
 import msgspec
 
 from cofferdam.audit.entry import Draft
-from cofferdam.brokers.relay.index import SEGMENT, Index, Segment
+from cofferdam.brokers.relay.index import SEGMENT, Index, Segment, next_print
 from cofferdam.brokers.relay.keeper import ChannelRow, DeadRow, Known, OpenRow, PositionRow, Row, StepRow
 from cofferdam.errors import StoreError, StoreFull
 
@@ -110,6 +110,7 @@ class Store:
         self._principals: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._added: list[int] = []
+        self._free = (0, 0, "", 0)
         self._series: dict[int, int] = {}
         wal = self.path.with_name(_FILES + "-wal")
         with contextlib.suppress(OSError):
@@ -359,10 +360,13 @@ class Store:
         id_, source = self._channels.get(channel), self._principals.get(who)
         if id_ is None or source is None:
             return None
-        for message in self.index.candidates(self.index.print_of(id_ << 20 | source, key)):
+        print_ = self.index.print_of(id_ << 20 | source, key)
+        while (message := self.index.find(print_)) is not None:
             row = self.one("SELECT who, key, ifnull(sent, sha256) FROM messages WHERE id=?", message)
             if row is not None and message >> NUMBER_BITS == id_ and row[0] == source and row[1] == key:
                 return Known(message & _BELOW, row[2])
+            print_ = next_print(print_)
+        self._free = (id_, source, key, print_)
         return None
 
     def add(
@@ -373,9 +377,15 @@ class Store:
         id_, source = self.channel(channel), self.who(who)
         message = id_ << NUMBER_BITS | number
         other = None if sent == sha256 else sent
-        self.run("INSERT INTO messages VALUES(?,?,?,?,?,?,?,?,?)",
-                 message, source, key, sha256, other, at, len(body), self.group + 1, body)  # fmt: skip
-        self._added.append(self.index.add(self.index.print_of(id_ << 20 | source, key), message))
+        values = (message, source, key, sha256, other, at, len(body), self.group + 1, body)
+        self.run("INSERT INTO messages VALUES(?,?,?,?,?,?,?,?,?)", *values)
+        # `find` has just said that the key is new, and where it goes; but for the first one of a channel or principal.
+        *asked, print_ = self._free
+        if asked == [id_, source, key]:
+            self.index.newest[print_] = message
+        else:
+            print_ = self.index.add(self.index.print_of(id_ << 20 | source, key), message)
+        self._added.append(print_)
 
     def message(self, channel: str, number: int) -> Stored | None:
         """One message."""
