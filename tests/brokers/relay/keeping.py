@@ -173,10 +173,12 @@ class SideEnd:
 class Bench:
     """A keeper with sides "outer" (enterprise) and "inner" (control)."""
 
-    def __init__(self, folder: Path, row: RelayRows | None = None, store: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, row: RelayRows | None = None, store: Path | None = None, clock: Clock | None = None
+    ) -> None:
         self.folder = folder
         self.row = row or make_rows()
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.reactor = Reactor()
         self.log = Log(folder, self.reactor, self.clock)
         self._lives = itertools.count()

@@ -3,7 +3,7 @@
 A unique index in the database would write a page here and there for each key; with random keys and a million messages
 that makes a commit many times as dear (measured: 20 times, one by one). Keys are looked up by an 8-byte fingerprint
 instead: the newest in a dict, older ones in sealed segments, each a sorted array in memory, whose message ids lie in
-the store. 8 bytes of memory a message, and nothing is ever rewritten.
+the store. 8 bytes of memory a message and 16 MiB for all, and nothing is ever rewritten.
 
 Fingerprints are keyed with the store's own secret, so nobody can choose two keys that meet. Chance may: what is found
 is a candidate, to be held against the message itself, and a taken fingerprint moves on to the next number.
@@ -21,8 +21,8 @@ from typing import Final
 
 SEGMENT: Final = 1 << 16
 """Keys of one segment."""
-_REST: Final = 52
-"""Bits of a fingerprint behind its first 12."""
+_MARKS: Final = 1 << 24
+"""Bytes of marks. They are touched, and so take memory, where there are keys."""
 
 
 def next_print(print_: int) -> int:
@@ -31,17 +31,14 @@ def next_print(print_: int) -> int:
 
 
 class Segment:
-    """`prints` in order, and where those with the same first bits begin (`starts`), so that a look is short. `id`: its
-    row in the store, where the message ids stand in the same order."""
+    """`prints` in order. `id`: its row in the store, where the message ids stand in the same order."""
 
-    __slots__ = ("id", "prints", "starts")
+    __slots__ = ("id", "prints")
 
     def __init__(self, id_: int, prints: bytes) -> None:
         self.id = id_
         self.prints = array("Q")
         self.prints.frombytes(prints)
-        self.starts = array("I", (bisect_left(self.prints, first << _REST) for first in range(1 << 64 - _REST)))
-        self.starts.append(len(self.prints))
 
 
 class Index:
@@ -52,6 +49,8 @@ class Index:
         self._message_at = message_at
         self.newest: dict[int, int] = {}
         self.segments: list[Segment] = []
+        self._marks = bytearray(_MARKS)
+        self._marked = 0
 
     def print_of(self, source: int, key: str) -> int:
         """The fingerprint of a producer's key. `source` names channel and principal."""
@@ -63,11 +62,12 @@ class Index:
         found = self.newest.get(print_)
         if found is not None:
             return found
-        first = print_ >> _REST
+        if not self._marks[print_ >> 40] & 1 << (print_ >> 37 & 7):
+            return None
         for segment in reversed(self.segments):
-            prints, end = segment.prints, segment.starts[first + 1]
-            at = bisect_left(prints, print_, segment.starts[first], end)
-            if at < end and prints[at] == print_:
+            prints = segment.prints
+            at = bisect_left(prints, print_)
+            if at < len(prints) and prints[at] == print_:
                 return self._message_at(segment.id, at)
         return None
 
@@ -85,8 +85,29 @@ class Index:
 
     def seal(self, id_: int, prints: bytes) -> None:
         """The newest are in the store as segment `id_` now."""
-        self.segments.append(Segment(id_, prints))
+        self.load(id_, prints)
         self.newest = {}
+
+    def load(self, id_: int, prints: bytes) -> None:
+        """A segment that is in the store."""
+        segment = Segment(id_, prints)
+        self.segments.append(segment)
+        self._mark(segment)
+
+    def _mark(self, segment: Segment) -> None:
+        """One bit for each key: a look at most new keys ends there, however many segments there are."""
+        marks = self._marks
+        for print_ in segment.prints:
+            marks[print_ >> 40] |= 1 << (print_ >> 37 & 7)
+        self._marked += len(segment.prints)
+
+    def drop(self, id_: int) -> None:
+        """All messages of a segment are gone."""
+        self.segments = [segment for segment in self.segments if segment.id != id_]
+        if self._marked > 4 * (len(self) + SEGMENT):  # most marks are of keys that are gone
+            self._marks, self._marked = bytearray(_MARKS), 0
+            for segment in self.segments:
+                self._mark(segment)
 
     def __len__(self) -> int:
         return len(self.newest) + sum(len(segment.prints) for segment in self.segments)

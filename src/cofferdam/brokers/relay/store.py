@@ -31,7 +31,7 @@ from typing import Any, Final
 import msgspec
 
 from cofferdam.audit.entry import Draft
-from cofferdam.brokers.relay.index import SEGMENT, Index, Segment, next_print
+from cofferdam.brokers.relay.index import SEGMENT, Index, next_print
 from cofferdam.brokers.relay.keeper import ChannelRow, DeadRow, Known, OpenRow, PositionRow, Row, StepRow
 from cofferdam.errors import StoreError, StoreFull
 
@@ -182,7 +182,7 @@ class Store:
     def _load_index(self, secret: bytes) -> None:
         self.index = Index(secret, self._message_at)
         for id_, prints in self.all("SELECT id, prints FROM segments ORDER BY id"):
-            self.index.segments.append(Segment(id_, prints))
+            self.index.load(id_, prints)
         for id_, sealed in self.all("SELECT id, sealed FROM channels"):
             base = id_ << NUMBER_BITS
             rows = self.run("SELECT id, who, key FROM messages WHERE id>? AND id<?", base | sealed, base | _BELOW)
@@ -516,7 +516,7 @@ class Store:
         for id_, tops in self.all("SELECT id, tops FROM segments"):
             if all(known.get(each, 0) >= number for each, number in _tops.decode(tops).items()):
                 self.run("DELETE FROM segments WHERE id=?", id_)
-                self.index.segments = [segment for segment in self.index.segments if segment.id != id_]
+                self.index.drop(id_)
 
     def forget_steps(self, channel: str, before: int) -> None:
         """What limits remember of series whose last message came before this bucket."""
