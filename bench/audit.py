@@ -64,7 +64,7 @@ def group_size(folder: Path, size: int, seconds: float) -> dict[str, float]:
         log.tick()
         count += size
     commits = log.commits
-    result = {
+    result: dict[str, float] = {
         "group": size,
         "entries_per_second": round(count / spent),
         "commits": commits.count,

@@ -48,7 +48,7 @@ def start_auditor(state: Path, site: str) -> tuple[int, int]:
     """Starts the auditor and has it open its log. The ends for a producer: (read answers, write batches)."""
     from cofferdam.audit.entry import kinds
     from cofferdam.audit.events import access
-    from cofferdam.audit.supervision import FromAuditorControl, Open, Opened, ToAuditorControl
+    from cofferdam.audit.supervision import FromAuditorControl, Open, OpenedLog, ToAuditorControl
     from cofferdam.crossing.framing import PACKET, Assembler, pack
     from cofferdam.crossing.introduction import INTRODUCTIONS, Introduction
     from cofferdam.crossing.pipe import make_pipe
@@ -76,7 +76,7 @@ def start_auditor(state: Path, site: str) -> tuple[int, int]:
     assembler = Assembler(1 << 20)
     while True:
         for data in assembler.feed(os.read(from_read, PACKET)):
-            if isinstance(back.decode(data), Opened):
+            if isinstance(back.decode(data), OpenedLog):
                 KEPT.extend((ours, to_write))  # their end would be the auditor's
                 return answers_read, batches_write
 

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from cofferdam.audit.entry import Draft
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
-from cofferdam.brokers.kit.supervision import Configure, FromPart, Listener, PartStatus, Ready, Report, Stop, ToPart
+from cofferdam.brokers.kit.supervision import Configure, FromPart, Listener, PartStatus, Ready, ReportNow, Stop, ToPart
 from cofferdam.crossing.framing import PACKET, Assembler, pack
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import RecordCodec
@@ -238,7 +238,7 @@ class PartChild:
             self.records += [self._in.decode(data) for data in self._assembler.feed(packet)]
         self.records = [record for record in self.records if not isinstance(record, PartStatus)]
         for _ in range(2):
-            self.send(Report())
+            self.send(ReportNow())
         self.wait_for(PartStatus)
         newest: PartStatus = self.wait_for(PartStatus)
         return newest

@@ -42,7 +42,7 @@ from cofferdam.brokers.kit.supervision import (
     PartStatus,
     PolicyTaken,
     Ready,
-    Report,
+    ReportNow,
     SetSevered,
     Stop,
     ToPart,
@@ -166,7 +166,7 @@ class PartProcess:
             self._status()
         elif isinstance(record, EndSessions):
             part.end_sessions(record.sessions, record.reason)
-        elif isinstance(record, Report):
+        elif isinstance(record, ReportNow):
             self._status()
         elif isinstance(record, Command):
             self._command(part, record)

@@ -47,13 +47,13 @@ from cofferdam.enforce.orders import (
     CloseListener,
     DroppedState,
     Exited,
-    Failed,
     Finish,
     Kill,
+    ListenerOpened,
     Notify,
-    Opened,
     OpenListener,
     Order,
+    OrderFailed,
     PartOrder,
     Prepare,
     Prepared,
@@ -279,9 +279,9 @@ class Launcher:
         try:
             work()
         except CofferdamError as error:
-            self._report(Failed(serial, str(error), error.hint))
+            self._report(OrderFailed(serial, str(error), error.hint))
         except OSError as error:
-            self._report(Failed(serial, f"{error.strerror or error}"))
+            self._report(OrderFailed(serial, f"{error.strerror or error}"))
 
     def _report(self, report: Report, fds: Sequence[int] = ()) -> None:
         if self._orders is not None:
@@ -310,7 +310,7 @@ class Launcher:
         number, self._next_listener = self._next_listener, self._next_listener + 1
         self._listeners[number] = _Listener(listener, self._isolation.space(order.place))
         name = listener.getsockname()
-        self._report(Opened(order.serial, number, name[0], name[1]))
+        self._report(ListenerOpened(order.serial, number, name[0], name[1]))
 
     def _start_gate(self) -> None:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -57,7 +57,7 @@ class Place(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 class Prepare(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
     """Make the separation for this plan: an encoded `NetworkPlan`, in parts, all but the last with `more`. Comes first,
-    and again when a new policy has another plan. The last part is answered by `Prepared` or `Failed`."""
+    and again when a new policy has another plan. The last part is answered by `Prepared` or `OrderFailed`."""
 
     serial: Number
     part: Annotated[bytes, Meta(max_length=MAX_PART)]
@@ -65,8 +65,8 @@ class Prepare(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields
 
 
 class OpenListener(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
-    """Listen at an address, on a side; `datagrams`: by UDP. Answered by `Opened` or `Failed`. The launcher holds the
-    socket open until `CloseListener`, also while no half runs: clients then wait in its backlog."""
+    """Listen at an address, on a side; `datagrams`: by UDP. Answered by `ListenerOpened` or `OrderFailed`. The launcher
+    holds the socket open until `CloseListener`, also while no part runs: clients then wait in its backlog."""
 
     serial: Number
     place: Place
@@ -96,7 +96,7 @@ class Spawn(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=T
 
     The kind is looked up in a table of the code, and all that a part may do with it. `road` is the crew's name without
     what tells it from others that do the same (more cores, a later addition): crews of one road share users. Answered
-    by `Spawned` or `Failed`."""
+    by `Spawned` or `OrderFailed`."""
 
     serial: Number
     kind: Part
@@ -134,7 +134,7 @@ class TunnelPeer(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tru
 
 class SetTunnel(Struct, frozen=True, array_like=True, tag=10, forbid_unknown_fields=True):
     """Let exactly these peers come by the plan's tunnel; it is made if it is not there. `key` is our private key.
-    Answered by `TunnelSet` or `Failed`."""
+    Answered by `TunnelSet` or `OrderFailed`."""
 
     serial: Number
     key: Key
@@ -142,13 +142,13 @@ class SetTunnel(Struct, frozen=True, array_like=True, tag=10, forbid_unknown_fie
 
 
 class AskTunnel(Struct, frozen=True, array_like=True, tag=11, forbid_unknown_fields=True):
-    """What is known of the tunnel's peers? Answered by `TunnelState` or `Failed`."""
+    """What is known of the tunnel's peers? Answered by `TunnelState` or `OrderFailed`."""
 
     serial: Number
 
 
 class AskDropped(Struct, frozen=True, array_like=True, tag=12, forbid_unknown_fields=True):
-    """How many packets have the firewalls dropped? Answered by `DroppedState` or `Failed`."""
+    """How many packets have the firewalls dropped? Answered by `DroppedState` or `OrderFailed`."""
 
     serial: Number
 
@@ -167,7 +167,7 @@ class Prepared(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_field
     facts: tuple[Fact, ...]
 
 
-class Opened(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
+class ListenerOpened(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
     """The listener's number, and the address and port that it has (port 0 was asked: the one that the kernel chose)."""
 
     serial: Number
@@ -196,7 +196,7 @@ class Spawned(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields
     children: tuple[Child, ...]
 
 
-class Failed(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
+class OrderFailed(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
     """An order was not carried out: why, and the way out. `denied` where a privilege was missing."""
 
     serial: Number
@@ -262,7 +262,7 @@ class DroppedState(Struct, frozen=True, array_like=True, tag=9, forbid_unknown_f
     counters: tuple[DroppedCounter, ...]
 
 
-Report = Prepared | Opened | Spawned | Failed | Exited | Asked | TunnelSet | TunnelState | DroppedState
+Report = Prepared | ListenerOpened | Spawned | OrderFailed | Exited | Asked | TunnelSet | TunnelState | DroppedState
 
 ORDERS: RecordCodec[Order] = RecordCodec(Order, limit=MAX_ORDER)
 PLANS: RecordCodec[NetworkPlan] = RecordCodec(NetworkPlan, limit=PLAN_BYTES)

@@ -88,7 +88,7 @@ class EndSessions(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fi
     reason: Text
 
 
-class Report(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
+class ReportNow(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
     """Send a PartStatus now. (A part also sends one a second.)"""
 
 
@@ -107,7 +107,7 @@ class Command(Struct, frozen=True, array_like=True, tag=7, forbid_unknown_fields
     arguments: Annotated[bytes, Meta(max_length=ARGUMENT_BYTES)]
 
 
-ToPart = Configure | NewPolicy | SetSevered | EndSessions | Report | Stop | Command
+ToPart = Configure | NewPolicy | SetSevered | EndSessions | ReportNow | Stop | Command
 
 
 # --- part to gate -----------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import HalfDied, HalfStarted, RecordViolation
-from cofferdam.brokers.kit.supervision import Configure, EndSessions, Listener, NewPolicy, Report, SetSevered, Stop
+from cofferdam.brokers.kit.supervision import Configure, EndSessions, Listener, NewPolicy, ReportNow, SetSevered, Stop
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.enforce.orders import PartOrder
 from cofferdam.errors import GateError
@@ -31,7 +31,7 @@ DRAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Opened:
+class HeldListener:
     """A listener that the launcher holds."""
 
     number: int
@@ -43,7 +43,7 @@ class Opened:
 class Crew(Supervisor[Part]):
     """Supervises one crew of a broker."""
 
-    def __init__(self, gate: Context, plan: CrewPlan, listeners: Mapping[Spot, Opened]) -> None:
+    def __init__(self, gate: Context, plan: CrewPlan, listeners: Mapping[Spot, HeldListener]) -> None:
         super().__init__(gate, plan.name)
         self.plan = plan
         self.broker = BROKERS[plan.broker]
@@ -145,7 +145,7 @@ class Crew(Supervisor[Part]):
 
     # --- from other tasks ---------------------------------------------------------------------------------------
 
-    async def take_policy(self, plan: CrewPlan, listeners: Mapping[Spot, Opened], seconds: float) -> bool:
+    async def take_policy(self, plan: CrewPlan, listeners: Mapping[Spot, HeldListener], seconds: float) -> bool:
         """Has the parts work by the gate's present policy, with the listeners and assets that are left. False if one
         did not take it in time: it was ended, and its next life has the policy from birth."""
         self.plan = plan
@@ -165,7 +165,7 @@ class Crew(Supervisor[Part]):
         older = {part: part.status for part in parts}
         for part in parts:
             part.send(SetSevered(sides))
-            part.send(Report())
+            part.send(ReportNow())
 
         def taken(part: Part) -> bool:
             status = part.status
@@ -191,7 +191,7 @@ class Crew(Supervisor[Part]):
         parts = [part for part in self.parts if part.ready is not None]
         asked = time.monotonic()
         for part in parts:
-            part.send(Report())
+            part.send(ReportNow())
         for part in parts:
             await part.until(lambda part=part: part.heard > asked, seconds)  # type: ignore[misc]
 
@@ -206,7 +206,7 @@ class Crew(Supervisor[Part]):
             raise GateError(f"{self.name}/{name} does not run now", hint="`cofferdam status` shows what runs")
         return await part.ask(verb, arguments, seconds)
 
-    async def restart(self, plan: CrewPlan, listeners: Mapping[Spot, Opened]) -> None:
+    async def restart(self, plan: CrewPlan, listeners: Mapping[Spot, HeldListener]) -> None:
         """Ends the parts in order; they are born again with other listeners. Waits until they are ready.
 
         Raises:

@@ -25,13 +25,13 @@ from cofferdam.enforce.orders import (
     DroppedCounter,
     DroppedState,
     Exited,
-    Failed,
     Finish,
     Kill,
+    ListenerOpened,
     Notify,
-    Opened,
     OpenListener,
     Order,
+    OrderFailed,
     PartOrder,
     PeerState,
     Place,
@@ -48,7 +48,7 @@ from cofferdam.enforce.orders import (
 from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.errors import CrossingError, GateError
 
-R = TypeVar("R", Prepared, Opened, Spawned, TunnelSet, TunnelState, DroppedState)
+R = TypeVar("R", Prepared, ListenerOpened, Spawned, TunnelSet, TunnelState, DroppedState)
 
 MAX_FDS = 2 * MOST_PARTS
 """Descriptors with one report: two for each child of a crew."""
@@ -98,9 +98,9 @@ class LauncherLink:
             data = data[MAX_PART:]
         return (await self._call(Prepare(serial, data), Prepared))[0]
 
-    async def open_listener(self, place: Place, address: str, port: int, *, datagrams: bool = False) -> Opened:
+    async def open_listener(self, place: Place, address: str, port: int, *, datagrams: bool = False) -> ListenerOpened:
         """Raises: GateError: which address, why, and what to do."""
-        return (await self._call(OpenListener(self._next(), place, address, port, datagrams), Opened))[0]
+        return (await self._call(OpenListener(self._next(), place, address, port, datagrams), ListenerOpened))[0]
 
     def close_listener(self, listener: int) -> None:
         self._send(CloseListener(listener))
@@ -191,7 +191,7 @@ class LauncherLink:
             report, fds = await future
         finally:
             self._waiting.pop(order.serial, None)
-        if isinstance(report, Failed):
+        if isinstance(report, OrderFailed):
             raise GateError(report.message, hint=report.hint)
         if not isinstance(report, kind):
             raise CrossingError(f"the launcher answered {type(order).__name__} with {type(report).__name__}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from cofferdam.enforce.orders import Place
 from cofferdam.errors import GateError
-from cofferdam.gate.crew.crew import Opened
+from cofferdam.gate.crew.crew import HeldListener
 from cofferdam.gate.crew.launcher import LauncherLink
 from cofferdam.gate.crew.plan import Spot
 
@@ -16,7 +16,7 @@ class Listeners:
 
     def __init__(self, launcher: LauncherLink) -> None:
         self._launcher = launcher
-        self._held: dict[Spot, Opened] = {}
+        self._held: dict[Spot, HeldListener] = {}
 
     async def open(self, spots: Iterable[Spot], assets: dict[Spot, str]) -> tuple[Spot, ...]:
         """Opens those that are not held; returns them. `assets` says for whom, for the message.
@@ -33,11 +33,11 @@ class Listeners:
             except GateError as error:
                 self.close(fresh)
                 raise GateError(f"asset {assets.get(spot, '?')}: {error}", hint=error.hint) from None
-            self._held[spot] = Opened(opened.listener, spot, opened.address, opened.port)
+            self._held[spot] = HeldListener(opened.listener, spot, opened.address, opened.port)
             fresh.append(spot)
         return tuple(fresh)
 
-    def of(self, spots: Iterable[Spot]) -> dict[Spot, Opened]:
+    def of(self, spots: Iterable[Spot]) -> dict[Spot, HeldListener]:
         """Those that are held of these."""
         return {spot: self._held[spot] for spot in spots if spot in self._held}
 
