@@ -28,10 +28,10 @@ from cofferdam.enforce.orders import (
     REPORTS,
     Child,
     Exited,
-    Failed,
     Kill,
-    Opened,
+    ListenerOpened,
     OpenListener,
+    OrderFailed,
     PartOrder,
     Place,
     Spawn,
@@ -152,13 +152,13 @@ class Stage:
         """Why an order was not carried out. Nothing is left of it."""
         before, open_before = set(self.launcher._children), _open_files()
         report, fds = self.ask(Spawn(1, kind, "toy/refused", parts))
-        assert isinstance(report, Failed) and not fds
+        assert isinstance(report, OrderFailed) and not fds
         assert set(self.launcher._children) == before and _open_files() == open_before
         return f"{report.message} {report.hint}"
 
     def listen(self, place: Place, address: str = "127.0.0.1", *, datagrams: bool = False) -> int:
         report, _ = self.ask(OpenListener(1, place, address, 0, datagrams))
-        assert isinstance(report, Opened)
+        assert isinstance(report, ListenerOpened)
         return report.listener
 
     def end(self, puppets: dict[str, Puppet]) -> None:
@@ -260,7 +260,7 @@ def test_a_crew_of_which_one_part_cannot_be_started_is_not_there(plain: Stage, m
 
     monkeypatch.setattr(plain.launcher, "_start", fail)
     report, fds = plain.ask(Spawn(1, "toy", "toy/a-b", PARTS))
-    assert isinstance(report, Failed) and report.message == "no more processes" and not fds
+    assert isinstance(report, OrderFailed) and report.message == "no more processes" and not fds
     until = time.monotonic() + PATIENT
     while plain.launcher._children:  # those that had been started are ended
         assert time.monotonic() < until
