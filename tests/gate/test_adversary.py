@@ -158,7 +158,7 @@ def test_a_gate_that_stands_still_for_good_ends_everything(live: Site) -> None:
     """Nobody could sever a side any more."""
     os.kill(live.up.pids()["gate"], signal.SIGSTOP)
     assert live.up.process.wait(PATIENT) == 2
-    assert "has not been heard of" in live.up.said()
+    assert "has not been heard from" in live.up.said()
     assert not served(live.port)
 
 

@@ -762,7 +762,7 @@ def test_sabotage_is_refused_outside_the_lab() -> None:
     from types import SimpleNamespace
 
     subject = SimpleNamespace(moved=("eth1", "eth2"))
-    with pytest.raises(GateError, match="no lab"):
+    with pytest.raises(GateError, match="not a lab"):
         sabotage.check_lab(subject, None)  # type: ignore[arg-type]
 
 
