@@ -124,6 +124,9 @@ class NamespaceIsolation(Isolation):
         for name in ("severed.json", "severed.json.new", *PEER_FILES):
             with contextlib.suppress(FileNotFoundError):
                 os.chown(self._state / name, self._users.gate, self._users.gate, follow_symlinks=False)
+        handed = self._state / "secrets"  # the gate reads them, and tells each to the one part that it is for
+        if handed.is_dir() and not handed.is_symlink():
+            _give(handed, self._users.gate, whole=True)
         for name, mode in (("audit", 0o750), ("keys", 0o700)):
             folder = self._state / name
             self._make_folder(folder, mode)
@@ -500,9 +503,10 @@ def _tag(state: Path) -> str:
     return hashlib.sha256(os.fsencode(state)).hexdigest()[:4]
 
 
-def _give(folder: Path, user: int) -> None:
-    """A folder and all in it belongs to a user; nothing to do if it does so already. Links are not followed."""
-    if folder.lstat().st_uid == user:
+def _give(folder: Path, user: int, *, whole: bool = False) -> None:
+    """A folder and all in it belongs to a user; nothing to do if it does so already, unless `whole` says that others
+    may have put something there. Links are not followed."""
+    if folder.lstat().st_uid == user and not whole:
         return
     for _, folders, files, fd in os.fwalk(folder, follow_symlinks=False):
         for name in (*folders, *files):

@@ -120,7 +120,7 @@ ATTEMPTS: Final[tuple[Attempt, ...]] = (
     Attempt("open a file, old call", "open", lambda _: (b"/\0", 0, 0), _FILES),
     Attempt("make a file", "openat", lambda _: (-100, b"/cofferdam-probe\0", os.O_CREAT | os.O_WRONLY, 0o600)),
     Attempt("make a folder", "mkdirat", lambda _: (-100, b"/cofferdam-probe\0", 0o700)),
-    Attempt("remove a file", "unlinkat", lambda _: (-100, _PATH, 0)),
+    Attempt("remove a file", "unlinkat", lambda _: (-100, b"/cofferdam-probe\0", 0), Can.STORE),
     Attempt("link a file", "linkat", lambda _: (-100, _PATH, -100, b"/cofferdam-probe\0", 0)),
     Attempt("make a device", "mknodat", lambda _: (-100, b"/cofferdam-probe\0", 0o020600, 0x0103)),
     Attempt("lock a file", "fcntl", lambda h: (h.pipe_read, 6, ctypes.create_string_buffer(64)), _FILES),

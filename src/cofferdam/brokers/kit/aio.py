@@ -27,7 +27,21 @@ DIAL_SECONDS = 10.0
 
 
 class PartLoop(asyncio.SelectorEventLoop):
-    """A loop without threads and without names."""
+    """A loop without threads and without names.
+
+    asyncio wakes a loop from other threads and from signal handlers by a pair of Unix sockets. There are no threads
+    here, and no handlers; and a part holds no socket but those of its work, least of all one that could pass on
+    descriptors.
+    """
+
+    def _make_self_pipe(self) -> None:
+        """None is needed."""
+
+    def _close_self_pipe(self) -> None:
+        """None was made."""
+
+    def _write_to_self(self) -> None:
+        """Whoever calls is in the loop's own thread: it looks by itself."""
 
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
         """Runs it now."""

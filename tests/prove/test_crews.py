@@ -1,0 +1,190 @@
+"""The proof of a gate with crews of two and of three parts: a proxy, and a relay with a keeper and its store. What it
+expects of each follows from what they declare; what they may not hold is found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cofferdam.brokers.registry import CREWS
+from cofferdam.enforce.namespaces import clean
+from cofferdam.enforce.plans.network import network_plan
+from cofferdam.enforce.profile import Can, Crew
+from cofferdam.gate.client import ask
+from cofferdam.proof import crossings, processes
+from cofferdam.proof import run as proof
+from cofferdam.proof.statements import Statements
+from cofferdam.proof.subject import Part, Subject, open_subject, places
+from tests.enforce.site import ERP, GATE_IT, GATE_OT, PlantDevice, Site, netns
+from tests.gate.plant import Gate
+from tests.waiting import PATIENT
+
+pytestmark = netns
+RELAY = f"""
+  orders-to-mes:
+    from: office
+    to: plant
+    broker: relay
+    owner: tests
+    reason: tests
+    listen:
+      office: {{at: "{GATE_IT}:8443", plain: true}}
+      plant: {{at: "{GATE_OT}:8443", plain: true}}
+    channels:
+      orders: {{schema: order.json, most: 100 kB}}
+    allow:
+      - {{who: erp, push: orders}}
+      - {{who: mes, pull: orders}}
+"""
+
+
+class Running:
+    """A gate with both crews."""
+
+    def __init__(self, site: Site, gate: Gate) -> None:
+        self.site = site
+        self.gate = gate
+
+    @contextlib.contextmanager
+    def subject(self) -> Iterator[Subject]:
+        state = self.gate.state
+        status = ask(state, "status")
+        policy = proof.policy_in_force(status, proof.policy_path(state, status))
+        plan = network_plan(policy)
+        with proof.alone(state, lambda _: None):
+            made = open_subject(state, plan, status, places(policy, plan, status), CREWS)
+            try:
+                made.read()
+                yield made
+            finally:
+                made.close()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with tempfile.TemporaryDirectory(prefix="cofferdam-test-") as name, Site(Path(name)) as site:
+        site.folder.chmod(0o711)
+        text = site.text(rules=RELAY).replace("conduits:", "  mes: {zone: plant, addresses: [10.82.0.7]}\nconduits:")
+        site.policy.write_text(text)
+        (site.folder / "order.json").write_text('{"type": "object"}')
+        for path in (site.policy, site.folder / "order.json"):
+            path.chmod(0o644)
+        device = PlantDevice(site.plant)
+        gate = Gate(site.state, site.policy)
+        try:
+            gate.wait_ready()
+            yield Running(site, gate)
+        finally:
+            gate.close()
+            clean(gate.state)
+            device.close()
+
+
+def failed(out: Statements) -> dict[str, list[str]]:
+    return {said.name: [said.says, *said.evidence] for said in out.found if said.status == "failed"}
+
+
+def test_all_that_is_said_of_both_crews_holds(running: Running) -> None:
+    command = [sys.executable, "-m", "cofferdam.cli.main", "prove", "--json", "--state", str(running.gate.state)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2 * PATIENT)
+    document = json.loads(done.stdout)["report"]
+    found = {said["name"]: said for said in document["statements"]}
+    # The packet filter's programs are those of the whole host, where other tests may run.
+    assert {name for name, said in found.items() if said["status"] == "failed"} <= {"host: packet filter programs"}
+    relay = next(name for name in found if name.endswith("/keeper: files")).removesuffix("/keeper: files")
+    assert len(found[f"{relay}: crossing"]["evidence"]) == 4
+    assert "no file that it could write but in" in found[f"{relay}/keeper: files"]["says"]
+    assert "is alone in an empty network namespace" in found[f"{relay}/keeper: namespaces"]["says"]
+    assert "pipes, no socket, files where it may have some" in found[f"{relay}/keeper: descriptors"]["says"]
+    kinds = ("modbus/outer", "modbus/inner", "relay/outer", "relay/keeper", "relay/inner")
+    assert {found[f"{kind}: system calls"]["status"] for kind in kinds} == {"tested"}
+    refused = {kind: " ".join(found[f"{kind}: system calls"]["evidence"]) for kind in kinds}
+    assert all("make a file (openat)" in said and "TCP socket (socket)" in said for said in
+               (refused["modbus/outer"], refused["relay/outer"], refused["relay/keeper"]))  # fmt: skip
+    assert "accept (accept4)" in refused["relay/keeper"] and "accept (accept4)" not in refused["relay/outer"]
+
+
+def _changed(kind: str, **parts: Any) -> dict[str, Crew]:
+    """The crews as they are declared, but for some profiles of one kind."""
+    from msgspec.structs import replace
+
+    crew = CREWS[kind]
+    profiles = {name: replace(profile, **parts.get(name, {})) for name, profile in crew.parts.items()}
+    return {**CREWS, kind: replace(crew, parts=profiles)}
+
+
+@pytest.mark.parametrize(
+    ("declared", "where", "why"),
+    [
+        (_changed("relay", outer={"can": Can.NOTHING}), "outer: descriptors", "is a socket, and it may have none"),
+        (_changed("relay", keeper={"store": False, "can": Can.NOTHING}), "keeper: files", "can be written"),
+        (_changed("relay", keeper={"store": False, "can": Can.NOTHING}), "keeper: descriptors", "is open"),
+        (_changed("relay", keeper={"says": ()}), ": pipes", "has 2 pipe(s) to the auditor"),
+        (_changed("modbus", inner={"says": ()}), ": pipes", "has 2 pipe(s) to the auditor"),
+    ],
+)  # fmt: skip
+def test_what_a_part_holds_beyond_what_is_declared_is_found(
+    running: Running, declared: dict[str, Crew], where: str, why: str
+) -> None:
+    """The same processes, judged by a declaration that gives a part less."""
+    out = Statements()
+    with running.subject() as subject:
+        subject.crews = declared
+        found = processes.read(subject, out)
+        for part, facts in found.items():
+            processes.state(subject, part, facts, out)
+        crossings.state(subject, found, out)
+    wrong = failed(out)
+    assert len(wrong) <= 2 and any(name.endswith(where) and why in " ".join(said) for name, said in wrong.items()), (
+        wrong
+    )
+
+
+def test_pipes_that_are_declared_otherwise_are_found(running: Running) -> None:
+    from msgspec.structs import replace
+
+    crew = CREWS["relay"]
+    for pipes, why in (
+        ((("outer", "keeper"), ("inner", "keeper"), ("keeper", "inner")), "from keeper to outer are declared nowhere"),
+        ((*crew.pipes, ("outer", "inner")), "there is no pipe from outer to inner"),
+    ):
+        out = Statements()
+        with running.subject() as subject:
+            subject.crews = {**CREWS, "relay": replace(crew, pipes=pipes)}
+            crossings.state(subject, processes.read(subject, out), out)
+        (said,) = failed(out).values()
+        assert why in " ".join(said)
+
+
+def test_a_part_that_is_not_the_user_whom_the_rules_know_is_found(running: Running) -> None:
+    out = Statements()
+    with running.subject() as subject:
+        part = next(part for part in subject.parts if part.part == "inner" and part.kind == "modbus")
+        facts = processes.read(subject, out)[part]
+        name = next(name for name in subject.users if name.startswith("modbus/") and name.endswith("/inner"))
+        subject.users = {**subject.users, "someone/inner": subject.users[name], name: 64900}
+        processes.state(subject, part, facts, out)
+    said = failed(out)[f"{part.name}: known"]
+    assert any("the rules know 64900" in line for line in said) and "someone/inner is too" in said
+
+
+def test_a_part_of_a_kind_that_is_not_known_is_no_silence(running: Running) -> None:
+    from cofferdam.errors import GateError
+
+    with running.subject() as subject, pytest.raises(GateError, match="of a kind that is not known here"):
+        subject.profile(Part("x/outer", "x", "no-such-kind", "outer", os.getpid(), "it"))
+
+
+def test_a_message_crosses_where_all_this_stands(running: Running) -> None:
+    """And the halves beside it serve."""
+    with contextlib.closing(running.site.client(source=ERP)) as client:
+        assert client.read() == b"\x03\x02\x00\x2a"
