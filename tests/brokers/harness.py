@@ -71,6 +71,29 @@ QUICK = "client_requests_burst: 4000"
 COMPILED = compiled.find()
 BUILDS = {"plain": ("-m", "cofferdam.brokers.half"), "compiled": COMPILED.arguments}
 """How to start a half, after `python -I`: from the source, and from the compiled build where there is one."""
+LATE = "imported too late"
+WATCH = f"""
+import sys
+from cofferdam.brokers import half
+from cofferdam.enforce import sandbox
+confine, confined = sandbox.confine, []
+
+def tell(event, arguments):
+    if confined and event == "import":
+        print("{LATE}:", arguments[0], file=sys.stderr, flush=True)
+
+def confine_and_watch(*arguments):
+    facts = confine(*arguments)
+    confined.append(True)
+    return facts
+
+sandbox.confine = confine_and_watch
+sys.addaudithook(tell)
+sys.exit(half.main())
+"""
+WATCHED = ("-c", WATCH)
+"""A part that tells each import that comes after its filter, where no file can be opened any more: what its profile
+should `preload`."""
 
 
 def make_policy(

@@ -18,8 +18,9 @@ import httpx
 import pytest
 
 from cofferdam.brokers.kit.supervision import Command, Failing
+from tests.brokers.harness import LATE
 from tests.brokers.relay.certificates import make
-from tests.brokers.toys import LATE, RunningToy, running
+from tests.brokers.toys import RunningToy, running
 from tests.services import Postgres, needs_postgres
 from tests.waiting import PATIENT, eventually
 

@@ -26,7 +26,7 @@ from cofferdam.brokers.kit.supervision import Command, CommandDone, Configure, L
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.enforce.profile import Can, Crew, Profile
 from cofferdam.policy.table import CompiledPolicy
-from tests.brokers.harness import Auditor, PartChild, listen, make_policy
+from tests.brokers.harness import WATCH, Auditor, PartChild, listen, make_policy
 from tests.waiting import PATIENT
 
 ROOT = Path(__file__).parent.parent.parent
@@ -35,24 +35,7 @@ import sys
 sys.path[:0] = {[str(ROOT), *(path for path in sys.path if "site-packages" in path)]!r}
 from tests.brokers import toys
 toys.register()
-from cofferdam.brokers import half
-from cofferdam.enforce import sandbox
-confine, confined = sandbox.confine, []
-
-def tell(event, arguments):
-    if confined and event == "import":
-        print("imported too late:", arguments[0], file=sys.stderr, flush=True)
-
-def confine_and_watch(*arguments):
-    facts = confine(*arguments)
-    confined.append(True)
-    return facts
-
-sandbox.confine = confine_and_watch
-sys.addaudithook(tell)
-sys.exit(half.main())
 """
-LATE = "imported too late"
 
 
 class Toy(Part):
@@ -317,7 +300,7 @@ class RunningToy:
         self.auditor = Auditor()
         self.number = 0
         self.port = int(listener.getsockname()[1])
-        self.child = PartChild(word, "part", self.auditor, {}, {}, ("-c", START))
+        self.child = PartChild(word, "part", self.auditor, {}, {}, ("-c", START + WATCH))
         self.auditor.start()
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the toy
         self.child.start([listener], self.said)

@@ -23,7 +23,7 @@ from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy, to_bytes
 from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
-from tests.brokers.harness import Auditor, PartChild, listen
+from tests.brokers.harness import WATCHED, Auditor, PartChild, listen
 from tests.waiting import PATIENT
 
 OFFICE, PLANT, ELSEWHERE = "127.0.0.1", "127.0.0.2", "127.0.0.9"
@@ -119,9 +119,7 @@ class RunningCrew:
         for part in PARTS:
             inputs = {source: ends[0] for (source, target), ends in pipes.items() if target == part}
             outputs = {target: ends[1] for (source, target), ends in pipes.items() if source == part}
-            self.children[part] = PartChild(
-                "relay", part, self.auditor, inputs, outputs, ("-m", "cofferdam.brokers.half")
-            )
+            self.children[part] = PartChild("relay", part, self.auditor, inputs, outputs, WATCHED)
         for part in PARTS:
             own = [self.listeners[part]] if part in self.listeners else []
             self.said[part] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the crew
