@@ -178,3 +178,10 @@ def test_a_broker_that_this_code_never_heard_of_is_shown_at_80_columns() -> None
     for expected in ("toy: spool 5.0 MiB", "toy by channel", "a-channel-with-a-long-name", "1,234,567", "5 min ago"):
         assert expected in text, expected
     assert "quarantined messages" in text and "Durations of toy" in text and "1.5" in text
+
+
+def test_an_alarm_of_a_part_that_raises_none_ends_it() -> None:
+    record = status(alarms={"everything": "is on fire"})
+    kept, said = heard_from("outer", record)
+    assert kept is None and "raises an alarm" in said[0]
+    assert heard_from("outer", record, replace(MODBUS, alarms=frozenset({"outer"}))) == (record, [])

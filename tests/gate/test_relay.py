@@ -75,6 +75,13 @@ class Works:
         assert found == code, complained.getvalue() + said.getvalue()
         return said.getvalue() if code == 0 else complained.getvalue()
 
+    def alarms(self) -> str:
+        """The alarms that stand, as `cofferdam status --json` has them."""
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            main(["status", "--json", "--state", str(self.state)])
+        return str(json.loads(said.getvalue())["alarms"])
+
     def key(self, who: str) -> str:
         return str(json.loads(self.relay("key", "new", who, "--json"))["key"])
 
@@ -122,6 +129,7 @@ def test_messages_cross_and_operators_see_them(works: Works) -> None:
     assert '{"n":1}' in works.relay("show", "counts", "1", "--body")
     assert "erp: settled" in works.relay("show", "counts", "1")
     assert "1 in quarantine" in works.relay("status")
+    eventually(lambda: "counts-quarantine" in works.alarms())
     rows = json.loads(works.relay("quarantine", "list", "--json"))
     row = str(rows[0]["row"])
     assert "not of type" in works.relay("quarantine", "list")
@@ -131,6 +139,7 @@ def test_messages_cross_and_operators_see_them(works: Works) -> None:
     assert "cannot release it" in works.relay("quarantine", "release", row, code=2)  # who edited
     works.relay("quarantine", "reject", row, "--reason", "a slip")
     assert "nothing is in quarantine" in works.relay("quarantine", "list")
+    eventually(lambda: "counts-quarantine" not in works.alarms())
     works.relay("export", "counts", "--output", str(works.folder / "out.ndjson"))
     assert json.loads((works.folder / "out.ndjson").read_text())["data"] == {"n": 1}
     assert "no findings" in works.relay("verify")

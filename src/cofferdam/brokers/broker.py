@@ -46,8 +46,9 @@ class Broker:
 
     `make`: part -> "module:Class" of a `Part`. `records`: (from, to) -> "module:function", which is called with the
     part's policy and the broker's name and gives the pipe's `RecordCodec`. `answers`: parts that answer others: they
-    take no more from a pipe while what they have to say to its other end finds no room. `figures`: what each part
-    reports, by part; a part that reports another is ended. Parts may report the same one, and it is summed.
+    take no more from a pipe while what they have to say to its other end finds no room. `alarms`: parts whose alarms
+    are the gate's; another that raises one is ended. `figures`: what each part reports, by part; a part that reports
+    another is ended. Parts may report the same one, and it is summed.
     `needs`: Python modules that its parts import and that an extra of the broker's name brings, not the base.
     """
 
@@ -56,6 +57,7 @@ class Broker:
     make: dict[str, str]
     records: dict[tuple[str, str], str]
     answers: frozenset[str] = frozenset()
+    alarms: frozenset[str] = frozenset()
     figures: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
 
@@ -217,4 +219,8 @@ class Part(abc.ABC):
 
     def figures(self) -> Reported:
         """The figures that the broker declares for this part, by name."""
+        return {}
+
+    def alarms(self) -> dict[str, str]:
+        """What needs a person: a sentence each, by a stable name. For parts that the broker's `alarms` lists."""
         return {}

@@ -397,6 +397,7 @@ class PartProcess:
                 sessions=part.sessions(),
                 assets=part.assets(),
                 figures=part.figures(),
+                alarms=part.alarms(),
                 limits=dict(part.limit_hits),
                 faults=dict(part.faults),
                 malformed=part.malformed,

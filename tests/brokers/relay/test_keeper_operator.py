@@ -414,18 +414,18 @@ def test_alarms_say_what_needs_a_person(bench: Bench) -> None:
     for _ in range(4):
         bench.keeper.tick()
     assert set(bench.keeper.alarms()) == {
-        "relay-counts-room", "relay-counts-quarantine", "relay-counts-erp-oldest", "relay-counts-lake-oldest",
+        "counts-room", "counts-quarantine", "counts-erp-oldest", "counts-lake-oldest",
     }  # fmt: skip
     bench.move(100)
     for _ in range(4):
         bench.keeper.tick()
-    assert "relay-counts-erp-silent" in bench.keeper.alarms()
+    assert "counts-erp-silent" in bench.keeper.alarms()
     die(bench)
     for _ in range(4):
         bench.keeper.tick()
     alarms = bench.keeper.alarms()
-    assert "relay-counts-erp-silent" not in alarms and "relay-counts-erp-dead" in alarms
-    assert alarms["relay-counts-erp-oldest"] == "message 2 of counts has waited 200 s for erp"
+    assert "counts-erp-silent" not in alarms and "counts-erp-dead" in alarms
+    assert alarms["counts-erp-oldest"] == "message 2 of counts has waited 200 s for erp"
 
 
 def test_figures_are_those_that_are_declared(bench: Bench) -> None:

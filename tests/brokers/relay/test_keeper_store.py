@@ -229,7 +229,7 @@ def test_a_full_disk_refuses_takes_nothing_back_that_was_said_and_goes_on(tmp_pa
     assert {"store"} == {refused(answer) for answer in answers[-1:]}
     for _ in range(5):
         bench.run(tick=True)
-    assert "no more messages" in bench.keeper.alarms()["relay-store"]
+    assert "no more messages" in bench.keeper.alarms()["store"]
     kept = sum(isinstance(answer, Answered) for answer in answers)
     status = bench.command("status")["channels"][0]
     assert status["messages"] == len(first) + kept == status["next"] - 1
@@ -252,7 +252,7 @@ def test_an_alarm_comes_before_the_disk_is_full(tmp_path: Path, small: Path) -> 
         os.posix_fallocate(file.fileno(), 0, 13 << 20)
     for _ in range(5):
         bench.run(tick=True)
-    assert "MiB of 16 are left" in bench.keeper.alarms()["relay-store"]
+    assert "MiB of 16 are left" in bench.keeper.alarms()["store"]
     assert bench.stored(1) == [1], "and still it works"
     bench.close()
 

@@ -15,6 +15,9 @@ from cofferdam.brokers.kit.figures import Reported
 
 Name = Annotated[str, Meta(max_length=256)]
 Text = Annotated[str, Meta(max_length=4096)]
+AlarmName = Annotated[str, Meta(min_length=1, max_length=300, pattern="^[!-~]+$")]
+Alarms = Annotated[dict[AlarmName, Annotated[str, Meta(min_length=1, max_length=512)]], Meta(max_length=32)]
+"""What needs a person, by a stable name, each with a sentence."""
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Folder = Annotated[str, Meta(max_length=4096)]
 
@@ -159,6 +162,7 @@ class PartStatus(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fie
     faults: dict[Name, Count] = {}
     malformed: Count = 0
     backlog: Count = 0
+    alarms: Alarms = {}
 
 
 class PolicyTaken(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):

@@ -66,6 +66,7 @@ RELAY: Final = Broker(
         )
     },
     answers=frozenset({"keeper"}),
+    alarms=frozenset({"keeper"}),
     figures={"outer": SIDE, "keeper": FIGURES, "inner": SIDE},
     needs=("h11", "starlette", "uvicorn"),
 )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from cofferdam.audit.events import relay as events
+from cofferdam.audit.events.base import clip
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.relay.keeper import BUCKET_NS, SECOND, Channel, Consumer
 from cofferdam.brokers.relay.keeper_work import Work
@@ -20,6 +21,8 @@ REMOVED_A_TICK: Final = 1_000
 """Messages that are removed at once, so that others have their turn."""
 ALARM_SHARE: Final = 0.8
 """An alarm from this share of a room on."""
+ALARMS_MOST: Final = 32
+"""Alarms that a report has room for."""
 FORGET_NS: Final = 3_600 * SECOND
 """So often what limits remember is looked through."""
 
@@ -99,30 +102,33 @@ class Watch:
         return max(0, self._work.wall - at) if at else 0
 
     def _look(self) -> None:
+        """Those of the whole store come first, then those of channels, then those of consumers: a report has room for
+        so many."""
+        work = self._work
+        served = [channel for channel in work.machine.channels.values() if channel.served]
         found: dict[str, str] = {}
-        for channel in self._work.machine.channels.values():
+        free, size = work.store.room()
+        if work.full:
+            found["store"] = f"the relay takes no more messages: {work.full}"
+        elif free < (1 - ALARM_SHARE) * size:
+            found["store"] = f"{free >> 20} MiB of {size >> 20} are left where the relay keeps its messages"
+        for channel in served:
             name, row = channel.name, channel.row
-            if not channel.served:
-                continue
             if channel.held:
                 stands = "; the channel stands" if row.on_error == "stop" else ""
-                found[f"relay-{name}-quarantine"] = f"{channel.held} messages of {name} are in quarantine{stands}"
+                found[f"{name}-quarantine"] = f"{channel.held} messages of {name} are in quarantine{stands}"
             share = max(channel.messages / row.room_messages, channel.size / row.room)
             if share >= ALARM_SHARE:
-                found[f"relay-{name}-room"] = f"the channel {name} is {share:.0%} full; a full one takes no more"
+                found[f"{name}-room"] = f"the channel {name} is {share:.0%} full; a full one takes no more"
+        for channel in served:
             for consumer in channel.consumers.values():
                 if consumer.present:
                     self._look_at(consumer, found)
-        free, size = self._work.store.room()
-        if self._work.full:
-            found["relay-store"] = f"the relay takes no more messages: {self._work.full}"
-        elif free < (1 - ALARM_SHARE) * size:
-            found["relay-store"] = f"{free >> 20} MiB of {size >> 20} are left where the relay keeps its messages"
-        self.alarms = found
+        self.alarms = {name: clip(detail) for name, detail in list(found.items())[:ALARMS_MOST]}
 
     def _look_at(self, consumer: Consumer, found: dict[str, str]) -> None:
         name, row = consumer.channel.name, consumer.channel.row
-        of = f"relay-{name}-{consumer.name}"
+        of = f"{name}-{consumer.name}"
         if consumer.dead:
             stands = "; it gets no more until that is decided on" if consumer.stopped else ""
             found[f"{of}-dead"] = f"{consumer.dead} messages of {name} are dead to {consumer.name}{stands}"

@@ -14,7 +14,16 @@ from typing import Any
 
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import HalfDied, HalfStarted, RecordViolation
-from cofferdam.brokers.kit.supervision import Configure, EndSessions, Listener, NewPolicy, ReportNow, SetSevered, Stop
+from cofferdam.brokers.kit.supervision import (
+    Alarms,
+    Configure,
+    EndSessions,
+    Listener,
+    NewPolicy,
+    ReportNow,
+    SetSevered,
+    Stop,
+)
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.enforce.orders import PartOrder
 from cofferdam.errors import GateError
@@ -28,6 +37,8 @@ from cofferdam.gate.watch.totals import Totals
 
 DRAIN_SECONDS = 1.0
 """For what is under way when a crew is started anew."""
+ALARM_SECONDS = 2.0
+"""A part's alarms are looked at so often, so that one that was taken over cannot fill the log with them."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,8 @@ class Crew(Supervisor[Part]):
         """What the parts of earlier lives counted."""
         self._listeners = dict(listeners)
         self._born_with: dict[str, tuple[Spot, ...]] = {}
+        self._alarms: dict[str, frozenset[str]] = {}
+        self._alarms_at: dict[str, float] = {}
 
     # --- birth and death ----------------------------------------------------------------------------------------
 
@@ -72,7 +85,7 @@ class Crew(Supervisor[Part]):
         ]
 
     def adopt(self, born: Born) -> Part:
-        return Part(self._gate.reactor, f"{self.name}/{born.part}", born, self._violation, self.broker)
+        return Part(self._gate.reactor, f"{self.name}/{born.part}", born, self._violation, self.broker, self._heard)
 
     async def configure(self) -> None:
         gate, plan = self._gate, self.plan  # a new policy may have come since the order
@@ -111,6 +124,29 @@ class Crew(Supervisor[Part]):
             for index, spot in enumerate(self._born_with.get(part.born.part, ()))
             if spot in self._listeners
         )
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            for part in list(self._alarms):
+                self._raise(part, {})
+
+    def _heard(self, part: str, alarms: Alarms) -> None:
+        """What a part says needs a person. It stands until the part, or its next life, says otherwise."""
+        now = time.monotonic()
+        if now - self._alarms_at.get(part, -ALARM_SECONDS) >= ALARM_SECONDS:
+            self._alarms_at[part] = now
+            self._raise(part, alarms)
+
+    def _raise(self, part: str, alarms: Alarms) -> None:
+        said = {clip(f"{part}/{name}", 128): detail for name, detail in alarms.items()}
+        for name in self._alarms.pop(part, frozenset()) - said.keys():
+            self._gate.alarm(name, "")
+        if said:
+            self._alarms[part] = frozenset(said)
+        for name, detail in said.items():
+            self._gate.alarm(name, detail)
 
     def on_ready(self) -> None:
         for part in self.parts:

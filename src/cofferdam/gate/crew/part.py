@@ -12,6 +12,7 @@ from cofferdam.brokers.broker import Broker
 from cofferdam.brokers.kit.figures import check
 from cofferdam.brokers.kit.supervision import (
     ARGUMENT_BYTES,
+    Alarms,
     Command,
     CommandDone,
     Failing,
@@ -39,13 +40,15 @@ class Part(Child[ToPart, FromPart]):
     """A process of a broker's crew."""
 
     def __init__(
-        self, reactor: Reactor, name: str, born: Born, on_violation: Callable[[Any, str], None], broker: Broker
-    ) -> None:
+        self, reactor: Reactor, name: str, born: Born, on_violation: Callable[[Any, str], None], broker: Broker,
+        on_alarms: Callable[[str, Alarms], None] = lambda _name, _alarms: None,
+    ) -> None:  # fmt: skip
         self.ready: Ready | None = None
         self.policy = ""
         """Hash of the policy that it says it works by."""
         self.status: PartStatus | None = None
         self.broker = broker
+        self._on_alarms = on_alarms
         self._figures = {figure.name: figure for figure in broker.figures.get(born.part, ())}
         self._questions: dict[int, asyncio.Future[CommandDone]] = {}
         self._number = 0
@@ -61,7 +64,10 @@ class Part(Child[ToPart, FromPart]):
                 self.ready, self.policy = record, record.policy
             case PartStatus():
                 check(self._figures, record.figures)
+                if record.alarms and self.born.part not in self.broker.alarms:
+                    raise CrossingError("it raises an alarm, which its broker does not have it do")
                 self.status = record
+                self._on_alarms(self.name, record.alarms)
             case PolicyTaken():
                 self.policy = record.policy
             case Failing():
