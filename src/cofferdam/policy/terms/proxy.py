@@ -8,12 +8,12 @@ Not here: how operations are judged (policy.points), what a protocol knows (the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from cofferdam.errors import CofferdamError
-from cofferdam.model import Allow, Asset, Deny, Method, Operation, Point, Side, Stream
+from cofferdam.model import Allow, Asset, Deny, Operation, Side
 from cofferdam.policy import rows
 from cofferdam.policy.document import Path
 from cofferdam.policy.explain import Explanation, Question, explained
@@ -66,45 +66,15 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
     # --- rows
 
     def to_row(self, name: str, conduit: ProxyConduit, making: Making) -> rows.Proxy:
-        return rows.Proxy(
-            tuple(
-                self._rule(number, rule, making.assets[asset])
-                for number, rule in enumerate(conduit.allow)
-                for asset in rule.asset
-            )
-        )
-
-    def _rule(self, number: int, rule: ProxyRule, asset: Asset) -> rows.Rule:
-        dialect = self.dialect
-        points: dict[str, Point | Method | Stream] = {point.name: point for point in asset.points}
-        methods: dict[str, Point | Method | Stream] = {method.name: method for method in asset.methods}
-        streams: dict[str, Point | Method | Stream] = {stream.name: stream for stream in asset.streams}
-
-        def pieces(
-            known: Mapping[str, Point | Method | Stream],
-            names: Iterable[str],
-            raw: Iterable[rows.Piece | None] = (),
-            everything: Iterable[Point] = (),
-        ) -> tuple[rows.Piece, ...]:
-            named = everything if ALL in names else [known[name] for name in names]
-            found = [rows.Piece(one.at, one.name) for one in named] + [piece for piece in raw if piece is not None]
-            return tuple(sorted(found, key=lambda piece: (piece.at.space, piece.at.start, piece.at.count, piece.point)))
-
-        readable = [point for point in asset.points if dialect.readable(point.at)]
-        writable = [point for point in asset.points if dialect.writable(point.at)]
-        watchable = [point for point in asset.points if dialect.watchable(point.at)]
-        return rows.Rule(
-            number=number,
-            who=tuple(sorted(rule.who)),
-            asset=asset.name,
-            reads=pieces(points, rule.read, rule.registers, readable),
-            writes=pieces(points, rule.write, rule.write_registers, writable),
-            calls=pieces(methods, rule.call),
-            watches=pieces(points, rule.subscribe, (), watchable),
-            streams=pieces(streams, rule.stream),
-            functions=tuple(sorted(set(rule.functions))),
-            write_functions=tuple(sorted(set(rule.write_functions))),
-        )
+        assets: dict[str, _Named] = {}
+        found: list[rows.Rule] = []
+        for number, rule in enumerate(conduit.allow):
+            for asset in rule.asset:
+                named = assets.get(asset)
+                if named is None:
+                    named = assets[asset] = _Named(making.assets[asset], self.dialect)
+                found.append(named.rule(number, rule))
+        return rows.Proxy(tuple(found))
 
     # --- needs
 
@@ -160,6 +130,45 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
             known = f"the policy has {one_of(policy.assets)}" if policy.assets else ""
             raise CofferdamError(f"the policy has no asset {name!r}", hint=f"did you mean {near}?" if near else known)
         return explain_operation(policy, question, name, operation(question.said["operation"], asset, self.dialect))
+
+
+class _Named:
+    """What rules may name of one asset. Looked up for each of its rules, of which there may be thousands."""
+
+    def __init__(self, asset: Asset, dialect: Dialect) -> None:
+        self._asset = asset.name
+        self._points = {point.name: rows.Piece(point.at, point.name) for point in asset.points}
+        self._methods = {method.name: rows.Piece(method.at, method.name) for method in asset.methods}
+        self._streams = {stream.name: rows.Piece(stream.at, stream.name) for stream in asset.streams}
+        self._readable = [self._points[point.name] for point in asset.points if dialect.readable(point.at)]
+        self._writable = [self._points[point.name] for point in asset.points if dialect.writable(point.at)]
+        self._watchable = [self._points[point.name] for point in asset.points if dialect.watchable(point.at)]
+
+    def rule(self, number: int, rule: ProxyRule) -> rows.Rule:
+        points = self._points
+        return rows.Rule(
+            number=number,
+            who=tuple(sorted(rule.who)),
+            asset=self._asset,
+            reads=_pieces(points, rule.read, self._readable, rule.registers),
+            writes=_pieces(points, rule.write, self._writable, rule.write_registers),
+            calls=_pieces(self._methods, rule.call),
+            watches=_pieces(points, rule.subscribe, self._watchable),
+            streams=_pieces(self._streams, rule.stream),
+            functions=tuple(sorted(set(rule.functions))),
+            write_functions=tuple(sorted(set(rule.write_functions))),
+        )
+
+
+def _pieces(
+    known: Mapping[str, rows.Piece], names: Collection[str], everything: Iterable[rows.Piece] = (),
+    raw: Collection[rows.Piece | None] = (),
+) -> tuple[rows.Piece, ...]:  # fmt: skip
+    if not names and not raw:
+        return ()
+    found = list(everything) if ALL in names else [known[name] for name in names]
+    found += [piece for piece in raw if piece is not None]
+    return tuple(sorted(found, key=lambda piece: (piece.at.space, piece.at.start, piece.at.count, piece.point)))
 
 
 def explain_operation(policy: CompiledPolicy, question: Question, name: str, op: Operation) -> Explanation:
