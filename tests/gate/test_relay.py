@@ -180,8 +180,8 @@ def test_what_dies_comes_back_and_nothing_is_lost(works: Works) -> None:
     with works.client("mes", mes_key) as mes, works.client("erp", erp_key) as erp:
         for number, part in enumerate(("keeper", "inner", "outer", "keeper")):
             eventually(lambda number=number: pushed(mes, f"before-{number}"))  # type: ignore[misc]
-            pid = works.gate.pids()[part]
-            os.kill(pid, signal.SIGKILL)
+            eventually(lambda part=part: part in works.gate.pids())  # type: ignore[misc]  # all are ready, not only these
+            os.kill(works.gate.pids()[part], signal.SIGKILL)
             eventually(lambda number=number: pushed(mes, f"after-{number}"))  # type: ignore[misc]
         wanted = {f"{when}-{number}" for when in ("before", "after") for number in range(4)}
         found: set[str] = set()
