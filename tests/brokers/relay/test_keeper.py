@@ -106,8 +106,8 @@ def test_a_lease_that_ends_is_handed_out_again_and_in_the_end_dead(bench: Bench)
         bench.move(31)
         [late] = bench.settle(handed).results
         assert late.problem is not None and late.problem.fault == "lease"
-    [dead] = bench.log.events("message-dead")
-    assert (dead["number"], dead["consumer"], dead["tries"], dead["reason"]) == (1, "erp", 3, "its lease ended")
+    [dead] = bench.log.events("messages-dead")
+    assert (dead["first"], dead["consumer"], dead["tries"], dead["reason"]) == (1, "erp", 3, "its lease ended")
     assert bench.numbers() == [2], "the channel goes on"
     assert bench.numbers("lake") == [1], "to another it is alive"
     assert bench.command("dead", channel="counts", consumer="erp")[0]["number"] == 1

@@ -70,15 +70,19 @@ class MessagesSettled(Event, frozen=True, kw_only=True):
     again: bool = False
 
 
-class MessageDead(Event, frozen=True, kw_only=True):
-    """A message was handed to a consumer `tries` times in vain: it is not handed to it again by itself."""
+class MessagesDead(Event, frozen=True, kw_only=True):
+    """Messages were handed to a consumer `tries` times in vain: they are not handed to it again by themselves. `reason`
+    is that of one of them."""
 
     store: Hash
     commit: Count
     channel: Name
     consumer: Name
-    number: Count
     tries: Count
+    count: Count
+    first: Count
+    last: Count
+    root: Hash
     reason: Text = ""
     again: bool = False
 
@@ -212,7 +216,7 @@ Draft = (
     MessagesPushed
     | MessagesLeased
     | MessagesSettled
-    | MessageDead
+    | MessagesDead
     | MessageQuarantined
     | QuarantineDecided
     | PositionSet
@@ -273,8 +277,8 @@ LINES: dict[str, Line] = {
     "messages-settled": lambda e: (
         f"{e.get('consumer')} {e.get('says')}: {e.get('channel')} {_numbers(e)} {e.get('reason', '')}".rstrip()
     ),
-    "message-dead": lambda e: (
-        f"{e.get('channel')} {e.get('number')} for {e.get('consumer')} after {e.get('tries')} tries: {e.get('reason')}"
+    "messages-dead": lambda e: (
+        f"{e.get('channel')} {_numbers(e)} for {e.get('consumer')} after {e.get('tries')} tries: {e.get('reason')}"
     ),
     "message-quarantined": lambda e: (
         f"row {e.get('row')}: {e.get('principal')} → {e.get('channel')}{_named(e)}: {e.get('fault')} at"

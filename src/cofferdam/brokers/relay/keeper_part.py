@@ -133,6 +133,12 @@ class Keeper(Part):
         self._wake_all()
 
     def tick(self) -> None:
+        try:
+            self._tick()
+        except StoreError as error:
+            self._work.guard(error)
+
+    def _tick(self) -> None:
         work = self._work
         work.tick()
         now = work.now
@@ -167,7 +173,13 @@ class Keeper(Part):
         return self._work.busy
 
     def figures(self) -> Reported:
-        return self._last or self._watch.figures()
+        if self._last:
+            return self._last
+        try:
+            return self._watch.figures()
+        except StoreError as error:
+            self._work.guard(error)
+            raise
 
     def alarms(self) -> dict[str, str]:
         """What needs a person, by name."""

@@ -211,10 +211,7 @@ class Work:
     def _tell_dead(self) -> None:
         for row in self.machine.died():
             self.figures.add("dead", 1, row.channel)
-            self.told.add(
-                events.MessageDead, channel=row.channel, consumer=row.consumer, number=row.number, tries=row.count,
-                reason=clip(row.reason),
-            )  # fmt: skip
+            self.told.settle(row.channel, row.consumer, row.number, "dead", row.reason, row.count)
 
     def _sync(self) -> None:
         self._sync_timer = False

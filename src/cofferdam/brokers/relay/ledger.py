@@ -4,9 +4,9 @@ A leaf is the canonical JSON of
 
     [channel, number, principal, key, SHA-256 in hexadecimal, size]
 
-for messages pushed and leased, and [channel, number, consumer, says] for messages settled; leaves stand in the order of
-numbers, and the root is that of RFC 6962 (audit.tree). `prove` makes the path by which one message is shown against an
-entry, `shown` checks it.
+for messages pushed and leased, and [channel, number, consumer, says] for messages settled or dead; leaves stand in the
+order of numbers, and the root is that of RFC 6962 (audit.tree). `prove` makes the path by which one message is shown
+against an entry, `shown` checks it.
 
 `compare` holds what a store says of its commits against what stands in the log.
 
@@ -26,7 +26,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.tree import check_inclusion, edge_root, inclusion_proof, leaf_hash, perfect_root
 
 MOST_FINDINGS: Final = 100
-Says = Literal["done", "failed"]
+Says = Literal["done", "failed", "dead"]
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,11 +60,11 @@ def shown(leaf: bytes, index: int, count: int, path: Sequence[bytes], root: str)
 class _Run:
     """Messages of one entry."""
 
-    __slots__ = ("count", "first", "key", "last", "leaves", "reason", "sha256", "size", "who")
+    __slots__ = ("count", "first", "key", "last", "leaves", "reason", "sha256", "size", "tries", "who")
 
     def __init__(self) -> None:
         self.leaves: list[tuple[int, bytes]] = []
-        self.first = self.last = self.count = self.size = 0
+        self.first = self.last = self.count = self.size = self.tries = 0
         self.who = self.key = self.reason = ""
         self.sha256 = b""
 
@@ -117,11 +117,12 @@ class Told:
         run = self._leased.setdefault((channel, consumer, lease), _Run())
         run.add(number, message_leaf(channel, number, who, key, sha256, size), who, key, sha256, size)
 
-    def settle(self, channel: str, consumer: str, number: int, says: Says, reason: str) -> None:
-        """A consumer is done with a message, or failed. Of several reasons the first is told."""
+    def settle(self, channel: str, consumer: str, number: int, says: Says, reason: str, tries: int = 0) -> None:
+        """A consumer is done with a message, or failed, or it is dead to it. Of several reasons the first is told."""
         run = self._settled.setdefault((channel, consumer, says), _Run())
         run.add(number, settled_leaf(channel, number, consumer, says))
         run.reason = run.reason or reason
+        run.tries = max(run.tries, tries)
 
     def add(self, kind: Callable[..., Draft], **members: Any) -> None:
         """Anything else."""
@@ -141,6 +142,12 @@ class Told:
                 principal=run.who, key=key, sha256=sha256,
             )  # fmt: skip
         for (channel, consumer, says), run in self._settled.items():
+            if says == "dead":
+                tell(
+                    events.MessagesDead, channel=channel, consumer=consumer, tries=run.tries, count=run.count,
+                    first=run.first, last=run.last, root=run.root, reason=clip(run.reason),
+                )  # fmt: skip
+                continue
             tell(
                 events.MessagesSettled, channel=channel, consumer=consumer, says=says, count=run.count, first=run.first,
                 last=run.last, root=run.root, reason=clip(run.reason),

@@ -105,6 +105,7 @@ class Store:
         """The last commit's number."""
         self.name = ""
         self.failed = False
+        self._db: sqlite3.Connection = None  # type: ignore[assignment]
         self._full = True
         self._channels: dict[str, int] = {}
         self._principals: dict[str, int] = {}
@@ -229,7 +230,7 @@ class Store:
             return StoreFull(f"{self.path} has no more room", hint="make room on its disk, or give its store more")
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return StoreError(f"{self.path} is in use by another process", hint="is a second gate running?")
-        self.failed = True
+        self._leave()
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             way = "keep a copy of the folder, and put back a backup, or move the file away to begin anew"
             return StoreError(f"{self.path} is damaged: {error}", hint=way)
@@ -241,8 +242,9 @@ class Store:
 
     def _leave(self) -> None:
         """Lets go of the database without another word to the disk: SQLite would write when it closes it."""
+        if not self.failed and self._db is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
         self.failed = True
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
 
     def begin(self, *, durable: bool = True) -> None:
         """A transaction begins; if one has begun, this does nothing. `durable`: its commit waits for the disk."""
@@ -290,7 +292,7 @@ class Store:
         self._series = {}
 
     def fail(self) -> None:
-        """Something has failed for good."""
+        """Something has failed for good: the database is not touched any more."""
         self._leave()
 
     def close(self) -> None:
