@@ -49,6 +49,9 @@ UNLOGGED_MOST: Final = 20_000
 RESERVE_BYTES: Final = 48 << 20
 """Room on the store's disk that pushes leave free, so that settling and removing still work. No more than an eighth."""
 
+KEYS_MOST: Final = 32_000_000
+"""Messages of all channels together: 8 bytes of memory each."""
+
 Yes = Callable[[], None]
 No = Callable[[Problem, int], None]
 
@@ -326,6 +329,8 @@ class Work:
         reserve = min(RESERVE_BYTES, size // 8)
         if free < reserve:
             self.full = f"{self.store.path} has {free} bytes left, and {reserve} are kept free"
+        elif len(self.store.index) >= KEYS_MOST:
+            self.full = f"{self.store.path} has {KEYS_MOST} messages, the most that a keeper knows the keys of"
         elif self.full:
             self.full = ""
         if self._told_upto and not self._groups:
