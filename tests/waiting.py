@@ -7,6 +7,7 @@ its own where there is one (an answer to a later question, say) rather than for 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -24,3 +25,12 @@ def eventually(condition: Callable[[], object], seconds: float = PATIENT) -> Non
         if time.monotonic() > deadline:
             raise AssertionError(f"it did not happen within {seconds:g} s")
         time.sleep(0.01)
+
+
+async def comes_true(condition: Callable[[], object], seconds: float = PATIENT) -> None:
+    """The same where a loop runs. Raises: AssertionError."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"it did not happen within {seconds:g} s")
+        await asyncio.sleep(0.001)

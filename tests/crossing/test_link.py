@@ -17,7 +17,7 @@ from cofferdam.crossing.loops import LoopReactor
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import CrossingError, LocalProtocolError
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, comes_true
 
 INCOMING: RecordCodec[FromPart] = RecordCodec(FromPart, limit=RECORD_BYTES)
 OUTGOING: RecordCodec[ToPart] = RecordCodec(ToPart, limit=RECORD_BYTES)
@@ -68,14 +68,6 @@ def run(play: Callable[[Ends], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-async def until(condition: Callable[[], object]) -> None:
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not happen")
-
-
 def configure(size: int) -> Configure:
     return Configure("p", "outer", "modbus", ("a",), "b", "boot", os.urandom(size))
 
@@ -86,7 +78,7 @@ def test_records_go_both_ways_in_order() -> None:
         ends.link.send(Stop(2.0))
         assert await ends.heard(Assembler(RECORD_BYTES), 2) == [Stop(1.0), Stop(2.0)]
         ends.say(Ready(7, "hash"), Failing("why"))
-        await until(lambda: len(ends.records) == 2)
+        await comes_true(lambda: len(ends.records) == 2)
         assert ends.records == [Ready(7, "hash"), Failing("why")]
 
     run(play)
@@ -128,7 +120,7 @@ def test_nonsense_ends_the_link_and_is_told_once(packet: bytes) -> None:
         ends.say(Failing("before"))
         os.write(ends.child_out, packet)
         os.write(ends.child_out, packet)
-        await until(lambda: ends.closed)
+        await comes_true(lambda: ends.closed)
         await asyncio.sleep(0.01)
         assert len(ends.closed) == 1 and isinstance(ends.closed[0], CrossingError)
         assert ends.records == [Failing("before")]
@@ -142,7 +134,7 @@ def test_the_end_of_a_child_is_told_after_its_last_words() -> None:
         ends.say(*(Failing(str(n)) for n in range(500)))
         os.close(ends.child_out)
         ends.child_out = os.dup(ends.child_in)  # something to close afterwards
-        await until(lambda: ends.closed)
+        await comes_true(lambda: ends.closed)
         assert ends.closed == [None]
         assert ends.records == [Failing(str(n)) for n in range(500)]
 
@@ -155,7 +147,7 @@ def test_a_child_that_has_gone_while_we_write_is_read_to_its_end() -> None:
         os.close(ends.child_in)
         ends.child_in = os.dup(ends.child_out)
         ends.link.send(configure(100_000))
-        await until(lambda: ends.records)
+        await comes_true(lambda: ends.records)
         assert ends.records == [Failing("last words")]
 
     run(play)

@@ -167,8 +167,14 @@ def test_a_task_that_is_cancelled_is_no_fault(reactor: LoopReactor) -> None:
         for task in reactor._tasks:
             task.cancel()
 
+    def look() -> None:
+        if reactor._tasks:
+            reactor.call_in(0.001, look)
+        else:
+            reactor.stop()
+
     reactor.start(waits())
     reactor.call_in(0.001, cancel)
-    reactor.call_in(0.01, reactor.stop)
+    reactor.call_in(0.002, look)
     reactor.run()
     assert not reactor._tasks

@@ -22,7 +22,7 @@ from cofferdam.gate.crew import part as part_module
 from cofferdam.gate.crew.launcher import Born
 from cofferdam.gate.crew.part import Part
 from cofferdam.gate.crew.supervisor import FREE_RESTARTS, LONGEST_PAUSE_SECONDS, Restarts, how
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, comes_true
 
 FROM: RecordCodec[FromPart] = RecordCodec(FromPart, limit=2 << 20)
 TO: RecordCodec[ToPart] = RecordCodec(ToPart)
@@ -149,10 +149,7 @@ def test_an_answer_that_is_no_json_is_a_violation(result: bytes) -> None:
 def test_an_answer_to_what_was_not_asked_is_a_violation() -> None:
     async def work(other: Other) -> None:
         other.say(CommandDone(7, b"1"))
-        for _ in range(5000):
-            if other.violations:
-                break
-            await asyncio.sleep(0.001)
+        await comes_true(lambda: other.violations)
         assert "was not asked" in other.violations[0]
 
     play(work)

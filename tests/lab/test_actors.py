@@ -12,7 +12,7 @@ import pytest
 
 from cofferdam.errors import CofferdamError
 from cofferdam.lab import actors, events, intruder, plant
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, comes_true
 
 Seen = list[events.Event]
 
@@ -39,9 +39,7 @@ def test_the_erp_reads_what_the_plant_answered() -> None:
     async def scene(target: actors.Target, seen: Seen) -> None:
         session = actors.Session("erp", target, told.append)
         reading = asyncio.get_running_loop().create_task(actors.erp(session, pause=0.01))
-        async with asyncio.timeout(PATIENT):
-            while len(told) < 10 and not reading.done():  # noqa: ASYNC110  it only ever appends
-                await asyncio.sleep(0.01)
+        await comes_true(lambda: len(told) >= 10 or reading.done())
         reading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reading

@@ -12,7 +12,7 @@ from pymodbus.client import AsyncModbusTcpClient
 from cofferdam.errors import CofferdamError
 from cofferdam.lab import events, plant, registers
 from cofferdam.model import ValueType
-from tests.waiting import PATIENT
+from tests.waiting import comes_true
 
 
 class Clock:
@@ -36,12 +36,6 @@ async def works(
             yield running, client
         finally:
             client.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENT):
-        while not condition():  # noqa: ASYNC110  the plant has no event for "scanned"
-            await asyncio.sleep(0.01)
 
 
 def play(
@@ -72,7 +66,7 @@ def test_registers_follow_the_physics() -> None:
         first = await total()
         assert not (await client.write_register(200, 1500, device_id=1)).isError()
         clock.now += 300
-        await until(lambda: running.works.state.time >= clock.now)
+        await comes_true(lambda: running.works.state.time >= clock.now)
         delivered = await total() - first
         assert delivered == pytest.approx(running.works.state.delivered * 1000 - first, abs=1)
         assert delivered > 300 * 60  # litres: more than 60 l/s at full speed
