@@ -20,6 +20,7 @@ FEW, MANY = 10, 1000
 """Kills in the suite, and in `make soak`."""
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("rounds", [FEW, pytest.param(MANY, marks=[pytest.mark.soak, pytest.mark.timeout(3 * 3600)])])
 def test_nothing_acknowledged_is_lost(tmp_path: Path, rounds: int) -> None:
     choose = random.Random(20261123)

@@ -140,6 +140,7 @@ def test_a_failed_start_leaves_what_an_earlier_gate_left(site: Site) -> None:
         gate.close()
 
 
+@pytest.mark.heavy
 def test_a_stop_puts_everything_back_and_addresses_are_kept_where_the_policy_gives_none(site: Site) -> None:
     site.policy.write_text(site.text(office=f"interface: {site.it}", plant=f"interface: {site.ot}"))
     # A host has both versions of IP, also where the policy has one only.

@@ -100,6 +100,7 @@ def victims(cycles: int) -> Iterator[str]:
         yield from chance.sample(["outer", "inner", "auditor", "gate"], 4)[: cycles - start]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("cycles", [FEW, pytest.param(MANY, marks=[pytest.mark.soak, pytest.mark.timeout(3 * 3600)])])
 def test_kill_each_process(tmp_path: Path, cycles: int, record_property: Callable[[str, object], None]) -> None:
     device = Device()

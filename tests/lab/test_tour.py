@@ -37,6 +37,7 @@ def descendants(root: int) -> set[int]:
     return found
 
 
+@pytest.mark.heavy
 def test_the_tour_keeps_every_promise(tmp_path: Path) -> None:
     done = subprocess.run([*DEMO, "--tour", "--json"], capture_output=True, text=True, timeout=2 * PATIENT, check=False)
     results = [json.loads(line) for line in done.stdout.splitlines()]

@@ -357,6 +357,7 @@ def exchange(control: Path, text: str) -> str:
         return sock.recv(65536).decode()
 
 
+@pytest.mark.heavy
 @needs_wireguard
 def test_the_tunnels_program_has_no_privilege_and_is_started_again(live: Running) -> None:
     world = live.world

@@ -48,6 +48,7 @@ def stage() -> Iterator[Stage]:
 
 
 @pytest.mark.netns
+@pytest.mark.heavy
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 class TestAll:
     def test_sabotage_and_all_else_and_the_report(self, stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
