@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cofferdam.brokers.relay.http_protocol import CONNECTIONS_SOURCE, HEAD_BYTES, BadRequest, check_head
+from cofferdam.brokers.relay.http_protocol import CONNECTIONS_SOURCE, HEAD_BYTES, BadRequest, Chunks, read_head
 from tests.brokers.relay.crew import ELSEWHERE, OFFICE, RunningCrew, crew
 from tests.waiting import PATIENT, eventually
 
@@ -110,7 +110,34 @@ def test_byte_by_byte_is_as_whole() -> None:
         end = data.find(b"\r\n\r\n") + 4
         if end > 4 and end <= HEAD_BYTES and status not in (431,):
             with pytest.raises(BadRequest):
-                check_head(data[:end])
+                read_head(data[:end])
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=40), max_size=6),
+    st.lists(st.integers(1, 30), max_size=12),
+    st.binary(max_size=9),
+)
+def test_chunks_piece_by_piece_are_as_whole(content: list[bytes], cuts: list[int], behind: bytes) -> None:
+    wire = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in content) + b"0\r\n\r\n" + behind
+    chunks, found = Chunks(), b""
+    for cut in [*cuts, len(wire)]:
+        if chunks.done:
+            break
+        piece, wire = wire[:cut], wire[cut:]
+        found += chunks.feed(piece)
+    assert (chunks.done, found) == (True, b"".join(content))
+    assert chunks.rest + wire == behind
+
+
+@given(
+    st.binary(max_size=60)
+    | st.lists(st.sampled_from([b"2", b"0", b"\r\n", b"\r", b"\n", b"{}", b";", b"ff"])).map(b"".join)
+)
+def test_chunks_are_read_or_refused(data: bytes) -> None:
+    with contextlib.suppress(BadRequest):
+        chunks = Chunks()
+        assert len(chunks.feed(data)) <= len(data)
 
 
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
@@ -277,7 +304,7 @@ def test_a_head_is_whole_and_unambiguous_or_refused(data: bytes) -> None:
     head = data + b"\r\n\r\n"
     head = head[: head.find(b"\r\n\r\n") + 4]
     with contextlib.suppress(BadRequest):
-        length = check_head(head)
+        length = read_head(head).length
         lines = head.split(b"\r\n")
         assert all(b"\n" not in line and b"\r" not in line and not line.startswith((b" ", b"\t")) for line in lines)
         lengths = [line for line in lines if line.lower().startswith(b"content-length")]

@@ -68,5 +68,4 @@ RELAY: Final = Broker(
     answers=frozenset({"keeper"}),
     alarms=frozenset({"keeper"}),
     figures={"outer": SIDE, "keeper": FIGURES, "inner": SIDE},
-    needs=("h11", "starlette", "uvicorn"),
 )

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from starlette.responses import Response
 
+from cofferdam.brokers.relay.http_protocol import Answer
 from cofferdam.brokers.relay.records import Handed, Result
 from cofferdam.policy.messages.checked import Problem
 
@@ -88,25 +88,29 @@ def shown(problem: Problem, **more: Any) -> dict[str, Any]:
     return found | more
 
 
-def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     """JSON."""
-    return Response(_encode(value), status, headers, "application/json")
+    return Answer(status, _encode(value), headers=headers or {})
 
 
-def refused(error: Refusal) -> Response:
+def problem(members: dict[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
+    """A problem with these members."""
+    return Answer(members["status"], _encode(members), "application/problem+json", headers or {})
+
+
+def refused(error: Refusal) -> Answer:
     """A problem."""
     headers = dict(error.headers)
     if error.retry:
         headers["retry-after"] = str(error.retry)
     if status_of(error.problem) == 401:
         headers["www-authenticate"] = "Bearer"
-    body = _encode(shown(error.problem, **error.more))
-    return Response(body, status_of(error.problem), headers, "application/problem+json")
+    return problem(shown(error.problem, **error.more), headers)
 
 
-def lines(values: list[dict[str, Any]]) -> Response:
+def lines(values: list[dict[str, Any]]) -> Answer:
     """NDJSON: a line for each line that came."""
-    return Response(b"".join(_encode(value) + b"\n" for value in values), 200, None, "application/x-ndjson")
+    return Answer(200, b"".join(_encode(value) + b"\n" for value in values), "application/x-ndjson")
 
 
 def result(found: Result, key: str, problem: Problem | None) -> dict[str, Any]:
@@ -124,7 +128,7 @@ def result(found: Result, key: str, problem: Problem | None) -> dict[str, Any]:
     return {"id": key, **shown(told, **more)}
 
 
-def handed(found: Handed, channel: str) -> Response:
+def handed(found: Handed, channel: str) -> Answer:
     """Messages that were leased or browsed."""
     messages = [
         {

@@ -22,13 +22,19 @@ import time
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-
-from cofferdam.brokers.relay.http_answers import Refusal, answer, handed, lines, refusal, refused, result, shown
+from cofferdam.brokers.relay.http_answers import (
+    Refusal,
+    answer,
+    handed,
+    lines,
+    problem,
+    refusal,
+    refused,
+    result,
+    shown,
+)
 from cofferdam.brokers.relay.http_asking import Keeper
 from cofferdam.brokers.relay.http_keys import WRONG_SECONDS, Keyring, Known, Slowed, Why
 from cofferdam.brokers.relay.http_messages import (
@@ -50,7 +56,7 @@ from cofferdam.brokers.relay.http_messages import (
     single,
     verdicts,
 )
-from cofferdam.brokers.relay.http_protocol import Connection
+from cofferdam.brokers.relay.http_protocol import Answer, Gone, Request
 from cofferdam.brokers.relay.records import Answered, Browse, Handed, Pull, Push, Result, Settle, ToKeeper
 from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.messages.checking import Checks
@@ -66,11 +72,9 @@ Note = Callable[[str, str, str, str, Problem, str], None]
 
 
 class Api:
-    """The application. `fail` is called with an exception that nobody expected: it has to end the process."""
+    """The application. An exception that leaves it is a bug, and ends the process."""
 
-    def __init__(
-        self, keeper: Keeper, note: Note, fail: Callable[[BaseException], None], wall: Callable[[], int] = time.time_ns
-    ) -> None:
+    def __init__(self, keeper: Keeper, note: Note, wall: Callable[[], int] = time.time_ns) -> None:
         self.keeper = keeper
         self.relay = Relay(())
         self.checks = Checks(self.relay)
@@ -79,27 +83,20 @@ class Api:
         self.requests = 0
         self.refused = 0
         self._note = note
-        self._fail = fail
         self._wall = wall
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, request: Request) -> Answer:
         self.requests += 1
         try:
-            found = await self._answer(Request(scope, receive))
+            return await self._answer(request)
         except Refusal as error:
             self.refused += 1
-            found = refused(error)
-        except (ClientDisconnect, _Gone):
-            return
-        except Exception as error:
-            self._fail(error)
-            raise
-        await found(scope, receive, send)
+            return refused(error)
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: Request) -> Answer:
         path = _path(request)
         if path == ("health",):
-            return Response(status_code=204)
+            return Answer(204)
         known = await self._who(request)
         match path:
             case ("v1",) | ("v1", "channels"):
@@ -107,12 +104,12 @@ class Api:
                 return answer(self._overview(known))
             case ("v1", "openapi.json"):
                 _method(request, "GET")
-                return Response(_OPENAPI, media_type="application/json")
+                return Answer(200, _OPENAPI)
             case ("v1", "channels", name, *rest):
                 return await self._channel(request, known, name, tuple(rest))
         raise refusal("not-found", "no such path")
 
-    async def _channel(self, request: Request, known: Known, name: str, rest: tuple[str, ...]) -> Response:
+    async def _channel(self, request: Request, known: Known, name: str, rest: tuple[str, ...]) -> Answer:
         if not any(self._right(known, verb, name) for verb in VERBS):
             raise self._unknown(request, known, name, "any")
         channel = self.relay.channels[name]
@@ -147,7 +144,7 @@ class Api:
     # --- who, and whether it may
 
     async def _who(self, request: Request) -> Known:
-        connection = _connection(request)
+        connection = request.connection
         found: Known | Why = "none"
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
         if text:
@@ -161,7 +158,7 @@ class Api:
         # Late, whatever is wrong, and not many at a time: see http_keys.
         if not self.slowed.begin(connection.source, found):
             connection.abort()
-            raise _Gone
+            raise Gone
         await asyncio.sleep(WRONG_SECONDS)
         self.slowed.end(connection.source)
         raise refusal("key", "a key (Authorization: Bearer cdk_...) or a certificate of this side is needed")
@@ -179,7 +176,7 @@ class Api:
         return refusal("not-found", "no channel of this name, or not for this")
 
     def _tell(self, request: Request, known: Known, channel: str, verb: str, problem: Problem, key: str = "") -> None:
-        self._note(channel, known.principal, _connection(request).source, verb, problem, key)
+        self._note(channel, known.principal, request.connection.source, verb, problem, key)
 
     # --- what there is
 
@@ -205,17 +202,17 @@ class Api:
             found |= {"parallel": channel.order, "tries": channel.tries, "lease_seconds": channel.lease}
         return found
 
-    def _schema(self, request: Request, known: Known, channel: Channel) -> Response:
+    def _schema(self, request: Request, known: Known, channel: Channel) -> Answer:
         self._allow(request, known, "push", channel.name)
         if not channel.schema:
             raise refusal("not-found", "the channel has no schema: any value passes")
         data = self.relay.schemas[self.relay.conduit_of[channel.name]][channel.schema]
         kind = "application/schema+json" if channel.form == "json" else "application/xml"
-        return Response(data, media_type=kind)
+        return Answer(200, data, kind)
 
     # --- push
 
-    async def _put(self, request: Request, known: Known, channel: Channel, key: str) -> Response:
+    async def _put(self, request: Request, known: Known, channel: Channel, key: str) -> Answer:
         if not ID.match(key):
             raise refusal(
                 "request", "an id has 1 to 200 letters, digits and ._~:@+=,;!$()*&'- and begins with a letter or digit"
@@ -225,7 +222,7 @@ class Api:
         body = await self._body(request, channel.most)
         return await self._one(request, known, channel, single(self.checks, channel.name, key, body), body)
 
-    async def _post(self, request: Request, known: Known, channel: Channel) -> Response:
+    async def _post(self, request: Request, known: Known, channel: Channel) -> Answer:
         kind = media_type(request.headers.get("content-type", ""))
         if kind == NDJSON:
             most = min(LARGEST_MESSAGE, MOST_LINES * (channel.most + 1_024))
@@ -245,14 +242,12 @@ class Api:
             raise refusal("media", f"many messages have the content type {NDJSON}, one is PUT to .../messages/ID")
         return await self._one(request, known, channel, outcome, body)
 
-    async def _one(self, request: Request, known: Known, channel: Channel, outcome: Outcome, body: bytes) -> Response:
+    async def _one(self, request: Request, known: Known, channel: Channel, outcome: Outcome, body: bytes) -> Answer:
         (found,) = await self._push(request, known, channel, [outcome], body)
         status = found.pop("status") if found["status"] < 300 else found["status"]
         if status >= 300:
             headers = {"retry-after": str(found["retry_after"])} if found.get("retry_after") else {}
-            response = answer(found, status, headers)
-            response.headers["content-type"] = "application/problem+json"
-            return response
+            return problem(found, headers)
         return answer({"channel": channel.name, **found}, status, {"etag": f'"{found.get("sha256", "")}"'})
 
     async def _push(
@@ -287,10 +282,10 @@ class Api:
 
     # --- pull
 
-    async def _lease(self, request: Request, known: Known, channel: Channel) -> Response:
+    async def _lease(self, request: Request, known: Known, channel: Channel) -> Answer:
         wanted = said(LeaseSaid, await self._body(request, ENDPOINT_BODY))
         seconds = min(wanted.seconds or channel.lease, channel.lease)
-        connection = _connection(request)
+        connection = request.connection
 
         def pull(number: int) -> ToKeeper:
             return Pull(number, known.principal, channel.name, wanted.max, seconds, int(wanted.wait * 1000))
@@ -302,7 +297,7 @@ class Api:
         connection.gone = None
         return handed(found, channel.name)
 
-    async def _settle(self, request: Request, known: Known, channel: Channel) -> Response:
+    async def _settle(self, request: Request, known: Known, channel: Channel) -> Answer:
         wanted = said(SettleSaid, await self._body(request, ENDPOINT_BODY))
         given = verdicts(wanted)
         if not given:
@@ -322,8 +317,8 @@ class Api:
                 told.append({"number": verdict.number, **shown(problem)})
         return answer({"results": told})
 
-    async def _browse(self, request: Request, known: Known, channel: Channel) -> Response:
-        wanted = said(BrowseSaid, dict(request.query_params.multi_items()))
+    async def _browse(self, request: Request, known: Known, channel: Channel) -> Answer:
+        wanted = said(BrowseSaid, _query(request))
 
         def browse(number: int) -> ToKeeper:
             return Browse(number, known.principal, channel.name, wanted.after, wanted.max)
@@ -331,28 +326,11 @@ class Api:
         return handed(await self.keeper.ask(Handed, browse), channel.name)
 
     async def _body(self, request: Request, most: int) -> bytes:
-        """The body, whole. Raises: Refusal where it is larger, or there is no room for it."""
-        connection = _connection(request)
-        declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > most:
-            raise refusal("size", f"a body of {declared} bytes; at most {most} are taken")
-        body = bytearray()
-        async for chunk in request.stream():
-            if len(body) + len(chunk) > most:
-                raise refusal("size", f"a body of more than {most} bytes")
-            if not connection.hold(len(chunk)):
-                raise refusal("busy", "too much is under way; try again", retry=1)
-            body += chunk
-        return bytes(body)
-
-
-class _Gone(Exception):
-    """The connection has been ended; there is nobody to answer."""
-
-
-def _connection(request: Request) -> Connection:
-    found: Connection = request.scope["state"]["connection"]
-    return found
+        """The body, whole. Raises: Refusal where it is larger."""
+        body = await request.body(most)
+        if body is None:
+            raise refusal("size", f"a body of more than {most} bytes")
+        return body
 
 
 def _method(request: Request, *methods: str) -> None:
@@ -363,9 +341,8 @@ def _method(request: Request, *methods: str) -> None:
 
 def _path(request: Request) -> tuple[str, ...]:
     """The path's steps, each decoded once and strictly. Raises: Refusal."""
-    raw: bytes = request.scope["raw_path"]
     steps = []
-    for step in raw[1:].split(b"/"):
+    for step in request.target.partition(b"?")[0][1:].split(b"/"):
         if re.search(rb"%(?![0-9A-Fa-f]{2})", step):
             raise refusal("request", "a percent sign without two hexadecimal digits")
         try:
@@ -376,6 +353,18 @@ def _path(request: Request) -> tuple[str, ...]:
             raise refusal("request", "a path with a control character, a slash within a name, or dots")
         steps.append(text)
     return tuple(steps)
+
+
+def _query(request: Request) -> dict[str, str]:
+    """What stands behind the question mark, each once. Raises: Refusal."""
+    text = request.target.partition(b"?")[2].decode("ascii")
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=16)
+    except ValueError:
+        raise refusal("request", "a query that is none") from None
+    if len(dict(pairs)) != len(pairs):
+        raise refusal("request", "a word twice in the query")
+    return dict(pairs)
 
 
 def _parcels(items: list[Any]) -> list[tuple[Any, ...]]:

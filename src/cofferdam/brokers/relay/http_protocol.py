@@ -1,15 +1,15 @@
-"""HTTP/1.1 as a side of the relay takes it: uvicorn's protocol on h11, with what they let pass refused before them.
+"""HTTP/1.1 as a side of the relay speaks it: the part of RFC 9112 that its clients need, and nothing beside it.
 
-Two readers that find different ends of one request are what smuggling lives on. So a request's head is looked at as
-bytes before h11 sees it: one spelling of lines, no folded ones, one length and not two, chunks only where nothing else
-says a length. What comes behind a request before its answer is never read as a request: the connection ends with the
-answer. (No client of today sends so.)
+Two readers that find different ends of one request are what smuggling lives on. So a request is read in one way only:
+one spelling of lines, none folded, one length and not two, chunks only where nothing else says a length, no chunk
+extensions, no trailers. What comes behind a request before its answer is never read as a request: the connection ends
+with the answer. (No client of today sends so.) What is refused is answered with a problem, and ends the connection.
 
-uvicorn knows no limits of time but one between requests. Here each connection has a deadline for what it is doing:
-its head, its body, the reading of its answer, the time between two requests; and there are bounds for connections, of
-one source and in all, and for bytes of bodies.
+Each connection has a deadline for what it is doing: its head, its body, the answer, the taking of the answer, the time
+between two requests. Bodies are read when the application asks for them, and not before it knows who asks; there are
+bounds for one, and for all that are under way together.
 
-Not here: accepting and TLS (brokers.kit.aio, http_side), what a request means (http_api).
+Not here: accepting and TLS (http_side, brokers.kit.aio), what a request means (http_api).
 """
 
 from __future__ import annotations
@@ -17,15 +17,10 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
-import logging
 import re
-from collections.abc import Callable
-from typing import Any, Final
-
-import h11
-from uvicorn.config import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
+from collections.abc import Callable, Coroutine, Mapping
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
 
 from cofferdam.brokers.kit.aio import Places
 from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE
@@ -46,21 +41,26 @@ REST_SECONDS: Final = 5.0
 REST_BYTES: Final = 1 << 20
 BODY_BYTES: Final = LARGEST_MESSAGE + (1 << 20)
 """The largest body of all: a batch."""
+UNASKED_BYTES: Final = 65_536
+"""Of a body, before the application wants it; then the client has to wait."""
 CHUNK_OVERHEAD: Final = 2
 CHUNK_SPARE: Final = 65_536
 """A body in chunks has at most CHUNK_OVERHEAD times the bytes of its content on the wire, and CHUNK_SPARE besides: to
 take in a million chunks of a byte costs more than any honest body."""
-CHUNKS_A_TIME: Final = 16_384
-"""Bytes of a body in chunks that are read before that is looked at."""
 BODIES_BYTES: Final = 128 << 20
 """Of bodies that are being received, all together."""
 CONNECTIONS_MOST: Final = 2_048
 CONNECTIONS_SOURCE: Final = 256
 
-_LINE: Final = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,4095}) HTTP/1\.[01]\Z")
+_LINE: Final = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,4095}) HTTP/1\.([01])\Z")
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}):[ \t]*([\t\x20-\x7e\x80-\xff]*)\Z")
 _ENDS: Final = re.compile(rb"\r\n\r\n|\n\r?\n")
+_CHUNK: Final = re.compile(rb"[0-9A-Fa-f]{1,8}\Z")
 _METHODS: Final = (b"GET", b"HEAD", b"PUT", b"POST")
+_ONCE: Final = frozenset((
+    "host", "content-length", "transfer-encoding", "content-type", "authorization", "expect", "content-encoding",
+))  # fmt: skip
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
 class BadRequest(Exception):
@@ -72,13 +72,36 @@ class BadRequest(Exception):
         self.title = title
 
 
-def check_head(head: bytes) -> int | None:
-    """How long the body of a request with this head (up to and with its empty line) is; None: it comes in chunks.
+class Gone(Exception):
+    """The client is not there any more, or is not to be answered."""
 
-    Raises: BadRequest, where it is none or can be read in more than one way.
-    """
-    lines = head.split(b"\r\n")
-    if b"\n" in head.replace(b"\r\n", b"") or b"\r" in head.replace(b"\r\n", b"") or b"\0" in head:
+
+class Head(NamedTuple):
+    """A request's first part. Names of header fields are in lower case; `length`: of the body, None: in chunks."""
+
+    method: str
+    target: bytes
+    headers: Mapping[str, str]
+    length: int | None
+    old: bool
+    """HTTP/1.0: the connection ends with the answer."""
+
+
+class Answer(NamedTuple):
+    """What is sent back. `kind`: its content type."""
+
+    status: int
+    body: bytes = b""
+    kind: str = "application/json"
+    headers: Mapping[str, str] = {}
+
+
+def read_head(data: bytes) -> Head:
+    """A head, from its first byte to the end of its empty line. Raises: BadRequest, where it is none, or can be read in
+    more than one way."""
+    lines = data.split(b"\r\n")
+    bare = data.replace(b"\r\n", b"")
+    if b"\n" in bare or b"\r" in bare or b"\0" in data:
         raise BadRequest(400, "a line does not end as HTTP/1.1 has it, or holds NUL")
     first = _LINE.match(lines[0])
     if first is None:
@@ -89,94 +112,114 @@ def check_head(head: bytes) -> int | None:
         raise BadRequest(501, "a method that is not known here")
     if len(lines) - 3 > HEADERS_MOST:
         raise BadRequest(431, f"more than {HEADERS_MOST} header fields")
-    seen: dict[bytes, bytes] = {}
+    headers: dict[str, str] = {}
     for line in lines[1:-2]:
         found = _HEADER.match(line)
         if found is None:
             raise BadRequest(400, "a header field that is none, or a folded one")
-        name = found[1].lower()
-        if name in seen and name in _ONCE:
-            raise BadRequest(400, f"the header field {name.decode()} twice")
-        seen[name] = found[2].strip(b" \t")
-    if b"host" not in seen:
+        name, value = found[1].decode().lower(), found[2].decode("latin-1").strip(" \t")
+        if name in headers:
+            if name in _ONCE:
+                raise BadRequest(400, f"the header field {name} twice")
+            value = f"{headers[name]}, {value}"
+        headers[name] = value
+    if "host" not in headers:
         raise BadRequest(400, "no header field host")
-    return _framing(seen, old=lines[0].endswith(b"1.0"))
+    old = first[3] == b"0"
+    return Head(first[1].decode(), first[2], headers, _length(headers, old), old)
 
 
-_ONCE: Final = frozenset(
-    (
-        b"host",
-        b"content-length",
-        b"transfer-encoding",
-        b"content-type",
-        b"authorization",
-        b"expect",
-        b"content-encoding",
-    )
-)
-
-
-def _framing(seen: dict[bytes, bytes], old: bool) -> int | None:
-    length, coding = seen.get(b"content-length"), seen.get(b"transfer-encoding")
+def _length(headers: Mapping[str, str], old: bool) -> int | None:
+    length, coding = headers.get("content-length"), headers.get("transfer-encoding")
     if coding is not None:
         if length is not None or old:
             raise BadRequest(400, "transfer-encoding where something else says the length")
-        if coding.lower() != b"chunked":
+        if coding.lower() != "chunked":
             raise BadRequest(501, "a transfer coding other than chunked")
-    if length is not None and re.fullmatch(rb"[0-9]{1,12}", length) is None:
+    if length is not None and re.fullmatch(r"[0-9]{1,12}", length, re.ASCII) is None:
         raise BadRequest(400, "a content-length that is no number")
     if length is not None and int(length) > BODY_BYTES:
         raise BadRequest(413, f"a body of more than {BODY_BYTES} bytes")
-    if seen.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
+    if headers.get("content-encoding", "identity").lower() not in ("identity", ""):
         raise BadRequest(415, "a body that is compressed; it has to come as it is")
-    if seen.get(b"expect", b"100-continue").lower() != b"100-continue":
+    if headers.get("expect", "100-continue").lower() != "100-continue":
         raise BadRequest(417, "an expectation that is not known here")
     return None if coding is not None else int(length or 0)
 
 
-class CheckedHeads(h11.Connection):
-    """h11 that reads a request's head only after `check_head` has passed it, and takes nothing else for one."""
+class Chunks:
+    """A body in chunks. `rest` is what came behind it, once it is `done`."""
 
-    checked = False
-    content = 0
-    """Bytes of the present body that have come."""
+    def __init__(self) -> None:
+        self.done = False
+        self.rest = b""
+        self._buffer = b""
+        self._left = 0  # of the chunk that is being read, with its line end
+        self._wire = self._content = 0
 
-    def next_event(self) -> Any:
-        """The next event. See h11."""
-        if self.their_state is h11.IDLE and not self.checked:
-            return h11.NEED_DATA
-        event = super().next_event()
-        if isinstance(event, h11.Request):
-            self.checked, self.content = False, 0
-        elif isinstance(event, h11.Data):
-            self.content += len(event.data)
-        return event
+    def feed(self, data: bytes) -> bytes:
+        """What of the content has come. Raises: BadRequest."""
+        self._wire += len(data)
+        buffer, at, found = self._buffer + data, 0, []
+        while not self.done:
+            if self._left > 2:
+                piece = buffer[at : at + self._left - 2]
+                if not piece:
+                    break
+                found.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                self._content += len(piece)
+            elif self._left == 2:
+                if not b"\r\n".startswith(buffer[at : at + 2]):
+                    raise BadRequest(400, "a chunk that does not end where it says")
+                if len(buffer) - at < 2:
+                    break
+                at += 2
+                self._left = 0
+            else:
+                end = buffer.find(b"\r\n", at, at + 12)
+                if end < 0:
+                    if len(buffer) - at >= 12:
+                        raise BadRequest(400, "a chunk without a size, or with an extension")
+                    break
+                if _CHUNK.match(buffer[at:end]) is None:
+                    raise BadRequest(400, "a chunk without a size, or with an extension")
+                size = int(buffer[at:end], 16)
+                if size:
+                    self._left, at = size + 2, end + 2
+                elif len(buffer) < end + 4:
+                    break
+                elif buffer[end + 2 : end + 4] != b"\r\n":
+                    raise BadRequest(400, "a trailer behind the last chunk")
+                else:
+                    self.done, at = True, end + 4
+        self._buffer = buffer[at:]
+        if self.done:
+            self.rest, self._buffer = self._buffer, b""
+        elif self._wire > CHUNK_OVERHEAD * self._content + CHUNK_SPARE:
+            raise BadRequest(400, "a body in too many small chunks")
+        return b"".join(found)
 
-    @property
-    def surplus(self) -> bool:
-        """Something came behind the request."""
-        return self.their_state is not h11.SEND_BODY and bool(self.trailing_data[0])
+
+Application = Callable[["Request"], Coroutine[Any, Any, Answer]]
 
 
 class Shared:
-    """What the connections of a side have in common."""
+    """What the connections of a side have in common. `start` runs a task; one that fails ends the process."""
 
-    def __init__(self, app: Any, loop: asyncio.AbstractEventLoop) -> None:
-        logging.getLogger("uvicorn.error").disabled = True
-        logging.getLogger("uvicorn.access").disabled = True
-        self.config = Config(
-            app, log_config=None, access_log=False, lifespan="off", ws="none", http="h11", loop="asyncio",
-            interface="asgi3", proxy_headers=False, server_header=False, date_header=False,
-            timeout_keep_alive=int(IDLE_SECONDS) * 2, h11_max_incomplete_event_size=HEAD_BYTES + 1024,
-        )  # fmt: skip
-        self.config.load()
-        self.state = ServerState()
+    def __init__(
+        self, app: Application, loop: asyncio.AbstractEventLoop, start: Callable[[Coroutine[Any, Any, None]], None]
+    ) -> None:
+        self.app = app
         self.loop = loop
+        self.start = start
         self.open: set[Connection] = set()
         self.places = Places(CONNECTIONS_MOST, CONNECTIONS_SOURCE)
         self.bodies = 0
         self.hits: dict[str, int] = {}
         self.malformed = 0
+        self.date = ""
         self.sweep()
 
     def hit(self, limit: str) -> None:
@@ -185,7 +228,7 @@ class Shared:
 
     def sweep(self) -> None:
         """Ends the connections that have taken too long. To be called twice a second."""
-        self.state.default_headers = [(b"date", email.utils.formatdate(usegmt=True).encode())]
+        self.date = email.utils.formatdate(usegmt=True)
         now = self.loop.time()
         for connection in [each for each in self.open if each.due <= now]:
             self.hit(connection.doing)
@@ -199,12 +242,35 @@ class Shared:
         return len(ended)
 
 
-class Connection(H11Protocol):
+class Request:
+    """One request, as the application sees it."""
+
+    def __init__(self, connection: Connection, head: Head) -> None:
+        self.connection = connection
+        self.method = head.method
+        self.target = head.target
+        self.headers = head.headers
+        self.length = head.length
+        self.content = bytearray()
+        self.most = UNASKED_BYTES
+        """Of content that is taken now; when there is more, the client has to wait, or the request is refused."""
+        self.whole: asyncio.Future[bool] | None = None
+        """Done when all of the body has come (True), or more than is wanted (False)."""
+
+    async def body(self, most: int) -> bytes | None:
+        """The body, or None if it has more than `most` bytes. Raises: Gone."""
+        if self.length is not None and self.length > most:
+            return None
+        self.most = most
+        if not await self.connection.read_body(self) or len(self.content) > most:
+            return None
+        return bytes(self.content)
+
+
+class Connection(asyncio.Protocol):
     """One connection."""
 
     def __init__(self, shared: Shared, source: str, principals: tuple[str, ...]) -> None:
-        super().__init__(shared.config, shared.state, {"connection": self}, shared.loop)
-        self.conn: CheckedHeads = CheckedHeads(h11.SERVER, HEAD_BYTES + 1024)
         self.shared = shared
         self.source = source
         self.principals = principals
@@ -214,169 +280,158 @@ class Connection(H11Protocol):
         """Called once if the client leaves while its request waits."""
         self.due = shared.loop.time() + HEAD_SECONDS
         self.doing = "head_time"
-        self._head = bytearray()
-        self._answered = True
-        """No request is under way."""
-        self._wire = 0
-        self._left: int | None = 0
-        """Bytes of the body that are still to come; None: nobody knows, it comes in chunks."""
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""  # of a head that is not whole yet
+        self._request: Request | None = None  # that has no answer yet
+        self._coming = False  # a body is coming, wanted or not
+        self._left = 0  # of a body with a length
+        self._chunks: Chunks | None = None
+        self._rest = 0  # bytes of a body that nobody wants
+        self._last = False  # the connection ends with the answer
         self._held = 0
+        self._full = False
 
     @property
     def busy(self) -> bool:
         """A request is under way."""
-        return not self._answered
+        return self._request is not None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+    @property
+    def closing(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    # --- asyncio ------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError("a transport that carries no stream")
+        self._transport = transport
         self.shared.open.add(self)
         found = transport.get_extra_info("ssl_object")
         if found is not None and (der := found.getpeercert(True)):
             self.certificate = der
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._unset_keepalive_if_required()
         self.shared.open.discard(self)
         self.hold(-self._held)
         gone, self.gone = self.gone, None
         if gone is not None:
             gone()
-
-    def abort(self) -> None:
-        """Ends it at once."""
-        self.transport.abort()
-
-    def _until(self, doing: str, seconds: float) -> None:
-        if doing != "write_time" and self.flow is not None and self.flow.write_paused:
-            return  # whatever comes next, the client has to take its answer first
-        self.doing, self.due = doing, self.shared.loop.time() + seconds
-
-    # --- what comes
-
-    def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        if self._answered and self.conn.their_state is h11.IDLE:
-            self._unset_keepalive_if_required()
-            self._take_head(data)
-        elif self.conn.their_state is h11.SEND_BODY:
-            self._take_body(data)
-        else:
-            self._too_early()
-
-    def _take_head(self, data: bytes) -> None:
-        if not self._head:
-            data = data.lstrip(b"\r\n") if len(data) <= 4 else data  # an empty line may stand before a request
-            if not data:
-                return
-            self._until("head_time", HEAD_SECONDS)
-        found = _ENDS.search(self._head + data, max(0, len(self._head) - 3))
-        self._head += data
-        end = found.end() if found else 0
-        try:
-            if not self._head[:1].isupper():
-                raise BadRequest(400, "the request line is none of HTTP/1.1")
-            if max(end, 0 if end else len(self._head)) > HEAD_BYTES:
-                raise BadRequest(431, f"a head of more than {HEAD_BYTES} bytes")
-            if not end:
-                return
-            self._left = check_head(bytes(self._head[:end]))
-        except BadRequest as error:
-            self.refuse(error)
-            return
-        whole, self._head = bytes(self._head), bytearray()
-        self._answered, self._wire = False, 0
-        self._until("body_time", BODY_SECONDS)
-        self.conn.checked = True
-        self.conn.receive_data(whole[:end])
-        self.handle_events()
-        if len(whole) > end and not self.transport.is_closing():
-            self.data_received(whole[end:])
-
-    def _take_body(self, data: bytes) -> None:
-        # Exactly the body goes to h11. What is behind it may be the next request, of a client that has its answer.
-        most = CHUNKS_A_TIME if self._left is None else self._left
-        body, rest = data[:most], data[most:]
-        self._wire += len(body)
-        if self._left is not None:
-            self._left -= len(body)
-        if self._answered and self._wire > REST_BYTES:
-            self.shared.hit("body_bytes")
-            self.abort()
-            return
-        self.conn.receive_data(body)
-        self.handle_events()
-        if self.conn.surplus:
-            self._too_early()
-        elif self._left is None and self._wire > CHUNK_OVERHEAD * self.conn.content + CHUNK_SPARE:
-            self.shared.hit("chunks")
-            self.refuse(BadRequest(400, "a body in too many small chunks"))
-        elif rest and not self.transport.is_closing():
-            self.data_received(rest)
-
-    def _too_early(self) -> None:
-        """Something comes behind a request that has no answer yet: the connection ends with the answer."""
-        self.shared.hit("too_early")
-        if self._answered:
-            self.abort()
-        else:
-            self.cycle.keep_alive = False
-
-    def handle_events(self) -> None:
-        super().handle_events()
-        if self.transport.is_closing() or self.conn.their_state is h11.SEND_BODY:
-            return
-        if self._answered:
-            self._until("idle", IDLE_SECONDS)
-        else:
-            self._until("answer_time", ANSWER_SECONDS)
-
-    def _should_upgrade(self) -> bool:
-        return False
-
-    def send_400_response(self, msg: str) -> None:
-        self.refuse(BadRequest(400, "the request is no HTTP/1.1"))
-
-    def refuse(self, error: BadRequest) -> None:
-        """Answers what is no request, and ends the connection."""
-        self.shared.malformed += 1
-        if not self._answered and self.cycle is not None and self.cycle.response_started:
-            self.abort()
-            return
-        problem = {"type": "urn:cofferdam:relay:http", "title": error.title, "status": error.status}
-        body = json.dumps(problem).encode()
-        head = (
-            f"HTTP/1.1 {error.status} \r\ncontent-type: application/problem+json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        if not self._answered:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        self.transport.write(head.encode() + body)
-        self._until("rest_time", REST_SECONDS)
-        self.transport.close()
-
-    # --- what goes
-
-    def on_response_complete(self) -> None:
-        self._answered = True
-        self.gone = None
-        self.hold(-self._held)
-        if self.conn.their_state is h11.SEND_BODY:
-            self._until("rest_time", REST_SECONDS)
-            self._wire = 0
-        else:
-            self._until("idle", IDLE_SECONDS)
-        super().on_response_complete()
+        request = self._request
+        if request is not None and request.whole is not None and not request.whole.done():
+            request.whole.set_exception(Gone())
 
     def pause_writing(self) -> None:
-        super().pause_writing()
+        self._full = True
         self._until("write_time", WRITE_SECONDS)
 
     def resume_writing(self) -> None:
-        super().resume_writing()
-        self._until("idle" if self._answered else "answer_time", IDLE_SECONDS if self._answered else ANSWER_SECONDS)
+        self._full = False
+        self._until("idle" if self._request is None else "answer_time", IDLE_SECONDS)
+
+    def abort(self) -> None:
+        """Ends it at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _until(self, doing: str, seconds: float) -> None:
+        if not self._full or doing == "write_time":  # whatever comes next, the client has to take its answer first
+            self.doing, self.due = doing, self.shared.loop.time() + seconds
+
+    # --- what comes ---------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            while data and not self.closing:
+                if self._coming:
+                    data = self._take_body(data)
+                elif self._request is None:
+                    data = self._take_head(data)
+                else:
+                    self.shared.hit("too_early")
+                    self._last = True
+                    return
+        except BadRequest as error:
+            self._refuse(error)
+
+    def _take_head(self, data: bytes) -> bytes:
+        """Returns what is behind the head."""
+        if not self._buffer:
+            data = data.lstrip(b"\r\n") if len(data) <= 4 else data  # an empty line may stand before a request
+            if not data:
+                return b""
+            self._until("head_time", HEAD_SECONDS)
+        found = _ENDS.search(self._buffer + data, max(0, len(self._buffer) - 3))
+        self._buffer += data
+        end = found.end() if found else 0
+        if not self._buffer[:1].isupper():
+            raise BadRequest(400, "the request line is none of HTTP/1.1")
+        if (end or len(self._buffer)) > HEAD_BYTES:
+            raise BadRequest(431, f"a head of more than {HEAD_BYTES} bytes")
+        if not end:
+            return b""
+        rest, head = self._buffer[end:], read_head(self._buffer[:end])
+        self._buffer = b""
+        self._last = head.old or "close" in head.headers.get("connection", "").lower()
+        self._chunks = Chunks() if head.length is None else None
+        self._left = head.length or 0
+        self._coming = head.length != 0
+        self._request = request = Request(self, head)
+        self._until("answer_time", ANSWER_SECONDS)
+        if self._coming and request.headers.get("expect") is None:
+            self._until("body_time", BODY_SECONDS)
+        self.shared.start(self._serve(request))
+        return rest
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Returns what is behind the body."""
+        if self._chunks is not None:
+            content, rest = self._chunks.feed(data), self._chunks.rest
+            done = self._chunks.done
+        else:
+            content, rest = data[: self._left], data[self._left :]
+            self._left -= len(content)
+            done = self._left == 0
+        request = self._request
+        if request is None:
+            self._rest += len(content)
+            if self._rest > REST_BYTES:
+                self.shared.hit("body_bytes")
+                self.abort()
+        else:
+            request.content += content
+            if not self.hold(len(content)):
+                raise BadRequest(503, "too much is under way; try again")
+            self._weigh(request, done)
+        if done:
+            self._coming = False
+            self._until(*(("idle", IDLE_SECONDS) if request is None else ("answer_time", ANSWER_SECONDS)))
+        return rest
+
+    def _weigh(self, request: Request, done: bool) -> None:
+        """Tells the application what has come, and the client to wait if that is more than is wanted."""
+        if len(request.content) > request.most and self._transport is not None:
+            self._transport.pause_reading()
+        if request.whole is not None and not request.whole.done():
+            if len(request.content) > request.most:
+                request.whole.set_result(False)
+            elif done:
+                request.whole.set_result(True)
+
+    async def read_body(self, request: Request) -> bool:
+        """Whether all of the body has come, and no more than is wanted. Raises: Gone."""
+        if self.closing or self._transport is None:
+            raise Gone
+        if not self._coming:
+            return True
+        if request.headers.get("expect") is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._until("body_time", BODY_SECONDS)
+        request.whole = self.shared.loop.create_future()
+        self._weigh(request, done=False)
+        if len(request.content) <= request.most:
+            self._transport.resume_reading()
+        return await request.whole
 
     def hold(self, size: int) -> bool:
         """Counts bytes of a body that is kept until the answer. Returns whether there is room for them."""
@@ -386,3 +441,47 @@ class Connection(H11Protocol):
         self._held += size
         self.shared.bodies += size
         return True
+
+    # --- what goes ----------------------------------------------------------------------------------------------
+
+    async def _serve(self, request: Request) -> None:
+        try:
+            answer = await self.shared.app(request)
+        except Gone:
+            self.abort()
+            return
+        if self._request is request:
+            self._send(answer, bodiless=request.method == "HEAD")
+
+    def _send(self, answer: Answer, bodiless: bool = False) -> None:
+        if self.closing or self._transport is None:
+            return
+        lines = [
+            f"HTTP/1.1 {answer.status} {_PHRASES.get(answer.status, '')}",
+            f"date: {self.shared.date}",
+            *(f"{name}: {value}" for name, value in answer.headers.items()),
+        ]
+        if answer.status != 204:
+            lines += [f"content-type: {answer.kind}", f"content-length: {len(answer.body)}"]
+        if self._last:
+            lines.append("connection: close")
+        head = "\r\n".join(lines)
+        if not head.replace("\r\n", "").isprintable():
+            raise ValueError("a header field that would break the answer")
+        self._request, self.gone, self._rest = None, None, 0
+        self.hold(-self._held)
+        self._until(*(("rest_time", REST_SECONDS) if self._coming else ("idle", IDLE_SECONDS)))
+        self._transport.write(head.encode("latin-1") + b"\r\n\r\n" + (b"" if bodiless else answer.body))
+        if self._last:
+            self._transport.close()
+        else:
+            self._transport.resume_reading()
+
+    def _refuse(self, error: BadRequest) -> None:
+        """Answers what is no request, and ends the connection."""
+        self.shared.malformed += 1
+        problem = {"type": "urn:cofferdam:relay:http", "title": error.title, "status": error.status}
+        request, self._last = self._request, True
+        if request is not None and request.whole is not None and not request.whole.done():
+            request.whole.set_exception(Gone())
+        self._send(Answer(error.status, json.dumps(problem).encode(), "application/problem+json"))

@@ -9,7 +9,6 @@ Not here: the API (http_api), connections (http_protocol).
 from __future__ import annotations
 
 import asyncio
-import functools
 import socket
 import ssl
 import time
@@ -26,7 +25,7 @@ from cofferdam.brokers.relay.http_api import Api
 from cofferdam.brokers.relay.http_asking import Keeper
 from cofferdam.brokers.relay.http_keys import Given, Keyring, read_secrets
 from cofferdam.brokers.relay.http_protocol import Connection, Shared
-from cofferdam.errors import CofferdamError
+from cofferdam.errors import CofferdamError, LocalProtocolError
 from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.messages.checking import Checks
 from cofferdam.policy.table import CompiledPolicy
@@ -49,8 +48,11 @@ class Side(Part):
         self._setting = setting
         self._loop = asyncio.get_event_loop()
         self._keeper = Keeper(setting.senders["keeper"], self._loop)
-        self._api = Api(self._keeper, self._note, self._fail, setting.wall)
-        self._shared = Shared(self._api, self._loop)
+        if setting.start is None:
+            raise LocalProtocolError("a side of the relay needs a loop with tasks")
+        self._start = setting.start
+        self._api = Api(self._keeper, self._note, setting.wall)
+        self._shared = Shared(self._api, self._loop, setting.start)
         self.limit_hits = self._shared.hits
         self._secrets = read_secrets(setting.secrets)
         self._doors: dict[str, Door] = {}
@@ -134,8 +136,7 @@ class Side(Part):
             self._shared.hit(limit)
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._setting.start is not None:
-            self._setting.start(self._serve(sock, Connection(self._shared, source, principals), context))
+        self._start(self._serve(sock, Connection(self._shared, source, principals), context))
 
     async def _serve(self, sock: socket.socket, connection: Connection, context: ssl.SSLContext | None) -> None:
         try:
@@ -180,10 +181,6 @@ class Side(Part):
                 )
             )  # fmt: skip
 
-    def _fail(self, error: BaseException) -> None:
-        """An exception that nobody expected ends the process: it must not become an answer and be forgotten."""
-        self._setting.reactor.later(functools.partial(_raise, error))
-
     def tick(self) -> None:
         self._shared.sweep()
         self.malformed = self._shared.malformed
@@ -213,7 +210,3 @@ class Side(Part):
             "http_requests": {"": self._api.requests},
             "http_refused": {"": self._api.refused},
         }
-
-
-def _raise(error: BaseException) -> None:
-    raise error
