@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from cofferdam.errors import CofferdamError
-from cofferdam.lab import actors, events, intruder, plant
+from cofferdam.lab.water import actors, events, intruder, plant
 from tests.waiting import PATIENT, comes_true
 
 Seen = list[events.Event]

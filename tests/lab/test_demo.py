@@ -15,7 +15,9 @@ from cofferdam.cli.main import main
 from cofferdam.gate.state import Cut
 from cofferdam.gate.watch import report
 from cofferdam.gate.watch.leaks import LeakProbeReport
-from cofferdam.lab import demo, events, layout, registers, steps
+from cofferdam.lab import demo, layout, play, plays
+from cofferdam.lab.water import events, picture, registers
+from cofferdam.lab.water.play import Water
 from cofferdam.policy.standing import Standing
 
 PLANT = events.Plant(
@@ -51,7 +53,7 @@ def drawn(view: demo.View) -> str:
 
 
 def full_view() -> demo.View:
-    view = demo.View("riverside-water", layout.Loopback())
+    view = demo.View("riverside-water", layout.Loopback(), (Water(),))
     view.note(PLANT)
     view.note(events.Write(6, "holding", 200, (950,), True))
     view.note(events.Experience("erp", "read tank_level", "ok", value=0.62, micros=1500))
@@ -63,7 +65,7 @@ def full_view() -> demo.View:
 
 
 def test_an_empty_view_can_be_drawn() -> None:
-    view = demo.View("riverside-water", layout.Loopback())
+    view = demo.View("riverside-water", layout.Loopback(), (Water(),))
     assert "starting" in drawn(view)
     assert "gate: -" in view.line()
 
@@ -86,7 +88,7 @@ def test_the_tank_is_drawn_as_full_as_it_is() -> None:
         view.note(msgspec.structs.replace(PLANT, level=level))
         return drawn(view).count("│" + "█" * 10)
 
-    assert (rows(0.0), rows(2.5), rows(5.0)) == (0, 4, demo.TANK_ROWS)
+    assert (rows(0.0), rows(2.5), rows(5.0)) == (0, 4, picture.TANK_ROWS)
 
 
 def test_the_page_names_every_point_and_every_step() -> None:
@@ -94,12 +96,13 @@ def test_the_page_names_every_point_and_every_step() -> None:
     missing = [field.name for field in registers.FIELDS if f"`{field.name}`" not in page]
     assert not missing
     tour = page.split("## The tour")[1].split("##")[0]
-    assert tour.count("\n| ") - 1 == len(steps.STEPS)  # one row for each, and the heading
+    played = [step for one in plays.plays() for step in (*one.steps, *one.closing)]
+    assert tour.count("\n| ") - 1 == len(played)  # one row for each, and the heading
 
 
 def test_policy_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "policy"]) == 0
-    assert capsys.readouterr().out == layout.shipped_policy()
+    assert capsys.readouterr().out == play.policy(plays.plays(), layout.SHIPPED)[0]
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,16 @@ import pytest
 import yaml
 
 from cofferdam.errors import CofferdamError
-from cofferdam.lab import layout
+from cofferdam.lab import layout, play, plays
 
 
-def test_the_shipped_policy_has_the_shipped_addresses() -> None:
-    assert layout.render_policy(layout.SHIPPED) == layout.shipped_policy()
-
-
-def test_rendering_replaces_every_address() -> None:
-    addresses = layout.Addresses(
-        erp="10.1.0.20", operator="10.1.5.11", intruder="10.1.66.6", operators="10.1.5.0/24", device="10.20.0.17",
-        device_port=502, listen="100.64.7.17", listen_port=503, management="127.0.0.1", management_port=9999,
-    )  # fmt: skip
+def test_a_policy_carries_the_layouts_addresses() -> None:
     ends = (layout.GateEnd("it0", "10.1.0.1/16"), layout.GateEnd("ot0", "10.20.0.1/16"))
-    policy = yaml.safe_load(layout.render_policy(addresses, ends=ends))
+    addresses = msgspec.structs.replace(
+        layout.SHIPPED, erp="10.1.0.20", operators="10.1.5.0/24", device="10.20.0.17", device_port=502,
+        listen="100.64.7.17", listen_port=503, management_port=9999, ends=ends,
+    )  # fmt: skip
+    policy = yaml.safe_load(play.policy(plays.plays(), addresses)[0])
     asset = policy["assets"]["plc-7"]
     assert (asset["address"], asset["port"], asset["listen"]) == ("10.20.0.17", 502, "100.64.7.17:503")
     assert policy["principals"]["erp"]["addresses"] == ["10.1.0.20"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cofferdam.lab.physics import (
+from cofferdam.lab.water.physics import (
     DAY,
     GRAVITY,
     Controls,

@@ -10,7 +10,7 @@ import pytest
 from pymodbus.client import AsyncModbusTcpClient
 
 from cofferdam.errors import CofferdamError
-from cofferdam.lab import events, plant, registers
+from cofferdam.lab.water import events, plant, registers
 from cofferdam.model import ValueType
 from tests.waiting import comes_true
 

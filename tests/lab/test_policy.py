@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
-from cofferdam.lab import layout, registers
+from cofferdam.lab import layout
+from cofferdam.lab.play import policy as policy_of
+from cofferdam.lab.water import registers
+from cofferdam.lab.water.play import Water
 from cofferdam.model import Change, Deny, Fault, Operation, Span
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.lint import lint
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
+from tests.lab.shown import shown_policy
 
 MONDAY_NOON = int(datetime(2027, 1, 4, 12, tzinfo=UTC).timestamp()) * 10**9
 MONDAY_NIGHT = int(datetime(2027, 1, 4, 23, tzinfo=UTC).timestamp()) * 10**9
@@ -19,7 +24,7 @@ MONDAY_NIGHT = int(datetime(2027, 1, 4, 23, tzinfo=UTC).timestamp()) * 10**9
 
 @pytest.fixture(scope="module")
 def policy() -> CompiledPolicy:
-    return compile_policy(loads(layout.shipped_policy()), now_ns=MONDAY_NOON)
+    return compile_policy(loads(shown_policy()), now_ns=MONDAY_NOON)
 
 
 def fault(policy: CompiledPolicy, source: str, operation: Operation, at: int = MONDAY_NOON) -> str:
@@ -45,7 +50,7 @@ ERP, OPERATOR, INTRUDER = layout.SHIPPED.erp, layout.SHIPPED.operator, layout.SH
 
 
 def test_lint_has_nothing_to_say() -> None:
-    assert lint(loads(layout.shipped_policy())) == ()
+    assert lint(loads(shown_policy())) == ()
 
 
 @pytest.mark.parametrize(
@@ -80,12 +85,11 @@ def test_nobody_reaches_the_safety_settings(policy: CompiledPolicy, source: str,
 
 
 def test_the_namespace_layouts_policy_loads_too() -> None:
-    addresses = layout.Addresses(
-        erp="10.1.0.20", operator="10.1.5.11", intruder="10.1.66.6", operators="10.1.5.0/24", device="10.20.0.17",
-        device_port=502, listen="100.64.7.17", listen_port=502, management="127.0.0.1", management_port=9464,
-    )  # fmt: skip
     ends = (layout.GateEnd("cdl0it", "10.1.0.1/16"), layout.GateEnd("cdl0ot", "10.20.0.1/16"))
-    text = layout.render_policy(addresses, ends=ends)
-    compiled = compile_policy(loads(text), now_ns=MONDAY_NOON)
+    addresses = msgspec.structs.replace(
+        layout.SHIPPED, erp="10.1.0.20", operators="10.1.5.0/24", device="10.20.0.17", device_port=502,
+        listen="100.64.7.17", listen_port=502, ends=ends,
+    )  # fmt: skip
+    compiled = compile_policy(loads(policy_of((Water(),), addresses)[0]), now_ns=MONDAY_NOON)
     assert compiled.assets["plc-7"].listen == ("100.64.7.17", 502)
     assert fault(compiled, "10.1.0.20", read("flow_total")) == ""

@@ -7,8 +7,9 @@ import random
 import pytest
 import yaml
 
-from cofferdam.lab import layout, physics, registers
+from cofferdam.lab.water import physics, registers
 from cofferdam.model import ValueType
+from tests.lab.shown import shown_policy
 
 
 def reading() -> physics.Reading:
@@ -64,7 +65,7 @@ def test_cells_that_can_not_be_written(space: str, start: int, values: tuple[int
 
 
 def test_the_policy_names_the_same_cells() -> None:
-    points = yaml.safe_load(layout.shipped_policy())["assets"]["plc-7"]["points"]
+    points = yaml.safe_load(shown_policy())["assets"]["plc-7"]["points"]
     for name, point in points.items():
         field = registers.BY_NAME[name]
         assert point["at"] == f"{field.space} {field.start}"

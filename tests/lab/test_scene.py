@@ -16,9 +16,13 @@ import msgspec
 import pytest
 
 from cofferdam.errors import CofferdamError
-from cofferdam.lab import events, layout, sockets, steps
+from cofferdam.lab import layout, sockets
+from cofferdam.lab.play import Finding, policy
 from cofferdam.lab.scene import Scene
-from cofferdam.lab.tour import Finding, Tour, play
+from cofferdam.lab.tour import play
+from cofferdam.lab.water import events, steps
+from cofferdam.lab.water.cast import Cast
+from cofferdam.lab.water.play import Water
 from tests.waiting import PATIENT
 
 
@@ -32,14 +36,13 @@ class NoGate(layout.Loopback):
         )
 
 
-def on_bare_stage(tmp_path: Path, act: Callable[[Tour], Awaitable[None]]) -> None:
+def on_bare_stage(tmp_path: Path, act: Callable[[Cast], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with Scene(NoGate(), state=tmp_path, patience=PATIENT, report=0.1) as scene:
-            plant = await scene.start_plant()
-            erp, operator, intruder = [
-                await scene.start_actor(kind, driven=True) for kind in ("erp", "operator", "intruder")
-            ]
-            await act(Tour(scene, plant, erp, operator, intruder))
+        where, water = NoGate(), Water()
+        text = policy((water,), where.addresses)
+        async with Scene(where, text, state=tmp_path, patience=PATIENT, report=0.1) as scene:
+            await water.before_gate(scene, None)
+            await act(await water.cast(scene))
             pids.extend(actor.process.pid for actor in scene.actors.values())
 
     pids: list[int] = []
@@ -49,7 +52,7 @@ def on_bare_stage(tmp_path: Path, act: Callable[[Tour], Awaitable[None]]) -> Non
 
 
 def test_without_a_gate_the_tour_finds_the_harm(tmp_path: Path) -> None:
-    async def act(tour: Tour) -> None:
+    async def act(tour: Cast) -> None:
         brokered = await steps.brokered_read(tour)
         assert [finding.ok for finding in brokered] == [True, True, False]  # the values are right, the way is not
         assert tour.addresses.erp in brokered[-1].seen
@@ -65,13 +68,13 @@ def test_without_a_gate_the_tour_finds_the_harm(tmp_path: Path) -> None:
 
 
 def test_an_actor_that_breaks_down_is_said(tmp_path: Path) -> None:
-    async def act(tour: Tour) -> None:
+    async def act(tour: Cast) -> None:
         with pytest.raises(CofferdamError, match=r"erp ended: .*no command 'sing'"):
             await tour.erp.do(events.Command("sing"))
         with pytest.raises(CofferdamError, match=r"erp (ended|does not run)"):
             await tour.erp.do(events.Command("read", point="flow_total"))
 
-        async def broken(tour: Tour) -> list[Finding]:
+        async def broken(tour: Cast) -> list[Finding]:
             """A step that cannot be carried out."""
             raise CofferdamError("the stage has a hole", hint="mend it")
 
@@ -83,7 +86,7 @@ def test_an_actor_that_breaks_down_is_said(tmp_path: Path) -> None:
 
 
 def test_the_kernel_knows_who_holds_a_connection(tmp_path: Path) -> None:
-    async def act(tour: Tour) -> None:
+    async def act(tour: Cast) -> None:
         await tour.read(tour.erp, "tank_level")
         await tour.settle()
         end = next(event for event in tour.plant.seen if isinstance(event, events.Connection))
@@ -127,9 +130,10 @@ def test_a_temporary_stage_is_removed_also_when_it_fails() -> None:
     left: list[Path] = []
 
     async def main() -> None:
-        async with Scene(layout.Loopback()) as scene:
+        async with Scene(layout.Loopback(), ("site: here\n", {"beside.json": "{}"})) as scene:
             left.append(scene.directory)
-            assert scene.policy.read_text() == scene.layout.policy()
+            assert scene.policy.read_text() == "site: here\n"
+            assert (scene.directory / "beside.json").read_text() == "{}"
             raise CofferdamError("curtain")
 
     with pytest.raises(CofferdamError, match="curtain"):
@@ -141,9 +145,10 @@ def test_everybody_goes_when_the_stage_is_killed(tmp_path: Path) -> None:
     script = """
 import asyncio
 from cofferdam.lab import layout, scene
+from cofferdam.lab.water.cast import start_plant
 async def main():
-    async with scene.Scene(layout.Loopback()) as stage:
-        plant = await stage.start_plant()
+    async with scene.Scene(layout.Loopback(), ("", {})) as stage:
+        plant = await start_plant(stage)
         print(plant.process.pid, flush=True)
         await asyncio.sleep(60)
 asyncio.run(main())

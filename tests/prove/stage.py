@@ -17,6 +17,8 @@ from cofferdam.enforce.namespaces import clean
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.gate.client import ask, whole_status
 from cofferdam.lab.layout import Namespaces
+from cofferdam.lab.play import policy as policy_of
+from cofferdam.lab.water.play import Water
 from cofferdam.proof import run as proof
 from cofferdam.proof.rounds import one_round
 from cofferdam.proof.subject import Subject, open_subject, places
@@ -70,7 +72,7 @@ def staged() -> Iterator[Stage]:
         folder = Path(name)
         folder.chmod(0o711)  # so the gate sees the folder, and a reload may name another file there
         policy = folder / "policy.yaml"
-        policy.write_text(lab.policy())
+        policy.write_text(policy_of((Water(),), lab.addresses)[0])
         gate = Gate(folder / "state", policy)
         try:
             gate.wait_ready()

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cofferdam.lab.intruder import adu, forbidden_writes, function_probe, malformed_frames
+from cofferdam.lab.water.intruder import adu, forbidden_writes, function_probe, malformed_frames
 from cofferdam.proof import frames
 from tests.enforce.site import DEVICE, ERP, GATE_IT, GATE_OT, NEAR, OVERLAY, STRANGER, at, ip
 from tests.gate.plant import Gate, events, log_of

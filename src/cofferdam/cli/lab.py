@@ -64,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
             print(f"removed {name}")
         return 0
     if args.what == "policy":
-        from cofferdam.lab import layout
+        from cofferdam.lab import layout, play, plays
 
-        print(layout.shipped_policy(), end="")
+        print(play.policy(plays.plays(), layout.SHIPPED)[0], end="")
         return 0
     if importlib.util.find_spec("pymodbus") is None:
         raise CofferdamError("the lab needs pymodbus", hint="pip install 'cofferdam[lab]'")
@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
 def _play(args: argparse.Namespace) -> int:
     match args.what:
         case "plant":
-            from cofferdam.lab import events, plant
+            from cofferdam.lab import events
+            from cofferdam.lab.water import plant
 
             if not 0 <= args.port <= 65535 or args.speed_up <= 0:
                 raise CofferdamError("a port is 0 to 65535, and --speed-up is above 0")
@@ -93,7 +94,8 @@ def _play(args: argparse.Namespace) -> int:
 
 
 async def _act(args: argparse.Namespace) -> None:
-    from cofferdam.lab import actors, events, intruder
+    from cofferdam.lab import events
+    from cofferdam.lab.water import actors, intruder
 
     address, _, port = args.target.rpartition(":")
     if not address or not port.isdigit() or not 0 < int(port) < 65536:
@@ -113,16 +115,16 @@ async def _act(args: argparse.Namespace) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from cofferdam.lab import demo, layout, steps, tour
+    from cofferdam.lab import demo, layout, plays, tour
 
     where: layout.Layout = layout.Loopback()
     if not args.no_namespaces and os.geteuid() == 0 and shutil.which("ip") is not None and not _lacks_namespaces():
         where = layout.Namespaces()
     if args.tour:
-        return _until_told(tour.run(where, steps.STEPS, state=args.state, as_json=args.json))
+        return _until_told(tour.run(where, plays.plays(), state=args.state, as_json=args.json))
     if args.seconds < 0 or args.speed_up <= 0:
         raise CofferdamError("--seconds must not be negative, and --speed-up must be above 0")
-    return _until_told(demo.run(where, state=args.state, seconds=args.seconds, speed_up=args.speed_up))
+    return _until_told(demo.run(where, plays.plays(), state=args.state, seconds=args.seconds, speed_up=args.speed_up))
 
 
 def _lacks_namespaces() -> bool:

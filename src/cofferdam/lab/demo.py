@@ -9,11 +9,11 @@ Not here: the processes (lab.scene), the checks of promises (lab.tour).
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import datetime
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate.watch.report import StatusReport
 from cofferdam.lab import events
 from cofferdam.lab.layout import Layout
+from cofferdam.lab.play import Play, policy
 from cofferdam.lab.scene import COFFERDAM, Actor, Scene
 
 STATUS_SECONDS = 0.5
@@ -38,7 +39,7 @@ UNATTENDED_SECONDS = 60.0
 """How long the demo runs without a terminal and without --seconds."""
 LINE_SECONDS = 3.0
 """Between two lines where there is no terminal."""
-TANK_ROWS = 9
+PLAY_ROWS = 13
 REFUSALS = 10
 """Kinds of refusal that are shown, the latest first."""
 
@@ -46,40 +47,22 @@ REFUSALS = 10
 class View:
     """What is known now, and how it is drawn. Pure but for the clock that `note` is given."""
 
-    def __init__(self, site: str, layout: Layout) -> None:
+    def __init__(self, site: str, layout: Layout, plays: Sequence[Play]) -> None:
         self.site = site
         self.layout = layout
-        self.plant: events.Plant | None = None
-        self.people: dict[str, str] = {}
-        self.outcomes: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        self.pictures = [play.picture(layout) for play in plays]
         self.refusals: dict[tuple[str, str], tuple[int, str]] = {}
         """(who, what fails) -> (how often, the latest one's sentence); the latest is last."""
-        self.device_writes = 0
         self.status: StatusReport | None = None
         self.verified = "not yet verified"
         self.trouble = ""
 
     def note(self, event: events.Event) -> None:
         """Take an event in."""
-        match event:
-            case events.Plant():
-                self.plant = event
-            case events.Write():
-                self.device_writes += 1
-            case events.Experience():
-                kind = f"exception {event.exception:02d}" if event.outcome == "exception" else event.outcome
-                self.outcomes[event.who][kind] += 1
-                value = f" {event.value:g}" if event.value is not None else ""
-                self.people[event.who] = f"{event.action}{value}: {kind}, {event.micros / 1000:.1f} ms"
-            case events.Summary():
-                if event.action == "flood":
-                    self.outcomes[event.who].update(event.counts)
-                told = ", ".join(f"{number} x {kind}" for kind, number in sorted(event.counts.items()))
-                self.people[event.who] = f"{event.action}: {told}"
-            case events.Entry():
-                self._entry(event.entry)
-            case _:
-                pass
+        if isinstance(event, events.Entry):
+            self._entry(event.entry)
+        for picture in self.pictures:
+            picture.note(event)
 
     def _entry(self, entry: dict[str, Any]) -> None:
         said = entry.get("event", {})
@@ -97,9 +80,10 @@ class View:
         """The whole picture."""
         grid = Grid()
         grid.split_column(
-            Grid(self._header(), size=3), Grid(name="middle", size=TANK_ROWS + 4), Grid(name="gate"), Grid(name="log")
+            Grid(self._header(), size=3), Grid(name="middle", size=PLAY_ROWS), Grid(name="gate"), Grid(name="log")
         )
-        grid["middle"].split_row(Grid(self._works(), ratio=2), Grid(self._persons(), ratio=3))
+        panels = [found for picture in self.pictures for found in picture.panels()]
+        grid["middle"].split_row(*(Grid(panel, ratio=ratio) for panel, ratio in panels))
         grid["gate"].update(self._gate())
         grid["gate"].size = 8 + len(self.status.conduits if self.status else ())
         grid["log"].update(self._refused())
@@ -114,56 +98,6 @@ class View:
         if self.status and self.status.severed:
             text.append("   SEVERED: " + ", ".join(cut.side for cut in self.status.severed), "bold red")
         return Panel(text)
-
-    def _works(self) -> RenderableType:
-        plant = self.plant
-        if plant is None:
-            return Panel("starting", title="plant")
-        filled = round(plant.level / plant.height * TANK_ROWS)
-        colour = "red" if plant.low_alarm or plant.high_alarm else "blue"
-        tank = Text()
-        for row in range(TANK_ROWS, 0, -1):
-            tank.append("│")
-            tank.append("█" * 10 if row <= filled else " " * 10, colour)
-            tank.append("│\n")
-        tank.append("└──────────┘")
-        clock = datetime.datetime.fromtimestamp(plant.clock, tz=datetime.UTC)
-        pump = ("TRIPPED", "bold red") if plant.tripped else (f"{plant.speed} rpm", "bold")
-        alarms = [word for word, on in (("LOW LEVEL", plant.low_alarm), ("HIGH LEVEL", plant.high_alarm)) if on]
-        facts = Text.assemble(
-            "level     ", (f"{plant.level:.2f} m", "bold"), f" of {plant.height:g}\n",
-            f"inflow    {plant.inflow:.0f} m³/h\n",
-            "pump      ", pump, f", set {plant.set_speed}\n",
-            f"outflow   {plant.outflow:.0f} m³/h\n",
-            f"pressure  {plant.pressure:.2f} bar\n",
-            f"water     {plant.temperature:.1f} °C\n",
-            f"total     {plant.flow_total / 1000:,.0f} m³\n",
-            f"writes    {self.device_writes} reached it\n",
-            f"clock     {clock:%a %H:%M}\n",
-            (" ".join(alarms), "bold red"),
-        )  # fmt: skip
-        table = Table.grid(padding=(0, 2))
-        table.add_row(tank, facts)
-        return Panel(table, title="plant: tank and pump")
-
-    def _persons(self) -> RenderableType:
-        table = Table(expand=True, box=None)
-        table.add_column("who", no_wrap=True)
-        table.add_column("so far")
-        table.add_column("last", ratio=1)
-        addresses = self.layout.addresses
-        for who, address in (
-            ("erp", addresses.erp),
-            ("operator", addresses.operator),
-            ("intruder", addresses.intruder),
-        ):
-            counts = self.outcomes[who]
-            tally = Text("\n").join(
-                Text(f"{number:>7} {kind}", "green" if kind == "ok" else "yellow")
-                for kind, number in counts.most_common(4)
-            )
-            table.add_row(Text.assemble((who, "bold"), f"\n{address}", "\n"), tally, Text(self.people.get(who, "-")))
-        return Panel(table, title=f"office, towards {addresses.listen}:{addresses.listen_port}")
 
     def _gate(self) -> RenderableType:
         status = self.status
@@ -197,16 +131,8 @@ class View:
 
     def line(self) -> str:
         """All of it in one line, for where there is no terminal."""
-        plant = self.plant
-        works = (
-            f"level {plant.level:.2f} m, pump {plant.speed} rpm, out {plant.outflow:.0f} m3/h" if plant else "plant: -"
-        )
-        people = "; ".join(
-            f"{who}: " + ", ".join(f"{number} {kind}" for kind, number in counts.most_common(4))
-            for who, counts in self.outcomes.items()
-        )
         log = f"audit {self.status.audit.size} entries, {self.verified}" if self.status else self.trouble or "gate: -"
-        return f"{works} | {people} | {log}"
+        return " | ".join([*(picture.line() for picture in self.pictures), log])
 
 
 def decode_entry(line: bytes) -> events.Event:
@@ -221,7 +147,7 @@ def decode_entry(line: bytes) -> events.Event:
 async def _watch_gate(scene: Scene, view: View, feed: Actor) -> None:
     """Look at the gate's status now and then. An actor that has ended and should not have ends the demo."""
     while True:
-        for actor in (scene.gate, scene.actors["plant"], feed):
+        for actor in (*scene.actors.values(), feed):
             if actor is not None and not actor.running:
                 raise CofferdamError(f"{actor.name} ended: {actor.complaint() or 'without a word'}")
         try:
@@ -259,18 +185,21 @@ async def _draw(view: View, console: Console, until: float) -> None:
         view.refusals.clear()
 
 
-async def run(layout: Layout, *, state: Path | None = None, seconds: float = 0.0, speed_up: float = 60.0) -> int:
+async def run(
+    layout: Layout, plays: Sequence[Play], *, state: Path | None = None, seconds: float = 0.0, speed_up: float = 60.0
+) -> int:
     """Play until Ctrl-C or for `seconds`; 0. Raises CofferdamError where something does not start or breaks down."""
     console = Console()
     if not seconds and not console.is_terminal:
         seconds = UNATTENDED_SECONDS
-    view = View("riverside-water", layout)
-    async with Scene(layout, state=state, speed_up=speed_up) as scene:
-        console.print("starting plant, gate, ERP, operator and intruder ...")
-        await scene.start_plant(listener=view.note)
+    view = View("riverside-water", layout, plays)
+    async with Scene(layout, policy(plays, layout.addresses), state=state, speed_up=speed_up) as scene:
+        console.print(f"starting the gate, {'; '.join(play.who for play in plays)} ...")
+        for play in plays:
+            await play.before_gate(scene, view.note)
         await scene.start_gate()
-        for kind in ("erp", "operator", "intruder"):
-            await scene.start_actor(kind, driven=False, listener=view.note)
+        for play in plays:
+            await play.live(scene, view.note)
         tail = [*COFFERDAM, "audit", "tail", "--json", "--state", str(scene.state)]
         feed = await scene.start("audit-tail", "gate", tail, listener=view.note, decode=decode_entry)
         until = time.monotonic() + seconds if seconds else float("inf")

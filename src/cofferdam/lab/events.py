@@ -26,61 +26,6 @@ class Listening(msgspec.Struct, frozen=True, tag="listening"):
     wall_ns: int = 0
 
 
-class Connection(msgspec.Struct, frozen=True, tag="connection"):
-    """Somebody opened or closed a connection to the plant."""
-
-    peer: str
-    peer_port: int
-    opened: bool
-    wall_ns: int = 0
-
-
-class Request(msgspec.Struct, frozen=True, tag="request"):
-    """A request that reached the plant, with its answer. `exception` is 0 for a good one; `values` are what a
-    read returned."""
-
-    peer: str
-    function: int
-    unit: int
-    address: int
-    count: int
-    exception: int
-    values: tuple[int, ...] = ()
-    wall_ns: int = 0
-
-
-class Write(msgspec.Struct, frozen=True, tag="write"):
-    """A write that reached the plant's memory, whether the device took it or not."""
-
-    function: int
-    space: str
-    address: int
-    values: tuple[int, ...]
-    taken: bool
-    wall_ns: int = 0
-
-
-class Plant(msgspec.Struct, frozen=True, tag="plant"):
-    """How the works are doing. Units as in physics.Reading; `set_speed` in rpm."""
-
-    level: float
-    height: float
-    inflow: float
-    outflow: float
-    pressure: float
-    temperature: float
-    power: float
-    speed: int
-    set_speed: int
-    flow_total: int
-    tripped: bool
-    low_alarm: bool
-    high_alarm: bool
-    discharge_open: bool
-    clock: float  # s since the epoch, simulated
-    wall_ns: int = 0
-
-
 class Experience(msgspec.Struct, frozen=True, tag="experience", omit_defaults=True):
     """What happened to one attempt of an actor.
 
@@ -127,7 +72,10 @@ class Entry(msgspec.Struct, frozen=True, tag="entry"):
     wall_ns: int = 0
 
 
-Event = Listening | Connection | Request | Write | Plant | Experience | Summary | Done | Entry
+Base = Listening | Experience | Summary | Done | Entry
+"""What the processes of every play may say."""
+Event = Any
+"""One of `Base`, or one of a play's own. Each has a `wall_ns`."""
 Sink = Callable[[Event], None]
 
 
@@ -144,7 +92,6 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 
 
 _encoder = msgspec.json.Encoder()
-_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _commands = msgspec.json.Decoder(Command)
 
 
@@ -160,12 +107,20 @@ def printed(event: Event) -> None:
     sys.stdout.flush()
 
 
-def parse(line: str | bytes) -> Event:
-    """The event of a line. Raises CofferdamError where it is none."""
-    try:
-        return _decoder.decode(line)
-    except msgspec.MsgspecError as error:
-        raise CofferdamError(f"not an event of the lab: {line[:120]!r}: {error}") from error
+def parser(union: Any) -> Callable[[str | bytes], Event]:
+    """What makes an event of a line; it raises CofferdamError where the line is none of the union."""
+    decode = msgspec.json.Decoder(union).decode
+
+    def parse(line: str | bytes) -> Event:
+        try:
+            return decode(line)
+        except msgspec.MsgspecError as error:
+            raise CofferdamError(f"not an event of the lab: {line[:120]!r}: {error}") from error
+
+    return parse
+
+
+parse = parser(Base)
 
 
 def parse_command(line: str | bytes) -> Command:

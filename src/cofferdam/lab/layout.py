@@ -1,7 +1,7 @@
 """Where the lab's processes live: two layouts of the same three hosts behind one interface.
 
     office (it)          gate               plant (ot)
-    ERP, operator,  ───  outer ══ inner ─── PLC 7
+    ERP, operator,  ───  outer ══ inner ─── PLC 7, MES
     intruder
 
 `Loopback` needs no root: everything on this machine, and who is who is told by addresses of 127.0.0.0/8. Nothing
@@ -9,10 +9,10 @@ but Cofferdam's own processes separates the sides there, and a host that knows t
 reach it; the demo says so. `Namespaces` gives the office and the plant network namespaces of their own, with a
 veth pair from each towards the gate, so that the gate is the only neighbour that both have.
 
-A layout knows addresses, how a command is run at a host, and how to put its addresses into the policy. It makes
-and removes only what carries its own unique name.
+A layout knows addresses and how a command is run at a host. It makes and removes only what carries its own unique
+name.
 
-Not here: starting processes (lab.scene), the gate's own namespaces (enforce).
+Not here: starting processes (lab.scene), policies (lab.play), the gate's own namespaces (enforce).
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import secrets
 import shutil
 import socket
 import subprocess
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
@@ -35,8 +34,16 @@ from cofferdam.errors import CofferdamError
 Host = Literal["office", "gate", "plant"]
 
 
+class GateEnd(msgspec.Struct, frozen=True):
+    """An interface of the gate, and the gate's own address on it with the prefix length."""
+
+    interface: str
+    address: str
+
+
 class Addresses(msgspec.Struct, frozen=True):
-    """Everybody's address. `listen` is what the office connects to; `device` is the plant itself."""
+    """Everybody's address. `listen` is what the office connects to; `device` is the plant itself. `gate_it` and
+    `gate_ot` are the gate's own, one towards each side; `ends` are its interfaces there (it, ot), where it has any."""
 
     erp: str
     operator: str
@@ -44,10 +51,16 @@ class Addresses(msgspec.Struct, frozen=True):
     operators: str  # the operators' network
     device: str
     device_port: int
+    mes: str
+    gate_it: str
+    gate_ot: str
+    office_door: int  # the ports of the relay's doors
+    plant_door: int
     listen: str
     listen_port: int
     management: str
     management_port: int
+    ends: tuple[GateEnd | None, GateEnd | None] = (None, None)
 
 
 SHIPPED = Addresses(
@@ -57,50 +70,17 @@ SHIPPED = Addresses(
     operators="127.10.5.0/24",
     device="127.20.0.17",
     device_port=15020,
+    mes="127.20.0.30",
+    gate_it="127.64.7.1",
+    gate_ot="127.64.8.1",
+    office_door=18443,
+    plant_door=18444,
     listen="127.64.7.17",
     listen_port=15502,
     management="127.0.0.1",
     management_port=19464,
 )
-"""The addresses in the shipped policy file."""
-
-
-def shipped_policy() -> str:
-    """The text of lab/policy.yaml."""
-    return resources.files("cofferdam.lab").joinpath("policy.yaml").read_text(encoding="utf-8")
-
-
-class GateEnd(msgspec.Struct, frozen=True):
-    """An interface of the gate, and the gate's own address on it with the prefix length."""
-
-    interface: str
-    address: str
-
-
-def render_policy(addresses: Addresses, *, ends: tuple[GateEnd, GateEnd] | None = None) -> str:
-    """The shipped policy with `addresses`, and with the gate's two ends (it, ot) where there are any.
-
-    Raises CofferdamError where a piece to replace is not in the file exactly once.
-    """
-    old, new = SHIPPED, addresses
-    pieces = [
-        (f"    address: {old.device} ", f"    address: {new.device} "),
-        (f"    port: {old.device_port}\n", f"    port: {new.device_port}\n"),
-        (f'"{old.listen}:{old.listen_port}"', f'"{new.listen}:{new.listen_port}"'),
-        (f"[{old.erp}]", f"[{new.erp}]"),
-        (f"[{old.operators}]", f"[{new.operators}]"),
-        (f'"{old.management}:{old.management_port}"', f'"{new.management}:{new.management_port}"'),
-    ]
-    if ends is not None:
-        for zone, end in zip(("side: it, level: 4", "side: ot, level: 2"), ends, strict=True):
-            more = f"{{{zone}, interface: {end.interface}, addresses: [{end.address}]}}"
-            pieces.append((f"{{{zone}}}", more))
-    text = shipped_policy()
-    for before, after in pieces:
-        if text.count(before) != 1:
-            raise CofferdamError(f"the lab's policy file has {before.strip()!r} {text.count(before)} times, not once")
-        text = text.replace(before, after)
-    return text
+"""The addresses in the policy that `cofferdam lab policy` prints."""
 
 
 class Layout(Protocol):
@@ -116,9 +96,6 @@ class Layout(Protocol):
     ) -> None: ...
     def run_in(self, host: Host, argv: list[str]) -> list[str]:
         """The command line that runs `argv` at `host`."""
-
-    def policy(self) -> str:
-        """The policy file's text for this layout."""
 
 
 _HELD: list[socket.socket] = []
@@ -151,6 +128,8 @@ class Loopback:
         self.addresses = msgspec.structs.replace(
             SHIPPED,
             device_port=held_port(SHIPPED.device),
+            office_door=held_port(SHIPPED.gate_it),
+            plant_door=held_port(SHIPPED.gate_ot),
             listen_port=held_port(SHIPPED.listen),
             management_port=held_port(SHIPPED.management),
         )
@@ -165,9 +144,6 @@ class Loopback:
 
     def run_in(self, host: Host, argv: list[str]) -> list[str]:
         return list(argv)
-
-    def policy(self) -> str:
-        return render_policy(self.addresses)
 
 
 PREFIX = "cdlab-"
@@ -207,10 +183,16 @@ class Namespaces:
             operators="10.1.5.0/24",
             device="10.20.0.17",
             device_port=502,
+            mes="10.20.0.30",
+            gate_it=GATE_IT,
+            gate_ot=GATE_OT,
+            office_door=8443,
+            plant_door=8443,
             listen="100.64.7.17",
             listen_port=502,
             management="127.0.0.1",
             management_port=held_port("127.0.0.1"),
+            ends=(GateEnd(self.it_interface, f"{GATE_IT}/16"), GateEnd(self.ot_interface, f"{GATE_OT}/16")),
         )
 
     def __enter__(self) -> Self:
@@ -227,7 +209,8 @@ class Namespaces:
                 _ip(*office, "addr", "add", f"{address}/16", "dev", "net0")
             # The office's router sends the overlay to the gate's office address.
             _ip(*office, "route", "add", "100.64.0.0/16", "via", GATE_IT)
-            _ip(*plant, "addr", "add", f"{self.addresses.device}/16", "dev", "net0")
+            for address in (self.addresses.device, self.addresses.mes):
+                _ip(*plant, "addr", "add", f"{address}/16", "dev", "net0")
         except BaseException:
             self._remove()
             raise
@@ -254,10 +237,6 @@ class Namespaces:
                 return ["ip", "netns", "exec", self.plant, *argv]
             case _:
                 return list(argv)
-
-    def policy(self) -> str:
-        ends = (GateEnd(self.it_interface, f"{GATE_IT}/16"), GateEnd(self.ot_interface, f"{GATE_OT}/16"))
-        return render_policy(self.addresses, ends=ends)
 
 
 def leftovers() -> list[str]:

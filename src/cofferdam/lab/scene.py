@@ -212,14 +212,15 @@ def _deaf() -> Iterator[None]:
 class Scene:
     """The stage with its processes. Use as an async context manager; leaving it ends and removes everything.
 
-    `state` is the gate's state directory; without one a temporary directory is made and removed at the end.
-    `patience` is how long an actor waits for an answer (s), `report` the pause between two reports
-    of the plant (s).
+    `policy` is the policy file's text, and the files beside it. `state` is the gate's state directory; without one a
+    temporary directory is made and removed at the end. `patience` is how long an actor waits for an answer (s),
+    `report` the pause between two reports of the plant (s).
     """
 
     def __init__(
         self,
         layout: Layout,
+        policy: tuple[str, dict[str, str]],
         *,
         state: Path | None = None,
         speed_up: float = 1.0,
@@ -233,6 +234,7 @@ class Scene:
         self.actors: dict[str, Actor] = {}
         self.gate: Actor | None = None
         self._given = state
+        self._policy, self._files = policy
         self.directory = Path()
 
     @property
@@ -256,8 +258,11 @@ class Scene:
         except BaseException:
             self._remove()
             raise
+        self.directory.chmod(0o755)  # the gate, which may be another user, reads the policy and the files beside it
         self.state.mkdir(mode=0o700, exist_ok=True)
-        self.policy.write_text(self.layout.policy(), encoding="utf-8")
+        self.policy.write_text(self._policy, encoding="utf-8")
+        for name, content in self._files.items():
+            (self.directory / name).write_text(content, encoding="utf-8")
         return self
 
     async def __aexit__(
@@ -300,31 +305,6 @@ class Scene:
         actor = Actor(name, process, log, listener, decode)
         self.actors[name] = actor
         return actor
-
-    async def start_plant(self, *, listener: events.Sink | None = None) -> Actor:
-        """The plant, up and listening."""
-        where = self.layout.addresses
-        argv = [
-            *COFFERDAM, "lab", "plant", "--address", where.device, "--port", str(where.device_port),
-            "--speed-up", str(self.speed_up), "--report", str(self.report),
-        ]  # fmt: skip
-        actor = await self.start("plant", "plant", argv, listener=listener)
-        await actor.wait_for(lambda event: isinstance(event, events.Listening))
-        return actor
-
-    async def start_actor(self, kind: str, *, driven: bool, listener: events.Sink | None = None) -> Actor:
-        """`kind`: erp, operator, intruder, insider. `driven`: it waits for commands. An insider is an intruder who has
-        taken over the ERP's host."""
-        where = self.layout.addresses
-        source = {"operator": where.operator, "intruder": where.intruder}.get(kind, where.erp)
-        unanswered = kind == "intruder" and self.layout.separated
-        argv = [
-            *COFFERDAM, "lab", "intruder" if kind == "insider" else kind,
-            "--target", f"{where.listen}:{where.listen_port}", "--source", source,
-            "--timeout", str(UNANSWERED_SECONDS if unanswered else self.patience),
-            *(["--driven"] if driven else []),
-        ]  # fmt: skip
-        return await self.start(kind, "office", argv, listener=listener)
 
     async def start_gate(self) -> Actor:
         """`cofferdam up`, answering at its control socket."""

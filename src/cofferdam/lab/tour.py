@@ -4,77 +4,25 @@ The tour drives real processes (lab.scene) and believes nobody alone: a step hol
 what the plant itself saw and against what the audit log says. It ends with exit code 1 if one finding is not as
 promised; a step that breaks down is a finding too.
 
-Not here: the steps (lab.steps).
+Not here: the steps (each play's).
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.markup import escape
 
 from cofferdam.errors import CofferdamError
-from cofferdam.lab import events
 from cofferdam.lab.layout import Layout
-from cofferdam.lab.scene import Actor, Scene
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that was tried: what should happen, what did, and whether that is the same."""
-
-    tried: str
-    expected: str
-    seen: str
-    ok: bool
-
-
-class Tour:
-    """Everything a step needs: the scene, its driven actors, and what the plant has seen so far."""
-
-    def __init__(self, scene: Scene, plant: Actor, erp: Actor, operator: Actor, intruder: Actor) -> None:
-        self.scene = scene
-        self.plant = plant
-        self.erp = erp
-        self.operator = operator
-        self.intruder = intruder
-        self.addresses = scene.layout.addresses
-        self.allowed_writes: list[tuple[str, int, tuple[int, ...]]] = []
-        """Writes that steps made in accordance with policy: all that the plant may ever see."""
-
-    async def settle(self) -> int:
-        """Wait until we have read all that the plant said up to now; how much that is."""
-        now = time.time_ns()
-        await self.plant.wait_for(lambda event: event.wall_ns > now, after=max(0, len(self.plant.seen) - 1))
-        return len(self.plant.seen)
-
-    async def plant_since(self, mark: int) -> list[events.Event]:
-        """What the plant saw since `mark`, without its own reports."""
-        await self.settle()
-        return [event for event in self.plant.seen[mark:] if not isinstance(event, events.Plant)]
-
-    async def one(self, actor: Actor, command: events.Command) -> events.Experience:
-        """Have an actor do one thing; what it experienced. Raises CofferdamError where that is not one thing."""
-        told = [event for event in await actor.do(command) if isinstance(event, events.Experience)]
-        if len(told) != 1:
-            raise CofferdamError(f"{actor.name}: {command.do} gave {len(told)} experiences, not one")
-        return told[0]
-
-    async def read(self, actor: Actor, point: str) -> events.Experience:
-        """One read of a point."""
-        return await self.one(actor, events.Command("read", point=point))
-
-    async def write(self, point: str, value: float) -> events.Experience:
-        """One write by the operator."""
-        return await self.one(self.operator, events.Command("write", point=point, value=value))
-
-
-Step = Callable[[Tour], Awaitable[list[Finding]]]
+from cofferdam.lab.play import Finding, Play, Step, policy
+from cofferdam.lab.scene import Scene
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -90,41 +38,45 @@ class Result(msgspec.Struct, frozen=True):
 
 
 @contextlib.asynccontextmanager
-async def on_stage(layout: Layout, *, state: Path | None = None) -> AsyncIterator[Tour]:
-    """Plant, gate and three driven actors, up; all gone afterwards. Raises CofferdamError where one does not start."""
-    async with Scene(layout, state=state, speed_up=1.0, report=0.1) as scene:
-        plant = await scene.start_plant()
+async def on_stage(layout: Layout, plays: Sequence[Play], *, state: Path | None = None) -> AsyncIterator[Scene]:
+    """The gate and what is there before it, up; all gone afterwards. Raises CofferdamError where one does not start."""
+    async with Scene(layout, policy(plays, layout.addresses), state=state, speed_up=1.0, report=0.1) as scene:
+        for one in plays:
+            await one.before_gate(scene, None)
         await scene.start_gate()
-        erp, operator, intruder = [
-            await scene.start_actor(kind, driven=True) for kind in ("erp", "operator", "intruder")
-        ]
-        yield Tour(scene, plant, erp, operator, intruder)
+        yield scene
 
 
-async def play(tour: Tour, step: Step) -> Result:
+async def play(cast: Any, step: Step) -> Result:
     """Play one step. A breakdown of the step is a failed finding, with its words."""
     title = (step.__doc__ or step.__name__).strip().splitlines()[0].rstrip(".")
     name = step.__name__
     try:
-        findings = tuple(await step(tour))
+        findings = tuple(await step(cast))
     except CofferdamError as error:
         seen = f"{error} {error.hint}".strip()
         findings = (Finding("the step itself", "that it can be carried out", seen, ok=False),)
     return Result(name, title, findings)
 
 
-async def run(layout: Layout, steps: Sequence[Step], *, state: Path | None = None, as_json: bool = False) -> int:
-    """Play `steps`; 0 if every promise was kept, else 1. Raises CofferdamError where the stage does not stand."""
+async def run(layout: Layout, plays: Sequence[Play], *, state: Path | None = None, as_json: bool = False) -> int:
+    """Plays the steps of all plays; 0 if every promise was kept, else 1.
+
+    Raises CofferdamError where the stage does not stand.
+    """
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     console.print(
         f"[bold]Cofferdam[/bold], a tour of its promises. Layout: {layout.name}"
         + ("" if layout.separated else " (separate processes; no network namespaces)")
     )
-    console.print("[dim]starting the plant, the gate, an ERP, an operator and an intruder ...[/dim]")
+    console.print(f"[dim]starting the gate, {'; '.join(one.who for one in plays)} ...[/dim]")
     results: list[Result] = []
-    async with on_stage(layout, state=state) as tour:
-        for number, step in enumerate(steps, 1):
-            result = await play(tour, step)
+    async with on_stage(layout, plays, state=state) as scene:
+        casts = [(one, await one.cast(scene)) for one in plays]
+        steps = [(cast, step) for one, cast in casts for step in one.steps]
+        steps += [(cast, step) for one, cast in casts for step in one.closing]
+        for number, (cast, step) in enumerate(steps, 1):
+            result = await play(cast, step)
             results.append(result)
             show(console, number, result)
             if as_json:

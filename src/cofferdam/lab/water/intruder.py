@@ -18,8 +18,8 @@ import time
 from collections.abc import AsyncIterator, Iterable
 
 from cofferdam.errors import CofferdamError
-from cofferdam.lab import events, registers
-from cofferdam.lab.actors import Target
+from cofferdam.lab.water import events, registers
+from cofferdam.lab.water.actors import Target
 
 PORTS = (21, 22, 23, 80, 102, 443, 502, 802, 1911, 2222, 2404, 4840, 9600, 18245, 20000, 34964, 44818, 47808)
 """What scanners of plants try first: the ports of the common industrial protocols and of administration."""

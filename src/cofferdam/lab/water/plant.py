@@ -25,7 +25,7 @@ from pymodbus.server.requesthandler import ServerRequestHandler
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from cofferdam.errors import CofferdamError
-from cofferdam.lab import events, physics, registers
+from cofferdam.lab.water import events, physics, registers
 
 SCAN = 0.1
 """Seconds between two scans of the instruments, like a controller's cycle."""

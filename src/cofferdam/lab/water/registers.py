@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cofferdam.lab.physics import Controls, Reading
+from cofferdam.lab.water.physics import Controls, Reading
 from cofferdam.model import ValueType
 
 UNIT = 1

@@ -1,7 +1,7 @@
 """The steps of the tour: one function for each promise, in the order of `STEPS`.
 
 A step tries something through the actors, then asks the witnesses: the actor, the plant's own log, the gate's verbs.
-Its first docstring line is its title. Tests may play any step alone on a `Tour`.
+Its first docstring line is its title. Tests may play any step alone on a `Cast`.
 
 Not here: how steps are run and shown (lab.tour), what the actors can do (lab.actors, lab.intruder).
 """
@@ -18,10 +18,11 @@ from pathlib import Path
 import msgspec
 
 from cofferdam.errors import CofferdamError
-from cofferdam.lab import events, registers
+from cofferdam.lab.play import Finding, Step
 from cofferdam.lab.scene import Answer
 from cofferdam.lab.sockets import descends_from, owners_of
-from cofferdam.lab.tour import Finding, Step, Tour
+from cofferdam.lab.water import events, registers
+from cofferdam.lab.water.cast import Cast, start_actor
 
 MODBUS_PROBLEM = {1: "illegal function", 2: "illegal address", 3: "illegal value", 4: "device failure", 6: "busy",
                   10: "path unavailable", 11: "target did not respond"}  # fmt: skip
@@ -54,7 +55,7 @@ def summary_of(told: list[events.Event]) -> events.Summary:
     raise CofferdamError("the actor gave no summary")
 
 
-async def brokered_read(tour: Tour) -> list[Finding]:
+async def brokered_read(tour: Cast) -> list[Finding]:
     """A read is brokered: the ERP gets the plant's value, the plant meets nobody but the gate"""
     findings = []
     for point in ("flow_total", "tank_level"):
@@ -77,7 +78,7 @@ async def brokered_read(tour: Tour) -> list[Finding]:
     return findings
 
 
-async def only_the_gate(tour: Tour) -> Finding:
+async def only_the_gate(tour: Cast) -> Finding:
     """Who is connected to the plant, by the plant's own word and by the kernel's."""
     await tour.settle()
     a = tour.addresses
@@ -106,7 +107,7 @@ async def only_the_gate(tour: Tour) -> Finding:
     return Finding(tried, expected, seen, ok)
 
 
-async def in_range_write(tour: Tour) -> list[Finding]:
+async def in_range_write(tour: Cast) -> list[Finding]:
     """A write in range reaches the plant exactly once"""
     before = await tour.read(tour.operator, "pump_speed")
     mark = await tour.settle()
@@ -125,7 +126,7 @@ async def in_range_write(tour: Tour) -> list[Finding]:
     ]
 
 
-async def out_of_range_write(tour: Tour) -> list[Finding]:
+async def out_of_range_write(tour: Cast) -> list[Finding]:
     """A write out of range or too far in one step is refused with exception 03, and explained"""
     findings = []
     for wish, why in ((2400, "above the maximum of 1500"), (1400, "more than 100 rpm in one step")):
@@ -155,7 +156,7 @@ async def out_of_range_write(tour: Tour) -> list[Finding]:
     return findings
 
 
-async def explain(tour: Tour, source: str, operation: str) -> Answer:
+async def explain(tour: Cast, source: str, operation: str) -> Answer:
     """What `cofferdam explain` says about an operation."""
     return await tour.scene.verb(
         "explain", str(tour.scene.policy), "--from", source, "--asset", "plc-7", "--operation", operation, "--json",
@@ -163,7 +164,7 @@ async def explain(tour: Tour, source: str, operation: str) -> Answer:
     )  # fmt: skip
 
 
-async def least_privilege(tour: Tour) -> list[Finding]:
+async def least_privilege(tour: Cast) -> list[Finding]:
     """A known caller gets what its rule names and nothing more"""
     findings = []
     for actor, command, words in (
@@ -186,7 +187,7 @@ async def least_privilege(tour: Tour) -> list[Finding]:
     return findings
 
 
-async def intruder_refused(tour: Tour) -> list[Finding]:
+async def intruder_refused(tour: Cast) -> list[Finding]:
     """An intruder is refused everything, and nothing of it reaches the plant"""
     findings = []
     for name, words in (
@@ -245,12 +246,12 @@ async def intruder_refused(tour: Tour) -> list[Finding]:
     return findings
 
 
-async def malformed_frames(tour: Tour) -> list[Finding]:
+async def malformed_frames(tour: Cast) -> list[Finding]:
     """Malformed frames get the standard's refusal or a close, and harm nobody else's session"""
     # Where the firewall keeps the intruder out, it comes from a host that it lets in.
     guest = tour.intruder
     if tour.scene.layout.separated:
-        guest = await tour.scene.start_actor("insider", driven=True)
+        guest = await start_actor(tour.scene, "insider", driven=True)
     mark = await tour.settle()
     told, polled = await asyncio.gather(
         guest.do(events.Command("malformed")),
@@ -277,7 +278,7 @@ async def malformed_frames(tour: Tour) -> list[Finding]:
     ]
 
 
-async def flood(tour: Tour) -> list[Finding]:
+async def flood(tour: Cast) -> list[Finding]:
     """A flood from one address leaves the others their service"""
     mark = await tour.settle()
     told, polled = await asyncio.gather(
@@ -301,7 +302,7 @@ async def flood(tour: Tour) -> list[Finding]:
     ]
 
 
-async def severed_and_restored(tour: Tour) -> list[Finding]:
+async def severed_and_restored(tour: Cast) -> list[Finding]:
     """The IT side is severed by one command: its sessions end, the plant runs on; then it is restored"""
     findings = []
     cut = await tour.scene.verb("sever", "it")
@@ -341,7 +342,7 @@ async def severed_and_restored(tour: Tour) -> list[Finding]:
     return findings
 
 
-async def policy_reload(tour: Tour) -> list[Finding]:
+async def policy_reload(tour: Cast) -> list[Finding]:
     """A bad new policy changes nothing and says why; a good one is taken without ending allowed sessions"""
     file = tour.scene.policy
     good = file.read_text(encoding="utf-8")
@@ -382,7 +383,7 @@ async def policy_reload(tour: Tour) -> list[Finding]:
     return findings
 
 
-async def write_rate(tour: Tour) -> list[Finding]:
+async def write_rate(tour: Cast) -> list[Finding]:
     """No more than six writes a minute reach the pump"""
     mark = await tour.settle()
     before = await tour.read(tour.operator, "pump_speed")
@@ -407,7 +408,7 @@ async def write_rate(tour: Tour) -> list[Finding]:
     ]
 
 
-async def plants_account(tour: Tour) -> list[Finding]:
+async def plants_account(tour: Cast) -> list[Finding]:
     """The plant's own account of the whole tour agrees: every write it saw was one that policy allows"""
     await tour.settle()
     seen = writes_of(list(tour.plant.seen))
@@ -422,7 +423,7 @@ async def plants_account(tour: Tour) -> list[Finding]:
     ]
 
 
-async def honest_status(tour: Tour) -> list[Finding]:
+async def honest_status(tour: Cast) -> list[Finding]:
     """`cofferdam status` says what is in force and how long we take"""
     answer = await tour.scene.verb("status", "--json")
     status = answer.json()
@@ -442,7 +443,7 @@ async def honest_status(tour: Tour) -> list[Finding]:
     ]
 
 
-async def proved_under_sabotage(tour: Tour) -> list[Finding]:
+async def proved_under_sabotage(tour: Cast) -> list[Finding]:
     """Nothing crosses, also when somebody has sabotaged the gate: proved, or said plainly that it cannot be"""
     if not tour.scene.layout.separated:
         answer = await tour.scene.verb("prove", "--no-probes")
@@ -486,7 +487,7 @@ EXPECTED_KINDS = (
 """What a log of this tour cannot be without."""
 
 
-async def log_verified(tour: Tour) -> list[Finding]:
+async def log_verified(tour: Cast) -> list[Finding]:
     """The gate stops cleanly; the audit log verifies, and a copy with one changed digit does not"""
     gate = tour.scene.gate
     if gate is None:
@@ -579,5 +580,6 @@ STEPS: tuple[Step, ...] = (
     plants_account,
     honest_status,
     proved_under_sabotage,
-    log_verified,
 )
+CLOSING: tuple[Step, ...] = (log_verified,)
+"""It stops the gate, so it comes last."""

@@ -22,7 +22,7 @@ from pymodbus.exceptions import ModbusException
 from pymodbus.pdu import ModbusPDU
 
 from cofferdam.errors import CofferdamError
-from cofferdam.lab import events, registers
+from cofferdam.lab.water import events, registers
 from cofferdam.model import ValueType
 
 READ_FUNCTIONS = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
