@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cofferdam.enforce.compiled import FOLDER, NEWEST
 from tests.vm.image import NICS, ROOT
 from tests.vm.machine import Machine, MachineError
 
@@ -114,13 +115,14 @@ def put(machine: Machine, path: str, text: str) -> None:
 
 
 def unpack(machine: Machine) -> None:
-    """The project comes from the second disk, and the compiled halves with it. Their libraries fit every release of
-    Python 3.11, but the gate asks for the very one that they were built with."""
+    """The project comes from the second disk, and the compiled build with it. Its libraries fit every release of Python
+    3.11, but the gate asks for the very one, and the very place, that they were built with."""
     machine.must("tar -x -f /dev/vdb -C /opt && test -x /opt/venv/bin/cofferdam && cofferdam --version", seconds=120)
-    build = "/opt/venv/lib/cofferdam-fast"
+    build = f"/opt/venv/lib/cofferdam-fast/{NEWEST}"
     tag = "$(python -c 'import platform; print(platform.python_version())')"
-    retag = f'sed -i -E "s/3\\.11\\.[0-9]+/{tag}/" {build}/manifest.json; python -m compileall -q {build}'
-    machine.run(f"[ ! -d {build} ] || {{ {retag}; }}", seconds=120)
+    retag = f'sed -i -E "s/3\\.11\\.[0-9]+/{tag}/" {build}/manifest.json'
+    move = f'sed -i "s|{ROOT}/src|/opt/cofferdam/src|" {build}/manifest.json {build}/__main__.py'
+    machine.run(f"[ ! -d {build} ] || {{ {retag}; {move}; python -m compileall -q {build}/; }}", seconds=120)
 
 
 def install(machine: Machine, text: str) -> None:
@@ -185,7 +187,7 @@ def cards(machine: Machine) -> str:
 
 
 def tarball(folder: Path) -> Path:
-    """The working tree without what git ignores, and the compiled halves if there are any."""
+    """The working tree without what git ignores, and the newest compiled build if there is one."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "-c", "-o", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
     ).stdout.split(b"\0")
@@ -195,11 +197,11 @@ def tarball(folder: Path) -> Path:
         ["tar", "-c", "-f", at, "--null", "--owner=0", "--group=0", "--transform=s,^,cofferdam/,", "--no-recursion",
          "-T", "-"], input=b"\0".join(there) + b"\0", cwd=ROOT, check=True,
     )  # fmt: skip
-    build = ROOT / ".venv" / "lib" / "cofferdam-fast"
-    if build.is_dir():
+    builds = ROOT / ".venv" / FOLDER
+    if (builds / NEWEST).is_dir():
         subprocess.run(
-            ["tar", "-r", "-f", at, "--owner=0", "--group=0", "--transform=s,^,venv/lib/,", "-C", build.parent,
-             build.name], check=True,
+            ["tar", "-r", "-f", at, "--owner=0", "--group=0", f"--transform=s,^,venv/{FOLDER}/,S", "-C", builds,
+             NEWEST, (builds / NEWEST).resolve().name], check=True,
         )  # fmt: skip
     return at
 
