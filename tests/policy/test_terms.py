@@ -256,3 +256,22 @@ def test_explain_answers_for_each_broker_in_one_form(
         assert found["broker"] == ("modbus" if "--asset" in argv else "relay")
         assert found["target"] in ("plc", "good")
         assert {"allowed", "sentence", "operation", "conduit", "rule", "fault", "owner", "considered"} <= found.keys()
+
+
+def test_up_says_what_would_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY)
+    assert main(["up", "--check-only", str(file)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-6:] == [
+        "crew modbus/office-plant: outer on it (office), inner on ot (plant)",
+        "  10.1.0.2:1502 -> plc (10.20.0.17:502)",
+        "crew relay/office-plant: outer on it (office), keeper apart, inner on ot (plant)",
+        "  outer listens at 10.1.0.2:8443",
+        "  inner listens at 10.20.0.2:8443",
+        "  for bad, good",
+    ]
+    assert main(["up", "--check-only", "--json", str(file)]) == 0
+    modbus, relay = json.loads(capsys.readouterr().out)["pairs"]
+    assert modbus["assets"] == {"plc": {"listens": ["10.1.0.2:1502"], "device": ["10.20.0.17", 502]}}
+    assert relay["parts"]["keeper"] == {"side": "", "listens": []}

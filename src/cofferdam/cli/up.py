@@ -149,8 +149,17 @@ def _check(args: argparse.Namespace) -> int:
             how = "shared with this machine" if zone.macvlan or zone.vlan else "taken away from this machine"
             print(f"interface {zone.interface}: zone {zone.name}; with namespaces it is {how} while the gate runs")
     for plan in plans.values():
-        sources = ", ".join(plan.source_zones)
-        print(f"pair {plan.name}: outer half on {plan.outer.side} ({sources}), inner half on {plan.inner.side}")
+        parts = ", ".join(
+            f"{name} on {part.place.side} ({', '.join(part.zones)})" if part.place else f"{name} apart"
+            for name, part in plan.parts.items()
+        )
+        print(f"crew {plan.name}: {parts}")
+        if not any(share.reaches for share in plan.shares):
+            for name, part in plan.parts.items():
+                if part.spots:
+                    print(f"  {name} listens at {', '.join(map(str, part.spots))}")
+            print(f"  for {', '.join(plan.asset_names)}")
+            continue
         for share in plan.shares:
             spots = ", ".join(map(str, share.all_spots)) or "not published"
             reached = ", ".join(f"{address}:{port}" for address, port in share.reaches)
