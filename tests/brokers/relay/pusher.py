@@ -35,7 +35,7 @@ from cofferdam.errors import StoreError
 from cofferdam.policy.terms.relay_rows import Channel, fingerprint, slice_for
 from tests.brokers.relay.keeping import PRINCIPALS, body, make_policy, make_rows
 
-ROW = make_rows((Channel(name="counts", schema="count.json", keep=86_400, room=1 << 40, tries=1000, most=2_000_000),))
+ROW = make_rows((Channel(name="counts", schema="count.json", keep=86_400, room=1 << 40, tries=1000, lease=1),))
 
 
 def say(*words: object) -> None:

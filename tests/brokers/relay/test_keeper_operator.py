@@ -41,10 +41,12 @@ def test_a_release_is_checked_again_and_an_editor_cannot_release(bench: Bench) -
     row = hold(bench)
     with pytest.raises(GateError, match="does not pass: schema at /count"):
         bench.command("release", row=row, by="ann")
+    still = bench.command("edit", row=row, by="ann", body='{"count": "few"}')["problem"]
+    assert (still["fault"], still["place"]) == ("schema", "/count")
     edited = bench.command("edit", row=row, by="ann", body='{ "count": 7 }')
     assert edited["problem"] is None
     assert [line for line in edited["diff"] if line[:1] in "+-" and line[1:2] == " "] == [
-        '- "count": "many"', '+ "count": 7',
+        '- "count": "few"', '+ "count": 7',
     ]  # fmt: skip
     with pytest.raises(GateError, match="ann has edited row 1"):
         bench.command("release", row=row, by="ann")
@@ -55,9 +57,9 @@ def test_a_release_is_checked_again_and_an_editor_cannot_release(bench: Bench) -
     assert [(message.number, message.key, message.body) for message in handed.messages] == [(1, "bad", body(count=7))]
     decided = bench.log.events("quarantine-decided")
     assert [(event["decision"], event["by"], event["number"]) for event in decided] == [
-        ("edited", "ann", 0), ("released", "bob", 1),
+        ("edited", "ann", 0), ("edited", "ann", 0), ("released", "bob", 1),
     ]  # fmt: skip
-    assert decided[0]["before"] != decided[0]["sha256"] == decided[1]["sha256"]
+    assert decided[0]["sha256"] == decided[1]["before"] != decided[1]["sha256"] == decided[2]["sha256"]
     assert bench.command("held") == []
     [again] = bench.push(("bad", body(count="many")), doubtful=True).results
     assert (again.state, again.number, again.again) == ("stored", 1, True), "what its producer sent is answered by it"

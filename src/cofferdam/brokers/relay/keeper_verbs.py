@@ -384,7 +384,7 @@ class Verbs:
         checked = work.checks(channel.name, body)
         return {
             "row": held.row, "by": asked.by, "diff": _diff(held.now, body),
-            "problem": checked if isinstance(checked, Problem) else None,
+            "problem": _why(checked) if isinstance(checked, Problem) else None,
         }  # fmt: skip
 
     def _decided(self, held: shelf.Held, decision: str, by: str, **more: Any) -> None:
@@ -469,11 +469,17 @@ def _state(consumer: Consumer, number: int) -> str:
     return "settled or dead" if number < consumer.cursor else "waits"
 
 
+def _why(problem: Problem) -> dict[str, Any]:
+    return {
+        "fault": problem.fault, "detail": problem.detail, "place": problem.place, "line": problem.line,
+        "column": problem.column,
+    }  # fmt: skip
+
+
 def _held(held: shelf.Held) -> dict[str, Any]:
     return {
         "row": held.row, "channel": held.channel, "who": held.who, "key": held.key, "sha256": held.sha256.hex(),
-        "size": held.size, "at": held.at, "fault": held.problem.fault, "detail": held.problem.detail,
-        "place": held.problem.place, "line": held.problem.line, "column": held.problem.column,
+        "size": held.size, "at": held.at, **_why(held.problem),
         "edited": held.edited is not None, "editors": held.editors, "approved": held.approved,
     }  # fmt: skip
 
