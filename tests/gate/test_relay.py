@@ -18,7 +18,7 @@ import pytest
 
 from cofferdam.cli.main import main
 from tests.brokers.relay.certificates import make
-from tests.gate.plant import Gate, events
+from tests.gate.plant import Gate, cli, events
 from tests.ports import held_ports
 from tests.waiting import PATIENT, eventually
 
@@ -45,7 +45,7 @@ conduits:
     allow:
       - {{who: mes, push: counts}}
       - {{who: erp, pull: counts}}
-gate: {{separation: processes}}
+gate: {{separation: processes, management: "127.0.0.1:{management}"}}
 """
 COUNTS = "/v1/channels/counts"
 AUTHORITY = make("tests", ca=True)
@@ -58,10 +58,10 @@ class Works:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.state = folder / "state"
-        self.office, self.plant = held_ports(2)
+        self.office, self.plant, self.management = held_ports(3)
         (folder / "count.json").write_text('{"type": "object", "properties": {"n": {"type": "integer"}}}')
         self.policy = folder / "policy.yaml"
-        self.policy.write_text(POLICY.format(office=self.office, plant=self.plant))
+        self.policy.write_text(POLICY.format(office=self.office, plant=self.plant, management=self.management))
         for name, made in (("ca", AUTHORITY), ("server", SERVER)):
             (folder / f"{name}.pem").write_bytes(made.pem)
             (folder / f"{name}.key").write_bytes(made.key)
@@ -173,6 +173,29 @@ def test_keys_come_and_go_while_the_gate_runs(works: Works) -> None:
         if path.is_file():
             assert second not in path.read_text()
     works.relay("key", "revoke", listed[1]["id"])
+
+
+def test_its_figures_are_shown_without_code_of_theirs(works: Works) -> None:
+    with works.client("mes", works.key("mes")) as mes:
+        assert mes.put(f"{COUNTS}/messages/counted", json={"n": 1}).status_code == 201
+        assert mes.put(f"{COUNTS}/messages/counted", json={"n": 1}).status_code == 200
+    status = works.gate.status()
+    figures = {figure["name"]: figure for figure in status["figures"] if figure["broker"] == "relay"}
+    assert figures["pushed"]["values"]["counts"] >= 1 and figures["repeated"]["values"]["counts"] >= 1
+    assert figures["store_free"]["unit"] == "bytes" and figures["store_free"]["values"][""] > 0
+    assert figures["commit"]["values"][""]["count"] >= 1
+    assert [conduit["broker"] for conduit in status["conduits"]] == ["relay"] and status["assets"] == []
+    code, text, _ = cli("status", "--state", works.state)
+    words = " ".join(text.split())
+    assert code in (0, 1) and "relay by channel" in words and "pushed" in words and "Durations of relay" in words
+    with httpx.Client(trust_env=False, timeout=PATIENT) as operator:
+        page = operator.get(f"http://127.0.0.1:{works.management}/metrics").text
+    samples = [line.rpartition(" ")[0] for line in page.splitlines() if line and not line.startswith("#")]
+    assert len(samples) == len(set(samples)), "Prometheus refuses a page with a sample twice"
+    assert 'cofferdam_relay_pushed_total{channel="counts"}' in samples
+    assert "cofferdam_relay_store_free_bytes" in samples and "cofferdam_relay_commit_seconds_count" in samples
+    assert "cofferdam_relay_http_requests_total" in samples
+    assert not [name for name in samples if name.startswith("cofferdam_requests_total")], "no proxy, no figures of one"
 
 
 def test_what_dies_comes_back_and_nothing_is_lost(works: Works) -> None:
