@@ -92,7 +92,7 @@ class Plc(threading.Thread):
             os.close(fd)
 
     def answer(self, frame: bytes) -> bytes:
-        if self.mode == "silent":
+        if self.mode == "silent" or (self.mode == "mute" and frame[7] == 6):
             return b""
         if self.mode == "nonsense":
             return b"\x00\x01\x00\x02hello, this is no Modbus"
@@ -201,6 +201,20 @@ def test_an_asset_that_is_silent_talks_nonsense_or_is_gone(plc: Plc) -> None:
         assert eventually(lambda: ask(sock, read(4))[7:] == b"\x83\x0a")
         sock.close()
         assert eventually(lambda: bool(pair.auditor.of(Malformed)))
+
+
+def test_a_write_in_doubt_is_followed_by_a_look(plc: Plc) -> None:
+    """What a write that was not answered has left is not known: the next step is judged from a value read anew."""
+    with running(plc.port, asset_extra="timeout: 100 ms") as pair:
+        sock = connect(pair.port)
+        assert ask(sock, write(1, 210, 50))[7] == 6
+        plc.mode = "mute"
+        assert ask(sock, write(2, 210, 60))[7:] == b"\x86\x0b"
+        plc.mode = "good"
+        looks = len(plc.requests)
+        while (answer := ask(sock, write(3, 210, 70)))[7] != 6:
+            assert answer[7:] == b"\x86\x06", "busy while it is in doubt, and never refused for a step from nowhere"
+        assert 3 in [frame[7] for frame in plc.requests[looks:]]
 
 
 def test_garbage_on_one_connection_harms_no_other(plc: Plc) -> None:

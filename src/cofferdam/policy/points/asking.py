@@ -219,7 +219,7 @@ def _none_such(word: str, noun: str, asset: Asset, names: list[str]) -> str:
     return f"{word} is no {noun} of {asset.name}{known}{f'; did you mean {near}' if near else ''}"
 
 
-def _value(word: str) -> float:
+def _value(word: str) -> values.Number:
     if word in ("true", "false"):
         return float(word == "true")
     try:

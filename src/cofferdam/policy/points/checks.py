@@ -34,10 +34,10 @@ class Check(abc.ABC):
         """What is wrong with the value that `op` writes, or ""."""
 
     @abc.abstractmethod
-    def number(self, op: Operation) -> float:
+    def number(self, op: Operation) -> values.Number:
         """The value that `op` writes, of a point with a max_step."""
 
-    def too_far(self, value: float, known: float) -> str:
+    def too_far(self, value: values.Number, known: values.Number) -> str:
         """What is wrong with a step from the last known value, or ""."""
         most = 0.0 if self.max_step is None else self.max_step
         # What rounding to 32 bits may add to a difference.
@@ -49,5 +49,5 @@ class Check(abc.ABC):
         span = f"{values.show(known - most)} to {self._measure(known + most)}"
         return f"{asked}, and a step of {self._measure(most)} is allowed ({span})"
 
-    def _measure(self, value: float) -> str:
+    def _measure(self, value: values.Number) -> str:
         return f"{values.show(value)} {self.unit}".rstrip()

@@ -89,7 +89,7 @@ class _CellCheck(Check):
             return f"{self.name} = {value} {self.point.unit}".rstrip() + f" is asked; {self.allowed}"
         return values.out_of_range(self.point, cells[self.offset : self.offset + self.size])
 
-    def number(self, op: Operation) -> float:
+    def number(self, op: Operation) -> values.Number:
         cells = op.writes[self.change].values[self.offset : self.offset + self.size]  # type: ignore[union-attr]
         return values.decode(self.point.type, self.point.word_order, cells)
 

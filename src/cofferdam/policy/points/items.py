@@ -49,8 +49,8 @@ class _ItemCheck(Check):
     def wrong(self, op: Operation) -> str:
         return typed.beyond(self.point, _value(op, self.index), self.first, self.stop, self.strict)
 
-    def number(self, op: Operation) -> float:
-        one: float = _value(op, self.index).values[self.first]  # type: ignore[assignment]
+    def number(self, op: Operation) -> values.Number:
+        one: values.Number = _value(op, self.index).values[self.first]  # type: ignore[assignment]
         return one
 
 
@@ -74,7 +74,7 @@ class _CallCheck(Check):
                     return f"{self.name}: {fault}"
         return ""
 
-    def number(self, op: Operation) -> float:
+    def number(self, op: Operation) -> values.Number:
         raise ValueError("a call has no value")
 
 

@@ -36,7 +36,8 @@ class PointState:
     __slots__ = ("_ended", "_known", "_paced", "_points", "_stepped", "_under_way", "_writes", "known_value_ns")
 
     def __init__(self, assets: Mapping[str, Asset], known_value_seconds: float = 5.0) -> None:
-        self._known: dict[Key, tuple[float, int]] = {}
+        # The value, None where a write has left it unknown; and since when it is so.
+        self._known: dict[Key, tuple[values.Number | None, int]] = {}
         self._writes: dict[Key, deque[int]] = {}
         self._under_way: dict[tuple[str, Operation], int] = {}
         self._ended: dict[Key, int] = {}
@@ -105,7 +106,7 @@ class PointState:
                     times.append(mono_ns)
             for stepped in self._stepped.get(place, ()):
                 if stepped.at.start < change.stop and change.start < stepped.at.stop:
-                    self._known[(asset, stepped.name)] = (_UNKNOWN, mono_ns)
+                    self._known[(asset, stepped.name)] = (None, mono_ns)
         # By the write itself and not by its points: a new policy may move those while it is under way.
         self._under_way[(asset, op)] = self._under_way.get((asset, op), 0) + 1
 
@@ -156,15 +157,15 @@ class PointState:
                 if value is not None:
                     self._known[(asset, point.name)] = (value, mono_ns)
 
-    def last(self, asset: str, point: str) -> float | None:
+    def last(self, asset: str, point: str) -> values.Number | None:
         """The last value that was known, however old; None where none ever was, or a write left it unknown."""
         found = self._known.get((asset, point))
-        return None if found is None or found[0] is _UNKNOWN else found[0]
+        return None if found is None else found[0]
 
-    def known(self, asset: str, point: str, mono_ns: int) -> float | None:
+    def known(self, asset: str, point: str, mono_ns: int) -> values.Number | None:
         """The last known value, or None where none is known or it is older than `known_value_ns`."""
         found = self._known.get((asset, point))
-        if found is None or found[0] is _UNKNOWN or not 0 <= mono_ns - found[1] <= self.known_value_ns:
+        if found is None or found[0] is None or not 0 <= mono_ns - found[1] <= self.known_value_ns:
             return None
         return found[0]
 
@@ -177,7 +178,7 @@ class PointState:
         # By the present limit, over all writes of the last minute: an earlier policy may have allowed more or fewer.
         return max(0, times[-limit] + MINUTE - mono_ns)
 
-    def _learn(self, key: Key, value: float, mono_ns: int) -> None:
+    def _learn(self, key: Key, value: values.Number, mono_ns: int) -> None:
         if mono_ns < self._ended.get(key, 0) or (self._under_way and self._in_doubt(key)):
             return
         known = self._known.get(key)
@@ -185,10 +186,7 @@ class PointState:
             self._known[key] = (value, mono_ns)
 
 
-_UNKNOWN = float("nan")
-
-
-def _value_of(point: Point, held: Write) -> float | None:
+def _value_of(point: Point, held: Write) -> values.Number | None:
     """What a point is where these cells or this item hold what they say; None where they do not say it, or not all."""
     at = point.at
     if at.start < held.start or at.stop > held.stop:

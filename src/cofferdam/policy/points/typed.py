@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from cofferdam.model import VALUES, Argument, Point, Value, ValueType, value_fault
-from cofferdam.policy.points.values import FLOATS, allowed_range, measure, show, type_range
+from cofferdam.policy.points.values import FLOATS, Number, allowed_range, measure, show, type_range
 
 NUMBERS = frozenset(ValueType) - {ValueType.BOOL, ValueType.TEXT, ValueType.BYTES}
 """Types whose values are compared with min, max and max_step."""
@@ -30,7 +30,7 @@ def text(value: Value) -> str:
     return f"[{shown}{more}]"
 
 
-def _one(one: bool | float | str | bytes) -> str:
+def _one(one: bool | Number | str | bytes) -> str:
     if isinstance(one, bool):
         return "true" if one else "false"
     if isinstance(one, str):
@@ -42,7 +42,7 @@ def _one(one: bool | float | str | bytes) -> str:
 
 def parse(kind: ValueType, words: str) -> Value:
     """A single value that people have written. Raises: ValueError where the type has no such value."""
-    one: bool | float | str | bytes
+    one: bool | Number | str | bytes
     if kind is ValueType.TEXT:
         one = words[1:-1] if len(words) >= 2 and words[0] == words[-1] == '"' else words
     elif kind is ValueType.BYTES:
@@ -107,7 +107,7 @@ def beyond(limit: Point | Argument, value: Value, first: int, stop: int, strict:
     if low is None and high is None and not (strict and reals):
         return ""
     for index in range(first, stop):
-        one: float = value.values[index]  # type: ignore[assignment]
+        one: Number = value.values[index]  # type: ignore[assignment]
         if (
             (low is not None and not one >= low)
             or (high is not None and not one <= high)

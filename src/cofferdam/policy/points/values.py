@@ -17,11 +17,15 @@ WORDS: dict[ValueType, int] = {
 }  # fmt: skip
 """Cells of a value of each type that cells can make."""
 
+Number = int | float
+"""A whole number stays one: as a float a 64-bit number would not be exact. Compiled code (mypyc) makes a float of what is
+called `float` alone."""
+
 FLOATS = (ValueType.FLOAT32, ValueType.FLOAT64)
 SIGNED = (ValueType.INT8, ValueType.INT16, ValueType.INT32, ValueType.INT64)
 
 
-def type_range(type_: ValueType) -> tuple[float, float]:
+def type_range(type_: ValueType) -> tuple[Number, Number]:
     """The smallest and largest finite value of a type of numbers, or bool. Integers, so exact, except for floats."""
     if type_ is ValueType.BOOL:
         return 0, 1
@@ -40,7 +44,7 @@ def nearest_float32(value: float) -> float:
     return rounded
 
 
-def decode(type_: ValueType, word_order: str, cells: tuple[int, ...]) -> int | float:
+def decode(type_: ValueType, word_order: str, cells: tuple[int, ...]) -> Number:
     """The value of a point's cells, given in address order: `WORDS[type_]` words of 0-65535, or one bit."""
     if len(cells) == 1:
         return cells[0] - 0x10000 if type_ is ValueType.INT16 and cells[0] & 0x8000 else cells[0]
@@ -55,7 +59,7 @@ def decode(type_: ValueType, word_order: str, cells: tuple[int, ...]) -> int | f
     return raw - (1 << bits) if type_ in SIGNED and raw >> (bits - 1) else raw
 
 
-def encode(type_: ValueType, word_order: str, value: float) -> tuple[int, ...]:
+def encode(type_: ValueType, word_order: str, value: Number) -> tuple[int, ...]:
     """The cells of a value, in address order. Raises: ValueError where the type cannot hold it."""
     low, high = type_range(type_)
     if type_ in FLOATS:
@@ -74,14 +78,14 @@ def encode(type_: ValueType, word_order: str, value: float) -> tuple[int, ...]:
     return words if word_order == "big" else words[::-1]
 
 
-def show(value: float) -> str:
+def show(value: Number) -> str:
     """A number as people write it: 1500, not 1500.0."""
     if isinstance(value, float) and math.isfinite(value) and value == int(value) and abs(value) < 1e15:
         return str(int(value))
     return str(value) if isinstance(value, int) else f"{value:.9g}"
 
 
-def measure(point: Point | Argument, value: float) -> str:
+def measure(point: Point | Argument, value: Number) -> str:
     """A number with the point's unit."""
     return f"{show(value)} {point.unit}".rstrip()
 
