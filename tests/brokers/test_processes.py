@@ -215,6 +215,7 @@ def test_a_write_in_doubt_is_followed_by_a_look(plc: Plc) -> None:
         while (answer := ask(sock, write(3, 210, 70)))[7] != 6:
             assert answer[7:] == b"\x86\x06", "busy while it is in doubt, and never refused for a step from nowhere"
         assert 3 in [frame[7] for frame in plc.requests[looks:]]
+        sock.close()
 
 
 def test_garbage_on_one_connection_harms_no_other(plc: Plc) -> None:

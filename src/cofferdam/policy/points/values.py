@@ -18,8 +18,8 @@ WORDS: dict[ValueType, int] = {
 """Cells of a value of each type that cells can make."""
 
 Number = int | float
-"""A whole number stays one: as a float a 64-bit number would not be exact. Compiled code (mypyc) makes a float of what is
-called `float` alone."""
+"""A whole number stays one: as a float a 64-bit number would not be exact. Compiled code (mypyc) makes a float of what
+is called `float` alone."""
 
 FLOATS = (ValueType.FLOAT32, ValueType.FLOAT64)
 SIGNED = (ValueType.INT8, ValueType.INT16, ValueType.INT32, ValueType.INT64)
