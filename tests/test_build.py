@@ -1,0 +1,98 @@
+"""What packaging/fast.py does around the compiler; what is compiled is tested where it runs (tests/brokers)."""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+import pytest
+
+import cofferdam
+from cofferdam.enforce import compiled
+from cofferdam.enforce.compiled import MANIFEST, Manifest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(cofferdam.__file__).parent
+NEWEST = (Path(sys.prefix) / compiled.FOLDER / compiled.NEWEST).resolve()
+
+
+@pytest.fixture(scope="module")
+def fast() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("fast", ROOT / "packaging" / "fast.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_is_compiled_follows_from_what_brokers_declare(fast: ModuleType) -> None:
+    files, groups = fast._groups(PACKAGE)
+    assert {"common", "brokers_proxy", "protocols_modbus"} <= set(groups)
+    assert "cofferdam/brokers/half.py" in groups["common"] and "cofferdam/crossing/pipe.py" in groups["common"]
+    assert "cofferdam/brokers/proxy/inner.py" in groups["brokers_proxy"]
+    assert "cofferdam/protocols/modbus/wire.py" in groups["protocols_modbus"]
+    compiled_ones = {name for group in groups.values() for name in group}
+    assert compiled_ones < {f"cofferdam/{name}" for name in files}, "a change in any of these is a change of the build"
+    assert "cofferdam/brokers/proxy/records.py" not in compiled_ones, "records are msgspec's business"
+    assert not [name for name in compiled_ones if "\nimport asyncio" in (PACKAGE.parent / name).read_text()]
+
+
+def test_records_are_found_by_what_they_derive_from(fast: ModuleType) -> None:
+    texts = {
+        "a.py": "class A(msgspec.Struct, frozen=True): pass",
+        "b.py": "class B(A): pass",
+        "c.py": "class C: pass",
+        "d.py": "class D(B, tag=1): pass\nclass E(C): pass",
+    }
+    files = {Path(name): ast.parse(text) for name, text in texts.items()}
+    assert fast._with_records(files) == {Path("a.py"), Path("b.py"), Path("d.py")}
+
+
+def test_an_object_is_known_by_all_that_it_is_made_from(fast: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "one.c").write_text('#include "one.h"\n#include <Python.h>\nint a;\n')
+    (tmp_path / "build" / "one.h").write_text('#include "deeper.h"\n')
+    (tmp_path / "build" / "deeper.h").write_text("int b;\n")
+
+    def known(how: str = "gcc -O1") -> str:
+        found: str = fast._known_by(tmp_path, "build/one.c", ["build", "/usr/include"], how)
+        return found
+
+    first = known()
+    assert known() == first != known("gcc -O2")
+    for name in ("one.c", "one.h", "deeper.h"):
+        path = tmp_path / "build" / name
+        text = path.read_text()
+        path.write_text(text + "\n")
+        assert known() != first, name
+        path.write_text(text)
+    assert known() == first
+
+
+def test_who_comes_while_one_compiles_waits_for_it(tmp_path: Path) -> None:
+    code = "import fast, sys, pathlib\nwith fast._alone(pathlib.Path(sys.argv[1])): print('mine', flush=True)"
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        with subprocess.Popen(command, cwd=ROOT / "packaging", stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdout is not None
+            assert "waiting for it" in other.stdout.readline()
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert other.stdout.readline() == "mine\n"
+    assert other.returncode == 0
+
+
+@pytest.mark.skipif(not NEWEST.is_dir(), reason="there is no compiled build")
+def test_nothing_lies_in_a_build_that_its_manifest_does_not_name() -> None:
+    """Else a part could run what is no longer the source, and nobody would notice."""
+    manifest = msgspec.json.decode((NEWEST / MANIFEST).read_bytes(), type=Manifest)
+    for path in (NEWEST / "cofferdam").rglob("*"):
+        if path.suffix in (".py", ".so"):
+            name = path.relative_to(NEWEST / "cofferdam")
+            assert str(name.with_name(name.name.split(".")[0] + ".py")) in manifest.files, name
