@@ -174,13 +174,13 @@ def _born(pid: int) -> str:
 
 
 def name_of(pid: int) -> str:
-    """What a person would call the process: its role, else its script or module, else its program."""
+    """What a person would call the process: its part, else its script or module, else its program."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
     except OSError:
         return "gone"
-    if "--role" in words[:-1]:
-        return words[words.index("--role") + 1]
+    if "--part" in words[:-1]:
+        return words[words.index("--part") + 1]
     if "-m" in words[:-1]:
         return words[words.index("-m") + 1]
     script = next((word for word in words if word.endswith(".py")), words[0] if words else "gone")

@@ -448,18 +448,15 @@ def main(argv: Sequence[str] | None = None, brokers: Mapping[str, Broker] = BROK
     """
     parser = argparse.ArgumentParser(prog="cofferdam-part")
     parser.add_argument("--name", required=True)
-    parser.add_argument("--kind", default="modbus", choices=list(brokers))
-    parser.add_argument("--part", "--role", required=True)
+    parser.add_argument("--kind", required=True, choices=list(brokers))
+    parser.add_argument("--part", required=True)
     for option in ("control-in", "control-out", "audit-in", "audit-out"):
         parser.add_argument(f"--{option}", type=int, required=True)
     parser.add_argument("--in", dest="input", metavar="PART=FD", type=_pipe, action="append", default=[])
     parser.add_argument("--out", dest="output", metavar="PART=FD", type=_pipe, action="append", default=[])
-    for option in ("crossing-in", "crossing-out", "listeners-at", "listeners"):
-        parser.add_argument(f"--{option}", type=int, default=-1)
+    for option in ("listeners-at", "listeners"):  # the gate says which is which (Configure.listeners)
+        parser.add_argument(f"--{option}", type=int)
     args = parser.parse_args(argv)
-    if args.crossing_in >= 0:
-        other = "inner" if args.part == "outer" else "outer"
-        args.input, args.output = [(other, args.crossing_in)], [(other, args.crossing_out)]
     # The gate decides when a part stops; a Ctrl-C in the terminal is for the gate.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
