@@ -21,6 +21,7 @@ from cofferdam.policy.messages.json_reading import (
     number,
     place_of,
     read,
+    read_again,
 )
 
 TAKEN: list[tuple[bytes, bytes]] = [
@@ -160,3 +161,26 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         assert 0 <= error.at <= len(data)
         return
     assert json.loads(canonical(value)) == json.loads(data)
+
+
+PIECES = [
+    "{", "}", "[", "]", ",", ":", '"a"', '"b"', '""', '"\\u0061"', '"\\n"', '"\\""', "1", "-0", "1.0", "0.5", "1e2",
+    "01", "+1", "123456789012345678", "9223372036854775808", "0.1234567890123456789", "true", "null", " ", "\n", "NaN",
+]  # fmt: skip
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=16).map("".join)
+NEAR_JSON = TEXTS | VALUES.map(json.dumps) | VALUES.map(lambda value: json.dumps(value, ensure_ascii=False, indent=1))
+
+
+@given(NEAR_JSON.map(str.encode) | st.binary(max_size=40))
+def test_what_was_remade_is_read_again_and_nothing_else_is(data: bytes) -> None:
+    try:
+        value, _ = read(data)
+    except NotJson:
+        with pytest.raises(NotJson):
+            read_again(data)
+        return
+    form = canonical(value)
+    assert repr(read_again(form)) == repr(read(form)[0])
+    if form != data:
+        with pytest.raises(NotJson):
+            read_again(data)

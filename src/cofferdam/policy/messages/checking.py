@@ -15,7 +15,7 @@ import copy
 import datetime
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import jsonschema_rs
@@ -28,6 +28,7 @@ from cofferdam.policy.messages.json_reading import (
     place_of,
     pointer_of,
     read,
+    read_again,
 )
 from cofferdam.policy.messages.schemas import Schemas, Validator, sentence
 from cofferdam.policy.points.values import show
@@ -85,6 +86,10 @@ class Checks:
     def __call__(self, channel: str, body: bytes) -> Checked | Problem:
         return self._channels[channel].check(body)
 
+    def again(self, channel: str, body: bytes) -> Checked | Problem:
+        """The same for a body that another process has remade; one in another form is refused as "syntax"."""
+        return self._channels[channel].again(body)
+
     def readable(self, channel: str, body: bytes) -> bytes | Problem:
         """The canonical form of a body whatever the channel says to its content: what goes into quarantine."""
         return self._channels[channel].readable(body)
@@ -130,6 +135,15 @@ class _Channel:
     def check(self, body: bytes) -> Checked | Problem:
         found = self._read(body)
         return found if isinstance(found, Problem) else self.judge(*found, ())
+
+    def again(self, body: bytes) -> Checked | Problem:
+        if len(body) > self.most:
+            return Problem("size", f"{len(body)} bytes; at most {self.most} are taken")
+        try:
+            value = read_again(body)
+        except NotJson as error:
+            return Problem("syntax", _clip(error.words))
+        return self.judge(value, body.decode(), ())
 
     def judge(self, value: Any, text: str, at: Path) -> Checked | Problem:
         try:
@@ -228,13 +242,19 @@ class _Bound:
         self.limit = limit
         self.steps = pointer(limit.at)
         self.key = pointer(limit.key)
+        self.plain = len(self.steps) == 1 and "*" not in self.steps
         self.remembers = limit.max_step is not None or limit.per_minute > 0
         self.numeric = limit.min is not None or limit.max is not None or limit.max_step is not None
 
     def judge(self, value: Any) -> Iterator[Step]:
         """Raises: _Wrong for a value out of its bounds."""
         limit = self.limit
-        for found, path, indices in _matches(value, self.steps):
+        if self.plain and type(value) is dict:
+            found = value.get(self.steps[0], _ABSENT)
+            places: Iterable[tuple[Any, Path, Path]] = () if found is _ABSENT else ((found, self.steps, ()),)
+        else:
+            places = _matches(value, self.steps)
+        for found, path, indices in places:
             number = found if type(found) in (int, float) else 0
             if self.numeric and type(found) not in (int, float):
                 raise _Wrong("limit", "no number, and limits hold for it", path)
@@ -246,6 +266,10 @@ class _Bound:
     def _series(self, value: Any, indices: Path) -> str:
         if not self.limit.key:
             return ""
+        if len(self.key) == 1 and type(value) is dict:
+            item = value.get(self.key[0])
+            if type(item) is str and len(item) < KEY_CHARACTERS // 6:
+                return canonical(item).decode()
         left = iter(indices)
         steps = tuple(next(left, step) if step == "*" else step for step in self.key)
         item, path, _ = next(_matches(value, steps), (None, (), ()))
