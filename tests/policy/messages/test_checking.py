@@ -298,8 +298,8 @@ def test_any_bytes_pass_or_are_refused_and_what_passes_passes_again(body: bytes,
     found = judge("c", body)
     msgspec.convert(msgspec.to_builtins(found), type(found))  # within the ranges that a record has
     if isinstance(found, Checked):
-        again = passed(judge("c", found.body))
-        assert again == found
+        assert passed(judge("c", found.body)) == found
+        assert passed(judge.again("c", found.body)) == found
     else:
         assert found.detail
         assert len(found.place) <= 512

@@ -360,7 +360,7 @@ class Keeper(Part):
         checks = self._work.checks
         if item.doubtful and checks.readable(channel, item.body) != item.body:
             raise CrossingError(f"a body for {channel} that is not canonical")
-        checked = checks(channel, item.body)
+        checked = checks.again(channel, item.body)
         if item.doubtful or (isinstance(checked, Checked) and checked.body == item.body):
             return checked
         if side.works == side.fingerprint:

@@ -143,9 +143,11 @@ class _Channel:
             value = read_again(body)
         except NotJson as error:
             return Problem("syntax", _clip(error.words))
-        return self.judge(value, body.decode(), ())
+        unchanged = body if self.fields is None and not self.sets else None
+        return self.judge(value, body.decode(), (), unchanged)
 
-    def judge(self, value: Any, text: str, at: Path) -> Checked | Problem:
+    def judge(self, value: Any, text: str, at: Path, remade: bytes | None = None) -> Checked | Problem:
+        """`remade`: the value's one form, where that is known already."""
         try:
             if self.fields is not None:
                 value = self._only(value, self.fields, ())
@@ -161,8 +163,8 @@ class _Channel:
             return _problem("schema", sentence(error), tuple(error.instance_path), text, at)
         except _Wrong as wrong:
             return _problem(wrong.fault, wrong.detail, wrong.path, text, at)
-        remade = self._remade(value)
-        return remade if isinstance(remade, Problem) else Checked(remade, stamp, steps_found)
+        body = self._remade(value) if remade is None else remade
+        return body if isinstance(body, Problem) else Checked(body, stamp, steps_found)
 
     def _only(self, value: Any, fields: dict[str, Any], path: Path) -> Any:
         """What of a value is let through; what else came is dropped or refused. `fields` is one level of the tree of
