@@ -21,13 +21,13 @@ for (source, target), place in broker.records.items():
         named(place)
 for module in broker.crew.parts[sys.argv[2]].preload:
     __import__(module)
-print(json.dumps(sorted(name for name in sys.modules if name.startswith("cofferdam."))))
+print(json.dumps(sorted(sys.modules)))
 """
 PARTS = [(word, part) for word, broker in BROKERS.items() for part in broker.make]
 
 
 def loaded(word: str, part: str) -> set[str]:
-    """The modules of ours in a process that runs this part."""
+    """The modules in a process that runs this part."""
     said = subprocess.run([sys.executable, "-I", "-c", LOADED, word, part], capture_output=True, text=True, check=True)
     return set(json.loads(said.stdout))
 
@@ -47,6 +47,13 @@ def test_a_part_loads_nothing_of_another_broker(word: str, part: str) -> None:
         "cofferdam.brokers.registry",
     }
     assert rooms - common == own
+
+
+@pytest.mark.parametrize(("word", "part"), [case for case in PARTS if BROKERS[case[0]].crew.parts[case[1]].compiled])
+def test_a_part_of_control_traffic_loads_no_asyncio_no_tls_and_no_library_but_msgspec(word: str, part: str) -> None:
+    modules = loaded(word, part)
+    assert not modules & {"asyncio", "ssl", "logging", "pydantic", "yaml", "cryptography"}
+    assert "msgspec" in modules
 
 
 @pytest.mark.parametrize("word", BROKERS)
