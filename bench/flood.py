@@ -30,7 +30,7 @@ from tests.enforce.site import DEVICE, ERP, NEAR, OVERLAY, Site, at, ip
 from tests.gate.plant import Client, Gate
 from tests.prove.attacked import OPERATOR
 
-from cofferdam.enforce.namespaces import clean
+from cofferdam.enforce.putback import clean
 
 FLOODER = HERE / "bin" / "flooder"
 POLLS = 500

@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 
 from cofferdam.enforce.units import (
-    PROBE,
     SHUT_TABLE,
     UnitSetting,
     firewall_dropin,
@@ -109,10 +108,10 @@ def test_the_gate_starts_before_the_network_unless_it_needs_it(tmp_path: Path, g
     assert "ExecStop=" not in files["/etc/systemd/system/cofferdam-shut.service"]
 
 
-def test_the_gate_has_the_capabilities_of_its_launcher_and_of_the_leak_probe_and_no_other() -> None:
+def test_the_gate_has_the_capabilities_of_its_launcher_and_no_other() -> None:
     found = re.search(r"^CapabilityBoundingSet=(.*)$", gate_unit(default()), re.MULTILINE)
     assert found is not None
-    assert {name.removeprefix("CAP_").lower() for name in found[1].split()} == {*NEEDED, *USEFUL, *PROBE}
+    assert {name.removeprefix("CAP_").lower() for name in found[1].split()} == {*NEEDED, *USEFUL}
 
 
 def test_a_path_that_a_unit_can_not_hold_is_refused(tmp_path: Path) -> None:

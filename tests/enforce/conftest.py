@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cofferdam.enforce.namespaces import clean
+from cofferdam.enforce.putback import clean
 from tests.enforce.site import PlantDevice, Site
 from tests.gate.plant import Gate
 

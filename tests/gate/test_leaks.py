@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 import pytest
 
 from cofferdam.audit.entry import Draft
-from cofferdam.audit.events.proof import LeakProbeSet
+from cofferdam.audit.events.proof import LeakFound, LeakProbeSet
 from cofferdam.enforce.orders import Prepared
+from cofferdam.enforce.statefolder import BUSY
 from cofferdam.errors import GateError
 from cofferdam.gate.log import Log
+from cofferdam.gate.watch import leaks
 from cofferdam.gate.watch.leaks import ALARM, FIRST_ROUND_SECONDS, GRACE_SECONDS, LeakProbe, spoken
 from tests.gate.conftest import Site
 
@@ -39,8 +41,33 @@ class Around:
     def note(self, draft: Draft) -> None:
         self.noted.append(draft)
 
+    rounds: int = 0
+    ended: int = 0
+    hangs: bool = False
+    answer: tuple[list[str], dict[str, str]] | GateError = field(default_factory=lambda: (["plc"], {}))
+    made: list[LeakProbe] = field(default_factory=list)
+
+    async def round(self, _: object) -> tuple[list[str], dict[str, str]]:
+        self.rounds += 1
+        try:
+            if self.hangs:
+                await asyncio.sleep(3600)
+        finally:
+            self.ended += 1
+        if isinstance(self.answer, GateError):
+            raise self.answer
+        return self.answer
+
     def probe(self) -> LeakProbe:
-        return LeakProbe(self, lambda: self.now)  # type: ignore[arg-type]
+        self.made.append(LeakProbe(self, lambda: self.now, self.round))  # type: ignore[arg-type]
+        return self.made[0]
+
+    async def later(self, seconds: float) -> None:
+        """So much later."""
+        await settle()
+        self.now += seconds
+        self.made[0]._wake()
+        await settle()
 
 
 def go(work: Callable[[Around], Coroutine[Any, Any, None]]) -> None:
@@ -56,100 +83,135 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_the_first_turn_comes_soon_and_the_next_an_interval_after_it() -> None:
+def test_the_first_round_comes_soon_and_the_next_an_interval_after_it() -> None:
     async def work(around: Around) -> None:
         probe = around.probe()
         probe.set(300)
-        around.now += FIRST_ROUND_SECONDS
-        assert await probe.turn()
-        probe.told("")
-        second = start(probe.turn())
-        around.now += 299
-        probe.told("")  # whatever wakes it, it is not due
-        await settle()
-        assert not second.done()
-        around.now += 1
-        probe.told("")
-        assert await second
+        working = start(probe.work())
+        await around.later(FIRST_ROUND_SECONDS - 1)
+        assert around.rounds == 0
+        await around.later(1)
+        assert around.rounds == 1 and probe.report().works and probe.report().last_ns
+        await around.later(299)
+        assert around.rounds == 1
+        await around.later(1)
+        assert around.rounds == 2
+        probe.end()
+        await working
 
     go(work)
 
 
-def test_a_shorter_interval_holds_for_a_turn_that_is_waited_for_and_off_holds_it_back() -> None:
+def test_a_shorter_interval_holds_at_once_and_off_holds_rounds_back() -> None:
     async def work(around: Around) -> None:
         probe = around.probe()
         probe.set(300)
-        around.now += FIRST_ROUND_SECONDS
-        assert await probe.turn()
-        waits = start(probe.turn())
-        around.now += 60
+        working = start(probe.work())
+        await around.later(FIRST_ROUND_SECONDS)
+        await around.later(60)
         probe.set(0)
-        await settle()
-        assert not waits.done() and not probe.report().works and "OFF" in probe.report().detail
-        around.now += 100_000
+        await around.later(100_000)
+        assert around.rounds == 1 and not probe.report().works and "OFF" in probe.report().detail
         probe.set(600)
-        assert await waits, "it was due long ago by any interval"
-        waits = start(probe.turn())
-        around.now += 30
+        await settle()
+        assert around.rounds == 2, "it was due long ago by any interval"
+        await around.later(30)
         probe.set(10)
-        assert await waits
+        await settle()
+        assert around.rounds == 3
         probe.set(10)
         said = [draft.seconds for draft in around.noted if isinstance(draft, LeakProbeSet)]
         assert said == [300, 0, 600, 10], "each interval is recorded once"
+        probe.end()
+        await working
 
     go(work)
 
 
-def test_rounds_that_do_not_come_are_an_alarm_until_one_does() -> None:
+def test_a_round_that_cannot_be_is_an_alarm_until_one_can() -> None:
     async def work(around: Around) -> None:
+        around.answer = GateError("no packet socket")
         probe = around.probe()
         probe.set(60)
-        watch = start(probe.watch())
-        around.now += 60 + GRACE_SECONDS - 1
-        probe._wake()
-        await settle()
+        working = start(probe.work())
+        await around.later(FIRST_ROUND_SECONDS)
+        assert around.alarms == {ALARM: "no packet socket"} and not probe.report().works
+        assert probe.report().detail == "no packet socket"
+        around.answer = (["plc"], {})
+        await around.later(60)
+        assert not around.alarms and probe.report().works
+        probe.end()
+        await working
+
+    go(work)
+
+
+def test_what_leaks_is_an_alarm_and_one_entry_until_it_is_over() -> None:
+    async def work(around: Around) -> None:
+        around.answer = (["plc", "drive"], {"plc": "ARP"})
+        probe = around.probe()
+        probe.set(60)
+        working = start(probe.work())
+        await around.later(FIRST_ROUND_SECONDS)
+        await around.later(60)
+        assert around.alarms == {"leak-plc": "ARP"}
+        assert [draft.asset for draft in around.noted if isinstance(draft, LeakFound)] == ["plc"]
+        assert probe.found(["drive"], {"drive": "TCP"}) == 1, "a proof has found another"
+        assert set(around.alarms) == {"leak-plc", "leak-drive"}
+        around.answer = (["plc", "drive"], {})
+        await around.later(60)
         assert not around.alarms
-        around.now += 1
-        probe._wake()
-        await settle()
-        assert "no round of the leak probe for 3 min" in around.alarms[ALARM]
-        assert not probe.report().works
-        probe.told("")
-        assert not around.alarms and probe.report().works and probe.report().last_ns
-        probe.told("no right to")
-        assert around.alarms == {ALARM: "no right to"} and probe.report().detail == "no right to"
-        probe.set(0)
-        around.now += 100_000
-        await settle()
-        assert not around.alarms, "what is off is not missed"
+        around.answer = (["plc"], {"plc": "ARP again"})
+        await around.later(60)
+        assert [draft.asset for draft in around.noted if isinstance(draft, LeakFound)] == ["plc", "drive", "plc"]
         probe.end()
-        await watch
+        await working
 
     go(work)
 
 
-def test_one_process_has_the_turns_and_none_waits_for_a_gate_that_stops() -> None:
+def test_a_round_waits_for_a_proof_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaks, "AGAIN_SECONDS", 0.001)
+
     async def work(around: Around) -> None:
+        around.answer = GateError(BUSY)
         probe = around.probe()
         probe.set(60)
-        first = start(probe.turn())
-        await settle()
-        second = start(probe.turn())
-        with pytest.raises(GateError, match="another process"):
-            await first
+        working = start(probe.work())
+        await around.later(FIRST_ROUND_SECONDS)
+        await asyncio.sleep(0.05)
+        assert around.rounds > 2 and not around.alarms
+        around.now += GRACE_SECONDS + 1
+        await asyncio.sleep(0.05)
+        assert around.alarms == {ALARM: BUSY}
         probe.end()
-        with pytest.raises(GateError, match="stops"):
-            await second
+        await working
 
     go(work)
 
 
-def test_without_namespaces_there_are_no_turns() -> None:
+def test_a_gate_that_stops_does_not_wait_for_a_round() -> None:
+    async def work(around: Around) -> None:
+        around.hangs = True
+        probe = around.probe()
+        probe.set(60)
+        working = start(probe.work())
+        await around.later(FIRST_ROUND_SECONDS)
+        assert around.rounds == 1 and not working.done()
+        probe.end()
+        await working
+        assert around.ended == 1, "what the round holds was given back"
+
+    go(work)
+
+
+def test_without_namespaces_there_are_no_rounds() -> None:
     async def work(around: Around) -> None:
         around.separation = Prepared(0, "processes", ())
         probe = around.probe()
         probe.set(60)
-        assert not await probe.turn()
+        await probe.work()
+        assert not around.rounds
         assert not around.noted and not probe.report().works and "no IT side" in probe.report().detail
 
     go(work)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cofferdam.enforce.namespaces import clean
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.enforce.plans.records import check
+from cofferdam.enforce.putback import clean
 from tests.enforce.site import DEVICE, ERP, GATE_OT, PORT, PlantDevice, Site, at, ip, netns
 from tests.gate.plant import Gate, cli
 from tests.overlay.works import compiled

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from dnslib import RCODE, DNSRecord
 
-from cofferdam.enforce.namespaces import clean
 from cofferdam.enforce.overlay.tunnel import SOCKETS
+from cofferdam.enforce.putback import clean
 from cofferdam.gate.client import ask as ask_gate
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cofferdam.enforce.namespaces import clean
+from cofferdam.enforce.putback import clean
 from tests.enforce.site import DEVICE, ERP, GATE_IT, GATE_OT, NEAR, OVERLAY, PlantDevice, Site, at, ip
 from tests.gate.plant import Client, Gate
 from tests.waiting import eventually

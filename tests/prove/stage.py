@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import subprocess
 import sys
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from cofferdam.brokers.registry import CREWS
-from cofferdam.enforce.namespaces import clean
 from cofferdam.enforce.plans.network import network_plan
-from cofferdam.gate.client import ask, whole_status
+from cofferdam.enforce.putback import clean
+from cofferdam.gate.client import ask
 from cofferdam.lab.layout import Namespaces
 from cofferdam.lab.play import policy as policy_of
 from cofferdam.lab.water.play import Water
 from cofferdam.proof import run as proof
-from cofferdam.proof.rounds import one_round
 from cofferdam.proof.subject import Subject, open_subject, places
 from tests.gate.plant import Gate
 from tests.waiting import PATIENT
@@ -52,10 +50,6 @@ class Stage:
     def namespace(self, side: str) -> str:
         with self.subject() as subject:
             return subject.sides[side].namespace
-
-    def round(self) -> int:
-        """A round of the leak probe: its exit code."""
-        return one_round(self.state, functools.partial(ask, self.state), functools.partial(whole_status, self.state))
 
     def prove(self, *words: str) -> tuple[int, dict[str, Any]]:
         """`cofferdam prove --json`: the exit code and the document."""

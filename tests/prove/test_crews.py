@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from cofferdam.brokers.registry import CREWS
-from cofferdam.enforce.namespaces import clean
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.enforce.profile import Can, Crew
+from cofferdam.enforce.putback import clean
 from cofferdam.gate.client import ask
 from cofferdam.proof import crossings, processes
 from cofferdam.proof import run as proof
@@ -105,7 +105,7 @@ def test_all_that_is_said_of_both_crews_holds(running: Running) -> None:
     assert "no file that it could write but in" in found[f"{relay}/keeper: files"]["says"]
     assert "is alone in an empty network namespace" in found[f"{relay}/keeper: namespaces"]["says"]
     assert "pipes, no socket, files where it may have some" in found[f"{relay}/keeper: descriptors"]["says"]
-    kinds = ("modbus/outer", "modbus/inner", "relay/outer", "relay/keeper", "relay/inner")
+    kinds = ("modbus/outer", "modbus/inner", "relay/outer", "relay/keeper", "relay/inner", "leaks/probe")
     assert {found[f"{kind}: system calls"]["status"] for kind in kinds} == {"tested"}
     refused = {kind: " ".join(found[f"{kind}: system calls"]["evidence"]) for kind in kinds}
     assert all("make a file (openat)" in said and "TCP socket (socket)" in said for said in

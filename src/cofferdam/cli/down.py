@@ -70,7 +70,7 @@ def _clear_up(state: Path) -> bool | None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if journal.load(state) is None:
             return False
-        from cofferdam.enforce.namespaces import clean
+        from cofferdam.enforce.putback import clean
 
         for said in clean(state):
             print(f"cofferdam down: {said}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """`cofferdam prove`: shows on the running gate that nothing crosses, or what does.
 
-Not here: the proof (proof.run), the leak probe's rounds (proof.rounds).
+Not here: the proof (proof.run), the leak probe's rounds (gate.watch.leaks).
 """
 
 from __future__ import annotations
@@ -37,12 +37,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="show the evidence of every statement")
     parser.add_argument("--leaks", action="store_true", help="only try each asset's real address from the IT side")
     parser.add_argument(
-        "--every",
-        metavar="SECONDS",
-        help="with --leaks: again and again, telling the gate of each round; `policy`: as often as the policy's "
-        "`leak_probe` says, which is what `cofferdam up` does",
-    )
-    parser.add_argument(
         "--sabotage",
         action="store_true",
         help="lab only: forwarding on and no rules in every namespace of the gate, then the canaries, then all back",
@@ -66,21 +60,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from cofferdam.cli.gate_options import state_of
-    from cofferdam.gate.client import ask, whole_status
+    from cofferdam.gate.client import ask
 
     state = state_of(args)
     if args.verify is not None:
         return _verify(args, state)
     if args.smt is not None and not args.smt.is_dir():
         raise CofferdamError(f"{args.smt} is not a folder", hint="make it first")
-    from cofferdam.proof import rounds
+    from cofferdam.proof import leaking
     from cofferdam.proof.run import Wish, prove, report, sign
     from cofferdam.proof.statements import Statements
 
-    if args.every is not None:
-        every = args.every if args.leaks else ""  # without --leaks there is nothing to do again
-        rounds.keep_asking(state, every, functools.partial(ask, state), functools.partial(whole_status, state))
-        return 0
     gc.disable()  # a short life that makes many small objects
     started = time.time_ns()
     known = _known(state)
@@ -88,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     wish = Wish(args.leaks, not args.no_probes, args.sabotage, args.smt, (args.wire_it, args.wire_ot))
     prove(known, wish, out, _working)
     if known.status["separation"] == "namespaces":
-        rounds.tell_leaks(functools.partial(ask, state), known.policy, out)
+        leaking.tell(functools.partial(ask, state), known.policy, out)
     made = report(known.status, out, started)
     note = sign(made, state)
     _record(state, made)

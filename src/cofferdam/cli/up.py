@@ -7,11 +7,8 @@ process that it starts.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import signal
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,12 +19,6 @@ from cofferdam.errors import GateError
 if TYPE_CHECKING:
     from cofferdam.gate.crew.plan import CrewPlan
     from cofferdam.policy.table import CompiledPolicy
-
-LEAK_START_SECONDS = 5
-"""The probe's program starts so much later: it must not slow down the gate's own start."""
-LEAK_NEEDS = ("dac_override", "net_admin", "net_raw", "setgid", "setpcap", "setuid", "sys_admin")
-"""Its capabilities, from its program's start on: to ask the gate, to enter the IT side, to send frames there, and to
-become nobody before it reads any."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -79,56 +70,14 @@ def run(args: argparse.Namespace) -> int:
 
     state = state_of(args)
     policy = args.policy.absolute()
-    watcher = _watch_for_leaks(state)
-    try:
-        isolation = choose(policy, state, users=Users.parse(args.users), take=args.take)
-        if isolation.name != "namespaces":  # there is no IT side to ask from
-            _end(watcher)
-            watcher = 0
-            if os.geteuid() == 0:
-                forget_policy(state)  # of a gate in namespaces that was killed
-        arguments = ["--policy", str(policy), "--state", str(state), "--pairs", str(args.pairs)]
-        arguments += ["--log-format", args.log_format]
-        keep = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM")
-        return Launcher(
-            isolation, state, CREWS, arguments, environment=[name for name in keep if name in os.environ]
-        ).run()
-    finally:
-        _end(watcher)
-
-
-def _watch_for_leaks(state: Path) -> int:
-    """A process of its own asks on the IT side, as often as the policy says, whether a device answers there, and tells
-    the gate. It is started before this one gives up privilege that it needs, and ends with it. Its process id; 0 if
-    there is none."""
-    if os.geteuid() != 0:
-        return 0
-    from cofferdam.enforce import kernel
-
-    parent = os.getpid()
-    command = [sys.executable, "-I", "-m", "cofferdam.cli.main", "prove", "--leaks", "--every", "policy"]
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid != 0:
-        return pid
-    try:
-        os.setsid()
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        with contextlib.suppress(OSError):  # where root has no right to it, there is less to give up
-            kernel.drop_bounding_set(LEAK_NEEDS)
-        time.sleep(LEAK_START_SECONDS)
-        if os.getppid() == parent:
-            os.execv(sys.executable, [*command, "--state", str(state)])  # noqa: S606 - our own interpreter, no shell
-    finally:
-        os._exit(1)
-
-
-def _end(pid: int) -> None:
-    """Ends the watcher, if it is still there and still our child."""
-    with contextlib.suppress(ChildProcessError):
-        if pid and os.waitpid(pid, os.WNOHANG)[0] == 0:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    isolation = choose(policy, state, users=Users.parse(args.users), take=args.take)
+    if isolation.name != "namespaces" and os.geteuid() == 0:
+        forget_policy(state)  # of a gate in namespaces that was killed
+    arguments = ["--policy", str(policy), "--state", str(state), "--pairs", str(args.pairs)]
+    arguments += ["--log-format", args.log_format]
+    keep = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM")
+    environment = [name for name in keep if name in os.environ]
+    return Launcher(isolation, state, CREWS, arguments, environment=environment).run()
 
 
 def _check(args: argparse.Namespace) -> int:

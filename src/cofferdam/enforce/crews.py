@@ -1,5 +1,5 @@
-"""The crews of the house itself, of one part each: the auditor and the name server; and the gate, which is none of its
-own and is declared all the same.
+"""The crews of the house itself, of one part each: the auditor, the name server and the leak probe; and the gate, which
+is no crew and is declared all the same.
 
 Not here: brokers' crews (brokers.registry, which has these too).
 """
@@ -43,3 +43,16 @@ NAMES: Final = Crew(
         )
     },
 )
+LEAKS: Final = Crew(
+    "leaks",
+    {
+        "probe": Profile(
+            name="leaks/probe",
+            stands="outer",
+            can=Can.DATAGRAMS,
+            program="cofferdam.proof.leak_part",
+            wires=True,
+        )
+    },
+)
+"""Lives for one round. It gets the packet sockets that it asks by, and may make none."""

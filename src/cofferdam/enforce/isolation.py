@@ -83,6 +83,24 @@ class Berth:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.quota, self.quota))
 
 
+@dataclass(frozen=True)
+class Wire:
+    """An interface of a side, for one who sends frames of its own: its name and number there, its station, the
+    addresses and routers that it has, and a packet socket on it."""
+
+    name: str
+    number: int
+    station: str
+    own: tuple[str, ...]
+    routers: tuple[str, ...]
+    sock: socket.socket
+
+    @property
+    def text(self) -> str:
+        """All but the socket, for a command line."""
+        return ",".join((self.name, str(self.number), self.station, "+".join(self.own), "+".join(self.routers)))
+
+
 class Isolation(abc.ABC):
     """How children are kept apart. One object for the life of a launcher; every method is called in the launcher,
     except `child_setup`."""
@@ -135,6 +153,14 @@ class Isolation(abc.ABC):
     def child_setup(self, berth: Berth) -> None:
         """Puts the calling process, a fresh fork of the launcher, in its place. exec follows. An exception ends the
         child."""
+
+    def wires(self, place: Place) -> tuple[Wire, ...]:
+        """The interfaces of a place's side, with a packet socket each.
+
+        Raises:
+            GateError: there are none, or no right to such sockets.
+        """
+        raise GateError("without namespaces there is no side to ask from")
 
     def tunnel(self) -> TunnelDevice:
         """The device by which overlay peers come, made or not.

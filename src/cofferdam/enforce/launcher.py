@@ -18,7 +18,6 @@ import resource
 import select
 import signal
 import socket
-import stat
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -66,6 +65,7 @@ from cofferdam.enforce.orders import (
 )
 from cofferdam.enforce.producers import Producer, Producers
 from cofferdam.enforce.profile import Can, Crew, Profile
+from cofferdam.enforce.statefolder import hold_network, lock_state
 from cofferdam.errors import CofferdamError, CrossingError, GateError
 
 FIRST_FD = 3
@@ -81,11 +81,12 @@ _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
 
 @dataclass
 class _Process:
-    """A child. `profile`: None for a program that is not ours."""
+    """A child. `profile`: None for a program that is not ours. `held`: a lock for as long as it lives."""
 
     pid: int
     profile: Profile | None
     producer: Producer | None = None
+    held: int = -1
 
 
 @dataclass
@@ -134,7 +135,7 @@ class Launcher:
         Raises:
             GateError: another gate uses the state directory, or the gate refused to start.
         """
-        lock = _lock(self._state)
+        lock = lock_state(self._state)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -223,6 +224,8 @@ class Launcher:
             if child is None:
                 continue
             process = self._children.pop(child)
+            if process.held >= 0:
+                os.close(process.held)
             if process.producer is not None:
                 self._producers.end(process.producer)
             if process.profile is None:
@@ -426,7 +429,16 @@ class Launcher:
         if part.listeners:
             arguments += ["--listeners-at", str(at), "--listeners", str(len(part.listeners))]
             fds += [self._listeners[number].sock.fileno() for number in part.listeners]
-        child = self._start(part.part, berth, arguments, fds, producer)
+        with contextlib.ExitStack() as after:
+            held = hold_network(self._state) if profile.wires else -1
+            if held >= 0:
+                after.callback(os.close, held)
+            for wire in self._isolation.wires(part.place) if profile.wires and part.place is not None else ():
+                after.callback(wire.sock.close)
+                arguments += ["--wire", f"{FIRST_FD + len(fds)},{wire.text}"]
+                fds.append(wire.sock.fileno())
+            child = self._start(part.part, berth, arguments, fds, producer)
+            self._children[child.child].held = os.dup(held) if held >= 0 else -1
         if theirs is not None:
             theirs.close()
             self._producers.introduce_all()
@@ -490,6 +502,9 @@ class Launcher:
         for process in self._children.values():
             while os.waitpid(process.pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
                 time.sleep(0.005)
+        for process in self._children.values():
+            if process.held >= 0:
+                os.close(process.held)
         self._children.clear()
         for listener in self._listeners.values():
             listener.sock.close()
@@ -523,43 +538,6 @@ def _place_descriptors(fds: Sequence[int]) -> None:
     os.dup2(nothing, 0)
     os.dup2(2, 1)
     os.closerange(above, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-
-
-def _lock(state: Path) -> int:
-    """Takes the state directory for this gate; the descriptor that holds it."""
-    try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _own(state)
-        lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise GateError(
-            f"cannot use the state directory {state}: {error.strerror}",
-            hint="give another one with --state, or make it writable for this user",
-        ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise GateError(
-            f"another gate runs with the state directory {state}",
-            hint=f"`cofferdam status --state {state}` shows it, `cofferdam down --state {state}` stops it; "
-            "a second gate needs a --state of its own",
-        ) from None
-    return lock
-
-
-def _own(state: Path) -> None:
-    """Whoever can write to the state directory can restore a severed side and swap the log: it must be ours alone.
-
-    Raises: GateError.
-    """
-    found = state.stat()
-    sticky_group = found.st_mode & stat.S_ISVTX and not found.st_mode & stat.S_IWOTH
-    if found.st_uid not in (0, os.geteuid()) or (found.st_mode & 0o022 and not sticky_group):
-        raise GateError(
-            f"the state directory {state} can be written to by others",
-            hint=f"make it this user's alone: chown {os.geteuid()} {state} && chmod 700 {state}; or another --state",
-        )
 
 
 def _notify(state: str) -> None:

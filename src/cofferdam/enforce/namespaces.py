@@ -25,7 +25,6 @@ import socket
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -33,13 +32,14 @@ from cofferdam.enforce import firewall, journal, kernel, netns, stores, view
 from cofferdam.enforce.counters import Counters
 from cofferdam.enforce.crews import GATE
 from cofferdam.enforce.inside import inside
-from cofferdam.enforce.isolation import Berth, Isolation, listen
+from cofferdam.enforce.isolation import Berth, Isolation, Wire, listen
 from cofferdam.enforce.kernel_log import KernelLog
 from cofferdam.enforce.orders import DROPPED, TUNNEL, DroppedCounter, Fact, Place
-from cofferdam.enforce.overlay.tunnel import SOCKETS, TunnelDevice
+from cofferdam.enforce.overlay.tunnel import TunnelDevice
 from cofferdam.enforce.plans.records import Link, NetworkPlan, SidePlan, check, namespace_name
 from cofferdam.enforce.plans.rules import counter_names, ruleset
 from cofferdam.enforce.profile import MEMORY_BYTES, Profile
+from cofferdam.enforce.putback import clean
 from cofferdam.enforce.users import Allotted, Users
 from cofferdam.errors import CofferdamError, GateError
 
@@ -351,6 +351,26 @@ class NamespaceIsolation(Isolation):
         with netns.entered(self._sides[self._plan.space_of(place.side, place.zone)], self._home):
             return listen(address, port, datagrams=datagrams)
 
+    def wires(self, place: Place) -> tuple[Wire, ...]:
+        if self._plan is None:
+            raise GateError(f"side {place.side} has no namespace yet")
+        space = self._plan.space_of(place.side, place.zone)
+        side = next(side for side in self._plan.sides if side.space == space)
+        names = list(dict.fromkeys(self._interfaces[link.zone] for link in side.links))
+        looks = inside(self._sides[space], netns.look_at_wires, names)
+        wires: list[Wire] = []
+        try:
+            with netns.entered(self._sides[space], self._home):
+                for name, number, station, own, routers in looks:
+                    sock = netns.packet_socket(name)
+                    wires.append(Wire(name, number, station, tuple(own), tuple(routers), sock))
+        except OSError as error:
+            for wire in wires:
+                wire.sock.close()
+            why = "CAP_NET_RAW is missing" if error.errno == errno.EPERM else error.strerror
+            raise GateError(f"no packet socket on the interfaces of side {space}: {why}") from None
+        return tuple(wires)
+
     def tunnel(self) -> TunnelDevice:
         wanted = self._plan.side("it").tunnel if self._plan is not None else None
         if wanted is None:
@@ -512,69 +532,3 @@ def _give(folder: Path, user: int, *, whole: bool = False) -> None:
         for name in (*folders, *files):
             os.chown(name, user, user, dir_fd=fd, follow_symlinks=False)
     os.chown(folder, user, user, follow_symlinks=False)  # last: it says that the others are done
-
-
-def clean(state: Path) -> list[str]:
-    """Puts back what the journal in a state folder says; nothing if there is none. What could not be put back, in
-    sentences. The journal stays only while a later try may do better. The caller knows that no gate runs there."""
-    try:
-        log = journal.load(state)
-    except GateError as error:
-        return [f"{error} ({error.hint})" if error.hint else str(error)]
-    if log is None:
-        return []
-    if log.boot != journal.boot_id():
-        journal.remove(state)
-        return []  # the machine was started anew since: all of it is gone
-    home = netns.own()
-    said: list[str] = []
-    try:
-        if os.fstat(home).st_ino != log.host:
-            return ["the gate was started in another network namespace than this one: run this command there"]
-        if _put_back(log, home, said):
-            journal.remove(state)
-    except (GateError, OSError) as error:
-        said.append(str(error))
-    finally:
-        os.close(home)
-    return said
-
-
-def _put_back(log: journal.Journal, home: int, said: list[str]) -> bool:
-    """Whether all that could be put back was; `said` gets what could not."""
-    whole = True
-    for entry in log.namespaces:
-        if not entry.inode:
-            netns.remove_namespace(entry.name)  # ended while it was made: nothing was moved yet
-            continue
-        fd = netns.open_namespace(entry.name, entry.inode)
-        try:
-            for made in log.made:
-                if made.namespace == entry.name:
-                    (SOCKETS / f"{made.name}.sock").unlink(missing_ok=True)
-                    for where in (None, fd) if fd is not None else (None,):
-                        _try(said, where, netns.delete_interface, made.name)
-            for moved in log.moved:
-                if moved.namespace != entry.name:
-                    continue
-                if fd is not None and inside(fd, netns.has_interface, moved.name):
-                    _try(said, fd, netns.move, moved.name, home)
-                    stuck = inside(fd, netns.has_interface, moved.name)
-                    whole = whole and not stuck
-                    if stuck:
-                        continue
-                said += _try(said, None, netns.restore, msgspec.to_builtins(moved)) or []
-        finally:
-            if fd is not None:
-                os.close(fd)
-        if fd is not None and whole:
-            netns.remove_namespace(entry.name)
-    return whole
-
-
-def _try(said: list[str], where: int | None, work: Any, *arguments: Any) -> Any:
-    try:
-        return inside(where, work, *arguments)
-    except GateError as error:
-        said.append(str(error))
-        return None

@@ -30,6 +30,7 @@ NAMED = Path("/run/netns")
 _UP, _SCOPE_LINK, _SCOPE_HOST = 1, 253, 254
 _TABLE_MAIN, _TABLE_LOCAL, _PROTO_KERNEL, _PROTO_STATIC, _TYPE_UNICAST, _TYPE_LOCAL = 254, 255, 2, 4, 1, 2
 _NODAD = 0x02
+_ETH_P_ALL = 3
 _SYSCTLS = (
     ("net/ipv4/ip_forward", "0"),
     ("net/ipv4/conf/all/forwarding", "0"),
@@ -391,3 +392,36 @@ def restore_routes(plain: dict[str, Any], ipv6: bool) -> None:
         for route in sorted(moved.routes, key=lambda route: route.gateway != ""):
             if ipv6 or route.family == socket.AF_INET:
                 _add_route(netlink, index, route)
+
+
+# --- wires ------------------------------------------------------------------------------------------------------------
+
+
+def look_at_wires(names: list[str]) -> list[tuple[str, int, str, list[str], list[str]]]:
+    """(name, index, station, addresses, routers) of each interface."""
+    found = []
+    with IPRoute() as netlink:
+        for name in names:
+            index = netlink.link_lookup(ifname=name)[0]
+            link = netlink.get_links(index)[0]
+            own = [
+                entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS") for entry in netlink.get_addr(index=index)
+            ]
+            routers = {
+                entry.get_attr("RTA_GATEWAY")
+                for family in (socket.AF_INET, socket.AF_INET6)
+                for entry in netlink.get_routes(family=family, oif=index)
+            } - {None}
+            found.append((name, index, str(link.get_attr("IFLA_ADDRESS")), own, sorted(routers)))
+    return found
+
+
+def packet_socket(name: str) -> socket.socket:
+    """A socket that sends and hears all frames of an interface of the calling process's namespace. Raises: OSError."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+    try:
+        sock.bind((name, _ETH_P_ALL))
+    except OSError:
+        sock.close()
+        raise
+    return sock

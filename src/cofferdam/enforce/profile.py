@@ -45,6 +45,7 @@ class Profile(msgspec.Struct, frozen=True):
 
     `confined`: it puts the filter of `can` on itself, and holds no socket but those of its work. `writes`: folders of
     the gate's state that are its own, besides a store. `producers`: it takes the pipes of those who tell the audit log.
+    `wires`: it gets a packet socket on each interface of its side.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Profile(msgspec.Struct, frozen=True):
     confined: bool = True
     writes: tuple[str, ...] = ()
     producers: bool = False
+    wires: bool = False
 
     def __post_init__(self) -> None:
         if self.store != (Can.STORE in self.can):

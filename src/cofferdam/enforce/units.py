@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 from cofferdam.enforce.users import NEEDED, USEFUL
 
-PROBE = ("net_raw",)
-"""What the leak probe needs besides: it is started before the launcher gives up all that it does not need."""
 SHUT_TABLE = "cofferdam-shut"
 CALLS = (
     "@system-service @mount @privileged setns unshare pivot_root capset seccomp landlock_create_ruleset "
@@ -180,7 +178,7 @@ WantedBy=sysinit.target
 
 def gate_unit(setting: UnitSetting) -> str:
     """cofferdam.service."""
-    capabilities = " ".join(f"CAP_{name.upper()}" for name in sorted((*NEEDED, *USEFUL, *PROBE)))
+    capabilities = " ".join(f"CAP_{name.upper()}" for name in sorted((*NEEDED, *USEFUL)))
     if setting.early:
         order = "After=cofferdam-shut.service local-fs.target\nBefore=network-pre.target\nWants=network-pre.target"
     else:
@@ -218,7 +216,7 @@ LimitNOFILE=65536
 TasksMax=8192
 OOMScoreAdjust=-500
 
-# What the launcher and the leak probe need, and nothing else; they pass none of it on. Each process behind them has a
+# What the launcher needs, and nothing else; it passes none of it on. Each process behind them has a
 # user, a file tree, a network and a system-call filter of its own.
 CapabilityBoundingSet={capabilities}
 NoNewPrivileges=yes

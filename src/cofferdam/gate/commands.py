@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from cofferdam.audit.events.base import clip
-from cofferdam.audit.events.proof import LeakFound, ProofDone
+from cofferdam.audit.events.proof import ProofDone
 from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.gate import RECORD_SECONDS, REPORT_SECONDS, Gate
@@ -80,15 +80,10 @@ class Leak(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Leaks(Struct, frozen=True, tag="leaks", forbid_unknown_fields=True):
-    """The leak probe has tried these assets, and found these. `trouble`: why it could not try."""
+    """A proof has tried these assets, and found these."""
 
     tried: Annotated[tuple[Annotated[str, Meta(max_length=128)], ...], Meta(max_length=100_000)]
     found: Annotated[tuple[Leak, ...], Meta(max_length=1000)] = ()
-    trouble: Text = ""
-
-
-class LeakTurn(Struct, frozen=True, tag="leak-turn", forbid_unknown_fields=True):
-    """The leak probe's process asks for its turn. Answered when a round is due, which may be long."""
 
 
 class AddPeer(Struct, frozen=True, tag="add-peer", forbid_unknown_fields=True):
@@ -118,7 +113,7 @@ class AskPart(Struct, frozen=True, tag="ask-part", forbid_unknown_fields=True):
     crew: Name = ""
 
 
-Request = Status | Reload | Down | Sever | Restore | Proof | Leaks | LeakTurn | AddPeer | RevokePeer | Peers | AskPart
+Request = Status | Reload | Down | Sever | Restore | Proof | Leaks | AddPeer | RevokePeer | Peers | AskPart
 
 
 class Answer(Struct, frozen=True):
@@ -211,8 +206,6 @@ class ControlServer:
                 return None
             case Sever(side, reason):
                 return {"side": side, "sessions": await gate.sever(side, user, reason)}
-            case LeakTurn():
-                return {"ask": await gate.leaks.turn()}
             case AddPeer(name, key):
                 return await gate.overlay.add_peer(name, key, user)
             case RevokePeer(name):
@@ -226,24 +219,9 @@ class ControlServer:
             case Proof(report, result, detail):
                 done = ProofDone(report=report, result=result, detail=clip(detail), wall_ns=now_ns())
                 return {"recorded": await gate.audit.record(done, RECORD_SECONDS)}
-            case Leaks(tried, found, trouble):
-                gate.leaks.told(trouble)
-                return {"new": _leaks(gate, tried, found)}
-
-
-def _leaks(gate: Gate, tried: tuple[str, ...], found: tuple[Leak, ...]) -> int:
-    """Raises an alarm for each asset that leaks, records those that are new, and clears what is over."""
-    new = 0
-    for leak in found:
-        if f"leak-{leak.asset}" not in gate.alarms:
-            new += 1
-            gate.note(LeakFound(asset=leak.asset, detail=clip(leak.detail), wall_ns=now_ns()))
-        gate.alarm(f"leak-{leak.asset}", leak.detail)
-    leaking = {leak.asset for leak in found}
-    for asset in tried:
-        if asset not in leaking:
-            gate.alarm(f"leak-{asset}", "")
-    return new
+            case Leaks(tried, found):
+                gate.leaks.told("")
+                return {"new": gate.leaks.found(tried, {leak.asset: leak.detail for leak in found})}
 
 
 def _peer(writer: asyncio.StreamWriter) -> int:

@@ -196,7 +196,7 @@ class Gate:
         self.set_policy(policy, self.options.policy)
         await self._record_start()
         self.leaks.set(policy.gate.leak_probe_seconds)
-        self.spawn(self.leaks.watch())
+        self.spawn(self.leaks.work())
         self.spawn(self.drops.watch(self._stop))
         self._keep_recent()
         await self.overlay.start(policy)

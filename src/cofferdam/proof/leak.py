@@ -5,14 +5,15 @@ address; then ICMP echo and a TCP SYN to the protocol's port, sent to the statio
 router, if there is one. Frames go by a packet socket, so the firewall stays as it is, and it opens no connection: a
 device that answers the SYN hears nothing more, and forgets it.
 
-The probe runs in a process of its own that enters the namespace, opens the sockets, and gives up all privilege before
-it reads the first frame.
+Whoever asks has the sockets already and holds no privilege while it reads frames: a part of its own (leak_part), or a
+child of a proof.
 
-Not here: who is told (enforce.prove.leaking, the gate).
+Not here: who is told (leaking, the gate).
 """
 
 from __future__ import annotations
 
+import ctypes
 import ipaddress
 import os
 import secrets
@@ -20,10 +21,8 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Sequence
-from typing import Any, Final
-
-from pyroute2 import IPRoute
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 from cofferdam.enforce import inside as worker
 from cofferdam.enforce import kernel
@@ -31,10 +30,30 @@ from cofferdam.proof.frames import BROADCAST, checksum
 
 WAIT_SECONDS: Final = 1.0
 """How long answers are waited for, after the last question of each round."""
+MOST_ANSWERS: Final = 8
+"""Kept of each address: who answers decides what it says, and how often."""
 NOBODY: Final = 65534
-_ETH_P_ALL: Final = 3
 Json = dict[str, Any]
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Wire(NamedTuple):
+    """An interface to ask by, and a packet socket that is bound to it."""
+
+    fd: int
+    name: str
+    number: int
+    station: str
+    own: tuple[str, ...]
+    routers: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Wire:
+        """From a command line: the descriptor, then enforce.isolation.Wire.text."""
+        fd, name, number, station, own, routers = text.split(",")
+        return cls(int(fd), name, int(number), station, tuple(filter(None, own.split("+"))),
+                   tuple(filter(None, routers.split("+"))))  # fmt: skip
 
 
 def probe(namespace: int, interfaces: Sequence[str], targets: Sequence[tuple[str, int]]) -> Json:
@@ -49,22 +68,15 @@ def probe(namespace: int, interfaces: Sequence[str], targets: Sequence[tuple[str
 
 
 def _probe(interfaces: list[str], targets: list[list[Any]]) -> Json:
-    looks = [_look(name) for name in interfaces]
-    sockets = []
-    for name in interfaces:
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
-        sock.bind((name, _ETH_P_ALL))
-        sock.setblocking(False)
-        sockets.append(sock)
+    # Here, and not above: pyroute2 is large, and the part has no use for it.
+    from cofferdam.enforce import netns
+
+    wires = [
+        Wire(netns.packet_socket(look[0]).detach(), *look[:3], tuple(look[3]), tuple(look[4]))
+        for look in netns.look_at_wires(interfaces)
+    ]
     _give_up()
-    answers: list[list[str]] = []
-    asked: dict[str, int] = {}
-    for sock, look in zip(sockets, looks, strict=True):
-        round_ = _Round(sock, look, [(str(address), int(port)) for address, port in targets])
-        round_.run()
-        answers += round_.answers
-        asked[look["name"]] = round_.asked
-    return {"answers": answers, "asked": asked}
+    return ask(wires, [(str(address), int(port)) for address, port in targets])
 
 
 def _give_up() -> None:
@@ -76,31 +88,31 @@ def _give_up() -> None:
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
 
 
-def _look(name: str) -> Json:
-    """An interface's station, addresses and routers."""
-    with IPRoute() as netlink:
-        index = netlink.link_lookup(ifname=name)[0]
-        link = netlink.get_links(index)[0]
-        own = [entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS") for entry in netlink.get_addr(index=index)]
-        routers = [
-            entry.get_attr("RTA_GATEWAY")
-            for family in (socket.AF_INET, socket.AF_INET6)
-            for entry in netlink.get_routes(family=family, oif=index)
-            if entry.get_attr("RTA_GATEWAY")
-        ]
-    return {"name": name, "mac": link.get_attr("IFLA_ADDRESS"), "own": own, "routers": sorted(set(routers))}
+def ask(wires: Iterable[Wire], targets: Sequence[tuple[str, int]]) -> Json:
+    """One round, by one interface after the other."""
+    answers: list[list[str]] = []
+    asked: dict[str, int] = {}
+    for wire in wires:
+        round_ = _Round(wire, targets)
+        round_.run()
+        answers += round_.answers
+        asked[wire.name] = round_.asked
+    return {"answers": answers, "asked": asked}
 
 
 class _Round:
     """One interface: who has the addresses; then a ping and a SYN to those that answered and by the routers."""
 
-    def __init__(self, sock: socket.socket, look: Json, targets: list[tuple[str, int]]) -> None:
-        self._sock = sock
-        self._mac = bytes.fromhex(look["mac"].replace(":", ""))
-        self._own = {4: _first(look["own"], 4), 6: _first(look["own"], 6)}
-        self._routers = look["routers"]
-        self._name = look["name"]
+    def __init__(self, wire: Wire, targets: Sequence[tuple[str, int]]) -> None:
+        self._sock = socket.socket(fileno=wire.fd)
+        self._mac = bytes.fromhex(wire.station.replace(":", ""))
+        self._own = {4: _first(wire.own, 4), 6: _first(wire.own, 6)}
+        self._routers = list(wire.routers)
+        self._name = wire.name
+        self._number = wire.number
         self._targets = targets
+        self._poll = select.poll()
+        self._poll.register(wire.fd, select.POLLIN)
         self._stations: dict[str, bytes] = {}
         self._port = 40000 + secrets.randbelow(20000)
         self._id = secrets.randbelow(65536)
@@ -120,12 +132,15 @@ class _Round:
 
     def _send(self, to: bytes, ethertype: int, body: bytes) -> None:
         frame = (to + self._mac + struct.pack(">H", ethertype) + body).ljust(60, b"\0")
-        try:
-            # With its type: Linux 6.1 does not read it from a frame on a macvlan, and the egress rules would drop it.
-            self._sock.sendto(frame, (self._name, ethertype))
-            self.asked += 1
-        except OSError:
-            pass  # the interface is down; `asked` says that nothing went out
+        # With its type: Linux 6.1 does not read it from a frame on a macvlan, and the egress rules would drop it. By
+        # the C library, since Python would ask for the interface's number by a call that a part may not make.
+        place = (
+            struct.pack("@H", socket.AF_PACKET)
+            + struct.pack(">H", ethertype)
+            + struct.pack("@iHBB8x", self._number, 0, 0, 6)
+        )
+        sent = _libc.sendto(self._sock.fileno(), frame, ctypes.c_size_t(len(frame)), 0, place, ctypes.c_int(len(place)))
+        self.asked += sent == len(frame)  # less: the interface is down, and `asked` says that nothing went out
 
     def _who_has(self, address: str) -> None:
         target = ipaddress.ip_address(address)
@@ -159,7 +174,7 @@ class _Round:
     def _listen(self) -> None:
         end = time.monotonic() + WAIT_SECONDS
         while (left := end - time.monotonic()) > 0:
-            if not select.select([self._sock], [], [], left)[0]:
+            if not self._poll.poll(left * 1000):
                 continue
             try:
                 frame, where = self._sock.recvfrom(2048)
@@ -189,7 +204,7 @@ class _Round:
             return
         self._stations[address] = mac
         if address in wanted:
-            self.answers.append([address, how, f"{mac.hex(':')} answers for it on {self._name}"])
+            self._found(address, how, f"{mac.hex(':')} answers for it on {self._name}")
 
     def _packet(self, sender: str, protocol: int, body: bytes, wanted: set[str]) -> None:
         if sender not in wanted:
@@ -202,7 +217,8 @@ class _Round:
             self._found(sender, "TCP", f"port {port} {says} on {self._name}")
 
     def _found(self, address: str, how: str, detail: str) -> None:
-        if [address, how, detail] not in self.answers:
+        mine = [answer for answer in self.answers if answer[0] == address]
+        if [address, how, detail] not in mine and len(mine) < MOST_ANSWERS:
             self.answers.append([address, how, detail])
 
 

@@ -5,15 +5,23 @@ Not here: the probe (enforce.leak).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.errors import GateError
+from cofferdam.policy.table import CompiledPolicy
 from cofferdam.proof import leak
 from cofferdam.proof.statements import Statements
-from cofferdam.proof.subject import Subject
 
+if TYPE_CHECKING:  # it reads the network by pyroute2, which is large, and the gate judges rounds
+    from cofferdam.proof.subject import Subject
+
+Ask = Callable[..., Any]
+"""Asks the running gate something (gate.client)."""
+
+NAMES_AT_ONCE = 50
+"""Assets in one message to the gate, which takes 64 KiB at most."""
 PART = "leaks"
 PROBE = "leak probe"
 """The statement that there is when the probe cannot run."""
@@ -30,7 +38,7 @@ def targets(plan: NetworkPlan) -> list[tuple[str, int]]:
 
 
 def state(subject: Subject, wanted: list[tuple[str, int]], out: Statements) -> None:
-    """One statement for each address."""
+    """Asks, as root in a child of its own; then as `judge`."""
     side = subject.sides["it"]
     interfaces = list(side.interfaces.values())
     try:
@@ -38,6 +46,11 @@ def state(subject: Subject, wanted: list[tuple[str, int]], out: Statements) -> N
     except GateError as error:
         out.say(PART, PROBE, "failed", f"the IT side could not be asked: {error}")
         return
+    judge(found, wanted, out)
+
+
+def judge(found: Mapping[str, Any], wanted: list[tuple[str, int]], out: Statements) -> None:
+    """One statement for each address, by what a round has found (leak.ask)."""
     asked = [f"{count} questions sent by {name}" for name, count in found["asked"].items()]
     silent = [name for name, count in found["asked"].items() if not count]
     for address in dict.fromkeys(address for address, _ in wanted):
@@ -59,9 +72,25 @@ def between(probe: Mapping[str, Any], out: Statements) -> None:
         out.check(PART, BETWEEN, says, [] if probe["works"] else [says])
 
 
+def named(policy: CompiledPolicy) -> dict[str, list[str]]:
+    """The assets of each address: two cells may have a device each with the same."""
+    names: dict[str, list[str]] = {}
+    for asset in policy.assets.values():
+        names.setdefault(asset.address, []).append(asset.name)
+    return names
+
+
+def tell(ask: Ask, policy: CompiledPolicy, out: Statements) -> None:
+    """Tells the gate what a proof has found."""
+    tried, found = verdicts(out, named(policy))
+    leaks = dict(found)
+    for start in range(0, len(tried), NAMES_AT_ONCE):
+        some = tried[start : start + NAMES_AT_ONCE]
+        ask("leaks", tried=some, found=[{"asset": name, "detail": leaks[name][:500]} for name in some if name in leaks])
+
+
 def verdicts(out: Statements, names: Mapping[str, Sequence[str]]) -> tuple[list[str], list[tuple[str, str]]]:
-    """(assets that were tried, (asset, detail) of those that leak). `names`: address to assets; two cells may have a
-    device each with the same."""
+    """(assets that were tried, (asset, detail) of those that leak). `names`: address to assets."""
     here = [statement for statement in out.found if statement.part == PART and statement.name in names]
     found = [
         (name, f"{s.name}: {'; '.join(s.evidence)}") for s in here if s.status == "failed" for name in names[s.name]

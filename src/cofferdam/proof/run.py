@@ -23,6 +23,7 @@ from cofferdam.audit.checkpoint import SignerKey, VerifierKey, open_note, sign_n
 from cofferdam.enforce.journal import folder, noted_policy
 from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.enforce.profile import Crew
+from cofferdam.enforce.statefolder import LOOKING
 from cofferdam.errors import AuditError, CofferdamError, GateError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
@@ -150,7 +151,7 @@ def _without_namespaces(status: Status, out: Statements) -> None:
 @contextlib.contextmanager
 def alone(state: Path, tell: Tell) -> Iterator[None]:
     """One proof or round of the leak probe at a time: each would take the other for a stranger in the namespaces."""
-    lock = os.open(folder(state) / "prove.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    lock = os.open(folder(state) / LOOKING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

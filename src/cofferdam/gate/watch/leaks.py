@@ -1,29 +1,35 @@
-"""When the leak probe asks, and what is known of it: its interval is the policy's, its rounds are another process's.
+"""When the leak probe asks, what it found, and what is known of it.
 
-That process (`cofferdam prove --leaks --every policy`, started by `cofferdam up`) waits here for its turn. So a new
-policy's interval holds at once, and a probe that does not come for its turn is missed. Where the policy has it off, or
-there are no namespaces to ask from, that is a fact in `status` like what is in force.
+Its interval is the policy's; a new one holds at once. Each round is a crew of its own, born for it, with packet sockets
+on the IT side's interfaces and nothing else. Where the policy has it off, or there are no namespaces to ask from, that
+is a fact in `status` like what is in force.
 
-Not here: asking (proof.leak), what a round found (commands).
+Not here: a round (leak_round), asking (proof.leak).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import msgspec
 
-from cofferdam.audit.events.proof import LeakProbeSet
+from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.proof import LeakFound, LeakProbeSet
+from cofferdam.enforce.statefolder import BUSY
 from cofferdam.errors import GateError
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
+from cofferdam.gate.watch.leak_round import Round, one_round
 
 FIRST_ROUND_SECONDS = 10.0
 """After the start, where the interval is not shorter: the gate's own start comes first."""
 GRACE_SECONDS = 120.0
-"""A round that is so late is missed: the probe's process has ended or hangs."""
+"""A round that is so late is missed: the alarm says so."""
+AGAIN_SECONDS = 2.0
+"""Before a round that found a proof under way looks again."""
 ALARM = "leak-probe"
 
 
@@ -40,17 +46,17 @@ class LeakProbeReport(msgspec.Struct, frozen=True):
 class LeakProbe:
     """One gate's. All methods are called from the event loop; times are monotonic, in seconds."""
 
-    def __init__(self, gate: Context, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, gate: Context, clock: Callable[[], float] = time.monotonic, round_: Round = one_round) -> None:
         self._gate = gate
         self._clock = clock
+        self._round = round_
+        self._leaking: set[str] = set()
         self._seconds: int | None = None
         self._since = 0.0  # when the present interval, or the probe's last turn, began
         self._first = True
-        self._heard = 0.0
         self._last_ns = 0
         self._trouble = ""
-        self._turns = 0
-        self._ended = False
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -65,7 +71,7 @@ class LeakProbe:
         if self._seconds is None:
             self._since = self._clock()
         self._seconds = seconds
-        self._heard, self._trouble = self._clock(), ""
+        self._trouble = ""
         self._gate.alarm(ALARM, "")
         self._gate.note(LeakProbeSet(seconds=seconds, wall_ns=now_ns()))
         if seconds:
@@ -76,15 +82,16 @@ class LeakProbe:
 
     def told(self, trouble: str) -> None:
         """A round is over; `trouble`: why it could not ask."""
-        self._heard, self._trouble = self._clock(), trouble
+        self._trouble = trouble
         if not trouble:
             self._last_ns = now_ns()
         self._gate.alarm(ALARM, trouble)
         self._wake()
 
     def end(self) -> None:
-        """The gate stops: whoever waits is told so."""
-        self._ended = True
+        """The gate stops, and a round that is under way with it."""
+        if not self._ended.done():
+            self._ended.set_result(None)
         self._wake()
 
     def _wake(self) -> None:
@@ -98,40 +105,57 @@ class LeakProbe:
         wait = min(self._seconds, FIRST_ROUND_SECONDS) if self._first else self._seconds
         return self._since + wait - self._clock()
 
-    async def turn(self) -> bool:
-        """Waits until a round is due. False: there is nothing to ask from, now or later.
+    async def work(self) -> None:
+        """Round after round as they are due, until `end`; none where there is nothing to ask from."""
+        while self.possible and await self._turn():
+            await self._one()
 
-        Raises:
-            GateError: the gate stops, or another probe waits.
-        """
-        if not self.possible:
-            return False
-        self._turns += 1
-        mine = self._turns
-        self._wake()  # one that waited before has ended, or is one too many
-        while True:
-            if self._ended:
-                raise GateError("the gate stops")
-            if mine != self._turns:
-                raise GateError("another process asks for the leak probe's turns")
+    async def _turn(self) -> bool:
+        """Waits until a round is due; False when the gate stops."""
+        while not self._ended.done():
             left = self._due()
             if left is not None and left <= 0:
                 self._first, self._since = False, self._clock()
                 return True
             await asyncio.wait({self._changed}, timeout=left)
+        return False
 
-    async def watch(self) -> None:
-        """Raises the alarm when rounds are missed, until `end`."""
-        while not self._ended:
-            left = self._heard + self._seconds + GRACE_SECONDS - self._clock() if self._seconds else None
-            if left is not None and left <= 0:
-                self._trouble = (
-                    f"no round of the leak probe for {spoken(round(self._clock() - self._heard))}, though the policy "
-                    f"wants one every {spoken(self._seconds or 0)}: its process has ended or hangs"
-                )
-                self._gate.alarm(ALARM, self._trouble)
-                left = None
-            await asyncio.wait({self._changed}, timeout=left)
+    async def _one(self) -> None:
+        """A round; it waits for a proof that looks at the same namespaces."""
+        until = self._clock() + GRACE_SECONDS
+        while not self._ended.done() and self._seconds:
+            work = asyncio.get_running_loop().create_task(self._round(self._gate))
+            either: set[asyncio.Future[Any]] = {work, self._ended}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                work.cancel()
+                await asyncio.wait({work})
+                return
+            try:
+                tried, leaks = work.result()
+            except GateError as error:
+                if str(error) != BUSY or self._clock() > until:
+                    self.told(str(error))
+                    return
+                await asyncio.wait({self._changed}, timeout=AGAIN_SECONDS)
+            else:
+                self.found(tried, leaks)
+                self.told("")
+                return
+
+    def found(self, tried: Collection[str], leaks: Mapping[str, str]) -> int:
+        """Raises an alarm for each asset that leaks, records those that are new, and clears what is over. Returns how
+        many are new."""
+        new = [asset for asset in leaks if asset not in self._leaking]
+        for asset, detail in leaks.items():
+            if asset in new:
+                self._gate.note(LeakFound(asset=asset, detail=clip(detail), wall_ns=now_ns()))
+            self._gate.alarm(f"leak-{asset}", detail)
+        over = {asset for asset in tried if asset not in leaks}
+        for asset in over:
+            self._gate.alarm(f"leak-{asset}", "")
+        self._leaking = (self._leaking | set(new)) - over
+        return len(new)
 
     def report(self) -> LeakProbeReport:
         """What `status` says of it."""
