@@ -41,21 +41,27 @@ done
 ip address add 10.83.0.1/24 dev way-out
 {route}
 code=0
-{session} timeout 8 "$@" || code=$?
+{session} timeout {limit} "$@" || code=$?
 ip -o link show way-out >/dev/null || code=99
 exit $code
 """
 
 
-def up(folder: Path, *options: str, route: str = "", session: str = "") -> subprocess.CompletedProcess[str]:
+def up(
+    folder: Path, *options: str, route: str = "", session: str = "", limit: float = PATIENT
+) -> subprocess.CompletedProcess[str]:
     """`cofferdam up` in a namespace that stands for a host of its own, which ends with it."""
     folder.chmod(0o755)
     policy = folder / "policy.yaml"
     policy.write_text(POLICY)
     gate = [sys.executable, "-m", "cofferdam.cli.main", "up", str(policy), "--state", str(folder / "state"), *options]
-    script = HOST.format(route=route, session=session)
+    script = HOST.format(route=route, session=session, limit=limit)
     return subprocess.run(
-        ["unshare", "-n", "sh", "-c", script, "sh", *gate], capture_output=True, text=True, timeout=PATIENT, check=False
+        ["unshare", "-n", "sh", "-c", script, "sh", *gate],
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENT,
+        check=False,
     )
 
 
@@ -75,7 +81,7 @@ def test_the_hosts_own_way_out_is_not_taken(tmp_path: Path, route: str, session:
 
 
 def test_it_is_taken_where_that_is_asked_for(tmp_path: Path) -> None:
-    done = up(tmp_path, "--take", "way-out", route="ip route add default via 10.83.0.2")
+    done = up(tmp_path, "--take", "way-out", route="ip route add default via 10.83.0.2", limit=PATIENT / 3)
     # Stopped by the time limit, in order; the interface is back afterwards.
     assert done.returncode in (0, 124), done.stderr
     assert "gate-ready" in done.stderr, done.stderr

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cofferdam.cli.main import main
-from cofferdam.enforce.namespaces import clean
+from cofferdam.enforce.putback import clean
 from tests.enforce.site import DEVICE, ERP, GATE_IT, GATE_OT, STRANGER, Site, at, netns
 from tests.gate.plant import Gate
 from tests.waiting import PATIENT
