@@ -153,10 +153,10 @@ def test_whatever_was_acknowledged_survives_kills_at_each_call_to_the_disk(
             lives.live(PATIENT, "nothing", do=choose.choice(("kill", "killed")), at=str(choose.randint(1, 400)))
         if turn % (5 if rounds == FEW else 50) == 4:
             lives.verify()
-    code, _ = lives.live(1.0)
+    code, _ = lives.live(0.5, "done")
     assert code == -9
     assert lives.verify() >= len(lives.stored) > rounds
-    assert lives.next > 2
+    assert lives.next > 1
 
 
 def test_a_failed_fsync_ends_the_keeper_and_is_not_tried_again(tmp_path: Path, disk: Path) -> None:
@@ -198,9 +198,10 @@ def test_a_write_that_fails_ends_the_keeper(tmp_path: Path, disk: Path, at: int)
 
 def test_a_disk_that_is_full_in_the_middle_of_a_commit_takes_it_back(tmp_path: Path, disk: Path) -> None:
     lives = Lives(tmp_path, disk)
-    lives.live(0.3)
-    _, lines = lives.live(0.1, "refused store", do="enospc", only="pwrite64", at="40")
-    assert "refused store" in lines
+    _, lines = lives.live(0.1, "refused store", do="enospc", only="pwrite64", at="150")
+    assert "refused store" in lines and lives.stored
+    code, lines = lives.live(PATIENT, "nothing", do="enospc", only="pwrite64", at="1")
+    assert code == 5 and lines[-1].endswith("has no more room"), "at the start there has to be room"
     lives.live(0.5)
     assert lives.verify() > 0
 
