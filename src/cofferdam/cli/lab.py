@@ -51,6 +51,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         actor.add_argument("--driven", action="store_true", help="take commands from stdin, lines of JSON")
         actor.add_argument("--timeout", type=float, default=3.0, metavar="S", help="patience in seconds (default 3)")
         actor.add_argument("--pause", type=float, default=pause, metavar="S", help=f"seconds (default {pause:g})")
+    for name, summary, pause in (
+        ("mes", "pushes counts of bottles into the relay, pulls orders", 2.0),
+        ("erp-desk", "pushes orders into the relay, pulls counts", 7.0),
+    ):
+        person = what.add_parser(name, help=summary)
+        person.add_argument("--door", required=True, metavar="ADDRESS:PORT", help="where the relay answers")
+        person.add_argument("--key", required=True, type=Path, metavar="FILE", help="the file with its API key")
+        person.add_argument("--source", default="", metavar="ADDRESS", help="the own address to connect from")
+        person.add_argument("--driven", action="store_true", help="take commands from stdin, lines of JSON")
+        person.add_argument("--pause", type=float, default=pause, metavar="S", help=f"seconds (default {pause:g})")
     what.add_parser("policy", help="print the policy of the demo")
     what.add_parser("clean", help="remove what killed labs left behind: namespaces, temporary directories")
 
@@ -88,26 +98,46 @@ def _play(args: argparse.Namespace) -> int:
             return 0
         case "demo":
             return _demo(args)
+        case "mes" | "erp-desk":
+            asyncio.run(_exchange(args))
+            return 0
         case _:
             asyncio.run(_act(args))
             return 0
 
 
+def _place(option: str, text: str, example: str) -> tuple[str, int]:
+    """ADDRESS:PORT. Raises CofferdamError."""
+    address, _, port = text.rpartition(":")
+    if not address or not port.isdigit() or not 0 < int(port) < 65536:
+        raise CofferdamError(f"{option} {text!r} is not ADDRESS:PORT", hint=f"such as {example}")
+    return address.strip("[]"), int(port)
+
+
+async def _exchange(args: argparse.Namespace) -> None:
+    from cofferdam.lab.commands import commands
+    from cofferdam.lab.orders import events, people
+
+    who = people.person(
+        args.what, *_place("--door", args.door, "127.64.8.1:18444"), args.key, args.source, events.printed
+    )
+    await (who.drive(commands()) if args.driven else who.forever(args.pause, seed=5))
+
+
 async def _act(args: argparse.Namespace) -> None:
     from cofferdam.lab import events
+    from cofferdam.lab.commands import commands
     from cofferdam.lab.water import actors, intruder
 
-    address, _, port = args.target.rpartition(":")
-    if not address or not port.isdigit() or not 0 < int(port) < 65536:
-        raise CofferdamError(f"--target {args.target!r} is not ADDRESS:PORT", hint="such as 127.64.7.17:15502")
-    target = actors.Target(address.strip("[]"), int(port), args.source, timeout=args.timeout)
+    address, port = _place("--target", args.target, "127.64.7.17:15502")
+    target = actors.Target(address, port, args.source, timeout=args.timeout)
     if args.what == "intruder":
         guest = intruder.Intruder(target, events.printed)
-        await (guest.drive(actors.commands()) if args.driven else guest.forever(pause=args.pause))
+        await (guest.drive(commands()) if args.driven else guest.forever(pause=args.pause))
         return
     session = actors.Session(args.what, target, events.printed)
     if args.driven:
-        await actors.drive(session, actors.commands())
+        await actors.drive(session, commands())
     elif args.what == "erp":
         await actors.erp(session, pause=args.pause)
     else:

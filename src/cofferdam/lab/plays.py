@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from cofferdam.lab.orders.play import Orders
 from cofferdam.lab.play import Play
 from cofferdam.lab.water.play import Water
 
 
 def plays() -> tuple[Play, ...]:
     """All of them, anew."""
-    return (Water(),)
+    return (Water(), Orders())

@@ -132,14 +132,16 @@ class Actor:
         except OSError:
             return ""
 
-    async def wait_for(self, wanted: Callable[[events.Event], bool], *, after: int = 0) -> events.Event:
+    async def wait_for(
+        self, wanted: Callable[[events.Event], bool], *, after: int = 0, seconds: float = START_SECONDS
+    ) -> events.Event:
         """The first event from index `after` on for which `wanted` holds.
 
-        Raises CofferdamError when the process ends first or nothing comes within START_SECONDS.
+        Raises CofferdamError when the process ends first or nothing comes within so many seconds.
         """
         at = after
         try:
-            async with asyncio.timeout(START_SECONDS), self._changed:
+            async with asyncio.timeout(seconds), self._changed:
                 while True:
                     while at < len(self.seen):
                         if wanted(self.seen[at]):
@@ -149,19 +151,20 @@ class Actor:
                         break
                     await self._changed.wait()
         except TimeoutError:
-            raise CofferdamError(f"{self.name} did not do what it should in {START_SECONDS:g} s") from None
+            raise CofferdamError(f"{self.name} did not do what it should in {seconds:g} s") from None
         await asyncio.wait([self._reader])
         raise CofferdamError(f"{self.name} ended: {self._garbled or self.complaint() or 'without a word'}")
 
-    async def do(self, command: events.Command) -> list[events.Event]:
-        """Give a command to a driven actor; the events it caused. Raises CofferdamError when the actor ended."""
+    async def do(self, command: events.Command, *, seconds: float = START_SECONDS) -> list[events.Event]:
+        """Give a command to a driven actor, which may take so long; the events it caused. Raises CofferdamError when
+        the actor ended."""
         at = len(self.seen)
         if self.process.stdin is None or not self.running:
             raise CofferdamError(f"{self.name} does not run: {self.complaint()}")
         with contextlib.suppress(ConnectionError):  # it has just ended; the wait below says so with its words
             self.process.stdin.write(events.command_line(command))
             await self.process.stdin.drain()
-        await self.wait_for(lambda event: isinstance(event, events.Done), after=at)
+        await self.wait_for(lambda event: isinstance(event, events.Done), after=at, seconds=seconds)
         return [event for event in self.seen[at:] if not isinstance(event, events.Done)]
 
     async def stop(self) -> int:

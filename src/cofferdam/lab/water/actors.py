@@ -10,9 +10,7 @@ Not here: the intruder (lab.intruder).
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -166,20 +164,6 @@ def _field(point: str) -> registers.Field:
     if field is None:
         raise CofferdamError(f"the controller has no point {point!r}", hint=", ".join(sorted(registers.BY_NAME)))
     return field
-
-
-async def commands() -> AsyncIterator[events.Command]:
-    """Commands from stdin until it ends. Raises CofferdamError at a line that is none."""
-    reader = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(sys.stdin.fileno()), "rb")
-    )
-    try:
-        while line := await reader.readline():
-            yield events.parse_command(line)
-    finally:
-        transport.close()
 
 
 async def drive(session: Session, source: AsyncIterator[events.Command]) -> None:
