@@ -101,10 +101,13 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
     made = Works(tmp_path_factory.mktemp("works"))
     try:
         made.gate.wait_ready()
+        eventually(lambda: "relay-office-certificate" in json.dumps(made.gate.status()["alarms"]))
         made.relay("certificate", "office", "--certificate", str(made.folder / "server.pem"),
                    "--key", str(made.folder / "server.key"))  # fmt: skip
         yield made
         assert made.gate.stop() == 0
+        added = [name for event in events(made.state, "keys-set") for name in event["added"]]
+        assert {name.split()[1] for name in added} == {"mes", "erp"}
         assert events(made.state, "messages-pushed")  # in a log that is whole
     finally:
         made.gate.close()

@@ -193,6 +193,18 @@ class MessagesBrowsed(Event, frozen=True, kw_only=True):
     to_ns: WallNs
 
 
+class KeysSet(Event, frozen=True, kw_only=True):
+    """A side was given its keys and certificates anew: `added` and `gone` are ids of keys, each with its principal,
+    and names of certificates that are new or changed. `keys`: how many keys count now."""
+
+    side: Name
+    by: Name
+    keys: Count
+    added: Names = ()
+    gone: Names = ()
+    certificates: Names = ()
+
+
 class StoreOpened(Event, frozen=True, kw_only=True):
     """The keeper opened its store. `untold` commits were durable but perhaps not in this log: they follow. `found`
     says what it had to mend, "" for nothing."""
@@ -224,13 +236,14 @@ Draft = (
     | MessagesRemoved
     | MessageRefused
     | MessagesBrowsed
+    | KeysSet
     | StoreOpened
     | StoreFailed
 )
 GATE: tuple[type[Event], ...] = ()
 """The gate says nothing of these: only the keeper knows."""
-KEEPER: tuple[type[Event], ...] = Draft.__args__
-SIDE = (MessageRefused,)
+KEEPER: tuple[type[Event], ...] = tuple(kind for kind in Draft.__args__ if kind is not KeysSet)
+SIDE = (MessageRefused, KeysSet)
 """What a part that stands on a side may say."""
 
 
@@ -287,4 +300,9 @@ LINES: dict[str, Line] = {
     "quarantine-decided": _decided,
     "message-refused": _refused,
     "messages-browsed": _browsed,
+    "keys-set": lambda e: (
+        f"{e.get('side')}: {e.get('keys')} keys; new {', '.join(e.get('added', ())) or 'none'}, gone"
+        f" {', '.join(e.get('gone', ())) or 'none'}, certificates {', '.join(e.get('certificates', ())) or 'none'},"
+        f" by {e.get('by')}"
+    ),
 }

@@ -123,6 +123,11 @@ def server_context(pem: bytes, key: bytes, trusted: bytes = b"") -> ssl.SSLConte
     return context
 
 
+def good_until(pem: bytes) -> int:
+    """UTC ns at which the first of these certificates (PEM) expires."""
+    return int(load_pem_x509_certificates(pem)[0].not_valid_after_utc.timestamp()) * 10**9
+
+
 def public_key_hash(certificate: bytes) -> str:
     """Hex SHA-256 of the public key (SubjectPublicKeyInfo) of a DER certificate: stays when it is renewed."""
     digest = hashes.Hash(hashes.SHA256())

@@ -66,6 +66,6 @@ RELAY: Final = Broker(
         )
     },
     answers=frozenset({"keeper"}),
-    alarms=frozenset({"keeper"}),
+    alarms=frozenset({"keeper", *_SIDES}),
     figures={"outer": SIDE, "keeper": FIGURES, "inner": SIDE},
 )

@@ -9,6 +9,7 @@ Not here: the API (http_api), connections (http_protocol).
 from __future__ import annotations
 
 import asyncio
+import datetime
 import socket
 import ssl
 import time
@@ -16,14 +17,14 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from cofferdam.audit.events.base import clip
-from cofferdam.audit.events.relay import MessageRefused
+from cofferdam.audit.events.relay import KeysSet, MessageRefused
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit import aio
 from cofferdam.brokers.kit.figures import Reported
-from cofferdam.brokers.kit.tls import server_context
+from cofferdam.brokers.kit.tls import good_until, server_context
 from cofferdam.brokers.relay.http_api import Api
 from cofferdam.brokers.relay.http_asking import Keeper
-from cofferdam.brokers.relay.http_keys import Given, Keyring, read_secrets
+from cofferdam.brokers.relay.http_keys import Given, Keyring, Secrets, read_secrets
 from cofferdam.brokers.relay.http_protocol import Connection, Shared
 from cofferdam.errors import CofferdamError, LocalProtocolError
 from cofferdam.policy.messages.checked import Problem
@@ -33,6 +34,8 @@ from cofferdam.policy.terms.relay_rows import Door, Relay, RelayRows, fingerprin
 
 TELL_SECONDS: Final = 2.0
 """How often refusals are told to the audit log."""
+SOON_NS: Final = 14 * 86_400 * 10**9
+"""An alarm tells so long before a certificate's end."""
 TOLD_MOST: Final = 64
 """Entries of one telling; what is more is one entry with their number."""
 
@@ -85,6 +88,7 @@ class Side(Part):
         pins = [pin for door in self._doors.values() for pin in door.pins]
         self._api.keys = Keyring(self._secrets.keys, pins)
         self._contexts = {}
+        self._until = {name: good_until(tls.certificate) for name, tls in self._secrets.tls.items()}
         for at, door in self._doors.items():
             tls = self._secrets.tls.get(door.tls)
             if tls is not None:
@@ -109,13 +113,14 @@ class Side(Part):
         if asked.verb != "secrets":
             super().command(asked)
             return
-        before = self._secrets
-        self._secrets = asked.decode(Given).secrets
+        before, given = self._secrets, asked.decode(Given)
+        self._secrets = given.secrets
         try:
             self._know()
         except CofferdamError:
             self._secrets = before
             raise
+        self._setting.audit.note(_changes(self._setting, before, given))
         asked.answer({"keys": len(self._secrets.keys)})
 
     # --- clients ------------------------------------------------------------------------------------------------
@@ -201,6 +206,18 @@ class Side(Part):
     def busy(self) -> int:
         return self._keeper.waiting
 
+    def alarms(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for at, door in self._doors.items():
+            until = self._until.get(door.tls, 0)
+            if door.tls and at not in self._contexts:
+                words = f"nobody is let in at {at}: its certificate {door.tls} is not there"
+                found[f"relay-{door.zone}-certificate"] = f"{words} (cofferdam relay certificate)"
+            elif door.tls and until < self._setting.wall() + SOON_NS:
+                day = datetime.datetime.fromtimestamp(until // 10**9, datetime.UTC)
+                found[f"relay-{door.zone}-certificate"] = f"the certificate {door.tls} is good until {day:%Y-%m-%d}"
+        return found
+
     def figures(self) -> Reported:
         return {
             "http_connections": {"": len(self._shared.open)},
@@ -210,3 +227,18 @@ class Side(Part):
             "http_requests": {"": self._api.requests},
             "http_refused": {"": self._api.refused},
         }
+
+
+def _changes(setting: Setting, before: Secrets, given: Given) -> KeysSet:
+    """What is told of keys and certificates that a side was given."""
+    old, new = ({key.id: key.principal for key in each.keys} for each in (before, given.secrets))
+    tls = [name for name, found in given.secrets.tls.items() if before.tls.get(name) != found]
+    return KeysSet(
+        wall_ns=setting.wall(),
+        side=f"{setting.crew}/{setting.part}"[:128],
+        by=given.by or "?",
+        keys=len(new),
+        added=tuple(f"{name} {new[name]}"[:128] for name in new if name not in old)[:16],
+        gone=tuple(f"{name} {old[name]}"[:128] for name in old if name not in new)[:16],
+        certificates=tuple(tls)[:16],
+    )
