@@ -78,7 +78,10 @@ def test_a_manifest_that_is_none_is_not_used(tmp_path: Path, package: Path, text
     assert "cannot be read" in fault(tmp_path / "fast", package)
 
 
-def test_without_a_build_the_way_to_one_is_named(tmp_path: Path, package: Path) -> None:
+def test_without_a_build_the_way_to_one_is_named(
+    tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(SWITCH, raising=False)
     assert fault(tmp_path / "nothing", package) == "no compiled build; `make fast` makes one"
     build = find(tmp_path / "nothing")
     assert build.arguments == ("-m", "cofferdam.brokers.half") and not build.is_compiled
@@ -86,6 +89,7 @@ def test_without_a_build_the_way_to_one_is_named(tmp_path: Path, package: Path) 
 
 
 def test_it_can_be_turned_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SWITCH, raising=False)
     make_build(tmp_path / "fast", PACKAGE)
     assert find(tmp_path / "fast").is_compiled
     monkeypatch.setenv(SWITCH, "0")
