@@ -8,6 +8,7 @@ import msgspec
 
 from cofferdam.brokers.proxy import records
 from cofferdam.brokers.proxy.records import Closed, Opened, Request
+from cofferdam.brokers.relay.http_protocol import BadRequest, Chunks, read_head
 from cofferdam.crossing.framing import pack
 from cofferdam.crossing.records import RecordCodec, Unpacker
 from cofferdam.errors import CrossingError
@@ -96,7 +97,54 @@ def _outer(data: bytes) -> Hashable:
     return client.closed, len(crossed), tuple(sorted(stage.outer.stats.faults)), min(stage.outer.malformed, 3)
 
 
+def _http(data: bytes) -> Hashable:
+    """A request on the relay's HTTP edge: a head that can be read in one way, or a refusal; chunks likewise, and byte
+    by byte as in one piece."""
+    end = data.find(b"\r\n\r\n") + 4
+    if end < 4:
+        return "no head"
+    try:
+        head = read_head(data[:end])
+    except BadRequest as error:
+        return error.status, error.title[:16]
+    if head.length is not None:
+        return "length", head.method
+    found = []
+    for step in (len(data) or 1, 1):
+        chunks, content = Chunks(), b""
+        try:
+            for at in range(end, len(data), step):
+                if not chunks.done:
+                    content += chunks.feed(data[at : at + step])
+            found.append((chunks.done, content))
+        except BadRequest as error:
+            found.append((False, error.title.encode()))
+    if found[0] != found[1] and b"small chunks" not in found[0][1] + found[1][1]:
+        raise ValueError(f"read differently in pieces: {found}")
+    return "chunks", found[0][0]
+
+
+REQUEST = b"POST /v1/channels/c/lease?x=1 HTTP/1.1\r\nHost: relay\r\nAuthorization: Bearer k\r\n"
+HTTP_WORDS = (
+    b"\r\n",
+    b"\n",
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b" HTTP/1.1",
+    b"5\r\nhello\r\n",
+)
+
+
 TARGETS = [
+    Target(
+        "relay-http",
+        lambda: [
+            REQUEST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3\r\nyou\r\n0\r\n\r\n",
+            REQUEST + b"Content-Length: 2\r\n\r\n{}",
+        ],
+        _http,
+        tokens=HTTP_WORDS,
+    ),
     Target("inner-half", _records, _inner, tokens=(b"\x94\x02\x01", b"\x93\x06\x01\xcc\xc8")),
     Target("outer-half", _frames, _outer, tokens=(read(1, 0, 1), write(2, 200, 1))),
 ]

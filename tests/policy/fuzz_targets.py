@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Hashable
 from pathlib import Path
 
+import msgspec
+
 from cofferdam.errors import PolicyError
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
+from cofferdam.policy.messages.checked import Checked
+from cofferdam.policy.messages.checking import Checks
+from cofferdam.policy.messages.json_reading import NotJson, canonical, read, read_again
 from cofferdam.policy.problems import Problem
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.relay_rows import Channel, Limit, Relay, RelayRows
 from tests.fuzz.engine import Target
 
 NOW = 1_800_000_000_000_000_000
@@ -36,10 +42,62 @@ def _compiled(data: bytes) -> Hashable:
     return len(policy.assets)
 
 
+def _json(data: bytes) -> Hashable:
+    """A message: read or refused; what is read has one form, which is read again as itself."""
+    try:
+        value, _ = read(data)
+    except NotJson as error:
+        return error.words[:12], bool(error.pointer)
+    form = canonical(value)
+    if repr(read_again(form)) != repr(read(form)[0]) or canonical(read_again(form)) != form:
+        raise ValueError("a form that is not its own")
+    return type(value).__name__, len(form) > 40
+
+
+LIMITS = (Limit(at="/n", min=0, max=9, max_step=1, per_minute=3, key="/k"), Limit(at="/a/*/n", max=5, key="/a/*/k"))
+CHECKS = Checks(Relay([("c", RelayRows(
+    channels=(
+        Channel(name="schema", schema="s.json", limits=LIMITS, stamp="/t"),
+        Channel(name="fields", fields=("/n", "/a/*/n", "/k"), others="drop", set=(("/s/t", "1"),)),
+    ),
+    schemas={"s.json": b'{"properties": {"t": {"format": "date-time"}, "k": {"pattern": "^(a+)+$"}}}'},
+))]))  # fmt: skip
+
+
+def _message(data: bytes) -> Hashable:
+    """A channel's checks: passed or refused, and what passes passes again unchanged."""
+    seen: set[Hashable] = set()
+    for channel in ("schema", "fields"):
+        found = CHECKS(channel, data)
+        if isinstance(found, Checked):
+            if CHECKS(channel, found.body) != found or CHECKS.again(channel, found.body) != found:
+                raise ValueError("what passed does not pass again")
+            seen.add((channel, len(found.steps)))
+        else:
+            msgspec.convert(msgspec.to_builtins(found), type(found))
+            seen.add((channel, found.fault, bool(found.place)))
+    return frozenset(seen)
+
+
+MESSAGE = b'{"n": 1.5, "k": "aab", "a": [{"n": 1, "k": [1]}, {"n": "x"}], "t": "2026-01-01T00:00:00.5+01:00"}'
+WORDS = (
+    b'"n"',
+    b'"a"',
+    b"1e400",
+    b"\\u0000",
+    b"\\ud800",
+    b"18446744073709551616",
+    b"[[[[[[[[",
+    b"-0.0",
+    b'{"a":1,"a":2}',
+)
+
 TARGETS = [
     Target("policy-text", lambda: [EXAMPLE.read_bytes()], _text, tokens=(b"*a", b"&a ", b"<<: ", b"? ", b"!!")),
     Target(
         "policy-compiled", lambda: [compile_policy(loads(EXAMPLE.read_text()), now_ns=NOW).to_bytes()], _compiled,
         max_bytes=16384,
     ),
+    Target("message-json", lambda: [MESSAGE, b"[1e20,-1.5e-7]"], _json, tokens=WORDS),
+    Target("message-checks", lambda: [MESSAGE, b'{"n":3,"k":"a"}'], _message, tokens=WORDS),
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Final
 
@@ -344,8 +344,9 @@ def _skip(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _members(text: str, at: int) -> Any:
-    """(name or index, where the name stands, where the value stands, its end) of each member of an object or array."""
+def _members(text: str, at: int) -> Iterator[tuple[str | int, int, int, int]]:
+    """(name or index, where the name stands, where the value stands, its end) of each member of an object or array, up
+    to where the text is broken: what could not be read may be broken behind the place that is looked for."""
     opening = text[at : at + 1]
     if opening not in ("{", "["):
         return
@@ -354,12 +355,16 @@ def _members(text: str, at: int) -> Any:
     while at < len(text) and text[at] not in "}]":
         name: str | int = index
         named = at
-        if opening == "{":
-            name, at = scanstring(text, at + 1, True)
-            at = _skip(text, _skip(text, at) + 1)  # the colon
         try:
+            if opening == "{":
+                if text[at] != '"':
+                    return
+                name, at = scanstring(text, at + 1, True)
+                at = _skip(text, _skip(text, at) + 1)  # the colon
             _, end = _LOOSE.raw_decode(text, at)
         except (ValueError, RecursionError):
+            end = len(text) if at < len(text) else -1
+        if end < 0:
             return
         yield name, named, at, end
         index += 1
