@@ -50,8 +50,8 @@ class Bare(namespaces.NamespaceIsolation):
 
 def without_a_filter(build: Build) -> Build:
     """The same half, compiled or not, started by bare_half.py."""
-    folder = build.arguments[0] if build.is_compiled else "-"
-    return Build((str(HALF), folder), build.is_compiled, build.why)
+    how = (build.arguments[0], "--run") if build.is_compiled else ()
+    return Build((*how, str(HALF)), build.is_compiled, build.why)
 
 
 if __name__ == "__main__":

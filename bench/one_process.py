@@ -3,8 +3,7 @@
 It shows what parsing, deciding and recording cost without a second process. The audit log is on, in a process of its
 own, as it always is. There is no gate, no launcher, no sandbox and no separation: Cofferdam itself has no such form.
 
-Started by paths.py, for measuring, and by nothing else. It starts itself anew with FOLDER before the other arguments:
-of the compiled build, or `-`.
+Started by paths.py, for measuring, and by nothing else. It starts itself anew on the compiled build, if there is one.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ def prepare(arguments: list[str]) -> None:
         (args.state / name).mkdir(mode=0o700, exist_ok=True)
     (args.state / POLICY).write_bytes(compile_policy(load(args.policy), now_ns=time.time_ns()).to_bytes())
     build = compiled.find()
-    folder = build.arguments[0] if build.is_compiled else "-"
-    os.execv(sys.executable, [sys.executable, "-I", __file__, folder, str(args.state)])
+    how = [build.arguments[0], "--run"] if build.is_compiled else []
+    os.execv(sys.executable, [sys.executable, "-I", *how, __file__, str(args.state)])
 
 
 def start_auditor(state: Path, site: str) -> tuple[int, int]:
@@ -172,6 +171,4 @@ def run(state: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["up"]:
         prepare(sys.argv[1:])
-    if sys.argv[1] != "-":
-        sys.path.insert(0, sys.argv[1])
-    run(Path(sys.argv[2]))
+    run(Path(sys.argv[1]))

@@ -87,6 +87,11 @@ sys.meta_path.append(Rest)
 if sys.argv[1:] == ["--load"]:
     for each in MODULES:
         importlib.import_module(each)
+elif sys.argv[1:2] == ["--run"]:  # a program of the benchmark, on this build
+    import runpy
+
+    del sys.argv[:2]
+    runpy.run_path(sys.argv[0], run_name="__main__")
 else:
     from cofferdam.brokers.half import main
 
