@@ -26,10 +26,13 @@ from cofferdam.errors import CaptureError, CofferdamError, RemoteProtocolError
 from cofferdam.model import Operation
 from cofferdam.protocols.base import (
     NEED_DATA,
+    LocalAnswer,
     Protocol,
+    Released,
     RequestReceived,
     RequestRefused,
     ResponseReceived,
+    ServerEvent,
     ServerMachine,
 )
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
@@ -228,16 +231,29 @@ class Conversations(Sink):
             machine.release(talk.tokens.popleft()[1])
         try:
             machine.receive_data(frame)
-            event = machine.next_event()
+            while (event := machine.next_event()) is not NEED_DATA:
+                self._event(flow, talk, machine, event, frame, packet, time_ns)
         except RemoteProtocolError as error:
             self._tell_broken(flow, talk, stream, error, talk.view.unit(frame), packet, time_ns)
             return
-        if event is NEED_DATA:
+        if machine.buffered:
             # The view and the machine disagree on the length: believe neither.
             stream.machine = None
             stream.synced = False
             stream.skipped += len(frame)
-        elif isinstance(event, RequestReceived):
+
+    def _event(
+        self,
+        flow: TcpFlow,
+        talk: _Talk,
+        machine: ServerMachine[Any, Any],
+        event: ServerEvent[Any, Any],
+        frame: bytes,
+        packet: int,
+        time_ns: int,
+    ) -> None:
+        """What a client's frame was. The connection's own business (a handshake, a sign of life) is none of ours."""
+        if isinstance(event, RequestReceived):
             if flow.from_server.seen:
                 talk.tokens.append((time_ns, event.token))
             else:
@@ -252,6 +268,8 @@ class Conversations(Sink):
             self._watcher.malformed(
                 Malformed(flow, talk.name, event.section, event.detail, event.function, unit, False, packet, time_ns)
             )
+        elif isinstance(event, (LocalAnswer, Released)):
+            machine.release(event.token)
 
     def _broken(self, flow: TcpFlow, talk: _Talk, stream: _Stream, packet: int, time_ns: int) -> None:
         """What stands at the front of the client's buffer is no frame: have the machine say why."""

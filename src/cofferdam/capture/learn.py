@@ -21,7 +21,7 @@ from cofferdam.capture.cells import Cells
 from cofferdam.capture.conversation import Asked, Malformed, Note, Watcher
 from cofferdam.capture.frames import address_text
 from cofferdam.capture.limits import CaptureLimits
-from cofferdam.capture.named import VERBS, Named
+from cofferdam.capture.named import VERBS, Named, quoted
 from cofferdam.capture.reading import Reading, default_ports, follow
 from cofferdam.capture.simulate import LinkReport, Links, Remark
 from cofferdam.capture.streams import TcpFlow
@@ -66,7 +66,7 @@ class _Device:
         self.unit = unit
         self.dialect = dialect
         self.protocol = dialect.name
-        self.named = Named(limits.learned_points)
+        self.named = Named(dialect, limits.learned_items)
         self.requests = 0
         self.answers = 0
         self.errors = 0
@@ -312,14 +312,13 @@ class _Writer:
             if dialect.units is not None:
                 self._add(f"    unit: {device.unit if device.unit >= 0 else 'any'}")
             self._add(f'    # overlay: "100.64.0.1"   # {FILL_IN}: the address that IT sees for it')
-            points = self._points[key]
-            if points:
-                self._add("    points:   # written cells; min and max are the values that were seen")
+            points, named = self._points[key], list(device.named.points())
+            if points or named:
+                self._add("    points:   # min and max are the values that were seen in writes")
             elif device.written:
                 self._add(
                     f"    # {len(device.written)} cells were written: too many, or too unclear, to name each as a point"
                 )
-            self._add(*device.named.lines(dialect))
             for (space, cell), (low, high, count) in points.items():
                 # Bits are bool without saying so, and a bit that was set and reset has no limit.
                 found = dialect.space(space)
@@ -327,6 +326,7 @@ class _Writer:
                 limits = f", min: {show(low)}, max: {show(high)}" if kind or low == high else ""
                 times = "once" if count == 1 else f"{count} times"
                 self._add(f"      {_point(space, cell)}: {{at: {space} {cell}{kind}{limits}}}   # written {times}")
+            self._add(*named, *device.named.sections())
 
     def _principals(self) -> None:
         learner = self._learner
@@ -341,18 +341,31 @@ class _Writer:
     def _conduits(self) -> None:
         learner = self._learner
         clients = _clients(learner)
-        self._add("", "conduits:" if clients else "conduits: {}")
+        self._add("", "conduits: {}")
+        heading, conduits = len(self._lines) - 1, 0
         for client in clients:
             protocols = sorted({learner.devices[key].protocol for key in learner.pairs[client]})
             for protocol in protocols:
                 pairs = {key: pair for key, pair in learner.pairs[client].items() if key in learner.devices}
-                self._conduit(client, protocol, pairs, several=len(protocols) > 1)
+                conduits += self._conduit(client, protocol, pairs, several=len(protocols) > 1)
+        if conduits:
+            self._lines[heading] = "conduits:"
 
     def _conduit(
         self, client: str, protocol: str, pairs: Mapping[tuple[str, int, int], _Pair], *, several: bool
-    ) -> None:
+    ) -> bool:
+        """Whether there was something to allow."""
         devices = self._learner.devices
         mine = [(key, pair) for key, pair in _sorted(pairs) if devices[key].protocol == protocol]
+        # Devices with which this client did exactly the same share a rule.
+        rules: dict[tuple[tuple[str, tuple[str, ...]], ...], list[str]] = {}
+        for key, pair in mine:
+            fields = self._rule(key, pair)
+            if fields:
+                rules.setdefault(fields, []).append(devices[key].name)
+        if not rules:
+            self._add(f"  # {_client(client)} did nothing that a policy can allow")
+            return False
         requests, errors = sum(pair.requests for _, pair in mine), sum(pair.errors for _, pair in mine)
         writes = any(
             pair.writes or pair.write_functions or any(pair.items[verb] for verb in ("write", "call", "stream"))
@@ -366,15 +379,12 @@ class _Writer:
         if writes:
             self._add("    # expires: 2027-06-30   # it writes: say until when, and in which hours (window)")
         self._add("    allow:")
-        # Devices with which this client did exactly the same share a rule.
-        rules: dict[tuple[tuple[str, tuple[str, ...]], ...], list[str]] = {}
-        for key, pair in mine:
-            rules.setdefault(self._rule(key, pair), []).append(devices[key].name)
-        for fields, names in rules.items():
+        for said, names in rules.items():
             self._add(f"      - who: {_client(client)}")
             self._list("asset", names)
-            for field, entries in fields:
+            for field, entries in said:
                 self._list(field, entries)
+        return True
 
     def _rule(self, key: tuple[str, int, int], pair: _Pair) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """The fields of the rule, without who and asset."""
@@ -396,7 +406,7 @@ class _Writer:
         for verb, items in pair.items.items():
             names = {item: device.named.name(item) for item in sorted(items, key=lambda item: (item.space, item.start))}
             named[verb] = [name for name in names.values() if name]
-            unnamed = [device.named.raw(item, device.dialect) for item, name in names.items() if not name]
+            unnamed = [quoted(device.named.raw(item)) for item, name in names.items() if not name]
             if verb == "read":
                 reads += unnamed
             elif verb == "write":

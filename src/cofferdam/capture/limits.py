@@ -60,3 +60,5 @@ class CaptureLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Ranges of cells that one line of a report lists; beyond it ranges are joined and marked as such."""
     learned_points: int = 200
     """Points that a learned policy names for one asset; with more written cells it lists ranges and no limits."""
+    learned_items: int = 2000
+    """Items, methods and streams of one asset that a learned policy names; requests of others are left out."""

@@ -303,7 +303,7 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
     @abc.abstractmethod
     def server(self, *, midway: bool = False) -> ServerMachine[Req, Resp]:
         """A machine for one connection from a client. `midway`: for a bystander, who may have missed the beginning; the
-        peers are taken to have agreed on how they speak."""
+        peers are taken to have agreed on how they speak, and whatever else they say of that is passed over."""
 
     @abc.abstractmethod
     def client(

@@ -71,6 +71,7 @@ class ToyServer(ServerMachine[m.ToyRequest, m.ToyResponse]):
         self._requests: dict[int, Any] = {}
         self._serial = 0
         self._output = b""
+        self._midway = midway
         self._established = midway
         self._greeted = midway
         self._now = 0
@@ -136,7 +137,7 @@ class ToyServer(ServerMachine[m.ToyRequest, m.ToyResponse]):
             message = plain(message)
         except (msgspec.MsgspecError, ValueError) as error:
             return RequestRefused(self._token(number), m.Refusal(6), BOOK, str(error), body[1] if len(body) > 1 else -1)
-        if isinstance(message, m.Pong):
+        if isinstance(message, m.Pong) or (self._midway and isinstance(message, m.Hello)):
             return self.next_event()
         if isinstance(message, m.Signals):
             token = self._standing.get(number)
