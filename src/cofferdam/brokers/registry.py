@@ -1,4 +1,5 @@
-"""Which brokers there are, by the word that stands in a conduit's `broker:`, and which kinds of crews.
+"""Which brokers there are, by the word that stands in a conduit's `broker:`, and which kinds of crews. Every
+protocol has a proxy; another broker adds a line.
 
 A broker's declarations are loaded when they are asked for: the process of a part loads those of its own broker and of
 no other.
@@ -15,11 +16,12 @@ from cofferdam.brokers.broker import Broker
 from cofferdam.enforce.crews import AUDITOR, LEAKS, NAMES
 from cofferdam.enforce.profile import Crew
 from cofferdam.errors import GateError
+from cofferdam.protocols.dialects import DIALECTS
 
 T = TypeVar("T")
 
+_PROXY: Final = "cofferdam.brokers.proxy.broker:proxy"
 _WHERE: Final = {
-    "modbus": "cofferdam.brokers.proxy.broker:MODBUS",
     "relay": "cofferdam.brokers.relay.broker:RELAY",
 }
 
@@ -57,14 +59,24 @@ def _broker(place: str) -> Callable[[], Broker]:
     return load
 
 
+def _proxy(protocol: str) -> Callable[[], Broker]:
+    def make() -> Broker:
+        found: Broker = named(_PROXY)(protocol)
+        return found
+
+    return make
+
+
 def _crew(word: str) -> Callable[[], Crew]:
     return lambda: BROKERS[word].crew
 
 
-BROKERS: Final[Mapping[str, Broker]] = _Loaded({word: _broker(place) for word, place in _WHERE.items()})
+BROKERS: Final[Mapping[str, Broker]] = _Loaded(
+    {word: _proxy(word) for word in DIALECTS} | {word: _broker(place) for word, place in _WHERE.items()}
+)
 _OF_THE_HOUSE: Final = {crew.kind: crew for crew in (NAMES, AUDITOR, LEAKS)}
 CREWS: Final[Mapping[str, Crew]] = _Loaded(
-    {word: _crew(word) for word in _WHERE} | {kind: lambda kind=kind: _OF_THE_HOUSE[kind] for kind in _OF_THE_HOUSE}
+    {word: _crew(word) for word in BROKERS} | {kind: lambda kind=kind: _OF_THE_HOUSE[kind] for kind in _OF_THE_HOUSE}
 )
 """All that the launcher can be told to start, by kind. A broker's crews are of the kind of its word."""
 

@@ -114,6 +114,3 @@ def proxy(word: str) -> Broker:
         answers=frozenset({"inner"}),
         figures={"outer": OUTER, "inner": INNER},
     )
-
-
-MODBUS = proxy("modbus")
