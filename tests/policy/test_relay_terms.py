@@ -21,6 +21,7 @@ from cofferdam.policy.terms.kinds import KINDS
 from cofferdam.policy.terms.relay import RelayTerms
 from cofferdam.policy.terms.relay_rows import Limit, RelayRows, fingerprint, slice_for
 from tests.brokers.relay.certificates import make
+from tests.policy.messages.test_xml import XS, _pattern
 
 NOW = 1_790_000_000 * 10**9
 CA = make("erp-ca", ca=True)
@@ -32,6 +33,9 @@ FILES = {
     "erp-ca.pem": CA.pem,
     "lake.pem": make("lake").pem,
     "no.pem": b"nothing",
+    "order.xsd": f"{XS}\n<xs:include schemaLocation='file:///etc/passwd'/></xs:schema>".encode(),
+    "slow.xsd": _pattern("(x+x+)+y"),
+    "good.xsd": f"{XS}<xs:element name='r'/></xs:schema>".encode(),
 }
 POLICY = """\
 site: works
@@ -139,6 +143,13 @@ TABLE: list[tuple[str, str, str, str, str]] = [
      "beside the policy"),
     ("schema: count.json", "schema: /etc/passwd", "/etc/passwd", "expected a file beside the policy", ""),
     ("schema: count.json", "schema: slow.json", "slow.json", "slow.json:2:20: the pattern", "no look-around"),
+    ("schema: count.json", "schema: order.xsd", "order.xsd", "order.xsd:2:1: a reference to file:///etc/passwd",
+     "nothing is fetched"),
+    ("schema: count.json", "schema: slow.xsd", "slow.xsd", "slow.xsd:1:1: the pattern '(x+x+)+y'", "take long"),
+    ("schema: count.json", "schema: count.json, form: xml", "count.json", "messages that are xml",
+     "ends with .xsd"),
+    ("schema: count.json", "schema: count.json, form: yaml", "yaml", "expected one of json, xml", ""),
+    ("schema: count.json", "schema: good.xsd, set: {/r/a: [1]}", "[1]", "a map or a list", "a text, a number"),
     ("schema: count.json", "schema: no.pem", "no.pem", "no.pem:1:1: expecting value", "JSON, strictly"),
     ("time: /at", "time: at", "at", "expected a place in the message", 'did you mean "/at"'),
     ("time: /at", "time: /parts/*/at", "/parts/*/at", "expected one place, without *", ""),

@@ -50,8 +50,8 @@ conduits:
     channels:
       counts: {{schema: count.json, most: 100 kB{counts}}}
     allow:
-      - {{who: mes, push: counts}}
-      - {{who: [erp, lake], pull: counts}}
+      - {{who: mes, push: [{more}]}}
+      - {{who: [erp, lake], pull: [{more}]}}
       - {{who: lake, browse: counts}}
   orders-to-mes:
     from: office
@@ -99,7 +99,7 @@ class RunningCrew:
     def policy(self, **options: str) -> CompiledPolicy:
         """The policy with these words in it."""
         ports = {name: sock.getsockname()[1] for name, sock in self.listeners.items()}
-        words = {"doors": ", plain: true", "counts": "", "conduit": "", **self.options, **options}
+        words = {"doors": ", plain: true", "counts": "", "more": "counts", "conduit": "", **self.options, **options}
         text = POLICY.format(office=OFFICE, plant=PLANT, **ports, **words)
         return compile_policy(loads(text, files=self.files), now_ns=time.time_ns())
 

@@ -21,6 +21,7 @@ from cofferdam.brokers.kit.supervision import SetSevered
 from cofferdam.brokers.relay.http_keys import Tls, new_key
 from tests.brokers.relay.certificates import make
 from tests.brokers.relay.crew import ELSEWHERE, OFFICE, RunningCrew, crew
+from tests.policy.messages import test_xml as xml
 from tests.waiting import PATIENT, eventually
 
 COUNTS = "/v1/channels/counts"
@@ -517,6 +518,34 @@ def test_a_certificate_of_one_authority_is_not_anothers_principal(tmp_path: Path
             assert client.get("/v1").status_code == 401
         with relay.client("erp", key="", verify=_context(tmp_path, SIGNED)) as client:
             assert client.get("/v1").json()["principal"] == "erp"
+
+
+# --- XML --------------------------------------------------------------------------------------------------------
+
+
+def test_a_later_policy_brings_a_channel_of_xml(tmp_path: Path) -> None:
+    """What reads XML was loaded before the filter closed; schemas come by the control pipe, includes and all."""
+    with crew(tmp_path / "store") as relay, relay.client("mes") as mes, relay.client("erp") as erp:
+        relay.files |= {"order.xsd": xml.ORDER, "parts/line.xsd": xml.LINE}
+        relay.reload(relay.policy(counts="}\n      orders-xml: {schema: order.xsd", more="counts, orders-xml"))
+        channel, kind = "/v1/channels/orders-xml", {"content-type": "application/xml"}
+        eventually(lambda: mes.get(channel).status_code == 200)
+        assert mes.get(channel).json()["form"] == "xml"
+        text = xml.GOOD.replace('number="7"', "  number='7'  ").encode()
+        assert mes.put(f"{channel}/messages/7", content=text, headers=kind).status_code == 201
+        assert mes.put(f"{channel}/messages/7", content=xml.GOOD.encode(), headers=kind).status_code == 200
+        line = json.dumps({"id": "8", "data": xml.GOOD}) + "\n" + json.dumps({"id": "9", "data": {"a": 1}})
+        answer = mes.post(f"{channel}/messages", content=line, headers={"content-type": "application/x-ndjson"})
+        assert [json.loads(each)["status"] for each in answer.text.splitlines()] == [201, 422]
+        found = problem(mes.put(f"{channel}/messages/x", content=xml.BOMB, headers=kind), 422, "syntax")
+        assert found["detail"] == "a DOCTYPE"
+        wrong = xml.GOOD.replace("AB-2", "no").encode()
+        found = problem(mes.put(f"{channel}/messages/y", content=wrong, headers=kind), 422, "schema")
+        assert (found["pointer"], "quarantine" in found) == ("/o:Order/o:Line[2]/o:Article", True)
+        problem(mes.put(f"{channel}/messages/z", json={}), 415, "media")
+        assert [each["data"] for each in drained(erp, channel)] == [xml.GOOD, xml.GOOD]
+        assert mes.get(f"{channel}/schema").text.startswith("<?xml")
+        relay.ends_well()
 
 
 # --- the gate's orders ------------------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ from cofferdam.brokers.relay.figures import FIGURES
 from cofferdam.enforce.profile import Can, Crew, Profile
 
 _SIDES: Final = ("outer", "inner")
-_LATE: Final = ("encodings.idna", "encodings.latin_1", "cryptography.hazmat.backends.openssl.backend")
+_XML: Final = ("cofferdam.policy.messages.xml_checking",)
+"""A later policy may bring the first channel of XML."""
+_LATE: Final = (*_XML, "encodings.idna", "encodings.latin_1", "cryptography.hazmat.backends.openssl.backend")
 """What libraries import when they first need it, which is too late once the filter is on."""
 SIDE: Final = (
     gauge("http_connections", "open connections of HTTP clients"),
@@ -46,6 +48,7 @@ RELAY: Final = Broker(
                 stands="apart",
                 can=Can.STORE,
                 store=True,
+                preload=_XML,
                 says=kinds((*events.KEEPER, *gate.PART)),
             ),
             "inner": _side("inner"),
@@ -66,6 +69,7 @@ RELAY: Final = Broker(
         )
     },
     answers=frozenset({"keeper"}),
+    needs=("lxml",),
     alarms=frozenset({"keeper", *_SIDES}),
     figures={"outer": SIDE, "keeper": FIGURES, "inner": SIDE},
 )

@@ -17,6 +17,7 @@ import msgspec
 from cofferdam.brokers.relay.http_protocol import Answer
 from cofferdam.brokers.relay.records import Handed, Result
 from cofferdam.policy.messages.checked import Problem
+from cofferdam.policy.terms.relay_rows import Channel
 
 TYPE: Final = "urn:cofferdam:relay:"
 TITLES: Final = {
@@ -128,8 +129,9 @@ def result(found: Result, key: str, problem: Problem | None) -> dict[str, Any]:
     return {"id": key, **shown(told, **more)}
 
 
-def handed(found: Handed, channel: str) -> Answer:
-    """Messages that were leased or browsed."""
+def handed(found: Handed, channel: Channel) -> Answer:
+    """Messages that were leased or browsed. One that is XML stands as a text."""
+    as_text = channel.form == "xml"
     messages = [
         {
             "number": message.number,
@@ -138,12 +140,12 @@ def handed(found: Handed, channel: str) -> Answer:
             "sha256": message.sha256.hex(),
             "at": time_of(message.at),
             **({"count": message.count} if found.lease else {}),
-            "data": msgspec.Raw(message.body),
+            "data": message.body.decode() if as_text else msgspec.Raw(message.body),
         }
         for message in found.messages
     ]
     lease = {"lease": str(found.lease), "seconds": found.seconds} if found.lease else {}
-    return answer({"channel": channel, **lease, "upto": found.upto, "messages": messages})
+    return answer({"channel": channel.name, **lease, "upto": found.upto, "messages": messages})
 
 
 def time_of(ns: int) -> str:

@@ -43,6 +43,7 @@ from cofferdam.brokers.relay.http_messages import (
     JSON,
     MOST_LINES,
     NDJSON,
+    XML,
     BrowseSaid,
     LeaseSaid,
     Outcome,
@@ -217,8 +218,9 @@ class Api:
             raise refusal(
                 "request", "an id has 1 to 200 letters, digits and ._~:@+=,;!$()*&'- and begins with a letter or digit"
             )
-        if media_type(request.headers.get("content-type", "")) != JSON:
-            raise refusal("media", f"a message has the content type {JSON}")
+        wanted = XML if channel.form == "xml" else (JSON,)
+        if media_type(request.headers.get("content-type", "")) not in wanted:
+            raise refusal("media", f"a message has the content type {wanted[0]}")
         body = await self._body(request, channel.most)
         return await self._one(request, known, channel, single(self.checks, channel.name, key, body), body)
 
@@ -236,7 +238,7 @@ class Api:
         body = await self._body(request, channel.most + 4_096)
         if kind == CLOUD_EVENT:
             outcome = event_outcome(self.checks, channel.name, body)
-        elif "ce-specversion" in request.headers and kind == JSON:
+        elif "ce-specversion" in request.headers and kind in (XML if channel.form == "xml" else (JSON,)):
             outcome = binary_event(self.checks, channel.name, request.headers, body)
         else:
             raise refusal("media", f"many messages have the content type {NDJSON}, one is PUT to .../messages/ID")
@@ -275,7 +277,7 @@ class Api:
                 continue
             one = next(left)
             problem_found = outcome.problem
-            if problem_found is None and one.problem is not None and one.problem.place:
+            if problem_found is None and one.problem is not None and one.problem.place and channel.form == "json":
                 problem_found = outcome.located(one.problem, body)
             found.append(result(one, outcome.key, problem_found))
         return found
@@ -295,7 +297,7 @@ class Api:
 
         found = await self.keeper.ask(Handed, pull, gone)
         connection.gone = None
-        return handed(found, channel.name)
+        return handed(found, channel)
 
     async def _settle(self, request: Request, known: Known, channel: Channel) -> Answer:
         wanted = said(SettleSaid, await self._body(request, ENDPOINT_BODY))
@@ -323,7 +325,7 @@ class Api:
         def browse(number: int) -> ToKeeper:
             return Browse(number, known.principal, channel.name, wanted.after, wanted.max)
 
-        return handed(await self.keeper.ask(Handed, browse), channel.name)
+        return handed(await self.keeper.ask(Handed, browse), channel)
 
     async def _body(self, request: Request, most: int) -> bytes:
         """The body, whole. Raises: Refusal where it is larger."""

@@ -19,9 +19,10 @@ from cofferdam.brokers.relay.http_answers import Refusal, refusal
 from cofferdam.brokers.relay.records import HANDED_MOST, ITEMS_MOST, Item, Verdict
 from cofferdam.policy.messages.checked import Checked, Problem
 from cofferdam.policy.messages.checking import Checks, located
-from cofferdam.policy.messages.json_reading import NotJson, canonical, line_and_column, read
+from cofferdam.policy.messages.json_reading import NotJson, line_and_column, read
 
 JSON: Final = "application/json"
+XML: Final = ("application/xml", "text/xml")
 NDJSON: Final = "application/x-ndjson"
 CLOUD_EVENT: Final = "application/cloudevents+json"
 CLOUD_EVENTS: Final = "application/cloudevents-batch+json"
@@ -170,7 +171,7 @@ def _within(
     again: Any = read(text.encode())[0]
     for step in at:
         again = again[step]
-    before = checks.readable(channel, canonical(again))
+    before = checks.readable_value(channel, again)
     if isinstance(before, Problem):
         return Outcome(key, None, before, at, line, above or 0)
     return Outcome(key, Item(key, before, doubtful=True), found, at, line, above or 0)
@@ -219,8 +220,9 @@ def _event(checks: Checks, channel: str, event: Any, text: str, at: tuple[str | 
     key = _event_key(event.get("source"), event.get("id"))
     if isinstance(key, Problem):
         return Outcome("", None, key)
-    if media_type(str(event.get("datacontenttype", JSON))) != JSON or "data" not in event or "data_base64" in event:
-        return Outcome(key, None, Problem("syntax", f"an event has its data as {JSON}"))
+    kind = media_type(str(event.get("datacontenttype", JSON)))
+    if kind not in (JSON, *XML) or "data" not in event or "data_base64" in event:
+        return Outcome(key, None, Problem("syntax", f"an event has its data as {JSON}, or XML as a text"))
     return _within(checks, channel, key, event["data"], text, (*at, "data"))
 
 

@@ -6,13 +6,12 @@ schema, `min` and `max`, the time stamp's form. What passes comes out in one can
 
 Places are JSON Pointers; in `fields` and limits, `*` stands for every element of an array.
 
-Not here: limits that need a memory (the keeper's), XML.
+Not here: limits that need a memory (the keeper's), XML (xml_checking).
 """
 
 from __future__ import annotations
 
 import copy
-import datetime
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,8 @@ from typing import Any, Final
 
 import jsonschema_rs
 
+from cofferdam.errors import PolicyError
+from cofferdam.policy.messages.bounds import KEY_CHARACTERS, STEPS_MOST, allowed, clip, stamp_of
 from cofferdam.policy.messages.checked import Checked, Problem, Step
 from cofferdam.policy.messages.json_reading import (
     NotJson,
@@ -34,18 +35,8 @@ from cofferdam.policy.messages.schemas import Schemas, Validator, sentence
 from cofferdam.policy.points.values import show
 from cofferdam.policy.terms.relay_rows import Channel, Limit, Relay
 
-DETAIL_CHARACTERS: Final = 500
-KEY_CHARACTERS: Final = 256
-"""Of a series' name, as canonical JSON: a limit's memory is not a place to keep texts."""
-STEPS_MOST: Final = 10_000
-"""Values of one message that limits with a memory bound."""
-
 Path = tuple[str | int, ...]
 _ABSENT: Final = object()
-_STAMP: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))\Z", re.ASCII
-)
-_EPOCH: Final = datetime.datetime(1970, 1, 1)
 
 
 class _Wrong(Exception):
@@ -71,32 +62,54 @@ class Checks:
     def __init__(self, relay: Relay) -> None:
         """Raises: SchemaError where a schema does not compile."""
         parsed: dict[str, Schemas] = {}
-        self._channels: dict[str, _Channel] = {}
+        self._channels: dict[str, Any] = {}
         for name, channel in relay.channels.items():
-            if channel.form != "json":
-                continue
             conduit = relay.conduit_of[name]
+            if channel.form == "xml":
+                self._channels[name] = _xml(channel, relay.schemas[conduit])
+                continue
             validator = None
             if channel.schema:
                 if conduit not in parsed:
-                    parsed[conduit] = Schemas(relay.schemas[conduit])
+                    files = relay.schemas[conduit]
+                    parsed[conduit] = Schemas({each: files[each] for each in files if not each.endswith(".xsd")})
                 validator = parsed[conduit].validator(channel.schema)
             self._channels[name] = _Channel(channel, validator)
 
     def __call__(self, channel: str, body: bytes) -> Checked | Problem:
-        return self._channels[channel].check(body)
+        return self._of(channel).check(body)
+
+    def _of(self, channel: str) -> _Channel:
+        found: _Channel = self._channels[channel]  # or the same for XML
+        return found
 
     def again(self, channel: str, body: bytes) -> Checked | Problem:
         """The same for a body that another process has remade; one in another form is refused as "syntax"."""
-        return self._channels[channel].again(body)
+        return self._of(channel).again(body)
 
     def readable(self, channel: str, body: bytes) -> bytes | Problem:
         """The canonical form of a body whatever the channel says to its content: what goes into quarantine."""
-        return self._channels[channel].readable(body)
+        return self._of(channel).readable(body)
+
+    def readable_value(self, channel: str, value: Any) -> bytes | Problem:
+        """The same of a message that stands in a text that was read."""
+        return self._of(channel).readable_value(value)
 
     def judge(self, channel: str, value: Any, text: str, at: Path = ()) -> Checked | Problem:
         """The same for a value that was read already and stands at a path of `text`. The value is used up."""
-        return self._channels[channel].judge(value, text, at)
+        return self._of(channel).judge(value, text, at)
+
+
+def _xml(channel: Channel, files: Mapping[str, bytes]) -> Any:
+    """A channel of XML. Its library is loaded where there is one, and by the parts of a relay when they start."""
+    try:
+        from cofferdam.policy.messages.xml_checking import XmlChannel
+        from cofferdam.policy.messages.xml_reading import XsdSchemas
+    except ImportError:
+        raise PolicyError(
+            f"the channel {channel.name} carries XML, and lxml is not there", hint="pip install cofferdam[relay]"
+        ) from None
+    return XmlChannel(channel, XsdSchemas(files).validator(channel.schema) if channel.schema else None)
 
 
 class _Channel:
@@ -117,6 +130,9 @@ class _Channel:
         found = self._read(body)
         return found if isinstance(found, Problem) else self._remade(found[0])
 
+    def readable_value(self, value: Any) -> bytes | Problem:
+        return self.readable(canonical(value))
+
     def _remade(self, value: Any) -> bytes | Problem:
         body = canonical(value)
         if len(body) > self.most:  # [1e20] has 6 bytes and means 23
@@ -130,7 +146,7 @@ class _Channel:
             return read(body)
         except NotJson as error:
             line, column = line_and_column(body.decode("utf-8", "replace"), error.at)
-            return Problem("syntax", _clip(error.words), _clip(error.pointer), line, column)
+            return Problem("syntax", clip(error.words), clip(error.pointer), line, column)
 
     def check(self, body: bytes) -> Checked | Problem:
         found = self._read(body)
@@ -142,7 +158,7 @@ class _Channel:
         try:
             value = read_again(body)
         except NotJson as error:
-            return Problem("syntax", _clip(error.words))
+            return Problem("syntax", clip(error.words))
         unchanged = body if self.fields is None and not self.sets else None
         return self.judge(value, body.decode(), (), unchanged)
 
@@ -261,7 +277,7 @@ class _Bound:
             if self.numeric and type(found) not in (int, float):
                 raise _Wrong("limit", "no number, and limits hold for it", path)
             if (limit.min is not None and number < limit.min) or (limit.max is not None and number > limit.max):
-                raise _Wrong("limit", f"{show(number)} is asked; {_allowed(limit)}", path)
+                raise _Wrong("limit", f"{show(number)} is asked; {allowed(limit)}", path)
             if self.remembers:
                 yield Step(self.index, self._series(value, indices), number)
 
@@ -283,38 +299,20 @@ class _Bound:
         return name
 
 
-def _allowed(limit: Limit) -> str:
-    if limit.min is not None and limit.max is not None:
-        return f"{show(limit.min)} to {show(limit.max)} is allowed"
-    if limit.min is not None:
-        return f"{show(limit.min)} or more is allowed"
-    return f"{show(limit.max or 0)} or less is allowed"
-
-
 def _stamp(value: Any, steps: Path) -> int:
-    """UTC ns of a message's own time (RFC 3339). Raises: _Wrong."""
+    """UTC ns of a message's own time. Raises: _Wrong."""
     item, path, _ = next(_matches(value, steps), (_ABSENT, (), ()))
     if item is _ABSENT:
         raise _Wrong("stamp", f"no time stamp at {pointer_of(steps)}", ())
-    found = _STAMP.match(item) if isinstance(item, str) else None
-    try:
-        if found is None:
-            raise ValueError
-        moment = datetime.datetime.fromisoformat(f"{found[1]}T{found[2]}") - _EPOCH
-        if found[4] and (int(found[5]) > 23 or int(found[6]) > 59):
-            raise ValueError
-    except ValueError:
-        raise _Wrong("stamp", "no time as RFC 3339 has it, such as 2027-06-30T12:00:00Z", path) from None
-    offset = (int(found[5]) * 3600 + int(found[6]) * 60) * (-1 if found[4] == "-" else 1) if found[4] else 0
-    seconds = moment.days * 86_400 + moment.seconds - offset
-    if not 0 <= seconds < 9_000_000_000:
-        raise _Wrong("stamp", "a time before 1970 or after 2255", path)
-    return seconds * 1_000_000_000 + int((found[3] or "0").ljust(9, "0"))
+    stamp = stamp_of(item)
+    if isinstance(stamp, str):
+        raise _Wrong("stamp", stamp, path)
+    return stamp
 
 
 def _problem(fault: str, detail: str, path: Path, text: str, at: Path) -> Problem:
     line, column = line_and_column(text, place_of(text, (*at, *path)))
-    return Problem(fault, _clip(detail), pointer_of(path), line, column)
+    return Problem(fault, clip(detail), pointer_of(path), line, column)
 
 
 def located(problem: Problem, body: bytes, at: Path = ()) -> Problem:
@@ -325,11 +323,6 @@ def located(problem: Problem, body: bytes, at: Path = ()) -> Problem:
     except ValueError:
         line = column = 0
     return Problem(problem.fault, problem.detail, problem.place, line, column)
-
-
-def _clip(text: str) -> str:
-    shown = "".join(c if c.isprintable() else "\ufffd" for c in text)
-    return shown if len(shown) <= DETAIL_CHARACTERS else f"{shown[: DETAIL_CHARACTERS - 1]}…"
 
 
 def show_constants(constants: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -28,7 +28,7 @@ FILES_MOST: Final = 64
 _BASE: Final = "policy:/"
 _OWN: Final = "https://json-schema.org/draft/2020-12/"
 """The standard's own schemas, which the library holds."""
-_NOT_FETCHED: Final = "a file of the policy, or a part of this one: nothing is fetched"
+NOT_FETCHED: Final = "a file of the policy, or a part of this one: nothing is fetched"
 _REFERENCES: Final = ("$ref", "$dynamicRef")
 _MASK: Final = "the value"
 
@@ -78,15 +78,15 @@ class Schemas:
                 if not file or file in known or file.startswith(_OWN):
                     continue
                 if ":" in file or file.startswith("/") or (not named and _joined(name, file) not in self._parsed):
-                    raise self._at(name, path, f"a reference to {target[:200]}", _NOT_FETCHED)
+                    raise self._at(name, path, f"a reference to {target[:200]}", NOT_FETCHED)
 
     def _astray(self, error: Exception) -> SchemaError:
         for name, parsed in self._parsed.items():
             for path, target in _references(parsed):
                 last = target.partition("#")[0].rpartition("/")[2]
                 if last and last in str(error):
-                    return self._at(name, path, f"a reference to {target[:200]}", _NOT_FETCHED)
-        return SchemaError(next(iter(self._parsed)), _first_line(str(error)), _NOT_FETCHED)
+                    return self._at(name, path, f"a reference to {target[:200]}", NOT_FETCHED)
+        return SchemaError(next(iter(self._parsed)), _first_line(str(error)), NOT_FETCHED)
 
     def validator(self, name: str) -> Validator:
         """What a file's schema says. Raises: SchemaError with the place, also of a fault in one of the other files."""

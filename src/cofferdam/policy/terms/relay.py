@@ -22,14 +22,13 @@ from cofferdam.policy.explain import Explanation, Question, explained
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.messages.checking import Checks
-from cofferdam.policy.messages.schemas import named_files
 from cofferdam.policy.points.values import show
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms import relay_lint
 from cofferdam.policy.terms.base import Ask, Listen, Making, Needs, PartNeeds, Place, Scope, Store, Terms
-from cofferdam.policy.terms.relay_checks import RelayChecks, sides
+from cofferdam.policy.terms.relay_checks import RelayChecks, refers_to, sides
 from cofferdam.policy.terms.relay_model import ChannelSaid, DoorSaid, RelayConduit, RelayRule
 from cofferdam.policy.terms.relay_rows import (
     VERBS,
@@ -79,7 +78,7 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
             file = waiting.pop()
             if file not in files:
                 files[file] = making.files[file]
-                waiting += [other for other in named_files(file, files[file]) if other in making.files]
+                waiting += [other for other in refers_to(file, files[file]) if other in making.files]
         return RelayRows(
             channels=tuple(_channel(channel, said) for channel, said in sorted(conduit.channels.items())),
             lines=tuple(
@@ -214,6 +213,7 @@ def _who(row: RelayRows, zone: str) -> tuple[str, ...]:
 def _channel(name: str, said: ChannelSaid) -> Channel:
     return Channel(
         name=name,
+        form=said.kind,
         schema=said.schema_file or "",
         keep=said.keep,
         most=said.most,

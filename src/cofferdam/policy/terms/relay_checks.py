@@ -34,8 +34,19 @@ def schema_files(name: str, checking: Checking, at: Path) -> dict[str, bytes]:
         data = checking.file(next_name, at) if next_name == name else _quietly(next_name, checking, at)
         if data is not None and next_name not in found:
             found[next_name] = data
-            waiting += named_files(next_name, data)
+            waiting += refers_to(next_name, data)
     return found
+
+
+def refers_to(name: str, data: bytes) -> tuple[str, ...]:
+    """The files that a schema refers to. Raises: SchemaError."""
+    if not name.endswith(".xsd"):
+        return named_files(name, data)
+    try:
+        from cofferdam.policy.messages.xml_reading import xsd_files
+    except ImportError:
+        raise SchemaError(name, "an XSD, and lxml is not there", "lxml (pip install cofferdam[relay])") from None
+    return xsd_files(name, data)
 
 
 def _quietly(name: str, checking: Checking, at: Path) -> bytes | None:
@@ -79,7 +90,7 @@ class RelayChecks:
             if other < self.name and isinstance(conduit, RelayConduit) and name in conduit.channels:
                 self.checking.key(at, f"the channel {name}, which {other} has", "a name of its own", check="channel")
         if said.schema_file is not None:
-            self.schema((*at, "schema"), said.schema_file)
+            self.schema((*at, "schema"), said.schema_file, said.kind)
         for place, limit in said.limits.items():
             here = (*at, "limits", place)
             if limit.min is not None and limit.max is not None and limit.min > limit.max:
@@ -90,7 +101,9 @@ class RelayChecks:
             if limit.by is not None and limit.by.count("*") > place.count("*"):
                 found = f"{limit.by}, which has more * than {place}"
                 self.at((*here, "by"), found, "one place for each value", check="place")
-        for place in said.set:
+        for place, text in said.set.items():
+            if said.kind == "xml" and text[:1] in ("{", "["):
+                self.at((*at, "set", place), "a map or a list", "a text, a number, true or false", check="place")
             if "*" in place.split("/"):
                 self.checking.key((*at, "set", place), f"{place}", "one place, without *", check="place")
         if said.time is not None and "*" in said.time.split("/"):
@@ -98,10 +111,18 @@ class RelayChecks:
         if said.room < said.most:
             self.at((*at, "room"), "less room than one message may take", "room for some messages", check="room")
 
-    def schema(self, at: Path, name: str) -> None:
+    def schema(self, at: Path, name: str, form: str) -> None:
+        if (form == "xml") != name.endswith(".xsd"):
+            expected = "a file whose name ends with .xsd" if form == "xml" else "a JSON Schema, or form: xml"
+            self.at(at, f"{quote(name)} for messages that are {form}", expected, check="schema")
+            return
         try:
             files = schema_files(name, self.checking, at)
-            if name in files:
+            if name in files and form == "xml":
+                from cofferdam.policy.messages.xml_reading import XsdSchemas
+
+                XsdSchemas(files).validator(name)
+            elif name in files:
                 Schemas(files).validator(name)
         except SchemaError as error:
             where = f"{error.file}:{error.line}:{error.column}"

@@ -49,7 +49,7 @@ def _place(raw: Any) -> str:
     if isinstance(raw, str) and len(raw) <= 256 and _POINTER.match(raw):
         return raw
     near = f'"/{raw}"' if isinstance(raw, str) and re.fullmatch(r"[\w-]+", raw) else ""
-    raise syntax.Expected("a place in the message as JSON Pointer, such as /line or /parts/*/count", near)
+    raise syntax.Expected("a place in the message, such as /line, /parts/*/count, or /Order/@number in XML", near)
 
 
 def _order(raw: Any) -> int:
@@ -126,8 +126,11 @@ class ChannelSaid(schema.Entry):
     schema_file: FileName | None = Field(
         None,
         alias="schema",
-        description="The JSON Schema (2020-12) that each message must fit: a file beside the policy. What it refers to "
-        "is beside the policy as well; nothing is ever fetched. Default: any JSON.",
+        description="What each message must fit, a file beside the policy: a JSON Schema (2020-12), or an XSD "
+        "(`order.xsd`). What it refers to is beside the policy as well; nothing is ever fetched. Default: any.",
+    )
+    form: Annotated[Literal["json", "xml"], *choice("json", "xml")] | None = Field(
+        None, description="What messages are: `json`, `xml`. Default: what the schema is for, else `json`."
     )
     keep: Annotated[int, *_span(60, 10 * syntax.YEAR_SECONDS)] = Field(
         90 * DAY,
@@ -200,6 +203,11 @@ class ChannelSaid(schema.Entry):
         description="An alarm once somebody for whom messages wait has not asked for so long. Default: 1 h.",
         json_schema_extra={"default": "1 h"},
     )
+
+    @property
+    def kind(self) -> Literal["json", "xml"]:
+        """What messages are."""
+        return self.form or ("xml" if (self.schema_file or "").endswith(".xsd") else "json")
 
 
 class ClientSaid(schema.Entry):
