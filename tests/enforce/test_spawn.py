@@ -237,8 +237,8 @@ def test_orders_that_make_no_sense_start_nothing(plain: Stage) -> None:
     outer, keeper, inner = PARTS
     assert "no crew of the kind nothing" in plain.refused(*PARTS, kind="nothing")
     assert "lacks keeper" in plain.refused(outer, inner)
-    assert "has outer once too often" in plain.refused(*PARTS, outer)
-    assert "has stranger once too often" in plain.refused(*PARTS, PartOrder("stranger", IT))
+    assert "names outer twice" in plain.refused(*PARTS, outer)
+    assert "names stranger, which that kind has not" in plain.refused(*PARTS, PartOrder("stranger", IT))
     assert "toy/outer is to stand outer" in plain.refused(PartOrder("outer"), keeper, inner)
     assert "toy/keeper is to stand apart" in plain.refused(outer, PartOrder("keeper", IT), inner)
     assert "no listener 99" in plain.refused(PartOrder("outer", IT, (99,)), keeper, inner)
@@ -262,10 +262,15 @@ def test_a_crew_of_which_one_part_cannot_be_started_is_not_there(plain: Stage, m
     report, fds = plain.ask(Spawn(1, "toy", "toy/a-b", PARTS))
     assert isinstance(report, OrderFailed) and report.message == "no more processes" and not fds
     until = time.monotonic() + PATIENT
+    assert len(plain.launcher._producers._all) == 2, "of those that were started, until they are reaped"
     while plain.launcher._children:  # those that had been started are ended
         assert time.monotonic() < until
         plain.launcher._take_signals(b"")
         time.sleep(0.005)
+    assert not plain.launcher._producers._all
+    monkeypatch.setattr(plain.launcher, "_start", lambda *_: fail("inner"))
+    report, _ = plain.ask(Spawn(1, "log", "log", (PartOrder("log"),)))
+    assert isinstance(report, OrderFailed) and not plain.launcher._producers.taken
 
 
 def test_there_is_one_auditor(plain: Stage) -> None:

@@ -349,11 +349,11 @@ class Launcher:
         """Where and as whom the parts of a crew live, their stores made. Raises: GateError, if the order makes no
         sense or a store is not to be had."""
         named = [part.part for part in order.parts]
-        missing = [name for name in crew.parts if name not in named and name not in crew.optional]
-        unknown = [name for name in named if name not in crew.parts or named.count(name) > 1]
-        if missing or unknown:
-            wrong = f"lacks {missing[0]}" if missing else f"has {unknown[0]} once too often"
-            raise GateError(f"the order for the crew {order.crew} ({crew.kind}) {wrong}")
+        wrong = [f"lacks {name}" for name in crew.parts if name not in named and name not in crew.optional]
+        wrong += [f"names {name}, which that kind has not" for name in named if name not in crew.parts]
+        wrong += [f"names {name} twice" for name in named if named.count(name) > 1]
+        if wrong:
+            raise GateError(f"the order for the crew {order.crew} ({crew.kind}) {wrong[0]}")
         users: dict[str, int] = {}
         folders: dict[str, Path] = {}
         for part in order.parts:
@@ -429,7 +429,12 @@ class Launcher:
         if part.listeners:
             arguments += ["--listeners-at", str(at), "--listeners", str(len(part.listeners))]
             fds += [self._listeners[number].sock.fileno() for number in part.listeners]
-        with contextlib.ExitStack() as after:
+        with contextlib.ExitStack() as failed, contextlib.ExitStack() as after:
+            if producer is not None:
+                failed.callback(self._producers.end, producer)
+            if theirs is not None:
+                after.callback(theirs.close)
+                failed.callback(self._producers.detach)
             held = hold_network(self._state) if profile.wires else -1
             if held >= 0:
                 after.callback(os.close, held)
@@ -439,8 +444,8 @@ class Launcher:
                 fds.append(wire.sock.fileno())
             child = self._start(part.part, berth, arguments, fds, producer)
             self._children[child.child].held = os.dup(held) if held >= 0 else -1
+            failed.pop_all()
         if theirs is not None:
-            theirs.close()
             self._producers.introduce_all()
         reads = {other.name: str(other) for other in berth.reads}
         store = str(berth.store) if berth.store is not None else ""
