@@ -31,7 +31,8 @@ def test_every_exception_that_we_make_is_documented() -> None:
 
 def test_the_guide_names_the_modules_that_there_are() -> None:
     guide = (DOCS / "add-a-protocol.md").read_text()
-    for name in ("messages", "wire", "machine", "operations"):
+    for name in ("dialect", "messages", "wire", "machine", "operations", "view"):
         assert f"`{name}.py`" in guide
         for protocol in PROTOCOLS:
             assert (DOCS.parent / "src" / "cofferdam" / "protocols" / protocol / f"{name}.py").exists()
+        assert (Path(__file__).parent / "toy" / f"{name}.py").exists()

@@ -24,7 +24,8 @@ from tests.protocols.toy import machine
 from tests.protocols.toy import messages as m
 from tests.protocols.toy.dialect import PATH, TOY
 from tests.protocols.toy.machine import ToyClient, ToyServer, plain
-from tests.protocols.toy.wire import LONGEST, ToyView, frame
+from tests.protocols.toy.view import ToyView
+from tests.protocols.toy.wire import LONGEST, frame
 
 REFUSALS = {Fault.ADDRESS: 2, Fault.VALUE: 3, Fault.STEP: 3, Fault.RATE: 4, Fault.AUDIT: 4}
 FAILURES = {Failure.BUSY: 4}
@@ -46,6 +47,8 @@ class Toy(Protocol[m.ToyRequest, m.ToyResponse]):
         return ToyServer(midway)
 
     def client(self, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1, midway: bool = False) -> ToyClient:
+        if quirks - TOY.quirks:
+            raise LocalProtocolError(f"unknown quirks: {sorted(quirks - TOY.quirks)}")
         return ToyClient(midway, outstanding, "mute" in quirks)
 
     def check(self, message: Any) -> None:

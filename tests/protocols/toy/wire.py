@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from cofferdam.errors import RemoteProtocolError
-from cofferdam.protocols.view import View
 
 HEAD = struct.Struct(">cHI")
 LONGEST = 16_384
@@ -46,29 +45,3 @@ class Frames:
             return None
         self.data = data[HEAD.size + size :]
         return number, data[HEAD.size : HEAD.size + size]
-
-
-class ToyView(View):
-    """How frames look from outside."""
-
-    header = HEAD.size
-
-    def size(self, data: bytes | bytearray, at: int) -> int:
-        if data[at : at + 1] != b"T":
-            return -1
-        if len(data) - at < HEAD.size:
-            return 0
-        size = int.from_bytes(data[at + 1 : at + 3], "big")
-        return HEAD.size + size if 0 < size <= LONGEST else -1
-
-    def likely(self, frame: bytes, from_client: bool) -> bool:
-        return True
-
-    def key(self, frame: bytes) -> bytes:
-        return frame[3:7]
-
-    def unit(self, frame: bytes) -> int:
-        return -1
-
-    def rekey(self, frame: bytes, key: bytes) -> bytes:
-        return frame[:3] + key + frame[7:]
