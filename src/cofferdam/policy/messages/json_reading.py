@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ DEPTH: Final = 64
 """Objects and arrays within each other."""
 NUMBER_CHARACTERS: Final = 64
 """Of one number, as it is written."""
+EASY_CHARACTERS: Final = 16
+"""A fraction of so few characters has at most 15 figures, which every double keeps."""
 POINTER_CHARACTERS: Final = 512
 """Of a place that an answer names; what is longer is cut."""
 EFFORT_CHARACTERS: Final = 8 << 20
@@ -98,7 +101,15 @@ def _fraction(text: str) -> int | float:
         if _DIGIT.search(text.lower().partition("e")[0]):
             raise _BadNumber(text, f"{text}, which a double holds as 0 only")
         return 0
-    if INT64_MIN <= value <= INT64_MAX and value == (whole := int(value)) and INT64_MIN <= whole <= INT64_MAX:
+    whole = int(value) if INT64_MIN <= value <= INT64_MAX else INT64_MAX + 1
+    if len(text) > EASY_CHARACTERS and (exact := Decimal(text)) != Decimal(repr(value)):
+        if INT64_MIN <= exact <= INT64_MAX and exact == int(exact):
+            return int(exact)
+        # Programs write a double with few figures or with many: as long as these are its own, nothing is lost.
+        figures = len(text.lower().partition("e")[0].replace(".", "").lstrip("-0").rstrip("0"))
+        if exact != Decimal(f"{value:.{figures - 1}e}"):
+            raise _BadNumber(text, f"{text}, which neither 64 bits nor a double hold exactly; a text can carry it")
+    if value == whole and INT64_MIN <= whole <= INT64_MAX:
         return whole
     return value
 
