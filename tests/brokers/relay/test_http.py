@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import ssl
@@ -20,7 +21,7 @@ from cofferdam.audit.events.relay import MessageRefused, MessagesPushed
 from cofferdam.brokers.kit.supervision import SetSevered
 from cofferdam.brokers.relay.http_keys import Tls, new_key
 from tests.brokers.relay.certificates import make
-from tests.brokers.relay.crew import ELSEWHERE, OFFICE, RunningCrew, crew
+from tests.brokers.relay.crew import ELSEWHERE, OFFICE, PLANT, RunningCrew, crew
 from tests.policy.messages import test_xml as xml
 from tests.waiting import PATIENT, eventually
 
@@ -205,6 +206,16 @@ def test_too_large_a_message(mes: httpx.Client) -> None:
     problem(
         mes.put(f"{COUNTS}/messages/large", content=chunks, headers={"content-type": "application/json"}), 413, "size"
     )
+
+
+def test_who_sends_all_before_it_reads_is_told_that_it_is_too_large(relay: RunningCrew) -> None:
+    """As many an HTTP library does: to it a connection that breaks is a fault of the network, to be tried again."""
+    body = b'"' + b"x" * 16_000_000 + b'"'
+    connection = http.client.HTTPConnection(PLANT, relay.port("inner"), timeout=PATIENT, source_address=(PLANT, 0))
+    head = {"authorization": f"Bearer {relay.keys['mes']}", "content-type": "application/json"}
+    connection.request("PUT", f"{COUNTS}/messages/large", body, head)
+    assert connection.getresponse().status == 413
+    connection.close()
 
 
 def test_an_order_for_ten_million_and_a_step_too_far(erp: httpx.Client, mes: httpx.Client) -> None:

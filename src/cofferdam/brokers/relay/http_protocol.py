@@ -38,9 +38,11 @@ IDLE_SECONDS: Final = 75.0
 """Between two requests."""
 REST_SECONDS: Final = 5.0
 """For the rest of a body that is not wanted, so that the client may read why."""
-REST_BYTES: Final = 1 << 20
 BODY_BYTES: Final = LARGEST_MESSAGE + (1 << 20)
 """The largest body of all: a batch."""
+REST_BYTES: Final = BODY_BYTES
+"""Of a body that is not wanted: many a client reads no answer before it has sent all, and would take a connection that
+breaks for a fault of the network, and try for ever."""
 UNASKED_BYTES: Final = 65_536
 """Of a body, before the application wants it; then the client has to wait."""
 CHUNK_OVERHEAD: Final = 2
