@@ -7,8 +7,11 @@ import contextlib
 import io
 import json
 import os
+import pwd
 import signal
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,20 @@ gate: {{separation: processes, management: "127.0.0.1:{management}"}}
 COUNTS = "/v1/channels/counts"
 AUTHORITY = make("tests", ca=True)
 SERVER = make("relay.test", by=AUTHORITY)
+
+
+LOGGED_IN = """
+import sys
+open("/proc/self/loginuid", "w").write(sys.argv.pop(1))
+from cofferdam.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def may_log_in() -> bool:
+    """Whether a process of a test may say who logged in, as a login does."""
+    tried = "open('/proc/self/loginuid', 'w').write('1')"
+    return subprocess.run([sys.executable, "-c", tried], capture_output=True, timeout=PATIENT).returncode == 0
 
 
 class Works:
@@ -233,3 +250,24 @@ def test_a_certificate_that_is_not_there_is_told(works: Works) -> None:
              "--key", str(works.folder / "other.key")]  # fmt: skip
     assert "not that of the certificate" in works.relay(*wrong, code=2)
     assert "did you mean office" in works.relay("certificate", "ofice", "--certificate", "/x", "--key", "/x", code=2)
+
+
+@pytest.mark.skipif(not may_log_in(), reason="the kernel lets nobody log in here")
+def test_people_are_told_apart_although_each_is_root(works: Works) -> None:
+    def says(login: int, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", LOGGED_IN, str(login), "relay", "quarantine", *words, "--state", str(works.state)],
+            capture_output=True, text=True, timeout=PATIENT,
+        )  # fmt: skip
+        return done.stdout + done.stderr
+
+    for known in json.loads(works.relay("key", "list", "--json")):
+        works.relay("key", "revoke", known["id"])
+    with works.client("mes", works.key("mes")) as mes:
+        assert mes.put(f"{COUNTS}/messages/twisted", json={"n": "y"}).status_code == 422
+    row = str(json.loads(works.relay("quarantine", "list", "--json"))[0]["row"])
+    (works.folder / "mended.json").write_text('{"n": 3}')
+    assert "it passes now" in says(1, "edit", row, str(works.folder / "mended.json"))
+    assert f"{pwd.getpwuid(1).pw_name} has edited row {row}, and cannot release it" in says(1, "release", row)
+    assert f"now, released by {pwd.getpwuid(2).pw_name}" in says(2, "release", row)
+    assert "nothing is in quarantine" in works.relay("quarantine", "list")

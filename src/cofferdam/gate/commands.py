@@ -28,6 +28,8 @@ from cofferdam.gate.state import control_socket
 
 REQUEST_BYTES = 64 << 10
 REQUEST_SECONDS = 5.0
+NOBODY_LOGGED_IN = 0xFFFFFFFF
+"""What the kernel says of processes that no login began."""
 """For the request to arrive."""
 
 Text = Annotated[str, Meta(max_length=4096)]
@@ -160,11 +162,11 @@ class ControlServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            uid = _peer(writer)
+            pid, uid = _peer(writer)
             async with asyncio.timeout(REQUEST_SECONDS):
                 line = await reader.readuntil(b"\n")
             if uid in (0, os.geteuid()):
-                answer = await self._obey(line, _user(uid))
+                answer = await self._obey(line, person(pid, uid))
             else:
                 answer = Answer(False, error="only root and the user whose gate this is may use it")
             writer.write(msgspec.json.encode(answer) + b"\n")
@@ -224,11 +226,24 @@ class ControlServer:
                 return {"new": gate.leaks.found(tried, {leak.asset: leak.detail for leak in found})}
 
 
-def _peer(writer: asyncio.StreamWriter) -> int:
-    """The user id at the other end, as the kernel knows it."""
+def _peer(writer: asyncio.StreamWriter) -> tuple[int, int]:
+    """The process and the user id at the other end, as the kernel knows them."""
     raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    uid: int = struct.unpack("3i", raw)[1]
-    return uid
+    pid, uid, _ = struct.unpack("3i", raw)
+    return pid, uid
+
+
+def person(pid: int, uid: int) -> str:
+    """Who it is: the one who logged in, if the kernel knows (`loginuid`, which sudo and su leave alone), else the user.
+
+    So that two people are two although both may do this as root only. Root can pretend to be anybody: this tells
+    colleagues apart, it does not keep root from lying.
+    """
+    try:
+        login = int(Path(f"/proc/{pid}/loginuid").read_text())
+    except (OSError, ValueError):
+        return _user(uid)
+    return _user(uid if login == NOBODY_LOGGED_IN else login)
 
 
 def _user(uid: int) -> str:
