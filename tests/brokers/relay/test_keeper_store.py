@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -395,3 +396,20 @@ def test_a_turn_that_was_taken_back_leaves_nothing_in_the_index(tmp_path: Path) 
     store.rollback()
     assert store.find("counts", "mes", "k") is None and len(store.index) == 0
     store.close()
+
+
+def test_numbers_that_a_restored_backup_gave_out_again_are_named() -> None:
+    """Even if its commits have other numbers than those that were lost."""
+
+    def told(commit: int, first: int, count: int, root: str) -> dict[str, Any]:
+        return {"store": "s", "commit": commit, "channel": "counts", "first": first, "count": count, "root": root}
+
+    def batch(commit: int, first: int, count: int, root: str) -> Batch:
+        return Batch(commit, "counts", first, count, 1, root)
+
+    before = [told(1, 1, 2, "a"), told(1, 1, 2, "a"), told(3, 3, 1, "b"), told(4, 4, 4, "c")]  # one is told again
+    assert compare("s", {}, [batch(1, 1, 2, "a"), batch(3, 3, 1, "b"), batch(4, 4, 4, "c")], before) == []
+    after = [told(2, 3, 1, "d"), told(3, 4, 2, "e")]
+    found = compare("s", {}, [batch(1, 1, 2, "a"), batch(2, 3, 1, "d"), batch(3, 4, 2, "e")], [*before, *after])
+    again = [each.partition(":")[0] for each in found if "given out once more" in each]
+    assert again == ["counts 3 to 3", "counts 4 to 5"]

@@ -184,12 +184,20 @@ def compare(
     each, none if all is well. `gone`: channel -> the number up to which its messages were removed in their time."""
     findings: list[str] = []
     logged: dict[tuple[int, str], Mapping[str, Any]] = {}
+    given: dict[str, int] = {}  # channel -> the highest number in the log so far, which is in the order of numbers
     for event in entries:
         if event.get("store") == store:
             at = (int(event["commit"]), str(event["channel"]))
             before = logged.setdefault(at, event)
-            if (before["root"], before["first"]) != (event["root"], event["first"]):
+            if before is not event and (before["root"], before["first"]) == (event["root"], event["first"]):
+                continue  # told again
+            if before is not event:
                 findings.append(f"{at[1]}: the log has two different entries for commit {at[0]}")
+            highest, last = given.get(at[1], 0), int(event["first"]) + int(event["count"]) - 1
+            if event["first"] <= highest:
+                again = f"{at[1]} {event['first']} to {min(last, highest)}"
+                findings.append(f"{again}: given out once more by commit {at[0]}, after a backup was put back")
+            given[at[1]] = max(highest, last)
     for batch in batches:
         numbers = f"{batch.channel} {batch.first} to {batch.first + batch.count - 1}"
         entry = logged.pop((batch.commit, batch.channel), None)
