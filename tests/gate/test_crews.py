@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import signal
 import stat
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
+from cofferdam.gate.commands import person
 from cofferdam.gate.secrets import load_secrets, secret_file
 from tests.gate.plant import Client, Device, Gate, cli, events, policy_text, running
 from tests.ports import held_ports
@@ -142,7 +142,7 @@ def test_who_asks_is_what_the_kernel_says(works: Works) -> None:
     """An act of an operator names them in the log; what the question itself says of that counts for nothing."""
     works.ask("keeper", "pause", channel="orders", by="somebody else")
     works.ask("keeper", "resume", channel="orders")
-    assert {entry["by"] for entry in events(works.state, "channel-set")} == {pwd.getpwuid(os.geteuid()).pw_name}
+    assert {entry["by"] for entry in events(works.state, "channel-set")} == {person(os.getpid(), os.geteuid())}
 
 
 # --- secrets ----------------------------------------------------------------------------------------------------
