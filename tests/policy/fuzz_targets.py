@@ -13,6 +13,7 @@ from cofferdam.policy.load import loads
 from cofferdam.policy.messages.checked import Checked
 from cofferdam.policy.messages.checking import Checks
 from cofferdam.policy.messages.json_reading import NotJson, canonical, read, read_again
+from cofferdam.policy.messages.xml_reading import NotXml, canonical_xml, read_xml
 from cofferdam.policy.problems import Problem
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.relay_rows import Channel, Limit, Relay, RelayRows
@@ -79,6 +80,38 @@ def _message(data: bytes) -> Hashable:
     return frozenset(seen)
 
 
+def _xml(data: bytes) -> Hashable:
+    """A message in XML: read or refused; what is read has one form, which is read again as itself."""
+    try:
+        form = canonical_xml(read_xml(data))
+    except NotXml as error:
+        return error.words[:12]
+    if canonical_xml(read_xml(form)) != form:
+        raise ValueError("a form that is not its own")
+    found = XML_CHECKS("x", data)
+    if isinstance(found, Checked) and XML_CHECKS.again("x", found.body) != found:
+        raise ValueError("what passed does not pass again")
+    return "passed" if isinstance(found, Checked) else found.fault
+
+
+XML_CHECKS = Checks(Relay([("c", RelayRows(
+    channels=(Channel(
+        name="x", form="xml", fields=("/r/a", "/r/@n"), others="drop", set=(("/r/s", "1"),),
+        limits=(Limit(at="/r/a", max=5, max_step=1, key="/r/@n"),),
+    ),)
+))]))  # fmt: skip
+XML = b"<?xml version='1.0' encoding='UTF-8'?><r n='1' xmlns:p='urn:p'><!-- c --><a>1</a><p:b><![CDATA[x]]></p:b></r>"
+XML_WORDS = (
+    b"<!DOCTYPE r>",
+    b"<?p?>",
+    b"<a>",
+    b"</a>",
+    b"&#x0;",
+    b"xmlns='u'",
+    b"xml:space='preserve'",
+    b"]]>",
+    b"xml:id='1'",
+)
 MESSAGE = b'{"n": 1.5, "k": "aab", "a": [{"n": 1, "k": [1]}, {"n": "x"}], "t": "2026-01-01T00:00:00.5+01:00"}'
 WORDS = (
     b'"n"',
@@ -98,6 +131,7 @@ TARGETS = [
         "policy-compiled", lambda: [compile_policy(loads(EXAMPLE.read_text()), now_ns=NOW).to_bytes()], _compiled,
         max_bytes=16384,
     ),
+    Target("message-xml", lambda: [XML], _xml, tokens=XML_WORDS),
     Target("message-json", lambda: [MESSAGE, b"[1e20,-1.5e-7]"], _json, tokens=WORDS),
     Target("message-checks", lambda: [MESSAGE, b'{"n":3,"k":"a"}'], _message, tokens=WORDS),
 ]  # fmt: skip

@@ -166,6 +166,12 @@ def test_the_form_that_is_left() -> None:
     assert canonical_xml(read_xml(form)) == form
 
 
+def test_a_namespace_that_is_no_uri_has_no_form() -> None:
+    problem = refused(checks(schema="")("c", b"<r xmlns:p='p'/>"))
+    assert (problem.fault, problem.detail) == ("syntax", "a namespace that is no whole URI")
+    assert refused(checks().again("c", b"<r xmlns:p='p'/>")).fault == "syntax"
+
+
 def test_what_fits_passes_and_passes_again() -> None:
     judge = checks()
     found = passed(judge("c", GOOD.encode()))

@@ -75,7 +75,10 @@ class XmlChannel:
             return Problem("syntax", clip(error.words), error.place, error.line, error.column)
 
     def _remade(self, root: Element) -> bytes | Problem:
-        body = canonical_xml(root)
+        try:
+            body = canonical_xml(root)
+        except NotXml as error:
+            return Problem("syntax", clip(error.words), "", error.line, 0)
         if len(body) > self.most:
             return Problem("size", f"{len(body)} bytes once remade; at most {self.most} are taken")
         return body
@@ -95,7 +98,7 @@ class XmlChannel:
         root = self._read(body)
         if isinstance(root, Problem):
             return root
-        if canonical_xml(root) != body:
+        if self._remade(root) != body:
             return Problem("syntax", "another form than the one that messages are remade in")
         return self._judge(root)
 

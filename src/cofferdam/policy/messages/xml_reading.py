@@ -113,8 +113,12 @@ def _look_over(root: Element) -> None:
 
 
 def canonical_xml(root: Element) -> bytes:
-    """An element that `read_xml` gave, in its one form."""
-    body: bytes = etree.tostring(root, method="c14n", exclusive=False, with_comments=False)
+    """An element that `read_xml` gave, in its one form. Raises: NotXml, where it has none: that of a namespace that is
+    no whole URI is not defined."""
+    try:
+        body: bytes = etree.tostring(root, method="c14n", exclusive=False, with_comments=False)
+    except etree.C14NError:
+        raise NotXml("a namespace that is no whole URI", 1) from None
     return body
 
 
