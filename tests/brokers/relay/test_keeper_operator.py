@@ -179,9 +179,9 @@ def test_a_message_beyond_keep_is_refused_by_its_own_time(bench: Bench) -> None:
 # --- consumers ----------------------------------------------------------------------------------------------------
 
 
-def die(bench: Bench) -> None:
+def die(bench: Bench, who: str = "erp") -> None:
     for _ in range(3):
-        bench.settle(bench.pull(), "failed", reason="no such article")
+        bench.settle(bench.pull(who), "failed", who=who, reason="no such article")
 
 
 def test_dead_letters_are_seen_replayed_and_skipped(bench: Bench) -> None:
@@ -404,6 +404,38 @@ def test_what_is_dead_to_somebody_stays_until_that_is_decided(bench: Bench) -> N
     bench.settle(bench.pull(), "failed")
     bench.command("skip", channel="counts", consumer="erp", first=1, by="ann")
     assert bench.command("status")["channels"][0]["messages"] == 0
+
+
+@pytest.mark.parametrize("how", ["policy", "crash"])
+def test_what_was_revived_is_handed_out_whatever_happens_in_between(bench: Bench, how: str) -> None:
+    bench.stored(1, 2)
+    die(bench)
+    settle_all(bench, "erp")
+    settle_all(bench, "lake")
+    bench.move(3_601)
+    bench.command("replay", channel="counts", consumer="erp", first=1, one=True, by="ann")
+    if how == "policy":
+        bench.work_by(make_rows((counts(tries=7),)))
+    else:
+        bench.crash()
+        bench.start()
+    handed = bench.pull()
+    assert [message.number for message in handed.messages] == [1]
+    bench.settle(handed, "done")
+    bench.move(1)
+    assert bench.command("status")["channels"][0]["messages"] == 0, "nobody waits for it any more"
+    assert bench.verified() == []
+
+
+def test_what_one_gives_up_another_still_gets(bench: Bench) -> None:
+    bench.stored(1, 2)
+    for who in ("erp", "lake"):
+        die(bench, who)
+        settle_all(bench, who)
+    bench.move(3_601)
+    bench.command("replay", channel="counts", consumer="erp", first=1, one=True, by="ann")
+    bench.command("skip", channel="counts", consumer="lake", first=1, by="ann")
+    assert bench.numbers("erp") == [1]
 
 
 def test_alarms_say_what_needs_a_person(bench: Bench) -> None:

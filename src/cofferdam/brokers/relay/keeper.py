@@ -264,7 +264,6 @@ class Machine:
                     known.consumers[who] = Consumer(known, who, known.gone + 1, now)
                 consumer = known.consumers[who]
                 consumer.present = True
-                self._past(consumer, known.gone)
                 self._moved[name, who] = consumer
 
     def _past(self, consumer: Consumer, gone: int) -> None:
@@ -484,6 +483,14 @@ class Machine:
         """One dead message is given up for good."""
         consumer.dead -= 1
         self._moved[consumer.channel.name, consumer.name] = consumer
+
+    def awaits(self, channel: Channel, number: int) -> bool:
+        """Whether a consumer of the policy has this message under way, or it has just died to one."""
+        return any(
+            number in consumer.leased or number in consumer.free
+            for consumer in channel.consumers.values()
+            if consumer.present
+        ) or any(row.channel == channel.name and row.number == number for row in self._died)
 
     def removed(self, channel: Channel, upto: int, messages: int, size: int) -> None:
         """Messages up to this number have left the store, but for those that are dead to somebody."""

@@ -522,6 +522,7 @@ class Keeper(Part):
                 taken = True
                 work.told.settle(channel.name, consumer.name, verdict.number, verdict.says, verdict.reason)
                 if verdict.says == "done":
+                    work.let_go(channel, verdict.number)
                     work.figures.add("settled", 1, label)
         answer = functools.partial(side.sender.send, Answered(record.request, tuple(results)))
         if all(result.problem is not None for result in results):

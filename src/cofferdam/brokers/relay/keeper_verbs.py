@@ -417,8 +417,7 @@ class Verbs:
         channel = consumer.channel
         self._one_dead(asked)
         work.machine.skip(consumer)
-        if asked.first <= channel.gone and (size := work.store.forget(channel.name, asked.first)) >= 0:
-            work.machine.removed(channel, 0, 1, size)
+        work.let_go(channel, asked.first)
         self._position(asked, "skip")
         return {"channel": channel.name, "consumer": consumer.name, "dead": consumer.dead}
 

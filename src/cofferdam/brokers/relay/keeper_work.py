@@ -32,7 +32,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit.figures import Figures
 from cofferdam.brokers.relay.figures import FIGURES
-from cofferdam.brokers.relay.keeper import Machine
+from cofferdam.brokers.relay.keeper import Channel, Machine
 from cofferdam.brokers.relay.ledger import Told
 from cofferdam.brokers.relay.shelf import Shelf
 from cofferdam.brokers.relay.store import Store, Untold
@@ -302,6 +302,16 @@ class Work:
             yes()
         if shown:
             self._on_shown(shown)
+
+    def let_go(self, channel: Channel, number: int) -> None:
+        """Somebody is done with a message. If it is older than what the channel still keeps, and was there only since
+        it was dead to somebody, it goes with the last one who may get it."""
+        if number > channel.gone or self.machine.awaits(channel, number):
+            return
+        self.store.begin()
+        size = self.store.forget(channel.name, number)
+        if size >= 0:
+            self.machine.removed(channel, 0, 1, size)
 
     def note(self, draft: Draft) -> None:
         """Hands the log an entry that nothing waits for."""
