@@ -69,7 +69,7 @@ conduits:
         set: {{/site: works}}
         limits: {{/quantity: {{min: 1, max: 10000, max_step: 500}}}}
     allow:
-      - {{who: erp, push: orders}}
+      - {{who: {planner}, push: orders}}
       - {{who: mes, pull: orders}}
 """
 FILES = {
@@ -99,7 +99,8 @@ class RunningCrew:
     def policy(self, **options: str) -> CompiledPolicy:
         """The policy with these words in it."""
         ports = {name: sock.getsockname()[1] for name, sock in self.listeners.items()}
-        words = {"doors": ", plain: true", "counts": "", "more": "counts", "conduit": "", **self.options, **options}
+        words = {"doors": ", plain: true", "counts": "", "more": "counts", "conduit": "", "planner": "erp"}
+        words |= self.options | options
         text = POLICY.format(office=OFFICE, plant=PLANT, **ports, **words)
         return compile_policy(loads(text, files=self.files), now_ns=time.time_ns())
 

@@ -65,6 +65,7 @@ from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, VERBS, Channel, R
 
 ENDPOINT_BODY: Final = 1 << 20
 """Of what a lease or a settling says."""
+KEY_NEEDED: Final = "a key (Authorization: Bearer cdk_...) or a certificate of this side is needed"
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=,;!$()*&'-]{0,199}\Z")
 _OPENAPI: Final = files("cofferdam.brokers.relay").joinpath("openapi.json").read_bytes()
 
@@ -144,16 +145,21 @@ class Api:
 
     # --- who, and whether it may
 
-    async def _who(self, request: Request) -> Known:
+    def known(self, request: Request) -> Known | Why:
+        """Who asks, by the keys as they are now."""
         connection = request.connection
-        found: Known | Why = "none"
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
         if text:
-            found = self.keys.by_key(text.strip(), connection.principals, self._wall()) if (
-                scheme.lower() == "bearer"
-            ) else "unknown"  # fmt: skip
-        elif connection.certificate:
-            found = self.keys.by_certificate(connection.certificate, connection.principals)
+            if scheme.lower() != "bearer":
+                return "unknown"
+            return self.keys.by_key(text.strip(), connection.principals, self._wall())
+        if connection.certificate:
+            return self.keys.by_certificate(connection.certificate, connection.principals)
+        return "none"
+
+    async def _who(self, request: Request) -> Known:
+        connection = request.connection
+        found = self.known(request)
         if isinstance(found, Known):
             return found
         # Late, whatever is wrong, and not many at a time: see http_keys.
@@ -162,7 +168,7 @@ class Api:
             raise Gone
         await asyncio.sleep(WRONG_SECONDS)
         self.slowed.end(connection.source)
-        raise refusal("key", "a key (Authorization: Bearer cdk_...) or a certificate of this side is needed")
+        raise refusal("key", KEY_NEEDED)
 
     def _right(self, known: Known, verb: Verb, channel: str) -> bool:
         right = self.relay.right(known.principal, verb, channel)
@@ -221,21 +227,21 @@ class Api:
         wanted = XML if channel.form == "xml" else (JSON,)
         if media_type(request.headers.get("content-type", "")) not in wanted:
             raise refusal("media", f"a message has the content type {wanted[0]}")
-        body = await self._body(request, channel.most)
+        body = await self._body(request, known, "push", channel, channel.most)
         return await self._one(request, known, channel, single(self.checks, channel.name, key, body), body)
 
     async def _post(self, request: Request, known: Known, channel: Channel) -> Answer:
         kind = media_type(request.headers.get("content-type", ""))
         if kind == NDJSON:
             most = min(LARGEST_MESSAGE, MOST_LINES * (channel.most + 1_024))
-            body = await self._body(request, most)
+            body = await self._body(request, known, "push", channel, most)
             found = await self._push(request, known, channel, line_outcomes(self.checks, channel.name, body), body)
             return lines(found)
         if kind == CLOUD_EVENTS:
-            body = await self._body(request, LARGEST_MESSAGE)
+            body = await self._body(request, known, "push", channel, LARGEST_MESSAGE)
             outcomes = event_values(self.checks, channel.name, body)
             return answer(await self._push(request, known, channel, outcomes, body))
-        body = await self._body(request, channel.most + 4_096)
+        body = await self._body(request, known, "push", channel, channel.most + 4_096)
         if kind == CLOUD_EVENT:
             outcome = event_outcome(self.checks, channel.name, body)
         elif "ce-specversion" in request.headers and kind in (XML if channel.form == "xml" else (JSON,)):
@@ -261,11 +267,14 @@ class Api:
             if outcome.item is None and outcome.problem is not None:
                 self._tell(request, known, name, "push", outcome.problem, outcome.key)
         results: list[Result] = []
+        checks = self.checks
         for items in _parcels([outcome.item for outcome in outcomes if outcome.item is not None]):
 
             def push(number: int, items: Any = items) -> ToKeeper:
                 return Push(number, who, name, items)
 
+            if self.checks is not checks:
+                raise refusal("busy", "the policy has just changed; push what is left under the same ids", retry=1)
             answered = await self.keeper.ask(Answered, push)
             results += answered.results
         left = iter(results)
@@ -285,7 +294,7 @@ class Api:
     # --- pull
 
     async def _lease(self, request: Request, known: Known, channel: Channel) -> Answer:
-        wanted = said(LeaseSaid, await self._body(request, ENDPOINT_BODY))
+        wanted = said(LeaseSaid, await self._body(request, known, "pull", channel, ENDPOINT_BODY))
         seconds = min(wanted.seconds or channel.lease, channel.lease)
         connection = request.connection
 
@@ -300,7 +309,7 @@ class Api:
         return handed(found, channel)
 
     async def _settle(self, request: Request, known: Known, channel: Channel) -> Answer:
-        wanted = said(SettleSaid, await self._body(request, ENDPOINT_BODY))
+        wanted = said(SettleSaid, await self._body(request, known, "pull", channel, ENDPOINT_BODY))
         given = verdicts(wanted)
         if not given:
             raise refusal("request", "done, failed or extend: at least one message")
@@ -327,11 +336,15 @@ class Api:
 
         return handed(await self.keeper.ask(Handed, browse), channel)
 
-    async def _body(self, request: Request, most: int) -> bytes:
-        """The body, whole. Raises: Refusal where it is larger."""
+    async def _body(self, request: Request, known: Known, verb: Verb, channel: Channel, most: int) -> bytes:
+        """The body, whole. Raises: Refusal where it is larger, and where the client may no longer do what it was
+        allowed when its body began: keys and the policy change meanwhile, and a body may take its time."""
         body = await request.body(most)
         if body is None:
             raise refusal("size", f"a body of more than {most} bytes")
+        if self.known(request) != known:
+            raise refusal("key", KEY_NEEDED)
+        self._allow(request, known, verb, channel.name)
         return body
 
 

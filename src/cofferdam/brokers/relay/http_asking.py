@@ -13,7 +13,17 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from cofferdam.brokers.relay.http_answers import Refusal, refusal
-from cofferdam.brokers.relay.records import Answered, FromKeeper, GiveUp, Handed, Refused, ToKeeper, Works
+from cofferdam.brokers.relay.records import (
+    Answered,
+    FromKeeper,
+    GiveUp,
+    Handed,
+    Push,
+    Refused,
+    ToKeeper,
+    Works,
+    to_keeper,
+)
 from cofferdam.crossing.channel import Sender
 from cofferdam.errors import CrossingError
 
@@ -50,15 +60,20 @@ class Keeper:
     ) -> A:
         """The answer to the request that `make` makes of its number. `gone` is given what gives the request up.
 
-        Raises: Refusal, also where the keeper is too busy to be asked; CrossingError for an answer of another kind.
+        Raises: Refusal, also where the keeper is too busy to be asked, or a number is out of every range (the keeper
+        ends the crew over a record that no sound side sends, and a client must not get one sent); CrossingError for an
+        answer of another kind.
         """
         if self._sender.closed or self._sender.full or len(self._waiting) >= WAITING_MOST:
             raise refusal("busy", "too much is under way; try again", retry=1)
-        self._number += 1
-        number = self._number
+        number = self._number + 1
+        record = make(number)
+        if not isinstance(record, Push):
+            _hold_to_ranges(record)
+        self._number = number
         future: asyncio.Future[FromKeeper] = self._loop.create_future()
         self._waiting[number] = future
-        self._sender.send(make(number))
+        self._sender.send(record)
         if gone is not None:
             gone(lambda: self._give_up(number))
         found = await future
@@ -86,6 +101,18 @@ class Keeper:
             del self._given_up[record.request]
             return
         future.set_result(record)
+
+
+_codec: Final = to_keeper()
+
+
+def _hold_to_ranges(record: ToKeeper) -> None:
+    """Encoding checks no ranges, decoding does. Raises: Refusal. (Of a push the API has checked every field, and its
+    bodies are not worth a second reading.)"""
+    try:
+        _codec.decode(_codec.encode(record))
+    except CrossingError as error:
+        raise refusal("request", str(error)[:500]) from None
 
 
 _GONE: Final = refusal("busy", "the client has left").problem

@@ -299,6 +299,11 @@ class Connection(asyncio.Protocol):
         return self._request is not None
 
     @property
+    def request(self) -> Request | None:
+        """The request that is under way."""
+        return self._request
+
+    @property
     def closing(self) -> bool:
         return self._transport is None or self._transport.is_closing()
 

@@ -87,6 +87,11 @@ class Side(Part):
         """Keys and certificates, by the secrets and the policy as they are now."""
         pins = [pin for door in self._doors.values() for pin in door.pins]
         self._api.keys = Keyring(self._secrets.keys, pins)
+        for connection in list(self._shared.open):
+            # A pull that waits would be handed what comes, although its key has been revoked.
+            request = connection.request
+            if connection.gone is not None and request is not None and isinstance(self._api.known(request), str):
+                connection.abort()
         self._contexts = {}
         self._until = {name: good_until(tls.certificate) for name, tls in self._secrets.tls.items()}
         for at, door in self._doors.items():
