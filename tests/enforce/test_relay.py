@@ -31,9 +31,12 @@ CONDUITS = f"""
     listen:
       office: {{at: "{GATE_IT}:{PORT}", plain: true}}
       plant: {{at: "{GATE_OT}:{PORT}", plain: true}}
+    tables:
+      plant: {{at: "{DEVICE}:5432", database: mes}}
     channels: {{counts: {{}}}}
     allow:
       - {{who: mes, push: counts}}
+      - {{who: line, push: counts, via: table}}
       - {{who: erp, pull: counts}}
 """
 
@@ -44,7 +47,9 @@ class Live:
     def __init__(self, site: Site) -> None:
         self.site = site
         text = site.text(rules=CONDUITS).replace(
-            "conduits:", f"  mes: {{zone: plant, addresses: [{DEVICE}]}}\nconduits:"
+            "conduits:",
+            f"  mes: {{zone: plant, addresses: [{DEVICE}]}}\n"
+            "  line: {zone: plant, addresses: [10.82.0.18]}\nconduits:",
         )
         site.policy.write_text(text)
         self.gate = Gate(site.state, site.policy)
@@ -119,9 +124,25 @@ def test_a_stranger_reaches_no_side_and_no_side_the_others_zone(live: Live) -> N
     assert status == 401
 
 
+def test_the_part_with_tables_reaches_the_database(live: Live, tmp_path: Path) -> None:
+    """What it dials is let through, under the filter and by its user; what shows itself there is no database."""
+    with at(live.site.plant), socket.create_server((DEVICE, 5432)) as database:
+        database.settimeout(PATIENT)
+        (tmp_path / "password").write_text("a password\n")
+        code, said = live.cofferdam("relay", "password", "plant", "--file", str(tmp_path / "password"))
+        assert code == 0, said
+        client, (source, _) = database.accept()
+        with client:
+            assert source == GATE_OT
+            client.settimeout(PATIENT)
+            assert client.recv(8) == bytes.fromhex("0000000804d2162f"), "it asks for TLS before it says anything"
+            client.sendall(b"N")
+            assert client.recv(1) == b"", "and says nothing without"
+
+
 def test_what_holds_each_part_is_proved(live: Live) -> None:
     crews = {pair["name"]: pair for pair in live.gate.status()["pairs"]}
     (relay,) = (pair for name, pair in crews.items() if name.startswith("relay/"))
-    assert [half["role"] for half in relay["halves"]] == ["outer", "keeper", "inner"]
+    assert [half["role"] for half in relay["halves"]] == ["outer", "keeper", "inner-tables", "inner"]
     code, said = live.cofferdam("prove")
     assert code == 0, said

@@ -8,7 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CofferdamError, PolicyError
+from cofferdam.gate.crew.plan import plan_crews
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.explain import Explanation, Question
 from cofferdam.policy.lint import lint
@@ -187,6 +189,74 @@ def test_an_error_points_at_its_place(old: str, new: str, at: str, words: str, m
         assert any(line.startswith(at) for line, _ in lines), lines
 
 
+TABLES = POLICY.replace("push: [counts, alarms]}", "push: [counts, alarms], via: table}").replace(
+    "{who: mes, pull: orders}", "{who: mes, pull: orders, via: table}"
+).replace(
+    "    channels:\n",
+    '    tables:\n      plant: {at: "10.20.0.20:5432", database: mes}\n    channels:\n',
+)  # fmt: skip
+TABLE_ERRORS: list[tuple[str, str, str]] = [
+    ("      plant: {at", "      yard: {at", 'found the zone "yard"'),
+    ("    tables:\n      plant", "    tables:\n      office", "found no database in plant, where mes has a table"),
+    ('"10.20.0.20:5432"', '"mes.example.com:5432"', "expected an address and a port"),
+    ("database: mes}", "database: mes, outbox: outbox}", "expected a table as SCHEMA.TABLE"),
+    ("database: mes}", "database: mes, inbox: cofferdam.outbox}", "found one table for two purposes"),
+    ("pull: orders, via: table}", "pull: orders, via: table}\n      - {who: mes, pull: orders}", "expected one way"),
+    ("alarms: {order: parallel 8}", "alarms: {order: parallel 8, form: xml}", "a table has JSON"),
+    ("push: [counts, alarms], via: table}", "push: counts, browse: counts, via: table}", "a table is not browsed"),
+    ("  mes: {zone: plant, addresses: 10.20.0.5}",
+     "  mes: {zone: plant, addresses: 10.20.0.5}\n  pack: {zone: plant, addresses: 10.20.0.6}",
+     ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "words"), TABLE_ERRORS)
+def test_what_is_wrong_with_tables(old: str, new: str, words: str) -> None:
+    assert old in TABLES
+    text = TABLES.replace(old, new)
+    if not words:
+        text, words = text.replace("{who: mes, push", "{who: [mes, pack], push"), "who both push counts via table"
+    assert any(words in str(problem) for problem in problems(text)), problems(text)
+
+
+def test_tables_bring_a_part_of_their_own_that_reaches_them_and_nothing_else() -> None:
+    policy = compiled(TABLES)
+    needs = RelayTerms().needs(policy.conduits["counts-to-erp"], policy)
+    assert list(needs.parts) == ["outer", "keeper", "inner-tables", "inner"]
+    part = needs.parts["inner-tables"]
+    assert part.place is not None
+    assert (part.place.side, part.place.zone, part.listens, part.store) == ("ot", "plant", (), None)
+    assert [(reach.zone, reach.address, reach.port) for reach in part.reaches] == [("plant", "10.20.0.20", 5432)]
+    found = {reach for side in network_plan(policy).sides for reach in side.reaches}
+    assert {(reach.addresses, reach.port, reach.part, reach.datagrams) for reach in found} == {
+        (("10.20.0.20",), 5432, "inner-tables", False)
+    }
+    terms, scope = KINDS["relay"], Scope(frozenset(policy.conduits), frozenset({"counts", "alarms", "orders"}))
+    inner, tables, keeper = (
+        CompiledPolicy(terms.slice(policy, scope, part)) for part in ("inner", "inner-tables", "keeper")
+    )
+    assert b"10.20.0.20" in tables.to_bytes()
+    assert b"10.20.0.20" not in inner.to_bytes() + keeper.to_bytes()
+    assert not rows(tables, "counts-to-erp").doors
+    assert rows(tables, "orders-to-mes").lines
+    assert not rows(inner, "orders-to-mes").lines  # nobody asks for these by HTTP
+    theirs = {name: rows(tables, name) for name in tables.conduits}
+    ours = {name: slice_for(rows(keeper, name), {"mes"}, "table") for name in keeper.conduits}
+    assert fingerprint(theirs) == fingerprint(ours)
+
+
+def test_a_crew_stands_in_the_same_order_whichever_conduit_brings_a_part() -> None:
+    """The outer side's further part comes by the second conduit, and still before the inner side's."""
+    text = POLICY.replace("{who: erp, push: orders}", "{who: erp, push: orders, via: table}").replace(
+        "    channels:\n      orders:",
+        '    tables: {office: {at: "10.1.0.40:5432", database: erp}}\n    channels:\n      orders:',
+    )
+    (plan,) = plan_crews(compiled(text)).values()
+    assert plan.name == "relay/office-plant"
+    assert list(plan.parts) == ["outer", "outer-tables", "keeper", "inner"]
+    assert (plan.source_zones, plan.target_zone) == (("office",), "plant")
+
+
 def test_what_a_schema_refers_to_has_to_be_there() -> None:
     files = dict(FILES)
     del files["common/order.json"]
@@ -327,7 +397,10 @@ LINT = [
     ("{who: erp, push: orders}", "{who: erp, browse: orders}", "idle-channel", "orders:"),
     ('"10.1.0.3:8443"}', '"10.1.0.3:8443", plain: true}', "plain-http", "true"),
     ("        schema: order.json\n", "", "unchecked-channel", "orders:"),
-]
+    ("    channels:\n      orders:",
+     '    tables: {plant: {at: "10.20.0.20:5432", database: mes, plain: true}}\n    channels:\n      orders:',
+     "plain-table", "true"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("old", "new", "check", "at"), LINT)

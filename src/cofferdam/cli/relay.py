@@ -1,6 +1,7 @@
 """`cofferdam relay ...`: what operators do with messages, quarantine, consumers, keys and certificates of the relay.
 
-Keys and certificates are files in the state directory (relay_keys); everything else is asked of the running keeper.
+Keys, certificates and passwords are files in the state directory (relay_keys, relay_tables); everything else is asked
+of the running keeper.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Work = Callable[[argparse.Namespace], int]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from cofferdam.cli import relay_keys
+    from cofferdam.cli import relay_keys, relay_tables
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
@@ -83,6 +84,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     _row(edit)
     edit.add_argument("file", type=Path, metavar="FILE", help="the new body; `-` for stdin")
     relay_keys.add(verbs, verb, parser_of)
+    relay_tables.add(verbs, verb, parser_of)
     parser.epilog = "Who does something is who the gate sees, and stands in the audit log."
 
 

@@ -27,12 +27,14 @@ START_SECONDS = 5.0
 
 
 class Side(NamedTuple):
-    """One side of one relay: its part of a crew, who stands there, and the certificates that its doors show."""
+    """One side of one relay: its part of a crew, who shows it a key, the certificates that its doors show, and the
+    passwords that it shows to databases."""
 
     crew: str
     part: str
     principals: frozenset[str]
     tls: frozenset[str]
+    passwords: frozenset[str]
 
 
 def add(verbs: Any, verb: Any, parser_of: Any) -> None:
@@ -64,7 +66,8 @@ def add(verbs: Any, verb: Any, parser_of: Any) -> None:
 # --- where --------------------------------------------------------------------------------------------------------
 
 
-def _policy(args: argparse.Namespace) -> CompiledPolicy:
+def policy_of(args: argparse.Namespace) -> CompiledPolicy:
+    """The policy that is meant."""
     from cofferdam.cli.gate_options import state_of
     from cofferdam.gate.client import ask
     from cofferdam.policy.compile import compile_policy
@@ -74,13 +77,13 @@ def _policy(args: argparse.Namespace) -> CompiledPolicy:
     return compile_policy(load(path), now_ns=time.time_ns())
 
 
-def _sides(args: argparse.Namespace) -> list[Side]:
+def sides_of(args: argparse.Namespace) -> list[Side]:
     """All sides of the policy's relays."""
     from cofferdam.gate.crew.plan import plan_crews
-    from cofferdam.policy.terms.relay import INNER, OUTER
+    from cofferdam.policy.terms.relay import INNER, INNER_TABLES, OUTER, OUTER_TABLES
     from cofferdam.policy.terms.relay_rows import RelayRows
 
-    policy = _policy(args)
+    policy = policy_of(args)
     found = []
     for plan in plan_crews(policy).values():
         if plan.broker != "relay" or args.crew not in ("", plan.name):
@@ -90,13 +93,19 @@ def _sides(args: argparse.Namespace) -> list[Side]:
             zones = {row.outer if part == OUTER else row.inner for row in rows}
             who = {name for row in rows for name, zone in row.stands.items() if zone in zones}
             tls = {door.tls for row in rows for door in row.doors if door.zone in zones and door.tls}
-            found.append(Side(plan.base, part, frozenset(who), frozenset(tls)))
+            found.append(Side(plan.base, part, frozenset(who), frozenset(tls), frozenset()))
+        for part in (OUTER_TABLES, INNER_TABLES):
+            zones = set(plan.parts[part].zones) if part in plan.parts else set()
+            names = {table.password for row in rows for table in row.tables if table.zone in zones}
+            if zones:
+                found.append(Side(plan.base, part, frozenset(), frozenset(), frozenset(names)))
     if not found:
         raise GateError("the policy has no relay", hint="conduits with `broker: relay`")
     return found
 
 
-def _vault(args: argparse.Namespace, side: Side) -> Vault:
+def vault_of(args: argparse.Namespace, side: Side) -> Vault:
+    """A side's file."""
     from cofferdam.brokers.relay.http_keys import SECRET
     from cofferdam.brokers.relay.vault import Vault
     from cofferdam.cli.gate_options import state_of
@@ -105,7 +114,7 @@ def _vault(args: argparse.Namespace, side: Side) -> Vault:
     return Vault(secret_file(state_of(args), side.crew, side.part, SECRET))
 
 
-def _save(args: argparse.Namespace, side: Side, vault: Vault) -> bool:
+def save(args: argparse.Namespace, side: Side, vault: Vault) -> bool:
     """Writes a side's file, for the gate's user. Returns whether a side that runs has it already."""
     import msgspec
 
@@ -129,7 +138,7 @@ def _save(args: argparse.Namespace, side: Side, vault: Vault) -> bool:
                 time.sleep(0.2)
                 continue
             raise GateError(
-                f"it is written, and the {side.part} side of {side.crew} does not have it: {error}",
+                f"it is written, and {side.part} of {side.crew} does not have it: {error}",
                 hint=error.hint or "it has it once it is started anew",
             ) from None
         return True
@@ -151,7 +160,7 @@ def _new(args: argparse.Namespace) -> int:
     from cofferdam.cli.gate_options import state_of
     from cofferdam.policy.problems import nearest, one_of
 
-    sides = _sides(args)
+    sides = sides_of(args)
     own = [side for side in sides if args.principal in side.principals]
     if not own:
         known = sorted({name for side in sides for name in side.principals})
@@ -165,7 +174,7 @@ def _new(args: argparse.Namespace) -> int:
     with locked(state_of(args)):
         text, kept, runs = "", None, True
         for side in own:
-            vault = _vault(args, side)
+            vault = vault_of(args, side)
             if kept is None:
                 text, kept = vault.add(
                     args.principal, expires=expires, verbs=check_verbs(args.only), channels=args.channel, by=_by(),
@@ -173,7 +182,7 @@ def _new(args: argparse.Namespace) -> int:
                 )  # fmt: skip
             else:  # one who stands at several relays has the same key at all of them
                 vault.put(kept)
-            runs = _save(args, side, vault) and runs
+            runs = save(args, side, vault) and runs
     if kept is None:
         raise GateError("no key was made")
     if args.json:
@@ -204,8 +213,8 @@ def _until(ns: int) -> str:
 def _list(args: argparse.Namespace) -> int:
     now = time.time_ns()
     found: dict[str, dict[str, Any]] = {}
-    for side in _sides(args):
-        for key in _vault(args, side).secrets.keys:
+    for side in sides_of(args):
+        for key in vault_of(args, side).secrets.keys:
             there = found.setdefault(key.id, {
                 "id": key.id, "principal": key.principal, "created": key.created, "expires": key.expires,
                 "expired": bool(key.expires and key.expires <= now), "verbs": key.verbs, "channels": key.channels,
@@ -234,11 +243,11 @@ def _revoke(args: argparse.Namespace) -> int:
 
     with locked(state_of(args)):
         gone = []
-        for side in _sides(args):
-            vault = _vault(args, side)
+        for side in sides_of(args):
+            vault = vault_of(args, side)
             key = vault.revoke(args.id)
             if key is not None:
-                gone.append((key, _save(args, side, vault)))
+                gone.append((key, save(args, side, vault)))
     if not gone:
         raise GateError(f"there is no key {args.id!r}", hint="`cofferdam relay key list` shows them")
     key, runs = gone[0]
@@ -261,7 +270,7 @@ def _tls(args: argparse.Namespace) -> int:
 
     if args.certificate is None or args.key is None:
         raise GateError("a certificate comes with its key", hint="--certificate FILE --key FILE")
-    sides = _sides(args)
+    sides = sides_of(args)
     own = [side for side in sides if args.name in side.tls]
     if not own:
         known = sorted({name for side in sides for name in side.tls})
@@ -272,9 +281,9 @@ def _tls(args: argparse.Namespace) -> int:
     runs, certificate = True, None
     with locked(state_of(args)):
         for side in own:
-            vault = _vault(args, side)
+            vault = vault_of(args, side)
             certificate = vault.bring(args.name, pem, key)
-            runs = _save(args, side, vault) and runs
+            runs = save(args, side, vault) and runs
     if certificate is None:
         raise GateError("no certificate was brought in")
     until = certificate.not_valid_after_utc
@@ -287,7 +296,7 @@ def _tls(args: argparse.Namespace) -> int:
 
 
 def _certificates(args: argparse.Namespace) -> int:
-    found = [row for side in _sides(args) for row in _stand(side, _vault(args, side))]
+    found = [row for side in sides_of(args) for row in _stand(side, vault_of(args, side))]
     if args.json:
         print(json.dumps(found))
         return 0

@@ -21,6 +21,7 @@ from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Listen, Needs, Reach, Store
 from cofferdam.policy.terms.kinds import KINDS, Kinds
 
+_SIDES = {"it": 0, "": 1, "ot": 2}
 NAME_LETTERS = 96
 """The longest name of a crew, without what is added for shards and parts. Orders and entries allow 128."""
 
@@ -114,6 +115,8 @@ def _groups(policy: CompiledPolicy, kinds: Kinds) -> tuple[dict[str, Group], tup
             named = f"the name {group.base}, which another crew has for {{first}}"
             wrong.append(Clash(named, "zones whose names tell it from others", _named(first), _named(group)))
     found = dict(sorted(found.items()))
+    for group in found.values():  # a conduit may have brought further parts: the less trusted side's stay first
+        group.parts = dict(sorted(group.parts.items(), key=lambda item: _SIDES[item[1].side]))
     wrong += _listeners(policy, found.values()) if not wrong else ()
     return found, tuple(wrong)
 

@@ -1,4 +1,5 @@
-"""A relay's crew as the gate starts it: three real processes with pipes between them, under the real filter."""
+"""A relay's crew as the gate starts it: three real processes with pipes between them, under the real filter;
+four where the MES has its messages in tables."""
 
 from __future__ import annotations
 
@@ -47,10 +48,11 @@ conduits:
     listen:
       office: {{at: "{office}:{outer}"{doors}}}
       plant: {{at: "{plant}:{inner}", plain: true}}
+    {tables}
     channels:
       counts: {{schema: count.json, most: 100 kB{counts}}}
     allow:
-      - {{who: mes, push: [{more}]}}
+      - {{who: mes, push: [{more}]{via}}}
       - {{who: [erp, lake], pull: [{more}]}}
       - {{who: lake, browse: counts}}
   orders-to-mes:
@@ -63,21 +65,29 @@ conduits:
     listen:
       office: {{at: "{office}:{outer}"{doors}}}
       plant: {{at: "{plant}:{inner}", plain: true}}
+    {tables}
     channels:
       orders:
         schema: order.json
         set: {{/site: works}}
         limits: {{/quantity: {{min: 1, max: 10000, max_step: 500}}}}
+        {orders}
     allow:
       - {{who: {planner}, push: orders}}
-      - {{who: mes, pull: orders}}
+      - {{who: mes, pull: orders{via}}}
 """
+WORDS = {
+    "doors": ", plain: true", "counts": "", "more": "counts", "conduit": "", "planner": "erp", "tables": "", "via": "",
+    "orders": "",
+}  # fmt: skip
+"""What stands in the policy if a test says nothing else."""
 FILES = {
     "count.json": b'{"type": "object", "required": ["line", "n"], "properties": {"line": {"type": "string"},'
     b' "n": {"type": "integer", "minimum": 0}, "note": {"type": "string"}}, "additionalProperties": false}',
     "order.json": b'{"type": "object", "required": ["quantity"], "properties": {"quantity": {"type": "integer"}}}',
 }
 PARTS = ("keeper", "outer", "inner")
+TABLES = "inner-tables"
 
 
 @dataclass
@@ -92,6 +102,7 @@ class RunningCrew:
     keys: dict[str, str]
     rows: dict[str, Key]
     tls: Tls | None
+    passwords: dict[str, str] = field(default_factory=dict)
     children: dict[str, PartChild] = field(default_factory=dict)
     said: dict[str, Any] = field(default_factory=dict)
     number: int = 0
@@ -99,12 +110,13 @@ class RunningCrew:
     def policy(self, **options: str) -> CompiledPolicy:
         """The policy with these words in it."""
         ports = {name: sock.getsockname()[1] for name, sock in self.listeners.items()}
-        words = {"doors": ", plain: true", "counts": "", "more": "counts", "conduit": "", "planner": "erp"}
-        words |= self.options | options
+        words = WORDS | self.options | options
         text = POLICY.format(office=OFFICE, plant=PLANT, **ports, **words)
         return compile_policy(loads(text, files=self.files), now_ns=time.time_ns())
 
     def secrets(self, side: str) -> Secrets:
+        if side == TABLES:
+            return Secrets(passwords=self.passwords)
         own = {"outer": ("erp", "lake"), "inner": ("mes",)}[side]
         tls = {"office": self.tls} if self.tls is not None and side == "outer" else {}
         return Secrets(keys=tuple(self.rows[name] for name in own if name in self.rows), tls=tls)
@@ -113,21 +125,28 @@ class RunningCrew:
         port: int = self.listeners[side].getsockname()[1]
         return port
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (*PARTS, TABLES) if self.options.get("tables") else PARTS
+
     def start(self) -> None:
-        """Starts all three processes, as the gate does."""
-        pipes = {pipe: make_pipe() for pipe in BROKERS["relay"].crew.pipes}
+        """Starts all processes, as the gate does."""
+        parts = self.parts
+        pipes = {pipe: make_pipe() for pipe in BROKERS["relay"].crew.pipes if set(pipe) <= set(parts)}
         policy = self.policy()
-        for part in PARTS:
+        for part in parts:
             inputs = {source: ends[0] for (source, target), ends in pipes.items() if target == part}
             outputs = {target: ends[1] for (source, target), ends in pipes.items() if source == part}
             self.children[part] = PartChild("relay", part, self.auditor, inputs, outputs, WATCHED)
-        for part in PARTS:
+        for part in parts:
             own = [self.listeners[part]] if part in self.listeners else []
+            if part in self.said:
+                self.said[part].close()
             self.said[part] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the crew
             self.children[part].start(own, self.said[part])
-        for part in PARTS:
+        for part in parts:
             self.children[part].send(self._configure(part, policy))
-        for part in PARTS:
+        for part in parts:
             ready: Ready = self.children[part].wait_for(Ready)
             assert all(in_force for _, in_force, _ in ready.facts), ready.facts
             self.children[part].status()
@@ -156,9 +175,9 @@ class RunningCrew:
         scope = Scope(frozenset(policy.conduits), frozenset({"counts", "orders"}))
         return to_bytes(KINDS["relay"].slice(policy, scope, part))
 
-    def reload(self, policy: CompiledPolicy, parts: tuple[str, ...] = PARTS) -> None:
+    def reload(self, policy: CompiledPolicy, parts: tuple[str, ...] = ()) -> None:
         """Gives the parts another policy."""
-        for part in parts:
+        for part in parts or self.parts:
             listeners = self._configure(part, policy).listeners
             self.children[part].send(NewPolicy(self.slice(part, policy), listeners, ("counts", "orders")))
 
@@ -207,15 +226,23 @@ class RunningCrew:
 
     def ends_well(self) -> None:
         """All are still there, end in order, and had nothing to say on stderr."""
-        for part in PARTS:
+        for part in self.parts:
             self.children[part].status()
-        for part in ("outer", "inner", "keeper"):
+        for part in (*(part for part in self.parts if part != "keeper"), "keeper"):
             self.children[part].send(Stop(2.0))
-        for part in PARTS:
+        for part in self.parts:
             process = self.children[part].process
             assert process is not None
             assert process.wait(PATIENT) == 0, self.stderr(part)
             assert self.stderr(part) == ""
+
+    def kill(self, part: str) -> None:
+        """kill -9 of one part; the others end by themselves. `start` has them born again."""
+        process = self.children[part].process
+        assert process is not None
+        process.kill()
+        for child in self.children.values():
+            child.close()
 
     def close(self) -> None:
         for part in self.said:
@@ -241,7 +268,14 @@ def listener_at(address: str) -> socket.socket:
 
 @contextlib.contextmanager
 def crew(
-    store: Path, *, files: dict[str, bytes] | None = None, tls: Tls | None = None, start: bool = True, **options: str
+    store: Path,
+    *,
+    files: dict[str, bytes] | None = None,
+    tls: Tls | None = None,
+    start: bool = True,
+    passwords: dict[str, str] | None = None,
+    words: dict[str, str] | None = None,
+    **options: str,
 ) -> Iterator[RunningCrew]:
     """A crew with its own store, and keys for erp, lake and mes."""
     store.mkdir(mode=0o700, exist_ok=True)
@@ -252,7 +286,8 @@ def crew(
         rows[name] = Key(id=f"key0000{number}", principal=name, sha256=sha256, created=time.time_ns())
     auditor = Auditor()
     listeners = {"outer": listener_at(OFFICE), "inner": listener_at(PLANT)}
-    found = RunningCrew(auditor, store, {**FILES, **(files or {})}, options, listeners, keys, rows, tls)
+    said, given = {**options, **(words or {})}, {**FILES, **(files or {})}
+    found = RunningCrew(auditor, store, given, said, listeners, keys, rows, tls, passwords or {})
     auditor.start()
     try:
         if start:

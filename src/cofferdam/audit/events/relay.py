@@ -195,7 +195,8 @@ class MessagesBrowsed(Event, frozen=True, kw_only=True):
 
 class KeysSet(Event, frozen=True, kw_only=True):
     """A side was given its keys and certificates anew: `added` and `gone` are ids of keys, each with its principal,
-    and names of certificates that are new or changed. `keys`: how many keys count now."""
+    and names of certificates, and of passwords for databases, that are new or changed. `keys`: how many keys count
+    now."""
 
     side: Name
     by: Name
@@ -203,6 +204,7 @@ class KeysSet(Event, frozen=True, kw_only=True):
     added: Names = ()
     gone: Names = ()
     certificates: Names = ()
+    passwords: Names = ()
 
 
 class StoreOpened(Event, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from cofferdam.brokers.kit.figures import counter, gauge
 from cofferdam.brokers.relay.figures import FIGURES
 from cofferdam.enforce.profile import Can, Crew, Profile
 
-_SIDES: Final = ("outer", "inner")
+_SIDES: Final = ("outer", "outer-tables", "inner-tables", "inner")
 _XML: Final = ("cofferdam.policy.messages.xml_checking",)
 """A later policy may bring the first channel of XML."""
 _LATE: Final = (*_XML, "encodings.idna", "encodings.latin_1", "cryptography.hazmat.backends.openssl.backend")
@@ -23,6 +23,25 @@ SIDE: Final = (
     counter("http_requests", "HTTP requests"),
     counter("http_refused", "HTTP requests that were refused as a whole"),
 )
+
+
+TABLES: Final = (
+    gauge("table_connections_away", "connections to databases that do not work just now"),
+    counter("table_rows_taken", "rows of outbox tables that the relay is done with"),
+    counter("table_rows_booked", "messages written into inbox tables"),
+)
+
+
+def _tables(side: str) -> Profile:
+    return Profile(
+        f"relay/{side}-tables",
+        stands="outer" if side == "outer" else "inner",
+        can=Can.DIAL_TCP | Can.STREAM | Can.KEEPALIVE,
+        runtime="asyncio",
+        secrets=("relay",),
+        preload=_LATE,
+        says=kinds((*events.SIDE, *gate.PART)),
+    )
 
 
 def _side(name: str) -> Profile:
@@ -43,6 +62,7 @@ RELAY: Final = Broker(
         kind="relay",
         parts={
             "outer": _side("outer"),
+            "outer-tables": _tables("outer"),
             "keeper": Profile(
                 "relay/keeper",
                 stands="apart",
@@ -51,13 +71,17 @@ RELAY: Final = Broker(
                 preload=_XML,
                 says=kinds((*events.KEEPER, *gate.PART)),
             ),
+            "inner-tables": _tables("inner"),
             "inner": _side("inner"),
         },
         pipes=tuple(pipe for side in _SIDES for pipe in ((side, "keeper"), ("keeper", side))),
+        optional=frozenset({"outer-tables", "inner-tables"}),
     ),
     make={
         "outer": "cofferdam.brokers.relay.http_side:Side",
+        "outer-tables": "cofferdam.brokers.relay.tables:Tables",
         "keeper": "cofferdam.brokers.relay.keeper_part:Keeper",
+        "inner-tables": "cofferdam.brokers.relay.tables:Tables",
         "inner": "cofferdam.brokers.relay.http_side:Side",
     },
     records={
@@ -71,5 +95,5 @@ RELAY: Final = Broker(
     answers=frozenset({"keeper"}),
     needs=("lxml",),
     alarms=frozenset({"keeper", *_SIDES}),
-    figures={"outer": SIDE, "keeper": FIGURES, "inner": SIDE},
+    figures={"outer": SIDE, "outer-tables": TABLES, "keeper": FIGURES, "inner-tables": TABLES, "inner": SIDE},
 )

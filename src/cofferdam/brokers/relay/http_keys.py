@@ -80,10 +80,12 @@ class Tls(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Secrets(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All that a side is given to know its clients by. `tls`: by the name that the policy has for it."""
+    """All that a side is given: what it knows its clients by, and what it shows to databases. `tls` and `passwords`: by
+    the names that the policy has for them."""
 
     keys: tuple[Key, ...] = ()
     tls: dict[str, Tls] = {}
+    passwords: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"Secrets({len(self.keys)} keys, <secret>)"

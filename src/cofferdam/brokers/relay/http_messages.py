@@ -10,7 +10,7 @@ Not here: answers (http_answers), who may (http_api).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeGuard, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -194,28 +194,29 @@ def _line(checks: Checks, channel: str, row: bytes, above: int) -> Outcome:
         _, column = line_and_column(row.decode("utf-8", "replace"), error.at)
         return Outcome("", None, Problem("syntax", error.words[:500], error.pointer, 1, column), above=above)
     key = value.get("id") if isinstance(value, dict) else None
-    if not isinstance(value, dict) or value.keys() != {"id", "data"} or not _is_key(key):
+    if not isinstance(value, dict) or value.keys() != {"id", "data"} or not is_key(key):
         words = 'a line has {"id": ..., "data": ...} and nothing else; an id is a text of 1 to 200 printable characters'
-        named = str(key) if _is_key(key) else ""
+        named = str(key) if is_key(key) else ""
         return Outcome(named, None, Problem("syntax", words, "", 1, 1), above=above)
     return _within(checks, channel, str(key), value["data"], text, ("data",), above)
 
 
-def _is_key(key: object) -> bool:
+def is_key(key: object) -> TypeGuard[str]:
+    """Whether it can be a producer's key for a message."""
     return isinstance(key, str) and 1 <= len(key) <= 200 and key.isprintable() and not key.isspace()
 
 
 def _event_key(source: object, key: object) -> str | Problem:
     """CloudEvents say that source and id together are unique. No source has a space, so that the two cannot be taken
     for another two."""
-    if not _is_key(source) or not _is_key(key) or " " in str(source) or len(f"{source} {key}") > KEY_CHARACTERS:
+    if not is_key(source) or not is_key(key) or " " in str(source) or len(f"{source} {key}") > KEY_CHARACTERS:
         words = f"an event has a source and an id of printable characters, at most {KEY_CHARACTERS} in all"
         return Problem("syntax", words)
     return f"{source} {key}"
 
 
 def _event(checks: Checks, channel: str, event: Any, text: str, at: tuple[str | int, ...]) -> Outcome:
-    if not isinstance(event, dict) or event.get("specversion") != "1.0" or not _is_key(event.get("type")):
+    if not isinstance(event, dict) or event.get("specversion") != "1.0" or not is_key(event.get("type")):
         return Outcome("", None, Problem("syntax", "no CloudEvent of specversion 1.0 with a type"))
     key = _event_key(event.get("source"), event.get("id"))
     if isinstance(key, Problem):
@@ -242,7 +243,7 @@ def event_values(checks: Checks, channel: str, body: bytes) -> list[Outcome]:
 
 def binary_event(checks: Checks, channel: str, headers: Mapping[str, str], body: bytes) -> Outcome:
     """One event in binary mode: attributes are header fields. Raises: Refusal."""
-    if headers.get("ce-specversion") != "1.0" or not _is_key(headers.get("ce-type")):
+    if headers.get("ce-specversion") != "1.0" or not is_key(headers.get("ce-type")):
         raise refusal("request", "no CloudEvent of specversion 1.0 with a type")
     key = _event_key(headers.get("ce-source"), headers.get("ce-id"))
     if isinstance(key, Problem):

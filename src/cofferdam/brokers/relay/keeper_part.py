@@ -36,7 +36,7 @@ from cofferdam.errors import CrossingError, StoreError
 from cofferdam.policy.messages.checked import Checked, Problem
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.relay_rows import Verb, fingerprint, slice_for
+from cofferdam.policy.terms.relay_rows import Verb, fingerprint, slice_for, way_of
 
 PARKED_OF_SIDE: Final = 1_024
 PARKED_OF_CONSUMER: Final = 64
@@ -103,7 +103,8 @@ class Keeper(Part):
             zones = {target} if records.side_of(side.name) == "inner" else set(sources)
             names = {name for name, principal in policy.principals.items() if principal.zone in zones}
             side.principals = frozenset(names)
-            side.fingerprint = fingerprint({name: slice_for(each, names) for name, each in rows.items()})
+            way = way_of(side.name)
+            side.fingerprint = fingerprint({name: slice_for(each, names, way) for name, each in rows.items()})
         self._open = {}
 
     # --- the gate -----------------------------------------------------------------------------------------------------
@@ -242,7 +243,7 @@ class Keeper(Part):
             CrossingError: a side that works by the present rows would not have asked.
         """
         right = self._work.relay.right(record.who, verb, record.channel) if record.who in side.principals else None
-        if right is None:
+        if right is None or right.via != way_of(side.name):
             if side.works == side.fingerprint:
                 raise CrossingError(f"{record.who} asks to {verb} {record.channel}, which its rows do not allow")
             self._refuse(side, record, Problem("policy", "the policy is just changing"), 2)

@@ -87,6 +87,13 @@ class Vault:
         self.secrets = msgspec.structs.replace(self.secrets, tls=known)
         return chain[0]
 
+    def set_password(self, name: str, password: str) -> None:
+        """The password that the policy has by this name. Raises: GateError."""
+        if not 1 <= len(password.encode()) <= 1000 or not password.isprintable():
+            raise GateError("a password has 1 to 1000 printable characters")
+        known = {**self.secrets.passwords, name: password}
+        self.secrets = msgspec.structs.replace(self.secrets, passwords=known)
+
     def certificates(self) -> Iterator[tuple[str, Certificate]]:
         """Those that there are, by name."""
         for name, found in sorted(self.secrets.tls.items()):

@@ -27,9 +27,9 @@ from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms import relay_lint
-from cofferdam.policy.terms.base import Ask, Listen, Making, Needs, PartNeeds, Place, Scope, Store, Terms
+from cofferdam.policy.terms.base import Ask, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Store, Terms
 from cofferdam.policy.terms.relay_checks import RelayChecks, refers_to, sides
-from cofferdam.policy.terms.relay_model import ChannelSaid, DoorSaid, RelayConduit, RelayRule
+from cofferdam.policy.terms.relay_model import TABLE, ChannelSaid, DoorSaid, RelayConduit, RelayRule
 from cofferdam.policy.terms.relay_rows import (
     VERBS,
     Channel,
@@ -39,11 +39,14 @@ from cofferdam.policy.terms.relay_rows import (
     Pin,
     Relay,
     RelayRows,
+    Table,
     Verb,
     slice_for,
+    way_of,
 )
 
 OUTER, INNER, KEEPER = "outer", "inner", "keeper"
+OUTER_TABLES, INNER_TABLES = "outer-tables", "inner-tables"
 STORE_SHARE = 1.5
 """The store's quota, in times of what its channels have room for: indexes, quarantine, and what a commit needs."""
 STORE_LEAST = 256_000_000
@@ -100,6 +103,21 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
                 for who in sorted({who for rule in conduit.allow for who in rule.who})
             },
             doors=tuple(_door(zone, said, making) for zone, said in sorted(conduit.listen.items())),
+            tables=tuple(
+                Table(
+                    zone=zone,
+                    address=said.at[0],
+                    port=said.at[1],
+                    database=said.database,
+                    role=said.role,
+                    password=said.password or zone,
+                    plain=said.plain,
+                    outbox=said.outbox,
+                    inbox=said.inbox,
+                    position=said.position,
+                )
+                for zone, said in sorted(conduit.tables.items())
+            ),
         )
 
     # --- needs
@@ -119,8 +137,22 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
             )  # fmt: skip
             return PartNeeds(Place(Side(policy.zones[zone].side), zone), listens=listens)
 
+        def tables(zone: str) -> PartNeeds | None:
+            """Where nobody of the zone has a table, there is no part for them."""
+            found = [table for table in row.tables if table.zone == zone]
+            if not found or not any(
+                line.via == TABLE and row.stands[who] == zone for line in row.lines for who in line.who
+            ):
+                return None
+            reaches = tuple(Reach(zone, table.address, table.port, channels[0]) for table in found)
+            return PartNeeds(Place(Side(policy.zones[zone].side), zone), reaches=reaches)
+
         quota = max(STORE_LEAST, int(room * STORE_SHARE))
-        parts = {OUTER: side(row.outer), KEEPER: PartNeeds(store=Store(quota)), INNER: side(row.inner)}
+        wanted = {
+            OUTER: side(row.outer), OUTER_TABLES: tables(row.outer), KEEPER: PartNeeds(store=Store(quota)),
+            INNER_TABLES: tables(row.inner), INNER: side(row.inner),
+        }  # fmt: skip
+        parts = {name: needs for name, needs in wanted.items() if needs is not None}
         # One keeper numbers all that goes between two zones, either way: its store is never shared out.
         return Needs(parts, dict.fromkeys(channels, f"the relay's store for {row.outer} and {row.inner}"))
 
@@ -129,10 +161,14 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
     def cut(self, conduit: rows.Conduit, scope: Scope, part: str) -> RelayRows | None:
         row = _row(conduit)
         if part == KEEPER:
-            return msgspec.structs.replace(row, doors=())
+            return msgspec.structs.replace(row, doors=(), tables=())
         zone = row.outer if part.startswith(OUTER) else row.inner
-        doors = tuple(door for door in row.doors if door.zone == zone)
-        return msgspec.structs.replace(slice_for(row, self.principals(conduit, part)), doors=doors)
+        way = way_of(part)
+        return msgspec.structs.replace(
+            slice_for(row, self.principals(conduit, part), way),
+            doors=tuple(door for door in row.doors if door.zone == zone and way != TABLE),
+            tables=tuple(table for table in row.tables if table.zone == zone and way == TABLE),
+        )
 
     def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:
         row = _row(conduit)

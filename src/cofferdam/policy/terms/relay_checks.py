@@ -14,7 +14,17 @@ from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.messages.schemas import FILES_MOST, SchemaError, Schemas, named_files
 from cofferdam.policy.problems import nearest, one_of
-from cofferdam.policy.terms.relay_model import COMING, HTTP, ChannelSaid, ClientSaid, DoorSaid, RelayConduit, RelayRule
+from cofferdam.policy.terms.relay_model import (
+    COMING,
+    HTTP,
+    TABLE,
+    ChannelSaid,
+    ClientSaid,
+    DoorSaid,
+    RelayConduit,
+    RelayRule,
+    TablesSaid,
+)
 from cofferdam.policy.yamltext import quote
 
 
@@ -82,6 +92,9 @@ class RelayChecks:
         for zone, door in self.conduit.listen.items():
             self.door((*self.here, "listen", zone), zone, door)
         self.doors_wanted()
+        for zone, tables in self.conduit.tables.items():
+            self.tables((*self.here, "tables", zone), zone, tables)
+        self.one_way()
 
     # --- channels
 
@@ -133,9 +146,15 @@ class RelayChecks:
     def rule(self, at: Path, rule: RelayRule) -> None:
         if not rule.push and not rule.pull and not rule.browse:
             self.at(at, "a rule that allows nothing", "push, pull or browse", check="missing")
-        if rule.via != HTTP:
+        if rule.via == TABLE and rule.browse:
+            self.at((*at, "browse"), "browse via table", "push or pull: a table is not browsed", check="via")
+        for channel in (*rule.push, *rule.pull) if rule.via == TABLE else ():
+            said = self.conduit.channels.get(channel)
+            if said is not None and said.kind == "xml":
+                self.at(at, f"{channel}, which is XML, via table", "http: a table has JSON", HTTP, "via")
+        if rule.via in COMING:
             found = f"via {rule.via}: {COMING[rule.via]}"
-            self.at((*at, "via"), found, f"{HTTP}; {rule.via} is to come in a later version", HTTP, "via")
+            self.at((*at, "via"), found, f"{HTTP} or {TABLE}; {rule.via} is to come in a later version", HTTP, "via")
         for verb, channels in (("push", rule.push), ("pull", rule.pull), ("browse", rule.browse)):
             for index, channel in enumerate(channels):
                 self.checking.known("channels", channel, (*at, verb, index), within=self.here)
@@ -164,6 +183,37 @@ class RelayChecks:
         if len(wanted) == 2 and verb == "push":
             expected = "one rule for those who push and one for those who pull: they stand in two zones"
         self.at(at, f"{who} of zone {zone}", expected, nearest(who, fitting), "principal-zone")
+
+    # --- tables
+
+    def tables(self, at: Path, zone: str, said: TablesSaid) -> None:
+        here = (self.conduit.from_zone, self.conduit.to_zone)
+        if zone not in here:
+            found = f"the zone {quote(zone)}"
+            self.checking.key(at, found, f"a zone of this conduit ({one_of(here)})", nearest(zone, here), "tables")
+        if len({said.outbox, said.inbox, said.position}) < 3:
+            self.checking.key(at, "one table for two purposes", "an outbox, an inbox and a position", check="tables")
+
+    def one_way(self) -> None:
+        """In a table stands no principal: one pushes a channel from there, and one pulls it; nobody does both ways."""
+        names = self.checking.names(*self.here, "tables") if "tables" in self.checking.names(*self.here) else {}
+        by_table: dict[tuple[str, str], str] = {}
+        ways: dict[tuple[str, str, str], str] = {}
+        for number, rule in zip(self.numbers, self.conduit.allow, strict=True):
+            at = (*self.here, "allow", number)
+            for verb, channel, who in ((v, c, w) for v, cs in (("push", rule.push), ("pull", rule.pull)) for c in cs
+                                       for w in rule.who):  # fmt: skip
+                way = ways.setdefault((verb, channel, who), rule.via)
+                if way != rule.via:
+                    self.at(at, f"{who}, who has {channel} via {way}, via {rule.via}", "one way", check="via")
+                other = by_table.setdefault((verb, channel), who) if rule.via == TABLE else who
+                if other != who:
+                    found = f"{who} and {other}, who both {verb} {channel} via table"
+                    self.at(at, found, "one of them: a row does not say whose it is", check="via")
+            for zone in sorted(set(_zones(rule, self.checking.policy)) - names.keys()):
+                if rule.via == TABLE and zone in (self.conduit.from_zone, self.conduit.to_zone):
+                    found = f"no database in {zone}, where {one_of(rule.who)} has a table"
+                    self.at(at, found, f"tables: {zone}: {{at: ..., database: ...}}", check="tables")
 
     # --- doors
 

@@ -37,6 +37,17 @@ def _plain_doors(run: Linting) -> None:
                 )  # fmt: skip
 
 
+def _plain_tables(run: Linting) -> None:
+    """A relay that speaks with a database without TLS at an address other than loopback."""
+    for name, conduit in _conduits(run):
+        for zone, said in conduit.tables.items():
+            if said.plain and not said.at[0].startswith("127.") and said.at[0] != "::1":
+                run.value(
+                    ("conduits", name, "tables", zone, "plain"), "plain-table",
+                    "a database without TLS: messages can be read on the way, and anybody can pose as it", "TLS",
+                )  # fmt: skip
+
+
 def _unchecked_channels(run: Linting) -> None:
     """A channel of the relay towards the plant without a schema: whatever is JSON passes."""
     for name, conduit in _conduits(run):
@@ -52,5 +63,6 @@ def _unchecked_channels(run: Linting) -> None:
 CHECKS: dict[str, Callable[[Linting], None]] = {
     "idle-channel": _idle_channels,
     "plain-http": _plain_doors,
+    "plain-table": _plain_tables,
     "unchecked-channel": _unchecked_channels,
 }

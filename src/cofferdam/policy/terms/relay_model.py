@@ -16,9 +16,9 @@ from cofferdam.policy.fields import as_list, choice, one_or_list, one_or_more, r
 from cofferdam.policy.schema import Name, Names, Number, Positive, Text
 from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, PARALLEL_MOST
 
-HTTP: Final = "http"
+HTTP, TABLE = "http", "table"
+"""Ways in and out."""
 COMING: Final = {
-    "table": "a table of the site's database (PostgreSQL) as outbox and inbox",
     "folder": "files in a folder",
     "nats": "the site's NATS JetStream",
     "mqtt": "MQTT with JSON topics or Sparkplug B",
@@ -27,6 +27,7 @@ COMING: Final = {
 }
 """Ways in and out that are not there yet, and what they will be."""
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)*\Z")
+_TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\.[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 _JSON: Final = re.compile(r"-?[0-9]|true\Z|false\Z|\"")
 DAY: Final = 86_400
 
@@ -86,6 +87,18 @@ def _value(raw: Any) -> Any:
     return raw
 
 
+def _table(raw: Any) -> str:
+    if isinstance(raw, str) and _TABLE.match(raw):
+        return raw
+    raise syntax.Expected("a table as SCHEMA.TABLE, such as cofferdam.outbox")
+
+
+def _identifier(raw: Any) -> str:
+    if isinstance(raw, str) and 0 < len(raw.encode()) <= 63 and raw.isprintable() and raw.strip() == raw:
+        return raw
+    raise syntax.Expected("a name as PostgreSQL has it, of at most 63 bytes")
+
+
 _YES_NO = {"true": True, "false": False, "yes": True, "no": False}
 
 
@@ -99,6 +112,8 @@ PLACE_SCHEMA: Final = {"type": "string", "pattern": "^(/([^~/]|~[01])*)*$", "exa
 Place = Annotated[str, *read_by(_place, PLACE_SCHEMA)]
 Places = Annotated[tuple[Place, ...], BeforeValidator(one_or_more), one_or_list(PLACE_SCHEMA)]
 Constant = Annotated[str, *read_by(_constant, {})]
+TableName = Annotated[str, *read_by(_table, {"type": "string", "pattern": _TABLE.pattern.replace("\\Z", "$")})]
+Identifier = Annotated[str, *read_by(_identifier, {"type": "string", "examples": ["mes"]})]
 FileName = Annotated[str, *read_by(_file, {"type": "string", "examples": ["count.json"]})]
 
 
@@ -237,6 +252,28 @@ class DoorSaid(schema.Entry):
     clients: dict[Name, ClientSaid] = Field({}, description="Certificates of clients, by principal.")
 
 
+class TablesSaid(schema.Entry):
+    """A PostgreSQL database of the zone, whose tables are a way in and out: `cofferdam relay tables sql` prints them.
+    The relay connects to it, and to nothing else there."""
+
+    at: schema.Endpoint = Field(description="ADDRESS:PORT of the database in the zone: `10.1.0.20:5432`.")
+    database: Identifier = Field(description="The database's name.")
+    role: Identifier = Field("cofferdam_relay", description="The role that the relay logs in as.")
+    password: Name | None = Field(
+        None,
+        description="The name of the role's password; `cofferdam relay password NAME` brings it in. Default: the "
+        "zone's name.",
+    )
+    plain: Annotated[bool, *read_by(_yes, {"type": "boolean"})] = Field(
+        False, description="Without TLS: messages can be read on the way, and nothing shows that it is this database."
+    )
+    outbox: TableName = Field("cofferdam.outbox", description="The table whose rows are pushed, as SCHEMA.TABLE.")
+    inbox: TableName = Field("cofferdam.inbox", description="The table that messages are written into.")
+    position: TableName = Field(
+        "cofferdam.position", description="The table that says which messages have been written into the inbox."
+    )
+
+
 class RelayRule(schema.Rule):
     """One line of a relay's `allow`: who pushes, pulls or browses which channels."""
 
@@ -248,7 +285,9 @@ class RelayRule(schema.Rule):
         "own in the channel, so that all get all.",
     )
     browse: Names = Field((), description="Channels in which they may read without taking.")
-    via: Annotated[str, *choice(HTTP, *COMING)] = Field(HTTP, description="By which way: `http`.")
+    via: Annotated[str, *choice(HTTP, TABLE, *COMING)] = Field(
+        HTTP, description="By which way: `http`, or `table` (one principal a channel, and `tables` for its zone)."
+    )
 
     @property
     def principals(self) -> tuple[str, ...]:
@@ -266,6 +305,9 @@ class RelayConduit(schema.Conduit):
 
     channels: dict[Name, ChannelSaid] = Field(description="The channels, by name.")
     listen: dict[Name, DoorSaid] = Field({}, description="Where the relay answers HTTP, by zone.")
+    tables: dict[Name, TablesSaid] = Field(
+        {}, description="Databases with an outbox and an inbox for those who push and pull `via: table`, by zone."
+    )
     allow: Annotated[tuple[RelayRule, ...], BeforeValidator(as_list)] = Field(
         description="The rules: who pushes, who pulls, who may look."
     )

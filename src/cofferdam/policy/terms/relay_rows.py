@@ -111,11 +111,33 @@ class Door(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A database in whose tables messages of principals of `zone` come and go. `password` names the secret that the
+    part has been given; `plain`: without TLS. Tables are SCHEMA.TABLE."""
+
+    zone: str
+    address: str
+    port: int
+    database: str
+    role: str
+    password: str
+    plain: bool = False
+    outbox: str = "cofferdam.outbox"
+    inbox: str = "cofferdam.inbox"
+    position: str = "cofferdam.position"
+
+    @property
+    def at(self) -> str:
+        """ADDRESS:PORT/DATABASE."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}/{self.database}"
+
+
 class RelayRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="relay"):
     """What one conduit of the relay says. `schemas`: the bytes of the policy's schema files by their names in it: those
     that channels name, and those that they refer to. `outer` and `inner`: the zones in which the sides stand, the less
-    and the more trusted one; `stands`: in which of them each principal does. `doors`: where the sides answer; the
-    keeper needs none of them."""
+    and the more trusted one; `stands`: in which of them each principal does. `doors`: where the sides answer,
+    `tables`: the databases that they speak with; the keeper needs none of them."""
 
     channels: tuple[Channel, ...] = ()
     lines: tuple[Line, ...] = ()
@@ -124,15 +146,21 @@ class RelayRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     inner: str = ""
     stands: dict[str, str] = {}
     doors: tuple[Door, ...] = ()
+    tables: tuple[Table, ...] = ()
 
 
-def slice_for(rows: RelayRows, principals: Collection[str]) -> RelayRows:
-    """What a side whose principals these are has to know: their lines, and the channels in them. What a message has to
-    look like is for those who push it."""
+def way_of(part: str) -> str:
+    """By which way (a line's `via`) a part of the relay serves its principals."""
+    return "table" if part.endswith("-tables") else "http"
+
+
+def slice_for(rows: RelayRows, principals: Collection[str], way: str = "") -> RelayRows:
+    """What a side whose principals these are has to know: their lines (those of one way, if it is given), and the
+    channels in them. What a message has to look like is for those who push it."""
     lines = tuple(
         msgspec.structs.replace(line, who=tuple(name for name in line.who if name in principals))
         for line in rows.lines
-        if any(name in principals for name in line.who)
+        if way in ("", line.via) and any(name in principals for name in line.who)
     )
     pushed = {name for line in lines for name in line.push}
     taken = {name for line in lines for name in (*line.pull, *line.browse)}
@@ -152,9 +180,11 @@ def _outline(channel: Channel) -> Channel:
 
 
 def fingerprint(rows: Mapping[str, RelayRows]) -> bytes:
-    """16 bytes over what a side has: conduit -> rows, as `slice_for` gave them (its doors, which the keeper does not
-    have, do not count; nor do conduits without a line for it)."""
-    bare = [(name, msgspec.structs.replace(each, doors=())) for name, each in sorted(rows.items()) if each.lines]
+    """16 bytes over what a side has: conduit -> rows, as `slice_for` gave them (its doors and tables, which the
+    keeper does not have, do not count; nor do conduits without a line for it)."""
+    bare = [
+        (name, msgspec.structs.replace(each, doors=(), tables=())) for name, each in sorted(rows.items()) if each.lines
+    ]
     said = msgspec.msgpack.encode(bare, order="sorted")
     return hashlib.sha256(said).digest()[:16]
 

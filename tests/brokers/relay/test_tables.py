@@ -1,0 +1,394 @@
+"""The relay and a real PostgreSQL: outbox and inbox by a real part under its filter, by TLS and SCRAM, and all that
+goes wrong with a database."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+
+from cofferdam.audit.events.relay import KeysSet
+from cofferdam.brokers.kit.supervision import SetSevered
+from cofferdam.brokers.relay.http_keys import Secrets
+from cofferdam.cli.main import main
+from tests import services
+from tests.brokers.relay.certificates import make
+from tests.brokers.relay.crew import FILES, OFFICE, PLANT, POLICY, TABLES, WORDS, RunningCrew, crew
+from tests.services import Postgres, needs_postgres
+from tests.waiting import eventually
+
+pytestmark = needs_postgres
+NUMBERS = itertools.count(1)
+PASSWORD = "three words and 1"
+
+
+class Server:
+    """A cluster that lets the relay's roles in by TLS and SCRAM alone, and can be stopped and started."""
+
+    def __init__(self, made: Postgres) -> None:
+        assert services.POSTGRES_BIN is not None
+        self.made = made
+        self.data = made.folder / "data"
+        user = services._unprivileged()
+        self._as: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+        certificate = make("postgres.plant")
+        for name, content in (("server.crt", certificate.pem), ("server.key", certificate.key)):
+            (self.data / name).write_bytes(content)
+            (self.data / name).chmod(0o600)
+            if user is not None:
+                os.chown(self.data / name, user.pw_uid, user.pw_gid)
+        (self.data / "pg_hba.conf").write_text(
+            f"local all all trust\nhost all {services.USER} 127.0.0.1/32 trust\nhostssl all all all scram-sha-256\n"
+        )
+        with psycopg.connect(made.dsn(), autocommit=True) as conn:
+            conn.execute("alter system set ssl = on")
+            conn.execute("select pg_reload_conf()")
+
+    def _ctl(self, *words: str) -> None:
+        assert services.POSTGRES_BIN is not None
+        command = [str(services.POSTGRES_BIN / "pg_ctl"), "-D", str(self.data), "-w", *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.made.folder, **self._as)
+
+    def stop(self) -> None:
+        """As if its power had failed."""
+        self._ctl("stop", "-m", "immediate")
+
+    def start(self) -> None:
+        options = f"-p {self.made.port} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=50"
+        self._ctl("start", "-l", str(self.made.folder / "log2"), "-o", f"{options} -k {self.made.folder}")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with services.postgres() as made:
+        found = Server(made)
+        eventually(lambda: _tls(made))
+        try:
+            yield found
+        finally:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                found.stop()
+
+
+def _tls(made: Postgres) -> bool:
+    with psycopg.connect(made.dsn()) as conn:
+        row = conn.execute("show ssl").fetchone()
+        return row is not None and row[0] == "on"
+
+
+class Mes:
+    """The MES's database, as its owner sees it."""
+
+    def __init__(self, server: Server, folder: Path, **words: str) -> None:
+        self.server = server
+        self.dsn = server.made.fresh()
+        self.role = f"relay{next(NUMBERS)}"
+        database = self.dsn.split("dbname=")[1].split()[0]
+        tables = f'tables: {{plant: {{at: "127.0.0.1:{server.made.port}", database: {database}, role: {self.role}}}}}'
+        self.words = {"tables": tables, "via": ", via: table", **words}
+        self.sql = self._printed(folder)
+        self.run(self.sql)
+        self.run(f"alter role {self.role} password '{PASSWORD}'")
+
+    def _printed(self, folder: Path) -> str:
+        """What `cofferdam relay tables sql` says."""
+        for name, content in FILES.items():
+            (folder / name).write_bytes(content)
+        said = WORDS | self.words
+        path = folder / "policy.yaml"
+        path.write_text(POLICY.format(office=OFFICE, plant=PLANT, outer=1, inner=2, **said))
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            assert main(["relay", "tables", "sql", "--for", "mes", "--policy", str(path)]) == 0
+        return out.getvalue()
+
+    def run(self, text: str, *values: Any) -> list[Any]:
+        """One statement or several, committed."""
+        with psycopg.connect(self.dsn, autocommit=True) as conn:
+            cursor = conn.execute(text, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def put(self, count: int, first: int = 0) -> None:
+        self.run(
+            "insert into cofferdam.outbox (channel, key, body) select 'counts', 'c' || i,"
+            " json_build_object('line', 'L1', 'n', i) from generate_series(%s::int, %s::int) i",
+            first, first + count - 1,
+        )  # fmt: skip
+
+    def booked(self) -> list[int]:
+        """The numbers in the inbox."""
+        return [row[0] for row in self.run("select number from cofferdam.inbox order by number")]
+
+    def left(self) -> int:
+        return int(self.run("select count(*) from cofferdam.outbox where done is null")[0][0])
+
+
+@pytest.fixture
+def mes(server: Server, tmp_path: Path) -> Mes:
+    return Mes(server, tmp_path, orders="lease: 1 s\n        tries: 1000\n        order: parallel 50")
+
+
+@pytest.fixture
+def works(mes: Mes, tmp_path: Path) -> Iterator[RunningCrew]:
+    with crew(tmp_path / "store", passwords={"plant": PASSWORD}, words=mes.words) as made:
+        yield made
+
+
+def order(works: RunningCrew, count: int, first: int = 0) -> None:
+    """The ERP orders, by HTTP. A crew that is just being born again is asked again, under the same ids."""
+    lines = "".join(f'{{"id": "o{i}", "data": {{"quantity": 5}}}}\n' for i in range(first, first + count))
+    with works.client("erp") as erp:
+        answer = erp.post(
+            "/v1/channels/orders/messages", content=lines, headers={"content-type": "application/x-ndjson"}
+        )
+        assert answer.status_code == 200, answer.text
+        assert answer.text.count('"status":201') == count, answer.text
+
+
+def counts(works: RunningCrew) -> list[Any]:
+    """All that the data lake sees in the channel, in order."""
+    with works.client("lake") as lake:
+        return list(lake.get("/v1/channels/counts/messages", params={"max": 1000}).json()["messages"])
+
+
+def lag(works: RunningCrew) -> int:
+    """How many orders the MES has before it."""
+    channels = msgspec.json.decode(works.ask("keeper", "status", {"by": "root"}).result)["channels"]
+    (orders,) = (channel for channel in channels if channel["channel"] == "orders")
+    return int(orders["consumers"][0]["lag"])
+
+
+def alarms(works: RunningCrew) -> dict[str, str]:
+    return dict(works.children[TABLES].status().alarms)
+
+
+def says(works: RunningCrew, *words: str) -> bool:
+    found = " ".join(alarms(works).values())
+    return all(word in found for word in words)
+
+
+def test_both_ways(works: RunningCrew, mes: Mes) -> None:
+    mes.put(700)
+    order(works, 120)
+    eventually(lambda: mes.left() == 0 and mes.booked() == list(range(1, 121)))
+    rows = mes.run("select key, outcome, number, problem from cofferdam.outbox order by id")
+    assert [row[2] for row in rows] == list(range(1, 701))
+    assert {row[1] for row in rows} == {"stored"}
+    assert [one["data"]["n"] for one in counts(works)] == list(range(700))
+    key, who, body, sha256 = mes.run("select key, who, body, sha256 from cofferdam.inbox where number = 7")[0]
+    assert (key, who, body) == ("o6", "erp", {"quantity": 5, "site": "works"})
+    assert len(sha256) == 64
+    assert mes.run("select number, missing from cofferdam.position") == [(120, [])]
+    status = works.children[TABLES].status()
+    assert status.figures["table_rows_taken"] == {"": 700}
+    assert status.figures["table_rows_booked"] == {"": 120}
+    assert not status.alarms
+    works.ends_well()
+
+
+def test_rows_that_do_not_pass_are_told_and_hold_nobody_up(works: RunningCrew, mes: Mes) -> None:
+    mes.run("""insert into cofferdam.outbox (channel, key, body) values
+        ('counts', 'schema', '{"line": "L1", "n": -1}'), ('counts', 'twice', '{"line": "a", "line": "b", "n": 1}'),
+        ('counts', E'two\\nlines', '{}'), ('stock', 'x', '{}'), ('counts', 'good', '{"line": "L1", "n": 1}')""")
+    eventually(lambda: mes.left() == 1 and says(works, "'stock'", "lets nobody push"))
+    found = dict(mes.run("select key, outcome || coalesce(' ' || problem, '') from cofferdam.outbox"))
+    assert found["good"] == "stored"
+    assert found["schema"].startswith("quarantined schema at /n: ")
+    assert found["twice"].startswith("refused syntax")
+    assert found["two\nlines"].startswith("refused syntax at the whole: a key is")
+    assert found["x"] is None
+
+
+def test_a_later_id_that_commits_first(works: RunningCrew, mes: Mes) -> None:
+    insert = 'insert into cofferdam.outbox (channel, key, body) values (\'counts\', %s, \'{"line": "L", "n": 1}\')'
+    with psycopg.connect(mes.dsn) as early, psycopg.connect(mes.dsn) as late:
+        early.execute(insert, ("early",))
+        late.execute(insert, ("late",))
+        late.commit()
+        eventually(lambda: [one["id"] for one in counts(works)] == ["late"])
+        early.commit()
+    eventually(lambda: [one["id"] for one in counts(works)] == ["late", "early"])
+    assert [row[0] for row in mes.run("select key from cofferdam.outbox order by id")] == ["early", "late"]
+
+
+def test_killed_at_any_moment_nothing_is_lost_or_twice(works: RunningCrew, mes: Mes) -> None:
+    for turn, part in enumerate([TABLES, "keeper"] * 4):
+        mes.put(100, 100 * turn)
+        order(works, 30, 30 * turn)
+        time.sleep(0.02 * turn)  # at another moment each time
+        works.kill(part)
+        works.start()
+    eventually(lambda: mes.left() == 0 and len(mes.booked()) == 240)
+    assert mes.booked() == list(range(1, 241))
+    assert sorted(row[0] for row in mes.run("select key from cofferdam.inbox")) == sorted(f"o{i}" for i in range(240))
+    assert sorted(one["data"]["n"] for one in counts(works)) == list(range(800))
+    assert mes.run("select number, missing from cofferdam.position") == [(240, [])]
+
+
+def test_what_is_handed_out_again_is_known_though_its_row_is_gone(works: RunningCrew, mes: Mes) -> None:
+    order(works, 20)
+    eventually(lambda: len(mes.booked()) == 20)
+    mes.run("delete from cofferdam.inbox where number <= 10")
+    eventually(lambda: not works.ask("keeper", "replay", {
+        "channel": "orders", "consumer": "mes", "first": 1, "one": False, "by": "root"}).error)  # fmt: skip
+    order(works, 1, 20)
+    eventually(lambda: 21 in mes.booked())
+    eventually(lambda: lag(works) == 0)
+    assert mes.booked() == list(range(11, 22))
+
+
+def test_a_database_that_dies_and_comes_back(server: Server, works: RunningCrew, mes: Mes) -> None:
+    mes.put(50)
+    order(works, 10)
+    eventually(lambda: mes.left() == 0 and len(mes.booked()) == 10)
+    server.stop()
+    try:
+        order(works, 10, 10)  # nobody notices on the other side
+        eventually(lambda: len(alarms(works)) == 2)
+        assert set(alarms(works)) == {"plant-outbox", "plant-inbox-orders"}
+    finally:
+        server.start()
+    mes.put(50, 50)
+    eventually(lambda: mes.left() == 0 and len(mes.booked()) == 20)
+    eventually(lambda: not alarms(works))
+    assert [one["data"]["n"] for one in counts(works)] == list(range(100))
+    works.ends_well()
+
+
+def test_tables_that_are_not_as_they_have_to_be(works: RunningCrew, mes: Mes) -> None:
+    eventually(lambda: not alarms(works))
+    mes.run("""alter table cofferdam.outbox drop column problem, alter column number type int;
+        alter table cofferdam.inbox drop constraint inbox_pkey;
+        select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cofferdam'""")
+    eventually(lambda: says(
+        works, "outbox.problem: there is no such column", "outbox.number is integer, expected bigint",
+        "inbox has no unique key (channel, number)"))  # fmt: skip
+    mes.put(5)
+    order(works, 5)
+    mes.run("""alter table cofferdam.outbox add column problem text, alter column number type bigint;
+        alter table cofferdam.inbox add primary key (channel, number)""")
+    eventually(lambda: says(works, "outbox.problem: the role lacks the right to UPDATE"))
+    mes.run(f"grant update (problem) on cofferdam.outbox to {mes.role}")
+    eventually(lambda: mes.left() == 0 and len(mes.booked()) == 5 and not alarms(works))
+
+
+def test_a_wrong_password_and_the_right_one(works: RunningCrew, mes: Mes) -> None:
+    eventually(lambda: not alarms(works))
+    works.give(TABLES, Secrets(passwords={"plant": "another"}))
+    mes.put(5)
+    eventually(lambda: says(works, "password authentication failed"))
+    assert "another" not in str(alarms(works)) + works.stderr(TABLES)
+    (told,) = works.auditor.of(KeysSet)
+    assert (told.side, told.by, told.passwords) == (TABLES, "root", ("plant",))
+    works.give(TABLES, Secrets())
+    eventually(lambda: says(works, "there is no password: `cofferdam relay password plant`"))
+    assert mes.left() == 5
+    works.give(TABLES, Secrets(passwords={"plant": PASSWORD}))
+    eventually(lambda: mes.left() == 0 and not alarms(works))
+
+
+def test_rows_of_others_locks_and_time_limits(works: RunningCrew, mes: Mes) -> None:
+    """What another gate has under way is left to it; a lock on the whole table is waited for."""
+    with psycopg.connect(mes.dsn) as other:
+        mes.put(10)
+        other.execute("lock table cofferdam.outbox in access exclusive mode")
+        mes_pid = other.execute("select pg_backend_pid()").fetchone()
+        assert mes_pid is not None
+        with psycopg.connect(mes.dsn, autocommit=True) as third:
+            third.execute(f"alter role {mes.role} set lock_timeout = '1ms'")
+        other.commit()
+    eventually(lambda: mes.left() == 0)
+    with psycopg.connect(mes.dsn) as other:
+        mes.run("alter table cofferdam.outbox disable trigger hint")
+        other.execute("begin")
+        mes.put(10, 10)
+        eventually(lambda: mes.left() == 0)  # by looking alone: nothing notified
+
+
+def test_a_message_that_the_inbox_does_not_take(works: RunningCrew, mes: Mes) -> None:
+    mes.run("alter table cofferdam.inbox add constraint small check (key <> 'o3')")
+    order(works, 8)
+    eventually(lambda: len(mes.booked()) == 7)
+    assert mes.booked() == [1, 2, 3, 5, 6, 7, 8]
+    assert mes.run("select number, missing from cofferdam.position") == [(8, [4])]
+    order(works, 1, 8)
+    eventually(lambda: 9 in mes.booked())
+
+
+def test_another_content_under_a_known_number_stops_it(works: RunningCrew, mes: Mes) -> None:
+    mes.run("insert into cofferdam.inbox values ('orders', 2, 'erp', 'o9', repeat('0', 64), now(), '{}')")
+    order(works, 3)
+    eventually(lambda: says(works, "another content for message 2 of orders", "put back or replaced"))
+    assert mes.booked() == [2]
+    mes.run("delete from cofferdam.inbox")
+    eventually(lambda: mes.booked() == [1, 2, 3])
+
+
+def test_a_store_that_began_anew_stops_it(works: RunningCrew, mes: Mes) -> None:
+    """Though no row is left to compare with."""
+    order(works, 5)
+    eventually(lambda: len(mes.booked()) == 5)
+    mes.run("delete from cofferdam.inbox")
+    eventually(lambda: lag(works) == 0)
+    works.kill("keeper")
+    for path in works.store.iterdir():
+        path.unlink()
+    works.start()
+    order(works, 3, 5)
+    eventually(lambda: says(works, "message 1 of orders is newer than all", "put back or replaced"))
+    assert mes.booked() == []
+    mes.run("delete from cofferdam.position")
+    eventually(lambda: mes.booked() == [1, 2, 3])
+
+
+def test_a_side_that_is_cut_off_has_no_session(works: RunningCrew, mes: Mes) -> None:
+    ours = "select count(*) from pg_stat_activity where application_name = 'cofferdam' and usename = %s"
+    eventually(lambda: mes.run(ours, mes.role) == [(2,)])
+    for part in works.parts:
+        works.children[part].send(SetSevered(("ot",)))
+    eventually(lambda: mes.run(ours, mes.role) == [(0,)])
+    mes.put(5)
+    for part in works.parts:
+        works.children[part].send(SetSevered(()))
+    eventually(lambda: mes.left() == 0)
+    works.reload(works.policy(via="", tables=""))
+    eventually(lambda: mes.run(ours, mes.role) == [(0,)])
+
+
+def test_the_role_may_do_no_more_than_it_does(works: RunningCrew, mes: Mes) -> None:
+    dsn = mes.dsn.replace(f"user={services.USER}", f"user={mes.role} password='{PASSWORD}'").replace(
+        "sslmode=disable", "sslmode=require"
+    )
+    for text in (
+        "select body from cofferdam.inbox", "delete from cofferdam.outbox", "update cofferdam.outbox set body = '{}'",
+        "update cofferdam.inbox set body = '{}'", "insert into cofferdam.outbox (channel, body) values ('a', '{}')",
+        "create table cofferdam.mine (a int)", "truncate cofferdam.position",
+    ):  # fmt: skip
+        with psycopg.connect(dsn) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute(text)
+
+
+def test_a_database_that_shows_no_password_is_not_spoken_with(server: Server, works: RunningCrew, mes: Mes) -> None:
+    """Whoever poses as the database and lets everybody in learns nothing, and gets no message."""
+    hba = server.data / "pg_hba.conf"
+    before = hba.read_text()
+    hba.write_text(f"hostssl all {mes.role} all trust\n" + before)
+    try:
+        mes.run("select pg_reload_conf()")
+        time.sleep(0.2)
+        mes.run("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cofferdam'")
+        eventually(lambda: len(alarms(works)) == 2)
+        eventually(lambda: says(works, "scram-sha-256", "did not complete authentication"))
+    finally:
+        hba.write_text(before)
+        mes.run("select pg_reload_conf()")
