@@ -16,6 +16,7 @@ import collections
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 import struct
 from pathlib import Path
@@ -24,6 +25,7 @@ import pytest
 
 from cofferdam.enforce import kernel
 from tests import examples as examples  # loads hypothesis's profile, before any property is read
+from tests import ports
 from tests.services import nats_server as nats_server
 from tests.services import postgres_server as postgres_server
 
@@ -39,7 +41,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):
             _move()
-            config.stash[IN_OWN_NETWORK] = True
+            config.stash[IN_OWN_NETWORK] = ports.ALONE = True
+    # A shell's background has children ignore Ctrl-C, and theirs, which tests send it to.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -45,7 +45,7 @@ def test_two_loopback_labs_do_not_share_a_port() -> None:
 
 def test_an_address_that_is_not_ours_is_said() -> None:
     with pytest.raises(CofferdamError, match=r"192\.0\.2\.1"):
-        layout.held_port("192.0.2.1")
+        layout.Port("192.0.2.1")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the refusal is for those without root")

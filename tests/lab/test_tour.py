@@ -51,15 +51,19 @@ def test_the_tour_keeps_every_promise(tmp_path: Path) -> None:
 
 
 def test_the_demo_runs_unattended(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*DEMO, "--seconds", "7", "--state", str(tmp_path)],
-        capture_output=True, text=True, timeout=2 * PATIENT, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    last = done.stdout.splitlines()[-1]
-    assert "level" in last and "erp: " in last and "verified at" in last, done.stdout
-    assert "127.66.6.6" in done.stdout  # the intruder's refusals, explained
-    assert (tmp_path / "state" / "audit").is_dir()
+    lines: list[str] = []
+    seconds = 7
+    # A busy machine needs longer until everybody has had a turn, and the intruder's refusals are explained.
+    while not (lines and "verified at" in lines[-1] and "127.66.6.6" in "\n".join(lines)) and seconds < 100:
+        done = subprocess.run(
+            [*DEMO, "--seconds", str(seconds), "--state", str(tmp_path / str(seconds))],
+            capture_output=True, text=True, timeout=3 * PATIENT, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (tmp_path / str(seconds) / "state" / "audit").is_dir()
+        lines, seconds = done.stdout.splitlines(), 3 * seconds
+    assert "level" in lines[-1] and "erp: " in lines[-1] and "verified at" in lines[-1], lines
+    assert "127.66.6.6" in "\n".join(lines)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -70,7 +74,7 @@ def test_stopping_it_leaves_nothing_behind(number: signal.Signals, code: int) ->
 
 def leaves_nothing_behind(number: signal.Signals, code: int, tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen([*DEMO, "--seconds", "60"], stdout=subprocess.PIPE, text=True, env=environment) as demo:
+    with subprocess.Popen([*DEMO, "--seconds", "600"], stdout=subprocess.PIPE, text=True, env=environment) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
             if line.startswith("level"):

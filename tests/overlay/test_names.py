@@ -219,8 +219,9 @@ class Running:
         self.control, self.said = to_write, from_read
         os.set_blocking(from_read, True)
         sockets = (self.udp.fileno(), self.tcp.fileno())
-        # The process takes a run of descriptors, so they are put side by side.
-        base = 200
+        # The process takes a run of descriptors, so they are put side by side, where nobody has any.
+        taken = {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+        base = next(fd for fd in range(200, 1000, 2) if not {fd, fd + 1} & taken)
         for at, fd in enumerate(sockets):
             os.dup2(fd, base + at, inheritable=True)
         command = [sys.executable, "-I", "-m", "cofferdam.enforce.overlay.names"]

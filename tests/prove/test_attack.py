@@ -59,7 +59,7 @@ def test_a_scan_finds_the_published_addresses_and_nothing_else(scene: Scene) -> 
     while (left := deadline - time.monotonic()) > 0 and pending:
         if opened == expected:  # what else would open, would by now or soon
             deadline = min(deadline, time.monotonic() + 1.0)
-        for sock in select.select([], list(pending), [], left)[1]:
+        for sock in select.select([], list(pending), [], min(left, 0.2))[1]:
             if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
                 opened.add(pending[sock])
             del pending[sock]

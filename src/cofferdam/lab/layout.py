@@ -23,6 +23,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
@@ -98,18 +99,23 @@ class Layout(Protocol):
         """The command line that runs `argv` at `host`."""
 
 
-_HELD: list[socket.socket] = []
+class Port:
+    """A free port at an address, held as long as this object lives or until it is closed: the kernel gives it to nobody
+    who asks for any port, and the lab's own processes may listen there all the same."""
+
+    def __init__(self, address: str) -> None:
+        """Raises CofferdamError where the address is not ours."""
+        holder = _bound(address)
+        self.number: int = holder.getsockname()[1]
+        self.close = weakref.finalize(self, os.close, holder.detach())
 
 
-def held_port(address: str) -> int:
-    """A free port at `address`, held until this process ends: the kernel gives it to nobody who asks for any port, and
-    the lab's own processes may listen there all the same. Raises CofferdamError where the address is not ours."""
+def _bound(address: str) -> socket.socket:
     holder = socket.socket()
     try:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind((address, 0))
-        _HELD.append(holder)
-        return int(holder.getsockname()[1])
+        return holder
     except OSError as error:
         holder.close()
         raise CofferdamError(
@@ -125,14 +131,15 @@ class Loopback:
     separated = False
 
     def __init__(self) -> None:
-        self.addresses = msgspec.structs.replace(
-            SHIPPED,
-            device_port=held_port(SHIPPED.device),
-            office_door=held_port(SHIPPED.gate_it),
-            plant_door=held_port(SHIPPED.gate_ot),
-            listen_port=held_port(SHIPPED.listen),
-            management_port=held_port(SHIPPED.management),
-        )
+        self._ports = {
+            "device_port": Port(SHIPPED.device),
+            "office_door": Port(SHIPPED.gate_it),
+            "plant_door": Port(SHIPPED.gate_ot),
+            "listen_port": Port(SHIPPED.listen),
+            "management_port": Port(SHIPPED.management),
+        }
+        numbers = {name: port.number for name, port in self._ports.items()}
+        self.addresses = msgspec.structs.replace(SHIPPED, **numbers)
 
     def __enter__(self) -> Self:
         return self
@@ -140,7 +147,8 @@ class Loopback:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        for port in self._ports.values():
+            port.close()
 
     def run_in(self, host: Host, argv: list[str]) -> list[str]:
         return list(argv)
@@ -169,6 +177,7 @@ class Namespaces:
             raise CofferdamError("network namespaces need root", hint="run as root, or with --no-namespaces")
         if shutil.which("ip") is None:
             raise CofferdamError("the program ip is missing", hint="Debian: apt-get install iproute2")
+        self._management = Port("127.0.0.1")
         tag = secrets.token_hex(2)
         self.tag = tag
         self.office = f"{PREFIX}{os.getpid()}-{tag}-office"
@@ -191,7 +200,7 @@ class Namespaces:
             listen="100.64.7.17",
             listen_port=502,
             management="127.0.0.1",
-            management_port=held_port("127.0.0.1"),
+            management_port=self._management.number,
             ends=(GateEnd(self.it_interface, f"{GATE_IT}/16"), GateEnd(self.ot_interface, f"{GATE_OT}/16")),
         )
 
@@ -225,6 +234,7 @@ class Namespaces:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._remove()
+        self._management.close()
 
     def _remove(self) -> None:
         _remove_namespaces([self.office, self.plant])
