@@ -9,8 +9,8 @@ Not here: answers (http_answers), who may (http_api).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, TypeGuard, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, NamedTuple, TypeGuard, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,7 +19,7 @@ from cofferdam.brokers.relay.http_answers import Refusal, refusal
 from cofferdam.brokers.relay.records import HANDED_MOST, ITEMS_MOST, Item, Verdict
 from cofferdam.policy.messages.checked import Checked, Problem
 from cofferdam.policy.messages.checking import Checks, located
-from cofferdam.policy.messages.json_reading import NotJson, line_and_column, read
+from cofferdam.policy.messages.json_reading import NotJson, line_and_column, read, spans
 
 JSON: Final = "application/json"
 XML: Final = ("application/xml", "text/xml")
@@ -76,9 +76,12 @@ class BrowseSaid(Struct, frozen=True, forbid_unknown_fields=True):
 class Outcome:
     """One message that came: what goes to the keeper (`item`), or why nothing does (`problem`). With both, the message
     can be read but fails the channel's checks. `at` is where it stands in its text; `line` is that text (None: the
-    body), and there were `above` lines before it."""
+    body), with `above` lines before it, and `beside` characters before it in its first one.
 
-    __slots__ = ("above", "at", "item", "key", "line", "problem")
+    A message that is one of many has a text of its own: whoever looks for a place in it reads that, and not the whole
+    body once for each message."""
+
+    __slots__ = ("above", "at", "beside", "item", "key", "line", "problem")
 
     def __init__(
         self,
@@ -88,21 +91,27 @@ class Outcome:
         at: tuple[str | int, ...] = (),
         line: bytes | None = None,
         above: int = 0,
+        beside: int = 0,
     ) -> None:
         self.key = key
         self.item = item
-        self.problem = problem if problem is None or not above else _lower(problem, above)
+        self.problem = None if problem is None else _lower(problem, above, beside)
         self.at = at
         self.line = line
         self.above = above
+        self.beside = beside
 
     def located(self, problem: Problem, body: bytes) -> Problem:
         """A problem that the keeper found, with its place in what was sent."""
-        return _lower(located(problem, body if self.line is None else self.line, self.at), self.above)
+        own = body if self.line is None else self.line
+        return _lower(located(problem, own, self.at), self.above, self.beside)
 
 
-def _lower(problem: Problem, above: int) -> Problem:
-    return msgspec.structs.replace(problem, line=problem.line + above if problem.line else 0)
+def _lower(problem: Problem, above: int, beside: int) -> Problem:
+    if not problem.line or not (above or beside):
+        return problem
+    column = problem.column + beside if problem.line == 1 else problem.column
+    return msgspec.structs.replace(problem, line=problem.line + above, column=column)
 
 
 def media_type(header: str) -> str:
@@ -160,21 +169,29 @@ def single(checks: Checks, channel: str, key: str, body: bytes) -> Outcome:
     return Outcome(key, None, found)
 
 
-def _within(
-    checks: Checks, channel: str, key: str, value: Any, text: str, at: tuple[str | int, ...], above: int | None = None
-) -> Outcome:
-    """One message that is a part of a text that was read; `above`: the text is one of many lines."""
-    found = checks.judge(channel, value, text, at)
-    line = None if above is None else text.encode()
+class _Text(NamedTuple):
+    """The text in which a message stands. `many`: it is one of many in a body, with lines and characters before it."""
+
+    text: str
+    many: bool = False
+    above: int = 0
+    beside: int = 0
+
+
+def _within(checks: Checks, channel: str, key: str, value: Any, where: _Text, at: tuple[str | int, ...]) -> Outcome:
+    """One message that is a part of a text that was read."""
+    found = checks.judge(channel, value, where.text, at)
+    own = where.text.encode() if where.many else None
+    place = (at, own, where.above, where.beside)
     if isinstance(found, Checked):
-        return Outcome(key, Item(key, found.body), None, at, line, above or 0)
-    again: Any = read(text.encode())[0]
+        return Outcome(key, Item(key, found.body), None, *place)
+    again: Any = read(where.text.encode())[0]
     for step in at:
         again = again[step]
     before = checks.readable_value(channel, again)
     if isinstance(before, Problem):
-        return Outcome(key, None, before, at, line, above or 0)
-    return Outcome(key, Item(key, before, doubtful=True), found, at, line, above or 0)
+        return Outcome(key, None, before, *place)
+    return Outcome(key, Item(key, before, doubtful=True), found, *place)
 
 
 def line_outcomes(checks: Checks, channel: str, body: bytes) -> list[Outcome]:
@@ -198,7 +215,7 @@ def _line(checks: Checks, channel: str, row: bytes, above: int) -> Outcome:
         words = 'a line has {"id": ..., "data": ...} and nothing else; an id is a text of 1 to 200 printable characters'
         named = str(key) if is_key(key) else ""
         return Outcome(named, None, Problem("syntax", words, "", 1, 1), above=above)
-    return _within(checks, channel, str(key), value["data"], text, ("data",), above)
+    return _within(checks, channel, str(key), value["data"], _Text(text, True, above), ("data",))
 
 
 def is_key(key: object) -> TypeGuard[str]:
@@ -215,7 +232,7 @@ def _event_key(source: object, key: object) -> str | Problem:
     return f"{source} {key}"
 
 
-def _event(checks: Checks, channel: str, event: Any, text: str, at: tuple[str | int, ...]) -> Outcome:
+def _event(checks: Checks, channel: str, event: Any, where: _Text) -> Outcome:
     if not isinstance(event, dict) or event.get("specversion") != "1.0" or not is_key(event.get("type")):
         return Outcome("", None, Problem("syntax", "no CloudEvent of specversion 1.0 with a type"))
     key = _event_key(event.get("source"), event.get("id"))
@@ -224,13 +241,13 @@ def _event(checks: Checks, channel: str, event: Any, text: str, at: tuple[str | 
     kind = media_type(str(event.get("datacontenttype", JSON)))
     if kind not in (JSON, *XML) or "data" not in event or "data_base64" in event:
         return Outcome(key, None, Problem("syntax", f"an event has its data as {JSON}, or XML as a text"))
-    return _within(checks, channel, key, event["data"], text, (*at, "data"))
+    return _within(checks, channel, key, event["data"], where, ("data",))
 
 
 def event_outcome(checks: Checks, channel: str, body: bytes) -> Outcome:
     """One event in structured mode. Raises: Refusal."""
     value, text = _read(body)
-    return _event(checks, channel, value, text, ())
+    return _event(checks, channel, value, _Text(text))
 
 
 def event_values(checks: Checks, channel: str, body: bytes) -> list[Outcome]:
@@ -238,7 +255,20 @@ def event_values(checks: Checks, channel: str, body: bytes) -> list[Outcome]:
     value, text = _read(body)
     if not isinstance(value, list) or not 1 <= len(value) <= MOST_LINES:
         raise refusal("request", f"a batch is an array of 1 to {MOST_LINES} events")
-    return [_event(checks, channel, event, text, (index,)) for index, event in enumerate(value)]
+    texts = _texts(text, checks.places(channel))
+    return [_event(checks, channel, event, where) for event, where in zip(value, texts, strict=True)]
+
+
+def _texts(text: str, places: bool) -> Iterator[_Text]:
+    """Each event's own text. `places`: what is found in it is told by its place in the whole."""
+    above = beside = last = 0
+    for start, end in spans(text):
+        if lines := text.count("\n", last, start):
+            above, beside = above + lines, start - text.rfind("\n", last, start) - 1
+        else:
+            beside += start - last
+        last = start
+        yield _Text(text[start:end], True, above, beside) if places else _Text(text[start:end], True)
 
 
 def binary_event(checks: Checks, channel: str, headers: Mapping[str, str], body: bytes) -> Outcome:

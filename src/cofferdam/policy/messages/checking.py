@@ -95,6 +95,10 @@ class Checks:
         """The same of a message that stands in a text that was read."""
         return self._of(channel).readable_value(value)
 
+    def places(self, channel: str) -> bool:
+        """Whether `judge` says where in the text something stands; for XML it says where in the message."""
+        return isinstance(self._channels[channel], _Channel)
+
     def judge(self, channel: str, value: Any, text: str, at: Path = ()) -> Checked | Problem:
         """The same for a value that was read already and stands at a path of `text`. The value is used up."""
         return self._of(channel).judge(value, text, at)

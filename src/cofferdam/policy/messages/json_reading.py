@@ -358,6 +358,11 @@ def place_of(text: str, path: Sequence[str | int]) -> int:
     return at
 
 
+def spans(text: str) -> list[tuple[int, int]]:
+    """Where each element of an array begins and ends, in one pass over a text that was read."""
+    return [(start, end) for _, _, start, end in _members(text, _skip(text, 0))]
+
+
 def _skip(text: str, at: int) -> int:
     found = _SPACE.match(text, at)
     return found.end() if found else at
