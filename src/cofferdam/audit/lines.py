@@ -25,6 +25,11 @@ def line(entry: Entry) -> str:
     """INDEX TIME KIND what happened."""
     render = LINES.get(entry.kind, members)
     text = f"{entry.index:>7} {entry.time[:19].replace('T', ' ')} {entry.kind:<15} {render(entry.event)}{_clock(entry)}"
+    return escaped(text)
+
+
+def escaped(text: str) -> str:
+    """A text in which nothing drives a terminal, turns the reading direction, or ends the line."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 

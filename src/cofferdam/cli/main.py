@@ -64,6 +64,13 @@ def os_error(error: OSError) -> str:
     return f"{error.filename}: {said}" if error.filename is not None else said
 
 
+def _printable(text: str) -> str:
+    """An error's words, which may quote a stranger's, without what drives a terminal."""
+    from cofferdam.audit.lines import escaped
+
+    return "\n".join(map(escaped, text.split("\n")))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code; prints errors as one sentence and the way out."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -80,9 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(problem, file=sys.stderr)
         code = 2
     except CofferdamError as error:
-        print(f"cofferdam {args.verb}: {error}", file=sys.stderr)
+        print(f"cofferdam {args.verb}: {_printable(str(error))}", file=sys.stderr)
         if error.hint:
-            print(f"  {error.hint}", file=sys.stderr)
+            print(f"  {_printable(error.hint)}", file=sys.stderr)
         code = 2
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone (| head): no traceback for that

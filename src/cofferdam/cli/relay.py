@@ -10,14 +10,19 @@ import argparse
 import base64
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from cofferdam.errors import GateError
 
 Work = Callable[[argparse.Namespace], int]
+
+HELD_MOST: Final = 1_000
+"""Rows of the quarantine that the keeper tells at once."""
+NO_CHANNEL: Final = "there is no channel "
+"""How a relay that does not have a channel says so."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -135,13 +140,20 @@ def _ask_all(args: argparse.Namespace, verb: str, **arguments: object) -> list[d
     return found
 
 
-def _print(args: argparse.Namespace, found: Any, lines: Iterator[str] | list[str]) -> int:
+def _print(args: argparse.Namespace, found: Any, lines: Iterable[str]) -> int:
     if args.json:
         print(json.dumps(found))
     else:
-        for line in lines:
-            print(line)
+        _say(lines)
     return 0
+
+
+def _say(lines: Iterable[str]) -> None:
+    """Prints lines for people. A stranger's words in them neither drive the terminal nor make lines of their own."""
+    from cofferdam.audit.lines import escaped
+
+    for line in lines:
+        print(escaped(line))
 
 
 def _time(ns: int) -> str:
@@ -203,8 +215,10 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(list(_pages(args, "list"))))
         return 0
-    for each in _pages(args, "list"):
-        print(f"{each['number']:>10}  {_time(each['at'])}  {each['size']:>9} bytes  {each['who']}  {each['key']}")
+    _say(
+        f"{each['number']:>10}  {_time(each['at'])}  {each['size']:>9} bytes  {each['who']}  {each['key']}"
+        for each in _pages(args, "list")
+    )
     return 0
 
 
@@ -217,7 +231,7 @@ def _show(args: argparse.Namespace) -> int:
         for name, stands in found["consumers"].items():
             yield f"{name}: {stands}"
         if "body" in found:
-            yield found["body"]
+            yield from found["body"].split("\n")
             if not found["whole"]:
                 yield "... (the rest with `cofferdam relay export`)"
 
@@ -278,8 +292,16 @@ def _rest(args: argparse.Namespace) -> int:
 
 def _held(args: argparse.Namespace) -> int:
     found: list[dict[str, Any]] = []
-    for each in _ask_all(args, "held", channel=args.channel, most=1000):
-        found += each.get("result", [])
+    wrong: list[dict[str, Any]] = []
+    answers = _ask_all(args, "held", channel=args.channel, most=HELD_MOST)
+    for each in answers:
+        if "error" in each:
+            wrong.append(each)
+        else:
+            found += _held_all(args, each["crew"], each["result"])
+    if args.channel and len(wrong) < len(answers):
+        # A channel is one relay's, and the others do not know it; that one may have failed is another matter.
+        wrong = [each for each in wrong if not each["error"].startswith(NO_CHANNEL)]
 
     def lines() -> Iterator[str]:
         for row in found:
@@ -292,7 +314,21 @@ def _held(args: argparse.Namespace) -> int:
                 f" {row['fault']} at {where}: {row['detail']}{changed}{waits}"
             )
 
-    return _print(args, found, lines() if found else ["nothing is in quarantine"])
+    _print(args, found, lines() if found or wrong else ["nothing is in quarantine"])
+    if wrong:
+        words = "; ".join(f"{each['crew']}: {each['error']}" for each in wrong)
+        raise GateError(f"that is not all, since not every relay answered: {words}", hint=wrong[0]["hint"])
+    return 0
+
+
+def _held_all(args: argparse.Namespace, crew: str, page: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """All rows of one relay, of which the first page is there."""
+    one = argparse.Namespace(**{**vars(args), "crew": crew})
+    while page:
+        yield from page
+        if len(page) < HELD_MOST:
+            return
+        page = _ask(one, "held", channel=args.channel, after=page[-1]["row"], most=HELD_MOST)
 
 
 def _held_show(args: argparse.Namespace) -> int:
@@ -309,7 +345,7 @@ def _held_lines(row: dict[str, Any]) -> Iterator[str]:
     if row["approved"]:
         yield f"released by {row['approved']}; it takes another person as well"
     if "body" in row:
-        yield row["body"]
+        yield from row["body"].split("\n")
         yield from row["diff"]
 
 

@@ -10,6 +10,7 @@ import argparse
 import getpass
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -189,9 +190,10 @@ def _new(args: argparse.Namespace) -> int:
         print(json.dumps({"key": text, "id": kept.id, "principal": args.principal, "expires": expires, "in_use": runs}))
     else:
         print(text)
-        print(f"  key {kept.id} of {args.principal}, good {_until(expires)}; it is not shown again")
+        # The key alone goes to stdout, so that KEY=$(cofferdam relay key new ...) is the key.
+        print(f"  key {kept.id} of {args.principal}, good {_until(expires)}; it is not shown again", file=sys.stderr)
         if not runs:
-            print("  it counts once the gate runs")
+            print("  it counts once the gate runs", file=sys.stderr)
     return 0
 
 
