@@ -238,7 +238,8 @@ class Api:
             found = await self._push(request, known, channel, line_outcomes(self.checks, channel.name, body), body)
             return lines(found)
         if kind == CLOUD_EVENTS:
-            body = await self._body(request, known, "push", channel, LARGEST_MESSAGE)
+            most = min(LARGEST_MESSAGE, MOST_LINES * (channel.most + 4_096))
+            body = await self._body(request, known, "push", channel, most)
             outcomes = event_values(self.checks, channel.name, body)
             return answer(await self._push(request, known, channel, outcomes, body))
         body = await self._body(request, known, "push", channel, channel.most + 4_096)
@@ -339,7 +340,7 @@ class Api:
     async def _body(self, request: Request, known: Known, verb: Verb, channel: Channel, most: int) -> bytes:
         """The body, whole. Raises: Refusal where it is larger, and where the client may no longer do what it was
         allowed when its body began: keys and the policy change meanwhile, and a body may take its time."""
-        body = await request.body(most)
+        body = await request.body(most, known.principal)
         if body is None:
             raise refusal("size", f"a body of more than {most} bytes")
         if self.known(request) != known:

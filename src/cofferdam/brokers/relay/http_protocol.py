@@ -50,7 +50,11 @@ CHUNK_SPARE: Final = 65_536
 """A body in chunks has at most CHUNK_OVERHEAD times the bytes of its content on the wire, and CHUNK_SPARE besides: to
 take in a million chunks of a byte costs more than any honest body."""
 BODIES_BYTES: Final = 128 << 20
-"""Of bodies that are being received, all together."""
+"""Of bodies that are being received, all together; the first UNASKED_BYTES of each do not count, so that what is small
+(a lease, a settling, most single messages) goes whoever else is slow. CONNECTIONS_MOST bounds those."""
+SHARE_BYTES: Final = BODIES_BYTES // 4
+"""Of these, for one principal, or for one source while nobody knows who it is: more than any one body."""
+BUSY: Final = "too much is under way; try again"
 CONNECTIONS_MOST: Final = 2_048
 CONNECTIONS_SOURCE: Final = 256
 
@@ -219,6 +223,8 @@ class Shared:
         self.open: set[Connection] = set()
         self.places = Places(CONNECTIONS_MOST, CONNECTIONS_SOURCE)
         self.bodies = 0
+        self.shares: dict[str, int] = {}
+        """Of `bodies`, by whose they are."""
         self.hits: dict[str, int] = {}
         self.malformed = 0
         self.date = ""
@@ -259,10 +265,11 @@ class Request:
         self.whole: asyncio.Future[bool] | None = None
         """Done when all of the body has come (True), or more than is wanted (False)."""
 
-    async def body(self, most: int) -> bytes | None:
-        """The body, or None if it has more than `most` bytes. Raises: Gone."""
+    async def body(self, most: int, principal: str) -> bytes | None:
+        """The body, or None if it has more than `most` bytes. It counts to the principal's share. Raises: Gone."""
         if self.length is not None and self.length > most:
             return None
+        self.connection.belongs(principal)
         self.most = most
         if not await self.connection.read_body(self) or len(self.content) > most:
             return None
@@ -291,6 +298,7 @@ class Connection(asyncio.Protocol):
         self._rest = 0  # bytes of a body that nobody wants
         self._last = False  # the connection ends with the answer
         self._held = 0
+        self._owner = f"source {source}"  # whose share the body counts to
         self._full = False
 
     @property
@@ -320,7 +328,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.shared.open.discard(self)
-        self.hold(-self._held)
+        self._let_go()
         gone, self.gone = self.gone, None
         if gone is not None:
             gone()
@@ -406,9 +414,10 @@ class Connection(asyncio.Protocol):
                 self.shared.hit("body_bytes")
                 self.abort()
         else:
+            before = len(request.content)
             request.content += content
-            if not self.hold(len(content)):
-                raise BadRequest(503, "too much is under way; try again")
+            if not self.hold(max(0, len(request.content) - max(before, UNASKED_BYTES))):
+                raise BadRequest(503, BUSY)
             self._weigh(request, done)
         if done:
             self._coming = False
@@ -442,12 +451,31 @@ class Connection(asyncio.Protocol):
 
     def hold(self, size: int) -> bool:
         """Counts bytes of a body that is kept until the answer. Returns whether there is room for them."""
-        if size > 0 and self.shared.bodies + size > BODIES_BYTES:
-            self.shared.hit("bodies_bytes")
+        shared, owner = self.shared, self._owner
+        share = shared.shares.get(owner, 0) + size
+        if size > 0 and (shared.bodies + size > BODIES_BYTES or share > SHARE_BYTES):
+            shared.hit("bodies_bytes" if share <= SHARE_BYTES else "bodies_share")
             return False
         self._held += size
-        self.shared.bodies += size
+        shared.bodies += size
+        if share:
+            shared.shares[owner] = share
+        else:
+            shared.shares.pop(owner, None)
         return True
+
+    def belongs(self, principal: str) -> None:
+        """The body counts to a principal's share from now on, with what of it is there."""
+        held = self._held
+        self.hold(-held)
+        self._owner = f"principal {principal}"
+        if not self.hold(held):
+            raise BadRequest(503, BUSY)
+
+    def _let_go(self) -> None:
+        """The body is no longer kept, and the next one's owner is not known yet."""
+        self.hold(-self._held)
+        self._owner = f"source {self.source}"
 
     # --- what goes ----------------------------------------------------------------------------------------------
 
@@ -456,6 +484,9 @@ class Connection(asyncio.Protocol):
             answer = await self.shared.app(request)
         except Gone:
             self.abort()
+            return
+        except BadRequest as error:
+            self._refuse(error)
             return
         if self._request is request:
             self._send(answer, bodiless=request.method == "HEAD")
@@ -476,7 +507,7 @@ class Connection(asyncio.Protocol):
         if not head.replace("\r\n", "").isprintable():
             raise ValueError("a header field that would break the answer")
         self._request, self.gone, self._rest = None, None, 0
-        self.hold(-self._held)
+        self._let_go()
         self._until(*(("rest_time", REST_SECONDS) if self._coming else ("idle", IDLE_SECONDS)))
         self._transport.write(head.encode("latin-1") + b"\r\n\r\n" + (b"" if bodiless else answer.body))
         if self._last:
