@@ -111,3 +111,10 @@ def test_a_long_quarantine_is_listed_whole(keeper: dict[str, Any], capsys: pytes
     keeper["relay"] = dict(ANSWERS, held=[{**ROW, "row": number} for number in range(1, 2502)])
     assert main(["relay", "quarantine", "list"]) == 0
     assert capsys.readouterr().out.count("\n") == 2501
+
+
+def test_many_dead_messages_are_listed_whole(keeper: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    dead = [{"number": number, "at": 0, "tries": 3, "reason": "no"} for number in range(1, 2502)]
+    keeper["relay"] = dict(ANSWERS, dead=dead)
+    assert main(["relay", "dead", "counts", "erp"]) == 0
+    assert capsys.readouterr().out.count("\n") == 2501

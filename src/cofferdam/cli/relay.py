@@ -19,8 +19,8 @@ from cofferdam.errors import GateError
 
 Work = Callable[[argparse.Namespace], int]
 
-HELD_MOST: Final = 1_000
-"""Rows of the quarantine that the keeper tells at once."""
+ROWS_MOST: Final = 1_000
+"""Rows (of the quarantine, or dead messages) that the keeper tells at once."""
 NO_CHANNEL: Final = "there is no channel "
 """How a relay that does not have a channel says so."""
 
@@ -266,7 +266,10 @@ def _write_out(args: argparse.Namespace, file: BinaryIO) -> int:
 
 
 def _dead(args: argparse.Namespace) -> int:
-    found = _ask(args, "dead", channel=args.channel, consumer=args.consumer, most=1000)
+    found: list[dict[str, Any]] = []
+    while page := _ask(args, "dead", channel=args.channel, consumer=args.consumer, most=ROWS_MOST,
+                       after=found[-1]["number"] if found else 0):  # fmt: skip
+        found += page
     lines = [f"{each['number']:>10}  {_time(each['at'])}  {each['tries']} tries  {each['reason']}" for each in found]
     return _print(args, found, lines or ["none"])
 
@@ -293,7 +296,7 @@ def _rest(args: argparse.Namespace) -> int:
 def _held(args: argparse.Namespace) -> int:
     found: list[dict[str, Any]] = []
     wrong: list[dict[str, Any]] = []
-    answers = _ask_all(args, "held", channel=args.channel, most=HELD_MOST)
+    answers = _ask_all(args, "held", channel=args.channel, most=ROWS_MOST)
     for each in answers:
         if "error" in each:
             wrong.append(each)
@@ -326,9 +329,9 @@ def _held_all(args: argparse.Namespace, crew: str, page: list[dict[str, Any]]) -
     one = argparse.Namespace(**{**vars(args), "crew": crew})
     while page:
         yield from page
-        if len(page) < HELD_MOST:
+        if len(page) < ROWS_MOST:
             return
-        page = _ask(one, "held", channel=args.channel, after=page[-1]["row"], most=HELD_MOST)
+        page = _ask(one, "held", channel=args.channel, after=page[-1]["row"], most=ROWS_MOST)
 
 
 def _held_show(args: argparse.Namespace) -> int:
