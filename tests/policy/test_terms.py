@@ -93,7 +93,8 @@ TABLE: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("write: speed", "wirte: speed", "wirte", ('the field "wirte", expected one of who', "did you mean write")),
     ("push: [good, bad]", "psuh: [good, bad]", "psuh", ('the field "psuh", expected one of who', "did you mean push")),
     ("    channels:", "    chanels:", "chanels", ('the field "chanels", expected one of', "did you mean channels")),
-    ("keep: 30 days", "kep: 30 days", "kep", ('the field "kep", expected one of schema, form, keep', "did you mean keep")),
+    ("keep: 30 days", "kep: 30 days", "kep",
+     ('the field "kep", expected one of schema, form, keep', "did you mean keep")),
     # values, names
     ("keep: 30 days", "keep: 30", "30", ("a time with its unit", '"30 days"')),
     ("order: parallel 4", "order: [4]", "[4]", ("found a list of 1 entry", "strict, or")),
