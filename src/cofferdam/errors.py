@@ -32,7 +32,11 @@ class LocalProtocolError(CofferdamError):
 
 
 class CrossingError(CofferdamError):
-    """A record from the other half is malformed, of an unknown type, or outside its limits. The half stops."""
+    """A record from the other half is malformed, of an unknown type, or outside its limits. The half stops.
+
+    `by` names who sent it, where it is found only after it was read ("": whose pipe is being read)."""
+
+    by: str = ""
 
 
 class PolicyError(CofferdamError):

@@ -107,6 +107,7 @@ class PartProcess:
         try:
             self.reactor.run()
         except CrossingError as error:
+            self._broken = error.by or self._broken
             self._violation(str(error))
         except (GateError, StoreError) as error:  # it cannot work: a store that is damaged, a certificate that is none
             self._control.send(Failing(clip(str(error), 4000), clip(error.hint, 4000)))

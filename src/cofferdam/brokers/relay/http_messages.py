@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from cofferdam.brokers.relay.http_answers import Refusal, refusal
-from cofferdam.brokers.relay.records import HANDED_MOST, ITEMS_MOST, Item, Verdict
+from cofferdam.brokers.relay.records import HANDED_MOST, ITEMS_MOST, Item, Verdict, printable
 from cofferdam.policy.messages.checked import Checked, Problem
 from cofferdam.policy.messages.checking import Checks, located
 from cofferdam.policy.messages.json_reading import NotJson, line_and_column, read, spans
@@ -220,7 +220,7 @@ def _line(checks: Checks, channel: str, row: bytes, above: int) -> Outcome:
 
 def is_key(key: object) -> TypeGuard[str]:
     """Whether it can be a producer's key for a message."""
-    return isinstance(key, str) and 1 <= len(key) <= 200 and key.isprintable() and not key.isspace()
+    return isinstance(key, str) and 1 <= len(key) <= 200 and printable(key)
 
 
 def _event_key(source: object, key: object) -> str | Problem:

@@ -44,6 +44,8 @@ BUCKETS: Final = 11
 """A rate is counted by buckets. Any 60 seconds lie within this many of them, so a limit is never passed."""
 SERIES_MOST: Final = 100_000
 """Series that the limits of one channel remember."""
+SERIES_OF_MESSAGE: Final = 1_000
+"""Series that one message may have values of: each is looked up and written."""
 PUSH, PULL = 1, 2
 """Bits of `paused`."""
 
@@ -346,6 +348,10 @@ class Machine:
                 return _no(
                     "stamp", f"its own time is more than {FUTURE_NS // SECOND} s ahead of the gate's", 0, row.stamp
                 )
+        several = {(step.limit, step.key) for step in checked.steps}
+        if len(several) > SERIES_OF_MESSAGE:
+            detail = f"it has values of {len(several)} series; at most {SERIES_OF_MESSAGE} are taken of a message"
+            return Problem("limit", detail)
         seen: dict[tuple[str, str], StepRow] = {}
         new = 0
         for step in checked.steps:

@@ -4,8 +4,8 @@ It takes the requests of the sides, holds each to what that side may ask for, de
 it says is certain (keeper_work). It checks every body again, with the channel's own checks: one that a sound side
 cannot have sent ends the crew, before anything of the turn is stored.
 
-A side that floods does not starve another: a turn of the loop takes so many packets from each pipe, and a side that
-does not take its answers is not read.
+A side that floods does not starve another: a turn has so much for each side and no more (keeper_turns), and a side that
+does not take its answers is not served.
 
 Not here: what operators may do (keeper_verbs).
 """
@@ -26,6 +26,7 @@ from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.keeper import PULL, SECOND, Channel, Consumer
+from cofferdam.brokers.relay.keeper_turns import ITEM_EFFORT, REQUEST_EFFORT, Parked, Pushing, Side, answer_of
 from cofferdam.brokers.relay.keeper_verbs import Verbs
 from cofferdam.brokers.relay.keeper_watch import Watch
 from cofferdam.brokers.relay.keeper_work import UNLOGGED_MOST, Work
@@ -47,32 +48,6 @@ KINDS_MOST: Final = 1_000
 """Kinds of refusals that are counted apart."""
 
 
-class _Side:
-    """One part that stands on a side."""
-
-    __slots__ = ("fingerprint", "last", "name", "parked", "principals", "sender", "severed", "works")
-
-    def __init__(self, name: str, sender: Sender[Any]) -> None:
-        self.name = name
-        self.sender = sender
-        self.principals: frozenset[str] = frozenset()
-        self.fingerprint = self.works = b""
-        self.last = 0
-        self.parked = 0
-        self.severed = False
-
-
-class _Parked:
-    """A pull that waits."""
-
-    __slots__ = ("request", "side", "until")
-
-    def __init__(self, side: _Side, request: records.Pull, until: int) -> None:
-        self.side = side
-        self.request = request
-        self.until = until
-
-
 class Keeper(Part):
     """The part."""
 
@@ -82,8 +57,8 @@ class Keeper(Part):
         self._work = Work(setting, self._shown)
         self._verbs = Verbs(self._work)
         self._watch = Watch(self._work)
-        self._sides = {name: _Side(name, sender) for name, sender in setting.senders.items()}
-        self._parked: dict[tuple[str, str], deque[_Parked]] = {}
+        self._sides = {name: Side(name, sender) for name, sender in setting.senders.items()}
+        self._parked: dict[tuple[str, str], deque[Parked]] = {}
         self._refusals: dict[tuple[str, str, str, str], events.MessageRefused] = {}
         self._times: dict[tuple[str, str, str, str], int] = {}
         self._read: dict[tuple[str, str], list[int]] = {}
@@ -167,11 +142,13 @@ class Keeper(Part):
         self._work.end()
 
     def halt(self) -> None:
+        for side in self._sides.values():
+            side.forget()
         self._work.halt()
 
     @property
     def busy(self) -> int:
-        return self._work.busy
+        return self._work.busy + sum(len(side.queue) for side in self._sides.values())
 
     def figures(self) -> Reported:
         if self._last:
@@ -190,21 +167,48 @@ class Keeper(Part):
 
     def on_record(self, source: str, record: Any) -> None:
         side = self._sides[source]
-        if isinstance(record, records.Works):
-            side.works = record.fingerprint
-            return
         if isinstance(record, records.GiveUp):
             if record.request > side.last:
                 raise CrossingError(f"gives up request {record.request}, which it has not made")
             self._give_up(side, record.request)
             return
-        if not side.works:
+        if isinstance(record, records.Works):
+            side.spoken = True
+        elif not side.spoken:
             raise CrossingError("asks before it has said by which rows it works")
-        if record.request != side.last + 1:
+        elif record.request != side.last + 1:
             raise CrossingError(f"request {record.request} after {side.last}: one is left out")
-        side.last = record.request
+        else:
+            side.last = record.request
+        if isinstance(record, records.Push) and not all(records.printable(item.key) for item in record.items):
+            raise CrossingError(f"a key for {record.channel} that is not of printable characters")
+        if not side.queue and side.has_turn(self._setting.reactor.now):
+            self._serve(side, record)
+        elif (busy := side.enqueue(record)) is not None:
+            self._refuse(side, record, busy, 1)
+        if side.queue:
+            self._later(side)
+
+    def _serve_queue(self, side: Side) -> None:
+        """What waits, as far as this turn goes."""
+        while side.queue and side.has_turn(self._setting.reactor.now):
+            try:
+                self._serve(side, side.first())
+            except CrossingError as error:  # nothing that is being read just now says who broke the rules
+                error.by = side.name
+                raise
+        if side.queue:
+            self._later(side)
+
+    def _serve(self, side: Side, record: Any) -> None:
+        if isinstance(record, records.Works):
+            side.works = record.fingerprint
+            return
+        side.spend(REQUEST_EFFORT)
         try:
             if isinstance(record, records.Push):
+                self._push(side, Pushing(record))
+            elif isinstance(record, Pushing):
                 self._push(side, record)
             elif isinstance(record, records.Pull):
                 self._pull(side, record)
@@ -214,9 +218,13 @@ class Keeper(Part):
                 self._browse(side, record)
         except StoreError as error:
             self._work.guard(error)
+            if isinstance(record, Pushing):
+                if record.over:
+                    return
+                record.over, record = True, record.record
             self._refuse(side, record, Problem("store", clip(str(error))), 60)
 
-    def _refuse(self, side: _Side, record: Any, problem: Problem, retry: int = 0) -> None:
+    def _refuse(self, side: Side, record: Any, problem: Problem, retry: int = 0) -> None:
         """The whole request."""
         side.sender.send(Refused(record.request, problem, retry))
         self._count(record, problem)
@@ -236,7 +244,7 @@ class Keeper(Part):
                 detail=clip(problem.detail), place=clip(problem.place), key=clip(key), rule=right.rule if right else "",
             )  # fmt: skip
 
-    def _may(self, side: _Side, record: Any, verb: Verb) -> Channel | None:
+    def _may(self, side: Side, record: Any, verb: Verb) -> Channel | None:
         """The channel, or None: the request was refused.
 
         Raises:
@@ -276,32 +284,50 @@ class Keeper(Part):
 
     # --- push ---------------------------------------------------------------------------------------------------------
 
-    def _push(self, side: _Side, record: records.Push) -> None:
-        work = self._work
+    def _push(self, side: Side, pushing: Pushing) -> None:
+        """As many of its messages as this turn has room for; the rest comes first in the next one. What an earlier turn
+        has stored stays stored if the rest is refused: whoever pushes again gets the same answers for it."""
+        work, record, results = self._work, pushing.record, pushing.results
+        if pushing.over:
+            return
         channel = self._may(side, record, "push")
         if channel is None:
+            pushing.over = True
             return
         why = self._not_now()
-        no = work.machine.may_push(channel)
+        no = None if results else work.machine.may_push(channel)
         if why is None and no is not None and no.problem is not None:
             why = (no.problem, no.retry)
         if why is not None:
+            pushing.over = True
             self._refuse(side, record, *why)
             return
-        wall = work.wall
-        results = tuple([self._item(side, record, channel, item, wall) for item in record.items])
-        request = record.request
-        if all(result.state in ("refused", "conflict") for result in results):
-            side.sender.send(Answered(request, results))
-            return
+        wall, request, turn = work.wall, record.request, self._setting.reactor.now
+        before = len(results)
+        for item in record.items[before:]:
+            if len(results) > before and not side.has_turn(turn):
+                break
+            results.append(self._item(side, record, channel, item, wall))
 
         def yes() -> None:
-            side.sender.send(Answered(request, results))
+            if not pushing.over:
+                pushing.over = True
+                side.sender.send(Answered(request, tuple(results)))
 
         def no_answer(problem: Problem, retry: int) -> None:
-            side.sender.send(Refused(request, problem, retry))
+            if not pushing.over:
+                pushing.over = True
+                side.sender.send(Refused(request, problem, retry))
 
-        work.after_log(yes, no_answer)
+        if len(results) < len(record.items):
+            side.queue.appendleft(pushing)
+            self._later(side)
+            # Commits reach the log in order: the last one answers for all. Of the others only a failure is told.
+            work.after_log(_nothing, no_answer)
+        elif all(result.state in ("refused", "conflict") for result in results):
+            yes()
+        else:
+            work.after_log(yes, no_answer)
 
     def _not_now(self) -> tuple[Problem, int] | None:
         """Why nothing new can be taken."""
@@ -314,9 +340,10 @@ class Keeper(Part):
             return Problem("busy", "more messages than the audit log keeps up with"), 1
         return None
 
-    def _item(self, side: _Side, record: records.Push, channel: Channel, item: records.Item, wall: int) -> Result:
+    def _item(self, side: Side, record: records.Push, channel: Channel, item: records.Item, wall: int) -> Result:
         work = self._work
         name, body = channel.name, item.body
+        side.spend(ITEM_EFFORT, len(body))
         sha256 = hashlib.sha256(body).digest()
         known = work.store.find(name, record.who, item.key)
         if known is not None:
@@ -330,6 +357,7 @@ class Keeper(Part):
             if before is not None:
                 return Result("quarantined", before[0], again=True, sha256=sha256, problem=before[1])
         checked = self._check(side, name, item)
+        side.spend(len(checked.steps) if isinstance(checked, Checked) else 0)
         remade = checked.body if isinstance(checked, Checked) else body
         result = work.machine.push(channel, checked, len(remade), wall)
         if result.state == "stored":
@@ -352,7 +380,7 @@ class Keeper(Part):
         self._count(record, problem, item.key)
         return Result("refused", sha256=sha256, problem=problem, retry=result.retry)
 
-    def _check(self, side: _Side, channel: str, item: records.Item) -> Checked | Problem:
+    def _check(self, side: Side, channel: str, item: records.Item) -> Checked | Problem:
         """The channel's own checks. A side that works by other rows just now may err; its word counts for nothing.
 
         Raises:
@@ -379,7 +407,7 @@ class Keeper(Part):
             return Problem("log", clip(f"nothing can be recorded: {down}")), 5
         return None
 
-    def _pull(self, side: _Side, record: records.Pull) -> None:
+    def _pull(self, side: Side, record: records.Pull) -> None:
         channel = self._may(side, record, "pull")
         if channel is None:
             return
@@ -398,7 +426,7 @@ class Keeper(Part):
         else:
             side.parked += 1
             until = self._work.now + record.wait_ms * 1_000_000
-            self._parked.setdefault(at, deque()).append(_Parked(side, record, until))
+            self._parked.setdefault(at, deque()).append(Parked(side, record, until))
             self._wake(consumer)
             queue = self._parked.get(at, ())
             if not record.wait_ms and queue and queue[-1].request is record:
@@ -420,8 +448,8 @@ class Keeper(Part):
         queue = self._parked.get((channel.name, consumer.name))
         while queue:
             parked = queue[0]
-            if parked.side.sender.full:
-                self._later()
+            if not parked.side.has_turn(self._setting.reactor.now):
+                self._later(parked.side)
                 return
             if self._no_reading() or self._shut(work.relay.who("pull", channel.name)[consumer.name].conduit):
                 return
@@ -429,10 +457,11 @@ class Keeper(Part):
             if not numbers:
                 return
             try:
-                messages = self._messages(channel.name, numbers)
+                messages = answer_of(work.store, channel.name, numbers)
             except StoreError as error:
                 work.guard(error)
                 return
+            parked.side.give(len(messages), sum(one.size for one in messages))
             queue.popleft()
             seconds = max(1, min(parked.request.seconds or channel.row.lease, channel.row.lease))
             taken = [one.number for one in messages]
@@ -445,38 +474,20 @@ class Keeper(Part):
             self._hand(parked, channel, messages, counts, consumer.lease, seconds)
         self._parked.pop((channel.name, consumer.name), None)
 
-    def _later(self) -> None:
-        """A side does not take its answers: looks again soon."""
+    def _later(self, side: Side) -> None:
+        """Its turn is over, or it does not take its answers: looks again in the next turn, or soon."""
         if not self._again:
             self._again = True
-            self._setting.reactor.call_in(0.01, self._look_again)
+            self._setting.reactor.call_in(0.01 if side.sender.full else 0, self._look_again)
 
     def _look_again(self) -> None:
         self._again = False
+        for side in self._sides.values():
+            self._serve_queue(side)
         self._wake_all()
 
-    def _messages(self, channel: str, numbers: list[int]) -> list[Stored]:
-        """These messages, as many of the first of them as one answer may hold."""
-        store, left, at = self._work.store, records.HANDED_BYTES, 0
-        found: list[Stored] = []
-        while at < len(numbers):
-            end = at + 1
-            while end < len(numbers) and numbers[end] == numbers[end - 1] + 1:
-                end += 1
-            run = store.messages(channel, numbers[at] - 1, end - at, numbers[end - 1], left)
-            if found and run and sum(one.size for one in run) > left:
-                break
-            found += run
-            left -= sum(one.size for one in run)
-            if len(run) < end - at or left <= 0:
-                break
-            at = end
-        if not found or [one.number for one in found] != numbers[: len(found)]:
-            raise StoreError(f"{store.path} is damaged: {channel} lacks a message among {numbers[0]} to {numbers[-1]}")
-        return found
-
     def _hand(
-        self, parked: _Parked, channel: Channel, messages: list[Stored], counts: dict[int, int], lease: int,
+        self, parked: Parked, channel: Channel, messages: list[Stored], counts: dict[int, int], lease: int,
         seconds: int = 0,
     ) -> None:  # fmt: skip
         """Answers a pull. With messages: once their leases are written."""
@@ -489,7 +500,11 @@ class Keeper(Part):
         no = functools.partial(_refused, side.sender, request)
         self._work.after_commit(functools.partial(side.sender.send, handed), no)
 
-    def _give_up(self, side: _Side, request: int) -> None:
+    def _give_up(self, side: Side, request: int) -> None:
+        for record in side.queue:
+            if isinstance(record, records.Pull) and record.request == request:
+                side.drop(record)
+                return
         for at, queue in self._parked.items():
             for parked in queue:
                 if parked.side is side and parked.request.request == request:
@@ -505,13 +520,14 @@ class Keeper(Part):
             parked.side.parked -= 1
             parked.side.sender.send(Refused(parked.request.request, problem, retry))
 
-    def _settle(self, side: _Side, record: records.Settle) -> None:
+    def _settle(self, side: Side, record: records.Settle) -> None:
         work = self._work
         channel = self._may(side, record, "pull")
         if channel is None:
             return
         consumer = channel.consumers[record.who]
         now, wall, label = work.now, work.wall, f"{channel.name} {consumer.name}"
+        side.spend(2 * len(record.verdicts))
         results: list[Result] = []
         taken = False
         for verdict in record.verdicts:
@@ -533,7 +549,7 @@ class Keeper(Part):
         work.change(durable=taken)
         self._wake(consumer)
 
-    def _browse(self, side: _Side, record: records.Browse) -> None:
+    def _browse(self, side: Side, record: records.Browse) -> None:
         channel = self._may(side, record, "browse")
         if channel is None:
             return
@@ -542,6 +558,7 @@ class Keeper(Part):
             return
         after = min(record.after, channel.shown)
         found = self._work.store.messages(channel.name, after, record.most, channel.shown, records.HANDED_BYTES)
+        side.give(len(found), sum(one.size for one in found))
         if found:
             read = self._read.setdefault((channel.name, record.who), [0, found[0].number, 0, self._work.wall])
             read[0] += len(found)
@@ -569,6 +586,10 @@ class Keeper(Part):
 
 def _message(one: Stored, counts: dict[int, int]) -> Message:
     return Message(one.number, one.who, one.key, one.sha256, one.at, counts.get(one.number, 0), one.body)
+
+
+def _nothing() -> None:
+    """What a part of a push that is stored calls for."""
 
 
 def _refused(sender: Sender[Any], request: int, problem: Problem, retry: int) -> None:

@@ -12,7 +12,11 @@ Rules of order, held by the keeper (breaking one ends the crew, with an entry):
 
     1. a side's first record, and its first after each change of its policy, is `Works`
     2. requests are numbered 1, 2, 3, ... on each pipe, across all kinds of request, with none left out
-    3. a body that is not marked `doubtful` is canonical and passes the checks that need no memory
+    3. a key is of printable characters (`printable`)
+    4. a body that is not marked `doubtful` is canonical and passes the checks that need no memory
+
+A push that is too much for one turn is stored in parts. If it is refused in between, its first messages may be stored;
+pushed again, they are answered as repeats.
 
 Every request is answered exactly once, by `Answered`, `Handed` or `Refused`; but one that was given up (`GiveUp`) may
 be answered or not. Answers come in the order in which things become certain, not in that of the requests.
@@ -198,6 +202,11 @@ def to_keeper(*_: Any) -> RecordCodec[ToKeeper]:
 def from_keeper(*_: Any) -> RecordCodec[FromKeeper]:
     """The codec of the pipe from the keeper to a side."""
     return RecordCodec(FromKeeper, limit=RECORD_BYTES)
+
+
+def printable(key: str) -> bool:
+    """Whether a producer's id for a message is one that a side takes: of printable characters, and not all spaces."""
+    return key.isprintable() and not key.isspace()
 
 
 def side_of(part: str) -> Literal["outer", "inner"]:

@@ -39,6 +39,8 @@ APPLICATION: Final = 0x43664B31
 VERSION: Final = 1
 CHECKED_BYTES: Final = 64 << 20
 """A database up to this size is read through for damage at each start. `verify` reads larger ones."""
+STEPS_KNOWN: Final = 20_000
+"""Series that are remembered within one transaction."""
 NUMBER_BITS: Final = 44
 _BELOW: Final = (1 << NUMBER_BITS) - 1
 _FILES: Final = "keeper.db"
@@ -113,6 +115,8 @@ class Store:
         self._added: list[int] = []
         self._free = (0, 0, "", 0)
         self._series: dict[int, int] = {}
+        self._steps: dict[tuple[str, str, str], StepRow | None] = {}
+        """What was looked up or written within this transaction."""
         wal = self.path.with_name(_FILES + "-wal")
         with contextlib.suppress(OSError):
             if wal.stat().st_size:
@@ -277,7 +281,7 @@ class Store:
             if isinstance(error, StoreFull):
                 self.rollback()
             raise
-        self._added = []
+        self._added, self._steps = [], {}
         return Untold(self.group, pushed, drafts)
 
     def rollback(self) -> None:
@@ -289,7 +293,7 @@ class Store:
         self._added = []
         self._channels = dict(self.all("SELECT name, id FROM channels"))
         self._principals = dict(self.all("SELECT name, id FROM principals"))
-        self._series = {}
+        self._series, self._steps = {}, {}
 
     def fail(self) -> None:
         """Something has failed for good: the database is not touched any more."""
@@ -463,9 +467,15 @@ class Store:
 
     def recall(self, channel: str, limit: str, key: str) -> StepRow | None:
         """What a limit remembers of a series."""
+        at = (channel, limit, key)
+        if at in self._steps:
+            return self._steps[at]
         row = self.one("SELECT value,at,counts FROM steps WHERE channel=? AND lim=? AND key=?",
                        self._channels.get(channel, 0), limit, key)  # fmt: skip
-        return StepRow(channel, limit, key, row[0], row[1], _counts.decode(row[2])) if row else None
+        found = StepRow(channel, limit, key, row[0], row[1], _counts.decode(row[2])) if row else None
+        if len(self._steps) < STEPS_KNOWN:
+            self._steps[at] = found
+        return found
 
     def series(self, channel: str) -> int:
         """How many series its limits remember."""
@@ -480,9 +490,10 @@ class Store:
             self.begin()
             channel = self.channel(row.channel)
             if self.recall(row.channel, row.limit, row.key) is None:
-                self._series.pop(channel, None)
+                self._series[channel] = self.series(row.channel) + 1
             self.run("INSERT OR REPLACE INTO steps VALUES(?,?,?,?,?,?)",
                      channel, row.limit, row.key, row.value, row.at, _encode(row.counts))  # fmt: skip
+            self._steps[row.channel, row.limit, row.key] = row
 
     # --- the audit log, the index, room -------------------------------------------------------------------------------
 
@@ -523,7 +534,7 @@ class Store:
     def forget_steps(self, channel: str, before: int) -> None:
         """What limits remember of series whose last message came before this bucket."""
         self.begin()
-        self._series = {}
+        self._series, self._steps = {}, {}
         self.run("DELETE FROM steps WHERE channel=? AND at<?", self.channel(channel), before)
 
     def room(self) -> tuple[int, int]:
