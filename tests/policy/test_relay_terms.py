@@ -162,6 +162,7 @@ TABLE: list[tuple[str, str, str, str, str]] = [
     ("by: /parts/*/article", "by: /parts/*/a/*", "/parts/*/a/*", "which has more *", ""),
     ("      alarms: {order: parallel 8}", "      orders: {}", "orders", "", ""),
     ('"10.1.0.3:8443"}', '"10.1.0.3:8443", plain: true, tls: x}', "true", "found plain, and a certificate", ""),
+    ('"10.1.0.3:8443"}', '"0.0.0.0:8443"}', '"0.0.0.0:8443"', "which is every address", "in the zone"),
     ('"10.1.0.3:8443"}', '"10.1.0.3:8443", plain: maybe}', "maybe", "expected true or false", ""),
     (PLANT + "\n      office:\n",
      "office:\n", "{who: mes, push", "no place to listen in plant, where mes asks by HTTP", "listen: plant"),

@@ -602,3 +602,23 @@ def test_a_reload_that_has_reached_one_part_only_costs_no_message_and_no_crew(tm
             assert statuses <= {201, 403, 503}, statuses
         eventually(lambda: erp.put(f"{ORDERS}/messages/end", json={"quantity": 100}).status_code == 201)
         relay.ends_well()
+
+
+def test_a_reload_in_the_middle_of_a_request_costs_that_request_alone(tmp_path: Path) -> None:
+    """What a client may was found before its body came: by then it may be otherwise."""
+    body = json.dumps(count(1)).encode()
+    with crew(tmp_path / "store") as relay, relay.raw("inner") as slow:
+        slow.sendall(
+            f"PUT {COUNTS}/messages/slow HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {relay.keys['mes']}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+            + body[:5]
+        )
+        eventually(lambda: relay.children["inner"].status().figures["http_requests"][""] == 1)
+        policy = relay.policy(more="more", counts="}\n      more: {schema: count.json")
+        relay.reload(policy)
+        eventually(lambda: {relay.children[part].status().policy for part in relay.children} == {policy.hash})
+        slow.sendall(body[5:])
+        assert slow.recv(65536).startswith(b"HTTP/1.1 404 ")
+        with relay.client("mes") as mes:
+            assert mes.put("/v1/channels/more/messages/a", json=count(1)).status_code == 201
+        relay.ends_well()

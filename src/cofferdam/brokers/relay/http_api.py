@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -35,7 +35,7 @@ from cofferdam.brokers.relay.http_answers import (
     result,
     shown,
 )
-from cofferdam.brokers.relay.http_asking import Keeper
+from cofferdam.brokers.relay.http_asking import A, Keeper
 from cofferdam.brokers.relay.http_keys import WRONG_SECONDS, Keyring, Known, Slowed, Why
 from cofferdam.brokers.relay.http_messages import (
     CLOUD_EVENT,
@@ -63,6 +63,8 @@ from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.messages.checking import Checks
 from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, VERBS, Channel, Relay, Verb
 
+TURN_SECONDS: Final = 0.005
+"""How long the messages of one request are read in one go."""
 ENDPOINT_BODY: Final = 1 << 20
 """Of what a lease or a settling says."""
 KEY_NEEDED: Final = "a key (Authorization: Bearer cdk_...) or a certificate of this side is needed"
@@ -96,6 +98,7 @@ class Api:
             return refused(error)
 
     async def _answer(self, request: Request) -> Answer:
+        request.rows = self.relay
         path = _path(request)
         if path == ("health",):
             return Answer(204)
@@ -235,12 +238,12 @@ class Api:
         if kind == NDJSON:
             most = min(LARGEST_MESSAGE, MOST_LINES * (channel.most + 1_024))
             body = await self._body(request, known, "push", channel, most)
-            found = await self._push(request, known, channel, line_outcomes(self.checks, channel.name, body), body)
-            return lines(found)
+            outcomes = await _in_turns(line_outcomes(self.checks, channel.name, body))
+            return lines(await self._push(request, known, channel, outcomes, body))
         if kind == CLOUD_EVENTS:
             most = min(LARGEST_MESSAGE, MOST_LINES * (channel.most + 4_096))
             body = await self._body(request, known, "push", channel, most)
-            outcomes = event_values(self.checks, channel.name, body)
+            outcomes = await _in_turns(event_values(self.checks, channel.name, body))
             return answer(await self._push(request, known, channel, outcomes, body))
         body = await self._body(request, known, "push", channel, channel.most + 4_096)
         if kind == CLOUD_EVENT:
@@ -268,15 +271,12 @@ class Api:
             if outcome.item is None and outcome.problem is not None:
                 self._tell(request, known, name, "push", outcome.problem, outcome.key)
         results: list[Result] = []
-        checks = self.checks
         for items in _parcels([outcome.item for outcome in outcomes if outcome.item is not None]):
 
             def push(number: int, items: Any = items) -> ToKeeper:
                 return Push(number, who, name, items)
 
-            if self.checks is not checks:
-                raise refusal("busy", "the policy has just changed; push what is left under the same ids", retry=1)
-            answered = await self.keeper.ask(Answered, push)
+            answered = await self._ask(request, Answered, push)
             results += answered.results
         left = iter(results)
         found = []
@@ -305,7 +305,7 @@ class Api:
         def gone(give_up: Callable[[], None]) -> None:
             connection.gone = give_up
 
-        found = await self.keeper.ask(Handed, pull, gone)
+        found = await self._ask(request, Handed, pull, gone)
         connection.gone = None
         return handed(found, channel)
 
@@ -319,7 +319,7 @@ class Api:
         def settle(number: int) -> ToKeeper:
             return Settle(number, known.principal, channel.name, lease, given)
 
-        found = await self.keeper.ask(Answered, settle)
+        found = await self._ask(request, Answered, settle)
         told = []
         for verdict, one in zip(given, found.results, strict=True):
             if one.state == "stored":
@@ -335,7 +335,24 @@ class Api:
         def browse(number: int) -> ToKeeper:
             return Browse(number, known.principal, channel.name, wanted.after, wanted.max)
 
-        return handed(await self.keeper.ask(Handed, browse), channel)
+        return handed(await self._ask(request, Handed, browse), channel)
+
+    async def _ask(
+        self,
+        request: Request,
+        kind: type[A],
+        make: Callable[[int], ToKeeper],
+        gone: Callable[[Callable[[], None]], None] | None = None,
+    ) -> A:
+        """Asks the keeper, if that may still be asked."""
+        self._unchanged(request)
+        return await self.keeper.ask(kind, make, gone)
+
+    def _unchanged(self, request: Request) -> None:
+        """To be called after each wait. What a client may, and what was checked, was found by the rows of then; the
+        keeper ends a side that asks by other rows than it says it works by. Raises: Refusal."""
+        if request.rows is not self.relay:
+            raise refusal("busy", "the policy has just changed; do what is left again, under the same ids", retry=1)
 
     async def _body(self, request: Request, known: Known, verb: Verb, channel: Channel, most: int) -> bytes:
         """The body, whole. Raises: Refusal where it is larger, and where the client may no longer do what it was
@@ -346,7 +363,21 @@ class Api:
         if self.known(request) != known:
             raise refusal("key", KEY_NEEDED)
         self._allow(request, known, verb, channel.name)
+        request.rows = self.relay  # it has been looked at by these
         return body
+
+
+async def _in_turns(outcomes: Iterator[Outcome]) -> list[Outcome]:
+    """All of them; others are served in between, however many there are."""
+    found: list[Outcome] = []
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for outcome in outcomes:
+        found.append(outcome)
+        if loop.time() - began > TURN_SECONDS:
+            await asyncio.sleep(0)
+            began = loop.time()
+    return found
 
 
 def _method(request: Request, *methods: str) -> None:

@@ -194,14 +194,14 @@ def _within(checks: Checks, channel: str, key: str, value: Any, where: _Text, at
     return Outcome(key, Item(key, before, doubtful=True), found, *place)
 
 
-def line_outcomes(checks: Checks, channel: str, body: bytes) -> list[Outcome]:
-    """Messages in lines: {"id": ..., "data": ...} each. Raises: Refusal, for all of them."""
+def line_outcomes(checks: Checks, channel: str, body: bytes) -> Iterator[Outcome]:
+    """Messages in lines: {"id": ..., "data": ...} each, one after the other. Raises: Refusal, for all of them."""
     rows = body.split(b"\n")
     if rows and not rows[-1].strip():
         rows.pop()
     if not 1 <= len(rows) <= MOST_LINES:
         raise refusal("size", f"{len(rows)} lines; 1 to {MOST_LINES} are taken")
-    return [_line(checks, channel, row, index) for index, row in enumerate(rows)]
+    return (_line(checks, channel, row, index) for index, row in enumerate(rows))
 
 
 def _line(checks: Checks, channel: str, row: bytes, above: int) -> Outcome:
@@ -250,13 +250,13 @@ def event_outcome(checks: Checks, channel: str, body: bytes) -> Outcome:
     return _event(checks, channel, value, _Text(text))
 
 
-def event_values(checks: Checks, channel: str, body: bytes) -> list[Outcome]:
-    """A batch of events. Raises: Refusal, for all of them."""
+def event_values(checks: Checks, channel: str, body: bytes) -> Iterator[Outcome]:
+    """A batch of events, one after the other. Raises: Refusal, for all of them."""
     value, text = _read(body)
     if not isinstance(value, list) or not 1 <= len(value) <= MOST_LINES:
         raise refusal("request", f"a batch is an array of 1 to {MOST_LINES} events")
     texts = _texts(text, checks.places(channel))
-    return [_event(checks, channel, event, where) for event, where in zip(value, texts, strict=True)]
+    return (_event(checks, channel, event, where) for event, where in zip(value, texts, strict=True))
 
 
 def _texts(text: str, places: bool) -> Iterator[_Text]:

@@ -259,6 +259,8 @@ class Request:
         self.target = head.target
         self.headers = head.headers
         self.length = head.length
+        self.rows: object = None
+        """What the application works by when the request comes; its own to use."""
         self.content = bytearray()
         self.most = UNASKED_BYTES
         """Of content that is taken now; when there is more, the client has to wait, or the request is refused."""

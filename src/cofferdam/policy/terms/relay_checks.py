@@ -5,6 +5,7 @@ Not here: the form of single fields (relay_model), what is legal but unwise (rel
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Sequence
 
 from cryptography import x509
@@ -226,6 +227,9 @@ class RelayChecks:
             self.at((*at, "plain"), "plain, and a certificate", "one of them", check="tls")
         if door.plain and door.clients:
             self.at((*at, "clients"), "clients' certificates without TLS", "TLS", check="tls")
+        if ipaddress.ip_address(door.at[0]).is_unspecified:
+            self.at((*at, "at"), f"{door.at[0]}, which is every address", "an address of this machine in the zone",
+                    check="listen")  # fmt: skip
         self.taken(at, zone, door)
         for who, client in door.clients.items():
             self.client((*at, "clients", who), who, zone, client)
