@@ -44,7 +44,7 @@ def test_a_batch_of_failing_events_is_read_a_few_times_and_not_once_for_each(che
     body = json.dumps([event(number, -1) for number in range(1000)]).encode()
     assert len(body) > 1_000_000
     began = time.process_time()
-    outcomes = event_values(checks, "counts", body)
+    outcomes = list(event_values(checks, "counts", body))
     assert time.process_time() - began < SECONDS
     assert all(each.item is not None and each.item.doubtful for each in outcomes)
     assert spent(body, outcomes) < SECONDS
@@ -52,7 +52,7 @@ def test_a_batch_of_failing_events_is_read_a_few_times_and_not_once_for_each(che
 
 def test_what_the_keeper_finds_in_a_batch_is_located_in_each_event_alone(checks: Checks) -> None:
     body = json.dumps([event(number, 1) for number in range(1000)]).encode()
-    outcomes = event_values(checks, "counts", body)
+    outcomes = list(event_values(checks, "counts", body))
     assert all(each.item is not None and not each.item.doubtful for each in outcomes)
     assert spent(body, outcomes) < SECONDS
 
