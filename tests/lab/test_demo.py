@@ -102,7 +102,8 @@ def test_the_page_names_every_point_and_every_step() -> None:
 
 def test_policy_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "policy"]) == 0
-    assert capsys.readouterr().out == play.policy(plays.plays(), layout.SHIPPED)[0]
+    stage = plays.plays()
+    assert capsys.readouterr().out == play.policy(stage, layout.shipped(plays.spots(stage)))[0]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,7 @@ def test_policy_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["plant", "--port", "70000"], "a port is"),
         (["plant", "--address", "192.0.2.1", "--port", "0"], "cannot listen"),
         (["demo", "--seconds", "-1"], "--seconds"),
+        (["demo", "--play", "watter"], "did you mean water?"),
     ],
 )
 def test_bad_arguments_are_said(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,9 @@ def test_a_policy_carries_the_layouts_addresses() -> None:
         layout.SHIPPED, erp="10.1.0.20", operators="10.1.5.0/24", device="10.20.0.17", device_port=502,
         listen="100.64.7.17", listen_port=503, management_port=9999, ends=ends,
     )  # fmt: skip
-    policy = yaml.safe_load(play.policy(plays.plays(), addresses)[0])
+    stage = plays.plays()
+    addresses = msgspec.structs.replace(addresses, spots=layout.shipped(plays.spots(stage)).spots)
+    policy = yaml.safe_load(play.policy(stage, addresses)[0])
     asset = policy["assets"]["plc-7"]
     assert (asset["address"], asset["port"], asset["listen"]) == ("10.20.0.17", 502, "100.64.7.17:503")
     assert policy["principals"]["erp"]["addresses"] == ["10.1.0.20"]
@@ -48,13 +50,38 @@ def test_an_address_that_is_not_ours_is_said() -> None:
         layout.Port("192.0.2.1")
 
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
+
+SPOTS = (
+    layout.Spot("a-server", "plant", 22), layout.Spot("a-client", "office"), layout.Spot("a-door", "gate-office", 8022),
+    layout.Spot("an-asset", "overlay", 4840),
+)  # fmt: skip
+
+
+def test_a_plays_own_places() -> None:
+    shipped = layout.shipped(SPOTS)
+    assert shipped.at("a-server") == "127.20.1.10:15100" and shipped.at("a-client") == "127.10.2.11:0"
+    with layout.Loopback(SPOTS) as lab:
+        where = lab.addresses
+        assert where.host("a-door") == where.gate_it and where.host("an-asset") == "127.64.9.13"
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind((where.host("a-server"), where.port("a-server")))
+
+
+@pytest.mark.netns
+@needs_root
+def test_a_plays_own_places_are_hosts_of_their_side() -> None:
+    with layout.Namespaces(SPOTS) as lab:
+        where = lab.addresses
+        assert where.at("a-server") == "10.20.1.10:22" and where.at("an-asset") == "100.64.9.13:4840"
+        argv = lab.run_in("plant", ["ip", "-br", "addr"])
+        assert where.host("a-server") in subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="the refusal is for those without root")
 def test_namespaces_without_root_are_refused() -> None:
     with pytest.raises(CofferdamError, match="root"):
         layout.Namespaces()
-
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
 
 
 def namespaces() -> set[str]:

@@ -41,7 +41,7 @@ def descendants(root: int) -> set[int]:
 def test_the_tour_keeps_every_promise(tmp_path: Path) -> None:
     done = subprocess.run([*DEMO, "--tour", "--json"], capture_output=True, text=True, timeout=2 * PATIENT, check=False)
     results = [json.loads(line) for line in done.stdout.splitlines()]
-    stage = plays.plays()
+    stage = [one for one in plays.plays() if not one.missing()]
     played = [step for one in stage for step in one.steps] + [step for one in stage for step in one.closing]
     failed = [finding for result in results for finding in result["findings"] if not finding["ok"]]
     assert not failed

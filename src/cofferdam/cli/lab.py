@@ -12,6 +12,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     demo.add_argument("--no-namespaces", action="store_true", help="stay on the loopback network even as root")
     demo.add_argument("--state", type=Path, metavar="DIR", help="keep policy, audit log and logs here")
     demo.add_argument("--json", action="store_true", help="with --tour: findings as JSON lines")
+    demo.add_argument(
+        "--play",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this one (water, orders, ...); may be repeated",
+    )
     demo.add_argument(
         "--speed-up", type=float, default=60.0, metavar="F", help="simulated seconds per second (default 60)"
     )
@@ -76,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "policy":
         from cofferdam.lab import layout, play, plays
 
-        print(play.policy(plays.plays(), layout.SHIPPED)[0], end="")
+        stage = plays.plays()
+        print(play.policy(stage, layout.shipped(plays.spots(stage)))[0], end="")
         return 0
     if importlib.util.find_spec("pymodbus") is None:
         raise CofferdamError("the lab needs pymodbus", hint="pip install 'cofferdam[lab]'")
@@ -147,14 +156,21 @@ async def _act(args: argparse.Namespace) -> None:
 def _demo(args: argparse.Namespace) -> int:
     from cofferdam.lab import demo, layout, plays, tour
 
-    where: layout.Layout = layout.Loopback()
+    stage = plays.plays(args.play)
+    for play in stage:
+        if lacks := play.missing():
+            if args.play:
+                raise CofferdamError(f"the play {play.name} cannot be given here: {lacks}")
+            print(f"without the play {play.name}: {lacks}", file=sys.stderr)
+    stage = tuple(play for play in stage if not play.missing())
+    where: layout.Layout = layout.Loopback(plays.spots(stage))
     if not args.no_namespaces and os.geteuid() == 0 and shutil.which("ip") is not None and not _lacks_namespaces():
-        where = layout.Namespaces()
+        where = layout.Namespaces(plays.spots(stage))
     if args.tour:
-        return _until_told(tour.run(where, plays.plays(), state=args.state, as_json=args.json))
+        return _until_told(tour.run(where, stage, state=args.state, as_json=args.json))
     if args.seconds < 0 or args.speed_up <= 0:
         raise CofferdamError("--seconds must not be negative, and --speed-up must be above 0")
-    return _until_told(demo.run(where, plays.plays(), state=args.state, seconds=args.seconds, speed_up=args.speed_up))
+    return _until_told(demo.run(where, stage, state=args.state, seconds=args.seconds, speed_up=args.speed_up))
 
 
 def _lacks_namespaces() -> bool:

@@ -40,6 +40,8 @@ UNATTENDED_SECONDS = 60.0
 LINE_SECONDS = 3.0
 """Between two lines where there is no terminal."""
 PLAY_ROWS = 13
+"""Of the first row of panels; the further ones have FURTHER_ROWS, with two plays in a row."""
+FURTHER_ROWS = 8
 REFUSALS = 10
 """Kinds of refusal that are shown, the latest first."""
 
@@ -79,11 +81,12 @@ class View:
     def render(self) -> RenderableType:
         """The whole picture."""
         grid = Grid()
-        grid.split_column(
-            Grid(self._header(), size=3), Grid(name="middle", size=PLAY_ROWS), Grid(name="gate"), Grid(name="log")
-        )
-        panels = [found for picture in self.pictures for found in picture.panels()]
-        grid["middle"].split_row(*(Grid(panel, ratio=ratio) for panel, ratio in panels))
+        rows = [self.pictures[:2], *(self.pictures[at : at + 2] for at in range(2, len(self.pictures), 2))]
+        plays = [Grid(name=f"plays-{at}", size=FURTHER_ROWS if at else PLAY_ROWS) for at in range(len(rows))]
+        grid.split_column(Grid(self._header(), size=3), *plays, Grid(name="gate"), Grid(name="log"))
+        for row, pictures in zip(plays, rows, strict=True):
+            panels = [found for picture in pictures for found in picture.panels()]
+            row.split_row(*(Grid(panel, ratio=ratio) for panel, ratio in panels))
         grid["gate"].update(self._gate())
         grid["gate"].size = 8 + len(self.status.conduits if self.status else ())
         grid["log"].update(self._refused())

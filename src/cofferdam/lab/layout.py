@@ -24,6 +24,7 @@ import shutil
 import socket
 import subprocess
 import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
@@ -40,6 +41,19 @@ class GateEnd(msgspec.Struct, frozen=True):
 
     interface: str
     address: str
+
+
+Ground = Literal["office", "plant", "overlay", "gate-office", "gate-plant"]
+
+
+class Spot(msgspec.Struct, frozen=True):
+    """A place that a play needs. In the office, the plant or the overlay (where the gate answers for an asset) it is an
+    address of its own; at the gate it is a port at the gate's address on that side. `port` is its port where the hosts
+    are apart (on the loopback network it gets a free one), 0: it needs none."""
+
+    name: str
+    on: Ground
+    port: int = 0
 
 
 class Addresses(msgspec.Struct, frozen=True):
@@ -62,6 +76,19 @@ class Addresses(msgspec.Struct, frozen=True):
     management: str
     management_port: int
     ends: tuple[GateEnd | None, GateEnd | None] = (None, None)
+    spots: dict[str, tuple[str, int]] = {}
+
+    def host(self, name: str) -> str:
+        """The address of a play's spot."""
+        return self.spots[name][0]
+
+    def port(self, name: str) -> int:
+        """The port of a play's spot."""
+        return self.spots[name][1]
+
+    def at(self, name: str) -> str:
+        """ADDRESS:PORT of a play's spot."""
+        return "{}:{}".format(*self.spots[name])
 
 
 SHIPPED = Addresses(
@@ -82,6 +109,26 @@ SHIPPED = Addresses(
     management_port=19464,
 )
 """The addresses in the policy that `cofferdam lab policy` prints."""
+LOOPBACK_NETS = {"office": "127.10.2.", "plant": "127.20.1.", "overlay": "127.64.9."}
+FIRST_PORT = 15100
+
+
+def _placed(spots: Sequence[Spot], nets: Mapping[str, str], gate_it: str, gate_ot: str) -> dict[str, tuple[str, int]]:
+    """Each spot's address, and its own port."""
+    gate = {"gate-office": gate_it, "gate-plant": gate_ot}
+    return {
+        spot.name: (gate.get(spot.on) or f"{nets[spot.on]}{number}", spot.port) for number, spot in enumerate(spots, 10)
+    }
+
+
+def shipped(spots: Sequence[Spot]) -> Addresses:
+    """The addresses in the policy that `cofferdam lab policy` prints, with those of the plays."""
+    placed = _placed(spots, LOOPBACK_NETS, SHIPPED.gate_it, SHIPPED.gate_ot)
+    numbered = {
+        name: (address, FIRST_PORT + number if port else 0)
+        for number, (name, (address, port)) in enumerate(placed.items())
+    }
+    return msgspec.structs.replace(SHIPPED, spots=numbered)
 
 
 class Layout(Protocol):
@@ -130,7 +177,7 @@ class Loopback:
     name = "loopback"
     separated = False
 
-    def __init__(self) -> None:
+    def __init__(self, spots: Sequence[Spot] = ()) -> None:
         self._ports = {
             "device_port": Port(SHIPPED.device),
             "office_door": Port(SHIPPED.gate_it),
@@ -139,7 +186,12 @@ class Loopback:
             "management_port": Port(SHIPPED.management),
         }
         numbers = {name: port.number for name, port in self._ports.items()}
-        self.addresses = msgspec.structs.replace(SHIPPED, **numbers)
+        placed = _placed(spots, LOOPBACK_NETS, SHIPPED.gate_it, SHIPPED.gate_ot)
+        for name, (address, port) in placed.items():
+            if port:
+                self._ports[f"spot {name}"] = held = Port(address)
+                placed[name] = (address, held.number)
+        self.addresses = msgspec.structs.replace(SHIPPED, spots=placed, **numbers)
 
     def __enter__(self) -> Self:
         return self
@@ -159,6 +211,7 @@ PREFIX = "cdlab-"
 
 GATE_IT, GATE_OT = "10.1.0.1", "10.20.0.1"
 """The gate's own addresses in the namespace layout; it gets them from the policy."""
+NETS = {"office": "10.1.2.", "plant": "10.20.1.", "overlay": "100.64.9."}
 
 
 class Namespaces:
@@ -172,7 +225,7 @@ class Namespaces:
     name = "namespaces"
     separated = True
 
-    def __init__(self) -> None:
+    def __init__(self, spots: Sequence[Spot] = ()) -> None:
         if os.geteuid() != 0:
             raise CofferdamError("network namespaces need root", hint="run as root, or with --no-namespaces")
         if shutil.which("ip") is None:
@@ -202,7 +255,12 @@ class Namespaces:
             management="127.0.0.1",
             management_port=self._management.number,
             ends=(GateEnd(self.it_interface, f"{GATE_IT}/16"), GateEnd(self.ot_interface, f"{GATE_OT}/16")),
+            spots=_placed(spots, NETS, GATE_IT, GATE_OT),
         )
+        self._own = {
+            ground: [self.addresses.host(spot.name) for spot in spots if spot.on == ground]
+            for ground in ("office", "plant")
+        }
 
     def __enter__(self) -> Self:
         # What an earlier lab left behind when it was killed goes first; it could hold addresses that we need.
@@ -214,11 +272,13 @@ class Namespaces:
             self._connect(self.office, self.it_interface)
             self._connect(self.plant, self.ot_interface)
             office, plant = (("-n", self.office), ("-n", self.plant))
-            for address in (self.addresses.erp, self.addresses.operator, self.addresses.intruder):
+            for address in (
+                self.addresses.erp, self.addresses.operator, self.addresses.intruder, *self._own["office"]
+            ):  # fmt: skip
                 _ip(*office, "addr", "add", f"{address}/16", "dev", "net0")
             # The office's router sends the overlay to the gate's office address.
             _ip(*office, "route", "add", "100.64.0.0/16", "via", GATE_IT)
-            for address in (self.addresses.device, self.addresses.mes):
+            for address in (self.addresses.device, self.addresses.mes, *self._own["plant"]):
                 _ip(*plant, "addr", "add", f"{address}/16", "dev", "net0")
         except BaseException:
             self._remove()

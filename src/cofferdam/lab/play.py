@@ -16,7 +16,7 @@ import msgspec
 from rich.console import RenderableType
 
 from cofferdam.lab import events
-from cofferdam.lab.layout import Addresses, Layout
+from cofferdam.lab.layout import Addresses, Layout, Spot
 from cofferdam.lab.scene import Scene
 
 
@@ -67,6 +67,12 @@ class Play(abc.ABC):
     """Who is on stage, in words."""
     steps: tuple[Step, ...] = ()
     closing: tuple[Step, ...] = ()
+    spots: tuple[Spot, ...] = ()
+    """The places that it needs besides those that every lab has; their names begin with the play's own."""
+
+    def missing(self) -> str:
+        """What it cannot do without and this machine has not, in words; "" where nothing is missing."""
+        return ""
 
     @abc.abstractmethod
     def sections(self, where: Addresses) -> Sections:

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection, Sequence
+
+from cofferdam.errors import CofferdamError
+from cofferdam.lab.layout import Spot
 from cofferdam.lab.orders.play import Orders
 from cofferdam.lab.play import Play
 from cofferdam.lab.water.play import Water
 
 
-def plays() -> tuple[Play, ...]:
-    """All of them, anew."""
-    return (Water(), Orders())
+def plays(names: Collection[str] = ()) -> tuple[Play, ...]:
+    """Those of these names, or all of them, anew. Raises CofferdamError for a name that no play has."""
+    found: tuple[Play, ...] = (Water(), Orders())
+    known = [play.name for play in found]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise CofferdamError(
+                f"there is no play {name}" + (f"; did you mean {near[0]}?" if near else ""),
+                hint=f"the plays are {', '.join(known)}",
+            )
+    return tuple(play for play in found if not names or play.name in names)
+
+
+def spots(plays: Sequence[Play]) -> tuple[Spot, ...]:
+    """All places that these plays need."""
+    return tuple(spot for play in plays for spot in play.spots)
