@@ -119,14 +119,16 @@ class Link(Sender[Any]):
 
 
 class AuditPipe(Sender[ToAuditor]):
-    """Keeps drafts and the batches that want an answer."""
+    """Keeps drafts and the batches that want an answer, as the auditor decodes them: strictly."""
 
     def __init__(self) -> None:
         super().__init__(1 << 20)
+        self._codec: RecordCodec[ToAuditor] = RecordCodec(ToAuditor)
         self.drafts: list[Draft] = []
         self.unanswered: list[int] = []
 
     def send(self, record: ToAuditor) -> None:
+        record = self._codec.decode(self._codec.encode(record))
         assert isinstance(record, Batch)
         self.drafts += record.drafts
         if record.wants_ack:

@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 
-from cofferdam.audit.events.access import LimitHit, Refused, SessionOpened
+from cofferdam.audit.events.access import Refused, SessionOpened
+from cofferdam.audit.events.log import NotRecorded
 from cofferdam.brokers.kit.supervision import Listener, NewPolicy, PolicyTaken, Stop
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
@@ -83,5 +84,5 @@ def test_refusals_larger_than_a_batch_do_not_end_the_half() -> None:
 
 def recorded(pair: Pair) -> int:
     """Refusals in the log, and entries that the log says are not in it."""
-    hits: list[LimitHit] = pair.auditor.of(LimitHit)
-    return len(pair.auditor.of(Refused)) + sum(hit.count for hit in hits if hit.limit == "audit_dropped")
+    lost: list[NotRecorded] = pair.auditor.of(NotRecorded)
+    return len(pair.auditor.of(Refused)) + sum(entry.count for entry in lost)

@@ -1,17 +1,18 @@
 """A broker's way to the audit log: drafts go to the auditor process in batches, and it says when they are on disk.
 
 `note` is for what happened; `record` is for what may only happen once it is recorded. Fails closed: no answer in
-time, a broken pipe, an auditor that was restarted, each counts as "not recorded".
+time, a broken pipe, an auditor that was restarted, each counts as "not recorded". A draft that would not pass the
+auditor's strict decoding costs that draft (drafts), never the part that made it.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
-import msgspec
-
+from cofferdam.audit.drafts import fitting, told
 from cofferdam.audit.entry import MAX_BATCH_DRAFTS, Draft
-from cofferdam.audit.events.access import LimitHit
+from cofferdam.audit.events.log import NotRecorded
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor, Timer
@@ -21,7 +22,6 @@ Done = Callable[[bool, str], None]
 
 BATCH_BYTES = 256 << 10
 """Drafts of one batch, encoded: well below what the auditor's channel carries, whatever the drafts hold."""
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class AuditClient:
@@ -52,9 +52,8 @@ class AuditClient:
             return
         if self._untold and not self._sender.full:
             untold, self._untold = self._untold, 0
-            detail = f"{untold} entries were not recorded: the auditor did not keep up"
-            told = LimitHit(wall_ns=draft.wall_ns, limit="audit_dropped", source="", detail=detail, count=untold)
-            self._drafts.append((told, None))
+            lost = NotRecorded(wall_ns=draft.wall_ns, count=untold, reason="the auditor did not keep up")
+            self._drafts.append((lost, None))
         self._drafts.append((draft, None))
         self._schedule()
 
@@ -78,8 +77,16 @@ class AuditClient:
         deadline = self._reactor.now + self._wait_ns
         part: list[tuple[Draft, Done | None]] = []
         size = 0
-        for entry in drafts:
-            length = len(_encode(entry[0]))
+        misfits: dict[tuple[type[Draft], str, bool], list[Draft]] = {}
+        for draft, done in drafts:
+            fit, data, why = fitting(draft)
+            if why:  # told in an entry that does fit; what waits for it hears that it is not there
+                misfits.setdefault((type(draft), why, fit is not None), []).append(draft)
+            if fit is None:
+                if done is not None:
+                    self._reactor.later(functools.partial(done, False, f"its entry does not fit the audit log: {why}"))
+                continue
+            entry, length = (fit, done), len(data)
             if part and (size + length > BATCH_BYTES or len(part) >= MAX_BATCH_DRAFTS):
                 self._send(part, deadline)
                 part, size = [], 0
@@ -87,6 +94,9 @@ class AuditClient:
             size += length
         if part:
             self._send(part, deadline)
+        if misfits:
+            told_of = [told(some[0], why, kept=kept, times=len(some)) for (_, why, kept), some in misfits.items()]
+            self._send([(one, None) for one in told_of[:MAX_BATCH_DRAFTS]], deadline)
         self._arm()
 
     def _send(self, part: list[tuple[Draft, Done | None]], deadline: int) -> None:

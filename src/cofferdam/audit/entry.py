@@ -54,6 +54,7 @@ KINDS: tuple[str, ...] = tuple(kebab(draft.__name__) for draft in DRAFTS)
 TOPICS: tuple[str, ...] = tuple(dict.fromkeys(draft.__module__ for draft in DRAFTS))
 """The modules of the topics, in the union's order."""
 LOG_OWN = log.LOG
+ANYONE = log.ANYONE
 
 
 def kinds(classes: Iterable[type[Event]]) -> tuple[str, ...]:

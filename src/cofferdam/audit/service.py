@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from cofferdam.audit.entry import DRAFTS, KINDS, LOG_OWN, Draft
+from cofferdam.audit.entry import ANYONE, DRAFTS, KINDS, LOG_OWN, Draft
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import Alarm
 from cofferdam.audit.log import MAKER, AuditLog, PreparedDrafts, prepare
@@ -85,7 +85,7 @@ class Auditor:
         unknown = [kind for kind in says if kind not in known]
         if unknown:
             raise AuditError(f"{producer} is to tell of {unknown[0]}, which no producer tells of")
-        self._allowed[producer] = frozenset(known[kind] for kind in says)
+        self._allowed[producer] = frozenset(known[kind] for kind in says) | frozenset(ANYONE)
 
     def submit(self, producer: str, batch: int, drafts: Sequence[Draft], policy: str = "") -> None:
         """Queue a batch for the next commit. `policy` is the hash the producer works by; "" is the one last loaded."""

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 
+from cofferdam.audit.drafts import fitting, told
 from cofferdam.audit.entry import Draft
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor
 from cofferdam.crossing.link import Link
@@ -49,14 +50,22 @@ class GateAudit:
 
     def note(self, draft: Draft) -> None:
         """Hands an entry over and does not wait."""
-        self._send(draft, self.policy, [])
+        self._hand(draft, [])
 
     async def record(self, draft: Draft, wait_seconds: float) -> bool:
         """Hands an entry over; True once it is on disk, False if that took too long (it is still kept)."""
         done: asyncio.Future[None] = self._loop.create_future()
-        self._send(draft, self.policy, [done])
+        self._hand(draft, [done])
         await asyncio.wait([done], timeout=wait_seconds)
         return done.done()
+
+    def _hand(self, draft: Draft, waiters: list[asyncio.Future[None]]) -> None:
+        """An entry that the auditor would refuse is handed over cut, or is told of by another one."""
+        fit, _, why = fitting(draft)
+        if why:
+            self._send(told(draft, why, kept=fit is not None), self.policy, [])
+        if fit is not None:
+            self._send(fit, self.policy, waiters)
 
     def _send(self, draft: Draft, policy: str, waiters: list[asyncio.Future[None]]) -> None:
         while len(self._sent) + len(self._refused) >= KEPT:

@@ -9,9 +9,11 @@ from msgspec import Meta
 from cofferdam.audit.events.base import (
     Count,
     Event,
+    Name,
     Text,
+    WallNs,
 )
-from cofferdam.audit.events.lines import Line
+from cofferdam.audit.events.lines import Line, Said
 
 
 class ClockJump(Event, frozen=True, kw_only=True):
@@ -38,9 +40,31 @@ class LogOpened(Event, frozen=True, kw_only=True):
     size: Count
 
 
-Draft = ClockJump | TornTail | LogOpened
-LOG: tuple[type[Event], ...] = Draft.__args__
+class NotRecorded(Event, frozen=True, kw_only=True):
+    """`count` entries of `producer` ("": of the maker of this one) are not in the log, and `reason` is why: they came
+    when the auditor did not keep up, above what the producer may write, or one did not fit. `kinds` counts them by
+    kind of event where that is known, as pairs."""
+
+    count: Count
+    reason: Text
+    producer: Name = ""
+    kinds: Annotated[tuple[tuple[Name, Count], ...], Meta(max_length=64)] = ()
+    from_ns: WallNs = 0
+    to_ns: WallNs = 0
+
+
+Draft = ClockJump | TornTail | LogOpened | NotRecorded
+LOG: tuple[type[Event], ...] = (ClockJump, TornTail, LogOpened)
 """What the log alone may say: refused from every producer."""
+ANYONE: tuple[type[Event], ...] = (NotRecorded,)
+"""What every producer may say besides what its profile lists."""
+
+
+def _not_recorded(event: Said) -> str:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in event.get("kinds", ()))
+    of = f" of {event['producer']}" if event.get("producer") else ""
+    return f"{event.get('count')} entries{of} are missing{f' ({kinds})' if kinds else ''}: {event.get('reason')}"
+
 
 LINES: dict[str, Line] = {
     "clock-jump": lambda e: f"the clock jumped by {int(e.get('jump_ns', '0')) / 1e9:+.3f} s to {e.get('clock')}",
@@ -49,4 +73,5 @@ LINES: dict[str, Line] = {
         " unfinished append cut off"
     ),
     "log-opened": lambda e: f"with {e.get('size')} entries, key {e.get('key')}",
+    "not-recorded": _not_recorded,
 }

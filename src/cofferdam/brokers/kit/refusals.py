@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from cofferdam.audit.client import AuditClient
 from cofferdam.audit.events.access import Refused, RefusedMany
-from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.base import NAME, clip
 from cofferdam.brokers.kit import telling
 from cofferdam.model import Deny, Operation
 from cofferdam.policy.points.decide import Flow
@@ -70,8 +70,8 @@ class RefusalLog:
                 principals=flow.principals[:16] if isinstance(flow, Flow) else (),
                 source=self._source,
                 asset=self._asset,
-                conduit=verdict.conduit,
-                rule=verdict.rule,
+                conduit=clip(verdict.conduit, NAME),
+                rule=clip(verdict.rule, NAME),
                 fault=verdict.fault,
                 detail=clip(verdict.detail),
                 function=operation.function,

@@ -58,6 +58,9 @@ __all__ = ["Flow", "PointState"]
 CACHE_ENTRIES = 2048
 """Forms of operations that one flow remembers; all are forgotten when one more comes."""
 
+RULE_LETTERS = 128
+"""The longest name of rules in a verdict; records and entries of the log hold no longer one."""
+
 # How far an operation got in a conduit. The conduit in which it got furthest is the nearest one.
 _STAGES = (Fault.FUNCTION, Fault.ADDRESS, Fault.EXPIRED, Fault.WINDOW, Fault.VALUE, Fault.STEP, Fault.RATE)
 
@@ -491,7 +494,9 @@ def show_local(wall_ns: int, clock: Clock, zone: str) -> str:
 
 
 def _rule(way: Way, *numbers: int) -> str:
-    return f"{way.conduit.name}/{'+'.join(str(number) for number in numbers)}"
+    """The rules by their numbers, as an entry of the log can hold them: many are told by the first ones."""
+    text = f"{way.conduit.name}/{'+'.join(str(number) for number in numbers)}"
+    return text if len(text) <= RULE_LETTERS else text[: text.rindex("+", 0, RULE_LETTERS - 1)] + "+…"
 
 
 def _deny(verdict: Allow | Deny, fault: Fault, detail: str) -> Deny:
