@@ -31,13 +31,13 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from cofferdam.errors import LocalProtocolError
-from cofferdam.model import Assign, Deny, Failure, Item, Operation, Span
+from cofferdam.errors import GateError, LocalProtocolError
+from cofferdam.model import Asset, Assign, Deny, Failure, Item, Operation, Span
 from cofferdam.protocols.dialect import Dialect
 from cofferdam.protocols.view import View
 
@@ -139,6 +139,23 @@ class Over(msgspec.Struct, frozen=True, gc=False):
 
     standing: int
     detail: str
+
+
+class Facing(msgspec.Struct, frozen=True, gc=False):
+    """What a machine may know of where it stands, in a protocol whose machines need to know (`Protocol.common`).
+
+    `common` is shared by all machines of the part. `may` says whether policy would allow this client an operation just
+    now: for what a machine tells of what there is; whether something is done is decided elsewhere. `random` gives so
+    many unpredictable bytes, `wall` UTC in ns. `local`: where the client has connected; "" and 0 on the other side.
+    """
+
+    common: Any
+    asset: Asset
+    random: Callable[[int], bytes]
+    wall: Callable[[], int]
+    may: Callable[[Operation], bool]
+    source: str = ""
+    local: tuple[str, int] = ("", 0)
 
 
 ServerCallEvent: TypeAlias = RequestReceived[Req] | RequestRefused[Resp] | Literal[Need.DATA]
@@ -313,6 +330,26 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
 
         Raises: LocalProtocolError for an unknown quirk, or one that does not go with `outstanding`.
         """
+
+    def common(self, secrets: Mapping[str, bytes]) -> Any:
+        """What all machines of a part share: keys, whom they trust. `secrets`: those that the dialect names, as far as
+        there are any. Called before the part's filter is on. Raises: GateError where they are damaged."""
+        return None
+
+    def server_facing(self, facing: Facing) -> ServerMachine[Req, Resp]:
+        """As `server`, for a real connection. For protocols whose machines need to know where they stand."""
+        return self.server()
+
+    def client_facing(
+        self, facing: Facing, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1
+    ) -> ClientMachine[Req, Resp]:
+        """As `client`, for a real connection."""
+        return self.client(quirks=quirks, outstanding=outstanding)
+
+    def command(self, common: Any, verb: str, arguments: bytes) -> Any:
+        """An operator's question to what the machines share: see `brokers.broker.Asked`. Returns what can be JSON.
+        Raises: GateError, which is the answer."""
+        raise GateError(f"there is no {verb!r} here")
 
     @abc.abstractmethod
     def check(self, message: Req | Resp) -> None:

@@ -159,6 +159,17 @@ class Dialect(msgspec.Struct, frozen=True):
     """Known deviations that an asset may be declared to have."""
     lone_quirks: frozenset[str] = frozenset()
     """Those under which only one request may be in flight."""
+    about: str = ""
+    """The kind of items by which it is asked what a thing is (not its value): whoever may do anything with a point or
+    method may read the item of this kind with its name. "" where a protocol has no such questions."""
+    history: str = ""
+    """The kind of items by which a point's recorded values are read, for rules' `history`; "" where there is none."""
+    secrets: tuple[str, ...] = ()
+    """What its machines need from the state directory, by name (Protocol.common)."""
+    needs: tuple[str, ...] = ()
+    """Python modules that its machines import, and that an extra of its name brings."""
+    preload: tuple[str, ...] = ()
+    """Modules that libraries import when they first need them, which is too late in a part under its filter."""
 
     def space(self, name: str) -> Space | None:
         """The space that a name such as "holding" or "file:4" means."""

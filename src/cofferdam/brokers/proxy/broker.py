@@ -7,6 +7,7 @@ from cofferdam.audit.events import access, gate
 from cofferdam.brokers.broker import Broker
 from cofferdam.brokers.kit.figures import Metric, counter, gauge, histogram
 from cofferdam.enforce.profile import Can, Crew, Profile
+from cofferdam.protocols.dialects import DIALECTS
 
 _REQUESTS = "requests that the asset answered; kind is read or write"
 
@@ -84,6 +85,8 @@ INNER = (
 
 def proxy(word: str) -> Broker:
     """The broker that speaks the protocol of this name (protocols.registry)."""
+    dialect = DIALECTS.get(word)
+    secrets, preload = (dialect.secrets, dialect.preload) if dialect is not None else ((), ())
     return Broker(
         name=word,
         crew=Crew(
@@ -94,6 +97,8 @@ def proxy(word: str) -> Broker:
                     stands="outer",
                     can=Can.ACCEPT,
                     compiled=True,
+                    secrets=secrets,
+                    preload=preload,
                     says=kinds((*access.OUTER, *gate.PART)),
                 ),
                 "inner": Profile(
@@ -101,6 +106,8 @@ def proxy(word: str) -> Broker:
                     stands="inner",
                     can=Can.DIAL_TCP,
                     compiled=True,
+                    secrets=secrets,
+                    preload=preload,
                     says=kinds((*access.INNER, *gate.PART)),
                 ),
             },
@@ -112,5 +119,6 @@ def proxy(word: str) -> Broker:
             ("inner", "outer"): "cofferdam.brokers.proxy.records:to_outer",
         },
         answers=frozenset({"inner"}),
+        needs=dialect.needs if dialect is not None else (),
         figures={"outer": OUTER, "inner": INNER},
     )

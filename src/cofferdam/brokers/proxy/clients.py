@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from cofferdam.audit.events.access import SessionClosed, SessionOpened
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.kit.refusals import RefusalLog
+from cofferdam.brokers.kit.supervision import SessionStatus
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.crossing.reactor import Reactor, Timer
 from cofferdam.model import Asset, Deny
@@ -110,6 +111,25 @@ def closed(client: Client, session: Session, reason: str, wall: int) -> SessionC
         bytes_in=client.bytes_in,
         bytes_out=client.bytes_out,
         opened_ns=client.opened_wall,
+    )
+
+
+def statuses(clients: Iterable[Client], offset: int) -> tuple[SessionStatus, ...]:
+    """What `status` shows of these clients. `offset`: from monotonic ns to UTC ns."""
+    return tuple(
+        SessionStatus(
+            session=session.name,
+            asset=session.asset,
+            source=client.source,
+            port=client.port,
+            principals=session.flow.principals if isinstance(session.flow, Flow) else (),
+            since=client.opened_wall,
+            requests=session.requests,
+            refused=session.refused,
+            last=max(0, client.last + offset),
+        )
+        for client in clients
+        for session in client.sessions.values()
     )
 
 

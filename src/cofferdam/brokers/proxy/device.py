@@ -29,6 +29,7 @@ from cofferdam.protocols.base import (
     BadResponse,
     ClientMachine,
     Established,
+    Facing,
     FrameReceived,
     NoticeReceived,
     Over,
@@ -115,9 +116,11 @@ class Device:
         report: Callable[[str, str, str], None],
         permit: Callable[[Job], bool],
         news: Callable[[Standing, NoticeReceived | FrameReceived | Over], None],
+        facing: Facing | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.asset = asset
+        self._facing = facing
         self._protocol = protocol
         self._limits = limits
         self._reactor = reactor
@@ -253,7 +256,11 @@ class Device:
 
     def _open(self) -> None:
         asset = self.asset
-        machine = self._protocol.client(quirks=frozenset(asset.quirks), outstanding=asset.outstanding)
+        quirks = frozenset(asset.quirks)
+        if self._facing is None:
+            machine = self._protocol.client(quirks=quirks, outstanding=asset.outstanding)
+        else:
+            machine = self._protocol.client_facing(self._facing, quirks=quirks, outstanding=asset.outstanding)
         holder: list[Connection] = []
 
         def connected() -> None:

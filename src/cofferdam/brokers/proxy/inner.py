@@ -9,13 +9,14 @@ around it (brokers.half).
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from cofferdam.audit.events.access import Malformed, ReadsCounted
 from cofferdam.audit.events.base import clip
-from cofferdam.brokers.broker import Setting
+from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.budget import LogBudget
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.refusals import RefusalLog
@@ -30,6 +31,7 @@ from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation
 from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.protocols.base import Facing
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 SESSIONS = 65536
@@ -69,6 +71,7 @@ class Inner(StandingPath):
         self._connect = setting.dial
         self._devices: dict[tuple[str, int], Device] = {}
         self._budget = LogBudget(setting.audit)
+        self._common = self.protocol.common(setting.secrets)
         self._on_read_done = self._read_done
         self._named = bool(self.protocol.dialect.kinds)
         self._take(setting.policy, setting.assets)
@@ -101,6 +104,7 @@ class Inner(StandingPath):
                     report=lambda what, section, detail, asset=asset: self._broken(asset, what, section, detail),  # type: ignore[misc]
                     permit=self._permitted,
                     news=self._news,
+                    facing=Facing(self._common, asset, secrets.token_bytes, self._wall, lambda _operation: True),
                     clock=self._clock,
                 )
                 device.held = self._own_side in self.severed
@@ -142,6 +146,9 @@ class Inner(StandingPath):
         if self._standings:
             self._judge_all_again()
         return ended
+
+    def command(self, asked: Asked) -> None:
+        asked.answer(self.protocol.command(self._common, asked.verb, asked.arguments))
 
     def _flow(self, source: str, asset: str) -> Flow | Deny:
         if asset not in self._served:

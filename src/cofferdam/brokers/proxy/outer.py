@@ -9,12 +9,13 @@ Not here: sockets' details (brokers.transport), the asset's side (inner), the pr
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from cofferdam.audit.events.access import Malformed
 from cofferdam.audit.events.base import clip
-from cofferdam.brokers.broker import Part, Setting
+from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.admission import Admission
 from cofferdam.brokers.kit.budget import LogBudget
 from cofferdam.brokers.kit.figures import Reported
@@ -22,7 +23,7 @@ from cofferdam.brokers.kit.limit_notes import LimitNotes
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.supervision import SessionStatus
 from cofferdam.brokers.kit.transport import RECEIVE_BYTES, Transport
-from cofferdam.brokers.proxy.clients import Client, Pace, Pending, Session, Turns, closed, opened
+from cofferdam.brokers.proxy.clients import Client, Pace, Pending, Session, Turns, closed, opened, statuses
 from cofferdam.brokers.proxy.outer_standing import Standings
 from cofferdam.brokers.proxy.records import (
     Closed,
@@ -47,6 +48,7 @@ from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.base import (
     NEED_DATA,
+    Facing,
     FrameReceived,
     LocalAnswer,
     Released,
@@ -67,6 +69,7 @@ class Outer(Part):
         self.crew = setting.crew
         self.broker = setting.broker
         self.protocol = protocols[setting.broker]
+        self._common = self.protocol.common(setting.secrets)
         self._speaks = self.protocol.speaks
         self._has_watches = self.protocol.notice_type is not None
         self.clients: set[Client] = set()
@@ -141,6 +144,9 @@ class Outer(Part):
             for client in list(self.clients):
                 self.close(client, f"the {self._own_side} side was severed")
 
+    def command(self, asked: Asked) -> None:
+        asked.answer(self.protocol.command(self._common, asked.verb, asked.arguments))
+
     def end_sessions(self, sessions: Collection[str], reason: str) -> None:
         """Ends the connections that hold these sessions."""
         wanted = set(sessions)
@@ -173,7 +179,16 @@ class Outer(Part):
         if pace is None:
             pace = self._paces[source] = Pace(self._burst, now)
         pace.connections += 1
-        client = Client(transport, self.protocol.server(), source, port, pace)
+        holder: list[Client] = []
+
+        def may(operation: Operation) -> bool:
+            """Whether policy would allow the client this; for what its machine tells of what there is."""
+            return bool(holder) and self._would(holder[0], operation)
+
+        first = next(iter(assets.values()))
+        facing = Facing(self._common, first, secrets.token_bytes, self._wall, may, source, local)
+        client = Client(transport, self.protocol.server_facing(facing), source, port, pace)
+        holder.append(client)
         client.assets = assets
         client.last = now
         client.opened_wall = self._wall()
@@ -376,6 +391,12 @@ class Outer(Part):
         asset = assets.get(operation.unit) or assets.get(-1) or next(iter(assets.values()))
         return client.sessions[asset.name]
 
+    def _would(self, client: Client, operation: Operation) -> bool:
+        flow = self._session_for(client, operation).flow
+        if isinstance(flow, Deny) or self._other_side in self.severed:
+            return False
+        return isinstance(flow.decide(operation, self._wall()), Allow)
+
     def _judge(self, session: Session, request: Any, operation: Operation, wall: int) -> Allow | Deny:
         flow = session.flow
         if isinstance(flow, Deny):
@@ -575,19 +596,4 @@ class Outer(Part):
         return self.stats.report()
 
     def sessions(self) -> tuple[SessionStatus, ...]:
-        offset = self._wall() - self._clock()
-        return tuple(
-            SessionStatus(
-                session=session.name,
-                asset=session.asset,
-                source=client.source,
-                port=client.port,
-                principals=session.flow.principals if isinstance(session.flow, Flow) else (),
-                since=client.opened_wall,
-                requests=session.requests,
-                refused=session.refused,
-                last=max(0, client.last + offset),
-            )
-            for client in self.clients
-            for session in client.sessions.values()
-        )
+        return statuses(self.clients, self._wall() - self._clock())

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from msgspec.structs import replace
 
 from cofferdam.errors import CofferdamError
-from cofferdam.model import Allow, Asset, Deny, Operation, Side
+from cofferdam.model import Allow, Asset, Deny, Item, Operation, Side
 from cofferdam.policy import rows
 from cofferdam.policy.document import Path
 from cofferdam.policy.explain import Explanation, Question, explained
@@ -137,6 +137,7 @@ class _Named:
 
     def __init__(self, asset: Asset, dialect: Dialect) -> None:
         self._asset = asset.name
+        self._about, self._history = dialect.about, dialect.history
         self._points = {point.name: rows.Piece(point.at, point.name) for point in asset.points}
         self._methods = {method.name: rows.Piece(method.at, method.name) for method in asset.methods}
         self._streams = {stream.name: rows.Piece(stream.at, stream.name) for stream in asset.streams}
@@ -146,14 +147,20 @@ class _Named:
 
     def rule(self, number: int, rule: ProxyRule) -> rows.Rule:
         points = self._points
+        reads = _pieces(points, rule.read, self._readable, rule.registers)
+        writes = _pieces(points, rule.write, self._writable, rule.write_registers)
+        calls = _pieces(self._methods, rule.call)
+        watches = _pieces(points, rule.subscribe, self._watchable)
+        past = _renamed(_pieces(points, rule.history, self._readable), self._history)
+        about = _renamed((*reads, *writes, *calls, *watches, *past), self._about)
         return rows.Rule(
             number=number,
             who=tuple(sorted(rule.who)),
             asset=self._asset,
-            reads=_pieces(points, rule.read, self._readable, rule.registers),
-            writes=_pieces(points, rule.write, self._writable, rule.write_registers),
-            calls=_pieces(self._methods, rule.call),
-            watches=_pieces(points, rule.subscribe, self._watchable),
+            reads=(*reads, *past, *about),
+            writes=writes,
+            calls=calls,
+            watches=watches,
             streams=_pieces(self._streams, rule.stream),
             functions=tuple(sorted(set(rule.functions))),
             write_functions=tuple(sorted(set(rule.write_functions))),
@@ -169,6 +176,12 @@ def _pieces(
     found = list(everything) if ALL in names else [known[name] for name in names]
     found += [piece for piece in raw if piece is not None]
     return tuple(sorted(found, key=lambda piece: (piece.at.space, piece.at.start, piece.at.count, piece.point)))
+
+
+def _renamed(pieces: Iterable[rows.Piece], kind: str) -> tuple[rows.Piece, ...]:
+    """The same things as whole items of another kind; none where the protocol has no such kind ("")."""
+    found = {piece.at.name: piece.point for piece in pieces if isinstance(piece.at, Item)} if kind else {}
+    return tuple(rows.Piece(Item(kind, name), point) for name, point in sorted(found.items()))
 
 
 def explain_operation(policy: CompiledPolicy, question: Question, name: str, op: Operation) -> Explanation:

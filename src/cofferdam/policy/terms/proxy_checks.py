@@ -34,8 +34,9 @@ class RuleChecks:
         words[2:2] = [word for word, some in (
             ("subscribe", any(kind.watch for kind in kinds)), ("call", any(kind.call for kind in kinds)),
             ("stream", any(kind.open for kind in kinds)),
+            ("history", bool(self.dialect.history)),
         ) if some]  # fmt: skip
-        if not any(getattr(rule, word) for word in ("subscribe", "call", "stream", *words)):
+        if not any(getattr(rule, word) for word in ("subscribe", "call", "stream", "history", *words)):
             expected = f"{', '.join(words[:-1])} or {words[-1]}"
             self.at(self.here, "a rule that allows nothing", expected, check="missing")
         for index, who in enumerate(rule.who):
@@ -66,7 +67,8 @@ class RuleChecks:
                 self.at(path, found, expected, check="broker")
             return
         for field, points in (
-            ("read", self.rule.read), ("write", self.rule.write), ("subscribe", self.rule.subscribe)
+            ("read", self.rule.read), ("write", self.rule.write), ("subscribe", self.rule.subscribe),
+            ("history", self.rule.history),
         ):  # fmt: skip
             self.points((*self.here, field), field, points, name, asset)
         for field, section, names in (("call", "methods", self.rule.call), ("stream", "streams", self.rule.stream)):
@@ -117,19 +119,27 @@ class RuleChecks:
                     self.at(path, found, f"a point {self._what_fits(field)}", check=field)
 
     def _what_fits(self, field: str) -> str:
-        spaces = [] if field == "subscribe" else [
+        spaces = [] if field in ("subscribe", "history") else [
             space.name for space in self.dialect.spaces if (space.writable or field == "read") and not space.numbered
         ]  # fmt: skip
         kinds = [
             kind.name
             for kind in self.dialect.kinds
-            if {"read": kind.read, "write": kind.write, "subscribe": kind.watch}[field]
+            if {
+                "read": kind.read,
+                "write": kind.write,
+                "subscribe": kind.watch,
+                "history": kind.read * bool(self.dialect.history),
+            }[field]
         ]
-        what = {"read": "read", "write": "written", "subscribe": "subscribed to"}[field]
+        what = {"read": "read", "write": "written", "subscribe": "subscribed to",
+                "history": "read back in time"}[field]  # fmt: skip
         return f"that can be {what} ({', '.join([*spaces, *kinds]) or f'none: {self.dialect.name} has no such'})"
 
     def _fits(self, field: str, point: schema.Point) -> bool:
         dialect = self.dialect
+        if field == "history":
+            return point.at is not None and bool(dialect.history) and dialect.readable(point.at)
         fits = {"read": dialect.readable, "write": dialect.writable, "subscribe": dialect.watchable}[field]
         return point.at is not None and fits(point.at)
 

@@ -25,6 +25,9 @@ class ProxyRule(schema.Rule):
         description="Points of which the client may have the values come by themselves, or `all`. For protocols with "
         "subscriptions; reading is not implied.",
     )
+    history: Names = Field(
+        (), description="Points whose recorded values may be read, for protocols with history; or `all`."
+    )
     call: Names = Field((), description="Methods that may be called, for protocols with methods.")
     stream: Names = Field((), description="Streams that may be opened, for protocols with streams.")
     registers: RawList = Field(
