@@ -5,7 +5,12 @@ The fields are defaults; the policy's `limits:` section may set those that an op
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+FOLDER_NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+"""The name of a folder of the site's, in policies and orders."""
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -68,7 +68,7 @@ def confined(profile: Profile, store: Path | None = None, reads: Sequence[Path] 
     """Only the filter and Landlock, as without root."""
 
     def setup() -> None:
-        facts = sandbox.confine(profile, store, reads)
+        facts = sandbox.confine(profile, () if store is None else (store,), reads)
         if not facts[0][1]:
             raise RuntimeError(facts[0][2])
 

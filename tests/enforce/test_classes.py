@@ -194,11 +194,11 @@ def test_the_deeds_are_real(tmp_path: Path) -> None:
 
 def test_a_store_that_the_profile_does_not_have(scene: Scene) -> None:
     with pytest.raises(ValueError, match="do not fit the profile test"):
-        sandbox.confine(part(Can.ACCEPT), scene.store)
+        sandbox.confine(part(Can.ACCEPT), [scene.store])
     with pytest.raises(ValueError, match="do not fit"):
         sandbox.confine(part(Can.STORE))
     with pytest.raises(ValueError, match="do not fit"):
-        sandbox.confine(part(Can.ACCEPT), None, [scene.reads])
+        sandbox.confine(part(Can.ACCEPT), (), [scene.reads])
     with pytest.raises(ValueError, match="but not both"):
         Profile("test", "apart", Can.STORE)
     with pytest.raises(ValueError, match="may open no file"):

@@ -68,7 +68,8 @@ TOY = Crew(
 )
 LONE = Crew("lone", {"one": Profile("lone/one", "apart", Can.STORE, store=True)})
 LISTENING = Crew("log", {"log": Profile("log/log", "apart", producers=True, confined=False)})
-CREWS = {crew.kind: crew for crew in (TOY, LONE, LISTENING)}
+SITE = Crew("site", {"one": Profile("site/one", "apart", Can.STORE, folders=True, quota=QUOTA)})
+CREWS = {crew.kind: crew for crew in (TOY, LONE, LISTENING, SITE)}
 IT, OT = Place("it", "office"), Place("ot", "plant")
 PARTS = (PartOrder("outer", IT), PartOrder("keeper"), PartOrder("inner", OT))
 ALL = (*PARTS, PartOrder("reader", IT))
@@ -333,6 +334,22 @@ def test_a_crew_whose_store_is_not_to_be_had_is_refused(plain: Stage) -> None:
     assert f"{store} is a symbolic link" in said and "rm" in said
 
 
+def test_a_folder_of_the_sites_is_made_and_written(plain: Stage) -> None:
+    part = plain.spawn(PartOrder("one", folders=("counts", "orders")), kind="site", crew="site/a")["one"]
+    assert part.child.folders == {name: str(plain.state / "folders" / name) for name in ("counts", "orders")}
+    folder = Path(part.child.folders["counts"])
+    assert folder.stat().st_mode & 0o7777 == 0o2770 and folder.parent.stat().st_mode & 0o777 == 0o711
+    assert part.do(f"Path('{folder}', 'bad').write_bytes(bytes({QUOTA} + 1))") == "EFBIG"
+    part.do(f"Path('{folder}', 'x').write_text('y')")
+    assert (folder / "x").stat().st_mode & 0o777 == 0o660  # the site's group fetches it
+    (folder.parent / "linked").symlink_to("/etc")
+    refused = plain.refused(PartOrder("one", folders=("linked",)), kind="site")
+    assert "linked is a symbolic link" in refused
+    (folder.parent / "file").touch()
+    assert "file is no folder" in plain.refused(PartOrder("one", folders=("file",)), kind="site")
+    assert "may have none" in plain.refused(PartOrder("one", folders=("counts",)), kind="lone")
+
+
 # --- in namespaces ----------------------------------------------------------------------------------------------------
 
 
@@ -406,6 +423,26 @@ def test_a_store_is_seen_by_its_part_and_read_by_those_who_may(sealed: Stage) ->
 
 
 @in_namespaces
+def test_a_folder_of_the_sites_is_all_that_its_part_sees(sealed: Stage) -> None:
+    part = sealed.spawn(PartOrder("one", folders=("counts",)), kind="site", crew="site/a")["one"]
+    folder = Path(part.child.folders["counts"])
+    os.chown(folder, -1, 64777)  # the group of those who leave files here
+    sealed.end({"one": part})
+    (folder / "left").write_text("7")
+    os.chown(folder / "left", 64778, 64777)
+    (folder / "left").chmod(0o640)
+    (folder.parent / "other").mkdir()
+    part = sealed.spawn(PartOrder("one", folders=("counts",)), kind="site", crew="site/a")["one"]
+    close = "all(fact[1] for fact in sandbox.confine(Profile('toy', 'apart', Can.STORE, folders=True), [Path('{}')]))"
+    assert part.do("os.getgroups()") == [64777]
+    assert part.do(close.format(folder))
+    assert part.do(f"Path('{folder}/left').read_text()") == "7"
+    assert part.do(f"os.mkdir('{folder}/done')") is None
+    assert part.do(f"os.rename('{folder}/left', '{folder}/done/left')") is None
+    assert part.do(f"os.listdir('{folder.parent}')") == "EACCES"
+
+
+@in_namespaces
 def test_a_store_that_was_given_to_another_user_is_refused(sealed: Stage) -> None:
     crew = sealed.spawn(*PARTS, crew="toy/refused")
     user = crew["keeper"].do("os.getuid()")
@@ -423,7 +460,7 @@ def test_sqlite_and_duckdb_work_where_parts_stand(sealed: Stage) -> None:
     keeper, reader = crew["keeper"], crew["reader"]
     store = keeper.child.store
     close = "all(fact[1] for fact in sandbox.confine(Profile('toy', 'apart', {}), {}))"
-    assert keeper.do(close.format("Can.STORE, store=True", f"Path('{store}')"))
+    assert keeper.do(close.format("Can.STORE, store=True", f"[Path('{store}')]"))
     keeper.do(f"""
 base = sqlite3.connect('{store}/queue.db')
 base.execute('PRAGMA journal_mode=WAL')

@@ -104,8 +104,8 @@ class Asked:
 @dataclass
 class Setting:
     """What a part is given at birth. `policy` is its slice; `senders` are by the name of the part at the other end;
-    `dial` is there for a part that may make connections; `store` and `reads` (by part) are folders; `secrets` are by
-    name, for this part alone."""
+    `dial` is there for a part that may make connections; `store`, `reads` (by part) and `folders` (the site's, by
+    name) are folders; `secrets` are by name, for this part alone."""
 
     crew: str
     part: str
@@ -128,6 +128,7 @@ class Setting:
     """Runs a task (runtime "asyncio"); one that fails ends the process."""
     store: Path | None = None
     reads: Mapping[str, Path] = field(default_factory=dict)
+    folders: Mapping[str, Path] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     wall: Callable[[], int] = time.time_ns
     """UTC ns."""

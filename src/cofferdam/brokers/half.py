@@ -198,6 +198,7 @@ class PartProcess:
             senders[other] = sender
         store = Path(record.store) if record.store else None
         reads = {name: Path(folder) for name, folder in record.reads.items()}
+        folders = {name: Path(folder) for name, folder in record.folders.items()}
         self._policy, self._severed = policy.hash, frozenset(record.severed)
         make: type[Part] = named(self.broker.make[self.name])
         self.part = part = make(
@@ -218,6 +219,7 @@ class PartProcess:
                 start=self._start,
                 store=store,
                 reads=reads,
+                folders=folders,
                 secrets={secret.name: secret.value for secret in record.secrets},
             )
         )
@@ -232,9 +234,12 @@ class PartProcess:
                 _hold_back(receiver, senders[other])
         self._listen(record.listeners)
         self.reactor.spin_ns = limits.busy_poll_microseconds * 1000
+        writes = (*([store] if store is not None else []), *folders.values())
         # From here on this process can do no more than its work. Sockets are open, modules loaded, and the policy of
         # later reloads comes over the control pipe.
-        self._control.send(Ready(os.getpid(), policy.hash, sandbox.confine(self.profile, store, tuple(reads.values()))))
+        self._control.send(
+            Ready(os.getpid(), policy.hash, sandbox.confine(self.profile, writes, tuple(reads.values())))
+        )
         self.reactor.call_in(TICK_SECONDS, self._tick)
         self.reactor.call_in(STATUS_SECONDS, self._report)
         # What lives now lives on: the collector need not look at it again. In a part of our own reactor, cycles of

@@ -42,6 +42,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="INTERFACE",
         help="take this interface into a namespace although the host's default route, or this session, goes by it",
     )
+    parser.add_argument(
+        "--folders",
+        type=Path,
+        metavar="DIR",
+        help="where the folders are that a policy names for files that come and go (default STATE/folders)",
+    )
     parser.add_argument("--check-only", action="store_true", help="read the policy, say what would run, and exit")
     parser.add_argument("--json", action="store_true", help="with --check-only: print JSON")
     parser.add_argument("--log-format", choices=["text", "json"], default="text", help="form of the messages on stderr")
@@ -77,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
     arguments += ["--log-format", args.log_format]
     keep = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM")
     environment = [name for name in keep if name in os.environ]
-    return Launcher(isolation, state, CREWS, arguments, environment=environment).run()
+    folders = args.folders.absolute() if args.folders is not None else None
+    return Launcher(isolation, state, CREWS, arguments, environment=environment, folders=folders).run()
 
 
 def _check(args: argparse.Namespace) -> int:

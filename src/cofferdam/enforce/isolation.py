@@ -58,7 +58,7 @@ def forbid_inspection() -> None:
 @dataclass(frozen=True)
 class Berth:
     """What a child is born into, settled before it is: `user` and `place` as far as it has one of its own; `store`, and
-    `reads` with the users that they belong to."""
+    `reads` with the users that they belong to; `folders`: those of the site's, by name."""
 
     profile: Profile
     user: int
@@ -68,10 +68,16 @@ class Berth:
     shared: bool = False
     """Other parts read its store."""
     reads: Mapping[Path, int] = field(default_factory=dict)
+    folders: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def writes(self) -> list[Path]:
+        """All beneath which it may write."""
+        return [*([self.store] if self.store is not None else []), *self.folders.values()]
 
     def limit(self) -> None:
         """Sets the limits of the calling process, which is to become the child."""
-        os.umask(0o027 if self.shared else 0o077)
+        os.umask(0o007 if self.folders else 0o027 if self.shared else 0o077)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if not self.profile.confined:
             return
@@ -79,7 +85,7 @@ class Berth:
         resource.setrlimit(resource.RLIMIT_AS, (self.profile.memory, self.profile.memory))
         resource.setrlimit(resource.RLIMIT_NPROC, (threads, threads))
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
-        if self.store is not None:
+        if self.profile.store or self.profile.folders:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.quota, self.quota))
 
 

@@ -28,7 +28,7 @@ from typing import Literal
 from msgspec import structs
 
 from cofferdam.crossing.pipe import make_pipe
-from cofferdam.enforce import compiled, stores
+from cofferdam.enforce import compiled, sites, stores
 from cofferdam.enforce.crews import GATE
 from cofferdam.enforce.isolation import Berth, Isolation
 from cofferdam.enforce.messages import Messages
@@ -108,8 +108,11 @@ class Launcher:
         gate_arguments: Sequence[str],
         *,
         environment: Sequence[str] = (),
+        folders: Path | None = None,
     ) -> None:
-        """`crews`: all kinds that the gate may have started."""
+        """`crews`: all kinds that the gate may have started. `folders`: where the site's folders are; None: in the
+        state directory."""
+        self._folders = folders or state / sites.FOLDER
         self._isolation = isolation
         self._state = state
         self._crews = crews
@@ -356,6 +359,7 @@ class Launcher:
             raise GateError(f"the order for the crew {order.crew} ({crew.kind}) {wrong[0]}")
         users: dict[str, int] = {}
         folders: dict[str, Path] = {}
+        site: dict[str, dict[str, Path]] = {}
         for part in order.parts:
             profile = crew.parts[part.part]
             if profile.producers and self._producers.taken:
@@ -368,6 +372,9 @@ class Launcher:
                 folders[part.part] = stores.make(
                     self._state, order.crew, part.part, users[part.part], shared=crew.is_read(part.part)
                 )
+            if part.folders and not profile.folders:
+                raise GateError(f"{profile.name} is given a folder of the site's, and may have none")
+            site[part.part] = {name: sites.make(self._folders, name, users[part.part]) for name in part.folders}
         return {
             part.part: Berth(
                 profile := crew.parts[part.part],
@@ -377,6 +384,7 @@ class Launcher:
                 part.quota or profile.quota,
                 crew.is_read(part.part),
                 {folders[name]: users[name] for name in profile.reads if name in folders},
+                site[part.part],
             )
             for part in order.parts
         }
@@ -449,7 +457,8 @@ class Launcher:
             self._producers.introduce_all()
         reads = {other.name: str(other) for other in berth.reads}
         store = str(berth.store) if berth.store is not None else ""
-        return structs.replace(child, listeners_at=at, store=store, reads=reads)
+        folders = {name: str(path) for name, path in berth.folders.items()}
+        return structs.replace(child, listeners_at=at, store=store, reads=reads, folders=folders)
 
     def _end_auditor(self) -> None:
         for process in self._children.values():

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import msgspec
 
-from cofferdam.enforce import firewall, journal, kernel, netns, stores, view
+from cofferdam.enforce import firewall, journal, kernel, netns, sites, stores, view
 from cofferdam.enforce.counters import Counters
 from cofferdam.enforce.crews import GATE
 from cofferdam.enforce.inside import inside
@@ -420,8 +420,9 @@ class NamespaceIsolation(Isolation):
         if profile.confined:
             socket.sethostname("part")
         os.umask(0o022)
+        groups = {*berth.reads.values(), *map(sites.group, berth.folders.values())}
         view.enter(journal.folder(self._state) / "root", self._python, *self._files(berth))
-        self._drop_to(berth.user, berth.reads.values())
+        self._drop_to(berth.user, groups)
         # The kernel forgets this at a change of user. A launcher that ended before it is noticed by the control pipe.
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if not profile.confined and os.getppid() != self._launcher:
@@ -454,7 +455,7 @@ class NamespaceIsolation(Isolation):
         if berth.profile is GATE:
             return [self._policy_place(), Path("/etc/passwd")], [self._state]
         own = [self._state / name for name in berth.profile.writes]
-        return list(berth.reads), [*own, *([berth.store] if berth.store is not None else [])]
+        return list(berth.reads), [*own, *berth.writes]
 
     def _policy_place(self) -> Path:
         """What of the policy the gate sees: its folder rather than the file, since editors replace a file by another.

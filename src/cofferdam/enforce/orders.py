@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.enforce.plans.records import PLAN_BYTES, NetworkPlan
+from cofferdam.limits import FOLDER_NAME
 
 MAX_ORDER: Final = 64 << 10
 """Bytes of one message."""
@@ -34,6 +35,8 @@ Key = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 """A key of WireGuard: 32 bytes in base64."""
 TUNNEL_PEERS: Final = 400
 """The most overlay peers: an order that names them all is one message."""
+MOST_FOLDERS: Final = 64
+FolderName = Annotated[str, Meta(pattern=FOLDER_NAME)]
 Part = Annotated[str, Meta(max_length=32, pattern=r"^[a-z][a-z0-9_-]*$")]
 MOST_PARTS: Final = 8
 """Parts of one crew."""
@@ -83,12 +86,14 @@ class CloseListener(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_
 
 class PartOrder(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One part of a crew. `place`: where it stands, for parts that stand on a side. `listeners`: those that it
-    inherits, in this order. `quota`: bytes of its store; 0: what its profile says."""
+    inherits, in this order. `quota`: bytes of its store; 0: what its profile says. `folders`: names of folders of the
+    site's."""
 
     part: Part
     place: Place | None = None
     listeners: Annotated[tuple[Number, ...], Meta(max_length=4096)] = ()
     quota: Annotated[int, Meta(ge=0, le=1 << 50)] = 0
+    folders: Annotated[tuple[FolderName, ...], Meta(max_length=MOST_FOLDERS)] = ()
 
 
 class Spawn(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
@@ -178,7 +183,7 @@ class ListenerOpened(Struct, frozen=True, array_like=True, tag=2, forbid_unknown
 
 class Child(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A process that the launcher started. `listeners_at`: the number of the descriptor of the first listener that it
-    inherited; the others follow it. `store` and `reads` are folders, as the part sees them."""
+    inherited; the others follow it. `store`, `reads` and `folders` are folders, as the part sees them."""
 
     child: Number
     part: str
@@ -186,6 +191,7 @@ class Child(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     listeners_at: Number = 0
     store: Text = ""
     reads: dict[str, Text] = {}
+    folders: dict[str, Text] = {}
 
 
 class Spawned(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):

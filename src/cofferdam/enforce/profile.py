@@ -31,7 +31,7 @@ class Can(enum.Flag):
     KEEPALIVE = enum.auto()  # set TCP keep-alive
     DATAGRAMS = enum.auto()  # send and receive datagrams by the sockets it was born with
     DIAL_UDP = enum.auto()  # make UDP sockets, bind and connect them
-    STORE = enum.auto()  # files below its own store: open, write, lock, sync, rename, remove
+    STORE = enum.auto()  # files below its own store and folders: open, write, lock, sync, rename, remove
     READ = enum.auto()  # files that are bound read-only for it: open for reading, threads of a thread pool
 
 
@@ -42,6 +42,8 @@ class Profile(msgspec.Struct, frozen=True):
     the host's ("host"). `reads`: parts of the same crew whose stores it sees read-only. `secrets`: kinds of secrets
     that the gate hands to this part, and to no other, over its control pipe. `preload`: modules that are imported
     before the filter closes. `says`: kinds of events that the auditor takes from it; none: it gets no way there.
+
+    `folders`: it may have folders of the site's, which it reads and writes (sites).
 
     `confined`: it puts the filter of `can` on itself, and holds no socket but those of its work. `writes`: folders of
     the gate's state that are its own, besides a store. `producers`: it takes the pipes of those who tell the audit log.
@@ -55,6 +57,7 @@ class Profile(msgspec.Struct, frozen=True):
     program: str = "cofferdam.brokers.half"
     compiled: bool = False
     store: bool = False
+    folders: bool = False
     reads: tuple[str, ...] = ()
     memory: int = MEMORY_BYTES
     quota: int = QUOTA_BYTES
@@ -67,8 +70,8 @@ class Profile(msgspec.Struct, frozen=True):
     wires: bool = False
 
     def __post_init__(self) -> None:
-        if self.store != (Can.STORE in self.can):
-            raise ValueError(f"{self.name} has a store, or may write in one, but not both")
+        if (self.store or self.folders) != (Can.STORE in self.can):
+            raise ValueError(f"{self.name} has a store or folders, or may write in some, but not both")
         if self.reads and not self.can & (Can.READ | Can.STORE):
             raise ValueError(f"{self.name} sees others' stores and may open no file")
 

@@ -131,7 +131,7 @@ _WORDS: Final = {
     Can.DIAL_TCP: "makes TCP connections",
     Can.DATAGRAMS: "takes and sends datagrams",
     Can.DIAL_UDP: "makes UDP sockets",
-    Can.STORE: "writes in its own store",
+    Can.STORE: "writes in its own folders",
     Can.READ: "reads what is bound for it, with threads",
 }
 
@@ -165,19 +165,20 @@ def program(can: Can, machine: str, pid: int) -> bytes:
     return bpf.assemble(machine, rules(can, machine, pid), bpf.KILL)
 
 
-def confine(profile: Profile, store: Path | None = None, reads: Sequence[Path] = ()) -> tuple[Fact, ...]:
+def confine(profile: Profile, writes: Sequence[Path] = (), reads: Sequence[Path] = ()) -> tuple[Fact, ...]:
     """Puts the calling process, which has one thread, under the filter of its profile, and says what is in force now.
 
-    `store`: the one folder beneath which it may write; `reads`: folders beneath which it may read.
+    `writes`: folders beneath which it may write; `reads`: folders beneath which it may read.
 
     Raises:
         ValueError: a folder that the profile does not have, or the store that it has is missing.
     """
-    if (store is None) != (Can.STORE not in profile.can) or (reads and not profile.can & (Can.READ | Can.STORE)):
+    short = profile.store and not writes
+    if short or (writes and Can.STORE not in profile.can) or (reads and not profile.can & (Can.READ | Can.STORE)):
         raise ValueError(f"the store and what is read do not fit the profile {profile.name}")
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    landlock = _landlock(profile.can, store, reads)
+    landlock = _landlock(profile.can, writes, reads)
     return (_filter(profile.can), landlock)
 
 
@@ -200,8 +201,8 @@ def _other(can: Can) -> str:
     return "other " if can & (Can.STORE | Can.READ) else ""
 
 
-def _landlock(can: Can, store: Path | None, reads: Sequence[Path]) -> Fact:
-    """No file but beneath the store and what is read; no TCP port is bound; no TCP connection is made by a part that
+def _landlock(can: Can, writes: Sequence[Path], reads: Sequence[Path]) -> Fact:
+    """No file but beneath what it may write or read; no TCP port is bound; no TCP connection is made by a part that
     may make none. Where others connect to is left to the firewall, since a new policy may name other ports."""
     name = "landlock"
     version = _libc.syscall(ctypes.c_long(_LANDLOCK_CREATE), None, ctypes.c_size_t(0), ctypes.c_uint32(1))
@@ -220,16 +221,15 @@ def _landlock(can: Can, store: Path | None, reads: Sequence[Path]) -> Fact:
     try:
         for path in reads:
             _beneath(ruleset, path, _READ & files)
-        if store is not None:
-            _beneath(ruleset, store, _WRITE & files)
+        for path in writes:
+            _beneath(ruleset, path, _WRITE & files)
         done = _libc.syscall(ctypes.c_long(_LANDLOCK_RESTRICT), ctypes.c_int(ruleset), ctypes.c_uint32(0))
         if done != 0:
             return (name, False, f"the kernel refuses it: {os.strerror(ctypes.get_errno())}")
     finally:
         os.close(ruleset)
     what = [
-        f"no file but beneath {', '.join(map(str, (*reads, *([store] if store is not None else []))))}"
-        if reads or store is not None else "no file",
+        f"no file but beneath {', '.join(map(str, (*reads, *writes)))}" if reads or writes else "no file",
         *(["no port bound"] if net else []), *(["no connection"] if net & _NET_CONNECT else []),
     ]  # fmt: skip
     return (name, True, f"ABI {version}: {', '.join(what)}")

@@ -18,7 +18,7 @@ from cofferdam.errors import PolicyError
 from cofferdam.policy.document import Path
 from cofferdam.policy.rows import Conduit
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.base import Listen, Needs, Reach, Store
+from cofferdam.policy.terms.base import Folder, Listen, Needs, Reach, Store
 from cofferdam.policy.terms.kinds import KINDS, Kinds
 
 _SIDES = {"it": 0, "": 1, "ot": 2}
@@ -35,6 +35,7 @@ class GroupPart:
     listens: list[Listen] = field(default_factory=list)
     reaches: list[Reach] = field(default_factory=list)
     store: Store | None = None
+    folders: dict[str, Folder] = field(default_factory=dict)
 
 
 @dataclass
@@ -117,7 +118,7 @@ def _groups(policy: CompiledPolicy, kinds: Kinds) -> tuple[dict[str, Group], tup
     found = dict(sorted(found.items()))
     for group in found.values():  # a conduit may have brought further parts: the less trusted side's stay first
         group.parts = dict(sorted(group.parts.items(), key=lambda item: _SIDES[item[1].side]))
-    wrong += _listeners(policy, found.values()) if not wrong else ()
+    wrong += [*_listeners(policy, found.values()), *_folders(found.values())] if not wrong else ()
     return found, tuple(wrong)
 
 
@@ -129,7 +130,10 @@ def _named(group: Group) -> tuple[str, Path]:
 def _of(conduit: Conduit, needs: Needs) -> Group:
     parts = {}
     for name, part in needs.parts.items():
-        made = parts[name] = GroupPart(listens=list(part.listens), reaches=list(part.reaches), store=part.store)
+        folders = {folder.name: folder for folder in part.folders}
+        made = parts[name] = GroupPart(
+            listens=list(part.listens), reaches=list(part.reaches), store=part.store, folders=folders
+        )
         if part.place is not None:
             made.side, made.zones = part.place.side.value, {part.place.zone}
     return Group(conduit.broker, parts, {conduit.name: needs}, dict(needs.apart))
@@ -168,6 +172,7 @@ def _join(into: Group, more: Group) -> None:
         there.listens += part.listens
         there.reaches += part.reaches
         there.store = _larger(there.store, part.store)
+        there.folders = {**part.folders, **there.folders}
     into.conduits |= more.conduits
     into.apart |= more.apart
 
@@ -194,6 +199,18 @@ def _listeners(policy: CompiledPolicy, crews: Iterable[Group]) -> Iterator[Clash
                         yield Clash(found, own, (whose, first.said), (listen.share, listen.said))
                         break
                 here.setdefault(listen.address, (crew, listen.share, listen))
+
+
+def _folders(crews: Iterable[Group]) -> Iterator[Clash]:
+    """Folders that two parts want: each would take the other's files."""
+    taken: dict[str, Folder] = {}
+    for crew in crews:
+        for part in crew.parts.values():
+            for name, folder in part.folders.items():
+                first = taken.setdefault(name, folder)
+                if first is not folder:
+                    found = f"the folder {name}, which {{first}} has"
+                    yield Clash(found, "a folder of its own", (first.share, first.said), (folder.share, folder.said))
 
 
 def _overlapping(address: str, others: Collection[str]) -> Iterator[str]:

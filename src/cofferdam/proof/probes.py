@@ -231,7 +231,7 @@ def _try_all(subject: Subject, policy: Path, name: str, part: Part | None, out: 
 
 def _berth(subject: Subject, isolation: NamespaceIsolation, part: Part, folder: Path) -> Berth:
     """Where a probe for this part stands: in its place, as its user; with an empty folder, where the part has a store
-    or sees one."""
+    or folders, or sees one."""
     profile = subject.profile(part)
     place = None
     if part.side:
@@ -239,7 +239,7 @@ def _berth(subject: Subject, isolation: NamespaceIsolation, part: Part, folder: 
         place = Place(side.plan.side, next(iter(side.interfaces), ""))
     user = subject.users.get(f"{road(part.crew)}/{part.part}", isolation.probe_user)
     return Berth(
-        profile, user, place, folder if profile.store else None, profile.quota,
+        profile, user, place, folder if profile.store or profile.folders else None, profile.quota,
         reads={folder: user} if profile.reads else {},
     )  # fmt: skip
 
@@ -348,7 +348,7 @@ def _probe(
             tunnel.confine_program()
             there, why = platform.machine() in NUMBERS, "none is written for this processor"
         else:
-            _, there, why = sandbox.confine(berth.profile, berth.store, tuple(berth.reads))[0]
+            _, there, why = sandbox.confine(berth.profile, berth.writes, tuple(berth.reads))[0]
         if not there:
             os.write(3, f"no filter: {why}".encode())
         elif what is None:

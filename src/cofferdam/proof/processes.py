@@ -43,14 +43,20 @@ def read(subject: Subject, out: Statements) -> dict[Part, Json]:
 def state(subject: Subject, part: Part, facts: Json, out: Statements) -> None:
     """All that is to be said of one part."""
     profile = subject.profile(part)
-    store, reads = _folders(subject, part, profile)
+    writes, reads = _folders(subject, part, profile)
     _user(subject, part, facts, out)
     _place(subject, part, facts, out)
+    groups = {path.stat().st_gid for path in (*reads, *part.folders)}
     powers(
-        subject, part.name, facts, out, threads=Can.READ in profile.can, groups={path.stat().st_gid for path in reads}
+        subject,
+        part.name,
+        facts,
+        out,
+        threads=Can.READ in profile.can,
+        groups=groups,
     )
-    _view(part, facts, store, out)
-    _descriptors(subject, part, profile, facts, (store, reads), out)
+    _view(subject, part, facts, writes, out)
+    _descriptors(subject, part, profile, facts, (writes, reads), out)
 
 
 def _user(subject: Subject, part: Part, facts: Json, out: Statements) -> None:
@@ -64,11 +70,13 @@ def _user(subject: Subject, part: Part, facts: Json, out: Statements) -> None:
               [f"uid {own}"])  # fmt: skip
 
 
-def _folders(subject: Subject, part: Part, profile: Profile) -> tuple[Path | None, list[Path]]:
-    """Its store, and those that it may read."""
-    store = stores.of(subject.state, part.crew, part.part) if profile.store else None
+def _folders(subject: Subject, part: Part, profile: Profile) -> tuple[list[Path], list[Path]]:
+    """Those that it may write, and those that it may read."""
+    store = [stores.of(subject.state, part.crew, part.part)] if profile.store else []
     there = {other.part for other in subject.parts if other.crew == part.crew}
-    return store, [stores.of(subject.state, part.crew, name) for name in profile.reads if name in there]
+    return [*store, *part.folders], [
+        stores.of(subject.state, part.crew, name) for name in profile.reads if name in there
+    ]
 
 
 def _place(subject: Subject, part: Part, facts: Json, out: Statements) -> None:
@@ -127,32 +135,34 @@ def traced(status: Mapping[str, str]) -> list[str]:
     return [] if tracer == "0" else [f"process {tracer} traces it, and can do with it what it likes"]
 
 
-def _view(part: Part, facts: Json, store: Path | None, out: Statements) -> None:
-    wrong = []
+def _view(subject: Subject, part: Part, facts: Json, writes: list[Path], out: Statements) -> None:
+    given = subject.folders.get(part.crew, {}).get(part.part, frozenset())
+    wrong = [f"it has the folder {path}, which the policy does not give it" for path in part.folders
+             if path.name not in given]  # fmt: skip
     for path, said in facts["mounts"]:
         options = said.split(",")
-        if path.split("/")[1:2] in (["proc"], ["sys"], ["dev"], ["run"]) and not _is_within(path, store):
+        if path.split("/")[1:2] in (["proc"], ["sys"], ["dev"], ["run"]) and not _is_within(path, writes):
             wrong.append(f"{path} is there")
         if "ro" in options:
             continue
-        if store is None or path != str(store):
+        if Path(path) not in writes:
             wrong.append(f"{path} can be written")
         else:
             wrong += [f"{path} is mounted without {one}" for one in ("nosuid", "nodev", "noexec") if one not in options]
-    what = "no file that it could write" if store is None else f"no file that it could write but in {store}"
+    what = "no file that it could write" + (f" but in {', '.join(map(str, writes))}" if writes else "")
     out.check(PART, f"{part.name}: files", f"sees {what}, and no /proc, /sys, /dev or /run", wrong,
               [path for path, _ in facts["mounts"]])  # fmt: skip
 
 
-def _is_within(path: str, folder: Path | None) -> bool:
-    return folder is not None and Path(path).is_relative_to(folder)
+def _is_within(path: str, folders: list[Path]) -> bool:
+    return any(Path(path).is_relative_to(folder) for folder in folders)
 
 
 def _descriptors(
-    subject: Subject, part: Part, profile: Profile, facts: Json, folders: tuple[Path | None, list[Path]],
+    subject: Subject, part: Part, profile: Profile, facts: Json, folders: tuple[list[Path], list[Path]],
     out: Statements,
 ) -> None:  # fmt: skip
-    store, reads = folders
+    writes, reads = folders
     own = {sock["inode"]: sock for sock in subject.sides[part.side].reading["sockets"]} if part.side else {}
     far = {
         sock["inode"] for name, side in subject.sides.items() if name != part.side for sock in side.reading["sockets"]
@@ -175,12 +185,12 @@ def _descriptors(
             good.append(shown)
         elif file["fd"] <= 2:
             good.append(f"{shown} (standard stream, given at the start)")
-        elif _is_within(path, store) or any(_is_within(path, folder) for folder in reads):
+        elif _is_within(path, writes) or _is_within(path, reads):
             good.append(shown)
         else:
             wrong.append(f"{shown} is open")
     has = "pipes, sockets of its own side" if profile.can & _SOCKETS else "pipes, no socket"
-    files = ", files where it may have some" if store is not None or reads else ""
+    files = ", files where it may have some" if writes or reads else ""
     out.check(PART, f"{part.name}: descriptors", f"holds {has}{files}, and nothing of the other side", wrong, good)
 
 

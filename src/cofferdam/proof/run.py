@@ -30,7 +30,7 @@ from cofferdam.policy.load import load
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.proof.render import digest, note_text
 from cofferdam.proof.statements import Report, Statements
-from cofferdam.proof.subject import Subject, open_subject, places
+from cofferdam.proof.subject import Subject, folders, open_subject, places
 
 Status = Mapping[str, Any]
 """What the gate says of itself (gate.watch.report.StatusReport, as JSON)."""
@@ -99,6 +99,7 @@ def prove(known: Known, wish: Wish, out: Statements, tell: Tell) -> None:
             alone(known.state, tell),
             contextlib.closing(open_subject(known.state, known.plan, known.status, stands, known.crews)) as subject,
         ):
+            subject.folders = folders(known.policy, known.status)
             subject.peers = dict(known.peers)
             subject.peer_networks = dict(known.peer_networks)
             subject.read()

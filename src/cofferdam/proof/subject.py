@@ -36,6 +36,8 @@ class Part:
     part: str
     pid: int
     side: str
+    folders: tuple[Path, ...] = ()
+    """The site's folders that the gate says it has."""
 
 
 @dataclass
@@ -93,6 +95,8 @@ class Subject:
     """Who is let in by the tunnel: public key to name."""
     peer_networks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """From where: name to the addresses that the policy gives it."""
+    folders: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+    """The site's folders that the policy gives to each part: crew, part, names."""
 
     def profile(self, part: Part) -> Profile:
         """What a part may do. Raises: GateError, if the gate has parts that this version does not know."""
@@ -174,6 +178,15 @@ def places(policy: CompiledPolicy, plan: NetworkPlan, status: Mapping[str, Any])
     return {pair["name"]: wanted.get(road(pair["name"]), {}) for pair in status["pairs"]}
 
 
+def folders(policy: CompiledPolicy, status: Mapping[str, Any]) -> dict[str, dict[str, frozenset[str]]]:
+    """The site's folders that the policy gives to each part of each crew."""
+    wanted = {
+        base: {name: frozenset(part.folders) for name, part in group.parts.items()}
+        for base, group in groups(policy).items()
+    }
+    return {pair["name"]: wanted.get(road(pair["name"]), {}) for pair in status["pairs"]}
+
+
 def _interfaces(side: SidePlan, made: Sequence[str]) -> tuple[dict[str, str], str]:
     """(zone to interface, the tunnel's device or ""). The journal has what was made in the order of the plan, and the
     tunnel after the links."""
@@ -191,7 +204,10 @@ def _parts(pairs: Sequence[Mapping[str, Any]], places: Mapping[str, Mapping[str,
         stands = places.get(pair["name"], {})
         for half in pair["halves"]:
             role = half["role"]
-            found.append(Part(half["name"], pair["name"], pair["broker"], role, int(half["pid"]), stands.get(role, "")))
+            folders = tuple(map(Path, half.get("folders", ())))
+            found.append(
+                Part(half["name"], pair["name"], pair["broker"], role, int(half["pid"]), stands.get(role, ""), folders)
+            )
     return tuple(found)
 
 

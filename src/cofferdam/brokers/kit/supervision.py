@@ -51,7 +51,8 @@ class Secret(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 class Configure(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
     """The first record to a part. `policy` is its slice, as CompiledPolicy.to_bytes(); `boot` makes session ids unique;
-    `store` is its own folder, `reads` are those of other parts, by part."""
+    `store` is its own folder, `reads` are those of other parts, by part; `folders` are
+    the site's, by name."""
 
     crew: Name
     part: Name
@@ -68,6 +69,7 @@ class Configure(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fiel
     store: Folder = ""
     reads: dict[Name, Folder] = {}
     secrets: tuple[Secret, ...] = ()
+    folders: dict[Name, Folder] = {}
 
 
 class NewPolicy(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):

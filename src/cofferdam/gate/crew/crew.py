@@ -80,6 +80,7 @@ class Crew(Supervisor[Part]):
                 part.place,
                 tuple(self._listeners[spot].number for spot in part.spots),
                 part.store.quota if part.store is not None else 0,
+                part.folders,
             )
             for name, part in self.plan.parts.items()
         ]
@@ -108,6 +109,7 @@ class Crew(Supervisor[Part]):
                     again=self.restarts > 0,
                     store=part.born.store,
                     reads=dict(part.born.reads),
+                    folders=dict(part.born.folders),
                     secrets=load_secrets(gate.options.state, plan.base, name, kinds),
                 )
             )

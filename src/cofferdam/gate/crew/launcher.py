@@ -55,8 +55,8 @@ MAX_FDS = 2 * MOST_PARTS
 
 
 class Born:
-    """A child that was started: what to read from it and write to it by, and how it ends. `listeners_at`, `store` and
-    `reads` are for itself: the number of its first listener, and folders."""
+    """A child that was started: what to read from it and write to it by, and how it ends. `listeners_at`, `store`,
+    `reads` and `folders` are for itself: the number of its first listener, and folders."""
 
     def __init__(self, child: Child, read_fd: int, write_fd: int, ended: asyncio.Future[int]) -> None:
         self.number = child.child
@@ -65,6 +65,7 @@ class Born:
         self.listeners_at = child.listeners_at
         self.store = child.store
         self.reads = dict(child.reads)
+        self.folders = dict(child.folders)
         self.read_fd = read_fd
         self.write_fd = write_fd
         self.call = ""

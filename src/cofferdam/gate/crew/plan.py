@@ -56,12 +56,14 @@ class Share:
 
 @dataclass(frozen=True)
 class PartPlan:
-    """One part of a crew. `place`: None for one that stands apart. `zones`: whom it works for."""
+    """One part of a crew. `place`: None for one that stands apart. `zones`: whom it works for. `folders`: of the
+    site's, by name."""
 
     place: Place | None
     zones: tuple[str, ...] = ()
     spots: tuple[Spot, ...] = ()
     store: Store | None = None
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ def plan_crews(policy: CompiledPolicy, *, shards: int = 1) -> dict[str, CrewPlan
 def _parts(group: Group) -> dict[str, PartPlan]:
     """The parts of a crew, without what they listen at."""
     return {
-        name: PartPlan(_place(part), tuple(sorted(part.zones)), (), part.store) for name, part in group.parts.items()
+        name: PartPlan(_place(part), tuple(sorted(part.zones)), (), part.store, tuple(sorted(part.folders)))
+        for name, part in group.parts.items()
     }
 
 
@@ -284,9 +287,11 @@ def _same_place(old: CrewPlan, new: CrewPlan) -> bool:
 
 
 def _goes_on(old: CrewPlan, new: CrewPlan) -> bool:
-    """Whether the processes that run can serve the new plan: they are the same, and have its listeners."""
+    """Whether the processes that run can serve the new plan: they are the same, and have its listeners and
+    folders."""
     return old.parts.keys() == new.parts.keys() and all(
-        set(part.spots) <= set(old.parts[name].spots) for name, part in new.parts.items()
+        set(part.spots) <= set(old.parts[name].spots) and set(part.folders) <= set(old.parts[name].folders)
+        for name, part in new.parts.items()
     )
 
 

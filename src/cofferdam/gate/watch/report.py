@@ -73,6 +73,8 @@ class HalfReport(msgspec.Struct, frozen=True):
     policy: str
     backlog: int
     listens: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    """The site's folders that it reads and writes."""
 
 
 class PairReport(msgspec.Struct, frozen=True):
@@ -348,6 +350,7 @@ def _part_report(crew: Crew, part: Part) -> HalfReport:
         policy=part.policy,
         backlog=part.status.backlog if part.status is not None else 0,
         listens=tuple(map(str, plan.spots)) if plan is not None else (),
+        folders=tuple(part.born.folders.values()),
     )
 
 

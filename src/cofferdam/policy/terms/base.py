@@ -68,6 +68,15 @@ class Store(Struct, frozen=True):
     quota: int = 0
 
 
+class Folder(Struct, frozen=True):
+    """A folder of the site's, in which other programs leave files or fetch them. `name`: beneath the directory of all
+    such folders, which whoever starts the gate gives. `share`: what for; `said`: where in the policy."""
+
+    name: str
+    share: str
+    said: Path = ()
+
+
 class PartNeeds(Struct, frozen=True):
     """What one part needs for a conduit. `place`: None for one that stands apart, with no network at all."""
 
@@ -75,6 +84,7 @@ class PartNeeds(Struct, frozen=True):
     listens: tuple[Listen, ...] = ()
     reaches: tuple[Reach, ...] = ()
     store: Store | None = None
+    folders: tuple[Folder, ...] = ()
 
 
 class Needs(Struct, frozen=True):
