@@ -169,7 +169,7 @@ class ControlServer:
                 answer = await self._obey(line, person(pid, uid))
             else:
                 answer = Answer(False, error="only root and the user whose gate this is may use it")
-            writer.write(msgspec.json.encode(answer) + b"\n")
+            writer.write(self._encoded(answer) + b"\n")
             await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # it went away, or it is none of ours
@@ -177,6 +177,13 @@ class ControlServer:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+    def _encoded(self, answer: Answer) -> bytes:
+        try:
+            return msgspec.json.encode(answer)
+        except Exception as error:  # what no JSON can say has come from a part
+            self._gate.command_failed("answer", "gate", error)
+            return msgspec.json.encode(Answer(False, None, f"the answer cannot be written: {error}"))
 
     async def _obey(self, line: bytes, user: str) -> Answer:
         try:
@@ -188,8 +195,8 @@ class ControlServer:
             return Answer(False, None, str(error), error.hint, tuple(map(str, error.problems)))
         except CofferdamError as error:
             return Answer(False, None, str(error), error.hint)
-        except OSError as error:
-            self._gate.log.error("command-failed", reason=str(error))
+        except Exception as error:  # an operator's command never ends the gate, whatever it met
+            self._gate.command_failed(_verb(line), user, error)
             return Answer(False, None, f"it failed: {error}", "the gate's log says more")
 
     async def _do(self, request: Request, user: str) -> object:
@@ -224,6 +231,14 @@ class ControlServer:
             case Leaks(tried, found):
                 gate.leaks.told("")
                 return {"new": gate.leaks.found(tried, {leak.asset: leak.detail for leak in found})}
+
+
+def _verb(line: bytes) -> str:
+    """The command that a line names, for the record."""
+    try:
+        return str(msgspec.json.decode(line).get("type", "?"))[:64]
+    except Exception:
+        return "?"
 
 
 def _peer(writer: asyncio.StreamWriter) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from cofferdam.audit.entry import Draft
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import (
     Alarm,
+    CommandFailed,
     GateStarted,
     GateStopped,
     PolicyLoaded,
@@ -45,6 +46,7 @@ from cofferdam.gate.crew.crew import Crew
 from cofferdam.gate.crew.launcher import LauncherLink
 from cofferdam.gate.crew.listeners import Listeners
 from cofferdam.gate.crew.plan import CrewPlan, Spot, plan_crews
+from cofferdam.gate.loading import load_policy
 from cofferdam.gate.log import Log
 from cofferdam.gate.overlay.overlay import Overlay
 from cofferdam.gate.watch import report
@@ -54,8 +56,6 @@ from cofferdam.gate.watch.management import Management
 from cofferdam.gate.watch.metrics import Metrics
 from cofferdam.gate.watch.recent import STEP_SECONDS, Recent
 from cofferdam.gate.watch.totals import Totals
-from cofferdam.policy.compile import compile_policy
-from cofferdam.policy.load import load
 from cofferdam.policy.table import CompiledPolicy
 
 TAKE_SECONDS = 5.0
@@ -87,9 +87,10 @@ class Service(Protocol):
     async def close(self) -> None: ...
 
 
-def read_policy(path: Path) -> CompiledPolicy:
-    """Raises: PolicyError, with every finding."""
-    return compile_policy(load(path), now_ns=now_ns())
+def told_files(files: tuple[str, ...]) -> tuple[str, ...]:
+    """The files of a policy as an entry names them."""
+    more = (f"and {len(files) - 31} more",) if len(files) > 32 else ()
+    return (*(clip(file) for file in files[: 31 if more else 32]), *more)
 
 
 def assets_at(plans: Iterable[CrewPlan]) -> dict[Spot, str]:
@@ -177,7 +178,7 @@ class Gate:
         return Finish(0)
 
     async def _start(self, control: Service) -> None:
-        policy = await asyncio.to_thread(read_policy, self.options.policy)
+        policy, files = await load_policy(self.options.policy)
         self._take_severed(state.load_severed(self.options.state))
         network = network_plan(policy)
         self.separation = await self.launcher.prepare(network)
@@ -194,7 +195,7 @@ class Gate:
         await self.listeners.open((spot for plan in plans.values() for spot in plan.spots), assets_at(plans.values()))
         await self.auditor.first
         self.set_policy(policy, self.options.policy)
-        await self._record_start()
+        await self._record_start(files)
         self.leaks.set(policy.gate.leak_probe_seconds)
         self.spawn(self.leaks.work())
         self.spawn(self.drops.watch(self._stop))
@@ -206,7 +207,7 @@ class Gate:
         self.launcher.notify(Notify("READY=1"))
         self._keep_alive()
 
-    async def _record_start(self) -> None:
+    async def _record_start(self, files: tuple[str, ...]) -> None:
         self.note(
             GateStarted(
                 version=cofferdam.__version__,
@@ -216,7 +217,7 @@ class Gate:
                 wall_ns=now_ns(),
             )
         )
-        loaded = PolicyLoaded(policy=self.policy_hash, files=(clip(str(self.policy_path)),), wall_ns=now_ns())
+        loaded = PolicyLoaded(policy=self.policy_hash, files=told_files(files), wall_ns=now_ns())
         if not await self.audit.record(loaded, RECORD_SECONDS):
             self.log.warning("start-not-recorded-yet", reason=self.audit.reason)
         if self.cuts.damage:
@@ -340,6 +341,13 @@ class Gate:
             self.log.info("alarm-cleared", name=name)
             if name != AUDITOR_TELLS:
                 self.note(Alarm(name=name, detail=clip(known.detail), cleared=True, wall_ns=now_ns()))
+
+    def command_failed(self, command: str, by: str, error: Exception) -> None:
+        """A bug of ours, or of the system around us, has shown in a command: it costs that command."""
+        trouble = f"{type(error).__name__}: {error}"
+        self.log.error("command-failed", command=command, by=by, reason=trouble)
+        self.log.trace(error)
+        self.note(CommandFailed(command=clip(command, 128), by=clip(by, 128), reason=clip(trouble), wall_ns=now_ns()))
 
     def violation(self, producer: str, detail: str) -> None:
         """The auditor was sent what this producer may not say: recorded, and the producer is ended."""

@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import sys
+import traceback
 from typing import TextIO
 
 SECRET_WORDS = ("secret", "password", "passwd", "token", "private", "psk", "credential")
@@ -35,6 +36,12 @@ class Log:
 
     def error(self, event: str, **fields: object) -> None:
         self._write("error", event, fields)
+
+    def trace(self, error: BaseException) -> None:
+        """Where an error that nobody had thought of came from."""
+        for part in traceback.format_exception(error):
+            for line in part.rstrip().splitlines():
+                self._write("error", "trace", {"line": line})
 
     def _write(self, level: str, event: str, fields: dict[str, object]) -> None:
         shown = {name: _show(name, value) for name, value in fields.items() if value is not None and value != ""}
@@ -62,7 +69,14 @@ def _show(name: str, value: object) -> object:
     if isinstance(value, bool | int | float):
         return value
     text = str(value)
-    return text if len(text) <= MAX_FIELD else text[: MAX_FIELD - 1] + "…"
+    text = text if len(text) <= MAX_FIELD else text[: MAX_FIELD - 1] + "…"
+    return text if text.isprintable() else spelled(text)
+
+
+def spelled(text: str) -> str:
+    """A text without what a terminal would obey or not show: such characters are spelled out, but for line ends and
+    tabs, which quoting shows as escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\u{ord(c):04x}" for c in text)
 
 
 def _quote(value: object) -> str:

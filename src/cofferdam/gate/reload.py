@@ -20,7 +20,8 @@ from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.crew.plan import Change, change_crews, plan_crews
-from cofferdam.gate.gate import RECORD_SECONDS, STOP_SECONDS, TAKE_SECONDS, Gate, assets_at, read_policy
+from cofferdam.gate.gate import RECORD_SECONDS, STOP_SECONDS, TAKE_SECONDS, Gate, assets_at, told_files
+from cofferdam.gate.loading import load_policy
 from cofferdam.policy.table import CompiledPolicy
 
 
@@ -48,8 +49,8 @@ async def reload_policy(gate: Gate, path: Path | None) -> Reloaded:
     async with gate.changing:
         path = path or gate.policy_path
         try:
-            policy = await asyncio.to_thread(read_policy, path)
-            return await _put_in_force(gate, policy, path)
+            policy, files = await load_policy(path)
+            return await _put_in_force(gate, policy, path, files)
         except PolicyError as error:
             first = str(error.problems[0]) if error.problems else str(error)
             count = max(1, len(error.problems))
@@ -71,9 +72,11 @@ async def reload_by_signal(gate: Gate) -> None:
             gate.log.error("policy-problem", problem=problem)
     except CofferdamError as error:
         gate.log.error("policy-problem", problem=error, hint=error.hint)
+    except Exception as error:  # a bug of ours: no command of an operator ends the gate
+        gate.command_failed("reload", "a signal", error)
 
 
-async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path) -> Reloaded:
+async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path, files: tuple[str, ...]) -> Reloaded:
     if policy.site != gate.policy.site:
         raise GateError(
             f"the new policy is for the site {policy.site}, this gate's log is that of {gate.policy.site}",
@@ -92,7 +95,7 @@ async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path) -> Reloa
     previous = gate.policy_hash
     gate.launcher.notify(Notify("RELOADING=1"))
     gate.set_policy(policy, path)
-    loaded = PolicyLoaded(policy=policy.hash, previous=previous, files=(clip(str(path)),), wall_ns=now_ns())
+    loaded = PolicyLoaded(policy=policy.hash, previous=previous, files=told_files(files), wall_ns=now_ns())
     await gate.audit.record(loaded, RECORD_SECONDS)
     gate.leaks.set(policy.gate.leak_probe_seconds)
     troubles = await _change_crews(gate, change)

@@ -10,6 +10,9 @@ Not here: the fields (policy.schema, policy.terms), how an error in one is put (
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,11 +41,14 @@ class Loaded:
     """A policy without errors: its entries, the document that knows where each stands, the content of the files that it
     names, by their names, and the brokers' terms that it was read by."""
 
-    __slots__ = ("document", "files", "kinds", "policy")
+    __slots__ = ("document", "files", "kinds", "policy", "sources")
 
     def __init__(
-        self, policy: schema.Policy, document: Document, files: Mapping[str, bytes], kinds: Kinds = KINDS
-    ) -> None:
+        self, policy: schema.Policy, document: Document, files: Mapping[str, bytes], kinds: Kinds = KINDS,
+        sources: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """`sources`: every file of YAML that was read, with the SHA-256 of its text."""
+        self.sources = dict(sources or {})
         self.policy = policy
         self.document = document
         self.files = files
@@ -69,7 +75,9 @@ def load(path: Path, *, resolve: bool = False, kinds: Kinds = KINDS) -> Loaded:
         if text is not None:
             texts.append((str(file), text))
     folder = path if path.is_dir() else path.parent
-    return _load(texts, problems, [str(file) for file in files], functools.partial(_beside, folder), kinds, resolve)
+    order = [str(file) for file in files]
+    record = "" if path.is_dir() else str(overlay_record(path))
+    return _load(texts, problems, order, functools.partial(_beside, folder), kinds, resolve, record)
 
 
 def overlay_record(path: Path) -> Path:
@@ -116,7 +124,10 @@ def _beside(folder: Path, name: str) -> bytes:
 
 def _read(file: Path, problems: list[Problem]) -> str | None:
     try:
-        with file.open("rb") as stream:
+        # A pipe or a device is not waited for.
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise OSError("it is no plain file")
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -136,8 +147,9 @@ def _read(file: Path, problems: list[Problem]) -> str | None:
 
 def _load(
     texts: Sequence[tuple[str, str]], problems: list[Problem], order: Sequence[str], reader: Reader,
-    kinds: Kinds, resolve: bool = False,
+    kinds: Kinds, resolve: bool = False, record: str = "",
 ) -> Loaded:  # fmt: skip
+    """`record` is the file of overlay addresses on record, which nobody names and which may therefore say no more."""
     roots = []
     for name, text in texts:
         root = parse(text, name, problems)
@@ -150,6 +162,8 @@ def _load(
                 Problem(name, root.line, root.column, found, "a map: site, zones, assets, ...", check="yaml")
             )
         else:
+            if name == record:
+                _only_a_record(root, problems)
             roots.append(root)
     if roots:
         document = Document(_merge(roots, problems))
@@ -157,8 +171,22 @@ def _load(
         if policy is not None:
             files = crosscheck.check(policy, document, kept, problems, kinds=kinds, resolve=resolve, reader=reader)
             if not problems:
-                return Loaded(policy, document, files, kinds)
+                sources = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts}
+                return Loaded(policy, document, files, kinds, sources)
     raise failure(problems, order)
+
+
+def _only_a_record(root: Node, problems: list[Problem]) -> None:
+    """The file beside the policy adds addresses on record, and nothing that an engineer would have to review."""
+    expected = "only `overlay:` with `assigned:` and `assigned_peers:` (`cofferdam overlay assign` writes it)"
+    for section, (key, node) in root.data.items():
+        if section != "overlay" or not isinstance(node.data, dict):
+            problems.append(Problem(key.file, key.line, key.column, quote(section), expected, check="overlay-record"))
+            continue
+        for name, (inner, _) in node.data.items():
+            if name not in ("assigned", "assigned_peers"):
+                found = f"overlay: {quote(name)}"
+                problems.append(Problem(inner.file, inner.line, inner.column, found, expected, check="overlay-record"))
 
 
 def failure(problems: Iterable[Problem], order: Sequence[str]) -> PolicyError:

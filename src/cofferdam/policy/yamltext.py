@@ -87,6 +87,7 @@ class _Builder:
         self.problems = problems
         self.anchors: dict[str, Node] = {}
         self.open: list[tuple[Node, Node | None, str | None]] = []  # container, key that waits for a value, its anchor
+        self.merges: dict[int, list[Node]] = {}  # by container: what << brings, while it is open
         self.total = 0
         self.root: Node | None = None
 
@@ -132,7 +133,7 @@ class _Builder:
                 self.problem(node, node.describe(), "a map, or a list of maps, to merge")
                 return
             # What stands in the map itself wins, wherever << stands; remembered until the map ends.
-            container.data.setdefault("<<", (key, Node(node.file, node.line, node.column, [])))[1].data.extend(sources)
+            self.merges.setdefault(id(container), []).extend(sources)
             return
         if key.data in container.data:
             first = container.data[key.data][0]
@@ -150,8 +151,8 @@ class _Builder:
 
     def end(self) -> None:
         node, _, anchor = self.open.pop()
-        if isinstance(node.data, dict) and "<<" in node.data:
-            for source in node.data.pop("<<")[1].data:
+        if isinstance(node.data, dict):
+            for source in self.merges.pop(id(node), ()):
                 for key, pair in source.data.items():
                     if key not in node.data:
                         node.data[key] = pair

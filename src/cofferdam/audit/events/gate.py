@@ -87,6 +87,14 @@ class RecordViolation(Event, frozen=True, kw_only=True):
     detail: Text
 
 
+class CommandFailed(Event, frozen=True, kw_only=True):
+    """An operator's command met an error that nobody had thought of. It cost that command; the gate goes on."""
+
+    command: Name
+    by: Name = ""
+    reason: Text = ""
+
+
 class Alarm(Event, frozen=True, kw_only=True):
     """Something needs a person. `cleared` when it is over. `name` is stable ("log-unwritable")."""
 
@@ -106,6 +114,7 @@ Draft = (
     | HalfDied
     | RecordViolation
     | Alarm
+    | CommandFailed
 )
 GATE: tuple[type[Event], ...] = Draft.__args__
 """What the gate may say: a part that was taken over must not restore a side, load a policy or end another part in the
@@ -132,5 +141,6 @@ LINES: dict[str, Line] = {
     "half-started": lambda e: f"{e.get('half')} (pid {e.get('pid')})",
     "half-died": _died,
     "record-violation": lambda e: f"{e.get('half')}: {e.get('detail')}",
+    "command-failed": lambda e: f"{e.get('command')} by {e.get('by') or '?'}: {e.get('reason')}",
     "alarm": lambda e: f"{e.get('name')}{' is over' if e.get('cleared') else ''}: {e.get('detail')}",
 }
