@@ -56,9 +56,10 @@ async def load_policy(path: Path, seconds: float = LOAD_SECONDS) -> tuple[Compil
         PolicyError: it does not load; with every finding.
         GateError: the process that loads it did not come to an end.
     """
+    # Its standard input is ours, which the launcher has made empty: a gate that sees few files has no /dev/null.
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-I", "-m", __name__, str(path),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = process.stdout, process.stderr
     if out is None or err is None:
