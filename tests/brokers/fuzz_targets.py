@@ -6,9 +6,9 @@ from collections.abc import Hashable
 
 import msgspec
 
+from cofferdam.brokers.kit.http.messages import BadRequest, Chunks, read_head
 from cofferdam.brokers.proxy import records
 from cofferdam.brokers.proxy.records import Closed, Opened, Request
-from cofferdam.brokers.relay.http_protocol import BadRequest, Chunks, read_head
 from cofferdam.crossing.framing import pack
 from cofferdam.crossing.records import RecordCodec, Unpacker
 from cofferdam.errors import CrossingError
@@ -104,7 +104,7 @@ def _http(data: bytes) -> Hashable:
     if end < 4:
         return "no head"
     try:
-        head = read_head(data[:end])
+        head = read_head(data[:end], 1 << 25)
     except BadRequest as error:
         return error.status, error.title[:16]
     if head.length is not None:

@@ -28,7 +28,7 @@ from typing import Any
 
 import msgspec
 
-from cofferdam.audit.events import access, gate, log, overlay, proof, relay
+from cofferdam.audit.events import access, gate, http, log, overlay, proof, relay
 from cofferdam.audit.events.base import Event, kebab
 from cofferdam.errors import AuditError
 
@@ -44,6 +44,7 @@ Draft = (
     | log.Draft
     | proof.Draft
     | overlay.Draft
+    | http.Draft
     | relay.Draft
 )  # fmt: skip
 """What a producer may hand over, one line for each topic."""

@@ -1,6 +1,6 @@
 """`cofferdam relay ...`: what operators do with messages, quarantine, consumers, keys and certificates of the relay.
 
-Keys, certificates and passwords are files in the state directory (relay_keys, relay_tables); everything else is asked
+Keys, certificates and passwords are files in the state directory (cli.keys); everything else is asked
 of the running keeper.
 """
 
@@ -26,7 +26,7 @@ NO_CHANNEL: Final = "there is no channel "
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from cofferdam.cli import relay_keys, relay_tables
+    from cofferdam.cli import relay_tables
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
@@ -88,7 +88,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     edit = verb("edit", "put another body in its place; whoever does cannot release it", _edit, quarantine)
     _row(edit)
     edit.add_argument("file", type=Path, metavar="FILE", help="the new body; `-` for stdin")
-    relay_keys.add(verbs, verb, parser_of)
     relay_tables.add(verbs, verb, parser_of)
     parser.epilog = "Who does something is who the gate sees, and stands in the audit log."
 

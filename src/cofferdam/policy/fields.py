@@ -49,3 +49,32 @@ def whole(low: int, high: int) -> tuple[PlainValidator, WithJsonSchema]:
 
 def one_or_list(item: dict[str, Any]) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]})
+
+
+def span(low: int, high: int) -> tuple[PlainValidator, WithJsonSchema]:
+    """A span of time in seconds, such as "90 days"."""
+    examples = {
+        "type": "string",
+        "pattern": r"^\d+\s*(s|min|h|d|days?|weeks?|years?)$",
+        "examples": ["90 days", "5 min"],
+    }
+    return read_by(lambda raw: syntax.long_span(raw, low, high), examples)
+
+
+def size(low: int, high: int) -> tuple[PlainValidator, WithJsonSchema]:
+    """Bytes, such as "5 MB"."""
+    examples = {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(B|kB|MB|GB|TB)$", "examples": ["5 MB"]}
+    return read_by(lambda raw: syntax.size(raw, low, high), examples)
+
+
+_YES = {"true": True, "false": False, "yes": True, "no": False}
+
+
+def read_yes(raw: Any) -> bool:
+    if isinstance(raw, str) and raw in _YES:
+        return _YES[raw]
+    raise syntax.Expected("true or false")
+
+
+YES_NO = read_by(read_yes, {"type": "boolean"})
+"""true or false."""

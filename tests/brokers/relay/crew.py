@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import msgspec
 
+from cofferdam.brokers.kit.http.keys import Given, Key, Secrets, Tls, new_key, write_secrets
 from cofferdam.brokers.kit.supervision import Command, CommandDone, Configure, Listener, NewPolicy, Ready, Secret, Stop
 from cofferdam.brokers.registry import BROKERS
-from cofferdam.brokers.relay.http_keys import SECRET, Given, Key, Secrets, Tls, new_key, write_secrets
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
@@ -156,7 +156,7 @@ class RunningCrew:
         if part in self.listeners:
             sock = self.listeners[part]
             listeners = (Listener(sock.fileno(), sock.getsockname()[0], sock.getsockname()[1]),)
-        secrets = (Secret(SECRET, write_secrets(self.secrets(part))),) if part != "keeper" else ()
+        secrets = (Secret("relay", write_secrets(self.secrets(part))),) if part != "keeper" else ()
         return Configure(
             crew="relay",
             part=part,

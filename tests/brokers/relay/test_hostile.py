@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cofferdam.brokers.relay.http_protocol import CONNECTIONS_SOURCE, HEAD_BYTES, BadRequest, Chunks, read_head
+from cofferdam.brokers.kit.http.messages import HEAD_BYTES, BadRequest, Chunks, read_head
+from cofferdam.brokers.relay.http_side import LIMITS
 from tests.brokers.relay.crew import ELSEWHERE, OFFICE, RunningCrew, crew
 from tests.waiting import PATIENT, eventually
 
@@ -110,7 +111,7 @@ def test_byte_by_byte_is_as_whole() -> None:
         end = data.find(b"\r\n\r\n") + 4
         if end > 4 and end <= HEAD_BYTES and status not in (431,):
             with pytest.raises(BadRequest):
-                read_head(data[:end])
+                read_head(data[:end], 1 << 25)
 
 
 @given(
@@ -205,11 +206,11 @@ def test_an_early_answer_can_be_read_and_the_connection_goes_on(relay: RunningCr
 def test_slow_heads_do_not_hold_the_door(relay: RunningCrew) -> None:
     """Each source has so many connections; more are not taken, those of others are, and slow ones end by themselves."""
     held = []
-    for _ in range(CONNECTIONS_SOURCE):
+    for _ in range(LIMITS.connections_source):
         sock = relay.raw()
         sock.sendall(b"GET /v1 HTT")
         held.append(sock)
-    eventually(lambda: relay.children["outer"].status().figures["http_connections"][""] == CONNECTIONS_SOURCE)
+    eventually(lambda: relay.children["outer"].status().figures["http_connections"][""] == LIMITS.connections_source)
     with relay.raw() as beyond:
         assert said(beyond) == b""
     assert "client_connections_per_address" in relay.children["outer"].status().limits
@@ -304,7 +305,7 @@ def test_a_head_is_whole_and_unambiguous_or_refused(data: bytes) -> None:
     head = data + b"\r\n\r\n"
     head = head[: head.find(b"\r\n\r\n") + 4]
     with contextlib.suppress(BadRequest):
-        length = read_head(head).length
+        length = read_head(head, 1 << 25).length
         lines = head.split(b"\r\n")
         assert all(b"\n" not in line and b"\r" not in line and not line.startswith((b" ", b"\t")) for line in lines)
         lengths = [line for line in lines if line.lower().startswith(b"content-length")]

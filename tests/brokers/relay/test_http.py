@@ -18,8 +18,8 @@ import msgspec
 import pytest
 
 from cofferdam.audit.events.relay import MessageRefused, MessagesPushed
+from cofferdam.brokers.kit.http.keys import Tls, new_key
 from cofferdam.brokers.kit.supervision import SetSevered
-from cofferdam.brokers.relay.http_keys import Tls, new_key
 from tests.brokers.relay.certificates import make
 from tests.brokers.relay.crew import ELSEWHERE, OFFICE, PLANT, RunningCrew, crew
 from tests.policy.messages import test_xml as xml

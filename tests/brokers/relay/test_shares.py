@@ -6,12 +6,12 @@ import contextlib
 import socket
 from pathlib import Path
 
-from cofferdam.brokers.relay.http_protocol import BODIES_BYTES
+from cofferdam.brokers.relay.http_side import LIMITS
 from tests.brokers.relay.crew import RunningCrew, crew
 
 ORDERS = "/v1/channels/orders"
 SLOW = 7
-SIZE = BODIES_BYTES // SLOW - 4_000
+SIZE = LIMITS.bodies_bytes // SLOW - 4_000
 """Of each slow body: all of them together leave no room for 64 KiB more."""
 
 

@@ -17,9 +17,9 @@ import msgspec
 import psycopg
 import pytest
 
-from cofferdam.audit.events.relay import KeysSet
+from cofferdam.audit.events.http import KeysSet
+from cofferdam.brokers.kit.http.keys import Secrets
 from cofferdam.brokers.kit.supervision import SetSevered
-from cofferdam.brokers.relay.http_keys import Secrets
 from cofferdam.cli.main import main
 from tests import services
 from tests.brokers.relay.certificates import make

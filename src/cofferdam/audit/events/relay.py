@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from cofferdam.audit.events import http
 from cofferdam.audit.events.base import Address, Count, Event, Hash, Name, Names, Text, WallNs
 from cofferdam.audit.events.lines import Line, Said, seconds, span_ns
 
@@ -193,20 +194,6 @@ class MessagesBrowsed(Event, frozen=True, kw_only=True):
     to_ns: WallNs
 
 
-class KeysSet(Event, frozen=True, kw_only=True):
-    """A side was given its keys and certificates anew: `added` and `gone` are ids of keys, each with its principal,
-    and names of certificates, and of passwords for databases, that are new or changed. `keys`: how many keys count
-    now."""
-
-    side: Name
-    by: Name
-    keys: Count
-    added: Names = ()
-    gone: Names = ()
-    certificates: Names = ()
-    passwords: Names = ()
-
-
 class StoreOpened(Event, frozen=True, kw_only=True):
     """The keeper opened its store. `untold` commits were durable but perhaps not in this log: they follow. `found`
     says what it had to mend, "" for nothing."""
@@ -238,14 +225,13 @@ Draft = (
     | MessagesRemoved
     | MessageRefused
     | MessagesBrowsed
-    | KeysSet
     | StoreOpened
     | StoreFailed
 )
 GATE: tuple[type[Event], ...] = ()
 """The gate says nothing of these: only the keeper knows."""
-KEEPER: tuple[type[Event], ...] = tuple(kind for kind in Draft.__args__ if kind is not KeysSet)
-SIDE = (MessageRefused, KeysSet)
+KEEPER: tuple[type[Event], ...] = Draft.__args__
+SIDE = (MessageRefused, *http.HTTP)
 """What a part that stands on a side may say."""
 
 
@@ -302,9 +288,4 @@ LINES: dict[str, Line] = {
     "quarantine-decided": _decided,
     "message-refused": _refused,
     "messages-browsed": _browsed,
-    "keys-set": lambda e: (
-        f"{e.get('side')}: {e.get('keys')} keys; new {', '.join(e.get('added', ())) or 'none'}, gone"
-        f" {', '.join(e.get('gone', ())) or 'none'}, certificates {', '.join(e.get('certificates', ())) or 'none'},"
-        f" by {e.get('by')}"
-    ),
 }

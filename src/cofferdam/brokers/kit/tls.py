@@ -4,7 +4,7 @@
 from memory, so they are put into the context by OpenSSL's own functions. What is relied on is that CPython's SSLContext
 holds its SSL_CTX as its first member; it is compared with the context's options before it is used, and refused else.
 
-Not here: accepting connections (brokers.kit.aio), who a client is (its certificate: brokers.relay.http_keys).
+Not here: accepting connections (brokers.kit.aio), who a client is (its certificate: kit.http.keys).
 """
 
 from __future__ import annotations

@@ -9,22 +9,15 @@ from cofferdam.audit.events import gate
 from cofferdam.audit.events import relay as events
 from cofferdam.brokers.broker import Broker
 from cofferdam.brokers.kit.figures import counter, gauge
+from cofferdam.brokers.kit.http import doors
 from cofferdam.brokers.relay.figures import FIGURES
 from cofferdam.enforce.profile import Can, Crew, Profile
 
 _SIDES: Final = ("outer", "outer-tables", "inner-tables", "inner")
 _XML: Final = ("cofferdam.policy.messages.xml_checking",)
 """A later policy may bring the first channel of XML."""
-_LATE: Final = (*_XML, "encodings.idna", "encodings.latin_1", "cryptography.hazmat.backends.openssl.backend")
-"""What libraries import when they first need it, which is too late once the filter is on."""
-SIDE: Final = (
-    gauge("http_connections", "open connections of HTTP clients"),
-    gauge("http_doors_shut", "addresses at which nobody is let in, since their certificate is not there"),
-    counter("http_requests", "HTTP requests"),
-    counter("http_refused", "HTTP requests that were refused as a whole"),
-)
-
-
+_LATE: Final = (*_XML, *doors.LATE)
+SIDE: Final = doors.FIGURES
 TABLES: Final = (
     gauge("table_connections_away", "connections to databases that do not work just now"),
     counter("table_rows_taken", "rows of outbox tables that the relay is done with"),

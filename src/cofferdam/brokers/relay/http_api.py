@@ -11,7 +11,7 @@
 Who asks is settled before anything of a body is read, what it may before anything of it is understood. Whether a
 channel exists is told to those only who may do something with it.
 
-Not here: bytes of HTTP (http_protocol), keys (http_keys), what is done with a message (the keeper).
+Not here: bytes of HTTP and keys (kit.http), what is done with a message (the keeper).
 """
 
 from __future__ import annotations
@@ -22,21 +22,15 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote_to_bytes
 
-from cofferdam.brokers.relay.http_answers import (
-    Refusal,
-    answer,
-    handed,
-    lines,
-    problem,
-    refusal,
-    refused,
-    result,
-    shown,
-)
+from cofferdam.brokers.kit.http import api
+from cofferdam.brokers.kit.http.api import KEY_NEEDED, Note, method, path_of, query_of
+from cofferdam.brokers.kit.http.connection import Request
+from cofferdam.brokers.kit.http.keys import Known
+from cofferdam.brokers.kit.http.messages import Answer
+from cofferdam.brokers.kit.http.problems import Refusal, answer, lines, problem, refusal
+from cofferdam.brokers.relay.http_answers import PROBLEMS, handed, result, shown
 from cofferdam.brokers.relay.http_asking import A, Keeper
-from cofferdam.brokers.relay.http_keys import WRONG_SECONDS, Keyring, Known, Slowed, Why
 from cofferdam.brokers.relay.http_messages import (
     CLOUD_EVENT,
     CLOUD_EVENTS,
@@ -57,7 +51,6 @@ from cofferdam.brokers.relay.http_messages import (
     single,
     verdicts,
 )
-from cofferdam.brokers.relay.http_protocol import Answer, Gone, Request
 from cofferdam.brokers.relay.records import Answered, Browse, Handed, Pull, Push, Result, Settle, ToKeeper
 from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.messages.checking import Checks
@@ -67,48 +60,33 @@ TURN_SECONDS: Final = 0.005
 """How long the messages of one request are read in one go."""
 ENDPOINT_BODY: Final = 1 << 20
 """Of what a lease or a settling says."""
-KEY_NEEDED: Final = "a key (Authorization: Bearer cdk_...) or a certificate of this side is needed"
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=,;!$()*&'-]{0,199}\Z")
 _OPENAPI: Final = files("cofferdam.brokers.relay").joinpath("openapi.json").read_bytes()
 
-Note = Callable[[str, str, str, str, Problem, str], None]
-"""(channel, principal, source, verb, problem, key): a refusal, for the audit log."""
 
+class Api(api.Api):
+    """The application of a side."""
 
-class Api:
-    """The application. An exception that leaves it is a bug, and ends the process."""
+    problems = PROBLEMS
 
     def __init__(self, keeper: Keeper, note: Note, wall: Callable[[], int] = time.time_ns) -> None:
+        super().__init__(note, wall)
         self.keeper = keeper
         self.relay = Relay(())
         self.checks = Checks(self.relay)
-        self.keys = Keyring(())
-        self.slowed = Slowed()
-        self.requests = 0
-        self.refused = 0
-        self._note = note
-        self._wall = wall
 
-    async def __call__(self, request: Request) -> Answer:
-        self.requests += 1
-        try:
-            return await self._answer(request)
-        except Refusal as error:
-            self.refused += 1
-            return refused(error)
-
-    async def _answer(self, request: Request) -> Answer:
+    async def respond(self, request: Request) -> Answer:
         request.rows = self.relay
-        path = _path(request)
+        path = path_of(request)
         if path == ("health",):
             return Answer(204)
-        known = await self._who(request)
+        known = await self.who(request)
         match path:
             case ("v1",) | ("v1", "channels"):
-                _method(request, "GET")
+                method(request, "GET")
                 return answer(self._overview(known))
             case ("v1", "openapi.json"):
-                _method(request, "GET")
+                method(request, "GET")
                 return Answer(200, _OPENAPI)
             case ("v1", "channels", name, *rest):
                 return await self._channel(request, known, name, tuple(rest))
@@ -120,58 +98,33 @@ class Api:
         channel = self.relay.channels[name]
         match rest:
             case ():
-                _method(request, "GET")
+                method(request, "GET")
                 return answer(self._about(known, channel))
             case ("schema",):
-                _method(request, "GET")
+                method(request, "GET")
                 return self._schema(request, known, channel)
             case ("messages", key):
-                _method(request, "PUT")
+                method(request, "PUT")
                 self._allow(request, known, "push", name)
                 return await self._put(request, known, channel, key)
             case ("messages",):
-                _method(request, "POST", "GET")
+                method(request, "POST", "GET")
                 if request.method == "POST":
                     self._allow(request, known, "push", name)
                     return await self._post(request, known, channel)
                 self._allow(request, known, "browse", name)
                 return await self._browse(request, known, channel)
             case ("lease",):
-                _method(request, "POST")
+                method(request, "POST")
                 self._allow(request, known, "pull", name)
                 return await self._lease(request, known, channel)
             case ("settle",):
-                _method(request, "POST")
+                method(request, "POST")
                 self._allow(request, known, "pull", name)
                 return await self._settle(request, known, channel)
         raise refusal("not-found", "no such path")
 
     # --- who, and whether it may
-
-    def known(self, request: Request) -> Known | Why:
-        """Who asks, by the keys as they are now."""
-        connection = request.connection
-        scheme, _, text = request.headers.get("authorization", "").partition(" ")
-        if text:
-            if scheme.lower() != "bearer":
-                return "unknown"
-            return self.keys.by_key(text.strip(), connection.principals, self._wall())
-        if connection.certificate:
-            return self.keys.by_certificate(connection.certificate, connection.principals)
-        return "none"
-
-    async def _who(self, request: Request) -> Known:
-        connection = request.connection
-        found = self.known(request)
-        if isinstance(found, Known):
-            return found
-        # Late, whatever is wrong, and not many at a time: see http_keys.
-        if not self.slowed.begin(connection.source, found):
-            connection.abort()
-            raise Gone
-        await asyncio.sleep(WRONG_SECONDS)
-        self.slowed.end(connection.source)
-        raise refusal("key", KEY_NEEDED)
 
     def _right(self, known: Known, verb: Verb, channel: str) -> bool:
         right = self.relay.right(known.principal, verb, channel)
@@ -182,11 +135,8 @@ class Api:
             raise self._unknown(request, known, channel, verb)
 
     def _unknown(self, request: Request, known: Known, channel: str, verb: str) -> Refusal:
-        self._tell(request, known, channel, verb, Problem("policy", "no rule allows it"))
+        self.tell(request, known, channel, verb, Problem("policy", "no rule allows it"))
         return refusal("not-found", "no channel of this name, or not for this")
-
-    def _tell(self, request: Request, known: Known, channel: str, verb: str, problem: Problem, key: str = "") -> None:
-        self._note(channel, known.principal, request.connection.source, verb, problem, key)
 
     # --- what there is
 
@@ -269,7 +219,7 @@ class Api:
         name, who = channel.name, known.principal
         for outcome in outcomes:
             if outcome.item is None and outcome.problem is not None:
-                self._tell(request, known, name, "push", outcome.problem, outcome.key)
+                self.tell(request, known, name, "push", outcome.problem, outcome.key)
         results: list[Result] = []
         for items in _parcels([outcome.item for outcome in outcomes if outcome.item is not None]):
 
@@ -330,7 +280,7 @@ class Api:
         return answer({"results": told})
 
     async def _browse(self, request: Request, known: Known, channel: Channel) -> Answer:
-        wanted = said(BrowseSaid, _query(request))
+        wanted = said(BrowseSaid, query_of(request))
 
         def browse(number: int) -> ToKeeper:
             return Browse(number, known.principal, channel.name, wanted.after, wanted.max)
@@ -378,40 +328,6 @@ async def _in_turns(outcomes: Iterator[Outcome]) -> list[Outcome]:
             await asyncio.sleep(0)
             began = loop.time()
     return found
-
-
-def _method(request: Request, *methods: str) -> None:
-    if request.method not in methods and not (request.method == "HEAD" and "GET" in methods):
-        allowed = ", ".join(methods)
-        raise refusal("method", f"{allowed} is for this path", headers={"allow": allowed})
-
-
-def _path(request: Request) -> tuple[str, ...]:
-    """The path's steps, each decoded once and strictly. Raises: Refusal."""
-    steps = []
-    for step in request.target.partition(b"?")[0][1:].split(b"/"):
-        if re.search(rb"%(?![0-9A-Fa-f]{2})", step):
-            raise refusal("request", "a percent sign without two hexadecimal digits")
-        try:
-            text = unquote_to_bytes(step).decode()
-        except UnicodeDecodeError:
-            raise refusal("request", "a path that is not UTF-8") from None
-        if not text.isprintable() or "/" in text or text in (".", ".."):
-            raise refusal("request", "a path with a control character, a slash within a name, or dots")
-        steps.append(text)
-    return tuple(steps)
-
-
-def _query(request: Request) -> dict[str, str]:
-    """What stands behind the question mark, each once. Raises: Refusal."""
-    text = request.target.partition(b"?")[2].decode("ascii")
-    try:
-        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=16)
-    except ValueError:
-        raise refusal("request", "a query that is none") from None
-    if len(dict(pairs)) != len(pairs):
-        raise refusal("request", "a word twice in the query")
-    return dict(pairs)
 
 
 def _parcels(items: list[Any]) -> list[tuple[Any, ...]]:

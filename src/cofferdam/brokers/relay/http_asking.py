@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from cofferdam.brokers.relay.http_answers import Refusal, refusal
+from cofferdam.brokers.kit.http.problems import Refusal, refusal
 from cofferdam.brokers.relay.records import (
     Answered,
     FromKeeper,

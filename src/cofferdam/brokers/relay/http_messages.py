@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, NamedTuple, TypeGuard, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from cofferdam.brokers.relay.http_answers import Refusal, refusal
+from cofferdam.brokers.kit.http.problems import Refusal, refusal
 from cofferdam.brokers.relay.records import HANDED_MOST, ITEMS_MOST, Item, Verdict, printable
 from cofferdam.policy.messages.checked import Checked, Problem
 from cofferdam.policy.messages.checking import Checks, located

@@ -26,7 +26,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 
 from cofferdam.audit.events.base import clip
-from cofferdam.brokers.relay.http_answers import Refusal
+from cofferdam.brokers.kit.http.problems import Refusal
 from cofferdam.brokers.relay.http_asking import Keeper
 from cofferdam.brokers.relay.http_messages import is_key, single
 from cofferdam.brokers.relay.records import Answered, Handed, Item, Message, Pull, Push, Settle, ToKeeper, Verdict

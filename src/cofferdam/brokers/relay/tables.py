@@ -14,11 +14,12 @@ from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 from cofferdam.audit.events.base import clip
-from cofferdam.audit.events.relay import KeysSet, MessageRefused
+from cofferdam.audit.events.http import KeysSet
+from cofferdam.audit.events.relay import MessageRefused
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Reported
+from cofferdam.brokers.kit.http.keys import Given, read_secrets
 from cofferdam.brokers.relay.http_asking import Keeper
-from cofferdam.brokers.relay.http_keys import Given, read_secrets
 from cofferdam.errors import GateError, LocalProtocolError
 from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.messages.checking import Checks
@@ -52,7 +53,7 @@ class Tables(Part):
         self.keeper = Keeper(setting.senders["keeper"], asyncio.get_event_loop())
         self.checks = Checks(Relay(()))
         self.counts = {"table_rows_taken": 0, "table_rows_booked": 0}
-        self._secrets = read_secrets(setting.secrets)
+        self._secrets = read_secrets(setting.secrets, setting.broker)
         self._wanted: frozenset[Wanted] = frozenset()
         self._work: dict[Wanted, Work] = {}
         self._leaving: list[Work] = []

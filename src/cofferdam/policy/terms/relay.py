@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 
 from cofferdam.errors import CofferdamError
 from cofferdam.model import NEVER, Allow, Deny, Fault, Side
@@ -28,15 +26,14 @@ from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms import relay_lint
 from cofferdam.policy.terms.base import Ask, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Store, Terms
+from cofferdam.policy.terms.door_words import door_row
 from cofferdam.policy.terms.relay_checks import RelayChecks, refers_to, sides
-from cofferdam.policy.terms.relay_model import TABLE, ChannelSaid, DoorSaid, RelayConduit, RelayRule
+from cofferdam.policy.terms.relay_model import TABLE, ChannelSaid, RelayConduit, RelayRule
 from cofferdam.policy.terms.relay_rows import (
     VERBS,
     Channel,
-    Door,
     Limit,
     Line,
-    Pin,
     Relay,
     RelayRows,
     Table,
@@ -102,7 +99,7 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
                 who: making.policy.principals[who].zone
                 for who in sorted({who for rule in conduit.allow for who in rule.who})
             },
-            doors=tuple(_door(zone, said, making) for zone, said in sorted(conduit.listen.items())),
+            doors=tuple(door_row(zone, said, making.files) for zone, said in sorted(conduit.listen.items())),
             tables=tuple(
                 Table(
                     zone=zone,
@@ -283,38 +280,6 @@ def _channel(name: str, said: ChannelSaid) -> Channel:
 def _number(value: float | None) -> int | float | None:
     """Whole numbers as such: what is compared is exact."""
     return int(value) if value is not None and value == int(value) else value
-
-
-def _door(zone: str, said: DoorSaid, making: Making) -> Door:
-    trusted: list[bytes] = []
-    pins: list[Pin] = []
-    for who, client in sorted(said.clients.items()):
-        file = client.certificate or client.authority or ""
-        certificate = x509.load_pem_x509_certificate(making.files[file])
-        trusted.append(certificate.public_bytes(serialization.Encoding.PEM))
-        if client.certificate:
-            pins.append(Pin(principal=who, public_key=_public_key(certificate)))
-        else:
-            der = certificate.public_bytes(serialization.Encoding.DER)
-            pins.append(Pin(principal=who, authority=der, name=client.name or ""))
-    return Door(
-        zone=zone,
-        address=said.at[0],
-        port=said.at[1],
-        tls="" if said.plain else said.tls or zone,
-        trusted=b"".join(dict.fromkeys(trusted)),
-        pins=tuple(pins),
-    )
-
-
-def _public_key(certificate: x509.Certificate) -> str:
-    digest = hashes.Hash(hashes.SHA256())
-    digest.update(
-        certificate.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
-    return digest.finalize().hex()
 
 
 def _conditions(channel: Channel) -> Iterable[str]:

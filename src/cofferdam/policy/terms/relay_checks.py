@@ -5,23 +5,19 @@ Not here: the form of single fields (relay_model), what is legal but unwise (rel
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
-
-from cryptography import x509
 
 from cofferdam.policy import schema
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.messages.schemas import FILES_MOST, SchemaError, Schemas, named_files
 from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.terms.door_words import DoorChecks
 from cofferdam.policy.terms.relay_model import (
     COMING,
     HTTP,
     TABLE,
     ChannelSaid,
-    ClientSaid,
-    DoorSaid,
     RelayConduit,
     RelayRule,
     TablesSaid,
@@ -90,8 +86,9 @@ class RelayChecks:
             self.channel((*self.here, "channels", channel), channel, said)
         for number, rule in zip(self.numbers, self.conduit.allow, strict=True):
             self.rule((*self.here, "allow", number), rule)
+        doors = DoorChecks(self.name, self.conduit, self.checking)
         for zone, door in self.conduit.listen.items():
-            self.door((*self.here, "listen", zone), zone, door)
+            doors.door((*self.here, "listen", zone), zone, door)
         self.doors_wanted()
         for zone, tables in self.conduit.tables.items():
             self.tables((*self.here, "tables", zone), zone, tables)
@@ -217,49 +214,6 @@ class RelayChecks:
                     self.at(at, found, f"tables: {zone}: {{at: ..., database: ...}}", check="tables")
 
     # --- doors
-
-    def door(self, at: Path, zone: str, door: DoorSaid) -> None:
-        here = (self.conduit.from_zone, self.conduit.to_zone)
-        if zone not in here:
-            found = f"the zone {quote(zone)}"
-            self.checking.key(at, found, f"a zone of this conduit ({one_of(here)})", nearest(zone, here), "listen")
-        if door.plain and door.tls:
-            self.at((*at, "plain"), "plain, and a certificate", "one of them", check="tls")
-        if door.plain and door.clients:
-            self.at((*at, "clients"), "clients' certificates without TLS", "TLS", check="tls")
-        if ipaddress.ip_address(door.at[0]).is_unspecified:
-            self.at((*at, "at"), f"{door.at[0]}, which is every address", "an address of this machine in the zone",
-                    check="listen")  # fmt: skip
-        self.taken(at, zone, door)
-        for who, client in door.clients.items():
-            self.client((*at, "clients", who), who, zone, client)
-
-    def taken(self, at: Path, zone: str, door: DoorSaid) -> None:
-        """Relays in one zone that answer at one address and port say the same of it."""
-        for other, conduit in self.checking.policy.conduits.items():
-            if other < self.name and isinstance(conduit, RelayConduit):
-                for their_zone, theirs in conduit.listen.items():
-                    if theirs.at == door.at and (their_zone, theirs) != (zone, door):
-                        found = f"{door.at[0]}:{door.at[1]}, which {other} has otherwise"
-                        self.at((*at, "at"), found, "the same for all, or an address of its own", check="listen")
-
-    def client(self, at: Path, who: str, zone: str, client: ClientSaid) -> None:
-        if not self.checking.known("principals", who, at):
-            return
-        principal = self.checking.policy.principals.get(who)
-        if principal is not None and principal.zone != zone:
-            self.checking.key(at, f"{who} of zone {principal.zone}", f"a principal of {zone}", check="principal-zone")
-        if (client.certificate is None) == (client.authority is None):
-            self.checking.key(at, f"client {who}", "certificate, or authority and name", check="missing")
-        if (client.authority is None) != (client.name is None):
-            self.checking.key(at, f"client {who}", "authority and name together", check="missing")
-        for field, name in (("certificate", client.certificate), ("authority", client.authority)):
-            data = self.checking.file(name, (*at, field)) if name is not None else None
-            if data is not None:
-                try:
-                    x509.load_pem_x509_certificate(data)
-                except ValueError:
-                    self.at((*at, field), f"{quote(str(name))}, which is no certificate", "a PEM file", check="tls")
 
     def doors_wanted(self) -> None:
         """Whoever asks by HTTP has a door in its zone."""

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field
 
 from cofferdam.policy import schema, syntax
-from cofferdam.policy.fields import as_list, choice, one_or_list, one_or_more, read_by, whole
-from cofferdam.policy.schema import Name, Names, Number, Positive, Text
+from cofferdam.policy.fields import YES_NO, as_list, choice, one_or_list, one_or_more, read_by, size, span, whole
+from cofferdam.policy.schema import Name, Names, Number, Positive
+from cofferdam.policy.terms.door_words import DoorSaid, FileName
 from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, PARALLEL_MOST
 
 HTTP, TABLE = "http", "table"
@@ -32,20 +33,6 @@ _JSON: Final = re.compile(r"-?[0-9]|true\Z|false\Z|\"")
 DAY: Final = 86_400
 
 
-def _span(low: int, high: int) -> tuple[Any, Any]:
-    examples = {
-        "type": "string",
-        "pattern": r"^\d+\s*(s|min|h|d|days?|weeks?|years?)$",
-        "examples": ["90 days", "5 min"],
-    }
-    return read_by(lambda raw: syntax.long_span(raw, low, high), examples)
-
-
-def _size(low: int, high: int) -> tuple[Any, Any]:
-    examples = {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(B|kB|MB|GB|TB)$", "examples": ["5 MB"]}
-    return read_by(lambda raw: syntax.size(raw, low, high), examples)
-
-
 def _place(raw: Any) -> str:
     if isinstance(raw, str) and len(raw) <= 256 and _POINTER.match(raw):
         return raw
@@ -60,12 +47,6 @@ def _order(raw: Any) -> int:
     if found and 2 <= int(found[1]) <= PARALLEL_MOST:
         return int(found[1])
     raise syntax.Expected(f'strict, or "parallel N" with N from 2 to {PARALLEL_MOST}')
-
-
-def _file(raw: Any) -> str:
-    if isinstance(raw, str) and raw.strip() and raw.isprintable() and not raw.startswith("/") and "\\" not in raw:
-        return raw
-    raise syntax.Expected("a file beside the policy, such as count.json")
 
 
 def _constant(raw: Any) -> str:
@@ -99,22 +80,12 @@ def _identifier(raw: Any) -> str:
     raise syntax.Expected("a name as PostgreSQL has it, of at most 63 bytes")
 
 
-_YES_NO = {"true": True, "false": False, "yes": True, "no": False}
-
-
-def _yes(raw: Any) -> bool:
-    if isinstance(raw, str) and raw in _YES_NO:
-        return _YES_NO[raw]
-    raise syntax.Expected("true or false")
-
-
 PLACE_SCHEMA: Final = {"type": "string", "pattern": "^(/([^~/]|~[01])*)*$", "examples": ["/line", "/parts/*/count"]}
 Place = Annotated[str, *read_by(_place, PLACE_SCHEMA)]
 Places = Annotated[tuple[Place, ...], BeforeValidator(one_or_more), one_or_list(PLACE_SCHEMA)]
 Constant = Annotated[str, *read_by(_constant, {})]
 TableName = Annotated[str, *read_by(_table, {"type": "string", "pattern": _TABLE.pattern.replace("\\Z", "$")})]
 Identifier = Annotated[str, *read_by(_identifier, {"type": "string", "examples": ["mes"]})]
-FileName = Annotated[str, *read_by(_file, {"type": "string", "examples": ["count.json"]})]
 
 
 class ValueLimit(schema.Entry):
@@ -147,16 +118,16 @@ class ChannelSaid(schema.Entry):
     form: Annotated[Literal["json", "xml"], *choice("json", "xml")] | None = Field(
         None, description="What messages are: `json`, `xml`. Default: what the schema is for, else `json`."
     )
-    keep: Annotated[int, *_span(60, 10 * syntax.YEAR_SECONDS)] = Field(
+    keep: Annotated[int, *span(60, 10 * syntax.YEAR_SECONDS)] = Field(
         90 * DAY,
         description="How long messages stay after everybody is done with them, and ids are known: a repeat within it "
         "gets the first answer. Default: 90 days.",
         json_schema_extra={"default": "90 days"},
     )
-    most: Annotated[int, *_size(1, LARGEST_MESSAGE)] = Field(
+    most: Annotated[int, *size(1, LARGEST_MESSAGE)] = Field(
         1_000_000, description="The largest message. Default: 1 MB.", json_schema_extra={"default": "1 MB"}
     )
-    room: Annotated[int, *_size(1_000_000, 10**13)] = Field(
+    room: Annotated[int, *size(1_000_000, 10**13)] = Field(
         10**9,
         description="Room for messages; a channel that is full takes no more, and drops none. Default: 1 GB.",
         json_schema_extra={"default": "1 GB"},
@@ -181,7 +152,7 @@ class ChannelSaid(schema.Entry):
         description="What a dead message, or one in quarantine, does to the channel: it goes on, or stops until a "
         "person has dealt with it.",
     )
-    lease: Annotated[int, *_span(1, 7 * DAY)] = Field(
+    lease: Annotated[int, *span(1, 7 * DAY)] = Field(
         300,
         description="The longest that a message is handed out for in one go. Default: 5 min.",
         json_schema_extra={"default": "5 min"},
@@ -208,12 +179,12 @@ class ChannelSaid(schema.Entry):
     release: Annotated[Literal["one", "two"], *choice("one", "two")] = Field(
         "one", description="How many people it takes to release a message from quarantine."
     )
-    alarm_oldest: Annotated[int, *_span(1, 365 * DAY)] = Field(
+    alarm_oldest: Annotated[int, *span(1, 365 * DAY)] = Field(
         3600,
         description="An alarm once a message has waited so long. Default: 1 h.",
         json_schema_extra={"default": "1 h"},
     )
-    alarm_silent: Annotated[int, *_span(1, 365 * DAY)] = Field(
+    alarm_silent: Annotated[int, *span(1, 365 * DAY)] = Field(
         3600,
         description="An alarm once somebody for whom messages wait has not asked for so long. Default: 1 h.",
         json_schema_extra={"default": "1 h"},
@@ -223,33 +194,6 @@ class ChannelSaid(schema.Entry):
     def kind(self) -> Literal["json", "xml"]:
         """What messages are."""
         return self.form or ("xml" if (self.schema_file or "").endswith(".xsd") else "json")
-
-
-class ClientSaid(schema.Entry):
-    """A client's certificate that stands for a principal, besides or instead of keys."""
-
-    certificate: FileName | None = Field(
-        None, description="The client's own certificate, a PEM file beside the policy: its public key is what counts."
-    )
-    authority: FileName | None = Field(
-        None, description="Instead: the authority that signs the client's certificates, a PEM file beside the policy."
-    )
-    name: Text | None = Field(None, description="With `authority`: the DNS name in the client's certificate.")
-
-
-class DoorSaid(schema.Entry):
-    """Where the relay answers HTTP in a zone."""
-
-    at: schema.Endpoint = Field(description="ADDRESS:PORT of this machine in the zone: `10.1.0.2:8443`.")
-    tls: Name | None = Field(
-        None,
-        description="The name of the certificate that clients are shown; `cofferdam relay certificate NAME` brings it "
-        "in. Default: the zone's name.",
-    )
-    plain: Annotated[bool, *read_by(_yes, {"type": "boolean"})] = Field(
-        False, description="HTTP without TLS: keys and messages can be read on the way."
-    )
-    clients: dict[Name, ClientSaid] = Field({}, description="Certificates of clients, by principal.")
 
 
 class TablesSaid(schema.Entry):
@@ -264,7 +208,7 @@ class TablesSaid(schema.Entry):
         description="The name of the role's password; `cofferdam relay password NAME` brings it in. Default: the "
         "zone's name.",
     )
-    plain: Annotated[bool, *read_by(_yes, {"type": "boolean"})] = Field(
+    plain: Annotated[bool, *YES_NO] = Field(
         False, description="Without TLS: messages can be read on the way, and nothing shows that it is this database."
     )
     outbox: TableName = Field("cofferdam.outbox", description="The table whose rows are pushed, as SCHEMA.TABLE.")

@@ -15,6 +15,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from cofferdam.policy.terms.doors import Door
+
 LARGEST_MESSAGE: Final = 20_000_000
 """The most bytes of one message that any channel may take."""
 PARALLEL_MOST: Final = 10_000
@@ -82,33 +84,6 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     pull: tuple[str, ...] = ()
     browse: tuple[str, ...] = ()
     via: str = "http"
-
-
-class Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A client's certificate that stands for a principal: by its public key (hex SHA-256 of it), or by the DNS name
-    that one authority (DER) has certified with its own signature."""
-
-    principal: str
-    public_key: str = ""
-    authority: bytes = b""
-    name: str = ""
-
-
-class Door(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where a side answers HTTP, for principals of `zone`. `tls` names the certificate that the side has been given
-    ("": no TLS). `trusted` (PEM): what clients' certificates are verified by."""
-
-    zone: str
-    address: str
-    port: int
-    tls: str = ""
-    trusted: bytes = b""
-    pins: tuple[Pin, ...] = ()
-
-    @property
-    def at(self) -> str:
-        """ADDRESS:PORT."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

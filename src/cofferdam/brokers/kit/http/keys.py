@@ -4,11 +4,14 @@ A key is 32 random bytes. What is kept of it is its SHA-256: a slow hash protect
 256 random bits however fast the hash is; a fast one costs no request anything. A part gets the hashes of its own side's
 principals, so that neither side can speak as the other, and neither holds anything that opens a door elsewhere.
 
+What a key is for stands in it as verbs (what its broker's rules let principals do) and scopes (on what: channels,
+tags); none means whatever the policy allows its principal.
+
 Nothing that a client is told, and no time that it takes, says whether a key is wrong, revoked, expired, of the other
 side, or right and from a wrong address. Wrong ones are answered late, and only so many of one source at a time; a right
 one is never made to wait for others' wrong ones.
 
-Not here: where keys are kept and made (cli.relay), what a principal may do (policy.terms.relay_rows).
+Not here: where keys are kept and made (vault, cli.keys), what a principal may do (each broker's rows).
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from msgspec import Meta, Struct
 
 from cofferdam.brokers.kit.tls import public_key_hash
 from cofferdam.errors import GateError
-from cofferdam.policy.terms.relay_rows import VERBS, Pin, Verb
+from cofferdam.policy.terms.doors import Pin
 
 PREFIX: Final = "cdk_"
 """Tells people and scanners of leaked secrets what they see."""
@@ -54,15 +57,15 @@ Name = Annotated[str, Meta(min_length=1, max_length=128)]
 
 class Key(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is kept of a key. `id` names it for people; times are UTC ns (`expires` 0: never). `verbs`: what of that
-    which the policy allows the principal this key is for; none: all."""
+    which the policy allows the principal this key is for; none: all. So with `scopes`, on what."""
 
     id: Annotated[str, Meta(pattern=r"^[a-z0-9]{8}$")]
     principal: Name
     sha256: Annotated[bytes, Meta(min_length=32, max_length=32)]
     created: int
     expires: int = 0
-    verbs: tuple[Verb, ...] = ()
-    channels: tuple[Name, ...] = ()
+    verbs: tuple[Name, ...] = ()
+    scopes: tuple[Name, ...] = msgspec.field(default=(), name="channels")
     by: Annotated[str, Meta(max_length=128)] = ""
 
     def __repr__(self) -> str:
@@ -98,18 +101,16 @@ class Given(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     by: str = ""
 
 
-SECRET: Final = "relay"  # noqa: S105 - the name of one
-"""The kind of secret that holds `Secrets`, as JSON, in a side's setting."""
 _decode = msgspec.json.Decoder(Secrets).decode
 write_secrets = msgspec.json.Encoder().encode
 
 
-def read_secrets(given: Mapping[str, bytes]) -> Secrets:
-    """What a part's setting holds of them; nothing if there is none. Raises: GateError."""
+def read_secrets(given: Mapping[str, bytes], broker: str) -> Secrets:
+    """What a part's setting holds of them, under the broker's name; nothing if there is none. Raises: GateError."""
     try:
-        return _decode(given[SECRET]) if SECRET in given else Secrets()
+        return _decode(given[broker]) if broker in given else Secrets()
     except msgspec.MsgspecError as error:
-        raise GateError(f"the keys and certificates of the relay cannot be understood: {error}") from None
+        raise GateError(f"the keys and certificates of the {broker} cannot be understood: {error}") from None
 
 
 def new_key() -> tuple[str, bytes]:
@@ -139,11 +140,11 @@ class Known(Struct, frozen=True):
     principal: str
     key: str
     verbs: frozenset[str] = frozenset()
-    channels: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
 
-    def may(self, verb: str, channel: str) -> bool:
+    def may(self, verb: str, scope: str) -> bool:
         """Whether the key is for this. (The policy says whether the principal may.)"""
-        return (not self.verbs or verb in self.verbs) and (not self.channels or channel in self.channels)
+        return (not self.verbs or verb in self.verbs) and (not self.scopes or scope in self.scopes)
 
 
 Why = Literal["none", "unknown", "expired", "address", "certificate"]
@@ -172,7 +173,7 @@ class Keyring:
                     return "expired"
                 if key.principal not in principals:
                     return "address"
-                return Known(key.principal, key.id, frozenset(key.verbs), frozenset(key.channels))
+                return Known(key.principal, key.id, frozenset(key.verbs), frozenset(key.scopes))
         return "unknown"
 
     def by_certificate(self, der: bytes, principals: Iterable[str]) -> Known | Why:
@@ -230,11 +231,3 @@ class Slowed:
         """What there was since this was asked last, by source ("" for those that are no longer told apart)."""
         untold, self._untold = self._untold, {}
         return untold
-
-
-def check_verbs(verbs: Iterable[str]) -> tuple[Verb, ...]:
-    """Verbs as a key has them. Raises: ValueError."""
-    found = tuple(verb for verb in VERBS if verb in set(verbs))
-    if unknown := set(verbs) - set(found):
-        raise ValueError(f"{', '.join(sorted(unknown))}: a key is for {', '.join(VERBS)}")
-    return found

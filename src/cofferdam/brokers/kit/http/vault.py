@@ -1,9 +1,10 @@
-"""The files that hold a relay's keys and certificates: one for each side, which only the gate's user (and root) reads.
+"""The files that hold a broker's keys and certificates: one for each part that answers HTTP, or dials with a password,
+which only the gate's user (and root) reads.
 
 A key's text is made here, given back once, and kept nowhere; a file has the hashes. Files are replaced whole, under a
 lock, so that neither a crash nor two people at once leave half of one.
 
-Not here: where the files lie (gate.secrets), what is done with them (http_keys), the command line (cli.relay_keys).
+Not here: where the files lie (gate.secrets), what is done with them (keys), the command line (cli.keys).
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ import msgspec
 from cryptography.x509 import Certificate
 
 from cofferdam.brokers.kit import tls
-from cofferdam.brokers.relay.http_keys import KEYS_EACH, Key, Secrets, Tls, new_key, read_secrets, write_secrets
+from cofferdam.brokers.kit.http.keys import KEYS_EACH, Key, Secrets, Tls, new_key, read_secrets, write_secrets
 from cofferdam.errors import GateError
-from cofferdam.policy.terms.relay_rows import Verb
 
 LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 
@@ -30,7 +30,7 @@ LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 class Vault:
     """One side's file, as it stands, and as it is to be: changes count once `save` is called."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, broker: str) -> None:
         """Raises: GateError where the file cannot be read or understood."""
         self.path = path
         try:
@@ -39,10 +39,10 @@ class Vault:
             data = b"{}"
         except OSError as error:
             raise GateError(f"{path} cannot be read: {error.strerror or error}") from None
-        self.secrets: Secrets = read_secrets({"relay": data})
+        self.secrets: Secrets = read_secrets({broker: data}, broker)
 
     def add(
-        self, principal: str, *, expires: int, verbs: tuple[Verb, ...], channels: Iterable[str], by: str, now_ns: int
+        self, principal: str, *, expires: int, verbs: Iterable[str], scopes: Iterable[str], by: str, now_ns: int
     ) -> tuple[str, Key]:
         """A new key for a principal: its text, and what is kept. Raises: GateError: it has as many as it may."""
         self.forget_expired(now_ns)
@@ -56,8 +56,8 @@ class Vault:
         text, sha256 = new_key()
         name = "".join(dice.choice(LETTERS) for _ in range(8))
         key = Key(
-            id=name, principal=principal, sha256=sha256, created=now_ns, expires=expires, verbs=verbs,
-            channels=tuple(channels), by=by,
+            id=name, principal=principal, sha256=sha256, created=now_ns, expires=expires, verbs=tuple(verbs),
+            scopes=tuple(scopes), by=by,
         )  # fmt: skip
         self.put(key)
         return text, key

@@ -1,7 +1,9 @@
-"""`cofferdam relay key ...` and `cofferdam relay certificate`: by what clients are known, and the relay by clients.
+"""`cofferdam BROKER key ...`, `certificate` and `password`: by what clients are known to the parts of a broker that
+answer HTTP, the broker by clients, and by databases.
 
-They are written into the state directory, for the side on which a principal stands, and given to that side if the gate
-runs. A key is printed once, when it is made. Not here: the files (brokers.relay.vault).
+They are written into the state directory, for the part at which a principal stands, and given to that part if the gate
+runs. A key is printed once, when it is made. A broker's verbs say what is theirs (`Keys`), and call `add_keys`,
+`add_certificate`, `add_password`. Not here: the files (brokers.kit.http.vault).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,48 +22,80 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cofferdam.errors import GateError
 
 if TYPE_CHECKING:
-    from cofferdam.brokers.relay.vault import Vault
+    from cofferdam.brokers.kit.http.vault import Vault
     from cofferdam.policy.table import CompiledPolicy
 
 START_SECONDS = 5.0
-"""How long a side that does not answer is asked again."""
+"""How long a part that does not answer is asked again."""
 
 
 class Side(NamedTuple):
-    """One side of one relay: its part of a crew, who shows it a key, the certificates that its doors show, and the
-    passwords that it shows to databases."""
+    """One part of one crew: who shows it a key, the certificates that its doors show, and the passwords that it shows
+    to databases."""
 
     crew: str
     part: str
-    principals: frozenset[str]
-    tls: frozenset[str]
-    passwords: frozenset[str]
+    principals: frozenset[str] = frozenset()
+    tls: frozenset[str] = frozenset()
+    passwords: frozenset[str] = frozenset()
 
 
-def add(verbs: Any, verb: Any, parser_of: Any) -> None:
-    """The words."""
-    keys = parser_of(verbs, "key", "API keys of those who push and pull")
+class Keys(NamedTuple):
+    """What keys of one broker are for: `verbs`, on `scope` (its word for what: "channel"). `sides`: the parts that a
+    policy gives it, of one crew ("": of all). `why`: what keys are there for."""
 
+    broker: str
+    verbs: tuple[str, ...]
+    scope: str
+    sides: Callable[[CompiledPolicy, str], list[Side]]
+    why: str
+
+
+# --- the words ----------------------------------------------------------------------------------------------------
+
+
+def _reader(of: Keys, verb: Any) -> Callable[..., Any]:
     def reader(name: str, text: str, work: Any, parent: Any) -> Any:
         sub = verb(name, text, work, parent)
+        sub.set_defaults(keys=of)
         sub.add_argument("--policy", type=Path, metavar="POLICY", help="a policy (default: the running gate's)")
         return sub
 
+    return reader
+
+
+def add_keys(of: Keys, keys: Any, verb: Any) -> None:
+    """`key ...`; `keys`: the subparsers beneath it, `verb`: makes one, with the options that all verbs have."""
+    reader = _reader(of, verb)
     new = reader("new", "make a key for a principal, and print it: this once", _new, keys)
     new.add_argument("principal", metavar="PRINCIPAL", help="for whom; a principal may have two keys at a time")
     new.add_argument("--for", dest="span", default="365 days", metavar="TIME", help="how long it is good, such as "
                      '"90 days", or `ever` (default: 365 days)')  # fmt: skip
-    new.add_argument("--only", nargs="+", default=[], choices=["push", "pull", "browse"], help="for these verbs alone")
-    new.add_argument("--channel", nargs="+", default=[], metavar="CHANNEL", help="for these channels alone")
+    new.add_argument("--only", nargs="+", default=[], choices=list(of.verbs), help="for these verbs alone")
+    if of.scope:
+        new.add_argument(f"--{of.scope}", dest="scopes", nargs="+", default=[], metavar=of.scope.upper(),
+                         help=f"for these {of.scope}s alone")  # fmt: skip
     reader("list", "the keys that there are: for whom, since when, until when", _list, keys)
     revoke = reader("revoke", "take a key away, at once", _revoke, keys)
     revoke.add_argument("id", metavar="ID", help="the key's id, as `list` shows it")
-    certificate = reader(
-        "certificate", "the certificates that the relay shows: list them, or bring one in", _tls, verbs
-    )
+
+
+def add_certificate(of: Keys, verbs: Any, verb: Any) -> None:
+    """`certificate`."""
+    text = f"the certificates that the {of.broker} shows: list them, or bring one in"
+    certificate = _reader(of, verb)("certificate", text, _tls, verbs)
     certificate.add_argument("name", nargs="?", metavar="NAME", help="its name in the policy: `tls`, or the zone's")
     certificate.add_argument("--certificate", type=Path, metavar="FILE", help="PEM: the certificate and its chain")
     certificate.add_argument("--key", type=Path, metavar="FILE", help="PEM: its key, without a password")
+
+
+def add_password(of: Keys, verbs: Any, verb: Any) -> None:
+    """`password`."""
+    text = f"the passwords that the {of.broker} shows to databases: list them, or bring one in"
+    password = _reader(of, verb)("password", text, _password, verbs)
+    password.add_argument("name", nargs="?", metavar="NAME", help="its name in the policy: `password`, or the default")
+    password.add_argument("--file", type=Path, metavar="FILE", help="the password, on its first line; `-` for stdin "
+                          "(default: ask for it)")  # fmt: skip
 
 
 # --- where --------------------------------------------------------------------------------------------------------
@@ -79,47 +113,29 @@ def policy_of(args: argparse.Namespace) -> CompiledPolicy:
 
 
 def sides_of(args: argparse.Namespace) -> list[Side]:
-    """All sides of the policy's relays."""
-    from cofferdam.gate.crew.plan import plan_crews
-    from cofferdam.policy.terms.relay import INNER, INNER_TABLES, OUTER, OUTER_TABLES
-    from cofferdam.policy.terms.relay_rows import RelayRows
-
-    policy = policy_of(args)
-    found = []
-    for plan in plan_crews(policy).values():
-        if plan.broker != "relay" or args.crew not in ("", plan.name):
-            continue
-        rows = [row for name in plan.conduits if isinstance(row := policy.conduits[name].terms, RelayRows)]
-        for part in (OUTER, INNER):
-            zones = {row.outer if part == OUTER else row.inner for row in rows}
-            who = {name for row in rows for name, zone in row.stands.items() if zone in zones}
-            tls = {door.tls for row in rows for door in row.doors if door.zone in zones and door.tls}
-            found.append(Side(plan.base, part, frozenset(who), frozenset(tls), frozenset()))
-        for part in (OUTER_TABLES, INNER_TABLES):
-            zones = set(plan.parts[part].zones) if part in plan.parts else set()
-            names = {table.password for row in rows for table in row.tables if table.zone in zones}
-            if zones:
-                found.append(Side(plan.base, part, frozenset(), frozenset(), frozenset(names)))
+    """All parts of the policy's crews of this broker that have keys, certificates or passwords."""
+    of: Keys = args.keys
+    found = of.sides(policy_of(args), args.crew)
     if not found:
-        raise GateError("the policy has no relay", hint="conduits with `broker: relay`")
+        raise GateError(f"the policy has no {of.broker}", hint=f"conduits with `broker: {of.broker}`")
     return found
 
 
 def vault_of(args: argparse.Namespace, side: Side) -> Vault:
-    """A side's file."""
-    from cofferdam.brokers.relay.http_keys import SECRET
-    from cofferdam.brokers.relay.vault import Vault
+    """A part's file."""
+    from cofferdam.brokers.kit.http.vault import Vault
     from cofferdam.cli.gate_options import state_of
     from cofferdam.gate.secrets import secret_file
 
-    return Vault(secret_file(state_of(args), side.crew, side.part, SECRET))
+    broker: str = args.keys.broker
+    return Vault(secret_file(state_of(args), side.crew, side.part, broker), broker)
 
 
 def save(args: argparse.Namespace, side: Side, vault: Vault) -> bool:
-    """Writes a side's file, for the gate's user. Returns whether a side that runs has it already."""
+    """Writes a part's file, for the gate's user. Returns whether a part that runs has it already."""
     import msgspec
 
-    from cofferdam.brokers.relay.http_keys import Given
+    from cofferdam.brokers.kit.http.keys import Given
     from cofferdam.cli.gate_options import state_of
     from cofferdam.gate.client import ask
     from cofferdam.gate.state import control_socket
@@ -129,11 +145,12 @@ def save(args: argparse.Namespace, side: Side, vault: Vault) -> bool:
     vault.save(owner)
     if not control_socket(state).exists():
         return False
+    broker: str = args.keys.broker
     given = msgspec.to_builtins(Given(secrets=vault.secrets))
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            ask(state, "ask-part", broker="relay", part=side.part, verb="secrets", arguments=given, crew=side.crew)
+            ask(state, "ask-part", broker=broker, part=side.part, verb="secrets", arguments=given, crew=side.crew)
         except GateError as error:
             if time.monotonic() < deadline:  # it may just be starting, with the file as it was before
                 time.sleep(0.2)
@@ -156,8 +173,7 @@ def _by() -> str:
 
 
 def _new(args: argparse.Namespace) -> int:
-    from cofferdam.brokers.relay.http_keys import check_verbs
-    from cofferdam.brokers.relay.vault import locked
+    from cofferdam.brokers.kit.http.vault import locked
     from cofferdam.cli.gate_options import state_of
     from cofferdam.policy.problems import nearest, one_of
 
@@ -167,7 +183,7 @@ def _new(args: argparse.Namespace) -> int:
         known = sorted({name for side in sides for name in side.principals})
         near = nearest(args.principal, known)
         raise GateError(
-            f"{args.principal!r} is nobody whom a relay of the policy knows",
+            f"{args.principal!r} is nobody who shows a key to a {args.keys.broker} of the policy",
             hint=f"did you mean {near}?" if near else f"it knows {one_of(known)}",
         )
     now = time.time_ns()
@@ -178,10 +194,10 @@ def _new(args: argparse.Namespace) -> int:
             vault = vault_of(args, side)
             if kept is None:
                 text, kept = vault.add(
-                    args.principal, expires=expires, verbs=check_verbs(args.only), channels=args.channel, by=_by(),
-                    now_ns=now,
+                    args.principal, expires=expires, verbs=args.only, scopes=getattr(args, "scopes", ()),
+                    by=_by(), now_ns=now,
                 )  # fmt: skip
-            else:  # one who stands at several relays has the same key at all of them
+            else:  # one who stands at several has the same key at all of them
                 vault.put(kept)
             runs = save(args, side, vault) and runs
     if kept is None:
@@ -190,7 +206,7 @@ def _new(args: argparse.Namespace) -> int:
         print(json.dumps({"key": text, "id": kept.id, "principal": args.principal, "expires": expires, "in_use": runs}))
     else:
         print(text)
-        # The key alone goes to stdout, so that KEY=$(cofferdam relay key new ...) is the key.
+        # The key alone goes to stdout, so that KEY=$(cofferdam BROKER key new ...) is the key.
         print(f"  key {kept.id} of {args.principal}, good {_until(expires)}; it is not shown again", file=sys.stderr)
         if not runs:
             print("  it counts once the gate runs", file=sys.stderr)
@@ -219,7 +235,8 @@ def _list(args: argparse.Namespace) -> int:
         for key in vault_of(args, side).secrets.keys:
             there = found.setdefault(key.id, {
                 "id": key.id, "principal": key.principal, "created": key.created, "expires": key.expires,
-                "expired": bool(key.expires and key.expires <= now), "verbs": key.verbs, "channels": key.channels,
+                "expired": bool(key.expires and key.expires <= now), "verbs": key.verbs,
+                f"{args.keys.scope or 'scope'}s": key.scopes,
                 "by": key.by, "sides": [],
                 "in_policy": key.principal in side.principals,
             })  # fmt: skip
@@ -228,19 +245,19 @@ def _list(args: argparse.Namespace) -> int:
         print(json.dumps(list(found.values())))
         return 0
     for key_found in found.values():
-        only = f", only {', '.join((*key_found['verbs'], *key_found['channels']))}" if (
-            key_found["verbs"] or key_found["channels"]) else ""  # fmt: skip
+        limits = (*key_found["verbs"], *key_found[f"{args.keys.scope or 'scope'}s"])
+        only = f", only {', '.join(limits)}" if limits else ""
         state = " EXPIRED" if key_found["expired"] else ""
         state += "" if key_found["in_policy"] else " (the policy no longer knows it)"
         print(f"{key_found['id']}  {key_found['principal']:20} {_until(key_found['expires'])}{state}{only}"
               f"  by {key_found['by']}")  # fmt: skip
     if not found:
-        print("there are no keys; `cofferdam relay key new PRINCIPAL` makes one")
+        print(f"there are no keys; `cofferdam {args.keys.broker} key new PRINCIPAL` makes one")
     return 0
 
 
 def _revoke(args: argparse.Namespace) -> int:
-    from cofferdam.brokers.relay.vault import locked
+    from cofferdam.brokers.kit.http.vault import locked
     from cofferdam.cli.gate_options import state_of
 
     with locked(state_of(args)):
@@ -251,7 +268,7 @@ def _revoke(args: argparse.Namespace) -> int:
             if key is not None:
                 gone.append((key, save(args, side, vault)))
     if not gone:
-        raise GateError(f"there is no key {args.id!r}", hint="`cofferdam relay key list` shows them")
+        raise GateError(f"there is no key {args.id!r}", hint=f"`cofferdam {args.keys.broker} key list` shows them")
     key, runs = gone[0]
     if args.json:
         print(json.dumps({"id": key.id, "principal": key.principal, "in_use": runs}))
@@ -266,7 +283,7 @@ def _revoke(args: argparse.Namespace) -> int:
 def _tls(args: argparse.Namespace) -> int:
     if args.name is None:
         return _certificates(args)
-    from cofferdam.brokers.relay.vault import locked
+    from cofferdam.brokers.kit.http.vault import locked
     from cofferdam.cli.gate_options import state_of
     from cofferdam.policy.problems import nearest, one_of
 
@@ -321,3 +338,52 @@ def _stand(side: Side, vault: Vault) -> Iterator[dict[str, Any]]:
             "until": certificate.not_valid_after_utc.isoformat() if certificate is not None else "",
             "in_policy": name in side.tls,
         }
+
+
+# --- passwords ---------------------------------------------------------------------------------------------------
+
+
+def _password(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.kit.http.vault import locked
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.policy.problems import nearest, one_of
+
+    sides = sides_of(args)
+    if args.name is None:
+        found = [
+            {"name": name, "side": f"{side.crew}/{side.part}", "there": name in vault_of(args, side).secrets.passwords}
+            for side in sides for name in sorted(side.passwords)
+        ]  # fmt: skip
+        for row in found if not args.json else ():
+            print(f"{row['name']:20} {row['side']}  {'there' if row['there'] else 'MISSING: nothing is asked there'}")
+        if args.json:
+            print(json.dumps(found))
+        return 0
+    own = [side for side in sides if args.name in side.passwords]
+    if not own:
+        known = sorted({name for side in sides for name in side.passwords})
+        near = nearest(args.name, known)
+        hint = f"did you mean {near}?" if near else f"it names {one_of(known)}" if known else "it names none"
+        raise GateError(f"no {args.keys.broker} of the policy shows a password {args.name!r}", hint=hint)
+    password = _read(args.file)
+    runs = True
+    with locked(state_of(args)):
+        for side in own:
+            vault = vault_of(args, side)
+            vault.set_password(args.name, password)
+            runs = save(args, side, vault) and runs
+    if args.json:
+        print(json.dumps({"name": args.name, "in_use": runs}))
+    else:
+        print(f"{args.name}: the password is there" + ("" if runs else "; it is used once the gate runs"))
+    return 0
+
+
+def _read(file: Path | None) -> str:
+    if file is None:
+        return getpass.getpass("Password: ")
+    try:
+        text = sys.stdin.readline() if str(file) == "-" else file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GateError(f"{file} cannot be read: {error}") from None
+    return text.partition("\n")[0].rstrip("\r")

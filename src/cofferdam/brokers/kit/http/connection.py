@@ -1,15 +1,14 @@
-"""HTTP/1.1 as a side of the relay speaks it: the part of RFC 9112 that its clients need, and nothing beside it.
+"""HTTP/1.1 as Cofferdam answers it: connections, with a bound for whatever a client may make them hold or wait for.
 
-Two readers that find different ends of one request are what smuggling lives on. So a request is read in one way only:
-one spelling of lines, none folded, one length and not two, chunks only where nothing else says a length, no chunk
-extensions, no trailers. What comes behind a request before its answer is never read as a request: the connection ends
-with the answer. (No client of today sends so.) What is refused is answered with a problem, and ends the connection.
+What comes behind a request before its answer is never read as a request: the connection ends with the answer. (No
+client of today sends so.) What is refused is answered with a problem, and ends the connection.
 
 Each connection has a deadline for what it is doing: its head, its body, the answer, the taking of the answer, the time
-between two requests. Bodies are read when the application asks for them, and not before it knows who asks; there are
-bounds for one, and for all that are under way together.
+between two requests. Bodies are read when the application asks for them, and not before it knows who asks: whole
+(`Request.body`), or piece by piece with back-pressure (`Request.pieces`); there are bounds for one, and for all that
+are held together. Answers go whole, or piece by piece as the client takes them.
 
-Not here: accepting and TLS (http_side, brokers.kit.aio), what a request means (http_api).
+Not here: how a request is read (messages), accepting and TLS (doors, brokers.kit.aio), what a request means.
 """
 
 from __future__ import annotations
@@ -18,210 +17,82 @@ import asyncio
 import email.utils
 import json
 import re
-from collections.abc import Callable, Coroutine, Mapping
-from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
 
 from cofferdam.brokers.kit.aio import Places
-from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE
+from cofferdam.brokers.kit.http.messages import (
+    HEAD_BYTES,
+    PHRASES,
+    Answer,
+    BadRequest,
+    Chunks,
+    Gone,
+    Head,
+    read_head,
+)
 
-HEAD_BYTES: Final = 16_384
-HEADERS_MOST: Final = 64
 HEAD_SECONDS: Final = 10.0
 """From the first byte of a connection, or of a further request, to the end of the head."""
-BODY_SECONDS: Final = 60.0
-ANSWER_SECONDS: Final = 90.0
-"""For the answer: longer than any pull waits."""
-WRITE_SECONDS: Final = 30.0
-"""For a client to take more of an answer that waits for it."""
-IDLE_SECONDS: Final = 75.0
-"""Between two requests."""
 REST_SECONDS: Final = 5.0
 """For the rest of a body that is not wanted, so that the client may read why."""
-BODY_BYTES: Final = LARGEST_MESSAGE + (1 << 20)
-"""The largest body of all: a batch."""
-REST_BYTES: Final = BODY_BYTES
-"""Of a body that is not wanted: many a client reads no answer before it has sent all, and would take a connection that
-breaks for a fault of the network, and try for ever."""
 UNASKED_BYTES: Final = 65_536
-"""Of a body, before the application wants it; then the client has to wait."""
-CHUNK_OVERHEAD: Final = 2
-CHUNK_SPARE: Final = 65_536
-"""A body in chunks has at most CHUNK_OVERHEAD times the bytes of its content on the wire, and CHUNK_SPARE besides: to
-take in a million chunks of a byte costs more than any honest body."""
-BODIES_BYTES: Final = 128 << 20
-"""Of bodies that are being received, all together; the first UNASKED_BYTES of each do not count, so that what is small
-(a lease, a settling, most single messages) goes whoever else is slow. CONNECTIONS_MOST bounds those."""
-SHARE_BYTES: Final = BODIES_BYTES // 4
-"""Of these, for one principal, or for one source while nobody knows who it is: more than any one body."""
+"""Of a body, before the application wants it; then the client has to wait. Of one that is read piece by piece, the
+most that is held."""
 BUSY: Final = "too much is under way; try again"
-CONNECTIONS_MOST: Final = 2_048
-CONNECTIONS_SOURCE: Final = 256
-
-_LINE: Final = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,4095}) HTTP/1\.([01])\Z")
-_HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}):[ \t]*([\t\x20-\x7e\x80-\xff]*)\Z")
 _ENDS: Final = re.compile(rb"\r\n\r\n|\n\r?\n")
-_CHUNK: Final = re.compile(rb"[0-9A-Fa-f]{1,8}\Z")
-_METHODS: Final = (b"GET", b"HEAD", b"PUT", b"POST")
-_ONCE: Final = frozenset((
-    "host", "content-length", "transfer-encoding", "content-type", "authorization", "expect", "content-encoding",
-))  # fmt: skip
-_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
-class BadRequest(Exception):
-    """A request that is answered without being understood, and ends the connection."""
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the connections of one part may cost. Bytes and seconds."""
 
-    def __init__(self, status: int, title: str) -> None:
-        super().__init__(title)
-        self.status = status
-        self.title = title
-
-
-class Gone(Exception):
-    """The client is not there any more, or is not to be answered."""
-
-
-class Head(NamedTuple):
-    """A request's first part. Names of header fields are in lower case; `length`: of the body, None: in chunks."""
-
-    method: str
-    target: bytes
-    headers: Mapping[str, str]
-    length: int | None
-    old: bool
-    """HTTP/1.0: the connection ends with the answer."""
-
-
-class Answer(NamedTuple):
-    """What is sent back. `kind`: its content type."""
-
-    status: int
-    body: bytes = b""
-    kind: str = "application/json"
-    headers: Mapping[str, str] = {}
-
-
-def read_head(data: bytes) -> Head:
-    """A head, from its first byte to the end of its empty line. Raises: BadRequest, where it is none, or can be read in
-    more than one way."""
-    lines = data.split(b"\r\n")
-    bare = data.replace(b"\r\n", b"")
-    if b"\n" in bare or b"\r" in bare or b"\0" in data:
-        raise BadRequest(400, "a line does not end as HTTP/1.1 has it, or holds NUL")
-    first = _LINE.match(lines[0])
-    if first is None:
-        if re.search(rb" HTTP/[0-9]+(\.[0-9]+)?\Z", lines[0]) and not re.search(rb" HTTP/1\.[01]\Z", lines[0]):
-            raise BadRequest(505, "another version of HTTP than 1.1")
-        raise BadRequest(400, "the request line is none of HTTP/1.1")
-    if first[1] not in _METHODS:
-        raise BadRequest(501, "a method that is not known here")
-    if len(lines) - 3 > HEADERS_MOST:
-        raise BadRequest(431, f"more than {HEADERS_MOST} header fields")
-    headers: dict[str, str] = {}
-    for line in lines[1:-2]:
-        found = _HEADER.match(line)
-        if found is None:
-            raise BadRequest(400, "a header field that is none, or a folded one")
-        name, value = found[1].decode().lower(), found[2].decode("latin-1").strip(" \t")
-        if name in headers:
-            if name in _ONCE:
-                raise BadRequest(400, f"the header field {name} twice")
-            value = f"{headers[name]}, {value}"
-        headers[name] = value
-    if "host" not in headers:
-        raise BadRequest(400, "no header field host")
-    old = first[3] == b"0"
-    return Head(first[1].decode(), first[2], headers, _length(headers, old), old)
-
-
-def _length(headers: Mapping[str, str], old: bool) -> int | None:
-    length, coding = headers.get("content-length"), headers.get("transfer-encoding")
-    if coding is not None:
-        if length is not None or old:
-            raise BadRequest(400, "transfer-encoding where something else says the length")
-        if coding.lower() != "chunked":
-            raise BadRequest(501, "a transfer coding other than chunked")
-    if length is not None and re.fullmatch(r"[0-9]{1,12}", length, re.ASCII) is None:
-        raise BadRequest(400, "a content-length that is no number")
-    if length is not None and int(length) > BODY_BYTES:
-        raise BadRequest(413, f"a body of more than {BODY_BYTES} bytes")
-    if headers.get("content-encoding", "identity").lower() not in ("identity", ""):
-        raise BadRequest(415, "a body that is compressed; it has to come as it is")
-    if headers.get("expect", "100-continue").lower() != "100-continue":
-        raise BadRequest(417, "an expectation that is not known here")
-    return None if coding is not None else int(length or 0)
-
-
-class Chunks:
-    """A body in chunks. `rest` is what came behind it, once it is `done`."""
-
-    def __init__(self) -> None:
-        self.done = False
-        self.rest = b""
-        self._buffer = b""
-        self._left = 0  # of the chunk that is being read, with its line end
-        self._wire = self._content = 0
-
-    def feed(self, data: bytes) -> bytes:
-        """What of the content has come. Raises: BadRequest."""
-        self._wire += len(data)
-        buffer, at, found = self._buffer + data, 0, []
-        while not self.done:
-            if self._left > 2:
-                piece = buffer[at : at + self._left - 2]
-                if not piece:
-                    break
-                found.append(piece)
-                at += len(piece)
-                self._left -= len(piece)
-                self._content += len(piece)
-            elif self._left == 2:
-                if not b"\r\n".startswith(buffer[at : at + 2]):
-                    raise BadRequest(400, "a chunk that does not end where it says")
-                if len(buffer) - at < 2:
-                    break
-                at += 2
-                self._left = 0
-            else:
-                end = buffer.find(b"\r\n", at, at + 12)
-                if end < 0:
-                    if len(buffer) - at >= 12:
-                        raise BadRequest(400, "a chunk without a size, or with an extension")
-                    break
-                if _CHUNK.match(buffer[at:end]) is None:
-                    raise BadRequest(400, "a chunk without a size, or with an extension")
-                size = int(buffer[at:end], 16)
-                if size:
-                    self._left, at = size + 2, end + 2
-                elif len(buffer) < end + 4:
-                    break
-                elif buffer[end + 2 : end + 4] != b"\r\n":
-                    raise BadRequest(400, "a trailer behind the last chunk")
-                else:
-                    self.done, at = True, end + 4
-        self._buffer = buffer[at:]
-        if self.done:
-            self.rest, self._buffer = self._buffer, b""
-        elif self._wire > CHUNK_OVERHEAD * self._content + CHUNK_SPARE:
-            raise BadRequest(400, "a body in too many small chunks")
-        return b"".join(found)
+    body_bytes: int
+    """The largest body of all."""
+    rest_bytes: int
+    """Of a body that is not wanted: many a client reads no answer before it has sent all, and would take a connection
+    that breaks for a fault of the network, and try for ever."""
+    bodies_bytes: int = 128 << 20
+    """Of bodies that are held, all together; the first UNASKED_BYTES of each do not count, so that what is small goes
+    whoever else is slow. `connections` bounds those."""
+    share_bytes: int = 32 << 20
+    """Of these, for one principal, or for one source while nobody knows who it is: more than any one body that is read
+    whole."""
+    connections: int = 2_048
+    connections_source: int = 256
+    body_seconds: float = 60.0
+    """For a body that is read whole; of one that is read piece by piece, for each UNASKED_BYTES."""
+    answer_seconds: float = 90.0
+    """For the answer, and for each piece of one: longer than anything waits."""
+    write_seconds: float = 30.0
+    """For a client to take more of an answer that waits for it."""
+    idle_seconds: float = 75.0
+    """Between two requests."""
 
 
 Application = Callable[["Request"], Coroutine[Any, Any, Answer]]
 
 
 class Shared:
-    """What the connections of a side have in common. `start` runs a task; one that fails ends the process."""
+    """What the connections of a part have in common. `start` runs a task; one that fails ends the process. `problems`:
+    what the type of a problem begins with, such as "urn:cofferdam:relay:"."""
 
     def __init__(
-        self, app: Application, loop: asyncio.AbstractEventLoop, start: Callable[[Coroutine[Any, Any, None]], None]
+        self,
+        app: Application,
+        limits: Limits,
+        problems: str,
+        loop: asyncio.AbstractEventLoop,
+        start: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self.app = app
+        self.limits = limits
+        self.problems = problems
         self.loop = loop
         self.start = start
         self.open: set[Connection] = set()
-        self.places = Places(CONNECTIONS_MOST, CONNECTIONS_SOURCE)
+        self.places = Places(limits.connections, limits.connections_source)
         self.bodies = 0
         self.shares: dict[str, int] = {}
         """Of `bodies`, by whose they are."""
@@ -259,9 +130,12 @@ class Request:
         self.target = head.target
         self.headers = head.headers
         self.length = head.length
+        self.old = head.old
         self.rows: object = None
         """What the application works by when the request comes; its own to use."""
         self.content = bytearray()
+        self.expects = "expect" in head.headers
+        """The client waits for 100 Continue before it sends a body."""
         self.most = UNASKED_BYTES
         """Of content that is taken now; when there is more, the client has to wait, or the request is refused."""
         self.whole: asyncio.Future[bool] | None = None
@@ -276,6 +150,23 @@ class Request:
         if not await self.connection.read_body(self) or len(self.content) > most:
             return None
         return bytes(self.content)
+
+    async def pieces(self, most: int, principal: str) -> AsyncIterator[bytes]:
+        """The body, piece by piece; the client waits while no piece is asked for. At most UNASKED_BYTES are held.
+
+        Raises:
+            Gone: the client left before the end.
+            BadRequest: it has more than `most` bytes.
+        """
+        if self.length is not None and self.length > most:
+            raise BadRequest(413, f"a body of more than {most} bytes")
+        self.connection.belongs(principal)
+        size = 0
+        while piece := await self.connection.read_piece(self):
+            size += len(piece)
+            if size > most:
+                raise BadRequest(413, f"a body of more than {most} bytes")
+            yield piece
 
 
 class Connection(asyncio.Protocol):
@@ -297,11 +188,15 @@ class Connection(asyncio.Protocol):
         self._coming = False  # a body is coming, wanted or not
         self._left = 0  # of a body with a length
         self._chunks: Chunks | None = None
+        self._body_left = shared.limits.body_seconds  # for the next UNASKED_BYTES of a body read piece by piece
+        self._progress = 0  # of those, how many have come
         self._rest = 0  # bytes of a body that nobody wants
         self._last = False  # the connection ends with the answer
         self._held = 0
         self._owner = f"source {source}"  # whose share the body counts to
         self._full = False
+        self._room: asyncio.Future[None] | None = None  # done once the client has taken more, or is gone
+        self._streams = False  # the answer has begun, and goes on piece by piece
 
     @property
     def busy(self) -> bool:
@@ -312,6 +207,11 @@ class Connection(asyncio.Protocol):
     def request(self) -> Request | None:
         """The request that is under way."""
         return self._request
+
+    @property
+    def waits(self) -> bool:
+        """The client is waiting for what is yet to come: an answer that it may leave (`gone`), or more of one."""
+        return self.gone is not None or self._streams
 
     @property
     def closing(self) -> bool:
@@ -331,6 +231,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.shared.open.discard(self)
         self._let_go()
+        self._wake()
         gone, self.gone = self.gone, None
         if gone is not None:
             gone()
@@ -340,11 +241,21 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._full = True
-        self._until("write_time", WRITE_SECONDS)
+        self._until("write_time", self.shared.limits.write_seconds)
 
     def resume_writing(self) -> None:
         self._full = False
-        self._until("idle" if self._request is None else "answer_time", IDLE_SECONDS)
+        if self._request is None:
+            self._until("idle", self.shared.limits.idle_seconds)
+        else:
+            self._until("answer_time", self.shared.limits.answer_seconds)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Whoever waits until the client has taken more goes on, also where the client is gone."""
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
 
     def abort(self) -> None:
         """Ends it at once."""
@@ -387,16 +298,17 @@ class Connection(asyncio.Protocol):
             raise BadRequest(431, f"a head of more than {HEAD_BYTES} bytes")
         if not end:
             return b""
-        rest, head = self._buffer[end:], read_head(self._buffer[:end])
+        rest, head = self._buffer[end:], read_head(self._buffer[:end], self.shared.limits.body_bytes)
         self._buffer = b""
         self._last = head.old or "close" in head.headers.get("connection", "").lower()
         self._chunks = Chunks() if head.length is None else None
         self._left = head.length or 0
         self._coming = head.length != 0
+        self._body_left, self._progress = self.shared.limits.body_seconds, 0
         self._request = request = Request(self, head)
-        self._until("answer_time", ANSWER_SECONDS)
-        if self._coming and request.headers.get("expect") is None:
-            self._until("body_time", BODY_SECONDS)
+        self._until("answer_time", self.shared.limits.answer_seconds)
+        if self._coming and not request.expects:
+            self._until("body_time", self.shared.limits.body_seconds)
         self.shared.start(self._serve(request))
         return rest
 
@@ -412,7 +324,7 @@ class Connection(asyncio.Protocol):
         request = self._request
         if request is None:
             self._rest += len(content)
-            if self._rest > REST_BYTES:
+            if self._rest > self.shared.limits.rest_bytes:
                 self.shared.hit("body_bytes")
                 self.abort()
         else:
@@ -423,7 +335,10 @@ class Connection(asyncio.Protocol):
             self._weigh(request, done)
         if done:
             self._coming = False
-            self._until(*(("idle", IDLE_SECONDS) if request is None else ("answer_time", ANSWER_SECONDS)))
+            if request is None:
+                self._until("idle", self.shared.limits.idle_seconds)
+            else:
+                self._until("answer_time", self.shared.limits.answer_seconds)
         return rest
 
     def _weigh(self, request: Request, done: bool) -> None:
@@ -438,25 +353,49 @@ class Connection(asyncio.Protocol):
 
     async def read_body(self, request: Request) -> bool:
         """Whether all of the body has come, and no more than is wanted. Raises: Gone."""
+        if not self._coming and not self.closing:
+            return True
+        return await self._more(request)
+
+    async def _more(self, request: Request) -> bool:
+        """Waits until all of the body has come (True), or more than `request.most`. Raises: Gone."""
         if self.closing or self._transport is None:
             raise Gone
-        if not self._coming:
-            return True
-        if request.headers.get("expect") is not None:
+        if request.expects:
+            request.expects = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._until("body_time", BODY_SECONDS)
+            self._until("body_time", self.shared.limits.body_seconds)
         request.whole = self.shared.loop.create_future()
         self._weigh(request, done=False)
         if len(request.content) <= request.most:
             self._transport.resume_reading()
         return await request.whole
 
+    async def read_piece(self, request: Request) -> bytes:
+        """What of a body has come since the last piece; b"" at its end. Raises: Gone."""
+        if not request.content and self._coming:
+            request.most = 0  # whatever comes is enough, and then the client has to wait
+            began = self.shared.loop.time()
+            self._until("body_time", self._body_left)
+            await self._more(request)
+            self._body_left -= self.shared.loop.time() - began
+            self._progress += len(request.content)
+            if self._progress >= UNASKED_BYTES:
+                self._progress, self._body_left = 0, self.shared.limits.body_seconds
+            self._until("answer_time", self.shared.limits.answer_seconds)
+        elif self.closing:
+            raise Gone
+        piece = bytes(request.content)
+        request.content.clear()
+        self.hold(-self._held)
+        return piece
+
     def hold(self, size: int) -> bool:
         """Counts bytes of a body that is kept until the answer. Returns whether there is room for them."""
-        shared, owner = self.shared, self._owner
+        shared, owner, limits = self.shared, self._owner, self.shared.limits
         share = shared.shares.get(owner, 0) + size
-        if size > 0 and (shared.bodies + size > BODIES_BYTES or share > SHARE_BYTES):
-            shared.hit("bodies_bytes" if share <= SHARE_BYTES else "bodies_share")
+        if size > 0 and (shared.bodies + size > limits.bodies_bytes or share > limits.share_bytes):
+            shared.hit("bodies_bytes" if share <= limits.share_bytes else "bodies_share")
             return False
         self._held += size
         shared.bodies += size
@@ -490,28 +429,82 @@ class Connection(asyncio.Protocol):
         except BadRequest as error:
             self._refuse(error)
             return
-        if self._request is request:
-            self._send(answer, bodiless=request.method == "HEAD")
-
-    def _send(self, answer: Answer, bodiless: bool = False) -> None:
-        if self.closing or self._transport is None:
+        body = answer.body
+        if isinstance(body, bytes):
+            if self._request is request:
+                self._send(answer, body, bodiless=request.method == "HEAD")
             return
+        try:
+            if self._request is request:
+                await self._stream(request, answer, body)
+        except Gone:
+            self.abort()
+        finally:
+            if (close := getattr(body, "aclose", None)) is not None:
+                await close()
+
+    async def _stream(self, request: Request, answer: Answer, body: AsyncIterator[bytes]) -> None:
+        """Sends an answer piece by piece. Raises: Gone."""
+        if self.closing or self._transport is None:
+            raise Gone
+        old, length, sent = request.old, answer.length, 0
+        self._last = self._last or (old and length is None)
+        how = f"content-length: {length}" if length is not None else "" if old else "transfer-encoding: chunked"
+        self._streams = True
+        self._transport.write(self._head(answer, how))
+        if request.method != "HEAD":
+            async for piece in body:
+                if self.closing or self._request is not request:
+                    raise Gone
+                sent += len(piece)
+                if length is not None and sent > length:
+                    raise ValueError(f"an answer of {length} bytes that goes on")
+                if piece and (length is not None or old):
+                    self._transport.write(piece)
+                elif piece:
+                    self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                if self._full:
+                    self._room = self.shared.loop.create_future()
+                    await self._room
+                self._until("answer_time", self.shared.limits.answer_seconds)
+            if self.closing or (length is not None and sent < length):
+                raise Gone  # what it is made of ended early: the client has to see that
+            if length is None and not old:
+                self._transport.write(b"0\r\n\r\n")
+        self._streams = False
+        self._answered()
+
+    def _head(self, answer: Answer, how: str) -> bytes:
         lines = [
-            f"HTTP/1.1 {answer.status} {_PHRASES.get(answer.status, '')}",
+            f"HTTP/1.1 {answer.status} {PHRASES.get(answer.status, '')}",
             f"date: {self.shared.date}",
             *(f"{name}: {value}" for name, value in answer.headers.items()),
         ]
-        if answer.status != 204:
-            lines += [f"content-type: {answer.kind}", f"content-length: {len(answer.body)}"]
+        if answer.status not in (204, 304):
+            lines += [f"content-type: {answer.kind}", *([how] if how else [])]
         if self._last:
             lines.append("connection: close")
         head = "\r\n".join(lines)
         if not head.replace("\r\n", "").isprintable():
             raise ValueError("a header field that would break the answer")
+        return head.encode("latin-1") + b"\r\n\r\n"
+
+    def _send(self, answer: Answer, body: bytes, bodiless: bool = False) -> None:
+        if self.closing or self._transport is None:
+            return
+        self._transport.write(self._head(answer, f"content-length: {len(body)}") + (b"" if bodiless else body))
+        self._answered()
+
+    def _answered(self) -> None:
+        """The answer is given; the next request may come."""
+        if self._transport is None:
+            return
         self._request, self.gone, self._rest = None, None, 0
         self._let_go()
-        self._until(*(("rest_time", REST_SECONDS) if self._coming else ("idle", IDLE_SECONDS)))
-        self._transport.write(head.encode("latin-1") + b"\r\n\r\n" + (b"" if bodiless else answer.body))
+        if self._coming:
+            self._until("rest_time", REST_SECONDS)
+        else:
+            self._until("idle", self.shared.limits.idle_seconds)
         if self._last:
             self._transport.close()
         else:
@@ -520,8 +513,11 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: BadRequest) -> None:
         """Answers what is no request, and ends the connection."""
         self.shared.malformed += 1
-        problem = {"type": "urn:cofferdam:relay:http", "title": error.title, "status": error.status}
+        if self._streams:
+            self.abort()
+            return
+        problem = {"type": f"{self.shared.problems}http", "title": error.title, "status": error.status}
         request, self._last = self._request, True
         if request is not None and request.whole is not None and not request.whole.done():
             request.whole.set_exception(Gone())
-        self._send(Answer(error.status, json.dumps(problem).encode(), "application/problem+json"))
+        self._send(Answer(error.status, kind="application/problem+json"), json.dumps(problem).encode())
