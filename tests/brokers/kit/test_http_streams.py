@@ -81,7 +81,7 @@ def served() -> Iterator[tuple[App, int]]:
             await aio.serve(sock, lambda: Connection(shared, "127.0.0.1", ("p",)))
 
     main = loop.create_task(run())
-    thread = threading.Thread(target=lambda: _quietly(loop, main))
+    thread = threading.Thread(target=lambda: _quietly(app, loop, main))
     thread.start()
     yield app, listener.getsockname()[1]
     loop.call_soon_threadsafe(main.cancel)
@@ -91,12 +91,12 @@ def served() -> Iterator[tuple[App, int]]:
     listener.close()
 
 
-def _quietly(loop: asyncio.AbstractEventLoop, main: asyncio.Task[None]) -> None:
+def _quietly(app: App, loop: asyncio.AbstractEventLoop, main: asyncio.Task[None]) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         loop.run_until_complete(main)
-    for task in asyncio.all_tasks(loop):
-        task.cancel()
-    loop.run_until_complete(asyncio.sleep(0.05))
+    if app.shared is not None:
+        app.shared.end_all()
+    loop.run_until_complete(asyncio.sleep(0.05))  # what was aborted is closed
 
 
 def client(port: int) -> httpx.Client:
