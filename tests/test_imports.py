@@ -21,8 +21,8 @@ RANKS = {
     "gate": 5, "evidence": 5,
     "console": 6, "cli": 6, "lab": 6,
 }  # fmt: skip
-SAME_RANK_ALLOWED = {("cli", "lab"), ("cli", "console")}
-"""cli calls on lab (`cofferdam lab`), never the other way round."""
+SAME_RANK_ALLOWED = {("cli", "lab"), ("cli", "console"), ("gate", "evidence")}
+"""cli calls on lab (`cofferdam lab`), the gate on the checks of evidence; never the other way round."""
 BASE = {"__init__", "errors", "limits", "model", "histogram"}
 AUDIT_PURE = {"entry", "events", "tree", "checkpoint", "verify", "tiles", "frames"}
 DIALECTS = {"dialect", "dialects"}

@@ -28,7 +28,7 @@ from typing import Any
 
 import msgspec
 
-from cofferdam.audit.events import access, gate, http, log, overlay, proof, relay
+from cofferdam.audit.events import access, evidence, gate, http, log, overlay, proof, relay
 from cofferdam.audit.events.base import Event, kebab
 from cofferdam.errors import AuditError
 
@@ -46,6 +46,7 @@ Draft = (
     | overlay.Draft
     | http.Draft
     | relay.Draft
+    | evidence.Draft
 )  # fmt: skip
 """What a producer may hand over, one line for each topic."""
 DRAFTS: tuple[type[Event], ...] = Draft.__args__
@@ -96,10 +97,10 @@ class EntryHead(msgspec.Struct, frozen=True, gc=False):
 
 _encoder = msgspec.json.Encoder(order="sorted")
 _entries = msgspec.json.Decoder(Entry)
-_OTHER_TIMES = {"from_ns", "to_ns", "opened_ns"}
+_OTHER_TIMES = {"from_ns", "to_ns", "opened_ns", "until_ns"}
 _MORE_TIMES = frozenset(kind for kind in DRAFTS if _OTHER_TIMES & set(kind.__struct_fields__))
 # A quote inside a JSON string is always escaped, so `"wall_ns":` can only be a member's name.
-_TIMES = re.compile(rb'"((?:wall|from|to|opened)_ns)":([0-9]+)')
+_TIMES = re.compile(rb'"((?:wall|from|to|opened|until)_ns)":([0-9]+)')
 
 
 def encode_event(draft: Draft) -> bytes:

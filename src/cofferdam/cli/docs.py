@@ -17,6 +17,7 @@ import cofferdam.policy
 PAGES: dict[str, str] = {
     "policy-reference.md": "cofferdam.policy.reference:policy_reference",
     "audit-events.md": "cofferdam.audit.events_page:audit_reference",
+    "evidence-reference.md": "cofferdam.evidence.page:evidence_reference",
     "metrics.md": "cofferdam.gate.watch.metrics_page:metrics_page",
     "cli.md": "cofferdam.cli.reference:cli_reference",
 }

@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "simulate": ("simulate", "what a policy would do to captured traffic"),
     "learn": ("learn", "the smallest policy that allows what a capture shows"),
     "audit": ("audit", "show, follow, verify, prove and export the audit log"),
+    "evidence": ("evidence", "what the gate can show an auditor: checks, controls, reports, attestations"),
     "lab": ("lab", "a simulated plant to try everything on"),
     "completion": ("completion", "print a shell's completion script"),
     "docs": ("docs", "write the reference pages that are generated from the code"),

@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
     made = report(known.status, out, started)
     note = sign(made, state)
     _record(state, made)
+    if not args.leaks:
+        _evidence(state, made, note)
     _show(args, made, note)
     return 0 if made.ok and note else 1
 
@@ -118,6 +120,30 @@ def _record(state: Path, report: Report) -> None:
     answer = ask(state, "proof", report=digest(report), result="proved" if report.ok else "failed", detail=detail)
     if not answer["recorded"]:
         raise GateError("the audit log did not take the proof in time", hint="`cofferdam status` says why")
+
+
+def _evidence(state: Path, report: Report, note: str) -> None:
+    """Keeps the report, and has the gate record what it says of each check of the evidence."""
+    import msgspec
+
+    from cofferdam.evidence import gather
+    from cofferdam.evidence.checks.registry import run
+    from cofferdam.evidence.checks.tables import CHECKS
+    from cofferdam.evidence.inputs import Inputs, Proven
+    from cofferdam.gate.client import ask
+    from cofferdam.proof.render import as_json, digest
+
+    if not note:
+        return  # what is not signed is no evidence
+    try:
+        gather.keep_report(state, as_json(report, note), digest(report))
+    except OSError as error:
+        print(f"the report is not kept as evidence: {error}", file=sys.stderr)
+        return
+    found, _ = run((one for one in CHECKS.values() if one.looks == ("proof",)), Inputs(time.time_ns(),
+                   proven=Proven(report)))  # fmt: skip
+    for one in found:
+        ask(state, "findings", found=[msgspec.to_builtins(one)])
 
 
 def _show(args: argparse.Namespace, report: Report, note: str) -> None:

@@ -18,9 +18,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from cofferdam.audit.events import evidence
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.proof import ProofDone
 from cofferdam.errors import CofferdamError, GateError, PolicyError
+from cofferdam.evidence.model import Finding
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.gate import RECORD_SECONDS, REPORT_SECONDS, Gate
 from cofferdam.gate.reload import reload_policy
@@ -105,6 +107,24 @@ class Peers(Struct, frozen=True, tag="peers", forbid_unknown_fields=True):
     """The overlay peers, and when each was last heard."""
 
 
+class Findings(Struct, frozen=True, tag="findings", forbid_unknown_fields=True):
+    """What checks found that the gate cannot run itself: recorded where it is new, an alarm where it failed."""
+
+    found: Annotated[tuple[Finding, ...], Meta(max_length=500)]
+
+
+class Clocks(Struct, frozen=True, tag="clocks", forbid_unknown_fields=True):
+    """The standing duties that are due soon or overdue, each with a sentence: alarms. All others are in time."""
+
+    due: Annotated[dict[Name, Text], Meta(max_length=64)]
+
+
+class Record(Struct, frozen=True, tag="record", forbid_unknown_fields=True):
+    """An event of the evidence that has happened: a signature, a pack, a drill. Who and when is the gate's to say."""
+
+    event: evidence.Told
+
+
 class AskPart(Struct, frozen=True, tag="ask-part", forbid_unknown_fields=True):
     """A verb of a broker, for one part of its crew of this name, or of all its crews."""
 
@@ -115,7 +135,22 @@ class AskPart(Struct, frozen=True, tag="ask-part", forbid_unknown_fields=True):
     crew: Name = ""
 
 
-Request = Status | Reload | Down | Sever | Restore | Proof | Leaks | AddPeer | RevokePeer | Peers | AskPart
+Request = (
+    Status
+    | Reload
+    | Down
+    | Sever
+    | Restore
+    | Proof
+    | Leaks
+    | AddPeer
+    | RevokePeer
+    | Peers
+    | Findings
+    | Clocks
+    | Record
+    | AskPart
+)
 
 
 class Answer(Struct, frozen=True):
@@ -228,6 +263,12 @@ class ControlServer:
             case Proof(report, result, detail):
                 done = ProofDone(report=report, result=result, detail=clip(detail), wall_ns=now_ns())
                 return {"recorded": await gate.audit.record(done, RECORD_SECONDS)}
+            case Findings(made):
+                return {"recorded": gate.evidence.take(made, user)}
+            case Clocks(due):
+                return {"alarms": gate.evidence.clocks(due)}
+            case Record(event):
+                return {"recorded": await gate.audit.record(by_whom(event, user), RECORD_SECONDS)}
             case Leaks(tried, found):
                 gate.leaks.told("")
                 return {"new": gate.leaks.found(tried, {leak.asset: leak.detail for leak in found})}
@@ -239,6 +280,14 @@ def _verb(line: bytes) -> str:
         return str(msgspec.json.decode(line).get("type", "?"))[:64]
     except Exception:
         return "?"
+
+
+def by_whom(event: evidence.Told, user: str) -> evidence.Told:
+    """The event with who asked for it and when, as the gate knows both."""
+    changes: dict[str, Any] = {"wall_ns": now_ns()}
+    if "by" in event.__struct_fields__:
+        changes["by"] = clip(user, 128)
+    return msgspec.structs.replace(event, **changes)
 
 
 def _peer(writer: asyncio.StreamWriter) -> tuple[int, int]:

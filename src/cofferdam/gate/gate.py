@@ -51,6 +51,7 @@ from cofferdam.gate.log import Log
 from cofferdam.gate.overlay.overlay import Overlay
 from cofferdam.gate.watch import report
 from cofferdam.gate.watch.drops import Drops
+from cofferdam.gate.watch.evidence import Evidence
 from cofferdam.gate.watch.leaks import LeakProbe
 from cofferdam.gate.watch.management import Management
 from cofferdam.gate.watch.metrics import Metrics
@@ -125,6 +126,7 @@ class Gate:
         self.overlay = Overlay(self)
         self.leaks = LeakProbe(self)
         self.drops = Drops(self)
+        self.evidence = Evidence(self, self.status)
         self.recent = Recent()
         self._metrics = Metrics()
         self.crews: dict[str, Crew] = {}
@@ -199,6 +201,7 @@ class Gate:
         self.leaks.set(policy.gate.leak_probe_seconds)
         self.spawn(self.leaks.work())
         self.spawn(self.drops.watch(self._stop))
+        self.spawn(self.evidence.work(self._stop))
         self._keep_recent()
         await self.overlay.start(policy)
         await control.listen()

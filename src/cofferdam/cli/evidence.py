@@ -1,0 +1,283 @@
+"""`cofferdam evidence ...`: checks and what they found, controls of frameworks, reports, clocks.
+
+Not here: signatures and packs (evidence_signing), the export (export).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cofferdam.errors import CofferdamError
+
+if TYPE_CHECKING:
+    from cofferdam.evidence.model import Catalogue, Framework
+    from cofferdam.evidence.workbench import Bench
+
+COLOURS = {
+    "proved": "green", "tested": "green", "observed": "green", "attested": "cyan", "stale": "yellow",
+    "not covered": "dim", "failed": "bold red", "coming": "dim", "overdue": "bold red", "due soon": "yellow",
+}  # fmt: skip
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declares the sub-verbs."""
+    from cofferdam.cli import evidence_signing
+
+    verbs = parser.add_subparsers(dest="evidence_verb", metavar="WHAT", required=True)
+
+    check = verbs.add_parser("check", help="run checks now and have the gate record what they find")
+    check.add_argument("ids", nargs="*", metavar="ID", help="which (default: all)")
+    check.add_argument("--no-verify", action="store_true", help="leave out the verification of the whole log")
+    check.epilog = "Exit code 1 if a check failed. `cofferdam prove` runs those that need a proof."
+    _common(check)
+
+    listed = verbs.add_parser("list", help="every check with its status, its age and when it is due")
+    listed.add_argument("--status", metavar="STATUS", help="only those with this status")
+    _common(listed)
+
+    show = verbs.add_parser("show", help="one check: what was found, its history, the controls that it carries")
+    show.add_argument("id", metavar="ID", help="the check")
+    _common(show)
+
+    report = verbs.add_parser("report", help="the controls of a framework, each with its evidence")
+    report.add_argument("--framework", metavar="NAME", help="one that ships, or a YAML file of your own")
+    report.add_argument("--sl", type=int, choices=[1, 2, 3, 4], default=0, metavar="N",
+                        help="only up to this security level (IEC 62443)")  # fmt: skip
+    report.add_argument("--since", metavar="TIME", help="also show what changed since then: 2026-03-01, or 30d")
+    form = report.add_mutually_exclusive_group()
+    form.add_argument("--html", type=Path, metavar="FILE", help="write it as one HTML page")
+    form.add_argument("--csv", action="store_true", help="print it as CSV, a row for each control")
+    form.add_argument("--oscal", action="store_true", help="print it as OSCAL assessment results (JSON)")
+    _common(report)
+
+    clocks = verbs.add_parser("clocks", help="standing duties: when each was done last, and when it is due")
+    clocks.add_argument("--ics", type=Path, metavar="FILE", help="write the due days as a calendar file")
+    _common(clocks)
+    evidence_signing.add(verbs, _common)
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    from cofferdam.cli.gate_options import add_json, add_state
+
+    add_state(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what the sub-verb says."""
+    from cofferdam.cli import evidence_signing
+
+    here = {"check": _check, "list": _list, "show": _show, "report": _report, "clocks": _clocks}
+    return (here | evidence_signing.VERBS)[args.evidence_verb](args)
+
+
+# --- check ------------------------------------------------------------------------------------------------------
+
+
+def _check(args: argparse.Namespace) -> int:
+    from cofferdam.cli.console import terminal
+    from cofferdam.cli.evidence_bench import bench_of, record, remind
+    from cofferdam.evidence.catalogue import catalogue
+    from cofferdam.evidence.checks.tables import CHECKS
+
+    names = list(dict.fromkeys(args.ids)) or list(CHECKS)
+    for name in names:
+        _known(name, catalogue())
+        if name not in CHECKS:
+            raise CofferdamError(
+                f"nothing of the gate looks at {name} yet",
+                hint="a person can sign for it: `cofferdam evidence attest`",
+            )
+    bench = bench_of(args)
+    found, missing = bench.run(names, verify=not args.no_verify and "log.whole" in names)
+    recorded = record(bench, found)
+    remind(bench)
+    if args.json:
+        rows = [
+            {"check": one.check, "subject": one.subject, "outcome": one.outcome, "says": one.says,
+             "facts": list(one.facts)} for one in found
+        ] + [{"check": one.check, "outcome": "unknown", "says": one.reason} for one in missing]  # fmt: skip
+        print(json.dumps({"recorded": recorded, "checks": rows}, indent=1, ensure_ascii=False))
+    else:
+        console = terminal()
+        for one in found:
+            console.print(f"{one.outcome:8} {one.check}: {one.says}", style=COLOURS[one.outcome])
+            if one.outcome == "failed":
+                for fact in one.facts:
+                    console.print(f"         {fact}", style="red")
+        for lacking in missing:
+            console.print(f"{'?':8} {lacking.check}: {lacking.reason}", style="dim")
+        how = f"{recorded} new in the log" if bench.status is not None else "NOT RECORDED: the gate does not run"
+        console.print(f"{len(found)} checks found something, {len(missing)} could not; {how}")
+    return 1 if any(one.outcome == "failed" for one in found) else 0
+
+
+def _known(name: str, found: Catalogue) -> None:
+    from cofferdam.policy.problems import nearest
+
+    if name not in found.checks:
+        near = nearest(name, found.checks)
+        raise CofferdamError(f"there is no check {name!r}", hint=f"did you mean {near}?" if near else "see `list`")
+
+
+# --- list, show -------------------------------------------------------------------------------------------------
+
+
+def _list(args: argparse.Namespace) -> int:
+    import msgspec
+
+    from cofferdam.cli.console import table, terminal
+    from cofferdam.cli.evidence_bench import bench_of
+    from cofferdam.evidence.model import STATUSES, spoken
+
+    if args.status is not None and args.status not in STATUSES:
+        raise CofferdamError(f"there is no status {args.status!r}", hint=f"they are {', '.join(STATUSES)}")
+    states = [one for one in bench_of(args).standing().checks.values() if args.status in (None, one.status)]
+    if args.json:
+        print(json.dumps([msgspec.to_builtins(one) for one in states], indent=1, ensure_ascii=False))
+        return 0
+    shown = table("check", "status", "age", "counts for", "entry", "")
+    for one in states:
+        shown.add_row(
+            one.id, one.status, spoken(one.age) if one.age >= 0 else "", spoken(one.ends) if one.ends > 0 else "",
+            str(one.index) if one.index >= 0 else "", one.says, style=COLOURS[one.status],
+        )  # fmt: skip
+    terminal().print(shown)
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    import msgspec
+
+    from cofferdam.cli.console import terminal
+    from cofferdam.cli.evidence_bench import bench_of
+    from cofferdam.evidence.model import spoken
+    from cofferdam.evidence.reports import when
+
+    bench = bench_of(args)
+    _known(args.id, bench.catalogue)
+    check, state = bench.catalogue.checks[args.id], bench.standing().checks[args.id]
+    past = [one for (name, _), results in bench.history.results.items() if name == args.id for one in results]
+    carries = bench.catalogue.carried_by(args.id)
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "check": msgspec.to_builtins(check), "now": msgspec.to_builtins(state),
+                    "history": [msgspec.to_builtins(one) for one in past],
+                    "controls": [list(one) for one in carries],
+                },
+                indent=1, ensure_ascii=False,
+            )
+        )  # fmt: skip
+        return 0
+    console = terminal()
+    console.print(f"{check.id}: {check.says}", style="bold")
+    console.print(f"  {state.status}: {state.says}", style=COLOURS[state.status])
+    for fact in state.facts:
+        console.print(f"    {fact}")
+    if state.index >= 0:
+        console.print(
+            f"  entry {state.index}, {spoken(state.age)} old; `cofferdam audit prove {state.index}` proves it"
+        )
+    console.print(f"  at best {check.best}; counts for {spoken(check.valid)}; from: {check.source}")
+    for framework, control in carries:
+        console.print(f"  carries {framework} {control}")
+    for one in past[-12:]:
+        about = f" of {one.subject}" if one.subject else ""
+        console.print(f"  {when(one.time_ns)} entry {one.index}: {one.outcome}{about}: {one.says}")
+    return 0
+
+
+# --- report, clocks ---------------------------------------------------------------------------------------------
+
+
+def framework_of(name: str | None, bench: Bench) -> Framework:
+    """The framework that is named, which may be a file of one's own. Raises: CofferdamError."""
+    from cofferdam.policy.problems import nearest, one_of
+
+    known = bench.catalogue.frameworks
+    if name is None:
+        raise CofferdamError("say which framework", hint=f"--framework: {one_of(known)}, or a YAML file of your own")
+    if name.endswith((".yaml", ".yml")):
+        bench.take_own(Path(name))
+        return list(bench.catalogue.frameworks.values())[-1]
+    if name not in known:
+        near = nearest(name, known)
+        raise CofferdamError(
+            f"there is no framework {name!r}", hint=f"did you mean {near}?" if near else f"there is {one_of(known)}"
+        )
+    return known[name]
+
+
+def _report(args: argparse.Namespace) -> int:
+    from cofferdam.cli.console import table, terminal
+    from cofferdam.cli.evidence_bench import bench_of
+    from cofferdam.evidence import oscal, reports
+    from cofferdam.evidence.model import STATUSES, spoken
+
+    bench = bench_of(args)
+    made = bench.report(framework_of(args.framework, bench), level=args.sl, since=args.since)
+    if args.json:
+        print(json.dumps(reports.as_json(made), indent=1, ensure_ascii=False))
+    elif args.csv:
+        sys.stdout.write(reports.as_csv(made))
+    elif args.oscal:
+        print(json.dumps(oscal.assessment_results(made), indent=1, ensure_ascii=False))
+    elif args.html is not None:
+        try:
+            args.html.write_text(reports.as_html(made), encoding="utf-8")
+        except OSError as error:
+            raise CofferdamError(f"cannot write {args.html}: {error.strerror}") from None
+        print(f"wrote {args.html}")
+    else:
+        console = terminal()
+        shown = table("control", "status", "age", "asks for", "by what, or why not")
+        for row in made.rows:
+            one = row.control
+            by = ", ".join(one.decides) if one.status not in ("not covered", "coming") else one.why
+            rest = f"; the operator shows: {one.rest}" if one.rest else ""
+            shown.add_row(
+                one.id, one.status, spoken(one.age) if one.age >= 0 else "", one.says, f"{by}{rest}",
+                style=COLOURS[one.status],
+            )  # fmt: skip
+        console.print(f"{made.title}: {made.site}, {made.made}", style="bold")
+        console.print(shown)
+        for change in made.changed:
+            console.print(f"changed since {made.since}: {change.control}: {change.before} → {change.now}")
+        counts = ", ".join(f"{made.coverage[name]} {name}" for name in (*STATUSES, "coming") if made.coverage.get(name))
+        console.print(f"{len(made.rows)} controls: {counts}")
+    return 0
+
+
+def _clocks(args: argparse.Namespace) -> int:
+    import msgspec
+
+    from cofferdam.cli.console import table, terminal
+    from cofferdam.cli.evidence_bench import bench_of, remind
+    from cofferdam.evidence.clocks import calendar
+
+    bench = bench_of(args)
+    found = bench.clocks()
+    remind(bench)
+    if args.ics is not None:
+        try:
+            args.ics.write_text(calendar(found, bench.history.site), encoding="utf-8", newline="")
+        except OSError as error:
+            raise CofferdamError(f"cannot write {args.ics}: {error.strerror}") from None
+        print(f"wrote {args.ics}")
+    elif args.json:
+        print(json.dumps([msgspec.to_builtins(one) for one in found], indent=1, ensure_ascii=False))
+    else:
+        shown = table("clock", "state", "last", "due", "days left", "late", "set anew by")
+        for one in found:
+            shown.add_row(
+                one.clock, one.state, one.last or "never", one.due, str(one.left_days), f"{one.late} of {one.times}",
+                one.done, style=COLOURS.get(one.state, ""),
+            )  # fmt: skip
+        terminal().print(shown)
+    return 1 if any(one.state == "overdue" for one in found) else 0

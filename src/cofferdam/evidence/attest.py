@@ -1,0 +1,150 @@
+"""What a person signs for: the statement, who may sign, and whether an attestation in the log is good.
+
+A statement is canonical JSON with everything in it that it is about: check, text, person, the paper's hash, until when,
+the policy in force and the size of the log. It stands whole in the entry, with its signature: the log alone shows it.
+
+Not here: the signature's form (sshsig), what an attestation carries (standing).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from cofferdam.audit.events.evidence import STATEMENT
+from cofferdam.errors import CofferdamError
+from cofferdam.evidence import sshsig
+from cofferdam.evidence.history import Attestation, History
+from cofferdam.evidence.model import Catalogue
+
+FORMAT, WITHDRAWAL = "cofferdam-attestation-v1", "cofferdam-withdrawal-v1"
+TEXT = 1500
+"""The longest text that a person signs, in characters."""
+EXTRA = frozenset(("patch-evaluation", "patch-plan", "vulnerability"))
+"""What can be attested though it is no check: duties that only a clock knows."""
+MAX_PAPER_BYTES = 64 << 20
+
+
+def statement(
+    *, site: str, check: str, text: str, person: str, role: str, made_ns: int, until_ns: int, policy: str, entries: int,
+    paper: str = "", paper_name: str = "",
+) -> str:  # fmt: skip
+    """What is to be signed. Raises: CofferdamError, where it would be too long or empty."""
+    if not text.strip():
+        raise CofferdamError("an attestation says something", hint="--text: what was done or seen, in a sentence")
+    if len(text) > TEXT:
+        raise CofferdamError(f"the text has {len(text)} characters, and at most {TEXT} can be signed")
+    if until_ns <= made_ns:
+        raise CofferdamError("the attestation would end before it begins", hint="--until: a day that is to come")
+    said: dict[str, Any] = {
+        "format": FORMAT, "site": site, "check": check, "text": text, "person": person, "role": role,
+        "made": _when(made_ns), "until": _when(until_ns), "policy": policy, "entries": entries,
+    }  # fmt: skip
+    if paper:
+        said["paper"] = {"name": paper_name[:200], "sha256": paper}
+    return canonical(said)
+
+
+def withdrawal(*, site: str, attestation: int, text: str, person: str, made_ns: int) -> str:
+    """What is signed to take one back."""
+    return canonical(
+        {"format": WITHDRAWAL, "site": site, "attestation": attestation, "text": text[:TEXT], "person": person,
+         "made": _when(made_ns)}
+    )  # fmt: skip
+
+
+def canonical(said: dict[str, Any]) -> str:
+    """The bytes that are signed. Raises: CofferdamError, where they are too many for an entry."""
+    made = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    if len(made) > STATEMENT:
+        raise CofferdamError(f"the statement has {len(made)} characters, and an entry holds {STATEMENT}")
+    return made
+
+
+def _when(ns: int) -> str:
+    return datetime.fromtimestamp(ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def may_be_attested(catalogue: Catalogue, name: str) -> bool:
+    return name in catalogue.checks or name in EXTRA
+
+
+# --- what the log has -------------------------------------------------------------------------------------------
+
+
+def verified(history: History) -> Iterator[Attestation]:
+    """Each attestation, with what is wrong with it, and withdrawn where a good withdrawal says so."""
+    withdrawn = dict(_withdrawals(history))
+    for one in history.attestations:
+        yield msgspec.structs.replace(
+            one, trouble=_trouble(one, history), withdrawn=withdrawn.get(one.index, one.withdrawn)
+        )
+
+
+def _trouble(one: Attestation, history: History) -> str:
+    said, why = _read(one.statement)
+    if said is None:
+        return why
+    wanted = {"format": FORMAT, "site": history.site, "check": one.check, "person": one.person}
+    wrong = [name for name, value in wanted.items() if said.get(name) != value]
+    if said.get("until") != _when(one.until_ns):
+        wrong.append("until")
+    paper = said.get("paper")
+    if (paper.get("sha256") if isinstance(paper, dict) else "") != one.paper:
+        wrong.append("paper")
+    if wrong:
+        return f"its entry and its statement differ in {', '.join(wrong)}"
+    return _signed(one.person, one.statement, one.signature, history, one.index)
+
+
+def _signed(person: str, text: str, signature: str, history: History, index: int) -> str:
+    """Why the signature does not count, or ""."""
+    keys = [one.key for one in history.signers_at(index) if one.person == person]
+    if not keys:
+        removed = any(one.person == person for one in history.signers)
+        return "its key had been removed" if removed else f"{person} is nobody who may sign"
+    why = ""
+    for key in keys:
+        try:
+            sshsig.verify(signature, text.encode(), key)
+        except CofferdamError as error:
+            why = str(error)
+        else:
+            return ""
+    return why
+
+
+def _withdrawals(history: History) -> Iterator[tuple[int, int]]:
+    """(attestation, entry) of each withdrawal that is good."""
+    for one in history.of("attestation-withdrawn"):
+        event = one.event
+        said, _ = _read(str(event.get("statement", "")))
+        if said is None or said.get("format") != WITHDRAWAL or said.get("site") != history.site:
+            continue
+        if said.get("attestation") != event.get("attestation") or said.get("person") != event.get("person"):
+            continue
+        if not _signed(str(event["person"]), str(event["statement"]), str(event["signature"]), history, one.index):
+            yield int(event["attestation"]), one.index
+
+
+def _read(text: str) -> tuple[dict[str, Any] | None, str]:
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return None, "its statement is no JSON"
+    return (said, "") if isinstance(said, dict) else (None, "its statement is no record")
+
+
+def about(one: Attestation, name: str) -> Any:
+    """A member of the statement; None where there is none."""
+    said, _ = _read(one.statement)
+    return said.get(name) if said is not None else None

@@ -1,0 +1,232 @@
+"""Checks that read the log, and the machine that it lies on."""
+
+from __future__ import annotations
+
+from cofferdam.audit.entry import DRAFTS
+from cofferdam.evidence.checks.registry import Table
+from cofferdam.evidence.history import Happening
+from cofferdam.evidence.inputs import Inputs, Unknown
+from cofferdam.evidence.model import Finding, spoken
+
+TABLE = Table()
+DAY_NS = 86_400 * 10**9
+LEAST_DAYS = 14
+"""Days of room that the log must have at its present rate."""
+LEAST_FREE = 0.05
+"""The share of the disk that must be free whatever the rate is."""
+RETENTION_DAYS = 90
+MAX_ERROR_SECONDS = 1.0
+
+
+@TABLE.check("log.whole", "files")
+def whole(known: Inputs) -> Finding:
+    """No entry was changed, removed, added or moved."""
+    verified = known.verified
+    if verified is None:
+        raise Unknown("the log was not verified this time")
+    if verified.findings:
+        return Finding("log.whole", "failed", f"{len(verified.findings)} findings in the log",
+                       tuple(one[:500] for one in verified.findings[:8]))  # fmt: skip
+    return Finding("log.whole", "tested", f"all {verified.entries:,} entries fit the signed checkpoint")
+
+
+@TABLE.check("log.content")
+def content(known: Inputs) -> Finding:
+    """An entry says what, when, where, who, on what, and how it ended: by the schema of the events."""
+    facts = ("every entry: index, time (UTC, ns), site, maker, hash of the policy, event",
+             "refusals and writes: principals, source, asset, conduit, rule, function, values",
+             "write-outcome: how it ended, by the id of its write-allowed")  # fmt: skip
+    return Finding(
+        "log.content", "observed", f"{len(DRAFTS)} kinds of events, each with a closed set of members", facts
+    )
+
+
+@TABLE.check("log.capacity", "files")
+def capacity(known: Inputs) -> Finding:
+    """There is room for the log."""
+    disk = known.disk
+    if disk is None:
+        raise Unknown("the log's disk was not looked at")
+    share = disk.free / max(1, disk.total)
+    days = disk.free // disk.per_day if disk.per_day > 0 else -1
+    facts = (f"{disk.free / 2**30:,.1f} GiB free of {disk.total / 2**30:,.1f} ({share:.0%})",
+             f"the log grows by {disk.per_day / 2**20:,.1f} MiB a day" if disk.per_day else "no rate yet")  # fmt: skip
+    if share < LEAST_FREE or 0 <= days < LEAST_DAYS:
+        lasts = f", enough for {days} days" if days >= 0 else ""
+        return Finding("log.capacity", "failed", f"{disk.free / 2**30:,.1f} GiB are free for the log{lasts}", facts)
+    lasts = f"for {days:,} days at the present rate" if days >= 0 else "so far"
+    return Finding("log.capacity", "observed", f"there is room for the log {lasts}", facts)
+
+
+@TABLE.check("log.retention", "history")
+def retention(known: Inputs) -> Finding:
+    """Entries are kept: the gate has no way to delete one, so the first is still there."""
+    history = known.the_history()
+    if not history.size:
+        raise Unknown("the log is empty")
+    days = (history.last_ns - history.first_ns) // DAY_NS
+    young = f"; younger than {RETENTION_DAYS} days itself" if days < RETENTION_DAYS else ""
+    facts = (f"the first entry is {days} days older than the last{young}",)
+    return Finding("log.retention", "observed", "every entry since the first is kept; the gate deletes none", facts)
+
+
+@TABLE.check("log.exported", "history")
+def exported(known: Inputs) -> Finding:
+    """Entries reach the central collector, in order and without gaps."""
+    history = known.the_history()
+    stood: dict[str, Happening] = {str(one.event.get("collector")): one for one in history.of("export-stood")}
+    if not stood:
+        raise Unknown("nothing is exported: `cofferdam export` sends entries to a collector")
+    wrong, good = [], []
+    for name, one in stood.items():
+        ago = (known.now_ns - int(one.event.get("wall_ns", 0))) // 10**9
+        words = f"{name}: next entry {one.event.get('next')}, {spoken(ago)} ago (entry {one.index})"
+        if not one.event.get("working"):
+            wrong.append(f"{words}: {one.event.get('detail')}"[:500])
+        elif ago > 2 * 3600:
+            wrong.append(f"{words}: it says so every hour")
+        else:
+            good.append(words)
+    if wrong:
+        return Finding("log.exported", "failed", "entries do not reach a collector", tuple(wrong[:8]))
+    return Finding("log.exported", "observed", f"entries reach {len(good)} collectors in order", tuple(good[:8]))
+
+
+@TABLE.check("log.witnessed", "history", "files")
+def witnessed(known: Inputs) -> Finding:
+    """A copy of the log's head is where the gate cannot change it."""
+    history = known.the_history()
+    stood = [one for one in history.of("export-stood") if str(one.event.get("collector", "")).startswith("witness:")]
+    if not stood:
+        raise Unknown("no checkpoint is kept elsewhere: `cofferdam evidence witness` gives them away")
+    last = stood[-1]
+    ago = (known.now_ns - int(last.event.get("wall_ns", 0))) // 10**9
+    facts = (
+        f"{last.event['collector'].removeprefix('witness:')}: {last.event.get('next')} entries, {spoken(ago)} ago",
+    )
+    if not last.event.get("working"):
+        return Finding("log.witnessed", "failed", f"the witness says no: {last.event.get('detail')}"[:500], facts)
+    return Finding("log.witnessed", "observed", "the log's head is kept elsewhere", facts)
+
+
+@TABLE.check("clock.sound", "files", "history")
+def clock(known: Inputs) -> Finding:
+    """The clock is synchronised, and every jump is in the log."""
+    daemon = known.time_daemon
+    if daemon is None:
+        raise Unknown("the kernel's clock was not asked")
+    jumps = known.history.of("clock-jump") if known.history is not None else []
+    facts = [f"the kernel admits an error of {daemon.error_seconds * 1000:,.0f} ms"]
+    facts += [f"entry {one.index}: jumped by {int(one.event['jump_ns']) / 1e9:+.3f} s" for one in jumps[-4:]]
+    if not daemon.synchronised or daemon.error_seconds > MAX_ERROR_SECONDS:
+        return Finding("clock.sound", "failed", "no time daemon keeps the clock", tuple(facts))
+    return Finding("clock.sound", "observed", f"the clock is synchronised; {len(jumps)} jumps in the log", tuple(facts))
+
+
+# --- what happened ----------------------------------------------------------------------------------------------
+
+
+@TABLE.check("broker.strict-parse", "history")
+def strict_parse(known: Inputs) -> Finding:
+    """A message that breaks its protocol goes no further. The self-test tries it; the log shows what came by itself."""
+    history = known.the_history()
+    tally = history.tallies.get("malformed")
+    if tally is None:
+        raise Unknown("no broken message has come yet; `cofferdam evidence selftest` tries one")
+    says = f"{tally.count} entries of broken messages that went no further"
+    return Finding("broker.strict-parse", "observed", says, (f"the last is entry {tally.last}",))
+
+
+@TABLE.check("sever.works", "history")
+def severed(known: Inputs) -> Finding:
+    """One action cuts a side off, and it can be restored."""
+    history = known.the_history()
+    pairs = []
+    for cut in history.of("severed"):
+        back = next((one for one in history.of("restored")
+                     if one.index > cut.index and one.event["side"] == cut.event["side"]), None)  # fmt: skip
+        if back is not None:
+            pairs.append((cut, back))
+    if not pairs:
+        raise Unknown("no side has been severed and restored yet; a drill is `cofferdam sever` and `cofferdam restore`")
+    cut, back = pairs[-1]
+    opened = [one for one in history.of("refused") if cut.index < one.index < back.index]
+    facts = [f"entry {cut.index}: {cut.event['side']} severed by {cut.event.get('by')}, "
+             f"{cut.event.get('sessions')} sessions ended", f"entry {back.index}: restored by {back.event.get('by')}",
+             f"{len(opened)} writes refused in between"]  # fmt: skip
+    return Finding("sever.works", "tested", "a side was severed and restored", tuple(facts))
+
+
+@TABLE.check("recovery.known-state", "history")
+def recovery(known: Inputs) -> Finding:
+    """After a crash the gate comes back to its declared state, and says what it lost."""
+    history = known.the_history()
+    died = history.of("half-died")
+    torn = history.of("torn-tail")
+    back = [
+        (one, again)
+        for one in died
+        if (again := next((other for other in history.of("half-started") if other.index > one.index
+                           and other.event.get("half") == one.event.get("half")), None)) is not None
+    ]  # fmt: skip
+    facts = [
+        f"entry {one.index}: {one.event.get('half')} died, back by entry {again.index}" for one, again in back[-4:]
+    ]
+    facts += [f"entry {one.index}: {one.event.get('entries')} entries recovered, {one.event.get('cut_bytes')} bytes of "
+              "an unfinished append cut off" for one in torn[-4:]]  # fmt: skip
+    if not facts:
+        raise Unknown("no part has died and the log was always closed in order; kill -9 of a part is the drill")
+    gone = [one for one in died[-20:] if all(one is not first for first, _ in back)]
+    running = known.status is not None and all(pair["working"] for pair in known.status["pairs"])
+    if gone and not running:
+        return Finding("recovery.known-state", "failed", "a part that died did not come back",
+                       tuple(f"entry {one.index}: {one.event.get('half')}" for one in gone[:8]))  # fmt: skip
+    return Finding("recovery.known-state", "tested", "what crashed came back, and the log says what was lost",
+                   tuple(facts))  # fmt: skip
+
+
+# --- the gate's own files ---------------------------------------------------------------------------------------
+
+
+@TABLE.check("software.integrity", "files")
+def integrity(known: Inputs) -> Finding:
+    """The gate's own files are those of its release."""
+    software = known.software
+    if software is None:
+        raise Unknown("the installed files have no record of a release to compare with")
+    if software.wrong:
+        return Finding("software.integrity", "failed", f"{len(software.wrong)} installed files are not those of the "
+                       "release", tuple(one[:500] for one in software.wrong[:8]))  # fmt: skip
+    return Finding("software.integrity", "tested", f"{software.files} installed files have the hashes of release "
+                   f"{software.version}")  # fmt: skip
+
+
+@TABLE.check("config.baseline", "files")
+def baseline(known: Inputs) -> Finding:
+    """The gate's configuration is on record as one document with a hash."""
+    if known.drift is None:
+        raise Unknown("no baseline was taken this time")
+    return Finding("config.baseline", "observed", f"the baseline has the hash {known.drift.now}")
+
+
+@TABLE.check("config.drift", "files", "history")
+def drift(known: Inputs) -> Finding:
+    """The configuration has not changed without approval."""
+    if known.drift is None:
+        raise Unknown("no baseline was taken this time")
+    if not known.drift.approved:
+        raise Unknown("no baseline has been approved: `cofferdam evidence baseline --approve`")
+    if known.drift.differences:
+        facts = tuple(str(one)[:500] for one in known.drift.differences[:10])
+        return Finding("config.drift", "failed", f"{len(known.drift.differences)} differences from the approved "
+                       "baseline", facts)  # fmt: skip
+    return Finding("config.drift", "tested", f"as in the baseline that {known.drift.by} approved",
+                   (f"approved {known.drift.approved}",))  # fmt: skip
+
+
+@TABLE.check("inventory.gate", "files")
+def components(known: Inputs) -> Finding:
+    """The gate's components are listed with versions."""
+    if known.components is None:
+        raise Unknown("the bill of materials was not made this time")
+    return Finding("inventory.gate", "observed", f"{known.components} components with versions (CycloneDX)")

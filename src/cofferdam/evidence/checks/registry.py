@@ -1,0 +1,56 @@
+"""The table of checks: which function finds what the catalogue's id says, and what it looks at.
+
+A check that breaks is a failed check with its words, and no other is harmed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from cofferdam.evidence.inputs import Inputs, Unknown
+from cofferdam.evidence.model import Finding, Missing
+
+Run = Callable[[Inputs], Finding]
+
+
+class Made(NamedTuple):
+    """A check's function. `looks`: which of the inputs it needs: "status", "policy", "proof", "history", "files"."""
+
+    id: str
+    looks: tuple[str, ...]
+    run: Run
+
+
+class Table:
+    """Checks by id. Each module of this folder has one, and `checks` joins them."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, Made] = {}
+
+    def check(self, name: str, *looks: str) -> Callable[[Run], Run]:
+        """Enters a function."""
+
+        def enter(run: Run) -> Run:
+            if name in self.made:
+                raise ValueError(f"two functions for {name}")
+            self.made[name] = Made(name, looks, run)
+            return run
+
+        return enter
+
+
+def run(made: Iterable[Made], known: Inputs) -> tuple[list[Finding], list[Missing]]:
+    """What each of them finds, and which could say nothing."""
+    found: list[Finding] = []
+    missing: list[Missing] = []
+    for one in made:
+        try:
+            finding = one.run(known)
+        except Unknown as why:
+            missing.append(Missing(one.id, str(why)))
+        except Exception as error:  # a bug in one check must not hide what the others find
+            found.append(Finding(one.id, "failed", f"the check itself broke: {error!r}"[:500]))
+        else:
+            found.append(finding)
+    return found, missing

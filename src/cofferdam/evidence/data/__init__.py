@@ -1,0 +1,1 @@
+"""Checks, clocks, themes and frameworks as files. Not here: reading them (evidence.catalogue)."""

@@ -1,0 +1,210 @@
+"""What the log says that evidence needs, in one reading: results, attestations, packs, and what happened how often.
+
+Everything that is shown is read back from the log, so that it has an index and a proof. Entries that no check asks
+about are only counted.
+
+Not here: reading files (audit.files), what it means (standing, checks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from cofferdam.audit.entry import Entry, decode_entry, parse_time
+from cofferdam.errors import AuditError
+from cofferdam.evidence.model import Result
+
+KEPT_BEFORE = 400
+"""Results of one check and subject that are kept: more than a year, once a day."""
+MAX_SUBJECTS = 20_000
+"""Checks times subjects that are kept; beyond it a log is not what a gate writes."""
+HAPPENINGS = 2000
+"""Of one kind, the latest."""
+MAX_KINDS = 500
+"""Kinds that are counted."""
+MAX_PROBLEMS = 100
+VALUE_FAULTS = ("value", "step", "rate")
+
+
+class _Kind(msgspec.Struct, frozen=True, gc=False):
+    kind: str = ""
+
+
+class _Light(msgspec.Struct, frozen=True, gc=False):
+    event: _Kind
+    index: int
+    time: str
+
+
+_light = msgspec.json.Decoder(_Light)
+READ_WHOLE = frozenset(
+    (
+        "check-done", "signer-added", "signer-removed", "attestation-made", "attestation-withdrawn", "baseline-taken",
+        "pack-made", "export-stood", "drill-done", "proof-done", "policy-loaded", "severed", "restored", "half-died",
+        "half-started", "gate-started", "gate-stopped", "torn-tail", "clock-jump", "log-opened", "alarm", "refused",
+        "leak-probe-set", "policy-refused",
+    )
+)  # fmt: skip
+"""Kinds whose entries are read whole; all others are counted."""
+
+
+class Tally(msgspec.Struct):
+    """How many entries of a kind there are, and the last of them."""
+
+    count: int = 0
+    last: int = -1
+    last_time: str = ""
+
+
+class Happening(msgspec.Struct, frozen=True):
+    """One entry."""
+
+    index: int
+    time_ns: int
+    maker: str
+    policy: str
+    event: dict[str, Any]
+
+
+class Attestation(msgspec.Struct, frozen=True):
+    """What a person signed for. `withdrawn`: the index of the entry that took it back, -1 if none has; `trouble`: why
+    it does not count, or ""."""
+
+    index: int
+    time_ns: int
+    check: str
+    person: str
+    statement: str
+    signature: str
+    paper: str
+    until_ns: int
+    withdrawn: int = -1
+    trouble: str = ""
+
+
+class Signer(msgspec.Struct, frozen=True):
+    """Who may sign, from one entry to another. `removed`: the index of the entry that ended it, -1 if none has."""
+
+    person: str
+    key: str
+    role: str
+    added: int
+    removed: int = -1
+
+
+@dataclass
+class History:
+    """One reading of a log."""
+
+    size: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    """The log's own time: it never goes backward."""
+    site: str = ""
+    results: dict[tuple[str, str], list[Result]] = field(default_factory=dict)
+    """By check and subject, oldest first."""
+    attestations: list[Attestation] = field(default_factory=list)
+    signers: list[Signer] = field(default_factory=list)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    happened: dict[str, list[Happening]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    """What this reading could not understand; a verification says more."""
+
+    def count(self, *kinds: str) -> int:
+        return sum(self.tallies[kind].count for kind in kinds if kind in self.tallies)
+
+    def of(self, kind: str) -> list[Happening]:
+        return self.happened.get(kind, [])
+
+    def last(self, kind: str) -> Happening | None:
+        found = self.of(kind)
+        return found[-1] if found else None
+
+    def signers_at(self, index: int) -> list[Signer]:
+        """Who might sign when the entry of this index was written."""
+        return [one for one in self.signers if one.added < index and (one.removed < 0 or one.removed > index)]
+
+
+def read(entries: Iterable[tuple[int, bytes]]) -> History:
+    """Reads a log, oldest entry first."""
+    found = History()
+    first = last = ""
+    for index, data in entries:
+        try:
+            light = _light.decode(data)
+        except msgspec.MsgspecError as error:
+            _trouble(found, index, error)
+            continue
+        first, last = first or light.time, light.time
+        kind, found.size = light.event.kind, index + 1
+        tally = found.tallies.get(kind)
+        if tally is None and len(found.tallies) < MAX_KINDS:
+            tally = found.tallies[kind] = Tally()
+        if tally is not None:
+            tally.count, tally.last, tally.last_time = tally.count + 1, index, light.time
+        if kind in READ_WHOLE:
+            try:
+                entry = decode_entry(data)
+                _take(found, entry, parse_time(entry.time))
+            except (AuditError, KeyError, TypeError, ValueError) as error:
+                _trouble(found, index, error)
+    if last:
+        found.first_ns, found.last_ns = parse_time(first), parse_time(last)
+    return found
+
+
+def _trouble(found: History, index: int, error: Exception) -> None:
+    if len(found.problems) < MAX_PROBLEMS:
+        found.problems.append(f"entry {index} is not understood: {error}")
+
+
+def _take(found: History, entry: Entry, time_ns: int) -> None:
+    event, kind = entry.event, entry.kind
+    found.site = entry.site
+    if kind == "check-done":
+        _result(found, entry, time_ns)
+        return
+    if kind == "signer-added":
+        found.signers.append(Signer(str(event["person"]), str(event["key"]), str(event.get("role", "")), entry.index))
+    elif kind == "signer-removed":
+        found.signers = [
+            msgspec.structs.replace(one, removed=entry.index)
+            if one.removed < 0 and (one.person, one.key) == (event["person"], event["key"])
+            else one
+            for one in found.signers
+        ]
+    elif kind == "attestation-made":
+        made = Attestation(
+            entry.index, time_ns, str(event["check"]), str(event["person"]), str(event["statement"]),
+            str(event["signature"]), str(event.get("paper", "")), int(event["until_ns"]),
+        )  # fmt: skip
+        found.attestations.append(made)
+    if kind == "refused" and not (event.get("is_write") and event.get("fault") in VALUE_FAULTS):
+        return
+    if kind == "half-died" and event.get("expected"):
+        return
+    here = found.happened.setdefault(kind, [])
+    here.append(Happening(entry.index, time_ns, entry.maker, entry.policy, event))
+    if len(here) > 2 * HAPPENINGS:
+        del here[:HAPPENINGS]
+
+
+def _result(found: History, entry: Entry, time_ns: int) -> None:
+    event = entry.event
+    key = (str(event["check"]), str(event.get("subject", "")))
+    if key not in found.results and len(found.results) >= MAX_SUBJECTS:
+        return
+    here = found.results.setdefault(key, [])
+    here.append(
+        Result(
+            key[0], key[1], str(event["outcome"]), str(event["says"]), tuple(map(str, event.get("facts", ()))),
+            str(event["result"]), entry.index, time_ns, int(event.get("wall_ns", 0)), int(event["valid_seconds"]),
+            entry.policy,
+        )
+    )  # fmt: skip
+    if len(here) > 2 * KEPT_BEFORE:
+        del here[:KEPT_BEFORE]

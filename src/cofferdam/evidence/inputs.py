@@ -1,0 +1,116 @@
+"""What checks look at, gathered by whoever calls them. Nothing here does any I/O.
+
+What was not gathered is None, and a check that needs it says that it is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cofferdam.evidence.baseline import Difference
+from cofferdam.evidence.history import History
+from cofferdam.policy.problems import Problem
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.proof.statements import Report
+
+FUTURE_NS = 300 * 1_000_000_000
+"""A time that is further ahead than this of one's own clock is of a clock that was wrong."""
+
+
+class Unknown(Exception):
+    """A check can say nothing: what it looks at is not there. The reason is for people."""
+
+
+@dataclass(frozen=True)
+class Proven:
+    """A proof's report. `why`: why it is not taken as evidence ("" if it is)."""
+
+    report: Report
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a verification of the whole log found."""
+
+    entries: int
+    findings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Room where the log lies, in bytes, and how fast the log grows, in bytes a day (0: not known yet)."""
+
+    free: int
+    total: int
+    per_day: int
+
+
+@dataclass(frozen=True)
+class TimeDaemon:
+    """What the kernel says of its clock: `synchronised`, and the largest error that it admits, in seconds."""
+
+    synchronised: bool
+    error_seconds: float
+
+
+@dataclass(frozen=True)
+class Software:
+    """The installed files against their release's record. `wrong`: changed, missing, of nobody."""
+
+    files: int
+    wrong: tuple[str, ...]
+    version: str
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The baseline now, the one that was approved, and what is different. `approved`: its hash, "" if none is."""
+
+    now: str
+    approved: str
+    by: str
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that a check may look at."""
+
+    now_ns: int
+    status: Mapping[str, Any] | None = None
+    policy: CompiledPolicy | None = None
+    warnings: tuple[Problem, ...] | None = None
+    proven: Proven | None = None
+    history: History | None = None
+    verified: Verified | None = None
+    disk: Disk | None = None
+    time_daemon: TimeDaemon | None = None
+    software: Software | None = None
+    drift: Drift | None = None
+    components: int | None = None
+    """Entries of the bill of materials."""
+
+    def the_status(self) -> Mapping[str, Any]:
+        if self.status is None:
+            raise Unknown("the gate does not run, or was not asked")
+        return self.status
+
+    def the_policy(self) -> CompiledPolicy:
+        if self.policy is None:
+            raise Unknown("the policy in force was not read")
+        return self.policy
+
+    def the_history(self) -> History:
+        if self.history is None:
+            raise Unknown("the log was not read")
+        return self.history
+
+    def the_report(self) -> Report:
+        if self.proven is None:
+            raise Unknown("no report of a proof is kept: `cofferdam prove` makes one")
+        if self.proven.why:
+            raise Unknown(f"the report of the proof is not taken: {self.proven.why}")
+        return self.proven.report

@@ -1,0 +1,101 @@
+"""One look at a gate's evidence: the log, the running gate's status if there is one, the catalogue; and what follows.
+
+A console works with this, and so do the verbs. Not here: asking the gate, printing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cofferdam import __version__
+from cofferdam.audit.files import LogReader
+from cofferdam.audit.show import moment
+from cofferdam.evidence import gather, reports
+from cofferdam.evidence.attest import verified
+from cofferdam.evidence.catalogue import catalogue, with_own
+from cofferdam.evidence.checks.tables import run_checks
+from cofferdam.evidence.clocks import Due, dues
+from cofferdam.evidence.history import Attestation, History
+from cofferdam.evidence.model import Catalogue, Finding, Framework, Missing
+from cofferdam.evidence.standing import Standing, standing
+
+
+@dataclass
+class Bench:
+    """What is known now. `attestations`: with a word on each whose signature is not good."""
+
+    state: Path
+    status: Mapping[str, Any] | None
+    reader: LogReader
+    history: History
+    attestations: tuple[Attestation, ...]
+    wall_ns: int
+    catalogue: Catalogue = field(default_factory=catalogue)
+
+    @classmethod
+    def read(cls, state: Path, status: Mapping[str, Any] | None) -> Bench:
+        """Reads the log. Raises: AuditError."""
+        reader, history = gather.history(state)
+        history.attestations = list(verified(history))
+        return cls(state, status, reader, history, tuple(history.attestations), time.time_ns())
+
+    @property
+    def policy(self) -> str:
+        """The hash of the policy in force, by the gate or else by the log; "" if neither says."""
+        if self.status is not None:
+            return str(self.status["policy"]["hash"])
+        loaded = self.history.last("policy-loaded")
+        return str(loaded.event.get("policy", "")) if loaded is not None else ""
+
+    @property
+    def brokers(self) -> frozenset[str] | None:
+        """The words of the brokers in use; None where that is not known."""
+        if self.status is None:
+            return None
+        return frozenset(one["broker"] for one in self.status["conduits"])
+
+    def run(self, names: Sequence[str], *, verify: bool = True) -> tuple[list[Finding], list[Missing]]:
+        """Runs checks on everything that can be had."""
+        path = gather.policy_file(self.state, self.status) if self.status is not None else None
+        return run_checks(gather.inputs(self.state, self.status, path, self.history, verify=verify), names)
+
+    def standing(self) -> Standing:
+        """How every check stands now."""
+        return standing(
+            self.catalogue, self.history, self.attestations, wall_ns=self.wall_ns, policy=self.policy,
+            brokers=self.brokers,
+        )  # fmt: skip
+
+    def at(self, when_ns: int) -> Standing:
+        """How every check stood at an earlier time, by what the log had then."""
+        then = replace(
+            self.history,
+            results={
+                key: kept for key, results in self.history.results.items()
+                if (kept := [one for one in results if one.time_ns <= when_ns])
+            },
+            last_ns=min(self.history.last_ns, when_ns),
+        )  # fmt: skip
+        loaded = [one for one in self.history.of("policy-loaded") if one.time_ns <= when_ns]
+        policy = str(loaded[-1].event.get("policy", "")) if loaded else ""
+        signed = [one for one in self.attestations if one.time_ns <= when_ns]
+        return standing(self.catalogue, then, signed, wall_ns=when_ns, policy=policy, brokers=self.brokers)
+
+    def clocks(self) -> tuple[Due, ...]:
+        return dues(self.catalogue, self.history, self.wall_ns)
+
+    def report(self, framework: Framework, *, level: int = 0, since: str | None = None) -> reports.Report:
+        """One framework. `since`: a time as a user says it. Raises: AuditError, for one that is none."""
+        earlier = self.at(moment(since)) if since else None
+        return reports.make(
+            self.catalogue, framework, self.standing(), version=__version__, level=level, clocks=self.clocks(),
+            earlier=earlier,
+        )  # fmt: skip
+
+    def take_own(self, path: Path) -> None:
+        """Takes a framework of one's own. Raises: PolicyError."""
+        self.catalogue = with_own(self.catalogue, [path])

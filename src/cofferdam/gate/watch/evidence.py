@@ -1,0 +1,125 @@
+"""What the gate itself finds out for its evidence, once a minute; and findings of others, which it takes, records, and
+raises alarms for.
+
+An outcome is an entry of the log when it changes, and once a day. A check that failed is an alarm, `check-ID`, until it
+is found otherwise.
+
+Not here: the checks (evidence.checks), what needs the log, root or a proof (the verbs `evidence` and `prove`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.evidence import FACTS, CheckDone
+from cofferdam.evidence.catalogue import catalogue
+from cofferdam.evidence.checks.registry import run
+from cofferdam.evidence.checks.tables import MINUTE
+from cofferdam.evidence.inputs import Inputs
+from cofferdam.evidence.model import Finding
+from cofferdam.gate.audit import now_ns
+from cofferdam.gate.context import Context
+
+ROUND_SECONDS = 60.0
+FIRST_SECONDS = 20.0
+"""After the start: the gate's own start comes first."""
+AGAIN_NS = 86_400 * 10**9
+"""An outcome that stays is an entry again after so long, or after half of what it is valid."""
+MOST = 5000
+"""Outcomes that are remembered; beyond it the oldest is forgotten, and would be recorded once more."""
+BY = "gate"
+
+
+class Evidence:
+    """One gate's. All methods are called from the event loop."""
+
+    def __init__(self, gate: Context, status: Callable[[], Any]) -> None:
+        self._gate = gate
+        self._status = status
+        self._known: dict[tuple[str, str], tuple[str, int]] = {}
+        """Check and subject to the hash of the outcome and when it was recorded."""
+        self._alarms: dict[str, set[str]] = {}
+        """Check to the subjects that failed."""
+        self._clocks: set[str] = set()
+        self._last: dict[str, int] = {}
+        """When each check of ours ran last."""
+
+    async def work(self, stop: asyncio.Event) -> None:
+        """Round after round, until the gate stops."""
+        wait = FIRST_SECONDS
+        while not stop.is_set():
+            try:
+                async with asyncio.timeout(wait):
+                    await stop.wait()
+            except TimeoutError:
+                self.round()
+            wait = ROUND_SECONDS
+
+    def round(self) -> None:
+        """Runs what is due."""
+        now, checks = now_ns(), catalogue().checks
+        due = [
+            one for one in MINUTE
+            if now - self._last.get(one.id, 0) >= max(checks[one.id].every, 0) * 10**9 or now < self._last[one.id]
+        ]  # fmt: skip
+        if not due:
+            return
+        for one in due:
+            self._last[one.id] = now
+        known = Inputs(now, status=msgspec.to_builtins(self._status()), policy=self._gate.policy)
+        found, _ = run(due, known)
+        self.take(found, BY)
+
+    def take(self, found: Iterable[Finding], by: str) -> int:
+        """Records what is new or due, and keeps the alarms. How many entries it makes."""
+        now, checks, count = now_ns(), catalogue().checks, 0
+        for one in found:
+            check = checks.get(one.check)
+            if check is None:
+                continue
+            self._alarm(one)
+            key = (one.check, clip(one.subject, 128))
+            digest, at = self._known.pop(key, ("", 0))
+            again = min(AGAIN_NS, check.valid * 10**9 // 2)
+            if digest == one.digest and 0 <= now - at < again:
+                self._known[key] = (digest, at)
+                continue
+            self._known[key] = (one.digest, now)
+            while len(self._known) > MOST:
+                del self._known[next(iter(self._known))]
+            self._gate.note(
+                CheckDone(
+                    check=one.check, subject=key[1], outcome=one.outcome, says=clip(one.says), result=one.digest,
+                    valid_seconds=check.valid, facts=tuple(clip(fact) for fact in one.facts[:FACTS]), by=clip(by, 128),
+                    wall_ns=now,
+                )
+            )  # fmt: skip
+            count += 1
+        return count
+
+    def clocks(self, due: Mapping[str, str]) -> int:
+        """Raises an alarm for each duty that is due, and clears those of all others. How many stand."""
+        for name in self._clocks - due.keys():
+            self._gate.alarm(f"clock-{name}", "")
+        for name, detail in due.items():
+            self._gate.alarm(f"clock-{name}", clip(detail))
+        self._clocks = set(due)
+        return len(due)
+
+    def _alarm(self, one: Finding) -> None:
+        failed = self._alarms.setdefault(one.check, set())
+        if one.outcome == "failed":
+            if len(failed) < 100:
+                failed.add(one.subject)
+            about = f"{one.subject}: " if one.subject else ""
+            fact = f" ({one.facts[0]})" if one.facts else ""
+            self._gate.alarm(f"check-{one.check}", clip(f"{about}{one.says}{fact}"))
+        else:
+            failed.discard(one.subject)
+            if not failed:
+                self._gate.alarm(f"check-{one.check}", "")
