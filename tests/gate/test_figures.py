@@ -24,6 +24,8 @@ from cofferdam.gate.crew.launcher import Born
 from cofferdam.gate.crew.part import Part
 from cofferdam.gate.watch.metrics import default_name, of_figure
 from cofferdam.gate.watch.totals import LABELS, OTHERS, WORDS, Totals
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import loads
 
 CODEC: RecordCodec[FromPart] = RecordCodec(FromPart)
 MODBUS = BROKERS["modbus"]
@@ -40,6 +42,17 @@ TOY = replace(
             histogram("kept", "from coming to going", by="channel"),
         )
     },
+)
+
+
+ROAD = compile_policy(
+    loads(
+        "site: s\nzones: {it: {side: it}, ot: {side: ot}}\nprincipals: {p: {zone: it, addresses: [10.0.0.1]}}\n"
+        "assets: {plc: {zone: ot, address: 10.1.0.1, protocol: modbus, unit: 1, listen: '10.0.0.2:502'}}\n"
+        "conduits: {road: {from: it, to: ot, broker: modbus, owner: o, reason: r, "
+        "allow: [{who: p, asset: plc, registers: [holding 1]}]}}\n"
+    ),
+    now_ns=0,
 )
 
 
@@ -63,6 +76,7 @@ def heard_from(part: Any, record: PartStatus, broker: Broker = MODBUS) -> tuple[
 
         born = Born(Child(1, part, 1), from_part, to_part, ended)
         half = Part(reactor, f"toy/it-ot/{part}", born, violated, broker)
+        half.works_by(ROAD)
         for packet in pack([CODEC.encode(record)]):
             os.write(to_gate, packet)
         await half.until(lambda: bool(said or half.status), 5)

@@ -143,11 +143,12 @@ def test_sever_ends_sessions_survives_a_restart_and_restore_undoes_it(site: Site
             assert client.write(1)
             code, out, _ = cli("sever", side, "--state", site.state, "--reason", "drill")
             assert (code, out) == (0, f"{side} is severed; 1 sessions were open\n")
-            if side == "it":
-                assert client.ended()
-            else:  # the client's side runs on, and is told
+            assert client.ended()  # the severed side's part is born anew, and its crew with it
+            eventually(lambda: not site.device.open)
+        if side == "ot":  # the client's side is told
+            gate.wait_ready()
+            with Client(site.port) as client:
                 assert client.read()[0] & 0x80
-                eventually(lambda: not site.device.open)
         assert not served(site.port)
         assert cli("status", "--state", site.state)[0] == 1
         assert gate.stop() == 0

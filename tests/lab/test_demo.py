@@ -38,7 +38,7 @@ def status() -> report.StatusReport:
     return report.StatusReport(
         version="0.1.0", site="riverside-water", pid=1, started_ns=0, now_ns=0,
         policy=report.PolicyReport("ab" * 32, "policy.yaml", 0), separation="processes", facts=(),
-        severed=(Cut("it", 0, "someone"),), conduits=(conduit,), pairs=(), sessions=(), assets=(),
+        severed=(Cut("it", 0, "someone"),), conduits=(conduit,), pairs=(), sessions=(), open={}, assets=(),
         audit=report.AuditReport(True, True, "", 4242, 4200, "key", 1, 0, 1.0, 2.0), limits={}, faults={"value": 3},
         malformed=5, unmatched=31, alarms=(), management="",
         leak_probe=LeakProbeReport(0, 0, False, "without namespaces there is no IT side to ask from"),

@@ -213,7 +213,15 @@ class Part(abc.ABC):
     # --- what `status` shows ------------------------------------------------------------------------------------
 
     def sessions(self) -> tuple[SessionStatus, ...]:
+        """Those that are open. Asked when somebody wants to see them, and when some are to end."""
         return ()
+
+    def open_sessions(self) -> dict[str, int]:
+        """How many sessions are open, by asset or whatever they are with. Told once a second."""
+        counts: dict[str, int] = {}
+        for session in self.sessions():
+            counts[session.asset] = counts.get(session.asset, 0) + 1
+        return counts
 
     def assets(self) -> tuple[AssetStatus, ...]:
         return ()

@@ -30,11 +30,15 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import RecordViolation
 from cofferdam.audit.records import FromAuditor, ToAuditor
 from cofferdam.brokers.broker import Asked, Broker, Part, Setting
+from cofferdam.brokers.kit.reports import Pager
 from cofferdam.brokers.kit.supervision import (
+    HOUSE_END,
+    HOUSE_SESSIONS,
+    SESSIONS,
     Command,
     CommandDone,
     Configure,
-    EndSessions,
+    EndSources,
     Failing,
     FromPart,
     Listener,
@@ -101,6 +105,7 @@ class PartProcess:
         self._receivers: dict[str, Receiver[Any]] = {}
         self._gone: set[str] = set()
         self._stop_by = 0
+        self._pager = Pager()
 
     def run(self) -> int:
         """Runs until the part has stopped. Returns the exit code."""
@@ -165,8 +170,6 @@ class PartProcess:
             part.set_severed(record.sides)
             self._severed = frozenset(record.sides)
             self._status()
-        elif isinstance(record, EndSessions):
-            part.end_sessions(record.sessions, record.reason)
         elif isinstance(record, ReportNow):
             self._status()
         elif isinstance(record, Command):
@@ -272,7 +275,16 @@ class PartProcess:
 
         asked = Asked(record.verb, record.arguments, done)
         try:
-            part.command(asked)
+            if record.verb == HOUSE_SESSIONS:
+                asked.answer(part.sessions()[:SESSIONS])
+            elif record.verb == HOUSE_END:
+                wanted = asked.decode(EndSources)
+                sources = frozenset(wanted.sources)
+                ending = [session.session for session in part.sessions() if session.source in sources]
+                part.end_sessions(ending, wanted.reason)
+                asked.answer(len(ending))
+            else:
+                part.command(asked)
         except CrossingError:
             raise
         except CofferdamError as error:
@@ -394,22 +406,22 @@ class PartProcess:
         part = self.part
         if part is None:
             return
-        self._control.send(
-            PartStatus(
-                crew=self.crew,
-                part=self.name,
-                policy=self._policy,
-                severed=tuple(sorted(self._severed)),
-                sessions=part.sessions(),
-                assets=part.assets(),
-                figures=part.figures(),
-                alarms=part.alarms(),
-                limits=dict(part.limit_hits),
-                faults=dict(part.faults),
-                malformed=part.malformed,
-                backlog=part.busy,
-            )
+        report = PartStatus(
+            crew=self.crew,
+            part=self.name,
+            policy=self._policy,
+            severed=tuple(sorted(self._severed)),  # type: ignore[arg-type]
+            open=part.open_sessions(),
+            assets=part.assets(),
+            figures=part.figures(),
+            alarms=part.alarms(),
+            limits=dict(part.limit_hits),
+            faults=dict(part.faults),
+            malformed=part.malformed,
+            backlog=part.busy,
         )
+        for page in self._pager.pages(report):
+            self._control.send(page)
 
 
 def _reactor(runtime: str) -> tuple[Reactor, Start | None]:

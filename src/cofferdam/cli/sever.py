@@ -18,9 +18,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from cofferdam.cli.gate_options import state_of
-    from cofferdam.gate.client import ask
+    from cofferdam.gate.client import sever
 
-    result = ask(state_of(args), "sever", side=args.side, reason=args.reason)
+    result = sever(state_of(args), args.side, args.reason)
     if args.json:
         print(json.dumps(result))
     else:

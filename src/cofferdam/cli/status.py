@@ -297,8 +297,9 @@ def _sessions(status: dict[str, Any]) -> list[Table]:
     if not status["sessions"]:
         return []
     shown = status["sessions"][:20]
-    rest = len(status["sessions"]) - len(shown)
-    title = f"Sessions ({len(status['sessions'])}{f', {rest} not shown' if rest else ''})"
+    count = max(sum(status["open"].values()), len(shown))
+    rest = count - len(shown)
+    title = f"Sessions ({count}{f', {rest} not shown' if rest else ''})"
     table = _table(title, "session", "asset", "from", "principals", "since", "requests", "refused")
     for session in shown:
         where = f"{session['source']}:{session['port']}"

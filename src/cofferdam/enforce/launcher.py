@@ -58,6 +58,7 @@ from cofferdam.enforce.orders import (
     Prepared,
     Report,
     SetTunnel,
+    Severing,
     Spawn,
     Spawned,
     TunnelSet,
@@ -74,6 +75,8 @@ GATE_SILENCE_SECONDS = 10.0
 """A gate that has not said for so long that it is alive is ended, and everything with it."""
 OWN_PAUSE_SECONDS = 3.0
 """A turn of the launcher's loop that took longer, by an order or because it was stopped, says nothing of the gate."""
+SEVERS: dict[int, Literal["it", "ot"]] = {signal.SIGUSR1: "it", signal.SIGUSR2: "ot"}
+"""Signals by which a side is cut off without the gate: whatever holds the gate up, its parts end at once."""
 REAP_SECONDS = 5.0
 """How long the launcher waits for children that it has killed."""
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ")
@@ -87,6 +90,8 @@ class _Process:
     profile: Profile | None
     producer: Producer | None = None
     held: int = -1
+    side: str = ""
+    """Where it stands, if on a side."""
 
 
 @dataclass
@@ -128,6 +133,7 @@ class Launcher:
         self._asked = 0
         self._plan = b""
         self._finish: Finish | None = None
+        self._cut: set[str] = set()  # sides that were cut off by a signal, and that the gate has not taken in yet
         self._messages: Messages | None = None
         self._heard = 0.0  # when the gate last said that it is alive (monotonic, s)
         self._watched = False
@@ -143,7 +149,7 @@ class Launcher:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         old_wake = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        signals = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        signals = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *SEVERS)
         old_handlers = {number: signal.signal(number, lambda *_: None) for number in signals}
         try:
             self._messages = Messages()
@@ -215,6 +221,8 @@ class Launcher:
                     self._finish = Finish(1, "stopped at once, by the third signal")
             elif number == signal.SIGHUP:
                 self._report(Asked("reload"))
+            elif number in SEVERS:
+                self._sever(SEVERS[number])
         while True:
             try:
                 pid, raw = os.waitpid(-1, os.WNOHANG)
@@ -240,6 +248,14 @@ class Launcher:
             else:
                 call = self._isolation.kernel_log.call_of(pid) if status == -signal.SIGSYS else ""
                 self._report(Exited(child, status, call))
+
+    def _sever(self, side: Literal["it", "ot"]) -> None:
+        """Ends all parts of a side, now, and starts none there until the gate knows that it is severed."""
+        self._cut.add(side)
+        for process in self._children.values():
+            if process.side == side:
+                os.kill(process.pid, signal.SIGKILL)
+        self._report(Asked("sever-it" if side == "it" else "sever-ot"))
 
     def _take_order(self, orders: socket.socket) -> bool:
         """Takes and carries out one order; False when there is none (left)."""
@@ -278,6 +294,8 @@ class Launcher:
             case Notify(state):
                 self._heard, self._watched = time.monotonic(), state == "WATCHDOG=1"
                 _notify(state)
+            case Severing(sides):
+                self._cut -= set(sides)
             case Finish():
                 self._finish = order
 
@@ -332,6 +350,9 @@ class Launcher:
         crew = self._crews.get(order.kind)
         if crew is None:
             raise GateError(f"there is no crew of the kind {order.kind}")
+        cut = [part.place.side for part in order.parts if part.place is not None and part.place.side in self._cut]
+        if cut:
+            raise GateError(f"the {cut[0]} side was cut off by a signal, and the gate does not know yet")
         berths = self._berths(crew, order)
         joints = [pipe for pipe in crew.pipes if set(pipe) <= berths.keys()]
         children: list[Child] = []
@@ -452,6 +473,7 @@ class Launcher:
                 fds.append(wire.sock.fileno())
             child = self._start(part.part, berth, arguments, fds, producer)
             self._children[child.child].held = os.dup(held) if held >= 0 else -1
+            self._children[child.child].side = part.place.side if part.place is not None else ""
             failed.pop_all()
         if theirs is not None:
             self._producers.introduce_all()

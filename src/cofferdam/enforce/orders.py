@@ -158,7 +158,26 @@ class AskDropped(Struct, frozen=True, array_like=True, tag=12, forbid_unknown_fi
     serial: Number
 
 
-Order = Prepare | OpenListener | CloseListener | Spawn | Kill | Notify | Finish | SetTunnel | AskTunnel | AskDropped
+class Severing(Struct, frozen=True, array_like=True, tag=13, forbid_unknown_fields=True):
+    """These sides are severed, as far as the gate knows: it tells its parts so from their birth. Not answered. A side
+    that the launcher has cut off by itself stays without parts until it stands here."""
+
+    sides: Annotated[tuple[Literal["it", "ot"], ...], Meta(max_length=2)]
+
+
+Order = (
+    Prepare
+    | OpenListener
+    | CloseListener
+    | Spawn
+    | Kill
+    | Notify
+    | Finish
+    | SetTunnel
+    | AskTunnel
+    | AskDropped
+    | Severing
+)
 
 
 # --- launcher to gate -------------------------------------------------------------------------------------------
@@ -221,9 +240,10 @@ class Exited(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=
 
 
 class Asked(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True):
-    """Somebody signalled the launcher: SIGTERM and SIGINT ask to stop (`times` counts them), SIGHUP to reload."""
+    """Somebody signalled the launcher: SIGTERM and SIGINT ask to stop (`times` counts them), SIGHUP to reload, SIGUSR1
+    and SIGUSR2 to sever the IT or the OT side, which the launcher has done by ending its parts."""
 
-    what: Literal["stop", "reload"]
+    what: Literal["stop", "reload", "sever-it", "sever-ot"]
     times: int = 1
 
 

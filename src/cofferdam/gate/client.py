@@ -5,16 +5,24 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import socket
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cofferdam.errors import GateError, PolicyError
-from cofferdam.gate.state import control_socket
+from cofferdam.gate.state import Cut, Severed, control_socket, load_severed, save_severed
 
 ANSWER_SECONDS = 60.0
 """A reload of a large policy with restarts takes seconds; longer than this the gate hangs."""
+
+
+CUT_SECONDS = 0.4
+"""A gate that has not severed a side after so long is helped by the launcher."""
+SEVER_SECONDS = 15.0
+"""The longest wait for a gate's answer; one that hangs for so long has been ended with everything else."""
 
 
 def ask(state: Path, verb: str, /, *, seconds: float | None = ANSWER_SECONDS, **fields: object) -> Any:
@@ -55,6 +63,56 @@ def ask(state: Path, verb: str, /, *, seconds: float | None = ANSWER_SECONDS, **
     if answer["problems"]:
         raise PolicyError(answer["error"], problems=tuple(answer["problems"]), hint=answer["hint"])
     raise GateError(answer["error"], hint=answer["hint"])
+
+
+def sever(state: Path, side: Literal["it", "ot"], reason: str) -> Any:
+    """Severs a side: asks the gate, and has the launcher end that side's parts if the gate does not answer at once.
+
+    Raises:
+        GateError: no gate runs there; or it does not answer: then the side is cut off and stays so, and it says that.
+    """
+    done = threading.Event()
+    cut: list[bool] = []
+
+    def watch() -> None:
+        if not done.wait(CUT_SECONDS):
+            cut.append(cut_off(state, side))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        return ask(state, "sever", side=side, reason=reason, seconds=SEVER_SECONDS)
+    except GateError as error:
+        done.set()
+        watcher.join()
+        if cut != [True]:
+            raise
+        # The gate hangs, or has ended: its next life finds the side severed.
+        severed = load_severed(state)
+        if side not in severed.sides:
+            found = Cut(side, time.time_ns(), "the command line", reason or "the gate did not answer")
+            save_severed(state, Severed((*severed.cuts, found)))
+        raise GateError(
+            f"{side} is cut off and stays so, by the launcher: {error}", hint="`cofferdam restore` undoes it"
+        ) from None
+    finally:
+        done.set()
+        watcher.join()
+
+
+def cut_off(state: Path, side: str) -> bool:
+    """Has the launcher that runs in a state directory end all parts of a side, without the gate. False if there is none
+    that this user may tell."""
+    try:
+        with (state / "lock").open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return False  # nobody holds it: no gate runs
+            except BlockingIOError:
+                os.kill(int(lock.read(32)), signal.SIGUSR1 if side == "it" else signal.SIGUSR2)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def whole_status(state: Path) -> dict[str, Any]:

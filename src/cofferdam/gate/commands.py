@@ -240,6 +240,7 @@ class ControlServer:
             case Status(fresh):
                 if fresh:
                     await asyncio.gather(gate.reports(), gate.drops.fresh(REPORT_SECONDS))
+                    await gate.look_at_sessions()
                 return gate.status()
             case Reload(path):
                 if path and not path.startswith("/"):

@@ -33,9 +33,10 @@ from cofferdam.audit.events.gate import (
     Restored,
     Severed,
 )
+from cofferdam.brokers.kit.supervision import SessionStatus
 from cofferdam.brokers.registry import check_installed
 from cofferdam.crossing.reactor import Reactor
-from cofferdam.enforce.orders import Asked, Finish, Notify, Prepared
+from cofferdam.enforce.orders import Asked, Finish, Notify, Prepared, Severing
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate import state
@@ -61,6 +62,8 @@ from cofferdam.policy.table import CompiledPolicy
 
 TAKE_SECONDS = 5.0
 """For a part to take a new policy or a severed side; one that does not is ended."""
+SEVER_SECONDS = 0.2
+"""For a part to take that a side is severed; one that does not is ended."""
 RECORD_SECONDS = 2.0
 """How long a command waits for its entry to be on disk."""
 STOP_SECONDS = 2.0
@@ -70,7 +73,7 @@ ASK_SECONDS = 10.0
 """For a part to answer an operator."""
 ROUNDS = 5
 """How often sessions that are to end are looked for: one may begin while others are being ended."""
-COUNT_SECONDS = 0.1
+COUNT_SECONDS = 0.05
 """Before a side is severed, for the number of its sessions; cutting off matters more."""
 NOT_DURABLE = "severed-not-durable"
 """The alarm while a side is severed and a restart would undo it."""
@@ -149,6 +152,8 @@ class Gate:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stop_reason = ""
+        self._sessions: tuple[SessionStatus, ...] = ()
+        """As they were told when somebody last looked."""
         self._tasks: asyncio.TaskGroup | None = None
 
     @property
@@ -182,6 +187,7 @@ class Gate:
     async def _start(self, control: Service) -> None:
         policy, files = await load_policy(self.options.policy)
         self._take_severed(state.load_severed(self.options.state))
+        self.launcher.notify(Severing(self.severed))  # type: ignore[arg-type]
         network = network_plan(policy)
         self.separation = await self.launcher.prepare(network)
         self.check_separation(policy)
@@ -284,8 +290,17 @@ class Gate:
         """A signal to the launcher."""
         if asked.what == "stop":
             self.stop("stopped by a signal")
+        elif asked.what in ("sever-it", "sever-ot"):
+            self.spawn(self._severed_by_launcher(asked.what.removeprefix("sever-")))
         elif self._policy is not None and not self._stop.is_set():
             self.spawn(self.on_reload())
+
+    async def _severed_by_launcher(self, side: str) -> None:
+        """The launcher has ended a side's parts, by a signal: it is severed, as if somebody had asked the gate."""
+        try:
+            await self.sever(side, "a signal", "cut off by the launcher")
+        except GateError as error:
+            self.log.error("severed-not-durable", side=side, reason=str(error))
 
     def _keep_alive(self) -> None:
         """As long as this loop turns, the launcher is told so, and through it the service manager."""
@@ -376,15 +391,17 @@ class Gate:
         """
         async with self.cutting:
             await self.reports(COUNT_SECONDS)
-            sessions = len(report.session_reports(list(self.crews.values())))
-            if side not in self.severed:
+            sessions = report.open_sessions(list(self.crews.values()))
+            fresh = side not in self.severed
+            if fresh:
                 cut = state.Cut(side, now_ns(), by, reason)  # type: ignore[arg-type]
                 self._take_severed(state.Severed((*self.cuts.cuts, cut), self.cuts.damage))
-            await self._tell_severed()
+            await self._tell_severed((side,) if fresh else ())
             trouble = self._save_severed()
             who = clip(f"{by}: {reason}" if reason else by, 128)
             self.log.warning("severed", side=side, by=by, reason=reason, sessions=sessions)
-            await self.audit.record(Severed(side=side, by=who, sessions=sessions, wall_ns=now_ns()), RECORD_SECONDS)
+            entry = Severed(side=side, by=who, sessions=sessions, wall_ns=now_ns())
+            await self.audit.record(entry, RECORD_SECONDS if self.audit.writable else 0)
             if trouble is not None:
                 raise GateError(
                     f"the {side} side is severed, but would not be after a restart: {trouble}", hint=trouble.hint
@@ -424,28 +441,23 @@ class Gate:
             self.log.warning("restored", side=side, by=by)
             return True
 
-    async def _tell_severed(self) -> None:
+    async def _tell_severed(self, fresh: Collection[str] = ()) -> None:
+        self.launcher.notify(Severing(self.severed))  # type: ignore[arg-type]
         for crew in self.leaving:
             crew.kill()
-        await asyncio.gather(*(crew.take_severed(TAKE_SECONDS) for crew in self.crews.values()))
+        seconds = SEVER_SECONDS if fresh else TAKE_SECONDS
+        await asyncio.gather(*(crew.take_severed(seconds, fresh) for crew in self.crews.values()))
 
     async def end_sessions(self, sources: Collection[str], reason: str) -> int:
         """Ends the sessions of all crews that come from these addresses; how many there were."""
-        ended: set[str] = set()
         crews = list(self.crews.values())
+        total = 0
         for _ in range(ROUNDS):
-            await asyncio.gather(*(crew.report(REPORT_SECONDS) for crew in crews))
-            found = False
-            for one, part in ((crew, part) for crew in crews for part in crew.parts):
-                sessions = part.status.sessions if part.status is not None else ()
-                mine = tuple(session.session for session in sessions if session.source in sources)
-                if mine:
-                    one.end_sessions(part, mine, clip(reason, 512))
-                    ended.update(mine)
-                    found = True
-            if not found:
+            ended = sum(await asyncio.gather(*(crew.end_sessions(sources, reason, ASK_SECONDS) for crew in crews)))
+            total += ended
+            if not ended:
                 break
-        return len(ended)
+        return total
 
     # --- an operator's questions to parts -----------------------------------------------------------------------
 
@@ -488,11 +500,16 @@ class Gate:
         crews = self.crews.values()
         await asyncio.gather(*(crew.report(seconds) for crew in crews), self.auditor.report(seconds))
 
+    async def look_at_sessions(self) -> None:
+        """Has the parts tell their sessions, for the next `status`: they are not told unasked."""
+        found = await asyncio.gather(*(crew.sessions(REPORT_SECONDS) for crew in list(self.crews.values())))
+        self._sessions = tuple(session for some in found for session in some)
+
     def status(self) -> report.StatusReport:
         """The present state, from the last reports."""
         crews = list(self.crews.values())
         counted = report.totals(crews, self.earlier)
-        sessions = report.session_reports(crews)
+        sessions = report.session_reports(self._sessions)
         log = self.auditor.status
         commits = log.commits if log is not None else 0
         return report.StatusReport(
@@ -509,6 +526,7 @@ class Gate:
             unmatched=report.unmatched(counted),
             pairs=tuple(report.crew_report(self.policy, crew) for crew in crews),
             sessions=sessions,
+            open=report.open_by_asset(crews),
             assets=report.asset_reports(crews, counted),
             audit=report.AuditReport(
                 running=self.auditor.pid != 0 and log is not None,

@@ -70,13 +70,15 @@ def _show(name: str, value: object) -> object:
         return value
     text = str(value)
     text = text if len(text) <= MAX_FIELD else text[: MAX_FIELD - 1] + "…"
-    return text if text.isprintable() else spelled(text)
+    return spelled(text, lines=True)
 
 
-def spelled(text: str) -> str:
-    """A text without what a terminal would obey or not show: such characters are spelled out, but for line ends and
-    tabs, which quoting shows as escapes."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\u{ord(c):04x}" for c in text)
+def spelled(text: str, *, lines: bool = False) -> str:
+    """A text without what a terminal would obey or not show: such characters are spelled out; with `lines` but for line
+    ends and tabs."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or (lines and c in "\n\t") else f"\\u{ord(c):04x}" for c in text)
 
 
 def _quote(value: object) -> str:

@@ -118,7 +118,7 @@ class View:
         faults = ", ".join(f"{number} {fault}" for fault, number in sorted(status.faults.items())) or "none"
         limits = ", ".join(f"{number} {name}" for name, number in sorted(status.limits.items())) or "none"
         notes = Text.assemble(
-            f"sessions {len(status.sessions)}   refused by: {faults}   malformed: {status.malformed}   ",
+            f"sessions {sum(status.open.values())}   refused by: {faults}   malformed: {status.malformed}   ",
             f"by nobody known: {status.unmatched}\n",
             f"limits hit: {limits}\n",
             "audit log: ", (f"{status.audit.size} entries", "bold"), f", {status.audit.signed} signed; ",

@@ -1,17 +1,18 @@
 """The records between the gate and a part: what the gate tells it, and what it reports.
 
 They travel over pipes of the same kind as a crossing, decoded as strictly: a broken part can lie in its report, but
-cannot make the gate do more than show the lie. A part never receives a descriptor here, and no path but that of its
-own store. Secrets come here and by no other way: once, at birth, to the part whose profile lists them.
+cannot make the gate do more than show the lie. A report has at most REPORT_BYTES; what is more comes in pages, and what
+is long (sessions) only when it is asked for. A part never receives a descriptor here, and no path but that of its own
+store. Secrets come here and by no other way: once, at birth, to the part whose profile lists them.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from cofferdam.brokers.kit.figures import Reported
+from cofferdam.brokers.kit.figures import LABELS, Reported
 
 Name = Annotated[str, Meta(max_length=256)]
 Text = Annotated[str, Meta(max_length=4096)]
@@ -19,12 +20,25 @@ AlarmName = Annotated[str, Meta(min_length=1, max_length=300, pattern="^[!-~]+$"
 Alarms = Annotated[dict[AlarmName, Annotated[str, Meta(min_length=1, max_length=512)]], Meta(max_length=32)]
 """What needs a person, by a stable name, each with a sentence."""
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Word = Annotated[str, Meta(max_length=64, pattern="^[a-z][a-z0-9_-]*$")]
+"""The name of a limit or of a fault: code gives them, nobody else."""
+Words = Annotated[dict[Word, Count], Meta(max_length=256)]
+Hash = Annotated[str, Meta(max_length=64, pattern="^[0-9a-f]*$")]
+Sides = Annotated[tuple[Literal["it", "ot"], ...], Meta(max_length=2)]
 Folder = Annotated[str, Meta(max_length=4096)]
 
 ARGUMENT_BYTES: Final = 64 << 10
 """The largest question of an operator to a part, as JSON."""
 RESULT_BYTES: Final = 1 << 20
 """The largest answer, as JSON."""
+REPORT_BYTES: Final = 64 << 10
+"""The largest record of a part that is no answer to a question."""
+SESSIONS: Final = 1000
+"""Sessions that one answer to HOUSE_SESSIONS tells of."""
+HOUSE_SESSIONS: Final = "house:sessions"
+"""A verb that every part knows: answered with its sessions, the first SESSIONS of them (`SessionStatus` as JSON)."""
+HOUSE_END: Final = "house:end"
+"""Another: end all sessions that come from these addresses (`EndSources`); answered with how many there were."""
 
 
 class Listener(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -86,11 +100,12 @@ class SetSevered(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fie
     sides: tuple[str, ...]
 
 
-class EndSessions(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
-    """End these sessions (by id), with a reason for the audit log."""
+class EndSources(Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of HOUSE_END: addresses, and a reason for the audit log. `by`: who asks."""
 
-    sessions: tuple[str, ...]
-    reason: Text
+    sources: Annotated[tuple[Name, ...], Meta(max_length=4096)]
+    reason: Annotated[str, Meta(max_length=512)]
+    by: Name = ""
 
 
 class ReportNow(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
@@ -112,7 +127,7 @@ class Command(Struct, frozen=True, array_like=True, tag=7, forbid_unknown_fields
     arguments: Annotated[bytes, Meta(max_length=ARGUMENT_BYTES)]
 
 
-ToPart = Configure | NewPolicy | SetSevered | EndSessions | ReportNow | Stop | Command
+ToPart = Configure | NewPolicy | SetSevered | ReportNow | Stop | Command
 
 
 # --- part to gate -----------------------------------------------------------------------------------------------
@@ -123,18 +138,18 @@ class Ready(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=T
     (name, in force, detail), e.g. ("seccomp", True, "41 rules")."""
 
     pid: int
-    policy: Name
-    facts: tuple[tuple[Name, bool, Text], ...] = ()
+    policy: Hash
+    facts: Annotated[tuple[tuple[Name, bool, Text], ...], Meta(max_length=64)] = ()
 
 
-class SessionStatus(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class SessionStatus(Struct, frozen=True, forbid_unknown_fields=True):
     """One client session, as the part that has it sees it. Times: UTC ns."""
 
     session: Name
     asset: Name
     source: Name
-    port: int
-    principals: tuple[Name, ...]
+    port: Annotated[int, Meta(ge=0, le=65535)]
+    principals: Annotated[tuple[Name, ...], Meta(max_length=256)]
     since: Count
     requests: Count
     refused: Count
@@ -151,26 +166,28 @@ class AssetStatus(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
 
 class PartStatus(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
     """What a part is doing. Counters run since its start; `figures` are those that its broker declares, by name;
-    `limits` counts each limit that was hit, by name; `faults` counts refusals by model.Fault."""
+    `limits` counts each limit that was hit, by name; `faults` counts refusals by model.Fault; `open` counts sessions by
+    asset. `more`: pages of the same report follow, with further figures and assets; all else is the same in each."""
 
     crew: Name
     part: Name
-    policy: Name
-    severed: tuple[Name, ...]
-    sessions: tuple[SessionStatus, ...] = ()
-    assets: tuple[AssetStatus, ...] = ()
+    policy: Hash
+    severed: Sides
+    open: Annotated[dict[Name, Count], Meta(max_length=LABELS)] = {}
+    assets: Annotated[tuple[AssetStatus, ...], Meta(max_length=LABELS)] = ()
     figures: Reported = {}
-    limits: dict[Name, Count] = {}
-    faults: dict[Name, Count] = {}
+    limits: Words = {}
+    faults: Words = {}
     malformed: Count = 0
     backlog: Count = 0
     alarms: Alarms = {}
+    more: bool = False
 
 
 class PolicyTaken(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
     """The part judges by the policy of this hash now; `ended` sessions were not allowed by it."""
 
-    policy: Name
+    policy: Hash
     ended: Count
 
 

@@ -595,5 +595,12 @@ class Outer(Part):
     def figures(self) -> Reported:
         return self.stats.report()
 
+    def open_sessions(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for client in self.clients:
+            for asset in client.sessions:
+                counts[asset] = counts.get(asset, 0) + 1
+        return counts
+
     def sessions(self) -> tuple[SessionStatus, ...]:
         return statuses(self.clients, self._wall() - self._clock())

@@ -8,19 +8,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import HalfDied, HalfStarted, RecordViolation
 from cofferdam.brokers.kit.supervision import (
+    HOUSE_END,
     Alarms,
     Configure,
-    EndSessions,
+    EndSources,
     Listener,
     NewPolicy,
-    ReportNow,
+    SessionStatus,
     SetSevered,
     Stop,
 )
@@ -37,6 +40,10 @@ from cofferdam.gate.watch.totals import Totals
 
 DRAIN_SECONDS = 1.0
 """For what is under way when a crew is started anew."""
+LAST_WORDS_SECONDS = 0.1
+"""For a part of a side that was severed, to tell the log of what it has ended."""
+MOST_SESSIONS = 1 << 20
+"""No part has more."""
 ALARM_SECONDS = 2.0
 """A part's alarms are looked at so often, so that one that was taken over cannot fill the log with them."""
 
@@ -94,6 +101,7 @@ class Crew(Supervisor[Part]):
         for part in self.parts:
             name = part.born.part
             kinds = self.broker.crew.parts[name].secrets
+            part.works_by(gate.policy)
             part.send(
                 Configure(
                     crew=self.name,
@@ -156,7 +164,10 @@ class Crew(Supervisor[Part]):
 
     def on_end(self, part: Part, reason: str, expected: bool) -> None:
         if part.status is not None:
-            self.totals.add(part.broker, part.born.part, part.status, lives=False)
+            try:
+                self.totals.add(part.broker, part.born.part, part.status, lives=False)
+            except Exception as error:  # what it reported last cannot be summed: it is not counted
+                self._gate.log.error("report-not-counted", part=part.name, reason=str(error))
         self._gate.note(
             HalfDied(
                 half=clip(part.name, 128),
@@ -191,25 +202,41 @@ class Crew(Supervisor[Part]):
         wanted = self._gate.policy_hash
         parts = list(self.parts)
         for part in parts:
+            part.works_by(self._gate.policy)
             own = plan.slice(self._gate.policy, part.born.part)
             part.send(NewPolicy(policy=own, listeners=self._inherited(part), assets=plan.asset_names))
         return await self._all(parts, lambda part: part.policy == wanted, seconds, "policy")
 
-    async def take_severed(self, seconds: float) -> bool:
-        """Has the parts cut the severed sides off. As `take_policy`."""
+    async def take_severed(self, seconds: float, fresh: Collection[str] = ()) -> bool:
+        """Has the parts cut the severed sides off. As `take_policy`. Those that stand on a side that is severed now
+        (`fresh`) are ended and born again, whatever they have answered: a part that was taken over may say anything."""
         sides = self._gate.severed
         parts = list(self.parts)
         # An older report must not count as the answer. It stays, for what it counted.
         older = {part: part.status for part in parts}
         for part in parts:
             part.send(SetSevered(sides))
-            part.send(ReportNow())
+            part.report()
 
         def taken(part: Part) -> bool:
             status = part.status
             return status is not None and status is not older[part] and set(status.severed) == set(sides)
 
-        return await self._all(parts, taken, seconds, "severed sides")
+        good = await self._all(parts, taken, seconds, "severed sides")
+        places = {name: part.place for name, part in self.plan.parts.items()}
+        cut = [
+            part
+            for part in parts
+            if part.alive and (place := places.get(part.born.part)) is not None and place.side in fresh
+        ]
+        if cut:
+            self._planned_end = True
+            for part in cut:
+                part.send(Stop(LAST_WORDS_SECONDS))
+            await asyncio.wait([part.born.ended for part in cut], timeout=LAST_WORDS_SECONDS)
+            for part in cut:
+                self.kill_part(part)
+        return good
 
     async def _all(self, parts: list[Part], taken: Callable[[Part], bool], seconds: float, what: str) -> bool:
         deadline = time.monotonic() + seconds
@@ -229,13 +256,35 @@ class Crew(Supervisor[Part]):
         parts = [part for part in self.parts if part.ready is not None]
         asked = time.monotonic()
         for part in parts:
-            part.send(ReportNow())
+            part.report()
         for part in parts:
             await part.until(lambda part=part: part.heard > asked, seconds)  # type: ignore[misc]
 
-    def end_sessions(self, part: Part, sessions: tuple[str, ...], reason: str) -> None:
-        """Has a part end these sessions, by id."""
-        part.send(EndSessions(sessions, reason))
+    async def end_sessions(self, sources: Collection[str], reason: str, seconds: float) -> int:
+        """Has the parts end all sessions from these addresses; how many there were. A part that does not say that it
+        has done so is ended, and all of its sessions with it."""
+        asked = EndSources(tuple(sources), clip(reason, 512))
+        parts = [part for part in self.parts if part.ready is not None]
+        answers = await asyncio.gather(
+            *(part.ask(HOUSE_END, msgspec.json.encode(asked), seconds) for part in parts), return_exceptions=True
+        )
+        ended = 0
+        for part, answer in zip(parts, answers, strict=True):
+            if isinstance(answer, int) and 0 <= answer <= MOST_SESSIONS:
+                ended += answer
+            elif part.alive:
+                self._gate.log.error("part-does-not-take", part=part.name, what="the end of sessions")
+                self.kill_part(part)
+        return ended
+
+    async def sessions(self, seconds: float) -> list[SessionStatus]:
+        """Some of the sessions that the parts have, SESSIONS of each at most; none of a part that does not say."""
+        parts = [part for part in self.parts if part.status is not None and any(part.status.open.values())]
+        found: list[SessionStatus] = []
+        for part in parts:
+            with contextlib.suppress(GateError):
+                found += await part.sessions(seconds)
+        return found
 
     async def ask(self, name: str, verb: str, arguments: bytes, seconds: float) -> Any:
         """An operator's question to one part. Raises: GateError: its answer is no, or there is none."""

@@ -39,6 +39,7 @@ from cofferdam.enforce.orders import (
     Prepared,
     Report,
     SetTunnel,
+    Severing,
     Spawn,
     Spawned,
     TunnelPeer,
@@ -135,7 +136,7 @@ class LauncherLink:
         if not born.ended.done():
             self._send(Kill(born.number))
 
-    def notify(self, order: Notify) -> None:
+    def notify(self, order: Notify | Severing) -> None:
         self._send(order)
 
     async def finish(self, order: Finish) -> None:

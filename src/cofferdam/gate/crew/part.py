@@ -7,11 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from cofferdam.brokers.broker import Broker
-from cofferdam.brokers.kit.figures import check
+from cofferdam.brokers.kit.reports import PAGES
 from cofferdam.brokers.kit.supervision import (
     ARGUMENT_BYTES,
+    HOUSE_SESSIONS,
+    REPORT_BYTES,
+    RESULT_BYTES,
+    SESSIONS,
     Alarms,
     Command,
     CommandDone,
@@ -20,19 +25,23 @@ from cofferdam.brokers.kit.supervision import (
     PartStatus,
     PolicyTaken,
     Ready,
+    ReportNow,
+    SessionStatus,
     ToPart,
 )
 from cofferdam.crossing.link import RECORD_BYTES
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import CrossingError, GateError
+from cofferdam.gate.crew.hearing import Hearing, Incoming, clean
 from cofferdam.gate.crew.launcher import Born
 from cofferdam.gate.crew.supervisor import Child
+from cofferdam.gate.log import spelled
+from cofferdam.policy.table import CompiledPolicy
 
 QUESTIONS = 16
 """Questions to one part that may be open."""
 
-_INCOMING: RecordCodec[FromPart] = RecordCodec(FromPart, limit=RECORD_BYTES)
 _OUTGOING: RecordCodec[ToPart] = RecordCodec(ToPart, limit=RECORD_BYTES)
 
 
@@ -49,10 +58,10 @@ class Part(Child[ToPart, FromPart]):
         self.status: PartStatus | None = None
         self.broker = broker
         self._on_alarms = on_alarms
-        self._figures = {figure.name: figure for figure in broker.figures.get(born.part, ())}
+        self._hearing = Hearing(broker.figures.get(born.part, ()))
         self._questions: dict[int, asyncio.Future[CommandDone]] = {}
         self._number = 0
-        super().__init__(reactor, name, born, _INCOMING, _OUTGOING, on_violation)
+        super().__init__(reactor, name, born, Incoming(self._hearing), _OUTGOING, on_violation)
 
     @property
     def is_ready(self) -> bool:
@@ -61,17 +70,19 @@ class Part(Child[ToPart, FromPart]):
     def take(self, record: FromPart) -> None:
         match record:
             case Ready():
-                self.ready, self.policy = record, record.policy
+                facts = tuple((spelled(name), on, spelled(detail)) for name, on, detail in record.facts)
+                self.ready, self.policy = structs.replace(record, facts=facts), record.policy
             case PartStatus():
-                check(self._figures, record.figures)
                 if record.alarms and self.born.part not in self.broker.alarms:
                     raise CrossingError("it raises an alarm, which its broker does not have it do")
-                self.status = record
-                self._on_alarms(self.name, record.alarms)
+                whole = self._hearing.take(record)
+                if whole is not None:
+                    self.status = whole
+                    self._on_alarms(self.name, whole.alarms)
             case PolicyTaken():
                 self.policy = record.policy
             case Failing():
-                self.failing, self.hint = record.reason, record.hint
+                self.failing, self.hint = spelled(record.reason, lines=True), spelled(record.hint, lines=True)
             case CommandDone():
                 # One that comes after its time is up has no question any more.
                 question = self._questions.pop(record.number, None)
@@ -79,6 +90,29 @@ class Part(Child[ToPart, FromPart]):
                     question.set_result(record)
                 elif record.number > self._number:
                     raise CrossingError(f"it answers question {record.number}, which was not asked")
+
+    def works_by(self, policy: CompiledPolicy) -> None:
+        """It is about to be told this policy: what it reports may name what stands there."""
+        self._hearing.works_by(policy.conduits, policy.assets)
+
+    def report(self) -> None:
+        """Has it report now, and not only when it would by itself."""
+        self._hearing.asked(PAGES * REPORT_BYTES)
+        self.send(ReportNow())
+
+    async def sessions(self, seconds: float) -> list[SessionStatus]:
+        """The first of its sessions. Raises: GateError."""
+        answer = await self.ask(HOUSE_SESSIONS, b"{}", seconds)
+        try:
+            said = msgspec.convert(answer, list[SessionStatus])
+        except msgspec.ValidationError as error:
+            self.broke(f"its sessions are none: {error}")
+            raise GateError(f"{self.name} answered with what are no sessions") from None
+        return [clean(session) for session in said[:SESSIONS]]
+
+    def broke(self, what: str) -> None:
+        """It turns out that what it said is none that an honest part would say."""
+        self._on_violation(self, what)
 
     async def ask(self, verb: str, arguments: bytes, seconds: float) -> Any:
         """An operator's question: its answer, as what JSON can say.
@@ -95,6 +129,7 @@ class Part(Child[ToPart, FromPart]):
         question: asyncio.Future[CommandDone] = asyncio.get_running_loop().create_future()
         self._questions[number] = question
         try:
+            self._hearing.asked(RESULT_BYTES)
             self.send(Command(number, verb, arguments))
             if not await self.until(question.done, seconds):
                 why = f"does not answer within {seconds:.0f} s" if self.alive else "ended before it answered"
@@ -103,7 +138,7 @@ class Part(Child[ToPart, FromPart]):
             self._questions.pop(number, None)
         done = question.result()
         if done.error:
-            raise GateError(done.error, hint=done.hint)
+            raise GateError(spelled(done.error, lines=True), hint=spelled(done.hint, lines=True))
         try:
             return msgspec.json.decode(done.result)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

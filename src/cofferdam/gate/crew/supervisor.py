@@ -128,7 +128,12 @@ class Child(abc.ABC, Generic[Out, In]):
 
     def _on_record(self, record: In) -> None:
         self.heard = time.monotonic()
-        self.take(record)
+        try:
+            self.take(record)
+        except CrossingError:
+            raise
+        except Exception as error:  # a bug of ours that it has found: it ends, and the gate does not
+            raise CrossingError(f"what it said could not be taken: {type(error).__name__}: {error}") from error
         self._wake()
 
     def _on_closed(self, error: CrossingError | None) -> None:

@@ -92,7 +92,12 @@ class Management:
             return _response("405 Method Not Allowed", _TEXT, b"only GET\n")
         if words[1].split(b"?")[0] != b"/metrics":
             return _response("404 Not Found", _TEXT, b"there is /metrics\n")
-        return _response("200 OK", _EXPOSITION, self._metrics())
+        try:
+            return _response("200 OK", _EXPOSITION, self._metrics())
+        except Exception as error:  # whoever scrapes ends nothing, whatever there is to be shown
+            self._log.error("metrics-failed", reason=f"{type(error).__name__}: {error}")
+            self._log.trace(error)
+            return _response("500 Internal Server Error", _TEXT, b"the gate's log says why\n")
 
 
 def _response(status: str, kind: str, body: bytes) -> bytes:

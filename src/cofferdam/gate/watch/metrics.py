@@ -158,8 +158,7 @@ def _halves(status: StatusReport) -> Iterator[Metric]:
     yield _gauge("cofferdam_pair_working", {(pair.name,): float(pair.working) for pair in status.pairs})
     yield _counter("cofferdam_pair_restarts_total", {(pair.name,): pair.restarts for pair in status.pairs})
     sessions: dict[tuple[str, ...], float] = {(asset,): 0 for pair in status.pairs for asset in pair.assets}
-    for session in status.sessions:
-        sessions[(session.asset,)] = sessions.get((session.asset,), 0) + 1
+    sessions |= {(asset,): count for asset, count in status.open.items()}
     yield _gauge("cofferdam_sessions", sessions)
 
 

@@ -11,6 +11,7 @@ import time
 import msgspec
 
 from cofferdam.brokers.broker import Broker
+from cofferdam.brokers.kit.supervision import SessionStatus
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.gate.crew.crew import Crew
 from cofferdam.gate.crew.part import Part
@@ -18,7 +19,7 @@ from cofferdam.gate.state import Cut
 from cofferdam.gate.watch.drops import DroppedReport
 from cofferdam.gate.watch.leaks import LeakProbeReport
 from cofferdam.gate.watch.recent import RECENT_SECONDS, Recent
-from cofferdam.gate.watch.totals import Totals
+from cofferdam.gate.watch.totals import MOST, Totals
 from cofferdam.histogram import Histogram
 from cofferdam.policy.standing import Standing, standing
 from cofferdam.policy.table import CompiledPolicy
@@ -184,7 +185,8 @@ class StatusReport(msgspec.Struct, frozen=True):
     conduits: tuple[ConduitReport, ...]
     unmatched: int  # requests refused that no conduit has to do with
     pairs: tuple[PairReport, ...]
-    sessions: tuple[SessionReport, ...]
+    sessions: tuple[SessionReport, ...]  # some of those that are open
+    open: dict[str, int]  # all of them, by asset
     assets: tuple[AssetReport, ...]
     audit: AuditReport
     limits: dict[str, int]
@@ -211,8 +213,13 @@ def totals(crews: list[Crew], earlier: Totals) -> Totals:
     for crew in crews:
         result.merge(crew.totals)
         for part in crew.parts:
-            if part.status is not None:
+            if part.status is None:
+                continue
+            try:
                 result.add(part.broker, part.born.part, part.status, lives=True)
+            except Exception as error:  # nothing that a part reports may end more than that part
+                part.status = None
+                part.broke(f"what it reports cannot be summed: {type(error).__name__}: {error}")
     return result
 
 
@@ -271,14 +278,26 @@ def unmatched(counted: Totals) -> int:
     return sum(counted.counts(broker, "refused").get("", 0) for broker in BROKERS)
 
 
-def session_reports(crews: list[Crew]) -> tuple[SessionReport, ...]:
+def session_reports(sessions: tuple[SessionStatus, ...]) -> tuple[SessionReport, ...]:
     return tuple(
         SessionReport(s.session, s.asset, s.source, s.port, s.principals, s.since, s.last, s.requests, s.refused)
-        for crew in crews
-        for part in crew.parts
-        if part.status is not None
-        for s in part.status.sessions
+        for s in sessions
     )
+
+
+def open_by_asset(crews: list[Crew]) -> dict[str, int]:
+    """How many sessions are open with each asset that has some."""
+    counts: dict[str, int] = {}
+    for part in (part for crew in crews for part in crew.parts if part.status is not None):
+        for asset, count in part.status.open.items() if part.status is not None else ():
+            if count:
+                counts[asset] = min(counts.get(asset, 0) + count, MOST)
+    return counts
+
+
+def open_sessions(crews: list[Crew]) -> int:
+    """How many sessions are open."""
+    return sum(open_by_asset(crews).values())
 
 
 def asset_reports(crews: list[Crew], counted: Totals) -> tuple[AssetReport, ...]:

@@ -15,6 +15,8 @@ from cofferdam.brokers.kit.supervision import PartStatus
 from cofferdam.enforce.profile import Can
 from cofferdam.histogram import Histogram
 
+MOST = (1 << 63) - 1
+"""Where a sum ends: beyond it no JSON could tell it."""
 LABELS = 8192
 """Labels of one figure that are kept apart, ..."""
 OTHERS = "(others)"
@@ -39,7 +41,7 @@ class _Labels(Generic[T]):
 class Counts(_Labels[int]):
     def add(self, label: str, count: int) -> None:
         label = self.key(label)
-        self.values[label] = self.values.get(label, 0) + count
+        self.values[label] = min(self.values.get(label, 0) + count, MOST)
 
 
 class Durations(_Labels[Histogram]):
@@ -49,6 +51,7 @@ class Durations(_Labels[Histogram]):
         if histogram is None:
             histogram = self.values[label] = Histogram()
         histogram.merge(counts, total, maximum)
+        histogram.count, histogram.sum = min(histogram.count, MOST), min(histogram.sum, MOST)
 
 
 class Totals:
@@ -67,7 +70,7 @@ class Totals:
             self.limits.add(name, count)
         if Can.ACCEPT in broker.crew.parts[part].can:
             # Told by those who face clients: what another part refuses comes back to them, and would be counted twice.
-            self.malformed += status.malformed
+            self.malformed = min(self.malformed + status.malformed, MOST)
             for name, count in status.faults.items():
                 self.faults.add(name, count)
         for figure in broker.figures.get(part, ()):
@@ -81,7 +84,7 @@ class Totals:
 
     def merge(self, other: Totals) -> None:
         """Adds all of another's."""
-        self.malformed += other.malformed
+        self.malformed = min(self.malformed + other.malformed, MOST)
         for mine, its in ((self.limits, other.limits), (self.faults, other.faults)):
             for name, count in its.values.items():
                 mine.add(name, count)
