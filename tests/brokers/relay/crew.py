@@ -49,6 +49,7 @@ conduits:
       office: {{at: "{office}:{outer}"{doors}}}
       plant: {{at: "{plant}:{inner}", plain: true}}
     {tables}
+    {folders}
     channels:
       counts: {{schema: count.json, most: 100 kB{counts}}}
     allow:
@@ -66,6 +67,7 @@ conduits:
       office: {{at: "{office}:{outer}"{doors}}}
       plant: {{at: "{plant}:{inner}", plain: true}}
     {tables}
+    {folders_out}
     channels:
       orders:
         schema: order.json
@@ -78,7 +80,7 @@ conduits:
 """
 WORDS = {
     "doors": ", plain: true", "counts": "", "more": "counts", "conduit": "", "planner": "erp", "tables": "", "via": "",
-    "orders": "",
+    "orders": "", "folders": "", "folders_out": "",
 }  # fmt: skip
 """What stands in the policy if a test says nothing else."""
 FILES = {
@@ -88,6 +90,8 @@ FILES = {
 }
 PARTS = ("keeper", "outer", "inner")
 TABLES = "inner-tables"
+FOLDERS = "inner-folders"
+FOLDER_NAMES = ("counts-in", "orders-out")
 
 
 @dataclass
@@ -115,11 +119,19 @@ class RunningCrew:
         return compile_policy(loads(text, files=self.files), now_ns=time.time_ns())
 
     def secrets(self, side: str) -> Secrets:
+        if side == FOLDERS:
+            return Secrets()
         if side == TABLES:
             return Secrets(passwords=self.passwords)
         own = {"outer": ("erp", "lake"), "inner": ("mes",)}[side]
         tls = {"office": self.tls} if self.tls is not None and side == "outer" else {}
         return Secrets(keys=tuple(self.rows[name] for name in own if name in self.rows), tls=tls)
+
+    def folder(self, name: str) -> Path:
+        """A folder of the site's, as the launcher makes it."""
+        path = self.store.parent / name
+        path.mkdir(exist_ok=True)
+        return path
 
     def port(self, side: str) -> int:
         port: int = self.listeners[side].getsockname()[1]
@@ -127,7 +139,8 @@ class RunningCrew:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        return (*PARTS, TABLES) if self.options.get("tables") else PARTS
+        more = [part for part, word in ((TABLES, "tables"), (FOLDERS, "folders")) if self.options.get(word)]
+        return (*PARTS, *more)
 
     def start(self) -> None:
         """Starts all processes, as the gate does."""
@@ -168,6 +181,7 @@ class RunningCrew:
             listeners=listeners,
             assets=("counts", "orders"),
             store=str(self.store) if part == "keeper" else "",
+            folders={name: str(self.folder(name)) for name in FOLDER_NAMES} if part == FOLDERS else {},
             secrets=secrets,
         )
 

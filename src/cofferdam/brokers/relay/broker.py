@@ -13,7 +13,7 @@ from cofferdam.brokers.kit.http import doors
 from cofferdam.brokers.relay.figures import FIGURES
 from cofferdam.enforce.profile import Can, Crew, Profile
 
-_SIDES: Final = ("outer", "outer-tables", "inner-tables", "inner")
+_SIDES: Final = ("outer", "outer-tables", "outer-folders", "inner-folders", "inner-tables", "inner")
 _XML: Final = ("cofferdam.policy.messages.xml_checking",)
 """A later policy may bring the first channel of XML."""
 _LATE: Final = (*_XML, *doors.LATE)
@@ -23,6 +23,26 @@ TABLES: Final = (
     counter("table_rows_taken", "rows of outbox tables that the relay is done with"),
     counter("table_rows_booked", "messages written into inbox tables"),
 )
+
+
+FOLDERS: Final = (
+    gauge("folders_troubled", "folders that do not work just now"),
+    counter("folder_files_taken", "files that came and were dealt with"),
+    counter("folder_messages_taken", "messages of files that the relay has taken"),
+    counter("folder_files_written", "files that messages were written into"),
+)
+
+
+def _folders(side: str) -> Profile:
+    return Profile(
+        f"relay/{side}-folders",
+        stands="apart",
+        can=Can.STORE,
+        folders=True,
+        runtime="asyncio",
+        preload=_LATE,
+        says=kinds((*events.SIDE, *gate.PART)),
+    )
 
 
 def _tables(side: str) -> Profile:
@@ -56,6 +76,7 @@ RELAY: Final = Broker(
         parts={
             "outer": _side("outer"),
             "outer-tables": _tables("outer"),
+            "outer-folders": _folders("outer"),
             "keeper": Profile(
                 "relay/keeper",
                 stands="apart",
@@ -64,15 +85,18 @@ RELAY: Final = Broker(
                 preload=_XML,
                 says=kinds((*events.KEEPER, *gate.PART)),
             ),
+            "inner-folders": _folders("inner"),
             "inner-tables": _tables("inner"),
             "inner": _side("inner"),
         },
         pipes=tuple(pipe for side in _SIDES for pipe in ((side, "keeper"), ("keeper", side))),
-        optional=frozenset({"outer-tables", "inner-tables"}),
+        optional=frozenset(_SIDES) - {"outer", "inner"},
     ),
     make={
         "outer": "cofferdam.brokers.relay.http_side:Side",
         "outer-tables": "cofferdam.brokers.relay.tables:Tables",
+        "outer-folders": "cofferdam.brokers.relay.folders:Folders",
+        "inner-folders": "cofferdam.brokers.relay.folders:Folders",
         "keeper": "cofferdam.brokers.relay.keeper_part:Keeper",
         "inner-tables": "cofferdam.brokers.relay.tables:Tables",
         "inner": "cofferdam.brokers.relay.http_side:Side",
@@ -88,5 +112,13 @@ RELAY: Final = Broker(
     answers=frozenset({"keeper"}),
     needs=("lxml",),
     alarms=frozenset({"keeper", *_SIDES}),
-    figures={"outer": SIDE, "outer-tables": TABLES, "keeper": FIGURES, "inner-tables": TABLES, "inner": SIDE},
+    figures={
+        "outer": SIDE,
+        "outer-tables": TABLES,
+        "outer-folders": FOLDERS,
+        "keeper": FIGURES,
+        "inner-folders": FOLDERS,
+        "inner-tables": TABLES,
+        "inner": SIDE,
+    },
 )

@@ -24,11 +24,20 @@ from cofferdam.policy.points.values import show
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms import relay_lint
-from cofferdam.policy.terms.base import Ask, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Store, Terms
+from cofferdam.policy.terms import relay_lint, relay_rows
+from cofferdam.policy.terms.base import Ask, Folder, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Store, Terms
 from cofferdam.policy.terms.door_words import door_row
 from cofferdam.policy.terms.relay_checks import RelayChecks, refers_to, sides
-from cofferdam.policy.terms.relay_model import TABLE, ChannelSaid, RelayConduit, RelayRule
+from cofferdam.policy.terms.relay_model import (
+    FOLDER,
+    HTTP,
+    TABLE,
+    ChannelSaid,
+    FolderSaid,
+    RelayConduit,
+    RelayRule,
+    folder_name,
+)
 from cofferdam.policy.terms.relay_rows import (
     VERBS,
     Channel,
@@ -44,6 +53,7 @@ from cofferdam.policy.terms.relay_rows import (
 
 OUTER, INNER, KEEPER = "outer", "inner", "keeper"
 OUTER_TABLES, INNER_TABLES = "outer-tables", "inner-tables"
+OUTER_FOLDERS, INNER_FOLDERS = "outer-folders", "inner-folders"
 STORE_SHARE = 1.5
 """The store's quota, in times of what its channels have room for: indexes, quarantine, and what a commit needs."""
 STORE_LEAST = 256_000_000
@@ -115,6 +125,11 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
                 )
                 for zone, said in sorted(conduit.tables.items())
             ),
+            folders=tuple(
+                _folder(zone, channel, said, conduit.channels[channel])
+                for zone, channels in sorted(conduit.folders.items())
+                for channel, said in sorted(channels.items())
+            ),
         )
 
     # --- needs
@@ -144,10 +159,18 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
             reaches = tuple(Reach(zone, table.address, table.port, channels[0]) for table in found)
             return PartNeeds(Place(Side(policy.zones[zone].side), zone), reaches=reaches)
 
+        def folders(zone: str) -> PartNeeds | None:
+            found = tuple(
+                Folder(folder.name, channels[0], ("conduits", conduit.name, "folders", zone, folder.channel))
+                for folder in row.folders if folder.zone == zone
+            )  # fmt: skip
+            return PartNeeds(folders=found) if found else None
+
         quota = max(STORE_LEAST, int(room * STORE_SHARE))
         wanted = {
-            OUTER: side(row.outer), OUTER_TABLES: tables(row.outer), KEEPER: PartNeeds(store=Store(quota)),
-            INNER_TABLES: tables(row.inner), INNER: side(row.inner),
+            OUTER: side(row.outer), OUTER_TABLES: tables(row.outer), OUTER_FOLDERS: folders(row.outer),
+            KEEPER: PartNeeds(store=Store(quota)),
+            INNER_FOLDERS: folders(row.inner), INNER_TABLES: tables(row.inner), INNER: side(row.inner),
         }  # fmt: skip
         parts = {name: needs for name, needs in wanted.items() if needs is not None}
         # One keeper numbers all that goes between two zones, either way: its store is never shared out.
@@ -158,12 +181,13 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
     def cut(self, conduit: rows.Conduit, scope: Scope, part: str) -> RelayRows | None:
         row = _row(conduit)
         if part == KEEPER:
-            return msgspec.structs.replace(row, doors=(), tables=())
+            return msgspec.structs.replace(row, doors=(), tables=(), folders=())
         zone = row.outer if part.startswith(OUTER) else row.inner
         way = way_of(part)
         return msgspec.structs.replace(
             slice_for(row, self.principals(conduit, part), way),
-            doors=tuple(door for door in row.doors if door.zone == zone and way != TABLE),
+            doors=tuple(door for door in row.doors if door.zone == zone and way == HTTP),
+            folders=tuple(folder for folder in row.folders if folder.zone == zone and way == FOLDER),
             tables=tuple(table for table in row.tables if table.zone == zone and way == TABLE),
         )
 
@@ -274,6 +298,21 @@ def _channel(name: str, said: ChannelSaid) -> Channel:
         ),
         alarm_oldest=said.alarm_oldest,
         alarm_silent=said.alarm_silent,
+    )
+
+
+def _folder(zone: str, channel: str, said: FolderSaid, of: ChannelSaid) -> relay_rows.Folder:
+    return relay_rows.Folder(
+        zone=zone,
+        channel=channel,
+        name=folder_name(zone, channel, said),
+        form=said.form or of.kind,
+        settle=said.settle,
+        id=said.id,
+        delimiter=said.delimiter,
+        decimal=said.decimal,
+        columns=tuple(sorted(said.columns.items())),
+        keep_files=said.keep_files,
     )
 
 

@@ -5,8 +5,10 @@ Not here: the form of single fields (relay_model), what is legal but unwise (rel
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
+from cofferdam.limits import FOLDER_NAME
 from cofferdam.policy import schema
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
@@ -15,12 +17,15 @@ from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.terms.door_words import DoorChecks
 from cofferdam.policy.terms.relay_model import (
     COMING,
+    FOLDER,
     HTTP,
     TABLE,
     ChannelSaid,
+    FolderSaid,
     RelayConduit,
     RelayRule,
     TablesSaid,
+    folder_name,
 )
 from cofferdam.policy.yamltext import quote
 
@@ -92,6 +97,9 @@ class RelayChecks:
         self.doors_wanted()
         for zone, tables in self.conduit.tables.items():
             self.tables((*self.here, "tables", zone), zone, tables)
+        for zone, channels in self.conduit.folders.items():
+            for channel, folder in channels.items():
+                self.folder((*self.here, "folders", zone, channel), zone, channel, folder)
         self.one_way()
 
     # --- channels
@@ -144,15 +152,22 @@ class RelayChecks:
     def rule(self, at: Path, rule: RelayRule) -> None:
         if not rule.push and not rule.pull and not rule.browse:
             self.at(at, "a rule that allows nothing", "push, pull or browse", check="missing")
-        if rule.via == TABLE and rule.browse:
-            self.at((*at, "browse"), "browse via table", "push or pull: a table is not browsed", check="via")
+        if rule.via in (TABLE, FOLDER) and rule.browse:
+            words = f"push or pull: a {rule.via} is not browsed"
+            self.at((*at, "browse"), f"browse via {rule.via}", words, check="via")
         for channel in (*rule.push, *rule.pull) if rule.via == TABLE else ():
             said = self.conduit.channels.get(channel)
             if said is not None and said.kind == "xml":
                 self.at(at, f"{channel}, which is XML, via table", "http: a table has JSON", HTTP, "via")
         if rule.via in COMING:
             found = f"via {rule.via}: {COMING[rule.via]}"
-            self.at((*at, "via"), found, f"{HTTP} or {TABLE}; {rule.via} is to come in a later version", HTTP, "via")
+            self.at(
+                (*at, "via"),
+                found,
+                f"{HTTP}, {TABLE} or {FOLDER}; {rule.via} is to come in a later version",
+                HTTP,
+                "via",
+            )
         for verb, channels in (("push", rule.push), ("pull", rule.pull), ("browse", rule.browse)):
             for index, channel in enumerate(channels):
                 self.checking.known("channels", channel, (*at, verb, index), within=self.here)
@@ -192,10 +207,60 @@ class RelayChecks:
         if len({said.outbox, said.inbox, said.position}) < 3:
             self.checking.key(at, "one table for two purposes", "an outbox, an inbox and a position", check="tables")
 
+    # --- folders
+
+    def folder(self, at: Path, zone: str, channel: str, said: FolderSaid) -> None:
+        here = (self.conduit.from_zone, self.conduit.to_zone)
+        if zone not in here:
+            near = nearest(zone, here)
+            self.checking.key(
+                at, f"the zone {quote(zone)}", f"a zone of this conduit ({one_of(here)})", near, "folders"
+            )
+        of = self.conduit.channels.get(channel)
+        if of is None:
+            if channel not in self.checking.names(*self.here, "channels"):
+                near = nearest(channel, self.conduit.channels)
+                self.checking.key(at, f"the channel {quote(channel)}", "a channel of this conduit", near, "folders")
+            return
+        form = said.form or of.kind
+        if (form == "xml") != (of.kind == "xml"):
+            self.at((*at, "form"), f"{form} for messages that are {of.kind}", of.kind, check="folders")
+        if form in ("csv", "lines") and zone == self.conduit.to_zone:
+            self.at((*at, "form"), f"{form} for files that go out", "one message a file: json", check="folders")
+        if form == "xml" and said.id.startswith("/"):
+            self.at((*at, "id"), f"{said.id} in XML", "name or content", check="folders")
+        if said.columns and form != "csv":
+            self.at((*at, "columns"), f"columns of {form}", "form: csv", check="folders")
+        if said.delimiter == said.decimal:
+            self.at((*at, "decimal"), "one mark for two purposes", "another delimiter", check="folders")
+        name = folder_name(zone, channel, said)
+        if not re.fullmatch(FOLDER_NAME, name):
+            self.checking.key(at, f"the folder {quote(name)}", "folder: a name of small letters", check="folders")
+        for conduit, whose, what in self.all_folders(name):
+            if (conduit, whose, what) < (self.name, zone, channel):
+                found = f"the folder {name}, which {what} of {conduit} has in {whose}"
+                self.checking.key(at, found, "a folder of its own", check="folders")
+        verb = "push" if zone == self.conduit.from_zone else "pull"
+        if not any(rule.via == FOLDER and channel in getattr(rule, verb) for rule in self.conduit.allow):
+            expected = f"a rule that lets somebody {verb} {channel} via folder"
+            self.checking.key(at, f"a folder for {channel} that nobody uses", expected, check="folders")
+
+    def all_folders(self, name: str) -> list[tuple[str, str, str]]:
+        """(conduit, zone, channel) of those of this name, in all relays of the policy."""
+        return [
+            (conduit, zone, channel)
+            for conduit, said in self.checking.policy.conduits.items()
+            if isinstance(said, RelayConduit)
+            for zone, channels in said.folders.items()
+            for channel, folder in channels.items()
+            if folder_name(zone, channel, folder) == name
+        ]
+
     def one_way(self) -> None:
-        """In a table stands no principal: one pushes a channel from there, and one pulls it; nobody does both ways."""
+        """In a table or a folder stands no principal: one pushes a channel from there, and one pulls it; nobody does
+        both ways."""
         names = self.checking.names(*self.here, "tables") if "tables" in self.checking.names(*self.here) else {}
-        by_table: dict[tuple[str, str], str] = {}
+        by_way: dict[tuple[str, str, str], str] = {}
         ways: dict[tuple[str, str, str], str] = {}
         for number, rule in zip(self.numbers, self.conduit.allow, strict=True):
             at = (*self.here, "allow", number)
@@ -204,10 +269,15 @@ class RelayChecks:
                 way = ways.setdefault((verb, channel, who), rule.via)
                 if way != rule.via:
                     self.at(at, f"{who}, who has {channel} via {way}, via {rule.via}", "one way", check="via")
-                other = by_table.setdefault((verb, channel), who) if rule.via == TABLE else who
+                other = who if rule.via == HTTP else by_way.setdefault((verb, channel, rule.via), who)
                 if other != who:
-                    found = f"{who} and {other}, who both {verb} {channel} via table"
-                    self.at(at, found, "one of them: a row does not say whose it is", check="via")
+                    found = f"{who} and {other}, who both {verb} {channel} via {rule.via}"
+                    what = "row" if rule.via == TABLE else "file"
+                    self.at(at, found, f"one of them: a {what} does not say whose it is", check="via")
+                zone = self.conduit.from_zone if verb == "push" else self.conduit.to_zone
+                if rule.via == FOLDER and channel not in self.conduit.folders.get(zone, {}):
+                    found = f"no folder in {zone} for {channel}, which {who} has via folder"
+                    self.at(at, found, f"folders: {zone}: {channel}: {{}}", check="folders")
             for zone in sorted(set(_zones(rule, self.checking.policy)) - names.keys()):
                 if rule.via == TABLE and zone in (self.conduit.from_zone, self.conduit.to_zone):
                     found = f"no database in {zone}, where {one_of(rule.who)} has a table"

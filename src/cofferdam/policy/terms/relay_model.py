@@ -11,16 +11,16 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
+from cofferdam.limits import FOLDER_NAME
 from cofferdam.policy import schema, syntax
 from cofferdam.policy.fields import YES_NO, as_list, choice, one_or_list, one_or_more, read_by, size, span, whole
-from cofferdam.policy.schema import Name, Names, Number, Positive
+from cofferdam.policy.schema import Name, Names, Number, Positive, Text
 from cofferdam.policy.terms.door_words import DoorSaid, FileName
 from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, PARALLEL_MOST
 
-HTTP, TABLE = "http", "table"
+HTTP, TABLE, FOLDER = "http", "table", "folder"
 """Ways in and out."""
 COMING: Final = {
-    "folder": "files in a folder",
     "nats": "the site's NATS JetStream",
     "mqtt": "MQTT with JSON topics or Sparkplug B",
     "odbc": "SQL Server, Oracle and Db2 by ODBC",
@@ -72,6 +72,12 @@ def _table(raw: Any) -> str:
     if isinstance(raw, str) and _TABLE.match(raw):
         return raw
     raise syntax.Expected("a table as SCHEMA.TABLE, such as cofferdam.outbox")
+
+
+def _folder(raw: Any) -> str:
+    if isinstance(raw, str) and re.fullmatch(FOLDER_NAME, raw):
+        return raw
+    raise syntax.Expected("a name of small letters, digits, dots, - and _, such as mes-counts")
 
 
 def _identifier(raw: Any) -> str:
@@ -218,6 +224,66 @@ class TablesSaid(schema.Entry):
     )
 
 
+def _id(raw: Any) -> str:
+    if raw in ("name", "content") or (isinstance(raw, str) and raw and len(raw) <= 256 and _POINTER.match(raw)):
+        return str(raw)
+    raise syntax.Expected("name, content, or the place of a message's own id, such as /id")
+
+
+def _delimiter(raw: Any) -> str:
+    found = {"tab": "\t"}.get(raw, raw)
+    if isinstance(found, str) and len(found) == 1 and found in ",;\t|:":
+        return found
+    raise syntax.Expected('one of "," ";" "|" ":" and tab')
+
+
+class FolderSaid(schema.Entry):
+    """A folder of the site's by which the messages of a channel come into the relay, or leave it: files that are left
+    in it, or that are fetched from it. Taken files go to `done`, refused ones to `bad` with a `.reason` beside them."""
+
+    folder: Annotated[str, *read_by(_folder, {"type": "string", "pattern": FOLDER_NAME})] | None = Field(
+        None,
+        description="Its name beneath the directory of the site's folders (`cofferdam up --folders`). Default: the "
+        "zone's name and the channel's: `control-counts`.",
+    )
+    form: Annotated[Literal["json", "xml", "lines", "csv"], *choice("json", "xml", "lines", "csv")] | None = Field(
+        None,
+        description="What files hold: one message (`json`, `xml`), or one in each line (`lines`) or row (`csv`; the "
+        "first row names the fields). Default: what the channel's messages are. Files that go out hold one message.",
+    )
+    settle: Annotated[int, *span(0, 3600)] = Field(
+        2,
+        description="How long a file stands unchanged before it is taken; `0 s` where files are renamed in whole. "
+        "Names that begin with a dot or end in .tmp or .part are left alone. Default: 2 s.",
+        json_schema_extra={"default": "2 s"},
+    )
+    id: Annotated[str, *read_by(_id, {"type": "string", "examples": ["name", "content", "/id"]})] = Field(
+        "name",
+        description="What tells a message from another: `name`, the file's name (and the row's number), `content`, or "
+        "the place of an id in it (`/id`). The same id again is the same message. Default: name.",
+    )
+    delimiter: Annotated[str, *read_by(_delimiter, {"type": "string", "examples": [";", "tab"]})] = Field(
+        ",", description="What stands between the cells of CSV."
+    )
+    decimal: Annotated[Literal[".", ","], *choice(".", ",")] = Field(
+        ".", description="The decimal mark of numbers in CSV."
+    )
+    columns: dict[
+        Text,
+        Annotated[Literal["text", "integer", "number", "boolean"], *choice("text", "integer", "number", "boolean")],
+    ] = Field({}, description="What the columns of CSV are: `{good: integer}`. Those that are not named are text.")
+    keep_files: Annotated[int, *span(0, 10 * syntax.YEAR_SECONDS)] = Field(
+        30 * DAY,
+        description="How long files stay in `done`; `0 s`: for ever. Default: 30 days.",
+        json_schema_extra={"default": "30 days"},
+    )
+
+
+def folder_name(zone: str, channel: str, said: FolderSaid) -> str:
+    """The name of a folder, also where the policy has none for it."""
+    return said.folder or f"{zone}-{channel}".lower()[:64]
+
+
 class RelayRule(schema.Rule):
     """One line of a relay's `allow`: who pushes, pulls or browses which channels."""
 
@@ -229,8 +295,10 @@ class RelayRule(schema.Rule):
         "own in the channel, so that all get all.",
     )
     browse: Names = Field((), description="Channels in which they may read without taking.")
-    via: Annotated[str, *choice(HTTP, TABLE, *COMING)] = Field(
-        HTTP, description="By which way: `http`, or `table` (one principal a channel, and `tables` for its zone)."
+    via: Annotated[str, *choice(HTTP, TABLE, FOLDER, *COMING)] = Field(
+        HTTP,
+        description="By which way: `http`, `table` (one principal a channel, and `tables` for its zone), or `folder` "
+        "(one principal a channel, and `folders` for its zone).",
     )
 
     @property
@@ -251,6 +319,9 @@ class RelayConduit(schema.Conduit):
     listen: dict[Name, DoorSaid] = Field({}, description="Where the relay answers HTTP, by zone.")
     tables: dict[Name, TablesSaid] = Field(
         {}, description="Databases with an outbox and an inbox for those who push and pull `via: table`, by zone."
+    )
+    folders: dict[Name, dict[Name, FolderSaid]] = Field(
+        {}, description="Folders for those who push and pull `via: folder`, by zone and channel."
     )
     allow: Annotated[tuple[RelayRule, ...], BeforeValidator(as_list)] = Field(
         description="The rules: who pushes, who pulls, who may look."

@@ -108,11 +108,30 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return f"{host}:{self.port}/{self.database}"
 
 
+class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A folder of the site's by which messages of one channel come or go, for principals of `zone`. `name`: beneath the
+    directory of all such folders. `form`: what files hold: one message ("json", "xml"), or one in each line ("lines")
+    or row ("csv"). `settle`: seconds that a file stands unchanged before it is taken. `id`: "name", "content", or the
+    JSON Pointer of a message's id. `columns`: those of CSV that are no text. `keep_files`: seconds that done files
+    stay, 0: for ever."""
+
+    zone: str
+    channel: str
+    name: str
+    form: Literal["json", "xml", "lines", "csv"] = "json"
+    settle: int = 2
+    id: str = "name"
+    delimiter: str = ","
+    decimal: str = "."
+    columns: tuple[tuple[str, str], ...] = ()
+    keep_files: int = 2_592_000
+
+
 class RelayRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="relay"):
     """What one conduit of the relay says. `schemas`: the bytes of the policy's schema files by their names in it: those
     that channels name, and those that they refer to. `outer` and `inner`: the zones in which the sides stand, the less
     and the more trusted one; `stands`: in which of them each principal does. `doors`: where the sides answer,
-    `tables`: the databases that they speak with; the keeper needs none of them."""
+    `tables`: the databases that they speak with, `folders`: those of the site's; the keeper needs none of them."""
 
     channels: tuple[Channel, ...] = ()
     lines: tuple[Line, ...] = ()
@@ -122,11 +141,15 @@ class RelayRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     stands: dict[str, str] = {}
     doors: tuple[Door, ...] = ()
     tables: tuple[Table, ...] = ()
+    folders: tuple[Folder, ...] = ()
+
+
+WAYS: Final = {"tables": "table", "folders": "folder"}
 
 
 def way_of(part: str) -> str:
     """By which way (a line's `via`) a part of the relay serves its principals."""
-    return "table" if part.endswith("-tables") else "http"
+    return WAYS.get(part.partition("-")[2], "http")
 
 
 def slice_for(rows: RelayRows, principals: Collection[str], way: str = "") -> RelayRows:
@@ -155,10 +178,12 @@ def _outline(channel: Channel) -> Channel:
 
 
 def fingerprint(rows: Mapping[str, RelayRows]) -> bytes:
-    """16 bytes over what a side has: conduit -> rows, as `slice_for` gave them (its doors and tables, which the
-    keeper does not have, do not count; nor do conduits without a line for it)."""
+    """16 bytes over what a side has: conduit -> rows, as `slice_for` gave them (its doors, tables and folders,
+    which the keeper does not have, do not count; nor do conduits without a line for it)."""
     bare = [
-        (name, msgspec.structs.replace(each, doors=(), tables=())) for name, each in sorted(rows.items()) if each.lines
+        (name, msgspec.structs.replace(each, doors=(), tables=(), folders=()))
+        for name, each in sorted(rows.items())
+        if each.lines
     ]
     said = msgspec.msgpack.encode(bare, order="sorted")
     return hashlib.sha256(said).digest()[:16]

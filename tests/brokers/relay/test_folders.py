@@ -1,0 +1,191 @@
+"""The relay and folders of the site's: files that come and go by a real part under its filter, and all that a folder
+can have in it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cofferdam.brokers.relay.folder_files import messages
+from cofferdam.errors import PolicyError
+from cofferdam.policy.messages.checking import Checks
+from cofferdam.policy.terms.relay_rows import Channel, Folder, Relay, RelayRows
+from tests.brokers.relay.crew import FOLDERS, RunningCrew, crew
+from tests.waiting import eventually
+
+CSV = 'form: csv, delimiter: ";", columns: {n: integer}, id: /line'
+IN = "folders: {{plant: {{counts: {{folder: counts-in, settle: 0 s, {said}}}}}}}"
+OUT = "folders: {plant: {orders: {folder: orders-out}}}"
+
+
+@contextlib.contextmanager
+def running(tmp_path: Path, said: str = "form: json", **words: str) -> Iterator[RunningCrew]:
+    options = {"folders": IN.format(said=said), "folders_out": OUT, "via": ", via: folder"} | words
+    with crew(tmp_path / "store", words=options) as made:
+        yield made
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def leave(folder: Path, name: str, content: str | bytes) -> None:
+    """As a producer does that knows how: written beside, renamed in."""
+    (folder / f".{name}").write_bytes(content.encode() if isinstance(content, str) else content)
+    (folder / f".{name}").rename(folder / name)
+
+
+def pulled(made: RunningCrew, who: str = "erp", count: int = 10) -> list[Any]:
+    with made.client(who) as client:
+        lease = client.post("/v1/channels/counts/lease", json={"max": count, "wait": 5}).json()
+        numbers = [message["number"] for message in lease["messages"]]
+        if numbers:
+            client.post("/v1/channels/counts/settle", json={"lease": lease["lease"], "done": numbers})
+        return [(message["id"], message["data"]) for message in lease["messages"]]
+
+
+def test_a_file_is_a_message(tmp_path: Path) -> None:
+    with running(tmp_path) as made:
+        folder = made.folder("counts-in")
+        leave(folder, "c1.json", '{"line": "L1", "n": 5}')
+        assert pulled(made) == [("c1.json", {"line": "L1", "n": 5})]
+        eventually(lambda: names(folder / "done") == ["c1.json"])
+        # The same again is the same message; the same name with another content is another, and is refused.
+        leave(folder, "c1.json", '{"line": "L1", "n": 5}')
+        eventually(lambda: names(folder / "done") == ["c1.json", "c1.json.2"])
+        leave(folder, "c1.json", '{"line": "L1", "n": 6}')
+        eventually(lambda: names(folder / "bad") == ["c1.json", "c1.json.reason"])
+        assert "taken by another content" in (folder / "bad" / "c1.json.reason").read_text()
+        assert names(folder) == ["bad", "done"]
+        made.ends_well()
+
+
+def test_rows_are_messages_and_bad_ones_are_told_by_line(tmp_path: Path) -> None:
+    with running(tmp_path, CSV, counts=", order: parallel 10") as made:
+        folder = made.folder("counts-in")
+        leave(folder, "day.csv", "line;n\r\nL1;7\r\nL2;many\r\nL3;-1\r\nL4;8;9\r\nL5;9\r\n")
+        eventually(lambda: names(folder / "bad") == ["day.csv", "day.csv.reason"])
+        assert pulled(made) == [("L1", {"line": "L1", "n": 7}), ("L5", {"line": "L5", "n": 9})]
+        reason = (folder / "bad" / "day.csv.reason").read_text().splitlines()
+        assert [line.partition(":")[0] for line in reason] == ["line 3", "line 5", "line 4"]
+        assert "no integer" in reason[0] and "3 cells" in reason[1] and "kept in quarantine as" in reason[2]
+        made.ends_well()
+
+
+def test_what_is_no_plain_whole_file_is_left_alone_or_refused(tmp_path: Path) -> None:
+    with running(tmp_path) as made:
+        folder = made.folder("counts-in")
+        (tmp_path / "secret").write_text('{"line": "stolen", "n": 1}')
+        (folder / "link.json").symlink_to(tmp_path / "secret")
+        os.mkfifo(folder / "pipe.json")
+        (folder / "folder.json").mkdir()
+        leave(folder, "half.json.part", '{"line": "L1", "n": 1}')
+        leave(folder, "new\nline.json", '{"line": "L1", "n": 1}')
+        leave(folder, "large.json", b"0" * 20_000_001)
+        leave(folder, "torn.json", '{"line": "L1", "n":')
+        leave(folder, "twice.json", '{"line": "L1", "n": 1, "n": 2}')
+        eventually(lambda: len(names(folder / "bad")) == 8)
+        assert names(folder) == ["bad", "done", "folder.json", "half.json.part", "link.json", "pipe.json"]
+        assert names(folder / "bad") == [
+            "large.json", "large.json.reason", "new\\x0aline.json", "new\\x0aline.json.reason", "torn.json",
+            "torn.json.reason", "twice.json", "twice.json.reason",
+        ]  # fmt: skip
+        assert "line 1" in (folder / "bad" / "torn.json.reason").read_text()
+        leave(folder, "good.json", '{"line": "L1", "n": 1}')
+        assert pulled(made) == [("good.json", {"line": "L1", "n": 1})]
+        status = made.children[FOLDERS].status()
+        assert status.figures["folders_troubled"] == {"": 1}
+        made.ends_well()
+
+
+def test_a_message_becomes_a_file_once(tmp_path: Path) -> None:
+    with running(tmp_path) as made, made.client("erp") as client:
+        folder = made.folder("orders-out")
+        (tmp_path / "elsewhere").write_text("")
+        (folder / ".orders-000000000001.json").symlink_to(tmp_path / "elsewhere")  # in the way, and nobody's
+        assert client.put("/v1/channels/orders/messages/a", json={"quantity": 5}).status_code == 201
+        eventually(lambda: names(folder) == ["orders-000000000001.json"])
+        assert json.loads((folder / "orders-000000000001.json").read_bytes()) == {"quantity": 5, "site": "works"}
+        assert (tmp_path / "elsewhere").read_text() == ""
+        # One of another content stands in the way of the next: nothing is overwritten until somebody has looked.
+        (folder / "orders-000000000002.json").write_text("mine")
+        assert client.put("/v1/channels/orders/messages/b", json={"quantity": 6}).status_code == 201
+        eventually(lambda: made.children[FOLDERS].status().alarms)
+        assert (folder / "orders-000000000002.json").read_text() == "mine"
+        (folder / "orders-000000000002.json").unlink()
+        eventually(lambda: names(folder)[-1] == "orders-000000000002.json")
+
+
+def test_killed_at_any_time_each_file_is_booked_once(tmp_path: Path) -> None:
+    with running(tmp_path, CSV, counts=", order: parallel 1000", orders="tries: 1000") as made:
+        folder = made.folder("counts-in")
+        for number in range(6):
+            rows = "".join(f"L{number}-{row};{row}\n" for row in range(300))
+            leave(folder, f"f{number}.csv", f"line;n\n{rows}")
+            made.kill((FOLDERS, "keeper", "inner")[number % 3])
+            made.start()
+        eventually(lambda: len(names(folder / "done")) == 6)
+        found = []
+        while batch := pulled(made, count=1000):
+            found += batch
+            if len(found) >= 1800:
+                break
+        assert sorted(key for key, _ in found) == sorted(f"L{n}-{row}" for n in range(6) for row in range(300))
+        assert names(folder) == ["bad", "done"] and not names(folder / "bad")
+        made.ends_well()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"folders": "folders: {office: {counts: {}}}"}, "no folder in plant for counts"),
+        ({"folders": "folders: {plant: {coutns: {}}}"}, "did you mean counts"),
+        ({"folders": IN.format(said="form: xml")}, "xml for messages that are json"),
+        ({"folders": IN.format(said="columns: {n: integer}")}, "columns of json"),
+        ({"folders": IN.format(said='form: csv, decimal: ",", delimiter: ","')}, "one mark for two purposes"),
+        ({"folders": IN.format(said="id: line")}, "/id"),
+        ({"folders_out": "folders: {plant: {orders: {form: csv}}}"}, "one message a file"),
+        ({"folders_out": "folders: {plant: {orders: {folder: counts-in}}}"}, "counts-in"),
+        ({"folders_out": "folders: {plant: {orders: {folder: ../etc}}}"}, "a name of small letters"),
+        ({"via": ""}, "a folder for counts that nobody uses"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, words: dict[str, str], said: str) -> None:
+    options = {"folders": IN.format(said="form: json"), "folders_out": OUT, "via": ", via: folder"} | words
+    with crew(tmp_path / "store", start=False, words=options) as made, pytest.raises(PolicyError) as error:
+        made.policy()
+    assert said in " ".join(map(str, error.value.problems))
+
+
+FOLDER = Folder(zone="plant", channel="c", name="c", form="csv", delimiter=";", columns=(("n", "integer"),))
+CHECKS = Checks(Relay([("r", RelayRows(channels=(Channel(name="c"),)))]))
+CELLS = st.text(st.characters(exclude_categories=("Cs", "Cc"), include_characters="\n"), max_size=12)
+
+
+@given(st.lists(st.tuples(CELLS, st.integers(-(2**53), 2**53)), min_size=1, max_size=6))
+def test_rows_come_out_as_they_went_in(rows: list[tuple[str, int]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=";")
+    writer.writerow(("text", "n"))
+    writer.writerows(rows)
+    found = list(messages(CHECKS, FOLDER, "x.csv", text.getvalue().encode()))
+    assert [json.loads(outcome.item.body) for _, outcome in found if outcome.item] == [
+        {"n": number, "text": cell.replace("\r\n", "\n")} for cell, number in rows
+    ]
+
+
+@given(st.binary(max_size=200), st.sampled_from(("json", "lines", "csv")), st.sampled_from(("name", "content", "/a/0")))
+def test_any_bytes_are_messages_or_refused(content: bytes, form: Any, key: str) -> None:
+    folder = Folder(zone="plant", channel="c", name="c", form=form, id=key)
+    for line, outcome in messages(CHECKS, folder, "x", content):
+        assert line >= 1 and (outcome.item is not None or outcome.problem is not None)
