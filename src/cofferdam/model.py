@@ -326,6 +326,9 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, gc=False):
     waits for the audit log. An operation without reads and writes (diagnostics, identification) is judged by
     its function alone. Where a watch is among the reads, or an opening among the writes, it is the only one: what
     stands afterwards has one verdict and one handle.
+
+    `browse`: asks for a list of what there is. Whoever may do anything may ask it; of the answer each gets what
+    concerns items with which it may do something. `never`: why no policy can allow it, in words; "" for all else.
     """
 
     function: int
@@ -334,6 +337,8 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, gc=False):
     is_write: bool
     reads: tuple[Read, ...] = ()
     writes: tuple[Write, ...] = ()
+    browse: bool = False
+    never: str = ""
 
 
 class Allow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -468,6 +473,7 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kinds: tuple[tuple[str, str], ...] = ()
     """Kinds of items that it has, each with the characters after which a name goes on to a part of what stands before
     them."""
+    route: str = ""  # how a request goes on from the address to the device, in the protocol's words
     also: tuple[tuple[str, int], ...] = ()  # further places where the outer half answers (the other IP version)
 
     @property

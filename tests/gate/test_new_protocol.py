@@ -28,7 +28,7 @@ from tests.waiting import PATIENT, eventually
 
 FOLDER = ("__init__", "dialect", "machine", "messages", "operations", "view", "wire")
 LINES = (
-    ("dialects.py", "for dialect in (MODBUS,)", "for dialect in (MODBUS, TOY)", "dialect import TOY"),
+    ("dialects.py", "for dialect in (", "for dialect in (TOY, ", "dialect import TOY"),
     ("registry.py", "_WHERE = {\n", '_WHERE = {\n    "toy": "cofferdam.protocols.toy.operations:Toy",\n', ""),
 )
 

@@ -78,7 +78,7 @@ MODBUS = "who, asset, read, write"
 # What is replaced, with what; where the one finding points; what it says.
 TABLE: list[tuple[str, str, str, tuple[str, ...]]] = [
     # a broker that there is not: the word, which there are, the nearest; nothing else is complained of
-    ("broker: relay", "broker: relais", "relais", ('the broker "relais", expected one of modbus, relay', "mean relay")),
+    ("broker: relay", "broker: relais", "relais", ('the broker "relais", expected one of modbus', "mean relay")),
     ("broker: modbus", "broker: modbuz", "modbuz", ('the broker "modbuz"', "did you mean modbus")),
     ("broker: relay", "broker: postbox", "postbox", ('the broker "postbox"', "did you mean relay")),  # by its words
     ("broker: relay", "broker: [relay]", "[relay]", ("found a list of 1 entry", "expected a name")),
@@ -86,7 +86,7 @@ TABLE: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("asset: plc, write: speed", "push: good", "push",
      ('the field "push", a word of relay, in a rule of modbus', f"expected one of {MODBUS}")),
     ("pull: [good, bad]", "read: [good, bad]", "read",
-     ('the field "read", a word of modbus, in a rule of relay', "expected one of who, push, pull, browse")),
+     ('the field "read", a word of modbus', "expected one of who, push, pull, browse")),
     ("    expires: 2027-06-30\n", "    channels: {a: {}}\n", "channels",
      ('the field "channels", a word of relay, in a conduit of modbus', "expected one of from, to, broker")),
     # and a word of nobody's

@@ -125,6 +125,7 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
         ),
         bits=tuple(space.name for space in dialect.spaces if space.bits),
         kinds=tuple((kind.name, kind.separators) for kind in dialect.kinds),
+        route=asset.route or "",
         also=places[1:],
     )
 

@@ -8,6 +8,7 @@ unwise (policy.lint).
 from __future__ import annotations
 
 import ipaddress
+import re
 
 from cofferdam.policy import addressing, schema
 from cofferdam.policy.document import Document, Path
@@ -91,6 +92,10 @@ class _Checker(Checking):
             elif quirk in dialect.lone_quirks and asset.outstanding != 1:
                 what = f"{asset.outstanding} with the quirk {quirk}, under which answers are told apart by their order"
                 self.at((*here, "outstanding"), what, "1", check="quirks")
+        if asset.route is not None and not re.fullmatch(dialect.routes or "(?!)", asset.route):
+            such = f"a route such as {dialect.route_example}"
+            expected = such if dialect.routes else f"no route: {dialect.name} has none"
+            self.at((*here, "route"), f"the route {quote(asset.route)}", expected, check="route")
         limited = [p for p, point in asset.points.items() if point.max_step or point.writes_per_minute]
         units = dialect.units
         if units is not None and asset.unit == -1 and limited:

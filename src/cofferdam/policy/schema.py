@@ -362,6 +362,11 @@ class Asset(Entry):
     share_reads: Milliseconds | None = Field(
         None, description="Reads of the same cells within this time reach the device once. Off unless set."
     )
+    route: Text | None = Field(
+        None,
+        description="How a request goes on from the address to the device, for protocols with routes. EtherNet/IP: "
+        "`backplane 0` for the controller in slot 0 of the rack.",
+    )
     quirks: Names = Field(
         (), description="Known deviations of the device from its protocol, by the names that the protocol's page lists."
     )

@@ -171,6 +171,9 @@ class Machine(abc.ABC):  # noqa: B024 - its two ends have the abstract methods
 
     __slots__ = ()
 
+    def take_asset(self, asset: Asset) -> None:  # noqa: B027 - most need nothing of it
+        """The policy in force says this of the asset from now on (see `Facing`)."""
+
     def take_output(self) -> bytes:
         """What it has to say by itself, once."""
         return b""
@@ -211,6 +214,11 @@ class ServerMachine(Machine, Generic[Req, Resp]):
     @abc.abstractmethod
     def release(self, token: int) -> None:
         """The request of `token` gets no answer (a silent refusal). Unknown tokens are ignored."""
+
+    def divide(self, token: int) -> bool:
+        """Policy refuses the request of `token` as a whole, which changes nothing at the asset. Whether it consists of
+        several: each then follows as a request of its own, and the client gets one answer when all have theirs."""
+        return False
 
     @property
     @abc.abstractmethod
@@ -305,6 +313,8 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
     """The union of messages that watches bring; None: the protocol has no watches, and none can cross."""
     frame_type: Any = None
     """The union of streams' frames, of both directions; None: the protocol has no streams, and none can cross."""
+    browses: bool = False
+    """It has requests that ask for a list of what there is (`Operation.browse`), whose answers `filtered` cuts."""
     speaks: bool = False
     """Its machines say things by themselves, or have deadlines."""
     functions: dict[int, str]
@@ -408,6 +418,10 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
     def misfit(self, request: Req, message: Any) -> str:
         """ "" if a notice or frame belongs to what `request` left standing, else one sentence that says why not."""
         return "this protocol has neither watches nor streams"
+
+    def filtered(self, request: Req, response: Resp, sees: Callable[[Item], bool]) -> Resp:
+        """The answer to a request for a list, without the items that the client may do nothing with (`sees`)."""
+        return response
 
     @abc.abstractmethod
     def share_key(self, request: Req) -> Hashable | None:

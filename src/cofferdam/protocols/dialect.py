@@ -152,6 +152,8 @@ class Dialect(msgspec.Struct, frozen=True):
     code_examples: str = ""
     """Codes as a policy writes them, for messages: '8 or "43/14"'."""
     changing: frozenset[tuple[int, int]] = frozenset()
+    others_change: bool = False
+    """Functions that neither `codes` nor `place_codes` name may change the device, too."""
     place_codes: frozenset[int] = frozenset()
     units: Units | None = None
     """None: the protocol knows no units."""
@@ -170,6 +172,10 @@ class Dialect(msgspec.Struct, frozen=True):
     """Python modules that its machines import, and that an extra of its name brings."""
     preload: tuple[str, ...] = ()
     """Modules that libraries import when they first need them, which is too late in a part under its filter."""
+
+    routes: str = ""
+    """A regular expression for an asset's `route`; "" where the protocol has none."""
+    route_example: str = ""
 
     def space(self, name: str) -> Space | None:
         """The space that a name such as "holding" or "file:4" means."""
@@ -208,4 +214,5 @@ class Dialect(msgspec.Struct, frozen=True):
 
     def changes(self, code: int, sub: int) -> bool:
         """Whether a function without cells may change the device's state."""
-        return (code, sub) in self.changing or (code, -1) in self.changing
+        unnamed = self.others_change and code not in self.codes
+        return unnamed or (code, sub) in self.changing or (code, -1) in self.changing

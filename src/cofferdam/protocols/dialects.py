@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cofferdam.protocols.dialect import Dialect
+from cofferdam.protocols.enip.dialect import ENIP
 from cofferdam.protocols.modbus.dialect import MODBUS
 
 Dialects = Mapping[str, Dialect]
 
 DIALECTS: Dialects = {
     dialect.name: dialect
-    for dialect in (MODBUS,)
+    for dialect in (MODBUS, ENIP)
 }  # fmt: skip
 """By name: an asset's `protocol`, and the conduit's `broker` that speaks it."""

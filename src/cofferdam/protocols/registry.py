@@ -16,6 +16,7 @@ from cofferdam.protocols.base import Protocol
 Protocols = Mapping[str, Protocol[Any, Any]]
 
 _WHERE = {
+    "enip": "cofferdam.protocols.enip.operations:Enip",
     "modbus": "cofferdam.protocols.modbus.operations:Modbus",
 }
 

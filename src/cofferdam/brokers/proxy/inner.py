@@ -350,6 +350,8 @@ class Inner(StandingPath):
         if response is not None:
             sent = job.sent
             waited = sent - job.arrived
+            if self.protocol.browses:
+                response = self._seen(job, response)
             self._outer.send(Reply(job.number, response, job.finished - sent, waited if waited > 0 else 0))
             if served.steps:
                 for space, start, cells in self.protocol.values(job.request, response):
@@ -374,6 +376,11 @@ class Inner(StandingPath):
             other.response, other.failure, other.detail = job.response, job.failure, job.detail
             other.sent, other.finished = max(job.sent, other.arrived), job.finished
             other.done(other)
+
+    def _seen(self, job: _ReadJob, response: Any) -> Any:
+        """An answer without what its client may do nothing with."""
+        flow = job.session.flow
+        return self.protocol.filtered(job.request, response, flow.sees if isinstance(flow, Flow) else lambda _: False)
 
     # --- the rest ---------------------------------------------------------------------------------------------
 
@@ -467,4 +474,6 @@ class Inner(StandingPath):
 
 
 def _same_device(old: Asset, new: Asset) -> bool:
-    return (old.connections, old.outstanding, old.quirks) == (new.connections, new.outstanding, new.quirks)
+    return (old.connections, old.outstanding, old.quirks, old.route) == (
+        new.connections, new.outstanding, new.quirks, new.route,
+    )  # fmt: skip

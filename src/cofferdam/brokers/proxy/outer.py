@@ -132,6 +132,8 @@ class Outer(Part):
                 if isinstance(flow, Deny) and isinstance(session.flow, Flow):
                     lost = True
                 session.judge_by(flow)
+            if client.only is not None and client.only.asset in policy.assets:
+                client.machine.take_asset(policy.assets[client.only.asset])
             if lost:
                 ended += 1
                 self.close(client, "the new policy does not allow this session")
@@ -357,6 +359,8 @@ class Outer(Part):
             operation = self.protocol.operation(request)
             session = session or self._session_for(client, operation)
             verdict = self._judge(session, request, operation, wall)
+        if isinstance(verdict, Deny) and not operation.is_write and client.machine.divide(token):
+            return  # each of its parts is judged by itself
         session.requests += 1
         if isinstance(verdict, Deny):
             if session.refusals is not None:

@@ -97,16 +97,34 @@ class Reach:
                 return Cover([*self._pieces.get(space, ()), *wide])
         return cover
 
+    def sees(self, space: str, separators: str) -> bool:
+        """Whether anything is allowed of an item, or of a part of it."""
+        if self.cover(space) is not None:
+            return True
+        if any(piece.at.space.startswith(space) for piece, _ in self._prefixes):
+            return True
+        names = self._sorted()
+        at = bisect_left(names, space)
+        while at < len(names) and names[at].startswith(space):
+            if names[at][len(space)] in separators:
+                return True
+            at += 1
+        return False
+
+    def _sorted(self) -> list[str]:
+        if not self._names:
+            self._names = sorted(self.spaces)
+        return self._names
+
     def nearest(self, asked: Span | Item) -> tuple[int, str]:
         """(rule number, what it allows) for something of which nothing is allowed: the space of the first rule; for an
         item the one whose name begins most alike."""
         if isinstance(asked, Span) and self.spaces:
             number, space = min(((cover.nearest(0)[2], space) for space, cover in self.spaces.items()), key=_first)
             return number, space
-        if not self._names:
-            self._names = sorted(self.spaces)
-        at = bisect_left(self._names, asked.space)
-        beside = self._names[max(0, at - 1) : at + 1]
+        names = self._sorted()
+        at = bisect_left(names, asked.space)
+        beside = names[max(0, at - 1) : at + 1]
         if not beside:
             piece, number = self._prefixes[0]
             return number, f"{piece.at.space}*"

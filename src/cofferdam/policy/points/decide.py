@@ -156,6 +156,10 @@ class Way:
     def form(self, op: Operation) -> list[int] | tuple[Fault, int, int, str]:
         """The numbers of the rules that allow an operation's form; or the fault, distance, rule and sentence."""
         numbers: list[int] = []
+        if op.never:
+            return Fault.FUNCTION, 0, self._first(), op.never
+        if op.browse:
+            return [self._first()]
         # A changing operation that says no cells of what it changes is judged by its code, whatever it reads.
         if not op.writes and (op.is_write or not op.reads):
             known = self.write_functions if op.is_write else self.functions
@@ -188,6 +192,10 @@ class Way:
                 return Fault.ADDRESS, distance, number, f"{asked}; the nearest allowed is {name_piece(piece)}"
             numbers += cover.rules(span.start, span.stop)
         return sorted(set(numbers))
+
+    def sees(self, item: Item, separators: str) -> bool:
+        """Whether any rule allows something of an item, or of a part of it."""
+        return any(reach.sees(item.space, separators) for reach in self._reaches)
 
     def _first(self) -> int:
         return self.rules[0].number
@@ -283,6 +291,11 @@ class Flow:
                 verdict = self._check_values(op, _Form(verdict, checks))
             found.append((way, verdict))
         return found
+
+    def sees(self, item: Item) -> bool:
+        """Whether the flow may do something with an item, or a part of it, so that lists of what there is show it."""
+        separators = dict(self.asset.kinds).get(item.kind, "")
+        return any(way.is_open and way.sees(item, separators) for way in self.ways)
 
     def check_frame(self, stream: Item, op: Operation, state: PointState) -> str:
         """What is wrong with the values that a frame of an open stream would write; "" if they may be sent.

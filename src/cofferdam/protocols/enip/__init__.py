@@ -1,0 +1,1 @@
+"""EtherNet/IP: CIP requests for tags and objects, in encapsulation over TCP."""

@@ -1,0 +1,400 @@
+"""The client's end of a connection to an asset: one session, requests outside a connection (UCMM), by our own ids.
+
+Theory. RegisterSession is sent at once, and the connection is *established* by its answer. Each request is a small
+conversation (`_Talk`, a generator that yields requests and is sent answers): most have one step; a value that is too
+long is fetched or sent in pieces, a list page by page, each step after the answer to the one before. The eight bytes of
+sender context, which the device repeats, name the conversation and its step. A conversation that was forgotten takes no
+further step: of a write in pieces the rest is not sent.
+
+Where the policy names a route, each request goes in an Unconnected Send along it. Not here: timers, sockets (brokers).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Generator
+from typing import Any, Final
+
+from cofferdam.errors import LocalProtocolError, RemoteProtocolError
+from cofferdam.model import Asset
+from cofferdam.protocols.base import (
+    NEED_DATA,
+    BadResponse,
+    ClientEvent,
+    ClientMachine,
+    Established,
+    Facing,
+    ResponseReceived,
+    Unmatched,
+)
+from cofferdam.protocols.enip import messages as m
+from cofferdam.protocols.enip import paths, replies, requests, wire
+from cofferdam.protocols.enip.dialect import ENIP
+from cofferdam.protocols.enip.replies import Misfit
+from cofferdam.protocols.enip.server import known_of
+from cofferdam.protocols.enip.values import DATA, encode, size_of
+
+MAX_OUTSTANDING: Final = 16
+ROOM: Final = 480
+"""Bytes of data in one step of a write in pieces."""
+STEPS: Final = 10_000
+"""Steps of one conversation, at most."""
+TEMPLATE: Final = 65_536
+"""Bytes of a structure's definition, at most."""
+
+Answer = tuple[int, tuple[int, ...], bytes]
+Talk = Generator[tuple[int, bytes], Answer, m.EnipResponse]
+
+
+class _Open:
+    """A conversation under way, and the service whose answer is waited for."""
+
+    __slots__ = ("request", "service", "step", "talk")
+
+    def __init__(self, request: m.EnipRequest, talk: Talk) -> None:
+        self.request = request
+        self.talk = talk
+        self.service = 0
+        self.step = 0
+
+
+class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
+    """See `ClientMachine` for the methods' contracts. A token is a number that is counted on."""
+
+    def __init__(
+        self,
+        facing: Facing | None = None,
+        quirks: frozenset[str] = frozenset(),
+        outstanding: int = 1,
+        midway: bool = False,
+    ) -> None:
+        if quirks - ENIP.quirks:
+            raise LocalProtocolError(f"unknown quirk {', '.join(sorted(quirks - ENIP.quirks))}")
+        if not 1 <= outstanding <= MAX_OUTSTANDING:
+            raise LocalProtocolError(f"outstanding {outstanding}, must be 1 to {MAX_OUTSTANDING}")
+        asset = None if facing is None else facing.asset
+        self._frames = wire.Frames()
+        self._events: deque[ClientEvent[m.EnipResponse]] = deque()
+        self._open: dict[int, _Open] = {}
+        self._outstanding = outstanding
+        self._about = known_of(asset)
+        self._route = paths.of_route(asset.route) if asset is not None else b""
+        self._no_list = "no_list" in quirks
+        self._session = 1 if midway else 0
+        self._midway = midway
+        self._serial = 0
+        self._output = b"" if midway else wire.frame(wire.REGISTER, 0, bytes(8), b"\1\0\0\0")
+        self._error: RemoteProtocolError | None = None
+        if midway:
+            self._events.append(Established())
+
+    # --- what a broker calls ------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> None:
+        self._frames.add(data)
+
+    def take_output(self) -> bytes:
+        output, self._output = self._output, b""
+        return output
+
+    def take_asset(self, asset: Asset) -> None:
+        self._about = known_of(asset)
+        self._route = paths.of_route(asset.route)
+
+    def send(self, request: m.EnipRequest) -> tuple[int, bytes]:
+        if not self._session or self._error is not None:
+            raise LocalProtocolError("the connection is not established")
+        if len(self._open) >= self._outstanding:
+            raise LocalProtocolError(f"{len(self._open)} requests are under way")
+        try:
+            one = _Open(request, self._talk(request))
+            self._serial += 1
+            data = self._stepped(self._serial, one, *next(one.talk))
+        except (struct.error, ValueError, KeyError, TypeError) as error:
+            raise LocalProtocolError(f"{type(request).__name__} cannot be sent: {error}") from None
+        self._open[self._serial] = one
+        return self._serial, data
+
+    def forget(self, token: int) -> None:
+        one = self._open.pop(token, None)
+        if one is not None:
+            one.talk.close()
+
+    def next_event(self) -> ClientEvent[m.EnipResponse]:
+        while True:
+            if self._error is not None:
+                raise self._error
+            if self._events:
+                return self._events.popleft()
+            try:
+                found = self._frames.next()
+                if found is None:
+                    return NEED_DATA
+                event = self._frame(*found)
+            except RemoteProtocolError as error:
+                self._error = error
+                raise
+            if event is not None:
+                return event
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._open)
+
+    @property
+    def buffered(self) -> int:
+        return self._frames.buffered
+
+    @property
+    def drop_after_timeout(self) -> bool:
+        return False
+
+    # --- frames -------------------------------------------------------------------------------------------------
+
+    def _stepped(self, token: int, one: _Open, service: int, request: bytes) -> bytes:
+        """The frame of a conversation's next step."""
+        one.service = service
+        one.step += 1
+        if one.step > STEPS:
+            raise Misfit(f"no end after {STEPS} steps")
+        if self._route:
+            request = _wrapped(request, self._route)
+        context = struct.pack("<IHH", token & 0xFFFF_FFFF, one.step, 0x4346)
+        body = wire.packet(((wire.NULL_ADDRESS, b""), (wire.UNCONNECTED, request)))
+        return wire.frame(wire.SEND_RR, self._session, context, body)
+
+    def _frame(
+        self, command: int, session: int, status: int, context: bytes, options: int, data: bytes
+    ) -> ClientEvent[m.EnipResponse] | None:
+        if command == wire.NOP or options:
+            return None
+        if not self._session:
+            if command != wire.REGISTER or status or not session:
+                raise RemoteProtocolError(f"no session: {command:04X}, status {status}", section=wire.ENCAPSULATION)
+            self._session = session
+            return Established()
+        token, step, _ = struct.unpack("<IHH", context)
+        one = self._open.get(token)
+        if (
+            command != wire.SEND_RR
+            or one is None
+            or one.step != step
+            or (session != self._session and not self._midway)
+        ):
+            return Unmatched(f"a late answer, or one to nothing: {command:04X} for {token}/{step}")
+        try:
+            if status:
+                raise Misfit(f"the encapsulation's status {status:#x}")
+            found = wire.items_of(data)
+            if (
+                [kind for kind, _ in found[:2]] != [wire.NULL_ADDRESS, wire.UNCONNECTED]
+                or found[0][1]
+                or len(found) > 2
+            ):
+                raise Misfit("no null address and unconnected data")
+            self._output += self._stepped(token, one, *one.talk.send(replies.split(found[1][1], one.service)))
+            return None
+        except StopIteration as end:
+            del self._open[token]
+            return ResponseReceived(token, end.value)
+        except (Misfit, wire.BadPacket) as error:
+            del self._open[token]
+            return BadResponse(token, replies.SECTION, str(error))
+
+    # --- conversations ------------------------------------------------------------------------------------------
+
+    def _talk(self, request: m.EnipRequest) -> Talk:
+        if isinstance(request, m.ReadTag):
+            return self._read(request)
+        if isinstance(request, m.WriteTag):
+            return self._write(request)
+        if isinstance(request, m.ListTags):
+            return self._list(request)
+        if isinstance(request, m.DescribeStructure):
+            return self._describe(request)
+        if isinstance(request, m.Packet):
+            return self._packet(request)
+        return self._plain(request)
+
+    def _plain(self, request: m.EnipRequest) -> Talk:
+        data = requests.encode_request(request)
+        status, more, body = yield data[0], data
+        if status and not (status == 0x0A and isinstance(request, m.GetAttributes)):
+            return replies.error(status, more)
+        return replies.decode_reply(request, body, self._about.types)
+
+    def _read(self, request: m.ReadTag) -> Talk:
+        data = requests.encode_request(request)
+        status, more, body = yield requests.READ, data
+        if status not in (0, requests.MORE):
+            return replies.error(status, more)
+        code, handle, at = replies.head_of(body)
+        value = body[at:]
+        path, count = paths.of_tag(request.item), request.item.count.to_bytes(2, "little")
+        while status == requests.MORE:
+            if not value or len(value) > DATA:
+                raise Misfit(f"{len(value)} bytes of a value, and more to come")
+            step = count + len(value).to_bytes(4, "little")
+            status, more, body = yield requests.READ_PIECE, requests.made(requests.READ_PIECE, path, step)
+            if status not in (0, requests.MORE):
+                return replies.error(status, more)
+            if replies.head_of(body) != (code, handle, at) or len(body) == at:
+                raise Misfit("a piece of another type, or of no length")
+            value += body[at:]
+        return replies.held(request, code, handle, value)
+
+    def _write(self, request: m.WriteTag) -> Talk:
+        value = encode(request.code, request.handle, request.value)
+        if len(value) <= ROOM:
+            data = requests.encode_request(request)
+            status, more, body = yield requests.WRITE, data
+        else:
+            unit = size_of(request.code, request.handle) or 4
+            size = max(unit, ROOM - ROOM % unit)
+            path = paths.of_tag(request.item)
+            head = requests.write_head(request.code, request.handle, request.item.count)
+            status, more, body = 0, (), b""
+            for offset in range(0, len(value), size):
+                step = head + offset.to_bytes(4, "little") + value[offset : offset + size]
+                status, more, body = yield requests.WRITE_PIECE, requests.made(requests.WRITE_PIECE, path, step)
+                if status:
+                    break
+        if status:
+            return replies.error(status, more)
+        if body:
+            raise Misfit("data in the answer to a write")
+        return m.Done()
+
+    def _packet(self, request: m.Packet) -> Talk:
+        """Packets of our own, each as large as it may be outside a connection."""
+        found: list[m.Held | m.Done | m.CipError] = []
+        for parts in _grouped([(part, requests.encode_request(part)) for part in request.parts]):
+            path = paths.of_object(paths.ROUTER, 1)
+            body = requests.packet([data for _, data in parts])
+            status, more, body = yield requests.PACKET, requests.made(requests.PACKET, path, body)
+            if status not in (0, 0x1E):
+                found += [replies.error(status, more)] * len(parts)
+                continue
+            answers = replies.parts(body)
+            if len(answers) != len(parts):
+                raise Misfit(f"{len(answers)} answers to {len(parts)} requests")
+            for (part, data), answer in zip(parts, answers, strict=True):
+                found.append((yield from self._one(part, data, answer)))
+        return m.Answers(tuple(found))
+
+    def _one(
+        self, part: m.EnipRequest, data: bytes, answer: bytes
+    ) -> Generator[tuple[int, bytes], Answer, m.Held | m.Done | m.CipError]:
+        """The answer to one part of a packet; a value that found no room in it is read by itself."""
+        status, more, body = replies.split(answer, data[0])
+        if isinstance(part, m.ReadTag) and status in (requests.MORE, 0x11):
+            response = yield from self._read(part)
+        elif status:
+            response = replies.error(status, more)
+        elif isinstance(part, m.ReadTag):
+            code, handle, at = replies.head_of(body)
+            response = replies.held(part, code, handle, body[at:])
+        else:
+            response = replies.decode_reply(part, body, self._about.types)
+        if not isinstance(response, (m.Held, m.Done, m.CipError)):
+            raise Misfit(f"{type(response).__name__} in a packet")
+        return response
+
+    def _list(self, request: m.ListTags) -> Talk:
+        if self._no_list:
+            return m.TagList(())
+        found: dict[int, m.Symbol] = {}
+        start, size = 0, 0
+        while True:
+            path = paths.of_program(request.program) + paths.of_object(paths.SYMBOL, start)
+            body = struct.pack("<4H", 3, 1, 2, 8)
+            status, more, body = yield requests.LIST, requests.made(requests.LIST, path, body)
+            if status not in (0, requests.MORE):
+                return replies.error(status, more)
+            for symbol in _symbols(body):
+                found[symbol.instance] = symbol
+            if len(found) > m.SYMBOLS:
+                raise Misfit(f"more than {m.SYMBOLS} tags")
+            if not status:
+                return m.TagList(tuple(found[number] for number in sorted(found)))
+            last = max(found, default=0)
+            # Some begin with the number that is asked, some after it: asking for the last one again serves both.
+            if len(found) == size:
+                if start == last + 1:
+                    raise Misfit("pages without an end")
+                start = last + 1
+            else:
+                start = last
+            size = len(found)
+
+    def _describe(self, request: m.DescribeStructure) -> Talk:
+        path = paths.of_object(paths.TEMPLATE, request.instance)
+        body = struct.pack("<5H", 4, 4, 5, 2, 1)
+        status, more, body = yield requests.GET_LIST, requests.made(requests.GET_LIST, path, body)
+        if status:
+            return replies.error(status, more)
+        words, size, count, handle = _template(body)
+        whole = min(words * 4 - 23, TEMPLATE)
+        data = b""
+        while True:
+            left = struct.pack("<IH", len(data), max(1, min(whole - len(data), 0xFFFF)))
+            status, more, body = yield requests.READ, requests.made(requests.READ, path, left)
+            if status not in (0, requests.MORE):
+                return replies.error(status, more)
+            data += body
+            if not status or len(data) > TEMPLATE or not body:
+                break
+        return replies.structure(handle, size, count, data)
+
+
+def _grouped(parts: list[tuple[Any, bytes]]) -> list[list[tuple[Any, bytes]]]:
+    """Requests in packets that have room for them, and for answers of a common size."""
+    groups: list[list[tuple[Any, bytes]]] = []
+    size = answers = 0
+    for part, data in parts:
+        answer = 8 + 8 * (part.item.count if isinstance(part, m.ReadTag) else 0)
+        if not groups or size + len(data) + 2 > ROOM or answers + answer > ROOM:
+            groups.append([])
+            size = answers = 0
+        groups[-1].append((part, data))
+        size, answers = size + len(data) + 2, answers + answer
+    return groups
+
+
+def _wrapped(request: bytes, route: bytes) -> bytes:
+    """An Unconnected Send along a route; the device may take about five seconds."""
+    body = b"\x07\x28" + len(request).to_bytes(2, "little") + request + b"\0" * (len(request) & 1)
+    body += bytes([len(route) // 2, 0]) + route
+    return requests.made(requests.UNCONNECTED_SEND, paths.of_object(paths.MANAGER, 1), body)
+
+
+def _symbols(body: bytes) -> list[m.Symbol]:
+    """A page of name, type and dimensions. Raises: Misfit."""
+    found: list[m.Symbol] = []
+    at = 0
+    while at < len(body):
+        if at + 6 > len(body):
+            raise Misfit("a tag that ends after its page")
+        number, size = struct.unpack_from("<IH", body, at)
+        end = at + 6 + size
+        if end + 14 > len(body) or not 1 <= size <= 128:
+            raise Misfit("a tag that ends after its page, or without a name")
+        kind, *dimensions = struct.unpack_from("<H3I", body, end)
+        name = body[at + 6 : end].decode("latin-1")
+        if not name.isascii() or "\0" in name:
+            raise Misfit("a name that is no ASCII")
+        found.append(m.Symbol(number, name, kind, (dimensions[0], dimensions[1], dimensions[2])))
+        at = end + 14
+    return found
+
+
+def _template(body: bytes) -> tuple[int, int, int, int]:
+    """(definition size in words, structure size, members, handle) of a template. Raises: Misfit."""
+    form = struct.Struct("<HHHIHHIHHHHHH")
+    if len(body) != form.size:
+        raise Misfit("a template's attributes of another length")
+    count, a, x, words, b, y, size, c, z, members, d, w, handle = form.unpack(body)
+    if (count, a, b, c, d) != (4, 4, 5, 2, 1) or x or y or z or w:
+        raise Misfit("a template's attributes in another order, or not there")
+    return words, size, members, handle

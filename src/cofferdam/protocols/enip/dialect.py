@@ -1,0 +1,136 @@
+"""What a policy may say about EtherNet/IP: tags by their path, attributes by class, instance and number.
+
+A tag's name means the same in any case; here it is in small letters, wherever it comes from. A last index is a range of
+elements ("tag Counts[3]", "tag Counts[0-9]"), one before a further part belongs to the name ("tag Pump[3].Speed"), and
+so do several ("tag Matrix[1,2]"). A number as the last part is a bit ("tag Status.3").
+
+Not here: how a path is written on the wire (paths).
+"""
+
+from __future__ import annotations
+
+import re
+
+from cofferdam.model import Item, Span, ValueType
+from cofferdam.protocols.dialect import Dialect, Kind, Misread, Notation, show_range
+
+PARTS = 8
+"""Parts of a tag's path, at most."""
+INDEXES = 3
+"""Indexes of one part, at most."""
+PART_LENGTH = 40
+"""Characters of one part, at most."""
+ELEMENT = (1 << 31) - 1
+"""The largest index."""
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*(?::[A-Za-z0-9_]+)*"
+_INDEX = r"\[[0-9]{1,10}(?:,[0-9]{1,10}){0,2}\]"
+_PART = rf"{_NAME}(?:{_INDEX})?"
+NAME = re.compile(rf"{_NAME}\Z")
+"""One part of a path, as a symbol segment has it."""
+PATH = re.compile(rf"{_PART}(?:\.{_PART})*(?:\.[0-9]{{1,2}})?\Z")
+"""A whole path but for the last range, as it is spelt everywhere but in what people write."""
+_TAG = re.compile(rf"tag\s+({_PART}(?:\.{_PART})*(?:\.[0-9]{{1,2}})?)(?:\[([0-9]{{1,10}})-([0-9]{{1,10}})\])?\Z")
+_ZEROS = re.compile(r"(?<=[\[,.])0+(?=[0-9])")
+"""Zeros before a number: an index and a bit are spelt without."""
+_LAST = re.compile(r"(.*)\[([0-9]{1,10})\]\Z")
+_ATTRIBUTE = re.compile(r"cip\s+((?:0[xX][0-9A-Fa-f]{1,4})|[0-9]{1,5})/([0-9]{1,10})/([0-9]{1,5})\Z")
+_IO = re.compile(r"io\s+([A-Za-z_][A-Za-z0-9_]*)((?:\.[A-Za-z0-9_]+)*)\Z")
+CIP_NAME = re.compile(r"(0|[1-9][0-9]{0,4})/(0|[1-9][0-9]{0,9})/(0|[1-9][0-9]{0,4})\Z")
+"""An attribute's one spelling: class, instance, attribute, in decimals."""
+
+
+def plain(item: Item) -> str:
+    """Why an item is not spelt as everywhere, in words; "" if it is."""
+    if item.fault:
+        return item.fault
+    if item.kind == "cip":
+        found = CIP_NAME.match(item.name)
+        right = found and int(found[1]) < 65536 and int(found[2]) < 1 << 32 and int(found[3]) < 65536
+        return "" if right and item.first < 0 else f"{item.name!r} is no attribute"
+    if item.kind != "tag" or item.name != item.name.lower() or not PATH.match(item.name) or _ZEROS.search(item.name):
+        return f"{item.name!r} is no tag's path"
+    return path_fault(item.name) or ("an index in the name" if item.first < 0 and _LAST.match(item.name) else "")
+
+
+def path_fault(name: str) -> str:
+    """What is too much in a path, in words; "" for nothing."""
+    parts = name.split(".")
+    if len(parts) > PARTS:
+        return f"{len(parts)} parts in a path, at most {PARTS} are known"
+    for part in parts:
+        if len(part.partition("[")[0]) > PART_LENGTH:
+            return f"a part of {len(part.partition('[')[0])} characters, at most {PART_LENGTH} are known"
+        if any(int(index) > ELEMENT for index in re.findall(r"[\[,]([0-9]+)", part)):
+            return f"an index above {ELEMENT}"
+    return ""
+
+
+class EnipNotation(Notation):
+    """ "tag Pump.Speed", "tag Counts[0-99]", "tag Status.3", "tag Program:Main.Level", "cip 1/1/6"."""
+
+    pattern = r"^(tag\s+[A-Za-z_][A-Za-z0-9_:.,\[\]-]*|cip\s+(0x[0-9A-Fa-f]+|\d+)/\d+/\d+)$"
+    examples = ("tag Pump.Speed", "tag Counts[0-99]", "tag Status.3", "tag Program:Main.Level", "cip 1/1/6")
+
+    def parse(self, text: str) -> Item:
+        if found := _ATTRIBUTE.match(text):
+            numbers = (int(found[1], 0), int(found[2]), int(found[3]))
+            if numbers[0] > 65535 or numbers[1] >= 1 << 32 or numbers[2] > 65535:
+                raise Misread("a class and an attribute up to 65535, and an instance of 32 bits")
+            return Item("cip", "/".join(map(str, numbers)))
+        tag = _TAG.match(text)
+        if not tag:
+            near = f"tag {text}" if PATH.match(text) else ""
+            raise Misread('a tag or an attribute, such as "tag Pump.Speed", "tag Counts[0-9]" or "cip 1/1/6"', near)
+        name = _ZEROS.sub("", tag[1].lower())
+        if fault := path_fault(name):
+            raise Misread(f"a shorter path ({fault})")
+        if tag[2] is not None:
+            first, last = int(tag[2]), int(tag[3])
+            if last < first:
+                raise Misread("the first element before the last", f"tag {tag[1]}[{last}-{first}]")
+            if last > ELEMENT or last - first >= 65536:
+                raise Misread("at most 65536 elements")
+            return Item("tag", name, first, last - first + 1)
+        if one := _LAST.match(name):
+            return Item("tag", one[1], int(one[2]), 1)
+        return Item("tag", name)
+
+    def prefix(self, text: str) -> Item:
+        found = re.fullmatch(rf"tag\s+({_PART}(?:\.{_PART})*\.?|)\*", text)
+        if not found or not found[1]:
+            raise Misread('the beginning of tags, such as "tag Pump.*"')
+        return Item("tag", _ZEROS.sub("", found[1].lower()))
+
+    def show(self, place: Span | Item) -> str:
+        return show_range(place, place.start, place.stop)
+
+
+ENIP = Dialect(
+    name="enip",
+    default_port=44818,
+    notation=EnipNotation(),
+    types={
+        "bool": ValueType.BOOL, "sint": ValueType.INT8, "int": ValueType.INT16, "dint": ValueType.INT32,
+        "lint": ValueType.INT64, "usint": ValueType.UINT8, "uint": ValueType.UINT16, "udint": ValueType.UINT32,
+        "ulint": ValueType.UINT64, "real": ValueType.FLOAT32, "lreal": ValueType.FLOAT64, "byte": ValueType.UINT8,
+        "word": ValueType.UINT16, "dword": ValueType.UINT32, "lword": ValueType.UINT64, "string": ValueType.TEXT,
+        "structure": ValueType.BYTES,
+    },
+    kinds=(
+        Kind("tag", "a tag", read=76, write=77, separators=".[", elements=True, prefix=True),
+        Kind("cip", "an attribute", read=14, write=16),
+    ),
+    codes={
+        5: "reset", 6: "start", 7: "stop", 8: "create", 9: "delete", 21: "restore", 22: "save",
+        75: "execute PCCC", 90: "get connection owner",
+    },
+    code_range=(1, 127),
+    code_examples='"6/142" (service 6 of class 142)',
+    changing=frozenset({(5, -1), (6, -1), (7, -1), (8, -1), (9, -1), (21, -1), (22, -1), (75, -1), (90, -1)}),
+    others_change=True,
+    place_codes=frozenset({1, 2, 3, 4, 10, 14, 16, 76, 77, 78, 82, 83, 84, 85, 91}),
+    quirks=frozenset({"no_list"}),
+    route_example="backplane 0",
+    routes=r"backplane ([0-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])",
+)  # fmt: skip

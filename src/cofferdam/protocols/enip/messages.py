@@ -1,0 +1,304 @@
+"""What is asked and answered, as it crosses. Names and values are typed; no field holds bytes of a request.
+
+The one field of bytes is a structure's value (`Octets`), of a tag whose point is a `structure`; policy sees it as one
+value that it cannot look into, so a structure with limited points in it cannot be written whole.
+
+Not here: their bytes (requests, replies), what they mean to policy (operations).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from cofferdam.model import Item, Value
+from cofferdam.protocols.enip.dialect import plain
+from cofferdam.protocols.enip.values import attribute_fault, fault
+
+U8 = Annotated[int, Meta(ge=0, lt=1 << 8)]
+U16 = Annotated[int, Meta(ge=0, lt=1 << 16)]
+U32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
+Symbolic = Annotated[str, Meta(min_length=1, max_length=128)]
+
+SYMBOLS = 20_000
+"""Tags of one list, at most."""
+MEMBERS = 2000
+"""Members of one structure, at most."""
+PARTS = 200
+"""Requests in one packet, at most."""
+ATTRIBUTES = 64
+"""Attributes of one Get Attribute List, at most."""
+
+
+class _Message(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
+    pass
+
+
+# ---- requests ----
+
+
+class ReadTag(_Message, frozen=True, tag=1):
+    """Read Tag, whole or in pieces (services 4C and 52)."""
+
+    item: Item
+
+
+class WriteTag(_Message, frozen=True, tag=2):
+    """Write Tag, whole or in pieces (4D and 53). `code`: its type; `handle`: that of a structure, 0 for anything
+    else."""
+
+    item: Item
+    code: U16
+    handle: U16
+    value: Value
+
+
+class WriteBit(_Message, frozen=True, tag=3):
+    """Read Modify Write (4E) of one bit; the item is "tag NAME.BIT". `size`: of the tag, in bytes."""
+
+    item: Item
+    size: Literal[1, 2, 4, 8]
+    value: bool
+
+
+class ModifyTag(_Message, frozen=True, tag=4):
+    """Read Modify Write (4E) of several bits: what the tag becomes depends on what it holds. Masks as numbers."""
+
+    item: Item
+    size: Literal[1, 2, 4]
+    or_mask: U32
+    and_mask: U32
+
+
+class GetAttribute(_Message, frozen=True, tag=5):
+    """Get Attribute Single (0E)."""
+
+    item: Item
+
+
+class SetAttribute(_Message, frozen=True, tag=6):
+    """Set Attribute Single (10)."""
+
+    item: Item
+    value: Value
+
+
+class Service(_Message, frozen=True, tag=7):
+    """A service without data on an object, that policy names by service and class."""
+
+    service: Annotated[int, Meta(ge=1, le=127)]
+    cls: U16
+    instance: U32
+
+
+class Unserved(_Message, frozen=True, tag=8):
+    """What nobody serves here: no policy can allow it, and so it never crosses. It is said to be judged and
+    recorded."""
+
+    service: Annotated[int, Meta(ge=0, le=127)]
+    cls: Annotated[int, Meta(ge=-1, lt=1 << 16)]
+    why: Annotated[str, Meta(max_length=256)]
+
+
+class Identify(_Message, frozen=True, tag=9):
+    """The identity object (01 on class 1, instance 1), also for ListIdentity."""
+
+
+class ListTags(_Message, frozen=True, tag=10):
+    """All tags of the controller, or of a program ("Program:Main"): 55 on class 6B, page by page."""
+
+    program: Annotated[str, Meta(max_length=48)] = ""
+
+
+class DescribeStructure(_Message, frozen=True, tag=11):
+    """A structure's template (03 and 4C on class 6C)."""
+
+    instance: U16
+
+
+class Packet(_Message, frozen=True, tag=12):
+    """A Multiple Service Packet (0A) that is asked as one."""
+
+    parts: Annotated[
+        tuple[ReadTag | WriteTag | WriteBit | ModifyTag | GetAttribute | SetAttribute, ...],
+        Meta(min_length=1, max_length=PARTS),
+    ]
+
+
+class GetAttributes(_Message, frozen=True, tag=13):
+    """Get Attribute List (03): several of one instance."""
+
+    items: Annotated[tuple[Item, ...], Meta(min_length=1, max_length=ATTRIBUTES)]
+
+
+# ---- responses ----
+
+
+class Held(_Message, frozen=True, tag=101):
+    """What a tag or an attribute holds. `code`, its type, is 0 for an attribute: CIP says none there."""
+
+    code: U16
+    handle: U16
+    value: Value
+
+
+class Done(_Message, frozen=True, tag=102):
+    """Written; carried out."""
+
+
+class CipError(_Message, frozen=True, tag=103):
+    """No: a general status and its additional words."""
+
+    status: Annotated[int, Meta(ge=1, lt=256)]
+    more: Annotated[tuple[U16, ...], Meta(max_length=8)] = ()
+
+
+class Identity(_Message, frozen=True, tag=104):
+    vendor: U16
+    device: U16
+    product: U16
+    major: U8
+    minor: U8
+    status: U16
+    serial: U32
+    name: Annotated[str, Meta(max_length=255)]
+
+
+class Symbol(_Message, frozen=True):
+    """A tag of the list: the device's number for it, its name as the device spells it, its type word and dimensions."""
+
+    instance: U32
+    name: Symbolic
+    code: U16
+    dimensions: tuple[U32, U32, U32]
+
+
+class TagList(_Message, frozen=True, tag=105):
+    symbols: Annotated[tuple[Symbol, ...], Meta(max_length=SYMBOLS)]
+
+
+class Member(_Message, frozen=True):
+    name: Annotated[str, Meta(max_length=128)]
+    info: U16
+    code: U16
+    offset: U32
+
+
+class Structure(_Message, frozen=True, tag=106):
+    """A template: `handle` as in reads, `size` in bytes, `name` as the device writes it."""
+
+    handle: U16
+    size: U32
+    name: Annotated[str, Meta(max_length=256)]
+    members: Annotated[tuple[Member, ...], Meta(max_length=MEMBERS)]
+
+
+class Answers(_Message, frozen=True, tag=107):
+    """One answer for each part of a packet."""
+
+    parts: Annotated[tuple[Held | Done | CipError, ...], Meta(min_length=1, max_length=PARTS)]
+
+
+class HeldList(_Message, frozen=True, tag=108):
+    """The values of GetAttributes, or the status of each that has none."""
+
+    values: Annotated[tuple[Value | U8, ...], Meta(min_length=1, max_length=ATTRIBUTES)]
+
+
+EnipRequest: TypeAlias = (
+    ReadTag | WriteTag | WriteBit | ModifyTag | GetAttribute | SetAttribute | Service | Unserved | Identify | ListTags
+    | DescribeStructure | Packet | GetAttributes
+)  # fmt: skip
+EnipResponse: TypeAlias = Held | Done | CipError | Identity | TagList | Structure | Answers | HeldList
+
+
+def request_fault(request: EnipRequest) -> str:
+    """What is wrong with a request beyond what its fields' types hold, in words; "" for nothing. What passes can be
+    put on the wire."""
+    match request:
+        case ReadTag(item):
+            return _tag(item)
+        case WriteTag(item, code, handle, value):
+            return _tag(item) or fault(code, handle, value, item.first, item.count)
+        case WriteBit(item, size, _):
+            return _bit(item, size)
+        case ModifyTag(item, size, or_mask, and_mask):
+            if max(or_mask, and_mask) >> 8 * size:
+                return f"masks of more than {size} bytes"
+            return _tag(item) or ("several elements at once" if item.count != 1 else "")
+        case GetAttribute(item):
+            return _attribute(item)
+        case SetAttribute(item, value):
+            return _attribute(item) or attribute_fault(value)
+        case Packet(parts):
+            return next((found for part in parts if (found := request_fault(part))), "")
+        case GetAttributes(items):
+            if len({item.name.rpartition("/")[0] for item in items}) != 1:
+                return "attributes of several instances"
+            return next((found for item in items if (found := _attribute(item))), "")
+        case ListTags(program):
+            return "" if not program or program_right(program) else f"the program {program!r}"
+        case Unserved():
+            return "a request that nobody serves"
+    return ""
+
+
+def response_fault(response: EnipResponse) -> str:
+    """The same for a response."""
+    match response:
+        case Held(code, handle, value):
+            if not code:
+                return ("a handle of an attribute" if handle else "") or attribute_fault(value)
+            array = value.array
+            return fault(code, handle, value, 0 if array else -1, len(value.values))
+        case Answers(parts):
+            return next((found for part in parts if (found := response_fault(part))), "")
+        case HeldList(values):
+            return next((found for one in values if not isinstance(one, int) and (found := attribute_fault(one))), "")
+        case TagList(symbols):
+            if any(not _shown(one.name) for one in symbols):
+                return "a name that is no ASCII"
+            numbers = [one.instance for one in symbols]
+            return "" if numbers == sorted(set(numbers)) else "tags out of order"
+        case Structure(name=name, members=members):
+            return "" if _shown(name) and all(_shown(one.name) for one in members) else "a name that is no ASCII"
+        case Identity(name=name):
+            return "" if all(ord(one) < 256 for one in name) else "a name that no SHORT_STRING holds"
+    return ""
+
+
+def fault_of(message: EnipRequest | EnipResponse) -> str:
+    """The same for either."""
+    if isinstance(message, EnipResponse):
+        return response_fault(message)
+    return request_fault(message)
+
+
+def program_right(text: str) -> bool:
+    """Whether a text names a program, as "Program:Main" does."""
+    head, colon, name = text.partition(":")
+    return head.lower() == "program" and bool(colon) and name.replace("_", "a").isalnum() and name.isascii()
+
+
+def _shown(text: str) -> bool:
+    return text.isascii() and "\0" not in text
+
+
+def _tag(item: Item) -> str:
+    if item.kind != "tag":
+        return f"{item.kind} as a tag"
+    last = item.name.rpartition(".")[2]
+    return plain(item) or ("a bit as a tag" if last.isdigit() else "")
+
+
+def _bit(item: Item, size: int) -> str:
+    last = item.name.rpartition(".")[2]
+    if item.kind != "tag" or not last.isdigit() or item.first >= 0 or last != str(int(last)):
+        return f"{item.name!r} is no bit"
+    return plain(item) or ("" if int(last) < 8 * size else f"bit {last} of {size} bytes")
+
+
+def _attribute(item: Item) -> str:
+    return plain(item) if item.kind == "cip" else f"{item.kind} as an attribute"

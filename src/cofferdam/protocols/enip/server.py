@@ -1,0 +1,624 @@
+"""The server's end of a connection: encapsulation, sessions, class-3 connections, packets and pieces end here.
+
+What a client wraps its request in (a SendRRData, a connection, an Unconnected Send, a packet, pieces) is taken off, and
+put round the answer again. So no id, no sequence number, no route and no number of a symbol crosses: a symbol's number
+is looked up in the list that this connection was given, and the request goes on by name.
+
+Theory. A request is *open* from its event to `send` or `release`. What it came in is kept with its token (`_Asked`). A
+packet is one request; `divide` makes a request of each part, whose answers are kept until all are there. A value that
+is too long for one answer is asked whole, once, and handed out in the pieces that the client then asks for: they are of
+one moment. A value that comes in pieces is one request once it is whole.
+
+Not here: bytes of requests and answers (requests, replies), policy.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+from cofferdam.errors import LocalProtocolError, RemoteProtocolError
+from cofferdam.model import Asset, Item
+from cofferdam.protocols.base import (
+    NEED_DATA,
+    Established,
+    Facing,
+    LocalAnswer,
+    RequestReceived,
+    RequestRefused,
+    ServerEvent,
+    ServerMachine,
+)
+from cofferdam.protocols.enip import messages as m
+from cofferdam.protocols.enip import paths, replies, requests, wire
+from cofferdam.protocols.enip.connections import Connections, Link
+from cofferdam.protocols.enip.lists import Lists
+from cofferdam.protocols.enip.requests import Known, Refused
+from cofferdam.protocols.enip.values import DATA, size_of
+
+REGISTER_NS: Final = 5_000_000_000
+"""A session is registered within so long of the connection."""
+UNCONNECTED: Final = 504
+"""Bytes of an answer outside a connection, at most."""
+HELD: Final = 4
+"""Values of which a connection may be fetching pieces at one time."""
+
+Event = ServerEvent[m.EnipRequest, m.EnipResponse]
+_IN_PACKET: Final = (m.ReadTag, m.WriteTag, m.WriteBit, m.ModifyTag, m.GetAttribute, m.SetAttribute)
+_READS: Final = frozenset({requests.READ, requests.READ_PIECE, requests.GET_ONE, requests.GET_LIST, requests.GET_ALL})
+
+
+def known_of(asset: Asset | None) -> Known:
+    """What the machines need of an asset's points."""
+    if asset is None:
+        return Known()
+    arrays = {point.at.name for point in asset.points if isinstance(point.at, Item) and point.at.first >= 0}
+    types = {
+        point.at.name: point.type for point in asset.points if isinstance(point.at, Item) and point.at.kind == "cip"
+    }
+    return Known(frozenset(arrays), types)
+
+
+def _out_of_place(why: str) -> Refused:
+    """What is said to a piece that does not belong where it says."""
+    return Refused(requests.EXTENDED, why, requests.DATA_ACCESS, requests.BEYOND)
+
+
+class _Packet:
+    """A packet that was divided: answers by their place."""
+
+    def __init__(self, asked: _Asked, count: int) -> None:
+        self.asked = asked
+        self.answers: list[bytes | None] = [None] * count
+        self.left = count
+        self.failed = False
+
+
+class _Asked:
+    """What a request came in."""
+
+    __slots__ = (
+        "command", "context", "link", "list", "offset", "packet", "parts", "piece", "place", "request", "sequence",
+        "service", "session",
+    )  # fmt: skip
+
+    def __init__(self, command: int, session: int, context: bytes, link: Link | None, sequence: int) -> None:
+        self.command = command
+        self.session = session
+        self.context = context
+        self.link = link
+        self.sequence = sequence
+        self.service = 0
+        self.request: Any = None
+        self.parts: tuple[int, ...] = ()  # services of a packet's parts
+        self.packet: _Packet | None = None  # the divided packet that it is a part of
+        self.place = 0
+        self.piece = False  # the value is asked in pieces
+        self.offset = 0
+        self.list: Any = None  # which page of a list is asked
+
+    @property
+    def room(self) -> int:
+        """Bytes that an answer may have."""
+        return UNCONNECTED if self.link is None else self.link.room
+
+
+class _Fetched:
+    """A value that a client fetches in pieces."""
+
+    __slots__ = ("data", "head", "offset")
+
+    def __init__(self, head: bytes, data: bytes) -> None:
+        self.head = head
+        self.data = data
+        self.offset = 0
+
+
+class _Draft:
+    """A value that comes in pieces."""
+
+    __slots__ = ("code", "data", "handle", "item", "size")
+
+    def __init__(self, item: Item, code: int, handle: int, size: int) -> None:
+        self.item = item
+        self.code = code
+        self.handle = handle
+        self.size = size
+        self.data = b""
+
+
+class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
+    """See `ServerMachine` for the methods' contracts. A token is a number that is counted on."""
+
+    def __init__(self, facing: Facing | None = None, midway: bool = False) -> None:
+        self._frames = wire.Frames()
+        self._events: deque[Event] = deque()
+        self._open: dict[int, _Asked] = {}
+        self._prepared: dict[int, bytes] = {}
+        self._midway = midway
+        self._serial = 0
+        self._session = 0
+        self._now = 0
+        self._due = 0
+        self._error: RemoteProtocolError | None = None
+        self._lists = Lists()
+        self._fetched: dict[Item, _Fetched] = {}
+        self._draft: _Draft | None = None
+        self._connections = Connections()
+        self._asset = asset = None if facing is None else facing.asset
+        self._local_place = ("", 0) if facing is None else facing.local
+        self._about = known_of(asset)
+        if midway:
+            self._events.append(Established())
+
+    # --- what a broker calls ------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> None:
+        self._frames.add(data)
+
+    def take_asset(self, asset: Asset) -> None:
+        self._asset = asset
+        self._about = known_of(asset)
+
+    def on_time(self, now: int) -> None:
+        self._now = now
+        self._due = self._due or now + REGISTER_NS
+        if now >= self._due and not self._session and not self._midway:
+            self._error = RemoteProtocolError("no session in time", section=wire.ENCAPSULATION)
+
+    @property
+    def deadline(self) -> int:
+        return 0 if self._session or self._midway or self._error is not None else self._due
+
+    def next_event(self) -> Event:
+        while True:
+            if self._error is not None:
+                raise self._error
+            if self._events:
+                return self._events.popleft()
+            try:
+                found = self._frames.next()
+            except RemoteProtocolError as error:
+                self._error = error
+                raise
+            if found is None:
+                return NEED_DATA
+            self._frame(*found)
+
+    def send(self, token: int, response: m.EnipResponse) -> bytes:
+        prepared = self._prepared.pop(token, None)
+        if prepared is not None:
+            return prepared
+        asked = self._open.get(token)
+        if asked is None:
+            raise LocalProtocolError(f"token {token} is not open")
+        if asked.request is not None and (fault := replies.mismatch(asked.request, response)):
+            raise LocalProtocolError(fault)
+        del self._open[token]
+        if asked.command == wire.LIST_IDENTITY:
+            return self._identity(asked, response)
+        return self._finished(asked, self._answer(asked, response))
+
+    def release(self, token: int) -> None:
+        self._prepared.pop(token, None)
+        asked = self._open.pop(token, None)
+        if asked is not None and asked.packet is not None:
+            # Its packet has no answer without it.
+            self._open = {key: one for key, one in self._open.items() if one.packet is not asked.packet}
+
+    def divide(self, token: int) -> bool:
+        asked = self._open.get(token)
+        if asked is None or not isinstance(asked.request, m.Packet) or asked.packet is not None:
+            return False
+        del self._open[token]
+        self._divided(asked, [(service, part) for service, part in zip(asked.parts, asked.request.parts, strict=True)])
+        return True
+
+    @property
+    def buffered(self) -> int:
+        return self._frames.buffered
+
+    @property
+    def open(self) -> int:
+        return len(self._open)
+
+    # --- frames -------------------------------------------------------------------------------------------------
+
+    def _token(self) -> int:
+        self._serial += 1
+        return self._serial
+
+    def _local(self, data: bytes) -> None:
+        """Says something that nobody else has to say."""
+        token = self._token()
+        self._prepared[token] = data
+        self._events.append(LocalAnswer(token, m.Done()))
+
+    def _wrong(self, data: bytes, section: str, detail: str, function: int) -> None:
+        """The client broke a rule; the answer is there already."""
+        token = self._token()
+        self._prepared[token] = data
+        self._events.append(RequestRefused(token, m.Done(), section, detail, function))
+
+    def _frame(self, command: int, session: int, status: int, context: bytes, options: int, data: bytes) -> None:
+        if options or command == wire.NOP:
+            return  # both are to be passed over in silence
+        if command not in wire.COMMANDS:
+            self._encapsulation(command, session, context, wire.UNKNOWN_COMMAND, f"the command {command:04X}")
+        elif status:
+            self._encapsulation(command, session, context, wire.BAD_DATA, f"a request with the status {status:08X}")
+        elif command == wire.REGISTER:
+            self._register(session, context, data)
+        elif command in (wire.LIST_SERVICES, wire.LIST_INTERFACES, wire.LIST_IDENTITY):
+            if data:
+                self._encapsulation(command, session, context, wire.WRONG_LENGTH, "a list that is asked with data")
+            elif command == wire.LIST_IDENTITY:
+                asked = _Asked(command, session, context, None, 0)
+                self._ask(asked, requests.GET_ALL, m.Identify())
+            else:
+                self._local(wire.frame(command, session, context, _SERVICES if command == 4 else b"\0\0"))
+        elif self._midway:
+            if command in (wire.SEND_RR, wire.SEND_UNIT):
+                self._data(command, session, context, data)
+        elif session != self._session or not session:
+            self._encapsulation(command, session, context, wire.UNKNOWN_SESSION, f"the session {session:#x}")
+        elif command == wire.UNREGISTER:
+            # It is the client that closes; who does not has no session, and is closed like anyone without.
+            self._session, self._due = 0, self._now + REGISTER_NS
+        else:
+            self._data(command, session, context, data)
+
+    def _encapsulation(self, command: int, session: int, context: bytes, status: int, detail: str) -> None:
+        # Some peers read a RegisterSession's answer without looking at its status.
+        data = b"\1\0\0\0" if command == wire.REGISTER else b""
+        self._wrong(wire.frame(command, session, context, data, status), wire.ENCAPSULATION, detail, command)
+
+    def _register(self, session: int, context: bytes, data: bytes) -> None:
+        if len(data) != 4:
+            self._encapsulation(wire.REGISTER, 0, context, wire.WRONG_LENGTH, "a RegisterSession of another length")
+        elif data[:2] != b"\1\0" or data[2:] != b"\0\0":
+            self._encapsulation(wire.REGISTER, 0, context, wire.WRONG_VERSION, "another version or options")
+        elif self._session and not self._midway:
+            self._encapsulation(wire.REGISTER, session, context, wire.UNKNOWN_COMMAND, "a second RegisterSession")
+        else:
+            # It is good on this connection alone, so that nobody gains by guessing it.
+            self._session = 1 + int.from_bytes(context, "little") % 0x7FFF_FFFF
+            self._local(wire.frame(wire.REGISTER, self._session, context, data))
+            if not self._midway:
+                self._events.append(Established())
+
+    def _data(self, command: int, session: int, context: bytes, data: bytes) -> None:
+        asked = _Asked(command, session, context, None, 0)
+        try:
+            items = wire.items_of(data)
+            kinds = [kind for kind, _ in items]
+            if command == wire.SEND_RR:
+                if kinds[:2] != [wire.NULL_ADDRESS, wire.UNCONNECTED] or items[0][1]:
+                    raise wire.BadPacket("no null address and unconnected data")
+            elif kinds != [wire.CONNECTED_ADDRESS, wire.CONNECTED] or len(items[0][1]) != 4 or len(items[1][1]) < 2:
+                raise wire.BadPacket("no connection's address and connected data")
+        except wire.BadPacket as error:
+            self._encapsulation(command, session, context, wire.BAD_DATA, str(error))
+            return
+        body = items[1][1]
+        if command == wire.SEND_UNIT:
+            number = int.from_bytes(items[0][1], "little")
+            asked.link = self._connections.link(number, self._midway)
+            if asked.link is None:
+                self._encapsulation(command, session, context, wire.BAD_DATA, f"the connection {number:#010x}")
+                return
+            asked.sequence, body = int.from_bytes(body[:2], "little"), once(body[2:])
+        self._request(asked, body, items[2:])
+
+    def _request(self, asked: _Asked, data: bytes, beside: list[tuple[int, bytes]]) -> None:
+        service = data[0] if data else 0
+        try:
+            service, path, body = requests.split(data)
+            opens = path.cls == paths.MANAGER and service in (requests.OPEN, requests.LARGE_OPEN)
+            if beside and not opens:
+                raise Refused(requests.PARAMETER, "addresses beside what opens no connection", wire.PACKET)
+            self._service(asked, service, path, body, data)
+        except Refused as refused:
+            self._refused(asked, service & 0x7F, refused)
+
+    def _refused(self, asked: _Asked, service: int, refused: Refused) -> None:
+        asked.service = service
+        answer = replies.reply(service, refused.error.status, refused.error.more)
+        self._wrong(self._finished(asked, answer), refused.section, refused.detail, service)
+
+    # --- services -----------------------------------------------------------------------------------------------
+
+    def _service(self, asked: _Asked, service: int, path: paths.Path, body: bytes, data: bytes) -> None:
+        if path.cls == paths.MANAGER:
+            self._manager(asked, service, path, body)
+        elif service == requests.PACKET and (path.cls, path.instance) == (paths.ROUTER, 1):
+            self._packet(asked, body)
+        elif requests.is_tag(path) and service in (requests.READ_PIECE, requests.WRITE_PIECE):
+            self._piece(asked, service, path, body)
+        elif (path.cls, path.instance, service) == (paths.PROGRAM, 1, requests.GET_ALL):
+            name = (self._asset.name if self._asset is not None else "").encode("ascii", "replace")
+            self._said(asked, service, len(name).to_bytes(2, "little") + name)
+        elif path.cls == paths.SYMBOL and service == requests.LIST:
+            self._list(asked, path, body)
+        elif path.cls == paths.TEMPLATE and service in (requests.GET_LIST, requests.READ):
+            self._template(asked, service, path, body)
+        else:
+            self._ask(asked, service, self._simple(service, path, body))
+
+    def _simple(self, service: int, path: paths.Path, body: bytes) -> m.EnipRequest:
+        if requests.is_tag(path):
+            return requests.decode_tag(service, path, body, self._about, self._lists.names)
+        return requests.decode_object(service, path, body, self._about)
+
+    def _ask(self, asked: _Asked, service: int, request: m.EnipRequest) -> None:
+        asked.service, asked.request = service, request
+        token = self._token()
+        self._open[token] = asked
+        self._events.append(RequestReceived(token, request))
+
+    def _said(self, asked: _Asked, service: int, body: bytes, status: int = 0) -> None:
+        """An answer of our own to a request."""
+        self._local(self._finished(asked, replies.reply(service, status, (), body)))
+
+    def _packet(self, asked: _Asked, body: bytes) -> None:
+        found: list[tuple[int, m.EnipRequest | Refused]] = []
+        for data in requests.parts_of(body):
+            try:
+                found.append(self._part(data))
+            except Refused as refused:
+                found.append((data[0] & 0x7F, refused))
+        asked.service = requests.PACKET
+        parts = tuple(part for _, part in found if isinstance(part, _IN_PACKET))
+        if len(parts) == len(found):
+            asked.parts = tuple(service for service, _ in found)
+            self._ask(asked, requests.PACKET, m.Packet(parts))
+        elif all(service in _READS and not isinstance(part, m.Unserved) for service, part in found):
+            self._divided(asked, found)
+        else:
+            self._whole(asked, found)
+
+    def _part(self, data: bytes) -> tuple[int, m.EnipRequest]:
+        """The service and the request of one part of a packet. Raises: Refused."""
+        service, path, body = requests.split(data)
+        nested = path.cls == paths.MANAGER or (path.cls == paths.ROUTER and service == requests.PACKET)
+        if nested or (requests.is_tag(path) and service == requests.WRITE_PIECE):
+            raise Refused(requests.SEGMENT, f"service {service:02X} of class {path.cls:02X} inside a packet")
+        if not requests.is_tag(path) or service != requests.READ_PIECE:
+            return service, self._simple(service, path, body)
+        # A piece in a packet is a whole read whose answer has to have room there.
+        if len(body) != 6 or body[2:] != b"\0\0\0\0":
+            raise _out_of_place("a later piece inside a packet")
+        count = int.from_bytes(body[:2], "little")
+        return service, m.ReadTag(requests.tag_of(path, count, self._about, self._lists.names))
+
+    def _whole(self, asked: _Asked, found: list[tuple[int, m.EnipRequest | Refused]]) -> None:
+        """Refuses a packet that may change something, and that has a part which cannot be."""
+        asked.parts = tuple(service for service, _ in found)
+        bad = next((part for _, part in found if isinstance(part, Refused)), None)
+        if bad is None:
+            one = next(((s, p) for s, p in found if isinstance(p, (m.Unserved, m.Service))), found[0])
+            cls = one[1].cls if isinstance(one[1], (m.Unserved, m.Service)) else -1
+            why = one[1].why if isinstance(one[1], m.Unserved) else "a service that no packet may have"
+            self._ask(asked, requests.PACKET, m.Unserved(one[0], cls, f"in a packet: {why}"[:256]))
+            return
+        parts = [
+            replies.reply(service, part.error.status, part.error.more)
+            if isinstance(part, Refused)
+            else replies.reply(service, requests.FORBIDDEN)
+            for service, part in found
+        ]
+        answer = replies.reply(requests.PACKET, 0x1E, (), requests.packet(parts))
+        self._wrong(self._finished(asked, answer), bad.section, f"in a packet: {bad.detail}", requests.PACKET)
+
+    def _divided(self, asked: _Asked, parts: Sequence[tuple[int, m.EnipRequest | Refused]]) -> None:
+        packet = _Packet(asked, len(parts))
+        for place, (service, part) in enumerate(parts):
+            one = _Asked(asked.command, asked.session, asked.context, asked.link, asked.sequence)
+            one.packet, one.place = packet, place
+            if isinstance(part, Refused):
+                self._refused(one, service, part)
+            else:
+                self._ask(one, service, part)
+
+    def _manager(self, asked: _Asked, service: int, path: paths.Path, body: bytes) -> None:
+        if path.instance != 1:
+            raise Refused(requests.SEGMENT, "a connection manager of another number", paths.SECTION)
+        if service == requests.UNCONNECTED_SEND:
+            inner = self._connections.unwrapped(body, self._asset)
+            nested, where, _ = requests.split(inner)
+            if where.cls == paths.MANAGER and nested == requests.UNCONNECTED_SEND:
+                raise Refused(requests.CONNECTION, "an Unconnected Send inside another", requests.SECTION, 0x0315)
+            self._request(asked, inner, [])
+        elif service in (requests.OPEN, requests.LARGE_OPEN):
+            opening = self._connections.opening(service == requests.LARGE_OPEN, body)
+            if opening.transport & 0x0F == 3:
+                self._said(asked, service, self._connections.open(opening, self._asset))
+            else:
+                what = f"a connection of class {opening.transport & 15}"
+                self._ask(asked, service, m.Unserved(service, paths.MANAGER, f"{what}: I/O is not served yet"))
+        elif service == requests.CLOSE:
+            self._said(asked, service, self._connections.close(body))
+        else:
+            self._ask(asked, service, m.Unserved(service, paths.MANAGER, "a service of the connection manager"))
+
+    # --- pieces -------------------------------------------------------------------------------------------------
+
+    def _piece(self, asked: _Asked, service: int, path: paths.Path, body: bytes) -> None:
+        if service == requests.WRITE_PIECE:
+            self._written_piece(asked, path, body)
+            return
+        if len(body) != 6:
+            raise Refused(requests.SHORT if len(body) < 6 else requests.LONG, "a piece's count and place",
+                          requests.DATA_ACCESS)  # fmt: skip
+        item = requests.tag_of(path, int.from_bytes(body[:2], "little"), self._about, self._lists.names)
+        asked.offset = int.from_bytes(body[2:], "little")
+        asked.service = service
+        if not asked.offset:
+            asked.piece = True
+            self._ask(asked, service, m.ReadTag(item))
+            return
+        fetched = self._fetched.get(item)
+        if fetched is None or fetched.offset != asked.offset:
+            self._fetched.pop(item, None)
+            raise _out_of_place("a piece that does not follow the one before")
+        self._local(self._finished(asked, self._next_piece(asked, item, fetched)))
+
+    def _next_piece(self, asked: _Asked, item: Item, fetched: _Fetched) -> bytes:
+        room = (asked.room - 4 - len(fetched.head)) & ~7
+        data = fetched.data[fetched.offset : fetched.offset + room]
+        fetched.offset += len(data)
+        done = fetched.offset >= len(fetched.data)
+        if done:
+            self._fetched.pop(item, None)
+        else:
+            self._fetched.pop(item, None)
+            self._fetched[item] = fetched
+            while len(self._fetched) > HELD:
+                del self._fetched[next(iter(self._fetched))]
+        return replies.reply(asked.service, 0 if done else requests.MORE, (), fetched.head + data)
+
+    def _written_piece(self, asked: _Asked, path: paths.Path, body: bytes) -> None:
+        code, handle, count, at = requests.typed_head(body)
+        if len(body) < at + 5:
+            raise Refused(requests.SHORT, "a piece without a byte", requests.DATA_ACCESS)
+        item = requests.tag_of(path, count, self._about, self._lists.names)
+        offset, data = int.from_bytes(body[at : at + 4], "little"), body[at + 4 :]
+        size = size_of(code, handle) * item.count
+        draft, self._draft = self._draft, None
+        if not size or size > DATA:
+            raise Refused(requests.PARAMETER, "a value in pieces whose size is not known here, or too large",
+                          requests.DATA_ACCESS)  # fmt: skip
+        if not offset:
+            draft = _Draft(item, code, handle, size)
+        elif draft is None or (draft.item, draft.code, draft.handle, len(draft.data)) != (item, code, handle, offset):
+            raise _out_of_place("a piece that does not follow the one before")
+        if offset + len(data) > size:
+            raise _out_of_place("a piece that ends after its value")
+        draft.data += data
+        asked.service = requests.WRITE_PIECE
+        if len(draft.data) < size:
+            self._draft = draft
+            self._said(asked, requests.WRITE_PIECE, b"")
+        else:
+            self._ask(asked, requests.WRITE_PIECE, requests.written(item, code, handle, draft.data))
+
+    # --- lists --------------------------------------------------------------------------------------------------
+
+    def _list(self, asked: _Asked, path: paths.Path, body: bytes) -> None:
+        page = self._lists.asked(path, body)
+        asked.list, asked.service = page, requests.LIST
+        if self._lists.has(page):
+            self._local(self._finished(asked, self._lists.page(page, asked.room)))
+        else:
+            self._ask(asked, requests.LIST, m.ListTags(page.program))
+
+    def _template(self, asked: _Asked, service: int, path: paths.Path, body: bytes) -> None:
+        part = self._lists.template_asked(service, path, body)
+        asked.list, asked.service = part, service
+        if path.instance in self._lists.structures:
+            self._local(self._finished(asked, self._lists.template(part, asked.room)))
+        else:
+            self._ask(asked, service, m.DescribeStructure(path.instance))
+
+    # --- answers ------------------------------------------------------------------------------------------------
+
+    def _answer(self, asked: _Asked, response: m.EnipResponse) -> bytes:
+        service, request = asked.service, asked.request
+        if isinstance(response, m.CipError):
+            if asked.parts:
+                # What refuses the packet refuses each of its parts.
+                parts = [replies.reply(one, response.status, response.more) for one in asked.parts]
+                return replies.reply(service, 0x1E, (), requests.packet(parts))
+            return replies.reply(service, response.status, response.more)
+        if isinstance(response, m.Held):
+            return self._value(asked, response)
+        if isinstance(response, m.Answers):
+            return self._answers(asked, response)
+        body = b""
+        if isinstance(response, m.Identity):
+            body = replies.identity_bytes(response)
+        elif isinstance(response, m.HeldList):
+            body = replies.attribute_list(request, response)
+        elif isinstance(response, m.TagList):
+            self._lists.take(request.program, response)
+            return self._lists.page(asked.list, asked.room)
+        elif isinstance(response, m.Structure):
+            self._lists.structures[request.instance] = response
+            return self._lists.template(asked.list, asked.room)
+        return replies.reply(service, 0, (), body)
+
+    def _value(self, asked: _Asked, response: m.Held) -> bytes:
+        head = replies.value_head(response) if response.code else b""
+        data = replies.value_bytes(response)
+        if len(head) + len(data) + 4 <= asked.room:
+            return replies.reply(asked.service, 0, (), head + data)
+        if not response.code or asked.packet is not None:
+            return replies.reply(asked.service, 0x11)
+        return self._next_piece(asked, asked.request.item, _Fetched(head, data))
+
+    def _answers(self, asked: _Asked, response: m.Answers) -> bytes:
+        parts: list[bytes] = []
+        for service, one in zip(asked.parts, response.parts, strict=True):
+            if isinstance(one, m.CipError):
+                parts.append(replies.reply(service, one.status, one.more))
+            elif isinstance(one, m.Held):
+                head = replies.value_head(one) if one.code else b""
+                parts.append(replies.reply(service, 0, (), head + replies.value_bytes(one)))
+            else:
+                parts.append(replies.reply(service, 0))
+        return self._packed(parts, asked.room)
+
+    def _packed(self, parts: list[bytes], room: int) -> bytes:
+        """A packet's answer; what finds no room in it is answered with 11 (reply too large)."""
+        left = room - 6 - 2 * len(parts) - 4 * len(parts)
+        for place, part in enumerate(parts):
+            left -= len(part) - 4
+            if left < 0:
+                left += len(part) - 4
+                parts[place] = bytes([part[0], 0, 0x11, 0])
+        failed = any(part[2] for part in parts)
+        return replies.reply(requests.PACKET, 0x1E if failed else 0, (), requests.packet(parts))
+
+    def _finished(self, asked: _Asked, answer: bytes) -> bytes:
+        """The frame of an answer; b"" for one that waits for others of its packet."""
+        packet = asked.packet
+        if packet is not None:
+            packet.answers[asked.place] = answer
+            packet.left -= 1
+            if packet.left:
+                return b""
+            asked = packet.asked
+            answer = self._packed([one for one in packet.answers if one is not None], asked.room)
+        if asked.link is None:
+            body = wire.packet(((wire.NULL_ADDRESS, b""), (wire.UNCONNECTED, answer)))
+        else:
+            address = asked.link.to_client.to_bytes(4, "little")
+            numbered = asked.sequence.to_bytes(2, "little") + answer
+            body = wire.packet(((wire.CONNECTED_ADDRESS, address), (wire.CONNECTED, numbered)))
+        return wire.frame(asked.command, asked.session, asked.context, body)
+
+    def _identity(self, asked: _Asked, response: m.EnipResponse) -> bytes:
+        if not isinstance(response, m.Identity):
+            return wire.frame(asked.command, asked.session, asked.context, b"\0\0")
+        item = b"\1\0" + address_of(self._local_place) + replies.identity_bytes(response) + b"\xff"
+        return wire.frame(asked.command, asked.session, asked.context, wire.listed(((0x000C, item),)))
+
+
+def once(data: bytes) -> bytes:
+    """A request that pycomm3 says twice, with a sequence number in between, as it writes a single tag: the one request.
+    Anything else stays as it is."""
+    size = (len(data) - 2) // 2
+    return data[:size] if size > 4 and len(data) == 2 * size + 2 and data[size + 2 :] == data[:size] else data
+
+
+def address_of(place: tuple[str, int]) -> bytes:
+    """Where the client finds us, as a socket address item has it; zeros for IPv6, which it cannot say."""
+    host, port = place
+    numbers = host.split(".")
+    address = bytes(map(int, numbers)) if len(numbers) == 4 else bytes(4)
+    return b"\0\2" + port.to_bytes(2, "big") + address + bytes(8)
+
+
+_SERVICES: Final = wire.listed(((0x0100, b"\1\0\x20\0" + b"Communications\0\0"),))
+"""ListServices: version 1, CIP over TCP."""
