@@ -474,6 +474,8 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Kinds of items that it has, each with the characters after which a name goes on to a part of what stands before
     them."""
     route: str = ""  # how a request goes on from the address to the device, in the protocol's words
+    broadcast: int = -2
+    """The unit to which a write reaches more than one device; an asset of any unit does not take such a write."""
     also: tuple[tuple[str, int], ...] = ()  # further places where the outer half answers (the other IP version)
 
     @property

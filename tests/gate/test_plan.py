@@ -78,7 +78,7 @@ def test_zones_of_two_sides_can_not_share_a_device() -> None:
             zones={"enterprise": "it", "other": "ot", "control": "ot"},
         )
     [problem] = refused.value.problems
-    assert "different sides and reach the same device: the device 10.1.0.1:502 of control" in str(problem)
+    assert "different sides and reach the same device: the device 10.1.0.1:502 of side ot" in str(problem)
 
 
 def test_shards_spread_devices_and_never_split_one() -> None:

@@ -126,6 +126,7 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
         bits=tuple(space.name for space in dialect.spaces if space.bits),
         kinds=tuple((kind.name, kind.separators) for kind in dialect.kinds),
         route=asset.route or "",
+        broadcast=dialect.units.broadcast if dialect.units is not None else -2,
         also=places[1:],
     )
 

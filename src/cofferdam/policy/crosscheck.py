@@ -18,6 +18,7 @@ from cofferdam.policy.problems import Problem, nearest, one_of
 from cofferdam.policy.terms.kinds import KINDS, Kinds, dialects
 from cofferdam.policy.yamltext import quote
 from cofferdam.policy.zones import zone_names
+from cofferdam.protocols.dialect import Dialect
 
 
 def check(
@@ -131,7 +132,8 @@ class _Checker(Checking):
 
     def devices(self) -> None:
         """No asset may be written that is the device and unit of another one with limits: limits, pace and known values
-        are kept by asset, so that a second name for a device would be a way around those of the first."""
+        are kept by asset, so that a second name for a device would be a way around those of the first. All zones of a
+        side are one network, and a unit that stands for the device itself is each of its units."""
         written = {
             asset
             for conduit in self.policy.conduits.values()
@@ -144,10 +146,12 @@ class _Checker(Checking):
             dialect = self.dialects.get(asset.protocol)
             if dialect is None:
                 continue
-            others = seen.setdefault((asset.zone, _plain(asset.address), asset.port or dialect.default_port), [])
+            zone = self.policy.zones.get(asset.zone)
+            side = zone.side if zone is not None else asset.zone
+            others = seen.setdefault((side, _plain(asset.address), asset.port or dialect.default_port), [])
             for other in others:
                 twin = self.policy.assets[other]
-                if asset.unit != twin.unit and -1 not in (asset.unit, twin.unit):
+                if not _one_unit(asset, twin, dialect):
                     continue
                 if (name in written and _limited(twin)) or (other in written and _limited(asset)):
                     found = f"the device of {other} (unit {_unit(twin.unit)}) again, with unit {_unit(asset.unit)}"
@@ -266,6 +270,17 @@ class _Checker(Checking):
         if name not in zone_names():
             near = nearest(name, zone_names())
             self.at(path, f"the time zone {quote(name)}", "a name of the tz database, such as Europe/Paris", near, "tz")
+
+
+def _one_unit(one: schema.Asset, other: schema.Asset, dialect: Dialect) -> bool:
+    """Whether two assets at one address may be one device."""
+    units = dialect.units
+    if units is None or one.unit == other.unit or -1 in (one.unit, other.unit):
+        return True
+    if units.broadcast in (one.unit, other.unit):
+        return True
+    serial = one.gateway == other.gateway == "serial"
+    return not serial and (one.unit in units.itself or other.unit in units.itself)
 
 
 def _limited(asset: schema.Asset) -> bool:

@@ -15,6 +15,7 @@ from cofferdam.policy.findings import Linting
 from cofferdam.policy.load import Loaded
 from cofferdam.policy.points import values
 from cofferdam.policy.problems import Problem
+from cofferdam.policy.schema import side
 from cofferdam.policy.terms.kinds import KINDS, Kinds, dialects
 
 CARRIER_GRADE = ipaddress.ip_network("100.64.0.0/10")
@@ -52,7 +53,12 @@ def _shared_addresses(run: Linting) -> None:
     seen: dict[tuple[str, str, int], list[tuple[str, int]]] = {}
     for name, asset in run.policy.assets.items():
         others = seen.setdefault(
-            (asset.zone, asset.address, asset.port or run.dialects[asset.protocol].default_port), []
+            (
+                side(run.policy.zones[asset.zone]),
+                asset.address,
+                asset.port or run.dialects[asset.protocol].default_port,
+            ),
+            [],
         )
         for other, unit in others:
             if unit == asset.unit or -1 in (unit, asset.unit):
@@ -62,6 +68,38 @@ def _shared_addresses(run: Linting) -> None:
                 )  # fmt: skip
                 break
         others.append((name, asset.unit))
+
+
+def _everyone(run: Linting) -> None:
+    """A principal that is every address there is."""
+    for name, principal in run.policy.principals.items():
+        for index, text in enumerate(principal.addresses):
+            if ipaddress.ip_network(text).prefixlen == 0:
+                run.value(
+                    ("principals", name, "addresses", index), "everyone", f"{text}, which is everybody",
+                    "the networks that the zone has",
+                )  # fmt: skip
+
+
+def _alike(run: Linting) -> None:
+    """Two names of one section that differ in capital letters only."""
+    for section in ("zones", "assets", "principals", "conduits"):
+        seen: dict[str, str] = {}
+        for name in getattr(run.policy, section):
+            other = seen.setdefault(name.lower(), name)
+            if other != name:
+                run.key((section, name), "alike", f"{name}, and {other} beside it", "names that people can tell apart")
+
+
+def _writes_to_any_unit(run: Linting) -> None:
+    """An asset of any unit that may be written: a client chooses the unit, reserved ones too."""
+    written = {
+        asset for conduit in run.policy.conduits.values() for rule in conduit.allow if rule.changes
+        for asset in rule.assets
+    }  # fmt: skip
+    for name, asset in run.policy.assets.items():
+        if asset.unit == -1 and name in written and run.dialects[asset.protocol].units is not None:
+            run.value(("assets", name, "unit"), "any-unit", f"writes to {name} with any unit", "an asset for each unit")
 
 
 def _carrier_grade(run: Linting) -> None:
@@ -217,6 +255,9 @@ _OWN: dict[str, Callable[[Linting], None]] = {
     "writes without an expiry": _writes_without_expiry,
     "assets without points": _assets_without_points,
     "shared addresses": _shared_addresses,
+    "everyone": _everyone,
+    "names alike": _alike,
+    "writes to any unit": _writes_to_any_unit,
     "carrier-grade overlay": _carrier_grade,
     "carrier-grade prefix": _overlay_prefix,
     "plant-side prefix": _plant_prefix,

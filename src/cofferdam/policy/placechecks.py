@@ -95,6 +95,9 @@ class PlaceChecks:
         for field in ("elements", "max_length", "fastest"):
             if getattr(point, field) is not None:
                 self.at((*here, field), f"{field} of cells", "no such limit: it is for items with names", check=field)
+        if point.max_step is not None and space.numbered:
+            expected = "a point that can be read by itself, for a step to be counted from"
+            self.at((*here, "max_step"), f"max_step in {at.space}", expected, check="step")
         if point.type is None and not space.bits:
             words = [word for word, kind in names.items() if kind in values.WORDS and kind is not ValueType.BOOL]
             self._missing_type(here, f"point {name}", words)

@@ -108,7 +108,9 @@ def _unit(raw: Any, info: ValidationInfo) -> int:
         return -1
     try:
         return syntax.whole(raw, units.low, units.high)
-    except Exception:
+    except Exception as error:
+        if "octal" in str(error):
+            raise
         words = f"a whole number from {units.low} to {units.high}"
         raise syntax.Expected(f"{words}, or any" if units.any else words) from None
 
@@ -343,6 +345,11 @@ class Asset(Entry):
         1,
         description="The unit id that requests must carry, 0 to 255, or `any`. A device behind a serial gateway has "
         "its own. For protocols with units.",
+    )
+    gateway: Literal["serial"] | None = Field(
+        None,
+        description="`serial`: behind the address is a gateway to a serial line, which tells its units apart. Else a "
+        "unit that stands for the device itself (Modbus: 0 and 255) is taken to be every other one as well.",
     )
     overlay: Address | None = Field(
         None, description="The address that the other side sees for this device; only a broker answers there."

@@ -59,6 +59,8 @@ def whole(raw: Any, low: int, high: int) -> int:
     """A whole number, decimal or 0x."""
     if isinstance(raw, str) and re.fullmatch(r"-?[0-9]{1,20}|0x[0-9a-fA-F]{1,16}", raw):
         value = int(raw, 16) if raw.startswith("0x") else int(raw)
+        if re.fullmatch(r"-?0[0-9]+", raw):
+            raise Expected("a number without zeros before it, which some read as octal", str(value))
         if low <= value <= high:
             return value
     raise Expected(f"a whole number from {low} to {high}")
@@ -68,6 +70,8 @@ def number(raw: Any) -> float:
     """A finite number. A whole number that a float cannot hold exactly is refused."""
     if isinstance(raw, str) and re.fullmatch(r"[-+]?[0-9]{1,40}(\.[0-9]{0,40})?([eE][-+]?[0-9]{1,3})?", raw):
         value = float(raw)
+        if re.fullmatch(r"[-+]?0[0-9].*", raw):
+            raise Expected("a number without zeros before it, which some read as octal", raw.lstrip("0"))
         if math.isfinite(value):
             if re.fullmatch(r"[-+]?[0-9]+", raw) and int(raw) != int(value):
                 raise Expected("a number that 64-bit floating point holds exactly", str(int(value)))

@@ -114,6 +114,15 @@ def closed(client: Client, session: Session, reason: str, wall: int) -> SessionC
     )
 
 
+def counted(clients: Iterable[Client]) -> dict[str, int]:
+    """How many sessions these clients have, by asset."""
+    counts: dict[str, int] = {}
+    for client in clients:
+        for asset in client.sessions:
+            counts[asset] = counts.get(asset, 0) + 1
+    return counts
+
+
 def statuses(clients: Iterable[Client], offset: int) -> tuple[SessionStatus, ...]:
     """What `status` shows of these clients. `offset`: from monotonic ns to UTC ns."""
     return tuple(

@@ -23,7 +23,7 @@ from cofferdam.brokers.kit.limit_notes import LimitNotes
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.supervision import SessionStatus
 from cofferdam.brokers.kit.transport import RECEIVE_BYTES, Transport
-from cofferdam.brokers.proxy.clients import Client, Pace, Pending, Session, Turns, closed, opened, statuses
+from cofferdam.brokers.proxy.clients import Client, Pace, Pending, Session, Turns, closed, counted, opened, statuses
 from cofferdam.brokers.proxy.outer_standing import Standings
 from cofferdam.brokers.proxy.records import (
     Closed,
@@ -164,7 +164,8 @@ class Outer(Part):
         if self.stopping or self._own_side in self.severed:
             self._turn_away(transport, source, "severed", f"the {self._own_side} side is severed")
             return
-        assets = self._by_listener.get(local)
+        everywhere = ("::" if ":" in local[0] else "0.0.0.0", local[1])  # noqa: S104 - looked up, not bound to
+        assets = self._by_listener.get(local) or self._by_listener.get(everywhere)
         if assets is None:
             self._turn_away(transport, source, "listener", f"no asset is published at {local[0]}:{local[1]}")
             return
@@ -600,11 +601,7 @@ class Outer(Part):
         return self.stats.report()
 
     def open_sessions(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for client in self.clients:
-            for asset in client.sessions:
-                counts[asset] = counts.get(asset, 0) + 1
-        return counts
+        return counted(self.clients)
 
     def sessions(self) -> tuple[SessionStatus, ...]:
         return statuses(self.clients, self._wall() - self._clock())

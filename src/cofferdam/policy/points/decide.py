@@ -369,6 +369,11 @@ class Flow:
             way = ways[0]
             detail = f"unit {op.unit} is asked; {self.asset.name} is unit {self.asset.unit}"
             return Deny(way.conduit.name, _rule(way, way.rules[0].number), Fault.UNIT, detail), ()
+        if op.is_write and op.unit == self.asset.broadcast and self.asset.unit == -1:
+            way = ways[0]
+            detail = f"a write to unit {op.unit} is asked, which reaches every device of a line; an asset of that unit"
+            detail += " would have to be named"
+            return Deny(way.conduit.name, _rule(way, way.rules[0].number), Fault.UNIT, detail), ()
         nearest: tuple[int, int, Deny] | None = None
         for way in ways:
             found = way.form(op)

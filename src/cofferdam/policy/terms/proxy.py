@@ -91,7 +91,9 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
             said: Path = ("assets", name, "listen" if asset.listen else "overlay")
             listens += [Listen(conduit.from_zone, *place, may, name, said) for place in asset.places]
             reaches.append(Reach(asset.zone, asset.address, asset.port, name))
-            apart[name] = f"the device {asset.address}:{asset.port} of {asset.zone}"
+            # All zones of a side are one network: a device has one address there, whatever zone it is said to be in.
+            side = policy.zones[asset.zone].side
+            apart[name] = f"the device {asset.address}:{asset.port} of side {side}"
         return Needs(
             {
                 OUTER: PartNeeds(_place(policy, conduit.from_zone), listens=tuple(listens)),

@@ -1,0 +1,117 @@
+"""One physical cell has one set of limits, by whatever name a policy calls its device."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cofferdam.errors import PolicyError
+from cofferdam.gate.crew.plan import plan_crews
+from cofferdam.model import Allow, Change, Deny, Fault, Operation
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import loads
+from cofferdam.policy.points.decide import Flow
+from cofferdam.policy.table import CompiledPolicy
+from tests.brokers.stage import WALL, Stage, read
+
+POLICY = """
+site: s
+zones: {{it: {{side: it}}, plant: {{side: ot}}, other: {{side: ot}}}}
+assets:
+  one: {{zone: plant, address: {a}, port: 5020, protocol: modbus, unit: {unit}, listen: 10.0.0.9:502{gate},
+    points: {{speed: {{at: holding 1, type: uint16, max: 100}}}}}}
+  two: {{zone: {zone}, address: "{b}", port: 5020, protocol: modbus, unit: {twin}, listen: 10.0.0.9:503{gate}}}
+principals: {{who: {{zone: it, addresses: [10.0.0.0/8]}}}}
+conduits:
+  a: {{from: it, to: plant, broker: modbus, owner: o, reason: r, allow: [{{who: who, asset: one, write: [speed]}}]}}
+  b: {{from: it, to: {zone}, broker: modbus, owner: o, reason: r,
+    allow: [{{who: who, asset: two, write_registers: [holding 0-9]}}]}}
+"""
+
+
+def policy(
+    unit: int | str = 1, twin: int | str = 1, zone: str = "other", *, b: str = "10.1.0.1", serial: bool = False
+) -> CompiledPolicy:
+    gate = ", gateway: serial" if serial else ""
+    text = POLICY.format(a="10.1.0.1", b=b, unit=unit, twin=twin, zone=zone, gate=gate)
+    return compile_policy(loads(text), now_ns=WALL)
+
+
+@pytest.mark.parametrize("zone", ["plant", "other"])
+@pytest.mark.parametrize(("unit", "twin"), [(1, 1), (1, 255), (1, 0), (255, 0), (255, 7)])
+@pytest.mark.parametrize("b", ["10.1.0.1", "::ffff:10.1.0.1"])
+def test_a_second_name_of_a_device_is_no_way_round_its_limits(unit: int, twin: int, zone: str, b: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        policy(unit, twin, zone, b=b)
+    assert [problem.check for problem in caught.value.problems] == ["device"]  # type: ignore[attr-defined]
+
+
+def test_units_of_a_serial_line_are_told_apart_but_for_its_broadcast() -> None:
+    policy(1, 255, serial=True)
+    policy(1, 2)
+    with pytest.raises(PolicyError):
+        policy(1, 0, serial=True)
+
+
+def test_one_crew_serves_a_device_that_two_zones_name() -> None:
+    """So that its `connections` are kept once."""
+    [crew] = plan_crews(policy(1, 2)).values()
+    assert crew.asset_names == ("one", "two")
+
+
+@given(st.integers(0, 255), st.integers(0, 255), st.booleans())
+def test_no_two_writable_names_meet_in_one_unit(unit: int, twin: int, serial: bool) -> None:
+    meets = unit == twin or 0 in (unit, twin) or (255 in (unit, twin) and not serial)
+    try:
+        policy(unit, twin, serial=serial)
+    except PolicyError:
+        assert meets
+    else:
+        assert not meets
+
+
+def flow(unit: int | str) -> Flow:
+    text = POLICY.format(a="10.1.0.1", b="10.1.0.2", unit=1, twin=unit, zone="plant", gate="")
+    found = compile_policy(loads(text), now_ns=WALL).flow("modbus", "10.0.0.1", "two")
+    assert isinstance(found, Flow)
+    return found
+
+
+def test_a_broadcast_has_to_be_named() -> None:
+    write = Operation(6, -1, 0, True, (), (Change("holding", 1, 1, (7,)),))
+    denied = flow("any").decide(write, WALL)
+    assert isinstance(denied, Deny) and denied.fault is Fault.UNIT
+    assert isinstance(flow(0).decide(write, WALL), Allow)
+    assert isinstance(flow("any").decide(Operation(6, -1, 9, True, (), write.writes), WALL), Allow)
+
+
+def test_a_listener_at_every_address_serves_its_asset() -> None:
+    text = POLICY.format(a="10.1.0.1", b="10.1.0.2", unit=1, twin=1, zone="plant", gate="").replace(
+        "listen: 10.0.0.9:502", "listen: 0.0.0.0:502"
+    )
+
+    class Here(Stage):
+        zones = (("it",), "plant")
+
+    stage = Here(policy=compile_policy(loads(text), now_ns=WALL))
+    client = stage.client("10.0.0.1")
+    client.on_data(read(1, 1, 1))
+    assert not client.closed and client.take()
+
+
+@pytest.mark.parametrize("text", ["port: 0144", "unit: 010", "connections: 01"])
+def test_a_number_that_some_read_as_octal_is_refused(text: str) -> None:
+    field = text.partition(":")[0]
+    said = POLICY.format(a="10.1.0.1", b="10.1.0.2", unit=1, twin=1, zone="plant", gate="")
+    said = said.replace("port: 5020, ", "", 1).replace("unit: 1, ", "", 1).replace("  one: {", f"  one: {{{text}, ")
+    with pytest.raises(PolicyError) as caught:
+        loads(said)
+    assert any("octal" in str(problem) for problem in caught.value.problems), field
+
+
+def test_a_step_in_a_file_record_is_refused_when_it_is_written() -> None:
+    said = POLICY.format(a="10.1.0.1", b="10.1.0.2", unit=1, twin=1, zone="plant", gate="")
+    with pytest.raises(PolicyError) as caught:
+        loads(said.replace("at: holding 1, type: uint16, max: 100", 'at: "file:4 1", type: uint16, max_step: 5'))
+    assert [problem.check for problem in caught.value.problems] == ["step"]  # type: ignore[attr-defined]
