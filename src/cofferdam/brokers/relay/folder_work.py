@@ -17,20 +17,17 @@ Not here: what lies in files (folder_files), which folders there are (folders).
 
 from __future__ import annotations
 
-import abc
-import asyncio
 import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final
 
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.kit.http.problems import Refusal
 from cofferdam.brokers.relay.folder_files import Found, messages
-from cofferdam.brokers.relay.http_asking import Keeper
 from cofferdam.brokers.relay.records import (
     ITEMS_MOST,
     Answered,
@@ -41,11 +38,10 @@ from cofferdam.brokers.relay.records import (
     Push,
     Result,
     Settle,
-    ToKeeper,
     Verdict,
 )
+from cofferdam.brokers.relay.ways import LAST_SECONDS, LEASE_SECONDS, WAIT_MS, Trouble, Way, Work, conflict, in_words
 from cofferdam.policy.messages.checked import Problem
-from cofferdam.policy.messages.checking import Checks
 from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, Folder
 
 POLL_SECONDS: Final = 1.0
@@ -55,9 +51,6 @@ FILES_MOST: Final = 10_000
 PUSH_BYTES: Final = 1 << 20
 """Of several messages in one push."""
 BATCH: Final = 100
-LEASE_SECONDS: Final = 30
-WAIT_MS: Final = 20_000
-FIRST_SECONDS, LAST_SECONDS = 0.5, 30.0
 AGAIN_SECONDS: Final = 60
 SWEEP_SECONDS: Final = 600.0
 """How often done files are looked through for those that have been kept long enough."""
@@ -67,89 +60,24 @@ NAME_BYTES: Final = 200
 """Of a file's name: what is added to it still fits."""
 DONE, BAD = "done", "bad"
 
-A = TypeVar("A", Answered, Handed)
 
+class FolderWork(Work):
+    """One folder, one way."""
 
-class Stopped(Exception):
-    """The work is no longer wanted."""
-
-
-class Trouble(Exception):
-    """It does not work just now, and why."""
-
-
-class Owner(Protocol):
-    """The part, as its work sees it."""
-
-    keeper: Keeper
-    checks: Checks
-    counts: dict[str, int]
-
-    def refused(self, folder: Folder, who: str, problem: Problem, key: str) -> None: ...
-
-
-class Work(abc.ABC):
-    """One folder, one way, again and again until it is stopped."""
-
-    def __init__(self, owner: Owner, folder: Folder, who: str, path: Path) -> None:
-        self.owner = owner
+    def __init__(self, owner: Way[Any, Any], folder: Folder, who: str, path: Path) -> None:
+        super().__init__(owner, folder.zone)
         self.folder = folder
         self.who = who
         self.path = path
-        self.trouble = ""
-        """Why it does not work just now."""
-        self.ended = False
-        self._wanted_no_more = asyncio.Event()
-        self._give_up: Callable[[], None] | None = None
 
-    @abc.abstractmethod
-    async def _work(self) -> None:
-        """Works until it is stopped or something is wrong."""
+    @property
+    def name(self) -> str:
+        return f"folder-{self.folder.name}"
 
-    def stop(self) -> None:
-        """Asks the keeper nothing more; a file that is under way is dealt with first."""
-        self._wanted_no_more.set()
-        if self._give_up is not None:
-            self._give_up()
-
-    async def run(self) -> None:
-        wait = FIRST_SECONDS
-        try:
-            while not self._wanted_no_more.is_set():
-                began = time.monotonic()
-                try:
-                    await self._work()
-                except Stopped:
-                    return
-                except Trouble as error:
-                    self.trouble = str(error)
-                except OSError as error:
-                    self.trouble = f"{Path(str(error.filename or '')).name or self.folder.name}: {error.strerror}"
-                if time.monotonic() - began > LAST_SECONDS:
-                    wait = FIRST_SECONDS
-                await self._sleep(wait)
-                wait = min(2 * wait, LAST_SECONDS)
-        finally:
-            self.ended = True
-
-    def _check(self) -> None:
-        if self._wanted_no_more.is_set():
-            raise Stopped
-
-    async def _sleep(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._wanted_no_more.wait()
-
-    async def _ask(self, kind: type[A], make: Callable[[int], ToKeeper], *, waits: bool = False) -> A:
-        self._check()
-        try:
-            return await self.owner.keeper.ask(kind, make, self._may_give_up if waits else None)
-        finally:
-            self._give_up = None
-
-    def _may_give_up(self, give_up: Callable[[], None]) -> None:
-        self._give_up = give_up
+    def words(self, error: Exception) -> str:
+        if isinstance(error, OSError) and error.filename is not None:
+            return f"{Path(str(error.filename)).name}: {error.strerror}"
+        return super().words(error)
 
 
 # --- in ---------------------------------------------------------------------------------------------------------
@@ -158,31 +86,31 @@ Facts = tuple[int, int, int]
 """(inode, size, time of change) of a file."""
 
 
-class Inward(Work):
+class Inward(FolderWork):
     """Pushes the files of a folder."""
 
-    def __init__(self, owner: Owner, folder: Folder, who: str, path: Path) -> None:
+    def __init__(self, owner: Way[Any, Any], folder: Folder, who: str, path: Path) -> None:
         super().__init__(owner, folder, who, path)
         self._seen: dict[str, tuple[Facts, float]] = {}
         """What a file was like, since when (monotonic)."""
         self._swept = float("-inf")
 
-    async def _work(self) -> None:
+    async def session(self) -> None:
         for name in (DONE, BAD):
             with contextlib.suppress(FileExistsError):
                 (self.path / name).mkdir(mode=0o2770)
             if not stat.S_ISDIR((self.path / name).lstat().st_mode):
                 raise Trouble(f"{name} in {self.folder.name} is no folder")
         while True:
-            self._check()
+            self.check()
             worked = False
             self.trouble = ""
             for name in self._ready():
-                self._check()
+                self.check()
                 worked = await self._file(name) or worked
             self._sweep()
             if not worked:
-                await self._sleep(POLL_SECONDS)
+                await self.sleep(POLL_SECONDS)
 
     def _ready(self) -> list[str]:
         """Files that have stood unchanged for long enough, the oldest first."""
@@ -222,7 +150,7 @@ class Inward(Work):
                 await self._push_all(name, content, reasons)
         except Refusal as refused:  # paused, full, busy, at the wrong time: the keeper says when to come again
             self.trouble = f"{_shown(name)} waits: {refused.problem.detail}"
-            await self._sleep(min(max(1, refused.retry), LAST_SECONDS))
+            await self.sleep(min(max(1, refused.retry), LAST_SECONDS))
             return False
         self._move(name, reasons)
         self.owner.counts["folder_files_taken"] += 1
@@ -259,7 +187,7 @@ class Inward(Work):
                 elif outcome.problem is not None:
                     self._refuse(reasons, line, outcome.problem, outcome.key)
             if items:
-                answered = await self._ask(
+                answered = await self.ask(
                     Answered,
                     lambda number: Push(number, self.who, self.folder.channel, tuple(items)),  # noqa: B023
                 )
@@ -271,19 +199,16 @@ class Inward(Work):
             self.owner.counts["folder_messages_taken"] += 1
             return
         if result.state == "conflict":
-            why = (
-                f"the id {item.key} is taken by another content: {result.sha256.hex()} here, {result.other.hex()} there"
-            )
-            _add(reasons, line, why)
+            _add(reasons, line, f"{item.key}: {conflict(result)}")
         elif result.state == "refused" and result.retry:
             raise Refusal(result.problem or Problem("busy", "later"), retry=result.retry)
         elif result.problem is not None:
             kept = f" (kept in quarantine as {result.number})" if result.state == "quarantined" else ""
-            _add(reasons, line, _words(result.problem) + kept)
+            _add(reasons, line, in_words(result.problem) + kept)
 
     def _refuse(self, reasons: list[str], line: int, problem: Problem, key: str) -> None:
-        _add(reasons, line, _words(problem))
-        self.owner.refused(self.folder, self.who, problem, clip(key))
+        _add(reasons, line, in_words(problem))
+        self.owner.refused(self.folder.channel, self.who, "", problem, clip(key))
 
     def _move(self, name: str, reasons: list[str]) -> None:
         target = self.path / (BAD if reasons else DONE)
@@ -335,10 +260,6 @@ def _add(reasons: list[str], line: int, words: str) -> None:
         reasons.append("and more")
 
 
-def _words(problem: Problem) -> str:
-    return f"{problem.fault} at {problem.place or 'the whole'}: {problem.detail}"
-
-
 def _shown(name: str) -> str:
     return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in name[:NAME_BYTES])
 
@@ -346,28 +267,28 @@ def _shown(name: str) -> str:
 # --- out --------------------------------------------------------------------------------------------------------
 
 
-class Outward(Work):
+class Outward(FolderWork):
     """Makes a file of each message of a channel."""
 
-    def __init__(self, owner: Owner, folder: Folder, who: str, path: Path) -> None:
+    def __init__(self, owner: Way[Any, Any], folder: Folder, who: str, path: Path) -> None:
         super().__init__(owner, folder, who, path)
         self._handed: Handed | None = None
         """What was handed out and could not be written: tried again. (If its lease ends meanwhile it is settled in
         vain, comes again, and is there.)"""
 
-    async def _work(self) -> None:
+    async def session(self) -> None:
         while True:
             try:
-                handed = self._handed or await self._ask(Handed, self._pull, waits=True)
+                handed = self._handed or await self.ask(Handed, self._pull, waits=True)
                 if handed.messages:
                     self._handed = handed
                     verdicts = tuple(self._verdict(message) for message in handed.messages)
                     _sync(self.path)
                     self._handed = None
                     self.trouble = ""
-                    await self._ask(Answered, lambda number: self._settle(number, handed, verdicts))  # noqa: B023
+                    await self.ask(Answered, lambda number: self._settle(number, handed, verdicts))  # noqa: B023
             except Refusal as refused:
-                await self._sleep(min(max(1, refused.retry), LAST_SECONDS))
+                await self.sleep(min(max(1, refused.retry), LAST_SECONDS))
 
     def _pull(self, number: int) -> Pull:
         return Pull(number, self.who, self.folder.channel, BATCH, LEASE_SECONDS, WAIT_MS)

@@ -7,7 +7,7 @@ being done, never by an id beyond the last one: a transaction with a lower id ma
 An inbox row and the position that says so are one transaction; then the message is settled. If anything ends in
 between, it comes again, and the position knows it.
 
-Whatever the database refuses, the work waits, longer each time, says why (`trouble`), connects anew and goes on.
+Whatever the database refuses, the work says why, waits, connects anew and goes on (ways).
 
 Not here: which tables there are (tables), their columns (table_schema).
 """
@@ -19,34 +19,26 @@ import asyncio
 import datetime
 import socket
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection, sql
 
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.kit.http.problems import Refusal
-from cofferdam.brokers.relay.http_asking import Keeper
 from cofferdam.brokers.relay.http_messages import is_key, single
-from cofferdam.brokers.relay.records import Answered, Handed, Item, Message, Pull, Push, Settle, ToKeeper, Verdict
+from cofferdam.brokers.relay.records import Answered, Handed, Item, Message, Pull, Push, Settle, Verdict
 from cofferdam.brokers.relay.table_schema import HINT, inbox_differs, named, outbox_differs
-from cofferdam.errors import CofferdamError
+from cofferdam.brokers.relay.ways import LAST_SECONDS, LEASE_SECONDS, WAIT_MS, Trouble, Way, Work, conflict, in_words
 from cofferdam.policy.messages.checked import Problem
-from cofferdam.policy.messages.checking import Checks
 from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, PARALLEL_MOST, Table
 
 POLL_SECONDS: Final = 1.0
 """How often an outbox is looked at, whether or not it has notified."""
-WAIT_MS: Final = 20_000
-"""How long an inbox waits for a message before it looks whether its database is still there."""
 BATCH: Final = 500
 BATCH_BYTES: Final = 1 << 20
 """Rows of one transaction, and the bytes of their bodies if there are several."""
-LEASE_SECONDS: Final = 30
-"""After a crash, what was on its way into an inbox comes again so much later."""
-FIRST_SECONDS, LAST_SECONDS = 0.5, 30.0
-"""How long is waited after trouble: twice as long each time."""
 AGAIN_SECONDS: Final = 60
 """When a message comes again that the inbox does not take."""
 CONNECT_SECONDS: Final = 10
@@ -56,48 +48,22 @@ _SETTINGS: Final = (
     "SET statement_timeout = '30s'; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'"
 )
 
-A = TypeVar("A", Answered, Handed)
 
-
-class Stopped(Exception):
-    """The work is no longer wanted."""
-
-
-class Differs(CofferdamError):
+class Differs(Trouble):
     """The tables are not as they have to be, or the inbox has another message under a number: a person has to look."""
 
 
-class Owner(Protocol):
-    """The part, as its work sees it."""
+class TableWork(Work):
+    """Work over one connection."""
 
-    keeper: Keeper
-    checks: Checks
-    counts: dict[str, int]
+    foreign = (psycopg.Error, OSError)
 
-    def password(self, table: Table) -> str: ...
-
-    def refused(self, channel: str, who: str, table: Table, problem: Problem, key: str) -> None: ...
-
-
-class Work(abc.ABC):
-    """Something that is done over one connection, again and again, until it is stopped."""
-
-    def __init__(self, owner: Owner, table: Table) -> None:
-        self.owner = owner
+    def __init__(self, owner: Way[Any, Any], table: Table) -> None:
+        super().__init__(owner, table.zone)
         self.table = table
-        self.trouble = ""
-        """Why it does not work just now."""
-        self.ended = False
-        self._wanted_no_more = asyncio.Event()
         self._conn: AsyncConnection[Any] | None = None
         self._connecting: asyncio.Task[Any] | None = None
-        self._give_up: Callable[[], None] | None = None
         self._booking = False
-
-    @property
-    @abc.abstractmethod
-    def name(self) -> str:
-        """For alarms."""
 
     @abc.abstractmethod
     async def _differs(self, conn: AsyncConnection[Any]) -> list[str]: ...
@@ -111,13 +77,15 @@ class Work(abc.ABC):
         """There is no connection."""
         return self._conn is None
 
+    def words(self, error: Exception) -> str:
+        if isinstance(error, psycopg.Error) and error.sqlstate and error.diag.message_primary:
+            return f"{error.diag.message_primary} ({error.sqlstate})"
+        return super().words(error)
+
     # --- life
 
     def stop(self, *, now: bool = False) -> None:
-        """Asks the keeper nothing more; a transaction under way comes to its end, unless it has to end `now`."""
-        self._wanted_no_more.set()
-        if self._give_up is not None:
-            self._give_up()
+        super().stop(now=now)
         if self._connecting is not None:
             self._connecting.cancel()
         elif self._conn is not None and not self._conn.closed and (now or not self._booking):
@@ -130,28 +98,8 @@ class Work(abc.ABC):
             finally:
                 sock.detach()
 
-    async def run(self) -> None:
-        wait = FIRST_SECONDS
-        try:
-            while not self._wanted_no_more.is_set():
-                began = time.monotonic()
-                try:
-                    await self._session()
-                except Stopped:
-                    return
-                except Differs as error:
-                    self.trouble = str(error)
-                except (psycopg.Error, OSError) as error:
-                    self.trouble = _words(error)
-                if time.monotonic() - began > LAST_SECONDS:
-                    wait = FIRST_SECONDS
-                await self._sleep(wait)
-                wait = min(2 * wait, LAST_SECONDS)
-        finally:
-            self.ended = True
-
-    async def _session(self) -> None:
-        password = self.owner.password(self.table)
+    async def session(self) -> None:
+        password = self.owner.password(self.table.password)
         if not password:
             raise Differs(f"there is no password: `cofferdam relay password {self.table.password}` brings it in")
         self._connecting = asyncio.current_task()
@@ -161,7 +109,7 @@ class Work(abc.ABC):
             self._connecting = None
         try:
             self._conn = conn
-            self._check()
+            self.check()
             await conn.execute(_SETTINGS)
             if wrong := await self._differs(conn):
                 raise Differs("; ".join(wrong))
@@ -186,34 +134,6 @@ class Work(abc.ABC):
             **tls,
         )  # fmt: skip
 
-    def _check(self) -> None:
-        if self._wanted_no_more.is_set():
-            raise Stopped
-
-    async def _sleep(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wanted_no_more.wait()
-        except TimeoutError:
-            return
-
-    async def _ask(self, kind: type[A], make: Callable[[int], ToKeeper], *, waits: bool = False) -> A:
-        self._check()  # by another policy it may not be allowed any more
-        try:
-            return await self.owner.keeper.ask(kind, make, self._may_give_up if waits else None)
-        finally:
-            self._give_up = None
-
-    def _may_give_up(self, give_up: Callable[[], None]) -> None:
-        self._give_up = give_up
-
-
-def _words(error: Exception) -> str:
-    """What a database says, in one line."""
-    if isinstance(error, psycopg.Error) and error.sqlstate and error.diag.message_primary:
-        return f"{error.diag.message_primary} ({error.sqlstate})"
-    return " ".join(str(error).split()) or type(error).__name__
-
 
 # --- outbox -----------------------------------------------------------------------------------------------------
 
@@ -233,10 +153,10 @@ Mark = tuple[int, str, int | None, str | None]
 """(id, outcome, number, problem)"""
 
 
-class Outbox(Work):
+class Outbox(TableWork):
     """Drains an outbox. `pushes`: channel -> the principal whose rows these are."""
 
-    def __init__(self, owner: Owner, table: Table, pushes: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, owner: Way[Any, Any], table: Table, pushes: Sequence[tuple[str, str]]) -> None:
         super().__init__(owner, table)
         self._pushes = dict(pushes)
         self._not_before: dict[str, float] = {}
@@ -253,10 +173,10 @@ class Outbox(Work):
         while True:
             more = False
             for channel, who in self._pushes.items():
-                self._check()
+                self.check()
                 if time.monotonic() >= self._not_before.get(channel, 0):
                     more = await self._batch(conn, channel, who) or more
-            self._check()
+            self.check()
             if not more:
                 await self._others(conn)
                 async for _ in conn.notifies(timeout=POLL_SECONDS, stop_after=1):
@@ -311,21 +231,20 @@ class Outbox(Work):
                     items.append(outcome.item)
                     ids.append(number)
             if problem is not None:
-                marks.append((number, "refused", None, _why(problem)))
-                self.owner.refused(channel, who, self.table, problem, clip(str(key)))
+                marks.append((number, "refused", None, in_words(problem)))
+                self.owner.refused(channel, who, self.table.address, problem, clip(str(key)))
         if not items:
             return marks
-        answered = await self._ask(Answered, lambda number: Push(number, who, channel, tuple(items)))
+        answered = await self.ask(Answered, lambda number: Push(number, who, channel, tuple(items)))
         for number, result in zip(ids, answered.results, strict=True):
             if result.state == "stored":
                 marks.append((number, "stored", result.number, None))
             elif result.state == "conflict":
-                why = f"the key is taken by another content: {result.sha256.hex()} here, {result.other.hex()} there"
-                marks.append((number, "refused", None, why))
+                marks.append((number, "refused", None, conflict(result)))
             elif result.retry and result.state == "refused":
                 self._not_before[channel] = time.monotonic() + min(result.retry, LAST_SECONDS)
             else:
-                why = _why(result.problem) if result.problem is not None else ""
+                why = in_words(result.problem) if result.problem is not None else ""
                 marks.append((number, result.state, result.number or None, why))
         return marks
 
@@ -343,10 +262,6 @@ def _few(rows: list[tuple[int, str | None, int | None]]) -> list[tuple[int, str 
     return found
 
 
-def _why(problem: Problem) -> str:
-    return f"{problem.fault} at {problem.place or 'the whole'}: {problem.detail}"
-
-
 # --- inbox ------------------------------------------------------------------------------------------------------
 
 _BEGIN: Final = (
@@ -361,10 +276,10 @@ _INSERT: Final = (
 _THERE: Final = "SELECT number, sha256 FROM {} WHERE channel = %s AND number = ANY(%s)"
 
 
-class Inbox(Work):
+class Inbox(TableWork):
     """Fills an inbox from one channel, for one principal."""
 
-    def __init__(self, owner: Owner, table: Table, channel: str, who: str) -> None:
+    def __init__(self, owner: Way[Any, Any], table: Table, channel: str, who: str) -> None:
         super().__init__(owner, table)
         self._channel = channel
         self._who = who
@@ -382,18 +297,18 @@ class Inbox(Work):
         while True:
             try:
                 if self._handed is None:
-                    self._handed = await self._ask(Handed, self._pull, waits=True)
+                    self._handed = await self.ask(Handed, self._pull, waits=True)
                 handed, self._booking = self._handed, True
                 if handed.messages:
                     verdicts = await self._book(conn, handed.messages)
                     self._handed = None  # whatever becomes of the settling: a repeat is known
-                    await self._ask(Answered, lambda number: self._settle(number, handed, verdicts))  # noqa: B023
+                    await self.ask(Answered, lambda number: self._settle(number, handed, verdicts))  # noqa: B023
                 else:
                     self._handed = None
                     await conn.execute("SELECT 1")
             except Refusal as refused:
                 self._booking = False
-                await self._sleep(min(max(1, refused.retry), LAST_SECONDS))
+                await self.sleep(min(max(1, refused.retry), LAST_SECONDS))
             finally:
                 self._booking = False
 
@@ -470,7 +385,7 @@ class Inbox(Work):
             except psycopg.Error as error:
                 if (error.sqlstate or "")[:2] not in _BAD_MESSAGE:
                     raise
-                failed[message.number] = clip(f"the inbox does not take it: {_words(error)}")
+                failed[message.number] = clip(f"the inbox does not take it: {self.words(error)}")
         return failed
 
     def _row(self, message: Message) -> tuple[Any, ...]:
