@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cofferdam.audit.checkpoint import Checkpoint, VerifierKey, open_checkpoint
@@ -114,6 +114,18 @@ class LogReader:
             else:
                 return
         raise AuditError(f"{self.folder}/{FOLDER}: entry {at} is missing", hint="cofferdam audit verify says more")
+
+    def some(self, indexes: Iterable[int], size: int) -> Iterator[tuple[int, bytes]]:
+        """Entries by index, in order; all of them below `size`, which a checkpoint covers. Raises: AuditError."""
+        bundle: list[bytes] = []
+        at = -1
+        for index in sorted(set(indexes)):
+            if not 0 <= index < size:
+                raise AuditError(f"entry {index} is not under the checkpoint of {size} entries")
+            if index // WIDTH != at:
+                at = index // WIDTH
+                bundle = self._bundle(at, min(WIDTH, size - at * WIDTH))
+            yield index, bundle[index % WIDTH]
 
     def size(self) -> int:
         """Durable entries, including those that no checkpoint covers yet."""

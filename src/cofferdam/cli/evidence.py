@@ -57,6 +57,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     clocks = verbs.add_parser("clocks", help="standing duties: when each was done last, and when it is due")
     clocks.add_argument("--ics", type=Path, metavar="FILE", help="write the due days as a calendar file")
     _common(clocks)
+
+    pack = verbs.add_parser("pack", help="one zip file that an auditor checks without the product")
+    pack.add_argument("output", type=Path, metavar="OUT.zip")
+    pack.add_argument("--framework", metavar="NAME", help="one that ships, or a YAML file of your own")
+    pack.add_argument("--sl", type=int, choices=[1, 2, 3, 4], default=0, metavar="N", help="up to this security level")
+    pack.add_argument("--from", dest="since", metavar="TIME", help="entries from then on (default: from the first)")
+    pack.add_argument("--to", dest="until", metavar="TIME", help="as things stood then (default: now)")
+    pack.epilog = "tools/verify_evidence.py checks it. Exit code 1 if it is not signed: the key is root's."
+    _common(pack)
     evidence_signing.add(verbs, _common)
 
 
@@ -71,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     """Does what the sub-verb says."""
     from cofferdam.cli import evidence_signing
 
-    here = {"check": _check, "list": _list, "show": _show, "report": _report, "clocks": _clocks}
+    here = {"check": _check, "list": _list, "show": _show, "report": _report, "clocks": _clocks, "pack": _pack}
     return (here | evidence_signing.VERBS)[args.evidence_verb](args)
 
 
@@ -281,3 +290,39 @@ def _clocks(args: argparse.Namespace) -> int:
             )  # fmt: skip
         terminal().print(shown)
     return 1 if any(one.state == "overdue" for one in found) else 0
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from cofferdam.audit.keys import write_file
+    from cofferdam.cli.evidence_bench import tell
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.errors import GateError
+    from cofferdam.evidence.pack import make
+
+    state = state_of(args)
+    made = make(
+        state, lambda bench: framework_of(args.framework, bench), since=args.since, until=args.until, level=args.sl
+    )
+    try:
+        write_file(args.output.absolute(), made.data)
+    except OSError as error:
+        raise CofferdamError(f"cannot write {args.output}: {error.strerror}") from None
+    name = Path(args.framework).stem
+    event = {"kind": "pack-made", "framework": name, "pack": made.digest, "size": made.size,
+             "since": args.since or "", "until": args.until or ""}  # fmt: skip
+    try:
+        recorded = tell(state, "record", event=event)["recorded"]
+    except GateError:
+        recorded = False
+    if args.json:
+        plain = {"pack": str(args.output), "sha256": made.digest, "entries": made.size, "referred": made.entries,
+                 "signed": made.signed, "recorded": recorded, "missing": list(made.missing)}  # fmt: skip
+        print(json.dumps(plain))
+    else:
+        print(f"wrote {args.output}: {made.entries:,} entries of {made.size:,}, SHA-256 {made.digest}")
+        for lacking in made.missing:
+            print(f"  not kept here any more: {lacking}")
+        print("  recorded in the log" if recorded else "  NOT RECORDED: no gate runs here")
+        if not made.signed:
+            print("  NOT SIGNED: the log's key cannot be read; run it as root")
+    return 0 if made.signed else 1

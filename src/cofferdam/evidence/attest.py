@@ -110,7 +110,7 @@ def _signed(person: str, text: str, signature: str, history: History, index: int
     """Why the signature does not count, or ""."""
     keys = [one.key for one in history.signers_at(index) if one.person == person]
     if not keys:
-        removed = any(one.person == person for one in history.signers)
+        removed = any(one.person == person and 0 <= one.removed < index for one in history.signers)
         return "its key had been removed" if removed else f"{person} is nobody who may sign"
     why = ""
     for key in keys:

@@ -12,6 +12,7 @@ import base64
 import contextlib
 import ctypes
 import hashlib
+import itertools
 import json
 import platform
 import shutil
@@ -60,10 +61,10 @@ def log_key(state: Path) -> VerifierKey:
     return find_public(None, state / "keys" / "audit.pub")
 
 
-def history(state: Path) -> tuple[LogReader, History]:
-    """Reads the whole log. Raises: AuditError."""
+def history(state: Path, size: int | None = None) -> tuple[LogReader, History]:
+    """Reads the log, whole or its first `size` entries. Raises: AuditError."""
     reader = LogReader(state / "audit", log_key(state))
-    return reader, read(reader.entries())
+    return reader, read(itertools.islice(reader.entries(), size))
 
 
 def keep_report(state: Path, text: str, digest: str) -> Path:

@@ -124,6 +124,14 @@ class History:
         found = self.of(kind)
         return found[-1] if found else None
 
+    def brokers(self) -> frozenset[str]:
+        """The words of the brokers whose parts have come up since the gate started last, by the names of the parts."""
+        started = self.last("gate-started")
+        since = started.index if started is not None else -1
+        return frozenset(
+            str(one.event.get("half", "")).partition("/")[0] for one in self.of("half-started") if one.index > since
+        )
+
     def signers_at(self, index: int) -> list[Signer]:
         """Who might sign when the entry of this index was written."""
         return [one for one in self.signers if one.added < index and (one.removed < 0 or one.removed > index)]

@@ -43,6 +43,14 @@ class Bench:
         history.attestations = list(verified(history))
         return cls(state, status, reader, history, tuple(history.attestations), time.time_ns())
 
+    @classmethod
+    def under_checkpoint(cls, state: Path) -> Bench:
+        """The log as its last checkpoint has it, at the moment of its last entry. Raises: AuditError."""
+        size = LogReader(state / "audit", gather.log_key(state)).checkpoint().size
+        reader, history = gather.history(state, size)
+        history.attestations = list(verified(history))
+        return cls(state, None, reader, history, tuple(history.attestations), history.last_ns)
+
     @property
     def policy(self) -> str:
         """The hash of the policy in force, by the gate or else by the log; "" if neither says."""
@@ -52,10 +60,10 @@ class Bench:
         return str(loaded.event.get("policy", "")) if loaded is not None else ""
 
     @property
-    def brokers(self) -> frozenset[str] | None:
-        """The words of the brokers in use; None where that is not known."""
+    def brokers(self) -> frozenset[str]:
+        """The words of the brokers in use, by the gate or else by the log."""
         if self.status is None:
-            return None
+            return self.history.brokers()
         return frozenset(one["broker"] for one in self.status["conduits"])
 
     def run(self, names: Sequence[str], *, verify: bool = True) -> tuple[list[Finding], list[Missing]]:

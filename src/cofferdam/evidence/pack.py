@@ -1,0 +1,249 @@
+"""The pack: everything that a report rests on in one zip file, which somebody who never saw the product can check.
+
+    report.html report.csv results.json       the report, and every result behind it
+    oscal/...                                 assessment results, and a catalogue of ids with our own words
+    entries/N.json                            each entry that is referred to, with its proof of inclusion
+    proofs/HASH.json papers/HASH baselines/HASH.json    documents by their hash
+    signers.json clocks.json checkpoint log.vkey README.txt
+    manifest.json manifest.note               SHA-256 of all, and a signed note over the manifest's hash
+
+All of it follows from the log under one checkpoint, and from documents by hash: the same log gives the same bytes.
+Nothing is compressed, since compressors differ; times in the archive are fixed, names sorted.
+
+Not here: checking a pack (tools/verify_evidence.py, which shares no code with this).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cofferdam.audit.checkpoint import SignerKey, sign_note
+from cofferdam.audit.show import moment
+from cofferdam.audit.tree import inclusion_proof
+from cofferdam.errors import AuditError, CofferdamError
+from cofferdam.evidence import gather, oscal, reports
+from cofferdam.evidence.clocks import calendar, dues
+from cofferdam.evidence.model import Framework
+from cofferdam.evidence.standing import Standing
+from cofferdam.evidence.workbench import Bench
+
+FORMAT = "cofferdam-evidence-pack-v1"
+MOST_ENTRIES = 20_000
+"""Entries that one pack refers to; a shorter period has fewer."""
+ATTEMPTS = 5
+EPOCH = (1980, 1, 1, 0, 0, 0)
+KINDS = (
+    "attestation-made", "attestation-withdrawn", "signer-added", "signer-removed", "baseline-taken", "pack-made",
+    "drill-done", "proof-done", "policy-loaded", "policy-refused", "severed", "restored", "clock-jump", "torn-tail",
+    "export-stood", "gate-started", "gate-stopped", "alarm",
+)  # fmt: skip
+"""Kinds whose entries of the period are all in the pack, beside those of the results."""
+PUBLIC = ("nist-800-53r5",)
+"""Frameworks that have a public OSCAL catalogue: no catalogue of ours goes with them."""
+README = """\
+A pack of evidence, made by the gate of {site}.
+
+report.html is for people. Everything it says comes from entries of the gate's audit log, which lie under entries/ each
+with a proof that it stands in the log under the signed checkpoint. To check all of it without the product:
+
+    python3 verify_evidence.py PACK.zip --key log.vkey
+
+Take the key from the site by another way than this pack: a key that comes along proves nothing. verify_evidence.py is
+in the folder tools of the project's source; it needs Python and the package `cryptography`.
+
+Statuses: proved, tested, observed, attested, stale, not covered, failed. Whether a standard's requirements are met is
+for an assessor to say.
+"""
+
+
+class Pack(NamedTuple):
+    """A pack's bytes. `signed`: with the log's key; `missing`: documents that the log names and nobody kept."""
+
+    data: bytes
+    digest: str
+    size: int
+    entries: int
+    signed: bool
+    missing: tuple[str, ...]
+
+
+def make(state: Path, framework_of: Any, **period: Any) -> Pack:
+    """As `make_once`. While a gate writes, files of the log change under the reading, and it is done again."""
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(AuditError):
+            return make_once(state, framework_of, **period)
+    return make_once(state, framework_of, **period)
+
+
+def make_once(
+    state: Path, framework_of: Any, *, since: str | None = None, until: str | None = None, level: int = 0
+) -> Pack:
+    """A pack over the log as the last checkpoint has it. `framework_of(bench)` gives the framework; `since`, `until`:
+    times as a user says them.
+
+    Raises:
+        CofferdamError: no log, no checkpoint yet, or more entries than a pack holds.
+    """
+    bench = Bench.under_checkpoint(state)
+    note = bench.reader.checkpoint_note()
+    size = bench.reader.checkpoint().size
+    if not size:
+        raise CofferdamError("the log has no signed checkpoint yet", hint="a moment later it has")
+    framework: Framework = framework_of(bench)
+    from_ns = moment(since) if since else bench.history.first_ns
+    to_ns = min(moment(until), bench.history.last_ns) if until else bench.history.last_ns
+    now = bench.at(to_ns)
+    clocks = dues(bench.catalogue, bench.history, to_ns)
+    earlier = bench.at(from_ns) if since else None
+    made = reports.make(
+        bench.catalogue, framework, now, version=_version(bench), level=level, clocks=clocks, earlier=earlier
+    )
+    chosen = set(_entries(bench, now, from_ns, to_ns))
+    if len(chosen) > MOST_ENTRIES:
+        raise CofferdamError(
+            f"the pack would refer to {len(chosen):,} entries, and it holds {MOST_ENTRIES:,}",
+            hint="a shorter period: --from, --to",
+        )
+    files: dict[str, bytes] = {
+        "README.txt": README.format(site=bench.history.site).encode(),
+        "report.html": reports.as_html(made).encode(),
+        "report.csv": reports.as_csv(made).encode(),
+        "results.json": _json(_results(bench, made, now, from_ns, to_ns)),
+        "oscal/assessment-results.json": _json(oscal.assessment_results(made)),
+        "clocks.json": _json(msgspec.to_builtins(clocks)),
+        "clocks.ics": calendar(clocks, bench.history.site).encode(),
+        "signers.json": _json(msgspec.to_builtins(bench.history.signers)),
+        "checkpoint": note,
+        "log.vkey": f"{bench.reader.key.text}\n".encode(),
+    }
+    if framework.id not in PUBLIC:
+        files["oscal/catalog.json"] = _json(oscal.catalog(framework, reports.when(to_ns)))
+    files |= dict(_proven(bench, chosen, size))
+    documents, missing = _documents(bench, chosen)
+    files |= documents
+    manifest = _json(
+        {
+            "format": FORMAT, "site": bench.history.site, "framework": framework.id, "entries": size,
+            "from": reports.when(from_ns), "to": reports.when(to_ns), "level": level, "missing": missing,
+            "files": {name: {"sha256": _hash(data), "bytes": len(data)} for name, data in sorted(files.items())},
+        }
+    )  # fmt: skip
+    files["manifest.json"] = manifest
+    signer = _signer(state)
+    if signer is not None:
+        text = f"cofferdam evidence pack of {bench.history.site}\n{_hash(manifest)}\n{framework.id}\n{size} entries\n"
+        files["manifest.note"] = sign_note(text, signer)
+    data = _zip(files)
+    return Pack(data, _hash(data), size, len(chosen), signer is not None, tuple(missing))
+
+
+def _version(bench: Bench) -> str:
+    started = bench.history.last("gate-started")
+    return str(started.event.get("version", "?")) if started is not None else "?"
+
+
+def _entries(bench: Bench, now: Standing, from_ns: int, to_ns: int) -> Iterator[int]:
+    """The indexes of everything that is referred to."""
+    yield from (state.index for state in now.checks.values() if state.index >= 0)
+    for results in bench.history.results.values():
+        yield from (one.index for one in results if from_ns <= one.time_ns <= to_ns)
+    for kind in KINDS:
+        yield from (one.index for one in bench.history.of(kind) if from_ns <= one.time_ns <= to_ns)
+    # Who might sign is needed from the beginning, and so is what the present state rests on.
+    for one in bench.history.signers:
+        yield one.added
+        if one.removed >= 0:
+            yield one.removed
+    yield from (one.index for one in bench.attestations if one.time_ns <= to_ns)
+    loaded = [one.index for one in bench.history.of("policy-loaded") if one.time_ns <= to_ns]
+    yield from loaded[-1:]
+
+
+def _results(bench: Bench, made: reports.Report, now: Standing, from_ns: int, to_ns: int) -> dict[str, Any]:
+    return {
+        "format": "cofferdam-evidence-results-v1",
+        "report": reports.as_json(made),
+        "checks": {
+            name: {"best": check.best, "valid": check.valid, "says": check.says}
+            for name, check in bench.catalogue.checks.items()
+        },
+        "now": {name: msgspec.to_builtins(state) for name, state in now.checks.items()},
+        "history": [
+            msgspec.to_builtins(one)
+            for results in bench.history.results.values()
+            for one in results
+            if from_ns <= one.time_ns <= to_ns
+        ],
+        "attestations": [msgspec.to_builtins(one) for one in bench.attestations if one.time_ns <= to_ns],
+        "policies": [
+            {"index": one.index, "time": reports.when(one.time_ns), "policy": one.event.get("policy"),
+             "previous": one.event.get("previous", "")}
+            for one in bench.history.of("policy-loaded") if one.time_ns <= to_ns
+        ],
+    }  # fmt: skip
+
+
+def _proven(bench: Bench, chosen: set[int], size: int) -> Iterator[tuple[str, bytes]]:
+    hashes = bench.reader.hashes(size)
+    for index, entry in bench.reader.some(chosen, size):
+        path = [base64.b64encode(one).decode() for one in inclusion_proof(index, size, hashes)]
+        yield f"entries/{index}.json", _json({"index": index, "entry": entry.decode(), "hashes": path})
+
+
+def _documents(bench: Bench, chosen: set[int]) -> tuple[dict[str, bytes], list[str]]:
+    """Reports of proofs, papers, approved baselines: by the hashes that the chosen entries name."""
+    wanted = [
+        (gather.PROOFS, str(one.event.get("report")), ".json") for one in bench.history.of("proof-done")
+        if one.index in chosen
+    ]  # fmt: skip
+    wanted += [(gather.PAPERS, one.paper, "") for one in bench.attestations if one.index in chosen and one.paper]
+    wanted += [
+        (gather.BASELINES, str(one.event.get("baseline")), ".json") for one in bench.history.of("baseline-taken")
+        if one.index in chosen
+    ]  # fmt: skip
+    found: dict[str, bytes] = {}
+    missing: list[str] = []
+    for kind, digest, end in sorted(set(wanted)):
+        name = f"{kind}/{digest}{end}"
+        try:
+            found[name] = (gather.folder(bench.state, kind) / f"{digest}{end}").read_bytes()
+        except OSError:
+            missing.append(name)
+    return found, missing
+
+
+def _signer(state: Path) -> SignerKey | None:
+    """The log's key, which root may read; None for others."""
+    try:
+        return SignerKey.parse((state / "keys" / "audit.key").read_text())
+    except OSError:
+        return None
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _zip(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.external_attr = 0o100644 << 16
+            info.create_system = 3
+            archive.writestr(info, files[name])
+    return out.getvalue()

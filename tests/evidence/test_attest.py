@@ -1,0 +1,161 @@
+"""Signatures of people: real ssh-keygen and real keys; who might sign when; what is no signature."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cofferdam.audit.events.evidence import AttestationMade, AttestationWithdrawn, SignerAdded, SignerRemoved
+from cofferdam.audit.events.gate import PolicyLoaded
+from cofferdam.errors import CofferdamError
+from cofferdam.evidence import attest, sshsig
+from cofferdam.evidence.workbench import Bench
+from tests.evidence.ledger import NS, Ledger, make_key, signature, statement
+
+pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="there is no ssh-keygen (openssh-client)")
+TEXT, ADA = "a text", "Ada Berg"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("keys")
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [("ed25519", ()), ("ecdsa", ("-b", "256")), ("ecdsa", ("-b", "521")), ("rsa", ("-b", "2048"))]
+)
+def test_signatures_of_every_kind(folder: Path, kind: str, more: tuple[str, ...]) -> None:
+    path = make_key(folder, f"k-{kind}-{''.join(more)}", kind, *more)
+    key = sshsig.key_line(Path(f"{path}.pub").read_text())
+    made = signature(path, TEXT)
+    sshsig.verify(made, TEXT.encode(), key)
+    for message in (b"another", b"", TEXT.encode() + b"\n"):
+        with pytest.raises(sshsig.SignatureError, match="does not fit"):
+            sshsig.verify(made, message, key)
+    with pytest.raises(sshsig.SignatureError, match="is for 'git'"):
+        sshsig.verify(signature(path, TEXT, "git"), TEXT.encode(), key)
+
+
+def test_another_key_and_keys_that_may_not_sign(folder: Path) -> None:
+    one, other = make_key(folder, "one"), make_key(folder, "other")
+    key = sshsig.key_line(Path(f"{other}.pub").read_text())
+    with pytest.raises(sshsig.SignatureError, match="another key"):
+        sshsig.verify(signature(one, TEXT), TEXT.encode(), key)
+    short = make_key(folder, "short", "rsa", "-b", "1024")
+    with pytest.raises(sshsig.SignatureError, match="too short"):
+        sshsig.key_line(Path(f"{short}.pub").read_text())
+    for wrong in (
+        "",
+        "ssh-ed25519",
+        "ssh-dss AAAA",
+        "ssh-ed25519 !!!!",
+        "ssh-ed25519 AAAA",
+        "ssh-rsa AAAAB3NzaC1kc3M=",
+    ):
+        with pytest.raises(sshsig.SignatureError):
+            sshsig.key_line(wrong)
+
+
+@given(st.data())
+def test_whatever_is_done_to_a_signature(data: st.DataObject) -> None:
+    """Changed, cut or lengthened: an error of ours, and never a yes. (One key and signature for all examples.)"""
+    made, key = _one()
+    at = data.draw(st.integers(0, len(made) - 1))
+    letter = data.draw(st.sampled_from("AZaz09+/=\n -"))
+    changed = data.draw(st.sampled_from([made[:at], made[:at] + letter + made[at + 1 :], made + letter, letter + made]))
+    try:
+        sshsig.verify(changed, TEXT.encode(), key)
+    except sshsig.SignatureError:
+        return
+    assert "".join(changed.split()) == "".join(made.split())
+
+
+_MADE: list[tuple[str, str]] = []
+
+
+def _one() -> tuple[str, str]:
+    if not _MADE:
+        with tempfile.TemporaryDirectory() as name:
+            path = make_key(Path(name))
+            _MADE.append((signature(path, TEXT), sshsig.key_line(Path(f"{path}.pub").read_text())))
+    return _MADE[0]
+
+
+def test_who_might_sign_when(folder: Path, tmp_path: Path) -> None:
+    ada, eve = make_key(folder, "ada"), make_key(folder, "eve")
+    key = sshsig.key_line(Path(f"{ada}.pub").read_text())
+    ledger = Ledger(tmp_path)
+    ledger.begin()
+
+    def sign(by: Path = ada, check: str = "log.reviewed", **changes: object) -> int:
+        said, until = statement(ledger, check, **changes)  # type: ignore[arg-type]
+        return ledger.say(
+            AttestationMade(
+                check=check, person="Ada Berg", statement=said, signature=signature(by, said), until_ns=until
+            )
+        )
+
+    early = sign()
+    ledger.say(SignerAdded(person="Ada Berg", key=key, role="owner"))
+    good = sign()
+    forged = sign(eve)
+    other_site, other_check = sign(site="elsewhere"), sign(check="paper.policy", format="x")
+    longer = sign(until="2099-01-01T00:00:00Z")
+    taken_back = sign(check="paper.training")
+    said = attest.withdrawal(site=ledger.site, attestation=taken_back, text="no", person="Ada Berg", made_ns=ledger.now)
+    ledger.say(AttestationWithdrawn(attestation=taken_back, person=ADA, statement=said, signature=signature(ada, said)))
+    kept = sign(check="paper.supplier")
+    bad = attest.withdrawal(site=ledger.site, attestation=kept, text="no", person="Ada Berg", made_ns=ledger.now)
+    ledger.say(AttestationWithdrawn(attestation=kept, person="Ada Berg", statement=bad, signature=signature(eve, bad)))
+    ledger.say(SignerRemoved(person="Ada Berg", key=key))
+    late = sign(check="paper.incident")
+    ledger.close()
+
+    bench = Bench.under_checkpoint(tmp_path)
+    trouble = {one.index: one.trouble for one in bench.attestations}
+    assert trouble[early] == "Ada Berg is nobody who may sign"
+    assert trouble[good] == ""
+    assert "another key" in trouble[forged]
+    assert "site" in trouble[other_site]
+    assert "format" in trouble[other_check]
+    assert "until" in trouble[longer]
+    assert trouble[late] == "its key had been removed"
+    withdrawn = {one.index: one.withdrawn for one in bench.attestations}
+    assert withdrawn[taken_back] > 0 > withdrawn[kept]
+    now = bench.standing().checks
+    assert now["log.reviewed"].status == "attested"
+    assert now["paper.training"].status == "not covered"
+    assert now["paper.supplier"].status == "attested"
+    assert now["paper.incident"].status == "failed"  # somebody signed who might not: that is no mere gap
+    assert bench.at(ledger.now + 16 * 86_400 * NS).checks["log.reviewed"].status == "failed"  # the newest one is bad
+
+
+def test_a_review_is_of_one_policy(folder: Path, tmp_path: Path) -> None:
+    ada = make_key(folder, "grace")
+    ledger = Ledger(tmp_path)
+    ledger.begin()
+    ledger.say(SignerAdded(person="Ada Berg", key=sshsig.key_line(Path(f"{ada}.pub").read_text())))
+    for check, changes in (("policy.reviewed", {}), ("paper.policy", {})):
+        said, until = statement(ledger, check, **changes)
+        ledger.say(
+            AttestationMade(
+                check=check, person="Ada Berg", statement=said, signature=signature(ada, said), until_ns=until
+            )
+        )
+    assert Bench.read(tmp_path, None).standing().checks["policy.reviewed"].status == "attested"
+    ledger.say(PolicyLoaded(policy="c" * 64, previous="a" * 64))
+    now = Bench.read(tmp_path, None).standing().checks
+    assert (now["policy.reviewed"].status, now["paper.policy"].status) == ("stale", "attested")
+    ledger.close()
+
+
+def test_statements_that_nobody_signs() -> None:
+    given_ = {"site": "s", "check": "log.reviewed", "person": "p", "role": "", "policy": "", "entries": 0}
+    for text, until in (("", 2), (" \n", 2), ("x" * 1501, 2), ("x", 1)):
+        with pytest.raises(CofferdamError):
+            attest.statement(text=text, made_ns=1, until_ns=until, **given_)  # type: ignore[arg-type]

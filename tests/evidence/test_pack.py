@@ -1,0 +1,370 @@
+"""A pack says the same to the byte when it is made again, and the verifier, which shares no code with it, names
+whatever is done to one, also by somebody who holds the log's key."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cofferdam.audit.checkpoint import Checkpoint, SignerKey, sign_checkpoint, sign_note
+from cofferdam.audit.events.evidence import AttestationMade, AttestationWithdrawn, SignerAdded, SignerRemoved
+from cofferdam.errors import CofferdamError
+from cofferdam.evidence import attest, gather, sshsig
+from cofferdam.evidence.pack import make
+from tests.evidence.ledger import NS, SITE, Ledger, make_key, signature, statement
+
+pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="there is no ssh-keygen (openssh-client)")
+TOOL = Path(__file__).parent.parent.parent / "tools" / "verify_evidence.py"
+_spec = importlib.util.spec_from_file_location("verify_evidence", TOOL)
+assert _spec is not None
+assert _spec.loader is not None
+tool: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tool)
+
+Files = dict[str, bytes]
+Change = Callable[[Files, "Made"], object]
+
+
+class Made:
+    """A state with a bit of everything, its pack, and what an attacker with the log's key could make of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state = folder / "state"
+        ledger = Ledger(self.state)
+        ledger.begin()
+        self.ada, self.bob = make_key(folder), make_key(folder, "bob")
+        for person, key in (("Ada Berg", self.ada), ("Bob Stein", self.bob)):
+            ledger.say(SignerAdded(person=person, key=sshsig.key_line(Path(f"{key}.pub").read_text()), role="owner"))
+        self.forwarded = ledger.found("proof.nothing-forwarded", "proved", "no packet breaks it")
+        self.leak = ledger.found("leak.silent", "tested")
+        ledger.found("log.whole", "tested")
+        self.denials = ledger.found("monitor.denials", "observed")
+        self.proof = ledger.prove()
+        paper = b"the plan"
+        (gather.folder(self.state, gather.PAPERS, make=True) / attest.digest(paper)).write_bytes(paper)
+        said, until = statement(ledger, "paper.incident", paper={"name": "plan", "sha256": attest.digest(paper)})
+        self.paper = attest.digest(paper)
+        self.signed = ledger.say(
+            AttestationMade(check="paper.incident", person="Ada Berg", statement=said, until_ns=until, paper=self.paper,
+                            signature=signature(self.ada, said))
+        )  # fmt: skip
+        said, until = statement(ledger, "paper.training")
+        self.taken_back = ledger.say(
+            AttestationMade(check="paper.training", person="Ada Berg", statement=said, until_ns=until,
+                            signature=signature(self.ada, said))
+        )  # fmt: skip
+        said = attest.withdrawal(site=SITE, attestation=self.taken_back, text="", person="Ada Berg", made_ns=ledger.now)
+        ledger.say(AttestationWithdrawn(attestation=self.taken_back, person="Ada Berg", statement=said,
+                                        signature=signature(self.ada, said)))  # fmt: skip
+        ledger.say(SignerRemoved(person="Bob Stein", key=sshsig.key_line(Path(f"{self.bob}.pub").read_text())))
+        said, until = statement(ledger, "paper.supplier", "Bob Stein")
+        self.late = ledger.say(
+            AttestationMade(check="paper.supplier", person="Bob Stein", statement=said, until_ns=until,
+                            signature=signature(self.bob, said))
+        )  # fmt: skip
+        ledger.close()
+        self.key = SignerKey.parse((self.state / "keys/audit.key").read_text())
+        self.pack = make(self.state, lambda bench: bench.catalogue.frameworks["iec62443-3-3"]).data
+        with zipfile.ZipFile(io.BytesIO(self.pack)) as archive:
+            self.files = {name: archive.read(name) for name in archive.namelist()}
+
+    def signed_anew(self, files: Files) -> Files:
+        """As somebody would who holds the log's key: manifest and note fit again."""
+        manifest = json.loads(files["manifest.json"])
+        manifest["files"] = {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+            for name, data in sorted(files.items()) if name not in ("manifest.json", "manifest.note")
+        }  # fmt: skip
+        files["manifest.json"] = json.dumps(manifest).encode()
+        digest = hashlib.sha256(files["manifest.json"]).hexdigest()
+        text = f"cofferdam evidence pack of {SITE}\n{digest}\n{manifest['framework']}\n{manifest['entries']} entries\n"
+        files["manifest.note"] = sign_note(text, self.key)
+        return files
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("pack"))
+
+
+def zipped(files: Files) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def verdict(made: Made, data: bytes, folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str]:
+    path, key = folder / "pack.zip", folder / "log.vkey"
+    path.write_bytes(data)
+    key.write_text(made.key.verifier.text)
+    code = tool.main([str(path), "--key", str(key), *more])
+    said = capsys.readouterr()
+    return code, said.out + said.err
+
+
+def test_good_and_the_same_to_the_byte(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = make(made.state, lambda bench: bench.catalogue.frameworks["iec62443-3-3"])
+    assert again.data == made.pack
+    assert again.signed
+    code, said = verdict(made, made.pack, tmp_path, capsys)
+    # The one who signed when his key was removed: the pack says it failed, and the verifier says why.
+    assert code == 1
+    assert said.splitlines()[0] == (
+        f"attestation of entry {made.late}: Bob Stein was nobody who might sign then: never let, or removed before"
+    )
+    assert said.splitlines()[1:] == ["WRONG: 1 findings in the pack"]
+    kept = tmp_path / "kept"
+    kept.write_bytes(made.files["checkpoint"])
+    assert "kept" not in verdict(made, made.pack, tmp_path, capsys, "--checkpoint", str(kept))[1]
+    later = tmp_path / "later"
+    later.write_bytes(sign_checkpoint(Checkpoint(made.key.name, 10_000, b"\0" * 32), made.key))
+    assert "cut back" in verdict(made, made.pack, tmp_path, capsys, "--checkpoint", str(later))[1]
+
+
+def test_a_pack_of_good_things_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = Ledger(tmp_path / "state")
+    ledger.begin()
+    ledger.found("log.whole", "tested")
+    ledger.prove()
+    ledger.close()
+    for framework in ("nerc-cip", "nis2", "nist-800-53r5", "iec62443-3-2"):
+        pack = make(tmp_path / "state", lambda bench, name=framework: bench.catalogue.frameworks[name])
+        (tmp_path / "pack.zip").write_bytes(pack.data)
+        key = tmp_path / "state/keys/audit.pub"
+        assert tool.main([str(tmp_path / "pack.zip"), "--key", str(key), "--at", "2027-01-01"]) == 0
+        assert "good" in capsys.readouterr().out
+
+
+def edit(name: str, work: Callable[[Any, Made], None]) -> Change:
+    """A change of a JSON file."""
+
+    def change(files: Files, made: Made) -> None:
+        document = json.loads(files[name])
+        work(document, made)
+        files[name] = json.dumps(document).encode()
+
+    return change
+
+
+def of_entry(attribute: str, work: Callable[[Any], None]) -> Change:
+    def change(files: Files, made: Made) -> None:
+        name = f"entries/{getattr(made, attribute)}.json"
+        document = json.loads(files[name])
+        work(document)
+        files[name] = json.dumps(document).encode()
+
+    return change
+
+
+def now_of(check: str, **changes: Any) -> Change:
+    return edit("results.json", lambda document, _: document["now"][check].update(changes))
+
+
+def row_of(**changes: Any) -> Change:
+    return edit("results.json", lambda document, _: document["history"][0].update(changes))
+
+
+def _rename(files: Files, made: Made) -> None:
+    files["papers/other"] = files.pop(f"papers/{made.paper}")
+
+
+def _newer(files: Files, made: Made) -> None:
+    files["checkpoint"] = sign_checkpoint(Checkpoint(made.key.name, 3, b"\0" * 32), made.key)
+
+
+def _control(document: Any, _: Made) -> None:
+    row = next(row for row in document["report"]["rows"] if row["control"]["id"] == "SR 2.9")
+    row["control"]["status"] = "tested"
+
+
+def _script(files: Files, _: Made) -> None:
+    files["report.html"] += b"<script>1</script>"
+
+
+def _proof(document: Any, _: Made) -> None:
+    document["report"]["statements"][0]["says"] = "other"
+
+
+def _other_proof(files: Files, made: Made) -> None:
+    files[f"proofs/{'c' * 64}.json"] = files[f"proofs/{made.proof}.json"]
+
+
+def _withdrawn(document: Any, made: Made) -> None:
+    document["now"]["paper.training"].update(status="attested", index=made.taken_back)
+
+
+PLAIN: list[tuple[str, Change, str]] = [
+    (
+        "a byte of a file",
+        lambda f, _: f.update({"report.html": f["report.html"][:-1] + b"X"}),
+        "report.html: was changed",
+    ),
+    ("a file removed", lambda f, _: f.pop("clocks.json"), "clocks.json: is in the manifest and not in the pack"),
+    ("a file added", lambda f, _: f.update({"extra.txt": b""}), "extra.txt: is not in the manifest"),
+    ("a file renamed", _rename, "papers/other: is not in the manifest"),
+    ("no note", lambda f, _: f.pop("manifest.note"), "manifest.note: is missing"),
+    ("no manifest", lambda f, _: f.pop("manifest.json"), "manifest.json: is missing"),
+    ("a manifest of another pack", edit("manifest.json", lambda d, _: d.update(level=4)), "another manifest"),
+    (
+        "a manifest that is none",
+        lambda f, _: f.update({"manifest.json": b"[" * 100_000}),
+        "manifest.json: is not understood",
+    ),
+    ("a note that is none", lambda f, _: f.update({"manifest.note": b"\xff"}), "is no text"),
+]
+STRANGER = SignerKey(SITE, b"x" * 32)
+SIGNED: list[tuple[str, Change, str]] = [
+    ("a checkpoint of another key", lambda f, _: f.update({"checkpoint": sign_checkpoint(Checkpoint(SITE, 3, bytes(32)),
+     STRANGER)}), "the checkpoint is not signed by"),
+    ("a checkpoint of another log", lambda f, m: f.update({"checkpoint": sign_note("other\n3\n" + base64.b64encode(
+     b"\0" * 32).decode() + "\n", m.key)}), "the checkpoint is of another log"),
+    ("a checkpoint older than an entry", _newer, "is newer than the checkpoint"),
+    ("an entry changed", of_entry("leak", lambda d: d.update(entry=d["entry"].replace("tested", "proved"))),
+     "is not in the log"),
+    ("a proof of another place", of_entry("leak", lambda d: d.update(hashes=d["hashes"][::-1])), "is not in the log"),
+    ("a proof cut short", of_entry("leak", lambda d: d.update(hashes=d["hashes"][:-1])), "is not in the log"),
+    ("an entry under another number", of_entry("leak", lambda d: d.update(index=1)), "is the entry of another number"),
+    ("an entry that is none", of_entry("leak", lambda d: d.pop("entry")), "is not understood"),
+    ("an entry left out", lambda f, m: f.pop(f"entries/{m.leak}.json"), "is not in the pack, or not proven"),
+    ("a result with another outcome", row_of(outcome="tested"), "another outcome than its entry"),
+    ("a result with other facts", row_of(facts=["no"]), "other facts than its entry"),
+    ("a result longer valid than its check", row_of(valid=10**9), "another valid than its entry"),
+    ("a result of another time", row_of(time_ns=1), "another time than its entry"),
+    ("a check stronger than its entry", now_of("monitor.denials", status="proved"), "more than its entry"),
+    ("a check that rests on another's entry", edit("results.json", lambda d, m: d["now"]["log.writable"].update(
+     status="observed", index=m.signed)), "is a attestation-made, not a check-done"),
+    ("a check that nothing carries", now_of("log.writable", status="observed"), "is not in the pack, or not proven"),
+    ("a check without age", edit("results.json", lambda d, _: d["report"].update(made="2028-01-01T00:00:00Z")),
+     "s old: it counts for"),
+    ("a check that is unknown", edit("results.json", lambda d, _: d["now"].update(x={"status": "fine", "index": 0})),
+     "no such check or status"),
+    ("a control better than its checks", edit("results.json", _control), "its weakest check is not covered"),
+    ("other counts", edit("results.json", lambda d, _: d["report"]["coverage"].update(proved=99)), "its counts by"),
+    ("an attestation that was withdrawn", edit("results.json", _withdrawn), "withdrew it"),
+    ("another statement", edit("results.json", lambda d, _: d["attestations"][0].update(statement="{}")),
+     "another statement than its entry"),
+    ("another signer", edit("signers.json", lambda d, _: d[0].update(person="Eve")), "let somebody else sign"),
+    ("another report of a proof", lambda f, m: edit(f"proofs/{m.proof}.json", _proof)(f, m),
+     "is not the report that the log names"),
+    ("a proof that no entry names", _other_proof, "is named by no entry"),
+    ("a proof left out", lambda f, m: f.pop(f"proofs/{m.proof}.json"), "neither in the pack nor said to be missing"),
+    ("another paper", lambda f, m: f.update({f"papers/{m.paper}": b"another plan"}), "is not the document"),
+    ("a paper left out", lambda f, m: f.pop(f"papers/{m.paper}"), "neither in the pack nor said to be missing"),
+    ("a script in the page", _script, "holds a script"),
+    ("results that are none", lambda f, _: f.update({"results.json": b"7"}), "is no record"),
+    ("results of another shape", lambda f, _: f.update({"results.json": b"{}"}), "results.json: is not understood"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "words"), [case[1:] for case in PLAIN], ids=[case[0] for case in PLAIN])
+def test_what_anybody_can_do(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Change, words: str
+) -> None:
+    files = dict(made.files)
+    change(files, made)
+    code, said = verdict(made, zipped(files), tmp_path, capsys)
+    assert code == 1
+    assert words in said
+
+
+@pytest.mark.parametrize(("change", "words"), [case[1:] for case in SIGNED], ids=[case[0] for case in SIGNED])
+def test_what_the_key_does_not_help_with(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Change, words: str
+) -> None:
+    """The manifest fits again and is signed: what is wrong is found all the same."""
+    files = dict(made.files)
+    change(files, made)
+    code, said = verdict(made, zipped(made.signed_anew(files)), tmp_path, capsys)
+    assert code == 1
+    assert words in said, said
+
+
+def test_archives_that_are_none(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verdict(made, b"", tmp_path, capsys)[0] == 2
+    assert verdict(made, made.pack[:-100], tmp_path, capsys)[0] == 2
+    for name in ("../evil", "/etc/passwd", "a/../../b", "a\\b", "", "C:/x", "a//b", ".hidden", "a\nb"):
+        files = dict(made.files) | {name or " ": b"x"}
+        code, said = verdict(made, zipped(files), tmp_path, capsys)
+        assert code == 1, name
+        assert "is no name of a file of a pack" in said
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in made.files.items():
+            archive.writestr(name, data)
+        archive.writestr("bomb", b"\0" * (20 << 20))
+    assert "is a bomb" in verdict(made, out.getvalue(), tmp_path, capsys)[1]
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    assert "is no plain file" in verdict(made, out.getvalue(), tmp_path, capsys)[1]
+    with pytest.warns(UserWarning, match="Duplicate"):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            archive.writestr("report.html", b"1")
+            archive.writestr("report.html", b"2")
+    assert "stands twice" in verdict(made, out.getvalue(), tmp_path, capsys)[1]
+
+
+def test_every_byte_counts(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bytes all over the archive, each changed alone: never "good", and never a traceback."""
+    for at in range(7, len(made.pack), len(made.pack) // 60):
+        changed = bytearray(made.pack)
+        changed[at] ^= 0x55
+        code, said = verdict(made, bytes(changed), tmp_path, capsys)
+        only_bob = said.splitlines() == [
+            line for line in said.splitlines() if "Bob Stein" in line or "WRONG: 1" in line
+        ]
+        # Dates and attributes in the archive's own headers are nobody's concern: they change nothing of a file.
+        assert code in (1, 2), at
+        if only_bob:
+            with zipfile.ZipFile(io.BytesIO(bytes(changed))) as archive:
+                assert {name: archive.read(name) for name in archive.namelist()} == made.files
+
+
+def test_keys_and_periods_that_are_wrong(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pack.zip").write_bytes(made.pack)
+    for text in ("", "x", "a+b+c", SignerKey("other", b"y" * 32).verifier.text):
+        (tmp_path / "key").write_text(text)
+        assert tool.main([str(tmp_path / "pack.zip"), "--key", str(tmp_path / "key")]) in (1, 2)
+        capsys.readouterr()
+    with pytest.raises(CofferdamError, match="is not a time"):
+        make(made.state, lambda bench: bench.catalogue.frameworks["nis2"], since="yesterday week")
+
+
+def test_a_period(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "state")
+    ledger.begin()
+    for day in (0, 1, 2, 3):
+        ledger.day(day)
+        ledger.found("log.whole", "tested" if day != 2 else "failed")
+    ledger.close()
+    day = 86_400 * NS
+
+    def at(days: float) -> str:
+        from cofferdam.evidence.reports import when
+
+        return when(int(1_795_000_000 * NS + days * day))
+
+    pack = make(
+        tmp_path / "state", lambda bench: bench.catalogue.frameworks["nist-800-53r5"], since=at(0.5), until=at(2.5)
+    )
+    with zipfile.ZipFile(io.BytesIO(pack.data)) as archive:
+        results = json.loads(archive.read("results.json"))
+    assert [one["outcome"] for one in results["history"]] == ["tested", "failed"]
+    assert results["now"]["log.whole"]["status"] == "failed"
+    changed = {one["control"]: (one["before"], one["now"]) for one in results["report"]["changed"]}
+    assert changed["au-9.3"] == ("tested", "failed")

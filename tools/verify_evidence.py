@@ -1,0 +1,631 @@
+#!/usr/bin/env python3
+"""Checks a pack of evidence of a Cofferdam gate without Cofferdam. Needs Python 3.9 or later and `cryptography`.
+
+    verify_evidence.py PACK.zip --key log.vkey [--checkpoint KEPT] [--at 2027-01-31]
+
+The key file holds the public key of the gate's audit log in vkey form: NAME+ID+BASE64. Have it by another way than the
+pack. KEPT is a checkpoint of the log that was copied away earlier; it must be of the same log. --at is the day on which
+the pack is looked at: attestations that have ended by then are named.
+
+What is checked: the archive (names, sizes); the manifest against every file; the signature over it; the checkpoint's
+signature; each entry's proof of inclusion; that every result shown is what its entry says, is not older than its
+check allows, and is no stronger; that each control has the status of its weakest check; signatures of people by keys
+that were theirs at that time; reports of proofs and papers by their hashes.
+
+Exit code: 0 all good, 1 something is wrong (each finding is named), 2 pack or key cannot be read.
+
+This file is written from docs/evidence-format.md and the standards that it names alone: RFC 6962, C2SP signed-note and
+tlog-checkpoint, OpenSSH's PROTOCOL.sshsig. It shares no code with the product.
+"""
+
+import argparse
+import base64
+import binascii
+import datetime
+import hashlib
+import json
+import re
+import stat
+import sys
+import zipfile
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+MAX_FILES, MAX_FILE, MAX_TOTAL, MAX_RATIO = 60_000, 128 << 20, 1 << 30, 200
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+HEX = re.compile(r"[0-9a-f]{64}")
+ORDER = ["proved", "tested", "observed", "attested", "stale", "not covered", "failed"]
+NEEDED = ["manifest.json", "manifest.note", "checkpoint", "results.json", "signers.json", "report.html"]
+NAMESPACE = "attestation@cofferdam"
+FUTURE = 300
+UTC = datetime.timezone.utc  # noqa: UP017 - for Python 3.9
+sha256 = hashlib.sha256
+
+
+class Wrong(Exception):
+    """Something is not what it should be."""
+
+
+class Unreadable(Exception):
+    """There is nothing to check."""
+
+
+# --- signed notes, checkpoints, proofs ---------------------------------------------------------------------------
+
+
+class Key:
+    """A log's public key in vkey form."""
+
+    def __init__(self, text):
+        name, _, rest = text.strip().partition("+")
+        identity, _, data = rest.partition("+")
+        try:
+            raw = base64.b64decode(data, validate=True)
+        except (ValueError, binascii.Error):
+            raise Unreadable("the key is not in vkey form: NAME+ID+BASE64") from None
+        if len(raw) != 33 or raw[0] != 1 or not name:
+            raise Unreadable("the key is no Ed25519 key in vkey form")
+        self.name, self.id = name, sha256(name.encode() + b"\n" + raw).digest()[:4]
+        if self.id.hex() != identity:
+            raise Unreadable("the key's id does not belong to it")
+        self.key = Ed25519PublicKey.from_public_bytes(raw[1:])
+
+    def open(self, data, what):
+        """The text of a signed note."""
+        try:
+            note = data.decode()
+        except UnicodeDecodeError:
+            raise Wrong("%s is no text" % what) from None
+        text, separator, tail = note.rpartition("\n\n")
+        if not separator or not tail.endswith("\n"):
+            raise Wrong("%s has no signature" % what)
+        text += "\n"
+        for line in tail[:-1].split("\n"):
+            name, _, encoded = line[2:].partition(" ")
+            try:
+                raw = base64.b64decode(encoded, validate=True)
+            except (ValueError, binascii.Error):
+                raise Wrong("a signature of %s is not base64" % what) from None
+            if line[:2] == "\u2014 " and name == self.name and raw[:4] == self.id:
+                try:
+                    self.key.verify(raw[4:], text.encode())
+                except InvalidSignature:
+                    raise Wrong("the signature of %s does not fit its text" % what) from None
+                return text
+        raise Wrong("%s is not signed by the key %s+%s" % (what, self.name, self.id.hex()))
+
+
+def open_checkpoint(data, key, what="the checkpoint"):
+    lines = key.open(data, what).split("\n")
+    try:
+        origin, size, root = lines[0], int(lines[1]), base64.b64decode(lines[2], validate=True)
+    except (IndexError, ValueError, binascii.Error):
+        raise Wrong("%s lacks origin, size or root" % what) from None
+    if origin != key.name or size < 0 or len(root) != 32:
+        raise Wrong("%s is of another log" % what)
+    return size, root
+
+
+def node(left, right):
+    return sha256(b"\x01" + left + right).digest()
+
+
+def included(entry, index, size, path, root):
+    """RFC 6962, 2.1.1: does the path lead from this entry at this index to the root?"""
+    if not 0 <= index < size:
+        return False
+    found, first, last = sha256(b"\x00" + entry).digest(), index, size - 1
+    for other in path:
+        if last == 0:
+            return False
+        if first & 1 or first == last:
+            found = node(other, found)
+            while not first & 1 and first:
+                first, last = first >> 1, last >> 1
+        else:
+            found = node(found, other)
+        first, last = first >> 1, last >> 1
+    return last == 0 and found == root
+
+
+# --- SSH signatures ----------------------------------------------------------------------------------------------
+
+
+class Fields:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def raw(self, count):
+        if self.at + count > len(self.data):
+            raise Wrong("it is cut short")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def string(self):
+        return self.raw(int.from_bytes(self.raw(4), "big"))
+
+
+def string(data):
+    return len(data).to_bytes(4, "big") + data
+
+
+def check_ssh(armour, message, key):
+    """Whether this is `key`'s signature over the message, for our namespace."""
+    found = re.fullmatch(
+        r"\s*-----BEGIN SSH SIGNATURE-----\s+([A-Za-z0-9+/=\s]+?)\s*-----END SSH SIGNATURE-----\s*", armour
+    )
+    if found is None:
+        raise Wrong("it is no SSH signature")
+    kind, encoded = key.split()[:2]
+    blob = base64.b64decode(encoded, validate=True)
+    fields = Fields(base64.b64decode("".join(found.group(1).split()), validate=True))
+    if fields.raw(6) != b"SSHSIG" or fields.raw(4) != b"\x00\x00\x00\x01":
+        raise Wrong("it is no SSH signature of version 1")
+    public, namespace, reserved, used, signature = [fields.string() for _ in range(5)]
+    if public != blob:
+        raise Wrong("another key made it")
+    if namespace.decode("utf-8", "replace") != NAMESPACE or reserved:
+        raise Wrong("it was made for something else")
+    if used not in (b"sha256", b"sha512"):
+        raise Wrong("its hash is unknown")
+    inner = hashlib.new(used.decode(), message).digest()
+    signed = b"SSHSIG" + string(namespace) + string(b"") + string(used) + string(inner)
+    part = Fields(signature)
+    made, raw = part.string().decode("ascii", "replace"), part.string()
+    try:
+        if kind.startswith("sk-"):
+            tail, own = part.raw(5), Fields(blob)
+            own.string()
+            if kind.startswith("sk-ecdsa"):
+                own.string()
+            point, application = own.string(), own.string()
+            if made != kind or not tail[0] & 1:
+                raise Wrong("nobody touched the hardware key")
+            signed = sha256(application).digest() + tail + sha256(signed).digest()
+            if kind.startswith("sk-ssh-ed25519"):
+                Ed25519PublicKey.from_public_bytes(point).verify(raw, signed)
+            else:
+                ecdsa(ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point), raw, signed)
+            return
+        loaded = load_ssh_public_key(key.encode())
+        if isinstance(loaded, Ed25519PublicKey) and made == "ssh-ed25519":
+            loaded.verify(raw, signed)
+        elif isinstance(loaded, ec.EllipticCurvePublicKey) and made == kind:
+            ecdsa(loaded, raw, signed)
+        elif isinstance(loaded, rsa.RSAPublicKey) and made in ("rsa-sha2-256", "rsa-sha2-512"):
+            digest = hashes.SHA256() if made == "rsa-sha2-256" else hashes.SHA512()
+            loaded.verify(raw, signed, padding.PKCS1v15(), digest)
+        else:
+            raise Wrong("it is of the kind %s" % made)
+    except InvalidSignature:
+        raise Wrong("it does not fit the text") from None
+
+
+def ecdsa(key, raw, signed):
+    numbers = Fields(raw)
+    r, s = int.from_bytes(numbers.string(), "big"), int.from_bytes(numbers.string(), "big")
+    digest = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}[key.curve.key_size]
+    key.verify(encode_dss_signature(r, s), signed, ec.ECDSA(digest))
+
+
+# --- the pack ----------------------------------------------------------------------------------------------------
+
+
+def ns(text):
+    """A log's time (RFC 3339 with decimals) as ns since 1970."""
+    main, _, fraction = text.rstrip("Z").partition(".")
+    moment = datetime.datetime.strptime(main, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
+    return int(moment.timestamp()) * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9])
+
+
+class Pack:
+    def __init__(self, path, key, kept, day, say):
+        self.key, self.kept, self.day, self.say = key, kept, day, say
+        self.findings = 0
+        self.entries = {}
+        self.path = path
+
+    def wrong(self, where, problem):
+        self.findings += 1
+        if self.findings <= 100:
+            self.say("%s: %s" % (where, problem))
+
+    def attempt(self, where, work, *arguments):
+        """Runs a check; whatever breaks in it is a finding."""
+        try:
+            return work(*arguments)
+        except Wrong as error:
+            self.wrong(where, str(error))
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, binascii.Error, RecursionError) as error:
+            self.wrong(where, "is not understood: %s %s" % (type(error).__name__, error))
+        return None
+
+    def check(self):
+        files = self.read()
+        for name in NEEDED:
+            if name not in files:
+                self.wrong(name, "is missing")
+        self.files = files
+        self.manifest = self.attempt("manifest.json", self.json, "manifest.json") or {}
+        self.attempt("manifest.json", self.check_manifest)
+        self.attempt("manifest.note", self.check_note)
+        self.size, self.root = self.attempt("checkpoint", self.check_checkpoint) or (0, b"")
+        for name in sorted(files):
+            if name.startswith("entries/"):
+                self.attempt(name, self.check_entry, name)
+        self.results = self.attempt("results.json", self.json, "results.json")
+        self.attempt("results.json", self.check_results)
+        self.attempt("results.json", self.check_controls)
+        self.attempt("signers.json", self.check_signers)
+        self.attempt("results.json", self.check_attestations)
+        self.attempt("proofs", self.check_documents)
+        return len(self.entries)
+
+    # --- archive, manifest, checkpoint
+
+    def read(self):
+        try:
+            archive = zipfile.ZipFile(self.path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise Unreadable("%s is no zip file: %s" % (self.path, error)) from None
+        files, total = {}, 0
+        with archive:
+            names = archive.infolist()
+            if len(names) > MAX_FILES:
+                raise Unreadable("the pack has %d files: it is none of ours" % len(names))
+            for info in names:
+                name, mode = info.filename, info.external_attr >> 16
+                if not NAME.fullmatch(name) or ".." in name.split("/"):
+                    self.wrong(repr(name), "is no name of a file of a pack")
+                    continue
+                if name in files:
+                    self.wrong(name, "stands twice in the archive")
+                    continue
+                if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                    self.wrong(name, "is no plain file")
+                    continue
+                if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    self.wrong(name, "is encrypted or compressed in an unknown way")
+                    continue
+                total += info.file_size
+                if info.file_size > MAX_FILE or total > MAX_TOTAL:
+                    raise Unreadable("%s would be too large: the pack is none of ours" % name)
+                if info.file_size > MAX_RATIO * max(1, info.compress_size):
+                    self.wrong(name, "is packed so tightly that it is a bomb")
+                    continue
+                try:
+                    with archive.open(info) as file:
+                        data = file.read(MAX_FILE + 1)
+                except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+                    self.wrong(name, "cannot be read: %s" % error)
+                    continue
+                except Exception as error:  # zlib's own
+                    self.wrong(name, "cannot be read: %s" % error)
+                    continue
+                files[name] = data
+        return files
+
+    def json(self, name):
+        if name not in self.files:
+            return None
+        found = json.loads(self.files[name].decode())
+        if not isinstance(found, (dict, list)):
+            raise Wrong("is no record")
+        return found
+
+    def check_manifest(self):
+        manifest = self.manifest
+        if manifest.get("format") != "cofferdam-evidence-pack-v1":
+            raise Wrong("is of another format: %r" % manifest.get("format"))
+        listed = manifest["files"]
+        for name in sorted(set(listed) - set(self.files)):
+            self.wrong(name, "is in the manifest and not in the pack: removed, or renamed")
+        for name in sorted(set(self.files) - set(listed) - {"manifest.json", "manifest.note"}):
+            self.wrong(name, "is not in the manifest: added, or renamed")
+        for name in sorted(set(self.files) & set(listed)):
+            data = self.files[name]
+            if listed[name]["sha256"] != sha256(data).hexdigest() or listed[name]["bytes"] != len(data):
+                self.wrong(name, "was changed: its hash is not the manifest's")
+
+    def check_note(self):
+        if "manifest.note" not in self.files:
+            return
+        text = self.key.open(self.files["manifest.note"], "the manifest's note")
+        lines = text.split("\n")
+        if len(lines) < 4 or lines[0] != "cofferdam evidence pack of %s" % self.manifest.get("site"):
+            raise Wrong("is the note of another pack")
+        if lines[1] != sha256(self.files.get("manifest.json", b"")).hexdigest():
+            raise Wrong("is the note of another manifest: the manifest was changed, or is another pack's")
+        if lines[2] != self.manifest.get("framework") or lines[3] != "%s entries" % self.manifest.get("entries"):
+            raise Wrong("does not fit the manifest")
+
+    def check_checkpoint(self):
+        size, root = open_checkpoint(self.files["checkpoint"], self.key)
+        if size != self.manifest.get("entries"):
+            self.wrong(
+                "checkpoint", "covers %d entries, and the manifest says %s" % (size, self.manifest.get("entries"))
+            )
+        if self.kept is not None:
+            kept, kept_root = open_checkpoint(self.kept, self.key, "the kept checkpoint")
+            if kept > size:
+                self.wrong(
+                    "checkpoint", "covers %d entries; the kept one covers %d: the log was cut back" % (size, kept)
+                )
+            elif kept == size and kept_root != root:
+                self.wrong("checkpoint", "has another root than the kept one of the same size: two logs")
+        return size, root
+
+    # --- entries
+
+    def check_entry(self, name):
+        found = self.json(name)
+        index, text = found["index"], found["entry"]
+        if name != "entries/%d.json" % index:
+            raise Wrong("is the entry of another number, %r" % index)
+        path = [base64.b64decode(one, validate=True) for one in found["hashes"]]
+        if index >= self.size:
+            raise Wrong("is newer than the checkpoint, which covers %d entries" % self.size)
+        if not included(text.encode(), index, self.size, path, self.root):
+            raise Wrong("is not in the log: its proof does not lead to the checkpoint")
+        entry = json.loads(text)
+        if entry["index"] != index or entry["site"] != self.manifest.get("site"):
+            raise Wrong("says another number or site of itself")
+        self.entries[index] = entry
+
+    def event(self, index, kind):
+        if index not in self.entries:
+            raise Wrong("entry %s is not in the pack, or not proven" % index)
+        event = self.entries[index]["event"]
+        if event.get("kind") != kind:
+            raise Wrong("entry %s is a %s, not a %s" % (index, event.get("kind"), kind))
+        return event
+
+    # --- results
+
+    def check_results(self):
+        if self.results is None:
+            return
+        checks = self.results["checks"]
+        made = ns(self.results["report"]["made"])
+        for row in self.results["history"]:
+            self.attempt("result %s of entry %s" % (row.get("check"), row.get("index")), self.check_row, row, checks)
+        for name, state in self.results["now"].items():
+            self.attempt("check %s" % name, self.check_state, name, state, checks, made)
+
+    def check_row(self, row, checks):
+        event = self.event(row["index"], "check-done")
+        for member, says in (("check", "check"), ("outcome", "outcome"), ("says", "says"), ("valid", "valid_seconds")):
+            if row[member] != event.get(says):
+                raise Wrong("says another %s than its entry" % member)
+        if row.get("subject", "") != event.get("subject", "") or list(row["facts"]) != list(event.get("facts", [])):
+            raise Wrong("says other facts than its entry")
+        if row["valid"] > checks[row["check"]]["valid"]:
+            raise Wrong("is said to count longer than its check allows")
+        if row["time_ns"] != ns(self.entries[row["index"]]["time"]):
+            raise Wrong("has another time than its entry")
+
+    def check_state(self, name, state, checks, made):
+        status, index = state["status"], state["index"]
+        if name not in checks or status not in ORDER:
+            raise Wrong("there is no such check or status")
+        if status in ("not covered", "stale"):
+            return
+        if status == "attested" or (
+            status == "failed"
+            and index in self.entries
+            and self.entries[index]["event"].get("kind") == "attestation-made"
+        ):
+            if self.event(index, "attestation-made").get("check") != name:
+                raise Wrong("rests on an attestation for something else")
+            return
+        event = self.event(index, "check-done")
+        if event.get("check") != name or event.get("says") != state["says"]:
+            raise Wrong("does not say what its entry says")
+        outcome, best = event["outcome"], checks[name]["best"]
+        if (outcome == "failed") != (status == "failed"):
+            raise Wrong("is shown as %s, and its entry says %s" % (status, outcome))
+        if status != "failed":
+            if ORDER.index(status) < max(ORDER.index(outcome), ORDER.index(best)):
+                raise Wrong(
+                    "is shown as %s: more than its entry (%s) or its check (%s) can say" % (status, outcome, best)
+                )
+            entry = self.entries[index]
+            wall = int(event.get("wall_ns", "0"))
+            age = max(made - ns(entry["time"]), made - wall) // 1_000_000_000
+            valid = min(event["valid_seconds"], checks[name]["valid"])
+            if age > valid + 1:
+                raise Wrong("is shown as %s, and is %d s old: it counts for %d" % (status, age, valid))
+            if wall > made + FUTURE * 1_000_000_000:
+                raise Wrong("was found at a time that was still to come")
+
+    def check_controls(self):
+        if self.results is None:
+            return
+        report, now = self.results["report"], self.results["now"]
+        counts = {}
+        for row in report["rows"]:
+            control = row["control"]
+            where = "control %s" % control.get("id")
+            self.attempt(where, self.check_control, control, row, now, report["made"][:10])
+            counts[control["status"]] = counts.get(control["status"], 0) + 1
+        if counts != report["coverage"]:
+            self.wrong("results.json", "its counts by status are not those of its controls")
+        page = self.files.get("report.html", b"").decode("utf-8", "replace")
+        if "<script" in page.lower():
+            self.wrong("report.html", "holds a script")
+
+    def check_control(self, control, row, now, day):
+        counting = [now[name] for name in control["checks"] if now[name]["counts"]]
+        if control["by"] == "outside" or not counting:
+            weakest = "not covered"
+        else:
+            weakest = max((state["status"] for state in counting), key=ORDER.index)
+        if control["status"] == "coming":
+            return
+        if control["status"] != weakest:
+            raise Wrong("is shown as %s, and its weakest check is %s" % (control["status"], weakest))
+        if control["by"] == "part" and not control["rest"]:
+            raise Wrong("is carried in part, and does not say what the operator shows")
+        for state in row["checks"]:
+            if state != now[state["id"]]:
+                raise Wrong("shows %s otherwise than the check itself" % state["id"])
+
+    # --- people
+
+    def check_signers(self):
+        for one in self.json("signers.json") or []:
+            event = self.event(one["added"], "signer-added")
+            if (event.get("person"), event.get("key")) != (one["person"], one["key"]):
+                raise Wrong("entry %d let somebody else sign" % one["added"])
+            if one["removed"] >= 0:
+                event = self.event(one["removed"], "signer-removed")
+                if (event.get("person"), event.get("key")) != (one["person"], one["key"]):
+                    raise Wrong("entry %d removed somebody else" % one["removed"])
+
+    def keys_of(self, person, index):
+        """Keys that were this person's at that entry, by the entries themselves."""
+        keys = []
+        for at in sorted(self.entries):
+            event = self.entries[at]["event"]
+            if at < index and event.get("person") == person:
+                if event.get("kind") == "signer-added":
+                    keys.append(event["key"])
+                elif event.get("kind") == "signer-removed" and event["key"] in keys:
+                    keys.remove(event["key"])
+        return keys
+
+    def check_attestations(self):
+        if self.results is None:
+            return
+        used = {state["index"] for state in self.results["now"].values() if state["status"] == "attested"}
+        for row in self.results["attestations"]:
+            where = "attestation of entry %s" % row.get("index")
+            self.attempt(where, self.check_attestation, row, row["index"] in used)
+
+    def check_attestation(self, row, is_used):
+        event = self.event(row["index"], "attestation-made")
+        for member in ("check", "person", "statement", "signature"):
+            if row[member] != event.get(member):
+                raise Wrong("says another %s than its entry" % member)
+        said = json.loads(event["statement"])
+        if (said.get("format"), said.get("check"), said.get("person"), said.get("site")) != (
+            "cofferdam-attestation-v1", event["check"], event["person"], self.manifest.get("site"),
+        ):  # fmt: skip
+            raise Wrong("its statement is about something else")
+        until = int(event["until_ns"])
+        if said.get("until") != when(until):
+            raise Wrong("its statement ends at another time")
+        paper = (said.get("paper") or {}).get("sha256", "")
+        if paper != event.get("paper", ""):
+            raise Wrong("its statement is about another paper")
+        self.check_signature(event, row["index"])
+        withdrawn = [at for at, entry in self.entries.items() if entry["event"].get("kind") == "attestation-withdrawn"
+                     and entry["event"].get("attestation") == row["index"]]  # fmt: skip
+        if is_used and withdrawn:
+            raise Wrong("counts in the report, and entry %d withdrew it" % withdrawn[0])
+        if is_used and self.day is not None and until < self.day:
+            raise Wrong("ended on %s" % when(until)[:10])
+
+    def check_signature(self, event, index):
+        keys = self.keys_of(event["person"], index)
+        if not keys:
+            raise Wrong("%s was nobody who might sign then: never let, or removed before" % event["person"])
+        problem = ""
+        for key in keys:
+            try:
+                check_ssh(event["signature"], event["statement"].encode(), key)
+                return
+            except Wrong as error:
+                problem = str(error)
+        raise Wrong("its signature does not hold: %s" % problem)
+
+    # --- documents
+
+    def check_documents(self):
+        proofs, papers, baselines = {}, set(), set()
+        for entry in self.entries.values():
+            event = entry["event"]
+            if event.get("kind") == "proof-done":
+                proofs[event["report"]] = event
+            elif event.get("kind") == "attestation-made" and event.get("paper"):
+                papers.add(event["paper"])
+            elif event.get("kind") == "baseline-taken":
+                baselines.add(event["baseline"])
+        missing = set(self.manifest.get("missing", []))
+        for digest in sorted(proofs):
+            self.attempt("proofs/%s.json" % digest[:16], self.check_proof, digest, proofs[digest], missing)
+        for kind, end, digests in (("papers", "", papers), ("baselines", ".json", baselines)):
+            for digest in sorted(digests):
+                name = "%s/%s%s" % (kind, digest, end)
+                if name in self.files:
+                    if sha256(self.files[name]).hexdigest() != digest:
+                        self.wrong(name, "is not the document that the log names")
+                elif name not in missing:
+                    self.wrong(name, "is named by the log, and neither in the pack nor said to be missing")
+        for name in sorted(self.files):
+            kind, _, rest = name.partition("/")
+            known = {"proofs": set(proofs), "papers": papers, "baselines": baselines}.get(kind)
+            if known is not None and rest.split(".")[0] not in known:
+                self.wrong(name, "is named by no entry of the pack")
+
+    def check_proof(self, digest, event, missing):
+        name = "proofs/%s.json" % digest
+        if name not in self.files:
+            if name not in missing:
+                raise Wrong("is named by the log, and neither in the pack nor said to be missing")
+            return
+        document = self.json(name)
+        plain = json.dumps(document["report"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        if sha256(plain.encode()).hexdigest() != digest or document["sha256"] != digest:
+            raise Wrong("is not the report that the log names")
+        text = self.key.open(document["note"].encode(), "the proof's note")
+        if text.split("\n")[1] != digest:
+            raise Wrong("its note is of another report")
+        if document["report"]["site"] != self.manifest.get("site"):
+            raise Wrong("is of another site")
+        ok = not any(one["status"] == "failed" for one in document["report"]["statements"])
+        if ok != document["report"]["ok"] or ok != (event["result"] == "proved"):
+            raise Wrong("its verdict is not that of its statements")
+
+
+def when(moment):
+    found = datetime.datetime.fromtimestamp(moment // 1_000_000_000, UTC)
+    return found.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Checks a pack of evidence of a Cofferdam gate without Cofferdam.")
+    parser.add_argument("pack", help="the zip file")
+    parser.add_argument("--key", required=True, metavar="FILE", help="the log's public key, in vkey form")
+    parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint of the log that was kept elsewhere")
+    parser.add_argument("--at", metavar="DAY", help="name attestations that have ended by this day")
+    args = parser.parse_args(arguments)
+    try:
+        with open(args.key, encoding="utf-8") as file:
+            key = Key(file.read())
+        kept = None
+        if args.checkpoint:
+            with open(args.checkpoint, "rb") as file:
+                kept = file.read()
+        day = ns(args.at + "T00:00:00Z") if args.at else None
+        pack = Pack(args.pack, key, kept, day, print)
+        entries = pack.check()
+    except (Unreadable, OSError, UnicodeDecodeError, ValueError) as error:
+        print("verify_evidence: %s" % error, file=sys.stderr)
+        return 2
+    if pack.findings:
+        print("WRONG: %d findings in the pack" % pack.findings)
+        return 1
+    print("good: the pack of %s for %s, %d files, %d entries proven under a checkpoint of %d" % (
+        pack.manifest["site"], pack.manifest["framework"], len(pack.files), entries, pack.size,
+    ))  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
