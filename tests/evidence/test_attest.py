@@ -140,8 +140,8 @@ def test_a_review_is_of_one_policy(folder: Path, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.begin()
     ledger.say(SignerAdded(person="Ada Berg", key=sshsig.key_line(Path(f"{ada}.pub").read_text())))
-    for check, changes in (("policy.reviewed", {}), ("paper.policy", {})):
-        said, until = statement(ledger, check, **changes)
+    for check in ("policy.reviewed", "paper.policy"):
+        said, until = statement(ledger, check)
         ledger.say(
             AttestationMade(
                 check=check, person="Ada Berg", statement=said, signature=signature(ada, said), until_ns=until
