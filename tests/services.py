@@ -138,13 +138,11 @@ class Nats:
         return f"nats://127.0.0.1:{self.port}"
 
 
-@contextlib.contextmanager
-def nats() -> Iterator[Nats]:
-    """A server whose streams lie in a folder of its own."""
-    folder, port = Path(tempfile.mkdtemp(prefix="cofferdam-nats-")), held_port()
+def start_nats(folder: Path, port: int, *options: str) -> subprocess.Popen[bytes]:
+    """A server whose streams lie in `folder`; it answers."""
     log = folder / "log"
-    command = [str(NATS_SERVER), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder / "streams")]
-    with log.open("wb") as said:
+    command = [str(NATS_SERVER), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder / "streams"), *options]
+    with log.open("ab") as said:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=folder)
 
     def ready() -> bool:
@@ -153,8 +151,16 @@ def nats() -> Iterator[Nats]:
             return client.recv(4) == b"INFO"
         return False
 
+    eventually(ready)
+    return process
+
+
+@contextlib.contextmanager
+def nats() -> Iterator[Nats]:
+    """A server whose streams lie in a folder of its own."""
+    folder, port = Path(tempfile.mkdtemp(prefix="cofferdam-nats-")), held_port()
+    process = start_nats(folder, port)
     try:
-        eventually(ready)
         yield Nats(port, folder)
     finally:
         process.terminate()

@@ -131,7 +131,7 @@ TABLE: list[tuple[str, str, str, str, str]] = [
     ("push: orders}", "push: orders, via: mqtt}", "mqtt", "MQTT with JSON topics or Sparkplug B", "later version"),
     ("push: orders}", "push: orders, via: odbc}", "odbc", "SQL Server, Oracle and Db2", "later version"),
     ("push: orders}", "push: orders, via: odata}", "odata", "OData", "later version"),
-    ("push: orders}", "push: orders, via: post}", "post", "expected one of http, table, folder", ""),
+    ("push: orders}", "push: orders, via: post}", "post", "expected one of http, table, folder, nats", ""),
     ("{who: mes, push: [counts, alarms]}", "{who: mes}", "{who: mes}", "a rule that allows nothing", "push, pull or"),
     ("{who: mes, pull: orders}", "{who: crane, pull: orders}", "crane", "found crane of zone yard",
      "a principal of plant"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def _sides(policy: CompiledPolicy, crew: str) -> list[keys.Side]:
     from cofferdam.gate.crew.plan import plan_crews
-    from cofferdam.policy.terms.relay import INNER, INNER_TABLES, OUTER, OUTER_TABLES
+    from cofferdam.policy.terms.relay import INNER, INNER_TABLES, OUTER, OUTER_NATS, OUTER_TABLES
     from cofferdam.policy.terms.relay_rows import RelayRows
 
     found = []
@@ -32,9 +32,11 @@ def _sides(policy: CompiledPolicy, crew: str) -> list[keys.Side]:
             who = {name for row in rows for name, zone in row.stands.items() if zone in zones}
             tls = {door.tls for row in rows for door in row.doors if door.zone in zones and door.tls}
             found.append(keys.Side(plan.base, part, frozenset(who), frozenset(tls)))
-        for part in (OUTER_TABLES, INNER_TABLES):
+        for part in (OUTER_TABLES, INNER_TABLES, OUTER_NATS):
             zones = set(plan.parts[part].zones) if part in plan.parts else set()
             names = {table.password for row in rows for table in row.tables if table.zone in zones}
+            if part == OUTER_NATS:
+                names = {hub.password for row in rows for hub in row.nats if hub.zone in zones and hub.user}
             if zones:
                 found.append(keys.Side(plan.base, part, passwords=frozenset(names)))
     return found

@@ -54,8 +54,9 @@ conduits:
       counts: {{schema: count.json, most: 100 kB{counts}}}
     allow:
       - {{who: mes, push: [{more}]{via}}}
-      - {{who: [erp, lake], pull: [{more}]}}
+      - {{who: [erp{lake}], pull: [{more}]}}{nats_rule}
       - {{who: lake, browse: counts}}
+    {nats}
   orders-to-mes:
     from: office
     to: plant
@@ -81,6 +82,7 @@ conduits:
 WORDS = {
     "doors": ", plain: true", "counts": "", "more": "counts", "conduit": "", "planner": "erp", "tables": "", "via": "",
     "orders": "", "folders": "", "folders_out": "",
+    "lake": ", lake", "nats": "", "nats_rule": "",
 }  # fmt: skip
 """What stands in the policy if a test says nothing else."""
 FILES = {
@@ -91,6 +93,7 @@ FILES = {
 PARTS = ("keeper", "outer", "inner")
 TABLES = "inner-tables"
 FOLDERS = "inner-folders"
+NATS = "outer-nats"
 FOLDER_NAMES = ("counts-in", "orders-out")
 
 
@@ -121,7 +124,7 @@ class RunningCrew:
     def secrets(self, side: str) -> Secrets:
         if side == FOLDERS:
             return Secrets()
-        if side == TABLES:
+        if side in (TABLES, NATS):
             return Secrets(passwords=self.passwords)
         own = {"outer": ("erp", "lake"), "inner": ("mes",)}[side]
         tls = {"office": self.tls} if self.tls is not None and side == "outer" else {}
@@ -139,7 +142,9 @@ class RunningCrew:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        more = [part for part, word in ((TABLES, "tables"), (FOLDERS, "folders")) if self.options.get(word)]
+        more = [
+            part for part, word in ((TABLES, "tables"), (FOLDERS, "folders"), (NATS, "nats")) if self.options.get(word)
+        ]
         return (*PARTS, *more)
 
     def start(self) -> None:

@@ -13,7 +13,7 @@ from cofferdam.brokers.kit.http import doors
 from cofferdam.brokers.relay.figures import FIGURES
 from cofferdam.enforce.profile import Can, Crew, Profile
 
-_SIDES: Final = ("outer", "outer-tables", "outer-folders", "inner-folders", "inner-tables", "inner")
+_SIDES: Final = ("outer", "outer-nats", "outer-tables", "outer-folders", "inner-folders", "inner-tables", "inner")
 _XML: Final = ("cofferdam.policy.messages.xml_checking",)
 """A later policy may bring the first channel of XML."""
 _LATE: Final = (*_XML, *doors.LATE)
@@ -30,6 +30,12 @@ FOLDERS: Final = (
     counter("folder_files_taken", "files that came and were dealt with"),
     counter("folder_messages_taken", "messages of files that the relay has taken"),
     counter("folder_files_written", "files that messages were written into"),
+)
+
+
+NATS: Final = (
+    gauge("nats_away", "channels that cannot be published to NATS just now"),
+    counter("nats_published", "messages that were published to NATS"),
 )
 
 
@@ -75,6 +81,15 @@ RELAY: Final = Broker(
         kind="relay",
         parts={
             "outer": _side("outer"),
+            "outer-nats": Profile(
+                "relay/outer-nats",
+                stands="outer",
+                can=Can.DIAL_TCP | Can.STREAM,
+                runtime="asyncio",
+                secrets=("relay",),
+                preload=_LATE,
+                says=kinds((*events.SIDE, *gate.PART)),
+            ),
             "outer-tables": _tables("outer"),
             "outer-folders": _folders("outer"),
             "keeper": Profile(
@@ -94,6 +109,7 @@ RELAY: Final = Broker(
     ),
     make={
         "outer": "cofferdam.brokers.relay.http_side:Side",
+        "outer-nats": "cofferdam.brokers.relay.nats:NatsWay",
         "outer-tables": "cofferdam.brokers.relay.tables:Tables",
         "outer-folders": "cofferdam.brokers.relay.folders:Folders",
         "inner-folders": "cofferdam.brokers.relay.folders:Folders",
@@ -114,6 +130,7 @@ RELAY: Final = Broker(
     alarms=frozenset({"keeper", *_SIDES}),
     figures={
         "outer": SIDE,
+        "outer-nats": NATS,
         "outer-tables": TABLES,
         "outer-folders": FOLDERS,
         "keeper": FIGURES,

@@ -9,7 +9,7 @@ Not here: the words (relay_model), errors (relay_checks), warnings (relay_lint),
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -31,9 +31,11 @@ from cofferdam.policy.terms.relay_checks import RelayChecks, refers_to, sides
 from cofferdam.policy.terms.relay_model import (
     FOLDER,
     HTTP,
+    NATS,
     TABLE,
     ChannelSaid,
     FolderSaid,
+    NatsSaid,
     RelayConduit,
     RelayRule,
     folder_name,
@@ -53,6 +55,7 @@ from cofferdam.policy.terms.relay_rows import (
 
 OUTER, INNER, KEEPER = "outer", "inner", "keeper"
 OUTER_TABLES, INNER_TABLES = "outer-tables", "inner-tables"
+OUTER_NATS = "outer-nats"
 OUTER_FOLDERS, INNER_FOLDERS = "outer-folders", "inner-folders"
 STORE_SHARE = 1.5
 """The store's quota, in times of what its channels have room for: indexes, quarantine, and what a commit needs."""
@@ -97,7 +100,8 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
                     who=tuple(sorted(rule.who)),
                     push=tuple(sorted(rule.push)),
                     pull=tuple(sorted(rule.pull)),
-                    browse=tuple(sorted(rule.browse)),
+                    # Who publishes has to read again what the hub has lost.
+                    browse=tuple(sorted({*rule.browse, *(rule.pull if rule.via == NATS else ())})),
                     via=rule.via,
                 )
                 for number, rule in enumerate(conduit.allow)
@@ -130,6 +134,7 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
                 for zone, channels in sorted(conduit.folders.items())
                 for channel, said in sorted(channels.items())
             ),
+            nats=tuple(_nats(zone, said, making.files) for zone, said in sorted(conduit.nats.items())),
         )
 
     # --- needs
@@ -159,6 +164,13 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
             reaches = tuple(Reach(zone, table.address, table.port, channels[0]) for table in found)
             return PartNeeds(Place(Side(policy.zones[zone].side), zone), reaches=reaches)
 
+        def nats(zone: str) -> PartNeeds | None:
+            reaches = tuple(
+                Reach(zone, address, port, channels[0])
+                for hub in row.nats if hub.zone == zone for address, port in hub.servers
+            )  # fmt: skip
+            return PartNeeds(Place(Side(policy.zones[zone].side), zone), reaches=reaches) if reaches else None
+
         def folders(zone: str) -> PartNeeds | None:
             found = tuple(
                 Folder(folder.name, channels[0], ("conduits", conduit.name, "folders", zone, folder.channel))
@@ -168,8 +180,8 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
 
         quota = max(STORE_LEAST, int(room * STORE_SHARE))
         wanted = {
-            OUTER: side(row.outer), OUTER_TABLES: tables(row.outer), OUTER_FOLDERS: folders(row.outer),
-            KEEPER: PartNeeds(store=Store(quota)),
+            OUTER: side(row.outer), OUTER_NATS: nats(row.outer), OUTER_TABLES: tables(row.outer),
+            OUTER_FOLDERS: folders(row.outer), KEEPER: PartNeeds(store=Store(quota)),
             INNER_FOLDERS: folders(row.inner), INNER_TABLES: tables(row.inner), INNER: side(row.inner),
         }  # fmt: skip
         parts = {name: needs for name, needs in wanted.items() if needs is not None}
@@ -181,13 +193,14 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
     def cut(self, conduit: rows.Conduit, scope: Scope, part: str) -> RelayRows | None:
         row = _row(conduit)
         if part == KEEPER:
-            return msgspec.structs.replace(row, doors=(), tables=(), folders=())
+            return msgspec.structs.replace(row, doors=(), tables=(), folders=(), nats=())
         zone = row.outer if part.startswith(OUTER) else row.inner
         way = way_of(part)
         return msgspec.structs.replace(
             slice_for(row, self.principals(conduit, part), way),
             doors=tuple(door for door in row.doors if door.zone == zone and way == HTTP),
             folders=tuple(folder for folder in row.folders if folder.zone == zone and way == FOLDER),
+            nats=tuple(hub for hub in row.nats if hub.zone == zone and way == NATS),
             tables=tuple(table for table in row.tables if table.zone == zone and way == TABLE),
         )
 
@@ -313,6 +326,20 @@ def _folder(zone: str, channel: str, said: FolderSaid, of: ChannelSaid) -> relay
         decimal=said.decimal,
         columns=tuple(sorted(said.columns.items())),
         keep_files=said.keep_files,
+    )
+
+
+def _nats(zone: str, said: NatsSaid, files: Mapping[str, bytes]) -> relay_rows.Nats:
+    return relay_rows.Nats(
+        zone=zone,
+        servers=said.at,
+        stream=said.stream,
+        subject=said.subject,
+        user=said.user or "",
+        password=said.password or zone,
+        plain=said.plain,
+        authority=files[said.authority] if said.authority else b"",
+        name=said.name or "",
     )
 
 

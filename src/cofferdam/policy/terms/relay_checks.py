@@ -19,9 +19,11 @@ from cofferdam.policy.terms.relay_model import (
     COMING,
     FOLDER,
     HTTP,
+    NATS,
     TABLE,
     ChannelSaid,
     FolderSaid,
+    NatsSaid,
     RelayConduit,
     RelayRule,
     TablesSaid,
@@ -100,6 +102,8 @@ class RelayChecks:
         for zone, channels in self.conduit.folders.items():
             for channel, folder in channels.items():
                 self.folder((*self.here, "folders", zone, channel), zone, channel, folder)
+        for zone, hub in self.conduit.nats.items():
+            self.nats((*self.here, "nats", zone), zone, hub)
         self.one_way()
 
     # --- channels
@@ -152,6 +156,10 @@ class RelayChecks:
     def rule(self, at: Path, rule: RelayRule) -> None:
         if not rule.push and not rule.pull and not rule.browse:
             self.at(at, "a rule that allows nothing", "push, pull or browse", check="missing")
+        if rule.via == NATS and rule.push:
+            self.at(
+                (*at, "push"), "push via nats", "pull: channels are published to NATS, not read from it", check="via"
+            )
         if rule.via in (TABLE, FOLDER) and rule.browse:
             words = f"push or pull: a {rule.via} is not browsed"
             self.at((*at, "browse"), f"browse via {rule.via}", words, check="via")
@@ -164,7 +172,7 @@ class RelayChecks:
             self.at(
                 (*at, "via"),
                 found,
-                f"{HTTP}, {TABLE} or {FOLDER}; {rule.via} is to come in a later version",
+                f"{HTTP}, {TABLE}, {FOLDER} or {NATS}; {rule.via} is to come in a later version",
                 HTTP,
                 "via",
             )
@@ -245,6 +253,28 @@ class RelayChecks:
             expected = f"a rule that lets somebody {verb} {channel} via folder"
             self.checking.key(at, f"a folder for {channel} that nobody uses", expected, check="folders")
 
+    # --- NATS
+
+    def nats(self, at: Path, zone: str, said: NatsSaid) -> None:
+        policy, here = self.checking.policy, (self.conduit.from_zone, self.conduit.to_zone)
+        if zone not in here:
+            near = nearest(zone, here)
+            self.checking.key(at, f"the zone {quote(zone)}", f"a zone of this conduit ({one_of(here)})", near, "nats")
+        elif policy.zones[zone].side != "it":
+            self.checking.key(
+                at, f"NATS in {zone}, the more trusted zone", "NATS in the less trusted one", check="nats"
+            )
+        if said.plain == (said.authority is not None):
+            found = "plain, and an authority" if said.plain else "no authority for the hub's certificate"
+            self.checking.key(at, found, "authority: FILE, or plain: true", check="tls")
+        data = self.checking.file(said.authority, (*at, "authority")) if said.authority else None
+        if data is not None and b"BEGIN CERTIFICATE" not in data:
+            self.at(
+                (*at, "authority"), f"{quote(str(said.authority))}, which is no certificate", "a PEM file", check="tls"
+            )
+        if said.password and not said.user:
+            self.at((*at, "password"), "a password without a user", "user: NAME", check="nats")
+
     def all_folders(self, name: str) -> list[tuple[str, str, str]]:
         """(conduit, zone, channel) of those of this name, in all relays of the policy."""
         return [
@@ -278,6 +308,10 @@ class RelayChecks:
                 if rule.via == FOLDER and channel not in self.conduit.folders.get(zone, {}):
                     found = f"no folder in {zone} for {channel}, which {who} has via folder"
                     self.at(at, found, f"folders: {zone}: {channel}: {{}}", check="folders")
+            for zone in sorted(set(_zones(rule, self.checking.policy)) - self.conduit.nats.keys()):
+                if rule.via == NATS and zone in (self.conduit.from_zone, self.conduit.to_zone):
+                    expected = f"nats: {zone}: {{at: ..., stream: ...}}"
+                    self.at(at, f"no NATS in {zone}, where {one_of(rule.who)} has one", expected, check="nats")
             for zone in sorted(set(_zones(rule, self.checking.policy)) - names.keys()):
                 if rule.via == TABLE and zone in (self.conduit.from_zone, self.conduit.to_zone):
                     found = f"no database in {zone}, where {one_of(rule.who)} has a table"

@@ -18,10 +18,9 @@ from cofferdam.policy.schema import Name, Names, Number, Positive, Text
 from cofferdam.policy.terms.door_words import DoorSaid, FileName
 from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, PARALLEL_MOST
 
-HTTP, TABLE, FOLDER = "http", "table", "folder"
+HTTP, TABLE, FOLDER, NATS = "http", "table", "folder", "nats"
 """Ways in and out."""
 COMING: Final = {
-    "nats": "the site's NATS JetStream",
     "mqtt": "MQTT with JSON topics or Sparkplug B",
     "odbc": "SQL Server, Oracle and Db2 by ODBC",
     "odata": "OData",
@@ -29,6 +28,7 @@ COMING: Final = {
 """Ways in and out that are not there yet, and what they will be."""
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)*\Z")
 _TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\.[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
+_SUBJECT: Final = re.compile(r"[A-Za-z0-9_-]+(\.([A-Za-z0-9_-]+|\{channel\}))*\Z")
 _JSON: Final = re.compile(r"-?[0-9]|true\Z|false\Z|\"")
 DAY: Final = 86_400
 
@@ -279,6 +279,46 @@ class FolderSaid(schema.Entry):
     )
 
 
+def _subject(raw: Any) -> str:
+    if isinstance(raw, str) and "{channel}" in raw and _SUBJECT.match(raw):
+        return raw
+    raise syntax.Expected("a subject with {channel} in it, such as plant.{channel}")
+
+
+def _stream(raw: Any) -> str:
+    if isinstance(raw, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", raw):
+        return raw
+    raise syntax.Expected("the name of a stream, such as PLANT")
+
+
+class NatsSaid(schema.Entry):
+    """The site's NATS JetStream, to which channels are published. The stream is the site's: it takes the subjects, and
+    has retention by limits."""
+
+    at: Annotated[tuple[schema.Endpoint, ...], BeforeValidator(one_or_more)] = Field(
+        description="ADDRESS:PORT of the hub in the zone, or a list of its servers, tried in this order."
+    )
+    stream: Annotated[str, *read_by(_stream, {"type": "string", "examples": ["PLANT"]})] = Field(
+        description="The stream that messages are published to."
+    )
+    subject: Annotated[str, *read_by(_subject, {"type": "string", "examples": ["plant.{channel}"]})] = Field(
+        "cofferdam.{channel}", description="The subject of a channel's messages, with `{channel}` in it."
+    )
+    user: Identifier | None = Field(None, description="The user that the relay logs in as. Default: none.")
+    password: Name | None = Field(
+        None,
+        description="The name of the user's password; `cofferdam relay password NAME` brings it in. Default: the "
+        "zone's name.",
+    )
+    plain: Annotated[bool, *YES_NO] = Field(
+        False, description="Without TLS: messages can be read on the way, and nothing shows that it is this hub."
+    )
+    authority: FileName | None = Field(
+        None, description="The authority that has signed the hub's certificate, a PEM file beside the policy."
+    )
+    name: Text | None = Field(None, description="The DNS name in the hub's certificate. Default: its address.")
+
+
 def folder_name(zone: str, channel: str, said: FolderSaid) -> str:
     """The name of a folder, also where the policy has none for it."""
     return said.folder or f"{zone}-{channel}".lower()[:64]
@@ -295,10 +335,10 @@ class RelayRule(schema.Rule):
         "own in the channel, so that all get all.",
     )
     browse: Names = Field((), description="Channels in which they may read without taking.")
-    via: Annotated[str, *choice(HTTP, TABLE, FOLDER, *COMING)] = Field(
+    via: Annotated[str, *choice(HTTP, TABLE, FOLDER, NATS, *COMING)] = Field(
         HTTP,
-        description="By which way: `http`, `table` (one principal a channel, and `tables` for its zone), or `folder` "
-        "(one principal a channel, and `folders` for its zone).",
+        description="By which way: `http`, `table` (one principal a channel, and `tables` for its zone), `folder` "
+        "(the same, and `folders`), or `nats` (pulls alone, in the less trusted zone, and `nats` for it).",
     )
 
     @property
@@ -322,6 +362,9 @@ class RelayConduit(schema.Conduit):
     )
     folders: dict[Name, dict[Name, FolderSaid]] = Field(
         {}, description="Folders for those who push and pull `via: folder`, by zone and channel."
+    )
+    nats: dict[Name, NatsSaid] = Field(
+        {}, description="The site's NATS JetStream for those who pull `via: nats`, by zone."
     )
     allow: Annotated[tuple[RelayRule, ...], BeforeValidator(as_list)] = Field(
         description="The rules: who pushes, who pulls, who may look."

@@ -127,11 +127,28 @@ class Folder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     keep_files: int = 2_592_000
 
 
+class Nats(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A NATS JetStream of principals of `zone`, to which channels are published. `servers`: (address, port), tried in
+    this order. `subject` has {channel} in it. `user` "": none is shown, else with the secret named `password`.
+    `authority` (PEM) has signed the hub's certificate, which is for `name` ("": for the address); `plain`: no TLS."""
+
+    zone: str
+    servers: tuple[tuple[str, int], ...]
+    stream: str
+    subject: str
+    user: str = ""
+    password: str = ""
+    plain: bool = False
+    authority: bytes = b""
+    name: str = ""
+
+
 class RelayRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="relay"):
     """What one conduit of the relay says. `schemas`: the bytes of the policy's schema files by their names in it: those
     that channels name, and those that they refer to. `outer` and `inner`: the zones in which the sides stand, the less
     and the more trusted one; `stands`: in which of them each principal does. `doors`: where the sides answer,
-    `tables`: the databases that they speak with, `folders`: those of the site's; the keeper needs none of them."""
+    `tables`: the databases that they speak with, `folders`: those of the site's, `nats`: its hubs; the keeper needs
+    none of them."""
 
     channels: tuple[Channel, ...] = ()
     lines: tuple[Line, ...] = ()
@@ -142,9 +159,10 @@ class RelayRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     doors: tuple[Door, ...] = ()
     tables: tuple[Table, ...] = ()
     folders: tuple[Folder, ...] = ()
+    nats: tuple[Nats, ...] = ()
 
 
-WAYS: Final = {"tables": "table", "folders": "folder"}
+WAYS: Final = {"tables": "table", "folders": "folder", "nats": "nats"}
 
 
 def way_of(part: str) -> str:
@@ -178,10 +196,10 @@ def _outline(channel: Channel) -> Channel:
 
 
 def fingerprint(rows: Mapping[str, RelayRows]) -> bytes:
-    """16 bytes over what a side has: conduit -> rows, as `slice_for` gave them (its doors, tables and folders,
-    which the keeper does not have, do not count; nor do conduits without a line for it)."""
+    """16 bytes over what a side has: conduit -> rows, as `slice_for` gave them (its doors, tables, folders
+    and hubs, which the keeper does not have, do not count; nor do conduits without a line for it)."""
     bare = [
-        (name, msgspec.structs.replace(each, doors=(), tables=(), folders=()))
+        (name, msgspec.structs.replace(each, doors=(), tables=(), folders=(), nats=()))
         for name, each in sorted(rows.items())
         if each.lines
     ]
