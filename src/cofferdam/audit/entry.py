@@ -28,7 +28,7 @@ from typing import Any
 
 import msgspec
 
-from cofferdam.audit.events import access, evidence, gate, http, log, overlay, proof, relay
+from cofferdam.audit.events import access, evidence, gate, http, log, overlay, patch, proof, relay
 from cofferdam.audit.events.base import Event, kebab
 from cofferdam.errors import AuditError
 
@@ -47,6 +47,7 @@ Draft = (
     | http.Draft
     | relay.Draft
     | evidence.Draft
+    | patch.Draft
 )  # fmt: skip
 """What a producer may hand over, one line for each topic."""
 DRAFTS: tuple[type[Event], ...] = Draft.__args__

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from mypy_extensions import mypyc_attr
@@ -60,11 +60,32 @@ class Broker:
     alarms: frozenset[str] = frozenset()
     figures: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    jobs: dict[str, str] = field(default_factory=dict)
+    """Job of the crew -> "module:function", which takes a `Job` and gives its answer."""
 
     @property
     def declared(self) -> dict[str, Figure]:
         """All figures by name."""
         return {figure.name: figure for figures in self.figures.values() for figure in figures}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job is given. Its filter is on. `reads` are folders by part, `sockets` services of the host by name."""
+
+    arguments: bytes
+    reads: Mapping[str, Path] = field(default_factory=dict)
+    sockets: Mapping[str, str] = field(default_factory=dict)
+
+
+JOBS_OF_PART: Final = 4
+"""Jobs that a part may have running."""
+RunJob = Callable[[str, bytes, Callable[[bytes, str], None]], None]
+"""Has a job started: its name, its arguments, and what is called with its answer, or with why there is none."""
+
+
+def _no_jobs(job: str, arguments: bytes, done: Callable[[bytes, str], None]) -> None:
+    raise GateError(f"this part has no job {job}")
 
 
 class Asked:
@@ -130,6 +151,8 @@ class Setting:
     reads: Mapping[str, Path] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    run_job: RunJob = _no_jobs
+    """At most JOBS_OF_PART at once. Jobs end with the crew; their answers may then be missing."""
     wall: Callable[[], int] = time.time_ns
     """UTC ns."""
     clock: Callable[[], int] = time.monotonic_ns

@@ -41,6 +41,7 @@ from cofferdam.brokers.kit.supervision import (
     EndSources,
     Failing,
     FromPart,
+    JobDone,
     Listener,
     NewPolicy,
     PartStatus,
@@ -48,6 +49,7 @@ from cofferdam.brokers.kit.supervision import (
     Ready,
     ReportNow,
     SetSevered,
+    StartJob,
     Stop,
     ToPart,
 )
@@ -104,6 +106,8 @@ class PartProcess:
         self._listeners: dict[int, tuple[socket.socket, Listener]] = {}
         self._receivers: dict[str, Receiver[Any]] = {}
         self._gone: set[str] = set()
+        self._jobs: dict[int, Callable[[bytes, str], None]] = {}
+        self._job = 0
         self._stop_by = 0
         self._pager = Pager()
 
@@ -176,6 +180,10 @@ class PartProcess:
             self._command(part, record)
         elif isinstance(record, Stop):
             self._stop(record.seconds)
+        elif isinstance(record, JobDone):
+            if (job_done := self._jobs.pop(record.number, None)) is None:
+                raise CrossingError(f"the answer of job {record.number}, which was not asked for")
+            job_done(record.result, record.error)
         else:
             raise CrossingError("a second Configure")
 
@@ -224,6 +232,7 @@ class PartProcess:
                 reads=reads,
                 folders=folders,
                 secrets={secret.name: secret.value for secret in record.secrets},
+                run_job=self._run_job,
             )
         )
         for other, fd in self._in_fds.items():
@@ -289,6 +298,11 @@ class PartProcess:
             raise
         except CofferdamError as error:
             asked.refuse(str(error), error.hint)
+
+    def _run_job(self, job: str, arguments: bytes, done: Callable[[bytes, str], None]) -> None:
+        self._job += 1
+        self._jobs[self._job] = done
+        self._control.send(StartJob(self._job, job, arguments))
 
     def _stop(self, seconds: float) -> None:
         self._stop_by = self.reactor.now + int(seconds * 1e9)

@@ -23,6 +23,7 @@ T = TypeVar("T")
 _PROXY: Final = "cofferdam.brokers.proxy.broker:proxy"
 _WHERE: Final = {
     "relay": "cofferdam.brokers.relay.broker:RELAY",
+    "patch": "cofferdam.brokers.patch.broker:PATCH",
 }
 
 

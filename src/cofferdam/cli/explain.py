@@ -14,7 +14,7 @@ import msgspec
 
 from cofferdam.errors import CofferdamError
 from cofferdam.policy.compile import compile_policy
-from cofferdam.policy.explain import Explanation, Question
+from cofferdam.policy.explain import NOBODY, Explanation, Question
 from cofferdam.policy.load import load
 from cofferdam.policy.points.asking import FORMS
 from cofferdam.policy.problems import nearest, one_of
@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
         if given[ask.name] is not None
     }
     terms = _terms(policy, said)
-    found = terms.explain(policy, Question(_source(policy, args), said, wall_ns, args.zone))
+    source = NOBODY if terms.by_nobody(said) else _source(policy, args)
+    found = terms.explain(policy, Question(source, said, wall_ns, args.zone))
     if args.json:
         print(json.dumps(msgspec.to_builtins(found), indent=2, ensure_ascii=False))
     else:
@@ -121,7 +122,7 @@ def _print(found: Explanation) -> None:
     print(found.sentence)
     lines = [
         ("asked", f"{found.operation} on {found.target}"),
-        ("from", f"{found.source} = {', '.join(found.principals) or 'no principal'}"),
+        ("from", "" if found.source == NOBODY else f"{found.source} = {', '.join(found.principals) or 'no principal'}"),
         ("at", found.at),
         ("rule", found.rule),
         ("field", found.fault),

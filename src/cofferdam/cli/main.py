@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "install": ("install", "write the systemd units of the gate"),
     "overlay": ("overlay", "addresses, names, routes and WireGuard peers of the overlay"),
     "relay": ("relay", "messages, quarantine, consumers, keys and certificates of the relay"),
+    "patch": ("patch", "files for assets: proof, scan, approval, plan and result of the patch relay"),
     "check": ("check", "check a policy: errors, warnings"),
     "explain": ("explain", "why an operation is allowed or refused"),
     "schema": ("schema", "print the JSON Schema of the policy file"),

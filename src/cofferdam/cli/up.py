@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from cofferdam.gate.crew.plan import CrewPlan
     from cofferdam.policy.table import CompiledPolicy
 
+_USUAL = {"clamd": "/run/clamav/clamd.ctl"}
+"""Services of the host that brokers' jobs may use, and where Debian has their sockets."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     from cofferdam.cli.gate_options import add_state
@@ -47,6 +50,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="where the folders are that a policy names for files that come and go (default STATE/folders)",
+    )
+    parser.add_argument(
+        "--socket",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="the Unix socket of a service of this machine that a broker uses, such as "
+        "clamd=/run/clamav/clamd.ctl (which is the default where it is there)",
     )
     parser.add_argument("--check-only", action="store_true", help="read the policy, say what would run, and exit")
     parser.add_argument("--json", action="store_true", help="with --check-only: print JSON")
@@ -84,7 +95,22 @@ def run(args: argparse.Namespace) -> int:
     keep = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM")
     environment = [name for name in keep if name in os.environ]
     folders = args.folders.absolute() if args.folders is not None else None
-    return Launcher(isolation, state, CREWS, arguments, environment=environment, folders=folders).run()
+    sockets = _sockets(args.socket)
+    launcher = Launcher(isolation, state, CREWS, arguments, environment=environment, folders=folders, sockets=sockets)
+    return launcher.run()
+
+
+def _sockets(said: list[str]) -> dict[str, Path]:
+    """Services of the host by name. Raises: GateError, for one that is not there."""
+    found = {name: Path(path) for name, path in _USUAL.items() if Path(path).is_socket()}
+    for text in said:
+        name, _, path = text.partition("=")
+        if name not in _USUAL:
+            raise GateError(f"--socket {text}: no broker uses {name!r}", hint=f"there is {', '.join(_USUAL)}")
+        if not path.startswith("/") or not Path(path).is_socket():
+            raise GateError(f"--socket {text}: there is no socket at {path!r}", hint="does the service run?")
+        found[name] = Path(path)
+    return {name: path.resolve() for name, path in found.items()}
 
 
 def _check(args: argparse.Namespace) -> int:

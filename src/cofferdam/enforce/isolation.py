@@ -69,6 +69,8 @@ class Berth:
     """Other parts read its store."""
     reads: Mapping[Path, int] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
+    sockets: tuple[Path, ...] = ()
+    """Unix sockets of the host that it sees."""
 
     @property
     def writes(self) -> list[Path]:
@@ -85,6 +87,9 @@ class Berth:
         resource.setrlimit(resource.RLIMIT_AS, (self.profile.memory, self.profile.memory))
         resource.setrlimit(resource.RLIMIT_NPROC, (threads, threads))
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+        if self.profile.seconds:
+            cpu = int(self.profile.seconds) + 1
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
         if self.profile.store or self.profile.folders:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.quota, self.quota))
 

@@ -35,6 +35,7 @@ from cofferdam.enforce.messages import Messages
 from cofferdam.enforce.orders import (
     GATE_CHILD,
     MAX_ORDER,
+    MOST_JOBS,
     ORDERS,
     PLANS,
     REPORTS,
@@ -61,6 +62,7 @@ from cofferdam.enforce.orders import (
     Severing,
     Spawn,
     Spawned,
+    SpawnJob,
     TunnelSet,
     TunnelState,
 )
@@ -114,10 +116,13 @@ class Launcher:
         *,
         environment: Sequence[str] = (),
         folders: Path | None = None,
+        sockets: Mapping[str, Path] = {},
     ) -> None:
         """`crews`: all kinds that the gate may have started. `folders`: where the site's folders are; None: in the
-        state directory."""
+        state directory. `sockets`: services of the host, by the names by which profiles know them, as the operator gave
+        them: no order can name another."""
         self._folders = folders or state / sites.FOLDER
+        self._sockets = dict(sockets)
         self._isolation = isolation
         self._state = state
         self._crews = crews
@@ -282,6 +287,8 @@ class Launcher:
                     held.sock.close()
             case Spawn(serial):
                 self._answer(serial, lambda: self._spawn(order))
+            case SpawnJob(serial):
+                self._answer(serial, lambda: self._spawn_job(order))
             case SetTunnel(serial):
                 self._answer(serial, lambda: self._set_tunnel(order))
             case AskTunnel(serial):
@@ -481,6 +488,33 @@ class Launcher:
         store = str(berth.store) if berth.store is not None else ""
         folders = {name: str(path) for name, path in berth.folders.items()}
         return structs.replace(child, listeners_at=at, store=store, reads=reads, folders=folders)
+
+    def _spawn_job(self, order: SpawnJob) -> None:
+        """A process for one piece of work: control pipes, what it may read, and nothing else."""
+        crew = self._crews.get(order.kind)
+        profile = crew.jobs.get(order.job) if crew is not None else None
+        if crew is None or profile is None:
+            raise GateError(f"crews of the kind {order.kind} have no job {order.job}")
+        if sum(1 for each in self._children.values() if each.profile and each.profile.ordered_by) >= MOST_JOBS:
+            raise GateError(f"{MOST_JOBS} jobs run already")
+        road, name = order.road or order.crew, f"{order.crew}/{order.job}"
+        folders = {part: stores.of(self._state, order.crew, part) for part in profile.reads}
+        if missing := [part for part, folder in folders.items() if not folder.is_dir()]:
+            raise GateError(f"{name} reads the store of {missing[0]}, which there is not")
+        sockets = {word: self._sockets[word] for word in profile.sockets if word in self._sockets}
+        berth = Berth(
+            profile,
+            self._isolation.user(f"{road}/{order.job}"),
+            reads={folder: self._isolation.user(f"{road}/{part}") for part, folder in folders.items()},
+            sockets=tuple(sockets.values()),
+        )
+        arguments = ["-m", profile.program, "--name", name, "--kind", order.kind, "--job", order.job]
+        arguments += ["--control-in", str(FIRST_FD), "--control-out", str(FIRST_FD + 1)]
+        with _pipes(2) as pipes:
+            child = self._start(order.job, berth, arguments, [pipes[0][0], pipes[1][1]], None)
+            seen = {part: str(folder) for part, folder in folders.items()}
+            child = structs.replace(child, reads=seen, sockets={word: str(path) for word, path in sockets.items()})
+            self._report(Spawned(order.serial, (child,)), [pipes[1][0], pipes[0][1]])
 
     def _end_auditor(self) -> None:
         for process in self._children.values():

@@ -455,7 +455,7 @@ class NamespaceIsolation(Isolation):
         if berth.profile is GATE:
             return [self._policy_place(), Path("/etc/passwd")], [self._state]
         own = [self._state / name for name in berth.profile.writes]
-        return list(berth.reads), [*own, *berth.writes]
+        return [*berth.reads, *berth.sockets], [*own, *berth.writes]
 
     def _policy_place(self) -> Path:
         """What of the policy the gate sees: its folder rather than the file, since editors replace a file by another.

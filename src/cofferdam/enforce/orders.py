@@ -40,6 +40,8 @@ FolderName = Annotated[str, Meta(pattern=FOLDER_NAME)]
 Part = Annotated[str, Meta(max_length=32, pattern=r"^[a-z][a-z0-9_-]*$")]
 MOST_PARTS: Final = 8
 """Parts of one crew."""
+MOST_JOBS: Final = 16
+"""Jobs of all crews that run at once."""
 TUNNEL: Final = "tunnel"
 """The program of the overlay's tunnel, among the children."""
 DROPPED: Final = "dropped-"
@@ -110,6 +112,17 @@ class Spawn(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=T
     road: Annotated[str, Meta(max_length=128, pattern=r"^([A-Za-z0-9_][A-Za-z0-9_./+#:-]*)?$")] = ""
 
 
+class SpawnJob(Struct, frozen=True, array_like=True, tag=14, forbid_unknown_fields=True):
+    """Start one of the jobs that crews of this kind have, for this crew, which runs. `road` as in `Spawn`. Answered by
+    `Spawned`, with one child, or `OrderFailed`."""
+
+    serial: Number
+    kind: Part
+    crew: Name
+    job: Part
+    road: Annotated[str, Meta(max_length=128, pattern=r"^([A-Za-z0-9_][A-Za-z0-9_./+#:-]*)?$")] = ""
+
+
 class Kill(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True):
     """End a child with SIGKILL. Not answered; `Exited` follows."""
 
@@ -170,6 +183,7 @@ Order = (
     | OpenListener
     | CloseListener
     | Spawn
+    | SpawnJob
     | Kill
     | Notify
     | Finish
@@ -202,7 +216,8 @@ class ListenerOpened(Struct, frozen=True, array_like=True, tag=2, forbid_unknown
 
 class Child(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A process that the launcher started. `listeners_at`: the number of the descriptor of the first listener that it
-    inherited; the others follow it. `store`, `reads` and `folders` are folders, as the part sees them."""
+    inherited; the others follow it. `store`, `reads` and `folders` are folders, as the part sees them, `sockets`
+    services of the host by name."""
 
     child: Number
     part: str
@@ -211,6 +226,7 @@ class Child(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     store: Text = ""
     reads: dict[str, Text] = {}
     folders: dict[str, Text] = {}
+    sockets: dict[str, Text] = {}
 
 
 class Spawned(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):

@@ -31,6 +31,7 @@ class Can(enum.Flag):
     KEEPALIVE = enum.auto()  # set TCP keep-alive
     DATAGRAMS = enum.auto()  # send and receive datagrams by the sockets it was born with
     DIAL_UDP = enum.auto()  # make UDP sockets, bind and connect them
+    DIAL_LOCAL = enum.auto()  # connect to the Unix sockets of the host that are bound for it (`sockets`)
     STORE = enum.auto()  # files below its own store and folders: open, write, lock, sync, rename, remove
     READ = enum.auto()  # files that are bound read-only for it: open for reading, threads of a thread pool
 
@@ -48,6 +49,10 @@ class Profile(msgspec.Struct, frozen=True):
     `confined`: it puts the filter of `can` on itself, and holds no socket but those of its work. `writes`: folders of
     the gate's state that are its own, besides a store. `producers`: it takes the pipes of those who tell the audit log.
     `wires`: it gets a packet socket on each interface of its side.
+
+    For a job (`Crew.jobs`): `ordered_by` is the part that may have it started, `seconds` how long it may take.
+    `sockets`: Unix sockets of services of the host that it may connect to, by the names under which the operator gives
+    them to `cofferdam up --socket`.
     """
 
     name: str
@@ -68,29 +73,42 @@ class Profile(msgspec.Struct, frozen=True):
     writes: tuple[str, ...] = ()
     producers: bool = False
     wires: bool = False
+    ordered_by: str = ""
+    seconds: float = 0.0
+    sockets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.store or self.folders) != (Can.STORE in self.can):
             raise ValueError(f"{self.name} has a store or folders, or may write in some, but not both")
         if self.reads and not self.can & (Can.READ | Can.STORE):
             raise ValueError(f"{self.name} sees others' stores and may open no file")
+        if bool(self.ordered_by) != (self.seconds > 0) or (self.ordered_by and (self.stands != "apart" or self.says)):
+            raise ValueError(f"{self.name} is a job, and those stand apart, have a time limit, and tell no log")
 
 
 class Crew(msgspec.Struct, frozen=True):
     """A kind of crew: its parts by their names in it, and its pipes as (from, to). `optional` parts are there if the
-    policy needs them, with their pipes."""
+    policy needs them, with their pipes.
+
+    `jobs` are processes that live for one piece of work and are thrown away: one part has the gate start them, gives
+    them their work and gets their answer, both as bytes that the gate hands on. They have no pipe, no network and no
+    store; what is large, they read from their orderer's."""
 
     kind: str
     parts: dict[str, Profile]
     pipes: tuple[tuple[str, str], ...] = ()
     optional: frozenset[str] = frozenset()
+    jobs: dict[str, Profile] = {}
 
     def is_read(self, part: str) -> bool:
         """Whether other parts see the store of this one."""
-        return any(part in profile.reads for profile in self.parts.values())
+        return any(part in profile.reads for profile in (*self.parts.values(), *self.jobs.values()))
 
     def __post_init__(self) -> None:
-        for name, profile in self.parts.items():
+        for name, profile in self.jobs.items():
+            if name in self.parts or profile.ordered_by not in self.parts:
+                raise ValueError(f"{name} of the crew {self.kind} is a part as well, or ordered by none")
+        for name, profile in (*self.parts.items(), *self.jobs.items()):
             if unknown := [other for other in profile.reads if not (other in self.parts and self.parts[other].store)]:
                 raise ValueError(f"{name} of the crew {self.kind} reads {unknown[0]}, which has no store")
         for pipe in self.pipes:

@@ -52,6 +52,7 @@ _AT_EMPTY_PATH: Final = 0x1000
 _F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL = 1, 2, 3, 4
 _LOCKS: Final = (5, 6, 7, 36, 37, 38)
 """F_GETLK, F_SETLK, F_SETLKW, and those of open file descriptions."""
+_AF_UNIX: Final = 1
 _AF_INET, _AF_INET6, _SOCK_STREAM, _SOCK_DGRAM, _SOCK_FLAGS = 2, 10, 1, 2, 0o4000 | 0o2000000
 _SOL_SOCKET, _IPPROTO_TCP, _IPPROTO_UDP, _TCP_NODELAY, _SO_SNDBUF, _SO_KEEPALIVE = 1, 6, 17, 1, 7, 9
 _SO_TYPE, _SO_ERROR, _SO_PROTOCOL, _SO_DOMAIN = 3, 4, 38, 39
@@ -113,6 +114,9 @@ CLASSES: Final[dict[Can, tuple[Row, ...]]] = {
     # Which sockets these may be used with is a matter of which there are: none can be made, and TCP takes no address.
     Can.DATAGRAMS: (Row("recvfrom"), Row("sendto", (Lacks(3, _MSG_FASTOPEN),))),
     Can.DIAL_UDP: (_socket(_SOCK_DGRAM, _IPPROTO_UDP), Row("bind"), Row("connect")),
+    Can.DIAL_LOCAL: (
+        Row("socket", (Is(0, (_AF_UNIX,)), Is(1, (_SOCK_STREAM,), ignoring=_SOCK_FLAGS), Is(2, (0,)))), Row("connect"),
+    ),
     Can.STORE: (
         Row("openat"), Row("open"), Row("fcntl", (Is(1, _LOCKS),)), *map(Row, (*_LOOK, *_CHANGE)),
         Row("fchown", (), bpf.fail_with(errno.EPERM)),  # SQLite asks for it as root, and does without
@@ -131,6 +135,7 @@ _WORDS: Final = {
     Can.DIAL_TCP: "makes TCP connections",
     Can.DATAGRAMS: "takes and sends datagrams",
     Can.DIAL_UDP: "makes UDP sockets",
+    Can.DIAL_LOCAL: "connects to services of the host that are bound for it",
     Can.STORE: "writes in its own folders",
     Can.READ: "reads what is bound for it, with threads",
 }

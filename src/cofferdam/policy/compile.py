@@ -15,9 +15,8 @@ from cofferdam.policy.clashes import clash_problems
 from cofferdam.policy.load import Loaded, failure
 from cofferdam.policy.placechecks import point_place
 from cofferdam.policy.points import values
-from cofferdam.policy.syntax import show_days
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.base import Making
+from cofferdam.policy.terms.base import Making, window_row
 from cofferdam.policy.terms.kinds import Kinds, dialects
 from cofferdam.policy.zones import clock, end_of_day
 from cofferdam.protocols.dialect import Dialect
@@ -44,7 +43,12 @@ def _compile(loaded: Loaded, now_ns: int) -> CompiledPolicy:
         for name, asset in sorted(policy.assets.items())
     }
     making = Making(policy, assets, loaded.files)
+    conduits = {
+        name: _conduit(name, conduit, making, loaded.kinds) for name, conduit in sorted(policy.conduits.items())
+    }
     zones = {window.zone for conduit in policy.conduits.values() for window in conduit.window}
+    for conduit in conduits.values():
+        zones |= loaded.kinds[conduit.broker].clocks(conduit.terms)
     gate, audit = policy.gate, policy.audit
     return CompiledPolicy(
         rows.Table(
@@ -69,9 +73,7 @@ def _compile(loaded: Loaded, now_ns: int) -> CompiledPolicy:
                 name: _principal(name, principal, given.peers.get(principal.peer or "", ()))
                 for name, principal in sorted(policy.principals.items())
             },
-            conduits={
-                name: _conduit(name, conduit, making, loaded.kinds) for name, conduit in sorted(policy.conduits.items())
-            },
+            conduits=conduits,
             limits=Limits(**{name: getattr(policy.limits, name) for name in Limits.__struct_fields__}),
             gate=rows.Gate(gate.management, gate.separation, gate.require == "namespaces", gate.leak_probe),
             audit=rows.Audit(audit.reads == "allow", audit.interval),
@@ -190,17 +192,7 @@ def _conduit(name: str, conduit: schema.Conduit, making: Making, kinds: Kinds) -
         terms=kinds[conduit.broker].to_row(name, conduit, making),
         expires=expires,
         expires_text=expires_text,
-        windows=tuple(_window(window) for window in conduit.window),
+        windows=tuple(window_row(window) for window in conduit.window),
         silent=conduit.deny == "silent",
         latency_budget_us=conduit.latency_budget or 0,
     )
-
-
-def _window(window: schema.Window) -> rows.Window:
-    text = f"{show_days(window.days)} {_hour(window.start)}-{_hour(window.stop)} {window.zone}"
-    return rows.Window(window.days, window.start, window.stop, window.zone, text)
-
-
-def _hour(second: int) -> str:
-    clock_text = f"{second // 3600:02d}:{second // 60 % 60:02d}"
-    return clock_text + (f":{second % 60:02d}" if second % 60 else "")

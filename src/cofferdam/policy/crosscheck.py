@@ -17,7 +17,6 @@ from cofferdam.policy.placechecks import PlaceChecks
 from cofferdam.policy.problems import Problem, nearest, one_of
 from cofferdam.policy.terms.kinds import KINDS, Kinds, dialects
 from cofferdam.policy.yamltext import quote
-from cofferdam.policy.zones import zone_names
 from cofferdam.protocols.dialect import Dialect
 
 
@@ -249,10 +248,7 @@ class _Checker(Checking):
         if conduit.expires is not None:
             self.time_zone(conduit.expires.partition(" ")[2], (*here, "expires"))
         for index, window in enumerate(conduit.window):
-            path: Path = (*here, "window", index)
-            self.time_zone(window.zone, (*path, "zone"))
-            if window.start == window.stop or window.start == 86_400:
-                self.at((*path, "to"), "a window without length", "a later hour, or 00:00 to 24:00 for the whole day")
+            self.window(window, (*here, "window", index))
         if terms is None:
             return
         numbers = self.kept.get(name, range(len(conduit.allow)))
@@ -263,13 +259,10 @@ class _Checker(Checking):
     def by_words(self, here: Path) -> str:
         """The broker whose words a conduit uses, where its own word is no broker's; "" if that is not plain."""
         said = set(self.document.names(*map(str, here)))
-        found = [word for word, terms in self.kinds.items() if said & set(terms.sections)]
-        return found[0] if len(found) == 1 else ""
-
-    def time_zone(self, name: str, path: Path) -> None:
-        if name not in zone_names():
-            near = nearest(name, zone_names())
-            self.at(path, f"the time zone {quote(name)}", "a name of the tz database, such as Europe/Paris", near, "tz")
+        counts = {word: len(said & set(terms.sections)) for word, terms in self.kinds.items()}
+        most = max(counts.values(), default=0)
+        found = [word for word, count in counts.items() if count == most]
+        return found[0] if most and len(found) == 1 else ""
 
 
 def _one_unit(one: schema.Asset, other: schema.Asset, dialect: Dialect) -> bool:

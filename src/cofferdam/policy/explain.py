@@ -16,6 +16,9 @@ from cofferdam.model import NEVER, Allow, Deny, Fault
 from cofferdam.policy.points.decide import show_utc
 from cofferdam.policy.table import CompiledPolicy
 
+NOBODY = "0.0.0.0"  # noqa: S104 - nothing is bound to it
+"""Who asks where nobody does: what the gate does by itself."""
+
 
 class Question(msgspec.Struct, frozen=True):
     """Who asks, when (UTC ns), and what: `said` are the words that the broker's terms ask for. `zone`: where the
@@ -76,6 +79,7 @@ def explained(
     conduit = policy.conduits.get(verdict.conduit)
     principals = policy.principals_of(question.source, question.zone)
     who = f"{question.source} ({', '.join(principals)})" if principals else question.source
+    who = "the gate" if question.source == NOBODY else who
     if isinstance(verdict, Allow):
         until = "" if verdict.valid_until == NEVER else show_utc(verdict.valid_until)
         ends = f" until {until}" if until else ""

@@ -13,6 +13,7 @@ from cofferdam.policy.document import Document, Path
 from cofferdam.policy.problems import Problem, nearest, one_of
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.yamltext import quote
+from cofferdam.policy.zones import zone_names
 from cofferdam.protocols.dialects import DIALECTS, Dialects
 
 Reader = Callable[[str], bytes]
@@ -69,6 +70,18 @@ class Checking:
             expected = f"{article} {noun}, and the {whose} has none"
         self.at(path, f"the {noun} {quote(name)}", expected, nearest(name, names), check=f"unknown-{noun}")
         return False
+
+    def time_zone(self, name: str, path: Path) -> None:
+        """An error where a name is no time zone's."""
+        if name not in zone_names():
+            near = nearest(name, zone_names())
+            self.at(path, f"the time zone {quote(name)}", "a name of the tz database, such as Europe/Paris", near, "tz")
+
+    def window(self, window: schema.Window, path: Path) -> None:
+        """An error where a window has no length or no clock."""
+        self.time_zone(window.zone, (*path, "zone"))
+        if window.start == window.stop or window.start == 86_400:
+            self.at((*path, "to"), "a window without length", "a later hour, or 00:00 to 24:00 for the whole day")
 
     def file(self, name: str, path: Path) -> bytes | None:
         """The content of a file that stands beside the policy; None, and an error at `path`, where it has none."""

@@ -15,6 +15,9 @@ import msgspec
 
 from cofferdam.limits import Limits
 from cofferdam.model import NEVER, Asset, Item, Side, Span
+from cofferdam.policy.hours import Clock as Clock
+from cofferdam.policy.hours import Window as Window
+from cofferdam.policy.terms.patch_rows import PatchRows
 from cofferdam.policy.terms.relay_rows import RelayRows
 
 FORMAT = 2
@@ -45,31 +48,6 @@ class Principal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zone: str
     networks: tuple[str, ...]
     peer: str = ""
-
-
-class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Hours of the week in a time zone. `days` are 0 (Monday) to 6; `start` and `stop` are seconds of the local day.
-
-    A window whose stop is not after its start runs over midnight and belongs to the day on which it starts.
-    `text` is how a person would write it.
-    """
-
-    days: tuple[int, ...]
-    start: int
-    stop: int
-    zone: str
-    text: str = ""
-
-
-class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The UTC offsets of one time zone: from `since[i]` (UTC seconds) on, local time is UTC + `offsets[i]` seconds.
-
-    Before `since[0]` and from `horizon` on nothing is known, and a window of that zone is closed.
-    """
-
-    since: tuple[int, ...]
-    offsets: tuple[int, ...]
-    horizon: int
 
 
 class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -107,7 +85,7 @@ class Proxy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="proxy"
     rules: tuple[Rule, ...] = ()
 
 
-BrokerRow = Proxy | RelayRows
+BrokerRow = Proxy | RelayRows | PatchRows
 """What a conduit says of its broker: one kind of row for each kind of broker, told apart by its tag."""
 
 

@@ -127,7 +127,16 @@ class Command(Struct, frozen=True, array_like=True, tag=7, forbid_unknown_fields
     arguments: Annotated[bytes, Meta(max_length=ARGUMENT_BYTES)]
 
 
-ToPart = Configure | NewPolicy | SetSevered | ReportNow | Stop | Command
+class JobDone(Struct, frozen=True, array_like=True, tag=8, forbid_unknown_fields=True):
+    """What became of a job that the part had started (`StartJob`): its answer, or why there is none. The gate has not
+    looked into it: it is what a process says that may have been taken over by what it read."""
+
+    number: Count
+    result: Annotated[bytes, Meta(max_length=RESULT_BYTES)] = b""
+    error: Text = ""
+
+
+ToPart = Configure | NewPolicy | SetSevered | ReportNow | Stop | Command | JobDone
 
 
 # --- part to gate -----------------------------------------------------------------------------------------------
@@ -207,4 +216,30 @@ class CommandDone(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fi
     hint: Text = ""
 
 
-FromPart = Ready | PartStatus | PolicyTaken | Failing | CommandDone
+class StartJob(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True):
+    """Start a job of the part's crew, and give it this. Answered once, by JobDone with the same number."""
+
+    number: Count
+    job: Name
+    arguments: Annotated[bytes, Meta(max_length=ARGUMENT_BYTES)]
+
+
+FromPart = Ready | PartStatus | PolicyTaken | Failing | CommandDone | StartJob
+
+
+# --- gate and job -----------------------------------------------------------------------------------------------
+
+
+class DoJob(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    """All that a job is told: its work, the folders that it may read (by part), services of the host (by name)."""
+
+    arguments: Annotated[bytes, Meta(max_length=ARGUMENT_BYTES)]
+    reads: dict[Name, Folder] = {}
+    sockets: dict[Name, Folder] = {}
+
+
+class JobResult(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+    """All that a job says, once: its answer, or why there is none."""
+
+    result: Annotated[bytes, Meta(max_length=RESULT_BYTES)] = b""
+    error: Text = ""

@@ -31,6 +31,7 @@ from cofferdam.brokers.registry import BROKERS
 from cofferdam.enforce.orders import PartOrder
 from cofferdam.errors import GateError
 from cofferdam.gate.context import Context
+from cofferdam.gate.crew.jobs import Jobs
 from cofferdam.gate.crew.launcher import Born
 from cofferdam.gate.crew.part import Part
 from cofferdam.gate.crew.plan import CrewPlan, Spot
@@ -68,6 +69,7 @@ class Crew(Supervisor[Part]):
         self.kind = self.broker.crew.kind
         self.totals = Totals()
         """What the parts of earlier lives counted."""
+        self._jobs = Jobs(gate, self.name, self.road, self.broker)
         self._listeners = dict(listeners)
         self._born_with: dict[str, tuple[Spot, ...]] = {}
         self._alarms: dict[str, frozenset[str]] = {}
@@ -93,7 +95,8 @@ class Crew(Supervisor[Part]):
         ]
 
     def adopt(self, born: Born) -> Part:
-        return Part(self._gate.reactor, f"{self.name}/{born.part}", born, self._violation, self.broker, self._heard)
+        name, gate = f"{self.name}/{born.part}", self._gate
+        return Part(gate.reactor, name, born, self._violation, self.broker, self._heard, self._jobs.start)
 
     async def configure(self) -> None:
         gate, plan = self._gate, self.plan  # a new policy may have come since the order

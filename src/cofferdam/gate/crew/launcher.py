@@ -42,6 +42,7 @@ from cofferdam.enforce.orders import (
     Severing,
     Spawn,
     Spawned,
+    SpawnJob,
     TunnelPeer,
     TunnelSet,
     TunnelState,
@@ -57,7 +58,7 @@ MAX_FDS = 2 * MOST_PARTS
 
 class Born:
     """A child that was started: what to read from it and write to it by, and how it ends. `listeners_at`, `store`,
-    `reads` and `folders` are for itself: the number of its first listener, and folders."""
+    `reads`, `folders` and `sockets` are for itself: the number of its first listener, folders, services of the host."""
 
     def __init__(self, child: Child, read_fd: int, write_fd: int, ended: asyncio.Future[int]) -> None:
         self.number = child.child
@@ -67,6 +68,7 @@ class Born:
         self.store = child.store
         self.reads = dict(child.reads)
         self.folders = dict(child.folders)
+        self.sockets = dict(child.sockets)
         self.read_fd = read_fd
         self.write_fd = write_fd
         self.call = ""
@@ -111,6 +113,11 @@ class LauncherLink:
         """The children, in the order of `parts`. Raises: GateError."""
         spawned, fds = await self._call(Spawn(self._next(), kind, crew, tuple(parts), road), Spawned)
         return self._births(spawned, fds)
+
+    async def spawn_job(self, kind: str, crew: str, job: str, *, road: str = "") -> Born:
+        """One process for one piece of work. Raises: GateError."""
+        spawned, fds = await self._call(SpawnJob(self._next(), kind, crew, job, road), Spawned)
+        return self._births(spawned, fds)[0]
 
     async def set_tunnel(self, key: str, peers: tuple[TunnelPeer, ...]) -> tuple[TunnelSet, asyncio.Future[int] | None]:
         """The tunnel, and when its program ends, if one was started for it. Raises: GateError."""
@@ -174,7 +181,7 @@ class LauncherLink:
 
     async def _call(
         self,
-        order: Prepare | OpenListener | Spawn | SetTunnel | AskTunnel | AskDropped,
+        order: Prepare | OpenListener | Spawn | SpawnJob | SetTunnel | AskTunnel | AskDropped,
         kind: type[R],
     ) -> tuple[R, list[int]]:
         try:

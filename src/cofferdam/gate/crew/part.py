@@ -27,6 +27,7 @@ from cofferdam.brokers.kit.supervision import (
     Ready,
     ReportNow,
     SessionStatus,
+    StartJob,
     ToPart,
 )
 from cofferdam.crossing.link import RECORD_BYTES
@@ -51,7 +52,9 @@ class Part(Child[ToPart, FromPart]):
     def __init__(
         self, reactor: Reactor, name: str, born: Born, on_violation: Callable[[Any, str], None], broker: Broker,
         on_alarms: Callable[[str, Alarms], None] = lambda _name, _alarms: None,
+        on_job: Callable[[Part, StartJob], None] | None = None,
     ) -> None:  # fmt: skip
+        self._on_job = on_job
         self.ready: Ready | None = None
         self.policy = ""
         """Hash of the policy that it says it works by."""
@@ -83,6 +86,10 @@ class Part(Child[ToPart, FromPart]):
                 self.policy = record.policy
             case Failing():
                 self.failing, self.hint = spelled(record.reason, lines=True), spelled(record.hint, lines=True)
+            case StartJob():
+                if self._on_job is None:
+                    raise CrossingError("it orders a job, and there are none")
+                self._on_job(self, record)
             case CommandDone():
                 # One that comes after its time is up has no question any more.
                 question = self._questions.pop(record.number, None)

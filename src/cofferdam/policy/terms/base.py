@@ -22,6 +22,7 @@ from cofferdam.policy import rows, schema
 from cofferdam.policy.document import Path
 from cofferdam.policy.explain import Explanation, Question
 from cofferdam.policy.findings import Checking, Linting
+from cofferdam.policy.syntax import show_days
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.dialect import Dialect
 
@@ -169,6 +170,10 @@ class Terms(abc.ABC, Generic[Said, Row]):
     def needs(self, conduit: rows.Conduit, policy: CompiledPolicy) -> Needs:
         """What the parts need to serve a conduit. Asked of whole policies alone."""
 
+    def clocks(self, row: Row) -> frozenset[str]:
+        """The time zones that its own windows follow, besides those of the conduit's."""
+        return frozenset()
+
     # --- explanations
 
     @property
@@ -180,6 +185,10 @@ class Terms(abc.ABC, Generic[Said, Row]):
     def asked(self, said: Collection[str]) -> bool:
         """Whether these options make a question of this broker."""
         return {ask.name for ask in self.asks} >= set(said) >= {ask.name for ask in self.asks if not ask.optional}
+
+    def by_nobody(self, said: Collection[str]) -> bool:
+        """Whether these options ask what the gate does by itself, so that nobody is asking."""
+        return False
 
     def concerns(self, policy: CompiledPolicy, said: Mapping[str, str]) -> bool:
         """Whether this broker, and not another with the same options, is asked."""
@@ -227,6 +236,8 @@ class Terms(abc.ABC, Generic[Said, Row]):
         zones = {zone for conduit in conduits.values() for zone in (conduit.from_zone, conduit.to_zone)}
         zones |= {asset.zone for asset in assets.values()} | {table.principals[name].zone for name in who}
         clocks = {window.zone for conduit in conduits.values() for window in conduit.windows}
+        for conduit in conduits.values():
+            clocks |= self.clocks(conduit.terms)  # type: ignore[arg-type]
         return rows.Table(
             format=table.format,
             site=table.site,
@@ -244,3 +255,14 @@ class Terms(abc.ABC, Generic[Said, Row]):
 
 
 AnyTerms = Terms[Any, Any]
+
+
+def window_row(window: schema.Window) -> rows.Window:
+    """A window as it travels."""
+    text = f"{show_days(window.days)} {_hour(window.start)}-{_hour(window.stop)} {window.zone}"
+    return rows.Window(window.days, window.start, window.stop, window.zone, text)
+
+
+def _hour(second: int) -> str:
+    clock_text = f"{second // 3600:02d}:{second // 60 % 60:02d}"
+    return clock_text + (f":{second % 60:02d}" if second % 60 else "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from cofferdam.policy.terms.base import AnyTerms
+from cofferdam.policy.terms.patch import PatchTerms
 from cofferdam.policy.terms.proxy import ProxyTerms
 from cofferdam.policy.terms.relay import RelayTerms
 from cofferdam.protocols.dialects import DIALECTS, Dialects
@@ -16,6 +17,7 @@ from cofferdam.protocols.dialects import DIALECTS, Dialects
 def _all() -> Iterable[AnyTerms]:
     yield from map(ProxyTerms, DIALECTS.values())
     yield RelayTerms()
+    yield PatchTerms()
 
 
 Kinds = Mapping[str, AnyTerms]

@@ -1,0 +1,209 @@
+"""What the patch relay tells the audit log: each step of a file from its arrival to the asset, with its hash; never the
+file. `number` is the file's in the keeper's catalogue.
+
+Not here: what parts are and when they say it (brokers.patch).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cofferdam.audit.events.base import Count, Event, Hash, Name, Names, Text
+from cofferdam.audit.events.lines import Line, Said
+
+
+class FileTaken(Event, frozen=True, kw_only=True):
+    """A file is in quarantine. Nothing is acknowledged before this is on disk."""
+
+    number: Count
+    product: Name
+    version: Name
+    file: Name
+    size: Count
+    sha256: Hash
+    by: Name
+    how: Literal["upload", "put"]
+
+
+class FileRefused(Event, frozen=True, kw_only=True):
+    """A file was not taken; nothing of it is kept."""
+
+    product: Name
+    version: Name = ""
+    file: Name = ""
+    by: Name
+    fault: Name
+    detail: Text
+
+
+class FileExamined(Event, frozen=True, kw_only=True):
+    """An examiner looked at a file. "passed": its origin is proved, and the scanner found nothing."""
+
+    number: Count
+    product: Name
+    version: Name
+    file: Name
+    sha256: Hash
+    verdict: Literal["passed", "refused", "not-scanned", "failed"]
+    origin: Text = ""
+    scan: Text = ""
+    detail: Text = ""
+
+
+class ReleaseRequested(Event, frozen=True, kw_only=True):
+    """Somebody asks that a file be released. `targets`: the version of the metadata that people are to sign."""
+
+    number: Count
+    product: Name
+    version: Name
+    file: Name
+    sha256: Hash
+    by: Name
+    targets: Count
+    emergency: bool = False
+    reason: Text = ""
+
+
+class ReleaseSigned(Event, frozen=True, kw_only=True):
+    """A person signed a release, with a key of the root. `person`: whose key it is; `by`: who brought it."""
+
+    number: Count
+    sha256: Hash
+    targets: Count
+    person: Name
+    by: Name
+    people: Names = ()
+
+
+class ReleaseDecided(Event, frozen=True, kw_only=True):
+    """A release has its signatures, or was given up."""
+
+    number: Count
+    product: Name
+    version: Name
+    file: Name
+    sha256: Hash
+    decision: Literal["released", "rejected"]
+    by: Name
+    people: Names = ()
+    targets: Count = 0
+    reason: Text = ""
+
+
+class RootTaken(Event, frozen=True, kw_only=True):
+    """A new root is offered to the installer."""
+
+    root: Count
+    by: Name
+    sha256: Hash
+
+
+class ReleasesBelieved(Event, frozen=True, kw_only=True):
+    """The installer has checked the signatures by its own root: these are the files that it would install."""
+
+    root: Count
+    targets: Count
+    releases: Count
+    people: Names = ()
+
+
+class ReleasesNotBelieved(Event, frozen=True, kw_only=True):
+    """The keeper offered the installer what its root does not allow."""
+
+    detail: Text
+
+
+class InstallStarted(Event, frozen=True, kw_only=True):
+    """A file goes to an asset, now. `back`: it is the one that the asset had before. Nothing is sent before this is on
+    disk."""
+
+    asset: Name
+    product: Name
+    version: Name
+    number: Count
+    sha256: Hash
+    way: Name
+    ring: Name = ""
+    back: bool = False
+    emergency: bool = False
+
+
+class InstallEnded(Event, frozen=True, kw_only=True):
+    """What became of it. "unknown": nobody knows what the asset has now."""
+
+    asset: Name
+    product: Name
+    version: Name
+    number: Count
+    sha256: Hash
+    state: Literal["sent", "done", "failed", "unknown", "back"]
+    detail: Text = ""
+
+
+class PlanSet(Event, frozen=True, kw_only=True):
+    """A person changed what is under way. `what`: pause, resume, stop, or the result that a person found."""
+
+    what: Name
+    by: Name
+    product: Name = ""
+    asset: Name = ""
+    detail: Text = ""
+
+
+Draft = (
+    FileTaken
+    | FileRefused
+    | FileExamined
+    | ReleaseRequested
+    | ReleaseSigned
+    | ReleaseDecided
+    | RootTaken
+    | ReleasesBelieved
+    | ReleasesNotBelieved
+    | InstallStarted
+    | InstallEnded
+    | PlanSet
+)
+GATE: tuple[type[Event], ...] = ()
+"""The gate says nothing of these."""
+KEEPER = (FileTaken, FileRefused, FileExamined, ReleaseRequested, ReleaseSigned, ReleaseDecided, RootTaken)
+INTAKE = (FileRefused,)
+INSTALLER = (ReleasesBelieved, ReleasesNotBelieved, InstallStarted, InstallEnded, PlanSet)
+
+
+def _file(event: Said) -> str:
+    hash_ = str(event.get("sha256", ""))[:16]
+    return f"{event.get('number', '')} {event.get('product')}/{event.get('version')}/{event.get('file')} {hash_}…"
+
+
+def _install(event: Said) -> str:
+    hash_ = str(event.get("sha256", ""))[:16]
+    return f"{event.get('product')} {event.get('version')} → {event.get('asset')} {hash_}…"
+
+
+def _told(event: Said, *names: str) -> str:
+    return "; ".join(str(event[name]) for name in names if event.get(name))
+
+
+LINES: dict[str, Line] = {
+    "file-taken": lambda e: f"{_file(e)}, {e.get('size')} bytes, from {e.get('by')} by {e.get('how')}",
+    "file-refused": lambda e: (
+        f"{e.get('product')} {e.get('file')} from {e.get('by')}: {e.get('fault')}: {e.get('detail')}"
+    ),
+    "file-examined": lambda e: f"{_file(e)}: {e.get('verdict')}: {_told(e, 'origin', 'scan', 'detail')}",
+    "release-requested": lambda e: (
+        f"{_file(e)} by {e.get('by')}{' EMERGENCY' if e.get('emergency') else ''} {e.get('reason', '')}".rstrip()
+    ),
+    "release-signed": lambda e: f"{e.get('number')} by {e.get('person')}; so far {', '.join(e.get('people', ()))}",
+    "release-decided": lambda e: (
+        f"{_file(e)}: {e.get('decision')} by {', '.join(e.get('people', ())) or e.get('by')} {e.get('reason', '')}"
+    ).rstrip(),
+    "releases-believed": lambda e: (
+        f"root {e.get('root')}, targets {e.get('targets')}: {e.get('releases')} files, signed by"
+        f" {', '.join(e.get('people', ()))}"
+    ),
+    "releases-not-believed": lambda e: str(e.get("detail", "")),
+    "install-started": lambda e: f"{_install(e)} by {e.get('way')}{', BACK' if e.get('back') else ''}",
+    "install-ended": lambda e: f"{_install(e)}: {e.get('state')} {e.get('detail', '')}".rstrip(),
+    "plan-set": lambda e: f"{e.get('what')} by {e.get('by')}: {_told(e, 'product', 'asset', 'detail')}",
+}  # fmt: skip

@@ -1,0 +1,163 @@
+"""Archives: read through and counted, and refused by rule. Nothing is written anywhere. Runs in the examiner.
+
+Refused: too many entries, too many bytes unpacked, archives in archives deeper than DEPTH, absolute names and `..`,
+links and devices, two entries of one name, entries that need a password, a ZIP whose directory and entries differ.
+
+Not here: what is in the files (scanner), archives of other kinds: those are opaque, and said to be.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, Final
+
+from cofferdam.errors import CofferdamError
+
+ENTRIES_MOST: Final = 20_000
+UNPACKED_BYTES: Final = 8 << 30
+INNER_BYTES: Final = 256 << 20
+"""The largest archive within an archive that is looked into; it is held in memory."""
+DEPTH: Final = 8
+RATIO: Final = 1_000
+"""Unpacked bytes for one packed one, beyond the first SLACK."""
+SLACK: Final = 64 << 20
+PIECE: Final = 1 << 20
+_ZIP, _GZIP, _XZ, _BZIP2 = b"PK\x03\x04", b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh"
+
+
+class ArchiveRefused(CofferdamError):
+    """An archive that is not let in."""
+
+
+class Counting:
+    """What was read so far, over all archives in the file."""
+
+    def __init__(self, packed: int) -> None:
+        self.entries = 0
+        self.unpacked = 0
+        self.deepest = 0
+        self._packed = packed
+
+    def entry(self, name: str, seen: set[str]) -> None:
+        self.entries += 1
+        if self.entries > ENTRIES_MOST:
+            raise ArchiveRefused(f"an archive of more than {ENTRIES_MOST} entries")
+        parts = name.replace("\\", "/").split("/")
+        if name.startswith(("/", "\\")) or ".." in parts or (len(name) > 1 and name[1] == ":") or "\0" in name:
+            raise ArchiveRefused(f"an entry that leads out of the archive: {name[:80]!r}")
+        plain = "/".join(part for part in parts if part not in ("", ".")).casefold()
+        if plain in seen:
+            raise ArchiveRefused(f"two entries of one name: {name[:80]!r}")
+        seen.add(plain)
+
+    def bytes(self, count: int) -> None:
+        self.unpacked += count
+        if self.unpacked > UNPACKED_BYTES or self.unpacked > SLACK + RATIO * self._packed:
+            raise ArchiveRefused("an archive that unpacks to too much (a bomb)")
+
+
+def look(file: Path) -> Counting:
+    """Reads all archives in the file. Raises: ArchiveRefused."""
+    counting = Counting(file.stat().st_size)
+    with file.open("rb") as opened:
+        try:
+            _look(opened, counting, 0)
+        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+            raise ArchiveRefused(f"an archive that is damaged: {error}") from None
+        except (NotImplementedError, RuntimeError, ValueError) as error:
+            raise ArchiveRefused(f"an archive that cannot be read: {error}") from None
+    return counting
+
+
+def _look(opened: IO[bytes], counting: Counting, depth: int) -> None:
+    head = opened.read(512)
+    opened.seek(0)
+    if not _is_archive(head) and not (depth == 0 and _hides_zip(opened, head)):
+        return
+    if depth > DEPTH:
+        raise ArchiveRefused(f"archives in archives, deeper than {DEPTH}")
+    counting.deepest = max(counting.deepest, depth + 1)
+    if head[:4] == _ZIP or head[:2] == b"PK":
+        _zip(opened, counting, depth)
+    elif head[257:262] == b"ustar":
+        _tar(opened, counting, depth)
+    else:
+        _packed(opened, head, counting, depth)
+
+
+def _is_archive(head: bytes) -> bool:
+    return head[:4] == _ZIP or head[:2] == _GZIP or head[:6] == _XZ or head[:3] == _BZIP2 or head[257:262] == b"ustar"
+
+
+def _hides_zip(opened: IO[bytes], head: bytes) -> bool:
+    """Whether a file that begins as something else is a ZIP as well (they are read from their end)."""
+    is_zip = zipfile.is_zipfile(opened)
+    opened.seek(0)
+    if is_zip and head[:2] != b"PK":
+        raise ArchiveRefused("two kinds of file at once: it is a ZIP as well")
+    return False
+
+
+def _zip(opened: IO[bytes], counting: Counting, depth: int) -> None:
+    seen: set[str] = set()
+    with zipfile.ZipFile(opened) as archive:
+        for info in archive.infolist():
+            counting.entry(info.filename, seen)
+            if info.flag_bits & 0x1:
+                raise ArchiveRefused(f"an entry that needs a password: {info.filename[:80]!r}")
+            kind = (info.external_attr >> 16) & 0o170000
+            if kind not in (0, 0o100000, 0o040000):
+                raise ArchiveRefused(f"a link or device: {info.filename[:80]!r}")
+            if not info.is_dir():
+                with archive.open(info) as inner:
+                    _inner(inner, counting, depth)
+
+
+def _tar(opened: IO[bytes], counting: Counting, depth: int) -> None:
+    seen: set[str] = set()
+    with tarfile.open(fileobj=opened, mode="r|") as archive:
+        for info in archive:
+            counting.entry(info.name, seen)
+            if not (info.isfile() or info.isdir()):
+                raise ArchiveRefused(f"a link or device: {info.name[:80]!r}")
+            inner = archive.extractfile(info) if info.isfile() else None
+            if inner is not None:
+                _inner(inner, counting, depth)
+
+
+def _packed(opened: IO[bytes], head: bytes, counting: Counting, depth: int) -> None:
+    kinds: tuple[tuple[bytes, Callable[[IO[bytes]], Any]], ...] = (
+        (_GZIP, lambda source: gzip.GzipFile(fileobj=source)),
+        (_XZ, lzma.LZMAFile),
+        (_BZIP2, bz2.BZ2File),
+    )
+    unpack = next(made for begins, made in kinds if head.startswith(begins))
+    with unpack(opened) as stream:
+        _inner(stream, counting, depth)
+
+
+def _inner(stream: IO[bytes], counting: Counting, depth: int) -> None:
+    """One file in an archive: counted, and looked into where it is an archive itself."""
+    first = stream.read(PIECE)
+    counting.bytes(len(first))
+    if not _is_archive(first[:512]):
+        while piece := stream.read(PIECE):
+            counting.bytes(len(piece))
+        return
+    held = io.BytesIO(first)
+    held.seek(0, io.SEEK_END)
+    while piece := stream.read(PIECE):
+        counting.bytes(len(piece))
+        if held.tell() + len(piece) > INNER_BYTES:
+            raise ArchiveRefused(f"an archive within an archive of more than {INNER_BYTES >> 20} MiB")
+        held.write(piece)
+    held.seek(0)
+    _look(held, counting, depth + 1)

@@ -1,0 +1,88 @@
+"""What the patch relay declares: an intake on the less trusted side, a keeper apart from both, an installer on the more
+trusted side that decides, and an examiner, a process for one file."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cofferdam.audit.entry import kinds
+from cofferdam.audit.events import gate, http
+from cofferdam.audit.events import patch as events
+from cofferdam.brokers.broker import Broker
+from cofferdam.brokers.kit.http.doors import FIGURES, LATE
+from cofferdam.brokers.patch.figures import INSTALLER, INTAKE, KEEPER
+from cofferdam.enforce.profile import Can, Crew, Profile
+
+EXAMINER_BYTES: Final = 1 << 30
+EXAMINER_SECONDS: Final = 900.0
+
+_TIMES: Final = ("_strptime",)
+_SSH: Final = ("asyncssh", "encodings.idna", "encodings.ascii", "asyncio.streams")
+
+PATCH: Final = Broker(
+    name="patch",
+    crew=Crew(
+        kind="patch",
+        parts={
+            "intake": Profile(
+                "patch/intake",
+                stands="outer",
+                can=Can.ACCEPT | Can.STREAM,
+                runtime="asyncio",
+                secrets=("patch",),
+                preload=LATE,
+                says=kinds((*events.INTAKE, *http.HTTP, *gate.PART)),
+            ),
+            "keeper": Profile(
+                "patch/keeper",
+                stands="apart",
+                can=Can.STORE,
+                store=True,
+                secrets=("online",),
+                preload=(*LATE, *_TIMES),
+                says=kinds((*events.KEEPER, *gate.PART)),
+            ),
+            "installer": Profile(
+                "patch/installer",
+                stands="inner",
+                can=Can.ACCEPT | Can.DIAL_TCP | Can.STREAM | Can.KEEPALIVE | Can.STORE,
+                runtime="asyncio",
+                store=True,
+                reads=("keeper",),
+                secrets=("patch",),
+                preload=(*LATE, *_TIMES, *_SSH),
+                says=kinds((*events.INSTALLER, *http.HTTP, *gate.PART)),
+            ),
+        },
+        pipes=(("intake", "keeper"), ("keeper", "intake"), ("keeper", "installer"), ("installer", "keeper")),
+        jobs={
+            "examiner": Profile(
+                "patch/examiner",
+                stands="apart",
+                can=Can.READ | Can.DIAL_LOCAL,
+                program="cofferdam.brokers.job",
+                preload=_TIMES,
+                reads=("keeper",),
+                memory=EXAMINER_BYTES,
+                ordered_by="keeper",
+                seconds=EXAMINER_SECONDS,
+                sockets=("clamd",),
+            )
+        },
+    ),
+    make={
+        "intake": "cofferdam.brokers.patch.intake:Intake",
+        "keeper": "cofferdam.brokers.patch.keeper:Keeper",
+        "installer": "cofferdam.brokers.patch.installer:Installer",
+    },
+    records={
+        ("intake", "keeper"): "cofferdam.brokers.patch.records:intake_to_keeper",
+        ("keeper", "intake"): "cofferdam.brokers.patch.records:keeper_to_intake",
+        ("keeper", "installer"): "cofferdam.brokers.patch.records:keeper_to_installer",
+        ("installer", "keeper"): "cofferdam.brokers.patch.records:installer_to_keeper",
+    },
+    jobs={"examiner": "cofferdam.brokers.patch.examiner:examine"},
+    needs=("tuf", "pysequoia", "lief", "asyncssh"),
+    alarms=frozenset({"intake", "keeper", "installer"}),
+    figures={"intake": (*FIGURES, *INTAKE), "keeper": KEEPER, "installer": (*FIGURES, *INSTALLER)},
+)

@@ -1,0 +1,505 @@
+"""The installer: the part that decides. It believes signatures by its own root, holds each step to the policy, writes
+it into its own book and into the audit log, and only then touches an asset.
+
+The keeper's tree is bound read-only; a file is copied into the installer's own store while it is checked, so that what
+is sent is what was signed, whatever the keeper does meanwhile.
+
+    book.db     steps and what people have set
+    trusted/    metadata that was believed
+    files/      released files, by hash
+
+Not here: trust, plan, sftp, health: each a module; what assets fetch themselves (serving).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cofferdam.audit.entry import Draft
+from cofferdam.audit.events import patch as events
+from cofferdam.audit.events.base import clip
+from cofferdam.brokers.broker import Asked, Setting
+from cofferdam.brokers.kit.figures import Figures, Reported
+from cofferdam.brokers.kit.http.connection import Limits
+from cofferdam.brokers.kit.http.doors import HttpPart
+from cofferdam.brokers.patch import health, records, sftp, trustkeys
+from cofferdam.brokers.patch.book import Book, Table
+from cofferdam.brokers.patch.figures import INSTALLER
+from cofferdam.brokers.patch.plan import NS, Held, Plan, State, Step, Verdict, upcoming
+from cofferdam.brokers.patch.records import Release
+from cofferdam.brokers.patch.serving import ServingApi
+from cofferdam.brokers.patch.trust import NotBelieved, Trust
+from cofferdam.errors import GateError, StoreError
+from cofferdam.policy.standing import standing
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.doors import Door
+from cofferdam.policy.terms.patch_rows import Install, PatchRows, Way
+
+LIMITS: Final = Limits(body_bytes=64 << 10, rest_bytes=64 << 10, connections=1024, connections_source=16)
+LOOK_SECONDS: Final = 1.0
+REFRESH_SECONDS: Final = 60.0
+WEEKS: Final = 4
+PIECE: Final = 1 << 20
+
+
+class _By(Struct, forbid_unknown_fields=True):
+    by: str
+
+
+class _Product(Struct, forbid_unknown_fields=True):
+    by: str
+    product: str
+
+
+class _Result(Struct, forbid_unknown_fields=True):
+    by: str
+    asset: str
+    product: str
+    says: str
+    detail: records.Text = ""
+
+
+class Installer(HttpPart):
+    """The part."""
+
+    api: ServingApi
+
+    def __init__(self, setting: Setting) -> None:
+        if setting.store is None or "keeper" not in setting.reads:
+            raise StoreError("the installer has no store, or does not see the keeper's")
+        self._offered = setting.reads["keeper"] / "tuf"
+        self._files = setting.store / "files"
+        self._files.mkdir(mode=0o700, exist_ok=True)
+        self._book = Book(setting.store / "book.db")
+        self.steps: Table[Step] = Table(self._book, "step", Step)
+        self._held: Table[Held] = Table(self._book, "held", Held)
+        self.figures_ = Figures(INSTALLER)
+        self.rows = PatchRows()
+        self._trusted = setting.store / "trusted"
+        self._trust: Trust | None = None
+        self._look = True
+        self._refreshed = 0.0
+        self._why = ""
+        self._cut = False
+        self._busy: str = ""
+        self._sent = 0
+        super().__init__(setting, LIMITS)
+        for step in list(self.steps.rows.values()):
+            if step.state in ("sending", "backing"):
+                self._settle(step, "unknown", "the installer ended while it was under way")
+        if setting.start is not None:
+            setting.start(self._work())
+
+    def make_api(self) -> ServingApi:
+        return ServingApi(self, self.note, self.setting.wall)
+
+    def doors(self, policy: CompiledPolicy) -> Iterable[Door]:
+        found = [each.terms for each in policy.conduits.values() if isinstance(each.terms, PatchRows)]
+        if not found:
+            return []
+        first = found[0]
+        self.rows = replace(
+            first,
+            products=tuple(each for row in found for each in row.products),
+            ways=tuple(each for row in found for each in row.ways),
+            installs=tuple(each for row in found for each in row.installs),
+        )
+        self._trust = Trust(
+            first.root, self._trusted, self._offered / "metadata", signatures=first.signatures,
+            separate=first.separate, wall=self.setting.wall,
+        )  # fmt: skip
+        self._look = True
+        return [door for row in found for door in row.doors]
+
+    def set_severed(self, sides: Collection[str]) -> None:
+        super().set_severed(sides)
+        self._cut = bool(sides)
+
+    def on_record(self, source: str, record: Any) -> None:
+        self._look = True
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        return self._trust.releases if self._trust is not None else ()
+
+    @property
+    def held(self) -> Held:
+        return self._held.get("0") or Held()
+
+    def plan(self) -> Plan:
+        return Plan(self.rows, self.releases, self.steps.rows, self.held, self.policy.table.clocks)
+
+    def way(self, asset: str) -> Way | None:
+        return next((each for each in self.rows.ways if each.asset == asset), None)
+
+    def shut(self) -> str:
+        """Why nothing goes out now, "" if it may."""
+        if self._cut:
+            return "an operator has cut a side off"
+        if self.stopping:
+            return "the gate stops"
+        for conduit in self.policy.conduits.values():
+            found = standing(conduit, self.policy.table.clocks, self.setting.wall())
+            if not found.open:
+                return f"the conduit {conduit.name} is {found.says}"
+        return ""
+
+    # --- work -------------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while not self.stopping:
+            now = self.loop.time()
+            if self._look or now - self._refreshed > REFRESH_SECONDS:
+                self._look, self._refreshed = False, now
+                await self._refresh()
+            for verdict in list(self.plan().verdicts(self.setting.wall())):
+                way = self.way(verdict.asset)
+                if verdict.due and way is not None and way.sftp is not None and not self.shut():
+                    await self._install(verdict, way)
+                    break
+            await asyncio.sleep(LOOK_SECONDS if not self._look else 0)
+
+    async def _refresh(self) -> None:
+        trust = self._trust
+        if trust is None:
+            return
+        try:
+            changed = trust.refresh()
+        except NotBelieved as error:
+            if str(error) != self._why:
+                self._why = str(error)
+                self.setting.audit.note(events.ReleasesNotBelieved(wall_ns=self.setting.wall(), detail=clip(self._why)))
+                self._tell_keeper(trust)
+            return
+        if self._why or changed:
+            self._why = ""
+            people = tuple(sorted(trustkeys.people_of(trust.root, "targets").values())) if trust.root else ()
+            believed = events.ReleasesBelieved(
+                wall_ns=self.setting.wall(), root=trust.root.version if trust.root else 0, targets=trust.version,
+                releases=len(trust.releases), people=people[:16],
+            )  # fmt: skip
+            self.setting.audit.note(believed)
+            self._tell_keeper(trust)
+
+    def _tell_keeper(self, trust: Trust) -> None:
+        self.setting.senders["keeper"].send(records.Looked(trust.version, clip(self._why)))
+
+    async def _record(self, draft: Draft) -> str:
+        """ "" once it is on disk, or why it is not."""
+        done: asyncio.Future[str] = self.loop.create_future()
+        self.setting.audit.record(draft, lambda ok, why: done.set_result("" if ok else why or "not recorded"))
+        return await done
+
+    async def take_copy(self, release: Release) -> Path:
+        """A released file in our own store, checked while it is copied. Raises: NotBelieved."""
+        own = self._files / release.sha256
+        if own.is_file() and own.stat().st_size == release.size:
+            return own
+        custom = release.custom
+        source = self._offered / "targets" / custom.product / custom.version / f"{release.sha256}.{custom.file}"
+        fresh = own.with_suffix(".new")
+        digest, size = hashlib.sha256(), 0
+        try:
+            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with os.fdopen(fd, "rb") as opened, fresh.open("wb") as out:
+                while piece := opened.read(PIECE):
+                    size += len(piece)
+                    if size > release.size:
+                        break
+                    digest.update(piece)
+                    out.write(piece)
+                    await asyncio.sleep(0)
+                out.flush()
+                os.fsync(out.fileno())
+        except OSError as error:
+            fresh.unlink(missing_ok=True)
+            raise NotBelieved(f"{release.path} cannot be had: {error.strerror or error}") from None
+        if size != release.size or digest.hexdigest() != release.sha256:
+            fresh.unlink(missing_ok=True)
+            raise NotBelieved(f"{release.path} is not the file that people signed")
+        fresh.rename(own)
+        return own
+
+    # --- a step -----------------------------------------------------------------------------------------------------
+
+    async def begin(self, verdict: Verdict, how: str) -> Step | str:
+        """Everything before an asset is touched: the file, the book, the log. The step, or why not."""
+        release, install = verdict.release, verdict.install
+        if release is None:
+            return "nothing is released"
+        try:
+            await self.take_copy(release)
+        except NotBelieved as error:
+            self._why = str(error)
+            self.setting.audit.note(events.ReleasesNotBelieved(wall_ns=self.setting.wall(), detail=clip(self._why)))
+            if self._trust is not None:
+                self._tell_keeper(self._trust)
+            self._hold(replace(self.held, stopped=(*self.held.stopped, release.custom.number)))
+            return self._why
+        before = self.steps.get(f"{install.asset}/{verdict.product}")
+        step = Step(
+            asset=install.asset, product=verdict.product, release=release.custom.number,
+            version=release.custom.version, sha256=release.sha256, state="sending", at=self.setting.wall(),
+            previous=before.release if before is not None and before.state == "done" else 0,
+        )  # fmt: skip
+        draft = self._started(step, how, install.ring, emergency=release.custom.emergency)
+        if why := await self._record(draft):
+            return f"nothing can be recorded: {why}"
+        # The time that this took may have ended its turn.
+        again = self.plan().verdict(install, verdict.product, self.setting.wall())
+        if not again.due or (why := self.shut()):
+            self.setting.audit.note(self._ended(step, "failed", f"not begun after all: {again.why}"))
+            return again.why
+        self.steps.put(step.key, step)
+        self.figures_.add("patch_installs", 1, step.asset)
+        return step
+
+    def _started(self, step: Step, how: str, ring: str, *, back: bool = False, emergency: bool = False) -> Draft:
+        return events.InstallStarted(
+            wall_ns=self.setting.wall(), asset=step.asset, product=step.product, version=step.version,
+            number=step.release, sha256=step.sha256, way=how, ring=ring, back=back, emergency=emergency,
+        )  # fmt: skip
+
+    def _ended(self, step: Step, state: str, detail: str) -> Draft:
+        told: Any = state
+        return events.InstallEnded(
+            wall_ns=self.setting.wall(), asset=step.asset, product=step.product, version=step.version,
+            number=step.release, sha256=step.sha256, state=told, detail=clip(detail),
+        )  # fmt: skip
+
+    def _settle(self, step: Step, state: State, detail: str = "") -> Step:
+        fresh = replace(step, state=state, at=self.setting.wall(), detail=detail[:500])
+        self.steps.put(step.key, fresh)
+        if state in ("failed", "unknown"):
+            self.figures_.add("patch_installs_failed", 1, step.asset)
+        if state not in ("sending", "backing"):
+            self.setting.audit.note(self._ended(fresh, state, detail), always=True)
+        return fresh
+
+    async def _install(self, verdict: Verdict, way: Way) -> None:
+        step = await self.begin(verdict, "sftp")
+        if isinstance(step, str) or verdict.release is None:
+            return
+        self._busy, self._sent = step.key, 0
+        try:
+            outcome = await self._push(way, verdict.release)
+            if outcome.state != "sent":
+                self._settle(step, "failed" if outcome.state == "failed" else "unknown", outcome.detail)
+                return
+            step = self._settle(step, "sent", outcome.detail)
+            await self.finish(step, verdict.install, way)
+        finally:
+            self._busy = ""
+
+    def file_of(self, release: Release) -> Path:
+        """Our own copy, which `begin` has made."""
+        return self._files / release.sha256
+
+    def count(self, sent: int) -> None:
+        self.figures_.add("patch_sent_bytes", sent)
+
+    def fetched(self, step: Step, install: Install, way: Way, whole: bool) -> None:
+        """An asset has fetched a file itself, or left before its end: then it may fetch it again."""
+        if self.steps.get(step.key) != step:
+            return
+        if not whole:
+            self.steps.drop(step.key)
+            self.setting.audit.note(self._ended(step, "failed", "the asset left before the end; it may fetch it again"))
+            return
+        fresh = self._settle(step, "sent", "fetched whole")
+        if install.health is not None and self.setting.start is not None:
+            self.setting.start(self.finish(fresh, install, way))
+
+    def reported(self, asset: str, product: str, says: str, detail: str) -> bool:
+        """What an asset says of what it fetched. Whether it had fetched anything."""
+        step = self.steps.get(f"{asset}/{product}")
+        if step is None or step.state != "sent":
+            return False
+        self._settle(step, "done" if says == "done" else "failed", f"the asset says so: {detail}")
+        return True
+
+    async def _push(self, way: Way, release: Release) -> sftp.Outcome:
+        def progress(count: int) -> None:
+            self._sent += count
+            self.figures_.add("patch_sent_bytes", count)
+
+        file = self._files / release.sha256
+        return await sftp.push(way, self.secret(way), file, release.custom.file, release.sha256, progress)
+
+    def secret(self, way: Way) -> str:
+        return self.secrets.passwords.get(way.sftp.secret, "") if way.sftp is not None else ""
+
+    async def finish(self, step: Step, install: Install, way: Way) -> None:
+        """The health check, and what a failure leads to."""
+        if install.health is None:
+            self._settle(step, "done")
+            return
+        why = await health.check(install.health, way, self.secret(way), step.version)
+        if not why:
+            self._settle(step, "done", "the health check holds")
+            return
+        if install.back == "previous" and way.sftp is not None:
+            await self._back(step, way, f"the health check fails: {why}")
+        else:
+            self._settle(step, "failed", f"the health check fails: {why}")
+
+    async def _back(self, step: Step, way: Way, why: str) -> None:
+        """What the asset had before is sent again: it is still released, or nothing goes."""
+        previous = next((each for each in self.releases if each.custom.number == step.previous), None)
+        if previous is None:
+            self._settle(step, "failed", f"{why}; there is no file that it had before")
+            return
+        back = replace(step, version=previous.custom.version, sha256=previous.sha256, release=step.previous)
+        try:
+            await self.take_copy(previous)
+        except NotBelieved as error:
+            self._settle(step, "failed", f"{why}; {error}")
+            return
+        if no := await self._record(self._started(back, "sftp", "", back=True)):
+            self._settle(step, "failed", f"{why}; the way back cannot be recorded: {no}")
+            return
+        backing = self._settle(step, "backing", why)
+        outcome = await self._push(way, previous)
+        if outcome.state == "sent":
+            self._settle(backing, "back", f"{why}; it has {previous.custom.version} again")
+        else:
+            self._settle(backing, "unknown", f"{why}; the way back: {outcome.detail}")
+
+    # --- operators --------------------------------------------------------------------------------------------------
+
+    def command(self, asked: Asked) -> None:
+        if asked.verb == "plan":
+            asked.decode(_By)
+            asked.answer(self._plan_told())
+        elif asked.verb in ("pause", "resume", "stop"):
+            said = asked.decode(_Product)
+            self._set(asked.verb, said)
+            asked.answer(self._plan_told())
+        elif asked.verb == "result":
+            self._result(asked.decode(_Result))
+            asked.answer(self._plan_told())
+        else:
+            super().command(asked)
+
+    def _hold(self, held: Held) -> None:
+        self._held.put("0", held)
+
+    def _set(self, verb: str, said: _Product) -> None:
+        if self.rows.product(said.product) is None:
+            raise GateError(f"there is no product {said.product}")
+        held = self.held
+        newest = next((each for each in reversed(self.releases) if each.custom.product == said.product), None)
+        if verb == "pause":
+            held = replace(held, paused=tuple(sorted({*held.paused, said.product})))
+        elif verb == "stop":
+            if newest is None:
+                raise GateError(f"nothing is released for {said.product}")
+            held = replace(held, stopped=(*held.stopped, newest.custom.number))
+        else:
+            paused = tuple(each for each in held.paused if each != said.product)
+            stopped = tuple(n for n in held.stopped if newest is None or n != newest.custom.number)
+            passed = dict(held.passed)
+            if newest is not None:
+                passed[newest.custom.number] = passed.get(newest.custom.number, 0) + self.plan().failures(newest)
+            held = replace(held, paused=paused, stopped=stopped, passed=passed)
+        self._hold(held)
+        self.setting.audit.note(
+            events.PlanSet(wall_ns=self.setting.wall(), what=verb, by=clip(said.by, 128), product=said.product)
+        )
+
+    def _result(self, said: _Result) -> None:
+        step = self.steps.get(f"{said.asset}/{said.product}")
+        if step is None:
+            raise GateError(f"nothing was sent to {said.asset} of {said.product}")
+        if step.state not in ("failed", "unknown", "back", "sent"):
+            raise GateError(f"{said.asset} is {step.state}: there is nothing to settle")
+        if said.says not in ("done", "again", "failed"):
+            raise GateError("a result is done, failed, or again")
+        draft = events.PlanSet(
+            wall_ns=self.setting.wall(), what=f"result-{said.says}", by=clip(said.by, 128), product=said.product,
+            asset=said.asset, detail=said.detail,
+        )  # fmt: skip
+        self.setting.audit.note(draft)
+        if said.says == "again":
+            self.steps.drop(step.key)
+        else:
+            self._settle(step, "done" if said.says == "done" else "failed", f"{said.by}: {said.detail}")
+
+    def _plan_told(self) -> dict[str, Any]:
+        now = self.setting.wall()
+        plan = self.plan()
+        until = now + WEEKS * 7 * 86_400 * NS
+        rows = []
+        for verdict in plan.verdicts(now):
+            step = self.steps.get(f"{verdict.asset}/{verdict.product}")
+            rows.append(
+                {
+                    "asset": verdict.asset,
+                    "product": verdict.product,
+                    "ring": verdict.install.ring,
+                    "release": verdict.release.custom.version if verdict.release else "",
+                    "number": verdict.release.custom.number if verdict.release else 0,
+                    "due": verdict.due,
+                    "why": verdict.why,
+                    "state": step.state if step is not None else "",
+                    "has": step.version if step is not None else "",
+                    "detail": step.detail if step is not None else "",
+                    "at": step.at if step is not None else 0,
+                    "windows": upcoming(verdict.install.windows, self.policy.table.clocks, now, until)[:30],
+                }
+            )
+        trust = self._trust
+        return {
+            "targets": trust.version if trust is not None else 0,
+            "root": trust.root.version if trust is not None and trust.root is not None else 0,
+            "refused": self._why,
+            "shut": self.shut(),
+            "under_way": self._busy,
+            "sent": self._sent,
+            "paused": list(self.held.paused),
+            "stopped": list(self.held.stopped),
+            "releases": [
+                {"path": each.path, "sha256": each.sha256, "size": each.size, **msgspec.to_builtins(each.custom)}
+                for each in self.releases[-200:]
+            ],
+            "assets": rows,
+        }
+
+    # --- the gate ---------------------------------------------------------------------------------------------------
+
+    def figures(self) -> Reported:
+        unsettled = sum(1 for step in self.steps.rows.values() if step.state in ("failed", "unknown", "back"))
+        self.figures_.set("patch_unsettled", unsettled)
+        self.figures_.set("patch_releases", len(self.releases))
+        return {**super().figures(), **self.figures_.report()}
+
+    def alarms(self) -> dict[str, str]:
+        found = super().alarms()
+        for step in self.steps.rows.values():
+            if step.state in ("failed", "unknown", "back") and len(found) < 16:
+                found[f"patch-asset-{step.asset}"] = clip(
+                    f"{step.asset} is {step.state} with {step.product} {step.version}: {step.detail}"
+                )
+        for release in self.releases:
+            if release.custom.emergency and len(found) < 24:
+                found[f"patch-emergency-{release.custom.number}"] = clip(
+                    f"{release.path} was released as an emergency: {release.custom.reason}"
+                )
+        return found
+
+    @property
+    def busy(self) -> int:
+        return 1 if self._busy else 0
+
+    def end(self) -> None:
+        super().end()
+        self._book.close()

@@ -1,0 +1,523 @@
+"""What operators ask of the patch keeper: files, requests, signatures, roots. Who asks is who the gate sees.
+
+A request makes the metadata that people are to sign; one stands at a time, since each is the whole list of what is
+released. A signature is checked here for a quick answer, and by the installer for real.
+
+Not here: plans and results (installer), keys of people (never here: they sign on their own machines).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+from tuf.api.metadata import Targets
+
+from cofferdam.audit.events import patch as events
+from cofferdam.audit.events.base import clip
+from cofferdam.brokers.broker import Asked, Setting
+from cofferdam.brokers.patch import records, trustkeys
+from cofferdam.brokers.patch.book import Table
+from cofferdam.brokers.patch.catalogue import FileRow, Pending
+from cofferdam.brokers.patch.records import Custom
+from cofferdam.brokers.patch.repository import Repository
+from cofferdam.errors import CofferdamError, GateError
+from cofferdam.policy.terms.patch_rows import PatchRows, Product
+
+PIECE: Final = 4 << 20
+_STAGED: Final = re.compile(r"[a-z0-9]{8,64}\Z")
+
+
+class _By(Struct, forbid_unknown_fields=True):
+    by: str
+
+
+class _Number(Struct, forbid_unknown_fields=True):
+    by: str
+    number: int
+
+
+class _Put(Struct, forbid_unknown_fields=True):
+    by: str
+    staged: str
+    product: records.Name
+    version: records.FileName
+    file: records.FileName
+
+
+class _Request(Struct, forbid_unknown_fields=True):
+    by: str
+    number: int
+    reason: records.Text = ""
+    emergency: bool = False
+
+
+class _Approve(Struct, forbid_unknown_fields=True):
+    by: str
+    number: int
+    signature: str
+
+
+class _Reject(Struct, forbid_unknown_fields=True):
+    by: str
+    number: int
+    reason: records.Text = ""
+
+
+class _Root(Struct, forbid_unknown_fields=True):
+    by: str
+    metadata: str
+
+
+class Keeping(Protocol):
+    """The keeper, as its verbs know it."""
+
+    setting: Setting
+    store: Path
+    files: Table[FileRow]
+    pending: Table[Pending]
+    looked: records.Looked
+    rows: PatchRows
+    repository: Repository
+
+    @property
+    def now(self) -> int:
+        """UTC ns."""
+
+    def product_of(self, name: str) -> Product | None:
+        """By the policy in force."""
+
+    def why_not(self, product: str, version: str, file: str) -> tuple[str, str]:
+        """Why no such file is taken: (fault, detail), or ("", "")."""
+
+    def room(self, size: int) -> bool:
+        """Whether there is."""
+
+    def examine(self, number: int) -> None:
+        """Puts a file before an examiner (again)."""
+
+    def tell_installer(self) -> None:
+        """That there is something new."""
+
+    def note_refused(self, product: str, version: str, file: str, by: str, fault: str, detail: str) -> None:
+        """Tells the audit log."""
+
+    def take_file(
+        self, path: Path, product: str, version: str, file: str, size: int, sha256: str, by: str,
+        how: Literal["upload", "put"], done: Callable[[int, str, str, str], None],
+    ) -> None:  # fmt: skip
+        """A file that is whole and synced goes into quarantine."""
+
+
+class Verbs:
+    """The keeper's."""
+
+    def __init__(self, keeper: Keeping) -> None:
+        self._keeper = keeper
+        self._verbs: dict[str, Callable[[Asked], None]] = {
+            "status": self._status,
+            "list": self._list,
+            "show": self._show,
+            "put": self._put,
+            "examine": self._examine,
+            "request": self._request,
+            "to-sign": self._to_sign,
+            "approve": self._approve,
+            "reject": self._reject,
+            "root": self._root,
+            "verify": self._verify,
+        }
+
+    def command(self, asked: Asked) -> None:
+        work = self._verbs.get(asked.verb)
+        if work is None:
+            asked.refuse(f"the patch keeper has no verb {asked.verb!r}")
+            return
+        try:
+            work(asked)
+        except OSError as error:
+            raise GateError(f"the keeper's disk: {error.strerror or error}") from None
+
+    # --- looking
+
+    def _status(self, asked: Asked) -> None:
+        asked.decode(_By)
+        keeper, repository = self._keeper, self._keeper.repository
+        states: dict[str, int] = {}
+        for row in keeper.files.rows.values():
+            states[row.state] = states.get(row.state, 0) + 1
+        pending = next(iter(keeper.pending.rows.values()), None)
+        root = repository.root.signed
+        asked.answer(
+            {
+                "root": root.version,
+                "root_expires": root.expires.isoformat(),
+                "unfit": repository.unfit,
+                "approvers": sorted(repository.people().values()),
+                "threshold": repository.threshold,
+                "files": states,
+                "pending": self._pending(pending) if pending else None,
+                "installer": {"targets": keeper.looked.version, "refused": keeper.looked.refused},
+            }
+        )
+
+    def _pending(self, pending: Pending) -> dict[str, Any]:
+        people = self._keeper.repository.people()
+        row = self._row(pending.number)
+        return {
+            "number": pending.number,
+            "file": f"{row.product}/{row.version}/{row.file}",
+            "by": pending.by,
+            "signed": sorted(people.get(keyid, "?") for keyid in pending.signatures),
+            "needs": self._keeper.repository.threshold,
+        }
+
+    def _list(self, asked: Asked) -> None:
+        asked.decode(_By)
+        rows = sorted(self._keeper.files.rows.values(), key=lambda row: row.number)
+        asked.answer([self._told(row, short=True) for row in rows[-1000:]])
+
+    def _show(self, asked: Asked) -> None:
+        asked.answer(self._told(self._row(asked.decode(_Number).number)))
+
+    def _told(self, row: FileRow, *, short: bool = False) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            name: getattr(row, name)
+            for name in ("number", "product", "version", "file", "size", "sha256", "by", "how", "at", "state", "reason")
+        }
+        if not short:
+            found["report"] = msgspec.to_builtins(row.report) if row.report is not None else None
+            pending = self._keeper.pending.get(row.number)
+            found["pending"] = self._pending(pending) if pending is not None else None
+        return found
+
+    def _row(self, number: int) -> FileRow:
+        row = self._keeper.files.get(number)
+        if row is None:
+            raise GateError(f"there is no file {number}", hint="`cofferdam patch list` shows which there are")
+        return row
+
+    # --- files
+
+    def _put(self, asked: Asked) -> None:
+        """A file that the command line has laid into the drop folder, read in pieces between other work."""
+        said = asked.decode(_Put)
+        if not _STAGED.match(said.staged):
+            raise GateError("that is no staged file")
+        staged = self._keeper.store / "drop" / said.staged
+        product = self._keeper.product_of(said.product)
+        if product is None:
+            raise GateError(f"there is no product {said.product}", hint="the policy's `products:` names them")
+        fault, why = self._keeper.why_not(said.product, said.version, said.file)
+        if fault:
+            staged.unlink(missing_ok=True)
+            self._keeper.note_refused(said.product, said.version, said.file, said.by, fault, why)
+            raise GateError(why)
+        fd = os.open(staged, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        self._copy(asked, said, staged, fd, product.most)
+
+    def _copy(self, asked: Asked, said: _Put, staged: Path, fd: int, most: int) -> None:
+        keeper = self._keeper
+        target = keeper.store / "incoming" / f"put-{said.staged}"
+        out = target.open("xb")
+        digest, size = hashlib.sha256(), 0
+
+        def refuse(fault: str, why: str) -> None:
+            keeper.note_refused(said.product, said.version, said.file, said.by, fault, why)
+            asked.refuse(why)
+
+        def end() -> None:
+            os.close(fd)
+            out.close()
+            staged.unlink(missing_ok=True)
+
+        def step() -> None:
+            nonlocal size
+            try:
+                data = os.read(fd, PIECE)
+                out.write(data)
+                size += len(data)
+                digest.update(data)
+                if not data:
+                    out.flush()
+                    os.fsync(out.fileno())
+            except OSError as error:
+                end()
+                target.unlink(missing_ok=True)
+                refuse("store", f"the keeper's disk: {error.strerror}")
+                return
+            if size > most or not keeper.room(0):
+                end()
+                target.unlink(missing_ok=True)
+                refuse(
+                    "room", f"{said.product} has at most {most} bytes" if size > most else "the keeper's disk is full"
+                )
+            elif data:
+                keeper.setting.reactor.call_in(0, step)
+            else:
+                end()
+                sha256 = digest.hexdigest()
+
+                def done(number: int, waits: str, fault: str, why: str) -> None:
+                    if fault:
+                        refuse(fault, why)
+                    else:
+                        asked.answer({"number": number if number < 1 << 52 else 0, "sha256": sha256, "waits": waits})
+
+                if not size:
+                    target.unlink(missing_ok=True)
+                    refuse("policy", "the file is empty")
+                    return
+                keeper.take_file(target, said.product, said.version, said.file, size, sha256, said.by, "put", done)
+
+        step()
+
+    def _examine(self, asked: Asked) -> None:
+        row = self._row(asked.decode(_Number).number)
+        if row.state not in ("not-scanned", "failed"):
+            raise GateError(f"file {row.number} is {row.state}: it is not looked at again")
+        self._keeper.examine(row.number)
+        asked.answer({"number": row.number})
+
+    # --- releases
+
+    def _request(self, asked: Asked) -> None:
+        said, keeper = asked.decode(_Request), self._keeper
+        row, repository = self._row(said.number), keeper.repository
+        if row.state != "passed" or row.report is None:
+            why = f" ({row.reason})" if row.reason else ""
+            raise GateError(f"file {row.number} is {row.state}{why}: it cannot be released")
+        if repository.unfit:
+            raise GateError(repository.unfit)
+        if keeper.pending.rows:
+            other = next(iter(keeper.pending.rows))
+            raise GateError(
+                f"file {other} waits for its signatures: one release stands at a time",
+                hint=f"`cofferdam patch approve {other}` or `cofferdam patch reject {other}` first",
+            )
+        if said.emergency and not said.reason:
+            raise GateError("an emergency has a reason", hint="--reason 'why it cannot wait for its window'")
+        report = row.report
+        scan = f"{report.scan}, {report.base}" if report.base else report.scan
+        custom = Custom(
+            number=row.number, product=row.product, version=row.version, file=row.file, uploaded_by=row.by,
+            requested_by=said.by, origin=clip(report.origin), scan=clip(f"{scan}; {report.kind}"),
+            at=datetime.fromtimestamp(keeper.now // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            emergency=said.emergency, reason=said.reason,
+        )  # fmt: skip
+        metadata = repository.draft(custom, row.size, row.sha256)
+        pending = Pending(number=row.number, by=said.by, at=keeper.now, metadata=trustkeys.encode(metadata).decode())
+        draft = events.ReleaseRequested(
+            wall_ns=keeper.now, number=row.number, product=row.product, version=row.version, file=row.file,
+            sha256=row.sha256, by=clip(said.by, 128), targets=metadata.signed.version, emergency=said.emergency,
+            reason=clip(said.reason),
+        )  # fmt: skip
+
+        def told(ok: bool, why: str) -> None:
+            if not ok:
+                asked.refuse(f"nothing can be recorded: {why}")
+                return
+            keeper.pending.put(row.number, pending)
+            keeper.files.put(row.number, replace(row, state="requested"))
+            asked.answer({"number": row.number, "targets": metadata.signed.version})
+
+        keeper.setting.audit.record(draft, told)
+
+    def _waiting(self, number: int) -> Pending:
+        pending = self._keeper.pending.get(number)
+        if pending is None:
+            row = self._row(number)
+            raise GateError(f"nothing is asked for file {number}: it is {row.state}")
+        return pending
+
+    def _to_sign(self, asked: Asked) -> None:
+        """The metadata. What is signed is what the signer's own machine makes of it."""
+        pending = self._waiting(asked.decode(_Number).number)
+        asked.answer(
+            {"number": pending.number, "metadata": pending.metadata, "needs": self._keeper.repository.threshold}
+        )
+
+    def _approve(self, asked: Asked) -> None:
+        said, keeper = asked.decode(_Approve), self._keeper
+        pending, row, repository = self._waiting(said.number), self._row(said.number), keeper.repository
+        metadata = trustkeys.decode(pending.metadata.encode(), Targets)
+        signature = trustkeys.signature(said.signature.encode())
+        people = repository.people()
+        person = people.get(signature.keyid)
+        if person is None:
+            raise GateError("that key is no approver's", hint=f"the root has {', '.join(sorted(people.values()))}")
+        key = repository.root.signed.keys[signature.keyid]
+        try:
+            key.verify_signature(signature, trustkeys.to_sign(metadata.signed))
+        except Exception as error:
+            raise GateError(f"the signature does not hold: {error}", hint="sign what `patch show` has now") from None
+        if keeper.rows.separate and person in (row.by, pending.by):
+            what = "brought the file in" if person == row.by else "asked for its release"
+            raise GateError(f"{person} {what}, and cannot be one of those who approve it")
+        if signature.keyid in pending.signatures:
+            raise GateError(f"{person} has signed already: it takes another person")
+        signatures = {**pending.signatures, signature.keyid: signature.signature}
+        so_far = tuple(sorted(people[keyid] for keyid in signatures if keyid in people))
+        draft = events.ReleaseSigned(
+            wall_ns=keeper.now, number=row.number, sha256=row.sha256, targets=metadata.signed.version,
+            person=clip(person, 128), by=clip(said.by, 128), people=so_far[:16],
+        )  # fmt: skip
+
+        def told(ok: bool, why: str) -> None:
+            if not ok:
+                asked.refuse(f"nothing can be recorded: {why}")
+                return
+            fresh = replace(pending, signatures=signatures)
+            keeper.pending.put(row.number, fresh)
+            answer = {"number": row.number, "signed": so_far, "needs": repository.threshold}
+            if not self.finish_if_signed(fresh, said.by, lambda ok, why: self._finished(asked, answer, ok, why)):
+                asked.answer({**answer, "released": False})
+
+        keeper.setting.audit.record(draft, told)
+
+    @staticmethod
+    def _finished(asked: Asked, answer: dict[str, Any], ok: bool, why: str) -> None:
+        if ok:
+            asked.answer({**answer, "released": True})
+        else:
+            asked.refuse(f"it has its signatures and is not released yet: {why}", "it is tried again at the next start")
+
+    def finish_if_signed(
+        self, pending: Pending, by: str, done: Callable[[bool, str], None] = lambda _ok, _why: None
+    ) -> bool:
+        """Publishes what has enough signatures. Whether it has."""
+        keeper, repository = self._keeper, self._keeper.repository
+        metadata = trustkeys.decode(pending.metadata.encode(), Targets)
+        for keyid, value in pending.signatures.items():
+            metadata.signatures[keyid] = trustkeys.Signature(keyid, value)
+        people = tuple(sorted(trustkeys.signed_by(repository.root.signed, "targets", metadata)))
+        row = keeper.files.get(pending.number)
+        if len(people) < max(repository.threshold, keeper.rows.signatures) or row is None or repository.unfit:
+            return False
+        draft = events.ReleaseDecided(
+            wall_ns=keeper.now, number=row.number, product=row.product, version=row.version, file=row.file,
+            sha256=row.sha256, decision="released", by=clip(by, 128), people=people[:16],
+            targets=metadata.signed.version,
+        )  # fmt: skip
+
+        def told(ok: bool, why: str) -> None:
+            if not ok:
+                done(False, f"nothing can be recorded: {why}")
+                return
+            try:
+                self._publish(row, metadata)
+            except OSError as error:
+                done(False, f"the keeper's disk: {error.strerror}")
+                return
+            keeper.files.put(row.number, replace(row, state="released"))
+            keeper.pending.drop(row.number)
+            keeper.tell_installer()
+            done(True, "")
+
+        keeper.setting.audit.record(draft, told)
+        return True
+
+    def _publish(self, row: FileRow, metadata: Any) -> None:
+        keeper, repository = self._keeper, self._keeper.repository
+        path = f"{row.product}/{row.version}/{row.file}"
+        custom = msgspec.convert(metadata.signed.targets[path].custom, Custom)
+        place = repository.place(custom, row.sha256)
+        place.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        quarantined = keeper.store / "quarantine" / str(row.number)
+        if quarantined.exists():
+            quarantined.rename(place)
+        repository.publish(metadata)
+
+    def _reject(self, asked: Asked) -> None:
+        said, keeper = asked.decode(_Reject), self._keeper
+        row, pending = self._row(said.number), keeper.pending.get(said.number)
+        if row.state not in ("passed", "requested", "refused", "not-scanned", "failed", "waiting"):
+            raise GateError(f"file {row.number} is {row.state}: it cannot be rejected")
+        draft = events.ReleaseDecided(
+            wall_ns=keeper.now, number=row.number, product=row.product, version=row.version, file=row.file,
+            sha256=row.sha256, decision="rejected", by=clip(said.by, 128), reason=clip(said.reason),
+        )  # fmt: skip
+
+        def told(ok: bool, why: str) -> None:
+            if not ok:
+                asked.refuse(f"nothing can be recorded: {why}")
+                return
+            keeper.files.put(row.number, replace(row, state="rejected", reason=said.reason))
+            if pending is not None:
+                keeper.pending.drop(row.number)
+            for name in (str(row.number), f"{row.number}.sig"):
+                (keeper.store / "quarantine" / name).unlink(missing_ok=True)
+            asked.answer({"number": row.number})
+
+        keeper.setting.audit.record(draft, told)
+
+    def _root(self, asked: Asked) -> None:
+        said, keeper = asked.decode(_Root), self._keeper
+        try:
+            fresh = keeper.repository.take_root(said.metadata.encode())
+        except CofferdamError as error:
+            raise GateError(f"that root is not taken: {error}") from None
+        keeper.setting.audit.note(
+            events.RootTaken(
+                wall_ns=keeper.now,
+                root=fresh.signed.version,
+                by=clip(said.by, 128),
+                sha256=hashlib.sha256(said.metadata.encode()).hexdigest(),
+            )
+        )
+        keeper.tell_installer()
+        asked.answer({"root": fresh.signed.version})
+
+    # --- verifying
+
+    def _verify(self, asked: Asked) -> None:
+        """Reads every file that is kept, in pieces, and compares hashes with the catalogue."""
+        asked.decode(_By)
+        keeper = self._keeper
+        rows = [row for row in keeper.files.rows.values() if row.state != "rejected"]
+        wrong: list[str] = []
+        checked = 0
+
+        def place(row: FileRow) -> Path:
+            if row.state == "released":
+                return keeper.repository.targets / row.product / row.version / f"{row.sha256}.{row.file}"
+            return keeper.store / "quarantine" / str(row.number)
+
+        def next_file() -> None:
+            nonlocal checked
+            if not rows:
+                listed = [[row.number, row.sha256, row.state] for row in keeper.files.rows.values()]
+                asked.answer({"checked": checked, "wrong": wrong[:100], "files": listed[:5000]})
+                return
+            row = rows.pop()
+            checked += 1
+            try:
+                opened = place(row).open("rb")
+            except OSError as error:
+                wrong.append(f"file {row.number}: {error.strerror}")
+                keeper.setting.reactor.call_in(0, next_file)
+                return
+            digest = hashlib.sha256()
+
+            def step() -> None:
+                data = opened.read(PIECE)
+                digest.update(data)
+                if data:
+                    keeper.setting.reactor.call_in(0, step)
+                    return
+                opened.close()
+                if digest.hexdigest() != row.sha256:
+                    wrong.append(f"file {row.number} ({row.product}/{row.version}/{row.file}) has another hash")
+                next_file()
+
+            step()
+
+        next_file()

@@ -1,0 +1,167 @@
+"""All that the parts of the patch relay can say to each other, and the nouns that they share.
+
+What the keeper believes of the intake: who uploads (only the intake has seen the client), within the principals that
+the policy lets put. What the installer believes of the keeper: nothing. A `Fresh` is a hint to look; whatever it finds
+must be signed by people. What the keeper believes of the installer: that it is told the truth for `status`.
+
+Rules of order, held by the keeper (breaking one ends the crew, with an entry):
+
+    1. uploads are numbered 1, 2, 3, ... by `Begin`; chunks and the end name one that is open
+    2. no more bytes than `Room` has given
+
+Every upload is answered exactly once, by `Taken` or `Declined`; after `GiveUp` it is not.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Struct
+
+from cofferdam.crossing.records import RecordCodec
+from cofferdam.policy.terms.patch_rows import LARGEST_FILE
+
+CHUNK_BYTES: Final = 256 << 10
+WINDOW_BYTES: Final = 4 << 20
+"""Bytes of one upload that are under way between intake and keeper."""
+RELEASES_MOST: Final = 10_000
+UPLOADS_MOST: Final = 8
+"""Uploads at once."""
+
+Id = Annotated[int, Meta(ge=1, le=(1 << 53) - 1)]
+Size = Annotated[int, Meta(ge=0, le=LARGEST_FILE)]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+FileName = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+"""A file's name or a version: a part of a path that means nothing to any file system, shell or device."""
+Who = Annotated[str, Meta(min_length=1, max_length=128)]
+Text = Annotated[str, Meta(max_length=512)]
+Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+# --- what is released ---------------------------------------------------------------------------------------------
+
+
+class Custom(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What people sign of a release, besides length and hash. `number` grows with each request; `uploaded_by` and
+    `requested_by` are who brought it in and who asked; `emergency`: outside windows, with a `reason`."""
+
+    number: Id
+    product: Name
+    version: FileName
+    file: FileName
+    uploaded_by: Who
+    requested_by: Who
+    origin: Text
+    scan: Text
+    at: Annotated[str, Meta(max_length=40)]
+    emergency: bool = False
+    reason: Text = ""
+
+    @property
+    def path(self) -> str:
+        """The target's name."""
+        return f"{self.product}/{self.version}/{self.file}"
+
+
+class Release(Struct, frozen=True):
+    """One file that is released."""
+
+    path: str
+    size: int
+    sha256: str
+    custom: Custom
+
+
+# --- intake to keeper -----------------------------------------------------------------------------------------------
+
+
+class Begin(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unknown_fields=True):
+    """Somebody uploads a file. `size`: as far as the client says it, 0 where it does not."""
+
+    upload: Id
+    who: Who
+    product: Name
+    version: FileName
+    file: FileName
+    size: Size = 0
+
+
+class Chunk(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown_fields=True):
+    """The next bytes of an upload."""
+
+    upload: Id
+    data: Annotated[bytes, Meta(min_length=1, max_length=CHUNK_BYTES)]
+
+
+class End(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
+    """That was all of it, and this is its hash."""
+
+    upload: Id
+    sha256: Hex
+
+
+class GiveUp(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown_fields=True):
+    """The client has gone."""
+
+    upload: Id
+
+
+# --- keeper to intake -----------------------------------------------------------------------------------------------
+
+
+class Room(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unknown_fields=True):
+    """So many bytes more may be sent of an upload."""
+
+    upload: Id
+    more: Annotated[int, Meta(ge=1, le=WINDOW_BYTES)]
+
+
+class Taken(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown_fields=True):
+    """It is on disk and recorded, as file `number`. `waits`: what it waits for."""
+
+    upload: Id
+    number: Id
+    sha256: Hex
+    waits: Text = ""
+
+
+class Declined(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
+    """It is not taken; nothing of it is kept. `fault`: "policy", "room", "busy", "conflict", "severed", "store"."""
+
+    upload: Id
+    fault: Annotated[str, Meta(max_length=32)]
+    detail: Text
+
+
+# --- keeper and installer -------------------------------------------------------------------------------------------
+
+
+class Fresh(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unknown_fields=True):
+    """There is something new to look at."""
+
+
+class Looked(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unknown_fields=True):
+    """What the installer believes now: targets of this version; `refused` says why not what it was offered."""
+
+    version: Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
+    refused: Text = ""
+
+
+ToKeeper = Begin | Chunk | End | GiveUp
+FromKeeper = Room | Taken | Declined
+
+
+def intake_to_keeper(*_: Any) -> RecordCodec[ToKeeper]:
+    return RecordCodec(ToKeeper, limit=CHUNK_BYTES + 4096)
+
+
+def keeper_to_intake(*_: Any) -> RecordCodec[FromKeeper]:
+    return RecordCodec(FromKeeper, limit=4096)
+
+
+def keeper_to_installer(*_: Any) -> RecordCodec[Fresh]:
+    return RecordCodec(Fresh, limit=4096)
+
+
+def installer_to_keeper(*_: Any) -> RecordCodec[Looked]:
+    return RecordCodec(Looked, limit=4096)

@@ -1,0 +1,141 @@
+"""clamd, by its socket: the file goes there in chunks (INSTREAM), and the verdict comes back.
+
+"Clean" is said only by a scanner that works: before each file it must find a test file (EICAR), and a nest of archives
+that is deeper than it looks (`AlertExceedsMax yes`): without that setting, what it did not look into counts as clean.
+
+Not here: what a verdict leads to (keeper).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import socket
+import zipfile
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from msgspec import Struct
+
+CHUNK: Final = 256 << 10
+ANSWER_BYTES: Final = 4096
+SECONDS: Final = 600.0
+NEST: Final = 20
+BASE_DAYS: Final = 7
+"""The age of the scanner's base beyond which it counts as none."""
+_EICAR: Final = (r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-" + "ANTIVIRUS-TEST-FILE!$H+H*").encode()
+"""Not whole in this file, which scanners read as well."""
+_BASE: Final = re.compile(r"ClamAV ([^/ ]+)(?:/(\d+)/(.+))?\Z")
+
+Verdict = Literal["clean", "found", "not scanned"]
+
+
+class Scanned(Struct, frozen=True):
+    """`detail`: what was found, or why it was not scanned. `base`: the scanner, its base and how old that is."""
+
+    verdict: Verdict
+    detail: str = ""
+    base: str = ""
+
+
+class _NotScanned(Exception):
+    pass
+
+
+def scan(path: str, file: Path) -> Scanned:
+    """Has the clamd at this socket look at a file. Never raises for what clamd does or does not."""
+    base = ""
+    try:
+        base = _base(path)
+        if "FOUND" not in _stream(path, [_EICAR]):
+            raise _NotScanned("the scanner does not find its own test file")
+        if "FOUND" not in _stream(path, [_nest()]):
+            raise _NotScanned(
+                f"the scanner calls {NEST} archives in one another clean: set `AlertExceedsMax yes` in its clamd.conf"
+            )
+        with file.open("rb") as opened:
+            said = _stream(path, iter(lambda: opened.read(CHUNK), b""))
+    except (_NotScanned, OSError) as error:
+        return Scanned("not scanned", str(error) or type(error).__name__, base)
+    if said == "stream: OK":
+        return Scanned("clean", "", base)
+    if said.startswith("stream: ") and said.endswith(" FOUND"):
+        return Scanned("found", said.removeprefix("stream: ").removesuffix(" FOUND"), base)
+    return Scanned("not scanned", f"the scanner says {said[:200]!r}", base)
+
+
+def _base(path: str) -> str:
+    """Raises: _NotScanned, for one that is too old."""
+    with _connect(path) as sock:
+        _send(sock, b"zVERSION\0")
+        said = _answer(sock)
+    found = _BASE.match(said)
+    if found is None:
+        raise _NotScanned(f"the scanner says it is {said[:80]!r}")
+    if found[3] is None:
+        return f"clamd {found[1]}, base of unknown age"
+    try:
+        made = datetime.strptime(found[3].strip(), "%a %b %d %H:%M:%S %Y").replace(tzinfo=UTC)
+    except ValueError:
+        return f"clamd {found[1]}, base {found[2]} of unknown age"
+    days = (datetime.now(UTC) - made).days
+    if days > BASE_DAYS:
+        raise _NotScanned(f"the scanner's base {found[2]} is {days} days old, and at most {BASE_DAYS} are let pass")
+    return f"clamd {found[1]}, base {found[2]} of {made:%Y-%m-%d}"
+
+
+def _nest() -> bytes:
+    data = _EICAR
+    for _ in range(NEST):
+        held = io.BytesIO()
+        with zipfile.ZipFile(held, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr(zipfile.ZipInfo("inner"), data)
+        data = held.getvalue()
+    return data
+
+
+def _stream(path: str, pieces: Iterable[bytes] | Iterator[bytes]) -> str:
+    with _connect(path) as sock:
+        _send(sock, b"zINSTREAM\0")
+        try:
+            for piece in pieces:
+                _send(sock, len(piece).to_bytes(4, "big") + piece)
+            _send(sock, b"\0\0\0\0")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has said why before it hung up
+        return _answer(sock)
+
+
+def _connect(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise _NotScanned(f"the scanner cannot be reached: {error.strerror or error}") from None
+    return sock
+
+
+def _send(sock: socket.socket, data: bytes) -> None:
+    """By write: this process may send to no address."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(sock.fileno(), view) :]
+
+
+def _answer(sock: socket.socket) -> str:
+    data = b""
+    while b"\0" not in data and len(data) < ANSWER_BYTES:
+        try:
+            piece = os.read(sock.fileno(), ANSWER_BYTES)
+        except ConnectionResetError:
+            piece = b""
+        if not piece:
+            break
+        data += piece
+    if not data:
+        raise _NotScanned("the scanner hung up without a word")
+    return data.split(b"\0", 1)[0].decode("utf-8", "replace")

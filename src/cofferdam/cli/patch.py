@@ -1,0 +1,485 @@
+"""`cofferdam patch ...`: what people do with files for assets: look, put, request, approve, plan, settle.
+
+Files, requests and signatures are asked of the running keeper, plans and results of the installer. Signing happens
+here, on the signer's machine, by `ssh-keygen`: what is shown before is read from the metadata that is signed.
+
+Not here: roots (patch_root), keys and certificates (cli.keys).
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import secrets as dice
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cofferdam.cli.patch_asking import ask_part
+from cofferdam.errors import GateError
+
+if TYPE_CHECKING:
+    from cofferdam.policy.table import CompiledPolicy
+
+Work = Callable[[argparse.Namespace], int]
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    from cofferdam.cli import keys, patch_root
+
+    verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+
+    def verb(name: str, text: str, work: Work, parent: Any = verbs) -> argparse.ArgumentParser:
+        from cofferdam.cli.gate_options import add_json, add_state
+
+        sub: argparse.ArgumentParser = parent.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(work=work)
+        sub.add_argument(
+            "--crew", default="", metavar="NAME", help="where several patch relays run: the crew (`status`)"
+        )
+        add_state(sub)
+        add_json(sub)
+        return sub
+
+    verb("status", "what waits for whom, what is under way, and until when roots and signatures hold", _status)
+    verb("list", "all files, and where each stands", _list)
+    show = verb("show", "one file: its origin, what the scanner said, who has signed", _show)
+    _number(show)
+    put = verb("put", "bring a file in, or the signature beside it", _put)
+    put.add_argument("file", type=Path, metavar="FILE", help="the file")
+    put.add_argument("--product", required=True, metavar="PRODUCT", help="the product, as the policy names it")
+    put.add_argument("--version", required=True, metavar="VERSION", help="the file's version")
+    put.add_argument("--signature", type=Path, metavar="FILE", help="its detached signature, brought in with it")
+    examine = verb("examine", "look at a file again that could not be examined or scanned", _examine)
+    _number(examine)
+    request = verb("request", "ask that a file be released: then people sign", _request)
+    _number(request)
+    request.add_argument("--reason", default="", help="why, for those who sign")
+    request.add_argument(
+        "--emergency", action="store_true", help="outside windows; it needs a reason and all signatures"
+    )
+    approve = verb("approve", "see what a release is, and sign it with your own OpenSSH key", _approve)
+    _number(approve)
+    how = approve.add_mutually_exclusive_group(required=True)
+    how.add_argument("--key", type=Path, metavar="FILE", help="your key, or its .pub where an agent or a token has it")
+    how.add_argument("--save", type=Path, metavar="FILE", help="write what is to be signed, to sign it elsewhere")
+    how.add_argument("--signature", type=Path, metavar="FILE", help="what `ssh-keygen -Y sign` made of the saved file")
+    approve.add_argument("--yes", action="store_true", help="do not ask: you have seen it")
+    reject = verb("reject", "give a release up, or throw a file away that was not released", _reject)
+    _number(reject)
+    reject.add_argument("--reason", default="", help="why, for the record")
+    verb("plan", "which asset gets what and when: rings, windows of the next four weeks, what it waits for", _plan)
+    for name, text in (("pause", "begin no further transfers of a product"),
+                       ("resume", "go on with a product that was paused, stopped, or stopped by failures"),
+                       ("stop", "give the newest release of a product up: no asset gets it any more")):  # fmt: skip
+        sub = verb(name, text, _set)
+        sub.add_argument("product", metavar="PRODUCT", help="the product")
+    result = verb("result", "say what an asset has, where nobody knows: done, failed, or let it be sent again", _result)
+    result.add_argument("asset", metavar="ASSET", help="the asset")
+    result.add_argument("product", metavar="PRODUCT", help="the product")
+    result.add_argument("says", choices=["done", "failed", "again"], help="what you found")
+    result.add_argument("--detail", default="", help="how you know, for the record")
+    verb("verify", "read all files through: hashes as the catalogue, the metadata and the audit log have them", _verify)
+    export = verb("export", "write the evidence out: files, origins, scans, signatures, steps (JSON)", _export)
+    export.add_argument("output", type=Path, metavar="FILE", help="a new file")
+    patch_root.add(verbs, verb)
+    keys.add_keys(KEYS(), _parser_of(verbs, "key", "API keys of those who upload, and of assets that fetch"), verb)
+    keys.add_certificate(KEYS(), verbs, verb)
+    credential = keys._reader(KEYS(), verb)("credential", "what we show to an asset: a password, or a private key",
+                                           _credential, verbs)  # fmt: skip
+    credential.add_argument("name", metavar="NAME", help="its name in the policy: `secret`, or the asset's")
+    credential.add_argument("--key", type=Path, metavar="FILE", help="an OpenSSH private key without a passphrase "
+                            "(Ed25519 or ECDSA)")  # fmt: skip
+    credential.add_argument("--file", type=Path, metavar="FILE", help="a password, on its first line; `-` for stdin")
+    parser.epilog = "Who does something is who the gate sees, and stands in the audit log."
+
+
+def run(args: argparse.Namespace) -> int:
+    code: int = args.work(args)
+    return code
+
+
+def KEYS() -> Any:
+    from cofferdam.cli import keys
+
+    return keys.Keys("patch", ("put",), "product", _sides, "API keys of those who upload, and of assets that fetch")
+
+
+def _parser_of(verbs: Any, name: str, text: str) -> Any:
+    sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    return sub.add_subparsers(dest="which", metavar="WHICH", required=True)
+
+
+def _number(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("number", type=int, metavar="NUMBER", help="the file's number, as `list` shows it")
+
+
+def _sides(policy: CompiledPolicy, crew: str) -> list[Any]:
+    from cofferdam.cli.keys import Side
+    from cofferdam.gate.crew.plan import plan_crews
+    from cofferdam.policy.terms.patch import INSTALLER, INTAKE
+    from cofferdam.policy.terms.patch_rows import PatchRows
+
+    found = []
+    for plan in plan_crews(policy).values():
+        if plan.broker != "patch" or crew not in ("", plan.name):
+            continue
+        rows = [row for name in plan.conduits if isinstance(row := policy.conduits[name].terms, PatchRows)]
+        for part in (INTAKE, INSTALLER):
+            zones = {row.outer if part == INTAKE else row.inner for row in rows}
+            who = {name for row in rows for name, zone in row.stands.items() if zone in zones}
+            tls = {door.tls for row in rows for door in row.doors if door.zone in zones and door.tls}
+            names = {way.sftp.secret for row in rows for way in row.ways if way.sftp is not None}
+            passwords = frozenset(names) if part == INSTALLER else frozenset()
+            found.append(Side(plan.base, part, frozenset(who), frozenset(tls), passwords))
+    return found
+
+
+# --- asking ----------------------------------------------------------------------------------------------------------
+
+
+def _keeper(args: argparse.Namespace, verb: str, **arguments: object) -> Any:
+    return ask_part(args, "keeper", verb, **arguments)[1]
+
+
+def _installer(args: argparse.Namespace, verb: str, **arguments: object) -> Any:
+    return ask_part(args, "installer", verb, **arguments)[1]
+
+
+def _print(args: argparse.Namespace, found: Any, lines: Iterable[str]) -> int:
+    from cofferdam.audit.lines import escaped
+
+    if args.json:
+        print(json.dumps(found))
+    else:
+        for line in lines:
+            print(escaped(line))
+    return 0
+
+
+def _time(ns: int) -> str:
+    return f"{datetime.fromtimestamp(ns // 10**9, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+def _status(args: argparse.Namespace) -> int:
+    found = {"keeper": _keeper(args, "status"), "installer": _installer(args, "plan")}
+
+    def lines() -> Iterator[str]:
+        keeper, installer = found["keeper"], found["installer"]
+        yield f"root {keeper['root']}, good until {keeper['root_expires'][:10]}; {keeper['threshold']} of " + ", ".join(
+            keeper["approvers"]
+        )
+        if keeper["unfit"]:
+            yield f"NOTHING CAN BE RELEASED: {keeper['unfit']}"
+        yield "files: " + (", ".join(f"{count} {state}" for state, count in sorted(keeper["files"].items())) or "none")
+        pending = keeper["pending"]
+        if pending:
+            signed = ", ".join(pending["signed"]) or "nobody yet"
+            yield (
+                f"waiting for signatures: {pending['number']} {pending['file']}, asked by {pending['by']}; signed by "
+                f"{signed}, {pending['needs']} are needed"
+            )
+        released = len(installer["releases"])
+        yield f"installer: root {installer['root']}, targets {installer['targets']}, {released} released"
+        if installer["refused"]:
+            yield f"THE INSTALLER REFUSES what is released: {installer['refused']}"
+        if installer["under_way"]:
+            yield f"under way: {installer['under_way']}, {installer['sent']} bytes"
+        yield from _assets(installer, windows=False)
+
+    return _print(args, found, lines())
+
+
+def _assets(installer: dict[str, Any], *, windows: bool) -> Iterator[str]:
+    for row in installer["assets"]:
+        has = f"has {row['has']} ({row['state']})" if row["state"] else "nothing was sent"
+        wants = f", {row['release']}: {row['why']}" if row["release"] else ""
+        yield f"  {row['asset']:16} {row['product']:20} ring {row['ring']:10} {has}{wants}"
+        if row["detail"] and row["state"] in ("failed", "unknown", "back"):
+            yield f"    {row['detail']}"
+        for start, stop in row["windows"][:8] if windows else ():
+            yield f"    window {_time(start)} to {_time(stop)}"
+
+
+def _list(args: argparse.Namespace) -> int:
+    found = _keeper(args, "list")
+    return _print(args, found, (_line(row) for row in found))
+
+
+def _line(row: dict[str, Any]) -> str:
+    why = f" ({row['reason']})" if row["reason"] else ""
+    return (
+        f"{row['number']:5} {row['product']}/{row['version']}/{row['file']}  {row['size']} bytes  "
+        f"{row['sha256'][:16]}…  from {row['by']}, {_time(row['at'])}: {row['state']}{why}"
+    )
+
+
+def _show(args: argparse.Namespace) -> int:
+    found = _keeper(args, "show", number=args.number)
+
+    def lines() -> Iterator[str]:
+        yield _line(found)
+        yield f"  SHA-256 {found['sha256']}"
+        report = found["report"]
+        if report:
+            yield f"  origin: {report['origin'] or 'not proved: ' + report['refused']}"
+            for name, value in report["facts"].items():
+                yield f"    {name}: {value}"
+            yield f"  scan: {report['scan']} {report['scan_detail']} {report['base']}".rstrip()
+            yield f"  content: {report['archive'] or report['kind']}"
+        if found["pending"]:
+            signed = ", ".join(found["pending"]["signed"]) or "nobody yet"
+            yield f"  asked by {found['pending']['by']}; signed by {signed}; {found['pending']['needs']} are needed"
+
+    return _print(args, found, lines())
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _put(args: argparse.Namespace) -> int:
+    if not args.file.is_file():
+        raise GateError(f"{args.file} is no file")
+    name = args.file.name
+    if args.signature is not None:
+        ending = args.signature.suffix if args.signature.suffix in (".asc", ".sig", ".minisig") else ".sig"
+        _stage(args, args.signature, f"{name}{ending}")
+    found = _stage(args, args.file, name)
+    waits = f"; it waits for {found['waits']}" if found["waits"] else ""
+    return _print(args, found, [f"file {found['number']}, SHA-256 {found['sha256']}{waits}"])
+
+
+def _stage(args: argparse.Namespace, file: Path, name: str) -> Any:
+    """Lays a file where the keeper looks, for its user, and has the keeper take it."""
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.enforce import stores
+
+    crew, _ = ask_part(args, "keeper", "status")
+    drop = stores.of(state_of(args), crew, "keeper") / "drop"
+    staged = dice.token_hex(16)
+    target = drop / staged
+    try:
+        owner = drop.stat()
+        with file.open("rb") as source, target.open("xb") as out:
+            shutil.copyfileobj(source, out, 1 << 20)
+        target.chmod(0o640)
+        if os.geteuid() == 0:
+            os.chown(target, owner.st_uid, owner.st_gid)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise GateError(f"{file} cannot be laid into {drop}: {error.strerror or error}") from None
+    try:
+        return _keeper(args, "put", staged=staged, product=args.product, version=args.version, file=name)
+    except GateError:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _examine(args: argparse.Namespace) -> int:
+    found = _keeper(args, "examine", number=args.number)
+    return _print(args, found, [f"file {args.number} is looked at again"])
+
+
+# --- releases --------------------------------------------------------------------------------------------------------
+
+
+def _request(args: argparse.Namespace) -> int:
+    found = _keeper(args, "request", number=args.number, reason=args.reason, emergency=args.emergency)
+    return _print(args, found, [f"file {args.number}: targets {found['targets']} wait for signatures"])
+
+
+def _approve(args: argparse.Namespace) -> int:
+    from tuf.api.metadata import Targets
+
+    from cofferdam.audit.lines import escaped
+    from cofferdam.brokers.patch import trustkeys
+    from cofferdam.cli.patch_root import ssh_sign
+
+    asked = _keeper(args, "to-sign", number=args.number)
+    metadata = trustkeys.decode(asked["metadata"].encode(), Targets)
+    message = trustkeys.to_sign(metadata.signed)
+    if args.signature is None:
+        for line in shown(metadata.signed, args.number):
+            print(escaped(line), file=sys.stderr)
+    if args.save is not None:
+        args.save.write_bytes(message)
+        print(f"sign it there: ssh-keygen -Y sign -n {trustkeys.NAMESPACE} -f YOUR_KEY {args.save}", file=sys.stderr)
+        return 0
+    if args.signature is not None:
+        armored = args.signature.read_bytes()
+    else:
+        if not args.yes:
+            print("Sign it? [y/N] ", end="", file=sys.stderr, flush=True)
+            if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+                raise GateError("not signed")
+        armored = ssh_sign(args.key, message)
+    found = _keeper(args, "approve", number=args.number, signature=armored.decode("ascii", "replace"))
+    signed = ", ".join(found["signed"])
+    what = "released" if found["released"] else f"{found['needs']} are needed"
+    return _print(args, found, [f"file {args.number} is signed by {signed}: {what}"])
+
+
+def shown(signed: Any, number: int) -> Iterator[str]:
+    """What a signature over these targets says, in words made from the targets alone."""
+    import msgspec
+
+    from cofferdam.brokers.patch.records import Custom
+
+    found = {path: (target, msgspec.convert(target.custom, Custom)) for path, target in signed.targets.items()}
+    mine = next(((path, *pair) for path, pair in found.items() if pair[1].number == number), None)
+    if mine is None:
+        raise GateError(f"the metadata has no file {number}: do not sign it")
+    path, target, custom = mine
+    yield f"You release {path}"
+    yield f"  length      {target.length} bytes"
+    yield f"  SHA-256     {target.hashes['sha256']}"
+    yield f"  origin      {custom.origin}"
+    yield f"  scan        {custom.scan}"
+    yield f"  brought in  by {custom.uploaded_by}"
+    yield f"  asked for   by {custom.requested_by}, {custom.at}"
+    if custom.emergency:
+        yield "  EMERGENCY   outside windows and without rest between rings"
+    if custom.reason:
+        yield f"  reason      {custom.reason}"
+    yield f"  targets     {signed.version}, good until {signed.expires:%Y-%m-%d}; released besides:"
+    for other, (known, said) in sorted(found.items()):
+        if said.number != number:
+            yield f"    {other} {known.hashes['sha256'][:16]}…"
+
+
+def _reject(args: argparse.Namespace) -> int:
+    found = _keeper(args, "reject", number=args.number, reason=args.reason)
+    return _print(args, found, [f"file {args.number} is rejected"])
+
+
+# --- plans -----------------------------------------------------------------------------------------------------------
+
+
+def _plan(args: argparse.Namespace) -> int:
+    return _told(args, _installer(args, "plan"))
+
+
+def _told(args: argparse.Namespace, found: dict[str, Any]) -> int:
+    def lines() -> Iterator[str]:
+        for word in ("refused", "shut"):
+            if found[word]:
+                yield f"NOTHING GOES OUT: {found[word]}"
+        for word in ("paused", "stopped"):
+            if found[word]:
+                yield f"{word}: {', '.join(map(str, found[word]))}"
+        yield from _assets(found, windows=True)
+
+    return _print(args, found, lines())
+
+
+def _set(args: argparse.Namespace) -> int:
+    return _told(args, _installer(args, args.what, product=args.product))
+
+
+def _result(args: argparse.Namespace) -> int:
+    said = {"asset": args.asset, "product": args.product, "says": args.says, "detail": args.detail}
+    return _told(args, _installer(args, "result", **said))
+
+
+# --- evidence --------------------------------------------------------------------------------------------------------
+
+
+def _log_of(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The patch relay's entries of the gate's audit log."""
+    from cofferdam.audit.events import patch as events
+    from cofferdam.audit.events.base import kebab
+    from cofferdam.audit.files import LogReader
+    from cofferdam.audit.keys import find_public
+    from cofferdam.audit.show import find_log, matching, wanted
+    from cofferdam.cli.gate_options import state_of
+
+    kinds = [kebab(each.__name__) for each in events.Draft.__args__]
+    folder = find_log(state_of(args) / "audit")
+    key = find_public(None, folder.parent / "keys" / "audit.pub")
+    for _, entry in matching(LogReader(folder, key), wanted(kinds), None):
+        yield {"index": entry.index, "time": entry.time, "maker": entry.maker, **entry.event}
+
+
+def _verify(args: argparse.Namespace) -> int:
+    found = _keeper(args, "verify")
+    wrong: list[str] = list(found["wrong"])
+    files = {number: sha256 for number, sha256, _state in found["files"]}
+    told = {entry["number"]: entry["sha256"] for entry in _log_of(args) if entry["kind"] == "file-taken"}
+    for number, sha256 in files.items():
+        if told.get(number) != sha256:
+            wrong.append(f"file {number}: the audit log has another hash, or does not know it")
+    wrong += [
+        f"file {number}: the audit log knows it, and the keeper does not" for number in told if number not in files
+    ]
+    installer = _installer(args, "plan")
+    if installer["refused"]:
+        wrong.append(f"the installer refuses the metadata: {installer['refused']}")
+    verdict = {"checked": found["checked"], "told": len(told), "wrong": wrong}
+    _print(
+        args, verdict, [*wrong, f"{found['checked']} files, {len(told)} in the audit log: {'NO' if wrong else 'good'}"]
+    )
+    return 1 if wrong else 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    listed = _keeper(args, "list")
+    bundle: dict[str, Any] = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "status": _keeper(args, "status"),
+        "files": [_keeper(args, "show", number=row["number"]) for row in listed],
+        "plan": _installer(args, "plan"),
+        "log": list(_log_of(args)),
+    }
+    try:
+        fd = os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise GateError(f"{args.output}: {error.strerror}", hint="it is a new file") from None
+    with os.fdopen(fd, "w") as out:
+        json.dump(bundle, out, indent=1, sort_keys=True)
+    told = {"files": len(bundle["files"]), "entries": len(bundle["log"])}
+    return _print(args, told, [f"{told['files']} files, {told['entries']} entries of the audit log: {args.output}"])
+
+
+# --- credentials -----------------------------------------------------------------------------------------------------
+
+
+def _credential(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.kit.http.vault import locked
+    from cofferdam.brokers.patch.sftp import KEY_MARK
+    from cofferdam.cli import keys
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.policy.problems import one_of
+
+    own = [side for side in keys.sides_of(args) if args.name in side.passwords]
+    if not own:
+        known = sorted({name for side in keys.sides_of(args) for name in side.passwords})
+        raise GateError(f"no asset of the policy takes a credential {args.name!r}", hint=f"they take {one_of(known)}")
+    if (args.key is None) == (args.file is None):
+        raise GateError("one of --key and --file")
+    secret = _private_key(args.key) if args.key is not None else keys._read(args.file)
+    runs = True
+    with locked(state_of(args)):
+        for side in own:
+            vault = keys.vault_of(args, side)
+            vault.set_password(args.name, KEY_MARK + secret if args.key is not None else secret)
+            runs = keys.save(args, side, vault) and runs
+    later = "" if runs else "; it is used once the gate runs"
+    return _print(args, {"name": args.name, "in_use": runs}, [f"{args.name}: the credential is there{later}"])
+
+
+def _private_key(file: Path) -> str:
+    import asyncssh
+
+    try:
+        asyncssh.read_private_key(str(file))
+    except (OSError, asyncssh.Error, ValueError) as error:
+        raise GateError(f"{file} is no private key without a passphrase: {error}") from None
+    return base64.b64encode(file.read_bytes()).decode()

@@ -1,0 +1,221 @@
+"""`cofferdam patch root ...`: whose signatures release files, and whose may change that.
+
+A root is a file beside the policy: approvers and holders with their OpenSSH keys, and the keeper's own key, which says
+what is newest and can release nothing. Holders sign it, each on a machine of their own.
+
+Not here: what the installer makes of it (brokers.patch.trust).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from cofferdam.errors import CofferdamError, GateError
+
+
+def add(verbs: Any, verb: Any) -> None:
+    text = "whose signatures release files: make a root, sign it, bring the next one in"
+    root = verbs.add_parser("root", help=text, description=text[0].upper() + text[1:] + ".")
+    which = root.add_subparsers(dest="which", metavar="WHICH", required=True)
+    new = verb("new", "make the first root, and the keeper's own key", _new, which)
+    new.add_argument("policy", type=Path, metavar="POLICY", help="the policy that names the root")
+    _people(new)
+    new.add_argument("--out", type=Path, required=True, metavar="FILE", help="the root: a new file, beside the policy")
+    following = verb("next", "make the next root from the one before: other people, a later end", _next, which)
+    following.add_argument("old", type=Path, metavar="OLD", help="the root that holds now")
+    _people(following)
+    following.add_argument("--out", type=Path, required=True, metavar="FILE", help="the next root: a new file")
+    sign = verb("sign", "sign a root with a holder's OpenSSH key", _sign, which)
+    sign.add_argument("root", type=Path, metavar="FILE", help="the root, which gets the signature")
+    sign.add_argument(
+        "--key", type=Path, required=True, metavar="FILE", help="the key, or its .pub where an agent has it"
+    )
+    install = verb("install", "give the running keeper a next root that its holders have signed", _install, which)
+    install.add_argument("root", type=Path, metavar="FILE", help="the root")
+    show = verb("show", "who is in a root, and who has signed it", _show, which)
+    show.add_argument("root", type=Path, metavar="FILE", help="the root")
+
+
+def _people(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--approver", action="append", default=[], metavar="NAME=FILE.pub", help="one who may release")
+    parser.add_argument("--holder", action="append", default=[], metavar="NAME=FILE.pub", help="one who holds the root")
+    parser.add_argument("--signatures", type=int, default=2, metavar="N", help="how many release a file (default: 2)")
+    parser.add_argument("--holders", type=int, default=2, metavar="N", help="how many change the root (default: 2)")
+    parser.add_argument("--days", type=int, default=365, metavar="N", help="how long it is good (default: 365)")
+
+
+def ssh_sign(key: Path, message: bytes) -> bytes:
+    """A signature by `ssh-keygen`, which asks for passphrase or touch. Raises: GateError."""
+    from cofferdam.brokers.patch.trustkeys import NAMESPACE
+
+    with tempfile.TemporaryDirectory(prefix="cofferdam-") as folder:
+        text = Path(folder) / "text"
+        text.write_bytes(message)
+        command = ["ssh-keygen", "-q", "-Y", "sign", "-n", NAMESPACE, "-f", str(key), str(text)]
+        try:
+            done = subprocess.run(command, capture_output=True, check=False)
+        except FileNotFoundError:
+            raise GateError("ssh-keygen is not here", hint="it is in OpenSSH's client (openssh-client)") from None
+        made = text.with_suffix(".sig")
+        if done.returncode or not made.is_file():
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            raise GateError(f"ssh-keygen does not sign with {key}: {said[-1] if said else done.returncode}")
+        return made.read_bytes()
+
+
+def _keys(said: list[str]) -> list[Any]:
+    from cofferdam.brokers.patch import trustkeys
+
+    found = []
+    for text in said:
+        name, _, file = text.partition("=")
+        if not name or not file:
+            raise GateError(f"{text!r} is not NAME=FILE.pub")
+        try:
+            found.append(trustkeys.person_key(Path(file).read_text("utf-8"), name))
+        except CofferdamError as error:
+            raise GateError(f"{file}: {error}", hint=error.hint) from None
+        except UnicodeDecodeError:
+            raise GateError(f"{file} is no public key") from None
+    return found
+
+
+def _write_new(file: Path, data: bytes) -> None:
+    try:
+        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError:
+        raise GateError(f"{file} is there already", hint="a root is never written over: give another --out") from None
+    with os.fdopen(fd, "wb") as out:
+        out.write(data)
+
+
+def _new(args: argparse.Namespace) -> int:
+    import time
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    from cofferdam.brokers.patch import trustkeys
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.crew.plan import plan_crews
+    from cofferdam.gate.secrets import secret_file
+    from cofferdam.policy.compile import compile_policy
+    from cofferdam.policy.load import load
+
+    private = Ed25519PrivateKey.generate()
+    online = trustkeys.SSlibKey.from_crypto(private.public_key())
+    root = trustkeys.make_root(
+        _keys(args.approver), _keys(args.holder), online, signatures=args.signatures, root_signatures=args.holders,
+        days=args.days,
+    )  # fmt: skip
+    _write_new(args.out, trustkeys.encode(root))
+    try:
+        policy = compile_policy(load(args.policy), now_ns=time.time_ns())
+        plans = [
+            plan for plan in plan_crews(policy).values() if plan.broker == "patch" and args.crew in ("", plan.name)
+        ]
+        if len(plans) != 1:
+            raise GateError(f"the policy has {len(plans)} patch relays", hint="say which with --crew NAME")
+        path = secret_file(state_of(args), plans[0].base, "keeper", "online")
+        if path.exists():
+            raise GateError(f"the keeper has a key already: {path}", hint="`cofferdam patch root next` for a next root")
+        _write_secret(state_of(args), path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    except BaseException:
+        args.out.unlink()
+        raise
+    print(f"{args.out}: to be signed by {args.holders} holders: cofferdam patch root sign {args.out} --key KEY")
+    return 0
+
+
+def _write_secret(state: Path, path: Path, data: bytes) -> None:
+    """For the gate's user alone."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owner = state.stat().st_gid if os.geteuid() == 0 else os.geteuid()
+    for folder in reversed((path.parent, path.parent.parent, path.parent.parent.parent)):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            os.chown(folder, owner, owner)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "wb") as out:
+        out.write(data)
+        if os.geteuid() == 0:
+            os.fchown(fd, owner, owner)
+        out.flush()
+        os.fsync(fd)
+
+
+def _read(file: Path) -> Any:
+    from tuf.api.metadata import Root
+
+    from cofferdam.brokers.patch import trustkeys
+
+    try:
+        return trustkeys.decode(file.read_bytes(), Root)
+    except OSError as error:
+        raise GateError(f"{file}: {error.strerror or error}") from None
+
+
+def _next(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.patch import trustkeys
+
+    old = _read(args.old).signed
+    online = old.keys[next(iter(old.roles["timestamp"].keyids))]
+
+    def kept(role: str) -> list[Any]:
+        return [old.keys[keyid] for keyid in old.roles[role].keyids]
+
+    root = trustkeys.make_root(
+        _keys(args.approver) or kept("targets"), _keys(args.holder) or kept("root"), online,
+        signatures=args.signatures, root_signatures=args.holders, version=old.version + 1, days=args.days,
+    )  # fmt: skip
+    _write_new(args.out, trustkeys.encode(root))
+    print(f"{args.out}: root {old.version + 1}, to be signed by holders of root {old.version} and of its own")
+    return 0
+
+
+def _sign(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.patch import trustkeys
+
+    metadata = _read(args.root)
+    signature = trustkeys.signature(ssh_sign(args.key, trustkeys.to_sign(metadata.signed)))
+    metadata.signatures[signature.keyid] = signature
+    fresh = args.root.with_name(args.root.name + ".new")
+    fresh.write_bytes(trustkeys.encode(metadata))
+    fresh.replace(args.root)
+    return _show(args)
+
+
+def _show(args: argparse.Namespace) -> int:
+    import json
+
+    from cofferdam.brokers.patch import trustkeys
+
+    metadata = _read(args.root)
+    root = metadata.signed
+    found: dict[str, Any] = {"version": root.version, "expires": root.expires.isoformat()}
+    for role in ("targets", "root"):
+        found[role] = {"people": sorted(trustkeys.people_of(root, role).values()), "needs": root.roles[role].threshold}
+    found["signed"] = sorted(trustkeys.signed_by(root, "root", metadata))
+    if args.json:
+        print(json.dumps(found))
+        return 0
+    print(f"root {root.version}, good until {root.expires:%Y-%m-%d}")
+    print(f"  release: {found['targets']['needs']} of {', '.join(found['targets']['people'])}")
+    print(f"  change the root: {found['root']['needs']} of {', '.join(found['root']['people'])}")
+    print(f"  signed by {', '.join(found['signed']) or 'nobody'}")
+    return 0
+
+
+def _install(args: argparse.Namespace) -> int:
+    from cofferdam.cli.patch_asking import ask_part
+
+    metadata = _read(args.root)
+    _, found = ask_part(args, "keeper", "root", metadata=args.root.read_text("utf-8"))
+    print(f"root {found['root']} is offered to the installer, which checks it by root {metadata.signed.version - 1}")
+    return 0

@@ -1,0 +1,225 @@
+"""What is wrong between the fields of a patch relay's conduit, and with other entries; and what is unwise.
+
+Not here: the form of single fields (patch_model).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from cofferdam.policy import schema
+from cofferdam.policy.document import Path
+from cofferdam.policy.findings import Checking, Linting
+from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.terms.door_words import DoorChecks
+from cofferdam.policy.terms.patch_model import OriginSaid, PatchConduit, PatchRule
+from cofferdam.policy.yamltext import quote
+
+PROOFS = ("pgp", "authenticode", "minisign")
+ROOT_BYTES = 1 << 20
+
+
+def sides(conduit: schema.Conduit, policy: schema.Policy) -> tuple[str, str] | None:
+    """The zones of a conduit as (outer, inner); None if it has not one of each side, in this order."""
+    outer, inner = policy.zones.get(conduit.from_zone), policy.zones.get(conduit.to_zone)
+    if outer is None or inner is None or (outer.side, inner.side) != ("it", "ot"):
+        return None
+    return conduit.from_zone, conduit.to_zone
+
+
+class PatchChecks:
+    """One conduit's."""
+
+    def __init__(self, name: str, conduit: PatchConduit, numbers: Sequence[int], checking: Checking) -> None:
+        self.here = ("conduits", name)
+        self.name = name
+        self.conduit = conduit
+        self.numbers = numbers
+        self.checking = checking
+        self.at = checking.at
+
+    def run(self) -> None:
+        conduit, zones = self.conduit, self.checking.policy.zones
+        if conduit.from_zone in zones and conduit.to_zone in zones and sides(conduit, self.checking.policy) is None:
+            found = f"{conduit.from_zone} to {conduit.to_zone}"
+            self.at((*self.here, "to"), found, "from a zone of side it to one of side ot: files go inward", "", "zones")
+        if not conduit.products and not self.checking.names(*self.here, "products"):
+            self.at((*self.here, "products"), "no products", "at least one product", check="missing")
+        for product, said in conduit.products.items():
+            self.origin((*self.here, "products", product, "origin"), said.origin)
+            self.elsewhere(product)
+        self.root()
+        self.rings()
+        self.ways()
+        for number, rule in zip(self.numbers, conduit.allow, strict=True):
+            self.rule((*self.here, "allow", number), rule)
+        doors = DoorChecks(self.name, conduit, self.checking)
+        for zone, door in conduit.listen.items():
+            doors.door((*self.here, "listen", zone), zone, door)
+        if any(rule.put for rule in conduit.allow) and conduit.from_zone not in conduit.listen:
+            found = f"a rule with `put`, and no place to listen at in {conduit.from_zone}"
+            self.at((*self.here, "allow"), found, "`listen: {ZONE: {at: ADDRESS:PORT}}`", check="missing")
+
+    def elsewhere(self, product: str) -> None:
+        for other, conduit in self.checking.policy.conduits.items():
+            if other < self.name and isinstance(conduit, PatchConduit) and product in conduit.products:
+                at = (*self.here, "products", product)
+                found = f"the product {product}, which {other} has"
+                self.checking.key(at, found, "a name of its own", check="product")
+
+    def origin(self, at: Path, said: OriginSaid) -> None:
+        if said.cms:
+            self.at((*at, "cms"), "a CMS signature, which cannot be checked yet", one_of(PROOFS), check="origin")
+            return
+        named = [proof for proof in PROOFS if getattr(said, proof)]
+        if len(named) != 1:
+            found = f"{' and '.join(named)}" if named else "no proof of origin"
+            self.at(at, found, f"one of {one_of(PROOFS)}", check="origin")
+            return
+        if said.publisher is not None and named != ["authenticode"]:
+            self.at((*at, "publisher"), "a publisher", "it with `authenticode` alone", check="origin")
+        for index, file in enumerate(getattr(said, named[0])):
+            self.checking.file(file, (*at, named[0], index))
+
+    def root(self) -> None:
+        at = (*self.here, "root")
+        data = self.checking.file(self.conduit.root, at)
+        if data is None:
+            return
+        expected = "a TUF root in JSON, as `cofferdam patch root new` writes it"
+        try:
+            found: Any = json.loads(data) if len(data) <= ROOT_BYTES else None
+            signed = found["signed"]
+            threshold = signed["roles"]["targets"]["threshold"]
+            good = signed["_type"] == "root" and isinstance(threshold, int)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            self.at(at, f"{quote(self.conduit.root)}, which is none", expected, check="root")
+            return
+        if not good:
+            self.at(at, f"{quote(self.conduit.root)}, which is none", expected, check="root")
+        elif threshold < self.conduit.signatures:
+            found = f"a root by which {threshold} release a file, and `signatures: {self.conduit.signatures}`"
+            self.at(at, found, "a root with as many", check="root")
+
+    def rings(self) -> None:
+        rings = self.conduit.rings
+        for ring in self.conduit.soak:
+            if ring not in rings:
+                at = (*self.here, "soak", ring)
+                self.checking.key(at, f"the ring {quote(ring)}", one_of(rings), nearest(ring, rings), "ring")
+        if len(set(rings)) != len(rings):
+            self.at((*self.here, "rings"), "a ring twice", "each ring once", check="ring")
+
+    def ways(self) -> None:
+        for asset, way in self.conduit.ways.items():
+            at = (*self.here, "ways", asset)
+            known = self.checking.policy.assets.get(asset)
+            if known is None and way.address is None:
+                assets = self.checking.names("assets")
+                self.checking.key(
+                    at, f"{quote(asset)}, which is no asset, without an address", "an asset, or `address:`",
+                    nearest(asset, assets), "unknown-asset",
+                )  # fmt: skip
+            elif known is not None and known.zone != self.conduit.to_zone:
+                self.checking.key(at, f"{asset}, which is in {known.zone}", f"an asset of {self.conduit.to_zone}")
+            if (way.sftp is not None) == (way.pull is not None):
+                self.checking.key(at, "both ways or none", "one of `sftp: {...}` and `pull: PRINCIPAL`", check="way")
+            if way.pull is not None and self.checking.known("principals", way.pull, (*at, "pull")):
+                principal = self.checking.policy.principals.get(way.pull)
+                if principal is not None and principal.zone != self.conduit.to_zone:
+                    found = f"{way.pull}, who is in {principal.zone}"
+                    self.at((*at, "pull"), found, f"a principal of {self.conduit.to_zone}", check="principal")
+                if self.conduit.to_zone not in self.conduit.listen:
+                    found = f"an asset that pulls, and no place to listen at in {self.conduit.to_zone}"
+                    self.at((*at, "pull"), found, "`listen: {ZONE: {at: ADDRESS:PORT}}`", check="way")
+        pulling = [way.pull for way in self.conduit.ways.values() if way.pull is not None]
+        for who in sorted({who for who in pulling if pulling.count(who) > 1}):
+            found = f"{who}, as whom two assets pull"
+            self.at((*self.here, "ways"), found, "a principal for each asset", check="way")
+
+    def rule(self, at: Path, rule: PatchRule) -> None:
+        if (
+            bool(rule.put) == bool(rule.install)
+            or bool(rule.put) != bool(rule.who)
+            or bool(rule.install) != bool(rule.asset)
+        ):
+            self.at(at, "a rule that is neither", "`who` with `put`, or `asset` with `install`", check="rule")
+            return
+        for field, names in (("put", rule.put), ("install", rule.install)):
+            for index, product in enumerate(names):
+                self.checking.known("products", product, (*at, field, index), self.here)
+        for index, who in enumerate(rule.who):
+            if self.checking.known("principals", who, (*at, "who", index)):
+                principal = self.checking.policy.principals.get(who)
+                if principal is not None and principal.zone != self.conduit.from_zone:
+                    found = f"{who}, who is in {principal.zone}"
+                    self.at((*at, "who", index), found, f"a principal of {self.conduit.from_zone}", check="principal")
+        for index, asset in enumerate(rule.asset):
+            if asset not in self.conduit.ways:
+                ways = self.checking.names(*self.here, "ways")
+                if asset not in ways:
+                    at_asset = (*at, "asset", index)
+                    self.at(at_asset, f"{asset}, which has no way", one_of(ways), nearest(asset, ways), "way")
+            elif rule.health is not None and rule.health.file and self.conduit.ways[asset].sftp is None:
+                self.at((*at, "health", "file"), f"a file of {asset}, which has no SFTP", "tcp or http", check="health")
+        if rule.ring is not None and rule.ring not in self.conduit.rings:
+            rings = self.conduit.rings
+            self.at((*at, "ring"), f"the ring {quote(rule.ring)}", one_of(rings), nearest(rule.ring, rings), "ring")
+        if not rule.install and (rule.window or rule.health or rule.ring):
+            self.at(at, "a window, ring or health check without `install`", "them with `install`", check="rule")
+        health = rule.health
+        if health is not None:
+            if health.tcp is None and health.http is None and health.file is None:
+                self.at((*at, "health"), "nothing that is looked at", "one of tcp, http, file", check="health")
+            if (health.http or health.file) and not health.says:
+                self.at((*at, "health"), "nothing that the page or file must say", "`says:`", check="health")
+
+
+# --- what is legal and unwise -----------------------------------------------------------------------------------------
+
+
+def _conduits(run: Linting) -> Iterator[tuple[str, PatchConduit]]:
+    return ((name, each) for name, each in run.policy.conduits.items() if isinstance(each, PatchConduit))
+
+
+def _unscanned(run: Linting) -> None:
+    """A product of the patch relay that nothing scans."""
+    for name, conduit in _conduits(run):
+        for product, said in conduit.products.items():
+            if said.scan == "none":
+                place = ("conduits", name, "products", product, "scan")
+                run.value(place, "unscanned", f"{product}, which nothing scans", "clamd")
+
+
+def _unchecked(run: Linting) -> None:
+    """An asset that gets files and of which nothing is looked at afterwards."""
+    for name, conduit in _conduits(run):
+        for number, rule in enumerate(conduit.allow):
+            if rule.install and rule.health is None:
+                place = ("conduits", name, "allow", number, "install")
+                run.value(place, "unchecked-install", f"{', '.join(rule.asset)} without a health check", "`health:`")
+
+
+def _not_separate(run: Linting) -> None:
+    """A patch relay where whoever uploads may approve as well."""
+    for name, conduit in _conduits(run):
+        if not conduit.separate:
+            run.value(("conduits", name, "separate"), "not-separate", "uploaders who may approve", "true")
+
+
+def _plain(run: Linting) -> None:
+    """A patch relay that answers HTTP without TLS at an address other than loopback."""
+    for name, conduit in _conduits(run):
+        for zone, door in conduit.listen.items():
+            if door.plain and not door.at[0].startswith("127.") and door.at[0] != "::1":
+                run.value(("conduits", name, "listen", zone, "plain"), "plain-patch", "HTTP without TLS", "TLS")
+
+
+CHECKS: dict[str, Callable[[Linting], None]] = {
+    "unscanned": _unscanned,
+    "unchecked-install": _unchecked,
+    "not-separate": _not_separate,
+    "plain-patch": _plain,
+}

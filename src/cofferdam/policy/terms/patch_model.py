@@ -1,0 +1,182 @@
+"""The words of the patch relay in the policy file.
+
+Not here: what they mean (patch), what is wrong between them (patch_checks).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field
+
+from cofferdam.policy import schema, syntax
+from cofferdam.policy.fields import YES_NO, as_list, choice, one_or_list, one_or_more, read_by, size, span, whole
+from cofferdam.policy.schema import Name, Names, Text
+from cofferdam.policy.terms.door_words import DoorSaid, FileName
+from cofferdam.policy.terms.patch_rows import LARGEST_FILE
+
+DAY: Final = 86_400
+_HTTP: Final = re.compile(r"([1-9][0-9]{0,4})(/[!-~]{0,200})\Z")
+
+
+def _page(raw: Any) -> tuple[int, str]:
+    found = _HTTP.match(raw) if isinstance(raw, str) else None
+    if found and int(found[1]) <= 65535:
+        return int(found[1]), found[2]
+    raise syntax.Expected("a port and a path, such as 8080/version")
+
+
+def _path(raw: Any) -> str:
+    if isinstance(raw, str) and 0 < len(raw) <= 200 and raw.isprintable() and ".." not in raw.split("/"):
+        return raw
+    raise syntax.Expected("a path on the asset, such as /update/{file}")
+
+
+def _host_key(raw: Any) -> str:
+    if isinstance(raw, str) and re.fullmatch(r"(ssh|ecdsa)-[a-z0-9-]+ [A-Za-z0-9+/]{40,1000}={0,2}( .*)?", raw):
+        return " ".join(raw.split()[:2])
+    raise syntax.Expected("the asset's own host key, as `ssh-keyscan ADDRESS` prints it: ssh-ed25519 AAAA...")
+
+
+Yes = Annotated[bool, *YES_NO]
+FileNames = Annotated[
+    tuple[FileName, ...], BeforeValidator(one_or_more), one_or_list({"type": "string", "examples": ["vendor.asc"]})
+]
+"""Files beside the policy."""
+Page = Annotated[tuple[int, str], *read_by(_page, {"type": "string", "examples": ["8080/version"]})]
+RemotePath = Annotated[str, *read_by(_path, {"type": "string", "examples": ["/update/{file}"]})]
+HostKey = Annotated[str, *read_by(_host_key, {"type": "string", "examples": ["ssh-ed25519 AAAAC3..."]})]
+
+
+class OriginSaid(schema.Entry):
+    """Who made a file, and how it shows: one proof. A bare checksum is none."""
+
+    pgp: FileNames = Field((), description="OpenPGP certificates (files beside the policy), one of which must have "
+        "signed it: a signature beside the file, NAME.asc or NAME.sig.")  # fmt: skip
+    authenticode: FileNames = Field(
+        (), description="X.509 certificates (PEM), one of which its Authenticode signature must lead to. For PE files."
+    )
+    minisign: FileNames = Field(
+        (), description="minisign public keys, one of which must have signed it: NAME.minisig beside the file."
+    )
+    cms: FileNames = Field(
+        (), description="X.509 certificates (PEM) for a CMS signature beside the file. Not there yet: refused."
+    )
+    publisher: Text | None = Field(
+        None, description="With `authenticode`: the common name that the signer's certificate must have."
+    )
+
+
+class ProductSaid(schema.Entry):
+    """A kind of file that assets get."""
+
+    origin: OriginSaid = Field(description="Which proof of origin a file must have.")
+    most: Annotated[int, *size(1, LARGEST_FILE)] = Field(
+        100_000_000, description="The largest file. Default: 100 MB.", json_schema_extra={"default": "100 MB"}
+    )
+    scan: Annotated[Literal["clamd", "none"], *choice("clamd", "none")] = Field(
+        "clamd", description="What scans it: this machine's `clamd`, or `none`."
+    )
+
+
+class SftpSaid(schema.Entry):
+    """The asset takes files by SFTP."""
+
+    port: Annotated[int, *whole(1, 65535)] = Field(22, description="The port at which it takes SFTP.")
+    user: Name = Field(description="The user to log in as.")
+    host_key: HostKey = Field(description="Its own host key, as `ssh-keyscan` prints it. Another one is refused.")
+    path: RemotePath = Field("{file}", description="Where the file goes; `{file}` stands for its name.")
+    secret: Name | None = Field(
+        None,
+        description="The name of our credential; `cofferdam patch credential NAME` brings it in. Default: the asset's "
+        "name.",
+    )
+
+
+class WaySaid(schema.Entry):
+    """How an asset gets its files: one of `sftp`, `pull`."""
+
+    address: schema.Address | None = Field(
+        None, description="The asset's address. Default: the one that it has under `assets`."
+    )
+    sftp: SftpSaid | None = Field(None, description="We push by SFTP.")
+    pull: Name | None = Field(
+        None, description="It fetches by HTTPS itself, as this principal of its zone, with a key or a certificate."
+    )
+    rate: Annotated[int, *size(1_000, 10**10)] = Field(
+        1_000_000,
+        description="Bytes a second that a transfer takes at the worst; one that would not end inside its window does "
+        "not start. Default: 1 MB.",
+        json_schema_extra={"default": "1 MB"},
+    )
+
+
+class HealthSaid(schema.Entry):
+    """What must hold of an asset after it got a file."""
+
+    tcp: Annotated[int, *whole(1, 65535)] | None = Field(None, description="A TCP port that takes connections.")
+    http: Page | None = Field(None, description="A page, as PORT/PATH, that answers 200 and has `says` in it.")
+    file: RemotePath | None = Field(None, description="A file on the asset (read by SFTP) that has `says` in it.")
+    says: Text | None = Field(
+        None, description="What the page or file must have in it; `{version}` stands for the release's version."
+    )
+    within: Annotated[int, *span(1, DAY)] = Field(
+        60, description="How long it may take. Default: 1 min.", json_schema_extra={"default": "1 min"}
+    )
+
+
+class PatchRule(schema.Rule):
+    """One line of a patch relay's `allow`: who brings files in (`who`, `put`), or what goes where (`asset`,
+    `install`)."""
+
+    who: Names = Field((), description="With `put`: the principal, or a list of them.")
+    put: Names = Field((), description="Products whose files they may upload.")
+    asset: Names = Field((), description="With `install`: the asset, or a list of them; each has its entry in `ways`.")
+    install: Names = Field((), description="Products that go to these assets, once they are released.")
+    ring: Name | None = Field(None, description="The ring in which these assets are. Default: the last.")
+    window: schema.Windows = Field((), description="When a transfer may run. Default: always.")
+    health: HealthSaid | None = Field(None, description="What must hold after it; else the ring's threshold counts it.")
+    back: Annotated[Literal["previous", "stop"], *choice("previous", "stop")] = Field(
+        "stop",
+        description="What happens where the health check fails: `previous` sends the file that the asset had before, "
+        "`stop` leaves it to a person.",
+    )
+
+    @property
+    def principals(self) -> tuple[str, ...]:
+        return self.who
+
+    @property
+    def changes(self) -> bool:
+        return bool(self.install)
+
+
+class PatchConduit(schema.Conduit):
+    """The patch relay brings files from the less trusted side to assets: only with the maker's own signature, scanned,
+    approved by several people, and in the asset's window. The part that installs believes signatures alone."""
+
+    root: FileName = Field(
+        description="The TUF root: whose signatures release a file. `cofferdam patch root new` makes it; a file beside "
+        "the policy."
+    )
+    signatures: Annotated[int, *whole(2, 10)] = Field(2, description="How many people it takes to release a file.")
+    separate: Yes = Field(
+        True, description="Whoever brought a file in, or asked for its release, is none of those who release it."
+    )
+    products: dict[Name, ProductSaid] = Field(description="The kinds of files, by name.")
+    listen: dict[Name, DoorSaid] = Field(
+        {},
+        description="Where HTTP is answered, by zone: uploads in the zone `from`, assets that `pull` in the zone `to`.",
+    )
+    ways: dict[Name, WaySaid] = Field({}, description="How assets get their files, by asset.")
+    rings: Names = Field(("all",), description="The rings, in order: each is done before the next begins.")
+    soak: dict[Name, Annotated[int, *span(0, 365 * DAY)]] = Field(
+        {}, description="How long a ring rests when it is done, before the next one begins: `{test: 24 h}`."
+    )
+    stop_after: Annotated[int, *whole(1, 1000)] = Field(
+        1, description="So many assets that failed stop a release, until a person decides."
+    )
+    allow: Annotated[tuple[PatchRule, ...], BeforeValidator(as_list)] = Field(
+        description="The rules: who brings files in, what goes where and when."
+    )

@@ -1,0 +1,126 @@
+"""The frozen rows of the patch relay: products, the ways in to assets, rings, and the lines that say who brings what in
+and what goes where. PURE.
+
+Not here: how rows are made from a policy file (terms.patch), who decides by them (brokers.patch).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from cofferdam.policy.hours import Window
+from cofferdam.policy.terms.doors import Door
+
+LARGEST_FILE: Final = 16_000_000_000
+"""The most bytes of one file that any product may have."""
+
+Proof = Literal["pgp", "authenticode", "minisign", "cms"]
+
+
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which proof of origin a file must have. `keys`: what it is proved by, as it stands in the policy's files (OpenPGP
+    certificates, X.509 certificates in PEM, minisign keys). `publisher`: the name that the signer's certificate must
+    have. `stamped`: a signature must have a trusted time stamp once its certificate has expired."""
+
+    proof: Proof
+    keys: tuple[bytes, ...]
+    publisher: str = ""
+
+    @property
+    def detached(self) -> bool:
+        """The signature is a file of its own."""
+        return self.proof != "authenticode"
+
+
+class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A kind of file that assets get. `most`: bytes. `scan`: what scans it ("": nothing does)."""
+
+    name: str
+    origin: Origin
+    most: int
+    scan: Literal["clamd", ""] = "clamd"
+
+
+class Sftp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The asset takes files by SFTP. `host_key` is its own, as OpenSSH writes it; `path`: where the file goes, with
+    `{file}` for its name; `secret`: the name of our credential."""
+
+    port: int
+    user: str
+    host_key: str
+    path: str
+    secret: str
+
+
+class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How an asset gets its files: `sftp`, or it fetches them itself by HTTPS, as the principal `pull`. `rate`: bytes a
+    second that are reckoned with."""
+
+    asset: str
+    address: str
+    sftp: Sftp | None = None
+    pull: str = ""
+    rate: int = 1_000_000
+
+
+class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What must hold of an asset after it got a file, within `within` seconds: a TCP port that answers, an HTTP page or
+    a file of its own (by SFTP) that has `says` in it, where {version} is the release's."""
+
+    within: int = 60
+    tcp: int = 0
+    http_port: int = 0
+    http_path: str = ""
+    file: str = ""
+    says: str = ""
+
+
+class Put(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who may bring files of which products in. `number` counts the conduit's lines from 0."""
+
+    number: int
+    who: tuple[str, ...]
+    products: tuple[str, ...]
+
+
+class Install(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What goes to which asset, in which ring and when. `back`: what happens where the health check fails."""
+
+    number: int
+    asset: str
+    products: tuple[str, ...]
+    ring: str
+    windows: tuple[Window, ...] = ()
+    health: Health | None = None
+    back: Literal["previous", "stop"] = "stop"
+
+
+class PatchRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="patch"):
+    """What a conduit says of the patch relay. `root`: the TUF root that the installer is born with. `signatures`: the
+    least number of people that a release takes. `separate`: whoever brought a file in, or asked for its release, is
+    none of them. `rings`: their names, in order; `soak`: seconds after a ring before the next one begins. `stop_after`:
+    failed assets that stop a release. `stands`: principals and their zones."""
+
+    products: tuple[Product, ...] = ()
+    ways: tuple[Way, ...] = ()
+    puts: tuple[Put, ...] = ()
+    installs: tuple[Install, ...] = ()
+    root: bytes = b""
+    signatures: int = 2
+    separate: bool = True
+    rings: tuple[str, ...] = ()
+    soak: tuple[tuple[str, int], ...] = ()
+    stop_after: int = 1
+    doors: tuple[Door, ...] = ()
+    outer: str = ""
+    inner: str = ""
+    stands: dict[str, str] = {}
+
+    def product(self, name: str) -> Product | None:
+        return next((each for each in self.products if each.name == name), None)
+
+    def may_put(self, who: str, product: str) -> Put | None:
+        """The line by which somebody may bring a product's files in."""
+        return next((each for each in self.puts if who in each.who and product in each.products), None)

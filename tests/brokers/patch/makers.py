@@ -1,0 +1,125 @@
+"""What vendors, approvers and plants have, made by their real tools: gpg, osslsigncode, minisign, ssh-keygen, clamd,
+OpenSSH's server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.ports import held_port
+from tests.waiting import PATIENT, eventually
+
+
+def run(*command: str | Path, data: bytes = b"", **options: str) -> bytes:
+    done = subprocess.run(
+        list(map(str, command)), input=data, capture_output=True, timeout=PATIENT, env={**os.environ, **options}
+    )
+    assert done.returncode == 0, done.stderr.decode("utf-8", "replace") + done.stdout.decode("utf-8", "replace")
+    return done.stdout
+
+
+class Gpg:
+    """A vendor's OpenPGP key."""
+
+    def __init__(self, folder: Path, *how: str, name: str = "Vendor <sign@vendor.example>") -> None:
+        self.home = folder
+        folder.mkdir(mode=0o700)
+        self._gpg(*how, "--quick-generate-key", name, "ed25519", "sign", "1y")
+
+    def _gpg(self, *words: str, data: bytes = b"") -> bytes:
+        return run("gpg", "--batch", "--quiet", "--passphrase", "", "--pinentry-mode", "loopback", *words, data=data,
+                   GNUPGHOME=str(self.home))  # fmt: skip
+
+    def public(self) -> bytes:
+        return self._gpg("--armor", "--export")
+
+    def sign(self, data: bytes, *how: str) -> bytes:
+        return self._gpg(*how, "--armor", "--detach-sign", data=data)
+
+    def close(self) -> None:
+        run("gpgconf", "--kill", "all", GNUPGHOME=str(self.home))
+
+
+def ssh_key(folder: Path, name: str) -> Path:
+    """A person's key: NAME and NAME.pub."""
+    key = folder / name
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", key)
+    return key
+
+
+EICAR = (r"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-" + "ANTIVIRUS-TEST-FILE!$H+H*").encode()
+HAS_CLAMD = shutil.which("clamd") is not None
+
+
+@contextlib.contextmanager
+def clamd(folder: Path, *more: str) -> Iterator[Path]:
+    """Debian's clamd with a base of one signature; its socket."""
+    base = folder / "base"
+    base.mkdir(parents=True)
+    (base / "test.ndb").write_text(f"Test.Eicar:0:*:{EICAR.hex()}\n")
+    socket = folder / "clamd.ctl"
+    config = folder / "clamd.conf"
+    lines = [f"LocalSocket {socket}", "LocalSocketMode 666", f"DatabaseDirectory {base}", "Foreground yes",
+             f"LogFile {folder}/clamd.log", "AlertExceedsMax yes", f"TemporaryDirectory {folder}", *more]  # fmt: skip
+    if "AlertExceedsMax no" in more:
+        lines.remove("AlertExceedsMax yes")
+    config.write_text("\n".join([*lines, ""]))
+    process = subprocess.Popen(["clamd", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        eventually(lambda: socket.is_socket() or process.poll() is not None, PATIENT)
+        assert process.poll() is None, (folder / "clamd.log").read_text()
+        yield socket
+    finally:
+        process.terminate()
+        process.wait(PATIENT)
+
+
+class Sshd:
+    """An asset with OpenSSH's SFTP: its files are in `files`."""
+
+    def __init__(self, folder: Path, authorized: Path, port: int = 0) -> None:
+        folder.mkdir(parents=True)
+        self.files = folder / "files"
+        self.files.mkdir()
+        self.port = port or held_port()
+        self.host = ssh_key(folder, "host")
+        keys = folder / "authorized"
+        keys.write_text(authorized.read_text())
+        keys.chmod(0o600)
+        self.config = folder / "sshd_config"
+        self.config.write_text(
+            textwrap.dedent(f"""
+            ListenAddress 127.0.0.1
+            Port {self.port}
+            HostKey {self.host}
+            AuthorizedKeysFile {keys}
+            PidFile none
+            UsePAM no
+            StrictModes no
+            PasswordAuthentication no
+            Subsystem sftp internal-sftp -d {self.files}
+        """)
+        )
+        self.log = folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def host_key(self) -> str:
+        return " ".join(self.host.with_suffix(".pub").read_text().split()[:2])
+
+    def start(self) -> None:
+        Path("/run/sshd").mkdir(exist_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", str(self.config)], stderr=log)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(PATIENT)
+            self.process = None

@@ -1,0 +1,152 @@
+"""A plant with a patch relay: a vendor, approvers, an asset with SFTP, and a gate started as a user starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from cofferdam.cli.main import main
+from tests.brokers.patch.makers import Gpg, Sshd, run, ssh_key
+from tests.gate.plant import Gate
+from tests.ports import held_ports
+from tests.waiting import PATIENT, eventually
+
+POLICY = """
+site: works
+zones:
+  office: {{side: it, level: 4}}
+  plant: {{side: ot, level: 2}}
+principals:
+  stage: {{zone: office, addresses: [127.0.0.1]}}
+  panel: {{zone: plant, addresses: [127.0.0.1]}}
+conduits:
+  firmware:
+    from: office
+    to: plant
+    broker: patch
+    owner: maintenance
+    reason: vendor updates
+    root: root.json
+    listen:
+      office: {{at: "127.0.0.1:{office}", plain: true}}
+      plant: {{at: "127.0.0.1:{plant}", plain: true}}
+    products:
+      plc-firmware: {{origin: {{pgp: vendor.asc}}, most: 20 MB, scan: {scan}}}
+    rings: [test, line]
+    ways:
+      plc-1:
+        address: 127.0.0.1
+        rate: 10 MB
+        sftp: {{port: {sftp}, user: {user}, host_key: "{host_key}", path: "{files}/{{file}}"}}
+      plc-2:
+        address: 127.0.0.1
+        rate: 10 MB
+        sftp: {{port: {sftp}, user: {user}, host_key: "{host_key}", path: "{files}/two/{{file}}", secret: plc-1}}
+      panel: {{address: 127.0.0.1, pull: panel}}
+    allow:
+      - {{who: stage, put: plc-firmware}}
+      - {{asset: plc-1, install: plc-firmware, ring: test{more}}}
+      - {{asset: plc-2, install: plc-firmware, ring: line{more}}}
+      - {{asset: panel, install: plc-firmware, ring: line}}
+gate: {{separation: processes, management: "127.0.0.1:{management}"}}
+"""
+APPROVERS = ("alice", "bob", "carol")
+
+
+class Works:
+    """The plant, and its command line."""
+
+    def __init__(self, folder: Path, *, scan: str = "none", clamd: Path | None = None, more: str = "") -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.office, self.plant, self.management = held_ports(3)
+        self.vendor = Gpg(folder / "vendor")
+        (folder / "vendor.asc").write_bytes(self.vendor.public())
+        self.keys = {name: ssh_key(folder, name) for name in (*APPROVERS, "h1", "h2", "machine")}
+        self.sshd = Sshd(folder / "plc", self.keys["machine"].with_suffix(".pub"))
+        (self.sshd.files / "two").mkdir()
+        self.policy = folder / "policy.yaml"
+        self.scan, self.more = scan, more
+        self.write_policy()
+        self.root = folder / "root.json"
+        words = [word for name in APPROVERS for word in ("--approver", f"{name}={self.keys[name]}.pub")]
+        words += [word for name in ("h1", "h2") for word in ("--holder", f"{name}={self.keys[name]}.pub")]
+        self.patch("root", "new", str(self.policy), *words, "--out", str(self.root))
+        for name in ("h1", "h2"):
+            self.patch("root", "sign", str(self.root), "--key", str(self.keys[name]))
+        self.patch("credential", "plc-1", "--policy", str(self.policy), "--key", str(self.keys["machine"]))
+        options = ["--socket", f"clamd={clamd}"] if clamd is not None else []
+        self.gate = Gate(self.state, self.policy, *options)
+        self.gate.wait_ready()
+
+    def write_policy(self) -> None:
+        import getpass
+
+        self.policy.write_text(
+            POLICY.format(
+                office=self.office,
+                plant=self.plant,
+                management=self.management,
+                sftp=self.sshd.port,
+                user=getpass.getuser(),
+                host_key=self.sshd.host_key,
+                files=self.sshd.files,
+                scan=self.scan,
+                more=self.more,
+            )
+        )
+
+    def patch(self, *words: str, code: int = 0, state: bool = True) -> str:
+        """`cofferdam patch ...`."""
+        said, complained = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            found = main(["patch", *words, "--state", str(self.state)])
+        assert found == code, complained.getvalue() + said.getvalue() + self.log()
+        return said.getvalue() if code == 0 else complained.getvalue() + said.getvalue()
+
+    def told(self, *words: str) -> Any:
+        return json.loads(self.patch(*words, "--json"))
+
+    def put(self, name: str, data: bytes, version: str, signature: bytes | None = None) -> int:
+        file = self.folder / name
+        file.write_bytes(data)
+        sig = self.folder / f"{name}.asc"
+        sig.write_bytes(self.vendor.sign(data) if signature is None else signature)
+        found = self.told("put", str(file), "--product", "plc-firmware", "--version", version, "--signature", str(sig))
+        return int(found["number"])
+
+    def state_of(self, number: int) -> str:
+        return str(self.told("show", str(number))["state"])
+
+    def examined(self, number: int) -> dict[str, Any]:
+        eventually(lambda: self.state_of(number) not in ("examining", "waiting"))
+        return dict(self.told("show", str(number)))
+
+    def approve(self, number: int, who: str, code: int = 0) -> str:
+        return self.patch("approve", str(number), "--key", str(self.keys[who]), "--yes", code=code)
+
+    def release(self, name: str, data: bytes, version: str, *who: str) -> int:
+        number = self.put(name, data, version)
+        found = self.examined(number)
+        assert found["state"] == "passed", found
+        self.patch("request", str(number))
+        for each in who or ("alice", "bob"):
+            self.approve(number, each)
+        return number
+
+    def asset(self, name: str) -> dict[str, Any]:
+        return next(dict(row) for row in self.told("plan")["assets"] if row["asset"] == name)
+
+    def log(self) -> str:
+        return self.gate.said()[-4000:] if hasattr(self, "gate") else ""
+
+    def close(self) -> None:
+        self.gate.close()
+        self.sshd.stop()
+        self.vendor.close()
+
+
+__all__ = ["PATIENT", "Works", "run"]
