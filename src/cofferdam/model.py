@@ -451,6 +451,30 @@ class Stream(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     fastest_us: int = 0
 
 
+class Shown(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """Who a client has shown to be, beyond its address: a user, an application's URI, a certificate's thumbprint
+    (hexadecimal SHA-1); "" for what it has not."""
+
+    user: str = ""
+    application: str = ""
+    certificate: str = ""
+
+
+NOBODY = Shown()
+"""Known by the address alone."""
+
+
+class Security(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """How an asset is spoken with, on either side, for protocols that can be secured. In the dialect's words: what
+    clients may use, and what is used towards the asset. `server`: who the asset has to show to be; "" for anybody whose
+    certificate is trusted. `user`: as whom we log in there; "" for nobody."""
+
+    clients: tuple[str, ...]
+    asset: str
+    server: str = ""
+    user: str = ""
+
+
 class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A device in the plant, as the brokers need it. Times in milliseconds."""
 
@@ -476,6 +500,7 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     route: str = ""  # how a request goes on from the address to the device, in the protocol's words
     broadcast: int = -2
     """The unit to which a write reaches more than one device; an asset of any unit does not take such a write."""
+    security: Security | None = None
     also: tuple[tuple[str, int], ...] = ()  # further places where the outer half answers (the other IP version)
 
     @property

@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "overlay": ("overlay", "addresses, names, routes and WireGuard peers of the overlay"),
     "relay": ("relay", "messages, quarantine, consumers, keys and certificates of the relay"),
     "patch": ("patch", "files for assets: proof, scan, approval, plan and result of the patch relay"),
+    "pki": ("pki", "keys, certificates and users of OPC UA"),
     "check": ("check", "check a policy: errors, warnings"),
     "explain": ("explain", "why an operation is allowed or refused"),
     "schema": ("schema", "print the JSON Schema of the policy file"),

@@ -9,6 +9,7 @@ Not here: what is in one (its broker), who makes it (the broker's verbs).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -52,3 +53,32 @@ def load_secrets(state: Path, crew: str, part: str, kinds: tuple[str, ...]) -> t
             raise GateError(f"the secret {path} has more than {SECRET_BYTES} bytes")
         found.append(Secret(kind, value))
     return tuple(found)
+
+
+def save_secret(path: Path, data: bytes, owner: int) -> None:
+    """Writes a part's secret whole, durable on return; `owner` (a user id) reads it. Raises: GateError, and the old one
+    is still there."""
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        for folder in (path.parent.parent.parent, path.parent.parent, path.parent):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700)
+            if os.geteuid() == 0:
+                os.chown(folder, owner, owner)
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            if os.geteuid() == 0:
+                os.fchown(fd, owner, owner)
+            os.fsync(fd)
+        fresh.replace(path)
+        folder_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder_fd)
+        finally:
+            os.close(folder_fd)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise GateError(f"cannot write {path}: {error.strerror or error}") from None

@@ -9,7 +9,7 @@ Not here: checks (policy.crosscheck), how rows decide (policy.decide).
 from __future__ import annotations
 
 from cofferdam.limits import Limits
-from cofferdam.model import NEVER, Argument, Asset, Item, Method, Point, Span, Stream, ValueType
+from cofferdam.model import NEVER, Argument, Asset, Item, Method, Point, Security, Shown, Span, Stream, ValueType
 from cofferdam.policy import addressing, rows, schema
 from cofferdam.policy.clashes import clash_problems
 from cofferdam.policy.load import Loaded, failure
@@ -86,7 +86,11 @@ def _compile(loaded: Loaded, now_ns: int) -> CompiledPolicy:
 def _principal(name: str, principal: schema.Principal, own: tuple[str, ...]) -> rows.Principal:
     networks = tuple(f"{text}/128" if ":" in text else f"{text}/32" for text in own) if principal.peer else ()
     return rows.Principal(
-        name, principal.zone, tuple(sorted(set(principal.addresses) | set(networks))), principal.peer or ""
+        name,
+        principal.zone,
+        tuple(sorted(set(principal.addresses) | set(networks))),
+        principal.peer or "",
+        Shown(principal.user or "", principal.application or "", principal.certificate or ""),
     )
 
 
@@ -130,7 +134,16 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
         route=asset.route or "",
         broadcast=dialect.units.broadcast if dialect.units is not None else -2,
         also=places[1:],
+        security=_security(asset, dialect),
     )
+
+
+def _security(asset: schema.Asset, dialect: Dialect) -> Security | None:
+    if not dialect.security:
+        return None
+    said = asset.security or schema.Security()
+    best = dialect.security[0]
+    return Security(said.clients or (best,), said.asset or best, said.server or "", said.user or "")
 
 
 def _limit(value: float | None, kind: ValueType) -> float | None:

@@ -27,6 +27,7 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Points", schema.Point, "`assets:` NAME `points:` NAME"),
     ("Methods", schema.Method, "`assets:` NAME `methods:` NAME"),
     ("Arguments", schema.Argument, "`assets:` NAME `methods:` NAME `arguments:`"),
+    ("Security", schema.Security, "`assets:` NAME `security:`"),
     ("Streams", schema.Stream, "`assets:` NAME `streams:` NAME"),
     ("Principals", schema.Principal, "`principals:` NAME"),
     ("Conduits", schema.Conduit, "`conduits:` NAME"),

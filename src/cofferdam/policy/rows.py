@@ -14,10 +14,14 @@ from typing import Annotated
 import msgspec
 
 from cofferdam.limits import Limits
+<<<<<<< HEAD
 from cofferdam.model import NEVER, Asset, Item, Side, Span
 from cofferdam.policy.hours import Clock as Clock
 from cofferdam.policy.hours import Window as Window
 from cofferdam.policy.terms.patch_rows import PatchRows
+=======
+from cofferdam.model import NEVER, NOBODY, Asset, Item, Shown, Side, Span
+>>>>>>> 39ffcec (OPC UA: a whole server towards clients, a whole client towards the asset; nodes by URI, browsing, calls, subscriptions, history; cofferdam pki)
 from cofferdam.policy.terms.relay_rows import RelayRows
 
 FORMAT = 2
@@ -48,6 +52,8 @@ class Principal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zone: str
     networks: tuple[str, ...]
     peer: str = ""
+    shown: Shown = NOBODY
+    """What a client has to show besides its address; "" for what does not matter."""
 
 
 class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):

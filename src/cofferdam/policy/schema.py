@@ -154,6 +154,24 @@ def _code(raw: Any, info: ValidationInfo) -> tuple[int, int]:
     return syntax.function(raw, low, high, "" if dialect is None else dialect.code_examples)
 
 
+def _security_word(raw: Any, info: ValidationInfo) -> str:
+    dialect = _dialect(info)
+    if dialect is None:
+        return ""
+    if not dialect.security:
+        raise syntax.Expected(f"nothing: {dialect.name} has no security of its own")
+    if raw not in dialect.security:
+        raise syntax.Expected(one_of(dialect.security), nearest(raw, dialect.security) if isinstance(raw, str) else "")
+    return str(raw)
+
+
+def _thumbprint(raw: Any) -> str:
+    text = raw.replace(":", "").lower() if isinstance(raw, str) else ""
+    if len(text) != 40 or text.strip("0123456789abcdef"):
+        raise syntax.Expected("the thumbprint of a certificate: SHA-1, 40 hexadecimal digits")
+    return text
+
+
 _NAME_ITEM = {"type": "string", "pattern": NAME}
 _NETWORK_ITEM = {"type": "string", "examples": ["10.1.0.20", "10.1.5.0/24"]}
 Name = Annotated[str, *_read(syntax.name, _NAME_ITEM)]
@@ -201,6 +219,10 @@ At = Annotated[Span | Item | None, *_read(_place, PLACE)]
 Type = Annotated[ValueType | None, *_read(_type, {"type": "string", "enum": TYPES})]
 Raw = Annotated[Piece | None, *_read(_raw, PLACE)]
 RawList = Annotated[tuple[Raw, ...], BeforeValidator(_listed), _one_or_list(PLACE)]
+_SECURITY_ITEM = {"type": "string", "enum": list(dict.fromkeys(w for d in DIALECTS.values() for w in d.security))}
+SecurityWord = Annotated[str, *_read(_security_word, _SECURITY_ITEM)]
+SecurityWords = Annotated[tuple[SecurityWord, ...], BeforeValidator(_listed), _one_or_list(_SECURITY_ITEM)]
+Thumbprint = Annotated[str, *_read(_thumbprint, {"type": "string", "examples": ["3f" * 20]})]
 Code = Annotated[tuple[int, int], *_read(_code, CODE)]
 Codes = Annotated[tuple[Code, ...], BeforeValidator(_listed), _one_or_list(CODE)]
 Hour = Annotated[int, *_read(syntax.hour, {"type": "string", "pattern": r"^\d{1,2}:\d{2}(:\d{2})?$"})]
@@ -332,6 +354,21 @@ class Stream(Entry):
     fastest: Microseconds | None = Field(None, description="The shortest interval of its frames that may be asked.")
 
 
+class Security(Entry):
+    """How an asset is spoken with, on either side. For protocols that can be secured."""
+
+    clients: SecurityWords = Field(
+        (), description="What clients may use. Default: the best that the protocol has; `none` has to be said."
+    )
+    asset: SecurityWord | None = Field(None, description="What is used towards the asset. Default: the same.")
+    server: Text | None = Field(
+        None, description="Who the asset has to show to be: for OPC UA the ApplicationUri of its certificate."
+    )
+    user: Text | None = Field(
+        None, description="As whom the broker logs in at the asset. The password is `cofferdam pki password ASSET`."
+    )
+
+
 class Asset(Entry):
     """A device in the plant."""
 
@@ -377,6 +414,9 @@ class Asset(Entry):
     quirks: Names = Field(
         (), description="Known deviations of the device from its protocol, by the names that the protocol's page lists."
     )
+    security: Security | None = Field(
+        None, description="How the device is spoken with, for protocols that can be secured."
+    )
     points: dict[Name, Point] = Field({}, description="The device's named values.")
     methods: dict[Name, Method] = Field({}, description="What can be called, by name. For protocols with methods.")
     streams: dict[Name, Stream] = Field({}, description="What can be opened as a stream. For protocols with streams.")
@@ -399,6 +439,15 @@ class Principal(Entry):
         None,
         description="Instead of addresses: the name of an overlay peer (`cofferdam overlay add-peer NAME`). It "
         "comes by WireGuard, and has the address that belongs to its key.",
+    )
+    user: Text | None = Field(
+        None, description="Who has to be logged in as well, for protocols with users: all that is named must match."
+    )
+    application: Text | None = Field(
+        None, description="The application that has to show a certificate of this URI, for protocols that have such."
+    )
+    certificate: Thumbprint | None = Field(
+        None, description="The certificate that has to be shown, for protocols that have such: its SHA-1."
     )
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from cofferdam.errors import PolicyError
 from cofferdam.limits import Limits
-from cofferdam.model import Asset, Deny, Fault
+from cofferdam.model import NOBODY, Asset, Deny, Fault, Shown
 from cofferdam.policy.points.decide import Flow, PointState, Way
 from cofferdam.policy.rows import FORMAT, Audit, Conduit, Gate, Overlay, Principal, Rule, Table, Zone
 
@@ -84,8 +84,11 @@ class CompiledPolicy:
         """An empty memory for an inner half that serves this policy."""
         return PointState(self.assets, self.limits.known_value_seconds)
 
-    def principals_of(self, source: str, zones: str | Collection[str] | None = None) -> tuple[str, ...]:
-        """The names that a source address (text, IPv4 or IPv6) stands for, sorted; only those of `zones`, if given.
+    def principals_of(
+        self, source: str, zones: str | Collection[str] | None = None, shown: Shown | None = NOBODY
+    ) -> tuple[str, ...]:
+        """The names that a source address (text, IPv4 or IPv6) stands for, sorted; only those of `zones`, if given, and
+        none that names more than the client has `shown` (None: whatever it may yet show).
 
         All networks that contain the address count, not only the narrowest: principals add up.
         """
@@ -104,19 +107,26 @@ class CompiledPolicy:
         if zones is not None:
             wanted = (zones,) if isinstance(zones, str) else zones
             found = {name for name in found if self.principals[name].zone in wanted}
+        if shown is not None:
+            found = {name for name in found if _shows(shown, self.principals[name].shown)}
         return tuple(sorted(found))
 
-    def flow(self, broker: str, source: str, asset: str, zone: str | Collection[str] | None = None) -> Flow | Deny:
+    def flow(
+        self, broker: str, source: str, asset: str, zone: str | Collection[str] | None = None, shown: Shown = NOBODY
+    ) -> Flow | Deny:
         """What a source address may do to an asset through a broker. Ask once per session and asset.
 
         `zone` is the zone (or zones) from which the session came in; with it, an address of a principal of another
         zone counts for nothing.
         """
-        names = self.principals_of(source, zone)
+        names = self.principals_of(source, zone, shown)
         if not names:
             named = zone if isinstance(zone, str) else " or ".join(sorted(zone or ()))
             where = f" in zone {named}" if named else ""
-            return Deny("", "", Fault.PRINCIPAL, f"{source} asks; no principal{where} has that address")
+            has = "that address"
+            if any_who := self.principals_of(source, zone, None):
+                has = f"shown what {' or '.join(any_who)} has to"
+            return Deny("", "", Fault.PRINCIPAL, f"{source} asks; no principal{where} has {has}")
         key = (broker, names, asset)
         flow = self._flows.get(key)
         if flow is None:
@@ -167,6 +177,15 @@ class CompiledPolicy:
                     line, allowed = f"{conduit.name}/{rule.number}", ", ".join(rule.who)
                     return Deny(conduit.name, line, Fault.PRINCIPAL, f"{who} asks for {asset}; {allowed} may")
         return Deny(roads[0].name, "", Fault.ASSET, f"asset {asset} is asked; no rule names it")
+
+
+def _shows(shown: Shown, wanted: Shown) -> bool:
+    """Whether a client has shown all that a principal names."""
+    return (
+        wanted.user in ("", shown.user)
+        and wanted.application in ("", shown.application)
+        and wanted.certificate in ("", shown.certificate)
+    )
 
 
 def to_bytes(table: Table) -> bytes:

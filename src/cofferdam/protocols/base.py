@@ -134,6 +134,19 @@ class FrameReceived(msgspec.Struct, frozen=True, gc=False):
     message: Any
 
 
+class Identified(msgspec.Struct, frozen=True, gc=False):
+    """Who the client has shown to be, beyond its address: a user, an application, a certificate (thumbprint); "" for
+    what it has not. Policy's principals may name them."""
+
+    user: str
+    application: str
+    certificate: str
+
+
+class Goodbye(msgspec.Struct, frozen=True, gc=False):
+    """The client ends the connection in the protocol's own words: it is to be closed."""
+
+
 class Over(msgspec.Struct, frozen=True, gc=False):
     """The asset has ended what stands by our request `standing`."""
 
@@ -145,8 +158,9 @@ class Facing(msgspec.Struct, frozen=True, gc=False):
     """What a machine may know of where it stands, in a protocol whose machines need to know (`Protocol.common`).
 
     `common` is shared by all machines of the part. `may` says whether policy would allow this client an operation just
-    now: for what a machine tells of what there is; whether something is done is decided elsewhere. `random` gives so
-    many unpredictable bytes, `wall` UTC in ns. `local`: where the client has connected; "" and 0 on the other side.
+    now: for what a machine tells of what there is; whether something is done is decided elsewhere. `reach`: whether
+    some rule lets it "write" or "call" an item, whatever the value. `random` gives so many unpredictable bytes, `wall`
+    UTC in ns. `local`: where the client has connected; "" and 0 on the other side.
     """
 
     common: Any
@@ -154,6 +168,7 @@ class Facing(msgspec.Struct, frozen=True, gc=False):
     random: Callable[[int], bytes]
     wall: Callable[[], int]
     may: Callable[[Operation], bool]
+    reach: Callable[[str, Item], bool]
     source: str = ""
     local: tuple[str, int] = ("", 0)
 
@@ -161,7 +176,9 @@ class Facing(msgspec.Struct, frozen=True, gc=False):
 ServerCallEvent: TypeAlias = RequestReceived[Req] | RequestRefused[Resp] | Literal[Need.DATA]
 ClientCallEvent: TypeAlias = ResponseReceived[Resp] | BadResponse | Unmatched | Literal[Need.DATA]
 """What a machine has that knows calls alone."""
-ServerEvent: TypeAlias = ServerCallEvent[Req, Resp] | Established | LocalAnswer[Resp] | Released[Resp] | FrameReceived
+ServerEvent: TypeAlias = (
+    ServerCallEvent[Req, Resp] | Established | LocalAnswer[Resp] | Released[Resp] | FrameReceived | Identified | Goodbye
+)
 ClientEvent: TypeAlias = ClientCallEvent[Resp] | Established | NoticeReceived | FrameReceived | Over
 
 

@@ -170,6 +170,8 @@ class Dialect(msgspec.Struct, frozen=True):
     method may read the item of this kind with its name. "" where a protocol has no such questions."""
     history: str = ""
     """The kind of items by which a point's recorded values are read, for rules' `history`; "" where there is none."""
+    security: tuple[str, ...] = ()
+    """How it can be secured, in words for an asset's `security`, the best first; none: it cannot."""
     secrets: tuple[str, ...] = ()
     """What its machines need from the state directory, by name (Protocol.common)."""
     needs: tuple[str, ...] = ()

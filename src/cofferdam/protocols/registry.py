@@ -18,6 +18,7 @@ Protocols = Mapping[str, Protocol[Any, Any]]
 _WHERE = {
     "enip": "cofferdam.protocols.enip.operations:Enip",
     "modbus": "cofferdam.protocols.modbus.operations:Modbus",
+    "opcua": "cofferdam.protocols.opcua.operations:OpcUa",
 }
 
 

@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cofferdam.audit.events.access import SessionClosed, SessionOpened
+from cofferdam.audit.events.access import Malformed, SessionClosed, SessionOpened
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.supervision import SessionStatus
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.crossing.reactor import Reactor, Timer
-from cofferdam.model import Asset, Deny
+from cofferdam.model import NOBODY, Asset, Deny
 from cofferdam.policy.points.decide import Flow
 from cofferdam.protocols.base import ServerMachine
 
@@ -46,9 +46,34 @@ class Client:
     """One connection from a client."""
 
     __slots__ = (
-        "assets", "blocked", "bytes_in", "bytes_out", "due", "frame_since", "held_since", "in_line", "last", "machine",
-        "malformed", "only", "opened_wall", "outstanding", "pace", "port", "refused", "requests", "resumed", "sessions",
-        "since", "source", "standing", "stranger", "timer", "told", "transport",
+        "assets",
+        "blocked",
+        "bytes_in",
+        "bytes_out",
+        "due",
+        "frame_since",
+        "held_since",
+        "in_line",
+        "last",
+        "machine",
+        "malformed",
+        "only",
+        "opened_wall",
+        "outstanding",
+        "pace",
+        "port",
+        "refused",
+        "requests",
+        "resumed",
+        "sessions",
+        "shown",
+        "since",
+        "source",
+        "standing",
+        "stranger",
+        "timer",
+        "told",
+        "transport",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +103,7 @@ class Client:
         self.frame_since = 0
         self.stranger = False  # no principal stands for its address
         self.told = True  # its opening is in the log
+        self.shown = NOBODY
         self.standing: dict[int, int] = {}  # watches and streams: token of the request -> handle
         self.due = 0  # when its machine wants to be told the time
         self.timer: Timer | None = None
@@ -142,6 +168,17 @@ def statuses(clients: Iterable[Client], offset: int) -> tuple[SessionStatus, ...
     )
 
 
+def malformed(client: Client, section: str, detail: str, wall: int) -> Malformed:
+    """What the log is told of what breaks the protocol."""
+    return Malformed(
+        wall_ns=wall,
+        session=next(iter(client.sessions.values())).name if client.sessions else "",
+        source=client.source,
+        section=clip(section),
+        detail=clip(detail),
+    )
+
+
 class Pending:
     """A request that is with the inner half. `began`: monotonic ns."""
 
@@ -179,6 +216,15 @@ class Pace:
     def due(self, rate: float) -> int:
         """When there will be a token (monotonic ns)."""
         return self.at + int(max(0.0, 1.0 - self.tokens) / rate)
+
+
+def forget_full(paces: dict[str, Pace], now: int, rate: float, burst: float) -> None:
+    """Drops what says nothing any more: sources without connections, that may ask as much as anybody."""
+    for source, pace in list(paces.items()):
+        if not pace.connections:
+            pace.fill(now, rate, burst)
+            if pace.tokens >= burst:
+                del paces[source]
 
 
 class Turns:

@@ -9,7 +9,6 @@ around it (brokers.half).
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
@@ -22,16 +21,16 @@ from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.supervision import AssetStatus
 from cofferdam.brokers.proxy.device import CLIENT_GONE, Device, Job
+from cofferdam.brokers.proxy.face import towards
 from cofferdam.brokers.proxy.inner_standing import StandingPath
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Frame, Opened, Reply, Request, Unwatch, Watch
 from cofferdam.brokers.proxy.sessions import Served, Session
 from cofferdam.brokers.proxy.sharing import SharedReads
 from cofferdam.errors import CrossingError
 from cofferdam.limits import Limits
-from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation
+from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation, Shown
 from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.protocols.base import Facing
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 SESSIONS = 65536
@@ -104,7 +103,7 @@ class Inner(StandingPath):
                     report=lambda what, section, detail, asset=asset: self._broken(asset, what, section, detail),  # type: ignore[misc]
                     permit=self._permitted,
                     news=self._news,
-                    facing=Facing(self._common, asset, secrets.token_bytes, self._wall, lambda _operation: True),
+                    facing=towards(self._common, asset, self._wall),
                     clock=self._clock,
                 )
                 device.held = self._own_side in self.severed
@@ -137,7 +136,7 @@ class Inner(StandingPath):
         self._take(policy, assets)
         ended = 0
         for session in list(self._sessions.values()):
-            flow = self._flow(session.source, session.asset)
+            flow = self._flow(session.source, session.asset, session.shown)
             if isinstance(flow, Deny):
                 ended += 1
                 self._outer.send(Ended(session.id, "the new policy does not allow this session"))
@@ -150,10 +149,10 @@ class Inner(StandingPath):
     def command(self, asked: Asked) -> None:
         asked.answer(self.protocol.command(self._common, asked.verb, asked.arguments))
 
-    def _flow(self, source: str, asset: str) -> Flow | Deny:
+    def _flow(self, source: str, asset: str, shown: Shown) -> Flow | Deny:
         if asset not in self._served:
             return Deny("", "", Fault.ASSET, f"{asset} is not served here")
-        return self.policy.flow(self.broker, source, asset, self._zones)
+        return self.policy.flow(self.broker, source, asset, self._zones, shown)
 
     def set_severed(self, sides: Collection[str]) -> None:
         """Cuts sides off. With the asset's side severed its connections are closed; either side's requests end."""
@@ -210,7 +209,9 @@ class Inner(StandingPath):
                 record.asset,
                 lambda wall, count: self._budget.spend(source, False, wall, count),
             )
-            session = Session(record, self._flow(record.source, record.asset), refusals)
+            shown = Shown(record.user, record.application, record.certificate)
+            flow = self._flow(source, record.asset, shown)
+            session = Session(record, flow, refusals)
             session.from_wall = self._wall()
             self._sessions[record.session] = session
         elif isinstance(record, Closed):
@@ -474,6 +475,6 @@ class Inner(StandingPath):
 
 
 def _same_device(old: Asset, new: Asset) -> bool:
-    return (old.connections, old.outstanding, old.quirks, old.route) == (
-        new.connections, new.outstanding, new.quirks, new.route,
+    return (old.connections, old.outstanding, old.quirks, old.route, old.security) == (
+        new.connections, new.outstanding, new.quirks, new.route, new.security,
     )  # fmt: skip

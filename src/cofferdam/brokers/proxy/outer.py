@@ -9,12 +9,9 @@ Not here: sockets' details (brokers.transport), the asset's side (inner), the pr
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from cofferdam.audit.events.access import Malformed
-from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.admission import Admission
 from cofferdam.brokers.kit.budget import LogBudget
@@ -23,7 +20,20 @@ from cofferdam.brokers.kit.limit_notes import LimitNotes
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.supervision import SessionStatus
 from cofferdam.brokers.kit.transport import RECEIVE_BYTES, Transport
-from cofferdam.brokers.proxy.clients import Client, Pace, Pending, Session, Turns, closed, counted, opened, statuses
+from cofferdam.brokers.proxy.clients import (
+    Client,
+    Pace,
+    Pending,
+    Session,
+    Turns,
+    closed,
+    counted,
+    forget_full,
+    malformed,
+    opened,
+    statuses,
+)
+from cofferdam.brokers.proxy.face import Face, shown_by
 from cofferdam.brokers.proxy.outer_standing import Standings
 from cofferdam.brokers.proxy.records import (
     Closed,
@@ -48,8 +58,9 @@ from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.base import (
     NEED_DATA,
-    Facing,
     FrameReceived,
+    Goodbye,
+    Identified,
     LocalAnswer,
     Released,
     RequestReceived,
@@ -128,7 +139,7 @@ class Outer(Part):
                 if session.asset not in policy.assets:
                     flow = Deny("", "", Fault.ASSET, f"the asset {session.asset} is not in the policy any more")
                 else:
-                    flow = policy.flow(self.broker, client.source, session.asset, self._zones)
+                    flow = policy.flow(self.broker, client.source, session.asset, self._zones, client.shown)
                 if isinstance(flow, Deny) and isinstance(session.flow, Flow):
                     lost = True
                 session.judge_by(flow)
@@ -171,7 +182,7 @@ class Outer(Part):
             return
         now = self._clock()
         too_much = self._admission.too_fast(source, limits, now)
-        stranger = not self.policy.principals_of(source, self._zones)
+        stranger = not self.policy.principals_of(source, self._zones, None)
         pace = self._paces.get(source)
         if too_much is None:
             of_source = 0 if pace is None else pace.connections
@@ -182,16 +193,9 @@ class Outer(Part):
         if pace is None:
             pace = self._paces[source] = Pace(self._burst, now)
         pace.connections += 1
-        holder: list[Client] = []
-
-        def may(operation: Operation) -> bool:
-            """Whether policy would allow the client this; for what its machine tells of what there is."""
-            return bool(holder) and self._would(holder[0], operation)
-
-        first = next(iter(assets.values()))
-        facing = Facing(self._common, first, secrets.token_bytes, self._wall, may, source, local)
-        client = Client(transport, self.protocol.server_facing(facing), source, port, pace)
-        holder.append(client)
+        face = Face(self._would)
+        facing = face.facing(self._common, next(iter(assets.values())), self._wall, source, local)
+        client = face.client = Client(transport, self.protocol.server_facing(facing), source, port, pace)
         client.assets = assets
         client.last = now
         client.opened_wall = self._wall()
@@ -211,7 +215,7 @@ class Outer(Part):
     def _open_session(self, client: Client, asset: str) -> Session:
         self._next += 1
         number = self._next
-        flow = self.policy.flow(self.broker, client.source, asset, self._zones)
+        flow = self.policy.flow(self.broker, client.source, asset, self._zones, client.shown)
         session = Session(number, f"{self._boot}-{number}", asset, flow)
         session.refusals = RefusalLog(
             self._audit,
@@ -225,6 +229,16 @@ class Outer(Part):
         if client.told:
             self._audit.note(opened(client, session, self.crew, self._wall()))
         return session
+
+    def _identified(self, client: Client, event: Identified) -> None:
+        """A client has shown who it is, and is judged as that from now on."""
+        client.shown = shown_by(event)
+        for session in client.sessions.values():
+            if session.announced:
+                self.close(client, "the client shows to be somebody else")
+                return
+            flow = self.policy.flow(self.broker, client.source, session.asset, self._zones, client.shown)
+            session.judge_by(flow)
 
     def _turn_away(self, transport: Transport, source: str, limit: str, detail: str) -> None:
         transport.close()
@@ -309,6 +323,10 @@ class Outer(Part):
                     self._answer(client, event.token, event.reply)
                 elif isinstance(event, FrameReceived):
                     self._standings.frame_received(client, event)
+                elif isinstance(event, Goodbye):
+                    self.close(client, "closed by the client")
+                elif isinstance(event, Identified):
+                    self._identified(client, event)
                 elif isinstance(event, (LocalAnswer, Released)):
                     client.requests += 1
                     client.last = self._clock()
@@ -378,7 +396,9 @@ class Outer(Part):
             if not client.told:  # what was allowed something is in the log, whatever the budget
                 client.told = True
                 self._audit.note(opened(client, session, self.crew, self._wall()))
-            self._inner.send(Opened(session.id, session.name, client.source, session.asset))
+            shown = client.shown
+            who = (shown.user, shown.application, shown.certificate)
+            self._inner.send(Opened(session.id, session.name, client.source, session.asset, *who))
         self._next += 1
         number = self._next
         client.outstanding += 1
@@ -429,15 +449,7 @@ class Outer(Part):
         self.malformed += 1
         client.malformed += 1
         if client.malformed <= MALFORMED_ENTRIES and self._budget.spend(client.source, client.stranger, self._wall()):
-            self._audit.note(
-                Malformed(
-                    wall_ns=self._wall(),
-                    session=next(iter(client.sessions.values())).name if client.sessions else "",
-                    source=client.source,
-                    section=clip(section),
-                    detail=clip(detail),
-                )
-            )
+            self._audit.note(malformed(client, section, detail, self._wall()))
         elif client.malformed > self.limits.client_refusals_per_connection and client in self.clients:
             self._limit("client_refusals_per_connection", client.source, "too many malformed requests")
             self.close(client, "too many malformed requests")
@@ -571,11 +583,7 @@ class Outer(Part):
                         session.refusals.tick(wall)
         self._limit_notes.tick(now, wall)
         self._budget.tick(wall)
-        for source, pace in list(self._paces.items()):
-            if not pace.connections:
-                pace.fill(now, self._rate, self._burst)
-                if pace.tokens >= self._burst:
-                    del self._paces[source]
+        forget_full(self._paces, now, self._rate, self._burst)
         self._admission.tick(limits, now)
 
     def end(self) -> None:

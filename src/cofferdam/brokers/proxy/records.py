@@ -41,6 +41,9 @@ class Opened(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unkno
     name: Name  # the session's name in the audit log
     source: Address
     asset: Name
+    user: Text = ""
+    application: Text = ""
+    certificate: Name = ""
 
 
 class Request(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=2, forbid_unknown_fields=True):

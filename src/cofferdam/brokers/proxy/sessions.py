@@ -9,7 +9,7 @@ from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.proxy.device import Device
 from cofferdam.brokers.proxy.records import Opened, Request
 from cofferdam.brokers.proxy.sharing import SharedReads
-from cofferdam.model import Asset, Deny, Operation
+from cofferdam.model import Asset, Deny, Operation, Shown
 from cofferdam.policy.points.decide import Flow
 
 
@@ -18,13 +18,14 @@ class Session:
 
     __slots__ = (
         "asset", "cells", "failed", "flow", "from_wall", "id", "name", "notices", "reads", "refusals", "shared",
-        "source", "standing", "under_way",
+        "shown", "source", "standing", "under_way",
     )  # fmt: skip
 
     def __init__(self, record: Opened, flow: Flow | Deny, refusals: RefusalLog) -> None:
         self.id = record.session
         self.name = record.name
         self.source = record.source
+        self.shown = Shown(record.user, record.application, record.certificate)
         self.asset = record.asset
         self.flow = flow
         self.refusals = refusals

@@ -197,6 +197,11 @@ class Way:
         """Whether any rule allows something of an item, or of a part of it."""
         return any(reach.sees(item.space, separators) for reach in self._reaches)
 
+    def reaches(self, access: int, item: Item) -> bool:
+        """Whether all of an item is allowed (`access`: the place in _VERBS)."""
+        cover = self._reaches[access].cover(item.space)
+        return cover is not None and cover.covers(item.start, item.stop)
+
     def _first(self) -> int:
         return self.rules[0].number
 
@@ -280,6 +285,11 @@ class Flow:
         if not form.stateful or isinstance(verdict, Deny):
             return verdict
         return self._check_state(op, verdict, form, mono_ns, state)
+
+    def reaches(self, verb: str, item: Item) -> bool:
+        """Whether some rule allows to "write" or "call" such an item, whatever the value and the hour."""
+        access = _VERBS.index(verb)
+        return any(way.reaches(access, item) for way in self.ways)
 
     def assess(self, op: Operation, wall_ns: int) -> list[tuple[Way, Allow | Deny]]:
         """The verdict of each conduit alone, values included, in the policy's order. For explanations; not cached."""

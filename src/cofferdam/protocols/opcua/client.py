@@ -1,0 +1,367 @@
+"""Our side towards an asset's server: a channel and a session of our own, on one connection.
+
+Theory. HEL, OPN, CreateSession, ActivateSession, then the server's namespaces are read: only now is the connection
+established, and names mean NodeIds of this session alone. Should the array turn out different later, the connection
+ends (a server may number anew only when it restarts; nothing is ever asked by numbers that may have changed). What
+takes several questions (the handshake, a survey, a watch) is a generator that yields requests and is sent the answers.
+
+A token is the id of a request. Watches stand on subscriptions of ours, one for each publishing interval; Publish
+requests of ours wait at the server and are none of the requests in flight. Not here: what takes several questions
+(client_work).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from typing import Any
+
+from cofferdam.errors import LocalProtocolError, RemoteProtocolError
+from cofferdam.model import Asset
+from cofferdam.protocols.base import (
+    NEED_DATA,
+    BadResponse,
+    ClientEvent,
+    ClientMachine,
+    Established,
+    Facing,
+    NoticeReceived,
+    Over,
+    ResponseReceived,
+    Unmatched,
+)
+from cofferdam.protocols.opcua import channel as ch
+from cofferdam.protocols.opcua import client_work as work
+from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua import services as s
+from cofferdam.protocols.opcua import wire
+from cofferdam.protocols.opcua.builtin import NULL_NODE, Malformed
+from cofferdam.protocols.opcua.names import Namespaces
+from cofferdam.protocols.opcua.security import POLICIES, Policy
+
+NS = 1_000_000_000
+ALIVE_NS = 5 * NS
+"""So often the server's namespaces and state are looked at."""
+PUBLISHES = 3
+"""Publish requests that wait at the server."""
+SECTION = "OPC 10000-4, 5"
+_ENDED = frozenset({0x80250000, 0x80260000, 0x80270000, 0x80220000, 0x80200000, 0x80840000})
+"""Statuses after which the session is none."""
+
+Work = Generator[Any, Any, Any]
+
+
+class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
+    """See the top."""
+
+    def __init__(self, facing: Facing | None, outstanding: int = 1, quirks: frozenset[str] = frozenset()) -> None:
+        self.facing = facing
+        self.quirks = quirks
+        self.namespaces = Namespaces(())
+        self.token = NULL_NODE
+        self._outstanding = outstanding
+        self._events: deque[Any] = deque()
+        self._output: list[bytes] = []
+        self._error: RemoteProtocolError | None = None
+        self._now = 0
+        self._works: dict[int, tuple[int, Work]] = {}  # request id on the wire -> (token or 0 for ours, what waits)
+        self._pending: dict[int, m.OpcUaRequest] = {}
+        self._forgotten: set[int] = set()
+        self._publishing = 0
+        self._publish_ids: set[int] = set()
+        self.watches = work.Watches(self)
+        self.established = False
+        self._alive_at = 0
+        self._alive = False
+        self._renewing = False
+        self._soon = False
+        self.asset: Asset | None = None if facing is None else facing.asset
+        self.policy, self.mode = _security(self.asset)
+        trust = None if facing is None else facing.common
+        self.channel = ch.Channel(server=False, own=getattr(trust, "own", None), judge=self._judge)
+        self.url = "opc.tcp://localhost" if self.asset is None else f"opc.tcp://{_host(self.asset)}:{self.asset.port}"
+        self._wire_id = 0
+        self._output.append(self.channel.hello(self.url))
+
+    # --- what the house calls ---------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> None:
+        self.channel.receive(data)
+
+    def on_time(self, now: int) -> None:
+        self._now = now
+        self.channel.on_time(now)
+        self._soon = False
+        if not self.established or self._error is not None:
+            return
+        if now >= self.channel.renew_at and not self._renewing:
+            self._renewing = True
+            self.start(0, work.renew(self))
+        if now >= self._alive_at:
+            if self._alive:
+                self._error = RemoteProtocolError("the server does not answer any more", section=SECTION)
+                return
+            self._alive_at, self._alive = now + ALIVE_NS, True
+            self.start(0, work.keep_alive(self))
+
+    @property
+    def deadline(self) -> int:
+        if self._error is not None or not self.established:
+            return 0
+        return 1 if self._soon else min(self.channel.renew_at, self._alive_at)
+
+    def take_output(self) -> bytes:
+        output, self._output = b"".join(self._output), []
+        return output
+
+    def next_event(self) -> ClientEvent[m.OpcUaResponse]:
+        while True:
+            if self._events:
+                event: ClientEvent[m.OpcUaResponse] = self._events.popleft()
+                return event
+            if self._error is not None:
+                raise self._error
+            try:
+                body = self.channel.next()
+                if body is None:
+                    return NEED_DATA
+                self._body(body)
+            except RemoteProtocolError as error:
+                self._error = error
+            except Malformed as error:
+                self._error = RemoteProtocolError(str(error), section=SECTION)
+            except LocalProtocolError as error:
+                self._error = RemoteProtocolError(f"cannot go on: {error}", section=SECTION)
+
+    def send(self, request: m.OpcUaRequest) -> tuple[int, bytes]:
+        if not self.established or self._error is not None:
+            raise LocalProtocolError("the connection is not established")
+        if len(self._pending) >= self._outstanding:
+            raise LocalProtocolError("too many requests are under way")
+        token = self._new_id()
+        self._pending[token] = request
+        self.start(token, work.ask(self, token, request))
+        data = self.take_output()
+        if self._events:
+            self._soon = True  # it was answered here: `next_event` is to be asked
+        return token, data
+
+    def forget(self, token: int) -> None:
+        if self._pending.pop(token, None) is not None:
+            self._forgotten.add(token)
+            if len(self._forgotten) > 10_000:
+                self._error = RemoteProtocolError(
+                    "the server leaves too many requests without an answer", section=SECTION
+                )
+
+    def give_up(self, standing: int) -> bytes:
+        self.watches.give_up(standing)
+        return self.take_output()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._pending)
+
+    @property
+    def buffered(self) -> int:
+        return self.channel.buffered
+
+    @property
+    def drop_after_timeout(self) -> bool:
+        return False
+
+    # --- questions --------------------------------------------------------------------------------------------------
+
+    def wall(self) -> int:
+        """UTC in ns."""
+        return 0 if self.facing is None else self.facing.wall()
+
+    def random(self, count: int) -> bytes:
+        """So many unpredictable bytes."""
+        if self.facing is None:
+            raise LocalProtocolError("a bystander has no secrets")
+        return self.facing.random(count)
+
+    def header(self, timeout_ms: int = 10_000) -> s.RequestHeader:
+        """The header of a request of ours."""
+        self._wire_id = self._wire_id % 0x7FFFFFFF + 1
+        return s.RequestHeader(
+            self.token, wire.ticks(self.wall()), self._wire_id, 0, None, timeout_ms, wire.NO_EXTENSION
+        )
+
+    def _new_id(self) -> int:
+        return self.channel.request_id()
+
+    def start(self, token: int, generator: Work) -> None:
+        """Begins something that takes several questions. `token`: of the request that it answers; 0 for none."""
+        self._step(token, generator, None)
+
+    def _step(self, token: int, generator: Work, answer: Any) -> None:
+        try:
+            question = generator.send(answer)
+        except StopIteration as stop:
+            self._finished(token, stop.value)
+            return
+        except work.Misfit as error:
+            if token and self._pending.pop(token, None) is not None:
+                self._events.append(BadResponse(token, SECTION, str(error)))
+            elif not token:
+                self._error = RemoteProtocolError(str(error), section=SECTION)
+            return
+        if question is None:
+            return  # it is gone on with by another's answer (work.Watches)
+        self.ask(token, generator, question)
+
+    def ask(self, token: int, generator: Work, question: Any) -> None:
+        """Sends a question of a generator, which is sent the answer."""
+        number = self._new_id()
+        self._works[number] = (token, generator)
+        body = wire.encode(question)
+        if isinstance(question, s.OpenChannelRequest):
+            self._output.append(self.channel.open_frame(number, body))
+        else:
+            self._output.append(self.channel.send(number, body))
+
+    def tell(self, question: Any) -> None:
+        """Sends a question whose answer does not matter."""
+        self.start(0, work.single(question))
+
+    def goes_on(self, token: int, generator: Work, answer: Any) -> None:
+        """Has a generator that waits without a question go on."""
+        self._step(token, generator, answer)
+
+    def _finished(self, token: int, answer: Any) -> None:
+        if not token:
+            return
+        if self._pending.pop(token, None) is None:
+            self._forgotten.discard(token)
+            if isinstance(answer, m.Subscribed):
+                self.watches.give_up(token)  # nobody waits for it any more: it must not stand
+            self._events.append(Unmatched("a late answer"))
+        elif answer is None:
+            self._events.append(BadResponse(token, SECTION, "no answer"))
+        else:
+            self._events.append(ResponseReceived(token, answer))
+            if isinstance(answer, m.Subscribed):
+                self.watches.answered(token)
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    def _body(self, body: ch.Body) -> None:
+        if body.kind == b"ACK":
+            self.channel.take_ack(body.data)
+            self.start(0, work.handshake(self))
+            return
+        if body.kind == b"ERR":
+            code = int.from_bytes(body.data[:4], "little")
+            raise RemoteProtocolError(f"the server ended the connection with 0x{code:08X}", section=ch.PART6)
+        if body.kind == b"CLO":
+            raise RemoteProtocolError("the server closed the channel", section=ch.PART6_CHANNEL)
+        if body.request in self._publish_ids:
+            self._publish_ids.discard(body.request)
+            self._published(body)
+            return
+        found = self._works.pop(body.request, None)
+        if found is None:
+            self._events.append(Unmatched("an answer to nothing"))
+            return
+        token, generator = found
+        if body.kind == b"":
+            answer: Any = s.ServiceFault(work.EMPTY_HEADER)  # taken back by the server
+        else:
+            answer = self._decoded(token, body.data)
+            if answer is None:
+                generator.close()
+                return
+        status = answer.header.result
+        if status in _ENDED and self.established:
+            raise RemoteProtocolError(f"the server has ended the session with 0x{status:08X}", section=SECTION)
+        self._step(token, generator, answer)
+
+    def _decoded(self, token: int, data: bytes) -> Any:
+        try:
+            answer = wire.decode(data, request=False)
+            if not hasattr(answer, "header") or not isinstance(answer.header, s.ResponseHeader):
+                raise Malformed("no response")
+        except Malformed as error:
+            if not token or not self.established:
+                raise
+            if self._pending.pop(token, None) is not None:
+                self._events.append(BadResponse(token, SECTION, str(error)))
+            return None
+        return answer
+
+    # --- publishing -------------------------------------------------------------------------------------------------
+
+    def publish(self) -> None:
+        """Keeps as many Publish requests at the server as there should be."""
+        while self.watches.subscriptions and len(self._publish_ids) < PUBLISHES:
+            number = self._new_id()
+            self._publish_ids.add(number)
+            request = s.PublishRequest(self.header(0), self.watches.take_acknowledged())
+            self._output.append(self.channel.send(number, wire.encode(request)))
+
+    def _published(self, body: ch.Body) -> None:
+        answer = wire.decode(body.data, request=False)
+        if isinstance(answer, s.PublishResponse):
+            self.watches.published(answer)
+        elif isinstance(answer, s.ServiceFault):
+            status = answer.header.result
+            if status in _ENDED:
+                raise RemoteProtocolError(f"the server has ended the session with 0x{status:08X}", section=SECTION)
+            if status == 0x80790000:  # no subscription: what stood on one is over
+                self.watches.all_over("the server knows no subscription of ours")
+            elif status != 0x80780000:  # too many Publish requests: there are enough
+                raise RemoteProtocolError(f"Publish was answered with 0x{status:08X}", section=SECTION)
+            return
+        else:
+            raise Malformed("no answer to Publish")
+        self.publish()
+
+    def news(self, standing: int, samples: tuple[m.Sample, ...]) -> None:
+        """A watch has news."""
+        self._events.append(NoticeReceived(standing, m.Changed(samples)))
+
+    def over(self, standing: int, why: str) -> None:
+        """A watch stands no longer."""
+        self._events.append(Over(standing, why))
+
+    # --- the beginning ----------------------------------------------------------------------------------------------
+
+    def is_up(self, uris: tuple[str, ...]) -> None:
+        """The handshake is over."""
+        self.namespaces = Namespaces(uris)
+        self.established = True
+        self._alive_at = self._now + ALIVE_NS
+        self._events.append(Established())
+
+    def is_alive(self) -> None:
+        """The server has answered a sign of life."""
+        self._alive = False
+
+    def renewed(self) -> None:
+        """A new token is agreed on."""
+        self._renewing = False
+
+    def fail(self, error: RemoteProtocolError) -> None:
+        """The connection has to end."""
+        self._error = error
+
+    def _judge(self, certificate: bytes, policy: Policy) -> Any:
+        if self.facing is None or self.facing.common is None:
+            raise ch.Fault("no certificates are known here", ch.BAD_SECURITY)
+        asset = self.asset
+        pin = "" if asset is None or asset.security is None else asset.security.server
+        return self.facing.common.judge(certificate, policy, self.wall(), pin)
+
+
+def _security(asset: Asset | None) -> tuple[Policy, int]:
+    word = "none" if asset is None or asset.security is None else asset.security.asset
+    name, _, mode = word.partition(" ")
+    if name == "none":
+        return POLICIES["None"], 1
+    return POLICIES[name], 2 if mode == "sign" else 3
+
+
+def _host(asset: Asset) -> str:
+    return f"[{asset.address}]" if ":" in asset.address else asset.address

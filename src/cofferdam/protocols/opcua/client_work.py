@@ -1,0 +1,608 @@
+"""What a client machine does in several questions: the handshake, renewal, surveys, watches; and each request's own.
+
+Each is a generator: it yields a request (services), is sent the response, and returns the message that crosses. Not
+here: the connection (client).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any
+
+from cofferdam.errors import RemoteProtocolError
+from cofferdam.model import Item
+from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua import services as s
+from cofferdam.protocols.opcua import wire
+from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, NodeId, QualifiedName
+from cofferdam.protocols.opcua.dialect import ARROW
+from cofferdam.protocols.opcua.names import Unnamed, method
+from cofferdam.protocols.opcua.security import BY_URI, NONE, SecurityError
+
+LIFETIME_MS = 600_000
+SESSION_MS = 120_000.0
+VALUE = 13
+BAD_NODE, BAD_UNEXPECTED, BAD_RANGE = 0x80340000, 0x80010000, 0x80360000
+LEVELS = 20
+"""Steps from a node up to Objects."""
+AT_ONCE = 100
+"""Nodes in one Browse of ours, items in one CreateMonitoredItems."""
+OBJECTS = NodeId(0, 85)
+NO_QUALIFIED = QualifiedName(0, None)
+EMPTY_HEADER = s.ResponseHeader(0, 0, BAD_UNEXPECTED, 0, [], wire.NO_EXTENSION)
+KEEPALIVE, LIFETIME = 10, 100
+SECTION = "OPC 10000-4, 5"
+
+Asking = Generator[Any, Any, Any]
+
+
+class Misfit(Exception):
+    """An answer that does not fit its question."""
+
+
+def single(question: Any) -> Asking:
+    """One question, whatever comes of it."""
+    yield question
+
+
+def _refused(answer: Any, kind: type[Any], what: str) -> None:
+    if not isinstance(answer, kind) or answer.header.result & 0x80000000:
+        raise RemoteProtocolError(
+            f"{what} was answered with 0x{answer.header.result:08X} ({type(answer).__name__})", section=SECTION
+        )
+
+
+# --- handshake ------------------------------------------------------------------------------------------------------
+
+
+def handshake(client: Any) -> Asking:
+    """From ACK to an activated session whose namespaces are known. Raises: RemoteProtocolError."""
+    channel, facing = client.channel, client.facing
+    trust = facing.common
+    seen = b""
+    if client.policy is not NONE:
+        if channel.own is None:
+            raise RemoteProtocolError(
+                "this side has no key to speak with: `cofferdam pki new` makes one", section=SECTION
+            )
+        seen = _pinned(client, trust)
+    if client.policy is NONE or not seen:
+        channel.policy, channel.mode = NONE, 1
+    else:
+        channel.policy, channel.mode = client.policy, client.mode
+        channel.peer, channel.peer_key = seen, client._judge(seen, client.policy)
+    yield from _open(client, 0)
+    if client.policy is not NONE and not seen:
+        yield from _discover(client, trust)
+    uri = trust.uri or "urn:cofferdam:opcua"
+    nonce = facing.random(32)
+    own = b"" if channel.own is None else channel.own.certificate
+    description = s.ApplicationDescription(uri, "urn:cofferdam", LocalizedText(None, "Cofferdam"), 1, None, None, [])
+    answer = yield s.CreateSessionRequest(
+        client.header(), description, None, client.url, "Cofferdam", nonce, own or None, SESSION_MS, 0
+    )
+    _refused(answer, s.CreateSessionResponse, "CreateSession")
+    if channel.policy is not NONE:
+        if answer.certificate != channel.peer:
+            raise RemoteProtocolError("CreateSession shows another certificate than the channel", section=SECTION)
+        try:
+            channel.policy.verify(channel.peer_key, answer.signature.signature or b"", own + nonce)
+        except SecurityError:
+            raise RemoteProtocolError("CreateSession is not signed by the server", section=SECTION) from None
+    client.token = answer.token
+    server_nonce = answer.nonce or b""
+    signature = s.SignatureData(None, None)
+    if channel.policy is not NONE:
+        signed = channel.policy.sign(channel.own.key, channel.peer + server_nonce)
+        signature = s.SignatureData(channel.policy.signature_uri, signed)
+    identity = _identity(client, answer, server_nonce)
+    answer = yield s.ActivateSessionRequest(client.header(), signature, [], [], identity, s.SignatureData(None, None))
+    _refused(answer, s.ActivateSessionResponse, "ActivateSession")
+    answer = yield _read_server(client)
+    client.is_up(_namespaces(answer))
+    return None
+
+
+def _open(client: Any, kind: int) -> Asking:
+    channel = client.channel
+    nonce = client.facing.random(channel.policy.nonce) if channel.policy.nonce else b""
+    answer = yield s.OpenChannelRequest(client.header(), 0, kind, channel.mode, nonce or None, LIFETIME_MS)
+    _refused(answer, s.OpenChannelResponse, "OPN")
+    if kind == 0:
+        channel.id = answer.channel
+    elif answer.channel != channel.id:
+        raise RemoteProtocolError("a renewal gave another channel", section=SECTION)
+    remote = answer.nonce or b""
+    if len(remote) < channel.policy.nonce or (nonce and remote == nonce):
+        raise RemoteProtocolError("the server's nonce is too short, or ours", section=SECTION)
+    if not answer.lifetime >= 1000:
+        raise RemoteProtocolError(f"a token with a life of {answer.lifetime} ms", section=SECTION)
+    channel.opened_token(answer.token, min(answer.lifetime, 3_600_000) * 1_000_000, nonce, remote)
+
+
+def renew(client: Any) -> Asking:
+    """A new token for the channel."""
+    yield from _open(client, 1)
+    client.renewed()
+
+
+def keep_alive(client: Any) -> Asking:
+    """Whether the server lives, and its namespaces are as they were."""
+    answer = yield _read_server(client)
+    if _namespaces(answer) != client.namespaces.uris:
+        client.fail(RemoteProtocolError("the server has numbered its namespaces anew", section="OPC 10000-5, 6.3.1"))
+    client.is_alive()
+
+
+def _read_server(client: Any) -> s.ReadRequest:
+    nodes = [s.ReadValueId(NodeId(0, 2255), VALUE, None, NO_QUALIFIED)]
+    return s.ReadRequest(client.header(), 0.0, 3, nodes)
+
+
+def _namespaces(answer: Any) -> tuple[str, ...]:
+    _refused(answer, s.ReadResponse, "Read of the namespaces")
+    variant = answer.results[0].value if len(answer.results) == 1 else None
+    if variant is None or variant.type != 12 or not variant.array or not variant.value:
+        raise RemoteProtocolError("the server does not tell its namespaces", section="OPC 10000-5, 6.3.1")
+    return tuple([one or "" for one in variant.value])
+
+
+def _pinned(client: Any, trust: Any) -> bytes:
+    """The server's certificate, where it is known beforehand; b"" where it has to be asked for."""
+    security = client.asset.security
+    found: bytes = trust.server_certificate(client.asset.name, security.server if security is not None else "")
+    return found
+
+
+def _discover(client: Any, trust: Any) -> Asking:
+    """Asks the server for its certificate, which is judged; then the connection is made anew, secured."""
+    answer = yield s.GetEndpointsRequest(client.header(), client.url, [], [])
+    _refused(answer, s.GetEndpointsResponse, "GetEndpoints")
+    for endpoint in answer.endpoints:
+        if endpoint.policy == client.policy.uri and endpoint.mode == client.mode and endpoint.certificate:
+            client._judge(endpoint.certificate, client.policy)
+            trust.learn_server(client.asset.name, endpoint.certificate)
+            raise RemoteProtocolError("the server's certificate is known now: connecting anew", section=SECTION)
+    raise RemoteProtocolError(f"the server offers no {client.policy.name} in this mode", section="OPC 10000-4, 5.5.4")
+
+
+def _identity(client: Any, answer: Any, nonce: bytes) -> Any:
+    security = client.asset.security
+    user = security.user if security is not None else ""
+    kind = 1 if user else 0
+    tokens = [
+        token
+        for endpoint in answer.endpoints
+        if endpoint.policy == client.channel.policy.uri and endpoint.mode == client.channel.mode
+        for token in endpoint.tokens
+        if token.kind == kind
+    ] or [token for endpoint in answer.endpoints for token in endpoint.tokens if token.kind == kind]
+    if not tokens:
+        raise RemoteProtocolError(
+            f"the server takes no {'user name' if user else 'anonymous'} identity", section="OPC 10000-4, 7.40"
+        )
+    token = tokens[0]
+    if not user:
+        return wire.pack(s.AnonymousToken(token.id))
+    password = client.facing.common.secret.passwords.get(client.asset.name, "").encode()
+    policy = BY_URI.get(token.policy, NONE) if token.policy else client.channel.policy
+    if policy is NONE:
+        if client.channel.policy is NONE:
+            raise RemoteProtocolError("the server wants a password in the clear", section="OPC 10000-4, 7.40.4")
+        return wire.pack(s.UserNameToken(token.id, user, password, None))
+    certificate = answer.certificate or b""
+    key = client._judge(certificate, policy)
+    data = (len(password) + len(nonce)).to_bytes(4, "little") + password + nonce
+    return wire.pack(s.UserNameToken(token.id, user, policy.seal(key, data), policy.encryption_uri))
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+
+def ask(client: Any, token: int, request: m.OpcUaRequest) -> Asking:
+    """The questions of one request, and its answer."""
+    try:
+        if isinstance(request, m.Read):
+            return (yield from _read(client, request))
+        if isinstance(request, m.Write):
+            return (yield from _write(client, request))
+        if isinstance(request, m.CallMethod):
+            return (yield from _call(client, request))
+        if isinstance(request, m.Survey):
+            return (yield from _survey(client, request))
+        if isinstance(request, m.History):
+            return (yield from _history(client, request))
+        return (yield from client.watches.make(token, request))
+    except Unnamed:
+        return m.Refused(BAD_NODE)
+
+
+def _said(answer: Any, kind: type) -> m.Refused | None:
+    if isinstance(answer, s.ServiceFault) or answer.header.result & 0x80000000:
+        return m.Refused(answer.header.result or BAD_UNEXPECTED)
+    if not isinstance(answer, kind):
+        raise Misfit(f"a {type(answer).__name__} where a {kind.__name__} is due")
+    return None
+
+
+def index_range(item: Item) -> str | None:
+    """The standard's text for some elements (OPC 10000-4, 7.27)."""
+    if item.first < 0:
+        return None
+    return str(item.first) if item.count == 1 else f"{item.first}:{item.stop - 1}"
+
+
+def within(item: Item, sample: m.Sample) -> m.Sample:
+    """A value of no more elements than were asked for: some servers pass over ranges, and send the whole."""
+    value = sample.value
+    if item.first < 0 or value is None or len(value.values) <= item.count:
+        return sample
+    return m.Sample(None, BAD_RANGE, sample.source, sample.server)
+
+
+def _read(client: Any, request: m.Read) -> Asking:
+    names = client.namespaces
+    nodes = []
+    unknown: set[int] = set()
+    for number, item in enumerate(request.items):
+        try:
+            node = names.node(item.name)
+        except Unnamed:
+            unknown.add(number)
+            continue
+        nodes.append(s.ReadValueId(node, VALUE, index_range(item), NO_QUALIFIED))
+    if not nodes:
+        return m.Values((m.Sample(None, BAD_NODE),) * len(request.items))
+    answer = yield s.ReadRequest(client.header(), 0.0, 2, nodes)
+    refused = _said(answer, s.ReadResponse)
+    if refused is not None:
+        return refused
+    if len(answer.results) != len(nodes):
+        raise Misfit(f"{len(answer.results)} values for {len(nodes)} nodes")
+    samples = [names.sample(one) for one in answer.results]
+    for number, item in enumerate([item for place, item in enumerate(request.items) if place not in unknown]):
+        samples[number] = within(item, samples[number])
+    for number in sorted(unknown):
+        samples.insert(number, m.Sample(None, BAD_NODE))
+    return m.Values(tuple(samples))
+
+
+def _write(client: Any, request: m.Write) -> Asking:
+    names = client.namespaces
+    nodes = []
+    for write in request.writes:
+        item = write.item
+        nodes.append(s.WriteValue(names.node(item.name), VALUE, index_range(item), Data(names.variant(write.value))))
+    answer = yield s.WriteRequest(client.header(), nodes)
+    refused = _said(answer, s.WriteResponse)
+    if refused is not None:
+        return refused
+    if len(answer.results) != len(nodes):
+        raise Misfit(f"{len(answer.results)} results for {len(nodes)} writes")
+    return m.Written(tuple(answer.results))
+
+
+def _call(client: Any, request: m.CallMethod) -> Asking:
+    names = client.namespaces
+    owner, own = method(request.item)
+    call = s.MethodToCall(names.node(owner), names.node(own), [names.variant(one) for one in request.arguments])
+    answer = yield s.CallRequest(client.header(), [call])
+    refused = _said(answer, s.CallResponse)
+    if refused is not None:
+        return refused
+    if len(answer.results) != 1:
+        raise Misfit(f"{len(answer.results)} results for one call")
+    result = answer.results[0]
+    if len(result.outputs) > 64 or len(result.inputs) > 64:
+        raise Misfit("more than 64 arguments in an answer")
+    outputs = []
+    for one in result.outputs:
+        try:
+            outputs.append(names.crossing(one))
+        except Unnamed:
+            outputs.append(None)
+    return m.Outputs(result.status, tuple(result.inputs), tuple(outputs))
+
+
+def _history(client: Any, request: m.History) -> Asking:
+    names = client.namespaces
+    details = wire.pack(s.RawDetails(False, request.start, request.end, request.most, request.bounds))
+    node = s.HistoryNode(names.node(request.item.name), None, NO_QUALIFIED, None)
+    answer = yield s.HistoryReadRequest(client.header(), details, 2, False, [node])
+    refused = _said(answer, s.HistoryReadResponse)
+    if refused is not None:
+        return refused
+    if len(answer.results) != 1:
+        raise Misfit(f"{len(answer.results)} results for one node")
+    result = answer.results[0]
+    if result.status & 0x80000000:
+        return m.Refused(result.status)
+    if result.point:
+        again = s.HistoryNode(node.node, None, NO_QUALIFIED, result.point)
+        client.tell(s.HistoryReadRequest(client.header(), details, 2, True, [again]))
+    try:
+        data = wire.unpack(result.data)
+    except Malformed as error:
+        raise Misfit(str(error)) from None
+    if data is None:
+        return m.Samples(())
+    if not isinstance(data, s.HistoryData) or len(data.values) > request.most + 2:
+        raise Misfit("no history of as many values as were asked for")
+    return m.Samples(tuple([names.sample(one) for one in data.values[: m.HISTORY_VALUES]]), bool(result.point))
+
+
+# --- surveys --------------------------------------------------------------------------------------------------------
+
+_ATTRIBUTES = (2, 3, 4, 14, 15, 18, 20)
+"""NodeClass, BrowseName, DisplayName, DataType, ValueRank, UserAccessLevel, Historizing."""
+
+
+def _survey(client: Any, request: m.Survey) -> Asking:
+    """Each node asked for, and what stands between it and Objects, step by step upward."""
+    names = client.namespaces
+    order: list[NodeId] = []
+    places: dict[NodeId, int] = {}
+
+    def add(node: NodeId) -> None:
+        if node not in places and len(order) < m.NODES:
+            places[node] = len(order)
+            order.append(node)
+
+    for item in request.items:
+        for name in item.name.split(ARROW) if ARROW in item.name else (item.name,):
+            try:
+                add(names.node(name))
+            except Unnamed:
+                continue
+    parents: dict[NodeId, list[tuple[NodeId, NodeId]]] = {}
+    types: dict[NodeId, NodeId] = {}
+    done = 0
+    for _ in range(LEVELS):
+        level = order[done:]
+        done = len(order)
+        if not level:
+            break
+        for at in range(0, len(level), AT_ONCE):
+            some = level[at : at + AT_ONCE]
+            asked = [s.BrowseDescription(node, 1, NodeId(0, 33), True, 0, 63) for node in some]
+            asked += [s.BrowseDescription(node, 0, NodeId(0, 40), False, 0, 63) for node in some]
+            answer = yield s.BrowseRequest(client.header(), s.ViewDescription(NodeId(0, 0), 0, 0), 0, asked)
+            refused = _said(answer, s.BrowseResponse)
+            if refused is not None:
+                return refused
+            if len(answer.results) != len(asked):
+                raise Misfit(f"{len(answer.results)} results for {len(asked)} nodes")
+            for node, up, kind in zip(some, answer.results, answer.results[len(some) :], strict=False):
+                parents[node] = [(one.node, one.reference) for one in up.references[:16]]
+                for parent, _ in parents[node]:
+                    if parent.ns or parent.id not in (84, 85, 86, 87):
+                        if parent.ns == 0 and not parent.uri:
+                            continue  # the standard's own objects are ours to show
+                        add(parent)
+                for one in kind.references[:1]:
+                    types[node] = one.node
+    facts: dict[NodeId, list[Data]] = {}
+    for at in range(0, len(order), AT_ONCE):
+        some = order[at : at + AT_ONCE]
+        nodes = [s.ReadValueId(node, one, None, NO_QUALIFIED) for node in some for one in _ATTRIBUTES]
+        answer = yield s.ReadRequest(client.header(), 0.0, 3, nodes)
+        refused = _said(answer, s.ReadResponse)
+        if refused is not None:
+            return refused
+        if len(answer.results) != len(nodes):
+            raise Misfit(f"{len(answer.results)} values for {len(nodes)} attributes")
+        for number, node in enumerate(some):
+            facts[node] = answer.results[number * len(_ATTRIBUTES) : (number + 1) * len(_ATTRIBUTES)]
+    kept = [node for node in order if _plain(facts[node], 0) in (1, 2, 4)]
+    places = {node: number for number, node in enumerate(kept)}
+    return m.Described(tuple([_node(client, node, facts[node], parents, types, places) for node in kept]))
+
+
+def _plain(facts: Sequence[Data], number: int) -> Any:
+    variant = facts[number].value
+    return None if variant is None or variant.array or facts[number].status & 0x80000000 else variant.value
+
+
+def _node(
+    client: Any, node: NodeId, facts: Sequence[Data], parents: Any, types: Any, places: dict[NodeId, int]
+) -> m.Node:
+    names = client.namespaces
+    qualified, localized = _plain(facts, 1), _plain(facts, 2)
+    title = ("", "")
+    if isinstance(qualified, QualifiedName):
+        try:
+            title = (names.uri(qualified.ns), (qualified.name or "")[:4096])
+        except Unnamed:
+            title = ("", (qualified.name or "")[:4096])
+    shown = m.Localized("", title[1])
+    if isinstance(localized, LocalizedText):
+        shown = m.Localized((localized.locale or "")[:4096], (localized.text or "")[:4096])
+    hangs = []
+    for parent, reference in parents.get(node, ()):
+        place = -1 if parent == OBJECTS else places.get(parent)
+        if place is not None:
+            hangs.append((place, _name_of(names, reference) or "i=35"))
+    rank, access = _plain(facts, 4), _plain(facts, 5)
+    data_type = _plain(facts, 3)
+    return m.Node(
+        id=names.name(node),
+        klass=_plain(facts, 0),
+        name=title,
+        display=shown,
+        type=_name_of(names, types.get(node)),
+        data_type=_name_of(names, data_type),
+        rank=rank if isinstance(rank, int) and -3 <= rank <= 100 else -1,
+        access=access if isinstance(access, int) and 0 <= access < 256 else 0,
+        parents=tuple(hangs),
+        historizing=_plain(facts, 6) is True,
+    )
+
+
+def _name_of(names: Any, node: Any) -> str:
+    """The name of a node of the standard's own (types are shown by that alone), or ""."""
+    if not isinstance(node, NodeId):
+        return ""
+    try:
+        name: str = names.name(node)
+    except Unnamed:
+        return ""
+    return name
+
+
+# --- watches --------------------------------------------------------------------------------------------------------
+
+
+class _Subscription:
+    __slots__ = ("expected", "id", "items", "what")
+
+    def __init__(self, number: int) -> None:
+        self.id = number
+        self.items: dict[int, int] = {}  # our handle, which is the watch's token -> the server's id
+        self.what: dict[int, Item] = {}
+        self.expected = 0
+
+
+class Watches:
+    """What stands on this connection. Watches of one publishing interval share a subscription."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.subscriptions: dict[int, _Subscription] = {}  # by the server's id
+        self._by_interval: dict[int, int] = {}
+        self._where: dict[int, int] = {}  # token -> subscription
+        self._acknowledged: list[s.Acknowledgement] = []
+        self._early: dict[int, list[m.Sample]] = {}
+        self._answered: set[int] = set()
+
+    def make(self, token: int, request: m.Subscribe) -> Asking:
+        """A monitored item, on a subscription that may have to be made first."""
+        client, names = self._client, self._client.namespaces
+        node = names.node(request.item.name)
+        interval = max(50_000, request.interval_us)
+        number = self._by_interval.get(interval)
+        if number is None or number not in self.subscriptions:
+            if len(self.subscriptions) >= 20:
+                interval = min(self._by_interval, key=lambda one: abs(one - interval))
+                number = self._by_interval[interval]
+            else:
+                answer = yield s.CreateSubscriptionRequest(
+                    client.header(), interval / 1000, LIFETIME, KEEPALIVE, 0, True, 0
+                )
+                refused = _said(answer, s.CreateSubscriptionResponse)
+                if refused is not None:
+                    return refused
+                number = answer.subscription
+                self.subscriptions[number] = _Subscription(number)
+                self._by_interval[interval] = number
+                client.publish()
+        extension = wire.NO_EXTENSION
+        if request.trigger != 1 or request.deadband:
+            kind = 1 if request.deadband else 0
+            extension = wire.pack(s.DataChangeFilter(request.trigger, kind, request.deadband))
+        item = s.ReadValueId(node, VALUE, index_range(request.item), NO_QUALIFIED)
+        wanted = s.MonitoringParameters(token, request.interval_us / 1000, extension, request.queue, request.oldest)
+        subscription = self.subscriptions[number]
+        subscription.items[token] = 0
+        subscription.what[token] = request.item
+        self._where[token] = number
+        answer = yield s.CreateItemsRequest(client.header(), number, 2, [s.ItemToCreate(item, 2, wanted)])
+        refused = _said(answer, s.CreateItemsResponse)
+        if refused is None and len(answer.results) != 1:
+            raise Misfit(f"{len(answer.results)} results for one item")
+        if refused is None and answer.results[0].status & 0x80000000:
+            refused = m.Refused(answer.results[0].status)
+        if refused is not None:
+            self._where.pop(token, None)
+            subscription.items.pop(token, None)
+            subscription.what.pop(token, None)
+            return refused
+        made = answer.results[0]
+        subscription.items[token] = made.id
+        if token not in self._where:  # its subscription has ended meanwhile
+            return m.Refused(0x80280000)
+        revised = made.interval if 0 <= made.interval <= 1e7 else request.interval_us / 1000
+        return m.Subscribed(int(revised * 1000), max(1, min(100, made.queue)))
+
+    def give_up(self, token: int) -> None:
+        """A watch is not wanted any more; a subscription without any goes too."""
+        number = self._where.pop(token, None)
+        self._drop(token)
+        subscription = self.subscriptions.get(number) if number is not None else None
+        if subscription is None:
+            return
+        item = subscription.items.pop(token, 0)
+        subscription.what.pop(token, None)
+        client = self._client
+        if subscription.items:
+            client.tell(s.DeleteItemsRequest(client.header(), subscription.id, [item]))
+            return
+        self._forget(subscription)
+        client.tell(s.DeleteSubscriptionsRequest(client.header(), [subscription.id]))
+
+    def _drop(self, token: int) -> None:
+        self._answered.discard(token)
+        self._early.pop(token, None)
+
+    def _forget(self, subscription: _Subscription) -> None:
+        self.subscriptions.pop(subscription.id, None)
+        for interval, number in list(self._by_interval.items()):
+            if number == subscription.id:
+                del self._by_interval[interval]
+
+    def published(self, answer: s.PublishResponse) -> None:
+        """What a server tells of one subscription."""
+        subscription = self.subscriptions.get(answer.subscription)
+        message = answer.message
+        if message.data:
+            self._acknowledged.append(s.Acknowledgement(answer.subscription, message.sequence))
+        if subscription is None:
+            return
+        expected, subscription.expected = subscription.expected, message.sequence + bool(message.data)
+        if expected and message.sequence != expected and not (message.sequence == 1 and expected > 0xFFFFFFF0):
+            self._end(subscription, "notifications of the server were lost")
+            return
+        for extension in message.data:
+            notification = wire.unpack(extension)
+            if isinstance(notification, s.DataChange):
+                self._changed(subscription, notification.items)
+            elif isinstance(notification, s.StatusChange):
+                self._end(subscription, f"the server ended the subscription with 0x{notification.status:08X}")
+                return
+
+    def _changed(self, subscription: _Subscription, items: Iterable[s.ItemNotification]) -> None:
+        names = self._client.namespaces
+        found: dict[int, list[m.Sample]] = {}
+        for one in items:
+            if one.handle in subscription.items:
+                sample = within(subscription.what[one.handle], names.sample(one.value))
+                found.setdefault(one.handle, []).append(sample)
+        for handle, samples in found.items():
+            if handle in self._answered:
+                self._client.news(handle, tuple(samples[-1000:]))
+            else:  # news before the answer that says that the watch stands
+                self._early[handle] = samples[-100:]
+
+    def answered(self, token: int) -> None:
+        """The answer that a watch stands is on its way: its news may follow."""
+        if token in self._where:
+            self._answered.add(token)
+            early = self._early.pop(token, None)
+            if early:
+                self._client.news(token, tuple(early))
+
+    def _end(self, subscription: _Subscription, why: str) -> None:
+        self._forget(subscription)
+        for token in subscription.items:
+            self._where.pop(token, None)
+            self._drop(token)
+            self._client.over(token, why)
+
+    def all_over(self, why: str) -> None:
+        """The server knows none of our subscriptions."""
+        for subscription in list(self.subscriptions.values()):
+            self._end(subscription, why)
+
+    def take_acknowledged(self) -> list[s.Acknowledgement]:
+        """What the next Publish acknowledges."""
+        found, self._acknowledged = self._acknowledged, []
+        return found

@@ -1,0 +1,142 @@
+"""What a policy may say about OPC UA: nodes and methods by namespace URI, and the standard's names of builtin types.
+
+A node is written as the standard's portable form has it (OPC 10000-6, 5.1.12): "nsu=URI;s=Line1.Speed", with "i=",
+"s=", "g=" or "b=" for the four kinds of identifiers. "ns=2;..." is refused: a server may number its namespaces anew
+when it starts, and then such a text names something else. A method is its object and itself: "nsu=URI;s=Line1 ->
+nsu=URI;s=Reset".
+
+Not here: NodeIds on the wire (builtin).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from cofferdam.model import Item, Span, ValueType
+from cofferdam.protocols.dialect import Dialect, Kind, Misread, Notation
+
+READ, WRITE, CALL, BROWSE, HISTORY, WATCH = 631, 673, 712, 527, 664, 751
+"""Function codes: the encoding ids of the requests (OPC 10000-6, A.3)."""
+ARROW = " -> "
+IDENTIFIER = 4096
+_NODE = re.compile(r"(?:nsu=([^;\s]{1,1024});)?([isgb])=(.+)\Z", re.DOTALL)
+_RANGE = re.compile(r"(.*) \[(\d{1,9})(?:-(\d{1,9}))?\]\Z", re.DOTALL)
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_FORM = '"nsu=URI;s=NAME" (or i=, g=, b=), such as "nsu=urn:plant:line;s=Line1.Speed"'
+
+
+def canonical(uri: str, letter: str, identifier: str) -> str:
+    """The one spelling of a node. `uri` "" is namespace 0; `identifier` as it stands after the letter."""
+    if not uri:
+        return f"{letter}={identifier}"
+    return f"nsu={uri.replace('%', '%25').replace(';', '%3B')};{letter}={identifier}"
+
+
+def split(name: str) -> tuple[str, str, str]:
+    """(URI, letter, identifier) of a node in its one spelling. Raises: ValueError for any other text."""
+    found = _NODE.match(name)
+    if found is None:
+        raise ValueError(f"{name!r} is no node")
+    uri = (found[1] or "").replace("%3B", ";").replace("%25", "%")
+    letter, text = found[2], found[3]
+    if letter == "i":
+        if not (text.isascii() and text.isdigit() and int(text) < 1 << 32):
+            raise ValueError(f"{text!r} is no number")
+        text = str(int(text))
+    elif letter == "g":
+        text = text.lower()
+        if not _GUID.match(text):
+            raise ValueError(f"{text!r} is no GUID")
+    elif letter == "b":
+        try:
+            text = base64.b64encode(base64.b64decode(text, validate=True)).decode()
+        except (binascii.Error, ValueError):
+            raise ValueError(f"{text!r} is not base64") from None
+    if len(text) > IDENTIFIER or "\0" in text or ARROW in text:
+        raise ValueError("an identifier that is too long, or has a NUL or an arrow in it")
+    if canonical(uri, letter, text) != name:
+        raise ValueError(f"{name!r} is spelt {canonical(uri, letter, text)!r}")
+    return uri, letter, text
+
+
+class OpcUaNotation(Notation):
+    """See the top."""
+
+    pattern = r"^(nsu=[^;\s]+;)?[isgb]=.+$"
+    examples = ("nsu=urn:plant:line;s=Line1.Speed", "nsu=urn:plant:line;i=1042 [0-9]")
+
+    def parse(self, text: str) -> Item:
+        owner, arrow, own = text.rpartition(ARROW)
+        if arrow:
+            return Item("method", f"{self._node(owner)}{ARROW}{self._node(own)}")
+        found = _RANGE.match(text)
+        if found is None:
+            return Item("node", self._node(text))
+        first, last = int(found[2]), int(found[3] or found[2])
+        if last < first:
+            raise Misread("the first element before the last", f"{found[1]} [{last}-{first}]")
+        if last >= 1 << 31:
+            raise Misread("elements below 2147483648")
+        return Item("node", self._node(found[1]), first, last - first + 1)
+
+    def _node(self, text: str) -> str:
+        text = text.strip()
+        if text.startswith("ns="):
+            raise Misread(
+                f"{_FORM}: the server may number its namespaces anew when it starts, and ns=... then means another node"
+            )
+        found = _NODE.match(text)
+        if found is None:
+            raise Misread(_FORM, f"nsu=URI;{text}" if text[1:2] == "=" else "")
+        letter, identifier = found[2], found[3]
+        if not found[1] and not (letter == "i" and identifier.isascii() and identifier.isdigit()):
+            raise Misread(f"{_FORM}: nodes of the standard itself alone have no URI, and numbers", f"nsu=URI;{text}")
+        if letter == "g":
+            identifier = identifier.lower()
+        elif letter == "i" and identifier.isascii() and identifier.isdigit():
+            identifier = str(int(identifier))
+        name = (f"nsu={found[1]};" if found[1] else "") + f"{letter}={identifier}"
+        try:
+            split(name)
+        except ValueError as error:
+            raise Misread(f"{_FORM}; {error}") from None
+        return name
+
+    def show(self, place: Span | Item) -> str:
+        if not isinstance(place, Item) or place.first < 0:
+            return place.name if isinstance(place, Item) else place.space
+        last = f"{place.first}" if place.count == 1 else f"{place.first}-{place.stop - 1}"
+        return f"{place.name} [{last}]"
+
+
+OPCUA = Dialect(
+    name="opcua",
+    default_port=4840,
+    notation=OpcUaNotation(),
+    types={
+        "Boolean": ValueType.BOOL, "SByte": ValueType.INT8, "Byte": ValueType.UINT8, "Int16": ValueType.INT16,
+        "UInt16": ValueType.UINT16, "Int32": ValueType.INT32, "UInt32": ValueType.UINT32, "Int64": ValueType.INT64,
+        "UInt64": ValueType.UINT64, "Float": ValueType.FLOAT32, "Double": ValueType.FLOAT64, "String": ValueType.TEXT,
+        "ByteString": ValueType.BYTES,
+    },
+    kinds=(
+        Kind("node", "a variable", read=READ, write=WRITE, watch=WATCH, elements=True),
+        Kind("method", "a method", call=CALL),
+        Kind("about", "what a node is", read=BROWSE),
+        Kind("history", "a variable's recorded values", read=HISTORY),
+    ),
+    codes={},
+    code_range=(1, 65535),
+    code_examples="none",
+    place_codes=frozenset({READ, WRITE, CALL, BROWSE, HISTORY, WATCH}),
+    about="about",
+    history="history",
+    security=(
+        "Basic256Sha256", "Aes256_Sha256_RsaPss", "Aes128_Sha256_RsaOaep", "Basic256Sha256 sign",
+        "Aes256_Sha256_RsaPss sign", "Aes128_Sha256_RsaOaep sign", "none",
+    ),
+    secrets=("opcua",),
+    preload=("cryptography.hazmat.backends.openssl.backend", "encodings.idna"),
+)  # fmt: skip

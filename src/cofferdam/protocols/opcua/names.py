@@ -1,0 +1,185 @@
+"""Between NodeIds with an index and nodes by their URI, and between values on the wire and values that cross.
+
+`Namespaces` is one server's array of URIs: the asset's as it was read in this session, or the one that our side shows
+to clients. A NodeId in a namespace that is not among the known URIs has no name, and so does not cross.
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from cofferdam import model
+from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua.builtin import Data, LocalizedText, NodeId, QualifiedName, Variant
+from cofferdam.protocols.opcua.dialect import ARROW, canonical, split
+
+UA = "http://opcfoundation.org/UA/"
+MEMO = 4096
+BAD_NOT_READABLE = 0x803A0000
+
+
+class Unnamed(Exception):
+    """Something that has no name on the other side."""
+
+
+class Namespaces:
+    """The URIs of a server, in its order."""
+
+    def __init__(self, uris: Sequence[str]) -> None:
+        self.uris = tuple(uris)
+        self._index = {uri: number for number, uri in reversed(list(enumerate(self.uris)))}
+        self._names: dict[NodeId, str] = {}
+        self._nodes: dict[str, NodeId] = {}
+
+    def name(self, node: NodeId) -> str:
+        """The one spelling of a node. Raises: Unnamed."""
+        found = self._names.get(node)
+        if found is None:
+            found = self._name(node)
+            if len(self._names) >= MEMO:
+                self._names.clear()
+            self._names[node] = found
+        return found
+
+    def _name(self, node: NodeId) -> str:
+        if node.server:
+            raise Unnamed("a node of another server")
+        if node.uri:
+            uri = node.uri
+        elif node.ns == 0:
+            uri = ""
+        elif node.ns < len(self.uris):
+            uri = self.uris[node.ns]
+        else:
+            raise Unnamed(f"namespace {node.ns}, of which there are {len(self.uris)}")
+        uri = "" if uri == UA else uri
+        ident = node.id
+        if isinstance(ident, bytes):
+            ident = str(uuid.UUID(bytes_le=ident)) if node.kind == "g" else base64.b64encode(ident).decode()
+        name = canonical(uri, node.kind, str(ident))
+        try:
+            split(name)
+        except ValueError as error:
+            raise Unnamed(str(error)) from None
+        return name
+
+    def node(self, name: str) -> NodeId:
+        """The NodeId of a name. Raises: Unnamed where the server has no such namespace."""
+        found = self._nodes.get(name)
+        if found is None:
+            uri, letter, text = split(name)
+            ns = self._index.get(uri) if uri else 0
+            if ns is None:
+                raise Unnamed(f"the server has no namespace {uri}")
+            ident: int | str | bytes = text
+            if letter == "i":
+                ident = int(text)
+            elif letter == "g":
+                ident = uuid.UUID(text).bytes_le
+            elif letter == "b":
+                ident = base64.b64decode(text)
+            found = NodeId(ns, ident, letter)
+            if len(self._nodes) >= MEMO:
+                self._nodes.clear()
+            self._nodes[name] = found
+        return found
+
+    def uri(self, index: int) -> str:
+        """Raises: Unnamed."""
+        if index >= len(self.uris):
+            raise Unnamed(f"namespace {index}")
+        return "" if index == 0 else self.uris[index]
+
+    def index(self, uri: str) -> int:
+        """Raises: Unnamed."""
+        found = self._index.get(uri) if uri else 0
+        if found is None:
+            raise Unnamed(f"the namespace {uri}")
+        return found
+
+    # --- values
+
+    def crossing(self, variant: Variant | None) -> Any:
+        """The value of a variant, as it crosses; None for null. Raises: Unnamed for what has no form there."""
+        if variant is None or variant.type == 0:
+            return None
+        kind = variant.type
+        values = variant.value if variant.array else [variant.value]
+        if variant.dimensions and len(variant.dimensions) > 1:
+            raise Unnamed("a matrix")
+        made = _PLAIN.get(kind)
+        if made is not None:
+            if kind in (12, 15):
+                values = (
+                    ["" if one is None else one for one in values] if kind == 12 else [one or b"" for one in values]
+                )
+            value = made(tuple(values), variant.array)
+            fault = model.value_fault(value) if kind in (9, 10) else ""
+            if fault:
+                raise Unnamed(fault)
+            return value
+        if kind == 13:
+            return m.Times(tuple(values), variant.array)
+        if kind == 14:
+            return m.Guids(tuple(values), variant.array)
+        if kind == 19:
+            return m.Statuses(tuple(values), variant.array)
+        if kind == 21:
+            return m.Texts(tuple([m.Localized(one.locale or "", one.text or "") for one in values]), variant.array)
+        if kind == 20:
+            return m.Names(tuple([(self.uri(one.ns), one.name or "") for one in values]), variant.array)
+        if kind in (17, 18):
+            return m.Nodes(tuple([self.name(one) for one in values]), variant.array)
+        raise Unnamed(f"a value of builtin type {kind}")
+
+    def variant(self, value: Any) -> Variant:
+        """The other way. Raises: Unnamed."""
+        if value is None:
+            return Variant(0, None)
+        kind = _KINDS.get(type(value))
+        if kind is not None:
+            values: list[Any] = list(value.values)
+        else:
+            kind = value.builtin
+            if kind == 21:
+                values = [LocalizedText(one.locale or None, one.text) for one in value.values]
+            elif kind == 20:
+                values = [QualifiedName(self.index(uri), name) for uri, name in value.values]
+            elif kind == 17:
+                values = [self.node(name) for name in value.values]
+            else:
+                values = list(value.values)
+        return Variant(kind, values, True) if value.array else Variant(kind, values[0])
+
+    def sample(self, data: Data) -> m.Sample:
+        """A DataValue, as it crosses: what has no form there is a value that cannot be read."""
+        try:
+            return m.Sample(self.crossing(data.value), data.status, data.source_time, data.server_time)
+        except Unnamed:
+            return m.Sample(None, BAD_NOT_READABLE, data.source_time, data.server_time)
+
+    def data(self, sample: m.Sample, stamps: int = 2) -> Data:
+        """The other way. `stamps` (TimestampsToReturn): 0 source, 1 server, 2 both, 3 none."""
+        source = sample.source if stamps in (0, 2) else 0
+        server = sample.server if stamps in (1, 2) else 0
+        try:
+            value = None if sample.value is None else self.variant(sample.value)
+        except Unnamed:
+            return Data(None, BAD_NOT_READABLE, source, server)
+        return Data(value, sample.status, source, server)
+
+
+def method(item: model.Item) -> tuple[str, str]:
+    """(object, method) of a method's name."""
+    owner, _, own = item.name.rpartition(ARROW)
+    return owner, own
+
+
+_PLAIN: dict[int, Any] = {
+    1: model.Bool, 2: model.Int8, 3: model.UInt8, 4: model.Int16, 5: model.UInt16, 6: model.Int32, 7: model.UInt32,
+    8: model.Int64, 9: model.UInt64, 10: model.Float32, 11: model.Float64, 12: model.Text, 15: model.Octets,
+}  # fmt: skip
+_KINDS: dict[type, int] = {made: kind for kind, made in _PLAIN.items()}

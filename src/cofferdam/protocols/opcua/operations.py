@@ -1,0 +1,237 @@
+"""What OPC UA's messages mean, and the protocol itself."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from cofferdam.errors import CrossingError, LocalProtocolError
+from cofferdam.model import Assign, Call, Deny, Failure, Fault, Item, Operation, Span, Watch, value_fault
+from cofferdam.protocols.base import Facing, Protocol
+from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, CALL, HISTORY, OPCUA, READ, WATCH, WRITE, split
+from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
+from cofferdam.protocols.opcua.trust import Trust
+from cofferdam.protocols.opcua.view import OpcUaView
+
+DENIED, AWAY, TIMEOUT, BUSY, RANGE, RESOURCE = 0x801F0000, 0x80310000, 0x800A0000, 0x80EE0000, 0x803C0000, 0x80040000
+_FAULTS = {Fault.VALUE: RANGE, Fault.STEP: RANGE, Fault.RATE: BUSY, Fault.SEVERED: AWAY, Fault.AUDIT: RESOURCE}
+_FAILURES = {Failure.UNREACHABLE: AWAY, Failure.TIMEOUT: TIMEOUT, Failure.BUSY: BUSY, Failure.BAD_REPLY: AWAY}
+_ANSWERS: dict[type, type] = {
+    m.Read: m.Values, m.Write: m.Written, m.CallMethod: m.Outputs, m.Survey: m.Described, m.History: m.Samples,
+    m.Subscribe: m.Subscribed,
+}  # fmt: skip
+_KINDS: dict[type, str] = {m.Survey: "about", m.History: "history", m.Subscribe: "node", m.CallMethod: "method"}
+
+
+class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
+    """See `base.Protocol` for the methods' contracts."""
+
+    dialect = OPCUA
+    request_type = m.OpcUaRequest
+    response_type = m.OpcUaResponse
+    notice_type = m.Changed
+    speaks = True
+    view = OpcUaView()
+    functions = {
+        READ: "Read", WRITE: "Write", CALL: "Call", BROWSE: "Browse", HISTORY: "HistoryRead",
+        WATCH: "CreateMonitoredItems",
+    }  # fmt: skip
+
+    def common(self, secrets: Mapping[str, bytes]) -> Trust:
+        return Trust(secrets)
+
+    def command(self, common: Trust, verb: str, arguments: bytes) -> Any:
+        return common.command(verb, arguments)
+
+    def server(self, *, midway: bool = False) -> OpcUaServer:
+        return OpcUaServer(None)
+
+    def client(
+        self, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1, midway: bool = False
+    ) -> OpcUaClient:
+        if quirks - OPCUA.quirks:
+            raise LocalProtocolError(f"unknown quirks: {sorted(quirks - OPCUA.quirks)}")
+        return OpcUaClient(None, outstanding, quirks)
+
+    def server_facing(self, facing: Facing) -> OpcUaServer:
+        return OpcUaServer(facing)
+
+    def client_facing(
+        self, facing: Facing, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1
+    ) -> OpcUaClient:
+        return OpcUaClient(facing, outstanding, quirks)
+
+    def check(self, message: Any) -> None:
+        for kind, item in _items(message):
+            _check_item(kind, item)
+        for value in _values(message):
+            if value is None:
+                continue
+            if not value.array and len(value.values) != 1:
+                raise CrossingError("a single value that is none")
+            fault = value_fault(value) if not isinstance(value, _OWN) else ""
+            if fault:
+                raise CrossingError(fault)
+            if isinstance(value, m.Nodes):
+                for name in value.values:
+                    _check_name(name)
+        if isinstance(message, m.Write) and any(write.value is None for write in message.writes):
+            raise CrossingError("a write of nothing")
+        if isinstance(message, m.Described):
+            _check_described(message)
+
+    def mismatch(self, request: m.OpcUaRequest, response: m.OpcUaResponse) -> str:
+        if isinstance(response, m.Refused):
+            return "" if response.status & 0x80000000 else "a refusal with a good status"
+        if type(response) is not _ANSWERS[type(request)]:
+            return f"{type(response).__name__} does not answer {type(request).__name__}"
+        if isinstance(response, m.Values) and isinstance(request, m.Read):
+            if len(response.samples) != len(request.items):
+                return f"{len(response.samples)} values for {len(request.items)} items"
+            for item, sample in zip(request.items, response.samples, strict=True):
+                if _too_much(item, sample):
+                    return f"more elements than {item.count} of {item.name}"
+        elif isinstance(response, m.Written) and isinstance(request, m.Write):
+            if len(response.results) != len(request.writes):
+                return f"{len(response.results)} results for {len(request.writes)} writes"
+        elif (
+            isinstance(response, m.Samples)
+            and isinstance(request, m.History)
+            and len(response.samples) > request.most + 2
+        ):
+            return f"{len(response.samples)} values where {request.most} were asked for"
+        try:
+            self.check(response)
+        except CrossingError as error:
+            return str(error)
+        return ""
+
+    def operation(self, request: m.OpcUaRequest) -> Operation:
+        if isinstance(request, m.Read):
+            return Operation(READ, -1, -1, False, request.items)
+        if isinstance(request, m.Write):
+            return Operation(WRITE, -1, -1, True, (), request.writes)
+        if isinstance(request, m.CallMethod):
+            return Operation(CALL, -1, -1, True, (), (Call(request.item, request.arguments),))
+        if isinstance(request, m.Survey):
+            return Operation(BROWSE, -1, -1, False, request.items)
+        if isinstance(request, m.History):
+            return Operation(HISTORY, -1, -1, False, (request.item,))
+        return Operation(WATCH, -1, -1, False, (Watch(request.item, request.interval_us),))
+
+    def refusal(self, request: m.OpcUaRequest, deny: Deny) -> m.Refused:
+        return m.Refused(_FAULTS.get(deny.fault, DENIED))
+
+    def failure(self, request: m.OpcUaRequest, failure: Failure) -> m.Refused:
+        return m.Refused(_FAILURES[failure])
+
+    def is_error(self, response: m.OpcUaResponse) -> bool:
+        return self.error_code(response) != 0
+
+    def error_code(self, response: m.OpcUaResponse) -> int:
+        if isinstance(response, m.Refused):
+            return response.status
+        if isinstance(response, m.Outputs):
+            return response.status if response.status & 0x80000000 else 0
+        if isinstance(response, m.Written):
+            return next((status for status in response.results if status & 0x80000000), 0)
+        return 0
+
+    def read_request(self, unit: int, place: Span | Item) -> m.Read:
+        if not isinstance(place, Item) or place.kind != "node":
+            raise LocalProtocolError("OPC UA reads nodes")
+        return m.Read((place,))
+
+    def values(
+        self, request: m.OpcUaRequest, response: m.OpcUaResponse
+    ) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
+        return ()
+
+    def item_values(self, request: m.OpcUaRequest, message: Any) -> tuple[Assign, ...]:
+        if not isinstance(request, m.Read) or not isinstance(message, m.Values):
+            return ()
+        return tuple(
+            Assign(item, sample.value)
+            for item, sample in zip(request.items, message.samples, strict=True)
+            if sample.value is not None and not sample.status & 0xC0000000 and not isinstance(sample.value, _OWN)
+        )
+
+    def misfit(self, request: m.OpcUaRequest, message: Any) -> str:
+        if not isinstance(request, m.Subscribe):
+            return f"news after {type(request).__name__}"
+        too_much = any(_too_much(request.item, sample) for sample in message.samples)
+        return "more elements than were asked for" if too_much else ""
+
+    def share_key(self, request: m.OpcUaRequest) -> Hashable | None:
+        return request if isinstance(request, m.Read) else None
+
+    def slice(
+        self, request: m.OpcUaRequest, wider_request: m.OpcUaRequest, wider_response: m.OpcUaResponse
+    ) -> m.OpcUaResponse | None:
+        return wider_response if request == wider_request else None
+
+
+_OWN = (m.Times, m.Guids, m.Statuses, m.Texts, m.Names, m.Nodes)
+
+
+def _too_much(item: Item, sample: m.Sample) -> bool:
+    """Whether a value has more elements than the range of its item."""
+    return item.first >= 0 and sample.value is not None and len(sample.value.values) > item.count
+
+
+def _check_name(name: str) -> None:
+    try:
+        split(name)
+    except ValueError as error:
+        raise CrossingError(str(error)) from None
+
+
+def _check_item(kind: str, item: Item) -> None:
+    if item.kind != kind:
+        raise CrossingError(f"a {item.kind} where a {kind} is due")
+    if item.fault or (item.first >= 0 and (kind != "node" or item.stop > 1 << 31)):
+        raise CrossingError(item.fault or "a range where there is none")
+    if kind == "method" or (kind == "about" and ARROW in item.name):
+        owner, arrow, own = item.name.rpartition(ARROW)
+        if not arrow:
+            raise CrossingError(f"{item.name!r} is no method")
+        _check_name(owner)
+        _check_name(own)
+    else:
+        _check_name(item.name)
+
+
+def _items(message: Any) -> list[tuple[str, Item]]:
+    if isinstance(message, m.Read):
+        return [("node", item) for item in message.items]
+    if isinstance(message, m.Write):
+        return [("node", write.item) for write in message.writes]
+    if isinstance(message, m.Survey):
+        return [("about", item) for item in message.items]
+    kind = _KINDS.get(type(message))
+    return [] if kind is None else [(kind, message.item)]
+
+
+def _values(message: Any) -> list[Any]:
+    if isinstance(message, m.Write):
+        return [write.value for write in message.writes]
+    if isinstance(message, m.CallMethod):
+        return list(message.arguments)
+    if isinstance(message, (m.Values, m.Samples, m.Changed)):
+        return [sample.value for sample in message.samples]
+    if isinstance(message, m.Outputs):
+        return list(message.outputs)
+    return []
+
+
+def _check_described(message: m.Described) -> None:
+    for node in message.nodes:
+        _check_name(node.id)
+        for name in (node.type, node.data_type):
+            if name:
+                _check_name(name)
+        for place, reference in node.parents:
+            if place >= len(message.nodes):
+                raise CrossingError("a node that hangs on none")
+            _check_name(reference)

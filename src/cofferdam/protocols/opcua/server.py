@@ -1,0 +1,531 @@
+"""The side towards a client: a whole server, of which only questions about named things cross.
+
+Theory. HEL within 5 s, OPN within 10 s, a session within 30 s; one channel and one session on a connection, both end
+with it. A session is created and then activated, by the same channel; until then it gets nothing. Identities end here:
+a password is looked at (trust), an anonymous client is its address. Each request on the wire is a `Job`, answered once
+all its parts are: parts that cross have a token, others are made here. What needs no crossing comes out as a
+LocalAnswer, so that it counts in its source's pace like everything else.
+
+Whatever a client must not learn the cause of has one answer. Not here: services on nodes (server_work), subscriptions'
+turns (subscriptions), what is visible (space).
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import deque
+from typing import Any
+
+from cofferdam.errors import LocalProtocolError, RemoteProtocolError
+from cofferdam.model import Deny
+from cofferdam.protocols.base import (
+    NEED_DATA,
+    Established,
+    Facing,
+    Goodbye,
+    Identified,
+    LocalAnswer,
+    RequestReceived,
+    RequestRefused,
+    ServerEvent,
+    ServerMachine,
+)
+from cofferdam.protocols.opcua import channel as ch
+from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua import server_work as work
+from cofferdam.protocols.opcua import services as s
+from cofferdam.protocols.opcua import wire
+from cofferdam.protocols.opcua.builtin import GOOD, NULL_NODE, Extension, LocalizedText, Malformed, NodeId
+from cofferdam.protocols.opcua.dialect import ARROW, split
+from cofferdam.protocols.opcua.names import UA, Namespaces
+from cofferdam.protocols.opcua.security import NONE, POLICIES, Policy, SecurityError
+
+NS = 1_000_000_000
+HELLO_NS, OPEN_NS, SESSION_NS = 5 * NS, 10 * NS, 30 * NS
+OPENS_PER_SECOND = 5
+LEAST_LIFE_MS, MOST_LIFE_MS = 60_000, 3_600_000
+LEAST_SESSION_MS, MOST_SESSION_MS = 10_000.0, 3_600_000.0
+CLOCK_TICKS = 3600 * 10_000_000
+"""A request's time stamp may be so far from ours."""
+OPEN_JOBS = 100
+TRANSPORT = "http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary"
+PRODUCT = "urn:cofferdam"
+SECTION4, SECTION6 = "OPC 10000-4, 5", "OPC 10000-6, 6.7"
+
+BAD_SESSION, BAD_NOT_ACTIVATED, BAD_TOO_MANY_SESSIONS = 0x80250000, 0x80270000, 0x80560000
+BAD_IDENTITY, BAD_IDENTITY_REJECTED, BAD_SIGNATURE = 0x80200000, 0x80210000, 0x80580000
+BAD_NONCE, BAD_CERTIFICATE_URI, BAD_TIMESTAMP, BAD_SERVICE = 0x80240000, 0x80170000, 0x80230000, 0x800B0000
+BAD_CERTIFICATE, BAD_TOO_MANY_OPERATIONS, BAD_RESPONSE_TOO_LARGE = 0x80120000, 0x80100000, 0x80B90000
+
+
+class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
+    """See the top."""
+
+    def __init__(self, facing: Facing | None) -> None:
+        self.facing = facing
+        self.trust = None if facing is None else facing.common
+        self._events: deque[Any] = deque()
+        self._output: list[bytes] = []
+        self._error: RemoteProtocolError | None = None
+        self.now = 0
+        self._started = 0
+        self._opens: list[int] = []
+        self.url = ""
+        self.channel = ch.Channel(server=True, own=getattr(self.trust, "own", None), judge=self._judge)
+        self._request_nonce = b""
+        self._open: dict[int, tuple[work.Job, int]] = {}
+        self.jobs = 0
+        self._serial = 0
+        self._soon = False  # events have come of an answer: `next_event` is to be asked
+        self._generation = 0 if self.trust is None else self.trust.generation
+        # the session
+        self.session = NULL_NODE
+        self.token = NULL_NODE
+        self.activated = False
+        self.client_uri = ""
+        self.user = ""
+        self._nonce = b""
+        self._session_ns = 0
+        self._last = 0
+        self._greeted = False
+        uris = _uris(facing)
+        self.uri = uris[1]
+        self.names = Namespaces(uris)
+        self.services = work.Services(self)
+
+    # --- what the house calls ---------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> None:
+        self.channel.receive(data)
+
+    def on_time(self, now: int) -> None:
+        self.now = now
+        self._soon = False
+        self.channel.on_time(now)
+        if not self._started:
+            self._started = now
+        if self._error is not None:
+            return
+        trust = self.trust
+        if trust is not None and trust.generation != self._generation:
+            self._generation = trust.generation
+            policy = self.channel.policy
+            if self.channel.peer and not trust.is_trusted(self.channel.peer, policy, self.wall()):
+                self._fail(ch.Fault("the client's certificate is not trusted any more", ch.BAD_SECURITY, SECTION6))
+                return
+        if now >= self._limit():
+            self._fail(ch.Fault("no HEL, no channel, or no session in time", ch.BAD_TIMEOUT))
+            return
+        if self.activated:
+            if now - self._last > self._session_ns:
+                self._close_session()
+            self.services.on_time(now)
+
+    def _limit(self) -> int:
+        channel = self.channel
+        if not channel.greeted:
+            return self._started + HELLO_NS
+        if not channel.opened:
+            return self._started + OPEN_NS
+        return 1 << 63 if self.activated else self._started + OPEN_NS + SESSION_NS
+
+    @property
+    def deadline(self) -> int:
+        if self._error is not None:
+            return 0
+        if self._soon:
+            return 1
+        if self.activated:
+            due = self.services.deadline
+            last = self._last + self._session_ns + 1
+            return min(due, last) if due else last
+        return self._limit()
+
+    def take_output(self) -> bytes:
+        output, self._output = b"".join(self._output), []
+        return output
+
+    def next_event(self) -> ServerEvent[m.OpcUaRequest, m.OpcUaResponse]:
+        while True:
+            if self._events:
+                event: ServerEvent[m.OpcUaRequest, m.OpcUaResponse] = self._events.popleft()
+                return event
+            if self._error is not None:
+                raise self._error
+            try:
+                body = self.channel.next()
+                if body is None:
+                    return NEED_DATA
+                self._body(body)
+            except ch.Fault as fault:
+                self._fail(fault)
+
+    def _fail(self, fault: ch.Fault) -> None:
+        self._error = fault
+        self.services.end()
+        self._output.append(ch.error_frame(fault.status))
+
+    def send(self, token: int, response: Any) -> bytes:
+        found = self._open.pop(token, None)
+        if found is None:
+            raise LocalProtocolError(f"token {token} is not open")
+        if isinstance(response, work.Ready):
+            return response.data
+        job, slot = found
+        before = len(self._events)
+        job.answer(slot, token, response)
+        self._soon = len(self._events) > before
+        return self.take_output()
+
+    def release(self, token: int) -> None:
+        found = self._open.pop(token, None)
+        if found is not None:
+            found[0].abandon()
+
+    @property
+    def buffered(self) -> int:
+        return self.channel.buffered + len(self._events)
+
+    @property
+    def open(self) -> int:
+        return len(self._open)
+
+    def notice(self, standing: int, message: Any) -> bytes:
+        self.services.notice(standing, message)
+        return self.take_output()
+
+    def over(self, standing: int, deny: Deny | None) -> bytes:
+        self.services.over(standing, deny)
+        return self.take_output()
+
+    # --- events and answers -----------------------------------------------------------------------------------------
+
+    def ask(self, job: work.Job, slot: int, request: m.OpcUaRequest) -> int:
+        """Has a part of a job cross. Its token."""
+        self._serial += 1
+        self._open[self._serial] = (job, slot)
+        self._events.append(RequestReceived(self._serial, request))
+        return self._serial
+
+    def event(self, event: Any) -> None:
+        """Something for the house."""
+        self._events.append(event)
+
+    def new_token(self) -> int:
+        """A token that is answered at once."""
+        self._serial += 1
+        self._open[self._serial] = (work.NO_JOB, 0)
+        return self._serial
+
+    def reply(self, request: int, handle: int, kind: type, *fields: Any) -> None:
+        """Sends a response."""
+        header = s.ResponseHeader(wire.ticks(self.wall()), handle, GOOD, 0, [], wire.NO_EXTENSION)
+        try:
+            data = self.channel.send(request, wire.encode(kind(header, *fields)))
+        except LocalProtocolError:
+            self.fault(request, handle, BAD_RESPONSE_TOO_LARGE)
+            return
+        self._output.append(data)
+
+    def fault(self, request: int, handle: int, status: int) -> None:
+        """Sends a ServiceFault: a bare status, and nothing of why."""
+        header = s.ResponseHeader(wire.ticks(self.wall()), handle, status, 0, [], wire.NO_EXTENSION)
+        self._output.append(self.channel.send(request, wire.encode(s.ServiceFault(header))))
+
+    def wall(self) -> int:
+        """UTC in ns."""
+        return 0 if self.facing is None else self.facing.wall()
+
+    def _random(self, count: int) -> bytes:
+        if self.facing is None:
+            raise LocalProtocolError("a bystander has no secrets")
+        return self.facing.random(count)
+
+    # --- messages ---------------------------------------------------------------------------------------------------
+
+    def _body(self, body: ch.Body) -> None:
+        if body.kind == b"HEL":
+            self.url, answer = self.channel.take_hello(body.data)
+            self._output.append(answer)
+        elif body.kind == b"OPN":
+            self._open_channel(body)
+        elif body.kind == b"CLO":
+            self.services.end()
+            self._events.append(Goodbye())
+        elif body.kind == b"MSG":
+            self._message(body)
+
+    def _message(self, body: ch.Body) -> None:
+        before = len(self._events)
+        number = -1
+        try:
+            if self.jobs >= OPEN_JOBS:
+                raise Malformed("too many requests are under way", 0x80EE0000)
+            request = wire.decode(body.data, request=True)
+            if not isinstance(getattr(request, "header", None), s.RequestHeader):
+                raise Malformed("a response where a request is due")
+            number = s.WRITERS[type(request)][0]
+            self._request(body.request, request)
+        except wire.Unsupported as error:
+            self._refuse(body.request, error.header.handle, error.status, str(error), error.number)
+            return
+        except Malformed as error:
+            header = wire.header_of(body.data)
+            handle = header.handle if header is not None else 0
+            self._refuse(body.request, handle, error.status, str(error), number)
+            return
+        if len(self._events) == before:
+            # Answered here: for the house, that it counts.
+            self._events.append(LocalAnswer(self.new_token(), work.Ready(self.take_output())))
+
+    def _refuse(self, request: int, handle: int, status: int, why: str, number: int) -> None:
+        self.fault(request, handle, status)
+        ready: Any = work.Ready(self.take_output())
+        self._events.append(RequestRefused(self.new_token(), ready, SECTION4, why, number))
+
+    def _request(self, number: int, request: Any) -> None:
+        header = request.header
+        if isinstance(request, (s.FindServersRequest, s.GetEndpointsRequest)):
+            self._discovery(number, request)
+            return
+        if self.channel.policy is NONE and self.channel.mode == 1 and not self._offers(NONE, 1):
+            raise ch.Fault("a channel without security is for discovery alone", ch.BAD_SECURITY, SECTION6)
+        now = wire.ticks(self.wall())
+        if header.timestamp and abs(header.timestamp - now) > CLOCK_TICKS:
+            raise Malformed("a time stamp more than an hour from ours", BAD_TIMESTAMP)
+        if isinstance(request, s.CreateSessionRequest):
+            self._create_session(number, request)
+            return
+        if self.token == NULL_NODE or not _same(header.token, self.token):
+            raise Malformed("no such session", BAD_SESSION)
+        if isinstance(request, s.ActivateSessionRequest):
+            self._activate(number, request)
+            return
+        if not self.activated and not isinstance(request, s.CloseSessionRequest):
+            self._close_session()
+            raise Malformed("the session is not activated", BAD_NOT_ACTIVATED)
+        self._last = self.now
+        if isinstance(request, s.CloseSessionRequest):
+            self._close_session()
+            self.reply(number, header.handle, s.CloseSessionResponse)
+            return
+        self.services.request(number, request)
+
+    # --- channel ----------------------------------------------------------------------------------------------------
+
+    def _judge(self, certificate: bytes, policy: Policy) -> Any:
+        if self.trust is None:
+            raise ch.Fault("no certificates are known here", ch.BAD_SECURITY)
+        return self.trust.judge(certificate, policy, self.wall())
+
+    def _offers(self, policy: Policy, mode: int) -> bool:
+        return (policy, mode) in self._offered()
+
+    def _offered(self) -> list[tuple[Policy, int]]:
+        """What the policy lets clients use, the strongest first."""
+        security = None if self.facing is None else self.facing.asset.security
+        words = ("none",) if self.facing is None else ("Basic256Sha256",) if security is None else security.clients
+        found = []
+        for word in words:
+            name, _, mode = word.partition(" ")
+            if name == "none":
+                found.append((NONE, 1))
+            elif self.channel.own is not None:
+                found.append((POLICIES[name], 2 if mode == "sign" else 3))
+        return found
+
+    def _open_channel(self, body: ch.Body) -> None:
+        self._opens = [at for at in self._opens if self.now - at < NS]
+        if len(self._opens) >= OPENS_PER_SECOND:
+            raise ch.Fault("OPN again and again", ch.BAD_TIMEOUT, SECTION6)
+        self._opens.append(self.now)
+        try:
+            request = wire.decode(body.data, request=True)
+        except Malformed as error:
+            raise ch.Fault(f"OPN: {error}", error.status, SECTION6) from None
+        channel = self.channel
+        if not isinstance(request, s.OpenChannelRequest) or request.kind != (1 if channel.opened else 0):
+            raise ch.Fault("no OPN that may come now", ch.BAD_SECURITY, SECTION6)
+        policy = channel.policy
+        if (policy is NONE) != (request.mode == 1) or request.mode not in (1, 2, 3):
+            raise ch.Fault(f"mode {request.mode} with the policy {policy.name}", ch.BAD_MODE, SECTION6)
+        # Without security anybody may look which endpoints there are, and nothing else.
+        if policy is not NONE and not self._offers(policy, request.mode):
+            raise ch.Fault(f"{policy.name} in mode {request.mode} is not offered", ch.BAD_POLICY, SECTION6)
+        if channel.opened and request.mode != channel.mode:
+            raise ch.Fault("a renewal in another mode", ch.BAD_SECURITY, SECTION6)
+        nonce = request.nonce or b""
+        if (len(nonce) != policy.nonce and policy is not NONE) or (nonce and nonce == self._request_nonce):
+            raise ch.Fault("a nonce that is too short, or was there before", BAD_NONCE, SECTION6)
+        self._request_nonce = nonce
+        channel.mode = request.mode
+        own = self._random(policy.nonce) if policy.nonce else b""
+        life = min(max(request.lifetime, LEAST_LIFE_MS), MOST_LIFE_MS)
+        if not channel.opened:
+            channel.id = int.from_bytes(self._random(4), "little") | 1
+        number = 1 + int.from_bytes(self._random(3), "little") * 128 + len(self._opens)
+        header = s.ResponseHeader(wire.ticks(self.wall()), request.header.handle, GOOD, 0, [], wire.NO_EXTENSION)
+        answer = s.OpenChannelResponse(header, 0, channel.id, number, wire.ticks(self.wall()), life, own or None)
+        frame = channel.open_frame(body.request, wire.encode(answer))
+        channel.opened_token(number, life * 1_000_000, own, nonce)
+        self._output.append(frame)
+        if not self._greeted:
+            self._greeted = True
+            self._events.append(Established())
+
+    # --- discovery --------------------------------------------------------------------------------------------------
+
+    def _description(self) -> s.ApplicationDescription:
+        return s.ApplicationDescription(
+            self.uri, PRODUCT, LocalizedText(None, "Cofferdam"), 0, None, None, [self.url or self._own_url()]
+        )
+
+    def _own_url(self) -> str:
+        if self.facing is None:
+            return ""
+        address, port = self.facing.local
+        return f"opc.tcp://[{address}]:{port}" if ":" in address else f"opc.tcp://{address}:{port}"
+
+    def _endpoints(self) -> list[s.EndpointDescription]:
+        """Ours alone: nothing of the asset's."""
+        certificate = None if self.channel.own is None else self.channel.own.certificate
+        found = []
+        for policy, mode in self._offered():
+            tokens = [s.UserTokenPolicy("anonymous", 0, None, None, None)]
+            if self.channel.own is not None:
+                guard = policy if policy is not NONE else POLICIES["Basic256Sha256"]
+                tokens.append(s.UserTokenPolicy("user", 1, None, None, guard.uri))
+            level = 0 if policy is NONE else 50 + 10 * mode + policy.key // 16 + policy.pss
+            found.append(
+                s.EndpointDescription(
+                    self.url or self._own_url(),
+                    self._description(),
+                    certificate,
+                    mode,
+                    policy.uri,
+                    tokens,
+                    TRANSPORT,
+                    level,
+                )
+            )
+        return found
+
+    def _discovery(self, number: int, request: Any) -> None:
+        handle = request.header.handle
+        if isinstance(request, s.FindServersRequest):
+            wanted = not request.uris or self.uri in request.uris
+            self.reply(number, handle, s.FindServersResponse, [self._description()] if wanted else [])
+            return
+        wanted = not request.profiles or TRANSPORT in request.profiles
+        self.reply(number, handle, s.GetEndpointsResponse, self._endpoints() if wanted else [])
+
+    # --- session ----------------------------------------------------------------------------------------------------
+
+    def _create_session(self, number: int, request: s.CreateSessionRequest) -> None:
+        channel = self.channel
+        if self.token != NULL_NODE:
+            raise Malformed("a second session on one connection", BAD_TOO_MANY_SESSIONS)
+        nonce = request.nonce or b""
+        signature = s.SignatureData(None, None)
+        if channel.policy is not NONE:
+            if not 32 <= len(nonce) <= 128:
+                raise Malformed("a client nonce of less than 32 bytes", BAD_NONCE)
+            given = request.certificate or b""
+            if given != channel.peer:
+                raise Malformed("another certificate than the channel's", BAD_CERTIFICATE)
+            uri = work.uri_of(given)
+            if uri != (request.client.uri or ""):
+                raise Malformed("an ApplicationUri that is not the certificate's", BAD_CERTIFICATE_URI)
+            if channel.own is not None:
+                signed = channel.policy.sign(channel.own.key, given + nonce)
+                signature = s.SignatureData(channel.policy.signature_uri, signed)
+        timeout = request.timeout if request.timeout == request.timeout else 0.0
+        timeout = min(max(timeout or MOST_SESSION_MS / 60, LEAST_SESSION_MS), MOST_SESSION_MS)
+        self.client_uri = (request.client.uri or "")[:256]
+        self._session_ns = int(timeout * 1e6)
+        self._nonce = self._random(32)
+        self.session = NodeId(1, self._random(16), "b")
+        self.token = NodeId(0, self._random(32), "b")
+        certificate = None if channel.own is None else channel.own.certificate
+        self.reply(
+            number, request.header.handle, s.CreateSessionResponse, self.session, self.token, timeout, self._nonce,
+            certificate, self._endpoints(), [], signature, ch.MESSAGE_BYTES,
+        )  # fmt: skip
+
+    def _activate(self, number: int, request: s.ActivateSessionRequest) -> None:
+        channel = self.channel
+        if channel.policy is not NONE and channel.own is not None and channel.peer_key is not None:
+            signed = channel.own.certificate + self._nonce
+            try:
+                if request.signature.algorithm != channel.policy.signature_uri:
+                    raise SecurityError("another algorithm")
+                channel.policy.verify(channel.peer_key, request.signature.signature or b"", signed)
+            except SecurityError:
+                self._close_session()
+                raise Malformed("the client has not signed for its session", BAD_SIGNATURE) from None
+        user = self._identity(request.identity)
+        if self.activated and user != self.user:
+            raise Malformed("a session of another user", BAD_IDENTITY_REJECTED)
+        self._nonce = self._random(32)
+        self.user, self.activated, self._last = user, True, self.now
+        mark = "" if not channel.peer else work.mark_of(channel.peer)
+        self._events.append(Identified(user, self.client_uri if channel.peer else "", mark))
+        self.reply(number, request.header.handle, s.ActivateSessionResponse, self._nonce, [], [])
+        self._events.append(LocalAnswer(self.new_token(), work.Ready(self.take_output())))
+
+    def _identity(self, extension: Extension) -> str:
+        """The user's name; "" for nobody in particular. Raises: Malformed."""
+        try:
+            token = wire.unpack(extension)
+        except Malformed:
+            raise Malformed("an identity of a kind that is not taken", BAD_IDENTITY) from None
+        if token is None or isinstance(token, s.AnonymousToken):
+            return ""
+        if not isinstance(token, s.UserNameToken) or self.trust is None:
+            raise Malformed("an identity of a kind that is not taken", BAD_IDENTITY)
+        policy = self.channel.policy if self.channel.policy is not NONE else POLICIES["Basic256Sha256"]
+        own = self.channel.own
+        if own is None or token.algorithm != policy.encryption_uri:
+            raise Malformed("a password that is not encrypted for us", BAD_IDENTITY)
+        try:
+            data = policy.unseal(own.key, token.password or b"")
+        except SecurityError:
+            raise Malformed("a password that is not encrypted for us", BAD_IDENTITY) from None
+        size = int.from_bytes(data[:4], "little")
+        password, nonce = data[4 : 4 + size - len(self._nonce)], data[4 + size - len(self._nonce) : 4 + size]
+        if len(data) != 4 + size or size < len(self._nonce) or not hmac.compare_digest(nonce, self._nonce):
+            raise Malformed("a password for another session", BAD_IDENTITY)
+        user = token.user or ""
+        if len(password) > 64 or not self.trust.login(user, password, self.now):
+            raise Malformed(f"the password of {user[:64]!r} is wrong", BAD_IDENTITY_REJECTED)
+        return user
+
+    def _close_session(self) -> None:
+        self.services.end()
+        self.token = self.session = NULL_NODE
+        self.activated = False
+        self._started = self.now - OPEN_NS  # the time for a new one runs
+        self.services = work.Services(self)
+
+
+def _same(one: NodeId, other: NodeId) -> bool:
+    """Whether two tokens are equal, in a time that does not tell where they differ."""
+    if one.ns != other.ns or one.kind != other.kind or not isinstance(one.id, bytes) or not isinstance(other.id, bytes):
+        return False
+    return hmac.compare_digest(one.id, other.id)
+
+
+def _uris(facing: Facing | None) -> tuple[str, ...]:
+    """The namespaces that our side shows: the standard's, our own, and those of the policy in its order."""
+    if facing is None:
+        return UA, "urn:cofferdam:opcua"
+    own = getattr(facing.common, "uri", "") or "urn:cofferdam:opcua"
+    found: dict[str, None] = {}
+    asset = facing.asset
+    items = [point.at for point in asset.points] + [method.at for method in asset.methods]
+    for item in items:
+        for name in getattr(item, "name", "").split(ARROW):
+            uri = split(name)[0] if name else ""
+            if uri and uri != own:
+                found[uri] = None
+    return (UA, own, *found)

@@ -1,0 +1,763 @@
+"""Services on nodes, at the side towards a client: what crosses of each request, and how its answer is put together.
+
+A read is judged item by item: what policy allows crosses in one part, what it does not in another, so that the refusal
+is judged and recorded where all are. A write is judged whole: with one part not allowed nothing changes. Not here:
+sessions and bytes (server), turns of subscriptions (subscriptions).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from cryptography import x509
+
+from cofferdam.model import Assign, Deny, Item, Operation, Watch
+from cofferdam.protocols.base import Released
+from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua import services as s
+from cofferdam.protocols.opcua import wire
+from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, NodeId, Variant
+from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, HISTORY, READ, WATCH
+from cofferdam.protocols.opcua.names import Unnamed
+from cofferdam.protocols.opcua.space import OPERATION_LIMITS, PATH, Space
+from cofferdam.protocols.opcua.subscriptions import BAD_ITEM, BAD_MESSAGE, BAD_SUBSCRIPTION, Subscriptions, Watched
+from cofferdam.protocols.opcua.subscriptions import BAD_TOO_MANY_SUBSCRIPTIONS as TOO_MANY_SUBSCRIPTIONS
+from cofferdam.protocols.opcua.trust import application_uri, mark, split_chain
+
+VALUE = 13
+READS, WRITES, BROWSES, PATHS, CALLS, ITEMS_AT_ONCE, HISTORIES = 1000, 100, 100, 100, 1, 1000, 10
+POINTS, POINT_REFERENCES = 10, 10_000
+"""Continuation points of a session; references of one node."""
+FRESH_NS = 10_000_000_000
+"""So old may a description be that is browsed."""
+RETRY_NS, MOST_RETRY_NS = 500_000_000, 10_000_000_000
+BAD_NODE, BAD_DENIED, BAD_NOT_WRITABLE = 0x80340000, 0x801F0000, 0x803B0000
+BAD_TYPE, BAD_RANGE, BAD_ATTRIBUTE = 0x80740000, 0x80360000, 0x80350000
+BAD_OPERATIONS, BAD_NOTHING, BAD_ENCODING = 0x80100000, 0x800F0000, 0x80380000
+BAD_POINT, BAD_NO_POINTS, BAD_NOT_CONNECTED = 0x804A0000, 0x804B0000, 0x80310000
+BAD_UNSUPPORTED, BAD_FILTER, BAD_METHOD = 0x800B0000, 0x80450000, 0x80750000
+BAD_HISTORY, BAD_TOO_MANY_ITEMS, BAD_INVALID_ARGUMENT = 0x80710000, 0x80DB0000, 0x80AB0000
+
+
+def uri_of(certificate: bytes) -> str:
+    """The ApplicationUri of the first certificate of a chain."""
+    try:
+        return application_uri(x509.load_der_x509_certificate(split_chain(certificate)[0]))
+    except ValueError:
+        return ""
+
+
+def mark_of(certificate: bytes) -> str:
+    """Its thumbprint."""
+    return mark(split_chain(certificate)[0])
+
+
+class Ready:
+    """A response that was made here, for the event that it answers."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class Job:
+    """One request on the wire. `finish(answers)` is called once all parts are answered."""
+
+    __slots__ = ("_answers", "_finish", "_left", "_server", "tokens")
+
+    def __init__(self, server: Any, parts: int, finish: Callable[[list[Any]], None]) -> None:
+        self._server = server
+        self._answers: list[Any] = [None] * parts
+        self._left = parts
+        self._finish = finish
+        self.tokens = [0] * parts
+        if server is not None:
+            server.jobs += 1
+
+    def answer(self, slot: int, token: int, response: Any) -> None:
+        """One part is answered."""
+        self._answers[slot], self.tokens[slot] = response, token
+        self._left -= 1
+        if not self._left:
+            self._server.jobs -= 1
+            self._finish(self._answers)
+
+    def abandon(self) -> None:
+        """One part gets no answer: neither does the whole."""
+        if self._left > 0:
+            self._left = -1
+            self._server.jobs -= 1
+
+
+NO_JOB = Job(None, 0, lambda _answers: None)
+
+
+class Services:
+    """What a session asks."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self._names = server.names
+        self._space: Space | None = None
+        self._space_at = 0
+        self._space_of: tuple[Item, ...] = ()
+        self._points: OrderedDict[bytes, list[s.ReferenceDescription]] = OrderedDict()
+        self._point_size: dict[bytes, int] = {}
+        self._standing: dict[int, Watched] = {}
+        self._waiting: set[Watched] = set()  # to be asked for again
+        self.subscriptions = Subscriptions(self._names, self._reply, server.fault, self._item_gone, server.wall)
+        self._by_kind: dict[type, Callable[[int, Any], None]] = {
+            s.ReadRequest: self._read, s.WriteRequest: self._write, s.CallRequest: self._call,
+            s.BrowseRequest: self._browse, s.BrowseNextRequest: self._browse_next, s.TranslateRequest: self._translate,
+            s.HistoryReadRequest: self._history, s.RegisterNodesRequest: self._register,
+            s.UnregisterNodesRequest: self._register, s.CancelRequest: self._cancel,
+            s.CreateSubscriptionRequest: self._create_subscription, s.ModifySubscriptionRequest: self._modify,
+            s.SetPublishingModeRequest: self._publishing, s.DeleteSubscriptionsRequest: self._delete,
+            s.TransferRequest: self._transfer, s.PublishRequest: self._publish, s.RepublishRequest: self._republish,
+            s.CreateItemsRequest: self._create_items, s.ModifyItemsRequest: self._modify_items,
+            s.DeleteItemsRequest: self._delete_items, s.SetMonitoringModeRequest: self._monitoring,
+        }  # fmt: skip
+
+    def request(self, number: int, request: Any) -> None:
+        """Any service of a session. Raises: Malformed."""
+        work = self._by_kind.get(type(request))
+        if work is None:
+            raise Malformed("no such service here", BAD_UNSUPPORTED)
+        work(number, request)
+
+    def _reply(self, number: int, handle: int, kind: type, *fields: Any) -> None:
+        self._server.reply(number, handle, kind, *fields)
+
+    # --- what may be done -------------------------------------------------------------------------------------------
+
+    def _may(self, operation: Operation) -> bool:
+        facing = self._server.facing
+        return facing is not None and facing.may(operation)
+
+    def _visible(self, name: str) -> bool:
+        return self._may(Operation(BROWSE, -1, -1, False, (Item("about", name),)))
+
+    def _no(self, name: str) -> int:
+        """Why something is not allowed, in a status."""
+        return BAD_DENIED if self._visible(name) else BAD_NODE
+
+    def _rights(self, name: str, klass: int) -> tuple[int, bool]:
+        if klass == 4:
+            asset = self._server.facing.asset
+            found = [one.at for one in asset.methods if one.at.name.endswith(f"{ARROW}{name}")]
+            return 0, any(self._callable(item) for item in found)
+        item = Item("node", name)
+        level = 1 if self._may(Operation(READ, -1, -1, False, (item,))) else 0
+        level |= 1 if self._may(Operation(WATCH, -1, -1, False, (Watch(item, 10**9),))) else 0
+        level |= 2 if self._may_write(item) else 0
+        level |= 4 if self._may(Operation(HISTORY, -1, -1, False, (Item("history", name),))) else 0
+        return level, False
+
+    def _callable(self, item: Any) -> bool:
+        return isinstance(item, Item) and bool(self._server.facing.reach("call", item))
+
+    def _may_write(self, item: Item) -> bool:
+        return bool(self._server.facing.reach("write", item))
+
+    # --- read -------------------------------------------------------------------------------------------------------
+
+    def _read(self, number: int, request: s.ReadRequest) -> None:
+        nodes, handle = request.nodes, request.header.handle
+        if not nodes:
+            raise Malformed("a Read of nothing", BAD_NOTHING)
+        if len(nodes) > READS:
+            raise Malformed(f"a Read of {len(nodes)} nodes", BAD_OPERATIONS)
+        if request.stamps > 3:
+            raise Malformed("no such time stamps", 0x802B0000)
+        results: list[Data | None] = [None] * len(nodes)
+        asked: list[tuple[int, Item]] = []
+        about: list[int] = []
+        for place, one in enumerate(nodes):
+            if one.node.ns == 0:
+                results[place] = self._standard(one)
+            elif one.attribute != VALUE:
+                about.append(place)
+            else:
+                found = self._item(one.node, one.range)
+                if isinstance(found, int):
+                    results[place] = Data(None, found)
+                else:
+                    asked.append((place, found))
+        items = tuple([item for _, item in asked])
+        groups = [asked] if asked else []
+        if asked and not self._may(Operation(READ, -1, -1, False, items)):
+            allowed = [one for one in asked if self._may(Operation(READ, -1, -1, False, (one[1],)))]
+            denied = [one for one in asked if one not in allowed] if allowed else asked
+            groups = [group for group in (allowed, denied) if group]
+        survey = self._survey() if about else None
+        names, stamps = self._names, request.stamps
+
+        def finish(answers: list[Any]) -> None:
+            for group, answer in zip(groups, answers, strict=False):
+                if isinstance(answer, m.Values):
+                    for (place, _), sample in zip(group, answer.samples, strict=True):
+                        results[place] = names.data(sample, stamps)
+                else:
+                    for place, item in group:
+                        status = answer.status
+                        results[place] = Data(None, self._no(item.name) if status == BAD_DENIED else status)
+            if about:
+                if survey is not None:
+                    self._described(survey, answers[-1])
+                space = self._space
+                for place in about:
+                    one = nodes[place]
+                    results[place] = Data(None, BAD_NOT_CONNECTED) if space is None else space.attribute(
+                        one.node, one.attribute
+                    )  # fmt: skip
+            self._reply(number, handle, s.ReadResponse, results, [])
+
+        parts: list[m.OpcUaRequest] = [m.Read(tuple([item for _, item in group])) for group in groups]
+        if survey is not None:
+            parts.append(m.Survey(survey))
+        self._start(parts, finish)
+
+    def _start(self, parts: list[m.OpcUaRequest], finish: Callable[[list[Any]], None]) -> None:
+        if not parts:
+            finish([])
+            return
+        job = Job(self._server, len(parts), finish)
+        for slot, part in enumerate(parts):
+            self._server.ask(job, slot, part)
+
+    def _item(self, node: NodeId, index_range: str | None, kind: str = "node") -> Item | int:
+        """What a NodeId of ours names; or a status."""
+        try:
+            name = self._names.name(node)
+        except Unnamed:
+            return BAD_NODE
+        if not index_range:
+            return Item(kind, name)
+        first, _, last = index_range.partition(":")
+        if not (first.isascii() and first.isdigit() and len(first) < 10):
+            return BAD_RANGE
+        if not last:
+            return Item(kind, name, int(first), 1) if ":" not in index_range else BAD_RANGE
+        if not (last.isascii() and last.isdigit() and len(last) < 10) or int(last) <= int(first):
+            return BAD_RANGE
+        return Item(kind, name, int(first), int(last) - int(first) + 1)
+
+    # --- our own nodes ----------------------------------------------------------------------------------------------
+
+    def _standard(self, one: s.ReadValueId) -> Data:
+        if one.attribute != VALUE:
+            space = self._space or Space(self._names, (), self._rights)
+            return space.attribute(one.node, one.attribute)
+        value = self._standard_value(one.node.id)
+        if value is None:
+            known = one.node in Space(self._names, (), self._rights).nodes
+            return Data(None, BAD_ATTRIBUTE if known else BAD_NODE)
+        if one.range:
+            return Data(None, BAD_RANGE)
+        now = wire.ticks(self._server.wall())
+        return Data(value, 0, now, now)
+
+    def _standard_value(self, number: Any) -> Variant | None:
+        server = self._server
+        if number == 2254:
+            return Variant(12, [server.uri], True)
+        if number == 2255:
+            return Variant(12, list(self._names.uris), True)
+        if number in (2257, 2258):
+            return Variant(13, wire.ticks(server.wall()))
+        if number == 2259:
+            return Variant(6, 0)
+        if number == 2267:
+            return Variant(3, 255)
+        if number == 2256:
+            now = wire.ticks(server.wall())
+            build = s.BuildInfo("urn:cofferdam", "Cofferdam", "Cofferdam", "1", "1", 0)
+            return Variant(22, wire.pack(s.ServerStatus(now, now, 0, build, 0, LocalizedText(None, None))))
+        if number in OPERATION_LIMITS:
+            return Variant(7, OPERATION_LIMITS[number])
+        return None
+
+    # --- write and call ---------------------------------------------------------------------------------------------
+
+    def _write(self, number: int, request: s.WriteRequest) -> None:
+        nodes, handle = request.nodes, request.header.handle
+        if not nodes:
+            raise Malformed("a Write of nothing", BAD_NOTHING)
+        if len(nodes) > WRITES:
+            raise Malformed(f"a Write of {len(nodes)} nodes", BAD_OPERATIONS)
+        faults = [0] * len(nodes)
+        writes: list[Assign] = []
+        for place, one in enumerate(nodes):
+            if one.node.ns == 0 or one.attribute != VALUE:
+                faults[place] = BAD_NOT_WRITABLE
+                continue
+            found = self._item(one.node, one.range)
+            if isinstance(found, int):
+                faults[place] = found
+                continue
+            try:
+                value = self._names.crossing(one.value.value)
+            except Unnamed:
+                value = None
+            if value is None or isinstance(value, _FOREIGN) or one.value.status:
+                faults[place] = BAD_TYPE
+                continue
+            writes.append(Assign(found, value))
+        if any(faults):
+            # With one part that cannot be, nothing is written.
+            self._reply(number, handle, s.WriteResponse, [fault or BAD_DENIED for fault in faults], [])
+            return
+
+        def finish(answers: list[Any]) -> None:
+            [answer] = answers
+            if isinstance(answer, m.Written):
+                results = list(answer.results)
+            elif answer.status == BAD_DENIED:
+                results = [self._no(write.item.name) for write in writes]
+            else:
+                results = [answer.status] * len(writes)
+            self._reply(number, handle, s.WriteResponse, results, [])
+
+        self._start([m.Write(tuple(writes))], finish)
+
+    def _call(self, number: int, request: s.CallRequest) -> None:
+        handle = request.header.handle
+        if not request.methods:
+            raise Malformed("a Call of nothing", BAD_NOTHING)
+        if len(request.methods) > CALLS:
+            raise Malformed(f"{len(request.methods)} methods in one Call; one is taken", BAD_OPERATIONS)
+        [one] = request.methods
+        try:
+            owner, own = self._names.name(one.object), self._names.name(one.method)
+        except Unnamed:
+            self._reply(number, handle, s.CallResponse, [s.MethodResult(BAD_NODE, [], [], [])], [])
+            return
+        arguments = []
+        try:
+            arguments = [self._names.crossing(argument) for argument in one.arguments]
+        except Unnamed:
+            arguments = [None]
+        if len(arguments) > 64 or any(value is None or isinstance(value, _FOREIGN) for value in arguments):
+            result = s.MethodResult(BAD_INVALID_ARGUMENT, [BAD_TYPE] * len(one.arguments), [], [])
+            self._reply(number, handle, s.CallResponse, [result], [])
+            return
+        item = Item("method", f"{owner}{ARROW}{own}")
+
+        def finish(answers: list[Any]) -> None:
+            [answer] = answers
+            if isinstance(answer, m.Outputs):
+                try:
+                    outputs = [self._names.variant(value) for value in answer.outputs]
+                except Unnamed:
+                    outputs = []
+                result = s.MethodResult(answer.status, list(answer.inputs), [], outputs)
+            else:
+                status = self._no(item.name) if answer.status == BAD_DENIED else answer.status
+                result = s.MethodResult(status, [], [], [])
+            self._reply(number, handle, s.CallResponse, [result], [])
+
+        self._start([m.CallMethod(item, tuple(arguments))], finish)
+
+    # --- history ----------------------------------------------------------------------------------------------------
+
+    def _history(self, number: int, request: s.HistoryReadRequest) -> None:
+        handle = request.header.handle
+        if not request.nodes or len(request.nodes) > HISTORIES:
+            raise Malformed("a HistoryRead of none or too many", BAD_OPERATIONS)
+        details = wire.unpack(request.details)
+        if not isinstance(details, s.RawDetails) or details.modified:
+            raise Malformed("raw values alone are read back", 0x80720000)
+        results: list[s.HistoryResult | None] = [None] * len(request.nodes)
+        parts: list[m.OpcUaRequest] = []
+        places: list[int] = []
+        for place, one in enumerate(request.nodes):
+            found = self._item(one.node, None, "history") if one.node.ns else BAD_HISTORY
+            if one.point:
+                found = BAD_POINT
+            if isinstance(found, int):
+                results[place] = s.HistoryResult(found, None, wire.NO_EXTENSION)
+                continue
+            most = min(details.most or m.HISTORY_VALUES, m.HISTORY_VALUES)
+            parts.append(m.History(found, details.start, details.end, most, details.bounds))
+            places.append(place)
+
+        def finish(answers: list[Any]) -> None:
+            for place, part, answer in zip(places, parts, answers, strict=True):
+                if isinstance(answer, m.Samples):
+                    data = wire.pack(s.HistoryData([self._names.data(one, request.stamps) for one in answer.samples]))
+                    results[place] = s.HistoryResult(0x40A60000 if answer.more else 0, None, data)
+                else:
+                    status = answer.status
+                    if status == BAD_DENIED and isinstance(part, m.History):
+                        status = self._no(part.item.name)
+                    results[place] = s.HistoryResult(status, None, wire.NO_EXTENSION)
+            self._reply(number, handle, s.HistoryReadResponse, results, [])
+
+        self._start(parts, finish)
+
+    # --- browsing ---------------------------------------------------------------------------------------------------
+
+    def _survey(self) -> tuple[Item, ...] | None:
+        """What has to be asked for before anything can be browsed; None: what is known is fresh."""
+        server = self._server
+        if server.facing is None:
+            return None
+        asset = server.facing.asset
+        names = dict.fromkeys(
+            [point.at.name for point in asset.points if isinstance(point.at, Item)]
+            + [method.at.name for method in asset.methods]
+        )
+        wanted = tuple([Item("about", name) for name in names if self._visible(name)][: m.SURVEY_ITEMS])
+        if not wanted:
+            self._space, self._space_of, self._space_at = Space(self._names, (), self._rights), (), server.now
+            return None
+        if self._space is not None and wanted == self._space_of and server.now - self._space_at < FRESH_NS:
+            return None
+        return wanted
+
+    def _described(self, asked: tuple[Item, ...], answer: Any) -> None:
+        if isinstance(answer, m.Described):
+            self._space = Space(self._names, answer.nodes, self._rights)
+            self._space_of, self._space_at = asked, self._server.now
+
+    def _with_space(self, then: Callable[[Space | None], None]) -> None:
+        survey = self._survey()
+        if survey is None:
+            then(self._space)
+            return
+
+        def finish(answers: list[Any]) -> None:
+            self._described(survey, answers[0])
+            then(self._space)
+
+        self._start([m.Survey(survey)], finish)
+
+    def _browse(self, number: int, request: s.BrowseRequest) -> None:
+        if not request.nodes or len(request.nodes) > BROWSES:
+            raise Malformed("a Browse of none or too many", BAD_OPERATIONS)
+        if request.view.view != NodeId(0, 0):
+            raise Malformed("no such view", 0x806B0000)
+
+        def then(space: Space | None) -> None:
+            if space is None:
+                space = Space(self._names, (), self._rights)  # the asset is away: the standard's nodes remain
+            results = []
+            for one in request.nodes:
+                status, found = space.browse(one)
+                results.append(self._some(found[:POINT_REFERENCES], request.most, status))
+            self._reply(number, request.header.handle, s.BrowseResponse, results, [])
+
+        self._with_space(then)
+
+    def _some(self, found: list[s.ReferenceDescription], most: int, status: int = 0) -> s.BrowseResult:
+        if not most or len(found) <= most:
+            return s.BrowseResult(status, None, found)
+        if len(self._points) >= POINTS:
+            return s.BrowseResult(BAD_NO_POINTS, None, [])
+        point = self._server.facing.random(16)
+        self._points[point], self._point_size[point] = found[most:], most
+        return s.BrowseResult(status, point, found[:most])
+
+    def _browse_next(self, number: int, request: s.BrowseNextRequest) -> None:
+        if not request.points or len(request.points) > BROWSES:
+            raise Malformed("a BrowseNext of none or too many", BAD_OPERATIONS)
+        results = []
+        for point in request.points:
+            found = self._points.pop(point or b"", None)
+            most = self._point_size.pop(point or b"", 0)
+            if found is None:
+                results.append(s.BrowseResult(BAD_POINT, None, []))
+            elif request.release:
+                results.append(s.BrowseResult(0, None, []))
+            else:
+                results.append(self._some(found, most))
+        self._reply(number, request.header.handle, s.BrowseNextResponse, results, [])
+
+    def _translate(self, number: int, request: s.TranslateRequest) -> None:
+        if not request.paths or len(request.paths) > PATHS:
+            raise Malformed("a Translate of none or too many", BAD_OPERATIONS)
+        if any(len(path.elements) > PATH for path in request.paths):
+            raise Malformed(f"a path of more than {PATH} elements", BAD_OPERATIONS)
+
+        def then(space: Space | None) -> None:
+            if space is None:
+                space = Space(self._names, (), self._rights)
+            results = [space.translate(path) for path in request.paths]
+            self._reply(number, request.header.handle, s.TranslateResponse, results, [])
+
+        self._with_space(then)
+
+    def _register(self, number: int, request: Any) -> None:
+        if len(request.nodes) > READS:
+            raise Malformed("too many nodes", BAD_OPERATIONS)
+        if isinstance(request, s.RegisterNodesRequest):
+            self._reply(number, request.header.handle, s.RegisterNodesResponse, request.nodes)
+        else:
+            self._reply(number, request.header.handle, s.UnregisterNodesResponse)
+
+    def _cancel(self, number: int, request: s.CancelRequest) -> None:
+        self._reply(number, request.header.handle, s.CancelResponse, 0)
+
+    # --- subscriptions ----------------------------------------------------------------------------------------------
+
+    def on_time(self, now: int) -> None:
+        """Subscriptions turn; watches that ended are asked for again."""
+        self.subscriptions.on_time(now)
+        for item in [one for one in self._waiting if now >= one.retry_at]:
+            self._waiting.discard(item)
+            if item.request is not None:
+                self._watch(item)
+
+    @property
+    def deadline(self) -> int:
+        """When to be told the time; 0 for never."""
+        due = [item.retry_at for item in self._waiting]
+        if self.subscriptions.deadline:
+            due.append(self.subscriptions.deadline)
+        return min(due, default=0)
+
+    def end(self) -> None:
+        """The session is over."""
+        self._points.clear()
+        subscriptions, self.subscriptions.all = self.subscriptions.all, {}
+        for subscription in subscriptions.values():
+            for item in list(subscription.items.values()):
+                self._item_gone(item)
+
+    def _create_subscription(self, number: int, request: s.CreateSubscriptionRequest) -> None:
+        made = self.subscriptions.create(request, self._server.now)
+        if made is None:
+            raise Malformed("too many subscriptions", TOO_MANY_SUBSCRIPTIONS)
+        self._reply(
+            number, request.header.handle, s.CreateSubscriptionResponse, made.id, made.interval / 1e6, made.lifetime,
+            made.keepalive,
+        )  # fmt: skip
+
+    def _of(self, number: int) -> Any:
+        found = self.subscriptions.all.get(number)
+        if found is None:
+            raise Malformed("no such subscription", BAD_SUBSCRIPTION)
+        return found
+
+    def _modify(self, number: int, request: s.ModifySubscriptionRequest) -> None:
+        found = self._of(request.subscription)
+        found.revise(request, self._server.now)
+        self._reply(
+            number, request.header.handle, s.ModifySubscriptionResponse, found.interval / 1e6, found.lifetime,
+            found.keepalive,
+        )  # fmt: skip
+
+    def _publishing(self, number: int, request: s.SetPublishingModeRequest) -> None:
+        results = []
+        for one in request.subscriptions[:1000]:
+            found = self.subscriptions.all.get(one)
+            results.append(BAD_SUBSCRIPTION if found is None else 0)
+            if found is not None:
+                found.enabled = request.enabled
+        self._reply(number, request.header.handle, s.SetPublishingModeResponse, results, [])
+
+    def _delete(self, number: int, request: s.DeleteSubscriptionsRequest) -> None:
+        results = [self.subscriptions.delete(one) for one in request.subscriptions[:1000]]
+        self._reply(number, request.header.handle, s.DeleteSubscriptionsResponse, results, [])
+
+    def _transfer(self, number: int, request: s.TransferRequest) -> None:
+        # Subscriptions end with their connection.
+        results = [s.TransferResult(BAD_SUBSCRIPTION, []) for _ in request.subscriptions[:1000]]
+        self._reply(number, request.header.handle, s.TransferResponse, results, [])
+
+    def _publish(self, number: int, request: s.PublishRequest) -> None:
+        self.subscriptions.publish(number, request.header.handle, request, self._server.now)
+
+    def _republish(self, number: int, request: s.RepublishRequest) -> None:
+        message = self._of(request.subscription).sent.get(request.sequence)
+        if message is None:
+            raise Malformed("the notification is gone", BAD_MESSAGE)
+        self._reply(number, request.header.handle, s.RepublishResponse, message)
+
+    def _create_items(self, number: int, request: s.CreateItemsRequest) -> None:
+        subscription = self._of(request.subscription)
+        if not request.items or len(request.items) > ITEMS_AT_ONCE:
+            raise Malformed("monitored items: none or too many", BAD_OPERATIONS)
+        results: list[s.ItemCreated | None] = [None] * len(request.items)
+        parts: list[m.OpcUaRequest] = []
+        made: list[tuple[int, Watched]] = []
+        for place, wanted in enumerate(request.items):
+            found = self._wanted(subscription, wanted, request.stamps)
+            if isinstance(found, int):
+                results[place] = s.ItemCreated(found, 0, 0.0, 0, wire.NO_EXTENSION)
+                continue
+            if found.request is None:
+                results[place] = s.ItemCreated(0, found.id, subscription.interval / 1e6, found.size, wire.NO_EXTENSION)
+            else:
+                parts.append(found.request)
+                made.append((place, found))
+
+        def finish(answers: list[Any]) -> None:
+            for (place, item), answer, token in zip(made, answers, job.tokens if job else (), strict=True):
+                if isinstance(answer, m.Subscribed):
+                    interval = answer.interval_us / 1000
+                    results[place] = s.ItemCreated(0, item.id, interval, item.size, wire.NO_EXTENSION)
+                    if item.token != token:  # it was deleted meanwhile
+                        self._server.event(Released(self._server.new_token(), token, _EMPTY))
+                else:
+                    status = answer.status
+                    if status == BAD_DENIED and item.request is not None:
+                        status = self._no(item.request.item.name)
+                    results[place] = s.ItemCreated(status, 0, 0.0, 0, wire.NO_EXTENSION)
+                    item.request = None
+                    self.subscriptions.drop_item(item)
+            self._reply(number, request.header.handle, s.CreateItemsResponse, results, [])
+
+        job: Job | None = None
+        if not parts:
+            finish([])
+            return
+        job = Job(self._server, len(parts), finish)
+        for slot, (part, (_, item)) in enumerate(zip(parts, made, strict=True)):
+            item.token = self._server.ask(job, slot, part)
+            self._standing[item.token] = item
+
+    def _wanted(self, subscription: Any, wanted: s.ItemToCreate, stamps: int) -> Watched | int:
+        one, asked = wanted.item, wanted.parameters
+        if wanted.mode > 2 or stamps > 3:
+            return 0x80410000
+        local: Callable[[], Data] | None = None
+        found: m.Subscribe | None = None
+        if one.node.ns == 0 or one.attribute != VALUE:
+            if one.node.ns or self._standard_value(one.node.id) is None:
+                return BAD_NODE if one.node.ns == 0 else BAD_ATTRIBUTE
+            local = lambda: self._standard(one)  # noqa: E731
+        else:
+            item = self._item(one.node, one.range)
+            if isinstance(item, int):
+                return item
+            chosen = self._subscribe(item, subscription, asked)
+            if isinstance(chosen, int):
+                return chosen
+            found = chosen
+        made = self.subscriptions.add(subscription, asked.handle, asked.queue, asked.discard)
+        if made is None:
+            return BAD_TOO_MANY_ITEMS
+        made.mode, made.stamps, made.local, made.request = wanted.mode, stamps, local, found
+        return made
+
+    def _subscribe(self, item: Item, subscription: Any, asked: s.MonitoringParameters) -> m.Subscribe | int:
+        """The watch that a client means; or a status."""
+        trigger, deadband = 1, 0.0
+        if asked.filter.body is not None:
+            try:
+                chosen = wire.unpack(asked.filter)
+            except Malformed:
+                return BAD_FILTER
+            if not isinstance(chosen, s.DataChangeFilter) or chosen.trigger > 2 or chosen.deadband_type > 1:
+                return BAD_FILTER
+            if chosen.deadband_type:
+                if not 0 <= chosen.deadband <= 1e300:
+                    return 0x808E0000
+                deadband = chosen.deadband
+            trigger = chosen.trigger
+        interval = asked.interval if asked.interval == asked.interval else 0.0
+        us = int(subscription.interval / 1000) if interval < 0 else int(min(max(interval, 50.0), 3_600_000.0) * 1000)
+        for point in self._server.facing.asset.points:
+            if point.at.space == item.space:
+                us = max(us, point.fastest_us)  # the standard's way: what is too fast is revised
+        return m.Subscribe(item, us, min(max(asked.queue, 1), 100), asked.discard, trigger, deadband)
+
+    def _item_gone(self, item: Watched) -> None:
+        item.request = None
+        self._waiting.discard(item)
+        token, item.token = item.token, 0
+        if token and self._standing.pop(token, None) is not None:
+            self._server.event(Released(self._server.new_token(), token, _EMPTY))
+
+    def _watch(self, item: Watched) -> None:
+        """Asks for a watch again that has ended."""
+
+        def finish(answers: list[Any]) -> None:
+            [answer] = answers
+            if isinstance(answer, m.Subscribed):
+                item.retry_ns = 0
+                if item.token != job.tokens[0]:  # it was deleted meanwhile
+                    self._server.event(Released(self._server.new_token(), job.tokens[0], _EMPTY))
+            elif item.token:
+                self._standing.pop(item.token, None)
+                item.token = 0
+                self._ended(item, answer.status)
+
+        job = Job(self._server, 1, finish)
+        item.token = self._server.ask(job, 0, item.request)
+        self._standing[item.token] = item
+
+    def _ended(self, item: Watched, status: int) -> None:
+        """A watch is over: the client sees it as a status, and it is asked for again, unless policy has ended it."""
+        now = wire.ticks(self._server.wall())
+        item.add(Data(None, status, 0, now))
+        if item.request is not None and status != BAD_DENIED:
+            item.retry_ns = min(item.retry_ns * 2 or RETRY_NS, MOST_RETRY_NS)
+            item.retry_at = self._server.now + item.retry_ns
+            self._waiting.add(item)
+
+    def notice(self, standing: int, message: m.Changed) -> None:
+        """News of a watch."""
+        item = self._standing.get(standing)
+        if item is not None:
+            for sample in message.samples:
+                item.add(self._names.data(sample, item.stamps))
+
+    def over(self, standing: int, deny: Deny | None) -> None:
+        """A watch has ended on the other side."""
+        item = self._standing.pop(standing, None)
+        if item is not None:
+            item.token = 0
+            self._ended(item, BAD_NOT_CONNECTED if deny is None else BAD_DENIED)
+
+    def _modify_items(self, number: int, request: s.ModifyItemsRequest) -> None:
+        subscription = self._of(request.subscription)
+        if len(request.items) > ITEMS_AT_ONCE:
+            raise Malformed("too many monitored items", BAD_OPERATIONS)
+        results = []
+        for one in request.items:
+            item = subscription.items.get(one.id)
+            if item is None:
+                results.append(s.ItemModified(BAD_ITEM, 0.0, 0, wire.NO_EXTENSION))
+                continue
+            asked = one.parameters
+            item.handle, item.discard = asked.handle, asked.discard
+            item.size = min(max(asked.queue, 1), 100)
+            interval = subscription.interval / 1e6 if item.request is None else item.request.interval_us / 1000
+            results.append(s.ItemModified(0, interval, item.size, wire.NO_EXTENSION))
+        self._reply(number, request.header.handle, s.ModifyItemsResponse, results, [])
+
+    def _delete_items(self, number: int, request: s.DeleteItemsRequest) -> None:
+        subscription = self._of(request.subscription)
+        results = []
+        for one in request.items[:ITEMS_AT_ONCE]:
+            item = subscription.items.get(one)
+            results.append(BAD_ITEM if item is None else 0)
+            if item is not None:
+                self.subscriptions.drop_item(item)
+        self._reply(number, request.header.handle, s.DeleteItemsResponse, results, [])
+
+    def _monitoring(self, number: int, request: s.SetMonitoringModeRequest) -> None:
+        subscription = self._of(request.subscription)
+        if request.mode > 2:
+            raise Malformed("no such mode", 0x80410000)
+        results = []
+        for one in request.items[:ITEMS_AT_ONCE]:
+            item = subscription.items.get(one)
+            results.append(BAD_ITEM if item is None else 0)
+            if item is not None:
+                item.mode = request.mode
+                if item.queue and item.mode == 2:
+                    subscription.has_news.add(item)
+                else:
+                    subscription.has_news.discard(item)
+        self._reply(number, request.header.handle, s.SetMonitoringModeResponse, results, [])
+
+
+_EMPTY = Ready(b"")
+"""The answer to what was not asked on the wire."""
+_FOREIGN = (m.Times, m.Guids, m.Statuses, m.Texts, m.Names, m.Nodes)

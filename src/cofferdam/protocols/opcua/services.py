@@ -1,0 +1,2520 @@
+"""Structures of OPC UA, their readers and writers. Made by tools/opcua_codec.py from tools/opcua.txt: change those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from cofferdam.protocols.opcua.builtin import (
+    Data,
+    Extension,
+    LocalizedText,
+    NodeId,
+    QualifiedName,
+    Reader,
+    Variant,
+    Writer,
+)
+
+
+class RequestHeader(msgspec.Struct, frozen=True, gc=False):
+    token: NodeId
+    timestamp: int
+    handle: int
+    diagnostics: int
+    audit: str | None
+    timeout: int
+    additional: Extension
+
+
+def read_RequestHeader(r: Reader) -> RequestHeader:
+    r.spend()
+    return RequestHeader(
+        r.node(),
+        r.i64(),
+        r.u32(),
+        r.u32(),
+        r.string(),
+        r.u32(),
+        r.extension(),
+    )
+
+
+def write_RequestHeader(w: Writer, v: RequestHeader) -> None:
+    w.node(v.token)
+    w.i64(v.timestamp)
+    w.u32(v.handle)
+    w.u32(v.diagnostics)
+    w.string(v.audit)
+    w.u32(v.timeout)
+    w.extension(v.additional)
+
+
+class ResponseHeader(msgspec.Struct, frozen=True, gc=False):
+    timestamp: int
+    handle: int
+    result: int
+    service: int
+    strings: list[str | None]
+    additional: Extension
+
+
+def read_ResponseHeader(r: Reader) -> ResponseHeader:
+    r.spend()
+    return ResponseHeader(
+        r.i64(),
+        r.u32(),
+        r.u32(),
+        r.diagnostic(),
+        [r.string() for _ in range(r.count(4))],
+        r.extension(),
+    )
+
+
+def write_ResponseHeader(w: Writer, v: ResponseHeader) -> None:
+    w.i64(v.timestamp)
+    w.u32(v.handle)
+    w.u32(v.result)
+    w.diagnostic(v.service)
+    w.count(len(v.strings))
+    for strings_one in v.strings:
+        w.string(strings_one)
+    w.extension(v.additional)
+
+
+class ServiceFault(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+
+
+def read_ServiceFault(r: Reader) -> ServiceFault:
+    r.spend()
+    return ServiceFault(
+        read_ResponseHeader(r),
+    )
+
+
+def write_ServiceFault(w: Writer, v: ServiceFault) -> None:
+    write_ResponseHeader(w, v.header)
+
+
+class OpenChannelRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    version: int
+    kind: int
+    mode: int
+    nonce: bytes | None
+    lifetime: int
+
+
+def read_OpenChannelRequest(r: Reader) -> OpenChannelRequest:
+    r.spend()
+    return OpenChannelRequest(
+        read_RequestHeader(r),
+        r.u32(),
+        r.u32(),
+        r.u32(),
+        r.octets(),
+        r.u32(),
+    )
+
+
+def write_OpenChannelRequest(w: Writer, v: OpenChannelRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.u32(v.version)
+    w.u32(v.kind)
+    w.u32(v.mode)
+    w.octets(v.nonce)
+    w.u32(v.lifetime)
+
+
+class OpenChannelResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    version: int
+    channel: int
+    token: int
+    created: int
+    lifetime: int
+    nonce: bytes | None
+
+
+def read_OpenChannelResponse(r: Reader) -> OpenChannelResponse:
+    r.spend()
+    return OpenChannelResponse(
+        read_ResponseHeader(r),
+        r.u32(),
+        r.u32(),
+        r.u32(),
+        r.i64(),
+        r.u32(),
+        r.octets(),
+    )
+
+
+def write_OpenChannelResponse(w: Writer, v: OpenChannelResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.u32(v.version)
+    w.u32(v.channel)
+    w.u32(v.token)
+    w.i64(v.created)
+    w.u32(v.lifetime)
+    w.octets(v.nonce)
+
+
+class CloseChannelRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+
+
+def read_CloseChannelRequest(r: Reader) -> CloseChannelRequest:
+    r.spend()
+    return CloseChannelRequest(
+        read_RequestHeader(r),
+    )
+
+
+def write_CloseChannelRequest(w: Writer, v: CloseChannelRequest) -> None:
+    write_RequestHeader(w, v.header)
+
+
+class ApplicationDescription(msgspec.Struct, frozen=True, gc=False):
+    uri: str | None
+    product: str | None
+    name: LocalizedText
+    kind: int
+    gateway: str | None
+    profile: str | None
+    urls: list[str | None]
+
+
+def read_ApplicationDescription(r: Reader) -> ApplicationDescription:
+    r.spend()
+    return ApplicationDescription(
+        r.string(),
+        r.string(),
+        r.localized(),
+        r.u32(),
+        r.string(),
+        r.string(),
+        [r.string() for _ in range(r.count(4))],
+    )
+
+
+def write_ApplicationDescription(w: Writer, v: ApplicationDescription) -> None:
+    w.string(v.uri)
+    w.string(v.product)
+    w.localized(v.name)
+    w.u32(v.kind)
+    w.string(v.gateway)
+    w.string(v.profile)
+    w.count(len(v.urls))
+    for urls_one in v.urls:
+        w.string(urls_one)
+
+
+class UserTokenPolicy(msgspec.Struct, frozen=True, gc=False):
+    id: str | None
+    kind: int
+    issued: str | None
+    issuer: str | None
+    policy: str | None
+
+
+def read_UserTokenPolicy(r: Reader) -> UserTokenPolicy:
+    r.spend()
+    return UserTokenPolicy(
+        r.string(),
+        r.u32(),
+        r.string(),
+        r.string(),
+        r.string(),
+    )
+
+
+def write_UserTokenPolicy(w: Writer, v: UserTokenPolicy) -> None:
+    w.string(v.id)
+    w.u32(v.kind)
+    w.string(v.issued)
+    w.string(v.issuer)
+    w.string(v.policy)
+
+
+class EndpointDescription(msgspec.Struct, frozen=True, gc=False):
+    url: str | None
+    server: ApplicationDescription
+    certificate: bytes | None
+    mode: int
+    policy: str | None
+    tokens: list[UserTokenPolicy]
+    transport: str | None
+    level: int
+
+
+def read_EndpointDescription(r: Reader) -> EndpointDescription:
+    r.spend()
+    return EndpointDescription(
+        r.string(),
+        read_ApplicationDescription(r),
+        r.octets(),
+        r.u32(),
+        r.string(),
+        [read_UserTokenPolicy(r) for _ in range(r.count(20))],
+        r.string(),
+        r.byte(),
+    )
+
+
+def write_EndpointDescription(w: Writer, v: EndpointDescription) -> None:
+    w.string(v.url)
+    write_ApplicationDescription(w, v.server)
+    w.octets(v.certificate)
+    w.u32(v.mode)
+    w.string(v.policy)
+    w.count(len(v.tokens))
+    for tokens_one in v.tokens:
+        write_UserTokenPolicy(w, tokens_one)
+    w.string(v.transport)
+    w.byte(v.level)
+
+
+class FindServersRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    url: str | None
+    locales: list[str | None]
+    uris: list[str | None]
+
+
+def read_FindServersRequest(r: Reader) -> FindServersRequest:
+    r.spend()
+    return FindServersRequest(
+        read_RequestHeader(r),
+        r.string(),
+        [r.string() for _ in range(r.count(4))],
+        [r.string() for _ in range(r.count(4))],
+    )
+
+
+def write_FindServersRequest(w: Writer, v: FindServersRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.string(v.url)
+    w.count(len(v.locales))
+    for locales_one in v.locales:
+        w.string(locales_one)
+    w.count(len(v.uris))
+    for uris_one in v.uris:
+        w.string(uris_one)
+
+
+class FindServersResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    servers: list[ApplicationDescription]
+
+
+def read_FindServersResponse(r: Reader) -> FindServersResponse:
+    r.spend()
+    return FindServersResponse(
+        read_ResponseHeader(r),
+        [read_ApplicationDescription(r) for _ in range(r.count(25))],
+    )
+
+
+def write_FindServersResponse(w: Writer, v: FindServersResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.servers))
+    for servers_one in v.servers:
+        write_ApplicationDescription(w, servers_one)
+
+
+class GetEndpointsRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    url: str | None
+    locales: list[str | None]
+    profiles: list[str | None]
+
+
+def read_GetEndpointsRequest(r: Reader) -> GetEndpointsRequest:
+    r.spend()
+    return GetEndpointsRequest(
+        read_RequestHeader(r),
+        r.string(),
+        [r.string() for _ in range(r.count(4))],
+        [r.string() for _ in range(r.count(4))],
+    )
+
+
+def write_GetEndpointsRequest(w: Writer, v: GetEndpointsRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.string(v.url)
+    w.count(len(v.locales))
+    for locales_one in v.locales:
+        w.string(locales_one)
+    w.count(len(v.profiles))
+    for profiles_one in v.profiles:
+        w.string(profiles_one)
+
+
+class GetEndpointsResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    endpoints: list[EndpointDescription]
+
+
+def read_GetEndpointsResponse(r: Reader) -> GetEndpointsResponse:
+    r.spend()
+    return GetEndpointsResponse(
+        read_ResponseHeader(r),
+        [read_EndpointDescription(r) for _ in range(r.count(50))],
+    )
+
+
+def write_GetEndpointsResponse(w: Writer, v: GetEndpointsResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.endpoints))
+    for endpoints_one in v.endpoints:
+        write_EndpointDescription(w, endpoints_one)
+
+
+class SignatureData(msgspec.Struct, frozen=True, gc=False):
+    algorithm: str | None
+    signature: bytes | None
+
+
+def read_SignatureData(r: Reader) -> SignatureData:
+    r.spend()
+    return SignatureData(
+        r.string(),
+        r.octets(),
+    )
+
+
+def write_SignatureData(w: Writer, v: SignatureData) -> None:
+    w.string(v.algorithm)
+    w.octets(v.signature)
+
+
+class SoftwareCertificate(msgspec.Struct, frozen=True, gc=False):
+    data: bytes | None
+    signature: bytes | None
+
+
+def read_SoftwareCertificate(r: Reader) -> SoftwareCertificate:
+    r.spend()
+    return SoftwareCertificate(
+        r.octets(),
+        r.octets(),
+    )
+
+
+def write_SoftwareCertificate(w: Writer, v: SoftwareCertificate) -> None:
+    w.octets(v.data)
+    w.octets(v.signature)
+
+
+class CreateSessionRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    client: ApplicationDescription
+    server: str | None
+    url: str | None
+    name: str | None
+    nonce: bytes | None
+    certificate: bytes | None
+    timeout: float
+    most: int
+
+
+def read_CreateSessionRequest(r: Reader) -> CreateSessionRequest:
+    r.spend()
+    return CreateSessionRequest(
+        read_RequestHeader(r),
+        read_ApplicationDescription(r),
+        r.string(),
+        r.string(),
+        r.string(),
+        r.octets(),
+        r.octets(),
+        r.f64(),
+        r.u32(),
+    )
+
+
+def write_CreateSessionRequest(w: Writer, v: CreateSessionRequest) -> None:
+    write_RequestHeader(w, v.header)
+    write_ApplicationDescription(w, v.client)
+    w.string(v.server)
+    w.string(v.url)
+    w.string(v.name)
+    w.octets(v.nonce)
+    w.octets(v.certificate)
+    w.f64(v.timeout)
+    w.u32(v.most)
+
+
+class CreateSessionResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    session: NodeId
+    token: NodeId
+    timeout: float
+    nonce: bytes | None
+    certificate: bytes | None
+    endpoints: list[EndpointDescription]
+    software: list[SoftwareCertificate]
+    signature: SignatureData
+    most: int
+
+
+def read_CreateSessionResponse(r: Reader) -> CreateSessionResponse:
+    r.spend()
+    return CreateSessionResponse(
+        read_ResponseHeader(r),
+        r.node(),
+        r.node(),
+        r.f64(),
+        r.octets(),
+        r.octets(),
+        [read_EndpointDescription(r) for _ in range(r.count(50))],
+        [read_SoftwareCertificate(r) for _ in range(r.count(8))],
+        read_SignatureData(r),
+        r.u32(),
+    )
+
+
+def write_CreateSessionResponse(w: Writer, v: CreateSessionResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.node(v.session)
+    w.node(v.token)
+    w.f64(v.timeout)
+    w.octets(v.nonce)
+    w.octets(v.certificate)
+    w.count(len(v.endpoints))
+    for endpoints_one in v.endpoints:
+        write_EndpointDescription(w, endpoints_one)
+    w.count(len(v.software))
+    for software_one in v.software:
+        write_SoftwareCertificate(w, software_one)
+    write_SignatureData(w, v.signature)
+    w.u32(v.most)
+
+
+class ActivateSessionRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    signature: SignatureData
+    software: list[SoftwareCertificate]
+    locales: list[str | None]
+    identity: Extension
+    identity_signature: SignatureData
+
+
+def read_ActivateSessionRequest(r: Reader) -> ActivateSessionRequest:
+    r.spend()
+    return ActivateSessionRequest(
+        read_RequestHeader(r),
+        read_SignatureData(r),
+        [read_SoftwareCertificate(r) for _ in range(r.count(8))],
+        [r.string() for _ in range(r.count(4))],
+        r.extension(),
+        read_SignatureData(r),
+    )
+
+
+def write_ActivateSessionRequest(w: Writer, v: ActivateSessionRequest) -> None:
+    write_RequestHeader(w, v.header)
+    write_SignatureData(w, v.signature)
+    w.count(len(v.software))
+    for software_one in v.software:
+        write_SoftwareCertificate(w, software_one)
+    w.count(len(v.locales))
+    for locales_one in v.locales:
+        w.string(locales_one)
+    w.extension(v.identity)
+    write_SignatureData(w, v.identity_signature)
+
+
+class ActivateSessionResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    nonce: bytes | None
+    results: list[int]
+    diagnostics: list[int]
+
+
+def read_ActivateSessionResponse(r: Reader) -> ActivateSessionResponse:
+    r.spend()
+    return ActivateSessionResponse(
+        read_ResponseHeader(r),
+        r.octets(),
+        [r.u32() for _ in range(r.count(4))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_ActivateSessionResponse(w: Writer, v: ActivateSessionResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.octets(v.nonce)
+    w.count(len(v.results))
+    for results_one in v.results:
+        w.u32(results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class CloseSessionRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    delete: bool
+
+
+def read_CloseSessionRequest(r: Reader) -> CloseSessionRequest:
+    r.spend()
+    return CloseSessionRequest(
+        read_RequestHeader(r),
+        r.boolean(),
+    )
+
+
+def write_CloseSessionRequest(w: Writer, v: CloseSessionRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.boolean(v.delete)
+
+
+class CloseSessionResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+
+
+def read_CloseSessionResponse(r: Reader) -> CloseSessionResponse:
+    r.spend()
+    return CloseSessionResponse(
+        read_ResponseHeader(r),
+    )
+
+
+def write_CloseSessionResponse(w: Writer, v: CloseSessionResponse) -> None:
+    write_ResponseHeader(w, v.header)
+
+
+class CancelRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    request: int
+
+
+def read_CancelRequest(r: Reader) -> CancelRequest:
+    r.spend()
+    return CancelRequest(
+        read_RequestHeader(r),
+        r.u32(),
+    )
+
+
+def write_CancelRequest(w: Writer, v: CancelRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.u32(v.request)
+
+
+class CancelResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    count: int
+
+
+def read_CancelResponse(r: Reader) -> CancelResponse:
+    r.spend()
+    return CancelResponse(
+        read_ResponseHeader(r),
+        r.u32(),
+    )
+
+
+def write_CancelResponse(w: Writer, v: CancelResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.u32(v.count)
+
+
+class AnonymousToken(msgspec.Struct, frozen=True, gc=False):
+    id: str | None
+
+
+def read_AnonymousToken(r: Reader) -> AnonymousToken:
+    r.spend()
+    return AnonymousToken(
+        r.string(),
+    )
+
+
+def write_AnonymousToken(w: Writer, v: AnonymousToken) -> None:
+    w.string(v.id)
+
+
+class UserNameToken(msgspec.Struct, frozen=True, gc=False):
+    id: str | None
+    user: str | None
+    password: bytes | None
+    algorithm: str | None
+
+
+def read_UserNameToken(r: Reader) -> UserNameToken:
+    r.spend()
+    return UserNameToken(
+        r.string(),
+        r.string(),
+        r.octets(),
+        r.string(),
+    )
+
+
+def write_UserNameToken(w: Writer, v: UserNameToken) -> None:
+    w.string(v.id)
+    w.string(v.user)
+    w.octets(v.password)
+    w.string(v.algorithm)
+
+
+class CertificateToken(msgspec.Struct, frozen=True, gc=False):
+    id: str | None
+    certificate: bytes | None
+
+
+def read_CertificateToken(r: Reader) -> CertificateToken:
+    r.spend()
+    return CertificateToken(
+        r.string(),
+        r.octets(),
+    )
+
+
+def write_CertificateToken(w: Writer, v: CertificateToken) -> None:
+    w.string(v.id)
+    w.octets(v.certificate)
+
+
+class ReadValueId(msgspec.Struct, frozen=True, gc=False):
+    node: NodeId
+    attribute: int
+    range: str | None
+    encoding: QualifiedName
+
+
+def read_ReadValueId(r: Reader) -> ReadValueId:
+    r.spend()
+    return ReadValueId(
+        r.node(),
+        r.u32(),
+        r.string(),
+        r.qualified(),
+    )
+
+
+def write_ReadValueId(w: Writer, v: ReadValueId) -> None:
+    w.node(v.node)
+    w.u32(v.attribute)
+    w.string(v.range)
+    w.qualified(v.encoding)
+
+
+class ReadRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    age: float
+    stamps: int
+    nodes: list[ReadValueId]
+
+
+def read_ReadRequest(r: Reader) -> ReadRequest:
+    r.spend()
+    return ReadRequest(
+        read_RequestHeader(r),
+        r.f64(),
+        r.u32(),
+        [read_ReadValueId(r) for _ in range(r.count(16))],
+    )
+
+
+def write_ReadRequest(w: Writer, v: ReadRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.f64(v.age)
+    w.u32(v.stamps)
+    w.count(len(v.nodes))
+    for nodes_one in v.nodes:
+        write_ReadValueId(w, nodes_one)
+
+
+class ReadResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    results: list[Data]
+    diagnostics: list[int]
+
+
+def read_ReadResponse(r: Reader) -> ReadResponse:
+    r.spend()
+    return ReadResponse(
+        read_ResponseHeader(r),
+        [r.value() for _ in range(r.count(1))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_ReadResponse(w: Writer, v: ReadResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.results))
+    for results_one in v.results:
+        w.value(results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class WriteValue(msgspec.Struct, frozen=True, gc=False):
+    node: NodeId
+    attribute: int
+    range: str | None
+    value: Data
+
+
+def read_WriteValue(r: Reader) -> WriteValue:
+    r.spend()
+    return WriteValue(
+        r.node(),
+        r.u32(),
+        r.string(),
+        r.value(),
+    )
+
+
+def write_WriteValue(w: Writer, v: WriteValue) -> None:
+    w.node(v.node)
+    w.u32(v.attribute)
+    w.string(v.range)
+    w.value(v.value)
+
+
+class WriteRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    nodes: list[WriteValue]
+
+
+def read_WriteRequest(r: Reader) -> WriteRequest:
+    r.spend()
+    return WriteRequest(
+        read_RequestHeader(r),
+        [read_WriteValue(r) for _ in range(r.count(11))],
+    )
+
+
+def write_WriteRequest(w: Writer, v: WriteRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.count(len(v.nodes))
+    for nodes_one in v.nodes:
+        write_WriteValue(w, nodes_one)
+
+
+class WriteResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    results: list[int]
+    diagnostics: list[int]
+
+
+def read_WriteResponse(r: Reader) -> WriteResponse:
+    r.spend()
+    return WriteResponse(
+        read_ResponseHeader(r),
+        [r.u32() for _ in range(r.count(4))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_WriteResponse(w: Writer, v: WriteResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.results))
+    for results_one in v.results:
+        w.u32(results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class MethodToCall(msgspec.Struct, frozen=True, gc=False):
+    object: NodeId
+    method: NodeId
+    arguments: list[Variant]
+
+
+def read_MethodToCall(r: Reader) -> MethodToCall:
+    r.spend()
+    return MethodToCall(
+        r.node(),
+        r.node(),
+        [r.variant() for _ in range(r.count(1))],
+    )
+
+
+def write_MethodToCall(w: Writer, v: MethodToCall) -> None:
+    w.node(v.object)
+    w.node(v.method)
+    w.count(len(v.arguments))
+    for arguments_one in v.arguments:
+        w.variant(arguments_one)
+
+
+class MethodResult(msgspec.Struct, frozen=True, gc=False):
+    status: int
+    inputs: list[int]
+    diagnostics: list[int]
+    outputs: list[Variant]
+
+
+def read_MethodResult(r: Reader) -> MethodResult:
+    r.spend()
+    return MethodResult(
+        r.u32(),
+        [r.u32() for _ in range(r.count(4))],
+        [r.diagnostic() for _ in range(r.count(1))],
+        [r.variant() for _ in range(r.count(1))],
+    )
+
+
+def write_MethodResult(w: Writer, v: MethodResult) -> None:
+    w.u32(v.status)
+    w.count(len(v.inputs))
+    for inputs_one in v.inputs:
+        w.u32(inputs_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+    w.count(len(v.outputs))
+    for outputs_one in v.outputs:
+        w.variant(outputs_one)
+
+
+class CallRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    methods: list[MethodToCall]
+
+
+def read_CallRequest(r: Reader) -> CallRequest:
+    r.spend()
+    return CallRequest(
+        read_RequestHeader(r),
+        [read_MethodToCall(r) for _ in range(r.count(8))],
+    )
+
+
+def write_CallRequest(w: Writer, v: CallRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.count(len(v.methods))
+    for methods_one in v.methods:
+        write_MethodToCall(w, methods_one)
+
+
+class CallResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    results: list[MethodResult]
+    diagnostics: list[int]
+
+
+def read_CallResponse(r: Reader) -> CallResponse:
+    r.spend()
+    return CallResponse(
+        read_ResponseHeader(r),
+        [read_MethodResult(r) for _ in range(r.count(16))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_CallResponse(w: Writer, v: CallResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.results))
+    for results_one in v.results:
+        write_MethodResult(w, results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class ViewDescription(msgspec.Struct, frozen=True, gc=False):
+    view: NodeId
+    timestamp: int
+    version: int
+
+
+def read_ViewDescription(r: Reader) -> ViewDescription:
+    r.spend()
+    return ViewDescription(
+        r.node(),
+        r.i64(),
+        r.u32(),
+    )
+
+
+def write_ViewDescription(w: Writer, v: ViewDescription) -> None:
+    w.node(v.view)
+    w.i64(v.timestamp)
+    w.u32(v.version)
+
+
+class BrowseDescription(msgspec.Struct, frozen=True, gc=False):
+    node: NodeId
+    direction: int
+    reference: NodeId
+    subtypes: bool
+    classes: int
+    mask: int
+
+
+def read_BrowseDescription(r: Reader) -> BrowseDescription:
+    r.spend()
+    return BrowseDescription(
+        r.node(),
+        r.u32(),
+        r.node(),
+        r.boolean(),
+        r.u32(),
+        r.u32(),
+    )
+
+
+def write_BrowseDescription(w: Writer, v: BrowseDescription) -> None:
+    w.node(v.node)
+    w.u32(v.direction)
+    w.node(v.reference)
+    w.boolean(v.subtypes)
+    w.u32(v.classes)
+    w.u32(v.mask)
+
+
+class ReferenceDescription(msgspec.Struct, frozen=True, gc=False):
+    reference: NodeId
+    forward: bool
+    node: NodeId
+    name: QualifiedName
+    display: LocalizedText
+    klass: int
+    type: NodeId
+
+
+def read_ReferenceDescription(r: Reader) -> ReferenceDescription:
+    r.spend()
+    return ReferenceDescription(
+        r.node(),
+        r.boolean(),
+        r.expanded(),
+        r.qualified(),
+        r.localized(),
+        r.u32(),
+        r.expanded(),
+    )
+
+
+def write_ReferenceDescription(w: Writer, v: ReferenceDescription) -> None:
+    w.node(v.reference)
+    w.boolean(v.forward)
+    w.expanded(v.node)
+    w.qualified(v.name)
+    w.localized(v.display)
+    w.u32(v.klass)
+    w.expanded(v.type)
+
+
+class BrowseResult(msgspec.Struct, frozen=True, gc=False):
+    status: int
+    point: bytes | None
+    references: list[ReferenceDescription]
+
+
+def read_BrowseResult(r: Reader) -> BrowseResult:
+    r.spend()
+    return BrowseResult(
+        r.u32(),
+        r.octets(),
+        [read_ReferenceDescription(r) for _ in range(r.count(18))],
+    )
+
+
+def write_BrowseResult(w: Writer, v: BrowseResult) -> None:
+    w.u32(v.status)
+    w.octets(v.point)
+    w.count(len(v.references))
+    for references_one in v.references:
+        write_ReferenceDescription(w, references_one)
+
+
+class BrowseRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    view: ViewDescription
+    most: int
+    nodes: list[BrowseDescription]
+
+
+def read_BrowseRequest(r: Reader) -> BrowseRequest:
+    r.spend()
+    return BrowseRequest(
+        read_RequestHeader(r),
+        read_ViewDescription(r),
+        r.u32(),
+        [read_BrowseDescription(r) for _ in range(r.count(17))],
+    )
+
+
+def write_BrowseRequest(w: Writer, v: BrowseRequest) -> None:
+    write_RequestHeader(w, v.header)
+    write_ViewDescription(w, v.view)
+    w.u32(v.most)
+    w.count(len(v.nodes))
+    for nodes_one in v.nodes:
+        write_BrowseDescription(w, nodes_one)
+
+
+class BrowseResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    results: list[BrowseResult]
+    diagnostics: list[int]
+
+
+def read_BrowseResponse(r: Reader) -> BrowseResponse:
+    r.spend()
+    return BrowseResponse(
+        read_ResponseHeader(r),
+        [read_BrowseResult(r) for _ in range(r.count(12))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_BrowseResponse(w: Writer, v: BrowseResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.results))
+    for results_one in v.results:
+        write_BrowseResult(w, results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class BrowseNextRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    release: bool
+    points: list[bytes | None]
+
+
+def read_BrowseNextRequest(r: Reader) -> BrowseNextRequest:
+    r.spend()
+    return BrowseNextRequest(
+        read_RequestHeader(r),
+        r.boolean(),
+        [r.octets() for _ in range(r.count(4))],
+    )
+
+
+def write_BrowseNextRequest(w: Writer, v: BrowseNextRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.boolean(v.release)
+    w.count(len(v.points))
+    for points_one in v.points:
+        w.octets(points_one)
+
+
+class BrowseNextResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    results: list[BrowseResult]
+    diagnostics: list[int]
+
+
+def read_BrowseNextResponse(r: Reader) -> BrowseNextResponse:
+    r.spend()
+    return BrowseNextResponse(
+        read_ResponseHeader(r),
+        [read_BrowseResult(r) for _ in range(r.count(12))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_BrowseNextResponse(w: Writer, v: BrowseNextResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.results))
+    for results_one in v.results:
+        write_BrowseResult(w, results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class PathElement(msgspec.Struct, frozen=True, gc=False):
+    reference: NodeId
+    inverse: bool
+    subtypes: bool
+    name: QualifiedName
+
+
+def read_PathElement(r: Reader) -> PathElement:
+    r.spend()
+    return PathElement(
+        r.node(),
+        r.boolean(),
+        r.boolean(),
+        r.qualified(),
+    )
+
+
+def write_PathElement(w: Writer, v: PathElement) -> None:
+    w.node(v.reference)
+    w.boolean(v.inverse)
+    w.boolean(v.subtypes)
+    w.qualified(v.name)
+
+
+class BrowsePath(msgspec.Struct, frozen=True, gc=False):
+    start: NodeId
+    elements: list[PathElement]
+
+
+def read_BrowsePath(r: Reader) -> BrowsePath:
+    r.spend()
+    return BrowsePath(
+        r.node(),
+        [read_PathElement(r) for _ in range(r.count(10))],
+    )
+
+
+def write_BrowsePath(w: Writer, v: BrowsePath) -> None:
+    w.node(v.start)
+    w.count(len(v.elements))
+    for elements_one in v.elements:
+        write_PathElement(w, elements_one)
+
+
+class PathTarget(msgspec.Struct, frozen=True, gc=False):
+    target: NodeId
+    remaining: int
+
+
+def read_PathTarget(r: Reader) -> PathTarget:
+    r.spend()
+    return PathTarget(
+        r.expanded(),
+        r.u32(),
+    )
+
+
+def write_PathTarget(w: Writer, v: PathTarget) -> None:
+    w.expanded(v.target)
+    w.u32(v.remaining)
+
+
+class PathResult(msgspec.Struct, frozen=True, gc=False):
+    status: int
+    targets: list[PathTarget]
+
+
+def read_PathResult(r: Reader) -> PathResult:
+    r.spend()
+    return PathResult(
+        r.u32(),
+        [read_PathTarget(r) for _ in range(r.count(6))],
+    )
+
+
+def write_PathResult(w: Writer, v: PathResult) -> None:
+    w.u32(v.status)
+    w.count(len(v.targets))
+    for targets_one in v.targets:
+        write_PathTarget(w, targets_one)
+
+
+class TranslateRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    paths: list[BrowsePath]
+
+
+def read_TranslateRequest(r: Reader) -> TranslateRequest:
+    r.spend()
+    return TranslateRequest(
+        read_RequestHeader(r),
+        [read_BrowsePath(r) for _ in range(r.count(6))],
+    )
+
+
+def write_TranslateRequest(w: Writer, v: TranslateRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.count(len(v.paths))
+    for paths_one in v.paths:
+        write_BrowsePath(w, paths_one)
+
+
+class TranslateResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    results: list[PathResult]
+    diagnostics: list[int]
+
+
+def read_TranslateResponse(r: Reader) -> TranslateResponse:
+    r.spend()
+    return TranslateResponse(
+        read_ResponseHeader(r),
+        [read_PathResult(r) for _ in range(r.count(8))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_TranslateResponse(w: Writer, v: TranslateResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.results))
+    for results_one in v.results:
+        write_PathResult(w, results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class RegisterNodesRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    nodes: list[NodeId]
+
+
+def read_RegisterNodesRequest(r: Reader) -> RegisterNodesRequest:
+    r.spend()
+    return RegisterNodesRequest(
+        read_RequestHeader(r),
+        [r.node() for _ in range(r.count(2))],
+    )
+
+
+def write_RegisterNodesRequest(w: Writer, v: RegisterNodesRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.count(len(v.nodes))
+    for nodes_one in v.nodes:
+        w.node(nodes_one)
+
+
+class RegisterNodesResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    nodes: list[NodeId]
+
+
+def read_RegisterNodesResponse(r: Reader) -> RegisterNodesResponse:
+    r.spend()
+    return RegisterNodesResponse(
+        read_ResponseHeader(r),
+        [r.node() for _ in range(r.count(2))],
+    )
+
+
+def write_RegisterNodesResponse(w: Writer, v: RegisterNodesResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.nodes))
+    for nodes_one in v.nodes:
+        w.node(nodes_one)
+
+
+class UnregisterNodesRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    nodes: list[NodeId]
+
+
+def read_UnregisterNodesRequest(r: Reader) -> UnregisterNodesRequest:
+    r.spend()
+    return UnregisterNodesRequest(
+        read_RequestHeader(r),
+        [r.node() for _ in range(r.count(2))],
+    )
+
+
+def write_UnregisterNodesRequest(w: Writer, v: UnregisterNodesRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.count(len(v.nodes))
+    for nodes_one in v.nodes:
+        w.node(nodes_one)
+
+
+class UnregisterNodesResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+
+
+def read_UnregisterNodesResponse(r: Reader) -> UnregisterNodesResponse:
+    r.spend()
+    return UnregisterNodesResponse(
+        read_ResponseHeader(r),
+    )
+
+
+def write_UnregisterNodesResponse(w: Writer, v: UnregisterNodesResponse) -> None:
+    write_ResponseHeader(w, v.header)
+
+
+class HistoryNode(msgspec.Struct, frozen=True, gc=False):
+    node: NodeId
+    range: str | None
+    encoding: QualifiedName
+    point: bytes | None
+
+
+def read_HistoryNode(r: Reader) -> HistoryNode:
+    r.spend()
+    return HistoryNode(
+        r.node(),
+        r.string(),
+        r.qualified(),
+        r.octets(),
+    )
+
+
+def write_HistoryNode(w: Writer, v: HistoryNode) -> None:
+    w.node(v.node)
+    w.string(v.range)
+    w.qualified(v.encoding)
+    w.octets(v.point)
+
+
+class HistoryReadRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    details: Extension
+    stamps: int
+    release: bool
+    nodes: list[HistoryNode]
+
+
+def read_HistoryReadRequest(r: Reader) -> HistoryReadRequest:
+    r.spend()
+    return HistoryReadRequest(
+        read_RequestHeader(r),
+        r.extension(),
+        r.u32(),
+        r.boolean(),
+        [read_HistoryNode(r) for _ in range(r.count(16))],
+    )
+
+
+def write_HistoryReadRequest(w: Writer, v: HistoryReadRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.extension(v.details)
+    w.u32(v.stamps)
+    w.boolean(v.release)
+    w.count(len(v.nodes))
+    for nodes_one in v.nodes:
+        write_HistoryNode(w, nodes_one)
+
+
+class HistoryResult(msgspec.Struct, frozen=True, gc=False):
+    status: int
+    point: bytes | None
+    data: Extension
+
+
+def read_HistoryResult(r: Reader) -> HistoryResult:
+    r.spend()
+    return HistoryResult(
+        r.u32(),
+        r.octets(),
+        r.extension(),
+    )
+
+
+def write_HistoryResult(w: Writer, v: HistoryResult) -> None:
+    w.u32(v.status)
+    w.octets(v.point)
+    w.extension(v.data)
+
+
+class HistoryReadResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    results: list[HistoryResult]
+    diagnostics: list[int]
+
+
+def read_HistoryReadResponse(r: Reader) -> HistoryReadResponse:
+    r.spend()
+    return HistoryReadResponse(
+        read_ResponseHeader(r),
+        [read_HistoryResult(r) for _ in range(r.count(11))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_HistoryReadResponse(w: Writer, v: HistoryReadResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.results))
+    for results_one in v.results:
+        write_HistoryResult(w, results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class RawDetails(msgspec.Struct, frozen=True, gc=False):
+    modified: bool
+    start: int
+    end: int
+    most: int
+    bounds: bool
+
+
+def read_RawDetails(r: Reader) -> RawDetails:
+    r.spend()
+    return RawDetails(
+        r.boolean(),
+        r.i64(),
+        r.i64(),
+        r.u32(),
+        r.boolean(),
+    )
+
+
+def write_RawDetails(w: Writer, v: RawDetails) -> None:
+    w.boolean(v.modified)
+    w.i64(v.start)
+    w.i64(v.end)
+    w.u32(v.most)
+    w.boolean(v.bounds)
+
+
+class HistoryData(msgspec.Struct, frozen=True, gc=False):
+    values: list[Data]
+
+
+def read_HistoryData(r: Reader) -> HistoryData:
+    r.spend()
+    return HistoryData(
+        [r.value() for _ in range(r.count(1))],
+    )
+
+
+def write_HistoryData(w: Writer, v: HistoryData) -> None:
+    w.count(len(v.values))
+    for values_one in v.values:
+        w.value(values_one)
+
+
+class MonitoringParameters(msgspec.Struct, frozen=True, gc=False):
+    handle: int
+    interval: float
+    filter: Extension
+    queue: int
+    discard: bool
+
+
+def read_MonitoringParameters(r: Reader) -> MonitoringParameters:
+    r.spend()
+    return MonitoringParameters(
+        r.u32(),
+        r.f64(),
+        r.extension(),
+        r.u32(),
+        r.boolean(),
+    )
+
+
+def write_MonitoringParameters(w: Writer, v: MonitoringParameters) -> None:
+    w.u32(v.handle)
+    w.f64(v.interval)
+    w.extension(v.filter)
+    w.u32(v.queue)
+    w.boolean(v.discard)
+
+
+class ItemToCreate(msgspec.Struct, frozen=True, gc=False):
+    item: ReadValueId
+    mode: int
+    parameters: MonitoringParameters
+
+
+def read_ItemToCreate(r: Reader) -> ItemToCreate:
+    r.spend()
+    return ItemToCreate(
+        read_ReadValueId(r),
+        r.u32(),
+        read_MonitoringParameters(r),
+    )
+
+
+def write_ItemToCreate(w: Writer, v: ItemToCreate) -> None:
+    write_ReadValueId(w, v.item)
+    w.u32(v.mode)
+    write_MonitoringParameters(w, v.parameters)
+
+
+class ItemCreated(msgspec.Struct, frozen=True, gc=False):
+    status: int
+    id: int
+    interval: float
+    queue: int
+    filter: Extension
+
+
+def read_ItemCreated(r: Reader) -> ItemCreated:
+    r.spend()
+    return ItemCreated(
+        r.u32(),
+        r.u32(),
+        r.f64(),
+        r.u32(),
+        r.extension(),
+    )
+
+
+def write_ItemCreated(w: Writer, v: ItemCreated) -> None:
+    w.u32(v.status)
+    w.u32(v.id)
+    w.f64(v.interval)
+    w.u32(v.queue)
+    w.extension(v.filter)
+
+
+class CreateItemsRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    subscription: int
+    stamps: int
+    items: list[ItemToCreate]
+
+
+def read_CreateItemsRequest(r: Reader) -> CreateItemsRequest:
+    r.spend()
+    return CreateItemsRequest(
+        read_RequestHeader(r),
+        r.u32(),
+        r.u32(),
+        [read_ItemToCreate(r) for _ in range(r.count(40))],
+    )
+
+
+def write_CreateItemsRequest(w: Writer, v: CreateItemsRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.u32(v.subscription)
+    w.u32(v.stamps)
+    w.count(len(v.items))
+    for items_one in v.items:
+        write_ItemToCreate(w, items_one)
+
+
+class CreateItemsResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    results: list[ItemCreated]
+    diagnostics: list[int]
+
+
+def read_CreateItemsResponse(r: Reader) -> CreateItemsResponse:
+    r.spend()
+    return CreateItemsResponse(
+        read_ResponseHeader(r),
+        [read_ItemCreated(r) for _ in range(r.count(23))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_CreateItemsResponse(w: Writer, v: CreateItemsResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.results))
+    for results_one in v.results:
+        write_ItemCreated(w, results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class ItemToModify(msgspec.Struct, frozen=True, gc=False):
+    id: int
+    parameters: MonitoringParameters
+
+
+def read_ItemToModify(r: Reader) -> ItemToModify:
+    r.spend()
+    return ItemToModify(
+        r.u32(),
+        read_MonitoringParameters(r),
+    )
+
+
+def write_ItemToModify(w: Writer, v: ItemToModify) -> None:
+    w.u32(v.id)
+    write_MonitoringParameters(w, v.parameters)
+
+
+class ItemModified(msgspec.Struct, frozen=True, gc=False):
+    status: int
+    interval: float
+    queue: int
+    filter: Extension
+
+
+def read_ItemModified(r: Reader) -> ItemModified:
+    r.spend()
+    return ItemModified(
+        r.u32(),
+        r.f64(),
+        r.u32(),
+        r.extension(),
+    )
+
+
+def write_ItemModified(w: Writer, v: ItemModified) -> None:
+    w.u32(v.status)
+    w.f64(v.interval)
+    w.u32(v.queue)
+    w.extension(v.filter)
+
+
+class ModifyItemsRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    subscription: int
+    stamps: int
+    items: list[ItemToModify]
+
+
+def read_ModifyItemsRequest(r: Reader) -> ModifyItemsRequest:
+    r.spend()
+    return ModifyItemsRequest(
+        read_RequestHeader(r),
+        r.u32(),
+        r.u32(),
+        [read_ItemToModify(r) for _ in range(r.count(24))],
+    )
+
+
+def write_ModifyItemsRequest(w: Writer, v: ModifyItemsRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.u32(v.subscription)
+    w.u32(v.stamps)
+    w.count(len(v.items))
+    for items_one in v.items:
+        write_ItemToModify(w, items_one)
+
+
+class ModifyItemsResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    results: list[ItemModified]
+    diagnostics: list[int]
+
+
+def read_ModifyItemsResponse(r: Reader) -> ModifyItemsResponse:
+    r.spend()
+    return ModifyItemsResponse(
+        read_ResponseHeader(r),
+        [read_ItemModified(r) for _ in range(r.count(19))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_ModifyItemsResponse(w: Writer, v: ModifyItemsResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.results))
+    for results_one in v.results:
+        write_ItemModified(w, results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class SetMonitoringModeRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    subscription: int
+    mode: int
+    items: list[int]
+
+
+def read_SetMonitoringModeRequest(r: Reader) -> SetMonitoringModeRequest:
+    r.spend()
+    return SetMonitoringModeRequest(
+        read_RequestHeader(r),
+        r.u32(),
+        r.u32(),
+        [r.u32() for _ in range(r.count(4))],
+    )
+
+
+def write_SetMonitoringModeRequest(w: Writer, v: SetMonitoringModeRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.u32(v.subscription)
+    w.u32(v.mode)
+    w.count(len(v.items))
+    for items_one in v.items:
+        w.u32(items_one)
+
+
+class SetMonitoringModeResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    results: list[int]
+    diagnostics: list[int]
+
+
+def read_SetMonitoringModeResponse(r: Reader) -> SetMonitoringModeResponse:
+    r.spend()
+    return SetMonitoringModeResponse(
+        read_ResponseHeader(r),
+        [r.u32() for _ in range(r.count(4))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_SetMonitoringModeResponse(w: Writer, v: SetMonitoringModeResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.results))
+    for results_one in v.results:
+        w.u32(results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class DeleteItemsRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    subscription: int
+    items: list[int]
+
+
+def read_DeleteItemsRequest(r: Reader) -> DeleteItemsRequest:
+    r.spend()
+    return DeleteItemsRequest(
+        read_RequestHeader(r),
+        r.u32(),
+        [r.u32() for _ in range(r.count(4))],
+    )
+
+
+def write_DeleteItemsRequest(w: Writer, v: DeleteItemsRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.u32(v.subscription)
+    w.count(len(v.items))
+    for items_one in v.items:
+        w.u32(items_one)
+
+
+class DeleteItemsResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    results: list[int]
+    diagnostics: list[int]
+
+
+def read_DeleteItemsResponse(r: Reader) -> DeleteItemsResponse:
+    r.spend()
+    return DeleteItemsResponse(
+        read_ResponseHeader(r),
+        [r.u32() for _ in range(r.count(4))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_DeleteItemsResponse(w: Writer, v: DeleteItemsResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.results))
+    for results_one in v.results:
+        w.u32(results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class CreateSubscriptionRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    interval: float
+    lifetime: int
+    keepalive: int
+    most: int
+    enabled: bool
+    priority: int
+
+
+def read_CreateSubscriptionRequest(r: Reader) -> CreateSubscriptionRequest:
+    r.spend()
+    return CreateSubscriptionRequest(
+        read_RequestHeader(r),
+        r.f64(),
+        r.u32(),
+        r.u32(),
+        r.u32(),
+        r.boolean(),
+        r.byte(),
+    )
+
+
+def write_CreateSubscriptionRequest(w: Writer, v: CreateSubscriptionRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.f64(v.interval)
+    w.u32(v.lifetime)
+    w.u32(v.keepalive)
+    w.u32(v.most)
+    w.boolean(v.enabled)
+    w.byte(v.priority)
+
+
+class CreateSubscriptionResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    subscription: int
+    interval: float
+    lifetime: int
+    keepalive: int
+
+
+def read_CreateSubscriptionResponse(r: Reader) -> CreateSubscriptionResponse:
+    r.spend()
+    return CreateSubscriptionResponse(
+        read_ResponseHeader(r),
+        r.u32(),
+        r.f64(),
+        r.u32(),
+        r.u32(),
+    )
+
+
+def write_CreateSubscriptionResponse(w: Writer, v: CreateSubscriptionResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.u32(v.subscription)
+    w.f64(v.interval)
+    w.u32(v.lifetime)
+    w.u32(v.keepalive)
+
+
+class ModifySubscriptionRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    subscription: int
+    interval: float
+    lifetime: int
+    keepalive: int
+    most: int
+    priority: int
+
+
+def read_ModifySubscriptionRequest(r: Reader) -> ModifySubscriptionRequest:
+    r.spend()
+    return ModifySubscriptionRequest(
+        read_RequestHeader(r),
+        r.u32(),
+        r.f64(),
+        r.u32(),
+        r.u32(),
+        r.u32(),
+        r.byte(),
+    )
+
+
+def write_ModifySubscriptionRequest(w: Writer, v: ModifySubscriptionRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.u32(v.subscription)
+    w.f64(v.interval)
+    w.u32(v.lifetime)
+    w.u32(v.keepalive)
+    w.u32(v.most)
+    w.byte(v.priority)
+
+
+class ModifySubscriptionResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    interval: float
+    lifetime: int
+    keepalive: int
+
+
+def read_ModifySubscriptionResponse(r: Reader) -> ModifySubscriptionResponse:
+    r.spend()
+    return ModifySubscriptionResponse(
+        read_ResponseHeader(r),
+        r.f64(),
+        r.u32(),
+        r.u32(),
+    )
+
+
+def write_ModifySubscriptionResponse(w: Writer, v: ModifySubscriptionResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.f64(v.interval)
+    w.u32(v.lifetime)
+    w.u32(v.keepalive)
+
+
+class SetPublishingModeRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    enabled: bool
+    subscriptions: list[int]
+
+
+def read_SetPublishingModeRequest(r: Reader) -> SetPublishingModeRequest:
+    r.spend()
+    return SetPublishingModeRequest(
+        read_RequestHeader(r),
+        r.boolean(),
+        [r.u32() for _ in range(r.count(4))],
+    )
+
+
+def write_SetPublishingModeRequest(w: Writer, v: SetPublishingModeRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.boolean(v.enabled)
+    w.count(len(v.subscriptions))
+    for subscriptions_one in v.subscriptions:
+        w.u32(subscriptions_one)
+
+
+class SetPublishingModeResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    results: list[int]
+    diagnostics: list[int]
+
+
+def read_SetPublishingModeResponse(r: Reader) -> SetPublishingModeResponse:
+    r.spend()
+    return SetPublishingModeResponse(
+        read_ResponseHeader(r),
+        [r.u32() for _ in range(r.count(4))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_SetPublishingModeResponse(w: Writer, v: SetPublishingModeResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.results))
+    for results_one in v.results:
+        w.u32(results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class NotificationMessage(msgspec.Struct, frozen=True, gc=False):
+    sequence: int
+    time: int
+    data: list[Extension]
+
+
+def read_NotificationMessage(r: Reader) -> NotificationMessage:
+    r.spend()
+    return NotificationMessage(
+        r.u32(),
+        r.i64(),
+        [r.extension() for _ in range(r.count(3))],
+    )
+
+
+def write_NotificationMessage(w: Writer, v: NotificationMessage) -> None:
+    w.u32(v.sequence)
+    w.i64(v.time)
+    w.count(len(v.data))
+    for data_one in v.data:
+        w.extension(data_one)
+
+
+class Acknowledgement(msgspec.Struct, frozen=True, gc=False):
+    subscription: int
+    sequence: int
+
+
+def read_Acknowledgement(r: Reader) -> Acknowledgement:
+    r.spend()
+    return Acknowledgement(
+        r.u32(),
+        r.u32(),
+    )
+
+
+def write_Acknowledgement(w: Writer, v: Acknowledgement) -> None:
+    w.u32(v.subscription)
+    w.u32(v.sequence)
+
+
+class PublishRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    acknowledged: list[Acknowledgement]
+
+
+def read_PublishRequest(r: Reader) -> PublishRequest:
+    r.spend()
+    return PublishRequest(
+        read_RequestHeader(r),
+        [read_Acknowledgement(r) for _ in range(r.count(8))],
+    )
+
+
+def write_PublishRequest(w: Writer, v: PublishRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.count(len(v.acknowledged))
+    for acknowledged_one in v.acknowledged:
+        write_Acknowledgement(w, acknowledged_one)
+
+
+class PublishResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    subscription: int
+    available: list[int]
+    more: bool
+    message: NotificationMessage
+    results: list[int]
+    diagnostics: list[int]
+
+
+def read_PublishResponse(r: Reader) -> PublishResponse:
+    r.spend()
+    return PublishResponse(
+        read_ResponseHeader(r),
+        r.u32(),
+        [r.u32() for _ in range(r.count(4))],
+        r.boolean(),
+        read_NotificationMessage(r),
+        [r.u32() for _ in range(r.count(4))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_PublishResponse(w: Writer, v: PublishResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.u32(v.subscription)
+    w.count(len(v.available))
+    for available_one in v.available:
+        w.u32(available_one)
+    w.boolean(v.more)
+    write_NotificationMessage(w, v.message)
+    w.count(len(v.results))
+    for results_one in v.results:
+        w.u32(results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class RepublishRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    subscription: int
+    sequence: int
+
+
+def read_RepublishRequest(r: Reader) -> RepublishRequest:
+    r.spend()
+    return RepublishRequest(
+        read_RequestHeader(r),
+        r.u32(),
+        r.u32(),
+    )
+
+
+def write_RepublishRequest(w: Writer, v: RepublishRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.u32(v.subscription)
+    w.u32(v.sequence)
+
+
+class RepublishResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    message: NotificationMessage
+
+
+def read_RepublishResponse(r: Reader) -> RepublishResponse:
+    r.spend()
+    return RepublishResponse(
+        read_ResponseHeader(r),
+        read_NotificationMessage(r),
+    )
+
+
+def write_RepublishResponse(w: Writer, v: RepublishResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    write_NotificationMessage(w, v.message)
+
+
+class TransferResult(msgspec.Struct, frozen=True, gc=False):
+    status: int
+    available: list[int]
+
+
+def read_TransferResult(r: Reader) -> TransferResult:
+    r.spend()
+    return TransferResult(
+        r.u32(),
+        [r.u32() for _ in range(r.count(4))],
+    )
+
+
+def write_TransferResult(w: Writer, v: TransferResult) -> None:
+    w.u32(v.status)
+    w.count(len(v.available))
+    for available_one in v.available:
+        w.u32(available_one)
+
+
+class TransferRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    subscriptions: list[int]
+    initial: bool
+
+
+def read_TransferRequest(r: Reader) -> TransferRequest:
+    r.spend()
+    return TransferRequest(
+        read_RequestHeader(r),
+        [r.u32() for _ in range(r.count(4))],
+        r.boolean(),
+    )
+
+
+def write_TransferRequest(w: Writer, v: TransferRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.count(len(v.subscriptions))
+    for subscriptions_one in v.subscriptions:
+        w.u32(subscriptions_one)
+    w.boolean(v.initial)
+
+
+class TransferResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    results: list[TransferResult]
+    diagnostics: list[int]
+
+
+def read_TransferResponse(r: Reader) -> TransferResponse:
+    r.spend()
+    return TransferResponse(
+        read_ResponseHeader(r),
+        [read_TransferResult(r) for _ in range(r.count(8))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_TransferResponse(w: Writer, v: TransferResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.results))
+    for results_one in v.results:
+        write_TransferResult(w, results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class DeleteSubscriptionsRequest(msgspec.Struct, frozen=True, gc=False):
+    header: RequestHeader
+    subscriptions: list[int]
+
+
+def read_DeleteSubscriptionsRequest(r: Reader) -> DeleteSubscriptionsRequest:
+    r.spend()
+    return DeleteSubscriptionsRequest(
+        read_RequestHeader(r),
+        [r.u32() for _ in range(r.count(4))],
+    )
+
+
+def write_DeleteSubscriptionsRequest(w: Writer, v: DeleteSubscriptionsRequest) -> None:
+    write_RequestHeader(w, v.header)
+    w.count(len(v.subscriptions))
+    for subscriptions_one in v.subscriptions:
+        w.u32(subscriptions_one)
+
+
+class DeleteSubscriptionsResponse(msgspec.Struct, frozen=True, gc=False):
+    header: ResponseHeader
+    results: list[int]
+    diagnostics: list[int]
+
+
+def read_DeleteSubscriptionsResponse(r: Reader) -> DeleteSubscriptionsResponse:
+    r.spend()
+    return DeleteSubscriptionsResponse(
+        read_ResponseHeader(r),
+        [r.u32() for _ in range(r.count(4))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_DeleteSubscriptionsResponse(w: Writer, v: DeleteSubscriptionsResponse) -> None:
+    write_ResponseHeader(w, v.header)
+    w.count(len(v.results))
+    for results_one in v.results:
+        w.u32(results_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class ItemNotification(msgspec.Struct, frozen=True, gc=False):
+    handle: int
+    value: Data
+
+
+def read_ItemNotification(r: Reader) -> ItemNotification:
+    r.spend()
+    return ItemNotification(
+        r.u32(),
+        r.value(),
+    )
+
+
+def write_ItemNotification(w: Writer, v: ItemNotification) -> None:
+    w.u32(v.handle)
+    w.value(v.value)
+
+
+class DataChange(msgspec.Struct, frozen=True, gc=False):
+    items: list[ItemNotification]
+    diagnostics: list[int]
+
+
+def read_DataChange(r: Reader) -> DataChange:
+    r.spend()
+    return DataChange(
+        [read_ItemNotification(r) for _ in range(r.count(5))],
+        [r.diagnostic() for _ in range(r.count(1))],
+    )
+
+
+def write_DataChange(w: Writer, v: DataChange) -> None:
+    w.count(len(v.items))
+    for items_one in v.items:
+        write_ItemNotification(w, items_one)
+    w.count(len(v.diagnostics))
+    for diagnostics_one in v.diagnostics:
+        w.diagnostic(diagnostics_one)
+
+
+class StatusChange(msgspec.Struct, frozen=True, gc=False):
+    status: int
+    diagnostic: int
+
+
+def read_StatusChange(r: Reader) -> StatusChange:
+    r.spend()
+    return StatusChange(
+        r.u32(),
+        r.diagnostic(),
+    )
+
+
+def write_StatusChange(w: Writer, v: StatusChange) -> None:
+    w.u32(v.status)
+    w.diagnostic(v.diagnostic)
+
+
+class DataChangeFilter(msgspec.Struct, frozen=True, gc=False):
+    trigger: int
+    deadband_type: int
+    deadband: float
+
+
+def read_DataChangeFilter(r: Reader) -> DataChangeFilter:
+    r.spend()
+    return DataChangeFilter(
+        r.u32(),
+        r.u32(),
+        r.f64(),
+    )
+
+
+def write_DataChangeFilter(w: Writer, v: DataChangeFilter) -> None:
+    w.u32(v.trigger)
+    w.u32(v.deadband_type)
+    w.f64(v.deadband)
+
+
+class BuildInfo(msgspec.Struct, frozen=True, gc=False):
+    product: str | None
+    maker: str | None
+    name: str | None
+    version: str | None
+    number: str | None
+    date: int
+
+
+def read_BuildInfo(r: Reader) -> BuildInfo:
+    r.spend()
+    return BuildInfo(
+        r.string(),
+        r.string(),
+        r.string(),
+        r.string(),
+        r.string(),
+        r.i64(),
+    )
+
+
+def write_BuildInfo(w: Writer, v: BuildInfo) -> None:
+    w.string(v.product)
+    w.string(v.maker)
+    w.string(v.name)
+    w.string(v.version)
+    w.string(v.number)
+    w.i64(v.date)
+
+
+class ServerStatus(msgspec.Struct, frozen=True, gc=False):
+    start: int
+    now: int
+    state: int
+    build: BuildInfo
+    seconds: int
+    reason: LocalizedText
+
+
+def read_ServerStatus(r: Reader) -> ServerStatus:
+    r.spend()
+    return ServerStatus(
+        r.i64(),
+        r.i64(),
+        r.u32(),
+        read_BuildInfo(r),
+        r.u32(),
+        r.localized(),
+    )
+
+
+def write_ServerStatus(w: Writer, v: ServerStatus) -> None:
+    w.i64(v.start)
+    w.i64(v.now)
+    w.u32(v.state)
+    write_BuildInfo(w, v.build)
+    w.u32(v.seconds)
+    w.localized(v.reason)
+
+
+class Argument(msgspec.Struct, frozen=True, gc=False):
+    name: str | None
+    type: NodeId
+    rank: int
+    dimensions: list[int]
+    description: LocalizedText
+
+
+def read_Argument(r: Reader) -> Argument:
+    r.spend()
+    return Argument(
+        r.string(),
+        r.node(),
+        r.i32(),
+        [r.u32() for _ in range(r.count(4))],
+        r.localized(),
+    )
+
+
+def write_Argument(w: Writer, v: Argument) -> None:
+    w.string(v.name)
+    w.node(v.type)
+    w.i32(v.rank)
+    w.count(len(v.dimensions))
+    for dimensions_one in v.dimensions:
+        w.u32(dimensions_one)
+    w.localized(v.description)
+
+
+READERS: dict[int, Callable[[Reader], Any]] = {
+    397: read_ServiceFault,
+    446: read_OpenChannelRequest,
+    449: read_OpenChannelResponse,
+    452: read_CloseChannelRequest,
+    422: read_FindServersRequest,
+    425: read_FindServersResponse,
+    428: read_GetEndpointsRequest,
+    431: read_GetEndpointsResponse,
+    461: read_CreateSessionRequest,
+    464: read_CreateSessionResponse,
+    467: read_ActivateSessionRequest,
+    470: read_ActivateSessionResponse,
+    473: read_CloseSessionRequest,
+    476: read_CloseSessionResponse,
+    479: read_CancelRequest,
+    482: read_CancelResponse,
+    321: read_AnonymousToken,
+    324: read_UserNameToken,
+    327: read_CertificateToken,
+    631: read_ReadRequest,
+    634: read_ReadResponse,
+    673: read_WriteRequest,
+    676: read_WriteResponse,
+    712: read_CallRequest,
+    715: read_CallResponse,
+    527: read_BrowseRequest,
+    530: read_BrowseResponse,
+    533: read_BrowseNextRequest,
+    536: read_BrowseNextResponse,
+    554: read_TranslateRequest,
+    557: read_TranslateResponse,
+    560: read_RegisterNodesRequest,
+    563: read_RegisterNodesResponse,
+    566: read_UnregisterNodesRequest,
+    569: read_UnregisterNodesResponse,
+    664: read_HistoryReadRequest,
+    667: read_HistoryReadResponse,
+    649: read_RawDetails,
+    658: read_HistoryData,
+    751: read_CreateItemsRequest,
+    754: read_CreateItemsResponse,
+    763: read_ModifyItemsRequest,
+    766: read_ModifyItemsResponse,
+    769: read_SetMonitoringModeRequest,
+    772: read_SetMonitoringModeResponse,
+    781: read_DeleteItemsRequest,
+    784: read_DeleteItemsResponse,
+    787: read_CreateSubscriptionRequest,
+    790: read_CreateSubscriptionResponse,
+    793: read_ModifySubscriptionRequest,
+    796: read_ModifySubscriptionResponse,
+    799: read_SetPublishingModeRequest,
+    802: read_SetPublishingModeResponse,
+    826: read_PublishRequest,
+    829: read_PublishResponse,
+    832: read_RepublishRequest,
+    835: read_RepublishResponse,
+    841: read_TransferRequest,
+    844: read_TransferResponse,
+    847: read_DeleteSubscriptionsRequest,
+    850: read_DeleteSubscriptionsResponse,
+    811: read_DataChange,
+    820: read_StatusChange,
+    724: read_DataChangeFilter,
+    340: read_BuildInfo,
+    864: read_ServerStatus,
+    298: read_Argument,
+}
+"""By encoding id."""
+WRITERS: dict[type, tuple[int, Callable[[Writer, Any], None]]] = {
+    ServiceFault: (397, write_ServiceFault),
+    OpenChannelRequest: (446, write_OpenChannelRequest),
+    OpenChannelResponse: (449, write_OpenChannelResponse),
+    CloseChannelRequest: (452, write_CloseChannelRequest),
+    FindServersRequest: (422, write_FindServersRequest),
+    FindServersResponse: (425, write_FindServersResponse),
+    GetEndpointsRequest: (428, write_GetEndpointsRequest),
+    GetEndpointsResponse: (431, write_GetEndpointsResponse),
+    CreateSessionRequest: (461, write_CreateSessionRequest),
+    CreateSessionResponse: (464, write_CreateSessionResponse),
+    ActivateSessionRequest: (467, write_ActivateSessionRequest),
+    ActivateSessionResponse: (470, write_ActivateSessionResponse),
+    CloseSessionRequest: (473, write_CloseSessionRequest),
+    CloseSessionResponse: (476, write_CloseSessionResponse),
+    CancelRequest: (479, write_CancelRequest),
+    CancelResponse: (482, write_CancelResponse),
+    AnonymousToken: (321, write_AnonymousToken),
+    UserNameToken: (324, write_UserNameToken),
+    CertificateToken: (327, write_CertificateToken),
+    ReadRequest: (631, write_ReadRequest),
+    ReadResponse: (634, write_ReadResponse),
+    WriteRequest: (673, write_WriteRequest),
+    WriteResponse: (676, write_WriteResponse),
+    CallRequest: (712, write_CallRequest),
+    CallResponse: (715, write_CallResponse),
+    BrowseRequest: (527, write_BrowseRequest),
+    BrowseResponse: (530, write_BrowseResponse),
+    BrowseNextRequest: (533, write_BrowseNextRequest),
+    BrowseNextResponse: (536, write_BrowseNextResponse),
+    TranslateRequest: (554, write_TranslateRequest),
+    TranslateResponse: (557, write_TranslateResponse),
+    RegisterNodesRequest: (560, write_RegisterNodesRequest),
+    RegisterNodesResponse: (563, write_RegisterNodesResponse),
+    UnregisterNodesRequest: (566, write_UnregisterNodesRequest),
+    UnregisterNodesResponse: (569, write_UnregisterNodesResponse),
+    HistoryReadRequest: (664, write_HistoryReadRequest),
+    HistoryReadResponse: (667, write_HistoryReadResponse),
+    RawDetails: (649, write_RawDetails),
+    HistoryData: (658, write_HistoryData),
+    CreateItemsRequest: (751, write_CreateItemsRequest),
+    CreateItemsResponse: (754, write_CreateItemsResponse),
+    ModifyItemsRequest: (763, write_ModifyItemsRequest),
+    ModifyItemsResponse: (766, write_ModifyItemsResponse),
+    SetMonitoringModeRequest: (769, write_SetMonitoringModeRequest),
+    SetMonitoringModeResponse: (772, write_SetMonitoringModeResponse),
+    DeleteItemsRequest: (781, write_DeleteItemsRequest),
+    DeleteItemsResponse: (784, write_DeleteItemsResponse),
+    CreateSubscriptionRequest: (787, write_CreateSubscriptionRequest),
+    CreateSubscriptionResponse: (790, write_CreateSubscriptionResponse),
+    ModifySubscriptionRequest: (793, write_ModifySubscriptionRequest),
+    ModifySubscriptionResponse: (796, write_ModifySubscriptionResponse),
+    SetPublishingModeRequest: (799, write_SetPublishingModeRequest),
+    SetPublishingModeResponse: (802, write_SetPublishingModeResponse),
+    PublishRequest: (826, write_PublishRequest),
+    PublishResponse: (829, write_PublishResponse),
+    RepublishRequest: (832, write_RepublishRequest),
+    RepublishResponse: (835, write_RepublishResponse),
+    TransferRequest: (841, write_TransferRequest),
+    TransferResponse: (844, write_TransferResponse),
+    DeleteSubscriptionsRequest: (847, write_DeleteSubscriptionsRequest),
+    DeleteSubscriptionsResponse: (850, write_DeleteSubscriptionsResponse),
+    DataChange: (811, write_DataChange),
+    StatusChange: (820, write_StatusChange),
+    DataChangeFilter: (724, write_DataChangeFilter),
+    BuildInfo: (340, write_BuildInfo),
+    ServerStatus: (864, write_ServerStatus),
+    Argument: (298, write_Argument),
+}
+"""By type: its encoding id and its writer."""

@@ -1,0 +1,268 @@
+"""Subscriptions of one client session (OPC 10000-4, 5.14): what is published when, to a client that asks for it.
+
+Theory. A subscription turns once in a publishing interval. In its turn it sends what its items have queued, or, after
+`keepalive` turns without news, that it lives; for that it takes one of the Publish requests that wait in the session.
+If there is none it is late, and sends as soon as one comes; after `lifetime` turns without any the subscription ends.
+What was sent is kept until it is acknowledged (SENT of them), for Republish. Nothing of this crosses: an item is a
+watch.
+
+Not here: making watches (server_items), bytes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Any
+
+from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua import services as s
+from cofferdam.protocols.opcua import wire
+from cofferdam.protocols.opcua.builtin import Data
+from cofferdam.protocols.opcua.names import Namespaces
+
+SUBSCRIPTIONS, ITEMS, PUBLISHES, SENT, QUEUE = 20, 5000, 10, 64, 100
+"""Of a session: subscriptions, items of one, waiting Publish requests; unacknowledged notifications; values of an
+item."""
+FASTEST_MS = 50.0
+SLOWEST_MS = 3_600_000.0
+MOST = 1000
+"""Values in one notification."""
+BAD_SUBSCRIPTION, BAD_ITEM, BAD_SEQUENCE, BAD_MESSAGE = 0x80280000, 0x80420000, 0x807A0000, 0x807B0000
+BAD_NO_SUBSCRIPTION, BAD_TOO_MANY_PUBLISHES, BAD_TOO_MANY_SUBSCRIPTIONS = 0x80790000, 0x80780000, 0x80770000
+BAD_TIMEOUT = 0x800A0000
+OVERFLOW = 0x0480
+"""The info bits of a value before which others were dropped."""
+MS = 1_000_000
+
+
+class Watched:
+    """A monitored item. `token`: of what stands for it, 0 for nothing."""
+
+    __slots__ = (
+        "discard", "handle", "id", "item", "local", "mode", "overflow", "queue", "request", "retry_at", "retry_ns",
+        "size", "stamps", "subscription", "token",
+    )  # fmt: skip
+
+    def __init__(self, subscription: Subscription, number: int, handle: int, size: int, discard: bool) -> None:
+        self.subscription = subscription
+        self.id = number
+        self.handle = handle
+        self.queue: deque[Data] = deque()
+        self.size = size
+        self.discard = discard
+        self.mode = 2
+        self.stamps = 2
+        self.overflow = False
+        self.token = 0
+        self.request: m.Subscribe | None = None
+        self.local: Any = None  # a node of our own, which is looked at in each turn
+        self.item: Any = None
+        self.retry_at = 0
+        self.retry_ns = 0
+
+    def add(self, value: Data) -> None:
+        """One more value."""
+        if self.mode == 0:
+            return
+        if len(self.queue) >= self.size:
+            if self.discard:
+                self.queue.popleft()
+            else:
+                self.queue.pop()
+            if self.size > 1 and self.queue:
+                first = self.queue[0]
+                self.queue[0] = Data(first.value, first.status | OVERFLOW, first.source_time, first.server_time)
+        self.queue.append(value)
+        if self.mode == 2:
+            self.subscription.has_news.add(self)
+
+
+class Subscription:
+    """One of them. Times: monotonic ns."""
+
+    __slots__ = (
+        "due", "enabled", "has_news", "id", "interval", "items", "keepalive", "late", "lifetime", "most", "sent",
+        "sequence", "since_client", "since_sent",
+    )  # fmt: skip
+
+    def __init__(self, number: int, request: Any, now: int) -> None:
+        self.id = number
+        self.items: dict[int, Watched] = {}
+        self.has_news: set[Watched] = set()
+        self.sequence = 1
+        self.sent: OrderedDict[int, s.NotificationMessage] = OrderedDict()
+        self.enabled = getattr(request, "enabled", True)
+        self.late = False
+        self.since_client = 0  # turns
+        self.since_sent = 0
+        self.interval = 0
+        self.revise(request, now)
+        self.since_sent = self.keepalive  # the first answer comes within one interval
+
+    def revise(self, request: Any, now: int) -> None:
+        """Takes what a client asks for, within limits."""
+        asked = request.interval if request.interval == request.interval else 0.0  # NaN
+        self.interval = int(min(max(asked, FASTEST_MS), SLOWEST_MS) * MS)
+        self.keepalive = min(max(request.keepalive, 1), 10_000)
+        self.lifetime = min(max(request.lifetime, 3 * self.keepalive), 30_000)
+        self.most = min(request.most or MOST, MOST)
+        self.due = now + self.interval
+
+
+class Subscriptions:
+    """All of a session. `answer(request id, handle, message)` sends a response; `gone` is told each item that goes."""
+
+    def __init__(self, shown: Namespaces, answer: Any, fault: Any, gone: Any, wall: Any) -> None:
+        self._shown = shown
+        self._answer = answer
+        self._fault = fault
+        self._gone = gone
+        self._wall = wall
+        self.all: dict[int, Subscription] = {}
+        self._waiting: deque[tuple[int, int, list[int]]] = deque()  # request id, handle, results of acknowledgements
+        self._next = 0
+        self._next_item = 0
+        self._over: list[tuple[int, s.NotificationMessage]] = []
+
+    def create(self, request: s.CreateSubscriptionRequest, now: int) -> Subscription | None:
+        """None: there are too many."""
+        if len(self.all) >= SUBSCRIPTIONS:
+            return None
+        self._next += 1
+        found = self.all[self._next] = Subscription(self._next, request, now)
+        return found
+
+    def add(self, subscription: Subscription, handle: int, queue: int, discard: bool) -> Watched | None:
+        """A new item; None: there are too many."""
+        if len(subscription.items) >= ITEMS:
+            return None
+        self._next_item += 1
+        item = Watched(subscription, self._next_item, handle, min(max(queue, 1), QUEUE), discard)
+        subscription.items[item.id] = item
+        return item
+
+    def drop_item(self, item: Watched) -> None:
+        """An item that is not wanted any more."""
+        item.subscription.items.pop(item.id, None)
+        item.subscription.has_news.discard(item)
+        self._gone(item)
+
+    def delete(self, number: int) -> int:
+        """The status of it."""
+        subscription = self.all.pop(number, None)
+        if subscription is None:
+            return BAD_SUBSCRIPTION
+        for item in list(subscription.items.values()):
+            self.drop_item(item)
+        if not self.all:
+            self._answer_all(BAD_NO_SUBSCRIPTION)
+        return 0
+
+    def _answer_all(self, status: int) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for request, handle, _ in waiting:
+            self._fault(request, handle, status)
+
+    def end(self) -> None:
+        """The session is over."""
+        for number in list(self.all):
+            self.delete(number)
+        self._answer_all(0x80260000)
+
+    # --- publishing ---------------------------------------------------------------------------------------------
+
+    def publish(self, request: int, handle: int, message: s.PublishRequest, now: int) -> None:
+        """A client waits for news."""
+        results = []
+        for one in message.acknowledged[:1000]:
+            subscription = self.all.get(one.subscription)
+            if subscription is None:
+                results.append(BAD_SUBSCRIPTION)
+            else:
+                results.append(0 if subscription.sent.pop(one.sequence, None) is not None else BAD_SEQUENCE)
+        if not self.all and not self._over:
+            self._fault(request, handle, BAD_NO_SUBSCRIPTION)
+            return
+        if len(self._waiting) >= PUBLISHES:
+            oldest, its, _ = self._waiting.popleft()
+            self._fault(oldest, its, BAD_TOO_MANY_PUBLISHES)
+        self._waiting.append((request, handle, results))
+        if self._over:
+            number, last = self._over.pop(0)
+            self._send_one(number, last, [], False)
+            return
+        for subscription in self.all.values():
+            subscription.since_client = 0
+            if subscription.late and self._waiting:
+                self._send(subscription)
+
+    def on_time(self, now: int) -> None:
+        """Turns what is due."""
+        for subscription in list(self.all.values()):
+            if now >= subscription.due:
+                missed = (now - subscription.due) // subscription.interval
+                subscription.due += (missed + 1) * subscription.interval
+                self._turn(subscription)
+
+    @property
+    def deadline(self) -> int:
+        """When the next one is due; 0 for none."""
+        return min([subscription.due for subscription in self.all.values()], default=0)
+
+    def _turn(self, subscription: Subscription) -> None:
+        for item in subscription.items.values():
+            if item.local is not None and item.mode == 2:
+                value = item.local()
+                if item.item is None or value.value != item.item.value:
+                    item.item = value
+                    item.add(value)
+        subscription.since_client = 0 if self._waiting else subscription.since_client + 1
+        if subscription.since_client >= subscription.lifetime:
+            message = s.NotificationMessage(
+                subscription.sequence, wire.ticks(self._wall()), [wire.pack(s.StatusChange(BAD_TIMEOUT, 0))]
+            )
+            if len(self._over) < SUBSCRIPTIONS:
+                self._over.append((subscription.id, message))
+            self.delete(subscription.id)
+            return
+        subscription.since_sent += 1
+        news = subscription.enabled and bool(subscription.has_news)
+        if news or subscription.since_sent >= subscription.keepalive:
+            if self._waiting:
+                self._send(subscription)
+            else:
+                subscription.late = True
+
+    def _send(self, subscription: Subscription) -> None:
+        """Answers Publish requests with what there is to say."""
+        while self._waiting:
+            found: list[s.ItemNotification] = []
+            if subscription.enabled:
+                for item in list(subscription.has_news):
+                    while item.queue and len(found) < subscription.most:
+                        found.append(s.ItemNotification(item.handle, item.queue.popleft()))
+                    if item.queue:
+                        break
+                    subscription.has_news.discard(item)
+            more = subscription.enabled and bool(subscription.has_news)
+            now = wire.ticks(self._wall())
+            if not found:
+                message = s.NotificationMessage(subscription.sequence, now, [])  # it lives
+            else:
+                message = s.NotificationMessage(subscription.sequence, now, [wire.pack(s.DataChange(found, []))])
+                subscription.sent[subscription.sequence] = message
+                if len(subscription.sent) > SENT:
+                    subscription.sent.popitem(last=False)
+                subscription.sequence = subscription.sequence + 1 if subscription.sequence < 0xFFFFFFFF else 1
+            subscription.since_sent = 0
+            subscription.late = False
+            self._send_one(subscription.id, message, list(subscription.sent), more)
+            if not more:
+                return
+        subscription.late = True
+
+    def _send_one(self, number: int, message: s.NotificationMessage, available: list[int], more: bool) -> None:
+        request, handle, results = self._waiting.popleft()
+        self._answer(
+            request, handle, s.PublishResponse, number, available, more, message, results, []
+        )  # fmt: skip

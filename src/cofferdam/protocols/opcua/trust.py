@@ -1,0 +1,267 @@
+"""Whom a part trusts, and by what it is known: one file of the state directory, which reaches the part by its control
+pipe.
+
+A certificate is trusted when it is in the list itself, or was issued by an authority in it; nothing is ever trusted for
+having come first. The order of the checks is that of OPC 10000-4, 6.1.3; what fails before a session has one answer,
+but for the times. What was refused is kept (REJECTED of them), so that an operator can look at it and trust it.
+
+Not here: reading and writing the file (cli.pki), channels.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from cofferdam.errors import GateError
+from cofferdam.protocols.opcua.channel import BAD_SECURITY, Fault, Own
+from cofferdam.protocols.opcua.security import LEAST_KEY_BITS, MOST_KEY_BITS, Policy
+
+REJECTED = 100
+CHAIN = 3
+"""Certificates of one chain."""
+CHAIN_BYTES = 16_384
+SECTION = "OPC 10000-4, 6.1.3"
+BAD_TIME = 0x80140000
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 14, 8, 1
+PASSWORD_BYTES = 64
+_HASHES = frozenset({"sha256", "sha384", "sha512"})
+
+
+class Secret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file. Certificates are DER. `users`: who may log in, with a hash of the password; `passwords`: what we log in
+    with, by asset."""
+
+    key: str = ""
+    certificate: bytes = b""
+    trusted: tuple[bytes, ...] = ()
+    revoked: tuple[str, ...] = ()
+    """Thumbprints (hexadecimal SHA-1) that are never trusted again."""
+    users: dict[str, str] = {}
+    passwords: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+
+def mark(der: bytes) -> str:
+    """How a certificate is named to people: its SHA-1, as the standard has it."""
+    return hashlib.sha1(der, usedforsecurity=False).hexdigest()
+
+
+def hash_password(password: str, salt: bytes) -> str:
+    """What is kept of a password."""
+    made = Scrypt(salt, 32, SCRYPT_N, SCRYPT_R, SCRYPT_P).derive(password.encode())
+    return f"scrypt${base64.b64encode(salt).decode()}${base64.b64encode(made).decode()}"
+
+
+def application_uri(certificate: x509.Certificate) -> str:
+    """The ApplicationUri of a certificate; "" where it has none."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except (x509.ExtensionNotFound, ValueError):
+        return ""
+    return found[0] if len(found) == 1 else ""
+
+
+def split_chain(data: bytes) -> list[bytes]:
+    """The certificates of a chain, which stand one behind the other. Raises: ValueError."""
+    found: list[bytes] = []
+    at = 0
+    if len(data) > CHAIN_BYTES:
+        raise ValueError("a chain that is too long")
+    while at < len(data):
+        if data[at : at + 2] != b"\x30\x82" or len(data) - at < 4:
+            raise ValueError("no certificate")
+        size = 4 + int.from_bytes(data[at + 2 : at + 4], "big")
+        one = data[at : at + size]
+        if len(one) != size or len(found) == CHAIN or one in found:
+            raise ValueError("a chain that is cut short, too long, or has a certificate twice")
+        found.append(one)
+        at += size
+    if not found:
+        raise ValueError("no certificate")
+    return found
+
+
+class Trust:
+    """What all machines of a part share."""
+
+    def __init__(self, secrets: Mapping[str, bytes]) -> None:
+        self.rejected: OrderedDict[str, bytes] = OrderedDict()
+        self.generation = 0
+        """Goes up with each change: who trusted something asks again."""
+        self._logins: list[int] = []
+        self._servers: dict[str, bytes] = {}
+        self.take(read(secrets.get("opcua", b"")))
+
+    def take(self, secret: Secret) -> None:
+        """Works by this from now on. Raises: GateError where it is damaged."""
+        own: Own | None = None
+        uri = ""
+        if secret.certificate or secret.key:
+            try:
+                key = serialization.load_pem_private_key(secret.key.encode(), None)
+                certificate = x509.load_der_x509_certificate(secret.certificate)
+            except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+                raise GateError(f"the key or certificate for OPC UA is damaged: {error}") from None
+            if not isinstance(key, RSAPrivateKey) or key.public_key() != certificate.public_key():
+                raise GateError("the key for OPC UA is not that of its certificate", hint="cofferdam pki new")
+            own, uri = Own(secret.certificate, key), application_uri(certificate)
+        self.secret, self.own, self.uri = secret, own, uri
+        self._trusted = {mark(der): der for der in secret.trusted}
+        for gone in secret.revoked:
+            self._trusted.pop(gone, None)
+        for known in self._trusted:
+            self.rejected.pop(known, None)
+        self._authorities = []
+        for der in self._trusted.values():
+            certificate = x509.load_der_x509_certificate(der)
+            if _is_authority(certificate):
+                self._authorities.append(certificate)
+        self.generation += 1
+        self._servers.clear()
+
+    def judge(self, data: bytes, policy: Policy, wall: int, pin: str = "") -> RSAPublicKey:
+        """The key of a peer that may be spoken with. `wall`: UTC ns. `pin`: the ApplicationUri that it must have.
+
+        Raises: Fault.
+        """
+        try:
+            leaf, *_ = split_chain(data)
+            certificate = x509.load_der_x509_certificate(leaf)
+            key = certificate.public_key()
+            hash_name = certificate.signature_hash_algorithm
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise Fault(f"a certificate that is none: {str(error)[:80]}", BAD_SECURITY, SECTION) from None
+        name = mark(leaf)
+        if not isinstance(key, RSAPublicKey) or not LEAST_KEY_BITS <= key.key_size <= MOST_KEY_BITS:
+            raise Fault(f"the certificate {name} has no RSA key of 2,048 to 4,096 bits", BAD_SECURITY, SECTION)
+        if hash_name is None or hash_name.name not in _HASHES:
+            raise Fault(f"the certificate {name} is signed with a hash that is too weak", BAD_SECURITY, SECTION)
+        if name in self.secret.revoked:
+            raise Fault(f"the certificate {name} was rejected by an operator", BAD_SECURITY, SECTION)
+        if name not in self._trusted and not self._issued(certificate):
+            self.rejected[name] = leaf
+            self.rejected.move_to_end(name)
+            while len(self.rejected) > REJECTED:
+                self.rejected.popitem(last=False)
+            who = certificate.subject.rfc4514_string()[:80]
+            raise Fault(
+                f"the certificate {name} ({who}) is not trusted; `cofferdam pki trust {name}` trusts it",
+                BAD_SECURITY,
+                SECTION,
+            )
+        seconds = wall / 1e9
+        begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+        if not begin <= seconds <= end:
+            raise Fault(f"the certificate {name} is not valid at this time", BAD_TIME, SECTION)
+        if pin and application_uri(certificate) != pin:
+            raise Fault(
+                f"the certificate {name} is of {application_uri(certificate)[:80]!r}, not of {pin}",
+                BAD_SECURITY,
+                SECTION,
+            )
+        return key
+
+    def _issued(self, certificate: x509.Certificate) -> bool:
+        for authority in self._authorities:
+            if authority.subject == certificate.issuer and mark_of(authority) not in self.secret.revoked:
+                try:
+                    certificate.verify_directly_issued_by(authority)
+                except (ValueError, TypeError, InvalidSignature):
+                    continue
+                return True
+        return False
+
+    def server_certificate(self, asset: str, pin: str) -> bytes:
+        """What an asset's server shows, as far as it is known beforehand: the trusted certificate of the ApplicationUri
+        `pin`, or the only one; else what it has shown and was trusted; else b""."""
+        known = list(self._trusted.values())
+        if pin:
+            known = [der for der in known if application_uri(x509.load_der_x509_certificate(der)) == pin]
+        known = [der for der in known if not _is_pure_authority(der)]
+        return known[0] if len(known) == 1 else self._servers.get(asset, b"")
+
+    def learn_server(self, asset: str, certificate: bytes) -> None:
+        """What an asset's server has shown, and was trusted."""
+        self._servers[asset] = certificate
+
+    def is_trusted(self, data: bytes, policy: Policy, wall: int) -> bool:
+        """Whether a certificate that was trusted is so still."""
+        try:
+            self.judge(data, policy, wall)
+        except Fault:
+            return False
+        return True
+
+    def login(self, user: str, password: bytes, now: int) -> bool:
+        """Whether this is that user's password. A hash takes some 50 ms: five tries a second are looked at, all told.
+        `now`: monotonic ns."""
+        self._logins = [at for at in self._logins if now - at < 1_000_000_000]
+        if len(self._logins) >= 5:
+            return False
+        self._logins.append(now)
+        kept = self.secret.users.get(user, "")
+        salt, _, made = kept.removeprefix("scrypt$").partition("$")
+        try:
+            text = password.decode()
+        except UnicodeDecodeError:
+            return False
+        found = hash_password(text, base64.b64decode(salt) if salt else b"nobody's salt").rpartition("$")[2]
+        return hmac.compare_digest(found, made) and bool(made)
+
+    def command(self, verb: str, arguments: bytes) -> Any:
+        """An operator's verbs: see cli.pki. Raises: GateError."""
+        if verb == "secrets":
+            self.take(read(arguments))
+            return {"taken": True}
+        if verb == "rejected":
+            return {name: base64.b64encode(der).decode() for name, der in self.rejected.items()}
+        raise GateError(f"there is no {verb!r} here")
+
+
+def mark_of(certificate: x509.Certificate) -> str:
+    """See mark."""
+    return mark(certificate.public_bytes(serialization.Encoding.DER))
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    # A self-signed application certificate may say CA as well (asyncua's do): it is an authority if it may sign.
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except (x509.ExtensionNotFound, ValueError):
+        return found.value.ca
+    return found.value.ca and usage.key_cert_sign
+
+
+def _is_pure_authority(der: bytes) -> bool:
+    """An authority that is no application."""
+    certificate = x509.load_der_x509_certificate(der)
+    return _is_authority(certificate) and not application_uri(certificate)
+
+
+def read(data: bytes) -> Secret:
+    """A part's file. Raises: GateError."""
+    if not data:
+        return Secret()
+    try:
+        return msgspec.json.decode(data, type=Secret)
+    except msgspec.MsgspecError as error:
+        raise GateError(f"the file of keys for OPC UA is damaged: {error}") from None

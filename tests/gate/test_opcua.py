@@ -1,0 +1,216 @@
+"""OPC UA behind a real gate: a client and a server by others (asyncua), judged, limited, recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asyncua import ua as types
+from asyncua.client.client import Client
+
+from tests.gate.plant import Gate, events, log_of, running
+from tests.ports import held_ports
+from tests.protocols.opcua.site import plant, policy
+from tests.waiting import PATIENT, eventually
+
+ua: Any = types
+LINE = "urn:plant:line"
+logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+
+
+class Site:
+    """The plant's port, the gate's, and the gate."""
+
+    def __init__(self, gate: Gate, plant_port: int, port: int, policy_file: Path) -> None:
+        self.gate = gate
+        self.plant = plant_port
+        self.port = port
+        self.policy = policy_file
+
+    def ask(self, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+        """What `work` finds out with a client that is connected."""
+
+        async def main() -> Any:
+            async with Client(f"opc.tcp://127.0.0.1:{self.port}", timeout=PATIENT) as client:
+                return await work(client)
+
+        return asyncio.run(main())
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("opcua")
+    plant_port, port = held_ports(2)
+    file = folder / "policy.yaml"
+    file.write_text(policy(plant_port, port))
+    with plant(plant_port), running(folder / "state", file) as gate:
+        yield Site(gate, plant_port, port, file)
+
+
+async def _node(client: Any, name: str) -> Any:
+    index = (await client.get_namespace_array()).index(LINE)
+    return client.get_node(ua.NodeId(name, index))
+
+
+async def _refused(work: Any) -> str:
+    try:
+        found = await work
+    except ua.UaError as error:
+        return type(error).__name__
+    return f"not refused: {found}"
+
+
+def test_reads_are_judged_one_by_one(site: Site) -> None:
+    async def work(client: Any) -> None:
+        speed, level, secret, recipe = [
+            await _node(client, f"Line1.{name}") for name in ("Speed", "Level", "Secret", "Recipe")
+        ]
+        answer = await client.uaclient.read(
+            ua.ReadParameters(
+                NodesToRead=[
+                    ua.ReadValueId(node.nodeid, ua.AttributeIds.Value) for node in (speed, secret, level, recipe)
+                ]
+            )
+        )
+        assert [one.StatusCode.name for one in answer] == ["Good", "BadNodeIdUnknown", "Good", "BadNodeIdUnknown"]
+        assert isinstance(answer[0].Value.Value, float)
+        assert answer[0].Value.VariantType is ua.VariantType.Double
+        counts = await _node(client, "Line1.Counts")
+        assert await counts.read_value() == [1, 2, 3, 4]
+        part = ua.ReadValueId(counts.nodeid, ua.AttributeIds.Value, "1:2")
+        [cut] = await client.uaclient.read(ua.ReadParameters(NodesToRead=[part]))
+        assert cut.StatusCode.name == "BadIndexRangeInvalid", "this server passes over the range, and sends the whole"
+
+    site.ask(work)
+
+
+def test_writes_and_calls_keep_their_limits(site: Site) -> None:
+    async def work(client: Any) -> None:
+        speed = await _node(client, "Line1.Speed")
+        await speed.write_value(150.0)
+        assert await speed.read_value() == 150.0
+        assert await _refused(speed.write_value(1600.0)) == "BadOutOfRange", "beyond its range"
+        assert await _refused(speed.write_value(900.0)) == "BadOutOfRange", "too far at once"
+        assert await _refused(speed.write_value(5)) == "BadOutOfRange", "of another type"
+        level = await _node(client, "Line1.Level")
+        assert await _refused(level.write_value(1.0)) == "BadUserAccessDenied", "visible, and not to be written"
+        values = [ua.DataValue(ua.Variant(160.0)), ua.DataValue(ua.Variant(1.0))]
+        results = await client.uaclient.write_attributes([speed.nodeid, level.nodeid], values)
+        assert not any(one.is_good() for one in results) and await speed.read_value() == 150.0, "all or nothing"
+        line = await _node(client, "Line1")
+        reset, purge = await _node(client, "Line1.Reset"), await _node(client, "Line1.Purge")
+        assert await line.call_method(reset.nodeid, ua.Variant(3, ua.VariantType.Int32)) == 1
+        assert await _refused(line.call_method(reset.nodeid, ua.Variant(30, ua.VariantType.Int32))) == "BadOutOfRange"
+        assert await _refused(line.call_method(purge.nodeid, ua.Variant(3, ua.VariantType.Int32))) == "BadNodeIdUnknown"
+
+    before = len(events(site.gate.state, "write-allowed"))
+    site.ask(work)
+    eventually(lambda: len(events(site.gate.state, "write-outcome")) == before + 2)
+    told = [entry["items"][0][:2] for entry in events(site.gate.state, "write-allowed")[before:]]
+    assert told == [
+        ["node nsu=urn:plant:line;s=Line1.Speed", "write"],
+        ["method nsu=urn:plant:line;s=Line1 -> nsu=urn:plant:line;s=Line1.Reset", "call"],
+    ]
+
+
+def test_a_client_sees_its_nodes_and_no_other(site: Site) -> None:
+    async def work(client: Any) -> None:
+        children = await client.nodes.objects.get_children()
+        names = [(await one.read_browse_name()).Name for one in children]
+        assert names == ["Server", "Line1"], "the other line is not on the way to anything"
+        below = {(await one.read_browse_name()).Name: one for one in await children[1].get_children()}
+        assert below.keys() == {"Speed", "Level", "Counts", "Reset"}
+        level = await client.nodes.objects.get_child([f"{children[1].nodeid.NamespaceIndex}:Line1",
+                                                      f"{children[1].nodeid.NamespaceIndex}:Level"])  # fmt: skip
+        assert level == below["Level"]
+        rights = {name: await node.read_attribute(ua.AttributeIds.UserAccessLevel) for name, node in below.items()
+                  if name != "Reset"}  # fmt: skip
+        assert {name: one.Value.Value for name, one in rights.items()} == {"Speed": 3, "Level": 5, "Counts": 1}
+        kind = await below["Speed"].read_data_type()
+        assert kind == ua.NodeId(11, 0) and await below["Speed"].read_type_definition() == ua.NodeId(63, 0)
+        executable = await below["Reset"].read_attribute(ua.AttributeIds.UserExecutable)
+        assert executable.Value.Value is True
+        assert await _refused((await _node(client, "Line1.Secret")).read_browse_name()) == "BadNodeIdUnknown"
+        assert await _refused(client.nodes.objects.get_child(["2:Line1", "2:Secret"])) == "BadNoMatch"
+
+    site.ask(work)
+
+
+def test_subscriptions_bring_changes_and_history_brings_the_past(site: Site) -> None:
+    class Handler:
+        def __init__(self) -> None:
+            self.values: list[float] = []
+
+        def datachange_notification(self, _node: Any, value: float, _data: Any) -> None:
+            self.values.append(value)
+
+    async def work(client: Any) -> None:
+        handler = Handler()
+        subscription = await client.create_subscription(100, handler)
+        level, speed = await _node(client, "Line1.Level"), await _node(client, "Line1.Speed")
+        handle = await subscription.subscribe_data_change(level, queuesize=50, sampling_interval=50)
+        for _ in range(int(PATIENT * 20)):
+            if len(handler.values) > 10:
+                break
+            await asyncio.sleep(0.05)
+        assert len(handler.values) > 10 and handler.values == sorted(handler.values)
+        assert await _refused(subscription.subscribe_data_change(speed)) == "BadUserAccessDenied"
+        await subscription.unsubscribe(handle)
+        await subscription.delete()
+        past = await level.read_raw_history(numvalues=5)
+        assert len(past) == 5 and all(isinstance(one.Value.Value, float) for one in past)
+        assert await _refused(speed.read_raw_history(numvalues=5)) == "BadUserAccessDenied"
+
+    site.ask(work)
+    eventually(lambda: sum(one.get("notices", 0) for one in events(site.gate.state, "reads-counted")) > 0)
+
+
+def test_the_log_names_what_was_refused_and_nothing_broke(site: Site) -> None:
+    faults = {entry["fault"] for entry in events(site.gate.state, "refused")}
+    assert {"value", "step", "address"} <= faults
+    kinds = {entry["event"]["kind"] for entry in log_of(site.gate.state)}
+    assert not kinds & {"malformed", "record-violation"}
+    assert "internal_error" not in str(events(site.gate.state, "limit-hit"))
+
+
+@pytest.mark.parametrize("swap", [True])
+def test_namespaces_in_another_order_after_a_restart_never_read_a_wrong_node(tmp_path: Path, swap: bool) -> None:
+    plant_port, port = held_ports(2)
+    file = tmp_path / "policy.yaml"
+    file.write_text(policy(plant_port, port))
+
+    async def watch(restart: Callable[[], None]) -> set[float]:
+        seen: set[float] = set()
+        async with Client(f"opc.tcp://127.0.0.1:{port}", timeout=PATIENT) as client:
+            speed = await _node(client, "Line1.Speed")
+            seen.add(await speed.read_value())
+            await asyncio.to_thread(restart)
+            answered = 0
+            for _ in range(400):
+                try:
+                    seen.add(await speed.read_value())
+                    answered += 1
+                except ua.UaStatusCodeError:
+                    await asyncio.sleep(0.05)
+                if answered > 20:
+                    break
+            assert answered > 20
+        return seen
+
+    with running(tmp_path / "state", file):
+        first = plant(plant_port)
+        first.__enter__()
+        second = plant(plant_port, "swap")
+
+        def restart() -> None:
+            first.__exit__(None, None, None)
+            second.__enter__()
+
+        try:
+            assert asyncio.run(watch(restart)) == {100.0}, "the other namespace's Speed is -1"
+        finally:
+            second.__exit__(None, None, None)

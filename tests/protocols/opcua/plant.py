@@ -1,0 +1,87 @@
+"""A plant's server in a process of its own: asyncua, by others. `python plant.py PORT [OPTION...]`.
+
+Options: `swap` has its namespaces in another order; `secure FOLDER` has a key there, and offers security alone. It says
+"ready" on stdout. Line1 has Speed (writable), Level, Recipe, Counts (an array), Secret, and the methods Reset and
+Purge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+from asyncua import ua as types
+from asyncua.server.server import Server
+
+ua: Any = types
+
+LINE, OTHER = "urn:plant:line", "urn:plant:other"
+
+
+async def run(port: int, options: list[str]) -> None:
+    server = Server()
+    await server.init()
+    server.set_endpoint(f"opc.tcp://127.0.0.1:{port}/")
+    await server.set_application_uri("urn:plant:server")
+    if "secure" in options:
+        folder = Path(options[options.index("secure") + 1])
+        await server.load_certificate(folder / "own.der")
+        await server.load_private_key(folder / "own.pem")
+        server.set_security_policy(
+            [
+                ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt,
+                ua.SecurityPolicyType.Basic256Sha256_Sign,
+                ua.SecurityPolicyType.Aes128Sha256RsaOaep_SignAndEncrypt,
+                ua.SecurityPolicyType.Aes256Sha256RsaPss_SignAndEncrypt,
+            ]
+        )
+    else:
+        server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+    for uri in (OTHER, LINE) if "swap" in options else (LINE, OTHER):
+        await server.register_namespace(uri)
+    ns, other = await server.get_namespace_index(LINE), await server.get_namespace_index(OTHER)
+    objects = server.nodes.objects
+    for index, names in ((ns, ("Speed", "Level")), (other, ("Speed", "Level"))):
+        line = await objects.add_object(ua.NodeId("Line1", index), ua.QualifiedName("Line1", index))
+        for name in names:
+            number = 100.0 if index == ns else -1.0
+            node = await line.add_variable(
+                ua.NodeId(f"Line1.{name}", index), ua.QualifiedName(name, index), number, ua.VariantType.Double
+            )
+            await node.set_writable()
+            if name == "Level":
+                await server.historize_node_data_change(node, count=100)
+    line = server.get_node(ua.NodeId("Line1", ns))
+    more: Any = (
+        ("Recipe", "cola", ua.VariantType.String),
+        ("Counts", [1, 2, 3, 4], ua.VariantType.Int32),
+        ("Secret", 42, ua.VariantType.Int32),
+    )
+    for name, value, kind in more:
+        node = await line.add_variable(ua.NodeId(f"Line1.{name}", ns), ua.QualifiedName(name, ns), value, kind)
+        await node.set_writable()
+    calls: list[int] = []
+
+    async def reset(_parent: Any, count: Any) -> list[Any]:
+        calls.append(count.Value)
+        return [ua.Variant(len(calls), ua.VariantType.Int32)]
+
+    for name in ("Reset", "Purge"):
+        await line.add_method(
+            ua.NodeId(f"Line1.{name}", ns), ua.QualifiedName(name, ns), reset, [ua.VariantType.Int32],
+            [ua.VariantType.Int32],
+        )  # fmt: skip
+    level = server.get_node(ua.NodeId("Line1.Level", ns))
+    async with server:
+        print("ready", flush=True)
+        at = 0.0
+        while True:
+            await asyncio.sleep(0.05)
+            at += 1.0
+            await level.write_value(at)
+
+
+if __name__ == "__main__":
+    asyncio.run(run(int(sys.argv[1]), sys.argv[2:]))
