@@ -26,7 +26,7 @@ NO_CHANNEL: Final = "there is no channel "
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from cofferdam.cli import relay_tables
+    from cofferdam.cli import relay_learn, relay_tables
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
@@ -88,6 +88,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     edit = verb("edit", "put another body in its place; whoever does cannot release it", _edit, quarantine)
     _row(edit)
     edit.add_argument("file", type=Path, metavar="FILE", help="the new body; `-` for stdin")
+    relay_learn.add(verb)
     relay_tables.add(verbs, verb, parser_of)
     parser.epilog = "Who does something is who the gate sees, and stands in the audit log."
 
