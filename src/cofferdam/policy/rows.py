@@ -14,14 +14,10 @@ from typing import Annotated
 import msgspec
 
 from cofferdam.limits import Limits
-<<<<<<< HEAD
-from cofferdam.model import NEVER, Asset, Item, Side, Span
+from cofferdam.model import NEVER, NOBODY, Asset, Item, Shown, Side, Span
 from cofferdam.policy.hours import Clock as Clock
 from cofferdam.policy.hours import Window as Window
 from cofferdam.policy.terms.patch_rows import PatchRows
-=======
-from cofferdam.model import NEVER, NOBODY, Asset, Item, Shown, Side, Span
->>>>>>> 39ffcec (OPC UA: a whole server towards clients, a whole client towards the asset; nodes by URI, browsing, calls, subscriptions, history; cofferdam pki)
 from cofferdam.policy.terms.relay_rows import RelayRows
 
 FORMAT = 2
