@@ -35,8 +35,9 @@ OTHERS = ("policy.py", "audit.py", "modbus_codec.py")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    if args.flood:
-        os.execv(sys.executable, [sys.executable, str(HERE / "flood.py")])
+    for program in ("flood", "relay"):
+        if getattr(args, program):
+            os.execv(sys.executable, [sys.executable, str(HERE / f"{program}.py")])
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(143))
     try:
@@ -76,6 +77,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--all", action="store_true", help=f"then run {', '.join(OTHERS)} too")
     parser.add_argument("--flood", action="store_true", help="only flood.py: what a flood does to others (root)")
+    parser.add_argument("--relay", action="store_true", help="only relay.py: messages, beside PostgreSQL and JetStream")
     args = parser.parse_args(arguments)
     args.rounds = args.rounds or (2 if args.quick else 5)
     args.seconds = args.seconds or (1.0 if args.quick else 3.0)
