@@ -80,7 +80,7 @@ TABLE: list[tuple[str, str, str, tuple[str, ...]]] = [
     # a broker that there is not: the word, which there are, the nearest; nothing else is complained of
     ("broker: relay", "broker: relais", "relais", ('the broker "relais", expected one of modbus', "mean relay")),
     ("broker: modbus", "broker: modbuz", "modbuz", ('the broker "modbuz"', "did you mean modbus")),
-    ("broker: relay", "broker: postbox", "postbox", ('the broker "postbox"', "did you mean relay")),  # by its words
+    ("broker: relay", "broker: rely", "rely", ('the broker "rely"', "did you mean relay")),  # by its words
     ("broker: relay", "broker: [relay]", "[relay]", ("found a list of 1 entry", "expected a name")),
     # one broker's rule in a conduit of the other: whose word it is, and what this broker knows
     ("asset: plc, write: speed", "push: good", "push",

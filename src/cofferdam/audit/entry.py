@@ -28,7 +28,7 @@ from typing import Any
 
 import msgspec
 
-from cofferdam.audit.events import access, evidence, gate, http, log, overlay, patch, proof, relay
+from cofferdam.audit.events import access, evidence, gate, http, log, mirror, overlay, patch, proof, relay
 from cofferdam.audit.events.base import Event, kebab
 from cofferdam.errors import AuditError
 
@@ -46,6 +46,7 @@ Draft = (
     | overlay.Draft
     | http.Draft
     | relay.Draft
+    | mirror.Draft
     | evidence.Draft
     | patch.Draft
 )  # fmt: skip

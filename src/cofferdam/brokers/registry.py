@@ -24,6 +24,7 @@ _PROXY: Final = "cofferdam.brokers.proxy.broker:proxy"
 _WHERE: Final = {
     "relay": "cofferdam.brokers.relay.broker:RELAY",
     "patch": "cofferdam.brokers.patch.broker:PATCH",
+    "mirror": "cofferdam.brokers.mirror.broker:MIRROR",
 }
 
 

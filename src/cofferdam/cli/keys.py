@@ -162,7 +162,8 @@ def save(args: argparse.Namespace, side: Side, vault: Vault) -> bool:
         return True
 
 
-def _by() -> str:
+def by() -> str:
+    """Who asks."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (OSError, KeyError):
@@ -195,7 +196,7 @@ def _new(args: argparse.Namespace) -> int:
             if kept is None:
                 text, kept = vault.add(
                     args.principal, expires=expires, verbs=args.only, scopes=getattr(args, "scopes", ()),
-                    by=_by(), now_ns=now,
+                    by=by(), now_ns=now,
                 )  # fmt: skip
             else:  # one who stands at several has the same key at all of them
                 vault.put(kept)

@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "relay": ("relay", "messages, quarantine, consumers, keys and certificates of the relay"),
     "patch": ("patch", "files for assets: proof, scan, approval, plan and result of the patch relay"),
     "pki": ("pki", "keys, certificates and users of OPC UA"),
+    "mirror": ("mirror", "the historian mirror: what it has, whether anything is missing, keys"),
     "check": ("check", "check a policy: errors, warnings"),
     "explain": ("explain", "why an operation is allowed or refused"),
     "schema": ("schema", "print the JSON Schema of the policy file"),

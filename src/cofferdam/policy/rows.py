@@ -17,6 +17,7 @@ from cofferdam.limits import Limits
 from cofferdam.model import NEVER, NOBODY, Asset, Item, Shown, Side, Span
 from cofferdam.policy.hours import Clock as Clock
 from cofferdam.policy.hours import Window as Window
+from cofferdam.policy.terms.mirror_rows import MirrorRows
 from cofferdam.policy.terms.patch_rows import PatchRows
 from cofferdam.policy.terms.relay_rows import RelayRows
 
@@ -87,7 +88,7 @@ class Proxy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="proxy"
     rules: tuple[Rule, ...] = ()
 
 
-BrokerRow = Proxy | RelayRows | PatchRows
+BrokerRow = Proxy | RelayRows | MirrorRows | PatchRows
 """What a conduit says of its broker: one kind of row for each kind of broker, told apart by its tag."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from cofferdam.policy.terms.base import AnyTerms
+from cofferdam.policy.terms.mirror import MirrorTerms
 from cofferdam.policy.terms.patch import PatchTerms
 from cofferdam.policy.terms.proxy import ProxyTerms
 from cofferdam.policy.terms.relay import RelayTerms
@@ -18,6 +19,7 @@ def _all() -> Iterable[AnyTerms]:
     yield from map(ProxyTerms, DIALECTS.values())
     yield RelayTerms()
     yield PatchTerms()
+    yield MirrorTerms()
 
 
 Kinds = Mapping[str, AnyTerms]

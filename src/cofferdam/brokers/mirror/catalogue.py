@@ -1,0 +1,153 @@
+"""The catalogue: what the store holds, as one file that is renamed into place.
+
+A reader that has it sees one generation from the start of a query to its end: the files that it names stay for
+LINGER_SECONDS after a later generation has replaced them, and hot files beside it hold what came after `sealed`.
+
+Not here: what is in a sealed file (sealing), the hot log (hot).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from cofferdam.errors import StoreError, StoreFull
+
+NAME: Final = "catalogue.json"
+LINGER_SECONDS: Final = 600
+VERSION: Final = 1
+
+
+class File(Struct, frozen=True):
+    """A sealed file. `first`, `last`: hours since 1970 (UTC) that it may have samples of; `sha256`: of its bytes;
+    `commits`: it holds what was taken up to this commit. `whole`: all that its hours had when it was made stands in
+    this one file, without repetitions."""
+
+    name: str
+    first: int
+    last: int
+    rows: int
+    size: int
+    sha256: str
+    commits: int
+    tags: int
+    whole: bool = False
+
+
+class Loss(Struct, frozen=True):
+    """What is not there, and why: of a source (or "*"), between two times (UTC ns)."""
+
+    source: str
+    since: int
+    until: int
+    points: int
+    why: str
+    at: int
+
+
+class Tag(Struct):
+    """What is known of a tag. `kind`: of its last value; times of its samples in UTC ns; `points`: as they came,
+    repetitions counted."""
+
+    source: str
+    kind: int
+    first: int
+    last: int
+    points: int
+
+
+class Hold(Struct, frozen=True):
+    """A time that is kept, whatever its age: hours since 1970, both included."""
+
+    first: int
+    last: int
+    by: str
+    reason: str
+
+
+class Catalogue(Struct):
+    """The whole of it."""
+
+    version: int = VERSION
+    generation: int = 0
+    sealed: int = 0
+    """All commits up to this one are in sealed files."""
+    taken: dict[str, int] = {}
+    """By lane: the number of the last batch among them."""
+    files: list[File] = []
+    losses: list[Loss] = []
+    tags: dict[str, Tag] = {}
+    holds: list[Hold] = []
+    dropped: int = 0
+    """Everything before this hour is gone by age or for want of room; 0: nothing."""
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Catalogue).decode
+
+
+def load(folder: Path) -> Catalogue:
+    """The present one; an empty one where there is none. Raises: StoreError where it cannot be understood."""
+    try:
+        found = _decode((folder / NAME).read_bytes())
+    except FileNotFoundError:
+        return Catalogue()
+    except OSError as error:
+        raise StoreError(f"{folder / NAME} cannot be read: {error.strerror or error}") from None
+    except msgspec.MsgspecError as error:
+        raise StoreError(
+            f"{folder / NAME} is damaged: {error}",
+            hint="`cofferdam mirror rebuild` makes it anew from the sealed files, once the gate is down",
+        ) from None
+    if found.version != VERSION:
+        raise StoreError(f"{folder / NAME} is of version {found.version}, and this is {VERSION}")
+    return found
+
+
+def save(folder: Path, catalogue: Catalogue) -> None:
+    """Puts it in place, one generation later. Raises: StoreFull, StoreError: the old one is still there."""
+    catalogue.generation += 1
+    fresh = folder / "catalogue.new"
+    try:
+        write_durably(fresh, _encode(catalogue))
+        fresh.rename(folder / NAME)
+        sync_folder(folder)
+    except OSError as error:
+        catalogue.generation -= 1
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise failed(error, folder) from None
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Raises: OSError."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(file, view) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def sync_folder(folder: Path) -> None:
+    """Raises: OSError."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def failed(error: OSError, folder: Path) -> StoreError:
+    """What a failure of the disk is to the store."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreFull(f"{folder} is full")
+    return StoreError(f"the store {folder}: {error.strerror or error}")

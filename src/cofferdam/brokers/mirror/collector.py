@@ -1,0 +1,397 @@
+"""The mirror's collector: reads the plant's sources, and hands what they have to the spooler. It has no store, and
+forgets nothing that matters: up to when a source has been read, the spooler says when both are born.
+
+What was read counts as read once the spooler has it on disk; until then no more than WINDOW batches are under way.
+A source that answers slowly is asked less often.
+
+Not here: what a source is (postgres, points).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Collection
+from typing import Any, Final
+
+import msgspec
+import psycopg
+
+from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.http import KeysSet
+from cofferdam.audit.events.mirror import SamplesRefused, SourceTold
+from cofferdam.brokers.broker import Asked, Part, Setting
+from cofferdam.brokers.kit.figures import Figures, Reported
+from cofferdam.brokers.kit.http.keys import Given, read_secrets
+from cofferdam.brokers.mirror import postgres, rows
+from cofferdam.brokers.mirror.columns import HOUR_NS
+from cofferdam.brokers.mirror.figures import COLLECTOR
+from cofferdam.brokers.mirror.postgres import Differs, Historian, Reading, Seen
+from cofferdam.brokers.mirror.records import Begin, Count, Counted, Fetch, Samples, Stored
+from cofferdam.errors import CrossingError, LocalProtocolError
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.mirror_rows import Device, Postgres
+
+WINDOW: Final = 8
+"""Batches that the spooler has not stored yet."""
+STEP_LEAST_NS, STEP_MOST_NS = HOUR_NS // 60, 32 * 24 * HOUR_NS
+"""The time that is read in one go: longer where there is little in it, shorter where there is much."""
+STEP_ROWS: Final = 100_000
+FIRST_SECONDS, LAST_SECONDS = 1.0, 60.0
+"""Between attempts to reach a source."""
+REREAD_SHARE: Final = 10
+"""The overlap is read again this often within its own length."""
+FETCHES_MOST: Final = 10_000
+ALARMS_MOST: Final = 32
+
+Source = Postgres | Device
+
+
+class Collector(Part):
+    """The part."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        if setting.start is None:
+            raise LocalProtocolError("a collector needs a loop with tasks")
+        self.setting = setting
+        self._start = setting.start
+        self._figures = Figures(COLLECTOR)
+        self._secrets = read_secrets(setting.secrets, setting.broker)
+        self._work: dict[str, Work] = {}
+        self._upto: dict[str, int] | None = None
+        self._sent = self._stored = 0
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._cut = self._stopping = False
+        self._work_by(setting.policy)
+        self.set_severed(setting.severed)
+
+    # --- the gate
+
+    def _work_by(self, policy: CompiledPolicy) -> None:
+        self.policy = policy
+        self.conduit, self.row = rows.own(policy)
+        self._settle()
+
+    def _settle(self, renewed: Collection[str] = ()) -> None:
+        """Starts what is wanted, and ends the rest."""
+        off = self._cut or self._stopping or self._upto is None
+        wanted: dict[str, Source] = {
+            one.name: one for one in self.row.sources if isinstance(one, (Postgres, Device)) and not off
+        }
+        for name, work in list(self._work.items()):
+            if wanted.get(name) != work.source or name in renewed:
+                work.stop()
+                del self._work[name]
+        for name, source in wanted.items():
+            if name not in self._work:
+                self._work[name] = work = self._make(source)
+                self._start(self._run(work))
+
+    def _make(self, source: Source) -> Work:
+        if isinstance(source, Device):
+            raise LocalProtocolError("points of an asset are read in a later version")
+        return Tables(self, source)
+
+    async def _run(self, work: Work) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await work.run()
+
+    def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
+        before = set(self._work)
+        self._work_by(policy)
+        return len(before - self._work.keys())
+
+    def set_severed(self, sides: Collection[str]) -> None:
+        zone = self.policy.zones.get(self.row.inner)
+        self._cut = zone is not None and zone.side in sides
+        self._settle()
+
+    def command(self, asked: Asked) -> None:
+        if asked.verb == "secrets":
+            given = asked.decode(Given)
+            before, now = self._secrets.passwords, given.secrets.passwords
+            self._secrets = given.secrets
+            renewed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+            own = [one.name for one in self.row.sources if isinstance(one, Postgres) and one.password in renewed]
+            self._settle(own)
+            self.setting.audit.note(
+                KeysSet(
+                    wall_ns=self.setting.wall(), side=clip(f"{self.setting.crew}/{self.setting.part}", 128),
+                    by=clip(given.by or "?", 128), keys=0, passwords=tuple(clip(one, 128) for one in sorted(renewed)),
+                )
+            )  # fmt: skip
+            asked.answer({"passwords": len(now)})
+        elif asked.verb == "status":
+            asked.answer([work.told() for work in self._work.values()])
+        else:
+            super().command(asked)
+
+    # --- the spooler
+
+    def on_record(self, source: str, record: Any) -> None:
+        if isinstance(record, Begin):
+            if self._upto is not None:
+                raise CrossingError("the spooler begins twice")
+            self._upto = dict(record.upto)
+            self._settle()
+        elif isinstance(record, Stored):
+            if not self._stored <= record.count <= self._sent:
+                raise CrossingError(f"the spooler has stored {record.count} of {self._sent} batches")
+            self._stored = record.count
+            while self._room and self._sent - self._stored < WINDOW:
+                room = self._room.popleft()
+                if not room.done():
+                    room.set_result(None)
+        elif isinstance(record, (Count, Fetch)):
+            work = self._work.get(record.source)
+            if work is not None:
+                work.asked(record)
+            elif isinstance(record, Count) and any(one.name == record.source for one in self.row.sources):
+                self.answer(Counted(record.request, record.source, record.hour, failed="it cannot be read just now"))
+
+    def upto(self, name: str) -> int | None:
+        """Up to when a source has been read."""
+        return (self._upto or {}).get(name)
+
+    async def send(self, record: Samples) -> None:
+        """Hands a batch over, once there is room."""
+        while self._sent - self._stored >= WINDOW:
+            room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._room.append(room)
+            await room
+        self._sent += 1
+        self.setting.senders["spooler"].send(record)
+        self._figures.add("read", record.count, record.source)
+        if record.lane == "live" and record.upto >= 0 and self._upto is not None:
+            self._upto[record.source] = max(self._upto.get(record.source, record.upto), record.upto)
+
+    def answer(self, record: Counted) -> None:
+        """A count."""
+        self.setting.senders["spooler"].send(record)
+
+    # --- what work asks for, and tells
+
+    def password(self, name: str) -> str:
+        """ "" if there is none yet."""
+        return self._secrets.passwords.get(name, "")
+
+    def told(self, source: str, state: Any, detail: str) -> None:
+        """A source is other than it was."""
+        self.setting.audit.note(
+            SourceTold(
+                wall_ns=self.setting.wall(), conduit=self.conduit, source=clip(source, 128), state=state,
+                detail=clip(detail),
+            )
+        )  # fmt: skip
+
+    def refused(self, source: str, fault: str, count: int, tag: str, detail: str) -> None:
+        """Samples that were not taken."""
+        self.faults[fault] = self.faults.get(fault, 0) + count
+        self._figures.add("refused_samples", count, source)
+        self.setting.audit.note(
+            SamplesRefused(
+                wall_ns=self.setting.wall(), conduit=self.conduit, source=clip(source, 128), fault=fault, count=count,
+                tag=clip(tag), detail=clip(detail),
+            )
+        )  # fmt: skip
+
+    def measured(self, source: str, took_ns: int) -> None:
+        """A source has answered."""
+        self._figures.measure("reading", took_ns, source)
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._settle()
+
+    def figures(self) -> Reported:
+        self._figures.set("sources_away", sum(1 for work in self._work.values() if work.trouble))
+        wall = self.setting.wall()
+        for name, work in self._work.items():
+            if work.newest:
+                self._figures.set("behind", max(0, wall - work.newest), name)
+        return self._figures.report()
+
+    def alarms(self) -> dict[str, str]:
+        found = {}
+        for name, work in list(self._work.items())[:ALARMS_MOST]:
+            if work.trouble:
+                found[f"mirror-{name}"] = clip(f"{name}: {work.trouble}")
+            if work.ahead:
+                found[f"mirror-{name}-future"] = clip(work.ahead)
+        return found
+
+
+class Work:
+    """Reading one source."""
+
+    def __init__(self, owner: Collector, source: Source) -> None:
+        self.owner = owner
+        self.source: Any = source
+        self.trouble = ""
+        self.ahead = ""
+        self.newest = 0
+        self._task: asyncio.Task[Any] | None = None
+        self._asked: deque[Count | Fetch] = deque()
+        self._wake = asyncio.Event()
+        self.step = HOUR_NS
+
+    async def run(self) -> None:
+        """Until it is stopped."""
+        self._task = asyncio.current_task()
+        wait = FIRST_SECONDS
+        while True:
+            began = time.monotonic()
+            try:
+                await self.session()
+            except Differs as error:
+                self._troubled("differs", str(error))
+            except (psycopg.Error, OSError) as error:
+                self._troubled("away", postgres.words(error))
+            if time.monotonic() - began > LAST_SECONDS:
+                wait = FIRST_SECONDS
+            for one in list(self._asked):
+                if isinstance(one, Count):
+                    self._asked.remove(one)
+                    self.owner.answer(Counted(one.request, one.source, one.hour, failed=clip(self.trouble, 500)))
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LAST_SECONDS)
+
+    def _troubled(self, state: str, words: str) -> None:
+        if words != self.trouble:
+            self.owner.told(self.source.name, state, words)
+        self.trouble = words
+
+    def well(self) -> None:
+        """It can be read."""
+        if self.trouble:
+            self.owner.told(self.source.name, "back", "")
+            self.trouble = ""
+
+    async def session(self) -> None:
+        """Reads until something is wrong. Raises: OSError, psycopg.Error, Differs."""
+
+    def asked(self, record: Count | Fetch) -> None:
+        """Something is to be counted or read again."""
+        if record not in self._asked and len(self._asked) < FETCHES_MOST:
+            self._asked.append(record)
+        self._wake.set()
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def pause(self, seconds: float) -> None:
+        """Waits, or until something is asked."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
+
+    def told(self) -> dict[str, Any]:
+        """For an operator."""
+        return {
+            "source": self.source.name, "trouble": self.trouble, "upto": self.owner.upto(self.source.name),
+            "newest": self.newest, "asked": len(self._asked),
+        }  # fmt: skip
+
+
+class Tables(Work):
+    """A historian in PostgreSQL."""
+
+    source: Postgres
+
+    async def session(self) -> None:
+        password = self.owner.password(self.source.password)
+        if not password:
+            raise Differs(f"there is no password: `cofferdam mirror password {self.source.password}` brings it in")
+        historian = await postgres.connect(self.source, password)
+        try:
+            self.well()
+            await self._follow(historian)
+        finally:
+            await historian.close()
+
+    async def _follow(self, historian: Historian) -> None:
+        one, wall = self.source, self.owner.setting.wall
+        seen = Seen(one.overlap)
+        overlap = one.overlap * 10**9
+        reread = 0.0
+        while True:
+            began = time.monotonic()
+            now = wall()
+            known = self.owner.upto(one.name)
+            upto = known if known is not None else now - one.since * 10**9
+            again = began >= reread
+            since = upto - overlap if again and known is not None else upto
+            limit = now + self.owner.row.future * 10**9
+            until = min(since + self.step + (overlap if again else 0), limit)
+            latest = await self._read(historian, since, until, "live", seen)
+            if until < limit:  # all before the end of this step has been read, whatever there was
+                await self._mark(one.name, until)
+            elif latest > 0:
+                self.newest = max(self.newest, latest)
+            if again:
+                reread = began + max(one.every / 1000, one.overlap / REREAD_SHARE)
+                seen.forget(upto - overlap)
+                await self._look_ahead(historian, limit)
+            while self._asked:
+                await self._answer(historian, self._asked.popleft())
+            if until >= limit:
+                took = time.monotonic() - began
+                await self.pause(max(one.every / 1000 - took, took, 0.01))
+
+    async def _mark(self, name: str, upto: int) -> None:
+        empty = Samples("live", 0, name, upto, (), b"", b"", b"", b"", b"")
+        await self.owner.send(empty)
+
+    async def _read(self, historian: Historian, since: int, until: int, lane: Any, seen: Seen | None) -> int:
+        began = time.monotonic_ns()
+        reading = Reading()
+        now = self.owner.setting.wall()
+        limit = self.source.points_per_second
+        async for record in historian.read(since, until, lane, reading, seen):
+            if record.upto > now:  # what is a little ahead of the clock must not hide what comes on time
+                record = msgspec.structs.replace(record, upto=now)
+            if record.count or (lane == "live" and record.upto > (self.owner.upto(self.source.name) or -1)):
+                await self.owner.send(record)
+            if limit:
+                ahead = reading.rows / limit - (time.monotonic_ns() - began) / 1e9
+                if ahead > 0:
+                    await asyncio.sleep(ahead)
+        self.owner.measured(self.source.name, time.monotonic_ns() - began)
+        if until - since >= self.step:
+            if reading.rows > STEP_ROWS:
+                self.step = max(STEP_LEAST_NS, self.step // 2)
+            elif reading.rows < STEP_ROWS // 4:
+                self.step = min(STEP_MOST_NS, self.step * 2)
+        for fault, (count, first) in reading.faults.items():
+            self.owner.refused(self.source.name, fault, count, first.tag, first.detail)
+        return reading.latest_ns
+
+    async def _look_ahead(self, historian: Historian, limit: int) -> None:
+        count, tag = await historian.ahead(limit)
+        words = f"{self.source.name} has {count} samples from the future, such as of {tag}" if count else ""
+        if words and words != self.ahead:
+            self.owner.refused(
+                self.source.name, "future", count, tag, "further ahead of the clock than the policy lets"
+            )
+        self.ahead = words
+
+    async def _answer(self, historian: Historian, asked: Count | Fetch) -> None:
+        if isinstance(asked, Fetch):
+            until = min(asked.until - 1000, self.owner.setting.wall() + self.owner.row.future * 10**9)
+            at = asked.since - 1000
+            while at < until:
+                step = min(at + self.step, until)
+                await self._read(historian, at, step, "backfill", None)
+                at = step
+            return
+        try:
+            found = await historian.count(asked.hour)
+        except psycopg.Error as error:
+            self.owner.answer(Counted(asked.request, asked.source, asked.hour, failed=clip(postgres.words(error), 500)))
+            raise
+        self.owner.answer(Counted(asked.request, asked.source, asked.hour, tuple(found), tuple(found.values())))

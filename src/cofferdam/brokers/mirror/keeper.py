@@ -1,0 +1,406 @@
+"""The mirror's keeper: takes batches into the store, in order, once; says what it has; seals, merges, drops, counts.
+
+It has no network. Each batch is checked again as if an attacker had sent it: a source that the policy has, a tag that
+the source may have, columns that fit, a number that follows. What it says it has is on disk. Sealing and merging run in
+one thread beside it, on files that nothing else touches; the catalogue changes in the keeper's own turn alone.
+
+Not here: files (hot, sealing, catalogue, store), verifying against the source (verifying).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+import pyarrow.compute as pc
+
+from cofferdam.audit.events import mirror as events
+from cofferdam.audit.events.base import clip
+from cofferdam.brokers.broker import Asked, Part, Setting
+from cofferdam.brokers.kit.figures import Figures, Reported
+from cofferdam.brokers.mirror import rows, sealing
+from cofferdam.brokers.mirror.catalogue import File, Loss
+from cofferdam.brokers.mirror.columns import HOUR_NS, check, span, to_batch
+from cofferdam.brokers.mirror.figures import KEEPER
+from cofferdam.brokers.mirror.keeper_verbs import Verbs
+from cofferdam.brokers.mirror.records import Counted, Lane, Lost, Samples, Taken
+from cofferdam.brokers.mirror.store import TAGS_MOST, Store
+from cofferdam.brokers.mirror.verifying import Verifying
+from cofferdam.errors import CrossingError, StoreError, StoreFull
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.mirror_rows import Device, Matcher
+
+HOT_ROWS: Final = 1_000_000
+"""Unsealed samples: more are sealed at once, and the next hour begins with none."""
+SEAL_AFTER_NS: Final = 60 * 10**9
+"""How long after an hour's end its samples are sealed."""
+MERGE_FILES: Final = 8
+"""Files of one day: more are made into one."""
+MERGE_AFTER_HOURS: Final = 25
+"""A day that has been over for an hour is made into one file, whatever it has."""
+AHEAD_SPARE_NS: Final = 60 * 10**9
+"""The collector judges by its own clock, a moment earlier."""
+PENDING_MOST: Final = 256
+FREE_LEAST: Final = 256 << 20
+"""Bytes of the disk that are left free: the oldest history goes first."""
+
+
+class Keeper(Part):
+    """The part."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        if setting.store is None:
+            raise StoreError("the keeper has no store")
+        self.setting = setting
+        self.store = Store(setting.store)
+        self.acks = True
+        self._pending: deque[tuple[Samples | Lost, int]] = deque()
+        self._seen: dict[Lane, int] = dict(self.store.taken)
+        self._scheduled = False
+        self._full = ""
+        self._figures = Figures(KEEPER)
+        self._job: _Job | None = None
+        self._stopping = False
+        self._work_by(setting.policy)
+        self.verifying = Verifying(self)
+        self._verbs = Verbs(self, self.verifying)
+        self._say_taken()
+        setting.audit.note(
+            events.MirrorOpened(
+                wall_ns=setting.wall(), conduit=self.conduit, generation=self.store.catalogue.generation,
+                commit=self.store.commit, files=len(self.store.catalogue.files), tags=len(self.store.catalogue.tags),
+                found=clip(self.store.found),
+            )
+        )  # fmt: skip
+
+    def _work_by(self, policy: CompiledPolicy) -> None:
+        self.conduit, self.row = rows.own(policy)
+        self.acks = self.row.acks != "none"
+        self._sources: dict[str, Matcher] = {}
+        for source in self.row.sources:
+            if isinstance(source, Device):
+                self._sources[source.name] = Matcher(f"{source.asset}.{point}" for point in source.points)
+            else:
+                self._sources[source.name] = Matcher(source.tags)
+
+    # --- the gate
+
+    def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
+        self._work_by(policy)
+        return 0
+
+    def set_severed(self, sides: Collection[str]) -> None:
+        """It stands on none."""
+
+    def command(self, asked: Asked) -> None:
+        self._verbs.command(asked)
+
+    # --- records
+
+    def on_record(self, source: str, record: Any) -> None:
+        if isinstance(record, Counted):
+            self.verifying.counted(record)
+            return
+        if isinstance(record, Lost):
+            self._seen[record.lane] = self._expect(record.lane, record.first, record.last)
+        else:
+            if record.number <= self._seen[record.lane]:
+                self._figures.add("repeated_batches")
+                self._soon()  # it is told again what is here
+                return
+            self._judge(record)
+            self._seen[record.lane] = self._expect(record.lane, record.number, record.number)
+        if len(self._pending) >= PENDING_MOST:
+            raise CrossingError("more batches than may be under way")
+        self._pending.append((record, time.monotonic_ns()))
+        self._soon()
+
+    def _expect(self, lane: Lane, first: int, last: int) -> int:
+        seen = self._seen[lane]
+        if first > seen + 1 or last < first:
+            raise CrossingError(f"batches {first} to {last} of the lane {lane} after {seen}: one is left out")
+        return max(seen, last)
+
+    def _judge(self, record: Samples) -> None:
+        check(record)
+        match = self._sources.get(record.source)
+        if match is None:
+            raise CrossingError(f"samples of {record.source}, which is no source")
+        for name in record.names:
+            if not match(name):
+                raise CrossingError(f"the tag {name[:64]} of {record.source}, which has it not")
+        if record.count:
+            _, latest = span(record)
+            if latest > self.setting.wall() + self.row.future * 10**9 + AHEAD_SPARE_NS:
+                raise CrossingError("a sample from further in the future than the policy lets")
+        known = self.store.catalogue.tags
+        fresh = sum(1 for name in record.names if name not in known)
+        if fresh and len(known) + fresh > TAGS_MOST:
+            raise CrossingError(f"more than {TAGS_MOST} tags")
+
+    # --- a turn
+
+    def _soon(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self.setting.reactor.later(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        done: list[tuple[Samples | Lost, int]] = []
+        try:
+            while self._pending:
+                record, came = self._pending[0]
+                if isinstance(record, Lost):
+                    self._lose(record)
+                elif record.number > self.store.taken[record.lane]:
+                    self.store.add(record, to_batch(record))
+                    self._figures.add("taken", record.count, record.lane)
+                self._pending.popleft()
+                done.append((record, came))
+            self._full = ""
+        except StoreFull as error:
+            self._full = str(error)
+        self.store.sync()
+        self._say_taken()
+        now, wall = time.monotonic_ns(), self.setting.wall()
+        for record, came in done:
+            self._figures.measure("commit", now - came)
+            if isinstance(record, Samples) and record.lane == "live" and record.count:
+                self._figures.measure("lag", max(0, wall - span(record)[1]))
+        if self.store.hot_rows >= HOT_ROWS:
+            self._seal()
+
+    def _say_taken(self) -> None:
+        sender = self.setting.senders.get("spooler")
+        if sender is not None and self.acks:
+            sender.send(Taken(self.store.taken["live"], self.store.taken["backfill"]))
+
+    def _lose(self, record: Lost) -> None:
+        if record.last <= self.store.taken[record.lane]:
+            return
+        why = "the spool had no room for it" if record.points else "a batch of the spool was damaged or gone"
+        loss = Loss(record.source, record.since, record.until, record.points, why, self.setting.wall())
+        self.store.lost(loss, record.lane, record.last)
+        self.setting.audit.note(
+            events.SamplesLost(
+                wall_ns=self.setting.wall(), conduit=self.conduit, source=record.source, points=record.points,
+                since_hour=record.since // HOUR_NS, until_hour=record.until // HOUR_NS, why=why,
+            )
+        )  # fmt: skip
+
+    # --- sealing, merging, dropping
+
+    def _seal(self) -> None:
+        if self._job is not None or not self.store.hot:
+            return
+        commits = self.store.to_seal()
+        folder = self.store.folder
+
+        def done(files: list[File]) -> None:
+            self.store.sealed(commits, files)
+            for file in files:
+                self._tell_sealed(file, 0)
+
+        self._job = _Job(lambda: sealing.seal(folder, commits), done)
+
+    def _merge(self, files: list[File]) -> None:
+        folder = self.store.folder
+
+        def done(found: File) -> None:
+            self.store.replaced(files, found)
+            self._tell_sealed(found, len(files))
+
+        self._job = _Job(lambda: sealing.merge(folder, files), done)
+
+    def _tell_sealed(self, file: File, merged: int) -> None:
+        self.setting.audit.note(
+            events.HistorySealed(
+                wall_ns=self.setting.wall(), conduit=self.conduit, file=file.name, sha256=file.sha256,
+                first=file.first, last=file.last, rows=file.rows, tags=file.tags, size=file.size, commit=file.commits,
+                merged=merged,
+            )
+        )  # fmt: skip
+
+    def tell_damaged(self, file: File) -> None:
+        """A file was set aside."""
+        self.setting.audit.note(
+            events.HistoryDropped(
+                wall_ns=self.setting.wall(), conduit=self.conduit, file=file.name, first=file.first, last=file.last,
+                rows=file.rows, why="damaged", detail="its bytes are not those that were sealed",
+            )
+        )  # fmt: skip
+
+    def seal_now(self) -> None:
+        """What is hot is sealed now, as an operator asks."""
+        self._seal()
+
+    def _to_merge(self) -> list[File]:
+        """Files of one day that should be one."""
+        days: dict[int, list[File]] = {}
+        for file in self.store.catalogue.files:
+            days.setdefault(file.first // 24, []).append(file)
+        now = self.setting.wall() // HOUR_NS
+        for day, files in sorted(days.items()):
+            over = now - day * 24 >= 24 + MERGE_AFTER_HOURS
+            if len(files) > (1 if over else MERGE_FILES * 3):
+                return files
+        return []
+
+    def _drop(self) -> None:
+        """What is too old, and the oldest while there is too much, or too little room beside it."""
+        now = self.setting.wall() // HOUR_NS
+        files = sorted(self.store.catalogue.files, key=lambda file: file.last)
+        held = self.store.catalogue.holds
+        loose = [file for file in files if not any(one.first <= file.last and one.last >= file.first for one in held)]
+        old = [file for file in loose if file.last < now - self.row.keep // 3600]
+        size = sum(file.size for file in files) - sum(file.size for file in old)
+        free, _ = self.store.room()
+        rest = [file for file in loose if file not in old]
+        room: list[File] = []
+        while rest and ((self.row.most and size > self.row.most) or free < FREE_LEAST) and len(rest) > 1:
+            file = rest.pop(0)
+            room.append(file)
+            size -= file.size
+            free += file.size
+        for why, gone in (("age", old), ("room", room)):
+            if gone:
+                self.store.dropped(gone, max(file.last for file in gone) + 1)
+                for file in gone:
+                    self.setting.audit.note(
+                        events.HistoryDropped(
+                            wall_ns=self.setting.wall(), conduit=self.conduit, file=file.name, first=file.first,
+                            last=file.last, rows=file.rows, why=why,  # type: ignore[arg-type]
+                        )
+                    )  # fmt: skip
+
+    def in_thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> bool:
+        """Runs something beside the keeper, and `done` with what it gave in the keeper's own turn. False: something
+        else is running."""
+        if self._job is not None:
+            return False
+        self._job = _Job(work, done)
+        return True
+
+    # --- time
+
+    def tick(self) -> None:
+        self._finish()
+        self.store.sweep()
+        if self._pending:
+            self._soon()
+        if self.store.hot and self._job is None:
+            wall = self.setting.wall()
+            oldest = span_of(self.store.hot[0])
+            if oldest // HOUR_NS < (wall - SEAL_AFTER_NS) // HOUR_NS and self._sealed_hour != wall // HOUR_NS:
+                self._sealed_hour = wall // HOUR_NS
+                self._seal()
+        if self._job is None and (files := self._to_merge()):
+            self._merge(files)
+        if self._job is None and self.row.keep:
+            self._drop()
+        self.verifying.tick()
+
+    _sealed_hour = 0
+    """The hour in which the last hour's samples were sealed: what comes late waits for the next."""
+
+    def _finish(self) -> None:
+        """Raises: whatever the thread met."""
+        job = self._job
+        if job is not None and job.ended:
+            self._job = None
+            self._figures.measure("sealing", job.took)
+            try:
+                job.finish()
+            except StoreFull as error:
+                self._full = str(error)
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def end(self) -> None:
+        if self._job is not None:
+            self._job.wait()
+            self._finish()
+        self.store.sync()
+
+    def halt(self) -> None:
+        """What is on disk stays; nothing is said any more."""
+        self._pending.clear()
+
+    @property
+    def busy(self) -> int:
+        return len(self._pending) + (self._job is not None)
+
+    @property
+    def full(self) -> str:
+        """Why nothing can be taken, "" if it can."""
+        return self._full
+
+    def figures(self) -> Reported:
+        catalogue = self.store.catalogue
+        newest = self.store.newest
+        free, _ = self.store.room()
+        for name, value in (
+            ("generation", catalogue.generation), ("hot", self.store.hot_rows), ("files", len(catalogue.files)),
+            ("sealed_rows", sum(file.rows for file in catalogue.files)),
+            ("sealed_size", sum(file.size for file in catalogue.files)), ("tags", len(catalogue.tags)),
+            ("gaps", len(catalogue.losses)), ("newest", max(0, newest)), ("store_free", free),
+        ):  # fmt: skip
+            self._figures.set(name, value)
+        return self._figures.report()
+
+    def alarms(self) -> dict[str, str]:
+        found = dict(self.verifying.alarms)
+        free, size = self.store.room()
+        if self._full:
+            found["mirror-store-full"] = f"the mirror takes no more: {self._full}"
+        elif free < FREE_LEAST:
+            found["mirror-store"] = f"{free >> 20} MiB of {size >> 20} are left where the mirror keeps its history"
+        if self.store.found:
+            found["mirror-store-mended"] = clip(self.store.found)
+        return found
+
+
+def span_of(one: Any) -> int:
+    """The earliest time of a commit's samples."""
+    found = pc.min(one.batch.column(1)).as_py() if one.batch.num_rows else None
+    return int(found) if found is not None else 1 << 62
+
+
+class _Job:
+    """Work in a thread. An error of it is raised where its end is seen."""
+
+    def __init__(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        self._work = work
+        self._done = done
+        self._found: Any = None
+        self._error: BaseException | None = None
+        self._began = time.monotonic_ns()
+        self.took = 0
+        self._thread = threading.Thread(target=self._run, name="sealing", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._found = self._work()
+        except BaseException as error:
+            self._error = error
+        self.took = time.monotonic_ns() - self._began
+
+    @property
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def wait(self) -> None:
+        self._thread.join()
+
+    def finish(self) -> None:
+        """Raises: what the work raised."""
+        if self._error is not None:
+            raise self._error
+        self._done(self._found)

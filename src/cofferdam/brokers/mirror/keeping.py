@@ -1,0 +1,35 @@
+"""What the keeper is to those who work for it: its verbs, and verifying. Not here: the keeper (keeper)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from cofferdam.brokers.broker import Setting
+from cofferdam.brokers.mirror.catalogue import File
+from cofferdam.brokers.mirror.store import Store
+from cofferdam.policy.terms.mirror_rows import MirrorRows
+
+
+class Keeping(Protocol):
+    """The keeper."""
+
+    setting: Setting
+    store: Store
+    row: MirrorRows
+    conduit: str
+    acks: bool
+
+    @property
+    def full(self) -> str:
+        """Why nothing can be taken, "" if it can."""
+
+    def in_thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> bool:
+        """Runs something beside the keeper, and `done` with what it gave in the keeper's own turn. False: something
+        else is running."""
+
+    def tell_damaged(self, file: File) -> None:
+        """A file was set aside."""
+
+    def seal_now(self) -> None:
+        """What is hot is sealed now."""

@@ -1,0 +1,350 @@
+"""A historian in PostgreSQL (or TimescaleDB) as a source: reading it by COPY, counting its hours.
+
+Each reading is one `COPY (SELECT ...) TO STDOUT (FORMAT BINARY)` over a span of time, in the order of time. What a
+column is, the database says; each is cast to one of the kinds that a sample may have, and a column that is none is
+told of. A time has to have a zone (`timestamptz`): one without says nothing in the autumn hour.
+
+Not here: when what is read (collector).
+"""
+
+from __future__ import annotations
+
+import datetime
+import struct
+from array import array
+from collections.abc import AsyncIterator
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg import AsyncConnection, sql
+
+from cofferdam.brokers.mirror.columns import GOOD, NO_TIME
+from cofferdam.brokers.mirror.records import BOOL, FLOAT, TEXT, TEXT_BYTES, WHOLE, Lane, Samples
+from cofferdam.policy.terms.mirror_rows import Matcher, Postgres, tag_name
+
+EPOCH_US: Final = 946_684_800_000_000
+"""PostgreSQL counts from 2000."""
+INFINITE: Final = ((1 << 63) - 1, -(1 << 63))
+BATCH_POINTS: Final = 10_000
+BAD: Final = 0x80000000
+"""The quality of a sample without a value: OPC UA's Bad."""
+CONNECT_SECONDS: Final = 10
+STATEMENT_MS: Final = 300_000
+TEXT_MOST: Final = TEXT_BYTES - 1024
+EARLIEST_NS, LATEST_NS = -(1 << 63) + 1, (1 << 63) - 1
+
+_KINDS: Final = {
+    "float4": (FLOAT, "float8"), "float8": (FLOAT, "float8"), "numeric": (FLOAT, "float8"), "int2": (WHOLE, "int8"),
+    "int4": (WHOLE, "int8"), "int8": (WHOLE, "int8"), "bool": (BOOL, "bool"), "text": (TEXT, "text"),
+    "varchar": (TEXT, "text"), "bpchar": (TEXT, "text"),
+}  # fmt: skip
+_TEXTS: Final = ("text", "varchar", "bpchar", "name", "uuid", "int2", "int4", "int8")
+_WHOLES: Final = ("int2", "int4", "int8")
+_SETTINGS: Final = (
+    "SELECT pg_catalog.set_config('statement_timeout', %s, false), pg_catalog.set_config('search_path', '', false),"
+    " pg_catalog.set_config('default_transaction_read_only', 'on', false)"
+)
+
+
+class Differs(Exception):
+    """The source is not as the policy has it."""
+
+
+class Fault(NamedTuple):
+    """A row that is not taken, and why."""
+
+    tag: str
+    fault: str
+    detail: str
+
+
+class Reading:
+    """What one reading has come to: rows, times, and what was not taken."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.latest_ns = NO_TIME
+        self.faults: dict[str, tuple[int, Fault]] = {}
+
+    def fault(self, found: Fault) -> None:
+        """Faults of one kind are told together."""
+        count, first = self.faults.get(found.fault, (0, found))
+        self.faults[found.fault] = (count + 1, first)
+
+
+class Historian:
+    """One source, connected."""
+
+    def __init__(self, source: Postgres, conn: AsyncConnection[Any]) -> None:
+        self.source = source
+        self._conn = conn
+        self._match = Matcher(source.tags)
+        self._kind = FLOAT
+        self._select: sql.Composable = sql.SQL("")
+        self._from: sql.Composable = sql.SQL("")
+        self._known: dict[bytes, str | None] = {}
+        self._skipped = 0
+
+    @property
+    def columns(self) -> list[str]:
+        """The names that are asked for."""
+        one = self.source
+        return [name for name in (one.tag, one.time, one.value, one.quality, one.server) if name]
+
+    async def look(self) -> None:
+        """Finds out what its columns are. Raises: Differs, psycopg.Error."""
+        one = self.source
+        if one.query:
+            self._from = sql.SQL("({}) AS source").format(sql.SQL(one.query))
+        else:
+            schema, _, table = one.table.partition(".")
+            self._from = sql.Identifier(schema, table)
+        names = sql.SQL(", ").join(sql.Identifier(name) for name in self.columns)
+        found = await self._conn.execute(sql.SQL("SELECT {} FROM {} LIMIT 0").format(names, self._from))
+        oids = [column.type_code for column in found.description or ()]
+        types = {}
+        rows = await self._conn.execute("SELECT oid, typname FROM pg_catalog.pg_type WHERE oid = ANY(%s)", (oids,))
+        for oid, name in await rows.fetchall():
+            types[oid] = name
+        is_ = dict(zip(self.columns, [types.get(oid, "?") for oid in oids], strict=True))
+        if is_[one.tag] not in _TEXTS:
+            raise Differs(f"the column {one.tag} is {is_[one.tag]}, and a tag's name is text")
+        for name in filter(None, (one.time, one.server)):
+            if is_[name] != "timestamptz":
+                hint = ": one without a zone says nothing in the autumn hour" if is_[name] == "timestamp" else ""
+                raise Differs(f"the column {name} is {is_[name]}, and a time is timestamptz{hint}")
+        if is_[one.value] not in _KINDS:
+            raise Differs(f"the column {one.value} is {is_[one.value]}, and a value is a number, a bool or a text")
+        if one.quality and is_[one.quality] not in _WHOLES:
+            raise Differs(f"the column {one.quality} is {is_[one.quality]}, and a quality is a whole number")
+        self._kind, cast = _KINDS[is_[one.value]]
+        parts = [
+            sql.SQL("{}::text").format(sql.Identifier(one.tag)),
+            sql.Identifier(one.time),
+            sql.SQL("{}::{}").format(sql.Identifier(one.value), sql.SQL(cast)),
+        ]
+        parts.append(sql.SQL("{}::int8").format(sql.Identifier(one.quality)) if one.quality else sql.SQL("NULL::int8"))
+        parts.append(sql.Identifier(one.server) if one.server else sql.SQL("NULL::timestamptz"))
+        self._select = sql.SQL(", ").join(parts)
+
+    async def read(
+        self, since_ns: int, until_ns: int, lane: Lane, reading: Reading, seen: Seen | None = None
+    ) -> AsyncIterator[Samples]:
+        """The samples after `since_ns` and up to `until_ns`, as records without numbers, in the order of time; each
+        says up to when all has been read. Raises: psycopg.Error."""
+        rows = _Rows(self.source.name, lane, self._kind)
+        when = sql.Identifier(self.source.time)
+        command = sql.SQL("COPY (SELECT {} FROM {} WHERE {} > {} AND {} <= {} ORDER BY {}) TO STDOUT (FORMAT BINARY)")
+        low, high = _moment(since_ns), _moment(until_ns)
+        statement = command.format(self._select, self._from, when, low, when, high, when)
+        begun = False
+        async with self._conn.cursor() as cursor, cursor.copy(statement) as copy:
+            async for data in copy:
+                row = bytes(data)
+                at = 0
+                if not begun:
+                    begun = True
+                    at = 19 + struct.unpack_from(">i", row, 15)[0]
+                while at + 2 <= len(row):
+                    if row[at : at + 2] == b"\xff\xff":
+                        break
+                    at = self._row(row, at + 2, rows, reading, seen)
+                if rows.count >= BATCH_POINTS or rows.text_bytes > TEXT_BYTES // 2:
+                    yield rows.take(rows.before)
+        yield rows.take(max(rows.latest, since_ns) if rows.latest != NO_TIME else since_ns)
+
+    def _row(self, row: bytes, at: int, rows: _Rows, reading: Reading, seen: Seen | None) -> int:
+        fields: list[bytes | None] = []
+        for _ in range(5):
+            (length,) = struct.unpack_from(">i", row, at)
+            at += 4
+            fields.append(None if length < 0 else row[at : at + length])
+            at += max(0, length)
+        reading.rows += 1
+        name, when, value, quality, server = fields
+        tag = self._tag(name, reading)
+        if tag is None or when is None:
+            if when is None:
+                reading.fault(Fault(tag or "?", "time", "a sample without a time"))
+            return at
+        us = int.from_bytes(when, "big", signed=True)
+        ns = (us + EPOCH_US) * 1000
+        if us in INFINITE or not EARLIEST_NS < ns < LATEST_NS:
+            reading.fault(Fault(tag, "time", f"a time that has no place: {us} µs from 2000"))
+            return at
+        reading.latest_ns = max(reading.latest_ns, ns)
+        rows.saw(ns)
+        if seen is not None and not seen.add(ns, hash((name, when, value, quality))):
+            return at
+        if value is not None and self._kind == TEXT and len(value) > TEXT_MOST:
+            reading.fault(Fault(tag, "value", f"a text of {len(value)} bytes; at most {TEXT_MOST} are taken"))
+            return at
+        rows.add(tag, ns, value, quality, server)
+        return at
+
+    def _tag(self, name: bytes | None, reading: Reading) -> str | None:
+        """Its name, where the mirror has it."""
+        if name is None:
+            reading.fault(Fault("", "tag", "a sample without a tag"))
+            return None
+        if name in self._known:
+            return self._known[name]
+        text = name.decode("utf-8", "replace")
+        found: str | None = text if self._match(text) else None
+        if found is not None and not tag_name(text):
+            reading.fault(Fault(text[:200], "tag", "a tag that cannot be called so"))
+            found = None
+        if len(self._known) < 200_000:
+            self._known[name] = found
+        return found
+
+    async def count(self, hour: int) -> dict[str, int]:
+        """By tag: samples of different times within an hour since 1970. Raises: psycopg.Error."""
+        one = self.source
+        statement = sql.SQL(
+            "SELECT {}::text, count(DISTINCT {}) FROM {} WHERE {} >= {} AND {} < {} GROUP BY 1"
+        ).format(
+            sql.Identifier(one.tag), sql.Identifier(one.time), self._from, sql.Identifier(one.time),
+            _moment(hour * 3_600 * 10**9), sql.Identifier(one.time),
+            _moment((hour + 1) * 3_600 * 10**9),
+        )  # fmt: skip
+        found = await (await self._conn.execute(statement)).fetchall()
+        return {tag: count for tag, count in found if tag is not None and self._match(tag) and tag_name(tag)}
+
+    async def ahead(self, after_ns: int) -> tuple[int, str]:
+        """How many samples are of later than this, and the tag of one. Raises: psycopg.Error."""
+        one = self.source
+        statement = sql.SQL("SELECT count(*), min({}::text) FROM {} WHERE {} > {}").format(
+            sql.Identifier(one.tag), self._from, sql.Identifier(one.time), _moment(after_ns)
+        )
+        row = await (await self._conn.execute(statement)).fetchone()
+        return (int(row[0]), str(row[1] or "")) if row else (0, "")
+
+    async def close(self) -> None:
+        await self._conn.close()
+
+
+class Seen:
+    """What has been read of the last while, so that a reading that overlaps the one before sends nothing twice. When
+    there is too much to remember, it is forgotten, and the store finds the repetitions."""
+
+    MOST: Final = 400_000
+
+    def __init__(self, span_s: int) -> None:
+        self._span_ns = max(1, span_s) * 10**9
+        self._sets: dict[int, set[int]] = {}
+        self._count = 0
+
+    def add(self, ns: int, mark: int) -> bool:
+        """Whether this is new."""
+        found = self._sets.setdefault(ns // self._span_ns, set())
+        if mark in found:
+            return False
+        if self._count >= self.MOST:
+            self.forget(1 << 63)
+            found = self._sets.setdefault(ns // self._span_ns, set())
+        found.add(mark)
+        self._count += 1
+        return True
+
+    def forget(self, before_ns: int) -> None:
+        """What is older is not read again."""
+        for key in [key for key in self._sets if (key + 1) * self._span_ns < before_ns]:
+            self._count -= len(self._sets.pop(key))
+
+
+class _Rows:
+    """Columns that fill up."""
+
+    def __init__(self, source: str, lane: Lane, kind: int) -> None:
+        self._source, self._lane, self._kind = source, lane, kind
+        self.latest = NO_TIME
+        self.before = -1
+        self._clear()
+
+    def _clear(self) -> None:
+        self._names: dict[str, int] = {}
+        self._texts: list[str] = []
+        self.text_bytes = 0
+        self._tag, self._time, self._quality, self._server = array("I"), array("q"), array("q"), array("q")
+        self._kinds, self._values = bytearray(), bytearray()
+        self._with_server = False
+
+    @property
+    def count(self) -> int:
+        return len(self._kinds)
+
+    def saw(self, ns: int) -> None:
+        """A row of this time; earlier ones have all been seen."""
+        if ns > self.latest:
+            self.before = ns - 1 if self.latest != NO_TIME else -1
+            self.latest = ns
+
+    def add(self, tag: str, ns: int, value: bytes | None, quality: bytes | None, server: bytes | None) -> None:
+        self._tag.append(self._names.setdefault(tag, len(self._names)))
+        self._time.append(ns)
+        raw = int.from_bytes(quality, "big", signed=True) if quality is not None else GOOD
+        if value is None:
+            self._kinds.append(FLOAT)
+            self._values += struct.pack("<d", float("nan"))
+            raw = raw if quality is not None else BAD
+        elif self._kind == TEXT:
+            self._kinds.append(TEXT)
+            self._values += struct.pack("<q", len(self._texts))
+            self._texts.append(value.decode("utf-8", "replace"))
+            self.text_bytes += len(value)
+        else:
+            self._kinds.append(self._kind)
+            self._values += value[::-1] if len(value) == 8 else struct.pack("<q", value[0])
+        self._quality.append(raw)
+        at = (int.from_bytes(server, "big", signed=True) + EPOCH_US) * 1000 if server is not None else NO_TIME
+        self._with_server = self._with_server or at != NO_TIME
+        self._server.append(at)
+
+    def take(self, upto: int) -> Samples:
+        """What there is, as a record."""
+        found = Samples(
+            self._lane, 0, self._source, upto if self._lane == "live" else -1, tuple(self._names), self._tag.tobytes(),
+            self._time.tobytes(), bytes(self._kinds), bytes(self._values), self._quality.tobytes(),
+            self._server.tobytes() if self._with_server else b"", tuple(self._texts),
+        )  # fmt: skip
+        self._clear()
+        return found
+
+
+async def connect(source: Postgres, password: str) -> Historian:
+    """Raises: psycopg.Error, Differs."""
+    tls: dict[str, Any] = {"sslmode": "disable"}
+    if not source.plain:
+        tls = {"sslmode": "require", "channel_binding": "require", "sslcertmode": "disable"}
+    conn = await AsyncConnection.connect(
+        hostaddr=source.address, port=source.port, dbname=source.database, user=source.role, password=password,
+        autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_SECONDS, gssencmode="disable",
+        application_name="cofferdam-mirror", client_encoding="utf8", require_auth="scram-sha-256",
+        keepalives_idle=15, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=30_000, **tls,
+    )  # fmt: skip
+    try:
+        await conn.execute(_SETTINGS, (str(STATEMENT_MS),))
+        found = Historian(source, conn)
+        await found.look()
+    except BaseException:
+        await conn.close()
+        raise
+    return found
+
+
+def words(error: Exception) -> str:
+    """What a database says, in one line."""
+    if isinstance(error, psycopg.Error) and error.sqlstate and error.diag.message_primary:
+        return f"{error.diag.message_primary} ({error.sqlstate})"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_LEAST, _MOST = -62_135_596_800 * 10**6, 253_402_300_799 * 10**6
+
+
+def _moment(ns: int) -> sql.Composable:
+    """To the microsecond, which is all that PostgreSQL has; what is beyond the years 1 to 9999 is their border."""
+    at = _EPOCH + datetime.timedelta(microseconds=min(max(ns // 1000, _LEAST), _MOST))
+    return sql.SQL("{}::timestamptz").format(sql.Literal(at.isoformat()))

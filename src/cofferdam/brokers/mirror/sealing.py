@@ -1,0 +1,196 @@
+"""Sealed files: Parquet, sorted by (tag, time), row groups of about 50,000 rows cut at the borders of tags.
+
+What is taken is sealed hour by hour; files of the same hours are later made into one, without repetitions. Everything
+here reads and writes files and decides nothing, so that it may run in a thread beside the keeper's work.
+
+Not here: when (keeper), the catalogue (catalogue).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cofferdam.brokers.mirror.catalogue import File, failed, sync_folder
+from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, stored, tidy
+from cofferdam.brokers.mirror.hot import Commit
+from cofferdam.errors import StoreError
+
+GROUP_ROWS: Final = 50_000
+AT_ONCE_ROWS: Final = 1_000_000
+"""Of samples that are made into one file: so many are in memory at a time."""
+DAY_HOURS: Final = 24
+
+
+def seal(folder: Path, commits: Sequence[Commit]) -> list[File]:
+    """Commits as sealed files, an hour each, durable on return. Raises: StoreError."""
+    table = tidy(stored([(one.commit, one.batch) for one in commits]))
+    if table.num_rows == 0:
+        return []
+    upto = max(one.commit for one in commits)
+    hours = hours_of(table)
+    found = []
+    for hour in sorted(pc.unique(hours).to_pylist()):
+        part = table.filter(pc.equal(hours, hour))
+        found.append(_write(folder, f"h{hour:08d}-{upto:016d}", [part], hour, hour, upto, whole=False))
+    _settle(folder)
+    return found
+
+
+def hours_of(table: pa.Table) -> pa.ChunkedArray:
+    """The hour since 1970 of each row, rounded down also before that."""
+    time = table["time"].cast(pa.int64())
+    hours = pc.divide(time, HOUR_NS)
+    behind = pc.greater(pc.multiply(hours, HOUR_NS), time)
+    return pc.subtract(hours, pc.cast(behind, pa.int64()))
+
+
+def merge(folder: Path, files: Sequence[File]) -> File:
+    """Several files as one, without repetitions, durable on return. Raises: StoreError."""
+    first, last = min(one.first for one in files), max(one.last for one in files)
+    upto = max(one.commits for one in files)
+    paths = [folder / one.name for one in files]
+    found = _write(folder, f"d{first:08d}-{last:08d}-{upto:016d}", _merged(paths), first, last, upto, whole=True)
+    _settle(folder)
+    return found
+
+
+def _merged(paths: Sequence[Path]) -> Iterator[pa.Table]:
+    """The samples of several files, in order, without repetitions: some tags at a time."""
+    counts: dict[str, int] = {}
+    for path in paths:
+        for group in read_groups(path, ["tag"]):
+            for each in pc.value_counts(group["tag"].combine_chunks()).to_pylist():
+                counts[each["values"]] = counts.get(each["values"], 0) + each["counts"]
+    some: list[str] = []
+    rows = 0
+    for tag in sorted(counts, key=lambda text: text.encode()):
+        if some and rows + counts[tag] > AT_ONCE_ROWS:
+            yield _of(paths, some)
+            some, rows = [], 0
+        some.append(tag)
+        rows += counts[tag]
+    if some:
+        yield _of(paths, some)
+
+
+def _of(paths: Sequence[Path], tags: Sequence[str]) -> pa.Table:
+    wanted = pa.array(tags, pa.string())
+    found = []
+    for path in paths:
+        file = open_file(path)
+        for index in groups_of(file, tags[0], tags[-1]):
+            group = file.read_row_group(index, use_threads=False).cast(STORED)
+            found.append(group.filter(pc.is_in(group["tag"], wanted)))
+    return tidy(pa.concat_tables(found)) if found else STORED.empty_table()
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def open_file(path: Path) -> pq.ParquetFile:
+    """Raises: StoreError, where it is no file of ours."""
+    try:
+        found = pq.ParquetFile(path, memory_map=True)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{path.name} cannot be read: {error}") from None
+    if found.schema_arrow.names != STORED.names:
+        raise StoreError(f"{path.name} has other columns than a sealed file")
+    return found
+
+
+def read_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """A file, row group by row group. Raises: StoreError."""
+    file = open_file(path)
+    for index in range(file.num_row_groups):
+        yield read_group(file, index, columns)
+
+
+def read_group(file: pq.ParquetFile, index: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """Raises: StoreError, where it is damaged."""
+    try:
+        return file.read_row_group(index, columns=columns, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"row group {index} cannot be read: {error}") from None
+
+
+def groups_of(file: pq.ParquetFile, first: str, last: str) -> list[int]:
+    """The row groups that may have tags from `first` to `last`."""
+    low, high = first.encode(), last.encode()
+    found = []
+    for index in range(file.num_row_groups):
+        stats = file.metadata.row_group(index).column(0).statistics
+        if stats is None or not stats.has_min_max or (_bytes(stats.max) >= low and _bytes(stats.min) <= high):
+            found.append(index)
+    return found
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file. Raises: OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def _write(
+    folder: Path, stem: str, tables: Iterable[pa.Table], first: int, last: int, upto: int, *, whole: bool
+) -> File:
+    """A sealed file, synced; it counts once the catalogue has it. Raises: StoreError."""
+    path, fresh = folder / f"{stem}.parquet", folder / f"{stem}.new"
+    rows = 0
+    tags: set[str] = set()
+    try:
+        with pq.ParquetWriter(
+            fresh, STORED, compression="zstd", compression_level=3, version="2.6", data_page_version="2.0",
+            use_dictionary=["tag", "kind", "quality", "text", "value"], write_page_checksum=True,
+            column_encoding={"time": "DELTA_BINARY_PACKED", "whole": "DELTA_BINARY_PACKED",
+                             "server": "DELTA_BINARY_PACKED", "commit": "DELTA_BINARY_PACKED"},
+        ) as writer:  # fmt: skip
+            for table in tables:
+                for group in _cut(table):
+                    writer.write_table(group, row_group_size=group.num_rows)
+                    rows += group.num_rows
+                    tags.update(pc.unique(group["tag"]).to_pylist())
+        with fresh.open("rb") as file:
+            os.fsync(file.fileno())
+        fresh.rename(path)
+        return File(path.name, first, last, rows, path.stat().st_size, sha256_of(path), upto, len(tags), whole=whole)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise failed(error, folder) from None
+
+
+def _cut(table: pa.Table) -> Iterator[pa.Table]:
+    """Row groups: whole tags, until there are GROUP_ROWS of them; a tag that has more stands alone, in several."""
+    count = table.num_rows
+    if not count:
+        return
+    runs = pc.run_end_encode(table["tag"].combine_chunks())
+    ends: list[int] = runs.run_ends.to_pylist()
+    start = 0
+    for index, end in enumerate(ends):
+        following = ends[index + 1] if index + 1 < len(ends) else count + GROUP_ROWS + 1
+        if following - start > GROUP_ROWS:
+            for at in range(start, end, GROUP_ROWS):
+                yield table.slice(at, min(GROUP_ROWS, end - at))
+            start = end
+
+
+def _settle(folder: Path) -> None:
+    try:
+        sync_folder(folder)
+    except OSError as error:
+        raise failed(error, folder) from None

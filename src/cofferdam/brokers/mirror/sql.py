@@ -1,0 +1,185 @@
+"""SQL over the mirror, for those who may read everything: DuckDB in the reader's own process.
+
+The wall is not DuckDB's: the store is a mount that this process cannot write, and under its filter it opens no file for
+writing, no socket and no program. Besides, DuckDB is told to open nothing but the store, to load nothing, and that this
+cannot be changed; one statement is taken, and only one that reads.
+
+    samples   the last revision of each (tag, time)       raw    everything, as it is kept
+    tags      what there is                               gaps   what is known to be missing
+
+Not here: HTTP (api).
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import math
+import threading
+from typing import Annotated, Any, Final
+
+import duckdb
+import msgspec
+import pyarrow as pa
+from msgspec import Meta, Struct
+
+from cofferdam.brokers.kit.http.problems import refusal, time_of
+from cofferdam.brokers.mirror.columns import STORED
+from cofferdam.brokers.mirror.query import Reading, TooMuch, View
+
+SECONDS: Final = 60.0
+MEMORY: Final = "512MB"
+ROWS_MOST: Final = 1_000_000
+RESULT_BYTES: Final = 128 << 20
+READS: Final = ("SELECT", "EXPLAIN")
+_SETTINGS: Final = {
+    "threads": "1", "memory_limit": MEMORY, "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false", "allow_community_extensions": "false", "temp_directory": "",
+    "python_enable_replacements": "false", "parquet_metadata_cache": "true",
+}  # fmt: skip
+_COLUMNS: Final = ", ".join(STORED.names)
+
+
+class Refused(Exception):
+    """SQL that is not run, or that failed, in the database's words."""
+
+
+class Asked(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked for."""
+
+    sql: Annotated[str, Meta(min_length=1)]
+    limit: Annotated[int, Meta(ge=1, le=ROWS_MOST)] = 100_000
+    format: str = ""
+
+
+def asked(body: bytes, kind: str) -> Asked:
+    """A body: SQL as it is (`application/sql`, `text/plain`), or JSON. Raises: Refusal."""
+    try:
+        if kind.partition(";")[0].strip().lower() == "application/json":
+            return msgspec.json.decode(body, type=Asked)
+        return Asked(body.decode())
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise refusal("request", f"the body is not understood: {error}"[:500]) from None
+
+
+class Sql:
+    """The database. Made before the filter is on."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+        self._db = duckdb.connect(":memory:")
+        for name, value in _SETTINGS.items():
+            self._db.execute(f"SET {name} = '{value}'")
+        folder = str(reading.folder).replace("'", "''")
+        self._db.execute(f"SET allowed_directories = ['{folder}/']")
+        self._db.execute("SET enable_external_access = false")
+        self._db.execute("SET lock_configuration = true")
+        # What it loads when it first reads a file, it loads now.
+        self._db.execute("SELECT count(*), max(x) FROM range(10) t(x)").fetchall()
+
+    def run(self, who: str, view: View, text: str, limit: int) -> pa.Table:
+        """The rows, no more than `limit`. One at a time for each principal. Raises: Refused, TooMuch."""
+        with self._lock:
+            if who in self._busy:
+                raise TooMuch(f"a statement of {who} is being run")
+            self._busy.add(who)
+        try:
+            return self._run(view, text, limit)
+        finally:
+            with self._lock:
+                self._busy.discard(who)
+
+    def _run(self, view: View, text: str, limit: int) -> pa.Table:
+        with self._lock:
+            cursor = self._db.cursor()
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            cursor.interrupt()
+
+        timer = threading.Timer(SECONDS, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            statements = cursor.extract_statements(text)
+            if len(statements) != 1 or statements[0].type.name not in READS:
+                raise Refused("one statement that reads: SELECT (or WITH, FROM, EXPLAIN)")
+            self._views(cursor, view)
+            return self._fetch(cursor.sql(text), limit)
+        except duckdb.Error as error:
+            if late.is_set():
+                raise TooMuch(f"it took more than {SECONDS:g} s") from None
+            raise Refused(" ".join(str(error).split())) from None
+        finally:
+            timer.cancel()
+            cursor.close()
+
+    def _views(self, cursor: Any, view: View) -> None:
+        names = [str(view.folder / file.name).replace("'", "''") for file in view.catalogue.files]
+        cursor.register("hot_log", view.hot())
+        listed = ", ".join(f"'{name}'" for name in names)
+        # Names of our own files and columns: nothing in it comes from anybody.
+        sealed = f"SELECT {_COLUMNS} FROM read_parquet([{listed}]) UNION ALL " if names else ""  # noqa: S608
+        cursor.execute(f"CREATE TEMP VIEW raw AS {sealed}SELECT {_COLUMNS} FROM hot_log")  # noqa: S608
+        cursor.execute(
+            "CREATE TEMP VIEW samples AS SELECT * EXCLUDE (commit) FROM raw"
+            " QUALIFY row_number() OVER (PARTITION BY tag, time ORDER BY commit DESC) = 1"
+        )
+        tags = view.tags()
+        cursor.register("tags", pa.table({
+            "tag": pa.array(list(tags), pa.string()),
+            "source": pa.array([tag.source for tag in tags.values()], pa.string()),
+            "first": pa.array([tag.first for tag in tags.values()], pa.int64()).cast(pa.timestamp("ns")),
+            "last": pa.array([tag.last for tag in tags.values()], pa.int64()).cast(pa.timestamp("ns")),
+        }))  # fmt: skip
+        losses = view.catalogue.losses
+        cursor.register("gaps", pa.table({
+            "source": pa.array([one.source for one in losses], pa.string()),
+            "since": pa.array([one.since for one in losses], pa.int64()).cast(pa.timestamp("ns")),
+            "until": pa.array([one.until for one in losses], pa.int64()).cast(pa.timestamp("ns")),
+            "points": pa.array([one.points for one in losses], pa.int64()),
+            "why": pa.array([one.why for one in losses], pa.string()),
+        }))  # fmt: skip
+
+    def _fetch(self, relation: Any, limit: int) -> pa.Table:
+        reader = relation.to_arrow_reader(10_000)
+        batches, rows, size = [], 0, 0
+        for batch in reader:
+            rows += batch.num_rows
+            size += batch.nbytes
+            if size > RESULT_BYTES:
+                raise TooMuch(f"an answer of more than {RESULT_BYTES} bytes")
+            batches.append(batch)
+            if rows > limit:
+                raise TooMuch(f"more than {limit} rows: LIMIT them, or reckon in SQL")
+        return pa.Table.from_batches(batches, reader.schema)
+
+
+def plain(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows as JSON has them."""
+    columns = []
+    for column in table.columns:
+        if pa.types.is_timestamp(column.type):
+            factor = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}[column.type.unit]
+            numbers = column.cast(pa.int64()).to_pylist()
+            columns.append([None if one is None else time_of(one * factor) for one in numbers])
+        else:
+            columns.append([_plain(one) for one in column.to_pylist()])
+    names = table.schema.names
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 1 << 53:
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, (decimal.Decimal, datetime.date, datetime.time, datetime.timedelta)):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list) else value

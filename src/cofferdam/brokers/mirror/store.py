@@ -1,0 +1,249 @@
+"""The keeper's store: hot log, sealed files, catalogue; what was taken, what a tag has, what there is of an hour.
+
+Not here: when a thing is done, and what is told of it (keeper).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cofferdam.brokers.mirror import catalogue, hot, sealing
+from cofferdam.brokers.mirror.catalogue import File, Loss, Tag
+from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, STORED, digest, stored, tidy
+from cofferdam.brokers.mirror.records import LANES, Lane, Samples
+from cofferdam.errors import StoreError
+
+TAGS_MOST: Final = 100_000
+LOSSES_MOST: Final = 10_000
+"""Losses that are listed; of more, the latest."""
+
+
+class Store:
+    """The folder. Reads what is there; cuts the hot log at the first batch that does not verify."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises: StoreError."""
+        self.folder = folder
+        self.catalogue = catalogue.load(folder)
+        self.commit = self.catalogue.sealed
+        self.taken: dict[Lane, int] = {lane: self.catalogue.taken.get(lane, 0) for lane in LANES}
+        self.hot: list[hot.Commit] = []
+        self.hot_rows = 0
+        self.newest = NO_TIME
+        self.found = ""
+        self.log = hot.HotLog(folder)
+        self._lingering: list[tuple[float, str]] = []
+        try:
+            self._open()
+        except OSError as error:
+            raise StoreError(f"the store {folder} cannot be read: {error.strerror or error}") from None
+
+    def _open(self) -> None:
+        known = {file.name for file in self.catalogue.files}
+        for path in self.folder.iterdir():
+            if path.suffix == ".new" or (path.suffix == ".parquet" and path.name not in known):
+                path.unlink()  # a crash left it: nothing in the catalogue says that it is there
+        missing = [name for name in known if not (self.folder / name).exists()]
+        if missing:
+            self.found = f"{len(missing)} sealed files are gone: {', '.join(sorted(missing)[:3])}"
+            self._lose([file for file in self.catalogue.files if file.name in missing], "its file is gone")
+        for path in hot.files(self.folder, 0):
+            whole = False
+            for one in hot.read(path):
+                whole = True
+                if one.commit <= self.catalogue.sealed:
+                    continue
+                if one.commit != self.commit + 1:
+                    raise StoreError(f"{path.name} has commit {one.commit} where {self.commit + 1} should be")
+                self._note(one)
+            if not whole:
+                path.unlink()
+        self._drop_hot()
+
+    def _note(self, one: hot.Commit) -> None:
+        self.hot.append(one)
+        self.hot_rows += one.batch.num_rows
+        self.commit = one.commit
+        self.taken[one.lane] = max(self.taken[one.lane], one.number)
+        self._tags(one)
+
+    def _tags(self, one: hot.Commit) -> None:
+        """What its tags have now."""
+        batch = one.batch
+        if not batch.num_rows:
+            return
+        plain = pa.table({
+            "tag": batch.column(0).indices, "time": batch.column(1), "kind": batch.column(2),
+        })  # fmt: skip
+        found = plain.group_by("tag", use_threads=False).aggregate(
+            [("time", "min"), ("time", "max"), ("time", "count"), ("kind", "last")]
+        ).to_pydict()  # fmt: skip
+        names = batch.column(0).dictionary
+        for index, low, high, count, kind in zip(
+            found["tag"], found["time_min"], found["time_max"], found["time_count"], found["kind_last"], strict=True
+        ):
+            name = names[index].as_py()
+            tag = self.catalogue.tags.get(name)
+            if tag is None:
+                tag = self.catalogue.tags[name] = Tag(one.source, kind, low, high, 0)
+            tag.source, tag.kind = one.source, kind
+            tag.first, tag.last = min(tag.first, low), max(tag.last, high)
+            tag.points += count
+            self.newest = max(self.newest, high)
+
+    def _drop_hot(self) -> None:
+        """Hot files whose every commit is sealed."""
+        needed = {path.name for path in hot.files(self.folder, self.catalogue.sealed)} if self.hot else set()
+        for path in self.folder.glob("hot-*.arrows"):
+            if path.name not in needed:
+                path.unlink()
+
+    # --- taking
+
+    def add(self, record: Samples, batch: pa.RecordBatch) -> None:
+        """Takes a batch; `sync` makes it last. Raises: StoreFull, StoreError."""
+        one = hot.Commit(self.commit + 1, record.lane, record.number, record.source, batch)
+        self.log.add(*one)
+        self._note(one)
+
+    def sync(self) -> None:
+        """What was taken is on disk, and readable. Raises: StoreError."""
+        self.log.sync()
+
+    # --- sealing
+
+    def to_seal(self) -> list[hot.Commit]:
+        """What is hot now; what comes from here on is not among it. Raises: StoreError."""
+        self.log.roll()
+        return list(self.hot)
+
+    def sealed(self, commits: list[hot.Commit], files: list[File]) -> None:
+        """Files are there for these commits. Raises: StoreError."""
+        last = commits[-1].commit
+        before = (self.catalogue.sealed, dict(self.catalogue.taken), list(self.catalogue.files))
+        self.catalogue.sealed = last
+        for one in commits:
+            self.catalogue.taken[one.lane] = max(self.catalogue.taken.get(one.lane, 0), one.number)
+        self.catalogue.files += files
+        try:
+            catalogue.save(self.folder, self.catalogue)
+        except StoreError:
+            self.catalogue.sealed, self.catalogue.taken, self.catalogue.files = before
+            raise
+        self.hot = [one for one in self.hot if one.commit > last]
+        self.hot_rows = sum(one.batch.num_rows for one in self.hot)
+        for path in self.folder.glob("hot-*.arrows"):
+            if int(path.stem.split("-")[1]) <= last:
+                self.leave(path.name)
+
+    def replaced(self, old: Iterable[File], new: File) -> None:
+        """One file stands for several. Raises: StoreError."""
+        gone = {file.name for file in old}
+        before = self.catalogue.files
+        self.catalogue.files = [file for file in before if file.name not in gone] + [new]
+        try:
+            catalogue.save(self.folder, self.catalogue)
+        except StoreError:
+            self.catalogue.files = before
+            raise
+        for name in gone - {new.name}:
+            self.leave(name)
+
+    def dropped(self, files: Iterable[File], upto: int) -> None:
+        """These are no longer kept. Raises: StoreError."""
+        gone = {file.name for file in files}
+        self.catalogue.files = [file for file in self.catalogue.files if file.name not in gone]
+        self.catalogue.dropped = max(self.catalogue.dropped, upto)
+        catalogue.save(self.folder, self.catalogue)
+        for name in gone:
+            self.leave(name)
+
+    def lost(self, loss: Loss, lane: Lane, last: int) -> None:
+        """Batches of a lane up to `last` will not come. Raises: StoreError."""
+        self.sync()  # what came before them is on disk before the catalogue says so
+        self.catalogue.losses = [*self.catalogue.losses[-LOSSES_MOST:], loss]
+        self.taken[lane] = max(self.taken[lane], last)
+        self.catalogue.taken[lane] = max(self.catalogue.taken.get(lane, 0), last)
+        catalogue.save(self.folder, self.catalogue)
+
+    def _lose(self, files: list[File], why: str) -> None:
+        gone = {file.name for file in files}
+        self.catalogue.files = [file for file in self.catalogue.files if file.name not in gone]
+        for file in files:
+            self.catalogue.losses.append(
+                Loss("*", file.first * HOUR_NS, (file.last + 1) * HOUR_NS, file.rows, why, time.time_ns())
+            )
+        catalogue.save(self.folder, self.catalogue)
+
+    def set_aside(self, file: File, why: str) -> None:
+        """A damaged file counts no more; it stays, under another name. Raises: StoreError."""
+        with contextlib.suppress(OSError):
+            (self.folder / file.name).rename(self.folder / f"{file.name}.damaged")
+        self._lose([file], why)
+
+    def leave(self, name: str) -> None:
+        """A file that readers may still have open goes later."""
+        self._lingering.append((time.monotonic() + catalogue.LINGER_SECONDS, name))
+
+    def sweep(self) -> None:
+        """Removes what has lingered long enough."""
+        now = time.monotonic()
+        while self._lingering and self._lingering[0][0] <= now:
+            _, name = self._lingering.pop(0)
+            with contextlib.suppress(FileNotFoundError):
+                (self.folder / name).unlink()
+
+    # --- what is there
+
+    def files_of(self, first: int, last: int) -> list[File]:
+        """The files that may have samples of these hours."""
+        return [file for file in self.catalogue.files if file.first <= last and file.last >= first]
+
+    def hour(self, hour: int) -> Callable[[], pa.Table]:
+        """What reads all samples of an hour, tidy, as it is now: in a thread, if need be. It raises StoreError."""
+        low, high = hour * HOUR_NS, (hour + 1) * HOUR_NS
+        commits, paths = list(self.hot), [self.folder / file.name for file in self.files_of(hour, hour)]
+
+        def read() -> pa.Table:
+            found = [_within(stored([(one.commit, one.batch) for one in commits]), low, high)]
+            found += [_within(group.cast(STORED), low, high) for path in paths for group in sealing.read_groups(path)]
+            return tidy(pa.concat_tables(found))
+
+        return read
+
+    def room(self) -> tuple[int, int]:
+        """Bytes free for the store's user, and of the whole disk."""
+        facts = os.statvfs(self.folder)
+        return facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
+
+
+def _within(table: pa.Table, low: int, high: int) -> pa.Table:
+    times = table["time"].cast(pa.int64())
+    return table.filter(pc.and_(pc.greater_equal(times, low), pc.less(times, high)))
+
+
+def by_tag(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """A tidy table, tag by tag."""
+    if not table.num_rows:
+        return
+    runs = pc.run_end_encode(table["tag"].combine_chunks())
+    start = 0
+    for name, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        yield name, table.slice(start, end - start)
+        start = end
+
+
+def summary(table: pa.Table) -> dict[str, Any]:
+    """Of an hour's tidy table, by tag: samples of different times, and a digest over all revisions."""
+    found = {}
+    for name, part in by_tag(table):
+        found[name] = (len(pc.unique(part["time"])), digest(part))
+    return found

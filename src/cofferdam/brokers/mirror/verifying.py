@@ -1,0 +1,276 @@
+"""Whether the mirror has what it should: its files as they were sealed, and each hour as its source has it.
+
+Each hour, once it is over, is counted at the source by itself; each night the day before is. A tag that has fewer
+samples here than there makes the hour be read again, by the backfill lane, where repetitions vanish; then it is counted
+once more. A source that has fewer than the mirror is told of and changes nothing: a source that was emptied empties no
+mirror.
+
+Not here: how a source counts (postgres), what a digest is (columns).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+
+from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.mirror import MirrorVerified
+from cofferdam.brokers.mirror import sealing
+from cofferdam.brokers.mirror.columns import HOUR_NS
+from cofferdam.brokers.mirror.keeping import Keeping
+from cofferdam.brokers.mirror.records import Count, Counted, Fetch
+from cofferdam.brokers.mirror.store import summary
+from cofferdam.errors import CrossingError, StoreError
+from cofferdam.policy.terms.mirror_rows import Postgres
+
+COUNT_SECONDS: Final = 300.0
+"""For a source to count an hour."""
+SETTLE_SECONDS: Final = 5.0
+"""For what was asked for again to come, before it is counted once more."""
+ROUNDS: Final = 4
+"""So often an hour is read again in one run."""
+DIFFERENCES_MOST: Final = 200
+RUNS_MOST: Final = 16
+HOURLY_AFTER_NS: Final = 300 * 10**9
+"""How long after an hour's end it is counted."""
+NIGHTLY_HOUR: Final = 1
+"""UTC."""
+
+
+class Run:
+    """One run. `differ`: (tag, hour, here, there) that are not equal now."""
+
+    def __init__(self, number: int, first: int, last: int, against: str, by: str, tags: frozenset[str]) -> None:
+        self.number = number
+        self.first, self.last = first, last
+        self.against = against
+        self.by = by
+        self.tags = tags
+        self.seen: set[str] = set()
+        self.points = 0
+        self.differ: list[tuple[str, int, int, int]] = []
+        self.more: list[tuple[str, int, int, int]] = []
+        """What the source has less of."""
+        self.damaged: list[str] = []
+        self.failed = ""
+        self.ended = False
+        self.done = 0
+        self.total = last - first + 1
+
+    def told(self) -> dict[str, Any]:
+        """For an operator."""
+        return {
+            "number": self.number, "first": self.first, "last": self.last, "against": self.against, "ended": self.ended,
+            "done": self.done, "total": self.total, "tags": len(self.seen), "points": self.points,
+            "differ": self.differ[:DIFFERENCES_MOST], "differences": len(self.differ),
+            "source_has_less": self.more[:DIFFERENCES_MOST], "damaged": self.damaged, "failed": self.failed,
+        }  # fmt: skip
+
+
+class Verifying:
+    """The keeper's."""
+
+    def __init__(self, keeper: Keeping) -> None:
+        self._keeper = keeper
+        self._number = 0
+        self._request = 0
+        self.runs: dict[int, Run] = {}
+        self.alarms: dict[str, str] = {}
+        self._queue: deque[tuple[Run, int, str, int]] = deque()  # (run, hour, source, round)
+        self._asked: tuple[Run, int, str, int, int, float] | None = None  # ..., request, deadline
+        self._not_before = 0.0
+        wall = keeper.setting.wall()
+        self._hourly = wall // HOUR_NS
+        self._night = self._day(wall)
+
+    @staticmethod
+    def _day(wall: int) -> int:
+        return (wall - NIGHTLY_HOUR * HOUR_NS) // (24 * HOUR_NS)
+
+    def begin(self, first: int, last: int, against: str, by: str, tags: frozenset[str] = frozenset()) -> Run:
+        """Starts a run over these hours."""
+        self._number += 1
+        run = self.runs[self._number] = Run(self._number, first, last, against, by, tags)
+        for number in sorted(self.runs)[:-RUNS_MOST]:
+            del self.runs[number]
+        sources = [one.name for one in self._keeper.row.sources if isinstance(one, Postgres)]
+        if against == "source" and not sources:
+            run.failed = "the mirror has no source that can count"
+        if against == "store":
+            sources = [""]
+        run.total = (last - first + 1) * len(sources)
+        self._queue += [(run, hour, source, 0) for hour in range(first, last + 1) for source in sources]
+        if not run.total or run.failed:
+            self._end(run)
+        return run
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._queue) or self._asked is not None
+
+    # --- a turn
+
+    def tick(self) -> None:
+        """Called twice a second."""
+        wall = self._keeper.setting.wall()
+        if self._keeper.row.nightly and self._keeper.acks and not self.busy:
+            if self._day(wall) > self._night:
+                self._night = self._day(wall)
+                self.begin(self._night * 24 - 24, self._night * 24 - 1, "source", "")
+            elif (hour := (wall - HOURLY_AFTER_NS) // HOUR_NS) > self._hourly:
+                self._hourly = hour
+                self.begin(hour - 2, hour - 1, "source", "")
+        if self._asked is not None and time.monotonic() > self._asked[5]:
+            run, _, source, *_ = self._asked
+            self._asked = None
+            self._failed(run, f"{source} has not answered")
+        if self._asked is None and self._queue and time.monotonic() >= self._not_before:
+            run, hour, source, turn = self._queue[0]
+            if run.against == "store":
+                if self._keeper.in_thread(*self._look(run, hour)):
+                    self._queue.popleft()
+                return
+            self._queue.popleft()
+            self._request += 1
+            deadline = time.monotonic() + COUNT_SECONDS
+            self._asked = (run, hour, source, turn, self._request, deadline)
+            self._keeper.setting.senders["spooler"].send(Count(self._request, source, hour))
+
+    def _look(self, run: Run, hour: int) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+        """An hour in the store alone: its files are as they were sealed, and can be read."""
+        store = self._keeper.store
+        files = store.files_of(hour, hour)
+
+        def work() -> tuple[list[str], dict[str, Any]]:
+            bad = []
+            for file in files:
+                try:
+                    if sealing.sha256_of(store.folder / file.name) != file.sha256:
+                        bad.append(file.name)
+                except OSError:
+                    bad.append(file.name)
+            return bad, {} if bad else summary(store.hour(hour)())
+
+        def done(found: tuple[list[str], dict[str, Any]]) -> None:
+            bad, tags = found
+            run.damaged += [name for name in bad if name not in run.damaged]
+            self._add(run, tags)
+            run.done += 1
+            if bad:
+                for file in files:
+                    if file.name in bad and file in store.catalogue.files:
+                        self.damaged(file.name)
+            self._perhaps_end(run)
+
+        return work, done
+
+    def damaged(self, name: str) -> None:
+        """A sealed file is not as it was: it is set aside, and its hours are read again at the sources."""
+        store = self._keeper.store
+        file = next((each for each in store.catalogue.files if each.name == name), None)
+        if file is None:
+            return
+        store.set_aside(file, "its file is damaged")
+        self._keeper.tell_damaged(file)
+        for source in self._keeper.row.sources:
+            if isinstance(source, Postgres) and self._keeper.acks:
+                fetch = Fetch(source.name, file.first * HOUR_NS, (file.last + 1) * HOUR_NS)
+                self._keeper.setting.senders["spooler"].send(fetch)
+
+    def _add(self, run: Run, tags: Mapping[str, tuple[int, int]]) -> None:
+        for tag, (count, _) in tags.items():
+            if not run.tags or tag in run.tags:
+                run.seen.add(tag)
+                run.points += count
+
+    # --- against the source
+
+    def counted(self, record: Counted) -> None:
+        """A source's answer. Raises: CrossingError, where it is none."""
+        if len(record.names) != len(record.counts):
+            raise CrossingError("a count with names and numbers of unequal length")
+        asked = self._asked
+        if asked is None or asked[4] != record.request:
+            return  # too late
+        run, hour, source, turn, *_ = asked
+        if (record.source, record.hour) != (source, hour):
+            raise CrossingError(f"{record.source} answers for hour {record.hour}, and {source}, {hour} was asked")
+        if record.failed:
+            self._asked = None
+            self._failed(run, f"{source}: {record.failed}")
+            return
+        there = dict(zip(record.names, record.counts, strict=True))
+        read = self._keeper.store.hour(hour)
+
+        def done(found: dict[str, Any]) -> None:
+            self._asked = None
+            self._compare(run, hour, source, turn, there, found)
+
+        if not self._keeper.in_thread(lambda: _try(lambda: summary(read())), done):
+            # Something is being sealed: the source is asked again.
+            self._asked = None
+            self._queue.appendleft((run, hour, source, turn))
+
+    def _compare(
+        self, run: Run, hour: int, source: str, turn: int, there: Mapping[str, int], here: dict[str, Any] | str
+    ) -> None:
+        if isinstance(here, str):
+            self._failed(run, here)
+            return
+        tags = self._keeper.store.catalogue.tags
+        own = {tag: count for tag, (count, _) in here.items() if tag in there or tags[tag].source == source}
+        known = [tag for tag in there.keys() | own.keys() if not run.tags or tag in run.tags]
+        fewer = [
+            (tag, hour, own.get(tag, 0), there.get(tag, 0)) for tag in known if own.get(tag, 0) < there.get(tag, 0)
+        ]
+        if fewer and turn < ROUNDS:
+            fetch = Fetch(source, hour * HOUR_NS, (hour + 1) * HOUR_NS)
+            self._keeper.setting.senders["spooler"].send(fetch)
+            self._queue.append((run, hour, source, turn + 1))
+            self._not_before = time.monotonic() + SETTLE_SECONDS
+            return
+        run.differ += fewer
+        run.more += [(t, hour, own.get(t, 0), there.get(t, 0)) for t in known if own.get(t, 0) > there.get(t, 0)]
+        run.seen.update(known)
+        run.points += sum(own.get(tag, 0) for tag in known)
+        run.done += 1
+        self._perhaps_end(run)
+
+    def _failed(self, run: Run, why: str) -> None:
+        run.failed = why
+        self._queue = deque(one for one in self._queue if one[0] is not run)
+        self._end(run)
+
+    def _perhaps_end(self, run: Run) -> None:
+        if run.done >= run.total:
+            self._end(run)
+
+    def _end(self, run: Run) -> None:
+        run.ended = True
+        keeper = self._keeper
+        keeper.setting.audit.note(
+            MirrorVerified(
+                wall_ns=keeper.setting.wall(), conduit=keeper.conduit,
+                against="source" if run.against == "source" else "store", first=run.first, last=run.last,
+                tags=len(run.seen), points=run.points, differ=len(run.differ), damaged=len(run.damaged),
+                by=clip(run.by, 128), detail=clip(run.failed),
+            )
+        )  # fmt: skip
+        self.alarms.pop("mirror-differs", None)
+        if run.differ:
+            tag, hour, here, there = run.differ[0]
+            self.alarms["mirror-differs"] = (
+                f"{len(run.differ)} hours of tags are not as their source has them: {tag} has {here} of {there} samples"
+                f" in hour {hour} (cofferdam mirror verify)"
+            )
+
+
+def _try(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except (StoreError, pa.ArrowException) as error:
+        return str(error)

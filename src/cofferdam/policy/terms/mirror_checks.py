@@ -1,0 +1,132 @@
+"""What is wrong between the fields of a mirror's conduit, and with other entries.
+
+Not here: the form of single fields (mirror_model), what is legal but unwise (mirror).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cofferdam.policy.document import Path
+from cofferdam.policy.findings import Checking
+from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.schema import ALL
+from cofferdam.policy.terms.door_words import DoorChecks
+from cofferdam.policy.terms.mirror_model import MirrorConduit, MirrorRule, SourceSaid
+from cofferdam.policy.terms.mirror_rows import EVERYTHING
+
+_OF_DATABASES = ("database", "table", "query", "quality", "server", "rows_per_second", "password")
+
+
+class MirrorChecks:
+    """One conduit's."""
+
+    def __init__(self, name: str, conduit: MirrorConduit, numbers: Sequence[int], checking: Checking) -> None:
+        self.name = name
+        self.here = ("conduits", name)
+        self.conduit = conduit
+        self.numbers = numbers
+        self.checking = checking
+        self.at = checking.at
+
+    def run(self) -> None:
+        conduit, policy = self.conduit, self.checking.policy
+        for name, zone, side in (("from", conduit.from_zone, "ot"), ("to", conduit.to_zone, "it")):
+            known = policy.zones.get(zone)
+            if known is not None and known.side != side:
+                expected = f"a zone of the {side} side: history goes from the plant to its readers"
+                self.at((*self.here, name), f"{zone}, which is {known.side}", expected, check="direction")
+        for other, theirs in policy.conduits.items():
+            same = (theirs.from_zone, theirs.to_zone) == (conduit.from_zone, conduit.to_zone)
+            if other < self.name and isinstance(theirs, MirrorConduit) and same:
+                found = f"a second mirror from {conduit.from_zone} to {conduit.to_zone}, beside {other}"
+                self.checking.key(self.here, found, f"its sources and rules in {other}", check="mirror")
+        if conduit.mirror.store != "embedded":
+            found = f"store: {conduit.mirror.store}, which is to come in a later version"
+            self.at((*self.here, "mirror", "store"), found, "embedded", "embedded", "store")
+        if conduit.mirror.acks != "crossing":
+            found = f"acks: {conduit.mirror.acks}, which goes by a diode between two machines"
+            self.at(
+                (*self.here, "mirror", "acks"), found, "crossing: both ends are on this machine", "crossing", "acks"
+            )
+        if not conduit.sources and not self.checking.names(*self.here, "sources"):
+            self.at((*self.here, "sources"), "no sources", "at least one source", check="missing")
+        for source, said in conduit.sources.items():
+            self.source((*self.here, "sources", source), said)
+        doors = DoorChecks(self.name, conduit, self.checking)
+        for zone, door in conduit.listen.items():
+            doors.door((*self.here, "listen", zone), zone, door)
+            if zone == conduit.from_zone:
+                at = (*self.here, "listen", zone)
+                self.checking.key(at, f"a door in {zone}, the plant's", f"one in {conduit.to_zone}", check="listen")
+        said_doors = "listen" in self.checking.names(*self.here) and self.checking.names(*self.here, "listen")
+        if conduit.allow and conduit.to_zone not in (said_doors or {}):
+            found = f"no place to listen in {conduit.to_zone}, where readers ask"
+            self.at((*self.here, "allow"), found, f"listen: {conduit.to_zone}: {{at: ...}}", check="listen")
+        for number, rule in zip(self.numbers, conduit.allow, strict=True):
+            self.rule((*self.here, "allow", number), rule)
+
+    def source(self, at: Path, said: SourceSaid) -> None:
+        kinds = said.kinds
+        if len(kinds) != 1:
+            found = f"{one_of(kinds)} together" if kinds else "a source that says not where it is"
+            self.checking.key(at, found, "one of at, asset, folder", check="missing")
+            return
+        (kind,) = kinds
+        if kind in ("asset", "folder"):
+            self.at((*at, kind), f"a source of the kind {kind}, which is to come", "a database (at)", check="source")
+            return
+        if kind == "at":
+            self.database(at, said)
+        else:
+            for field in _OF_DATABASES:
+                if getattr(said, field) is not None:
+                    self.at((*at, field), f"{field} beside {kind}", "it belongs to a database (at)", check="source")
+        if kind == "asset":
+            self.device(at, said)
+        elif said.points:
+            self.at((*at, "points"), f"points beside {kind}", "they belong to an asset", check="source")
+
+    def database(self, at: Path, said: SourceSaid) -> None:
+        if said.database is None:
+            self.checking.key(at, "a database without its name", "database: NAME", check="missing")
+        if (said.table is None) == (said.query is None):
+            self.checking.key(at, "a database", "table, or query", check="missing")
+        columns = [said.tag, said.time, said.value, *filter(None, (said.quality, said.server))]
+        if len(set(columns)) != len(columns):
+            self.checking.key(at, "one column for two purposes", "a column for each", check="source")
+
+    def device(self, at: Path, said: SourceSaid) -> None:
+        name = said.asset or ""
+        if not self.checking.known("assets", name, (*at, "asset")):
+            return
+        asset = self.checking.policy.assets.get(name)
+        if asset is None:
+            return
+        if asset.zone != self.conduit.from_zone:
+            found = f"{name} of zone {asset.zone}"
+            self.at((*at, "asset"), found, f"an asset of {self.conduit.from_zone}", check="asset-zone")
+        if asset.protocol != "modbus":
+            self.at((*at, "asset"), f"{name}, which speaks {asset.protocol}", "an asset that speaks modbus",
+                    check="protocol")  # fmt: skip
+        for index, point in enumerate(said.points):
+            if point != ALL and point not in asset.points:
+                near = nearest(point, asset.points)
+                expected = f"a point of {name} ({one_of(asset.points)})" if asset.points else f"{name} has none"
+                self.at((*at, "points", index), f"the point {point}", expected, near, "unknown-point")
+        if not asset.points:
+            self.at((*at, "asset"), f"{name}, which has no points", "an asset with points", check="unknown-point")
+
+    def rule(self, at: Path, rule: MirrorRule) -> None:
+        if rule.sql and (EVERYTHING not in rule.read or rule.resolution):
+            found = "sql without `read: all`" if EVERYTHING not in rule.read else "sql with a resolution"
+            self.at((*at, "sql"), found, "read: all, as it is: a file holds many tags", check="sql")
+        for index, who in enumerate(rule.who):
+            path = (*at, "who", index)
+            if not self.checking.known("principals", who, path):
+                continue
+            principal = self.checking.policy.principals.get(who)
+            if principal is not None and principal.zone != self.conduit.to_zone:
+                fitting = [n for n, p in self.checking.policy.principals.items() if p.zone == self.conduit.to_zone]
+                expected = f"a principal of {self.conduit.to_zone}, where readers are"
+                self.at(path, f"{who} of zone {principal.zone}", expected, nearest(who, fitting), "principal-zone")

@@ -1,0 +1,203 @@
+"""The words of the historian mirror in the policy file.
+
+Not here: what they mean (mirror), the rows (mirror_rows).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field
+
+from cofferdam.policy import schema, syntax
+from cofferdam.policy.fields import YES_NO, as_list, choice, one_or_list, one_or_more, read_by, size, span, whole
+from cofferdam.policy.schema import Name, Names, Text
+from cofferdam.policy.terms.door_words import DoorSaid
+from cofferdam.policy.terms.mirror_rows import EVERYTHING, TAG_CHARACTERS
+
+ALL: Final = "all"
+DAY: Final = 86_400
+YEAR: Final = syntax.YEAR_SECONDS
+_TABLE: Final = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
+
+
+def _pattern(raw: Any) -> str:
+    if raw == ALL:
+        return EVERYTHING
+    if isinstance(raw, str) and 0 < len(raw) <= TAG_CHARACTERS and raw.isprintable() and raw.strip() == raw:
+        return raw
+    raise syntax.Expected("a tag's name, with * for anything, such as flow_*, or `all`")
+
+
+def _column(raw: Any) -> str:
+    if isinstance(raw, str) and 0 < len(raw.encode()) <= 63 and raw.isprintable() and raw.strip() == raw:
+        return raw
+    raise syntax.Expected("a name as PostgreSQL has it, of at most 63 bytes")
+
+
+def _table(raw: Any) -> str:
+    if isinstance(raw, str) and _TABLE.match(raw):
+        return raw if "." in raw else f"public.{raw}"
+    raise syntax.Expected("a table as SCHEMA.TABLE, such as public.samples")
+
+
+def _query(raw: Any) -> str:
+    text = syntax.text(raw).rstrip(";").strip()
+    if ";" in text or "\0" in text or not re.match(r"(?i)(select|with)\b", text):
+        raise syntax.Expected("one query that begins with SELECT or WITH")
+    return text
+
+
+def _every(raw: Any) -> int:
+    found = syntax.milliseconds(raw)
+    if not 100 <= found <= DAY * 1000:
+        raise syntax.Expected("a time from 100 ms to 1 d")
+    return found
+
+
+def _mark(raw: Any) -> str:
+    words = {"tab": "\t", ",": ",", ";": ";", "|": "|"}
+    if raw in words:
+        return words[raw]
+    raise syntax.Expected('"," or ";" or "|" or tab')
+
+
+def _resolution(raw: Any) -> int:
+    return syntax.long_span(raw, 1, 366 * DAY)
+
+
+PATTERN: Final = {"type": "string", "examples": ["tank_level", "flow_*", "all"]}
+Pattern = Annotated[str, *read_by(_pattern, PATTERN)]
+Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(one_or_more), one_or_list(PATTERN)]
+Column = Annotated[str, *read_by(_column, {"type": "string", "examples": ["time"]})]
+Table = Annotated[str, *read_by(_table, {"type": "string", "pattern": _TABLE.pattern.replace("\\Z", "$")})]
+Query = Annotated[str, *read_by(_query, {"type": "string", "examples": ["SELECT tag, time, value FROM samples"]})]
+
+
+class SourceSaid(schema.Entry):
+    """Where samples come from: a historian in PostgreSQL (`at`), points of an asset (`asset`), or a folder that files
+    are left in (`folder`)."""
+
+    at: schema.Endpoint | None = Field(
+        None, description="ADDRESS:PORT of a PostgreSQL (or TimescaleDB) in the zone `from`: `10.2.0.5:5432`."
+    )
+    database: Column | None = Field(None, description="With `at`: the database's name.")
+    role: Column = Field("cofferdam_mirror", description="With `at`: the role that the mirror logs in as.")
+    password: Name | None = Field(
+        None,
+        description="With `at`: the name of the role's password; `cofferdam mirror password NAME` brings it in. "
+        "Default: the source's name.",
+    )
+    plain: Annotated[bool, *YES_NO] = Field(False, description="With `at`: without TLS.")
+    table: Table | None = Field(None, description="With `at`: the table that is read, as SCHEMA.TABLE.")
+    query: Query | None = Field(None, description="With `at`, instead: a query that gives the columns.")
+    tag: Column = Field("tag", description="The column with the tag's name.")
+    time: Column = Field("time", description="The column with the source's time (`timestamptz`).")
+    value: Column = Field("value", description="The column with the value.")
+    quality: Column | None = Field(None, description="The column with the raw quality, whole. Default: none, all good.")
+    server: Column | None = Field(None, description="The column with the historian's own time. Default: none.")
+    overlap: Annotated[int, *span(0, 7 * DAY)] = Field(
+        600,
+        description="With `at`: how far behind the newest sample each reading begins, for what is committed late. "
+        "Default: 10 min.",
+        json_schema_extra={"default": "10 min"},
+    )
+    since: Annotated[int, *span(0, 30 * YEAR)] = Field(
+        30 * DAY,
+        description="With `at`: how far back the very first reading goes. Default: 30 days.",
+        json_schema_extra={"default": "30 days"},
+    )
+    rows_per_second: Annotated[int, *whole(1, 10_000_000)] | None = Field(
+        None, description="With `at`: ask for no more rows a second than that. Default: as fast as they come."
+    )
+    asset: Name | None = Field(None, description="An asset of the zone `from`; a tag is then ASSET.POINT.")
+    points: Names = Field((), description="With `asset`: its points that are read. Default: all.")
+    folder: Name | None = Field(
+        None,
+        description="A folder beneath the gate's `--folders`, in which CSV and Parquet files are left. A file counts "
+        "once it is renamed to end with .csv or .parquet.",
+    )
+    zone: Text | None = Field(
+        None, description="With `folder`: the time zone of times that say none, such as Europe/Paris. Default: refused."
+    )
+    mark: Annotated[str, *read_by(_mark, {"enum": [",", ";", "|", "tab"]})] = Field(
+        ",", description="With `folder`: what stands between the fields of a CSV."
+    )
+    decimal: Annotated[Literal[".", ","], *choice(".", ",")] = Field(
+        ".", description="With `folder`: what stands before a number's fraction."
+    )
+    tags: Patterns = Field(
+        (EVERYTHING,), description="Which tags are mirrored, by name, with `*` for anything. Default: all."
+    )
+    every: Annotated[int, *read_by(_every, schema.DURATION)] = Field(
+        10_000, description="How often it is read. Default: 10 s.", json_schema_extra={"default": "10 s"}
+    )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of at, asset, folder, those that it says."""
+        return tuple(name for name in ("at", "asset", "folder") if getattr(self, name) is not None)
+
+
+class MirrorSaid(schema.Entry):
+    """What is kept, and how."""
+
+    keep: Annotated[int, *span(3600, 100 * YEAR)] = Field(
+        5 * YEAR,
+        description="How long samples stay. Default: 5 years.",
+        json_schema_extra={"default": "5 years"},
+    )
+    most: Annotated[int, *size(10_000_000, 10**14)] = Field(
+        50 * 10**9,
+        description="Room for all that is kept; the oldest goes first, with an entry. Default: 50 GB.",
+        json_schema_extra={"default": "50 GB"},
+    )
+    spool: Annotated[int, *size(10_000_000, 10**13)] = Field(
+        5 * 10**9,
+        description="Room for what was read and is not in the store yet. Default: 5 GB.",
+        json_schema_extra={"default": "5 GB"},
+    )
+    future: Annotated[int, *span(1, DAY)] = Field(
+        600,
+        description="How far ahead of the clock a sample's time may be; what is further is refused. Default: 10 min.",
+        json_schema_extra={"default": "10 min"},
+    )
+    store: Annotated[str, *choice("embedded", "postgresql")] = Field(
+        "embedded", description="Where it is kept: `embedded`, in files of Parquet beside the gate."
+    )
+    acks: Annotated[Literal["crossing", "none"], *choice("crossing", "none")] = Field(
+        "crossing", description="`crossing`: the store tells the spool what it has. `none`: nothing ever goes back."
+    )
+    nightly: Annotated[bool, *YES_NO] = Field(
+        True, description="Each night the day before is counted at the source, and what is missing is read again."
+    )
+
+
+class MirrorRule(schema.Rule):
+    """One line of a mirror's `allow`: who may read which tags."""
+
+    who: Names = Field(description="The principal of the zone `to`, or a list of them.")
+    read: Patterns = Field(description="Tags, by name, with `*` for anything; or `all`.")
+    resolution: Annotated[int, *read_by(_resolution, {"type": "string", "examples": ["1 min"]})] | None = Field(
+        None, description="Nothing finer than aggregates over so long. Default: samples as they are."
+    )
+    sql: Annotated[bool, *YES_NO] = Field(
+        False, description="Any SQL over all that is kept: only with `read: all`, and without `resolution`."
+    )
+
+    @property
+    def principals(self) -> tuple[str, ...]:
+        return self.who
+
+
+class MirrorConduit(schema.Conduit):
+    """The historian mirror: the plant's history, copied out whole, and read by anybody who may. It goes `from` the
+    plant's zone `to` the readers'; readers reach the copy and never the plant, which opens no port for it."""
+
+    sources: dict[Name, SourceSaid] = Field(description="Where samples come from, by name.")
+    mirror: MirrorSaid = Field(default_factory=MirrorSaid, description="What is kept, and how.")
+    listen: dict[Name, DoorSaid] = Field({}, description="Where readers are answered by HTTP: the zone `to`.")
+    allow: Annotated[tuple[MirrorRule, ...], BeforeValidator(as_list)] = Field(
+        description="The rules: who reads which tags."
+    )

@@ -1,0 +1,146 @@
+"""The frozen rows of the historian mirror: sources, what is kept of them, and who may read what. PURE.
+
+Not here: how rows are made from a policy file (terms.mirror), what parts do with them (brokers.mirror).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Final, Literal
+
+import msgspec
+
+from cofferdam.policy.terms.doors import Door
+
+EVERYTHING: Final = "*"
+TAG_CHARACTERS: Final = 200
+"""Of a tag's name."""
+TAGS_MOST: Final = 100_000
+"""Tags of one mirror."""
+
+
+class Postgres(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="postgresql"):
+    """A historian in PostgreSQL: the columns of a table (SCHEMA.TABLE), or of what a query gives. `password` names a
+    secret; `plain`: without TLS. `quality` and `server` may be "": there is no such column. `tags`: patterns. `every`
+    in ms, other times in seconds."""
+
+    name: str
+    address: str
+    port: int
+    database: str
+    role: str
+    password: str
+    plain: bool = False
+    table: str = ""
+    query: str = ""
+    tag: str = "tag"
+    time: str = "time"
+    value: str = "value"
+    quality: str = ""
+    server: str = ""
+    tags: tuple[str, ...] = (EVERYTHING,)
+    every: int = 10_000
+    overlap: int = 600
+    since: int = 0
+    """How far back the first reading goes."""
+    points_per_second: int = 0
+    """No more than so many rows a second are asked for. 0: as fast as they come."""
+
+    @property
+    def at(self) -> str:
+        """ADDRESS:PORT/DATABASE."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}/{self.database}"
+
+
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="device"):
+    """Points of an asset of the policy, read in turn. A tag is ASSET.POINT. `every` in ms."""
+
+    name: str
+    asset: str
+    points: tuple[str, ...]
+    every: int = 1_000
+
+
+class Drop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="folder"):
+    """A folder of the site's, in which files with samples are left: CSV with a head line, or Parquet. `zone`: the time
+    zone of times that say none ("": such a file is refused). `mark`: what stands between a CSV's fields; `decimal`:
+    before a number's fraction."""
+
+    name: str
+    folder: str
+    tags: tuple[str, ...] = (EVERYTHING,)
+    zone: str = ""
+    mark: str = ","
+    decimal: str = "."
+
+
+Source = Postgres | Device | Drop
+
+
+class ReadRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One line of `allow`: who may read which tags (patterns). `resolution` in seconds: nothing finer than aggregates
+    over so long (0: samples as they are). `sql`: any SQL, which only one who may read everything has."""
+
+    number: int
+    who: tuple[str, ...]
+    read: tuple[str, ...]
+    resolution: int = 0
+    sql: bool = False
+
+
+class MirrorRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="mirror"):
+    """What one conduit of the mirror says. Sizes are bytes, times seconds. `most`: of sealed files (0: what the disk
+    has). `future`: a sample may be so far ahead of the clock. `outer` and `inner`: the zones of readers and plant;
+    `stands`: where each principal does."""
+
+    sources: tuple[Source, ...] = ()
+    rules: tuple[ReadRule, ...] = ()
+    keep: int = 0
+    most: int = 0
+    spool: int = 0
+    future: int = 600
+    acks: Literal["crossing", "none"] = "crossing"
+    nightly: bool = True
+    outer: str = ""
+    inner: str = ""
+    stands: dict[str, str] = {}
+    doors: tuple[Door, ...] = ()
+
+
+class Matcher:
+    """Whether a tag is one of some patterns; `*` stands for anything."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self.patterns = tuple(dict.fromkeys(patterns))
+        self.all = EVERYTHING in self.patterns
+        self._names = {pattern for pattern in self.patterns if "*" not in pattern}
+        wild = [".*".join(map(re.escape, pattern.split("*"))) for pattern in self.patterns if "*" in pattern]
+        self._wild = re.compile(f"(?:{'|'.join(wild)})\\Z", re.DOTALL) if wild else None
+
+    def __call__(self, tag: str) -> bool:
+        return self.all or tag in self._names or (self._wild is not None and self._wild.match(tag) is not None)
+
+
+class Rights:
+    """What one principal may read."""
+
+    def __init__(self, rules: Collection[ReadRule]) -> None:
+        self._rules = [(Matcher(rule.read), rule) for rule in rules]
+        self.sql = any(rule.sql and EVERYTHING in rule.read and not rule.resolution for rule in rules)
+
+    def rule(self, tag: str) -> ReadRule | None:
+        """The rule that lets one see most of a tag: the finest resolution; None where no rule has it."""
+        found = [rule for match, rule in self._rules if match(tag)]
+        return min(found, key=lambda rule: rule.resolution) if found else None
+
+
+def rights_of(rows: Iterable[MirrorRows], who: str) -> Rights:
+    """What a principal may read in these mirrors together."""
+    return Rights([rule for row in rows for rule in row.rules if who in rule.who])
+
+
+def tag_name(text: str) -> bool:
+    """Whether a tag may have this name."""
+    return 0 < len(text) <= TAG_CHARACTERS and text.isprintable() and text.strip() == text and "*" not in text

@@ -1,0 +1,119 @@
+"""The mirror in a gate that was started as a user starts it: keys and password by the command line, history by HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cofferdam.cli.main import main
+from tests.brokers.mirror.crew import PASSWORD, Plant, historian
+from tests.gate.plant import Gate
+from tests.ports import held_ports
+from tests.services import needs_postgres
+from tests.waiting import PATIENT, eventually
+
+pytestmark = needs_postgres
+POLICY = """
+site: works
+zones:
+  office: {{side: it, level: 4}}
+  plant: {{side: ot, level: 2}}
+principals:
+  lake: {{zone: office, addresses: [127.0.0.1]}}
+conduits:
+  history:
+    from: plant
+    to: office
+    broker: mirror
+    owner: data
+    reason: reports
+    sources:
+      historian:
+        at: "127.0.0.1:{historian}"
+        database: {database}
+        role: mirror
+        plain: true
+        table: public.samples
+        quality: quality
+        every: 200 ms
+        since: 2 days
+    listen:
+      office: {{at: "127.0.0.1:{office}", plain: true}}
+    allow:
+      - {{who: lake, read: all, sql: true}}
+gate: {{separation: processes, management: "127.0.0.1:{management}"}}
+"""
+
+
+class Works:
+    """A gate with a mirror, and its command line."""
+
+    def __init__(self, folder: Path, plant: Plant) -> None:
+        self.state = folder / "state"
+        self.office, management = held_ports(2)
+        policy = folder / "policy.yaml"
+        policy.write_text(POLICY.format(
+            office=self.office, management=management, historian=plant.made.port, database=plant.database
+        ))  # fmt: skip
+        self.password = folder / "password"
+        self.password.write_text(PASSWORD + "\n")
+        self.gate = Gate(self.state, policy)
+
+    def mirror(self, *words: str, code: int = 0) -> str:
+        """`cofferdam mirror ...`."""
+        said, complained = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            found = main(["mirror", *words, "--state", str(self.state)])
+        assert found == code, complained.getvalue() + said.getvalue()
+        return said.getvalue() + complained.getvalue()
+
+
+@pytest.fixture(scope="module")
+def plant() -> Iterator[Plant]:
+    with historian() as made:
+        found = Plant(made)
+        now = int(time.time())
+        found.add([("flow", now - 7200 + s, s / 10, 192) for s in range(0, 7200, 10)])
+        yield found
+        found.conn.close()
+
+
+@pytest.fixture(scope="module")
+def works(tmp_path_factory: pytest.TempPathFactory, plant: Plant) -> Iterator[Works]:
+    made = Works(tmp_path_factory.mktemp("works"), plant)
+    try:
+        made.gate.wait_ready()
+        yield made
+    finally:
+        made.gate.stop()
+
+
+def test_from_a_password_to_a_plot(works: Works, plant: Plant) -> None:
+    assert "there is no password" in works.mirror("status")
+    works.mirror("password", "historian", "--file", str(works.password))
+    key = json.loads(works.mirror("key", "new", "lake", "--json"))["key"]
+    eventually(lambda: json.loads(works.mirror("status", "--json"))["keeper"]["newest"])
+    with httpx.Client(base_url=f"http://127.0.0.1:{works.office}", timeout=PATIENT, trust_env=False) as client:
+
+        def count() -> int:
+            answer = client.get(
+                "/v1/samples", params={"tag": "flow", "last": "3h"}, headers={"authorization": f"Bearer {key}"}
+            )
+            return len(answer.json()["samples"]) if answer.status_code == 200 else 0
+
+        eventually(lambda: count() == 720)
+    assert "flow: 720 samples" in works.mirror("query", "flow", "--last", "3h")
+    assert "flow" in works.mirror("tags")
+    assert "no gaps, no differences: 1 tags, 720 samples" in works.mirror(
+        "verify", "--last", "3h", "--against", "source"
+    )
+    assert "0 damaged" in works.mirror("check")
+    assert "no gaps are known" in works.mirror("gaps")
+    works.mirror("key", "revoke", json.loads(works.mirror("key", "list", "--json"))[0]["id"])
