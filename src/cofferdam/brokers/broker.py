@@ -102,7 +102,8 @@ class Asked:
         try:
             return msgspec.json.decode(self.arguments, type=kind)
         except msgspec.MsgspecError as error:
-            raise GateError(f"{self.verb}: {error}", hint="is the command of the gate's own version?") from None
+            hint = "a value out of its range; or the command is of another version than the gate"
+            raise GateError(f"{self.verb}: {error}", hint=hint) from None
 
     def answer(self, result: object = None) -> None:
         """What it asked for: anything that can be JSON."""

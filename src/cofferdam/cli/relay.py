@@ -242,6 +242,11 @@ def _export(args: argparse.Namespace) -> int:
     from cofferdam.gate.overlay.peers import private_file
 
     if args.output is None:
+        if sys.stdout.isatty():
+            raise GateError(
+                "bodies are others' words, and could drive this terminal",
+                hint="give --output FILE, or a pipe: `cofferdam relay export CHANNEL | less`",
+            )
         return _write_out(args, sys.stdout.buffer)
     with private_file(args.output) as file:
         return _write_out(args, file)

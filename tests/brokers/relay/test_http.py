@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from cofferdam.audit.events.relay import MessageRefused, MessagesPushed
-from cofferdam.brokers.kit.http.keys import Tls, new_key
+from cofferdam.brokers.kit.http.keys import Secrets, Tls, new_key
 from cofferdam.brokers.kit.supervision import SetSevered
 from tests.brokers.relay.certificates import make
 from tests.brokers.relay.crew import ELSEWHERE, OFFICE, PLANT, RunningCrew, crew
@@ -622,3 +622,35 @@ def test_a_reload_in_the_middle_of_a_request_costs_that_request_alone(tmp_path: 
         with relay.client("mes") as mes:
             assert mes.put("/v1/channels/more/messages/a", json=count(1)).status_code == 201
         relay.ends_well()
+
+
+def test_a_key_that_expires_ends_the_pull_that_waits(tmp_path: Path) -> None:
+    with crew(tmp_path / "store") as made, made.client("erp") as client:
+        row = msgspec.structs.replace(made.rows["erp"], expires=time.time_ns() + 3 * 10**9)
+        made.give("outer", Secrets(keys=(row,)))
+        began = time.monotonic()
+        with pytest.raises(httpx.TransportError):
+            client.post("/v1/channels/counts/lease", json={"wait": 60})
+        assert time.monotonic() - began < 50  # well before the pull's own end
+
+
+def test_a_query_that_nobody_reads_is_refused(mes: httpx.Client) -> None:
+    answer = mes.put("/v1/channels/counts/messages/q?dry=1", json={"line": "L1", "n": 1})
+    assert answer.status_code == 400 and "no query" in answer.json()["detail"]
+    assert mes.put("/v1/channels/counts/messages/q", json={"line": "L1", "n": 1}).status_code == 201
+
+
+def test_the_noise_of_one_hides_no_refusal_of_another(tmp_path: Path) -> None:
+    with crew(tmp_path / "store") as made, made.client("erp") as erp, made.client("lake") as lake:
+        for number in range(300):
+            assert erp.get(f"/v1/channels/none{number}").status_code == 404
+        assert lake.put("/v1/channels/orders/messages/x", json={"quantity": 1}).status_code == 404
+        for number in range(300):
+            assert erp.get(f"/v1/channels/none{number}").status_code == 404
+
+        def told() -> list[MessageRefused]:
+            return [draft for draft in made.auditor.drafts if isinstance(draft, MessageRefused)]
+
+        eventually(lambda: sum(each.count for each in told()) == 601)
+        assert any((each.principal, each.channel) == ("lake", "orders") for each in told())
+        assert {each.principal for each in told() if each.verb == "any" and each.fault == "many"} == {"erp"}

@@ -24,7 +24,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from cofferdam.brokers.kit.http import api
-from cofferdam.brokers.kit.http.api import KEY_NEEDED, Note, method, path_of, query_of
+from cofferdam.brokers.kit.http.api import KEY_NEEDED, Note, method, no_query, path_of, query_of
 from cofferdam.brokers.kit.http.connection import Request
 from cofferdam.brokers.kit.http.keys import Known
 from cofferdam.brokers.kit.http.messages import Answer
@@ -78,6 +78,8 @@ class Api(api.Api):
     async def respond(self, request: Request) -> Answer:
         request.rows = self.relay
         path = path_of(request)
+        if request.method not in ("GET", "HEAD"):
+            no_query(request)
         if path == ("health",):
             return Answer(204)
         known = await self.who(request)

@@ -182,8 +182,10 @@ class Handed(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unkno
 
 
 class Refused(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
-    """The request as a whole is refused; nothing of it was done. `problem.fault`: "policy" (not allowed, or the policy
-    is just changing), "window", "severed", "paused", "stopped", "room", "log", "busy", "store". `retry` as above."""
+    """The request as a whole is refused; nothing of it was done (but of a push in parts, see above).
+
+    `problem.fault`: "policy" (not allowed, or the policy is just changing), "window", "severed", "paused", "stopped",
+    "room", "log", "busy", "store". `retry` as above."""
 
     request: Id
     problem: Problem

@@ -106,6 +106,12 @@ def path_of(request: Request) -> tuple[str, ...]:
     return tuple(steps)
 
 
+def no_query(request: Request) -> None:
+    """Raises: Refusal, where there is something behind a question mark: it would be passed over in silence."""
+    if b"?" in request.target:
+        raise refusal("request", "no query is understood here")
+
+
 def query_of(request: Request) -> dict[str, str]:
     """What stands behind the question mark, each once. Raises: Refusal."""
     text = request.target.partition(b"?")[2].decode("ascii")

@@ -44,8 +44,9 @@ TELL_SECONDS: Final = 2.0
 """How often refusals are told to the audit log."""
 SOON_NS: Final = 14 * 86_400 * 10**9
 """An alarm tells so long before a certificate's end."""
-TOLD_MOST: Final = 64
-"""Entries of one telling; what is more is one entry with their number."""
+TOLD_OF_ONE, TOLD_MOST = 16, 256
+"""Entries of one telling: of one principal (or of one source, while nobody knows who it is), and of all. What is more
+is one entry with their number, so that one who makes many kinds of refusal hides nobody else's."""
 
 What = tuple[str, str, str, str, str]
 """(what, principal, source, verb, fault) of refusals that are told together."""
@@ -82,6 +83,7 @@ class HttpPart(Part):
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._until: dict[str, int] = {}
         self._refused: dict[What, Refused] = {}
+        self._kinds_of: dict[tuple[str, str], int] = {}
         self._tell_at = 0.0
         self._severed = False
         self.work_by(setting.policy)
@@ -118,17 +120,20 @@ class HttpPart(Part):
         """Keys and certificates, by the secrets and the policy as they are now."""
         pins = [pin for door in self._doors.values() for pin in door.pins]
         self.api.keys = Keyring(self.secrets.keys, pins)
-        for connection in list(self.shared.open):
-            # What waits would be handed what comes, although its key has been revoked.
-            request = connection.request
-            if connection.waits and request is not None and isinstance(self.api.known(request), str):
-                connection.abort()
+        self._end_unknown()
         self._contexts = {}
         self._until = {name: good_until(tls.certificate) for name, tls in self.secrets.tls.items()}
         for at, door in self._doors.items():
             tls = self.secrets.tls.get(door.tls)
             if tls is not None:
                 self._contexts[at] = server_context(tls.certificate, tls.key, door.trusted)
+
+    def _end_unknown(self) -> None:
+        """What waits would be handed what comes, although its key has been revoked, or has expired meanwhile."""
+        for connection in list(self.shared.open):
+            request = connection.request
+            if connection.waits and request is not None and isinstance(self.api.known(request), str):
+                connection.abort()
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self.work_by(policy)
@@ -191,16 +196,24 @@ class HttpPart(Part):
     def note(self, what: str, principal: str, source: str, verb: str, problem: Problem, key: str) -> None:
         """A refusal: those of one kind are told together."""
         kind = (what[:128], principal, source, verb, problem.fault)
-        if (found := self._refused.get(kind)) is not None:
-            found.count += 1
-        elif len(self._refused) < TOLD_MOST:
+        if self._counted(kind):
+            return
+        whose = (principal, "" if principal else source)
+        if len(self._refused) < TOLD_MOST and self._kinds_of.get(whose, 0) < TOLD_OF_ONE:
+            self._kinds_of[whose] = self._kinds_of.get(whose, 0) + 1
             self._refused[kind] = Refused(kind, problem.detail, problem.place, key)
-        else:
+            return
+        rest: What = ("", *whose, "any", "many")
+        if len(self._refused) >= 2 * TOLD_MOST:
             rest = ("", "", "", "any", "many")
-            if (found := self._refused.get(rest)) is not None:
-                found.count += 1
-            else:
-                self._refused[rest] = Refused(rest, "refusals of more kinds than are told apart", "", "")
+        if not self._counted(rest):
+            self._refused[rest] = Refused(rest, "refusals of more kinds than are told apart", "", "")
+
+    def _counted(self, kind: What) -> bool:
+        found = self._refused.get(kind)
+        if found is not None:
+            found.count += 1
+        return found is not None
 
     def _tell(self) -> None:
         for source, whys in self.api.slowed.told().items():
@@ -208,7 +221,7 @@ class HttpPart(Part):
                 found = Refused(("", "", source, "key", "key"), f"no key that is known: {why}", "", "")
                 found.count = count
                 self._told(found)
-        refused, self._refused = self._refused, {}
+        refused, self._refused, self._kinds_of = self._refused, {}, {}
         for found in refused.values():
             self._told(found)
 
@@ -218,6 +231,7 @@ class HttpPart(Part):
 
     def tick(self) -> None:
         self.shared.sweep()
+        self._end_unknown()
         self.malformed = self.shared.malformed
         now = time.monotonic()
         if now >= self._tell_at:
