@@ -130,7 +130,9 @@ class WriteOutcome(Event, frozen=True, kw_only=True):
 
 
 class Refused(Event, frozen=True, kw_only=True):
-    """A request was refused by policy. `fault` is `model.Fault`, `detail` its sentence, `rule` the nearest rule."""
+    """A request was refused by policy. `fault` is `model.Fault`, `detail` its sentence, `rule` the nearest rule.
+    "busy": a write that policy may have allowed, and that was turned away before anything was sent, for want of a place
+    or of a value that it depends on."""
 
     session: Name
     principals: Names
@@ -151,7 +153,8 @@ class Refused(Event, frozen=True, kw_only=True):
 
 class RefusedMany(Event, frozen=True, kw_only=True):
     """`count` further refusals of one flow between two times, which have no entry each: a flood cannot swamp the
-    log. `faults` counts them by fault, as pairs."""
+    log. `faults` counts them by fault, as pairs. Of writes (`is_write`), which are never told together with reads: the
+    cells that they named, the least and the greatest raw value, and some of the items."""
 
     session: Name
     source: Address
@@ -161,6 +164,12 @@ class RefusedMany(Event, frozen=True, kw_only=True):
     detail: Text = ""
     from_ns: WallNs = 0
     to_ns: WallNs = 0
+    principals: Names = ()
+    is_write: bool = False
+    spans: Annotated[tuple[Cells, ...], Meta(max_length=64)] = ()
+    least: Cell = 0
+    greatest: Cell = 0
+    items: Annotated[tuple[OfItem, ...], Meta(max_length=16)] = ()
 
 
 class Malformed(Event, frozen=True, kw_only=True):

@@ -1,18 +1,26 @@
 """How much of the audit log one source can fill: enough to see what it does, not enough to fill the disk.
 
 Entries about connections, refusals and broken frames come as fast as a client likes. Each source has ENTRIES of them
-in an INTERVAL, and all sources together ALL_ENTRIES from those that no principal stands for; what comes above is
-counted, and the counts are told. Writes, their outcomes and the ends of sessions that did something are never under
-this budget.
+in an INTERVAL, and WRITES more for refused attempts to change the plant; all sources together that no principal stands
+for have ALL_ENTRIES of each. What comes above is counted, and the counts are told: of refused writes with who, which
+asset, which cells and between which values. Writes, their outcomes and the ends of sessions that did something are
+never under this budget.
+
+An IPv6 host has as many addresses as it likes: its network of 64 bits is one source.
 """
 
 from __future__ import annotations
 
+import ipaddress
+
 from cofferdam.audit.client import AuditClient
 from cofferdam.audit.events.access import LimitHit
+from cofferdam.brokers.kit.many import Many
 
 ENTRIES = 100
 """Entries of one source in an interval."""
+WRITES = 100
+"""Entries of refused writes of one source in an interval."""
 ALL_ENTRIES = 300
 """Entries of all strangers together in an interval: whoever has many addresses gains little by them."""
 INTERVAL_NS = 10_000_000_000
@@ -23,34 +31,77 @@ TOLD = 64
 """Sources whose suppressed entries are told one by one in an interval."""
 
 
+def network(source: str) -> str:
+    """What counts as one source: an IPv4 address, or an IPv6 network of 64 bits."""
+    if ":" not in source:
+        return source
+    try:
+        address = ipaddress.IPv6Address(source.partition("%")[0])
+    except ValueError:
+        return source
+    return f"{ipaddress.IPv6Address(int(address) >> 64 << 64)}/64"
+
+
 class LogBudget:
     """Counts entries by source. Times: UTC ns."""
 
     def __init__(self, audit: AuditClient) -> None:
         self._audit = audit
         self._began = 0
-        self._used: dict[str, int] = {}
-        self._strangers = 0
+        self._used: tuple[dict[str, int], dict[str, int]] = {}, {}  # of all else, of refused writes
+        self._strangers = [0, 0]
         self._untold: dict[str, int] = {}
+        self._writes: dict[tuple[str, str], Many] = {}  # (source, asset)
 
     def spend(self, source: str, stranger: bool, wall: int, count: int = 1) -> bool:
         """Whether one more entry about `source` may be written; else the `count` events it tells of are counted."""
+        if self._may(source, stranger, wall, is_write=False):
+            return True
+        self._count(source, count)
+        return False
+
+    def spend_on_refusals(
+        self, source: str, stranger: bool, asset: str, wall: int, many: Many | None, is_write: bool
+    ) -> bool:
+        """Whether one more entry about refusals may be written; else `many`, if there are, are kept and told later."""
+        if self._may(source, stranger, wall, is_write=is_write):
+            return True
+        if many is None:
+            return False
+        if not is_write:
+            self._count(source, many.count)
+            return False
+        key = (network(source), asset)
+        if key not in self._writes and len(self._writes) >= TOLD:
+            key = ("others", "")
+        there = self._writes.get(key)
+        if there is None:
+            self._writes[key] = many
+        else:
+            there.merge(many)
+        return False
+
+    def _may(self, source: str, stranger: bool, wall: int, *, is_write: bool) -> bool:
         if not 0 <= wall - self._began <= INTERVAL_NS:
             self.tell(wall)
-            self._began, self._used, self._strangers = wall, {}, 0
-        key = source if source in self._used or len(self._used) < SOURCES else "others"
-        used = self._used.get(key, 0)
-        if used < ENTRIES and not (stranger and self._strangers >= ALL_ENTRIES):
-            self._used[key] = used + 1
-            self._strangers += stranger
+            self._began, self._used, self._strangers = wall, ({}, {}), [0, 0]
+        used, most = self._used[is_write], WRITES if is_write else ENTRIES
+        source = network(source)
+        key = source if source in used or len(used) < SOURCES else "others"
+        if used.get(key, 0) < most and not (stranger and self._strangers[is_write] >= ALL_ENTRIES):
+            used[key] = used.get(key, 0) + 1
+            self._strangers[is_write] += stranger
             return True
+        return False
+
+    def _count(self, source: str, count: int) -> None:
+        source = network(source)
         key = source if source in self._untold or len(self._untold) < TOLD else "others"
         self._untold[key] = self._untold.get(key, 0) + count
-        return False
 
     def tick(self, wall: int) -> None:
         """Tells the counts once the interval is over."""
-        if self._untold and not 0 <= wall - self._began <= INTERVAL_NS:
+        if (self._untold or self._writes) and not 0 <= wall - self._began <= INTERVAL_NS:
             self.tell(wall)
 
     def tell(self, wall: int) -> None:
@@ -59,3 +110,6 @@ class LogBudget:
         for source, count in untold.items():
             detail = "connections, refusals and broken frames above what one source may have in the log, as a count"
             self._audit.note(LimitHit(wall_ns=wall, limit="log_entries", source=source, detail=detail, count=count))
+        writes, self._writes = self._writes, {}
+        for (source, asset), many in writes.items():
+            self._audit.note(many.told("", source, asset, wall))

@@ -1,7 +1,9 @@
 """Refusals on their way into the audit log: the first ones whole, a flood as a count.
 
 An intruder must not be able to fill the disk, or to hide one refusal that matters behind a million. So a session
-has BUDGET entries per INTERVAL; what comes above is counted by fault and told at the interval's end.
+has BUDGET entries per INTERVAL for what would only have been read, and WRITES for attempts to change the plant, which
+nothing else can use up; what comes above is told together at the interval's end (many): of writes with the cells that
+they named and the values between which they lay.
 """
 
 from __future__ import annotations
@@ -9,24 +11,27 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cofferdam.audit.client import AuditClient
-from cofferdam.audit.events.access import Refused, RefusedMany
+from cofferdam.audit.events.access import Refused
 from cofferdam.audit.events.base import NAME, clip
 from cofferdam.brokers.kit import telling
+from cofferdam.brokers.kit.many import Many
 from cofferdam.model import Deny, Operation
 from cofferdam.policy.points.decide import Flow
 
 BUDGET = 20
 """Refusals of one session that get an entry of their own in an interval."""
+WRITES = 50
+"""Refused writes of one session that do."""
 INTERVAL_NS = 10_000_000_000
 """Length of the interval in ns."""
+BUSY = "busy"
+"""The fault of a write that nothing is wrong with, and that was not sent."""
 
 
 class RefusalLog:
     """One session's refusals."""
 
-    __slots__ = (
-        "_asset", "_audit", "_began", "_budget", "_faults", "_many", "_many_from", "_session", "_source", "_used",
-    )  # fmt: skip
+    __slots__ = ("_asset", "_audit", "_began", "_budget", "_many", "_session", "_source", "_used")
 
     def __init__(
         self,
@@ -34,46 +39,55 @@ class RefusalLog:
         session: str,
         source: str,
         asset: str,
-        budget: Callable[[int, int], bool] | None = None,
+        budget: Callable[[int, Many | None, bool], bool] | None = None,
     ) -> None:
-        """`budget(wall, count)` says whether the source may have one more entry in the log; if not, it counts those
-        that the entry would have told of."""
+        """`budget(wall, many, is_write)` says whether the source may have one more entry in the log. If not, it keeps
+        `many`, which the entry would have told of, and tells it with others."""
         self._audit = audit
         self._budget = budget
         self._session = session
         self._source = source
         self._asset = asset
         self._began = 0
-        self._used = 0
-        self._many = 0
-        self._many_from = 0
-        self._faults: dict[str, int] = {}
+        self._used = [0, 0]  # of reads, of writes
+        self._many: list[Many | None] = [None, None]
 
     def add(self, verdict: Deny, operation: Operation, flow: Flow | Deny, wall: int) -> None:
         """Takes one refusal; `wall` is UTC ns."""
+        self._take(verdict.conduit, verdict.rule, verdict.fault, verdict.detail, operation, flow, wall)
+
+    def turned_away(self, operation: Operation, flow: Flow | Deny, why: str, wall: int) -> None:
+        """Takes a write that was not refused by policy, and not sent either."""
+        conduit = flow.conduits[0] if isinstance(flow, Flow) and len(flow.conduits) == 1 else ""
+        self._take(conduit, "", BUSY, why, operation, flow, wall)
+
+    def _take(
+        self, conduit: str, rule: str, fault: str, detail: str, operation: Operation, flow: Flow | Deny, wall: int
+    ) -> None:
         if wall - self._began > INTERVAL_NS or wall < self._began:
             self.flush(wall)
-            self._began, self._used = wall, 0
-        if self._used >= BUDGET:
-            if not self._many:
-                self._many_from = wall
-            self._many += 1
-            self._faults[verdict.fault] = self._faults.get(verdict.fault, 0) + 1
+            self._began, self._used = wall, [0, 0]
+        principals = flow.principals[:16] if isinstance(flow, Flow) else ()
+        kind = int(operation.is_write)
+        most = WRITES if kind else BUDGET
+        if self._used[kind] >= most or (self._budget is not None and not self._budget(wall, None, operation.is_write)):
+            many = self._many[kind]
+            if many is None:
+                many = self._many[kind] = Many(operation.is_write)
+            many.add(fault, operation, principals, wall)
             return
-        if self._budget is not None and not self._budget(wall, 1):
-            return
-        self._used += 1
+        self._used[kind] += 1
         self._audit.note(
             Refused(
                 wall_ns=wall,
                 session=self._session,
-                principals=flow.principals[:16] if isinstance(flow, Flow) else (),
+                principals=principals,
                 source=self._source,
                 asset=self._asset,
-                conduit=clip(verdict.conduit, NAME),
-                rule=clip(verdict.rule, NAME),
-                fault=verdict.fault,
-                detail=clip(verdict.detail),
+                conduit=clip(conduit, NAME),
+                rule=clip(rule, NAME),
+                fault=fault,
+                detail=clip(detail),
                 function=operation.function,
                 sub=operation.sub,
                 unit=operation.unit,
@@ -86,24 +100,12 @@ class RefusalLog:
 
     def tick(self, wall: int) -> None:
         """Tells what was counted, once the interval is over."""
-        if self._many and (wall - self._began > INTERVAL_NS or wall < self._began):
+        if self._many != [None, None] and (wall - self._began > INTERVAL_NS or wall < self._began):
             self.flush(wall)
 
     def flush(self, wall: int) -> None:
         """Tells what was counted."""
-        if not self._many:
-            return
-        if self._budget is None or self._budget(wall, self._many):
-            self._audit.note(
-                RefusedMany(
-                    wall_ns=wall,
-                    session=self._session,
-                    source=self._source,
-                    asset=self._asset,
-                    count=self._many,
-                    faults=tuple(self._faults.items())[:32],
-                    from_ns=self._many_from,
-                    to_ns=wall,
-                )
-            )
-        self._many, self._faults = 0, {}
+        for many in self._many:
+            if many is not None and (self._budget is None or self._budget(wall, many, many.is_write)):
+                self._audit.note(many.told(self._session, self._source, self._asset, wall))
+        self._many = [None, None]

@@ -23,7 +23,19 @@ TURN_NS = 1_000_000
 class Session:
     """One client's dealings with one asset. `flow` is what policy allows in it, or why it allows nothing."""
 
-    __slots__ = ("announced", "asset", "flow", "id", "name", "refusals", "refused", "requests", "silent", "writes")
+    __slots__ = (
+        "announced",
+        "asset",
+        "flow",
+        "id",
+        "name",
+        "refusals",
+        "refused",
+        "requests",
+        "silent",
+        "told",
+        "writes",
+    )
 
     def __init__(self, number: int, name: str, asset: str, flow: Flow | Deny) -> None:
         self.id = number
@@ -31,6 +43,7 @@ class Session:
         self.asset = asset
         self.refusals: RefusalLog | None = None
         self.announced = False
+        self.told = False  # its opening is in the log
         self.requests = 0
         self.refused = 0
         self.writes = 0
@@ -52,6 +65,7 @@ class Client:
         "bytes_out",
         "due",
         "frame_since",
+        "group",
         "held_since",
         "in_line",
         "last",
@@ -66,13 +80,13 @@ class Client:
         "requests",
         "resumed",
         "sessions",
+        "share",
         "shown",
         "since",
         "source",
         "standing",
         "stranger",
         "timer",
-        "told",
         "transport",
     )  # fmt: skip
 
@@ -102,8 +116,9 @@ class Client:
         self.opened_wall = 0
         self.frame_since = 0
         self.stranger = False  # no principal stands for its address
-        self.told = True  # its opening is in the log
         self.shown = NOBODY
+        self.share = source  # the network that counts as one source
+        self.group = source  # whom it comes from: principals, or that network
         self.standing: dict[int, int] = {}  # watches and streams: token of the request -> handle
         self.due = 0  # when its machine wants to be told the time
         self.timer: Timer | None = None
@@ -244,7 +259,7 @@ class Turns:
         """Its source has asked as much as it may for now."""
         client.in_line = True
         client.pace.line.append(client)
-        self._waiting[client.source] = client.pace
+        self._waiting[client.share] = client.pace
         self._arm()
 
     def _arm(self) -> None:

@@ -4,6 +4,12 @@ A device is an address and port; assets that differ only in their unit share it.
 `connections` and never more requests on one than `outstanding`; what comes above waits in lines that take turns
 (lines).
 
+Requests of one session reach the device in the order in which they were submitted: while one is under way, the next
+goes by the same connection or waits for it.
+
+Where several units share an address, one that does not answer is asked now and then (silence); all other requests to it
+fail at once.
+
 A request is sent once. If its connection breaks, or no answer comes in time, it has failed, and its owner is told
 so; nothing in here sends it again. What waited too long is not sent at all: an order that nobody waits for any more
 must not reach a machine.
@@ -19,9 +25,10 @@ from typing import Any
 
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.lines import Lines
+from cofferdam.brokers.proxy.silence import Silence
 from cofferdam.brokers.proxy.standing import Standing
 from cofferdam.crossing.reactor import Reactor, Timer
-from cofferdam.errors import RemoteProtocolError
+from cofferdam.errors import LocalProtocolError, RemoteProtocolError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Failure
 from cofferdam.protocols.base import (
@@ -52,8 +59,26 @@ class Job:
     """
 
     __slots__ = (
-        "allow", "arrived", "detail", "done", "failure", "finished", "flow", "generation", "joined", "line", "request",
-        "response", "sent", "session", "source", "standing", "timeout_ns",
+        "allow",
+        "arrived",
+        "detail",
+        "done",
+        "failure",
+        "finished",
+        "flow",
+        "generation",
+        "group",
+        "joined",
+        "line",
+        "request",
+        "response",
+        "sent",
+        "session",
+        "source",
+        "standing",
+        "timeout_ns",
+        "unit",
+        "writes",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +108,9 @@ class Job:
         self.joined: list[Job] | None = None  # who shares the answer (sharing)
         self.generation = -1
         self.standing: Standing | None = None  # what stands once it is answered well
+        self.unit = -1  # which unit behind the address is asked, where there are several
+        self.writes = False
+        self.group = source  # whose turns it takes
 
 
 class Connection:
@@ -131,7 +159,10 @@ class Device:
         self._report = report  # (what, section, detail): a device that breaks the protocol
         self._clock = clock
         self._connections: list[Connection] = []
-        self._lines: Lines[Job] = Lines()
+        self._lines: Lines[Job] = Lines(lambda job: job.writes, lambda job: job.group)
+        self.shared = False
+        """Several units answer at this address."""
+        self._silence = Silence()
         self._timer: Timer | None = None
         self._due = 0
         self._backoff = 0.0
@@ -156,8 +187,11 @@ class Device:
         if self._clock() - job.arrived > job.timeout_ns:
             self._fail(job, Failure.BUSY, TOO_LATE)
             return
+        if self._silence.missed and not self._silence.may_ask(job.unit, job.timeout_ns, self._clock()):
+            self._fail(job, Failure.TIMEOUT, f"unit {job.unit} has not answered of late, and is asked now and then")
+            return
         if not lines.count:
-            connection = self._free()
+            connection = self._free(job)
             if connection is not None:
                 self._send(connection, job)
                 return
@@ -167,13 +201,15 @@ class Device:
         gives_way: Job | None = None
         # The gate's own reads (source "") are few, and a write waits for each.
         if lines.count >= self._limits.asset_queue and job.source:
-            gives_way = lines.make_room(job.source, job.line)
+            gives_way = lines.make_room(job.source, job.line, job.group)
             if gives_way is None:
                 self._fail(job, Failure.BUSY, "too many requests wait for this device")
                 return
         lines.push(job.source, job.line, job)
         if self._may_connect():
             self._open()
+        elif self.asset.connections > 1:  # who waits for its own connection holds up nobody else
+            self._pump()
         self._arm(job.arrived + job.timeout_ns)
         if gives_way is not None:
             self._fail(gives_way, Failure.BUSY, "too many requests wait for this device")
@@ -199,10 +235,17 @@ class Device:
         """Nothing of what waits is sent; what is under way comes to its end."""
         self._fail_queue(Failure.UNREACHABLE, reason)
 
-    def _free(self) -> Connection | None:
-        """The ready connection with the fewest requests under way, if one has room."""
+    def _free(self, job: Job) -> Connection | None:
+        """The ready connection with the fewest requests under way, if one has room; while a request of the same session
+        is under way, no other than its own."""
         least = self.asset.outstanding
         best: Connection | None = None
+        if self.asset.connections > 1 and job.source:
+            line = job.line
+            for connection in self._connections:
+                for other in connection.flight.values():
+                    if other.line == line and other.source:
+                        return connection if len(connection.flight) < least else None
         for connection in self._connections:
             load = len(connection.flight)
             if load < least and connection.ready:
@@ -214,19 +257,31 @@ class Device:
     def _pump(self) -> None:
         """Sends what waits, one line after the other, as far as there are places."""
         lines = self._lines
+        one = self.asset.connections == 1
         while lines.count:
-            connection = self._free()
+            if one:
+                if not self._has_room():
+                    break
+                job = lines.pop()
+            else:
+                try:
+                    job = lines.pop(lambda job: self._free(job) is not None)
+                except IndexError:
+                    break
+            connection = self._free(job)
             if connection is None:
-                if self._may_connect():
-                    self._open()
-                return
-            job = lines.pop()
+                raise LocalProtocolError("a request was taken out of line, and has no place")
             if self._clock() - job.arrived > job.timeout_ns:
                 self._fail(job, Failure.BUSY, TOO_LATE)
             elif not self._permit(job):
                 self._fail(job, Failure.BUSY, "no longer allowed when its turn came")
             else:
                 self._send(connection, job)
+        if lines.count and self._may_connect():
+            self._open()
+
+    def _has_room(self) -> bool:
+        return any(c.ready and len(c.flight) < self.asset.outstanding for c in self._connections)
 
     def _send(self, connection: Connection, job: Job) -> None:
         """The act. The job's Allow is what permits it; the device's own machine makes a new message."""
@@ -347,6 +402,10 @@ class Device:
                     job = connection.flight.pop(event.token)
                     job.response = event.response
                     connection.silent = 0
+                    if self._lines.count:  # only where somebody waits does it matter who has used what
+                        self._lines.charge(job.group, now - job.sent)
+                    if self._silence.missed:
+                        self._silence.answered(job.unit)
                     if job.standing is not None and not self._protocol.is_error(event.response):
                         job.standing.connection, job.standing.token = connection, event.token
                         connection.standing[event.token] = job.standing
@@ -478,7 +537,12 @@ class Device:
                 job = connection.flight.pop(token)
                 connection.machine.forget(token)
                 connection.silent += 1
+                self._lines.charge(job.group, now - job.sent)
                 failed.append((job, Failure.TIMEOUT, f"no answer within {job.timeout_ns // 1_000_000} ms"))
+                if self.shared and self._silence.unanswered(job.unit, job.timeout_ns, now):
+                    unit, why = job.unit, f"unit {job.unit} does not answer"
+                    others = self._lines.drop_if(lambda other, unit=unit: other.unit == unit)  # type: ignore[misc]
+                    failed += [(other, Failure.TIMEOUT, why) for other in others]
             if late and (connection.machine.drop_after_timeout or connection.silent >= TIMEOUTS_IN_A_ROW):
                 connection.transport.close()
                 self._connections.remove(connection)

@@ -9,6 +9,7 @@ around it (brokers.half).
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
@@ -24,7 +25,7 @@ from cofferdam.brokers.proxy.device import CLIENT_GONE, Device, Job
 from cofferdam.brokers.proxy.face import towards
 from cofferdam.brokers.proxy.inner_standing import StandingPath
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Frame, Opened, Reply, Request, Unwatch, Watch
-from cofferdam.brokers.proxy.sessions import Served, Session
+from cofferdam.brokers.proxy.sessions import Served, Session, Tally
 from cofferdam.brokers.proxy.sharing import SharedReads
 from cofferdam.errors import CrossingError
 from cofferdam.limits import Limits
@@ -53,6 +54,7 @@ class _ReadJob(Job):
         served: Served,
     ) -> None:
         super().__init__(allow, request, session.source, session.id, arrived, served.timeout_ns, done)
+        self.group = session.group
         self.session = session
         self.flow = session.flow
         self.number = number
@@ -66,7 +68,6 @@ class Inner(StandingPath):
         super().__init__(setting, protocols)
         self.broker = setting.broker
         self._zones, self._other_zone = setting.zones
-        self._reactor = setting.reactor
         self._connect = setting.dial
         self._devices: dict[tuple[str, int], Device] = {}
         self._budget = LogBudget(setting.audit)
@@ -126,6 +127,11 @@ class Inner(StandingPath):
         for key, device in self._devices.items():
             if devices.get(key) is not device:
                 device.retire("the policy has changed")
+        units: dict[Device, set[int]] = {}
+        for one in kept.values():
+            units.setdefault(one.device, set()).add(one.asset.unit)
+        for device, found in units.items():
+            device.shared = len(found) > 1 or (-1 in found and self.protocol.dialect.units is not None)
         for name, gone in self._served.items():
             if kept.get(name) is not gone:
                 self._forget_parked(gone, None)
@@ -207,7 +213,7 @@ class Inner(StandingPath):
                 record.name,
                 source,
                 record.asset,
-                lambda wall, count: self._budget.spend(source, False, wall, count),
+                functools.partial(self._budget.spend_on_refusals, source, False, record.asset),
             )
             shown = Shown(record.user, record.application, record.certificate)
             flow = self._flow(source, record.asset, shown)
@@ -231,6 +237,7 @@ class Inner(StandingPath):
         if served is not None:
             served.device.drop_line(session.source, session.id)
             self._forget_parked(served, session)
+        self._forget_held(session)
         if self._standings:
             self._end_all_of(session)
         session.refusals.flush(self._wall())
@@ -240,9 +247,11 @@ class Inner(StandingPath):
         """Turns away the parked writes of a session, or of all (None): they are not sent."""
         gone = [entry for entry in served.parked if session is None or entry[0] is session]
         served.parked = deque(entry for entry in served.parked if entry not in gone)
-        for _, record, _, _ in gone:
+        for whose, record, operation, _ in gone:
             self._under_way -= 1
-            self._outer.send(Failed(record.id, Failure.BUSY, 0, 0))
+            whose.parked -= 1
+            self._turn_away(whose, record.id, operation, Failure.BUSY, "its session, or its asset, is no more")
+            self._go_on(whose)
 
     def _take_id(self, record: Request[Any] | Watch[Any]) -> Session | None:
         if record.id <= self._last_id:
@@ -269,6 +278,8 @@ class Inner(StandingPath):
             return
         try:
             arrived = self._clock()
+            if session.waits and self._hold(session, record, known[0] if known is not None else None, arrived):
+                return
             if known is None:
                 self._judge(session, record, self.protocol.operation(message), arrived)
             elif self.severed or not self._audit.writable or session.under_way >= self._most_under_way:
@@ -282,6 +293,9 @@ class Inner(StandingPath):
 
     def _judge(self, session: Session, record: Request[Any], operation: Operation, arrived: int) -> None:
         if self._busy(session, record.id):
+            if operation.is_write:
+                why = "too many requests of its session are under way"
+                session.refusals.turned_away(operation, session.flow, why, self._wall())
             return
         verdict = self._decide(session, operation)
         if isinstance(verdict, NeedValues):
@@ -302,18 +316,22 @@ class Inner(StandingPath):
     # --- reads ------------------------------------------------------------------------------------------------
 
     def _read(self, session: Session, record: Request[Any], operation: Operation, verdict: Allow, arrived: int) -> None:
-        session.reads += 1
+        tally = session.tally
+        if tally.conduit is not verdict.conduit:
+            tally = session.counts(verdict.conduit)
+        tally.reads += 1
         for span in operation.reads:
-            session.cells += span.count
+            tally.cells += span.count
         served = self._served[session.asset]
         shared = served.shared
         if shared is not None:
             response = shared.find(record.message, arrived)
             if response is not None:
-                session.shared += 1
+                tally.shared += 1
                 self._outer.send(Reply(record.id, response, 0, 0, True))
                 return
         job = _ReadJob(verdict, record.message, arrived, self._on_read_done, session, record.id, served)
+        job.unit = operation.unit
         session.under_way += 1
         self._under_way += 1
         if shared is not None:
@@ -323,7 +341,7 @@ class Inner(StandingPath):
 
     def _ask_shared(self, job: _ReadJob, served: Served, shared: SharedReads) -> None:
         if shared.join(job):
-            job.session.shared += 1
+            job.session.counts(job.allow.conduit).shared += 1
             return
         shared.asked(job)
         served.device.submit(job)
@@ -361,7 +379,7 @@ class Inner(StandingPath):
                     held = self.protocol.item_values(job.request, response)
                     self._state.note_items(session.asset, held, sent)
         else:
-            session.failed += 1
+            session.counts(job.allow.conduit).failed += 1
             self._send_failed(job.number, job)
         if job.generation >= 0 and served.shared is not None:
             served.shared.answered(job)
@@ -402,9 +420,12 @@ class Inner(StandingPath):
             )
 
     def _count_reads(self, session: Session) -> None:
+        """Tells what was read since it was last told: an entry for each conduit that allowed some of it."""
         wall = self._wall()
-        if session.reads or session.notices:
-            flow = session.flow
+        flow = session.flow
+        for tally in session.tallies.values():
+            if not tally.reads and not tally.notices:
+                continue
             self._audit.note(
                 ReadsCounted(
                     wall_ns=wall,
@@ -412,17 +433,18 @@ class Inner(StandingPath):
                     principals=flow.principals[:16] if isinstance(flow, Flow) else (),
                     source=session.source,
                     asset=session.asset,
-                    conduit=flow.conduits[0][:128] if isinstance(flow, Flow) and flow.conduits else "",
-                    reads=session.reads,
-                    cells=session.cells,
-                    shared=session.shared,
-                    failed=session.failed,
+                    conduit=tally.conduit[:128],
+                    reads=tally.reads,
+                    cells=tally.cells,
+                    shared=tally.shared,
+                    failed=tally.failed,
                     from_ns=session.from_wall,
                     to_ns=wall,
-                    notices=session.notices,
+                    notices=tally.notices,
                 )
             )
-        session.reads = session.cells = session.shared = session.failed = session.notices = 0
+        session.tally = Tally("")
+        session.tallies = {"": session.tally}
         session.from_wall = wall
 
     def tick(self) -> None:

@@ -54,6 +54,11 @@ class StandingPath(WritePath):
             raise CrossingError(f"request {record.id} is asked as a watch, and is none")
         if session is None:
             return
+        if session.waits and self._hold(session, record, operation, self._clock()):
+            return
+        self._watch_now(session, record, operation)
+
+    def _watch_now(self, session: Session, record: Watch[Any], operation: Operation) -> None:
         request = Request(record.session, record.id, record.message)
         try:
             if self._busy(session, record.id) or not self._room(session, record.id):
@@ -65,8 +70,9 @@ class StandingPath(WritePath):
                 self._settle(session, request, operation, verdict, 0)
                 return
             served = self._served[session.asset]
-            session.reads += 1
-            session.cells += sum(read.count for read in operation.reads)
+            tally = session.counts(verdict.conduit)
+            tally.reads += 1
+            tally.cells += sum(read.count for read in operation.reads)
             arrived = self._clock()
             job = Job(
                 verdict,
@@ -77,6 +83,7 @@ class StandingPath(WritePath):
                 served.timeout_ns,
                 lambda job: self._watch_done(record.id, job),
             )
+            job.unit, job.group = operation.unit, session.group
             job.session, job.flow = session, session.flow
             job.standing = Standing(session, served, record.message, operation, verdict)
             session.under_way += 1
@@ -93,7 +100,7 @@ class StandingPath(WritePath):
         self._under_way -= 1
         try:
             if job.response is None:
-                session.failed += 1
+                session.counts(job.allow.conduit).failed += 1
                 self._send_failed(number, job)
             else:
                 self._send_reply(number, job)
@@ -175,7 +182,7 @@ class StandingPath(WritePath):
             return
         standing.received += 1
         if isinstance(event, NoticeReceived):
-            standing.session.notices += 1
+            standing.session.counts(standing.allow.conduit).notices += 1
             if self._outer.full:
                 # What is left out would be missed by nobody who does not know of it.
                 self._limit("crossing_backlog_bytes", standing.session.source, "the outer half takes no more notices")

@@ -1,26 +1,41 @@
 """The lines in which requests wait for a device: taken in turns, by source address first, then by session.
 
-A source that opens many connections has no more turns than one with a single connection, and when all places are
-taken, who has the most waiting gives one up for who has less. Not here: deadlines, sending (device).
+A source that opens many connections has no more turns than one with a single connection. Above the sources stand the
+groups (`group`), which are principals: turns are weighed by the device's time that a group has used (`charge`), so that
+neither many addresses nor requests that take long give anybody more of it. What is urgent (`urgent`) comes before what
+is not, but for every fourth turn. When all places are taken, who has the most waiting gives one up for who has less.
+Not here: deadlines, sending (device).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 J = TypeVar("J")
 
 Sessions = OrderedDict[int, deque[J]]
 
+URGENT_TURNS = 3
+"""So many turns in a row go to what is urgent; then one goes to whoever has waited longest."""
+REMEMBERED = 1024
+"""Sources whose use of the device is remembered, beyond those that have used it most of late."""
+
 
 class Lines(Generic[J]):
     """Waiting jobs. A job stands in the line of its session, and the sessions of one source share its turn."""
 
-    __slots__ = ("_counts", "_sources", "count")
+    __slots__ = ("_counts", "_now", "_sources", "_urgent", "_urgent_turns", "_used", "count", "group", "urgent")
 
-    def __init__(self) -> None:
+    def __init__(self, urgent: Callable[[J], bool] | None = None, group: Callable[[J], str] | None = None) -> None:
+        self.urgent = urgent
+        self.group = group
+        self._urgent = 0  # urgent jobs that wait
+        self._urgent_turns = 0
+        # Fair queueing by start times: what each group has used of the device (ns), and where the fair share stands.
+        self._used: dict[str, int] = {}
+        self._now = 0
         self._sources: OrderedDict[str, Sessions[J]] = OrderedDict()
         self._counts: dict[str, int] = {}
         self.count = 0
@@ -41,29 +56,80 @@ class Lines(Generic[J]):
         line.append(job)
         self._counts[source] = self._counts.get(source, 0) + 1
         self.count += 1
+        if self.urgent is not None and self.urgent(job):
+            self._urgent += 1
 
-    def pop(self) -> J:
-        """The job whose turn it is. Raises: IndexError when none waits."""
+    def charge(self, group: str, duration_ns: int) -> None:
+        """The device has worked so long for a group."""
+        used = self._used.get(group, 0)
+        if used < self._now:  # it has not asked for a while: that gives no claim on the time of others
+            used = self._now
+        else:
+            self._now = used
+        self._used[group] = used + duration_ns
+        if len(self._used) > REMEMBERED:
+            self._used = {name: at for name, at in self._used.items() if at > self._now}
+
+    def pop(self, ready: Callable[[J], bool] | None = None) -> J:
+        """The job whose turn it is, of those that are `ready` to be sent; only the first of a session can be. Raises:
+        IndexError when none waits."""
         if not self.count:
             raise IndexError("no job waits")
-        source, sessions = next(iter(self._sources.items()))
-        session, line = next(iter(sessions.items()))
+        if ready is None and not self._urgent and not self._used:
+            source = next(iter(self._sources))
+            return self._pop(source, next(iter(self._sources[source])))
+        place = self._chosen(ready)
+        if place is None:
+            raise IndexError("no job that waits is ready")
+        return self._pop(*place)
+
+    def _pop(self, source: str, session: int) -> J:
+        sessions = self._sources[source]
+        line = sessions[session]
         job = line.popleft()
         if line:
             sessions.move_to_end(session)
         else:
             del sessions[session]
-        self._took(source)
+        self._took(source, job)
         if sessions:
             self._sources.move_to_end(source)
         return job
 
-    def make_room(self, source: str, session: int) -> J | None:
+    def _chosen(self, ready: Callable[[J], bool] | None) -> tuple[str, int] | None:
+        """Whose turn it is: the least that a group has used, and of equals who waits longest."""
+        best: tuple[bool, int, str, int] | None = None
+        wanted = self.urgent if self._urgent and self._urgent_turns < URGENT_TURNS else None
+        for source, sessions in self._sources.items():
+            group = self._group_of(source)
+            used = max(self._used.get(group, 0), self._now)
+            for session, line in sessions.items():
+                if ready is not None and not ready(line[0]):
+                    continue
+                later = wanted is not None and not wanted(line[0])
+                if best is None or (later, used) < best[:2]:
+                    best = (later, used, source, session)
+                if not later:
+                    break
+        if best is None:
+            return None
+        self._urgent_turns = self._urgent_turns + 1 if wanted is not None and not best[0] else 0
+        return best[2], best[3]
+
+    def make_room(self, source: str, session: int, group: str | None = None) -> J | None:
         """Takes out the newest job of the longest line of the source that has the most waiting, if that is more than
         `source` would have with one more, or of `source` itself if that line is longer than the session's would be;
-        else None."""
+        else None. Where one group has more waiting than `group` would have, one of its sources gives it up."""
         if not self._counts:
             return None
+        if self.group is not None and group is not None:
+            counts: dict[str, int] = {}
+            for other, count in self._counts.items():
+                counts[self._group_of(other)] = counts.get(self._group_of(other), 0) + count
+            most = max(counts, key=counts.__getitem__)
+            if counts[most] > counts.get(group, 0) + 1:
+                theirs = [other for other in self._counts if self._group_of(other) == most]
+                return self._newest(max(theirs, key=self._counts.__getitem__))
         greedy = max(self._counts, key=self._counts.__getitem__)
         mine = self._counts.get(source, 0)
         if self._counts[greedy] <= mine + 1:
@@ -74,10 +140,22 @@ class Lines(Generic[J]):
         longest = max(sessions, key=lambda number: len(sessions[number]))
         if greedy == source and len(sessions[longest]) <= self.length(source, session) + 1:
             return None
+        return self._newest(greedy)
+
+    def _group_of(self, source: str) -> str:
+        """Sources belong to one group each: their sessions come from one address."""
+        if self.group is None:
+            return source
+        return self.group(next(iter(self._sources[source].values()))[0])
+
+    def _newest(self, source: str) -> J:
+        """Takes out the newest job of the longest line of a source."""
+        sessions = self._sources[source]
+        longest = max(sessions, key=lambda number: len(sessions[number]))
         job = sessions[longest].pop()
         if not sessions[longest]:
             del sessions[longest]
-        self._took(greedy)
+        self._took(source, job)
         return job
 
     def drop(self, source: str, session: int) -> list[J]:
@@ -85,16 +163,33 @@ class Lines(Generic[J]):
         jobs = list(self._line(source, session) or ())
         if jobs:
             del self._sources[source][session]
-        for _ in jobs:
-            self._took(source)
+        for job in jobs:
+            self._took(source, job)
         return jobs
+
+    def drop_if(self, gone: Callable[[J], bool]) -> list[J]:
+        """Takes out all jobs of which this is true."""
+        dropped: list[J] = []
+        for source, session in self.places():
+            line = self._sources[source][session]
+            out = [job for job in line if gone(job)]
+            if out:
+                left = deque(job for job in line if not gone(job))
+                if left:
+                    self._sources[source][session] = left
+                else:
+                    del self._sources[source][session]
+                for job in out:
+                    self._took(source, job)
+                dropped += out
+        return dropped
 
     def drain(self) -> list[J]:
         """Takes out all jobs."""
         jobs = [job for line in self._lines() for job in line]
         self._sources.clear()
         self._counts.clear()
-        self.count = 0
+        self.count = self._urgent = 0
         return jobs
 
     def heads(self) -> Iterator[J]:
@@ -107,7 +202,7 @@ class Lines(Generic[J]):
         job = sessions[session].popleft()
         if not sessions[session]:
             del sessions[session]
-        self._took(source)
+        self._took(source, job)
         return job
 
     def places(self) -> list[tuple[str, int]]:
@@ -126,8 +221,10 @@ class Lines(Generic[J]):
     def _lines(self) -> Iterator[deque[J]]:
         return (line for sessions in self._sources.values() for line in sessions.values())
 
-    def _took(self, source: str) -> None:
+    def _took(self, source: str, job: J) -> None:
         self.count -= 1
+        if self._urgent and self.urgent is not None and self.urgent(job):
+            self._urgent -= 1
         left = self._counts[source] - 1
         if left:
             self._counts[source] = left

@@ -9,34 +9,14 @@ Not here: sockets' details (brokers.transport), the asset's side (inner), the pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from cofferdam.brokers.broker import Asked, Part, Setting
-from cofferdam.brokers.kit.admission import Admission
-from cofferdam.brokers.kit.budget import LogBudget
 from cofferdam.brokers.kit.figures import Reported
-from cofferdam.brokers.kit.limit_notes import LimitNotes
-from cofferdam.brokers.kit.refusals import RefusalLog
-from cofferdam.brokers.kit.supervision import SessionStatus
-from cofferdam.brokers.kit.transport import RECEIVE_BYTES, Transport
-from cofferdam.brokers.proxy.clients import (
-    Client,
-    Pace,
-    Pending,
-    Session,
-    Turns,
-    closed,
-    counted,
-    forget_full,
-    malformed,
-    opened,
-    statuses,
-)
-from cofferdam.brokers.proxy.face import Face, shown_by
-from cofferdam.brokers.proxy.outer_standing import Standings
+from cofferdam.brokers.kit.transport import RECEIVE_BYTES
+from cofferdam.brokers.proxy.clients import Client, Pending, Session, malformed, opened
+from cofferdam.brokers.proxy.outer_door import Door
 from cofferdam.brokers.proxy.records import (
-    Closed,
     Denied,
     Ended,
     Failed,
@@ -50,12 +30,9 @@ from cofferdam.brokers.proxy.records import (
     Watched,
 )
 from cofferdam.brokers.proxy.standing import watched
-from cofferdam.brokers.proxy.stats import FlowStats
 from cofferdam.errors import CrossingError, RemoteProtocolError
-from cofferdam.limits import Limits
-from cofferdam.model import Allow, Asset, Deny, Failure, Fault, Operation
+from cofferdam.model import Allow, Deny, Failure, Fault, Operation
 from cofferdam.policy.points.decide import Flow
-from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.base import (
     NEED_DATA,
     FrameReceived,
@@ -66,212 +43,13 @@ from cofferdam.protocols.base import (
     RequestReceived,
     RequestRefused,
 )
-from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 MALFORMED_ENTRIES = 5
 """Malformed requests of one connection that get an audit entry each; further ones are counted when it closes."""
 
 
-class Outer(Part):
+class Outer(Door):
     """The half itself. Besides what the process around it calls, its transports call it back."""
-
-    def __init__(self, setting: Setting, protocols: Protocols = PROTOCOLS) -> None:
-        super().__init__(setting)
-        self.crew = setting.crew
-        self.broker = setting.broker
-        self.protocol = protocols[setting.broker]
-        self._common = self.protocol.common(setting.secrets)
-        self._speaks = self.protocol.speaks
-        self._has_watches = self.protocol.notice_type is not None
-        self.clients: set[Client] = set()
-        self.stats = FlowStats()
-        self.faults = self.stats.faults
-        self._boot = setting.boot
-        self._zones, self._other_zone = setting.zones
-        self._inner = setting.senders["inner"]
-        self._audit = setting.audit
-        self._wall = setting.wall
-        self._clock = setting.clock
-        self._reactor = setting.reactor
-        self._next = 0
-        self._pending: dict[int, Pending] = {}
-        self._sessions: dict[int, tuple[Client, Session]] = {}
-        self._paces: dict[str, Pace] = {}
-        self._turns = Turns(setting.reactor, self._go_on)
-        self._admission = Admission()
-        self._budget = LogBudget(setting.audit)
-        self._blocked: set[Client] = set()
-        self._limit_notes = LimitNotes(setting.audit, self.limit_hits)
-        self.stopping = False
-        self.severed = setting.severed
-        self._standings = Standings(self._inner, self._write, self._internal)
-        self._inner.on_room = self._on_room
-        self._take(setting.policy, setting.assets)
-
-    # --- policy and the operator's hand -----------------------------------------------------------------------
-
-    def _take(self, policy: CompiledPolicy, assets: Iterable[str]) -> None:
-        self.policy = policy
-        self.limits: Limits = policy.limits
-        # Asked for each request, and so kept where that is quick.
-        self._most_outstanding = policy.limits.client_outstanding
-        self._most_unsent = policy.limits.client_unsent_bytes
-        self._rate = policy.limits.client_requests_per_second * 1e-9
-        self._burst = float(policy.limits.client_requests_burst)
-        self._turns.rate, self._turns.burst = self._rate, self._burst
-        self._longest_wait = int(policy.limits.client_wait_seconds * 1e9)
-        self._own_side = str(policy.zones[self._zones[0]].side)
-        self._other_side = str(policy.zones[self._other_zone].side)
-        self._by_listener: dict[tuple[str, int], dict[int, Asset]] = {}
-        for name in assets:
-            asset = policy.assets[name]
-            for place in asset.places:
-                self._by_listener.setdefault(place, {})[asset.unit] = asset
-
-    def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
-        """Judges by another policy from now on. Returns how many sessions it ended."""
-        self._take(policy, assets)
-        ended = 0
-        for client in list(self.clients):
-            lost = False
-            for session in client.sessions.values():
-                flow: Flow | Deny
-                if session.asset not in policy.assets:
-                    flow = Deny("", "", Fault.ASSET, f"the asset {session.asset} is not in the policy any more")
-                else:
-                    flow = policy.flow(self.broker, client.source, session.asset, self._zones, client.shown)
-                if isinstance(flow, Deny) and isinstance(session.flow, Flow):
-                    lost = True
-                session.judge_by(flow)
-            if client.only is not None and client.only.asset in policy.assets:
-                client.machine.take_asset(policy.assets[client.only.asset])
-            if lost:
-                ended += 1
-                self.close(client, "the new policy does not allow this session")
-        return ended
-
-    def set_severed(self, sides: Collection[str]) -> None:
-        """Cuts sides off. Clients of a severed side are ended; requests to a severed side are refused."""
-        self.severed = frozenset(sides)
-        if self._own_side in self.severed:
-            for client in list(self.clients):
-                self.close(client, f"the {self._own_side} side was severed")
-
-    def command(self, asked: Asked) -> None:
-        asked.answer(self.protocol.command(self._common, asked.verb, asked.arguments))
-
-    def end_sessions(self, sessions: Collection[str], reason: str) -> None:
-        """Ends the connections that hold these sessions."""
-        wanted = set(sessions)
-        for client in list(self.clients):
-            if any(session.name in wanted for session in client.sessions.values()):
-                self.close(client, reason)
-
-    # --- connections ------------------------------------------------------------------------------------------
-
-    def accept(self, transport: Transport, source: str, port: int, local: tuple[str, int]) -> None:
-        """A client has connected to a listener bound to, or reached at, `local`."""
-        limits = self.limits
-        if self.stopping or self._own_side in self.severed:
-            self._turn_away(transport, source, "severed", f"the {self._own_side} side is severed")
-            return
-        everywhere = ("::" if ":" in local[0] else "0.0.0.0", local[1])  # noqa: S104 - looked up, not bound to
-        assets = self._by_listener.get(local) or self._by_listener.get(everywhere)
-        if assets is None:
-            self._turn_away(transport, source, "listener", f"no asset is published at {local[0]}:{local[1]}")
-            return
-        now = self._clock()
-        too_much = self._admission.too_fast(source, limits, now)
-        stranger = not self.policy.principals_of(source, self._zones, None)
-        pace = self._paces.get(source)
-        if too_much is None:
-            of_source = 0 if pace is None else pace.connections
-            too_much = self._admission.no_room(source, stranger, limits, len(self.clients), of_source)
-        if too_much is not None:
-            self._turn_away(transport, source, *too_much)
-            return
-        if pace is None:
-            pace = self._paces[source] = Pace(self._burst, now)
-        pace.connections += 1
-        face = Face(self._would)
-        facing = face.facing(self._common, next(iter(assets.values())), self._wall, source, local)
-        client = face.client = Client(transport, self.protocol.server_facing(facing), source, port, pace)
-        client.assets = assets
-        client.last = now
-        client.opened_wall = self._wall()
-        client.stranger = stranger
-        client.told = self._budget.spend(source, stranger, client.opened_wall)
-        self._admission.opened(source, stranger)
-        self.clients.add(client)
-        transport.on_data = lambda data: self._on_data(client, data)
-        transport.on_closed = lambda reason: self._forget(client, reason)
-        for asset in assets.values():
-            session = self._open_session(client, asset.name)
-            client.only = session if len(assets) == 1 else None
-        if self._speaks:
-            client.machine.on_time(now)
-            self._tend(client)
-
-    def _open_session(self, client: Client, asset: str) -> Session:
-        self._next += 1
-        number = self._next
-        flow = self.policy.flow(self.broker, client.source, asset, self._zones, client.shown)
-        session = Session(number, f"{self._boot}-{number}", asset, flow)
-        session.refusals = RefusalLog(
-            self._audit,
-            session.name,
-            client.source,
-            asset,
-            lambda wall, count: self._budget.spend(client.source, client.stranger, wall, count),
-        )
-        client.sessions[asset] = session
-        self._sessions[number] = (client, session)
-        if client.told:
-            self._audit.note(opened(client, session, self.crew, self._wall()))
-        return session
-
-    def _identified(self, client: Client, event: Identified) -> None:
-        """A client has shown who it is, and is judged as that from now on."""
-        client.shown = shown_by(event)
-        for session in client.sessions.values():
-            if session.announced:
-                self.close(client, "the client shows to be somebody else")
-                return
-            flow = self.policy.flow(self.broker, client.source, session.asset, self._zones, client.shown)
-            session.judge_by(flow)
-
-    def _turn_away(self, transport: Transport, source: str, limit: str, detail: str) -> None:
-        transport.close()
-        self._limit(limit, source, detail)
-
-    def _limit(self, limit: str, source: str, detail: str) -> None:
-        self._limit_notes.add(limit, source, detail, self._wall())
-
-    def close(self, client: Client, reason: str) -> None:
-        """Ends one connection, with the reason for the audit log."""
-        client.transport.close()
-        self._forget(client, reason)
-
-    def _forget(self, client: Client, reason: str) -> None:
-        if client not in self.clients:
-            return
-        self.clients.discard(client)
-        if client.standing:
-            self._standings.forget(client)
-        if client.timer is not None:
-            client.timer.cancel()
-        client.pace.connections -= 1  # the rest of it is forgotten by `tick`, when it is full again
-        self._admission.closed(client.source, client.stranger)
-        wall = self._wall()
-        for session in client.sessions.values():
-            self._sessions.pop(session.id, None)
-            if session.refusals is not None:
-                session.refusals.flush(wall)
-            if session.announced:
-                self._inner.send(Closed(session.id))
-            if not client.told and not session.announced:
-                continue  # it stands in a count (log_entries), like its opening
-            self._audit.note(closed(client, session, reason, wall))
 
     # --- requests ---------------------------------------------------------------------------------------------
 
@@ -389,12 +167,14 @@ class Outer(Part):
         # Only now: a write that is forbidden is recorded as that, however late it comes.
         if operation.is_write and began - client.since > self._longest_wait:
             self._limit("client_wait_seconds", client.source, "a write that had waited too long was not sent")
+            if session.refusals is not None:
+                session.refusals.turned_away(operation, session.flow, "waited too long at the gate", wall)
             self._answer(client, token, self.protocol.failure(request, Failure.BUSY))
             return
         if not session.announced:
             session.announced = True
-            if not client.told:  # what was allowed something is in the log, whatever the budget
-                client.told = True
+            if not session.told:  # what was allowed something is in the log, whatever the budget
+                session.told = True
                 self._audit.note(opened(client, session, self.crew, self._wall()))
             shown = client.shown
             who = (shown.user, shown.application, shown.certificate)
@@ -402,8 +182,6 @@ class Outer(Part):
         self._next += 1
         number = self._next
         client.outstanding += 1
-        if operation.is_write:
-            session.writes += 1
         self._pending[number] = Pending(client, session, token, request, verdict.conduit, operation.is_write, began)
         if self._has_watches and watched(operation):
             self._inner.send(Watch(session.id, number, request))
@@ -411,10 +189,10 @@ class Outer(Part):
             self._inner.send(Request(session.id, number, request))
 
     def _session_for(self, client: Client, operation: Operation) -> Session:
-        """The session with the asset that answers for this unit."""
+        """The session with the asset that answers for this unit; it begins when it is first asked."""
         assets = client.assets
         asset = assets.get(operation.unit) or assets.get(-1) or next(iter(assets.values()))
-        return client.sessions[asset.name]
+        return client.sessions.get(asset.name) or self._open_session(client, asset.name)
 
     def _would(self, client: Client, operation: Operation) -> bool:
         flow = self._session_for(client, operation).flow
@@ -530,6 +308,8 @@ class Outer(Part):
                 raise CrossingError(f"an answer that does not fit its request: {misfit}")
             if isinstance(record, Watched) and client in self.clients:
                 self._standings.begin(pending, record.handle)
+            if pending.is_write and not self.protocol.is_error(record.message):
+                pending.session.writes += 1
             self._answer(client, pending.token, record.message)
             now = self._clock()
             self.stats.answered(
@@ -556,50 +336,6 @@ class Outer(Part):
             if client in self.clients and not client.in_line:
                 self._pump(client)
 
-    # --- time -------------------------------------------------------------------------------------------------
-
-    def tick(self) -> None:
-        """To be called about twice a second: closes what is idle or dawdles, and writes what was counted."""
-        now = self._clock()
-        wall = self._wall()
-        limits = self.limits
-        idle_ns = int(limits.client_idle_seconds * 1e9)
-        stranger_ns = int(min(limits.client_idle_seconds, limits.stranger_idle_seconds) * 1e9)
-        frame_ns = int(limits.client_frame_seconds * 1e9)
-        for client in list(self.clients):
-            if client.frame_since and now - client.frame_since > frame_ns:
-                self._limit("client_frame_seconds", client.source, "a frame that was begun was not completed in time")
-                self.close(client, "a frame that was begun was not completed in time")
-            elif (
-                not client.outstanding
-                and not client.standing
-                and now - client.last > (stranger_ns if client.stranger else idle_ns)
-            ):
-                self._limit("client_idle_seconds", client.source, "no complete request for too long")
-                self.close(client, "idle for too long")
-            else:
-                for session in client.sessions.values():
-                    if session.refusals is not None:
-                        session.refusals.tick(wall)
-        self._limit_notes.tick(now, wall)
-        self._budget.tick(wall)
-        forget_full(self._paces, now, self._rate, self._burst)
-        self._admission.tick(limits, now)
-
-    def end(self) -> None:
-        for client in list(self.clients):
-            self.close(client, "the gate stops")
-        wall = self._wall()
-        self._limit_notes.tell(wall)
-        self._budget.tell(wall)
-
-    def stop(self) -> None:
-        """Takes no new connections and ends those that wait for nothing."""
-        self.stopping = True
-        for client in list(self.clients):
-            if not client.outstanding:
-                self.close(client, "the gate stops")
-
     @property
     def busy(self) -> int:
         """Requests that are with the inner half."""
@@ -607,9 +343,3 @@ class Outer(Part):
 
     def figures(self) -> Reported:
         return self.stats.report()
-
-    def open_sessions(self) -> dict[str, int]:
-        return counted(self.clients)
-
-    def sessions(self) -> tuple[SessionStatus, ...]:
-        return statuses(self.clients, self._wall() - self._clock())

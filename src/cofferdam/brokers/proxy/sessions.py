@@ -7,18 +7,35 @@ from typing import Any
 
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.proxy.device import Device
-from cofferdam.brokers.proxy.records import Opened, Request
+from cofferdam.brokers.proxy.records import Opened, Request, Watch
 from cofferdam.brokers.proxy.sharing import SharedReads
 from cofferdam.model import Asset, Deny, Operation, Shown
 from cofferdam.policy.points.decide import Flow
+
+Held = tuple[Request[Any] | Watch[Any], Operation, int]
+"""A request that waits for one before it: the record, what it means, when it arrived (monotonic ns)."""
+
+
+class Tally:
+    """Reads of a session that one conduit allowed, since they were last told."""
+
+    __slots__ = ("cells", "conduit", "failed", "notices", "reads", "shared")
+
+    def __init__(self, conduit: str) -> None:
+        self.conduit = conduit
+        self.reads = 0
+        self.cells = 0
+        self.shared = 0
+        self.failed = 0
+        self.notices = 0
 
 
 class Session:
     """A client's session with one asset, as the outer half announced it."""
 
     __slots__ = (
-        "asset", "cells", "failed", "flow", "from_wall", "id", "name", "notices", "reads", "refusals", "shared",
-        "shown", "source", "standing", "under_way",
+        "asset", "flow", "from_wall", "group", "held", "id", "name", "parked", "recording", "refusals", "shown",
+        "source", "standing", "tallies", "tally", "under_way", "waits",
     )  # fmt: skip
 
     def __init__(self, record: Opened, flow: Flow | Deny, refusals: RefusalLog) -> None:
@@ -30,13 +47,26 @@ class Session:
         self.flow = flow
         self.refusals = refusals
         self.under_way = 0
-        self.reads = 0
-        self.cells = 0
-        self.shared = 0
-        self.failed = 0
-        self.notices = 0
+        self.tally = Tally("")  # of the conduit by which it read last
+        self.tallies: dict[str, Tally] = {"": self.tally}
+        # Its turns are those of its principals, from however many addresses they come.
+        self.group = " ".join(flow.principals) if isinstance(flow, Flow) else record.source
+        # What keeps its requests in their order: writes that wait for their entry, or for a value, and what came behind
+        # them and waits as well.
+        self.recording = 0
+        self.parked = 0
+        self.held: deque[Held] = deque()
+        self.waits = False  # any of these
         self.standing = 0  # watches and streams
         self.from_wall = 0
+
+    def counts(self, conduit: str) -> Tally:
+        """The tally of a conduit."""
+        tally = self.tally
+        if tally.conduit != conduit:
+            tally = self.tallies.get(conduit) or self.tallies.setdefault(conduit, Tally(conduit))
+            self.tally = tally
+        return tally
 
 
 Parked = tuple[Session, Request[Any], Operation, int]

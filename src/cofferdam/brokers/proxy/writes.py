@@ -3,12 +3,17 @@
 A write leaves for the asset only after its entry is on disk, and leaves once. A write whose verdict needs the asset's
 present value waits until that was read.
 
+Requests of one session leave in the order in which they came: behind a write that waits for a value everything of its
+session waits, and behind one that waits for the disk its reads do. Each has its own deadline, the asset's timeout.
+Other sessions do not notice.
+
 Not here: sessions, reads, what the outer half may say (inner); queues and connections (device).
 """
 
 from __future__ import annotations
 
 import abc
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +22,9 @@ from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.kit import telling
 from cofferdam.brokers.proxy.device import Job
-from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Reply, Request
+from cofferdam.brokers.proxy.records import Denied, Ended, Failed, Reply, Request, Watch
 from cofferdam.brokers.proxy.sessions import Parked, Served, Session
+from cofferdam.errors import CrossingError
 from cofferdam.limits import Limits
 from cofferdam.model import Allow, Asset, Deny, Failure, Fault, NeedValues, Operation
 from cofferdam.policy.points.decide import Flow
@@ -65,6 +71,7 @@ class WritePath(Part):
         self.protocol = protocols[setting.broker]
         self.severed: frozenset[str] = frozenset()
         self._boot = setting.boot
+        self._reactor = setting.reactor
         self._outer = setting.senders["outer"]
         self._audit = setting.audit
         self._wall = setting.wall
@@ -148,7 +155,86 @@ class WritePath(Part):
     def _send_failed(self, number: int, job: Job) -> None:
         device_ns = max(0, job.finished - job.sent) if job.sent else 0
         waited = max(0, (job.sent or job.finished) - job.arrived)
-        self._outer.send(Failed(number, job.failure or Failure.BAD_REPLY, device_ns, waited))
+        failure = job.failure or Failure.BAD_REPLY
+        if job.writes and job.sent and failure is Failure.UNREACHABLE:
+            failure = Failure.TIMEOUT  # it may have been done: no client may take that for "never sent"
+        self._outer.send(Failed(number, failure, device_ns, waited))
+
+    # --- order ------------------------------------------------------------------------------------------------
+
+    def _hold(
+        self, session: Session, record: Request[Any] | Watch[Any], operation: Operation | None, arrived: int
+    ) -> bool:
+        """Whether a request has to wait for one of its session before it; it is kept, then, until `_go_on`."""
+        if operation is None:
+            operation = self.protocol.operation(record.message)
+        if not session.held and not session.parked and (operation.is_write or not session.recording):
+            return False
+        if len(session.held) >= self.limits.client_outstanding * 4:
+            self._turn_away(session, record.id, operation, Failure.BUSY, "too many requests of its session wait")
+            return True
+        session.held.append((record, operation, arrived))
+        self._under_way += 1
+        if len(session.held) == 1:
+            self._expire_held_at(session)
+        return True
+
+    def _go_on(self, session: Session) -> None:
+        """A request for which others of its session may have waited has left, or has failed: takes them up, in order,
+        as far as they need not wait for another."""
+        held = session.held
+        while held and not session.parked:
+            record, operation, arrived = held[0]
+            if session.recording and not operation.is_write:
+                break
+            held.popleft()
+            self._under_way -= 1
+            try:
+                if isinstance(record, Request):
+                    self._judge(session, record, operation, arrived)
+                else:
+                    self._watch_now(session, record, operation)
+            except CrossingError:
+                raise
+            except Exception as error:
+                self._internal(session, record.id, error)
+        session.waits = bool(session.recording or session.parked or held)
+
+    def _forget_held(self, session: Session) -> None:
+        """The session is over."""
+        held, session.held = session.held, deque()
+        for record, operation, _ in held:
+            self._under_way -= 1
+            self._turn_away(session, record.id, operation, Failure.BUSY, "its session ended before its turn came")
+
+    def _expire_held_at(self, session: Session) -> None:
+        served = self._served.get(session.asset)
+        timeout_ns = served.timeout_ns if served is not None else 0
+        self._reactor.call_at(session.held[0][2] + timeout_ns, lambda: self._expire_held(session, timeout_ns))
+
+    def _expire_held(self, session: Session, timeout_ns: int) -> None:
+        now = self._clock()
+        while session.held and now - session.held[0][2] >= timeout_ns:
+            record, operation, _ = session.held.popleft()
+            self._under_way -= 1
+            self._turn_away(session, record.id, operation, Failure.BUSY, "waited too long for a request before it")
+        if session.held:
+            self._expire_held_at(session)
+        self._go_on(session)
+
+    def _turn_away(self, session: Session, number: int, operation: Operation, failure: Failure, why: str) -> None:
+        """A request that will not be sent, and that policy did not refuse: it is answered, and a write is on record."""
+        if operation.is_write:
+            session.refusals.turned_away(operation, session.flow, why, self._wall())
+        self._outer.send(Failed(number, failure, 0, 0))
+
+    @abc.abstractmethod
+    def _judge(self, session: Session, record: Request[Any], operation: Operation, arrived: int) -> None:
+        """Decides on a request, and carries it out or refuses it."""
+
+    @abc.abstractmethod
+    def _watch_now(self, session: Session, record: Watch[Any], operation: Operation) -> None:
+        """The same for a watch."""
 
     # --- writes -----------------------------------------------------------------------------------------------
 
@@ -162,6 +248,8 @@ class WritePath(Part):
         write.name = f"{self._boot}-w{self._next}"
         write.noted = self._clock()
         session.under_way += 1
+        session.recording += 1
+        session.waits = True
         self._under_way += 1
         served.writes += 1
         self._state.note_write(session.asset, operation, write.noted)
@@ -189,6 +277,14 @@ class WritePath(Part):
         )
 
     def _recorded(self, write: _Write, served: Served, arrived: int, ok: bool, why: str) -> None:
+        """The entry is on disk, or cannot be: the write leaves or has failed, and what waited behind it goes on."""
+        write.session.recording -= 1
+        try:
+            self._act(write, served, arrived, ok, why)
+        finally:
+            self._go_on(write.session)
+
+    def _act(self, write: _Write, served: Served, arrived: int, ok: bool, why: str) -> None:
         """Act, if the entry is on disk and nothing has changed since the decision."""
         session = write.session
         if not ok:
@@ -222,6 +318,7 @@ class WritePath(Part):
             lambda job: self._guarded(write, served, self._write_done, job),
         )
         job.session, job.flow = session, flow
+        job.unit, job.writes, job.group = write.operation.unit, True, session.group
         self._prepare(job, session, served, write.operation, write.name)
         write.job = job
         if served.shared is not None:
@@ -291,34 +388,47 @@ class WritePath(Part):
     def _park(self, session: Session, record: Request[Any], operation: Operation, arrived: int) -> None:
         served = self._served[session.asset]
         if len(served.parked) >= self.limits.asset_queue_per_client:
-            self._outer.send(Failed(record.id, Failure.BUSY, 0, 0))
+            self._turn_away(session, record.id, operation, Failure.BUSY, "too many writes wait for a present value")
             return
         self._under_way += 1
+        session.parked += 1
+        session.waits = True
         served.parked.append((session, record, operation, arrived))
+        self._reactor.call_at(arrived + served.timeout_ns, lambda: self._unpark(served))
         self._unpark(served)
 
     def _unpark(self, served: Served) -> None:
-        """Decides the first parked write again, or reads the value that it needs, once no write is under way."""
-        while served.parked and not served.writes and not served.reading:
-            session, record, operation, arrived = served.parked[0]
-            if self._clock() - arrived > served.timeout_ns:  # its client has given up
-                served.parked.popleft()
-                self._under_way -= 1
-                self._outer.send(Failed(record.id, Failure.BUSY, 0, self._clock() - arrived))
+        """Decides the first parked write again, or reads the value that it needs, once no write of the same points is
+        under way. Each waits for as long as its asset may take to answer, whoever else writes meanwhile."""
+        while served.parked and not served.reading:
+            session, record, operation, arrived = parked = served.parked[0]
+            if self._clock() - arrived >= served.timeout_ns:  # its client has given up
+                self._let_go(served, parked, Failure.BUSY, "no present value in time, which its step is judged from")
                 continue
+            if self._state.in_doubt(session.asset, operation):
+                return
             verdict = self._decide(session, operation)
             if isinstance(verdict, NeedValues):
                 if served.tried is record:  # its value was read, and still says nothing: a write before it is in doubt
-                    served.parked.popleft()
-                    self._under_way -= 1
-                    self._outer.send(Failed(record.id, Failure.BUSY, 0, 0))
+                    self._let_go(served, parked, Failure.BUSY, "its present value is in doubt")
                     continue
                 served.tried = record
-                self._read_values(served, verdict, session.flow, served.parked[0])
+                self._read_values(served, verdict, session.flow, parked)
                 return
             served.parked.popleft()
             self._under_way -= 1
+            session.parked -= 1
             self._settle(session, record, operation, verdict, arrived)
+            self._go_on(session)
+
+    def _let_go(self, served: Served, parked: Parked, failure: Failure, why: str) -> None:
+        """A parked write is not sent."""
+        session, record, operation, _ = parked
+        served.parked.remove(parked)
+        self._under_way -= 1
+        session.parked -= 1
+        self._turn_away(session, record.id, operation, failure, why)
+        self._go_on(session)
 
     def _read_values(self, served: Served, need: NeedValues, flow: Flow | Deny, parked: Parked) -> None:
         """Reads what a step is judged from. The half asks for itself, of cells that the write is allowed to change."""
@@ -352,11 +462,11 @@ class WritePath(Part):
 
         served.reading = True
         for request in requests:
-            served.device.submit(Job(allowed, request, "", 0, self._clock(), served.timeout_ns, done))
+            job = Job(allowed, request, "", 0, self._clock(), served.timeout_ns, done)
+            job.unit = operation.unit
+            served.device.submit(job)
 
     def _drop_parked(self, served: Served, parked: Parked, failure: Failure) -> None:
         if parked in served.parked:  # else its session has ended meanwhile, and it was answered then
-            served.parked.remove(parked)
-            self._under_way -= 1
-            self._outer.send(Failed(parked[1].id, failure, 0, 0))
+            self._let_go(served, parked, failure, "its present value cannot be read")
         self._unpark(served)

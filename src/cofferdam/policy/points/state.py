@@ -136,6 +136,13 @@ class PointState:
         """Whether a write that touches the point is under way."""
         return any(key[0] == asset and key in self._touched(asset, op) for asset, op in self._under_way)
 
+    def in_doubt(self, asset: str, op: Operation) -> bool:
+        """Whether a write is under way that touches a point with a max_step which `op` touches as well."""
+        if not self._under_way:
+            return False
+        mine = set(self._touched(asset, op))
+        return any(not mine.isdisjoint(self._touched(where, other)) for where, other in self._under_way)
+
     def note_confirmed(self, asset: str, op: Operation, mono_ns: int) -> None:
         """The device has acknowledged the write that was sent at `mono_ns` (the time given to `note_write`).
 

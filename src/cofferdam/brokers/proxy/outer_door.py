@@ -1,0 +1,367 @@
+"""The door of an outer half: who may come in, what it is told of, and when it has to go.
+
+Places are shared by principal, as far as clients have one: when all are taken, who has the most loses its idlest
+connection to who has less, so that no principal, from however many addresses, keeps another out. Not here: what clients
+ask (outer).
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Collection, Iterable
+
+from cofferdam.brokers.broker import Asked, Part, Setting
+from cofferdam.brokers.kit.admission import Admission
+from cofferdam.brokers.kit.budget import LogBudget, network
+from cofferdam.brokers.kit.limit_notes import LimitNotes
+from cofferdam.brokers.kit.refusals import RefusalLog
+from cofferdam.brokers.kit.supervision import SessionStatus
+from cofferdam.brokers.kit.transport import Transport
+from cofferdam.brokers.proxy.clients import (
+    Client,
+    Pace,
+    Pending,
+    Session,
+    Turns,
+    closed,
+    counted,
+    forget_full,
+    opened,
+    statuses,
+)
+from cofferdam.brokers.proxy.face import Face, shown_by
+from cofferdam.brokers.proxy.outer_standing import Standings
+from cofferdam.brokers.proxy.records import (
+    Closed,
+)
+from cofferdam.brokers.proxy.stats import FlowStats
+from cofferdam.limits import Limits
+from cofferdam.model import Asset, Deny, Fault, Operation
+from cofferdam.policy.points.decide import Flow
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.protocols.base import Identified
+from cofferdam.protocols.registry import PROTOCOLS, Protocols
+
+FULL_NS = 60_000_000_000
+"""For so long after somebody had to give a place up, an alarm stands."""
+
+
+class Door(Part):
+    """What the outer half has of its clients' coming and going."""
+
+    def __init__(self, setting: Setting, protocols: Protocols = PROTOCOLS) -> None:
+        super().__init__(setting)
+        self.crew = setting.crew
+        self.broker = setting.broker
+        self.protocol = protocols[setting.broker]
+        self._common = self.protocol.common(setting.secrets)
+        self._speaks = self.protocol.speaks
+        self._has_watches = self.protocol.notice_type is not None
+        self.clients: set[Client] = set()
+        self.stats = FlowStats()
+        self.faults = self.stats.faults
+        self._boot = setting.boot
+        self._zones, self._other_zone = setting.zones
+        self._inner = setting.senders["inner"]
+        self._audit = setting.audit
+        self._wall = setting.wall
+        self._clock = setting.clock
+        self._reactor = setting.reactor
+        self._next = 0
+        self._pending: dict[int, Pending] = {}
+        self._sessions: dict[int, tuple[Client, Session]] = {}
+        self._paces: dict[str, Pace] = {}
+        self._turns = Turns(setting.reactor, self._go_on)
+        self._admission = Admission()
+        self._budget = LogBudget(setting.audit)
+        self._blocked: set[Client] = set()
+        self._limit_notes = LimitNotes(setting.audit, self.limit_hits)
+        self.stopping = False
+        self.severed = setting.severed
+        self._standings = Standings(self._inner, self._write, self._internal)
+        self._inner.on_room = self._on_room
+        self._full = (0, "")  # when all places were taken last, and by whom most
+        self._take(setting.policy, setting.assets)
+
+    # --- policy and the operator's hand -----------------------------------------------------------------------
+
+    def _take(self, policy: CompiledPolicy, assets: Iterable[str]) -> None:
+        self.policy = policy
+        self.limits: Limits = policy.limits
+        # Asked for each request, and so kept where that is quick.
+        self._most_outstanding = policy.limits.client_outstanding
+        self._most_unsent = policy.limits.client_unsent_bytes
+        self._rate = policy.limits.client_requests_per_second * 1e-9
+        self._burst = float(policy.limits.client_requests_burst)
+        self._turns.rate, self._turns.burst = self._rate, self._burst
+        self._longest_wait = int(policy.limits.client_wait_seconds * 1e9)
+        self._own_side = str(policy.zones[self._zones[0]].side)
+        self._other_side = str(policy.zones[self._other_zone].side)
+        self._by_listener: dict[tuple[str, int], dict[int, Asset]] = {}
+        for name in assets:
+            asset = policy.assets[name]
+            for place in asset.places:
+                self._by_listener.setdefault(place, {})[asset.unit] = asset
+
+    def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
+        """Judges by another policy from now on. Returns how many sessions it ended."""
+        self._take(policy, assets)
+        ended = 0
+        for client in list(self.clients):
+            lost = False
+            for session in client.sessions.values():
+                flow: Flow | Deny
+                if session.asset not in policy.assets:
+                    flow = Deny("", "", Fault.ASSET, f"the asset {session.asset} is not in the policy any more")
+                else:
+                    flow = policy.flow(self.broker, client.source, session.asset, self._zones, client.shown)
+                if isinstance(flow, Deny) and isinstance(session.flow, Flow):
+                    lost = True
+                session.judge_by(flow)
+            if client.only is not None and client.only.asset in policy.assets:
+                client.machine.take_asset(policy.assets[client.only.asset])
+            if lost:
+                ended += 1
+                self.close(client, "the new policy does not allow this session")
+        return ended
+
+    def set_severed(self, sides: Collection[str]) -> None:
+        """Cuts sides off. Clients of a severed side are ended; requests to a severed side are refused."""
+        self.severed = frozenset(sides)
+        if self._own_side in self.severed:
+            for client in list(self.clients):
+                self.close(client, f"the {self._own_side} side was severed")
+
+    def command(self, asked: Asked) -> None:
+        asked.answer(self.protocol.command(self._common, asked.verb, asked.arguments))
+
+    def end_sessions(self, sessions: Collection[str], reason: str) -> None:
+        """Ends the connections that hold these sessions."""
+        wanted = set(sessions)
+        for client in list(self.clients):
+            if any(session.name in wanted for session in client.sessions.values()):
+                self.close(client, reason)
+
+    # --- connections ------------------------------------------------------------------------------------------
+
+    def accept(self, transport: Transport, source: str, port: int, local: tuple[str, int]) -> None:
+        """A client has connected to a listener bound to, or reached at, `local`."""
+        limits = self.limits
+        if self.stopping or self._own_side in self.severed:
+            self._turn_away(transport, source, "severed", f"the {self._own_side} side is severed")
+            return
+        everywhere = ("::" if ":" in local[0] else "0.0.0.0", local[1])  # noqa: S104 - looked up, not bound to
+        assets = self._by_listener.get(local) or self._by_listener.get(everywhere)
+        if assets is None:
+            self._turn_away(transport, source, "listener", f"no asset is published at {local[0]}:{local[1]}")
+            return
+        now = self._clock()
+        share = network(source)
+        too_much = self._admission.too_fast(share, limits, now)
+        principals = self.policy.principals_of(source, self._zones, None)
+        stranger = not principals
+        group = " ".join(principals) or share
+        pace = self._paces.get(share)
+        if too_much is None:
+            of_source = 0 if pace is None else pace.connections
+            count = len(self.clients)
+            if count >= limits.client_connections and not stranger and self._make_room(group, now):
+                count -= 1
+            too_much = self._admission.no_room(share, stranger, limits, count, of_source)
+        if too_much is not None:
+            self._turn_away(transport, source, *too_much)
+            return
+        if pace is None:
+            pace = self._paces[share] = Pace(self._burst, now)
+        pace.connections += 1
+        first = next(iter(assets.values()))
+        face = Face(self._would)
+        facing = face.facing(self._common, first, self._wall, source, local)
+        client = face.client = Client(transport, self.protocol.server_facing(facing), source, port, pace)
+        client.share, client.group = share, group
+        client.assets = assets
+        client.last = now
+        client.opened_wall = self._wall()
+        client.stranger = stranger
+        self._admission.opened(share, stranger)
+        self.clients.add(client)
+        transport.on_data = lambda data: self._on_data(client, data)
+        transport.on_closed = lambda reason: self._forget(client, reason)
+        # Where several units answer, a session with one begins when it is asked; until then the connection stands for
+        # itself, so that one that asks nothing is told of once.
+        session = self._open_session(client, first.name if len(assets) == 1 else "")
+        client.only = session if len(assets) == 1 else None
+        if self._speaks:
+            client.machine.on_time(now)
+            self._tend(client)
+
+    def _open_session(self, client: Client, asset: str) -> Session:
+        self._next += 1
+        number = self._next
+        flow: Flow | Deny = Deny("", "", Fault.ASSET, "no unit was asked")
+        if asset:
+            flow = self.policy.flow(self.broker, client.source, asset, self._zones, client.shown)
+        session = Session(number, f"{self._boot}-{number}", asset, flow)
+        session.refusals = RefusalLog(
+            self._audit,
+            session.name,
+            client.source,
+            asset,
+            functools.partial(self._budget.spend_on_refusals, client.source, client.stranger, asset),
+        )
+        session.told = self._budget.spend(client.source, client.stranger, self._wall())
+        client.sessions[asset] = session
+        self._sessions[number] = (client, session)
+        if session.told:
+            self._audit.note(opened(client, session, self.crew, self._wall()))
+        return session
+
+    def _identified(self, client: Client, event: Identified) -> None:
+        """A client has shown who it is, and is judged as that from now on."""
+        client.shown = shown_by(event)
+        principals = self.policy.principals_of(client.source, self._zones, client.shown)
+        client.group = " ".join(principals) or client.share
+        for session in client.sessions.values():
+            if session.announced:
+                self.close(client, "the client shows to be somebody else")
+                return
+            if session.asset:
+                flow = self.policy.flow(self.broker, client.source, session.asset, self._zones, client.shown)
+                session.judge_by(flow)
+
+    def _make_room(self, group: str, now: int) -> bool:
+        """All places are taken: has the principals that have the most give one up, if they have more than these would
+        have. The connection that goes is the one that has asked nothing for the longest time."""
+        counts: dict[str, int] = {}
+        for client in self.clients:
+            if not client.stranger:
+                counts[client.group] = counts.get(client.group, 0) + 1
+        greedy = max(counts, key=counts.__getitem__, default="")
+        if not greedy or counts[greedy] <= counts.get(group, 0) + 1:
+            return False
+        theirs = [client for client in self.clients if client.group == greedy and not client.stranger]
+        idlest = min(theirs, key=lambda client: (client.outstanding + len(client.standing) > 0, client.last))
+        self._full = (now, greedy)
+        self._limit("client_connections", idlest.source, f"{greedy} had the most connections and gave one up")
+        self.close(idlest, "its place was needed for others, who have fewer")
+        return True
+
+    def alarms(self) -> dict[str, str]:
+        since, greedy = self._full
+        if not greedy or self._clock() - since > FULL_NS:
+            return {}
+        return {"connections-full": f"all places for clients are taken, most of them by {greedy}"[:512]}
+
+    def _turn_away(self, transport: Transport, source: str, limit: str, detail: str) -> None:
+        transport.close()
+        self._limit(limit, source, detail)
+
+    def _limit(self, limit: str, source: str, detail: str) -> None:
+        self._limit_notes.add(limit, source, detail, self._wall())
+
+    def close(self, client: Client, reason: str) -> None:
+        """Ends one connection, with the reason for the audit log."""
+        client.transport.close()
+        self._forget(client, reason)
+
+    def _forget(self, client: Client, reason: str) -> None:
+        if client not in self.clients:
+            return
+        self.clients.discard(client)
+        if client.standing:
+            self._standings.forget(client)
+        if client.timer is not None:
+            client.timer.cancel()
+        client.pace.connections -= 1  # the rest of it is forgotten by `tick`, when it is full again
+        self._admission.closed(client.share, client.stranger)
+        wall = self._wall()
+        for session in client.sessions.values():
+            self._sessions.pop(session.id, None)
+            if session.refusals is not None:
+                session.refusals.flush(wall)
+            if session.announced:
+                self._inner.send(Closed(session.id))
+            if not session.told and not session.announced:
+                continue  # it stands in a count (log_entries), like its opening
+            self._audit.note(closed(client, session, reason, wall))
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """To be called about twice a second: closes what is idle or dawdles, and writes what was counted."""
+        now = self._clock()
+        wall = self._wall()
+        limits = self.limits
+        idle_ns = int(limits.client_idle_seconds * 1e9)
+        stranger_ns = int(min(limits.client_idle_seconds, limits.stranger_idle_seconds) * 1e9)
+        frame_ns = int(limits.client_frame_seconds * 1e9)
+        for client in list(self.clients):
+            if client.frame_since and now - client.frame_since > frame_ns:
+                self._limit("client_frame_seconds", client.source, "a frame that was begun was not completed in time")
+                self.close(client, "a frame that was begun was not completed in time")
+            elif (
+                not client.outstanding
+                and not client.standing
+                and now - client.last > (stranger_ns if client.stranger else idle_ns)
+            ):
+                self._limit("client_idle_seconds", client.source, "no complete request for too long")
+                self.close(client, "idle for too long")
+            else:
+                for session in client.sessions.values():
+                    if session.refusals is not None:
+                        session.refusals.tick(wall)
+        self._limit_notes.tick(now, wall)
+        self._budget.tick(wall)
+        forget_full(self._paces, now, self._rate, self._burst)
+        self._admission.tick(limits, now)
+
+    def end(self) -> None:
+        for client in list(self.clients):
+            self.close(client, "the gate stops")
+        wall = self._wall()
+        self._limit_notes.tell(wall)
+        self._budget.tell(wall)
+
+    def stop(self) -> None:
+        """Takes no new connections and ends those that wait for nothing."""
+        self.stopping = True
+        for client in list(self.clients):
+            if not client.outstanding:
+                self.close(client, "the gate stops")
+
+    def open_sessions(self) -> dict[str, int]:
+        return counted(self.clients)
+
+    def sessions(self) -> tuple[SessionStatus, ...]:
+        return statuses(self.clients, self._wall() - self._clock())
+
+    # --- what a request becomes (outer) --------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _on_data(self, client: Client, data: bytes) -> None:
+        """Bytes from a client."""
+
+    @abc.abstractmethod
+    def _go_on(self, client: Client) -> None:
+        """Its turn has come."""
+
+    @abc.abstractmethod
+    def _on_room(self) -> None:
+        """The crossing takes records again."""
+
+    @abc.abstractmethod
+    def _write(self, client: Client, data: bytes) -> None:
+        """Bytes to a client."""
+
+    @abc.abstractmethod
+    def _tend(self, client: Client) -> None:
+        """Sends what its machine has to say by itself."""
+
+    @abc.abstractmethod
+    def _internal(self, client: Client, error: Exception) -> None:
+        """A bug of ours has shown with this client."""
+
+    @abc.abstractmethod
+    def _would(self, client: Client, operation: Operation) -> bool:
+        """Whether policy would allow the client this."""
