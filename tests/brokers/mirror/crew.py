@@ -79,7 +79,7 @@ class Plant:
         dsn = made.fresh()
         self.database = dsn.split("dbname=")[1].split()[0]
         self.conn = psycopg.connect(dsn, autocommit=True)
-        self.conn.execute("create table samples(tag text, time timestamptz, value float8, quality int default 192)")
+        self.conn.execute("create table samples(tag text, time timestamptz, value float8, quality bigint default 192)")
         with contextlib.suppress(psycopg.errors.DuplicateObject):
             self.conn.execute(f"create role mirror login password '{PASSWORD}'")
         self.conn.execute("grant select on samples to mirror")

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.brokers.mirror.crew import Plant, RunningCrew, crew, historian
 from tests.services import Postgres, needs_postgres
+from tests.waiting import eventually
 
 pytestmark = needs_postgres
+NOW = int(time.time())
+BEGIN = NOW - 7200
+LAST = {"last": "3h"}
 
 
 @pytest.fixture(scope="module")
@@ -22,18 +33,247 @@ def made() -> Iterator[Postgres]:
 @pytest.fixture(scope="module")
 def mirror(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCrew]:
     plant = Plant(made)
-    now = int(time.time())
-    plant.add([(f"flow_{n}", now - 7200 + s, n + s / 10, 192) for s in range(0, 7200, 10) for n in range(5)])
-    plant.add([("tank", now - 60, 1.5, 192), ("secret", now - 60, 7.0, 192)])
+    plant.add([(f"flow_{n}", BEGIN + s, n + s / 10, 192) for s in range(0, 7200, 10) for n in range(5)])
+    plant.add([("tank", NOW - 60, 1.5, 192), ("secret", NOW - 60, 7.0, 192), ("flow_nan", NOW - 50, float("nan"), 0)])
+    plant.add([("flow_bad", BEGIN + 60 * s, float(s), 0x80000000 if s % 2 else 192) for s in range(100)])
     with crew(tmp_path_factory.mktemp("mirror"), plant) as running:
         running.catches_up()
         yield running
+        running.ends_well()
 
 
-def test_samples_of_a_tag(mirror: RunningCrew) -> None:
+def get(mirror: RunningCrew, who: str, path: str, **params: Any) -> Any:
+    with mirror.client(who) as client:
+        return client.get(f"/v1/{path}", params=params)
+
+
+def test_samples_of_a_tag_in_every_form(mirror: RunningCrew) -> None:
+    wanted = [1 + s / 10 for s in range(0, 7200, 10)]
+    answer = get(mirror, "bi", "samples", tag="flow_1", **LAST)
+    rows = answer.json()["samples"]
+    assert [row["value"] for row in rows] == wanted
+    assert {row["quality"] for row in rows} == {192}
+    lines = get(mirror, "bi", "samples", tag="flow_1", format="ndjson", **LAST).text.splitlines()
+    assert [json.loads(line) for line in lines] == rows
+    table = csv.DictReader(io.StringIO(get(mirror, "bi", "samples", tag="flow_1", format="csv", **LAST).text))
+    assert [float(row["value"]) for row in table] == wanted
+    parquet = pq.read_table(io.BytesIO(get(mirror, "bi", "samples", tag="flow_1", format="parquet", **LAST).content))
+    arrow = pa.ipc.open_stream(get(mirror, "bi", "samples", tag="flow_1", format="arrow", **LAST).content).read_all()
+    assert parquet["value"].to_pylist() == arrow["value"].to_pylist() == wanted
+    with duckdb.connect() as db:
+        assert db.sql("select count(*) from arrow").fetchall() == [(720,)]
+
+
+def test_what_json_has_not_is_null(mirror: RunningCrew) -> None:
+    (row,) = get(mirror, "bi", "samples", tag="flow_nan", **LAST).json()["samples"]
+    assert row["value"] is None and row["quality"] == 0
+
+
+def test_a_tag_that_one_may_not_read_does_not_exist(mirror: RunningCrew) -> None:
+    assert {tag["tag"] for tag in get(mirror, "bi", "tags").json()["tags"]} == {
+        *(f"flow_{n}" for n in range(5)), "tank", "flow_nan", "flow_bad",
+    }  # fmt: skip
+    for way in ({"tag": "secret"}, {"tags": "secret"}, {"tags": "se*"}, {"tag": "flow_17"}):
+        answer = get(mirror, "bi", "samples", **way, **LAST)
+        assert answer.status_code == 404, answer.text
+    everything = get(mirror, "bi", "samples", tags="*", format="ndjson", **LAST).text
+    assert "secret" not in everything
+    assert "secret" in get(mirror, "lake", "samples", tags="*", format="ndjson", **LAST).text
+    for what in ("aggregates", "at"):
+        assert get(mirror, "bi", what, tag="secret", **({} if what == "at" else LAST)).status_code == 404
+
+
+def test_resolution_holds_in_every_answer(mirror: RunningCrew) -> None:
+    for path, said in (
+        ("samples", LAST), ("at", {}), ("aggregates", {**LAST, "every": "10s"}), ("aggregates", {**LAST, "every": "1s"})
+    ):  # fmt: skip
+        answer = get(mirror, "coarse", path, tag="flow_1", **said)
+        assert answer.status_code == 403, (path, answer.text)
+    answer = get(mirror, "coarse", "aggregates", tag="flow_1", every="1min", **LAST)
+    assert answer.status_code == 200 and len(answer.json()["aggregates"]) in (120, 121)
+    with mirror.client("coarse") as client:
+        assert client.post("/v1/sql", content="select 1").status_code == 404
+
+
+def test_aggregates_are_those_of_a_reference(mirror: RunningCrew) -> None:
+    begin = (BEGIN + 600) // 300 * 300
+    said = {"from": str(begin * 10**9), "to": str((begin + 3600) * 10**9), "every": "5min"}
+    functions = "avg,min,max,count,first,last,delta,time_avg,good,bad"
+    rows = get(mirror, "bi", "aggregates", tag="flow_2", functions=functions, **said).json()["aggregates"]
+    assert len(rows) == 12
+    for index, row in enumerate(rows):
+        low = begin + 300 * index
+        values = [(BEGIN + s, 2 + s / 10) for s in range(0, 7200, 10) if low <= BEGIN + s < low + 300]
+        only = [value for _, value in values]
+        assert row["count"] == len(only) == 30
+        assert row["avg"] == pytest.approx(sum(only) / 30)
+        assert (row["min"], row["max"], row["first"], row["last"]) == (only[0], only[-1], only[0], only[-1])
+        assert row["delta"] == pytest.approx(only[-1] - only[0])
+        held = [(max(at, low), value) for at, value in [(values[0][0] - 10, only[0] - 1), *values]]
+        ends = [at for at, _ in held[1:]] + [low + 300]
+        weighted = sum(value * (end - at) for (at, value), end in zip(held, ends, strict=True)) / 300
+        assert row["time_avg"] == pytest.approx(weighted)
+        assert row["good"] == pytest.approx(300) and row["bad"] == 0
+    bad = get(mirror, "bi", "aggregates", tag="flow_bad", functions="good,bad,count", **said).json()["aggregates"]
+    assert sum(row["bad"] for row in bad) == pytest.approx(1800, abs=61)
+    assert sum(row["count"] for row in bad) in (29, 30, 31)
+
+
+def test_the_autumn_hour_is_two(mirror: RunningCrew) -> None:
+    said = {"from": "2026-10-25", "to": "2026-10-26", "zone": "Europe/Paris", "every": "1h"}
+    answer = get(mirror, "bi", "aggregates", tag="flow_1", **said)
+    assert answer.status_code == 200 and answer.json()["aggregates"] == []
+    refused = get(mirror, "bi", "samples", tag="flow_1", **{"from": "2026-10-25T02:30:00"})
+    assert refused.status_code == 400 and "offset" in refused.json()["detail"]
+
+
+def test_the_value_at_a_time(mirror: RunningCrew) -> None:
+    at = str((BEGIN + 105) * 10**9)
+    assert get(mirror, "bi", "at", tag="flow_1", time=at).json()["values"][0]["value"] == 11.0
+    assert get(mirror, "bi", "at", tag="flow_1", time=at, how="linear").json()["values"][0]["value"] == 11.5
+    long_ago = get(mirror, "bi", "at", tag="flow_1", time="2020-01-01T00:00:00Z").json()["values"][0]
+    assert long_ago["value"] is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {}, {"tag": "flow_1"}, {"tag": "flow_1", "from": "yesterday"}, {"tag": "flow_1", "last": "1 lightyear"},
+        {"tag": "flow_1", "last": "3h", "limit": "0"}, {"tag": "flow_1", "last": "3h", "format": "xlsx"},
+        {"tag": "flow_1", "last": "3h", "what": "1"}, {"tag": "flow_1", "tags": "x", "last": "3h"},
+        {"tag": "flow_1", "from": "2300-01-01T00:00:00Z"}, {"tag": "flow_1", "from": "now", "to": "-1h"},
+    ],
+)  # fmt: skip
+def test_what_is_not_understood_is_said(mirror: RunningCrew, said: dict[str, str]) -> None:
+    answer = get(mirror, "bi", "samples", **said)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["detail"]
+
+
+def test_limits_are_named(mirror: RunningCrew) -> None:
+    answer = get(mirror, "bi", "samples", tags="flow_*", limit="10", **LAST)
+    assert answer.status_code == 413 and "10 rows" in answer.json()["detail"]
+
+
+def test_an_etag_saves_the_answer_and_gzip_works(mirror: RunningCrew) -> None:
+    first = get(mirror, "bi", "samples", tag="flow_1", **LAST)
+    assert first.headers["content-encoding"] == "gzip"
+    with mirror.client("bi") as client:
+        again = client.get(
+            "/v1/samples", params={"tag": "flow_1", **LAST}, headers={"if-none-match": first.headers["etag"]}
+        )
+    assert again.status_code == 304 and not again.content
+
+
+def test_a_cursor_of_commits_loses_nothing_late(mirror: RunningCrew) -> None:
+    assert mirror.plant is not None
+    found, after = [], 0
+    while True:
+        page = get(mirror, "bi", "samples", tags="flow_*", after=str(after), limit="1000").json()
+        found += [(row["tag"], row["time"]) for row in page["samples"]]
+        after = page["commit"]
+        if not page["more"]:
+            break
+    assert len(found) == len(set(found)) == 5 * 720 + 100 + 1
+    mirror.plant.add([("flow_late", BEGIN + 3, 1.0, 192)])  # long behind the newest, within the overlap's next reading
+    mirror.ask("keeper", "backfill", first=BEGIN // 3600, last=BEGIN // 3600)
+
+    def late() -> list[Any]:
+        rows: list[Any] = get(mirror, "bi", "samples", tags="flow_*", after=str(after)).json()["samples"]
+        return [row for row in rows if row["tag"] == "flow_late"]
+
+    eventually(lambda: get(mirror, "bi", "samples", tag="flow_late", **LAST).status_code == 200)
+    eventually(late)
+
+
+def test_events_of_what_is_committed(mirror: RunningCrew) -> None:
+    assert mirror.plant is not None
+    with mirror.client("bi") as client, client.stream("GET", "/v1/stream", params={"tags": "flow_*"}) as events:
+        assert events.headers["content-type"] == "text/event-stream"
+        lines = events.iter_lines()
+        assert next(lines).startswith(":")
+        mirror.plant.add([("flow_1", time.time(), 4711.0, 192), ("secret", time.time(), 4712.0, 192)])
+        commit, rows = "", []
+        for line in lines:
+            if line.startswith("id: "):
+                commit = line[4:]
+            if line.startswith("data: "):
+                rows = json.loads(line[6:])
+                break
+    assert [row["value"] for row in rows] == [4711.0] and commit.isdigit()
+    with (
+        mirror.client("bi") as client,
+        client.stream("GET", "/v1/stream", params={"tag": "flow_1"}, headers={"last-event-id": "0"}) as events,
+    ):
+        data = next(line for line in events.iter_lines() if line.startswith("data: "))
+        assert len(json.loads(data[6:])) >= 720  # all since then, again
+
+
+def test_keys_of_nobody_and_for_some_tags(mirror: RunningCrew) -> None:
+    with mirror.client("") as client:
+        assert client.get("/v1/tags").status_code == 401
+        assert client.get("/health").status_code == 204
+
+
+SQL_THAT_WRITES = (
+    "COPY (SELECT 1) TO '/tmp/x.csv'", "COPY samples TO '{store}/x.parquet'", "ATTACH '{store}/x.db'", "INSTALL httpfs",
+    "LOAD httpfs", "SET memory_limit = '10GB'", "PRAGMA database_list; SELECT 1", "CREATE TABLE t AS SELECT 1",
+    "SELECT * FROM read_csv('/etc/passwd')", "SELECT * FROM read_parquet('/etc/passwd')", "SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM glob('/etc/*')", "SELECT * FROM read_text('/proc/self/environ')", "DROP VIEW samples",
+    "EXPORT DATABASE '{store}/x'", "SELECT getenv('HOME')", "CALL pragma_version()", "SELECT 1; SELECT 2", "",
+    "SELECT * FROM sys", "DELETE FROM hot_log", "RESET enable_external_access",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SQL_THAT_WRITES)
+def test_sql_that_does_more_than_read_the_history(mirror: RunningCrew, text: str) -> None:
+    before = sorted(path.name for path in mirror.store("keeper").iterdir() if path.suffix not in (".arrows", ".json"))
+    with mirror.client("lake") as lake:
+        answer = lake.post("/v1/sql", content=text.format(store=mirror.store("keeper")))
+    assert answer.status_code == 400, answer.text
+    after = sorted(path.name for path in mirror.store("keeper").iterdir() if path.suffix not in (".arrows", ".json"))
+    assert before == after
+
+
+def test_sql_reads(mirror: RunningCrew) -> None:
+    with mirror.client("lake") as lake:
+        one = lake.post("/v1/sql", content="SELECT max(value) AS v, min(time) AS t FROM samples WHERE tag = 'tank'")
+        assert one.json()["rows"] == [
+            {"v": 1.5, "t": time.strftime("%Y-%m-%dT%H:%M:%S.000000000Z", time.gmtime(NOW - 60))}
+        ]
+        many = lake.post("/v1/sql", json={"sql": "SELECT tag, count(*) AS n FROM samples GROUP BY tag ORDER BY n DESC"})
+        assert {row["tag"] for row in many.json()["rows"]} >= {"tank", "secret"}
+        huge = lake.post("/v1/sql", content="SELECT * FROM samples a, samples b, samples c")
+        assert huge.status_code == 413 and "rows" in huge.json()["detail"]
+        assert lake.post("/v1/sql", content="SELECT tag FROM tags").status_code == 200
     with mirror.client("bi") as bi:
-        answer = bi.get("/v1/samples", params={"tag": "flow_1", "last": "3h"})
-        assert answer.status_code == 200, answer.text
-        rows = answer.json()["samples"]
-        assert len(rows) == 720
-        assert [row["value"] for row in rows] == [1 + s / 10 for s in range(0, 7200, 10)]
+        assert bi.post("/v1/sql", content="SELECT 1").status_code == 404
+
+
+def test_verify_finds_what_is_late_and_fetches_it(mirror: RunningCrew) -> None:
+    assert mirror.plant is not None
+    mirror.catches_up()
+    mirror.plant.add([("flow_1", BEGIN + 5, 99.0, 192), ("tank", BEGIN + 6, 98.0, 192)])  # far behind the overlap
+    first, last = BEGIN // 3600, NOW // 3600
+    run = mirror.ask("keeper", "verify", first=first, last=last, against="source")
+
+    def ended() -> bool:
+        nonlocal run
+        run = mirror.ask("keeper", "verified", number=run["number"])
+        return bool(run["ended"])
+
+    eventually(ended)
+    assert run["differences"] == 0 and not run["failed"], run
+    mirror.catches_up()
+
+
+def test_sealed_or_not_the_answer_is_the_same(mirror: RunningCrew) -> None:
+    before = get(mirror, "lake", "samples", tags="*", limit="1000000", **{"from": str(BEGIN * 10**9)}).json()["samples"]
+    hour = get(mirror, "bi", "aggregates", tag="flow_1", every="1h", last="4h").json()["aggregates"]
+    assert mirror.ask("keeper", "seal")
+    eventually(lambda: mirror.ask("keeper", "status")["files"] >= 3)
+    after = get(mirror, "lake", "samples", tags="*", limit="1000000", **{"from": str(BEGIN * 10**9)}).json()["samples"]
+    assert before == after
+    assert hour == get(mirror, "bi", "aggregates", tag="flow_1", every="1h", last="4h").json()["aggregates"]
+    assert get(mirror, "bi", "at", tag="flow_1", time=str((BEGIN + 105) * 10**9)).json()["values"][0]["value"] == 11.0
+    mirror.catches_up()

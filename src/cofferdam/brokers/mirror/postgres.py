@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import struct
+import zoneinfo
 from array import array
 from collections.abc import AsyncIterator
 from typing import Any, Final, NamedTuple
@@ -24,6 +25,8 @@ from cofferdam.policy.terms.mirror_rows import Matcher, Postgres, tag_name
 
 EPOCH_US: Final = 946_684_800_000_000
 """PostgreSQL counts from 2000."""
+UTC: Final = zoneinfo.ZoneInfo("UTC")
+"""What psycopg wants of a connection whose time zone is UTC: loaded here, since a part opens no file later."""
 INFINITE: Final = ((1 << 63) - 1, -(1 << 63))
 BATCH_POINTS: Final = 10_000
 BAD: Final = 0x80000000
@@ -320,7 +323,7 @@ async def connect(source: Postgres, password: str) -> Historian:
     conn = await AsyncConnection.connect(
         hostaddr=source.address, port=source.port, dbname=source.database, user=source.role, password=password,
         autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_SECONDS, gssencmode="disable",
-        application_name="cofferdam-mirror", client_encoding="utf8", require_auth="scram-sha-256",
+        application_name="cofferdam-mirror", client_encoding="utf8", options="-c TimeZone=UTC", require_auth="scram-sha-256",
         keepalives_idle=15, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=30_000, **tls,
     )  # fmt: skip
     try:
