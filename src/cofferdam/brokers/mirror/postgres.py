@@ -323,8 +323,9 @@ async def connect(source: Postgres, password: str) -> Historian:
     conn = await AsyncConnection.connect(
         hostaddr=source.address, port=source.port, dbname=source.database, user=source.role, password=password,
         autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_SECONDS, gssencmode="disable",
-        application_name="cofferdam-mirror", client_encoding="utf8", options="-c TimeZone=UTC", require_auth="scram-sha-256",
-        keepalives_idle=15, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=30_000, **tls,
+        application_name="cofferdam-mirror", client_encoding="utf8", options="-c TimeZone=UTC",
+        require_auth="scram-sha-256", keepalives_idle=15, keepalives_interval=5, keepalives_count=3,
+        tcp_user_timeout=30_000, **tls,
     )  # fmt: skip
     try:
         await conn.execute(_SETTINGS, (str(STATEMENT_MS),))
