@@ -25,6 +25,7 @@ _WHERE: Final = {
     "relay": "cofferdam.brokers.relay.broker:RELAY",
     "patch": "cofferdam.brokers.patch.broker:PATCH",
     "mirror": "cofferdam.brokers.mirror.broker:MIRROR",
+    "jump": "cofferdam.brokers.jump.broker:JUMP",
 }
 
 

@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "patch": ("patch", "files for assets: proof, scan, approval, plan and result of the patch relay"),
     "pki": ("pki", "keys, certificates and users of OPC UA"),
     "mirror": ("mirror", "the historian mirror: what it has, whether anything is missing, keys"),
+    "jump": ("jump", "people, approvals, sessions and recordings of the jump server"),
     "check": ("check", "check a policy: errors, warnings"),
     "explain": ("explain", "why an operation is allowed or refused"),
     "schema": ("schema", "print the JSON Schema of the policy file"),

@@ -42,9 +42,10 @@ def _writes_without_expiry(run: Linting) -> None:
 
 
 def _assets_without_points(run: Linting) -> None:
-    """An asset without points."""
+    """An asset without points, where its protocol has any."""
     for name, asset in run.policy.assets.items():
-        if not asset.points:
+        dialect = run.dialects[asset.protocol]
+        if not asset.points and (dialect.spaces or dialect.kinds):
             run.key(("assets", name), "no-points", f"asset {name} without points", "points, so that values are checked")
 
 
@@ -166,8 +167,9 @@ def _unrecorded_addresses(run: Linting) -> None:
 def _unused(run: Linting) -> None:
     """A principal or asset that no rule names, a zone that nothing is in."""
     rules = [rule for conduit in run.policy.conduits.values() for rule in conduit.allow]
+    clients = {name for conduit in run.policy.conduits.values() for name in conduit.principals}
     for section, names in (
-        ("principals", {name for rule in rules for name in rule.principals}),
+        ("principals", {name for rule in rules for name in rule.principals} | clients),
         ("assets", {name for rule in rules for name in rule.assets}),
     ):
         for name in getattr(run.policy, section):

@@ -18,6 +18,7 @@ from cofferdam.model import NEVER, NOBODY, Asset, Item, Shown, Side, Span
 from cofferdam.policy.hours import Clock as Clock
 from cofferdam.policy.hours import Window as Window
 from cofferdam.policy.terms.mirror_rows import MirrorRows
+from cofferdam.policy.terms.jump_rows import JumpRows
 from cofferdam.policy.terms.patch_rows import PatchRows
 from cofferdam.policy.terms.relay_rows import RelayRows
 
@@ -88,7 +89,7 @@ class Proxy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="proxy"
     rules: tuple[Rule, ...] = ()
 
 
-BrokerRow = Proxy | RelayRows | MirrorRows | PatchRows
+BrokerRow = Proxy | RelayRows | MirrorRows | PatchRows | JumpRows
 """What a conduit says of its broker: one kind of row for each kind of broker, told apart by its tag."""
 
 

@@ -524,6 +524,11 @@ class Conduit(Entry):
         description="The rules, in the broker's words. What no rule allows is refused."
     )
 
+    @property
+    def principals(self) -> tuple[str, ...]:
+        """The principals that it names besides those of its rules."""
+        return ()
+
     @model_validator(mode="wrap")
     @classmethod
     def _by_its_broker(cls, raw: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:

@@ -143,6 +143,8 @@ class Terms(abc.ABC, Generic[Said, Row]):
     word: str
     dialect: Dialect | None = None
     """What the assets speak that it serves; None for a broker that serves none."""
+    further: ClassVar[tuple[Dialect, ...]] = ()
+    """What else they may speak: a broker that is no proxy may serve assets of several protocols."""
     title: ClassVar[str]
     conduit: type[Said]
     rule: type[schema.Rule]

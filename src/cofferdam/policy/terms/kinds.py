@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from cofferdam.policy.terms.base import AnyTerms
 from cofferdam.policy.terms.mirror import MirrorTerms
+from cofferdam.policy.terms.jump import JumpTerms
 from cofferdam.policy.terms.patch import PatchTerms
 from cofferdam.policy.terms.proxy import ProxyTerms
 from cofferdam.policy.terms.relay import RelayTerms
@@ -20,6 +21,7 @@ def _all() -> Iterable[AnyTerms]:
     yield RelayTerms()
     yield PatchTerms()
     yield MirrorTerms()
+    yield JumpTerms()
 
 
 Kinds = Mapping[str, AnyTerms]
@@ -30,4 +32,5 @@ KINDS: dict[str, AnyTerms] = {terms.word: terms for terms in _all()}
 
 def dialects(kinds: Kinds) -> Dialects:
     """The protocols that assets may speak: those of the brokers that serve assets."""
-    return {terms.dialect.name: terms.dialect for terms in kinds.values() if terms.dialect is not None}
+    found = {terms.dialect.name: terms.dialect for terms in kinds.values() if terms.dialect is not None}
+    return found | {dialect.name: dialect for terms in kinds.values() for dialect in terms.further}

@@ -1,0 +1,335 @@
+"""What the keeper knows: people, groups, factors, assets' host keys and credentials, requests, approvals, blocks.
+
+One SQLite file in the keeper's own folder, which no other part can see. Secrets are in it (of codes, of assets; of
+passwords only argon2id hashes): whoever may read the gate's state directory as root can read them.
+
+Not here: who may do what (policy.terms.jump_rows, deciding), how somebody signs in (signin).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import asyncssh
+
+from cofferdam.errors import GateError, StoreError
+
+FILE: Final = "access.db"
+APPLICATION: Final = 0x4A554D50
+VERSION: Final = 1
+PEOPLE_MOST: Final = 10_000
+KEYS_OF_PERSON: Final = 16
+REQUESTS_WAITING: Final = 1_000
+_TABLES: Final = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB) STRICT;
+CREATE TABLE person(name TEXT PRIMARY KEY, full TEXT NOT NULL, account TEXT NOT NULL, source TEXT NOT NULL,
+    active INTEGER NOT NULL, totp TEXT NOT NULL, step INTEGER NOT NULL, password TEXT NOT NULL,
+    last_ns INTEGER NOT NULL, last_source TEXT NOT NULL) STRICT;
+CREATE TABLE served(session_id BLOB PRIMARY KEY) STRICT;
+CREATE TABLE member(person TEXT NOT NULL, grp TEXT NOT NULL, PRIMARY KEY(person, grp)) STRICT;
+CREATE TABLE ssh_key(blob BLOB PRIMARY KEY, person TEXT NOT NULL, comment TEXT NOT NULL, added_ns INTEGER NOT NULL,
+    counter INTEGER NOT NULL) STRICT;
+CREATE TABLE asset_key(asset TEXT NOT NULL, blob BLOB NOT NULL, by TEXT NOT NULL, PRIMARY KEY(asset)) STRICT;
+CREATE TABLE credential(asset TEXT NOT NULL, login TEXT NOT NULL, kind TEXT NOT NULL, secret BLOB NOT NULL,
+    by TEXT NOT NULL, set_ns INTEGER NOT NULL, PRIMARY KEY(asset, login)) STRICT;
+CREATE TABLE request(id INTEGER PRIMARY KEY, person TEXT NOT NULL, asset TEXT NOT NULL, conduit TEXT NOT NULL,
+    seconds INTEGER NOT NULL, reason TEXT NOT NULL, ticket TEXT NOT NULL, at_ns INTEGER NOT NULL,
+    state TEXT NOT NULL, until_ns INTEGER NOT NULL) STRICT;
+CREATE TABLE approval(request INTEGER NOT NULL, person TEXT NOT NULL, how TEXT NOT NULL, at_ns INTEGER NOT NULL,
+    PRIMARY KEY(request, person)) STRICT;
+CREATE TABLE block(kind TEXT NOT NULL, name TEXT NOT NULL, by TEXT NOT NULL, reason TEXT NOT NULL,
+    at_ns INTEGER NOT NULL, PRIMARY KEY(kind, name)) STRICT
+"""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who may sign in. `account`: the user of the gate's own machine who is the same person, "" for none.
+    `source`: who keeps the entry ("local"). `step`: the last code's, which and whose predecessors count no more."""
+
+    name: str
+    full: str
+    account: str
+    source: str
+    active: bool
+    totp: str
+    step: int
+    password: str
+    last_ns: int
+    last_source: str
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        return tuple(name for name, there in (("code", self.totp), ("password", self.password)) if there)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Somebody asks for approval. `state`: "waiting", "granted", "denied", "revoked"."""
+
+    id: int
+    person: str
+    asset: str
+    conduit: str
+    seconds: int
+    reason: str
+    ticket: str
+    at_ns: int
+    state: str
+    until_ns: int
+
+
+class Accounts:
+    """The store. Raises StoreError from everywhere: what cannot be kept ends the keeper."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        try:
+            self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from None
+        self.run("PRAGMA locking_mode=EXCLUSIVE")
+        known = self._one("SELECT count(*) FROM sqlite_master")[0]
+        if known and (self._one("PRAGMA application_id")[0], self._one("PRAGMA user_version")[0]) != (
+            APPLICATION, VERSION,
+        ):  # fmt: skip
+            raise StoreError(f"{self.path} is of another format", hint="run the version that wrote it, or move it away")
+        if self._one("PRAGMA journal_mode=WAL")[0] != "wal":
+            raise StoreError(f"{self.path} cannot have a write-ahead log", hint="is it on a local disk?")
+        for pragma in ("synchronous=FULL", "temp_store=MEMORY", "mmap_size=0", "trusted_schema=OFF"):
+            self.run(f"PRAGMA {pragma}")
+        self.run("BEGIN IMMEDIATE")
+        if not known:
+            for statement in _TABLES.split(";\n"):
+                self.run(statement)
+            self.run(f"PRAGMA application_id={APPLICATION}")
+            self.run(f"PRAGMA user_version={VERSION}")
+            key = asyncssh.generate_private_key("ssh-ed25519")
+            self.run("INSERT INTO meta VALUES('host-key', ?)", key.export_private_key("openssh"))
+        self.run("COMMIT")
+        if known and self._one("PRAGMA quick_check(1)")[0] != "ok":
+            raise StoreError(f"{self.path} is damaged", hint="bring back the last backup")
+        found = self._one("SELECT value FROM meta WHERE name='host-key'")
+        if found is None:
+            raise StoreError(f"{self.path} has no host key", hint="bring back the last backup")
+        self.host_key: asyncssh.SSHKey = asyncssh.import_private_key(found[0])
+
+    def run(self, statement: str, *values: Any) -> int:
+        """Runs one statement. Returns the number of the row that it put in, or of rows that it changed."""
+        try:
+            cursor = self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from None
+        return int((cursor.lastrowid or 0) if statement.startswith("INSERT INTO request") else cursor.rowcount)
+
+    def _one(self, statement: str, *values: Any) -> Any:
+        try:
+            return self._db.execute(statement, values).fetchone()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from None
+
+    def _all(self, statement: str, *values: Any) -> list[Any]:
+        try:
+            return self._db.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from None
+
+    def close(self) -> None:
+        self._db.close()
+
+    # --- people -----------------------------------------------------------------------------------------------------
+
+    def person(self, name: str) -> Person | None:
+        row = self._one("SELECT * FROM person WHERE name=?", name)
+        return None if row is None else _person(row)
+
+    def known(self, name: str) -> Person:
+        """Raises: GateError."""
+        found = self.person(name)
+        if found is None:
+            raise GateError(f"there is nobody called {name!r}", hint="`cofferdam jump person list` shows them")
+        return found
+
+    def people(self) -> list[Person]:
+        return [_person(row) for row in self._all("SELECT * FROM person ORDER BY name")]
+
+    def by_account(self, account: str) -> Person | None:
+        """The person whom a user of this machine is."""
+        row = self._one("SELECT name FROM person WHERE account=? AND account!='' AND active", account)
+        return self.person(row[0]) if row is not None else None
+
+    def add_person(self, name: str, full: str, account: str) -> None:
+        if self.person(name) is not None:
+            raise GateError(f"there is a {name!r} already")
+        if account and (other := self._one("SELECT name FROM person WHERE account=?", account)) is not None:
+            raise GateError(f"{account} is the account of {other[0]} already", hint="one person has one entry")
+        if self._one("SELECT count(*) FROM person")[0] >= PEOPLE_MOST:
+            raise GateError(f"there are {PEOPLE_MOST} people already")
+        self.run("INSERT INTO person VALUES(?, ?, ?, 'local', 1, '', 0, '', 0, '')", name, full, account)
+
+    def remove_person(self, name: str) -> None:
+        self.known(name)
+        self.run("BEGIN IMMEDIATE")
+        for table in ("member", "ssh_key"):
+            self.run(f"DELETE FROM {table} WHERE person=?", name)  # noqa: S608 - one of two words above
+        self.run("UPDATE request SET state='revoked' WHERE person=? AND state IN ('waiting', 'granted')", name)
+        self.run("DELETE FROM person WHERE name=?", name)
+        self.run("COMMIT")
+
+    def groups(self, name: str) -> tuple[str, ...]:
+        return tuple(row[0] for row in self._all("SELECT grp FROM member WHERE person=? ORDER BY grp", name))
+
+    def members(self, groups: Iterable[str]) -> set[str]:
+        """All who are in one of the groups."""
+        wanted = set(groups)
+        return {row[0] for row in self._all("SELECT person, grp FROM member") if row[1] in wanted}
+
+    def join(self, name: str, group: str) -> None:
+        self.known(name)
+        self.run("INSERT OR IGNORE INTO member VALUES(?, ?)", name, group)
+
+    def leave(self, name: str, group: str) -> None:
+        if not self.run("DELETE FROM member WHERE person=? AND grp=?", name, group):
+            raise GateError(f"{name} is not in {group}")
+
+    def set_totp(self, name: str, secret: str) -> None:
+        self.known(name)
+        self.run("UPDATE person SET totp=?, step=0 WHERE name=?", secret, name)
+
+    def used_step(self, name: str, step: int) -> None:
+        """The code of this step, and all before it, have been used."""
+        self.run("UPDATE person SET step=? WHERE name=? AND step<?", step, name, step)
+
+    def set_password(self, name: str, hashed: str) -> None:
+        self.known(name)
+        self.run("UPDATE person SET password=? WHERE name=?", hashed, name)
+
+    def signed_in(self, name: str, wall_ns: int, source: str) -> None:
+        self.run("UPDATE person SET last_ns=?, last_source=? WHERE name=?", wall_ns, source, name)
+
+    # --- keys -------------------------------------------------------------------------------------------------------
+
+    def owner(self, blob: bytes) -> str:
+        """Whose key it is; "" for nobody's."""
+        row = self._one("SELECT person FROM ssh_key WHERE blob=?", blob)
+        return "" if row is None else str(row[0])
+
+    def counter(self, blob: bytes) -> int:
+        row = self._one("SELECT counter FROM ssh_key WHERE blob=?", blob)
+        return 0 if row is None else int(row[0])
+
+    def set_counter(self, blob: bytes, counter: int) -> None:
+        self.run("UPDATE ssh_key SET counter=? WHERE blob=?", counter, blob)
+
+    def keys(self, name: str) -> list[tuple[bytes, str, int]]:
+        rows = self._all("SELECT blob, comment, added_ns FROM ssh_key WHERE person=? ORDER BY added_ns", name)
+        return [(bytes(row[0]), row[1], row[2]) for row in rows]
+
+    def serves(self, session_id: bytes) -> bool:
+        """Whether a signature over this session id is the first that counts; from now on none does."""
+        return self.run("INSERT OR IGNORE INTO served VALUES(?)", session_id) == 1
+
+    def add_key(self, name: str, blob: bytes, comment: str, wall_ns: int) -> None:
+        self.known(name)
+        if owner := self.owner(blob):
+            raise GateError(f"that key is {owner}'s already")
+        if len(self.keys(name)) >= KEYS_OF_PERSON:
+            raise GateError(f"{name} has {KEYS_OF_PERSON} keys already")
+        self.run("INSERT INTO ssh_key VALUES(?, ?, ?, ?, 0)", blob, name, comment, wall_ns)
+
+    def remove_key(self, blob: bytes) -> None:
+        self.run("DELETE FROM ssh_key WHERE blob=?", blob)
+
+    # --- assets -----------------------------------------------------------------------------------------------------
+
+    def asset_key(self, asset: str) -> bytes:
+        """What the asset must show; b"" if nobody has accepted anything yet."""
+        row = self._one("SELECT blob FROM asset_key WHERE asset=?", asset)
+        return b"" if row is None else bytes(row[0])
+
+    def set_asset_key(self, asset: str, blob: bytes, by: str) -> None:
+        self.run("INSERT OR REPLACE INTO asset_key VALUES(?, ?, ?)", asset, blob, by)
+
+    def credential(self, asset: str, login: str) -> tuple[str, bytes] | None:
+        """(kind, secret)."""
+        row = self._one("SELECT kind, secret FROM credential WHERE asset=? AND login=?", asset, login)
+        return None if row is None else (str(row[0]), bytes(row[1]))
+
+    def set_credential(self, asset: str, login: str, kind: str, secret: bytes, by: str, wall_ns: int) -> None:
+        self.run("INSERT OR REPLACE INTO credential VALUES(?, ?, ?, ?, ?, ?)", asset, login, kind, secret, by, wall_ns)
+
+    def credentials(self) -> list[tuple[str, str, str, str, int]]:
+        """(asset, login, kind, by, when), without the secrets."""
+        return self._all("SELECT asset, login, kind, by, set_ns FROM credential ORDER BY asset, login")
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def ask(self, person: str, asset: str, conduit: str, seconds: int, reason: str, ticket: str, wall_ns: int) -> int:
+        """Returns the request's number."""
+        return self.run(
+            "INSERT INTO request(person, asset, conduit, seconds, reason, ticket, at_ns, state, until_ns)"
+            " VALUES(?, ?, ?, ?, ?, ?, ?, 'waiting', 0)",
+            person, asset, conduit, seconds, reason, ticket, wall_ns,
+        )  # fmt: skip
+
+    def waiting(self) -> int:
+        return int(self._one("SELECT count(*) FROM request WHERE state='waiting'")[0])
+
+    def request(self, number: int) -> Request:
+        """Raises: GateError."""
+        row = self._one("SELECT * FROM request WHERE id=?", number)
+        if row is None:
+            raise GateError(f"there is no request {number}")
+        return Request(*row)
+
+    def requests(self, states: tuple[str, ...] = ("waiting", "granted")) -> list[Request]:
+        marks = ", ".join("?" * len(states))
+        rows = self._all(f"SELECT * FROM request WHERE state IN ({marks}) ORDER BY id", *states)  # noqa: S608
+        return [Request(*row) for row in rows]
+
+    def approvals(self, request: int) -> list[str]:
+        return [row[0] for row in self._all("SELECT person FROM approval WHERE request=? ORDER BY at_ns", request)]
+
+    def approve(self, request: int, person: str, how: str, wall_ns: int) -> None:
+        self.run("INSERT INTO approval VALUES(?, ?, ?, ?)", request, person, how, wall_ns)
+
+    def settle(self, request: int, state: str, until_ns: int) -> None:
+        self.run("UPDATE request SET state=?, until_ns=? WHERE id=?", state, until_ns, request)
+
+    # --- blocks -----------------------------------------------------------------------------------------------------
+
+    def blocked(self, person: str, asset: str) -> str:
+        """Why this person may not come to this asset; "" if nothing bars them."""
+        for kind, name in (("person", person), ("asset", asset), ("pair", f"{person} {asset}")):
+            row = self._one("SELECT by, reason FROM block WHERE kind=? AND name=?", kind, name)
+            if row is not None:
+                return f"{row[0]} has barred {name.replace(' ', ' from ')}" + (f": {row[1]}" if row[1] else "")
+        return ""
+
+    def block(self, kind: str, name: str, by: str, reason: str, wall_ns: int) -> None:
+        self.run("INSERT OR REPLACE INTO block VALUES(?, ?, ?, ?, ?)", kind, name, by, reason, wall_ns)
+
+    def unblock(self, kind: str, name: str) -> None:
+        if not self.run("DELETE FROM block WHERE kind=? AND name=?", kind, name):
+            raise GateError(f"nothing bars {name!r}", hint="`cofferdam jump blocks` shows who and what is barred")
+
+    def blocks(self) -> list[tuple[str, str, str, str, int]]:
+        """(kind, name, by, reason, when)."""
+        return self._all("SELECT kind, name, by, reason, at_ns FROM block ORDER BY kind, name")
+
+
+def _person(row: Any) -> Person:
+    name, full, account, source, active, *rest = row
+    return Person(name, full, account, source, bool(active), *rest)
+
+
+def key_name(blob: bytes) -> str:
+    """A key's fingerprint, as `ssh-keygen -l` shows it; "" for none."""
+    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+    return f"SHA256:{digest}" if blob else ""

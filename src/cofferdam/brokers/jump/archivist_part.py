@@ -1,0 +1,260 @@
+"""The jump server's archivist: writes recordings, and says what is in their files. It has no network.
+
+A piece is acknowledged once it is written; each second, and at the end, it is on disk. A running SHA-256 goes into the
+audit log every ten seconds or 256 KiB, and at the end: what was cut or changed later shows up to the last such mark.
+
+Not here: the form of a recording (recording), who looks at one (cli.jump).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.jump import RecordingMarked, RecordingUsed
+from cofferdam.brokers.broker import Asked, Part, Setting
+from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.recording import SUFFIX, Writer
+from cofferdam.brokers.kit.figures import Reported
+from cofferdam.errors import CrossingError, GateError, StoreError
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.jump_rows import JumpRows
+
+MARK_NS: Final = 10 * 10**9
+MARK_BYTES: Final = 256 << 10
+SYNC_NS: Final = 10**9
+RECORDINGS_MOST: Final = 4_096
+"""Open at a time: more than sessions that may live."""
+PIECE_BYTES: Final = 512 << 10
+LIST_MOST: Final = 2_000
+FOLDER: Final = "recordings"
+FREE_BYTES: Final = 64 << 20
+"""Room that is kept free: below it no recording goes on."""
+
+By = Annotated[str, Meta(min_length=1, max_length=128)]
+FileName = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    by: str = ""
+
+
+class Read(msgspec.Struct, forbid_unknown_fields=True):
+    name: FileName
+    by: By
+    offset: Annotated[int, Meta(ge=0)] = 0
+
+
+class Archivist(Part):
+    """The part."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        if setting.store is None:
+            raise StoreError("the archivist has no folder")
+        self._setting = setting
+        self._inner = setting.senders["inner"]
+        self._folder = setting.store / FOLDER
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._writers: dict[int, Writer] = {}
+        self._answers: dict[int, int] = {}
+        self._trouble = ""
+        self._bytes = 0
+        self._failed = 0
+        self._count = sum(1 for _ in self._folder.glob(f"*{SUFFIX}"))
+        self._keep = _keep(setting.policy)
+
+    # --- the gate -----------------------------------------------------------------------------------------------------
+
+    def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
+        self._keep = _keep(policy)
+        return 0
+
+    def set_severed(self, sides: Collection[str]) -> None:
+        """It is on no side."""
+
+    @property
+    def busy(self) -> int:
+        return len(self._writers)
+
+    def figures(self) -> Reported:
+        return {
+            "recordings": {"": self._count},
+            "recordings_live": {"": len(self._writers)},
+            "recorded_bytes": {"": self._bytes},
+            "recordings_failed": {"": self._failed},
+        }
+
+    def alarms(self) -> dict[str, str]:
+        return {"jump-recording": f"recordings cannot be written: {self._trouble}"} if self._trouble else {}
+
+    def tick(self) -> None:
+        now = self._setting.clock()
+        for session, writer in list(self._writers.items()):
+            try:
+                writer.sync(now, SYNC_NS)
+            except OSError as error:
+                self._fail(session, writer, error)
+                continue
+            if writer.due(now, MARK_NS, MARK_BYTES):
+                self._mark(writer, now)
+        self._remove_old()
+
+    def end(self) -> None:
+        for session in list(self._writers):
+            self._finish(session, "the gate stops")
+
+    # --- recording ----------------------------------------------------------------------------------------------------
+
+    def on_record(self, source: str, record: Any) -> None:
+        if isinstance(record, records.Record):
+            if record.session in self._writers or len(self._writers) >= RECORDINGS_MOST:
+                raise CrossingError(f"a second recording of session {record.session}, or too many")
+            self._begin(record)
+            return
+        writer = self._writers.get(record.session)
+        if writer is None:
+            return  # it could not be written; that has been said
+        if record.number != writer.number + 1:
+            raise CrossingError(f"piece {record.number} of a recording after {writer.number}")
+        now = self._setting.clock()
+        try:
+            self._bytes += writer.add(record.kind, record.data, now, record.number)
+        except OSError as error:
+            self._fail(record.session, writer, error)
+            return
+        self._inner.send(records.Stored(record.session, record.number))
+        if record.kind == "x":
+            self._finish(record.session)
+        elif writer.due(now, MARK_NS, MARK_BYTES):
+            self._mark(writer, now)
+
+    def _begin(self, record: records.Record) -> None:
+        path = self._folder / f"{self._setting.wall() // 10**9}-{record.name}{SUFFIX}"
+        try:
+            room = os.statvfs(self._folder)
+            if room.f_bavail * room.f_frsize < FREE_BYTES:
+                raise OSError(28, "the disk is full")
+            writer = Writer(path, record, self._setting.wall(), self._setting.clock())
+        except OSError as error:
+            self._failed += 1
+            self._trouble = error.strerror or str(error)
+            self._inner.send(records.Stored(record.session, 0, clip(self._trouble)))
+            return
+        self._trouble = ""
+        self._count += 1
+        self._writers[record.session] = writer
+        self._mark(writer, self._setting.clock())
+
+    def _fail(self, session: int, writer: Writer, error: OSError) -> None:
+        self._failed += 1
+        self._trouble = error.strerror or str(error)
+        del self._writers[session]
+        writer.close()
+        self._inner.send(records.Stored(session, 0, clip(self._trouble)))
+        self._note(writer, True, self._trouble)
+
+    def _finish(self, session: int, reason: str = "") -> None:
+        writer = self._writers.pop(session)
+        try:
+            writer.sync(self._setting.clock(), 0)
+        except OSError as error:
+            reason = error.strerror or str(error)
+        self._note(writer, True, reason)
+        writer.close()
+
+    def _mark(self, writer: Writer, now: int) -> None:
+        writer.marked(now)
+        self._note(writer, False)
+
+    def _note(self, writer: Writer, ended: bool, reason: str = "") -> None:
+        self._setting.audit.note(
+            RecordingMarked(
+                wall_ns=self._setting.wall(), recording=writer.path.name, session=writer.session, size=writer.size,
+                sha256=writer.digest, ended=ended, reason=clip(reason),
+            ),
+            always=True,
+        )  # fmt: skip
+
+    def _remove_old(self) -> None:
+        """Those that are older than any conduit keeps them: one a turn."""
+        oldest = min(self._folder.glob(f"*{SUFFIX}"), default=None, key=lambda path: path.name)
+        if oldest is None or not self._keep:
+            return
+        began = int(oldest.name.split("-")[0])
+        if self._setting.wall() // 10**9 - began > self._keep and all(w.path != oldest for w in self._writers.values()):
+            self._setting.audit.note(
+                RecordingUsed(
+                    wall_ns=self._setting.wall(), recording=oldest.name, how="removed", by="the policy",
+                    reason=f"kept for {self._keep} s",
+                )
+            )  # fmt: skip
+            oldest.unlink()
+            self._count -= 1
+
+    # --- operators ----------------------------------------------------------------------------------------------------
+
+    def command(self, asked: Asked) -> None:
+        if asked.verb == "recordings":
+            asked.decode(Nothing)
+            asked.answer(self._list())
+        elif asked.verb == "recording-read":
+            said = asked.decode(Read)
+            path = self._path(said.name)
+            if said.offset:
+                asked.answer(_piece(path, said.offset))
+                return
+            entry = RecordingUsed(wall_ns=self._setting.wall(), recording=said.name, how="read", by=said.by)
+
+            def done(ok: bool, why: str) -> None:
+                if ok:
+                    asked.answer(_piece(path, 0))
+                else:
+                    asked.refuse(f"not shown, since it cannot be recorded who looks: {why}")
+
+            self._setting.audit.record(entry, done)
+        else:
+            super().command(asked)
+
+    def _path(self, name: str) -> Path:
+        path = self._folder / name
+        if not name.endswith(SUFFIX) or not path.is_file():
+            raise GateError(f"there is no recording {name!r}", hint="`cofferdam jump recording list` shows them")
+        return path
+
+    def _list(self) -> list[dict[str, Any]]:
+        live = {writer.path.name: number for number, writer in self._writers.items()}
+        names = sorted((path.name for path in self._folder.glob(f"*{SUFFIX}")), reverse=True)[:LIST_MOST]
+        found = []
+        for name in names:
+            path = self._folder / name
+            with path.open("rb") as file:
+                head = file.readline(16_384)
+            try:
+                said = msgspec.json.decode(head)
+            except msgspec.MsgspecError:
+                said = {}
+            found.append({
+                "name": name, "size": path.stat().st_size, "live": live.get(name, 0),
+                "began": said.get("timestamp", 0), "title": said.get("title", "?"),
+            })  # fmt: skip
+        return found
+
+
+def _piece(path: Path, offset: int) -> dict[str, Any]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(PIECE_BYTES)
+    return {"data": base64.b64encode(data).decode(), "size": path.stat().st_size}
+
+
+def _keep(policy: CompiledPolicy) -> int:
+    """How long recordings are kept, in seconds: as long as the conduit that keeps them longest."""
+    return max((each.terms.keep for each in policy.conduits.values() if isinstance(each.terms, JumpRows)), default=0)

@@ -1,0 +1,217 @@
+"""Who may have a session now, and whether one that stands may go on. No I/O but the store's.
+
+Decided from the policy's rows, the keeper's people, approvals and blocks, and the clocks: windows and expiry by the
+wall clock, an approval by the monotonic clock as well, so that a clock that is set back lengthens nothing.
+
+Not here: signing in (signin), carrying out (keeper_part).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.accounts import Accounts, Person, Request
+from cofferdam.brokers.jump.signin import Connection
+from cofferdam.errors import GateError
+from cofferdam.model import NEVER
+from cofferdam.policy import windows
+from cofferdam.policy.standing import standing
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.jump_rows import Do, JumpRows, Right, matching, names, rights
+
+FRESH_NS: Final = 300 * 10**9
+"""How long ago an approver may have signed in."""
+LONGEST_SECONDS: Final = 86_400.0 * 7
+"""A session without another end."""
+
+
+@dataclass
+class Session:
+    """One that has a grant, or waits for its entry in the log."""
+
+    number: int
+    name: str
+    connection: Connection
+    asked: records.Open
+    right: Right
+    request: int
+    opened_wall: int
+    opened_ns: int
+    warned: set[int] = field(default_factory=set)
+
+    @property
+    def asset(self) -> str:
+        return self.asked.asset
+
+
+@dataclass(frozen=True)
+class Yes:
+    """A session may begin, and last until then (UTC ns)."""
+
+    right: Right
+    request: int
+    until_ns: int
+
+
+class Deciding:
+    """The judge. `severed`: whether an operator has cut a side off."""
+
+    def __init__(self, accounts: Accounts, policy: CompiledPolicy) -> None:
+        self._accounts = accounts
+        self._deadlines: dict[int, int] = {}
+        self.severed = False
+        self.take_policy(policy)
+
+    def take_policy(self, policy: CompiledPolicy) -> None:
+        self.policy = policy
+        self.rows: dict[str, JumpRows] = {
+            name: each.terms for name, each in policy.conduits.items() if isinstance(each.terms, JumpRows)
+        }
+        self.assets = frozenset(name for row in self.rows.values() for line in row.lines for name in line.assets)
+
+    def notice(self) -> str:
+        """What is shown before anybody signs in."""
+        return next((row.notice for row in self.rows.values() if row.notice), "")
+
+    # --- a session --------------------------------------------------------------------------------------------------
+
+    def session(
+        self, connection: Connection, asked: records.Open, standing_now: int, wall_ns: int, now_ns: int
+    ) -> Yes | str:
+        """Whether it may begin, or why not. `standing_now`: sessions that the person has already."""
+        person, asset = connection.person, asked.asset
+        if asset not in self.assets:
+            return f"there is no asset {asset[:64]!r}"
+        does: tuple[Do, ...] = ("up", "down") if asked.what == "sftp" else (asked.what,)
+        who = names(person, self._accounts.groups(person))
+        found = [right for do in does for right in matching(self.rows, who, asset, do, command=asked.command)]
+        if not found:
+            what = {"shell": "a terminal", "exec": "that command", "sftp": "files"}[asked.what]
+            return f"no rule lets you have {what} at {asset}"
+        why = ""
+        for right in found:
+            answer = self._may(person, asset, right, connection.source, wall_ns, now_ns)
+            if isinstance(answer, str):
+                why = why or answer
+                continue
+            if standing_now >= right.row.sessions:
+                return f"you have {standing_now} sessions, and {right.row.sessions} at a time are allowed"
+            if self._accounts.credential(asset, right.line.login) is None:
+                return f"the keeper has no credential for {right.line.login} at {asset}: tell the operator"
+            if self.policy.assets[asset].protocol == "ssh" and not self._accounts.asset_key(asset):
+                return f"nobody has accepted the host key of {asset} yet: tell the operator"
+            return answer
+        return why
+
+    def _may(self, person: str, asset: str, right: Right, source: str, wall_ns: int, now_ns: int) -> Yes | str:
+        """Whether this right holds now."""
+        if self.severed:
+            return "an operator has cut a side off"
+        if blocked := self._accounts.blocked(person, asset):
+            return blocked
+        known = self._accounts.person(person)
+        if known is None or not known.active:
+            return "you are not known any more"
+        if not set(right.row.clients) & set(self.policy.principals_of(source, right.row.outer)):
+            return f"not from {source}"
+        conduit = self.policy.conduits[right.conduit]
+        stands = standing(conduit, self.policy.table.clocks, wall_ns)
+        if not stands.open:
+            return f"the conduit {right.conduit} is {stands.says}"
+        _, changes = windows.state(conduit.windows, self.policy.table.clocks, wall_ns)
+        until, request = min(changes, conduit.expires, NEVER), 0
+        if right.row.approval is not None:
+            granted = [
+                one for one in self._accounts.requests(("granted",))
+                if (one.person, one.asset, one.conduit) == (person, asset, right.conduit)
+                and self._left(one, wall_ns, now_ns) > 0
+            ]  # fmt: skip
+            if not granted:
+                return f"it takes an approval: request {asset} 2h WHY"
+            best = max(granted, key=lambda one: one.until_ns)
+            until, request = min(until, wall_ns + self._left(best, wall_ns, now_ns)), best.id
+        return Yes(right, request, until)
+
+    def _left(self, request: Request, wall_ns: int, now_ns: int) -> int:
+        """How long an approval still holds, in ns, by whichever clock ends it first."""
+        return min(request.until_ns - wall_ns, self._deadlines.get(request.id, NEVER) - now_ns)
+
+    def still(self, session: Session, wall_ns: int, now_ns: int) -> Yes | str:
+        """Whether a session may go on, and until when (UTC ns); or why not."""
+        connection, asset = session.connection, session.asset
+        who = names(connection.person, self._accounts.groups(connection.person))
+        does: tuple[Do, ...] = ("up", "down") if session.asked.what == "sftp" else (session.asked.what,)
+        found = [
+            right for do in does
+            for right in matching(self.rows, who, asset, do, session.right.line.login, session.asked.command)
+            if right.conduit == session.right.conduit
+        ]  # fmt: skip
+        if not found:
+            return "the policy does not allow it any more"
+        key = connection.key or (connection.parent.key if connection.parent is not None else b"")
+        if key and self._accounts.owner(key) != connection.person:
+            return "your key was taken away"
+        return self._may(connection.person, asset, found[0], connection.source, wall_ns, now_ns)
+
+    def files(self, person: str, right: Right, asset: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Where the files of a session may go to and come from."""
+        who = names(person, self._accounts.groups(person))
+        same = [
+            one for one in rights({right.conduit: right.row}, who)
+            if asset in one.line.assets and one.line.login == right.line.login
+        ]  # fmt: skip
+        up = tuple(path for one in same if "up" in one.line.do for path in one.line.paths)
+        return up, tuple(path for one in same if "down" in one.line.do for path in one.line.paths)
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def reachable(self, person: str) -> dict[str, list[Right]]:
+        """What somebody may reach at some time, by asset."""
+        who = names(person, self._accounts.groups(person))
+        found: dict[str, list[Right]] = {}
+        for right in rights(self.rows, who):
+            for asset in right.line.assets:
+                found.setdefault(asset, []).append(right)
+        return dict(sorted(found.items()))
+
+    def askable(self, person: str, asset: str, seconds: int) -> str:
+        """The conduit for which an approval can be asked. Raises: GateError."""
+        found = self.reachable(person).get(asset, [])
+        if not found:
+            raise GateError(f"no rule names you and {asset[:64]}")
+        for right in found:
+            if right.row.approval is not None:
+                if seconds > right.row.approval.window:
+                    raise GateError(f"at most {right.row.approval.window // 60} min are approved at once")
+                return right.conduit
+        raise GateError(f"{asset} takes no approval")
+
+    def approver(self, approver: Person, request: Request) -> int:
+        """How many people it takes in all. Raises: GateError: this one may not."""
+        row = self.rows.get(request.conduit)
+        if row is None or row.approval is None:
+            raise GateError("the policy has no such approval any more")
+        if request.state != "waiting":
+            raise GateError(f"request {request.id} is {request.state}")
+        requester = self._accounts.known(request.person)
+        if approver.name == requester.name:
+            raise GateError("nobody approves their own request")
+        if approver.full and approver.full.casefold() == requester.full.casefold():
+            raise GateError(f"{approver.name} and {requester.name} are the same person: {approver.full}")
+        if not approver.active or not set(self._accounts.groups(approver.name)) & set(row.approval.by):
+            raise GateError(f"it takes somebody of {' or '.join(row.approval.by)}")
+        given = self._accounts.approvals(request.id)
+        if approver.name in given:
+            raise GateError("you have approved it already")
+        if any(
+            approver.full and self._accounts.known(one).full.casefold() == approver.full.casefold()
+            for one in given if self._accounts.person(one) is not None
+        ):  # fmt: skip
+            raise GateError("another account of yours has approved it already")
+        return row.approval.people
+
+    def granted(self, request: Request, now_ns: int) -> None:
+        """An approval holds from now on, by the monotonic clock."""
+        self._deadlines[request.id] = now_ns + request.seconds * 10**9

@@ -1,0 +1,179 @@
+"""The jump server's inner part: sessions at assets, by grants of the keeper and by nothing else.
+
+It has no store. It holds a credential for as long as it signs in with it. What the outer part says can only be data of
+a session that has a grant.
+
+Not here: the session (inner_session), legs (inner_ssh).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.jump import HostKeyRefused
+from cofferdam.brokers.broker import Part, Setting
+from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.accounts import key_name
+from cofferdam.brokers.jump.alone import alone
+from cofferdam.brokers.jump.inner_session import Live
+from cofferdam.brokers.jump.inner_ssh import NoLeg, connect, open_session
+from cofferdam.brokers.kit.figures import Reported
+from cofferdam.brokers.kit.supervision import AssetStatus
+from cofferdam.errors import CrossingError, LocalProtocolError
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.jump_rows import JumpRows
+
+
+class Inner(Part):
+    """The part."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        alone()
+        if setting.start is None:
+            raise LocalProtocolError("the inner part of the jump server needs a loop with tasks")
+        self._setting = setting
+        self._start = setting.start
+        self._outer = setting.senders["outer"]
+        self._keeper = setting.senders["keeper"]
+        self._archivist = setting.senders["archivist"]
+        self._live: dict[int, Live] = {}
+        self._last = 0
+        self._bytes = {"sent": 0, "received": 0}
+        self._host_keys_refused: dict[str, int] = {}
+        self._severed = False
+        self._work_by(setting.policy)
+        self.set_severed(setting.severed)
+
+    # --- the gate -----------------------------------------------------------------------------------------------------
+
+    def _work_by(self, policy: CompiledPolicy) -> None:
+        self._policy = policy
+        self.rows = {name: each.terms for name, each in policy.conduits.items() if isinstance(each.terms, JumpRows)}
+        self._sides = {policy.zones[row.inner].side for row in self.rows.values()}
+
+    def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
+        before = self._policy.assets
+        self._work_by(policy)
+        moved = [
+            one for one in self._live.values() if policy.assets.get(one.grant.asset) != before.get(one.grant.asset)
+        ]
+        for live in moved:
+            live.end("the policy has changed the asset")
+        return len(moved)
+
+    def set_severed(self, sides: Collection[str]) -> None:
+        self._severed = bool(self._sides & set(sides))
+        if self._severed:
+            for live in list(self._live.values()):
+                live.end("an operator has cut this side off")
+
+    def end_sessions(self, sessions: Collection[str], reason: str) -> None:
+        for live in list(self._live.values()):
+            if live.grant.name in sessions:
+                live.end(reason)
+
+    def tick(self) -> None:
+        for live in list(self._live.values()):
+            row = self.rows.get(live.grant.conduit)
+            live.look(row.idle * 10**9 if row is not None else 0)
+
+    def stop(self) -> None:
+        for live in list(self._live.values()):
+            live.end("the gate stops")
+
+    def end(self) -> None:
+        self.stop()
+
+    @property
+    def busy(self) -> int:
+        return len(self._live)
+
+    def figures(self) -> Reported:
+        return {
+            "bytes_to_assets": {"": self._bytes["sent"] + sum(one.sent for one in self._live.values())},
+            "bytes_from_assets": {"": self._bytes["received"] + sum(one.received for one in self._live.values())},
+        }
+
+    def alarms(self) -> dict[str, str]:
+        return {
+            f"jump-host-key-{asset}": f"{asset} showed another host key than was accepted, {count} times"
+            for asset, count in list(self._host_keys_refused.items())[:16]
+        }
+
+    def assets(self) -> tuple[AssetStatus, ...]:
+        used = {live.grant.asset for live in self._live.values()}
+        return tuple(AssetStatus(name, "up" if name in used else "idle") for name in sorted(self._policy.assets))
+
+    # --- ways of a session --------------------------------------------------------------------------------------------
+
+    def to_outer(self, record: Any) -> None:
+        self._outer.send(record)
+
+    def to_archivist(self, record: Any) -> None:
+        self._archivist.send(record)
+
+    def now(self) -> int:
+        return self._setting.clock()
+
+    def ended(self, live: Live, reason: str) -> None:
+        if self._live.pop(live.number, None) is not None:
+            self._bytes["sent"] += live.sent
+            self._bytes["received"] += live.received
+            self._keeper.send(records.Ended(live.number, clip(reason, 1000), live.sent, live.received))
+
+    # --- records ------------------------------------------------------------------------------------------------------
+
+    def on_record(self, source: str, record: Any) -> None:
+        if isinstance(record, records.Grant):
+            self._begin(record)
+            return
+        live = self._live.get(record.session)
+        if live is None:
+            if source == "outer" and record.session > self._last and isinstance(record, records.Send | records.Took):
+                raise CrossingError(f"data of session {record.session}, which has no grant")
+            return
+        if source == "outer":
+            live.person(record)
+        elif isinstance(record, records.Stored):
+            live.stored(record.number, record.trouble)
+        elif isinstance(record, records.Revoke):
+            live.end(record.reason)
+        elif isinstance(record, records.Warn):
+            live.warn(record.text)
+
+    def _begin(self, grant: records.Grant) -> None:
+        if grant.session <= self._last:
+            raise CrossingError(f"a second grant for session {grant.session}")
+        self._last = grant.session
+        live = self._live[grant.session] = Live(grant, self)
+        asset = self._policy.assets.get(grant.asset)
+        if self._severed or asset is None or grant.conduit not in self.rows:
+            live.end("an operator has cut this side off" if self._severed else "the policy has just changed")
+            return
+        self._start(self._serve(live, asset.address, asset.port))
+
+    async def _serve(self, live: Live, address: str, port: int) -> None:
+        grant = live.grant
+        try:
+            connection = await connect(grant, address, port)
+            if live.done:
+                connection.abort()
+                return
+            live.start(await open_session(live, connection))
+        except NoLeg as error:
+            if error.shown:
+                self._host_keys_refused[grant.asset] = self._host_keys_refused.get(grant.asset, 0) + 1
+                self._setting.audit.note(
+                    HostKeyRefused(
+                        wall_ns=self._setting.wall(), session=grant.name, asset=grant.asset, found=error.shown,
+                        expected=key_name(grant.host_key),
+                    )
+                )  # fmt: skip
+            live.end(str(error))
+        except asyncio.CancelledError:
+            live.end("the gate stops")
+            raise

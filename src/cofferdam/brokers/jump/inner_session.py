@@ -1,0 +1,273 @@
+"""One session that has a grant: between the outer part's data, the asset's leg, and the recording.
+
+What the asset says goes to the archivist first, and to the person once it is in the recording's file. Where that takes
+too long the leg is held; where it fails the session ends. Where nothing is recorded it goes straight on.
+
+Not here: legs (inner_ssh, inner_telnet), who starts a session (inner_part).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.records import CREDIT, PIECE, Grant
+
+UNSTORED_BYTES: Final = 65_536
+"""What the archivist has not taken yet; beyond it the asset is not read."""
+UNSTORED_NS: Final = 5 * 10**9
+"""How long it may take over one piece."""
+UNTYPED_BYTES: Final = CREDIT
+"""What waits for the asset to let us in, or to read."""
+
+
+class Leg(Protocol):
+    """A connection to the asset, with a terminal or a program at its other end."""
+
+    def write(self, data: bytes) -> bool:
+        """Sends it. False: the asset does not keep up; `Live.leg_room` is called when it does again."""
+
+    def write_eof(self) -> None: ...
+
+    def resize(self, columns: int, rows: int) -> None: ...
+
+    def signal(self, name: str) -> None: ...
+
+    def hold(self, held: bool) -> None:
+        """Reads no more, or goes on."""
+
+    def close(self) -> None: ...
+
+
+class Ways(Protocol):
+    """What a session needs of the part."""
+
+    def to_outer(self, record: Any) -> None: ...
+
+    def to_archivist(self, record: Any) -> None: ...
+
+    def ended(self, live: Live, reason: str) -> None:
+        """Called once."""
+
+    def now(self) -> int:
+        """Monotonic ns."""
+
+
+class Live:
+    """The session."""
+
+    def __init__(self, grant: Grant, ways: Ways) -> None:
+        self.grant = grant
+        self.number = grant.session
+        self._ways = ways
+        self._leg: Leg | None = None
+        self.sent = self.received = 0
+        self.began = self.typed = ways.now()
+        self.deadline = self.began + int(grant.seconds * 1e9)
+        self._early: list[Callable[[], None]] = []
+        self._early_bytes = 0
+        self._untaken = 0
+        self._leg_full = False
+        self._held: deque[tuple[int, int, bytes, bool]] = deque()
+        self._held_bytes = 0
+        self._last = 0
+        self._credit = CREDIT
+        self._is_held = False
+        self._over: records.Closed | None = None
+        self._eof = False
+        self._status, self._signal = 0, ""
+        self.done = False
+
+    # --- the leg ----------------------------------------------------------------------------------------------------
+
+    def start(self, leg: Leg) -> None:
+        """The asset has let us in."""
+        if self.done or self._over is not None:
+            leg.close()
+            return
+        grant, terminal = self.grant, self.grant.terminal
+        if grant.record:
+            self._ways.to_archivist(
+                records.Record(
+                    session=self.number, name=grant.name, person=grant.person, asset=grant.asset, login=grant.login,
+                    source=grant.source, command=grant.command, columns=terminal.columns if terminal else 80,
+                    rows=terminal.rows if terminal else 24, term=(terminal.term or "dumb") if terminal else "",
+                )
+            )  # fmt: skip
+        self._leg = leg
+        self._ways.to_outer(records.Started(self.number))
+        early, self._early = self._early, []
+        for act in early:
+            act()
+
+    def leg_says(self, data: bytes, error: bool = False) -> None:
+        """What the asset says."""
+        if self._over is not None:
+            return
+        self.received += len(data)
+        for at in range(0, len(data), PIECE):
+            piece = data[at : at + PIECE]
+            if self.grant.record:
+                self._last += 1
+                self._held.append((self._last, self._ways.now(), piece, error))
+                self._held_bytes += len(piece)
+                self._ways.to_archivist(records.Happened(self.number, self._last, "o", piece))
+            else:
+                self._show(piece, error)
+        self._hold()
+
+    def _show(self, piece: bytes, error: bool) -> None:
+        self._credit -= len(piece)
+        self._ways.to_outer(records.Shown(self.number, piece, error))
+
+    def _hold(self) -> None:
+        wanted = self._credit <= 0 or self._held_bytes > UNSTORED_BYTES
+        if self._leg is not None and wanted != self._is_held:
+            self._is_held = wanted
+            self._leg.hold(wanted)
+
+    def leg_eof(self) -> None:
+        """The asset says no more."""
+        self._eof = True
+        self._finish()
+
+    def leg_exit(self, status: int, signal: str = "") -> None:
+        """How the program ended."""
+        self._status, self._signal = status & 0xFF, signal
+
+    def leg_closed(self, reason: str = "") -> None:
+        """The leg is no more. `reason`: where that is nothing that a program does."""
+        self._leg = None
+        self.finish(reason, self._status, self._signal)
+
+    def leg_room(self) -> None:
+        """The asset keeps up again."""
+        self._leg_full = False
+        self._take()
+
+    # --- the archivist ----------------------------------------------------------------------------------------------
+
+    def stored(self, number: int, trouble: str) -> None:
+        """Up to this number all is in the recording."""
+        if trouble:
+            self.end(f"this session ends, since it cannot be recorded: {trouble}")
+            return
+        while self._held and self._held[0][0] <= number:
+            _, _, piece, error = self._held.popleft()
+            self._held_bytes -= len(piece)
+            self._show(piece, error)
+        self._hold()
+        self._finish()
+
+    # --- the person -------------------------------------------------------------------------------------------------
+
+    def person(self, record: Any) -> None:
+        """What the outer part says."""
+        if self._over is not None:
+            if isinstance(record, records.Took):
+                self._credit = min(CREDIT, self._credit + record.count)
+            return
+        match record:
+            case records.Send(_, data):
+                self.typed = self._ways.now()
+                self._send(data)
+            case records.Took(_, count):
+                self._credit = min(CREDIT, self._credit + count)
+                self._hold()
+            case records.Resize(_, columns, rows):
+                self._later(lambda: self._resize(columns, rows))
+            case records.SendEnd():
+                self._later(lambda: self._leg.write_eof() if self._leg is not None else None)
+            case records.Signal(_, signal):
+                self._later(lambda: self._leg.signal(signal) if self._leg is not None else None)
+            case records.Close():
+                self.end("the person is gone")
+
+    def _later(self, act: Callable[[], None]) -> None:
+        """Now, or once the asset has let us in."""
+        if self._leg is not None:
+            act()
+        elif len(self._early) < 1_000:
+            self._early.append(act)
+
+    def _send(self, data: bytes) -> None:
+        if self._leg is None:
+            self._early_bytes += len(data)
+            if self._early_bytes > UNTYPED_BYTES:
+                self.end("more was sent than was asked for")
+                return
+            self._early.append(lambda: self._send(data))
+            return
+        self.sent += len(data)
+        self._untaken += len(data)
+        if not self._leg.write(data):
+            self._leg_full = True
+        if not self._leg_full:
+            self._take()
+
+    def _take(self) -> None:
+        count, self._untaken = self._untaken, 0
+        if count:
+            self._ways.to_outer(records.Took(self.number, min(count, CREDIT)))
+
+    def _resize(self, columns: int, rows: int) -> None:
+        if self._leg is not None:
+            self._leg.resize(columns, rows)
+            self.mark("r", f"{columns}x{rows}")
+
+    def mark(self, kind: Any, text: str) -> None:
+        """Something beside what is shown goes into the recording."""
+        if self.grant.record and self._leg is not None:
+            self._last += 1
+            self._ways.to_archivist(records.Happened(self.number, self._last, kind, text.encode()[:PIECE]))
+
+    def warn(self, text: str) -> None:
+        """Words of the gate."""
+        self._ways.to_outer(records.Notice(self.number, text))
+        self.mark("m", text)
+
+    # --- its end ----------------------------------------------------------------------------------------------------
+
+    def look(self, idle_ns: int) -> None:
+        """Whether it may go on. Called twice a second."""
+        now = self._ways.now()
+        if self._over is not None or self.done:
+            return
+        if now >= self.deadline:
+            self.end("its time is over")
+        elif self._held and now - self._held[0][1] > UNSTORED_NS:
+            self.end("this session ends, since it cannot be recorded: the archivist does not keep up")
+        elif self.grant.what == "shell" and now - self.typed > idle_ns:
+            self.end("nobody typed for too long")
+
+    def end(self, reason: str) -> None:
+        """Ends it at once, for a reason of ours: nothing more is shown."""
+        self._held.clear()
+        self._held_bytes = 0
+        self.finish(reason, 1)
+
+    def finish(self, reason: str, status: int, signal: str = "") -> None:
+        """It is over; what is on its way into the recording is shown before that is told."""
+        if self._over is None:
+            self._over = records.Closed(self.number, status, signal, reason)
+            leg, self._leg = self._leg, None
+            if self.grant.record and (leg is not None or self._last):
+                self._last += 1
+                said = reason or signal or str(status)
+                self._ways.to_archivist(records.Happened(self.number, self._last, "x", said.encode()[:PIECE]))
+            if leg is not None:
+                leg.close()
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._held or self.done:
+            return
+        if self._eof:
+            self._eof = False
+            self._ways.to_outer(records.ShownEnd(self.number))
+        if self._over is not None:
+            self.done = True
+            self._ways.to_outer(self._over)
+            self._ways.ended(self, self._over.reason or f"it ended with {self._over.signal or self._over.status}")

@@ -1,0 +1,178 @@
+"""The leg to an asset that speaks SSH: a client of ours, with a credential that no user sees.
+
+The asset must show the host key that a person accepted; there is no way to ignore that. Nothing of the machine is read
+(no configuration, no agent, no known hosts), no name is resolved.
+
+Not here: the session around it (inner_session).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import asyncssh
+from asyncssh.public_key import decode_ssh_public_key
+
+from cofferdam.brokers.jump.accounts import key_name
+from cofferdam.brokers.jump.inner_session import Live
+from cofferdam.brokers.jump.records import Grant
+from cofferdam.brokers.kit import aio
+
+SIGN_IN_SECONDS: Final = 30.0
+KEEPALIVE_SECONDS: Final = 15
+CIPHERS: Final = (
+    "aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr", "aes192-ctr",
+    "aes256-ctr",
+)  # fmt: skip
+
+
+class NoLeg(Exception):
+    """There is no leg, and why, for the person. `shown`: the fingerprint of a host key that was refused."""
+
+    def __init__(self, reason: str, shown: str = "") -> None:
+        super().__init__(reason)
+        self.shown = shown
+
+
+class _Connection(asyncssh.SSHClientConnection):
+    """Takes the host key that it was told, and no other."""
+
+    shown = b""
+
+    def validate_server_host_key(self, key_data: bytes) -> asyncssh.SSHKey:
+        self.shown = key_data
+        return super().validate_server_host_key(key_data)
+
+
+def _options(grant: Grant) -> asyncssh.SSHClientConnectionOptions:
+    key = decode_ssh_public_key(grant.host_key)
+    by_key = grant.credential.kind == "key"
+    return asyncssh.SSHClientConnectionOptions(
+        config=None, known_hosts=([key], [], []), username=grant.login, agent_path=None, x509_trusted_certs=None,
+        x509_trusted_cert_paths=[], gss_host=None, client_version="Cofferdam",
+        client_keys=[asyncssh.import_private_key(grant.credential.secret)] if by_key else None,
+        password=None if by_key else grant.credential.secret.decode(),
+        preferred_auth="publickey" if by_key else "password,keyboard-interactive",
+        compression_algs=None, encryption_algs=CIPHERS, keepalive_interval=KEEPALIVE_SECONDS, keepalive_count_max=3,
+        login_timeout=SIGN_IN_SECONDS,
+    )  # fmt: skip
+
+
+async def connect(grant: Grant, address: str, port: int) -> asyncssh.SSHClientConnection:
+    """A connection that is signed in. Raises: NoLeg."""
+    loop = asyncio.get_running_loop()
+    said = _options(grant)
+    said.waiter = loop.create_future()
+    connection = _Connection(loop, said, wait="auth")
+    try:
+        async with asyncio.timeout(SIGN_IN_SECONDS):
+            await aio.dial(address, port, lambda: connection)
+            await said.waiter
+    except BaseException as error:
+        connection.abort()
+        if isinstance(error, asyncssh.HostKeyNotVerifiable) or (
+            isinstance(error, asyncssh.KeyExchangeFailed) and "host key" in str(error)
+        ):
+            shown = key_name(connection.shown) or "a key of another kind"
+            reason = f"{grant.asset} shows another host key than was accepted: nobody is let through"
+            raise NoLeg(reason, shown) from None
+        if isinstance(error, asyncssh.PermissionDenied):
+            raise NoLeg(f"{grant.asset} does not take the gate's credential for {grant.login}") from None
+        if isinstance(error, TimeoutError):
+            raise NoLeg(f"{grant.asset} does not answer") from None
+        if isinstance(error, OSError):
+            raise NoLeg(f"{grant.asset} cannot be reached: {error.strerror or error}") from None
+        if isinstance(error, asyncssh.Error):
+            raise NoLeg(f"{grant.asset} ended the connection: {error}") from None
+        raise
+    return connection
+
+
+class SshLeg(asyncssh.SSHClientSession[bytes]):
+    """A terminal or a program at the asset."""
+
+    def __init__(self, live: Live, connection: asyncssh.SSHClientConnection) -> None:
+        self._live = live
+        self._connection = connection
+        self._chan: asyncssh.SSHClientChannel[bytes] | None = None
+        self._full = False
+
+    # --- what asyncssh calls ----------------------------------------------------------------------------------------
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        self._chan = chan
+
+    def data_received(self, data: bytes, datatype: Any) -> None:
+        self._live.leg_says(data, datatype == asyncssh.EXTENDED_DATA_STDERR)
+
+    def eof_received(self) -> bool:
+        self._live.leg_eof()
+        return True
+
+    def exit_status_received(self, status: int) -> None:
+        self._live.leg_exit(status)
+
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        known = signal if signal.isascii() and signal.isalnum() and len(signal) <= 32 else "TERM"
+        self._live.leg_exit(1, known.upper())
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._live.leg_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._chan = None
+        self._connection.close()
+        self._live.leg_closed(f"the asset's end is gone: {exc}" if exc is not None else "")
+
+    # --- what the session calls -------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> bool:
+        if self._chan is not None and not self._chan.is_closing():
+            self._chan.write(data)
+        return not self._full
+
+    def write_eof(self) -> None:
+        if self._chan is not None and not self._chan.is_closing():
+            self._chan.write_eof()
+
+    def resize(self, columns: int, rows: int) -> None:
+        if self._chan is not None and not self._chan.is_closing():
+            self._chan.change_terminal_size(columns, rows)
+
+    def signal(self, name: str) -> None:
+        if self._chan is not None and not self._chan.is_closing():
+            self._chan.send_signal(name)
+
+    def hold(self, held: bool) -> None:
+        if self._chan is not None:
+            (self._chan.pause_reading if held else self._chan.resume_reading)()
+
+    def close(self) -> None:
+        self._connection.abort()
+
+
+async def open_session(live: Live, connection: asyncssh.SSHClientConnection) -> SshLeg:
+    """A terminal or a command. Raises: NoLeg."""
+    grant, terminal = live.grant, live.grant.terminal
+    leg = SshLeg(live, connection)
+    more: dict[str, Any] = {}
+    if terminal is not None:
+        more = {
+            "term_type": terminal.term or "dumb", "term_size": (terminal.columns, terminal.rows),
+            "term_modes": {mode: value for mode, value in terminal.modes.items() if mode < 128},
+        }  # fmt: skip
+    try:
+        async with asyncio.timeout(SIGN_IN_SECONDS):
+            await connection.create_session(
+                lambda: leg, grant.command if grant.what == "exec" else (),
+                request_pty="force" if terminal is not None else False, encoding=None, window=1 << 20, **more,
+            )  # fmt: skip
+    except (asyncssh.Error, OSError) as error:
+        connection.abort()
+        raise NoLeg(f"{grant.asset} gives no session: {error}") from None
+    return leg

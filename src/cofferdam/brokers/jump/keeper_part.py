@@ -1,0 +1,395 @@
+"""The jump server's keeper: the process that knows people and secrets, signs people in, decides, and gives grants.
+
+It has no network. The outer part tells it what a client shows, and gets back signatures and verdicts; the inner part
+gets grants, which say all that is needed at the asset, and nothing else ever tells it to begin a session. What may
+begin is in the audit log before it begins.
+
+Not here: signing in (signin), deciding (deciding), the store (accounts), what people type at the menu (menu), what
+operators do (keeper_verbs).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+from cofferdam.audit.events import jump as events
+from cofferdam.audit.events.base import clip
+from cofferdam.brokers.broker import Asked, Part, Setting
+from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.accounts import Accounts, key_name
+from cofferdam.brokers.jump.deciding import LONGEST_SECONDS, Deciding, Session, Yes
+from cofferdam.brokers.jump.keeper_verbs import Verbs
+from cofferdam.brokers.jump.menu import Menu
+from cofferdam.brokers.jump.signin import TRIES_A_CONNECTION, Connection, Outcome, SignIn
+from cofferdam.brokers.kit.counted import Counted
+from cofferdam.brokers.kit.figures import Reported
+from cofferdam.brokers.kit.supervision import SessionStatus
+from cofferdam.crossing.channel import Sender
+from cofferdam.errors import CrossingError, GateError, StoreError
+from cofferdam.model import NEVER
+from cofferdam.policy.table import CompiledPolicy
+
+CONNECTIONS_MOST: Final = 4_096
+"""More than the outer part lets in."""
+WARNINGS: Final = (600, 300, 60)
+"""Seconds before its end at which a session is warned."""
+
+
+class Keeper(Part):
+    """The part."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        if setting.store is None:
+            raise StoreError("the keeper has no folder")
+        self._setting = setting
+        self.audit = setting.audit
+        self._outer: Sender[Any] = setting.senders["outer"]
+        self._inner: Sender[Any] = setting.senders["inner"]
+        self.accounts = Accounts(setting.store)
+        self.signin = SignIn(self.accounts)
+        self.deciding = Deciding(self.accounts, setting.policy)
+        self.connections: dict[int, Connection] = {}
+        self.live: dict[int, Session] = {}
+        self._last_connection = self._last_session = 0
+        self._refused = Counted(setting.audit, ("connection",))
+        self._menu = Menu(self)
+        self._verbs = Verbs(self, self._menu)
+        self._counts = {"signed_in": 0, "sign_in_refused": 0, "sessions_opened": 0, "sessions_refused": 0}
+        self._stopping = False
+        self._last: Reported = {}
+        self._zones = setting.policy.zones
+        self.set_severed(setting.severed)
+        self._outer.send(records.HostKey(self.accounts.host_key.public_data))
+
+    @property
+    def now(self) -> int:
+        return self._setting.clock()
+
+    @property
+    def wall(self) -> int:
+        return self._setting.wall()
+
+    # --- the gate -----------------------------------------------------------------------------------------------------
+
+    def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
+        self.deciding.take_policy(policy)
+        return self.look_again()
+
+    def set_severed(self, sides: Collection[str]) -> None:
+        self.deciding.severed = bool(sides)
+        self.look_again()
+
+    def end_sessions(self, sessions: Collection[str], reason: str) -> None:
+        for session in list(self.live.values()):
+            if session.name in sessions:
+                self.revoke(session, reason)
+
+    def command(self, asked: Asked) -> None:
+        self._verbs.command(asked)
+
+    def tick(self) -> None:
+        self.look_again()
+        self._refused.tick(self.now, self.wall)
+
+    def stop(self) -> None:
+        self._stopping = True
+        for session in list(self.live.values()):
+            self.revoke(session, "the gate stops")
+
+    def end(self) -> None:
+        self._refused.tell(self.wall)
+        for session in list(self.live.values()):
+            self._ended(session, "the gate stops", 0, 0)
+        self._last = self.figures()  # told once more, after the store is closed
+        self.accounts.close()
+
+    @property
+    def busy(self) -> int:
+        return len(self.live)
+
+    def sessions(self) -> tuple[SessionStatus, ...]:
+        return tuple(
+            SessionStatus(
+                session=session.name, asset=session.asset, source=session.connection.source,
+                port=session.connection.port, principals=(session.connection.person,), since=session.opened_wall,
+                requests=0, refused=0, last=session.opened_wall,
+            )
+            for session in self.live.values()
+        )  # fmt: skip
+
+    def figures(self) -> Reported:
+        if self._last:
+            return self._last
+        return {
+            "people_in": {"": sum(1 for one in self.connections.values() if one.state == "in")},
+            "sessions": {"": len(self.live)},
+            "requests_waiting": {"": self.accounts.waiting()},
+            **{name: {"": count} for name, count in self._counts.items()},
+        }
+
+    def alarms(self) -> dict[str, str]:
+        if self._last:
+            return {}
+        waiting = self.accounts.waiting()
+        return {"jump-requests": f"{waiting} people wait for an approval (cofferdam jump requests)"} if waiting else {}
+
+    # --- records ------------------------------------------------------------------------------------------------------
+
+    def on_record(self, source: str, record: Any) -> None:
+        if source == "inner":
+            session = self.live.get(record.session)
+            if session is not None:
+                self._ended(session, record.reason, record.sent, record.received)
+            return
+        if isinstance(record, records.Began):
+            self._began(record)
+            return
+        connection = self.connections.get(record.conn)
+        if connection is None:
+            if record.conn > self._last_connection:
+                raise CrossingError(f"speaks of connection {record.conn}, which never began")
+            if isinstance(record, records.Open):  # it was dropped while that was on its way
+                self._next_session(record)
+                self._outer.send(records.Refused(record.session, "the connection has ended"))
+            return
+        match record:
+            case records.Exchange(_, digest):
+                self._outer.send(records.Signed(connection.number, self.signin.exchange(connection, digest)))
+            case records.Proof(_, user, algorithm, key, signature):
+                assets = self.deciding.assets
+                outcome = self.signin.proof(connection, user, algorithm, key, signature, assets, self.now, self.wall)
+                self._verdict(connection, user, outcome)
+            case records.Answers(_, user, answers):
+                outcome = self.signin.answers(connection, user, answers, self.deciding.assets, self.now, self.wall)
+                self._verdict(connection, user, outcome)
+            case records.Open():
+                self._open(connection, record)
+            case records.Ask(_, line):
+                self._ask(connection, line)
+            case records.Gone():
+                self.gone(connection)
+
+    def _began(self, record: records.Began) -> None:
+        if record.conn != self._last_connection + 1:
+            raise CrossingError(f"connection {record.conn} after {self._last_connection}")
+        if len(self.connections) >= CONNECTIONS_MOST:
+            raise CrossingError(f"more than {CONNECTIONS_MOST} connections")
+        self._last_connection = record.conn
+        parent = None
+        if record.parent:
+            parent = self.connections.get(record.parent)
+            if parent is None or parent.state != "in" or parent.parent is not None:
+                # It may have ended a moment ago; what comes of it is a connection that nobody can sign in by.
+                parent = Connection(0, "", record.source, record.port)
+            record = records.Began(record.conn, parent.source, parent.port, record.parent, record.asset)
+        name = f"{self._setting.boot}-c{record.conn}"
+        self.connections[record.conn] = Connection(
+            record.conn, name, record.source, record.port, parent, record.asset if parent is not None else ""
+        )
+
+    def gone(self, connection: Connection) -> None:
+        """A connection is no more: neither are its sessions."""
+        self.connections.pop(connection.number, None)
+        for other in list(self.connections.values()):
+            if other.parent is connection:
+                self.drop(other, "the connection around it has ended")
+        for session in list(self.live.values()):
+            if session.connection is connection:
+                self.revoke(session, "the person is gone")
+
+    def drop(self, connection: Connection, reason: str) -> None:
+        """Ends a connection."""
+        self._outer.send(records.Drop(connection.number, clip(reason)))
+        self.gone(connection)
+
+    # --- signing in ---------------------------------------------------------------------------------------------------
+
+    def _verdict(self, connection: Connection, user: str, outcome: Outcome) -> None:
+        if outcome.state == "no":
+            self._counts["sign_in_refused"] += 1
+            self._refused.add(
+                events.SignInRefused(
+                    wall_ns=self.wall, connection=connection.name, user=clip(user, 128), source=connection.source,
+                    reason=clip(outcome.why),
+                )
+            )  # fmt: skip
+        if outcome.state != "in":
+            self._outer.send(records.Verdict(connection.number, outcome.state, text=outcome.text))  # type: ignore[arg-type]
+            if connection.tries >= TRIES_A_CONNECTION:
+                self.drop(connection, "too many tries")
+            return
+        entry = events.SignedIn(
+            wall_ns=self.wall, connection=connection.name, person=connection.person, source=connection.source,
+            port=connection.port, factors=connection.factors, key=key_name(connection.key),
+        )  # fmt: skip
+        connection.state = "recording"
+
+        def done(ok: bool, why: str) -> None:
+            if self.connections.get(connection.number) is not connection:
+                return
+            if not ok:
+                connection.state = "began"
+                self._outer.send(records.Verdict(connection.number, "no", text="nobody is let in: nothing is recorded"))
+                return
+            connection.state = "in"
+            self._counts["signed_in"] += 1
+            self._outer.send(
+                records.Verdict(connection.number, "in", connection.person, connection.wants, outcome.text)
+            )
+
+        self.audit.record(entry, done)
+
+    # --- sessions -----------------------------------------------------------------------------------------------------
+
+    def _next_session(self, asked: records.Open) -> None:
+        if asked.session != self._last_session + 1:
+            raise CrossingError(f"session {asked.session} after {self._last_session}")
+        self._last_session = asked.session
+
+    def _open(self, connection: Connection, asked: records.Open) -> None:
+        self._next_session(asked)
+        if connection.state != "in":
+            raise CrossingError("a session for somebody who has not signed in")
+        if not connection.wants or asked.asset != connection.wants:
+            raise CrossingError(f"a session at {asked.asset!r} for a connection to {connection.wants}")
+        standing = sum(1 for one in self.live.values() if one.connection.person == connection.person)
+        found = self.deciding.session(connection, asked, standing, self.wall, self.now)
+        if isinstance(found, str) or self._stopping:
+            self._refuse(connection, asked, found if isinstance(found, str) else "the gate stops")
+            return
+        right = found.right
+        session = Session(
+            asked.session, f"{self._setting.boot}-{asked.session}", connection, asked, right, found.request,
+            self.wall, self.now,
+        )  # fmt: skip
+        self.live[asked.session] = session
+        entry = events.AccessOpened(
+            wall_ns=self.wall, session=session.name, connection=connection.name, person=connection.person,
+            source=connection.source, asset=asked.asset, login=right.line.login, what=asked.what,
+            conduit=right.conduit, rule=right.rule, request=found.request, command=clip(asked.command),
+            recorded=right.row.record and asked.what != "sftp",
+        )  # fmt: skip
+        self.audit.record(entry, functools.partial(self._recorded, session))
+
+    def _recorded(self, session: Session, ok: bool, why: str) -> None:
+        """Its entry is in the log, or not."""
+        if self.live.get(session.number) is not session:
+            return
+        still = self.deciding.still(session, self.wall, self.now) if ok else f"it cannot be recorded: {why}"
+        credential = self.accounts.credential(session.asset, session.right.line.login)
+        if isinstance(still, str) or credential is None:
+            reason = still if isinstance(still, str) else "the credential was taken away"
+            if ok:
+                self._ended(session, reason, 0, 0)
+            self.live.pop(session.number, None)
+            self._refuse(session.connection, session.asked, reason)
+            return
+        self._counts["sessions_opened"] += 1
+        asked, line, row = session.asked, session.right.line, session.right.row
+        kind, secret = credential
+        up, down = self.deciding.files(session.connection.person, session.right, session.asset)
+        self._inner.send(
+            records.Grant(
+                session=session.number, name=session.name, person=session.connection.person,
+                source=session.connection.source, conduit=session.right.conduit, asset=session.asset,
+                login=line.login, credential=records.Credential(kind, secret),  # type: ignore[arg-type]
+                host_key=self.accounts.asset_key(session.asset), what=asked.what,
+                seconds=min(LONGEST_SECONDS, max(0.001, (still.until_ns - self.wall) / 1e9)),
+                record=row.record and asked.what != "sftp", command=asked.command, terminal=asked.terminal, up=up,
+                down=down,
+            )
+        )  # fmt: skip
+
+    def _refuse(self, connection: Connection, asked: records.Open, reason: str) -> None:
+        self._counts["sessions_refused"] += 1
+        self._outer.send(records.Refused(asked.session, clip(reason)))
+        self._refused.add(
+            events.AccessRefused(
+                wall_ns=self.wall, connection=connection.name, person=connection.person, source=connection.source,
+                asset=clip(asked.asset, 128), what=asked.what, reason=clip(reason),
+            )
+        )  # fmt: skip
+
+    def revoke(self, session: Session, reason: str) -> None:
+        """Ends a session at the asset; the inner part tells the outer one, and says when it has."""
+        self._inner.send(records.Revoke(session.number, clip(reason)))
+        self._ended(session, reason, 0, 0)
+
+    def _ended(self, session: Session, reason: str, sent: int, received: int) -> None:
+        if self.live.pop(session.number, None) is None:
+            return
+        self.audit.note(
+            events.AccessEnded(
+                wall_ns=self.wall, session=session.name, person=session.connection.person, asset=session.asset,
+                reason=clip(reason), sent=sent, received=received, opened_ns=session.opened_wall,
+            ),
+            always=True,
+        )  # fmt: skip
+
+    def look_again(self) -> int:
+        """Ends the sessions that may not go on, and warns those that soon may not. Returns how many ended."""
+        ended = 0
+        for session in list(self.live.values()):
+            still = self.deciding.still(session, self.wall, self.now)
+            if isinstance(still, str):
+                self.revoke(session, still)
+                ended += 1
+            elif still.until_ns != NEVER:
+                self._warn(session, still)
+        for connection in list(self.connections.values()):
+            if connection.state == "in" and (why := self._unknown(connection)):
+                self.drop(connection, why)
+        return ended
+
+    def _unknown(self, connection: Connection) -> str:
+        """Why somebody who has signed in is not let in any more."""
+        person = self.accounts.person(connection.person)
+        if person is None or not person.active:
+            return "you are not known any more"
+        owned = not connection.key or self.accounts.owner(connection.key) == connection.person
+        return "" if owned else "your key was taken away"
+
+    def _warn(self, session: Session, still: Yes) -> None:
+        left = (still.until_ns - self.wall) / 1e9
+        due = [mark for mark in WARNINGS if left <= mark and mark not in session.warned]
+        if due and (self.now - session.opened_ns) > 2 * 10**9:
+            session.warned.update(due)
+            minutes = max(1, round(left / 60))
+            said = f"this session ends in {minutes} minute{'s' if minutes > 1 else ''}"
+            self._inner.send(records.Warn(session.number, said))
+
+    # --- acts that need an entry --------------------------------------------------------------------------------------
+
+    def _ask(self, connection: Connection, line: str) -> None:
+        if connection.state != "in":
+            raise CrossingError("a line at the menu of somebody who has not signed in")
+        if connection.parent is not None:
+            raise CrossingError("a line at the menu of a nested connection")
+
+        def tell(text: str) -> None:
+            if self.connections.get(connection.number) is connection:
+                self._outer.send(records.Told(connection.number, clip(text, 60_000)))
+
+        try:
+            self._menu.line(connection, line, tell)
+        except GateError as error:
+            tell(f"{error}" + (f" ({error.hint})" if error.hint else ""))
+
+    def when_recorded(self, entry: Any, act: Callable[[], str], tell: Callable[[str], None]) -> None:
+        """Does something once its entry is in the log, and tells what came of it. `act` may raise GateError."""
+
+        def done(ok: bool, why: str) -> None:
+            if not ok:
+                tell(f"not done, since it cannot be recorded: {why}")
+                return
+            try:
+                said = act()
+            except GateError as error:
+                said = str(error)
+            tell(said)
+            self.look_again()
+
+        self.audit.record(entry, done)

@@ -1,0 +1,471 @@
+"""What operators do with the keeper, by `cofferdam jump ...`: people and their factors, assets' host keys and
+credentials, requests, sessions, blocks.
+
+Each act stands in the log before it is done, with who did it. What is secret comes in once and goes out never, but for
+the secret of a new code generator, which is told once.
+
+Not here: the command line (cli.jump), what people do by SSH (menu).
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+import asyncssh
+import msgspec
+import pyotp
+from msgspec import Meta
+
+from cofferdam.audit.events import jump as events
+from cofferdam.audit.events.base import clip
+from cofferdam.brokers.broker import Asked
+from cofferdam.brokers.jump.accounts import key_name
+from cofferdam.brokers.jump.desk import Desk
+from cofferdam.brokers.jump.menu import Menu, session_line
+from cofferdam.errors import GateError
+from cofferdam.policy.problems import nearest, one_of
+
+By = Annotated[str, Meta(min_length=1, max_length=128)]
+Name = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Text = Annotated[str, Meta(max_length=400)]
+Secret = Annotated[str, Meta(min_length=1, max_length=16_384)]
+RSA_BYTES = 384
+"""The least of an RSA public key in SSH's form: a modulus of 3,072 bits."""
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    by: str = ""
+
+
+class OfPerson(msgspec.Struct, forbid_unknown_fields=True):
+    person: Name
+    by: By
+
+
+class NewPerson(msgspec.Struct, forbid_unknown_fields=True):
+    """`account`: the user of the gate's machine who is this person."""
+
+    person: Name
+    by: By
+    full: Annotated[str, Meta(max_length=128)] = ""
+    account: Annotated[str, Meta(max_length=64)] = ""
+
+
+class Membership(msgspec.Struct, forbid_unknown_fields=True):
+    person: Name
+    group: Name
+    by: By
+
+
+class NewKey(msgspec.Struct, forbid_unknown_fields=True):
+    """A line as in authorized_keys, without options."""
+
+    person: Name
+    key: Secret
+    by: By
+
+
+class OldKey(msgspec.Struct, forbid_unknown_fields=True):
+    """By its fingerprint, or the beginning of it."""
+
+    person: Name
+    fingerprint: Annotated[str, Meta(min_length=8, max_length=64)]
+    by: By
+
+
+class NewPassword(msgspec.Struct, forbid_unknown_fields=True):
+    person: Name
+    password: Secret
+    by: By
+
+
+class AssetKey(msgspec.Struct, forbid_unknown_fields=True):
+    """What `ssh-keyscan` prints, or a public key alone."""
+
+    asset: Name
+    key: Secret
+    by: By
+
+
+class NewCredential(msgspec.Struct, forbid_unknown_fields=True):
+    """A private key (OpenSSH, PEM) or a password."""
+
+    asset: Name
+    login: Annotated[str, Meta(min_length=1, max_length=32)]
+    kind: Literal["key", "password", "new-key"]
+    by: By
+    secret: Annotated[str, Meta(max_length=16_384)] = ""
+
+
+class Decision(msgspec.Struct, forbid_unknown_fields=True):
+    number: Annotated[int, Meta(ge=1, le=1 << 53)]
+    by: By
+    reason: Text = ""
+
+
+class Kill(msgspec.Struct, forbid_unknown_fields=True):
+    """`bar`: who or what may not come back until that is lifted."""
+
+    number: Annotated[int, Meta(ge=1, le=1 << 53)]
+    by: By
+    bar: Literal["person", "asset", "pair", "both", "none"] = "pair"
+    reason: Text = ""
+
+
+class Block(msgspec.Struct, forbid_unknown_fields=True):
+    kind: Literal["person", "asset"]
+    name: Name
+    by: By
+    reason: Text = ""
+
+
+class Unblock(msgspec.Struct, forbid_unknown_fields=True):
+    """`name`: of a person, of an asset, or "PERSON ASSET"."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+    by: By
+
+
+A = TypeVar("A")
+Plan = tuple[events.AccessSet, Callable[[], Any]]
+"""What is recorded, and what is done then."""
+
+
+class Verbs:
+    """All verbs."""
+
+    def __init__(self, keeper: Desk, menu: Menu) -> None:
+        self._keeper = keeper
+        self._menu = menu
+        self._accounts = keeper.accounts
+        self._verbs: dict[str, Callable[[Asked], None]] = {
+            "people": functools.partial(self._read, Nothing, self._people),
+            "person-add": functools.partial(self._act, NewPerson, self._person_add),
+            "person-remove": functools.partial(self._act, OfPerson, self._person_remove),
+            "group-join": functools.partial(self._act, Membership, self._join),
+            "group-leave": functools.partial(self._act, Membership, self._leave),
+            "key-add": functools.partial(self._act, NewKey, self._key_add),
+            "key-remove": functools.partial(self._act, OldKey, self._key_remove),
+            "code-new": functools.partial(self._act, OfPerson, self._code_new),
+            "password-set": functools.partial(self._act, NewPassword, self._password_set),
+            "assets": functools.partial(self._read, Nothing, self._assets),
+            "host-key": functools.partial(self._act, AssetKey, self._host_key),
+            "credential-set": functools.partial(self._act, NewCredential, self._credential_set),
+            "gate-key": functools.partial(self._read, Nothing, self._gate_key),
+            "requests": functools.partial(self._read, Nothing, self._requests),
+            "approve": functools.partial(self._decide, "approve"),
+            "deny": functools.partial(self._decide, "deny"),
+            "revoke": self._revoke,
+            "sessions": functools.partial(self._read, Nothing, self._sessions),
+            "kill": self._kill,
+            "block": functools.partial(self._act, Block, self._block),
+            "unblock": functools.partial(self._act, Unblock, self._unblock),
+            "blocks": functools.partial(self._read, Nothing, self._blocks),
+        }
+
+    def command(self, asked: Asked) -> None:
+        """An operator asks. Raises: GateError: that is the answer."""
+        verb = self._verbs.get(asked.verb)
+        if verb is None:
+            raise GateError(f"the jump server has no {asked.verb!r}", hint=f"it has {', '.join(self._verbs)}")
+        verb(asked)
+
+    def _read(self, kind: type[A], answer: Callable[[A], Any], asked: Asked) -> None:
+        asked.answer(answer(asked.decode(kind)))
+
+    def _act(self, kind: type[A], plan: Callable[[A], Plan], asked: Asked) -> None:
+        """Records what is to be done, does it, and answers with what came of it."""
+        entry, act = plan(asked.decode(kind))
+
+        def done(ok: bool, why: str) -> None:
+            if not ok:
+                asked.refuse(f"not done, since it cannot be recorded: {why}")
+                return
+            try:
+                result = act()
+            except GateError as error:
+                asked.refuse(str(error), error.hint)
+                return
+            self._keeper.look_again()
+            asked.answer(result)
+
+        self._keeper.audit.record(entry, done)
+
+    def _set(self, what: str, name: str, by: str, detail: str = "") -> events.AccessSet:
+        return events.AccessSet(
+            wall_ns=self._keeper.wall, what=what, name=clip(name), by=clip(by, 128), detail=clip(detail)
+        )
+
+    # --- people -----------------------------------------------------------------------------------------------------
+
+    def _people(self, _: Nothing) -> Any:
+        return [
+            {
+                "person": one.name, "full": one.full, "account": one.account, "source": one.source,
+                "groups": self._accounts.groups(one.name), "factors": one.factors,
+                "keys": [
+                    {"fingerprint": key_name(blob), "comment": comment}
+                    for blob, comment, _ in self._accounts.keys(one.name)
+                ],
+                "last_ns": one.last_ns, "last_source": one.last_source,
+            }
+            for one in self._accounts.people()
+        ]  # fmt: skip
+
+    def _person_add(self, said: NewPerson) -> Plan:
+        if said.person in self._keeper.deciding.assets:
+            raise GateError(f"{said.person} is an asset's name: a user name must say which is meant")
+
+        def act() -> Any:
+            self._accounts.add_person(said.person, said.full, said.account)
+            return {"person": said.person}
+
+        return self._set("person", said.person, said.by, f"added {said.full} {said.account}".strip()), act
+
+    def _person_remove(self, said: OfPerson) -> Plan:
+        def act() -> Any:
+            self._accounts.remove_person(said.person)
+            return {"person": said.person}
+
+        return self._set("person", said.person, said.by, "removed"), act
+
+    def _join(self, said: Membership) -> Plan:
+        def act() -> Any:
+            self._accounts.join(said.person, said.group)
+            return {"groups": self._accounts.groups(said.person)}
+
+        return self._set("group", f"{said.person} {said.group}", said.by, "joined"), act
+
+    def _leave(self, said: Membership) -> Plan:
+        def act() -> Any:
+            self._accounts.leave(said.person, said.group)
+            return {"groups": self._accounts.groups(said.person)}
+
+        return self._set("group", f"{said.person} {said.group}", said.by, "left"), act
+
+    def _key_add(self, said: NewKey) -> Plan:
+        key = public_key(said.key)
+        if key.algorithm == b"ssh-rsa" and len(key.public_data) < RSA_BYTES:
+            raise GateError("that RSA key is short", hint="ssh-keygen -t ed25519 makes a good one")
+        blob, comment = key.public_data, key.get_comment() or ""
+
+        def act() -> Any:
+            self._accounts.add_key(said.person, blob, comment[:200], self._keeper.wall)
+            return {"fingerprint": key_name(blob)}
+
+        return self._set("key", said.person, said.by, f"added {key_name(blob)} {comment}"), act
+
+    def _key_remove(self, said: OldKey) -> Plan:
+        keys = [blob for blob, _, _ in self._accounts.keys(said.person) if key_name(blob).startswith(said.fingerprint)]
+        if len(keys) != 1:
+            raise GateError(f"{said.person} has {len(keys) or 'no'} such keys", hint="cofferdam jump person list")
+
+        def act() -> Any:
+            self._accounts.remove_key(keys[0])
+            return {"fingerprint": key_name(keys[0])}
+
+        return self._set("key", said.person, said.by, f"removed {key_name(keys[0])}"), act
+
+    def _code_new(self, said: OfPerson) -> Plan:
+        secret = pyotp.random_base32()
+        uri = pyotp.TOTP(secret).provisioning_uri(name=said.person, issuer_name=self._keeper.deciding.policy.table.site)
+
+        def act() -> Any:
+            self._accounts.set_totp(said.person, secret)
+            return {"secret": secret, "uri": uri}
+
+        return self._set("code", said.person, said.by, "a new code generator"), act
+
+    def _password_set(self, said: NewPassword) -> Plan:
+        try:
+            hashed = self._keeper.signin.hash_password(said.person, said.password)
+        except ValueError as error:
+            raise GateError(str(error), hint="several words make a good one") from None
+
+        def act() -> Any:
+            self._accounts.set_password(said.person, hashed)
+            return {"person": said.person}
+
+        return self._set("password", said.person, said.by), act
+
+    # --- assets -----------------------------------------------------------------------------------------------------
+
+    def _asset(self, name: str) -> None:
+        assets = self._keeper.deciding.assets
+        if name not in assets:
+            near = nearest(name, assets)
+            raise GateError(
+                f"the policy's jump server has no asset {name!r}",
+                hint=f"did you mean {near}?" if near else f"it has {one_of(sorted(assets))}",
+            )
+
+    def _assets(self, _: Nothing) -> Any:
+        credentials = self._accounts.credentials()
+        return [
+            {
+                "asset": name, "protocol": self._keeper.deciding.policy.assets[name].protocol,
+                "host_key": key_name(self._accounts.asset_key(name)),
+                "credentials": [
+                    {"login": login, "kind": kind, "by": by, "set_ns": when}
+                    for asset, login, kind, by, when in credentials if asset == name
+                ],
+                "logins": sorted({
+                    line.login for row in self._keeper.deciding.rows.values() for line in row.lines
+                    if name in line.assets
+                }),
+            }
+            for name in sorted(self._keeper.deciding.assets)
+        ]  # fmt: skip
+
+    def _host_key(self, said: AssetKey) -> Plan:
+        self._asset(said.asset)
+        blob = public_key(said.key).public_data
+        before = self._accounts.asset_key(said.asset)
+
+        def act() -> Any:
+            self._accounts.set_asset_key(said.asset, blob, said.by)
+            return {"asset": said.asset, "fingerprint": key_name(blob), "before": key_name(before)}
+
+        detail = key_name(blob) + (f" instead of {key_name(before)}" if before else "")
+        return self._set("host-key", said.asset, said.by, detail), act
+
+    def _credential_set(self, said: NewCredential) -> Plan:
+        self._asset(said.asset)
+        public, secret = "", said.secret.encode()
+        if said.kind == "new-key":
+            made = asyncssh.generate_private_key("ssh-ed25519", comment=f"cofferdam {said.login}@{said.asset}")
+            secret = made.export_private_key("openssh")
+            public = made.export_public_key("openssh").decode().strip()
+        elif said.kind == "key":
+            try:
+                public = asyncssh.import_private_key(secret).export_public_key("openssh").decode().strip()
+            except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+                raise GateError(f"that is no private key without a password: {error}") from None
+        elif not secret:
+            raise GateError("an empty password")
+        kind = "password" if said.kind == "password" else "key"
+
+        def act() -> Any:
+            self._accounts.set_credential(said.asset, said.login, kind, secret, said.by, self._keeper.wall)
+            return {"asset": said.asset, "login": said.login, "kind": kind, "public_key": public}
+
+        return self._set("credential", f"{said.login}@{said.asset}", said.by, kind), act
+
+    def _gate_key(self, _: Nothing) -> Any:
+        key = self._accounts.host_key
+        line = key.export_public_key("openssh").decode().split()
+        doors = sorted({(row.address, row.port) for row in self._keeper.deciding.rows.values()})
+        return {"key": " ".join(line[:2]), "fingerprint": key_name(key.public_data), "doors": doors}
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def _requests(self, _: Nothing) -> Any:
+        return [
+            {
+                **{name: getattr(one, name) for name in (
+                    "id", "person", "asset", "conduit", "seconds", "reason", "ticket", "at_ns", "state", "until_ns")},
+                "approved": self._accounts.approvals(one.id),
+            }
+            for one in self._accounts.requests()
+            if one.state == "waiting" or one.until_ns > self._keeper.wall
+        ]  # fmt: skip
+
+    def _decide(self, word: str, asked: Asked) -> None:
+        said = asked.decode(Decision)
+        person = self._accounts.by_account(said.by)
+        if person is None:
+            raise GateError(
+                f"{said.by}, as whom you are logged in, is nobody whom the keeper knows",
+                hint="`cofferdam jump person add NAME --account LOGIN` says who is who; or approve by SSH",
+            )
+        self._menu.decide(person, said.number, word, said.reason, "at the gate", lambda text: asked.answer(text))
+
+    def _revoke(self, asked: Asked) -> None:
+        said = asked.decode(Decision)
+        request = self._accounts.request(said.number)
+        if request.state not in ("waiting", "granted"):
+            raise GateError(f"request {said.number} is {request.state} already")
+        entry = events.AccessDecided(
+            wall_ns=self._keeper.wall, request=said.number, decision="revoked", by=said.by, how="at the gate",
+            person=request.person, asset=request.asset, reason=clip(said.reason, 400),
+        )  # fmt: skip
+
+        def act() -> str:
+            self._accounts.settle(said.number, "revoked", 0)
+            return f"request {said.number} is revoked"
+
+        self._keeper.when_recorded(entry, act, lambda text: asked.answer(text))
+
+    # --- sessions ---------------------------------------------------------------------------------------------------
+
+    def _sessions(self, _: Nothing) -> Any:
+        return [
+            {
+                "number": one.number, "session": one.name, "person": one.connection.person,
+                "source": one.connection.source, "asset": one.asset, "login": one.right.line.login,
+                "what": one.asked.what, "command": one.asked.command, "conduit": one.right.conduit,
+                "request": one.request, "since_ns": one.opened_wall,
+                "factors": one.connection.factors, "line": session_line(one, self._keeper.now),
+            }
+            for one in self._keeper.live.values()
+        ]  # fmt: skip
+
+    def _kill(self, asked: Asked) -> None:
+        said = asked.decode(Kill)
+        session = self._keeper.live.get(said.number)
+        if session is None:
+            raise GateError(f"there is no session {said.number}", hint="`cofferdam jump sessions` shows them")
+        bars = {"both": ("person", "asset"), "none": ()}.get(said.bar, (said.bar,))
+        self._menu.kill(session, said.by, bars, said.reason, lambda text: asked.answer(text))
+
+    def _block(self, said: Block) -> Plan:
+        if said.kind == "asset":
+            self._asset(said.name)
+        else:
+            self._accounts.known(said.name)
+
+        def act() -> Any:
+            self._accounts.block(said.kind, said.name, said.by, said.reason, self._keeper.wall)
+            return {"kind": said.kind, "name": said.name}
+
+        return self._set("block", said.name, said.by, said.reason), act
+
+    def _unblock(self, said: Unblock) -> Plan:
+        found = [kind for kind, name, *_ in self._accounts.blocks() if name == said.name]
+        if not found:
+            raise GateError(f"nothing bars {said.name!r}", hint="`cofferdam jump blocks` shows who and what is barred")
+
+        def act() -> Any:
+            for kind in found:
+                self._accounts.unblock(kind, said.name)
+            return {"name": said.name}
+
+        return self._set("unblock", said.name, said.by), act
+
+    def _blocks(self, _: Nothing) -> Any:
+        return [
+            {"kind": kind, "name": name, "by": by, "reason": reason, "at_ns": when}
+            for kind, name, by, reason, when in self._accounts.blocks()
+        ]
+
+
+def public_key(text: str) -> asyncssh.SSHKey:
+    """The one key in a line of authorized_keys, of known_hosts or of ssh-keyscan. Raises: GateError."""
+    lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    for words in lines:
+        for index, word in enumerate(words[:-1]):
+            try:
+                if word in _KINDS and base64.b64decode(words[index + 1], validate=True):
+                    return asyncssh.import_public_key(" ".join(words[index:]))
+            except (asyncssh.KeyImportError, ValueError):
+                break
+    raise GateError("that is no public key", hint="a line such as: ssh-ed25519 AAAA... name")
+
+
+_KINDS = frozenset({
+    "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa",
+    "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com",
+})  # fmt: skip

@@ -1,0 +1,214 @@
+"""What people type at the menu (`ssh gate`): a line in, a text out.
+
+Not here: carrying a line there and back (outer_menu), the same for operators of the gate (keeper_verbs).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from cofferdam.audit.events import jump as events
+from cofferdam.audit.events.base import clip
+from cofferdam.audit.lines import escaped
+from cofferdam.brokers.jump.accounts import REQUESTS_WAITING, Person, Request
+from cofferdam.brokers.jump.deciding import FRESH_NS, Session
+from cofferdam.brokers.jump.desk import Desk
+from cofferdam.brokers.jump.signin import Connection
+from cofferdam.errors import GateError
+from cofferdam.policy.points.decide import show_utc
+
+_TIME: Final = re.compile(r"([1-9][0-9]{0,3})(min|m|h)\Z")
+HELP: Final = """list [WORD]                          what you may reach, and what holds now
+request ASSET TIME REASON [#TICKET]  ask for approval, such as: request plc-7 2h pump trips #4711
+requests                             what waits, and what is granted
+approve N                            somebody else's request
+deny N [REASON]                      the same
+who                                  who is at which asset
+kill N [REASON]                      end a session, and bar its person from that asset
+help, exit"""
+Tell = Callable[[str], None]
+
+
+def seconds_of(text: str) -> int:
+    """ "2h", "30min" in seconds. Raises: GateError."""
+    found = _TIME.match(text)
+    if not found:
+        raise GateError(f"{text[:20]!r} is no time", hint="such as 2h or 30min")
+    return int(found[1]) * (3600 if found[2] == "h" else 60)
+
+
+class Menu:
+    """The lines."""
+
+    def __init__(self, keeper: Desk) -> None:
+        self._keeper = keeper
+
+    def line(self, connection: Connection, line: str, tell: Tell) -> None:
+        """Answers a line. Raises: GateError: that is the answer."""
+        word, _, rest = line.strip().partition(" ")
+        rest = rest.strip()
+        match word:
+            case "" | "list":
+                tell(self._list(connection, rest))
+            case "request":
+                self._request(connection, rest, tell)
+            case "requests":
+                tell(self.requests(connection.person))
+            case "approve" | "deny":
+                number, _, reason = rest.partition(" ")
+                fresh = self._keeper.now - connection.since_ns <= FRESH_NS
+                if not fresh:
+                    raise GateError("you signed in more than five minutes ago", hint="come anew, and then approve")
+                who = self._keeper.accounts.known(connection.person)
+                self.decide(who, _number(number), word, reason, "signed in within five minutes", tell)
+            case "who":
+                tell(self.who())
+            case "kill":
+                number, _, reason = rest.partition(" ")
+                self._kill(connection, _number(number), reason, tell)
+            case "help":
+                tell(HELP)
+            case _:
+                raise GateError(f"{word[:30]!r} is no word of the menu", hint="help")
+
+    def _list(self, connection: Connection, wanted: str) -> str:
+        keeper, lines = self._keeper, []
+        for asset, found in keeper.deciding.reachable(connection.person).items():
+            if wanted.lower() not in asset.lower():
+                continue
+            does = sorted({do for right in found for do in right.line.do})
+            needs = any(right.row.approval is not None for right in found)
+            granted = [
+                one for one in keeper.accounts.requests(("granted",))
+                if (one.person, one.asset) == (connection.person, asset) and one.until_ns > keeper.wall
+            ]  # fmt: skip
+            state = f"approved until {show_utc(max(one.until_ns for one in granted))}" if granted else (
+                "takes an approval" if needs else "at once")  # fmt: skip
+            leg = " (UNENCRYPTED behind the gate)" if keeper.deciding.policy.assets[asset].protocol == "telnet" else ""
+            lines.append(f"{asset:24} {' '.join(does):20} {state}{leg}")
+        if not lines:
+            return "nothing that you may reach" + (f" has {wanted!r} in its name" if wanted else "")
+        return "\n".join([*lines, "ssh ASSET@gate goes there; request ASSET 2h WHY asks for approval"])
+
+    def _request(self, connection: Connection, rest: str, tell: Tell) -> None:
+        asset, _, rest = rest.partition(" ")
+        span, _, reason = rest.strip().partition(" ")
+        seconds = seconds_of(span)
+        text, _, ticket = reason.strip().partition("#")
+        if not text.strip():
+            raise GateError("a request says why", hint="request ASSET 2h WHY #TICKET")
+        keeper = self._keeper
+        conduit = keeper.deciding.askable(connection.person, asset, seconds)
+        if keeper.accounts.waiting() >= REQUESTS_WAITING:
+            raise GateError("too many requests wait already")
+        if sum(1 for one in keeper.accounts.requests(("waiting",)) if one.person == connection.person) >= 20:
+            raise GateError("twenty requests of yours wait already")
+        person, why = connection.person, clip(escaped(text.strip()), 400)
+        number = keeper.accounts.ask(person, asset, conduit, seconds, why, clip(ticket.strip(), 64), keeper.wall)
+        entry = events.AccessRequested(
+            wall_ns=keeper.wall, request=number, person=person, asset=asset, conduit=conduit, seconds=seconds,
+            reason=why, ticket=clip(ticket.strip(), 64),
+        )  # fmt: skip
+        row = keeper.deciding.rows[conduit]
+        by = " or ".join(row.approval.by) if row.approval is not None else ""
+        keeper.when_recorded(entry, lambda: f"request {number} waits for {by}", tell)
+
+    def requests(self, person: str = "") -> str:
+        """What waits and what is granted; for somebody: their own, and what they may have a say in."""
+        keeper, lines = self._keeper, []
+        groups = set(keeper.accounts.groups(person)) if person else set()
+        for one in keeper.accounts.requests():
+            row = keeper.deciding.rows.get(one.conduit)
+            concerned = row is not None and row.approval is not None and groups & set(row.approval.by)
+            if one.state == "granted" and one.until_ns <= keeper.wall:
+                continue
+            if not person or one.person == person or concerned:
+                lines.append(request_line(one, keeper.accounts.approvals(one.id)))
+        return "\n".join(lines) or "no requests"
+
+    def decide(self, who: Person, number: int, word: str, reason: str, how: str, tell: Tell) -> None:
+        """Somebody approves or denies a request. Raises: GateError."""
+        keeper = self._keeper
+        request = keeper.accounts.request(number)
+        needed = keeper.deciding.approver(who, request)
+        given = [*keeper.accounts.approvals(number), who.name]
+        granted = word == "approve" and len(given) >= needed
+        until = keeper.wall + request.seconds * 10**9 if granted else 0
+        decision = "denied" if word == "deny" else "granted" if granted else "approved"
+        entry = events.AccessDecided(
+            wall_ns=keeper.wall, request=number, decision=decision,  # type: ignore[arg-type]
+            by=who.name, how=how, person=request.person, asset=request.asset,
+            people=tuple(given) if decision != "denied" else (), until_ns=until, reason=clip(reason, 400),
+        )  # fmt: skip
+
+        def act() -> str:
+            keeper.deciding.approver(who, keeper.accounts.request(number))  # others may have been quicker
+            if decision == "denied":
+                keeper.accounts.settle(number, "denied", 0)
+                return f"request {number} is denied"
+            keeper.accounts.approve(number, who.name, how, keeper.wall)
+            if not granted:
+                return f"request {number} takes {needed - len(given)} more"
+            keeper.accounts.settle(number, "granted", until)
+            keeper.deciding.granted(request, keeper.now)
+            return f"request {number} is granted until {show_utc(until)}"
+
+        keeper.when_recorded(entry, act, tell)
+
+    def who(self) -> str:
+        """Who is where."""
+        return "\n".join(session_line(one, self._keeper.now) for one in self._keeper.live.values()) or "nobody"
+
+    def _kill(self, connection: Connection, number: int, reason: str, tell: Tell) -> None:
+        session = self._keeper.live.get(number)
+        if session is None:
+            raise GateError(f"there is no session {number}", hint="who")
+        approval = session.right.row.approval
+        groups = set(self._keeper.accounts.groups(connection.person))
+        own = session.connection.person == connection.person
+        if not own and (approval is None or not groups & set(approval.by)):
+            raise GateError("only who may approve it may end it")
+        self.kill(session, connection.person, () if own else ("pair",), reason, tell)
+
+    def kill(self, session: Session, by: str, bars: tuple[str, ...], reason: str, tell: Tell) -> None:
+        """Ends a session now, and bars "person", "asset" or "pair" until that is lifted. What ends is not held up by
+        the log: it ends first."""
+        keeper = self._keeper
+        person, asset = session.connection.person, session.asset
+        names = {"person": person, "asset": asset, "pair": f"{person} {asset}"}
+        for bar in bars:
+            keeper.accounts.block(bar, names[bar], by, clip(reason, 400), keeper.wall)
+        keeper.revoke(session, f"ended by {by}" + (f": {reason}" if reason else ""))
+        keeper.look_again()
+        blocked = tuple(names[bar] for bar in bars)
+        entry = events.AccessKilled(
+            wall_ns=keeper.wall, session=session.name, by=by, blocked=blocked, reason=clip(reason, 400)
+        )
+        done = f"{session.name} is ended" + (f", barred: {', '.join(blocked)}" if blocked else "")
+        keeper.when_recorded(entry, lambda: done, tell)
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        raise GateError(f"{text[:20]!r} is no number")
+    return int(text)
+
+
+def request_line(one: Request, approved: list[str]) -> str:
+    """A request for people."""
+    state = f"granted until {show_utc(one.until_ns)}" if one.state == "granted" else one.state
+    by = f", approved by {', '.join(approved)}" if approved else ""
+    ticket = f" [{one.ticket}]" if one.ticket else ""
+    return f"{one.id:>4}  {one.person} → {one.asset}, {one.seconds // 60} min: {one.reason}{ticket}: {state}{by}"
+
+
+def session_line(one: Session, now_ns: int) -> str:
+    """A session for people."""
+    minutes = (now_ns - one.opened_ns) // 60_000_000_000
+    what = f"{one.asked.what} {one.asked.command}".strip()
+    return (
+        f"{one.number:>4}  {one.connection.person} ({one.connection.source}) at {one.asset} as"
+        f" {one.right.line.login}: {escaped(what)}, {minutes} min"
+    )

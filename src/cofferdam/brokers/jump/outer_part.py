@@ -1,0 +1,348 @@
+"""The jump server's outer part: SSH with people, and nothing that would let anybody in.
+
+It has no host key, no account, no asset's address or name, and no store. It says what it sees, to the keeper, and moves
+the data of sessions that have a grant, to and from the inner part.
+
+Not here: SSH (outer_ssh), channels (outer_session).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import time
+from collections.abc import Collection
+from typing import Any, Final, Literal
+
+import asyncssh
+
+from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.jump import TunnelRefused
+from cofferdam.brokers.broker import Part, Setting
+from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.alone import alone
+from cofferdam.brokers.jump.outer_session import AssetSession
+from cofferdam.brokers.jump.outer_ssh import ChannelTransport, GateConnection, options
+from cofferdam.brokers.jump.records import Closed, Verdict
+from cofferdam.brokers.kit import aio
+from cofferdam.brokers.kit.counted import Counted
+from cofferdam.brokers.kit.figures import Reported
+from cofferdam.brokers.kit.limit_notes import LimitNotes
+from cofferdam.errors import CrossingError, LocalProtocolError
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.jump_rows import JumpRows
+
+CONNECTIONS_MOST: Final = 1_000
+CONNECTIONS_OF_ADDRESS: Final = 100
+UNSIGNED_OF_ADDRESS: Final = 20
+"""Connections of one address that have not signed in."""
+ENDED_KEPT: Final = 10_000
+"""Sessions that have ended here, whose end the inner part has not told yet."""
+
+
+class Outer(Part):
+    """The part."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        alone()
+        self._setting = setting
+        self._loop = asyncio.get_event_loop()
+        if setting.start is None:
+            raise LocalProtocolError("the outer part of the jump server needs a loop with tasks")
+        self._start = setting.start
+        self._keeper = setting.senders["keeper"]
+        self._inner = setting.senders["inner"]
+        self._options: asyncssh.SSHServerConnectionOptions | None = None
+        self._places = aio.Places(CONNECTIONS_MOST, CONNECTIONS_OF_ADDRESS)
+        self._notes = LimitNotes(setting.audit, self.limit_hits)
+        self._tunnels = Counted(setting.audit, ("connection",))
+        self.connections: dict[int, GateConnection] = {}
+        self._sessions: dict[int, AssetSession] = {}
+        self._waiting: dict[int, asyncio.Future[Verdict]] = {}
+        self._asked: dict[int, AssetSession] = {}
+        self._last_connection = self._last_session = 0
+        self._refused_tunnels = 0
+        self._stopping = False
+        self._severed = False
+        self._work_by(setting.policy)
+        self.set_severed(setting.severed)
+
+    # --- the gate -----------------------------------------------------------------------------------------------------
+
+    def _work_by(self, policy: CompiledPolicy) -> None:
+        self._policy = policy
+        rows = [each.terms for each in policy.conduits.values() if isinstance(each.terms, JumpRows)]
+        self._clients = {name for row in rows for name in row.clients}
+        self._notice = next((row.notice for row in rows if row.notice), "")
+        self._sides = {policy.zones[row.outer].side for row in rows}
+
+    def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
+        self._work_by(policy)
+        gone = [one for one in self.connections.values() if one.parent is None and not self._known(one.source)]
+        for connection in gone:
+            connection.drop("the policy does not know you any more")
+        return len(gone)
+
+    def _known(self, source: str) -> bool:
+        return not self._clients.isdisjoint(self._policy.principals_of(source))
+
+    def set_severed(self, sides: Collection[str]) -> None:
+        self._severed = bool(self._sides & set(sides))
+        if self._severed:
+            for connection in list(self.connections.values()):
+                connection.drop("an operator has cut this side off")
+
+    def tick(self) -> None:
+        now, wall = time.monotonic_ns(), self._setting.wall()
+        self._notes.tick(now, wall)
+        self._tunnels.tick(now, wall)
+
+    def stop(self) -> None:
+        self._stopping = True
+        for connection in list(self.connections.values()):
+            if not any(session.number for session in self._sessions.values()):
+                connection.drop("the gate stops")
+
+    def end(self) -> None:
+        for connection in list(self.connections.values()):
+            connection.drop("the gate stops")
+        self._tunnels.tell(self._setting.wall())
+
+    @property
+    def busy(self) -> int:
+        return len(self._sessions)
+
+    def figures(self) -> Reported:
+        return {
+            "connections": {"": len(self.connections)},
+            "tunnels_refused": {"": self._refused_tunnels},
+        }
+
+    # --- clients ------------------------------------------------------------------------------------------------------
+
+    def accept_socket(self, sock: socket.socket, source: str, port: int, local: tuple[str, int]) -> None:
+        if self._options is None or self._severed or self._stopping or not self._known(source):
+            sock.close()
+            return
+        unsigned = sum(1 for one in self.connections.values() if one.source == source and not one.person)
+        if unsigned >= UNSIGNED_OF_ADDRESS:
+            sock.close()
+            self._notes.add(
+                "unsigned_of_address", source, f"more than {UNSIGNED_OF_ADDRESS} at once", self._setting.wall()
+            )
+            return
+        if limit := self._places.take(sock, source):
+            self._notes.add(limit, source, "too many connections", self._setting.wall())
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = self._begin(source, port, self._options)
+        self._start(self._serve(sock, connection))
+
+    async def _serve(self, sock: socket.socket, connection: GateConnection) -> None:
+        try:
+            await aio.serve(sock, lambda: connection)
+        except OSError:
+            self.lost(connection)
+
+    def _begin(
+        self, source: str, port: int, said: asyncssh.SSHServerConnectionOptions, parent: GateConnection | None = None,
+        asset: str = "",
+    ) -> GateConnection:  # fmt: skip
+        self._last_connection += 1
+        number = self._last_connection
+        connection = GateConnection(self._loop, said, self, number, source, port, self._notice, parent, asset)
+        self.connections[number] = connection
+        self._keeper.send(records.Began(number, source, port, parent.number if parent is not None else 0, asset))
+        return connection
+
+    # --- hooks of a connection ----------------------------------------------------------------------------------------
+
+    def exchange(self, connection: GateConnection, digest: bytes) -> None:
+        self._keeper.send(records.Exchange(connection.number, digest))
+
+    async def proof(
+        self, connection: GateConnection, user: str, algorithm: str, key: bytes, signature: bytes
+    ) -> Verdict:
+        return await self._verdict(connection, records.Proof(connection.number, user, algorithm, key, signature))
+
+    async def answers(self, connection: GateConnection, user: str, answers: tuple[str, ...]) -> Verdict:
+        return await self._verdict(connection, records.Answers(connection.number, user, answers))
+
+    async def _verdict(self, connection: GateConnection, record: Any) -> Verdict:
+        number = connection.number
+        if number in self._waiting or number not in self.connections:
+            return Verdict(number, "no")
+        future: asyncio.Future[Verdict] = self._loop.create_future()
+        self._waiting[number] = future
+        self._keeper.send(record)
+        try:
+            return await future
+        finally:
+            self._waiting.pop(number, None)
+
+    def session(self, connection: GateConnection) -> AssetSession:
+        return AssetSession(_Link(self, connection))
+
+    def nested(self, connection: GateConnection, asset: str) -> asyncssh.SSHTCPSession[bytes]:
+        if self._options is None:
+            raise LocalProtocolError("no host key")
+        return _Nested(
+            functools.partial(self._begin, connection.source, connection.port, self._options, connection, asset)
+        )
+
+    def tunnel(self, connection: GateConnection, what: str, target: str) -> None:
+        self._refused_tunnels += 1
+        self._tunnels.add(
+            TunnelRefused(
+                wall_ns=self._setting.wall(), connection=f"{self._setting.boot}-c{connection.number}",
+                person=connection.person, source=connection.source, what=clip(what, 128), target=clip(target),
+            )
+        )  # fmt: skip
+
+    def failed(self, connection: GateConnection, why: str) -> None:
+        self.malformed += 1
+        self._notes.add("broken_protocol", connection.source, why, self._setting.wall())
+
+    def lost(self, connection: GateConnection) -> None:
+        if self.connections.pop(connection.number, None) is None:
+            return
+        self._keeper.send(records.Gone(connection.number))
+        self._asked.pop(connection.number, None)
+        if (future := self._waiting.pop(connection.number, None)) is not None and not future.done():
+            future.set_result(Verdict(connection.number, "no"))
+
+    # --- hooks of a session -------------------------------------------------------------------------------------------
+
+    def open(
+        self, connection: GateConnection, session: AssetSession, what: Literal["shell", "exec", "sftp"], command: str
+    ) -> int:
+        self._last_session += 1
+        self._sessions[self._last_session] = session
+        self._keeper.send(
+            records.Open(connection.number, self._last_session, connection.wants, what, command, session.terminal)
+        )
+        return self._last_session
+
+    def to_inner(self, record: Any) -> None:
+        self._inner.send(record)
+
+    def ask(self, connection: GateConnection, line: str, session: AssetSession) -> bool:
+        if connection.number in self._asked:
+            return False
+        self._asked[connection.number] = session
+        self._keeper.send(records.Ask(connection.number, line))
+        return True
+
+    def closed(self, session: AssetSession) -> None:
+        if session.number and self._sessions.pop(session.number, None) is not None:
+            self._inner.send(records.Close(session.number))
+
+    # --- records ------------------------------------------------------------------------------------------------------
+
+    def on_record(self, source: str, record: Any) -> None:
+        if source == "keeper":
+            self._from_keeper(record)
+        else:
+            self._from_inner(record)
+
+    def _from_keeper(self, record: Any) -> None:
+        match record:
+            case records.HostKey(blob):
+                self._options = options(blob)
+            case records.Signed(number, signature):
+                if (connection := self.connections.get(number)) is not None:
+                    connection.signed(signature)
+            case Verdict():
+                if (future := self._waiting.get(record.conn)) is not None and not future.done():
+                    future.set_result(record)
+            case records.Refused(number, reason):
+                if (session := self._sessions.pop(number, None)) is not None:
+                    session.refused(reason)
+            case records.Told(number, text):
+                if (session := self._asked.pop(number, None)) is not None:
+                    session.told(text)
+            case records.Drop(number, reason):
+                if (connection := self.connections.get(number)) is not None:
+                    connection.drop(reason)
+            case _:
+                raise CrossingError(f"{type(record).__name__} from the keeper")
+
+    def _from_inner(self, record: Any) -> None:
+        session = self._sessions.get(record.session)
+        if session is None:
+            return  # the client has just gone
+        match record:
+            case records.Shown(_, data, error):
+                session.shown(data, error)
+            case records.Took(_, count):
+                session.took(count)
+            case records.Started():
+                session.started()
+            case records.ShownEnd():
+                session.shown_end()
+            case records.Notice(_, text):
+                session.notice(text)
+            case Closed():
+                del self._sessions[record.session]
+                session.ended(record)
+
+
+class _Link:
+    """A session's way to the part."""
+
+    def __init__(self, part: Outer, connection: GateConnection) -> None:
+        self._part = part
+        self._connection = connection
+
+    @property
+    def asset(self) -> str:
+        return self._connection.wants
+
+    @property
+    def greeting(self) -> str:
+        return self._connection.greeting
+
+    def open(self, session: AssetSession, what: Literal["shell", "exec", "sftp"], command: str) -> int:
+        return self._part.open(self._connection, session, what, command)
+
+    def to_inner(self, record: Any) -> None:
+        self._part.to_inner(record)
+
+    def closed(self, session: AssetSession) -> None:
+        self._part.closed(session)
+
+    def ask(self, line: str, session: AssetSession) -> bool:
+        return self._part.ask(self._connection, line, session)
+
+    def files(self, session: AssetSession) -> None:
+        session.refused("files come later")
+
+
+class _Nested(asyncssh.SSHTCPSession[bytes]):
+    """A channel within which another connection comes (`ssh -J`)."""
+
+    def __init__(self, begin: Any) -> None:
+        self._begin = begin
+        self._inside: GateConnection | None = None
+
+    def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes]) -> None:
+        self._chan = chan
+
+    def session_started(self) -> None:
+        self._inside = self._begin()
+        self._inside.connection_made(ChannelTransport(self._chan, (self._inside.source, self._inside.port)))
+
+    def data_received(self, data: bytes, datatype: Any) -> None:
+        if self._inside is not None:
+            self._inside.data_received(data)
+
+    def eof_received(self) -> bool:
+        if self._inside is not None:
+            self._inside.eof_received()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._inside is not None:
+            self._inside.connection_lost(exc)

@@ -1,0 +1,337 @@
+"""The channels of people who are signed in: a session at an asset, or the menu.
+
+Data flow by credit: who sends has so many bytes under way, and no more until some were handed on. A client that does
+not read holds up its own session and no other.
+
+Not here: SSH itself (outer_ssh), numbers and pipes (outer_part).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Literal, Protocol, cast, get_args
+
+import asyncssh
+
+from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.outer_ssh import Channel
+from cofferdam.brokers.jump.records import CREDIT, PIECE, Closed, Terminal
+
+LINE_MOST: Final = 1_024
+_TERM: Final = re.compile(r"[A-Za-z0-9._+-]{0,64}\Z")
+_CELLS_MOST: Final = 1_000
+_MODES_MOST: Final = 64
+SIGNALS: Final = frozenset(get_args(records.SignalName))
+
+
+class Link(Protocol):
+    """What a session needs of the part."""
+
+    @property
+    def asset(self) -> str: ...
+
+    @property
+    def greeting(self) -> str: ...
+
+    def open(self, session: AssetSession, what: Literal["shell", "exec", "sftp"], command: str) -> int:
+        """Asks for a session at the asset. Returns its number."""
+
+    def to_inner(self, record: Any) -> None: ...
+
+    def closed(self, session: AssetSession) -> None:
+        """The client's end is gone."""
+
+    def ask(self, line: str, session: AssetSession) -> bool:
+        """A line of the menu; `told` is called with the answer. False: one is under way."""
+
+    def files(self, session: AssetSession) -> None:
+        """The client speaks SFTP from now on."""
+
+
+def _cells(value: int, usual: int) -> int:
+    return min(_CELLS_MOST, value) if value > 0 else usual
+
+
+class AssetSession(asyncssh.SSHServerSession[bytes]):
+    """One channel."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._chan: Channel | None = None
+        self.number = 0
+        self.terminal: Terminal | None = None
+        self.data: Any = None
+        """What takes the client's data instead (SFTP); None: they go to the asset."""
+        self._started = False
+        self._credit = CREDIT
+        self._full = False
+        self._untaken = 0
+        self._menu: Menu | None = None
+        self._what: Literal["shell", "exec", "sftp"] | None = None
+        self._command = ""
+
+    # --- what the client asks for -----------------------------------------------------------------------------------
+
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        self._chan = cast(Channel, chan)
+
+    def pty_requested(self, term_type: str, term_size: Any, term_modes: Any) -> bool:
+        term = term_type if _TERM.match(term_type) else "dumb"
+        modes = {key: value for key, value in list(term_modes.items())[:_MODES_MOST] if 1 <= key <= 159}
+        self.terminal = Terminal(term, _cells(term_size[0], 80), _cells(term_size[1], 24), modes)
+        return True
+
+    def shell_requested(self) -> bool:
+        self._what = "shell"
+        return True
+
+    def exec_requested(self, command: str) -> bool:
+        self._what, self._command = "exec", command
+        return len(command) <= 4_096
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        self._what = "sftp"
+        return subsystem == "sftp" and bool(self._link.asset)
+
+    def session_started(self) -> None:
+        chan = self._chan
+        if chan is None or self._what is None:
+            return
+        if not self._link.asset:
+            self._menu = Menu(self, self._link, chan, self.terminal is not None)
+            self._menu.begin(self._command)
+            return
+        if self._what != "sftp":
+            chan.hold(True)
+        if self.terminal is not None and self._link.greeting:
+            chan.write_stderr(f"{self._link.greeting}\r\n".encode())
+        self.number = self._link.open(self, self._what, self._command)
+        if self._what == "sftp":
+            self._link.files(self)
+
+    # --- from the client --------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes, datatype: Any) -> None:
+        if self._menu is not None:
+            self._menu.typed(data)
+            return
+        if self.data is not None:
+            self.data(data)
+            return
+        for at in range(0, len(data), PIECE):
+            self._link.to_inner(records.Send(self.number, data[at : at + PIECE]))
+        self._credit -= len(data)
+        if self._credit <= 0 and self._chan is not None:
+            self._chan.hold(True)
+
+    def took(self, count: int) -> None:
+        """The inner part has handed so much on."""
+        before, self._credit = self._credit, min(CREDIT, self._credit + count)
+        if before <= 0 < self._credit and self._chan is not None and self._started:
+            self._chan.hold(False)
+
+    def eof_received(self) -> bool:
+        if self._menu is not None:
+            self._menu.end()
+        elif self.data is not None:
+            return False
+        elif self.number:
+            self._link.to_inner(records.SendEnd(self.number))
+        return True
+
+    def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
+        if self.terminal is not None and self.number:
+            self._link.to_inner(records.Resize(self.number, _cells(width, 80), _cells(height, 24)))
+
+    def signal_received(self, signal: str) -> None:
+        if self.number and signal in SIGNALS:
+            self._link.to_inner(records.Signal(self.number, cast(Any, signal)))
+
+    def break_received(self, msec: int) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._chan = None
+        if self._menu is not None:
+            self._menu.gone = True
+        self._link.closed(self)
+
+    # --- to the client ----------------------------------------------------------------------------------------------
+
+    def started(self) -> None:
+        """The asset has let us in."""
+        self._started = True
+        if self._chan is not None and self._credit > 0:
+            self._chan.hold(False)
+
+    def shown(self, data: bytes, error: bool) -> None:
+        """What the asset says."""
+        if self._chan is None:
+            return
+        if error and self.terminal is None:
+            self._chan.write_stderr(data)
+        else:
+            self._chan.write(data)
+        self._untaken += len(data)
+        if not self._full:
+            self._take()
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._untaken:
+            self._take()
+
+    def _take(self) -> None:
+        count, self._untaken = self._untaken, 0
+        self._link.to_inner(records.Took(self.number, min(count, CREDIT)))
+
+    def shown_end(self) -> None:
+        if self._chan is not None:
+            self._chan.write_eof()
+
+    def notice(self, text: str) -> None:
+        """Words of the gate."""
+        if self._chan is not None and self.data is None:
+            self._chan.write_stderr(f"\r\n[gate] {text}\r\n".encode())
+
+    def refused(self, reason: str) -> None:
+        """There is no session."""
+        if self._chan is not None:
+            self._chan.write_stderr(f"[gate] {reason}\r\n".encode())
+            self._chan.exit(1)
+
+    def ended(self, record: Closed) -> None:
+        """The session has ended."""
+        chan = self._chan
+        if chan is None:
+            return
+        if record.reason:
+            chan.write_stderr(f"\r\n[gate] {record.reason}\r\n".encode())
+        if record.signal:
+            chan.exit_with_signal(record.signal)
+        else:
+            chan.exit(record.status)
+
+    def write(self, data: bytes) -> None:
+        """What is not the asset's: the menu, SFTP."""
+        if self._chan is not None:
+            self._chan.write(data)
+
+    def exit(self, status: int) -> None:
+        if self._chan is not None:
+            self._chan.exit(status)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client does not keep up."""
+        return self._full
+
+    def hold(self, held: bool) -> None:
+        """Takes no more from the client, or goes on."""
+        if self._chan is not None:
+            self._chan.hold(held)
+
+    def told(self, text: str) -> None:
+        """The answer to a line of the menu."""
+        if self._menu is not None:
+            self._menu.told(text)
+
+
+class Menu:
+    """`ssh gate`: lines to the keeper, answers from it; with a terminal, a prompt and as much editing as one line
+    needs."""
+
+    def __init__(self, session: AssetSession, link: Link, chan: Channel, terminal: bool) -> None:
+        self._session = session
+        self._link = link
+        self._chan = chan
+        self._terminal = terminal
+        self._line = ""
+        self._lines: list[str] = []
+        self._asked = self._once = self._ending = False
+        self.gone = False
+
+    def begin(self, command: str) -> None:
+        """One command, or a prompt."""
+        if command:
+            self._once = True
+            self._ask(command)
+        elif self._terminal:
+            self._say(f"{self._link.greeting}\n`help` says what can be typed.\n")
+            self._ask("list")
+
+    def _say(self, text: str) -> None:
+        if not self.gone:
+            self._chan.write((text.replace("\n", "\r\n") if self._terminal else text).encode())
+
+    def typed(self, data: bytes) -> None:
+        for letter in data.decode("utf-8", "replace"):
+            if letter in "\r\n":
+                self._echo("\n")
+                line, self._line = self._line, ""
+                if len(self._lines) < 16:
+                    self._lines.append(line)
+                self._next()
+            elif letter in "\x7f\x08":
+                if self._line:
+                    self._line = self._line[:-1]
+                    self._echo("\b \b")
+            elif letter == "\x03":
+                self._line = ""
+                self._echo("^C\n")
+                self._prompt()
+            elif letter == "\x04" and not self._line:
+                self.end()
+            elif letter.isprintable() and len(self._line) < LINE_MOST:
+                self._line += letter
+                self._echo(letter)
+
+    def _echo(self, text: str) -> None:
+        if self._terminal:
+            self._say(text)
+
+    def _prompt(self) -> None:
+        if self._terminal:
+            self._say("gate> ")
+
+    def _next(self) -> None:
+        if self._asked or self.gone:
+            return
+        if self._lines:
+            line = self._lines.pop(0).strip()
+            if line in ("exit", "quit", "logout"):
+                self._chan.exit(0)
+            elif line:
+                self._ask(line)
+            else:
+                self._prompt()
+                self._next()
+        elif self._ending:
+            self._chan.exit(0)
+
+    def _ask(self, line: str) -> None:
+        self._asked = self._link.ask(line[:LINE_MOST], self._session)
+        if not self._asked:
+            self._say("another line is under way\n")
+
+    def told(self, text: str) -> None:
+        """The keeper's answer."""
+        self._asked = False
+        self._say(text.rstrip("\n") + "\n")
+        if self._once:
+            self._chan.exit(0)
+            return
+        self._prompt()
+        self._next()
+
+    def end(self) -> None:
+        """Nothing more is typed."""
+        self._ending = True
+        if not self._once:
+            if self._line:
+                self._lines.append(self._line)
+                self._line = ""
+            self._next()

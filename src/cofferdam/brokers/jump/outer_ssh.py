@@ -1,0 +1,371 @@
+"""The SSH server that faces people: asyncssh, with all that decides taken out of it.
+
+The part that runs it has no host key: each key exchange's hash goes to the keeper, and its signature comes back. What a
+client shows as proof goes there as well. What would be a way round (forwarded ports, agents, X11, tunnels) is refused,
+and told. What asyncssh does not document and we lean on is overridden here and nowhere else; tests hold it.
+
+Not here: sessions and their data (outer_session), the part (outer_part).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import asyncssh
+from asyncssh.channel import SSHServerChannel, SSHTCPChannel
+from asyncssh.constants import (
+    MSG_CHANNEL_OPEN,
+    MSG_KEXINIT,
+    MSG_USERAUTH_FAILURE,
+    OPEN_ADMINISTRATIVELY_PROHIBITED,
+    OPEN_RESOURCE_SHORTAGE,
+    OPEN_UNKNOWN_CHANNEL_TYPE,
+)
+from asyncssh.misc import ChannelOpenError, ProtocolError
+from asyncssh.packet import Boolean, NameList, SSHPacket
+from asyncssh.public_key import SSHKeyPair
+
+from cofferdam.brokers.jump.records import Verdict
+
+LOGIN_SECONDS: Final = 120
+"""From the connection to the second factor."""
+CHANNELS_MOST: Final = 10
+"""Of one connection."""
+KEEPALIVE_SECONDS: Final = 30
+KEX: Final = (
+    "mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256",
+    "ecdh-sha2-nistp384", "ecdh-sha2-nistp521", "diffie-hellman-group16-sha512", "diffie-hellman-group14-sha256",
+)  # fmt: skip
+CIPHERS: Final = (
+    "aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr", "aes128-ctr",
+)  # fmt: skip
+MACS: Final = (
+    "hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512",
+)  # fmt: skip
+KEYS: Final = frozenset({
+    b"ssh-ed25519", b"ecdsa-sha2-nistp256", b"ecdsa-sha2-nistp384", b"ecdsa-sha2-nistp521", b"rsa-sha2-256",
+    b"rsa-sha2-512", b"sk-ssh-ed25519@openssh.com", b"sk-ecdsa-sha2-nistp256@openssh.com",
+})  # fmt: skip
+_ASSET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+_SSH_PORT: Final = 22
+
+
+class HostKeyInside(SSHKeyPair):
+    """The public half of a host key. The private one is the keeper's."""
+
+    def __init__(self, blob: bytes) -> None:
+        algorithm = b"ssh-ed25519"
+        super().__init__(algorithm, algorithm, (algorithm,), (algorithm,), blob, None)
+
+    def sign(self, data: bytes) -> bytes:
+        raise RuntimeError("the host key is not here")
+
+
+class Hooks(Protocol):
+    """What a connection needs of the part."""
+
+    def exchange(self, connection: GateConnection, digest: bytes) -> None:
+        """A hash is to be signed; `signed` is called with the signature."""
+
+    async def proof(
+        self, connection: GateConnection, user: str, algorithm: str, key: bytes, signature: bytes
+    ) -> Verdict: ...
+
+    async def answers(self, connection: GateConnection, user: str, answers: tuple[str, ...]) -> Verdict: ...
+
+    def session(self, connection: GateConnection) -> asyncssh.SSHServerSession[bytes]:
+        """A new channel of somebody who is signed in."""
+
+    def nested(self, connection: GateConnection, asset: str) -> asyncssh.SSHTCPSession[bytes]:
+        """A channel by which a connection to this asset comes (`ssh -J`)."""
+
+    def tunnel(self, connection: GateConnection, what: str, target: str) -> None:
+        """Something that is refused was asked for."""
+
+    def failed(self, connection: GateConnection, why: str) -> None:
+        """A client broke the protocol."""
+
+    def lost(self, connection: GateConnection) -> None:
+        """The connection has ended."""
+
+
+def options(blob: bytes) -> asyncssh.SSHServerConnectionOptions:
+    """What holds for all connections. No file is read for it, no name resolved."""
+    return asyncssh.SSHServerConnectionOptions(
+        server_host_keys=[HostKeyInside(blob)], gss_host=None, x509_trusted_certs=None, x509_trusted_cert_paths=[],
+        host_based_auth=False, password_auth=False, kbdint_auth=True, public_key_auth=True, line_editor=False,
+        encoding=None, compression_algs=None, kex_algs=KEX, encryption_algs=CIPHERS, mac_algs=MACS,
+        login_timeout=LOGIN_SECONDS, keepalive_interval=KEEPALIVE_SECONDS, keepalive_count_max=4,
+        x11_forwarding=False, agent_forwarding=False, rdns_lookup=False, allow_scp=False, server_version="Cofferdam",
+        tcp_keepalive=False,
+    )  # fmt: skip
+
+
+class _Owner(asyncssh.SSHServer):
+    """What asyncssh calls back."""
+
+    def __init__(self, connection: GateConnection) -> None:
+        self._connection = connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.ended(exc)
+
+    def begin_auth(self, username: str) -> bool:
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def kbdint_auth_supported(self) -> bool:
+        return self._connection.prompts
+
+    def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
+        return self._connection.hooks.session(self._connection)
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
+        return self._connection.forward(dest_host, dest_port)
+
+
+class GateConnection(asyncssh.SSHServerConnection):
+    """One client's connection. `parent`: the one within which it comes."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, said: asyncssh.SSHServerConnectionOptions, hooks: Hooks, number: int,
+        source: str, port: int, notice: str = "", parent: GateConnection | None = None, asset: str = "",
+    ) -> None:  # fmt: skip
+        super().__init__(loop, said)
+        self.hooks = hooks
+        self.number = number
+        self.source, self.port = source, port
+        self.parent, self.nested_asset = parent, asset
+        self.person = self.wants = ""
+        self.greeting = ""
+        self._notice = notice
+        self._verdict = Verdict(number, "no")
+        self._exchange: tuple[Any, bytes, bytes] | None = None
+        self._was_lost = False
+        self._protocol_factory = lambda: _Owner(self)
+
+    @property
+    def prompts(self) -> bool:
+        """Whether a person is asked for a code: not within a connection whose person was asked."""
+        return self.parent is None
+
+    @property
+    def channels(self) -> int:
+        return len(self._channels)
+
+    # --- the host key is not here -----------------------------------------------------------------------------------
+
+    async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        await super()._process_kexinit(pkttype, pktid, packet)
+        kex: Any = self._kex
+        if kex is not None:
+            kex._perform_reply = lambda key, key_data: self._reply(kex, key_data)
+
+    def _reply(self, kex: Any, key_data: bytes) -> None:
+        """A key exchange has all but its signature."""
+        if self._exchange is not None:
+            raise ProtocolError("a second key exchange within one")
+        shared = kex._compute_server_shared()
+        digest = kex._compute_hash(key_data, shared)
+        self._exchange = (kex, shared, key_data)
+        self.hooks.exchange(self, digest)
+        self._digest = digest
+
+    def signed(self, signature: bytes) -> None:
+        """The keeper has signed the hash."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is None or self._was_lost or self._transport is None:
+            return
+        kex, shared, key_data = exchange
+        kex._send_reply(key_data, signature)
+        self.send_newkeys(shared, self._digest)
+
+    # --- who it is --------------------------------------------------------------------------------------------------
+
+    async def reload_config(self) -> None:
+        """There is none; asyncssh would start a thread for it. The notice comes first of all."""
+        if self._notice and self.parent is None:
+            self.send_auth_banner(self._notice.strip() + "\n")
+            self._notice = ""
+
+    async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
+        if not msg:
+            # Whether somebody has this key is told to nobody who has not signed by it.
+            name = key_data[4 : 4 + int.from_bytes(key_data[:4], "big")]
+            return name in KEYS or name == b"ssh-rsa"
+        packet = SSHPacket(msg)
+        packet.get_byte()
+        for _ in range(3):
+            packet.get_string()
+        packet.get_boolean()
+        algorithm = packet.get_string()
+        if algorithm not in KEYS or len(key_data) > 16_384 or len(signature) > 16_384 or len(username) > 256:
+            return False
+        self._verdict = await self.hooks.proof(self, username, algorithm.decode(), key_data, signature)
+        return self._verdict.state != "no"
+
+    async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Any:
+        code = ("Code: ", False)
+        return "", "", "", [code] if self._verdict.state == "code" else [("Password: ", False), code]
+
+    async def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> bool:
+        said = tuple(responses)
+        if len(said) > 2 or any(len(one) > 1024 for one in said) or len(username) > 256:
+            return False
+        self._verdict = await self.hooks.answers(self, username, said)
+        return self._verdict.state == "in"
+
+    async def send_userauth_success(self) -> None:
+        """One factor is half of it."""
+        verdict = self._verdict
+        if verdict.state == "in":
+            self.person, self.wants, self.greeting = verdict.person, verdict.asset, verdict.text
+            await super().send_userauth_success()
+        elif verdict.state == "code":
+            self._auth = None
+            self.send_packet(MSG_USERAUTH_FAILURE, NameList([b"keyboard-interactive"]), Boolean(True))
+        else:
+            self.send_userauth_failure(False)
+
+    # --- what is no session -----------------------------------------------------------------------------------------
+
+    def forward(self, host: str, port: int) -> Any:
+        """A channel to somewhere: to an asset's own name it ends here, as a connection of its own."""
+        if port == _SSH_PORT and self.parent is None and _ASSET.match(host) and self.channels < CHANNELS_MOST:
+            return self.create_tcp_channel(None), self.hooks.nested(self, host)
+        self.hooks.tunnel(self, "direct-tcpip", f"{host[:200]}:{port}")
+        raise ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "ports are not forwarded")
+
+    def _process_channel_open(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        kind = SSHPacket(packet.get_remaining_payload()).get_string()
+        if kind not in (b"session", b"direct-tcpip"):
+            self.hooks.tunnel(self, kind[:64].decode("ascii", "replace"), "")
+            packet.get_string()
+            number = packet.get_uint32()
+            reason = "nothing but sessions"
+            self.send_channel_open_failure(number, OPEN_UNKNOWN_CHANNEL_TYPE, reason, "")
+            return
+        super()._process_channel_open(pkttype, pktid, packet)
+
+    def _process_session_open(self, packet: SSHPacket) -> Any:
+        if self.channels >= CHANNELS_MOST:
+            raise ChannelOpenError(OPEN_RESOURCE_SHORTAGE, f"more than {CHANNELS_MOST} channels")
+        return super()._process_session_open(packet)
+
+    def create_server_channel(self, *args: Any, **kwargs: Any) -> SSHServerChannel[Any]:
+        chan = super().create_server_channel(*args, **kwargs)
+        chan.__class__ = Channel
+        return chan
+
+    def _refuse_global(self, what: str, packet: SSHPacket, target: str) -> None:
+        self.hooks.tunnel(self, what, target)
+        self._report_global_response(False)
+
+    def _process_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
+        host, port = packet.get_string(), packet.get_uint32()
+        packet.check_end()
+        self._refuse_global("tcpip-forward", packet, f"{host[:200].decode('utf-8', 'replace')}:{port}")
+
+    def _process_streamlocal_forward_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        path = packet.get_string()
+        packet.check_end()
+        self._refuse_global("streamlocal-forward", packet, path[:200].decode("utf-8", "replace"))
+
+    async def create_agent_listener(self) -> bool:
+        self.hooks.tunnel(self, "agent", "")
+        return False
+
+    async def attach_x11_listener(self, *args: Any, **kwargs: Any) -> str | None:
+        self.hooks.tunnel(self, "x11", "")
+        return None
+
+    # asyncssh finds what takes a packet in a table of functions, not by a method's name.
+    _packet_handlers = {
+        **asyncssh.SSHServerConnection._packet_handlers,
+        MSG_KEXINIT: _process_kexinit,
+        MSG_CHANNEL_OPEN: _process_channel_open,
+    }
+
+    # --- its end ----------------------------------------------------------------------------------------------------
+
+    def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
+        """asyncssh or we stumbled over what a client sent: it is that client's end, and nobody else's."""
+        found = (exc_info or sys.exc_info())[1]
+        self.hooks.failed(self, f"{type(found).__name__}: {found}")
+        super().internal_error(exc_info, error_logger)
+
+    def ended(self, exc: Exception | None) -> None:
+        """Called once, by asyncssh."""
+        self._was_lost = True
+        self._exchange = None
+        if isinstance(
+            exc, ProtocolError | asyncssh.ProtocolNotSupported | asyncssh.MACError | asyncssh.CompressionError
+        ):
+            self.hooks.failed(self, str(exc))
+        self.hooks.lost(self)
+
+    def drop(self, reason: str) -> None:
+        """Ends it, now."""
+        if self._transport is not None:
+            self.disconnect(asyncssh.DISC_BY_APPLICATION, reason)
+            self.abort()
+
+
+class Channel(SSHServerChannel[Any]):
+    """A session's channel: its environment is not the client's to say, and what comes before the asset has let us in
+    waits (asyncssh would deliver it as soon as a program was asked for)."""
+
+    held = False
+
+    def resume_reading(self) -> None:
+        if not self.held:
+            super().resume_reading()
+
+    def hold(self, held: bool) -> None:
+        """Delivers nothing from now on, or goes on."""
+        self.held = held
+        if held:
+            self.pause_reading()
+        else:
+            self.resume_reading()
+
+    def _process_env_request(self, packet: SSHPacket) -> bool:
+        packet.get_string()
+        packet.get_string()
+        packet.check_end()
+        return False
+
+
+class ChannelTransport(asyncio.Transport):
+    """A connection within a channel of another: what is written goes into the channel."""
+
+    def __init__(self, chan: SSHTCPChannel[bytes], source: tuple[str, int]) -> None:
+        super().__init__({"peername": source, "sockname": ("", 0)})
+        self._chan = chan
+        self._closing = False
+
+    def write(self, data: Any) -> None:
+        if not self._closing:
+            self._chan.write(bytes(data))
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.write(b"".join(list_of_data))
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._chan.close()
+
+    def abort(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._chan.abort()

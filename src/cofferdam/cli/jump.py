@@ -1,0 +1,290 @@
+"""`cofferdam jump ...`: what operators do with the jump server: people and factors, assets' keys and credentials,
+requests and sessions. Recordings have a module of their own (jump_recordings).
+
+Everything is asked of the running keeper, which records it before it does it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from cofferdam.cli.jump_asking import ask, show, time_of
+from cofferdam.errors import GateError
+
+Work = Callable[[argparse.Namespace], int]
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    from cofferdam.cli import jump_recordings
+
+    verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+
+    def verb(name: str, text: str, work: Work, parent: Any = verbs) -> argparse.ArgumentParser:
+        from cofferdam.cli.gate_options import add_json, add_state
+
+        sub: argparse.ArgumentParser = parent.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(work=work)
+        sub.add_argument(
+            "--crew", default="", metavar="NAME", help="where several jump servers run: the crew (`status`)"
+        )
+        add_state(sub)
+        add_json(sub)
+        return sub
+
+    def group(name: str, text: str) -> Any:
+        sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        return sub.add_subparsers(dest="which", metavar="WHICH", required=True)
+
+    people = group("person", "people who may sign in")
+    verb("list", "people, their groups and factors", _people, people)
+    new = verb("add", "a new person", _person_add, people)
+    _person(new)
+    new.add_argument("--full", default="", metavar="NAME", help="the person's whole name")
+    new.add_argument("--account", default="", metavar="LOGIN", help="the user of this machine who is the same person")
+    new.add_argument("--group", action="append", default=[], metavar="GROUP", help="a group; may be given again")
+    _person(verb("remove", "take a person away, with keys and groups; sessions end at once", _person_remove, people))
+    groups = group("group", "who is in which group")
+    for name, text in (("join", "put somebody into a group"), ("leave", "take somebody out of a group")):
+        sub = verb(name, text, _membership, groups)
+        _person(sub)
+        sub.add_argument("group", metavar="GROUP", help="the group's name, as the policy has it")
+    factors = group("factor", "by what people sign in")
+    key = verb("key", "a public key that is somebody's (`ssh-ed25519 AAAA...`), also of a security key", _key, factors)
+    _person(key)
+    key.add_argument("file", type=Path, metavar="FILE", help="the public key; `-` for stdin")
+    code = verb("code", "a new code generator (TOTP): its secret is printed, this once", _code, factors)
+    _person(code)
+    password = verb("password", "a password, for those who sign in by password and code", _password, factors)
+    _person(password)
+    password.add_argument("--file", type=Path, metavar="FILE", help="its first line (default: it is asked for)")
+    old = verb("remove-key", "take a key away, at once", _key_remove, factors)
+    _person(old)
+    old.add_argument("fingerprint", metavar="FINGERPRINT", help="as `person list` shows it, or its beginning")
+    verb("assets", "assets, their host keys and credentials", _assets)
+    pin = verb("host-key", "accept an asset's host key: it is shown before", _host_key)
+    pin.add_argument("asset", metavar="ASSET", help="the asset")
+    pin.add_argument("--file", type=Path, metavar="FILE", help="what ssh-keyscan printed, or a public key; `-`: stdin")
+    pin.add_argument("--yes", action="store_true", help="without asking")
+    credential = verb("credential", "by what the gate signs in at an asset", _credential)
+    credential.add_argument("asset", metavar="ASSET", help="the asset")
+    credential.add_argument("login", metavar="LOGIN", help="the account there")
+    kind = credential.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--new-key", action="store_true", help="make a key; the public one is printed, for the asset")
+    kind.add_argument("--key", type=Path, metavar="FILE", help="a private key without a password")
+    kind.add_argument("--password", type=Path, metavar="FILE", help="a password, in the file's first line; `-`: stdin")
+    verb("known-hosts", "the line by which users know the gate", _known_hosts)
+    verb("requests", "who asks for approval, and what is granted", _requests)
+    for name, text in (
+        ("approve", "approve somebody's request, as the person whom you are logged in as"),
+        ("deny", "deny a request"),
+        ("revoke", "take an approval back: its sessions end at once"),
+    ):
+        sub = verb(name, text, _decide)
+        sub.add_argument("number", type=int, metavar="N", help="the request's number")
+        sub.add_argument("--reason", default="", help="why, for the record")
+    verb("sessions", "who is at which asset", _sessions)
+    kill = verb("kill", "end a session now, and bar the return", _kill)
+    kill.add_argument("number", type=int, metavar="N", help="the session's number")
+    kill.add_argument("--bar", default="pair", choices=["pair", "person", "asset", "both", "none"],
+                      help="who may not come back until that is lifted: this person to this asset (pair, default), the "
+                      "person, everybody to the asset, both, or nobody")  # fmt: skip
+    kill.add_argument("--reason", default="", help="why, for the record")
+    block = verb("block", "bar a person or an asset", _block)
+    block.add_argument("kind", choices=["person", "asset"], help="which")
+    block.add_argument("name", metavar="NAME", help="the person or the asset")
+    block.add_argument("--reason", default="", help="why, for the record")
+    verb("blocks", "who and what is barred", _blocks)
+    unblock = verb("unblock", "let somebody or something come again", _unblock)
+    unblock.add_argument("name", nargs="+", metavar="NAME", help="the person, the asset, or both")
+    jump_recordings.add(group("recording", "what was recorded"), verb)
+    parser.epilog = "Who does something is who the gate sees, and stands in the audit log."
+
+
+def _person(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("person", metavar="PERSON", help="the person's name")
+
+
+def run(args: argparse.Namespace) -> int:
+    code: int = args.work(args)
+    return code
+
+
+def _read(path: Path) -> str:
+    return sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
+
+
+# --- people ---------------------------------------------------------------------------------------------------------
+
+
+def _people(args: argparse.Namespace) -> int:
+    found = ask(args, "people")
+
+    def lines() -> Iterable[str]:
+        for one in found:
+            factors = (
+                ", ".join([*one["factors"], *(f"{len(one['keys'])} keys" for _ in one["keys"][:1])]) or "no factor"
+            )
+            last = f"last from {one['last_source']} {time_of(one['last_ns'])}" if one["last_ns"] else "never signed in"
+            account = f" = {one['account']}" if one["account"] else ""
+            yield f"{one['person']:16}{account} {one['full']} [{' '.join(one['groups'])}] {factors}; {last}"
+            for key in one["keys"]:
+                yield f"    {key['fingerprint']} {key['comment']}"
+        if not found:
+            yield "there is nobody; `cofferdam jump person add NAME` is the beginning"
+
+    return show(args, found, lines())
+
+
+def _person_add(args: argparse.Namespace) -> int:
+    found = ask(args, "person-add", person=args.person, full=args.full, account=args.account)
+    for name in args.group:
+        ask(args, "group-join", person=args.person, group=name)
+    return show(args, found, [f"{args.person} is known; `cofferdam jump factor ...` says by what"])
+
+
+def _person_remove(args: argparse.Namespace) -> int:
+    return show(args, ask(args, "person-remove", person=args.person), [f"{args.person} is gone"])
+
+
+def _membership(args: argparse.Namespace) -> int:
+    found = ask(args, f"group-{args.which}", person=args.person, group=args.group)
+    return show(args, found, [f"{args.person} is in {', '.join(found['groups']) or 'no group'}"])
+
+
+def _key(args: argparse.Namespace) -> int:
+    found = ask(args, "key-add", person=args.person, key=_read(args.file))
+    return show(args, found, [f"{args.person} may sign in by {found['fingerprint']}, and a second factor"])
+
+
+def _code(args: argparse.Namespace) -> int:
+    found = ask(args, "code-new", person=args.person)
+    return show(args, found, [found["uri"], f"secret {found['secret']}; it is not shown again"])
+
+
+def _password(args: argparse.Namespace) -> int:
+    if args.file is not None:
+        text = args.file.read_text("utf-8").split("\n")[0]
+    else:
+        text = getpass.getpass(f"password of {args.person}: ")
+        if getpass.getpass("again: ") != text:
+            raise GateError("the two are not the same")
+    return show(args, ask(args, "password-set", person=args.person, password=text), [f"{args.person} has a password"])
+
+
+def _key_remove(args: argparse.Namespace) -> int:
+    found = ask(args, "key-remove", person=args.person, fingerprint=args.fingerprint)
+    return show(args, found, [f"{found['fingerprint']} is no key of {args.person} any more"])
+
+
+# --- assets ---------------------------------------------------------------------------------------------------------
+
+
+def _assets(args: argparse.Namespace) -> int:
+    found = ask(args, "assets")
+
+    def lines() -> Iterable[str]:
+        for one in found:
+            key = one["host_key"] or ("none needed" if one["protocol"] != "ssh" else "NOT ACCEPTED YET")
+            leg = " (unencrypted)" if one["protocol"] == "telnet" else ""
+            yield f"{one['asset']:24} {one['protocol']}{leg}, host key {key}"
+            known = {each["login"]: each for each in one["credentials"]}
+            for login in sorted({*one["logins"], *known}):
+                each = known.get(login)
+                yield f"    {login}: {each['kind'] + ' by ' + each['by'] if each else 'NO CREDENTIAL'}"
+
+    return show(args, found, lines())
+
+
+def _host_key(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.jump.accounts import key_name
+    from cofferdam.brokers.jump.keeper_verbs import public_key
+
+    if args.file is None:
+        raise GateError(
+            "the gate does not fetch keys from the network", hint="ssh-keyscan from a host that you trust, to --file -"
+        )
+    text = _read(args.file)
+    name = key_name(public_key(text).public_data)
+    if not args.yes:
+        print(f"{args.asset} is to show {name}: compare it at the asset (ssh-keygen -lf /etc/ssh/ssh_host_*.pub)")
+        if not sys.stdin.isatty() or input("accept it? yes/no: ").strip() != "yes":
+            raise GateError("not accepted", hint="--yes, where it was compared before")
+    found = ask(args, "host-key", asset=args.asset, key=text)
+    before = f", instead of {found['before']}" if found["before"] else ""
+    return show(args, found, [f"{args.asset} has to show {found['fingerprint']}{before}"])
+
+
+def _credential(args: argparse.Namespace) -> int:
+    kind = "new-key" if args.new_key else "key" if args.key else "password"
+    secret = "" if args.new_key else _read(args.key) if args.key else _read(args.password).split("\n")[0]
+    found = ask(args, "credential-set", asset=args.asset, login=args.login, kind=kind, secret=secret)
+    lines = [f"the gate signs in at {args.asset} as {args.login} by {found['kind']}"]
+    if found["public_key"]:
+        lines.append(f"authorized_keys of {args.login} there: {found['public_key']}")
+    return show(args, found, lines)
+
+
+def _known_hosts(args: argparse.Namespace) -> int:
+    found = ask(args, "gate-key")
+    lines = []
+    for address, port in found["doors"]:
+        where = address if port == 22 else f"[{address}]:{port}"
+        lines.append(f"{where} {found['key']}")
+    return show(args, found, lines)
+
+
+# --- requests, sessions -----------------------------------------------------------------------------------------------
+
+
+def _requests(args: argparse.Namespace) -> int:
+    found = ask(args, "requests")
+
+    def lines() -> Iterable[str]:
+        for one in found:
+            state = f"granted until {time_of(one['until_ns'])}" if one["state"] == "granted" else one["state"]
+            by = f", approved by {', '.join(one['approved'])}" if one["approved"] else ""
+            ticket = f" [{one['ticket']}]" if one["ticket"] else ""
+            minutes = one["seconds"] // 60
+            what = f"{one['person']} → {one['asset']}, {minutes} min: {one['reason']}{ticket}"
+            yield f"{one['id']:>4}  {what}: {state}{by}"
+        if not found:
+            yield "no requests"
+
+    return show(args, found, lines())
+
+
+def _decide(args: argparse.Namespace) -> int:
+    found = ask(args, args.what, number=args.number, reason=args.reason)
+    return show(args, found, [str(found)])
+
+
+def _sessions(args: argparse.Namespace) -> int:
+    found = ask(args, "sessions")
+    return show(args, found, [one["line"] for one in found] or ["nobody is at an asset"])
+
+
+def _kill(args: argparse.Namespace) -> int:
+    found = ask(args, "kill", number=args.number, bar=args.bar, reason=args.reason)
+    return show(args, found, [str(found)])
+
+
+def _block(args: argparse.Namespace) -> int:
+    found = ask(args, "block", kind=args.kind, name=args.name, reason=args.reason)
+    return show(args, found, [f"{args.name} is barred"])
+
+
+def _unblock(args: argparse.Namespace) -> int:
+    return show(args, ask(args, "unblock", name=" ".join(args.name)), [f"{' '.join(args.name)} may come again"])
+
+
+def _blocks(args: argparse.Namespace) -> int:
+    found = ask(args, "blocks")
+    return show(args, found, [
+        f"{one['kind']:7} {one['name']}, by {one['by']} {time_of(one['at_ns'])} {one['reason']}".rstrip()
+        for one in found
+    ] or ["nobody is barred"])  # fmt: skip

@@ -1,0 +1,158 @@
+"""`cofferdam jump recording ...`: list, play, export and verify what was recorded. That somebody looks stands in the
+audit log before anything is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cofferdam.errors import GateError
+
+PAUSE_MOST = 2.0
+"""Seconds of a pause in a recording that are played."""
+
+
+def add(parent: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """The words."""
+    verb("list", "recordings, the newest first", _list, parent)
+    play = verb("play", "show a recording as it was, on this terminal", _play, parent)
+    _name(play)
+    play.add_argument("--speed", type=float, default=1.0, metavar="N", help="so many times as fast (default: 1)")
+    export = verb("export", "write a recording to a file (asciicast v2)", _export, parent)
+    _name(export)
+    export.add_argument("--output", type=Path, required=True, metavar="FILE", help="a new file, of mode 0600")
+    export.add_argument("--text", action="store_true", help="what was shown, without what drives a terminal")
+    verify = verb("verify", "compare recordings with what the audit log says of them", _verify, parent)
+    verify.add_argument("name", nargs="?", metavar="NAME", help="one recording (default: all)")
+    verify.add_argument("--log", type=Path, metavar="DIR", help="the audit log (default: the gate's)")
+
+
+def _name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the recording, as `list` shows it, or its session")
+
+
+def _recordings(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from cofferdam.cli.jump_asking import ask
+
+    found: list[dict[str, Any]] = ask(args, "recordings", part="archivist")
+    return found
+
+
+def _list(args: argparse.Namespace) -> int:
+    from cofferdam.cli.jump_asking import show, time_of
+
+    found = _recordings(args)
+    lines = [
+        f"{one['name']:40} {time_of(one['began'] * 10**9)}  {one['title']}, {one['size']} bytes"
+        f"{', LIVE' if one['live'] else ''}"
+        for one in found
+    ]
+    return show(args, found, lines or ["nothing was recorded"])
+
+
+def _whole(args: argparse.Namespace, name: str) -> bytes:
+    """A recording's bytes, as many as there were when it was asked for."""
+    from cofferdam.cli.jump_asking import ask
+
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        found = ask(args, "recording-read", part="archivist", name=name, offset=size)
+        pieces.append(base64.b64decode(found["data"]))
+        size += len(pieces[-1])
+        if not pieces[-1] or size >= found["size"]:
+            return b"".join(pieces)
+
+
+def _find(args: argparse.Namespace) -> str:
+    names = [one["name"] for one in _recordings(args)]
+    fitting = [name for name in names if args.name in (name, name.partition("-")[2].removesuffix(".cast"))]
+    if len(fitting) != 1:
+        raise GateError(f"there is no recording {args.name!r}", hint="`cofferdam jump recording list` shows them")
+    return str(fitting[0])
+
+
+def _play(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.jump.recording import events
+
+    out = sys.stdout
+    before = 0.0
+    for at, kind, text in events(_whole(args, _find(args))):
+        if args.speed > 0:
+            time.sleep(min(PAUSE_MOST, max(0.0, at - before)) / args.speed)
+        before = at
+        if kind == "o":
+            out.write(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        elif kind == "m":
+            out.write(f"\r\n[gate] {text}\r\n")
+        out.flush()
+    print()
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.jump.recording import events
+    from cofferdam.cli.jump_asking import show
+
+    name = _find(args)
+    data = _whole(args, name)
+    if args.text:
+        shown = "".join(text for _, kind, text in events(data) if kind == "o")
+        data = _plain(shown).encode("utf-8", "replace")
+    fd = os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+    return show(args, {"name": name, "bytes": len(data)}, [f"{name}: {len(data)} bytes in {args.output}"])
+
+
+def _plain(text: str) -> str:
+    """Without escape sequences and other controls."""
+    import re
+
+    text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\|[ -/]*[0-~])", "", text)
+    return "".join(letter for letter in text.replace("\r\n", "\n") if letter.isprintable() or letter in "\n\t")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.jump.recording import verify
+    from cofferdam.cli.jump_asking import show
+
+    marks: dict[str, list[dict[str, Any]]] = {}
+    removed: set[str] = set()
+    for event in _entries(args):
+        if event["kind"] == "recording-marked":
+            marks.setdefault(event["recording"], []).append(event)
+        elif event["how"] == "removed":
+            removed.add(event["recording"])
+    there = [one["name"] for one in _recordings(args)]
+    names = [_find(args)] if args.name else sorted({*there, *marks} - removed)
+    findings: dict[str, list[str]] = {}
+    for name in names:
+        if name not in there:
+            findings[name] = ["it is gone, and nothing says that it was removed"]
+        else:
+            findings[name] = verify(_whole(args, name), marks.get(name, []))
+    wrong = sum(map(len, findings.values()))
+    lines = [f"{len(names)} recordings against the audit log: {wrong or 'no'} findings"]
+    lines += [f"  {name}: {one}" for name, each in findings.items() for one in each]
+    show(args, findings, lines)
+    return 1 if wrong else 0
+
+
+def _entries(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from cofferdam.audit.files import LogReader
+    from cofferdam.audit.keys import find_public
+    from cofferdam.audit.show import find_log, matching, wanted
+    from cofferdam.cli.gate_options import state_of
+
+    folder = find_log(args.log or state_of(args) / "audit")
+    key = find_public(None, folder.parent / "keys" / "audit.pub")
+    for _, entry in matching(LogReader(folder, key), wanted(["recording-marked", "recording-used"]), None):
+        yield entry.event

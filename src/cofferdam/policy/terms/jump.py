@@ -1,0 +1,312 @@
+"""What a policy may say of the jump server, by which people reach assets.
+
+People stand in the zone `from`, whose SSH sessions end in the outer part; assets stand in the zone `to`, to which the
+inner part has sessions of its own. The keeper, apart from both, signs people in, decides and gives grants; the
+archivist, apart as well, keeps recordings and what waits for its scan.
+
+Not here: the words (jump_model), the rows and who may do what by them (jump_rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from cofferdam.errors import CofferdamError
+from cofferdam.model import NEVER, Allow, Asset, Deny, Fault, Side
+from cofferdam.policy import rows, windows
+from cofferdam.policy.document import Path
+from cofferdam.policy.explain import Explanation, Question, explained
+from cofferdam.policy.findings import Checking, Linting
+from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.standing import standing
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.base import Ask, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Store, Terms
+from cofferdam.policy.terms.jump_model import COMING, JumpConduit, JumpRule
+from cofferdam.policy.terms.jump_rows import (
+    DOES,
+    GROUP,
+    PERSON,
+    Approval,
+    Files,
+    JumpRows,
+    Line,
+    matching,
+    within,
+)
+from cofferdam.protocols.terminals.dialect import SERIAL, SSH, TELNET, TERMINALS
+
+OUTER, INNER, KEEPER, ARCHIVIST = "outer", "inner", "keeper", "archivist"
+KEEPER_BYTES = 1_000_000_000
+ARCHIVE_BYTES = 100_000_000_000
+"""Room for recordings and quarantine."""
+SPOKEN = (SSH.name, TELNET.name, SERIAL.name)
+
+
+class JumpTerms(Terms[JumpConduit, JumpRows]):
+    """The terms of the jump server."""
+
+    word = "jump"
+    title = "The jump server"
+    conduit = JumpConduit
+    rule = JumpRule
+    row = JumpRows
+    further = TERMINALS
+    asks = (
+        Ask("person", "NAME", "the person who asks, or `group:NAME` for one of a group"),
+        Ask("asset", "NAME", "the asset that is asked"),
+        Ask("do", "WHAT", 'shell, "exec:uptime", "up:/srv/new.csv", "down:/srv/logs/today"'),
+    )
+
+    # --- errors
+
+    def check(self, name: str, conduit: JumpConduit, numbers: Sequence[int], checking: Checking) -> None:
+        here: Path = ("conduits", name)
+        policy = checking.policy
+        begin, end = policy.zones.get(conduit.from_zone), policy.zones.get(conduit.to_zone)
+        if begin is not None and end is not None and (begin.side, end.side) != ("it", "ot"):
+            found = f"{conduit.from_zone}, which is {begin.side}, towards {conduit.to_zone}, which is {end.side}"
+            checking.at(
+                (*here, "from"), found, "people on the it side, who reach assets on the ot side", "", "direction"
+            )
+        for index, who in enumerate(conduit.clients):
+            at: Path = (*here, "clients", index)
+            if checking.known("principals", who, at) and who in policy.principals:
+                zone = policy.principals[who].zone
+                if zone != conduit.from_zone:
+                    fitting = [other for other, one in policy.principals.items() if one.zone == conduit.from_zone]
+                    near = nearest(who, fitting)
+                    checking.at(at, f"{who} of zone {zone}", f"a principal of {conduit.from_zone}", near, "zone")
+        if conduit.files.scan and conduit.scanner is None:
+            checking.at(
+                (*here, "files", "scan"), "a scan without a scanner", "`scanner: ADDRESS:PORT` of clamd", "", "scan"
+            )
+        for number, rule in zip(numbers, conduit.allow, strict=True):
+            self._check_rule((*here, "allow", number), conduit, rule, checking)
+
+    def _check_rule(self, here: Path, conduit: JumpConduit, rule: JumpRule, checking: Checking) -> None:
+        assets = checking.policy.assets
+        for index, name in enumerate(rule.asset):
+            at: Path = (*here, "asset", index)
+            if not checking.known("assets", name, at) or name not in assets:
+                continue
+            asset = assets[name]
+            if asset.zone != conduit.to_zone:
+                checking.at(at, f"{name} of zone {asset.zone}", f"an asset of {conduit.to_zone}", "", "zone")
+            if asset.protocol in COMING:
+                what = f"{name}, which speaks {asset.protocol}"
+                expected = (
+                    f"an asset that speaks {one_of(SPOKEN)}: desktops come with the console, as pixels, and recorded"
+                )
+                checking.at(at, what, expected, "", "coming")
+            elif asset.protocol not in SPOKEN:
+                found = f"{name}, which speaks {asset.protocol}"
+                checking.at(at, found, f"an asset that speaks {one_of(SPOKEN)}", "", "protocol")
+            elif asset.protocol == SERIAL.name:
+                checking.at(at, f"{name}, a serial line", "ssh or telnet: serial lines come later", "", "coming")
+            elif asset.protocol == TELNET.name and set(rule.do) != {"shell"}:
+                wrong = ", ".join(sorted(set(rule.do) - {"shell"}))
+                checking.at((*here, "do"), f"{wrong} at {name}, which speaks telnet", "shell alone", "", "do")
+        if "exec" in rule.do and not rule.commands:
+            checking.at((*here, "do"), "exec without commands", "`commands: [uptime, journalctl *]`", "", "commands")
+        if rule.commands and "exec" not in rule.do:
+            checking.at((*here, "commands"), "commands without exec", "`do: [exec]`, or no commands", "", "commands")
+        if {"up", "down"} & set(rule.do) and not rule.paths:
+            checking.at((*here, "do"), "files without paths", "`paths: [/srv/logs/**]`", "", "paths")
+
+    # --- rows
+
+    def to_row(self, name: str, conduit: JumpConduit, making: Making) -> JumpRows:
+        approval = conduit.approval
+        files = conduit.files
+        return JumpRows(
+            outer=conduit.from_zone,
+            inner=conduit.to_zone,
+            address=conduit.listen[0],
+            port=conduit.listen[1],
+            clients=tuple(sorted(conduit.clients)),
+            lines=tuple(
+                Line(
+                    number=number, who=tuple(sorted(rule.who)), assets=tuple(sorted(rule.asset)), login=rule.login,
+                    do=tuple(do for do in DOES if do in rule.do), commands=tuple(rule.commands),
+                    paths=tuple(rule.paths),
+                )
+                for number, rule in enumerate(conduit.allow)
+            ),
+            approval=None if approval is None else Approval(
+                by=tuple(sorted(approval.by)), people=2 if approval.people == "two" else 1, window=approval.window
+            ),
+            record=conduit.record.terminal,
+            keep=conduit.record.keep,
+            idle=conduit.idle,
+            sessions=conduit.sessions,
+            files=Files(
+                most=files.most, quota=files.quota, scan=files.scan, mode=0o777 if files.executable else 0o666
+            ),
+            scanner=conduit.scanner,
+            notice=conduit.notice or "",
+        )  # fmt: skip
+
+    # --- needs
+
+    def needs(self, conduit: rows.Conduit, policy: CompiledPolicy) -> Needs:
+        row = _row(conduit)
+        assets = sorted({name for line in row.lines for name in line.assets})
+        said: Path = ("conduits", conduit.name, "listen")
+        listen = Listen(row.outer, row.address, row.port, row.clients, assets[0], said)
+        reaches = [Reach(row.inner, policy.assets[name].address, policy.assets[name].port, name) for name in assets]
+        if row.scanner is not None:
+            reaches.append(Reach(row.inner, *row.scanner, assets[0]))
+        return Needs(
+            {
+                OUTER: PartNeeds(Place(Side(policy.zones[row.outer].side), row.outer), listens=(listen,)),
+                KEEPER: PartNeeds(store=Store(KEEPER_BYTES)),
+                ARCHIVIST: PartNeeds(store=Store(ARCHIVE_BYTES)),
+                INNER: PartNeeds(Place(Side(policy.zones[row.inner].side), row.inner), reaches=tuple(reaches)),
+            },
+            dict.fromkeys(assets, f"the jump server's accounts for {row.outer} and {row.inner}"),
+        )
+
+    # --- slices
+
+    def cut(self, conduit: rows.Conduit, scope: Scope, part: str) -> JumpRows | None:
+        row = _row(conduit)
+        if part == KEEPER:
+            return row
+        bare = msgspec.structs.replace(row, approval=None, clients=(), scanner=None)
+        if part == OUTER:
+            # It has no say in who may do what, and so knows nobody and nothing.
+            return msgspec.structs.replace(bare, lines=(), clients=row.clients)
+        if part == INNER:
+            return msgspec.structs.replace(bare, address="", port=0, notice="", scanner=row.scanner)
+        return msgspec.structs.replace(bare, address="", port=0, notice="", lines=())
+
+    def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:
+        return frozenset(_row(conduit).clients) if part in (OUTER, KEEPER) else frozenset()
+
+    def asset(self, asset: Asset, part: str) -> Asset | None:
+        if part == INNER:
+            return msgspec.structs.replace(asset, listen=None, also=())
+        if part == KEEPER:
+            return msgspec.structs.replace(asset, address="", port=0, listen=None, also=())
+        return None
+
+    # --- explanations
+
+    def explain(self, policy: CompiledPolicy, question: Question) -> Explanation:
+        person, name, said = question.said["person"], question.said["asset"], question.said["do"]
+        if name not in policy.assets:
+            near = nearest(name, policy.assets)
+            hint = f"did you mean {near}?" if near else f"the policy has {one_of(policy.assets)}"
+            raise CofferdamError(f"the policy has no asset {name!r}", hint=hint)
+        do, _, what = said.partition(":")
+        if do not in DOES or (do == "shell") != (not what):
+            raise CofferdamError(f"{said!r} cannot be done", hint='shell, "exec:COMMAND", "up:PATH" or "down:PATH"')
+        found = {name: each.terms for name, each in policy.conduits.items() if isinstance(each.terms, JumpRows)}
+        who = person if person.startswith((PERSON, GROUP)) else PERSON + person
+        verdict = self._verdict(policy, found, who, name, do, what, question)
+        conditions: list[str] = []
+        if isinstance(verdict, Allow):
+            row = found[verdict.conduit]
+            conditions += [f"{who} is known to the keeper, and shows two factors"]
+            if row.approval is not None:
+                by = " or ".join(row.approval.by)
+                most = row.approval.window // 60
+                conditions += [f"{row.approval.people} of {by} approved it, for at most {most} min"]
+            if row.files.scan and do == "up":
+                conditions += ["clamd finds nothing in the file"]
+        return explained(
+            policy, question, verdict, broker=self.word, operation=said, target=name, asset=name,
+            answer="a sentence on stderr, and the session ends", conditions=conditions, considered=[verdict],
+        )  # fmt: skip
+
+    def _verdict(
+        self, policy: CompiledPolicy, found: dict[str, JumpRows], who: str, asset: str, do: Any, what: str,
+        question: Question,
+    ) -> Allow | Deny:  # fmt: skip
+        principals = policy.principals_of(question.source, question.zone)
+        reached = {name: row for name, row in found.items() if set(row.clients) & set(principals)}
+        if not reached:
+            return Deny("", "", Fault.PRINCIPAL, f"{question.source} reaches no jump server")
+        rights = matching(reached, {who}, asset, do, command=what)
+        if not rights:
+            may = sorted({
+                one for row in reached.values() for line in row.lines
+                if asset in line.assets and do in line.do for one in line.who
+            })  # fmt: skip
+            conduit = next((name for name, row in reached.items() if any(asset in x.assets for x in row.lines)), "")
+            who_may = f"{', '.join(may)} may {do} there" if may else f"nobody may {do} there"
+            return Deny(conduit, "", Fault.PRINCIPAL, f"{who} asks for {do}{' ' + what if what else ''}; {who_may}")
+        if do in ("up", "down"):
+            inside = [right for right in rights if within(what, right.line.paths)]
+            if not inside:
+                first = rights[0]
+                detail = f"{what} is asked; {', '.join(first.line.paths)} are allowed"
+                return Deny(first.conduit, first.rule, Fault.VALUE, detail)
+            rights = inside
+        right = rights[0]
+        conduit_row = policy.conduits[right.conduit]
+        stands = standing(conduit_row, policy.table.clocks, question.wall_ns)
+        if not stands.open:
+            fault = Fault.EXPIRED if question.wall_ns >= conduit_row.expires else Fault.WINDOW
+            return Deny(right.conduit, right.rule, fault, f"the conduit is {stands.says}")
+        _, until = windows.state(conduit_row.windows, policy.table.clocks, question.wall_ns)
+        return Allow(right.conduit, right.rule, min(until, conduit_row.expires, NEVER))
+
+
+def _row(conduit: rows.Conduit) -> JumpRows:
+    if not isinstance(conduit.terms, JumpRows):
+        raise TypeError(f"the conduit {conduit.name} is none of the jump server")
+    return conduit.terms
+
+
+# --- warnings --------------------------------------------------------------------------------------------------------
+
+
+def _conduits(run: Linting) -> Iterator[tuple[str, JumpConduit]]:
+    return ((name, each) for name, each in run.policy.conduits.items() if isinstance(each, JumpConduit))
+
+
+def _no_approval(run: Linting) -> None:
+    """People of a group reach the plant by the jump server without anybody's approval."""
+    for name, conduit in _conduits(run):
+        groups = {who for rule in conduit.allow for who in rule.who if who.startswith(GROUP)}
+        if conduit.approval is None and groups:
+            found = f"conduit {name}, by which {', '.join(sorted(groups))} come without an approval"
+            run.key(("conduits", name), "no-approval", found, "approval: {by: [GROUP]}")
+
+
+def _unrecorded(run: Linting) -> None:
+    """Terminals of the jump server that are not recorded."""
+    for name, conduit in _conduits(run):
+        if not conduit.record.terminal:
+            found = "terminals that nobody can look at later"
+            run.key(("conduits", name, "record"), "unrecorded", found, "a recording")
+
+
+def _unscanned(run: Linting) -> None:
+    """Files that come into the plant by the jump server without a scan."""
+    for name, conduit in _conduits(run):
+        if not conduit.files.scan and any("up" in rule.do for rule in conduit.allow):
+            found = f"conduit {name}, by which files come into the plant unscanned"
+            run.key(("conduits", name), "unscanned", found, "files: {scan: true} and a scanner")
+
+
+def _unencrypted(run: Linting) -> None:
+    """An asset of the jump server that is reached by telnet: everybody on its network can read and change what passes,
+    its password too."""
+    for _, conduit in _conduits(run):
+        for name in {name for rule in conduit.allow for name in rule.asset}:
+            if run.policy.assets[name].protocol == TELNET.name:
+                run.value(("assets", name, "protocol"), "unencrypted-leg", f"{name}, reached by telnet", "ssh")
+
+
+CHECKS: dict[str, Callable[[Linting], None]] = {
+    "jump server without approval": _no_approval,
+    "jump server unrecorded": _unrecorded,
+    "jump server unscanned": _unscanned,
+    "jump server unencrypted": _unencrypted,
+}
+JumpTerms.warnings = CHECKS

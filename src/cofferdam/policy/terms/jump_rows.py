@@ -1,0 +1,151 @@
+"""The frozen rows of the jump server, and who may do what by them. PURE.
+
+A line names people (persons and groups of the keeper), assets, the login there and what may be done. The keeper
+decides by them; the inner part gets what a session may do with its grant.
+
+Not here: how rows are made from a policy file (terms.jump), accounts and approvals (brokers.jump).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final, Literal
+
+import msgspec
+
+Do = Literal["shell", "exec", "up", "down"]
+DOES: Final[tuple[Do, ...]] = ("shell", "exec", "up", "down")
+"""What may be done at an asset: a terminal, one command, files to it, files from it."""
+PERSON, GROUP = "person:", "group:"
+
+
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One line of `allow`. `who`: "person:NAME" or "group:NAME". `login`: the account at the asset. `commands`: what
+    `exec` may run, as patterns. `paths`: where files may be, as patterns; empty: anywhere that the login may."""
+
+    number: int
+    who: tuple[str, ...]
+    assets: tuple[str, ...]
+    login: str
+    do: tuple[Do, ...]
+    commands: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+
+class Approval(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whose word it takes: `people` members of the groups `by`, for at most `window` seconds."""
+
+    by: tuple[str, ...]
+    people: Literal[1, 2] = 1
+    window: int = 14_400
+
+
+class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What holds for files: the largest, all of a session (bytes), whether they are scanned, permission bits that may
+    be set."""
+
+    most: int = 1_000_000_000
+    quota: int = 10_000_000_000
+    scan: bool = False
+    mode: int = 0o666
+
+
+class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="jump"):
+    """A conduit of the jump server. `clients` are principals by address. Times in seconds. `record`: terminals are
+    recorded, and kept for `keep`. `scanner`: where clamd answers, in the inner zone."""
+
+    outer: str
+    inner: str
+    address: str
+    port: int
+    clients: tuple[str, ...]
+    lines: tuple[Line, ...]
+    approval: Approval | None = None
+    record: bool = True
+    keep: int = 31_536_000
+    idle: int = 900
+    sessions: int = 4
+    files: Files = Files()
+    scanner: tuple[str, int] | None = None
+    notice: str = ""
+
+
+class Right(msgspec.Struct, frozen=True):
+    """What a line of a conduit lets somebody do."""
+
+    conduit: str
+    line: Line
+    row: JumpRows
+
+    @property
+    def rule(self) -> str:
+        return f"{self.conduit}/{self.line.number}"
+
+
+def names(person: str, groups: Iterable[str]) -> frozenset[str]:
+    """As whom a person counts in rules."""
+    return frozenset({PERSON + person, *(GROUP + group for group in groups)})
+
+
+def rights(rows: Mapping[str, JumpRows], who: Collection[str]) -> Iterator[Right]:
+    """All that they may do, whether or not a conduit is open now."""
+    for conduit, row in rows.items():
+        for line in row.lines:
+            if not who.isdisjoint(line.who) if isinstance(who, frozenset) else set(who) & set(line.who):
+                yield Right(conduit, line, row)
+
+
+def matching(
+    rows: Mapping[str, JumpRows], who: Collection[str], asset: str, do: Do, login: str = "", command: str = ""
+) -> list[Right]:
+    """The lines that let them do this. `login` "": whichever the line says."""
+    return [
+        right for right in rights(rows, who)
+        if asset in right.line.assets and do in right.line.do and login in ("", right.line.login)
+        and (do != "exec" or fits(command, right.line.commands))
+    ]  # fmt: skip
+
+
+def fits(text: str, patterns: Iterable[str]) -> bool:
+    """Whether a command is one of these: exactly, or by `*` within a pattern. What a shell would read as more than one
+    command never fits a pattern, only its own exact text."""
+    for pattern in patterns:
+        if text == pattern:
+            return True
+        if "*" in pattern and not set(text) & set(";&|<>`$\n\r\\(){}") and fnmatch.fnmatchcase(text, _literal(pattern)):
+            return True
+    return False
+
+
+def _literal(pattern: str) -> str:
+    """Only `*` is special."""
+    return pattern.replace("[", "[[]").replace("?", "[?]")
+
+
+def within(path: str, patterns: Iterable[str]) -> bool:
+    """Whether an absolute, real path is in one of these: `/srv/logs/**` is the folder and all beneath it, `*` stands
+    for anything within one name."""
+    parts = path.split("/")
+    return any(_within(parts, pattern.split("/")) for pattern in patterns)
+
+
+def _within(parts: list[str], pattern: list[str]) -> bool:
+    for index, word in enumerate(pattern):
+        if word == "**":
+            return index == len(pattern) - 1
+        if index >= len(parts) or not fnmatch.fnmatchcase(parts[index], _literal(word)):
+            return False
+    return len(parts) == len(pattern)
+
+
+def leads_to(path: str, patterns: Iterable[str]) -> bool:
+    """Whether a folder lies on the way to one of these, so that it may be looked at."""
+    parts = [part for part in path.split("/") if part]
+    for pattern in patterns:
+        words = [word for word in pattern.split("/") if word]
+        if len(parts) <= len(words) and all(
+            word == "**" or fnmatch.fnmatchcase(part, _literal(word)) for part, word in zip(parts, words, strict=False)
+        ):
+            return True
+    return False

@@ -1,0 +1,246 @@
+"""A jump server in a gate that was started as a user starts it, a real sshd behind it, and real clients before it."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import io
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pyotp
+
+from cofferdam.cli.main import main
+from tests.gate.plant import Gate
+from tests.ports import held_ports
+from tests.waiting import PATIENT, eventually
+
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+THERE = bool(shutil.which("ssh")) and Path(SSHD).exists()
+POLICY = """
+site: works
+zones:
+  office: {{side: it, level: 4}}
+  plant: {{side: ot, level: 2}}
+assets:
+  station: {{zone: plant, address: 127.0.0.1, port: {station}, protocol: ssh}}
+  second: {{zone: plant, address: 127.0.0.1, port: {second}, protocol: ssh}}
+  {assets}
+principals:
+  people: {{zone: office, addresses: [127.0.0.1]}}
+conduits:
+  free:
+    from: office
+    to: plant
+    broker: jump
+    owner: maintenance
+    reason: own people
+    listen: "127.0.0.1:{door}"
+    clients: people
+    notice: Authorised people only. What you do is recorded.
+    sessions: 20
+    {free}
+    allow:
+      - {{who: {{group: staff}}, asset: station, as: {login}, do: [shell, exec, up, down], commands: {commands},
+          paths: ["{files}/**"]}}
+      {rules}
+  vendor-helps:
+    from: office
+    to: plant
+    broker: jump
+    owner: maintenance
+    reason: contract 4711
+    listen: "127.0.0.1:{door}"
+    clients: people
+    approval: {{by: leads, window: 4 h}}
+    allow:
+      - {{who: {{group: vendors}}, asset: [station, second], as: {login}, do: [shell, exec], commands: {commands}}}
+gate: {{separation: processes}}
+"""
+ASKPASS = """#!/bin/sh
+case "$1" in *assword*) echo "$TEST_PASSWORD";; *ode*) echo "$TEST_CODE";; *) echo yes;; esac
+"""
+
+
+class Sshd:
+    """A real sshd, as an asset, for the user who runs the tests."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        folder.mkdir()
+        self.folder, self.port = folder, port
+        self.host_key = folder / "host_key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.host_key)], check=True)
+        self.authorized = folder / "authorized_keys"
+        self.authorized.write_text("")
+        (folder / "config").write_text(
+            f"Port {port}\nListenAddress 127.0.0.1\nHostKey {self.host_key}\nPidFile none\nUsePAM no\n"
+            f"AuthorizedKeysFile {self.authorized}\nStrictModes no\nPermitRootLogin yes\nMaxStartups 100\n"
+            "PasswordAuthentication no\nSubsystem sftp internal-sftp\n"
+        )
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)
+        self.start()
+
+    def start(self) -> None:
+        command = [SSHD, "-D", "-e", "-f", str(self.folder / "config")]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
+        eventually(lambda: "listening" in (self.folder / "log").read_text())
+
+    def authorize(self, line: str) -> None:
+        with self.authorized.open("a") as file:
+            file.write(line + "\n")
+
+    @property
+    def public_key(self) -> str:
+        return self.host_key.with_suffix(".pub").read_text()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENT)
+
+
+class JumpSite:
+    """Gate, asset, people."""
+
+    def __init__(self, folder: Path, **words: str) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.login = getpass.getuser() if os.geteuid() else pwd.getpwuid(0).pw_name
+        self.files = folder / "files"
+        self.files.mkdir()
+        self.door, station, second = held_ports(3)
+        self.ports = {"door": self.door, "station": station, "second": second}
+        self.words = {
+            "free": "", "rules": "", "assets": "", "commands": '["echo *", "cat", "head *", "sleep *", "exit 3", "id"]',
+        } | words  # fmt: skip
+        self.policy = folder / "policy.yaml"
+        self.write_policy()
+        self.askpass = folder / "askpass"
+        self.askpass.write_text(ASKPASS)
+        self.askpass.chmod(0o755)
+        self.codes: dict[str, str] = {}
+        self.station = Sshd(folder / "station", station)
+        self.gate = Gate(self.state, self.policy)
+        self.known_hosts = folder / "known_hosts"
+
+    def write_policy(self, **words: str) -> None:
+        self.words |= words
+        said = {"files": self.files, "login": self.login, **self.ports, **self.words}
+        self.policy.write_text(POLICY.format(**said))
+
+    def set_up(self) -> None:
+        """The station is known, and people are there: tech (staff), vendor (vendors), lead (leads)."""
+        self.gate.wait_ready()
+        self.known_hosts.write_text("\n".join(self.jump("known-hosts").splitlines()) + "\n")
+        for name, group in (("tech", "staff"), ("vendor", "vendors"), ("lead", "leads")):
+            self.person(name, group)
+        made = json.loads(self.jump("credential", "station", self.login, "--new-key", "--json"))
+        self.station.authorize(made["public_key"])
+        key = self.folder / "station.pub"
+        key.write_text(self.station.public_key)
+        self.jump("host-key", "station", "--file", str(key), "--yes")
+
+    def person(self, name: str, *groups: str) -> None:
+        """Somebody with a key and a code generator."""
+        key = self.folder / name
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        self.jump("person", "add", name, *(word for group in groups for word in ("--group", group)))
+        self.jump("factor", "key", name, f"{key}.pub")
+
+    def code(self, name: str) -> str:
+        """A code that has not been used: of a new generator each time, since one counts once in 30 s."""
+        secret = json.loads(self.jump("factor", "code", name, "--json"))["secret"]
+        return pyotp.TOTP(secret).now()
+
+    def jump(self, *words: str, code: int = 0) -> str:
+        """`cofferdam jump ...`."""
+        said, complained = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            found = main(["jump", *words, "--state", str(self.state)])
+        assert found == code, complained.getvalue() + said.getvalue()
+        return said.getvalue() if code == 0 else complained.getvalue() + said.getvalue()
+
+    # --- clients ----------------------------------------------------------------------------------------------------
+
+    def options(self, name: str, key: str | None = None) -> list[str]:
+        said = {
+            "UserKnownHostsFile": str(self.known_hosts), "IdentitiesOnly": "yes", "StrictHostKeyChecking": "yes",
+            "NumberOfPasswordPrompts": "1", "LogLevel": "ERROR", "HostKeyAlgorithms": "ssh-ed25519",
+        }  # fmt: skip
+        found = ["-F", "none", "-i", str(self.folder / (key or name))]
+        for option, value in said.items():
+            found += ["-o", f"{option}={value}"]
+        return found
+
+    def environment(self, name: str, code: str | None = None, password: str = "") -> dict[str, str]:
+        return {
+            **os.environ, "SSH_ASKPASS": str(self.askpass), "SSH_ASKPASS_REQUIRE": "force", "DISPLAY": ":none",
+            "TEST_CODE": self.code(name) if code is None else code, "TEST_PASSWORD": password,
+        }  # fmt: skip
+
+    def ssh(
+        self, name: str, user: str, *words: str, key: str | None = None, code: str | None = None,
+        more: tuple[str, ...] = (), stdin: bytes = b"", password: str = "",
+    ) -> subprocess.CompletedProcess[bytes]:  # fmt: skip
+        """`ssh USER@gate WORDS`, by somebody's key and a code."""
+        command = ["ssh", *self.options(name, key), *more, "-p", str(self.door), f"{user}@127.0.0.1", *words]
+        return subprocess.run(
+            command, input=stdin, capture_output=True, env=self.environment(name, code, password), timeout=PATIENT,
+            check=False,
+        )  # fmt: skip
+
+    def start(self, name: str, user: str, *words: str, more: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        """The same, and it goes on."""
+        command = ["ssh", *self.options(name), *more, "-p", str(self.door), f"{user}@127.0.0.1", *words]
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=self.environment(name),
+        )  # fmt: skip
+
+    def sessions(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.jump("sessions", "--json"))
+        return found
+
+    def close(self) -> None:
+        self.station.close()
+        self.gate.close()
+
+
+def ends(process: subprocess.Popen[bytes]) -> bytes:
+    """All that it still says, once it has ended by itself."""
+    assert process.stdout is not None
+    with process:
+        said = process.stdout.read()
+        process.wait(PATIENT)
+    return said
+
+
+def reads_until(process: subprocess.Popen[bytes], word: bytes) -> bytes:
+    """What it says up to a word."""
+    assert process.stdout is not None
+    said, until = b"", time.monotonic() + PATIENT
+    os.set_blocking(process.stdout.fileno(), False)
+    while word not in said:
+        assert time.monotonic() < until, said
+        piece = process.stdout.read()
+        if piece:
+            said += piece
+        else:
+            assert process.poll() is None, said
+            time.sleep(0.01)
+    os.set_blocking(process.stdout.fileno(), True)
+    return said
+
+
+def stops(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENT)

@@ -1,0 +1,271 @@
+"""The jump server in a gate that was started as a user starts it: real OpenSSH before it and behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.brokers.jump.site import THERE, JumpSite, ends, reads_until
+from tests.gate.plant import events
+from tests.waiting import PATIENT, eventually
+
+pytestmark = pytest.mark.skipif(not THERE, reason="there is no OpenSSH (Debian: openssh-server, openssh-client)")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JumpSite]:
+    made = JumpSite(tmp_path_factory.mktemp("jump"))
+    try:
+        made.set_up()
+        yield made
+        made.gate.wait_ready()
+        assert made.gate.stop() == 0, made.gate.said()
+        assert "Traceback" not in made.gate.said()
+        assert events(made.state, "access-opened")  # in a log that is whole
+    finally:
+        made.close()
+
+
+def test_a_session_breaks_at_the_gate(site: JumpSite) -> None:
+    """CIP-005-7 R2.1, R2.2: the initiator's session ends here, and one of ours goes on."""
+    done = site.ssh("tech", "station", "echo hello")
+    assert (done.returncode, done.stdout) == (0, b"hello\n"), done.stderr
+    assert site.ssh("tech", "tech%station", "exit 3").returncode == 3
+    shown = site.ssh("tech", "station", "cat", stdin=os.urandom(1) * 3_000_000)
+    assert len(shown.stdout) == 3_000_000, shown.stderr
+    opened = events(site.state, "access-opened")[0]
+    assert (opened["person"], opened["asset"], opened["login"]) == ("tech", "station", site.login)
+    ended = events(site.state, "access-ended")[-1]
+    assert (ended["sent"], ended["received"]) == (3_000_000, 3_000_000)
+
+
+def test_large_output_is_whole(site: JumpSite) -> None:
+    shown = site.ssh("tech", "station", "head -c 20000000 /dev/zero")
+    assert (len(shown.stdout), shown.returncode) == (20_000_000, 0), shown.stderr
+
+
+def test_a_command_is_a_right_of_its_own(site: JumpSite) -> None:
+    for command in ("uptime", "echo a; id", "echo $(id)", "id -u", "scp -f /etc/passwd", "rsync --server . /tmp"):
+        done = site.ssh("tech", "station", command)
+        assert done.returncode == 1, command
+        assert b"no rule lets you have that command" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("user", "key", "code"),
+    [
+        ("station", "tech", "000000"),
+        ("station", "lead", None),
+        ("tech", "vendor", None),
+        ("lead%station", "tech", None),
+        ("tech%nothing", "tech", None),
+        ("tech\u202e", "tech", None),
+        ("x" * 300, "tech", None),
+    ],
+)
+def test_who_does_not_show_both_factors_is_refused_alike(site: JumpSite, user: str, key: str, code: str | None) -> None:
+    """CIP-005-7 R2.3."""
+    whose = site.code("tech") if code is None else code
+    done = site.ssh("tech", user, "id", key=key, code=whose)
+    assert done.returncode == 255 if key != "lead" else done.returncode != 0
+    assert done.stdout == b""
+
+
+def test_a_code_counts_once(site: JumpSite) -> None:
+    code = site.code("tech")
+    assert site.ssh("tech", "station", "echo a", code=code).returncode == 0
+    assert site.ssh("tech", "station", "echo a", code=code).returncode == 255
+    refused = events(site.state, "sign-in-refused")
+    assert "a code that was used before" in {each["reason"] for each in refused}
+
+
+def test_password_and_code(site: JumpSite) -> None:
+    (site.folder / "password").write_text("correct horse battery\n")
+    site.jump("factor", "password", "tech", "--file", str(site.folder / "password"))
+    bare = ("-o", "PubkeyAuthentication=no")
+    said = site.ssh("tech", "tech%station", "echo in", more=bare, password="correct horse battery")
+    assert said.stdout == b"in\n", said.stderr
+    assert site.ssh("tech", "tech%station", "id", more=bare, password="correct horse").returncode == 255
+    (site.folder / "password").write_text("password1234\n")
+    assert "tried first" in site.jump("factor", "password", "tech", "--file", str(site.folder / "password"), code=2)
+
+
+def test_approval_by_another_person(site: JumpSite) -> None:
+    """62443-3-3 SR 1.13 RE1: explicit approval, by somebody else."""
+    refused = site.ssh("vendor", "station", "id")
+    assert (refused.returncode, b"takes an approval" in refused.stderr) == (1, True)
+    asked = site.ssh("vendor", "vendor", "request station 2h pump trips #4711").stdout.decode()
+    number = asked.split()[1]
+    assert "waits for leads" in asked
+    own = site.ssh("vendor", "vendor", f"approve {number}")
+    assert b"nobody approves their own" in own.stdout
+    site.jump("group", "join", "vendor", "leads")
+    assert b"nobody approves their own" in site.ssh("vendor", "vendor", f"approve {number}").stdout
+    site.jump("group", "leave", "vendor", "leads")
+    assert b"it takes somebody of leads" in site.ssh("tech", "tech", f"approve {number}").stdout
+    assert f"{number}  vendor → station, 120 min: pump trips [4711]: waiting" in site.jump("requests")
+    assert b"is granted until" in site.ssh("lead", "lead", f"approve {number}").stdout
+    assert site.ssh("vendor", "station", "id").returncode == 0
+    process = site.start("vendor", "station", "sleep 1000")
+    eventually(lambda: [one["person"] for one in site.sessions()] == ["vendor"])
+    assert "is revoked" in site.jump("revoke", number)
+    assert b"it takes an approval" in ends(process)
+    decided = events(site.state, "access-decided")
+    assert [each["decision"] for each in decided] == ["granted", "revoked"]
+
+
+def test_a_terminal_is_recorded_and_played(site: JumpSite) -> None:
+    """62443-3-3 SR 2.8; CIP-003-9 Att. 1 section 6: recorded."""
+    process = site.start("tech", "station", more=("-tt",))
+    assert process.stdin is not None
+    reads_until(process, b"#" if site.login == "root" else b"$")
+    process.stdin.write(b"echo shown-$((40+2)); exit 7\n")
+    process.stdin.flush()
+    said = ends(process)
+    assert b"shown-42" in said
+    assert process.returncode == 7
+    newest = json.loads(site.jump("recording", "list", "--json"))[0]
+    assert "tech (127.0.0.1) at station" in newest["title"]
+    assert "shown-42" in site.jump("recording", "play", newest["name"], "--speed", "0")
+    site.jump("recording", "export", newest["name"], "--output", str(site.folder / "out.cast"))
+    head, *rest = (site.folder / "out.cast").read_text().splitlines()
+    assert json.loads(head)["version"] == 2
+    assert json.loads(rest[-1])[1:] == ["x", "7"]
+    site.jump("recording", "export", newest["name"], "--text", "--output", str(site.folder / "out.txt"))
+    assert "shown-42\n" in (site.folder / "out.txt").read_text()
+    assert "no findings" in site.jump("recording", "verify")
+    (file,) = site.state.rglob(newest["name"])
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b"shown-42", b"shown-43"))
+    assert "are not what they were" in site.jump("recording", "verify", newest["name"], code=1)
+    file.write_bytes(whole)
+
+
+def test_nothing_is_tunnelled(site: JumpSite) -> None:
+    """Ports, agents, X11, tunnels: each is refused and recorded."""
+    ways = {
+        "direct-tcpip": ("-W", f"127.0.0.1:{site.ports['station']}"),
+        "tcpip-forward": ("-R", "0:127.0.0.1:1", "-o", "ExitOnForwardFailure=yes"),
+        "streamlocal-forward": ("-R", f"{site.folder}/socket:127.0.0.1:1", "-o", "ExitOnForwardFailure=yes"),
+    }
+    for what, way in ways.items():
+        done = site.ssh("tech", "station", *([] if way[0] == "-W" else ["echo on"]), more=way)
+        assert done.returncode != 0, what
+        assert what in {each["what"] for each in events(site.state, "tunnel-refused")}
+    refused = events(site.state, "tunnel-refused")
+    assert {(each["person"], each["source"]) for each in refused} == {("tech", "127.0.0.1")}
+
+
+def test_proxy_jump_ends_here_as_well(site: JumpSite) -> None:
+    """`ssh -J gate station`: the nested connection's person is the one around it."""
+    config = site.folder / "config"
+    site.known_hosts.write_text(
+        site.known_hosts.read_text() + "station " + site.known_hosts.read_text().split(" ", 1)[1]
+    )
+    config.write_text(
+        f"Host gate\n HostName 127.0.0.1\n Port {site.door}\n User tech\n"
+        f"Host station\n HostName station\n ProxyJump gate\n User {site.login}\n"
+        f"Host *\n IdentityFile {site.folder}/tech\n IdentitiesOnly yes\n UserKnownHostsFile {site.known_hosts}\n"
+        " LogLevel ERROR\n"
+    )
+    command = ["ssh", "-F", str(config), "station", "echo through"]
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=site.environment("tech"),
+        timeout=PATIENT,
+        check=False,
+    )
+    assert done.stdout == b"through\n", done.stderr
+    # Another's key within a connection of tech's opens nothing.
+    text = config.read_text().replace("ProxyJump gate", f"ProxyJump gate\n IdentityFile {site.folder}/lead", 1)
+    own = f" IdentityFile {site.folder}/tech\n"
+    config.write_text(text.replace(f"Host *\n{own}", f"Host gate\n{own}Host *\n"))
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=site.environment("tech"),
+        timeout=PATIENT,
+        check=False,
+    )
+    assert done.stdout == b""
+
+
+def test_killed_and_barred(site: JumpSite) -> None:
+    """CIP-005-7 R2.5, R3.2: ended, and the return is controlled."""
+    process = site.start("tech", "station", "sleep 1000")
+    eventually(lambda: bool(site.sessions()))
+    (session,) = site.sessions()
+    assert "tech (127.0.0.1) at station" in site.jump("sessions")
+    assert "barred: tech station" in site.jump("kill", str(session["number"]), "--reason", "wrong machine")
+    said = ends(process)
+    assert b"ended by" in said
+    assert b"wrong machine" in said
+    barred = site.ssh("tech", "station", "echo a")
+    assert (barred.returncode, b"has barred" in barred.stderr) == (1, True)
+    assert "tech station" in site.jump("blocks")
+    site.jump("unblock", "tech", "station")
+    assert site.ssh("tech", "station", "echo a").returncode == 0
+
+
+def test_a_key_that_is_taken_away_ends_its_sessions(site: JumpSite) -> None:
+    site.person("leaver", "staff")
+    process = site.start("leaver", "station", "sleep 1000")
+    eventually(lambda: bool(site.sessions()))
+    people = {one["person"]: one for one in json.loads(site.jump("person", "list", "--json"))}
+    site.jump("factor", "remove-key", "leaver", people["leaver"]["keys"][0]["fingerprint"])
+    assert b"your key was taken away" in ends(process)
+    site.jump("person", "remove", "leaver")
+    assert site.ssh("tech", "leaver%station", "echo a", key="leaver").returncode == 255
+
+
+def test_another_host_key_is_refused_and_alarmed(site: JumpSite) -> None:
+    (site.folder / "wrong.pub").write_text((site.folder / "tech.pub").read_text())
+    site.jump("host-key", "station", "--file", str(site.folder / "wrong.pub"), "--yes")
+    done = site.ssh("tech", "station", "echo a")
+    assert (done.returncode, b"another host key" in done.stderr) == (1, True)
+    (refused,) = events(site.state, "host-key-refused")
+    assert refused["asset"] == "station"
+    eventually(lambda: "jump-host-key-station" in json.dumps(site.gate.status()["alarms"]))
+    (site.folder / "right.pub").write_text(site.station.public_key)
+    site.jump("host-key", "station", "--file", str(site.folder / "right.pub"), "--yes")
+    assert site.ssh("tech", "station", "echo a").returncode == 0
+
+
+def test_sever_ends_all(site: JumpSite) -> None:
+    from cofferdam.gate.client import ask
+
+    process = site.start("tech", "station", "sleep 1000")
+    eventually(lambda: bool(site.sessions()))
+    ask(site.state, "sever", side="it", reason="a drill")
+    ends(process)
+    assert events(site.state, "access-ended")[-1]["session"] == events(site.state, "access-opened")[-1]["session"]
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", site.door), 1) as sock:
+        sock.settimeout(1)
+        assert sock.recv(10) == b""
+    ask(site.state, "restore", side="it")
+    site.gate.wait_ready()
+    eventually(lambda: site.ssh("tech", "station", "echo a").returncode == 0)
+
+
+@pytest.mark.parametrize("part", ["outer", "keeper", "archivist", "inner"])
+def test_kill_9_of_a_part(site: JumpSite, part: str) -> None:
+    """Both legs end; what was recorded is whole; what was known is known after."""
+    process = site.start("tech", "station", "sleep 1000")
+    eventually(lambda: bool(site.sessions()))
+    os.kill(site.gate.pids()[part], signal.SIGKILL)
+    ends(process)
+    time.sleep(0.2)
+    site.gate.wait_ready()
+    eventually(lambda: site.ssh("tech", "station", "echo again").stdout == b"again\n")
+    assert "no findings" in site.jump("recording", "verify")

@@ -1,0 +1,174 @@
+"""What a policy may say of the jump server: errors at their place, warnings, needs, slices, explanations."""
+
+from __future__ import annotations
+
+import pytest
+
+from cofferdam.errors import CofferdamError, PolicyError
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.explain import Question
+from cofferdam.policy.lint import lint
+from cofferdam.policy.load import loads
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms import jump
+from cofferdam.policy.terms.base import Scope
+from cofferdam.policy.terms.jump_rows import JumpRows, fits, leads_to, matching, names, within
+from cofferdam.policy.terms.kinds import KINDS
+
+POLICY = """
+site: works
+zones:
+  office: {side: it}
+  plant: {side: ot}
+assets:
+  station: {zone: plant, address: 10.20.0.30, protocol: ssh}
+  switch: {zone: plant, address: 10.20.0.31, protocol: telnet}
+  screen: {zone: plant, address: 10.20.0.32, protocol: vnc}
+  plc: {zone: plant, address: 10.20.0.33, protocol: modbus}
+principals:
+  vendors: {zone: office, addresses: [10.1.0.0/24]}
+  yard: {zone: plant, addresses: [10.20.1.1]}
+conduits:
+  vendor-helps:
+    from: office
+    to: plant
+    broker: jump
+    owner: maintenance
+    reason: contract 4711
+    expires: 2030-06-30
+    listen: "10.1.0.2:22"
+    clients: vendors
+    approval: {by: leads, people: two, window: 4 h}
+    scanner: "10.20.0.40:3310"
+    files: {scan: true, most: 100 MB}
+    idle: 10 min
+    allow:
+      - {who: {group: vendor-x}, asset: station, as: service, do: [shell, up, down], paths: [/srv/logs/**, /tmp/*.csv]}
+      - {who: [{person: tech1}, {group: own}], asset: [station, switch], as: admin, do: shell}
+      - {who: {person: tech1}, asset: station, as: admin, do: exec, commands: [uptime, "journalctl -u *"]}
+"""
+NOW = 1_900_000_000 * 10**9
+
+
+def compiled(text: str = POLICY) -> CompiledPolicy:
+    return compile_policy(loads(text), now_ns=NOW)
+
+
+WRONG = [
+    ("who: {group: vendor-x}", "who: vendor-x", "vendor-x", "did you mean {group: vendor-x}"),
+    ("asset: station, as: service", "asset: statoin, as: service", "statoin", "did you mean station"),
+    ("asset: station, as: service", "asset: screen, as: service", "screen", "desktops come with the console"),
+    ("asset: station, as: service", "asset: plc, as: service", "plc", "speaks one of ssh, telnet, serial"),
+    ("as: admin, do: shell", "as: admin, do: [shell, down], paths: [/a]", "down at switch", "shell alone"),
+    ("do: [shell, up, down], paths: [/srv/logs/**, /tmp/*.csv]", "do: up", "files without paths", "paths"),
+    ("do: exec, commands: [uptime, \"journalctl -u *\"]", "do: exec", "exec without commands", "commands"),
+    ("/srv/logs/**", "/srv/../etc", "/srv/../etc", "an absolute path"),
+    ("/srv/logs/**", "/srv/**/x", "/srv/**/x", "an absolute path"),
+    ("uptime, ", "'*', ", "*", "a command"),
+    ("do: exec", "do: exce", "exce", "did you mean exec"),
+    ("clients: vendors", "clients: yard", "yard of zone plant", "a principal of office"),
+    ("clients: vendors", "clients: vendor", "vendor", "did you mean vendors"),
+    ("from: office\n    to: plant", "from: plant\n    to: office", "plant, which is ot", "people on the it side"),
+    ("    scanner: \"10.20.0.40:3310\"\n", "", "a scan without a scanner", "scanner: ADDRESS:PORT"),
+    ("people: two", "people: three", "three", "one, two"),
+    ("window: 4 h", "window: 9 weeks", "9 weeks", ""),
+    ("as: service", "as: 'a b'", "a b", "account"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "found", "expected"), WRONG)
+def test_what_is_wrong_is_said_at_its_place(old: str, new: str, found: str, expected: str) -> None:
+    assert POLICY.count(old) >= 1
+    text = POLICY.replace(old, new, 1)
+    with pytest.raises(PolicyError) as raised:
+        loads(text)
+    said = [str(problem) for problem in raised.value.problems]
+    assert any(found in one and expected in one for one in said), said
+
+
+def test_warnings() -> None:
+    text = POLICY.replace("    approval: {by: leads, people: two, window: 4 h}\n", "    record: {terminal: false}\n")
+    text = text.replace("    files: {scan: true, most: 100 MB}\n", "").replace('    scanner: "10.20.0.40:3310"\n', "")
+    found = {problem.check for problem in lint(loads(text), now_ns=NOW)}
+    assert {"no-approval", "unrecorded", "unscanned", "unencrypted-leg"} <= found
+    clean = {problem.check for problem in lint(loads(POLICY), now_ns=NOW)}
+    assert clean & {"no-approval", "unrecorded", "unscanned", "no-points"} == {"no-points"}  # the PLC's
+    assert len(jump.CHECKS) == 4
+
+
+def test_what_its_parts_need() -> None:
+    policy = compiled()
+    needs = KINDS["jump"].needs(policy.conduits["vendor-helps"], policy)
+    assert list(needs.parts) == ["outer", "keeper", "archivist", "inner"]
+    (listen,) = needs.parts["outer"].listens
+    assert (listen.address, listen.port, listen.who) == ("10.1.0.2", 22, ("vendors",))
+    reached = {(reach.address, reach.port) for reach in needs.parts["inner"].reaches}
+    assert reached == {("10.20.0.30", 22), ("10.20.0.31", 23), ("10.20.0.40", 3310)}
+    assert needs.parts["keeper"].place is None
+    assert needs.parts["keeper"].store is not None
+    assert len(set(needs.apart.values())) == 1
+
+
+def test_each_part_knows_no_more_than_it_must() -> None:
+    policy = compiled()
+    scope = Scope(frozenset(policy.conduits), frozenset({"station", "switch"}))
+
+    def row(part: str) -> tuple[JumpRows, CompiledPolicy]:
+        table = KINDS["jump"].slice(policy, scope, part)
+        terms = table.conduits["vendor-helps"].terms
+        assert isinstance(terms, JumpRows)
+        return terms, CompiledPolicy(table)
+
+    outer, seen = row("outer")
+    assert (outer.lines, outer.approval, outer.scanner, seen.assets) == ((), None, None, {})
+    assert list(seen.principals) == ["vendors"]
+    inner, seen = row("inner")
+    assert inner.scanner == ("10.20.0.40", 3310)
+    assert seen.assets["station"].address == "10.20.0.30"
+    assert (inner.address, seen.principals) == ("", {})
+    keeper, seen = row("keeper")
+    assert keeper.lines and keeper.approval is not None
+    assert seen.assets["station"].address == ""
+    archivist, seen = row("archivist")
+    assert (archivist.lines, seen.assets, seen.principals) == ((), {}, {})
+
+
+def ask(source: str, person: str, asset: str, do: str) -> str:
+    said = {"person": person, "asset": asset, "do": do}
+    return KINDS["jump"].explain(compiled(), Question(source, said, NOW)).sentence
+
+
+def test_explain() -> None:
+    assert ask("10.1.0.9", "tech1", "switch", "shell").startswith("allowed by vendor-helps/1")
+    assert "the value fails: /etc/x is asked" in ask("10.1.0.9", "group:vendor-x", "station", "up:/etc/x")
+    assert ask("10.1.0.9", "group:vendor-x", "station", "up:/srv/logs/a/b").startswith("allowed by vendor-helps/0")
+    assert "reaches no jump server" in ask("10.9.0.9", "tech1", "switch", "shell")
+    assert "person:tech1, group:own may" in ask("10.1.0.9", "who", "switch", "shell") or "group:own" in ask(
+        "10.1.0.9", "who", "switch", "shell"
+    )
+    with pytest.raises(CofferdamError, match="has no asset"):
+        ask("10.1.0.9", "tech1", "staton", "shell")
+    with pytest.raises(CofferdamError, match="cannot be done"):
+        ask("10.1.0.9", "tech1", "station", "format")
+
+
+def test_commands_and_paths() -> None:
+    rows = {name: each.terms for name, each in compiled().conduits.items() if isinstance(each.terms, JumpRows)}
+    who = names("tech1", ())
+    assert matching(rows, who, "station", "exec", command="uptime")
+    assert matching(rows, who, "station", "exec", command="journalctl -u pump")
+    for command in (
+        "uptime;id",
+        "journalctl -u x; id",
+        "journalctl -u $(id)",
+        "journalctl",
+        "Uptime",
+        "journalctl -u a\nb",
+    ):
+        assert not matching(rows, who, "station", "exec", command=command), command
+    assert fits("a [b] ?", ["a [b] *"]) and not fits("a b x", ["a [b] *"])
+    patterns = ("/srv/logs/**", "/tmp/*.csv")
+    assert all(within(path, patterns) for path in ("/srv/logs", "/srv/logs/a", "/srv/logs/a/b", "/tmp/x.csv"))
+    assert not any(within(path, patterns) for path in ("/srv/logsx", "/srv", "/tmp/a/x.csv", "/tmp/x.csv/y", "/"))
+    assert all(leads_to(path, patterns) for path in ("/", "/srv", "/srv/logs", "/tmp"))
+    assert not any(leads_to(path, patterns) for path in ("/etc", "/srv/other"))
