@@ -98,13 +98,13 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         if chan is None or self._what is None:
             return
         if not self._link.asset:
-            self._menu = Menu(self, self._link, chan, self.terminal is not None)
+            self._menu = Menu(self, self._link, self.terminal is not None)
             self._menu.begin(self._command)
             return
         if self._what != "sftp":
             chan.hold(True)
         if self.terminal is not None and self._link.greeting:
-            chan.write_stderr(f"{self._link.greeting}\r\n".encode())
+            self._put(f"{self._link.greeting}\r\n".encode(), True)
         self.number = self._link.open(self, self._what, self._command)
         if self._what == "sftp":
             self._link.files(self)
@@ -166,12 +166,7 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
 
     def shown(self, data: bytes, error: bool) -> None:
         """What the asset says."""
-        if self._chan is None:
-            return
-        if error and self.terminal is None:
-            self._chan.write_stderr(data)
-        else:
-            self._chan.write(data)
+        self._put(data, error and self.terminal is None)
         self._untaken += len(data)
         if not self._full:
             self._take()
@@ -194,31 +189,33 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
 
     def notice(self, text: str) -> None:
         """Words of the gate."""
-        if self._chan is not None and self.data is None:
-            self._chan.write_stderr(f"\r\n[gate] {text}\r\n".encode())
+        self._put(f"\r\n[gate] {text}\r\n".encode(), True)
 
     def refused(self, reason: str) -> None:
         """There is no session."""
-        if self._chan is not None:
-            self._chan.write_stderr(f"[gate] {reason}\r\n".encode())
-            self._chan.exit(1)
+        self._put(f"[gate] {reason}\r\n".encode(), True)
+        self.exit(1)
 
     def ended(self, record: Closed) -> None:
         """The session has ended."""
-        chan = self._chan
-        if chan is None:
-            return
         if record.reason:
-            chan.write_stderr(f"\r\n[gate] {record.reason}\r\n".encode())
-        if record.signal:
-            chan.exit_with_signal(record.signal)
+            self._put(f"\r\n[gate] {record.reason}\r\n".encode(), True)
+        if record.signal and self._chan is not None:
+            self._chan.exit_with_signal(record.signal)
         else:
-            chan.exit(record.status)
+            self.exit(record.status)
 
     def write(self, data: bytes) -> None:
         """What is not the asset's: the menu, SFTP."""
-        if self._chan is not None:
-            self._chan.write(data)
+        self._put(data)
+
+    def _put(self, data: bytes, error: bool = False) -> None:
+        """To the client, if it still takes anything."""
+        if self._chan is not None and not self._chan.is_closing():
+            if error:
+                self._chan.write_stderr(data)
+            else:
+                self._chan.write(data)
 
     def exit(self, status: int) -> None:
         if self._chan is not None:
@@ -244,10 +241,9 @@ class Menu:
     """`ssh gate`: lines to the keeper, answers from it; with a terminal, a prompt and as much editing as one line
     needs."""
 
-    def __init__(self, session: AssetSession, link: Link, chan: Channel, terminal: bool) -> None:
+    def __init__(self, session: AssetSession, link: Link, terminal: bool) -> None:
         self._session = session
         self._link = link
-        self._chan = chan
         self._terminal = terminal
         self._line = ""
         self._lines: list[str] = []
@@ -265,7 +261,7 @@ class Menu:
 
     def _say(self, text: str) -> None:
         if not self.gone:
-            self._chan.write((text.replace("\n", "\r\n") if self._terminal else text).encode())
+            self._session.write((text.replace("\n", "\r\n") if self._terminal else text).encode())
 
     def typed(self, data: bytes) -> None:
         for letter in data.decode("utf-8", "replace"):
@@ -303,14 +299,14 @@ class Menu:
         if self._lines:
             line = self._lines.pop(0).strip()
             if line in ("exit", "quit", "logout"):
-                self._chan.exit(0)
+                self._session.exit(0)
             elif line:
                 self._ask(line)
             else:
                 self._prompt()
                 self._next()
         elif self._ending:
-            self._chan.exit(0)
+            self._session.exit(0)
 
     def _ask(self, line: str) -> None:
         self._asked = self._link.ask(line[:LINE_MOST], self._session)
@@ -322,7 +318,7 @@ class Menu:
         self._asked = False
         self._say(text.rstrip("\n") + "\n")
         if self._once:
-            self._chan.exit(0)
+            self._session.exit(0)
             return
         self._prompt()
         self._next()

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 import asyncssh
 from asyncssh.channel import SSHServerChannel, SSHTCPChannel
 from asyncssh.constants import (
+    MSG_CHANNEL_CLOSE,
     MSG_CHANNEL_OPEN,
     MSG_KEXINIT,
     MSG_USERAUTH_FAILURE,
@@ -334,6 +335,13 @@ class Channel(SSHServerChannel[Any]):
             self.pause_reading()
         else:
             self.resume_reading()
+
+    def _process_close(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """The client is done: what it sent and nobody has taken is not waited for."""
+        super()._process_close(pkttype, pktid, packet)
+        self._discard_recv()
+
+    _packet_handlers = {**SSHServerChannel._packet_handlers, MSG_CHANNEL_CLOSE: _process_close}
 
     def _process_env_request(self, packet: SSHPacket) -> bool:
         packet.get_string()
