@@ -160,7 +160,7 @@ class RecordingUsed(Event, frozen=True, kw_only=True):
     reason: Text = ""
 
 
-class FilePassed(Event, frozen=True, kw_only=True):
+class AssetFilePassed(Event, frozen=True, kw_only=True):
     """A file went to an asset or came from it; or something else was done with one."""
 
     session: Name
@@ -174,7 +174,7 @@ class FilePassed(Event, frozen=True, kw_only=True):
     scan: Text = ""
 
 
-class FileRefused(Event, frozen=True, kw_only=True):
+class AssetFileRefused(Event, frozen=True, kw_only=True):
     """A file was refused. `kept`: its name in quarantine."""
 
     session: Name
@@ -203,8 +203,8 @@ Draft = (
     | HostKeyRefused
     | RecordingMarked
     | RecordingUsed
-    | FilePassed
-    | FileRefused
+    | AssetFilePassed
+    | AssetFileRefused
 )
 GATE: tuple[type[Event], ...] = ()
 OUTER: tuple[type[Event], ...] = (TunnelRefused,)
@@ -212,7 +212,7 @@ KEEPER: tuple[type[Event], ...] = (
     SignedIn, SignInRefused, AccessSet, AccessRequested, AccessDecided, AccessOpened, AccessRefused, AccessEnded,
     AccessKilled,
 )  # fmt: skip
-INNER: tuple[type[Event], ...] = (HostKeyRefused, FilePassed, FileRefused)
+INNER: tuple[type[Event], ...] = (HostKeyRefused, AssetFilePassed, AssetFileRefused)
 ARCHIVIST: tuple[type[Event], ...] = (RecordingMarked, RecordingUsed)
 
 
@@ -263,11 +263,11 @@ LINES: dict[str, Line] = {
         f"{' at its end' if e.get('ended') else ''}{_because(e)}"
     ),
     "recording-used": lambda e: f"{e.get('recording')} {e.get('how')} by {e.get('by')}{_because(e)}",
-    "file-passed": lambda e: (
+    "asset-file-passed": lambda e: (
         f"{e.get('session')}: {e.get('person')} {e.get('way')} {e.get('asset')}:{e.get('path')} {e.get('to', '')}"
         f" {e.get('size')} bytes, SHA-256 {str(e.get('sha256'))[:16]}… {e.get('scan', '')}".rstrip()
     ),
-    "file-refused": lambda e: (
+    "asset-file-refused": lambda e: (
         f"{e.get('session')}: {e.get('person')} {e.get('way')} {e.get('asset')}:{e.get('path')}{_because(e)}{_many(e)}"
     ),
 }
