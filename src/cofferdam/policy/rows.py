@@ -17,8 +17,8 @@ from cofferdam.limits import Limits
 from cofferdam.model import NEVER, NOBODY, Asset, Item, Shown, Side, Span
 from cofferdam.policy.hours import Clock as Clock
 from cofferdam.policy.hours import Window as Window
-from cofferdam.policy.terms.mirror_rows import MirrorRows
 from cofferdam.policy.terms.jump_rows import JumpRows
+from cofferdam.policy.terms.mirror_rows import MirrorRows
 from cofferdam.policy.terms.patch_rows import PatchRows
 from cofferdam.policy.terms.relay_rows import RelayRows
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from cofferdam.policy.terms.base import AnyTerms
-from cofferdam.policy.terms.mirror import MirrorTerms
 from cofferdam.policy.terms.jump import JumpTerms
+from cofferdam.policy.terms.mirror import MirrorTerms
 from cofferdam.policy.terms.patch import PatchTerms
 from cofferdam.policy.terms.proxy import ProxyTerms
 from cofferdam.policy.terms.relay import RelayTerms
