@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import pwd
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,8 @@ conduits:
       - {{asset: panel, install: plc-firmware, ring: line}}
 gate: {{separation: processes, management: "127.0.0.1:{management}"}}
 """
+ME = pwd.getpwuid(os.getuid()).pw_name
+"""By whom the gate sees what a test asks."""
 APPROVERS = ("alice", "bob", "carol")
 
 
@@ -72,7 +76,9 @@ class Works:
         self.scan, self.more = scan, more
         self.write_policy()
         self.root = folder / "root.json"
-        words = [word for name in APPROVERS for word in ("--approver", f"{name}={self.keys[name]}.pub")]
+        self.keys[ME] = ssh_key(folder, "own")
+        people = {name: self.keys[name] for name in (*APPROVERS, ME)}
+        words = [word for name in people for word in ("--approver", f"{name}={people[name]}.pub")]
         words += [word for name in ("h1", "h2") for word in ("--holder", f"{name}={self.keys[name]}.pub")]
         self.patch("root", "new", str(self.policy), *words, "--out", str(self.root))
         for name in ("h1", "h2"):
@@ -83,15 +89,13 @@ class Works:
         self.gate.wait_ready()
 
     def write_policy(self) -> None:
-        import getpass
-
         self.policy.write_text(
             POLICY.format(
                 office=self.office,
                 plant=self.plant,
                 management=self.management,
                 sftp=self.sshd.port,
-                user=getpass.getuser(),
+                user=ME,
                 host_key=self.sshd.host_key,
                 files=self.sshd.files,
                 scan=self.scan,

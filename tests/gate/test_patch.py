@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
+import signal
+import zipfile
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
-from tests.gate.patching import Works
+from tests.gate.patching import ME, Works
 from tests.waiting import eventually
 
 
@@ -42,4 +47,83 @@ def test_a_genuine_file_goes_to_the_assets_once_two_have_signed(works: Works) ->
     assert [kinds.index(kind) for kind in order] == sorted(kinds.index(kind) for kind in order)
     started = {entry["sha256"] for entry in log if entry["kind"] == "install-started"}
     assert started == {hashlib.sha256(data).hexdigest()}
+    works.patch("verify")
+
+
+def test_what_is_not_the_vendors_is_refused(works: Works) -> None:
+    data = b"firmware 6.6 " * 1000
+    tampered = works.put("bad.bin", data + b"!", "6.6", signature=works.vendor.sign(data))
+    found = works.examined(tampered)
+    assert found["state"] == "refused"
+    assert "does not hold" in found["reason"]
+    assert "cannot be released" in works.patch("request", str(tampered), code=2)
+    nested = io.BytesIO()
+    with zipfile.ZipFile(nested, "w") as archive:
+        archive.writestr("../../etc/passwd", "x")
+    found = works.examined(works.put("slip.zip", nested.getvalue(), "6.7"))
+    assert found["state"] == "refused"
+    assert "leads out" in found["reason"]
+
+
+def test_whoever_brought_it_in_or_asked_is_none_of_the_two(works: Works) -> None:
+    """The gate sees all as one user here, and that user is an approver."""
+    number = works.put("own.bin", b"own", "3.0")
+    assert works.examined(number)["state"] == "passed"
+    works.patch("request", str(number))
+    works.approve(number, "carol")
+    said = works.approve(number, ME, code=2)
+    assert "cannot be one of those who approve it" in said
+    works.patch("reject", str(number), "--reason", "nobody needs it")
+    assert works.state_of(number) == "rejected"
+
+
+def test_uploads_by_https_and_assets_that_fetch(works: Works) -> None:
+    upload = works.patch("key", "new", "stage").split()[0]
+    panel = works.patch("key", "new", "panel").split()[0]
+    data = b"panel firmware " * 100_000
+    at = f"http://127.0.0.1:{works.office}/v1/products"
+    with httpx.Client(headers={"authorization": f"Bearer {upload}"}, timeout=60) as client:
+        assert client.get(at).json()["products"][0]["product"] == "plc-firmware"
+        assert client.put(f"{at}/plc-firmware/4.0/p.bin", content=data).json()["waits"].startswith("its signature")
+        done = client.put(f"{at}/plc-firmware/4.0/p.bin.asc", content=works.vendor.sign(data))
+        assert done.status_code == 201
+        assert client.put(f"{at}/plc-firmware/4.0/p.bin", content=data).status_code == 409
+        assert client.put(f"{at}/other/4.0/p.bin", content=data).status_code == 404
+        assert client.put(f"{at}/plc-firmware/4.0/..%2fp", content=data).status_code == 400
+        assert client.put(f"{at}/plc-firmware/4.1/big", content=b"x" * 20_000_001).status_code == 413
+    assert httpx.put(f"{at}/plc-firmware/4.2/q", content=data).status_code == 401
+    number = int(done.json()["file"])
+    assert works.examined(number)["state"] == "passed"
+    works.patch("request", str(number))
+    works.approve(number, "alice")
+    works.approve(number, "bob")
+    with httpx.Client(headers={"authorization": f"Bearer {panel}"}, timeout=60) as client:
+        at = f"http://127.0.0.1:{works.plant}"
+        eventually(lambda: "4.0" in client.get(f"{at}/v1/files").text)
+        found = client.get(f"{at}/v1/files").json()["files"][0]
+        got = client.get(f"{at}{found['at']}")
+        assert hashlib.sha256(got.content).hexdigest() == found["sha256"]
+        assert got.content == data
+        eventually(lambda: works.asset("panel")["state"] == "sent")
+        assert client.get(f"{at}{found['at']}").status_code == 403
+        told = client.post(f"{at}/v1/results", json={"product": "plc-firmware", "says": "done"})
+        assert told.json() == {"taken": True}
+    assert works.asset("panel")["state"] == "done"
+
+
+@pytest.mark.parametrize("part", ["keeper", "installer", "intake"])
+def test_what_is_known_outlives_any_part(works: Works, part: str) -> None:
+    before = works.told("list"), works.asset("plc-1")["has"]
+
+    def pid() -> int:
+        halves = [half for pair in works.gate.status()["pairs"] for half in pair["halves"]]
+        return next((int(half["pid"]) for half in halves if half["name"].endswith(part) and half["ready"]), 0)
+
+    killed = pid()
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: pid() not in (0, killed))
+    works.gate.wait_ready()
+    assert works.told("list") == before[0]
+    eventually(lambda: works.asset("plc-1")["release"])
+    assert works.asset("plc-1")["has"] == before[1]
     works.patch("verify")

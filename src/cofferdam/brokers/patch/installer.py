@@ -76,6 +76,7 @@ class Installer(HttpPart):
     def __init__(self, setting: Setting) -> None:
         if setting.store is None or "keeper" not in setting.reads:
             raise StoreError("the installer has no store, or does not see the keeper's")
+        sftp.prepare()
         self._offered = setting.reads["keeper"] / "tuf"
         self._files = setting.store / "files"
         self._files.mkdir(mode=0o700, exist_ok=True)

@@ -32,10 +32,11 @@ KEY_MARK: Final = "openssh-key "
 """How a credential begins that is a private key, in base64, and no password."""
 
 
-# asyncssh asks who runs it and where that one's files are, by the environment or by files that no part sees. The name
-# goes nowhere, and nothing is read.
-os.environ.setdefault("LOGNAME", "cofferdam")
-os.environ["HOME"] = "/nonexistent"
+def prepare() -> None:
+    """Before the first connection of a part. asyncssh asks who runs it and where that one's files are, by the
+    environment or by files that no part sees. The name goes nowhere, and nothing is read."""
+    os.environ["LOGNAME"] = "cofferdam"
+    os.environ["HOME"] = "/nonexistent"
 
 
 class Outcome(Struct, frozen=True):

@@ -1,0 +1,286 @@
+"""An owned keeper, and what it can offer: the installer believes people's signatures by its own root, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+
+from cofferdam.brokers.patch import trustkeys
+from cofferdam.brokers.patch.records import Custom
+from cofferdam.brokers.patch.repository import Repository
+from cofferdam.brokers.patch.trust import NotBelieved, Trust
+from cofferdam.cli.patch_root import ssh_sign
+from tests.brokers.patch.makers import ssh_key
+
+PEOPLE = ("alice", "bob", "carol", "dave", "h1", "h2")
+NS = 10**9
+
+
+class Site:
+    """A root, people with real keys, a keeper's repository and an installer's trust."""
+
+    def __init__(self, folder: Path, keys: dict[str, Path]) -> None:
+        self.folder = folder
+        self.keys = keys
+        self.private = Ed25519PrivateKey.generate()
+        self.pem = self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        self.online = trustkeys.SSlibKey.from_crypto(self.private.public_key())
+        self.root = self.make_root(("alice", "bob", "carol"))
+        self.repository = Repository(folder / "tuf", self.root, self.pem)
+        self.now = time.time_ns()
+
+    def person(self, name: str, called: str = "") -> trustkeys.OpenSshKey:
+        return trustkeys.person_key(self.keys[name].with_suffix(".pub").read_text(), called or name)
+
+    def make_root(
+        self, who: tuple[str, ...], *, version: int = 1, signatures: int = 2, holders: tuple[str, ...] = ("h1", "h2"),
+        days: int = 365,
+    ) -> bytes:  # fmt: skip
+        made = trustkeys.make_root(
+            [self.person(name) for name in who], [self.person("h1"), self.person("h2")], self.online,
+            signatures=signatures, root_signatures=2, version=version, days=days,
+        )  # fmt: skip
+        return trustkeys.encode(self.sign(made, *holders))
+
+    def sign(self, metadata: Metadata[Root] | Metadata[Targets], *who: str) -> Metadata[Root]:
+        for name in who:
+            signature = trustkeys.signature(ssh_sign(self.keys[name], trustkeys.to_sign(metadata.signed)))
+            metadata.signatures[signature.keyid] = signature
+        return metadata  # type: ignore[return-value]
+
+    def custom(self, number: int, **more: object) -> Custom:
+        said: dict[str, object] = {
+            "number": number, "product": "fw", "version": f"{number}.0", "file": "fw.bin", "uploaded_by": "stage",
+            "requested_by": "planner", "origin": "o", "scan": "s", "at": "", **more,
+        }  # fmt: skip
+        return Custom(**said)  # type: ignore[arg-type]
+
+    def release(self, number: int, *who: str, **more: object) -> None:
+        draft = self.repository.draft(self.custom(number, **more), 10, "ab" * 32)
+        self.sign(draft, *who)
+        self.repository.publish(draft)
+
+    def trust(self, pinned: bytes = b"", *, signatures: int = 2, separate: bool = True) -> Trust:
+        return Trust(
+            pinned or self.root, self.folder / "trusted", self.repository.metadata, signatures=signatures,
+            separate=separate, wall=lambda: self.now,
+        )  # fmt: skip
+
+    def put(self, name: str, data: bytes) -> None:
+        (self.repository.metadata / name).write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("keys")
+    return {name: ssh_key(folder, name) for name in PEOPLE}
+
+
+@pytest.fixture
+def site(tmp_path: Path, keys: dict[str, Path]) -> Site:
+    return Site(tmp_path, keys)
+
+
+def believed(trust: Trust) -> list[int]:
+    trust.refresh()
+    return [release.custom.number for release in trust.releases]
+
+
+def test_two_people_release_and_it_is_believed_after_a_restart(site: Site) -> None:
+    assert believed(site.trust()) == []
+    site.release(1, "alice", "bob")
+    assert believed(site.trust()) == [1]
+    site.release(2, "bob", "carol")
+    assert believed(site.trust()) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("who", "more", "says"),
+    [
+        ((), {}, "signed by 0/2"),
+        (("alice",), {}, "signed by 1/2"),
+        (("alice", "dave"), {}, "signed by 1/2"),
+        (("h1", "h2"), {}, "signed by 0/2"),
+        (("alice", "bob"), {"uploaded_by": "bob"}, "bob brought it in or asked"),
+        (("alice", "bob"), {"requested_by": "alice"}, "alice brought it in or asked"),
+    ],
+)
+def test_a_release_takes_two_other_people(site: Site, who: tuple[str, ...], more: dict[str, object], says: str) -> None:
+    site.release(1, *who, **more)
+    trust = site.trust()
+    with pytest.raises(NotBelieved, match=says):
+        trust.refresh()
+    assert trust.releases == ()
+
+
+def test_a_third_makes_up_for_the_uploader(site: Site) -> None:
+    site.release(1, "alice", "bob", "carol", uploaded_by="bob")
+    assert believed(site.trust()) == [1]
+    site.release(2, "alice", "bob", uploaded_by="carol")  # carol's earlier part in nothing of 2 is no matter
+    assert believed(site.trust()) == [1, 2]
+
+
+def _rollback(site: Site) -> None:
+    kept = site.folder / "kept"
+    shutil.copytree(site.repository.metadata, kept)
+    site.release(2, "alice", "bob")
+    assert believed(site.trust()) == [1, 2]
+    shutil.rmtree(site.repository.metadata)
+    shutil.copytree(kept, site.repository.metadata)
+
+
+def _old_targets_anew(site: Site) -> None:
+    """The keeper says by its own keys that older targets are the newest."""
+    site.release(2, "alice", "bob")
+    assert believed(site.trust()) == [1, 2]
+    signer = site.repository.signer
+    assert signer is not None
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(days=5)
+    snapshot = Metadata(Snapshot(version=9, expires=later, meta={"targets.json": MetaFile(1)}))
+    snapshot.sign(signer)
+    site.put("9.snapshot.json", trustkeys.encode(snapshot))
+    site.repository.stamp(9)
+
+
+def _frozen(site: Site) -> None:
+    site.now += 8 * 86_400 * NS
+
+
+def _no_stamp(site: Site) -> None:
+    (site.repository.metadata / "timestamp.json").unlink()
+
+
+def _changed_target(site: Site) -> None:
+    path = site.repository.metadata / "1.targets.json"
+    path.write_bytes(path.read_bytes().replace(b"ab" * 32, b"cd" * 32))
+    # The snapshot holds no hash of the targets: it is people's signatures that this breaks.
+    shutil.rmtree(site.folder / "trusted")
+
+
+def _stranger_stamps(site: Site) -> None:
+    other = trustkeys.CryptoSigner.generate_ed25519()
+    stamp = Metadata(Timestamp(version=99, expires=datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)))
+    stamp.sign(other)
+    site.put("timestamp.json", trustkeys.encode(stamp))
+
+
+def _unsigned_root(site: Site) -> None:
+    site.put("2.root.json", site.make_root(("dave", "carol"), version=2, signatures=1, holders=()))
+
+
+def _root_by_approvers(site: Site) -> None:
+    site.put("2.root.json", site.make_root(("dave", "carol"), version=2, holders=("alice", "bob")))
+
+
+def _lower_threshold(site: Site) -> None:
+    """Signed by its holders, but by fewer people than the policy asks for."""
+    site.put("2.root.json", site.make_root(("alice", "bob"), version=2, signatures=1))
+
+
+def _large(site: Site) -> None:
+    site.put("timestamp.json", b" " * (trustkeys.METADATA_BYTES + 1))
+
+
+def _nonsense(site: Site) -> None:
+    site.put("timestamp.json", b'{"signed": [[[[')
+
+
+def _deep(site: Site) -> None:
+    site.put("timestamp.json", b"[" * 100_000)
+
+
+def _link(site: Site) -> None:
+    path = site.repository.metadata / "timestamp.json"
+    path.rename(path.with_name("other"))
+    path.symlink_to("other")
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [_rollback, _old_targets_anew, _frozen, _no_stamp, _changed_target, _stranger_stamps, _unsigned_root,
+     _root_by_approvers, _lower_threshold, _large, _nonsense, _deep, _link],
+    ids=lambda deed: deed.__name__,
+)  # fmt: skip
+def test_an_owned_keeper_is_not_believed(site: Site, deed: Callable[[Site], None]) -> None:
+    site.release(1, "alice", "bob")
+    assert believed(site.trust()) == [1]
+    deed(site)
+    with pytest.raises(NotBelieved):
+        site.trust().refresh()
+
+
+def test_time_only_grows(site: Site) -> None:
+    """A time stamp that has expired stays so, whatever the clock is set back to."""
+    site.release(1, "alice", "bob")
+    site.now += 8 * 86_400 * NS
+    with pytest.raises(NotBelieved, match="expired"):
+        site.trust().refresh()
+    site.now -= 8 * 86_400 * NS
+    with pytest.raises(NotBelieved, match="expired"):
+        site.trust().refresh()
+
+
+def test_a_next_root_by_its_holders_and_a_key_that_went(site: Site) -> None:
+    site.release(1, "alice", "bob")
+    assert believed(site.trust()) == [1]
+    site.repository.take_root(site.make_root(("alice", "dave"), version=2))
+    draft = site.repository.draft(site.custom(2), 10, "ab" * 32)
+    site.sign(draft, "alice", "bob")  # bob's key has gone meanwhile
+    site.repository.publish(draft)
+    with pytest.raises(NotBelieved, match="signed by 1/2"):
+        site.trust().refresh()
+    site.sign(draft, "dave")
+    site.repository.publish(draft)
+    assert believed(site.trust()) == [1, 2]
+
+
+def test_a_root_that_was_believed_is_not_taken_back(site: Site) -> None:
+    site.release(1, "alice", "bob")
+    site.repository.take_root(site.make_root(("alice", "dave"), version=2))
+    draft = site.repository.draft(site.custom(2), 10, "ab" * 32)
+    site.sign(draft, "alice", "dave")
+    site.repository.publish(draft)
+    assert believed(site.trust()) == [1, 2]
+    (site.repository.metadata / "2.root.json").unlink()
+    draft = site.repository.draft(site.custom(3), 10, "ab" * 32)
+    site.sign(draft, "alice", "bob")
+    site.repository.publish(draft)
+    with pytest.raises(NotBelieved):
+        site.trust().refresh()
+
+
+def test_one_key_is_one_person(site: Site) -> None:
+    with pytest.raises(Exception, match="one key for two"):
+        trustkeys.make_root(
+            [site.person("alice"), site.person("alice", "bob")], [site.person("h1")], site.online, signatures=2,
+            root_signatures=1,
+        )  # fmt: skip
+    with pytest.raises(Exception, match="of one name"):
+        trustkeys.make_root(
+            [site.person("alice"), site.person("bob", "alice")], [site.person("h1")], site.online, signatures=2,
+            root_signatures=1,
+        )  # fmt: skip
+    twin = site.person("alice").to_dict()
+    with pytest.raises(ValueError, match="not its own"):
+        trustkeys.OpenSshKey.from_dict("00" * 32, twin)
+
+
+@pytest.mark.parametrize(
+    "path", ["fw/1.0/other.bin", "../1.0/fw.bin", "fw/1.0/fw.bin/x"]
+)  # fmt: skip
+def test_a_target_is_what_it_says_it_is(site: Site, path: str) -> None:
+    draft = site.repository.draft(site.custom(1), 10, "ab" * 32)
+    target = draft.signed.targets.pop("fw/1.0/fw.bin")
+    draft.signed.targets[path] = TargetFile(target.length, target.hashes, path, target.unrecognized_fields)
+    site.sign(draft, "alice", "bob")
+    site.repository.publish(draft)
+    with pytest.raises(NotBelieved):
+        site.trust().refresh()
