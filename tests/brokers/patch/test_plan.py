@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -84,11 +85,16 @@ def rows(*, soak: int = 0, stop_after: int = 1, window: Window | None = None) ->
     )
 
 
-def step(asset: str, number: int, state: str, at: int = 1) -> Step:
-    made: Step = Step(
-        asset=asset, product="fw", release=number, version=f"{number}.0", sha256="", state=state, at=at  # type: ignore[arg-type]
+def step(asset: str, number: int, state: Any, at: int = 1) -> Step:
+    return Step(
+        asset=asset,
+        product="fw",
+        release=number,
+        version=f"{number}.0",
+        sha256="",
+        state=state,
+        at=at,
     )
-    return made
 
 
 def due(plan: Plan, wall: int = 10 * NS) -> dict[str, bool]:

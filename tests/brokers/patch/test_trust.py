@@ -1,4 +1,4 @@
-"""An owned keeper, and what it can offer: the installer believes people's signatures by its own root, and nothing else."""
+"""An owned keeper, and what it can offer: the installer believes people's signatures by its own root alone."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ UNPACKED_BYTES: Final = 8 << 30
 INNER_BYTES: Final = 256 << 20
 """The largest archive within an archive that is looked into; it is held in memory."""
 DEPTH: Final = 8
-RATIO: Final = 1_000
+RATIO: Final = 200
 """Unpacked bytes for one packed one, beyond the first SLACK."""
 SLACK: Final = 64 << 20
 PIECE: Final = 1 << 20

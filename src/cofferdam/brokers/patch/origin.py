@@ -19,14 +19,25 @@ from typing import Final
 
 import lief
 import pysequoia
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import (
+    BasicConstraints,
+    Certificate,
+    ExtendedKeyUsage,
+    ExtensionNotFound,
+    ObjectIdentifier,
+    load_der_x509_certificate,
+    load_pem_x509_certificates,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec import Struct
 
 from cofferdam.errors import CofferdamError
 
 SIGNATURE_BYTES: Final = 1 << 20
-_CODE_SIGNING: Final = "1.3.6.1.5.5.7.3.3"
+CHAIN_MOST: Final = 6
 _STAMPS: Final = ("1.2.840.113549.1.9.6", "1.3.6.1.4.1.311.3.3.1")
 """Unauthenticated attributes that may be there: counter-signatures. Anything else could have been put in by anybody."""
 _GOOD_DIGESTS: Final = (lief.PE.ALGORITHMS.SHA_256, lief.PE.ALGORITHMS.SHA_384, lief.PE.ALGORITHMS.SHA_512)
@@ -95,12 +106,12 @@ def _pgp(file: Path, signature: bytes, keys: Sequence[bytes]) -> Proved:
 
 
 def _authenticode(file: Path, keys: Sequence[bytes], publisher: str) -> Proved:
-    roots = []
+    roots: list[Certificate] = []
     for key in keys:
-        found = lief.PE.x509.parse(list(key))
-        if not found:
-            raise NotProved("a pinned certificate that cannot be read")
-        roots += found
+        try:
+            roots += load_pem_x509_certificates(key)
+        except ValueError as error:
+            raise NotProved(f"a pinned certificate that cannot be read: {error}") from None
     with file.open("rb") as opened:
         if opened.read(2) != b"MZ":
             raise NotProved("no PE file: Authenticode is checked in those alone, so far")
@@ -111,7 +122,8 @@ def _authenticode(file: Path, keys: Sequence[bytes], publisher: str) -> Proved:
     if not signatures:
         raise NotProved("it has no Authenticode signature")
     _covers_all(file, binary)
-    outcome = binary.verify_signature()
+    # Dates are checked below, by the second: its own check calls a certificate of this second one of the future.
+    outcome = binary.verify_signature(lief.PE.Signature.VERIFICATION_CHECKS.SKIP_CERT_TIME)
     if outcome != lief.PE.Signature.VERIFICATION_FLAGS.OK:
         raise NotProved(f"the Authenticode signature does not hold: {_flags(outcome)}")
     first = signatures[0]
@@ -128,25 +140,28 @@ def _authenticode(file: Path, keys: Sequence[bytes], publisher: str) -> Proved:
     ]
     if foreign:
         raise NotProved(f"what is signed is not all of it: attributes that nobody signed ({', '.join(foreign[:4])})")
-    certificate = signer.cert
-    if certificate is None:
+    if signer.cert is None:
         raise NotProved("the signer's certificate is not in the signature")
-    between = [one for one in first.certificates if one.is_ca and _leads_to(one, roots)]
-    if not _leads_to(certificate, [*roots, *between]):
-        raise NotProved(f"the signer {_common_name(certificate)!r} does not lead to a pinned certificate")
-    if _CODE_SIGNING not in list(certificate.ext_key_usage):
-        raise NotProved(f"the certificate of {_common_name(certificate)!r} is not for signing code")
+    try:
+        certificate = load_der_x509_certificate(bytes(signer.cert.raw))
+        others = [load_der_x509_certificate(bytes(one.raw)) for one in first.certificates]
+        name, usage = _common_name(certificate), _usage(certificate)
+    except ValueError as error:
+        raise NotProved(f"a certificate in the signature that cannot be read: {error}") from None
+    if not _leads_to(certificate, roots, others):
+        raise NotProved(f"the signer {name!r} does not lead to a pinned certificate")
+    if ExtendedKeyUsageOID.CODE_SIGNING not in usage:
+        raise NotProved(f"the certificate of {name!r} is not for signing code")
     now = datetime.now(UTC)
-    since, until = _date(certificate.valid_from), _date(certificate.valid_to)
+    since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if not since <= now <= until:
         raise NotProved(f"the signer's certificate is valid from {since:%Y-%m-%d} to {until:%Y-%m-%d}, not now")
-    name = _common_name(certificate)
     if publisher and name != publisher:
         raise NotProved(f"it is signed by {name!r}, and the publisher is {publisher!r}")
     facts = {
         "publisher": name,
-        "certificate": hashlib.sha256(bytes(certificate.raw)).hexdigest(),
-        "serial": bytes(certificate.serial_number).hex(),
+        "certificate": hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
+        "serial": f"{certificate.serial_number:x}",
         "valid_to": f"{until:%Y-%m-%d}",
         "stamped": "yes" if list(signer.unauthenticated_attributes) else "no",
     }
@@ -192,22 +207,44 @@ def _is_stamp(attribute: object) -> bool:
     return isinstance(attribute, tuple(kind for kind in kinds if kind is not None))
 
 
-def _leads_to(certificate: lief.PE.x509, roots: Sequence[lief.PE.x509]) -> bool:
-    good = lief.PE.x509.VERIFICATION_FLAGS.OK
-    expired = lief.PE.x509.VERIFICATION_FLAGS.BADCERT_EXPIRED
-    return any(bytes(certificate.raw) == bytes(root.raw) for root in roots) or certificate.is_trusted_by(
-        list(roots)
-    ) in (good, expired)
+def _leads_to(certificate: Certificate, roots: Sequence[Certificate], others: Sequence[Certificate]) -> bool:
+    """Whether a chain of signatures goes to a pinned certificate, by authorities alone."""
+    there = certificate
+    for _ in range(CHAIN_MOST):
+        if there in roots or any(_issued(there, root) for root in roots):
+            return True
+        above = next((one for one in others if one != there and _is_authority(one) and _issued(there, one)), None)
+        if above is None:
+            return False
+        there = above
+    return False
 
 
-def _common_name(certificate: lief.PE.x509) -> str:
-    subject = str(certificate.subject)
-    return next((part[3:] for part in subject.split(", ") if part.startswith("CN=")), subject)
+def _issued(certificate: Certificate, by: Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(by)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
 
 
-def _date(parts: Sequence[int]) -> datetime:
-    year, month, day, hour, minute, second = (int(part) for part in parts[:6])
-    return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+def _is_authority(certificate: Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(BasicConstraints).value.ca
+    except (ExtensionNotFound, ValueError):
+        return False
+
+
+def _usage(certificate: Certificate) -> list[ObjectIdentifier]:
+    try:
+        return list(certificate.extensions.get_extension_for_class(ExtendedKeyUsage).value)
+    except ExtensionNotFound:
+        return []
+
+
+def _common_name(certificate: Certificate) -> str:
+    found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[0].value) if found else certificate.subject.rfc4514_string()
 
 
 def _flags(outcome: object) -> str:

@@ -91,8 +91,8 @@ def _nest() -> bytes:
     data = _EICAR
     for _ in range(NEST):
         held = io.BytesIO()
-        with zipfile.ZipFile(held, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr(zipfile.ZipInfo("inner"), data)
+        with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(zipfile.ZipInfo("inner"), data, zipfile.ZIP_DEFLATED)
         data = held.getvalue()
     return data
 

@@ -1,0 +1,117 @@
+"""Archives that are let in, and those that are refused while they are read."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cofferdam.brokers.patch.archives import ArchiveRefused, look
+
+
+def zipped(*entries: tuple[str, bytes], mode: int = 0) -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode << 16
+            archive.writestr(info, data, zipfile.ZIP_DEFLATED)
+    return held.getvalue()
+
+
+def nest(depth: int) -> bytes:
+    data = b"inner"
+    for _ in range(depth):
+        data = zipped(("inner.zip", data))
+    return data
+
+
+def tarred(kind: bytes, name: str = "x") -> bytes:
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, "/etc/passwd"
+        archive.addfile(info)
+    return held.getvalue()
+
+
+def encrypted() -> bytes:
+    data = bytearray(zipped(("a", b"x")))
+    for magic, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(magic) + at] |= 1
+    return bytes(data)
+
+
+def twice() -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("a", b"x")
+        archive.writestr("a", b"y")
+    return held.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("make", "entries"),
+    [(lambda: b"firmware", 0), (lambda: zipped(("a", b"x"), ("b/c", b"y")), 2), (lambda: nest(8), 8),
+     (lambda: gzip.compress(b"plain"), 0), (lambda: gzip.compress(tarred(tarfile.REGTYPE)), 1), (lambda: b"", 0)],
+)  # fmt: skip
+def test_what_is_let_in(make: Callable[[], bytes], entries: int, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(make())
+    assert look(file).entries == entries
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: zipped(("../x", b"")), "leads out"),
+        (lambda: zipped(("/x", b"")), "leads out"),
+        (lambda: zipped(("C:\\x", b"")), "leads out"),
+        (lambda: zipped(("a\\..\\x", b"")), "leads out"),
+        (lambda: zipped(("x", b"/etc/passwd"), mode=0o120777), "link"),
+        (lambda: tarred(tarfile.SYMTYPE), "link"),
+        (lambda: tarred(tarfile.CHRTYPE), "link"),
+        (lambda: tarred(tarfile.REGTYPE, "../x"), "leads out"),
+        (lambda: nest(20), "deeper than 8"),
+        (twice, "two entries"),
+        (lambda: zipped(("A", b"x"), ("a", b"x")), "two entries"),
+        (encrypted, "password"),
+        (lambda: gzip.compress(b"\0" * (100 << 20)), "bomb"),
+        (lambda: b"MZ" + b"\0" * 600 + zipped(("a", b"x")), "two kinds"),
+        (lambda: zipped(("a", b"x" * 1000))[:-30], "damaged|cannot be read"),
+        (lambda: zipped(*((str(n), b"") for n in range(20_001))), "more than 20000"),
+    ],
+)
+def test_what_is_refused(make: Callable[[], bytes], says: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(make())
+    with pytest.raises(ArchiveRefused, match=says):
+        look(file)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=300),
+        st.tuples(st.sampled_from([zipped(("a", b"xx")), tarred(tarfile.REGTYPE), gzip.compress(b"x")]),
+                  st.integers(0, 200), st.integers(0, 255)).map(
+            lambda t: t[0][: t[1]] + bytes([t[2]]) + t[0][t[1] + 1 :]),
+    )
+)  # fmt: skip
+def test_whatever_comes_is_read_or_refused(data: bytes) -> None:
+    import tempfile
+
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        try:
+            look(Path(file.name))
+        except ArchiveRefused:
+            pass

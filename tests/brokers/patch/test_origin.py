@@ -1,0 +1,191 @@
+"""Proofs of origin against what real makers sign: gpg, osslsigncode, minisign."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cofferdam.brokers.patch.origin import NotProved, prove
+from tests.brokers.patch.makers import Gpg, run
+
+OSSLSIGNCODE = pytest.mark.skipif(shutil.which("osslsigncode") is None, reason="osslsigncode is not installed")
+MINISIGN = pytest.mark.skipif(shutil.which("minisign") is None, reason="minisign is not installed")
+
+
+# --- OpenPGP ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpg]:
+    made = Gpg(tmp_path_factory.mktemp("gpg") / "vendor")
+    yield made
+    made.close()
+
+
+def test_a_vendor_signs_by_gpg(vendor: Gpg, tmp_path: Path) -> None:
+    file = tmp_path / "fw"
+    file.write_bytes(b"firmware")
+    found = prove("pgp", file, vendor.sign(b"firmware"), [vendor.public()], "")
+    assert "Vendor" in found.detail
+    assert len(found.facts["certificate"]) == 40
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [("changed", "does not hold"), ("other", "does not hold"), ("nothing", "no OpenPGP"), ("empty", "no OpenPGP"),
+     ("expired", "expired"), ("sha1", "does not hold"), ("not-a-key", "cannot be read")],
+)  # fmt: skip
+def test_what_gpg_did_not_sign_is_refused(vendor: Gpg, tmp_path: Path, what: str, says: str) -> None:
+    file = tmp_path / "fw"
+    file.write_bytes(b"firmware" if what != "changed" else b"firmwarf")
+    signature, keys = vendor.sign(b"firmware"), [vendor.public()]
+    if what == "other":
+        other = Gpg(tmp_path / "other", name="Other <o@example>")
+        signature = other.sign(b"firmware")
+        other.close()
+    elif what == "nothing":
+        signature = b"no signature"
+    elif what == "empty":
+        signature = b""
+    elif what == "expired":
+        old = Gpg(tmp_path / "old", "--faked-system-time", "20200101T000000!", name="Old <o@example>")
+        signature, keys = old.sign(b"firmware", "--faked-system-time", "20200201T000000!"), [old.public()]
+        old.close()
+    elif what == "sha1":
+        signature = vendor.sign(b"firmware", "--digest-algo", "SHA1", "--allow-weak-digest-algos")
+    elif what == "not-a-key":
+        keys = [b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n"]
+    with pytest.raises(NotProved, match=says):
+        prove("pgp", file, signature, keys, "")
+
+
+# --- Authenticode -----------------------------------------------------------------------------------------------------
+
+
+class Publisher:
+    """An authority and a publisher's certificate under it, by openssl."""
+
+    def __init__(self, folder: Path, *, usage: str = "codeSigning", name: str = "Vendor Ltd", days: int = 365) -> None:
+        folder.mkdir()
+        self.ca, self.key, self.cert = folder / "ca.pem", folder / "key.pem", folder / "cert.pem"
+        run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", folder / "ca.key", "-out", self.ca,
+            "-subj", "/CN=Vendor CA", "-days", "3650", "-addext", "basicConstraints=critical,CA:TRUE",
+            "-addext", "keyUsage=critical,keyCertSign")  # fmt: skip
+        run("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-keyout", self.key, "-out", folder / "csr",
+            "-subj", f"/O=Vendor/CN={name}")  # fmt: skip
+        extensions = folder / "ext"
+        extensions.write_text(f"keyUsage=critical,digitalSignature\nextendedKeyUsage={usage}\n")
+        run("openssl", "x509", "-req", "-in", folder / "csr", "-CA", self.ca, "-CAkey", folder / "ca.key",
+            "-CAcreateserial", "-days", str(days), "-out", self.cert, "-extfile", extensions)  # fmt: skip
+
+    def sign(self, file: Path, out: Path, *more: str) -> Path:
+        run("osslsigncode", "sign", "-certs", self.cert, "-key", self.key, "-h", "sha256", *more, "-in", file,
+            "-out", out)  # fmt: skip
+        return out
+
+
+def a_program(folder: Path) -> Path:
+    """A PE file: a launcher of distlib or setuptools, as pip and uv bring them, or one of our own making."""
+    for name in ("distlib", "setuptools", "pip"):
+        try:
+            files = importlib.metadata.files(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found = next((each for each in files if each.name in ("t64.exe", "cli-64.exe")), None)
+        if found is not None and Path(str(found.locate())).is_file():
+            return Path(str(found.locate()))
+    pytest.skip("no PE file at hand")
+
+
+@pytest.fixture(scope="module")
+def publisher(tmp_path_factory: pytest.TempPathFactory) -> Publisher:
+    return Publisher(tmp_path_factory.mktemp("pki") / "vendor")
+
+
+@OSSLSIGNCODE
+def test_a_publisher_signs_a_program(publisher: Publisher, tmp_path: Path) -> None:
+    signed = publisher.sign(a_program(tmp_path), tmp_path / "signed.exe")
+    found = prove("authenticode", signed, b"", [publisher.ca.read_bytes()], "Vendor Ltd")
+    assert found.facts["publisher"] == "Vendor Ltd"
+
+
+@OSSLSIGNCODE
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [("unsigned", "no Authenticode"), ("changed", "does not hold"), ("appended", "data behind the signature"),
+     ("padded", "padding"), ("other-ca", "does not lead"), ("publisher", "publisher is"), ("usage", "not for signing"),
+     ("sha1", "weak hash"), ("nested", "several|nobody signed"), ("blob", "nobody signed"), ("text", "no PE")],
+)  # fmt: skip
+def test_a_program_that_is_not_the_publishers(publisher: Publisher, tmp_path: Path, what: str, says: str) -> None:
+    program, name, ca = a_program(tmp_path), "Vendor Ltd", publisher.ca
+    file = tmp_path / "signed.exe"
+    if what == "usage":
+        publisher = Publisher(tmp_path / "mail", usage="emailProtection")
+        ca = publisher.ca
+    if what == "other-ca":
+        ca = Publisher(tmp_path / "other").ca
+    more = ("-h", "sha1") if what == "sha1" else ("-addUnauthenticatedBlob",) if what == "blob" else ()
+    if what == "unsigned":
+        shutil.copy(program, file)
+    elif what == "text":
+        file.write_bytes(b"no program")
+    else:
+        publisher.sign(program, file, *more)
+    if what == "nested":
+        file = publisher.sign(file, tmp_path / "nested.exe", "-nest")
+    data = bytearray(file.read_bytes())
+    if what == "changed":
+        data[len(data) // 3] ^= 1
+    elif what == "appended":
+        data += b"x" * 16
+    elif what == "padded":
+        data = padded(data)
+    elif what == "publisher":
+        name = "Somebody Else"
+    file.write_bytes(data)
+    with pytest.raises(NotProved, match=says):
+        prove("authenticode", file, b"", [ca.read_bytes()], name)
+
+
+def padded(data: bytearray) -> bytearray:
+    """A payload in the padding of the table of signatures, which no hash covers."""
+    header = int.from_bytes(data[0x3C:0x40], "little")
+    wide = int.from_bytes(data[header + 24 : header + 26], "little") == 0x20B
+    entry = header + 24 + (112 if wide else 96) + 4 * 8
+    start = int.from_bytes(data[entry : entry + 4], "little")
+    size = int.from_bytes(data[entry + 4 : entry + 8], "little")
+    payload = b"payload!" * 8
+    data[entry + 4 : entry + 8] = (size + len(payload)).to_bytes(4, "little")
+    length = int.from_bytes(data[start : start + 4], "little")
+    data[start : start + 4] = (length + len(payload)).to_bytes(4, "little")
+    return data + payload
+
+
+# --- minisign ---------------------------------------------------------------------------------------------------------
+
+
+@MINISIGN
+@pytest.mark.parametrize(
+    ("what", "says"), [("", ""), ("changed", "does not hold"), ("comment", "does not hold"), ("other", "none of")]
+)  # fmt: skip
+def test_minisign(tmp_path: Path, what: str, says: str) -> None:
+    for name in ("one", "two"):
+        run("minisign", "-G", "-W", "-p", tmp_path / f"{name}.pub", "-s", tmp_path / f"{name}.key")
+    file = tmp_path / "fw"
+    file.write_bytes(b"firmware")
+    run("minisign", "-S", "-H", "-s", tmp_path / "one.key", "-m", file, "-t", "version 1", "-x", tmp_path / "sig")
+    signature = (tmp_path / "sig").read_bytes()
+    if what == "changed":
+        file.write_bytes(b"firmwarf")
+    elif what == "comment":
+        signature = signature.replace(b"version 1", b"version 2")
+    key = (tmp_path / ("two.pub" if what == "other" else "one.pub")).read_bytes()
+    if not what:
+        assert prove("minisign", file, signature, [key], "").facts["comment"] == "version 1"
+        return
+    with pytest.raises(NotProved, match=says):
+        prove("minisign", file, signature, [key], "")
