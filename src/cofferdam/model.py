@@ -449,6 +449,7 @@ class Stream(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     name: str
     at: Item
     fastest_us: int = 0
+    form: str = ""  # what it is made of, in the protocol's words
 
 
 class Shown(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

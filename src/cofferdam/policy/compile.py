@@ -126,7 +126,7 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
         points=tuple(_point(point_name, point, dialect) for point_name, point in sorted(asset.points.items())),
         methods=tuple(_method(method_name, method) for method_name, method in sorted(asset.methods.items())),
         streams=tuple(
-            Stream(stream_name, _item(stream_name, stream.at), stream.fastest or 0)
+            Stream(stream_name, _item(stream_name, stream.at), stream.fastest or 0, stream.form or "")
             for stream_name, stream in sorted(asset.streams.items())
         ),
         bits=tuple(space.name for space in dialect.spaces if space.bits),

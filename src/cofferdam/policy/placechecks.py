@@ -6,6 +6,8 @@ it is. Not here: the rest of an asset (crosscheck), how a place is written (the 
 
 from __future__ import annotations
 
+import re
+
 from cofferdam.model import Item, Span, ValueType
 from cofferdam.policy import schema
 from cofferdam.policy.document import Path
@@ -62,6 +64,7 @@ class PlaceChecks:
             self._method((*self.here, "methods", name), name, method)
         for name, stream in self.asset.streams.items():
             self._place((*self.here, "streams", name), name, stream.at, "streams", "opened as streams")
+            self._form((*self.here, "streams", name), name, stream)
 
     # --- points
 
@@ -199,6 +202,17 @@ class PlaceChecks:
                 self.at((*here, "at"), found, "one entry for it", check="at")
             if at.first >= 0:
                 self.at((*here, "at"), dialect.notation.show(at), "no range of elements", check="at")
+
+    def _form(self, here: Path, name: str, stream: schema.Stream) -> None:
+        """What a stream is made of, where the protocol has to be told."""
+        dialect = self.dialect
+        if stream.form is None:
+            if dialect.forms:
+                expected = f"form: what it is made of, such as {dialect.form_example}"
+                self.checking.key(here, f"stream {name} without form", expected, check="missing")
+        elif not re.fullmatch(dialect.forms or "(?!)", stream.form):
+            expected = dialect.form_example if dialect.forms else f"no form: {dialect.name} needs none"
+            self.at((*here, "form"), f"the form {quote(stream.form)}", expected, check="form")
 
     def _method(self, here: Path, name: str, method: schema.Method) -> None:
         self._place(here, name, method.at, "methods", "called")

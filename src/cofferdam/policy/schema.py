@@ -352,6 +352,12 @@ class Stream(Entry):
 
     at: At = Field(description="Which stream, as the asset's protocol writes it.")
     fastest: Microseconds | None = Field(None, description="The shortest interval of its frames that may be asked.")
+    form: Text | None = Field(
+        None,
+        description="What it is made of, where the protocol has to be told. EtherNet/IP: its assemblies and their "
+        "sizes, `outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151`; with `, no run` at the end if the outputs "
+        "do not begin with run or idle.",
+    )
 
 
 class Security(Entry):

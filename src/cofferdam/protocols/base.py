@@ -148,7 +148,8 @@ class Goodbye(msgspec.Struct, frozen=True, gc=False):
 
 
 class Over(msgspec.Struct, frozen=True, gc=False):
-    """The asset has ended what stands by our request `standing`."""
+    """The asset has ended what stands by our request `standing`; or, on the server's side, the client of it has fallen
+    silent, and nobody is told."""
 
     standing: int
     detail: str
@@ -177,7 +178,14 @@ ServerCallEvent: TypeAlias = RequestReceived[Req] | RequestRefused[Resp] | Liter
 ClientCallEvent: TypeAlias = ResponseReceived[Resp] | BadResponse | Unmatched | Literal[Need.DATA]
 """What a machine has that knows calls alone."""
 ServerEvent: TypeAlias = (
-    ServerCallEvent[Req, Resp] | Established | LocalAnswer[Resp] | Released[Resp] | FrameReceived | Identified | Goodbye
+    ServerCallEvent[Req, Resp]
+    | Established
+    | LocalAnswer[Resp]
+    | Released[Resp]
+    | FrameReceived
+    | Over
+    | Identified
+    | Goodbye
 )
 ClientEvent: TypeAlias = ClientCallEvent[Resp] | Established | NoticeReceived | FrameReceived | Over
 
@@ -199,6 +207,15 @@ class Machine(abc.ABC):  # noqa: B024 - its two ends have the abstract methods
     def deadline(self) -> int:
         """When it wants to be told the time (monotonic ns); 0 for never."""
         return 0
+
+    def datagram(self, port: int, data: bytes) -> FrameReceived | None:
+        """A datagram of the peer, from this port: the frame that it is; None if it belongs to nothing that stands here.
+        For protocols with `Dialect.datagrams`, after `on_time`."""
+        return None
+
+    def take_datagrams(self) -> list[tuple[int, bytes]]:
+        """Datagrams that it has to send to the peer, once: to which port, and what."""
+        return []
 
     def on_time(self, now: int) -> None:  # noqa: B027 - most have no use for it
         """It is `now` (monotonic ns). What follows from it shows in `next_event` and `take_output`."""
@@ -427,9 +444,9 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
         stream, that `request` made."""
         return ()
 
-    def frame_operation(self, request: Req, frame: Any) -> Operation:
+    def frame_operation(self, request: Req, frame: Any, asset: Asset) -> Operation:
         """What a client's frame of the stream that `request` opened would write. All its items are parts of the
-        stream's."""
+        stream's. `asset`: what the policy says of it."""
         raise LocalProtocolError("this protocol has no streams")
 
     def misfit(self, request: Req, message: Any) -> str:

@@ -182,6 +182,11 @@ class Dialect(msgspec.Struct, frozen=True):
     routes: str = ""
     """A regular expression for an asset's `route`; "" where the protocol has none."""
     route_example: str = ""
+    forms: str = ""
+    """A regular expression for what a stream is made of, where the protocol needs to be told; "" where it does not."""
+    form_example: str = ""
+    datagrams: int = 0
+    """The UDP port at which streams' frames come and go, beside the connection that opened them; 0: none do."""
 
     def space(self, name: str) -> Space | None:
         """The space that a name such as "holding" or "file:4" means."""

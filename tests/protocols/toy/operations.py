@@ -7,6 +7,7 @@ from typing import Any
 
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import (
+    Asset,
     Assign,
     Call,
     Deny,
@@ -110,7 +111,7 @@ class Toy(Protocol[m.ToyRequest, m.ToyResponse]):
             return tuple(Assign(item, value) for item, value in zip(request.items, response.values, strict=True))
         return ()
 
-    def frame_operation(self, request: m.ToyRequest, frame: Any) -> Operation:
+    def frame_operation(self, request: m.ToyRequest, frame: Any, asset: Asset) -> Operation:
         if not isinstance(request, m.Open):
             raise LocalProtocolError("no stream")
         parts = [Assign(Item("io", f"{request.item.name}.{one.name}"), one.value) for one in frame.signals]

@@ -38,6 +38,10 @@ class Transport(abc.ABC):
     def write(self, data: bytes) -> None:
         """Sends, or queues what the socket does not take."""
 
+    def say_last(self, data: bytes) -> None:
+        """Sends at once, before `close()`: past what was written in this turn and is still to leave, which is lost."""
+        self.write(data)
+
     @abc.abstractmethod
     def close(self) -> None:
         """Ends the connection now. What is unsent is lost."""
@@ -133,6 +137,9 @@ class TcpTransport(Transport):
             if not self._gathered:
                 self._reactor.later(self._send_gathered)
             self._gathered.append(data)
+
+    def say_last(self, data: bytes) -> None:
+        self._send(data)
 
     def _send_gathered(self) -> None:
         parts, self._gathered = self._gathered, []

@@ -87,6 +87,8 @@ def proxy(word: str) -> Broker:
     """The broker that speaks the protocol of this name (protocols.registry)."""
     dialect = DIALECTS.get(word)
     secrets, preload = (dialect.secrets, dialect.preload) if dialect is not None else ((), ())
+    # The socket towards devices is made before the filter is on.
+    datagrams = Can.DATAGRAMS if dialect is not None and dialect.datagrams else Can(0)
     return Broker(
         name=word,
         crew=Crew(
@@ -95,7 +97,7 @@ def proxy(word: str) -> Broker:
                 "outer": Profile(
                     f"{word}/outer",
                     stands="outer",
-                    can=Can.ACCEPT,
+                    can=Can.ACCEPT | datagrams,
                     compiled=True,
                     secrets=secrets,
                     preload=preload,
@@ -104,7 +106,7 @@ def proxy(word: str) -> Broker:
                 "inner": Profile(
                     f"{word}/inner",
                     stands="inner",
-                    can=Can.DIAL_TCP,
+                    can=Can.DIAL_TCP | datagrams,
                     compiled=True,
                     secrets=secrets,
                     preload=preload,

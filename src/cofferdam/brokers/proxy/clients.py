@@ -69,6 +69,7 @@ class Client:
         "held_since",
         "in_line",
         "last",
+        "local",
         "machine",
         "malformed",
         "only",
@@ -97,6 +98,7 @@ class Client:
         self.machine = machine
         self.source = source
         self.port = port
+        self.local = ""  # the address of ours to which it has connected
         self.assets: dict[int, Asset] = {}  # by unit; -1: any unit
         self.sessions: dict[str, Session] = {}  # by asset
         self.only: Session | None = None  # where a single asset answers at the listener, which is the rule

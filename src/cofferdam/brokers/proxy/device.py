@@ -145,10 +145,12 @@ class Device:
         permit: Callable[[Job], bool],
         news: Callable[[Standing, NoticeReceived | FrameReceived | Over], None],
         facing: Facing | None = None,
+        datagrams: Callable[[str, int, bytes], None] | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.asset = asset
         self._facing = facing
+        self._send_datagram = datagrams
         self._protocol = protocol
         self._limits = limits
         self._reactor = reactor
@@ -367,7 +369,11 @@ class Device:
         self._pump()
 
     def _drop(self, connection: Connection, failure: Failure, reason: str) -> None:
-        """Closes a connection of ours; what was under way on it has failed."""
+        """Closes a connection of ours; what was under way on it has failed, and what stands is given up."""
+        for token in connection.standing:
+            data = connection.machine.give_up(token)
+            if data:
+                connection.transport.say_last(data)
         connection.transport.close()
         if connection in self._connections:
             self._connections.remove(connection)
@@ -459,6 +465,9 @@ class Device:
     def _tend(self, connection: Connection) -> None:
         """Sends what the machine has to say, and has it told the time when it wants to."""
         self._say(connection)
+        if self._send_datagram is not None:
+            for port, datagram in connection.machine.take_datagrams():
+                self._send_datagram(self.asset.address, port, datagram)
         due = connection.machine.deadline
         if due != connection.due:
             connection.due = due
@@ -476,11 +485,24 @@ class Device:
         connection: Connection | None = standing.connection
         if connection is None or connection.standing.get(standing.token) is not standing or self.held:
             return False
-        connection.transport.write(connection.machine.frame(standing.token, message))
+        data = connection.machine.frame(standing.token, message)
+        if data:  # else it goes as a datagram
+            connection.transport.write(data)
         connection.last = self._clock()
         if self._speaks:
             self._tend(connection)
         return True
+
+    def datagram(self, port: int, data: bytes) -> bool:
+        """A datagram from the device's address; whether it was a frame of a stream that stands here."""
+        for connection in self._connections:
+            if connection.standing:
+                connection.machine.on_time(self._clock())
+                event = connection.machine.datagram(port, data)
+                if event is not None:
+                    self._other(connection, event)
+                    return True
+        return False
 
     def give_up(self, standing: Standing) -> None:
         """Tells the asset that a watch or stream is not wanted any more, if it still knows of it."""

@@ -18,6 +18,7 @@ from cofferdam.audit.events.access import Malformed, ReadsCounted
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.budget import LogBudget
+from cofferdam.brokers.kit.datagrams import Datagrams, bound
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.supervision import AssetStatus
@@ -72,6 +73,9 @@ class Inner(StandingPath):
         self._devices: dict[tuple[str, int], Device] = {}
         self._budget = LogBudget(setting.audit)
         self._common = self.protocol.common(setting.secrets)
+        port = self.protocol.dialect.datagrams
+        # Made now, since the filter lets nobody make a socket later.
+        self._datagrams = Datagrams(setting.reactor, bound(port), self._datagram) if port else None
         self._on_read_done = self._read_done
         self._named = bool(self.protocol.dialect.kinds)
         self._take(setting.policy, setting.assets)
@@ -105,6 +109,7 @@ class Inner(StandingPath):
                     permit=self._permitted,
                     news=self._news,
                     facing=towards(self._common, asset, self._wall),
+                    datagrams=None if self._datagrams is None else self._datagrams.send,
                     clock=self._clock,
                 )
                 device.held = self._own_side in self.severed
@@ -151,6 +156,11 @@ class Inner(StandingPath):
         if self._standings:
             self._judge_all_again()
         return ended
+
+    def _datagram(self, source: str, port: int, data: bytes) -> None:
+        """By UDP. One that no stream at a device of that address has is dropped, and counted."""
+        if not any(device.datagram(port, data) for (address, _), device in self._devices.items() if address == source):
+            self.limit_hits["stray_datagrams"] = self.limit_hits.get("stray_datagrams", 0) + 1
 
     def command(self, asked: Asked) -> None:
         asked.answer(self.protocol.command(self._common, asked.verb, asked.arguments))

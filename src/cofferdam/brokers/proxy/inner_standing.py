@@ -242,7 +242,7 @@ class StandingPath(WritePath):
 
     def _judge_frame(self, standing: Standing, message: Any) -> None:
         session, stream = standing.session, standing.stream
-        operation = self.protocol.frame_operation(standing.request, message)
+        operation = self.protocol.frame_operation(standing.request, message, standing.served.asset)
         flow = session.flow
         wrong = "no rule allows it any more"
         if isinstance(flow, Flow) and stream is not None:

@@ -39,6 +39,7 @@ from cofferdam.protocols.base import (
     Goodbye,
     Identified,
     LocalAnswer,
+    Over,
     Released,
     RequestReceived,
     RequestRefused,
@@ -101,6 +102,8 @@ class Outer(Door):
                     self._answer(client, event.token, event.reply)
                 elif isinstance(event, FrameReceived):
                     self._standings.frame_received(client, event)
+                elif isinstance(event, Over):
+                    self._standings.silent(client, event.standing)
                 elif isinstance(event, Goodbye):
                     self.close(client, "closed by the client")
                 elif isinstance(event, Identified):
@@ -261,6 +264,8 @@ class Outer(Door):
     def _tend(self, client: Client) -> None:
         """Sends what its machine has to say by itself, and has the machine told the time when it wants to."""
         self._write(client, client.machine.take_output())
+        if self._datagrams is not None and client.standing:
+            self._datagrams.send(client)
         due = client.machine.deadline
         if due != client.due and client in self.clients:
             client.due = due
@@ -308,6 +313,8 @@ class Outer(Door):
                 raise CrossingError(f"an answer that does not fit its request: {misfit}")
             if isinstance(record, Watched) and client in self.clients:
                 self._standings.begin(pending, record.handle)
+                if self._datagrams is not None:
+                    self._datagrams.expect(client)
             if pending.is_write and not self.protocol.is_error(record.message):
                 pending.session.writes += 1
             self._answer(client, pending.token, record.message)

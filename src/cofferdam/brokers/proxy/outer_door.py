@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import socket
 from collections.abc import Collection, Iterable
 
 from cofferdam.brokers.broker import Asked, Part, Setting
@@ -16,7 +17,7 @@ from cofferdam.brokers.kit.admission import Admission
 from cofferdam.brokers.kit.budget import LogBudget, network
 from cofferdam.brokers.kit.limit_notes import LimitNotes
 from cofferdam.brokers.kit.refusals import RefusalLog
-from cofferdam.brokers.kit.supervision import SessionStatus
+from cofferdam.brokers.kit.supervision import Listener, SessionStatus
 from cofferdam.brokers.kit.transport import Transport
 from cofferdam.brokers.proxy.clients import (
     Client,
@@ -31,6 +32,7 @@ from cofferdam.brokers.proxy.clients import (
     statuses,
 )
 from cofferdam.brokers.proxy.face import Face, shown_by
+from cofferdam.brokers.proxy.outer_datagrams import ClientDatagrams
 from cofferdam.brokers.proxy.outer_standing import Standings
 from cofferdam.brokers.proxy.records import (
     Closed,
@@ -81,6 +83,11 @@ class Door(Part):
         self.severed = setting.severed
         self._standings = Standings(self._inner, self._write, self._internal)
         self._inner.on_room = self._on_room
+        self._datagrams: ClientDatagrams | None = None
+        if self.protocol.dialect.datagrams:
+            self._datagrams = ClientDatagrams(
+                setting.reactor, self.clients, self._standings, self._inner, self.limit_hits
+            )
         self._full = (0, "")  # when all places were taken last, and by whom most
         self._take(setting.policy, setting.assets)
 
@@ -136,6 +143,14 @@ class Door(Part):
     def command(self, asked: Asked) -> None:
         asked.answer(self.protocol.command(self._common, asked.verb, asked.arguments))
 
+    def serve_datagrams(self, sock: socket.socket, listener: Listener) -> None:
+        if self._datagrams is not None:
+            self._datagrams.serve(sock, listener)
+
+    def end_datagrams(self, sock: socket.socket) -> None:
+        if self._datagrams is not None:
+            self._datagrams.end(sock)
+
     def end_sessions(self, sessions: Collection[str], reason: str) -> None:
         """Ends the connections that hold these sessions."""
         wanted = set(sessions)
@@ -180,7 +195,7 @@ class Door(Part):
         facing = face.facing(self._common, first, self._wall, source, local)
         client = face.client = Client(transport, self.protocol.server_facing(facing), source, port, pace)
         client.share, client.group = share, group
-        client.assets = assets
+        client.assets, client.local = assets, local[0]
         client.last = now
         client.opened_wall = self._wall()
         client.stranger = stranger

@@ -63,7 +63,11 @@ class Standings:
 
     def released(self, client: Client, event: Released[Any]) -> None:
         """The client gives it up."""
-        handle = client.standing.pop(event.standing, None)
+        self.silent(client, event.standing)
+
+    def silent(self, client: Client, standing: int) -> None:
+        """The client says nothing any more in what stands by this token."""
+        handle = client.standing.pop(standing, None)
         if handle is not None:
             _, session, _ = self._clients.pop(handle)
             self._inner.send(Unwatch(session.id, handle))

@@ -29,7 +29,8 @@ class Listeners:
             if spot in self._held:
                 continue
             try:
-                opened = await self._launcher.open_listener(Place(spot.side, spot.zone), spot.address, spot.port)  # type: ignore[arg-type]
+                place = Place(spot.side, spot.zone)  # type: ignore[arg-type]
+                opened = await self._launcher.open_listener(place, spot.address, spot.port, datagrams=spot.datagrams)
             except GateError as error:
                 self.close(fresh)
                 raise GateError(f"asset {assets.get(spot, '?')}: {error}", hint=error.hint) from None

@@ -91,6 +91,11 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
             said: Path = ("assets", name, "listen" if asset.listen else "overlay")
             listens += [Listen(conduit.from_zone, *place, may, name, said) for place in asset.places]
             reaches.append(Reach(asset.zone, asset.address, asset.port, name))
+            port = self.dialect.datagrams
+            if port and asset.streams:
+                at = dict.fromkeys(address for address, _ in asset.places)
+                listens += [Listen(conduit.from_zone, one, port, may, name, said, datagrams=True) for one in at]
+                reaches.append(Reach(asset.zone, asset.address, port, name, datagrams=True))
             # All zones of a side are one network: a device has one address there, whatever zone it is said to be in.
             side = policy.zones[asset.zone].side
             apart[name] = f"the device {asset.address}:{asset.port} of side {side}"

@@ -25,19 +25,25 @@ from cofferdam.protocols.base import (
     ClientMachine,
     Established,
     Facing,
+    FrameReceived,
+    Over,
     ResponseReceived,
     Unmatched,
 )
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import paths, replies, requests, wire
+from cofferdam.protocols.enip.asked import known_of
 from cofferdam.protocols.enip.dialect import ENIP
+from cofferdam.protocols.enip.io import PORT as IO_PORT
+from cofferdam.protocols.enip.io import IoForm, IoLink, IoLinks, forms_of
 from cofferdam.protocols.enip.replies import Misfit
-from cofferdam.protocols.enip.server import known_of
 from cofferdam.protocols.enip.values import DATA, encode, size_of
 
 MAX_OUTSTANDING: Final = 16
 ROOM: Final = 480
 """Bytes of data in one step of a write in pieces."""
+VENDOR: Final = 0x4346
+"""By which our I/O connections are named, beside numbers of our own."""
 STEPS: Final = 10_000
 """Steps of one conversation, at most."""
 TEMPLATE: Final = 65_536
@@ -86,8 +92,13 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         self._serial = 0
         self._output = b"" if midway else wire.frame(wire.REGISTER, 0, bytes(8), b"\1\0\0\0")
         self._error: RemoteProtocolError | None = None
-        if midway:
-            self._events.append(Established())
+        self._io = IoLinks()
+        self._forms = forms_of(asset)
+        self._random = bytes if facing is None else facing.random
+        self._opening: dict[int, IoLink] = {}
+        self._late: dict[int, _Open] = {}
+        self._now = 0
+        self._names = 0
 
     # --- what a broker calls ------------------------------------------------------------------------------------
 
@@ -100,7 +111,37 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
 
     def take_asset(self, asset: Asset) -> None:
         self._about = known_of(asset)
+        self._forms = forms_of(asset)
         self._route = paths.of_route(asset.route)
+
+    def on_time(self, now: int) -> None:
+        self._now = now
+        for link in self._io.silent(now):
+            self._output += self._closing(link)
+            self._events.append(Over(link.standing, "the device has sent nothing in time"))
+
+    @property
+    def deadline(self) -> int:
+        return self._io.deadline
+
+    def datagram(self, port: int, data: bytes) -> FrameReceived | None:
+        found = self._io.take(data, self._now)
+        return None if found is None else FrameReceived(*found)
+
+    def take_datagrams(self) -> list[tuple[int, bytes]]:
+        output, self._io.output = self._io.output, []
+        return output
+
+    def frame(self, standing: int, message: m.IoData) -> bytes:
+        try:
+            self._io.send(standing, message)
+        except (KeyError, ValueError) as error:
+            raise LocalProtocolError(f"no packet for {standing}: {error}") from None
+        return b""
+
+    def give_up(self, standing: int) -> bytes:
+        link = self._io.remove(standing)
+        return b"" if link is None else self._closing(link)
 
     def send(self, request: m.EnipRequest) -> tuple[int, bytes]:
         if not self._session or self._error is not None:
@@ -118,7 +159,13 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
 
     def forget(self, token: int) -> None:
         one = self._open.pop(token, None)
-        if one is not None:
+        if one is None:
+            return
+        if isinstance(one.request, m.OpenIo):
+            self._late[token] = one  # a late yes has to be taken back
+            while len(self._late) > MAX_OUTSTANDING:
+                del self._late[next(iter(self._late))]
+        else:
             one.talk.close()
 
     def next_event(self) -> ClientEvent[m.EnipResponse]:
@@ -158,9 +205,13 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         one.step += 1
         if one.step > STEPS:
             raise Misfit(f"no end after {STEPS} steps")
-        if self._route:
+        # A connection's opening has the route in its own path.
+        if self._route and not isinstance(one.request, m.OpenIo):
             request = _wrapped(request, self._route)
-        context = struct.pack("<IHH", token & 0xFFFF_FFFF, one.step, 0x4346)
+        return self._framed(token, one.step, request)
+
+    def _framed(self, token: int, step: int, request: bytes) -> bytes:
+        context = struct.pack("<IHH", token & 0xFFFF_FFFF, step, 0x4346)
         body = wire.packet(((wire.NULL_ADDRESS, b""), (wire.UNCONNECTED, request)))
         return wire.frame(wire.SEND_RR, self._session, context, body)
 
@@ -175,32 +226,29 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             self._session = session
             return Established()
         token, step, _ = struct.unpack("<IHH", context)
-        one = self._open.get(token)
-        if (
-            command != wire.SEND_RR
-            or one is None
-            or one.step != step
-            or (session != self._session and not self._midway)
-        ):
+        late = self._late.pop(token, None)
+        one = self._open.get(token) or late
+        ours = session == self._session or self._midway
+        if command != wire.SEND_RR or one is None or one.step != step or not ours:
             return Unmatched(f"a late answer, or one to nothing: {command:04X} for {token}/{step}")
         try:
-            if status:
-                raise Misfit(f"the encapsulation's status {status:#x}")
-            found = wire.items_of(data)
-            if (
-                [kind for kind, _ in found[:2]] != [wire.NULL_ADDRESS, wire.UNCONNECTED]
-                or found[0][1]
-                or len(found) > 2
-            ):
-                raise Misfit("no null address and unconnected data")
-            self._output += self._stepped(token, one, *one.talk.send(replies.split(found[1][1], one.service)))
+            self._output += self._stepped(token, one, *one.talk.send(_answer(one, status, data)))
             return None
         except StopIteration as end:
-            del self._open[token]
-            return ResponseReceived(token, end.value)
+            response, fault = end.value, ""
         except (Misfit, wire.BadPacket) as error:
-            del self._open[token]
-            return BadResponse(token, replies.SECTION, str(error))
+            response, fault = None, str(error)
+        self._open.pop(token, None)
+        link = self._opening.pop(token, None)
+        if late is not None:
+            if link is not None:
+                self._output += self._closing(link)
+            return Unmatched("a late answer to an opening, which is taken back")
+        if response is None:
+            return BadResponse(token, replies.SECTION, fault)
+        if link is not None:
+            self._io.add(link)
+        return ResponseReceived(token, response)
 
     # --- conversations ------------------------------------------------------------------------------------------
 
@@ -215,6 +263,8 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             return self._describe(request)
         if isinstance(request, m.Packet):
             return self._packet(request)
+        if isinstance(request, m.OpenIo):
+            return self._open_io(request, self._serial + 1)
         return self._plain(request)
 
     def _plain(self, request: m.EnipRequest) -> Talk:
@@ -328,6 +378,44 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
                 start = last
             size = len(found)
 
+    def _open_io(self, request: m.OpenIo, token: int) -> Talk:
+        form = self._forms[request.item.name]
+        self._names += 1
+        name = (self._names & 0xFFFF, VENDOR, int.from_bytes(self._random(4), "little"))
+        ours = int.from_bytes(self._random(4), "little") | 1 << 31
+        cls = request.cls
+        sizes = form.size_out(cls), form.size_in(cls)
+        path = self._route + _assemblies(form)
+        large = max(sizes) > 0x1FF
+        head = struct.pack("<BBIIHHIB3x", 0x0A, 0x0E, 0, ours, *name, request.multiplier)
+        # Point to point both ways, of fixed size, scheduled.
+        flags = [size | (0x4800 << 16 if large else 0x4800) for size in sizes]
+        body = struct.pack("<IIII" if large else "<IHIH", request.rpi_out, flags[0], request.rpi_in, flags[1])
+        body = head + body + bytes([cls, len(path) // 2]) + path
+        service = requests.LARGE_OPEN if large else requests.OPEN
+        where = paths.of_object(paths.MANAGER, 1)
+        status, more, data = yield service, requests.made(service, where, body)
+        if status:
+            return replies.error(status, more)
+        if len(data) < 26:
+            raise Misfit("an opening's answer that ends too early")
+        send_id, receive_id, *said, rpi_out, rpi_in = struct.unpack_from("<IIHHIII", data)
+        fits = m.FASTEST_US <= rpi_out <= m.SLOWEST_US and m.FASTEST_US <= rpi_in <= m.SLOWEST_US
+        if receive_id != ours or tuple(said) != name or not fits:
+            raise Misfit("an opening's answer to another connection, or with another interval")
+        link = IoLink(token, cls, send_id, ours, rpi_in, request.multiplier, self._now)
+        link.send_size, link.header_out = form.out_size, form.run
+        link.receive_size, link.name, link.path = form.in_size, name, path
+        self._opening[token] = link
+        return m.IoOpened(rpi_out, rpi_in)
+
+    def _closing(self, link: IoLink) -> bytes:
+        """A Forward Close, whose answer nobody waits for."""
+        body = struct.pack("<BBHHIBx", 0x0A, 0x0E, *link.name, len(link.path) // 2) + link.path
+        self._serial += 1
+        where = paths.of_object(paths.MANAGER, 1)
+        return self._framed(self._serial, 1, requests.made(requests.CLOSE, where, body))
+
     def _describe(self, request: m.DescribeStructure) -> Talk:
         path = paths.of_object(paths.TEMPLATE, request.instance)
         body = struct.pack("<5H", 4, 4, 5, 2, 1)
@@ -346,6 +434,34 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             if not status or len(data) > TEMPLATE or not body:
                 break
         return replies.structure(handle, size, count, data)
+
+
+def _answer(one: _Open, status: int, data: bytes) -> Answer:
+    """What a frame answers to a conversation's step. Raises: Misfit, BadPacket."""
+    if status:
+        raise Misfit(f"the encapsulation's status {status:#x}")
+    found = wire.items_of(data)
+    if isinstance(one.request, m.OpenIo):
+        _check_addresses(found[2:])
+        found = found[:2]
+    if [kind for kind, _ in found] != [wire.NULL_ADDRESS, wire.UNCONNECTED] or found[0][1]:
+        raise Misfit("no null address and unconnected data")
+    return replies.split(found[1][1], one.service)
+
+
+def _check_addresses(beside: list[tuple[int, bytes]]) -> None:
+    """Socket addresses beside an opening's answer. No other port than the usual one is open towards a device. Raises:
+    Misfit."""
+    for kind, data in beside:
+        if kind not in (wire.TO_TARGET, wire.TO_ORIGINATOR) or len(data) != 16:
+            raise Misfit(f"the item {kind:#06x} beside an opening's answer")
+        if kind == wire.TO_TARGET and int.from_bytes(data[2:4], "big") not in (0, IO_PORT):
+            raise Misfit(f"outputs at UDP port {int.from_bytes(data[2:4], 'big')}; {IO_PORT} is open")
+
+
+def _assemblies(form: IoForm) -> bytes:
+    """The path of an I/O connection: configuration, outputs, inputs."""
+    return paths.of_object(paths.ASSEMBLY, form.config) + paths.of_points(form.outputs, form.inputs)
 
 
 def _grouped(parts: list[tuple[Any, bytes]]) -> list[list[tuple[Any, bytes]]]:

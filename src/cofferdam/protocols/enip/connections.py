@@ -1,7 +1,7 @@
-"""Class-3 connections of a client, and routes: both end here.
+"""Connections that a client opens, and routes: both end here.
 
 Forward Open and Close to the message router are answered by this side; ids are its own, and nothing is opened at the
-device. Not here: I/O connections (class 0 and 1).
+device. Not here: the packets of I/O connections (io).
 """
 
 from __future__ import annotations
@@ -9,16 +9,25 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-from cofferdam.model import Asset
-from cofferdam.protocols.enip import paths
+from cofferdam.model import Asset, Item
+from cofferdam.protocols.enip import paths, wire
+from cofferdam.protocols.enip.io import PORT as IO_PORT
+from cofferdam.protocols.enip.io import forms_of
+from cofferdam.protocols.enip.messages import FASTEST_US, SLOWEST_US, OpenIo
 from cofferdam.protocols.enip.requests import CONNECTION, LONG, SECTION, SHORT, Refused
 
+IO_CONNECTIONS: Final = 64
+"""I/O connections of one TCP connection, at most."""
 CONNECTIONS: Final = 4
 """Class-3 connections of one TCP connection, at most."""
 PLAIN, LARGE = 504, 4002
 """Bytes of a connection's packets, at most."""
 _HEAD: Final = struct.Struct("<BBIIHHIB3x")
 BOOK: Final = "CIP Volume 1, 3-5.5 (connection manager)"
+
+
+class Unknown(Exception):
+    """An I/O connection that is none of the policy's streams."""
 
 
 class Link:
@@ -60,6 +69,8 @@ class Connections:
 
     def __init__(self) -> None:
         self._links: dict[int, Link] = {}
+        self.io_names: dict[int, tuple[int, int, int]] = {}
+        """Names of I/O connections that are open or being opened, by the token of the request."""
         self._last = 0
 
     def link(self, number: int, midway: bool) -> Link | None:
@@ -115,6 +126,46 @@ class Connections:
             opening.rpi_to_target, opening.rpi_to_originator, 0,
         )  # fmt: skip
 
+    def io(self, opening: Opening, asset: Asset | None, beside: list[tuple[int, bytes]], source: str) -> OpenIo:
+        """What an I/O connection asks, if it is one of the policy's streams. Raises: Refused, Unknown."""
+        path = opening.path
+        check_route(path.route, asset)
+        points = path.points or path.instances[1:]
+        config = path.instances[0] if path.instances else 0
+        asked = (path.cls, points, config)
+        found = [
+            (name, form)
+            for name, form in forms_of(asset).items()
+            if asked == (paths.ASSEMBLY, (form.outputs, form.inputs), form.config)
+        ]
+        if not found:
+            raise Unknown(f"an I/O connection to class {path.cls:02X}, {config}/{'/'.join(map(str, points))}")
+        name, form = found[0]
+        cls = opening.transport & 0x0F
+        if opening.transport & 0x70 not in (0x00, 0x10, 0x20) or cls not in (0, 1):
+            raise Refused(CONNECTION, f"the transport {opening.transport:02X}", BOOK, 0x0103)
+        _io_types(opening)
+        if opening.parameters_to_target[0] != form.size_out(cls):
+            raise Refused(CONNECTION, "outputs of another size", BOOK, 0x0127, form.size_out(cls))
+        if opening.parameters_to_originator[0] != form.size_in(cls):
+            raise Refused(CONNECTION, "inputs of another size", BOOK, 0x0128, form.size_in(cls))
+        for rpi in (opening.rpi_to_target, opening.rpi_to_originator):
+            if not FASTEST_US <= rpi <= SLOWEST_US:
+                raise Refused(CONNECTION, f"an interval of {rpi} us", BOOK, 0x0111)
+        if opening.name in self.io_names.values():
+            raise Refused(CONNECTION, "a connection that is open already", BOOK, 0x0100)
+        if len(self.io_names) >= IO_CONNECTIONS:
+            raise Refused(CONNECTION, f"more than {IO_CONNECTIONS} I/O connections", BOOK, 0x0113)
+        client_port(beside, source)
+        return OpenIo(
+            Item("io", name), opening.rpi_to_target, opening.rpi_to_originator, opening.multiplier, 1 if cls else 0
+        )
+
+    def standing_of(self, body: bytes) -> int | None:
+        """The token of the I/O connection that a Forward Close names; None if it names none."""
+        name = struct.unpack_from("<HHI", body, 2) if len(body) >= 12 else None
+        return next((token for token, known in self.io_names.items() if known == name), None)
+
     def close(self, body: bytes) -> bytes:
         """Closes one; the answer's data. Raises: Refused."""
         if len(body) < 12:
@@ -143,6 +194,31 @@ class Connections:
             raise Refused(CONNECTION, "a route with other segments", paths.SECTION, 0x0315)
         check_route(path.route, asset)
         return body[4 : 4 + size]
+
+
+def _io_types(opening: Opening) -> None:
+    """Point to point or multicast, and nobody is a redundant owner. Raises: Refused."""
+    for parameters, allowed, status in (
+        (opening.parameters_to_target[1], (2,), 0x0123), (opening.parameters_to_originator[1], (1, 2), 0x0124)
+    ):  # fmt: skip
+        flags = parameters >> 16 if parameters >= 1 << 16 else parameters
+        if flags & 0x8000 or (flags >> 13 & 3) not in allowed:
+            raise Refused(CONNECTION, f"the connection type {flags:04X}", BOOK, status)
+
+
+def client_port(beside: list[tuple[int, bytes]], source: str) -> int:
+    """The UDP port at which a client takes I/O. Its address is that of its TCP connection, whatever it says. Raises:
+    Refused where it says another host's."""
+    port = IO_PORT
+    for kind, data in beside:
+        if kind not in (wire.TO_TARGET, wire.TO_ORIGINATOR) or len(data) != 16 or data[:2] != b"\0\2":
+            raise Refused(CONNECTION, "a socket address of another form", wire.PACKET, 0x0205)
+        said = ".".join(map(str, data[4:8]))
+        if kind == wire.TO_ORIGINATOR:
+            if said not in ("0.0.0.0", source):  # noqa: S104 - compared with
+                raise Refused(CONNECTION, f"I/O to {said} is asked, from {source}", wire.PACKET, 0x0205)
+            port = int.from_bytes(data[2:4], "big") or IO_PORT
+    return port
 
 
 def check_route(route: tuple[tuple[int, int], ...], asset: Asset | None) -> None:

@@ -35,7 +35,9 @@ _ZEROS = re.compile(r"(?<=[\[,.])0+(?=[0-9])")
 """Zeros before a number: an index and a bit are spelt without."""
 _LAST = re.compile(r"(.*)\[([0-9]{1,10})\]\Z")
 _ATTRIBUTE = re.compile(r"cip\s+((?:0[xX][0-9A-Fa-f]{1,4})|[0-9]{1,5})/([0-9]{1,10})/([0-9]{1,5})\Z")
-_IO = re.compile(r"io\s+([A-Za-z_][A-Za-z0-9_]*)((?:\.[A-Za-z0-9_]+)*)\Z")
+_IO = re.compile(r"io\s+([A-Za-z_][A-Za-z0-9_]{0,39}(?:\.[0-9]{1,4}(?:\.[0-7])?)?)\Z")
+IO_NAME = re.compile(r"[a-z_][a-z0-9_]{0,39}(\.(0|[1-9][0-9]{0,3})(\.[0-7])?)?\Z")
+"""An I/O connection, or a place in its outputs: the byte, and the bit of it."""
 CIP_NAME = re.compile(r"(0|[1-9][0-9]{0,4})/(0|[1-9][0-9]{0,9})/(0|[1-9][0-9]{0,4})\Z")
 """An attribute's one spelling: class, instance, attribute, in decimals."""
 
@@ -48,6 +50,8 @@ def plain(item: Item) -> str:
         found = CIP_NAME.match(item.name)
         right = found and int(found[1]) < 65536 and int(found[2]) < 1 << 32 and int(found[3]) < 65536
         return "" if right and item.first < 0 else f"{item.name!r} is no attribute"
+    if item.kind == "io":
+        return "" if IO_NAME.match(item.name) and item.first < 0 else f"{item.name!r} is no I/O connection"
     if item.kind != "tag" or item.name != item.name.lower() or not PATH.match(item.name) or _ZEROS.search(item.name):
         return f"{item.name!r} is no tag's path"
     return path_fault(item.name) or ("an index in the name" if item.first < 0 and _LAST.match(item.name) else "")
@@ -67,10 +71,16 @@ def path_fault(name: str) -> str:
 
 
 class EnipNotation(Notation):
-    """ "tag Pump.Speed", "tag Counts[0-99]", "tag Status.3", "tag Program:Main.Level", "cip 1/1/6"."""
+    """ "tag Pump.Speed", "tag Counts[0-99]", "tag Status.3", "tag Program:Main.Level", "cip 1/1/6", "io Drive", "io
+    Drive.4.0"."""
 
-    pattern = r"^(tag\s+[A-Za-z_][A-Za-z0-9_:.,\[\]-]*|cip\s+(0x[0-9A-Fa-f]+|\d+)/\d+/\d+)$"
-    examples = ("tag Pump.Speed", "tag Counts[0-99]", "tag Status.3", "tag Program:Main.Level", "cip 1/1/6")
+    pattern = (
+        r"^(tag\s+[A-Za-z_][A-Za-z0-9_:.,\[\]-]*|cip\s+(0x[0-9A-Fa-f]+|\d+)/\d+/\d+|io\s+[A-Za-z_][A-Za-z0-9_.]*)$"
+    )
+    examples = (
+        "tag Pump.Speed", "tag Counts[0-99]", "tag Status.3", "tag Program:Main.Level", "cip 1/1/6", "io Drive",
+        "io Drive.4.0",
+    )  # fmt: skip
 
     def parse(self, text: str) -> Item:
         if found := _ATTRIBUTE.match(text):
@@ -78,6 +88,8 @@ class EnipNotation(Notation):
             if numbers[0] > 65535 or numbers[1] >= 1 << 32 or numbers[2] > 65535:
                 raise Misread("a class and an attribute up to 65535, and an instance of 32 bits")
             return Item("cip", "/".join(map(str, numbers)))
+        if found := _IO.match(text):
+            return Item("io", _ZEROS.sub("", found[1].lower()))
         tag = _TAG.match(text)
         if not tag:
             near = f"tag {text}" if PATH.match(text) else ""
@@ -120,6 +132,7 @@ ENIP = Dialect(
     kinds=(
         Kind("tag", "a tag", read=76, write=77, separators=".[", elements=True, prefix=True),
         Kind("cip", "an attribute", read=14, write=16),
+        Kind("io", "an I/O connection", open=84, separators="."),
     ),
     codes={
         5: "reset", 6: "start", 7: "stop", 8: "create", 9: "delete", 21: "restore", 22: "save",
@@ -131,6 +144,12 @@ ENIP = Dialect(
     others_change=True,
     place_codes=frozenset({1, 2, 3, 4, 10, 14, 16, 76, 77, 78, 82, 83, 84, 85, 91}),
     quirks=frozenset({"no_list"}),
+    forms=(
+        r"outputs [0-9]{1,5} of ([0-9]{1,3}|1[0-3][0-9]{2}|1400) bytes, "
+        r"inputs [0-9]{1,5} of ([0-9]{1,3}|1[0-3][0-9]{2}|1400) bytes(, config [0-9]{1,5})?(, no run)?"
+    ),
+    form_example='"outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151"',
+    datagrams=2222,
     route_example="backplane 0",
     routes=r"backplane ([0-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])",
 )  # fmt: skip

@@ -22,6 +22,11 @@ U16 = Annotated[int, Meta(ge=0, lt=1 << 16)]
 U32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
 Symbolic = Annotated[str, Meta(min_length=1, max_length=128)]
 
+LONGEST = 1400
+"""Bytes of data in one packet of an I/O connection, at most: one datagram."""
+FASTEST_US, SLOWEST_US = 2_000, 10_000_000
+Rpi = Annotated[int, Meta(ge=FASTEST_US, le=SLOWEST_US)]
+"""An interval of packets, in µs."""
 SYMBOLS = 20_000
 """Tags of one list, at most."""
 MEMBERS = 2000
@@ -32,20 +37,20 @@ ATTRIBUTES = 64
 """Attributes of one Get Attribute List, at most."""
 
 
-class _Message(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
+class Message(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
     pass
 
 
 # ---- requests ----
 
 
-class ReadTag(_Message, frozen=True, tag=1):
+class ReadTag(Message, frozen=True, tag=1):
     """Read Tag, whole or in pieces (services 4C and 52)."""
 
     item: Item
 
 
-class WriteTag(_Message, frozen=True, tag=2):
+class WriteTag(Message, frozen=True, tag=2):
     """Write Tag, whole or in pieces (4D and 53). `code`: its type; `handle`: that of a structure, 0 for anything
     else."""
 
@@ -55,7 +60,7 @@ class WriteTag(_Message, frozen=True, tag=2):
     value: Value
 
 
-class WriteBit(_Message, frozen=True, tag=3):
+class WriteBit(Message, frozen=True, tag=3):
     """Read Modify Write (4E) of one bit; the item is "tag NAME.BIT". `size`: of the tag, in bytes."""
 
     item: Item
@@ -63,7 +68,7 @@ class WriteBit(_Message, frozen=True, tag=3):
     value: bool
 
 
-class ModifyTag(_Message, frozen=True, tag=4):
+class ModifyTag(Message, frozen=True, tag=4):
     """Read Modify Write (4E) of several bits: what the tag becomes depends on what it holds. Masks as numbers."""
 
     item: Item
@@ -72,20 +77,20 @@ class ModifyTag(_Message, frozen=True, tag=4):
     and_mask: U32
 
 
-class GetAttribute(_Message, frozen=True, tag=5):
+class GetAttribute(Message, frozen=True, tag=5):
     """Get Attribute Single (0E)."""
 
     item: Item
 
 
-class SetAttribute(_Message, frozen=True, tag=6):
+class SetAttribute(Message, frozen=True, tag=6):
     """Set Attribute Single (10)."""
 
     item: Item
     value: Value
 
 
-class Service(_Message, frozen=True, tag=7):
+class Service(Message, frozen=True, tag=7):
     """A service without data on an object, that policy names by service and class."""
 
     service: Annotated[int, Meta(ge=1, le=127)]
@@ -93,7 +98,7 @@ class Service(_Message, frozen=True, tag=7):
     instance: U32
 
 
-class Unserved(_Message, frozen=True, tag=8):
+class Unserved(Message, frozen=True, tag=8):
     """What nobody serves here: no policy can allow it, and so it never crosses. It is said to be judged and
     recorded."""
 
@@ -102,23 +107,23 @@ class Unserved(_Message, frozen=True, tag=8):
     why: Annotated[str, Meta(max_length=256)]
 
 
-class Identify(_Message, frozen=True, tag=9):
+class Identify(Message, frozen=True, tag=9):
     """The identity object (01 on class 1, instance 1), also for ListIdentity."""
 
 
-class ListTags(_Message, frozen=True, tag=10):
+class ListTags(Message, frozen=True, tag=10):
     """All tags of the controller, or of a program ("Program:Main"): 55 on class 6B, page by page."""
 
     program: Annotated[str, Meta(max_length=48)] = ""
 
 
-class DescribeStructure(_Message, frozen=True, tag=11):
+class DescribeStructure(Message, frozen=True, tag=11):
     """A structure's template (03 and 4C on class 6C)."""
 
     instance: U16
 
 
-class Packet(_Message, frozen=True, tag=12):
+class Packet(Message, frozen=True, tag=12):
     """A Multiple Service Packet (0A) that is asked as one."""
 
     parts: Annotated[
@@ -127,16 +132,26 @@ class Packet(_Message, frozen=True, tag=12):
     ]
 
 
-class GetAttributes(_Message, frozen=True, tag=13):
+class GetAttributes(Message, frozen=True, tag=13):
     """Get Attribute List (03): several of one instance."""
 
     items: Annotated[tuple[Item, ...], Meta(min_length=1, max_length=ATTRIBUTES)]
 
 
+class OpenIo(Message, frozen=True, tag=14):
+    """A Forward Open of class 0 or 1. RPIs in µs; the time-out is four RPIs, doubled `multiplier` times."""
+
+    item: Item
+    rpi_out: Rpi
+    rpi_in: Rpi
+    multiplier: Annotated[int, Meta(ge=0, le=7)]
+    cls: Literal[0, 1]
+
+
 # ---- responses ----
 
 
-class Held(_Message, frozen=True, tag=101):
+class Held(Message, frozen=True, tag=101):
     """What a tag or an attribute holds. `code`, its type, is 0 for an attribute: CIP says none there."""
 
     code: U16
@@ -144,18 +159,18 @@ class Held(_Message, frozen=True, tag=101):
     value: Value
 
 
-class Done(_Message, frozen=True, tag=102):
+class Done(Message, frozen=True, tag=102):
     """Written; carried out."""
 
 
-class CipError(_Message, frozen=True, tag=103):
+class CipError(Message, frozen=True, tag=103):
     """No: a general status and its additional words."""
 
     status: Annotated[int, Meta(ge=1, lt=256)]
     more: Annotated[tuple[U16, ...], Meta(max_length=8)] = ()
 
 
-class Identity(_Message, frozen=True, tag=104):
+class Identity(Message, frozen=True, tag=104):
     vendor: U16
     device: U16
     product: U16
@@ -166,7 +181,7 @@ class Identity(_Message, frozen=True, tag=104):
     name: Annotated[str, Meta(max_length=255)]
 
 
-class Symbol(_Message, frozen=True):
+class Symbol(Message, frozen=True):
     """A tag of the list: the device's number for it, its name as the device spells it, its type word and dimensions."""
 
     instance: U32
@@ -175,18 +190,18 @@ class Symbol(_Message, frozen=True):
     dimensions: tuple[U32, U32, U32]
 
 
-class TagList(_Message, frozen=True, tag=105):
+class TagList(Message, frozen=True, tag=105):
     symbols: Annotated[tuple[Symbol, ...], Meta(max_length=SYMBOLS)]
 
 
-class Member(_Message, frozen=True):
+class Member(Message, frozen=True):
     name: Annotated[str, Meta(max_length=128)]
     info: U16
     code: U16
     offset: U32
 
 
-class Structure(_Message, frozen=True, tag=106):
+class Structure(Message, frozen=True, tag=106):
     """A template: `handle` as in reads, `size` in bytes, `name` as the device writes it."""
 
     handle: U16
@@ -195,23 +210,42 @@ class Structure(_Message, frozen=True, tag=106):
     members: Annotated[tuple[Member, ...], Meta(max_length=MEMBERS)]
 
 
-class Answers(_Message, frozen=True, tag=107):
+class Answers(Message, frozen=True, tag=107):
     """One answer for each part of a packet."""
 
     parts: Annotated[tuple[Held | Done | CipError, ...], Meta(min_length=1, max_length=PARTS)]
 
 
-class HeldList(_Message, frozen=True, tag=108):
+class HeldList(Message, frozen=True, tag=108):
     """The values of GetAttributes, or the status of each that has none."""
 
     values: Annotated[tuple[Value | U8, ...], Meta(min_length=1, max_length=ATTRIBUTES)]
 
 
+class IoOpened(Message, frozen=True, tag=109):
+    """The I/O connection is open, with these RPIs (µs)."""
+
+    rpi_out: Rpi
+    rpi_in: Rpi
+
+
+# ---- what comes by itself ----
+
+
+class IoData(Message, frozen=True, tag=130):
+    """One packet of an I/O connection: whether its sequence count has moved since the one before, whether it says run,
+    and the data of its assembly, of which policy sees the points that lie in it."""
+
+    moved: bool
+    run: bool
+    data: Annotated[bytes, Meta(max_length=LONGEST)]
+
+
 EnipRequest: TypeAlias = (
     ReadTag | WriteTag | WriteBit | ModifyTag | GetAttribute | SetAttribute | Service | Unserved | Identify | ListTags
-    | DescribeStructure | Packet | GetAttributes
+    | DescribeStructure | Packet | GetAttributes | OpenIo
 )  # fmt: skip
-EnipResponse: TypeAlias = Held | Done | CipError | Identity | TagList | Structure | Answers | HeldList
+EnipResponse: TypeAlias = Held | Done | CipError | Identity | TagList | Structure | Answers | HeldList | IoOpened
 
 
 def request_fault(request: EnipRequest) -> str:
@@ -240,6 +274,8 @@ def request_fault(request: EnipRequest) -> str:
             return next((found for item in items if (found := _attribute(item))), "")
         case ListTags(program):
             return "" if not program or program_right(program) else f"the program {program!r}"
+        case OpenIo(item):
+            return plain(item) if item.kind == "io" and "." not in item.name else f"{item.name!r} is no I/O connection"
         case Unserved():
             return "a request that nobody serves"
     return ""
@@ -269,8 +305,10 @@ def response_fault(response: EnipResponse) -> str:
     return ""
 
 
-def fault_of(message: EnipRequest | EnipResponse) -> str:
-    """The same for either."""
+def fault_of(message: EnipRequest | EnipResponse | IoData) -> str:
+    """The same for any message."""
+    if isinstance(message, IoData):
+        return ""
     if isinstance(message, EnipResponse):
         return response_fault(message)
     return request_fault(message)

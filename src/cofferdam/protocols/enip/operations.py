@@ -9,12 +9,13 @@ from collections.abc import Callable, Hashable
 from typing import Final
 
 from cofferdam.errors import CrossingError, LocalProtocolError
-from cofferdam.model import Assign, Bool, Deny, Failure, Fault, Item, Operation, Read, Span, Write
+from cofferdam.model import Asset, Assign, Bool, Deny, Failure, Fault, Item, Opening, Operation, Read, Span, Write
 from cofferdam.protocols.base import Facing, Protocol
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import paths, replies
 from cofferdam.protocols.enip import requests as r
 from cofferdam.protocols.enip.dialect import ENIP
+from cofferdam.protocols.enip.io import assigned
 from cofferdam.protocols.enip.machine import EnipClient, EnipServer
 from cofferdam.protocols.enip.view import EnipView
 
@@ -61,6 +62,7 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
     dialect = ENIP
     request_type = m.EnipRequest
     response_type = m.EnipResponse
+    frame_type = m.IoData
     speaks = True
     browses = True
     functions = FUNCTIONS
@@ -80,7 +82,7 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
     ) -> EnipClient:
         return EnipClient(facing, quirks, outstanding)
 
-    def check(self, message: m.EnipRequest | m.EnipResponse) -> None:
+    def check(self, message: m.EnipRequest | m.EnipResponse | m.IoData) -> None:
         fault = m.fault_of(message)
         if fault:
             raise CrossingError(f"{type(message).__name__}: {fault}")
@@ -106,6 +108,8 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
                 return Operation(r.LIST, paths.SYMBOL, -1, False, browse=True)
             case m.DescribeStructure():
                 return Operation(r.GET_LIST, paths.TEMPLATE, -1, False, browse=True)
+            case m.OpenIo(item, rpi_out, rpi_in):
+                return Operation(r.OPEN, -1, -1, True, (), (Opening(item, min(rpi_out, rpi_in)),))
             case m.Packet(parts):
                 reads: tuple[Read, ...] = ()
                 writes: tuple[Write, ...] = ()
@@ -152,6 +156,15 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
             pairs = zip(request.parts, message.parts, strict=True)
             return tuple(assign for part, answer in pairs for assign in self.item_values(part, answer))
         return ()
+
+    def frame_operation(self, request: m.EnipRequest, frame: m.IoData, asset: Asset) -> Operation:
+        if not isinstance(request, m.OpenIo):
+            raise LocalProtocolError("no I/O connection")
+        return Operation(r.OPEN, -1, -1, True, (), assigned(request.item.name, asset, frame.data))
+
+    def misfit(self, request: m.EnipRequest, message: m.IoData) -> str:
+        fits = isinstance(request, m.OpenIo) and isinstance(message, m.IoData)
+        return "" if fits else f"{type(message).__name__} after {type(request).__name__}"
 
     def filtered(
         self, request: m.EnipRequest, response: m.EnipResponse, sees: Callable[[Item], bool]

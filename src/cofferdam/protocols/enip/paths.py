@@ -14,7 +14,7 @@ from cofferdam.model import Item
 from cofferdam.protocols.enip.dialect import ELEMENT, NAME, PARTS, path_fault
 
 SECTION: Final = "CIP, EPATH segments (padded)"
-SYMBOL, TEMPLATE, MANAGER, ROUTER, IDENTITY, PROGRAM = 0x6B, 0x6C, 0x06, 0x02, 0x01, 0x64
+SYMBOL, TEMPLATE, MANAGER, ROUTER, IDENTITY, PROGRAM, ASSEMBLY = 0x6B, 0x6C, 0x06, 0x02, 0x01, 0x64, 0x04
 _WIDTHS: Final = (1, 2, 4)
 _CLASS, _INSTANCE, _ELEMENT, _POINT, _ATTRIBUTE = 0, 1, 2, 3, 4
 _LONGEST: Final = {_CLASS: 1, _INSTANCE: 2, _ELEMENT: 2, _POINT: 2, _ATTRIBUTE: 1}
@@ -193,6 +193,11 @@ def of_object(cls: int, instance: int = -1, attribute: int = -1) -> bytes:
     if instance >= 0:
         path += _logical(_INSTANCE, instance)
     return path + _logical(_ATTRIBUTE, attribute) if attribute >= 0 else path
+
+
+def of_points(*points: int) -> bytes:
+    """Connection points."""
+    return b"".join(_logical(_POINT, point) for point in points)
 
 
 def of_program(name: str) -> bytes:

@@ -223,6 +223,8 @@ def mismatch(request: m.EnipRequest, response: m.EnipResponse) -> str:
         )
     elif isinstance(request, m.GetAttributes):
         right = isinstance(response, m.HeldList) and len(response.values) == len(request.items)
+    elif isinstance(request, m.OpenIo):
+        right = isinstance(response, m.IoOpened)
     else:
         kind = _KINDS.get(type(request))
         right = kind is not None and isinstance(response, kind)

@@ -4,7 +4,7 @@ What a client wraps its request in (a SendRRData, a connection, an Unconnected S
 put round the answer again. So no id, no sequence number, no route and no number of a symbol crosses: a symbol's number
 is looked up in the list that this connection was given, and the request goes on by name.
 
-Theory. A request is *open* from its event to `send` or `release`. What it came in is kept with its token (`_Asked`). A
+Theory. A request is *open* from its event to `send` or `release`. What it came in is kept with its token (`Asked`). A
 packet is one request; `divide` makes a request of each part, whose answers are kept until all are there. A value that
 is too long for one answer is asked whole, once, and handed out in the pieces that the client then asks for: they are of
 one moment. A value that comes in pieces is one request once it is whole.
@@ -14,17 +14,22 @@ Not here: bytes of requests and answers (requests, replies), policy.
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from cofferdam.errors import LocalProtocolError, RemoteProtocolError
-from cofferdam.model import Asset, Item
+from cofferdam.model import Asset, Deny, Item
 from cofferdam.protocols.base import (
     NEED_DATA,
     Established,
     Facing,
+    FrameReceived,
+    Goodbye,
     LocalAnswer,
+    Over,
+    Released,
     RequestReceived,
     RequestRefused,
     ServerEvent,
@@ -32,15 +37,26 @@ from cofferdam.protocols.base import (
 )
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import paths, replies, requests, wire
-from cofferdam.protocols.enip.connections import Connections, Link
+from cofferdam.protocols.enip.asked import (
+    SERVICES,
+    Asked,
+    Divided,
+    Draft,
+    Fetched,
+    address_of,
+    known_of,
+    once,
+    out_of_place,
+    packed,
+)
+from cofferdam.protocols.enip.connections import BOOK, Connections, Opening, Unknown, client_port
+from cofferdam.protocols.enip.io import IoLink, IoLinks, forms_of
 from cofferdam.protocols.enip.lists import Lists
-from cofferdam.protocols.enip.requests import Known, Refused
+from cofferdam.protocols.enip.requests import Refused
 from cofferdam.protocols.enip.values import DATA, size_of
 
 REGISTER_NS: Final = 5_000_000_000
 """A session is registered within so long of the connection."""
-UNCONNECTED: Final = 504
-"""Bytes of an answer outside a connection, at most."""
 HELD: Final = 4
 """Values of which a connection may be fetching pieces at one time."""
 
@@ -49,92 +65,13 @@ _IN_PACKET: Final = (m.ReadTag, m.WriteTag, m.WriteBit, m.ModifyTag, m.GetAttrib
 _READS: Final = frozenset({requests.READ, requests.READ_PIECE, requests.GET_ONE, requests.GET_LIST, requests.GET_ALL})
 
 
-def known_of(asset: Asset | None) -> Known:
-    """What the machines need of an asset's points."""
-    if asset is None:
-        return Known()
-    arrays = {point.at.name for point in asset.points if isinstance(point.at, Item) and point.at.first >= 0}
-    types = {
-        point.at.name: point.type for point in asset.points if isinstance(point.at, Item) and point.at.kind == "cip"
-    }
-    return Known(frozenset(arrays), types)
-
-
-def _out_of_place(why: str) -> Refused:
-    """What is said to a piece that does not belong where it says."""
-    return Refused(requests.EXTENDED, why, requests.DATA_ACCESS, requests.BEYOND)
-
-
-class _Packet:
-    """A packet that was divided: answers by their place."""
-
-    def __init__(self, asked: _Asked, count: int) -> None:
-        self.asked = asked
-        self.answers: list[bytes | None] = [None] * count
-        self.left = count
-        self.failed = False
-
-
-class _Asked:
-    """What a request came in."""
-
-    __slots__ = (
-        "command", "context", "link", "list", "offset", "packet", "parts", "piece", "place", "request", "sequence",
-        "service", "session",
-    )  # fmt: skip
-
-    def __init__(self, command: int, session: int, context: bytes, link: Link | None, sequence: int) -> None:
-        self.command = command
-        self.session = session
-        self.context = context
-        self.link = link
-        self.sequence = sequence
-        self.service = 0
-        self.request: Any = None
-        self.parts: tuple[int, ...] = ()  # services of a packet's parts
-        self.packet: _Packet | None = None  # the divided packet that it is a part of
-        self.place = 0
-        self.piece = False  # the value is asked in pieces
-        self.offset = 0
-        self.list: Any = None  # which page of a list is asked
-
-    @property
-    def room(self) -> int:
-        """Bytes that an answer may have."""
-        return UNCONNECTED if self.link is None else self.link.room
-
-
-class _Fetched:
-    """A value that a client fetches in pieces."""
-
-    __slots__ = ("data", "head", "offset")
-
-    def __init__(self, head: bytes, data: bytes) -> None:
-        self.head = head
-        self.data = data
-        self.offset = 0
-
-
-class _Draft:
-    """A value that comes in pieces."""
-
-    __slots__ = ("code", "data", "handle", "item", "size")
-
-    def __init__(self, item: Item, code: int, handle: int, size: int) -> None:
-        self.item = item
-        self.code = code
-        self.handle = handle
-        self.size = size
-        self.data = b""
-
-
 class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
     """See `ServerMachine` for the methods' contracts. A token is a number that is counted on."""
 
     def __init__(self, facing: Facing | None = None, midway: bool = False) -> None:
         self._frames = wire.Frames()
         self._events: deque[Event] = deque()
-        self._open: dict[int, _Asked] = {}
+        self._open: dict[int, Asked] = {}
         self._prepared: dict[int, bytes] = {}
         self._midway = midway
         self._serial = 0
@@ -143,14 +80,15 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
         self._due = 0
         self._error: RemoteProtocolError | None = None
         self._lists = Lists()
-        self._fetched: dict[Item, _Fetched] = {}
-        self._draft: _Draft | None = None
+        self._fetched: dict[Item, Fetched] = {}
+        self._draft: Draft | None = None
         self._connections = Connections()
+        self._io = IoLinks()
+        self._source = "" if facing is None else facing.source
+        self._random = bytes if facing is None else facing.random
         self._asset = asset = None if facing is None else facing.asset
         self._local_place = ("", 0) if facing is None else facing.local
         self._about = known_of(asset)
-        if midway:
-            self._events.append(Established())
 
     # --- what a broker calls ------------------------------------------------------------------------------------
 
@@ -166,10 +104,36 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
         self._due = self._due or now + REGISTER_NS
         if now >= self._due and not self._session and not self._midway:
             self._error = RemoteProtocolError("no session in time", section=wire.ENCAPSULATION)
+        for link in self._io.silent(now):
+            self._connections.io_names.pop(link.standing, None)
+            self._events.append(Over(link.standing, "the client has sent nothing in time"))
 
     @property
     def deadline(self) -> int:
-        return 0 if self._session or self._midway or self._error is not None else self._due
+        if self._midway or self._error is not None:
+            return 0
+        return self._io.deadline if self._session else self._due
+
+    def datagram(self, port: int, data: bytes) -> FrameReceived | None:
+        found = self._io.take(data, self._now)
+        return None if found is None else FrameReceived(*found)
+
+    def take_datagrams(self) -> list[tuple[int, bytes]]:
+        output, self._io.output = self._io.output, []
+        return output
+
+    def frame(self, standing: int, message: m.IoData) -> bytes:
+        try:
+            self._io.send(standing, message)
+        except (KeyError, ValueError) as error:
+            raise LocalProtocolError(f"no packet for {standing}: {error}") from None
+        return b""
+
+    def over(self, standing: int, deny: Deny | None) -> bytes:
+        # A target has no word for it: it falls silent, and the client's own watchdog says so.
+        self._io.remove(standing)
+        self._connections.io_names.pop(standing, None)
+        return b""
 
     def next_event(self) -> Event:
         while True:
@@ -198,11 +162,14 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
         del self._open[token]
         if asked.command == wire.LIST_IDENTITY:
             return self._identity(asked, response)
+        if asked.opening is not None:
+            return self._finished(asked, self._opened(token, asked, response))
         return self._finished(asked, self._answer(asked, response))
 
     def release(self, token: int) -> None:
         self._prepared.pop(token, None)
         asked = self._open.pop(token, None)
+        self._connections.io_names.pop(token, None)
         if asked is not None and asked.packet is not None:
             # Its packet has no answer without it.
             self._open = {key: one for key, one in self._open.items() if one.packet is not asked.packet}
@@ -254,18 +221,18 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
             if data:
                 self._encapsulation(command, session, context, wire.WRONG_LENGTH, "a list that is asked with data")
             elif command == wire.LIST_IDENTITY:
-                asked = _Asked(command, session, context, None, 0)
+                asked = Asked(command, session, context, None, 0)
                 self._ask(asked, requests.GET_ALL, m.Identify())
             else:
-                self._local(wire.frame(command, session, context, _SERVICES if command == 4 else b"\0\0"))
+                self._local(wire.frame(command, session, context, SERVICES if command == 4 else b"\0\0"))
         elif self._midway:
             if command in (wire.SEND_RR, wire.SEND_UNIT):
                 self._data(command, session, context, data)
         elif session != self._session or not session:
             self._encapsulation(command, session, context, wire.UNKNOWN_SESSION, f"the session {session:#x}")
         elif command == wire.UNREGISTER:
-            # It is the client that closes; who does not has no session, and is closed like anyone without.
-            self._session, self._due = 0, self._now + REGISTER_NS
+            self._session = 0
+            self._events.append(Goodbye())
         else:
             self._data(command, session, context, data)
 
@@ -289,7 +256,7 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
                 self._events.append(Established())
 
     def _data(self, command: int, session: int, context: bytes, data: bytes) -> None:
-        asked = _Asked(command, session, context, None, 0)
+        asked = Asked(command, session, context, None, 0)
         try:
             items = wire.items_of(data)
             kinds = [kind for kind, _ in items]
@@ -311,27 +278,29 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
             asked.sequence, body = int.from_bytes(body[:2], "little"), once(body[2:])
         self._request(asked, body, items[2:])
 
-    def _request(self, asked: _Asked, data: bytes, beside: list[tuple[int, bytes]]) -> None:
+    def _request(self, asked: Asked, data: bytes, beside: list[tuple[int, bytes]]) -> None:
         service = data[0] if data else 0
         try:
             service, path, body = requests.split(data)
             opens = path.cls == paths.MANAGER and service in (requests.OPEN, requests.LARGE_OPEN)
             if beside and not opens:
                 raise Refused(requests.PARAMETER, "addresses beside what opens no connection", wire.PACKET)
-            self._service(asked, service, path, body, data)
+            self._service(asked, service, path, body, beside)
         except Refused as refused:
             self._refused(asked, service & 0x7F, refused)
 
-    def _refused(self, asked: _Asked, service: int, refused: Refused) -> None:
+    def _refused(self, asked: Asked, service: int, refused: Refused) -> None:
         asked.service = service
         answer = replies.reply(service, refused.error.status, refused.error.more)
         self._wrong(self._finished(asked, answer), refused.section, refused.detail, service)
 
     # --- services -----------------------------------------------------------------------------------------------
 
-    def _service(self, asked: _Asked, service: int, path: paths.Path, body: bytes, data: bytes) -> None:
+    def _service(
+        self, asked: Asked, service: int, path: paths.Path, body: bytes, beside: list[tuple[int, bytes]]
+    ) -> None:
         if path.cls == paths.MANAGER:
-            self._manager(asked, service, path, body)
+            self._manager(asked, service, path, body, beside)
         elif service == requests.PACKET and (path.cls, path.instance) == (paths.ROUTER, 1):
             self._packet(asked, body)
         elif requests.is_tag(path) and service in (requests.READ_PIECE, requests.WRITE_PIECE):
@@ -351,17 +320,17 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
             return requests.decode_tag(service, path, body, self._about, self._lists.names)
         return requests.decode_object(service, path, body, self._about)
 
-    def _ask(self, asked: _Asked, service: int, request: m.EnipRequest) -> None:
+    def _ask(self, asked: Asked, service: int, request: m.EnipRequest) -> None:
         asked.service, asked.request = service, request
         token = self._token()
         self._open[token] = asked
         self._events.append(RequestReceived(token, request))
 
-    def _said(self, asked: _Asked, service: int, body: bytes, status: int = 0) -> None:
+    def _said(self, asked: Asked, service: int, body: bytes, status: int = 0) -> None:
         """An answer of our own to a request."""
         self._local(self._finished(asked, replies.reply(service, status, (), body)))
 
-    def _packet(self, asked: _Asked, body: bytes) -> None:
+    def _packet(self, asked: Asked, body: bytes) -> None:
         found: list[tuple[int, m.EnipRequest | Refused]] = []
         for data in requests.parts_of(body):
             try:
@@ -388,11 +357,11 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
             return service, self._simple(service, path, body)
         # A piece in a packet is a whole read whose answer has to have room there.
         if len(body) != 6 or body[2:] != b"\0\0\0\0":
-            raise _out_of_place("a later piece inside a packet")
+            raise out_of_place("a later piece inside a packet")
         count = int.from_bytes(body[:2], "little")
         return service, m.ReadTag(requests.tag_of(path, count, self._about, self._lists.names))
 
-    def _whole(self, asked: _Asked, found: list[tuple[int, m.EnipRequest | Refused]]) -> None:
+    def _whole(self, asked: Asked, found: list[tuple[int, m.EnipRequest | Refused]]) -> None:
         """Refuses a packet that may change something, and that has a part which cannot be."""
         asked.parts = tuple(service for service, _ in found)
         bad = next((part for _, part in found if isinstance(part, Refused)), None)
@@ -411,17 +380,65 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
         answer = replies.reply(requests.PACKET, 0x1E, (), requests.packet(parts))
         self._wrong(self._finished(asked, answer), bad.section, f"in a packet: {bad.detail}", requests.PACKET)
 
-    def _divided(self, asked: _Asked, parts: Sequence[tuple[int, m.EnipRequest | Refused]]) -> None:
-        packet = _Packet(asked, len(parts))
+    def _divided(self, asked: Asked, parts: Sequence[tuple[int, m.EnipRequest | Refused]]) -> None:
+        packet = Divided(asked, len(parts))
         for place, (service, part) in enumerate(parts):
-            one = _Asked(asked.command, asked.session, asked.context, asked.link, asked.sequence)
+            one = Asked(asked.command, asked.session, asked.context, asked.link, asked.sequence)
             one.packet, one.place = packet, place
             if isinstance(part, Refused):
                 self._refused(one, service, part)
             else:
                 self._ask(one, service, part)
 
-    def _manager(self, asked: _Asked, service: int, path: paths.Path, body: bytes) -> None:
+    def _open_io(self, asked: Asked, service: int, opening: Opening, beside: list[tuple[int, bytes]]) -> None:
+        asked.service = service
+        try:
+            request = self._connections.io(opening, self._asset, beside, self._source)
+        except Unknown as unknown:
+            self._ask(asked, service, m.Unserved(service, paths.MANAGER, f"{unknown}: no stream of the policy"))
+            return
+        asked.opening, asked.port = opening, client_port(beside, self._source)
+        self._connections.io_names[self._serial + 1] = opening.name
+        self._ask(asked, service, request)
+
+    def _close(self, asked: Asked, body: bytes) -> None:
+        standing = self._connections.standing_of(body)
+        if standing is None:
+            self._said(asked, requests.CLOSE, self._connections.close(body))
+            return
+        asked.service = requests.CLOSE
+        name = self._connections.io_names[standing]
+        if self._io.remove(standing) is None:
+            raise Refused(requests.CONNECTION, "a connection that is being opened", BOOK, 0x0107)
+        del self._connections.io_names[standing]
+        token = self._token()
+        answer = replies.reply(requests.CLOSE, 0, (), struct.pack("<HHIBx", *name, 0))
+        self._prepared[token] = self._finished(asked, answer)
+        self._events.append(Released(token, standing, m.Done()))
+
+    def _opened(self, token: int, asked: Asked, response: m.EnipResponse) -> bytes:
+        """The answer to an I/O connection's opening; with a good one it stands."""
+        opening: Opening = asked.opening
+        if not isinstance(response, m.IoOpened):
+            self._connections.io_names.pop(token, None)
+            status, more = (response.status, response.more) if isinstance(response, m.CipError) else (2, ())
+            return replies.reply(asked.service, status, more, struct.pack("<HHIBx", *opening.name, 0))
+        form = forms_of(self._asset).get(asked.request.item.name)
+        if form is None:
+            raise LocalProtocolError(f"the policy has no stream {asked.request.item.name} any more")
+        multicast = (opening.parameters_to_originator[1] >> (29 if asked.service == requests.LARGE_OPEN else 13)) & 3
+        ours = int.from_bytes(self._random(4), "little") | 1 << 31
+        theirs = int.from_bytes(self._random(4), "little") if multicast == 1 else opening.to_originator
+        link = IoLink(token, asked.request.cls, theirs, ours, response.rpi_out, opening.multiplier, self._now)
+        link.receive_size, link.header_in = form.out_size, form.run
+        link.send_size, link.name, link.port = form.in_size, opening.name, asked.port
+        self._io.add(link)
+        body = struct.pack("<IIHHIIIBx", ours, theirs, *opening.name, response.rpi_out, response.rpi_in, 0)
+        return replies.reply(asked.service, 0, (), body)
+
+    def _manager(
+        self, asked: Asked, service: int, path: paths.Path, body: bytes, beside: list[tuple[int, bytes]]
+    ) -> None:
         if path.instance != 1:
             raise Refused(requests.SEGMENT, "a connection manager of another number", paths.SECTION)
         if service == requests.UNCONNECTED_SEND:
@@ -435,16 +452,15 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
             if opening.transport & 0x0F == 3:
                 self._said(asked, service, self._connections.open(opening, self._asset))
             else:
-                what = f"a connection of class {opening.transport & 15}"
-                self._ask(asked, service, m.Unserved(service, paths.MANAGER, f"{what}: I/O is not served yet"))
+                self._open_io(asked, service, opening, beside)
         elif service == requests.CLOSE:
-            self._said(asked, service, self._connections.close(body))
+            self._close(asked, body)
         else:
             self._ask(asked, service, m.Unserved(service, paths.MANAGER, "a service of the connection manager"))
 
     # --- pieces -------------------------------------------------------------------------------------------------
 
-    def _piece(self, asked: _Asked, service: int, path: paths.Path, body: bytes) -> None:
+    def _piece(self, asked: Asked, service: int, path: paths.Path, body: bytes) -> None:
         if service == requests.WRITE_PIECE:
             self._written_piece(asked, path, body)
             return
@@ -461,10 +477,10 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
         fetched = self._fetched.get(item)
         if fetched is None or fetched.offset != asked.offset:
             self._fetched.pop(item, None)
-            raise _out_of_place("a piece that does not follow the one before")
+            raise out_of_place("a piece that does not follow the one before")
         self._local(self._finished(asked, self._next_piece(asked, item, fetched)))
 
-    def _next_piece(self, asked: _Asked, item: Item, fetched: _Fetched) -> bytes:
+    def _next_piece(self, asked: Asked, item: Item, fetched: Fetched) -> bytes:
         room = (asked.room - 4 - len(fetched.head)) & ~7
         data = fetched.data[fetched.offset : fetched.offset + room]
         fetched.offset += len(data)
@@ -478,7 +494,7 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
                 del self._fetched[next(iter(self._fetched))]
         return replies.reply(asked.service, 0 if done else requests.MORE, (), fetched.head + data)
 
-    def _written_piece(self, asked: _Asked, path: paths.Path, body: bytes) -> None:
+    def _written_piece(self, asked: Asked, path: paths.Path, body: bytes) -> None:
         code, handle, count, at = requests.typed_head(body)
         if len(body) < at + 5:
             raise Refused(requests.SHORT, "a piece without a byte", requests.DATA_ACCESS)
@@ -490,11 +506,11 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
             raise Refused(requests.PARAMETER, "a value in pieces whose size is not known here, or too large",
                           requests.DATA_ACCESS)  # fmt: skip
         if not offset:
-            draft = _Draft(item, code, handle, size)
+            draft = Draft(item, code, handle, size)
         elif draft is None or (draft.item, draft.code, draft.handle, len(draft.data)) != (item, code, handle, offset):
-            raise _out_of_place("a piece that does not follow the one before")
+            raise out_of_place("a piece that does not follow the one before")
         if offset + len(data) > size:
-            raise _out_of_place("a piece that ends after its value")
+            raise out_of_place("a piece that ends after its value")
         draft.data += data
         asked.service = requests.WRITE_PIECE
         if len(draft.data) < size:
@@ -505,7 +521,7 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
 
     # --- lists --------------------------------------------------------------------------------------------------
 
-    def _list(self, asked: _Asked, path: paths.Path, body: bytes) -> None:
+    def _list(self, asked: Asked, path: paths.Path, body: bytes) -> None:
         page = self._lists.asked(path, body)
         asked.list, asked.service = page, requests.LIST
         if self._lists.has(page):
@@ -513,7 +529,7 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
         else:
             self._ask(asked, requests.LIST, m.ListTags(page.program))
 
-    def _template(self, asked: _Asked, service: int, path: paths.Path, body: bytes) -> None:
+    def _template(self, asked: Asked, service: int, path: paths.Path, body: bytes) -> None:
         part = self._lists.template_asked(service, path, body)
         asked.list, asked.service = part, service
         if path.instance in self._lists.structures:
@@ -523,7 +539,7 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
 
     # --- answers ------------------------------------------------------------------------------------------------
 
-    def _answer(self, asked: _Asked, response: m.EnipResponse) -> bytes:
+    def _answer(self, asked: Asked, response: m.EnipResponse) -> bytes:
         service, request = asked.service, asked.request
         if isinstance(response, m.CipError):
             if asked.parts:
@@ -548,16 +564,16 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
             return self._lists.template(asked.list, asked.room)
         return replies.reply(service, 0, (), body)
 
-    def _value(self, asked: _Asked, response: m.Held) -> bytes:
+    def _value(self, asked: Asked, response: m.Held) -> bytes:
         head = replies.value_head(response) if response.code else b""
         data = replies.value_bytes(response)
         if len(head) + len(data) + 4 <= asked.room:
             return replies.reply(asked.service, 0, (), head + data)
         if not response.code or asked.packet is not None:
             return replies.reply(asked.service, 0x11)
-        return self._next_piece(asked, asked.request.item, _Fetched(head, data))
+        return self._next_piece(asked, asked.request.item, Fetched(head, data))
 
-    def _answers(self, asked: _Asked, response: m.Answers) -> bytes:
+    def _answers(self, asked: Asked, response: m.Answers) -> bytes:
         parts: list[bytes] = []
         for service, one in zip(asked.parts, response.parts, strict=True):
             if isinstance(one, m.CipError):
@@ -567,20 +583,9 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
                 parts.append(replies.reply(service, 0, (), head + replies.value_bytes(one)))
             else:
                 parts.append(replies.reply(service, 0))
-        return self._packed(parts, asked.room)
+        return packed(parts, asked.room)
 
-    def _packed(self, parts: list[bytes], room: int) -> bytes:
-        """A packet's answer; what finds no room in it is answered with 11 (reply too large)."""
-        left = room - 6 - 2 * len(parts) - 4 * len(parts)
-        for place, part in enumerate(parts):
-            left -= len(part) - 4
-            if left < 0:
-                left += len(part) - 4
-                parts[place] = bytes([part[0], 0, 0x11, 0])
-        failed = any(part[2] for part in parts)
-        return replies.reply(requests.PACKET, 0x1E if failed else 0, (), requests.packet(parts))
-
-    def _finished(self, asked: _Asked, answer: bytes) -> bytes:
+    def _finished(self, asked: Asked, answer: bytes) -> bytes:
         """The frame of an answer; b"" for one that waits for others of its packet."""
         packet = asked.packet
         if packet is not None:
@@ -589,7 +594,7 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
             if packet.left:
                 return b""
             asked = packet.asked
-            answer = self._packed([one for one in packet.answers if one is not None], asked.room)
+            answer = packed([one for one in packet.answers if one is not None], asked.room)
         if asked.link is None:
             body = wire.packet(((wire.NULL_ADDRESS, b""), (wire.UNCONNECTED, answer)))
         else:
@@ -598,27 +603,8 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
             body = wire.packet(((wire.CONNECTED_ADDRESS, address), (wire.CONNECTED, numbered)))
         return wire.frame(asked.command, asked.session, asked.context, body)
 
-    def _identity(self, asked: _Asked, response: m.EnipResponse) -> bytes:
+    def _identity(self, asked: Asked, response: m.EnipResponse) -> bytes:
         if not isinstance(response, m.Identity):
             return wire.frame(asked.command, asked.session, asked.context, b"\0\0")
         item = b"\1\0" + address_of(self._local_place) + replies.identity_bytes(response) + b"\xff"
         return wire.frame(asked.command, asked.session, asked.context, wire.listed(((0x000C, item),)))
-
-
-def once(data: bytes) -> bytes:
-    """A request that pycomm3 says twice, with a sequence number in between, as it writes a single tag: the one request.
-    Anything else stays as it is."""
-    size = (len(data) - 2) // 2
-    return data[:size] if size > 4 and len(data) == 2 * size + 2 and data[size + 2 :] == data[:size] else data
-
-
-def address_of(place: tuple[str, int]) -> bytes:
-    """Where the client finds us, as a socket address item has it; zeros for IPv6, which it cannot say."""
-    host, port = place
-    numbers = host.split(".")
-    address = bytes(map(int, numbers)) if len(numbers) == 4 else bytes(4)
-    return b"\0\2" + port.to_bytes(2, "big") + address + bytes(8)
-
-
-_SERVICES: Final = wire.listed(((0x0100, b"\1\0\x20\0" + b"Communications\0\0"),))
-"""ListServices: version 1, CIP over TCP."""

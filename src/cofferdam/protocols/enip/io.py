@@ -1,0 +1,222 @@
+"""I/O connections (class 0 and 1): one packet in, one packet out, by ids and sequence numbers of our own on each side.
+
+Nobody produces on a timer here: a packet that does not come is not replaced, so that the watchdog at the other end runs
+out as if there were nothing in between (CIP Volume 1, 3-4; Volume 2, 3-2).
+
+A stream's form says its assemblies: "outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151". Outputs are what the
+device is told (O→T), inputs what it says (T→O). Outputs begin with four bytes of run or idle, unless the form ends with
+"no run".
+
+Not here: opening and closing (connections, client), who may (policy).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Final, NamedTuple
+
+from cofferdam.model import Asset, Assign, Bool, Item, Point, Value, ValueType
+from cofferdam.protocols.enip import wire
+from cofferdam.protocols.enip.messages import LONGEST, IoData
+from cofferdam.protocols.enip.values import OF_TYPE, BadValue, decode, size_of
+
+PORT: Final = 2222
+FORM: Final = (
+    r"outputs ([0-9]{1,5}) of ([0-9]{1,4}) bytes, inputs ([0-9]{1,5}) of ([0-9]{1,4}) bytes"
+    r"(?:, config ([0-9]{1,5}))?(, no run)?"
+)
+FIRST_NS: Final = 10_000_000_000
+"""The first packet of a connection may take so long, or as long as its time-out."""
+AHEAD: Final = 1 << 31
+
+
+class IoForm(NamedTuple):
+    """A stream's assemblies; sizes in bytes of data."""
+
+    outputs: int
+    out_size: int
+    inputs: int
+    in_size: int
+    config: int
+    run: bool
+
+    def size_out(self, cls: int) -> int:
+        """What a Forward Open says of the outputs."""
+        return self.out_size + (2 if cls else 0) + (4 if self.run else 0)
+
+    def size_in(self, cls: int) -> int:
+        """What it says of the inputs."""
+        return self.in_size + (2 if cls else 0)
+
+
+def form_of(text: str) -> IoForm | None:
+    """A form as the policy writes it."""
+    found = re.fullmatch(FORM, text)
+    if not found or max(int(found[2]), int(found[4])) > LONGEST:
+        return None
+    numbers = [int(found[place] or 0) for place in range(1, 6)]
+    return IoForm(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], not found[6])
+
+
+def forms_of(asset: Asset | None) -> dict[str, IoForm]:
+    """The forms of an asset's streams, by the name of their item."""
+    if asset is None:
+        return {}
+    return {stream.at.name: form for stream in asset.streams if (form := form_of(stream.form)) is not None}
+
+
+class IoLink:
+    """One end of one open connection: what it takes and makes. `standing`: the token of the request that opened it."""
+
+    __slots__ = (
+        "_at", "_count_in", "_count_out", "_last", "_room", "_rpi_ns", "_sequence", "cls", "due", "gaps", "header_in",
+        "header_out", "name", "path", "port", "receive_id", "receive_size", "send_id", "send_size", "standing",
+        "timeout_ns", )  # fmt: skip
+
+    def __init__(
+        self, standing: int, cls: int, send_id: int, receive_id: int, rpi_us: int, multiplier: int, now: int
+    ) -> None:
+        """`rpi_us`: the interval of what is received."""
+        self.standing = standing
+        self.cls = cls
+        self.send_id = send_id
+        self.receive_id = receive_id
+        self.send_size = self.receive_size = 0
+        self.header_in = self.header_out = False
+        self.name: tuple[int, int, int] = (0, 0, 0)
+        self.path = b""  # of its assemblies, where we opened it
+        self.port = PORT
+        self.gaps = 0
+        self._rpi_ns = rpi_us * 1000
+        self.timeout_ns = self._rpi_ns * (4 << multiplier)
+        self.due = now + max(FIRST_NS, self.timeout_ns)
+        self._last = -1
+        self._count_in = -1
+        self._count_out = 0
+        self._sequence = 0
+        self._room = 4.0
+        self._at = now
+
+    def take(self, sequence: int, data: bytes, now: int) -> IoData | None:
+        """A packet with this connection's id; None if it is old, repeated, of another size or too early."""
+        skip = (2 if self.cls else 0) + (4 if self.header_in else 0)
+        if len(data) != skip + self.receive_size:
+            return None
+        if self._last >= 0:
+            ahead = (sequence - self._last) & 0xFFFF_FFFF
+            if not 1 <= ahead < AHEAD:
+                return None
+            self.gaps += ahead - 1
+        # Three packets for two intervals, and a few at once after a pause.
+        self._room = min(4.0, self._room + 1.5 * (now - self._at) / self._rpi_ns)
+        self._at = now
+        if self._room < 1.0:
+            return None
+        self._room -= 1.0
+        self._last = sequence
+        self.due = now + self.timeout_ns
+        count = int.from_bytes(data[:2], "little") if self.cls else (self._count_in + 1) & 0xFFFF
+        moved, self._count_in = count != self._count_in, count
+        run = bool(data[skip - 4] & 1) if self.header_in else True
+        return IoData(moved, run, data[skip:])
+
+    def make(self, message: IoData) -> bytes:
+        """A packet of our own. Raises: ValueError for data of another size."""
+        if len(message.data) != self.send_size:
+            raise ValueError(f"{len(message.data)} bytes, the connection has {self.send_size}")
+        self._sequence = (self._sequence + 1) & 0xFFFF_FFFF
+        if message.moved:
+            self._count_out = (self._count_out + 1) & 0xFFFF
+        body = self._count_out.to_bytes(2, "little") if self.cls else b""
+        if self.header_out:
+            body += b"\1\0\0\0" if message.run else b"\0\0\0\0"
+        address = struct.pack("<II", self.send_id, self._sequence)
+        return wire.listed(((wire.SEQUENCED_ADDRESS, address), (wire.CONNECTED, body + message.data)))
+
+
+class IoLinks:
+    """The open I/O connections of one machine."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[int, IoLink] = {}
+        self.by_standing: dict[int, IoLink] = {}
+        self.output: list[tuple[int, bytes]] = []
+        self.dropped = 0
+        self._check = 0
+
+    def add(self, link: IoLink) -> None:
+        """It is open from now on."""
+        self.by_id[link.receive_id] = link
+        self.by_standing[link.standing] = link
+        self._check = min(self._check or link.due, link.due)
+
+    def remove(self, standing: int) -> IoLink | None:
+        """It is open no longer."""
+        link = self.by_standing.pop(standing, None)
+        if link is not None:
+            self.by_id.pop(link.receive_id, None)
+        return link
+
+    def send(self, standing: int, message: IoData) -> None:
+        """Makes a packet. Raises: KeyError, ValueError."""
+        link = self.by_standing[standing]
+        self.output.append((link.port, link.make(message)))
+
+    def take(self, data: bytes, now: int) -> tuple[int, IoData] | None:
+        """(standing, packet) of a datagram; None for one that belongs to nothing, or is dropped."""
+        try:
+            items = wire.items_at(data, 0)
+        except wire.BadPacket:
+            items = []
+        if [kind for kind, _ in items] != [wire.SEQUENCED_ADDRESS, wire.CONNECTED] or len(items[0][1]) != 8:
+            self.dropped += 1
+            return None
+        number, sequence = struct.unpack("<II", items[0][1])
+        link = self.by_id.get(number)
+        message = None if link is None else link.take(sequence, items[1][1], now)
+        if link is None or message is None:
+            self.dropped += 1
+            return None
+        return link.standing, message
+
+    @property
+    def deadline(self) -> int:
+        """When to look for silent ones; 0 for never."""
+        return self._check if self.by_id else 0
+
+    def silent(self, now: int) -> list[IoLink]:
+        """Those from which nothing came in time: they are open no longer."""
+        if not self.by_id or now < self._check:
+            return []
+        gone = [link for link in self.by_id.values() if now >= link.due]
+        for link in gone:
+            self.remove(link.standing)
+        self._check = min((link.due for link in self.by_id.values()), default=0)
+        return gone
+
+
+def assigned(name: str, asset: Asset, data: bytes) -> tuple[Assign, ...]:
+    """What a packet's data give to the points in a stream's outputs. One that does not lie in them has no value."""
+    found: list[Assign] = []
+    for point in asset.points:
+        if not isinstance(point.at, Item) or point.at.kind != "io":
+            continue
+        stream, _, place = point.at.name.partition(".")
+        if stream == name and place:
+            found.append(Assign(point.at, _value(point, place, data)))
+    return tuple(found)
+
+
+def _value(point: Point, place: str, data: bytes) -> Value | None:
+    offset, _, bit = place.partition(".")
+    start = int(offset)
+    if bit:
+        return Bool((bool(data[start] >> int(bit) & 1),)) if start < len(data) and int(bit) < 8 else None
+    code = OF_TYPE.get(point.type, 0)
+    if point.type in (ValueType.TEXT, ValueType.BYTES, ValueType.BOOL):
+        return None
+    try:
+        return decode(code, 0, data[start : start + size_of(code, 0) * point.elements], point.elements > 1)
+    except BadValue:
+        return None

@@ -1,0 +1,194 @@
+"""I/O connections of EtherNet/IP behind a real gate: an adapter of other hands as the drive, a scanner by raw bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ethernetip")
+
+from tests.gate.plant import Gate, events
+from tests.ports import held_ports
+from tests.protocols.scanner import Drive, Scanner
+from tests.waiting import eventually
+
+POLICY = """\
+site: works
+zones:
+  office: {{side: it}}
+  plant: {{side: ot}}
+assets:
+  drive:
+    zone: plant
+    address: 127.0.0.2
+    protocol: enip
+    port: {device}
+    listen: 127.0.0.1:{port}
+    points:
+      reference: {{at: io Drive.0, type: dint, unit: rpm, min: 0, max: 1500}}
+    streams:
+      drive: {{at: io Drive, fastest: 10 ms, form: "outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151"}}
+principals:
+  scada: {{zone: office, addresses: [127.0.0.9]}}
+conduits:
+  road:
+    from: office
+    to: plant
+    broker: enip
+    owner: production
+    reason: a test
+    allow:
+      - {{who: scada, asset: drive, {verbs}}}
+"""
+
+
+class Works:
+    def __init__(self, folder: Path) -> None:
+        self.drive = Drive().start()
+        [self.port] = held_ports(1)
+        self.state = folder / "state"
+        self.policy = folder / "policy.yaml"
+        self.allow("stream: drive")
+        self.gate = Gate(self.state, self.policy)
+
+    def allow(self, verbs: str) -> None:
+        self.policy.write_text(POLICY.format(device=self.drive.port, port=self.port, verbs=verbs))
+
+    def cofferdam(self, *words: str) -> None:
+        command = [sys.executable, "-m", "cofferdam.cli.main", *words, "--state", str(self.state)]
+        subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
+    one = Works(tmp_path_factory.mktemp("works"))
+    try:
+        one.gate.wait_ready()
+        yield one
+        assert one.gate.stop() == 0
+    finally:
+        one.gate.close()
+        one.drive.stop()
+
+
+@pytest.fixture
+def scanner(works: Works) -> Iterator[Scanner]:
+    one = Scanner(works.port)
+    yield one
+    one.shut()
+    eventually(lambda: works.drive.connections == 0)
+
+
+def test_packets_go_both_ways_within_the_limits(works: Works, scanner: Scanner) -> None:
+    assert scanner.open() == (0,)
+    works.drive.say(b"ABCDEFGH")
+    heard = scanner.run(700, 0.5)
+    assert heard and heard[-1] == b"ABCDEFGH"
+    assert works.drive.references == [700] and works.drive.connections == 1
+    scanner.run(1100, 0.3)
+    scanner.run(1400, 0.2)
+    assert works.drive.references == [700, 1100, 1400]
+    # A reference above its limit never arrives; three in a row close both sides.
+    scanner.run(1501, 0.2)
+    eventually(lambda: works.drive.connections == 0)
+    assert works.drive.references == [700, 1100, 1400]
+    eventually(lambda: bool(events(works.state, "stream-ended")))
+    ended = events(works.state, "stream-ended")[0]
+    assert ended["refused"] == 3 and ended["sent"] >= 10 and ended["received"] >= 10
+    assert "reference = 1501 rpm is asked" in ended["reason"]
+    [written] = events(works.state, "write-allowed")[-1:]
+    assert written["items"] == [["io drive", "stream", "", ["20000 us"]]]
+
+
+def test_an_opening_that_is_wrong_is_told_so(works: Works, scanner: Scanner) -> None:
+    before = works.drive.connections
+    third = b"\x01\x80\x10\x00\x00\x02\x08\xae\x0a\x00\x00\x01" + bytes(8)
+    assert scanner.open(sizes=(8, 10)) == (1, 0x0127, 10)
+    assert scanner.open(sizes=(10, 8)) == (1, 0x0128, 10)
+    assert scanner.open(rpi=1000) == (1, 0x0111)
+    assert scanner.open(rpi=5000) == (2,), "faster than the policy says"
+    assert scanner.open(transport=6) == (1, 0x0103)
+    assert scanner.open(flags=0xC800) == (1, 0x0123), "a redundant owner"
+    assert scanner.open(beside=third) == (1, 0x0205), "packets to a third host"
+    assert scanner.open(path=b"\x20\x04\x24\x97\x2c\x95\x2c\x64") == (8,), "other assemblies"
+    assert scanner.open(path=b"\x01\x03\x20\x04\x24\x97\x2c\x96\x2c\x64") == (1, 0x0311), "another slot"
+    assert works.drive.connections == before
+    assert scanner.open() == (0,)
+    assert scanner.open() == (1, 0x0100), "a duplicate"
+    assert scanner.close_io() == 0
+    assert scanner.close_io() == 1
+
+
+def test_packets_that_do_not_belong_are_dropped(works: Works, scanner: Scanner) -> None:
+    assert scanner.open(serial=7) == (0,)
+    scanner.run(300, 0.2)
+    told = list(works.drive.references)
+    stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    stranger.bind(("127.0.0.8", 2222))
+    with stranger:
+        scanner.say(400, source=stranger)  # the right id from another source
+    scanner.say(401, number=0x1234)
+    scanner.say(402, sequence=1)  # an old one
+    scanner.udp.sendto(b"\2\0\2\x80", ("127.0.0.1", 2222))
+    scanner._sequence = 1000
+    scanner.run(350, 0.2)
+    assert works.drive.references == [*told, 350]
+
+
+def test_a_client_that_falls_silent_is_closed_on_the_other_side(works: Works, scanner: Scanner) -> None:
+    assert scanner.open(serial=8, rpi=10_000, multiplier=0) == (0,)
+    scanner.run(200, 0.2, 0.01)
+    eventually(lambda: works.drive.connections == 0)
+    assert works.drive.references[-1] == 200
+
+
+def test_sever_and_reload_end_it(works: Works, scanner: Scanner) -> None:
+    assert scanner.open(serial=9) == (0,)
+    scanner.run(100, 0.2)
+    works.allow("write_functions: [5]")
+    works.cofferdam("reload")
+    eventually(lambda: works.drive.connections == 0)
+    assert scanner.open(serial=10) == (15,), "no rule allows it any more"
+    works.allow("stream: drive")
+    works.cofferdam("reload")
+    assert scanner.open(serial=11) == (0,)
+    works.cofferdam("sever", "ot")
+    eventually(lambda: works.drive.connections == 0)
+    works.cofferdam("restore", "ot")
+
+
+@pytest.mark.parametrize("half", ["outer", "inner"])
+def test_when_a_half_dies_nothing_stale_is_sent(works: Works, half: str) -> None:
+    scanner = Scanner(works.port)
+    try:
+        assert scanner.open(serial=20, rpi=10_000, multiplier=2) == (0,)
+        scanner.run(50, 0.2, 0.01)
+        [pair] = works.gate.status()["pairs"]
+        restarts = pair["restarts"]
+        pid = next(one["pid"] for one in pair["halves"] if one["role"] == half)
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: works.gate.status()["pairs"][0]["restarts"] > restarts)
+        for value in range(60, 70):
+            scanner.say(value)
+        # The drive's own watchdog acts, whatever became of us; nothing is opened again by itself.
+        eventually(lambda: works.drive.connections == 0)
+        assert works.drive.references[-1] == 50
+    finally:
+        scanner.shut()
+    works.gate.wait_ready()
+
+    def again() -> bool:
+        one = Scanner(works.port)
+        try:
+            return one.open(serial=21) == (0,)
+        finally:
+            one.shut()
+
+    eventually(again)
