@@ -143,14 +143,15 @@ class Scanner:
         (source or self.udp).sendto(body, (self._gate, UDP))
 
     def hear(self, seconds: float = PATIENT) -> bytes | None:
-        """The data of the next packet; None if none comes in time."""
+        """The data of the next packet of this connection; None if none comes in time."""
         self.udp.settimeout(seconds)
-        try:
-            data = self.udp.recv(2000)
-        except TimeoutError:
-            return None
-        assert int.from_bytes(data[6:10], "little") == self.into
-        return data[20:]
+        while True:
+            try:
+                data = self.udp.recv(2000)
+            except TimeoutError:
+                return None
+            if int.from_bytes(data[6:10], "little") == self.into:
+                return data[20:]
 
     def run(self, value: int, seconds: float, interval: float = 0.02) -> list[bytes]:
         """Says a value again and again; what was heard meanwhile."""
