@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,12 +100,13 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
 
 
 @pytest.fixture
-def tags(works: Works) -> Controller:
+def tags(works: Works) -> Iterator[Controller]:
     for name, value in (("Pump", 1200), ("Status", 0), ("Level", 1.5)):
         works.controller.put(name, value)
     works.controller.written.clear()
     works.controller.asked.clear()
-    return works.controller
+    yield works.controller
+    gc.collect()  # what pylogix and pycomm3 have left open is nobody else's
 
 
 def test_pylogix_reads_what_it_may_and_nothing_else(works: Works, tags: Controller) -> None:

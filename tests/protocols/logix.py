@@ -90,6 +90,7 @@ class Controller:
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(PATIENT)
+        self._loop.close()
 
     def dint(self, name: str, element: int = 0) -> int:
         found = self.tags.find_by_name(name)

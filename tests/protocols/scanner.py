@@ -71,6 +71,7 @@ class Drive:
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(PATIENT)
+        self._loop.close()
 
 
 class Scanner:
