@@ -433,12 +433,12 @@ async def honest_status(tour: Cast) -> list[Finding]:
         Finding(
             "cofferdam status --json",
             "site, separation and the conduits with their latency",
-            f"exit {answer.code}; separation: {status.get('separation')}",
-            answer.code == 0
+            f"exit {answer.code}; separation: {status.get('separation')}; {len(status.get('alarms', ()))} alarms",
+            answer.code == (1 if status.get("alarms") else 0)  # a busy machine is over a latency budget, and it says so
             and "riverside-water" in text
             and bool(status.get("separation"))
             and "erp-reads-flow" in text
-            and person.code == 0,
+            and person.code in (0, 1),
         )
     ]
 
@@ -574,9 +574,9 @@ STEPS: tuple[Step, ...] = (
     intruder_refused,
     malformed_frames,
     flood,
-    severed_and_restored,
     policy_reload,
     write_rate,
+    severed_and_restored,
     plants_account,
     honest_status,
     proved_under_sabotage,
