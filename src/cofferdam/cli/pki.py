@@ -137,12 +137,12 @@ def _save(args: argparse.Namespace, side: Side, secret: Secret) -> bool:
     data = msgspec.json.encode(secret)
     owner = state.stat().st_gid if os.geteuid() == 0 else os.geteuid()  # the gate's group is its user's own
     save_secret(secret_file(state, side.crew, side.part, KIND), data, owner)
-    answer = _ask(args, side, "secrets", msgspec.json.decode(data))
+    answer = _ask(args, side, "secrets", {"secret": msgspec.json.decode(data)})
     return answer is not None
 
 
-def _ask(args: argparse.Namespace, side: Side, verb: str, arguments: Any) -> Any:
-    """What a running side says; None where no gate runs."""
+def _ask(args: argparse.Namespace, side: Side, verb: str, arguments: Any) -> list[Any] | None:
+    """What a running side says, each of its pairs; None where no gate runs."""
     from cofferdam.cli.gate_options import state_of
     from cofferdam.gate.client import ask
     from cofferdam.gate.state import control_socket
@@ -153,13 +153,16 @@ def _ask(args: argparse.Namespace, side: Side, verb: str, arguments: Any) -> Any
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            return ask(
-                state, "ask-part", broker=BROKER, part=side.part, verb=verb, arguments=arguments, crew=side.crew
-            )  # fmt: skip
-        except GateError:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(0.2)  # it may just be starting
+            said = ask(state, "ask-part", broker=BROKER, part=side.part, verb=verb, arguments=arguments)
+            answers = [each for each in said if each["crew"] == side.crew or each["crew"].startswith(f"{side.crew}:")]
+            wrong = next((each["error"] for each in answers if "error" in each), "" if answers else "it is not up")
+            if not wrong:
+                return [each["result"] for each in answers]
+        except GateError as error:
+            wrong = str(error)
+        if time.monotonic() >= deadline:
+            raise GateError(f"{side.crew}/{side.part} does not have it: {wrong}", hint="it has it once it starts anew")
+        time.sleep(0.2)  # it may just be starting
 
 
 def _locked(args: argparse.Namespace) -> Any:
@@ -262,7 +265,7 @@ def _list(args: argparse.Namespace) -> int:
     found = []
     for side in _sides(args, _policy(args)):
         secret = _read(args, side)
-        refused = _ask(args, side, "rejected", {}) or {}
+        refused = _rejected(args, side)
         found.append({
             "side": f"{side.crew}/{side.part}",
             "words": side.words,
@@ -345,12 +348,16 @@ def _of_file(path: Path) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
 
+def _rejected(args: argparse.Namespace, side: Side) -> dict[str, str]:
+    """What a running side has refused of late: thumbprint -> certificate, base64."""
+    return {name: der for one in _ask(args, side, "rejected", {}) or [] for name, der in one.items()}
+
+
 def _refused(args: argparse.Namespace, side: Side, text: str) -> bytes | None:
     wanted = text.replace(":", "").lower()
     if len(wanted) < LEAST_PREFIX:
         raise GateError(f"{text!r} could be any", hint=f"at least {LEAST_PREFIX} digits of the thumbprint")
-    refused = _ask(args, side, "rejected", {})
-    found = [der for name, der in (refused or {}).items() if name.startswith(wanted)]
+    found = [der for name, der in _rejected(args, side).items() if name.startswith(wanted)]
     if len(found) > 1:
         raise GateError(f"{text!r} is the beginning of several", hint="more digits")
     return base64.b64decode(found[0]) if found else None

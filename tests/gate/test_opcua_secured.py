@@ -1,0 +1,206 @@
+"""OPC UA with certificates on both sides of a real gate: strangers are refused, told, and let in by a verb."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asyncua import ua as types
+from asyncua.client.client import Client
+from asyncua.crypto import security_policies as policies
+
+from cofferdam.protocols.opcua.trust import mark
+from tests.gate.plant import cli, events, running
+from tests.ports import held_ports
+from tests.protocols.opcua.certificates import make
+from tests.protocols.opcua.site import RULES, plant, policy
+from tests.waiting import PATIENT, eventually
+
+ua: Any = types
+LINE = "urn:plant:line"
+CLIENTS = "[Basic256Sha256, Aes256_Sha256_RsaPss, Aes128_Sha256_RsaOaep, Basic256Sha256 sign]"
+WHO = (
+    "mes: {zone: office, addresses: [127.0.0.1], application: 'urn:mes'}",
+    "anna: {zone: office, addresses: [127.0.0.1], user: anna}",
+)
+logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+
+
+class Site:
+    """A gate, a plant and a client's key."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.policy = folder / "policy.yaml"
+        self.port = port
+
+    def pki(self, *words: str) -> Any:
+        code, said, error = cli("pki", *words, "--policy", self.policy, "--state", self.state, "--json")
+        assert code == 0, error
+        return json.loads(said)
+
+    def ask(
+        self, work: Callable[[Any], Coroutine[Any, Any, Any]], kind: str = "Basic256Sha256", mode: int = 3,
+        who: str = "mes", login: tuple[str, str] = ("", ""),
+    ) -> Any:  # fmt: skip
+        """What `work` finds out with a secured client."""
+
+        async def main() -> Any:
+            client = Client(f"opc.tcp://127.0.0.1:{self.port}", timeout=PATIENT)
+            client.application_uri = f"urn:{who}"
+            keys = self.folder / who
+            await client.set_security(
+                getattr(policies, f"SecurityPolicy{kind.replace('_', '')}"),
+                str(keys / "own.der"), str(keys / "own.pem"),
+                server_certificate=str(self.folder / "ours" / "server.der"), mode=ua.MessageSecurityMode(mode),
+            )  # fmt: skip
+            if login[0]:
+                client.set_user(login[0])
+                client.set_password(login[1])
+            async with client:
+                return await work(client)
+
+        return asyncio.run(main())
+
+
+async def speed(client: Any) -> Any:
+    index = (await client.get_namespace_array()).index(LINE)
+    return client.get_node(ua.NodeId("Line1.Speed", index))
+
+
+async def read(client: Any) -> Any:
+    return await (await speed(client)).read_value()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("opcua")
+    plant_port, port = held_ports(2)
+    found = Site(folder, port)
+    security = f"{{clients: {CLIENTS}, asset: Aes256_Sha256_RsaPss, server: 'urn:plant:server'}}"
+    annas = "{who: anna, asset: filler, read: [speed], write: [speed]}"
+    found.policy.write_text(policy(plant_port, port, RULES, annas, security=security, who=WHO))
+    for name in ("mes", "stranger"):
+        make(folder / name, f"urn:{name}")
+    keys = make(folder / "plant", "urn:plant:server")
+    made = found.pki("new")
+    assert {name.rpartition("/")[2] for name in made} == {"outer", "inner"}
+    exported = found.pki("export", str(folder / "ours"))
+    for name, path in exported.items():
+        if name.endswith("/outer"):
+            Path(path).rename(folder / "ours" / "server.der")
+    with plant(plant_port, "secure", keys), running(found.state, found.policy):
+        yield found
+
+
+def test_a_strangers_certificate_is_refused_told_and_trusted_by_a_verb(site: Site) -> None:
+    with pytest.raises(Exception):  # noqa: B017 - whatever this client makes of it
+        site.ask(read)
+    name = mark((site.folder / "mes" / "own.der").read_bytes())
+    [outer, _] = site.pki("list")
+    assert [one["thumbprint"] for one in outer["refused"]] == [name]
+    eventually(lambda: any(name in entry["detail"] for entry in events(site.state, "malformed")))
+    told = next(entry["detail"] for entry in events(site.state, "malformed") if name in entry["detail"])
+    assert "is not trusted" in told and f"cofferdam pki trust {name}" in told
+    site.pki("trust", name[:12])
+    # The client is let in; the plant's server is a stranger to the other side yet.
+    with pytest.raises(ua.UaStatusCodeError):
+        site.ask(read)
+    server = mark((site.folder / "plant" / "own.der").read_bytes())
+    [_, inner] = site.pki("list")
+    assert [one["thumbprint"] for one in inner["refused"]] == [server]
+    site.pki("trust", server)
+
+    def reads() -> bool:
+        try:
+            return bool(site.ask(read) == 100.0)
+        except ua.UaStatusCodeError:
+            return False
+
+    eventually(reads)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [("Aes256_Sha256_RsaPss", 3), ("Aes128_Sha256_RsaOaep", 3), ("Basic256Sha256", 2)],
+)
+def test_every_policy_and_mode(site: Site, kind: str, mode: int) -> None:
+    assert site.ask(read, kind, mode) == 100.0
+
+
+def test_what_is_not_offered_is_refused(site: Site) -> None:
+    with pytest.raises(Exception):  # noqa: B017
+        site.ask(read, "Aes256_Sha256_RsaPss", 2)
+
+    async def plain() -> None:
+        async with Client(f"opc.tcp://127.0.0.1:{site.port}", timeout=PATIENT):
+            raise AssertionError("let in without security")
+
+    with pytest.raises(Exception) as caught:
+        asyncio.run(plain())
+    assert not isinstance(caught.value, AssertionError)
+
+    async def endpoints() -> list[Any]:
+        return list(
+            await Client(f"opc.tcp://127.0.0.1:{site.port}", timeout=PATIENT).connect_and_get_server_endpoints()
+        )
+
+    found = asyncio.run(endpoints())
+    assert {(one.SecurityPolicyUri.rpartition("#")[2], int(one.SecurityMode)) for one in found} == {
+        ("Basic256Sha256", 3), ("Basic256Sha256", 2), ("Aes256_Sha256_RsaPss", 3), ("Aes128_Sha256_RsaOaep", 3),
+    }  # fmt: skip
+    assert {one.Server.ApplicationUri for one in found} == {"urn:cofferdam:riverside:outer"}
+
+
+def test_a_user_is_who_has_the_password_and_may_what_its_principal_may(site: Site) -> None:
+    async def write(client: Any) -> None:
+        await (await speed(client)).write_value(120.0)
+
+    words = [sys.executable, "-m", "cofferdam.cli.main", "pki", "user", "anna", "--policy", str(site.policy)]
+    subprocess.run([*words, "--state", str(site.state)], input="secret words\n", text=True, check=True,
+                   capture_output=True)  # fmt: skip
+    site.ask(write, login=("anna", "secret words"))
+    with pytest.raises(ua.UaStatusCodeError):
+        site.ask(write, login=("anna", "other words"))
+    with pytest.raises(ua.UaStatusCodeError):
+        site.ask(write, login=("berta", "secret words"))
+    eventually(lambda: len(events(site.state, "write-outcome")) == 1)
+    [entry] = events(site.state, "write-allowed")
+    assert entry["principals"] == ["anna", "mes"]
+
+
+def test_a_rejected_certificate_ends_what_stands_by_it(site: Site) -> None:
+    make(site.folder / "third", "urn:third")
+    name = mark((site.folder / "third" / "own.der").read_bytes())
+    site.pki("trust", "--side", "outer", "--file", str(site.folder / "third" / "own.der"))
+
+    async def work(client: Any) -> None:
+        # Its certificate is trusted, and no principal is that application: it sees nothing.
+        assert LINE in await client.get_namespace_array()
+        with pytest.raises(ua.UaStatusCodeError):
+            await read(client)
+        await asyncio.to_thread(site.pki, "reject", name)
+        for _ in range(200):
+            try:
+                await client.get_namespace_array()
+            except Exception:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError("the channel of a rejected certificate goes on")
+
+    with pytest.raises(Exception) as caught:
+        site.ask(work, who="third")
+        raise KeyError("closed in order")
+    assert not isinstance(caught.value, AssertionError)
+    with pytest.raises(Exception):  # noqa: B017
+        site.ask(read, who="third")
+    [outer, _] = site.pki("list")
+    assert outer["revoked"] == [name]
