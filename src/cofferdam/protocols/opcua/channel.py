@@ -134,7 +134,7 @@ class Channel:
                 raise Fault("a message that was begun was not completed in time", BAD_TIMEOUT)
             data = self._data
             if len(data) < 8:
-                if data and not _may_start(bytes(data[:3])):
+                if data and (not _may_start(bytes(data[:3])) or (len(data) > 3 and data[3] not in b"FCA")):
                     raise Fault("no OPC UA message begins so", BAD_MESSAGE_TYPE)
                 return None
             kind, final, size = _HEAD.unpack_from(data)
