@@ -40,6 +40,7 @@ principals:
   bi: {{zone: office, addresses: [127.0.0.1]}}
   lake: {{zone: office, addresses: [127.0.0.1]}}
   coarse: {{zone: office, addresses: [127.0.0.1]}}
+{assets}
 conduits:
   history:
     from: plant
@@ -58,6 +59,7 @@ conduits:
         every: 200 ms
         since: 90 days
         {source}
+      {more}
     mirror: {{nightly: false{mirror}}}
     listen:
       office: {{at: "127.0.0.1:{port}", plain: true}}
@@ -126,7 +128,7 @@ class RunningCrew:
 
     def policy(self, **options: str) -> CompiledPolicy:
         """The policy with these words in it."""
-        words = {"source": "", "mirror": ""} | self.options | options
+        words = {"source": "", "mirror": "", "assets": "", "more": ""} | self.options | options
         text = POLICY.format(
             historian=self.plant.made.port if self.plant else 5432, port=self.listener.getsockname()[1],
             database=self.plant.database if self.plant else "none", **words,

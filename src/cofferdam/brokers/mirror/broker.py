@@ -28,7 +28,7 @@ MIRROR: Final = Broker(
                 can=Can.DIAL_TCP | Can.STREAM | Can.KEEPALIVE,
                 runtime="asyncio",
                 secrets=("mirror",),
-                preload=_ARROW,
+                preload=(*_ARROW, "cofferdam.protocols.modbus.operations"),
                 says=kinds((*events.SOURCE, *gate.PART)),
             ),
             "drop": Profile(

@@ -25,7 +25,7 @@ from cofferdam.audit.events.mirror import SamplesRefused, SourceTold
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.kit.http.keys import Given, read_secrets
-from cofferdam.brokers.mirror import postgres, rows
+from cofferdam.brokers.mirror import points, postgres, rows
 from cofferdam.brokers.mirror.columns import HOUR_NS
 from cofferdam.brokers.mirror.figures import COLLECTOR
 from cofferdam.brokers.mirror.postgres import Differs, Historian, Reading, Seen
@@ -92,7 +92,7 @@ class Collector(Part):
 
     def _make(self, source: Source) -> Work:
         if isinstance(source, Device):
-            raise LocalProtocolError("points of an asset are read in a later version")
+            return Devices(self, source)
         return Tables(self, source)
 
     async def _run(self, work: Work) -> None:
@@ -395,3 +395,33 @@ class Tables(Work):
             self.owner.answer(Counted(asked.request, asked.source, asked.hour, failed=clip(postgres.words(error), 500)))
             raise
         self.owner.answer(Counted(asked.request, asked.source, asked.hour, tuple(found), tuple(found.values())))
+
+
+class Devices(Work):
+    """Points of an asset."""
+
+    source: Device
+
+    async def session(self) -> None:
+        one, owner = self.source, self.owner
+        asset = owner.policy.assets.get(one.asset)
+        if asset is None:
+            raise Differs(f"the policy has no asset {one.asset}")
+        reader = points.Reader(one, asset, owner.send, owner.setting.wall)
+        due = time.monotonic()
+        try:
+            while True:
+                began = time.monotonic_ns()
+                trouble = await reader.once()
+                owner.measured(one.name, time.monotonic_ns() - began)
+                if trouble:
+                    self._troubled("away", trouble)
+                else:
+                    self.well()
+                    self.newest = owner.setting.wall()
+                for answer in points.refused(self._asked):
+                    owner.answer(answer)
+                due = max(due + one.every / 1000, time.monotonic())
+                await self.pause(due - time.monotonic())
+        finally:
+            reader.close()

@@ -228,7 +228,30 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
                     place = ("conduits", name, *where, "plain")
                     run.value(place, "plain-mirror", "no TLS: keys, passwords and samples can be read", "TLS")
 
-    warnings: dict[str, Callable[[Linting], None]] = {"unread-tag": unread, "tag-twice": twice, "plain-mirror": plain}  # type: ignore[misc]
+    @staticmethod
+    def shared(run: Linting) -> None:
+        """A mirror that reads an asset which takes one connection, and which a proxy serves as well."""
+        served = {
+            name
+            for conduit in run.policy.conduits.values()
+            if not isinstance(conduit, MirrorConduit)
+            for rule in conduit.allow
+            for name in rule.assets
+        }
+        for name, conduit in MirrorTerms._conduits(run):
+            for source, said in conduit.sources.items():
+                asset = run.policy.assets.get(said.asset or "")
+                if said.asset in served and asset is not None and asset.connections == 1:
+                    place = ("conduits", name, "sources", source, "asset")
+                    found = f"{said.asset}, which takes one connection, and a proxy has it"
+                    run.value(place, "shared-asset", found, "connections: 2, if the device takes them")
+
+    warnings: dict[str, Callable[[Linting], None]] = {
+        "unread-tag": unread,
+        "tag-twice": twice,
+        "plain-mirror": plain,
+        "shared-asset": shared,
+    }  # type: ignore[misc]
 
 
 def _row(conduit: rows.Conduit) -> MirrorRows:

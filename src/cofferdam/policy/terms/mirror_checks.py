@@ -73,8 +73,13 @@ class MirrorChecks:
             self.checking.key(at, found, "one of at, asset, folder", check="missing")
             return
         (kind,) = kinds
-        if kind in ("asset", "folder"):
-            self.at((*at, kind), f"a source of the kind {kind}, which is to come", "a database (at)", check="source")
+        if kind == "folder":
+            self.at(
+                (*at, kind),
+                f"a source of the kind {kind}, which is to come",
+                "a database (at) or an asset",
+                check="source",
+            )
             return
         if kind == "at":
             self.database(at, said)

@@ -1,0 +1,201 @@
+"""Points of an asset as a source: read at a pace of their own, by the protocol's client machine, on one connection.
+
+Neighbours are read together, and nothing between points that are none. A device that answers with an exception, or not
+at all, gives samples of bad quality for each of its points: never silence. Nothing here ever writes.
+
+Not here: when it is stopped and what it hands on (collector).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from cofferdam.brokers.kit import aio
+from cofferdam.brokers.mirror.columns import Sample, pack
+from cofferdam.brokers.mirror.records import Count, Counted, Fetch, Samples
+from cofferdam.errors import RemoteProtocolError
+from cofferdam.model import Asset, Point, Span
+from cofferdam.policy.points.values import WORDS, decode
+from cofferdam.policy.terms.mirror_rows import Device
+from cofferdam.protocols.base import NEED_DATA, BadResponse, ResponseReceived
+from cofferdam.protocols.registry import PROTOCOLS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+WORDS_MOST: Final = 125
+BITS_MOST: Final = 2_000
+EXCEPTION: Final = 0x80000000
+"""With the exception's code in its lowest byte: OPC UA's Bad."""
+SILENCE: Final = 0x80050000
+"""OPC UA's BadCommunicationError."""
+AGAIN_SECONDS: Final = 1.0
+
+
+class _Line(asyncio.Protocol):
+    """One connection to the device, with one question at a time."""
+
+    def __init__(self, machine: Any) -> None:
+        self.machine = machine
+        self.transport: asyncio.Transport | None = None
+        self.lost = False
+        self._waiter: asyncio.Future[Any] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            self.transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self._settle(ConnectionError("the device has closed the connection"))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.machine.receive_data(data)
+            while (event := self.machine.next_event()) is not NEED_DATA:
+                if isinstance(event, ResponseReceived):
+                    self._settle(event.response)
+                elif isinstance(event, BadResponse):
+                    self._settle(ConnectionError("an answer that is none"))
+        except RemoteProtocolError as error:
+            self._settle(ConnectionError(str(error)))
+            self.close()
+
+    def _settle(self, found: Any) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            if isinstance(found, Exception):
+                waiter.set_exception(found)
+            else:
+                waiter.set_result(found)
+
+    async def ask(self, request: Any, seconds: float) -> Any:
+        """The answer. Raises: OSError, also where there is none in time; then the connection is of no more use."""
+        if self.lost or self.transport is None:
+            raise ConnectionError("there is no connection")
+        self._waiter = asyncio.get_running_loop().create_future()
+        _, data = self.machine.send(request)
+        self.transport.write(data)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._waiter
+        except TimeoutError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self.lost = True
+        if self.transport is not None:
+            self.transport.abort()
+
+
+def spans(points: Sequence[Point]) -> list[tuple[Span, list[Point]]]:
+    """What is read in one go: points whose cells follow each other, as many as one read takes."""
+    found: list[tuple[Span, list[Point]]] = []
+    cells = [(point.at, point) for point in points if isinstance(point.at, Span)]
+    for at, point in sorted(cells, key=lambda one: (one[0].space, one[0].start)):
+        if found:
+            span, some = found[-1]
+            most = BITS_MOST if WORDS.get(point.type) == 1 and point.type.value == "bool" else WORDS_MOST
+            stop = max(span.stop, at.stop)
+            if at.space == span.space and at.start <= span.stop and stop - span.start <= most:
+                found[-1] = (Span(span.space, span.start, stop - span.start), [*some, point])
+                continue
+        found.append((at, [point]))
+    return found
+
+
+class Reader:
+    """Reads the points of one asset. `hand` takes a batch; `trouble` is told of each change."""
+
+    def __init__(
+        self, source: Device, asset: Asset, hand: Callable[[Samples], Awaitable[None]], wall: Callable[[], int]
+    ) -> None:
+        self.source = source
+        self.asset = asset
+        self._protocol = PROTOCOLS[asset.protocol]
+        self._hand = hand
+        self._wall = wall
+        self._line: _Line | None = None
+        self._reads = spans([point for point in asset.points if point.name in source.points])
+        self._unit = max(1, asset.unit)
+        self._not_before = 0.0
+
+    async def once(self) -> str:
+        """Reads all points; what is wrong, "" if nothing."""
+        samples: list[Sample] = []
+        trouble = ""
+        for span, points in self._reads:
+            trouble = await self._read(span, points, samples) or trouble
+        if samples:
+            await self._hand(pack("live", self.source.name, samples))
+        return trouble
+
+    async def _read(self, span: Span, points: list[Point], samples: list[Sample]) -> str:
+        request = self._protocol.read_request(self._unit, span)
+        try:
+            line = await self._connected()
+            response = await line.ask(request, self.asset.timeout_ms / 1000)
+        except OSError as error:
+            self.close()
+            self._bad(points, SILENCE, samples)
+            return str(error) or "it does not answer"
+        if wrong := self._protocol.mismatch(request, response):
+            self.close()
+            self._bad(points, SILENCE, samples)
+            return wrong
+        if self._protocol.is_error(response):
+            code = self._protocol.error_code(response)
+            self._bad(points, EXCEPTION | code, samples)
+            return f"it answers with exception {code}"
+        cells: dict[int, int] = {}
+        for _, start, values in self._protocol.values(request, response):
+            cells.update(enumerate(values, start))
+        now = self._wall()
+        for point in points:
+            at = point.at
+            if isinstance(at, Span) and all(cell in cells for cell in range(at.start, at.stop)):
+                value = decode(point.type, point.word_order, tuple(cells[cell] for cell in range(at.start, at.stop)))
+                samples.append(Sample(self._tag(point), now, bool(value) if point.type.value == "bool" else value))
+            else:
+                self._bad([point], SILENCE, samples)
+        return ""
+
+    def _tag(self, point: Point) -> str:
+        return f"{self.asset.name}.{point.name}"
+
+    def _bad(self, points: Sequence[Point], quality: int, samples: list[Sample]) -> None:
+        now = self._wall()
+        samples += [Sample(self._tag(point), now, float("nan"), quality) for point in points]
+
+    async def _connected(self) -> _Line:
+        if self._line is not None and not self._line.lost:
+            return self._line
+        if time.monotonic() < self._not_before:
+            raise ConnectionError("it could not be reached a moment ago")
+        self._not_before = time.monotonic() + AGAIN_SECONDS
+        machine = self._protocol.client(quirks=frozenset(self.asset.quirks), outstanding=1)
+        seconds = max(1.0, self.asset.timeout_ms / 1000)
+        self._line = await aio.dial(self.asset.address, self.asset.port, lambda: _Line(machine), seconds=seconds)
+        return self._line
+
+    def close(self) -> None:
+        """Ends the connection, if there is one."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+
+def refused(asked: deque[Count | Fetch]) -> list[Counted]:
+    """A device has no history: what is asked of it beyond its present is refused."""
+    found = [
+        Counted(one.request, one.source, one.hour, failed="a device has no history")
+        for one in asked
+        if isinstance(one, Count)
+    ]
+    asked.clear()
+    return found
