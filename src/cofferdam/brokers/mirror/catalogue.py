@@ -103,7 +103,7 @@ def load(folder: Path) -> Catalogue:
     except msgspec.MsgspecError as error:
         raise StoreError(
             f"{folder / NAME} is damaged: {error}",
-            hint="`cofferdam mirror rebuild` makes it anew from the sealed files, once the gate is down",
+            hint="put it back from a backup of the store; the sealed files beside it are as they were",
         ) from None
     if found.version != VERSION:
         raise StoreError(f"{folder / NAME} is of version {found.version}, and this is {VERSION}")

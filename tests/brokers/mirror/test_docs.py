@@ -1,0 +1,81 @@
+"""What the page on the mirror shows: its policy loads, and its API is the one that the reader has."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from cofferdam.brokers.mirror import api
+from cofferdam.errors import PolicyError
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import loads
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.base import Scope
+from cofferdam.policy.terms.kinds import KINDS
+from cofferdam.policy.terms.mirror_rows import MirrorRows
+
+PAGE = Path(__file__).parents[3] / "docs" / "mirror.md"
+POLICY = textwrap.dedent(re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.S)[0])
+
+
+def compiled(text: str = POLICY) -> CompiledPolicy:
+    return compile_policy(loads(text), now_ns=time.time_ns())
+
+
+def test_the_policy_of_the_page_loads() -> None:
+    row = compiled().conduits["history"].terms
+    assert isinstance(row, MirrorRows)
+    assert row.keep == 5 * 31_536_000 and row.rules[0].resolution == 60
+
+
+def test_each_part_knows_what_it_has_to_and_no_more() -> None:
+    policy = compiled()
+    scope = Scope(frozenset({"history"}), frozenset({"history"}))
+    rows = {}
+    for part in ("collector", "spooler", "keeper", "reader"):
+        table = KINDS["mirror"].slice(policy, scope, part)
+        rows[part] = table.conduits["history"].terms
+        assert ("bi" in table.principals) == (part == "reader")
+    for part in ("spooler", "keeper", "reader"):
+        assert "10.2.0.5" not in str(rows[part]), part
+    assert not rows["collector"].rules and not rows["keeper"].rules
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("from: control", "from: enterprise", "a zone of the ot side"),
+        ("sql: true", "sql: true, resolution: 1 min", "read: all, as it is"),
+        ("read: all, sql", "read: [flow_*], sql", "read: all"),
+        ("who: bi", "who: data-like", "did you mean data-lake"),
+        ("        table: public.samples\n", "", "table, or query"),
+        ("        database: plant\n", "", "database: NAME"),
+        ("keep: 5 years", "store: postgresql", "to come"),
+        ("keep: 5 years", "acks: none", "diode"),
+        ("        table: public.samples", "        query: DELETE FROM x", "SELECT or WITH"),
+        ('        at: "10.2.0.5:5432"', "        folder: in", "to come"),
+        ("quality: quality", "quality: value", "a column for each"),
+        ("every: 5 s", "every: 5 ms", "100 ms"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_words(old: str, new: str, says: str) -> None:
+    text = POLICY.replace(old, new, 1)
+    assert text != POLICY
+    with pytest.raises(PolicyError) as error:
+        compiled(text)
+    assert any(says in str(problem) for problem in error.value.problems), "\n".join(map(str, error.value.problems))
+
+
+def test_the_api_is_described() -> None:
+    paths = json.loads(api._OPENAPI)["paths"]
+    words = {path.removeprefix("/v1/"): {one["name"] for one in found["get"]["parameters"]}
+             for path, found in paths.items() if path.startswith("/v1/") and "get" in found}  # fmt: skip
+    assert {name: words[name] for name in api._WORDS} == api._WORDS
+    assert "/v1/sql" in paths
+    for path in paths:
+        assert path == "/v1" or path in api.__doc__ or path.removeprefix("/v1") in str(api.__doc__)
