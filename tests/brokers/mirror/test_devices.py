@@ -49,8 +49,8 @@ def test_a_real_device(tmp_path: Path) -> None:
     device = Device()
     with served(device) as port:
         assets = ASSETS.format(port=port)
-        options = {"assets": assets, "more": "plc: {asset: plc, every: 200 ms}"}
-        with crew(tmp_path, None, **options) as mirror, mirror.client("lake") as lake:
+        more = "plc: {asset: plc, every: 200 ms}"
+        with crew(tmp_path, None, assets=assets, more=more) as mirror, mirror.client("lake") as lake:
 
             def last(tag: str) -> Any:
                 answer = lake.get("/v1/samples", params={"tag": tag, "last": "1h"})
@@ -68,7 +68,7 @@ def test_a_real_device(tmp_path: Path) -> None:
             device.input[12] = 7
             eventually(lambda: last("plc.level")["value"] == 7)
     # The device is gone. A mirror of it says so, and goes on saying so.
-    with crew(tmp_path / "again", None, **options) as mirror, mirror.client("lake") as lake:
+    with crew(tmp_path / "again", None, assets=assets, more=more) as mirror, mirror.client("lake") as lake:
         eventually(lambda: last_of(lake)["quality"] == 0x80050000)
         count = len(lake.get("/v1/samples", params={"tag": "plc.level", "last": "1h"}).json()["samples"])
         eventually(

@@ -7,6 +7,7 @@ import re
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_the_policy_of_the_page_loads() -> None:
 def test_each_part_knows_what_it_has_to_and_no_more() -> None:
     policy = compiled()
     scope = Scope(frozenset({"history"}), frozenset({"history"}))
-    rows = {}
+    rows: dict[str, Any] = {}
     for part in ("collector", "spooler", "keeper", "reader"):
         table = KINDS["mirror"].slice(policy, scope, part)
         rows[part] = table.conduits["history"].terms

@@ -103,8 +103,8 @@ def test_times_and_values_that_no_plant_should_have(tmp_path: Path) -> None:
             ("with\nline", "1", "now()"), ("ünïcode", "1", "now()"), ("x" * 201, "1", "now()"),
             ("dup", "1", "'2026-01-01Z'"), ("dup", "1", "'2026-01-01Z'"), ("dup", "2", "'2026-01-01Z'"),
         ]  # fmt: skip
-        for tag, value, when in odd:
-            plant.conn.execute(f"insert into samples values (%s, {when}, %s)", (tag, value))
+        for tag, said_value, when in odd:
+            plant.conn.execute(f"insert into samples values (%s, {when}, %s)", (tag, said_value))
         with crew(tmp_path, plant, source="", mirror="") as mirror:
             with mirror.client("lake") as lake:
 

@@ -8,7 +8,8 @@ Not here: the words (mirror_model), errors (mirror_checks), the rows (mirror_row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import ClassVar
 
 import msgspec
 
@@ -246,12 +247,12 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
                     found = f"{said.asset}, which takes one connection, and a proxy has it"
                     run.value(place, "shared-asset", found, "connections: 2, if the device takes them")
 
-    warnings: dict[str, Callable[[Linting], None]] = {
+    warnings: ClassVar[Mapping[str, Callable[[Linting], None]]] = {
         "unread-tag": unread,
         "tag-twice": twice,
         "plain-mirror": plain,
         "shared-asset": shared,
-    }  # type: ignore[misc]
+    }
 
 
 def _row(conduit: rows.Conduit) -> MirrorRows:
