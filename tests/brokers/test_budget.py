@@ -139,18 +139,33 @@ def test_refusals_of_the_inner_half_are_bounded_though_each_comes_in_a_session_o
     assert counted + sum(entry.count for entry in stage.of(RefusedMany)) + len(stage.of(Refused)) >= 100 * 16 - 2
 
 
-def test_a_session_that_was_allowed_something_is_in_the_log_whatever_the_budget() -> None:
+def test_a_session_that_changed_something_is_in_the_log_whatever_the_budget() -> None:
     stage = Stage(limits=FREE)
     for _ in range(200):
         visit(stage, "127.0.0.1", REFUSED)
     client = stage.client()
-    client.on_data(read(1, 0, 1))
+    client.on_data(read(1, 0, 1) + write(2, 200, 7))
     run_device(stage)
     client.on_closed("closed by the client")
     stage.cross()
-    [reads] = stage.of(ReadsCounted)
-    assert reads.session in {entry.session for entry in stage.of(SessionOpened)}
-    assert reads.session in {entry.session for entry in stage.of(SessionClosed)}
+    [reads], [done] = stage.of(ReadsCounted), stage.of(WriteAllowed)
+    assert reads.session == done.session and reads.source == "127.0.0.1" and reads.principals == ("tester",)
+    assert done.session in {entry.session for entry in stage.of(SessionOpened)}
+    assert done.session in {entry.session for entry in stage.of(SessionClosed)}
+
+
+def test_sessions_that_read_once_and_leave_are_told_together_and_all_counted() -> None:
+    """H9: connect, read, close, as fast as it goes, by one who may."""
+    stage = Stage(limits=FREE)
+    for number in range(1000):
+        client = stage.client(port=number)
+        client.on_data(read(1, 0, 1))
+        run_device(stage)
+        client.on_closed("closed by the client")
+        stage.cross()
+    rest(stage)
+    assert sum(entry.reads for entry in stage.of(ReadsCounted)) == 1000
+    assert len(stage.audit_pipe.drafts) <= 3 * ENTRIES + 10
 
 
 def test_what_was_counted_is_told_when_the_half_ends() -> None:

@@ -60,6 +60,10 @@ TOPICS: tuple[str, ...] = tuple(dict.fromkeys(draft.__module__ for draft in DRAF
 """The modules of the topics, in the union's order."""
 LOG_OWN = log.LOG
 ANYONE = log.ANYONE
+CROWD: frozenset[type[Event]] = frozenset(
+    one for topic in TOPICS for one in getattr(sys.modules[topic], "CROWD", frozenset())
+)
+"""What all topics together say that a crowd can cause (audit.quota)."""
 
 
 def kinds(classes: Iterable[type[Event]]) -> tuple[str, ...]:

@@ -40,6 +40,8 @@ from cofferdam.errors import AuditError, CrossingError
 
 TICK_SECONDS = 0.1
 REPORT_SECONDS = 1.0
+REST_SECONDS = 0.05
+"""For a producer that has written its share of the day: so often it is read, a batch at a time."""
 PACKETS_A_TURN = 64
 """Packets read from one producer in one turn, so that a flood from one does not hold up the others."""
 _PR_SET_DUMPABLE = 4
@@ -69,6 +71,7 @@ class Producer:
         self._feed = Assembler(_BATCHES.limit).feed
         self._skip = resumed
         self._reading = False
+        self._resting = False
         self._closed = False
         os.set_blocking(self._fd, False)
         self.answers: PipeSender[FromAuditor] = PipeSender(reactor, answers, _ANSWERS)
@@ -88,8 +91,17 @@ class Producer:
             self._reading = False
             self._reactor.remove(self._fd)
 
+    def rest(self) -> None:
+        """It says more than it may: it is read again in a moment, and others have their turn."""
+        if self._reading and not self._resting:
+            self._reading, self._resting = False, True
+            self._reactor.remove(self._fd)
+            self._reactor.call_in(REST_SECONDS, self._resume)
+
     def _resume(self) -> None:
-        self.start()
+        self._resting = False
+        if not self.answers.full:
+            self.start()
 
     def _gone(self) -> None:
         # It takes no more answers, but what it said is still to be read; its end comes as the end of that.
@@ -103,6 +115,8 @@ class Producer:
         try:
             for _ in range(packets):
                 if self._closed:
+                    return False
+                if self._resting:
                     return False
                 packet = os.read(self._fd, PACKET)
                 if not packet:
@@ -119,6 +133,13 @@ class Producer:
             self._end(str(error))
             return False
         return True
+
+    def drain(self) -> None:
+        """Takes all that is there, however much it is."""
+        more = True
+        while more:
+            self._resting = False
+            more = self.read(PACKETS_A_TURN) or self._resting
 
     def _end(self, fault: str) -> None:
         self.close()
@@ -186,8 +207,7 @@ class Process:
                 raise CrossingError(f"producer {said.name} came with {len(fds)} descriptors, not 2")
             old = self._producers.pop(said.name, None)
             if old is not None:  # its end has not been read yet
-                while old.read(PACKETS_A_TURN):
-                    pass
+                old.drain()
                 old.close()
                 # Its successor has its name, and numbers batches from 1 as well: what became of the old one's batches
                 # must not be told to the new one, which would take it for its own.
@@ -223,8 +243,7 @@ class Process:
 
     def _close(self) -> None:
         for producer in list(self._producers.values()):
-            while producer.read(PACKETS_A_TURN):
-                pass
+            producer.drain()
         self._commit()
         if self._auditor is not None:
             try:
@@ -245,6 +264,8 @@ class Process:
         if not batch.wants_ack:
             self._silent.add((producer.name, batch.number))
         auditor.submit(producer.name, batch.number, batch.drafts, batch.policy)
+        if auditor.over(producer.name):
+            producer.rest()
         if not self._scheduled:
             self._scheduled = True
             self._reactor.later(self._commit)
@@ -311,6 +332,9 @@ class Process:
                 commits=status.commits.count,
                 commit_ns=status.commits.sum,
                 commit_max_ns=status.commits.max,
+                over=status.over[:16],
+                free=status.free,
+                total=status.total,
             )
         )
 

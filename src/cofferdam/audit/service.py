@@ -1,27 +1,40 @@
 """The auditor's core: takes batches of several producers, makes them durable with one wait, says what became of each.
 
 The loop around it: `submit` whatever has arrived, `commit` once, send the results; `tick` a few times a second.
-Fails closed: a batch is acknowledged after it is on disk, and refused for any other reason whatsoever.
+Fails closed: a batch is acknowledged after it is on disk, and refused for any other reason whatsoever. What a crowd can
+cause (quota) is left out, counted and told where a producer has written its share of the day, or the disk is nearly
+full: nobody waits for such an entry, and those that somebody waits for keep their room.
 
 Not here: pipes and the reactor (the process around this), files (log).
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from cofferdam.audit.entry import ANYONE, DRAFTS, KINDS, LOG_OWN, Draft
-from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.base import clip, kebab
 from cofferdam.audit.events.gate import Alarm
+from cofferdam.audit.events.log import NotRecorded
 from cofferdam.audit.log import MAKER, AuditLog, PreparedDrafts, prepare
+from cofferdam.audit.quota import Quota, Share, share_of
 from cofferdam.errors import AuditError, LogUnwritable
 from cofferdam.histogram import Histogram
 
 ALARM = "log-unwritable"
 """The name of the alarm while the log cannot be written."""
+RESERVE_BYTES = 64 << 20
+"""Below so much free space, or a twentieth of a small disk, only what somebody waits for is recorded."""
+LOOK_NS = 1_000_000_000
+"""How often the disk is looked at."""
+TELL_NS = 60_000_000_000
+"""How often it is told what was left out."""
+OVER_NS = 3_600_000_000_000
+"""So long after it last passed its share a producer is named as one that does."""
 MAX_QUEUED = 65536
 """Drafts that may wait for a commit; a batch that would go beyond is refused."""
 
@@ -48,14 +61,37 @@ class Status(NamedTuple):
     outages: int
     commits: Histogram
     publications: Histogram
+    over: tuple[str, ...]
+    """Producers that have written more than their share of the day."""
+    free: int
+    total: int
+    """Bytes of the disk: free, and in all."""
 
 
 class Auditor:
     """Group commit for many producers."""
 
-    def __init__(self, log: AuditLog, *, wall_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        log: AuditLog,
+        *,
+        wall_ns: Callable[[], int] = time.time_ns,
+        mono_ns: Callable[[], int] = time.monotonic_ns,
+        disk: Callable[[], tuple[int, int]] | None = None,
+        most: dict[Share, int] | None = None,
+    ) -> None:
+        """`disk`: its free bytes, and all. `most`: bytes of a day for each producer, where they are not the usual."""
         self._log = log
         self._wall = wall_ns
+        self._mono = mono_ns
+        self._disk = disk or self._folder_disk
+        self._most = most
+        self._free, self._total = self._disk()
+        self._quotas: dict[str, Quota] = {}  # by producer, over all of its lives
+        self._left_out: dict[str, Counter[str]] = {}  # by producer: kinds, since that was last told
+        self._left_out_from: dict[str, int] = {}
+        self._over: dict[str, int] = {}  # producer -> when it last passed its share (monotonic ns)
+        self._looked = self._told_at = mono_ns()
         self._queue: list[tuple[str, int, PreparedDrafts]] = []
         self._queued = 0
         self._results: list[Result] = []
@@ -103,8 +139,60 @@ class Auditor:
         except AuditError as error:
             self._refuse(producer, batch, len(drafts), str(error))
             return
+        if drafts and not self._has_room(producer, batch, drafts, prepared):
+            return
         self._queue.append((producer, batch, prepared))
-        self._queued += len(drafts)
+        self._queued += len(prepared.events)
+
+    def _has_room(self, producer: str, batch: int, drafts: Sequence[Draft], prepared: PreparedDrafts) -> bool:
+        """Leaves out what passes the producer's shares; False if the batch was refused."""
+        now = self._mono()
+        quota = self._quotas.get(producer)
+        if quota is None:
+            quota = self._quotas[producer] = Quota(now, self._most)
+        quota.fill(now)
+        low = self._free < min(RESERVE_BYTES, self._total // 20)
+        kept = []
+        for draft, event in zip(drafts, prepared.events, strict=True):
+            share = share_of(draft)
+            if (not low or share == "changes") and quota.take(share, len(event)):
+                kept.append(event)
+                continue
+            if not low:
+                self._over[producer] = now
+            if share == "changes":
+                self._refuse(producer, batch, len(drafts), "its maker has written more than its share of a day")
+                return False
+            self._left_out.setdefault(producer, Counter())[kebab(type(draft).__name__)] += 1
+            self._left_out_from.setdefault(producer, self._wall())
+        prepared.events[:] = kept
+        return True
+
+    def over(self, producer: str) -> bool:
+        """Whether a producer has just passed its share: it is read no faster than it need be."""
+        return self._mono() - self._over.get(producer, -OVER_NS) < OVER_NS // 60
+
+    def _folder_disk(self) -> tuple[int, int]:
+        found = os.statvfs(self._log.folder)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+    def _tell_left_out(self) -> list[PreparedDrafts]:
+        """Entries about what was left out since it was last told."""
+        now, wall = self._mono(), self._wall()
+        if not self._left_out or now - self._told_at < TELL_NS:
+            return []
+        self._told_at = now
+        left, self._left_out = self._left_out, {}
+        since, self._left_out_from = self._left_out_from, {}
+        told = [
+            NotRecorded(
+                wall_ns=wall, count=kinds.total(), producer=clip(producer, 128), kinds=tuple(kinds.items())[:64],
+                reason="the disk is nearly full, or its producer has written its share of the day",
+                from_ns=since.get(producer, wall), to_ns=wall,
+            )
+            for producer, kinds in left.items()
+        ]  # fmt: skip
+        return [prepare(MAKER, "", told)]
 
     def commit(self) -> list[Result]:
         """Make what is queued durable. Returns a result for each batch submitted since the last call."""
@@ -125,10 +213,16 @@ class Auditor:
 
     def tick(self) -> None:
         """Publishes when due, and finds out whether the log can be written (again)."""
+        now = self._mono()
+        if now - self._looked >= LOOK_NS:
+            self._looked = now
+            self._free, self._total = self._disk()
+            self._over = {producer: at for producer, at in self._over.items() if now - at < OVER_NS}
         try:
             self._log.tick()
-            if self._reason:
-                self._log.append_all(self._recovered())
+            told = [*(self._recovered() if self._reason else ()), *self._tell_left_out()]
+            if told:
+                self._log.append_all(told)
         except AuditError as error:
             self._lost(error)
         else:
@@ -152,6 +246,9 @@ class Auditor:
             outages=self._outages,
             commits=log.commits,
             publications=log.publications,
+            over=tuple(self._over),
+            free=self._free,
+            total=self._total,
         )
 
     def _refuse(self, producer: str, batch: int, drafts: int, reason: str) -> None:

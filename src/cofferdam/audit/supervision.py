@@ -55,7 +55,7 @@ class RefusedLog(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fie
 class LogStatus(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
     """How the log does. `size` in entries, `signed` how many of them the last checkpoint covers; `batches` were
     accepted since the auditor started, `commits` waits for the disk it took, of together `commit_ns`, at most
-    `commit_max_ns`."""
+    `commit_max_ns`. `over`: producers above their share of the day; `free` and `total`: bytes of the disk."""
 
     size: Count
     signed: Count
@@ -66,6 +66,9 @@ class LogStatus(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fiel
     commits: Count
     commit_ns: Count
     commit_max_ns: Count
+    over: tuple[Name, ...] = ()
+    free: Count = 0
+    total: Count = 0
 
 
 class Violation(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):

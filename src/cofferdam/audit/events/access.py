@@ -230,6 +230,9 @@ class StreamEnded(Event, frozen=True, kw_only=True):
     to_ns: WallNs
 
 
+CROWD = frozenset({SessionOpened, SessionClosed, Refused, RefusedMany, Malformed, LimitHit, ReadsCounted})
+"""What whoever speaks with a part can cause as often as they like: the log has so much room for it in a day."""
+
 Draft = (
     SessionOpened
     | SessionClosed

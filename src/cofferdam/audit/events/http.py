@@ -37,6 +37,9 @@ class RequestRefused(Event, frozen=True, kw_only=True):
 
 HTTP = (KeysSet, RequestRefused)
 """What a part that answers HTTP may say, besides what is its broker's own."""
+CROWD = frozenset({RequestRefused})
+"""What whoever speaks with a part can cause as often as they like: the log has so much room for it in a day."""
+
 Draft = KeysSet | RequestRefused
 
 

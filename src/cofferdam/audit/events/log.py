@@ -53,6 +53,9 @@ class NotRecorded(Event, frozen=True, kw_only=True):
     to_ns: WallNs = 0
 
 
+CROWD = frozenset({NotRecorded})
+"""What whoever speaks with a part can cause as often as they like: the log has so much room for it in a day."""
+
 Draft = ClockJump | TornTail | LogOpened | NotRecorded
 LOG: tuple[type[Event], ...] = (ClockJump, TornTail, LogOpened)
 """What the log alone may say: refused from every producer."""

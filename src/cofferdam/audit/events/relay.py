@@ -213,6 +213,9 @@ class StoreFailed(Event, frozen=True, kw_only=True):
     detail: Annotated[str, Meta(max_length=512)]
 
 
+CROWD = frozenset({MessageRefused})
+"""What whoever speaks with a part can cause as often as they like: the log has so much room for it in a day."""
+
 Draft = (
     MessagesPushed
     | MessagesLeased

@@ -16,15 +16,20 @@ import ipaddress
 from cofferdam.audit.client import AuditClient
 from cofferdam.audit.events.access import LimitHit
 from cofferdam.brokers.kit.many import Many
+from cofferdam.brokers.kit.pace import Bucket, draw, forget_full
 
 ENTRIES = 100
 """Entries of one source in an interval."""
+DAY_ENTRIES = 20_000
+"""Entries of one source that it can have at once beyond what a day brings, which is as many: a source that goes on for
+hours is told of in counts."""
 WRITES = 100
 """Entries of refused writes of one source in an interval."""
 ALL_ENTRIES = 300
 """Entries of all strangers together in an interval: whoever has many addresses gains little by them."""
 INTERVAL_NS = 10_000_000_000
 """Length of the interval in ns."""
+DAY_NS = 86_400_000_000_000
 SOURCES = 4096
 """Sources that are counted apart; what comes above shares one count."""
 TOLD = 64
@@ -50,6 +55,7 @@ class LogBudget:
         self._began = 0
         self._used: tuple[dict[str, int], dict[str, int]] = {}, {}  # of all else, of refused writes
         self._strangers = [0, 0]
+        self._days: dict[str, Bucket] = {}
         self._untold: dict[str, int] = {}
         self._writes: dict[tuple[str, str], Many] = {}  # (source, asset)
 
@@ -84,17 +90,24 @@ class LogBudget:
     def _may(self, source: str, stranger: bool, wall: int, *, is_write: bool) -> bool:
         if not 0 <= wall - self._began <= INTERVAL_NS:
             self.tell(wall)
+            forget_full(self._days, wall, DAY_ENTRIES / DAY_NS, DAY_ENTRIES)
             self._began, self._used, self._strangers = wall, ({}, {}), [0, 0]
         used, most = self._used[is_write], WRITES if is_write else ENTRIES
         source = network(source)
         key = source if source in used or len(used) < SOURCES else "others"
-        if used.get(key, 0) < most and not (stranger and self._strangers[is_write] >= ALL_ENTRIES):
+        if (
+            used.get(key, 0) < most
+            and not (stranger and self._strangers[is_write] >= ALL_ENTRIES)
+            and (is_write or draw(self._days, key, wall, DAY_ENTRIES / DAY_NS, DAY_ENTRIES))
+        ):
             used[key] = used.get(key, 0) + 1
             self._strangers[is_write] += stranger
             return True
         return False
 
     def _count(self, source: str, count: int) -> None:
+        if not count:
+            return
         source = network(source)
         key = source if source in self._untold or len(self._untold) < TOLD else "others"
         self._untold[key] = self._untold.get(key, 0) + count

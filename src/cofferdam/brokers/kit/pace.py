@@ -13,17 +13,18 @@ class Bucket:
         self.at = now
 
 
-def draw(buckets: dict[str, Bucket], source: str, now: int, rate: float, burst: float) -> bool:
-    """Whether `source` may do one more of what its bucket bounds. `rate` is per ns."""
+def draw(buckets: dict[str, Bucket], source: str, now: int, rate: float, burst: float, count: float = 1.0) -> bool:
+    """Whether `source` may do one more, or `count` more, of what its bucket bounds. `rate` is per ns."""
     bucket = buckets.get(source)
     if bucket is None:
         bucket = buckets[source] = Bucket(burst, now)
     tokens = bucket.tokens + (now - bucket.at) * rate
     bucket.at = now
-    if tokens < 1.0:
+    tokens = tokens if tokens < burst else burst
+    if tokens < count:
         bucket.tokens = tokens
         return False
-    bucket.tokens = (tokens if tokens < burst else burst) - 1.0
+    bucket.tokens = tokens - count
     return True
 
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from cofferdam.audit.events.access import Malformed, ReadsCounted
+from cofferdam.audit.events.access import Malformed
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.budget import LogBudget
@@ -25,6 +25,7 @@ from cofferdam.brokers.kit.supervision import AssetStatus
 from cofferdam.brokers.proxy.device import CLIENT_GONE, Device, Job
 from cofferdam.brokers.proxy.face import towards
 from cofferdam.brokers.proxy.inner_standing import StandingPath
+from cofferdam.brokers.proxy.reads_book import ReadsBook, counted
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Frame, Opened, Reply, Request, Unwatch, Watch
 from cofferdam.brokers.proxy.sessions import Served, Session, Tally
 from cofferdam.brokers.proxy.sharing import SharedReads
@@ -72,6 +73,7 @@ class Inner(StandingPath):
         self._connect = setting.dial
         self._devices: dict[tuple[str, int], Device] = {}
         self._budget = LogBudget(setting.audit)
+        self._reads_book = ReadsBook(setting.audit)
         self._common = self.protocol.common(setting.secrets)
         port = self.protocol.dialect.datagrams
         # Made now, since the filter lets nobody make a socket later.
@@ -430,29 +432,19 @@ class Inner(StandingPath):
             )
 
     def _count_reads(self, session: Session) -> None:
-        """Tells what was read since it was last told: an entry for each conduit that allowed some of it."""
+        """Tells what was read since it was last told: an entry for each conduit that allowed some of it. What passes
+        the source's budget of entries, by sessions without end, is told together with the rest of it (reads_book)."""
         wall = self._wall()
         flow = session.flow
+        principals = flow.principals[:16] if isinstance(flow, Flow) else ()
         for tally in session.tallies.values():
             if not tally.reads and not tally.notices:
                 continue
-            self._audit.note(
-                ReadsCounted(
-                    wall_ns=wall,
-                    session=session.name,
-                    principals=flow.principals[:16] if isinstance(flow, Flow) else (),
-                    source=session.source,
-                    asset=session.asset,
-                    conduit=tally.conduit[:128],
-                    reads=tally.reads,
-                    cells=tally.cells,
-                    shared=tally.shared,
-                    failed=tally.failed,
-                    from_ns=session.from_wall,
-                    to_ns=wall,
-                    notices=tally.notices,
-                )
-            )
+            told = counted(session, tally, principals, session.from_wall, wall)
+            if not self._reads_book.over(told) and self._budget.spend(session.source, False, wall, 0):
+                self._audit.note(told)
+            else:
+                self._reads_book.add(told)
         session.tally = Tally("")
         session.tallies = {"": session.tally}
         session.from_wall = wall
@@ -466,6 +458,7 @@ class Inner(StandingPath):
             if wall - session.from_wall >= interval or wall < session.from_wall:
                 self._count_reads(session)
         self._budget.tick(wall)
+        self._reads_book.tick(wall)
         if self._standings:
             self._check_all()
         for device in self._devices.values():
@@ -477,6 +470,7 @@ class Inner(StandingPath):
         for device in self._devices.values():
             device.close("the gate stops")
         self._budget.tell(self._wall())
+        self._reads_book.tell()
 
     def halt(self) -> None:
         # Nothing is sent to any device from now on, whatever is confirmed or allowed later; what a device has gets the

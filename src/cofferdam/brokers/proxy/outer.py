@@ -174,11 +174,11 @@ class Outer(Door):
                 session.refusals.turned_away(operation, session.flow, "waited too long at the gate", wall)
             self._answer(client, token, self.protocol.failure(request, Failure.BUSY))
             return
+        if operation.is_write and not session.told:  # whoever changes the plant is in the log, whatever the budget
+            session.told = True
+            self._audit.note(opened(client, session, self.crew, wall))
         if not session.announced:
             session.announced = True
-            if not session.told:  # what was allowed something is in the log, whatever the budget
-                session.told = True
-                self._audit.note(opened(client, session, self.crew, self._wall()))
             shown = client.shown
             who = (shown.user, shown.application, shown.certificate)
             self._inner.send(Opened(session.id, session.name, client.source, session.asset, *who))

@@ -297,7 +297,7 @@ class Door(Part):
                 session.refusals.flush(wall)
             if session.announced:
                 self._inner.send(Closed(session.id))
-            if not session.told and not session.announced:
+            if not session.told:
                 continue  # it stands in a count (log_entries), like its opening
             self._audit.note(closed(client, session, reason, wall))
 

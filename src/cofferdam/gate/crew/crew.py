@@ -16,6 +16,7 @@ import msgspec
 
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import HalfDied, HalfStarted, RecordViolation
+from cofferdam.brokers.kit.pace import Bucket, draw
 from cofferdam.brokers.kit.supervision import (
     HOUSE_END,
     Alarms,
@@ -47,6 +48,8 @@ MOST_SESSIONS = 1 << 20
 """No part has more."""
 ALARM_SECONDS = 2.0
 """A part's alarms are looked at so often, so that one that was taken over cannot fill the log with them."""
+ALARMS_A_MINUTE, ALARMS_AT_ONCE = 4, 64
+"""Alarms of a part that may come or go: each is an entry in the log."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Crew(Supervisor[Part]):
         self._born_with: dict[str, tuple[Spot, ...]] = {}
         self._alarms: dict[str, frozenset[str]] = {}
         self._alarms_at: dict[str, float] = {}
+        self._alarm_pace: dict[str, Bucket] = {}
 
     # --- birth and death ----------------------------------------------------------------------------------------
 
@@ -148,8 +152,12 @@ class Crew(Supervisor[Part]):
     def _heard(self, part: str, alarms: Alarms) -> None:
         """What a part says needs a person. It stands until the part, or its next life, says otherwise."""
         now = time.monotonic()
-        if now - self._alarms_at.get(part, -ALARM_SECONDS) >= ALARM_SECONDS:
-            self._alarms_at[part] = now
+        if now - self._alarms_at.get(part, -ALARM_SECONDS) < ALARM_SECONDS:
+            return
+        self._alarms_at[part] = now
+        said = {clip(f"{part}/{name}", 128) for name in alarms}
+        changed = len(said ^ self._alarms.get(part, frozenset()))
+        if changed and draw(self._alarm_pace, part, int(now * 1e9), ALARMS_A_MINUTE / 60e9, ALARMS_AT_ONCE, changed):
             self._raise(part, alarms)
 
     def _raise(self, part: str, alarms: Alarms) -> None:

@@ -1,0 +1,160 @@
+"""Nobody's noise fills the log: each producer has its shares of a day, refused writes one of their own, and what
+somebody waits for goes on being recorded when the rest is full."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cofferdam.audit.entry import CROWD, DRAFTS, Draft
+from cofferdam.audit.events.access import Refused, SessionOpened, WriteAllowed
+from cofferdam.audit.events.gate import Severed
+from cofferdam.audit.events.log import NotRecorded
+from cofferdam.audit.log import AuditLog
+from cofferdam.audit.quota import AROUND_BYTES, DAY_NS, Quota, Share, share_of
+from cofferdam.audit.service import TELL_NS, Auditor
+from tests.adversary.takeover import Taken, taken
+from tests.audit.conftest import Opener as Opener
+from tests.audit.conftest import clock as clock
+from tests.audit.conftest import opener as opener
+from tests.audit.conftest import write
+from tests.audit.test_service import events, introduced
+from tests.gate.plant import Client, log_of
+from tests.gate.plant import events as gate_events
+from tests.waiting import eventually
+
+SMALL: dict[Share, int] = {"noise": 40_000, "refused": 40_000, "changes": 400_000}
+GB = 1 << 30
+
+
+def refused(number: int, *, is_write: bool) -> Refused:
+    return Refused(
+        session=f"s{number}", principals=(), source="10.0.0.1", asset="plc", conduit="", rule="", fault="value",
+        detail="", is_write=is_write,
+    )  # fmt: skip
+
+
+class Sky:
+    """Time and disk in the test's hands."""
+
+    def __init__(self, log: AuditLog) -> None:
+        self.now = 1_000_000_000
+        self.free = 100 * GB
+        self.auditor: Auditor = introduced(
+            log, "outer", "inner", "gate", mono_ns=lambda: self.now, disk=lambda: (self.free, 1000 * GB), most=SMALL
+        )
+        self.log = log
+
+    def say(self, producer: str, *drafts: Draft) -> bool:
+        self.auditor.submit(producer, 1, list(drafts))
+        return all(result.ok for result in self.auditor.commit())
+
+    def kinds(self, maker: str) -> list[str]:
+        return [str(event["kind"]) for who, event in events(self.log) if who == maker]
+
+
+@pytest.fixture
+def sky(opener: Opener) -> Sky:
+    return Sky(opener())
+
+
+def test_noise_crowds_out_neither_refused_writes_nor_changes_nor_others(sky: Sky) -> None:
+    for number in range(500):
+        assert sky.say("outer", refused(number, is_write=False))
+    few = sky.kinds("outer").count("refused")
+    assert 10 < few < 100
+    assert sky.say("outer", refused(1, is_write=True)) and sky.kinds("outer").count("refused") == few + 1
+    assert sky.say("inner", refused(1, is_write=False), write()) and len(sky.kinds("inner")) == 2
+    sky.now += TELL_NS
+    sky.auditor.tick()
+    [told] = [event for _, event in events(sky.log) if event["kind"] == "not-recorded"]
+    assert told["producer"] == "outer" and told["count"] == 500 - few and told["kinds"] == [["refused", 500 - few]]
+    assert sky.auditor.status().over == ("outer",)
+    sky.now += DAY_NS // 2
+    assert sky.say("outer", refused(1, is_write=False)) and sky.kinds("outer").count("refused") == few + 2
+
+
+def test_a_change_that_has_no_room_is_refused(sky: Sky) -> None:
+    said = [sky.say("inner", write(number)) for number in range(1000)]
+    assert said[0] and not said[-1]
+    assert sky.kinds("inner").count("write-allowed") == said.count(True)
+    assert sky.say("gate", Severed(side="it"))
+
+
+def test_on_a_disk_that_is_nearly_full_only_what_somebody_waits_for_is_recorded(sky: Sky) -> None:
+    sky.free = 1 << 20
+    sky.now += 2_000_000_000
+    sky.auditor.tick()
+    assert sky.say("outer", SessionOpened(session="s", half="h", source="a", source_port=1, asset="p"))
+    assert sky.say("inner", write()) and sky.say("gate", Severed(side="it"))
+    assert [sky.kinds(who) for who in ("outer", "inner", "gate")] == [[], ["write-allowed"], ["severed"]]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["noise", "refused", "changes"]), st.integers(1, 900), st.integers(0, DAY_NS // 40))
+    )
+)
+def test_in_no_day_a_share_is_passed(said: list[tuple[Share, int, int]]) -> None:
+    now, quota = 0, Quota(0, SMALL)
+    taken: list[tuple[int, Share, int]] = []
+    for share, size, later in said:
+        now += later
+        quota.fill(now)
+        if quota.take(share, size):
+            taken.append((now, share, size + AROUND_BYTES))
+    for start, _, _ in taken:
+        for share in SMALL:
+            day = sum(size for at, kind, size in taken if kind == share and start <= at < start + DAY_NS)
+            assert day <= SMALL[share] * 1.51
+
+
+def test_every_kind_of_event_has_a_share() -> None:
+    """What a crowd can cause is said so by its topic; a refused write is apart from all of that."""
+    assert {share_of(refused(1, is_write=True)), share_of(refused(1, is_write=False))} == {"refused", "noise"}
+    assert not {WriteAllowed, Severed} & CROWD and set(CROWD) <= set(DRAFTS) and NotRecorded in CROWD
+
+
+@pytest.fixture(scope="module")
+def owned(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with taken(tmp_path_factory.mktemp("owned")) as scene:
+        yield scene
+
+
+FLOOD = """
+draft = Refused(session='x', principals=(), source='a', asset='p', conduit='', rule='', fault='value', detail='y' * 500)
+data = pack([msgspec.msgpack.encode(Batch(number=1, policy='', drafts=(draft,) * 200, wants_ack=False))])
+sent = 0
+until = time.monotonic() + 6
+while time.monotonic() < until:
+    for packet in data:
+        while time.monotonic() < until:
+            try:
+                sent += os.write(audit, packet)
+                break
+            except BlockingIOError:
+                outer._reactor.turn(0.002)
+say(sent >> 20)
+"""
+
+
+def test_an_owned_outer_half_cannot_fill_the_disk_nor_delay_others(owned: Taken) -> None:
+    """H9: it says to the log what it may say, as fast as it can."""
+    folder = owned.site.state / "audit"
+
+    def size() -> int:
+        return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+    with Client(owned.other_port) as operator:
+        said = int(owned.inject(FLOOD) or 0)
+        assert said >= 1
+        assert operator.write(5)
+        assert size() < 100 << 20
+        eventually(lambda: owned.gate.status()["audit"]["writable"])
+        assert operator.write(6)
+    assert owned.gate.stop() == 0
+    assert [event["points"][0][1] for event in gate_events(owned.site.state, "write-allowed")] == ["5", "6"]
+    assert len(log_of(owned.site.state)) < 150_000
