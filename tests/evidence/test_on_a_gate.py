@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cofferdam.evidence.export.process import USER
 from cofferdam.gate.client import ask
 from tests.prove.stage import Stage, run, staged
 from tests.waiting import PATIENT, eventually
@@ -48,6 +52,14 @@ def report(stage: Stage, framework: str) -> dict[str, dict[str, Any]]:
     code, text = evidence(stage, "report", "--framework", framework, "--json")
     assert code == 0, text
     return {row["control"]["id"]: row["control"] for row in json.loads(text)["rows"]}
+
+
+def size(stage: Stage) -> int:
+    return int(ask(stage.state, "status")["audit"]["size"])
+
+
+def alarms(stage: Stage) -> list[str]:
+    return [alarm["name"] for alarm in ask(stage.state, "status")["alarms"]]
 
 
 def test_a_proof_a_minute_and_a_rule_by_hand(stage: Stage, tmp_path: Path) -> None:
@@ -98,3 +110,38 @@ def test_the_gate_finds_by_itself(stage: Stage) -> None:
     shown = json.loads(text)
     assert [result["outcome"] for result in shown["history"]] == ["observed"]  # the same again is no new entry
     assert ["nist-800-53r5", "au-5"] in shown["controls"]
+
+
+def test_an_export_without_privilege_that_is_killed(stage: Stage, tmp_path: Path) -> None:
+    """The child runs as a user of its own, reads the log and not its key; killed, it begins where it was sure."""
+    folder = Path(tempfile.mkdtemp(prefix="cofferdam-export-"))
+    os.chown(folder, USER, USER)
+    out = folder / "out.jsonl"
+    settings = tmp_path / "export.yaml"
+    settings.write_text(f"collectors:\n  disk: {{to: 'file://{out}'}}\n  gone: {{to: 'tls://127.0.0.1:1'}}\n")
+    command = [sys.executable, "-m", "cofferdam.cli.main", "export", "run", str(settings), "--state", str(stage.state)]
+    with (tmp_path / "said").open("wb") as said:
+        process = subprocess.Popen(command, stderr=said)
+    try:
+        eventually(lambda: out.exists() and len(out.read_bytes().split(b"\n")) > size(stage) - 2)
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+        for child in map(int, children.stdout.split()):
+            read = Path(f"/proc/{child}/status").read_text
+            eventually(lambda read=read: "NoNewPrivs:\t1" in read())  # type: ignore[misc]
+            assert f"Uid:\t{USER}\t{USER}\t{USER}\t{USER}" in read()
+            assert "CapEff:\t0000000000000000" in read()
+            os.kill(child, signal.SIGKILL)
+        eventually(lambda: "export-gone" in alarms(stage) and "export-disk" not in alarms(stage))
+        before = size(stage)
+        evidence(stage, "drill", "kill", "--text", "killed the export")
+        eventually(lambda: any(b"killed the export" in line for line in out.read_bytes().split(b"\n")))
+        indexes = [json.loads(line)["index"] for line in out.read_bytes().split(b"\n")[:-1]]
+        assert list(dict.fromkeys(indexes))[: before + 1] == list(range(before + 1))
+        evidence(stage, "check", "log.exported")
+        one = states(stage)["log.exported"]
+        assert one["status"] == "failed"  # one of two collectors does not answer, and it says which
+        assert any("gone" in fact for fact in one["facts"])
+    finally:
+        process.terminate()
+        process.wait(PATIENT)
+        shutil.rmtree(folder)

@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "learn": ("learn", "the smallest policy that allows what a capture shows"),
     "audit": ("audit", "show, follow, verify, prove and export the audit log"),
     "evidence": ("evidence", "what the gate can show an auditor: checks, controls, reports, attestations"),
+    "export": ("export", "send the audit log's entries to a collector: syslog, HTTPS, a file"),
     "lab": ("lab", "a simulated plant to try everything on"),
     "completion": ("completion", "print a shell's completion script"),
     "docs": ("docs", "write the reference pages that are generated from the code"),

@@ -79,7 +79,9 @@ class Berth:
 
     def limit(self) -> None:
         """Sets the limits of the calling process, which is to become the child."""
-        os.umask(0o007 if self.folders else 0o027 if self.shared else 0o077)
+        # The log is read by others of its group, such as an export; its key has a mode and a folder of its own.
+        read_by_group = self.shared or self.profile.producers
+        os.umask(0o007 if self.folders else 0o027 if read_by_group else 0o077)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if not self.profile.confined:
             return

@@ -269,6 +269,7 @@ class ControlServer:
             case Clocks(due):
                 return {"alarms": gate.evidence.clocks(due)}
             case Record(event):
+                gate.evidence.told(event)
                 return {"recorded": await gate.audit.record(by_whom(event, user), RECORD_SECONDS)}
             case Leaks(tried, found):
                 gate.leaks.told("")

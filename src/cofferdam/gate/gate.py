@@ -548,6 +548,7 @@ class Gate:
             leak_probe=self.leaks.report(),
             dropped=self.drops.reports(),
             figures=report.figure_reports(self.policy, crews, counted),
+            checks=self.evidence.reports(),
         )
 
     def _exposition(self) -> bytes:

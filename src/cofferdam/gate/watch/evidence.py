@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from cofferdam.audit.events.base import clip
-from cofferdam.audit.events.evidence import FACTS, CheckDone
+from cofferdam.audit.events.evidence import FACTS, CheckDone, ExportStood, Told
 from cofferdam.evidence.catalogue import catalogue
 from cofferdam.evidence.checks.registry import run
 from cofferdam.evidence.checks.tables import MINUTE
@@ -24,6 +24,15 @@ from cofferdam.evidence.inputs import Inputs
 from cofferdam.evidence.model import Finding
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
+
+
+class CheckReport(msgspec.Struct, frozen=True):
+    """A check of the evidence, as far as this life of the gate knows it. `last_ns`: when it was found last."""
+
+    name: str
+    failed: bool
+    last_ns: int
+
 
 ROUND_SECONDS = 60.0
 FIRST_SECONDS = 20.0
@@ -45,6 +54,8 @@ class Evidence:
         """Check and subject to the hash of the outcome and when it was recorded."""
         self._alarms: dict[str, set[str]] = {}
         """Check to the subjects that failed."""
+        self._found: dict[str, int] = {}
+        """When each check was found last, by whoever."""
         self._clocks: set[str] = set()
         self._last: dict[str, int] = {}
         """When each check of ours ran last."""
@@ -83,6 +94,7 @@ class Evidence:
             if check is None:
                 continue
             self._alarm(one)
+            self._found[one.check] = now
             key = (one.check, clip(one.subject, 128))
             digest, at = self._known.pop(key, ("", 0))
             again = min(AGAIN_NS, check.valid * 10**9 // 2)
@@ -102,6 +114,10 @@ class Evidence:
             count += 1
         return count
 
+    def reports(self) -> tuple[CheckReport, ...]:
+        """What status and metrics say of it."""
+        return tuple(CheckReport(name, bool(self._alarms.get(name)), at) for name, at in sorted(self._found.items()))
+
     def clocks(self, due: Mapping[str, str]) -> int:
         """Raises an alarm for each duty that is due, and clears those of all others. How many stand."""
         for name in self._clocks - due.keys():
@@ -110,6 +126,11 @@ class Evidence:
             self._gate.alarm(f"clock-{name}", clip(detail))
         self._clocks = set(due)
         return len(due)
+
+    def told(self, event: Told) -> None:
+        """What others do outside the gate: an export that stands still is an alarm."""
+        if isinstance(event, ExportStood):
+            self._gate.alarm(f"export-{event.collector}", "" if event.working else event.detail or "it stands still")
 
     def _alarm(self, one: Finding) -> None:
         failed = self._alarms.setdefault(one.check, set())

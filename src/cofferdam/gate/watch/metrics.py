@@ -57,6 +57,8 @@ OWN: dict[str, Described] = {
     "cofferdam_malformed_total": Described("counter", "frames from clients that break the protocol"),
     "cofferdam_limit_hits_total": Described("counter", "how often a limit turned something away", ("limit",)),
     "cofferdam_latency_budget_seconds": Described("gauge", "the conduit's latency budget, if it has one", ("conduit",)),
+    "cofferdam_check_failed": Described("gauge", "1 if this check of the evidence failed, else 0", ("check",)),
+    "cofferdam_check_last_seconds": Described("gauge", "when it was found last (Unix time)", ("check",)),
     "cofferdam_audit_entries": Described("gauge", "entries in the audit log"),
     "cofferdam_audit_unsigned_entries": Described("gauge", "entries that no signed checkpoint covers yet"),
     "cofferdam_audit_writable": Described("gauge", "1 if the audit log takes entries, else 0"),
@@ -152,6 +154,8 @@ def _gate(status: StatusReport) -> Iterator[Metric]:
     yield _counter("cofferdam_dropped_packets_total", dropped)
     yield _gauge("cofferdam_leak_probe_interval_seconds", {(): status.leak_probe.seconds})
     yield _gauge("cofferdam_leak_probe_last_seconds", {(): status.leak_probe.last_ns / 1e9})
+    yield _gauge("cofferdam_check_failed", {(one.name,): float(one.failed) for one in status.checks})
+    yield _gauge("cofferdam_check_last_seconds", {(one.name,): one.last_ns / 1e9 for one in status.checks})
 
 
 def _halves(status: StatusReport) -> Iterator[Metric]:

@@ -17,6 +17,7 @@ from cofferdam.gate.crew.crew import Crew
 from cofferdam.gate.crew.part import Part
 from cofferdam.gate.state import Cut
 from cofferdam.gate.watch.drops import DroppedReport
+from cofferdam.gate.watch.evidence import CheckReport
 from cofferdam.gate.watch.leaks import LeakProbeReport
 from cofferdam.gate.watch.recent import RECENT_SECONDS, Recent
 from cofferdam.gate.watch.totals import MOST, Totals
@@ -198,6 +199,7 @@ class StatusReport(msgspec.Struct, frozen=True):
     dropped: tuple[DroppedReport, ...] = ()  # one for each side that has a firewall of ours
     recent_seconds: int = RECENT_SECONDS
     figures: tuple[FigureReport, ...] = ()  # what the brokers in use declare
+    checks: tuple[CheckReport, ...] = ()  # of the evidence, as far as this life of the gate knows
 
 
 def spread(histogram: Histogram) -> Spread:

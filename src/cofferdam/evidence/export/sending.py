@@ -1,0 +1,173 @@
+"""The work for one collector: from its cursor on, batch after batch, and back to the cursor when a way breaks.
+
+At least once and in order: the cursor moves only past what has surely arrived, and is on disk before anything else is
+done; so after a crash or a broken connection some entries go twice, and none is left out. A gap is seen by the index.
+
+Not here: the ways, processes around this (process).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from cofferdam.audit.files import LogReader
+from cofferdam.audit.keys import write_file
+from cofferdam.errors import AuditError
+from cofferdam.evidence.export.forms import Item, item
+from cofferdam.evidence.export.settings import Collector
+from cofferdam.evidence.export.ways import Way, WayError, way
+
+POLL_SECONDS = 0.5
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before a way that broke is tried again, doubled each time."""
+IN_FLIGHT = 200_000
+"""Entries that may be handed over without having surely arrived."""
+SAY_SECONDS = 10.0
+"""Between two words on how it stands, where nothing changes."""
+
+
+class Stood(NamedTuple):
+    """How an export stands. `next`: the first entry that has not surely arrived; `behind`: how many there are."""
+
+    name: str
+    next: int
+    behind: int
+    working: bool
+    detail: str
+
+
+class Cursor:
+    """Where a collector stands, on disk. `log` is the log's public key: a cursor of another log counts for nothing."""
+
+    def __init__(self, folder: Path, name: str, log: str) -> None:
+        self._path = folder / f"{name}.json"
+        self._log = log
+        self.next = 0
+        try:
+            kept = json.loads(self._path.read_bytes())
+            if kept["log"] == log and isinstance(kept["next"], int) and kept["next"] >= 0:
+                self.next = kept["next"]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # from the beginning: twice is allowed, left out is not
+
+    def save(self, index: int) -> None:
+        """Raises: OSError; the old one is still there."""
+        write_file(self._path, json.dumps({"log": self._log, "next": index}).encode())
+        self.next = index
+
+
+class Sending:
+    """One collector's work. `turn` does what there is to do now and returns how long to wait."""
+
+    def __init__(
+        self, to: Collector, reader: LogReader, cursor: Cursor, say: Callable[[Stood], None],
+        clock: Callable[[], float] = time.monotonic, make: Callable[[Collector], Way] = way,
+    ) -> None:  # fmt: skip
+        self.to, self.reader, self.cursor = to, reader, cursor
+        self._make = make
+        self.way = make(to)
+        self._say, self._clock = say, clock
+        self.at = cursor.next
+        self.size = cursor.next
+        self._pause = 0.0
+        self._said: tuple[bool, str] | None = None
+        self._said_at = 0.0
+        self._flight: deque[int] = deque()
+        """The entry behind each batch that is under way."""
+        self._settled = 0
+
+    def turn(self) -> float:
+        """Seconds until the next turn. Raises nothing that a collector or a full disk can cause."""
+        try:
+            more = self._work()
+        except WayError as error:
+            self._back()
+            self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * self._pause))
+            self._stand(False, str(error))
+            return self._pause
+        except (AuditError, OSError) as error:
+            self.way.close()
+            self.way = self._make(self.to)
+            self._back()
+            self._stand(False, f"our own side: {error}")
+            return LONGEST_PAUSE / 3
+        self._pause = 0.0
+        self._stand(True, "")
+        return 0.0 if more else POLL_SECONDS
+
+    def _work(self) -> bool:
+        """Settles what has arrived and hands over a batch; True if there is more at once."""
+        self._settle()
+        if self.at - self.cursor.next >= IN_FLIGHT:
+            return False
+        batch: list[Item] = []
+        start = at = self.at
+        for index, data in self.reader.entries(start):
+            if index != at:
+                raise AuditError(f"entry {at} is missing in the log")
+            at = index + 1
+            try:
+                one = item(index, data)
+            except AuditError:
+                continue  # of another version: its index is missing there, and that is seen
+            if not self.to.kinds or one.entry.kind in self.to.kinds:
+                batch.append(one)
+            if len(batch) >= self.way.batch or at - start >= 20 * self.way.batch:
+                break
+        if batch:
+            self.way.send(batch)
+            self._flight.append(at)
+        elif self._flight:
+            self._flight[-1] = at
+        elif at > self.cursor.next:
+            self.cursor.save(at)
+        self.at, self.size = at, max(self.size, at)
+        self._settle()
+        return at - start >= self.way.batch
+
+    def _settle(self) -> None:
+        """Moves the cursor past the batches that have surely arrived. Raises: WayError, OSError."""
+        count = self.way.arrived() - self._settled
+        if count > 0 and self._flight:
+            last = self.cursor.next
+            for _ in range(min(count, len(self._flight))):
+                last = self._flight.popleft()
+                self._settled += 1
+            self.cursor.save(last)
+
+    def _back(self) -> None:
+        """To what is sure."""
+        self.at = self.cursor.next
+        self._flight.clear()
+        self._settled = 0
+
+    def _stand(self, working: bool, detail: str) -> None:
+        now = self._clock()
+        if self._said != (working, detail[:40]) or now - self._said_at >= SAY_SECONDS:
+            self._said, self._said_at = (working, detail[:40]), now
+            self._say(Stood(self.to.name, self.cursor.next, max(0, self._newest() - self.cursor.next), working, detail))
+
+    def _newest(self) -> int:
+        try:
+            return max(self.size, self.reader.checkpoint().size)
+        except AuditError:
+            return self.size
+
+
+def encode(stood: Stood) -> bytes:
+    """A line for whoever watches."""
+    return msgspec.json.encode(stood._asdict()) + b"\n"
+
+
+def cursors(state: Path) -> Path:
+    """The folder of cursors."""
+    folder = state / "evidence" / "export"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

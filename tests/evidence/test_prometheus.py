@@ -1,0 +1,131 @@
+"""Alert rules by promtool; every query of the dashboard against a real Prometheus that scraped a real gate."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cofferdam.brokers.registry import BROKERS
+from cofferdam.gate.client import ask
+from cofferdam.gate.watch.metrics import OWN, described
+from tests.gate.conftest import Site, live, site
+from tests.gate.plant import Client
+from tests.ports import held_port
+from tests.waiting import PATIENT, eventually
+
+__all__ = ["live", "site"]
+PACKAGING = Path(__file__).parent.parent.parent / "packaging"
+RULES = PACKAGING / "prometheus" / "alerts.yaml"
+DASHBOARD = PACKAGING / "grafana" / "cofferdam.json"
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None or shutil.which("promtool") is None, reason="no Prometheus (prometheus)"
+)
+
+
+def promtool(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["promtool", *words], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@needs_prometheus
+def test_alert_rules_and_that_their_tests_can_fail(tmp_path: Path) -> None:
+    assert promtool("check", "rules", RULES.name, cwd=RULES.parent).returncode == 0
+    done = promtool("test", "rules", "alerts.test.yaml", cwd=RULES.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for path in RULES.parent.iterdir():
+        shutil.copy(path, tmp_path)
+    (tmp_path / RULES.name).write_text(RULES.read_text().replace("cofferdam_severed == 1", "cofferdam_severed == 2"))
+    assert promtool("test", "rules", "alerts.test.yaml", cwd=tmp_path).returncode == 1
+
+
+def test_every_alert_is_tested_and_every_metric_is_one_of_ours() -> None:
+    rules, tests = RULES.read_text(), (RULES.parent / "alerts.test.yaml").read_text()
+    alerts = re.findall(r"alert: (\w+)", rules)
+    assert len(alerts) == len(set(alerts)) == 16
+    for alert in alerts:
+        assert len(re.findall(rf"alertname: {alert}\b", tests)) >= 2, alert
+    known = {*OWN, *described(BROKERS.values())}
+    for text in (rules, DASHBOARD.read_text()):
+        for name in set(re.findall(r"cofferdam_[a-z_]+", text)):
+            assert name.removesuffix("_bucket") in known, name
+
+
+class Prometheus:
+    def __init__(self, port: int) -> None:
+        self.at = f"http://127.0.0.1:{port}"
+
+    def query(self, expr: str) -> list[Any]:
+        url = f"{self.at}/api/v1/query?{urllib.parse.urlencode({'query': expr})}"
+        with urllib.request.urlopen(url, timeout=PATIENT) as answer:
+            found = json.load(answer)
+        assert found["status"] == "success", found
+        result: list[Any] = found["data"]["result"]
+        return result
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
+    port = held_port()
+    config = folder / "prometheus.yml"
+    config.write_text(
+        "global: {scrape_interval: 250ms, scrape_timeout: 250ms}\n"
+        f"rule_files: ['{RULES}']\n"
+        f"scrape_configs: [{{job_name: cofferdam, static_configs: [{{targets: ['{target}']}}]}}]\n"
+    )
+    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
+               f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]  # fmt: skip
+    with (folder / "said").open("wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said)
+    try:
+        made = Prometheus(port)
+
+        def ready() -> bool:
+            assert process.poll() is None, (folder / "said").read_text()
+            with contextlib.suppress(OSError):
+                return bool(made.query('up{job="cofferdam"} == 1'))
+            return False
+
+        eventually(ready)
+        yield made
+    finally:
+        process.terminate()
+        process.wait(PATIENT)
+
+
+EMPTY = ("cofferdam_relay_", "cofferdam_dropped_packets_total", "cofferdam_limit_hits_total")
+"""What this gate has none of: no relay, no firewall of its own, no limit that was hit."""
+
+
+@needs_prometheus
+def test_every_query_of_the_dashboard(live: Site, tmp_path: Path) -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    assert len(queries) > 35
+    ask(live.state, "findings", found=[{"check": "log.whole", "outcome": "tested", "says": "so"}])
+    with prometheus(tmp_path, f"127.0.0.1:{live.management}") as peer, Client(live.port) as client:
+        for expr in queries:
+            expr = expr.replace("$__rate_interval", "30s").replace("$job", ".+").replace("$conduit", ".+")
+            if any(name in expr for name in EMPTY):
+                peer.query(expr)  # it is a query that can be asked
+                continue
+
+            def answered(expr: str = expr) -> bool:
+                client.read()
+                client.write(1)
+                client.read(999)  # which no rule allows
+                return bool(peer.query(expr))
+
+            try:
+                eventually(answered)
+            except AssertionError:
+                pytest.fail(f"no series answers {expr}")
+        assert [one["metric"]["check"] for one in peer.query("cofferdam_check_failed == 0")].count("log.whole") == 1
