@@ -363,7 +363,7 @@ def test_collectors_that_are_not_who_they_should_be(
 ) -> None:
     peer = Peer(certificates, how)
     if how == "nobody":
-        peer.close()
+        peer.port = held_port()
     said: list[Stood] = []
     one = sending(ledger, to_peer(peer, certificates), said)
     first, second = one.turn(), one.turn()
