@@ -111,7 +111,7 @@ class _Pair:
             if isinstance(change, Change):
                 self.writes.setdefault(change.space, Cells()).add(change.start, change.stop)
         # An operation that says no cells of what it does is judged by its code (see policy.decide).
-        if not op.writes and (op.is_write or not op.reads):
+        if not op.writes and (op.is_write or not op.reads) and not op.browse:
             (self.write_functions if op.is_write else self.functions).add((op.function, op.sub))
 
 
@@ -141,6 +141,9 @@ class _Learner(Watcher):
             return
         client, server = ends
         op = asked.operation
+        if op.never:
+            self.malformed_count += 1
+            return
         key = (server, asked.flow.server_port, op.unit)
         pairs = self.pairs.setdefault(client, {})
         pair = pairs.get(key)

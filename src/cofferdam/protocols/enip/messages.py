@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from cofferdam.model import Item, Value
 from cofferdam.protocols.enip.dialect import plain
-from cofferdam.protocols.enip.values import attribute_fault, fault
+from cofferdam.protocols.enip.values import DATA, attribute_fault, fault
 
 U8 = Annotated[int, Meta(ge=0, lt=1 << 8)]
 U16 = Annotated[int, Meta(ge=0, lt=1 << 16)]
@@ -288,7 +288,7 @@ def response_fault(response: EnipResponse) -> str:
             if not code:
                 return ("a handle of an attribute" if handle else "") or attribute_fault(value)
             array = value.array
-            return fault(code, handle, value, 0 if array else -1, len(value.values))
+            return fault(code, handle, value, 0 if array else -1, len(value.values) if array else 1)
         case Answers(parts):
             return next((found for part in parts if (found := response_fault(part))), "")
         case HeldList(values):
@@ -327,6 +327,8 @@ def _shown(text: str) -> bool:
 def _tag(item: Item) -> str:
     if item.kind != "tag":
         return f"{item.kind} as a tag"
+    if item.count > DATA:
+        return f"{item.count} elements at once"
     last = item.name.rpartition(".")[2]
     return plain(item) or ("a bit as a tag" if last.isdigit() else "")
 

@@ -13,7 +13,17 @@ from typing import Final, Literal, NamedTuple
 from cofferdam.model import Item, ValueType
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import paths
-from cofferdam.protocols.enip.values import DATA, STRUCTURE, BadValue, attribute, decode, encode, known, of_attribute
+from cofferdam.protocols.enip.values import (
+    DATA,
+    STRUCTURE,
+    BadValue,
+    attribute,
+    decode,
+    encode,
+    known,
+    of_attribute,
+    size_of,
+)
 
 SECTION: Final = "CIP Volume 1, 2-4 (message router)"
 DATA_ACCESS: Final = "Rockwell 1756-PM020 (Logix data access)"
@@ -119,6 +129,10 @@ def typed_head(body: bytes) -> tuple[int, int, int, int]:
 
 def written(item: Item, code: int, handle: int, data: bytes) -> m.WriteTag:
     """A whole write. Raises: Refused."""
+    size = size_of(code, handle) * item.count
+    if size and len(data) != size:
+        short = len(data) < size
+        raise Refused(SHORT if short else LONG, f"{len(data)} bytes of a value that has {size}", DATA_ACCESS)
     try:
         value = decode(code, handle, data, item.first >= 0)
     except BadValue as error:
@@ -161,10 +175,9 @@ def decode_object(service: int, path: paths.Path, body: bytes, about: Known) -> 
         name = f"{cls}/{instance}/{path.attribute}"
         if path.attribute < 0:
             raise Refused(SEGMENT, "no attribute in the path", paths.SECTION)
-        kind = about.types.get(name)
-        if kind is None:
+        if name not in about.types:
             return m.Unserved(service, cls, f"cip {name} is no point of the policy, so that its type is not known")
-        item = Item("cip", name)
+        kind, item = about.types[name], Item("cip", name)
         if service == GET_ONE:
             if body:
                 raise Refused(LONG, "Get Attribute Single with data")
