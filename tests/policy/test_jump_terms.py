@@ -39,7 +39,6 @@ conduits:
     listen: "10.1.0.2:22"
     clients: vendors
     approval: {by: leads, people: two, window: 4 h}
-    scanner: "10.20.0.40:3310"
     files: {scan: true, most: 100 MB}
     idle: 10 min
     allow:
@@ -69,7 +68,6 @@ WRONG = [
     ("clients: vendors", "clients: yard", "yard of zone plant", "a principal of office"),
     ("clients: vendors", "clients: vendor", "vendor", "did you mean vendors"),
     ("from: office\n    to: plant", "from: plant\n    to: office", "plant, which is ot", "people on the it side"),
-    ("    scanner: \"10.20.0.40:3310\"\n", "", "a scan without a scanner", "scanner: ADDRESS:PORT"),
     ("people: two", "people: three", "three", "one, two"),
     ("window: 4 h", "window: 9 weeks", "9 weeks", ""),
     ("as: service", "as: 'a b'", "a b", "account"),
@@ -88,7 +86,7 @@ def test_what_is_wrong_is_said_at_its_place(old: str, new: str, found: str, expe
 
 def test_warnings() -> None:
     text = POLICY.replace("    approval: {by: leads, people: two, window: 4 h}\n", "    record: {terminal: false}\n")
-    text = text.replace("    files: {scan: true, most: 100 MB}\n", "").replace('    scanner: "10.20.0.40:3310"\n', "")
+    text = text.replace("    files: {scan: true, most: 100 MB}\n", "")
     found = {problem.check for problem in lint(loads(text), now_ns=NOW)}
     assert {"no-approval", "unrecorded", "unscanned", "unencrypted-leg"} <= found
     clean = {problem.check for problem in lint(loads(POLICY), now_ns=NOW)}
@@ -103,7 +101,7 @@ def test_what_its_parts_need() -> None:
     (listen,) = needs.parts["outer"].listens
     assert (listen.address, listen.port, listen.who) == ("10.1.0.2", 22, ("vendors",))
     reached = {(reach.address, reach.port) for reach in needs.parts["inner"].reaches}
-    assert reached == {("10.20.0.30", 22), ("10.20.0.31", 23), ("10.20.0.40", 3310)}
+    assert reached == {("10.20.0.30", 22), ("10.20.0.31", 23)}
     assert needs.parts["keeper"].place is None
     assert needs.parts["keeper"].store is not None
     assert len(set(needs.apart.values())) == 1
@@ -120,10 +118,9 @@ def test_each_part_knows_no_more_than_it_must() -> None:
         return terms, CompiledPolicy(table)
 
     outer, seen = row("outer")
-    assert (outer.lines, outer.approval, outer.scanner, seen.assets) == ((), None, None, {})
+    assert (outer.lines, outer.approval, seen.assets) == ((), None, {})
     assert list(seen.principals) == ["vendors"]
     inner, seen = row("inner")
-    assert inner.scanner == ("10.20.0.40", 3310)
     assert seen.assets["station"].address == "10.20.0.30"
     assert (inner.address, seen.principals) == ("", {})
     keeper, seen = row("keeper")

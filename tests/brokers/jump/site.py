@@ -110,7 +110,8 @@ class Sshd:
 class JumpSite:
     """Gate, asset, people."""
 
-    def __init__(self, folder: Path, **words: str) -> None:
+    def __init__(self, folder: Path, options: tuple[str, ...] = (), **words: str) -> None:
+        """`options`: for `cofferdam up`; `words`: for the policy."""
         self.folder = folder
         self.state = folder / "state"
         self.login = getpass.getuser() if os.geteuid() else pwd.getpwuid(0).pw_name
@@ -128,12 +129,13 @@ class JumpSite:
         self.askpass.chmod(0o755)
         self.codes: dict[str, str] = {}
         self.station = Sshd(folder / "station", station)
-        self.gate = Gate(self.state, self.policy)
+        self.gate = Gate(self.state, self.policy, *options)
         self.known_hosts = folder / "known_hosts"
 
     def write_policy(self, **words: str) -> None:
         self.words |= words
         said = {"files": self.files, "login": self.login, **self.ports, **self.words}
+        said["rules"] = str(said["rules"]).replace("LOGIN", self.login).replace("FILES", str(self.files))
         self.policy.write_text(POLICY.format(**said))
 
     def set_up(self) -> None:

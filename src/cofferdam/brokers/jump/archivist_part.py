@@ -21,6 +21,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.jump import RecordingMarked, RecordingUsed
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.quarantine import Quarantine
 from cofferdam.brokers.jump.recording import SUFFIX, Writer
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.errors import CrossingError, GateError, StoreError
@@ -70,6 +71,7 @@ class Archivist(Part):
         self._failed = 0
         self._count = sum(1 for _ in self._folder.glob(f"*{SUFFIX}"))
         self._keep = _keep(setting.policy)
+        self._quarantine = Quarantine(setting.store, setting.boot, setting.run_job, self._inner.send)
 
     # --- the gate -----------------------------------------------------------------------------------------------------
 
@@ -90,10 +92,14 @@ class Archivist(Part):
             "recordings_live": {"": len(self._writers)},
             "recorded_bytes": {"": self._bytes},
             "recordings_failed": {"": self._failed},
+            "files_in_quarantine": {"": self._quarantine.kept},
         }
 
     def alarms(self) -> dict[str, str]:
-        return {"jump-recording": f"recordings cannot be written: {self._trouble}"} if self._trouble else {}
+        found = {"jump-recording": f"recordings cannot be written: {self._trouble}"} if self._trouble else {}
+        if kept := self._quarantine.kept:
+            found["jump-quarantine"] = f"{kept} files in quarantine"
+        return found
 
     def tick(self) -> None:
         now = self._setting.clock()
@@ -110,6 +116,7 @@ class Archivist(Part):
     def end(self) -> None:
         for session in list(self._writers):
             self._finish(session, "the gate stops")
+        self._quarantine.close()
 
     # --- recording ----------------------------------------------------------------------------------------------------
 
@@ -118,6 +125,9 @@ class Archivist(Part):
             if record.session in self._writers or len(self._writers) >= RECORDINGS_MOST:
                 raise CrossingError(f"a second recording of session {record.session}, or too many")
             self._begin(record)
+            return
+        if not isinstance(record, records.Happened):
+            self._quarantine.on_record(record)
             return
         writer = self._writers.get(record.session)
         if writer is None:

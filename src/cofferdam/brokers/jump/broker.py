@@ -13,7 +13,14 @@ from cofferdam.brokers.kit.figures import counter, gauge
 from cofferdam.enforce.profile import Can, Crew, Profile
 
 _RECORDS: Final = "cofferdam.brokers.jump.records"
-_LATE: Final = ("encodings.idna", "stringprep", "cryptography.hazmat.backends.openssl.backend")
+SCAN_SECONDS: Final = 900
+_LATE: Final = (
+    "asyncio.streams",
+    "encodings.ascii",
+    "encodings.idna",
+    "stringprep",
+    "cryptography.hazmat.backends.openssl.backend",
+)
 """What libraries import when they first need it, which is too late once the filter is on."""
 
 JUMP: Final = Broker(
@@ -63,6 +70,19 @@ JUMP: Final = Broker(
             ("inner", "archivist"),
             ("archivist", "inner"),
         ),
+        jobs={
+            "scan": Profile(
+                "jump/scan",
+                stands="apart",
+                can=Can.READ | Can.DIAL_LOCAL,
+                program="cofferdam.brokers.job",
+                preload=("_strptime",),
+                reads=("archivist",),
+                ordered_by="archivist",
+                seconds=SCAN_SECONDS,
+                sockets=("clamd",),
+            )
+        },
     ),
     make={
         "outer": "cofferdam.brokers.jump.outer_part:Outer",
@@ -80,6 +100,7 @@ JUMP: Final = Broker(
         ("inner", "archivist"): f"{_RECORDS}:to_archivist",
         ("archivist", "inner"): f"{_RECORDS}:from_archivist",
     },
+    jobs={"scan": "cofferdam.brokers.jump.quarantine:look"},
     needs=("asyncssh", "pyotp"),
     alarms=frozenset({"keeper", "archivist", "inner"}),
     figures={
@@ -100,6 +121,7 @@ JUMP: Final = Broker(
             gauge("recordings", "recordings that there are"),
             gauge("recordings_live", "recordings that grow"),
             counter("recorded_bytes", "bytes of recordings that were written", unit="bytes"),
+            gauge("files_in_quarantine", "files that the scanner did not call clean, kept for people to look at"),
             counter("recordings_failed", "recordings that could not be written"),
         ),
         "inner": (

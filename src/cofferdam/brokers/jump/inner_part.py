@@ -12,18 +12,23 @@ import asyncio
 from collections.abc import Collection
 from typing import Any
 
+import asyncssh
+
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.jump import HostKeyRefused
 from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.accounts import key_name
 from cofferdam.brokers.jump.alone import alone
+from cofferdam.brokers.jump.inner_files import Files, Quarantine
 from cofferdam.brokers.jump.inner_session import Live
-from cofferdam.brokers.jump.inner_ssh import NoLeg, connect, open_session
+from cofferdam.brokers.jump.inner_ssh import FilesLeg, NoLeg, connect, open_files, open_session
+from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.supervision import AssetStatus
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.jump_rows import Files as FileRules
 from cofferdam.policy.terms.jump_rows import JumpRows
 
 
@@ -43,6 +48,9 @@ class Inner(Part):
         self._live: dict[int, Live] = {}
         self._last = 0
         self._bytes = {"sent": 0, "received": 0}
+        self._files: dict[int, tuple[Files, asyncssh.SSHClientConnection]] = {}
+        self._quarantine = Quarantine(self._archivist.send)
+        self._refused = Counted(setting.audit)
         self._host_keys_refused: dict[str, int] = {}
         self._severed = False
         self._work_by(setting.policy)
@@ -80,6 +88,10 @@ class Inner(Part):
         for live in list(self._live.values()):
             row = self.rows.get(live.grant.conduit)
             live.look(row.idle * 10**9 if row is not None else 0)
+        for number, (_, connection) in list(self._files.items()):
+            if connection.is_closed() and number in self._live:
+                self._live[number].leg_closed("the asset's end is gone")
+        self._refused.tick(self.now(), self._setting.wall())
 
     def stop(self) -> None:
         for live in list(self._live.values()):
@@ -87,6 +99,7 @@ class Inner(Part):
 
     def end(self) -> None:
         self.stop()
+        self._refused.tell(self._setting.wall())
 
     @property
     def busy(self) -> int:
@@ -120,6 +133,8 @@ class Inner(Part):
         return self._setting.clock()
 
     def ended(self, live: Live, reason: str) -> None:
+        if (found := self._files.pop(live.number, None)) is not None:
+            found[0].end()
         if self._live.pop(live.number, None) is not None:
             self._bytes["sent"] += live.sent
             self._bytes["received"] += live.received
@@ -130,6 +145,9 @@ class Inner(Part):
     def on_record(self, source: str, record: Any) -> None:
         if isinstance(record, records.Grant):
             self._begin(record)
+            return
+        if isinstance(record, records.Held | records.Judged | records.Given):
+            self._quarantine.on_record(record)
             return
         live = self._live.get(record.session)
         if live is None:
@@ -163,7 +181,15 @@ class Inner(Part):
             if live.done:
                 connection.abort()
                 return
-            live.start(await open_session(live, connection))
+            if grant.what == "sftp":
+                sftp = await open_files(live, connection)
+                rules = self.rows[grant.conduit].files if grant.conduit in self.rows else FileRules()
+                files = Files(live, sftp, rules, self._setting, self._quarantine, self._refused)
+                live.files = files.ask
+                self._files[grant.session] = (files, connection)
+                live.start(FilesLeg(connection))
+            else:
+                live.start(await open_session(live, connection))
         except NoLeg as error:
             if error.shown:
                 self._host_keys_refused[grant.asset] = self._host_keys_refused.get(grant.asset, 0) + 1

@@ -79,6 +79,12 @@ class Live:
         self._eof = False
         self._status, self._signal = 0, ""
         self.done = False
+        self.files: Callable[[Any], None] | None = None
+        """What takes requests for files, in a session of files."""
+
+    def file_told(self, record: Any) -> None:
+        """What came of a request for files."""
+        self._ways.to_outer(record)
 
     # --- the leg ----------------------------------------------------------------------------------------------------
 
@@ -182,6 +188,9 @@ class Live:
                 self._later(lambda: self._leg.write_eof() if self._leg is not None else None)
             case records.Signal(_, signal):
                 self._later(lambda: self._leg.signal(signal) if self._leg is not None else None)
+            case records.FileAsk():
+                if self.files is not None:
+                    self.files(record)
             case records.Close():
                 self.end("the person is gone")
 

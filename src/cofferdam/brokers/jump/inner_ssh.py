@@ -156,6 +156,41 @@ class SshLeg(asyncssh.SSHClientSession[bytes]):
         self._connection.abort()
 
 
+class FilesLeg:
+    """A leg by which files go: nothing is typed there."""
+
+    def __init__(self, connection: asyncssh.SSHClientConnection) -> None:
+        self._connection = connection
+
+    def write(self, data: bytes) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """There is nothing that would end."""
+
+    def resize(self, columns: int, rows: int) -> None:
+        """There is no terminal."""
+
+    def signal(self, name: str) -> None:
+        """There is no program."""
+
+    def hold(self, held: bool) -> None:
+        """Each request has its own answer."""
+
+    def close(self) -> None:
+        self._connection.abort()
+
+
+async def open_files(live: Live, connection: asyncssh.SSHClientConnection) -> asyncssh.SFTPClient:
+    """Raises: NoLeg."""
+    try:
+        async with asyncio.timeout(SIGN_IN_SECONDS):
+            return await connection.start_sftp_client(path_encoding=None)
+    except (asyncssh.Error, OSError) as error:
+        connection.abort()
+        raise NoLeg(f"{live.grant.asset} has no SFTP: {error}") from None
+
+
 async def open_session(live: Live, connection: asyncssh.SSHClientConnection) -> SshLeg:
     """A terminal or a command. Raises: NoLeg."""
     grant, terminal = live.grant, live.grant.terminal

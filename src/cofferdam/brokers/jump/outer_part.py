@@ -22,6 +22,7 @@ from cofferdam.audit.events.jump import TunnelRefused
 from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.alone import alone
+from cofferdam.brokers.jump.outer_files import Front
 from cofferdam.brokers.jump.outer_session import AssetSession
 from cofferdam.brokers.jump.outer_ssh import ChannelTransport, GateConnection, options
 from cofferdam.brokers.jump.records import Closed, Verdict
@@ -60,6 +61,7 @@ class Outer(Part):
         self._tunnels = Counted(setting.audit, ("connection",))
         self.connections: dict[int, GateConnection] = {}
         self._sessions: dict[int, AssetSession] = {}
+        self._fronts: dict[int, Front] = {}
         self._waiting: dict[int, asyncio.Future[Verdict]] = {}
         self._asked: dict[int, AssetSession] = {}
         self._last_connection = self._last_session = 0
@@ -228,6 +230,11 @@ class Outer(Part):
     def to_inner(self, record: Any) -> None:
         self._inner.send(record)
 
+    def files(self, connection: GateConnection, session: AssetSession) -> None:
+        front = Front(session, self.to_inner, functools.partial(self.failed, connection))
+        self._fronts[session.number] = front
+        session.data, session.go_on = front.data, front.go_on
+
     def ask(self, connection: GateConnection, line: str, session: AssetSession) -> bool:
         if connection.number in self._asked:
             return False
@@ -236,6 +243,7 @@ class Outer(Part):
         return True
 
     def closed(self, session: AssetSession) -> None:
+        self._fronts.pop(session.number, None)
         if session.number and self._sessions.pop(session.number, None) is not None:
             self._inner.send(records.Close(session.number))
 
@@ -278,6 +286,9 @@ class Outer(Part):
                 session.shown(data, error)
             case records.Took(_, count):
                 session.took(count)
+            case records.FileTold(number):
+                if (front := self._fronts.get(number)) is not None:
+                    front.told(record)
             case records.Started():
                 session.started()
             case records.ShownEnd():
@@ -317,7 +328,7 @@ class _Link:
         return self._part.ask(self._connection, line, session)
 
     def files(self, session: AssetSession) -> None:
-        session.refused("files come later")
+        self._part.files(self._connection, session)
 
 
 class _Nested(asyncssh.SSHTCPSession[bytes]):

@@ -62,6 +62,8 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         self.terminal: Terminal | None = None
         self.data: Any = None
         """What takes the client's data instead (SFTP); None: they go to the asset."""
+        self.go_on: Any = None
+        """What is called when the client keeps up again."""
         self._started = False
         self._credit = CREDIT
         self._full = False
@@ -101,8 +103,7 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
             self._menu = Menu(self, self._link, self.terminal is not None)
             self._menu.begin(self._command)
             return
-        if self._what != "sftp":
-            chan.hold(True)
+        chan.hold(True)
         if self.terminal is not None and self._link.greeting:
             self._put(f"{self._link.greeting}\r\n".encode(), True)
         self.number = self._link.open(self, self._what, self._command)
@@ -134,7 +135,7 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         if self._menu is not None:
             self._menu.end()
         elif self.data is not None:
-            return False
+            self.exit(0)
         elif self.number:
             self._link.to_inner(records.SendEnd(self.number))
         return True
@@ -178,6 +179,8 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         self._full = False
         if self._untaken:
             self._take()
+        if self.go_on is not None:
+            self.go_on()
 
     def _take(self) -> None:
         count, self._untaken = self._untaken, 0

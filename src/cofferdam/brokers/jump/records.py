@@ -27,6 +27,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 
 from cofferdam.crossing.records import RecordCodec
+from cofferdam.protocols.sftp import messages as sftp
 
 PIECE: Final = 32_768
 """Bytes of data in one record."""
@@ -326,6 +327,22 @@ class Closed(Struct, frozen=True, gc=False, array_like=True, tag=5, forbid_unkno
     reason: Text = ""
 
 
+class FileAsk(Struct, frozen=True, array_like=True, tag=7, forbid_unknown_fields=True):
+    """Something with files. `request` is the outer part's number for it, 1, 2, 3, ... in each session."""
+
+    session: Number
+    request: Number
+    operation: sftp.Operation
+
+
+class FileTold(Struct, frozen=True, array_like=True, tag=7, forbid_unknown_fields=True):
+    """What came of it. Each request has one answer, in whatever order."""
+
+    session: Number
+    request: Number
+    answer: sftp.Answer
+
+
 # --- inner and archivist ----------------------------------------------------------------------------------------
 
 
@@ -362,10 +379,69 @@ class Stored(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unkno
     trouble: Text = ""
 
 
-ToArchivist = Record | Happened
-FromArchivist = Stored
-OuterToInner = Send | SendEnd | Resize | Signal | Close | Took
-InnerToOuter = Started | Shown | ShownEnd | Notice | Closed | Took
+class Hold(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
+    """A file that goes to an asset is kept apart. Files are numbered 1, 2, 3, ..."""
+
+    file: Number
+    session: Name
+
+
+class HoldPiece(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown_fields=True):
+    """Its next bytes."""
+
+    file: Number
+    data: Annotated[bytes, Meta(max_length=FILE_PIECE)]
+
+
+class Judge(Struct, frozen=True, gc=False, array_like=True, tag=5, forbid_unknown_fields=True):
+    """It is whole: have it looked through."""
+
+    file: Number
+
+
+class Give(Struct, frozen=True, gc=False, array_like=True, tag=6, forbid_unknown_fields=True):
+    """Its bytes from here on, for the asset."""
+
+    file: Number
+    offset: Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
+
+
+class Let(Struct, frozen=True, gc=False, array_like=True, tag=7, forbid_unknown_fields=True):
+    """It is not needed any more: away with it, or kept for people to look at."""
+
+    file: Number
+    keep: bool
+
+
+class Held(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown_fields=True):
+    """So many bytes of it are there. `trouble`: it could not be written."""
+
+    file: Number
+    size: Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
+    trouble: Text = ""
+
+
+class Judged(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
+    """What the scanner says. `name`: in quarantine."""
+
+    file: Number
+    verdict: Literal["clean", "found", "not scanned"]
+    detail: Text
+    name: Name
+
+
+class Given(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown_fields=True):
+    """Bytes of it; none: there are no more."""
+
+    file: Number
+    offset: Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
+    data: Annotated[bytes, Meta(max_length=FILE_PIECE)]
+
+
+ToArchivist = Record | Happened | Hold | HoldPiece | Judge | Give | Let
+FromArchivist = Stored | Held | Judged | Given
+OuterToInner = Send | SendEnd | Resize | Signal | Close | Took | FileAsk
+InnerToOuter = Started | Shown | ShownEnd | Notice | Closed | Took | FileTold
 
 
 def to_keeper(*_: Any) -> RecordCodec[ToKeeper]:

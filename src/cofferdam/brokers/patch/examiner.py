@@ -15,7 +15,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from cofferdam.brokers.broker import Job
-from cofferdam.brokers.patch import archives, origin, scanner
+from cofferdam.brokers.kit import clamd as scanner
+from cofferdam.brokers.patch import archives, origin
 from cofferdam.errors import CofferdamError
 
 Text = Annotated[str, Meta(max_length=1000)]

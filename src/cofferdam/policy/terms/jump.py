@@ -79,10 +79,6 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
                     fitting = [other for other, one in policy.principals.items() if one.zone == conduit.from_zone]
                     near = nearest(who, fitting)
                     checking.at(at, f"{who} of zone {zone}", f"a principal of {conduit.from_zone}", near, "zone")
-        if conduit.files.scan and conduit.scanner is None:
-            checking.at(
-                (*here, "files", "scan"), "a scan without a scanner", "`scanner: ADDRESS:PORT` of clamd", "", "scan"
-            )
         for number, rule in zip(numbers, conduit.allow, strict=True):
             self._check_rule((*here, "allow", number), conduit, rule, checking)
 
@@ -145,7 +141,6 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             files=Files(
                 most=files.most, quota=files.quota, scan=files.scan, mode=0o777 if files.executable else 0o666
             ),
-            scanner=conduit.scanner,
             notice=conduit.notice or "",
         )  # fmt: skip
 
@@ -157,8 +152,6 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
         said: Path = ("conduits", conduit.name, "listen")
         listen = Listen(row.outer, row.address, row.port, row.clients, assets[0], said)
         reaches = [Reach(row.inner, policy.assets[name].address, policy.assets[name].port, name) for name in assets]
-        if row.scanner is not None:
-            reaches.append(Reach(row.inner, *row.scanner, assets[0]))
         return Needs(
             {
                 OUTER: PartNeeds(Place(Side(policy.zones[row.outer].side), row.outer), listens=(listen,)),
@@ -175,12 +168,12 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
         row = _row(conduit)
         if part == KEEPER:
             return row
-        bare = msgspec.structs.replace(row, approval=None, clients=(), scanner=None)
+        bare = msgspec.structs.replace(row, approval=None, clients=())
         if part == OUTER:
             # It has no say in who may do what, and so knows nobody and nothing.
             return msgspec.structs.replace(bare, lines=(), clients=row.clients)
         if part == INNER:
-            return msgspec.structs.replace(bare, address="", port=0, notice="", scanner=row.scanner)
+            return msgspec.structs.replace(bare, address="", port=0, notice="")
         return msgspec.structs.replace(bare, address="", port=0, notice="", lines=())
 
     def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:
@@ -291,7 +284,7 @@ def _unscanned(run: Linting) -> None:
     for name, conduit in _conduits(run):
         if not conduit.files.scan and any("up" in rule.do for rule in conduit.allow):
             found = f"conduit {name}, by which files come into the plant unscanned"
-            run.key(("conduits", name), "unscanned", found, "files: {scan: true} and a scanner")
+            run.key(("conduits", name), "unscanned", found, "files: {scan: true}")
 
 
 def _unencrypted(run: Linting) -> None:

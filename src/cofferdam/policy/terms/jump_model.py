@@ -124,8 +124,8 @@ class FilesSaid(schema.Entry):
     )
     scan: Yes = Field(
         False,
-        description="What goes to the asset is kept apart until clamd has looked through it; where clamd does not "
-        "answer, nothing passes. Needs `scanner`.",
+        description="What goes to the asset is kept apart until clamd has looked through it (`cofferdam up --socket "
+        "clamd=PATH`); where clamd does not answer, nothing passes.",
     )
     executable: Yes = Field(False, description="Whether a file may be made executable at the asset.")
 
@@ -166,9 +166,6 @@ class JumpConduit(schema.Conduit):
     approval: ApprovalSaid | None = Field(None, description="Whose word a session takes. Default: the rule alone.")
     record: RecordSaid = Field(RecordSaid(), description="What is recorded.")
     files: FilesSaid = Field(FilesSaid(), description="What holds for files.")
-    scanner: schema.Endpoint | None = Field(
-        None, description="ADDRESS:PORT in the zone `to` where clamd answers by TCP (`TCPSocket`, `TCPAddr`)."
-    )
     idle: Annotated[int, *_span(30, 86_400)] = Field(
         900,
         description="A terminal at which nobody typed for so long ends. Default: 15 min.",

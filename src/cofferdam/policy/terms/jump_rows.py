@@ -53,7 +53,7 @@ class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="jump"):
     """A conduit of the jump server. `clients` are principals by address. Times in seconds. `record`: terminals are
-    recorded, and kept for `keep`. `scanner`: where clamd answers, in the inner zone."""
+    recorded, and kept for `keep`."""
 
     outer: str
     inner: str
@@ -67,7 +67,6 @@ class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     idle: int = 900
     sessions: int = 4
     files: Files = Files()
-    scanner: tuple[str, int] | None = None
     notice: str = ""
 
 

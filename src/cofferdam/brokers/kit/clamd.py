@@ -3,7 +3,7 @@
 "Clean" is said only by a scanner that works: before each file it must find a test file (EICAR), and a nest of archives
 that is deeper than it looks (`AlertExceedsMax yes`): without that setting, what it did not look into counts as clean.
 
-Not here: what a verdict leads to (keeper).
+Not here: what a verdict leads to (the brokers).
 """
 
 from __future__ import annotations

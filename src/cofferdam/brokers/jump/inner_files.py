@@ -1,0 +1,560 @@
+"""Files at an asset: each operation is judged by the paths of the grant, carried out by SFTP, hashed and recorded.
+
+A path counts by the asset's own realpath; what is to be written must not be a link. A file that goes up is written
+beside its place under another name, and renamed once it is whole, or, where it is to be scanned, is not written at all
+before the scanner has called it clean. What may not be reached is not listed either.
+
+Not here: SFTP towards the client (outer_files), the quarantine (archivist_part).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import posixpath
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import asyncssh
+
+from cofferdam.audit.events.base import clip
+from cofferdam.audit.events.jump import AssetFilePassed, AssetFileRefused
+from cofferdam.brokers.broker import Setting
+from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.inner_session import Live
+from cofferdam.brokers.kit.counted import Counted
+from cofferdam.policy.terms.jump_rows import Files as FileRules
+from cofferdam.policy.terms.jump_rows import leads_to, within
+from cofferdam.protocols.sftp import messages as m
+
+HANDLES_MOST: Final = 256
+ASKED_MOST: Final = 128
+"""Requests of one session under way: more than the outer part's machine lets be."""
+OUT_OF_ORDER_BYTES: Final = 32 << 20
+"""Of one download, whose pieces come in another order than they stand in the file."""
+_MODE: Final = 0o644
+_TYPE: Final = 0o170000
+_LINK: Final = 0o120000
+_FOLDER: Final = 0o040000
+
+
+class _No(Exception):
+    """It may not be done."""
+
+
+class _Down:
+    """A file that is read."""
+
+    def __init__(self, path: str, file: asyncssh.SFTPClientFile) -> None:
+        self.path, self.file = path, file
+        self.hash = hashlib.sha256()
+        self.size = 0
+        self._later: dict[int, bytes] = {}
+        self._waiting = 0
+        self.whole = True
+
+    def add(self, offset: int, data: bytes) -> None:
+        """Some of it was handed out."""
+        if offset < self.size:
+            return
+        self._later[offset] = data
+        self._waiting += len(data)
+        while (piece := self._later.pop(self.size, None)) is not None:
+            self._waiting -= len(piece)
+            self.hash.update(piece)
+            self.size += len(piece)
+        if self._waiting > OUT_OF_ORDER_BYTES:
+            self.whole = False
+            self._later.clear()
+
+    @property
+    def digest(self) -> str:
+        """Of what was handed out; "" where that was not from its beginning on without gaps."""
+        return self.hash.hexdigest() if self.whole and not self._later else ""
+
+
+class _Up:
+    """A file that is written. `number`: in quarantine, or 0."""
+
+    def __init__(self, path: str, number: int) -> None:
+        self.path, self.number = path, number
+        self.file: asyncssh.SFTPClientFile | None = None
+        self.beside = ""
+        self.hash = hashlib.sha256()
+        self.size = 0
+        self.mode = _MODE
+        self.pending: set[asyncio.Future[None]] = set()
+        self.wrong = ""
+        self.times: tuple[int, int] | None = None
+
+
+class _Folder:
+    """A folder that is listed."""
+
+    def __init__(self, path: str, names: list[m.Name]) -> None:
+        self.path, self.names = path, names
+
+
+class Quarantine:
+    """The inner part's way to files that the archivist holds."""
+
+    def __init__(self, send: Callable[[Any], None]) -> None:
+        self.send = send
+        self._last = 0
+        self._waiting: dict[tuple[int, str], list[asyncio.Future[Any]]] = {}
+
+    def new(self, session: str) -> int:
+        self._last += 1
+        self.send(records.Hold(self._last, session))
+        return self._last
+
+    async def ask(self, record: Any, kind: str) -> Any:
+        """Sends a record, and waits for the answer of this kind about its file: they come in order."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault((record.file, kind), []).append(future)
+        self.send(record)
+        return await future
+
+    def on_record(self, record: Any) -> None:
+        key = (record.file, type(record).__name__)
+        queue = self._waiting.get(key)
+        if queue:
+            future = queue.pop(0)
+            if not future.done():
+                future.set_result(record)
+            if not queue:
+                del self._waiting[key]
+
+
+class Files:
+    """The files of one session."""
+
+    def __init__(
+        self, live: Live, sftp: asyncssh.SFTPClient, rules: FileRules, setting: Setting, quarantine: Quarantine,
+        refused: Counted,
+    ) -> None:  # fmt: skip
+        self._live, self._grant = live, live.grant
+        self._sftp, self._rules, self._setting = sftp, rules, setting
+        self._quarantine, self._refused = quarantine, refused
+        self._handles: dict[int, _Down | _Up | _Folder] = {}
+        self._last = 0
+        self._asked = 0
+        self._total = 0
+        self._reached = (*self._grant.up, *self._grant.down)
+
+    def ask(self, record: records.FileAsk) -> None:
+        """Something with files."""
+        self._asked += 1
+        self._live.typed = self._setting.clock()
+        if self._asked > ASKED_MOST or self._setting.start is None:
+            self._live.end("more was asked for at once than may be")
+            return
+        if isinstance(record.operation, m.Write):
+            self._live.sent += len(record.operation.data)
+        self._setting.start(self._serve(record))
+
+    async def _serve(self, record: records.FileAsk) -> None:
+        try:
+            answer = await self._do(record.operation)
+        except _No as error:
+            self._tell(record.operation, str(error))
+            answer = m.Status("permission denied", clip(str(error)))
+        except asyncssh.SFTPEOFError:
+            answer = m.Status("eof")
+        except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
+            answer = m.Status("no such file")
+        except asyncssh.SFTPPermissionDenied:
+            answer = m.Status("permission denied", "the asset does not let us")
+        except (asyncssh.SFTPError, asyncssh.Error, OSError) as error:
+            answer = m.Status("failure", clip(f"the asset says: {error}"))
+        finally:
+            self._asked -= 1
+        if isinstance(answer, m.Content):
+            self._live.received += len(answer.data)
+        if not self._live.done:
+            self._live.file_told(records.FileTold(self._grant.session, record.request, answer))
+
+    def _tell(self, operation: m.Operation, reason: str, path: str = "", **more: Any) -> None:
+        grant = self._grant
+        self._refused.add(
+            AssetFileRefused(
+                wall_ns=self._setting.wall(), session=grant.name, person=grant.person, asset=grant.asset,
+                way=type(operation).__name__, path=clip(path or getattr(operation, "path", "")), reason=clip(reason),
+                **more,
+            )
+        )  # fmt: skip
+
+    def _passed(self, way: Any, path: str, **more: Any) -> AssetFilePassed:
+        grant = self._grant
+        return AssetFilePassed(
+            wall_ns=self._setting.wall(), session=grant.name, person=grant.person, asset=grant.asset, way=way,
+            path=clip(path), **more,
+        )  # fmt: skip
+
+    async def _recorded(self, entry: AssetFilePassed) -> None:
+        """Waits until it is in the log. Raises: _No."""
+        future: asyncio.Future[tuple[bool, str]] = asyncio.get_running_loop().create_future()
+        self._setting.audit.record(entry, lambda ok, why: None if future.done() else future.set_result((ok, why)))
+        ok, why = await future
+        if not ok:
+            raise _No(f"it cannot be recorded: {why}")
+
+    # --- paths ------------------------------------------------------------------------------------------------------
+
+    async def _real(self, path: str) -> str:
+        found = await self._sftp.realpath(path.encode())
+        return _text(found)
+
+    async def _new(self, path: str, patterns: tuple[str, ...]) -> str:
+        """The real place of something that is to be made or changed. Raises: _No."""
+        folder, name = posixpath.split(path.rstrip("/") or "/")
+        if name in ("", ".", ".."):
+            raise _No(f"{path} names no file")
+        real = posixpath.join(await self._real(folder or "."), name)
+        if not within(real, patterns):
+            raise _No(f"{real} is outside of what the rule lets you write" if patterns else "nothing may go up")
+        return real
+
+    async def _old(self, path: str, look: bool = False) -> str:
+        """The real place of something that is there. `look`: it is only asked about. Raises: _No."""
+        real = await self._real(path)
+        if look and (within(real, self._reached) or leads_to(real, self._reached)):
+            return real
+        if not look and within(real, self._grant.down):
+            return real
+        raise _No(f"{real} is outside of what the rule lets you {'see' if look else 'read'}")
+
+    async def _itself(self, path: str) -> str:
+        """The place of something that is only asked about, be it a link. Raises: _No."""
+        folder, name = posixpath.split(path.rstrip("/") or "/")
+        if name in ("", ".", ".."):
+            return await self._old(path, look=True)
+        real = posixpath.join(await self._real(folder or "."), name)
+        if within(real, self._reached) or leads_to(real, self._reached):
+            return real
+        raise _No(f"{real} is outside of what the rule lets you see")
+
+    async def _no_link(self, real: str) -> m.Attributes | None:
+        """What is there, which must not be a link; None: nothing. Raises: _No."""
+        try:
+            found = _attributes(await self._sftp.lstat(real.encode()))
+        except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
+            return None
+        if (found.mode or 0) & _TYPE == _LINK:
+            raise _No(f"{real} is a link")
+        return found
+
+    # --- operations -------------------------------------------------------------------------------------------------
+
+    async def _do(self, operation: m.Operation) -> m.Answer:
+        match operation:
+            case m.Read(handle, offset, count):
+                return await self._read(self._of(handle, _Down), offset, count)
+            case m.Write(handle, offset, data):
+                return await self._write(self._of(handle, _Up), offset, data)
+            case m.Open():
+                return await (self._open_up(operation) if operation.write else self._open_down(operation))
+            case m.Close(handle):
+                return await self._close(handle)
+            case m.Stat(path, follow):
+                real = await (self._old(path, look=True) if follow else self._itself(path))
+                found = await (self._sftp.stat if follow else self._sftp.lstat)(real.encode())
+                return m.Found(_attributes(found))
+            case m.HandleStat(handle):
+                there = self._any(handle)
+                if isinstance(there, _Down):
+                    return m.Found(_attributes(await there.file.stat()))
+                return m.Found(m.Attributes(there.size if isinstance(there, _Up) else 0, mode=0o100600))
+            case m.SetStat(path, attributes):
+                real = await self._new(path, self._grant.up)
+                wanted = self._settable(attributes, folder=_is_folder(await self._no_link(real)))
+                await self._recorded(self._passed("mode", real))
+                await self._sftp.setstat(real.encode(), wanted)
+            case m.HandleSetStat(handle, attributes):
+                up = self._of(handle, _Up)
+                self._settable(attributes, up.size)
+                up.mode = attributes.mode & 0o777 if attributes.mode is not None else up.mode
+                up.times = attributes.times or up.times
+            case m.OpenFolder(path):
+                return await self._open_folder(await self._old(path, look=True))
+            case m.ReadFolder(handle):
+                folder = self._of(handle, _Folder)
+                some, folder.names = folder.names[: m.NAMES_MOST], folder.names[m.NAMES_MOST :]
+                return m.Names(tuple(some)) if some else m.Status("eof")
+            case m.RealPath(path):
+                real = await self._real(path)
+                if not within(real, self._reached) and not leads_to(real, self._reached):
+                    real = "/"
+                return m.Names((m.Name(real, m.Attributes()),))
+            case m.Rename(path, to, replace):
+                await self._rename(await self._new(path, self._grant.up), await self._new(to, self._grant.up), replace)
+            case m.Remove(path):
+                await self._change("remove", path, self._sftp.remove)
+            case m.MakeFolder(path):
+                await self._change("mkdir", path, self._sftp.mkdir)
+            case m.RemoveFolder(path):
+                await self._change("rmdir", path, self._sftp.rmdir)
+        return m.Status("ok")
+
+    async def _change(self, way: Any, path: str, act: Callable[[bytes], Any]) -> None:
+        real = await self._new(path, self._grant.up)
+        await self._recorded(self._passed(way, real))
+        await act(real.encode())
+
+    async def _rename(self, real: str, to: str, replace: bool) -> None:
+        await self._no_link(real)
+        if not replace and await self._no_link(to) is not None:
+            raise asyncssh.SFTPFailure("there is something of that name")
+        await self._recorded(self._passed("rename", real, to=clip(to)))
+        await (self._sftp.posix_rename if replace else self._sftp.rename)(real.encode(), to.encode())
+
+    def _settable(self, attributes: m.Attributes, size: int | None = None, folder: bool = False) -> asyncssh.SFTPAttrs:
+        """Raises: _No."""
+        if attributes.size is not None and attributes.size != size:
+            raise _No("the size of a file is not set")
+        if attributes.owner is not None:
+            raise _No("the owner of a file is not set")
+        found = asyncssh.SFTPAttrs()
+        if attributes.mode is not None:
+            found.permissions = attributes.mode & (0o777 if folder else self._rules.mode)
+        if attributes.times is not None:
+            found.atime, found.mtime = attributes.times
+        return found
+
+    def _any(self, handle: int) -> _Down | _Up | _Folder:
+        found = self._handles.get(handle)
+        if found is None:
+            raise asyncssh.SFTPFailure("a handle that is not open")
+        return found
+
+    def _of(self, handle: int, kind: type[Any]) -> Any:
+        found = self._any(handle)
+        if not isinstance(found, kind):
+            raise asyncssh.SFTPFailure("a handle of something else")
+        return found
+
+    def _opened(self, there: _Down | _Up | _Folder) -> m.Opened:
+        self._last += 1
+        self._handles[self._last] = there
+        return m.Opened(self._last)
+
+    def _room(self) -> None:
+        if len(self._handles) >= HANDLES_MOST:
+            raise asyncssh.SFTPFailure(f"more than {HANDLES_MOST} open files")
+
+    # --- down -------------------------------------------------------------------------------------------------------
+
+    async def _open_down(self, operation: m.Open) -> m.Answer:
+        self._room()
+        real = await self._old(operation.path)
+        file = await self._sftp.open(real.encode(), "rb", encoding=None, block_size=0)
+        found = await file.stat()
+        if await self._real(operation.path) != real:
+            await file.close()
+            raise _No(f"{operation.path} was changed just now")
+        if (found.size or 0) > self._rules.most:
+            await file.close()
+            raise _No(f"it has {found.size} bytes, and {self._rules.most} are allowed")
+        return self._opened(_Down(real, file))
+
+    async def _read(self, down: _Down, offset: int, count: int) -> m.Answer:
+        self._count(count)
+        data = cast(bytes, await down.file.read(count, offset))
+        if not data:
+            return m.Status("eof")
+        self._total -= count - len(data)
+        down.add(offset, data)
+        return m.Content(data)
+
+    def _count(self, count: int) -> None:
+        if self._total + count > self._rules.quota:
+            raise _No(f"more than {self._rules.quota} bytes in one session")
+        self._total += count
+
+    # --- up ---------------------------------------------------------------------------------------------------------
+
+    async def _open_up(self, operation: m.Open) -> m.Answer:
+        self._room()
+        if operation.append or operation.read:
+            raise _No("a file is written anew and whole")
+        real = await self._new(operation.path, self._grant.up)
+        there = await self._no_link(real)
+        if there is None and not operation.create:
+            return m.Status("no such file")
+        if there is not None and (operation.exclusive or not operation.truncate):
+            raise _No("there is a file of that name, and it is not to be written over")
+        up = _Up(real, self._quarantine.new(self._grant.name) if self._rules.scan else 0)
+        if operation.attributes.mode is not None:
+            up.mode = operation.attributes.mode & 0o777
+        if not up.number:
+            await self._begin(up)
+        return self._opened(up)
+
+    async def _begin(self, up: _Up) -> None:
+        """Something beside its place at the asset."""
+        folder, name = posixpath.split(up.path)
+        up.beside = posixpath.join(folder, f".{name[:200]}.cofferdam-{self._grant.name}-{self._last}")
+        attributes = asyncssh.SFTPAttrs(permissions=0o600)
+        up.file = await self._sftp.open(up.beside.encode(), "xb", attributes, encoding=None, block_size=0)
+
+    async def _write(self, up: _Up, offset: int, data: bytes) -> m.Answer:
+        if up.wrong:
+            raise _No(up.wrong)
+        try:
+            self._count(len(data))
+            if offset != up.size:
+                raise _No("a file is written from its beginning on, without gaps")
+            if up.size + len(data) > self._rules.most:
+                raise _No(f"more than {self._rules.most} bytes")
+        except _No as error:
+            up.wrong = str(error)
+            raise
+        up.hash.update(data)
+        up.size += len(data)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        up.pending.add(done)
+        try:
+            if up.file is not None:
+                await up.file.write(data, offset)
+            else:
+                held = await self._quarantine.ask(records.HoldPiece(up.number, data), "Held")
+                if held.trouble:
+                    raise _No(f"it cannot be kept apart: {held.trouble}")
+        except (_No, asyncssh.Error, OSError) as error:
+            up.wrong = up.wrong or str(error)
+            raise
+        finally:
+            up.pending.discard(done)
+            done.set_result(None)
+        return m.Status("ok")
+
+    async def _close(self, handle: int) -> m.Answer:
+        there = self._any(handle)
+        del self._handles[handle]
+        if isinstance(there, _Down):
+            self._note_down(there)
+            await there.file.close()
+        elif isinstance(there, _Up):
+            while there.pending:
+                await asyncio.wait(there.pending)
+            try:
+                if there.wrong:
+                    raise _No(there.wrong)
+                await self._commit(there)
+            except (_No, asyncssh.Error, OSError):
+                await self._give_up(there)
+                raise
+        return m.Status("ok")
+
+    def _note_down(self, down: _Down) -> None:
+        self._setting.audit.note(self._passed("down", down.path, size=down.size, sha256=down.digest), always=True)
+
+    async def _commit(self, up: _Up) -> None:
+        """The file is whole: it goes to its place, if it may. Raises: _No."""
+        scan = ""
+        if up.number:
+            judged = await self._quarantine.ask(records.Judge(up.number), "Judged")
+            if judged.verdict != "clean":
+                number, up.number = up.number, 0
+                self._quarantine.send(records.Let(number, True))
+                found = judged.verdict == "found"
+                reason = f"the scanner finds {judged.detail}" if found else f"it was not scanned: {judged.detail}"
+                self._tell(m.Close(1), reason, up.path, size=up.size, sha256=up.hash.hexdigest(), kept=judged.name)
+                raise _No(reason)
+            scan = "clean"
+            await self._begin(up)
+            await self._bring(up)
+        if up.file is None:
+            raise _No("it was not written")
+        attributes = asyncssh.SFTPAttrs(permissions=up.mode & self._rules.mode)
+        if up.times is not None:
+            attributes.atime, attributes.mtime = up.times
+        await up.file.setstat(attributes)
+        await up.file.close()
+        up.file = None
+        await self._no_link(up.path)
+        await self._recorded(self._passed("up", up.path, size=up.size, sha256=up.hash.hexdigest(), scan=scan))
+        await self._sftp.posix_rename(up.beside.encode(), up.path.encode())
+        up.beside = ""
+        if up.number:
+            self._quarantine.send(records.Let(up.number, False))
+            up.number = 0
+
+    async def _bring(self, up: _Up) -> None:
+        """From quarantine to the asset; what comes out is what went in. Raises: _No."""
+        digest, offset = hashlib.sha256(), 0
+        while up.file is not None:
+            given = await self._quarantine.ask(records.Give(up.number, offset), "Given")
+            if not given.data:
+                break
+            digest.update(given.data)
+            await up.file.write(given.data, offset)
+            offset += len(given.data)
+        if digest.digest() != up.hash.digest():
+            raise _No("what was kept apart is not what came")
+
+    async def _give_up(self, up: _Up) -> None:
+        """Nothing of it stays."""
+        if up.number:
+            self._quarantine.send(records.Let(up.number, False))
+            up.number = 0
+        try:
+            if up.file is not None:
+                await up.file.close()
+            if up.beside:
+                await self._sftp.remove(up.beside.encode())
+        except (asyncssh.Error, OSError):
+            pass  # the asset is gone, and the log says that the file never came
+        up.file, up.beside = None, ""
+
+    def end(self) -> None:
+        """The session is over: what was read is told, what was not finished is told as such."""
+        for there in self._handles.values():
+            if isinstance(there, _Down):
+                self._note_down(there)
+            elif isinstance(there, _Up):
+                self._tell(m.Close(1), "it was not finished", there.path, size=there.size)
+                if there.number:
+                    self._quarantine.send(records.Let(there.number, False))
+        self._handles.clear()
+
+    # --- folders ----------------------------------------------------------------------------------------------------
+
+    async def _open_folder(self, real: str) -> m.Answer:
+        self._room()
+        names: list[m.Name] = []
+        for one in await self._sftp.readdir(real.encode()):
+            try:
+                name = _text(one.filename)
+            except _No:
+                continue  # what cannot be named cannot be asked for
+            if name in (".", "..") or "/" in name or not name:
+                continue
+            path = posixpath.join(real, name)
+            if within(path, self._reached) or leads_to(path, self._reached):
+                names.append(m.Name(name, _attributes(one.attrs)))
+        return self._opened(_Folder(real, names))
+
+
+def _is_folder(attributes: m.Attributes | None) -> bool:
+    return attributes is not None and (attributes.mode or 0) & _TYPE == _FOLDER
+
+
+def _text(raw: bytes | str) -> str:
+    """A path of the asset. Raises: _No."""
+    data = raw.encode() if isinstance(raw, str) else raw
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise _No("the asset names something that is no UTF-8") from None
+    if "\0" in text or len(data) > m.PATH_BYTES:
+        raise _No("the asset names something that is no path")
+    return text
+
+
+def _attributes(found: asyncssh.SFTPAttrs) -> m.Attributes:
+    word = (1 << 32) - 1
+    owner = None if found.uid is None or found.gid is None else (found.uid & word, found.gid & word)
+    times = None if found.atime is None or found.mtime is None else (int(found.atime) & word, int(found.mtime) & word)
+    size = None if found.size is None else min(max(0, found.size), (1 << 63) - 1)
+    return m.Attributes(size, owner, None if found.permissions is None else found.permissions & word, times)

@@ -1,0 +1,187 @@
+"""Signing in: what an outer part that was written for the purpose cannot do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import argon2
+import asyncssh
+import pyotp
+import pytest
+
+from cofferdam.brokers.jump.accounts import Accounts
+from cofferdam.brokers.jump.signin import FREE_TRIES_OF_PERSON, Connection, Outcome, SignIn, signed_data
+
+ASSETS = frozenset({"plc", "station"})
+NOW = 1_900_000_000 * 10**9
+
+
+class Desk:
+    """A keeper with tech (key, code, password) and lead (key, code)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.accounts = Accounts(folder)
+        self.signin = SignIn(self.accounts, argon2.PasswordHasher(1, 8, 1))
+        self.keys = {name: asyncssh.generate_private_key("ssh-ed25519") for name in ("tech", "lead", "nobody")}
+        self.codes = {}
+        self.wall = NOW
+        self.mono = 10**12
+        self.count = 0
+        for name in ("tech", "lead"):
+            self.accounts.add_person(name, "", "")
+            self.accounts.add_key(name, self.keys[name].public_data, "", 0)
+            self.codes[name] = pyotp.TOTP(pyotp.random_base32())
+            self.accounts.set_totp(name, self.codes[name].secret)
+        self.accounts.set_password("tech", self.signin.hash_password("tech", "correct horse battery"))
+
+    def connect(self, digest: bytes | None = None, parent: Connection | None = None, asset: str = "") -> Connection:
+        self.count += 1
+        made = Connection(self.count, f"c{self.count}", "10.1.0.9", 1, parent, asset)
+        digest = digest or os.urandom(32)
+        assert self.accounts.host_key.convert_to_public().verify(digest, self.signin.exchange(made, digest))
+        return made
+
+    def sign(self, who: str, session_id: bytes, user: str) -> bytes:
+        key = self.keys[who]
+        signature: bytes = key.sign(signed_data(session_id, user, "ssh-ed25519", key.public_data), b"ssh-ed25519")
+        return signature
+
+    def proof(self, connection: Connection, who: str, user: str, signature: bytes | None = None) -> Outcome:
+        said = self.sign(who, connection.session_id, user) if signature is None else signature
+        blob = self.keys[who].public_data
+        return self.signin.proof(connection, user, "ssh-ed25519", blob, said, ASSETS, self.mono, self.wall)
+
+    def answers(self, connection: Connection, user: str, *answers: str) -> Outcome:
+        return self.signin.answers(connection, user, answers, ASSETS, self.mono, self.wall)
+
+    def code(self, who: str, steps: int = 0) -> str:
+        return self.codes[who].at(self.wall // 10**9 + 30 * steps)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("user", "asset"), [("plc", "plc"), ("tech%station", "station"), ("tech", "")], ids=["asset", "both", "person"]
+)
+def test_a_key_and_a_code(desk: Desk, user: str, asset: str) -> None:
+    connection = desk.connect()
+    assert desk.proof(connection, "tech", user).state == "code"
+    assert desk.answers(connection, user, desk.code("tech")).state == "in"
+    assert (connection.person, connection.wants, connection.state) == ("tech", asset, "in")
+
+
+def test_a_password_and_a_code(desk: Desk) -> None:
+    assert desk.answers(desk.connect(), "tech%plc", "correct horse battery", desk.code("tech")).state == "in"
+    assert desk.answers(desk.connect(), "lead", "correct horse battery", desk.code("lead")).state == "no"
+
+
+def test_neither_factor_alone(desk: Desk) -> None:
+    connection = desk.connect()
+    assert desk.answers(connection, "tech", desk.code("tech")).state == "no"
+    assert desk.answers(connection, "tech", "correct horse battery").state == "no"
+    assert connection.state == "began"
+    assert desk.proof(connection, "tech", "tech").state == "code"
+    assert connection.state == "key"
+    assert desk.answers(connection, "tech", "000000").state == "no"
+    assert desk.answers(connection, "tech", desk.code("tech")).state == "no", "the key has to be shown anew"
+
+
+def test_a_signature_that_served_does_not_serve_again(desk: Desk) -> None:
+    first = desk.connect()
+    signature = desk.sign("tech", first.session_id, "tech")
+    assert desk.proof(first, "tech", "tech", signature).state == "code"
+    again = desk.connect(first.session_id)
+    assert desk.proof(again, "tech", "tech", signature).why == "a signature that has served before"
+    other = desk.connect()
+    assert desk.proof(other, "tech", "tech", signature).why == "a signature that does not fit"
+
+
+def test_not_even_in_another_life(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    first = desk.connect()
+    signature = desk.sign("tech", first.session_id, "tech")
+    assert desk.proof(first, "tech", "tech", signature).state == "code"
+    desk.accounts.close()
+    accounts = Accounts(tmp_path)
+    signin = SignIn(accounts, argon2.PasswordHasher(1, 8, 1))
+    connection = Connection(1, "c1", "10.1.0.9", 1)
+    signin.exchange(connection, first.session_id)
+    blob = desk.keys["tech"].public_data
+    found = signin.proof(connection, "tech", "ssh-ed25519", blob, signature, ASSETS, 10**12, NOW)
+    assert found.why == "a signature that has served before"
+
+
+@pytest.mark.parametrize(
+    ("who", "user", "why"),
+    [
+        ("nobody", "tech", "a key that is nobody's"),
+        ("lead", "tech", "lead's key, for tech"),
+        ("lead", "tech%plc", "lead's key, for tech"),
+        ("tech", "tech%oven", "the asset 'oven'"),
+        ("tech", "tech%plc\0", "the asset"),
+        ("tech", "%plc", "tech's key, for "),
+    ],
+)
+def test_another_person_another_asset(desk: Desk, who: str, user: str, why: str) -> None:
+    assert desk.proof(desk.connect(), who, user).why.startswith(why)
+
+
+def test_the_user_name_is_part_of_what_is_signed(desk: Desk) -> None:
+    connection = desk.connect()
+    signature = desk.sign("tech", connection.session_id, "tech%plc")
+    assert desk.proof(connection, "tech", "tech%station", signature).why == "a signature that does not fit"
+    assert desk.proof(desk.connect(), "tech", "plc", b"").why == "a signature that does not fit"
+    assert desk.proof(desk.connect(), "tech", "plc", os.urandom(83)).why == "a signature that does not fit"
+
+
+def test_a_code_of_another_person_or_for_another_name(desk: Desk) -> None:
+    connection = desk.connect()
+    assert desk.proof(connection, "tech", "tech").state == "code"
+    assert desk.answers(connection, "tech", desk.code("lead")).state == "no"
+    connection = desk.connect()
+    assert desk.proof(connection, "tech", "tech").state == "code"
+    assert desk.answers(connection, "lead", desk.code("lead")).why == "another name for the code than for the key"
+
+
+def test_a_code_counts_once_and_its_predecessors_no_more(desk: Desk) -> None:
+    def sign_in(code: str) -> str:
+        connection = desk.connect()
+        assert desk.proof(connection, "tech", "tech").state == "code"
+        return desk.answers(connection, "tech", code).state
+
+    assert sign_in(desk.code("tech", 1)) == "in"
+    assert [sign_in(desk.code("tech", step)) for step in (1, 0, -1, 2)] == ["no"] * 4
+    desk.wall += 60 * 10**9
+    assert sign_in(desk.code("tech")) == "in"
+
+
+def test_pauses_grow_and_do_not_lock_out_a_key(desk: Desk) -> None:
+    for _ in range(FREE_TRIES_OF_PERSON):
+        assert desk.answers(desk.connect(), "tech", "wrong", "000000").why != "too many tries: a pause"
+    right = ("tech", "correct horse battery", desk.code("tech"))
+    assert desk.answers(desk.connect(), *right).why == "too many tries: a pause"
+    connection = desk.connect()
+    assert desk.proof(connection, "tech", "tech").state == "code", "others' wrong passwords bar no key"
+    desk.mono += 3 * 10**9
+    assert desk.answers(desk.connect(), *right).state == "in"
+
+
+def test_a_nested_connection_is_the_same_persons(desk: Desk) -> None:
+    outer = desk.connect()
+    assert desk.proof(outer, "tech", "tech").state == "code"
+    assert desk.answers(outer, "tech", desk.code("tech")).state == "in"
+    nested = desk.connect(parent=outer, asset="plc")
+    assert desk.proof(nested, "lead", "root").why == "lead within a connection of tech"
+    assert desk.answers(nested, "tech", desk.code("tech", 1)).state == "no"
+    assert desk.proof(nested, "tech", "root").state == "in"
+    assert (nested.person, nested.wants) == ("tech", "plc")
+
+
+def test_passwords_that_are_none(desk: Desk) -> None:
+    for password in ("short", "password1234", "aaaaaaaaaaaaaaaa", "tech tech tech tech"):
+        with pytest.raises(ValueError, match="password"):
+            desk.signin.hash_password("tech", password)
