@@ -85,6 +85,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     verify.add_argument("--report", type=Path, metavar="FILE", help="write the result as JSON, for an auditor")
     backfill = verb("backfill", "read a time at the sources again; what is there already changes nothing", _backfill)
     _when(backfill)
+    verb("seal", "seal now what is not sealed yet, before a copy of the store is made, say", _seal)
     verb("check", "read every sealed file through, and say what is damaged", _check)
     verb("gaps", "what is known to be missing, and why", _gaps)
     hold = verb("hold", "keep a time whatever its age, until it is let go", _hold)
@@ -404,6 +405,11 @@ def _check(args: argparse.Namespace) -> int:
         lines.append("`cofferdam mirror verify` over their time sets them aside and reads their hours again")
     _print(args, found, lines)
     return 1 if damaged else 0
+
+
+def _seal(args: argparse.Namespace) -> int:
+    found = _ask(args, "keeper", "seal")
+    return _print(args, found, [f"{found['hot']} samples are being sealed"])
 
 
 def _gaps(args: argparse.Namespace) -> int:

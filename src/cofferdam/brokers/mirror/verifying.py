@@ -29,10 +29,10 @@ from cofferdam.policy.terms.mirror_rows import Postgres
 
 COUNT_SECONDS: Final = 300.0
 """For a source to count an hour."""
-SETTLE_SECONDS: Final = 5.0
+SETTLE_SECONDS: Final = 1.0
 """For what was asked for again to come, before it is counted once more."""
-ROUNDS: Final = 4
-"""So often an hour is read again in one run."""
+ROUNDS, FETCH_EVERY = 15, 5
+"""So often an hour is counted in one run, and read again at each fifth."""
 DIFFERENCES_MOST: Final = 200
 RUNS_MOST: Final = 16
 HOURLY_AFTER_NS: Final = 300 * 10**9
@@ -228,8 +228,9 @@ class Verifying:
             (tag, hour, own.get(tag, 0), there.get(tag, 0)) for tag in known if own.get(tag, 0) < there.get(tag, 0)
         ]
         if fewer and turn < ROUNDS:
-            fetch = Fetch(source, hour * HOUR_NS, (hour + 1) * HOUR_NS)
-            self._keeper.setting.senders["spooler"].send(fetch)
+            if turn % FETCH_EVERY == 0:
+                fetch = Fetch(source, hour * HOUR_NS, (hour + 1) * HOUR_NS)
+                self._keeper.setting.senders["spooler"].send(fetch)
             self._queue.append((run, hour, source, turn + 1))
             self._not_before = time.monotonic() + SETTLE_SECONDS
             return
