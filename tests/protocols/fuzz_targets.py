@@ -28,7 +28,7 @@ from cofferdam.protocols.modbus.responses import decode_response, encode_respons
 from cofferdam.protocols.registry import PROTOCOLS
 from tests.fuzz.engine import Target
 from tests.protocols import enip, traffic
-from tests.protocols import traffic
+from tests.protocols.opcua.fuzz_targets import TARGETS as OPCUA
 from tests.protocols.sftp.fuzz_targets import TARGETS as SFTP
 from tests.protocols.vectors import EXCEPTIONS, MISFITS, REFUSED, VECTORS, adu
 
@@ -211,4 +211,5 @@ TARGETS = [
     Target("modbus-client", client_seeds, run_client, tokens=(b"\0\0\0\x03\x01", b"\x2b\x0e\x01\x01", b"\x83\x02")),
     Target("modbus-messages", message_seeds, run_messages, tokens=(b"\xcd\xff\xff", b"\xcd\x01\x00", b"\xff", b"\xc3")),
     *enip.TARGETS,
+    *OPCUA,
 ]

@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cofferdam.model import Assign, Deny, Fault, Float64, Item
@@ -14,9 +15,11 @@ from cofferdam.protocols.opcua import channel as ch
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
-from cofferdam.protocols.opcua.builtin import NULL_NODE, LocalizedText, NodeId, QualifiedName, Writer
+from cofferdam.protocols.opcua.builtin import NULL_NODE, Data, LocalizedText, NodeId, QualifiedName, Variant, Writer
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
+from cofferdam.protocols.opcua.names import Namespaces, Unnamed
 from cofferdam.protocols.opcua.security import POLICIES
+from cofferdam.protocols.registry import PROTOCOLS
 from tests.protocols.opcua.certificates import make
 from tests.protocols.opcua.pair import LEVEL, SPEED, Pair, facing, plain, trust
 
@@ -354,9 +357,45 @@ def test_answers_of_a_server_that_fit_nothing_never_come_through() -> None:
     assert pair.client_error is None
 
 
-def wire_data() -> Any:
-    from cofferdam.protocols.opcua.builtin import Data, Variant
+def test_a_refusal_that_says_that_all_is_well_is_a_refusal_all_the_same() -> None:
+    """Found by the fuzzer: the other half would have taken it for an answer that no honest half gives."""
+    pair = plain()
+    request = m.Read((Item("node", SPEED),))
+    _, data = pair.client.send(request)
+    pair.to_server(data)
+    for status_code in (0, 0x02340000, 0x40000000):
+        pair.server.fault(pair.client.channel._request, 1, status_code)
+        pair.run()
+        answers = [event.response for event in pair.heard if isinstance(event, ResponseReceived)]
+        assert answers and all(not PROTOCOLS["opcua"].mismatch(request, one) for one in answers)
 
+
+def test_news_that_no_record_holds_come_as_a_status() -> None:
+    """A server that sends a megabyte for one item ends neither the half nor the watch."""
+    pair, _ = subscribed()
+    watches = pair.client.watches
+    subscription = next(iter(watches.subscriptions.values()))
+    handle = next(iter(subscription.items))
+    large = Variant(12, ["x" * 60_000] * 10, True)
+    many = [Variant(12, "y" * 60_000)] * 16
+    watches._changed(subscription, [s.ItemNotification(handle, Data(one)) for one in (large, *many)])
+    pair.to_client(b"")
+    news = [event.message for event in pair.heard if isinstance(event, NoticeReceived)]
+    assert news[0].samples[0] == m.Sample(None, 0x80080000)
+    assert sum(len(one.samples) for one in news) == 17
+    assert all(len(msgspec.msgpack.encode(one)) < 500_000 for one in news)
+
+
+def test_a_namespace_without_a_name_of_its_own_names_nothing() -> None:
+    uris = ("http://opcfoundation.org/UA/", "urn:x", "", "http://opcfoundation.org/UA/", "urn:x", "urn:y")
+    names = Namespaces(uris)
+    assert names.name(NodeId(5, 1)) == "nsu=urn:y;i=1" and names.name(NodeId(1, 1)) == "nsu=urn:x;i=1"
+    for index in (2, 3, 4, 6):
+        with pytest.raises(Unnamed):
+            names.name(NodeId(index, 1))
+
+
+def wire_data() -> Any:
     return Data(Variant(11, 1.0))
 
 

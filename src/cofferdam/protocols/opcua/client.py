@@ -38,6 +38,7 @@ from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import NULL_NODE, Malformed
 from cofferdam.protocols.opcua.names import Namespaces
 from cofferdam.protocols.opcua.security import POLICIES, Policy
+from cofferdam.protocols.opcua.watches import Watches
 
 NS = 1_000_000_000
 ALIVE_NS = 5 * NS
@@ -69,7 +70,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self._forgotten: set[int] = set()
         self._publishing = 0
         self._publish_ids: set[int] = set()
-        self.watches = work.Watches(self)
+        self.watches = Watches(self)
         self.established = False
         self._alive_at = 0
         self._alive = False

@@ -6,7 +6,7 @@ here: the connection (client).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from cofferdam.errors import RemoteProtocolError
@@ -16,21 +16,24 @@ from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, NodeId, QualifiedName
 from cofferdam.protocols.opcua.dialect import ARROW
-from cofferdam.protocols.opcua.names import Unnamed, method
+from cofferdam.protocols.opcua.names import Unnamed, method, weight
 from cofferdam.protocols.opcua.security import BY_URI, NONE, SecurityError
 
 LIFETIME_MS = 600_000
 SESSION_MS = 120_000.0
 VALUE = 13
-BAD_NODE, BAD_UNEXPECTED, BAD_RANGE = 0x80340000, 0x80010000, 0x80360000
+BAD_NODE, BAD_UNEXPECTED, BAD_RANGE, BAD_LIMITS = 0x80340000, 0x80010000, 0x80360000, 0x80080000
+NAMESPACES, URI = 1000, 1024
+"""Of a server; characters of one."""
 LEVELS = 20
 """Steps from a node up to Objects."""
+RECORD_BYTES = 900_000
+"""Of samples in one answer: a record has a limit (limits.record_bytes)."""
 AT_ONCE = 100
 """Nodes in one Browse of ours, items in one CreateMonitoredItems."""
 OBJECTS = NodeId(0, 85)
 NO_QUALIFIED = QualifiedName(0, None)
 EMPTY_HEADER = s.ResponseHeader(0, 0, BAD_UNEXPECTED, 0, [], wire.NO_EXTENSION)
-KEEPALIVE, LIFETIME = 10, 100
 SECTION = "OPC 10000-4, 5"
 
 Asking = Generator[Any, Any, Any]
@@ -144,6 +147,9 @@ def _namespaces(answer: Any) -> tuple[str, ...]:
     variant = answer.results[0].value if len(answer.results) == 1 else None
     if variant is None or variant.type != 12 or not variant.array or not variant.value:
         raise RemoteProtocolError("the server does not tell its namespaces", section="OPC 10000-5, 6.3.1")
+    if len(variant.value) > NAMESPACES or any(len(one or "") > URI for one in variant.value):
+        raise RemoteProtocolError(f"more than {NAMESPACES} namespaces, or one of more than {URI} characters",
+                                  section="OPC 10000-5, 6.3.1")  # fmt: skip
     return tuple([one or "" for one in variant.value])
 
 
@@ -217,9 +223,10 @@ def ask(client: Any, token: int, request: m.OpcUaRequest) -> Asking:
         return m.Refused(BAD_NODE)
 
 
-def _said(answer: Any, kind: type) -> m.Refused | None:
+def said(answer: Any, kind: type) -> m.Refused | None:
     if isinstance(answer, s.ServiceFault) or answer.header.result & 0x80000000:
-        return m.Refused(answer.header.result or BAD_UNEXPECTED)
+        status = answer.header.result
+        return m.Refused(status if status & 0x80000000 else BAD_UNEXPECTED)  # a refusal says that it is one
     if not isinstance(answer, kind):
         raise Misfit(f"a {type(answer).__name__} where a {kind.__name__} is due")
     return None
@@ -254,7 +261,7 @@ def _read(client: Any, request: m.Read) -> Asking:
     if not nodes:
         return m.Values((m.Sample(None, BAD_NODE),) * len(request.items))
     answer = yield s.ReadRequest(client.header(), 0.0, 2, nodes)
-    refused = _said(answer, s.ReadResponse)
+    refused = said(answer, s.ReadResponse)
     if refused is not None:
         return refused
     if len(answer.results) != len(nodes):
@@ -264,6 +271,8 @@ def _read(client: Any, request: m.Read) -> Asking:
         samples[number] = within(item, samples[number])
     for number in sorted(unknown):
         samples.insert(number, m.Sample(None, BAD_NODE))
+    if sum(map(weight, samples)) > RECORD_BYTES:
+        return m.Refused(BAD_LIMITS)
     return m.Values(tuple(samples))
 
 
@@ -274,7 +283,7 @@ def _write(client: Any, request: m.Write) -> Asking:
         item = write.item
         nodes.append(s.WriteValue(names.node(item.name), VALUE, index_range(item), Data(names.variant(write.value))))
     answer = yield s.WriteRequest(client.header(), nodes)
-    refused = _said(answer, s.WriteResponse)
+    refused = said(answer, s.WriteResponse)
     if refused is not None:
         return refused
     if len(answer.results) != len(nodes):
@@ -287,7 +296,7 @@ def _call(client: Any, request: m.CallMethod) -> Asking:
     owner, own = method(request.item)
     call = s.MethodToCall(names.node(owner), names.node(own), [names.variant(one) for one in request.arguments])
     answer = yield s.CallRequest(client.header(), [call])
-    refused = _said(answer, s.CallResponse)
+    refused = said(answer, s.CallResponse)
     if refused is not None:
         return refused
     if len(answer.results) != 1:
@@ -309,7 +318,7 @@ def _history(client: Any, request: m.History) -> Asking:
     details = wire.pack(s.RawDetails(False, request.start, request.end, request.most, request.bounds))
     node = s.HistoryNode(names.node(request.item.name), None, NO_QUALIFIED, None)
     answer = yield s.HistoryReadRequest(client.header(), details, 2, False, [node])
-    refused = _said(answer, s.HistoryReadResponse)
+    refused = said(answer, s.HistoryReadResponse)
     if refused is not None:
         return refused
     if len(answer.results) != 1:
@@ -328,7 +337,10 @@ def _history(client: Any, request: m.History) -> Asking:
         return m.Samples(())
     if not isinstance(data, s.HistoryData) or len(data.values) > request.most + 2:
         raise Misfit("no history of as many values as were asked for")
-    return m.Samples(tuple([names.sample(one) for one in data.values[: m.HISTORY_VALUES]]), bool(result.point))
+    samples = [names.sample(one) for one in data.values[: m.HISTORY_VALUES]]
+    if sum(map(weight, samples)) > RECORD_BYTES:
+        return m.Refused(BAD_LIMITS)
+    return m.Samples(tuple(samples), bool(result.point))
 
 
 # --- surveys --------------------------------------------------------------------------------------------------------
@@ -367,7 +379,7 @@ def _survey(client: Any, request: m.Survey) -> Asking:
             asked = [s.BrowseDescription(node, 1, NodeId(0, 33), True, 0, 63) for node in some]
             asked += [s.BrowseDescription(node, 0, NodeId(0, 40), False, 0, 63) for node in some]
             answer = yield s.BrowseRequest(client.header(), s.ViewDescription(NodeId(0, 0), 0, 0), 0, asked)
-            refused = _said(answer, s.BrowseResponse)
+            refused = said(answer, s.BrowseResponse)
             if refused is not None:
                 return refused
             if len(answer.results) != len(asked):
@@ -386,7 +398,7 @@ def _survey(client: Any, request: m.Survey) -> Asking:
         some = order[at : at + AT_ONCE]
         nodes = [s.ReadValueId(node, one, None, NO_QUALIFIED) for node in some for one in _ATTRIBUTES]
         answer = yield s.ReadRequest(client.header(), 0.0, 3, nodes)
-        refused = _said(answer, s.ReadResponse)
+        refused = said(answer, s.ReadResponse)
         if refused is not None:
             return refused
         if len(answer.results) != len(nodes):
@@ -447,162 +459,3 @@ def _name_of(names: Any, node: Any) -> str:
     except Unnamed:
         return ""
     return name
-
-
-# --- watches --------------------------------------------------------------------------------------------------------
-
-
-class _Subscription:
-    __slots__ = ("expected", "id", "items", "what")
-
-    def __init__(self, number: int) -> None:
-        self.id = number
-        self.items: dict[int, int] = {}  # our handle, which is the watch's token -> the server's id
-        self.what: dict[int, Item] = {}
-        self.expected = 0
-
-
-class Watches:
-    """What stands on this connection. Watches of one publishing interval share a subscription."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self.subscriptions: dict[int, _Subscription] = {}  # by the server's id
-        self._by_interval: dict[int, int] = {}
-        self._where: dict[int, int] = {}  # token -> subscription
-        self._acknowledged: list[s.Acknowledgement] = []
-        self._early: dict[int, list[m.Sample]] = {}
-        self._answered: set[int] = set()
-
-    def make(self, token: int, request: m.Subscribe) -> Asking:
-        """A monitored item, on a subscription that may have to be made first."""
-        client, names = self._client, self._client.namespaces
-        node = names.node(request.item.name)
-        interval = max(50_000, request.interval_us)
-        number = self._by_interval.get(interval)
-        if number is None or number not in self.subscriptions:
-            if len(self.subscriptions) >= 20:
-                interval = min(self._by_interval, key=lambda one: abs(one - interval))
-                number = self._by_interval[interval]
-            else:
-                answer = yield s.CreateSubscriptionRequest(
-                    client.header(), interval / 1000, LIFETIME, KEEPALIVE, 0, True, 0
-                )
-                refused = _said(answer, s.CreateSubscriptionResponse)
-                if refused is not None:
-                    return refused
-                number = answer.subscription
-                self.subscriptions[number] = _Subscription(number)
-                self._by_interval[interval] = number
-                client.publish()
-        extension = wire.NO_EXTENSION
-        if request.trigger != 1 or request.deadband:
-            kind = 1 if request.deadband else 0
-            extension = wire.pack(s.DataChangeFilter(request.trigger, kind, request.deadband))
-        item = s.ReadValueId(node, VALUE, index_range(request.item), NO_QUALIFIED)
-        wanted = s.MonitoringParameters(token, request.interval_us / 1000, extension, request.queue, request.oldest)
-        subscription = self.subscriptions[number]
-        subscription.items[token] = 0
-        subscription.what[token] = request.item
-        self._where[token] = number
-        answer = yield s.CreateItemsRequest(client.header(), number, 2, [s.ItemToCreate(item, 2, wanted)])
-        refused = _said(answer, s.CreateItemsResponse)
-        if refused is None and len(answer.results) != 1:
-            raise Misfit(f"{len(answer.results)} results for one item")
-        if refused is None and answer.results[0].status & 0x80000000:
-            refused = m.Refused(answer.results[0].status)
-        if refused is not None:
-            self._where.pop(token, None)
-            subscription.items.pop(token, None)
-            subscription.what.pop(token, None)
-            return refused
-        made = answer.results[0]
-        subscription.items[token] = made.id
-        if token not in self._where:  # its subscription has ended meanwhile
-            return m.Refused(0x80280000)
-        revised = made.interval if 0 <= made.interval <= 1e7 else request.interval_us / 1000
-        return m.Subscribed(int(revised * 1000), max(1, min(100, made.queue)))
-
-    def give_up(self, token: int) -> None:
-        """A watch is not wanted any more; a subscription without any goes too."""
-        number = self._where.pop(token, None)
-        self._drop(token)
-        subscription = self.subscriptions.get(number) if number is not None else None
-        if subscription is None:
-            return
-        item = subscription.items.pop(token, 0)
-        subscription.what.pop(token, None)
-        client = self._client
-        if subscription.items:
-            client.tell(s.DeleteItemsRequest(client.header(), subscription.id, [item]))
-            return
-        self._forget(subscription)
-        client.tell(s.DeleteSubscriptionsRequest(client.header(), [subscription.id]))
-
-    def _drop(self, token: int) -> None:
-        self._answered.discard(token)
-        self._early.pop(token, None)
-
-    def _forget(self, subscription: _Subscription) -> None:
-        self.subscriptions.pop(subscription.id, None)
-        for interval, number in list(self._by_interval.items()):
-            if number == subscription.id:
-                del self._by_interval[interval]
-
-    def published(self, answer: s.PublishResponse) -> None:
-        """What a server tells of one subscription."""
-        subscription = self.subscriptions.get(answer.subscription)
-        message = answer.message
-        if message.data:
-            self._acknowledged.append(s.Acknowledgement(answer.subscription, message.sequence))
-        if subscription is None:
-            return
-        expected, subscription.expected = subscription.expected, message.sequence + bool(message.data)
-        if expected and message.sequence != expected and not (message.sequence == 1 and expected > 0xFFFFFFF0):
-            self._end(subscription, "notifications of the server were lost")
-            return
-        for extension in message.data:
-            notification = wire.unpack(extension)
-            if isinstance(notification, s.DataChange):
-                self._changed(subscription, notification.items)
-            elif isinstance(notification, s.StatusChange):
-                self._end(subscription, f"the server ended the subscription with 0x{notification.status:08X}")
-                return
-
-    def _changed(self, subscription: _Subscription, items: Iterable[s.ItemNotification]) -> None:
-        names = self._client.namespaces
-        found: dict[int, list[m.Sample]] = {}
-        for one in items:
-            if one.handle in subscription.items:
-                sample = within(subscription.what[one.handle], names.sample(one.value))
-                found.setdefault(one.handle, []).append(sample)
-        for handle, samples in found.items():
-            if handle in self._answered:
-                self._client.news(handle, tuple(samples[-1000:]))
-            else:  # news before the answer that says that the watch stands
-                self._early[handle] = samples[-100:]
-
-    def answered(self, token: int) -> None:
-        """The answer that a watch stands is on its way: its news may follow."""
-        if token in self._where:
-            self._answered.add(token)
-            early = self._early.pop(token, None)
-            if early:
-                self._client.news(token, tuple(early))
-
-    def _end(self, subscription: _Subscription, why: str) -> None:
-        self._forget(subscription)
-        for token in subscription.items:
-            self._where.pop(token, None)
-            self._drop(token)
-            self._client.over(token, why)
-
-    def all_over(self, why: str) -> None:
-        """The server knows none of our subscriptions."""
-        for subscription in list(self.subscriptions.values()):
-            self._end(subscription, why)
-
-    def take_acknowledged(self) -> list[s.Acknowledgement]:
-        """What the next Publish acknowledges."""
-        found, self._acknowledged = self._acknowledged, []
-        return found

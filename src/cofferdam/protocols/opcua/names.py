@@ -18,6 +18,8 @@ from cofferdam.protocols.opcua.dialect import ARROW, canonical, split
 
 UA = "http://opcfoundation.org/UA/"
 MEMO = 4096
+SHORT = 4096
+"""Characters of a name or a locale."""
 BAD_NOT_READABLE = 0x803A0000
 
 
@@ -48,14 +50,9 @@ class Namespaces:
         if node.server:
             raise Unnamed("a node of another server")
         if node.uri:
-            uri = node.uri
-        elif node.ns == 0:
-            uri = ""
-        elif node.ns < len(self.uris):
-            uri = self.uris[node.ns]
+            uri = "" if node.uri == UA else node.uri
         else:
-            raise Unnamed(f"namespace {node.ns}, of which there are {len(self.uris)}")
-        uri = "" if uri == UA else uri
+            uri = self.uri(node.ns)
         ident = node.id
         if isinstance(ident, bytes):
             ident = str(uuid.UUID(bytes_le=ident)) if node.kind == "g" else base64.b64encode(ident).decode()
@@ -89,9 +86,13 @@ class Namespaces:
 
     def uri(self, index: int) -> str:
         """Raises: Unnamed."""
-        if index >= len(self.uris):
-            raise Unnamed(f"namespace {index}")
-        return "" if index == 0 else self.uris[index]
+        if index == 0:
+            return ""
+        uri = self.uris[index] if index < len(self.uris) else ""
+        # One without a name, or with that of another, is none: it would pass for the other.
+        if not uri or uri == UA or self._index[uri] != index:
+            raise Unnamed(f"namespace {index}, which has no name of its own")
+        return uri
 
     def index(self, uri: str) -> int:
         """Raises: Unnamed."""
@@ -127,6 +128,8 @@ class Namespaces:
             return m.Guids(tuple(values), variant.array)
         if kind == 19:
             return m.Statuses(tuple(values), variant.array)
+        if kind in (20, 21) and any(len((one.name if kind == 20 else one.locale) or "") > SHORT for one in values):
+            raise Unnamed("a name that is too long")
         if kind == 21:
             return m.Texts(tuple([m.Localized(one.locale or "", one.text or "") for one in values]), variant.array)
         if kind == 20:
@@ -170,6 +173,24 @@ class Namespaces:
         except Unnamed:
             return Data(None, BAD_NOT_READABLE, source, server)
         return Data(value, sample.status, source, server)
+
+
+def weight(sample: m.Sample) -> int:
+    """About how many bytes a sample has in a record, and no fewer."""
+    value = sample.value
+    if value is None:
+        return 40
+    if isinstance(value, model.Text):
+        return 40 + sum([len(one.encode()) + 5 for one in value.values])
+    if isinstance(value, model.Octets):
+        return 40 + sum([len(one) + 5 for one in value.values])
+    if isinstance(value, m.Texts):
+        return 40 + sum([len(one.locale.encode()) + len(one.text.encode()) + 12 for one in value.values])
+    if isinstance(value, m.Names):
+        return 40 + sum([len(uri.encode()) + len(name.encode()) + 12 for uri, name in value.values])
+    if isinstance(value, (m.Nodes, m.Guids)):
+        return 40 + sum([len(one.encode()) + 5 for one in value.values])
+    return 40 + 9 * len(value.values)
 
 
 def method(item: model.Item) -> tuple[str, str]:

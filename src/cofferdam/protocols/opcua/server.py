@@ -31,10 +31,10 @@ from cofferdam.protocols.base import (
     ServerMachine,
 )
 from cofferdam.protocols.opcua import channel as ch
+from cofferdam.protocols.opcua import jobs, wire
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import server_work as work
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import GOOD, NULL_NODE, Extension, LocalizedText, Malformed, NodeId
 from cofferdam.protocols.opcua.dialect import ARROW, split
 from cofferdam.protocols.opcua.names import UA, Namespaces
@@ -73,7 +73,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self.url = ""
         self.channel = ch.Channel(server=True, own=getattr(self.trust, "own", None), judge=self._judge)
         self._request_nonce = b""
-        self._open: dict[int, tuple[work.Job, int]] = {}
+        self._open: dict[int, tuple[jobs.Job, int]] = {}
         self.jobs = 0
         self._serial = 0
         self._soon = False  # events have come of an answer: `next_event` is to be asked
@@ -169,7 +169,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         found = self._open.pop(token, None)
         if found is None:
             raise LocalProtocolError(f"token {token} is not open")
-        if isinstance(response, work.Ready):
+        if isinstance(response, jobs.Ready):
             return response.data
         job, slot = found
         before = len(self._events)
@@ -200,7 +200,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
 
     # --- events and answers -----------------------------------------------------------------------------------------
 
-    def ask(self, job: work.Job, slot: int, request: m.OpcUaRequest) -> int:
+    def ask(self, job: jobs.Job, slot: int, request: m.OpcUaRequest) -> int:
         """Has a part of a job cross. Its token."""
         self._serial += 1
         self._open[self._serial] = (job, slot)
@@ -214,7 +214,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
     def new_token(self) -> int:
         """A token that is answered at once."""
         self._serial += 1
-        self._open[self._serial] = (work.NO_JOB, 0)
+        self._open[self._serial] = (jobs.NO_JOB, 0)
         return self._serial
 
     def reply(self, request: int, handle: int, kind: type, *fields: Any) -> None:
@@ -276,11 +276,11 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             return
         if len(self._events) == before:
             # Answered here: for the house, that it counts.
-            self._events.append(LocalAnswer(self.new_token(), work.Ready(self.take_output())))
+            self._events.append(LocalAnswer(self.new_token(), jobs.Ready(self.take_output())))
 
     def _refuse(self, request: int, handle: int, status: int, why: str, number: int) -> None:
         self.fault(request, handle, status)
-        ready: Any = work.Ready(self.take_output())
+        ready: Any = jobs.Ready(self.take_output())
         self._events.append(RequestRefused(self.new_token(), ready, SECTION4, why, number))
 
     def _request(self, number: int, request: Any) -> None:
@@ -471,7 +471,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         mark = "" if not channel.peer else work.mark_of(channel.peer)
         self._events.append(Identified(user, self.client_uri if channel.peer else "", mark))
         self.reply(number, request.header.handle, s.ActivateSessionResponse, self._nonce, [], [])
-        self._events.append(LocalAnswer(self.new_token(), work.Ready(self.take_output())))
+        self._events.append(LocalAnswer(self.new_token(), jobs.Ready(self.take_output())))
 
     def _identity(self, extension: Extension) -> str:
         """The user's name; "" for nobody in particular. Raises: Malformed."""

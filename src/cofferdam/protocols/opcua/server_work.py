@@ -13,17 +13,16 @@ from typing import Any
 
 from cryptography import x509
 
-from cofferdam.model import Assign, Deny, Item, Operation, Watch
-from cofferdam.protocols.base import Released
+from cofferdam.model import Assign, Item, Operation, Watch
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, HISTORY, READ, WATCH
+from cofferdam.protocols.opcua.jobs import Job
 from cofferdam.protocols.opcua.names import Unnamed
+from cofferdam.protocols.opcua.server_items import ItemServices
 from cofferdam.protocols.opcua.space import OPERATION_LIMITS, PATH, Space
-from cofferdam.protocols.opcua.subscriptions import BAD_ITEM, BAD_MESSAGE, BAD_SUBSCRIPTION, Subscriptions, Watched
-from cofferdam.protocols.opcua.subscriptions import BAD_TOO_MANY_SUBSCRIPTIONS as TOO_MANY_SUBSCRIPTIONS
 from cofferdam.protocols.opcua.trust import application_uri, mark, split_chain
 
 VALUE = 13
@@ -54,61 +53,16 @@ def mark_of(certificate: bytes) -> str:
     return mark(split_chain(certificate)[0])
 
 
-class Ready:
-    """A response that was made here, for the event that it answers."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-
-class Job:
-    """One request on the wire. `finish(answers)` is called once all parts are answered."""
-
-    __slots__ = ("_answers", "_finish", "_left", "_server", "tokens")
-
-    def __init__(self, server: Any, parts: int, finish: Callable[[list[Any]], None]) -> None:
-        self._server = server
-        self._answers: list[Any] = [None] * parts
-        self._left = parts
-        self._finish = finish
-        self.tokens = [0] * parts
-        if server is not None:
-            server.jobs += 1
-
-    def answer(self, slot: int, token: int, response: Any) -> None:
-        """One part is answered."""
-        self._answers[slot], self.tokens[slot] = response, token
-        self._left -= 1
-        if not self._left:
-            self._server.jobs -= 1
-            self._finish(self._answers)
-
-    def abandon(self) -> None:
-        """One part gets no answer: neither does the whole."""
-        if self._left > 0:
-            self._left = -1
-            self._server.jobs -= 1
-
-
-NO_JOB = Job(None, 0, lambda _answers: None)
-
-
-class Services:
+class Services(ItemServices):
     """What a session asks."""
 
     def __init__(self, server: Any) -> None:
-        self._server = server
-        self._names = server.names
+        super().__init__(server)
         self._space: Space | None = None
         self._space_at = 0
         self._space_of: tuple[Item, ...] = ()
         self._points: OrderedDict[bytes, list[s.ReferenceDescription]] = OrderedDict()
         self._point_size: dict[bytes, int] = {}
-        self._standing: dict[int, Watched] = {}
-        self._waiting: set[Watched] = set()  # to be asked for again
-        self.subscriptions = Subscriptions(self._names, self._reply, server.fault, self._item_gone, server.wall)
         self._by_kind: dict[type, Callable[[int, Any], None]] = {
             s.ReadRequest: self._read, s.WriteRequest: self._write, s.CallRequest: self._call,
             s.BrowseRequest: self._browse, s.BrowseNextRequest: self._browse_next, s.TranslateRequest: self._translate,
@@ -127,9 +81,6 @@ class Services:
         if work is None:
             raise Malformed("no such service here", BAD_UNSUPPORTED)
         work(number, request)
-
-    def _reply(self, number: int, handle: int, kind: type, *fields: Any) -> None:
-        self._server.reply(number, handle, kind, *fields)
 
     # --- what may be done -------------------------------------------------------------------------------------------
 
@@ -501,263 +452,5 @@ class Services:
     def _cancel(self, number: int, request: s.CancelRequest) -> None:
         self._reply(number, request.header.handle, s.CancelResponse, 0)
 
-    # --- subscriptions ----------------------------------------------------------------------------------------------
 
-    def on_time(self, now: int) -> None:
-        """Subscriptions turn; watches that ended are asked for again."""
-        self.subscriptions.on_time(now)
-        for item in [one for one in self._waiting if now >= one.retry_at]:
-            self._waiting.discard(item)
-            if item.request is not None:
-                self._watch(item)
-
-    @property
-    def deadline(self) -> int:
-        """When to be told the time; 0 for never."""
-        due = [item.retry_at for item in self._waiting]
-        if self.subscriptions.deadline:
-            due.append(self.subscriptions.deadline)
-        return min(due, default=0)
-
-    def end(self) -> None:
-        """The session is over."""
-        self._points.clear()
-        subscriptions, self.subscriptions.all = self.subscriptions.all, {}
-        for subscription in subscriptions.values():
-            for item in list(subscription.items.values()):
-                self._item_gone(item)
-
-    def _create_subscription(self, number: int, request: s.CreateSubscriptionRequest) -> None:
-        made = self.subscriptions.create(request, self._server.now)
-        if made is None:
-            raise Malformed("too many subscriptions", TOO_MANY_SUBSCRIPTIONS)
-        self._reply(
-            number, request.header.handle, s.CreateSubscriptionResponse, made.id, made.interval / 1e6, made.lifetime,
-            made.keepalive,
-        )  # fmt: skip
-
-    def _of(self, number: int) -> Any:
-        found = self.subscriptions.all.get(number)
-        if found is None:
-            raise Malformed("no such subscription", BAD_SUBSCRIPTION)
-        return found
-
-    def _modify(self, number: int, request: s.ModifySubscriptionRequest) -> None:
-        found = self._of(request.subscription)
-        found.revise(request, self._server.now)
-        self._reply(
-            number, request.header.handle, s.ModifySubscriptionResponse, found.interval / 1e6, found.lifetime,
-            found.keepalive,
-        )  # fmt: skip
-
-    def _publishing(self, number: int, request: s.SetPublishingModeRequest) -> None:
-        results = []
-        for one in request.subscriptions[:1000]:
-            found = self.subscriptions.all.get(one)
-            results.append(BAD_SUBSCRIPTION if found is None else 0)
-            if found is not None:
-                found.enabled = request.enabled
-        self._reply(number, request.header.handle, s.SetPublishingModeResponse, results, [])
-
-    def _delete(self, number: int, request: s.DeleteSubscriptionsRequest) -> None:
-        results = [self.subscriptions.delete(one) for one in request.subscriptions[:1000]]
-        self._reply(number, request.header.handle, s.DeleteSubscriptionsResponse, results, [])
-
-    def _transfer(self, number: int, request: s.TransferRequest) -> None:
-        # Subscriptions end with their connection.
-        results = [s.TransferResult(BAD_SUBSCRIPTION, []) for _ in request.subscriptions[:1000]]
-        self._reply(number, request.header.handle, s.TransferResponse, results, [])
-
-    def _publish(self, number: int, request: s.PublishRequest) -> None:
-        self.subscriptions.publish(number, request.header.handle, request, self._server.now)
-
-    def _republish(self, number: int, request: s.RepublishRequest) -> None:
-        message = self._of(request.subscription).sent.get(request.sequence)
-        if message is None:
-            raise Malformed("the notification is gone", BAD_MESSAGE)
-        self._reply(number, request.header.handle, s.RepublishResponse, message)
-
-    def _create_items(self, number: int, request: s.CreateItemsRequest) -> None:
-        subscription = self._of(request.subscription)
-        if not request.items or len(request.items) > ITEMS_AT_ONCE:
-            raise Malformed("monitored items: none or too many", BAD_OPERATIONS)
-        results: list[s.ItemCreated | None] = [None] * len(request.items)
-        parts: list[m.OpcUaRequest] = []
-        made: list[tuple[int, Watched]] = []
-        for place, wanted in enumerate(request.items):
-            found = self._wanted(subscription, wanted, request.stamps)
-            if isinstance(found, int):
-                results[place] = s.ItemCreated(found, 0, 0.0, 0, wire.NO_EXTENSION)
-                continue
-            if found.request is None:
-                results[place] = s.ItemCreated(0, found.id, subscription.interval / 1e6, found.size, wire.NO_EXTENSION)
-            else:
-                parts.append(found.request)
-                made.append((place, found))
-
-        def finish(answers: list[Any]) -> None:
-            for (place, item), answer, token in zip(made, answers, job.tokens if job else (), strict=True):
-                if isinstance(answer, m.Subscribed):
-                    interval = answer.interval_us / 1000
-                    results[place] = s.ItemCreated(0, item.id, interval, item.size, wire.NO_EXTENSION)
-                    if item.token != token:  # it was deleted meanwhile
-                        self._server.event(Released(self._server.new_token(), token, _EMPTY))
-                else:
-                    status = answer.status
-                    if status == BAD_DENIED and item.request is not None:
-                        status = self._no(item.request.item.name)
-                    results[place] = s.ItemCreated(status, 0, 0.0, 0, wire.NO_EXTENSION)
-                    item.request = None
-                    self.subscriptions.drop_item(item)
-            self._reply(number, request.header.handle, s.CreateItemsResponse, results, [])
-
-        job: Job | None = None
-        if not parts:
-            finish([])
-            return
-        job = Job(self._server, len(parts), finish)
-        for slot, (part, (_, item)) in enumerate(zip(parts, made, strict=True)):
-            item.token = self._server.ask(job, slot, part)
-            self._standing[item.token] = item
-
-    def _wanted(self, subscription: Any, wanted: s.ItemToCreate, stamps: int) -> Watched | int:
-        one, asked = wanted.item, wanted.parameters
-        if wanted.mode > 2 or stamps > 3:
-            return 0x80410000
-        local: Callable[[], Data] | None = None
-        found: m.Subscribe | None = None
-        if one.node.ns == 0 or one.attribute != VALUE:
-            if one.node.ns or self._standard_value(one.node.id) is None:
-                return BAD_NODE if one.node.ns == 0 else BAD_ATTRIBUTE
-            local = lambda: self._standard(one)  # noqa: E731
-        else:
-            item = self._item(one.node, one.range)
-            if isinstance(item, int):
-                return item
-            chosen = self._subscribe(item, subscription, asked)
-            if isinstance(chosen, int):
-                return chosen
-            found = chosen
-        made = self.subscriptions.add(subscription, asked.handle, asked.queue, asked.discard)
-        if made is None:
-            return BAD_TOO_MANY_ITEMS
-        made.mode, made.stamps, made.local, made.request = wanted.mode, stamps, local, found
-        return made
-
-    def _subscribe(self, item: Item, subscription: Any, asked: s.MonitoringParameters) -> m.Subscribe | int:
-        """The watch that a client means; or a status."""
-        trigger, deadband = 1, 0.0
-        if asked.filter.body is not None:
-            try:
-                chosen = wire.unpack(asked.filter)
-            except Malformed:
-                return BAD_FILTER
-            if not isinstance(chosen, s.DataChangeFilter) or chosen.trigger > 2 or chosen.deadband_type > 1:
-                return BAD_FILTER
-            if chosen.deadband_type:
-                if not 0 <= chosen.deadband <= 1e300:
-                    return 0x808E0000
-                deadband = chosen.deadband
-            trigger = chosen.trigger
-        interval = asked.interval if asked.interval == asked.interval else 0.0
-        us = int(subscription.interval / 1000) if interval < 0 else int(min(max(interval, 50.0), 3_600_000.0) * 1000)
-        for point in self._server.facing.asset.points:
-            if point.at.space == item.space:
-                us = max(us, point.fastest_us)  # the standard's way: what is too fast is revised
-        return m.Subscribe(item, us, min(max(asked.queue, 1), 100), asked.discard, trigger, deadband)
-
-    def _item_gone(self, item: Watched) -> None:
-        item.request = None
-        self._waiting.discard(item)
-        token, item.token = item.token, 0
-        if token and self._standing.pop(token, None) is not None:
-            self._server.event(Released(self._server.new_token(), token, _EMPTY))
-
-    def _watch(self, item: Watched) -> None:
-        """Asks for a watch again that has ended."""
-
-        def finish(answers: list[Any]) -> None:
-            [answer] = answers
-            if isinstance(answer, m.Subscribed):
-                item.retry_ns = 0
-                if item.token != job.tokens[0]:  # it was deleted meanwhile
-                    self._server.event(Released(self._server.new_token(), job.tokens[0], _EMPTY))
-            elif item.token:
-                self._standing.pop(item.token, None)
-                item.token = 0
-                self._ended(item, answer.status)
-
-        job = Job(self._server, 1, finish)
-        item.token = self._server.ask(job, 0, item.request)
-        self._standing[item.token] = item
-
-    def _ended(self, item: Watched, status: int) -> None:
-        """A watch is over: the client sees it as a status, and it is asked for again, unless policy has ended it."""
-        now = wire.ticks(self._server.wall())
-        item.add(Data(None, status, 0, now))
-        if item.request is not None and status != BAD_DENIED:
-            item.retry_ns = min(item.retry_ns * 2 or RETRY_NS, MOST_RETRY_NS)
-            item.retry_at = self._server.now + item.retry_ns
-            self._waiting.add(item)
-
-    def notice(self, standing: int, message: m.Changed) -> None:
-        """News of a watch."""
-        item = self._standing.get(standing)
-        if item is not None:
-            for sample in message.samples:
-                item.add(self._names.data(sample, item.stamps))
-
-    def over(self, standing: int, deny: Deny | None) -> None:
-        """A watch has ended on the other side."""
-        item = self._standing.pop(standing, None)
-        if item is not None:
-            item.token = 0
-            self._ended(item, BAD_NOT_CONNECTED if deny is None else BAD_DENIED)
-
-    def _modify_items(self, number: int, request: s.ModifyItemsRequest) -> None:
-        subscription = self._of(request.subscription)
-        if len(request.items) > ITEMS_AT_ONCE:
-            raise Malformed("too many monitored items", BAD_OPERATIONS)
-        results = []
-        for one in request.items:
-            item = subscription.items.get(one.id)
-            if item is None:
-                results.append(s.ItemModified(BAD_ITEM, 0.0, 0, wire.NO_EXTENSION))
-                continue
-            asked = one.parameters
-            item.handle, item.discard = asked.handle, asked.discard
-            item.size = min(max(asked.queue, 1), 100)
-            interval = subscription.interval / 1e6 if item.request is None else item.request.interval_us / 1000
-            results.append(s.ItemModified(0, interval, item.size, wire.NO_EXTENSION))
-        self._reply(number, request.header.handle, s.ModifyItemsResponse, results, [])
-
-    def _delete_items(self, number: int, request: s.DeleteItemsRequest) -> None:
-        subscription = self._of(request.subscription)
-        results = []
-        for one in request.items[:ITEMS_AT_ONCE]:
-            item = subscription.items.get(one)
-            results.append(BAD_ITEM if item is None else 0)
-            if item is not None:
-                self.subscriptions.drop_item(item)
-        self._reply(number, request.header.handle, s.DeleteItemsResponse, results, [])
-
-    def _monitoring(self, number: int, request: s.SetMonitoringModeRequest) -> None:
-        subscription = self._of(request.subscription)
-        if request.mode > 2:
-            raise Malformed("no such mode", 0x80410000)
-        results = []
-        for one in request.items[:ITEMS_AT_ONCE]:
-            item = subscription.items.get(one)
-            results.append(BAD_ITEM if item is None else 0)
-            if item is not None:
-                item.mode = request.mode
-                if item.queue and item.mode == 2:
-                    subscription.has_news.add(item)
-                else:
-                    subscription.has_news.discard(item)
-        self._reply(number, request.header.handle, s.SetMonitoringModeResponse, results, [])
-
-
-_EMPTY = Ready(b"")
-"""The answer to what was not asked on the wire."""
 _FOREIGN = (m.Times, m.Guids, m.Statuses, m.Texts, m.Names, m.Nodes)

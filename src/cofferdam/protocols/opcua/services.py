@@ -1,4 +1,5 @@
-"""Structures of OPC UA, their readers and writers. Made by tools/opcua_codec.py from tools/opcua.txt: change those."""
+"""Structures of OPC UA, their readers and writers. Made by tools/opcua_codec.py from tools/opcua.txt: change
+those."""
 
 from __future__ import annotations
 

@@ -1,0 +1,142 @@
+"""Fuzz targets of OPC UA: the codec, and both machines behind an established channel."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import msgspec
+
+from cofferdam.errors import CrossingError, LocalProtocolError, RemoteProtocolError
+from cofferdam.protocols.base import NEED_DATA
+from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua import services as s
+from cofferdam.protocols.opcua import wire
+from cofferdam.protocols.opcua.builtin import LocalizedText, Malformed, NodeId, QualifiedName
+from cofferdam.protocols.opcua.machine import OpcUaServer
+from cofferdam.protocols.registry import PROTOCOLS
+from tests.fuzz.engine import Target
+from tests.protocols.opcua.pair import LEVEL, facing, plain, trust
+
+PROTOCOL = PROTOCOLS["opcua"]
+PACK = msgspec.msgpack.Encoder().encode
+RESPONSES = msgspec.msgpack.Decoder(m.OpcUaResponse)
+
+
+def requests() -> list[bytes]:
+    """Bodies of requests of each service that a client of ours makes, and some more."""
+    client = plain().client
+    header = client.header()
+    node = s.ReadValueId(client.namespaces.node(LEVEL), 13, None, QualifiedName(0, None))
+    wanted = s.MonitoringParameters(1, 100.0, wire.NO_EXTENSION, 1, True)
+    return [
+        wire.encode(one)
+        for one in (
+            s.ReadRequest(header, 0.0, 2, [node, s.ReadValueId(NodeId(0, 2256), 13, None, QualifiedName(0, None))]),
+            s.BrowseRequest(header, s.ViewDescription(NodeId(0, 0), 0, 0), 0,
+                            [s.BrowseDescription(NodeId(0, 85), 0, NodeId(0, 33), True, 0, 63)]),
+            s.CallRequest(header, [s.MethodToCall(node.node, node.node, [])]),
+            s.CreateSubscriptionRequest(header, 100.0, 100, 10, 0, True, 0),
+            s.CreateItemsRequest(header, 1, 2, [s.ItemToCreate(node, 2, wanted)]),
+            s.PublishRequest(header, []),
+            s.HistoryReadRequest(header, wire.pack(s.RawDetails(False, 0, 0, 5, False)), 2, False,
+                                 [s.HistoryNode(node.node, None, QualifiedName(0, None), None)]),
+            s.TranslateRequest(header, [s.BrowsePath(NodeId(0, 85), [
+                s.PathElement(NodeId(0, 33), False, True, QualifiedName(0, "x"))])]),
+        )
+    ]  # fmt: skip
+
+
+def decode(data: bytes) -> Hashable:
+    """Any body: a message that can be made anew, or Malformed."""
+    try:
+        found = wire.decode(data, request=True)
+    except Malformed as error:
+        return str(error)[:24]
+    assert type(wire.decode(wire.encode(found), request=True)) is type(found)
+    return type(found).__name__
+
+
+def stream(data: bytes) -> Hashable:
+    """Any bytes from a client that has said nothing yet: events, or RemoteProtocolError."""
+    server = OpcUaServer(facing(trust()))
+    server.on_time(1)
+    server.receive_data(data)
+    count = 0
+    try:
+        while server.next_event() is not NEED_DATA:
+            count += 1
+    except RemoteProtocolError as error:
+        return str(error)[:24]
+    return count
+
+
+def session(data: bytes) -> Hashable:
+    """Any body within a session: it is answered, and what would cross passes `check` and can be judged."""
+    pair = plain()
+    try:
+        pair.to_server(pair.client.channel.send(pair.client.channel.request_id(), data))
+    except LocalProtocolError:
+        return "too large"
+    pair.later(200_000_000)
+    shape = []
+    for token, request in pair.asked:
+        PROTOCOL.check(request)
+        PROTOCOL.operation(request)
+        pair.to_client(pair.server.send(token, m.Refused(0x80310000)))
+        shape.append(type(request).__name__)
+    assert pair.server_error is None or not shape
+    return tuple(shape)
+
+
+def answer(data: bytes) -> Hashable:
+    """Any body as the asset's answer to a read: it fits, or is told as what it is; what crosses passes `check`."""
+    from cofferdam.model import Item
+    from cofferdam.protocols.base import ResponseReceived
+
+    pair = plain()
+    request = m.Read((Item("node", LEVEL),))
+    token, _ = pair.client.send(request)
+    number = pair.client.channel._request
+    pair.to_client(pair.server.channel.send(number, data))
+    for event in pair.heard:
+        if isinstance(event, ResponseReceived) and event.token == token:
+            assert len(PACK(event.response)) < 1 << 20
+            assert RESPONSES.decode(PACK(event.response)) == event.response or "nan" in repr(event.response)
+            try:
+                PROTOCOL.check(event.response)
+            except CrossingError as error:
+                raise AssertionError("an answer that the other half would stop at") from error
+            assert not PROTOCOL.mismatch(request, event.response)
+    return type(pair.heard[-1]).__name__, str(pair.client_error)[:24]
+
+
+def answers() -> list[bytes]:
+    header = s.ResponseHeader(0, 1, 0, 0, [], wire.NO_EXTENSION)
+    from cofferdam.protocols.opcua.builtin import Data, Variant
+
+    return [
+        wire.encode(s.ReadResponse(header, [Data(Variant(11, 1.5))], [])),
+        wire.encode(s.ServiceFault(s.ResponseHeader(0, 1, 0x80340000, 0, [], wire.NO_EXTENSION))),
+        *(
+            wire.encode(s.ReadResponse(header, [Data(Variant(kind, value, array), 0, 5, 6)], []))
+            for kind, value, array in (
+                (12, ["a", "b"], True),
+                (13, 7, False),
+                (20, QualifiedName(1, "n"), False),
+                (17, NodeId(1, 5), False),
+                (21, LocalizedText("en", "t"), False),
+                (15, b"x", False),
+                (10, 1.5, False),
+                (9, 2**64 - 1, False),
+                (14, "09087e75-8e5e-499b-954f-f2a9603db28a", False),
+            )
+        ),
+    ]
+
+
+TARGETS = [
+    Target("opcua-codec", requests, decode),
+    Target("opcua-stream", lambda: [plain().client.channel.hello("opc.tcp://x"), b"HELF", b"OPNF"], stream),
+    Target("opcua-session", requests, session),
+    Target("opcua-answer", answers, answer),
+]
