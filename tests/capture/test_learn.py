@@ -90,6 +90,9 @@ def neighbours(everything: list[Asked]) -> list[tuple[Asked, Operation]]:
     values: dict[tuple[object, ...], tuple[int, int]] = {}
     inexact: set[tuple[object, ...]] = set()
     codes: set[tuple[object, ...]] = set()
+    units: dict[tuple[bytes, int], set[int]] = {}
+    for asked in everything:
+        units.setdefault((asked.flow.server, asked.flow.server_port), set()).add(asked.operation.unit)
     for asked in everything:
         here, op = place(asked), asked.operation
         for span in op.reads:
@@ -122,6 +125,9 @@ def neighbours(everything: list[Asked]) -> list[tuple[Asked, Operation]]:
                     beside = Change(change.space, cell, 1, (0,))
                     found.append((asked, Operation(op.function, op.sub, op.unit, True, (), (beside,))))
             point = (*here[1:], change.space, change.start)
+            beside_all = units[asked.flow.server, asked.flow.server_port]
+            if 0 in beside_all and len(beside_all) > 1:
+                continue  # where a broadcast is written, no limit would hold, and none is proposed
             if point in values and point not in inexact:
                 low, high = values[point]
                 top = 1 if change.space == "coil" else 0xFFFF

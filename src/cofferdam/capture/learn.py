@@ -314,6 +314,18 @@ class _Writer:
                 self._add(f"    port: {device.port}")
             if dialect.units is not None:
                 self._add(f"    unit: {device.unit if device.unit >= 0 else 'any'}")
+            beside = self._beside(device)
+            clouded = dialect.units is not None and dialect.units.broadcast in beside
+            if clouded:
+                self._add(
+                    "    # A broadcast was seen here, which all units take, so that no limit would hold: leave that unit",
+                    "    # out, and give the points here min and max.",
+                )
+            elif beside:
+                self._add(
+                    "    gateway: serial   # several units at one address: if they are one device, leave this out,",
+                    "    # and all but one of them",
+                )
             self._add(f'    # overlay: "100.64.0.1"   # {FILL_IN}: the address that IT sees for it')
             points, named = self._points[key], list(device.named.points())
             if points or named:
@@ -326,10 +338,22 @@ class _Writer:
                 # Bits are bool without saying so, and a bit that was set and reset has no limit.
                 found = dialect.space(space)
                 kind = "" if found is not None and found.bits else ", type: uint16"
-                limits = f", min: {show(low)}, max: {show(high)}" if kind or low == high else ""
+                limits = f", min: {show(low)}, max: {show(high)}" if (kind or low == high) and not clouded else ""
                 times = "once" if count == 1 else f"{count} times"
                 self._add(f"      {_point(space, cell)}: {{at: {space} {cell}{kind}{limits}}}   # written {times}")
             self._add(*named, *device.named.sections())
+
+    def _beside(self, device: _Device) -> frozenset[int]:
+        """The units at its address, if some of them may be the same device, else none."""
+        units = device.dialect.units
+        if units is None:
+            return frozenset()
+        found = {
+            other.unit
+            for other in self._learner.devices.values()
+            if (other.server, other.port) == (device.server, device.port)
+        }
+        return frozenset(found) if len(found) > 1 and found & {units.broadcast, *units.itself, -1} else frozenset()
 
     def _principals(self) -> None:
         learner = self._learner
