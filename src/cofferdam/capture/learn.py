@@ -318,8 +318,8 @@ class _Writer:
             clouded = dialect.units is not None and dialect.units.broadcast in beside
             if clouded:
                 self._add(
-                    "    # A broadcast was seen here, which all units take, so that no limit would hold: leave that unit",
-                    "    # out, and give the points here min and max.",
+                    "    # A broadcast was seen here, which all units take, so that no limit would hold: leave that",
+                    "    # unit out, and give the points here min and max.",
                 )
             elif beside:
                 self._add(
