@@ -55,9 +55,7 @@ class _Reader:
 
     def take(self, count: int) -> bytes:
         if count > len(self._data) - self._at:
-            raise _wrong(
-                f"a field of {count} bytes in a packet that has {len(self._data) - self._at} left"
-            )
+            raise _wrong(f"a field of {count} bytes in a packet that has {len(self._data) - self._at} left")
         found = self._data[self._at : self._at + count]
         self._at += count
         return found
