@@ -28,7 +28,7 @@ from typing import Any
 
 import msgspec
 
-from cofferdam.audit.events import access, evidence, gate, http, jump, log, mirror, overlay, patch, proof, relay
+from cofferdam.audit.events import access, diode, evidence, gate, http, jump, log, mirror, overlay, patch, proof, relay
 from cofferdam.audit.events.base import Event, kebab
 from cofferdam.errors import AuditError
 
@@ -50,6 +50,7 @@ Draft = (
     | evidence.Draft
     | patch.Draft
     | jump.Draft
+    | diode.Draft
 )  # fmt: skip
 """What a producer may hand over, one line for each topic."""
 DRAFTS: tuple[type[Event], ...] = Draft.__args__

@@ -249,9 +249,12 @@ class PartProcess:
         writes = (*([store] if store is not None else []), *folders.values())
         # From here on this process can do no more than its work. Sockets are open, modules loaded, and the policy of
         # later reloads comes over the control pipe.
-        self._control.send(
-            Ready(os.getpid(), policy.hash, sandbox.confine(self.profile, writes, tuple(reads.values())))
-        )
+        facts = sandbox.confine(
+            self.profile, writes, tuple(reads.values()),
+            deaf=[listener.fd for listener in record.listeners if listener.way == "out"],
+            mute=[listener.fd for listener in record.listeners if listener.way == "in"],
+        )  # fmt: skip
+        self._control.send(Ready(os.getpid(), policy.hash, facts))
         self.reactor.call_in(TICK_SECONDS, self._tick)
         self.reactor.call_in(STATUS_SECONDS, self._report)
         # What lives now lives on: the collector need not look at it again. In a part of our own reactor, cycles of

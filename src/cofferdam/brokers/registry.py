@@ -26,6 +26,7 @@ _WHERE: Final = {
     "patch": "cofferdam.brokers.patch.broker:PATCH",
     "mirror": "cofferdam.brokers.mirror.broker:MIRROR",
     "jump": "cofferdam.brokers.jump.broker:JUMP",
+    "diode": "cofferdam.brokers.diode.broker:DIODE",
 }
 
 

@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "pki": ("pki", "keys, certificates and users of OPC UA"),
     "mirror": ("mirror", "the historian mirror: what it has, whether anything is missing, keys"),
     "jump": ("jump", "people, approvals, sessions and recordings of the jump server"),
+    "diode": ("diode", "ends of a strand: pair, status, tickets, re-sends, tests"),
     "check": ("check", "check a policy: errors, warnings"),
     "explain": ("explain", "why an operation is allowed or refused"),
     "schema": ("schema", "print the JSON Schema of the policy file"),

@@ -59,6 +59,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="the Unix socket of a service of this machine that a broker uses, such as "
         "clamd=/run/clamav/clamd.ctl (which is the default where it is there)",
     )
+    parser.add_argument(
+        "--machine", default="", metavar="NAME", help="which of the policy's machines this is, where it names several"
+    )
     parser.add_argument("--check-only", action="store_true", help="read the policy, say what would run, and exit")
     parser.add_argument("--json", action="store_true", help="with --check-only: print JSON")
     parser.add_argument("--log-format", choices=["text", "json"], default="text", help="form of the messages on stderr")
@@ -87,11 +90,11 @@ def run(args: argparse.Namespace) -> int:
 
     state = state_of(args)
     policy = args.policy.absolute()
-    isolation = choose(policy, state, users=Users.parse(args.users), take=args.take)
+    isolation = choose(policy, state, users=Users.parse(args.users), take=args.take, machine=args.machine)
     if isolation.name != "namespaces" and os.geteuid() == 0:
         forget_policy(state)  # of a gate in namespaces that was killed
     arguments = ["--policy", str(policy), "--state", str(state), "--pairs", str(args.pairs)]
-    arguments += ["--log-format", args.log_format]
+    arguments += ["--log-format", args.log_format, "--machine", args.machine]
     keep = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM")
     environment = [name for name in keep if name in os.environ]
     folders = args.folders.absolute() if args.folders is not None else None
@@ -119,7 +122,7 @@ def _check(args: argparse.Namespace) -> int:
     from cofferdam.policy.compile import compile_policy
     from cofferdam.policy.load import load
 
-    policy = compile_policy(load(args.policy), now_ns=time.time_ns())
+    policy = compile_policy(load(args.policy), now_ns=time.time_ns()).on(args.machine)
     plans = plan_crews(policy, shards=args.pairs)
     check_installed(plan.broker for plan in plans.values())
     if args.json:

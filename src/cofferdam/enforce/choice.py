@@ -18,13 +18,15 @@ from cofferdam.enforce.users import NEEDED, USEFUL, Users
 from cofferdam.errors import GateError, PolicyError
 
 
-def choose(policy: Path, state: Path, *, users: Users, take: Collection[str] = ()) -> Isolation:
+def choose(
+    policy: Path, state: Path, *, users: Users, take: Collection[str] = (), machine: str = ""
+) -> Isolation:
     """The separation for a gate that is about to start. In namespaces, the calling process gives up the capabilities
     that a launcher does not need."""
     missing = _missing()
     if missing is not None:
         return PlainIsolation(missing)
-    if not inside(None, _asks_for_namespaces, str(policy)):
+    if not inside(None, _asks_for_namespaces, str(policy), machine):
         return PlainIsolation()
     # Here, and not above: pyroute2 is large, and a gate without namespaces has no use for it.
     from cofferdam.enforce.namespaces import NamespaceIsolation
@@ -53,7 +55,7 @@ def _missing() -> tuple[str, str] | None:
     return None
 
 
-def _asks_for_namespaces(policy: str) -> bool:
+def _asks_for_namespaces(policy: str, machine: str) -> bool:
     """False also for a policy that cannot be read or is wrong, which the gate will report."""
     path = Path(policy)
     try:
@@ -65,6 +67,6 @@ def _asks_for_namespaces(policy: str) -> bool:
         from cofferdam.policy.compile import compile_policy
         from cofferdam.policy.load import load
 
-        return network_plan(compile_policy(load(path), now_ns=time.time_ns())).namespaces
+        return network_plan(compile_policy(load(path), now_ns=time.time_ns()).on(machine)).namespaces
     except (PolicyError, OSError):
         return False

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cofferdam.enforce.kernel_log import KernelLog
-from cofferdam.enforce.orders import DroppedCounter, Fact, Place
+from cofferdam.enforce.orders import DroppedCounter, Fact, Place, Way
 from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.enforce.profile import MEMORY_BYTES, Can, Profile
 from cofferdam.errors import GateError
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 BACKLOG = 512
 """Connections that wait in a listener while no part accepts them (a crew restarts)."""
+STRAND_BYTES = 32 << 20
+"""Asked of the kernel for a socket of a strand: 50 ms of 4 Gbit/s, as the kernel counts."""
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_RXQ_OVFL, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO = 32, 33, 40, 10, 2
 THREADS = 64
 """Of a part that may have any."""
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
@@ -155,8 +158,11 @@ class Isolation(abc.ABC):
         return nullcontext()
 
     @abc.abstractmethod
-    def open_listener(self, place: Place, address: str, port: int, *, datagrams: bool = False) -> socket.socket:
-        """A listening, non-blocking TCP socket on the place's side; `datagrams`: a bound UDP socket.
+    def open_listener(
+        self, place: Place, address: str, port: int, *, datagrams: bool = False, way: Way = "", peer: str = ""
+    ) -> socket.socket:
+        """A listening, non-blocking TCP socket on the place's side; `datagrams`: a bound UDP socket, one that goes one
+        way where `way` says so.
 
         Raises:
             GateError: address in use, not there, no permission; the hint says what to do.
@@ -226,8 +232,10 @@ class PlainIsolation(Isolation):
             )
         self._wanted = plan.namespaces
 
-    def open_listener(self, place: Place, address: str, port: int, *, datagrams: bool = False) -> socket.socket:
-        return listen(address, port, datagrams=datagrams)
+    def open_listener(
+        self, place: Place, address: str, port: int, *, datagrams: bool = False, way: Way = "", peer: str = ""
+    ) -> socket.socket:
+        return strand(address, port, peer, way) if way else listen(address, port, datagrams=datagrams)
 
     def child_setup(self, berth: Berth) -> None:
         os.setsid()  # Ctrl-C in a terminal is for the launcher, which stops things in order
@@ -281,6 +289,45 @@ def listen(address: str, port: int, *, datagrams: bool = False) -> socket.socket
         listener.close()
         raise listen_error(error, shown, port) from None
     return listener
+
+
+def strand(address: str, port: int, peer: str, way: Way) -> socket.socket:
+    """A UDP socket between two addresses that goes one way, in the calling process's network: shut for reading, with
+    room for what leaves in one go; or with a large buffer for what comes while its part is busy.
+
+    Raises:
+        GateError: with the addresses, why, and what to do.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        if way == "in":
+            _room(sock, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+        else:
+            _room(sock, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        sock.bind((address, port))
+        sock.connect((peer, port))
+        if way == "out":
+            sock.shutdown(socket.SHUT_RD)
+    except OSError as error:
+        sock.close()
+        if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL):
+            raise GateError(
+                f"no way from {address} to {peer}: {error.strerror}",
+                hint="both ends of a strand are in one network: see `addresses` of the zones that are its ends",
+            ) from None
+        raise listen_error(error, f"{address}:{port}", port) from None
+    return sock
+
+
+def _room(sock: socket.socket, force: int, ask: int) -> None:
+    """A large buffer; the right to a larger one than the host allows is the launcher's alone."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, force, STRAND_BYTES)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, ask, STRAND_BYTES)
 
 
 def listen_error(error: OSError, shown: str, port: int) -> GateError:

@@ -5,11 +5,12 @@ Each raises OSError with what was tried. Not here: why anyone calls them.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -54,6 +55,19 @@ def prctl(option: int, value: int, more: int = 0) -> None:
 def setns(fd: int, kind: int) -> None:
     """setns(2): this process, or for CLONE_NEWPID its later children, enter a namespace."""
     _check(_libc.setns(fd, kind), "setns")
+
+
+@contextlib.contextmanager
+def opening_as(user: int) -> Iterator[None]:
+    """What this process opens meanwhile is a file, or a socket, of that user (setfsuid(2)). It must have one thread
+    only."""
+    before = _libc.setfsuid(user)
+    try:
+        if _libc.setfsuid(ctypes.c_uint32(0xFFFFFFFF)) != user:
+            raise OSError(errno.EPERM, f"setfsuid {user}")
+        yield
+    finally:
+        _libc.setfsuid(before)
 
 
 def unshare(kinds: int) -> None:

@@ -65,6 +65,7 @@ from cofferdam.enforce.orders import (
     SpawnJob,
     TunnelSet,
     TunnelState,
+    Way,
 )
 from cofferdam.enforce.producers import Producer, Producers
 from cofferdam.enforce.profile import Can, Crew, Profile
@@ -102,6 +103,7 @@ class _Listener:
 
     sock: socket.socket
     space: str
+    way: Way = ""
 
 
 class Launcher:
@@ -337,9 +339,11 @@ class Launcher:
         self._report(Prepared(order.serial, self._isolation.name, (*self._isolation.describe(), build)))
 
     def _open_listener(self, order: OpenListener) -> None:
-        listener = self._isolation.open_listener(order.place, order.address, order.port, datagrams=order.datagrams)
+        listener = self._isolation.open_listener(
+            order.place, order.address, order.port, datagrams=order.datagrams, way=order.way, peer=order.peer
+        )
         number, self._next_listener = self._next_listener, self._next_listener + 1
-        self._listeners[number] = _Listener(listener, self._isolation.space(order.place))
+        self._listeners[number] = _Listener(listener, self._isolation.space(order.place), order.way)
         name = listener.getsockname()
         self._report(ListenerOpened(order.serial, number, name[0], name[1]))
 
@@ -423,7 +427,10 @@ class Launcher:
             held = self._listeners.get(number)
             if held is None:
                 raise GateError(f"no listener {number}")
-            if part.place is None or not profile.can & (Can.ACCEPT | Can.DATAGRAMS):
+            fitting = {"": Can.ACCEPT | Can.DATAGRAMS, "out": Can.EMIT, "in": Can.COLLECT}[held.way]
+            if not profile.can & fitting:
+                raise GateError(f"{profile.name} is given a listener, and may use none of that kind")
+            if part.place is None:
                 raise GateError(f"{profile.name} is given a listener, and may use none")
             if held.space != self._isolation.space(part.place):
                 raise GateError(f"{profile.name} is given a listener of {held.space}, and stands elsewhere")

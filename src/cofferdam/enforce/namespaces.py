@@ -32,9 +32,9 @@ from cofferdam.enforce import firewall, journal, kernel, netns, sites, stores, v
 from cofferdam.enforce.counters import Counters
 from cofferdam.enforce.crews import GATE
 from cofferdam.enforce.inside import inside
-from cofferdam.enforce.isolation import Berth, Isolation, Wire, listen
+from cofferdam.enforce.isolation import Berth, Isolation, Wire, listen, strand
 from cofferdam.enforce.kernel_log import KernelLog
-from cofferdam.enforce.orders import DROPPED, TUNNEL, DroppedCounter, Fact, Place
+from cofferdam.enforce.orders import DROPPED, TUNNEL, DroppedCounter, Fact, Place, Way
 from cofferdam.enforce.overlay.tunnel import TunnelDevice
 from cofferdam.enforce.plans.records import Link, NetworkPlan, SidePlan, check, namespace_name
 from cofferdam.enforce.plans.rules import counter_names, ruleset
@@ -222,7 +222,9 @@ class NamespaceIsolation(Isolation):
         held = {moved.name: moved for moved in log.moved}
         for name, link in here.items():
             routes = [(route.network, route.via) for route in side.routes if route.zone == link.zone]
-            inside(fd, netns.configure, name, self._addresses(side, name, link, held), routes)
+            inside(fd, netns.configure, name, self._addresses(side, name, link, held), routes, side.strand is not None)
+            if side.strand is not None and side.strand.way == "out":
+                inside(fd, netns.set_neighbour, name, side.strand.peer, side.strand.station)
             if not link.addresses and name in held:
                 inside(fd, netns.restore_routes, msgspec.to_builtins(held[name]), side.has_ipv6)
         self._set_overlay(side, fd, log)
@@ -260,6 +262,8 @@ class NamespaceIsolation(Isolation):
         interfaces = {link.zone: self._interfaces[link.zone] for link in side.links}
         tunnel = self._tunnel if side.tunnel is not None else ""
         users = {reach.who: self.user(reach.who) for reach in side.reaches}
+        if side.strand is not None:
+            users[side.strand.who] = self.user(side.strand.who)
         rules = ruleset(side, interfaces, users, egress=self._egress, tunnel=tunnel)
         counted: dict[str, int] = {}
         with contextlib.suppress(GateError):
@@ -301,7 +305,8 @@ class NamespaceIsolation(Isolation):
                 hint="these change only when the gate is started anew: `cofferdam down`, then `up`",
             )
         for before, after in zip(old.sides, new.sides, strict=True):
-            if (before.links, before.routes, before.tunnel) != (after.links, after.routes, after.tunnel) or log is None:
+            fixed = [(one.links, one.routes, one.tunnel, one.strand) for one in (before, after)]
+            if fixed[0] != fixed[1] or log is None:
                 raise GateError(
                     f"the new policy gives side {after.side} other interfaces, addresses, routes or another tunnel",
                     hint="these change only when the gate is started anew: `cofferdam down`, then `up`",
@@ -344,12 +349,20 @@ class NamespaceIsolation(Isolation):
         for said in clean(self._state):
             print(f"cofferdam: {said}", file=sys.stderr)
 
-    def open_listener(self, place: Place, address: str, port: int, *, datagrams: bool = False) -> socket.socket:
+    def open_listener(
+        self, place: Place, address: str, port: int, *, datagrams: bool = False, way: Way = "", peer: str = ""
+    ) -> socket.socket:
         """The launcher itself enters the namespace for a moment: a socket stays where it was made."""
         if self._plan is None:
             raise GateError(f"side {place.side} has no namespace yet")
         with netns.entered(self._sides[self._plan.space_of(place.side, place.zone)], self._home):
-            return listen(address, port, datagrams=datagrams)
+            if not way:
+                return listen(address, port, datagrams=datagrams)
+            # The rules let out what the part's own user sends, and know it by who has opened the socket.
+            strands = (side.strand for side in self._plan.sides)
+            owner = next((one.who for one in strands if one is not None and one.zone == place.zone), "")
+            with kernel.opening_as(self.user(owner)) if owner else contextlib.nullcontext():
+                return strand(address, port, peer, way)
 
     def wires(self, place: Place) -> tuple[Wire, ...]:
         if self._plan is None:

@@ -30,6 +30,8 @@ NAMED = Path("/run/netns")
 _UP, _SCOPE_LINK, _SCOPE_HOST = 1, 253, 254
 _TABLE_MAIN, _TABLE_LOCAL, _PROTO_KERNEL, _PROTO_STATIC, _TYPE_UNICAST, _TYPE_LOCAL = 254, 255, 2, 4, 1, 2
 _NODAD = 0x02
+_NOARP, _PERMANENT = 0x80, 0x80
+"""IFF_NOARP, NUD_PERMANENT."""
 _ETH_P_ALL = 3
 _SYSCTLS = (
     ("net/ipv4/ip_forward", "0"),
@@ -267,10 +269,12 @@ def raise_loopback() -> None:
         netlink.link("set", index=_index(netlink, "lo"), state="up")
 
 
-def configure(name: str, addresses: list[str], routes: list[tuple[str, str]]) -> None:
-    """Gives an interface its addresses, takes it up, and adds routes (network, router)."""
+def configure(name: str, addresses: list[str], routes: list[tuple[str, str]], silent: bool = False) -> None:
+    """Gives an interface its addresses, takes it up, and adds routes (network, router). `silent`: ARP is off there."""
     with IPRoute() as netlink:
         index = _index(netlink, name)
+        if silent:
+            netlink.link("set", index=index, flags=_NOARP, mask=_NOARP)
         for text in addresses:
             _add_address(netlink, index, text)
         netlink.link("set", index=index, state="up")
@@ -284,6 +288,16 @@ def configure(name: str, addresses: list[str], routes: list[tuple[str, str]]) ->
                     f"the route to {network} via {via} cannot be set on {name}: {os.strerror(error.code)}",
                     hint="the router must be in a network of the zone's own addresses",
                 ) from None
+
+
+def set_neighbour(name: str, address: str, station: str) -> None:
+    """A neighbour that is known for good: nobody asks for it, and no answer changes it."""
+    with IPRoute() as netlink:
+        index = _index(netlink, name)
+        netlink.neigh(
+            "replace", ifindex=index, dst=address, lladdr=station or "ff:ff:ff:ff:ff:ff", state=_PERMANENT,
+            family=_family(address),
+        )  # fmt: skip
 
 
 def _add_address(netlink: Any, index: int, text: str, broadcast: str = "") -> None:

@@ -69,15 +69,23 @@ class Prepare(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields
     more: bool = False
 
 
+Way = Literal["", "out", "in"]
+"""Of a UDP socket: both ways; out alone, to one peer; in alone, from one peer."""
+
+
 class OpenListener(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
-    """Listen at an address, on a side; `datagrams`: by UDP. Answered by `ListenerOpened` or `OrderFailed`. The launcher
-    holds the socket open until `CloseListener`, also while no part runs: clients then wait in its backlog."""
+    """Listen at an address, on a side; `datagrams`: by UDP. `way`: the socket is connected to `peer` at the same port,
+    and goes one way: it is shut for reading ("out"), or is given to a part that may not write to it ("in"). Answered by
+    `ListenerOpened` or `OrderFailed`. The launcher holds the socket open until `CloseListener`, also while no part
+    runs: clients then wait in its backlog."""
 
     serial: Number
     place: Place
     address: Address
     port: Port
     datagrams: bool = False
+    way: Way = ""
+    peer: Annotated[str, Meta(max_length=45, pattern=r"^[0-9A-Fa-f.:]*$")] = ""
 
 
 class CloseListener(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):

@@ -30,6 +30,8 @@ class Can(enum.Flag):
     STREAM = enum.auto()  # recv and send without an address, as asyncio and TLS do
     KEEPALIVE = enum.auto()  # set TCP keep-alive
     DATAGRAMS = enum.auto()  # send and receive datagrams by the sockets it was born with
+    EMIT = enum.auto()  # write to the strands' sockets that it was born with, and read from none of them
+    COLLECT = enum.auto()  # read from the strands' sockets that it was born with, and write to none of them
     DIAL_UDP = enum.auto()  # make UDP sockets, bind and connect them
     DIAL_LOCAL = enum.auto()  # connect to the Unix sockets of the host that are bound for it (`sockets`)
     STORE = enum.auto()  # files below its own store and folders: open, write, lock, sync, rename, remove

@@ -65,6 +65,11 @@ _THREAD: Final = 0x003D0F00
 """The flags by which the C library makes a thread; with any other, clone makes something else."""
 
 
+_READS: Final = ("read", "readv", "recvfrom", "recvmmsg")
+_WRITES: Final = ("write", "writev", "sendto", "sendmsg", "sendmmsg")
+"""What comes in, or goes out, by a descriptor; whatever else would is in no class."""
+
+
 class Row(NamedTuple):
     """A call that is let through if all conditions hold."""
 
@@ -113,6 +118,10 @@ CLASSES: Final[dict[Can, tuple[Row, ...]]] = {
     ),
     # Which sockets these may be used with is a matter of which there are: none can be made, and TCP takes no address.
     Can.DATAGRAMS: (Row("recvfrom"), Row("sendto", (Lacks(3, _MSG_FASTOPEN),))),
+    # Many datagrams a call. It passes pointers, which no filter can look into: what it may be used with are pipes,
+    # where it fails, and a UDP socket, by which no descriptor travels.
+    Can.COLLECT: (Row("recvmmsg"),),
+    Can.EMIT: (),
     Can.DIAL_UDP: (_socket(_SOCK_DGRAM, _IPPROTO_UDP), Row("bind"), Row("connect")),
     Can.DIAL_LOCAL: (
         Row("socket", (Is(0, (_AF_UNIX,)), Is(1, (_SOCK_STREAM,), ignoring=_SOCK_FLAGS), Is(2, (0,)))), Row("connect"),
@@ -134,6 +143,8 @@ _WORDS: Final = {
     Can.ACCEPT: "accepts connections",
     Can.DIAL_TCP: "makes TCP connections",
     Can.DATAGRAMS: "takes and sends datagrams",
+    Can.EMIT: "writes to its strand",
+    Can.COLLECT: "reads from its strand",
     Can.DIAL_UDP: "makes UDP sockets",
     Can.DIAL_LOCAL: "connects to services of the host that are bound for it",
     Can.STORE: "writes in its own folders",
@@ -154,26 +165,38 @@ _SCOPED: Final = 3
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def rules(can: Can, machine: str, pid: int) -> list[CallRule]:
-    """A filter, rule by rule. `pid`: the part's own process id as it sees it; it may signal itself (abort)."""
+def rules(can: Can, machine: str, pid: int, deaf: Sequence[int] = (), mute: Sequence[int] = ()) -> list[CallRule]:
+    """A filter, rule by rule. `pid`: the part's own process id as it sees it; it may signal itself (abort). `deaf` and
+    `mute`: descriptors that it may not read from, or not write to."""
     numbers = NUMBERS[machine]
-    rows = [*map(Row, ALWAYS), *_BASE, Row("tgkill", (Is(0, (pid,)),))]
+    refused = bpf.fail_with(errno.EPERM)
+    rows = [Row(call, (Is(0, (fd,)),), refused) for fd in deaf for call in _READS]
+    rows += [Row(call, (Is(0, (fd,)),), refused) for fd in mute for call in _WRITES]
+    rows += [*map(Row, ALWAYS), *_BASE, Row("tgkill", (Is(0, (pid,)),))]
     rows += [row for flag in Can if flag in can for row in CLASSES[flag]]
     rows += [Row(name, (), bpf.fail_with(errno.EPERM)) for name in REFUSED]
     return [CallRule(numbers[row.call], row.verdict, row.conditions) for row in rows if row.call in numbers]
 
 
-def program(can: Can, machine: str, pid: int) -> bytes:
+def program(can: Can, machine: str, pid: int, deaf: Sequence[int] = (), mute: Sequence[int] = ()) -> bytes:
     """The filter in machine language. Raises: ValueError for a processor that it is not written for."""
     if machine not in NUMBERS:
         raise ValueError(f"no system-call filter for the processor {machine}")
-    return bpf.assemble(machine, rules(can, machine, pid), bpf.KILL)
+    return bpf.assemble(machine, rules(can, machine, pid, deaf, mute), bpf.KILL)
 
 
-def confine(profile: Profile, writes: Sequence[Path] = (), reads: Sequence[Path] = ()) -> tuple[Fact, ...]:
+def confine(
+    profile: Profile,
+    writes: Sequence[Path] = (),
+    reads: Sequence[Path] = (),
+    *,
+    deaf: Sequence[int] = (),
+    mute: Sequence[int] = (),
+) -> tuple[Fact, ...]:
     """Puts the calling process, which has one thread, under the filter of its profile, and says what is in force now.
 
-    `writes`: folders beneath which it may write; `reads`: folders beneath which it may read.
+    `writes`: folders beneath which it may write; `reads`: folders beneath which it may read. `deaf` and `mute`:
+    descriptors that it may not read from, or not write to.
 
     Raises:
         ValueError: a folder that the profile does not have, or the store that it has is missing.
@@ -184,13 +207,17 @@ def confine(profile: Profile, writes: Sequence[Path] = (), reads: Sequence[Path]
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     landlock = _landlock(profile.can, writes, reads)
-    return (_filter(profile.can), landlock)
+    facts: tuple[Fact, ...] = (_filter(profile.can, deaf, mute), landlock)
+    for way, fds in (("nothing comes in", deaf), ("nothing goes out", mute)):
+        if fds:
+            facts += (("one way", facts[0][1], f"{way} by descriptor {', '.join(map(str, fds))}: the filter refuses"),)
+    return facts
 
 
-def _filter(can: Can) -> Fact:
+def _filter(can: Can, deaf: Sequence[int] = (), mute: Sequence[int] = ()) -> Fact:
     name = "system-call filter"
     try:
-        code = program(can, platform.machine(), os.getpid())
+        code = program(can, platform.machine(), os.getpid(), deaf, mute)
     except ValueError as error:
         return (name, False, str(error))
     length = len(code) // 8

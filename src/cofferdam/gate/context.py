@@ -31,6 +31,8 @@ class Options:
     policy: Path
     state: Path
     shards: int = 1
+    machine: str = ""
+    """Which of the policy's machines this is."""
 
 
 class Context(Protocol):

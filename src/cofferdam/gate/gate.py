@@ -185,7 +185,7 @@ class Gate:
         return Finish(0)
 
     async def _start(self, control: Service) -> None:
-        policy, files = await load_policy(self.options.policy)
+        policy, files = await load_policy(self.options.policy, machine=self.options.machine)
         self._take_severed(state.load_severed(self.options.state))
         self.launcher.notify(Severing(self.severed))  # type: ignore[arg-type]
         network = network_plan(policy)
@@ -549,6 +549,7 @@ class Gate:
             dropped=self.drops.reports(),
             figures=report.figure_reports(self.policy, crews, counted),
             checks=self.evidence.reports(),
+            machine=self.options.machine,
         )
 
     def _exposition(self) -> bytes:

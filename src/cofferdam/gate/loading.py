@@ -49,8 +49,10 @@ class Loading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _answers = msgspec.msgpack.Decoder(Loading)
 
 
-async def load_policy(path: Path, seconds: float = LOAD_SECONDS) -> tuple[CompiledPolicy, tuple[str, ...]]:
-    """The policy at a path, and the files that it was read from.
+async def load_policy(
+    path: Path, seconds: float = LOAD_SECONDS, *, machine: str = ""
+) -> tuple[CompiledPolicy, tuple[str, ...]]:
+    """The policy at a path, as the gate on a machine has it, and the files that it was read from.
 
     Raises:
         PolicyError: it does not load; with every finding.
@@ -89,7 +91,7 @@ async def load_policy(path: Path, seconds: float = LOAD_SECONDS) -> tuple[Compil
         ) from None
     if answer.error:
         raise PolicyError(answer.error, problems=answer.problems, hint=answer.hint)
-    return CompiledPolicy.from_bytes(answer.policy), answer.files
+    return CompiledPolicy.from_bytes(answer.policy).on(machine), answer.files
 
 
 async def _read(stream: asyncio.StreamReader, most: int) -> bytes:

@@ -30,10 +30,11 @@ def main() -> int:
     parser.add_argument("--policy", type=Path, required=True)
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=1)
+    parser.add_argument("--machine", default="")
     parser.add_argument("--log-format", choices=["text", "json"], default="text")
     args = parser.parse_args()
     forbid_inspection()
-    options = Options(args.policy, args.state, shards=args.pairs)
+    options = Options(args.policy, args.state, shards=args.pairs, machine=args.machine)
     asyncio.run(_run(options, args.orders, (args.audit_in, args.audit_out), Log(args.log_format)))
     return 1  # the launcher ends this process before that
 

@@ -49,7 +49,7 @@ async def reload_policy(gate: Gate, path: Path | None) -> Reloaded:
     async with gate.changing:
         path = path or gate.policy_path
         try:
-            policy, files = await load_policy(path)
+            policy, files = await load_policy(path, machine=gate.options.machine)
             return await _put_in_force(gate, policy, path, files)
         except PolicyError as error:
             first = str(error.problems[0]) if error.problems else str(error)

@@ -64,6 +64,9 @@ def _compile(loaded: Loaded, now_ns: int) -> CompiledPolicy:
                     vlan=zone.vlan or 0,
                     macvlan=zone.attach == "macvlan",
                     routes=zone.routes,
+                    machine=zone.machine or "",
+                    diode=zone.crossing == "diode",
+                    station=zone.station or "",
                 )
                 for name, zone in sorted(policy.zones.items())
             },

@@ -18,7 +18,7 @@ from cofferdam.errors import PolicyError
 from cofferdam.policy.document import Path
 from cofferdam.policy.rows import Conduit
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.base import Folder, Listen, Needs, Reach, Store
+from cofferdam.policy.terms.base import Folder, Listen, Needs, PartNeeds, Reach, Store, Strand
 from cofferdam.policy.terms.kinds import KINDS, Kinds
 
 _SIDES = {"it": 0, "": 1, "ot": 2}
@@ -36,6 +36,7 @@ class GroupPart:
     reaches: list[Reach] = field(default_factory=list)
     store: Store | None = None
     folders: dict[str, Folder] = field(default_factory=dict)
+    strands: list[Strand] = field(default_factory=list)
 
 
 @dataclass
@@ -97,7 +98,10 @@ def _groups(policy: CompiledPolicy, kinds: Kinds) -> tuple[dict[str, Group], tup
     wrong: list[Clash] = []
     merged: list[Group] = []
     for conduit in policy.conduits.values():
-        group = _of(conduit, kinds[conduit.broker].needs(conduit, policy))
+        needs = _here(policy, kinds[conduit.broker].needs(conduit, policy))
+        if not needs.parts:
+            continue
+        group = _of(conduit, needs)
         rest = []
         for other in merged:
             if not _together(group, other):
@@ -127,6 +131,22 @@ def _named(group: Group) -> tuple[str, Path]:
     return f"conduit {name}", ("conduits", name)
 
 
+def _here(policy: CompiledPolicy, needs: Needs) -> Needs:
+    """What of it is for this machine."""
+    if not policy.machine:
+        return needs
+
+    def here(part: PartNeeds) -> bool:
+        if part.place is not None:
+            return policy.is_here(part.place.zone)
+        return part.machine in ("", policy.machine)
+
+    placed = [part for part in needs.parts.values() if part.place is not None]
+    if not any(map(here, placed)):
+        return Needs({}, {})
+    return Needs({name: part for name, part in needs.parts.items() if here(part)}, needs.apart)
+
+
 def _of(conduit: Conduit, needs: Needs) -> Group:
     parts = {}
     for name, part in needs.parts.items():
@@ -134,6 +154,7 @@ def _of(conduit: Conduit, needs: Needs) -> Group:
         made = parts[name] = GroupPart(
             listens=list(part.listens), reaches=list(part.reaches), store=part.store, folders=folders
         )
+        made.strands = [part.strand] if part.strand is not None else []
         if part.place is not None:
             made.side, made.zones = part.place.side.value, {part.place.zone}
     return Group(conduit.broker, parts, {conduit.name: needs}, dict(needs.apart))
@@ -171,6 +192,7 @@ def _join(into: Group, more: Group) -> None:
         there.zones |= part.zones
         there.listens += part.listens
         there.reaches += part.reaches
+        there.strands += part.strands
         there.store = _larger(there.store, part.store)
         there.folders = {**part.folders, **there.folders}
     into.conduits |= more.conduits

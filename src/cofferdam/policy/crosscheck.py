@@ -67,6 +67,22 @@ class _Checker(Checking):
     # --- zones
 
     def zone(self, name: str, zone: schema.Zone) -> None:
+        if zone.machine is None and any(other.machine for other in self.policy.zones.values()):
+            found, expected = f"the zone {name} without machine", "machine: as other zones have it"
+            self.key(("zones", name), found, expected, check="machine")
+        if zone.crossing is not None:
+            if len(zone.addresses) != 1 or ":" in zone.addresses[0]:
+                found = f"{len(zone.addresses)} addresses" if len(zone.addresses) != 1 else zone.addresses[0]
+                self.key(("zones", name), found, "one address of IPv4 with its prefix length, at an end of a strand",
+                         check="strand")  # fmt: skip
+            inside = [("assets", entry, asset.zone) for entry, asset in self.policy.assets.items()]
+            inside += [("principals", entry, one.zone) for entry, one in self.policy.principals.items()]
+            for section, entry, used in inside:
+                if used == name:
+                    expected = "a zone that others are in: a strand has two ends and nothing else"
+                    self.key((section, entry), f"{entry} in {name}, an end of a strand", expected, check="strand")
+        elif zone.station is not None:
+            self.at(("zones", name, "station"), "a station", "crossing: diode, which it is for", check="strand")
         if zone.interface is None:
             for field, value in (("vlan", zone.vlan), ("routes", zone.routes)):
                 if value:
@@ -252,7 +268,8 @@ class _Checker(Checking):
         if terms is None:
             return
         numbers = self.kept.get(name, range(len(conduit.allow)))
-        if not conduit.allow and name not in self.kept:
+        required = type(conduit).model_fields["allow"].is_required()
+        if required and not conduit.allow and name not in self.kept:
             self.at((*here, "allow"), "no rules", "at least one rule", check="missing")
         terms.check(name, conduit, numbers, self)
 

@@ -17,6 +17,7 @@ from cofferdam.limits import Limits
 from cofferdam.model import NEVER, NOBODY, Asset, Item, Shown, Side, Span
 from cofferdam.policy.hours import Clock as Clock
 from cofferdam.policy.hours import Window as Window
+from cofferdam.policy.terms.diode_rows import DiodeRows
 from cofferdam.policy.terms.jump_rows import JumpRows
 from cofferdam.policy.terms.mirror_rows import MirrorRows
 from cofferdam.policy.terms.patch_rows import PatchRows
@@ -30,6 +31,8 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A network segment on one side. `level` is the Purdue level, for people only; None where none was given.
 
     `interface` is taken as it is, or a VLAN (`vlan` above 0) or macvlan is made on it. `routes`: (network, router).
+    `machine`: on which it hangs, "" where the site has one. `diode`: it is one end of a strand that goes one way;
+    `station` is the hardware address of the other end, "" for none.
     """
 
     name: str
@@ -40,6 +43,9 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vlan: int = 0
     macvlan: bool = False
     routes: tuple[tuple[str, str], ...] = ()
+    machine: str = ""
+    diode: bool = False
+    station: str = ""
 
 
 class Principal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,7 +95,7 @@ class Proxy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="proxy"
     rules: tuple[Rule, ...] = ()
 
 
-BrokerRow = Proxy | RelayRows | MirrorRows | PatchRows | JumpRows
+BrokerRow = Proxy | RelayRows | MirrorRows | PatchRows | JumpRows | DiodeRows
 """What a conduit says of its broker: one kind of row for each kind of broker, told apart by its tag."""
 
 

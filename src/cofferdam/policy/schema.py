@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
@@ -247,6 +248,19 @@ class Entry(BaseModel):
     )
 
 
+_STATION = r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$"
+
+
+def _station(raw: Any) -> str:
+    text = raw.lower() if isinstance(raw, str) else ""
+    if re.match(_STATION, text) is None:
+        raise syntax.Expected("a hardware address, such as 02:00:5e:10:00:01")
+    return text
+
+
+Station = Annotated[str, *_read(_station, {"type": "string", "pattern": _STATION, "examples": ["02:00:5e:10:00:01"]})]
+
+
 class Zone(Entry):
     """A network segment on one of the two sides."""
 
@@ -276,6 +290,21 @@ class Zone(Entry):
     )
     routes: Routes = Field(
         (), description="Networks behind a router of the zone: `10.50.0.0/16 via 10.1.0.254`, or a list of them."
+    )
+    machine: Name | None = Field(
+        None,
+        description="Which machine the zone hangs on, where a site has several: each runs the gate by the same policy, "
+        "with `cofferdam up --machine NAME`. With one zone that says it, all must.",
+    )
+    crossing: Annotated[Literal["diode"], *_choice("diode")] | None = Field(
+        None,
+        description="`diode`: the zone is one end of a strand that goes one way, and nothing else is on it. It has a "
+        "network namespace of its own.",
+    )
+    station: Station | None = Field(
+        None,
+        description="The hardware address of the strand's other end, for the end that sends: nobody can be asked for "
+        "it. Default: that of everybody (broadcast).",
     )
 
 

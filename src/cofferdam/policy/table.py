@@ -30,17 +30,19 @@ _encoder = msgspec.msgpack.Encoder()
 class CompiledPolicy:
     """What the parts and the gate ask. Immutable, save for memos.
 
-    `hash` is that of the whole policy, also in a part that has only a slice of it.
+    `hash` is that of the whole policy, also in a part that has only a slice of it. `machine` is the one that the gate
+    runs on, "" where the site has one, or where nobody has said which: then all machines are meant.
     """
 
     __slots__ = (
         "_flows", "_networks", "_rules", "assets", "audit", "conduits", "gate", "hash", "limits",
-        "overlay", "overlays", "principals", "site", "table", "zones",
+        "machine", "overlay", "overlays", "principals", "site", "table", "zones",
     )  # fmt: skip
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, machine: str = "") -> None:
         """Raises: PolicyError where rows point to rows that are not there."""
         _check(table)
+        self.machine = machine
         self.table = table
         self.site: str = table.site
         self.zones: dict[str, Zone] = table.zones
@@ -67,6 +69,33 @@ class CompiledPolicy:
                 for who in rule.who:
                     self._rules.setdefault((who, rule.asset), []).append((conduit, rule))
         self._flows: dict[tuple[str, tuple[str, ...], str], Flow | Deny] = {}
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """The machines that the policy names, sorted."""
+        return tuple(sorted({zone.machine for zone in self.zones.values() if zone.machine}))
+
+    def on(self, machine: str) -> CompiledPolicy:
+        """The same policy, as the gate on one machine has it.
+
+        Raises: PolicyError: it names machines and this is none of them, or it names none.
+        """
+        machines = self.machines
+        if machine not in (machines or ("",)):
+            if not machine:
+                raise PolicyError(
+                    f"the policy is for the machines {' and '.join(machines)}, and which this is was not said",
+                    hint=f"cofferdam up --machine {machines[0]}",
+                )
+            raise PolicyError(
+                f"the policy has no machine {machine}", hint=f"it has {', '.join(machines)}" if machines else
+                "it is for one machine; leave out --machine, or give its zones `machine:`",
+            )  # fmt: skip
+        return CompiledPolicy(self.table, machine)
+
+    def is_here(self, zone: str) -> bool:
+        """Whether a zone hangs on this machine."""
+        return self.machine in ("", self.zones[zone].machine)
 
     def to_bytes(self) -> bytes:
         """The rows as msgpack."""

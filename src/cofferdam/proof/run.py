@@ -78,7 +78,7 @@ def policy_path(state: Path, status: Status) -> Path:
 
 def policy_in_force(status: Status, path: Path) -> CompiledPolicy:
     """The policy at `path`, which is the one that the gate has in force. Raises: PolicyError, GateError."""
-    policy = compile_policy(load(path), now_ns=time.time_ns())
+    policy = compile_policy(load(path), now_ns=time.time_ns()).on(str(status["machine"]))
     if policy.hash != status["policy"]["hash"]:
         raise GateError(
             f"{path} is not the policy that the gate has in force ({status['policy']['hash'][:12]})",

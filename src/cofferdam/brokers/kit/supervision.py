@@ -42,12 +42,14 @@ HOUSE_END: Final = "house:end"
 
 
 class Listener(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One socket that the part inherited: its descriptor and the address it is bound to. `datagrams`: by UDP."""
+    """One socket that the part inherited: its descriptor and the address it is bound to. `datagrams`: by UDP. `way`: it
+    goes out alone, or in alone."""
 
     fd: int
     address: Name
     port: int
     datagrams: bool = False
+    way: Literal["", "out", "in"] = ""
 
 
 class Secret(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

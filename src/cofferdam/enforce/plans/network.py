@@ -14,7 +14,17 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from cofferdam.enforce.plans.overlay import PORT
-from cofferdam.enforce.plans.records import MOST_OPENINGS, Link, Listen, NetworkPlan, Reach, Route, SidePlan, Tunnel
+from cofferdam.enforce.plans.records import (
+    MOST_OPENINGS,
+    Link,
+    Listen,
+    NetworkPlan,
+    Reach,
+    Route,
+    SidePlan,
+    Strand,
+    Tunnel,
+)
 from cofferdam.policy.crews import groups
 from cofferdam.policy.rows import Zone
 from cofferdam.policy.table import CompiledPolicy
@@ -42,7 +52,7 @@ def network_plan(policy: CompiledPolicy) -> NetworkPlan:
         site=policy.site,
         namespaces=asked or (gate.separation == "auto" and named),
         required=asked,
-        sides=(_side(policy, needs, _zones(policy, "it"), "it"), *_ot_sides(policy, needs)),
+        sides=(_side(policy, needs, _zones(policy, "it"), "it"), *_ot_sides(policy, needs), *_strands(policy, needs)),
     )
 
 
@@ -67,7 +77,28 @@ def _needs(policy: CompiledPolicy) -> list[_Need]:
 
 
 def _zones(policy: CompiledPolicy, side: str) -> list[Zone]:
-    return [zone for zone in policy.zones.values() if zone.side.value == side]
+    return [
+        zone
+        for zone in policy.zones.values()
+        if zone.side.value == side and policy.is_here(zone.name) and not zone.diode
+    ]
+
+
+def _strands(policy: CompiledPolicy, needs: list[_Need]) -> Iterable[SidePlan]:
+    """A namespace for each end of a strand."""
+    for need in needs:
+        strand = need.needs.strand
+        if strand is None or not policy.zones[strand.zone].interface:
+            continue
+        zone = policy.zones[strand.zone]
+        yield SidePlan(
+            side="it" if zone.side.value == "it" else "ot",
+            links=(_link(zone),),
+            cell=zone.name,
+            strand=Strand(
+                zone.name, strand.way, strand.address, strand.peer, strand.port, need.crew, need.part, zone.station
+            ),
+        )
 
 
 def _ot_sides(policy: CompiledPolicy, needs: list[_Need]) -> Iterable[SidePlan]:
@@ -106,7 +137,7 @@ def _meant(policy: CompiledPolicy, needs: list[_Need], zone: Zone) -> list[_Netw
 def _used_zones(policy: CompiledPolicy) -> list[Zone]:
     """The zones that conduits begin or end in."""
     names = {name for conduit in policy.conduits.values() for name in (conduit.from_zone, conduit.to_zone)}
-    return [zone for zone in policy.zones.values() if zone.name in names]
+    return [zone for zone in policy.zones.values() if zone.name in names and policy.is_here(zone.name)]
 
 
 def _side(policy: CompiledPolicy, needs: list[_Need], zones: list[Zone], side: str, cell: str = "") -> SidePlan:

@@ -89,6 +89,26 @@ class Tunnel(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     networks: Annotated[tuple[Network, ...], Meta(max_length=4)]
 
 
+class Strand(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What this namespace is for, and nothing else: UDP from `address` to `peer` ("out"), or from `peer` to `address`
+    ("in"), at one port. `station`: the other end's hardware address, "" for that of everybody. `crew` and `part`: whose
+    it is."""
+
+    zone: Name
+    way: Literal["out", "in"]
+    address: Address
+    peer: Address
+    port: Port
+    crew: Crew
+    part: Name
+    station: Annotated[str, Meta(pattern=r"^(([0-9a-f]{2}:){5}[0-9a-f]{2})?$")] = ""
+
+    @property
+    def who(self) -> str:
+        """The part, as users are known by it."""
+        return f"{self.crew}/{self.part}"
+
+
 class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One namespace. `overlay` are addresses that answer there without being on an interface (AnyIP).
 
@@ -105,10 +125,11 @@ class SidePlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     tunnel: Tunnel | None = None
     cell: Annotated[str, Meta(max_length=128, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")] = ""
     openings: Annotated[int, Meta(ge=0, le=MOST_OPENINGS)] = 0
+    strand: Strand | None = None
 
     @property
     def space(self) -> str:
-        """What tells this namespace from the others: "it", "ot", or "ot.CELL"."""
+        """What tells this namespace from the others: "it", "ot", or "ot.CELL"; of an end of a strand "it.ZONE" too."""
         return f"{self.side}.{self.cell}" if self.cell else self.side
 
     @property
@@ -144,8 +165,10 @@ class NetworkPlan(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fi
 def check(plan: NetworkPlan) -> str:
     """What is wrong with a plan that the types cannot say, as a sentence; "" if nothing is."""
     spaces = [side.space for side in plan.sides]
-    if spaces[:2] != ["it", "ot"] or any(not space.startswith("ot.") for space in spaces[2:]):
+    if spaces[:2] != ["it", "ot"] or any(not side.cell for side in plan.sides[2:]):
         return "the plan's sides are not it and ot"
+    if any(side.strand is None and side.side != "ot" for side in plan.sides[2:]):
+        return "a cell of side it that is no end of a strand"
     if len(set(spaces)) != len(spaces):
         return "the plan has a cell twice"
     moved: set[str] = set()
@@ -196,6 +219,12 @@ def _check_texts(plan: NetworkPlan) -> str:
             for reach in side.reaches:
                 for address in reach.addresses:
                     ipaddress.ip_address(address)
+            if (strand := side.strand) is not None:
+                if side.listens or side.reaches or side.tunnel or [link.zone for link in side.links] != [strand.zone]:
+                    return f"the strand {strand.zone} is not alone in its namespace"
+                ends = ipaddress.ip_address(strand.address), ipaddress.ip_address(strand.peer)
+                if any(end.version != 4 for end in ends):
+                    return f"the strand {strand.zone} has addresses that are not of IPv4"
     except ValueError as error:
         return str(error)
     return ""

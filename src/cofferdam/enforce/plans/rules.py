@@ -30,10 +30,12 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cofferdam.enforce.plans.records import SidePlan
+from cofferdam.enforce.plans.records import SidePlan, Strand
 
 TABLE = "cofferdam"
 """The name of our tables, in the families `inet` and `netdev`."""
+STRAND = "strand"
+"""The counter of what goes over a strand."""
 EARLY = -500
 """Priority of the frame filters: before everything else in the hook."""
 BURST = 4
@@ -63,6 +65,8 @@ def ruleset(
         table = {"table": {"family": family, "name": TABLE}}
         commands += [{"add": table}, {"delete": table}, {"add": table}]
     commands += _counters(side)
+    if side.strand is not None:
+        return {"nftables": [*commands, *_one_way(side.strand, interfaces[side.strand.zone], users, egress)]}
     commands += _packets(side, interfaces, users, tunnel)
     for name in sorted(set(interfaces.values())):
         commands += _frames("ingress", name, side.has_ipv6)
@@ -76,7 +80,44 @@ def counter_names(side: SidePlan) -> tuple[str, ...]:
     clients = sorted({f"clients-{listen.conduit}" for listen in side.listens})
     devices = sorted({f"devices-{reach.conduit}" for reach in side.reaches})
     limited = ("dropped-openings",) if side.openings else ()
+    if side.strand is not None:
+        limited = (STRAND,)
     return (*clients, *devices, *limited, "dropped-input", "dropped-output", "dropped-forward")
+
+
+def _one_way(strand: Strand, interface: str, users: Mapping[str, int], egress: bool) -> list[Json]:
+    """The walls of a strand's end. What may pass is UDP between the two addresses, one way. On the sending side nothing
+    comes in, at the interface and again at the packets; on the receiving side nothing goes out, packet sockets and the
+    kernel's own chatter included."""
+    out = strand.way == "out"
+    commands: list[Json] = []
+    for hook in ("input", "output", "forward"):
+        chain = {"family": "inet", "table": TABLE, "name": hook, "type": "filter", "hook": hook, "prio": 0}
+        commands.append({"add": {"chain": {**chain, "policy": "drop"}}})
+    here, there = ("saddr", "daddr") if out else ("daddr", "saddr")
+    way = [
+        _meta("oifname" if out else "iifname", interface), _is("ip", here, [strand.address]),
+        _is("ip", there, [strand.peer]), _port("sport", strand.port, "udp"), _port("dport", strand.port, "udp"),
+        *([_meta("skuid", users[strand.who])] if out else []),
+    ]  # fmt: skip
+    commands.append(_rule("output" if out else "input", STRAND, way))
+    for hook in ("input", "output", "forward"):
+        commands.append(_rule(hook, f"dropped-{hook}", [], verdict="drop"))
+    for hook, closed in (("ingress", out), ("egress", not out)):
+        if hook == "egress" and not egress:
+            continue
+        commands += _wall(hook, interface) if closed else _frames(hook, interface, False, arp=False)
+    return commands
+
+
+def _wall(hook: str, interface: str) -> list[Json]:
+    """No frame passes, of whatever kind. They are counted."""
+    name = f"{hook}-{interface}"
+    chain = {"family": "netdev", "table": TABLE, "name": name, "type": "filter", "hook": hook, "dev": interface}
+    drop = {"family": "netdev", "table": TABLE, "chain": name, "expr": [
+        {"counter": {"packets": 0, "bytes": 0}}, {"drop": None},
+    ]}  # fmt: skip
+    return [{"add": {"chain": {**chain, "prio": EARLY, "policy": "drop"}}}, {"add": {"rule": drop}}]
 
 
 def _counters(side: SidePlan) -> list[Json]:
@@ -172,12 +213,12 @@ def _collapsed(texts: Iterable[str]) -> list[str]:
     return [str(network) for network in ipaddress.collapse_addresses(networks)]  # type: ignore[type-var]
 
 
-def _frames(hook: str, interface: str, ipv6: bool) -> list[Json]:
+def _frames(hook: str, interface: str, ipv6: bool, *, arp: bool = True) -> list[Json]:
     name = f"{hook}-{interface}"
     chain = {"family": "netdev", "table": TABLE, "name": name, "type": "filter", "hook": hook, "dev": interface}
-    kinds: list[str] = ["ip", "arp", *(["ip6"] if ipv6 else [])]
+    kinds: list[str] = ["ip", *(["arp"] if arp else []), *(["ip6"] if ipv6 else [])]
     accept = {"family": "netdev", "table": TABLE, "chain": name, "expr": [
-        _match({"meta": {"key": "protocol"}}, {"set": kinds}), {"accept": None},
+        _match({"meta": {"key": "protocol"}}, {"set": kinds} if len(kinds) > 1 else kinds[0]), {"accept": None},
     ]}  # fmt: skip
     drop = {"family": "netdev", "table": TABLE, "chain": name, "expr": [
         {"counter": {"packets": 0, "bytes": 0}}, {"drop": None},

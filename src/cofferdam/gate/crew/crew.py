@@ -137,6 +137,7 @@ class Crew(Supervisor[Part]):
                 self._listeners[spot].address,
                 self._listeners[spot].port,
                 spot.datagrams,
+                spot.way,
             )
             for index, spot in enumerate(self._born_with.get(part.born.part, ()))
             if spot in self._listeners

@@ -46,6 +46,7 @@ from cofferdam.enforce.orders import (
     TunnelPeer,
     TunnelSet,
     TunnelState,
+    Way,
 )
 from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.errors import CrossingError, GateError
@@ -102,9 +103,12 @@ class LauncherLink:
             data = data[MAX_PART:]
         return (await self._call(Prepare(serial, data), Prepared))[0]
 
-    async def open_listener(self, place: Place, address: str, port: int, *, datagrams: bool = False) -> ListenerOpened:
+    async def open_listener(
+        self, place: Place, address: str, port: int, *, datagrams: bool = False, way: Way = "", peer: str = ""
+    ) -> ListenerOpened:
         """Raises: GateError: which address, why, and what to do."""
-        return (await self._call(OpenListener(self._next(), place, address, port, datagrams), ListenerOpened))[0]
+        order = OpenListener(self._next(), place, address, port, datagrams, way, peer)
+        return (await self._call(order, ListenerOpened))[0]
 
     def close_listener(self, listener: int) -> None:
         self._send(CloseListener(listener))

@@ -30,7 +30,9 @@ class Listeners:
                 continue
             try:
                 place = Place(spot.side, spot.zone)  # type: ignore[arg-type]
-                opened = await self._launcher.open_listener(place, spot.address, spot.port, datagrams=spot.datagrams)
+                opened = await self._launcher.open_listener(
+                    place, spot.address, spot.port, datagrams=spot.datagrams, way=spot.way, peer=spot.peer
+                )
             except GateError as error:
                 self.close(fresh)
                 raise GateError(f"asset {assets.get(spot, '?')}: {error}", hint=error.hint) from None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from cofferdam.enforce.orders import Place
 from cofferdam.errors import GateError
@@ -26,13 +27,16 @@ MOST_SPOTS = 4096
 
 @dataclass(frozen=True, order=True)
 class Spot:
-    """Where a part listens: (side, address, port), by UDP if `datagrams`, and the zone by which clients come."""
+    """Where a part listens: (side, address, port), by UDP if `datagrams`, and the zone by which clients come. `way`:
+    the socket goes one way, only to `peer` ("out") or only from it ("in"), at the same port."""
 
     side: str
     address: str
     port: int
     zone: str = field(compare=False)
     datagrams: bool = False
+    way: Literal["", "out", "in"] = ""
+    peer: str = ""
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
@@ -202,6 +206,9 @@ def _shares(group: Group) -> list[Share]:
             spots.setdefault(listen.share, {}).setdefault(name, set()).add(spot)
         for reach in part.reaches:
             reaches.setdefault(reach.share, set()).add((reach.address, reach.port))
+        for strand in part.strands:
+            spot = Spot(part.side, strand.address, strand.port, strand.zone, True, strand.way, strand.peer)
+            spots.setdefault(strand.share, {}).setdefault(name, set()).add(spot)
     return [
         Share(
             share,

@@ -200,6 +200,7 @@ class StatusReport(msgspec.Struct, frozen=True):
     recent_seconds: int = RECENT_SECONDS
     figures: tuple[FigureReport, ...] = ()  # what the brokers in use declare
     checks: tuple[CheckReport, ...] = ()  # of the evidence, as far as this life of the gate knows
+    machine: str = ""  # which of the policy's machines this is
 
 
 def spread(histogram: Histogram) -> Spread:

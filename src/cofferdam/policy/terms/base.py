@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -63,6 +63,18 @@ class Reach(Struct, frozen=True):
     datagrams: bool = False
 
 
+class Strand(Struct, frozen=True):
+    """An end of a strand: a UDP socket at `address` that only sends to `peer` ("out"), or only hears it ("in"), at the
+    same port on both. `share`: what for."""
+
+    zone: str
+    way: Literal["out", "in"]
+    address: str
+    peer: str
+    port: int
+    share: str
+
+
 class Store(Struct, frozen=True):
     """A folder of a part's own. `quota` in bytes; 0: what its profile says."""
 
@@ -79,13 +91,16 @@ class Folder(Struct, frozen=True):
 
 
 class PartNeeds(Struct, frozen=True):
-    """What one part needs for a conduit. `place`: None for one that stands apart, with no network at all."""
+    """What one part needs for a conduit. `place`: None for one that stands apart, with no network at all. `machine`:
+    the one that such a part runs on, where the site has several; one with a place runs where its zone hangs."""
 
     place: Place | None = None
     listens: tuple[Listen, ...] = ()
     reaches: tuple[Reach, ...] = ()
     store: Store | None = None
     folders: tuple[Folder, ...] = ()
+    strand: Strand | None = None
+    machine: str = ""
 
 
 class Needs(Struct, frozen=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from cofferdam.policy.terms.base import AnyTerms
+from cofferdam.policy.terms.diode import DiodeTerms
 from cofferdam.policy.terms.jump import JumpTerms
 from cofferdam.policy.terms.mirror import MirrorTerms
 from cofferdam.policy.terms.patch import PatchTerms
@@ -22,6 +23,7 @@ def _all() -> Iterable[AnyTerms]:
     yield PatchTerms()
     yield MirrorTerms()
     yield JumpTerms()
+    yield DiodeTerms()
 
 
 Kinds = Mapping[str, AnyTerms]

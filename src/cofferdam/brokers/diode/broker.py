@@ -1,0 +1,60 @@
+"""What the diode declares: inside, a spool that keeps and a sender that sends; outside, a receiver that hears and a
+keeper that keeps. Each machine has its two; on one machine all four are there, for a look at it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cofferdam.audit.entry import kinds
+from cofferdam.audit.events import diode as events
+from cofferdam.audit.events import gate
+from cofferdam.brokers.broker import Broker
+from cofferdam.brokers.diode import figures
+from cofferdam.enforce.profile import Can, Crew, Profile
+
+_LATE: Final = ("cryptography.hazmat.backends.openssl.backend", "reed_solomon_leopard", "encodings.idna")
+_SIDE: Final = kinds(gate.PART)
+
+DIODE: Final = Broker(
+    name="diode",
+    crew=Crew(
+        kind="diode",
+        parts={
+            "receiver": Profile(
+                "diode/receiver", stands="outer", can=Can.COLLECT, secrets=("strand",), preload=_LATE, says=_SIDE
+            ),
+            "keeper": Profile(
+                "diode/keeper", stands="apart", can=Can.STORE, store=True, folders=True, secrets=("strand",),
+                preload=_LATE,
+                says=kinds((*events.KEEPER, *gate.PART)),
+            ),
+            "spool": Profile(
+                "diode/spool", stands="apart", can=Can.STORE, store=True, folders=True, secrets=("strand",),
+                preload=_LATE,
+                says=kinds((*events.SPOOL, *gate.PART)),
+            ),
+            "sender": Profile(
+                "diode/sender", stands="inner", can=Can.EMIT, secrets=("strand",), preload=_LATE, says=_SIDE
+            ),
+        },
+        pipes=(("spool", "sender"), ("sender", "spool"), ("receiver", "keeper"), ("keeper", "receiver")),
+        optional=frozenset({"receiver", "keeper", "spool", "sender"}),
+    ),
+    make={
+        "receiver": "cofferdam.brokers.diode.receiver:Receiver",
+        "keeper": "cofferdam.brokers.diode.keeper:Keeper",
+        "spool": "cofferdam.brokers.diode.spool:Spool",
+        "sender": "cofferdam.brokers.diode.sender:Sender",
+    },
+    records={
+        ("spool", "sender"): "cofferdam.brokers.diode.records:to_sender",
+        ("sender", "spool"): "cofferdam.brokers.diode.records:from_sender",
+        ("receiver", "keeper"): "cofferdam.brokers.diode.records:to_keeper",
+        ("keeper", "receiver"): "cofferdam.brokers.diode.records:from_keeper",
+    },
+    alarms=frozenset({"receiver", "keeper", "spool", "sender"}),
+    figures={
+        "receiver": figures.RECEIVER, "keeper": figures.KEEPER, "spool": figures.SPOOL, "sender": figures.SENDER,
+    },
+    needs=("reed_solomon_leopard", "cryptography"),
+)  # fmt: skip

@@ -1,0 +1,237 @@
+"""Blocks on their way in: packets in, what was sealed out. No I/O, and no clock but what it is told.
+
+What a packet says is not believed: shards are collected under all that their header says (class, number, k, m, size),
+so that a false header makes a collection of its own, and a block counts when its seal holds. Then, and only then, its
+number is taken, and no second block of that number is. Collections are bounded in number and in bytes; where there are
+too many, the one with the fewest shards goes first, which a flood of false packets has and a true block has not.
+
+A false shard under a true header spoils a block. Where the sender adds lists of packets (`hostile_wire`), the shards
+that are not on them are thrown out once a seal has failed, and the block is whole all the same.
+
+Not here: repair (coding), the records in a block (records), numbers of records (ledger).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Final
+
+from cofferdam.brokers.diode.coding import repair
+from cofferdam.brokers.diode.outbox import DIGEST, digest, digests_of
+from cofferdam.brokers.diode.sealing import TAG, Seal
+from cofferdam.brokers.diode.wire import BULK, DIGESTS, PROMPT, SHARDS_MOST, Packet, pack
+from cofferdam.errors import RemoteProtocolError
+
+OPEN_MOST: Final = {PROMPT: 256, BULK: 64}
+"""Blocks of a class that are being collected."""
+OPEN_BYTES: Final = 128 << 20
+"""Shards of all of them together."""
+CANDIDATES: Final = 4
+"""Different shards under one index."""
+TRIES: Final = 6
+"""How often a block is tried without its list."""
+WINDOW: Final = 1 << 16
+"""Numbers below the highest one that are remembered singly; what is older is refused."""
+_LENGTH: Final = struct.Struct(">I")
+
+Key = tuple[int, int, int, int, int]
+
+
+@dataclass
+class Counts:
+    """What happened to packets and blocks."""
+
+    packets: int = 0
+    foreign: int = 0
+    """Another epoch, out of bounds, or of a block that is done and says something else."""
+    repeated: int = 0
+    repaired: int = 0
+    """Shards that were missing in blocks that are whole."""
+    whole: int = 0
+    spoiled: int = 0
+    """Attempts at a block whose seal did not hold."""
+    evicted: int = 0
+    """Collections that were given up, false ones among them."""
+
+
+class _Taken:
+    """The numbers of a class that are done."""
+
+    def __init__(self) -> None:
+        self.highest = 0
+        self._some: set[int] = set()
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._some or number <= self.highest - WINDOW
+
+    def add(self, number: int) -> None:
+        self._some.add(number)
+        if number > self.highest:
+            self.highest = number
+            if len(self._some) > 2 * WINDOW:
+                self._some = {one for one in self._some if one > number - WINDOW}
+
+
+@dataclass
+class _Block:
+    """A collection of shards that claim to be of one block."""
+
+    since: int
+    shards: dict[int, list[bytes]] = field(default_factory=dict)
+    count: int = 0
+    next_try: int = 0
+    tries: int = 0
+
+
+class Inbox:
+    """For one epoch."""
+
+    def __init__(self, seal: Seal) -> None:
+        self._seal = seal
+        self.epoch = seal.epoch
+        self.counts = Counts()
+        self._taken = {PROMPT: _Taken(), BULK: _Taken()}
+        self._open: dict[int, dict[Key, _Block]] = {PROMPT: {}, BULK: {}}
+        self._lists: dict[tuple[int, int, int, int], dict[int, bytes]] = {}
+        self._bytes = 0
+
+    @property
+    def open(self) -> int:
+        """Collections."""
+        return sum(map(len, self._open.values()))
+
+    @property
+    def held(self) -> int:
+        """Bytes of shards."""
+        return self._bytes
+
+    def feed(self, packet: Packet, now: int) -> list[tuple[int, bytes]]:
+        """(class, what was sealed) of each block that this packet completes: one at most."""
+        counts = self.counts
+        counts.packets += 1
+        if packet.epoch != self.epoch:
+            counts.foreign += 1
+            return []
+        if packet.kind == DIGESTS:
+            return self._list(packet)
+        kind = packet.kind
+        if packet.block in self._taken[kind]:
+            counts.repeated += 1
+            return []
+        key = (kind, packet.block, packet.k, packet.m, len(packet.body))
+        blocks = self._open[kind]
+        block = blocks.get(key)
+        if block is None:
+            self._room(kind)
+            block = blocks[key] = _Block(now, next_try=packet.k)
+        same = block.shards.get(packet.at)
+        if same is None:
+            block.shards[packet.at] = [packet.body]
+        elif packet.body in same or len(same) >= CANDIDATES:
+            counts.repeated += 1
+            return []
+        else:
+            same.append(packet.body)
+        block.count += 1
+        self._bytes += len(packet.body)
+        if self._bytes > OPEN_BYTES:
+            self._evict()
+            if key not in blocks:
+                return []
+        if len(block.shards) < packet.k or block.count < block.next_try:
+            return []
+        return self._try(key, block)
+
+    def _try(self, key: Key, block: _Block) -> list[tuple[int, bytes]]:
+        kind, number, k, m, size = key
+        shards = self._listed(key, block)
+        if shards is None:
+            if block.tries >= TRIES:
+                return []
+            block.tries += 1
+            # A later shard takes the place of one that may be false: the newest candidates first, then the oldest.
+            pick = -1 if block.tries % 2 == 0 else 0
+            shards = {index: some[pick] for index, some in block.shards.items()}
+            block.next_try = block.count + max(1, m // TRIES)
+        if len(shards) < k:
+            return []
+        try:
+            data = repair(k, m, shards)
+            whole = b"".join(data)
+            (length,) = _LENGTH.unpack_from(whole)
+            if not TAG <= length <= len(whole) - _LENGTH.size:
+                raise RemoteProtocolError("a length beyond the shards", section="diode")
+            text = self._seal.open(kind, number, k, m, size, whole[_LENGTH.size : _LENGTH.size + length])
+        except RemoteProtocolError:
+            self.counts.spoiled += 1
+            return []
+        self.counts.whole += 1
+        self.counts.repaired += k - sum(1 for index in shards if index < k)
+        self._taken[kind].add(number)
+        for other in [other for other in self._open[kind] if other[1] == number]:
+            self._drop(kind, other)
+        for at in [at for at in self._lists if at[:2] == (kind, number)]:
+            del self._lists[at]
+        return [(kind, text)]
+
+    # --- lists
+
+    def _list(self, packet: Packet) -> list[tuple[int, bytes]]:
+        """Part of the list of a block's packets: it is believed, since it is sealed by itself."""
+        try:
+            kind, digests = self._seal.open_digests(packet.block, packet.at, packet.k, packet.m, packet.body)
+        except RemoteProtocolError:
+            self.counts.foreign += 1
+            return []
+        at = (kind, packet.block, packet.k, packet.m)
+        if packet.block in self._taken[kind] or packet.at in self._lists.get(at, ()):
+            self.counts.repeated += 1
+            return []
+        while len(self._lists) >= sum(OPEN_MOST.values()):
+            del self._lists[next(iter(self._lists))]
+        self._lists.setdefault(at, {})[packet.at] = digests
+        for key, block in list(self._open[kind].items()):
+            if (key[0], key[1], key[2], key[3]) == at and block.tries and (done := self._try(key, block)):
+                return done
+        return []
+
+    def _listed(self, key: Key, block: _Block) -> dict[int, bytes] | None:
+        """The shards of a block that are on its list; None, if nothing failed yet or there is no list."""
+        kind, number, k, m, size = key
+        pieces = self._lists.get((kind, number, k, m))
+        if not pieces or not block.tries:
+            return None
+        step = SHARDS_MOST if kind == PROMPT else digests_of(size)
+        found: dict[int, bytes] = {}
+        for index, some in block.shards.items():
+            piece = pieces.get(index // step)
+            wanted = piece[index % step * DIGEST :][:DIGEST] if piece is not None else b""
+            head = pack(kind, self.epoch, number, index, k, m)
+            for shard in some:
+                if digest(head + shard) == wanted:
+                    found[index] = shard
+                    break
+        return found
+
+    # --- bounds
+
+    def _room(self, kind: int) -> None:
+        blocks = self._open[kind]
+        while len(blocks) >= OPEN_MOST[kind]:
+            victim = min(blocks, key=lambda key: (blocks[key].count, blocks[key].since))
+            self._drop(kind, victim)
+            self.counts.evicted += 1
+
+    def _evict(self) -> None:
+        while self._bytes > OPEN_BYTES:
+            kind, victim = min(
+                ((kind, key) for kind, blocks in self._open.items() for key in blocks),
+                key=lambda at: (self._open[at[0]][at[1]].count / at[1][2], self._open[at[0]][at[1]].since),
+            )
+            self._drop(kind, victim)
+            self.counts.evicted += 1
+
+    def _drop(self, kind: int, key: Key) -> None:
+        block = self._open[kind].pop(key)
+        self._bytes -= block.count * key[4]

@@ -1,0 +1,248 @@
+"""What has come and what is missing, channel by channel. No I/O, and no clock but what it is told.
+
+A record is known by its channel, the epoch in which it was numbered, and its number, from 1 on. A re-send has the
+numbers of old. The heartbeat says of each channel, for each epoch that the sender still keeps something of, the oldest
+number kept and the highest given: what lies between and has not come is missing, and what is older than the oldest kept
+is lost.
+
+Nothing is handed on twice, or out of its order where the channel waits: there a record waits for those before it until
+they come or are given up.
+
+Not here: how the missing is asked for (tickets), what becomes of it above (keeper).
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from cofferdam.errors import CrossingError
+
+JUMP_MOST: Final = 50_000_000
+"""A number may be so far above the highest known one, and no further: at a million records a second, 50 s."""
+RANGES_MOST: Final = 20_000
+"""Ranges of one epoch of a channel. With more the smallest holes are told as lost."""
+EPOCHS_MOST: Final = 64
+"""Epochs of one channel of which something is missing, or that is the newest."""
+
+
+class Gap(NamedTuple):
+    """Numbers that are missing. `since` in UTC ns."""
+
+    epoch: int
+    first: int
+    last: int
+    since: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.last - self.first + 1
+
+
+class Ranges:
+    """A set of whole numbers, as sorted ranges."""
+
+    def __init__(self, ranges: list[tuple[int, int]] | None = None) -> None:
+        self._first = [first for first, _ in ranges or ()]
+        self._last = [last for _, last in ranges or ()]
+
+    def __contains__(self, number: int) -> bool:
+        at = bisect.bisect_right(self._first, number) - 1
+        return at >= 0 and number <= self._last[at]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(zip(self._first, self._last, strict=True))
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ranges) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def highest(self) -> int:
+        """0 for none."""
+        return self._last[-1] if self._last else 0
+
+    def add(self, first: int, last: int) -> None:
+        """All from `first` to `last`."""
+        left = bisect.bisect_left(self._last, first - 1)
+        right = bisect.bisect_right(self._first, last + 1)
+        if left < right:
+            first, last = min(first, self._first[left]), max(last, self._last[right - 1])
+        self._first[left:right] = [first]
+        self._last[left:right] = [last]
+
+    def missing(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """What of `first` to `last` is not in it."""
+        at = bisect.bisect_left(self._last, first)
+        while first <= last:
+            if at >= len(self._first) or self._first[at] > last:
+                yield first, last
+                return
+            if self._first[at] > first:
+                yield first, self._first[at] - 1
+            first = self._last[at] + 1
+            at += 1
+
+
+@dataclass
+class Epoch:
+    """One channel in one epoch. `have`: what came, was given up, or is lost. `highest`: as far as anybody knows."""
+
+    have: Ranges = field(default_factory=Ranges)
+    highest: int = 0
+    since: dict[tuple[int, int], int] = field(default_factory=dict)
+    lost: int = 0
+    given_up: int = 0
+
+    def gaps(self) -> Iterator[tuple[int, int]]:
+        return self.have.missing(1, self.highest)
+
+    @property
+    def whole(self) -> bool:
+        return next(self.gaps(), None) is None
+
+
+class Channel:
+    """One channel's ledger."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.epochs: dict[int, Epoch] = {}
+        self.newest = 0
+
+    def _epoch(self, epoch: int, current: int) -> Epoch:
+        if not 0 < epoch <= current:
+            raise CrossingError(f"{self.name}: epoch {epoch} is above {current}, the sender's present one")
+        found = self.epochs.get(epoch)
+        if found is None:
+            if len(self.epochs) >= EPOCHS_MOST:
+                done = next((one for one in sorted(self.epochs) if self.epochs[one].whole), min(self.epochs))
+                del self.epochs[done]
+            found = self.epochs[epoch] = Epoch()
+            self.newest = max(self.newest, epoch)
+        return found
+
+    def take(self, epoch: int, number: int, current: int) -> bool:
+        """A record has come. Whether it is new: one that is not is dropped.
+
+        Raises:
+            CrossingError: no honest sender gives such a number.
+        """
+        one = self._epoch(epoch, current)
+        if not 1 <= number <= one.highest + JUMP_MOST:
+            raise CrossingError(f"{self.name}: number {number} after {one.highest}")
+        if number in one.have:
+            return False
+        one.have.add(number, number)
+        one.highest = max(one.highest, number)
+        self._bound(one)
+        return True
+
+    def told(self, epoch: int, oldest: int, highest: int, current: int) -> list[Gap]:
+        """The heartbeat's words. Returns what is lost: it is missing, and the sender does not keep it any more.
+
+        Raises:
+            CrossingError: they contradict what was said before.
+        """
+        one = self._epoch(epoch, current)
+        if not 1 <= oldest <= highest + 1 or highest > one.highest + JUMP_MOST:
+            raise CrossingError(f"{self.name}: a heartbeat tells of {oldest} to {highest} after {one.highest}")
+        one.highest = max(one.highest, highest)
+        lost = [Gap(epoch, first, last) for first, last in one.have.missing(1, min(oldest - 1, one.highest))]
+        for gap in lost:
+            one.have.add(gap.first, gap.last)
+            one.lost += gap.total
+        return lost
+
+    def look(self, wall_ns: int) -> list[Gap]:
+        """What is missing now, each with since when; new ones since this moment."""
+        found: list[Gap] = []
+        for number, one in sorted(self.epochs.items()):
+            since: dict[tuple[int, int], int] = {}
+            before = sorted(one.since.items())
+            at = 0
+            for first, last in one.gaps():
+                while at < len(before) and before[at][0][1] < first:
+                    at += 1
+                known = before[at][1] if at < len(before) and before[at][0][0] <= last else wall_ns
+                since[first, last] = known
+                found.append(Gap(number, first, last, known))
+            one.since = since
+        return found
+
+    def give_up(self, epoch: int, first: int, last: int) -> int:
+        """Nobody waits for these any more; how many there were."""
+        one = self.epochs.get(epoch)
+        if one is None:
+            return 0
+        count = 0
+        for low, high in list(one.have.missing(first, min(last, one.highest))):
+            one.have.add(low, high)
+            count += high - low + 1
+        one.given_up += count
+        return count
+
+    def _bound(self, one: Epoch) -> None:
+        if len(one.have) <= RANGES_MOST:
+            return
+        first, last = min(one.have.missing(1, one.highest), key=lambda gap: gap[1] - gap[0])
+        one.have.add(first, last)
+        one.lost += last - first + 1
+
+
+class Order:
+    """Records of one channel in the order of their numbers: one waits for those before it, for so long and no longer.
+
+    `held`: bytes that wait."""
+
+    def __init__(self, wait_ns: int, most: int) -> None:
+        self._wait, self._most = wait_ns, most
+        self._waiting: dict[tuple[int, int], tuple[int, int, object]] = {}
+        self._next: tuple[int, int] = (0, 1)
+        self.held = 0
+
+    def put(self, epoch: int, number: int, size: int, record: object, now: int) -> None:
+        """A record that is new."""
+        self._waiting[epoch, number] = (now, size, record)
+        self.held += size
+
+    def ready(self, channel: Channel, now: int) -> Iterator[tuple[int, int, object]]:
+        """(epoch, number, record) of what may go on now. What waited too long goes on without those before it, which
+        then come, if they do, as what they are: late."""
+        for at in sorted(self._waiting):
+            since, size, record = self._waiting[at]
+            epoch, number = at
+            late = at < self._next
+            first = (epoch, number) == self._next or (epoch > self._next[0] and number == 1 and self._closed(channel))
+            if not (
+                late or first or self._passable(channel, at) or now - since >= self._wait or self.held > self._most
+            ):
+                return
+            del self._waiting[at]
+            self.held -= size
+            if not late:
+                self._next = (epoch, number + 1)
+            yield epoch, number, record
+
+    def _closed(self, channel: Channel) -> bool:
+        """Whether the epoch that is being handed on has nothing more to come."""
+        one = channel.epochs.get(self._next[0])
+        return one is None or next(one.have.missing(self._next[1], one.highest), None) is None
+
+    def _passable(self, channel: Channel, at: tuple[int, int]) -> bool:
+        """Whether all before it came or are given up."""
+        epoch, number = at
+        if epoch == self._next[0]:
+            one = channel.epochs.get(epoch)
+            return one is not None and next(one.have.missing(self._next[1], number - 1), None) is None
+        one = channel.epochs.get(epoch)
+        return self._closed(channel) and one is not None and next(one.have.missing(1, number - 1), None) is None
+
+    def __len__(self) -> int:
+        return len(self._waiting)

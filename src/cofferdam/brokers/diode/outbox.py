@@ -1,0 +1,242 @@
+"""Blocks on their way out: records in, packets out. No I/O, and no clock but what it is told.
+
+Two classes. A *prompt* block is small and closed 2 ms after its first record; each of its shards has a parity shard,
+sent some ms later, so that one burst does not take both. A *bulk* block is large (1000 + 100 unless set), and several
+of them are interleaved, so that a burst is spread over them. Prompt packets go first.
+
+Not here: pace (sender), what the records are (records).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import math
+import struct
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from cofferdam.brokers.diode.coding import parity
+from cofferdam.brokers.diode.sealing import TAG, Seal
+from cofferdam.brokers.diode.wire import BULK, DIGESTS, HEAD_BYTES, PROMPT, SHARDS_MOST, STEP, pack
+from cofferdam.errors import LocalProtocolError
+
+MS: Final = 1_000_000
+PROMPT_NS: Final = 2 * MS
+"""A prompt block is closed so long after its first record."""
+PARITY_NS: Final = 5 * MS
+"""Parity of a prompt block leaves so much later than its data."""
+BULK_NS: Final = 100 * MS
+"""A bulk block that does not fill is closed so long after its first record."""
+PROMPT_DATA: Final = 8
+"""Data shards of a prompt block."""
+INTERLEAVE: Final = 8
+"""Bulk blocks that leave at the same time."""
+DIGEST: Final = 8
+"""Bytes of a packet's digest."""
+_LENGTH: Final = struct.Struct(">I")
+_ARRAY: Final = struct.Struct(">BI")
+
+
+def digest(packet: bytes) -> bytes:
+    """What stands for a packet in the list that a hostile wire needs."""
+    return hashlib.sha256(packet).digest()[:DIGEST]
+
+
+def digests_of(shard: int) -> int:
+    """How many digests a packet of a list has, for shards of so many bytes."""
+    return (shard - TAG - 1) // DIGEST
+
+
+@functools.cache
+def parity_for(k: int, full: int, m: int) -> int:
+    """Parity for a block that did not fill: as much as bears the loss that a full one (`full` and `m`) bears, with the
+    same certainty. Loss is spread more unevenly over few packets, so they need more for each."""
+    share = min(0.45, m / full / 2)
+    certain = (m - share * (full + m)) / math.sqrt(share * (1 - share) * (full + m))
+    wanted = 2
+    while wanted < 3 * k + 2:
+        spread = certain * math.sqrt(share * (1 - share) * (k + wanted))
+        if wanted >= share * (k + wanted) + spread:
+            break
+        wanted += 1
+    return min(wanted, SHARDS_MOST - k)
+
+
+class _Open:
+    """A block that records go into."""
+
+    def __init__(self, now: int) -> None:
+        self.since = now
+        self.records: list[bytes] = []
+        self.size = 5  # of the array's head
+
+
+class Outbox:
+    """For one epoch."""
+
+    def __init__(
+        self,
+        seal: Seal,
+        shard: int,
+        *,
+        k: int = 1000,
+        m: int = 100,
+        hostile: bool = False,
+        interleave: int = INTERLEAVE,
+    ) -> None:
+        """`shard`: bytes; `k` and `m`: of bulk blocks; `hostile`: blocks are sent with lists of their packets."""
+        self._seal = seal
+        self.shard = shard
+        self._k, self._m = k, m
+        self._hostile = hostile
+        self._interleave = interleave
+        self._numbers = {PROMPT: itertools.count(1), BULK: itertools.count(1)}
+        self._open: dict[int, _Open] = {}
+        self._prompt: deque[bytes] = deque()
+        self._late: deque[tuple[int, list[bytes]]] = deque()
+        self._ready: deque[tuple[int, list[bytes]]] = deque()
+        """Bulk blocks: (since, packets)."""
+        self._bulk: deque[bytes] = deque()
+        self.waiting = 0
+        """Bytes of bulk records that have not left."""
+        self._blocks = 0
+        """Bytes of blocks that are ready."""
+        self.blocks = 0
+
+    @property
+    def prompt_room(self) -> int:
+        """Bytes of the largest record that goes by a prompt block."""
+        return PROMPT_DATA * self.shard - TAG - 16
+
+    @property
+    def bulk_room(self) -> int:
+        """Bytes of the largest record."""
+        return self._k * self.shard - TAG - 16
+
+    def put(self, record: bytes, now: int, *, prompt: bool) -> None:
+        """A record, encoded. Raises: LocalProtocolError, where no block is large enough."""
+        kind = PROMPT if prompt and len(record) <= self.prompt_room else BULK
+        room = self.prompt_room if kind == PROMPT else self.bulk_room
+        if len(record) > room:
+            raise LocalProtocolError(f"a record of {len(record)} bytes; a block holds {room}")
+        block = self._open.get(kind)
+        if block is not None and block.size + len(record) > room:
+            self._close(kind, now)
+            block = None
+        if block is None:
+            block = self._open[kind] = _Open(now)
+        block.records.append(record)
+        block.size += len(record)
+        if kind == BULK:
+            self.waiting += len(record)
+
+    def tick(self, now: int) -> None:
+        """Closes what has waited long enough, and takes up parity that is due."""
+        for kind, longest in ((PROMPT, PROMPT_NS), (BULK, BULK_NS)):
+            block = self._open.get(kind)
+            if block is not None and now - block.since >= longest:
+                self._close(kind, now)
+        if self._ready and not self._bulk:
+            self._weave(now)
+        while self._late and self._late[0][0] <= now:
+            self._prompt += self._late.popleft()[1]
+
+    def due(self) -> int | None:
+        """When `tick` has something to do; None: never, as it stands."""
+        times = [block.since + (PROMPT_NS if kind == PROMPT else BULK_NS) for kind, block in self._open.items()]
+        times += [self._late[0][0]] if self._late else []
+        times += [self._ready[0][0] + BULK_NS // 2] if self._ready and not self._bulk else []
+        return min(times, default=None)
+
+    @property
+    def has_prompt(self) -> bool:
+        return bool(self._prompt)
+
+    @property
+    def has_bulk(self) -> bool:
+        return bool(self._bulk or self._ready)
+
+    def prompt(self) -> bytes:
+        """The next prompt packet."""
+        return self._prompt.popleft()
+
+    def bulk(self, most: int, now: int) -> list[bytes]:
+        """The next bulk packets, all of one size but those of lists, at most so many."""
+        if not self._bulk:
+            self._weave(now)
+        return [self._bulk.popleft() for _ in range(min(most, len(self._bulk)))]
+
+    def _weave(self, now: int) -> None:
+        """Takes up the next blocks: several at a time, or what there is where no more will come soon."""
+        if not self._ready or (len(self._ready) < self._interleave and now - self._ready[0][0] < BULK_NS // 2):
+            return
+        blocks = [self._ready.popleft()[1] for _ in range(min(self._interleave, len(self._ready)))]
+        self._blocks -= sum(map(len, blocks)) * self.shard
+        for row in itertools.zip_longest(*blocks):
+            self._bulk.extend(packet for packet in row if packet is not None)
+
+    def _close(self, kind: int, now: int) -> None:
+        block = self._open.pop(kind)
+        text = _ARRAY.pack(0xDD, len(block.records)) + b"".join(block.records)
+        number = next(self._numbers[kind])
+        length = len(text) + TAG + _LENGTH.size
+        if kind == PROMPT:
+            k = -(-length // self.shard)
+            size = (-(-length // k) + STEP - 1) // STEP * STEP
+            m = k
+        else:
+            self.waiting -= block.size - 5
+            size = self.shard
+            k = -(-length // size)
+            m = self._m if k == self._k else parity_for(k, self._k, self._m)
+        sealed = self._seal.close(kind, number, k, m, size, text)
+        whole = (_LENGTH.pack(len(sealed)) + sealed).ljust(k * size, b"\0")
+        shards = [whole[at : at + size] for at in range(0, k * size, size)]
+        epoch = self._seal.epoch
+        packets = [
+            pack(kind, epoch, number, index, k, m) + shard
+            for index, shard in enumerate(itertools.chain(shards, parity(shards, m)))
+        ]
+        lists = self._lists(kind, number, k, m, packets) if self._hostile else []
+        self.blocks += 1
+        if kind == PROMPT:
+            self._prompt += packets[:k]
+            self._prompt += lists
+            self._late.append((now + PARITY_NS, packets[k:] + lists))
+        else:
+            half = len(packets) // 2
+            self._ready.append((now, packets[:half] + lists + packets[half:] + lists))
+            self._blocks += len(self._ready[-1][1]) * self.shard
+
+    def _lists(self, kind: int, number: int, k: int, m: int, packets: list[bytes]) -> list[bytes]:
+        """The sealed lists of a block's packets: each packet of them is sealed by itself, so that none can be spoiled
+        by another."""
+        digests = b"".join(map(digest, packets))
+        step = digests_of(self.shard) * DIGEST
+        return [
+            pack(DIGESTS, self._seal.epoch, number, piece, k, m)
+            + self._seal.close_digests(kind, number, piece, k, m, digests[at : at + step])
+            for piece, at in enumerate(range(0, len(digests), step))
+        ]
+
+    @property
+    def pending(self) -> int:
+        """Bytes of bulk that have not left, about; 0 where there are none."""
+        return self.waiting + self._blocks + len(self._bulk) * self.shard
+
+    @property
+    def packet(self) -> int:
+        """Bytes of a full bulk packet."""
+        return HEAD_BYTES + self.shard
+
+
+def encode(record: msgspec.Struct) -> bytes:
+    """One record as it stands in a block."""
+    return _encoder.encode(record)
+
+
+_encoder = msgspec.msgpack.Encoder()

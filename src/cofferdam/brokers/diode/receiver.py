@@ -1,0 +1,274 @@
+"""The receiver: reads packets in large batches from a socket that it cannot write to, and hands what was sealed to the
+keeper.
+
+A packet proves nothing until the seal of its block holds; a false one costs its bytes for a while, within bounds. What
+a block holds is decoded strictly, and believed as far as its sender's signature goes.
+
+The socket was bound by the launcher; writing to its number is refused by this part's filter. Not here: numbers and gaps
+(keeper).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Collection
+from typing import Any, Final
+
+from cofferdam.brokers.broker import Part, Setting
+from cofferdam.brokers.diode import records
+from cofferdam.brokers.diode.figures import RECEIVER
+from cofferdam.brokers.diode.inbox import Counts, Inbox
+from cofferdam.brokers.diode.pairing import ReceiverKeys, load, sealer_public, words
+from cofferdam.brokers.diode.sealing import believe, named
+from cofferdam.brokers.diode.sender import row_of
+from cofferdam.brokers.diode.wire import HELLO, unpack
+from cofferdam.brokers.kit.figures import Figures, Reported
+from cofferdam.brokers.kit.supervision import Listener
+from cofferdam.crossing.reactor import READ
+from cofferdam.crossing.records import RecordCodec
+from cofferdam.errors import CrossingError, RemoteProtocolError
+from cofferdam.policy.table import CompiledPolicy
+
+SLOTS: Final = 512
+"""Packets in one call."""
+CALLS: Final = 8
+"""Calls in one turn of the loop."""
+PACKET_BYTES: Final = {False: 2048, True: 9216}
+"""Room for one packet; with jumbo frames."""
+OVERRUN_BYTES: Final = 64 << 20
+"""What may wait for the keeper. Beyond it records are dropped, and so named as missing."""
+HELLOS_A_SECOND: Final = 50
+"""Announcements that are looked at: a signature costs a tenth of a millisecond."""
+_MSG_DONTWAIT: Final = 0x40
+_CONTROL: Final = 64
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr: 64 bytes, with 4 of padding at its end. One of 56 would be read past."""
+
+    _fields_ = [
+        ("name", ctypes.c_void_p), ("namelen", ctypes.c_uint32), ("iov", ctypes.c_void_p), ("iovlen", ctypes.c_size_t),
+        ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t), ("flags", ctypes.c_int),
+        ("length", ctypes.c_uint32), ("padding", ctypes.c_uint32),
+    ]  # fmt: skip
+
+
+class Batches:
+    """recvmmsg(2) into room that is made once."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self._size = size
+        self._data = (ctypes.c_char * (SLOTS * size))()
+        self._view = memoryview(self._data).cast("B")
+        self._control = (ctypes.c_char * _CONTROL)()
+        self._iovecs = (_Iovec * SLOTS)()
+        self._messages = (_Message * SLOTS)()
+        at = ctypes.addressof(self._data)
+        for slot in range(SLOTS):
+            self._iovecs[slot].base, self._iovecs[slot].length = at + slot * size, size
+            self._messages[slot].iov = ctypes.addressof(self._iovecs[slot])
+            self._messages[slot].iovlen = 1
+        self._lengths = memoryview(self._messages).cast("B").cast("I")
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.drops = 0
+        """What the kernel has dropped at this socket so far (SO_RXQ_OVFL)."""
+
+    def take(self) -> list[bytes]:
+        """Packets that are there now. Raises: OSError."""
+        first = self._messages[0]
+        first.control, first.controllen = ctypes.addressof(self._control), _CONTROL
+        count = self._libc.recvmmsg(self._fd, self._messages, SLOTS, _MSG_DONTWAIT, None)
+        if count < 0:
+            number = ctypes.get_errno()
+            if number in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED):
+                return []
+            raise OSError(number, os.strerror(number))
+        if first.controllen >= 20:
+            length, level, kind, drops = struct.unpack_from("@QiiI", self._control)
+            if length >= 20 and level == socket.SOL_SOCKET and kind == 40:
+                self.drops = drops
+        view, size, lengths = self._view, self._size, self._lengths
+        return [bytes(view[slot * size : slot * size + lengths[slot * 16 + 14]]) for slot in range(count)]
+
+
+class Receiver(Part):
+    """The part."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._setting = setting
+        self._strand, self._row = row_of(setting.policy)
+        keys = load(ReceiverKeys, setting.secrets)
+        self._own = {}
+        self._senders: dict[bytes, int] = {}
+        if keys is not None:
+            public = bytes.fromhex(sealer_public(keys.seal))
+            self._own = {named(public): bytes.fromhex(keys.seal)}
+            self._senders = {bytes.fromhex(one.key): one.until for one in keys.senders}
+        self._keeper = setting.senders["keeper"]
+        self._codec: RecordCodec[records.OnStrand] = RecordCodec(records.OnStrand)
+        self._figures = Figures(RECEIVER)
+        self._batches: Batches | None = None
+        self._inbox: Inbox | None = None
+        self._heard: bytes = b""
+        self._above = -1
+        self._hellos = HELLOS_A_SECOND
+        self._severed = False
+        self._bad = ""
+        self._earlier = Counts()
+        self._before = (0, 0, 0, 0)
+        self._ticks = 0
+        self._strange = 0
+        self.set_severed(setting.severed)
+
+    # --- the gate ---------------------------------------------------------------------------------------------------
+
+    def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
+        self._strand, self._row = row_of(policy)
+        return 0
+
+    def set_severed(self, sides: Collection[str]) -> None:
+        self._severed = bool(sides)
+
+    def serve_datagrams(self, sock: socket.socket, listener: Listener) -> None:
+        self._batches = Batches(sock.fileno(), PACKET_BYTES[self._row.jumbo])
+        self._setting.reactor.add(sock.fileno(), READ, self._readable)
+
+    def end_datagrams(self, sock: socket.socket) -> None:
+        self._setting.reactor.remove(sock.fileno())
+        self._batches = None
+
+    def on_record(self, source: str, record: Any) -> None:
+        if self._above >= 0:
+            raise CrossingError("a second Start")
+        self._above = record.above
+
+    # --- in ---------------------------------------------------------------------------------------------------------
+
+    def _readable(self, _events: int) -> None:
+        batches = self._batches
+        if batches is None:
+            return
+        for _ in range(CALLS):
+            packets = batches.take()
+            if packets:
+                self._figures.add("received", len(packets))
+                if not self._severed and self._above >= 0:
+                    self._feed(packets)
+            if len(packets) < SLOTS:
+                return
+
+    def _feed(self, packets: list[bytes]) -> None:
+        now = time.monotonic_ns()
+        for data in packets:
+            try:
+                packet = unpack(data)
+                if packet.kind == HELLO:
+                    self._hello(packet.body)
+                    continue
+            except RemoteProtocolError:
+                self._strange += 1
+                continue
+            if self._inbox is None:
+                self._strange += 1
+                continue
+            for _, text in self._inbox.feed(packet, now):
+                self._open(text)
+
+    def _hello(self, body: bytes) -> None:
+        if body == self._heard:
+            return
+        if self._hellos <= 0:
+            self._strange += 1
+            return
+        self._hellos -= 1
+        wall = self._setting.wall()
+        try:
+            hello = believe(body, self._own, self._senders, wall)
+        except RemoteProtocolError:
+            self._figures.add("refused_hellos")
+            raise
+        if hello.epoch <= self._above:
+            self._figures.add("refused_hellos")
+            self._strange += 1
+            return
+        if self._inbox is not None:
+            self._add_up(self._inbox.counts)
+        self._heard, self._above = body, hello.epoch
+        self._inbox = Inbox(hello.seal)
+        self._bad = ""
+        self._keeper.send(records.Epoch(hello.epoch, hello.wall_ns, words(hello.sender)))
+
+    def _open(self, text: bytes) -> None:
+        try:
+            found = self._codec.decode_many(text)
+        except CrossingError as error:
+            # The seal held: it is the sender itself that says what is no record. It may be another's by now.
+            self._bad = str(error)[:200]
+            return
+        keeper = self._keeper
+        for record in found:
+            if keeper.backlog > OVERRUN_BYTES and not isinstance(record, records.Beat):
+                self._figures.add("overrun")
+                continue
+            keeper.send(record)
+
+    # --- what is told -----------------------------------------------------------------------------------------------
+
+    def _add_up(self, counts: Counts) -> None:
+        earlier = self._earlier
+        for name in Counts.__dataclass_fields__:
+            setattr(earlier, name, getattr(earlier, name) + getattr(counts, name))
+
+    def _counts(self) -> Counts:
+        total = Counts(**{name: getattr(self._earlier, name) for name in Counts.__dataclass_fields__})
+        if self._inbox is not None:
+            for name in Counts.__dataclass_fields__:
+                setattr(total, name, getattr(total, name) + getattr(self._inbox.counts, name))
+        return total
+
+    def tick(self) -> None:
+        self._ticks += 1
+        if self._ticks % 2:
+            return
+        self._hellos = HELLOS_A_SECOND
+        counts = self._counts()
+        drops = self._batches.drops if self._batches is not None else 0
+        overrun = int(self._figures.report()["overrun"].get("", 0))  # type: ignore[arg-type]
+        now = (counts.foreign + self._strange, counts.evicted, drops, overrun)
+        if now != self._before and self._above >= 0:
+            more = [max(0, one - other) for one, other in zip(now, self._before, strict=True)]
+            self._keeper.send(records.Trouble(*more))
+            self._before = now
+
+    def figures(self) -> Reported:
+        reported = self._figures.report()
+        counts = self._counts()
+        reported["foreign"] = {"": counts.foreign + self._strange}
+        reported["repeated"] = {"": counts.repeated}
+        reported["repaired"] = {"": counts.repaired}
+        reported["blocks_whole"] = {"": counts.whole}
+        reported["blocks_spoiled"] = {"": counts.spoiled}
+        reported["blocks_lost"] = {"": counts.evicted}
+        reported["kernel_drops"] = {"": self._batches.drops if self._batches is not None else 0}
+        reported["blocks_open"] = {"": self._inbox.open if self._inbox is not None else 0}
+        reported["held"] = {"": self._inbox.held if self._inbox is not None else 0}
+        return reported
+
+    def alarms(self) -> dict[str, str]:
+        found = {}
+        if not self._senders:
+            found["no-pair"] = f"the strand {self._strand} has no other end: cofferdam diode pair outside"
+        if self._bad:
+            found["sender"] = f"the sender of the strand {self._strand} says what is no record: {self._bad}"
+        return found

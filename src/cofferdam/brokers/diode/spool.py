@@ -1,0 +1,624 @@
+"""The spool: takes what is to leave, numbers and keeps it, and hands it to the sender. It has no network.
+
+Nobody says that anything has come. So what was sent is kept by age, a heartbeat says each second what was given and
+what is still kept, and a ticket that a person carries, or the hour of blind backfill, has it sent again.
+
+A file is taken from its channel's folder when it has stood still; its hash is worked out; it gets numbers; its entry is
+in the audit log; then it is sent. What was on its way when a process died is sent again with the numbers that it had.
+
+Not here: the disk (spool_store), blocks and pace (sender).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets as random_numbers
+import stat
+from collections import deque
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from msgspec import Struct
+
+from cofferdam.audit.events import diode as events
+from cofferdam.audit.events.base import clip
+from cofferdam.brokers.broker import Asked, Part, Setting
+from cofferdam.brokers.diode import records, tickets
+from cofferdam.brokers.diode.figures import SPOOL
+from cofferdam.brokers.diode.pairing import SpoolKeys, load
+from cofferdam.brokers.diode.records import CHUNK_BYTES, Known, Piece
+from cofferdam.brokers.diode.sender import row_of
+from cofferdam.brokers.diode.spool_store import FileRow, SpoolStore, piece_of
+from cofferdam.brokers.kit.figures import Figures, Reported
+from cofferdam.errors import GateError, StoreError, StoreFull
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.diode_rows import FilesRow
+
+CREDIT_BYTES: Final = 16 << 20
+"""Of bulk that may wait in the sender."""
+SLICE_BYTES: Final = 8 << 20
+"""Worked through in one turn of the loop."""
+SCAN_MOST: Final = 2_000
+"""Entries of a folder that are looked at."""
+TOLD_MOST: Final = 1_000
+"""Files that are known not to be sent, so that each is told once."""
+SECOND: Final = 10**9
+DAY: Final = 86_400
+
+
+class Resend(Struct, forbid_unknown_fields=True):
+    """`go`: do it; without, say what it would be."""
+
+    ticket: str
+    go: bool = False
+    by: str = ""
+
+
+class Test(Struct, forbid_unknown_fields=True):
+    """Rates in bits a second, and for how long each."""
+
+    rates: list[int]
+    seconds: float = 1.0
+    by: str = ""
+
+
+class _Plan(NamedTuple):
+    """What is to be sent again: parts of files and messages; how many records and bytes that is, and how many records
+    are not kept any more."""
+
+    files: list[tuple[FileRow, int, int]]
+    messages: list[tuple[str, int, int]]
+    records: int
+    size: int
+    lost: int
+
+
+@dataclass
+class _Copying:
+    """A file on its way from its folder into the store."""
+
+    row: FileRow
+    source: int
+    into: int
+    digest: Any
+    at: int
+
+
+class _Job:
+    """Records on their way to the sender. `serial`: of the ticket; -1 for what is sent for the first time."""
+
+    def __init__(
+        self, pieces: Iterator[Piece | Known | records.Pace], *, file: FileRow | None = None, serial: int = -1
+    ) -> None:
+        self.pieces = pieces
+        self.file = file
+        self.serial = serial
+        self.count = 0
+        self.size = 0
+
+
+class Spool(Part):
+    """The part."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        if setting.store is None:
+            raise StoreError("the spool was given no folder for its store")
+        self._setting = setting
+        self._reactor = setting.reactor
+        self._audit = setting.audit
+        self._strand, self._row = row_of(setting.policy)
+        self._site = setting.policy.site
+        self._keys = load(SpoolKeys, setting.secrets)
+        self._store = SpoolStore(setting.store)
+        self._sender = setting.senders["sender"]
+        self._figures = Figures(SPOOL)
+        self.epoch = 0
+        self._first: deque[_Job] = deque()
+        self._again: deque[_Job] = deque()
+        self._turn = False
+        self._handed = 0
+        """Bytes of bulk that were handed to the sender; `_left` of them have left."""
+        self._left = 0
+        self._marks: deque[tuple[int, str, int, int]] = deque()
+        """(handed so far, channel, epoch, number) of what was handed over, in order."""
+        self._gone: dict[tuple[str, int], int] = {}
+        self._finishing: deque[tuple[int, FileRow]] = deque()
+        self._seen: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._refused: dict[tuple[str, str], str] = {}
+        self._copying: _Copying | None = None
+        self._waiting_for_log: list[FileRow] = []
+        self._ticks = 0
+        self._backfilled = ""
+        self._full = ""
+        self._halted = False
+        self._dropped_count = 0
+        self._today: deque[tuple[int, str, int]] = deque()
+        if self._keys is not None:
+            self._begin()
+
+    def _begin(self) -> None:
+        self.epoch = self._store.begin(self._setting.wall())
+        self._sender.send(records.Begin(self.epoch))
+        self._audit.note(
+            events.DiodeEpoch(wall_ns=self._setting.wall(), strand=self._strand, epoch=self.epoch), always=True
+        )
+        for row in self._store.files("taken"):  # the process ended while it was copied; it lies in its folder still
+            self._store.forget_file(row)
+        for row in self._store.remains():
+            self._remove_source(row)
+        for row in self._store.files("ready"):
+            self._send_file(row, again=True)
+        self._beat()
+
+    def _folder(self, channel: str) -> Path:
+        return self._setting.folders[f"{channel.partition(':')[2]}-out"]
+
+    # --- the gate ---------------------------------------------------------------------------------------------------
+
+    def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
+        self._strand, self._row = row_of(policy)
+        self._refused.clear()
+        return 0
+
+    def set_severed(self, sides: Collection[str]) -> None:
+        """The sender holds what is sent; the spool goes on taking and keeping."""
+
+    def on_record(self, source: str, record: Any) -> None:
+        self._left = min(self._handed, self._left + record.sent)
+        while self._marks and self._marks[0][0] <= self._left:
+            _, channel, epoch, number = self._marks.popleft()
+            at = (channel, epoch)
+            self._gone[at] = max(self._gone.get(at, 0), number)
+        while self._finishing and self._finishing[0][0] <= self._left:
+            self._store.sent(self._finishing.popleft()[1])
+        self._fill()
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    def _scan(self, row: FilesRow) -> None:
+        with os.scandir(self._folder(row.channel)) as entries:
+            for count, entry in enumerate(entries):
+                if count >= SCAN_MOST or self._copying is not None:
+                    return  # one at a time; the others have their turn
+                if entry.name.startswith("."):
+                    continue
+                try:
+                    self._look(row, entry)
+                except FileNotFoundError:
+                    continue
+                except PermissionError:
+                    self._refuse(
+                        row, entry.name, "the gate may not read it, or not move it: let the group of its folder"
+                    )
+
+    def _look(self, row: FilesRow, entry: os.DirEntry[str]) -> None:
+        """Takes a file that has stood still since the last look."""
+        if why := row.wrong(entry.name):
+            self._refuse(row, entry.name, why)
+            return
+        found = entry.stat(follow_symlinks=False)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            self._refuse(row, entry.name, "no plain file of one name")
+            return
+        if found.st_size > row.most:
+            self._refuse(row, entry.name, f"larger ({found.st_size} bytes) than what rides ({row.most})")
+            return
+        at = (row.name, entry.name)
+        facts = (found.st_size, found.st_mtime_ns, found.st_ino)
+        if self._seen.get(at) != facts:
+            if len(self._seen) >= SCAN_MOST:
+                self._seen.clear()
+            self._seen[at] = facts
+            return
+        if found.st_size + self._store.size > self._row.room:
+            self._refuse(row, entry.name, "larger than the room that the spool has left")
+            return
+        if not self._within_day(row, found.st_size):
+            self._refuse(row, entry.name, f"beyond the {row.per_day} bytes of a day: it waits")
+            return
+        fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        wall = self._setting.wall()
+        try:
+            taken = self._store.take(row.channel, entry.name, found.st_size, found.st_mtime_ns, wall, found.st_ino)
+        except StoreError:
+            os.close(fd)
+            raise
+        self._today.append((wall, row.name, found.st_size))
+        self._seen.pop(at, None)
+        self._refused.pop(at, None)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        into = os.open(self._store.path(taken), flags, 0o600)
+        self._copying = _Copying(taken, fd, into, hashlib.sha256(), 0)
+        self._reactor.later(self._copy)
+
+    def _within_day(self, row: FilesRow, size: int) -> bool:
+        since = self._setting.wall() - DAY * SECOND
+        while self._today and self._today[0][0] < since:
+            self._today.popleft()
+        return sum(other for _, name, other in self._today if name == row.name) + size <= row.per_day
+
+    def _refuse(self, row: FilesRow, name: str, why: str) -> None:
+        at = (row.name, name)
+        if self._refused.get(at) == why or len(self._refused) >= TOLD_MOST:
+            return
+        self._refused[at] = why
+        self._audit.note(
+            events.DiodeFileNotSent(
+                wall_ns=self._setting.wall(),
+                strand=self._strand,
+                channel=row.channel,
+                name=clip(name),
+                detail=clip(why),
+            )
+        )
+
+    def _copy(self) -> None:
+        """Works on: a slice of the file that is being copied, and its hash."""
+        copying = self._copying
+        if self._halted or copying is None:
+            return
+        row = copying.row
+        try:
+            data = os.pread(copying.source, min(SLICE_BYTES, max(1, row.size - copying.at)), copying.at)
+            copying.digest.update(data)
+            rest = memoryview(data)
+            while rest:
+                done = os.pwrite(copying.into, rest, copying.at)
+                copying.at, rest = copying.at + done, rest[done:]
+            if data and copying.at < row.size:
+                self._reactor.later(self._copy)
+                return
+            os.fsync(copying.into)
+            now = os.fstat(copying.source)
+        except OSError as error:
+            self._copied()
+            self._store.forget_file(row)
+            self._full = f"{self._store.folder}: {error.strerror or error}"
+            return
+        self._copied()
+        if copying.at != row.size or (now.st_size, now.st_mtime_ns) != (row.size, row.changed):
+            self._store.forget_file(row)  # somebody is writing it still: it is looked at again
+            return
+        numbered = self._store.number(row, self.epoch, copying.digest.hexdigest(), self._setting.wall())
+        self._remove_source(numbered)
+        self._record(numbered)
+
+    def _copied(self) -> None:
+        copying, self._copying = self._copying, None
+        if copying is not None:
+            os.close(copying.source)
+            os.close(copying.into)
+
+    def _remove_source(self, row: FileRow) -> None:
+        """It is kept here, so it goes from its folder, unless another of its name is there by now."""
+        if row.channel in self._row.channels:
+            path = self._folder(row.channel) / row.name
+            with contextlib.suppress(OSError):
+                if path.lstat().st_ino == row.source:
+                    path.unlink()
+        self._store.removed(row)
+
+    def _record(self, row: FileRow) -> None:
+        """Recorded, then sent."""
+
+        def done(ok: bool, reason: str) -> None:
+            if self._halted:
+                return
+            if ok:
+                self._figures.add("files_sent", 1, row.channel)
+                self._send_file(row)
+            else:
+                self._waiting_for_log.append(row)
+
+        self._audit.record(events.DiodeFileSent(
+            wall_ns=self._setting.wall(), strand=self._strand, channel=row.channel, name=clip(row.name), size=row.size,
+            sha256=row.sha256, epoch=row.epoch, first=row.first, last=row.last,
+        ), done)  # fmt: skip
+
+    def _send_file(self, row: FileRow, *, again: bool = False) -> None:
+        self._first.append(_Job(self._pieces(row, row.first, row.last, again=again), file=row))
+        self._fill()
+
+    def _pieces(self, row: FileRow, first: int, last: int, *, again: bool) -> Iterator[Piece]:
+        """The records of a file from one number to another."""
+        try:
+            fd = os.open(self._store.path(row), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # its time was up
+        try:
+            for number in range(first, last + 1):
+                at = (number - row.first - 1) * CHUNK_BYTES
+                data = os.pread(fd, CHUNK_BYTES, at) if number > row.first else b""
+                if number > row.first and not data:
+                    return
+                yield piece_of(row, number, data, again=again)
+        finally:
+            os.close(fd)
+
+    # --- to the sender ----------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Hands over as much as the sender has room for: what is new and what is sent again, by turns."""
+        while self._handed - self._left < CREDIT_BYTES and (self._first or self._again):
+            lane = self._again if self._again and (self._turn or not self._first) else self._first
+            self._turn = not self._turn
+            job = lane[0]
+            record = next(job.pieces, None)
+            if record is None:
+                lane.popleft()
+                self._finished(job)
+                continue
+            self._hand(record, job)
+
+    def _hand(self, record: Piece | Known | records.Pace, job: _Job) -> None:
+        if isinstance(record, records.Pace):
+            self._sender.send(record)
+            return
+        body = record.body if isinstance(record, Piece) else record.fill
+        if not (isinstance(record, Piece) and record.prompt):
+            self._handed += len(body)
+        job.count += 1
+        job.size += len(body)
+        if isinstance(record, Piece):
+            self._figures.add("records_sent", 1, record.channel)
+            if job.serial >= 0:
+                self._figures.add("resent", 1, record.channel)
+            elif not record.prompt:
+                self._marks.append((self._handed, record.channel, record.epoch, record.number))
+        self._sender.send(record)
+
+    def _finished(self, job: _Job) -> None:
+        if job.file is not None:
+            self._finishing.append((self._handed, job.file))
+            if self._handed <= self._left:
+                self._store.sent(self._finishing.popleft()[1])
+        elif job.serial >= 0:
+            self._audit.note(events.DiodeResent(
+                wall_ns=self._setting.wall(), strand=self._strand, serial=job.serial, count=job.count, size=job.size
+            ), always=True)  # fmt: skip
+
+    def put_message(self, channel: str, body: bytes) -> int:
+        """A message that rides; it is on disk when this returns its number. Raises: StoreError."""
+        number = self._store.message(channel, self.epoch, body, self._setting.wall())
+        self._figures.add("records_sent", 1, channel)
+        self._sender.send(Piece(channel, self.epoch, number, body, prompt=True))
+        return number
+
+    def _beat(self) -> None:
+        told = self._store.told(self._gone)
+        queue = self._handed - self._left + sum(row.size for row in self._store.files("ready"))
+        self._sender.send(records.Beat(self.epoch, self._setting.wall(), queue, told, self._dropped()))
+
+    def _dropped(self) -> int:
+        return self._dropped_count
+
+    # --- again ------------------------------------------------------------------------------------------------------
+
+    def _plan(self, ranges: list[tuple[str, int, int, int]]) -> _Plan:
+        """What of these (channel, epoch, first, last) can be sent again."""
+        files: list[tuple[FileRow, int, int]] = []
+        messages: list[tuple[str, int, int]] = []
+        count = size = asked = 0
+        for channel, epoch, first, last in ranges:
+            last = min(last, self._store.highest(channel, epoch))
+            asked += max(0, last - first + 1)
+            for row in self._store.overlapping(channel, epoch, first, last):
+                low, high = max(first, row.first), min(last, row.last)
+                files.append((row, low, high))
+                count += high - low + 1
+                size += min(row.size, (high - low + 1) * CHUNK_BYTES)
+            for number, length in self._store.messages(channel, epoch, first, last):
+                messages.append((channel, epoch, number))
+                count, size = count + 1, size + length
+        return _Plan(files, messages, count, size, max(0, asked - count))
+
+    def _resend(self, ranges: list[tuple[str, int, int, int]], serial: int) -> None:
+        files, messages = self._plan(ranges)[:2]
+
+        def pieces() -> Iterator[Piece]:
+            for channel, epoch, number in messages:
+                body = self._store.body(channel, epoch, number)
+                if body is not None:
+                    yield Piece(channel, epoch, number, body, again=True)
+            for row, low, high in files:
+                if low > row.first:  # without its manifest a chunk has no place
+                    yield from self._pieces(row, row.first, row.first, again=True)
+                yield from self._pieces(row, low, high, again=True)
+
+        self._again.append(_Job(pieces(), serial=serial))
+        self._fill()
+
+    def command(self, asked: Asked) -> None:
+        if asked.verb == "status":
+            asked.answer(self._status())
+        elif asked.verb == "resend":
+            self._ticket(asked, asked.decode(Resend))
+        elif asked.verb == "test":
+            self._test(asked, asked.decode(Test))
+        else:
+            super().command(asked)
+
+    def _ticket(self, asked: Asked, said: Resend) -> None:
+        self._need_pair()
+        wall = self._setting.wall()
+        signers = {bytes.fromhex(one.key): one.until // SECOND for one in (self._keys.tickets if self._keys else ())}
+        ticket = tickets.read(said.ticket, tickets.site_tag(self._site, self._strand), signers, wall // SECOND)
+        if self._store.is_used(ticket.serial):
+            raise GateError(
+                f"ticket {ticket.serial} was used before", hint="have a new one made: cofferdam diode ticket"
+            )
+        channels = sorted(self._row.channels)
+        if ticket.channel >= len(channels):
+            raise GateError("the ticket asks for a channel that does not ride", hint="do both ends have one policy?")
+        channel = channels[ticket.channel]
+        ranges = [(channel, one.epoch, one.first, one.last) for one in ticket.ranges]
+        plan = self._plan(ranges)
+        count, size, lost = plan.records, plan.size, plan.lost
+        seconds = size * 8 / max(1, self._row.rate) * (self._row.k + self._row.m) / self._row.k
+        answer = {
+            "serial": ticket.serial, "channel": channel, "until": ticket.until, "go": said.go,
+            "ranges": [[one.epoch, one.first, one.last] for one in ticket.ranges],
+            "records": count, "bytes": size, "seconds": round(seconds, 3), "lost": lost,
+        }  # fmt: skip
+        if not said.go:
+            asked.answer(answer)
+            return
+        entry = events.DiodeTicketUsed(
+            wall_ns=wall, strand=self._strand, serial=ticket.serial, count=count, size=size, lost=lost,
+            by=clip(said.by, 128),
+        )  # fmt: skip
+
+        def done(ok: bool, reason: str) -> None:
+            if not ok or self._halted:
+                asked.refuse(f"it cannot be recorded: {reason}", "nothing was sent, and the ticket is good")
+            elif not self._store.use(ticket.serial, ticket.until, wall // SECOND):
+                asked.refuse(f"ticket {ticket.serial} was used before")
+            else:
+                self._resend(ranges, ticket.serial)
+                asked.answer(answer)
+
+        self._audit.record(entry, done)
+
+    def _need_pair(self) -> None:
+        if self._keys is None:
+            raise GateError(f"the strand {self._strand} has no other end", hint="cofferdam diode pair inside")
+
+    def _test(self, asked: Asked, said: Test) -> None:
+        self._need_pair()
+        if not said.rates or len(said.rates) > 32 or not all(10_000 <= rate <= 10**11 for rate in said.rates):
+            raise GateError("a test has 1 to 32 rates, from 10 kbit/s to 100 Gbit/s")
+        if not 0.1 <= said.seconds <= 30:
+            raise GateError("a step of a test takes 0.1 to 30 s")
+        run = random_numbers.randbelow(1 << 48)
+        fill = random_numbers.token_bytes(CHUNK_BYTES)
+
+        def pieces() -> Iterator[Known | records.Pace]:
+            for rate in said.rates:
+                of = max(1, int(rate * said.seconds / 8 * self._row.k / (self._row.k + self._row.m) / CHUNK_BYTES))
+                yield records.Pace(rate)
+                for at in range(of):
+                    yield Known(run, rate, at, of, fill)
+                yield Known(run, rate, of, of)
+            yield records.Pace(0)
+
+        self._again.append(_Job(pieces()))
+        self._fill()
+        asked.answer({"run": run, "rates": said.rates, "seconds": said.seconds})
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        if self._keys is None:
+            return
+        try:
+            self._tick()
+            self._full = ""
+        except StoreFull as error:
+            self._full = str(error)
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        if not self._full or self._ticks % 10 == 0:
+            for row in self._row.files:
+                self._scan(row)
+        if self._audit.writable and self._waiting_for_log:
+            waiting, self._waiting_for_log = self._waiting_for_log, []
+            for one in waiting:
+                self._record(one)
+        if self._ticks % 2 == 0:
+            self._beat()
+        if self._ticks % 20 == 1:
+            self._age()
+        self._backfill()
+        self._fill()
+
+    def _age(self) -> None:
+        wall = self._setting.wall()
+        self._store.expire(wall - self._row.keep * SECOND)
+        gone = self._store.shrink(self._row.room)
+        for channel, count in gone.items():
+            self._figures.add("spool_dropped", count, channel)
+            self._dropped_count += count
+        if gone:
+            self._audit.note(
+                events.DiodeLoss(wall_ns=wall, strand=self._strand, what="spool", count=sum(gone.values()))
+            )
+
+    def _backfill(self) -> None:
+        if self._row.at < 0:
+            return
+        wall = self._setting.wall()
+        day, second = divmod(wall // SECOND, DAY)
+        if str(day) == self._backfilled or not self._row.at <= second < self._row.at + 3600:
+            return
+        self._backfilled = str(day)
+        ranges = [one for one in self._store.younger(wall - self._row.younger * SECOND) if one[0] in self._row.channels]
+        if ranges:
+            self._resend(ranges, 0)
+
+    # --- what is told -----------------------------------------------------------------------------------------------
+
+    def _status(self) -> dict[str, Any]:
+        wall, oldest = self._setting.wall(), self._store.oldest_at
+        return {
+            "strand": self._strand, "end": "inside", "paired": self._keys is not None, "epoch": self.epoch,
+            "rate": self._row.rate, "queue": self._handed - self._left, "hardware": self._row.hardware,
+            "spool": {
+                "bytes": self._store.size, "room": self._row.room, "keep": self._row.keep,
+                "oldest_seconds": (wall - oldest) // SECOND if oldest else 0, "dropped": self._dropped(),
+            },
+            "full": self._full,
+            "folders": {row.channel: str(self._folder(row.channel)) for row in self._row.files},
+            "not_sent": [
+                {"channel": f"files:{channel}", "name": name, "why": why}
+                for (channel, name), why in list(self._refused.items())[:50]
+            ],
+            "channels": [
+                {"channel": told.channel, "epoch": span.epoch, "oldest": span.oldest, "highest": span.highest}
+                for told in self._store.told(self._gone) for span in told.spans[:4]
+            ],
+            "resending": len(self._again),
+        }  # fmt: skip
+
+    def figures(self) -> Reported:
+        self._figures.set("spool_size", self._store.size)
+        self._figures.set("spool_oldest", self._store.oldest_at)
+        self._figures.set("waiting", sum(row.size for state in ("taken", "ready") for row in self._store.files(state)))
+        return self._figures.report()
+
+    def alarms(self) -> dict[str, str]:
+        found = {}
+        if self._keys is None:
+            found["no-pair"] = f"the strand {self._strand} has no other end: cofferdam diode pair inside"
+        if self._full:
+            found["spool"] = f"the spool of {self._strand} takes nothing more: {self._full}"
+        elif self._keys is not None:
+            size, oldest, wall = self._store.size, self._store.oldest_at, self._setting.wall()
+            age = (wall - oldest) // SECOND if oldest else 0
+            if size > 0.8 * self._row.room:
+                hours = age / 3600 if age else 0
+                found["spool"] = (
+                    f"the spool of {self._strand} has {size} of {self._row.room} bytes after {hours:.1f} h; beyond it "
+                    f"the oldest goes before its {self._row.keep // 3600} h"
+                )
+        for (channel, name), why in list(self._refused.items())[:5]:
+            label = hashlib.sha256(f"{channel}/{name}".encode()).hexdigest()[:8]
+            found[f"not-sent-{label}"] = clip(f"{name!r} in the folder of files:{channel} is not sent: {why}")
+        return found
+
+    @property
+    def busy(self) -> int:
+        return 1 if self._copying is not None else 0
+
+    def end(self) -> None:
+        self.halt()
+
+    def halt(self) -> None:
+        if not self._halted:
+            self._halted = True
+            self._store.db.close()

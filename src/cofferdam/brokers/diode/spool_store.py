@@ -1,0 +1,286 @@
+"""What the spool keeps on disk: files and messages that were sent, by their numbers, and which tickets were used.
+
+    kept/NUMBER    files that were taken from a channel's folder, until their time is up
+    spool.db       all about them
+
+A file has the numbers from `first` (its manifest) to `last` (its last chunk) of its channel, in the epoch in which it
+got them. A message has one number, and its body lies in the database.
+
+Not here: what is sent when (spool).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cofferdam.brokers.diode.database import Database
+from cofferdam.brokers.diode.records import CHUNK_BYTES, FILES, SPANS_MOST, Chunk, Manifest, Piece, Span, Told
+
+_TABLES: Final = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE files(id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT, name TEXT, state TEXT, epoch INTEGER,
+  first INTEGER, last INTEGER, size INTEGER, sha256 TEXT, changed INTEGER, at INTEGER, source INTEGER);
+CREATE INDEX by_numbers ON files(channel, epoch, first);
+CREATE TABLE messages(channel TEXT, epoch INTEGER, number INTEGER, at INTEGER, size INTEGER, body BLOB,
+  PRIMARY KEY(channel, epoch, number)) WITHOUT ROWID;
+CREATE TABLE channels(channel TEXT, epoch INTEGER, highest INTEGER, left INTEGER,
+  PRIMARY KEY(channel, epoch)) WITHOUT ROWID;
+CREATE TABLE tickets(serial INTEGER PRIMARY KEY, until INTEGER);
+"""
+APPLICATION: Final = 0x43664453
+
+
+class FileRow(NamedTuple):
+    """A file that was taken. `state`: "taken" (it is being copied), "ready" (it has numbers), "sent". `source`: the
+    inode of what was copied, as long as it may be there still; 0: it was removed."""
+
+    id: int
+    channel: str
+    name: str
+    state: str
+    epoch: int
+    first: int
+    last: int
+    size: int
+    sha256: str
+    changed: int
+    at: int
+    source: int
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.size // CHUNK_BYTES)
+
+
+class SpoolStore:
+    """The open store."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises: StoreError."""
+        self.folder = folder
+        self.kept = folder / "kept"
+        self.kept.mkdir(mode=0o700, exist_ok=True)
+        self.db = Database(folder / "spool.db", APPLICATION, _TABLES)
+
+    def begin(self, wall_ns: int) -> int:
+        """A new epoch, above all before."""
+        last = (self.db.one("SELECT value FROM meta WHERE name='epoch'") or (0,))[0]
+        epoch = max(int(last) + 1, wall_ns // 1000)
+        with self.db.commit():
+            self.db.run("INSERT OR REPLACE INTO meta VALUES('epoch', ?)", epoch)
+        return epoch
+
+    # --- files
+
+    def path(self, row: FileRow) -> Path:
+        return self.kept / str(row.id)
+
+    def take(self, channel: str, name: str, size: int, changed: int, at: int, source: int) -> FileRow:
+        """A file that is about to be copied here."""
+        with self.db.commit():
+            self.db.run(
+                "INSERT INTO files(channel, name, state, epoch, first, last, size, sha256, changed, at, source) "
+                "VALUES(?, ?, 'taken', 0, 0, 0, ?, '', ?, ?, ?)", channel, name, size, changed, at, source,
+            )  # fmt: skip
+            (number,) = self.db.one("SELECT last_insert_rowid()")
+        return self.file(number)
+
+    def file(self, number: int) -> FileRow:
+        return FileRow(*self.db.one("SELECT * FROM files WHERE id=?", number))
+
+    def files(self, state: str) -> list[FileRow]:
+        return [FileRow(*row) for row in self.db.all("SELECT * FROM files WHERE state=? ORDER BY id", state)]
+
+    def number(self, row: FileRow, epoch: int, sha256: str, at: int) -> FileRow:
+        """A file gets its numbers."""
+        highest = self.highest(row.channel, epoch)
+        first, last = highest + 1, highest + 1 + row.chunks
+        with self.db.commit():
+            self.db.run(
+                "UPDATE files SET state='ready', epoch=?, first=?, last=?, sha256=?, at=? WHERE id=?",
+                epoch, first, last, sha256, at, row.id,
+            )  # fmt: skip
+            self._set_highest(row.channel, epoch, last)
+        return self.file(row.id)
+
+    def removed(self, row: FileRow) -> None:
+        """What it was copied from is gone."""
+        with self.db.commit():
+            self.db.run("UPDATE files SET source=0 WHERE id=?", row.id)
+
+    def remains(self) -> list[FileRow]:
+        """Files that have numbers, and whose source may be there still."""
+        return [FileRow(*row) for row in self.db.all("SELECT * FROM files WHERE source>0 AND first>0")]
+
+    def sent(self, row: FileRow) -> None:
+        """All of it has left."""
+        with self.db.commit():
+            self.db.run("UPDATE files SET state='sent' WHERE id=?", row.id)
+            self.db.run("UPDATE channels SET left=max(left, ?) WHERE channel=? AND epoch=?",
+                        row.last, row.channel, row.epoch)  # fmt: skip
+
+    def forget_file(self, row: FileRow) -> None:
+        """It goes, with its content."""
+        with self.db.commit():
+            self.db.run("DELETE FROM files WHERE id=?", row.id)
+        self.path(row).unlink(missing_ok=True)
+
+    # --- messages
+
+    def message(self, channel: str, epoch: int, body: bytes, at: int) -> int:
+        """Stores one; its number."""
+        number = self.highest(channel, epoch) + 1
+        with self.db.commit():
+            self.db.run("INSERT INTO messages VALUES(?, ?, ?, ?, ?, ?)", channel, epoch, number, at, len(body), body)
+            self._set_highest(channel, epoch, number)
+            self.db.run("UPDATE channels SET left=? WHERE channel=? AND epoch=?", number, channel, epoch)
+        return number
+
+    # --- numbers
+
+    def highest(self, channel: str, epoch: int) -> int:
+        found = self.db.one("SELECT highest FROM channels WHERE channel=? AND epoch=?", channel, epoch)
+        return int(found[0]) if found else 0
+
+    def _set_highest(self, channel: str, epoch: int, number: int) -> None:
+        self.db.run("INSERT OR IGNORE INTO channels VALUES(?, ?, 0, 0)", channel, epoch)
+        self.db.run("UPDATE channels SET highest=? WHERE channel=? AND epoch=?", number, channel, epoch)
+
+    def told(self, left: dict[tuple[str, int], int]) -> tuple[Told, ...]:
+        """For a heartbeat: of each channel and epoch what is kept and what has left. `left`: what is known of that
+        besides."""
+        spans: dict[str, list[Span]] = {}
+        for channel, epoch, highest, gone in self.db.all("SELECT * FROM channels ORDER BY epoch DESC"):
+            some = spans.setdefault(channel, [])
+            if len(some) < SPANS_MOST:
+                upto = min(highest, max(gone, left.get((channel, epoch), 0)))
+                some.append(Span(epoch, min(self._oldest(channel, epoch, highest), upto + 1), upto))
+        return tuple(Told(channel, tuple(some)) for channel, some in sorted(spans.items()))
+
+    def _oldest(self, channel: str, epoch: int, highest: int) -> int:
+        files = self.db.one("SELECT first FROM files WHERE channel=? AND epoch=? AND first>0 ORDER BY first LIMIT 1",
+                            channel, epoch)  # fmt: skip
+        messages = self.db.one("SELECT number FROM messages WHERE channel=? AND epoch=? ORDER BY number LIMIT 1",
+                               channel, epoch)  # fmt: skip
+        found = [row[0] for row in (files, messages) if row]
+        return int(min(found)) if found else int(highest) + 1
+
+    # --- again
+
+    def overlapping(self, channel: str, epoch: int, first: int, last: int) -> list[FileRow]:
+        """Files with numbers in this range."""
+        return [
+            FileRow(*row)
+            for row in self.db.all(
+                "SELECT * FROM files WHERE channel=? AND epoch=? AND first<=? AND last>=? AND first>0 ORDER BY first",
+                channel, epoch, last, first,
+            )
+        ]  # fmt: skip
+
+    def messages(self, channel: str, epoch: int, first: int, last: int) -> list[tuple[int, int]]:
+        """(number, size) of those in this range."""
+        return [
+            (int(number), int(size))
+            for number, size in self.db.all(
+                "SELECT number, size FROM messages WHERE channel=? AND epoch=? AND number BETWEEN ? AND ? "
+                "ORDER BY number",
+                channel, epoch, first, last,
+            )
+        ]  # fmt: skip
+
+    def body(self, channel: str, epoch: int, number: int) -> bytes | None:
+        found = self.db.one(
+            "SELECT body FROM messages WHERE channel=? AND epoch=? AND number=?", channel, epoch, number
+        )
+        return found[0] if found else None
+
+    def younger(self, since: int) -> Iterator[tuple[str, int, int, int]]:
+        """(channel, epoch, first, last) of what was sent after this moment, ns."""
+        yield from self.db.all("SELECT channel, epoch, first, last FROM files WHERE state='sent' AND at>=? ORDER BY at",
+                               since)  # fmt: skip
+        yield from self.db.all("SELECT channel, epoch, min(number), max(number) FROM messages WHERE at>=? "
+                               "GROUP BY channel, epoch", since)  # fmt: skip
+
+    # --- tickets
+
+    def use(self, serial: int, until: int, now: int) -> bool:
+        """Whether a ticket was not used before; from now on it was."""
+        if self.db.one("SELECT 1 FROM tickets WHERE serial=?", serial):
+            return False
+        with self.db.commit():
+            self.db.run("DELETE FROM tickets WHERE until<?", now)
+            self.db.run("INSERT INTO tickets VALUES(?, ?)", serial, until)
+        return True
+
+    def is_used(self, serial: int) -> bool:
+        return bool(self.db.one("SELECT 1 FROM tickets WHERE serial=?", serial))
+
+    # --- age and size
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        files = self.db.one("SELECT coalesce(sum(size), 0) FROM files")[0]
+        return int(files) + int(self.db.one("SELECT coalesce(sum(size), 0) FROM messages")[0])
+
+    @property
+    def oldest_at(self) -> int:
+        """When the oldest that is kept was sent; 0 for nothing."""
+        found = [
+            row[0]
+            for row in (self.db.one("SELECT min(at) FROM files"), self.db.one("SELECT min(at) FROM messages"))
+            if row and row[0]
+        ]
+        return int(min(found)) if found else 0
+
+    def expire(self, before: int) -> int:
+        """What was sent before this moment goes; how many records."""
+        count = 0
+        for row in [FileRow(*row) for row in self.db.all("SELECT * FROM files WHERE state='sent' AND at<?", before)]:
+            self.forget_file(row)
+            count += row.last - row.first + 1
+        count += int(self.db.one("SELECT count(*) FROM messages WHERE at<?", before)[0])
+        with self.db.commit():
+            self.db.run("DELETE FROM messages WHERE at<?", before)
+            self.db.run(
+                "DELETE FROM channels WHERE epoch NOT IN (SELECT epoch FROM channels AS c "
+                "WHERE c.channel=channels.channel ORDER BY epoch DESC LIMIT ?)", SPANS_MOST,
+            )  # fmt: skip
+        return count
+
+    def shrink(self, most: int) -> dict[str, int]:
+        """The oldest goes until no more than so many bytes are kept; how many records of each channel went."""
+        gone: dict[str, int] = {}
+        size = self.size
+        while size > most:
+            file = self.db.one("SELECT * FROM files WHERE first>0 ORDER BY at LIMIT 1")
+            message = self.db.one("SELECT channel, at FROM messages ORDER BY at LIMIT 1")
+            if not file and not message:
+                break
+            if file and (not message or FileRow(*file).at <= message[1]):
+                row = FileRow(*file)
+                self.forget_file(row)
+                size -= row.size
+                gone[row.channel] = gone.get(row.channel, 0) + row.last - row.first + 1
+                continue
+            channel = message[0]
+            some = list(
+                self.db.all("SELECT epoch, number, size FROM messages WHERE channel=? ORDER BY at LIMIT 100", channel)
+            )
+            with self.db.commit():
+                for epoch, number, length in some:
+                    self.db.run("DELETE FROM messages WHERE channel=? AND epoch=? AND number=?", channel, epoch, number)
+                    size -= length
+            gone[channel] = gone.get(channel, 0) + len(some)
+        return gone
+
+
+def piece_of(row: FileRow, number: int, data: bytes, *, again: bool) -> Piece:
+    """A record of a file: its manifest, or the chunk whose bytes are `data`."""
+    if number == row.first:
+        body = FILES.encode(Manifest(row.name, row.size, row.sha256, row.changed, row.chunks))
+    else:
+        body = FILES.encode(Chunk(row.first, (number - row.first - 1) * CHUNK_BYTES, data))
+    return Piece(row.channel, row.epoch, number, body, again=again)

@@ -1,0 +1,434 @@
+"""`cofferdam diode ...`: pairing the ends of a strand, and operating one blind: status, tickets, re-sends, tests.
+
+Keys are files in the state directory, for the parts that need them; all else is asked of the running parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from cofferdam.errors import GateError
+
+Work = Callable[[argparse.Namespace], int]
+PARTS: Final = {"inside": "spool", "outside": "keeper"}
+OLD_DAYS: Final = 7
+"""How long an old key of the other end stays good, unless said."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+
+    def verb(name: str, text: str, work: Work) -> argparse.ArgumentParser:
+        from cofferdam.cli.gate_options import add_json, add_state
+
+        sub: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(work=work)
+        sub.add_argument("--crew", default="", metavar="NAME", help="where several strands end here: the crew")
+        add_state(sub)
+        add_json(sub)
+        return sub
+
+    pair = verb("pair", "make this end's keys and the file for the other end, or bring the other end's file in", _pair)
+    pair.add_argument("end", choices=["inside", "outside"], help="which end this machine is")
+    pair.add_argument("--policy", type=Path, metavar="POLICY", help="the policy (default: the running gate's)")
+    pair.add_argument("--strand", default="", metavar="CONDUIT", help="where the policy has several strands: which")
+    pair.add_argument("--output", type=Path, metavar="FILE", help="where the file for the other end goes")
+    pair.add_argument("--take", type=Path, metavar="FILE", help="the other end's file: bring it in")
+    pair.add_argument("--old-days", type=int, default=OLD_DAYS, metavar="N", help="with --take: for so many days the "
+                      f"key that was there before stays good (default: {OLD_DAYS})")  # fmt: skip
+    pair.add_argument("--new", action="store_true", help="new keys in the place of this end's own")
+    verb("status", "what this end sends or hears, keeps, and misses", _status)
+    ticket = verb("ticket", "outside: a ticket for what is missing, to be carried inside", _ticket)
+    ticket.add_argument("--channel", default="", metavar="CHANNEL", help="of this channel alone")
+    ticket.add_argument("--output", type=Path, metavar="FILE", help="into a file, a ticket a line")
+    ticket.add_argument("--no-qr", action="store_true", help="letters alone")
+    resend = verb("resend", "inside: send again what a ticket asks for; without --go: say what that would be", _resend)
+    resend.add_argument("--ticket", action="append", default=[], metavar="TEXT", help="a ticket, spaces and all")
+    resend.add_argument("--file", type=Path, metavar="FILE", help="tickets in a file, one a line; `-` for stdin")
+    resend.add_argument("--go", action="store_true", help="send it; the ticket is used up")
+    give = verb("give-up", "outside: wait no longer for what is missing of a channel", _give_up)
+    give.add_argument("channel", metavar="CHANNEL", help="such as files:reports")
+    test = verb("test", "inside: send a ramp of known blocks; outside: what came of it, rate by rate", _test)
+    test.add_argument("--rates", default="", metavar="LIST", help="such as `50,100,200`, Mbit/s (default: from a tenth "
+                      "of the policy's rate to twice it)")  # fmt: skip
+    test.add_argument("--seconds", type=float, default=1.0, metavar="S", help="for each rate (default: 1)")
+    parser.epilog = (
+        "Nothing comes back over a strand: what the inside knows of the outside, a person has carried. "
+        "Example: cofferdam diode pair inside --policy policy.yaml --output inside.pair"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    code: int = args.work(args)
+    return code
+
+
+def _say(lines: Iterable[str]) -> None:
+    from cofferdam.audit.lines import escaped
+
+    for line in lines:
+        print(escaped(line))
+
+
+def _ask(args: argparse.Namespace, part: str, verb: str, **arguments: object) -> Any:
+    """A part's answer. Raises: GateError, where it says no, or several could be meant."""
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.client import ask
+
+    answers: list[dict[str, Any]] = ask(
+        state_of(args), "ask-part", broker="diode", part=part, verb=verb, arguments=arguments, crew=args.crew
+    )
+    good = [each for each in answers if "error" not in each]
+    if len(good) > 1:
+        crews = ", ".join(each["crew"] for each in good)
+        raise GateError(f"several strands end here: {crews}", hint="say which with --crew NAME")
+    return good[0]["result"]
+
+
+def _ends(args: argparse.Namespace) -> list[str]:
+    """Which ends of the strand this machine has."""
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.client import ask
+
+    status = ask(state_of(args), "status", fresh=False)
+    roles = {half["role"] for pair in status["pairs"] if pair["broker"] == "diode" for half in pair["halves"]}
+    found = [end for end, part in PARTS.items() if part in roles]
+    if not found:
+        raise GateError("no end of a strand runs here", hint="`cofferdam status` shows what does")
+    return found
+
+
+# --- pair -------------------------------------------------------------------------------------------------------------
+
+
+def _pair(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.diode import pairing
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.cli.keys import policy_of
+    from cofferdam.gate.crew.plan import plan_crews
+    from cofferdam.policy.terms.diode_rows import DiodeRows
+
+    policy = policy_of(args)
+    strands = {name: conduit.terms for name, conduit in policy.conduits.items() if isinstance(conduit.terms, DiodeRows)}
+    if args.strand:
+        strands = {name: row for name, row in strands.items() if name == args.strand}
+    if len(strands) != 1:
+        known = ", ".join(strands) or "none"
+        raise GateError(f"the policy has {known} for strands", hint="say which with --strand CONDUIT")
+    ((strand, row),) = strands.items()
+    machine = row.inside if args.end == "inside" else row.outside
+    plans = plan_crews(policy.on(machine))
+    base = next(plan.base for plan in plans.values() if plan.broker == "diode" and strand in plan.conduits)
+    keys = _Keys(state_of(args), base)
+    own = keys.own(args.end, new=args.new)
+    mine = pairing.PairFile("pair of a strand", 1, policy.site, strand, args.end, *own)
+    shown = {"end": args.end, "strand": strand, "words": mine.words, "file": "", "taken": ""}
+    if args.take is not None:
+        other = pairing.read(_read(args.take))
+        _check(other, mine)
+        keys.take(args.end, other, args.old_days)
+        shown["taken"] = other.words
+    if args.output is not None or args.take is None:
+        path = args.output or Path(f"{strand}-{args.end}.pair")
+        _write(path, _encode(mine) + b"\n", 0o644)
+        shown["file"] = str(path)
+    if args.json:
+        print(json.dumps(shown))
+        return 0
+    if shown["file"]:
+        _say([f"{shown['file']}: for the machine at the other end of {strand}. It holds no secret.",
+              f"  its words: {mine.words}"])  # fmt: skip
+        _qr(mine.words)
+    if shown["taken"]:
+        _say([f"taken: the {'outside' if args.end == 'inside' else 'inside'} end of {strand}",
+              f"  its words: {shown['taken']}",
+              "Compare them with those on the other machine's screen. If they differ, somebody has changed the file.",
+              "Then start the gate, or start it anew: cofferdam down, cofferdam up."])  # fmt: skip
+    return 0
+
+
+def _check(other: Any, mine: Any) -> None:
+    """Raises: GateError, where a file is not that of the other end of the same strand."""
+    if other.end == mine.end:
+        raise GateError(f"this file is of the {other.end} end, and so is this machine", hint="take the other one")
+    if (other.site, other.strand) != (mine.site, mine.strand):
+        raise GateError(
+            f"this file is for the strand {other.strand} of {other.site}, not {mine.strand} of {mine.site}",
+            hint="each strand has a pair of files of its own",
+        )
+    if other.end == "outside" and not other.seal:
+        raise GateError("this file has no key to seal to", hint="have it made anew")
+
+
+def _encode(record: Any) -> bytes:
+    import msgspec
+
+    return msgspec.json.encode(record)
+
+
+class _Keys:
+    """The files of the state folder in which the parts' keys are."""
+
+    def __init__(self, state: Path, base: str) -> None:
+        self._state, self._base = state, base
+
+    def _path(self, part: str) -> Path:
+        from cofferdam.brokers.diode.pairing import SECRET
+        from cofferdam.gate.secrets import secret_file
+
+        return secret_file(self._state, self._base, part, SECRET)
+
+    def _load(self, part: str, kind: Any) -> Any:
+        from cofferdam.brokers.diode.pairing import SECRET, load
+
+        path = self._path(part)
+        return load(kind, {SECRET: path.read_bytes()} if path.exists() else {})
+
+    def _save(self, part: str, keys: Any) -> None:
+        path = self._path(part)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(path, _encode(keys), 0o600)
+
+    def own(self, end: str, *, new: bool) -> tuple[str, str]:
+        """This end's public keys (sign, seal); made if there are none."""
+        from cofferdam.brokers.diode import pairing
+        from cofferdam.brokers.diode.pairing import KeeperKeys, ReceiverKeys, SenderKeys, SpoolKeys
+
+        if end == "inside":
+            sender = self._load("sender", SenderKeys)
+            if sender is None or new:
+                sender = SenderKeys(pairing.new_signer()[0], sender.receivers if sender is not None else ())
+                self._save("sender", sender)
+                if self._load("spool", SpoolKeys) is None:
+                    self._save("spool", SpoolKeys())
+            return pairing.signer_public(sender.sign), ""
+        receiver, keeper = self._load("receiver", ReceiverKeys), self._load("keeper", KeeperKeys)
+        if receiver is None or keeper is None or new:
+            receiver = ReceiverKeys(pairing.new_sealer()[0], receiver.senders if receiver is not None else ())
+            keeper = KeeperKeys(pairing.new_signer()[0])
+            self._save("receiver", receiver)
+            self._save("keeper", keeper)
+        return pairing.signer_public(keeper.sign), pairing.sealer_public(receiver.seal)
+
+    def take(self, end: str, other: Any, old_days: int) -> None:
+        """Brings the other end's keys in. Raises: GateError."""
+        from cofferdam.brokers.diode.pairing import ReceiverKeys, SenderKeys, SpoolKeys, take
+
+        now = time.time_ns()
+        until = now + max(0, old_days) * 86_400 * 10**9
+        if end == "inside":
+            sender, spool = self._load("sender", SenderKeys), self._load("spool", SpoolKeys)
+            self._save("sender", SenderKeys(sender.sign, take(sender.receivers, other.seal, now, until)))
+            self._save("spool", SpoolKeys(take(spool.tickets, other.sign, now, until)))
+        else:
+            receiver = self._load("receiver", ReceiverKeys)
+            self._save("receiver", ReceiverKeys(receiver.seal, take(receiver.senders, other.sign, now, until)))
+
+
+def _read(path: Path) -> bytes:
+    data = path.read_bytes() if path.stat().st_size <= 1 << 16 else b""
+    if not data:
+        raise GateError(f"{path} is no file of a pair")
+    return data
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    """Whole or not at all."""
+    import os
+
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
+    new.rename(path)
+
+
+def _qr(text: str) -> None:
+    """On a terminal, if the library is there."""
+    if not sys.stdout.isatty():
+        return
+    try:
+        import segno
+    except ImportError:
+        return
+    segno.make(text, error="m").terminal(compact=True)
+
+
+# --- status -----------------------------------------------------------------------------------------------------------
+
+
+def _status(args: argparse.Namespace) -> int:
+    found = [{**_ask(args, PARTS[end], "status"), "how": _how(args)} for end in _ends(args)]
+    if args.json:
+        print(json.dumps(found))
+        return 0
+    for each in found:
+        _say(_inside(each) if each["end"] == "inside" else _outside(each))
+    return 0
+
+
+def _how(args: argparse.Namespace) -> str:
+    """What makes the strand one-way, in words that never mix the two kinds."""
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.client import ask
+
+    separated = ask(state_of(args), "status", fresh=False)["separation"] == "namespaces"
+    both = len(_ends(args)) == 2
+    if separated and not both:
+        return "one-way by software"
+    return "one-way by software, and not separated here"
+
+
+def _head(each: dict[str, Any]) -> Iterator[str]:
+    yield f"{each['strand']}: the {each['end']} end, {each['how']}"
+    attested = each["hardware"]
+    yield f"  hardware: {f'attested by the operator: {attested}' if attested else 'nothing is attested'}"
+    if not each["paired"]:
+        yield f"  NO OTHER END: cofferdam diode pair {each['end']}"
+    if each["full"]:
+        yield f"  FULL: {each['full']}"
+
+
+def _inside(each: dict[str, Any]) -> Iterator[str]:
+    from cofferdam.policy.terms.diode_model import show_rate
+
+    yield from _head(each)
+    spool = each["spool"]
+    hours = spool["oldest_seconds"] / 3600
+    yield f"  epoch {each['epoch']}, {show_rate(each['rate'])}, {each['queue']} bytes in the sender's queue"
+    yield (f"  spool: {spool['bytes']} of {spool['room']} bytes, {hours:.1f} of {spool['keep'] / 3600:g} h, "
+           f"{spool['dropped']} dropped for want of room")  # fmt: skip
+    for channel in each["channels"]:
+        yield f"  {channel['channel']:24} epoch {channel['epoch']}: {channel['oldest']} to {channel['highest']} kept"
+    for name, folder in each["folders"].items():
+        yield f"  {name:24} out of {folder}"
+    for one in each["not_sent"]:
+        yield f"  NOT SENT: {one['name']} of {one['channel']}: {one['why']}"
+
+
+def _outside(each: dict[str, Any]) -> Iterator[str]:
+    yield from _head(each)
+    beat = each["heartbeat"]
+    if beat is None:
+        yield f"  nothing has been heard{'' if each['epoch'] else ', and no epoch is known'}"
+    else:
+        told = f"{datetime.fromtimestamp(beat['told'] // 10**9, UTC):%Y-%m-%d %H:%M:%S}"
+        yield (f"  epoch {each['epoch']} of {each['sender']}; heartbeat {beat['age']} s ago, its clock says {told} "
+               f"({beat['differs']:+} s to ours), {beat['queue']} bytes wait inside")  # fmt: skip
+    trouble = each["trouble"]
+    yield (f"  {trouble['foreign']} foreign packets, {trouble['blocks']} blocks lost, {trouble['kernel']} packets "
+           f"dropped by the kernel, {trouble['overrun']} records not taken in time")  # fmt: skip
+    for name, why in each["stopped"].items():
+        yield f"  STOPPED: {name}: {why}"
+    for channel in each["channels"]:
+        lost = sum(one["lost"] + one["given_up"] for one in channel["epochs"])
+        words = f"{channel['missing']} missing, {lost} lost"
+        if channel["channel"].startswith("files:"):
+            words += f", {channel['done']} files whole, {channel['coming']} coming"
+        yield f"  {channel['channel']:24} {words}"
+        now = time.time_ns()
+        for gap in channel["gaps"]:
+            yield (f"    epoch {gap['epoch']}: {gap['first']} to {gap['last']}, "
+                   f"missing for {max(0, now - gap['since']) // 10**9} s")  # fmt: skip
+    for name, folder in each["folders"].items():
+        yield f"  {name:24} into {folder}"
+
+
+# --- tickets ----------------------------------------------------------------------------------------------------------
+
+
+def _ticket(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.diode.tickets import spaced
+
+    made = _ask(args, "keeper", "ticket", channel=args.channel)
+    if args.output is not None:
+        _write(args.output, "".join(f"{one['text']}\n" for one in made["tickets"]).encode(), 0o644)
+    if args.json:
+        print(json.dumps(made))
+        return 0
+    for one in made["tickets"]:
+        until = f"{datetime.fromtimestamp(one['until'], UTC):%Y-%m-%d}"
+        _say([f"ticket {one['serial']} for {one['missing']} records of {one['channel']}, good once, until {until}:",
+              f"  {spaced(one['text'])}"])  # fmt: skip
+        if not args.no_qr:
+            _qr(one["text"])
+    _say(["Inside: cofferdam diode resend --ticket 'TEXT', and with --go once it says what you want."])
+    return 0
+
+
+def _resend(args: argparse.Namespace) -> int:
+    texts = list(args.ticket)
+    if args.file is not None:
+        said = sys.stdin.read(1 << 16) if str(args.file) == "-" else args.file.read_text()[: 1 << 16]
+        texts += [line for line in said.splitlines() if line.strip()]
+    if not texts:
+        raise GateError("no ticket was given", hint="--ticket TEXT, or --file FILE")
+    found = [_ask(args, "spool", "resend", ticket=text, go=args.go) for text in texts]
+    if args.json:
+        print(json.dumps(found))
+        return 0
+    for one in found:
+        does = "is sent" if one["go"] else "would be sent (--go sends it)"
+        _say([f"ticket {one['serial']}: {one['records']} records of {one['channel']}, {one['bytes']} bytes, about "
+              f"{one['seconds']} s: {does}"])  # fmt: skip
+        if one["lost"]:
+            _say([f"  {one['lost']} of what it asks for are not kept any more: they are lost"])
+    return 0
+
+
+def _give_up(args: argparse.Namespace) -> int:
+    found = _ask(args, "keeper", "give-up", channel=args.channel)
+    print(json.dumps(found) if args.json else f"{found['given_up']} records of {args.channel} are given up")
+    return 0
+
+
+# --- test -------------------------------------------------------------------------------------------------------------
+
+
+def _test(args: argparse.Namespace) -> int:
+    from cofferdam.policy.terms.diode_model import show_rate
+
+    ends = _ends(args)
+    if "inside" in ends and (args.rates or ends == ["inside"]):
+        if args.rates:
+            try:
+                rates = [round(float(one) * 1e6) for one in args.rates.split(",")]
+            except ValueError:
+                raise GateError("--rates is a list of numbers, in Mbit/s: 50,100,200") from None
+        else:
+            rate = _ask(args, "spool", "status")["rate"]
+            rates = [round(rate * share) for share in (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2)]
+        found = _ask(args, "spool", "test", rates=rates, seconds=args.seconds)
+        if args.json:
+            print(json.dumps(found))
+        else:
+            _say([f"run {found['run']}: {', '.join(map(show_rate, rates))}, {args.seconds:g} s each; "
+                  "outside, `cofferdam diode test` says what came"])  # fmt: skip
+        return 0
+    steps = _ask(args, "keeper", "test")
+    if args.json:
+        print(json.dumps(steps))
+        return 0
+    best = 0
+    for step in steps:
+        whole = step["got"] == step["of"]
+        best = max(best, step["rate"]) if whole else best
+        share = 100 * (step["of"] - step["got"]) / max(1, step["of"])
+        words = f"{step['got']} of {step['of']} came, {share:.2f} % lost"
+        _say([f"run {step['run']}: {show_rate(step['rate']):>14}  {words}"])
+    if best:
+        rate = show_rate(round(best * 0.8))
+        _say([f"the setting to type in: rate: {rate} (four fifths of the fastest without loss)"])
+    elif not steps:
+        _say(["no test has come; inside: cofferdam diode test"])
+    return 0

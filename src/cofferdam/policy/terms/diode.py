@@ -1,0 +1,206 @@
+"""What a policy may say of the diode, which carries what leaves the plant over a strand that goes one way.
+
+Inside, the spool keeps and the sender sends; outside, the receiver hears and the keeper keeps. Where the zones name
+machines, each machine has its two; where they name none, all four are on one, for a look at it.
+
+Not here: the words (diode_model), the rows (diode_rows).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Final
+
+from cofferdam.errors import CofferdamError
+from cofferdam.model import Allow, Deny, Fault
+from cofferdam.policy import rows
+from cofferdam.policy.explain import Explanation, Question, explained
+from cofferdam.policy.findings import Checking, Linting
+from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.base import Ask, Folder, Making, Needs, PartNeeds, Place, Scope, Store, Strand, Terms
+from cofferdam.policy.terms.diode_model import DiodeConduit, DiodeRule, show_rate
+from cofferdam.policy.terms.diode_rows import FILES, MESSAGES, DiodeRows, FilesRow
+from cofferdam.policy.yamltext import quote
+
+SPOOL, SENDER, RECEIVER, KEEPER = "spool", "sender", "receiver", "keeper"
+STORE_SHARE: Final = 1.25
+"""The store's quota, in times of what the spool has room for."""
+
+
+class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
+    """The terms of the diode."""
+
+    word = "diode"
+    title = "The diode"
+    conduit = DiodeConduit
+    rule = DiodeRule
+    row = DiodeRows
+    asks = (Ask("file", "NAME", "a file that is put into a channel's folder"),
+            Ask("files", "CHANNEL", "the channel of files"))  # fmt: skip
+
+    def check(self, name: str, conduit: DiodeConduit, numbers: Sequence[int], checking: Checking) -> None:
+        here = ("conduits", name)
+        zones = checking.policy.zones
+        for field, zone_name, side in (("from", conduit.from_zone, "ot"), ("to", conduit.to_zone, "it")):
+            zone = zones.get(zone_name)
+            if zone is None:
+                continue
+            if zone.side != side:
+                expected = f"a zone of side {side}: data leaves the plant by a strand"
+                checking.at((*here, field), f"{zone_name} of side {zone.side}", expected, check="strand")
+            elif zone.crossing != "diode":
+                checking.at((*here, field), f"{zone_name}", "a zone with crossing: diode, an end of the strand",
+                            check="strand")  # fmt: skip
+            for other, said in checking.policy.conduits.items():
+                if other != name and zone_name in (said.from_zone, said.to_zone):
+                    expected = "a zone of its own: a strand has two ends and nothing else"
+                    checking.at((*here, field), f"{zone_name}, which {other} uses as well", expected, check="strand")
+        ends = [zones[end] for end in (conduit.from_zone, conduit.to_zone) if end in zones]
+        if len(ends) == 2 and (ends[0].machine is None) != (ends[1].machine is None):
+            checking.at((*here, "to"), "one end with a machine", "a machine for both, or for none", check="machine")
+        if len(ends) == 2 and all(len(end.addresses) == 1 for end in ends):
+            first, last = (ipaddress.ip_interface(end.addresses[0]) for end in ends)
+            if first.network != last.network or first.ip == last.ip:
+                checking.at(
+                    (*here, "to"), f"ends at {first} and {last}", "two addresses of one network", check="strand"
+                )
+        if conduit.allow:
+            checking.at((*here, "allow"), "rules", "nothing: `carries` says what passes", check="allow")
+        if conduit.window or conduit.expires:
+            checking.key((*here, "window" if conduit.window else "expires"), "hours or an end of a strand",
+                         "none: what rides has its own, in its own conduit", check="strand")  # fmt: skip
+        if conduit.block * (100 + conduit.overhead) // 100 + 2 > 4096:
+            checking.at((*here, "block"), f"{conduit.block} packets and {conduit.overhead} % parity",
+                        "at most 4096 packets in a block", check="block")  # fmt: skip
+        if conduit.repeat is not None and conduit.repeat.younger > conduit.spool.keep:
+            checking.at((*here, "repeat", "younger"), "what is older than the spool keeps", "at most spool: keep",
+                        check="repeat")  # fmt: skip
+        self._riders(name, conduit, checking)
+
+    def _riders(self, name: str, conduit: DiodeConduit, checking: Checking) -> None:
+        here = ("conduits", name)
+        for number, (kind, rider) in enumerate(conduit.carries):
+            at = (*here, "carries", number)
+            if kind == FILES and rider not in conduit.files:
+                near = nearest(rider, conduit.files)
+                known = one_of(conduit.files) if conduit.files else "one, in `files`"
+                checking.at(at, f"the channel of files {quote(rider)}", known, f"files:{near}" if near else "", "files")
+            elif kind == MESSAGES:
+                self._message_rider(name, rider, at, checking)
+        for channel in conduit.files:
+            if (FILES, channel) not in conduit.carries:
+                expected = f"carries: [files:{channel}]"
+                checking.key((*here, "files", channel), f"{channel}, which does not ride", expected, check="files")
+
+    def _message_rider(self, name: str, rider: str, at: tuple[str | int, ...], checking: Checking) -> None:
+        """A relay's channel rides if its conduit goes the same way, between the same machines."""
+        zones = checking.policy.zones
+        for other, conduit in checking.policy.conduits.items():
+            channels = getattr(conduit, "channels", {})
+            if not isinstance(channels, dict) or rider not in channels:
+                continue
+            first, last = zones.get(conduit.from_zone), zones.get(conduit.to_zone)
+            own = checking.policy.conduits[name]
+            ends = [zones[end].machine for end in (own.from_zone, own.to_zone) if end in zones]
+            if first is None or last is None or len(ends) != 2:
+                return
+            if (first.side, last.side) != ("ot", "it"):
+                expected = "a conduit that goes out: over a diode nothing comes back"
+                checking.at(at, f"{other}, which goes from {first.side} to {last.side}", expected, check="answers")
+            elif [first.machine, last.machine] != ends or ends[0] is None:
+                checking.at(at, f"{other}, whose zones are not on the machines of this strand's ends",
+                            "a conduit between the same two machines", check="machine")  # fmt: skip
+            return
+        checking.at(at, f"the channel {quote(rider)}", "a channel of a relay's conduit", check="channel")
+
+    warnings: ClassVar[Mapping[str, Callable[[Linting], None]]] = {}
+
+    # --- rows
+
+    def to_row(self, name: str, conduit: DiodeConduit, making: Making) -> DiodeRows:
+        zones = making.policy.zones
+        ends = [zones[conduit.from_zone], zones[conduit.to_zone]]
+        sends, hears = (str(ipaddress.ip_interface(end.addresses[0]).ip) for end in ends)
+        return DiodeRows(
+            port=conduit.port, sends=sends, hears=hears, inside=ends[0].machine or "", outside=ends[1].machine or "",
+            rate=conduit.rate, burst=conduit.burst, k=conduit.block, m=max(1, conduit.block * conduit.overhead // 100),
+            keep=conduit.spool.keep, room=conduit.spool.most,
+            younger=conduit.repeat.younger if conduit.repeat is not None else 0,
+            at=conduit.repeat.at if conduit.repeat is not None else -1,
+            hostile=conduit.hostile_wire, jumbo=conduit.jumbo, hardware=conduit.hardware or "",
+            wait=conduit.wait * 10**9,
+            files=tuple(
+                FilesRow(channel, said.names, said.most, said.per_day)
+                for channel, said in sorted(conduit.files.items())
+            ),
+            messages=tuple(sorted({rider for kind, rider in conduit.carries if kind == MESSAGES})),
+        )  # fmt: skip
+
+    # --- needs
+
+    def needs(self, conduit: rows.Conduit, policy: CompiledPolicy) -> Needs:
+        row = rows_of(conduit)
+        store = Store(max(1 << 30, int(row.room * STORE_SHARE)))
+        inside, outside = (policy.zones[zone].side for zone in (conduit.from_zone, conduit.to_zone))
+
+        def folders(way: str) -> tuple[Folder, ...]:
+            return tuple(
+                Folder(f"{one.name}-{way}", conduit.name, ("conduits", conduit.name, "files", one.name))
+                for one in row.files
+            )
+
+        out = Strand(conduit.from_zone, "out", row.sends, row.hears, row.port, conduit.name)
+        into = Strand(conduit.to_zone, "in", row.hears, row.sends, row.port, conduit.name)
+        parts = {
+            RECEIVER: PartNeeds(Place(outside, conduit.to_zone), strand=into),
+            KEEPER: PartNeeds(store=store, machine=row.outside, folders=folders("in")),
+            SPOOL: PartNeeds(store=store, machine=row.inside, folders=folders("out")),
+            SENDER: PartNeeds(Place(inside, conduit.from_zone), strand=out),
+        }
+        return Needs(parts, {conduit.name: f"the strand {conduit.name}"})
+
+    # --- slices
+
+    def cut(self, conduit: rows.Conduit, scope: Scope, part: str) -> DiodeRows | None:
+        return rows_of(conduit)
+
+    def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:
+        return frozenset()
+
+    # --- explanations
+
+    def explain(self, policy: CompiledPolicy, question: Question) -> Explanation:
+        name, channel = question.said["file"], question.said["files"]
+        found = {
+            row.name: (conduit, row)
+            for conduit in policy.conduits.values() if isinstance(conduit.terms, DiodeRows)
+            for row in conduit.terms.files
+        }  # fmt: skip
+        if channel not in found:
+            near = nearest(channel, found)
+            raise CofferdamError(
+                f"the policy has no channel of files {channel!r}", hint=f"did you mean {near}?" if near else ""
+            )
+        conduit, row = found[channel]
+        why = row.wrong(name)
+        verdict: Allow | Deny = (
+            Deny(conduit.name, "", Fault.VALUE, f"{name!r} is {why}")
+            if why
+            else Allow(conduit.name, "", conduit.expires)
+        )
+        terms = rows_of(conduit)
+        return explained(
+            policy, question, verdict, broker=self.word, operation="send", target=name,
+            answer="nothing: the file stays in its folder, and an alarm names it",
+            conditions=[] if why else [f"at most {row.most} bytes", f"sent at {show_rate(terms.rate)}"],
+            considered=[verdict],
+        )  # fmt: skip
+
+
+def rows_of(conduit: rows.Conduit) -> DiodeRows:
+    """A conduit's rows. Raises: TypeError, where it is none of the diode."""
+    if not isinstance(conduit.terms, DiodeRows):
+        raise TypeError(f"the conduit {conduit.name} is none of the diode")
+    return conduit.terms

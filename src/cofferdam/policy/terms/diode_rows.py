@@ -1,0 +1,74 @@
+"""The rows of the diode, as they travel to its parts. PURE.
+
+Not here: the words of the policy file (diode_model), what is wrong between them (diode).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Final
+
+from msgspec import Struct
+
+FILES, MESSAGES = "files", "messages"
+RIDES: Final = (FILES, MESSAGES)
+"""What can ride."""
+
+
+class FilesRow(Struct, frozen=True, forbid_unknown_fields=True):
+    """A channel of files: the names that are let through (patterns), the largest file, and bytes in a day."""
+
+    name: str
+    names: tuple[str, ...]
+    most: int
+    per_day: int
+
+    @property
+    def channel(self) -> str:
+        return f"{FILES}:{self.name}"
+
+    def wrong(self, name: str) -> str:
+        """Why a file of this name does not ride, "" if it does. A name is one step of a path, and shows itself."""
+        if (
+            not name.isprintable()
+            or "/" in name
+            or name.startswith(".")
+            or len(name.encode()) > 255
+            or not name.strip()
+        ):
+            return "no plain name of a file"
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.names):
+            return f"none of the names that ride ({', '.join(self.names)})"
+        return ""
+
+
+class DiodeRows(Struct, frozen=True, forbid_unknown_fields=True, tag="diode"):
+    """A strand. `sends` and `hears`: its ends' addresses. `rate` in bits a second, `burst` in bytes, blocks of `k` data
+    shards and `m` of parity, `keep` and `younger` in seconds, `room` in bytes, `at` in seconds of the UTC day (-1: no
+    backfill). `inside`, `outside`: machines. `hardware`: what makes it one-way, as the operator attests; "" for
+    nothing. `wait` in ns: how long a message waits for those before it."""
+
+    port: int
+    sends: str
+    hears: str
+    inside: str
+    outside: str
+    rate: int
+    burst: int
+    k: int
+    m: int
+    keep: int
+    room: int
+    younger: int
+    at: int
+    hostile: bool
+    jumbo: bool
+    hardware: str
+    wait: int
+    files: tuple[FilesRow, ...]
+    messages: tuple[str, ...]
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """All that ride, as they are called on the strand."""
+        return (*(row.channel for row in self.files), *(f"{MESSAGES}:{name}" for name in self.messages))

@@ -1,0 +1,188 @@
+"""Two machines, each a network namespace, joined by a veth: the inside and the outside of a strand, with a gate each.
+
+    inside  strand0 ══ strand0  outside
+
+The gates take the ends into namespaces of their own. Loss is made there, by a rule beside theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from cofferdam.cli.main import main
+from cofferdam.gate.client import ask
+from tests.enforce.site import ip
+from tests.gate.plant import Gate
+from tests.waiting import eventually
+
+MACHINES = ("inside", "outside")
+PARTS = {"inside": ("spool", "sender"), "outside": ("keeper", "receiver")}
+
+
+class Machine:
+    """One machine: a namespace, a state folder, and a gate while one runs."""
+
+    def __init__(self, name: str, namespace: str, folder: Path, policy: Path) -> None:
+        self.name, self.namespace, self.policy = name, namespace, policy
+        self.state = folder / name
+        self.gate: Gate | None = None
+
+    def up(self, *, ready: bool = True) -> Gate:
+        class Here(Gate):
+            program = ("ip", "netns", "exec", self.namespace, sys.executable, "-m", "cofferdam.cli.main")
+
+        self.gate = Here(self.state, self.policy, "--machine", self.name)
+        if ready:
+            self.gate.wait_ready()
+        return self.gate
+
+    def down(self) -> None:
+        if self.gate is not None:
+            assert self.gate.stop() == 0, self.gate.said()
+            self.gate = None
+
+    def close(self) -> None:
+        if self.gate is not None:
+            self.gate.close()
+            subprocess.run(
+                ["ip", "netns", "exec", self.namespace, sys.executable, "-m", "cofferdam.cli.main", "down", "--state",
+                 str(self.state)], capture_output=True, check=False,
+            )  # fmt: skip
+            self.gate = None
+
+    def pid(self, part: str) -> int:
+        assert self.gate is not None
+        eventually(lambda: self.gate is not None and part in self.gate.pids())
+        return self.gate.pids()[part]
+
+    def ask(self, verb: str, **arguments: object) -> Any:
+        part = PARTS[self.name][0]
+        found = ask(self.state, "ask-part", broker="diode", part=part, verb=verb, arguments=arguments, crew="")
+        return found[0]["result"]
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.ask("status")
+        return found
+
+    def within(self, part: str, *command: str) -> str:
+        """Runs a command in the network namespace of a part."""
+        done = subprocess.run(
+            ["nsenter", "-t", str(self.pid(part)), "-n", *command], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def folder(self, channel: str = "files:reports") -> Path:
+        return Path(self.status()["folders"][channel])
+
+
+class Strand:
+    """Both machines. Use as a context manager."""
+
+    def __init__(self, folder: Path, more: str = "", files: str = "", zones: str = "", conduits: str = "") -> None:
+        tag = secrets.token_hex(2)
+        self.policy = folder / "policy.yaml"
+        self.site = f"t{os.getpid()}{tag}"
+        files = files or '{names: ["*.csv"], most: 200 MB}'
+        carries = "files:reports" + ("".join(f", {one}" for one in more.split() if one.startswith("messages:")))
+        settings = " ".join(one for one in more.split(";") if not one.strip().startswith("messages:"))
+        self.policy.write_text(f"""
+site: {self.site}
+zones:
+  strand-in: {{side: ot, machine: inside, interface: strand0, addresses: [10.83.0.1/30], crossing: diode}}
+  strand-out: {{side: it, machine: outside, interface: strand0, addresses: [10.83.0.2/30], crossing: diode}}
+{zones}
+conduits:
+  strand:
+    {{from: strand-in, to: strand-out, broker: diode, owner: tests, reason: tests, rate: 80 Mbit/s,
+     {settings} carries: [{carries}], files: {{reports: {files}}}}}
+{conduits}
+""")
+        self.policy.chmod(0o644)
+        self.inside = Machine("inside", f"cdt{os.getpid()}-{tag}-in", folder, self.policy)
+        self.outside = Machine("outside", f"cdt{os.getpid()}-{tag}-out", folder, self.policy)
+
+    @property
+    def machines(self) -> tuple[Machine, Machine]:
+        return self.inside, self.outside
+
+    def __enter__(self) -> Self:
+        try:
+            for machine in self.machines:
+                ip("netns", "add", machine.namespace)
+            other = ("peer", "name", "strand0", "netns", self.outside.namespace)
+            ip("-n", self.inside.namespace, "link", "add", "strand0", "type", "veth", *other)
+            self.pair()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def pair(self) -> None:
+        files = {machine.name: machine.state.parent / f"{machine.name}.pair" for machine in self.machines}
+        for machine in self.machines:
+            self.pair_verb(machine, "--output", str(files[machine.name]))
+        for machine, other in zip(self.machines, reversed(self.machines), strict=True):
+            self.pair_verb(machine, "--take", str(files[other.name]))
+
+    def pair_verb(self, machine: Machine, *options: str) -> str:
+        words = ["diode", "pair", machine.name, "--policy", str(self.policy), "--state", str(machine.state), *options]
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            assert main(words) == 0
+        return said.getvalue()
+
+    def up(self) -> None:
+        for machine in self.machines:
+            machine.up(ready=False)
+        for machine in self.machines:
+            assert machine.gate is not None
+            machine.gate.wait_ready()
+
+    def lose(self, share: float) -> None:
+        """From now on so much is lost, at random, before the receiver's end."""
+        text = "add table netdev loss\ndelete table netdev loss\n"
+        if share:
+            text += f"""table netdev loss {{
+                chain in {{
+                    type filter hook ingress device "strand0" priority -510; policy accept;
+                    numgen random mod 10000 < {round(share * 10000)} counter drop
+                }}
+            }}
+            """
+        command = ["nsenter", "-t", str(self.outside.pid("receiver")), "-n", "nft", "-f", "-"]
+        subprocess.run(command, input=text, text=True, check=True)
+
+    def said(self) -> str:
+        """All that both ends say, for a test that has failed."""
+        found = []
+        for machine in self.machines:
+            found += [
+                f"--- {machine.name}",
+                machine.gate.said() if machine.gate is not None else "",
+                str(machine.status()),
+            ]
+            found += [str(figure) for figure in (machine.gate.status()["figures"] if machine.gate is not None else ())]
+        return "\n".join(found)
+
+    def _remove(self) -> None:
+        for machine in self.machines:
+            machine.close()
+            subprocess.run(["ip", "netns", "del", machine.namespace], capture_output=True, check=False)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            for machine in self.machines:
+                if machine.gate is not None:
+                    print(f"--- {machine.name}\n{machine.gate.said()}")
+        self._remove()

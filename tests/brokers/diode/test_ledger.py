@@ -1,0 +1,126 @@
+"""What is missing, against a model that keeps every number."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cofferdam.brokers.diode.ledger import JUMP_MOST, Channel, Gap, Order, Ranges
+from cofferdam.errors import CrossingError
+
+numbers = st.integers(1, 60)
+
+
+@given(st.lists(st.tuples(numbers, st.integers(0, 8)), max_size=40), numbers, st.integers(0, 60))
+def test_ranges_are_a_set(adds: list[tuple[int, int]], low: int, span: int) -> None:
+    ranges, model = Ranges(), set[int]()
+    for first, more in adds:
+        ranges.add(first, first + more)
+        model |= set(range(first, first + more + 1))
+    assert {one for first, last in ranges for one in range(first, last + 1)} == model
+    pairs = list(ranges)
+    assert all(a[1] + 1 < b[0] for a, b in itertools.pairwise(pairs))
+    assert all((one in ranges) == (one in model) for one in range(1, 80))
+    missing = {one for first, last in ranges.missing(low, low + span) for one in range(first, last + 1)}
+    assert missing == set(range(low, low + span + 1)) - model
+    assert ranges.highest == max(model, default=0)
+
+
+@given(st.lists(st.one_of(
+    st.tuples(st.just("take"), st.integers(1, 3), numbers),
+    st.tuples(st.just("told"), st.integers(1, 3), st.integers(1, 30)),
+    st.tuples(st.just("give"), st.integers(1, 3), numbers),
+), max_size=60))  # fmt: skip
+def test_the_ledger_names_what_is_missing(steps: list[tuple[str, int, int]]) -> None:
+    channel = Channel("files:x")
+    have: dict[int, set[int]] = {}
+    highest: dict[int, int] = {}
+    for wall, (what, epoch, number) in enumerate(steps, 1):
+        known = have.setdefault(epoch, set())
+        if what == "take":
+            assert channel.take(epoch, number, 3) == (number not in known)
+            known.add(number)
+            highest[epoch] = max(highest.get(epoch, 0), number)
+        elif what == "told":
+            top = max(highest.get(epoch, 0), number + 10)
+            lost = channel.told(epoch, number, top, 3)
+            highest[epoch] = top
+            assert {one for gap in lost for one in range(gap.first, gap.last + 1)} == set(range(1, number)) - known
+            known |= set(range(1, number))
+        else:
+            upto = min(number, highest.get(epoch, 0))
+            channel.give_up(epoch, 1, number)
+            known |= set(range(1, upto + 1))
+        gaps = channel.look(wall)
+        missing = {(gap.epoch, one) for gap in gaps for one in range(gap.first, gap.last + 1)}
+        assert missing == {(e, one) for e, top in highest.items() for one in range(1, top + 1) if one not in have[e]}
+        assert all(0 < gap.since <= wall for gap in gaps)
+
+
+def test_since_when_a_gap_stands_survives_what_is_closed_of_it() -> None:
+    channel = Channel("files:x")
+    channel.take(1, 10, 1)
+    assert channel.look(100) == [Gap(1, 1, 9, 100)]
+    channel.take(1, 5, 1)
+    channel.take(1, 14, 1)
+    assert channel.look(200) == [Gap(1, 1, 4, 100), Gap(1, 6, 9, 100), Gap(1, 11, 13, 200)]
+
+
+@pytest.mark.parametrize("epoch,number", [(2, 1), (0, 1), (1, 0), (1, 2 * JUMP_MOST), (1, 2**40)])
+def test_numbers_that_no_honest_sender_gives(epoch: int, number: int) -> None:
+    with pytest.raises(CrossingError):
+        Channel("files:x").take(epoch, number, 1)
+
+
+@pytest.mark.parametrize("oldest,highest", [(0, 5), (8, 5), (1, 2**40)])
+def test_heartbeats_that_contradict_themselves(oldest: int, highest: int) -> None:
+    with pytest.raises(CrossingError):
+        Channel("files:x").told(1, oldest, highest, 1)
+
+
+@given(st.permutations(range(1, 9)), st.sets(st.integers(1, 8), max_size=3))
+def test_records_wait_for_those_before_them(order: list[int], lost: set[int]) -> None:
+    channel, queue = Channel("messages:x"), Order(wait_ns=1_000, most=1 << 20)
+    out: list[int] = []
+    for now, number in enumerate(order):
+        if number in lost:
+            continue
+        channel.take(1, number, 1)
+        queue.put(1, number, 10, number, now)
+        out += [number for _, number, _ in queue.ready(channel, now)]
+        assert out == list(range(1, len(out) + 1))
+    channel.told(1, 1, 8, 1)
+    out += [number for _, number, _ in queue.ready(channel, 5_000)]
+    assert out == [number for number in range(1, 9) if number not in lost]
+    assert queue.held == 0
+    for number in sorted(lost):  # they come after all: late, and once
+        channel.take(1, number, 1)
+        queue.put(1, number, 10, number, 6_000)
+        assert [one for _, one, _ in queue.ready(channel, 6_000)] == [number]
+
+
+def test_given_up_is_no_longer_waited_for() -> None:
+    channel, queue = Channel("messages:x"), Order(wait_ns=10**12, most=1 << 20)
+    for number in (2, 3):
+        channel.take(1, number, 1)
+        queue.put(1, number, 1, number, 0)
+    assert list(queue.ready(channel, 1)) == []
+    channel.give_up(1, 1, 1)
+    assert [one for _, one, _ in queue.ready(channel, 2)] == [2, 3]
+
+
+def test_a_new_epoch_begins_when_the_old_one_is_closed() -> None:
+    channel, queue = Channel("messages:x"), Order(wait_ns=10**12, most=1 << 20)
+    channel.take(1, 1, 2)
+    queue.put(1, 1, 1, "a", 0)
+    assert [one for _, _, one in queue.ready(channel, 0)] == ["a"]
+    channel.told(1, 1, 2, 2)  # number 2 of the old epoch is missing
+    channel.take(2, 1, 2)
+    queue.put(2, 1, 1, "c", 0)
+    assert list(queue.ready(channel, 1)) == []
+    channel.take(1, 2, 2)
+    queue.put(1, 2, 1, "b", 1)
+    assert [one for _, _, one in queue.ready(channel, 1)] == ["b", "c"]

@@ -1,0 +1,215 @@
+"""Blocks, seals and repair, without a socket: what comes out is what went in, or nothing."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cofferdam.brokers.diode.inbox import OPEN_BYTES, OPEN_MOST, Inbox
+from cofferdam.brokers.diode.outbox import parity_for
+from cofferdam.brokers.diode.sealing import AES, CHACHA, Seal, announce, believe, named
+from cofferdam.brokers.diode.wire import (
+    BULK,
+    HEAD_BYTES,
+    HELLO,
+    PROMPT,
+    SHARDS_MOST,
+    pack,
+    shard_bytes,
+    unpack,
+)
+from cofferdam.errors import LocalProtocolError, RemoteProtocolError
+from tests.brokers.diode.strand import Strand, burst, lossy, shuffled
+
+encode = msgspec.msgpack.encode
+
+
+def test_shards_follow_from_the_interface() -> None:
+    assert [shard_bytes(1500), shard_bytes(9000), shard_bytes(9000, jumbo=True)] == [1408, 1408, 8896]
+    assert shard_bytes(65536, jumbo=True) == 8896
+    with pytest.raises(ValueError):
+        shard_bytes(100)
+
+
+def test_a_prompt_record_is_small_on_the_wire_and_has_its_parity_later() -> None:
+    strand = Strand(shard=1408)
+    strand.out.put(encode(bytes(100)), 0, prompt=True)
+    strand.out.tick(1_999_999)
+    assert not strand.out.has_prompt
+    strand.out.tick(2_000_000)
+    first = strand.out.prompt()
+    assert not strand.out.has_prompt
+    strand.out.tick(7_000_000)
+    second = strand.out.prompt()
+    assert len(first) + len(second) + 2 * 42 <= 1000  # two frames, headers of Ethernet, IP and UDP among them
+    for one in (first, second):
+        other = Strand(shard=1408)
+        assert other.records([one]) == [bytes(100)]
+
+
+def test_blocks_that_did_not_fill_bear_the_same_loss() -> None:
+    """The chance (binomial) that a block is lost at 5 % loss is no larger for a small one than for 1000 + 100."""
+
+    def lost(k: int, m: int) -> float:
+        return sum(math.comb(k + m, n) * 0.05**n * 0.95 ** (k + m - n) for n in range(m + 1, k + m + 1))
+
+    assert parity_for(1000, 1000, 100) == 100
+    for k in (1, 2, 5, 20, 100, 500, 900):
+        m = parity_for(k, 1000, 100)
+        assert lost(k, m) < 1e-5 and k + m <= SHARDS_MOST, (k, m, lost(k, m))
+
+
+def test_a_burst_of_five_hundred_is_repaired_where_eight_blocks_are_woven() -> None:
+    strand = Strand(shard=64, k=1000, m=100, interleave=8)
+    said = [os.urandom(100) for _ in range(8 * 600)]
+    for one in said:
+        strand.out.put(encode(one), 0, prompt=False)
+    packets = strand.packets()
+    assert strand.out.blocks == 8
+    assert sorted(strand.records(burst(2000, 500)(packets))) == sorted(said)
+    assert strand.into.counts.repaired > 400
+
+
+@given(
+    sizes=st.lists(st.integers(1, 400), max_size=60), prompts=st.randoms(use_true_random=False),
+    loss=st.sampled_from([0, 0.02, 0.1, 0.5]), twice=st.booleans(), seed=st.integers(0, 1000), hostile=st.booleans(),
+)  # fmt: skip
+def test_what_comes_out_went_in_and_comes_once(
+    sizes: list[int], prompts: random.Random, loss: float, twice: bool, seed: int, hostile: bool
+) -> None:
+    """Any loss, order and repetition: no record that was not sent, none twice; all of them, where nothing is lost."""
+    strand = Strand(hostile=hostile)
+    said = [bytes([number % 256]) * size + number.to_bytes(2) for number, size in enumerate(sizes)]
+    for one in said:
+        strand.out.put(encode(one), strand.now, prompt=prompts.random() < 0.5)
+    packets = strand.packets()
+    arrived = list(lossy(loss, seed)(packets)) if loss else packets
+    came = strand.records(shuffled(seed)(arrived * 2 if twice else arrived))
+    assert len(came) == len(set(came)) and set(came) <= set(said)
+    if not loss:
+        assert set(came) == set(said)
+    assert strand.into.held <= OPEN_BYTES
+    if not loss:
+        assert strand.into.open == strand.into.held == 0
+
+
+@given(data=st.binary(max_size=200), head=st.tuples(*[st.integers(0, 2**16 - 1)] * 3), kind=st.integers(0, 255))
+def test_any_packet_is_within_bounds_or_refused(data: bytes, head: tuple[int, int, int], kind: int) -> None:
+    strand = Strand()
+    for packet in (data, pack(kind, 7, 1, *head) + data):
+        try:
+            strand.into.feed(unpack(packet), 0)
+        except RemoteProtocolError:
+            continue
+        assert strand.into.held <= OPEN_BYTES
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"", bytes(26), b"CD\x02" + bytes(100), pack(PROMPT, 7, 1, 0, 0, 1) + bytes(64),
+        pack(BULK, 7, 1, 3, 2, 1) + bytes(64),
+        pack(BULK, 7, 1, 0, 2, 1) + bytes(63), pack(BULK, 7, 1, 0, SHARDS_MOST, 1) + bytes(64),
+        pack(BULK, 7, 1, 0, 4000, 1) + bytes(8896), pack(PROMPT, 7, 1, 0, 40, 1) + bytes(64),
+        pack(HELLO, 7, 1, 0, 0, 0) + bytes(64), pack(9, 7, 1, 0, 1, 1) + bytes(64), pack(PROMPT, 7, 1, 0, 1, 1),
+    ],
+)  # fmt: skip
+def test_packets_out_of_bounds(packet: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        unpack(packet)
+
+
+def test_another_epoch_and_a_block_again_are_counted_and_no_more() -> None:
+    strand = Strand()
+    strand.out.put(encode(b"once"), 0, prompt=True)
+    packets = strand.packets()
+    assert strand.records(packets) == [b"once"]
+    assert strand.records(packets) == []
+    assert strand.into.counts.repeated >= 2
+    other = Inbox(Seal(8, AES, bytes(range(32))))
+    assert other.feed(unpack(packets[0]), 0) == [] and other.counts.foreign == 1
+
+
+def _flood(rounds: int, seed: int) -> list[bytes]:
+    chance = random.Random(seed)
+    return [
+        pack(BULK, 7, chance.randrange(1, 2**40), chance.randrange(24), 20, 4) + chance.randbytes(128)
+        for _ in range(rounds)
+    ]
+
+
+def test_a_flood_of_false_blocks_is_bounded_and_true_ones_pass() -> None:
+    strand = Strand()
+    said = [os.urandom(300) for _ in range(60)]
+    for one in said:
+        strand.out.put(encode(one), 0, prompt=False)
+    packets = strand.packets()
+    false = _flood(10 * len(packets), 1)
+    mixed = [one for number, packet in enumerate(packets) for one in (*false[10 * number : 10 * number + 10], packet)]
+    assert sorted(strand.records(mixed)) == sorted(said)
+    assert strand.into.open <= sum(OPEN_MOST.values())
+
+
+def test_false_shards_under_a_true_header() -> None:
+    """Where the wire is hostile, lists of packets let the true ones through; without them the loss is a loss."""
+    for hostile in (True, False):
+        strand = Strand(hostile=hostile, shard=256, k=60, m=6)
+        said = [os.urandom(500) for _ in range(200)]
+        for one in said:
+            strand.out.put(encode(one), 0, prompt=False)
+        mixed = []
+        chance = random.Random(2)
+        for packet in strand.packets():
+            pair = [packet]
+            if chance.random() < 0.2 and packet[3] == BULK:
+                pair.append(packet[:HEAD_BYTES] + chance.randbytes(len(packet) - HEAD_BYTES))
+            chance.shuffle(pair)
+            mixed += pair
+        came = strand.records(mixed)
+        assert set(came) <= set(said)
+        assert (len(came) == len(said)) == hostile
+        assert strand.into.counts.spoiled > 0
+
+
+def test_a_record_that_no_block_holds() -> None:
+    strand = Strand()
+    with pytest.raises(LocalProtocolError):
+        strand.out.put(bytes(20 * 128), 0, prompt=False)
+
+
+@pytest.mark.parametrize("cipher", [AES, CHACHA])
+def test_a_seal_holds_for_its_own_block_alone(cipher: int) -> None:
+    seal = Seal(5, cipher, bytes(32))
+    sealed = seal.close(PROMPT, 3, 1, 1, 64, b"text")
+    assert seal.open(PROMPT, 3, 1, 1, 64, sealed) == b"text"
+    for other in ((BULK, 3, 1, 1, 64), (PROMPT, 4, 1, 1, 64), (PROMPT, 3, 2, 1, 64), (PROMPT, 3, 1, 1, 128)):
+        with pytest.raises(RemoteProtocolError):
+            seal.open(*other, sealed)
+    with pytest.raises(RemoteProtocolError):
+        Seal(6, cipher, bytes(32)).open(PROMPT, 3, 1, 1, 64, sealed)
+
+
+def test_an_epoch_is_believed_of_whom_it_should() -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    signer, receiver = Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
+    public, to = signer.public_key().public_bytes_raw(), receiver.public_key().public_bytes_raw()
+    own = {named(to): receiver.private_bytes_raw()}
+    seal, (body, other) = announce(9, 1234, signer.private_bytes_raw(), [to, bytes(31) + b"\x09"], aes=True)
+    hello = believe(body, own, {public: 100}, 99)
+    assert (hello.epoch, hello.wall_ns, hello.sender) == (9, 1234, public)
+    assert hello.seal.open(BULK, 1, 1, 1, 64, seal.close(BULK, 1, 1, 1, 64, b"x")) == b"x"
+    for wrong_body, keys, senders, now in (
+        (body, own, {public: 100}, 100), (body, own, {}, 1), (body, {}, {public: 100}, 1),
+        (body[:-1] + bytes([body[-1] ^ 1]), own, {public: 100}, 1), (bytes([1]) + body[1:], own, {public: 100}, 1),
+        (body + b"x", own, {public: 100}, 1), (other, own, {public: 100}, 1),
+    ):  # fmt: skip
+        with pytest.raises(RemoteProtocolError):
+            believe(wrong_body, keys, senders, now)
