@@ -14,18 +14,23 @@ import ctypes
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cofferdam.audit.files import LogReader
+from cofferdam.audit.recent import TAIL
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
 from cofferdam.audit.recovery import open_log
 from cofferdam.audit.service import Auditor
 from cofferdam.audit.supervision import (
+    AskRecent,
     Close,
     FromAuditorControl,
     LogStatus,
     Open,
     OpenedLog,
+    Recent,
     RefusedLog,
     ReportLog,
     ToAuditorControl,
@@ -39,6 +44,8 @@ from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import AuditError, CrossingError
 
 TICK_SECONDS = 0.1
+RECENT = 4096
+"""Writes that are told at once; a record carries no more."""
 REPORT_SECONDS = 1.0
 REST_SECONDS = 0.05
 """For a producer that has written its share of the day: so often it is read, a batch at a time."""
@@ -192,6 +199,8 @@ class Process:
                 self._report()
             case Close():
                 self._close()
+            case AskRecent(number, assets):
+                self._tell_recent(number, frozenset(assets))
 
     def _on_launcher(self, _events: int) -> None:
         while True:
@@ -229,6 +238,10 @@ class Process:
             self._reactor.stop()
             return
         self._auditor = Auditor(log)
+        reader = LogReader(log.folder, log.key.verifier)
+        start = max(0, log.size - TAIL)
+        tail = (entry for _, entry in reader.entries(start))
+        self._auditor.recent.load(tail, time.time_ns(), time.monotonic_ns(), whole=not start)
         for name, says in self._says.items():
             self._auditor.introduce(name, says)
         self._gate.send(OpenedLog(os.getpid(), log.size, log.key.verifier.text))
@@ -236,6 +249,17 @@ class Process:
             self._welcome(producer)
         self._tick()
         self._every_report()
+
+    def _tell_recent(self, number: int, assets: frozenset[str]) -> None:
+        auditor = self._auditor
+        if auditor is None:
+            self._gate.send(Recent(number, False, ()))
+            return
+        for producer in list(self._producers.values()):
+            producer.drain()  # what a part that has ended said last counts as well
+        self._commit()
+        complete, writes = auditor.recent.of(assets, time.monotonic_ns())
+        self._gate.send(Recent(number, complete and len(writes) <= RECENT, writes[-RECENT:]))
 
     def _welcome(self, producer: Producer) -> None:
         producer.answer(Hello(*self._told))

@@ -17,11 +17,13 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from cofferdam.audit.entry import ANYONE, DRAFTS, KINDS, LOG_OWN, Draft
+from cofferdam.audit.events.access import WriteAllowed
 from cofferdam.audit.events.base import clip, kebab
 from cofferdam.audit.events.gate import Alarm
 from cofferdam.audit.events.log import NotRecorded
 from cofferdam.audit.log import MAKER, AuditLog, PreparedDrafts, prepare
 from cofferdam.audit.quota import Quota, Share, share_of
+from cofferdam.audit.recent import RecentWrites
 from cofferdam.errors import AuditError, LogUnwritable
 from cofferdam.histogram import Histogram
 
@@ -93,6 +95,8 @@ class Auditor:
         self._over: dict[str, int] = {}  # producer -> when it last passed its share (monotonic ns)
         self._looked = self._told_at = mono_ns()
         self._queue: list[tuple[str, int, PreparedDrafts]] = []
+        self._writes: list[WriteAllowed] = []  # of the batches in the queue
+        self.recent = RecentWrites()
         self._queued = 0
         self._results: list[Result] = []
         self._refused: Counter[str] = Counter()
@@ -142,6 +146,7 @@ class Auditor:
         if drafts and not self._has_room(producer, batch, drafts, prepared):
             return
         self._queue.append((producer, batch, prepared))
+        self._writes += [draft for draft in drafts if type(draft) is WriteAllowed]
         self._queued += len(prepared.events)
 
     def _has_room(self, producer: str, batch: int, drafts: Sequence[Draft], prepared: PreparedDrafts) -> bool:
@@ -197,6 +202,7 @@ class Auditor:
     def commit(self) -> list[Result]:
         """Make what is queued durable. Returns a result for each batch submitted since the last call."""
         queue, self._queue, self._queued = self._queue, [], 0
+        writes, self._writes = self._writes, []
         if queue:
             parts = [prepared for _, _, prepared in queue]
             try:
@@ -207,6 +213,8 @@ class Auditor:
                     self._refuse(producer, batch, len(prepared.events), str(error))
             else:
                 self._results += [Result(producer, batch, True, "") for producer, batch, _ in queue]
+                for draft in writes:
+                    self.recent.add(draft, self._mono())
                 self._seen()
         results, self._results = self._results, []
         return results

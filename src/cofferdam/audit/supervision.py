@@ -31,7 +31,14 @@ class Close(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=T
     """Record what is in the pipes, sign a checkpoint, close the log and exit with code 0."""
 
 
-ToAuditorControl = Open | ReportLog | Close
+class AskRecent(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
+    """Which writes of the last minute does the log have to these assets? Answered by `Recent` with the same number."""
+
+    number: Count
+    assets: tuple[Name, ...]
+
+
+ToAuditorControl = Open | ReportLog | Close | AskRecent
 
 
 # --- auditor to gate --------------------------------------------------------------------------------------------
@@ -78,4 +85,23 @@ class Violation(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fiel
     detail: Text
 
 
-FromAuditorControl = OpenedLog | RefusedLog | LogStatus | Violation
+class PastWrite(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A write that was allowed `age_ns` ago: the cells that it named as (space, start, count), the points to which it
+    gave a value, and whether it named items (or called something)."""
+
+    asset: Name
+    age_ns: Count
+    spans: tuple[tuple[Name, Count, Count], ...] = ()
+    points: tuple[Name, ...] = ()
+    items: bool = False
+
+
+class Recent(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
+    """The answer to `AskRecent`. `complete`: there were no others."""
+
+    number: Count
+    complete: bool
+    writes: tuple[PastWrite, ...]
+
+
+FromAuditorControl = OpenedLog | RefusedLog | LogStatus | Violation | Recent

@@ -23,6 +23,7 @@ import msgspec
 from mypy_extensions import mypyc_attr
 
 from cofferdam.audit.client import AuditClient
+from cofferdam.audit.supervision import PastWrite
 from cofferdam.brokers.kit.figures import Figure, Reported
 from cofferdam.brokers.kit.supervision import (
     RESULT_BYTES,
@@ -135,7 +136,7 @@ class Setting:
     boot: str
     """Makes ids that the part gives out unique in the log."""
     again: bool
-    """A crew of this name ran before and ended: what it did in the last minute is not known."""
+    """What was done to its assets in the last minute is not known."""
     policy: CompiledPolicy
     severed: frozenset[str]
     assets: tuple[str, ...]
@@ -152,6 +153,8 @@ class Setting:
     reads: Mapping[str, Path] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    recent: tuple[PastWrite, ...] = ()
+    """The writes to its assets of the last minute, by whomever, where they are known."""
     run_job: RunJob = _no_jobs
     """At most JOBS_OF_PART at once. Jobs end with the crew; their answers may then be missing."""
     wall: Callable[[], int] = time.time_ns

@@ -232,6 +232,7 @@ class PartProcess:
                 reads=reads,
                 folders=folders,
                 secrets={secret.name: secret.value for secret in record.secrets},
+                recent=record.recent,
                 run_job=self._run_job,
             )
         )

@@ -10,12 +10,13 @@ Not here: what only the root decides (starting, stopping, taking a policy), whic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from cofferdam.audit.entry import Draft
+from cofferdam.audit.supervision import PastWrite
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.enforce.orders import Prepared
 from cofferdam.gate.audit import GateAudit
@@ -69,6 +70,9 @@ class Context(Protocol):
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs a task of the gate; if it fails, the gate ends."""
+
+    async def recent_writes(self, assets: Sequence[str]) -> tuple[PastWrite, ...] | None:
+        """The writes of the last minute to these assets, as the log has them; None where nobody can say."""
 
     async def end_sessions(self, sources: Collection[str], reason: str) -> int:
         """Ends the sessions of all crews that come from these addresses; how many there were."""

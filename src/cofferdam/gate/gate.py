@@ -14,7 +14,7 @@ import itertools
 import os
 import secrets
 import socket
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ from cofferdam.audit.events.gate import (
     Restored,
     Severed,
 )
+from cofferdam.audit.supervision import PastWrite
 from cofferdam.brokers.kit.supervision import SessionStatus
 from cofferdam.brokers.registry import check_installed
 from cofferdam.crossing.reactor import Reactor
@@ -64,6 +65,8 @@ TAKE_SECONDS = 5.0
 """For a part to take a new policy or a severed side; one that does not is ended."""
 SEVER_SECONDS = 0.2
 """For a part to take that a side is severed; one that does not is ended."""
+RECENT_SECONDS = 1.0
+"""For the auditor to say what was written in the last minute; then all that a point may be is taken as spent."""
 RECORD_SECONDS = 2.0
 """How long a command waits for its entry to be on disk."""
 STOP_SECONDS = 2.0
@@ -447,6 +450,10 @@ class Gate:
             crew.kill()
         seconds = SEVER_SECONDS if fresh else TAKE_SECONDS
         await asyncio.gather(*(crew.take_severed(seconds, fresh) for crew in self.crews.values()))
+
+    async def recent_writes(self, assets: Sequence[str]) -> tuple[PastWrite, ...] | None:
+        """The writes of the last minute to these assets, as the log has them; None where nobody can say."""
+        return await self.auditor.recent(assets, RECENT_SECONDS)
 
     async def end_sessions(self, sources: Collection[str], reason: str) -> int:
         """Ends the sessions of all crews that come from these addresses; how many there were."""

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from cofferdam.audit.supervision import PastWrite
 from cofferdam.brokers.kit.figures import LABELS, Reported
 
 Name = Annotated[str, Meta(max_length=256)]
@@ -81,7 +82,9 @@ class Configure(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fiel
     listeners: tuple[Listener, ...] = ()
     assets: tuple[str, ...] = ()
     again: bool = False
-    """The crew ran before and ended: what its predecessor wrote in the last minute is not known."""
+    """What was written to its assets in the last minute is not known."""
+    recent: Annotated[tuple[PastWrite, ...], Meta(max_length=8192)] = ()
+    """What was, where it is known."""
     store: Folder = ""
     reads: dict[Name, Folder] = {}
     secrets: tuple[Secret, ...] = ()

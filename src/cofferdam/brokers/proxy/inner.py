@@ -83,6 +83,10 @@ class Inner(StandingPath):
         self._take(setting.policy, setting.assets)
         if setting.again:
             self._state.spend_all(self._clock())
+        for write in setting.recent:
+            self._state.note_past(
+                write.asset, write.spans, frozenset(write.points), write.items, self._clock() - write.age_ns
+            )
         self.set_severed(setting.severed)
 
     # --- policy and the operator's hand -----------------------------------------------------------------------

@@ -14,11 +14,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from cofferdam.audit.supervision import (
+    AskRecent,
     Close,
     FromAuditorControl,
     LogStatus,
     Open,
     OpenedLog,
+    PastWrite,
+    Recent,
     RefusedLog,
     ReportLog,
     ToAuditorControl,
@@ -55,6 +58,8 @@ class AuditorPart(Child[ToAuditorControl, FromAuditorControl]):
                 self.opened = record
             case RefusedLog():
                 self.failing, self.hint = record.message, record.hint
+            case Recent():
+                self._supervisor.answered(record)
             case _:
                 self._supervisor.told(record)
 
@@ -75,6 +80,8 @@ class Auditor(Supervisor[AuditorPart]):
         self._reported = asyncio.Event()
         self.status: LogStatus | None = None
         self.key = ""
+        self._questions: dict[int, asyncio.Future[Recent]] = {}
+        self._number = 0
 
     def orders(self) -> Sequence[PartOrder]:
         return [PartOrder("auditor")]
@@ -123,12 +130,45 @@ class Auditor(Supervisor[AuditorPart]):
             return
         self.status = record
         self._reported.set()
+        over = ", ".join(record.over)
+        self._gate.alarm(
+            "log-share",
+            f"more than a day's share of the log was written by {over}; the rest is counted" if over else "",
+        )
+        used = 100 - 100 * record.free // record.total if record.total else 0
+        for bound in (80, 90):
+            there = f"the disk of the audit log is {used} % full" if used >= bound else ""
+            self._gate.alarm(f"log-disk-{bound}", there)
         self._gate.alarm("log-unwritable", "" if record.writable else record.reason or "the log is not writable")
 
     def violation(self, part: AuditorPart, detail: str) -> None:
         """It told the gate what is no record."""
         self._gate.log.error("auditor-violation", detail=detail)
         self.kill_part(part)
+
+    def answered(self, record: Recent) -> None:
+        """The writes of the last minute."""
+        question = self._questions.pop(record.number, None)
+        if question is not None and not question.done():
+            question.set_result(record)
+
+    async def recent(self, assets: Sequence[str], seconds: float) -> tuple[PastWrite, ...] | None:
+        """The writes of the last minute to these assets; None where nobody can say."""
+        part = next((part for part in self.parts if part.opened is not None), None)
+        if part is None:
+            return None
+        self._number += 1
+        number = self._number
+        question: asyncio.Future[Recent] = asyncio.get_running_loop().create_future()
+        self._questions[number] = question
+        part.send(AskRecent(number, tuple(assets)))
+        try:
+            answer = await asyncio.wait_for(question, seconds)
+        except TimeoutError:
+            return None
+        finally:
+            self._questions.pop(number, None)
+        return answer.writes if answer.complete else None
 
     async def report(self, seconds: float) -> None:
         """Has the auditor report now, and waits for it."""

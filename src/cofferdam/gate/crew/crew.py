@@ -16,6 +16,7 @@ import msgspec
 
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import HalfDied, HalfStarted, RecordViolation
+from cofferdam.audit.supervision import PastWrite
 from cofferdam.brokers.kit.pace import Bucket, draw
 from cofferdam.brokers.kit.supervision import (
     HOUSE_END,
@@ -39,6 +40,7 @@ from cofferdam.gate.crew.plan import CrewPlan, Spot
 from cofferdam.gate.crew.supervisor import Supervisor
 from cofferdam.gate.secrets import load_secrets
 from cofferdam.gate.watch.totals import Totals
+from cofferdam.policy.table import CompiledPolicy
 
 DRAIN_SECONDS = 1.0
 """For what is under way when a crew is started anew."""
@@ -50,6 +52,13 @@ ALARM_SECONDS = 2.0
 """A part's alarms are looked at so often, so that one that was taken over cannot fill the log with them."""
 ALARMS_A_MINUTE, ALARMS_AT_ONCE = 4, 64
 """Alarms of a part that may come or go: each is an entry in the log."""
+
+
+def _is_paced(policy: CompiledPolicy, assets: Collection[str]) -> bool:
+    """Whether there is a limit on how often something of these assets may be done."""
+    known = [policy.assets[name] for name in assets if name in policy.assets]
+    points = any(point.writes_per_minute is not None for asset in known for point in asset.points)
+    return points or any(method.writes_per_minute is not None for asset in known for method in asset.methods)
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,10 @@ class Crew(Supervisor[Part]):
     async def configure(self) -> None:
         gate, plan = self._gate, self.plan  # a new policy may have come since the order
         boot = f"{gate.boot}.{next(gate.births)}"
+        # What earlier lives wrote in the last minute, whatever their crew was called: the log has it.
+        recent: tuple[PastWrite, ...] | None = ()
+        if _is_paced(gate.policy, plan.asset_names):
+            recent = await gate.recent_writes(plan.asset_names)
         for part in self.parts:
             name = part.born.part
             kinds = self.broker.crew.parts[name].secrets
@@ -121,7 +134,8 @@ class Crew(Supervisor[Part]):
                     severed=gate.severed,
                     listeners=self._inherited(part),
                     assets=plan.asset_names,
-                    again=self.restarts > 0,
+                    again=recent is None,
+                    recent=recent or (),
                     store=part.born.store,
                     reads=dict(part.born.reads),
                     folders=dict(part.born.folders),

@@ -19,7 +19,7 @@ Not here: judging (policy.decide). Two pairs of halves that write the same point
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from cofferdam.model import Asset, Assign, Change, Method, Operation, Point, Span, Write
 from cofferdam.policy.points import values
@@ -71,6 +71,25 @@ class PointState:
         for (asset, name), times in self._writes.items():
             limit = self._points[(asset, name)].writes_per_minute or 0
             times.extend([mono_ns] * limit)
+
+    def note_past(
+        self, asset: str, spans: Iterable[tuple[str, int, int]], points: Collection[str], items: bool, mono_ns: int
+    ) -> None:
+        """A write of an earlier life, as the log tells of it: cells as (space, start, count), points that it gave a
+        value. Of `items` the log has names only: all that is named and paced is taken as written."""
+        cells = tuple(spans)
+        for (space_asset, space), paced in self._paced.items():
+            for point in paced if space_asset == asset else ():
+                at = point.at
+                named = not isinstance(at, Span) and items
+                touched = any(
+                    where == space and at.start < first + count and first < at.stop for where, first, count in cells
+                )
+                if named or touched or point.name in points:
+                    times = self._writes[(asset, point.name)]
+                    times.append(mono_ns)
+                    if len(times) > 1 and times[-2] > mono_ns:
+                        self._writes[(asset, point.name)] = deque(sorted(times))
 
     def watches(self, asset: str) -> bool:
         """Whether `note_values` of this asset can have an effect: one of its points has a `max_step`."""

@@ -1,0 +1,76 @@
+"""The writes of the last minute, as the log has them: so that limits on how often a point may be written outlive the
+process that counts, its name, and the gate.
+
+Not here: how they are counted (policy.points.state), who is told (the gate asks for the assets of a part to be born).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from cofferdam.audit.entry import decode_entry, parse_time
+from cofferdam.audit.events.access import WriteAllowed
+from cofferdam.audit.supervision import PastWrite
+from cofferdam.errors import AuditError
+
+SPAN_NS = 60_000_000_000
+"""How far back is remembered: `writes_per_minute` looks no further."""
+KEPT = 8192
+"""Writes that are remembered; where there were more, nobody can say what was written."""
+TAIL = 8192
+"""Entries at the end of a log that are looked through when it is opened."""
+
+
+class RecentWrites:
+    """Times: ns of a clock that never goes back, for what is added; UTC ns for what is read from a log."""
+
+    def __init__(self) -> None:
+        self._writes: deque[tuple[int, PastWrite]] = deque()
+        self._lost = -SPAN_NS
+        """When a write was last forgotten before its time."""
+
+    def add(self, draft: WriteAllowed, now: int) -> None:
+        """It is on disk."""
+        spans = tuple((one.space, one.start, len(one.values)) for one in draft.writes)
+        self._keep(now, PastWrite(draft.asset, 0, spans, tuple(one.point for one in draft.points), bool(draft.items)))
+
+    def load(self, entries: Iterable[bytes], wall: int, now: int, *, whole: bool) -> None:
+        """The end of a log that is opened; `whole`: there is no more of it."""
+        oldest = wall
+        for data in entries:
+            try:
+                entry = decode_entry(data)
+                at = parse_time(entry.time)
+            except AuditError:
+                continue
+            oldest = min(oldest, at)
+            # A clock that was set back makes a write look new, never old.
+            age = max(0, wall - at)
+            if entry.kind == "write-allowed" and age < SPAN_NS:
+                self._keep(now - age, _past(entry.event))
+        if not whole and wall - oldest < SPAN_NS:
+            self._lost = now
+
+    def _keep(self, at: int, write: PastWrite) -> None:
+        self._writes.append((at, write))
+        if len(self._writes) > KEPT:
+            self._lost = max(self._lost, self._writes.popleft()[0])
+
+    def of(self, assets: Collection[str], now: int) -> tuple[bool, tuple[PastWrite, ...]]:
+        """Whether these are all writes of the last minute to these assets, and they, with their ages."""
+        while self._writes and now - self._writes[0][0] >= SPAN_NS:
+            self._writes.popleft()
+        return now - self._lost >= SPAN_NS, tuple(self._aged(assets, now))
+
+    def _aged(self, assets: Collection[str], now: int) -> Iterator[PastWrite]:
+        for at, write in self._writes:
+            if write.asset in assets:
+                yield PastWrite(write.asset, max(0, now - at), write.spans, write.points, write.items)
+
+
+def _past(event: dict[str, Any]) -> PastWrite:
+    spans = tuple((str(space), int(start), len(values)) for space, start, values in event.get("writes", ()))
+    points = tuple(str(point) for point, *_ in event.get("points", ()))
+    return PastWrite(str(event.get("asset", "")), 0, spans, points, bool(event.get("items")))
