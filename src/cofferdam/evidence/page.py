@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cofferdam.evidence.catalogue import catalogue
 from cofferdam.evidence.checks.proofs import STATEMENTS
-from cofferdam.evidence.checks.tables import CHECKS
+from cofferdam.evidence.checks.tables import CHECKS, SELF_TESTED
 from cofferdam.evidence.model import MEANINGS, spoken
 
 HEAD = """# Checks, controls and clocks of the evidence
@@ -34,7 +34,10 @@ def evidence_reference() -> str:
     for check in found.checks.values():
         again = {0: "when asked", -1: "when it happens"}.get(check.every) or spoken(check.every)
         made = CHECKS.get(check.id)
-        looks = ", ".join(made.looks) or "the code" if made is not None else "a person"
+        looks = ", ".join(made.looks) or "the code" if made is not None else ""
+        if check.id in SELF_TESTED:
+            looks = f"{looks}, self-test".removeprefix(", ")
+        looks = looks or "a person"
         lines.append(f"| `{check.id}` | {check.says} | {check.best} | {again} | {spoken(check.valid)} | {looks} |")
     lines += ["", "## Statements of a proof", "", BEARS, "", "| check | statements |", "|---|---|"]
     lines += [f"| `{name}` | {', '.join(f'`{one}`' for one in ids)} |" for name, ids in STATEMENTS.items()]

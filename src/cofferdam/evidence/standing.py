@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from cofferdam.evidence.attest import about
-from cofferdam.evidence.checks.tables import CHECKS
+from cofferdam.evidence.checks.tables import CHECKS, SELF_TESTED
 from cofferdam.evidence.history import Attestation, History
 from cofferdam.evidence.inputs import FUTURE_NS
 from cofferdam.evidence.model import Catalogue, Check, Control, Framework, Result, spoken, weakest
@@ -122,6 +122,8 @@ def _check(
 def _why_nothing(check: Check) -> str:
     if check.best == "attested":
         return "nobody has signed for it"
+    if check.id in SELF_TESTED:
+        return "it has not been tried yet: `cofferdam evidence selftest`"
     if check.id not in CHECKS:
         return "nothing of the gate looks at it yet; a person can sign for it"
     if "proof" in CHECKS[check.id].looks:

@@ -15,6 +15,9 @@ for _table in (proofs.TABLE, running.TABLE, policies.TABLE, logs.TABLE):
 MINUTE = tuple(one for one in CHECKS.values() if one.looks and set(one.looks) <= {"status", "policy"})
 """Those that the gate itself can run: they need nothing but what it has in memory."""
 
+SELF_TESTED = frozenset(("policy.values-checked", "broker.strict-parse", "broker.session-break", "broker.fail-closed"))
+"""What the self-test finds (evidence.selftest), alone or besides a function here."""
+
 
 def run_checks(known: Inputs, names: Iterable[str] | None = None) -> tuple[list[Finding], list[Missing]]:
     """Runs these checks, or all."""

@@ -1,0 +1,341 @@
+"""The self-test: a gate of its own, of the same installed code, with a made-up asset in memory, on which forbidden
+things are tried for real. The plant is not touched: as root all of it stands in a network namespace of its own.
+
+Each attempt has a positive control: what is allowed works before and after, and the asset itself says what reached it.
+
+Not here: recording what was found (the verb), the judge alone (checks.policies).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cofferdam.enforce import kernel
+from cofferdam.errors import CofferdamError, GateError
+from cofferdam.evidence.model import Finding
+
+SUBJECT = "self-test"
+START_SECONDS, STEP_SECONDS = 60.0, 20.0
+LIMIT = 1500
+"""The most that the made-up asset's speed may be set to."""
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+_READ, _WRITE = 3, 6
+_IDS = 0xBEE0
+"""Transaction ids of the client: the asset must see others."""
+POLICY = """\
+site: self-test
+zones: {{enterprise: {{side: it}}, control: {{side: ot}}}}
+assets:
+  made-up:
+    zone: control
+    address: 127.0.0.1
+    port: {asset}
+    protocol: modbus
+    unit: 1
+    listen: "127.0.0.1:{listen}"
+    points:
+      level: {{at: holding 0, type: uint16}}
+      speed: {{at: holding 10, type: uint16, max: {limit}}}
+principals: {{tester: {{zone: enterprise, addresses: [127.0.0.1]}}}}
+conduits:
+  tests:
+    from: enterprise
+    to: control
+    broker: modbus
+    owner: the gate
+    reason: the gate tries itself
+    expires: 2099-12-31
+    allow: [{{who: tester, asset: made-up, read: [level], write: [speed]}}]
+gate: {{separation: processes}}
+"""
+
+
+class Seen(NamedTuple):
+    """One request that reached the asset."""
+
+    transaction: int
+    frame: bytes
+
+
+class Asset:
+    """A Modbus device in memory that remembers every request."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.peers: list[tuple[str, int]] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def writes(self) -> list[int]:
+        """The values that were written, in order."""
+        return [int.from_bytes(one.frame[10:12], "big") for one in self.seen if one.frame[7] == _WRITE]
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                peer, address = self._listener.accept()
+            except OSError:
+                return
+            self.peers.append(address)
+            threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+
+    def _serve(self, peer: socket.socket) -> None:
+        data = b""
+        with contextlib.suppress(OSError), peer:
+            while piece := peer.recv(4096):
+                data += piece
+                while len(data) >= 8 and len(data) >= (end := 6 + int.from_bytes(data[4:6], "big")):
+                    frame, data = data[:end], data[end:]
+                    self.seen.append(Seen(int.from_bytes(frame[:2], "big"), frame))
+                    body = bytes([_READ, 2, 0, 42]) if frame[7] == _READ else frame[7:12]
+                    peer.sendall(frame[:4] + struct.pack(">HB", len(body) + 1, frame[6]) + body)
+
+
+class Client:
+    """A client of the gate."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), STEP_SECONDS)
+        self.own = self._socket.getsockname()
+        self._id = _IDS
+
+    def ask(self, body: bytes) -> bytes:
+        """The answer's PDU. Raises: OSError."""
+        self._id += 1
+        self.send(struct.pack(">HHHB", self._id, 0, len(body) + 1, 1) + body)
+        head = self._exactly(7)
+        return self._exactly(int.from_bytes(head[4:6], "big") - 1)
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def read(self) -> int:
+        """The level. Raises: OSError, also where it is refused."""
+        answer = self.ask(struct.pack(">BHH", _READ, 0, 1))
+        if answer[0] != _READ:
+            raise OSError(f"exception {answer[1]}")
+        return int.from_bytes(answer[2:4], "big")
+
+    def write(self, value: int) -> bool:
+        """Whether the write was done. Raises: OSError."""
+        return self.ask(struct.pack(">BHH", _WRITE, 10, value))[0] == _WRITE
+
+    def ended(self) -> bool:
+        """Whether the gate ends the session."""
+        try:
+            while self._socket.recv(4096):
+                pass
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            piece = self._socket.recv(count - len(data))
+            if not piece:
+                raise ConnectionResetError("the gate closed it")
+            data += piece
+        return data
+
+
+class Rig(NamedTuple):
+    """The made-up asset, the port of its gate, and the gate's state."""
+
+    asset: Asset
+    port: int
+    state: Path
+    ask: Callable[..., Any]
+
+
+def run(ask: Callable[..., Any]) -> list[Finding]:
+    """Everything that is tried. `ask`: asks the gate with a state directory (gate.client).
+
+    Raises: CofferdamError, where the gate of the test does not start."""
+    with _rig(ask) as rig:
+        return [_values(rig), _broken(rig), _session(rig), _killed(rig)]
+
+
+def apart() -> bool:
+    """Moves this process into a network of its own with nothing but a loopback, where it may. Says whether it did."""
+    if os.geteuid() != 0:
+        return False
+    try:
+        kernel.unshare(kernel.CLONE_NEWNET)
+    except OSError:
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+    return True
+
+
+@contextlib.contextmanager
+def _rig(ask: Callable[..., Any]) -> Iterator[Rig]:
+    with tempfile.TemporaryDirectory(prefix="cofferdam-selftest-") as name:
+        folder = Path(name)
+        asset = Asset()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        policy = folder / "policy.yaml"
+        policy.write_text(POLICY.format(asset=asset.port, listen=port, limit=LIMIT))
+        command = [sys.executable, "-m", "cofferdam.cli.main", "up", str(policy), "--state", str(folder / "state")]
+        with (folder / "said").open("wb") as said:
+            gate = subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL)
+        try:
+            rig = Rig(asset, port, folder / "state", ask)
+            _until(lambda: _works(rig, gate, folder), START_SECONDS, "the gate of the self-test did not start")
+            yield rig
+        finally:
+            gate.send_signal(signal.SIGTERM)
+            try:
+                gate.wait(STEP_SECONDS)
+            except subprocess.TimeoutExpired:
+                gate.kill()
+                gate.wait()
+            asset.close()
+
+
+def _works(rig: Rig, gate: subprocess.Popen[bytes] | None = None, folder: Path | None = None) -> bool:
+    """The positive control: an allowed read and an allowed write go through."""
+    if gate is not None and folder is not None and gate.poll() is not None:
+        raise CofferdamError(f"the gate of the self-test ended: {(folder / 'said').read_text()[-300:]}")
+    with contextlib.suppress(OSError), contextlib.closing(Client(rig.port)) as client:
+        return client.read() == 42 and client.write(7)
+    return False
+
+
+def _until(condition: Callable[[], bool], length: float, why: str) -> None:
+    deadline = time.monotonic() + length
+    while not condition():
+        if time.monotonic() > deadline:
+            raise CofferdamError(why)
+        time.sleep(0.05)
+
+
+def _found(check: str, wrong: list[str], says: str, facts: list[str]) -> Finding:
+    if wrong:
+        return Finding(check, "failed", wrong[0], tuple(wrong[:8]), SUBJECT)
+    return Finding(check, "tested", says, tuple(facts), SUBJECT)
+
+
+def _values(rig: Rig) -> Finding:
+    """A value outside its limits is refused, and the asset never sees it."""
+    before = len(rig.asset.writes())
+    wrong: list[str] = []
+    with contextlib.closing(Client(rig.port)) as client:
+        for value in (LIMIT + 1, 65535):
+            if client.write(value):
+                wrong.append(f"a write of {value} was answered as done")
+        within = client.write(LIMIT)
+    written = rig.asset.writes()[before:]
+    if written != [LIMIT] or not within:
+        wrong.append(f"the asset saw {written} instead of {LIMIT} alone")
+    facts = [f"{LIMIT + 1} and 65535 were refused, {LIMIT} was written once", f"the asset saw {written}"]
+    return _found("policy.values-checked", wrong, "a value outside its limits was refused on a pair of halves", facts)
+
+
+def _broken(rig: Rig) -> Finding:
+    """Messages that break the protocol reach nobody."""
+    wrong, before = [], len(rig.asset.seen)
+    frames = {
+        "another protocol": struct.pack(">HHHB", _IDS, 7, 6, 1) + struct.pack(">BHH", _READ, 0, 1),
+        "a length that is too long": struct.pack(">HHHB", _IDS, 0, 4000, 1) + bytes(20),
+        "no Modbus at all": b"GET / HTTP/1.1\r\n\r\n",
+    }
+    for name, frame in frames.items():
+        with contextlib.closing(Client(rig.port)) as client:
+            client.send(frame)
+            if not client.ended():
+                wrong.append(f"{name}: the session went on")
+    if len(rig.asset.seen) != before:
+        wrong.append(f"{len(rig.asset.seen) - before} messages reached the asset")
+    counted = rig.ask(rig.state, "status")["malformed"]
+    if counted < len(frames):
+        wrong.append(f"{counted} of {len(frames)} were counted")
+    if not _works(rig):
+        wrong.append("what is allowed did not work afterwards")
+    facts = [f"{name}: the session ended" for name in frames] + [
+        "the asset saw none of it; then a read and a write went"
+    ]
+    return _found("broker.strict-parse", wrong, "messages that break the protocol went no further", facts)
+
+
+def _session(rig: Rig) -> Finding:
+    """What the asset sees is the gate's own: another connection, other transaction ids."""
+    before = len(rig.asset.seen)
+    with contextlib.closing(Client(rig.port)) as client:
+        client.read()
+        own = client.own
+    new = rig.asset.seen[before:]
+    wrong = []
+    if not new:
+        wrong.append("the asset saw no request")
+    if any(one.transaction in range(_IDS, _IDS + 16) for one in new):
+        wrong.append("the asset saw the client's own transaction id")
+    if own in rig.asset.peers:
+        wrong.append("the asset saw the client's own connection")
+    ids = ", ".join(str(one.transaction) for one in new)
+    facts = [f"the client asked by transaction {_IDS + 1}, the asset saw {ids}",
+             f"the client came from port {own[1]}, the asset saw {len(rig.asset.peers)} others"]  # fmt: skip
+    return _found(
+        "broker.session-break", wrong, "a session ended at the outer half, and the inner half made its own", facts
+    )
+
+
+def _killed(rig: Rig) -> Finding:
+    """kill -9 of each half: its sessions end, nothing gets through unjudged, and the pair comes back."""
+    wrong, facts = [], []
+    for role in ("inner", "outer"):
+        halves = [half for pair in rig.ask(rig.state, "status")["pairs"] for half in pair["halves"]]
+        pid = next(int(half["pid"]) for half in halves if half["role"] == role)
+        with contextlib.closing(Client(rig.port)) as client:
+            client.read()
+            before = rig.asset.writes()
+            os.kill(pid, signal.SIGKILL)
+            if not client.ended():
+                wrong.append(f"the session outlived the {role} half")
+        with contextlib.suppress(OSError), contextlib.closing(Client(rig.port)) as client:
+            if client.write(LIMIT + 1):
+                wrong.append(f"with the {role} half dead a forbidden write was answered as done")
+        _until(functools.partial(_back, rig, pid), STEP_SECONDS, f"the {role} half did not come back")
+        after = rig.asset.writes()[len(before) :]
+        if any(value > LIMIT for value in after):
+            wrong.append(f"with the {role} half dead a forbidden write reached the asset")
+        facts.append(f"kill -9 of the {role} half (pid {pid}): its session ended, the pair came back")
+    return _found(
+        "broker.fail-closed", wrong, "each half was killed: sessions ended and nothing forbidden got through", facts
+    )
+
+
+def _back(rig: Rig, pid: int) -> bool:
+    with contextlib.suppress(GateError, KeyError, json.JSONDecodeError):
+        pairs = rig.ask(rig.state, "status")["pairs"]
+        pids = [half["pid"] for pair in pairs for half in pair["halves"] if half["ready"]]
+        return pid not in pids and all(pair["working"] for pair in pairs) and _works(rig)
+    return False
