@@ -1,0 +1,98 @@
+"""People with a real ssh: a key, a code generator, and what they type.
+
+Not here: what they do (steps, visitor), the station that they reach (play).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+SECONDS = 30.0
+ASKPASS = '#!/bin/sh\ncase "$1" in *ode*) echo "$LAB_CODE";; *) echo no;; esac\n'
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What came of a command: its exit code and its words."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        """All that was said, in one line."""
+        return " ".join((self.out + " " + self.err).split())
+
+
+class Person:
+    """Somebody at the office. `code` gives a code that has not been used; `run_in` puts a command at their host."""
+
+    def __init__(
+        self, name: str, folder: Path, door: tuple[str, int], source: str, code: Callable[[], str],
+        run_in: Callable[[list[str]], list[str]],
+    ) -> None:  # fmt: skip
+        self.name = name
+        self._folder = folder
+        self._door = door
+        self._source = source
+        self._code = code
+        self._run_in = run_in
+
+    def options(self) -> list[str]:
+        """Of ssh and scp."""
+        said = {
+            "UserKnownHostsFile": str(self._folder / "known_hosts"), "IdentitiesOnly": "yes", "LogLevel": "ERROR",
+            "BindAddress": self._source, "NumberOfPasswordPrompts": "1", "StrictHostKeyChecking": "yes",
+            "IdentityFile": str(self._folder / self.name), "ConnectTimeout": "10",
+        }  # fmt: skip
+        return ["-F", "none", *(word for name, value in said.items() for word in ("-o", f"{name}={value}"))]
+
+    def ssh(self, user: str, *words: str, more: tuple[str, ...] = ()) -> list[str]:
+        """`ssh USER@gate WORDS`."""
+        address, port = self._door
+        return ["ssh", *self.options(), *more, "-p", str(port), f"{user}@{address}", *words]
+
+    def scp(self, source: str, target: str) -> list[str]:
+        """`scp SOURCE TARGET`; `gate:` stands for the station by way of the gate."""
+        address, port = self._door
+        places = [place.replace("gate:", f"station@{address}:") for place in (source, target)]
+        return ["scp", *self.options(), "-P", str(port), *places]
+
+    async def begin(self, argv: list[str]) -> asyncio.subprocess.Process:
+        """Starts a command of theirs."""
+        askpass = self._folder / "askpass"
+        environment = {
+            **os.environ, "SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force",
+            "LAB_CODE": await asyncio.to_thread(self._code),
+        }  # fmt: skip
+        return await asyncio.create_subprocess_exec(
+            *self._run_in(argv), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE, env=environment, start_new_session=True,
+        )  # fmt: skip
+
+    async def run(self, argv: list[str]) -> Said:
+        """Runs a command of theirs to its end."""
+        return await finish(await self.begin(argv))
+
+
+async def finish(process: asyncio.subprocess.Process) -> Said:
+    """What came of it. One that does not end is ended."""
+    try:
+        async with asyncio.timeout(SECONDS):
+            out, err = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        out, err = await process.communicate()
+    return Said(process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def write_askpass(folder: Path) -> None:
+    """What ssh asks for a code by."""
+    file = folder / "askpass"
+    file.write_text(ASKPASS)
+    file.chmod(0o755)
