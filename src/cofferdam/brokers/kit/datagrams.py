@@ -45,6 +45,11 @@ class Datagrams:
         except OSError:
             self.unsent += 1
 
+    def close(self) -> None:
+        """Reads and sends nothing more."""
+        self.forget()
+        self._sock.close()
+
     def forget(self) -> None:
         """Reads nothing more; the socket is closed by whoever opened it."""
         self._reactor.remove(self._sock.fileno())

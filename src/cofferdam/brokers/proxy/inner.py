@@ -473,6 +473,9 @@ class Inner(StandingPath):
             self._close(session)
         for device in self._devices.values():
             device.close("the gate stops")
+        if self._datagrams is not None:
+            self._datagrams.close()
+            self._datagrams = None
         self._budget.tell(self._wall())
         self._reads_book.tell()
 

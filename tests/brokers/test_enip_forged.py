@@ -1,0 +1,284 @@
+"""EtherNet/IP with a hostile process in the place of each half: what the outer one says reaches the asset within policy
+or not at all, and the outer half believes no answer that fits no question."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cofferdam.brokers.proxy import records
+from cofferdam.errors import CofferdamError, CrossingError
+from cofferdam.model import Allow, Bool, Float32, Int16, Int32, Item, Octets, UInt32
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import loads
+from cofferdam.policy.points.decide import Flow
+from cofferdam.protocols.base import NEED_DATA, LocalAnswer, Released, RequestReceived
+from cofferdam.protocols.enip import io, wire
+from cofferdam.protocols.enip import messages as m
+from cofferdam.protocols.enip.server import EnipServer
+from tests.brokers.stage import Stage, Wire
+from tests.examples import examples
+from tests.policy.plant import NOW
+from tests.protocols import enip as e
+from tests.protocols.enip import ENIP, cip_of, rr, tag
+
+POLICY = """\
+site: works
+zones:
+  office: {side: it}
+  plant: {side: ot}
+assets:
+  packer:
+    zone: plant
+    address: 127.0.0.1
+    protocol: enip
+    listen: 127.0.0.1:44818
+    points:
+      pump: {at: tag Pump.Speed, type: dint, min: 0, max: 1500}
+      level: {at: tag Level, type: real}
+      counts: {at: "tag Counts[0-9]", type: dint, min: 0, max: 99}
+      alarm: {at: tag Status.3, type: bool}
+      serial: {at: cip 1/1/6, type: udint}
+      reference: {at: io Drive.0, type: dint, min: 0, max: 1500}
+    streams:
+      drive: {at: io Drive, fastest: 10 ms, form: "outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151"}
+principals:
+  mes: {zone: office, addresses: [127.0.0.1]}
+  guest: {zone: office, addresses: 10.1.0.66}
+conduits:
+  c:
+    from: office
+    to: plant
+    broker: enip
+    owner: someone
+    reason: a test
+    allow:
+      - {who: mes, asset: packer, read: [pump, level, counts, serial], write: [pump, counts, alarm], stream: drive}
+      - {who: guest, asset: packer, read: level}
+"""
+SOURCES = {1: "127.0.0.1", 2: "10.1.0.66", 3: "10.9.9.9"}
+
+
+class Device:
+    """What stands at the other end: the server's machine, which says yes to all that it is asked."""
+
+    def __init__(self, link: Wire, policy: Any) -> None:
+        self.link = link
+        self.machine = EnipServer(e.facing(policy.assets["packer"]))
+        self.asked: list[Any] = []
+
+    def turn(self) -> bool:
+        data = b"".join(self.link.take())
+        self.machine.receive_data(data)
+        while (event := self.machine.next_event()) is not NEED_DATA:
+            if isinstance(event, RequestReceived):
+                self.asked.append(event.request)
+                self._say(self.machine.send(event.token, self._answer(event.request)))
+            elif isinstance(event, (LocalAnswer, Released)):
+                self._say(self.machine.send(event.token, event.reply))
+        return bool(data)
+
+    def _say(self, data: bytes) -> None:
+        if not self.link.closed:
+            self.link.on_data(data)
+
+    def _answer(self, request: Any) -> Any:
+        match request:
+            case m.ReadTag(item):
+                return m.Held(0xC4, 0, Int32((7,) * item.count, item.first >= 0))
+            case m.GetAttribute():
+                return m.Held(0, 0, UInt32((7,)))
+            case m.OpenIo(_, rpi_out, rpi_in):
+                return m.IoOpened(rpi_out, rpi_in)
+            case m.ListTags():
+                return m.TagList(tuple(m.Symbol(n, name, 0xC4, (0, 0, 0)) for n, name in enumerate(
+                    ("Pump", "Level", "Secret", "Counts", "Program:Main"), 1)))  # fmt: skip
+            case m.Packet(parts):
+                return m.Answers(tuple(self._answer(part) for part in parts))
+            case m.Identify():
+                return m.Identity(1, 2, 3, 4, 5, 6, 7, "a device")
+            case m.GetAttributes(items):
+                return m.HeldList(tuple(UInt32((1,)) for _ in items))
+        return m.Done()
+
+
+class EnipStage(Stage):
+    zones = (("office",), "plant")
+    place = ("127.0.0.1", 44818)
+
+    def __init__(self) -> None:
+        super().__init__(policy=compile_policy(loads(POLICY), now_ns=NOW), broker="enip")
+        self.plant: list[Device] = []
+        self.out: list[bytes] = []
+        for device in self.inner._devices.values():
+            device._send_datagram = lambda address, port, data: self.out.append(data)
+
+    def turn(self) -> None:
+        """The inner half and the device come to rest; nobody is at the outer end."""
+        for _ in range(20):
+            self.reactor.settle()
+            if self.audit_pipe.unanswered:
+                self.acknowledge()
+            for link in self.devices[len(self.plant) :]:
+                self.plant.append(Device(link, self.policy))
+                assert link.on_connected is not None
+                link.on_connected()
+            busy = [device.turn() for device in self.plant if not device.link.closed]
+            if not any(busy) and not self.audit_pipe.unanswered:
+                return
+
+
+class Forger:
+    """Makes records by chance, the same for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+
+    def request(self) -> Any:
+        rng = self.rng
+        names = ("pump.speed", "pump.speed", "level", "counts", "status", "secret", "pump", "Level", "a[1,2]")
+        name = rng.choice(names)
+        first = rng.choice((-1, -1, 0, 5, 8, 200))
+        item = Item("tag", name, first, rng.choice((1, 1, 2, 5)) if first >= 0 else 1)
+        number = rng.choice((-1, 0, 50, 99, 100, 1500, 1501))
+        array = first >= 0 and rng.random() < 0.9
+        value = rng.choice((Int32, Int32, Int32, Int16))((number,) * item.count, array)
+        attribute = Item("cip", rng.choice(("1/1/6", "1/1/7", "6/1/1", "01/1/6")))
+        code = 0xC3 if isinstance(value, Int16) else 0xC4
+        stream = Item("io", rng.choice(("drive", "drive", "other")))
+        return rng.choice(
+            (
+                m.ReadTag(item),
+                m.WriteTag(item, code, 0, value),
+                m.WriteTag(item, code, 0, value),
+                m.WriteTag(item, 0x02A0, 0x77, Octets((b"abcd",))),
+                m.WriteTag(item, 0xCA, 0, Float32((1.5,), array)),
+                m.WriteBit(Item("tag", f"{name}.{rng.choice((3, 4))}"), 4, rng.random() < 0.5),
+                m.WriteBit(Item("tag", "status.3"), 4, rng.random() < 0.5),
+                m.ModifyTag(item, 4, 3, 0xFFFFFFFF),
+                m.GetAttribute(attribute),
+                m.SetAttribute(attribute, UInt32((1,))),
+                m.Service(rng.choice((5, 7)), rng.choice((1, 0x8E)), 1),
+                m.Identify(),
+                m.ListTags(rng.choice(("", "Program:Main"))),
+                m.OpenIo(stream, rng.choice((9_999, 10_000)), 10_000, 0, 1),
+                m.Packet((m.ReadTag(Item("tag", "level")), m.WriteTag(item, code, 0, value))),
+                m.Unserved(7, 0x8E, "x") if rng.random() < 0.1 else m.Identify(),
+            )
+        )
+
+    def record(self, number: int, inner: Any) -> Any:
+        rng = self.rng
+        streams = list(inner._standings.values())
+        if streams and rng.random() < 0.5:
+            value = rng.choice((0, 700, 1500, 1501, -1)).to_bytes(4, "little", signed=True)
+            return records.Frame(rng.choice(streams).handle, m.IoData(True, True, value[: rng.choice((4, 4, 4, 3))]))
+        request = self.request()
+        while m.request_fault(request) and rng.random() < 0.98:  # a lie that is found out at once tries nothing more
+            request = self.request()
+        return records.Request(rng.choice((1, 1, 1, 1, 2, 3)), number, request)
+
+
+def run(seed: int) -> EnipStage:
+    stage, forger = EnipStage(), Forger(seed)
+    for number, source in SOURCES.items():
+        stage.inner.take(records.Opened(number, f"s{number}", source, "packer"))
+    try:
+        for number in range(100, 140):
+            stage.to_inner.send(forger.record(number, stage.inner))
+            for decoded in stage.to_inner.take():
+                stage.inner.take(decoded)
+            stage.turn()
+            answers = stage.to_outer.take()
+            for record in answers:
+                listed = getattr(record, "message", None)
+                if isinstance(listed, m.TagList):
+                    names = {one.name for one in listed.symbols}
+                    assert "Secret" not in names and "Program:Main" not in names
+    except CrossingError:
+        pass  # the half stops: what came before was within policy all the same
+    stage.turn()
+    stage.inner.end()
+    return stage
+
+
+@given(st.integers(0, 1 << 60))
+@examples(250)
+def test_nothing_reaches_the_asset_that_policy_does_not_allow(seed: int) -> None:
+    stage = run(seed)
+    flows = [stage.policy.flow("enip", source, "packer", ("office",)) for source in SOURCES.values()]
+    allowed = [flow for flow in flows if isinstance(flow, Flow)]
+    for device in stage.plant:
+        for request in device.asked:
+            verdicts = [flow.decide(ENIP.operation(request), stage.inner._wall()) for flow in allowed]
+            assert any(isinstance(verdict, Allow) for verdict in verdicts), request
+    for data in stage.out:
+        [_, (_, body)] = wire.items_at(data, 0)
+        assert 0 <= int.from_bytes(body[6:10], "little", signed=True) <= 1500
+
+
+def test_the_forger_tries_what_it_should() -> None:
+    """The test above would hold nothing if nothing ever reached the device."""
+    seen: Counter[str] = Counter()
+    for seed in range(60):
+        stage = run(seed)
+        seen["frames"] += len(stage.out)
+        for device in stage.plant:
+            seen.update(type(one).__name__ for one in device.asked)
+    for kind in ("ReadTag", "WriteTag", "WriteBit", "Packet", "OpenIo", "ListTags", "GetAttribute", "frames"):
+        assert seen[kind] > 5, seen
+
+
+def test_what_no_policy_can_allow_ends_the_half_that_says_it() -> None:
+    stage = EnipStage()
+    stage.inner.take(records.Opened(1, "s", "127.0.0.1", "packer"))
+    with pytest.raises(CrossingError):
+        stage.inner.take(records.Request(1, 2, m.Unserved(7, 0x8E, "stop")))
+    stage.inner.end()
+
+
+@given(st.integers(0, 1 << 60))
+@examples(60)
+def test_the_outer_half_believes_no_answer_that_fits_no_question(seed: int) -> None:
+    """An inner half that was taken over says anything: the client gets what fits its request, or the crew stops."""
+    rng = random.Random(seed)
+    stage = EnipStage()
+    client = stage.client("127.0.0.1")
+    client.arrive(e.REGISTER)
+    client.arrive(rr(tag("pump"), e.SESSION))
+    client.take()
+    client.arrive(rr(tag("counts", body=b"\3\0"), e.SESSION))
+    sent = [one for one in stage.to_inner.take() if isinstance(one, records.Request)]
+    assert [type(one.message) for one in sent] == [m.ReadTag]
+    answer = rng.choice(
+        (
+            m.Done(), m.Held(0xC4, 0, Int32((1, 2, 3), True)), m.Held(0xC4, 0, Int32((1, 2), True)),
+            m.Held(0, 0, UInt32((1,))), m.TagList(()), m.IoOpened(10_000, 10_000), m.CipError(5),
+            m.Held(0xC1, 0, Bool((True,) * 3, True)), m.Held(0xC4, 9, Int32((1, 2, 3), True)), m.Answers((m.Done(),)),
+        )
+    )  # fmt: skip
+    kind: Any = rng.choice((records.Reply, records.Watched))
+    record = kind(sent[0].id, answer, 0, 0) if kind is records.Reply else kind(sent[0].id, 5, answer, 0, 0)
+    try:
+        stage.outer.take(record)
+    except CofferdamError:
+        return
+    finally:
+        stage.inner.end()
+    told = [cip_of(data) for data in client.take() if data[0] == wire.SEND_RR]
+    assert all(one[0] == 0xCC for one in told)
+    fits = isinstance(answer, m.CipError) or (isinstance(answer, m.Held) and not ENIP.mismatch(sent[0].message, answer))
+    assert fits or not told
+
+
+def test_a_form_says_its_sizes() -> None:
+    form = io.form_of("outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151")
+    assert form is not None and (form.size_out(1), form.size_in(1), form.size_out(0)) == (10, 10, 8)
+    heartbeat = io.form_of("outputs 152 of 0 bytes, inputs 100 of 8 bytes, no run")
+    assert heartbeat is not None and heartbeat.size_out(1) == 2
+    assert io.form_of("outputs 1 of 2000 bytes, inputs 1 of 1 bytes") is None
