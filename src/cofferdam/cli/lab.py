@@ -69,6 +69,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         person.add_argument("--source", default="", metavar="ADDRESS", help="the own address to connect from")
         person.add_argument("--driven", action="store_true", help="take commands from stdin, lines of JSON")
         person.add_argument("--pause", type=float, default=pause, metavar="S", help=f"seconds (default {pause:g})")
+    plc = what.add_parser("plc", help="a controller that takes firmware by SFTP and starts it")
+    plc.add_argument("--address", default="127.0.0.1", help="where to listen (default 127.0.0.1)")
+    plc.add_argument("--port", type=int, default=2222, metavar="P", help="0 is any free one (default 2222)")
+    plc.add_argument("--folder", required=True, type=Path, metavar="DIR", help="its files, and its own host key")
+    desk = what.add_parser("maintenance", help="brings firmware in and has it approved, again and again")
+    desk.add_argument("--folder", required=True, type=Path, metavar="DIR", help="keys of vendor and approvers")
+    desk.add_argument("--gate", required=True, type=Path, metavar="DIR", help="the gate's state directory")
+    desk.add_argument("--pause", type=float, default=12.0, metavar="S", help="seconds (default 12)")
     what.add_parser("policy", help="print the policy of the demo")
     what.add_parser("clean", help="remove what killed labs left behind: namespaces, temporary directories")
 
@@ -107,6 +115,18 @@ def _play(args: argparse.Namespace) -> int:
             return 0
         case "demo":
             return _demo(args)
+        case "plc":
+            from cofferdam.lab.patch import events as patch_events
+            from cofferdam.lab.patch import plc
+
+            asyncio.run(plc.serve(args.folder, args.address, args.port, patch_events.printed))
+            return 0
+        case "maintenance":
+            from cofferdam.lab.patch import events as patch_events
+            from cofferdam.lab.patch import maintenance
+
+            asyncio.run(maintenance.forever(args.folder, args.gate, args.pause, patch_events.printed))
+            return 0
         case "mes" | "erp-desk":
             asyncio.run(_exchange(args))
             return 0

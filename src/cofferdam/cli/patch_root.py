@@ -103,7 +103,7 @@ def _new(args: argparse.Namespace) -> int:
     from cofferdam.brokers.patch import trustkeys
     from cofferdam.cli.gate_options import state_of
     from cofferdam.gate.crew.plan import plan_crews
-    from cofferdam.gate.secrets import secret_file
+    from cofferdam.gate.secrets import secret_file, write_secret
     from cofferdam.policy.compile import compile_policy
     from cofferdam.policy.load import load
 
@@ -124,30 +124,12 @@ def _new(args: argparse.Namespace) -> int:
         path = secret_file(state_of(args), plans[0].base, "keeper", "online")
         if path.exists():
             raise GateError(f"the keeper has a key already: {path}", hint="`cofferdam patch root next` for a next root")
-        _write_secret(state_of(args), path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_secret(state_of(args), path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     except BaseException:
         args.out.unlink()
         raise
     print(f"{args.out}: to be signed by {args.holders} holders: cofferdam patch root sign {args.out} --key KEY")
     return 0
-
-
-def _write_secret(state: Path, path: Path, data: bytes) -> None:
-    """For the gate's user alone."""
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    owner = state.stat().st_gid if os.geteuid() == 0 else os.geteuid()
-    for folder in reversed((path.parent, path.parent.parent, path.parent.parent.parent)):
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(folder, owner, owner)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "wb") as out:
-        out.write(data)
-        if os.geteuid() == 0:
-            os.fchown(fd, owner, owner)
-        out.flush()
-        os.fsync(fd)
 
 
 def _read(file: Path) -> Any:

@@ -82,3 +82,21 @@ def save_secret(path: Path, data: bytes, owner: int) -> None:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
         raise GateError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def write_secret(state: Path, path: Path, data: bytes) -> None:
+    """A new secret at a place that `secret_file` gave, durable, for the gate's user alone. Raises: OSError."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owner = state.stat().st_gid if os.geteuid() == 0 else os.geteuid()  # the gate's group is its user's own
+    for folder in reversed((path.parent, path.parent.parent, path.parent.parent.parent)):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            os.chown(folder, owner, owner)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "wb") as out:
+        out.write(data)
+        if os.geteuid() == 0:
+            os.fchown(fd, owner, owner)
+        out.flush()
+        os.fsync(fd)

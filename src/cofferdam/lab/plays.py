@@ -10,6 +10,7 @@ from cofferdam.lab.layout import Spot
 from cofferdam.lab.mirror.play import Mirror
 from cofferdam.lab.orders.play import Orders
 from cofferdam.lab.packer.play import Packer
+from cofferdam.lab.patch.play import Patch
 from cofferdam.lab.play import Play
 from cofferdam.lab.remote.play import Remote
 from cofferdam.lab.water.play import Water
@@ -17,8 +18,7 @@ from cofferdam.lab.water.play import Water
 
 def plays(names: Collection[str] = ()) -> tuple[Play, ...]:
     """Those of these names, or all of them, anew. Raises CofferdamError for a name that no play has."""
-    found: tuple[Play, ...] = (Water(), Orders(), Mirror(), Packer())
-    found: tuple[Play, ...] = (Water(), Orders(), Remote())
+    found: tuple[Play, ...] = (Water(), Orders(), Mirror(), Packer(), Remote(), Patch())
     known = [play.name for play in found]
     for name in names:
         if name not in known:

@@ -82,7 +82,9 @@ def clamd(folder: Path, *more: str) -> Iterator[Path]:
 class Sshd:
     """An asset with OpenSSH's SFTP: its files are in `files`."""
 
-    def __init__(self, folder: Path, authorized: Path, port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, authorized: Path, port: int = 0, *, address: str = "127.0.0.1", start: bool = True
+    ) -> None:
         folder.mkdir(parents=True)
         self.files = folder / "files"
         self.files.mkdir()
@@ -94,7 +96,7 @@ class Sshd:
         self.config = folder / "sshd_config"
         self.config.write_text(
             textwrap.dedent(f"""
-            ListenAddress 127.0.0.1
+            ListenAddress {address}
             Port {self.port}
             HostKey {self.host}
             AuthorizedKeysFile {keys}
@@ -107,16 +109,18 @@ class Sshd:
         )
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
-        self.start()
+        if start:
+            self.start()
 
     @property
     def host_key(self) -> str:
         return " ".join(self.host.with_suffix(".pub").read_text().split()[:2])
 
-    def start(self) -> None:
+    def start(self, *within: str) -> None:
+        """`within`: a command that it is started by."""
         Path("/run/sshd").mkdir(exist_ok=True)
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", str(self.config)], stderr=log)
+            self.process = subprocess.Popen([*within, "/usr/sbin/sshd", "-D", "-e", "-f", str(self.config)], stderr=log)
 
     def stop(self) -> None:
         if self.process is not None:

@@ -3,7 +3,7 @@
 The format is OpenSSH's PROTOCOL.sshsig: a blob with the public key, a namespace that says what the signature is for, a
 hash algorithm and the signature. Keys may lie in a file, an agent or a security key (sk-*), for which a touch is asked.
 
-Not here: which keys count (each broker), making signatures (ssh-keygen on the signer's machine).
+Not here: which keys count (each broker).
 """
 
 from __future__ import annotations
@@ -75,6 +75,15 @@ def dearmor(text: bytes) -> bytes:
 def signer(blob: bytes) -> bytes:
     """The public key that a signature says it is by. Raises: SignatureRefused."""
     return _parse(blob)[0]
+
+
+def sign(key: Any, namespace: str, message: bytes) -> bytes:
+    """A signature by a private key of asyncssh's, as a blob. For who has the key at hand; people use `ssh-keygen`."""
+    said, algorithm = namespace.encode(), b"sha512"
+    signed = MAGIC + b"".join(_pack(part) for part in (said, b"", algorithm, hashlib.sha512(message).digest()))
+    kind = _SIGNATURES[_Reader(key.public_data).string()]
+    parts = (key.public_data, said, b"", algorithm, key.sign(signed, kind))
+    return MAGIC + struct.pack(">I", VERSION) + b"".join(map(_pack, parts))
 
 
 def verify(blob: bytes, key: bytes, namespace: str, message: bytes) -> None:

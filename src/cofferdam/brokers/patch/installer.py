@@ -45,7 +45,7 @@ from cofferdam.policy.terms.doors import Door
 from cofferdam.policy.terms.patch_rows import Install, PatchRows, Way
 
 LIMITS: Final = Limits(body_bytes=64 << 10, rest_bytes=64 << 10, connections=1024, connections_source=16)
-LOOK_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 0.5
 REFRESH_SECONDS: Final = 60.0
 WEEKS: Final = 4
 PIECE: Final = 1 << 20
@@ -90,6 +90,7 @@ class Installer(HttpPart):
         self._look = True
         self._refreshed = 0.0
         self._why = ""
+        self._stamp = (0, 0)
         self._cut = False
         self._busy: str = ""
         self._sent = 0
@@ -159,7 +160,7 @@ class Installer(HttpPart):
     async def _work(self) -> None:
         while not self.stopping:
             now = self.loop.time()
-            if self._look or now - self._refreshed > REFRESH_SECONDS:
+            if self._look or self._stamp_changed() or now - self._refreshed > REFRESH_SECONDS:
                 self._look, self._refreshed = False, now
                 await self._refresh()
             for verdict in list(self.plan().verdicts(self.setting.wall())):
@@ -168,6 +169,16 @@ class Installer(HttpPart):
                     await self._install(verdict, way)
                     break
             await asyncio.sleep(LOOK_SECONDS if not self._look else 0)
+
+    def _stamp_changed(self) -> bool:
+        """Whether the keeper offers another time stamp, which it might not have told us."""
+        try:
+            found = (self._offered / "metadata" / "timestamp.json").lstat()
+            fresh = (found.st_ino, found.st_mtime_ns)
+        except OSError:
+            fresh = (0, 0)
+        before, self._stamp = self._stamp, fresh
+        return before != fresh
 
     async def _refresh(self) -> None:
         trust = self._trust

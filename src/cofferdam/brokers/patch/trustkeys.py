@@ -101,6 +101,12 @@ def signature(armored: bytes) -> Signature:
     return Signature(key_id(sshsig.signer(blob)), base64.b64encode(blob).decode())
 
 
+def signature_by(key: Any, signed: Signed) -> Signature:
+    """A signature by a private key of asyncssh's."""
+    blob = sshsig.sign(key, NAMESPACE, to_sign(signed))
+    return Signature(key_id(key.public_data), base64.b64encode(blob).decode())
+
+
 def to_sign(signed: Signed) -> bytes:
     """The bytes that a signature is over."""
     found: bytes = CanonicalJSONSerializer().serialize(signed)

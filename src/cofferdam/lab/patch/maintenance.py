@@ -1,0 +1,124 @@
+"""Maintenance: brings firmware in, of which every third is not the vendor's, and has two people approve the rest.
+
+Not here: the firmware and the keys (props).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from cofferdam.errors import CofferdamError, GateError
+from cofferdam.gate.client import ask
+from cofferdam.lab.patch import events
+from cofferdam.lab.patch.plc import NAME
+from cofferdam.lab.patch.vendor import Vendor, firmware
+
+LOOK_SECONDS = 0.1
+LOOKS = 600
+
+
+class Desk:
+    """Its tools. `folder` has keys, `state` is the gate's state directory."""
+
+    def __init__(self, folder: Path, state: Path) -> None:
+        self.folder = folder
+        self.state = state
+        self.vendor = Vendor((folder / "vendor.key").read_bytes())
+
+    async def patch(self, *words: str) -> tuple[int, str]:
+        """`cofferdam patch ...`: its exit code, and all that it said."""
+        argv = [sys.executable, "-m", "cofferdam.cli.main", "patch", *words, "--state", str(self.state)]
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        out, err = await process.communicate()
+        if not process.returncode:
+            return 0, out.decode("utf-8", "replace").strip()
+        said = err.decode("utf-8", "replace").strip()
+        return process.returncode, said[max(0, said.rfind("cofferdam patch:")) :]
+
+    async def told(self, *words: str) -> Any:
+        """Its answer as JSON. Raises: CofferdamError."""
+        code, said = await self.patch(*words, "--json")
+        if code:
+            raise CofferdamError(said)
+        return json.loads(said)
+
+    async def ask(self, part: str, verb: str, **words: object) -> Any:
+        """What a part of the patch relay says, without a process of its own for the question. Raises: GateError."""
+        question = functools.partial(
+            ask, self.state, "ask-part", broker="patch", part=part, verb=verb, arguments=words, crew=""
+        )
+        return (await asyncio.to_thread(question))[0]["result"]
+
+    async def ready(self) -> None:
+        """Once all parts of the patch relay answer. Raises: CofferdamError."""
+        said = ""
+        for _ in range(LOOKS):
+            try:
+                await self.ask("keeper", "status")
+                await self.ask("installer", "plan")
+                return
+            except GateError as error:
+                said = str(error)
+            await asyncio.sleep(LOOK_SECONDS)
+        raise CofferdamError(said)
+
+    async def bring(self, version: str, data: bytes, signature: str) -> dict[str, Any]:
+        """A file with this signature, and what the examiner made of it. Raises: CofferdamError."""
+        file = self.folder / NAME
+        beside = self.folder / f"{NAME}.minisig"
+        file.write_bytes(data)
+        beside.write_text(signature)
+        words = ("--product", "filler-firmware", "--version", version, "--signature", str(beside))
+        number = (await self.told("put", str(file), *words))["number"]
+        for _ in range(LOOKS):
+            found: dict[str, Any] = await self.ask("keeper", "show", number=number)
+            if found["state"] not in ("waiting", "examining"):
+                return found
+            await asyncio.sleep(LOOK_SECONDS)
+        raise CofferdamError(f"file {number} was not examined")
+
+    async def approve(self, number: int, who: str) -> tuple[int, str]:
+        return await self.patch("approve", str(number), "--key", str(self.folder / f"{who}.key"), "--yes")
+
+    async def asset(self) -> dict[str, Any]:
+        """Where the controller stands."""
+        found: dict[str, Any] = (await self.ask("installer", "plan"))["assets"][0]
+        return found
+
+    async def settled(self, number: int) -> dict[str, Any]:
+        """Where it stands once this release is through. Raises: CofferdamError."""
+        found: dict[str, Any] = {}
+        for _ in range(LOOKS):
+            found = await self.asset()
+            ended = found["state"] in ("failed", "unknown", "back") or (
+                found["state"] == "done" and found["has"] == found["release"]
+            )
+            if found["number"] >= number and ended:
+                return found
+            await asyncio.sleep(LOOK_SECONDS)
+        raise CofferdamError(f"the controller is {found.get('state') or 'untouched'}: {found.get('why')}")
+
+
+async def forever(folder: Path, state: Path, pause: float, sink: events.Sink) -> None:
+    """Works until it is ended."""
+    desk = Desk(folder, state)
+    await desk.ready()
+    for number in itertools.count(1):
+        version = f"1.{number}"
+        data = firmware(version)
+        signature = desk.vendor.sign(data if number % 3 else data[:-1])
+        found = await desk.bring(version, data, signature)
+        if found["state"] == "passed":
+            await desk.patch("request", str(found["number"]))
+            for who in ("alice", "bob"):
+                await desk.approve(found["number"], who)
+        sink(events.Judged(version, found["state"], found["reason"]))
+        await asyncio.sleep(pause)

@@ -1,0 +1,135 @@
+"""Firmware for a controller: a vendor that signs, people who approve, a gate that installs.
+
+Not here: what they do (maintenance, plc), the steps of the tour (steps).
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.panel import Panel
+from rich.table import Table
+
+from cofferdam.errors import CofferdamError
+from cofferdam.gate.secrets import secret_file, write_secret
+from cofferdam.lab.layout import Addresses, Layout, Spot
+from cofferdam.lab.patch import events
+from cofferdam.lab.patch.maintenance import Desk
+from cofferdam.lab.patch.steps import CREW, STEPS, Cast
+from cofferdam.lab.play import Picture, Play, Sections
+from cofferdam.lab.scene import COFFERDAM, Scene
+
+
+class Patch(Play):
+    """The patch relay at work."""
+
+    name = "patch"
+    who = "a controller that takes firmware"
+    steps = STEPS
+    spots = (Spot("patch-plc", "plant", 2222),)
+
+    @functools.cached_property
+    def props(self) -> Any:
+        """Keys of everybody. (Its libraries are an extra's: not for all plays.)"""
+        from cofferdam.lab.patch.props import Props
+
+        return Props()
+
+    def missing(self) -> str:
+        try:
+            import asyncssh  # noqa: F401
+            import tuf  # noqa: F401
+        except ImportError as error:
+            return f"pip install 'cofferdam[patch]' ({error})"
+        return "" if shutil.which("ssh-keygen") else "ssh-keygen (openssh-client)"
+
+    def sections(self, where: Addresses) -> Sections:
+        conduits = f"""\
+  firmware:
+    from: enterprise
+    to: control
+    broker: patch
+    owner: maintenance
+    reason: the filler's maker mends its firmware
+    expires: 2035-06-30
+    root: patch-root.json             # whose signatures release a file: two of three people
+    products:
+      filler-firmware: {{origin: {{minisign: filler-vendor.pub}}, most: 5 MB, scan: none}}
+    ways:
+      filler-plc:
+        address: {where.host("patch-plc")}
+        sftp:
+          port: {where.port("patch-plc")}
+          user: update
+          host_key: "{self.props.host_key}"
+          path: "/{{file}}"
+    allow:
+      - asset: filler-plc
+        install: filler-firmware
+        health: {{file: /version, says: "{{version}}", within: 2 s}}
+        back: previous
+"""
+        files = {"patch-root.json": self.props.root, "filler-vendor.pub": self.props.vendor.public}
+        return Sections(conduits=conduits, files=files)
+
+    async def before_gate(self, scene: Scene, listener: events.Sink | None) -> None:
+        folder, where = scene.directory / "patch", scene.layout.addresses
+        self.props.lay(folder)
+        write_secret(scene.state, secret_file(scene.state, CREW, "keeper", "online"), self.props.online)
+        key = str(folder / "machine.key")
+        made = await scene.verb("patch", "credential", "filler-plc", "--policy", str(scene.policy), "--key", key)
+        if made.code:
+            raise CofferdamError(f"no credential for the controller: {made.text}")
+        argv = [*COFFERDAM, "lab", "plc", "--folder", str(folder / "plc"), "--address", where.host("patch-plc"),
+                "--port", str(where.port("patch-plc"))]  # fmt: skip
+        plc = await scene.start("filler-plc", "plant", argv, listener=listener, decode=events.parse)
+        await plc.wait_for(lambda event: isinstance(event, events.Listening))
+
+    async def live(self, scene: Scene, listener: events.Sink) -> None:
+        folder = scene.directory / "patch"
+        argv = [*COFFERDAM, "lab", "maintenance", "--folder", str(folder), "--gate", str(scene.state)]
+        await scene.start("maintenance", "gate", argv, listener=listener, decode=events.parse)
+
+    async def cast(self, scene: Scene) -> Any:
+        desk = Desk(scene.directory / "patch", scene.state)
+        await desk.ready()
+        return Cast(scene, desk, self.props.root.encode(), self.props.online)
+
+    def picture(self, layout: Layout) -> Picture:
+        return PatchPicture()
+
+
+class PatchPicture(Picture):
+    """What came in, and what the controller runs."""
+
+    def __init__(self) -> None:
+        self.passed = self.refused = 0
+        self.last = self.why = ""
+        self.runs = "as delivered"
+
+    def note(self, event: events.Event) -> None:
+        match event:
+            case events.Judged():
+                self.last = event.version
+                if event.state == "passed":
+                    self.passed += 1
+                else:
+                    self.refused, self.why = self.refused + 1, event.reason
+            case events.Started():
+                self.runs = event.version if event.good else f"{event.version} (fault)"
+            case _:
+                pass
+
+    def panels(self) -> Sequence[tuple[RenderableType, int]]:
+        table = Table(expand=True, box=None, show_header=False)
+        table.add_row("brought in", f"{self.passed} passed, {self.refused} refused")
+        table.add_row("last", f"{self.last} {self.why if self.refused else ''}"[:40])
+        table.add_row("filler-plc runs", self.runs)
+        return ((Panel(table, title="patch: firmware"), 1),)
+
+    def line(self) -> str:
+        return f"firmware: {self.passed} passed, {self.refused} refused, the controller runs {self.runs}"

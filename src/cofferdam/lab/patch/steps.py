@@ -1,0 +1,151 @@
+"""The steps of the tour around the patch relay: what passes, who cannot approve, what goes where, the way back, and an
+owned keeper.
+
+Not here: how steps are run and shown (lab.tour).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import zipfile
+
+from cofferdam.brokers.patch.records import Custom
+from cofferdam.enforce import stores
+from cofferdam.errors import CofferdamError
+from cofferdam.lab.patch.maintenance import LOOK_SECONDS, LOOKS, Desk
+from cofferdam.lab.patch.plc import NAME
+from cofferdam.lab.patch.vendor import ME, firmware
+from cofferdam.lab.play import Finding, Step
+from cofferdam.lab.scene import Scene
+
+CREW = "patch/enterprise-control"
+
+
+class Cast:
+    """Maintenance at its desk, and what it has brought in."""
+
+    def __init__(self, scene: Scene, desk: Desk, root: bytes, online: bytes) -> None:
+        self.scene = scene
+        self.desk = desk
+        self.root = root
+        self.online = online
+        self.number = 0
+
+    def has(self) -> bytes:
+        """What lies in the controller."""
+        path = self.desk.folder / "plc" / "update" / NAME
+        return path.read_bytes() if path.is_file() else b""
+
+    async def release(self, version: str, data: bytes) -> int:
+        found = await self.desk.bring(version, data, self.desk.vendor.sign(data))
+        if found["state"] != "passed":
+            raise CofferdamError(f"{version} is {found['state']}: {found['reason']}")
+        number = int(found["number"])
+        await self.desk.ask("keeper", "request", number=number)
+        return number
+
+    async def sign(self, number: int) -> None:
+        for who in ("alice", "bob"):
+            code, said = await self.desk.approve(number, who)
+            if code:
+                raise CofferdamError(said)
+
+
+async def only_the_vendors(cast: Cast) -> list[Finding]:
+    """A genuine firmware passes; one with a changed byte, and a trap in an archive, do not"""
+    data, vendor = firmware("1.0"), cast.desk.vendor
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        archive.writestr("../../etc/cron.d/x", "* * * * * root sh")
+    trap = held.getvalue()
+    findings = []
+    for version, what, file, signature, state, word in (
+        ("0.8", "a firmware with one byte changed", data[:-1] + b"!", vendor.sign(data), "refused", "not hold"),
+        ("0.9", "an archive that leads out, signed by the vendor", trap, vendor.sign(trap), "refused", "leads out"),
+        ("1.0", "the vendor's own", data, vendor.sign(data), "passed", ""),
+    ):
+        found = await cast.desk.bring(version, file, signature)
+        seen = f"{found['state']} {found['reason']}".strip()
+        findings.append(Finding(f"maintenance brings in {what}", f"{state} {word}".strip(), seen,
+                                found["state"] == state and word in found["reason"]))  # fmt: skip
+        cast.number = found["number"]
+    return findings
+
+
+async def not_alone(cast: Cast) -> list[Finding]:
+    """Nobody releases alone: not the uploader, not one person twice, not a stranger"""
+    desk, number = cast.desk, cast.number
+    await desk.ask("keeper", "request", number=number)
+    code, said = await desk.approve(number, ME)
+    findings = [Finding(f"{ME}, who brought it in, approves", "refused", said[:160], code == 2 and "cannot be" in said)]
+    await desk.approve(number, "alice")
+    for who, what, word in (("alice", "approves again", "already"), ("safe-1", "approves, whom the root does not know "
+                            "as an approver", "no approver")):  # fmt: skip
+        code, said = await desk.approve(number, who)
+        findings.append(Finding(f"{who} {what}", "refused", said[:160], code == 2 and word in said))
+    nothing = cast.has()
+    findings.append(Finding("look at the controller", "nothing has come", f"{len(nothing)} bytes", not nothing))
+    return findings
+
+
+async def two_release(cast: Cast) -> list[Finding]:
+    """Two people sign; the controller gets what they signed, and its health check holds"""
+    await cast.desk.approve(cast.number, "bob")
+    found = await cast.desk.settled(cast.number)
+    same = cast.has() == firmware("1.0")
+    return [Finding("bob signs after alice", "done; the file in the controller is the vendor's, byte by byte",
+                    f"{found['state']} {found['detail']}; {'the same' if same else 'another'} file",
+                    found["state"] == "done" and same)]  # fmt: skip
+
+
+async def the_way_back(cast: Cast) -> list[Finding]:
+    """A firmware that is signed by all and does not work: the old one comes back by itself, and nothing goes on"""
+    number = await cast.release("1.1", firmware("1.1", good=False))
+    await cast.sign(number)
+    found = await cast.desk.settled(number)
+    findings = [Finding("release a firmware that does not start", "back: the controller has 1.0 again",
+                        f"{found['state']}: {found['detail'][:160]}",
+                        found["state"] == "back" and cast.has() == firmware("1.0"))]  # fmt: skip
+    why = (await cast.desk.asset())["why"]
+    findings.append(Finding("look at the plan", "it waits for a person", why, "a person has to say" in why))
+    words = {"asset": "filler-plc", "product": "filler-firmware", "says": "done", "detail": "1.0 runs"}
+    await cast.desk.ask("installer", "result", **words)
+    await cast.desk.ask("installer", "stop", product="filler-firmware")
+    return findings
+
+
+async def an_owned_keeper(cast: Cast) -> list[Finding]:
+    """Whoever owns the keeper, its store and its key releases nothing: the installer wants people's signatures"""
+    from cofferdam.brokers.patch.repository import Repository  # an extra's libraries: not for all plays
+
+    store = stores.of(cast.scene.state, CREW, "keeper")
+    owned = Repository(store / "tuf", cast.root, cast.online)
+    custom = Custom(
+        number=900, product="filler-firmware", version="6.6", file=NAME, uploaded_by="x", requested_by="y",
+        origin="trust me", scan="clean", at="",
+    )  # fmt: skip
+    before = owned.current()
+    owned.publish(owned.draft(custom, 4, "0" * 64))
+    for path in (store / "tuf" / "metadata").iterdir():
+        path.chmod(0o644)
+    said = ""
+    for _ in range(LOOKS):
+        found = await cast.desk.ask("installer", "plan")
+        if said := found["refused"]:
+            break
+        if before is None:
+            raise CofferdamError("there was no release before")
+        await asyncio.sleep(LOOK_SECONDS)
+    return [Finding("the owned keeper publishes a release of its own, with its own key", "the installer refuses it",
+                    said, "signed by 0/2" in said and cast.has() == firmware("1.0"))]  # fmt: skip
+
+
+async def the_log_agrees(cast: Cast) -> list[Finding]:
+    """Files, catalogue and audit log agree, and the verification says what the installer refused"""
+    answer = await cast.scene.verb("patch", "verify")
+    return [Finding("cofferdam patch verify", "hashes agree; NO, since the installer refuses the forged release",
+                    answer.text[:200], answer.code == 1 and "has another hash" not in answer.text)]  # fmt: skip
+
+
+STEPS: tuple[Step, ...] = (only_the_vendors, not_alone, two_release, the_way_back, an_owned_keeper, the_log_agrees)

@@ -1,0 +1,171 @@
+"""The patch relay in namespaces: an examiner that sees one store and clamd's socket, an installer that reaches its
+asset alone, a health check that fails, and the way back."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cofferdam.cli.main import main
+from cofferdam.enforce.putback import clean
+from tests.brokers.patch.makers import EICAR, HAS_CLAMD, Gpg, Sshd, clamd, ssh_key
+from tests.enforce.site import DEVICE, GATE_IT, Site, netns
+from tests.gate.plant import Gate
+from tests.waiting import eventually
+
+pytestmark = [*netns, pytest.mark.skipif(not HAS_CLAMD, reason="clamd is not installed")]
+CONDUITS = """
+  firmware:
+    from: office
+    to: plant
+    broker: patch
+    owner: maintenance
+    reason: tests
+    root: root.json
+    listen:
+      office: {{at: "{gate}:8444", plain: true}}
+    products:
+      fw: {{origin: {{pgp: vendor.asc}}}}
+    ways:
+      plc-9:
+        address: {device}
+        sftp: {{port: 2222, user: root, host_key: "{host_key}", path: "{files}/{{file}}"}}
+    allow:
+      - {{who: erp, put: fw}}
+      - asset: plc-9
+        install: fw
+        health: {{file: "{files}/fw.bin", says: "good", within: 1 s}}
+        back: previous
+"""
+
+
+class Live:
+    """A gate with a patch relay, its vendor, its asset, and its command line."""
+
+    def __init__(self, site: Site, folder: Path, scanner: Path) -> None:
+        self.site, self.folder = site, folder
+        beside = site.policy.parent
+        beside.chmod(0o711)  # the gate's user reads what lies beside the policy
+        self.vendor = Gpg(folder / "vendor")
+        (beside / "vendor.asc").write_bytes(self.vendor.public())
+        self.keys = {name: ssh_key(folder, name) for name in ("alice", "bob", "h1", "h2", "machine")}
+        self.sshd = Sshd(folder / "plc", self.keys["machine"].with_suffix(".pub"), 2222, address=DEVICE, start=False)
+        self.sshd.start("ip", "netns", "exec", site.plant)
+        site.policy.write_text(
+            site.text(
+                rules=CONDUITS.format(gate=GATE_IT, device=DEVICE, host_key=self.sshd.host_key, files=self.sshd.files)
+            )
+        )
+        root = beside / "root.json"
+        people = [word for name in ("alice", "bob") for word in ("--approver", f"{name}={self.keys[name]}.pub")]
+        people += [word for name in ("h1", "h2") for word in ("--holder", f"{name}={self.keys[name]}.pub")]
+        self.patch("root", "new", str(site.policy), *people, "--out", str(root))
+        for name in ("h1", "h2"):
+            self.patch("root", "sign", str(root), "--key", str(self.keys[name]))
+        root.chmod(0o644)
+        self.patch("credential", "plc-9", "--policy", str(site.policy), "--key", str(self.keys["machine"]))
+        self.gate = Gate(site.state, site.policy, "--socket", f"clamd={scanner}")
+
+    def patch(self, *words: str) -> str:
+        said, complained = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            code = main(["patch", *words, "--state", str(self.site.state)])
+        assert code == 0, complained.getvalue() + said.getvalue() + (self.gate.said() if hasattr(self, "gate") else "")
+        return said.getvalue()
+
+    def told(self, *words: str) -> Any:
+        return json.loads(self.patch(*words, "--json"))
+
+    def put(self, data: bytes, version: str) -> dict[str, Any]:
+        file, signature = self.folder / "fw.bin", self.folder / "fw.bin.asc"
+        file.write_bytes(data)
+        signature.write_bytes(self.vendor.sign(data))
+        words = ("--product", "fw", "--version", version, "--signature", str(signature))
+        number = self.told("put", str(file), *words)["number"]
+        eventually(lambda: self.told("show", str(number))["state"] not in ("examining", "waiting"))
+        return dict(self.told("show", str(number)))
+
+    def release(self, data: bytes, version: str) -> None:
+        found = self.put(data, version)
+        assert found["state"] == "passed", found
+        self.patch("request", str(found["number"]))
+        for who in ("alice", "bob"):
+            self.patch("approve", str(found["number"]), "--key", str(self.keys[who]), "--yes")
+
+    def asset(self) -> dict[str, Any]:
+        return dict(self.told("plan")["assets"][0])
+
+    def close(self) -> None:
+        self.sshd.stop()
+        self.vendor.close()
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    with (
+        tempfile.TemporaryDirectory(prefix="cofferdam-test-") as folder,
+        Site(Path(folder)) as site,
+        clamd(Path(folder) / "clamd") as scanner,
+    ):
+        made = Live(site, Path(folder), scanner)
+        try:
+            made.gate.wait_ready()
+            yield made
+            assert made.gate.stop() == 0
+            assert not site.gates()
+        finally:
+            made.gate.close()
+            made.close()
+            clean(site.state)
+
+
+def test_a_signed_file_with_a_virus_is_refused(live: Live) -> None:
+    found = live.put(b"firmware " + EICAR, "0.9")
+    assert (found["state"], found["reason"]) == ("refused", "the scanner found Test.Eicar.UNOFFICIAL")
+
+
+def test_a_failing_health_check_brings_the_old_version_back(live: Live) -> None:
+    live.release(b"good version 1", "1.0")
+    eventually(lambda: live.asset()["state"] == "done")
+    live.release(b"bad version 2", "2.0")
+    eventually(lambda: live.asset()["state"] not in ("done", "sending", "sent", "backing"))
+    found = live.asset()
+    assert (found["state"], found["has"]) == ("back", "2.0"), found
+    assert "has 1.0 again" in found["detail"]
+    assert (live.sshd.files / "fw.bin").read_bytes() == b"good version 1"
+    # Nothing more goes there by itself; a person says what the asset has.
+    live.release(b"good version 3", "3.0")
+    assert "a person has to say" in live.asset()["why"]
+    live.patch("result", "plc-9", "fw", "again", "--detail", "looked at it")
+    eventually(lambda: live.asset()["state"] == "done")
+    assert (live.sshd.files / "fw.bin").read_bytes() == b"good version 3"
+
+
+def test_another_host_key_gets_nothing(live: Live) -> None:
+    live.sshd.stop()
+    for end in ("", ".pub"):
+        live.sshd.host.with_suffix(end).unlink()
+    ssh_key(live.sshd.host.parent, "host")
+    live.sshd.start("ip", "netns", "exec", live.site.plant)
+    live.release(b"good version 4", "4.0")
+    eventually(lambda: live.asset()["state"] == "failed")
+    assert "still there" in live.asset()["detail"]
+    assert (live.sshd.files / "fw.bin").read_bytes() == b"good version 3"
+
+
+def test_the_separation_is_proved(live: Live) -> None:
+    done = subprocess.run(
+        ["cofferdam", "prove", "--state", str(live.site.state)], capture_output=True, text=True,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
