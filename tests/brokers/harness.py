@@ -82,8 +82,8 @@ def tell(event, arguments):
     if confined and event == "import":
         print("{LATE}:", arguments[0], file=sys.stderr, flush=True)
 
-def confine_and_watch(*arguments):
-    facts = confine(*arguments)
+def confine_and_watch(*arguments, **more):
+    facts = confine(*arguments, **more)
     confined.append(True)
     return facts
 

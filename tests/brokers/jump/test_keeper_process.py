@@ -1,0 +1,226 @@
+"""The keeper's own process, under its filter, with an outer part that was written for the purpose: it claims what it
+likes, and gets a grant for what was proved alone."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import msgspec
+import pyotp
+import pytest
+
+from cofferdam.audit.events.gate import RecordViolation
+from cofferdam.audit.events.jump import AccessEnded, AccessOpened, AccessRefused, SignedIn, SignInRefused
+from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.signin import signed_data
+from cofferdam.brokers.kit.supervision import Command, CommandDone, Configure, Failing, Ready
+from cofferdam.crossing.framing import PACKET, pack
+from cofferdam.crossing.pipe import make_pipe
+from cofferdam.crossing.records import RecordCodec, Unpacker
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import loads
+from cofferdam.policy.table import to_bytes
+from cofferdam.policy.terms.base import Scope
+from cofferdam.policy.terms.kinds import KINDS
+from tests.brokers.harness import WATCHED, Auditor, PartChild, write_all
+from tests.waiting import PATIENT, eventually
+
+POLICY = """
+site: works
+zones: {office: {side: it}, plant: {side: ot}}
+assets:
+  plc: {zone: plant, address: 10.20.0.1, protocol: ssh}
+  station: {zone: plant, address: 10.20.0.2, protocol: ssh}
+principals: {people: {zone: office, addresses: [10.1.0.0/24]}}
+conduits:
+  c:
+    {from: office, to: plant, broker: jump, owner: o, reason: r, listen: "10.1.0.2:22", clients: people,
+     sessions: 2, allow: [{who: {person: tech}, asset: plc, as: svc, do: [shell, down], paths: /a}]}
+"""
+
+
+class Wire:
+    """The test's ends of two pipes: what it says to the keeper, what the keeper says."""
+
+    def __init__(self, to: int, back: int, out: RecordCodec[Any], into: RecordCodec[Any]) -> None:
+        self._to, self._back, self._out = to, back, out
+        self._unpack = Unpacker(into)
+        self.got: list[Any] = []
+
+    def send(self, *said: Any) -> None:
+        for packet in pack([self._out.encode(record) for record in said]):
+            write_all(self._to, packet)
+
+    def wait_for(self, kind: type[Any]) -> Any:
+        until = time.monotonic() + PATIENT
+        while time.monotonic() < until:
+            for record in self.got:
+                if isinstance(record, kind):
+                    self.got.remove(record)
+                    return record
+            if select.select([self._back], [], [], 0.1)[0]:
+                packet = os.read(self._back, PACKET)
+                assert packet, "the keeper is gone"
+                self.got += self._unpack.feed(packet)
+        raise AssertionError(f"no {kind.__name__}; got {self.got}")
+
+    def close(self) -> None:
+        os.close(self._to)
+        os.close(self._back)
+
+
+class Stage:
+    """A keeper that runs, tech with a key and codes, and both its neighbours in the test's hand."""
+
+    def __init__(self, store: Path) -> None:
+        store.mkdir(mode=0o700)
+        self.auditor = Auditor()
+        pipes = {pipe: make_pipe() for pipe in (("outer", "keeper"), ("keeper", "outer"), ("inner", "keeper"),
+                                                 ("keeper", "inner"))}  # fmt: skip
+        self.child = PartChild(
+            "jump", "keeper", self.auditor, {who: pipes[who, "keeper"][0] for who in ("outer", "inner")},
+            {who: pipes["keeper", who][1] for who in ("outer", "inner")}, WATCHED,
+        )  # fmt: skip
+        self.outer = Wire(pipes["outer", "keeper"][1], pipes["keeper", "outer"][0], records.to_keeper(),
+                          records.from_keeper())  # fmt: skip
+        self.inner = Wire(pipes["inner", "keeper"][1], pipes["keeper", "inner"][0], records.from_inner(),
+                          records.to_inner())  # fmt: skip
+        self.auditor.start()
+        self.child.start([])
+        policy = compile_policy(loads(POLICY), now_ns=time.time_ns())
+        scope = Scope(frozenset(policy.conduits), frozenset(policy.assets))
+        self.child.send(
+            Configure(
+                crew="jump", part="keeper", broker="jump", source_zones=("office",), target_zone="plant", boot="t",
+                policy=to_bytes(KINDS["jump"].slice(policy, scope, "keeper")), assets=("plc", "station"),
+                store=str(store),
+            )
+        )  # fmt: skip
+        ready: Ready = self.child.wait_for(Ready)
+        assert all(in_force for _, in_force, _ in ready.facts), ready.facts
+        self.child.status()
+        self.count = 0
+        self.key = asyncssh.generate_private_key("ssh-ed25519")
+        self.ask("person-add", person="tech")
+        self.ask("key-add", person="tech", key=self.key.export_public_key().decode())
+        self.codes = pyotp.TOTP(self.ask("code-new", person="tech")["secret"])
+        self.ask("host-key", asset="plc", key=self.key.export_public_key().decode())
+        self.ask("credential-set", asset="plc", login="svc", kind="password", secret="a secret")
+        self.connections = 0
+
+    def ask(self, verb: str, **arguments: object) -> Any:
+        self.count += 1
+        self.child.send(Command(self.count, verb, msgspec.json.encode({**arguments, "by": "root"})))
+        done: CommandDone = self.child.wait_for(CommandDone)
+        assert not done.error, done
+        return msgspec.json.decode(done.result)
+
+    def connect(self) -> int:
+        self.connections += 1
+        self.outer.send(records.Began(self.connections, "10.1.0.9", 1))
+        return self.connections
+
+    def sign_in(self, user: str = "plc") -> int:
+        conn, digest = self.connect(), os.urandom(32)
+        self.outer.send(records.Exchange(conn, digest))
+        self.outer.wait_for(records.Signed)
+        blob = self.key.public_data
+        signature = self.key.sign(signed_data(digest, user, "ssh-ed25519", blob), b"ssh-ed25519")
+        self.outer.send(records.Proof(conn, user, "ssh-ed25519", blob, signature))
+        assert self.outer.wait_for(records.Verdict).state == "code"
+        self.outer.send(records.Answers(conn, user, (self.codes.now(),)))
+        assert self.outer.wait_for(records.Verdict).state == "in"
+        return conn
+
+    def close(self) -> None:
+        self.outer.close()
+        self.inner.close()
+        self.child.close()
+        self.auditor.stop()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(tmp_path / "store")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_grant_is_for_what_was_proved_and_recorded(stage: Stage) -> None:
+    conn = stage.sign_in()
+    stage.outer.send(records.Open(conn, 1, "plc", "shell"))
+    grant: records.Grant = stage.inner.wait_for(records.Grant)
+    assert (grant.person, grant.asset, grant.login, grant.credential.secret) == ("tech", "plc", "svc", b"a secret")
+    assert "a secret" not in repr(grant)
+    assert [each.person for each in stage.auditor.of(SignedIn)] == ["tech"]
+    assert [each.asset for each in stage.auditor.of(AccessOpened)] == ["plc"]
+    stage.outer.send(records.Open(conn, 2, "plc", "exec", "uptime"))
+    assert "no rule" in stage.outer.wait_for(records.Refused).reason
+    stage.outer.send(records.Gone(conn))
+    assert stage.inner.wait_for(records.Revoke).session == 1
+    eventually(lambda: len(stage.auditor.of(AccessEnded)) == 1)
+
+
+def test_what_cannot_be_recorded_is_not_granted(stage: Stage) -> None:
+    conn = stage.sign_in()
+    stage.auditor.unwritable("disk full")
+    stage.child.status()
+    stage.outer.send(records.Open(conn, 1, "plc", "shell"))
+    assert "cannot be recorded" in stage.outer.wait_for(records.Refused).reason
+    assert not select.select([stage.inner._back], [], [], 0.2)[0]
+
+
+def test_a_person_who_is_taken_away_is_out_at_once(stage: Stage) -> None:
+    conn = stage.sign_in()
+    stage.outer.send(records.Open(conn, 1, "plc", "shell"))
+    stage.inner.wait_for(records.Grant)
+    stage.ask("person-remove", person="tech")
+    assert stage.inner.wait_for(records.Revoke).session == 1
+    assert stage.outer.wait_for(records.Drop).conn == conn
+
+
+def test_no_proof_no_way_in(stage: Stage) -> None:
+    conn = stage.connect()
+    blob = stage.key.public_data
+    digest = os.urandom(32)
+    signature = stage.key.sign(signed_data(digest, "plc", "ssh-ed25519", blob), b"ssh-ed25519")
+    stage.outer.send(records.Proof(conn, "plc", "ssh-ed25519", blob, signature))  # no hash was signed here
+    assert stage.outer.wait_for(records.Verdict).state == "no"
+    stage.outer.send(records.Exchange(conn, os.urandom(32)))
+    stage.outer.send(records.Proof(conn, "plc", "ssh-ed25519", blob, signature))  # another one was
+    assert stage.outer.wait_for(records.Verdict).state == "no"
+    eventually(lambda: len(stage.auditor.of(SignInRefused)) == 2)
+    assert not stage.auditor.of(SignedIn)
+    assert not stage.auditor.of(AccessRefused)
+
+
+FORGED: dict[str, Callable[[Stage], tuple[Any, ...]]] = {
+    "a session without a sign-in": lambda s: (records.Open(s.connect(), 1, "plc", "shell"),),
+    "a session of a connection that never was": lambda s: (records.Open(99, 1, "plc", "shell"),),
+    "another asset than was signed for": lambda s: (records.Open(s.sign_in("plc"), 1, "station", "shell"),),
+    "an asset where none was signed for": lambda s: (records.Open(s.sign_in("tech"), 1, "plc", "shell"),),
+    "a session number left out": lambda s: (records.Open(s.sign_in(), 2, "plc", "shell"),),
+    "a connection number left out": lambda s: (records.Began(5, "10.1.0.9", 1),),
+    "a connection that begins twice": lambda s: (records.Began(s.connect(), "10.1.0.9", 1),),
+    "a line of the menu without a sign-in": lambda s: (records.Ask(s.connect(), "approve 1"),),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", list(FORGED))
+def test_what_no_honest_outer_part_says_ends_the_crew(stage: Stage, what: str) -> None:
+    said = FORGED[what](stage)
+    stage.outer.send(*said)
+    failing: Failing = stage.child.wait_for(Failing)
+    assert "outer broke the crossing's rules" in failing.reason
+    assert stage.child.process is not None
+    assert stage.child.process.wait(PATIENT) == 4
+    eventually(lambda: [each.half for each in stage.auditor.of(RecordViolation)] == ["jump/outer"])
+    assert not stage.auditor.of(AccessOpened)
