@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
@@ -25,6 +26,10 @@ from cofferdam.errors import StoreError, StoreFull
 BATCHES_MOST: Final = 256
 BYTES_MOST: Final = 64 << 20
 """Of one file: what a reader that has not seen it yet reads for its first answer."""
+_DAMAGE: Final = (
+    pa.ArrowException, OSError, EOFError, StopIteration, MemoryError, ValueError, OverflowError, KeyError,
+)  # fmt: skip
+"""What Arrow raises of bytes that are no stream of batches, or of a torn one."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -55,7 +60,7 @@ def read(path: Path, skip: int = 0) -> Iterator[Commit]:
     again. Raises: OSError, where there is no such file."""
     if path.stat().st_size == 0:
         return
-    with contextlib.suppress(pa.ArrowInvalid, OSError, EOFError, StopIteration):
+    with contextlib.suppress(*_DAMAGE):
         reader = pa.ipc.open_stream(pa.memory_map(str(path), "r"))
         if reader.schema != HOT:
             return
@@ -67,10 +72,22 @@ def read(path: Path, skip: int = 0) -> Iterator[Commit]:
                 number, source, mark = int(said[b"number"]), said[b"source"].decode(), int(said[b"crc"])
             except (KeyError, ValueError, TypeError):
                 return
-            if lane not in LANES or (count >= skip and crc(batch) != mark):
+            if lane not in LANES or (count >= skip and not _whole(batch, mark, commit, lane, number, source)):
                 return
             count += 1
             yield Commit(commit, cast(Lane, lane), number, source, batch)
+
+
+def _whole(batch: pa.RecordBatch, mark: int, commit: int, lane: str, number: int, source: str) -> bool:
+    """Whether a batch is as it was written. What Arrow says of its own lengths and places is looked at first."""
+    batch.validate(full=True)
+    columns = [*batch.columns, batch.column(0).dictionary]
+    return all(column.null_count == 0 for column in columns) and _mark(commit, lane, number, source, batch) == mark
+
+
+def _mark(commit: int, lane: str, number: int, source: str, batch: pa.RecordBatch) -> int:
+    """CRC-32 of a batch and of what is said of it."""
+    return zlib.crc32(f"{commit} {lane} {number} {source}".encode(), crc(batch))
 
 
 class _Sink:
@@ -120,7 +137,8 @@ class HotLog:
         if self._writer is None or self._batches >= BATCHES_MOST or self._size >= BYTES_MOST:
             self.roll()
             self._begin(commit)
-        said = {"commit": str(commit), "lane": lane, "number": str(number), "source": source, "crc": str(crc(batch))}
+        mark = _mark(commit, lane, number, source, batch)
+        said = {"commit": str(commit), "lane": lane, "number": str(number), "source": source, "crc": str(mark)}
         self._writer.write_batch(batch, custom_metadata=said)
         data = self._sink.take()
         self._dirty = True

@@ -30,16 +30,20 @@ DAY_HOURS: Final = 24
 
 
 def seal(folder: Path, commits: Sequence[Commit]) -> list[File]:
-    """Commits as sealed files, an hour each, durable on return. Raises: StoreError."""
+    """Commits as sealed files, durable on return: one for each day that they touch, which in the run of things is one
+    for the hour that is over. Raises: StoreError."""
     table = tidy(stored([(one.commit, one.batch) for one in commits]))
     if table.num_rows == 0:
         return []
     upto = max(one.commit for one in commits)
     hours = hours_of(table)
     found = []
-    for hour in sorted(pc.unique(hours).to_pylist()):
-        part = table.filter(pc.equal(hours, hour))
-        found.append(_write(folder, f"h{hour:08d}-{upto:016d}", [part], hour, hour, upto, whole=False))
+    days = pc.floor(pc.divide(hours.cast(pa.float64()), float(DAY_HOURS))).cast(pa.int64())
+    for day in sorted(pc.unique(days).to_pylist()):
+        of = pc.equal(days, day)
+        ends = pc.min_max(hours.filter(of)).as_py()
+        first, last = ends["min"], ends["max"]
+        found.append(_write(folder, f"h{first:08d}-{upto:016d}", [table.filter(of)], first, last, upto, whole=False))
     _settle(folder)
     return found
 

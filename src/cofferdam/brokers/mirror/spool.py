@@ -19,7 +19,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -269,9 +269,9 @@ class Spool:
 
     # --- trimming
 
-    def trim(self, now: int) -> list[Lost]:
+    def trim(self, now: int, sent: Mapping[Lane, int]) -> list[Lost]:
         """Removes what was taken long ago; and if there is still too much, the oldest: of the backfill first. Returns
-        what was lost by it. Raises: StoreError."""
+        what was lost by it: what was not even `sent`. Raises: StoreError."""
         lost: list[Lost] = []
         gone: list[Segment] = []
         for lane in LANES:
@@ -285,8 +285,12 @@ class Spool:
                 segment = segments.pop(0)
                 size -= segment.size
                 gone.append(segment)
-                if segment.last > self.taken[lane]:
-                    lost += segment.lost(max(segment.first, self.taken[lane] + 1))
+                if segment.last > max(self.taken[lane], sent[lane]):
+                    lost += segment.lost(max(segment.first, self.taken[lane] + 1, sent[lane] + 1))
+        for lane, cursor in list(self._reading.items()):
+            if cursor.segment in gone:
+                cursor.close()
+                del self._reading[lane]
         known = [one for one in self.state.lost if one.last > self.taken[one.lane]]
         if gone or len(known) != len(self.state.lost):
             self.state.lost = known + lost

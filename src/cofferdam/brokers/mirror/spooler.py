@@ -224,8 +224,11 @@ class Spooler(Part):
     # --- time
 
     def tick(self) -> None:
-        lost = self._spool.trim(self._setting.wall())
+        lost = self._spool.trim(self._setting.wall(), {lane: self._next[lane] - 1 for lane in LANES})
         if lost:
+            for one in lost:
+                for number in [n for lane, n in self._fresh if lane == one.lane and one.first <= n <= one.last]:
+                    del self._fresh[one.lane, number]
             self._tell_lost(lost, f"the spool is full ({self._spool.most} bytes)")
             for lane in LANES:
                 gone = [one for one in lost if one.lane == lane]
