@@ -18,9 +18,7 @@ from cofferdam.enforce.users import NEEDED, USEFUL, Users
 from cofferdam.errors import GateError, PolicyError
 
 
-def choose(
-    policy: Path, state: Path, *, users: Users, take: Collection[str] = (), machine: str = ""
-) -> Isolation:
+def choose(policy: Path, state: Path, *, users: Users, take: Collection[str] = (), machine: str = "") -> Isolation:
     """The separation for a gate that is about to start. In namespaces, the calling process gives up the capabilities
     that a launcher does not need."""
     missing = _missing()

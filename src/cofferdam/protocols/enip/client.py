@@ -212,8 +212,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
 
     def _framed(self, token: int, step: int, request: bytes) -> bytes:
         context = struct.pack("<IHH", token & 0xFFFF_FFFF, step, 0x4346)
-        body = wire.packet(((wire.NULL_ADDRESS, b""), (wire.UNCONNECTED, request)))
-        return wire.frame(wire.SEND_RR, self._session, context, body)
+        return wire.frame(wire.SEND_RR, self._session, context, wire.unconnected(request))
 
     def _frame(
         self, command: int, session: int, status: int, context: bytes, options: int, data: bytes

@@ -596,11 +596,9 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
             asked = packet.asked
             answer = packed([one for one in packet.answers if one is not None], asked.room)
         if asked.link is None:
-            body = wire.packet(((wire.NULL_ADDRESS, b""), (wire.UNCONNECTED, answer)))
+            body = wire.unconnected(answer)
         else:
-            address = asked.link.to_client.to_bytes(4, "little")
-            numbered = asked.sequence.to_bytes(2, "little") + answer
-            body = wire.packet(((wire.CONNECTED_ADDRESS, address), (wire.CONNECTED, numbered)))
+            body = wire.connected(asked.link.to_client, asked.sequence, answer)
         return wire.frame(asked.command, asked.session, asked.context, body)
 
     def _identity(self, asked: Asked, response: m.EnipResponse) -> bytes:

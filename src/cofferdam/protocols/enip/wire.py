@@ -28,6 +28,8 @@ GOOD, UNKNOWN_COMMAND, BAD_DATA, UNKNOWN_SESSION, WRONG_LENGTH, WRONG_VERSION = 
 NULL_ADDRESS, CONNECTED_ADDRESS, SEQUENCED_ADDRESS = 0x0000, 0x00A1, 0x8002
 CONNECTED, UNCONNECTED = 0x00B1, 0x00B2
 TO_TARGET, TO_ORIGINATOR = 0x8000, 0x8001
+_UNCONNECTED: Final = bytes(6) + b"\2\0\0\0\0\0\xb2\0"
+_CONNECTED: Final = struct.Struct("<6sHHHIHHH")
 ITEMS: Final = 4
 """Items of one packet, at most."""
 
@@ -88,6 +90,16 @@ def packet(items: tuple[tuple[int, bytes], ...]) -> bytes:
     return bytes(6) + listed(items)
 
 
+def unconnected(cip: bytes) -> bytes:
+    """What a SendRRData carries, nearly always: a null address, and CIP."""
+    return _UNCONNECTED + len(cip).to_bytes(2, "little") + cip
+
+
+def connected(number: int, sequence: int, cip: bytes) -> bytes:
+    """What a SendUnitData carries: a connection's id, a sequence number, and CIP."""
+    return _CONNECTED.pack(b"", 2, CONNECTED_ADDRESS, 4, number, CONNECTED, 2 + len(cip), sequence) + cip
+
+
 def listed(items: tuple[tuple[int, bytes], ...]) -> bytes:
     """Items with their count."""
     return len(items).to_bytes(2, "little") + b"".join(
@@ -97,6 +109,8 @@ def listed(items: tuple[tuple[int, bytes], ...]) -> bytes:
 
 def items_of(data: bytes) -> list[tuple[int, bytes]]:
     """The items of a SendRRData or SendUnitData. Raises: BadPacket."""
+    if data[:14] == _UNCONNECTED and int.from_bytes(data[14:16], "little") == len(data) - 16:
+        return [(NULL_ADDRESS, b""), (UNCONNECTED, data[16:])]
     if len(data) < 8:
         raise BadPacket("no room for interface, time-out and count")
     if data[:4] != b"\0\0\0\0":
