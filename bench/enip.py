@@ -1,5 +1,5 @@
-"""`make bench ARGS=--enip`: reads of tags through the gate beside the same reads direct, in turns of one run; and how old
-a packet of I/O is when it arrives.
+"""`make bench ARGS=--enip`: reads of tags through the gate beside the same reads direct, in turns of one run; and how
+old a packet of I/O is when it arrives.
 
 The device is cm-ethernetip's tag server in a process of its own, as it is; the clients are a raw socket, pylogix and
 pycomm3. What is compared are medians of the same requests. Not here: HAProxy (run.py has it for Modbus), load by many
@@ -177,17 +177,11 @@ def plant() -> Iterator[dict[str, tuple[str, int]]]:
         ports = {name: held_port(at) for name, at in (("tags", GATE), ("io", GATE), ("controller", CONTROLLER),
                                                       ("drive", DRIVE))}  # fmt: skip
         policy = Path(folder) / "policy.yaml"
-        policy.write_text(
-            POLICY.format(
-                gate=GATE,
-                tags=ports["tags"],
-                io=ports["io"],
-                controller=CONTROLLER,
-                drive=DRIVE,
-                controller_port=ports["controller"],
-                drive_port=ports["drive"],
-            )  # fmt: skip
-        )
+        text = POLICY.format(
+            gate=GATE, tags=ports["tags"], io=ports["io"], controller=CONTROLLER, drive=DRIVE,
+            controller_port=ports["controller"], drive_port=ports["drive"],
+        )  # fmt: skip
+        policy.write_text(text)
         places = {"controller": (CONTROLLER, ports["controller"]), "drive": (DRIVE, ports["drive"]),
                   "tags": (GATE, ports["tags"]), "io": (GATE, ports["io"])}  # fmt: skip
         arguments = [f"--{name}={places[name][0]}:{places[name][1]}" for name in ("controller", "drive")]
