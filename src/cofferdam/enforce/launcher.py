@@ -12,7 +12,6 @@ The auditor is a crew like others; the pipes of those who tell it are kept here 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import resource
 import select
@@ -27,9 +26,9 @@ from typing import Literal
 
 from msgspec import structs
 
-from cofferdam.crossing.pipe import make_pipe
 from cofferdam.enforce import compiled, sites, stores
 from cofferdam.enforce.crews import GATE
+from cofferdam.enforce.forked import FIRST_FD, how, notify, pipes_of, place_descriptors
 from cofferdam.enforce.isolation import Berth, Isolation
 from cofferdam.enforce.messages import Messages
 from cofferdam.enforce.orders import (
@@ -72,8 +71,6 @@ from cofferdam.enforce.profile import Can, Crew, Profile
 from cofferdam.enforce.statefolder import hold_network, lock_state
 from cofferdam.errors import CofferdamError, CrossingError, GateError
 
-FIRST_FD = 3
-"""A child's descriptors are numbered from here on, in the order of its command line."""
 GATE_SILENCE_SECONDS = 10.0
 """A gate that has not said for so long that it is alive is ended, and everything with it."""
 OWN_PAUSE_SECONDS = 3.0
@@ -209,7 +206,7 @@ class Launcher:
         finish = self._finish
         if finish is None:
             raise GateError(
-                f"the gate ended unexpectedly ({_how(gate_status)}); everything was stopped",
+                f"the gate ended unexpectedly ({how(gate_status)}); everything was stopped",
                 hint="its last messages stand above; under systemd it is started again",
             )
         if finish.message:
@@ -302,7 +299,7 @@ class Launcher:
                     os.kill(self._children[child].pid, signal.SIGKILL)
             case Notify(state):
                 self._heard, self._watched = time.monotonic(), state == "WATCHDOG=1"
-                _notify(state)
+                notify(state)
             case Severing(sides):
                 self._cut -= set(sides)
             case Finish():
@@ -367,7 +364,7 @@ class Launcher:
         berths = self._berths(crew, order)
         joints = [pipe for pipe in crew.pipes if set(pipe) <= berths.keys()]
         children: list[Child] = []
-        with _pipes(len(joints)) as pipes, _pipes(2 * len(berths)) as control:
+        with pipes_of(len(joints)) as pipes, pipes_of(2 * len(berths)) as control:
             joined = dict(zip(joints, pipes, strict=True))
             try:
                 for number, part in enumerate(order.parts):
@@ -517,7 +514,7 @@ class Launcher:
         )
         arguments = ["-m", profile.program, "--name", name, "--kind", order.kind, "--job", order.job]
         arguments += ["--control-in", str(FIRST_FD), "--control-out", str(FIRST_FD + 1)]
-        with _pipes(2) as pipes:
+        with pipes_of(2) as pipes:
             child = self._start(order.job, berth, arguments, [pipes[0][0], pipes[1][1]], None)
             seen = {part: str(folder) for part, folder in folders.items()}
             child = structs.replace(child, reads=seen, sockets={word: str(path) for word, path in sockets.items()})
@@ -547,11 +544,18 @@ class Launcher:
         wanted = [*_ENVIRONMENT, *(self._gate_environment if berth.profile is GATE else ())]
         environment = {name: os.environ[name] for name in wanted if name in os.environ}
         command = [sys.executable, "-I", *arguments]
+        words = -1
+        if self._messages is not None and berth.profile.confined:
+            words = self._messages.pipe(arguments[arguments.index("--name") + 1] if "--name" in arguments else part)
         sys.stderr.flush()
-        with self._isolation.forking(berth.profile):
-            pid = os.fork()
-            if pid == 0:
-                self._become(part, berth, command, environment, fds)
+        try:
+            with self._isolation.forking(berth.profile):
+                pid = os.fork()
+                if pid == 0:
+                    self._become(part, berth, command, environment, fds, words)
+        finally:
+            if words >= 0:
+                os.close(words)
         return self._register(part, pid, berth.profile, producer)
 
     def _register(self, part: str, pid: int, profile: Profile | None, producer: Producer | None = None) -> Child:
@@ -559,12 +563,14 @@ class Launcher:
         self._children[number] = _Process(pid, profile, producer)
         return Child(number, part, pid)
 
-    def _become(self, part: str, berth: Berth, command: list[str], environment: dict[str, str], fds: list[int]) -> None:
+    def _become(
+        self, part: str, berth: Berth, command: list[str], environment: dict[str, str], fds: list[int], words: int
+    ) -> None:
         """A fresh fork becomes the child's program. Nothing returns from here."""
         try:
-            if self._messages is not None and berth.profile.confined:
-                os.dup2(self._messages.fd, 2)
-            _place_descriptors(fds)
+            if words >= 0:
+                os.dup2(words, 2)
+            place_descriptors(fds)
             self._isolation.child_setup(berth)
             os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter, no shell
         except BaseException as error:
@@ -590,47 +596,3 @@ class Launcher:
         if self._orders is not None:
             self._orders.close()
             self._orders = None
-
-
-@contextlib.contextmanager
-def _pipes(count: int):  # type: ignore[no-untyped-def]
-    """So many packet pipes; the launcher's copies are closed afterwards."""
-    pipes = [make_pipe() for _ in range(count)]
-    try:
-        yield pipes
-    finally:
-        for pair in pipes:
-            for fd in pair:
-                os.close(fd)
-
-
-def _place_descriptors(fds: Sequence[int]) -> None:
-    """In a fresh child: `fds` become FIRST_FD and following, standard input is empty, standard output goes where
-    errors go, and nothing else stays open."""
-    above = FIRST_FD + len(fds)
-    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in fds]  # out of the way of the targets
-    for target, copy in enumerate(copies, FIRST_FD):
-        os.dup2(copy, target, inheritable=True)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)
-    os.closerange(above, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-
-
-def _notify(state: str) -> None:
-    """Tells the service manager, if there is one (sd_notify(3)). A lost notice is its business, not ours."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if path.startswith(("/", "@")):
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
-            to.sendto(state.encode(), path.replace("@", "\0", 1) if path[0] == "@" else path)
-
-
-def _how(status: int | None) -> str:
-    """An exit status in words."""
-    if status is None:
-        return "status unknown"
-    if status >= 0:
-        return f"exit code {status}"
-    with contextlib.suppress(ValueError):
-        return signal.Signals(-status).name
-    return f"signal {-status}"
