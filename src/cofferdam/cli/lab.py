@@ -77,6 +77,22 @@ def add(parser: argparse.ArgumentParser) -> None:
     desk.add_argument("--folder", required=True, type=Path, metavar="DIR", help="keys of vendor and approvers")
     desk.add_argument("--gate", required=True, type=Path, metavar="DIR", help="the gate's state directory")
     desk.add_argument("--pause", type=float, default=12.0, metavar="S", help="seconds (default 12)")
+    filler = what.add_parser("filler", help="a filling line alone, behind its OPC UA server")
+    filler.add_argument("--address", default="127.0.0.1", help="where to listen (default 127.0.0.1)")
+    filler.add_argument("--port", type=int, default=4840, metavar="P", help="where to listen (default 4840)")
+    filler.add_argument("--swapped", action="store_true", help="with its namespaces in another order")
+    for name, summary in (
+        ("filling-mes", "reads and watches the filling line by OPC UA"),
+        ("filling-operator", "sets the filling line's speed by OPC UA"),
+    ):
+        user = what.add_parser(name, help=summary)
+        user.add_argument("--target", required=True, metavar="ADDRESS:PORT", help="where to connect")
+        user.add_argument("--source", default="", metavar="ADDRESS", help="the local address to connect from")
+        user.add_argument("--keys", required=True, type=Path, metavar="FOLDER", help="own.der and own.pem")
+        user.add_argument("--server", required=True, type=Path, metavar="FILE", help="the server's certificate")
+        user.add_argument("--password", type=Path, metavar="FILE", help="log in as anna with what stands in this file")
+        user.add_argument("--driven", action="store_true", help="take commands from stdin, lines of JSON")
+        user.add_argument("--pause", type=float, default=1.0, metavar="S", help="seconds (default 1)")
     what.add_parser("policy", help="print the policy of the demo")
     what.add_parser("clean", help="remove what killed labs left behind: namespaces, temporary directories")
 
@@ -127,6 +143,15 @@ def _play(args: argparse.Namespace) -> int:
 
             asyncio.run(maintenance.forever(args.folder, args.gate, args.pause, patch_events.printed))
             return 0
+        case "filler":
+            from cofferdam.lab import events
+            from cofferdam.lab.filling import plant as filler
+
+            asyncio.run(filler.serve(args.address, args.port, args.swapped, events.printed))
+            return 0
+        case "filling-mes" | "filling-operator":
+            _fill(args)
+            return 0
         case "mes" | "erp-desk":
             asyncio.run(_exchange(args))
             return 0
@@ -141,6 +166,19 @@ def _place(option: str, text: str, example: str) -> tuple[str, int]:
     if not address or not port.isdigit() or not 0 < int(port) < 65536:
         raise CofferdamError(f"{option} {text!r} is not ADDRESS:PORT", hint=f"such as {example}")
     return address.strip("[]"), int(port)
+
+
+def _fill(args: argparse.Namespace) -> None:
+    from cofferdam.lab import events
+    from cofferdam.lab.commands import commands
+    from cofferdam.lab.filling import people
+
+    address, port = _place("--target", args.target, "127.64.7.31:4840")
+    login = ("anna", args.password.read_text()) if args.password is not None else ("", "")
+    url = f"opc.tcp://{address}:{port}"
+    person = people.Person(args.what, url, args.keys, args.server, login, events.printed)
+    with asyncio.Runner(loop_factory=lambda: people.From(args.source)) as runner:
+        runner.run(person.drive(commands()) if args.driven else person.forever(args.pause))
 
 
 async def _exchange(args: argparse.Namespace) -> None:

@@ -73,6 +73,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     export.add_argument("folder", type=Path, metavar="FOLDER", help="where; one file for each side")
     user = verb("user", "give a user a password, by which clients log in", _user)
     user.add_argument("name", metavar="NAME", help="the user, as a principal names it")
+    user.add_argument("--password-file", type=Path, metavar="FILE", help="the password (default: it is asked for)")
     user.add_argument("--remove", action="store_true", help="take it away")
     password = verb("password", "the password by which we log in at an asset", _password)
     password.add_argument("asset", metavar="ASSET", help="the asset, whose `security: user:` names the user")
@@ -404,9 +405,19 @@ def _export(args: argparse.Namespace) -> int:
 
 def _ask_password(words: str) -> str:
     text = getpass.getpass(words) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    return _checked(text)
+
+
+def _checked(text: str) -> str:
     if not 1 <= len(text.encode()) <= 64:
         raise GateError("a password has 1 to 64 bytes")
     return text
+
+
+def _password_of(args: argparse.Namespace) -> str:
+    if args.password_file is None:
+        return _ask_password(f"password of {args.name}: ")
+    return _checked(args.password_file.read_text().rstrip("\n"))
 
 
 def _user(args: argparse.Namespace) -> int:
@@ -414,7 +425,7 @@ def _user(args: argparse.Namespace) -> int:
 
     from cofferdam.protocols.opcua.trust import hash_password
 
-    made = "" if args.remove else hash_password(_ask_password(f"password of {args.name}: "), dice.token_bytes(16))
+    made = "" if args.remove else hash_password(_password_of(args), dice.token_bytes(16))
     policy, runs = _policy(args), True
     with _locked(args):
         for side in _sides(args, policy):

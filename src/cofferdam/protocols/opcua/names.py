@@ -175,6 +175,11 @@ class Namespaces:
         return Data(value, sample.status, source, server)
 
 
+def too_much(item: model.Item, sample: m.Sample) -> bool:
+    """Whether a value has more elements than the range of its item."""
+    return item.first >= 0 and sample.value is not None and len(sample.value.values) > item.count
+
+
 def weight(sample: m.Sample) -> int:
     """About how many bytes a sample has in a record, and no fewer."""
     value = sample.value

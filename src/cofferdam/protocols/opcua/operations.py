@@ -11,6 +11,7 @@ from cofferdam.protocols.base import Facing, Protocol
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, CALL, HISTORY, OPCUA, READ, WATCH, WRITE, split
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
+from cofferdam.protocols.opcua.names import too_much
 from cofferdam.protocols.opcua.trust import Trust
 from cofferdam.protocols.opcua.view import OpcUaView
 
@@ -90,7 +91,7 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
             if len(response.samples) != len(request.items):
                 return f"{len(response.samples)} values for {len(request.items)} items"
             for item, sample in zip(request.items, response.samples, strict=True):
-                if _too_much(item, sample):
+                if too_much(item, sample):
                     return f"more elements than {item.count} of {item.name}"
         elif isinstance(response, m.Written) and isinstance(request, m.Write):
             if len(response.results) != len(request.writes):
@@ -160,7 +161,7 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
     def misfit(self, request: m.OpcUaRequest, message: Any) -> str:
         if not isinstance(request, m.Subscribe):
             return f"news after {type(request).__name__}"
-        too_much = any(_too_much(request.item, sample) for sample in message.samples)
+        too_much = any(too_much(request.item, sample) for sample in message.samples)
         return "more elements than were asked for" if too_much else ""
 
     def share_key(self, request: m.OpcUaRequest) -> Hashable | None:
@@ -173,11 +174,6 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
 
 
 _OWN = (m.Times, m.Guids, m.Statuses, m.Texts, m.Names, m.Nodes)
-
-
-def _too_much(item: Item, sample: m.Sample) -> bool:
-    """Whether a value has more elements than the range of its item."""
-    return item.first >= 0 and sample.value is not None and len(sample.value.values) > item.count
 
 
 def _check_name(name: str) -> None:

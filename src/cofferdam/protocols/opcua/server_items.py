@@ -10,6 +10,7 @@ import abc
 from collections.abc import Callable
 from typing import Any
 
+from cofferdam.errors import LocalProtocolError
 from cofferdam.model import Deny, Item
 from cofferdam.protocols.base import Released
 from cofferdam.protocols.opcua import messages as m
@@ -17,6 +18,7 @@ from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Data, Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.jobs import Job, Ready
+from cofferdam.protocols.opcua.names import too_much
 from cofferdam.protocols.opcua.subscriptions import BAD_ITEM, BAD_MESSAGE, BAD_SUBSCRIPTION, Subscriptions, Watched
 from cofferdam.protocols.opcua.subscriptions import BAD_TOO_MANY_SUBSCRIPTIONS as TOO_MANY_SUBSCRIPTIONS
 
@@ -255,9 +257,12 @@ class ItemServices(abc.ABC):
             self._waiting.add(item)
 
     def notice(self, standing: int, message: m.Changed) -> None:
-        """News of a watch."""
+        """News of a watch. Raises: LocalProtocolError for more elements than were asked for."""
         item = self._standing.get(standing)
         if item is not None:
+            asked = None if item.request is None else item.request.item
+            if asked is not None and any(too_much(asked, sample) for sample in message.samples):
+                raise LocalProtocolError(f"more elements than {asked.count} of {asked.name}")
             for sample in message.samples:
                 item.add(self._names.data(sample, item.stamps))
 
