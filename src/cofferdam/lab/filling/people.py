@@ -8,6 +8,7 @@ Not here: the line (plant), what should come of what they do (steps).
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -177,11 +178,11 @@ class Person:
             point, value = command.point, command.value
             works: dict[str, Callable[[], Awaitable[Any]]] = {
                 "connect": self.connect,
-                "read": lambda point=point: self.read(point),
-                "write": lambda point=point, value=value: self.write(point, value),
-                "call": lambda point=point, value=value: self.call(point, value),
+                "read": functools.partial(self.read, point),
+                "write": functools.partial(self.write, point, value),
+                "call": functools.partial(self.call, point, value),
                 "browse": self.browse,
-                "watch": lambda point=point, count=command.count: self.watch(point, count),
+                "watch": functools.partial(self.watch, point, command.count),
             }
             if command.do not in works:
                 raise CofferdamError(f"{self.who} knows no command {command.do!r}", hint=", ".join(works))
@@ -199,6 +200,6 @@ class Person:
                 await self.attempt("read Line.Speed", lambda: self.read("Line.Speed"))
                 if turn % 4 == 3:
                     speed = (320.0, 340.0, 2000.0)[turn // 4 % 3]
-                    await self.attempt("write Line.Speed", lambda speed=speed: self.write("Line.Speed", speed))  # type: ignore[misc]
+                    await self.attempt("write Line.Speed", functools.partial(self.write, "Line.Speed", speed))
             turn += 1
             await asyncio.sleep(pause)
