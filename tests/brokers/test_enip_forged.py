@@ -4,6 +4,7 @@ or not at all, and the outer half believes no answer that fits no question."""
 from __future__ import annotations
 
 import random
+import struct
 from collections import Counter
 from typing import Any
 
@@ -282,3 +283,34 @@ def test_a_form_says_its_sizes() -> None:
     heartbeat = io.form_of("outputs 152 of 0 bytes, inputs 100 of 8 bytes, no run")
     assert heartbeat is not None and heartbeat.size_out(1) == 2
     assert io.form_of("outputs 1 of 2000 bytes, inputs 1 of 1 bytes") is None
+
+
+@pytest.mark.parametrize("pause", [0.8, 1.2])
+def test_a_list_in_many_pages_has_the_assets_time_for_each(pause: float) -> None:
+    """The asset may take a second (`timeout`): each page may, and no page more."""
+    stage = EnipStage()
+    stage.inner.take(records.Opened(1, "s", "127.0.0.1", "packer"))
+    stage.inner.take(records.Request(1, 2, m.ListTags()))
+    stage.reactor.settle()
+    [link] = stage.devices
+    assert link.on_connected is not None
+    link.on_connected()
+    stage.reactor.settle()
+    link.take()
+    link.on_data(wire.frame(wire.REGISTER, 9, bytes(8), b"\1\0\0\0"))
+    for number in range(1, 5):
+        stage.reactor.settle()
+        asked = link.take()
+        if not asked:
+            break
+        stage.reactor.advance(pause)
+        entry = struct.pack("<IH", number, 4) + b"Pump" + struct.pack("<H3I", 0xC4, 0, 0, 0)
+        more = 6 if number < 4 else 0
+        link.on_data(rr(b"\xd5\0" + bytes([more, 0]) + entry, 9, asked[0][12:20]))
+    stage.reactor.settle()
+    [answer] = [one for one in stage.to_outer.take() if isinstance(one, (records.Reply, records.Failed))]
+    if pause < 1:
+        assert isinstance(answer, records.Reply) and len(answer.message.symbols) == 4
+    else:
+        assert isinstance(answer, records.Failed)
+    stage.inner.end()

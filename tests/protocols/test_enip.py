@@ -17,6 +17,7 @@ from cofferdam.policy.load import loads
 from cofferdam.protocols.base import (
     NEED_DATA,
     BadResponse,
+    Continues,
     FrameReceived,
     LocalAnswer,
     Over,
@@ -297,7 +298,7 @@ def test_the_client_matches_answers_to_questions() -> None:
         assert isinstance(machine.next_event(), BadResponse), answer
     token, sent = machine.send(m.ReadTag(Item("tag", "counts", 0, 3)))
     machine.receive_data(rr(b"\xcc\0\6\0\xc4\0\1\0\0\0", 9, sent[12:20]))
-    assert machine.next_event() is NEED_DATA
+    assert machine.next_event() == Continues(token)
     more = machine.take_output()
     assert b"\x52" in cip_of(more)[8:12] and machine.in_flight == 1
     machine.forget(token)

@@ -100,6 +100,13 @@ class Unmatched(msgspec.Struct, frozen=True, gc=False):
     detail: str
 
 
+class Continues(msgspec.Struct, frozen=True, gc=False):
+    """The asset has answered a part of the request that `token` stands for, and the machine asks for the next by
+    itself: the asset is given its time anew."""
+
+    token: int
+
+
 class Established(msgspec.Struct, frozen=True, gc=False):
     """The peers have agreed on how they speak: requests may come, or be sent."""
 
@@ -187,7 +194,7 @@ ServerEvent: TypeAlias = (
     | Identified
     | Goodbye
 )
-ClientEvent: TypeAlias = ClientCallEvent[Resp] | Established | NoticeReceived | FrameReceived | Over
+ClientEvent: TypeAlias = ClientCallEvent[Resp] | Established | Continues | NoticeReceived | FrameReceived | Over
 
 
 class Machine(abc.ABC):  # noqa: B024 - its two ends have the abstract methods

@@ -35,6 +35,7 @@ from cofferdam.protocols.base import (
     NEED_DATA,
     BadResponse,
     ClientMachine,
+    Continues,
     Established,
     Facing,
     FrameReceived,
@@ -47,6 +48,8 @@ from cofferdam.protocols.base import (
 
 CLIENT_GONE = "the client has gone"
 TOO_LATE = "waited too long for a place at the device"
+LONGEST_NS = 60_000_000_000
+"""A request that the asset answers in parts is over after so long, however fast they come."""
 TIMEOUTS_IN_A_ROW = 3
 """So many requests without an answer, and the connection is taken for dead and closed."""
 
@@ -68,6 +71,7 @@ class Job:
         "flow",
         "generation",
         "group",
+        "heard",
         "joined",
         "line",
         "request",
@@ -99,6 +103,7 @@ class Job:
         self.timeout_ns = timeout_ns
         self.done = done
         self.sent = 0
+        self.heard = 0  # when the asset answered a part of it last
         self.finished = 0
         self.response: Any = None
         self.failure: Failure | None = None
@@ -423,6 +428,10 @@ class Device:
                 elif isinstance(event, Unmatched):
                     self.late += 1
                     continue
+                elif isinstance(event, Continues):
+                    connection.flight[event.token].heard = now
+                    connection.silent = 0
+                    continue
                 else:
                     self._other(connection, event)
                     continue
@@ -533,7 +542,7 @@ class Device:
         connect_ns = int(self._limits.asset_connect_seconds * 1e9)
         deadlines = [connection.last + connect_ns for connection in self._connections if not connection.ready]
         for connection in self._connections:
-            deadlines += [job.sent + job.timeout_ns for job in connection.flight.values()]
+            deadlines += [_due(job) for job in connection.flight.values()]
         deadlines += [job.arrived + job.timeout_ns for job in self._lines.heads()]
         return min(deadlines, default=0)
 
@@ -554,7 +563,7 @@ class Device:
                     abandoned.append((connection, "no connection in time"))
                     unconnected = True
                 continue
-            late = [token for token, job in connection.flight.items() if now - job.sent >= job.timeout_ns]
+            late = [token for token, job in connection.flight.items() if now >= _due(job)]
             for token in late:
                 job = connection.flight.pop(token)
                 connection.machine.forget(token)
@@ -630,3 +639,10 @@ class Device:
         if self._connections:
             return "connecting"
         return "backing-off" if self._retry_at > self._clock() else "idle"
+
+
+def _due(job: Job) -> int:
+    """When the asset has had all the time that it is given (monotonic ns)."""
+    if not job.heard:
+        return job.sent + job.timeout_ns
+    return min(job.heard + job.timeout_ns, job.sent + LONGEST_NS)

@@ -23,6 +23,7 @@ from cofferdam.protocols.base import (
     BadResponse,
     ClientEvent,
     ClientMachine,
+    Continues,
     Established,
     Facing,
     FrameReceived,
@@ -232,7 +233,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             return Unmatched(f"a late answer, or one to nothing: {command:04X} for {token}/{step}")
         try:
             self._output += self._stepped(token, one, *one.talk.send(_answer(one, status, data)))
-            return None
+            return Continues(token) if late is None else None
         except StopIteration as end:
             response, fault = end.value, ""
         except (Misfit, wire.BadPacket) as error:

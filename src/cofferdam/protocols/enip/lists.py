@@ -25,6 +25,8 @@ from cofferdam.protocols.enip.requests import (
     Refused,
 )
 
+FRESH_NS: Final = 5_000_000_000
+"""For so long a list is not uploaded again for the same connection."""
 PROGRAMS: Final = 100
 """Programs of which one connection may have lists."""
 _SIZES: Final = {1: 0, 2: 2, 3: 4, 5: 4, 6: 4, 8: 12, 10: 1}
@@ -53,6 +55,7 @@ class Lists:
 
     def __init__(self) -> None:
         self._lists: dict[str, m.TagList] = {}
+        self._made: dict[str, int] = {}
         self.structures: dict[int, m.Structure] = {}
         self.names: dict[tuple[str, int], str] = {}
         """Names (in small letters) by program and number."""
@@ -73,12 +76,15 @@ class Lists:
             raise Refused(0x02, "lists of too many programs", DATA_ACCESS)
         return Page(path.program, max(path.instance, 0), attributes)
 
-    def has(self, page: Page) -> bool:
-        """Whether the list of a page is there; one that is asked from its beginning is made anew."""
-        return page.start > 0 and page.program in self._lists
+    def has(self, page: Page, now: int) -> bool:
+        """Whether the list of a page is there; one that is asked from its beginning is made anew after a while. `now`:
+        monotonic ns."""
+        fresh = page.start > 0 or now - self._made.get(page.program, -FRESH_NS) < FRESH_NS
+        return fresh and page.program in self._lists
 
-    def take(self, program: str, found: m.TagList) -> None:
+    def take(self, program: str, found: m.TagList, now: int) -> None:
         """The list has come."""
+        self._made[program] = now
         self._lists[program] = found
         self.names = {key: name for key, name in self.names.items() if key[0] != program}
         for symbol in found.symbols:

@@ -524,7 +524,7 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
     def _list(self, asked: Asked, path: paths.Path, body: bytes) -> None:
         page = self._lists.asked(path, body)
         asked.list, asked.service = page, requests.LIST
-        if self._lists.has(page):
+        if self._lists.has(page, self._now):
             self._local(self._finished(asked, self._lists.page(page, asked.room)))
         else:
             self._ask(asked, requests.LIST, m.ListTags(page.program))
@@ -557,7 +557,7 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
         elif isinstance(response, m.HeldList):
             body = replies.attribute_list(request, response)
         elif isinstance(response, m.TagList):
-            self._lists.take(request.program, response)
+            self._lists.take(request.program, response, self._now)
             return self._lists.page(asked.list, asked.room)
         elif isinstance(response, m.Structure):
             self._lists.structures[request.instance] = response
