@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -30,23 +31,27 @@ class DirFiles:
     def read(self, path: str) -> bytes | None:
         """The file's bytes, or None if there is no such file. Raises: AuditError if it cannot be read."""
         try:
-            descriptor = os.open(self._prefix + path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe is not waited for
+            descriptor = os.open(self._prefix + path, flags)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise AuditError(f"{self._prefix}{path} cannot be read: {error.strerror}") from error
         try:
             with os.fdopen(descriptor, "rb", buffering=0) as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise AuditError(f"{self._prefix}{path} is no plain file")
                 return file.read()
         except OSError as error:
             raise AuditError(f"{self._prefix}{path} cannot be read: {error.strerror}") from error
 
     def paths(self) -> list[str]:
-        """Every file below the folder."""
+        """Every file below the folder, and every symbolic link, also to a folder."""
         found = []
-        for root, _, names in os.walk(self.folder):
+        for root, folders, names in os.walk(self.folder):
             base = "" if root == str(self.folder) else os.path.relpath(root, self.folder) + "/"
             found += [base + name for name in names]
+            found += [base + name for name in folders if Path(root, name).is_symlink()]
         return found
 
 

@@ -130,7 +130,8 @@ class _Check:
         self._journal(sorted(path for path in paths if path.startswith(FOLDER + "/")))
         self._beyond(paths)
         for path in sorted(paths - self.known - {CHECKPOINT}):
-            if not path.endswith(".new"):  # a file that was about to be put in place
+            place = path.removesuffix(".new")  # a file that was about to be put in place
+            if place == path or not (place == CHECKPOINT or parse_path(place) or _is_segment(place)):
                 report.add(path, -1, "does not belong to the log")
         self._compare_earlier()
         if self.progress:
@@ -367,6 +368,8 @@ class _Check:
                 report.add(
                     segment.path, report.total, f"begins with entry {segment.first}: those before it are missing"
                 )
+            if segment.first <= report.size and segment.root != self._root_at(segment.first):
+                report.add(segment.path, -1, f"its head gives another root for the first {segment.first} entries")
             for frame in segment.frames:
                 self._frame(segment.path, frame.first, frame.entries)
 
@@ -466,3 +469,9 @@ class _Check:
                 rows.append([])
             rows.append(self._row(level, index, width) or [])
         return edge_root(rows)
+
+
+def _is_segment(path: str) -> bool:
+    """Whether a path is that of a journal segment."""
+    folder, _, name = path.rpartition("/")
+    return folder == FOLDER and name.isascii() and name.isdigit()
