@@ -1,4 +1,4 @@
-"""What the mirror declares: a collector in the plant (and a part for its drop folders), a spooler and a keeper apart, a
+"""What the mirror declares: a collector in the plant, a spooler and a keeper apart, a
 reader in the office that sees the keeper's store read-only and has no pipe to anybody."""
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from cofferdam.audit.events import gate
 from cofferdam.audit.events import mirror as events
 from cofferdam.brokers.broker import Broker
 from cofferdam.brokers.kit.http import doors
-from cofferdam.brokers.mirror.figures import COLLECTOR, DROP, KEEPER, READER, SPOOLER
+from cofferdam.brokers.mirror.figures import COLLECTOR, KEEPER, READER, SPOOLER
 from cofferdam.enforce.profile import Can, Crew, Profile
 
 _ARROW: Final = ("pyarrow", "pyarrow.acero", "pyarrow.compute", "pyarrow.parquet", "encodings.idna", "zoneinfo")
-_PIPES: Final = (("collector", "spooler"), ("drop", "spooler"), ("spooler", "keeper"))
+_PIPES: Final = (("collector", "spooler"), ("spooler", "keeper"))
 _BACK: Final = tuple((target, source) for source, target in _PIPES)
 
 MIRROR: Final = Broker(
@@ -29,14 +29,6 @@ MIRROR: Final = Broker(
                 runtime="asyncio",
                 secrets=("mirror",),
                 preload=(*_ARROW, "cofferdam.protocols.modbus.operations"),
-                says=kinds((*events.SOURCE, *gate.PART)),
-            ),
-            "drop": Profile(
-                "mirror/drop",
-                stands="inner",
-                can=Can.STORE,
-                folders=True,
-                preload=_ARROW,
                 says=kinds((*events.SOURCE, *gate.PART)),
             ),
             "spooler": Profile(
@@ -69,28 +61,23 @@ MIRROR: Final = Broker(
             ),
         },
         pipes=(*_PIPES, *_BACK),
-        optional=frozenset({"drop"}),
     ),
     make={
         "collector": "cofferdam.brokers.mirror.collector:Collector",
-        "drop": "cofferdam.brokers.mirror.drop:DropPart",
         "spooler": "cofferdam.brokers.mirror.spooler:Spooler",
         "keeper": "cofferdam.brokers.mirror.keeper:Keeper",
         "reader": "cofferdam.brokers.mirror.reader:Reader",
     },
     records={
         ("collector", "spooler"): "cofferdam.brokers.mirror.records:from_source",
-        ("drop", "spooler"): "cofferdam.brokers.mirror.records:from_source",
         ("spooler", "collector"): "cofferdam.brokers.mirror.records:to_source",
-        ("spooler", "drop"): "cofferdam.brokers.mirror.records:to_source",
         ("spooler", "keeper"): "cofferdam.brokers.mirror.records:to_keeper",
         ("keeper", "spooler"): "cofferdam.brokers.mirror.records:from_keeper",
     },
     needs=("pyarrow", "duckdb", "psycopg"),
-    alarms=frozenset({"collector", "drop", "spooler", "keeper", "reader"}),
+    alarms=frozenset({"collector", "spooler", "keeper", "reader"}),
     figures={
         "collector": COLLECTOR,
-        "drop": DROP,
         "spooler": SPOOLER,
         "keeper": KEEPER,
         "reader": READER,

@@ -15,7 +15,6 @@ COLLECTOR: Final = (
     gauge("behind", "How far the newest sample of a source is behind the clock", by="source", unit="seconds"),
     histogram("reading", "How long a source took to answer", by="source"),
 )  # fmt: skip
-DROP: Final = COLLECTOR[:3]
 SPOOLER: Final = (
     counter("spooled", "Samples that are on the spool's disk", by="lane"),
     gauge("spool", "Bytes of the spool", unit="bytes"),

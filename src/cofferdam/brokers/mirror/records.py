@@ -1,7 +1,7 @@
 """All that the parts of a mirror can say to each other.
 
-    collector, drop  ==>  spooler  ==>  keeper        samples; what was counted at a source; what was lost
-    collector, drop  <==  spooler  <==  keeper        what is on disk; what is to be counted or read again
+    collector  ==>  spooler  ==>  keeper        samples; what was counted at a source; what was lost
+    collector  <==  spooler  <==  keeper        what is on disk; what is to be counted or read again
 
 Samples travel as columns: byte strings of equal count, little-endian, and the names and texts that they point into.
 Each record stands for itself: what a tag is called is in it.

@@ -1,7 +1,7 @@
 """What a policy may say of the historian mirror, which copies the plant's history out, whole, for anybody who may read.
 
-The collector stands in the plant's zone (and a `drop` beside it, where there are folders), the reader in the readers',
-the spooler and the keeper apart from both. The keeper decides what is kept; what the reader sees is a mount.
+The collector stands in the plant's zone, the reader in the readers', the spooler and the keeper apart from both. The
+keeper decides what is kept; what the reader sees is a mount.
 
 Not here: the words (mirror_model), errors (mirror_checks), the rows (mirror_rows).
 """
@@ -20,13 +20,12 @@ from cofferdam.policy.findings import Checking, Linting
 from cofferdam.policy.schema import ALL
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.base import Ask, Folder, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Store, Terms
+from cofferdam.policy.terms.base import Ask, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Store, Terms
 from cofferdam.policy.terms.door_words import door_row
 from cofferdam.policy.terms.mirror_checks import MirrorChecks
 from cofferdam.policy.terms.mirror_model import MirrorConduit, MirrorRule, SourceSaid
 from cofferdam.policy.terms.mirror_rows import (
     Device,
-    Drop,
     Matcher,
     MirrorRows,
     Postgres,
@@ -35,7 +34,7 @@ from cofferdam.policy.terms.mirror_rows import (
     rights_of,
 )
 
-COLLECTOR, DROP, SPOOLER, KEEPER, READER = "collector", "drop", "spooler", "keeper", "reader"
+COLLECTOR, SPOOLER, KEEPER, READER = "collector", "spooler", "keeper", "reader"
 
 
 class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
@@ -95,16 +94,12 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
             for door in row.doors
         )
         reaches: list[Reach] = []
-        folders: list[Folder] = []
         for source in row.sources:
             if isinstance(source, Postgres):
                 reaches.append(Reach(row.inner, source.address, source.port, share))
-            elif isinstance(source, Device):
+            else:
                 asset = policy.assets[source.asset]
                 reaches.append(Reach(row.inner, asset.address, asset.port, share))
-            else:
-                said = ("conduits", conduit.name, "sources", source.name, "folder")
-                folders.append(Folder(source.folder, share, said))
         plant = Place(Side(policy.zones[row.inner].side), row.inner)
         parts = {
             COLLECTOR: PartNeeds(plant, reaches=tuple(reaches)),
@@ -112,8 +107,6 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
             KEEPER: PartNeeds(store=Store(int(row.most * 1.2) + (256 << 20))),
             READER: PartNeeds(Place(Side(policy.zones[row.outer].side), row.outer), listens=listens),
         }
-        if folders:
-            parts[DROP] = PartNeeds(plant, folders=tuple(folders))
         return Needs(parts, {share: f"the mirror's store for {row.inner} and {row.outer}"})
 
     # --- slices
@@ -130,10 +123,7 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
                 for one in row.sources
             )
             return msgspec.structs.replace(row, sources=sources, rules=(), stands={}, doors=())
-        kinds = (Drop,) if part == DROP else (Postgres, Device) if part == COLLECTOR else (Postgres, Device, Drop)
-        own = tuple(one for one in row.sources if isinstance(one, kinds))
-        if part == SPOOLER:
-            own = ()
+        own = row.sources if part == COLLECTOR else ()
         return msgspec.structs.replace(row, sources=own, rules=(), stands={}, doors=())
 
     def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:
@@ -262,11 +252,6 @@ def _row(conduit: rows.Conduit) -> MirrorRows:
 
 
 def _source(name: str, said: SourceSaid, assets: dict[str, Asset]) -> Source:
-    if said.folder is not None:
-        return Drop(
-            name=name, folder=said.folder, tags=tuple(said.tags), zone=said.zone or "", mark=said.mark,
-            decimal=said.decimal,
-        )  # fmt: skip
     if said.asset is not None:
         known = [point.name for point in assets[said.asset].points]
         names: Collection[str] = said.points if said.points and ALL not in said.points else known

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from cofferdam.policy import schema, syntax
 from cofferdam.policy.fields import YES_NO, as_list, choice, one_or_list, one_or_more, read_by, size, span, whole
-from cofferdam.policy.schema import Name, Names, Text
+from cofferdam.policy.schema import Name, Names
 from cofferdam.policy.terms.door_words import DoorSaid
 from cofferdam.policy.terms.mirror_rows import EVERYTHING, TAG_CHARACTERS
 
@@ -56,13 +56,6 @@ def _every(raw: Any) -> int:
     return found
 
 
-def _mark(raw: Any) -> str:
-    words = {"tab": "\t", ",": ",", ";": ";", "|": "|"}
-    if raw in words:
-        return words[raw]
-    raise syntax.Expected('"," or ";" or "|" or tab')
-
-
 def _resolution(raw: Any) -> int:
     return syntax.long_span(raw, 1, 366 * DAY)
 
@@ -76,8 +69,7 @@ Query = Annotated[str, *read_by(_query, {"type": "string", "examples": ["SELECT 
 
 
 class SourceSaid(schema.Entry):
-    """Where samples come from: a historian in PostgreSQL (`at`), points of an asset (`asset`), or a folder that files
-    are left in (`folder`)."""
+    """Where samples come from: a historian in PostgreSQL (`at`), or points of an asset (`asset`)."""
 
     at: schema.Endpoint | None = Field(
         None, description="ADDRESS:PORT of a PostgreSQL (or TimescaleDB) in the zone `from`: `10.2.0.5:5432`."
@@ -114,18 +106,7 @@ class SourceSaid(schema.Entry):
     asset: Name | None = Field(None, description="An asset of the zone `from`; a tag is then ASSET.POINT.")
     points: Names = Field((), description="With `asset`: its points that are read. Default: all.")
     folder: Name | None = Field(
-        None,
-        description="A folder beneath the gate's `--folders`, in which CSV and Parquet files are left. A file counts "
-        "once it is renamed to end with .csv or .parquet.",
-    )
-    zone: Text | None = Field(
-        None, description="With `folder`: the time zone of times that say none, such as Europe/Paris. Default: refused."
-    )
-    mark: Annotated[str, *read_by(_mark, {"enum": [",", ";", "|", "tab"]})] = Field(
-        ",", description="With `folder`: what stands between the fields of a CSV."
-    )
-    decimal: Annotated[Literal[".", ","], *choice(".", ",")] = Field(
-        ".", description="With `folder`: what stands before a number's fraction."
+        None, description="A folder in which files are left: to come in a later version, and refused until then."
     )
     tags: Patterns = Field(
         (EVERYTHING,), description="Which tags are mirrored, by name, with `*` for anything. Default: all."

@@ -63,20 +63,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     every: int = 1_000
 
 
-class Drop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="folder"):
-    """A folder of the site's, in which files with samples are left: CSV with a head line, or Parquet. `zone`: the time
-    zone of times that say none ("": such a file is refused). `mark`: what stands between a CSV's fields; `decimal`:
-    before a number's fraction."""
-
-    name: str
-    folder: str
-    tags: tuple[str, ...] = (EVERYTHING,)
-    zone: str = ""
-    mark: str = ","
-    decimal: str = "."
-
-
-Source = Postgres | Device | Drop
+Source = Postgres | Device
 
 
 class ReadRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
