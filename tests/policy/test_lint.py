@@ -54,6 +54,9 @@ TABLE = [
     (conduit("{who: ops, asset: plc, write_registers: holding 0-50}", extra=EXPIRES), "", "", "wide-write",
      "holding 0-50"),
     (conduit("{who: ops, asset: plc, write: serial}", extra=EXPIRES), "", "", "no-range", "serial"),
+    (conduit("{who: ops, asset: cell, write_functions: 7/142}", extra=EXPIRES).replace("modbus", "enip"),
+     "principals:\n", "  cell: {zone: plant, address: 10.20.0.19, protocol: enip, listen: 127.0.0.1:1504, "
+     "points: {a: {at: tag A, type: dint}}}\nprincipals:\n", "alarming", "7/142"),
     (READS, "run: {at: coil 0}", "alias: {at: holding 199-200, type: uint32}", "overlap", "speed"),
     (conduit("{who: ops, asset: plc, write: speed}", extra=f"{EXPIRES}\ndeny: silent"), "", "", "silent-writes",
      "silent"),

@@ -158,6 +158,8 @@ class Dialect(msgspec.Struct, frozen=True):
     changing: frozenset[tuple[int, int]] = frozenset()
     others_change: bool = False
     """Functions that neither `codes` nor `place_codes` name may change the device, too."""
+    alarming: frozenset[int] = frozenset()
+    """Those of `codes` that stop, start, reset or reprogram the device: a rule that allows one is worth a warning."""
     place_codes: frozenset[int] = frozenset()
     units: Units | None = None
     """None: the protocol knows no units."""

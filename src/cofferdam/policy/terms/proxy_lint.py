@@ -162,6 +162,22 @@ def _unlimited_writes(run: Linting) -> None:
                     )  # fmt: skip
 
 
+def _alarming(run: Linting) -> None:
+    """A function that a rule allows, and that stops, starts, resets or reprograms the device."""
+    for name, conduit in run.policy.conduits.items():
+        dialect = run.dialects.get(conduit.broker)
+        for number, rule in enumerate(conduit.allow):
+            codes = rule.write_functions if isinstance(rule, ProxyRule) and dialect is not None else ()
+            for index, (code, sub) in enumerate(codes):
+                if dialect is not None and code in dialect.alarming:
+                    which = f"{code}/{sub}" if sub >= 0 else str(code)
+                    run.value(
+                        ("conduits", name, "allow", number, "write_functions", index), "alarming",
+                        f"function {which} ({dialect.codes[code]}), which stops, starts or reprograms the device",
+                        "no way to that from the office",
+                    )  # fmt: skip
+
+
 def _unlimited(said: Point | Argument) -> bool:
     if said.type in typed.SIZED:
         return said.max_length is None
@@ -179,5 +195,6 @@ CHECKS: dict[str, Callable[[Linting], None]] = {
     "unreachable assets": _unreachable_assets,
     "wide raw writes": _blanket_writes,
     "writes without a range": _unlimited_writes,
+    "alarming functions": _alarming,
 }
 """Every check, by what it looks for; the docstrings are the documentation."""

@@ -142,6 +142,7 @@ ENIP = Dialect(
     code_examples='"6/142" (service 6 of class 142)',
     changing=frozenset({(5, -1), (6, -1), (7, -1), (8, -1), (9, -1), (21, -1), (22, -1), (75, -1), (90, -1)}),
     others_change=True,
+    alarming=frozenset({5, 6, 7, 8, 9, 21}),
     place_codes=frozenset({1, 2, 3, 4, 10, 14, 16, 76, 77, 78, 82, 83, 84, 85, 91}),
     quirks=frozenset({"no_list"}),
     forms=(

@@ -192,7 +192,7 @@ def decode_object(service: int, path: paths.Path, body: bytes, about: Known) -> 
         return m.Identify()
     if service == GET_LIST:
         return _attributes(cls, instance, body, about)
-    if cls in _BY_NUMBERS:
+    if cls in _BY_NUMBERS and body:
         why = f"service {service:02X} of class {cls:02X}: FactoryTalk, RSLinx and Studio ask so, by numbers"
         return m.Unserved(service, cls, f"{why}, and are not served: such a program goes by OPC UA, or stays there")
     if cls == 0x67:
