@@ -13,7 +13,6 @@ from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, CALL, HISTORY, OPCU
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.names import too_much
 from cofferdam.protocols.opcua.trust import Trust
-from cofferdam.protocols.opcua.view import OpcUaView
 
 DENIED, AWAY, TIMEOUT, BUSY, RANGE, RESOURCE = 0x801F0000, 0x80310000, 0x800A0000, 0x80EE0000, 0x803C0000, 0x80040000
 _FAULTS = {Fault.VALUE: RANGE, Fault.STEP: RANGE, Fault.RATE: BUSY, Fault.SEVERED: AWAY, Fault.AUDIT: RESOURCE}
@@ -33,7 +32,9 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
     response_type = m.OpcUaResponse
     notice_type = m.Changed
     speaks = True
-    view = OpcUaView()
+    # Captures are not followed: what a NodeId means stands in an answer (the namespaces), which a machine that sees one
+    # direction never hears. view.OpcUaView says how messages look, for when that is there.
+    view = None
     functions = {
         READ: "Read", WRITE: "Write", CALL: "Call", BROWSE: "Browse", HISTORY: "HistoryRead",
         WATCH: "CreateMonitoredItems",
