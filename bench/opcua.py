@@ -37,7 +37,8 @@ async def one_round(port: int, count: int, reads: int) -> float:
         index = (await client.get_namespace_array()).index(LINE)
         node = ua.ReadValueId(ua.NodeId("Line1.Speed", index), ua.AttributeIds.Value)
         asked = ua.ReadParameters(NodesToRead=[node] * count)
-        taken = []
+        taken: list[int] = []
+        answer: Any = ()
         for number in range(reads + reads // 10):
             begin = time.perf_counter_ns()
             answer = await client.uaclient.read(asked)

@@ -228,9 +228,9 @@ def test_a_message_that_is_never_finished_closes_the_connection() -> None:
     channel = pair.client.channel
     chunk = struct.pack("<II", channel._sequence(), 77) + b"\0" * 10
     pair.to_server(struct.pack("<3scIII", b"MSG", b"C", 16 + len(chunk), channel.id, channel._tokens[-1].id) + chunk)
-    assert pair.server_error is None
+    assert not str(pair.server_error or "")
     pair.later(6 * NS)
-    assert pair.server_error is not None and "completed in time" in str(pair.server_error)
+    assert "completed in time" in str(pair.server_error)
 
 
 def test_opening_again_and_again_closes_the_connection() -> None:
