@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Sequence
 
 from cofferdam.errors import CofferdamError
+from cofferdam.lab.auditor.play import Auditor
 from cofferdam.lab.filling.play import Filling
 from cofferdam.lab.layout import Spot
 from cofferdam.lab.mirror.play import Mirror
@@ -19,7 +20,7 @@ from cofferdam.lab.water.play import Water
 
 def plays(names: Collection[str] = ()) -> tuple[Play, ...]:
     """Those of these names, or all of them, anew. Raises CofferdamError for a name that no play has."""
-    found: tuple[Play, ...] = (Water(), Orders(), Mirror(), Packer(), Remote(), Patch(), Filling())
+    found: tuple[Play, ...] = (Water(), Orders(), Mirror(), Packer(), Remote(), Patch(), Filling(), Auditor())
     known = [play.name for play in found]
     for name in names:
         if name not in known:
