@@ -46,7 +46,9 @@ READ_WHOLE = frozenset(
         "check-done", "signer-added", "signer-removed", "attestation-made", "attestation-withdrawn", "baseline-taken",
         "pack-made", "export-stood", "drill-done", "proof-done", "policy-loaded", "severed", "restored", "half-died",
         "half-started", "gate-started", "gate-stopped", "torn-tail", "clock-jump", "log-opened", "alarm", "refused",
-        "leak-probe-set", "policy-refused",
+        "leak-probe-set", "policy-refused", "signed-in", "access-opened", "access-ended", "access-decided",
+        "access-killed", "tunnel-refused", "recording-marked", "asset-file-passed", "file-examined",
+        "release-requested", "release-decided", "install-started", "install-ended", "mirror-verified", "samples-lost",
     )
 )  # fmt: skip
 """Kinds whose entries are read whole; all others are counted."""

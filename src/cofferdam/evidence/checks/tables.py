@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cofferdam.evidence.checks import logs, policies, proofs, running
+from cofferdam.evidence.checks import logs, policies, proofs, running, services
 from cofferdam.evidence.checks.registry import Made, run
 from cofferdam.evidence.inputs import Inputs
 from cofferdam.evidence.model import Finding, Missing
 
 CHECKS: dict[str, Made] = {}
-for _table in (proofs.TABLE, running.TABLE, policies.TABLE, logs.TABLE):
+for _table in (proofs.TABLE, running.TABLE, policies.TABLE, logs.TABLE, services.TABLE):
     CHECKS |= _table.made
 MINUTE = tuple(one for one in CHECKS.values() if one.looks and set(one.looks) <= {"status", "policy"})
 """Those that the gate itself can run: they need nothing but what it has in memory."""

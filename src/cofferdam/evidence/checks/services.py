@@ -1,0 +1,246 @@
+"""Checks over what the services wrote into the log: people's sessions, files, software, history.
+
+They are about what happened within a check's time; where nothing happened they say so, and nothing is claimed. The
+self-tests of these services are their own; here the log is held against itself.
+"""
+
+from __future__ import annotations
+
+from cofferdam.evidence.checks.registry import Table
+from cofferdam.evidence.history import Happening, History
+from cofferdam.evidence.inputs import Inputs, Unknown
+from cofferdam.evidence.model import Finding
+
+TABLE = Table()
+DAYS = 35
+DAY_NS = 86_400 * 10**9
+FACTS = 8
+
+
+def _lately(history: History, kind: str, nothing: str = "") -> list[Happening]:
+    """What happened within DAYS. Raises: Unknown, with `nothing`, where nothing did and that is said."""
+    found = [one for one in history.of(kind) if history.last_ns - one.time_ns <= DAYS * DAY_NS]
+    if nothing and not found:
+        raise Unknown(nothing)
+    return found
+
+
+def _judged(check: str, wrong: list[str], outcome: str, says: str, facts: list[str]) -> Finding:
+    if wrong:
+        return Finding(check, "failed", wrong[0][:500], tuple(one[:500] for one in wrong[:FACTS]))
+    return Finding(check, outcome, says, tuple(one[:500] for one in facts[-FACTS:]))  # type: ignore[arg-type]
+
+
+def _session(one: Happening) -> str:
+    return f"entry {one.index}: {one.event.get('person')} to {one.event.get('asset')}"
+
+
+# --- people -----------------------------------------------------------------------------------------------------
+
+
+@TABLE.check("access.mfa", "history")
+def mfa(known: Inputs) -> Finding:
+    """No session of a person began with fewer than two factors."""
+    history = known.the_history()
+    signed = {str(one.event["connection"]): one for one in history.of("signed-in")}
+    opened = _lately(history, "access-opened", "no person has had a session yet")
+    wrong = []
+    for one in opened:
+        by = signed.get(str(one.event["connection"]))
+        if by is None or by.event.get("person") != one.event["person"]:
+            wrong.append(f"{_session(one)}: no sign-in of this person by this connection")
+        elif len(set(by.event.get("factors", ()))) < 2:
+            wrong.append(f"{_session(one)}: signed in with {', '.join(by.event.get('factors', ())) or 'nothing'}")
+    facts = [f"{_session(one)}, {' and '.join(signed[str(one.event['connection'])].event['factors'])}"
+             for one in opened[-FACTS:] if not wrong]  # fmt: skip
+    return _judged("access.mfa", wrong, "observed", f"each of {len(opened)} sessions began with two factors", facts)
+
+
+@TABLE.check("access.unique", "history")
+def unique(known: Inputs) -> Finding:
+    """Each session belongs to one named person."""
+    opened = _lately(known.the_history(), "access-opened", "no person has had a session yet")
+    wrong = [f"entry {one.index}: a session of nobody" for one in opened if not one.event.get("person")]
+    people = sorted({str(one.event["person"]) for one in opened})
+    return _judged("access.unique", wrong, "observed", f"{len(opened)} sessions of {len(people)} named people", people)
+
+
+@TABLE.check("access.approval", "history")
+def approval(known: Inputs) -> Finding:
+    """Each session that rests on an approval had one, for this person and asset, that had not ended."""
+    history = known.the_history()
+    granted = {one.event["request"]: one for one in history.of("access-decided")
+               if one.event.get("decision") in ("approved", "granted")}  # fmt: skip
+    asked = [one for one in _lately(history, "access-opened") if one.event.get("request")]
+    if not asked:
+        raise Unknown("no session has rested on an approval yet")
+    wrong, facts = [], []
+    for one in asked:
+        by = granted.get(one.event["request"])
+        if by is None or by.index > one.index:
+            wrong.append(f"{_session(one)}: request {one.event['request']} was not approved before it")
+        elif (by.event["person"], by.event["asset"]) != (one.event["person"], one.event["asset"]):
+            wrong.append(f"{_session(one)}: approved for {by.event['person']} to {by.event['asset']}")
+        elif 0 < int(by.event.get("until_ns", 0)) < int(one.event.get("wall_ns", 0)):
+            wrong.append(f"{_session(one)}: its approval had ended")
+        else:
+            facts.append(f"{_session(one)}: approved by {', '.join(by.event.get('people', ())) or by.event['by']}")
+    return _judged("access.approval", wrong, "observed", f"{len(asked)} sessions had their approval", facts)
+
+
+@TABLE.check("access.four-eyes", "history")
+def four_eyes(known: Inputs) -> Finding:
+    """Nobody approved a request of their own."""
+    decided = [one for one in _lately(known.the_history(), "access-decided", "nothing has been approved yet")
+               if one.event.get("decision") == "approved"]  # fmt: skip
+    if not decided:
+        raise Unknown("nothing has been approved yet")
+    wrong = [
+        f"entry {one.index}: {one.event['person']} approved for themselves"
+        for one in decided
+        if one.event["person"] in (one.event["by"], *one.event.get("people", ()))
+    ]
+    facts = [f"entry {one.index}: {one.event['by']} for {one.event['person']}" for one in decided]
+    return _judged("access.four-eyes", wrong, "observed", f"{len(decided)} approvals, each by somebody else", facts)
+
+
+@TABLE.check("access.no-tunnel", "history")
+def no_tunnel(known: Inputs) -> Finding:
+    """What would be a way round a session was asked for, and refused."""
+    refused = _lately(known.the_history(), "tunnel-refused", "nobody has asked for a forwarded port or the like yet")
+    facts = [f"entry {one.index}: {one.event['person']} asked for {one.event['what']}" for one in refused]
+    kinds = len({one.event["what"] for one in refused})
+    return _judged("access.no-tunnel", [], "observed", f"{len(refused)} requests of {kinds} kinds were refused", facts)
+
+
+@TABLE.check("access.kill", "history")
+def kill(known: Inputs) -> Finding:
+    """One action ends a session, and bars its return."""
+    history = known.the_history()
+    killed = history.of("access-killed")
+    if not killed:
+        raise Unknown("no session has been ended by an operator yet; a drill is one")
+    ended = {str(one.event["session"]): one for one in history.of("access-ended")}
+    opened = history.of("access-opened")
+    wrong, facts = [], []
+    for one in killed[-50:]:
+        over = ended.get(str(one.event["session"]))
+        if over is None and history.last_ns - one.time_ns > 60 * 10**9:
+            wrong.append(f"entry {one.index}: the session {one.event['session']} has no end in the log")
+        if any(again.event["session"] == one.event["session"] and again.index > one.index for again in opened):
+            wrong.append(f"entry {one.index}: the session {one.event['session']} came back")
+        facts.append(f"entry {one.index}: by {one.event['by']}, ended by entry {over.index if over else '?'}")
+    return _judged("access.kill", wrong, "tested", f"{len(killed)} sessions were ended by one action each", facts)
+
+
+@TABLE.check("recording.complete", "history")
+def recorded(known: Inputs) -> Finding:
+    """Every session that has to be recorded was, to its end."""
+    history = known.the_history()
+    marked = {str(one.event["session"]): one for one in history.of("recording-marked") if one.event.get("ended")}
+    ended = {str(one.event["session"]) for one in history.of("access-ended")}
+    wanted = [one for one in _lately(history, "access-opened") if one.event.get("recorded")]
+    over = [one for one in wanted if str(one.event["session"]) in ended]
+    if not over:
+        raise Unknown("no session that is recorded has ended yet")
+    wrong = [f"{_session(one)}: no whole recording" for one in over if str(one.event["session"]) not in marked]
+    facts = [f"{_session(one)}: {marked[str(one.event['session'])].event['size']:,} bytes" for one in over if not wrong]
+    return _judged("recording.complete", wrong, "observed", f"{len(over)} sessions, each recorded to its end", facts)
+
+
+# --- files, software --------------------------------------------------------------------------------------------
+
+
+@TABLE.check("files.hashed", "history")
+def hashed(known: Inputs) -> Finding:
+    """Each file that crossed is known by hash, direction, size and person."""
+    passed = [
+        one for one in _lately(known.the_history(), "asset-file-passed") if one.event.get("way") in ("up", "down")
+    ]
+    if not passed:
+        raise Unknown("no file has crossed a person's session yet")
+    wrong = [f"entry {one.index}: {one.event['path']} has no hash" for one in passed if not one.event.get("sha256")]
+    facts = [f"entry {one.index}: {one.event['person']} {one.event['way']} {one.event['path']}" for one in passed]
+    return _judged("files.hashed", wrong, "observed", f"{len(passed)} files, each with its hash", facts)
+
+
+@TABLE.check("patch.source-verified", "history")
+def verified(known: Inputs) -> Finding:
+    """Software was held until source and content were verified: nothing was installed that none had passed."""
+    history = known.the_history()
+    good = [one for one in history.of("file-examined") if one.event.get("verdict") == "passed"]
+    passed = {str(one.event["sha256"]): one for one in good}
+    started = _lately(history, "install-started")
+    if not started and not passed:
+        raise Unknown("no software has come yet")
+    wrong = [
+        f"entry {one.index}: {one.event['product']} {one.event['version']} went to {one.event['asset']} unexamined"
+        for one in started
+        if str(one.event["sha256"]) not in passed or passed[str(one.event["sha256"])].index > one.index
+    ]
+    facts = [f"entry {one.index}: {one.event['product']} {one.event['version']}: {one.event.get('origin', '')}"
+             for one in passed.values()]  # fmt: skip
+    says = f"{len(passed)} files passed, {len(started)} installations of such files"
+    return _judged("patch.source-verified", wrong, "tested", says, facts)
+
+
+@TABLE.check("patch.approved", "history")
+def approved(known: Inputs) -> Finding:
+    """Software went on when somebody else than its requester had approved it."""
+    history = known.the_history()
+    asked = {(one.event["number"], one.event["sha256"]): one for one in history.of("release-requested")}
+    released = [one for one in history.of("release-decided") if one.event.get("decision") == "released"]
+    if not released:
+        raise Unknown("no software has been released yet")
+    wrong, facts = [], []
+    for one in released:
+        by = asked.get((one.event["number"], one.event["sha256"]))
+        people = {str(person) for person in one.event.get("people", ())}
+        if by is None or not people - {str(by.event["by"])}:
+            wrong.append(
+                f"entry {one.index}: {one.event['product']} {one.event['version']} was released by nobody else"
+            )
+        facts.append(f"entry {one.index}: {one.event['product']} {one.event['version']} by {', '.join(sorted(people))}")
+    return _judged("patch.approved", wrong, "observed", f"{len(released)} releases, each signed by others", facts)
+
+
+@TABLE.check("patch.on-schedule", "history")
+def scheduled(known: Inputs) -> Finding:
+    """Each target's result is on record."""
+    history = known.the_history()
+    started = _lately(history, "install-started", "nothing has been installed yet")
+    ended = [(one.event["asset"], one.event["sha256"], one.index) for one in history.of("install-ended")]
+    wrong = [
+        f"entry {one.index}: what became of {one.event['product']} on {one.event['asset']} is not known after a day"
+        for one in started
+        if history.last_ns - one.time_ns > DAY_NS
+        and not any((asset, digest) == (one.event["asset"], one.event["sha256"]) and at > one.index
+                    for asset, digest, at in ended)
+    ]  # fmt: skip
+    facts = [f"entry {one.index}: {one.event['product']} to {one.event['asset']}" for one in started]
+    return _judged("patch.on-schedule", wrong, "observed", f"{len(started)} installations with their results", facts)
+
+
+# --- history ----------------------------------------------------------------------------------------------------
+
+
+@TABLE.check("mirror.no-gaps", "history")
+def no_gaps(known: Inputs) -> Finding:
+    """Every sample that the source had is in the mirror: by the last comparison with the source."""
+    history = known.the_history()
+    last: dict[str, Happening] = {}
+    for one in history.of("mirror-verified"):
+        if one.event.get("against") == "source":
+            last[str(one.event["conduit"])] = one
+    if not last:
+        raise Unknown("no mirror has been compared with its source yet: `cofferdam mirror verify`")
+    lost = [one for one in history.of("samples-lost") if one.index > last.get(str(one.event["conduit"]), one).index]
+    wrong = [
+        f"entry {one.index}: {name}: {one.event['differ']} tags and hours differ, {one.event.get('damaged', 0)} damaged"
+        for name, one in last.items()
+        if one.event["differ"] or one.event.get("damaged")
+    ]
+    wrong += [f"entry {one.index}: {one.event['points']} samples of {one.event['source']} are lost" for one in lost]
+    facts = [f"entry {one.index}: {name}: {one.event['points']:,} samples of {one.event['tags']} tags"
+             for name, one in last.items()]  # fmt: skip
+    return _judged("mirror.no-gaps", wrong, "observed", f"{len(last)} mirrors have what their sources have", facts)
