@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from cofferdam.model import Asset, Item, ValueType
+from cofferdam.model import Asset, Item
 from cofferdam.protocols.enip import replies, requests, wire
 from cofferdam.protocols.enip.connections import Link
 from cofferdam.protocols.enip.requests import Known, Refused
@@ -16,20 +16,10 @@ UNCONNECTED: Final = 504
 """Bytes of an answer outside a connection, at most."""
 
 
-class _AnyType(dict[str, ValueType]):
-    """A bystander knows no policy: to it each attribute is bytes."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-    def __missing__(self, name: str) -> ValueType:
-        return ValueType.BYTES
-
-
 def known_of(asset: Asset | None) -> Known:
     """What the machines need of an asset's points."""
     if asset is None:
-        return Known(frozenset(), _AnyType())
+        return Known(every=True)
     arrays = {point.at.name for point in asset.points if isinstance(point.at, Item) and point.at.first >= 0}
     types = {
         point.at.name: point.type for point in asset.points if isinstance(point.at, Item) and point.at.kind == "cip"

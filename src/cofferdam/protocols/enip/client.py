@@ -272,7 +272,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         status, more, body = yield data[0], data
         if status and not (status == 0x0A and isinstance(request, m.GetAttributes)):
             return replies.error(status, more)
-        return replies.decode_reply(request, body, self._about.types)
+        return replies.decode_reply(request, body, self._about)
 
     def _read(self, request: m.ReadTag) -> Talk:
         data = requests.encode_request(request)
@@ -346,7 +346,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             code, handle, at = replies.head_of(body)
             response = replies.held(part, code, handle, body[at:])
         else:
-            response = replies.decode_reply(part, body, self._about.types)
+            response = replies.decode_reply(part, body, self._about)
         if not isinstance(response, (m.Held, m.Done, m.CipError)):
             raise Misfit(f"{type(response).__name__} in a packet")
         return response

@@ -10,7 +10,7 @@ from typing import Final
 
 from cofferdam.model import Value, ValueType
 from cofferdam.protocols.enip import messages as m
-from cofferdam.protocols.enip.requests import parts_of
+from cofferdam.protocols.enip.requests import Known, parts_of
 from cofferdam.protocols.enip.values import STRUCTURE, BadValue, attribute, decode, encode, known, of_attribute
 
 SECTION: Final = "CIP Volume 1, 2-4.2 (message router response)"
@@ -79,18 +79,21 @@ def held(request: m.ReadTag, code: int, handle: int, data: bytes) -> m.Held:
     return response
 
 
-def decode_reply(request: m.EnipRequest, data: bytes, types: dict[str, ValueType]) -> m.EnipResponse:
+def decode_reply(request: m.EnipRequest, data: bytes, about: Known) -> m.EnipResponse:
     """The answer to a request that takes one, but for a tag's value. `data`: after a good status. Raises: Misfit."""
     match request:
         case m.GetAttribute(item):
+            kind = about.type_of(item.name)
+            if kind is None:
+                raise Misfit(f"{item.name}, whose type is not known")
             try:
-                return m.Held(0, 0, attribute(types[item.name], data))
-            except (BadValue, KeyError) as error:
+                return m.Held(0, 0, attribute(kind, data))
+            except BadValue as error:
                 raise Misfit(f"{item.name}: {error}") from None
         case m.Identify():
             return identity(data)
         case m.GetAttributes(items):
-            return _attributes(tuple(item.name for item in items), data, types)
+            return _attributes(tuple(item.name for item in items), data, about)
     if data:
         raise Misfit(f"{len(data)} bytes after what needs none")
     return m.Done()
@@ -116,7 +119,7 @@ def identity_bytes(one: m.Identity) -> bytes:
     return head + bytes([len(name)]) + name
 
 
-def _attributes(names: tuple[str, ...], data: bytes, types: dict[str, ValueType]) -> m.HeldList:
+def _attributes(names: tuple[str, ...], data: bytes, about: Known) -> m.HeldList:
     """Get Attribute List: values have no lengths, so that each ends where its type does."""
     if int.from_bytes(data[:2], "little") != len(names):
         raise Misfit("another number of attributes")
@@ -130,8 +133,8 @@ def _attributes(names: tuple[str, ...], data: bytes, types: dict[str, ValueType]
         if status:
             found.append(status)
             continue
-        kind = types[name]
-        if kind is ValueType.BYTES:
+        kind = about.type_of(name)
+        if kind is None or kind is ValueType.BYTES:
             raise Misfit(f"bytes of no known length for {name}")
         size = _SIZES[kind] if kind in _SIZES else 1 + (data[at] if at < len(data) else 0)
         try:

@@ -52,10 +52,16 @@ class Refused(Exception):
 
 
 class Known(NamedTuple):
-    """What the policy says of the asset: tags of which elements are points, and the types of attributes."""
+    """What the policy says of the asset: tags of which elements are points, and the types of attributes. `every`: a
+    bystander knows no policy, and takes each attribute as bytes."""
 
     arrays: frozenset[str] = frozenset()
     types: dict[str, ValueType] = {}
+    every: bool = False
+
+    def type_of(self, name: str) -> ValueType | None:
+        """The type of an attribute; None for one that the policy does not know."""
+        return self.types.get(name, ValueType.BYTES if self.every else None)
 
 
 def split(data: bytes) -> tuple[int, paths.Path, bytes]:
@@ -175,9 +181,10 @@ def decode_object(service: int, path: paths.Path, body: bytes, about: Known) -> 
         name = f"{cls}/{instance}/{path.attribute}"
         if path.attribute < 0:
             raise Refused(SEGMENT, "no attribute in the path", paths.SECTION)
-        if name not in about.types:
+        kind = about.type_of(name)
+        if kind is None:
             return m.Unserved(service, cls, f"cip {name} is no point of the policy, so that its type is not known")
-        kind, item = about.types[name], Item("cip", name)
+        item = Item("cip", name)
         if service == GET_ONE:
             if body:
                 raise Refused(LONG, "Get Attribute Single with data")
@@ -211,7 +218,7 @@ def _attributes(cls: int, instance: int, body: bytes, about: Known) -> m.EnipReq
         raise Refused(SHORT if len(body) < 2 + 2 * count else LONG, f"a list of {count} attributes")
     names = [f"{cls}/{instance}/{number}" for number in struct.unpack_from(f"<{count}H", body, 2)]
     for name in names:
-        if name not in about.types:
+        if about.type_of(name) is None:
             return m.Unserved(GET_LIST, cls, f"cip {name} is no point of the policy, so that its type is not known")
     return m.GetAttributes(tuple(Item("cip", name) for name in names))
 
