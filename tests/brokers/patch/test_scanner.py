@@ -9,8 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from cofferdam.brokers.patch.scanner import scan
 
+from cofferdam.brokers.kit.clamd import scan
 from tests.brokers.patch.makers import EICAR, HAS_CLAMD, clamd
 
 pytestmark = pytest.mark.skipif(not HAS_CLAMD, reason="clamd is not installed")

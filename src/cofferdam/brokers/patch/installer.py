@@ -31,7 +31,7 @@ from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.kit.http.connection import Limits
 from cofferdam.brokers.kit.http.doors import HttpPart
-from cofferdam.brokers.patch import health, records, sftp, trustkeys
+from cofferdam.brokers.patch import ddi, health, records, sftp, trustkeys
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.figures import INSTALLER
 from cofferdam.brokers.patch.plan import NS, Held, Plan, State, Step, Verdict, upcoming
@@ -315,6 +315,21 @@ class Installer(HttpPart):
     def file_of(self, release: Release) -> Path:
         """Our own copy, which `begin` has made."""
         return self._files / release.sha256
+
+    async def copy_of(self, release: Release) -> Path | None:
+        """Our own copy, made now where it is not there; None: it cannot be had."""
+        try:
+            return await self.take_copy(release)
+        except NotBelieved:
+            return None  # `begin` says so, and stops the release
+
+    def at(self, asset: str, number: int) -> Release | None:
+        """The release of this number, if the asset is at it now."""
+        found = next((each for each in self.releases if each.custom.number == number), None)
+        if found is None:
+            return None
+        step = self.steps.get(f"{asset}/{found.custom.product}")
+        return found if ddi.under_way(step, number) else None
 
     def count(self, sent: int) -> None:
         self.figures_.add("patch_sent_bytes", sent)

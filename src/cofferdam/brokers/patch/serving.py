@@ -4,12 +4,12 @@
     GET  /v1/files/PRODUCT/VERSION/FILE      the file; that it was fetched whole is a step like any other
     POST /v1/results                         {"product": ..., "says": "done" | "failed", "detail": ...}
 
-Not here: HTTP and keys (kit.http), whose turn it is (plan).
+Besides, gateways poll as hawkBit has it (ddi). Not here: HTTP and keys (kit.http), whose turn it is (plan).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -18,8 +18,10 @@ from msgspec import Struct
 
 from cofferdam.brokers.kit.http.api import Api, Note, method, path_of
 from cofferdam.brokers.kit.http.connection import Request
+from cofferdam.brokers.kit.http.keys import Known, Why
 from cofferdam.brokers.kit.http.messages import Answer
 from cofferdam.brokers.kit.http.problems import Problems, answer, refusal
+from cofferdam.brokers.patch import ddi
 from cofferdam.brokers.patch.plan import Plan, Step, Verdict
 from cofferdam.brokers.patch.records import Release, Text
 from cofferdam.policy.messages.checked import Problem
@@ -27,6 +29,8 @@ from cofferdam.policy.terms.patch_rows import Install, PatchRows, Way
 
 PIECE: Final = 256 << 10
 RESULT_BYTES: Final = 4096
+FEEDBACK_BYTES: Final = 60_000
+"""Of what a device says of an action: some send their log."""
 
 
 class Result(Struct, forbid_unknown_fields=True):
@@ -54,6 +58,12 @@ class Installing(Protocol):
     def file_of(self, release: Release) -> Path:
         """Our own copy."""
 
+    async def copy_of(self, release: Release) -> Path | None:
+        """Our own copy, made now where it is not there."""
+
+    def at(self, asset: str, number: int) -> Release | None:
+        """The release of this number, if the asset is at it now."""
+
     def count(self, sent: int) -> None:
         """Bytes that went out."""
 
@@ -62,6 +72,37 @@ class Installing(Protocol):
 
     def reported(self, asset: str, product: str, says: str, detail: str) -> bool:
         """What an asset says became of it."""
+
+
+class _File:
+    """A file, piece by piece. Once its last piece is taken, the step is done as far as we are concerned; however it
+    ends, also before its first piece, the installer hears of it."""
+
+    def __init__(self, installer: Installing, step: Step, install: Install, way: Way, file: Path) -> None:
+        self._installer = installer
+        self._of = (step, install, way)
+        self._opened = file.open("rb")
+        self._ended = False
+
+    def __aiter__(self) -> _File:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = self._opened.read(PIECE)
+        if data:
+            self._installer.count(len(data))
+            return data
+        self._end(True)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self._end(False)
+
+    def _end(self, whole: bool) -> None:
+        if not self._ended:
+            self._ended = True
+            self._opened.close()
+            self._installer.fetched(*self._of, whole)
 
 
 class ServingApi(Api):
@@ -80,6 +121,8 @@ class ServingApi(Api):
         if way is None:
             self.tell(request, known, "", "get", Problem("policy", f"{known.principal} is no asset that fetches"))
             raise refusal("policy", "there is nothing to fetch for you")
+        if path[1:3] == ddi.CONTROLLER and len(path) >= 4:
+            return await self._ddi(request, known.principal, way, path)
         if path == ("v1", "files"):
             method(request, "GET")
             return answer({"files": [self._told(each) for each in self._due(way)]})
@@ -88,8 +131,57 @@ class ServingApi(Api):
             return await self._result(request, known.principal, way)
         if len(path) == 5 and path[:2] == ("v1", "files"):
             method(request, "GET")
-            return await self._file(way, "/".join(path[2:]))
+            return await self._file(request, way, "/".join(path[2:]))
         raise refusal("not-found", "there is /v1/files, /v1/files/PRODUCT/VERSION/FILE and /v1/results")
+
+    def known(self, request: Request) -> Known | Why:
+        """Gateways show their key as a token of theirs."""
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() in ("gatewaytoken", "targettoken"):
+            return self.keys.by_key(text.strip(), request.connection.principals, self._wall())
+        return super().known(request)
+
+    async def _ddi(self, request: Request, who: str, way: Way, path: tuple[str, ...]) -> Answer:
+        if path[3] != way.asset:
+            raise refusal("policy", "another device's place")
+        at, rest = ddi.base(request, path), path[4:]
+        if not rest:
+            method(request, "GET")
+            return answer(ddi.polled(at, next(iter(self._due(way)), None)))
+        if rest == ("configData",):
+            method(request, "PUT", "POST")
+            await request.body(RESULT_BYTES, who)
+            return answer({})
+        if len(rest) < 2 or rest[0] != "deploymentBase" or not rest[1].isdecimal() or len(rest[1]) > 15:
+            raise refusal("not-found", "there is no such thing for a device")
+        number = int(rest[1])
+        if rest[2:] == ("feedback",):
+            method(request, "POST", "PUT")
+            return await self._feedback(request, who, way, number)
+        method(request, "GET")
+        due = next((each for each in self._due(way) if each.release and each.release.custom.number == number), None)
+        release = due.release if due is not None else self._installer.at(way.asset, number)
+        if release is None or rest[2:]:
+            raise refusal("not-found", "there is no such action for this device now")
+        file = await self._installer.copy_of(release)
+        if file is None:
+            raise refusal("busy", "the file cannot be had now", retry=60)
+        return answer(ddi.deployment(ddi.origin(request), release, file))
+
+    async def _feedback(self, request: Request, who: str, way: Way, number: int) -> Answer:
+        data = await request.body(FEEDBACK_BYTES, who)
+        try:
+            says, words = ddi.said(data or b"")
+        except msgspec.MsgspecError as error:
+            raise refusal("request", str(error)) from None
+        release = self._installer.at(way.asset, number)
+        if release is None:
+            if not says and any(each.release and each.release.custom.number == number for each in self._due(way)):
+                return answer({})  # it says that it is about to begin
+            raise refusal("not-found", "this device is at no such action")
+        if says:
+            self._installer.reported(way.asset, release.custom.product, says, words)
+        return answer({})
 
     def _due(self, way: Way) -> list[Verdict]:
         installer = self._installer
@@ -109,32 +201,21 @@ class ServingApi(Api):
             "sha256": release.sha256, "at": f"/v1/files/{release.path}",
         }  # fmt: skip
 
-    async def _file(self, way: Way, path: str) -> Answer:
+    async def _file(self, request: Request, way: Way, path: str) -> Answer:
         verdict = next(
             (each for each in self._due(way) if each.release is not None and each.release.path == path), None
         )
         if verdict is None or verdict.release is None:
             raise refusal("window", "it is not your turn, or there is no such file", retry=60)
+        release = verdict.release
+        headers = {"x-checksum-sha256": release.sha256}
+        if request.method == "HEAD":
+            return Answer(200, b"", "application/octet-stream", headers)  # nothing begins by looking
         step = await self._installer.begin(verdict, "https")
         if isinstance(step, str):
             raise refusal("busy", step, retry=60)
-        release = verdict.release
-        file = self._installer.file_of(release)
-        body = self._pieces(step, verdict, way, file)
-        headers = {"x-checksum-sha256": release.sha256}
+        body = _File(self._installer, step, verdict.install, way, self._installer.file_of(release))
         return Answer(200, body, "application/octet-stream", headers, release.size)
-
-    async def _pieces(self, step: Step, verdict: Verdict, way: Way, file: Path) -> AsyncIterator[bytes]:
-        """The file; once its last piece is taken, the step is done as far as we are concerned."""
-        whole = False
-        try:
-            with file.open("rb") as opened:
-                while data := opened.read(PIECE):
-                    self._installer.count(len(data))
-                    yield data
-            whole = True
-        finally:
-            self._installer.fetched(step, verdict.install, way, whole)
 
     async def _result(self, request: Request, who: str, way: Way) -> Answer:
         data = await request.body(RESULT_BYTES, who)

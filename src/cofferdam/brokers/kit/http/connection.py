@@ -178,6 +178,8 @@ class Connection(asyncio.Protocol):
         self.principals = principals
         """Whose address it comes from."""
         self.certificate: bytes = b""
+        self.secure = False
+        """By TLS."""
         self.gone: Callable[[], None] | None = None
         """Called once if the client leaves while its request waits."""
         self.due = shared.loop.time() + HEAD_SECONDS
@@ -225,6 +227,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self.shared.open.add(self)
         found = transport.get_extra_info("ssl_object")
+        self.secure = found is not None
         if found is not None and (der := found.getpeercert(True)):
             self.certificate = der
 

@@ -1,0 +1,107 @@
+"""A gateway that polls: Debian's swupdate against the gate, as a device in the field would."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.brokers.patch.makers import run
+from tests.gate.patching import Works
+from tests.waiting import PATIENT, eventually
+
+ROOT = "http://127.0.0.1:{port}/DEFAULT/controller/v1/panel"
+
+
+def cpio(*files: tuple[str, bytes]) -> bytes:
+    """The archive format "crc" of cpio, which SWUpdate takes."""
+    made = b""
+    for number, (name, data) in enumerate((*files, ("TRAILER!!!", b"")), 1):
+        fields = (number, 0o100644, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, sum(data) & 0xFFFFFFFF)
+        head = b"070702" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+        made += head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
+    return made + b"\0" * (-len(made) % 512)
+
+
+class Maker:
+    """The gateway's maker: images that its SWUpdate believes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.certificate, self.key = folder / "ca.pem", folder / "ca.key"
+        run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", self.key, "-out", self.certificate,
+            "-subj", "/CN=Maker", "-days", "365", "-addext", "keyUsage=critical,digitalSignature,keyCertSign",
+            "-addext", "extendedKeyUsage=emailProtection")  # fmt: skip
+
+    def image(self, payload: bytes, target: Path) -> bytes:
+        sha256 = hashlib.sha256(payload).hexdigest()
+        description = (
+            f'software = {{ version = "5.0"; hardware-compatibility = ["1.0"]; files: ( {{ filename = "app.bin";'
+            f' path = "{target}"; sha256 = "{sha256}"; }} ); }}\n'
+        )
+        text = self.folder / "sw-description"
+        text.write_text(description)
+        run("openssl", "cms", "-sign", "-in", text, "-out", f"{text}.sig", "-signer", self.certificate, "-inkey",
+            self.key, "-outform", "DER", "-nosmimecap", "-binary")  # fmt: skip
+        signature = Path(f"{text}.sig").read_bytes()
+        return cpio(("sw-description", description.encode()), ("sw-description.sig", signature), ("app.bin", payload))
+
+
+@pytest.fixture(scope="module")
+def works(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Works]:
+    made = Works(tmp_path_factory.mktemp("works"))
+    yield made
+    made.close()
+
+
+def test_a_device_sees_its_own_place_alone(works: Works) -> None:
+    key = works.patch("key", "new", "panel").split()[0]
+    root = ROOT.format(port=works.plant)
+    with httpx.Client(headers={"authorization": f"GatewayToken {key}"}, timeout=60) as client:
+        assert "deploymentBase" not in client.get(root).json()["_links"]
+        assert client.get(root.replace("panel", "plc-1")).status_code == 403
+        assert client.get(f"{root}/deploymentBase/1").status_code == 404
+        assert client.get(f"{root}/deploymentBase/{'9' * 40}").status_code == 404
+        assert client.post(f"{root}/deploymentBase/1/feedback", content=b"{}").status_code == 400
+        assert client.put(f"{root}/configData", json={"data": {}}).status_code == 200
+    assert httpx.get(root, headers={"authorization": "GatewayToken x"}).status_code == 401
+
+
+@pytest.mark.skipif(shutil.which("swupdate") is None, reason="swupdate is not installed")
+def test_swupdate_polls_installs_and_says_so(works: Works, tmp_path: Path) -> None:
+    key = works.patch("key", "new", "panel").split()[0]
+    maker, target = Maker(tmp_path / "maker"), tmp_path / "installed"
+    payload = b"application " * 5000
+    works.release("gateway.swu", maker.image(payload, target), "5.0")
+    eventually(lambda: works.asset("plc-2")["state"] == "done")
+    revision = tmp_path / "hwrevision"
+    revision.write_text("board 1.0\n")
+    config = tmp_path / "swupdate.cfg"
+    config.write_text('globals : { verbose = true; loglevel = 5; };\nidentify : ( { name = "a"; value = "b"; } );\n')
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        device = subprocess.Popen(
+            ["swupdate", "-f", str(config), "-H", "board:1.0", "-k", str(maker.certificate), "-u",
+             f"-t DEFAULT -u http://127.0.0.1:{works.plant} -i panel -g {key}"],
+            stdout=out, stderr=out, cwd=tmp_path,
+        )  # fmt: skip
+    try:
+        # It has no boot loader here: after a restart it would say that the new one runs, as we do for it below.
+        eventually(lambda: target.is_file() and works.asset("panel")["state"] == "sent")
+        assert target.read_bytes() == payload
+        assert works.asset("panel")["has"] == "5.0"
+    finally:
+        device.terminate()
+        device.wait(PATIENT)
+    number = works.asset("panel")["number"]
+    closed = {"id": str(number), "status": {"execution": "closed", "result": {"finished": "success"}, "details": []}}
+    at = f"{ROOT.format(port=works.plant)}/deploymentBase/{number}/feedback"
+    said = httpx.post(at, json=closed, headers={"authorization": f"GatewayToken {key}"}, timeout=60)
+    assert said.status_code == 200
+    assert works.asset("panel")["state"] == "done"
