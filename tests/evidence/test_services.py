@@ -56,13 +56,11 @@ def released(*people: str) -> Draft:
 
 
 def compared(differ: int = 0) -> Draft:
-    hours: dict[str, Any] = {"first": "2026-11-26T10", "last": "2026-11-26T11"}
+    hours: dict[str, Any] = {"first": 1, "last": 2}
     return mirror.MirrorVerified(conduit="h", against="source", tags=2, points=9, differ=differ, **hours)
 
 
-LOST = mirror.SamplesLost(
-    conduit="h", source="x", since_hour="2026-11-26T10", until_hour="2026-11-26T11", points=3, why="w"
-)
+LOST = mirror.SamplesLost(conduit="h", source="x", since_hour=1, until_hour=2, points=3, why="w")
 KILLED = jump.AccessKilled(session="s1", by="bob")
 LATER = jump.AccessRefused(connection="c", person="p", source="s", asset="a", what="w", reason="r")
 CASES: list[tuple[str, list[tuple[float, Draft]], list[tuple[float, Draft]]]] = [
