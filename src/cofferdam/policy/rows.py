@@ -139,10 +139,12 @@ class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`reads_without_log`: reads go on while the log cannot be written. `interval_ms`: how often reads are counted."""
+    """`reads_without_log`: reads go on while the log cannot be written; `messages_without_log`: a relay hands out its
+    messages. `interval_ms`: how often reads are counted."""
 
-    reads_without_log: bool = False
+    reads_without_log: bool = True
     interval_ms: int = 10_000
+    messages_without_log: bool = False
 
 
 class WireGuard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -639,8 +639,10 @@ class Overlay(Entry):
 class Audit(Entry):
     """The audit log."""
 
-    reads: Annotated[str, *_choice("allow", "refuse")] = Field(
-        "refuse", description="Whether reads go on while the log cannot be written. Writes never do."
+    reads: Annotated[str, *_choice("allow", "refuse")] | None = Field(
+        None,
+        description="Whether reads go on while the log cannot be written. Writes never do. Unless this says otherwise, "
+        "reads of assets go on, and a relay hands out no messages.",
     )
     interval: Milliseconds = Field(10_000, description="How often reads are counted into the log, for each flow.")
 

@@ -403,7 +403,7 @@ class Keeper(Part):
 
     def _no_reading(self) -> tuple[Problem, int] | None:
         """Why nothing can be handed out."""
-        if (down := self._work.log_down) and not self._work.policy.audit.reads_without_log:
+        if (down := self._work.log_down) and not self._work.policy.audit.messages_without_log:
             return Problem("log", clip(f"nothing can be recorded: {down}")), 5
         return None
 
