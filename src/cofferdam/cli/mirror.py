@@ -221,7 +221,7 @@ def _status(args: argparse.Namespace) -> int:
         if keeper["files"]:
             yield f"  sealed  up to the hour that ends {_time((keeper['sealed_hour'] + 1) * HOUR * 10**9)}"
         for lane, found in spooler["lanes"].items():
-            yield f"  {lane:8}{found['waiting']} batches wait for the store, of {found['last']}"
+            yield f"  {lane:9}{found['waiting']} batches wait for the store, of {found['last']}"
         yield (
             f"  spool   {spooler['bytes'] / 1e6:.1f} of {spooler['most'] / 1e6:.0f} MB; room for"
             f" {_took(spooler['left_seconds'])} if nothing were taken"

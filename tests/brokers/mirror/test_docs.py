@@ -14,6 +14,7 @@ import pytest
 from cofferdam.brokers.mirror import api
 from cofferdam.errors import PolicyError
 from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.explain import Question
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Scope
@@ -80,3 +81,20 @@ def test_the_api_is_described() -> None:
     assert "/v1/sql" in paths
     for path in paths:
         assert path == "/v1" or path in api.__doc__ or path.removeprefix("/v1") in str(api.__doc__)
+
+
+@pytest.mark.parametrize(
+    ("source", "tag", "allowed", "says"),
+    [
+        ("10.1.0.30", "flow_total", True, "history/0"),
+        ("10.1.0.30", "tank_level", False, "data-lake may"),
+        ("10.1.0.31", "tank_level", True, "history/1"),
+        ("10.9.9.9", "flow_total", False, "no principal"),
+    ],
+)
+def test_explain_says_who_may_read_what(source: str, tag: str, allowed: bool, says: str) -> None:
+    found = KINDS["mirror"].explain(compiled(), Question(source, {"tag": tag}, time.time_ns()))
+    assert found.allowed is allowed
+    assert says in found.sentence + found.rule
+    if "0.30" in source and allowed:
+        assert found.conditions == ("nothing finer than aggregates over 60 s",)

@@ -1,7 +1,8 @@
 """A few threads for a part of asyncio whose profile has Can.READ: work that reads and reckons, beside its loop.
 
-The part's loop is woken by a pipe that is made with the pool, before the filter is on; threads are made after it, so
-that they are under it as well. What a thread does must touch nothing of the loop's.
+The part's loop is woken by a counter of the kernel's (eventfd) that is made with the pool, before the filter is on:
+not by a pipe, since every pipe of a part leads somewhere. Threads are made after it, so that they are under it as well.
+What a thread does must touch nothing of the loop's.
 
 Not here: what is done (each broker).
 """
@@ -36,9 +37,9 @@ class Threads:
         self._under_way = 0
         self._work: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._threads: list[threading.Thread] = []
-        loop.add_reader(self._read, self._take)
+        loop.add_reader(self._wake, self._take)
 
     @property
     def under_way(self) -> int:
@@ -68,12 +69,11 @@ class Threads:
             except BaseException as raised:
                 error = raised
             self._done.append((future, found, error))
-            with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
-                os.write(self._write, b"x")
+            os.eventfd_write(self._wake, 1)
 
     def _take(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(self._read, 4096)
+            os.eventfd_read(self._wake)
         while self._done:
             future, found, error = self._done.popleft()
             self._under_way -= 1

@@ -138,6 +138,7 @@ class View:
         self._tables = tables
         self.commits = commits
         self.commit = commits[-1].commit if commits else found.sealed
+        self._tags: dict[str, Tag] | None = None
 
     @property
     def folder(self) -> Path:
@@ -154,6 +155,11 @@ class View:
 
     def tags(self) -> dict[str, Tag]:
         """All tags, those of the hot log as well."""
+        if self._tags is None:
+            self._tags = self._all_tags()
+        return self._tags
+
+    def _all_tags(self) -> dict[str, Tag]:
         found = dict(self.catalogue.tags)
         for one in self.commits:
             batch = one.batch
@@ -317,6 +323,8 @@ def verdict(quality: Any) -> Any:
 
 # --- aggregates -----------------------------------------------------------------------------------------------------
 
+PIECE_NS: Final = 8 * 24 * HOUR_NS
+"""Aggregates are reckoned over so long at a time, or one step if it is longer."""
 FUNCTIONS: Final = (
     "avg", "time_avg", "min", "max", "count", "first", "last", "delta", "good", "uncertain", "bad",
 )  # fmt: skip
@@ -338,12 +346,18 @@ def aggregate(
     nothing else. `time_avg`, and the seconds, take a value to hold until the next sample, and the last one until
     `now`. Raises: TooMuch, StoreError."""
     weighted = bool({"time_avg", "good", "uncertain", "bad"} & set(functions))
-    steps = pa.array(edges, pa.int64())
+    hold = min(now, edges[-1]) if weighted else None
     for tag in tags:
-        deadline.check()
-        table = view.samples([tag], edges[0], edges[-1], deadline, most=most)
-        lead = view.before(tag, edges[0] - 1, deadline) if weighted else STORED.empty_table()
-        yield from _of_tag(tag, table, lead, steps, edges, functions, min(now, edges[-1]) if weighted else None)
+        at = 0
+        while at < len(edges) - 1:  # some days at a time: of a year, not all is in memory
+            upto = bisect.bisect_right(edges, edges[at] + PIECE_NS, at + 2) - 1
+            piece = edges[at : upto + 1]
+            deadline.check()
+            table = view.samples([tag], piece[0], piece[-1], deadline, most=most)
+            lead = view.before(tag, piece[0] - 1, deadline) if weighted else STORED.empty_table()
+            until = min(hold, piece[-1]) if hold is not None else None
+            yield from _of_tag(tag, table, lead, pa.array(piece, pa.int64()), piece, functions, until)
+            at = upto
 
 
 def _of_tag(
