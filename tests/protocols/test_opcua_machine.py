@@ -21,7 +21,7 @@ from cofferdam.protocols.opcua.names import Namespaces, Unnamed
 from cofferdam.protocols.opcua.security import POLICIES
 from cofferdam.protocols.registry import PROTOCOLS
 from tests.protocols.opcua.certificates import make
-from tests.protocols.opcua.pair import LEVEL, SPEED, Pair, facing, plain, trust
+from tests.protocols.opcua.pair import LEVEL, SPEED, Pair, asset, facing, plain, trust
 
 NS = 1_000_000_000
 SECURED = [
@@ -315,6 +315,21 @@ def test_services_that_are_not_offered() -> None:
         raw(pair, writer.made() + header_bytes(pair) + b"anything")
         assert status(found) == 0x800B0000, number
     assert pair.server_error is None
+
+
+def test_a_channel_that_the_policy_offers_no_longer_ends(keys: dict[str, Path]) -> None:
+    pair = secured(keys, "Basic256Sha256")
+    pair.server.take_asset(asset("Basic256Sha256"))
+    pair.later(1)
+    assert not str(pair.server_error or ""), "nothing has changed for it"
+    pair.server.take_asset(asset("Aes256_Sha256_RsaPss"))
+    assert pair.server.deadline == 1, "it asks to be looked at"
+    pair.later(1)
+    assert "offers no such channel" in str(pair.server_error)
+    plainly = plain()
+    plainly.server.take_asset(asset("Basic256Sha256"))
+    plainly.later(1)
+    assert "offers no such channel" in str(plainly.server_error)
 
 
 def test_a_connection_that_says_nothing_ends() -> None:

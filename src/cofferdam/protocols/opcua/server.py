@@ -16,8 +16,10 @@ import hmac
 from collections import deque
 from typing import Any
 
+import msgspec
+
 from cofferdam.errors import LocalProtocolError, RemoteProtocolError
-from cofferdam.model import Deny
+from cofferdam.model import Asset, Deny
 from cofferdam.protocols.base import (
     NEED_DATA,
     Established,
@@ -121,6 +123,18 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
                 self._close_session()
             self.services.on_time(now)
 
+    def take_asset(self, asset: Asset) -> None:
+        """What is shown follows at the next look; namespaces stay as they were shown. A channel of a kind that is no
+        longer offered ends."""
+        if self.facing is None:
+            return
+        self.facing = msgspec.structs.replace(self.facing, asset=asset)
+        channel = self.channel
+        looks = channel.policy is NONE and not self.activated  # anybody may look which endpoints there are
+        if channel.opened and not looks and not self._offers(channel.policy, channel.mode) and self._error is None:
+            self._fail(ch.Fault("the policy offers no such channel any more", ch.BAD_POLICY, SECTION6))
+            self._soon = True
+
     def _limit(self) -> int:
         channel = self.channel
         if not channel.greeted:
@@ -131,10 +145,10 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
 
     @property
     def deadline(self) -> int:
-        if self._error is not None:
-            return 0
         if self._soon:
             return 1
+        if self._error is not None:
+            return 0
         if self.activated:
             due = self.services.deadline
             last = self._last + self._session_ns + 1
