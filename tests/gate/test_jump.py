@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -256,6 +257,70 @@ def test_sever_ends_all(site: JumpSite) -> None:
     ask(site.state, "restore", side="it")
     site.gate.wait_ready()
     eventually(lambda: site.ssh("tech", "station", "echo a").returncode == 0)
+
+
+DUMMY = Path("/usr/lib/openssh/regress/misc/sk-dummy/sk-dummy.so")
+
+
+@pytest.mark.skipif(not DUMMY.exists(), reason="there is no sk-dummy.so (Debian: openssh-tests)")
+def test_security_keys(site: JumpSite) -> None:
+    """One that verifies its user is both factors; one that is only touched is one of them."""
+    by = ("-o", f"SecurityKeyProvider={DUMMY}")
+    for name, more in (("touch", ()), ("verify", ("-O", "verify-required"))):
+        key = site.folder / f"sk-{name}"
+        made = ["ssh-keygen", "-q", "-t", "ed25519-sk", "-N", "", *more, "-f", str(key)]
+        environment = {**site.environment("tech"), "SSH_SK_PROVIDER": str(DUMMY)}
+        subprocess.run(made, check=True, env=environment, stdin=subprocess.DEVNULL)
+        site.jump("person", "add", f"sk-{name}", "--group", "staff")
+        site.jump("factor", "key", f"sk-{name}", f"{key}.pub")
+    assert site.ssh("sk-touch", "station", "echo in", code="000000", more=by).returncode == 255
+    assert site.ssh("sk-touch", "station", "echo in", more=by).stdout == b"in\n"
+    done = site.ssh("sk-verify", "station", "echo in", code="none is asked for", more=by)
+    assert done.stdout == b"in\n", done.stderr
+    assert "security key" in events(site.state, "signed-in")[-1]["factors"]
+
+
+def test_where_nothing_is_recorded_nothing_goes_on(site: JumpSite) -> None:
+    """62443-3-3 SR 2.10: response to audit processing failures."""
+    folder = next(site.state.rglob("recordings"))
+    aside = folder.with_name("aside")
+    folder.rename(aside)
+    try:
+        done = site.ssh("tech", "station", "echo never")
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert b"cannot be recorded" in done.stderr
+        eventually(lambda: "jump-recording" in json.dumps(site.gate.status()["alarms"]))
+    finally:
+        aside.rename(folder)
+    assert site.ssh("tech", "station", "echo again").stdout == b"again\n"
+
+
+def test_strangers_who_break_ssh_cost_nobody_else(site: JumpSite) -> None:
+    """Banners that are none, silence, noise within SSH, a crowd."""
+    process = site.start("tech", "station", "cat")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    eventually(lambda: bool(site.sessions()))
+    crowd = []
+    for data in (b"GET / HTTP/1.1\r\n\r\n", b"x" * 1_000_000, b"SSH-2.0-x\r\n" + os.urandom(5000), b"", b"\0" * 100,
+                 b"SSH-2.0-x\r\n" + b"\xff\xff\xff\xff" * 10, b"SSH-1.0-old\r\n"):  # fmt: skip
+        sock = socket.create_connection(("127.0.0.1", site.door), PATIENT)
+        with contextlib.suppress(OSError):
+            sock.sendall(data)
+        crowd.append(sock)
+    for _ in range(60):
+        crowd.append(socket.create_connection(("127.0.0.1", site.door), PATIENT))
+    process.stdin.write(b"still here\n")
+    process.stdin.flush()
+    assert process.stdout.read(11) == b"still here\n"
+    for sock in crowd:
+        sock.close()
+    process.stdin.close()
+    process.stdin = None
+    ends(process)
+    eventually(lambda: site.ssh("tech", "station", "echo on").stdout == b"on\n")
+    hit = {each["limit"] for each in events(site.state, "limit-hit")}
+    assert {"unsigned_of_address", "broken_protocol"} <= hit
 
 
 @pytest.mark.parametrize("part", ["outer", "keeper", "archivist", "inner"])

@@ -72,6 +72,10 @@ def test_a_file_goes_up_scanned_and_comes_down_hashed(works: Works) -> None:
     assert int(there.stat().st_mtime) == int((site.folder / "big").stat().st_mtime)
     done = scp(site, "tech", f"station@127.0.0.1:{site.files}/big", str(site.folder / "back"))
     assert ((site.folder / "back").read_bytes(), done.returncode) == (data, 0)
+    for data in (b"shorter", b"longer than before"):
+        (site.folder / "big").write_bytes(data)
+        assert scp(site, "tech", str(site.folder / "big"), f"station@127.0.0.1:{site.files}/big").returncode == 0
+        assert there.read_bytes() == data
     up, down = (next(e for e in events(site.state, "asset-file-passed") if e["way"] == way) for way in ("up", "down"))
     assert (up["size"], up["scan"], up["person"], up["sha256"]) == (2_500_000, "clean", "tech", down["sha256"])
     assert not [path for path in site.files.iterdir() if "cofferdam" in path.name]

@@ -85,6 +85,8 @@ class _Up:
         self.mode = _MODE
         self.pending: set[asyncio.Future[None]] = set()
         self.wrong = ""
+        self.least = 0
+        """What a client that writes into a file without emptying it has to write, or to say its size."""
         self.times: tuple[int, int] | None = None
 
 
@@ -273,6 +275,7 @@ class Files:
             case m.HandleSetStat(handle, attributes):
                 up = self._of(handle, _Up)
                 self._settable(attributes, up.size)
+                up.least = 0 if attributes.size is not None else up.least
                 up.mode = attributes.mode & 0o777 if attributes.mode is not None else up.mode
                 up.times = attributes.times or up.times
             case m.OpenFolder(path):
@@ -381,9 +384,11 @@ class Files:
         there = await self._no_link(real)
         if there is None and not operation.create:
             return m.Status("no such file")
-        if there is not None and (operation.exclusive or not operation.truncate):
-            raise _No("there is a file of that name, and it is not to be written over")
+        if there is not None and operation.exclusive:
+            raise _No("there is a file of that name")
         up = _Up(real, self._quarantine.new(self._grant.name) if self._rules.scan else 0)
+        if there is not None and not operation.truncate:
+            up.least = there.size or 0
         if operation.attributes.mode is not None:
             up.mode = operation.attributes.mode & 0o777
         if not up.number:
@@ -452,6 +457,8 @@ class Files:
     async def _commit(self, up: _Up) -> None:
         """The file is whole: it goes to its place, if it may. Raises: _No."""
         scan = ""
+        if up.size < up.least:
+            raise _No("a part of a file is not written over: the whole is")
         if up.number:
             judged = await self._quarantine.ask(records.Judge(up.number), "Judged")
             if judged.verdict != "clean":
