@@ -189,9 +189,7 @@ def _assets(args: argparse.Namespace) -> int:
 
     def lines() -> Iterable[str]:
         for one in found:
-            key = one["host_key"] or ("none needed" if one["protocol"] != "ssh" else "NOT ACCEPTED YET")
-            leg = " (unencrypted)" if one["protocol"] == "telnet" else ""
-            yield f"{one['asset']:24} {one['protocol']}{leg}, host key {key}"
+            yield f"{one['asset']:24} {one['protocol']}, host key {one['host_key'] or 'NOT ACCEPTED YET'}"
             known = {each["login"]: each for each in one["credentials"]}
             for login in sorted({*one["logins"], *known}):
                 each = known.get(login)

@@ -100,7 +100,7 @@ class Deciding:
                 return f"you have {standing_now} sessions, and {right.row.sessions} at a time are allowed"
             if self._accounts.credential(asset, right.line.login) is None:
                 return f"the keeper has no credential for {right.line.login} at {asset}: tell the operator"
-            if self.policy.assets[asset].protocol == "ssh" and not self._accounts.asset_key(asset):
+            if not self._accounts.asset_key(asset):
                 return f"nobody has accepted the host key of {asset} yet: tell the operator"
             return answer
         return why

@@ -86,8 +86,7 @@ class Menu:
             ]  # fmt: skip
             state = f"approved until {show_utc(max(one.until_ns for one in granted))}" if granted else (
                 "takes an approval" if needs else "at once")  # fmt: skip
-            leg = " (UNENCRYPTED behind the gate)" if keeper.deciding.policy.assets[asset].protocol == "telnet" else ""
-            lines.append(f"{asset:24} {' '.join(does):20} {state}{leg}")
+            lines.append(f"{asset:24} {' '.join(does):20} {state}")
         if not lines:
             return "nothing that you may reach" + (f" has {wanted!r} in its name" if wanted else "")
         return "\n".join([*lines, "ssh ASSET@gate goes there; request ASSET 2h WHY asks for approval"])

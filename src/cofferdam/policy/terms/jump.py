@@ -36,13 +36,12 @@ from cofferdam.policy.terms.jump_rows import (
     matching,
     within,
 )
-from cofferdam.protocols.terminals.dialect import SERIAL, SSH, TELNET, TERMINALS
+from cofferdam.protocols.terminals.dialect import SSH, TERMINALS
 
 OUTER, INNER, KEEPER, ARCHIVIST = "outer", "inner", "keeper", "archivist"
 KEEPER_BYTES = 1_000_000_000
 ARCHIVE_BYTES = 100_000_000_000
 """Room for recordings and quarantine."""
-SPOKEN = (SSH.name, TELNET.name, SERIAL.name)
 
 
 class JumpTerms(Terms[JumpConduit, JumpRows]):
@@ -93,18 +92,9 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
                 checking.at(at, f"{name} of zone {asset.zone}", f"an asset of {conduit.to_zone}", "", "zone")
             if asset.protocol in COMING:
                 what = f"{name}, which speaks {asset.protocol}"
-                expected = (
-                    f"an asset that speaks {one_of(SPOKEN)}: desktops come with the console, as pixels, and recorded"
-                )
-                checking.at(at, what, expected, "", "coming")
-            elif asset.protocol not in SPOKEN:
-                found = f"{name}, which speaks {asset.protocol}"
-                checking.at(at, found, f"an asset that speaks {one_of(SPOKEN)}", "", "protocol")
-            elif asset.protocol == SERIAL.name:
-                checking.at(at, f"{name}, a serial line", "ssh or telnet: serial lines come later", "", "coming")
-            elif asset.protocol == TELNET.name and set(rule.do) != {"shell"}:
-                wrong = ", ".join(sorted(set(rule.do) - {"shell"}))
-                checking.at((*here, "do"), f"{wrong} at {name}, which speaks telnet", "shell alone", "", "do")
+                checking.at(at, what, f"an asset that speaks ssh: {COMING[asset.protocol]}", "", "coming")
+            elif asset.protocol != SSH.name:
+                checking.at(at, f"{name}, which speaks {asset.protocol}", "an asset that speaks ssh", "", "protocol")
         if "exec" in rule.do and not rule.commands:
             checking.at((*here, "do"), "exec without commands", "`commands: [uptime, journalctl *]`", "", "commands")
         if rule.commands and "exec" not in rule.do:
@@ -287,19 +277,9 @@ def _unscanned(run: Linting) -> None:
             run.key(("conduits", name), "unscanned", found, "files: {scan: true}")
 
 
-def _unencrypted(run: Linting) -> None:
-    """An asset of the jump server that is reached by telnet: everybody on its network can read and change what passes,
-    its password too."""
-    for _, conduit in _conduits(run):
-        for name in {name for rule in conduit.allow for name in rule.asset}:
-            if run.policy.assets[name].protocol == TELNET.name:
-                run.value(("assets", name, "protocol"), "unencrypted-leg", f"{name}, reached by telnet", "ssh")
-
-
 CHECKS: dict[str, Callable[[Linting], None]] = {
     "jump server without approval": _no_approval,
     "jump server unrecorded": _unrecorded,
     "jump server unscanned": _unscanned,
-    "jump server unencrypted": _unencrypted,
 }
 JumpTerms.warnings = CHECKS
