@@ -35,8 +35,7 @@ OTHERS = ("policy.py", "audit.py", "modbus_codec.py")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    for program in ("flood", "relay", "enip", "mirror"):
-    for program in ("flood", "relay", "jump"):
+    for program in ("flood", "relay", "enip", "mirror", "jump"):
         if getattr(args, program):
             os.execv(sys.executable, [sys.executable, str(HERE / f"{program}.py")])
     for number in (signal.SIGTERM, signal.SIGHUP):
