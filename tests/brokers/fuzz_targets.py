@@ -13,6 +13,7 @@ from cofferdam.crossing.framing import pack
 from cofferdam.crossing.records import RecordCodec, Unpacker
 from cofferdam.errors import CrossingError
 from cofferdam.protocols.modbus.messages import ReadHoldingRegisters, WriteMultipleRegisters, WriteSingleRegister
+from tests.brokers.diode import strand
 from tests.brokers.harness import make_policy
 from tests.brokers.stage import Stage, answer, read, write
 from tests.brokers.test_processes import allowed
@@ -145,6 +146,7 @@ TARGETS = [
         _http,
         tokens=HTTP_WORDS,
     ),
+    Target("strand", lambda: [strand.stream()], strand.heard, tokens=(b"CD\x01\x00", b"CD\x01\x01", b"CD\x01\x03")),
     Target("inner-half", _records, _inner, tokens=(b"\x94\x02\x01", b"\x93\x06\x01\xcc\xc8")),
     Target("outer-half", _frames, _outer, tokens=(read(1, 0, 1), write(2, 200, 1))),
 ]

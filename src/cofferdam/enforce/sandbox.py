@@ -207,11 +207,11 @@ def confine(
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     landlock = _landlock(profile.can, writes, reads)
-    facts: tuple[Fact, ...] = (_filter(profile.can, deaf, mute), landlock)
+    name, in_force, detail = _filter(profile.can, deaf, mute)
     for way, fds in (("nothing comes in", deaf), ("nothing goes out", mute)):
-        if fds:
-            facts += (("one way", facts[0][1], f"{way} by descriptor {', '.join(map(str, fds))}: the filter refuses"),)
-    return facts
+        if fds and in_force:
+            detail += f"; {way} by descriptor {', '.join(map(str, fds))}"
+    return ((name, in_force, detail), landlock)
 
 
 def _filter(can: Can, deaf: Sequence[int] = (), mute: Sequence[int] = ()) -> Fact:

@@ -230,7 +230,7 @@ def _folders(crews: Iterable[Group]) -> Iterator[Clash]:
         for part in crew.parts.values():
             for name, folder in part.folders.items():
                 first = taken.setdefault(name, folder)
-                if first is not folder:
+                if first is not folder and not (first.shared or folder.shared):
                     found = f"the folder {name}, which {{first}} has"
                     yield Clash(found, "a folder of its own", (first.share, first.said), (folder.share, folder.said))
 

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cofferdam.cli.main import main
+from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
 from tests.enforce.site import ip
 from tests.gate.plant import Gate
@@ -59,13 +60,33 @@ class Machine:
             self.gate = None
 
     def pid(self, part: str) -> int:
-        assert self.gate is not None
-        eventually(lambda: self.gate is not None and part in self.gate.pids())
-        return self.gate.pids()[part]
+        """Of a part that is ready, which may take a while after another died."""
+        found: list[int] = []
+
+        def there() -> bool:
+            found[:] = [pid for name, pid in (self.gate.pids() if self.gate else {}).items() if name == part]
+            return bool(found)
+
+        eventually(there)
+        return found[0]
 
     def ask(self, verb: str, **arguments: object) -> Any:
+        """What the part says; it is waited for while its crew starts anew."""
         part = PARTS[self.name][0]
-        found = ask(self.state, "ask-part", broker="diode", part=part, verb=verb, arguments=arguments, crew="")
+        found: list[Any] = []
+
+        def answered() -> bool:
+            try:
+                found[:] = ask(
+                    self.state, "ask-part", broker="diode", part=part, verb=verb, arguments=arguments, crew=""
+                )
+            except GateError as error:
+                if "does not run now" not in str(error) and "ended" not in str(error):
+                    raise
+                return False
+            return True
+
+        eventually(answered)
         return found[0]["result"]
 
     def status(self) -> dict[str, Any]:
@@ -120,6 +141,8 @@ conduits:
                 ip("netns", "add", machine.namespace)
             other = ("peer", "name", "strand0", "netns", self.outside.namespace)
             ip("-n", self.inside.namespace, "link", "add", "strand0", "type", "veth", *other)
+            # Else packets cross in bundles of 44, and a bundle is lost whole.
+            ip("-n", self.inside.namespace, "link", "set", "strand0", "gso_max_segs", "1")
             self.pair()
         except BaseException:
             self._remove()
@@ -154,7 +177,7 @@ conduits:
             text += f"""table netdev loss {{
                 chain in {{
                     type filter hook ingress device "strand0" priority -510; policy accept;
-                    numgen random mod 10000 < {round(share * 10000)} counter drop
+                    numgen random mod 10000 < {min(9999, round(share * 10000))} counter drop
                 }}
             }}
             """

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from cofferdam.brokers.diode.inbox import Inbox
+from cofferdam.brokers.diode.inbox import OPEN_BYTES, Inbox
 from cofferdam.brokers.diode.outbox import MS, Outbox
 from cofferdam.brokers.diode.sealing import AES, Seal
 from cofferdam.brokers.diode.wire import unpack
+from cofferdam.errors import RemoteProtocolError
 
 Wire = Callable[[list[bytes]], Iterable[bytes]]
 
@@ -64,3 +65,28 @@ def shuffled(seed: int) -> Wire:
         return mixed
 
     return work
+
+
+def stream() -> bytes:
+    """Packets of a short exchange, each behind its length (2 bytes)."""
+    strand = Strand(shard=64, k=6, m=2, hostile=True)
+    for number in range(6):
+        strand.out.put(msgspec.msgpack.encode(bytes([number]) * 40), 0, prompt=number % 2 == 0)
+    return b"".join(len(packet).to_bytes(2) + packet for packet in strand.packets())
+
+
+def heard(data: bytes) -> tuple[int, ...]:
+    """Any packets into an inbox: within bounds, no record that was not sent, no exception but one that is allowed."""
+    strand = Strand(shard=64, k=6, m=2)
+    at = 0
+    while at + 2 <= len(data):
+        packet = data[at + 2 : at + 2 + int.from_bytes(data[at : at + 2])]
+        at += 2 + len(packet)
+        try:
+            found = strand.records([packet])
+        except RemoteProtocolError:
+            continue
+        assert all(len(one) == 40 and one[0] < 6 for one in found)
+        assert strand.into.held <= OPEN_BYTES
+    counts = strand.into.counts
+    return (min(counts.whole, 3), min(counts.spoiled, 3), min(counts.foreign, 3), min(strand.into.open, 4))

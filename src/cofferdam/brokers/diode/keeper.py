@@ -122,7 +122,7 @@ class Keeper(Part):
         setting.senders["receiver"].send(records.Start(max(0, self._store.epoch - 1)))
 
     def _folder(self, channel: str) -> Path:
-        return self._setting.folders[f"{channel.partition(':')[2]}-in"]
+        return self._setting.folders[self._row_of(channel).into]
 
     def _mend(self, row: Coming) -> None:
         """The process ended when a file was about to be in its folder."""

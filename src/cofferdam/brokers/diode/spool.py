@@ -156,7 +156,7 @@ class Spool(Part):
         self._beat()
 
     def _folder(self, channel: str) -> Path:
-        return self._setting.folders[f"{channel.partition(':')[2]}-out"]
+        return self._setting.folders[next(row.out for row in self._row.files if row.channel == channel)]
 
     # --- the gate ---------------------------------------------------------------------------------------------------
 

@@ -83,11 +83,13 @@ class Store(Struct, frozen=True):
 
 class Folder(Struct, frozen=True):
     """A folder of the site's, in which other programs leave files or fetch them. `name`: beneath the directory of all
-    such folders, which whoever starts the gate gives. `share`: what for; `said`: where in the policy."""
+    such folders, which whoever starts the gate gives. `share`: what for; `said`: where in the policy. `shared`: a part
+    of another crew may have it as well, for what the one leaves there the other fetches."""
 
     name: str
     share: str
     said: Path = ()
+    shared: bool = False
 
 
 class PartNeeds(Struct, frozen=True):

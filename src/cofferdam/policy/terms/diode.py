@@ -21,7 +21,7 @@ from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Ask, Folder, Making, Needs, PartNeeds, Place, Scope, Store, Strand, Terms
 from cofferdam.policy.terms.diode_model import DiodeConduit, DiodeRule, show_rate
-from cofferdam.policy.terms.diode_rows import FILES, MESSAGES, DiodeRows, FilesRow
+from cofferdam.policy.terms.diode_rows import FILES, DiodeRows, FilesRow
 from cofferdam.policy.yamltext import quote
 
 SPOOL, SENDER, RECEIVER, KEEPER = "spool", "sender", "receiver", "keeper"
@@ -87,33 +87,10 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
                 near = nearest(rider, conduit.files)
                 known = one_of(conduit.files) if conduit.files else "one, in `files`"
                 checking.at(at, f"the channel of files {quote(rider)}", known, f"files:{near}" if near else "", "files")
-            elif kind == MESSAGES:
-                self._message_rider(name, rider, at, checking)
         for channel in conduit.files:
             if (FILES, channel) not in conduit.carries:
                 expected = f"carries: [files:{channel}]"
                 checking.key((*here, "files", channel), f"{channel}, which does not ride", expected, check="files")
-
-    def _message_rider(self, name: str, rider: str, at: tuple[str | int, ...], checking: Checking) -> None:
-        """A relay's channel rides if its conduit goes the same way, between the same machines."""
-        zones = checking.policy.zones
-        for other, conduit in checking.policy.conduits.items():
-            channels = getattr(conduit, "channels", {})
-            if not isinstance(channels, dict) or rider not in channels:
-                continue
-            first, last = zones.get(conduit.from_zone), zones.get(conduit.to_zone)
-            own = checking.policy.conduits[name]
-            ends = [zones[end].machine for end in (own.from_zone, own.to_zone) if end in zones]
-            if first is None or last is None or len(ends) != 2:
-                return
-            if (first.side, last.side) != ("ot", "it"):
-                expected = "a conduit that goes out: over a diode nothing comes back"
-                checking.at(at, f"{other}, which goes from {first.side} to {last.side}", expected, check="answers")
-            elif [first.machine, last.machine] != ends or ends[0] is None:
-                checking.at(at, f"{other}, whose zones are not on the machines of this strand's ends",
-                            "a conduit between the same two machines", check="machine")  # fmt: skip
-            return
-        checking.at(at, f"the channel {quote(rider)}", "a channel of a relay's conduit", check="channel")
 
     warnings: ClassVar[Mapping[str, Callable[[Linting], None]]] = {}
 
@@ -132,10 +109,11 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
             hostile=conduit.hostile_wire, jumbo=conduit.jumbo, hardware=conduit.hardware or "",
             wait=conduit.wait * 10**9,
             files=tuple(
-                FilesRow(channel, said.names, said.most, said.per_day)
+                FilesRow(channel, said.names, said.most, said.per_day, said.out or f"{channel}-out",
+                         said.into or f"{channel}-in")
                 for channel, said in sorted(conduit.files.items())
             ),
-            messages=tuple(sorted({rider for kind, rider in conduit.carries if kind == MESSAGES})),
+            messages=(),
         )  # fmt: skip
 
     # --- needs
@@ -147,7 +125,9 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
 
         def folders(way: str) -> tuple[Folder, ...]:
             return tuple(
-                Folder(f"{one.name}-{way}", conduit.name, ("conduits", conduit.name, "files", one.name))
+                Folder(
+                    one.out if way == "out" else one.into, conduit.name, ("conduits", conduit.name, "files", one.name)
+                )
                 for one in row.files
             )
 

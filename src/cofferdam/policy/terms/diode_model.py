@@ -42,8 +42,10 @@ def show_rate(rate: int) -> str:
 
 def _rider(raw: Any) -> tuple[str, str]:
     found = _RIDER.match(raw) if isinstance(raw, str) else None
+    if isinstance(raw, str) and raw.startswith("messages:"):
+        raise syntax.Expected("files: messages ride as the files of a relay's folder (docs/diode.md)", "files:NAME")
     if found is None:
-        raise syntax.Expected("what rides, as files:NAME or messages:CHANNEL")
+        raise syntax.Expected("what rides, as files:NAME")
     return found[1], found[2]
 
 
@@ -104,6 +106,16 @@ class StrandFiles(schema.Entry):
     most: Annotated[int, *size(1, 10**12)] = Field(
         10**9, description="The largest file. Default: 1 GB.", json_schema_extra={"default": "1 GB"}
     )
+    out: Name | None = Field(
+        None,
+        description="The folder inside whose files are sent, beneath the directory of the site's folders. It may be "
+        "one that a relay writes messages into. Default: the channel's name and `-out`.",
+    )
+    into: Name | None = Field(
+        None,
+        description="The folder outside that they come into; it may be one that a relay takes messages from. Default: "
+        "the channel's name and `-in`.",
+    )
     per_day: Annotated[int, *size(1, 10**15)] = Field(
         10**12,
         description="Bytes of all files in any 24 hours; what is more waits inside, and is refused outside. Default: "
@@ -146,7 +158,7 @@ class DiodeConduit(schema.Conduit):
     with its `machine`. What makes it one-way is software, unless `hardware` says what else does."""
 
     carries: Riders = Field(
-        description="What rides: `files:NAME` (a channel of `files`), `messages:CHANNEL` (a relay's)."
+        description="What rides: `files:NAME`, a channel of `files`. Messages of a relay ride as files of its folder."
     )
     port: Annotated[int, *whole(1, 65535)] = Field(4799, description="The UDP port, at both ends.")
     rate: Annotated[int, *read_by(_rate, {"type": "string", "examples": ["400 Mbit/s"]})] = Field(

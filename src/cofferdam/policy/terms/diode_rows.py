@@ -11,17 +11,20 @@ from typing import Final
 from msgspec import Struct
 
 FILES, MESSAGES = "files", "messages"
-RIDES: Final = (FILES, MESSAGES)
+RIDES: Final = (FILES,)
 """What can ride."""
 
 
 class FilesRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """A channel of files: the names that are let through (patterns), the largest file, and bytes in a day."""
+    """A channel of files: the names that are let through (patterns), the largest file, bytes in a day, and the folders
+    inside and outside."""
 
     name: str
     names: tuple[str, ...]
     most: int
     per_day: int
+    out: str
+    into: str
 
     @property
     def channel(self) -> str:
