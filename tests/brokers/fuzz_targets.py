@@ -136,7 +136,51 @@ HTTP_WORDS = (
 )
 
 
+def _sshsig(data: bytes) -> Hashable:
+    from cofferdam.brokers.kit import sshsig
+
+    try:
+        sshsig.verify(data, sshsig.signer(data), "test", b"hello")
+    except sshsig.SignatureRefused as error:
+        return str(error)[:30]
+    return "holds"
+
+
+def _ssh_seeds() -> list[bytes]:
+    import asyncssh
+
+    from cofferdam.brokers.kit import sshsig
+
+    kinds = ("ssh-ed25519", "ecdsa-sha2-nistp256")
+    return [sshsig.sign(asyncssh.generate_private_key(kind), "test", b"hello") for kind in kinds]
+
+
+def _archive(data: bytes) -> Hashable:
+    import tempfile
+    from pathlib import Path
+
+    from cofferdam.brokers.patch.archives import ArchiveRefused, look
+
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        try:
+            return look(Path(file.name)).entries
+        except ArchiveRefused as error:
+            return str(error)[:30]
+
+
+def _archive_seeds() -> list[bytes]:
+    import gzip
+
+    from tests.brokers.patch.test_archives import nest, tarred, zipped
+
+    return [zipped(("a", b"x"), ("b/c", b"y")), nest(3), tarred(b"0"), gzip.compress(tarred(b"0"))]
+
+
 TARGETS = [
+    Target("ssh-signature", _ssh_seeds, _sshsig, tokens=(b"SSHSIG", b"sha512")),
+    Target("patch-archive", _archive_seeds, _archive, tokens=(b"PK\x03\x04", b"PK\x05\x06", b"ustar")),
     Target(
         "relay-http",
         lambda: [

@@ -16,6 +16,13 @@ from hypothesis import strategies as st
 from cofferdam.brokers.patch.archives import ArchiveRefused, look
 
 
+FOUND_BY_FUZZING = (
+    "504b0304504b01021403140000000800000021009e0ee3ec8a000000bb0000000900000000000000000000008001000000007e6e65722e7a69"
+    "70504b0506000000000100010037000000b10000000000"
+)
+"""zipfile reads it into an IndexError."""
+
+
 def zipped(*entries: tuple[str, bytes], mode: int = 0) -> bytes:
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -87,6 +94,7 @@ def test_what_is_let_in(make: Callable[[], bytes], entries: int, tmp_path: Path)
         (lambda: b"MZ" + b"\0" * 600 + zipped(("a", b"x")), "two kinds"),
         (lambda: zipped(("a", b"x" * 1000))[:-30], "damaged|cannot be read"),
         (lambda: zipped(*((str(n), b"") for n in range(20_001))), "more than 20000"),
+        (lambda: bytes.fromhex(FOUND_BY_FUZZING), "cannot be read"),
     ],
 )
 def test_what_is_refused(make: Callable[[], bytes], says: str, tmp_path: Path) -> None:

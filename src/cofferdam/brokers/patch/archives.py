@@ -72,7 +72,11 @@ def look(file: Path) -> Counting:
             _look(opened, counting, 0)
         except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             raise ArchiveRefused(f"an archive that is damaged: {error}") from None
-        except (NotImplementedError, RuntimeError, ValueError) as error:
+        except ArchiveRefused:
+            raise
+        except MemoryError:
+            raise
+        except Exception as error:  # the readers raise whatever a wrong file leads them to (an IndexError, say)
             raise ArchiveRefused(f"an archive that cannot be read: {error}") from None
     return counting
 
