@@ -269,10 +269,11 @@ def test_each_process_has_only_what_it_needs(calm: Site) -> None:
             sockets = links(pid)
             kinds = sorted(name.split(":")[0] for name in sockets)
             if role in ("outer", "inner"):
-                # Six pipe ends, empty input, messages; the listener and the client, or the asset.
-                assert kinds.count("pipe") == 6, (role, sockets)
+                # Six pipe ends, empty input, output and messages by one more pipe; the listener and the client, or the
+                # asset; and no file at all.
+                assert kinds.count("pipe") == 8, (role, sockets)
                 assert kinds.count("socket") == (2 if role == "outer" else 1), (role, sockets)
-                assert not [name for name in sockets if str(calm.state) in name and "stderr" not in name]
+                assert not [name for name in sockets if str(calm.state) in name or "stderr" in name]
     unix = Path(f"/proc/{pids['outer']}/net/unix")
     inodes = {line.split()[6] for line in unix.read_text().splitlines()[1:]}
     for role in ("outer", "inner"):
