@@ -14,8 +14,10 @@ import ctypes
 import hashlib
 import itertools
 import json
+import os
 import platform
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Mapping
@@ -29,7 +31,7 @@ from cofferdam.audit.checkpoint import VerifierKey
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.keys import find_public
 from cofferdam.audit.show import verify_folder
-from cofferdam.errors import CofferdamError
+from cofferdam.errors import CofferdamError, GateError
 from cofferdam.evidence import baseline
 from cofferdam.evidence.history import History, read
 from cofferdam.evidence.inputs import FUTURE_NS, Disk, Drift, Inputs, Proven, Software, TimeDaemon, Verified
@@ -41,7 +43,9 @@ from cofferdam.policy.table import CompiledPolicy
 from cofferdam.proof.run import check as check_report
 
 FOLDER = "evidence"
-PROOFS, PAPERS, BASELINES = "proofs", "papers", "baselines"
+PROOFS, PAPERS, BASELINES, CURSORS = "proofs", "papers", "baselines", "export"
+EXPORT_USER = 65533
+"""Whom an export's processes run as, where the watcher is root: nobody else's number, and below `nobody`."""
 KEPT_PROOFS = 400
 """Reports that are kept; the oldest go first."""
 _STA_UNSYNC = 0x0040
@@ -49,11 +53,26 @@ _TIMEX_BYTES = 208
 
 
 def folder(state: Path, name: str, *, make: bool = False) -> Path:
-    """A folder of the evidence in the state directory."""
-    path = state / FOLDER / name
-    if make:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return path
+    """A folder of the evidence in the state directory, and nobody else's: the gate's user, which has no privilege, may
+    make names there as well, and root follows none that it made.
+
+    Raises: GateError.
+    """
+    for path in (state / FOLDER, state / FOLDER / name):
+        if make:
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode=0o700)
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            continue
+        allowed = (os.geteuid(), EXPORT_USER) if name == CURSORS else (os.geteuid(), 0)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in allowed or found.st_mode & 0o022:
+            raise GateError(
+                f"{path} is not a folder of this user's alone",
+                hint="look at who made it, then remove it or give it back",
+            )
+    return state / FOLDER / name
 
 
 def log_key(state: Path) -> VerifierKey:

@@ -216,8 +216,12 @@ def _documents(bench: Bench, chosen: set[int]) -> tuple[dict[str, bytes], list[s
     for kind, digest, end in sorted(set(wanted)):
         name = f"{kind}/{digest}{end}"
         try:
-            found[name] = (gather.folder(bench.state, kind) / f"{digest}{end}").read_bytes()
+            data = (gather.folder(bench.state, kind) / f"{digest}{end}").read_bytes()
         except OSError:
+            data = b""
+        if data and (kind == gather.PROOFS or _hash(data) == digest):
+            found[name] = data
+        else:
             missing.append(name)
     return found, missing
 

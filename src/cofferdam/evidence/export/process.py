@@ -24,9 +24,9 @@ from cofferdam.audit.files import LogReader
 from cofferdam.evidence.export.sending import Cursor, Sending, Stood, cursors, encode
 from cofferdam.evidence.export.settings import Collector
 from cofferdam.evidence.export.ways import WayError, prepared
+from cofferdam.evidence.gather import EXPORT_USER
 
-USER = 65533
-"""Whom the children run as, where the watcher is root: nobody else's number, and below `nobody`."""
+USER = EXPORT_USER
 AGAIN_SECONDS = 2.0
 HOUR = 3600.0
 MAX_LINE = 4096

@@ -20,6 +20,7 @@ import msgspec
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.keys import write_file
 from cofferdam.errors import AuditError
+from cofferdam.evidence import gather
 from cofferdam.evidence.export.forms import Item, item
 from cofferdam.evidence.export.settings import Collector
 from cofferdam.evidence.export.ways import Way, WayError, way
@@ -167,7 +168,5 @@ def encode(stood: Stood) -> bytes:
 
 
 def cursors(state: Path) -> Path:
-    """The folder of cursors."""
-    folder = state / "evidence" / "export"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
+    """The folder of cursors. Raises: GateError."""
+    return gather.folder(state, gather.CURSORS, make=True)
