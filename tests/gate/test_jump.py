@@ -106,6 +106,9 @@ def test_approval_by_another_person(site: JumpSite) -> None:
     asked = site.ssh("vendor", "vendor", "request station 2h pump trips #4711").stdout.decode()
     number = asked.split()[1]
     assert "waits for leads" in asked
+    hostile = site.ssh("vendor", "vendor", "request station 1h \x1b]52;c;AAAA\x07 #\x1b[2J").stdout
+    assert b"waits for leads" in hostile
+    assert b"\x1b" not in site.ssh("lead", "lead", "requests").stdout
     own = site.ssh("vendor", "vendor", f"approve {number}")
     assert b"nobody approves their own" in own.stdout
     site.jump("group", "join", "vendor", "leads")
@@ -121,6 +124,7 @@ def test_approval_by_another_person(site: JumpSite) -> None:
     assert b"it takes an approval" in ends(process)
     decided = events(site.state, "access-decided")
     assert [each["decision"] for each in decided] == ["granted", "revoked"]
+    site.jump("revoke", str(int(number) + 1))
 
 
 def test_a_terminal_is_recorded_and_played(site: JumpSite) -> None:

@@ -19,8 +19,6 @@ UNSTORED_BYTES: Final = 65_536
 """What the archivist has not taken yet; beyond it the asset is not read."""
 UNSTORED_NS: Final = 5 * 10**9
 """How long it may take over one piece."""
-UNTYPED_BYTES: Final = CREDIT
-"""What waits for the asset to let us in, or to read."""
 
 
 class Leg(Protocol):
@@ -67,8 +65,8 @@ class Live:
         self.began = self.typed = ways.now()
         self.deadline = self.began + int(grant.seconds * 1e9)
         self._early: list[Callable[[], None]] = []
-        self._early_bytes = 0
         self._untaken = 0
+        self._room = CREDIT
         self._leg_full = False
         self._held: deque[tuple[int, int, bytes, bool]] = deque()
         self._held_bytes = 0
@@ -178,7 +176,7 @@ class Live:
         match record:
             case records.Send(_, data):
                 self.typed = self._ways.now()
-                self._send(data)
+                self._receive(data)
             case records.Took(_, count):
                 self._credit = min(CREDIT, self._credit + count)
                 self._hold()
@@ -201,12 +199,16 @@ class Live:
         elif len(self._early) < 1_000:
             self._early.append(act)
 
+    def _receive(self, data: bytes) -> None:
+        """The outer part keeps to its credit; a broken one could fill our memory."""
+        self._room -= len(data)
+        if self._room < -PIECE:
+            self.end("more was sent than was asked for")
+        else:
+            self._send(data)
+
     def _send(self, data: bytes) -> None:
         if self._leg is None:
-            self._early_bytes += len(data)
-            if self._early_bytes > UNTYPED_BYTES:
-                self.end("more was sent than was asked for")
-                return
             self._early.append(lambda: self._send(data))
             return
         self.sent += len(data)
@@ -218,6 +220,7 @@ class Live:
 
     def _take(self) -> None:
         count, self._untaken = self._untaken, 0
+        self._room += count
         if count:
             self._ways.to_outer(records.Took(self.number, min(count, CREDIT)))
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Protocol, cast, get_args
 
 import asyncssh
 
+from cofferdam.audit.lines import escaped
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.outer_ssh import Channel
 from cofferdam.brokers.jump.records import CREDIT, PIECE, Closed, Terminal
@@ -192,17 +193,17 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
 
     def notice(self, text: str) -> None:
         """Words of the gate."""
-        self._put(f"\r\n[gate] {text}\r\n".encode(), True)
+        self._put(f"\r\n[gate] {escaped(text)}\r\n".encode(), True)
 
     def refused(self, reason: str) -> None:
         """There is no session."""
-        self._put(f"[gate] {reason}\r\n".encode(), True)
+        self._put(f"[gate] {escaped(reason)}\r\n".encode(), True)
         self.exit(1)
 
     def ended(self, record: Closed) -> None:
         """The session has ended."""
         if record.reason:
-            self._put(f"\r\n[gate] {record.reason}\r\n".encode(), True)
+            self._put(f"\r\n[gate] {escaped(record.reason)}\r\n".encode(), True)
         if record.signal and self._chan is not None:
             self._chan.exit_with_signal(record.signal)
         else:
@@ -319,7 +320,8 @@ class Menu:
     def told(self, text: str) -> None:
         """The keeper's answer."""
         self._asked = False
-        self._say(text.rstrip("\n") + "\n")
+        # What others wrote (a reason, a ticket) must not drive this person's terminal.
+        self._say("\n".join(map(escaped, text.rstrip("\n").split("\n"))) + "\n")
         if self._once:
             self._session.exit(0)
             return
