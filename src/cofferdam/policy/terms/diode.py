@@ -126,7 +126,10 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
         def folders(way: str) -> tuple[Folder, ...]:
             return tuple(
                 Folder(
-                    one.out if way == "out" else one.into, conduit.name, ("conduits", conduit.name, "files", one.name)
+                    name=one.out if way == "out" else one.into,
+                    share=conduit.name,
+                    said=("conduits", conduit.name, "files", one.name),
+                    shared=True,
                 )
                 for one in row.files
             )
