@@ -39,6 +39,7 @@ import msgspec
 import cofferdam
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.enforce.compiled import FOLDER, MANIFEST, NEWEST, Manifest, digest, fault, python_tag
+from cofferdam.protocols.registry import PLACES
 
 ROOMS = (
     "histogram.py", "audit/client.py", "brokers/*.py", "brokers/*/*.py", "crossing/*.py", "policy/*.py",
@@ -168,7 +169,7 @@ def _missing() -> str:
 
 def _roots() -> set[str]:
     """The modules that compiled parts begin with."""
-    found = set(MORE)
+    found = {*MORE, *(place.partition(":")[0] for place in PLACES.values())}
     for broker in BROKERS.values():
         parts = {part for part, profile in broker.crew.parts.items() if profile.compiled}
         found |= {broker.crew.parts[part].program for part in parts}

@@ -29,7 +29,7 @@ from tests.waiting import PATIENT, eventually
 FOLDER = ("__init__", "dialect", "machine", "messages", "operations", "view", "wire")
 LINES = (
     ("dialects.py", "for dialect in (", "for dialect in (TOY, ", "dialect import TOY"),
-    ("registry.py", "_WHERE = {\n", '_WHERE = {\n    "toy": "cofferdam.protocols.toy.operations:Toy",\n', ""),
+    ("registry.py", "PLACES = {\n", 'PLACES = {\n    "toy": "cofferdam.protocols.toy.operations:Toy",\n', ""),
 )
 
 

@@ -15,11 +15,12 @@ from cofferdam.protocols.base import Protocol
 
 Protocols = Mapping[str, Protocol[Any, Any]]
 
-_WHERE = {
+PLACES = {
     "enip": "cofferdam.protocols.enip.operations:Enip",
     "modbus": "cofferdam.protocols.modbus.operations:Modbus",
     "opcua": "cofferdam.protocols.opcua.operations:OpcUa",
 }
+"""Where each is: "module:name"."""
 
 
 class _Loaded(Mapping[str, Protocol[Any, Any]]):
@@ -31,15 +32,15 @@ class _Loaded(Mapping[str, Protocol[Any, Any]]):
     def __getitem__(self, key: str) -> Protocol[Any, Any]:
         found = self._made.get(key)
         if found is None:
-            module, _, name = _WHERE[key].partition(":")
+            module, _, name = PLACES[key].partition(":")
             found = self._made[key] = getattr(importlib.import_module(module), name)()
         return found
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_WHERE)
+        return iter(PLACES)
 
     def __len__(self) -> int:
-        return len(_WHERE)
+        return len(PLACES)
 
 
 PROTOCOLS: Protocols = _Loaded()
