@@ -226,7 +226,7 @@ def test_nothing_reaches_the_asset_that_policy_does_not_allow(seed: int) -> None
 def test_the_forger_tries_what_it_should() -> None:
     """The test above would hold nothing if nothing ever reached the device."""
     seen: Counter[str] = Counter()
-    for seed in range(60):
+    for seed in range(100):
         stage = run(seed)
         seen["frames"] += len(stage.out)
         for device in stage.plant:

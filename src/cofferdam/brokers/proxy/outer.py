@@ -29,6 +29,7 @@ from cofferdam.brokers.proxy.records import (
     Watch,
     Watched,
 )
+from cofferdam.brokers.proxy.standing import opened as opening
 from cofferdam.brokers.proxy.standing import watched
 from cofferdam.errors import CrossingError, RemoteProtocolError
 from cofferdam.model import Allow, Deny, Failure, Fault, Operation
@@ -311,9 +312,12 @@ class Outer(Door):
             misfit = self.protocol.mismatch(pending.request, record.message)
             if misfit:
                 raise CrossingError(f"an answer that does not fit its request: {misfit}")
-            if isinstance(record, Watched) and client in self.clients:
-                self._standings.begin(pending, record.handle)
-                if self._datagrams is not None:
+            if isinstance(record, Watched):
+                operation = self.protocol.operation(pending.request)
+                stands = watched(operation) or opening(operation) is not None
+                there = client in self.clients
+                self._standings.begin(pending, record.handle, stands, there)
+                if self._datagrams is not None and there:
                     self._datagrams.expect(client)
             if pending.is_write and not self.protocol.is_error(record.message):
                 pending.session.writes += 1

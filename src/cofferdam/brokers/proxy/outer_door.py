@@ -81,7 +81,7 @@ class Door(Part):
         self._limit_notes = LimitNotes(setting.audit, self.limit_hits)
         self.stopping = False
         self.severed = setting.severed
-        self._standings = Standings(self._inner, self._write, self._internal)
+        self._standings = Standings(self._inner, self._write, self._internal, self.protocol)
         self._inner.on_room = self._on_room
         self._datagrams: ClientDatagrams | None = None
         if self.protocol.dialect.datagrams:

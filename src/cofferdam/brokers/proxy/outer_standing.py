@@ -1,5 +1,8 @@
 """Watches and streams in an outer half: which client has which, by the handles that the inner half gave out.
 
+What the inner half says of them is believed as little as the other way round: a handle is new when it is given out, and
+what comes by it fits the request that it answers, or this half stops.
+
 Not here: whether they may stand (the inner half), how a client is told in its protocol's words (its machine).
 """
 
@@ -8,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cofferdam.brokers.proxy.clients import Client, Pending, Session
+from cofferdam.brokers.proxy.clients import Client, Pending
 from cofferdam.brokers.proxy.records import Frame, Notice, Unwatch, Unwatched
 from cofferdam.crossing.channel import Sender
+from cofferdam.errors import CrossingError
 from cofferdam.model import Deny
-from cofferdam.protocols.base import FrameReceived, Released
+from cofferdam.protocols.base import FrameReceived, Protocol, Released
 
 
 class Standings:
@@ -24,27 +28,43 @@ class Standings:
         inner: Sender[Any],
         write: Callable[[Client, bytes], None],
         fault: Callable[[Client, Exception], None],
+        protocol: Protocol[Any, Any],
     ) -> None:
         self._inner = inner
+        self._misfit = protocol.misfit
         self._write = write
         self._fault = fault
-        self._clients: dict[int, tuple[Client, Session, int]] = {}  # handle -> whose, and by which request's token
+        self._clients: dict[int, Pending] = {}  # by handle: what was asked for, and by whom
+        self._last_handle = 0
 
     def __len__(self) -> int:
         return len(self._clients)
 
-    def begin(self, pending: Pending, handle: int) -> None:
-        """What the client asked for stands from now on."""
-        self._clients[handle] = (pending.client, pending.session, pending.token)
-        pending.client.standing[pending.token] = handle
+    def begin(self, pending: Pending, handle: int, stands: bool, there: bool) -> None:
+        """What the client asked for stands from now on. `stands`: its request is one that leaves something standing;
+        `there`: the client still is. Raises: CrossingError."""
+        if not stands or handle <= self._last_handle:
+            what = "asked for nothing that stands" if not stands else f"was given handle {handle} again"
+            raise CrossingError(f"the inner half says that a watch or stream stands of a request that {what}")
+        self._last_handle = handle
+        if there:
+            self._clients[handle] = pending
+            pending.client.standing[pending.token] = handle
 
     def take(self, record: Notice[Any] | Frame[Any] | Unwatched) -> Client | None:
-        """What the inner half says of what stands: its client is told. None: it was given up meanwhile."""
+        """What the inner half says of what stands: its client is told. None: it was given up meanwhile.
+        Raises: CrossingError."""
         over = isinstance(record, Unwatched)
         found = self._clients.pop(record.handle, None) if over else self._clients.get(record.handle)
         if found is None:
+            if record.handle > self._last_handle:
+                raise CrossingError(f"handle {record.handle} was never given out")
             return None
-        client, _, token = found
+        client, token = found.client, found.token
+        if not isinstance(record, Unwatched):
+            misfit = self._misfit(found.request, record.message)
+            if misfit:
+                raise CrossingError(f"news that does not fit its request: {misfit}")
         try:
             if isinstance(record, Notice):
                 data = client.machine.notice(token, record.message)
@@ -69,8 +89,7 @@ class Standings:
         """The client says nothing any more in what stands by this token."""
         handle = client.standing.pop(standing, None)
         if handle is not None:
-            _, session, _ = self._clients.pop(handle)
-            self._inner.send(Unwatch(session.id, handle))
+            self._inner.send(Unwatch(self._clients.pop(handle).session.id, handle))
 
     def frame_received(self, client: Client, event: FrameReceived) -> None:
         """A frame from the client. What belongs to no stream of its is left out: the stream has just ended."""

@@ -176,7 +176,7 @@ class Items:
             stop = min(at.stop - base, have)
             whole = item.start <= at.start and item.stop >= at.stop and at.start < 0
             if value is not None:
-                form = typed.unfit(point, value, whole)
+                form = typed.unfit(point, value, whole) or _no_element(point, item)
                 if not form and not whole and at.start >= 0 and item.first < 0 and stop - first < at.count:
                     form = f"{have} elements are asked, which end within {point.name}; all of it is allowed"
                 if form:
@@ -245,6 +245,18 @@ class Items:
         if opening.interval_us < stream.fastest_us:
             return _faster(stream.name, opening.interval_us, stream.fastest_us)
         return ""
+
+
+def _no_element(point: Point, item: Item) -> str:
+    """Why a range is none of the elements of a point that is a whole item. What an asset makes of such a range is its
+    own affair: it may write a part of a text, which is held to no length, or the whole after all."""
+    if point.at.start >= 0 or item.first < 0:
+        return ""
+    if point.elements == 1:
+        return f"elements of {point.name} are asked; a single {point.type.value} is allowed, as a whole"
+    if item.stop > point.elements:
+        return f"elements of {point.name} up to number {item.stop - 1} are asked; it has {point.elements}"
+    return ""
 
 
 def _shape(write: Change | Assign | Call | Opening) -> object:

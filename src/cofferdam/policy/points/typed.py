@@ -76,8 +76,9 @@ def unfit(limit: Point | Argument, value: Value, whole: bool) -> str:
         return f"{limit.name} as {value.type.value} is asked; {limit.type.value} is allowed"
     if not whole:
         return ""
-    if limit.elements == 1 and value.array and len(value.values) != 1:
-        return f"{len(value.values)} elements of {limit.name} are asked; a single {limit.type.value} is allowed"
+    if limit.elements == 1 and value.array:  # one of one element as well: an asset that takes it holds an array then
+        asked = "an array of one element" if len(value.values) == 1 else f"{len(value.values)} elements"
+        return f"{asked} of {limit.name} are asked; a single {limit.type.value} is allowed"
     if limit.elements != 1 and (not value.array or len(value.values) != limit.elements):
         asked = f"{len(value.values)} elements" if value.array else f"a single {value.type.value}"
         return f"{asked} of {limit.name} is asked; {limit.elements} elements are allowed"

@@ -77,11 +77,12 @@ class _Token:
 
 class Channel:
     """One connection's framing and channel. `judge` says whether a peer's certificate (DER) may be spoken with, and
-    gives its key; it raises Fault."""
+    gives its key; it raises Fault. So does `spend`, which is asked before our private key has to work."""
 
     def __init__(
-        self, *, server: bool, own: Own | None, judge: Callable[[bytes, Policy], RSAPublicKey], buffer: int = BUFFER
-    ) -> None:
+        self, *, server: bool, own: Own | None, judge: Callable[[bytes, Policy], RSAPublicKey], buffer: int = BUFFER,
+        spend: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self.server = server
         self.own = own
         self.policy = NONE
@@ -91,6 +92,7 @@ class Channel:
         """The certificate of the other end."""
         self.peer_key: RSAPublicKey | None = None
         self._judge = judge
+        self._spend = spend
         self._data = bytearray()
         self._buffer = buffer
         self._send_size = LEAST_BUFFER
@@ -253,6 +255,7 @@ class Channel:
             if mark != security.thumbprint(self.own.certificate) or not certificate:
                 raise Fault("OPN for another certificate than ours", BAD_SECURITY, PART6_CHANNEL)
             key = self._judge(certificate, policy)  # also at each renewal
+            self._spend()
             try:
                 body = security.reveal_asymmetric(policy, frame[: reader.pos], body, self.own.key, key)
             except SecurityError as error:

@@ -78,8 +78,12 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
             if isinstance(value, m.Nodes):
                 for name in value.values:
                     _check_name(name)
-        if isinstance(message, m.Write) and any(write.value is None for write in message.writes):
-            raise CrossingError("a write of nothing")
+        if isinstance(message, m.Write):
+            for write in message.writes:
+                if write.value is None:
+                    raise CrossingError("a write of nothing")
+                if write.item.first >= 0 and not write.value.array:
+                    raise CrossingError("a single value for elements")  # a part of a text is no element
         if isinstance(message, m.Described):
             _check_described(message)
 
@@ -162,8 +166,13 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
     def misfit(self, request: m.OpcUaRequest, message: Any) -> str:
         if not isinstance(request, m.Subscribe):
             return f"news after {type(request).__name__}"
-        too_much = any(too_much(request.item, sample) for sample in message.samples)
-        return "more elements than were asked for" if too_much else ""
+        if any(too_much(request.item, sample) for sample in message.samples):
+            return f"more elements than {request.item.count} of {request.item.name}"
+        try:
+            self.check(message)
+        except CrossingError as error:
+            return str(error)
+        return ""
 
     def share_key(self, request: m.OpcUaRequest) -> Hashable | None:
         return request if isinstance(request, m.Read) else None

@@ -57,6 +57,7 @@ SECTION4, SECTION6 = "OPC 10000-4, 5", "OPC 10000-6, 6.7"
 BAD_SESSION, BAD_NOT_ACTIVATED, BAD_TOO_MANY_SESSIONS = 0x80250000, 0x80270000, 0x80560000
 BAD_IDENTITY, BAD_IDENTITY_REJECTED, BAD_SIGNATURE = 0x80200000, 0x80210000, 0x80580000
 BAD_NONCE, BAD_CERTIFICATE_URI, BAD_TIMESTAMP, BAD_SERVICE = 0x80240000, 0x80170000, 0x80230000, 0x800B0000
+BAD_SERVER_BUSY = 0x80EE0000
 BAD_CERTIFICATE, BAD_TOO_MANY_OPERATIONS, BAD_RESPONSE_TOO_LARGE = 0x80120000, 0x80100000, 0x80B90000
 
 
@@ -73,7 +74,8 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self._started = 0
         self._opens: list[int] = []
         self.url = ""
-        self.channel = ch.Channel(server=True, own=getattr(self.trust, "own", None), judge=self._judge)
+        self.channel = ch.Channel(server=True, own=getattr(self.trust, "own", None), judge=self._judge,
+                                  spend=self._spend_open)  # fmt: skip
         self._request_nonce = b""
         self._open: dict[int, tuple[jobs.Job, int]] = {}
         self.jobs = 0
@@ -332,6 +334,17 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             raise ch.Fault("no certificates are known here", ch.BAD_SECURITY)
         return self.trust.judge(certificate, policy, self.wall())
 
+    def _may_work(self) -> bool:
+        """Whether our private key may work for this client once more."""
+        source = "" if self.facing is None else self.facing.source
+        return self.trust is None or bool(self.trust.may_work(source, self.now))
+
+    def _spend_open(self) -> None:
+        if len(self._opens) >= OPENS_PER_SECOND and self.now - self._opens[-OPENS_PER_SECOND] < NS:
+            raise ch.Fault("OPN again and again", ch.BAD_TIMEOUT, SECTION6)
+        if not self._may_work():
+            raise ch.Fault("more OPN from this source, or from all, than are looked at", BAD_SERVER_BUSY, SECTION6)
+
     def _offers(self, policy: Policy, mode: int) -> bool:
         return (policy, mode) in self._offered()
 
@@ -451,6 +464,8 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             if uri != (request.client.uri or ""):
                 raise Malformed("an ApplicationUri that is not the certificate's", BAD_CERTIFICATE_URI)
             if channel.own is not None:
+                if not self._may_work():
+                    raise Malformed("more sessions than are looked at are begun from this source", BAD_SERVER_BUSY)
                 signed = channel.policy.sign(channel.own.key, given + nonce)
                 signature = s.SignatureData(channel.policy.signature_uri, signed)
         timeout = request.timeout if request.timeout == request.timeout else 0.0
@@ -501,6 +516,8 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         own = self.channel.own
         if own is None or token.algorithm != policy.encryption_uri:
             raise Malformed("a password that is not encrypted for us", BAD_IDENTITY)
+        if not self._may_work():
+            raise Malformed("more passwords than are looked at come from this source", BAD_SERVER_BUSY)
         try:
             data = policy.unseal(own.key, token.password or b"")
         except SecurityError:
@@ -510,7 +527,11 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         if len(data) != 4 + size or size < len(self._nonce) or not hmac.compare_digest(nonce, self._nonce):
             raise Malformed("a password for another session", BAD_IDENTITY)
         user = token.user or ""
-        if len(password) > 64 or not self.trust.login(user, password, self.now):
+        source = "" if self.facing is None else self.facing.source
+        known = len(password) <= 64 and self.trust.login(user, password, source, self.now)
+        if known is None:
+            raise Malformed("more passwords than are looked at come from this source, or from all", BAD_SERVER_BUSY)
+        if not known:
             raise Malformed(f"the password of {user[:64]!r} is wrong", BAD_IDENTITY_REJECTED)
         return user
 

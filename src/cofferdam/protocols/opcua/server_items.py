@@ -10,7 +10,6 @@ import abc
 from collections.abc import Callable
 from typing import Any
 
-from cofferdam.errors import LocalProtocolError
 from cofferdam.model import Deny, Item
 from cofferdam.protocols.base import Released
 from cofferdam.protocols.opcua import messages as m
@@ -18,7 +17,7 @@ from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Data, Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.jobs import Job, Ready
-from cofferdam.protocols.opcua.names import too_much
+from cofferdam.protocols.opcua.names import weight
 from cofferdam.protocols.opcua.subscriptions import BAD_ITEM, BAD_MESSAGE, BAD_SUBSCRIPTION, Subscriptions, Watched
 from cofferdam.protocols.opcua.subscriptions import BAD_TOO_MANY_SUBSCRIPTIONS as TOO_MANY_SUBSCRIPTIONS
 
@@ -194,10 +193,10 @@ class ItemServices(abc.ABC):
             if isinstance(chosen, int):
                 return chosen
             found = chosen
-        made = self.subscriptions.add(subscription, asked.handle, asked.queue, asked.discard)
+        made = self.subscriptions.add(subscription, asked.handle, asked.queue, asked.discard, local)
         if made is None:
             return BAD_TOO_MANY_ITEMS
-        made.mode, made.stamps, made.local, made.request = wanted.mode, stamps, local, found
+        made.mode, made.stamps, made.request = wanted.mode, stamps, found
         return made
 
     def _subscribe(self, item: Item, subscription: Any, asked: s.MonitoringParameters) -> m.Subscribe | int:
@@ -257,14 +256,11 @@ class ItemServices(abc.ABC):
             self._waiting.add(item)
 
     def notice(self, standing: int, message: m.Changed) -> None:
-        """News of a watch. Raises: LocalProtocolError for more elements than were asked for."""
+        """News of a watch, which fit it (operations.misfit)."""
         item = self._standing.get(standing)
         if item is not None:
-            asked = None if item.request is None else item.request.item
-            if asked is not None and any(too_much(asked, sample) for sample in message.samples):
-                raise LocalProtocolError(f"more elements than {asked.count} of {asked.name}")
             for sample in message.samples:
-                item.add(self._names.data(sample, item.stamps))
+                item.add(self._names.data(sample, item.stamps), weight(sample))
 
     def over(self, standing: int, deny: Deny | None) -> None:
         """A watch has ended on the other side."""

@@ -140,8 +140,10 @@ class Services(ItemServices):
         items = tuple([item for _, item in asked])
         groups = [asked] if asked else []
         if asked and not self._may(Operation(READ, -1, -1, False, items)):
-            allowed = [one for one in asked if self._may(Operation(READ, -1, -1, False, (one[1],)))]
-            denied = [one for one in asked if one not in allowed] if allowed else asked
+            allowed: list[tuple[int, Item]] = []
+            denied: list[tuple[int, Item]] = []
+            for each in asked:
+                (allowed if self._may(Operation(READ, -1, -1, False, (each[1],))) else denied).append(each)
             groups = [group for group in (allowed, denied) if group]
         survey = self._survey() if about else None
         names, stamps = self._names, request.stamps
@@ -255,6 +257,9 @@ class Services(ItemServices):
                 value = None
             if value is None or isinstance(value, _FOREIGN) or one.value.status:
                 faults[place] = BAD_TYPE
+                continue
+            if found.first >= 0 and not value.array:  # a part of a text or of bytes: no point says what that may be
+                faults[place] = BAD_RANGE
                 continue
             writes.append(Assign(found, value))
         if any(faults):

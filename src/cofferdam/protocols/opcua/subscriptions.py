@@ -23,16 +23,31 @@ from cofferdam.protocols.opcua.names import Namespaces
 SUBSCRIPTIONS, ITEMS, PUBLISHES, SENT, QUEUE = 20, 5000, 10, 64, 100
 """Of a session: subscriptions, items of one, waiting Publish requests; unacknowledged notifications; values of an
 item."""
+LOCAL_ITEMS = 100
+"""Items of a session that are nodes of our own: looked at in each turn, and bounded by no limit at the asset."""
+QUEUED_BYTES, SENT_BYTES, NEWS_BYTES = 4 << 20, 256 << 10, 512 << 10
+"""Of all queued values of a session; of a subscription's unacknowledged notifications (the last is always kept); of
+values in one notification. About, as names.weight counts."""
 FASTEST_MS = 50.0
 SLOWEST_MS = 3_600_000.0
 MOST = 1000
 """Values in one notification."""
 BAD_SUBSCRIPTION, BAD_ITEM, BAD_SEQUENCE, BAD_MESSAGE = 0x80280000, 0x80420000, 0x807A0000, 0x807B0000
 BAD_NO_SUBSCRIPTION, BAD_TOO_MANY_PUBLISHES, BAD_TOO_MANY_SUBSCRIPTIONS = 0x80790000, 0x80780000, 0x80770000
-BAD_TIMEOUT = 0x800A0000
+BAD_TIMEOUT, BAD_RESOURCE = 0x800A0000, 0x80040000
+LEAST_WEIGHT = 40
 OVERFLOW = 0x0480
 """The info bits of a value before which others were dropped."""
 MS = 1_000_000
+
+
+class Store:
+    """What the queues of a session hold, in bytes."""
+
+    __slots__ = ("size",)
+
+    def __init__(self) -> None:
+        self.size = 0
 
 
 class Watched:
@@ -40,14 +55,15 @@ class Watched:
 
     __slots__ = (
         "discard", "handle", "id", "item", "local", "mode", "overflow", "queue", "request", "retry_at", "retry_ns",
-        "size", "stamps", "subscription", "token",
+        "size", "stamps", "store", "subscription", "token",
     )  # fmt: skip
 
     def __init__(self, subscription: Subscription, number: int, handle: int, size: int, discard: bool) -> None:
         self.subscription = subscription
         self.id = number
         self.handle = handle
-        self.queue: deque[Data] = deque()
+        self.queue: deque[tuple[Data, int]] = deque()  # with about how many bytes it has
+        self.store = subscription.store
         self.size = size
         self.discard = discard
         self.mode = 2
@@ -60,33 +76,49 @@ class Watched:
         self.retry_at = 0
         self.retry_ns = 0
 
-    def add(self, value: Data) -> None:
-        """One more value."""
+    def add(self, value: Data, weight: int = LEAST_WEIGHT) -> None:
+        """One more value, of about so many bytes. Where the session has no room for it a status stands in its place."""
         if self.mode == 0:
             return
         if len(self.queue) >= self.size:
-            if self.discard:
-                self.queue.popleft()
-            else:
-                self.queue.pop()
+            _, gone = self.queue.popleft() if self.discard else self.queue.pop()
+            self.store.size -= gone
             if self.size > 1 and self.queue:
-                first = self.queue[0]
-                self.queue[0] = Data(first.value, first.status | OVERFLOW, first.source_time, first.server_time)
-        self.queue.append(value)
+                first, its = self.queue[0]
+                data = Data(first.value, first.status | OVERFLOW, first.source_time, first.server_time)
+                self.queue[0] = (data, its)
+        if self.store.size + weight > QUEUED_BYTES:
+            value, weight = Data(None, BAD_RESOURCE, value.source_time, value.server_time), LEAST_WEIGHT
+        self.store.size += weight
+        self.queue.append((value, weight))
         if self.mode == 2:
             self.subscription.has_news.add(self)
+
+    def take(self) -> tuple[Data, int]:
+        """The oldest value, and its weight."""
+        found = self.queue.popleft()
+        self.store.size -= found[1]
+        return found
+
+    def empty(self) -> None:
+        """Nothing is wanted of it any more."""
+        while self.queue:
+            self.take()
 
 
 class Subscription:
     """One of them. Times: monotonic ns."""
 
     __slots__ = (
-        "due", "enabled", "has_news", "id", "interval", "items", "keepalive", "late", "lifetime", "most", "sent",
-        "sequence", "since_client", "since_sent",
+        "due", "enabled", "has_news", "id", "interval", "items", "keepalive", "late", "lifetime", "local", "most",
+        "sent", "sent_bytes", "sequence", "since_client", "since_sent", "store",
     )  # fmt: skip
 
-    def __init__(self, number: int, request: Any, now: int) -> None:
+    def __init__(self, number: int, request: Any, now: int, store: Store) -> None:
         self.id = number
+        self.store = store
+        self.local: set[Watched] = set()
+        self.sent_bytes = 0
         self.items: dict[int, Watched] = {}
         self.has_news: set[Watched] = set()
         self.sequence = 1
@@ -99,6 +131,20 @@ class Subscription:
         self.revise(request, now)
         self.since_sent = self.keepalive  # the first answer comes within one interval
 
+    def keep(self, message: s.NotificationMessage) -> None:
+        """Keeps a notification until it is acknowledged, or there are too many."""
+        self.sent[message.sequence] = message
+        self.sent_bytes += _size(message)
+        while len(self.sent) > SENT or (len(self.sent) > 1 and self.sent_bytes > SENT_BYTES):
+            self.acknowledge(next(iter(self.sent)))
+
+    def acknowledge(self, sequence: int) -> bool:
+        """A notification has arrived. Whether there was one."""
+        message = self.sent.pop(sequence, None)
+        if message is not None:
+            self.sent_bytes -= _size(message)
+        return message is not None
+
     def revise(self, request: Any, now: int) -> None:
         """Takes what a client asks for, within limits."""
         asked = request.interval if request.interval == request.interval else 0.0  # NaN
@@ -107,6 +153,10 @@ class Subscription:
         self.lifetime = min(max(request.lifetime, 3 * self.keepalive), 30_000)
         self.most = min(request.most or MOST, MOST)
         self.due = now + self.interval
+
+
+def _size(message: s.NotificationMessage) -> int:
+    return sum([len(one.body or b"") for one in message.data])
 
 
 class Subscriptions:
@@ -123,28 +173,38 @@ class Subscriptions:
         self._next = 0
         self._next_item = 0
         self._over: list[tuple[int, s.NotificationMessage]] = []
+        self._store = Store()
 
     def create(self, request: s.CreateSubscriptionRequest, now: int) -> Subscription | None:
         """None: there are too many."""
         if len(self.all) >= SUBSCRIPTIONS:
             return None
         self._next += 1
-        found = self.all[self._next] = Subscription(self._next, request, now)
+        found = self.all[self._next] = Subscription(self._next, request, now, self._store)
         return found
 
-    def add(self, subscription: Subscription, handle: int, queue: int, discard: bool) -> Watched | None:
-        """A new item; None: there are too many."""
+    def add(
+        self, subscription: Subscription, handle: int, queue: int, discard: bool, local: Any = None
+    ) -> Watched | None:
+        """A new item; None: there are too many. `local`: what a node of our own holds."""
         if len(subscription.items) >= ITEMS:
+            return None
+        if local is not None and sum(len(one.local) for one in self.all.values()) >= LOCAL_ITEMS:
             return None
         self._next_item += 1
         item = Watched(subscription, self._next_item, handle, min(max(queue, 1), QUEUE), discard)
         subscription.items[item.id] = item
+        if local is not None:
+            item.local = local
+            subscription.local.add(item)
         return item
 
     def drop_item(self, item: Watched) -> None:
         """An item that is not wanted any more."""
         item.subscription.items.pop(item.id, None)
         item.subscription.has_news.discard(item)
+        item.subscription.local.discard(item)
+        item.empty()
         self._gone(item)
 
     def delete(self, number: int) -> int:
@@ -179,7 +239,7 @@ class Subscriptions:
             if subscription is None:
                 results.append(BAD_SUBSCRIPTION)
             else:
-                results.append(0 if subscription.sent.pop(one.sequence, None) is not None else BAD_SEQUENCE)
+                results.append(0 if subscription.acknowledge(one.sequence) else BAD_SEQUENCE)
         if not self.all and not self._over:
             self._fault(request, handle, BAD_NO_SUBSCRIPTION)
             return
@@ -210,8 +270,8 @@ class Subscriptions:
         return min([subscription.due for subscription in self.all.values()], default=0)
 
     def _turn(self, subscription: Subscription) -> None:
-        for item in subscription.items.values():
-            if item.local is not None and item.mode == 2:
+        for item in subscription.local:
+            if item.mode == 2:
                 value = item.local()
                 if item.item is None or value.value != item.item.value:
                     item.item = value
@@ -237,10 +297,13 @@ class Subscriptions:
         """Answers Publish requests with what there is to say."""
         while self._waiting:
             found: list[s.ItemNotification] = []
+            size = 0
             if subscription.enabled:
                 for item in list(subscription.has_news):
-                    while item.queue and len(found) < subscription.most:
-                        found.append(s.ItemNotification(item.handle, item.queue.popleft()))
+                    while item.queue and len(found) < subscription.most and size < NEWS_BYTES:
+                        value, weight = item.take()
+                        size += weight
+                        found.append(s.ItemNotification(item.handle, value))
                     if item.queue:
                         break
                     subscription.has_news.discard(item)
@@ -250,9 +313,7 @@ class Subscriptions:
                 message = s.NotificationMessage(subscription.sequence, now, [])  # it lives
             else:
                 message = s.NotificationMessage(subscription.sequence, now, [wire.pack(s.DataChange(found, []))])
-                subscription.sent[subscription.sequence] = message
-                if len(subscription.sent) > SENT:
-                    subscription.sent.popitem(last=False)
+                subscription.keep(message)
                 subscription.sequence = subscription.sequence + 1 if subscription.sequence < 0xFFFFFFFF else 1
             subscription.since_sent = 0
             subscription.late = False

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from cofferdam.errors import GateError
+from cofferdam.protocols.opcua.budget import Budget
 from cofferdam.protocols.opcua.channel import BAD_SECURITY, Fault, Own
 from cofferdam.protocols.opcua.security import LEAST_KEY_BITS, MOST_KEY_BITS, Policy
 
@@ -36,6 +37,10 @@ SECTION = "OPC 10000-4, 6.1.3"
 BAD_TIME = 0x80140000
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 14, 8, 1
 PASSWORD_BYTES = 64
+KEY_WORK, KEY_WORK_ALL = 20, 100
+"""Uses of our private key that strangers may have us make in a second: of one source, of all. One is 0.7 to 5 ms."""
+LOGINS, LOGINS_ALL = 2, 10
+"""Passwords that are looked at in a second, likewise. One is some 50 ms."""
 _HASHES = frozenset({"sha256", "sha384", "sha512"})
 
 
@@ -110,7 +115,8 @@ class Trust:
         self.rejected: OrderedDict[str, bytes] = OrderedDict()
         self.generation = 0
         """Goes up with each change: who trusted something asks again."""
-        self._logins: list[int] = []
+        self._logins = Budget(LOGINS, LOGINS_ALL)
+        self._key_work = Budget(KEY_WORK, KEY_WORK_ALL)
         self._servers: dict[str, bytes] = {}
         self.take(read(secrets.get("opcua", b"")))
 
@@ -214,13 +220,15 @@ class Trust:
             return False
         return True
 
-    def login(self, user: str, password: bytes, now: int) -> bool:
-        """Whether this is that user's password. A hash takes some 50 ms: five tries a second are looked at, all told.
-        `now`: monotonic ns."""
-        self._logins = [at for at in self._logins if now - at < 1_000_000_000]
-        if len(self._logins) >= 5:
-            return False
-        self._logins.append(now)
+    def may_work(self, source: str, now: int) -> bool:
+        """Whether our private key may be used once more for somebody at this source. `now`: monotonic ns."""
+        return self._key_work.spend(source, now)
+
+    def login(self, user: str, password: bytes, source: str, now: int) -> bool | None:
+        """Whether this is that user's password; None: so many were tried of late that it is not looked at. `now`:
+        monotonic ns."""
+        if not self._logins.spend(source, now):
+            return None
         kept = self.secret.users.get(user, "")
         salt, _, made = kept.removeprefix("scrypt$").partition("$")
         try:
