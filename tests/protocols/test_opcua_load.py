@@ -181,7 +181,7 @@ def test_large_values_come_in_several_notifications_and_none_is_lost() -> None:
         reply(request, handle, kind, *fields)
 
     pair.server.reply = keep  # type: ignore[method-assign]
-    pair.to_client = told.append  # type: ignore[method-assign]
+    pair.to_client = told.append  # type: ignore[method-assign, assignment]
     for _ in range(8):
         body(pair, s.PublishRequest(pair.client.header(), []))
         pair.later(50_000_000)

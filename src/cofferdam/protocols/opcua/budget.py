@@ -1,5 +1,6 @@
-"""How often strangers may have us do what is dear: work of a private key, looks at a password. There is a bound for each
-source, and one for all.
+"""How often strangers may have us do what is dear: work of a private key, looks at a password.
+
+There is a bound for each source, and one for all.
 
 Not here: what is dear (trust), requests in general (brokers.kit.pace).
 """
