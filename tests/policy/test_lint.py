@@ -57,6 +57,14 @@ TABLE = [
     (conduit("{who: ops, asset: cell, write_functions: 7/142}", extra=EXPIRES).replace("modbus", "enip"),
      "principals:\n", "  cell: {zone: plant, address: 10.20.0.19, protocol: enip, listen: 127.0.0.1:1504, "
      "points: {a: {at: tag A, type: dint}}}\nprincipals:\n", "alarming", "7/142"),
+    (conduit("{who: ops, asset: line, read: all}").replace("modbus", "opcua"), "principals:\n",
+     "  line: {zone: plant, address: 127.0.0.1, protocol: opcua, listen: 10.1.0.1:4840, "
+     "security: {clients: [Basic256Sha256, none], asset: none}, points: {a: {at: nsu=u;s=a, type: Double}}}\n"
+     "principals:\n", "unsecured", "[Basic256Sha256, none]"),
+    (conduit("{who: ops, asset: line, read: all}").replace("modbus", "opcua"), "principals:\n",
+     "  line: {zone: plant, address: 10.20.0.19, protocol: opcua, listen: 127.0.0.1:4840, "
+     "security: {clients: none, asset: none}, points: {a: {at: nsu=u;s=a, type: Double}}}\n"
+     "principals:\n", "unsecured", "none}, points"),
     (READS, "run: {at: coil 0}", "alias: {at: holding 199-200, type: uint32}", "overlap", "speed"),
     (conduit("{who: ops, asset: plc, write: speed}", extra=f"{EXPIRES}\ndeny: silent"), "", "", "silent-writes",
      "silent"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from cofferdam.protocols.opcua.client_work import NO_QUALIFIED
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.opcua.security import POLICIES, SecurityError
 from cofferdam.protocols.opcua.subscriptions import QUEUED_BYTES
-from cofferdam.protocols.opcua.trust import Trust
+from cofferdam.protocols.opcua.trust import Trust, mark
 from tests.protocols.opcua.certificates import make
 from tests.protocols.opcua.pair import Pair, facing, plain, trust
 from tests.protocols.test_opcua_machine import body, spied
@@ -201,3 +202,17 @@ def test_notifications_that_nobody_acknowledges_are_kept_up_to_a_limit() -> None
         pair.later(50_000_000)
     kept = pair.server.services.subscriptions.all[number]
     assert sum(len(one.body or b"") for message in kept.sent.values() for one in message.data) <= 330_000
+
+
+def test_certificates_that_end_soon_are_told(tmp_path: Path) -> None:
+    soon = make(tmp_path / "soon", "urn:soon", days=20)
+    good = [make(tmp_path / name, f"urn:{name}", days=60) for name in ("ours", "theirs")]
+    common = trust(*good, soon)
+    told = common.alarms(time.time_ns())
+    name = mark((soon / "own.der").read_bytes())
+    assert list(told) == [f"opcua-certificate-{name[:12]}"]
+    [words] = told.values()
+    assert name in words and "is good until" in words and "owner" in words
+    assert "was good until" in common.alarms(time.time_ns() + 30 * 86_400 * NS)[f"opcua-certificate-{name[:12]}"]
+    mine = trust(soon).alarms(time.time_ns())
+    assert "our own" in next(iter(mine.values())) and not trust().alarms(time.time_ns())

@@ -402,6 +402,10 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
         Raises: GateError, which is the answer."""
         raise GateError(f"there is no {verb!r} here")
 
+    def alarms(self, common: Any, wall: int) -> dict[str, str]:
+        """What needs a person in what the machines share: a sentence each, by a stable name. `wall`: UTC ns."""
+        return {}
+
     @abc.abstractmethod
     def check(self, message: Req | Resp) -> None:
         """Whether a message that arrived over a crossing holds together: what its field types cannot say, such as

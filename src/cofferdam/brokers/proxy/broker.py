@@ -121,7 +121,7 @@ def proxy(word: str) -> Broker:
             ("inner", "outer"): "cofferdam.brokers.proxy.records:to_outer",
         },
         answers=frozenset({"inner"}),
-        alarms=frozenset({"outer"}),
+        alarms=frozenset({"outer", "inner"}),
         needs=dialect.needs if dialect is not None else (),
         figures={"outer": OUTER, "inner": INNER},
     )

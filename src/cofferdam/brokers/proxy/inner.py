@@ -171,6 +171,9 @@ class Inner(StandingPath):
     def command(self, asked: Asked) -> None:
         asked.answer(self.protocol.command(self._common, asked.verb, asked.arguments))
 
+    def alarms(self) -> dict[str, str]:
+        return self.protocol.alarms(self._common, self._wall())
+
     def _flow(self, source: str, asset: str, shown: Shown) -> Flow | Deny:
         if asset not in self._served:
             return Deny("", "", Fault.ASSET, f"{asset} is not served here")

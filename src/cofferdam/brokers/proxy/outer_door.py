@@ -263,10 +263,11 @@ class Door(Part):
         return True
 
     def alarms(self) -> dict[str, str]:
+        found = self.protocol.alarms(self._common, self._wall())
         since, greedy = self._full
         if not greedy or self._clock() - since > FULL_NS:
-            return {}
-        return {"connections-full": f"all places for clients are taken, most of them by {greedy}"[:512]}
+            return found
+        return found | {"connections-full": f"all places for clients are taken, most of them by {greedy}"[:512]}
 
     def _turn_away(self, transport: Transport, source: str, limit: str, detail: str) -> None:
         transport.close()

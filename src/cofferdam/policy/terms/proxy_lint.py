@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
@@ -190,11 +191,39 @@ def _missing(said: Point | Argument) -> tuple[str, str]:
     return "min and max", "the range that the process can bear"
 
 
+def _unsecured(run: Linting) -> None:
+    """An asset that clients, or the broker itself, speak with in the clear, beyond this machine."""
+    for name, asset in run.compiled.assets.items():
+        security = asset.security
+        if security is None:
+            continue
+        at = ("assets", name, "security")
+        if "none" in security.clients and not all(_is_here(address) for address, _ in asset.places):
+            run.value(
+                (*at, "clients"), "unsecured", f"clients of {name} without security",
+                "signed and encrypted channels: whoever is on the way reads, changes and writes in their names",
+            )  # fmt: skip
+        if security.asset == "none" and not _is_here(asset.address):
+            run.value(
+                (*at, "asset"), "unsecured", f"{name} asked without security",
+                "a signed and encrypted channel, if its server has any: nothing shows that it is that server",
+            )  # fmt: skip
+
+
+def _is_here(address: str) -> bool:
+    """Whether an address is one of this machine's own alone."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
 CHECKS: dict[str, Callable[[Linting], None]] = {
     "useless rules": _useless_rules,
     "unreachable assets": _unreachable_assets,
     "wide raw writes": _blanket_writes,
     "writes without a range": _unlimited_writes,
     "alarming functions": _alarming,
+    "channels without security": _unsecured,
 }
 """Every check, by what it looks for; the docstrings are the documentation."""

@@ -46,6 +46,9 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
     def command(self, common: Trust, verb: str, arguments: bytes) -> Any:
         return common.command(verb, arguments)
 
+    def alarms(self, common: Trust, wall: int) -> dict[str, str]:
+        return common.alarms(wall)
+
     def server(self, *, midway: bool = False) -> OpcUaServer:
         return OpcUaServer(None)
 

@@ -11,6 +11,7 @@ Not here: reading and writing the file (cli.pki), channels.
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import hmac
 from collections import OrderedDict
@@ -42,6 +43,11 @@ KEY_WORK, KEY_WORK_ALL = 20, 100
 LOGINS, LOGINS_ALL = 2, 10
 """Passwords that are looked at in a second, likewise. One is some 50 ms."""
 _HASHES = frozenset({"sha256", "sha384", "sha512"})
+
+
+SOON_NS = 30 * 86_400 * 10**9
+"""An alarm tells so long before a certificate's end."""
+ALARMS = 16
 
 
 class Secret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,6 +124,7 @@ class Trust:
         self._logins = Budget(LOGINS, LOGINS_ALL)
         self._key_work = Budget(KEY_WORK, KEY_WORK_ALL)
         self._servers: dict[str, bytes] = {}
+        self._ends: list[tuple[int, str, bool]] = []  # when certificates end (UTC ns), their names, whether it is ours
         self.take(read(secrets.get("opcua", b"")))
 
     def take(self, secret: Secret) -> None:
@@ -139,6 +146,11 @@ class Trust:
             self._trusted.pop(gone, None)
         for known in self._trusted:
             self.rejected.pop(known, None)
+        self._ends = []
+        for der, ours in ((secret.certificate, True), *((der, False) for der in self._trusted.values())):
+            if der:
+                found = x509.load_der_x509_certificate(der)
+                self._ends.append((int(found.not_valid_after_utc.timestamp()) * 10**9, mark(der), ours))
         self._authorities = []
         for der in self._trusted.values():
             certificate = x509.load_der_x509_certificate(der)
@@ -237,6 +249,18 @@ class Trust:
             return False
         found = hash_password(text, base64.b64decode(salt) if salt else b"nobody's salt").rpartition("$")[2]
         return hmac.compare_digest(found, made) and bool(made)
+
+    def alarms(self, wall: int) -> dict[str, str]:
+        """The certificates that end soon, or have. `wall`: UTC ns."""
+        found = {}
+        for end, name, ours in sorted(self._ends)[:ALARMS]:
+            if end - wall < SOON_NS:
+                day = datetime.datetime.fromtimestamp(end // 10**9, datetime.UTC)
+                what = "our own certificate" if ours else "the certificate"
+                mend = "`cofferdam pki new --again` makes another" if ours else "its owner has to bring another"
+                words = "is good until" if end > wall else "was good until"
+                found[f"opcua-certificate-{name[:12]}"] = f"{what} {name} {words} {day:%Y-%m-%d}: {mend}"
+        return found
 
     def command(self, verb: str, arguments: bytes) -> Any:
         """An operator's verbs: see cli.pki. Raises: GateError."""
