@@ -207,20 +207,56 @@ def _closure(package: Path) -> dict[Path, ast.Module]:
     return found
 
 
-def _with_records(files: dict[Path, ast.Module]) -> set[Path]:
+def _known(files: dict[Path, ast.Module], package: Path) -> dict[Path, dict[str, tuple[Path, str]]]:
+    """What each file's names stand for: (file, name in it), for classes of its own and for what it imports."""
+    found: dict[Path, dict[str, tuple[Path, str]]] = {}
+    for name, tree in files.items():
+        names = found[name] = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                names[node.name] = (name, node.name)
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cofferdam"):
+                for alias in node.names:
+                    module = _file(package, f"{node.module}.{alias.name}")
+                    if module is not None:
+                        names[alias.asname or alias.name] = (module, "")
+                    elif (home := _file(package, str(node.module))) is not None:
+                        names[alias.asname or alias.name] = (home, alias.name)
+    return found
+
+
+def _bases(files: dict[Path, ast.Module], package: Path) -> dict[tuple[Path, str], list[tuple[Path, str]]]:
+    """Of each class, as (file, name), those that it derives from. Two classes of one name are two; a base that is from
+    elsewhere, as "Struct" is, has no file: `Path()`."""
+    known = _known(files, package)
+    found: dict[tuple[Path, str], list[tuple[Path, str]]] = {}
+    for name, tree in files.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            bases = found[name, node.name] = []
+            for base in node.bases:
+                first, _, rest = ast.unparse(base).partition("[")[0].partition(".")
+                file, own = known[name].get(first, (Path(), ""))
+                place = (file, own or rest) if file != Path() else (Path(), (rest or first).rpartition(".")[2])
+                seen = {place}
+                while place[0] in known and place not in found and place[1] in known[place[0]]:
+                    place = known[place[0]][place[1]]  # it is only handed on there
+                    if place in seen:
+                        break
+                    seen.add(place)
+                bases.append(place)
+    return found
+
+
+def _with_records(files: dict[Path, ast.Module], package: Path) -> set[Path]:
     """Files that define records or messages: these are msgspec's business, and cannot be compiled."""
-    records, size = {"Struct"}, 0
-    found: set[Path] = set()
+    bases = _bases(files, package)
+    records, size = {(Path(), "Struct")}, 0
     while size != len(records):
         size = len(records)
-        for name, tree in files.items():
-            for node in ast.walk(tree):
-                if isinstance(node, ast.ClassDef) and records & {
-                    ast.unparse(base).split(".")[-1] for base in node.bases
-                }:
-                    records.add(node.name)
-                    found.add(name)
-    return found
+        records |= {one for one, of in bases.items() if records & set(of)}
+    return {file for file, _ in records if file != Path()}
 
 
 def _is_one(name: Path, patterns: Sequence[str]) -> bool:
@@ -230,7 +266,7 @@ def _is_one(name: Path, patterns: Sequence[str]) -> bool:
 def _groups(package: Path) -> tuple[list[Path], dict[str, list[str]]]:
     """The files that matter, and those to compile, by group."""
     files = _closure(package)
-    records = _with_records(files)
+    records = _with_records(files, package)
     groups: dict[str, list[str]] = {}
     for name in sorted(files):
         if name.name == "__init__.py" or name in records or _is_one(name, INTERPRETED) or not _is_one(name, ROOMS):

@@ -16,6 +16,7 @@ import pytest
 import cofferdam
 from cofferdam.enforce import compiled
 from cofferdam.enforce.compiled import MANIFEST, Manifest
+from cofferdam.protocols.registry import PROTOCOLS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(cofferdam.__file__).parent
@@ -43,15 +44,59 @@ def test_what_is_compiled_follows_from_what_brokers_declare(fast: ModuleType) ->
     assert not [name for name in compiled_ones if "\nimport asyncio" in (PACKAGE.parent / name).read_text()]
 
 
-def test_records_are_found_by_what_they_derive_from(fast: ModuleType) -> None:
+def test_the_build_holds_all_that_is_loaded_by_name(fast: ModuleType) -> None:
+    """Protocols are loaded when they are asked for, so that no import leads to them: a half would run them
+    interpreted, and nobody would notice but by its figures."""
+    _, groups = fast._groups(PACKAGE)
+    compiled_ones = {name for group in groups.values() for name in group}
+    for name, protocol in PROTOCOLS.items():
+        assert type(protocol).__module__.replace(".", "/") + ".py" in compiled_ones, name
+        for module in ("server", "client") if name != "modbus" else ("machine", "responses"):
+            assert f"cofferdam/protocols/{name}/{module}.py" in compiled_ones
+    for part in ("outer", "outer_door", "inner", "writes", "device"):
+        assert f"cofferdam/brokers/proxy/{part}.py" in compiled_ones
+
+
+def test_no_interpreted_class_derives_from_a_compiled_one(fast: ModuleType) -> None:
+    """The compiler forbids it: the part would end as it makes the first of these."""
+    files = fast._closure(PACKAGE)
+    _, groups = fast._groups(PACKAGE)
+    compiled_ones = {Path(name).relative_to("cofferdam") for group in groups.values() for name in group}
+    open_to_all = {(Path("crossing/reactor.py"), "Reactor")}  # it says so itself (mypyc_attr)
+    for (file, name), bases in fast._bases(files, PACKAGE).items():
+        if file not in compiled_ones:
+            assert not [one for one in bases if one[0] in compiled_ones and one not in open_to_all], (file, name)
+
+
+def test_two_classes_of_one_name_are_two(fast: ModuleType, tmp_path: Path) -> None:
+    texts = {
+        "a.py": "class Door(msgspec.Struct): pass",
+        "b.py": "class Door: pass",
+        "brokers/c.py": "from cofferdam.b import Door\nclass Outer(Door): pass",
+        "brokers/d.py": "from cofferdam import a as said\nclass Word(said.Door): pass",
+        "e.py": "from cofferdam.a import Door as Handed",
+        "brokers/f.py": "from cofferdam.e import Handed\nclass Other(Handed[int], tag=1): pass",
+    }
+    (tmp_path / "brokers").mkdir()
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    files = {Path(name): ast.parse(text) for name, text in texts.items()}
+    assert fast._with_records(files, tmp_path) == {Path("a.py"), Path("brokers/d.py"), Path("brokers/f.py")}
+
+
+def test_records_are_found_by_what_they_derive_from(fast: ModuleType, tmp_path: Path) -> None:
     texts = {
         "a.py": "class A(msgspec.Struct, frozen=True): pass",
         "b.py": "class B(A): pass",
         "c.py": "class C: pass",
         "d.py": "class D(B, tag=1): pass\nclass E(C): pass",
     }
+    texts["b.py"] = "from cofferdam.a import A\n" + texts["b.py"]
+    texts["d.py"] = "from cofferdam.b import B\nfrom cofferdam.c import C\n" + texts["d.py"]
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
     files = {Path(name): ast.parse(text) for name, text in texts.items()}
-    assert fast._with_records(files) == {Path("a.py"), Path("b.py"), Path("d.py")}
+    assert fast._with_records(files, tmp_path) == {Path("a.py"), Path("b.py"), Path("d.py")}
 
 
 def test_an_object_is_known_by_all_that_it_is_made_from(fast: ModuleType, tmp_path: Path) -> None:

@@ -263,8 +263,15 @@ def test_encapsulation_is_held_to_its_words() -> None:
     assert status(wire.frame(wire.LIST_SERVICES, 0, bytes(8), b"x")) == 0x65
     assert status(wire.frame(wire.SEND_RR, session, bytes(8), bytes(9))) == 3
     assert status(wire.frame(wire.SEND_UNIT, session, bytes(8), wire.packet(((0xA1, bytes(4)), (0xB1, bytes(9)))))) == 3
-    assert asked(wire.frame(wire.NOP, session, bytes(8), b"anything")) == []
-    assert asked(wire.HEADER.pack(wire.LIST_SERVICES, 0, 0, 0, bytes(8), 5)) == [], "options: passed over"
+    for silent in (
+        wire.frame(wire.NOP, session, bytes(8), b"anything"),
+        wire.HEADER.pack(wire.LIST_SERVICES, 0, 0, 0, bytes(8), 5),  # options: passed over
+    ):
+        machine = server()
+        machine.receive_data(silent)
+        event: Any = machine.next_event()
+        assert isinstance(event, LocalAnswer), "it counts as a request, so that a flood of them waits its turn"
+        assert machine.send(event.token, event.reply) == b""
     for data in (b"GET /", wire.HEADER.pack(0x6F, 9000, 0, 0, bytes(8), 0)):
         with pytest.raises(RemoteProtocolError):
             asked(data)
@@ -469,3 +476,58 @@ def test_bits_and_masks_of_values() -> None:
     ):  # fmt: skip
         with pytest.raises(CrossingError):
             ENIP.check(wrong)
+
+
+ASK_LIST = struct.pack("<4H", 3, 1, 2, 8)
+
+
+@pytest.mark.parametrize("program", ["Program:a:b", "Program:" + "x" * 41, "Program:" + "x" * 200])
+def test_what_cannot_cross_is_refused_where_it_comes_from(program: str) -> None:
+    """The inner half stops, with everybody's sessions, at a record that no honest outer half sends."""
+    path = paths.of_program(program) + paths.of_object(0x6B, 0)
+    [event] = asked(rr(requests.made(requests.LIST, path, ASK_LIST)))
+    assert isinstance(event, RequestRefused) and "the program" in event.detail
+    eight = ".".join(f"p{number}" for number in range(8))
+    [event] = asked(rr(tag(eight, service=requests.MODIFY, body=b"\4\0\1\0\0\0\xff\xff\xff\xff")))
+    assert isinstance(event, RequestRefused) and "9 parts" in event.detail
+
+
+@pytest.mark.parametrize("name", ["a b", "pump.3", "pump[1]", "pump.", "a..b", "\x1b[31m"])
+def test_a_tag_whose_name_is_none_cannot_be_asked_by_its_number(name: str) -> None:
+    machine = server()
+    machine.receive_data(rr(requests.made(requests.LIST, paths.of_object(0x6B, 0), ASK_LIST)))
+    event: Any = machine.next_event()
+    machine.send(event.token, m.TagList((m.Symbol(1, "Pump", 0xC4, (0, 0, 0)), m.Symbol(2, name, 0xC4, (0, 0, 0)))))
+    for number, body in ((1, b"\1\0"), (2, b"\1\0")):
+        machine.receive_data(rr(requests.made(requests.READ, paths.of_object(0x6B, number), body)))
+    event = machine.next_event()
+    assert event.request == m.ReadTag(Item("tag", "pump"))
+    assert isinstance(machine.next_event(), RequestRefused)
+
+
+def test_a_packet_has_no_more_read_than_its_answer_can_hold() -> None:
+    """Each of 200 parts may be an array of 8 KiB: nobody keeps the device busy with what is thrown away."""
+    machine = client()
+    _, sent = machine.send(m.Packet(tuple(m.ReadTag(Item("tag", "big", 0, 600)) for _ in range(200))))
+    steps = 0
+    event: Any = None
+    while sent:
+        steps += 1
+        # Unwrapped: the request in the Unconnected Send.
+        cip = cip_of(sent)[10:]
+        if cip[0] == requests.PACKET:
+            count = int.from_bytes(cip[6:8], "little")
+            whole = requests.packet([b"\xcc\0\6\0\xc4\0" + bytes(400)] * count)
+            answer = b"\x8a\0\x1e\0" + whole
+        else:
+            at = int.from_bytes(cip[-8:-4], "little") if cip[0] == requests.READ_PIECE else 0
+            more = at + 480 < 2400
+            answer = bytes([cip[0] | 0x80, 0, 6 if more else 0, 0]) + b"\xc4\0" + bytes(480)
+        machine.receive_data(rr(answer, 9, sent[12:20]))
+        while (found := machine.next_event()) is not NEED_DATA:
+            event = found
+        sent = machine.take_output()
+    assert isinstance(event, ResponseReceived)
+    parts = event.response.parts
+    assert isinstance(parts[0], m.Held) and isinstance(parts[1], m.Held) and parts[2] == m.CipError(0x11)
+    assert steps < 250, "one for each packet of ours, and the pieces of the first values"

@@ -183,6 +183,14 @@ class Device:
         self.late = 0
         self.detail = ""
 
+    def adopt(self, asset: Asset, facing: Facing | None) -> None:
+        """The policy in force says this of the same device from now on."""
+        self.asset = asset
+        if self._facing is not None:
+            self._facing = facing
+            for connection in self._connections:
+                connection.machine.take_asset(asset)
+
     # --- requests ---------------------------------------------------------------------------------------------
 
     def submit(self, job: Job) -> None:

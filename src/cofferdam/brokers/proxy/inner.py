@@ -119,6 +119,8 @@ class Inner(StandingPath):
                     clock=self._clock,
                 )
                 device.held = self._own_side in self.severed
+            elif key not in devices:
+                device.adopt(asset, towards(self._common, asset, self._wall))
             devices[key] = device
             limit_ns = asset.share_reads_ms * 1_000_000
             old = self._served.get(name)

@@ -21,7 +21,7 @@ from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.proxy.device import Job
 from cofferdam.brokers.proxy.records import Failed, Frame, Notice, Reply, Request, Unwatch, Unwatched, Watch, Watched
 from cofferdam.brokers.proxy.sessions import Served, Session
-from cofferdam.brokers.proxy.standing import Standing, opened, watched
+from cofferdam.brokers.proxy.standing import Standing, form_of, opened, watched
 from cofferdam.brokers.proxy.writes import WritePath
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import Allow, Deny, Failure, Fault, NeedValues, Operation
@@ -162,6 +162,8 @@ class StandingPath(WritePath):
         session.standing += 1
         self._standing_at[session.asset] = self._standing_at.get(session.asset, 0) + 1
         self._outer.send(Watched(number, standing.handle, job.response, device_ns, waited))
+        if session.flow is not job.flow:  # another policy has come in force since it was asked for
+            self._judge_again(standing)
         early, standing.early = standing.early, []
         for event in early:
             self._news(standing, event)
@@ -282,6 +284,10 @@ class StandingPath(WritePath):
         """Whether the policy in force allows it now; ends it if not."""
         flow = standing.session.flow
         verdict = flow.decide(standing.operation, self._wall()) if isinstance(flow, Flow) else flow
+        stream = standing.stream
+        if isinstance(verdict, Allow) and stream is not None and standing.form != form_of(flow.asset, stream):
+            # It was opened as the policy said it then: its frames go where no rule has a word for them now.
+            verdict = Deny(verdict.conduit, verdict.rule, Fault.ASSET, f"the form of {stream.space} has changed")
         if isinstance(verdict, Allow):
             standing.allow = verdict
             return True

@@ -168,6 +168,12 @@ class Outer(Door):
                 session.refusals.add(verdict, operation, session.flow, wall)
             self._refuse(client, session, token, request, verdict)
             return
+        if known is None:
+            try:
+                self.protocol.check(request)
+            except CrossingError as error:  # a bug of ours: it ends this session, where the inner half would stop
+                self._internal(client, error)
+                return
         # Only now: a write that is forbidden is recorded as that, however late it comes.
         if operation.is_write and began - client.since > self._longest_wait:
             self._limit("client_wait_seconds", client.source, "a write that had waited too long was not sent")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from cofferdam.brokers.kit.pace import Bucket
-from cofferdam.model import Allow, Item, Opening, Operation, Watch
+from cofferdam.model import Allow, Asset, Item, Opening, Operation, Watch
 
 
 def watched(operation: Operation) -> bool:
@@ -24,12 +24,17 @@ def opened(operation: Operation) -> Item | None:
     return None
 
 
+def form_of(asset: Asset, stream: Item) -> str:
+    """What the policy says of a stream's form; "" where it says nothing of such a stream."""
+    return next((one.form for one in asset.streams if one.at.space == stream.space), "")
+
+
 class Standing:
     """One watch or stream. Its device sets `connection` and `token` when the asset has agreed to it."""
 
     __slots__ = (
-        "allow", "bucket", "connection", "dropped", "early", "from_wall", "handle", "in_a_row", "operation", "received",
-        "refused", "request", "sent", "served", "session", "stream", "token", "write",
+        "allow", "bucket", "connection", "dropped", "early", "form", "from_wall", "handle", "in_a_row", "operation",
+        "received", "refused", "request", "sent", "served", "session", "stream", "token", "write",
     )  # fmt: skip
 
     def __init__(self, session: Any, served: Any, request: Any, operation: Operation, allow: Allow) -> None:
@@ -39,6 +44,7 @@ class Standing:
         self.operation = operation
         self.allow = allow
         self.stream = opened(operation)
+        self.form = "" if self.stream is None else form_of(served.asset, self.stream)
         self.write = ""  # the name of the write that opened a stream
         self.handle = 0
         self.connection: Any = None

@@ -34,6 +34,7 @@ from cofferdam.protocols.base import (
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import paths, replies, requests, wire
 from cofferdam.protocols.enip.asked import known_of
+from cofferdam.protocols.enip.connections import LARGE
 from cofferdam.protocols.enip.dialect import ENIP
 from cofferdam.protocols.enip.io import PORT as IO_PORT
 from cofferdam.protocols.enip.io import IoForm, IoLink, IoLinks, forms_of
@@ -319,6 +320,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
     def _packet(self, request: m.Packet) -> Talk:
         """Packets of our own, each as large as it may be outside a connection."""
         found: list[m.Held | m.Done | m.CipError] = []
+        left = LARGE
         for parts in _grouped([(part, requests.encode_request(part)) for part in request.parts]):
             path = paths.of_object(paths.ROUTER, 1)
             body = requests.packet([data for _, data in parts])
@@ -330,15 +332,19 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             if len(answers) != len(parts):
                 raise Misfit(f"{len(answers)} answers to {len(parts)} requests")
             for (part, data), answer in zip(parts, answers, strict=True):
-                found.append((yield from self._one(part, data, answer)))
+                found.append((yield from self._one(part, data, answer, left > 0)))
+                left -= len(replies.value_bytes(found[-1])) if isinstance(found[-1], m.Held) else 0
         return m.Answers(tuple(found))
 
     def _one(
-        self, part: m.EnipRequest, data: bytes, answer: bytes
+        self, part: m.EnipRequest, data: bytes, answer: bytes, room: bool
     ) -> Generator[tuple[int, bytes], Answer, m.Held | m.Done | m.CipError]:
-        """The answer to one part of a packet; a value that found no room in it is read by itself."""
+        """The answer to one part of a packet; a value that found no room in it is read by itself. `room`: no client can
+        be told more than one packet holds, and so the device is not asked for more."""
         status, more, body = replies.split(answer, data[0])
         if isinstance(part, m.ReadTag) and status in (requests.MORE, 0x11):
+            if not room:
+                return m.CipError(0x11)
             response = yield from self._read(part)
         elif status:
             response = replies.error(status, more)

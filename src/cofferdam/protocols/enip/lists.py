@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import paths, replies
+from cofferdam.protocols.enip.dialect import NAME
 from cofferdam.protocols.enip.requests import (
     DATA_ACCESS,
     EXTENDED,
@@ -65,6 +66,8 @@ class Lists:
         """Reads a Get Instance Attribute List. Raises: Refused."""
         if path.attribute >= 0 or path.names or path.elements or path.points or path.route:
             raise Refused(SEGMENT, "a list by another path than a class and a number", paths.SECTION)
+        if path.program and not m.program_right(path.program):
+            raise Refused(SEGMENT, f"the program {path.program[:60]}", paths.SECTION)
         count = int.from_bytes(body[:2], "little")
         if len(body) != 2 + 2 * count or not 1 <= count <= 16:
             raise Refused(SHORT if len(body) < 2 + 2 * count else LONG, "a list of attributes", DATA_ACCESS)
@@ -88,7 +91,9 @@ class Lists:
         self._lists[program] = found
         self.names = {key: name for key, name in self.names.items() if key[0] != program}
         for symbol in found.symbols:
-            self.names[program, symbol.instance] = symbol.name.lower()
+            # What is no name, whatever the device calls it, cannot be asked for.
+            if NAME.match(symbol.name):
+                self.names[program, symbol.instance] = symbol.name.lower()
             if symbol.code & 0x8000:
                 self._templates.add(symbol.code & 0x0FFF)
 
@@ -129,6 +134,7 @@ class Lists:
             values = {
                 1: found.handle.to_bytes(2, "little"),
                 2: len(found.members).to_bytes(2, "little"),
+                3: b"\0\0",  # nobody has written down what it is; pylogix asks for it, and passes over its two bytes
                 4: ((len(definition) + 26) // 4).to_bytes(4, "little"),
                 5: found.size.to_bytes(4, "little"),
             }

@@ -31,6 +31,8 @@ SYMBOLS = 20_000
 """Tags of one list, at most."""
 MEMBERS = 2000
 """Members of one structure, at most."""
+PROGRAM = 48
+"""Characters of a program's name, with what stands before it, at most."""
 PARTS = 200
 """Requests in one packet, at most."""
 ATTRIBUTES = 64
@@ -114,7 +116,7 @@ class Identify(Message, frozen=True, tag=9):
 class ListTags(Message, frozen=True, tag=10):
     """All tags of the controller, or of a program ("Program:Main"): 55 on class 6B, page by page."""
 
-    program: Annotated[str, Meta(max_length=48)] = ""
+    program: Annotated[str, Meta(max_length=PROGRAM)] = ""
 
 
 class DescribeStructure(Message, frozen=True, tag=11):
@@ -317,6 +319,8 @@ def fault_of(message: EnipRequest | EnipResponse | IoData) -> str:
 def program_right(text: str) -> bool:
     """Whether a text names a program, as "Program:Main" does."""
     head, colon, name = text.partition(":")
+    if len(text) > PROGRAM:
+        return False
     return head.lower() == "program" and bool(colon) and name.replace("_", "a").isalnum() and name.isascii()
 
 

@@ -163,10 +163,12 @@ def _modify(item: Item, body: bytes) -> m.WriteBit | m.ModifyTag:
     full = (1 << 8 * size) - 1
     name = f"{item.name}[{item.first}]" if item.first >= 0 else item.name
     cleared = full & ~and_mask
-    if not cleared and or_mask and or_mask & (or_mask - 1) == 0:
-        return m.WriteBit(Item("tag", f"{name}.{or_mask.bit_length() - 1}"), size, True)
-    if not or_mask and cleared and cleared & (cleared - 1) == 0:
-        return m.WriteBit(Item("tag", f"{name}.{cleared.bit_length() - 1}"), size, False)
+    one = cleared or or_mask
+    if (not cleared or not or_mask) and one and one & (one - 1) == 0:
+        request = m.WriteBit(Item("tag", f"{name}.{one.bit_length() - 1}"), size, not cleared)
+        if fault := m.request_fault(request):
+            raise Refused(SEGMENT, fault, paths.SECTION)
+        return request
     if size == 8:
         raise Refused(PARAMETER, "several bits of a tag of eight bytes at once", DATA_ACCESS)
     return m.ModifyTag(item, size, or_mask, and_mask)

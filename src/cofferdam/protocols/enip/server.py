@@ -210,7 +210,9 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
 
     def _frame(self, command: int, session: int, status: int, context: bytes, options: int, data: bytes) -> None:
         if options or command == wire.NOP:
-            return  # both are to be passed over in silence
+            # Both are to be passed over in silence; each counts as a request, so that nobody is kept busy by them.
+            self._local(b"")
+            return
         if command not in wire.COMMANDS:
             self._encapsulation(command, session, context, wire.UNKNOWN_COMMAND, f"the command {command:04X}")
         elif status:
