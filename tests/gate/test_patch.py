@@ -111,6 +111,38 @@ def test_uploads_by_https_and_assets_that_fetch(works: Works) -> None:
     assert works.asset("panel")["state"] == "done"
 
 
+def test_an_installer_that_is_killed_while_it_sends_never_sends_again_by_itself(works: Works) -> None:
+    def pid() -> int:
+        halves = [half for pair in works.gate.status()["pairs"] for half in pair["halves"]]
+        return next((int(half["pid"]) for half in halves if half["name"].endswith("installer") and half["ready"]), 0)
+
+    def sent() -> int:
+        works.patch("export", str(works.folder / "sent.json"))
+        log = json.loads((works.folder / "sent.json").read_text())["log"]
+        (works.folder / "sent.json").unlink()
+        return sum(1 for each in log if each["kind"] == "install-started" and each["version"] == "8.0")
+
+    before = (works.sshd.files / "fw.bin").read_bytes()
+    assert works.sshd.process is not None
+    works.sshd.process.send_signal(signal.SIGSTOP)  # it takes connections and says nothing
+    try:
+        works.release("fw.bin", b"firmware 8.0 " * 1000, "8.0")
+        eventually(lambda: works.asset("plc-1")["state"] == "sending")
+        killed = pid()
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: pid() not in (0, killed))
+    finally:
+        works.sshd.process.send_signal(signal.SIGCONT)
+    works.gate.wait_ready()
+    eventually(lambda: works.asset("plc-1")["state"] == "unknown")
+    assert "a person has to say" in works.asset("plc-1")["why"]
+    assert (works.sshd.files / "fw.bin").read_bytes() == before
+    assert sent() == 1
+    works.patch("result", "plc-1", "plc-firmware", "again", "--detail", "it has the old one")
+    eventually(lambda: works.asset("plc-1")["state"] == "done")
+    assert sent() == 2
+
+
 @pytest.mark.parametrize("part", ["keeper", "installer", "intake"])
 def test_what_is_known_outlives_any_part(works: Works, part: str) -> None:
     before = works.told("list"), works.asset("plc-1")["has"]

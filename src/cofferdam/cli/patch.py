@@ -69,6 +69,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--key", type=Path, metavar="FILE", help="your key, or its .pub where an agent or a token has it")
     how.add_argument("--save", type=Path, metavar="FILE", help="write what is to be signed, to sign it elsewhere")
     how.add_argument("--signature", type=Path, metavar="FILE", help="what `ssh-keygen -Y sign` made of the saved file")
+    approve.add_argument(
+        "--besides", action="store_true",
+        help="sign although the list has files besides that the installer does not know: each of them is shown",
+    )  # fmt: skip
     approve.add_argument("--yes", action="store_true", help="do not ask: you have seen it")
     reject = verb("reject", "give a release up, or throw a file away that was not released", _reject)
     _number(reject)
@@ -306,8 +310,9 @@ def _approve(args: argparse.Namespace) -> int:
     asked = _keeper(args, "to-sign", number=args.number)
     metadata = trustkeys.decode(asked["metadata"].encode(), Targets)
     message = trustkeys.to_sign(metadata.signed)
+    believed = _installer(args, "believed")
     if args.signature is None:
-        for line in shown(metadata.signed, args.number):
+        for line in shown(metadata.signed, args.number, believed, besides=args.besides):
             print(escaped(line), file=sys.stderr)
     if args.save is not None:
         args.save.write_bytes(message)
@@ -327,20 +332,38 @@ def _approve(args: argparse.Namespace) -> int:
     return _print(args, found, [f"file {args.number} is signed by {signed}: {what}"])
 
 
-def shown(signed: Any, number: int) -> Iterator[str]:
-    """What a signature over these targets says, in words made from the targets alone."""
+def shown(signed: Any, number: int, believed: dict[str, str], *, besides: bool = False) -> Iterator[str]:
+    """What a signature over these targets says, in words made from the targets alone. `believed`: what the installer
+    has as released now, by its own word. A signature is over the whole list, so that all that is new in it is shown;
+    more than the one file is not signed: the keeper, which makes the list, may have been taken over."""
     import msgspec
 
-    from cofferdam.brokers.patch.records import Custom
+    from cofferdam.brokers.patch.records import SHORT, Release
 
-    found = {path: (target, msgspec.convert(target.custom, Custom)) for path, target in signed.targets.items()}
-    mine = next(((path, *pair) for path, pair in found.items() if pair[1].number == number), None)
+    try:
+        found = [
+            msgspec.convert({"path": path, "size": target.length, "sha256": target.hashes.get("sha256"),
+                             "custom": target.custom}, Release)
+            for path, target in signed.targets.items()
+        ]  # fmt: skip
+    except msgspec.ValidationError as error:
+        raise GateError(f"the metadata is not what a keeper writes: {error}", hint="do not sign it") from None
+    mine = next((each for each in found if each.custom.number == number), None)
     if mine is None:
         raise GateError(f"the metadata has no file {number}: do not sign it")
-    path, target, custom = mine
-    yield f"You release {path}"
-    yield f"  length      {target.length} bytes"
-    yield f"  SHA-256     {target.hashes['sha256']}"
+    others = [each for each in found if each is not mine]
+    hidden = [each for each in others if believed.get(each.path) != each.digest[:SHORT]]
+    if (hidden and not besides) or signed.delegations is not None:
+        raise GateError(
+            f"the metadata releases more than file {number}, which the installer does not know: "
+            f"{', '.join(sorted(each.path for each in hidden)[:5])}",
+            hint="do not sign it; right after another release, look again in a moment. Where the installer lost what "
+            "it believed: --besides, once you know each of them",
+        )
+    custom = mine.custom
+    yield f"You release {mine.path}"
+    yield f"  length      {mine.size} bytes"
+    yield f"  SHA-256     {mine.sha256}"
     yield f"  origin      {custom.origin}"
     yield f"  scan        {custom.scan}"
     yield f"  brought in  by {custom.uploaded_by}"
@@ -349,10 +372,14 @@ def shown(signed: Any, number: int) -> Iterator[str]:
         yield "  EMERGENCY   outside windows and without rest between rings"
     if custom.reason:
         yield f"  reason      {custom.reason}"
-    yield f"  targets     {signed.version}, good until {signed.expires:%Y-%m-%d}; released besides:"
-    for other, (known, said) in sorted(found.items()):
-        if said.number != number:
-            yield f"    {other} {known.hashes['sha256'][:16]}…"
+    for each in hidden:
+        how = ", EMERGENCY" if each.custom.emergency else ""
+        yield f"  AND ALSO    {each.path}, SHA-256 {each.sha256}, from {each.custom.uploaded_by}{how}"
+    for gone in sorted(believed.keys() - {each.path for each in found}):
+        yield f"  TAKEN BACK  {gone}"
+    yield f"  targets     {signed.version}, good until {signed.expires:%Y-%m-%d}; released besides, as before:"
+    for other in sorted(others, key=lambda each: each.path):
+        yield f"    {other.path} {other.sha256[:16]}…"
 
 
 def _reject(args: argparse.Namespace) -> int:

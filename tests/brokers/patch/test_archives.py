@@ -90,6 +90,8 @@ def test_what_is_let_in(make: Callable[[], bytes], entries: int, tmp_path: Path)
         (lambda: zipped(("A", b"x"), ("a", b"x")), "two entries"),
         (encrypted, "password"),
         (lambda: gzip.compress(b"\0" * (100 << 20)), "bomb"),
+        (lambda: zipped(("hidden", b"x")) + zipped(("seen", b"x")), "before the first entry"),
+        (lambda: zipped(("a", b"x"), ("a.", b"x")), "two entries"),
         (lambda: b"MZ" + b"\0" * 600 + zipped(("a", b"x")), "two kinds"),
         (lambda: zipped(("a", b"x" * 1000))[:-30], "damaged|cannot be read"),
         (lambda: zipped(*((str(n), b"") for n in range(20_001))), "more than 20000"),

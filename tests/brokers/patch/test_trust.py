@@ -284,3 +284,79 @@ def test_a_target_is_what_it_says_it_is(site: Site, path: str) -> None:
     site.repository.publish(draft)
     with pytest.raises(NotBelieved):
         site.trust().refresh()
+
+
+def test_another_file_in_the_place_of_one_that_was_released_is_a_new_release(site: Site) -> None:
+    """A file that one of those who sign brought in, under the name of one that was checked before."""
+    site.release(1, "alice", "bob")
+    assert believed(site.trust()) == [1]
+    draft = site.repository.draft(site.custom(1, uploaded_by="Bob"), 10, "cd" * 32)
+    site.sign(draft, "alice", "bob")
+    site.repository.publish(draft)
+    with pytest.raises(NotBelieved, match="bob brought it in or asked"):
+        site.trust().refresh()
+
+
+@pytest.mark.parametrize("sha256", ["/".join(["."] * 27) + "/book.db/..", "AB" * 32, "ab" * 31])
+def test_a_hash_is_one(site: Site, sha256: str) -> None:
+    """It is a file's name in the installer's own store."""
+    draft = site.repository.draft(site.custom(1), 10, sha256)
+    site.sign(draft, "alice", "bob")
+    site.repository.publish(draft)
+    with pytest.raises(NotBelieved, match="sha256"):
+        site.trust().refresh()
+
+
+def test_a_new_key_of_the_keepers_brings_no_older_list_back(site: Site) -> None:
+    site.release(1, "alice", "bob")
+    site.release(2, "alice", "bob")
+    assert believed(site.trust()) == [1, 2]
+    private = Ed25519PrivateKey.generate()
+    site.online = trustkeys.SSlibKey.from_crypto(private.public_key())
+    site.repository.take_root(site.make_root(("alice", "bob", "carol"), version=2))
+    site.repository.signer = trustkeys.CryptoSigner(private, site.online)
+    snapshot = Metadata(
+        Snapshot(
+            version=9,
+            expires=datetime.now(UTC).replace(microsecond=0) + timedelta(days=5),
+            meta={"targets.json": MetaFile(1)},
+        )
+    )
+    snapshot.sign(site.repository.signer)
+    site.put("9.snapshot.json", trustkeys.encode(snapshot))
+    site.repository.stamp(9)
+    with pytest.raises(NotBelieved, match="older list"):
+        site.trust().refresh()
+
+
+def test_a_root_that_names_one_person_twice_is_not_believed_whoever_signed_it(site: Site) -> None:
+    site.release(1, "alice", "bob")
+    assert believed(site.trust()) == [1]
+    root = trustkeys.decode(site.make_root(("alice", "bob"), version=2, holders=()), Root)
+    root.signed.add_key(site.person("carol", "BOB"), "targets")
+    site.put("2.root.json", trustkeys.encode(site.sign(root, "h1", "h2")))
+    with pytest.raises(NotBelieved, match="two keys of"):
+        site.trust().refresh()
+
+
+def test_the_policy_may_name_another_first_root(site: Site) -> None:
+    site.release(1, "alice", "bob")
+    site.repository.take_root(site.make_root(("alice", "bob"), version=2))
+    assert believed(site.trust()) == [1]
+    fresh = trustkeys.make_root(
+        [site.person("alice"), site.person("carol")], [site.person("dave")], site.online, signatures=2,
+        root_signatures=1,
+    )  # fmt: skip
+    site.root = trustkeys.encode(site.sign(fresh, "dave"))
+    shutil.rmtree(site.repository.metadata.parent)
+    site.repository = Repository(site.folder / "tuf", site.root, site.pem)
+    for number in (1, 2):  # beyond what was believed
+        site.release(number, "alice", "carol")
+    assert believed(site.trust()) == [1, 2]
+
+
+def test_it_says_who_signed_and_not_who_might_have(site: Site) -> None:
+    site.release(1, "alice", "carol")
+    trust = site.trust()
+    trust.refresh()
+    assert trust.signers == {"alice", "carol"}

@@ -13,6 +13,7 @@ import gzip
 import io
 import lzma
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -53,7 +54,9 @@ class Counting:
         parts = name.replace("\\", "/").split("/")
         if name.startswith(("/", "\\")) or ".." in parts or (len(name) > 1 and name[1] == ":") or "\0" in name:
             raise ArchiveRefused(f"an entry that leads out of the archive: {name[:80]!r}")
-        plain = "/".join(part for part in parts if part not in ("", ".")).casefold()
+        # As systems without case, with Unicode's other form, or without final dots would see it.
+        plain = "/".join(part.rstrip(" .") for part in parts if part not in ("", "."))
+        plain = unicodedata.normalize("NFKC", plain).casefold()
         if plain in seen:
             raise ArchiveRefused(f"two entries of one name: {name[:80]!r}")
         seen.add(plain)
@@ -113,7 +116,8 @@ def _hides_zip(opened: IO[bytes], head: bytes) -> bool:
 def _zip(opened: IO[bytes], counting: Counting, depth: int) -> None:
     seen: set[str] = set()
     with zipfile.ZipFile(opened) as archive:
-        for info in archive.infolist():
+        infos = archive.infolist()
+        for info in infos:
             counting.entry(info.filename, seen)
             if info.flag_bits & 0x1:
                 raise ArchiveRefused(f"an entry that needs a password: {info.filename[:80]!r}")
@@ -123,6 +127,8 @@ def _zip(opened: IO[bytes], counting: Counting, depth: int) -> None:
             if not info.is_dir():
                 with archive.open(info) as inner:
                     _inner(inner, counting, depth)
+        if infos and not any(info.header_offset == 0 for info in infos):
+            raise ArchiveRefused("bytes before the first entry that the directory does not tell of")
 
 
 def _tar(opened: IO[bytes], counting: Counting, depth: int) -> None:

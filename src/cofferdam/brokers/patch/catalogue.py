@@ -35,6 +35,8 @@ class FileRow(Struct, frozen=True, kw_only=True):
     """Its detached signature is here."""
     report: Report | None = None
     told: bool = False
+    asked: str = ""
+    """What the policy asked of it when it was examined (keeper.asked_of)."""
 
 
 class Pending(Struct, frozen=True, kw_only=True):

@@ -11,8 +11,6 @@ The file itself is fetched like any other (serving). Not here: cancelling (`canc
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +25,6 @@ SLEEP: Final = "00:00:30"
 SOON: Final = "00:00:03"
 """How soon it asks again while there is something to do: many say who they are first, and look later."""
 CONTROLLER: Final = ("controller", "v1")
-PIECE: Final = 1 << 20
 
 
 class _Result(Struct):
@@ -65,17 +62,13 @@ def polled(at: str, verdict: Verdict | None) -> dict[str, Any]:
     return {"config": {"polling": {"sleep": SOON if links else SLEEP}}, "_links": links}
 
 
-def deployment(where: str, release: Release, file: Path) -> dict[str, Any]:
+def deployment(where: str, release: Release, sha1: str) -> dict[str, Any]:
     """One action: this file, now. Devices of this protocol compare SHA-1; what protects the file is the image's own
     signature, and ours before."""
-    sha1 = hashlib.sha1(usedforsecurity=False)
-    with file.open("rb") as opened:
-        while data := opened.read(PIECE):
-            sha1.update(data)
     custom = release.custom
     artifact = {
         "filename": custom.file,
-        "hashes": {"sha1": sha1.hexdigest(), "sha256": release.sha256},
+        "hashes": {"sha1": sha1, "sha256": release.sha256},
         "size": release.size,
         "_links": {word: {"href": f"{where}/v1/files/{release.path}"} for word in ("download", "download-http")},
     }

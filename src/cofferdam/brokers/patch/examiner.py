@@ -66,8 +66,11 @@ def examine(job: Job) -> bytes:
         refused = str(error)
     archive, kind = "", "opaque to the scanner: no archive that is known here"
     try:
-        counting = archives.look(file)
-        if counting.deepest:
+        # Only what its maker signed gets as far as the readers of archives.
+        counting = archives.look(file) if not refused else None
+        if counting is None:
+            kind = "not looked into"
+        elif counting.deepest:
             kind = f"archive, {counting.entries} entries, {counting.unpacked} bytes unpacked, {counting.deepest} deep"
     except archives.ArchiveRefused as error:
         archive = str(error)

@@ -6,6 +6,7 @@ Not here: what a failure leads to (installer).
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Final
 
 from cofferdam.brokers.kit.aio import literal_address
@@ -37,17 +38,24 @@ async def _once(health: Health, way: Way, secret: str, says: str) -> str:
                 writer.close()
             if health.http_port:
                 text = await _page(way.address, health.http_port, health.http_path)
-                if says not in text:
+                if not _says(text, says):
                     return f"{health.http_port}{health.http_path} does not say {says!r}, but {text[:60]!r}"
             if health.file:
                 text = await sftp.read_text(way, secret, health.file, ANSWER_BYTES)
-                if says not in text:
+                if not _says(text, says):
                     return f"{health.file} does not say {says!r}, but {text[:60]!r}"
     except TimeoutError:
         return "the asset does not answer"
     except (OSError, ValueError) as error:
         return f"the asset: {error}"[:300]
     return ""
+
+
+def _says(text: str, says: str) -> bool:
+    """Whether it stands there, and not as a part of another number: 2.1 is not in 2.10, nor in 12.1."""
+    before = r"(?<![0-9])(?<![0-9]\.)" if says[:1].isdigit() else ""
+    behind = r"(?![0-9])(?!\.[0-9])" if says[-1:].isdigit() else ""
+    return re.search(f"{before}{re.escape(says)}{behind}", text) is not None
 
 
 async def _page(address: str, port: int, path: str) -> str:

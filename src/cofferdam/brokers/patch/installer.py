@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,12 +31,13 @@ from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.kit.http.connection import Limits
 from cofferdam.brokers.kit.http.doors import HttpPart
-from cofferdam.brokers.patch import ddi, health, records, sftp, trustkeys
+from cofferdam.brokers.patch import ddi, health, records, sftp
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.figures import INSTALLER
 from cofferdam.brokers.patch.plan import NS, Held, Plan, State, Step, Verdict, upcoming
 from cofferdam.brokers.patch.records import Release
 from cofferdam.brokers.patch.serving import ServingApi
+from cofferdam.brokers.patch.synced import Synced
 from cofferdam.brokers.patch.trust import NotBelieved, Trust
 from cofferdam.errors import GateError, StoreError
 from cofferdam.policy.standing import standing
@@ -49,6 +50,8 @@ LOOK_SECONDS: Final = 0.5
 REFRESH_SECONDS: Final = 60.0
 WEEKS: Final = 4
 PIECE: Final = 1 << 20
+AGAIN_SECONDS: Final = 60.0
+"""How soon a file that could not be had is asked for again."""
 
 
 class _By(Struct, forbid_unknown_fields=True):
@@ -90,6 +93,14 @@ class Installer(HttpPart):
         self._look = True
         self._refreshed = 0.0
         self._why = ""
+        """Why what the keeper offers is not believed, "" if it is. Meanwhile nothing begins."""
+        self._lacking: dict[str, tuple[float, str]] = {}
+        """Files that cannot be had, by hash: until when nobody asks again, and why."""
+        self._copying: dict[str, asyncio.Task[Path]] = {}
+        self._sha1: dict[str, str] = {}
+        self._unwritten: set[str] = set()
+        self._full = ""
+        """Why the book cannot be written, "" if it can. Meanwhile nothing begins."""
         self._stamp = (0, 0)
         self._cut = False
         self._busy: str = ""
@@ -149,6 +160,10 @@ class Installer(HttpPart):
             return "an operator has cut a side off"
         if self.stopping:
             return "the gate stops"
+        if self._why:
+            return f"what the keeper offers is not believed: {self._why}"
+        if self._full:
+            return self._full
         for conduit in self.policy.conduits.values():
             found = standing(conduit, self.policy.table.clocks, self.setting.wall())
             if not found.open:
@@ -158,14 +173,20 @@ class Installer(HttpPart):
     # --- work -------------------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
+        for step in [each for each in self.steps.rows.values() if each.state == "sent"]:
+            self._resume(step)
         while not self.stopping:
             now = self.loop.time()
+            if self._full:
+                self._try_book()
             if self._look or self._stamp_changed() or now - self._refreshed > REFRESH_SECONDS:
                 self._look, self._refreshed = False, now
                 await self._refresh()
             for verdict in list(self.plan().verdicts(self.setting.wall())):
                 way = self.way(verdict.asset)
                 if verdict.due and way is not None and way.sftp is not None and not self.shut():
+                    if verdict.release is not None and self.lacks(verdict.release):
+                        continue
                     await self._install(verdict, way)
                     break
             await asyncio.sleep(LOOK_SECONDS if not self._look else 0)
@@ -194,7 +215,7 @@ class Installer(HttpPart):
             return
         if self._why or changed:
             self._why = ""
-            people = tuple(sorted(trustkeys.people_of(trust.root, "targets").values())) if trust.root else ()
+            people = tuple(sorted(trust.signers))
             believed = events.ReleasesBelieved(
                 wall_ns=self.setting.wall(), root=trust.root.version if trust.root else 0, targets=trust.version,
                 releases=len(trust.releases), people=people[:16],
@@ -203,7 +224,8 @@ class Installer(HttpPart):
             self._tell_keeper(trust)
 
     def _tell_keeper(self, trust: Trust) -> None:
-        self.setting.senders["keeper"].send(records.Looked(trust.version, clip(self._why)))
+        why = self._why or next((why for _, why in self._lacking.values()), "")
+        self.setting.senders["keeper"].send(records.Looked(trust.version, clip(why)))
 
     async def _record(self, draft: Draft) -> str:
         """ "" once it is on disk, or why it is not."""
@@ -211,18 +233,47 @@ class Installer(HttpPart):
         self.setting.audit.record(draft, lambda ok, why: done.set_result("" if ok else why or "not recorded"))
         return await done
 
+    def lacks(self, release: Release) -> str:
+        """Why a file cannot be had now, "" if it may be asked for."""
+        until, why = self._lacking.get(release.sha256, (0.0, ""))
+        return why if self.loop.time() < until else ""
+
     async def take_copy(self, release: Release) -> Path:
-        """A released file in our own store, checked while it is copied. Raises: NotBelieved."""
+        """A released file in our own store, checked while it is copied, by one at a time. Raises: NotBelieved."""
         own = self._files / release.sha256
         if own.is_file() and own.stat().st_size == release.size:
             return own
+        if why := self.lacks(release):
+            raise NotBelieved(why)
+        task = self._copying.get(release.sha256)
+        if task is None:
+            task = self.loop.create_task(self._copy(release, own))
+            self._copying[release.sha256] = task
+            task.add_done_callback(lambda done: self._copied(release, done))
+        return await asyncio.shield(task)
+
+    def _copied(self, release: Release, done: asyncio.Task[Path]) -> None:
+        self._copying.pop(release.sha256, None)
+        error = None if done.cancelled() else done.exception()
+        if error is None:
+            if self._lacking.pop(release.sha256, None) is not None and self._trust is not None:
+                self._tell_keeper(self._trust)
+            return
+        told = self._lacking.get(release.sha256, (0.0, ""))[1]
+        self._lacking[release.sha256] = (self.loop.time() + AGAIN_SECONDS, str(error))
+        if str(error) != told:
+            self.setting.audit.note(events.ReleasesNotBelieved(wall_ns=self.setting.wall(), detail=clip(str(error))))
+            if self._trust is not None:
+                self._tell_keeper(self._trust)
+
+    async def _copy(self, release: Release, own: Path) -> Path:
         custom = release.custom
         source = self._offered / "targets" / custom.product / custom.version / f"{release.sha256}.{custom.file}"
         fresh = own.with_suffix(".new")
         digest, size = hashlib.sha256(), 0
         try:
             fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with os.fdopen(fd, "rb") as opened, fresh.open("wb") as out:
+            with os.fdopen(fd, "rb") as opened, Synced(fresh.open("wb")) as out:
                 while piece := opened.read(PIECE):
                     size += len(piece)
                     if size > release.size:
@@ -230,8 +281,7 @@ class Installer(HttpPart):
                     digest.update(piece)
                     out.write(piece)
                     await asyncio.sleep(0)
-                out.flush()
-                os.fsync(out.fileno())
+                out.sync()
         except OSError as error:
             fresh.unlink(missing_ok=True)
             raise NotBelieved(f"{release.path} cannot be had: {error.strerror or error}") from None
@@ -240,6 +290,17 @@ class Installer(HttpPart):
             raise NotBelieved(f"{release.path} is not the file that people signed")
         fresh.rename(own)
         return own
+
+    async def sha1_of(self, release: Release) -> str:
+        """Of our own copy, reckoned once, in pieces between other work."""
+        if release.sha256 not in self._sha1:
+            digest = hashlib.sha1(usedforsecurity=False)
+            with self.file_of(release).open("rb") as opened:
+                while piece := opened.read(PIECE):
+                    digest.update(piece)
+                    await asyncio.sleep(0)
+            self._sha1[release.sha256] = digest.hexdigest()
+        return self._sha1[release.sha256]
 
     # --- a step -----------------------------------------------------------------------------------------------------
 
@@ -251,12 +312,7 @@ class Installer(HttpPart):
         try:
             await self.take_copy(release)
         except NotBelieved as error:
-            self._why = str(error)
-            self.setting.audit.note(events.ReleasesNotBelieved(wall_ns=self.setting.wall(), detail=clip(self._why)))
-            if self._trust is not None:
-                self._tell_keeper(self._trust)
-            self._hold(replace(self.held, stopped=(*self.held.stopped, release.custom.number)))
-            return self._why
+            return str(error)
         before = self.steps.get(f"{install.asset}/{verdict.product}")
         step = Step(
             asset=install.asset, product=verdict.product, release=release.custom.number,
@@ -268,10 +324,12 @@ class Installer(HttpPart):
             return f"nothing can be recorded: {why}"
         # The time that this took may have ended its turn.
         again = self.plan().verdict(install, verdict.product, self.setting.wall())
-        if not again.due or (why := self.shut()):
-            self.setting.audit.note(self._ended(step, "failed", f"not begun after all: {again.why}"))
-            return again.why
-        self.steps.put(step.key, step)
+        why = again.why if not again.due or again.release != release else self.shut()
+        if not why and not self._put(step):
+            why = self._full
+        if why:
+            self.setting.audit.note(self._ended(step, "failed", f"not begun after all: {why}"))
+            return why
         self.figures_.add("patch_installs", 1, step.asset)
         return step
 
@@ -290,12 +348,46 @@ class Installer(HttpPart):
 
     def _settle(self, step: Step, state: State, detail: str = "") -> Step:
         fresh = replace(step, state=state, at=self.setting.wall(), detail=detail[:500])
-        self.steps.put(step.key, fresh)
+        if not self._put(fresh):
+            self.steps.rows[step.key] = fresh  # on disk it is still under way: after a restart, unknown
+            self._unwritten.add(step.key)
         if state in ("failed", "unknown"):
             self.figures_.add("patch_installs_failed", 1, step.asset)
         if state not in ("sending", "backing"):
             self.setting.audit.note(self._ended(fresh, state, detail), always=True)
         return fresh
+
+    def _put(self, step: Step) -> bool:
+        """Writes a step into the book. Whether it could; if not, nothing begins until it can again."""
+        try:
+            self.steps.put(step.key, step)
+        except StoreError as error:
+            self._full = f"the installer's book cannot be written: {error}"
+            return False
+        return True
+
+    def _try_book(self) -> None:
+        self._full = ""
+        for key in list(self._unwritten):
+            step = self.steps.get(key)
+            if step is None or self._put(step):
+                self._unwritten.discard(key)
+        if not self._full:
+            try:
+                self._hold(self.held)
+            except StoreError as error:
+                self._full = f"the installer's book cannot be written: {error}"
+
+    def _resume(self, step: Step) -> None:
+        """A file that had arrived when we ended: what was to follow, follows."""
+        install = next(
+            (each for each in self.rows.installs if each.asset == step.asset and step.product in each.products), None
+        )
+        way = self.way(step.asset)
+        if install is None or way is None or self.setting.start is None:
+            return
+        if way.sftp is not None or install.health is not None:
+            self.setting.start(self.finish(step, install, way))
 
     async def _install(self, verdict: Verdict, way: Way) -> None:
         step = await self.begin(verdict, "sftp")
@@ -339,7 +431,11 @@ class Installer(HttpPart):
         if self.steps.get(step.key) != step:
             return
         if not whole:
-            self.steps.drop(step.key)
+            try:
+                self.steps.drop(step.key)
+            except StoreError:
+                self._settle(step, "unknown", "the asset left before the end, and the book cannot be written")
+                return
             self.setting.audit.note(self._ended(step, "failed", "the asset left before the end; it may fetch it again"))
             return
         fresh = self._settle(step, "sent", "fetched whole")
@@ -360,7 +456,7 @@ class Installer(HttpPart):
             self.figures_.add("patch_sent_bytes", count)
 
         file = self._files / release.sha256
-        return await sftp.push(way, self.secret(way), file, release.custom.file, release.sha256, progress)
+        return await sftp.push(way, self.secret(way), file, release.custom.file, release.size, release.sha256, progress)
 
     def secret(self, way: Way) -> str:
         return self.secrets.passwords.get(way.sftp.secret, "") if way.sftp is not None else ""
@@ -371,6 +467,9 @@ class Installer(HttpPart):
             self._settle(step, "done")
             return
         why = await health.check(install.health, way, self.secret(way), step.version)
+        now = self.steps.get(step.key)
+        if now is None or now.release != step.release or now.state not in ("sent", "done"):
+            return  # the asset itself, or a person, has said what became of it
         if not why:
             self._settle(step, "done", "the health check holds")
             return
@@ -395,6 +494,9 @@ class Installer(HttpPart):
             self._settle(step, "failed", f"{why}; the way back cannot be recorded: {no}")
             return
         backing = self._settle(step, "backing", why)
+        if self._full:  # after a crash nobody would know that it was sent
+            self._settle(step, "failed", f"{why}; not sent back: {self._full}")
+            return
         outcome = await self._push(way, previous)
         if outcome.state == "sent":
             self._settle(backing, "back", f"{why}; it has {previous.custom.version} again")
@@ -407,43 +509,67 @@ class Installer(HttpPart):
         if asked.verb == "plan":
             asked.decode(_By)
             asked.answer(self._plan_told())
+        elif asked.verb == "believed":
+            asked.decode(_By)
+            asked.answer({each.path: each.digest[: records.SHORT] for each in self.releases})
         elif asked.verb in ("pause", "resume", "stop"):
             said = asked.decode(_Product)
-            self._set(asked.verb, said)
-            asked.answer(self._plan_told())
+            self._held_by(asked.verb, said)  # refuses now what makes no sense
+            draft = events.PlanSet(
+                wall_ns=self.setting.wall(), what=asked.verb, by=clip(said.by, 128), product=said.product
+            )
+            self._decided(asked, draft, lambda: self._hold(self._held_by(asked.verb, said)))
         elif asked.verb == "result":
-            self._result(asked.decode(_Result))
-            asked.answer(self._plan_told())
+            found = asked.decode(_Result)
+            self._settled_by(found)
+            draft = events.PlanSet(
+                wall_ns=self.setting.wall(), what=f"result-{found.says}", by=clip(found.by, 128),
+                product=found.product, asset=found.asset, detail=found.detail,
+            )  # fmt: skip
+            self._decided(asked, draft, lambda: self._result(found))
         else:
             super().command(asked)
+
+    def _decided(self, asked: Asked, draft: Draft, act: Callable[[], None]) -> None:
+        """What a person decides: recorded, then done, then answered."""
+
+        def told(ok: bool, why: str) -> None:
+            if not ok:
+                asked.refuse(f"nothing can be recorded: {why or 'the log'}", "nothing has changed")
+                return
+            try:
+                act()
+            except (GateError, StoreError) as error:
+                asked.refuse(str(error))
+                return
+            asked.answer(self._plan_told())
+
+        self.setting.audit.record(draft, told)
 
     def _hold(self, held: Held) -> None:
         self._held.put("0", held)
 
-    def _set(self, verb: str, said: _Product) -> None:
+    def _held_by(self, verb: str, said: _Product) -> Held:
+        """Raises: GateError."""
         if self.rows.product(said.product) is None:
             raise GateError(f"there is no product {said.product}")
         held = self.held
         newest = next((each for each in reversed(self.releases) if each.custom.product == said.product), None)
         if verb == "pause":
-            held = replace(held, paused=tuple(sorted({*held.paused, said.product})))
-        elif verb == "stop":
+            return replace(held, paused=tuple(sorted({*held.paused, said.product})))
+        if verb == "stop":
             if newest is None:
                 raise GateError(f"nothing is released for {said.product}")
-            held = replace(held, stopped=(*held.stopped, newest.custom.number))
-        else:
-            paused = tuple(each for each in held.paused if each != said.product)
-            stopped = tuple(n for n in held.stopped if newest is None or n != newest.custom.number)
-            passed = dict(held.passed)
-            if newest is not None:
-                passed[newest.custom.number] = passed.get(newest.custom.number, 0) + self.plan().failures(newest)
-            held = replace(held, paused=paused, stopped=stopped, passed=passed)
-        self._hold(held)
-        self.setting.audit.note(
-            events.PlanSet(wall_ns=self.setting.wall(), what=verb, by=clip(said.by, 128), product=said.product)
-        )
+            return replace(held, stopped=(*held.stopped, newest.custom.number))
+        paused = tuple(each for each in held.paused if each != said.product)
+        stopped = tuple(n for n in held.stopped if newest is None or n != newest.custom.number)
+        passed = dict(held.passed)
+        if newest is not None:
+            passed[newest.custom.number] = passed.get(newest.custom.number, 0) + self.plan().failures(newest)
+        return replace(held, paused=paused, stopped=stopped, passed=passed)
 
-    def _result(self, said: _Result) -> None:
+    def _settled_by(self, said: _Result) -> Step:
+        """The step that a person may settle now. Raises: GateError."""
         step = self.steps.get(f"{said.asset}/{said.product}")
         if step is None:
             raise GateError(f"nothing was sent to {said.asset} of {said.product}")
@@ -451,11 +577,10 @@ class Installer(HttpPart):
             raise GateError(f"{said.asset} is {step.state}: there is nothing to settle")
         if said.says not in ("done", "again", "failed"):
             raise GateError("a result is done, failed, or again")
-        draft = events.PlanSet(
-            wall_ns=self.setting.wall(), what=f"result-{said.says}", by=clip(said.by, 128), product=said.product,
-            asset=said.asset, detail=said.detail,
-        )  # fmt: skip
-        self.setting.audit.note(draft)
+        return step
+
+    def _result(self, said: _Result) -> None:
+        step = self._settled_by(said)
         if said.says == "again":
             self.steps.drop(step.key)
         else:
@@ -488,7 +613,7 @@ class Installer(HttpPart):
         return {
             "targets": trust.version if trust is not None else 0,
             "root": trust.root.version if trust is not None and trust.root is not None else 0,
-            "refused": self._why,
+            "refused": self._why or next((why for _, why in self._lacking.values()), ""),
             "shut": self.shut(),
             "under_way": self._busy,
             "sent": self._sent,
@@ -511,6 +636,8 @@ class Installer(HttpPart):
 
     def alarms(self) -> dict[str, str]:
         found = super().alarms()
+        if self._full:
+            found["patch-book"] = clip(self._full)
         for step in self.steps.rows.values():
             if step.state in ("failed", "unknown", "back") and len(found) < 16:
                 found[f"patch-asset-{step.asset}"] = clip(

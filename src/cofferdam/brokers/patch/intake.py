@@ -54,7 +54,7 @@ class Uploads:
 
     def begin(self, who: str, product: str, version: str, file: str, size: int) -> Upload:
         self._last += 1
-        upload = Upload(self._last, self._sender, self._loop)
+        upload = Upload(self._last, who, self._sender, self._loop)
         self._open[self._last] = upload
         self._sender.send(Begin(self._last, who, product, version, file, size))
         return upload
@@ -72,6 +72,10 @@ class Uploads:
         if upload is not None:
             upload.take(record)
 
+    def of(self, who: str) -> int:
+        """How many of somebody's are under way."""
+        return sum(1 for upload in self._open.values() if upload.who == who)
+
     def __len__(self) -> int:
         return len(self._open)
 
@@ -79,8 +83,9 @@ class Uploads:
 class Upload:
     """One."""
 
-    def __init__(self, number: int, sender: Sender[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, number: int, who: str, sender: Sender[Any], loop: asyncio.AbstractEventLoop) -> None:
         self.number = number
+        self.who = who
         self._sender = sender
         self._loop = loop
         self._room = 0
@@ -156,6 +161,8 @@ class IntakeApi(Api):
             raise refusal(
                 "request", "a version or a file's name: letters, digits and . _ + - only, at most 128"
             ) from None
+        if self.uploads.of(known.principal) >= records.UPLOADS_MOST // 2:
+            raise refusal("busy", f"{records.UPLOADS_MOST // 2} uploads of yours are under way", retry=5)
         if len(self.uploads) >= records.UPLOADS_MOST:
             raise refusal("busy", f"{records.UPLOADS_MOST} uploads are under way", retry=5)
         upload = self.uploads.begin(known.principal, begin.product, begin.version, begin.file, begin.size)

@@ -13,6 +13,7 @@ Not here: what operators ask (keeper_verbs), what an examiner does (examiner).
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import os
@@ -20,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -37,6 +38,7 @@ from cofferdam.brokers.patch.figures import KEEPER
 from cofferdam.brokers.patch.keeper_verbs import Verbs
 from cofferdam.brokers.patch.records import WINDOW_BYTES, Begin, Chunk, Declined, End, GiveUp, Room, Taken
 from cofferdam.brokers.patch.repository import Repository, write_file
+from cofferdam.brokers.patch.synced import Synced
 from cofferdam.errors import CrossingError, StoreError
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
@@ -50,6 +52,14 @@ SIGNATURE_BYTES: Final = 1 << 20
 SIGNATURES: Final = (".asc", ".sig", ".minisig")
 """How a file's signature is called, behind the file's name."""
 FILES_MOST: Final = 10_000
+UNDECIDED_MOST: Final = 500
+"""Files of one uploader that nobody has decided on."""
+UNDECIDED: Final = ("waiting", "examining", "passed", "not-scanned", "failed")
+UPLOADS_OF_ONE: Final = records.UPLOADS_MOST // 2
+EARLY_MOST: Final = 128
+"""Signatures that wait for their files."""
+REFUSED_BYTES: Final = 1 << 30
+"""Refused files that are kept to be looked at, the newest; of others the hash stays."""
 PIECE: Final = 4 << 20
 
 
@@ -63,7 +73,7 @@ class Upload:
         self.size = 0
         self.granted = 0
         self.digest = hashlib.sha256()
-        self.file: BinaryIO = path.open("xb")
+        self.file = Synced(path.open("xb"))
 
     def drop(self) -> None:
         self.file.close()
@@ -81,8 +91,10 @@ class Keeper(Part):
         self.store = setting.store
         for name in ("incoming", "quarantine", "keys", "drop"):
             (self.store / name).mkdir(mode=0o750, exist_ok=True)
-        for left in (self.store / "incoming").iterdir():
-            left.unlink()
+        for folder in ("incoming", "drop"):  # whoever was at it begins anew
+            for left in (self.store / folder).iterdir():
+                with contextlib.suppress(OSError):
+                    left.unlink()
         self.book = Book(self.store / "keeper.db")
         self.files: Table[FileRow] = Table(self.book, "file", FileRow)
         self.pending: Table[Pending] = Table(self.book, "pending", Pending)
@@ -98,6 +110,10 @@ class Keeper(Part):
         self._stopping = False
         self._severed = frozenset(setting.severed)
         self._stamp_at = 0.0
+        self._days: int | None = None
+        self._days_at = -1e9
+        self._full = ""
+        """Why the book could not be written lately."""
         self._verbs = Verbs(self)
         self._take(setting.policy)
         self._mend()
@@ -162,8 +178,22 @@ class Keeper(Part):
         now = time.monotonic()
         if now - self._stamp_at > 60:
             self._stamp_at = now
-            if self.repository.refresh():
+            self._mend_book()
+            if now - self._days_at > 3600:
+                self._days_at, self._days = now, self.repository.days_of_targets(self.now)
+            try:
+                fresh = self.repository.refresh()
+            except OSError as error:
+                self._full = f"the keeper's disk: {error.strerror}"
+                return
+            if fresh:
                 self.tell_installer()
+
+    def _mend_book(self) -> None:
+        if self._full:
+            self._full = ""
+            for row in list(self.files.rows.values()):
+                self.keep(row)
 
     def stop(self) -> None:
         self._stopping = True
@@ -196,6 +226,13 @@ class Keeper(Part):
             days = int((self.repository.root.signed.expires.timestamp() - self.now / 1e9) // 86_400)
             if (limit := next((limit for limit in (7, 30, 60) if days < limit), 0)) > 0:
                 found["patch-root-expires"] = f"the root expires in {days} days (fewer than {limit})"
+            left = self._days
+            if left is not None and (limit := next((limit for limit in (7, 30, 60) if left < limit), 0)) > 0:
+                found["patch-targets-expire"] = (
+                    f"what is released is believed for {left} days more (fewer than {limit}): any release renews it"
+                )
+        if self._full:
+            found["patch-store"] = clip(self._full)
         if self.looked.refused:
             found["patch-not-believed"] = clip(f"the installer refuses what is released: {self.looked.refused}")
         waiting = [row for row in self.files.rows.values() if row.state in ("not-scanned", "failed")]
@@ -240,8 +277,8 @@ class Keeper(Part):
             return "policy", f"there is no product {product}"
         if signature_of(said, file):
             return "", ""
-        if len(self.files.rows) >= FILES_MOST:
-            return "room", f"the keeper has {FILES_MOST} files: remove some"
+        if len(self.files.rows) >= FILES_MOST and not self._over():
+            return "room", f"the keeper has {FILES_MOST} files: reject some"
         for row in self.files.rows.values():
             if (row.product, row.version, row.file) == (product, version, file) and row.state not in (
                 "refused",
@@ -250,9 +287,26 @@ class Keeper(Part):
                 return "conflict", f"there is a {product}/{version}/{file} already, as file {row.number} ({row.state})"
         return "", ""
 
+    def _over(self) -> FileRow | None:
+        """The oldest file that nothing more will become of."""
+        gone = [row for row in self.files.rows.values() if row.state in ("rejected", "refused")]
+        return min(gone, key=lambda row: row.number, default=None)
+
     def room(self, size: int) -> bool:
         free = os.statvfs(self.store)
         return free.f_bavail * free.f_frsize >= size + RESERVE_BYTES
+
+    def too_much(self, by: str, size: int) -> str:
+        """Why somebody may bring no more in before something becomes of what he brought, "" if he may: one uploader
+        leaves the others room."""
+        mine = [row.size for row in self.files.rows.values() if row.by == by and row.state in UNDECIDED]
+        if len(mine) >= UNDECIDED_MOST:
+            return f"{len(mine)} files of {by} wait already: have some released or rejected"
+        free = os.statvfs(self.store)
+        held = sum(mine)
+        if held and held + size > (held + free.f_bavail * free.f_frsize) // 2:
+            return f"files of {by} that wait hold {held} bytes, half of what there is: have some rejected"
+        return ""
 
     def _begin(self, begin: Begin) -> None:
         fault, detail = self.why_not(begin.product, begin.version, begin.file)
@@ -263,6 +317,10 @@ class Keeper(Part):
             fault, detail = "severed", "an operator has cut this side off"
         elif len(self._uploads) >= records.UPLOADS_MOST:
             fault, detail = "busy", f"{records.UPLOADS_MOST} uploads are under way"
+        elif sum(1 for each in self._uploads.values() if each.begin.who == begin.who) >= UPLOADS_OF_ONE:
+            fault, detail = "busy", f"{UPLOADS_OF_ONE} uploads of yours are under way"
+        elif not fault and not signature_of(product, begin.file) and (why := self.too_much(begin.who, begin.size)):
+            fault, detail = "room", why
         elif shut := self._shut(begin.product):
             fault, detail = "window", shut
         if fault or product is None:
@@ -321,8 +379,7 @@ class Keeper(Part):
             return
         del self._uploads[begin.upload]
         try:
-            upload.file.flush()
-            os.fsync(upload.file.fileno())
+            upload.file.sync()
             upload.file.close()
         except OSError as error:
             upload.drop()
@@ -357,6 +414,8 @@ class Keeper(Part):
                 done(*self._take_signature(path, product, version, base))
                 return
             number = 1 + max((row.number for row in self.files.rows.values()), default=0)
+            if len(self.files.rows) >= FILES_MOST and (over := self._over()) is not None:
+                self._throw_away(over)
             path.rename(self.store / "quarantine" / str(number))
             row = FileRow(
                 number=number, product=product, version=version, file=file, size=size, sha256=sha256, by=by, how=how,
@@ -369,14 +428,15 @@ class Keeper(Part):
             if row.signed or not said.origin.detached:
                 row = replace(row, state="examining")
             self.files.put(number, row)
-        except OSError as error:
+        except (OSError, StoreError) as error:
             path.unlink(missing_ok=True)
-            done(0, "", "store", f"the keeper's disk: {error.strerror}")
+            done(0, "", "store", f"the keeper's disk: {getattr(error, 'strerror', None) or error}")
             return
         self.figures_.add("patch_taken")
 
         def told(ok: bool, reason: str) -> None:
             if not ok:
+                self._throw_away(row)  # it is not acknowledged, and may come again
                 done(0, "", "log", f"nothing can be recorded: {reason}")
                 return
             waits = f"its signature, {file}{' or '.join(SIGNATURES)}" if row.state == "waiting" else ""
@@ -387,11 +447,32 @@ class Keeper(Part):
 
         self._tell_taken(row, told)
 
+    def _throw_away(self, row: FileRow) -> None:
+        """The file and its row; the log knows of it what there was to know."""
+        for name in (str(row.number), f"{row.number}.sig"):
+            (self.store / "quarantine" / name).unlink(missing_ok=True)
+        self.forget(row.number)
+
+    def forget(self, number: int) -> None:
+        try:
+            self.files.drop(number)
+        except StoreError:
+            self.files.rows.pop(str(number), None)  # it is there again after a restart, without its file
+
+    def _thin(self) -> None:
+        """Refused files are kept while there is room for them."""
+        kept = 0
+        for row in sorted(self.files.rows.values(), key=lambda row: -row.number):
+            if row.state == "refused":
+                kept += row.size
+                if kept > REFUSED_BYTES or not self.room(0):
+                    (self.store / "quarantine" / str(row.number)).unlink(missing_ok=True)
+
     def _tell_taken(self, row: FileRow, done: Callable[[bool, str], None]) -> None:
         def told(ok: bool, reason: str) -> None:
             now = self.files.get(row.number)
             if ok and now is not None:
-                self.files.put(row.number, replace(now, told=True))
+                self.keep(replace(now, told=True))
             done(ok, reason)
 
         draft = events.FileTaken(
@@ -410,9 +491,8 @@ class Keeper(Part):
                 self.setting.reactor.later(self._examine_next)
                 return row.number, "", "", ""
         early = [each for each in (self.store / "quarantine").glob("*+*+*.sig")]
-        if len(early) >= records.UPLOADS_MOST * 16:
-            path.unlink(missing_ok=True)
-            return 0, "", "room", "too many signatures without their files"
+        if len(early) >= EARLY_MOST:  # the oldest has waited in vain
+            min(early, key=lambda each: each.stat().st_mtime_ns).unlink(missing_ok=True)
         path.rename(self.store / "quarantine" / f"{product}+{version}+{base}.sig")
         return 1 << 52, f"the file {base}", "", ""
 
@@ -446,7 +526,7 @@ class Keeper(Part):
         """Puts a file before an examiner (again)."""
         row = self.files.get(number)
         if row is not None:
-            self.files.put(number, replace(row, state="examining", reason=""))
+            self.files.put(number, replace(row, state="examining", reason="", report=None))
             self._queue.append(number)
             self._examine_next()
 
@@ -468,6 +548,7 @@ class Keeper(Part):
                 signature=f"quarantine/{number}.sig" if row.signed else "",
                 scan=product.scan,
             )
+            self.keep(replace(row, asked=asked_of(product)))
             self._examining.add(number)
             self.setting.run_job("examiner", msgspec.json.encode(order), functools.partial(self._examined, number))
 
@@ -497,8 +578,8 @@ class Keeper(Part):
                 state, reason = "refused", report.archive
             elif report.scan == "found":
                 state, reason = "refused", f"the scanner found {report.scan_detail}"
-            elif report.scan == "not scanned":
-                state, reason = "not-scanned", report.scan_detail
+            elif report.scan == "not scanned" or (report.scan == "not asked" and self._scans(row)):
+                state, reason = "not-scanned", report.scan_detail or "no scanner has looked at it"
             else:
                 state, reason = "passed", ""
         draft = events.FileExamined(
@@ -512,15 +593,37 @@ class Keeper(Part):
             if now is None or now.state != "examining":
                 return
             if ok:
-                self.files.put(number, replace(now, state=state, reason=reason, report=report))
+                self.keep(replace(now, state=state, reason=reason, report=report))
                 self.figures_.add("patch_examined")
+                self._thin()
             else:
-                self.files.put(number, replace(now, state="failed", reason=f"nothing can be recorded: {why}"))
+                self.keep(replace(now, state="failed", reason=f"nothing can be recorded: {why}"))
 
         self.setting.audit.record(draft, told)
 
+    def as_asked(self, row: FileRow) -> bool:
+        product = self.product_of(row.product)
+        return product is not None and row.asked == asked_of(product)
+
+    def _scans(self, row: FileRow) -> bool:
+        product = self.product_of(row.product)
+        return product is not None and bool(product.scan)
+
+    def keep(self, row: FileRow) -> None:
+        """Puts a row, on disk if it can be: what it says is in the log, or is found anew after a restart."""
+        try:
+            self.files.put(row.number, row)
+        except StoreError as error:
+            self.files.rows[str(row.number)] = row
+            self._full = str(error)
+
     def tell_installer(self) -> None:
         self.setting.senders["installer"].send(records.Fresh())
+
+
+def asked_of(product: Product) -> str:
+    """What the policy asks of a product's files: one that was examined by another is examined again."""
+    return hashlib.sha256(msgspec.json.encode((product.origin, product.scan))).hexdigest()[:32]
 
 
 def signature_of(product: Product, file: str) -> str:

@@ -21,6 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from tuf.api.metadata import Targets
 
+from cofferdam.audit.entry import Draft
 from cofferdam.audit.events import patch as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
@@ -29,6 +30,7 @@ from cofferdam.brokers.patch.book import Table
 from cofferdam.brokers.patch.catalogue import FileRow, Pending
 from cofferdam.brokers.patch.records import Custom
 from cofferdam.brokers.patch.repository import Repository
+from cofferdam.brokers.patch.synced import Synced
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.policy.terms.patch_rows import PatchRows, Product
 
@@ -104,6 +106,15 @@ class Keeping(Protocol):
     def examine(self, number: int) -> None:
         """Puts a file before an examiner (again)."""
 
+    def too_much(self, by: str, size: int) -> str:
+        """Why somebody may bring no more in, "" if he may."""
+
+    def as_asked(self, row: FileRow) -> bool:
+        """Whether a file was examined as the policy asks now."""
+
+    def keep(self, row: FileRow) -> None:
+        """Puts a row, on disk if it can be."""
+
     def tell_installer(self) -> None:
         """That there is something new."""
 
@@ -122,6 +133,8 @@ class Verbs:
 
     def __init__(self, keeper: Keeping) -> None:
         self._keeper = keeper
+        self._deciding: set[int] = set()
+        """Files of which something is being recorded: until it is, nothing else is decided about them."""
         self._verbs: dict[str, Callable[[Asked], None]] = {
             "status": self._status,
             "list": self._list,
@@ -145,6 +158,27 @@ class Verbs:
             work(asked)
         except OSError as error:
             raise GateError(f"the keeper's disk: {error.strerror or error}") from None
+
+    def _decide(self, asked: Asked, number: int, draft: Draft, act: Callable[[], None]) -> None:
+        """Recorded, then done. `act` answers."""
+        self._deciding.add(number)
+
+        def told(ok: bool, why: str) -> None:
+            self._deciding.discard(number)
+            if not ok:
+                asked.refuse(f"nothing can be recorded: {why}", "nothing has changed")
+                return
+            try:
+                act()
+            except (CofferdamError, OSError) as error:
+                asked.refuse(f"the keeper's disk: {getattr(error, 'strerror', None) or error}")
+
+        self._keeper.setting.audit.record(draft, told)
+
+    def _undecided(self, number: int) -> None:
+        """Raises: GateError."""
+        if number in self._deciding:
+            raise GateError(f"file {number} is being decided on by somebody else", hint="look again in a moment")
 
     # --- looking
 
@@ -217,6 +251,8 @@ class Verbs:
         if product is None:
             raise GateError(f"there is no product {said.product}", hint="the policy's `products:` names them")
         fault, why = self._keeper.why_not(said.product, said.version, said.file)
+        if not fault and (why := self._keeper.too_much(said.by, 0)):
+            fault = "room"
         if fault:
             staged.unlink(missing_ok=True)
             self._keeper.note_refused(said.product, said.version, said.file, said.by, fault, why)
@@ -227,7 +263,11 @@ class Verbs:
     def _copy(self, asked: Asked, said: _Put, staged: Path, fd: int, most: int) -> None:
         keeper = self._keeper
         target = keeper.store / "incoming" / f"put-{said.staged}"
-        out = target.open("xb")
+        try:
+            out = Synced(target.open("xb"))
+        except OSError:
+            os.close(fd)
+            raise
         digest, size = hashlib.sha256(), 0
 
         def refuse(fault: str, why: str) -> None:
@@ -247,8 +287,7 @@ class Verbs:
                 size += len(data)
                 digest.update(data)
                 if not data:
-                    out.flush()
-                    os.fsync(out.fileno())
+                    out.sync()
             except OSError as error:
                 end()
                 target.unlink(missing_ok=True)
@@ -282,7 +321,8 @@ class Verbs:
 
     def _examine(self, asked: Asked) -> None:
         row = self._row(asked.decode(_Number).number)
-        if row.state not in ("not-scanned", "failed"):
+        self._undecided(row.number)
+        if row.state not in ("not-scanned", "failed", "passed"):
             raise GateError(f"file {row.number} is {row.state}: it is not looked at again")
         self._keeper.examine(row.number)
         asked.answer({"number": row.number})
@@ -292,13 +332,19 @@ class Verbs:
     def _request(self, asked: Asked) -> None:
         said, keeper = asked.decode(_Request), self._keeper
         row, repository = self._row(said.number), keeper.repository
+        self._undecided(row.number)
         if row.state != "passed" or row.report is None:
             why = f" ({row.reason})" if row.reason else ""
             raise GateError(f"file {row.number} is {row.state}{why}: it cannot be released")
+        if not keeper.as_asked(row):
+            raise GateError(
+                f"file {row.number} was examined by another policy: it asks for another proof or scan now",
+                hint=f"`cofferdam patch examine {row.number}` has it looked at again",
+            )
         if repository.unfit:
             raise GateError(repository.unfit)
-        if keeper.pending.rows:
-            other = next(iter(keeper.pending.rows))
+        if keeper.pending.rows or self._deciding:
+            other = next(iter([*keeper.pending.rows, *self._deciding]))
             raise GateError(
                 f"file {other} waits for its signatures: one release stands at a time",
                 hint=f"`cofferdam patch approve {other}` or `cofferdam patch reject {other}` first",
@@ -321,15 +367,12 @@ class Verbs:
             reason=clip(said.reason),
         )  # fmt: skip
 
-        def told(ok: bool, why: str) -> None:
-            if not ok:
-                asked.refuse(f"nothing can be recorded: {why}")
-                return
+        def act() -> None:
             keeper.pending.put(row.number, pending)
-            keeper.files.put(row.number, replace(row, state="requested"))
+            keeper.keep(replace(row, state="requested"))
             asked.answer({"number": row.number, "targets": metadata.signed.version})
 
-        keeper.setting.audit.record(draft, told)
+        self._decide(asked, row.number, draft, act)
 
     def _waiting(self, number: int) -> Pending:
         pending = self._keeper.pending.get(number)
@@ -348,6 +391,7 @@ class Verbs:
     def _approve(self, asked: Asked) -> None:
         said, keeper = asked.decode(_Approve), self._keeper
         pending, row, repository = self._waiting(said.number), self._row(said.number), keeper.repository
+        self._undecided(said.number)
         metadata = trustkeys.decode(pending.metadata.encode(), Targets)
         signature = trustkeys.signature(said.signature.encode())
         people = repository.people()
@@ -359,8 +403,8 @@ class Verbs:
             key.verify_signature(signature, trustkeys.to_sign(metadata.signed))
         except Exception as error:
             raise GateError(f"the signature does not hold: {error}", hint="sign what `patch show` has now") from None
-        if keeper.rows.separate and person in (row.by, pending.by):
-            what = "brought the file in" if person == row.by else "asked for its release"
+        if keeper.rows.separate and person.casefold() in (row.by.casefold(), pending.by.casefold()):
+            what = "brought the file in" if person.casefold() == row.by.casefold() else "asked for its release"
             raise GateError(f"{person} {what}, and cannot be one of those who approve it")
         if signature.keyid in pending.signatures:
             raise GateError(f"{person} has signed already: it takes another person")
@@ -371,17 +415,14 @@ class Verbs:
             person=clip(person, 128), by=clip(said.by, 128), people=so_far[:16],
         )  # fmt: skip
 
-        def told(ok: bool, why: str) -> None:
-            if not ok:
-                asked.refuse(f"nothing can be recorded: {why}")
-                return
+        def act() -> None:
             fresh = replace(pending, signatures=signatures)
             keeper.pending.put(row.number, fresh)
             answer = {"number": row.number, "signed": so_far, "needs": repository.threshold}
             if not self.finish_if_signed(fresh, said.by, lambda ok, why: self._finished(asked, answer, ok, why)):
                 asked.answer({**answer, "released": False})
 
-        keeper.setting.audit.record(draft, told)
+        self._decide(asked, row.number, draft, act)
 
     @staticmethod
     def _finished(asked: Asked, answer: dict[str, Any], ok: bool, why: str) -> None:
@@ -408,17 +449,20 @@ class Verbs:
             targets=metadata.signed.version,
         )  # fmt: skip
 
+        self._deciding.add(row.number)
+
         def told(ok: bool, why: str) -> None:
+            self._deciding.discard(row.number)
             if not ok:
                 done(False, f"nothing can be recorded: {why}")
                 return
             try:
                 self._publish(row, metadata)
-            except OSError as error:
-                done(False, f"the keeper's disk: {error.strerror}")
+                keeper.files.put(row.number, replace(row, state="released"))
+                keeper.pending.drop(row.number)
+            except (CofferdamError, OSError) as error:
+                done(False, f"the keeper's disk: {getattr(error, 'strerror', None) or error}")
                 return
-            keeper.files.put(row.number, replace(row, state="released"))
-            keeper.pending.drop(row.number)
             keeper.tell_installer()
             done(True, "")
 
@@ -439,6 +483,7 @@ class Verbs:
     def _reject(self, asked: Asked) -> None:
         said, keeper = asked.decode(_Reject), self._keeper
         row, pending = self._row(said.number), keeper.pending.get(said.number)
+        self._undecided(said.number)
         if row.state not in ("passed", "requested", "refused", "not-scanned", "failed", "waiting"):
             raise GateError(f"file {row.number} is {row.state}: it cannot be rejected")
         draft = events.ReleaseDecided(
@@ -446,10 +491,7 @@ class Verbs:
             sha256=row.sha256, decision="rejected", by=clip(said.by, 128), reason=clip(said.reason),
         )  # fmt: skip
 
-        def told(ok: bool, why: str) -> None:
-            if not ok:
-                asked.refuse(f"nothing can be recorded: {why}")
-                return
+        def act() -> None:
             keeper.files.put(row.number, replace(row, state="rejected", reason=said.reason))
             if pending is not None:
                 keeper.pending.drop(row.number)
@@ -457,24 +499,28 @@ class Verbs:
                 (keeper.store / "quarantine" / name).unlink(missing_ok=True)
             asked.answer({"number": row.number})
 
-        keeper.setting.audit.record(draft, told)
+        self._decide(asked, row.number, draft, act)
 
     def _root(self, asked: Asked) -> None:
         said, keeper = asked.decode(_Root), self._keeper
+        data = said.metadata.encode()
         try:
-            fresh = keeper.repository.take_root(said.metadata.encode())
+            fresh = keeper.repository.check_root(data)
         except CofferdamError as error:
             raise GateError(f"that root is not taken: {error}") from None
-        keeper.setting.audit.note(
-            events.RootTaken(
-                wall_ns=keeper.now,
-                root=fresh.signed.version,
-                by=clip(said.by, 128),
-                sha256=hashlib.sha256(said.metadata.encode()).hexdigest(),
-            )
+        draft = events.RootTaken(
+            wall_ns=keeper.now,
+            root=fresh.signed.version,
+            by=clip(said.by, 128),
+            sha256=hashlib.sha256(data).hexdigest(),
         )
-        keeper.tell_installer()
-        asked.answer({"root": fresh.signed.version})
+
+        def act() -> None:
+            keeper.repository.take_root(data)  # checked again: another may have come meanwhile
+            keeper.tell_installer()
+            asked.answer({"root": fresh.signed.version})
+
+        self._decide(asked, 0, draft, act)
 
     # --- verifying
 
@@ -482,7 +528,7 @@ class Verbs:
         """Reads every file that is kept, in pieces, and compares hashes with the catalogue."""
         asked.decode(_By)
         keeper = self._keeper
-        rows = [row for row in keeper.files.rows.values() if row.state != "rejected"]
+        rows = [row for row in keeper.files.rows.values() if row.state not in ("rejected", "refused")]
         wrong: list[str] = []
         checked = 0
 

@@ -15,6 +15,7 @@ Not here: transfers (sftp, serving), whose signatures count (trust).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Literal
 
@@ -87,15 +88,18 @@ class Plan:
         self._clocks = clocks
         self._soak = dict(rows.soak)
         self._rates = {way.asset: way.rate for way in rows.ways}
+        self._failed: Counter[int] | None = None
+        self._rings: dict[tuple[str, str, int], tuple[str, int]] = {}
         self._newest: dict[str, Release] = {}
         for release in releases:
             if release.custom.number not in held.stopped:
                 self._newest[release.custom.product] = release
 
-    def verdicts(self, wall_ns: int) -> Iterator[Verdict]:
-        """One for each asset and product, in the order of rings."""
+    def verdicts(self, wall_ns: int, asset: str = "") -> Iterator[Verdict]:
+        """One for each asset and product, in the order of rings; `asset`: for this one alone."""
         order = {ring: number for number, ring in enumerate(self._rows.rings)}
-        for install in sorted(self._rows.installs, key=lambda each: (order.get(each.ring, 0), each.asset)):
+        mine = [each for each in self._rows.installs if asset in ("", each.asset)]
+        for install in sorted(mine, key=lambda each: (order.get(each.ring, 0), each.asset)):
             for product in install.products:
                 yield self.verdict(install, product, wall_ns)
 
@@ -141,8 +145,9 @@ class Plan:
     def failures(self, release: Release) -> int:
         """Assets that failed with a release, of those that no person has let pass."""
         number = release.custom.number
-        count = sum(1 for step in self._steps.values() if step.release == number and step.state in UNSETTLED)
-        return max(0, count - self._held.passed.get(number, 0))
+        if self._failed is None:
+            self._failed = Counter(step.release for step in self._steps.values() if step.state in UNSETTLED)
+        return max(0, self._failed[number] - self._held.passed.get(number, 0))
 
     def stopped(self, release: Release) -> str:
         """Why a release stands still for all, "" if it does not."""
@@ -152,22 +157,32 @@ class Plan:
         return f"stopped: {count} of its assets failed, and {self._rows.stop_after} stop it"
 
     def _rings_before(self, install: Install, product: str, release: Release, wall_ns: int) -> tuple[str, int]:
-        number = release.custom.number
         for ring in self._rows.rings:
             if ring == install.ring:
                 break
-            last = 0
+            lacks, last = self._ring(ring, product, release.custom.number)
+            if lacks:
+                return f"ring {ring} comes first, and {lacks} is not done", NEVER
+            rests = last + self._soak.get(ring, 0) * NS
+            if last and wall_ns < rests:
+                return f"ring {ring} rests until it has been good for {self._soak[ring]} s", rests
+        return "", NEVER
+
+    def _ring(self, ring: str, product: str, number: int) -> tuple[str, int]:
+        """(an asset that is not done with a release, when the last one was): reckoned once, for all that wait."""
+        found = self._rings.get((ring, product, number))
+        if found is None:
+            lacks, last = "", 0
             for other in self._rows.installs:
                 if other.ring != ring or product not in other.products:
                     continue
                 step = self._steps.get(f"{other.asset}/{product}")
                 if step is None or step.state != "done" or step.release < number:
-                    return f"ring {ring} comes first, and {other.asset} is not done", NEVER
+                    lacks = other.asset
+                    break
                 last = max(last, step.at)
-            rests = last + self._soak.get(ring, 0) * NS
-            if last and wall_ns < rests:
-                return f"ring {ring} rests until it has been good for {self._soak[ring]} s", rests
-        return "", NEVER
+            found = self._rings[ring, product, number] = (lacks, last)
+        return found
 
 
 def upcoming(

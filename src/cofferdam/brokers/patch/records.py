@@ -14,8 +14,10 @@ Every upload is answered exactly once, by `Taken` or `Declined`; after `GiveUp` 
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any, Final
 
+import msgspec
 from msgspec import Meta, Struct
 
 from cofferdam.crossing.records import RecordCodec
@@ -25,6 +27,8 @@ CHUNK_BYTES: Final = 256 << 10
 WINDOW_BYTES: Final = 4 << 20
 """Bytes of one upload that are under way between intake and keeper."""
 RELEASES_MOST: Final = 10_000
+SHORT: Final = 32
+"""Characters of a release's digest, for those who compare."""
 UPLOADS_MOST: Final = 8
 """Uploads at once."""
 
@@ -67,9 +71,14 @@ class Release(Struct, frozen=True):
     """One file that is released."""
 
     path: str
-    size: int
-    sha256: str
+    size: Size
+    sha256: Hex
     custom: Custom
+
+    @property
+    def digest(self) -> str:
+        """Of all that people sign of it: another one in anything is another release."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
 
 
 # --- intake to keeper -----------------------------------------------------------------------------------------------

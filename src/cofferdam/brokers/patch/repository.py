@@ -72,7 +72,7 @@ class Repository:
     def people(self) -> dict[str, str]:
         return trustkeys.people_of(self.root.signed, "targets")
 
-    def take_root(self, data: bytes) -> Metadata[Root]:
+    def check_root(self, data: bytes) -> Metadata[Root]:
         """A next root: signed by the one before and by itself. Raises: CofferdamError."""
         fresh = trustkeys.decode(data, Root)
         old = self.root.signed
@@ -84,6 +84,11 @@ class Repository:
                 have, need = len(result.signed), signing.roles["root"].threshold
                 raise CofferdamError(f"it is signed by {have} of {need} keys of {whose}")
         trustkeys.people_of(fresh.signed, "targets")
+        return fresh
+
+    def take_root(self, data: bytes) -> Metadata[Root]:
+        """Offers it from now on. Raises: CofferdamError, OSError."""
+        fresh = self.check_root(data)
         self._write(self.metadata / f"{fresh.signed.version}.root.json", data)
         self.root = fresh
         return fresh
@@ -97,6 +102,15 @@ class Repository:
             return None
         version = stamp.signed.meta["targets.json"].version
         return trustkeys.decode((self.metadata / f"{version}.targets.json").read_bytes(), Targets)
+
+    def days_of_targets(self, wall_ns: int) -> int | None:
+        """For how many days what is released will be believed; None: nothing is."""
+        stamp, snapshot, now = self._stamp(), None, None
+        if stamp is not None:
+            snapshot = self._now_snapshot()
+            now = self.current()
+        ends = [each.signed.expires.timestamp() for each in (snapshot, now) if each is not None]
+        return int((min(ends) - wall_ns / 1e9) // 86_400) if ends else None
 
     def draft(self, custom: Custom, size: int, sha256: str) -> Metadata[Targets]:
         """What people are to sign, so that this file is released besides those that are."""

@@ -61,6 +61,9 @@ class Installing(Protocol):
     async def copy_of(self, release: Release) -> Path | None:
         """Our own copy, made now where it is not there."""
 
+    async def sha1_of(self, release: Release) -> str:
+        """Of our own copy."""
+
     def at(self, asset: str, number: int) -> Release | None:
         """The release of this number, if the asset is at it now."""
 
@@ -166,7 +169,8 @@ class ServingApi(Api):
         file = await self._installer.copy_of(release)
         if file is None:
             raise refusal("busy", "the file cannot be had now", retry=60)
-        return answer(ddi.deployment(ddi.origin(request), release, file))
+        sha1 = await self._installer.sha1_of(release)
+        return answer(ddi.deployment(ddi.origin(request), release, sha1))
 
     async def _feedback(self, request: Request, who: str, way: Way, number: int) -> Answer:
         data = await request.body(FEEDBACK_BYTES, who)
@@ -185,10 +189,10 @@ class ServingApi(Api):
 
     def _due(self, way: Way) -> list[Verdict]:
         installer = self._installer
-        return [
-            each for each in installer.plan().verdicts(self._wall())
-            if each.asset == way.asset and each.due and each.release is not None and not installer.shut()
-        ]  # fmt: skip
+        if installer.shut():
+            return []
+        found = installer.plan().verdicts(self._wall(), way.asset)
+        return [each for each in found if each.due and each.release is not None]
 
     @staticmethod
     def _told(verdict: Verdict) -> dict[str, Any]:

@@ -27,7 +27,10 @@ CONNECT_SECONDS: Final = 20.0
 SILENT_SECONDS: Final = 60.0
 """An asset that moves nothing for so long is given up."""
 BLOCK: Final = 256 << 10
-READ_BACK_BYTES: Final = 16 << 30
+PUSH_SECONDS: Final = 600.0
+TIMES: Final = 4.0
+"""An asset has so long for a file, and so many times what its rate asks for: one that takes a byte a minute would hold
+up all others."""
 KEY_MARK: Final = "openssh-key "
 """How a credential begins that is a private key, in base64, and no password."""
 
@@ -50,39 +53,49 @@ class _Refused(CofferdamError):
     pass
 
 
-async def push(way: Way, secret: str, file: Path, name: str, sha256: str, progress: Callable[[int], None]) -> Outcome:
-    """Sends a file of this hash. Never raises for what the asset or the network does."""
+async def push(
+    way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Callable[[int], None]
+) -> Outcome:
+    """Sends a file of this size and hash. Never raises for what the asset or the network does."""
     renamed = False
     try:
         async with _session(way, secret) as sftp:
             target = _target(way, name)
             part = f"{target}.part"
-            await _put(sftp, file, part, progress)
-            if (there := await _hash(sftp, part)) != sha256:
+            async with asyncio.timeout(PUSH_SECONDS + TIMES * size / max(way.rate, 1)):
+                try:
+                    await _put(sftp, file, part, progress)
+                except (asyncssh.SFTPError, OSError):
+                    await _quietly(sftp.remove(part))  # what is left of it would fill the asset's disk
+                    raise
+                there = await _hash(sftp, part, size)
+            if there != sha256:
                 await _quietly(sftp.remove(part))
                 return Outcome(
                     "failed", f"the asset reads back another hash ({there[:16] or 'none'}…); nothing is changed"
                 )
             renamed = True
             await _rename(sftp, part, target)
-            if await _hash(sftp, target) == sha256:
+            async with asyncio.timeout(PUSH_SECONDS + TIMES * size / max(way.rate, 1)):
+                there = await _hash(sftp, target, size)
+            if there == sha256:
                 return Outcome("sent")
             return Outcome("unknown", "after the rename the asset reads back another hash")
     except (asyncssh.Error, OSError, TimeoutError, _Refused) as error:
         why = str(error) or type(error).__name__
         if not renamed:
             return Outcome("failed", f"{why[:300]}; what the asset had is still there")
-    found = await read_back(way, secret, name)
+    found = await read_back(way, secret, name, size)
     if found == sha256:
         return Outcome("sent", f"it broke at the end ({why[:200]}), and the asset has it")
     return Outcome("unknown", f"{why[:300]}; what the asset has now is not known")
 
 
-async def read_back(way: Way, secret: str, name: str) -> str:
-    """The hash of what stands where the file belongs; "" if it cannot be read."""
+async def read_back(way: Way, secret: str, name: str, size: int) -> str:
+    """The hash of what stands where a file of this size belongs; "" if it cannot be read."""
     try:
-        async with _session(way, secret) as sftp:
-            return await _hash(sftp, _target(way, name))
+        async with _session(way, secret) as sftp, asyncio.timeout(PUSH_SECONDS + TIMES * size / max(way.rate, 1)):
+            return await _hash(sftp, _target(way, name), size)
     except (asyncssh.Error, OSError, TimeoutError, _Refused):
         return ""
 
@@ -152,8 +165,8 @@ async def _put(sftp: Any, file: Path, target: str, progress: Callable[[int], Non
                 await remote.close()
 
 
-async def _hash(sftp: Any, path: str) -> str:
-    """Of a file there; "" if there is none."""
+async def _hash(sftp: Any, path: str, most: int) -> str:
+    """Of a file there; "" if there is none, or one of more bytes than that."""
     digest, at = hashlib.sha256(), 0
     try:
         async with asyncio.timeout(SILENT_SECONDS):
@@ -161,7 +174,7 @@ async def _hash(sftp: Any, path: str) -> str:
     except asyncssh.SFTPNoSuchFile:
         return ""
     try:
-        while at < READ_BACK_BYTES:
+        while at <= most:
             async with asyncio.timeout(SILENT_SECONDS):
                 data = await opened.read(BLOCK * 4, at)
             if not data:

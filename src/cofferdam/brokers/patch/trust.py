@@ -4,12 +4,13 @@
     2. the time stamp: not expired by a time that only grows, not older than the last one
     3. the snapshot that it names, not older than the last one
     4. the targets that it names: so many *people* of the root, each with a key of their own
-    5. each file that is new in them: enough people who neither brought it in nor asked for it (where `separate`)
+    5. each file that is new in them, or that they say anything new of: enough people who neither brought it in nor
+       asked for it (where `separate`)
 
 Steps 1 to 4 are TUF's client workflow (specification 5.3 to 5.6), done by python-tuf; what was believed is kept in the
 installer's own store, so that nothing older is believed again after a restart.
 
-Not here: files' bytes (installer_files), what is done with a release (plan).
+Not here: files' bytes (installer), what is done with a release (plan).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 from tuf.ngclient.config import EnvelopeType
 
 from cofferdam.brokers.patch import trustkeys
-from cofferdam.brokers.patch.records import RELEASES_MOST, Custom, Release
+from cofferdam.brokers.patch.records import RELEASES_MOST, Release
 from cofferdam.errors import CofferdamError
 
 ROOTS_MOST: Final = 256
@@ -56,6 +57,8 @@ class Trust:
         """What is released, as far as it is believed."""
         self.version = 0
         """Of the targets."""
+        self.signers: frozenset[str] = frozenset()
+        """Who signed them."""
         self.root: Root | None = None
         folder.mkdir(mode=0o700, exist_ok=True)
 
@@ -69,21 +72,19 @@ class Trust:
             return self._refresh()
         except RepositoryError as error:
             raise NotBelieved(f"{type(error).__name__}: {error}") from None
-        except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+        except NotBelieved:
+            raise
+        except (CofferdamError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise NotBelieved(f"metadata that cannot be read: {error}") from None
 
     def _refresh(self) -> bool:
         found = TrustedMetadataSet(self._pinned, EnvelopeType.METADATA)
         found.reference_time = self._now()
         for version in range(found.root.version + 1, found.root.version + ROOTS_MOST):
-            name = f"{version}.root.json"
-            data = self._own(name) or self._read(name)
-            if data is None:
+            if not self._next_root(found, f"{version}.root.json"):
                 break
-            found.update_root(data)
-            self._keep(name, data)
         root = found.root
-        people = trustkeys.people_of(root, "targets")
+        trustkeys.people_of(root, "targets")
         if root.roles["targets"].threshold < self._signatures:
             raise NotBelieved(f"a root by which {root.roles['targets'].threshold} release a file")
         self.root = root
@@ -105,31 +106,55 @@ class Trust:
             self._keep("snapshot.json", data)
         wanted = found.snapshot.meta["targets.json"].version
         own = self._own("targets.json")
+        if own is not None and wanted < _version(own):
+            # TUF lets a new key of the keeper's begin anew; the list is people's, and goes on whoever stamps it.
+            raise NotBelieved(f"targets {wanted}, where {_version(own)} were believed: an older list again")
         data = own if own is not None and _version(own) == wanted else self._wanted(f"{wanted}.targets.json")
         found.update_targets(data)
         metadata = trustkeys.decode(data, Targets)
         releases = self._releases(found.targets)
-        fresh = [each for each in releases if each.path not in self._accepted()]
-        self._check_people(root, people, metadata, fresh)
+        accepted = self._accepted()
+        fresh = [each for each in releases if each.digest not in accepted]
+        signers = self._check_people(root, metadata, fresh)
         self._keep("targets.json", data)
         if fresh:
-            self._accept([each.path for each in fresh])
+            self._accept(accepted.union(each.digest for each in fresh))
         changed = self.version != wanted
-        self.releases, self.version = releases, wanted
+        self.releases, self.version, self.signers = releases, wanted, signers
         return changed
 
-    def _check_people(self, root: Root, people: dict[str, str], metadata: Metadata[Any], fresh: list[Release]) -> None:
+    def _next_root(self, found: TrustedMetadataSet, name: str) -> bool:
+        """Walks on to the root of this name, if there is one: the one that was believed, unless the policy names
+        another first root since."""
+        own = self._own(name)
+        if own is not None:
+            try:
+                found.update_root(own)
+                return True
+            except RepositoryError:
+                pass
+        data = self._read(name)
+        if data is None:
+            return False
+        found.update_root(data)
+        self._keep(name, data)
+        return True
+
+    def _check_people(self, root: Root, metadata: Metadata[Any], fresh: list[Release]) -> frozenset[str]:
+        """Who signed. A release that is changed in anything is a new one."""
         signers = trustkeys.signed_by(root, "targets", metadata)
         least = max(self._signatures, root.roles["targets"].threshold)
         if len(signers) < least:
             raise NotBelieved(f"{len(signers)} people signed ({', '.join(sorted(signers))}), and it takes {least}")
         for release in fresh if self._separate else ():
-            concerned = {release.custom.uploaded_by, release.custom.requested_by}
+            names = {release.custom.uploaded_by.casefold(), release.custom.requested_by.casefold()}
+            concerned = {person for person in signers if person.casefold() in names}
             if len(signers - concerned) < least:
                 raise NotBelieved(
-                    f"{release.path}: of those who signed, {', '.join(sorted(signers & concerned))} brought it in or "
+                    f"{release.path}: of those who signed, {', '.join(sorted(concerned))} brought it in or "
                     f"asked for it; it takes {least} others"
                 )
+        return signers
 
     def _releases(self, targets: Targets) -> tuple[Release, ...]:
         """Raises: NotBelieved."""
@@ -139,13 +164,12 @@ class Trust:
             raise NotBelieved("targets that let others release")
         found = []
         for path, target in targets.targets.items():
-            sha256 = target.hashes.get("sha256", "")
+            said = {"path": path, "size": target.length, "sha256": target.hashes.get("sha256"), "custom": target.custom}
             try:
-                custom = msgspec.convert(target.custom, Custom)
-                found.append(Release(path, target.length, sha256, custom))
+                found.append(msgspec.convert(said, Release))
             except msgspec.ValidationError as error:
                 raise NotBelieved(f"{path}: {error}") from None
-            if path != found[-1].custom.path or len(sha256) != 64:
+            if path != found[-1].custom.path:
                 raise NotBelieved(f"{path}: it says that it is {found[-1].custom.path}")
         numbers = [release.custom.number for release in found]
         if len(set(numbers)) != len(numbers):
@@ -180,8 +204,8 @@ class Trust:
         data = self._own("accepted.json")
         return frozenset(json.loads(data)) if data is not None else frozenset()
 
-    def _accept(self, paths: list[str]) -> None:
-        self._keep("accepted.json", json.dumps(sorted(self._accepted() | set(paths))).encode())
+    def _accept(self, digests: frozenset[str]) -> None:
+        self._keep("accepted.json", json.dumps(sorted(digests)).encode())
 
     def _own(self, name: str) -> bytes | None:
         try:

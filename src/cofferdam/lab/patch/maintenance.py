@@ -86,7 +86,21 @@ class Desk:
         raise CofferdamError(f"file {number} was not examined")
 
     async def approve(self, number: int, who: str) -> tuple[int, str]:
-        return await self.patch("approve", str(number), "--key", str(self.folder / f"{who}.key"), "--yes")
+        """As `patch approve` does it: (0, ""), or (2, why not)."""
+        from cofferdam.brokers.patch import trustkeys  # an extra's libraries: not for all plays
+
+        try:
+            asked = await self.ask("keeper", "to-sign", number=number)
+            metadata = trustkeys.decode(asked["metadata"].encode(), trustkeys.Targets)
+            process = await asyncio.create_subprocess_exec(
+                "ssh-keygen", "-q", "-Y", "sign", "-n", trustkeys.NAMESPACE, "-f", str(self.folder / f"{who}.key"),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+            signature, _ = await process.communicate(trustkeys.to_sign(metadata.signed))
+            await self.ask("keeper", "approve", number=number, signature=signature.decode("ascii", "replace"))
+        except CofferdamError as error:
+            return 2, str(error)
+        return 0, ""
 
     async def asset(self) -> dict[str, Any]:
         """Where the controller stands."""
@@ -117,7 +131,7 @@ async def forever(folder: Path, state: Path, pause: float, sink: events.Sink) ->
         signature = desk.vendor.sign(data if number % 3 else data[:-1])
         found = await desk.bring(version, data, signature)
         if found["state"] == "passed":
-            await desk.patch("request", str(found["number"]))
+            await desk.ask("keeper", "request", number=found["number"])
             for who in ("alice", "bob"):
                 await desk.approve(found["number"], who)
         sink(events.Judged(version, found["state"], found["reason"]))

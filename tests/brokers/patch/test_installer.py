@@ -1,0 +1,151 @@
+"""The installer's own copies, its book on a full disk, and what an asset must say."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cofferdam.brokers.patch.health import _says
+from cofferdam.brokers.patch.installer import Installer
+from cofferdam.brokers.patch.plan import Step
+from cofferdam.brokers.patch.records import Custom, Release
+from cofferdam.brokers.patch.synced import SYNC_BYTES, Synced
+from cofferdam.brokers.patch.trust import NotBelieved
+from cofferdam.errors import StoreFull
+from cofferdam.policy.terms.patch_rows import Install, Way
+
+DATA = bytes(range(256)) * 40_000
+
+
+def installer(folder: Path) -> Any:
+    found: Any = object.__new__(Installer)
+    found._files, found._offered = folder / "files", folder / "tuf"
+    found._files.mkdir()
+    found._lacking, found._copying, found._sha1, found._trust = {}, {}, {}, None
+    found._full, found._unwritten = "", set()
+    notes: list[Any] = []
+    found.notes = notes
+    found.setting = SimpleNamespace(audit=SimpleNamespace(note=lambda draft, **_: notes.append(draft)), wall=lambda: 1)
+    found.figures_ = SimpleNamespace(add=lambda *_: None)
+    found.loop = SimpleNamespace(time=lambda: 0.0)
+    return found
+
+
+def release(folder: Path, data: bytes = DATA) -> Release:
+    custom = Custom(number=1, product="fw", version="1", file="f", uploaded_by="u", requested_by="r", origin="o",
+                    scan="s", at="")  # fmt: skip
+    sha256 = hashlib.sha256(DATA).hexdigest()
+    place = folder / "tuf" / "targets" / "fw" / "1"
+    place.mkdir(parents=True)
+    (place / f"{sha256}.f").write_bytes(data)
+    return Release(custom.path, len(DATA), sha256, custom)
+
+
+def test_many_who_fetch_at_once_get_what_was_signed(tmp_path: Path) -> None:
+    part, wanted = installer(tmp_path), release(tmp_path)
+
+    async def one(delay: int) -> bytes:
+        for _ in range(delay):
+            await asyncio.sleep(0)
+        file: Path = await part.take_copy(wanted)
+        with file.open("rb") as opened:
+            return opened.read()
+
+    async def run() -> list[bytes]:
+        part.loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(one(delay) for delay in (0, 3, 5, 50)))
+
+    assert set(asyncio.run(run())) == {DATA}
+    assert asyncio.run(part.sha1_of(wanted)) == hashlib.sha1(DATA, usedforsecurity=False).hexdigest()
+
+
+def test_a_file_that_is_another_is_not_read_again_and_again(tmp_path: Path) -> None:
+    part, wanted = installer(tmp_path), release(tmp_path, DATA[:-1] + b"!")
+
+    async def run() -> None:
+        part.loop = asyncio.get_running_loop()
+        for _ in range(3):
+            with pytest.raises(NotBelieved, match="not the file that people signed"):
+                await part.take_copy(wanted)
+            (tmp_path / "tuf" / "targets" / "fw" / "1" / f"{wanted.sha256}.f").unlink(missing_ok=True)
+
+    asyncio.run(run())
+    assert len(part.notes) == 1
+    assert not list(part._files.iterdir())
+
+
+def test_a_step_that_cannot_be_written_ends_nothing_and_begins_nothing(tmp_path: Path) -> None:
+    part = installer(tmp_path)
+
+    def full(*_: object) -> None:
+        raise StoreFull("the disk is full")
+
+    step = Step(asset="a", product="fw", release=1, version="1", sha256="", state="sending", at=1)
+    part.steps = SimpleNamespace(put=full, rows={step.key: step}, get=lambda key: part.steps.rows.get(key))
+    assert part._settle(step, "sent").state == "sent"
+    assert "disk is full" in part._full
+    part._cut, part._why, part.policy = False, "", SimpleNamespace(conduits={})
+    part.stopping = False
+    assert "disk is full" in part.shut()
+    part.steps.put = lambda key, row: part.steps.rows.__setitem__(key, row)
+    part._held = SimpleNamespace(get=lambda _: None, put=lambda *_: None)
+    part._try_book()
+    assert part.shut() == ""
+
+
+@pytest.mark.parametrize(("said", "state"), [("failed", "failed"), (None, "gone")])
+def test_a_health_check_does_not_undo_what_was_said_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Any, state: str
+) -> None:
+    part = installer(tmp_path)
+    step = Step(asset="a", product="fw", release=1, version="1", sha256="", state="sent", at=1)
+    rows = {step.key: step}
+    part.steps = SimpleNamespace(put=rows.__setitem__, rows=rows, get=rows.get)
+    part.secret = lambda _way: ""
+
+    async def check(*_: object) -> str:
+        rows.pop(step.key)
+        if said is not None:
+            part._settle(step, said, "the asset says so")
+        return ""
+
+    monkeypatch.setattr("cofferdam.brokers.patch.health.check", check)
+    install: Any = Install(number=1, asset="a", products=("fw",), ring="r", windows=(), health=SimpleNamespace())  # type: ignore[arg-type]
+    asyncio.run(part.finish(step, install, Way(asset="a", address="10.0.0.1", rate=1)))
+    assert rows[step.key].state == state if step.key in rows else state == "gone"
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "holds"),
+    [
+        ("version 2.1", "2.1", True), ("v2.1\n", "2.1", True), ("running 2.10", "2.1", False), ("12.1", "2.1", False),
+        ("1.2.1", "2.1", False), ("2.1.7", "2.1", False), ("it is 2.1.", "2.1", True), ("2.10 after 2.1", "2.1", True),
+        ("goodness", "good", True), ("a+b", "a.b", False),
+    ],
+)  # fmt: skip
+def test_a_version_is_not_a_part_of_another(text: str, says: str, holds: bool) -> None:
+    assert _says(text, says) is holds
+
+
+def test_a_large_file_is_brought_to_disk_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One wait for all of a gigabyte lasts longer than a part may be silent."""
+    behind, most = 0, 0
+
+    def fsync(_fd: int) -> None:
+        nonlocal behind
+        behind = 0
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with Synced((tmp_path / "file").open("wb")) as out:
+        for _ in range(200):
+            out.write(b"x" * (1 << 20))
+            behind += 1 << 20
+            most = max(most, behind if behind < SYNC_BYTES else 0)
+            assert behind <= SYNC_BYTES
+        out.sync()
+    assert most

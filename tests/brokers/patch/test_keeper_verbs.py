@@ -1,0 +1,211 @@
+"""What people decide at the keeper and the installer: recorded, then done; one decision about a file at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from cofferdam.brokers.broker import Asked
+from cofferdam.brokers.patch import trustkeys
+from cofferdam.brokers.patch.book import Book, Table
+from cofferdam.brokers.patch.catalogue import FileRow, Pending
+from cofferdam.brokers.patch.examiner import Report
+from cofferdam.brokers.patch.installer import Installer
+from cofferdam.brokers.patch.keeper_verbs import Verbs
+from cofferdam.brokers.patch.plan import Held
+from cofferdam.brokers.patch.records import Looked
+from cofferdam.brokers.patch.repository import Repository
+from cofferdam.cli.patch import shown
+from cofferdam.cli.patch_root import ssh_sign
+from cofferdam.errors import GateError
+from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
+from tests.brokers.patch.makers import ssh_key
+
+PEOPLE = ("alice", "bob", "h1")
+REPORT = Report(sha256="ab" * 32, size=3, origin="o", refused="", facts={}, kind="k", archive="", scan="clean",
+                scan_detail="", base="")  # fmt: skip
+
+
+class Log:
+    """An audit log that writes when a test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Any, Callable[[bool, str], None]]] = []
+        self.written: list[Any] = []
+
+    def record(self, draft: Any, done: Callable[[bool, str], None]) -> None:
+        self.waiting.append((draft, done))
+
+    def note(self, draft: Any, **_: Any) -> None:
+        self.written.append(draft)
+
+    def write(self, ok: bool = True) -> None:
+        while self.waiting:
+            draft, done = self.waiting.pop(0)
+            if ok:
+                self.written.append(draft)
+            done(ok, "" if ok else "the disk is full")
+
+
+class Desk:
+    """A keeper's verbs, and what they work on."""
+
+    def __init__(self, folder: Path, keys: dict[str, Path]) -> None:
+        self.keys = keys
+        private = Ed25519PrivateKey.generate()
+        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+        def person(name: str) -> trustkeys.OpenSshKey:
+            return trustkeys.person_key(keys[name].with_suffix(".pub").read_text(), name)
+
+        root = trustkeys.make_root(
+            [person("alice"), person("bob")], [person("h1")], trustkeys.SSlibKey.from_crypto(private.public_key()),
+            signatures=2, root_signatures=1,
+        )  # fmt: skip
+        self.log = Log()
+        book = Book(folder / "book.db")
+        self.files: Table[FileRow] = Table(book, "file", FileRow)
+        self.pending: Table[Pending] = Table(book, "pending", Pending)
+        self.repository = Repository(folder / "tuf", trustkeys.encode(root), pem)
+        self.asked_for = True
+        (folder / "quarantine").mkdir()
+        self.keeper: Any = SimpleNamespace(
+            setting=SimpleNamespace(audit=self.log), store=folder, files=self.files, pending=self.pending,
+            looked=Looked(0), rows=PatchRows(separate=True, signatures=2), repository=self.repository, now=10**18,
+            as_asked=lambda _row: self.asked_for, keep=lambda row: self.files.put(row.number, row),
+            tell_installer=lambda: None,
+        )  # fmt: skip
+        self.verbs = Verbs(self.keeper)
+        for number in (1, 2):
+            (folder / "quarantine" / str(number)).write_bytes(b"abc")
+            self.files.put(
+                number,
+                FileRow(number=number, product="fw", version=f"{number}.0", file="fw.bin", size=3, sha256="ab" * 32,
+                        by="stage", how="put", at=1, state="passed", report=REPORT),
+            )  # fmt: skip
+
+    def ask(self, verb: str, **said: Any) -> list[tuple[str, str]]:
+        """What it is answered, now or later: (answer, error)."""
+        answers: list[tuple[str, str]] = []
+        data = msgspec.json.encode({"by": "planner", **said})
+        asked = Asked(verb, data, lambda result, error, _hint: answers.append((result.decode(), error)))
+        try:
+            self.verbs.command(asked)
+        except GateError as error:
+            answers.append(("", str(error)))
+        return answers
+
+    def signature(self, who: str, number: int) -> str:
+        metadata = trustkeys.decode(self.pending.rows[str(number)].metadata.encode(), trustkeys.Targets)
+        return ssh_sign(self.keys[who], trustkeys.to_sign(metadata.signed)).decode()
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("keys")
+    return {name: ssh_key(folder, name) for name in PEOPLE}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, keys: dict[str, Path]) -> Desk:
+    return Desk(tmp_path, keys)
+
+
+def test_two_who_sign_at_once_are_both_counted(desk: Desk) -> None:
+    desk.ask("request", number=1)
+    desk.log.write()
+    first = desk.ask("approve", number=1, signature=desk.signature("alice", 1))
+    second = desk.ask("approve", number=1, signature=desk.signature("bob", 1))
+    desk.log.write()
+    assert first[0][1] == ""
+    assert "being decided" in second[0][1]  # it is told so, and not lost
+    again = desk.ask("approve", number=1, signature=desk.signature("bob", 1))
+    desk.log.write()
+    assert '"released":true' in again[0][0]
+    assert desk.files.rows["1"].state == "released"
+
+
+def test_what_is_rejected_while_it_is_signed_is_one_of_both(desk: Desk) -> None:
+    desk.ask("request", number=1)
+    desk.log.write()
+    desk.ask("approve", number=1, signature=desk.signature("alice", 1))
+    desk.log.write()
+    desk.ask("approve", number=1, signature=desk.signature("bob", 1))
+    refused = desk.ask("reject", number=1)
+    desk.log.write()
+    assert "being decided" in refused[0][1]
+    assert desk.files.rows["1"].state == "released"
+
+
+def test_two_requests_at_once_are_one(desk: Desk) -> None:
+    desk.ask("request", number=1)
+    second = desk.ask("request", number=2)
+    desk.log.write()
+    assert "one release stands at a time" in second[0][1]
+    assert list(desk.pending.rows) == ["1"]
+
+
+def test_a_file_that_another_policy_passed_is_looked_at_again(desk: Desk) -> None:
+    desk.asked_for = False
+    assert "another policy" in desk.ask("request", number=1)[0][1]
+
+
+def test_a_root_is_taken_when_the_log_has_it(desk: Desk) -> None:
+    old = desk.repository.root.signed
+    fresh = trustkeys.Metadata(trustkeys.Root.from_dict({**old.to_dict(), "version": 2}))
+    fresh.signatures.clear()
+    found = trustkeys.signature(ssh_sign(desk.keys["h1"], trustkeys.to_sign(fresh.signed)))
+    fresh.signatures[found.keyid] = found
+    answers = desk.ask("root", metadata=trustkeys.encode(fresh).decode())
+    assert desk.repository.root.signed.version == 1
+    desk.log.write(ok=False)
+    assert "nothing can be recorded" in answers[0][1]
+    assert desk.repository.root.signed.version == 1
+    desk.ask("root", metadata=trustkeys.encode(fresh).decode())
+    desk.log.write()
+    assert desk.repository.root.signed.version == 2
+
+
+def test_an_approver_is_shown_all_that_is_new(desk: Desk) -> None:
+    """An owned keeper puts a second file into the list that people sign."""
+    desk.ask("request", number=1)
+    desk.log.write()
+    signed = trustkeys.decode(desk.pending.rows["1"].metadata.encode(), trustkeys.Targets).signed
+    assert list(shown(signed, 1, {}))
+    desk.ask("reject", number=1)
+    desk.log.write()
+    desk.ask("request", number=2)
+    desk.log.write()
+    other = trustkeys.decode(desk.pending.rows["2"].metadata.encode(), trustkeys.Targets).signed
+    signed.targets.update(other.targets)
+    with pytest.raises(GateError, match="releases more than file 1"):
+        list(shown(signed, 1, {}))
+    assert [line for line in shown(signed, 1, {}, besides=True) if "AND ALSO    fw/2.0/fw.bin" in line]
+    signed.targets["fw/2.0/fw.bin"].hashes["sha256"] = "../book.db".rjust(64, "/")
+    with pytest.raises(GateError, match="not what a keeper writes"):
+        list(shown(signed, 1, {}))
+
+
+def test_pause_holds_once_the_log_has_it(tmp_path: Path) -> None:
+    log = Log()
+    installer: Any = object.__new__(Installer)
+    installer.rows = PatchRows(products=(Product(name="fw", origin=Origin(proof="pgp", keys=()), most=1),))
+    installer.setting = SimpleNamespace(audit=log, wall=lambda: 1)
+    installer._held = Table(Book(tmp_path / "book.db"), "held", Held)
+    installer._trust = None
+    installer._plan_told = dict
+    answers: list[str] = []
+    data = msgspec.json.encode({"by": "bob", "product": "fw"})
+    for ok, paused, said in ((False, (), "nothing can be recorded: the disk is full"), (True, ("fw",), "")):
+        installer.command(Asked("pause", data, lambda _result, error, _hint: answers.append(error)))
+        assert (installer.held.paused, answers) == ((), [])
+        log.write(ok)
+        assert installer.held.paused == paused
+        assert answers.pop() == said
