@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,9 @@ from cofferdam.audit.events import jump, mirror, patch
 from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.history import read
 from cofferdam.evidence.inputs import Inputs
+from cofferdam.lab import layout, play, plays
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import load
 from tests.evidence.test_standing import T0, entries
 
 A, B = "a" * 64, "b" * 64
@@ -100,3 +105,17 @@ def test_what_did_not_happen_is_not_claimed() -> None:
     found, missing = run_checks(Inputs(T0 * 10**9, history=read([])), names)
     assert not found
     assert [one.check for one in missing] == names
+
+
+def test_values_are_checked_as_those_ask_who_may() -> None:
+    """Some principals are a user with a password, or an application with a key, and not an address alone."""
+    stage = plays.plays()
+    text, files = play.policy(stage, layout.shipped(plays.spots(stage)))
+    with tempfile.TemporaryDirectory() as name:
+        for path, content in (files | {"policy.yaml": text}).items():
+            (Path(name) / path).write_text(content)
+        policy = compile_policy(load(Path(name) / "policy.yaml"), now_ns=T0 * 10**9)
+    [found], missing = run_checks(Inputs(T0 * 10**9, policy=policy), ["policy.values-checked"])
+    assert not missing
+    assert found.outcome == "tested", found
+    assert any(fact.startswith("filler-1 filler_speed") for fact in found.facts), found.facts

@@ -155,6 +155,22 @@ def test_verb_explain(capsys: pytest.CaptureFixture[str], argv: list[str], code:
         assert words in json.loads(out)["sentence"]
 
 
+def test_who_is_named_has_shown_what_the_policy_asks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    principals = "principals:\n  anna: {zone: office, addresses: 10.1.5.9, user: anna}\n"
+    conduit = "{from: office, to: plant, broker: opcua, owner: o, reason: r, allow: [%s]}"
+    path.write_text(
+        "site: works\nzones: {office: {side: it}, plant: {side: ot}}\n"
+        "assets: {line: {zone: plant, address: 10.20.0.9, protocol: opcua, listen: '127.0.0.1:4840', points: "
+        "{speed: {at: 'nsu=urn:works;s=Speed', type: Double, max: 10}}}}\n" + principals +
+        "conduits: {c: " + conduit % "{who: anna, asset: line, read: all, write: speed}" + "}\n"
+    )  # fmt: skip
+    for who, code, words in (("--who=anna", 0, "allowed by c/0"), ("--from=10.1.5.9", 1, "shown what anna has to")):
+        argv = ["explain", str(path), who, "--asset", "line", "--operation", "write speed 9"]
+        found, out, err = run(capsys, *argv)
+        assert (found, words in out) == (code, True), out + err
+
+
 def test_verb_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, err = run(capsys, "check", str(EXAMPLE))
     assert (code, err) == (0, "")

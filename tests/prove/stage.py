@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from cofferdam.enforce.plans.network import network_plan
 from cofferdam.enforce.putback import clean
 from cofferdam.gate.client import ask
 from cofferdam.lab.layout import Namespaces
+from cofferdam.lab.play import Play
 from cofferdam.lab.play import policy as policy_of
+from cofferdam.lab.plays import spots
 from cofferdam.lab.water.play import Water
 from cofferdam.proof import run as proof
 from cofferdam.proof.subject import Subject, open_subject, places
@@ -61,12 +63,14 @@ class Stage:
 
 
 @contextlib.contextmanager
-def staged() -> Iterator[Stage]:
-    with tempfile.TemporaryDirectory(prefix="cofferdam-test-") as name, Namespaces() as lab:
+def staged(plays: Sequence[Play] = ()) -> Iterator[Stage]:
+    """With the policy of these plays, without those who play; the water works alone unless told otherwise."""
+    plays = plays or (Water(),)
+    with tempfile.TemporaryDirectory(prefix="cofferdam-test-") as name, Namespaces(spots(plays)) as lab:
         folder = Path(name)
         folder.chmod(0o711)  # so the gate sees the folder, and a reload may name another file there
         policy = folder / "policy.yaml"
-        policy.write_text(policy_of((Water(),), lab.addresses)[0])
+        policy.write_text(policy_of(plays, lab.addresses)[0])
         gate = Gate(folder / "state", policy)
         try:
             gate.wait_ready()

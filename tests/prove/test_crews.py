@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cofferdam.brokers.registry import CREWS
@@ -20,12 +21,14 @@ from cofferdam.enforce.plans.network import network_plan
 from cofferdam.enforce.profile import Can, Crew
 from cofferdam.enforce.putback import clean
 from cofferdam.gate.client import ask
-from cofferdam.proof import crossings, processes
+from cofferdam.lab.packer.play import Packer
+from cofferdam.proof import crossings, processes, structure
 from cofferdam.proof import run as proof
 from cofferdam.proof.statements import Statements
 from cofferdam.proof.subject import Part, Subject, open_subject, places
 from tests.enforce.site import ERP, GATE_IT, GATE_OT, PlantDevice, Site, netns
 from tests.gate.plant import Gate
+from tests.prove.stage import staged
 from tests.waiting import PATIENT
 
 pytestmark = netns
@@ -111,6 +114,23 @@ def test_all_that_is_said_of_both_crews_holds(running: Running) -> None:
     assert all("make a file (openat)" in said and "TCP socket (socket)" in said for said in
                (refused["modbus/outer"], refused["relay/outer"], refused["relay/keeper"]))  # fmt: skip
     assert "accept (accept4)" in refused["relay/keeper"] and "accept (accept4)" not in refused["relay/outer"]
+
+
+@pytest.mark.skipif(bool(Packer().missing()), reason="a library of the lab is missing")
+def test_a_part_that_exchanges_datagrams_with_devices_may_wait_for_them_and_no_other() -> None:
+    with staged((Packer(),)) as stage:
+        code, document = stage.prove("--no-probes")
+        found = {said["name"]: said for said in document["report"]["statements"]}
+        assert code == 0, [said for said in found.values() if said["status"] == "failed"]
+        assert any("2222 (of enip/" in said and "towards devices" in said for said in found["ot: sockets"]["evidence"])
+        with stage.subject() as subject:
+            # The same socket, of a part that by the policy has none.
+            plan = subject.sides["ot"].plan
+            reaches = tuple(reach for reach in plan.reaches if not reach.datagrams)
+            subject.sides["ot"].plan = msgspec.structs.replace(plan, reaches=reaches)
+            out = Statements()
+            structure.state(subject, out)
+        assert "udp 0.0.0.0:2222 is declared nowhere" in failed(out)["ot: sockets"]
 
 
 def _changed(kind: str, **parts: Any) -> dict[str, Crew]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from cofferdam.errors import CofferdamError
+from cofferdam.model import Shown
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.explain import NOBODY, Explanation, Question
 from cofferdam.policy.load import load
@@ -26,7 +27,7 @@ from cofferdam.policy.terms.kinds import KINDS
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", metavar="POLICY", type=Path, help="a policy file, or a folder of *.yaml files")
     parser.add_argument("--from", dest="source", metavar="ADDRESS", help="the client's address")
-    parser.add_argument("--who", metavar="NAME", help="instead: the principal that asks, at its first address")
+    parser.add_argument("--who", metavar="NAME", help="instead: the principal that asks, at its first address, with the user or certificate that it names")
     for ask, words in ASKS.items():
         parser.add_argument(
             f"--{ask.name}", metavar=ask.metavar, type=Path if ask.file else str, help=f"{ask.help} ({words})"
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     }
     terms = _terms(policy, said)
     source = NOBODY if terms.by_nobody(said) else _source(policy, args)
-    found = terms.explain(policy, Question(source, said, wall_ns, args.zone))
+    shown = policy.principals[args.who].shown if args.who in policy.principals else Shown()
+    found = terms.explain(policy, Question(source, said, wall_ns, args.zone, shown))
     if args.json:
         print(json.dumps(msgspec.to_builtins(found), indent=2, ensure_ascii=False))
     else:

@@ -1,4 +1,4 @@
-"""`cofferdam lab demo`: plant, gate and people live in the terminal, until Ctrl-C.
+"""`cofferdam lab demo`: plant, gate and people live in the terminal, until q or Ctrl-C.
 
 The picture is fed by what the processes say: the plant and the actors by their events, the gate by
 its control socket and `cofferdam audit tail --json`. Without a terminal it prints lines instead.
@@ -12,8 +12,12 @@ import asyncio
 import contextlib
 import datetime
 import json
+import os
+import sys
+import termios
 import time
-from collections.abc import Sequence
+import tty
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cofferdam.errors import CofferdamError, GateError
-from cofferdam.gate.watch.report import StatusReport
+from cofferdam.gate.watch.report import ConduitReport, StatusReport
 from cofferdam.lab import events
 from cofferdam.lab.layout import Layout
 from cofferdam.lab.play import Play, policy
@@ -40,8 +44,24 @@ UNATTENDED_SECONDS = 60.0
 LINE_SECONDS = 3.0
 """Between two lines where there is no terminal."""
 PLAY_ROWS = 13
-"""Of the first row of panels; the further ones have FURTHER_ROWS, with two plays in a row."""
+"""Of the first row of panels; the further ones have FURTHER_ROWS."""
 FURTHER_ROWS = 8
+HEAD_ROWS = 3
+GATE_ROWS = 8
+"""Of the gate's panel, besides one for each conduit. Its notes may take two lines more in a narrow terminal."""
+LOG_ROWS = 6
+"""The fewest that the refusals are given; they take what is left."""
+LEAST_ROWS = PLAY_ROWS
+"""Of a page without its head; a smaller terminal shows the upper part."""
+BESIDE_COLUMNS, WIDE_COLUMNS = 140, 110
+"""From so many on two plays stand beside each other, and the gate's table has all its columns."""
+PAGE_SECONDS = 8.0
+"""Until the next page is shown where not all fit on one."""
+NEXT = """\
+Next: each promise tried and checked    make demo ARGS=--tour
+      one service alone                 make demo ARGS="--play water"
+      the policy of what you saw        cofferdam lab policy
+      what each of them does            docs/demo.md"""
 REFUSALS = 10
 """Kinds of refusal that are shown, the latest first."""
 
@@ -58,6 +78,8 @@ class View:
         self.status: StatusReport | None = None
         self.verified = "not yet verified"
         self.trouble = ""
+        self.stays = False
+        """Pages do not turn by themselves."""
 
     def note(self, event: events.Event) -> None:
         """Take an event in."""
@@ -78,51 +100,93 @@ class View:
 
     # --- drawing --------------------------------------------------------------------------------------------
 
-    def render(self) -> RenderableType:
-        """The whole picture."""
-        grid = Grid()
-        rows = [self.pictures[:2], *(self.pictures[at : at + 2] for at in range(2, len(self.pictures), 2))]
-        plays = [Grid(name=f"plays-{at}", size=FURTHER_ROWS if at else PLAY_ROWS) for at in range(len(rows))]
-        grid.split_column(Grid(self._header(), size=3), *plays, Grid(name="gate"), Grid(name="log"))
-        for row, pictures in zip(plays, rows, strict=True):
-            panels = [found for picture in pictures for found in picture.panels()]
-            row.split_row(*(Grid(panel, ratio=ratio) for panel, ratio in panels))
-        grid["gate"].update(self._gate())
-        grid["gate"].size = 8 + len(self.status.conduits if self.status else ())
-        grid["log"].update(self._refused())
-        return grid
+    def pages(self, width: int, height: int) -> list[RenderableType]:
+        """The whole picture on as many pages of this size (cells) as it takes. There is at least one."""
+        rows = max(height - HEAD_ROWS, LEAST_ROWS)
+        pages: list[list[Grid]] = [[]]
+        left = rows
+        for part, size in self._parts(width, rows):
+            if size > left and pages[-1]:
+                pages.append([])
+                left = rows
+            pages[-1].append(Grid(part, size=min(size, left)))
+            left -= min(size, left)
+        if left < LOG_ROWS:
+            pages.append([])
+        pages[-1].append(Grid(self._refused()))
+        found: list[RenderableType] = []
+        for number, parts in enumerate(pages, 1):
+            grid = Grid()
+            rest = [] if number == len(pages) else [Grid(Text(" "))]
+            grid.split_column(Grid(self._header(number, len(pages)), size=HEAD_ROWS), *parts, *rest)
+            found.append(grid)
+        return found
 
-    def _header(self) -> RenderableType:
+    def _parts(self, width: int, rows: int) -> Iterator[tuple[RenderableType, int]]:
+        """The panels, from above, each with its height: plays, beside each other where there is room; the gate."""
+        beside = 2 if width >= BESIDE_COLUMNS else 1
+        for at in range(0, len(self.pictures), beside):
+            row = Grid()
+            panels = [found for picture in self.pictures[at : at + beside] for found in picture.panels()]
+            if not panels:
+                continue
+            row.split_row(*(Grid(panel, ratio=ratio) for panel, ratio in panels))
+            yield row, FURTHER_ROWS if at else PLAY_ROWS
+        status = self.status
+        if status is None:
+            yield Panel(self.trouble or "starting", title="gate"), 3
+            return
+        most = rows - GATE_ROWS
+        for at in range(0, max(len(status.conduits), 1), most):
+            shown = status.conduits[at : at + most]
+            yield self._gate(status, shown, width), GATE_ROWS + len(shown)
+
+    def _header(self, page: int, pages: int) -> RenderableType:
         separation = self.status.separation if self.status else "starting"
         text = Text.assemble(
             (f" {self.site} ", "bold reverse"), f"  layout: {self.layout.name}   separation: ", (separation, "bold"),
-            "   Ctrl-C ends it",
         )  # fmt: skip
-        if self.status and self.status.severed:
-            text.append("   SEVERED: " + ", ".join(cut.side for cut in self.status.severed), "bold red")
-        return Panel(text)
+        if self.status:
+            if self.status.severed:
+                text.append("   SEVERED: " + ", ".join(cut.side for cut in self.status.severed), "bold red")
+            refused = sum(conduit.refused for conduit in self.status.conduits)
+            text.append(f"\n {sum(self.status.open.values())} sessions, {refused} refused; audit log: ")
+            text.append(f"{self.status.audit.size} entries, ")
+            text.append(self.verified, "green" if self.verified.startswith("verified") else "red")
+        else:
+            text.append(f"\n {self.trouble or 'the gate is asked'}")
+        turn = (
+            f"page {page} of {pages}   space: next page   p: {'go on' if self.stays else 'stay'}   "
+            if pages > 1
+            else ""
+        )
+        text.append(f"\n {turn}q or Ctrl-C: end", "dim")
+        return text
 
-    def _gate(self) -> RenderableType:
-        status = self.status
-        if status is None:
-            return Panel(self.trouble or "starting", title="gate")
+    def _gate(self, status: StatusReport, conduits: Sequence[ConduitReport], width: int) -> RenderableType:
         table = Table(expand=True, box=None)
-        for heading in ("conduit", "sessions", "reads", "writes", "refused", "failed", "added median", "p99", "budget"):
-            table.add_column(heading, justify="left" if heading == "conduit" else "right")
-        for c in status.conduits:
-            table.add_row(
-                c.name or "(none fits)", str(c.sessions), str(c.reads), str(c.writes), str(c.refused), str(c.failed),
-                f"{c.added.median / 1000:.2f} ms", f"{c.added.p99 / 1000:.2f} ms",
-                Text(f"{c.budget / 1000:g} ms" if c.budget else "-", "red" if c.over_budget else ""),
-            )  # fmt: skip
+        wide = width >= WIDE_COLUMNS
+        headings = ["conduit", "sessions", "reads", "writes", "refused", "failed", "added median", "p99", "budget"]
+        if not wide:
+            headings = ["conduit", "reads", "writes", "refused", "added", "budget"]
+        for heading in headings:
+            left = heading == "conduit"
+            table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+        for c in conduits:
+            budget = Text(f"{c.budget / 1000:g} ms" if c.budget else "-", "red" if c.over_budget else "")
+            added, p99 = f"{c.added.median / 1000:.2f} ms", f"{c.added.p99 / 1000:.2f} ms"
+            name = c.name or "(none fits)"
+            if wide:
+                table.add_row(name, str(c.sessions), str(c.reads), str(c.writes), str(c.refused), str(c.failed), added,
+                              p99, budget)  # fmt: skip
+            else:
+                table.add_row(name, str(c.reads), str(c.writes), str(c.refused), added, budget)
         faults = ", ".join(f"{number} {fault}" for fault, number in sorted(status.faults.items())) or "none"
         limits = ", ".join(f"{number} {name}" for name, number in sorted(status.limits.items())) or "none"
         notes = Text.assemble(
-            f"sessions {sum(status.open.values())}   refused by: {faults}   malformed: {status.malformed}   ",
-            f"by nobody known: {status.unmatched}\n",
+            f"refused by: {faults}   malformed: {status.malformed}   by nobody known: {status.unmatched}\n",
             f"limits hit: {limits}\n",
-            "audit log: ", (f"{status.audit.size} entries", "bold"), f", {status.audit.signed} signed; ",
-            (self.verified, "green" if self.verified.startswith("verified") else "red"),
+            "audit log: ", (f"{status.audit.size} entries", "bold"), f", {status.audit.signed} signed",
         )  # fmt: skip
         return Panel(Group(table, notes), title=f"gate {status.version}, policy {status.policy.hash[:12]}")
 
@@ -171,12 +235,71 @@ async def _verify(scene: Scene, view: View) -> None:
         await asyncio.sleep(VERIFY_SECONDS * 2 / 3)
 
 
+@contextlib.contextmanager
+def _keys(pressed: Callable[[str], None]) -> Iterator[None]:
+    """Keys are told at once, where there is a keyboard; afterwards the terminal is as it was."""
+    try:
+        number = sys.stdin.fileno()
+        before = termios.tcgetattr(number)
+    except (OSError, ValueError, termios.error):
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        data = os.read(number, 64)
+        if not data:
+            loop.remove_reader(number)
+        for key in data.decode("ascii", "ignore"):
+            pressed(key)
+
+    tty.setcbreak(number)
+    loop.add_reader(number, read)
+    try:
+        yield
+    finally:
+        loop.remove_reader(number)
+        termios.tcsetattr(number, termios.TCSADRAIN, before)
+
+
+class _Pages:
+    """Which page is shown, and whether it is enough."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.page = 0
+        self.turned = time.monotonic()
+        self.over = False
+
+    def pressed(self, key: str) -> None:
+        """q ends it, p stays, all else turns the page."""
+        if key in "qQ":
+            self.over = True
+        elif key in "pP":
+            self.view.stays = not self.view.stays
+        else:
+            self._turn()
+
+    def _turn(self) -> None:
+        self.page += 1
+        self.turned = time.monotonic()
+
+    def shown(self, console: Console) -> RenderableType:
+        """The page to show now."""
+        if not self.view.stays and time.monotonic() - self.turned > PAGE_SECONDS:
+            self._turn()
+        pages = self.view.pages(*console.size)
+        self.page %= len(pages)
+        return pages[self.page]
+
+
 async def _draw(view: View, console: Console, until: float) -> None:
-    """Show the view until the monotonic time `until`."""
+    """Show the view until the monotonic time `until`, or until somebody has had enough."""
     if console.is_terminal:
-        with Live(view.render(), console=console, screen=True, auto_refresh=False) as live:
-            while time.monotonic() < until:
-                live.update(view.render(), refresh=True)
+        pages = _Pages(view)
+        with _keys(pages.pressed), Live(pages.shown(console), console=console, screen=True, auto_refresh=False) as live:
+            while time.monotonic() < until and not pages.over:
+                live.update(pages.shown(console), refresh=True)
                 await asyncio.sleep(0.25)
         return
     while (left := until - time.monotonic()) > 0:
@@ -196,12 +319,36 @@ async def run(
     if not seconds and not console.is_terminal:
         seconds = UNATTENDED_SECONDS
     view = View("riverside-water", layout, plays)
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        console.print(f"[{time.monotonic() - began:3.0f} s] {what}", highlight=False, markup=False)
+
+    try:
+        last = await _play(layout, plays, view, console, say, state=state, seconds=seconds, speed_up=speed_up)
+    except asyncio.CancelledError:
+        console.print(NEXT, highlight=False, markup=False)
+        raise
+    with contextlib.suppress(OSError):
+        console.print(last, soft_wrap=True, highlight=False)
+        console.print(NEXT, highlight=False, markup=False)
+    return 0
+
+
+async def _play(
+    layout: Layout, plays: Sequence[Play], view: View, console: Console, say: Callable[[str], None], *,
+    state: Path | None, seconds: float, speed_up: float,
+) -> str:  # fmt: skip
+    """All of it; the last line."""
     async with Scene(layout, policy(plays, layout.addresses), state=state, speed_up=speed_up) as scene:
-        console.print(f"starting the gate, {'; '.join(play.who for play in plays)} ...")
+        say("starting; with all plays it takes half a minute, and more on a small or busy machine")
         for play in plays:
+            say(f"{play.name}: {play.who}")
             await play.before_gate(scene, view.note)
+        say("the gate: cofferdam up")
         await scene.start_gate()
         for play in plays:
+            say(f"{play.name}: its people")
             await play.live(scene, view.note)
         tail = [*COFFERDAM, "audit", "tail", "--json", "--state", str(scene.state)]
         feed = await scene.start("audit-tail", "gate", tail, listener=view.note, decode=decode_entry)
@@ -217,10 +364,8 @@ async def run(
         except* CofferdamError as group_error:
             # One cause is enough for a person; the others are its echoes.
             raise _first(group_error) from None
-        last = view.line()
-    with contextlib.suppress(OSError):
-        console.print(last, soft_wrap=True, highlight=False)
-    return 0
+        say("all of it is ended")
+        return view.line()
 
 
 def _first(group: BaseExceptionGroup[CofferdamError]) -> CofferdamError:

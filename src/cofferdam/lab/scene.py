@@ -273,8 +273,11 @@ class Scene:
     ) -> None:
         with _deaf():
             try:
-                for actor in reversed(list(self.actors.values())):
-                    await actor.stop()
+                # Who came after the gate, the gate, who was there before it: each group at once.
+                names = list(self.actors)
+                at = names.index("gate") if "gate" in names else len(names)
+                for group in (names[at + 1 :], names[at : at + 1], names[:at]):
+                    await asyncio.gather(*(self.actors[name].stop() for name in group))
             finally:
                 self.layout.__exit__(kind, error, trace)
                 self._remove()

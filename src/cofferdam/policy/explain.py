@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from cofferdam.model import NEVER, Allow, Deny, Fault
+from cofferdam.model import NEVER, Allow, Deny, Fault, Shown
 from cofferdam.policy.points.decide import show_utc
 from cofferdam.policy.table import CompiledPolicy
 
@@ -22,12 +22,13 @@ NOBODY = "0.0.0.0"  # noqa: S104 - nothing is bound to it
 
 class Question(msgspec.Struct, frozen=True):
     """Who asks, when (UTC ns), and what: `said` are the words that the broker's terms ask for. `zone`: where the
-    session begins; None for any."""
+    session begins; None for any. `shown`: what the client has shown besides its address."""
 
     source: str
     said: dict[str, str]
     wall_ns: int
     zone: str | None = None
+    shown: Shown = Shown()
 
 
 class Considered(msgspec.Struct, frozen=True):
@@ -77,7 +78,7 @@ def explained(
     """A verdict in words. `operation` is what is asked of the `target` ("read holding 100"); `answer`: what a client
     gets for a refusal."""
     conduit = policy.conduits.get(verdict.conduit)
-    principals = policy.principals_of(question.source, question.zone)
+    principals = policy.principals_of(question.source, question.zone, question.shown)
     who = f"{question.source} ({', '.join(principals)})" if principals else question.source
     who = "the gate" if question.source == NOBODY else who
     if isinstance(verdict, Allow):

@@ -21,7 +21,7 @@ from cofferdam.proof.expected import Expected
 from cofferdam.proof.reading import SPARE
 from cofferdam.proof.rules.listing import Ruleset, Unmodelled
 from cofferdam.proof.statements import Statements
-from cofferdam.proof.subject import Part, Side, Subject
+from cofferdam.proof.subject import Part, Side, Subject, road
 
 Json = dict[str, Any]
 PART = "structure"
@@ -38,10 +38,11 @@ def state(subject: Subject, out: Statements) -> None:
         _interfaces(side, out)
         _switches(side, out)
         _unseen(side, out)
-        _sockets(subject, side, out)
     _home(subject, out)
     _shared(subject, out)
     found = processes.read(subject, out)
+    for side in subject.sides.values():
+        _sockets(side, found, out)
     for part, facts in found.items():
         processes.state(subject, part, facts, out)
     out.say(PART, "filters: content", "assumed", "what is in the filter of a running process was not read, since that "
@@ -219,7 +220,17 @@ def _mentions(part: Any, word: str) -> bool:
     return isinstance(part, list | tuple) and any(_mentions(value, word) for value in part)
 
 
-def _sockets(subject: Subject, side: Side, out: Statements) -> None:
+def _sockets(side: Side, found: Mapping[Part, Json], out: Statements) -> None:
+    # A part that exchanges datagrams with devices has a socket for it at all its addresses, often at the port that the
+    # protocol wants; who may send to it is for the rules, which the solver asks.
+    by_datagrams = {reach.who for reach in side.plan.reaches if reach.datagrams}
+    towards = {
+        file["target"]: part.name
+        for part, facts in found.items()
+        if part.side == side.name and f"{road(part.crew)}/{part.part}" in by_datagrams
+        for file in facts["files"]
+        if file["target"].startswith("socket:[")
+    }
     declared = {
         ("udp" if listen.datagrams else "tcp", address, listen.port)
         for listen in side.plan.listens
@@ -232,6 +243,8 @@ def _sockets(subject: Subject, side: Side, out: Statements) -> None:
             good.append(where)
         elif (sock["protocol"].removesuffix("6"), sock["address"], sock["port"]) in declared:
             good.append(f"{where} (published)")
+        elif sock["protocol"] == "udp" and (owner := towards.get(f"socket:[{sock['inode']}]")):
+            good.append(f"{where} (of {owner}, towards devices)")
         else:
             wrong.append(f"{where} is declared nowhere")
     out.check(PART, f"{side.name}: sockets", "only sockets that the policy declares wait for packets", wrong, good)

@@ -56,5 +56,5 @@ DIODE: Final = Broker(
     figures={
         "receiver": figures.RECEIVER, "keeper": figures.KEEPER, "spool": figures.SPOOL, "sender": figures.SENDER,
     },
-    needs=("reed_solomon_leopard", "cryptography"),
+    needs=("reed_solomon_leopard",),
 )  # fmt: skip

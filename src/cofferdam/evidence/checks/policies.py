@@ -11,7 +11,7 @@ from cofferdam.evidence.inputs import Inputs, Unknown
 from cofferdam.evidence.model import Finding
 from cofferdam.model import NEVER, Asset, Point
 from cofferdam.policy.explain import Question
-from cofferdam.policy.rows import Conduit, Rule
+from cofferdam.policy.rows import Conduit, Principal, Rule
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.kinds import KINDS
 
@@ -80,8 +80,8 @@ def values_checked(known: Inputs) -> Finding:
         outside = _beyond(point)
         if outside is None:
             continue
-        source = policy.principals[rule.who[0]].networks[0].partition("/")[0]
-        verdicts = [_ask(policy, source, conduit, asset, point, value, known.now_ns) for value in outside]
+        verdicts = [_ask(policy, policy.principals[rule.who[0]], conduit, asset, point, value, known.now_ns)
+                    for value in outside]  # fmt: skip
         if verdicts[0] is None or verdicts[1] is None:
             continue
         (bad_allowed, bad_fault), (good_allowed, good_fault) = verdicts[0], verdicts[1]
@@ -123,11 +123,12 @@ def _beyond(point: Point) -> tuple[float, float] | None:
 
 
 def _ask(
-    policy: CompiledPolicy, source: str, conduit: Conduit, asset: Asset, point: Point, value: float, now_ns: int
+    policy: CompiledPolicy, who: Principal, conduit: Conduit, asset: Asset, point: Point, value: float, now_ns: int
 ) -> tuple[bool, str] | None:
+    source = who.networks[0].partition("/")[0]
     said = {"asset": asset.name, "operation": f"write {point.name} {value:.0f}"}
     try:
-        found = KINDS[conduit.broker].explain(policy, Question(source, said, now_ns, conduit.from_zone))
+        found = KINDS[conduit.broker].explain(policy, Question(source, said, now_ns, conduit.from_zone, who.shown))
     except (CofferdamError, KeyError):
         return None  # a value that the type cannot say, or a broker that is asked otherwise
     return found.allowed, found.fault

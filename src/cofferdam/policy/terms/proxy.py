@@ -195,7 +195,7 @@ def explain_operation(policy: CompiledPolicy, question: Question, name: str, op:
     """Why `op` on an asset is allowed or refused."""
     asset, wall_ns = policy.assets.get(name), question.wall_ns
     broker = asset.protocol if asset is not None else ""
-    flow = policy.flow(broker, question.source, name, question.zone)
+    flow = policy.flow(broker, question.source, name, question.zone, question.shown)
     verdict: Allow | Deny
     considered: list[Allow | Deny] = []
     silent = False
