@@ -27,7 +27,11 @@ from cofferdam.policy.terms.kinds import KINDS
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", metavar="POLICY", type=Path, help="a policy file, or a folder of *.yaml files")
     parser.add_argument("--from", dest="source", metavar="ADDRESS", help="the client's address")
-    parser.add_argument("--who", metavar="NAME", help="instead: the principal that asks, at its first address, with the user or certificate that it names")
+    parser.add_argument(
+        "--who",
+        metavar="NAME",
+        help="instead: the principal that asks, at its first address, with the user or certificate that it names",
+    )
     for ask, words in ASKS.items():
         parser.add_argument(
             f"--{ask.name}", metavar=ask.metavar, type=Path if ask.file else str, help=f"{ask.help} ({words})"

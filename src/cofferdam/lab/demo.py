@@ -349,7 +349,8 @@ async def _play(
         await scene.start_gate()
         for play in plays:
             say(f"{play.name}: its people")
-            await play.live(scene, view.note)
+            with scene.blaming_the_gate():
+                await play.live(scene, view.note)
         tail = [*COFFERDAM, "audit", "tail", "--json", "--state", str(scene.state)]
         feed = await scene.start("audit-tail", "gate", tail, listener=view.note, decode=decode_entry)
         until = time.monotonic() + seconds if seconds else float("inf")

@@ -327,6 +327,16 @@ class Scene:
                 return self.gate
         raise CofferdamError(f"the gate is not ready after {START_SECONDS:g} s: {self.gate.complaint()}")
 
+    @contextlib.contextmanager
+    def blaming_the_gate(self) -> Iterator[None]:
+        """Whatever fails because the gate is not there any more is told with the gate's own words."""
+        try:
+            yield
+        except CofferdamError as error:
+            if self.gate is not None and not self.gate.running:
+                raise CofferdamError(f"the gate ended: {self.gate.complaint()}") from error
+            raise
+
     async def status(self) -> StatusReport:
         """What the gate says of itself. Raises GateError where none answers."""
         said = await asyncio.to_thread(ask, self.state, "status", fresh=True)

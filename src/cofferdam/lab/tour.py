@@ -72,7 +72,8 @@ async def run(layout: Layout, plays: Sequence[Play], *, state: Path | None = Non
     console.print(f"[dim]starting the gate, {'; '.join(one.who for one in plays)} ...[/dim]")
     results: list[Result] = []
     async with on_stage(layout, plays, state=state) as scene:
-        casts = [(one, await one.cast(scene)) for one in plays]
+        with scene.blaming_the_gate():
+            casts = [(one, await one.cast(scene)) for one in plays]
         steps = [(cast, step) for one, cast in casts for step in one.steps]
         steps += [(cast, step) for one, cast in casts for step in one.closing]
         for number, (cast, step) in enumerate(steps, 1):
