@@ -43,8 +43,8 @@ def connect(common: Trust, keys: dict[str, Path], source: str) -> Pair:
 
 def test_a_source_that_opens_channel_after_channel_leaves_the_others_theirs(keys: dict[str, Path]) -> None:
     common = trust(keys["ours"], keys["theirs"])
-    made = [connect(common, keys, "10.1.0.66") for _ in range(12)]
-    assert sum(pair.server_error is None for pair in made) == 10, "OPN and CreateSession are one use of the key each"
+    made = [connect(common, keys, "10.1.0.66") for _ in range(32)]
+    assert sum(pair.server_error is None for pair in made) == 30, "OPN and CreateSession are one use of the key each"
     assert "from this source" in str(made[-1].server_error)
     fair = connect(common, keys, "10.1.0.20")
     assert fair.server_error is None and any(isinstance(event, Established) for event in fair.heard)
@@ -67,7 +67,7 @@ def test_sessions_begun_again_and_again_on_one_channel_are_too_many(keys: dict[s
     own = client.channel.own
     assert own is not None
     description = s.ApplicationDescription("urn:theirs", None, LocalizedText(None, "x"), 1, None, None, [])
-    for _ in range(40):
+    for _ in range(90):
         body(pair, s.CloseSessionRequest(client.header(), True))
         body(
             pair,
@@ -77,7 +77,7 @@ def test_sessions_begun_again_and_again_on_one_channel_are_too_many(keys: dict[s
             ),
         )  # fmt: skip
         client.token = pair.server.token
-    assert signs <= 20
+    assert 10 < signs <= 60
 
 
 def test_what_is_sealed_in_many_blocks_is_not_opened(keys: dict[str, Path]) -> None:

@@ -17,7 +17,7 @@ from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, NodeId, QualifiedName
 from cofferdam.protocols.opcua.dialect import ARROW
 from cofferdam.protocols.opcua.names import Unnamed, method, weight
-from cofferdam.protocols.opcua.security import BY_URI, NONE, SecurityError
+from cofferdam.protocols.opcua.security import BY_URI, NONE, SIGN_AND_ENCRYPT, SecurityError
 
 LIFETIME_MS = 600_000
 SESSION_MS = 120_000.0
@@ -193,7 +193,7 @@ def _identity(client: Any, answer: Any, nonce: bytes) -> Any:
     password = client.facing.common.secret.passwords.get(client.asset.name, "").encode()
     policy = BY_URI.get(token.policy, NONE) if token.policy else client.channel.policy
     if policy is NONE:
-        if client.channel.policy is NONE:
+        if client.channel.policy is NONE or client.channel.mode != SIGN_AND_ENCRYPT:  # signed alone, all can read it
             raise RemoteProtocolError("the server wants a password in the clear", section="OPC 10000-4, 7.40.4")
         return wire.pack(s.UserNameToken(token.id, user, password, None))
     certificate = answer.certificate or b""

@@ -38,8 +38,10 @@ SECTION = "OPC 10000-4, 6.1.3"
 BAD_TIME = 0x80140000
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 14, 8, 1
 PASSWORD_BYTES = 64
-KEY_WORK, KEY_WORK_ALL = 20, 100
-"""Uses of our private key that strangers may have us make in a second: of one source, of all. One is 0.7 to 5 ms."""
+KEY_WORK, KEY_WORK_ALL, KEY_WORK_SECONDS = 20, 100, 3
+"""Uses of our private key that strangers may have us make in a second: of one source, of all; and those of how many
+seconds at once, since a client of many assets connects to all of them. A use is 0.7 to 5 ms, a connection two or three
+of them."""
 LOGINS, LOGINS_ALL = 2, 10
 """Passwords that are looked at in a second, likewise. One is some 50 ms."""
 _HASHES = frozenset({"sha256", "sha384", "sha512"})
@@ -122,7 +124,7 @@ class Trust:
         self.generation = 0
         """Goes up with each change: who trusted something asks again."""
         self._logins = Budget(LOGINS, LOGINS_ALL)
-        self._key_work = Budget(KEY_WORK, KEY_WORK_ALL)
+        self._key_work = Budget(KEY_WORK, KEY_WORK_ALL, KEY_WORK_SECONDS)
         self._servers: dict[str, bytes] = {}
         self._ends: list[tuple[int, str, bool]] = []  # when certificates end (UTC ns), their names, whether it is ours
         self.take(read(secrets.get("opcua", b"")))
