@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.audit.entry import CROWD, DRAFTS, Draft
-from cofferdam.audit.events.access import Refused, SessionOpened, WriteAllowed
+from cofferdam.audit.events.access import Cells, Refused, SessionOpened, WriteAllowed, WriteOutcome
 from cofferdam.audit.events.gate import Severed
 from cofferdam.audit.events.log import NotRecorded
 from cofferdam.audit.log import AuditLog
@@ -158,3 +158,53 @@ def test_an_owned_outer_half_cannot_fill_the_disk_nor_delay_others(owned: Taken)
     assert owned.gate.stop() == 0
     assert [event["points"][0][1] for event in gate_events(owned.site.state, "write-allowed")] == ["5", "6"]
     assert len(log_of(owned.site.state)) < 150_000
+
+
+def test_whoever_fills_a_share_blinds_the_log_for_nobody_else_nor_for_themselves(sky: Sky) -> None:
+    """H8 by way of the shares: thousands of harmless refusals, and then the one that matters."""
+
+    def attempt(who: str, value: int) -> Refused:
+        return Refused(
+            session="s", principals=(who,), source="10.0.0.1", asset="plc", conduit="", rule="", fault="value",
+            detail="", is_write=True, spans=(Cells("holding", 40, 1),), values=(value,),
+        )  # fmt: skip
+
+    for _ in range(300):
+        assert sky.say("outer", attempt("erp", 7))
+    assert sky.say("outer", attempt("erp", 31337))
+    assert sky.say("outer", attempt("operator", 5))
+    there = [event for _, event in events(sky.log) if event["kind"] == "refused"]
+    assert ["operator"] in [event["principals"] for event in there]
+    assert [31337] not in [event["values"] for event in there]
+    sky.now += TELL_NS
+    sky.auditor.tick()
+    [told] = [event for _, event in events(sky.log) if event["kind"] == "not-recorded"]
+    count = 302 - len(there)
+    assert told["who"] == [["erp", "plc", count, count, 7, 31337, "holding 40-40"]]
+
+
+def test_what_a_refused_batch_took_with_it_is_counted(sky: Sky) -> None:
+    said = [sky.say("inner", write(number), refused(number, is_write=True)) for number in range(600)]
+    lost = said.count(False)
+    assert lost > 1
+    sky.now += TELL_NS
+    sky.auditor.tick()
+    [told] = [event for _, event in events(sky.log) if event["kind"] == "not-recorded"]
+    assert dict(told["kinds"])["write-allowed"] == lost  # type: ignore[call-overload]
+
+
+def test_an_outcome_has_room_where_a_further_write_has_none(sky: Sky) -> None:
+    number = 0
+    while sky.say("inner", write(number)):
+        number += 1
+    assert sky.say("inner", WriteOutcome(session="s", write=f"w{number - 1}", asset="plc-7", outcome="done"))
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(1, 2000), st.integers(0, DAY_NS // 400)), max_size=200))
+def test_nobody_takes_more_than_they_leave(said: list[tuple[str, int, int]]) -> None:
+    now, quota = 0, Quota(0, SMALL)
+    for who, size, later in said:
+        now += later
+        quota.fill(now)
+        if quota.take("noise", size, who):
+            assert quota._used["noise"][who] <= quota._left["noise"] + 2 * (size + AROUND_BYTES)

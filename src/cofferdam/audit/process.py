@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cofferdam.audit import open_writes
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.recent import TAIL
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
@@ -170,6 +171,8 @@ class Process:
         self._auditor: Auditor | None = None
         self._producers: dict[str, Producer] = {}
         self._says: dict[str, tuple[str, ...]] = {}
+        self._living: set[str] = set()
+        """Producers that had said something to an earlier auditor, and may go on."""
         self._batches = 0
         self._refused = 0
         self._silent: set[tuple[str, int]] = set()
@@ -222,6 +225,10 @@ class Process:
                 # must not be told to the new one, which would take it for its own.
                 self._commit()
             self._says[said.name] = said.says
+            if said.resumed:
+                self._living.add(said.name)
+            elif self._auditor is not None:
+                self._auditor.ended(said.name)  # whoever had that name
             if self._auditor is not None:
                 self._auditor.introduce(said.name, said.says)
             producer = Producer(self._reactor, said.name, said.resumed, (fds[0], fds[1]), self._on_batch, self._on_end)
@@ -244,6 +251,9 @@ class Process:
         self._auditor.recent.load(tail, time.time_ns(), time.monotonic_ns(), whole=not start)
         for name, says in self._says.items():
             self._auditor.introduce(name, says)
+        self._on_launcher(READ)  # whoever lives on is introduced first of all
+        last = (entry for _, entry in reader.entries(max(0, log.size - open_writes.TAIL)))
+        self._auditor.open_writes.load(last, self._living, time.time_ns())
         self._gate.send(OpenedLog(os.getpid(), log.size, log.key.verifier.text))
         for producer in list(self._producers.values()):
             self._welcome(producer)
@@ -314,6 +324,9 @@ class Process:
     def _on_end(self, producer: Producer, fault: str) -> None:
         if self._producers.get(producer.name) is producer:
             del self._producers[producer.name]
+            if self._auditor is not None:
+                self._commit()
+                self._auditor.ended(producer.name)
         if fault:
             self._gate.send(Violation(producer.name, fault[:4096]))
 

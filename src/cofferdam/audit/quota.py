@@ -3,7 +3,11 @@
 Each producer has three shares, and none can be used up by what belongs to another: `noise` (sessions, refused reads,
 broken frames, counts), `refused` (refused attempts to change the plant) and `changes` (writes, their outcomes, and all
 that only a part's own work causes). A share is a bucket of bytes that fills over a day and holds half a day's. What
-passes noise or refused is left out, counted, and told; what passes changes is refused, and so is not done.
+passes noise or refused is left out, counted, and told; what passes changes is refused, and so is not done. The last of
+that share is for outcomes of what has been done already.
+
+Within noise and refused nobody takes all of it: whoever it is about (a principal, or the address of a stranger) gets no
+more than is left for the others, so that one cannot have the log go blind for another.
 
 Not here: what is done with that (service).
 """
@@ -24,6 +28,12 @@ CHANGES_BYTES: Final = 8 << 30
 AROUND_BYTES: Final = 320
 """What an entry takes besides its event: index, maker, policy, site, time, and its hashes."""
 DAY_NS: Final = 86_400_000_000_000
+LAST: Final = 64
+"""That part of the changes' share is left to outcomes."""
+FORGET_NS: Final = 60_000_000_000
+"""How often it is reckoned what each has still taken."""
+WHO_MOST: Final = 4096
+"""Those whom a share is kept apart for; all others are one."""
 
 
 def share_of(draft: Draft) -> Share:
@@ -33,16 +43,24 @@ def share_of(draft: Draft) -> Share:
     return "refused" if getattr(draft, "is_write", False) else "noise"
 
 
+def whose(draft: Draft) -> str:
+    """Whom an entry is about: the principals that it names, or else the address."""
+    principals: tuple[str, ...] = getattr(draft, "principals", ())
+    return ",".join(principals) or str(getattr(draft, "principal", "") or getattr(draft, "source", ""))
+
+
 class Quota:
     """What one producer has left. Times: monotonic ns."""
 
-    __slots__ = ("_at", "_left", "_most")
+    __slots__ = ("_at", "_forgot", "_left", "_most", "_used")
 
     def __init__(self, now: int, most: dict[Share, int] | None = None) -> None:
         """`most`: bytes of a day."""
         self._most = most or {"noise": NOISE_BYTES, "refused": REFUSED_BYTES, "changes": CHANGES_BYTES}
         self._left: dict[Share, float] = {share: size / 2 for share, size in self._most.items()}
-        self._at = now
+        self._used: dict[Share, dict[str, float]] = {share: {} for share in self._most}
+        """What each has taken, less what a share has got again since."""
+        self._at = self._forgot = now
 
     def fill(self, now: int) -> None:
         """Time has passed."""
@@ -50,11 +68,31 @@ class Quota:
         self._at = now
         for share, size in self._most.items():
             self._left[share] = min(size / 2, self._left[share] + size * passed)
+        if now - self._forgot >= FORGET_NS:
+            self._forget((now - self._forgot) / DAY_NS)
+            self._forgot = now
 
-    def take(self, share: Share, size: int) -> bool:
-        """Whether an event of so many bytes still has room in its share; takes it."""
+    def _forget(self, passed: float) -> None:
+        """What a share has got again counts as given back by all who took of it, each as much as they took."""
+        for share, size in self._most.items():
+            used = self._used[share]
+            taken = sum(used.values())
+            keep = max(0.0, 1 - size * passed / taken) if taken else 0.0
+            self._used[share] = {who: rest for who, size in used.items() if (rest := size * keep) >= 1}
+
+    def take(self, share: Share, size: int, who: str = "", *, last: bool = False) -> bool:
+        """Whether an event of so many bytes still has room in its share; takes it. `last`: also in what is left to
+        outcomes."""
         size += AROUND_BYTES
-        if self._left[share] < size:
-            return False
-        self._left[share] -= size
+        left = self._left[share]
+        if share == "changes":
+            if left - (0 if last else self._most[share] // LAST) < size:
+                return False
+        else:
+            used = self._used[share]
+            who = who if who in used or len(used) < WHO_MOST else "others"
+            if left - used.get(who, 0.0) < size:
+                return False
+            used[who] = used.get(who, 0.0) + size
+        self._left[share] = left - size
         return True

@@ -16,13 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from cofferdam.audit.entry import ANYONE, DRAFTS, KINDS, LOG_OWN, Draft
-from cofferdam.audit.events.access import WriteAllowed
-from cofferdam.audit.events.base import clip, kebab
+from cofferdam.audit.entry import ANYONE, DRAFTS, KINDS, LOG_OWN, MAX_BATCH_DRAFTS, Draft
+from cofferdam.audit.events.access import WriteAllowed, WriteOutcome
+from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import Alarm
-from cofferdam.audit.events.log import NotRecorded
+from cofferdam.audit.left_out import LeftOut
 from cofferdam.audit.log import MAKER, AuditLog, PreparedDrafts, prepare
-from cofferdam.audit.quota import Quota, Share, share_of
+from cofferdam.audit.open_writes import OpenWrites
+from cofferdam.audit.quota import Quota, Share, share_of, whose
 from cofferdam.audit.recent import RecentWrites
 from cofferdam.errors import AuditError, LogUnwritable
 from cofferdam.histogram import Histogram
@@ -90,13 +91,13 @@ class Auditor:
         self._most = most
         self._free, self._total = self._disk()
         self._quotas: dict[str, Quota] = {}  # by producer, over all of its lives
-        self._left_out: dict[str, Counter[str]] = {}  # by producer: kinds, since that was last told
-        self._left_out_from: dict[str, int] = {}
+        self._left_out: dict[str, LeftOut] = {}  # by producer, since that was last told
         self._over: dict[str, int] = {}  # producer -> when it last passed its share (monotonic ns)
         self._looked = self._told_at = mono_ns()
         self._queue: list[tuple[str, int, PreparedDrafts]] = []
-        self._writes: list[WriteAllowed] = []  # of the batches in the queue
+        self._writes: list[tuple[str, WriteAllowed | WriteOutcome]] = []  # of the batches in the queue, by producer
         self.recent = RecentWrites()
+        self.open_writes = OpenWrites()
         self._queued = 0
         self._results: list[Result] = []
         self._refused: Counter[str] = Counter()
@@ -130,6 +131,7 @@ class Auditor:
     def submit(self, producer: str, batch: int, drafts: Sequence[Draft], policy: str = "") -> None:
         """Queue a batch for the next commit. `policy` is the hash the producer works by; "" is the one last loaded."""
         if self._queued + len(drafts) > MAX_QUEUED:
+            self._leave_out(producer, drafts)
             self._refuse(producer, batch, len(drafts), "too many entries wait for the audit log")
             return
         allowed = self._allowed.get(producer, frozenset())
@@ -146,7 +148,7 @@ class Auditor:
         if drafts and not self._has_room(producer, batch, drafts, prepared):
             return
         self._queue.append((producer, batch, prepared))
-        self._writes += [draft for draft in drafts if type(draft) is WriteAllowed]
+        self._writes += [(producer, draft) for draft in drafts if isinstance(draft, WriteAllowed | WriteOutcome)]
         self._queued += len(prepared.events)
 
     def _has_room(self, producer: str, batch: int, drafts: Sequence[Draft], prepared: PreparedDrafts) -> bool:
@@ -157,21 +159,32 @@ class Auditor:
             quota = self._quotas[producer] = Quota(now, self._most)
         quota.fill(now)
         low = self._free < min(RESERVE_BYTES, self._total // 20)
-        kept = []
+        kept, out = [], []
         for draft, event in zip(drafts, prepared.events, strict=True):
             share = share_of(draft)
-            if (not low or share == "changes") and quota.take(share, len(event)):
+            is_outcome = isinstance(draft, WriteOutcome)
+            if (not low or share == "changes") and quota.take(share, len(event), whose(draft), last=is_outcome):
                 kept.append(event)
                 continue
             if not low:
                 self._over[producer] = now
             if share == "changes":
+                self._leave_out(producer, drafts)
                 self._refuse(producer, batch, len(drafts), "its maker has written more than its share of a day")
                 return False
-            self._left_out.setdefault(producer, Counter())[kebab(type(draft).__name__)] += 1
-            self._left_out_from.setdefault(producer, self._wall())
+            out.append(draft)
+        self._leave_out(producer, out)
         prepared.events[:] = kept
         return True
+
+    def _leave_out(self, producer: str, drafts: Sequence[Draft]) -> None:
+        """These are in the log as a count, and with them who and what they were about."""
+        if drafts:
+            left = self._left_out.get(producer)
+            if left is None:
+                left = self._left_out[producer] = LeftOut(self._wall())
+            for draft in drafts:
+                left.add(draft)
 
     def over(self, producer: str) -> bool:
         """Whether a producer has just passed its share: it is read no faster than it need be."""
@@ -188,16 +201,15 @@ class Auditor:
             return []
         self._told_at = now
         left, self._left_out = self._left_out, {}
-        since, self._left_out_from = self._left_out_from, {}
-        told = [
-            NotRecorded(
-                wall_ns=wall, count=kinds.total(), producer=clip(producer, 128), kinds=tuple(kinds.items())[:64],
-                reason="the disk is nearly full, or its producer has written its share of the day",
-                from_ns=since.get(producer, wall), to_ns=wall,
-            )
-            for producer, kinds in left.items()
-        ]  # fmt: skip
+        told = [one.told(clip(producer, 128), wall) for producer, one in left.items()]
         return [prepare(MAKER, "", told)]
+
+    def _tell_lost(self) -> None:
+        """Closes writes whose part has ended. Raises: AuditError; it is tried again."""
+        lost = self.open_writes.lost[:MAX_BATCH_DRAFTS]
+        if lost:
+            self._log.append_all([prepare(MAKER, "", lost)])
+            self.open_writes.told(len(lost))
 
     def commit(self) -> list[Result]:
         """Make what is queued durable. Returns a result for each batch submitted since the last call."""
@@ -213,8 +225,10 @@ class Auditor:
                     self._refuse(producer, batch, len(prepared.events), str(error))
             else:
                 self._results += [Result(producer, batch, True, "") for producer, batch, _ in queue]
-                for draft in writes:
-                    self.recent.add(draft, self._mono())
+                for producer, draft in writes:
+                    self.open_writes.add(producer, draft)
+                    if isinstance(draft, WriteAllowed):
+                        self.recent.add(draft, self._mono())
                 self._seen()
         results, self._results = self._results, []
         return results
@@ -231,14 +245,24 @@ class Auditor:
             told = [*(self._recovered() if self._reason else ()), *self._tell_left_out()]
             if told:
                 self._log.append_all(told)
+            self._tell_lost()
         except AuditError as error:
             self._lost(error)
         else:
             self._seen()
 
+    def ended(self, producer: str) -> None:
+        """It says nothing any more: what became of the writes that it has open, nobody knows."""
+        self.open_writes.ended(producer, self._wall())
+
     def close(self) -> None:
         """Publishes and closes the log. Raises: LogUnwritable."""
-        self._log.close()
+        self.open_writes.all_ended(self._wall())
+        try:
+            while self.open_writes.lost:
+                self._tell_lost()
+        finally:
+            self._log.close()
 
     def status(self) -> Status:
         """Counters since the log was opened."""

@@ -40,7 +40,7 @@ from cofferdam.crossing.reactor import Reactor
 from cofferdam.enforce.orders import Asked, Finish, Notify, Prepared, Severing
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CofferdamError, GateError, PolicyError
-from cofferdam.gate import state
+from cofferdam.gate import expiry, state
 from cofferdam.gate.audit import GateAudit, now_ns
 from cofferdam.gate.context import Options
 from cofferdam.gate.crew.auditor import Auditor
@@ -149,6 +149,7 @@ class Gate:
         self.policy_hash = ""
         self.severed: tuple[str, ...] = ()
         self.cuts = state.Severed(())
+        self.expiries = expiry.Expiries(options.state)
         self.separation = Prepared(0, "processes", ())
         self.alarms: dict[str, report.AlarmReport] = {}
         self._policy: CompiledPolicy | None = None
@@ -205,12 +206,14 @@ class Gate:
         await self.management.listen(policy.gate.management)
         await self.listeners.open((spot for plan in plans.values() for spot in plan.spots), assets_at(plans.values()))
         await self.auditor.first
+        policy = expiry.hold(self, policy)
         self.set_policy(policy, self.options.policy)
         await self._record_start(files)
         self.leaks.set(policy.gate.leak_probe_seconds)
         self.spawn(self.leaks.work())
         self.spawn(self.drops.watch(self._stop))
         self.spawn(self.evidence.work(self._stop))
+        self.spawn(expiry.watch(self, self._stop))
         self._keep_recent()
         await self.overlay.start(policy)
         await control.listen()

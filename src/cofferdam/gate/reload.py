@@ -18,6 +18,7 @@ from cofferdam.enforce.orders import Notify
 from cofferdam.enforce.plans.joined import joined
 from cofferdam.enforce.plans.network import network_plan
 from cofferdam.errors import CofferdamError, GateError, PolicyError
+from cofferdam.gate import expiry
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.crew.plan import Change, change_crews, plan_crews
 from cofferdam.gate.gate import RECORD_SECONDS, STOP_SECONDS, TAKE_SECONDS, Gate, assets_at, told_files
@@ -50,6 +51,7 @@ async def reload_policy(gate: Gate, path: Path | None) -> Reloaded:
         path = path or gate.policy_path
         try:
             policy, files = await load_policy(path, machine=gate.options.machine)
+            policy = expiry.hold(gate, policy)
             return await _put_in_force(gate, policy, path, files)
         except PolicyError as error:
             first = str(error.problems[0]) if error.problems else str(error)

@@ -3,6 +3,7 @@
 audit/            the log (auditor only)
 keys/audit.key    its key (auditor only)
 severed.json      which sides are cut off
+expired.json      which conduits were seen to expire
 gate.sock         the control socket
 lock              held by the launcher while a gate runs
 """
@@ -70,8 +71,38 @@ def save_severed(state: Path, severed: Severed) -> None:
     Raises:
         GateError: it cannot be written; the old file is still there.
     """
-    path, fresh = state / "severed.json", state / "severed.json.new"
     document = msgspec.to_builtins(_Document(1, severed.cuts))
+    _save(state, "severed.json", document, "which sides are severed")
+
+
+class _Expired(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: Literal[1]
+    expired: dict[str, Annotated[int, msgspec.Meta(ge=0)]]
+
+
+def load_expired(state: Path) -> tuple[dict[str, int], str]:
+    """Which conduits were seen to expire, and which expiry of theirs (UTC ns); and why the file cannot be understood:
+    then nobody knows, and what could have expired has: fail closed."""
+    path = state / "expired.json"
+    try:
+        return dict(msgspec.json.decode(path.read_bytes(), type=_Expired).expired), ""
+    except FileNotFoundError:
+        return {}, ""
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return {}, (
+            f"{path} cannot be understood ({error}); every conduit with an expiry counts as expired until the file is "
+            "moved away and the gate started again"
+        )
+
+
+def save_expired(state: Path, expired: dict[str, int]) -> None:
+    """Writes the file anew; durable on return. Raises: GateError."""
+    document = msgspec.to_builtins(_Expired(1, expired))
+    _save(state, "expired.json", document, "which conduits have expired")
+
+
+def _save(state: Path, name: str, document: object, what: str) -> None:
+    path, fresh = state / name, state / f"{name}.new"
     try:
         fresh.unlink(missing_ok=True)
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -90,7 +121,7 @@ def save_severed(state: Path, severed: Severed) -> None:
             fresh.unlink(missing_ok=True)
         raise GateError(
             f"cannot write {path}: {error.strerror or error}",
-            hint="it records which sides are severed; make room or make the directory writable, then do it again",
+            hint=f"it records {what}; make room or make the directory writable, then do it again",
         ) from None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -92,6 +92,16 @@ class CompiledPolicy:
                 "it is for one machine; leave out --machine, or give its zones `machine:`",
             )  # fmt: skip
         return CompiledPolicy(self.table, machine)
+
+    def ended(self, names: Iterable[str]) -> CompiledPolicy:
+        """The same policy, hash and all, where these conduits have expired, whatever the clock says."""
+        over = {name: msgspec.structs.replace(self.conduits[name], expires=0) for name in names}
+        if not over:
+            return self
+        table = msgspec.structs.replace(self.table, conduits=self.conduits | over)
+        found = CompiledPolicy(table, self.machine)
+        found.hash = self.hash
+        return found
 
     def is_here(self, zone: str) -> bool:
         """Whether a zone hangs on this machine."""

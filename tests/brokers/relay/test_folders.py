@@ -3,6 +3,7 @@ can have in it."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import csv
 import io
@@ -10,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.brokers.relay.folder_files import messages
+from cofferdam.brokers.relay.folder_work import Inward
+from cofferdam.brokers.relay.records import Answered, Result
+from cofferdam.brokers.relay.ways import Stopped
 from cofferdam.errors import PolicyError
 from cofferdam.policy.messages.checking import Checks
 from cofferdam.policy.terms.relay_rows import Channel, Folder, Relay, RelayRows
 from tests.brokers.relay.crew import FOLDERS, RunningCrew, crew
-from tests.waiting import eventually
+from tests.waiting import PATIENT, eventually
 
 CSV = 'form: csv, delimiter: ";", columns: {n: integer}, id: /line'
 IN = "folders: {{plant: {{counts: {{folder: counts-in, settle: 0 s, {said}}}}}}}"
@@ -189,3 +194,119 @@ def test_any_bytes_are_messages_or_refused(content: bytes, form: Any, key: str) 
     folder = Folder(zone="plant", channel="c", name="c", form=form, id=key)
     for line, outcome in messages(CHECKS, folder, "x", content):
         assert line >= 1 and (outcome.item is not None or outcome.problem is not None)
+
+
+# --- a producer that may do anything in its folder
+
+
+def test_what_lies_in_bad_never_comes_to_lie_elsewhere(tmp_path: Path) -> None:
+    """`bad` is a link to the folder of the orders: what no schema has passed would be an order."""
+    with running(tmp_path) as made:
+        folder, orders = made.folder("counts-in"), made.folder("orders-out")
+        eventually(lambda: names(folder) == ["bad", "done"])
+        (folder / "bad").rmdir()
+        (folder / "bad").symlink_to(orders)
+        leave(folder, "orders-000000000007.json", '{"quantity": 10000000}')
+        eventually(lambda: "bad in counts-in is" in str(made.children[FOLDERS].status().alarms))
+        assert names(orders) == [] and names(folder)[-1] == "orders-000000000007.json"
+        (folder / "bad").unlink()
+        eventually(lambda: "orders-000000000007.json" in names(folder / "bad"))
+        made.ends_well()
+
+
+BOMBS = {
+    "columns.csv": ",".join(f"c{n}" for n in range(200_000)).encode(),
+    "cells.csv": b"line,n\n" + b"L1,1," * 300_000,
+    "row.csv": b'line,n\n"' + b"x\n" * 2_000_000,
+    "empty.csv": b"line,n\n" + b"\n" * 3_000_000,
+    "refused.csv": b"line,n\n" + b"L1,x\n" * 200_000,
+}
+
+
+def test_a_bomb_of_csv_is_one_bad_file(tmp_path: Path) -> None:
+    with running(tmp_path, 'form: csv, delimiter: ",", columns: {n: integer}, id: /line') as made:
+        folder = made.folder("counts-in")
+        for name, content in BOMBS.items():
+            leave(folder, name, content)
+        leave(folder, "good.csv", "line,n\nL1,7\n")
+        eventually(lambda: names(folder) == ["bad", "done"], 3 * PATIENT)
+        assert names(folder / "bad") == sorted([*BOMBS, *(f"{name}.reason" for name in BOMBS)])
+        assert pulled(made) == [("L1", {"line": "L1", "n": 7})]
+        made.ends_well()
+
+
+def test_a_bomb_of_lines_is_one_bad_file(tmp_path: Path) -> None:
+    with running(tmp_path, "form: lines, id: /line") as made:
+        folder = made.folder("counts-in")
+        leave(folder, "empty.txt", b"\n" * 3_000_000)
+        leave(folder, "ones.txt", b"1\n" * 3_000_000)
+        leave(folder, "good.txt", '{"line": "L1", "n": 7}')
+        eventually(lambda: names(folder) == ["bad", "done"], 3 * PATIENT)
+        assert names(folder / "bad") == ["empty.txt", "empty.txt.reason", "ones.txt", "ones.txt.reason"]
+        assert pulled(made) == [("L1", {"line": "L1", "n": 7})]
+        made.ends_well()
+
+
+def test_one_file_in_the_way_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    with running(tmp_path) as made:
+        folder = made.folder("counts-in")
+        (folder / ("日" * 85)).write_text('{"line": "L1", "n": 1}')  # too long for a name with .reason behind it
+        leave(folder, "\udcff.json", '{"line": "L1", "n": 1}')
+        with (folder / ".sparse.json").open("wb") as file:
+            file.truncate(1 << 40)
+        (folder / ".sparse.json").rename(folder / "sparse.json")
+        for number in range(300):
+            (folder / "bad" / f"c.json{f'.{number}' if number else ''}").touch()
+        leave(folder, "c.json", "{")
+        leave(folder, "good.json", '{"line": "L1", "n": 1}')
+        eventually(lambda: names(folder) == ["bad", "done"])
+        assert pulled(made) == [("good.json", {"line": "L1", "n": 1})]
+        assert len([name for name in names(folder / "bad") if name.endswith(".reason")]) == 4
+        made.ends_well()
+
+
+class Pushing:
+    """A keeper that takes everything, and lets something happen before it answers."""
+
+    def __init__(self, meanwhile: Any) -> None:
+        self.meanwhile = meanwhile
+        self.pushed: list[bytes] = []
+
+    async def ask(self, _kind: Any, make: Any, _gone: Any) -> Any:
+        push = make(1)
+        self.pushed += [item.body for item in push.items]
+        self.meanwhile()
+        return Answered(1, tuple(Result("stored", len(self.pushed)) for _ in push.items))
+
+
+def inward(path: Path, keeper: Pushing) -> Inward:
+    folder = Folder(zone="plant", channel="c", name="c", form="lines", id="content", settle=0)
+    counts = dict.fromkeys(("folder_files_taken", "folder_messages_taken"), 0)
+    owner: Any = SimpleNamespace(keeper=keeper, checks=CHECKS, counts=counts, refused=lambda *_: None)
+    return Inward(owner, folder, "mes", path)
+
+
+@pytest.mark.parametrize("how", ["renamed in", "written on"])
+def test_a_file_that_is_another_by_the_time_it_is_moved_is_read_as_well(tmp_path: Path, how: str) -> None:
+    """A producer that replaces its file, or goes on writing it, while it is pushed loses nothing."""
+
+    def meanwhile() -> None:
+        if b'{"n":2}' in keeper.pushed:
+            work.stop()
+        elif how == "renamed in":
+            leave(tmp_path, "f", '{"n": 2}\n')
+        else:
+            with (tmp_path / "f").open("a") as file:
+                file.write('{"n": 2}\n')
+
+    keeper = Pushing(meanwhile)
+    work = inward(tmp_path, keeper)
+    leave(tmp_path, "f", '{"n": 1}\n')
+
+    async def go() -> None:
+        with pytest.raises(Stopped):
+            await asyncio.wait_for(work.session(), PATIENT)
+
+    asyncio.run(go())
+    assert b'{"n":2}' in keeper.pushed
+    assert names(tmp_path) == ["bad", "done"] and names(tmp_path / "done") == ["f"]

@@ -4,7 +4,10 @@ to the hub and to the relay."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,7 +83,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
         made.process.wait(PATIENT)
 
 
-def relay(tmp_path: Path, hub: Hub, said: str = "plain: true", **words: str) -> Any:
+def relay(tmp_path: Path, hub: Hub | Strange, said: str = "plain: true", **words: str) -> Any:
     nats = f'nats: {{office: {{at: "127.0.0.1:{hub.port}", stream: PLANT, subject: "plant.{{channel}}", {said}}}}}'
     options = {"nats": nats, "nats_rule": RULE, "lake": ""} | words
     return crew(tmp_path / "store", words=options)
@@ -217,3 +220,96 @@ def test_mistakes_are_named(tmp_path: Path, words: dict[str, str], said: str) ->
     with crew(tmp_path / "store", start=False, words=options) as made, pytest.raises(PolicyError) as error:
         made.policy()
     assert said in " ".join(map(str, error.value.problems))
+
+
+# --- a hub that is not to be believed
+
+
+class Strange:
+    """Whoever connects hears `says`, line by line as they speak; what they said is kept."""
+
+    def __init__(self, says: bytes, *more: bytes) -> None:
+        self.heard: list[bytes] = []
+        self._says, self._more = says, more
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                with client, contextlib.suppress(OSError):
+                    client.settimeout(PATIENT)
+                    client.sendall(self._says)
+                    for answer in self._more:
+                        self.heard.append(client.recv(65536))
+                        client.sendall(answer)
+                    while data := client.recv(65536):
+                        self.heard.append(data)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+INFO = b'INFO {"server_id":"x","version":"2.9.0","max_payload":1000000,"auth_required":true}\r\n'
+LONG = b"INFO " + b"x" * 400_000 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        (b"INFO []\r\n",),
+        (LONG,),
+        (INFO, b"PONG\r\n", LONG[:-2]),
+        (INFO, b"PONG\r\n", b"MSG a 1 999999999\r\n" + b"x" * 100_000),
+        (INFO.replace(b"1000000", b'"many"'), b"PONG\r\n", b"-ERR 'no'\r\n"),
+    ],
+)
+def test_a_hub_that_says_what_is_no_nats_costs_nobody_else(tmp_path: Path, says: tuple[bytes, ...]) -> None:
+    strange = Strange(*says)
+    try:
+        with relay(tmp_path, strange) as made:
+            put(made, 1)
+            eventually(lambda: made.children[NATS].status().alarms, PATIENT)
+            put(made, 1, 1)
+            assert made.children[NATS].status().figures["nats_away"] == {"": 1}
+            assert all(child.process is not None and child.process.poll() is None for child in made.children.values())
+    finally:
+        strange.close()
+
+
+def test_a_hub_that_asks_for_no_tls_is_told_no_password(tmp_path: Path) -> None:
+    from tests.brokers.relay.certificates import make
+
+    strange = Strange(INFO, b"PONG\r\n")
+    how = "user: relay, authority: hub.pem, name: hub.site"
+    try:
+        words = {
+            "nats": f'nats: {{office: {{at: "127.0.0.1:{strange.port}", stream: PLANT, {how}}}}}',
+            "nats_rule": RULE, "lake": "",
+        }  # fmt: skip
+        files = {"hub.pem": make("hub.site").pem}
+        with crew(tmp_path / "store", words=words, files=files, passwords={"office": "three words"}) as made:
+            eventually(lambda: "does not ask for TLS" in str(made.children[NATS].status().alarms))
+        assert not b"".join(strange.heard)
+    finally:
+        strange.close()
+
+
+def test_what_was_too_large_when_it_was_caught_up_with_dies_too(tmp_path: Path) -> None:
+    """What a hub never took is not settled because later ones are in the stream."""
+    config = tmp_path / "nats.conf"
+    config.write_text("max_payload: 10000\n")
+    hub = Hub(tmp_path / "hub", "-c", str(config))
+    try:
+        with relay(tmp_path, hub, counts=", tries: 1") as made, made.client("mes") as client:
+            large = {"line": "L" * 20_000, "n": 1}
+            assert client.put("/v1/channels/counts/messages/large", json=large).status_code == 201
+            put(made, 2)
+            eventually(lambda: "no stream PLANT" in str(made.children[NATS].status().alarms))
+            hub.make_stream()
+            eventually(lambda: hub.ids() == ["counts/2", "counts/3"])
+            eventually(lambda: b'"dead":1' in made.ask("keeper", "status", {}).result)
+    finally:
+        hub.kill()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta
 
 from cofferdam.audit.events.base import (
+    Cell,
     Count,
     Event,
     Name,
@@ -40,10 +42,23 @@ class LogOpened(Event, frozen=True, kw_only=True):
     size: Count
 
 
+class Missing(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What of one principal (or one address that is nobody's), or of all `others`, is missing: so many events, `writes`
+    of them refused writes with raw values from `least` to `greatest`; `said` is what the last of these named."""
+
+    who: Name
+    asset: Name = ""
+    count: Count = 0
+    writes: Count = 0
+    least: Cell = 0
+    greatest: Cell = 0
+    said: Text = ""
+
+
 class NotRecorded(Event, frozen=True, kw_only=True):
     """`count` entries of `producer` ("": of the maker of this one) are not in the log, and `reason` is why: they came
     when the auditor did not keep up, above what the producer may write, or one did not fit. `kinds` counts them by
-    kind of event where that is known, as pairs."""
+    kind of event where that is known, as pairs; `who` says whom they were about."""
 
     count: Count
     reason: Text
@@ -51,6 +66,7 @@ class NotRecorded(Event, frozen=True, kw_only=True):
     kinds: Annotated[tuple[tuple[Name, Count], ...], Meta(max_length=64)] = ()
     from_ns: WallNs = 0
     to_ns: WallNs = 0
+    who: Annotated[tuple[Missing, ...], Meta(max_length=64)] = ()
 
 
 CROWD = frozenset({NotRecorded})
@@ -66,7 +82,18 @@ ANYONE: tuple[type[Event], ...] = (NotRecorded,)
 def _not_recorded(event: Said) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in event.get("kinds", ()))
     of = f" of {event['producer']}" if event.get("producer") else ""
-    return f"{event.get('count')} entries{of} are missing{f' ({kinds})' if kinds else ''}: {event.get('reason')}"
+    about = "; ".join(map(_missing, event.get("who", ())[:8]))
+    return (
+        f"{event.get('count')} entries{of} are missing{f' ({kinds})' if kinds else ''}: {event.get('reason')}"
+        f"{f'; {about}' if about else ''}"
+    )
+
+
+def _missing(row: Any) -> str:
+    who, asset, count, writes, least, greatest, said = row
+    where = f" → {asset}" if asset else ""
+    values = f", of them {writes} refused writes of {least} to {greatest} ({said})" if writes else ""
+    return f"{who or '?'}{where}: {count}{values}"
 
 
 LINES: dict[str, Line] = {

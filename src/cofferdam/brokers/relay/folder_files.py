@@ -27,6 +27,11 @@ ROWS_MOST: Final = 100_000
 """Messages in one file."""
 CELL_MOST: Final = 65_536
 """Characters of one cell."""
+COLUMNS_MOST: Final = 1_000
+ROW_MOST: Final = 1 << 20
+"""Characters of one row of CSV."""
+LINES_MOST: Final = 1_000_000
+"""Lines of one file, empty ones too."""
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}\Z")
 _TRUE_FALSE: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -41,6 +46,9 @@ def messages(checks: Checks, folder: Folder, name: str, content: bytes) -> Itera
         return
     rows = _csv(folder, content) if folder.form == "csv" else _lines(content)
     for count, (line, body) in enumerate(rows, 1):
+        if line > LINES_MOST:
+            yield line, Outcome("", None, Problem("size", f"more than {LINES_MOST} lines in one file", "", line, 1))
+            return
         if count > ROWS_MOST:
             yield line, Outcome("", None, Problem("size", f"more than {ROWS_MOST} messages in one file", "", line, 1))
             return
@@ -76,27 +84,33 @@ def _key(folder: Folder, name: str, body: bytes, number: str) -> str | Problem:
 
 
 def _lines(content: bytes) -> Iterator[tuple[int, bytes | Problem]]:
-    for line, row in enumerate(content.split(b"\n"), 1):
-        if row.strip():
-            yield line, row
+    for line, row in enumerate(io.BytesIO(content), 1):  # one by one: a file may be nothing but ends of lines
+        if row.strip() or line > LINES_MOST:
+            yield line, row.removesuffix(b"\n")
 
 
 def _csv(folder: Folder, content: bytes) -> Iterator[tuple[int, bytes | Problem]]:
+    content = content.removeprefix(b"\xef\xbb\xbf")
     try:
-        text = content.removeprefix(b"\xef\xbb\xbf").decode()
+        content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         yield line, Problem("syntax", "not UTF-8", "", line, 1)
         return
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
+    if b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
         yield line, Problem("syntax", "a NUL", "", line, 1)
         return
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=folder.delimiter, strict=True)
+    text = _Rows(content)
+    rows = csv.reader(text, delimiter=folder.delimiter, strict=True)
     head: list[str] = []
     line = 1
     while True:
         line = rows.line_num + 1
+        text.taken = 0
+        if line > LINES_MOST:
+            yield line, b""
+            return
         try:
             row = next(rows)
         except StopIteration:
@@ -107,6 +121,9 @@ def _csv(folder: Folder, content: bytes) -> Iterator[tuple[int, bytes | Problem]
         if not row:
             continue
         if not head:
+            if len(row) > COLUMNS_MOST:
+                yield line, Problem("size", f"{len(row)} columns; at most {COLUMNS_MOST} are read", "", line, 1)
+                return
             head = [cell.strip() for cell in row]
             missing = [name for name, _ in folder.columns if name not in head]
             twice = next((name for name in head if head.count(name) > 1), "")
@@ -117,6 +134,22 @@ def _csv(folder: Folder, content: bytes) -> Iterator[tuple[int, bytes | Problem]
                 return
             continue
         yield line, _row(folder, head, row, line)
+
+
+class _Rows:
+    """Lines for the reader of CSV, which would read a row of any length."""
+
+    def __init__(self, content: bytes) -> None:
+        self._lines = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")
+        self.taken = 0
+        """Characters of this row."""
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self.taken += len(line)
+            if self.taken > ROW_MOST:
+                raise csv.Error(f"a row of more than {ROW_MOST} characters")
+            yield line
 
 
 def _row(folder: Folder, head: list[str], row: list[str], line: int) -> bytes | Problem:

@@ -12,16 +12,24 @@ content. A file there with another content is never overwritten: a person has to
 Names are looked at before they are used, links are never followed, and nothing but plain files is opened. Files whose
 names begin with a dot or end in .tmp or .part are left alone: somebody is writing them.
 
+Whoever leaves files may do anything else in the folder, too, at any moment. So a folder, and its `done` and `bad`, are
+opened once and worked in by descriptor, since a link put in the place of `done` would have the part move files where
+its producer may not; nothing is moved over what is there; and a file that was moved is looked at once more: if it is
+not what was read, it goes back.
+
 Not here: what lies in files (folder_files), which folders there are (folders).
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import ctypes
+import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,7 +66,16 @@ REASONS_MOST: Final = 1_000
 """Lines of a `.reason`."""
 NAME_BYTES: Final = 200
 """Of a file's name: what is added to it still fits."""
+NAMES_TRIED: Final = 100
+"""Numbers that are put behind a name which is taken; then the time is."""
+AT_ONCE: Final = 1_000
+"""Entries of a folder, or messages of a file, after which others have their turn."""
 DONE, BAD = "done", "bad"
+_NOREPLACE: Final = 1
+_NO_SUCH_WAY: Final = (errno.EINVAL, errno.ENOSYS)
+"""What a file system says that cannot move without replacing."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class FolderWork(Work):
@@ -96,38 +113,57 @@ class Inward(FolderWork):
         self._swept = float("-inf")
 
     async def session(self) -> None:
-        for name in (DONE, BAD):
-            with contextlib.suppress(FileExistsError):
-                (self.path / name).mkdir(mode=0o2770)
-            if not stat.S_ISDIR((self.path / name).lstat().st_mode):
-                raise Trouble(f"{name} in {self.folder.name} is no folder")
-        while True:
-            self.check()
-            worked = False
-            self.trouble = ""
-            for name in self._ready():
+        with contextlib.ExitStack() as held:
+            here = held.enter_context(_opened(self.path))
+            for name in (DONE, BAD):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o2770, dir_fd=here)
+            done, bad = (held.enter_context(self._beneath(here, name)) for name in (DONE, BAD))
+            while True:
                 self.check()
-                worked = await self._file(name) or worked
-            self._sweep()
-            if not worked:
-                await self.sleep(POLL_SECONDS)
+                for name, fd in ((DONE, done), (BAD, bad)):
+                    if not _is_there(here, name, fd):
+                        raise Trouble(f"{name} in {self.folder.name} is another one now")
+                worked = False
+                self.trouble = ""
+                for name in await self._ready(here):
+                    self.check()
+                    worked = await self._file(name, here, done, bad) or worked
+                await self._sweep(done)
+                if not worked:
+                    await self.sleep(POLL_SECONDS)
 
-    def _ready(self) -> list[str]:
+    @contextlib.contextmanager
+    def _beneath(self, here: int, name: str) -> Iterator[int]:
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+        except (NotADirectoryError, FileNotFoundError, OSError) as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.ENOENT):
+                raise
+            raise Trouble(f"{name} in {self.folder.name} is no folder") from None
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    async def _ready(self, here: int) -> list[str]:
         """Files that have stood unchanged for long enough, the oldest first."""
         now = time.monotonic()
         found: dict[str, Facts] = {}
-        with os.scandir(self.path) as entries:
-            for entry in entries:
-                if len(found) >= FILES_MOST:
-                    break
-                if entry.name in (DONE, BAD) or entry.name.startswith(".") or entry.name.endswith((".tmp", ".part")):
-                    continue
-                facts = entry.stat(follow_symlinks=False)
-                if not stat.S_ISREG(facts.st_mode):
-                    kind = "a link" if stat.S_ISLNK(facts.st_mode) else "no plain file"
-                    self.trouble = f"{_shown(entry.name)} in {self.folder.name} is {kind}, and is left alone"
-                    continue
-                found[entry.name] = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+        async for name in _names(self.path):
+            if len(found) >= FILES_MOST:
+                break
+            if name in (DONE, BAD) or name.startswith(".") or name.endswith((".tmp", ".part")):
+                continue
+            try:
+                facts = os.stat(name, dir_fd=here, follow_symlinks=False)
+            except FileNotFoundError:  # its producer has taken it back meanwhile
+                continue
+            if not stat.S_ISREG(facts.st_mode):
+                kind = "a link" if stat.S_ISLNK(facts.st_mode) else "no plain file"
+                self.trouble = f"{_shown(name)} in {self.folder.name} is {kind}, and is left alone"
+                continue
+            found[name] = _facts(facts)
         before = self._seen
         self._seen = {
             name: before[name] if name in before and before[name][0] == facts else (facts, now)
@@ -136,41 +172,48 @@ class Inward(FolderWork):
         ready = [name for name, (_, since) in self._seen.items() if now - since >= self.folder.settle]
         return sorted(ready, key=lambda name: (found[name][2], name))
 
-    async def _file(self, name: str) -> bool:
+    async def _file(self, name: str, here: int, done: int, bad: int) -> bool:
         """Deals with one file; whether it is dealt with."""
         facts, _ = self._seen[name]
-        content = self._read(name, facts)
+        try:
+            content = self._read(name, facts, here)
+        except PermissionError:  # it waits for a person; the others do not wait for it
+            self.trouble = (
+                f"{_shown(name)} in {self.folder.name} cannot be read: its group is to be the folder's, and to read it"
+            )
+            return False
         if content is None:
             return False
         reasons: list[str] = []
         try:
             if isinstance(content, Problem):
-                self._refuse(reasons, 0, content, name)
+                self._refuse(reasons, 0, content, _shown(name))
             else:
                 await self._push_all(name, content, reasons)
         except Refusal as refused:  # paused, full, busy, at the wrong time: the keeper says when to come again
             self.trouble = f"{_shown(name)} waits: {refused.problem.detail}"
             await self.sleep(min(max(1, refused.retry), LAST_SECONDS))
             return False
-        self._move(name, reasons)
+        if not self._move(name, facts, reasons, here, bad if reasons else done):
+            return False
         self.owner.counts["folder_files_taken"] += 1
         return True
 
-    def _read(self, name: str, facts: Facts) -> bytes | Problem | None:
-        """A file's content; None if it is another by now."""
+    def _read(self, name: str, facts: Facts, here: int) -> bytes | Problem | None:
+        """A file's content; None if it is another by now. Raises: PermissionError."""
         if len(os.fsencode(name)) > NAME_BYTES or not name.isprintable():
             return Problem("syntax", f"a file's name has at most {NAME_BYTES} bytes, all of them printable")
         try:
-            fd = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except PermissionError:
-            raise Trouble(
-                f"{_shown(name)} in {self.folder.name} cannot be read: its group is to be the folder's, and to read it"
-            ) from None
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, or a socket, since we looked
+                return None
+            raise
         with os.fdopen(fd, "rb") as file:
             found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or (found.st_ino, found.st_size, found.st_mtime_ns) != facts:
+            if not stat.S_ISREG(found.st_mode) or _facts(found) != facts:
                 return None
             if found.st_size > LARGEST_MESSAGE:
                 return Problem("size", f"a file of more than {LARGEST_MESSAGE} bytes")
@@ -186,6 +229,7 @@ class Inward(FolderWork):
                     lines.append(line)
                 elif outcome.problem is not None:
                     self._refuse(reasons, line, outcome.problem, outcome.key)
+            await asyncio.sleep(0)
             if items:
                 answered = await self.ask(
                     Answered,
@@ -210,33 +254,72 @@ class Inward(FolderWork):
         _add(reasons, line, in_words(problem))
         self.owner.refused(self.folder.channel, self.who, "", problem, clip(key))
 
-    def _move(self, name: str, reasons: list[str]) -> None:
-        target = self.path / (BAD if reasons else DONE)
-        shown = name if name.isprintable() and len(os.fsencode(name)) <= NAME_BYTES else _shown(name)[:NAME_BYTES]
-        place, number = target / shown, 1
-        while os.path.lexists(place):
-            number += 1
-            place = target / f"{shown}.{number}"
-        if reasons:
-            _write(target, f"{place.name}.reason", "".join(f"{line}\n" for line in reasons).encode())
-        (self.path / name).rename(place)
-        _sync(target)
-        _sync(self.path)
+    def _move(self, name: str, facts: Facts, reasons: list[str], here: int, target: int) -> bool:
+        """Moves a file that is dealt with, once it is said why it is bad. False, if it was another one by then: it is
+        back in its place."""
         self._seen.pop(name, None)
+        said = "".join(f"{line}\n" for line in reasons).encode()
+        shown = place = _cut(_shown(name))
+        for number in range(2, NAMES_TRIED + 2):
+            try:
+                if _is_taken(target, place):
+                    raise FileExistsError
+                if reasons:
+                    _write(target, f"{place}.reason", said)
+                try:
+                    _rename(here, name, target, place)
+                    break
+                except OSError:
+                    _forget(target, f"{place}.reason", reasons)
+                    raise
+            except FileExistsError:
+                place = f"{shown}.{number if number < NAMES_TRIED else time.time_ns()}"
+            except FileNotFoundError:  # its producer has taken it away; what it brought is there
+                return True
+        else:
+            raise Trouble(f"there is no free name for {_shown(name)} in {self.folder.name}")
+        if _facts(os.stat(place, dir_fd=target, follow_symlinks=False)) != facts:
+            _forget(target, f"{place}.reason", reasons)
+            try:
+                _rename(target, place, here, name)
+                return False
+            except FileExistsError:  # its producer has replaced it twice: what lay in between, nobody has read
+                _write(target, f"{place}.reason", b"replaced by another one before it was read: not taken\n")
+        os.fsync(target)
+        os.fsync(here)
+        return True
 
-    def _sweep(self) -> None:
+    async def _sweep(self, done: int) -> None:
         """Removes done files that have been kept long enough. Bad ones are for a person."""
         if time.monotonic() - self._swept < SWEEP_SECONDS or not self.folder.keep_files:
             return
         self._swept = time.monotonic()
         oldest = time.time() - self.folder.keep_files  # a move changes the time of change (ctime)
-        with os.scandir(self.path / DONE) as entries:
-            old = [
-                entry.name for _, entry in zip(range(FILES_MOST), entries, strict=False)
-                if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_ctime < oldest
-            ]  # fmt: skip
+        old: list[str] = []
+        async for name in _names(self.path / DONE):
+            if len(old) >= FILES_MOST:
+                break
+            with contextlib.suppress(FileNotFoundError):
+                facts = os.stat(name, dir_fd=done, follow_symlinks=False)
+                if stat.S_ISREG(facts.st_mode) and facts.st_ctime < oldest:
+                    old.append(name)
         for name in old:
-            (self.path / DONE / name).unlink()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=done)
+
+
+def _facts(found: os.stat_result) -> Facts:
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+async def _names(folder: Path) -> AsyncIterator[str]:
+    """What is said to be in a folder, however much: others have their turn in between. (By its path, since a part may
+    not double descriptors; what is found is then looked at by the descriptor.)"""
+    with os.scandir(folder) as entries:
+        for number, entry in enumerate(entries, 1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+            yield entry.name
 
 
 def _batches(found: Iterator[Found]) -> Iterator[list[Found]]:
@@ -264,6 +347,11 @@ def _shown(name: str) -> str:
     return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in name[:NAME_BYTES])
 
 
+def _cut(name: str) -> str:
+    """A name to which something may be added."""
+    return name.encode()[:NAME_BYTES].decode(errors="ignore")
+
+
 # --- out --------------------------------------------------------------------------------------------------------
 
 
@@ -277,18 +365,19 @@ class Outward(FolderWork):
         vain, comes again, and is there.)"""
 
     async def session(self) -> None:
-        while True:
-            try:
-                handed = self._handed or await self.ask(Handed, self._pull, waits=True)
-                if handed.messages:
-                    self._handed = handed
-                    verdicts = tuple(self._verdict(message) for message in handed.messages)
-                    _sync(self.path)
-                    self._handed = None
-                    self.trouble = ""
-                    await self.ask(Answered, lambda number: self._settle(number, handed, verdicts))  # noqa: B023
-            except Refusal as refused:
-                await self.sleep(min(max(1, refused.retry), LAST_SECONDS))
+        with _opened(self.path) as here:
+            while True:
+                try:
+                    handed = self._handed or await self.ask(Handed, self._pull, waits=True)
+                    if handed.messages:
+                        self._handed = handed
+                        verdicts = tuple(self._verdict(message, here) for message in handed.messages)
+                        os.fsync(here)
+                        self._handed = None
+                        self.trouble = ""
+                        await self.ask(Answered, lambda number: self._settle(number, handed, verdicts))  # noqa: B023
+                except Refusal as refused:
+                    await self.sleep(min(max(1, refused.retry), LAST_SECONDS))
 
     def _pull(self, number: int) -> Pull:
         return Pull(number, self.who, self.folder.channel, BATCH, LEASE_SECONDS, WAIT_MS)
@@ -296,11 +385,11 @@ class Outward(FolderWork):
     def _settle(self, number: int, handed: Handed, verdicts: tuple[Verdict, ...]) -> Settle:
         return Settle(number, self.who, self.folder.channel, handed.lease, verdicts)
 
-    def _verdict(self, message: Message) -> Verdict:
+    def _verdict(self, message: Message, here: int) -> Verdict:
         name = f"{self.folder.channel}-{message.number:012}.{self.folder.form}"
-        there = self._there(name)
+        there = self._there(name, here)
         if there is None:
-            _write(self.path, name, message.body)
+            _write(here, name, message.body)
             self.owner.counts["folder_files_written"] += 1
         elif there != message.body:
             raise Trouble(
@@ -308,9 +397,9 @@ class Outward(FolderWork):
             )
         return Verdict(message.number, "done")
 
-    def _there(self, name: str) -> bytes | None:
+    def _there(self, name: str, here: int) -> bytes | None:
         try:
-            fd = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
         except FileNotFoundError:
             return None
         with os.fdopen(fd, "rb") as file:
@@ -319,27 +408,67 @@ class Outward(FolderWork):
             return file.read(LARGEST_MESSAGE + 1)
 
 
-def _write(folder: Path, name: str, content: bytes) -> None:
-    """A whole file under its name, or none. Raises: OSError."""
-    hidden = folder / f".{name}"
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _is_there(folder: int, name: str, fd: int) -> bool:
+    """Whether the folder that is open is still the one of this name."""
+    try:
+        return os.path.samestat(os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _is_taken(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _forget(folder: int, name: str, reasons: list[str]) -> None:
+    """Takes back a `.reason`, if one was written."""
+    if reasons:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+
+
+def _rename(source: int, name: str, target: int, to: str) -> None:
+    """Moves a file, and never over another one. Raises: FileExistsError and other OSErrors."""
+    if not _libc.renameat2(source, os.fsencode(name), target, os.fsencode(to), _NOREPLACE):
+        return
+    code = ctypes.get_errno()
+    if code not in _NO_SUCH_WAY:
+        raise OSError(code, os.strerror(code), name)
+    if _is_taken(target, to):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), to)
+    os.rename(name, to, src_dir_fd=source, dst_dir_fd=target)
+
+
+def _write(folder: int, name: str, content: bytes) -> None:
+    """A whole file under its name, or none. Raises: OSError, FileExistsError among them."""
+    hidden = f".{name}"
     with contextlib.suppress(FileNotFoundError):
-        hidden.unlink()  # of an earlier life, or somebody else's: a link, or a pipe that would never open
-    fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)
+        os.unlink(hidden, dir_fd=folder)  # of an earlier life, or somebody else's: a link, or a pipe
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(hidden, flags, 0o660, dir_fd=folder)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(fd)
-        hidden.rename(folder / name)
+        _rename(folder, hidden, folder, name)
     except OSError:
         with contextlib.suppress(OSError):
-            hidden.unlink()
+            os.unlink(hidden, dir_fd=folder)
         raise
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

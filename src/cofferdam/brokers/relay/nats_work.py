@@ -6,6 +6,10 @@ so an acknowledgement is not believed to last: at each new connection the stream
 channel, and all that the keeper still has after it is published again. The keeper keeps messages for `keep`, whatever
 has been published.
 
+The hub is not believed either: one that says what is no NATS, or more than it may, or does not offer TLS where the
+policy asks for it, is an alarm and a new attempt, and costs nobody else. (The library would go on without TLS, password
+and all, and raises whatever its decoding of strange words happens to raise.)
+
 Of a channel in strict order one message is under way at a time; else as many as the channel lets.
 
 Not here: which streams there are (nats), what ways have in common (ways).
@@ -14,23 +18,24 @@ Not here: which streams there are (nats), what ways have in common (ways).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import ssl
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final, TypeVar
 
-import nats
 import nats.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NotFoundError
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.kit.http.problems import Refusal
 from cofferdam.brokers.relay.records import Answered, Browse, Handed, Message, Pull, Settle, Verdict
-from cofferdam.brokers.relay.ways import LAST_SECONDS, LEASE_SECONDS, Trouble, Way, Work
-from cofferdam.errors import GateError
-from cofferdam.policy.terms.relay_rows import Nats
+from cofferdam.brokers.relay.ways import LAST_SECONDS, LEASE_SECONDS, Stopped, Trouble, Way, Work
+from cofferdam.errors import CofferdamError, GateError
+from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, Nats
 
 BATCH: Final = 100
 CONNECT_SECONDS: Final = 10
@@ -40,7 +45,41 @@ LOOK_MS: Final = 1_000
 that an earlier life of this part has leased."""
 AGAIN_SECONDS: Final = 60
 """When a message comes again that the hub does not take."""
+CLOSE_SECONDS: Final = 2.0
+"""For a hub that does not read to take what is left, before its connection is let go of."""
+LINE_BYTES: Final = 256 << 10
+"""Of a line that the hub says."""
+SAID_BYTES: Final = 2 * LARGEST_MESSAGE
+"""Of what follows a line: the last message of a channel comes back as base64."""
 _ID: Final = re.compile(r"(.+)/([1-9][0-9]{0,13})\Z")
+
+_TOO_LARGE: Final = "larger than the hub takes"
+
+T = TypeVar("T")
+
+
+class _Parser(Parser):
+    """The library's, which would keep whatever a hub sends until a line is whole, or as many bytes as it announced."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        most = LINE_BYTES if self.state == AWAITING_CONTROL_LINE else SAID_BYTES
+        if len(self.buf) + len(data) > most + LINE_BYTES or self.needed > SAID_BYTES:
+            raise nats.errors.ProtocolError
+        await super().parse(data)
+
+
+class _Client(Client):
+    """The library's, which goes on without TLS, and shows its password, if the hub does not ask for TLS."""
+
+    def __init__(self, *, plain: bool) -> None:
+        super().__init__()
+        self._plain = plain
+        self._ps = _Parser(self)
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection and not self._plain and not info.get("tls_required"):
+            raise nats.errors.Error("it does not ask for TLS, and without TLS it is told nothing")
+        await super()._process_info(info, initial_connection)
 
 
 class Publisher(Work):
@@ -56,7 +95,7 @@ class Publisher(Work):
         self.subject = hub.subject.replace("{channel}", channel)
         self._task: asyncio.Task[Any] | None = None
         self._published = 0
-        """Up to here the stream has everything."""
+        """Up to here the stream has everything, but for what is too large for the hub."""
 
     @property
     def name(self) -> str:
@@ -69,15 +108,26 @@ class Publisher(Work):
 
     async def session(self) -> None:
         self._task = asyncio.current_task()
-        client = await self._connect()
+        client = await self._of_hub(self._connect())
         try:
             stream = client.jetstream(timeout=ANSWER_SECONDS)
-            self._published = await self._last(stream)
+            self._published = await self._of_hub(self._last(stream))
             await self._catch_up(stream)
             self.trouble = ""
             await self._go_on(client, stream)
         finally:
-            await client.close()
+            with contextlib.suppress(Exception):  # it is done with, whatever it still says
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await client.close()
+
+    async def _of_hub(self, answer: Awaitable[T]) -> T:
+        """What the hub answers. Raises: Trouble, too, for all that the library makes of an answer that is none."""
+        try:
+            return await answer
+        except (Stopped, CofferdamError, *self.foreign):
+            raise
+        except Exception as error:
+            raise Trouble(f"the hub says what is no NATS ({type(error).__name__}: {self.words(error)})") from None
 
     async def _connect(self) -> Client:
         hub = self.hub
@@ -95,13 +145,17 @@ class Publisher(Work):
             shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    return await nats.connect(
-                        f"{'nats' if hub.plain else 'tls'}://{shown}", name="cofferdam", allow_reconnect=False,
-                        connect_timeout=CONNECT_SECONDS, ping_interval=15, max_outstanding_pings=2,
-                        error_cb=_quiet, **options,
+                    client = _Client(plain=hub.plain)
+                    await self._of_hub(
+                        client.connect(
+                            f"{'nats' if hub.plain else 'tls'}://{shown}", name="cofferdam", allow_reconnect=False,
+                            connect_timeout=CONNECT_SECONDS, ping_interval=15, max_outstanding_pings=2,
+                            error_cb=_quiet, **options,
+                        )
                     )  # fmt: skip
-            except self.foreign as error:
-                said.append(f"{shown}: {self.words(error)}")
+                    return client
+            except (Trouble, *self.foreign) as error:
+                said.append(clip(f"{shown}: {self.words(error)}", 200))
         raise Trouble("; ".join(said))
 
     async def _last(self, stream: JetStreamContext) -> int:
@@ -147,11 +201,13 @@ class Publisher(Work):
                 await self.sleep(min(max(1, refused.retry), LAST_SECONDS))
                 continue
             if not handed.messages:
-                await client.flush(timeout=int(ANSWER_SECONDS))  # is it still there?
+                await self._of_hub(client.flush(timeout=int(ANSWER_SECONDS)))  # is it still there?
                 await self._catch_up(stream)
                 continue
-            fresh = [message for message in handed.messages if message.number > self._published]
+            # What comes a second time was not settled the first time: it is published again, and known there.
+            fresh = [message for message in handed.messages if message.number > self._published or message.count > 1]
             failed = await self._publish(stream, fresh)
+            failed |= {each.number: _TOO_LARGE for each in handed.messages if len(each.body) > client.max_payload}
             self._published = max(self._published, *(message.number for message in handed.messages))
             verdicts = tuple(
                 Verdict(message.number, "failed", failed[message.number], AGAIN_SECONDS)
@@ -190,11 +246,15 @@ class Publisher(Work):
             "Cofferdam-Sha256": message.sha256.hex(),
         }
         try:
-            found = await stream.publish(self.subject, message.body, timeout=ANSWER_SECONDS, headers=headers)
+            found = await self._of_hub(
+                stream.publish(self.subject, message.body, timeout=ANSWER_SECONDS, headers=headers)
+            )
         except nats.errors.MaxPayloadError:
-            return clip(f"the hub takes no message of {len(message.body)} bytes")
+            return _TOO_LARGE
         except APIError as error:
-            raise Trouble(f"the stream {self.hub.stream} does not take it: {error.description}") from None
+            raise Trouble(clip(f"the stream {self.hub.stream} does not take it: {error.description}")) from None
+        if found.stream != self.hub.stream:  # whoever may listen there may answer, too
+            raise Trouble(clip(f"{found.stream!r} has acknowledged what was for the stream {self.hub.stream}"))
         if not found.duplicate:
             self.owner.counts["nats_published"] += 1
         return ""

@@ -23,6 +23,7 @@ from cofferdam.audit.events.relay import MessageRefused
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.http.keys import Given, read_secrets
+from cofferdam.brokers.kit.http.problems import Refusal
 from cofferdam.brokers.relay.http_asking import Keeper
 from cofferdam.brokers.relay.records import Answered, Handed, Result, ToKeeper
 from cofferdam.errors import CofferdamError, LocalProtocolError
@@ -97,6 +98,9 @@ class Work(abc.ABC):
                     return
                 except Trouble as error:
                     self.trouble = str(error)
+                except Refusal as refused:  # paused, full, busy, a reload: the keeper says when to come again
+                    self.trouble = refused.problem.detail
+                    wait = max(wait, min(refused.retry, LAST_SECONDS))
                 except self.foreign as error:
                     self.trouble = self.words(error)
                 if time.monotonic() - began > LAST_SECONDS:
