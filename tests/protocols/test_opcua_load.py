@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
-from cofferdam.model import Float64, Text
+from cofferdam.errors import RemoteProtocolError
+from cofferdam.model import Float64, Security, Text
 from cofferdam.protocols.base import Established
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.budget import Budget
-from cofferdam.protocols.opcua.builtin import LocalizedText, NodeId
-from cofferdam.protocols.opcua.client_work import NO_QUALIFIED
+from cofferdam.protocols.opcua.builtin import NULL_NODE, LocalizedText, NodeId
+from cofferdam.protocols.opcua.client_work import NO_QUALIFIED, _identity
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
-from cofferdam.protocols.opcua.security import POLICIES, SecurityError
+from cofferdam.protocols.opcua.security import NONE, POLICIES, SecurityError
 from cofferdam.protocols.opcua.subscriptions import QUEUED_BYTES
-from cofferdam.protocols.opcua.trust import Trust, mark
+from cofferdam.protocols.opcua.trust import Secret, Trust, mark
 from tests.protocols.opcua.certificates import make
-from tests.protocols.opcua.pair import Pair, facing, plain, trust
+from tests.protocols.opcua.pair import LEVEL, Pair, asset, facing, plain, trust
 from tests.protocols.test_opcua_machine import body, spied
 
 NS = 1_000_000_000
@@ -106,6 +108,42 @@ def test_a_budget_is_for_each_source_and_for_all() -> None:
     assert [budget.spend("a", NS) for _ in range(3)] == [True, True, False]
     one = Budget(1, 100)
     assert [one.spend(f"fd00::{number}", 0) for number in range(3)] == [True, False, False], "a network is a source"
+
+
+def test_a_password_is_sent_where_it_is_encrypted() -> None:
+    """A server that wants it in the clear gets it on an encrypted channel, and on none that is signed alone."""
+    secret = msgspec.json.encode(Secret(passwords={"filler": "secret words"}))
+    policy = POLICIES[WORD]
+    token = s.UserTokenPolicy("u", 1, None, None, NONE.uri)
+    for mode, sent in ((2, False), (3, True)):
+        endpoint = SimpleNamespace(policy=policy.uri, mode=mode, tokens=[token])
+        client = SimpleNamespace(
+            asset=msgspec.structs.replace(asset(WORD), security=Security((WORD,), WORD, user="gate")),
+            channel=SimpleNamespace(policy=policy, mode=mode),
+            facing=SimpleNamespace(common=Trust({"opcua": secret})),
+        )
+        answer = SimpleNamespace(endpoints=[endpoint], certificate=b"")
+        if sent:
+            assert b"secret words" in (_identity(client, answer, b"n" * 32).body or b"")
+        else:
+            with pytest.raises(RemoteProtocolError, match="in the clear"):
+                _identity(client, answer, b"n" * 32)
+
+
+def test_who_connects_anew_to_browse_has_the_asset_asked_once() -> None:
+    common = trust()
+    for number in range(3):
+        pair = Pair(OpcUaServer(facing(common)), OpcUaClient(facing(common), 8)).run()
+        found = spied(pair)
+        view = s.ViewDescription(NULL_NODE, 0, 0)
+        asked = [s.BrowseDescription(NodeId(0, 85), 0, NodeId(0, 33), True, 0, 63)]
+        body(pair, s.BrowseRequest(pair.client.header(), view, 0, asked))
+        assert [type(request) for _, request in pair.asked] == ([m.Survey] if not number else [])
+        if not number:
+            line = m.Node(LEVEL, 2, ("", "Level"), m.Localized("", "Level"), parents=((-1, "i=35"),))
+            pair.answer(m.Described((line,)))
+        [result] = found[-1].results
+        assert "Level" in [one.name.name for one in result.references], "each is told"
 
 
 # --- items and values -----------------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ VALUE = 13
 READS, WRITES, BROWSES, PATHS, CALLS, ITEMS_AT_ONCE, HISTORIES = 1000, 100, 100, 100, 1, 1000, 10
 POINTS, POINT_REFERENCES = 10, 10_000
 """Continuation points of a session; references of one node."""
+DESCRIBED = 16
+"""Descriptions that are kept for other sessions."""
 FRESH_NS = 10_000_000_000
 """So old may a description be that is browsed."""
 RETRY_NS, MOST_RETRY_NS = 500_000_000, 10_000_000_000
@@ -359,9 +361,10 @@ class Services(ItemServices):
     def _survey(self) -> tuple[Item, ...] | None:
         """What has to be asked for before anything can be browsed; None: what is known is fresh."""
         server = self._server
-        if server.facing is None:
+        facing = server.facing
+        if facing is None:
             return None
-        asset = server.facing.asset
+        asset = facing.asset
         names = dict.fromkeys(
             [point.at.name for point in asset.points if isinstance(point.at, Item)]
             + [method.at.name for method in asset.methods]
@@ -372,12 +375,24 @@ class Services(ItemServices):
             return None
         if self._space is not None and wanted == self._space_of and server.now - self._space_at < FRESH_NS:
             return None
+        # What another session was told of the same nodes is as good: whoever connects anew to browse would have the
+        # asset asked for hundreds of things each time.
+        found = facing.common.described.get((facing.asset.name, wanted))
+        if found is not None and server.now - found[0] < FRESH_NS:
+            self._space_at, self._space_of = found[0], wanted
+            self._space = Space(self._names, found[1], self._rights)
+            return None
         return wanted
 
     def _described(self, asked: tuple[Item, ...], answer: Any) -> None:
         if isinstance(answer, m.Described):
             self._space = Space(self._names, answer.nodes, self._rights)
             self._space_of, self._space_at = asked, self._server.now
+            facing = self._server.facing
+            known = facing.common.described
+            while len(known) >= DESCRIBED:
+                del known[next(iter(known))]
+            known[facing.asset.name, asked] = (self._server.now, answer.nodes)
 
     def _with_space(self, then: Callable[[Space | None], None]) -> None:
         survey = self._survey()

@@ -126,6 +126,8 @@ class Trust:
         self._logins = Budget(LOGINS, LOGINS_ALL)
         self._key_work = Budget(KEY_WORK, KEY_WORK_ALL, KEY_WORK_SECONDS)
         self._servers: dict[str, bytes] = {}
+        self.described: dict[Any, tuple[int, Any]] = {}
+        """What an asset's nodes are, by (asset, what was asked for): since when it is known (monotonic ns), and it."""
         self._ends: list[tuple[int, str, bool]] = []  # when certificates end (UTC ns), their names, whether it is ours
         self.take(read(secrets.get("opcua", b"")))
 
