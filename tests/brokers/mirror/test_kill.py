@@ -129,3 +129,35 @@ def test_times_and_values_that_no_plant_should_have(tmp_path: Path) -> None:
                 eventually(lambda: value("old") == [1])
                 eventually(lambda: value("dup") == [2])
                 assert value("dup", revisions="all") == [1, 2]
+
+
+def test_what_changes_in_a_historian_while_it_is_read(tmp_path: Path) -> None:
+    """A whole number's column becomes a float: nothing is rounded. A value is mended and mended back: the last stays. A
+    time of the historian's own that has no place ends nothing."""
+    with historian() as made:
+        plant = Plant(made)
+        plant.conn.execute("alter table samples alter column value type bigint using value::bigint")
+        plant.conn.execute("alter table samples add column server timestamptz")
+        now = int(time.time())
+        plant.add([("a", now - 5, 1, 192)])
+        plant.conn.execute(
+            "insert into samples values ('s', now(), 1, 192, 'infinity'), ('s', now(), 2, 192, '3000-1-1')"
+        )
+        with (
+            crew(tmp_path, plant, source="server: server\n        overlap: 60 s") as mirror,
+            mirror.client("lake") as lake,
+        ):
+
+            def value(tag: str, **said: str) -> Any:
+                answer = lake.get("/v1/samples", params={"tag": tag, "last": "1h", **said})
+                return [row["value"] for row in answer.json()["samples"]] if answer.status_code == 200 else None
+
+            eventually(lambda: (value("a"), value("s", revisions="all")) == ([1], [1, 2]))
+            for changed in (2, 1):
+                plant.conn.execute("update samples set value = %s where tag = 'a'", (changed,))
+                eventually(lambda changed=changed: value("a") == [changed])  # type: ignore[misc]
+            assert value("s", revisions="all") == [1, 2]  # nothing more by being read again
+            plant.conn.execute("alter table samples alter column value type float8")
+            plant.conn.execute("insert into samples values ('f', now(), 7.25, 192)")
+            eventually(lambda: value("f") == [7.25])
+            mirror.ends_well()

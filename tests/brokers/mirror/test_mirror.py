@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import duckdb
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cofferdam.brokers.kit.http.keys import Secrets
+from cofferdam.brokers.mirror import query, sql
+from cofferdam.brokers.mirror.query import Deadline, Reading, TooMuch
 from tests.brokers.mirror.crew import Plant, RunningCrew, crew, historian
 from tests.services import Postgres, needs_postgres
 from tests.waiting import eventually
@@ -222,6 +226,9 @@ SQL_THAT_WRITES = (
     "SELECT * FROM glob('/etc/*')", "SELECT * FROM read_text('/proc/self/environ')", "DROP VIEW samples",
     "EXPORT DATABASE '{store}/x'", "SELECT getenv('HOME')", "CALL pragma_version()", "SELECT 1; SELECT 2", "",
     "SELECT * FROM sys", "DELETE FROM hot_log", "RESET enable_external_access",
+    "EXPLAIN ANALYZE CREATE TABLE mine AS SELECT 1", "EXPLAIN ANALYZE CREATE TEMP TABLE mine AS SELECT 1",
+    "explain /* */ analyze INSERT INTO hot_log SELECT 1", "EXPLAIN ANALYZE COPY (SELECT 1) TO '{store}/x.csv'",
+    "SELECT length(repeat('x', 4000000000))", "SELECT list_sum(range(1000000000))",
 )  # fmt: skip
 
 
@@ -248,6 +255,61 @@ def test_sql_reads(mirror: RunningCrew) -> None:
         assert lake.post("/v1/sql", content="SELECT tag FROM tags").status_code == 200
     with mirror.client("bi") as bi:
         assert bi.post("/v1/sql", content="SELECT 1").status_code == 404
+
+
+def test_sql_is_ended_when_its_time_is_over(mirror: RunningCrew, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "SECONDS", 0.2)
+    reading = Reading(mirror.store("keeper"))
+    asked = sql.Sql(reading)
+    for text in (
+        "SELECT count(*) FROM range(1000000000000) a, range(1000000) b",
+        "WITH RECURSIVE t AS (SELECT 1 i UNION ALL SELECT i + 1 FROM t) SELECT count(*) FROM t",
+    ):
+        with pytest.raises(TooMuch, match="took more than"):
+            asked.run("lake", reading.view(), text, 100)
+    assert asked.run("lake", reading.view(), "EXPLAIN ANALYZE SELECT 1", 100).num_rows == 1
+
+
+def test_a_key_for_some_tags_has_no_sql(mirror: RunningCrew) -> None:
+    """SQL sees all tags: a key that is limited to some would be no limit."""
+
+    def brought(secrets: Secrets) -> None:
+        assert mirror.ask("reader", "secrets", secrets=msgspec.to_builtins(secrets))["keys"] == 3
+
+    keys = mirror.rows | {"lake": msgspec.structs.replace(mirror.rows["lake"], scopes=("flow_*",))}
+    brought(Secrets(keys=tuple(keys.values())))
+    try:
+        assert get(mirror, "lake", "samples", tag="secret", **LAST).status_code == 404
+        with mirror.client("lake") as lake:
+            assert lake.post("/v1/sql", content="SELECT 1").status_code == 404
+    finally:
+        brought(mirror.secrets("reader"))
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("aggregates", {"from": "1677-09-21T00:12:44Z", "to": "2262-04-11T23:47:16Z", "every": "1month"}),
+        ("aggregates", {"from": "2262-04-01", "to": "2262-04-11T23:47:16Z", "every": "12month"}),
+        ("aggregates", {"from": "2262-04-01", "to": "2262-04-11T23:47:16Z", "every": "0d"}),
+        ("samples", {"last": "1h", "limit": "9" * 5000}),
+        ("at", {"time": "9223372036854775807", "how": "linear", "format": "\0"}),
+        ("samples", {"tags": ",".join(["*"] * 200), "last": "1h"}),
+    ],
+)  # fmt: skip
+def test_the_borders_of_numbers_are_refused_and_end_nothing(
+    mirror: RunningCrew, path: str, said: dict[str, str]
+) -> None:
+    answer = get(mirror, "bi", path, **({"tag": "flow_1"} | said if "tags" not in said else said))
+    assert answer.status_code in (400, 404, 413), answer.text[:500]
+    assert get(mirror, "bi", "samples", tag="flow_1", **LAST).status_code == 200
+
+
+def test_an_answer_has_a_limit_of_bytes(mirror: RunningCrew, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "BYTES_MOST", 1000)
+    view = Reading(mirror.store("keeper")).view()
+    with pytest.raises(TooMuch, match="MiB"):
+        view.samples(["flow_1"], BEGIN * 10**9, NOW * 10**9, Deadline(60), most=1_000_000)
 
 
 def test_verify_finds_what_is_late_and_fetches_it(mirror: RunningCrew) -> None:

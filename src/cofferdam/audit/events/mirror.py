@@ -134,7 +134,7 @@ GATE: tuple[type[Event], ...] = ()
 SOURCE: tuple[type[Event], ...] = (SamplesRefused, SourceTold, http.KeysSet)
 SPOOLER: tuple[type[Event], ...] = (SamplesLost,)
 KEEPER: tuple[type[Event], ...] = (
-    MirrorOpened, HistorySealed, SamplesLost, HistoryDropped, HistoryHeld, MirrorVerified,
+    MirrorOpened, HistorySealed, SamplesLost, SamplesRefused, HistoryDropped, HistoryHeld, MirrorVerified,
 )  # fmt: skip
 READER: tuple[type[Event], ...] = (HistoryRead, *http.HTTP)
 

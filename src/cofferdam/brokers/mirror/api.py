@@ -23,7 +23,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -32,7 +32,7 @@ from cofferdam.brokers.kit.http import api
 from cofferdam.brokers.kit.http.api import Note, method, path_of, query_of
 from cofferdam.brokers.kit.http.connection import Request
 from cofferdam.brokers.kit.http.keys import Known
-from cofferdam.brokers.kit.http.messages import Answer
+from cofferdam.brokers.kit.http.messages import Answer, Gone
 from cofferdam.brokers.kit.http.problems import Problems, Refusal, answer, refusal, time_of
 from cofferdam.brokers.kit.threads import Busy, Threads
 from cofferdam.brokers.mirror import forms, sql
@@ -50,6 +50,10 @@ TAGS_PAGE: Final = 10_000
 QUERY_SECONDS: Final = 60.0
 QUERIES_EACH: Final = 4
 """Queries of one principal at a time."""
+RUN_EACH: Final = 2
+"""Of these, so many are reckoned at a time: fewer than there are threads."""
+PATTERNS_MOST: Final = 100
+"""Patterns of one query."""
 STREAMS_EACH: Final = 4
 STREAMS_MOST: Final = 100
 STREAM_SECONDS: Final = 0.25
@@ -67,6 +71,9 @@ _WORDS: Final = {
     "gaps": {"from", "to", "last", "zone"},
     "stream": {"tag", "tags", "after"},
 }
+_RECKONING: Final = (ArithmeticError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException)
+"""Of an answer that is reckoned from files nobody here writes: nothing is left behind by it."""
+T = TypeVar("T")
 Count = Callable[[str, str, str, int, int, tuple[str, ...], int], None]
 """(principal, key, what, rows, bytes, tags, ns): an answer, for figures and the audit log."""
 
@@ -88,6 +95,7 @@ class Api(api.Api):
         self._threads = threads
         self._count = count
         self._under_way: dict[str, int] = {}
+        self._turns: dict[str, asyncio.Semaphore] = {}
         self._streams: dict[str, int] = {}
         self._sql = sql.Sql(reading)
 
@@ -128,8 +136,8 @@ class Api(api.Api):
 
     def _rights(self, known: Known) -> Rights:
         rights = rights_of([self.row], known.principal)
-        if known.verbs and "sql" not in known.verbs:
-            rights.sql = False
+        if (known.verbs and "sql" not in known.verbs) or (known.scopes and not Matcher(known.scopes).all):
+            rights.sql = False  # a key for some tags: SQL is for those who may read everything
         return rights
 
     def _rule(self, known: Known, rights: Rights, tag: str) -> ReadRule | None:
@@ -155,6 +163,8 @@ class Api(api.Api):
             raise self._limit(request, known, what, "too many queries wait", retry=2) from None
         except StoreError as error:
             raise Refusal(Problem("store", str(error)[:500]), retry=30) from None
+        except _RECKONING as error:
+            raise self._unanswered(request, known, what, error) from None
         finally:
             self._under_way[who] -= 1
             if not self._under_way[who]:
@@ -163,6 +173,12 @@ class Api(api.Api):
         size = len(made.body) if isinstance(made.body, bytes) else 0
         self._count(who, known.key, what, rows, size, tuple(tags)[:8], time.monotonic_ns() - began)
         return made
+
+    def _unanswered(self, request: Request, known: Known, what: str, error: Exception) -> Refusal:
+        """A query that reckoning stumbles over, such as at the borders of what a number can be, ends nothing else."""
+        problem = Problem("request", f"this cannot be reckoned ({type(error).__name__})")
+        self.tell(request, known, what, "read", problem)
+        return Refusal(problem)
 
     def _limit(self, request: Request, known: Known, what: str, words: str, retry: int = 0) -> Refusal:
         problem = Problem("limit" if not retry else "busy", words[:500])
@@ -193,6 +209,8 @@ class Api(api.Api):
         if ("tag" in said) == ("tags" in said):
             raise refusal("request", "tag=NAME, or tags=NAME,NAME,... (patterns with * as well)")
         rights = self._rights(known)
+        if sum("*" in one for one in said.get("tags", "").split(",")) > PATTERNS_MOST:
+            raise TooMuch(f"more than {PATTERNS_MOST} patterns")
         names = [said["tag"]] if "tag" in said else [one for one in said["tags"].split(",") if one]
         found: dict[str, None] = {}
         for name in names:
@@ -218,17 +236,23 @@ class Api(api.Api):
 
     def _limit_of(self, said: dict[str, str], usual: int, most: int) -> int:
         text = said.get("limit", str(usual))
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+        if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= most:
             raise refusal("request", f"limit is a whole number from 1 to {most}")
         return int(text)
 
-    async def _view(self) -> View:
-        return await self._threads.run(self.reading.view)
+    async def _view(self, known: Known) -> View:
+        return await self._run(known.principal, self.reading.view)
+
+    async def _run(self, who: str, work: Callable[[], T]) -> T:
+        """Does it in a thread; a thread is left for others, however much one asks for."""
+        turn = self._turns.setdefault(who, asyncio.Semaphore(RUN_EACH))
+        async with turn:
+            return await self._threads.run(work)
 
     # --- answers
 
     async def _tags(self, request: Request, known: Known, said: dict[str, str]) -> tuple[Answer, int, list[str]]:
-        view = await self._view()
+        view = await self._view(known)
         rights, after = self._rights(known), said.get("after", "")
         limit = self._limit_of(said, 1_000, TAGS_PAGE)
         match = Matcher([said.get("pattern", "*")])
@@ -246,17 +270,17 @@ class Api(api.Api):
                         break
             return found
 
-        rows = await self._threads.run(work)
+        rows = await self._run(known.principal, work)
         more = {"after": rows[-1]["tag"]} if len(rows) >= limit else {}
         form = forms.form_of(said.get("format", ""), request.headers.get("accept", ""))
         names = ("tag", "source", "type", "first", "last", "resolution")
-        return self._rows(request, view, form, more, "tags", names, iter(rows)), len(rows), []
+        return self._rows(request, known, view, form, more, "tags", names, iter(rows)), len(rows), []
 
     async def _samples(self, request: Request, known: Known, said: dict[str, str]) -> tuple[Answer, int, list[str]]:
-        view = await self._view()
+        view = await self._view(known)
         if (same := self._unchanged(request, view)) is not None:
             return same, 0, []
-        tags = await self._threads.run(lambda: self._asked(known, said, view))
+        tags = await self._run(known.principal, lambda: self._asked(known, said, view))
         limit = self._limit_of(said, ROWS_USUAL, ROWS_MOST)
         revisions = said.get("revisions", "last")
         if revisions not in ("last", "all"):
@@ -267,27 +291,27 @@ class Api(api.Api):
             if not said["after"].isascii() or not said["after"].isdigit() or len(said["after"]) > 18:
                 raise refusal("request", "after is a commit's number")
             after = int(said["after"])
-            table, head["commit"] = await self._threads.run(lambda: view.changes(tags, after, deadline, limit))
+            table, head["commit"] = await self._run(known.principal, lambda: view.changes(tags, after, deadline, limit))
             head["more"] = head["commit"] < view.commit
         else:
             since, until = self._span(said)
             every = revisions == "all"
-            table = await self._threads.run(
-                lambda: view.samples(tags, since, until, deadline, most=limit, revisions=every)
+            table = await self._run(
+                known.principal, lambda: view.samples(tags, since, until, deadline, most=limit, revisions=every)
             )
         form = forms.form_of(said.get("format", ""), request.headers.get("accept", ""))
         rows = table.num_rows
         if form in ("parquet", "arrow"):
             make = forms.parquet_of if form == "parquet" else forms.arrow_of
-            data = await self._threads.run(lambda: make(table))
+            data = await self._run(known.principal, lambda: make(table))
             return self._answer(request, view, data, form, head), rows, tags
         with_commit = revisions == "all" or "after" in said
         names = ("tag", "time", "value", "quality", "server", *(("commit",) if with_commit else ()))
         found = forms.rows_of(table, revisions=with_commit)
-        return self._rows(request, view, form, head, "samples", names, found), rows, tags
+        return self._rows(request, known, view, form, head, "samples", names, found), rows, tags
 
     async def _aggregates(self, request: Request, known: Known, said: dict[str, str]) -> tuple[Answer, int, list[str]]:
-        view = await self._view()
+        view = await self._view(known)
         if (same := self._unchanged(request, view)) is not None:
             return same, 0, []
         since, until = self._span(said)
@@ -297,7 +321,7 @@ class Api(api.Api):
         if unknown := [one for one in functions if one not in FUNCTIONS]:
             raise refusal("request", f"{', '.join(unknown)[:100]}: the functions are {', '.join(FUNCTIONS)}")
         step = min(b - a for a, b in itertools.pairwise(edges)) // 10**9
-        tags = await self._threads.run(lambda: self._asked(known, said, view, step=step))
+        tags = await self._run(known.principal, lambda: self._asked(known, said, view, step=step))
         if len(tags) * (len(edges) - 1) > ROWS_MOST:
             raise TooMuch(f"more than {ROWS_MOST} rows: ask for less time, fewer tags or a longer step")
         deadline, now = Deadline(QUERY_SECONDS), self._wall()
@@ -308,34 +332,38 @@ class Api(api.Api):
                 for one in aggregate(view, tags, edges, functions, deadline, 4 * ROWS_MOST, now)
             ]
 
-        rows = await self._threads.run(work)
+        rows = await self._run(known.principal, work)
         form = forms.form_of(said.get("format", ""), request.headers.get("accept", ""))
         if form in ("parquet", "arrow"):
             make = forms.parquet_of if form == "parquet" else forms.arrow_of
-            data = await self._threads.run(lambda: make(pa.Table.from_pylist(rows)))
+            data = await self._run(known.principal, lambda: make(pa.Table.from_pylist(rows)))
             return self._answer(request, view, data, form, {}), len(rows), tags
         names = ("tag", "time", *functions)
-        return self._rows(request, view, form, {"every": every}, "aggregates", names, iter(rows)), len(rows), tags
+        return (
+            self._rows(request, known, view, form, {"every": every}, "aggregates", names, iter(rows)),
+            len(rows),
+            tags,
+        )
 
     async def _at(self, request: Request, known: Known, said: dict[str, str]) -> tuple[Answer, int, list[str]]:
-        view = await self._view()
+        view = await self._view(known)
         how = said.get("how", "previous")
         if how not in ("previous", "linear"):
             raise refusal("request", "how is previous or linear")
         at = forms.moment(said.get("time", "now"), self._wall(), said.get("zone", ""))
-        tags = await self._threads.run(lambda: self._asked(known, said, view))
+        tags = await self._run(known.principal, lambda: self._asked(known, said, view))
         deadline = Deadline(QUERY_SECONDS)
 
         def work() -> list[dict[str, Any]]:
             return [_value_at(view, tag, at, how, deadline) for tag in tags]
 
-        rows = await self._threads.run(work)
+        rows = await self._run(known.principal, work)
         form = forms.form_of(said.get("format", ""), request.headers.get("accept", ""))
         names = ("tag", "time", "value", "quality", "of")
-        return self._rows(request, view, form, {}, "values", names, iter(rows)), len(rows), tags
+        return self._rows(request, known, view, form, {}, "values", names, iter(rows)), len(rows), tags
 
     async def _gaps(self, request: Request, known: Known, said: dict[str, str]) -> tuple[Answer, int, list[str]]:
-        view = await self._view()
+        view = await self._view(known)
         since, until = self._span(said) if "from" in said or "last" in said else (-(1 << 63), 1 << 63)
         rows = [
             {"source": one.source, "from": time_of(one.since), "to": time_of(one.until), "points": one.points,
@@ -343,7 +371,7 @@ class Api(api.Api):
             for one in view.catalogue.losses if one.since < until and one.until >= since
         ]  # fmt: skip
         names = ("source", "from", "to", "points", "why")
-        return self._rows(request, view, "json", {}, "gaps", names, iter(rows)), len(rows), []
+        return self._rows(request, known, view, "json", {}, "gaps", names, iter(rows)), len(rows), []
 
     async def _ask_sql(self, request: Request, known: Known, said: dict[str, str]) -> tuple[Answer, int, list[str]]:
         if not self._rights(known).sql:
@@ -354,18 +382,20 @@ class Api(api.Api):
             raise refusal("size", f"SQL of more than {SQL_BYTES} bytes")
         asked = sql.asked(body, request.headers.get("content-type", ""))
         form = forms.form_of(asked.format, request.headers.get("accept", ""))
-        view = await self._view()
+        view = await self._view(known)
         try:
-            table = await self._threads.run(lambda: self._sql.run(known.principal, view, asked.sql, asked.limit))
+            table = await self._run(
+                known.principal, lambda: self._sql.run(known.principal, view, asked.sql, asked.limit)
+            )
         except sql.Refused as error:
             self.tell(request, known, "sql", "sql", Problem("request", str(error)[:500]))
             raise refusal("request", str(error)[:500]) from None
         if form in ("parquet", "arrow"):
             make = forms.parquet_of if form == "parquet" else forms.arrow_of
-            data = await self._threads.run(lambda: make(table))
+            data = await self._run(known.principal, lambda: make(table))
             return self._answer(request, view, data, form, {}), table.num_rows, []
-        rows = await self._threads.run(lambda: sql.plain(table))
-        return self._rows(request, view, form, {}, "rows", table.schema.names, iter(rows)), table.num_rows, []
+        rows = await self._run(known.principal, lambda: sql.plain(table))
+        return self._rows(request, known, view, form, {}, "rows", table.schema.names, iter(rows)), table.num_rows, []
 
     # --- forms
 
@@ -378,7 +408,7 @@ class Api(api.Api):
         return {"etag": f'"{view.mark}"', "cache-control": "private, no-cache"}
 
     def _rows(
-        self, request: Request, view: View, form: str, head: dict[str, Any], name: str, names: Any,
+        self, request: Request, known: Known, view: View, form: str, head: dict[str, Any], name: str, names: Any,
         rows: Iterator[dict[str, Any]],
     ) -> Answer:  # fmt: skip
         if form == "csv":
@@ -393,23 +423,25 @@ class Api(api.Api):
         zipped = "gzip" in request.headers.get("accept-encoding", "").lower()
         if zipped:
             headers["content-encoding"] = "gzip"
-        return Answer(200, self._pieces(pieces, zipped), forms.KINDS[form], headers)
+        return Answer(200, self._pieces(known, pieces, zipped), forms.KINDS[form], headers)
 
-    async def _pieces(self, pieces: Iterator[bytes], zipped: bool) -> AsyncIterator[bytes]:
+    async def _pieces(self, known: Known, pieces: Iterator[bytes], zipped: bool) -> AsyncIterator[bytes]:
         """Pieces, made in a thread as the client takes them."""
         while True:
-            piece = await self._patient(lambda: next(pieces, None))
+            piece = await self._patient(known, lambda: next(pieces, None))
             if piece is None:
                 return
             if piece:
                 yield gzip.compress(piece, 1) if zipped else piece
 
-    async def _patient(self, work: Callable[[], bytes | None]) -> bytes | None:
+    async def _patient(self, known: Known, work: Callable[[], bytes | None]) -> bytes | None:
         while True:
             try:
-                return await self._threads.run(work)
+                return await self._run(known.principal, work)
             except Busy:
                 await asyncio.sleep(0.05)
+            except _RECKONING:
+                raise Gone from None  # the answer has begun: it ends short, and the client sees that
 
     def _answer(self, request: Request, view: View, data: bytes, form: str, head: dict[str, Any]) -> Answer:
         headers = self._headers(view) | {f"x-mirror-{key}": str(value) for key, value in head.items()}
@@ -435,18 +467,19 @@ class Api(api.Api):
         beat = 0.0
         try:
             while not self.stopping and self.open and self.known(request) == known:
-                view = await self._view()
+                view = await self._view(known)
                 if after < 0:
                     after = view.commit
                 if view.commit > after or not beat:
                     try:
-                        tags = await self._threads.run(lambda view=view: self._asked(known, said, view))  # type: ignore[misc]
-                        table, upto = await self._threads.run(
+                        tags = await self._run(known.principal, lambda view=view: self._asked(known, said, view))  # type: ignore[misc]
+                        table, upto = await self._run(
+                            known.principal,
                             lambda view=view, tags=tags, after=after: view.changes(  # type: ignore[misc]
                                 tags, after, Deadline(QUERY_SECONDS), STREAM_ROWS
-                            )
+                            ),
                         )
-                    except (Refusal, TooMuch, StoreError) as error:
+                    except (Refusal, TooMuch, Busy, StoreError, *_RECKONING) as error:
                         yield b"event: end\ndata: " + msgspec.json.encode(str(error)) + b"\n\n"
                         return
                     after = upto

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -144,6 +144,15 @@ def to_batch(record: Samples) -> pa.RecordBatch:
          server],
         schema=HOT,
     )  # fmt: skip
+
+
+def without(batch: pa.RecordBatch, names: Collection[str]) -> pa.RecordBatch:
+    """A batch in the form HOT without the samples of some tags."""
+    table = pa.Table.from_batches([batch])
+    table = table.filter(pc.invert(pc.is_in(table["tag"].cast(pa.string()), pa.array(sorted(names), pa.string()))))
+    plain = table["tag"].cast(pa.string()).combine_chunks()
+    tags = plain.dictionary_encode().cast(TAGS) if len(plain) else pa.array([], TAGS)
+    return pa.RecordBatch.from_arrays([tags, *(table[name].combine_chunks() for name in HOT.names[1:])], schema=HOT)
 
 
 def crc(batch: pa.RecordBatch) -> int:

@@ -110,6 +110,13 @@ def _zone(name: str) -> zoneinfo.ZoneInfo:
     return ZONES[name]
 
 
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
+
+
+def _beyond() -> Exception:
+    return refusal("request", "a step reaches beyond the years 1678 to 2262")
+
+
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -126,6 +133,8 @@ def edges_of(every: str, since: int, until: int, zone: str) -> list[int]:
     if not 10**9 <= step <= 31 * 24 * HOUR_NS:
         raise refusal("request", "a step is from 1s to 1month")
     low = since // step * step
+    if not _LEAST <= low <= low + step * -(-(until - low) // step) <= _MOST:
+        raise _beyond()
     number = -(-(until - low) // step)
     if number > EDGES_MOST:
         raise refusal("size", f"{number} steps; at most {EDGES_MOST} are answered at once")
@@ -133,17 +142,19 @@ def edges_of(every: str, since: int, until: int, zone: str) -> list[int]:
 
 
 def _calendar(count: int, unit: str, since: int, until: int, zone: str) -> list[int]:
+    if not 1 <= count <= 12:
+        raise refusal("request", "at most 12 days, weeks or months make a step")
     tz = _zone(zone) if zone else datetime.UTC
     at = datetime.datetime.fromtimestamp(since // 10**9, tz)
     day = datetime.date(at.year, at.month, 1 if unit == "month" else at.day)
     if unit == "w":
         day -= datetime.timedelta(days=day.weekday())
     found = []
-    if not 1 <= count <= 12:
-        raise refusal("request", "at most 12 days, weeks or months make a step")
     while True:
         begin = datetime.datetime(day.year, day.month, day.day, tzinfo=tz)
         found.append(round(begin.timestamp()) * 10**9)
+        if not _LEAST <= found[-1] <= _MOST:
+            raise _beyond()
         if found[-1] >= until:
             return found
         if len(found) > EDGES_MOST:

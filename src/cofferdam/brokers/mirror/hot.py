@@ -150,7 +150,7 @@ class HotLog:
             # What Arrow believes to have written (a dictionary) is not there: the next batch begins a file.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._size)
-            self._end()
+            self.roll()  # those before it are on disk before anybody is told so
             raise _failed(error, self.folder) from None
         self._size += len(data)
         self._batches += 1

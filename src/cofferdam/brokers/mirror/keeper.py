@@ -23,7 +23,7 @@ from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.mirror import rows, sealing
 from cofferdam.brokers.mirror.catalogue import File, Loss
-from cofferdam.brokers.mirror.columns import HOUR_NS, check, span, to_batch
+from cofferdam.brokers.mirror.columns import HOUR_NS, check, span, to_batch, without
 from cofferdam.brokers.mirror.figures import KEEPER
 from cofferdam.brokers.mirror.keeper_verbs import Verbs
 from cofferdam.brokers.mirror.records import Counted, Lane, Lost, Samples, Taken
@@ -41,8 +41,10 @@ MERGE_FILES: Final = 8
 """Files of one day: more are made into one."""
 MERGE_AFTER_HOURS: Final = 25
 """A day that has been over for an hour is made into one file, whatever it has."""
-AHEAD_SPARE_NS: Final = 60 * 10**9
-"""The collector judges by its own clock, a moment earlier."""
+AHEAD_SPARE_NS: Final = 25 * HOUR_NS
+"""The collector judged by the clock as it was then: it may have been put back since, and what waits is no less true."""
+PATIENCE_NS: Final = 10 * 10**9
+"""A policy reaches each part in its own time: what only the next one allows is not refused at once."""
 PENDING_MOST: Final = 256
 FREE_LEAST: Final = 256 << 20
 """Bytes of the disk that are left free: the oldest history goes first."""
@@ -80,6 +82,7 @@ class Keeper(Part):
     def _work_by(self, policy: CompiledPolicy) -> None:
         self.conduit, self.row = rows.own(policy)
         self.acks = self.row.acks != "none"
+        self._foreign_at = 0
         self._sources: dict[str, Matcher] = {}
         for source in self.row.sources:
             if isinstance(source, Device):
@@ -112,7 +115,7 @@ class Keeper(Part):
                 self._figures.add("repeated_batches")
                 self._soon()  # it is told again what is here
                 return
-            self._judge(record)
+            check(record)
             self._seen[record.lane] = self._expect(record.lane, record.number, record.number)
         if len(self._pending) >= PENDING_MOST:
             raise CrossingError("more batches than may be under way")
@@ -125,22 +128,53 @@ class Keeper(Part):
             raise CrossingError(f"batches {first} to {last} of the lane {lane} after {seen}: one is left out")
         return max(seen, last)
 
-    def _judge(self, record: Samples) -> None:
-        check(record)
+    def _judge(self, record: Samples) -> tuple[set[str], int, tuple[str, str]]:
+        """What of a batch is not taken: tags, what is later than a time, and why (fault, detail).
+
+        It is passed over and told, and ends nothing: the spool would send the same again to every keeper to come. A
+        policy that has just lost a tag is enough for that."""
+        limit = self.setting.wall() + self.row.future * 10**9 + AHEAD_SPARE_NS
         match = self._sources.get(record.source)
         if match is None:
-            raise CrossingError(f"samples of {record.source}, which is no source")
-        for name in record.names:
-            if not match(name):
-                raise CrossingError(f"the tag {name[:64]} of {record.source}, which has it not")
-        if record.count:
-            _, latest = span(record)
-            if latest > self.setting.wall() + self.row.future * 10**9 + AHEAD_SPARE_NS:
-                raise CrossingError("a sample from further in the future than the policy lets")
+            return set(record.names), limit, ("source", f"{record.source} is no source of the policy")
+        foreign = {name for name in record.names if not match(name)}
+        if foreign:
+            return foreign, limit, ("tag", f"the policy has no such tag of {record.source}")
         known = self.store.catalogue.tags
-        fresh = sum(1 for name in record.names if name not in known)
-        if fresh and len(known) + fresh > TAGS_MOST:
-            raise CrossingError(f"more than {TAGS_MOST} tags")
+        room = TAGS_MOST - len(known)
+        fresh = [name for name in record.names if name not in known]
+        return set(fresh[max(0, room) :]), limit, ("tags", f"more than {TAGS_MOST} tags")
+
+    def _take(self, record: Samples) -> bool:
+        """Takes a batch, or what of it may be taken. False: it waits, since a new policy may be on its way."""
+        refused, limit, (fault, detail) = self._judge(record)
+        if refused and fault != "tags":
+            now = time.monotonic_ns()
+            self._foreign_at = self._foreign_at or now
+            if now - self._foreign_at < PATIENCE_NS:
+                return False
+        batch = to_batch(record)
+        whole = batch.num_rows
+        if refused:
+            batch = without(batch, refused)
+            self._tell_refused(record.source, fault, whole - batch.num_rows, min(refused), detail)
+        if batch.num_rows and span(record)[1] > limit:
+            before = batch.num_rows
+            batch = batch.filter(pc.less_equal(batch.column(1), limit))
+            self._tell_refused(
+                record.source, "future", before - batch.num_rows, "", "more than a day ahead of the clock"
+            )
+        self.store.add(record, batch)
+        self._figures.add("taken", batch.num_rows, record.lane)
+        return True
+
+    def _tell_refused(self, source: str, fault: str, count: int, tag: str, detail: str) -> None:
+        self.setting.audit.note(
+            events.SamplesRefused(
+                wall_ns=self.setting.wall(), conduit=self.conduit, source=clip(source, 128), fault=fault, count=count,
+                tag=clip(tag), detail=clip(detail),
+            )
+        )  # fmt: skip
 
     # --- a turn
 
@@ -157,9 +191,8 @@ class Keeper(Part):
                 record, came = self._pending[0]
                 if isinstance(record, Lost):
                     self._lose(record)
-                elif record.number > self.store.taken[record.lane]:
-                    self.store.add(record, to_batch(record))
-                    self._figures.add("taken", record.count, record.lane)
+                elif record.number > self.store.taken[record.lane] and not self._take(record):
+                    break
                 self._pending.popleft()
                 done.append((record, came))
             self._full = ""
@@ -211,11 +244,19 @@ class Keeper(Part):
     def _merge(self, files: list[File]) -> None:
         folder = self.store.folder
 
-        def done(found: File) -> None:
+        def work() -> File | list[str]:
+            # What is damaged must not become the sound bytes of a new file.
+            return sealing.damaged(folder, files) or sealing.merge(folder, files)
+
+        def done(found: File | list[str]) -> None:
+            if isinstance(found, list):
+                for name in found:
+                    self.verifying.damaged(name)
+                return
             self.store.replaced(files, found)
             self._tell_sealed(found, len(files))
 
-        self._job = _Job(lambda: sealing.merge(folder, files), done)
+        self._job = _Job(work, done)
 
     def _tell_sealed(self, file: File, merged: int) -> None:
         self.setting.audit.note(
@@ -269,7 +310,11 @@ class Keeper(Part):
             free += file.size
         for why, gone in (("age", old), ("room", room)):
             if gone:
-                self.store.dropped(gone, max(file.last for file in gone) + 1)
+                try:
+                    self.store.dropped(gone, max(file.last for file in gone) + 1)
+                except StoreFull as error:
+                    self._full = str(error)
+                    return
                 for file in gone:
                     self.setting.audit.note(
                         events.HistoryDropped(

@@ -86,7 +86,8 @@ class Historian:
         self._select: sql.Composable = sql.SQL("")
         self._from: sql.Composable = sql.SQL("")
         self._known: dict[bytes, str | None] = {}
-        self._skipped = 0
+        self._looking: sql.Composed = sql.Composed([])
+        self._types: list[int] = []
 
     @property
     def columns(self) -> list[str]:
@@ -103,8 +104,8 @@ class Historian:
             schema, _, table = one.table.partition(".")
             self._from = sql.Identifier(schema, table)
         names = sql.SQL(", ").join(sql.Identifier(name) for name in self.columns)
-        found = await self._conn.execute(sql.SQL("SELECT {} FROM {} LIMIT 0").format(names, self._from))
-        oids = [column.type_code for column in found.description or ()]
+        self._looking = sql.SQL("SELECT {} FROM {} LIMIT 0").format(names, self._from)
+        oids = self._types = await self._look()
         types = {}
         rows = await self._conn.execute("SELECT oid, typname FROM pg_catalog.pg_type WHERE oid = ANY(%s)", (oids,))
         for oid, name in await rows.fetchall():
@@ -130,33 +131,47 @@ class Historian:
         parts.append(sql.Identifier(one.server) if one.server else sql.SQL("NULL::timestamptz"))
         self._select = sql.SQL(", ").join(parts)
 
+    async def _look(self) -> list[int]:
+        found = await self._conn.execute(self._looking)
+        return [column.type_code for column in found.description or ()]
+
     async def read(
         self, since_ns: int, until_ns: int, lane: Lane, reading: Reading, seen: Seen | None = None
     ) -> AsyncIterator[Samples]:
         """The samples after `since_ns` and up to `until_ns`, as records without numbers, in the order of time; each
-        says up to when all has been read. Raises: psycopg.Error."""
+        says up to when all has been read. Raises: psycopg.Error, Differs.
+
+        In one transaction it looks at the columns and reads them: a column that has become a float meanwhile would be
+        rounded by the cast of this reading."""
         rows = _Rows(self.source.name, lane, self._kind)
         when = sql.Identifier(self.source.time)
         command = sql.SQL("COPY (SELECT {} FROM {} WHERE {} > {} AND {} <= {} ORDER BY {}) TO STDOUT (FORMAT BINARY)")
         low, high = _moment(since_ns), _moment(until_ns)
         statement = command.format(self._select, self._from, when, low, when, high, when)
         begun = False
-        async with self._conn.cursor() as cursor, cursor.copy(statement) as copy:
-            async for data in copy:
-                row = bytes(data)
-                at = 0
-                if not begun:
+        together = _Together(rows, seen)
+        async with self._conn.transaction(), self._conn.cursor() as cursor:
+            if await self._look() != self._types:
+                raise Differs("its columns are of other types than they were")
+            async with cursor.copy(statement) as copy:
+                async for data in copy:
+                    try:
+                        self._rows_of(bytes(data), together, reading, begun=begun)
+                    except (struct.error, LookupError, ArithmeticError, ValueError) as error:
+                        raise Differs(f"what it sends is no COPY of its columns ({error})") from None
                     begun = True
-                    at = 19 + struct.unpack_from(">i", row, 15)[0]
-                while at + 2 <= len(row):
-                    if row[at : at + 2] == b"\xff\xff":
-                        break
-                    at = self._row(row, at + 2, rows, reading, seen)
-                if rows.count >= BATCH_POINTS or rows.text_bytes > TEXT_BYTES // 2:
-                    yield rows.take(rows.before)
+                    if rows.count >= BATCH_POINTS or rows.text_bytes > TEXT_BYTES // 2:
+                        yield rows.take(rows.before)
+        together.end()
         yield rows.take(max(rows.latest, since_ns) if rows.latest != NO_TIME else since_ns)
 
-    def _row(self, row: bytes, at: int, rows: _Rows, reading: Reading, seen: Seen | None) -> int:
+    def _rows_of(self, row: bytes, together: _Together, reading: Reading, *, begun: bool) -> None:
+        """Takes what came in one piece."""
+        at = 0 if begun else 19 + struct.unpack_from(">i", row, 15)[0]
+        while at + 2 <= len(row) and row[at : at + 2] != b"\xff\xff":
+            at = self._row(row, at + 2, together, reading)
+
+    def _row(self, row: bytes, at: int, together: _Together, reading: Reading) -> int:
         fields: list[bytes | None] = []
         for _ in range(5):
             (length,) = struct.unpack_from(">i", row, at)
@@ -176,13 +191,11 @@ class Historian:
             reading.fault(Fault(tag, "time", f"a time that has no place: {us} µs from 2000"))
             return at
         reading.latest_ns = max(reading.latest_ns, ns)
-        rows.saw(ns)
-        if seen is not None and not seen.add(ns, hash((name, when, value, quality))):
-            return at
+        together.saw(ns)
         if value is not None and self._kind == TEXT and len(value) > TEXT_MOST:
             reading.fault(Fault(tag, "value", f"a text of {len(value)} bytes; at most {TEXT_MOST} are taken"))
             return at
-        rows.add(tag, ns, value, quality, server)
+        together.add(tag, value, quality, server)
         return at
 
     def _tag(self, name: bytes | None, reading: Reading) -> str | None:
@@ -235,25 +248,58 @@ class Seen:
 
     def __init__(self, span_s: int) -> None:
         self._span_ns = max(1, span_s) * 10**9
-        self._sets: dict[int, set[int]] = {}
+        self._sets: dict[int, dict[int, int]] = {}
         self._count = 0
 
-    def add(self, ns: int, mark: int) -> bool:
-        """Whether this is new."""
-        found = self._sets.setdefault(ns // self._span_ns, set())
-        if mark in found:
+    def add(self, ns: int, tag: str, mark: int) -> bool:
+        """Whether a tag has something else at this time than when it was last read."""
+        found = self._sets.setdefault(ns // self._span_ns, {})
+        key = hash((tag, ns))
+        if found.get(key) == mark:
             return False
         if self._count >= self.MOST:
             self.forget(1 << 63)
-            found = self._sets.setdefault(ns // self._span_ns, set())
-        found.add(mark)
-        self._count += 1
+            found = self._sets.setdefault(ns // self._span_ns, {})
+        self._count += key not in found
+        found[key] = mark
         return True
 
     def forget(self, before_ns: int) -> None:
         """What is older is not read again."""
         for key in [key for key in self._sets if (key + 1) * self._span_ns < before_ns]:
             self._count -= len(self._sets.pop(key))
+
+
+class _Together:
+    """The rows of one time. What a tag has there is looked at as a whole: a value that was mended and mended back is
+    sent again, and two rows of one time, which are always there, are not."""
+
+    def __init__(self, rows: _Rows, seen: Seen | None) -> None:
+        self._rows, self._seen = rows, seen
+        self._ns = self._count = 0
+        self._waiting: dict[str, list[tuple[bytes | None, bytes | None, bytes | None]]] = {}
+
+    def saw(self, ns: int) -> None:
+        """A row of this time; earlier ones have all been seen."""
+        if ns != self._ns or self._count >= BATCH_POINTS:
+            self.end()
+            self._ns = ns
+        self._rows.saw(ns)
+
+    def add(self, tag: str, value: bytes | None, quality: bytes | None, server: bytes | None) -> None:
+        """A row of the time that was just seen."""
+        self._waiting.setdefault(tag, []).append((value, quality, server))
+        self._count += 1 + len(value or b"") // 64
+
+    def end(self) -> None:
+        """All rows of a time are there."""
+        for tag, found in self._waiting.items():
+            mark = hash(frozenset((value, quality) for value, quality, _ in found))
+            if self._seen is None or self._seen.add(self._ns, tag, mark):
+                for one in found:
+                    self._rows.add(tag, self._ns, *one)
+        self._waiting.clear()
+        self._count = 0
 
 
 class _Rows:
@@ -301,6 +347,7 @@ class _Rows:
             self._values += value[::-1] if len(value) == 8 else struct.pack("<q", value[0])
         self._quality.append(raw)
         at = (int.from_bytes(server, "big", signed=True) + EPOCH_US) * 1000 if server is not None else NO_TIME
+        at = at if EARLIEST_NS < at < LATEST_NS else NO_TIME  # a historian's own time that has no place is none
         self._with_server = self._with_server or at != NO_TIME
         self._server.append(at)
 

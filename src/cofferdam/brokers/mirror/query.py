@@ -9,11 +9,12 @@ Not here: HTTP (api), what a principal may read (policy.terms.mirror_rows), SQL 
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +28,8 @@ from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, stored, tidy
 
 OPEN_MOST: Final = 512
 """Sealed files whose footers are kept."""
+BYTES_MOST: Final = 256 << 20
+"""Of one answer, as it is in memory."""
 GOOD, UNCERTAIN, BAD = 0, 1, 2
 
 
@@ -48,11 +51,12 @@ class Deadline:
 
 
 class _HotFile(NamedTuple):
-    """What of a hot file has been read: its size then, its batches, and all of them in the form STORED."""
+    """What of a hot file has been read: its size then, its batches, all of them in the form STORED, and their tags."""
 
     size: int
     commits: list[hot.Commit]
     table: pa.Table
+    tags: dict[str, Tag]
 
 
 class Reading:
@@ -70,7 +74,7 @@ class Reading:
         """The store as it is now. Raises: StoreError."""
         with self._lock:
             found = self._known()
-            tables, commits = [], []
+            tables, commits, tags = [], [], []
             paths = hot.files(self.folder, found.sealed)
             names = {path.name for path in paths}
             for name in [name for name in self._hot if name not in names]:
@@ -82,11 +86,13 @@ class Reading:
                 if one.commits and one.commits[0].commit <= found.sealed:
                     rest = [each for each in one.commits if each.commit > found.sealed]
                     tables.append(stored([(each.commit, each.batch) for each in rest]))
+                    tags.append(_tags_of(rest))
                     commits += rest
                 else:
                     tables.append(one.table)
+                    tags.append(one.tags)
                     commits += one.commits
-            return View(self, found, tables, commits)
+            return View(self, found, tables, commits, tags)
 
     def _known(self) -> Catalogue:
         try:
@@ -110,9 +116,12 @@ class Reading:
         if had is not None and len(commits) > len(had.commits):
             fresh = stored([(one.commit, one.batch) for one in commits[len(had.commits) :]])
             table = pa.concat_tables([had.table, fresh])
+            tags = dict(had.tags)
+            _add_tags(tags, _tags_of(commits[len(had.commits) :]))
         else:
             table = stored([(one.commit, one.batch) for one in commits])
-        found = self._hot[path.name] = _HotFile(size, commits, table)
+            tags = _tags_of(commits)
+        found = self._hot[path.name] = _HotFile(size, commits, table, tags)
         return found
 
     def file(self, name: str) -> pq.ParquetFile:
@@ -131,12 +140,14 @@ class View:
     """One generation."""
 
     def __init__(
-        self, reading: Reading, found: Catalogue, tables: Sequence[pa.Table], commits: Sequence[hot.Commit]
-    ) -> None:
+        self, reading: Reading, found: Catalogue, tables: Sequence[pa.Table], commits: Sequence[hot.Commit],
+        tags: Sequence[dict[str, Tag]],
+    ) -> None:  # fmt: skip
         self._reading = reading
         self.catalogue = found
         self._tables = tables
         self.commits = commits
+        self._hot_tags = tags
         self.commit = commits[-1].commit if commits else found.sealed
         self._tags: dict[str, Tag] | None = None
 
@@ -161,23 +172,8 @@ class View:
 
     def _all_tags(self) -> dict[str, Tag]:
         found = dict(self.catalogue.tags)
-        for one in self.commits:
-            batch = one.batch
-            if not batch.num_rows:
-                continue
-            plain = pa.table({"tag": batch.column(0).indices, "time": batch.column(1), "kind": batch.column(2)})
-            rows = plain.group_by("tag", use_threads=False).aggregate(
-                [("time", "min"), ("time", "max"), ("time", "count"), ("kind", "last")]
-            ).to_pylist()  # fmt: skip
-            names = batch.column(0).dictionary
-            for row in rows:
-                name = names[row["tag"]].as_py()
-                had = found.get(name)
-                first, last = row["time_min"], row["time_max"]
-                points = row["time_count"] + (had.points if had is not None else 0)
-                if had is not None:
-                    first, last = min(first, had.first), max(last, had.last)
-                found[name] = Tag(one.source, row["kind_last"], first, last, points)
+        for more in self._hot_tags:
+            _add_tags(found, more)
         return found
 
     def samples(
@@ -186,11 +182,15 @@ class View:
         """The samples of some tags from `since` until before `until`, sorted, in the form STORED: of each time the
         last revision, or all of them. Raises: TooMuch with more than `most` rows (0: any); StoreError."""
         found = []
-        rows = 0
+        rows = size = 0
         wanted = pa.array(sorted(tags), pa.string())
-        for table in (*self._groups(sorted(tags), since, until, deadline), *self._tables):
+        for table in itertools.chain(self._groups(sorted(tags), since, until, deadline), self._tables):
             part = _cut(table, wanted, since, until)
             rows += part.num_rows
+            size += part.nbytes
+            deadline.check()
+            if most and size > BYTES_MOST:
+                raise TooMuch(f"more than {BYTES_MOST >> 20} MiB: ask for less time or fewer tags")
             if most and rows > 2 * most:
                 raise TooMuch(f"more than {most} rows: ask for less time or fewer tags, or for aggregates")
             if part.num_rows:
@@ -205,34 +205,20 @@ class View:
     def changes(self, tags: Sequence[str], after: int, deadline: Deadline, most: int) -> tuple[pa.Table, int]:
         """What was committed after `after`, in the order of commits, and up to which commit that is all: about `most`
         rows. Nothing that comes late is passed over, since commits are numbered as they come. Raises: TooMuch."""
-        wanted = pa.array(sorted(tags), pa.string())
-        found = []
-        for table in (*self._later(after, deadline), *self._tables):
-            fresh = table.filter(pc.and_(pc.greater(table["commit"], after), pc.is_in(table["tag"], wanted)))
-            if fresh.num_rows:
-                found.append(fresh)
-        if not found:
-            return STORED.empty_table(), self.commit
-        table = pa.concat_tables(found)
-        table = table.take(
-            pc.sort_indices(table, [("commit", "ascending"), ("tag", "ascending"), ("time", "ascending")])
-        )
-        if table.num_rows <= most:
-            return table, self.commit
-        upto = table["commit"][most].as_py()  # whole commits, and at least one
-        first = table["commit"][0].as_py()
-        last = upto if upto == first else upto - 1
-        return table.filter(pc.less_equal(table["commit"], last)), last
-
-    def _later(self, after: int, deadline: Deadline) -> Iterator[pa.Table]:
-        for file in self.catalogue.files:
-            if file.commits > after:
-                opened = self._reading.file(file.name)
-                for index in range(opened.num_row_groups):
-                    stats = opened.metadata.row_group(index).column(8).statistics
-                    if stats is None or not stats.has_min_max or stats.max_raw > after:
-                        deadline.check()
-                        yield sealing.read_group(opened, index).cast(STORED)
+        early = _Early(tags, after, most)
+        for file in sorted(self.catalogue.files, key=lambda file: file.commits):
+            if file.commits <= after:
+                continue
+            opened = self._reading.file(file.name)
+            for index in range(opened.num_row_groups):
+                stats = opened.metadata.row_group(index).column(8).statistics
+                if stats is None or not stats.has_min_max or (stats.max_raw > after and stats.min_raw <= early.last):
+                    deadline.check()
+                    early.add(sealing.read_group(opened, index).cast(STORED))
+        for table in self._tables:
+            deadline.check()
+            early.add(table)
+        return early.found(self.commit)
 
     def _groups(self, tags: Sequence[str], since: int, until: int, deadline: Deadline) -> Iterator[pa.Table]:
         """The row groups that may have something of it."""
@@ -287,8 +273,83 @@ class View:
         return STORED.empty_table()
 
 
+class _Early:
+    """The first rows of some tags in the order of commits, whatever order tables come in: about `most` of them, and no
+    more than a few times that in memory."""
+
+    def __init__(self, tags: Sequence[str], after: int, most: int) -> None:
+        self._wanted = pa.array(sorted(tags), pa.string())
+        self._after, self._most = after, most
+        self._found: list[pa.Table] = []
+        self._rows = self._size = 0
+        self.last = 1 << 62
+        """Later commits are not among them."""
+        self._cut = False
+
+    def add(self, table: pa.Table) -> None:
+        commits = table["commit"]
+        here = pc.and_(pc.greater(commits, self._after), pc.less_equal(commits, self.last))
+        fresh = table.filter(pc.and_(here, pc.is_in(table["tag"], self._wanted)))
+        if fresh.num_rows:
+            self._found.append(fresh)
+            self._rows += fresh.num_rows
+            self._size += fresh.nbytes
+            if self._rows > 2 * self._most or self._size > BYTES_MOST:
+                self._prune()
+
+    def _prune(self) -> None:
+        """Whole commits, and at least one, until there are enough."""
+        table = pa.concat_tables(self._found)
+        table = table.take(
+            pc.sort_indices(table, [("commit", "ascending"), ("tag", "ascending"), ("time", "ascending")])
+        )
+        share = BYTES_MOST * table.num_rows // max(1, table.nbytes)
+        most = min(self._most, share)
+        if table.num_rows > most:
+            first, upto = table["commit"][0].as_py(), table["commit"][most].as_py()
+            self.last = upto if upto == first else upto - 1
+            table = table.filter(pc.less_equal(table["commit"], self.last))
+            self._cut = True
+        self._found, self._rows, self._size = [table], table.num_rows, table.nbytes
+
+    def found(self, commit: int) -> tuple[pa.Table, int]:
+        if not self._found:
+            return STORED.empty_table(), commit
+        self._prune()
+        return self._found[0], self.last if self._cut else commit
+
+
+def _tags_of(commits: Iterable[hot.Commit]) -> dict[str, Tag]:
+    found: dict[str, Tag] = {}
+    for one in commits:
+        batch = one.batch
+        if not batch.num_rows:
+            continue
+        plain = pa.table({"tag": batch.column(0).indices, "time": batch.column(1), "kind": batch.column(2)})
+        rows = plain.group_by("tag", use_threads=False).aggregate(
+            [("time", "min"), ("time", "max"), ("time", "count"), ("kind", "last")]
+        ).to_pylist()  # fmt: skip
+        names = batch.column(0).dictionary.to_pylist()
+        _add_tags(found, {
+            names[row["tag"]]: Tag(one.source, row["kind_last"], row["time_min"], row["time_max"], row["time_count"])
+            for row in rows
+        })  # fmt: skip
+    return found
+
+
+def _add_tags(found: dict[str, Tag], more: dict[str, Tag]) -> None:
+    """What came later to what is known; nothing that is shared is changed."""
+    for name, tag in more.items():
+        had = found.get(name)
+        if had is not None:
+            first, last = min(tag.first, had.first), max(tag.last, had.last)
+            tag = Tag(tag.source, tag.kind, first, last, had.points + tag.points)
+        found[name] = tag
+
+
 def _cut(table: pa.Table, tags: pa.Array, since: int, until: int) -> pa.Table:
     times = table["time"].cast(pa.int64())
+    since, until = max(since, -(1 << 63)), min(until, (1 << 63) - 1)
     here = pc.and_(pc.greater_equal(times, since), pc.less(times, until))
     of = pc.equal(table["tag"], tags[0]) if len(tags) == 1 else pc.is_in(table["tag"], tags)
     return table.filter(pc.and_(here, of))

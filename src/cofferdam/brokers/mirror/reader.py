@@ -7,6 +7,7 @@ Not here: the API (api), the store (query), doors and keys (kit.http).
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterable
 from typing import Any, Final
@@ -29,6 +30,9 @@ from cofferdam.policy.terms.doors import Door
 
 LIMITS: Final = Limits(body_bytes=SQL_BYTES, rest_bytes=1 << 20, answer_seconds=150.0)
 THREADS: Final = 3
+MEMORY_BYTES: Final = 4 << 30
+"""For all that is reckoned; the files that are mapped are not counted. The database minds its own limit for tables, and
+not for a single text or list."""
 TELL_SECONDS: Final = 60.0
 """Readings of one kind are told to the audit log together."""
 KINDS_MOST: Final = 256
@@ -40,6 +44,7 @@ class Reader(HttpPart):
     api: Api
 
     def __init__(self, setting: Setting) -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1]))
         folder = setting.reads.get("keeper")
         if folder is None:
             raise StoreError("the reader sees no store")

@@ -274,6 +274,7 @@ class Spool:
         what was lost by it: what was not even `sent`. Raises: StoreError."""
         lost: list[Lost] = []
         gone: list[Segment] = []
+        missed: list[Segment] = []
         for lane in LANES:
             segments = self._segments[lane]
             while len(segments) > 1 and segments[0].last <= self.taken[lane] and now - segments[0].came > self.keep_ns:
@@ -284,23 +285,36 @@ class Spool:
             while size > self.most and len(segments) > 1:
                 segment = segments.pop(0)
                 size -= segment.size
-                gone.append(segment)
                 if segment.last > max(self.taken[lane], sent[lane]):
                     lost += segment.lost(max(segment.first, self.taken[lane] + 1, sent[lane] + 1))
+                    missed.append(segment)
+                else:
+                    gone.append(segment)
+        known = [one for one in self.state.lost if one.last > self.taken[one.lane]]
+        try:
+            self._remove(gone)
+            if gone or missed or len(known) != len(self.state.lost):
+                self.state.lost = known + lost
+                self.save()  # before what was missed is gone
+            self._remove(missed)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise StoreError(f"the spool {self.folder}: {error.strerror or error}") from None
+            for segment in missed:  # a loss that cannot be written down is none yet
+                self._segments[segment.lane].append(segment)
+                self._segments[segment.lane].sort(key=lambda one: one.first)
+            self.state.lost = known
+            return []
+        return lost
+
+    def _remove(self, segments: list[Segment]) -> None:
+        """Raises: OSError."""
         for lane, cursor in list(self._reading.items()):
-            if cursor.segment in gone:
+            if cursor.segment in segments:
                 cursor.close()
                 del self._reading[lane]
-        known = [one for one in self.state.lost if one.last > self.taken[one.lane]]
-        if gone or len(known) != len(self.state.lost):
-            self.state.lost = known + lost
-            try:
-                self.save()  # before they are gone
-                for segment in gone:
-                    (self.folder / segment.name).unlink(missing_ok=True)
-            except OSError as error:
-                raise StoreError(f"the spool {self.folder}: {error.strerror or error}") from None
-        return lost
+        for segment in segments:
+            (self.folder / segment.name).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Raises: StoreError."""

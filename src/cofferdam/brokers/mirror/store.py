@@ -55,6 +55,7 @@ class Store:
         if missing:
             self.found = f"{len(missing)} sealed files are gone: {', '.join(sorted(missing)[:3])}"
             self._lose([file for file in self.catalogue.files if file.name in missing], "its file is gone")
+        torn = False
         for path in hot.files(self.folder, 0):
             whole = False
             for one in hot.read(path):
@@ -62,9 +63,13 @@ class Store:
                 if one.commit <= self.catalogue.sealed:
                     continue
                 if one.commit != self.commit + 1:
-                    raise StoreError(f"{path.name} has commit {one.commit} where {self.commit + 1} should be")
+                    torn = True
+                    break
                 self._note(one)
-            if not whole:
+            if torn:  # one before it is damaged: what follows is sent again by the spool, and kept beside until then
+                path.rename(path.with_name(f"{path.name}.damaged"))
+                self.found = f"{path.name} and later files of the hot log follow on a damaged one and were set aside"
+            elif not whole:
                 path.unlink()
         self._drop_hot()
 
@@ -160,19 +165,29 @@ class Store:
     def dropped(self, files: Iterable[File], upto: int) -> None:
         """These are no longer kept. Raises: StoreError."""
         gone = {file.name for file in files}
+        before = (self.catalogue.files, self.catalogue.dropped)
         self.catalogue.files = [file for file in self.catalogue.files if file.name not in gone]
         self.catalogue.dropped = max(self.catalogue.dropped, upto)
-        catalogue.save(self.folder, self.catalogue)
+        try:
+            catalogue.save(self.folder, self.catalogue)
+        except StoreError:
+            self.catalogue.files, self.catalogue.dropped = before
+            raise
         for name in gone:
             self.leave(name)
 
     def lost(self, loss: Loss, lane: Lane, last: int) -> None:
         """Batches of a lane up to `last` will not come. Raises: StoreError."""
         self.sync()  # what came before them is on disk before the catalogue says so
+        before = (self.catalogue.losses, dict(self.catalogue.taken))
         self.catalogue.losses = [*self.catalogue.losses[-LOSSES_MOST:], loss]
-        self.taken[lane] = max(self.taken[lane], last)
         self.catalogue.taken[lane] = max(self.catalogue.taken.get(lane, 0), last)
-        catalogue.save(self.folder, self.catalogue)
+        try:
+            catalogue.save(self.folder, self.catalogue)
+        except StoreError:
+            self.catalogue.losses, self.catalogue.taken = before
+            raise
+        self.taken[lane] = max(self.taken[lane], last)
 
     def _lose(self, files: list[File], why: str) -> None:
         gone = {file.name for file in files}

@@ -146,13 +146,7 @@ class Verifying:
         files = store.files_of(hour, hour)
 
         def work() -> tuple[list[str], dict[str, Any]]:
-            bad = []
-            for file in files:
-                try:
-                    if sealing.sha256_of(store.folder / file.name) != file.sha256:
-                        bad.append(file.name)
-                except OSError:
-                    bad.append(file.name)
+            bad = sealing.damaged(store.folder, files)
             return bad, {} if bad else summary(store.hour(hour)())
 
         def done(found: tuple[list[str], dict[str, Any]]) -> None:

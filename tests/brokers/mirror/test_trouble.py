@@ -1,0 +1,299 @@
+"""What goes wrong on a spooler's or a keeper's own disk, and what a policy, a clock or a plant's attacker may do to
+what waits: none of it ends the mirror for good."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cofferdam.audit.events.mirror import SamplesLost, SamplesRefused
+from cofferdam.brokers.mirror import catalogue, keeper, sealing, store
+from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, pack, to_batch
+from cofferdam.brokers.mirror.hot import Commit
+from cofferdam.brokers.mirror.query import Deadline, Reading
+from cofferdam.brokers.mirror.records import Fetch
+from cofferdam.errors import StoreError
+from tests.brokers.mirror.pairing import HOUR, NOW, Pair, batch
+from tests.brokers.mirror.test_docs import POLICY, compiled
+
+
+def refused(pair: Pair) -> list[tuple[str, int]]:
+    return [(one.fault, one.count) for one in pair.log.told if isinstance(one, SamplesRefused)]
+
+
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "PATIENCE_NS", 0)
+
+
+def test_a_tag_that_the_policy_has_no_more_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The spool holds samples of a tag when a reload takes it away: the keeper may not die of them again and again."""
+    no_patience(monkeypatch)
+    pair = Pair(tmp_path)
+    pair.back()
+    pair.offer(batch("live", [("tank_a", NOW, 1.0), ("flow_b", NOW, 2.0)]))
+    pair.policy = compiled(POLICY.replace("tags: [tank_*, flow_*]", "tags: [flow_*]"))
+    pair.born()
+    pair.all()
+    pair.offer(batch("live", [("flow_b", NOW + 1, 2.0)]))
+    pair.all()
+    assert pair.has(HOUR, HOUR) == {"flow_b": 2}
+    assert refused(pair) == [("tag", 1)]
+    pair.born()
+    assert pair.has(HOUR, HOUR) == {"flow_b": 2}
+    pair.close()
+
+
+def test_what_only_the_next_policy_allows_waits_for_it(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, compiled(POLICY.replace("tags: [tank_*, flow_*]", "tags: [flow_*]")))
+    pair.back()
+    pair.offer(batch("live", [("tank_a", NOW, 1.0)]))
+    pair.back()
+    pair.forth()
+    assert pair.keeper.busy == 1 and not refused(pair)
+    pair.keeper.take_policy(compiled(), ())
+    pair.keeper.tick()
+    pair.turn()
+    assert pair.has(HOUR, HOUR) == {"tank_a": 1} and not refused(pair)
+    pair.close()
+
+
+@pytest.mark.parametrize(
+    ("record", "fault"),
+    [
+        (msgspec.structs.replace(batch("live", [("tank_a", NOW, 1.0)]), source="nobody"), "source"),
+        (batch("live", [("secret", NOW, 1.0)]), "tag"),
+        (batch("live", [("tank_a", NOW + 30 * HOUR_NS, 1.0)]), "future"),
+        (batch("live", [("tank_a", (1 << 63) - 1, 1.0)]), "future"),
+    ],
+)
+def test_what_an_owned_collector_sends_is_told_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Any, fault: str
+) -> None:
+    no_patience(monkeypatch)
+    pair = Pair(tmp_path)
+    pair.back()
+    pair.offer(record)
+    pair.offer(batch("live", [("flow_b", NOW, 1.0)]))
+    pair.all()
+    assert refused(pair) == [(fault, 1)]
+    assert "secret" not in pair.keeper.store.catalogue.tags
+    pair.born()
+    pair.all()
+    assert pair.has(HOUR, HOUR) == {"flow_b": 1}
+    pair.close()
+
+
+def test_more_tags_than_there_may_be_leave_the_others_untouched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "TAGS_MOST", 3)
+    pair = Pair(tmp_path)
+    pair.back()
+    pair.offer(batch("live", [(f"tank_{n}", NOW, 1.0) for n in range(5)]))
+    pair.offer(batch("live", [(f"tank_{n}", NOW + 1, 1.0) for n in range(5)]))
+    pair.all()
+    assert pair.has(HOUR, HOUR) == {f"tank_{n}": 2 for n in range(3)}
+    assert refused(pair) == [("tags", 2), ("tags", 2)]
+    pair.close()
+
+
+def test_a_clock_that_is_put_back_loses_nothing_of_what_waits(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.back()
+    pair.offer(batch("live", [("tank_a", NOW, 1.0)]))
+    pair.wall -= 3 * HOUR_NS
+    pair.born()
+    pair.all()
+    assert pair.has(HOUR, HOUR) == {"tank_a": 1}
+    pair.close()
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_flipped_bit_of_a_sealed_file_is_never_another_number(tmp_path: Path) -> None:
+    dice = random.Random(3)
+    record = pack("live", "historian", [Sample("tank_a", NOW + n, dice.random()) for n in range(5_000)])
+    (file,) = sealing.seal(tmp_path, [Commit(1, "live", 1, "historian", to_batch(record))])
+    tag = catalogue.Tag("historian", 0, NOW, NOW + 4_999, 5_000)
+    catalogue.save(tmp_path, catalogue.Catalogue(sealed=1, files=[file], tags={"tank_a": tag}))
+    path = tmp_path / file.name
+    data, good = path.read_bytes(), pq.read_table(path)
+    found = 0
+    for _ in range(100):
+        flipped = bytearray(data)
+        flipped[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            table = Reading(tmp_path).view().samples(["tank_a"], NOW, NOW + HOUR_NS, Deadline(60))
+        except StoreError:
+            found += 1
+        else:
+            assert table.equals(good)
+    assert found > 50
+
+
+def test_a_damaged_file_does_not_end_the_keeper_that_would_merge_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = Pair(tmp_path)
+    pair.back()
+    monkeypatch.setattr(pair.keeper, "_to_merge", list)
+    for number in range(2):
+        pair.offer(batch("live", [("tank_a", NOW - 48 * HOUR_NS + n + number, n / 7) for n in range(500)]))
+        pair.all()
+        pair.seal()
+    files = pair.keeper.store.catalogue.files
+    assert len(files) == 2
+    path = tmp_path / "keeper" / files[0].name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    monkeypatch.undo()
+    pair.keeper.tick()  # the day is over, and its files become one
+    pair.settle()
+    assert [file.name for file in pair.keeper.store.catalogue.files] == [files[1].name]
+    assert [loss.why for loss in pair.keeper.store.catalogue.losses] == ["its file is damaged"]
+    assert any(isinstance(record, Fetch) for record in pair.to_spooler.waiting)
+    pair.close()
+
+
+def test_a_damaged_file_of_the_hot_log_before_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keeper goes on from before the damage, and the spool sends the rest again."""
+    monkeypatch.setattr("cofferdam.brokers.mirror.hot.BATCHES_MOST", 2)
+    pair = Pair(tmp_path)
+    pair.back()
+    for number in range(6):
+        pair.offer(batch("live", [("tank_a", NOW + number, float(number))]))
+    pair.all()
+    first, *rest = sorted((tmp_path / "keeper").glob("hot-*.arrows"))
+    assert len(rest) == 2
+    data = bytearray(first.read_bytes())
+    data[-60] ^= 1
+    first.write_bytes(data)
+    pair.born()
+    assert pair.keeper.alarms()["mirror-store-mended"]
+    pair.all()
+    assert pair.has(HOUR, HOUR) == {"tank_a": 6}
+    pair.born()
+    assert pair.has(HOUR, HOUR) == {"tank_a": 6}
+    pair.close()
+
+
+# --- full disks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_room(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Whoever opens a new state or catalogue finds the disk full, as long as it is on."""
+    real = os.open
+    on: list[bool] = []
+
+    def full(path: Any, flags: int, *rest: Any, **options: Any) -> int:
+        if on and str(path).endswith(".new"):
+            raise OSError(errno.ENOSPC, "no room")
+        return real(path, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", full)
+    return on
+
+
+def test_a_full_disk_does_not_end_a_spooler_that_makes_room(tmp_path: Path, no_room: list[bool]) -> None:
+    pair = Pair(tmp_path)
+    pair.back()
+    pair.spooler._spool.most = 20 << 20
+    rows = [("tank_a", NOW - n, 1.0) for n in range(20_000)]
+    for _ in range(80):
+        pair.offer(batch("backfill", rows))
+    no_room.append(True)
+    pair.spooler.tick()
+    lost = [one for one in pair.log.told if isinstance(one, SamplesLost)]
+    assert not lost and pair.spooler._spool.size > 20 << 20  # nothing goes that cannot be told of
+    no_room.clear()
+    pair.spooler.tick()
+    assert [one for one in pair.log.told if isinstance(one, SamplesLost)]
+    assert pair.spooler._spool.size < 40 << 20
+    pair.all()
+    pair.close()
+
+
+def test_a_full_disk_does_not_end_a_keeper_that_drops_what_is_old(tmp_path: Path, no_room: list[bool]) -> None:
+    pair = Pair(tmp_path, compiled(POLICY.replace("keep: 5 years", "keep: 90 years")))
+    pair.back()
+    for hour in (HOUR - 9 * 365 * 24, HOUR):
+        pair.offer(batch("live", [("tank_a", hour * HOUR_NS, 1.0)]))
+    pair.all()
+    pair.seal()
+    assert len(pair.keeper.store.catalogue.files) == 2
+    pair.keeper.take_policy(compiled(), ())
+    no_room.append(True)
+    pair.keeper.tick()
+    assert len(pair.keeper.store.catalogue.files) == 2 and pair.keeper.alarms()["mirror-store-full"]
+    no_room.clear()
+    pair.keeper.tick()
+    assert len(pair.keeper.store.catalogue.files) == 1
+    pair.close()
+
+
+def test_what_is_lost_is_told_once_there_is_room_to_write_it(tmp_path: Path, no_room: list[bool]) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    made = store.Store(folder)
+    loss = catalogue.Loss("historian", 0, 1, 7, "the spool had no room for it", NOW)
+    no_room.append(True)
+    with pytest.raises(StoreError):
+        made.lost(loss, "live", 7)
+    assert made.taken["live"] == 0 and not made.catalogue.losses
+    no_room.clear()
+    made.lost(loss, "live", 7)
+    assert store.Store(folder).taken["live"] == 7
+
+
+# --- readers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_cursor_from_the_beginning_reads_and_holds_no_more_than_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reader who begins at commit 0 may not have the whole store in memory."""
+    pair = Pair(tmp_path)
+    pair.back()
+    for number in range(60):
+        pair.offer(
+            batch("live", [("tank_a", NOW - 48 * HOUR_NS * (number % 3) + number * 50 + n, 1.0) for n in range(50)])
+        )
+        if number % 20 == 19:
+            pair.all()
+            pair.seal()
+    pair.all()
+    read = sealing.read_group
+    reads: list[int] = []
+
+    def counted(*said: Any) -> Any:
+        reads.append(1)
+        return read(*said)
+
+    monkeypatch.setattr(sealing, "read_group", counted)
+    view = Reading(tmp_path / "keeper").view()
+    files = len(view.catalogue.files)
+    whole, upto = view.changes(["tank_a"], 0, Deadline(60), 1_000_000)
+    assert (upto, whole.num_rows, len(reads)) == (60, 3_000, files)
+    reads.clear()
+    found, after = [], 0
+    while after < 60:
+        page, last = view.changes(["tank_a"], after, Deadline(60), 120)
+        assert 0 < page.num_rows <= 120 and last > after
+        found.append(page)
+        if not after:
+            assert len(reads) < files
+        after = last
+    assert pa.concat_tables(found).combine_chunks().equals(whole.combine_chunks())
+    pair.close()
