@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import subprocess
 from pathlib import Path
 
 import asyncssh
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,3 +73,34 @@ def test_whatever_comes_is_refused(data: bytes) -> None:
     for work in (lambda: sshsig.dearmor(data), lambda: sshsig.verify(b"SSHSIG" + data, data, "test", b"")):
         with pytest.raises(SignatureRefused):
             work()
+
+
+def test_a_security_key_must_have_been_touched() -> None:
+    """Made here as the key in the hardware makes it: over the application's hash, flags and counter."""
+    kind, application = b"sk-ssh-ed25519@openssh.com", b"ssh:"
+    private = Ed25519PrivateKey.generate()
+
+    def pack(*parts: bytes) -> bytes:
+        return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+    public = pack(kind, private.public_key().public_bytes_raw(), application)
+    inner = b"SSHSIG" + pack(b"test", b"", b"sha512", hashlib.sha512(b"hello").digest())
+
+    def signed(flags: int, application: bytes = application) -> bytes:
+        rest = bytes([flags]) + (7).to_bytes(4, "big")
+        over = hashlib.sha256(application).digest() + rest + hashlib.sha256(inner).digest()
+        signature = pack(kind, private.sign(over)) + rest
+        return b"SSHSIG" + (1).to_bytes(4, "big") + pack(public, b"test", b"", b"sha512", signature)
+
+    sshsig.verify(signed(1), public, "test", b"hello")
+    assert sshsig.read_key(sshsig.write_key(public))[0] == public
+    with pytest.raises(SignatureRefused, match="nobody touched"):
+        sshsig.verify(signed(0), public, "test", b"hello")
+    with pytest.raises(SignatureRefused, match="does not hold"):
+        sshsig.verify(signed(1, b"ssh:other"), public, "test", b"hello")
+
+
+def test_a_short_rsa_key_is_nobodys(tmp_path: Path) -> None:
+    run("ssh-keygen", "-q", "-t", "rsa", "-b", "1024", "-N", "", "-f", tmp_path / "key")
+    with pytest.raises(SignatureRefused, match="1024 bits is too short"):
+        sshsig.read_key((tmp_path / "key.pub").read_text())

@@ -96,6 +96,8 @@ def test_a_step_that_cannot_be_written_ends_nothing_and_begins_nothing(tmp_path:
     part._held = SimpleNamespace(get=lambda _: None, put=lambda *_: None)
     part._try_book()
     assert part.shut() == ""
+    part._why = "targets was signed by 1/2 keys"
+    assert "not believed" in part.shut()  # also what was believed before begins no more
 
 
 @pytest.mark.parametrize(("said", "state"), [("failed", "failed"), (None, "gone")])
