@@ -166,6 +166,9 @@ def _sign(args: argparse.Namespace) -> int:
 
     metadata = _read(args.root)
     signature = trustkeys.signature(ssh_sign(args.key, trustkeys.to_sign(metadata.signed)))
+    if metadata.signed.version == 1 and signature.keyid not in metadata.signed.roles["root"].keyids:
+        holders = ", ".join(sorted(trustkeys.people_of(metadata.signed, "root").values()))
+        raise GateError(f"{args.key} is no holder's key: it would count for nothing", hint=f"holders: {holders}")
     metadata.signatures[signature.keyid] = signature
     fresh = args.root.with_name(args.root.name + ".new")
     fresh.write_bytes(trustkeys.encode(metadata))

@@ -22,6 +22,7 @@ from cofferdam.brokers.patch.keeper_verbs import Verbs
 from cofferdam.brokers.patch.plan import Held
 from cofferdam.brokers.patch.records import Looked
 from cofferdam.brokers.patch.repository import Repository
+from cofferdam.cli.main import main
 from cofferdam.cli.patch import shown
 from cofferdam.cli.patch_root import ssh_sign
 from cofferdam.errors import GateError
@@ -209,3 +210,12 @@ def test_pause_holds_once_the_log_has_it(tmp_path: Path) -> None:
         log.write(ok)
         assert installer.held.paused == paused
         assert answers.pop() == said
+
+
+def test_a_key_that_is_no_holders_signs_no_first_root(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    root = desk.keeper.store / "root.json"
+    root.write_bytes(trustkeys.encode(desk.repository.root))
+    assert main(["patch", "root", "sign", str(root), "--key", str(desk.keys["alice"])]) == 2
+    assert "no holder's key" in capsys.readouterr().err
+    assert main(["patch", "root", "sign", str(root), "--key", str(desk.keys["h1"])]) == 0
+    assert "signed by h1" in capsys.readouterr().out
