@@ -28,6 +28,7 @@ PART = "structure"
 _ROADS = {"bridge", "bond", "team", "vxlan", "gre", "gretap", "ipip", "sit", "ip6tnl", "erspan", "geneve",
           "xfrm", "vti",
           "openvswitch", "batadv", "ip6gre", "vrf", "ipvlan"}  # fmt: skip
+ALL_STATIONS = "ff:ff:ff:ff:ff:ff"
 _HOOKS = ("input", "output", "forward")
 
 
@@ -171,8 +172,7 @@ def _unseen(side: Side, out: Statements) -> None:
         "no filter, program or redirection of traffic control (tc)",
         read["qdiscs"],
     )
-    out.check(PART, f"{side.name}: neighbours", "nobody has set which station has an address: the kernel learns it by "
-              "itself", read["neighbours"])  # fmt: skip
+    _neighbours(side, out)
     out.check(PART, f"{side.name}: programs", "no BPF program takes packets of an interface (tcx) or of the namespace",
               read["programs"])  # fmt: skip
     out.check(PART, f"{side.name}: IPsec", "no packet is wrapped or unwrapped (xfrm)", read["transforms"])
@@ -207,6 +207,20 @@ def _unseen(side: Side, out: Statements) -> None:
               [], [f"{ruleset.rules} rules, none of them with such a statement"])  # fmt: skip
 
 
+def _neighbours(side: Side, out: Statements) -> None:
+    set_by_hand, strand = list(side.reading["neighbours"]), side.plan.strand
+    if strand is None or strand.way == "in":
+        out.check(PART, f"{side.name}: neighbours", "nobody has set which station has an address: the kernel learns it "
+                  "by itself", set_by_hand)  # fmt: skip
+        return
+    station = strand.station or ALL_STATIONS
+    wanted = f"{side.interfaces[strand.zone]}: {strand.peer} is at {station}, permanent"
+    wrong = [f"{text} is not the policy's" for text in set_by_hand if text != wanted]
+    wrong += [] if wanted in set_by_hand else [f"{wanted}: it is not there"]
+    out.check(PART, f"{side.name}: neighbours", "the other end of the strand is a permanent neighbour, so that nobody "
+              "is asked for its station, and nobody has set another", wrong, [wanted])  # fmt: skip
+
+
 def _asking(rules: Json) -> set[str]:
     """Where rules look at connections, as the kernel keeps them."""
     bodies = [entry["rule"] for entry in rules.get("nftables", ()) if "rule" in entry]
@@ -236,6 +250,8 @@ def _sockets(side: Side, found: Mapping[Part, Json], out: Statements) -> None:
         for listen in side.plan.listens
         for address in listen.addresses
     }
+    if side.plan.strand is not None:
+        declared.add(("udp", side.plan.strand.address, side.plan.strand.port))
     wrong, good = [], []
     for sock in side.reading["sockets"]:
         where = f"{sock['protocol']} {sock['address']}:{sock['port']}"

@@ -1,12 +1,13 @@
 """Frames of every family from a namespace, and a packet socket that counts what arrives. Run as a program.
 
 send INTERFACE ADDRESS COUNT: so many of UDP, ICMP, raw IP, TCP, and by a packet socket ARP, VLAN, LLDP, PTP, GOOSE.
-hear INTERFACE: says "ready", then how many frames came in within five seconds.
+hear INTERFACE: says "ready", then how many frames came in until its input ended, and a moment more.
 """
 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import sys
@@ -36,10 +37,12 @@ def send(interface: str, address: str, count: int) -> None:
 def hear(interface: str) -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as sock:
         sock.bind((interface, 3))
-        sock.settimeout(0.5)
+        sock.settimeout(0.1)
         print("ready", flush=True)
-        count, until = 0, time.monotonic() + 5
-        while time.monotonic() < until:
+        count, until = 0, None
+        while until is None or time.monotonic() < until:
+            if until is None and select.select([sys.stdin], [], [], 0)[0]:
+                until = time.monotonic() + 0.5
             with contextlib.suppress(TimeoutError):
                 _, where = sock.recvfrom(2048)
                 count += where[2] != PACKET_OUTGOING

@@ -169,6 +169,11 @@ conduits:
         for machine in self.machines:
             assert machine.gate is not None
             machine.gate.wait_ready()
+        self.heard()
+
+    def heard(self) -> None:
+        """Waits until the outside hears the inside: what was sent before both stood is missing, and rightly so."""
+        eventually(lambda: self.outside.status()["heartbeat"])
 
     def lose(self, share: float) -> None:
         """From now on so much is lost, at random, before the receiver's end."""

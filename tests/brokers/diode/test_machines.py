@@ -123,8 +123,13 @@ def test_a_gap_is_named_and_closed_by_one_ticket(strand: Strand) -> None:
     assert events(strand.inside.state, "diode-ticket-used")[-1]["count"] == ticket["missing"]
 
 
-@pytest.mark.parametrize("machine,part", [("inside", "sender"), ("inside", "spool"), ("outside", "receiver"),
-                                          ("outside", "keeper")])  # fmt: skip
+_SOAK = pytest.mark.soak
+
+
+@pytest.mark.parametrize("machine,part", [
+    ("inside", "spool"), ("outside", "keeper"), pytest.param("inside", "sender", marks=_SOAK),
+    pytest.param("outside", "receiver", marks=_SOAK),
+])  # fmt: skip
 def test_a_part_that_is_killed_costs_nothing_that_a_ticket_does_not_bring(
     strand: Strand, machine: str, part: str
 ) -> None:
@@ -159,7 +164,8 @@ def test_nothing_leaves_the_outside_nor_enters_the_inside(strand: Strand) -> Non
 
     def round_of(count: int) -> int:
         command = ["nsenter", "-t", str(heard), "-n", sys.executable, script, "hear", "strand0"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listener:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as listener:
             assert listener.stdout is not None and listener.stdout.readline() == "ready\n"
             strand.outside.within("receiver", sys.executable, script, "send", "strand0", "10.83.0.1", str(count))
             return int(listener.communicate(timeout=60)[0])

@@ -14,6 +14,7 @@ Not here: repair (coding), the records in a block (records), numbers of records 
 from __future__ import annotations
 
 import struct
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,6 +34,12 @@ TRIES: Final = 6
 """How often a block is tried without its list."""
 WINDOW: Final = 1 << 16
 """Numbers below the highest one that are remembered singly; what is older is refused."""
+EARLY_BYTES: Final = 32 << 20
+"""Of packets whose epoch is not known yet."""
+EARLY_NS: Final = 2_500_000_000
+"""So long they wait for its announcement, which comes each second."""
+PACKET_COST: Final = 256
+"""What a packet that waits costs beside its bytes, about."""
 _LENGTH: Final = struct.Struct(">I")
 
 Key = tuple[int, int, int, int, int]
@@ -82,6 +89,41 @@ class _Block:
     count: int = 0
     next_try: int = 0
     tries: int = 0
+
+
+class Early:
+    """Packets of an epoch above the known one, until its announcement comes: that may be lost, or be said before this
+    end stood. The oldest go first where there are too many, or where nothing comes."""
+
+    def __init__(self) -> None:
+        self._packets: deque[tuple[int, Packet]] = deque()
+        self.held = 0
+        """Bytes."""
+        self.foreign = 0
+        """Packets that waited in vain."""
+
+    def keep(self, packet: Packet, now: int) -> None:
+        self._packets.append((now, packet))
+        self.held += len(packet.body) + PACKET_COST
+        while self.held > EARLY_BYTES:
+            self._drop()
+
+    def take(self, epoch: int) -> list[Packet]:
+        """What came of this epoch, in its order. What is of a higher one waits on; the rest is foreign."""
+        found = [packet for _, packet in self._packets if packet.epoch == epoch]
+        higher = [one for one in self._packets if one[1].epoch > epoch]
+        self.foreign += len(self._packets) - len(found) - len(higher)
+        self._packets = deque(higher)
+        self.held = sum(len(packet.body) + PACKET_COST for _, packet in higher)
+        return found
+
+    def expire(self, now: int) -> None:
+        while self._packets and now - self._packets[0][0] > EARLY_NS:
+            self._drop()
+
+    def _drop(self) -> None:
+        self.held -= len(self._packets.popleft()[1].body) + PACKET_COST
+        self.foreign += 1
 
 
 class Inbox:

@@ -22,11 +22,11 @@ from typing import Any, Final
 from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.diode import records
 from cofferdam.brokers.diode.figures import RECEIVER
-from cofferdam.brokers.diode.inbox import Counts, Inbox
+from cofferdam.brokers.diode.inbox import Counts, Early, Inbox
 from cofferdam.brokers.diode.pairing import ReceiverKeys, load, sealer_public, words
 from cofferdam.brokers.diode.sealing import believe, named
 from cofferdam.brokers.diode.sender import row_of
-from cofferdam.brokers.diode.wire import HELLO, unpack
+from cofferdam.brokers.diode.wire import HELLO, Packet, unpack
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.kit.supervision import Listener
 from cofferdam.crossing.reactor import READ
@@ -120,6 +120,7 @@ class Receiver(Part):
         self._figures = Figures(RECEIVER)
         self._batches: Batches | None = None
         self._inbox: Inbox | None = None
+        self._early = Early()
         self._heard: bytes = b""
         self._above = -1
         self._hellos = HELLOS_A_SECOND
@@ -174,18 +175,23 @@ class Receiver(Part):
             try:
                 packet = unpack(data)
                 if packet.kind == HELLO:
-                    self._hello(packet.body)
+                    self._hello(packet.body, now)
                     continue
             except RemoteProtocolError:
                 self._strange += 1
                 continue
-            if self._inbox is None:
+            if self._inbox is not None and packet.epoch <= self._inbox.epoch:
+                self._take(self._inbox, packet, now)
+            elif packet.epoch > self._above:
+                self._early.keep(packet, now)
+            else:
                 self._strange += 1
-                continue
-            for _, text in self._inbox.feed(packet, now):
-                self._open(text)
 
-    def _hello(self, body: bytes) -> None:
+    def _take(self, inbox: Inbox, packet: Packet, now: int) -> None:
+        for _, text in inbox.feed(packet, now):
+            self._open(text)
+
+    def _hello(self, body: bytes, now: int) -> None:
         if body == self._heard:
             return
         if self._hellos <= 0:
@@ -208,6 +214,8 @@ class Receiver(Part):
         self._inbox = Inbox(hello.seal)
         self._bad = ""
         self._keeper.send(records.Epoch(hello.epoch, hello.wall_ns, words(hello.sender)))
+        for packet in self._early.take(hello.epoch):  # they overtook the announcement, or an earlier one was lost
+            self._take(self._inbox, packet, now)
 
     def _open(self, text: bytes) -> None:
         try:
@@ -237,15 +245,19 @@ class Receiver(Part):
                 setattr(total, name, getattr(total, name) + getattr(self._inbox.counts, name))
         return total
 
+    def _foreign(self, counts: Counts) -> int:
+        return counts.foreign + self._early.foreign + self._strange
+
     def tick(self) -> None:
         self._ticks += 1
         if self._ticks % 2:
             return
         self._hellos = HELLOS_A_SECOND
+        self._early.expire(time.monotonic_ns())
         counts = self._counts()
         drops = self._batches.drops if self._batches is not None else 0
         overrun = int(self._figures.report()["overrun"].get("", 0))  # type: ignore[arg-type]
-        now = (counts.foreign + self._strange, counts.evicted, drops, overrun)
+        now = (self._foreign(counts), counts.evicted, drops, overrun)
         if now != self._before and self._above >= 0:
             more = [max(0, one - other) for one, other in zip(now, self._before, strict=True)]
             self._keeper.send(records.Trouble(*more))
@@ -254,7 +266,7 @@ class Receiver(Part):
     def figures(self) -> Reported:
         reported = self._figures.report()
         counts = self._counts()
-        reported["foreign"] = {"": counts.foreign + self._strange}
+        reported["foreign"] = {"": self._foreign(counts)}
         reported["repeated"] = {"": counts.repeated}
         reported["repaired"] = {"": counts.repaired}
         reported["blocks_whole"] = {"": counts.whole}
@@ -262,7 +274,7 @@ class Receiver(Part):
         reported["blocks_lost"] = {"": counts.evicted}
         reported["kernel_drops"] = {"": self._batches.drops if self._batches is not None else 0}
         reported["blocks_open"] = {"": self._inbox.open if self._inbox is not None else 0}
-        reported["held"] = {"": self._inbox.held if self._inbox is not None else 0}
+        reported["held"] = {"": self._early.held + (self._inbox.held if self._inbox is not None else 0)}
         return reported
 
     def alarms(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 
-from cofferdam.enforce.plans.records import SidePlan
+from cofferdam.enforce.plans.records import SidePlan, Strand
 from cofferdam.proof.rules import fields
 from cofferdam.proof.rules.fields import Among, Conj, Named
 from cofferdam.proof.rules.listing import Ruleset
@@ -61,6 +61,8 @@ def drift(plan: Ruleset, live: Ruleset) -> tuple[Question, ...]:
 
 
 def _inputs(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> tuple[Conj, ...]:
+    if side.strand is not None:
+        return (_strand(side.strand, interfaces, "iif"),) if side.strand.way == "in" else ()
     found: list[Conj] = []
     for listen in side.listens:
         way = _by("iif", tunnel if listen.tunnel else interfaces[listen.zone])
@@ -76,6 +78,11 @@ def _inputs(side: SidePlan, interfaces: Mapping[str, str], tunnel: str) -> tuple
 
 
 def _outputs(side: SidePlan, interfaces: Mapping[str, str], users: Mapping[str, int], tunnel: str) -> tuple[Conj, ...]:
+    if side.strand is not None:
+        user = users.get(side.strand.who)
+        if side.strand.way == "in" or user is None:
+            return ()
+        return ((*_strand(side.strand, interfaces, "oif"), Among("skuid", ((user, user),))),)
     found: list[Conj] = []
     for listen in side.listens:
         way = _by("oif", tunnel if listen.tunnel else interfaces[listen.zone])
@@ -89,6 +96,14 @@ def _outputs(side: SidePlan, interfaces: Mapping[str, str], users: Mapping[str, 
             found += [(*to, own)] if reach.datagrams else [(*to, _OPENING, own), (*to, _ANSWERING)]
     found += [_icmp("icmpv6", [143]), *_neighbours()]
     return tuple(found)
+
+
+def _strand(strand: Strand, interfaces: Mapping[str, str], by: str) -> Conj:
+    """The one way of a strand: UDP from the sending end to the hearing one, at one port."""
+    ends = (strand.address, strand.peer) if strand.way == "out" else (strand.peer, strand.address)
+    (source, destination), *_ = _versions([ends[0]], [ends[1]], "saddr", "daddr")
+    ports = (*_port("sport", strand.port, True), Among("dport", ((strand.port, strand.port),)))
+    return (_by(by, interfaces[strand.zone]), *source, *destination, *ports)
 
 
 def _by(field: str, interface: str) -> Named:

@@ -1,0 +1,119 @@
+"""What comes before the announcement of its epoch waits for it, within bounds, and is then taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+
+from cofferdam.brokers.diode import pairing, records
+from cofferdam.brokers.diode.inbox import EARLY_BYTES, EARLY_NS, Early
+from cofferdam.brokers.diode.outbox import Outbox, encode
+from cofferdam.brokers.diode.receiver import Receiver
+from cofferdam.brokers.diode.sealing import Seal, announce
+from cofferdam.brokers.diode.wire import BULK, HELLO, Packet, pack, unpack
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import load
+
+POLICY = """
+site: early
+zones:
+  strand-in: {side: ot, addresses: [127.0.0.1/8], crossing: diode}
+  strand-out: {side: it, addresses: [127.0.0.2/8], crossing: diode}
+conduits:
+  strand:
+    {from: strand-in, to: strand-out, broker: diode, owner: tests, reason: tests, carries: [files:reports],
+     files: {reports: {names: ["*.csv"]}}}
+"""
+WALL = 10**18
+
+
+def packet_of(epoch: int, block: int = 1, size: int = 64) -> Packet:
+    return unpack(pack(BULK, epoch, block, 0, 1, 2) + bytes(size))
+
+
+def test_packets_wait_for_their_announcement_and_no_longer() -> None:
+    early = Early()
+    for number in range(1, 4):
+        early.keep(packet_of(7, number), now=number)
+    early.keep(packet_of(6), now=4)
+    early.keep(packet_of(9), now=5)
+    assert [packet.block for packet in early.take(7)] == [1, 2, 3]
+    assert early.foreign == 1  # of epoch 6, which is over
+    assert early.take(7) == [] and early.held > 0
+    early.expire(5 + EARLY_NS)
+    assert early.held > 0
+    early.expire(6 + EARLY_NS)
+    assert (early.held, early.foreign, early.take(9)) == (0, 2, [])
+
+
+def test_packets_that_wait_are_bounded_and_the_newest_stay() -> None:
+    early, size = Early(), 8896
+    count = EARLY_BYTES // size + 100
+    for number in range(count):
+        early.keep(packet_of(7, number, size), now=0)
+    assert early.held <= EARLY_BYTES
+    kept = early.take(7)
+    assert kept[-1].block == count - 1 and early.foreign == count - len(kept) and early.held == 0
+
+
+class Hearing:
+    """A receiver without a socket, and one who is paired with it: packets in, records for the keeper out."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "policy.yaml").write_text(POLICY)
+        policy = compile_policy(load(folder / "policy.yaml"), now_ns=WALL)
+        private, self._seal_to = pairing.new_sealer()
+        self._signer, public = pairing.new_signer()
+        keys = pairing.ReceiverKeys(private, (pairing.Good(public),))
+        self.records: list[Any] = []
+        setting = SimpleNamespace(
+            policy=policy, severed=frozenset(), wall=lambda: WALL, secrets={pairing.SECRET: msgspec.json.encode(keys)},
+            senders={"keeper": SimpleNamespace(send=self.records.append, backlog=0)},
+        )  # fmt: skip
+        self.receiver = Receiver(cast(Any, setting))
+        self.receiver.on_record("keeper", records.Start(0))
+
+    def epoch(self, number: int) -> tuple[Seal, bytes]:
+        """A new one, and the packet that announces it."""
+        seal, (body,) = announce(number, WALL, bytes.fromhex(self._signer), [bytes.fromhex(self._seal_to)], aes=True)
+        return seal, pack(HELLO, number, 0, 0, 0, 0) + body
+
+    def feed(self, *packets: bytes) -> None:
+        self.receiver._feed(list(packets))
+
+    @property
+    def foreign(self) -> object:
+        return self.receiver.figures()["foreign"]
+
+
+def sent(seal: Seal, *bodies: bytes) -> list[bytes]:
+    """The packets of one bulk block."""
+    out = Outbox(seal, 1408)
+    for number, body in enumerate(bodies, 1):
+        out.put(encode(records.Piece("files:reports", seal.epoch, number, body)), 0, prompt=False)
+    out.tick(10**9)
+    return out.bulk(100, 2 * 10**9)
+
+
+def test_what_overtakes_its_announcement_is_taken(tmp_path: Path) -> None:
+    hearing = Hearing(tmp_path)
+    seal, hello = hearing.epoch(5)
+    hearing.feed(*sent(seal, b"one", b"two"))
+    assert hearing.records == []
+    hearing.feed(hello)
+    assert [type(one).__name__ for one in hearing.records] == ["Epoch", "Piece", "Piece"]
+    assert [one.body for one in hearing.records[1:]] == [b"one", b"two"]
+    assert hearing.foreign == {"": 0}
+
+
+def test_so_it_is_when_a_new_epoch_begins_and_the_old_one_is_over_then(tmp_path: Path) -> None:
+    hearing = Hearing(tmp_path)
+    old, first = hearing.epoch(5)
+    new, second = hearing.epoch(6)
+    late = sent(old, b"late")
+    hearing.feed(first, *sent(new, b"new"), second, *late)
+    assert [one.body for one in hearing.records if isinstance(one, records.Piece)] == [b"new"]
+    assert hearing.foreign == {"": len(late)}
