@@ -59,6 +59,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     test.add_argument("--rates", default="", metavar="LIST", help="such as `50,100,200`, Mbit/s (default: from a tenth "
                       "of the policy's rate to twice it)")  # fmt: skip
     test.add_argument("--seconds", type=float, default=1.0, metavar="S", help="for each rate (default: 1)")
+    report = verb("report", "inside: put the status and what is new of the audit log into a channel's folder", _report)
+    report.add_argument("channel", metavar="CHANNEL", help="such as files:reports; it lets *.json and *.tar through")
+    report.add_argument("--every", type=float, default=0, metavar="S", help="again and again, after so many seconds")
+    gather = verb(
+        "gather", "outside: take what was reported of the inside's audit log into a copy, and verify", _gather
+    )
+    gather.add_argument("folder", type=Path, metavar="FOLDER", help="where the channel's files come in")
+    gather.add_argument("--log", type=Path, required=True, metavar="DIR", help="the copy of the log; made if need be")
+    gather.add_argument("--key", metavar="KEY", help="the inside's public key, a file or the key itself: "
+                        "keys/audit.pub of its state, carried by hand")  # fmt: skip
     parser.epilog = (
         "Nothing comes back over a strand: what the inside knows of the outside, a person has carried. "
         "Example: cofferdam diode pair inside --policy policy.yaml --output inside.pair"
@@ -390,6 +400,21 @@ def _give_up(args: argparse.Namespace) -> int:
     found = _ask(args, "keeper", "give-up", channel=args.channel)
     print(json.dumps(found) if args.json else f"{found['given_up']} records of {args.channel} are given up")
     return 0
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+
+def _report(args: argparse.Namespace) -> int:
+    from cofferdam.cli.diode_riding import run_report
+
+    return run_report(args)
+
+
+def _gather(args: argparse.Namespace) -> int:
+    from cofferdam.cli.diode_riding import run_gather
+
+    return run_gather(args)
 
 
 # --- test -------------------------------------------------------------------------------------------------------------

@@ -37,6 +37,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="show the evidence of every statement")
     parser.add_argument("--leaks", action="store_true", help="only try each asset's real address from the IT side")
     parser.add_argument(
+        "--diode",
+        action="store_true",
+        help="only what the strand's end on this machine rests on: structure, rules, and frames against its way",
+    )
+    parser.add_argument(
         "--sabotage",
         action="store_true",
         help="lab only: forwarding on and no rules in every namespace of the gate, then the canaries, then all back",
@@ -74,15 +79,19 @@ def run(args: argparse.Namespace) -> int:
     gc.disable()  # a short life that makes many small objects
     started = time.time_ns()
     known = _known(state)
+    if args.diode and (args.leaks or args.sabotage):
+        raise CofferdamError("--diode is a proof of its own", hint="leave --leaks and --sabotage out")
+    if args.diode and not known.hardware:
+        raise GateError("no end of a strand is on this machine", hint="`machine` of its zones says where it is")
     out = Statements()
-    wish = Wish(args.leaks, not args.no_probes, args.sabotage, args.smt, (args.wire_it, args.wire_ot))
+    wish = Wish(args.leaks, not args.no_probes, args.sabotage, args.smt, (args.wire_it, args.wire_ot), args.diode)
     prove(known, wish, out, _working)
-    if known.status["separation"] == "namespaces":
+    if known.status["separation"] == "namespaces" and not args.diode:
         leaking.tell(functools.partial(ask, state), known.policy, out)
     made = report(known.status, out, started)
     note = sign(made, state)
     _record(state, made)
-    if not args.leaks:
+    if not args.leaks and not args.diode:  # the evidence is of whole proofs
         _evidence(state, made, note)
     _show(args, made, note)
     return 0 if made.ok and note else 1
@@ -95,6 +104,7 @@ def _known(state: Path) -> Known:
     from cofferdam.enforce.plans.overlay import peer_addresses
     from cofferdam.gate.client import whole_status
     from cofferdam.gate.overlay.peers import load_peers
+    from cofferdam.policy.terms.diode_rows import DiodeRows
     from cofferdam.proof.run import Known, policy_in_force, policy_path
 
     status = whole_status(state)
@@ -102,7 +112,13 @@ def _known(state: Path) -> Known:
     policy = policy_in_force(status, path)
     plan = network_plan(policy)
     peers = {peer.key: peer.name for peer in load_peers(state)[0].values()}
-    return Known(state, status, path, policy, plan, CREWS, peers, peer_addresses(policy))
+    hardware = {
+        zone: conduit.terms.hardware
+        for conduit in policy.conduits.values()
+        if isinstance(conduit.terms, DiodeRows)
+        for zone in (conduit.from_zone, conduit.to_zone)
+    }
+    return Known(state, status, path, policy, plan, CREWS, peers, peer_addresses(policy), hardware)
 
 
 def _working(part: str) -> None:

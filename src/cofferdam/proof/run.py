@@ -51,17 +51,21 @@ class Known:
     crews: Mapping[str, Crew] = field(default_factory=dict)
     peers: Mapping[str, str] = field(default_factory=dict)
     peer_networks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hardware: Mapping[str, str] = field(default_factory=dict)
+    """What the operator attests of a strand's hardware, by its zones."""
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a proof is to do. `smt`: a folder for the solver's questions; `wires`: hosts on the IT and OT wires."""
+    """What a proof is to do. `smt`: a folder for the solver's questions; `wires`: hosts on the IT and OT wires.
+    `strand_only`: what a strand's end rests on, and no more."""
 
     leaks_only: bool = False
     probes: bool = True
     sabotage: bool = False
     smt: Path | None = None
     wires: tuple[str | None, str | None] = (None, None)
+    strand_only: bool = False
 
 
 def policy_path(state: Path, status: Status) -> Path:
@@ -109,8 +113,18 @@ def prove(known: Known, wish: Wish, out: Statements, tell: Tell) -> None:
 
 def _parts(subject: Subject, known: Known, wish: Wish, out: Statements, tell: Tell) -> None:
     # Here, and not above: the solver is large, and a round of the leak probe has no use for it.
-    from cofferdam.proof import canaries, leaking, limits, probes, sabotage, solving, structure
+    from cofferdam.proof import canaries, leaking, limits, one_way, probes, sabotage, solving, structure
 
+    if wish.strand_only:
+        tell("namespaces and processes")
+        structure.state(subject, out)
+        tell("the rules, by the solver")
+        for side in subject.sides.values():
+            if side.plan.strand is not None:
+                solving.solve(side, subject.users, out, wish.smt)
+        tell("the strand")
+        one_way.state(subject, known.hardware, out)
+        return
     if not wish.leaks_only:
         wires = canaries.find_wires(subject, *wish.wires)
         if wish.sabotage:
@@ -121,6 +135,9 @@ def _parts(subject: Subject, known: Known, wish: Wish, out: Statements, tell: Te
         solving.state(subject, out, wish.smt)
         tell("canaries")
         canaries.state(subject, wires, out)
+        if any(side.plan.strand is not None for side in subject.sides.values()):
+            tell("the strand")
+            one_way.state(subject, known.hardware, out)
         if wish.probes:
             tell("forbidden system calls")
             probes.state(subject, known.path, out)

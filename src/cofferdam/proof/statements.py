@@ -22,6 +22,7 @@ PARTS = {
     "structure": "What the kernel says of namespaces and processes",
     "solver": "What the rules in force let through",
     "canaries": "Frames sent on the IT wire and listened for on the OT wire",
+    "one-way": "The strand's end on this machine: out, and nothing back",
     "probes": "Forbidden system calls, tried inside each sandbox",
     "sabotage": "With forwarding on and the rules gone",
     "leaks": "Ways around the gate",

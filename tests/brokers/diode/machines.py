@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import secrets
 import subprocess
@@ -45,10 +46,11 @@ class Machine:
             self.gate.wait_ready()
         return self.gate
 
-    def down(self) -> None:
-        if self.gate is not None:
-            assert self.gate.stop() == 0, self.gate.said()
-            self.gate = None
+    def down(self) -> str:
+        """Stops the gate in order; what it said."""
+        gate, self.gate = self.gate, None
+        assert gate is not None and gate.stop() == 0, gate and gate.said()
+        return gate.said()
 
     def close(self) -> None:
         if self.gate is not None:
@@ -101,6 +103,18 @@ class Machine:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def prove(self, *options: str) -> tuple[int, dict[str, dict[str, Any]]]:
+        """`cofferdam prove` on this machine: its exit code, and the statements by their names."""
+        assert self.gate is not None
+        status = Path(f"/proc/{self.gate.status()['pid']}/status").read_text()
+        launcher = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
+        command = ["nsenter", "-t", launcher, "-n", "-m", sys.executable, "-m", "cofferdam.cli.main", "prove",
+                   "--state", str(self.state), "--json", *options]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.stdout, done.stderr
+        found = json.loads(done.stdout)["report"]["statements"]
+        return done.returncode, {one["name"]: one for one in found}
+
     def folder(self, channel: str = "files:reports") -> Path:
         return Path(self.status()["folders"][channel])
 
@@ -112,7 +126,7 @@ class Strand:
         tag = secrets.token_hex(2)
         self.policy = folder / "policy.yaml"
         self.site = f"t{os.getpid()}{tag}"
-        files = files or '{names: ["*.csv"], most: 200 MB}'
+        files = files or '{names: ["*.csv", "*.json", "*.tar"], most: 200 MB}'
         carries = "files:reports" + ("".join(f", {one}" for one in more.split() if one.startswith("messages:")))
         settings = " ".join(one for one in more.split(";") if not one.strip().startswith("messages:"))
         self.policy.write_text(f"""

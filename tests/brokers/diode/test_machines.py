@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,6 @@ from tests.gate.plant import events
 from tests.waiting import eventually
 
 pytestmark = netns
-
-
-@pytest.fixture(scope="module")
-def strand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strand]:
-    with Strand(tmp_path_factory.mktemp("strand")) as strand:
-        strand.up()
-        yield strand
 
 
 def put(strand: Strand, name: str, data: bytes) -> str:
@@ -182,6 +175,20 @@ def test_nothing_leaves_the_outside_nor_enters_the_inside(strand: Strand) -> Non
         command = ["nsenter", "-t", str(strand.outside.pid("receiver")), "-n", "nft", "-f", "-"]
         subprocess.run(command, input=rules, text=True, check=True)
     assert round_of(20) == 0
+
+
+def test_the_audit_log_of_the_inside_is_verified_outside(strand: Strand, tmp_path: Path) -> None:
+    folder, log, key = strand.outside.folder(), tmp_path / "log", str(strand.inside.state / "keys" / "audit.pub")
+    for at in range(2):
+        before = len(list(folder.glob("audit-*.tar")))
+        assert main(["diode", "report", "files:reports", "--state", str(strand.inside.state)]) == 0
+        eventually(lambda: len(list(folder.glob("audit-*.tar"))) > before)  # noqa: B023
+        assert main(["diode", "gather", str(folder), "--log", str(log), "--key", key]) == 0
+        assert main(["audit", "verify", "--log", str(log), "--key", key]) == 0
+        if not at:
+            digest = put(strand, "between.csv", b"1\n")  # it makes an entry
+            arrived(strand, "between.csv", digest)
+    assert any(json.loads(path.read_text())["status"]["site"] == strand.site for path in folder.glob("status-*.json"))
 
 
 def test_status_says_what_makes_it_one_way(strand: Strand, capsys: pytest.CaptureFixture[str]) -> None:

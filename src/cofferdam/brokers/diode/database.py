@@ -79,6 +79,6 @@ class Database:
         self._db.close()
 
     def _mapped(self, error: sqlite3.Error) -> StoreError:
-        if error.sqlite_errorname == "SQLITE_FULL":
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":  # the module's own errors have none
             return StoreFull(f"the disk of {self.path} is full")
         return StoreError(f"{self.path}: {error}", hint="the part ends, and the next one reads what is really there")

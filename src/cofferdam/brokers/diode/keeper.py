@@ -152,6 +152,8 @@ class Keeper(Part):
     # --- what comes -------------------------------------------------------------------------------------------------
 
     def on_record(self, source: str, record: Any) -> None:
+        if self._halted:
+            return  # it is missing, and so named by the next one
         if isinstance(record, records.Epoch):
             self._new_epoch(record)
         elif isinstance(record, records.Trouble):
@@ -549,6 +551,8 @@ class Keeper(Part):
     # --- time -------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
+        if self._halted:
+            return
         try:
             self._save()
             self._full = ""

@@ -169,6 +169,8 @@ class Spool(Part):
         """The sender holds what is sent; the spool goes on taking and keeping."""
 
     def on_record(self, source: str, record: Any) -> None:
+        if self._halted:
+            return
         self._left = min(self._handed, self._left + record.sent)
         while self._marks and self._marks[0][0] <= self._left:
             _, channel, epoch, number = self._marks.popleft()
@@ -513,7 +515,7 @@ class Spool(Part):
     # --- time -------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        if self._keys is None:
+        if self._keys is None or self._halted:
             return
         try:
             self._tick()
@@ -586,13 +588,17 @@ class Spool(Part):
         }  # fmt: skip
 
     def figures(self) -> Reported:
+        if self._halted:
+            return self._figures.report()  # as they were: the store is closed
         self._figures.set("spool_size", self._store.size)
         self._figures.set("spool_oldest", self._store.oldest_at)
         self._figures.set("waiting", sum(row.size for state in ("taken", "ready") for row in self._store.files(state)))
         return self._figures.report()
 
     def alarms(self) -> dict[str, str]:
-        found = {}
+        found: dict[str, str] = {}
+        if self._halted:
+            return found
         if self._keys is None:
             found["no-pair"] = f"the strand {self._strand} has no other end: cofferdam diode pair inside"
         if self._full:
