@@ -406,15 +406,43 @@ def _give_up(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from cofferdam.cli.diode_riding import run_report
+    from cofferdam.cli.diode_riding import report
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.gate.client import whole_status
 
-    return run_report(args)
+    state = state_of(args)
+    while True:
+        folders = _ask(args, "spool", "status")["folders"]
+        if args.channel not in folders:
+            raise GateError(f"{args.channel} is no channel of files", hint=f"there are {', '.join(folders)}")
+        try:
+            put = report(state, Path(folders[args.channel]), dict(whole_status(state)), args.channel)
+        except OSError as error:
+            raise GateError(f"no report can be written: {error.filename}: {error.strerror}") from None
+        if args.json:
+            print(json.dumps(put), flush=True)
+        else:
+            _say(put)
+        if args.every <= 0:
+            return 0
+        time.sleep(args.every)
 
 
 def _gather(args: argparse.Namespace) -> int:
-    from cofferdam.cli.diode_riding import run_gather
+    from cofferdam.audit.keys import find_public
+    from cofferdam.cli.diode_riding import gather
 
-    return run_gather(args)
+    log = args.log.absolute()
+    key = find_public(args.key, log.parent / "keys" / "audit.pub")
+    try:
+        count = gather(args.folder, log, key)
+    except OSError as error:
+        raise GateError(f"{error.filename}: {error.strerror}") from None
+    if args.json:
+        print(json.dumps({"taken": count, "log": str(log)}))
+    else:
+        print(f"{count} reports taken; the copy in {log} holds: cofferdam audit verify --log {log} --key ...")
+    return 0
 
 
 # --- test -------------------------------------------------------------------------------------------------------------

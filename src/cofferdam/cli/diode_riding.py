@@ -9,12 +9,10 @@ Not here: folders, numbers and tickets (brokers.diode), what a log has to be (au
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import re
 import tarfile
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +26,7 @@ from cofferdam.audit.show import verify_folder
 from cofferdam.audit.tiles import ENTRIES, parse_path, tile_path
 from cofferdam.audit.tree import WIDTH
 from cofferdam.audit.verify import CHECKPOINT
-from cofferdam.errors import AuditError, GateError
+from cofferdam.errors import AuditError
 
 NOTED: Final = "diode-reported.json"
 """In the state folder: how far the log has been reported, by channel."""
@@ -208,43 +206,3 @@ def _replace(target: Path, data: bytes) -> None:
     part = target.with_name(f".{target.name}.new")
     part.write_bytes(data)
     part.rename(target)
-
-
-# --- the verbs --------------------------------------------------------------------------------------------------------
-
-
-def run_report(args: argparse.Namespace) -> int:
-    from cofferdam.cli.diode import _ask, _say
-    from cofferdam.cli.gate_options import state_of
-    from cofferdam.gate.client import whole_status
-
-    state = state_of(args)
-    while True:
-        folders = _ask(args, "spool", "status")["folders"]
-        if args.channel not in folders:
-            raise GateError(f"{args.channel} is no channel of files", hint=f"there are {', '.join(folders)}")
-        try:
-            put = report(state, Path(folders[args.channel]), dict(whole_status(state)), args.channel)
-        except OSError as error:
-            raise GateError(f"no report can be written: {error.filename}: {error.strerror}") from None
-        if args.json:
-            print(json.dumps(put), flush=True)
-        else:
-            _say(put)
-        if not args.every:
-            return 0
-        time.sleep(args.every)
-
-
-def run_gather(args: argparse.Namespace) -> int:
-    log = args.log.absolute()
-    key = find_public(args.key, log.parent / "keys" / "audit.pub")
-    try:
-        count = gather(args.folder, log, key)
-    except OSError as error:
-        raise AuditError(f"{error.filename}: {error.strerror}") from None
-    if args.json:
-        print(json.dumps({"taken": count, "log": str(log)}))
-    else:
-        print(f"{count} reports taken; the copy in {log} holds: cofferdam audit verify --log {log} --key ...")
-    return 0
