@@ -135,6 +135,9 @@ TABLE = [
         "expected no range of elements",
         "",
     ),
+    # a limit that belongs to no stream would hold nowhere
+    ("at: io Drive.Setpoint", "at: io Drove.Setpoint", "io Drove.Setpoint",
+     "expected a part of a stream of this asset (io drive)", "did you mean io drive"),
     ("drive: {at: io Drive", "drive: {at: tag Drive", "tag Drive",
      "expected what can be opened as streams (io)", ""),
     # the asset

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from cofferdam.capture.learn import learn
 from cofferdam.capture.simulate import simulate
-from cofferdam.errors import CrossingError, LocalProtocolError, RemoteProtocolError
+from cofferdam.errors import CrossingError, LocalProtocolError, PolicyError, RemoteProtocolError
 from cofferdam.model import Assign, Bool, Deny, Fault, Int32, Item, Octets, Text, UInt32
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
@@ -32,6 +32,7 @@ from cofferdam.protocols.enip import paths, replies, requests, wire
 from cofferdam.protocols.enip.dialect import ENIP as DIALECT
 from cofferdam.protocols.enip.requests import Known
 from cofferdam.protocols.enip.server import EnipServer
+from tests.brokers.test_enip_forged import POLICY as FORGED
 from tests.examples import examples
 from tests.policy.plant import NOW
 from tests.protocols import enip as e
@@ -531,3 +532,29 @@ def test_a_packet_has_no_more_read_than_its_answer_can_hold() -> None:
     parts = event.response.parts
     assert isinstance(parts[0], m.Held) and isinstance(parts[1], m.Held) and parts[2] == m.CipError(0x11)
     assert steps < 250, "one for each packet of ours, and the pieces of the first values"
+
+
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [
+        ("{at: io Drive.1, type: dint}", "which have 4 bytes"),
+        ("{at: io Drive.0, type: int, elements: 3}", "which have 4 bytes"),
+        ("{at: io Drive.4.0, type: bool}", "which have 4 bytes"),
+        ("{at: io Drive.0.3, type: dint}", "a bit such as"),
+        ("{at: io Drive.0, type: bool}", "a bit such as"),
+        ("{at: io Drive.0, type: string}", "a number or a bool"),
+        ("{at: io Drove.0, type: dint}", "a part of a stream"),
+        ("{at: io Drive.3.7, type: bool}", ""),
+        ("{at: io Drive.0, type: int, elements: 2}", ""),
+    ],
+)
+def test_a_point_lies_in_the_outputs_of_a_stream(point: str, expected: str) -> None:
+    """Its limits would hold nowhere, or refuse every packet."""
+    text = FORGED.replace("{at: io Drive.0, type: dint, min: 0, max: 1500}", point)
+    assert point in text
+    if not expected:
+        compile_policy(loads(text), now_ns=NOW)
+        return
+    with pytest.raises(PolicyError) as refused:
+        compile_policy(loads(text), now_ns=NOW)
+    assert expected in "".join(str(problem) for problem in refused.value.problems)

@@ -15,7 +15,7 @@ from cofferdam.policy.findings import Checking
 from cofferdam.policy.points import typed, values
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.yamltext import quote
-from cofferdam.protocols.dialect import Dialect, Space
+from cofferdam.protocols.dialect import Dialect, Kind, Space
 
 NUMBERS = typed.NUMBERS | {ValueType.BOOL}
 
@@ -135,6 +135,8 @@ class PlaceChecks:
             self.at(
                 (*here, "at"), f"{self.dialect.notation.show(at)}, which is {other}", "one point for it", check="at"
             )
+        if kind is not None and kind.open:
+            self._in_stream(here, point, at, kind)
         if "word_order" in self.checking.names(*map(str, here)):
             self.at((*here, "word_order"), "an order of words", "none: it is for cells", check="type")
         if point.type is None:
@@ -213,6 +215,23 @@ class PlaceChecks:
         elif not re.fullmatch(dialect.forms or "(?!)", stream.form):
             expected = dialect.form_example if dialect.forms else f"no form: {dialect.name} needs none"
             self.at((*here, "form"), f"the form {quote(stream.form)}", expected, check="form")
+
+    def _in_stream(self, here: Path, point: schema.Point, at: Item, kind: Kind) -> None:
+        """A point of a stream's frames lies in one of the asset's streams: its limits would hold nowhere else."""
+        show = self.dialect.notation.show
+        places = [one for one in self.asset.streams.values() if isinstance(one.at, Item) and one.at.kind == at.kind]
+        for stream in places:
+            begin = "" if stream.at is None else stream.at.space
+            rest = at.space.removeprefix(begin)
+            if rest and rest != at.space and rest[0] in kind.separators:
+                form, of = stream.form or "", point.type
+                wrong = "" if of is None else self.dialect.notation.misplaced(form, rest[1:], of, point.elements or 1)
+                if wrong:
+                    self.at((*here, "at"), f"{show(at)} as {'' if of is None else of.value}", wrong, check="at")
+                return
+        known = [show(stream.at) for stream in places if stream.at is not None]
+        expected = f"a part of a stream of this asset ({one_of(known)})" if known else "a stream of this asset for it"
+        self.at((*here, "at"), show(at), expected, nearest(show(at).partition(".")[0], known), "at")
 
     def _method(self, here: Path, name: str, method: schema.Method) -> None:
         self._place(here, name, method.at, "methods", "called")

@@ -51,6 +51,11 @@ class Notation(abc.ABC):
     def show(self, place: Span | Item) -> str:
         """The text of a place: what `parse` reads as the same place again."""
 
+    def misplaced(self, form: str, rest: str, kind: ValueType, elements: int) -> str:
+        """What is expected instead of a point in a stream's frames; "" where it can be there. `form`: the stream's;
+        `rest`: the point's name after that of the stream."""
+        return ""
+
 
 _CELLS = re.compile(r"([a-z]+(?::[0-9]{1,5})?)\s+([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?\Z")
 

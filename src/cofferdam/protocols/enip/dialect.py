@@ -70,6 +70,13 @@ def path_fault(name: str) -> str:
     return ""
 
 
+_BYTES = {
+    ValueType.INT8: 1, ValueType.UINT8: 1, ValueType.INT16: 2, ValueType.UINT16: 2, ValueType.INT32: 4,
+    ValueType.UINT32: 4, ValueType.INT64: 8, ValueType.UINT64: 8, ValueType.FLOAT32: 4, ValueType.FLOAT64: 8,
+}  # fmt: skip
+"""Of types that a point in a stream's outputs may have."""
+
+
 class EnipNotation(Notation):
     """ "tag Pump.Speed", "tag Counts[0-99]", "tag Status.3", "tag Program:Main.Level", "cip 1/1/6", "io Drive", "io
     Drive.4.0"."""
@@ -116,6 +123,17 @@ class EnipNotation(Notation):
 
     def show(self, place: Span | Item) -> str:
         return show_range(place, place.start, place.stop)
+
+    def misplaced(self, form: str, rest: str, kind: ValueType, elements: int) -> str:
+        offset, _, bit = rest.partition(".")
+        if (kind is ValueType.BOOL) != bool(bit):
+            return "a bit such as io Drive.4.3 for a bool, and a byte such as io Drive.4 for a number"
+        size = 1 if bit else _BYTES.get(kind, 0) * elements
+        if not size:
+            return "a number or a bool"
+        outputs = re.match(r"outputs [0-9]+ of ([0-9]+) bytes", form)
+        within = outputs is None or int(offset) + size <= int(outputs[1])
+        return "" if within else f"a place within the stream's outputs, which have {outputs and outputs[1]} bytes"
 
 
 ENIP = Dialect(
