@@ -24,6 +24,7 @@ def test_the_tour_of_the_patch_relay() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.soak
 def test_maintenance_brings_firmware_in(tmp_path: Path) -> None:
     seconds, last = 8, ""
     while "the controller runs 1." not in last and seconds < 100:
