@@ -15,6 +15,7 @@ from cofferdam.audit.events.lines import Line, members
 
 CLOCK_APART_NS = 2_000_000_000
 """From this difference on, a line says both times. An entry waits for its batch and the disk, seldom for a second."""
+_SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 LINES: dict[str, Line] = {}
 """By kind, over all topics."""
 for _topic in TOPICS:
@@ -30,7 +31,16 @@ def line(entry: Entry) -> str:
 
 def escaped(text: str) -> str:
     """A text in which nothing drives a terminal, turns the reading direction, or ends the line."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return "".join(letter if letter.isprintable() else _escape(letter) for letter in text)
+
+
+def _escape(letter: str) -> str:
+    """As Python writes it. The codec `unicode_escape` would be imported when it is first needed, which is too late in
+    a part whose filter is on."""
+    if (short := _SHORT.get(letter)) is not None:
+        return short
+    number = ord(letter)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def _clock(entry: Entry) -> str:

@@ -161,12 +161,13 @@ class RecordingUsed(Event, frozen=True, kw_only=True):
 
 
 class AssetFilePassed(Event, frozen=True, kw_only=True):
-    """A file went to an asset or came from it; or something else was done with one."""
+    """A file went to an asset or came from it; or something else was done with one. What is read has two entries: one
+    before its first byte ("open", with the size that it has), one with what was handed out ("down")."""
 
     session: Name
     person: Name
     asset: Name
-    way: Literal["up", "down", "remove", "rename", "mkdir", "rmdir", "mode"]
+    way: Literal["up", "down", "open", "remove", "rename", "mkdir", "rmdir", "mode"]
     path: Text
     to: Text = ""
     size: Count = 0

@@ -297,7 +297,7 @@ class Accounts:
         return [row[0] for row in self._all("SELECT person FROM approval WHERE request=? ORDER BY at_ns", request)]
 
     def approve(self, request: int, person: str, how: str, wall_ns: int) -> None:
-        self.run("INSERT INTO approval VALUES(?, ?, ?, ?)", request, person, how, wall_ns)
+        self.run("INSERT OR REPLACE INTO approval VALUES(?, ?, ?, ?)", request, person, how, wall_ns)
 
     def settle(self, request: int, state: str, until_ns: int) -> None:
         self.run("UPDATE request SET state=?, until_ns=? WHERE id=?", state, until_ns, request)

@@ -5,8 +5,12 @@ Not here: the server and the client (outer_ssh, inner_ssh), which lean on it.
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import logging
 import os
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 
 def alone() -> None:
@@ -14,3 +18,22 @@ def alone() -> None:
     os.environ["LOGNAME"] = "cofferdam"
     os.environ["HOME"] = "/nonexistent"
     logging.disable(logging.CRITICAL)
+
+
+def unswallowed(callback: Callable[[Any, Exception | None], None]) -> Callable[[Any, Exception | None], None]:
+    """For `connection_lost`, whose exceptions asyncssh drops without a word. By it a session learns that it is over:
+    where that fails, the part ends, and its crew with it, and says why. Nothing lives on that nobody knows of."""
+
+    @functools.wraps(callback)
+    def called(owner: Any, exc: Exception | None) -> None:
+        try:
+            callback(owner, exc)
+        except Exception as error:
+            asyncio.get_event_loop().call_soon(_raise, error)
+
+    return called
+
+
+def _raise(error: Exception) -> NoReturn:
+    """In a call-back of the loop, which ends the part (crossing.loops)."""
+    raise error

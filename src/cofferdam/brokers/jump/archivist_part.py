@@ -9,7 +9,6 @@ Not here: the form of a recording (recording), who looks at one (cli.jump).
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -21,7 +20,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.jump import RecordingMarked, RecordingUsed
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.jump import records
-from cofferdam.brokers.jump.quarantine import Quarantine
+from cofferdam.brokers.jump.quarantine import Quarantine, Room
 from cofferdam.brokers.jump.recording import SUFFIX, Writer
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.errors import CrossingError, GateError, StoreError
@@ -36,8 +35,7 @@ RECORDINGS_MOST: Final = 4_096
 PIECE_BYTES: Final = 512 << 10
 LIST_MOST: Final = 2_000
 FOLDER: Final = "recordings"
-FREE_BYTES: Final = 64 << 20
-"""Room that is kept free: below it no recording goes on."""
+SHOWN_MOST: Final = 256
 
 By = Annotated[str, Meta(min_length=1, max_length=128)]
 FileName = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -71,7 +69,10 @@ class Archivist(Part):
         self._failed = 0
         self._count = sum(1 for _ in self._folder.glob(f"*{SUFFIX}"))
         self._keep = _keep(setting.policy)
-        self._quarantine = Quarantine(setting.store, setting.boot, setting.run_job, self._inner.send)
+        self._room = Room(self._folder)
+        self._quarantine = Quarantine(setting.store, setting.boot, setting.run_job, self._inner.send, self._room)
+        self._shown: dict[tuple[str, str], None] = {}
+        """Who looks at which recording, by an entry of this life."""
 
     # --- the gate -----------------------------------------------------------------------------------------------------
 
@@ -136,6 +137,7 @@ class Archivist(Part):
             raise CrossingError(f"piece {record.number} of a recording after {writer.number}")
         now = self._setting.clock()
         try:
+            self._room.check(len(record.data))
             self._bytes += writer.add(record.kind, record.data, now, record.number)
         except OSError as error:
             self._fail(record.session, writer, error)
@@ -149,9 +151,7 @@ class Archivist(Part):
     def _begin(self, record: records.Record) -> None:
         path = self._folder / f"{self._setting.wall() // 10**9}-{record.name}{SUFFIX}"
         try:
-            room = os.statvfs(self._folder)
-            if room.f_bavail * room.f_frsize < FREE_BYTES:
-                raise OSError(28, "the disk is full")
+            self._room.look()
             writer = Writer(path, record, self._setting.wall(), self._setting.clock())
         except OSError as error:
             self._failed += 1
@@ -218,14 +218,18 @@ class Archivist(Part):
         elif asked.verb == "recording-read":
             said = asked.decode(Read)
             path = self._path(said.name)
-            if said.offset:
+            whose = (said.name, said.by)
+            if said.offset and whose in self._shown:
                 asked.answer(_piece(path, said.offset))
                 return
             entry = RecordingUsed(wall_ns=self._setting.wall(), recording=said.name, how="read", by=said.by)
 
             def done(ok: bool, why: str) -> None:
                 if ok:
-                    asked.answer(_piece(path, 0))
+                    self._shown[whose] = None
+                    if len(self._shown) > SHOWN_MOST:
+                        del self._shown[next(iter(self._shown))]
+                    asked.answer(_piece(path, said.offset))
                 else:
                     asked.refuse(f"not shown, since it cannot be recorded who looks: {why}")
 

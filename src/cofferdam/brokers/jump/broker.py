@@ -17,7 +17,6 @@ SCAN_SECONDS: Final = 900
 _LATE: Final = (
     "asyncio.streams",
     "encodings.ascii",
-    "encodings.unicode_escape",
     "encodings.idna",
     "stringprep",
     "cryptography.hazmat.backends.openssl.backend",

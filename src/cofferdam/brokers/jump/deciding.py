@@ -40,6 +40,8 @@ class Session:
     opened_wall: int
     opened_ns: int
     warned: set[int] = field(default_factory=set)
+    terms: object = None
+    """What its grant says beside its end; None before there is one."""
 
     @property
     def asset(self) -> str:
@@ -153,7 +155,16 @@ class Deciding:
         key = connection.key or (connection.parent.key if connection.parent is not None else b"")
         if key and self._accounts.owner(key) != connection.person:
             return "your key was taken away"
+        if session.terms is not None and self.terms(session, found[0]) != session.terms:
+            return "what you may do there has changed"
         return self._may(connection.person, asset, found[0], connection.source, wall_ns, now_ns)
+
+    def terms(self, session: Session, right: Right) -> object:
+        """What a grant says of a session's work. The inner part goes by it to the end, so that a session whose terms
+        have changed ends."""
+        if session.asked.what != "sftp":
+            return right.row.record
+        return self.files(session.connection.person, right, session.asset), right.row.files
 
     def files(self, person: str, right: Right, asset: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Where the files of a session may go to and come from."""
@@ -202,7 +213,7 @@ class Deciding:
             raise GateError(f"{approver.name} and {requester.name} are the same person: {approver.full}")
         if not approver.active or not set(self._accounts.groups(approver.name)) & set(row.approval.by):
             raise GateError(f"it takes somebody of {' or '.join(row.approval.by)}")
-        given = self._accounts.approvals(request.id)
+        given = self.approved(request)
         if approver.name in given:
             raise GateError("you have approved it already")
         if any(
@@ -211,6 +222,16 @@ class Deciding:
         ):  # fmt: skip
             raise GateError("another account of yours has approved it already")
         return row.approval.people
+
+    def approved(self, request: Request) -> list[str]:
+        """Who has approved it by now, and still might."""
+        row = self.rows.get(request.conduit)
+        by = set(row.approval.by) if row is not None and row.approval is not None else set()
+        return [
+            name for name in self._accounts.approvals(request.id)
+            if (person := self._accounts.person(name)) is not None and person.active
+            and by & set(self._accounts.groups(name))
+        ]  # fmt: skip
 
     def granted(self, request: Request, now_ns: int) -> None:
         """An approval holds from now on, by the monotonic clock."""

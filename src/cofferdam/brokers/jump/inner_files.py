@@ -10,6 +10,7 @@ Not here: SFTP towards the client (outer_files), the quarantine (archivist_part)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import posixpath
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.inner_session import Live
 from cofferdam.brokers.kit.counted import Counted
+from cofferdam.errors import CofferdamError
 from cofferdam.policy.terms.jump_rows import Files as FileRules
 from cofferdam.policy.terms.jump_rows import leads_to, within
 from cofferdam.protocols.sftp import messages as m
@@ -31,7 +33,15 @@ HANDLES_MOST: Final = 256
 ASKED_MOST: Final = 128
 """Requests of one session under way: more than the outer part's machine lets be."""
 OUT_OF_ORDER_BYTES: Final = 32 << 20
-"""Of one download, whose pieces come in another order than they stand in the file."""
+"""Of all downloads of a session: pieces that come in another order than they stand in the file."""
+UPLOADS_MOST: Final = 32
+"""Files of one session that are written at a time."""
+LISTED_MOST: Final = 20_000
+"""Names of one folder."""
+NAME_BYTES: Final = 255
+"""Of one name: what file systems take."""
+CLEAN_SECONDS: Final = 2.0
+"""How long the asset's end stays open after a session, to take away what was not finished."""
 _MODE: Final = 0o644
 _TYPE: Final = 0o170000
 _LINK: Final = 0o120000
@@ -43,29 +53,42 @@ class _No(Exception):
 
 
 class _Down:
-    """A file that is read."""
+    """A file that is read. `handed`: bytes that were handed out, in whatever order."""
 
     def __init__(self, path: str, file: asyncssh.SFTPClientFile) -> None:
         self.path, self.file = path, file
         self.hash = hashlib.sha256()
-        self.size = 0
+        self.handed = 0
+        self._size = 0
         self._later: dict[int, bytes] = {}
-        self._waiting = 0
+        self.waiting = 0
         self.whole = True
 
-    def add(self, offset: int, data: bytes) -> None:
-        """Some of it was handed out."""
-        if offset < self.size:
+    def add(self, offset: int, data: bytes, room: int) -> None:
+        """Some of it was handed out. `room`: bytes that may wait for those before them."""
+        self.handed += len(data)
+        if not self.whole or (offset < self._size and offset + len(data) <= self._size):
+            return
+        if offset < self._size or offset in self._later:
+            self._lose()
             return
         self._later[offset] = data
-        self._waiting += len(data)
-        while (piece := self._later.pop(self.size, None)) is not None:
-            self._waiting -= len(piece)
+        self.waiting += len(data)
+        while (piece := self._later.pop(self._size, None)) is not None:
+            self.waiting -= len(piece)
             self.hash.update(piece)
-            self.size += len(piece)
-        if self._waiting > OUT_OF_ORDER_BYTES:
-            self.whole = False
-            self._later.clear()
+            self._size += len(piece)
+        if self.waiting > room:
+            self._lose()
+
+    def _lose(self) -> None:
+        self.whole, self.waiting = False, 0
+        self._later.clear()
+
+    @property
+    def size(self) -> int:
+        """Of what the digest is of; where there is none, all that was handed out."""
+        return self._size if self.digest else self.handed
 
     @property
     def digest(self) -> str:
@@ -101,20 +124,30 @@ class Quarantine:
     """The inner part's way to files that the archivist holds."""
 
     def __init__(self, send: Callable[[Any], None]) -> None:
-        self.send = send
+        self._send = send
         self._last = 0
+        self._held = 0
         self._waiting: dict[tuple[int, str], list[asyncio.Future[Any]]] = {}
 
     def new(self, session: str) -> int:
+        """Raises: _No: there are too many."""
+        if self._held >= records.HELD_MOST:
+            raise _No("too many files wait for their scan")
+        self._held += 1
         self._last += 1
-        self.send(records.Hold(self._last, session))
+        self._send(records.Hold(self._last, session))
         return self._last
+
+    def let(self, number: int, keep: bool) -> None:
+        """It is not needed any more."""
+        self._held -= 1
+        self._send(records.Let(number, keep))
 
     async def ask(self, record: Any, kind: str) -> Any:
         """Sends a record, and waits for the answer of this kind about its file: they come in order."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault((record.file, kind), []).append(future)
-        self.send(record)
+        self._send(record)
         return await future
 
     def on_record(self, record: Any) -> None:
@@ -142,6 +175,10 @@ class Files:
         self._last = 0
         self._asked = 0
         self._total = 0
+        self._beside: set[str] = set()
+        """What stands at the asset under a name of ours."""
+        self._opening = 0
+        self._over = False
         self._reached = (*self._grant.up, *self._grant.down)
 
     def ask(self, record: records.FileAsk) -> None:
@@ -169,6 +206,13 @@ class Files:
             answer = m.Status("permission denied", "the asset does not let us")
         except (asyncssh.SFTPError, asyncssh.Error, OSError) as error:
             answer = m.Status("failure", clip(f"the asset says: {error}"))
+        except CofferdamError:
+            raise
+        except Exception as error:  # what an asset's answer made us stumble over is this session's end, and no other's
+            reason = f"the gate stumbled: {type(error).__name__}: {error}"
+            self._tell(record.operation, reason)
+            self._live.end(reason)
+            return
         finally:
             self._asked -= 1
         if isinstance(answer, m.Content):
@@ -200,6 +244,8 @@ class Files:
         ok, why = await future
         if not ok:
             raise _No(f"it cannot be recorded: {why}")
+        if self._over:
+            raise _No("the session is over")
 
     # --- paths ------------------------------------------------------------------------------------------------------
 
@@ -245,6 +291,14 @@ class Files:
         if (found.mode or 0) & _TYPE == _LINK:
             raise _No(f"{real} is a link")
         return found
+
+    async def _still(self, real: str) -> None:
+        """Just before something is changed: the way there leads through no link by now. Raises: _No."""
+        if await self._real(posixpath.dirname(real)) != posixpath.dirname(real):
+            raise _No(f"{real} was changed just now")
+        await self._no_link(real)
+        if self._over:
+            raise _No("the session is over")
 
     # --- operations -------------------------------------------------------------------------------------------------
 
@@ -305,11 +359,25 @@ class Files:
         await act(real.encode())
 
     async def _rename(self, real: str, to: str, replace: bool) -> None:
-        await self._no_link(real)
+        there = await self._no_link(real)
+        self._moves(real, to, _is_folder(there))
         if not replace and await self._no_link(to) is not None:
             raise asyncssh.SFTPFailure("there is something of that name")
         await self._recorded(self._passed("rename", real, to=clip(to)))
         await (self._sftp.posix_rename if replace else self._sftp.rename)(real.encode(), to.encode())
+
+    def _moves(self, real: str, to: str, folder: bool) -> None:
+        """A new place must not open what the old one did not: reading, or, of what a folder has in it, writing.
+        Raises: _No."""
+        down, up = self._grant.down, self._grant.up
+        if folder:
+            if not within(to, _wholes(up)):
+                raise _No(f"{to} is no place for a folder with all that is in it")
+            down_old = within(real, _wholes(down))
+        else:
+            down_old = within(real, down)
+        if not down_old and (within(to, down) or (folder and leads_to(to, down))):
+            raise _No(f"{real} may not be read where it is, and could be at {to}")
 
     def _settable(self, attributes: m.Attributes, size: int | None = None, folder: bool = False) -> asyncssh.SFTPAttrs:
         """Raises: _No."""
@@ -351,13 +419,16 @@ class Files:
         self._room()
         real = await self._old(operation.path)
         file = await self._sftp.open(real.encode(), "rb", encoding=None, block_size=0)
-        found = await file.stat()
-        if await self._real(operation.path) != real:
+        try:
+            found = await file.stat()
+            if await self._real(operation.path) != real:
+                raise _No(f"{operation.path} was changed just now")
+            if (found.size or 0) > self._rules.most:
+                raise _No(f"it has {found.size} bytes, and {self._rules.most} are allowed")
+            await self._recorded(self._passed("open", real, size=min(max(0, found.size or 0), (1 << 53) - 1)))
+        except BaseException:
             await file.close()
-            raise _No(f"{operation.path} was changed just now")
-        if (found.size or 0) > self._rules.most:
-            await file.close()
-            raise _No(f"it has {found.size} bytes, and {self._rules.most} are allowed")
+            raise
         return self._opened(_Down(real, file))
 
     async def _read(self, down: _Down, offset: int, count: int) -> m.Answer:
@@ -366,7 +437,8 @@ class Files:
         if not data:
             return m.Status("eof")
         self._total -= count - len(data)
-        down.add(offset, data)
+        others = sum(one.waiting for one in self._handles.values() if isinstance(one, _Down) and one is not down)
+        down.add(offset, data, OUT_OF_ORDER_BYTES - others)
         return m.Content(data)
 
     def _count(self, count: int) -> None:
@@ -386,6 +458,8 @@ class Files:
             return m.Status("no such file")
         if there is not None and operation.exclusive:
             raise _No("there is a file of that name")
+        if sum(1 for one in self._handles.values() if isinstance(one, _Up)) >= UPLOADS_MOST:
+            raise asyncssh.SFTPFailure(f"more than {UPLOADS_MOST} files are written")
         up = _Up(real, self._quarantine.new(self._grant.name) if self._rules.scan else 0)
         if there is not None and not operation.truncate:
             up.least = there.size or 0
@@ -398,7 +472,11 @@ class Files:
     async def _begin(self, up: _Up) -> None:
         """Something beside its place at the asset."""
         folder, name = posixpath.split(up.path)
-        up.beside = posixpath.join(folder, f".{name[:200]}.cofferdam-{self._grant.name}-{self._last}")
+        self._opening += 1
+        mark = f".cofferdam-{self._grant.name}-{self._opening}"
+        short = name.encode()[: NAME_BYTES - 1 - len(mark)].decode("utf-8", "ignore")
+        up.beside = posixpath.join(folder, f".{short}{mark}")
+        self._beside.add(up.beside)
         attributes = asyncssh.SFTPAttrs(permissions=0o600)
         up.file = await self._sftp.open(up.beside.encode(), "xb", attributes, encoding=None, block_size=0)
 
@@ -463,7 +541,7 @@ class Files:
             judged = await self._quarantine.ask(records.Judge(up.number), "Judged")
             if judged.verdict != "clean":
                 number, up.number = up.number, 0
-                self._quarantine.send(records.Let(number, True))
+                self._quarantine.let(number, True)
                 found = judged.verdict == "found"
                 reason = f"the scanner finds {judged.detail}" if found else f"it was not scanned: {judged.detail}"
                 self._tell(m.Close(1), reason, up.path, size=up.size, sha256=up.hash.hexdigest(), kept=judged.name)
@@ -479,12 +557,13 @@ class Files:
         await up.file.setstat(attributes)
         await up.file.close()
         up.file = None
-        await self._no_link(up.path)
         await self._recorded(self._passed("up", up.path, size=up.size, sha256=up.hash.hexdigest(), scan=scan))
+        await self._still(up.path)
         await self._sftp.posix_rename(up.beside.encode(), up.path.encode())
+        self._beside.discard(up.beside)
         up.beside = ""
         if up.number:
-            self._quarantine.send(records.Let(up.number, False))
+            self._quarantine.let(up.number, False)
             up.number = 0
 
     async def _bring(self, up: _Up) -> None:
@@ -503,13 +582,14 @@ class Files:
     async def _give_up(self, up: _Up) -> None:
         """Nothing of it stays."""
         if up.number:
-            self._quarantine.send(records.Let(up.number, False))
+            self._quarantine.let(up.number, False)
             up.number = 0
         try:
             if up.file is not None:
                 await up.file.close()
             if up.beside:
                 await self._sftp.remove(up.beside.encode())
+                self._beside.discard(up.beside)
         except (asyncssh.Error, OSError):
             pass  # the asset is gone, and the log says that the file never came
         up.file, up.beside = None, ""
@@ -522,25 +602,44 @@ class Files:
             elif isinstance(there, _Up):
                 self._tell(m.Close(1), "it was not finished", there.path, size=there.size)
                 if there.number:
-                    self._quarantine.send(records.Let(there.number, False))
+                    self._quarantine.let(there.number, False)
+                    there.number = 0
         self._handles.clear()
+
+    async def clean(self) -> None:
+        """The session is over: what was begun beside its place at the asset goes, if the asset still answers."""
+        self._over = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLEAN_SECONDS):
+                for beside in sorted(self._beside):
+                    # If the asset is gone: the log says that the file never came.
+                    with contextlib.suppress(asyncssh.Error, OSError):
+                        await self._sftp.remove(beside.encode())
+        self._beside.clear()
 
     # --- folders ----------------------------------------------------------------------------------------------------
 
     async def _open_folder(self, real: str) -> m.Answer:
         self._room()
         names: list[m.Name] = []
-        for one in await self._sftp.readdir(real.encode()):
+        async for one in self._sftp.scandir(real.encode()):
             try:
                 name = _text(one.filename)
             except _No:
                 continue  # what cannot be named cannot be asked for
-            if name in (".", "..") or "/" in name or not name:
+            if name in (".", "..") or "/" in name or not name or len(name.encode()) > NAME_BYTES:
                 continue
+            if len(names) >= LISTED_MOST:
+                raise asyncssh.SFTPFailure(f"a folder with more than {LISTED_MOST} names")
             path = posixpath.join(real, name)
             if within(path, self._reached) or leads_to(path, self._reached):
                 names.append(m.Name(name, _attributes(one.attrs)))
         return self._opened(_Folder(real, names))
+
+
+def _wholes(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """The patterns that are a folder with all beneath it."""
+    return tuple(pattern for pattern in patterns if pattern.endswith("/**"))
 
 
 def _is_folder(attributes: m.Attributes | None) -> bool:

@@ -26,7 +26,7 @@ from cofferdam.brokers.jump.inner_ssh import FilesLeg, NoLeg, connect, open_file
 from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.supervision import AssetStatus
-from cofferdam.errors import CrossingError, LocalProtocolError
+from cofferdam.errors import CofferdamError, CrossingError, LocalProtocolError
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.jump_rows import Files as FileRules
 from cofferdam.policy.terms.jump_rows import JumpRows
@@ -174,6 +174,13 @@ class Inner(Part):
             return
         self._start(self._serve(live, asset.address, asset.port))
 
+    async def _leave(self, files: Files, connection: asyncssh.SSHClientConnection) -> None:
+        """A session of files is over: nothing of what was not finished stays at the asset."""
+        try:
+            await files.clean()
+        finally:
+            connection.abort()
+
     async def _serve(self, live: Live, address: str, port: int) -> None:
         grant = live.grant
         try:
@@ -187,7 +194,7 @@ class Inner(Part):
                 files = Files(live, sftp, rules, self._setting, self._quarantine, self._refused)
                 live.files = files.ask
                 self._files[grant.session] = (files, connection)
-                live.start(FilesLeg(connection))
+                live.start(FilesLeg(lambda: self._start(self._leave(files, connection))))
             else:
                 live.start(await open_session(live, connection))
         except NoLeg as error:
@@ -203,3 +210,7 @@ class Inner(Part):
         except asyncio.CancelledError:
             live.end("the gate stops")
             raise
+        except CofferdamError:
+            raise
+        except Exception as error:  # what one asset's answer made us stumble over is this session's end, and no other's
+            live.end(f"the gate stumbled: {type(error).__name__}: {error}")

@@ -12,11 +12,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from cofferdam.audit.events.base import clip
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.records import CREDIT, PIECE, Grant
 
 UNSTORED_BYTES: Final = 65_536
 """What the archivist has not taken yet; beyond it the asset is not read."""
+NO_STATUS: Final = 255
+"""Of a program whose asset did not say how it ended: as ssh has it."""
 UNSTORED_NS: Final = 5 * 10**9
 """How long it may take over one piece."""
 
@@ -75,7 +78,7 @@ class Live:
         self._is_held = False
         self._over: records.Closed | None = None
         self._eof = False
-        self._status, self._signal = 0, ""
+        self._status, self._signal = NO_STATUS, ""
         self.done = False
         self.files: Callable[[Any], None] | None = None
         """What takes requests for files, in a session of files."""
@@ -245,12 +248,14 @@ class Live:
     def look(self, idle_ns: int) -> None:
         """Whether it may go on. Called twice a second."""
         now = self._ways.now()
-        if self._over is not None or self.done:
+        if self.done:
             return
-        if now >= self.deadline:
-            self.end("its time is over")
-        elif self._held and now - self._held[0][1] > UNSTORED_NS:
+        if self._held and now - self._held[0][1] > UNSTORED_NS:
             self.end("this session ends, since it cannot be recorded: the archivist does not keep up")
+        elif self._over is not None:
+            return
+        elif now >= self.deadline:
+            self.end("its time is over")
         elif self.grant.what == "shell" and now - self.typed > idle_ns:
             self.end("nobody typed for too long")
 
@@ -263,6 +268,7 @@ class Live:
     def finish(self, reason: str, status: int, signal: str = "") -> None:
         """It is over; what is on its way into the recording is shown before that is told."""
         if self._over is None:
+            reason = clip(reason)  # an asset may have written it, at any length
             self._over = records.Closed(self.number, status, signal, reason)
             leg, self._leg = self._leg, None
             if self.grant.record and (leg is not None or self._last):

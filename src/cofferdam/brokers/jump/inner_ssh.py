@@ -9,12 +9,14 @@ Not here: the session around it (inner_session).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 import asyncssh
 from asyncssh.public_key import decode_ssh_public_key
 
 from cofferdam.brokers.jump.accounts import key_name
+from cofferdam.brokers.jump.alone import unswallowed
 from cofferdam.brokers.jump.inner_session import Live
 from cofferdam.brokers.jump.records import Grant
 from cofferdam.brokers.kit import aio
@@ -35,10 +37,26 @@ class NoLeg(Exception):
         self.shown = shown
 
 
-class _Connection(asyncssh.SSHClientConnection):
+class Connection(asyncssh.SSHClientConnection):
     """Takes the host key that it was told, and no other."""
 
     shown = b""
+    full = False
+    on_room: Callable[[], None] | None = None
+
+    def pause_writing(self) -> None:
+        """asyncssh would go on. An asset that does not read is sent no more, whatever windows it has given, and what
+        it asks for would cost us memory as well: it is not read either."""
+        self.full = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        if self._transport is not None:
+            self._transport.resume_reading()
+        if self.on_room is not None:
+            self.on_room()
 
     def validate_server_host_key(self, key_data: bytes) -> asyncssh.SSHKey:
         self.shown = key_data
@@ -59,12 +77,12 @@ def _options(grant: Grant) -> asyncssh.SSHClientConnectionOptions:
     )  # fmt: skip
 
 
-async def connect(grant: Grant, address: str, port: int) -> asyncssh.SSHClientConnection:
+async def connect(grant: Grant, address: str, port: int) -> Connection:
     """A connection that is signed in. Raises: NoLeg."""
     loop = asyncio.get_running_loop()
     said = _options(grant)
     said.waiter = loop.create_future()
-    connection = _Connection(loop, said, wait="auth")
+    connection = Connection(loop, said, wait="auth")
     try:
         async with asyncio.timeout(SIGN_IN_SECONDS):
             await aio.dial(address, port, lambda: connection)
@@ -92,9 +110,10 @@ async def connect(grant: Grant, address: str, port: int) -> asyncssh.SSHClientCo
 class SshLeg(asyncssh.SSHClientSession[bytes]):
     """A terminal or a program at the asset."""
 
-    def __init__(self, live: Live, connection: asyncssh.SSHClientConnection) -> None:
+    def __init__(self, live: Live, connection: Connection) -> None:
         self._live = live
         self._connection = connection
+        connection.on_room = self._room
         self._chan: asyncssh.SSHClientChannel[bytes] | None = None
         self._full = False
 
@@ -122,8 +141,13 @@ class SshLeg(asyncssh.SSHClientSession[bytes]):
 
     def resume_writing(self) -> None:
         self._full = False
-        self._live.leg_room()
+        self._room()
 
+    def _room(self) -> None:
+        if not self._full and not self._connection.full:
+            self._live.leg_room()
+
+    @unswallowed
     def connection_lost(self, exc: Exception | None) -> None:
         self._chan = None
         self._connection.close()
@@ -134,7 +158,7 @@ class SshLeg(asyncssh.SSHClientSession[bytes]):
     def write(self, data: bytes) -> bool:
         if self._chan is not None and not self._chan.is_closing():
             self._chan.write(data)
-        return not self._full
+        return not self._full and not self._connection.full
 
     def write_eof(self) -> None:
         if self._chan is not None and not self._chan.is_closing():
@@ -159,8 +183,8 @@ class SshLeg(asyncssh.SSHClientSession[bytes]):
 class FilesLeg:
     """A leg by which files go: nothing is typed there."""
 
-    def __init__(self, connection: asyncssh.SSHClientConnection) -> None:
-        self._connection = connection
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close = close
 
     def write(self, data: bytes) -> bool:
         return True
@@ -178,7 +202,7 @@ class FilesLeg:
         """Each request has its own answer."""
 
     def close(self) -> None:
-        self._connection.abort()
+        self._close()
 
 
 async def open_files(live: Live, connection: asyncssh.SSHClientConnection) -> asyncssh.SFTPClient:
@@ -191,7 +215,7 @@ async def open_files(live: Live, connection: asyncssh.SSHClientConnection) -> as
         raise NoLeg(f"{live.grant.asset} has no SFTP: {error}") from None
 
 
-async def open_session(live: Live, connection: asyncssh.SSHClientConnection) -> SshLeg:
+async def open_session(live: Live, connection: Connection) -> SshLeg:
     """A terminal or a command. Raises: NoLeg."""
     grant, terminal = live.grant, live.grant.terminal
     leg = SshLeg(live, connection)

@@ -158,6 +158,10 @@ class Keeper(Part):
         match record:
             case records.Exchange(_, digest):
                 self._outer.send(records.Signed(connection.number, self.signin.exchange(connection, digest)))
+            case records.Proof() | records.Answers() if connection.state in ("recording", "in"):
+                # A client may send one before it hears what became of the last: it would count for somebody else.
+                self._verdict(connection, record.user, Outcome("no", "a proof beside one that has served"))
+                self.drop(connection, "one proof at a time")
             case records.Proof(_, user, algorithm, key, signature):
                 assets = self.deciding.assets
                 outcome = self.signin.proof(connection, user, algorithm, key, signature, assets, self.now, self.wall)
@@ -228,10 +232,10 @@ class Keeper(Part):
         connection.state = "recording"
 
         def done(ok: bool, why: str) -> None:
-            if self.connections.get(connection.number) is not connection:
+            if self.connections.get(connection.number) is not connection or connection.state != "recording":
                 return
             if not ok:
-                connection.state = "began"
+                connection.state, connection.person, connection.wants = "began", "", ""
                 self._outer.send(records.Verdict(connection.number, "no", text="nobody is let in: nothing is recorded"))
                 return
             connection.state = "in"
@@ -291,6 +295,7 @@ class Keeper(Part):
         asked, line, row = session.asked, session.right.line, session.right.row
         kind, secret = credential
         up, down = self.deciding.files(session.connection.person, session.right, session.asset)
+        session.terms = self.deciding.terms(session, session.right)
         self._inner.send(
             records.Grant(
                 session=session.number, name=session.name, person=session.connection.person,

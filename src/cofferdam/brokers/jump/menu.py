@@ -44,6 +44,8 @@ class Menu:
 
     def __init__(self, keeper: Desk) -> None:
         self._keeper = keeper
+        self._deciding: set[int] = set()
+        """Requests about which a decision is on its way into the log."""
 
     def line(self, connection: Connection, line: str, tell: Tell) -> None:
         """Answers a line. Raises: GateError: that is the answer."""
@@ -132,7 +134,9 @@ class Menu:
         keeper = self._keeper
         request = keeper.accounts.request(number)
         needed = keeper.deciding.approver(who, request)
-        given = [*keeper.accounts.approvals(number), who.name]
+        if number in self._deciding:
+            raise GateError(f"somebody else decides about request {number} just now", hint="look again")
+        given = [*keeper.deciding.approved(request), who.name]
         granted = word == "approve" and len(given) >= needed
         until = keeper.wall + request.seconds * 10**9 if granted else 0
         decision = "denied" if word == "deny" else "granted" if granted else "approved"
@@ -154,7 +158,12 @@ class Menu:
             keeper.deciding.granted(request, keeper.now)
             return f"request {number} is granted until {show_utc(until)}"
 
-        keeper.when_recorded(entry, act, tell)
+        def told(text: str) -> None:
+            self._deciding.discard(number)
+            tell(text)
+
+        self._deciding.add(number)
+        keeper.when_recorded(entry, act, told)
 
     def who(self) -> str:
         """Who is where."""

@@ -21,7 +21,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.jump import TunnelRefused
 from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.jump import records
-from cofferdam.brokers.jump.alone import alone
+from cofferdam.brokers.jump.alone import alone, unswallowed
 from cofferdam.brokers.jump.outer_files import Front
 from cofferdam.brokers.jump.outer_session import AssetSession
 from cofferdam.brokers.jump.outer_ssh import ChannelTransport, GateConnection, options
@@ -35,6 +35,8 @@ from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.jump_rows import JumpRows
 
 CONNECTIONS_MOST: Final = 1_000
+NESTED_MOST: Final = 3_000
+"""Connections, nested ones with them: less than the keeper takes."""
 CONNECTIONS_OF_ADDRESS: Final = 100
 UNSIGNED_OF_ADDRESS: Final = 20
 """Connections of one address that have not signed in."""
@@ -62,6 +64,7 @@ class Outer(Part):
         self.connections: dict[int, GateConnection] = {}
         self._sessions: dict[int, AssetSession] = {}
         self._fronts: dict[int, Front] = {}
+        self._channels: dict[AssetSession, GateConnection] = {}
         self._waiting: dict[int, asyncio.Future[Verdict]] = {}
         self._asked: dict[int, AssetSession] = {}
         self._last_connection = self._last_session = 0
@@ -185,7 +188,9 @@ class Outer(Part):
             self._waiting.pop(number, None)
 
     def session(self, connection: GateConnection) -> AssetSession:
-        return AssetSession(_Link(self, connection))
+        session = AssetSession(_Link(self, connection))
+        self._channels[session] = connection
+        return session
 
     def nested(self, connection: GateConnection, asset: str) -> asyncssh.SSHTCPSession[bytes]:
         if self._options is None:
@@ -206,6 +211,15 @@ class Outer(Part):
     def failed(self, connection: GateConnection, why: str) -> None:
         self.malformed += 1
         self._notes.add("broken_protocol", connection.source, why, self._setting.wall())
+
+    def room(self, connection: GateConnection) -> None:
+        """The client keeps up again: all its sessions go on, in nested connections as well."""
+        for session, whose in list(self._channels.items()):
+            if connection in (whose, whose.parent):
+                session.room()
+
+    def crowded(self) -> bool:
+        return len(self.connections) >= NESTED_MOST
 
     def lost(self, connection: GateConnection) -> None:
         if self.connections.pop(connection.number, None) is None:
@@ -243,6 +257,7 @@ class Outer(Part):
         return True
 
     def closed(self, session: AssetSession) -> None:
+        self._channels.pop(session, None)
         self._fronts.pop(session.number, None)
         if session.number and self._sessions.pop(session.number, None) is not None:
             self._inner.send(records.Close(session.number))
@@ -315,6 +330,10 @@ class _Link:
     def greeting(self) -> str:
         return self._connection.greeting
 
+    @property
+    def full(self) -> bool:
+        return self._connection.full
+
     def open(self, session: AssetSession, what: Literal["shell", "exec", "sftp"], command: str) -> int:
         return self._part.open(self._connection, session, what, command)
 
@@ -354,6 +373,15 @@ class _Nested(asyncssh.SSHTCPSession[bytes]):
             self._inside.eof_received()
         return False
 
+    def pause_writing(self) -> None:
+        if self._inside is not None:
+            self._inside.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._inside is not None:
+            self._inside.resume_writing()
+
+    @unswallowed
     def connection_lost(self, exc: Exception | None) -> None:
         if self._inside is not None:
             self._inside.connection_lost(exc)

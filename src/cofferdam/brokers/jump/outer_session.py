@@ -15,6 +15,7 @@ import asyncssh
 
 from cofferdam.audit.lines import escaped
 from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.alone import unswallowed
 from cofferdam.brokers.jump.outer_ssh import Channel
 from cofferdam.brokers.jump.records import CREDIT, PIECE, Closed, Terminal
 
@@ -33,6 +34,10 @@ class Link(Protocol):
 
     @property
     def greeting(self) -> str: ...
+
+    @property
+    def full(self) -> bool:
+        """Whether the client's connection takes no more, whatever this channel's window is."""
 
     def open(self, session: AssetSession, what: Literal["shell", "exec", "sftp"], command: str) -> int:
         """Asks for a session at the asset. Returns its number."""
@@ -152,6 +157,7 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
     def break_received(self, msec: int) -> bool:
         return False
 
+    @unswallowed
     def connection_lost(self, exc: Exception | None) -> None:
         self._chan = None
         if self._menu is not None:
@@ -170,7 +176,7 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         """What the asset says."""
         self._put(data, error and self.terminal is None)
         self._untaken += len(data)
-        if not self._full:
+        if not self.is_full:
             self._take()
 
     def pause_writing(self) -> None:
@@ -178,10 +184,18 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
 
     def resume_writing(self) -> None:
         self._full = False
+        self.room()
+
+    def room(self) -> None:
+        """The client keeps up again: its channel, or its connection."""
+        if self.is_full:
+            return
         if self._untaken:
             self._take()
         if self.go_on is not None:
             self.go_on()
+        if self._menu is not None:
+            self._menu.go_on()
 
     def _take(self) -> None:
         count, self._untaken = self._untaken, 0
@@ -228,7 +242,7 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
     @property
     def is_full(self) -> bool:
         """Whether the client does not keep up."""
-        return self._full
+        return self._full or self._link.full
 
     def hold(self, held: bool) -> None:
         """Takes no more from the client, or goes on."""
@@ -298,7 +312,7 @@ class Menu:
             self._say("gate> ")
 
     def _next(self) -> None:
-        if self._asked or self.gone:
+        if self._asked or self.gone or self._session.is_full:
             return
         if self._lines:
             line = self._lines.pop(0).strip()
@@ -327,6 +341,11 @@ class Menu:
             return
         self._prompt()
         self._next()
+
+    def go_on(self) -> None:
+        """The client keeps up again."""
+        if not self._once:
+            self._next()
 
     def end(self) -> None:
         """Nothing more is typed."""

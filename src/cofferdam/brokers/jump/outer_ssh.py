@@ -30,6 +30,7 @@ from asyncssh.misc import ChannelOpenError, ProtocolError
 from asyncssh.packet import Boolean, NameList, SSHPacket
 from asyncssh.public_key import SSHKeyPair
 
+from cofferdam.brokers.jump.alone import unswallowed
 from cofferdam.brokers.jump.records import Verdict
 
 LOGIN_SECONDS: Final = 120
@@ -37,6 +38,8 @@ LOGIN_SECONDS: Final = 120
 CHANNELS_MOST: Final = 10
 """Of one connection."""
 KEEPALIVE_SECONDS: Final = 30
+WIRE_BYTES: Final = 512 << 10
+"""What one client has been sent and has not taken; beyond it nothing more is got for it, nor read from it."""
 KEX: Final = (
     "mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256",
     "ecdh-sha2-nistp384", "ecdh-sha2-nistp521", "diffie-hellman-group16-sha512", "diffie-hellman-group14-sha256",
@@ -93,6 +96,12 @@ class Hooks(Protocol):
     def lost(self, connection: GateConnection) -> None:
         """The connection has ended."""
 
+    def room(self, connection: GateConnection) -> None:
+        """The client keeps up again."""
+
+    def crowded(self) -> bool:
+        """Whether there are as many connections, nested ones with them, as there may be."""
+
 
 def options(blob: bytes) -> asyncssh.SSHServerConnectionOptions:
     """What holds for all connections. No file is read for it, no name resolved."""
@@ -112,6 +121,7 @@ class _Owner(asyncssh.SSHServer):
     def __init__(self, connection: GateConnection) -> None:
         self._connection = connection
 
+    @unswallowed
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.ended(exc)
 
@@ -149,6 +159,7 @@ class GateConnection(asyncssh.SSHServerConnection):
         self._verdict = Verdict(number, "no")
         self._exchange: tuple[Any, bytes, bytes] | None = None
         self._was_lost = False
+        self._wire_full = False
         self._protocol_factory = lambda: _Owner(self)
 
     @property
@@ -159,6 +170,29 @@ class GateConnection(asyncssh.SSHServerConnection):
     @property
     def channels(self) -> int:
         return len(self._channels)
+
+    # --- a client that does not read --------------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """Whether the client does not take what it was sent, whatever windows it has given."""
+        return self._wire_full or (self.parent is not None and self.parent.full)
+
+    def connection_made(self, transport: Any) -> None:
+        transport.set_write_buffer_limits(WIRE_BYTES, WIRE_BYTES // 2)
+        super().connection_made(transport)
+
+    def pause_writing(self) -> None:
+        """asyncssh would go on. What it asks for would cost us memory as well: it is not read either."""
+        self._wire_full = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._wire_full = False
+        if self._transport is not None:
+            self._transport.resume_reading()
+        self.hooks.room(self)
 
     # --- the host key is not here -----------------------------------------------------------------------------------
 
@@ -239,6 +273,8 @@ class GateConnection(asyncssh.SSHServerConnection):
     def forward(self, host: str, port: int) -> Any:
         """A channel to somewhere: to an asset's own name it ends here, as a connection of its own."""
         if port == _SSH_PORT and self.parent is None and _ASSET.match(host) and self.channels < CHANNELS_MOST:
+            if self.hooks.crowded():
+                raise ChannelOpenError(OPEN_RESOURCE_SHORTAGE, "too many connections")
             return self.create_tcp_channel(None), self.hooks.nested(self, host)
         self.hooks.tunnel(self, "direct-tcpip", f"{host[:200]}:{port}")
         raise ChannelOpenError(OPEN_ADMINISTRATIVELY_PROHIBITED, "ports are not forwarded")
@@ -367,6 +403,15 @@ class ChannelTransport(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self._closing
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._chan.set_write_buffer_limits(high, low)
+
+    def pause_reading(self) -> None:
+        self._chan.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._chan.resume_reading()
 
     def close(self) -> None:
         if not self._closing:

@@ -5,6 +5,8 @@ Not here: the scanner (kit.clamd), who asks (inner_files).
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections import deque
 from collections.abc import Callable
@@ -17,10 +19,12 @@ from msgspec import Meta, Struct
 from cofferdam.brokers.broker import JOBS_OF_PART, Job, RunJob
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.kit.clamd import Scanned, scan
-from cofferdam.errors import CofferdamError, CrossingError, GateError
+from cofferdam.errors import CofferdamError, CrossingError
 
 FOLDER: Final = "quarantine"
-FILES_MOST: Final = 1_024
+FREE_BYTES: Final = 64 << 20
+"""Room that is kept free on the disk, which others share: below it nothing more is recorded or kept apart."""
+LOOK_BYTES: Final = 1 << 20
 
 
 class Order(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,17 +45,45 @@ def look(job: Job) -> bytes:
     return msgspec.json.encode(scan(path, file))
 
 
+class Room:
+    """The disk's free room. Looked at once for each megabyte."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._unlooked = LOOK_BYTES
+
+    def check(self, size: int) -> None:
+        """Before so much is written. Raises: OSError: there is no room for it."""
+        self._unlooked += size
+        if self._unlooked >= LOOK_BYTES:
+            self.look()
+
+    def look(self) -> None:
+        """Raises: OSError: there is no room."""
+        found = os.statvfs(self._folder)
+        if found.f_bavail * found.f_frsize < FREE_BYTES:
+            raise OSError(errno.ENOSPC, "the disk is full")
+        self._unlooked = 0
+
+
 class _File:
+    """`fd`: -1 where it could not be made."""
+
     def __init__(self, path: Path, fd: int) -> None:
         self.path, self.fd = path, fd
         self.size = 0
         self.trouble = ""
 
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
 
 class Quarantine:
     """The archivist's side."""
 
-    def __init__(self, store: Path, boot: str, run_job: RunJob, send: Callable[[Any], None]) -> None:
+    def __init__(self, store: Path, boot: str, run_job: RunJob, send: Callable[[Any], None], room: Room) -> None:
+        self._room = room
         self._folder = store / FOLDER
         self._folder.mkdir(mode=0o700, exist_ok=True)
         self._boot, self._run_job, self._send = boot, run_job, send
@@ -81,31 +113,36 @@ class Quarantine:
             case records.Judge(number):
                 self._judge(number, file)
             case records.Give(number, offset):
-                self._send(records.Given(number, offset, os.pread(file.fd, records.FILE_PIECE, offset)))
+                self._send(records.Given(number, offset, _piece(file, offset)))
             case records.Let(number, keep):
                 del self._files[number]
-                os.close(file.fd)
-                if keep:
-                    file.path.rename(file.path.with_name(file.path.name.removeprefix("new-")))
-                    self.kept += 1
-                else:
-                    file.path.unlink()
+                file.close()
+                with contextlib.suppress(OSError):  # what is left of it goes when the archivist begins anew
+                    if keep:
+                        file.path.rename(file.path.with_name(file.path.name.removeprefix("new-")))
+                        self.kept += 1
+                    else:
+                        file.path.unlink()
 
     def _hold(self, record: records.Hold) -> None:
-        if record.file != self._last + 1 or len(self._files) >= FILES_MOST:
+        if record.file != self._last + 1 or len(self._files) >= records.HELD_MOST:
             raise CrossingError(f"file {record.file} after {self._last}, or too many")
         self._last = record.file
         path = self._folder / f"new-{self._boot}-{record.file}"
+        file = self._files[record.file] = _File(path, -1)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._room.look()
+            file.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise GateError(f"quarantine cannot be written: {error.strerror or error}") from None
-        self._files[record.file] = _File(path, fd)
+            file.trouble = error.strerror or str(error)
 
     def _write(self, file: _File, data: bytes) -> None:
         view = memoryview(data)
+        if file.trouble:
+            return
         try:
-            while view and not file.trouble:
+            self._room.check(len(data))
+            while view:
                 view = view[os.write(file.fd, view) :]
             file.size += len(data)
         except OSError as error:
@@ -144,4 +181,12 @@ class Quarantine:
 
     def close(self) -> None:
         for file in self._files.values():
-            os.close(file.fd)
+            file.close()
+
+
+def _piece(file: _File, offset: int) -> bytes:
+    """Nothing where it cannot be read: what comes out is compared with what went in."""
+    try:
+        return os.pread(file.fd, records.FILE_PIECE, offset)
+    except OSError:
+        return b""

@@ -36,6 +36,8 @@ CREDIT: Final = 1 << 20
 RECORD_BYTES: Final = 1 << 20
 FILE_PIECE: Final = 261_120
 """Bytes of one read or write of a file: what OpenSSH's sftp-server takes at most."""
+HELD_MOST: Final = 512
+"""Files at a time that wait for their scan."""
 
 Number = Annotated[int, Meta(ge=1, le=(1 << 53) - 1)]
 Name = Annotated[str, Meta(max_length=128)]

@@ -1,0 +1,83 @@
+"""What waits for its scan, on a disk that fills up: a file has its trouble, and the archivist goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cofferdam.brokers.jump import quarantine, records
+from cofferdam.brokers.jump.quarantine import Quarantine, Room
+from cofferdam.errors import CrossingError
+
+
+class Held:
+    """A quarantine, and what it says."""
+
+    def __init__(self, store: Path) -> None:
+        self.said: list[Any] = []
+        self.store = store
+        self.of = Quarantine(store, "b", lambda *_: None, self.said.append, Room(store))
+
+    def say(self, *records_: Any) -> Any:
+        for record in records_:
+            self.of.on_record(record)
+        return self.said[-1] if self.said else None
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """With 8 MiB more than has to stay free."""
+    if os.geteuid():
+        pytest.skip("a disk of its own takes root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    size = quarantine.FREE_BYTES + (8 << 20)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=False)
+    if made.returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up(small_disk: Path) -> None:
+    held = Held(small_disk)
+    held.say(records.Hold(1, "s"))
+    piece, answer = bytes(256 << 10), records.Held(1, 0)
+    for _ in range(60):
+        answer = held.say(records.HoldPiece(1, piece))
+    assert "full" in answer.trouble
+    assert answer.size <= 10 << 20  # what was free beyond the rest, and a look's worth
+    assert "full" in held.say(records.Hold(2, "s"), records.HoldPiece(2, b"x")).trouble
+    judged = held.say(records.Judge(2))
+    assert (judged.verdict, "full" in judged.detail) == ("not scanned", True)
+    held.say(records.Let(2, False), records.Let(1, False))
+    assert held.say(records.Hold(3, "s"), records.HoldPiece(3, b"x")) == records.Held(3, 1)
+    held.of.close()
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    held = Held(tmp_path)
+    (tmp_path / quarantine.FOLDER).rmdir()
+    assert held.say(records.Hold(1, "s"), records.HoldPiece(1, b"x")).trouble
+    assert held.say(records.Give(1, 0)).data == b""
+    held.say(records.Let(1, True))
+    held.of.close()
+
+
+def test_what_no_honest_inner_part_says(tmp_path: Path) -> None:
+    held = Held(tmp_path)
+    for record in (records.Hold(2, "s"), records.HoldPiece(1, b"x"), records.Give(9, 0), records.Let(1, True)):
+        with pytest.raises(CrossingError):
+            held.say(record)
+    for number in range(1, records.HELD_MOST + 1):
+        held.say(records.Hold(number, "s"))
+    with pytest.raises(CrossingError):
+        held.say(records.Hold(records.HELD_MOST + 1, "s"))
+    held.of.close()

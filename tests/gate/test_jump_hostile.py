@@ -1,0 +1,431 @@
+"""The jump server between assets and clients that were written for the purpose: what one of them does is its own
+session's end, and nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import asyncssh
+import pytest
+from asyncssh.stream import SSHServerStreamSession
+
+from tests.brokers.jump.site import THERE, JumpSite, ends, stops
+from tests.gate.plant import events
+from tests.ports import held_ports
+from tests.waiting import PATIENT, eventually
+
+pytestmark = pytest.mark.skipif(not THERE, reason="there is no OpenSSH (Debian: openssh-server, openssh-client)")
+RULES = """
+      - {who: {group: staff}, asset: second, as: LOGIN, do: [shell, exec, up, down], commands: ["echo *"],
+          paths: ["/**"]}
+      - {who: {group: movers}, asset: station, as: LOGIN, do: up, paths: ["FILES/drop/**", "FILES/share/**"]}
+      - {who: {group: movers}, asset: station, as: LOGIN, do: down, paths: ["FILES/share/**"]}
+"""
+FLOOD = 150_000_000
+
+
+class Session(asyncssh.SSHServerSession[bytes]):
+    """What an asset does on a command."""
+
+    def __init__(self, asset: Asset) -> None:
+        self._asset = asset
+        self._going = asyncio.Event()
+
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        self._chan = chan
+
+    def exec_requested(self, command: str) -> bool:
+        self._command = command
+        return True
+
+    def session_started(self) -> None:
+        if "gone" in self._command:
+            self._chan.close()
+        elif "disconnect" in self._command:
+            connection: Any = self._chan.get_connection()
+            asyncio.get_running_loop().call_later(0.1, connection._send_disconnect, 2, "y" * 20_000, "")
+        elif "silent" in self._command:
+            self._chan.write_eof()
+        elif "flood" in self._command:
+            self._going.set()
+            self._task = asyncio.get_running_loop().create_task(self._flood())
+
+    async def _flood(self) -> None:
+        while self._asset.sent < FLOOD:
+            await self._going.wait()
+            self._chan.write(bytes(32_768))
+            self._asset.sent += 32_768
+            await asyncio.sleep(0)
+
+    def pause_writing(self) -> None:
+        self._going.clear()
+
+    def resume_writing(self) -> None:
+        self._going.set()
+
+    def eof_received(self) -> bool:
+        return True
+
+
+class Names(asyncssh.SFTPServer):
+    """Folders that no honest asset has."""
+
+    def realpath(self, path: bytes) -> bytes:
+        return path or b"/"
+
+    def stat(self, path: bytes) -> asyncssh.SFTPAttrs:
+        return asyncssh.SFTPAttrs(permissions=0o040755)
+
+    lstat = stat
+
+    async def scandir(self, path: bytes) -> AsyncIterator[asyncssh.SFTPName]:
+        long = path.endswith(b"long")
+        for number in range(600 if long else 10_000_000):
+            name = b"%d" % number
+            attributes = asyncssh.SFTPAttrs(permissions=0o100644)
+            yield asyncssh.SFTPName(name.ljust(4_000, b"n") if long else name, attrs=attributes)
+
+
+class Asset:
+    """An SSH server on a loop of its own."""
+
+    def __init__(self, port: int) -> None:
+        self.key = asyncssh.generate_private_key("ssh-ed25519")
+        self.sent = 0
+        self.files = False
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        asset = self
+
+        class Server(asyncssh.SSHServer):
+            def begin_auth(self, username: str) -> bool:
+                return False
+
+            def session_requested(self) -> Any:
+                return (
+                    SSHServerStreamSession(None, lambda chan: Names(cast(Any, chan)), 3, False)
+                    if asset.files
+                    else Session(asset)
+                )
+
+        async def listen() -> None:
+            await asyncssh.listen(
+                "127.0.0.1", port, server_factory=Server, server_host_keys=[self.key], encoding=None,
+            )  # fmt: skip
+
+        self.run(listen())
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENT)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(PATIENT)
+
+
+class Hostile(JumpSite):
+    asset: Asset
+
+    async def client(self, user: str) -> asyncssh.SSHClientConnection:
+        """A client of asyncssh, signed in by tech's key and a code."""
+        code = await asyncio.to_thread(self.code, "tech")
+
+        class Typist(asyncssh.SSHClient):
+            def kbdint_auth_requested(self) -> str:
+                return ""
+
+            def kbdint_challenge_received(self, *_: Any) -> list[str]:
+                return [code]
+
+        connection, _ = await asyncssh.create_connection(
+            Typist, "127.0.0.1", self.door, username=user, client_keys=[str(self.folder / "tech")], known_hosts=None,
+            config=None, agent_path=None,
+        )  # fmt: skip
+        return connection
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hostile]:
+    made = Hostile(tmp_path_factory.mktemp("jump"), rules=RULES)
+    try:
+        made.set_up()
+        made.asset = Asset(made.ports["second"])
+        made.jump("credential", "second", made.login, "--new-key")
+        (made.folder / "second.pub").write_bytes(made.asset.key.export_public_key())
+        made.jump("host-key", "second", "--file", str(made.folder / "second.pub"), "--yes")
+        yield made
+        assert made.gate.stop() == 0, made.gate.said()
+        assert "Traceback" not in made.gate.said()
+    finally:
+        made.close()
+        if hasattr(made, "asset"):
+            made.asset.close()
+
+
+@pytest.fixture
+def bystander(site: Hostile) -> Iterator[subprocess.Popen[bytes]]:
+    """Somebody at another asset, who notices nothing."""
+    process = site.start("tech", "station", "cat")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    eventually(lambda: any(one["asset"] == "station" for one in site.sessions()))
+    yield process
+    process.stdin.write(b"still here\n")
+    process.stdin.flush()
+    assert process.stdout.read(11) == b"still here\n"
+    stops(process)
+
+
+def sftp(site: JumpSite, who: str, user: str, *lines: str) -> str:
+    batch = site.folder / "batch"
+    batch.write_text("\n".join(lines) + "\n")
+    command = ["sftp", "-o", "BatchMode=no", *site.options(who), "-P", str(site.door), "-b", str(batch)]
+    done = subprocess.run(
+        [*command, f"{user}@127.0.0.1"], stdin=subprocess.DEVNULL, capture_output=True, env=site.environment(who),
+        timeout=PATIENT, check=False,
+    )  # fmt: skip
+    return (done.stdout + done.stderr).decode(errors="replace")
+
+
+def test_a_long_farewell_of_an_asset(site: Hostile, bystander: object) -> None:
+    done = site.ssh("tech", "second", "echo disconnect")
+    assert (done.returncode, b"the asset's end is gone" in done.stderr) == (255, True), done.stderr
+    assert len(events(site.state, "access-ended")[-1]["reason"]) <= 512
+
+
+def test_an_end_without_a_status_is_no_success(site: Hostile) -> None:
+    assert site.ssh("tech", "second", "echo gone").returncode == 255
+
+
+@pytest.mark.parametrize(("folder", "says"), [("long", ""), ("endless", "Failure")])
+def test_folders_that_no_honest_asset_has(site: Hostile, bystander: object, folder: str, says: str) -> None:
+    site.asset.files = True
+    said = sftp(site, "tech", "second", f"ls /{folder}")
+    site.asset.files = False
+    assert says in said
+    assert "nnnn" not in said
+
+
+def test_a_program_that_says_no_more_is_killed_all_the_same(site: Hostile, bystander: object) -> None:
+    process = site.start("tech", "second", "echo silent")
+    eventually(lambda: any(one["asset"] == "second" for one in site.sessions()))
+    (number,) = [one["number"] for one in site.sessions() if one["asset"] == "second"]
+    site.jump("kill", str(number), "--bar", "none")
+    ends(process)
+    assert process.returncode == 1
+
+
+def resident(pid: int) -> int:
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["plain", "nested"])
+def test_a_client_with_a_large_window_that_does_not_read(site: Hostile, bystander: object, nested: bool) -> None:
+    """A window is what a client says. What it takes from its socket is what counts."""
+    site.asset.sent = 0
+
+    async def attack() -> tuple[int, int]:
+        outside = await site.client("tech" if nested else "second")
+        connection = outside
+        if nested:
+            connection = await outside.connect_ssh(
+                "second", 22, username="tech", client_keys=[str(site.folder / "tech")], known_hosts=None, config=None,
+                agent_path=None,
+            )  # fmt: skip
+        before = resident(site.gate.pids()["outer"])
+        await connection.create_session(
+            asyncssh.SSHClientSession[bytes], "echo flood", encoding=None, window=(1 << 32) - 1
+        )
+        transport: Any = outside._transport
+        transport.pause_reading()
+        unchanged, last = 0, -1
+        while unchanged < 30:  # until it has come to a halt, or to its end
+            await asyncio.sleep(0.1)
+            unchanged, last = (unchanged + 1, last) if site.asset.sent == last > 0 else (0, site.asset.sent)
+        grown = resident(site.gate.pids()["outer"]) - before
+        transport.abort()
+        return last, grown
+
+    sent, grown = asyncio.run(attack())
+    assert sent < FLOOD
+    assert grown < 40_000_000
+    eventually(lambda: [one["asset"] for one in site.sessions()] == ["station"])
+
+
+def test_many_files_that_are_written_at_once(site: Hostile, bystander: object) -> None:
+    async def attack() -> list[str]:
+        connection = await site.client("station")
+        refused = []
+        client = await connection.start_sftp_client()
+        for number in range(40):
+            try:
+                await client.open(f"{site.files}/many-{number}", "wb")
+            except asyncssh.SFTPError as error:
+                refused.append(str(error))
+        connection.abort()
+        return refused
+
+    refused = asyncio.run(attack())
+    assert len(refused) == 8
+    assert "more than 32 files are written" in refused[0]
+    # What was not finished is taken away at the asset, too.
+    eventually(lambda: not [path for path in site.files.iterdir() if "many" in path.name])
+
+
+def test_a_move_opens_nothing(site: Hostile) -> None:
+    """What may be written and not read is not moved to where it may be read."""
+    site.person("mover", "movers")
+    for name in ("drop", "share", "drop/folder"):
+        (site.files / name).mkdir(exist_ok=True)
+    for name in ("drop/secret", "drop/folder/secret", "share/known"):
+        (site.files / name).write_text("secret")
+    at = site.files
+    said = sftp(
+        site, "mover", "station", f"-rename {at}/drop/secret {at}/share/secret",
+        f"-rename {at}/drop/folder {at}/share/folder", f"-rename {at}/share/known {at}/drop/known",
+        f"-rename {at}/drop/secret {at}/drop/other", f"-rename {at}/drop/folder {at}/drop/second",
+    )  # fmt: skip
+    assert sorted(path.name for path in (at / "share").iterdir()) == []
+    assert sorted(path.name for path in (at / "drop").iterdir()) == ["known", "other", "second"], said
+
+
+def test_what_was_handed_out_is_told_in_whatever_order(site: Hostile) -> None:
+    (site.files / "sparse").write_bytes(bytes(100_000))
+
+    async def attack() -> None:
+        connection = await site.client("station")
+        client = await connection.start_sftp_client()
+        file = await client.open(f"{site.files}/sparse", "rb", block_size=0)
+        assert len(await file.read(40_000, 60_000)) == 40_000
+        assert len(await file.read(40_000, 60_000)) == 40_000
+        await file.close()
+        connection.close()
+
+    asyncio.run(attack())
+    eventually(lambda: any(each["way"] == "down" for each in events(site.state, "asset-file-passed")))
+    opened, told = events(site.state, "asset-file-passed")[-2:]
+    assert (opened["way"], opened["size"]) == ("open", 100_000)
+    assert (told["way"], told["size"], told["sha256"]) == ("down", 80_000, "")
+
+
+def test_links_in_the_place_of_folders(site: Hostile) -> None:
+    """A folder that becomes a link between opening and closing: what was written does not go to where that leads."""
+    for name in ("race", "elsewhere"):
+        (site.files / name).mkdir()
+    outside = site.folder / "outside"
+    outside.mkdir()
+
+    async def attack() -> str:
+        connection = await site.client("station")
+        client = await connection.start_sftp_client()
+        file = await client.open(f"{site.files}/race/new", "wb")
+        await file.write(b"x")
+        (site.files / "race").rename(site.files / "was")
+        (site.files / "race").symlink_to(outside)
+        try:
+            await file.close()
+        except asyncssh.SFTPError as error:
+            return str(error)
+        finally:
+            connection.close()
+        return ""
+
+    assert asyncio.run(attack())
+    assert not (outside / "new").exists()
+
+
+def test_odd_names(site: Hostile) -> None:
+    async def attack() -> None:
+        connection = await site.client("station")
+        client = await connection.start_sftp_client()
+        for name in ("a\nb", "中" * 80, "x" * 250, "-rf"):
+            async with client.open(f"{site.files}/{name}", "wb") as file:
+                await file.write(b"x")
+            assert (site.files / name).read_bytes() == b"x"
+        for name in ("..", ".", "../x", "y" * 256):
+            with pytest.raises(asyncssh.SFTPError):
+                await client.open(f"{site.files}/{name}", "wb")
+        connection.close()
+
+    asyncio.run(attack())
+    assert any(each["path"].endswith("/a\nb") for each in events(site.state, "asset-file-passed"))
+
+
+@pytest.mark.parametrize(
+    ("way", "what"),
+    [
+        (("-L", "{port}:127.0.0.1:1"), "direct-tcpip"),
+        (("-D", "{port}"), "direct-tcpip"),
+        (("-A",), "agent"),
+        (("-X",), "x11"),
+        (("-w", "any:any"), "tun@openssh.com"),
+    ],
+    ids=["L", "D", "agent", "X11", "tun"],
+)
+def test_no_hidden_tunnel(site: Hostile, way: tuple[str, ...], what: str) -> None:
+    """CIP-005-7 R2.1: OpenSSH's own ways round, each refused and recorded; the session beside them goes on."""
+    (port,) = held_ports(1)
+    before = len(events(site.state, "tunnel-refused"))
+    environment = site.environment("tech")
+    agent = None
+    if what == "agent":
+        agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(site.folder / "agent")], stdout=subprocess.DEVNULL)
+        eventually(lambda: (site.folder / "agent").exists())
+        environment["SSH_AUTH_SOCK"] = str(site.folder / "agent")
+    if what == "x11":
+        environment["DISPLAY"] = "127.0.0.1:9"
+    words = [word.format(port=port) for word in way]
+    command = ["ssh", *site.options("tech"), *words, "-p", str(site.door), "station@127.0.0.1", "cat"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    )
+    try:
+        eventually(lambda: bool(site.sessions()))
+        if what == "direct-tcpip":
+            eventually(lambda: _knocks(port, socks=way[0] == "-D"))
+        eventually(lambda: len(events(site.state, "tunnel-refused")) > before)
+        assert what in {each["what"] for each in events(site.state, "tunnel-refused")[before:]}
+    finally:
+        stops(process)
+        if agent is not None:
+            agent.terminate()
+            agent.wait(PATIENT)
+    eventually(lambda: not site.sessions())
+
+
+def _knocks(port: int, *, socks: bool) -> bool:
+    """Asks for a way through: nothing comes back but the end."""
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), PATIENT) as sock:
+        if socks:
+            sock.sendall(b"\x05\x01\x00")
+            assert sock.recv(2) == b"\x05\x00"
+            sock.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x01")
+        with contextlib.suppress(ConnectionResetError):
+            assert sock.recv(10)[:2] in (b"", b"\x05\x01", b"\x05\x02", b"\x05\x05")
+        return True
+    return False
+
+
+def test_whoever_looks_at_a_recording_is_in_the_log(site: Hostile) -> None:
+    """From wherever in it they begin to look."""
+    from cofferdam.gate.client import ask
+
+    site.ssh("tech", "station", "echo shown")
+    before = len(events(site.state, "recording-used"))
+    newest = json.loads(site.jump("recording", "list", "--json"))[0]["name"]
+    arguments = {"name": newest, "offset": 1}
+    for _ in range(2):
+        ask(
+            site.state, "ask-part", broker="jump", part="archivist", verb="recording-read", arguments=arguments, crew=""
+        )
+    eventually(lambda: len(events(site.state, "recording-used")) == before + 1)
