@@ -14,6 +14,7 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,12 +22,17 @@ from typing import Any, Self
 from cofferdam.cli.main import main
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
+from tests import waiting
 from tests.enforce.site import ip
 from tests.gate.plant import Gate
-from tests.waiting import eventually
 
 MACHINES = ("inside", "outside")
 PARTS = {"inside": ("spool", "sender"), "outside": ("keeper", "receiver")}
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Two gates, and what one of them does, on a machine that does much else."""
+    waiting.eventually(condition, 4 * waiting.PATIENT)
 
 
 class Machine:

@@ -16,10 +16,9 @@ import pytest
 
 from cofferdam.cli.main import main
 from cofferdam.errors import GateError
-from tests.brokers.diode.machines import Strand
+from tests.brokers.diode.machines import Strand, eventually
 from tests.enforce.site import netns
 from tests.gate.plant import events
-from tests.waiting import eventually
 
 pytestmark = netns
 
@@ -161,7 +160,7 @@ def test_nothing_leaves_the_outside_nor_enters_the_inside(strand: Strand) -> Non
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as listener:
             assert listener.stdout is not None and listener.stdout.readline() == "ready\n"
             strand.outside.within("receiver", sys.executable, script, "send", "strand0", "10.83.0.1", str(count))
-            return int(listener.communicate(timeout=60)[0])
+            return int(listener.communicate(timeout=240)[0])
 
     assert round_of(20) == 0
     rules = strand.outside.within("receiver", "nft", "list", "table", "netdev", "cofferdam")
