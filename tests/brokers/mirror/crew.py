@@ -235,11 +235,12 @@ class RunningCrew:
         text: str = self.said[part].read().decode()
         return text
 
-    def kill(self, part: str) -> None:
-        """kill -9 of one part; the others end by themselves. `start` has them born again."""
-        process = self.children[part].process
-        assert process is not None
-        process.kill()
+    def kill(self, *parts: str) -> None:
+        """kill -9 of some parts; the others end by themselves. `start` has them born again."""
+        for part in parts:
+            process = self.children[part].process
+            assert process is not None
+            process.kill()
         for child in self.children.values():
             child.close()
 
