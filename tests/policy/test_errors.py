@@ -151,7 +151,7 @@ YAML_ERRORS = [
     ("site: a\nsite: b\n", 2, 1, '"site" again', "line 1"),
     ("site: a\nzones: {x: {side: it}, x: {side: ot}}\n", 2, 24, '"x" again', "line 2"),
     ("site: [a\n", 2, 1, "did not find expected", "YAML"),
-    ("site: a\n\tzones: 1\n", 2, 1, "a tab character that violates indentation", "YAML"),
+    ("site: a\n\tzones: 1\n", 2, 1, "a tab character that violates indentation", "spaces"),
     ("site: !!python/object:os.system a\n", 1, 7, "the tag", "no tags"),
     ("site: *nowhere\n", 1, 7, "*nowhere", "an anchor that stands complete"),
     ("site: &a [*a]\n", 1, 11, "*a", "an anchor that stands complete"),
@@ -315,3 +315,39 @@ def test_quirks_are_known_and_fit_the_asset() -> None:
     assert found.check == "quirks"
     assert found.found.startswith("4 with the quirk zero_transaction_id")
     assert found.expected == "1"
+
+
+WRONG_WORDS = [
+    ("modbus", "{who: erp, asset: plc, call: [reset]}", "a method, and the asset plc has none"),
+    ("modbus", "{who: erp, push: orders}", "a word of relay"),
+    ("opcua", "{who: erp, asset: line, functions: [3]}", "opcua has no functions by number"),
+    ("opcua", "{who: erp, asset: plc, read: all}", "an asset that speaks opcua"),
+    ("diode", "{who: erp, read: all}", "what passes stands under `carries`"),
+    ("jump", "{who: erp, asset: station, as: root, do: [shell]}", "{group: vendor-x}"),
+]
+"""A rule of one broker with what is another's, and the way out that is named."""
+
+
+@pytest.mark.parametrize(("broker", "rule", "way"), WRONG_WORDS)
+def test_a_word_of_another_broker_is_found_where_it_stands(broker: str, rule: str, way: str) -> None:
+    text = f"""site: works
+zones: {{office: {{side: it}}, plant: {{side: ot}}}}
+assets:
+  plc: {{zone: plant, address: 10.20.0.17, protocol: modbus, listen: "127.0.0.1:1502"}}
+  line: {{zone: plant, address: 10.20.0.18, protocol: opcua, listen: "127.0.0.1:4840"}}
+  station: {{zone: plant, address: 10.20.0.30, protocol: ssh}}
+principals: {{erp: {{zone: office, addresses: 10.1.0.20}}}}
+conduits:
+  a:
+    from: office
+    to: plant
+    broker: {broker}
+    owner: o
+    reason: r
+    allow:
+      - {rule}
+"""
+    with pytest.raises(PolicyError) as error:
+        loads(text)
+    said = [problem for problem in error.value.problems if way in str(problem)]
+    assert said and said[0].line == 16 and said[0].column > 9, "\n".join(map(str, error.value.problems))

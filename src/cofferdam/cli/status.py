@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
 LEFT = frozenset(
     ("conduit", "now", "of the last", "half", "asset", "state", "session", "from", "principals", "listens at", "figure")
@@ -75,7 +76,7 @@ def render(status: dict[str, Any]) -> Group:
         f"  up {_age(now - status['started_ns'])}  policy {status['policy']['hash'][:12]} "
         f"since {_age(now - status['policy']['loaded_ns'])}  {status['policy']['path']}",
     )
-    parts: list[Any] = [head]
+    parts: list[Any] = [_verdict(status), head]
     for cut in status["severed"]:
         why = f": {cut['reason']}" if cut["reason"] else ""
         parts.append(Text(f"SEVERED {cut['side']} {_age(now - cut['since_ns'])} ago by {cut['by']}{why}", "bold red"))
@@ -95,6 +96,21 @@ def render(status: dict[str, Any]) -> Group:
     return Group(*parts)
 
 
+def _verdict(status: dict[str, Any]) -> Text:
+    """All of it in one line, which is the first: the rest may be more than a terminal shows."""
+    from rich.text import Text
+
+    alarms, pairs = len(status["alarms"]), status["pairs"]
+    working = sum(bool(pair["working"]) for pair in pairs)
+    said = [f"{alarms or 'no'} alarm{'s' if alarms > 1 else ''}"]
+    said += [f"{cut['side']} is SEVERED" for cut in status["severed"]] or ["no side severed"]
+    said.append(f"{working} of {len(pairs)} crew{'s' if len(pairs) != 1 else ''} work")
+    said.append(f"separation: {status['separation']}")
+    if verdict(status):
+        return Text(f"LOOK AT THIS: {'; '.join(said)}", "bold red")
+    return Text(f"well: {'; '.join(said)}", "bold green")
+
+
 def _table(title: str, *columns: str) -> Table:
     from rich import box
     from rich.table import Table
@@ -102,7 +118,8 @@ def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         left = column in LEFT or column == columns[0]
-        table.add_column(column, justify="left" if left else "right", overflow="fold")
+        # A name is broken last of all.
+        table.add_column(column, justify="left" if left else "right", overflow="fold", no_wrap=column == "conduit")
     return table
 
 

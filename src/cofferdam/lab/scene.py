@@ -34,6 +34,8 @@ from cofferdam.lab.layout import Host, Layout, maker_lives
 COFFERDAM = [sys.executable, "-m", "cofferdam.cli.main"]
 START_SECONDS = 30.0
 """How long a process may take until it is ready."""
+GATE_SECONDS = 90.0
+"""How long the gate may take: crews of all plays start at once."""
 UNANSWERED_SECONDS = 0.25
 """How long an intruder waits where a firewall gives no answer: it makes hundreds of attempts."""
 STOP_SECONDS = 8.0
@@ -316,16 +318,18 @@ class Scene:
         """`cofferdam up`, answering at its control socket."""
         argv = [*COFFERDAM, "up", str(self.policy), "--state", str(self.state)]
         self.gate = await self.start("gate", "gate", argv, events_out=False)
-        for _ in range(int(START_SECONDS / 0.1)):
+        for _ in range(int(GATE_SECONDS / 0.1)):
             if not self.gate.running:
                 raise CofferdamError(f"the gate did not start: {self.gate.complaint()}")
             try:
-                await self.status()
+                crews = (await self.status()).pairs
             except GateError:
-                await asyncio.sleep(0.1)
-            else:
+                crews = ()
+            # It answers before its crews work; people who came by then would find nobody.
+            if crews and all(crew.working for crew in crews):
                 return self.gate
-        raise CofferdamError(f"the gate is not ready after {START_SECONDS:g} s: {self.gate.complaint()}")
+            await asyncio.sleep(0.1)
+        raise CofferdamError(f"the gate is not ready after {GATE_SECONDS:g} s: {self.gate.complaint()}")
 
     @contextlib.contextmanager
     def blaming_the_gate(self) -> Iterator[None]:

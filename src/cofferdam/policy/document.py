@@ -66,6 +66,9 @@ class Document:
 
     def names(self, *path: str) -> list[str]:
         """The names in a map, also of entries that are wrong; none where there is no map."""
-        key, node = self._walk(path)
-        found = node.data if key is not self.root or not path else None
+        found: Any = self.root.data
+        for step in path:
+            if not isinstance(found, dict) or step not in found:
+                return []
+            found = found[step][1].data
         return [str(name) for name in found] if isinstance(found, dict) else []

@@ -128,7 +128,8 @@ class Models:
         name = str(path[-1])
         known = list(fields(model)) if model else []
         found = f"the field {quote(name)}"
-        expected = one_of(known, MOST_NAMES)
+        # What a model without fields is for says its first sentence.
+        expected = one_of(known, MOST_NAMES) if known else (model.__doc__ or "nothing").split(".")[0] if model else ""
         others = self._others(path)
         if others:
             broker = self._broker(path)

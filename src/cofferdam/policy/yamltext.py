@@ -204,7 +204,9 @@ def parse(text: str, file: str, problems: list[Problem]) -> Node | None:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         context = f" ({error.context})" if error.context else ""
-        problems.append(Problem(file, line, column, f"{error.problem}{context}", "YAML", check="yaml"))
+        said = str(error.problem).removeprefix("found ")
+        expected = "spaces: YAML takes no tab before a word" if "tab character" in said or "'\\t'" in said else "YAML"
+        problems.append(Problem(file, line, column, f"{said}{context}", expected, check="yaml"))
         return None
     except UnicodeEncodeError as error:  # a lone surrogate, which only text that is no file's can hold
         line = error.object.count("\n", 0, error.start) + 1

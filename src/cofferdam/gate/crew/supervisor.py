@@ -171,8 +171,9 @@ class Supervisor(abc.ABC, Generic[C]):
 
     kind: str
     """Which of the crews of the code."""
-    ready_seconds = 10.0
-    """Parts that are not ready so long after they were told all have failed."""
+    ready_seconds = 30.0
+    """Parts that are not ready so long after they were told all have failed. All crews of a gate start at once, and on
+    a small machine their programs and libraries take their time."""
     silence_seconds = 3.5
     """A part reports once a second; one that was silent for so long hangs, and is ended."""
     partner_seconds = 1.0
@@ -190,6 +191,7 @@ class Supervisor(abc.ABC, Generic[C]):
         self._ready = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._planned_end = False
+        self._late = False
         self._ended = asyncio.Event()
         self._pacing = Restarts()
 
@@ -290,6 +292,7 @@ class Supervisor(abc.ABC, Generic[C]):
         deadline = time.monotonic() + self.ready_seconds
         for part in self.parts:
             await part.until(lambda part=part: part.is_ready, deadline - time.monotonic())  # type: ignore[misc]
+        self._late = time.monotonic() >= deadline
         return all(part.is_ready and part.alive for part in self.parts)
 
     async def _watch(self) -> None:
@@ -331,6 +334,9 @@ class Supervisor(abc.ABC, Generic[C]):
                 hints.append(part.hint)
         if not was_ready and not self._stop_asked.is_set():
             said = [f"{part.name} ended: {how(part.born.ended.result(), part.born.call, '')}" for part in self.parts]
+            if self._late:
+                said = [f"its parts were not ready within {self.ready_seconds:g} s"]
+                hints.append("is the machine busy with other work?")
             self._fail_first(self.failure("; ".join(reasons or said), next(filter(None, hints), "")))
         self.parts = []
 

@@ -147,7 +147,13 @@ class RuleChecks:
         for field, codes in (("functions", self.rule.functions), ("write_functions", self.rule.write_functions)):
             for index, (code, sub) in enumerate(codes):
                 path: Path = (*self.here, field, index)
-                if code in self.dialect.place_codes:
+                if not self.dialect.codes:
+                    words = ", ".join(field for field in ("read", "write", "call", "subscribe"))
+                    self.at(
+                        path, f"function {code}", f"{words}: {self.dialect.name} has no functions by number",
+                        check="function",
+                    )  # fmt: skip
+                elif code in self.dialect.place_codes:
                     verbs = "read, write, registers or write_registers"
                     self.at(
                         path, f"function {code}, which carries cells", f"{verbs}, which say the cells", check="function"
