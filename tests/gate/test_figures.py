@@ -32,6 +32,7 @@ MODBUS = BROKERS["modbus"]
 TOY = replace(
     MODBUS,
     name="toy",
+    alarms=frozenset(),
     figures={
         "outer": (
             counter("messages", "messages that were taken", by="channel"),

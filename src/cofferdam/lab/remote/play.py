@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from cofferdam.lab.scene import Scene
 STATION, DOOR, VENDOR, TECH = "remote-station", "remote-door", "remote-vendor", "remote-tech"
 PEOPLE = {"vendor": ("vendors", VENDOR), "lead": ("shift-leads", TECH), "tech": ("technicians", TECH)}
 """Name -> group, and where they are."""
-FILES = "/tmp/cofferdam-station"  # noqa: S108 - as the policy has it; each lab has a folder of its own in it
+FILES = f"/tmp/cofferdam-station-{os.getuid()}"  # noqa: S108 - as the policy has it; each lab has its own folder in it
 READY_SECONDS = 30.0
 
 
