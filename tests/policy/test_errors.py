@@ -349,5 +349,5 @@ conduits:
 """
     with pytest.raises(PolicyError) as error:
         loads(text)
-    said = [problem for problem in error.value.problems if way in str(problem)]
+    said = [problem for problem in error.value.problems if isinstance(problem, Problem) and way in str(problem)]
     assert said and said[0].line == 16 and said[0].column > 9, "\n".join(map(str, error.value.problems))
