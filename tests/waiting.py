@@ -9,8 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+
+class _Numbered(Protocol):
+    def fileno(self) -> int: ...
+
+
+T = TypeVar("T", bound=int | _Numbered)
 
 PATIENCE = float(os.environ.get("COFFERDAM_TEST_PATIENCE", "1"))
 """How many times longer than usual everything may take: on an emulated machine, say."""
@@ -34,3 +43,12 @@ async def comes_true(condition: Callable[[], object], seconds: float = PATIENT) 
         if time.monotonic() > deadline:
             raise AssertionError(f"it did not happen within {seconds:g} s")
         await asyncio.sleep(0.001)
+
+
+def readable(watched: Sequence[T], seconds: float) -> list[T]:
+    """Those that can be read, after waiting for one. (select() knows no descriptor beyond 1,023.)"""
+    poll = select.poll()
+    numbers = {one if isinstance(one, int) else one.fileno(): one for one in watched}
+    for number in numbers:
+        poll.register(number, select.POLLIN)
+    return [numbers[number] for number, _ in poll.poll(seconds * 1000)]

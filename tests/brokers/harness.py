@@ -26,7 +26,7 @@ from cofferdam.policy.table import CompiledPolicy, to_bytes
 from cofferdam.policy.terms.base import AnyTerms, Scope
 from cofferdam.policy.terms.kinds import KINDS
 from tests import waiting
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, readable
 
 POLICY = """
 site: test
@@ -121,7 +121,9 @@ def write_all(fd: int, data: bytes) -> None:
             os.write(fd, data)
             return
         except BlockingIOError:
-            select.select([], [fd], [], 1)
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            poll.poll(1000)
 
 
 class Auditor(threading.Thread):
@@ -161,8 +163,8 @@ class Auditor(threading.Thread):
 
     def run(self) -> None:
         while not self.closing:
-            readable, _, _ = select.select([self._wake[0], *self._pipes], [], [], 5)
-            for fd in readable:
+            found = readable([self._wake[0], *self._pipes], 5)
+            for fd in found:
                 if fd == self._wake[0]:
                     os.read(fd, 64)
                     continue
@@ -244,8 +246,8 @@ class PartChild:
                 if isinstance(record, kind):
                     self.records.remove(record)
                     return record
-            readable, _, _ = select.select([self._from], [], [], 0.1)
-            if readable:
+            found = readable([self._from], 0.1)
+            if found:
                 packet = os.read(self._from, PACKET)
                 if not packet:
                     break
@@ -257,7 +259,7 @@ class PartChild:
     def status(self) -> PartStatus:
         """What the half says of itself now. It also reports unasked, once a second: of two reports that come after
         two questions the second is an answer, or later than one."""
-        while select.select([self._from], [], [], 0)[0] and (packet := os.read(self._from, PACKET)):
+        while readable([self._from], 0) and (packet := os.read(self._from, PACKET)):
             self.records += [self._in.decode(data) for data in self._assembler.feed(packet)]
         self.records = [record for record in self.records if not isinstance(record, PartStatus)]
         for _ in range(2):

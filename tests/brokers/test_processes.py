@@ -7,7 +7,6 @@ import contextlib
 import fcntl
 import os
 import random
-import select
 import socket
 import struct
 import termios
@@ -30,7 +29,7 @@ from cofferdam.crossing.records import Unpacker
 from cofferdam.protocols.modbus.messages import ReadHoldingRegisters, WriteMultipleRegisters, WriteSingleRegister
 from tests.brokers.harness import COMPILED, Auditor, Half, eventually, listen, make_policy, running, sliced, write_all
 from tests.brokers.stage import read, write
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, readable
 
 
 @pytest.fixture(
@@ -61,8 +60,8 @@ class Plc(threading.Thread):
         buffers: dict[socket.socket, bytes] = {}
         while not self.closing:
             watched: list[Any] = [self._wake[0], self.listener, *buffers]
-            readable, _, _ = select.select(watched, [], [], 5)
-            for ready in readable:
+            found = readable(watched, 5)
+            for ready in found:
                 if ready is self.listener:
                     sock, _ = self.listener.accept()
                     self.connections += 1
@@ -246,7 +245,7 @@ def test_thousands_of_connections_are_turned_away_by_name_and_memory_stays_bound
         before = memory()
         for _ in range(40):
             crowd = [connect(pair.port) for _ in range(250)]
-            assert eventually(lambda crowd=crowd: len(select.select(crowd, [], [], 0)[0]) >= 250 - 64)  # type: ignore[misc]
+            assert eventually(lambda crowd=crowd: len(readable(crowd, 0)) >= 250 - 64)  # type: ignore[misc]
             for sock in crowd:
                 sock.close()
         assert ask(good, read(2))[7] == 3
@@ -402,8 +401,8 @@ def allowed(frame: bytes) -> bool:
     start, second = int.from_bytes(frame[8:10], "big"), int.from_bytes(frame[10:12], "big")
     if frame[7] in (3, 4):
         cells = set(range(start, start + second))
-        readable = set(range(100)) | {100, 101, 200, 210, 220} if frame[7] == 3 else {12, 13}
-        return cells <= readable
+        readable_cells = set(range(100)) | {100, 101, 200, 210, 220} if frame[7] == 3 else {12, 13}
+        return cells <= readable_cells
     if frame[7] == 6:
         return (start == 200 and second <= 1500) or start in (210, 220)
     if frame[7] == 16:

@@ -29,7 +29,8 @@ assets: {plc: {zone: plant, address: 10.20.0.17, protocol: modbus, listen: "127.
 principals: {erp: {zone: office, addresses: 10.1.0.20}, mes: {zone: plant, addresses: 10.20.0.5}}
 conduits:
   reads:
-    {from: office, to: plant, broker: modbus, owner: o, reason: tests, allow: [{who: erp, asset: plc, read: all}]}
+    {from: office, to: plant, broker: modbus, owner: o, reason: tests,
+     allow: [{who: erp, asset: plc, registers: holding 0-9}]}
 """
 RELAY = """
   orders:

@@ -18,6 +18,10 @@ from tests.waiting import PATIENT
 DEMO = [sys.executable, "-m", "cofferdam.cli.main", "lab", "demo", "--no-namespaces"]
 
 
+OLDEST = ["--play", "water", "--play", "orders"]
+"""The other plays have tests of their own; all of them together are a soak."""
+
+
 def descendants(root: int) -> set[int]:
     """The children of a process, and theirs."""
     parents: dict[int, list[int]] = {}
@@ -38,10 +42,22 @@ def descendants(root: int) -> set[int]:
 
 
 @pytest.mark.heavy
-def test_the_tour_keeps_every_promise(tmp_path: Path) -> None:
-    done = subprocess.run([*DEMO, "--tour", "--json"], capture_output=True, text=True, timeout=2 * PATIENT, check=False)
+def test_the_tour_keeps_every_promise() -> None:
+    keeps_every_promise(("water", "orders"), 4 * PATIENT)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_the_tour_of_all_plays_keeps_every_promise() -> None:
+    keeps_every_promise((), 30 * PATIENT)
+
+
+def keeps_every_promise(names: tuple[str, ...], seconds: float) -> None:
+    words = [word for name in names for word in ("--play", name)]
+    command = [*DEMO, "--tour", "--json", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     results = [json.loads(line) for line in done.stdout.splitlines()]
-    stage = [one for one in plays.plays() if not one.missing()]
+    stage = [one for one in plays.plays(names) if not one.missing()]
     played = [step for one in stage for step in one.steps] + [step for one in stage for step in one.closing]
     failed = [finding for result in results for finding in result["findings"] if not finding["ok"]]
     assert not failed
@@ -56,7 +72,7 @@ def test_the_demo_runs_unattended(tmp_path: Path) -> None:
     # A busy machine needs longer until everybody has had a turn, and the intruder's refusals are explained.
     while not (lines and "verified at" in lines[-1] and "127.66.6.6" in "\n".join(lines)) and seconds < 100:
         done = subprocess.run(
-            [*DEMO, "--seconds", str(seconds), "--state", str(tmp_path / str(seconds))],
+            [*DEMO, *OLDEST, "--seconds", str(seconds), "--state", str(tmp_path / str(seconds))],
             capture_output=True, text=True, timeout=3 * PATIENT, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -74,7 +90,9 @@ def test_stopping_it_leaves_nothing_behind(number: signal.Signals, code: int) ->
 
 def leaves_nothing_behind(number: signal.Signals, code: int, tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen([*DEMO, "--seconds", "600"], stdout=subprocess.PIPE, text=True, env=environment) as demo:
+    with subprocess.Popen(
+        [*DEMO, *OLDEST, "--seconds", "600"], stdout=subprocess.PIPE, text=True, env=environment
+    ) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
             if line.startswith("level"):

@@ -809,7 +809,8 @@ assets:
 principals: {erp: {zone: office, addresses: [10.1.0.1]}}
 conduits:
   main:
-    {from: office, to: plant, broker: modbus, owner: a, reason: b, allow: [{who: erp, asset: [one, two], read: all}]}
+    {from: office, to: plant, broker: modbus, owner: a, reason: b,
+     allow: [{who: erp, asset: [one, two], registers: holding 0-9}]}
 """)
     for number in ("0", "1", "1001", "1003", "4094"):
         assert main(["advise", "switch", str(policy), "--kind", kind, "--vlan", number]) == 2

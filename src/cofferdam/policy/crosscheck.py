@@ -13,6 +13,7 @@ import re
 from cofferdam.policy import addressing, schema
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.findings import Checking, Reader
+from cofferdam.policy.networks import network_of
 from cofferdam.policy.placechecks import PlaceChecks
 from cofferdam.policy.problems import Problem, nearest, one_of
 from cofferdam.policy.terms.kinds import KINDS, Kinds, dialects
@@ -148,7 +149,8 @@ class _Checker(Checking):
     def devices(self) -> None:
         """No asset may be written that is the device and unit of another one with limits: limits, pace and known values
         are kept by asset, so that a second name for a device would be a way around those of the first. All zones of a
-        side are one network, and a unit that stands for the device itself is each of its units."""
+        side are one network (policy.networks says when not), and a unit that stands for the device itself is each of
+        its units."""
         written = {
             asset
             for conduit in self.policy.conduits.values()
@@ -162,7 +164,7 @@ class _Checker(Checking):
             if dialect is None:
                 continue
             zone = self.policy.zones.get(asset.zone)
-            side = zone.side if zone is not None else asset.zone
+            side = network_of(asset.zone, asset.address, self.policy.zones) if zone is not None else asset.zone
             others = seen.setdefault((side, _plain(asset.address), asset.port or dialect.default_port), [])
             for other in others:
                 twin = self.policy.assets[other]

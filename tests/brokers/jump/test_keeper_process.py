@@ -4,7 +4,6 @@ likes, and gets a grant for what was proved alone."""
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,7 +43,7 @@ from cofferdam.policy.table import to_bytes
 from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
 from tests.brokers.harness import WATCHED, Auditor, PartChild, write_all
-from tests.waiting import PATIENT, eventually
+from tests.waiting import PATIENT, eventually, readable
 
 POLICY = """
 site: works
@@ -90,7 +89,7 @@ class Wire:
                 if isinstance(record, kind):
                     self.got.remove(record)
                     return record
-            if select.select([self._back], [], [], 0.1)[0]:
+            if readable([self._back], 0.1):
                 packet = os.read(self._back, PACKET)
                 assert packet, "the keeper is gone"
                 self.got += self._unpack.feed(packet)
@@ -218,7 +217,7 @@ def test_what_cannot_be_recorded_is_not_granted(stage: Stage) -> None:
     stage.child.status()
     stage.outer.send(records.Open(conn, 1, "plc", "shell"))
     assert "cannot be recorded" in stage.outer.wait_for(records.Refused).reason
-    assert not select.select([stage.inner._back], [], [], 0.2)[0]
+    assert not readable([stage.inner._back], 0.2)
 
 
 def test_a_person_who_is_taken_away_is_out_at_once(stage: Stage) -> None:

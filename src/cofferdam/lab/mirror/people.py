@@ -84,7 +84,10 @@ class Historian:
                    "-E", "UTF8"]  # fmt: skip
         made = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, check=False, **self._as)
         if made.returncode:
-            raise CofferdamError(f"the historian could not be made: {made.stderr[-300:]}")
+            raise CofferdamError(
+                f"the historian could not be made: {made.stderr[-300:]}",
+                hint=f"its user must be able to enter {self.folder.parent}: give another --state, or none",
+            )
         (self.folder / "data" / "pg_hba.conf").write_text("local all all trust\nhost all all all scram-sha-256\n")
         self.start()
         with self.connection("postgres") as conn:

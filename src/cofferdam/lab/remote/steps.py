@@ -78,7 +78,7 @@ async def files_by_right(cast: Cast) -> list[Finding]:
     return [
         Finding("a technician puts a file into the folder of the rule, and fetches it", "both work, both are recorded",
                 f"exit {up.code} and {back.code}, recorded: {passed}",
-                (up.code, back.code, same) == (0, 0, True) and passed[:2] == ["up", "down"]),
+                (up.code, back.code, same) == (0, 0, True) and passed[:3] == ["up", "open", "down"]),
         Finding("the same file elsewhere", "refused", out.text,
                 out.code != 0 and not (cast.scene.directory / "elsewhere.txt").exists()),
     ]  # fmt: skip

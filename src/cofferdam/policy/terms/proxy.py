@@ -18,6 +18,7 @@ from cofferdam.policy import rows
 from cofferdam.policy.document import Path
 from cofferdam.policy.explain import Explanation, Question, explained
 from cofferdam.policy.findings import Checking
+from cofferdam.policy.networks import network_of
 from cofferdam.policy.points import values
 from cofferdam.policy.points.asking import operation, show
 from cofferdam.policy.problems import nearest, one_of
@@ -96,9 +97,8 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
                 at = dict.fromkeys(address for address, _ in asset.places)
                 listens += [Listen(conduit.from_zone, one, port, may, name, said, datagrams=True) for one in at]
                 reaches.append(Reach(asset.zone, asset.address, port, name, datagrams=True))
-            # All zones of a side are one network: a device has one address there, whatever zone it is said to be in.
-            side = policy.zones[asset.zone].side
-            apart[name] = f"the device {asset.address}:{asset.port} of side {side}"
+            where = network_of(asset.zone, asset.address, policy.zones)
+            apart[name] = f"the device {asset.address}:{asset.port} of {where}"
         return Needs(
             {
                 OUTER: PartNeeds(_place(policy, conduit.from_zone), listens=tuple(listens)),
