@@ -84,6 +84,20 @@ def test_two_classes_of_one_name_are_two(fast: ModuleType, tmp_path: Path) -> No
     assert fast._with_records(files, tmp_path) == {Path("a.py"), Path("brokers/d.py"), Path("brokers/f.py")}
 
 
+def test_what_is_caught_has_a_name_for_each_type(fast: ModuleType) -> None:
+    """Compiled code gives a name one type: a second one of another type would be an error of its own."""
+    wrong = []
+    for name in sorted(file for files in fast._groups(PACKAGE)[1].values() for file in files):
+        for work in ast.walk(ast.parse((PACKAGE.parent / name).read_text())):
+            if isinstance(work, ast.FunctionDef):
+                types: dict[str, set[str]] = {}
+                for found in ast.walk(work):
+                    if isinstance(found, ast.ExceptHandler) and found.name and found.type:
+                        types.setdefault(found.name, set()).add(ast.unparse(found.type))
+                wrong += [f"{name}: {work.name}: {word}" for word, kinds in types.items() if len(kinds) > 1]
+    assert not wrong
+
+
 def test_records_are_found_by_what_they_derive_from(fast: ModuleType, tmp_path: Path) -> None:
     texts = {
         "a.py": "class A(msgspec.Struct, frozen=True): pass",

@@ -118,13 +118,14 @@ class PartProcess:
         except CrossingError as error:
             self._broken = error.by or self._broken
             self._violation(str(error))
-        except (GateError, StoreError) as error:  # it cannot work: a store that is damaged, a certificate that is none
-            self._control.send(Failing(clip(str(error), 4000), clip(error.hint, 4000)))
+        except (GateError, StoreError) as refusal:  # it cannot work: a damaged store, a certificate that is none
+            # (Names of their own: compiled code gives a name one type.)
+            self._control.send(Failing(clip(str(refusal), 4000), clip(refusal.hint, 4000)))
             self.code = EXIT_REFUSED
-        except Exception as error:  # a bug: this part stops, the gate starts a new crew
-            traceback.print_exception(error)
-            way_out = f" ({error.hint})" if isinstance(error, CofferdamError) and error.hint else ""
-            self._control.send(Failing(clip(f"{type(error).__name__}: {error}{way_out}", 4000)))
+        except Exception as bug:  # this part stops, the gate starts a new crew
+            traceback.print_exception(bug)
+            way_out = f" ({bug.hint})" if isinstance(bug, CofferdamError) and bug.hint else ""
+            self._control.send(Failing(clip(f"{type(bug).__name__}: {bug}{way_out}", 4000)))
             self.code = EXIT_BUG
         self._last_words()
         return self.code

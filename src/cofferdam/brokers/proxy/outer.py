@@ -123,8 +123,8 @@ class Outer(Door):
             self._malformed(client, error.section, str(error))
             self.close(client, f"protocol violation: {error}")
             return
-        except Exception as error:  # a bug of ours: it ends this session and no other
-            self._internal(client, error)
+        except Exception as bug:  # of ours: it ends this session and no other
+            self._internal(client, bug)
             return
         # No room: this client waits, held back by its own TCP window.
         if not client.blocked:

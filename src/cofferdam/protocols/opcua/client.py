@@ -129,10 +129,10 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
                 self._body(body)
             except RemoteProtocolError as error:
                 self._error = error
-            except Malformed as error:
-                self._error = RemoteProtocolError(str(error), section=SECTION)
-            except LocalProtocolError as error:
-                self._error = RemoteProtocolError(f"cannot go on: {error}", section=SECTION)
+            except Malformed as malformed:  # names of their own: compiled code gives a name one type
+                self._error = RemoteProtocolError(str(malformed), section=SECTION)
+            except LocalProtocolError as local:
+                self._error = RemoteProtocolError(f"cannot go on: {local}", section=SECTION)
 
     def send(self, request: m.OpcUaRequest) -> tuple[int, bytes]:
         if not self.established or self._error is not None:

@@ -285,10 +285,10 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         except wire.Unsupported as error:
             self._refuse(body.request, error.header.handle, error.status, str(error), error.number)
             return
-        except Malformed as error:
+        except Malformed as malformed:  # a name of its own: compiled code gives a name one type
             header = wire.header_of(body.data)
             handle = header.handle if header is not None else 0
-            self._refuse(body.request, handle, error.status, str(error), number)
+            self._refuse(body.request, handle, malformed.status, str(malformed), number)
             return
         if len(self._events) == before:
             # Answered here: for the house, that it counts.
