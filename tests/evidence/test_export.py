@@ -348,6 +348,8 @@ class Peer:
         return [int(one) for one in re.findall(WHOLE, self.got)]
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread, which would take one more connection
         self._listener.close()
 
 
