@@ -207,6 +207,8 @@ class Named:
             shape = next(iter(seen.shapes), None)
             if len(seen.shapes) != 1 or seen.unlimited or shape is None or shape[0] not in self._words or not shape[1]:
                 yield item
+            elif shape[1] == 1 and item.first < 0:
+                yield item  # an array of one element, which no point is
             alike.setdefault(item.space, []).append(item)
         for item in self._values:
             for other in alike[item.space]:
