@@ -118,8 +118,7 @@ def test_approval_by_another_person(site: JumpSite) -> None:
     assert f"{number}  vendor → station, 120 min: pump trips [4711]: waiting" in site.jump("requests")
     assert b"is granted until" in site.ssh("lead", "lead", f"approve {number}").stdout
     assert site.ssh("vendor", "station", "id").returncode == 0
-    process = site.start("vendor", "station", "sleep 1000")
-    eventually(lambda: [one["person"] for one in site.sessions()] == ["vendor"])
+    process = site.begins("vendor", "station", "sleep 1000")
     assert "is revoked" in site.jump("revoke", number)
     assert b"it takes an approval" in ends(process)
     decided = events(site.state, "access-decided")
@@ -208,9 +207,8 @@ def test_proxy_jump_ends_here_as_well(site: JumpSite) -> None:
 
 def test_killed_and_barred(site: JumpSite) -> None:
     """CIP-005-7 R2.5, R3.2: ended, and the return is controlled."""
-    process = site.start("tech", "station", "sleep 1000")
-    eventually(lambda: bool(site.sessions()))
-    (session,) = site.sessions()
+    process = site.begins("tech", "station", "sleep 1000")
+    session = site.sessions()[-1]
     assert "tech (127.0.0.1) at station" in site.jump("sessions")
     assert "barred: tech station" in site.jump("kill", str(session["number"]), "--reason", "wrong machine")
     said = ends(process)
@@ -225,8 +223,7 @@ def test_killed_and_barred(site: JumpSite) -> None:
 
 def test_a_key_that_is_taken_away_ends_its_sessions(site: JumpSite) -> None:
     site.person("leaver", "staff")
-    process = site.start("leaver", "station", "sleep 1000")
-    eventually(lambda: bool(site.sessions()))
+    process = site.begins("leaver", "station", "sleep 1000")
     people = {one["person"]: one for one in json.loads(site.jump("person", "list", "--json"))}
     site.jump("factor", "remove-key", "leaver", people["leaver"]["keys"][0]["fingerprint"])
     assert b"your key was taken away" in ends(process)
@@ -250,8 +247,7 @@ def test_another_host_key_is_refused_and_alarmed(site: JumpSite) -> None:
 def test_sever_ends_all(site: JumpSite) -> None:
     from cofferdam.gate.client import ask
 
-    process = site.start("tech", "station", "sleep 1000")
-    eventually(lambda: bool(site.sessions()))
+    process = site.begins("tech", "station", "sleep 1000")
     ask(site.state, "sever", side="it", reason="a drill")
     ends(process)
     assert events(site.state, "access-ended")[-1]["session"] == events(site.state, "access-opened")[-1]["session"]
@@ -301,10 +297,9 @@ def test_where_nothing_is_recorded_nothing_goes_on(site: JumpSite) -> None:
 
 def test_strangers_who_break_ssh_cost_nobody_else(site: JumpSite) -> None:
     """Banners that are none, silence, noise within SSH, a crowd."""
-    process = site.start("tech", "station", "cat")
+    process = site.begins("tech", "station", "cat")
     assert process.stdin is not None
     assert process.stdout is not None
-    eventually(lambda: bool(site.sessions()))
     crowd = []
     for data in (b"GET / HTTP/1.1\r\n\r\n", b"x" * 1_000_000, b"SSH-2.0-x\r\n" + os.urandom(5000), b"", b"\0" * 100,
                  b"SSH-2.0-x\r\n" + b"\xff\xff\xff\xff" * 10, b"SSH-1.0-old\r\n"):  # fmt: skip
@@ -333,8 +328,7 @@ SOAK = [pytest.param(part, marks=pytest.mark.soak) for part in ("outer", "archiv
 @pytest.mark.parametrize("part", ["keeper", *SOAK])
 def test_kill_9_of_a_part(site: JumpSite, part: str) -> None:
     """Both legs end; what was recorded is whole; what was known is known after."""
-    process = site.start("tech", "station", "sleep 1000")
-    eventually(lambda: bool(site.sessions()))
+    process = site.begins("tech", "station", "sleep 1000")
     os.kill(site.gate.pids()[part], signal.SIGKILL)
     ends(process)
     time.sleep(0.2)

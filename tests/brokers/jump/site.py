@@ -211,6 +211,13 @@ class JumpSite:
         found: list[dict[str, Any]] = json.loads(self.jump("sessions", "--json"))
         return found
 
+    def begins(self, name: str, user: str, *words: str, more: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        """`start`, and the session that it wants is there: another one may still be ending."""
+        known = {one["number"] for one in self.sessions()}
+        process = self.start(name, user, *words, more=more)
+        eventually(lambda: [one for one in self.sessions() if one["person"] == name and one["number"] not in known])
+        return process
+
     def close(self) -> None:
         self.station.close()
         self.gate.close()

@@ -211,6 +211,15 @@ def test_a_grant_is_for_what_was_proved_and_recorded(stage: Stage) -> None:
     eventually(lambda: len(stage.auditor.of(AccessEnded)) == 1)
 
 
+def test_one_that_is_taken_back_before_its_entry_is_in_the_log_is_told(stage: Stage) -> None:
+    conn = stage.sign_in()
+    stage.outer.send(records.Open(conn, 1, "plc", "shell"), records.Gone(conn))
+    assert stage.outer.wait_for(records.Refused).session == 1
+    stage.sign_in()
+    assert not [each for each in stage.inner.got if isinstance(each, records.Grant)]
+    assert not readable([stage.inner._back], 0)
+
+
 def test_what_cannot_be_recorded_is_not_granted(stage: Stage) -> None:
     conn = stage.sign_in()
     stage.auditor.unwritable("disk full")

@@ -194,20 +194,20 @@ class Keeper(Part):
             record.conn, name, record.source, record.port, parent, record.asset if parent is not None else ""
         )
 
-    def gone(self, connection: Connection) -> None:
-        """A connection is no more: neither are its sessions."""
+    def gone(self, connection: Connection, reason: str = "the person is gone") -> None:
+        """A connection is no more: neither are its sessions, nor those within it."""
         self.connections.pop(connection.number, None)
         for other in list(self.connections.values()):
             if other.parent is connection:
-                self.drop(other, "the connection around it has ended")
+                self.drop(other, reason)
         for session in list(self.live.values()):
             if session.connection is connection:
-                self.revoke(session, "the person is gone")
+                self.revoke(session, reason)
 
     def drop(self, connection: Connection, reason: str) -> None:
         """Ends a connection."""
         self._outer.send(records.Drop(connection.number, clip(reason)))
-        self.gone(connection)
+        self.gone(connection, reason)
 
     # --- signing in ---------------------------------------------------------------------------------------------------
 
@@ -319,8 +319,12 @@ class Keeper(Part):
         )  # fmt: skip
 
     def revoke(self, session: Session, reason: str) -> None:
-        """Ends a session at the asset; the inner part tells the outer one, and says when it has."""
-        self._inner.send(records.Revoke(session.number, clip(reason)))
+        """Ends a session at the asset; the inner part tells the outer one, and says when it has. One that waits for its
+        entry in the log has no grant: the inner part knows nothing of it, and the outer one is told here."""
+        if session.terms is not None:
+            self._inner.send(records.Revoke(session.number, clip(reason)))
+        else:
+            self._outer.send(records.Refused(session.number, clip(reason)))
         self._ended(session, reason, 0, 0)
 
     def _ended(self, session: Session, reason: str, sent: int, received: int) -> None:

@@ -199,6 +199,15 @@ class Outer(Part):
             functools.partial(self._begin, connection.source, connection.port, self._options, connection, asset)
         )
 
+    def farewell(self, connection: GateConnection, reason: str) -> None:
+        """Connections within it end first, since what they are told goes by it."""
+        for nested in list(self.connections.values()):
+            if nested.parent is connection:
+                nested.drop(reason)
+        for session, whose in list(self._channels.items()):
+            if whose is connection:
+                session.farewell(reason)
+
     def tunnel(self, connection: GateConnection, what: str, target: str) -> None:
         self._refused_tunnels += 1
         self._tunnels.add(

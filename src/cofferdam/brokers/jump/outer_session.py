@@ -8,6 +8,7 @@ Not here: SSH itself (outer_ssh), numbers and pipes (outer_part).
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any, Final, Literal, Protocol, cast, get_args
 
@@ -16,7 +17,7 @@ import asyncssh
 from cofferdam.audit.lines import escaped
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.alone import unswallowed
-from cofferdam.brokers.jump.outer_ssh import Channel
+from cofferdam.brokers.jump.outer_ssh import FAREWELL_SECONDS, Channel
 from cofferdam.brokers.jump.records import CREDIT, PIECE, Closed, Terminal
 
 LINE_MOST: Final = 1_024
@@ -214,10 +215,18 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         self._put(f"[gate] {escaped(reason)}\r\n".encode(), True)
         self.exit(1)
 
+    def farewell(self, reason: str) -> None:
+        """It ends, and the client's connection with it."""
+        self._put(f"\r\n[gate] {escaped(reason)}\r\n".encode(), True)
+        self.exit(1)
+
     def ended(self, record: Closed) -> None:
-        """The session has ended."""
+        """The session has ended. What a program said last waits for its client; what we say of an end of ours does not
+        wait long."""
         if record.reason:
             self._put(f"\r\n[gate] {escaped(record.reason)}\r\n".encode(), True)
+            if self._chan is not None:
+                asyncio.get_running_loop().call_later(FAREWELL_SECONDS, self._chan.cut)
         if record.signal and self._chan is not None:
             self._chan.exit_with_signal(record.signal)
         else:

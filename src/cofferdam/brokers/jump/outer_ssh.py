@@ -38,6 +38,8 @@ LOGIN_SECONDS: Final = 120
 CHANNELS_MOST: Final = 10
 """Of one connection."""
 KEEPALIVE_SECONDS: Final = 30
+FAREWELL_SECONDS: Final = 1.0
+"""For what a client is told at the end; then it is cut off, whether it has read that or not."""
 WIRE_BYTES: Final = 512 << 10
 """What one client has been sent and has not taken; beyond it nothing more is got for it, nor read from it."""
 KEX: Final = (
@@ -86,6 +88,9 @@ class Hooks(Protocol):
 
     def nested(self, connection: GateConnection, asset: str) -> asyncssh.SSHTCPSession[bytes]:
         """A channel by which a connection to this asset comes (`ssh -J`)."""
+
+    def farewell(self, connection: GateConnection, reason: str) -> None:
+        """The connection is about to end: its sessions are told why."""
 
     def tunnel(self, connection: GateConnection, what: str, target: str) -> None:
         """Something that is refused was asked for."""
@@ -158,7 +163,7 @@ class GateConnection(asyncssh.SSHServerConnection):
         self._notice = notice
         self._verdict = Verdict(number, "no")
         self._exchange: tuple[Any, bytes, bytes] | None = None
-        self._was_lost = False
+        self._was_lost = self._leaving = False
         self._wire_full = False
         self._protocol_factory = lambda: _Owner(self)
 
@@ -348,10 +353,21 @@ class GateConnection(asyncssh.SSHServerConnection):
         self.hooks.lost(self)
 
     def drop(self, reason: str) -> None:
-        """Ends it, now."""
-        if self._transport is not None:
-            self.disconnect(asyncssh.DISC_BY_APPLICATION, reason)
-            self.abort()
+        """Ends it. Its sessions are told why, in their own stream: of a closed channel and a disconnection after it, an
+        ssh tells the person only what it happens to read first."""
+        if self._transport is None or self._leaving:
+            return
+        self._leaving = True
+        self.hooks.farewell(self, reason)
+        self.disconnect(asyncssh.DISC_BY_APPLICATION, reason)
+
+    def _force_close(self, exc: Exception | None) -> None:
+        """Nothing more is read or sent; what was said before still goes out. asyncssh would throw that away."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+            self._loop.call_later(FAREWELL_SECONDS, transport.abort)
+            self._loop.call_soon(self._cleanup, exc)
 
 
 class Channel(SSHServerChannel[Any]):
@@ -371,6 +387,11 @@ class Channel(SSHServerChannel[Any]):
             self.pause_reading()
         else:
             self.resume_reading()
+
+    def cut(self) -> None:
+        """Ends it, if it has not ended by itself: a client that gives no window cannot put that off."""
+        if self._send_state == "close_pending":
+            self._close_send()
 
     def _process_close(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         """The client is done: what it sent and nobody has taken is not waited for."""
@@ -419,6 +440,8 @@ class ChannelTransport(asyncio.Transport):
             self._chan.close()
 
     def abort(self) -> None:
-        if not self._closing:
-            self._closing = True
-            self._chan.abort()
+        """asyncssh's own would do nothing after a close that waits for a window."""
+        self._closing = True
+        self._chan.abort()
+        if self._chan._send_state == "close_pending":
+            self._chan._close_send()
