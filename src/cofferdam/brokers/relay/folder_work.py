@@ -9,23 +9,14 @@ Out: a message is written under a name with a dot in front, synced, renamed to C
 synced; then it is settled. If anything ends in between it comes again, and the file is there already with the same
 content. A file there with another content is never overwritten: a person has to look.
 
-Names are looked at before they are used, links are never followed, and nothing but plain files is opened. Files whose
-names begin with a dot or end in .tmp or .part are left alone: somebody is writing them.
-
-Whoever leaves files may do anything else in the folder, too, at any moment. So a folder, and its `done` and `bad`, are
-opened once and worked in by descriptor, since a link put in the place of `done` would have the part move files where
-its producer may not; nothing is moved over what is there; and a file that was moved is looked at once more: if it is
-not what was read, it goes back.
-
-Not here: what lies in files (folder_files), which folders there are (folders).
+Not here: what lies in files (folder_files), which folders there are (folders), working in folders that others work in
+as well (kit.folders).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import errno
 import os
 import stat
 import time
@@ -34,6 +25,22 @@ from pathlib import Path
 from typing import Any, Final
 
 from cofferdam.audit.events.base import clip
+from cofferdam.brokers.kit.folders import (
+    BAD,
+    DONE,
+    FILES_MOST,
+    NAME_BYTES,
+    Facts,
+    beneath,
+    facts_of,
+    is_there,
+    is_writers,
+    move,
+    open_plain,
+    opened,
+    shown,
+    write,
+)
 from cofferdam.brokers.kit.http.problems import Refusal
 from cofferdam.brokers.relay.folder_files import Found, messages
 from cofferdam.brokers.relay.records import (
@@ -54,8 +61,6 @@ from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, Folder
 
 POLL_SECONDS: Final = 1.0
 """How often a folder is looked at."""
-FILES_MOST: Final = 10_000
-"""Files that are looked at in one go; the rest wait for the next."""
 PUSH_BYTES: Final = 1 << 20
 """Of several messages in one push."""
 BATCH: Final = 100
@@ -64,18 +69,8 @@ SWEEP_SECONDS: Final = 600.0
 """How often done files are looked through for those that have been kept long enough."""
 REASONS_MOST: Final = 1_000
 """Lines of a `.reason`."""
-NAME_BYTES: Final = 200
-"""Of a file's name: what is added to it still fits."""
-NAMES_TRIED: Final = 100
-"""Numbers that are put behind a name which is taken; then the time is."""
 AT_ONCE: Final = 1_000
 """Entries of a folder, or messages of a file, after which others have their turn."""
-DONE, BAD = "done", "bad"
-_NOREPLACE: Final = 1
-_NO_SUCH_WAY: Final = (errno.EINVAL, errno.ENOSYS)
-"""What a file system says that cannot move without replacing."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class FolderWork(Work):
@@ -99,9 +94,6 @@ class FolderWork(Work):
 
 # --- in ---------------------------------------------------------------------------------------------------------
 
-Facts = tuple[int, int, int]
-"""(inode, size, time of change) of a file."""
-
 
 class Inward(FolderWork):
     """Pushes the files of a folder."""
@@ -114,15 +106,12 @@ class Inward(FolderWork):
 
     async def session(self) -> None:
         with contextlib.ExitStack() as held:
-            here = held.enter_context(_opened(self.path))
-            for name in (DONE, BAD):
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(name, 0o2770, dir_fd=here)
+            here = held.enter_context(opened(self.path))
             done, bad = (held.enter_context(self._beneath(here, name)) for name in (DONE, BAD))
             while True:
                 self.check()
                 for name, fd in ((DONE, done), (BAD, bad)):
-                    if not _is_there(here, name, fd):
+                    if not is_there(here, name, fd):
                         raise Trouble(f"{name} in {self.folder.name} is another one now")
                 worked = False
                 self.trouble = ""
@@ -136,10 +125,8 @@ class Inward(FolderWork):
     @contextlib.contextmanager
     def _beneath(self, here: int, name: str) -> Iterator[int]:
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-        except (NotADirectoryError, FileNotFoundError, OSError) as error:
-            if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.ENOENT):
-                raise
+            fd = beneath(here, name)
+        except NotADirectoryError:
             raise Trouble(f"{name} in {self.folder.name} is no folder") from None
         try:
             yield fd
@@ -153,7 +140,7 @@ class Inward(FolderWork):
         async for name in _names(self.path):
             if len(found) >= FILES_MOST:
                 break
-            if name in (DONE, BAD) or name.startswith(".") or name.endswith((".tmp", ".part")):
+            if is_writers(name):
                 continue
             try:
                 facts = os.stat(name, dir_fd=here, follow_symlinks=False)
@@ -161,9 +148,9 @@ class Inward(FolderWork):
                 continue
             if not stat.S_ISREG(facts.st_mode):
                 kind = "a link" if stat.S_ISLNK(facts.st_mode) else "no plain file"
-                self.trouble = f"{_shown(name)} in {self.folder.name} is {kind}, and is left alone"
+                self.trouble = f"{shown(name)} in {self.folder.name} is {kind}, and is left alone"
                 continue
-            found[name] = _facts(facts)
+            found[name] = facts_of(facts)
         before = self._seen
         self._seen = {
             name: before[name] if name in before and before[name][0] == facts else (facts, now)
@@ -179,7 +166,7 @@ class Inward(FolderWork):
             content = self._read(name, facts, here)
         except PermissionError:  # it waits for a person; the others do not wait for it
             self.trouble = (
-                f"{_shown(name)} in {self.folder.name} cannot be read: its group is to be the folder's, and to read it"
+                f"{shown(name)} in {self.folder.name} cannot be read: its group is to be the folder's, and to read it"
             )
             return False
         if content is None:
@@ -187,11 +174,11 @@ class Inward(FolderWork):
         reasons: list[str] = []
         try:
             if isinstance(content, Problem):
-                self._refuse(reasons, 0, content, _shown(name))
+                self._refuse(reasons, 0, content, shown(name))
             else:
                 await self._push_all(name, content, reasons)
         except Refusal as refused:  # paused, full, busy, at the wrong time: the keeper says when to come again
-            self.trouble = f"{_shown(name)} waits: {refused.problem.detail}"
+            self.trouble = f"{shown(name)} waits: {refused.problem.detail}"
             await self.sleep(min(max(1, refused.retry), LAST_SECONDS))
             return False
         if not self._move(name, facts, reasons, here, bad if reasons else done):
@@ -203,19 +190,11 @@ class Inward(FolderWork):
         """A file's content; None if it is another by now. Raises: PermissionError."""
         if len(os.fsencode(name)) > NAME_BYTES or not name.isprintable():
             return Problem("syntax", f"a file's name has at most {NAME_BYTES} bytes, all of them printable")
-        try:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
-        except FileNotFoundError:
+        fd = open_plain(name, facts, here)
+        if fd is None:
             return None
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, or a socket, since we looked
-                return None
-            raise
         with os.fdopen(fd, "rb") as file:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or _facts(found) != facts:
-                return None
-            if found.st_size > LARGEST_MESSAGE:
+            if facts[1] > LARGEST_MESSAGE:
                 return Problem("size", f"a file of more than {LARGEST_MESSAGE} bytes")
             return file.read(LARGEST_MESSAGE + 1)
 
@@ -255,39 +234,12 @@ class Inward(FolderWork):
         self.owner.refused(self.folder.channel, self.who, "", problem, clip(key))
 
     def _move(self, name: str, facts: Facts, reasons: list[str], here: int, target: int) -> bool:
-        """Moves a file that is dealt with, once it is said why it is bad. False, if it was another one by then: it is
-        back in its place."""
+        """Moves a file that is dealt with. False, if it was another one by then: it is back in its place."""
         self._seen.pop(name, None)
-        said = "".join(f"{line}\n" for line in reasons).encode()
-        shown = place = _cut(_shown(name))
-        for number in range(2, NAMES_TRIED + 2):
-            try:
-                if _is_taken(target, place):
-                    raise FileExistsError
-                if reasons:
-                    _write(target, f"{place}.reason", said)
-                try:
-                    _rename(here, name, target, place)
-                    break
-                except OSError:
-                    _forget(target, f"{place}.reason", reasons)
-                    raise
-            except FileExistsError:
-                place = f"{shown}.{number if number < NAMES_TRIED else time.time_ns()}"
-            except FileNotFoundError:  # its producer has taken it away; what it brought is there
-                return True
-        else:
-            raise Trouble(f"there is no free name for {_shown(name)} in {self.folder.name}")
-        if _facts(os.stat(place, dir_fd=target, follow_symlinks=False)) != facts:
-            _forget(target, f"{place}.reason", reasons)
-            try:
-                _rename(target, place, here, name)
-                return False
-            except FileExistsError:  # its producer has replaced it twice: what lay in between, nobody has read
-                _write(target, f"{place}.reason", b"replaced by another one before it was read: not taken\n")
-        os.fsync(target)
-        os.fsync(here)
-        return True
+        try:
+            return move(name, facts, reasons, here, target)
+        except FileExistsError:
+            raise Trouble(f"there is no free name for {shown(name)} in {self.folder.name}") from None
 
     async def _sweep(self, done: int) -> None:
         """Removes done files that have been kept long enough. Bad ones are for a person."""
@@ -306,10 +258,6 @@ class Inward(FolderWork):
         for name in old:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=done)
-
-
-def _facts(found: os.stat_result) -> Facts:
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 async def _names(folder: Path) -> AsyncIterator[str]:
@@ -343,15 +291,6 @@ def _add(reasons: list[str], line: int, words: str) -> None:
         reasons.append("and more")
 
 
-def _shown(name: str) -> str:
-    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in name[:NAME_BYTES])
-
-
-def _cut(name: str) -> str:
-    """A name to which something may be added."""
-    return name.encode()[:NAME_BYTES].decode(errors="ignore")
-
-
 # --- out --------------------------------------------------------------------------------------------------------
 
 
@@ -365,7 +304,7 @@ class Outward(FolderWork):
         vain, comes again, and is there.)"""
 
     async def session(self) -> None:
-        with _opened(self.path) as here:
+        with opened(self.path) as here:
             while True:
                 try:
                     handed = self._handed or await self.ask(Handed, self._pull, waits=True)
@@ -389,7 +328,7 @@ class Outward(FolderWork):
         name = f"{self.folder.channel}-{message.number:012}.{self.folder.form}"
         there = self._there(name, here)
         if there is None:
-            _write(here, name, message.body)
+            write(here, name, message.body)
             self.owner.counts["folder_files_written"] += 1
         elif there != message.body:
             raise Trouble(
@@ -406,69 +345,3 @@ class Outward(FolderWork):
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise Trouble(f"{name} in {self.folder.name} is no plain file")
             return file.read(LARGEST_MESSAGE + 1)
-
-
-# --- files ------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _is_there(folder: int, name: str, fd: int) -> bool:
-    """Whether the folder that is open is still the one of this name."""
-    try:
-        return os.path.samestat(os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(fd))
-    except FileNotFoundError:
-        return False
-
-
-def _is_taken(folder: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _forget(folder: int, name: str, reasons: list[str]) -> None:
-    """Takes back a `.reason`, if one was written."""
-    if reasons:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=folder)
-
-
-def _rename(source: int, name: str, target: int, to: str) -> None:
-    """Moves a file, and never over another one. Raises: FileExistsError and other OSErrors."""
-    if not _libc.renameat2(source, os.fsencode(name), target, os.fsencode(to), _NOREPLACE):
-        return
-    code = ctypes.get_errno()
-    if code not in _NO_SUCH_WAY:
-        raise OSError(code, os.strerror(code), name)
-    if _is_taken(target, to):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), to)
-    os.rename(name, to, src_dir_fd=source, dst_dir_fd=target)
-
-
-def _write(folder: int, name: str, content: bytes) -> None:
-    """A whole file under its name, or none. Raises: OSError, FileExistsError among them."""
-    hidden = f".{name}"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(hidden, dir_fd=folder)  # of an earlier life, or somebody else's: a link, or a pipe
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(hidden, flags, 0o660, dir_fd=folder)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(fd)
-        _rename(folder, hidden, folder, name)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(hidden, dir_fd=folder)
-        raise
