@@ -15,10 +15,12 @@ from __future__ import annotations
 import collections
 import contextlib
 import fcntl
+import gc
 import os
 import signal
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,8 @@ from tests.services import postgres_server as postgres_server
 PRIVATE = (Path("/run/netns"), Path("/run/wireguard"))
 """Where names of namespaces and of WireGuard devices stand for everyone on the machine."""
 IN_OWN_NETWORK = pytest.StashKey[bool]()
+SPARE_DESCRIPTORS = 24
+"""What a module may leave: a server that serves the session, a pool of threads that a library made."""
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
@@ -70,6 +74,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for folder in sorted(seconds, key=seconds.__getitem__, reverse=True):
         terminalreporter.write_line(f"{seconds[folder]:8.1f} s {tests[folder]:6} tests  {folder}")
     terminalreporter.write_line(f"{sum(seconds.values()):8.1f} s {sum(tests.values()):6} tests")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def descriptors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A module that keeps descriptors fails: hundreds of such modules run in one process, and others go by numbers."""
+    before = _descriptors()
+    yield
+    if _descriptors() - before <= SPARE_DESCRIPTORS:
+        return
+    gc.collect()
+    kept = _descriptors() - before
+    assert kept <= SPARE_DESCRIPTORS, f"{request.node.nodeid} has left {kept} descriptors open"
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def _move() -> None:

@@ -20,7 +20,7 @@ from cofferdam.brokers.proxy import records
 from cofferdam.brokers.proxy.inner import Inner
 from cofferdam.brokers.proxy.outer import Outer
 from cofferdam.crossing.channel import Sender
-from cofferdam.crossing.reactor import Reactor, Timer
+from cofferdam.crossing.reactor import Handler, Reactor, Timer
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
@@ -35,7 +35,17 @@ class ManualReactor(Reactor):
 
     def __init__(self) -> None:
         super().__init__()
+        self.close()  # nothing is ever polled here; a stage that a test keeps would keep a descriptor
         self.now = 1_000_000_000
+
+    def add(self, fd: int, events: int, handler: Handler) -> None:
+        self._handlers[fd] = handler
+
+    def change(self, fd: int, events: int) -> None:
+        """Nothing: no descriptor ever has anything here."""
+
+    def remove(self, fd: int) -> None:
+        self._handlers.pop(fd, None)
 
     def settle(self) -> None:
         """Runs what was put off to the end of the turn."""
