@@ -89,7 +89,7 @@ def descriptors(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def _move() -> None:
