@@ -8,9 +8,13 @@ pack. KEPT is a checkpoint of the log that was copied away earlier; it must be o
 the pack is looked at: attestations that have ended by then are named.
 
 What is checked: the archive (names, sizes); the manifest against every file; the signature over it; the checkpoint's
-signature; each entry's proof of inclusion; that every result shown is what its entry says, is not older than its
-check allows, and is no stronger; that each control has the status of its weakest check; signatures of people by keys
-that were theirs at that time; reports of proofs and papers by their hashes.
+signature, and that the log goes on from a kept one; each entry's proof of inclusion; that every result shown is what
+its entry says, is not older than its check allows, is no stronger, and that no newer one is passed over; that each
+control has the status of its weakest check, and page, table and OSCAL say the same; signatures of people by keys that
+were theirs at that time; reports of proofs and papers by their hashes.
+
+What no pack can show: that nothing was left out of it by who holds the log's key. The whole log shows that: compare it
+with `cofferdam audit verify`, or tools/verify_audit.py, and a checkpoint that was kept elsewhere.
 
 Exit code: 0 all good, 1 something is wrong (each finding is named), 2 pack or key cannot be read.
 
@@ -21,8 +25,11 @@ tlog-checkpoint, OpenSSH's PROTOCOL.sshsig. It shares no code with the product.
 import argparse
 import base64
 import binascii
+import csv
 import datetime
 import hashlib
+import html.parser
+import io
 import json
 import re
 import stat
@@ -133,6 +140,32 @@ def included(entry, index, size, path, root):
     return last == 0 and found == root
 
 
+def consistent(size, root, new_size, new_root, path):
+    """RFC 6962, 2.1.2 (as RFC 9162, 2.1.4.2 checks it): does the log of `size` entries begin the newer one?"""
+    path = list(path)
+    if size == new_size:
+        return not path and root == new_root
+    if not 0 < size < new_size or not path:
+        return False
+    if size & (size - 1) == 0:
+        path.insert(0, root)
+    first, last = size - 1, new_size - 1
+    while first & 1:
+        first, last = first >> 1, last >> 1
+    old = new = path[0]
+    for other in path[1:]:
+        if last == 0:
+            return False
+        if first & 1 or first == last:
+            old, new = node(other, old), node(other, new)
+            while not first & 1 and first:
+                first, last = first >> 1, last >> 1
+        else:
+            new = node(new, other)
+        first, last = first >> 1, last >> 1
+    return last == 0 and old == root and new == new_root
+
+
 # --- SSH signatures ----------------------------------------------------------------------------------------------
 
 
@@ -211,6 +244,41 @@ def ecdsa(key, raw, signed):
     r, s = int.from_bytes(numbers.string(), "big"), int.from_bytes(numbers.string(), "big")
     digest = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}[key.curve.key_size]
     key.verify(encode_dss_signature(r, s), signed, ec.ECDSA(digest))
+
+
+class Page(html.parser.HTMLParser):
+    """The rows of the page's table of controls: (id, status) of each row of four cells that begins with an id."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self._cells, self._inner, self._badge = [], [], 0, False
+        self._id = self._status = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        named = (dict(attrs).get("class") or "").split()
+        if tag == "tr":
+            self._cells, self._id, self._status = [], "", ""
+        elif tag == "td":
+            self._cells.append("id" in named)
+        elif tag == "div":
+            self._inner += 1
+        elif tag == "span" and named[:1] == ["s"] and len(self._cells) == 3 and not self._status:
+            self._badge, self._status = True, ""
+
+    def handle_endtag(self, tag):
+        if tag == "tr" and len(self._cells) == 4 and self._cells[0]:
+            self.rows.append((self._id.strip(), self._status.strip()))
+        elif tag == "div":
+            self._inner -= 1
+        elif tag == "td":
+            self._badge = False
+
+    def handle_data(self, data):
+        if len(self._cells) == 1 and not self._inner:
+            self._id += data
+        elif self._badge and not self._inner:
+            self._status += "".join(letter for letter in data if letter.isascii())
 
 
 # --- the pack ----------------------------------------------------------------------------------------------------
@@ -358,7 +426,17 @@ class Pack:
                 )
             elif kept == size and kept_root != root:
                 self.wrong("checkpoint", "has another root than the kept one of the same size: two logs")
+            elif kept < size:
+                self.attempt("checkpoint", self.check_kept, kept, kept_root, size, root)
         return size, root
+
+    def check_kept(self, kept, kept_root, size, root):
+        name = "consistency/%d.json" % kept
+        if name not in self.files:
+            raise Wrong("cannot be compared with the kept one of %d entries: no witness on record had that one" % kept)
+        path = [base64.b64decode(one, validate=True) for one in self.json(name)["hashes"]]
+        if not consistent(kept, kept_root, size, root, path):
+            raise Wrong("does not go on from the kept one of %d entries: the log was written anew" % kept)
 
     # --- entries
 
@@ -390,8 +468,18 @@ class Pack:
     def check_results(self):
         if self.results is None:
             return
-        checks = self.results["checks"]
-        made = ns(self.results["report"]["made"])
+        checks, report = self.results["checks"], self.results["report"]
+        for member in ("site", "framework", "entries", "level"):
+            if report[member] != self.manifest.get(member):
+                self.wrong("results.json", "is of another %s than the manifest" % member)
+        made = ns(report["made"])
+        self.newest = {}
+        for index in sorted(self.entries):
+            event = self.entries[index]["event"]
+            if event.get("kind") == "check-done":
+                self.newest.setdefault(event["check"], {})[event.get("subject", "")] = index
+        for name in sorted(set(self.newest) - set(self.results["now"])):
+            self.wrong("check %s" % name, "has entries, and is not shown")
         for row in self.results["history"]:
             self.attempt("result %s of entry %s" % (row.get("check"), row.get("index")), self.check_row, row, checks)
         for name, state in self.results["now"].items():
@@ -413,9 +501,18 @@ class Pack:
         status, index = state["status"], state["index"]
         if name not in checks or status not in ORDER:
             raise Wrong("there is no such check or status")
+        newest = self.newest.get(name, {})
+        failed = [at for at in newest.values() if self.entries[at]["event"]["outcome"] == "failed"]
+        if failed and status != "failed":
+            raise Wrong("is shown as %s, and failed by entry %d" % (status, max(failed)))
+        if newest and not state["counts"]:
+            raise Wrong("is left out, and has results: entry %d" % max(newest.values()))
         if status in ("not covered", "stale"):
             return
-        if status == "attested" or (
+        if status == "attested":
+            self.check_attested(name, index, checks, made)
+            return
+        if (
             status == "failed"
             and index in self.entries
             and self.entries[index]["event"].get("kind") == "attestation-made"
@@ -426,6 +523,8 @@ class Pack:
         event = self.event(index, "check-done")
         if event.get("check") != name or event.get("says") != state["says"]:
             raise Wrong("does not say what its entry says")
+        if index not in newest.values():
+            raise Wrong("rests on entry %s, which is not the newest of this check" % index)
         outcome, best = event["outcome"], checks[name]["best"]
         if (outcome == "failed") != (status == "failed"):
             raise Wrong("is shown as %s, and its entry says %s" % (status, outcome))
@@ -443,6 +542,17 @@ class Pack:
             if wall > made + FUTURE * 1_000_000_000:
                 raise Wrong("was found at a time that was still to come")
 
+    def check_attested(self, name, index, checks, made):
+        event = self.event(index, "attestation-made")
+        if event.get("check") != name:
+            raise Wrong("rests on an attestation for something else")
+        if index not in {row.get("index") for row in self.results["attestations"]}:
+            raise Wrong("rests on the attestation of entry %d, which is not shown" % index)
+        if int(event["until_ns"]) < made:
+            raise Wrong("rests on an attestation that ended on %s" % when(int(event["until_ns"]))[:10])
+        if made - ns(self.entries[index]["time"]) > (checks[name]["valid"] + 1) * 1_000_000_000:
+            raise Wrong("rests on an attestation that is older than it counts")
+
     def check_controls(self):
         if self.results is None:
             return
@@ -458,6 +568,28 @@ class Pack:
         page = self.files.get("report.html", b"").decode("utf-8", "replace")
         if "<script" in page.lower():
             self.wrong("report.html", "holds a script")
+        said = [(row["control"]["id"], row["control"]["status"]) for row in report["rows"]]
+        self.same("report.html", Page(page).rows, said)
+        if "report.csv" in self.files:
+            rows = csv.DictReader(io.StringIO(self.files["report.csv"].decode(), newline=""))
+            self.same("report.csv", [(row["control"], row["status"]) for row in rows], said)
+        self.attempt("oscal/assessment-results.json", self.check_oscal, [status for _, status in said])
+
+    def same(self, name, shown, said):
+        if len(shown) != len(said):
+            self.wrong(name, "shows %d controls, and the results have %d" % (len(shown), len(said)))
+        elif shown != said:
+            at = next(at for at in range(len(said)) if shown[at] != said[at])
+            self.wrong(name, "shows %s as %s, and the results say %s: %s" % (shown[at] + said[at]))
+
+    def check_oscal(self, said):
+        document = self.json("oscal/assessment-results.json")
+        if document is None:
+            return
+        found = document["assessment-results"]["results"][0].get("findings", [])
+        shown = [prop["value"] for one in found for prop in one["props"] if prop["name"] == "status"]
+        if shown != said:
+            raise Wrong("says another status of a control than the results")
 
     def check_control(self, control, row, now, day):
         counting = [now[name] for name in control["checks"] if now[name]["counts"]]
@@ -466,11 +598,17 @@ class Pack:
         else:
             weakest = max((state["status"] for state in counting), key=ORDER.index)
         if control["status"] == "coming":
+            if not control["starts"] > day:
+                raise Wrong("is shown as coming, and is in force from %s on" % control["starts"])
             return
+        if control["starts"] > day:
+            raise Wrong("is shown as %s, and is not in force yet" % control["status"])
         if control["status"] != weakest:
             raise Wrong("is shown as %s, and its weakest check is %s" % (control["status"], weakest))
         if control["by"] == "part" and not control["rest"]:
             raise Wrong("is carried in part, and does not say what the operator shows")
+        if [state["id"] for state in row["checks"]] != list(control["checks"]):
+            raise Wrong("shows other checks than it rests on")
         for state in row["checks"]:
             if state != now[state["id"]]:
                 raise Wrong("shows %s otherwise than the check itself" % state["id"])
@@ -524,12 +662,35 @@ class Pack:
         if paper != event.get("paper", ""):
             raise Wrong("its statement is about another paper")
         self.check_signature(event, row["index"])
-        withdrawn = [at for at, entry in self.entries.items() if entry["event"].get("kind") == "attestation-withdrawn"
-                     and entry["event"].get("attestation") == row["index"]]  # fmt: skip
+        for at in sorted(self.entries):
+            other = self.entries[at]["event"]
+            if (
+                at < row["index"]
+                and other.get("kind") == "attestation-made"
+                and other["statement"] == event["statement"]
+            ):
+                raise Wrong("repeats the statement of entry %d" % at)
+        withdrawn = [at for at in self.entries if self.withdraws(at, row["index"])]
         if is_used and withdrawn:
             raise Wrong("counts in the report, and entry %d withdrew it" % withdrawn[0])
         if is_used and self.day is not None and until < self.day:
             raise Wrong("ended on %s" % when(until)[:10])
+
+    def withdraws(self, at, index):
+        """Whether this entry takes that attestation back, by somebody who might sign then."""
+        event = self.entries[at]["event"]
+        if event.get("kind") != "attestation-withdrawn" or event.get("attestation") != index:
+            return False
+        try:
+            said = json.loads(event["statement"])
+            if (said.get("format"), said.get("attestation"), said.get("person"), said.get("site")) != (
+                "cofferdam-withdrawal-v1", index, event["person"], self.manifest.get("site"),
+            ):  # fmt: skip
+                return False
+            self.check_signature(event, at)
+        except (Wrong, ValueError, AttributeError):
+            return False
+        return True
 
     def check_signature(self, event, index):
         keys = self.keys_of(event["person"], index)
@@ -621,8 +782,9 @@ def main(arguments=None):
     if pack.findings:
         print("WRONG: %d findings in the pack" % pack.findings)
         return 1
-    print("good: the pack of %s for %s, %d files, %d entries proven under a checkpoint of %d" % (
-        pack.manifest["site"], pack.manifest["framework"], len(pack.files), entries, pack.size,
+    print("good: the pack of %s for %s as of %s, %d files, %d entries proven under a checkpoint of %d" % (
+        pack.manifest["site"], pack.manifest["framework"], pack.results["report"]["made"], len(pack.files), entries,
+        pack.size,
     ))  # fmt: skip
     return 0
 

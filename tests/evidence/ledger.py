@@ -69,6 +69,11 @@ class Ledger:
         self.say(ProofDone(report=digest(report), result="failed" if failed else "proved"))
         return digest(report)
 
+    def head(self) -> bytes:
+        """The log's checkpoint, over all that it has."""
+        self.log.tick()
+        return (self.state / "audit/checkpoint").read_bytes()
+
     def close(self) -> None:
         self.log.close()
 

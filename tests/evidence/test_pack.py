@@ -17,7 +17,13 @@ from typing import Any
 import pytest
 
 from cofferdam.audit.checkpoint import Checkpoint, SignerKey, sign_checkpoint, sign_note
-from cofferdam.audit.events.evidence import AttestationMade, AttestationWithdrawn, SignerAdded, SignerRemoved
+from cofferdam.audit.events.evidence import (
+    AttestationMade,
+    AttestationWithdrawn,
+    ExportStood,
+    SignerAdded,
+    SignerRemoved,
+)
 from cofferdam.errors import CofferdamError
 from cofferdam.evidence import attest, gather, sshsig
 from cofferdam.evidence.pack import make
@@ -47,7 +53,13 @@ class Made:
             ledger.say(SignerAdded(person=person, key=sshsig.key_line(Path(f"{key}.pub").read_text()), role="owner"))
         self.forwarded = ledger.found("proof.nothing-forwarded", "proved", "no packet breaks it")
         self.leak = ledger.found("leak.silent", "tested")
+        self.earlier = ledger.found("log.whole", "tested")
+        self.kept = ledger.head()
+        self.kept_size = int(self.kept.split(b"\n")[1])
+        ledger.say(ExportStood(collector="witness:safe", next=self.kept_size, working=True))
         ledger.found("log.whole", "tested")
+        self.held = ledger.found("config.drift", "tested")
+        ledger.found("config.drift", "failed")
         self.denials = ledger.found("monitor.denials", "observed")
         self.proof = ledger.prove()
         paper = b"the plan"
@@ -128,6 +140,14 @@ def test_good_and_the_same_to_the_byte(made: Made, tmp_path: Path, capsys: pytes
     kept = tmp_path / "kept"
     kept.write_bytes(made.files["checkpoint"])
     assert "kept" not in verdict(made, made.pack, tmp_path, capsys, "--checkpoint", str(kept))[1]
+    older = tmp_path / "older"
+    older.write_bytes(made.kept)
+    said = verdict(made, made.pack, tmp_path, capsys, "--checkpoint", str(older))[1]
+    assert said.splitlines()[1:] == ["WRONG: 1 findings in the pack"]
+    older.write_bytes(sign_checkpoint(Checkpoint(made.key.name, made.kept_size, b"\0" * 32), made.key))
+    assert "was written anew" in verdict(made, made.pack, tmp_path, capsys, "--checkpoint", str(older))[1]
+    older.write_bytes(sign_checkpoint(Checkpoint(made.key.name, made.kept_size - 1, b"\0" * 32), made.key))
+    assert "cannot be compared" in verdict(made, made.pack, tmp_path, capsys, "--checkpoint", str(older))[1]
     later = tmp_path / "later"
     later.write_bytes(sign_checkpoint(Checkpoint(made.key.name, 10_000, b"\0" * 32), made.key))
     assert "cut back" in verdict(made, made.pack, tmp_path, capsys, "--checkpoint", str(later))[1]
@@ -187,6 +207,19 @@ def _newer(files: Files, made: Made) -> None:
 def _control(document: Any, _: Made) -> None:
     row = next(row for row in document["report"]["rows"] if row["control"]["id"] == "SR 2.9")
     row["control"]["status"] = "tested"
+
+
+def _status(document: Any, control: str, status: str) -> None:
+    row = next(row for row in document["report"]["rows"] if row["control"]["id"] == control)
+    row["control"]["status"] = status
+
+
+def _swap(name: str, before: bytes, after: bytes) -> Change:
+    def change(files: Files, made: Made) -> None:
+        assert before in files[name]
+        files[name] = files[name].replace(before, after, 1)
+
+    return change
 
 
 def _script(files: Files, _: Made) -> None:
@@ -264,6 +297,32 @@ SIGNED: list[tuple[str, Change, str]] = [
     ("a paper left out", lambda f, m: f.pop(f"papers/{m.paper}"), "neither in the pack nor said to be missing"),
     ("a script in the page", _script, "holds a script"),
     ("results that are none", lambda f, _: f.update({"results.json": b"7"}), "is no record"),
+    ("a failure passed over", edit("results.json", lambda d, m: d["now"]["config.drift"].update(
+     status="tested", index=m.held)), "is shown as tested, and failed by entry"),
+    ("a failure that is left out", now_of("config.drift", status="not covered", counts=False), "and failed by entry"),
+    ("a result that is left out", now_of("monitor.denials", status="not covered", counts=False), "and has results"),
+    ("a check that is not shown", edit("results.json", lambda d, _: d["now"].pop("config.drift")), "and is not shown"),
+    ("an older result", edit("results.json", lambda d, m: d["now"]["log.whole"].update(index=m.earlier)),
+     "which is not the newest of this check"),
+    ("a control said to be coming", edit("results.json", lambda d, _: _status(d, "SR 2.9", "coming")),
+     "is shown as coming, and is in force"),
+    ("a control without one of its checks", edit("results.json", lambda d, _: d["report"]["rows"][0]["checks"].pop()),
+     "shows other checks than it rests on"),
+    ("an attestation that is not shown", edit("results.json", lambda d, _: d.update(attestations=[])),
+     "which is not shown"),
+    ("an attestation that had ended", edit("results.json", lambda d, _: d["report"].update(
+     made="2028-01-01T00:00:00Z")), "rests on an attestation that ended on"),
+    ("a page that says more", _swap("report.html", b"</span> not covered</span></td>",
+     b"</span> tested</span></td>"), "as tested, and the results"),
+    ("a page that leaves one out", _swap("report.html", b"<td class='id'>SR 2.9<", b"<td class='no'>SR 2.9<"),
+     "report.html: shows"),
+    ("a table that says more", _swap("report.csv", b",not covered,", b",tested,"), "report.csv: shows"),
+    ("OSCAL that says more", _swap("oscal/assessment-results.json", b'"value": "not covered"', b'"value": "tested"'),
+     "another status of a control"),
+    ("results of another site", edit("results.json", lambda d, _: d["report"].update(site="elsewhere")),
+     "another site"),
+    ("results of another log's size", edit("results.json", lambda d, _: d["report"].update(entries=7)),
+     "another entries"),
     ("results of another shape", lambda f, _: f.update({"results.json": b"{}"}), "results.json: is not understood"),
 ]  # fmt: skip
 
@@ -333,6 +392,36 @@ def test_every_byte_counts(made: Made, tmp_path: Path, capsys: pytest.CaptureFix
         if only_bob:
             with zipfile.ZipFile(io.BytesIO(bytes(changed))) as archive:
                 assert {name: archive.read(name) for name in archive.namelist()} == made.files
+
+
+def test_a_statement_counts_once_and_nobody_takes_it_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A withdrawal by a stranger withdraws nothing; a statement that was withdrawn is not brought again."""
+    ledger = Ledger(tmp_path / "state")
+    ledger.begin()
+    ada, eve = make_key(tmp_path), make_key(tmp_path, "eve")
+    ledger.say(SignerAdded(person="Ada Berg", key=sshsig.key_line(Path(f"{ada}.pub").read_text()), role="owner"))
+    made: dict[str, Any] = {}
+    for check in ("paper.incident", "paper.training"):
+        said, until = statement(ledger, check)
+        made[check] = AttestationMade(check=check, person="Ada Berg", statement=said, until_ns=until,
+                                      signature=signature(ada, said))  # fmt: skip
+        index = ledger.say(made[check])
+        key = eve if check == "paper.incident" else ada
+        text = attest.withdrawal(site=SITE, attestation=index, text="", person="Ada Berg", made_ns=ledger.now)
+        ledger.say(AttestationWithdrawn(attestation=index, person="Ada Berg", statement=text,
+                                        signature=signature(key, text)))  # fmt: skip
+    again = ledger.say(made["paper.training"])
+    ledger.close()
+    pack = make(tmp_path / "state", lambda bench: bench.catalogue.frameworks["nist-800-53r5"])
+    (tmp_path / "pack.zip").write_bytes(pack.data)
+    with zipfile.ZipFile(tmp_path / "pack.zip") as archive:
+        now = json.loads(archive.read("results.json"))["now"]
+    assert now["paper.incident"]["status"] == "attested"
+    assert now["paper.training"]["status"] == "failed"
+    assert tool.main([str(tmp_path / "pack.zip"), "--key", str(tmp_path / "state/keys/audit.pub")]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"attestation of entry {again}: repeats the statement of entry {again - 2}", "WRONG: 1 findings in the pack",
+    ]  # fmt: skip
 
 
 def test_keys_and_periods_that_are_wrong(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -10,12 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.audit.entry import encode_event, format_time
-from cofferdam.audit.events.evidence import CheckDone
+from cofferdam.audit.events.access import Malformed
+from cofferdam.audit.events.evidence import CheckDone, ExportStood
+from cofferdam.audit.events.gate import Restored, Severed
 from cofferdam.evidence.catalogue import catalogue
+from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.clocks import calendar, dues
 from cofferdam.evidence.history import History, read
+from cofferdam.evidence.inputs import Inputs, Proven
 from cofferdam.evidence.model import STATUSES, STRENGTH, Finding, weakest
 from cofferdam.evidence.standing import Standing, control, controls, coverage, standing
+from cofferdam.gate.context import Context
+from cofferdam.gate.watch.evidence import Evidence
+from cofferdam.proof.statements import Report, Statement
 
 NS = 1_000_000_000
 DAY = 86_400
@@ -192,3 +199,83 @@ def test_a_log_with_what_nobody_understands() -> None:
     log = read([*good, *bad])
     assert len(log.problems) >= 2
     assert log.results
+
+
+# --- a finding is as old as what it rests on -----------------------------------------------------------------------
+
+
+def judged(*said: tuple[float, Any], day: float, check: str) -> str:
+    """What a check finds on a day, with what the log has: its outcome, or why it finds nothing."""
+    known = Inputs(int((T0 + day * DAY) * NS), history=read(entries(*said)))
+    found, missing = run_checks(known, [check])
+    return found[0].outcome if found else missing[0].reason
+
+
+CUT, BACK = Severed(side="it", by="ada"), Restored(side="it", by="ada")
+KEPT = ExportStood(collector="witness:safe", next=9, working=True)
+FORKED = ExportStood(collector="witness:stick", next=9, working=False, detail="written anew")
+
+
+@pytest.mark.parametrize(
+    ("said", "day", "check", "wanted"),
+    [
+        ([(0, CUT), (0, BACK)], 364, "sever.works", "tested"),
+        ([(0, CUT), (0, BACK)], 366, "sever.works", "is 366 d old, and counts for 365 d"),
+        ([(0, KEPT)], 0.9, "log.witnessed", "observed"),
+        ([(0, KEPT)], 1.1, "log.witnessed", "counts for 1 d"),
+        ([(0, FORKED), (0.1, KEPT)], 0.2, "log.witnessed", "failed"),  # no other witness outvotes it
+        ([(0, Malformed(session="s", source="10.1.0.9", section="1", detail="x"))], 36, "broker.strict-parse",
+         "counts for 35 d"),
+        ([(400, CUT), (400, BACK)], 0, "sever.works", "by a clock that was wrong"),
+        ([(0, CUT), (0, BACK), (1, done("sever.works", "failed"))], 2, "sever.works", "it failed by entry 2"),
+    ],
+)  # fmt: skip
+def test_what_a_finding_rests_on_ages_with_it(said: Any, day: float, check: str, wanted: str) -> None:
+    assert wanted in judged(*said, day=day, check=check)
+
+
+def test_an_old_proof_that_is_looked_at_again_is_no_newer_by_it() -> None:
+    """Neither by asking each night, nor by a report of before a failure, as when the last report was deleted."""
+    statement = Statement("solver", "it: nothing is forwarded", "proved", "so", ("x",), T0 * NS)
+    report = Report("riverside", "host", "0.1.0", POLICY, "namespaces", T0 * NS, T0 * NS, True, {}, (statement,))
+
+    def at(day: float, *said: tuple[float, Any]) -> Inputs:
+        return Inputs(int((T0 + day * DAY) * NS), proven=Proven(report), history=read(entries(*said)))
+
+    found, _ = run_checks(at(6), [FORWARDED])
+    assert found[0].at_ns == T0 * NS
+    found, missing = run_checks(at(8), [FORWARDED])
+    assert not found
+    assert "8 d old" in missing[0].reason
+    found, missing = run_checks(at(2, (1, done(FORWARDED, "failed"))), [FORWARDED])
+    assert not found
+    assert "failed by entry 0" in missing[0].reason
+
+
+class Noting:
+    """A gate that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.noted: list[CheckDone] = []
+        self.standing: dict[str, str] = {}
+
+    def note(self, event: Any) -> None:
+        self.noted.append(event)
+
+    def alarm(self, name: str, detail: str) -> None:
+        self.standing[name] = detail
+
+
+def test_the_gate_records_when_it_was_and_not_when_it_was_told() -> None:
+    gate, clock = Noting(), [T0 * NS]
+    room = Evidence(cast("Context", gate), lambda: None, lambda: clock[0])
+    proved = Finding(FORWARDED, "proved", "so", at_ns=clock[0] - 3600 * NS)
+    assert room.take([proved], "root") == 1
+    assert gate.noted[0].wall_ns == proved.at_ns
+    for days in (1, 2, 30):  # each night the same old proof: not one entry more, so it ends when it should
+        clock[0] = (T0 + days * DAY) * NS
+        assert room.take([proved], "root") == 0
+    newer = msgspec.structs.replace(proved, at_ns=clock[0])
+    assert room.take([newer], "root") == 1
+    assert room.take([proved], "root") == 0  # and what is older than that says nothing new
+    assert room.take([msgspec.structs.replace(newer, at_ns=clock[0] + 10**18)], "root") == 0  # nor does a future

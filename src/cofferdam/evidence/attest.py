@@ -84,10 +84,12 @@ def may_be_attested(catalogue: Catalogue, name: str) -> bool:
 def verified(history: History) -> Iterator[Attestation]:
     """Each attestation, with what is wrong with it, and withdrawn where a good withdrawal says so."""
     withdrawn = dict(_withdrawals(history))
+    said: dict[str, int] = {}
     for one in history.attestations:
-        yield msgspec.structs.replace(
-            one, trouble=_trouble(one, history), withdrawn=withdrawn.get(one.index, one.withdrawn)
-        )
+        # A signature is for one entry: brought again, a statement would outlive its withdrawal.
+        first = said.setdefault(one.statement, one.index)
+        trouble = f"its statement repeats that of entry {first}" if first != one.index else _trouble(one, history)
+        yield msgspec.structs.replace(one, trouble=trouble, withdrawn=withdrawn.get(one.index, one.withdrawn))
 
 
 def _trouble(one: Attestation, history: History) -> str:

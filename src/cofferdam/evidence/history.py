@@ -71,6 +71,11 @@ class Happening(msgspec.Struct, frozen=True):
     policy: str
     event: dict[str, Any]
 
+    @property
+    def at_ns(self) -> int:
+        """When it happened: by the clock of then where the entry says that, else by the log's time."""
+        return int(self.event.get("wall_ns") or self.time_ns)
+
 
 class Attestation(msgspec.Struct, frozen=True):
     """What a person signed for. `withdrawn`: the index of the entry that took it back, -1 if none has; `trouble`: why

@@ -137,13 +137,15 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What a check found. `subject`: the asset, conduit, part or side that it is about, "" for the gate as a whole."""
+    """What a check found. `subject`: the asset, conduit, part or side that it is about, "" for the gate as a whole.
+    `at_ns`: when that happened which it rests on, 0 for now: an old proof that is looked at again is no newer by it."""
 
     check: str
     outcome: Outcome
     says: str
     facts: tuple[str, ...] = ()
     subject: str = ""
+    at_ns: int = 0
 
     @property
     def digest(self) -> str:

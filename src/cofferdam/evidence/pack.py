@@ -3,6 +3,7 @@
     report.html report.csv results.json       the report, and every result behind it
     oscal/...                                 assessment results, and a catalogue of ids with our own words
     entries/N.json                            each entry that is referred to, with its proof of inclusion
+    consistency/N.json                        that the log goes on from a head that a witness kept
     proofs/HASH.json papers/HASH baselines/HASH.json    documents by their hash
     signers.json clocks.json checkpoint log.vkey README.txt
     manifest.json manifest.note               SHA-256 of all, and a signed note over the manifest's hash
@@ -29,17 +30,20 @@ import msgspec
 
 from cofferdam.audit.checkpoint import SignerKey, sign_note
 from cofferdam.audit.show import moment
-from cofferdam.audit.tree import inclusion_proof
+from cofferdam.audit.tree import consistency_proof, inclusion_proof
 from cofferdam.errors import AuditError, CofferdamError
 from cofferdam.evidence import gather, oscal, reports
 from cofferdam.evidence.clocks import calendar, dues
 from cofferdam.evidence.model import Framework
 from cofferdam.evidence.standing import Standing
+from cofferdam.evidence.witness import COLLECTOR
 from cofferdam.evidence.workbench import Bench
 
 FORMAT = "cofferdam-evidence-pack-v1"
 MOST_ENTRIES = 20_000
 """Entries that one pack refers to; a shorter period has fewer."""
+MOST_HEADS = 2000
+"""Heads kept by witnesses that one pack shows to be of its log; the oldest are left out."""
 ATTEMPTS = 5
 EPOCH = (1980, 1, 1, 0, 0, 0)
 KINDS = (
@@ -129,6 +133,7 @@ def make_once(
     if framework.id not in PUBLIC:
         files["oscal/catalog.json"] = _json(oscal.catalog(framework, reports.when(to_ns)))
     files |= dict(_proven(bench, chosen, size))
+    files |= dict(_consistency(bench, size))
     documents, missing = _documents(bench, chosen)
     files |= documents
     manifest = _json(
@@ -198,6 +203,18 @@ def _proven(bench: Bench, chosen: set[int], size: int) -> Iterator[tuple[str, by
     for index, entry in bench.reader.some(chosen, size):
         path = [base64.b64encode(one).decode() for one in inclusion_proof(index, size, hashes)]
         yield f"entries/{index}.json", _json({"index": index, "entry": entry.decode(), "hashes": path})
+
+
+def _consistency(bench: Bench, size: int) -> Iterator[tuple[str, bytes]]:
+    """For each head that a witness has on record: that this log begins with it."""
+    kept = {
+        int(one.event.get("next", 0)) for one in bench.history.of("export-stood")
+        if str(one.event.get("collector", "")).startswith(COLLECTOR) and one.event.get("working")
+    }  # fmt: skip
+    hashes = bench.reader.hashes(size)
+    for old in sorted(one for one in kept if 0 < one < size)[-MOST_HEADS:]:
+        path = [base64.b64encode(one).decode() for one in consistency_proof(old, size, hashes)]
+        yield f"consistency/{old}.json", _json({"size": old, "hashes": path})
 
 
 def _documents(bench: Bench, chosen: set[int]) -> tuple[dict[str, bytes], list[str]]:

@@ -42,7 +42,8 @@ class CheckState(msgspec.Struct, frozen=True):
 
 
 class ControlState(msgspec.Struct, frozen=True):
-    """How a control stands. `status` is one of model.STATUSES, or "coming"; `decides` are the checks that have it."""
+    """How a control stands. `status` is one of model.STATUSES, or "coming"; `decides` are the checks that have it;
+    `starts` is the day from which it is in force, "" where it is."""
 
     id: str
     framework: str
@@ -56,6 +57,7 @@ class ControlState(msgspec.Struct, frozen=True):
     decides: tuple[str, ...]
     age: int = -1
     index: int = -1
+    starts: str = ""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -128,7 +130,7 @@ def _why_nothing(check: Check) -> str:
         return "nothing of the gate looks at it yet; a person can sign for it"
     if "proof" in CHECKS[check.id].looks:
         return "no proof has established it: `cofferdam prove`"
-    return "it has not been found yet: `cofferdam evidence check`"
+    return f"it has not been found: `cofferdam evidence check {check.id}` says what is missing"
 
 
 def _newest(check: Check, results: list[Result], history: History, wall_ns: int, policy: str) -> CheckState:
@@ -209,7 +211,19 @@ def control(framework: Framework, one: Control, now: Standing, day: str) -> Cont
     if one.starts and one.starts > day:
         status, why = "coming", f"in force from {one.starts} on; now it would be: {status}"
     return ControlState(
-        one.id, framework.id, status, why, one.says, one.by, one.rest, one.checks, left_out, decides, age, index
+        one.id,
+        framework.id,
+        status,
+        why,
+        one.says,
+        one.by,
+        one.rest,
+        one.checks,
+        left_out,
+        decides,
+        age,
+        index,
+        one.starts,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cofferdam.audit.entry import DRAFTS
+from cofferdam.audit.entry import DRAFTS, parse_time
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.history import Happening
 from cofferdam.evidence.inputs import Inputs, Unknown
@@ -82,7 +82,7 @@ def exported(known: Inputs) -> Finding:
         raise Unknown("nothing is exported: `cofferdam export` sends entries to a collector")
     wrong, good = [], []
     for name, one in stood.items():
-        ago = (known.now_ns - int(one.event.get("wall_ns", 0))) // 10**9
+        ago = (known.now_ns - one.at_ns) // 10**9
         words = f"{name}: next entry {one.event.get('next')}, {spoken(ago)} ago (entry {one.index})"
         if not one.event.get("working"):
             wrong.append(f"{words}: {one.event.get('detail')}"[:500])
@@ -92,24 +92,31 @@ def exported(known: Inputs) -> Finding:
             good.append(words)
     if wrong:
         return Finding("log.exported", "failed", "entries do not reach a collector", tuple(wrong[:8]))
-    return Finding("log.exported", "observed", f"entries reach {len(good)} collectors in order", tuple(good[:8]))
+    return Finding("log.exported", "observed", f"entries reach {len(good)} collectors in order", tuple(good[:8]),
+                   at_ns=min(one.at_ns for one in stood.values()))  # fmt: skip
 
 
 @TABLE.check("log.witnessed", "history", "files")
 def witnessed(known: Inputs) -> Finding:
     """A copy of the log's head is where the gate cannot change it."""
     history = known.the_history()
-    stood = [one for one in history.of("export-stood") if str(one.event.get("collector", "")).startswith("witness:")]
+    stood: dict[str, Happening] = {
+        str(one.event["collector"]).removeprefix("witness:"): one for one in history.of("export-stood")
+        if str(one.event.get("collector", "")).startswith("witness:")
+    }  # fmt: skip
     if not stood:
         raise Unknown("no checkpoint is kept elsewhere: `cofferdam evidence witness` gives them away")
-    last = stood[-1]
-    ago = (known.now_ns - int(last.event.get("wall_ns", 0))) // 10**9
-    facts = (
-        f"{last.event['collector'].removeprefix('witness:')}: {last.event.get('next')} entries, {spoken(ago)} ago",
+    # One that says no is never outvoted by another: it holds a head that this log does not lead to.
+    wrong = [f"{name}: {one.event.get('detail')} (entry {one.index})"[:500] for name, one in stood.items()
+             if not one.event.get("working")]  # fmt: skip
+    if wrong:
+        return Finding("log.witnessed", "failed", "a witness says no", tuple(wrong[:8]))
+    facts = tuple(
+        f"{name}: {one.event.get('next')} entries, {spoken((known.now_ns - one.at_ns) // 10**9)} ago"
+        for name, one in stood.items()
     )
-    if not last.event.get("working"):
-        return Finding("log.witnessed", "failed", f"the witness says no: {last.event.get('detail')}"[:500], facts)
-    return Finding("log.witnessed", "observed", "the log's head is kept elsewhere", facts)
+    return Finding("log.witnessed", "observed", "the log's head is kept elsewhere", facts[:8],
+                   at_ns=max(one.at_ns for one in stood.values()))  # fmt: skip
 
 
 @TABLE.check("clock.sound", "files", "history")
@@ -137,7 +144,8 @@ def strict_parse(known: Inputs) -> Finding:
     if tally is None:
         raise Unknown("no broken message has come yet; `cofferdam evidence selftest` tries one")
     says = f"{tally.count} entries of broken messages that went no further"
-    return Finding("broker.strict-parse", "observed", says, (f"the last is entry {tally.last}",))
+    return Finding("broker.strict-parse", "observed", says, (f"the last is entry {tally.last}",),
+                   at_ns=parse_time(tally.last_time))  # fmt: skip
 
 
 @TABLE.check("sever.works", "history")
@@ -157,7 +165,7 @@ def severed(known: Inputs) -> Finding:
     facts = [f"entry {cut.index}: {cut.event['side']} severed by {cut.event.get('by')}, "
              f"{cut.event.get('sessions')} sessions ended", f"entry {back.index}: restored by {back.event.get('by')}",
              f"{len(opened)} writes refused in between"]  # fmt: skip
-    return Finding("sever.works", "tested", "a side was severed and restored", tuple(facts))
+    return Finding("sever.works", "tested", "a side was severed and restored", tuple(facts), at_ns=back.at_ns)
 
 
 @TABLE.check("recovery.known-state", "history")
@@ -185,7 +193,7 @@ def recovery(known: Inputs) -> Finding:
         return Finding("recovery.known-state", "failed", "a part that died did not come back",
                        tuple(f"entry {one.index}: {one.event.get('half')}" for one in gone[:8]))  # fmt: skip
     return Finding("recovery.known-state", "tested", "what crashed came back, and the log says what was lost",
-                   tuple(facts))  # fmt: skip
+                   tuple(facts), at_ns=max(one.at_ns for one in (*(again for _, again in back), *torn)))  # fmt: skip
 
 
 # --- the gate's own files ---------------------------------------------------------------------------------------

@@ -51,8 +51,8 @@ def bears(statement: Statement, wanted: Iterable[str]) -> bool:
     return any(one in (named.id, f"{named.id}@{named.subject}", f"{part}.*") for one in wanted)
 
 
-def judge(name: str, statements: Iterable[Statement]) -> Finding:
-    """What a proof says of one check. Raises: Unknown, where it has not established it."""
+def judge(name: str, statements: Iterable[Statement], at_ns: int = 0) -> Finding:
+    """What a proof of `at_ns` says of one check. Raises: Unknown, where it has not established it."""
     mine = [one for one in statements if bears(one, STATEMENTS[name])]
     failed = [one for one in mine if one.status == "failed"]
     if failed:
@@ -66,12 +66,13 @@ def judge(name: str, statements: Iterable[Statement]) -> Finding:
     assumed = len(mine) - len(known)
     says = f"{SAYS[name]} ({len(known)} statements{f', {assumed} more are assumed' if assumed else ''})"
     facts = [f"{one.status}: {one.name}: {one.says}"[:500] for one in known[:FACTS]]
-    return Finding(name, status, says, tuple(facts))  # type: ignore[arg-type]
+    return Finding(name, status, says, tuple(facts), at_ns=at_ns)  # type: ignore[arg-type]
 
 
 def _enter(name: str) -> None:
     def run(known: Inputs) -> Finding:
-        return judge(name, known.the_report().statements)
+        report = known.the_report()
+        return judge(name, report.statements, report.finished_ns)
 
     TABLE.check(name, "proof")(run)
 

@@ -1,10 +1,13 @@
 """Checks over what the services wrote into the log: people's sessions, files, software, history.
 
-They are about what happened within a check's time; where nothing happened they say so, and nothing is claimed. The
-self-tests of these services are their own; here the log is held against itself.
+They are about what happened within a check's time; where nothing happened they say so, and nothing is claimed. A
+finding is as old as the latest of what it rests on. The self-tests of these services are their own; here the log is
+held against itself.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from cofferdam.evidence.checks.registry import Table
 from cofferdam.evidence.history import Happening, History
@@ -25,10 +28,13 @@ def _lately(history: History, kind: str, nothing: str = "") -> list[Happening]:
     return found
 
 
-def _judged(check: str, wrong: list[str], outcome: str, says: str, facts: list[str]) -> Finding:
+def _judged(
+    check: str, wrong: list[str], outcome: str, says: str, facts: list[str], rests: Iterable[Happening]
+) -> Finding:
     if wrong:
         return Finding(check, "failed", wrong[0][:500], tuple(one[:500] for one in wrong[:FACTS]))
-    return Finding(check, outcome, says, tuple(one[:500] for one in facts[-FACTS:]))  # type: ignore[arg-type]
+    at = max((one.at_ns for one in rests), default=0)
+    return Finding(check, outcome, says, tuple(one[:500] for one in facts[-FACTS:]), at_ns=at)  # type: ignore[arg-type]
 
 
 def _session(one: Happening) -> str:
@@ -53,7 +59,9 @@ def mfa(known: Inputs) -> Finding:
             wrong.append(f"{_session(one)}: signed in with {', '.join(by.event.get('factors', ())) or 'nothing'}")
     facts = [f"{_session(one)}, {' and '.join(signed[str(one.event['connection'])].event['factors'])}"
              for one in opened[-FACTS:] if not wrong]  # fmt: skip
-    return _judged("access.mfa", wrong, "observed", f"each of {len(opened)} sessions began with two factors", facts)
+    return _judged(
+        "access.mfa", wrong, "observed", f"each of {len(opened)} sessions began with two factors", facts, opened
+    )
 
 
 @TABLE.check("access.unique", "history")
@@ -62,7 +70,8 @@ def unique(known: Inputs) -> Finding:
     opened = _lately(known.the_history(), "access-opened", "no person has had a session yet")
     wrong = [f"entry {one.index}: a session of nobody" for one in opened if not one.event.get("person")]
     people = sorted({str(one.event["person"]) for one in opened})
-    return _judged("access.unique", wrong, "observed", f"{len(opened)} sessions of {len(people)} named people", people)
+    says = f"{len(opened)} sessions of {len(people)} named people"
+    return _judged("access.unique", wrong, "observed", says, people, opened)
 
 
 @TABLE.check("access.approval", "history")
@@ -85,7 +94,7 @@ def approval(known: Inputs) -> Finding:
             wrong.append(f"{_session(one)}: its approval had ended")
         else:
             facts.append(f"{_session(one)}: approved by {', '.join(by.event.get('people', ())) or by.event['by']}")
-    return _judged("access.approval", wrong, "observed", f"{len(asked)} sessions had their approval", facts)
+    return _judged("access.approval", wrong, "observed", f"{len(asked)} sessions had their approval", facts, asked)
 
 
 @TABLE.check("access.four-eyes", "history")
@@ -101,7 +110,8 @@ def four_eyes(known: Inputs) -> Finding:
         if one.event["person"] in (one.event["by"], *one.event.get("people", ()))
     ]
     facts = [f"entry {one.index}: {one.event['by']} for {one.event['person']}" for one in decided]
-    return _judged("access.four-eyes", wrong, "observed", f"{len(decided)} approvals, each by somebody else", facts)
+    says = f"{len(decided)} approvals, each by somebody else"
+    return _judged("access.four-eyes", wrong, "observed", says, facts, decided)
 
 
 @TABLE.check("access.no-tunnel", "history")
@@ -110,7 +120,8 @@ def no_tunnel(known: Inputs) -> Finding:
     refused = _lately(known.the_history(), "tunnel-refused", "nobody has asked for a forwarded port or the like yet")
     facts = [f"entry {one.index}: {one.event['person']} asked for {one.event['what']}" for one in refused]
     kinds = len({one.event["what"] for one in refused})
-    return _judged("access.no-tunnel", [], "observed", f"{len(refused)} requests of {kinds} kinds were refused", facts)
+    says = f"{len(refused)} requests of {kinds} kinds were refused"
+    return _judged("access.no-tunnel", [], "observed", says, facts, refused)
 
 
 @TABLE.check("access.kill", "history")
@@ -130,7 +141,8 @@ def kill(known: Inputs) -> Finding:
         if any(again.event["session"] == one.event["session"] and again.index > one.index for again in opened):
             wrong.append(f"entry {one.index}: the session {one.event['session']} came back")
         facts.append(f"entry {one.index}: by {one.event['by']}, ended by entry {over.index if over else '?'}")
-    return _judged("access.kill", wrong, "tested", f"{len(killed)} sessions were ended by one action each", facts)
+    says = f"{len(killed)} sessions were ended by one action each"
+    return _judged("access.kill", wrong, "tested", says, facts, killed)
 
 
 @TABLE.check("recording.complete", "history")
@@ -145,7 +157,8 @@ def recorded(known: Inputs) -> Finding:
         raise Unknown("no session that is recorded has ended yet")
     wrong = [f"{_session(one)}: no whole recording" for one in over if str(one.event["session"]) not in marked]
     facts = [f"{_session(one)}: {marked[str(one.event['session'])].event['size']:,} bytes" for one in over if not wrong]
-    return _judged("recording.complete", wrong, "observed", f"{len(over)} sessions, each recorded to its end", facts)
+    says = f"{len(over)} sessions, each recorded to its end"
+    return _judged("recording.complete", wrong, "observed", says, facts, over)
 
 
 # --- files, software --------------------------------------------------------------------------------------------
@@ -161,7 +174,7 @@ def hashed(known: Inputs) -> Finding:
         raise Unknown("no file has crossed a person's session yet")
     wrong = [f"entry {one.index}: {one.event['path']} has no hash" for one in passed if not one.event.get("sha256")]
     facts = [f"entry {one.index}: {one.event['person']} {one.event['way']} {one.event['path']}" for one in passed]
-    return _judged("files.hashed", wrong, "observed", f"{len(passed)} files, each with its hash", facts)
+    return _judged("files.hashed", wrong, "observed", f"{len(passed)} files, each with its hash", facts, passed)
 
 
 @TABLE.check("patch.source-verified", "history")
@@ -181,7 +194,7 @@ def verified(known: Inputs) -> Finding:
     facts = [f"entry {one.index}: {one.event['product']} {one.event['version']}: {one.event.get('origin', '')}"
              for one in passed.values()]  # fmt: skip
     says = f"{len(passed)} files passed, {len(started)} installations of such files"
-    return _judged("patch.source-verified", wrong, "tested", says, facts)
+    return _judged("patch.source-verified", wrong, "tested", says, facts, [*good, *started])
 
 
 @TABLE.check("patch.approved", "history")
@@ -201,7 +214,8 @@ def approved(known: Inputs) -> Finding:
                 f"entry {one.index}: {one.event['product']} {one.event['version']} was released by nobody else"
             )
         facts.append(f"entry {one.index}: {one.event['product']} {one.event['version']} by {', '.join(sorted(people))}")
-    return _judged("patch.approved", wrong, "observed", f"{len(released)} releases, each signed by others", facts)
+    says = f"{len(released)} releases, each signed by others"
+    return _judged("patch.approved", wrong, "observed", says, facts, released)
 
 
 @TABLE.check("patch.on-schedule", "history")
@@ -218,7 +232,8 @@ def scheduled(known: Inputs) -> Finding:
                     for asset, digest, at in ended)
     ]  # fmt: skip
     facts = [f"entry {one.index}: {one.event['product']} to {one.event['asset']}" for one in started]
-    return _judged("patch.on-schedule", wrong, "observed", f"{len(started)} installations with their results", facts)
+    says = f"{len(started)} installations with their results"
+    return _judged("patch.on-schedule", wrong, "observed", says, facts, started)
 
 
 # --- history ----------------------------------------------------------------------------------------------------
@@ -243,4 +258,6 @@ def no_gaps(known: Inputs) -> Finding:
     wrong += [f"entry {one.index}: {one.event['points']} samples of {one.event['source']} are lost" for one in lost]
     facts = [f"entry {one.index}: {name}: {one.event['points']:,} samples of {one.event['tags']} tags"
              for name, one in last.items()]  # fmt: skip
-    return _judged("mirror.no-gaps", wrong, "observed", f"{len(last)} mirrors have what their sources have", facts)
+    says = f"{len(last)} mirrors have what their sources have"
+    oldest = min(last.values(), key=lambda one: one.at_ns)  # of several, none counts longer than the first compared
+    return _judged("mirror.no-gaps", wrong, "observed", says, facts, [oldest])

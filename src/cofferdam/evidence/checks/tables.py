@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cofferdam.evidence.catalogue import catalogue
 from cofferdam.evidence.checks import logs, policies, proofs, running, services
 from cofferdam.evidence.checks.registry import Made, run
-from cofferdam.evidence.inputs import Inputs
-from cofferdam.evidence.model import Finding, Missing
+from cofferdam.evidence.inputs import FUTURE_NS, Inputs
+from cofferdam.evidence.model import Finding, Missing, spoken
 
 CHECKS: dict[str, Made] = {}
 for _table in (proofs.TABLE, running.TABLE, policies.TABLE, logs.TABLE, services.TABLE):
@@ -20,6 +21,26 @@ SELF_TESTED = frozenset(("policy.values-checked", "broker.strict-parse", "broker
 
 
 def run_checks(known: Inputs, names: Iterable[str] | None = None) -> tuple[list[Finding], list[Missing]]:
-    """Runs these checks, or all."""
+    """Runs these checks, or all. Nothing is found by what is older than its check allows, or of a time that is still to
+    come, or older than a failure that the log has."""
     wanted = CHECKS.values() if names is None else [CHECKS[name] for name in names]
-    return run(wanted, known)
+    found, missing = run(wanted, known)
+    for one in found:
+        why = "" if one.outcome == "failed" or not one.at_ns else _counts_not(one, known)
+        if why:
+            missing.append(Missing(one.check, why))
+    gone = {one.check for one in missing}
+    return [one for one in found if one.check not in gone], missing
+
+
+def _counts_not(one: Finding, known: Inputs) -> str:
+    """Why what a finding rests on counts for nothing, or ""."""
+    valid, age = catalogue().checks[one.check].valid, (known.now_ns - one.at_ns) // 10**9
+    if one.at_ns > known.now_ns + FUTURE_NS:
+        return f"what it rests on was found at a time that is still to come, by a clock that was wrong: {one.says}"
+    if age > valid:
+        return f"what it rests on is {spoken(age)} old, and counts for {spoken(valid)}: {one.says}"
+    past = known.history.results.get((one.check, one.subject), []) if known.history is not None else []
+    if past and past[-1].outcome == "failed" and past[-1].wall_ns > one.at_ns:
+        return f"it failed by entry {past[-1].index}, which is newer than what speaks for it: {one.says}"
+    return ""

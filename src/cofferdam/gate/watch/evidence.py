@@ -47,8 +47,9 @@ BY = "gate"
 class Evidence:
     """One gate's. All methods are called from the event loop."""
 
-    def __init__(self, gate: Context, status: Callable[[], Any]) -> None:
+    def __init__(self, gate: Context, status: Callable[[], Any], clock: Callable[[], int] = now_ns) -> None:
         self._gate = gate
+        self._clock = clock
         self._status = status
         self._known: dict[tuple[str, str], tuple[str, int]] = {}
         """Check and subject to the hash of the outcome and when it was recorded."""
@@ -73,7 +74,7 @@ class Evidence:
 
     def round(self) -> None:
         """Runs what is due."""
-        now, checks = now_ns(), catalogue().checks
+        now, checks = self._clock(), catalogue().checks
         due = [
             one for one in MINUTE
             if now - self._last.get(one.id, 0) >= max(checks[one.id].every, 0) * 10**9 or now < self._last[one.id]
@@ -88,27 +89,29 @@ class Evidence:
 
     def take(self, found: Iterable[Finding], by: str) -> int:
         """Records what is new or due, and keeps the alarms. How many entries it makes."""
-        now, checks, count = now_ns(), catalogue().checks, 0
+        now, checks, count = self._clock(), catalogue().checks, 0
         for one in found:
             check = checks.get(one.check)
             if check is None:
                 continue
             self._alarm(one)
-            self._found[one.check] = now
+            # What rests on something earlier is as old as that: an old proof, looked at again, is no news.
+            when = min(one.at_ns, now) if one.at_ns > 0 and one.outcome != "failed" else now
+            self._found[one.check] = when
             key = (one.check, clip(one.subject, 128))
             digest, at = self._known.pop(key, ("", 0))
             again = min(AGAIN_NS, check.valid * 10**9 // 2)
-            if digest == one.digest and 0 <= now - at < again:
+            if digest == one.digest and (0 <= when - at < again or when < at <= now):
                 self._known[key] = (digest, at)
                 continue
-            self._known[key] = (one.digest, now)
+            self._known[key] = (one.digest, when)
             while len(self._known) > MOST:
                 del self._known[next(iter(self._known))]
             self._gate.note(
                 CheckDone(
                     check=one.check, subject=key[1], outcome=one.outcome, says=clip(one.says), result=one.digest,
                     valid_seconds=check.valid, facts=tuple(clip(fact) for fact in one.facts[:FACTS]), by=clip(by, 128),
-                    wall_ns=now,
+                    wall_ns=when,
                 )
             )  # fmt: skip
             count += 1
