@@ -95,6 +95,7 @@ def postgres() -> Iterator[Postgres]:
             [
                 str(POSTGRES_BIN / "postgres"), "-D", str(data), "-p", str(port), "-c", "listen_addresses=127.0.0.1",
                 "-c", f"unix_socket_directories={folder}", "-c", "fsync=off", "-c", "max_connections=50",
+                "-c", "wal_level=logical",
             ],
             stdout=said, stderr=said, **common,
         )  # fmt: skip

@@ -11,7 +11,7 @@ from cofferdam.brokers.proxy import records
 from cofferdam.brokers.proxy.records import Closed, Opened, Request
 from cofferdam.crossing.framing import pack
 from cofferdam.crossing.records import RecordCodec, Unpacker
-from cofferdam.errors import CrossingError
+from cofferdam.errors import CrossingError, RemoteProtocolError
 from cofferdam.protocols.modbus.messages import ReadHoldingRegisters, WriteMultipleRegisters, WriteSingleRegister
 from tests.brokers.diode import strand
 from tests.brokers.harness import make_policy
@@ -170,6 +170,26 @@ def _archive(data: bytes) -> Hashable:
             return str(error)[:30]
 
 
+def _changes(data: bytes) -> Hashable:
+    """One message, after the table was described."""
+    from cofferdam.brokers.relay.pgoutput import Decoder
+    from tests.brokers.relay.test_pgoutput import BEGIN, relation
+
+    decoder = Decoder()
+    for message in (BEGIN, relation()):
+        decoder.take(message)
+    try:
+        return decoder.take(data) is None
+    except RemoteProtocolError as error:
+        return str(error)[:30]
+
+
+def _changes_seeds() -> list[bytes]:
+    from tests.brokers.relay.test_pgoutput import COMMIT, OLD, UNCHANGED, inserted, relation, updated
+
+    return [inserted(), updated(b"O" + OLD, UNCHANGED), relation(), COMMIT]
+
+
 def _archive_seeds() -> list[bytes]:
     import gzip
 
@@ -190,6 +210,7 @@ TARGETS = [
         _http,
         tokens=HTTP_WORDS,
     ),
+    Target("pgoutput", _changes_seeds, _changes, tokens=(b"\0\0\0\x05", b"N\0\x06", b"t\0\0\0\x01")),
     Target("strand", lambda: [strand.stream()], strand.heard, tokens=(b"CD\x01\x00", b"CD\x01\x01", b"CD\x01\x03")),
     Target("inner-half", _records, _inner, tokens=(b"\x94\x02\x01", b"\x93\x06\x01\xcc\xc8")),
     Target("outer-half", _frames, _outer, tokens=(read(1, 0, 1), write(2, 200, 1))),

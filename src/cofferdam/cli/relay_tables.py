@@ -57,24 +57,28 @@ def add(verbs: Any, verb: Any, parser_of: Any) -> None:
 
 
 def _sql(args: argparse.Namespace) -> int:
-    from cofferdam.policy.terms.relay_rows import RelayRows, Table
+    from cofferdam.policy.terms.relay_rows import Changes, RelayRows, Table
 
-    found: dict[Table, tuple[set[str], set[str]]] = {}
+    found: dict[Table, tuple[set[str], set[str], set[Changes]]] = {}
     for conduit in keys.policy_of(args).conduits.values():
         row = conduit.terms
         if isinstance(row, RelayRows):
             lines = [line for line in row.lines if line.via == "table" and args.principal in line.who]
             for table in row.tables if lines else ():
                 if table.zone == row.stands[args.principal]:
-                    pushed, pulled = found.setdefault(table, (set(), set()))
+                    pushed, pulled, own = found.setdefault(table, (set(), set(), set()))
                     pushed.update(channel for line in lines for channel in line.push)
                     pulled.update(channel for line in lines for channel in line.pull)
+                    own.update(each for each in row.changes if each.zone == table.zone and each.channel in pushed)
     if not found:
         raise GateError(f"{args.principal!r} has no tables in the policy", hint="a rule with `via: table`")
     try:
         from cofferdam.brokers.relay.table_schema import ddl
     except ImportError as error:
         raise GateError(f"tables need psycopg: {error}", hint="pip install 'cofferdam[relay]'") from None
-    texts = [ddl(table, pushed, pulled) for table, (pushed, pulled) in found.items()]
+    texts = [
+        ddl(table, pushed, pulled, sorted(own, key=lambda each: each.channel))
+        for table, (pushed, pulled, own) in found.items()
+    ]
     print(json.dumps(texts) if args.json else "\n".join(texts), end="" if not args.json else "\n")
     return 0

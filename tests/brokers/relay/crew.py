@@ -48,7 +48,7 @@ conduits:
     listen:
       office: {{at: "{office}:{outer}"{doors}}}
       plant: {{at: "{plant}:{inner}", plain: true}}
-    {tables}
+    {counts_tables}
     {folders}
     channels:
       counts: {{schema: count.json, most: 100 kB{counts}}}
@@ -91,6 +91,14 @@ FILES = {
     "order.json": b'{"type": "object", "required": ["quantity"], "properties": {"quantity": {"type": "integer"}}}',
 }
 PARTS = ("keeper", "outer", "inner")
+
+
+def policy_text(words: dict[str, str], **ports: int) -> str:
+    """The policy with these words in it. `counts_tables`: tables of the first conduit, if they are others."""
+    said = WORDS | words
+    return POLICY.format(office=OFFICE, plant=PLANT, **ports, **{"counts_tables": said["tables"], **said})
+
+
 TABLES = "inner-tables"
 FOLDERS = "inner-folders"
 NATS = "outer-nats"
@@ -117,8 +125,7 @@ class RunningCrew:
     def policy(self, **options: str) -> CompiledPolicy:
         """The policy with these words in it."""
         ports = {name: sock.getsockname()[1] for name, sock in self.listeners.items()}
-        words = WORDS | self.options | options
-        text = POLICY.format(office=OFFICE, plant=PLANT, **ports, **words)
+        text = policy_text(self.options | options, **ports)
         return compile_policy(loads(text, files=self.files), now_ns=time.time_ns())
 
     def secrets(self, side: str) -> Secrets:

@@ -14,7 +14,7 @@ from cofferdam.policy.load import loads
 from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.messages.checking import Checks
 from cofferdam.policy.terms.relay_rows import Relay
-from tests.brokers.relay.crew import FILES, OFFICE, PLANT, POLICY, WORDS
+from tests.brokers.relay.crew import FILES, policy_text
 
 SECONDS = 1.0
 """Of this process's own time. A side that reads the whole body for each message takes longer than two seconds."""
@@ -22,7 +22,7 @@ SECONDS = 1.0
 
 @pytest.fixture(scope="module")
 def checks() -> Checks:
-    text = POLICY.format(office=OFFICE, plant=PLANT, outer=4001, inner=4002, **WORDS)
+    text = policy_text({}, outer=4001, inner=4002)
     policy = compile_policy(loads(text, files=FILES), now_ns=time.time_ns())
     return Checks(Relay((name, conduit.terms) for name, conduit in policy.conduits.items()))  # type: ignore[misc]
 

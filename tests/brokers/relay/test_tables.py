@@ -23,7 +23,7 @@ from cofferdam.brokers.kit.supervision import SetSevered
 from cofferdam.cli.main import main
 from tests import services
 from tests.brokers.relay.certificates import make
-from tests.brokers.relay.crew import FILES, OFFICE, PLANT, POLICY, TABLES, WORDS, RunningCrew, crew
+from tests.brokers.relay.crew import FILES, TABLES, RunningCrew, crew, policy_text
 from tests.services import Postgres, needs_postgres
 from tests.waiting import eventually
 
@@ -64,7 +64,9 @@ class Server:
         self._ctl("stop", "-m", "immediate")
 
     def start(self) -> None:
-        options = f"-p {self.made.port} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=50"
+        options = (
+            f"-p {self.made.port} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=50 -c wal_level=logical"
+        )
         self._ctl("start", "-l", str(self.made.folder / "log2"), "-o", f"{options} -k {self.made.folder}")
 
 
@@ -94,19 +96,24 @@ class Mes:
         self.dsn = server.made.fresh()
         self.role = f"relay{next(NUMBERS)}"
         database = self.dsn.split("dbname=")[1].split()[0]
-        tables = f'tables: {{plant: {{at: "127.0.0.1:{server.made.port}", database: {database}, role: {self.role}}}}}'
+        at = f'at: "127.0.0.1:{server.made.port}", database: {database}, role: {self.role}'
+        tables = f"tables: {{plant: {{{at}}}}}"
+        if own := words.pop("changes", ""):
+            words["counts_tables"] = f"tables: {{plant: {{{at}{own}}}}}"
         self.words = {"tables": tables, "via": ", via: table", **words}
+        self.slot = ""
+        if before := self.words.pop("before", ""):
+            self.run(before)
         self.sql = self._printed(folder)
-        self.run(self.sql)
+        self.run_each(self.sql)
         self.run(f"alter role {self.role} password '{PASSWORD}'")
 
     def _printed(self, folder: Path) -> str:
         """What `cofferdam relay tables sql` says."""
         for name, content in FILES.items():
             (folder / name).write_bytes(content)
-        said = WORDS | self.words
         path = folder / "policy.yaml"
-        path.write_text(POLICY.format(office=OFFICE, plant=PLANT, outer=1, inner=2, **said))
+        path.write_text(policy_text(self.words, outer=1, inner=2))
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             assert main(["relay", "tables", "sql", "--for", "mes", "--policy", str(path)]) == 0
@@ -117,6 +124,13 @@ class Mes:
         with psycopg.connect(self.dsn, autocommit=True) as conn:
             cursor = conn.execute(text, values or None)
             return cursor.fetchall() if cursor.description else []
+
+    def run_each(self, script: str) -> None:
+        """As psql does with a script: what follows COMMIT is no part of the transaction."""
+        inside, end, after = script.partition("COMMIT;")
+        self.run(inside + end)
+        for statement in (line for line in after.splitlines() if line.startswith("SELECT")):
+            self.run(statement)
 
     def put(self, count: int, first: int = 0) -> None:
         self.run(
@@ -392,3 +406,135 @@ def test_a_database_that_shows_no_password_is_not_spoken_with(server: Server, wo
     finally:
         hba.write_text(before)
         mes.run("select pg_reload_conf()")
+
+
+# --- a table that the site cannot change --------------------------------------------------------------------------
+
+MADE = """create schema line; create table line.made (line text, n integer, note text, primary key (line, n));
+    create table line.other (id int)"""
+OWN = ", changes: {counts: {table: line.made, on: [insert, update], slot: SLOT}}"
+
+
+@pytest.fixture
+def vendors(server: Server, tmp_path: Path) -> Iterator[Mes]:
+    """A database whose table is its vendor's: a row is a message, and nothing is written beside it."""
+    slot = f"slot{next(NUMBERS)}"
+    found = Mes(server, tmp_path, changes=OWN.replace("SLOT", slot), before=MADE)
+    found.slot = slot
+    found.run("alter system set max_slot_wal_keep_size = '1GB'")
+    found.run("select pg_reload_conf()")
+    try:
+        yield found
+    finally:
+        found.run("alter system reset max_slot_wal_keep_size")
+        eventually(lambda: not found.run("select 1 from pg_replication_slots where slot_name = %s and active", slot))
+        found.run("select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", slot)
+
+
+@pytest.fixture
+def reads(vendors: Mes, tmp_path: Path) -> Iterator[RunningCrew]:
+    with crew(tmp_path / "store", passwords={"plant": PASSWORD}, words=vendors.words) as made:
+        yield made
+
+
+def seen(works: RunningCrew) -> list[int]:
+    return [one["data"]["n"] for one in counts(works)]
+
+
+def moved_on(mes: Mes) -> bool:
+    """Whether the slot is behind nothing."""
+    upto = "select confirmed_flush_lsn >= %s::pg_lsn from pg_replication_slots where slot_name = %s"
+    now = mes.run("select pg_current_wal_flush_lsn()::text")[0][0]
+    eventually(lambda: mes.run(upto, now, mes.slot) == [(True,)])
+    return True
+
+
+def test_the_rows_of_a_table_that_stays_as_it_is(reads: RunningCrew, vendors: Mes) -> None:
+    """In the order of their commits, one transaction's rows together; what was taken back never comes."""
+    with (
+        psycopg.connect(vendors.dsn) as early,
+        psycopg.connect(vendors.dsn) as late,
+        psycopg.connect(vendors.dsn) as no,
+    ):
+        for conn, numbers in ((early, (1, 2)), (no, (8, 9)), (late, (3, 4))):
+            for n in numbers:
+                conn.execute("insert into line.made values ('L\"1', %s, %s)", (n, "é\n" if n == 1 else None))
+        vendors.run("insert into line.other values (1)")
+        late.commit()
+        no.rollback()
+        early.commit()
+    # A note that is NULL is no text: the schema refuses it, and it waits for a person.
+    eventually(lambda: seen(reads) == [1])
+    eventually(lambda: len(reads.ask("keeper", "held", {"channel": "counts", "by": "root"}).result) > 10)
+    vendors.run("update line.made set note = 'again' where n in (1, 3)")
+    eventually(lambda: seen(reads) == [1, 1, 3])
+    first = counts(reads)[0]
+    assert first["data"] == {"line": 'L"1', "n": 1, "note": "é\n"}
+    assert first["id"].startswith(f"{vendors.slot}/")
+    vendors.run("insert into line.made select 'L2', i, 'x' from generate_series(100, 2600) i")
+    eventually(lambda: len(seen(reads)) == 1000)  # what one look shows
+    held = msgspec.json.decode(reads.ask("keeper", "status", {"by": "root"}).result)["channels"][0]
+    eventually(lambda: moved_on(vendors))
+    assert held["quarantine"] == 3
+    assert not any("changes" in name for name in alarms(reads))
+    assert reads.children[TABLES].status().figures["table_rows_taken"] == {"": 2507}
+    reads.ends_well()
+
+
+def test_killed_while_it_reads_each_row_comes_once(reads: RunningCrew, vendors: Mes) -> None:
+    for turn, part in enumerate([TABLES, "keeper"]):
+        vendors.run(
+            "insert into line.made select 'L', i, 'x' from generate_series(%s::int, %s::int) i",
+            400 * turn, 400 * turn + 399,
+        )  # fmt: skip
+        time.sleep(0.05)
+        reads.kill(part)
+        reads.start()
+    eventually(lambda: len(seen(reads)) == 800)
+    assert moved_on(vendors)
+    assert seen(reads) == list(range(800))
+
+
+def test_a_slot_that_nobody_bounds_is_lost_or_is_gone(reads: RunningCrew, vendors: Mes) -> None:
+    eventually(lambda: not alarms(reads))
+    vendors.run("alter system set max_slot_wal_keep_size = -1")
+    vendors.run("select pg_reload_conf()")
+    eventually(lambda: says(reads, "max_slot_wal_keep_size is not set", "the disk is full"))
+    vendors.run("insert into line.made values ('L', 1, 'x')")
+    eventually(lambda: seen(reads) == [1])  # an alarm, and it goes on
+    vendors.run("alter system set max_slot_wal_keep_size = '1GB'")
+    vendors.run("select pg_reload_conf()")
+    eventually(lambda: not alarms(reads))
+    vendors.run(f"alter publication {vendors.slot} set (publish = 'insert')")
+    vendors.run(f"revoke execute on function cofferdam.{vendors.slot}_advance from {vendors.role}")
+    vendors.run("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cofferdam'")
+    eventually(lambda: says(reads, "does not publish update", "lacks the right to EXECUTE"))
+    # Nobody reads, and the database throws away what it would have kept without a bound.
+    vendors.run("alter system set max_slot_wal_keep_size = '1MB'")
+    vendors.run("select pg_reload_conf()")
+    for n in range(2, 6):
+        vendors.run("insert into line.made values ('L', %s, 'x')", n)
+        vendors.run("select pg_switch_wal()")
+    vendors.run("checkpoint")
+    vendors.run(f"alter publication {vendors.slot} set (publish = 'insert, update')")
+    vendors.run(f"grant execute on function cofferdam.{vendors.slot}_advance to {vendors.role}")
+    eventually(lambda: says(reads, "has thrown away what was not read", "rows are missing"))
+    vendors.run(f"drop publication {vendors.slot}")
+    eventually(lambda: says(reads, f"there is no publication {vendors.slot} of line.made"))
+    eventually(
+        lambda: not vendors.run("select 1 from pg_replication_slots where slot_name = %s and active", vendors.slot)
+    )
+    vendors.run(f"select pg_drop_replication_slot('{vendors.slot}')")
+    eventually(lambda: says(reads, f"there is no replication slot {vendors.slot}"))
+
+
+def test_the_role_reads_one_publication_and_nothing_else(vendors: Mes) -> None:
+    dsn = vendors.dsn.replace(f"user={services.USER}", f"user={vendors.role} password='{PASSWORD}'").replace(
+        "sslmode=disable", "sslmode=require"
+    )
+    for text in (
+        "select * from line.made", "select pg_create_logical_replication_slot('mine', 'test_decoding')",
+        f"select pg_logical_slot_peek_changes('{vendors.slot}', null, null)", "insert into line.made values ('a', 1)",
+    ):  # fmt: skip
+        with psycopg.connect(dsn) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute(text)

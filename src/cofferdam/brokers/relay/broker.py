@@ -22,6 +22,7 @@ TABLES: Final = (
     gauge("table_connections_away", "connections to databases that do not work just now"),
     counter("table_rows_taken", "rows of outbox tables that the relay is done with"),
     counter("table_rows_booked", "messages written into inbox tables"),
+    gauge("table_changes_behind", "how much of a database's log was not read yet", unit="bytes"),
 )
 
 

@@ -9,12 +9,12 @@ Not here: what is done with them (table_work).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from psycopg import AsyncConnection, sql
 
-from cofferdam.policy.terms.relay_rows import Table
+from cofferdam.policy.terms.relay_rows import Changes, Table
 
 _TEXT: Final = ("text", "character varying")
 _BODY: Final = ("json", "jsonb", "text")
@@ -95,6 +95,17 @@ async def inbox_differs(conn: AsyncConnection[Any], table: Table) -> list[str]:
     return inbox + await _differs(conn, table.position, POSITION, {**every}, ("channel",))
 
 
+def changes_functions(table: Table, changes: Changes) -> tuple[str, str]:
+    """The functions by which the relay reaches a replication slot: one reads, one moves it on."""
+    schema = table.outbox.split(".", 1)[0]
+    return f"{schema}.{changes.slot}_peek", f"{schema}.{changes.slot}_advance"
+
+
+async def changes_schema(conn: AsyncConnection[Any], table: Table, changes: Changes) -> list[str]:
+    """What of a table of the site's own is not as it has to be: there it must be, and nothing else is asked of it."""
+    return await _differs(conn, changes.table, {}, {})
+
+
 # --- SQL --------------------------------------------------------------------------------------------------------
 
 
@@ -102,17 +113,18 @@ def _quoted(name: str) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in name.split(".", 1))
 
 
-def ddl(table: Table, pushed: Iterable[str], pulled: Iterable[str]) -> str:
+def ddl(table: Table, pushed: Iterable[str], pulled: Iterable[str], own: Sequence[Changes] = ()) -> str:
     """The SQL that makes the tables of a database, and the role, which may do with them what the relay does and no
-    more. To be run by whoever owns the database. `pushed`, `pulled`: the channels, for whoever reads it."""
+    more. To be run by whoever owns the database. `pushed`, `pulled`: the channels; `own`: those of them that come from
+    tables of the site's."""
     role = '"' + table.role.replace('"', '""') + '"'
-    into, out = sorted(pushed), sorted(pulled)
-    used = [*([table.outbox] if into else []), *([table.inbox, table.position] if out else [])]
+    into, out = sorted(set(pushed) - {each.channel for each in own}), sorted(pulled)
+    used = [*([table.outbox] if into or own else []), *([table.inbox, table.position] if out else [])]
     schemas = sorted({name.split(".", 1)[0] for name in used})
     lines = [f"-- The relay's tables in {table.at}.", "BEGIN;"]
     lines += [f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)};" for schema in schemas]
     lines += [
-        f"CREATE ROLE {role} LOGIN NOINHERIT CONNECTION LIMIT {2 * (bool(into) + len(out))};",
+        f"CREATE ROLE {role} LOGIN NOINHERIT CONNECTION LIMIT {2 * (bool(into) + len(own) + len(out))};",
         f"-- Its password: \\password {role}, and the same with `cofferdam relay password {table.password}`.",
         *(f"GRANT USAGE ON SCHEMA {_quoted(schema)} TO {role};" for schema in schemas),
     ]
@@ -168,4 +180,38 @@ def ddl(table: Table, pushed: Iterable[str], pulled: Iterable[str]) -> str:
             f"GRANT INSERT, SELECT ({', '.join(COMPARED)}) ON {inbox} TO {role};",
             f"GRANT SELECT, INSERT, UPDATE ON {position} TO {role};",
         ]
-    return "\n".join([*lines, "COMMIT;"]) + "\n"
+    after = []
+    for each in own:
+        lines += ["", *_publication(table, each, role)]
+        after.append(f"SELECT pg_create_logical_replication_slot('{each.slot}', 'pgoutput');")
+    if own:
+        after = [
+            "",
+            "-- In postgresql.conf, and a restart: wal_level = logical. And a bound, lest the log for a relay that is",
+            "-- away cannot fill the disk, such as max_slot_wal_keep_size = 10GB (the relay loses what is beyond).",
+            "-- From here on the database keeps its log for the relay:",
+            *after,
+        ]
+    return "\n".join([*lines, "COMMIT;", *after]) + "\n"
+
+
+def _publication(table: Table, changes: Changes, role: str) -> list[str]:
+    """The table stays as it is. The two functions have the rights of who makes them, who may replicate; the role may
+    call them, and so read this publication and nothing else."""
+    peek, advance = (_quoted(name) for name in changes_functions(table, changes))
+    slot = changes.slot
+    lines = [f"-- {changes.table}, whose rows are {changes.channel}. To be run by a superuser, or who may replicate."]
+    if "update" in changes.on:
+        lines.append("-- It needs a primary key or a replica identity: else its own updates fail from here on.")
+    return [
+        *lines,
+        f"CREATE PUBLICATION {slot} FOR TABLE {_quoted(changes.table)} WITH (publish = '{', '.join(changes.on)}');",
+        f"CREATE FUNCTION {peek}(integer) RETURNS SETOF bytea LANGUAGE sql SECURITY DEFINER",
+        "    SET search_path = pg_catalog, pg_temp AS",
+        f"    $$SELECT data FROM pg_logical_slot_peek_binary_changes('{slot}', NULL, $1,",  # noqa: S608 - [a-z0-9_]
+        f"        'proto_version', '1', 'publication_names', '{slot}')$$;",
+        f"CREATE FUNCTION {advance}(pg_lsn) RETURNS void LANGUAGE sql SECURITY DEFINER",
+        f"    SET search_path = pg_catalog, pg_temp AS $$SELECT pg_replication_slot_advance('{slot}', $1)$$;",
+        f"REVOKE ALL ON FUNCTION {peek}(integer), {advance}(pg_lsn) FROM PUBLIC;",
+        f"GRANT EXECUTE ON FUNCTION {peek}(integer), {advance}(pg_lsn) TO {role};",
+    ]

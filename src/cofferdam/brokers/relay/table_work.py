@@ -20,7 +20,7 @@ import datetime
 import socket
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final, LiteralString
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -57,6 +57,8 @@ class TableWork(Work):
     """Work over one connection."""
 
     foreign = (psycopg.Error, OSError)
+    settings: ClassVar[LiteralString] = _SETTINGS
+    """Of its session."""
 
     def __init__(self, owner: Way[Any, Any], table: Table) -> None:
         super().__init__(owner, table.zone)
@@ -110,7 +112,7 @@ class TableWork(Work):
         try:
             self._conn = conn
             self.check()
-            await conn.execute(_SETTINGS)
+            await conn.execute(self.settings)
             if wrong := await self._differs(conn):
                 raise Differs("; ".join(wrong))
             self.trouble = ""

@@ -12,15 +12,17 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from cofferdam.brokers.broker import Setting
+from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.relay.ways import Way
 from cofferdam.errors import GateError
-from cofferdam.policy.terms.relay_rows import RelayRows, Table
+from cofferdam.policy.terms.relay_rows import Changes, RelayRows, Table
 
 if TYPE_CHECKING:
     from cofferdam.brokers.relay.table_work import TableWork
 
-Wanted = tuple[Table, str, tuple[tuple[str, str], ...]]
-"""(database, "push" or "pull", ((channel, principal), ...)): what one connection is for."""
+Wanted = tuple[Table, str, tuple[tuple[str, str], ...], Changes | None]
+"""(database, "push", "changes" or "pull", ((channel, principal), ...), the site's own table): what one
+connection is for."""
 
 
 class Tables(Way[Wanted, "TableWork"]):
@@ -31,6 +33,7 @@ class Tables(Way[Wanted, "TableWork"]):
 
     def __init__(self, setting: Setting) -> None:
         try:
+            import cofferdam.brokers.relay.table_changes
             import cofferdam.brokers.relay.table_work  # noqa: F401 - before the filter is on
         except ImportError as error:
             missing = f"a relay with tables needs psycopg: {error}"
@@ -44,21 +47,31 @@ class Tables(Way[Wanted, "TableWork"]):
                 for line in row.lines:
                     for who in line.who:
                         if row.stands[who] == table.zone:
-                            pushes.setdefault(table, set()).update((channel, who) for channel in line.push)
+                            own = {each.channel: each for each in row.changes if each.zone == table.zone}
+                            pushes.setdefault(table, set()).update((each, who) for each in line.push if each not in own)
+                            for channel in own.keys() & set(line.push):
+                                yield table, "changes", ((channel, who),), own[channel]
                             for channel in line.pull:
-                                yield table, "pull", ((channel, who),)
+                                yield table, "pull", ((channel, who),), None
         for table, ways in pushes.items():
             if ways:
-                yield table, "push", tuple(sorted(ways))
+                yield table, "push", tuple(sorted(ways)), None
 
     def make(self, key: Wanted) -> TableWork:
+        from cofferdam.brokers.relay.table_changes import TableChanges
         from cofferdam.brokers.relay.table_work import Inbox, Outbox
 
-        table, verb, ways = key
+        table, verb, ways, changes = key
+        if changes is not None:
+            return TableChanges(self, table, changes, ways[0][1])
         return Outbox(self, table, ways) if verb == "push" else Inbox(self, table, *ways[0])
 
     def place(self, key: Wanted) -> tuple[str, str]:
         return key[0].zone, key[0].at
+
+    def figures(self) -> Reported:
+        behind = [getattr(work, "behind", 0) for work in self._work.values()]
+        return {**super().figures(), "table_changes_behind": {"": max(behind, default=0)}}
 
     def is_troubled(self, work: TableWork) -> bool:
         return work.away

@@ -39,9 +39,11 @@ from cofferdam.policy.terms.relay_model import (
     RelayConduit,
     RelayRule,
     folder_name,
+    slot_name,
 )
 from cofferdam.policy.terms.relay_rows import (
     VERBS,
+    Changes,
     Channel,
     Limit,
     Line,
@@ -129,6 +131,17 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
                 )
                 for zone, said in sorted(conduit.tables.items())
             ),
+            changes=tuple(
+                Changes(
+                    zone=zone,
+                    channel=channel,
+                    table=each.table,
+                    slot=slot_name(channel, each),
+                    on=tuple(sorted(set(each.on))),
+                )
+                for zone, said in sorted(conduit.tables.items())
+                for channel, each in sorted(said.changes.items())
+            ),
             folders=tuple(
                 _folder(zone, channel, said, conduit.channels[channel])
                 for zone, channels in sorted(conduit.folders.items())
@@ -193,7 +206,7 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
     def cut(self, conduit: rows.Conduit, scope: Scope, part: str) -> RelayRows | None:
         row = _row(conduit)
         if part == KEEPER:
-            return msgspec.structs.replace(row, doors=(), tables=(), folders=(), nats=())
+            return msgspec.structs.replace(row, doors=(), tables=(), changes=(), folders=(), nats=())
         zone = row.outer if part.startswith(OUTER) else row.inner
         way = way_of(part)
         return msgspec.structs.replace(
@@ -202,6 +215,7 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
             folders=tuple(folder for folder in row.folders if folder.zone == zone and way == FOLDER),
             nats=tuple(hub for hub in row.nats if hub.zone == zone and way == NATS),
             tables=tuple(table for table in row.tables if table.zone == zone and way == TABLE),
+            changes=tuple(each for each in row.changes if each.zone == zone and way == TABLE),
         )
 
     def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:

@@ -28,6 +28,7 @@ from cofferdam.policy.terms.relay_model import (
     RelayRule,
     TablesSaid,
     folder_name,
+    slot_name,
 )
 from cofferdam.policy.yamltext import quote
 
@@ -214,6 +215,25 @@ class RelayChecks:
             self.checking.key(at, found, f"a zone of this conduit ({one_of(here)})", nearest(zone, here), "tables")
         if len({said.outbox, said.inbox, said.position}) < 3:
             self.checking.key(at, "one table for two purposes", "an outbox, an inbox and a position", check="tables")
+        slots: dict[str, str] = {}
+        for channel, each in said.changes.items():
+            path = (*at, "changes", channel)
+            if channel not in self.conduit.channels:
+                near = nearest(channel, self.conduit.channels)
+                self.checking.key(path, f"the channel {quote(channel)}", "a channel of this conduit", near, "tables")
+            elif zone != self.conduit.from_zone or not any(
+                rule.via == TABLE and channel in rule.push for rule in self.conduit.allow
+            ):
+                expected = f"a rule that lets somebody of {self.conduit.from_zone} push {channel} via table"
+                self.checking.key(path, f"a table for {channel} that nobody uses", expected, check="tables")
+            if each.table in (said.outbox, said.inbox, said.position):
+                self.at(
+                    (*path, "table"), f"{each.table}, which is the relay's own", "a table of the site's", check="tables"
+                )
+            other = slots.setdefault(slot_name(channel, each), channel)
+            if other != channel:
+                found = f"the slot {slot_name(channel, each)}, which {other} has"
+                self.checking.key(path, found, "slot: a name of its own", check="tables")
 
     # --- folders
 

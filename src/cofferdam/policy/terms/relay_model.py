@@ -202,6 +202,43 @@ class ChannelSaid(schema.Entry):
         return self.form or ("xml" if (self.schema_file or "").endswith(".xsd") else "json")
 
 
+def _slot(raw: Any) -> str:
+    if isinstance(raw, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,49}", raw):
+        return raw
+    raise syntax.Expected("a name of small letters, digits and _, of at most 50 characters")
+
+
+def _row_verb(raw: Any) -> str:
+    if raw in ("insert", "update"):
+        return str(raw)
+    raise syntax.Expected("insert or update")
+
+
+_ROW_VERBS: Final = {"enum": ["insert", "update"]}
+
+
+class ChangesSaid(schema.Entry):
+    """A table of the site's own, which stays as it is: each row that is inserted is a message of this channel. The
+    relay reads it by way of the database's log (logical decoding)."""
+
+    table: TableName = Field(description="The table, as SCHEMA.TABLE. A message has a member for each of its columns.")
+    on: Annotated[
+        tuple[Annotated[str, *read_by(_row_verb, _ROW_VERBS)], ...],
+        BeforeValidator(one_or_more),
+        one_or_list(_ROW_VERBS),
+    ] = Field(("insert",), description="What makes a row a message: `insert`, `[insert, update]`.")
+    slot: Annotated[str, *read_by(_slot, {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,49}$"})] | None = Field(
+        None,
+        description="The name of the replication slot and of the publication. Default: cofferdam_CHANNEL. Another one "
+        "begins with what is inserted from then on.",
+    )
+
+
+def slot_name(channel: str, said: ChangesSaid) -> str:
+    """The name of a replication slot, also where the policy has none for it."""
+    return said.slot or re.sub(r"[^a-z0-9_]", "_", f"cofferdam_{channel}".lower())[:50]
+
+
 class TablesSaid(schema.Entry):
     """A PostgreSQL database of the zone, whose tables are a way in and out: `cofferdam relay tables sql` prints them.
     The relay connects to it, and to nothing else there."""
@@ -221,6 +258,9 @@ class TablesSaid(schema.Entry):
     inbox: TableName = Field("cofferdam.inbox", description="The table that messages are written into.")
     position: TableName = Field(
         "cofferdam.position", description="The table that says which messages have been written into the inbox."
+    )
+    changes: dict[Name, ChangesSaid] = Field(
+        {}, description="Tables of the site's own whose rows are pushed, by channel: instead of the outbox for these."
     )
 
 

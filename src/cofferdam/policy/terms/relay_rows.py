@@ -86,6 +86,18 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     via: str = "http"
 
 
+class Changes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the database of `zone` (SCHEMA.TABLE) whose rows are a channel's messages, read from the database's
+    log by way of a replication slot (and a publication of the same name). `on`: what is done to a row that makes it a
+    message."""
+
+    zone: str
+    channel: str
+    table: str
+    slot: str
+    on: tuple[str, ...] = ("insert",)
+
+
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A database in whose tables messages of principals of `zone` come and go. `password` names the secret that the
     part has been given; `plain`: without TLS. Tables are SCHEMA.TABLE."""
@@ -147,8 +159,8 @@ class RelayRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """What one conduit of the relay says. `schemas`: the bytes of the policy's schema files by their names in it: those
     that channels name, and those that they refer to. `outer` and `inner`: the zones in which the sides stand, the less
     and the more trusted one; `stands`: in which of them each principal does. `doors`: where the sides answer,
-    `tables`: the databases that they speak with, `folders`: those of the site's, `nats`: its hubs; the keeper needs
-    none of them."""
+    `tables`: the databases that they speak with, `changes`: tables of the site's
+    own in them, `folders`: those of the site's, `nats`: its hubs; the keeper needs none of them."""
 
     channels: tuple[Channel, ...] = ()
     lines: tuple[Line, ...] = ()
@@ -158,6 +170,7 @@ class RelayRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     stands: dict[str, str] = {}
     doors: tuple[Door, ...] = ()
     tables: tuple[Table, ...] = ()
+    changes: tuple[Changes, ...] = ()
     folders: tuple[Folder, ...] = ()
     nats: tuple[Nats, ...] = ()
 
@@ -199,7 +212,7 @@ def fingerprint(rows: Mapping[str, RelayRows]) -> bytes:
     """16 bytes over what a side has: conduit -> rows, as `slice_for` gave them (its doors, tables, folders
     and hubs, which the keeper does not have, do not count; nor do conduits without a line for it)."""
     bare = [
-        (name, msgspec.structs.replace(each, doors=(), tables=(), folders=(), nats=()))
+        (name, msgspec.structs.replace(each, doors=(), tables=(), changes=(), folders=(), nats=()))
         for name, each in sorted(rows.items())
         if each.lines
     ]
