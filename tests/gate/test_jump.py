@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -335,3 +336,82 @@ def test_kill_9_of_a_part(site: JumpSite, part: str) -> None:
     site.gate.wait_ready()
     eventually(lambda: site.ssh("tech", "station", "echo again").stdout == b"again\n")
     assert "no findings" in site.jump("recording", "verify")
+
+
+def test_watched_live_joined_and_told(site: JumpSite) -> None:
+    """CIP-005-7 R2.4: active sessions are seen, as they go on; two hands at one terminal."""
+    site.jump("group", "join", "tech", "vendors")
+    number = site.ssh("vendor", "vendor", "request station 1h looks on").stdout.decode().split()[1]
+    site.ssh("lead", "lead", f"approve {number}")
+    worker = site.begins("vendor", "station", more=("-tt",))
+    prompt = b"#" if site.login == "root" else b"$"
+    reads_until(worker, prompt)
+    session = site.sessions()[-1]["number"]
+    for who in ("vendor", "tech"):
+        refused = site.ssh(who, who, f"watch {session}").stdout
+        assert b"only who may approve it" in refused, refused
+    watcher = site.start("lead", "lead", "watch", str(session))
+    said = reads_until(watcher, prompt)  # what was there before
+    assert b"you watch vendor at station" in said
+    reads_until(worker, b"lead watches")
+    assert worker.stdin is not None
+    worker.stdin.write(b"echo one-$((40+2))\n")
+    worker.stdin.flush()
+    reads_until(watcher, b"one-42")
+    assert "lead watches" in site.jump("sessions")
+    joiner = site.start("lead", "lead", "join", str(session), more=("-tt",))
+    reads_until(joiner, b"you have joined vendor at station")
+    reads_until(worker, b"lead joined")
+    assert joiner.stdin is not None
+    joiner.stdin.write(b"echo two-$((40+3))\n")
+    joiner.stdin.flush()
+    for each in (worker, watcher, joiner):
+        reads_until(each, b"two-43")
+    assert b"is told" in site.ssh("lead", "lead", f"say {session} not that valve \x1b]0;x\x07").stdout
+    said = reads_until(worker, b"lead says: not that valve")
+    site.jump("say", str(session), "come to the gate")
+    reads_until(worker, b"at the gate says: come to the gate")
+    command = [sys.executable, "-m", "cofferdam.cli.main", "jump", "watch", str(session), "--state", str(site.state)]
+    operator = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert b"two-43" in reads_until(operator, b"come to the gate")
+    joiner.stdin.write(b"\x1d")
+    joiner.stdin.flush()
+    assert b"you watch no more" in ends(joiner)
+    reads_until(worker, b"lead watches no more")
+    worker.stdin.write(b"exit\n")
+    worker.stdin.flush()
+    ends(worker)
+    assert b"the session has ended" in ends(watcher)
+    assert b"it has ended: 0" in ends(operator)
+    how = [(each["by"], each["how"]) for each in events(site.state, "access-watched")]
+    assert sorted(how) == sorted([("lead", "watches"), ("lead", "joined"), ("lead", "left"), ("lead", "left")])
+    newest = json.loads(site.jump("recording", "list", "--json"))[0]
+    site.jump("recording", "export", newest["name"], "--output", str(site.folder / "watched.cast"))
+    marks = [
+        json.loads(line)[2] for line in (site.folder / "watched.cast").read_text().splitlines()[1:] if '"m"' in line
+    ]
+    assert [mark.split(":")[0] for mark in marks[:3]] == ["lead watches", "lead joined", "lead says"]
+    site.jump("group", "leave", "tech", "vendors")
+
+
+def test_a_session_that_has_to_be_watched(site: JumpSite) -> None:
+    """It begins with its first watcher, and ends with the last."""
+    site.person("guest", "guests")
+    number = site.ssh("guest", "guest", "request station 1h a look").stdout.decode().split()[1]
+    site.ssh("lead", "lead", f"approve {number}")
+    opened = len(events(site.state, "access-opened"))
+    guest = site.start("guest", "station", "sleep 1000")
+    reads_until(guest, b"waits for somebody of leads to watch")
+    session = site.sessions()[-1]["number"]
+    assert len(events(site.state, "access-opened")) == opened
+    watcher = site.start("lead", "lead", "watch", str(session))
+    reads_until(watcher, b"you watch guest")
+    eventually(lambda: len(events(site.state, "access-opened")) == opened + 1)
+    watcher.kill()
+    watcher.communicate()
+    assert b"nobody watches any more" in ends(guest)
+    guest = site.start("guest", "station", "sleep 1000")
+    reads_until(guest, b"waits for somebody")
+    assert "barred" in site.jump("kill", str(site.sessions()[-1]["number"]))
+    assert b"ended by" in ends(guest)
+    site.jump("unblock", "guest", "station")

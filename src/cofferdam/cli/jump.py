@@ -88,6 +88,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("number", type=int, metavar="N", help="the request's number")
         sub.add_argument("--reason", default="", help="why, for the record")
     verb("sessions", "who is at which asset", _sessions)
+    watch = verb("watch", "see live what a session shows; its recording is what is looked at", _watch)
+    watch.add_argument("number", type=int, metavar="N", help="the session's number")
+    say = verb("say", "words to who sits at a session", _say)
+    say.add_argument("number", type=int, metavar="N", help="the session's number")
+    say.add_argument("text", nargs="+", metavar="WORDS", help="what they are told")
     kill = verb("kill", "end a session now, and bar the return", _kill)
     kill.add_argument("number", type=int, metavar="N", help="the session's number")
     kill.add_argument("--bar", default="pair", choices=["pair", "person", "asset", "both", "none"],
@@ -264,6 +269,19 @@ def _decide(args: argparse.Namespace) -> int:
 def _sessions(args: argparse.Namespace) -> int:
     found = ask(args, "sessions")
     return show(args, found, [one["line"] for one in found] or ["nobody is at an asset"])
+
+
+def _watch(args: argparse.Namespace) -> int:
+    from cofferdam.cli.jump_recordings import follow
+
+    found = [one for one in ask(args, "sessions") if one["number"] == args.number]
+    if not found:
+        raise GateError(f"there is no session {args.number}", hint="`cofferdam jump sessions` shows them")
+    return follow(args, found[0]["session"])
+
+
+def _say(args: argparse.Namespace) -> int:
+    return show(args, found := ask(args, "say", number=args.number, text=" ".join(args.text)), [str(found)])
 
 
 def _kill(args: argparse.Namespace) -> int:

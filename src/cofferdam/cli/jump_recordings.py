@@ -17,6 +17,8 @@ from cofferdam.errors import GateError
 
 PAUSE_MOST = 2.0
 """Seconds of a pause in a recording that are played."""
+FOLLOW_SECONDS = 0.3
+"""Between two looks at a recording that grows."""
 
 
 def add(parent: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
@@ -88,13 +90,41 @@ def _play(args: argparse.Namespace) -> int:
         if args.speed > 0:
             time.sleep(min(PAUSE_MOST, max(0.0, at - before)) / args.speed)
         before = at
-        if kind == "o":
-            out.write(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
-        elif kind == "m":
-            out.write(f"\r\n[gate] {text}\r\n")
+        _shows(kind, text)
         out.flush()
     print()
     return 0
+
+
+def follow(args: argparse.Namespace, session: str) -> int:
+    """Shows a session's recording as it grows, until it ends. Raises: GateError: there is none."""
+    from cofferdam.brokers.jump.recording import events
+    from cofferdam.cli.jump_asking import ask
+
+    args.name = session
+    name, data, size = _find(args), b"", 0
+    while True:
+        found = ask(args, "recording-read", part="archivist", name=name, offset=size)
+        piece = base64.b64decode(found["data"])
+        size += len(piece)
+        whole, mark, data = (data + piece).rpartition(b"\n")
+        for _, kind, text in events(
+            b"\n" + whole.partition(b"\n")[2] + mark if size == len(piece) else b"\n" + whole + mark
+        ):
+            _shows(kind, text)
+            if kind == "x":
+                print(f"\n[gate] it has ended: {text}")
+                return 0
+        sys.stdout.flush()
+        if not piece:
+            time.sleep(FOLLOW_SECONDS)
+
+
+def _shows(kind: str, text: str) -> None:
+    if kind == "o":
+        sys.stdout.write(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    elif kind == "m":
+        sys.stdout.write(f"\r\n[gate] {text}\r\n")
 
 
 def _export(args: argparse.Namespace) -> int:

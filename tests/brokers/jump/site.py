@@ -62,6 +62,17 @@ conduits:
     approval: {{by: leads, window: 4 h}}
     allow:
       - {{who: {{group: vendors}}, asset: [station, second], as: {login}, do: [shell, exec], commands: {commands}}}
+  guests-come:
+    from: office
+    to: plant
+    broker: jump
+    owner: maintenance
+    reason: somebody sits beside them
+    listen: "127.0.0.1:{door}"
+    clients: people
+    approval: {{by: leads, watched: true}}
+    allow:
+      - {{who: {{group: guests}}, asset: station, as: {login}, do: [shell, exec], commands: {commands}}}
 gate: {{separation: processes}}
 """
 ASKPASS = """#!/bin/sh

@@ -122,6 +122,15 @@ class TunnelRefused(Event, frozen=True, kw_only=True):
     count: Count = 1
 
 
+class AccessWatched(Event, frozen=True, kw_only=True):
+    """Somebody watches a session live, has joined it, or does so no more. Before they see anything, that is here."""
+
+    session: Name
+    by: Name
+    how: Literal["watches", "joined", "left"]
+    source: Address = ""
+
+
 class AccessKilled(Event, frozen=True, kw_only=True):
     """Somebody ended a session. `blocked`: who or what may not come back until that is lifted."""
 
@@ -200,6 +209,7 @@ Draft = (
     | AccessRefused
     | AccessEnded
     | TunnelRefused
+    | AccessWatched
     | AccessKilled
     | HostKeyRefused
     | RecordingMarked
@@ -211,7 +221,7 @@ GATE: tuple[type[Event], ...] = ()
 OUTER: tuple[type[Event], ...] = (TunnelRefused,)
 KEEPER: tuple[type[Event], ...] = (
     SignedIn, SignInRefused, AccessSet, AccessRequested, AccessDecided, AccessOpened, AccessRefused, AccessEnded,
-    AccessKilled,
+    AccessWatched, AccessKilled,
 )  # fmt: skip
 INNER: tuple[type[Event], ...] = (HostKeyRefused, AssetFilePassed, AssetFileRefused)
 ARCHIVIST: tuple[type[Event], ...] = (RecordingMarked, RecordingUsed)
@@ -253,6 +263,7 @@ LINES: dict[str, Line] = {
         f" {e.get('sent', 0)} bytes there, {e.get('received', 0)} back"
     ),
     "tunnel-refused": lambda e: f"{e.get('person')} ({e.get('source')}) {e.get('what')} {e.get('target')}{_many(e)}",
+    "access-watched": lambda e: f"{e.get('session')}: {e.get('by')} {e.get('how')}",
     "access-killed": lambda e: (
         f"{e.get('session')} by {e.get('by')}, barred: {', '.join(e.get('blocked', ())) or 'nobody'}{_because(e)}"
     ),

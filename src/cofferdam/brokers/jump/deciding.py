@@ -42,6 +42,8 @@ class Session:
     warned: set[int] = field(default_factory=set)
     terms: object = None
     """What its grant says beside its end; None before there is one."""
+    waits: bool = False
+    """For somebody who watches; until then there is no entry and no grant."""
 
     @property
     def asset(self) -> str:
@@ -222,6 +224,15 @@ class Deciding:
         ):  # fmt: skip
             raise GateError("another account of yours has approved it already")
         return row.approval.people
+
+    def overseer(self, person: Person, session: Session) -> None:
+        """Raises: GateError: this one may not watch the session, nor speak to who sits there."""
+        approval = session.right.row.approval
+        if approval is None or not set(self._accounts.groups(person.name)) & set(approval.by):
+            raise GateError("only who may approve it may watch it")
+        watched = self._accounts.known(session.connection.person)
+        if person.name == watched.name or (person.full and person.full.casefold() == watched.full.casefold()):
+            raise GateError("nobody watches over their own session")
 
     def approved(self, request: Request) -> list[str]:
         """Who has approved it by now, and still might."""

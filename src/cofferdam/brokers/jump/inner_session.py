@@ -241,7 +241,7 @@ class Live:
     def warn(self, text: str) -> None:
         """Words of the gate."""
         self._ways.to_outer(records.Notice(self.number, text))
-        self.mark("m", text)
+        self._later(lambda: self.mark("m", text))
 
     # --- its end ----------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from cofferdam.brokers.jump.deciding import LONGEST_SECONDS, Deciding, Session, 
 from cofferdam.brokers.jump.keeper_verbs import Verbs
 from cofferdam.brokers.jump.menu import Menu
 from cofferdam.brokers.jump.signin import TRIES_A_CONNECTION, Connection, Outcome, SignIn
+from cofferdam.brokers.jump.watching import Watching
 from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.supervision import SessionStatus
@@ -55,7 +56,8 @@ class Keeper(Part):
         self.live: dict[int, Session] = {}
         self._last_connection = self._last_session = 0
         self._refused = Counted(setting.audit, ("connection",))
-        self._menu = Menu(self)
+        self.watching = Watching(self)
+        self._menu = Menu(self, self.watching)
         self._verbs = Verbs(self, self._menu)
         self._counts = {"signed_in": 0, "sign_in_refused": 0, "sessions_opened": 0, "sessions_refused": 0}
         self._stopping = False
@@ -71,6 +73,12 @@ class Keeper(Part):
     @property
     def wall(self) -> int:
         return self._setting.wall()
+
+    def to_outer(self, record: Any) -> None:
+        self._outer.send(record)
+
+    def to_inner(self, record: Any) -> None:
+        self._inner.send(record)
 
     # --- the gate -----------------------------------------------------------------------------------------------------
 
@@ -175,6 +183,8 @@ class Keeper(Part):
                 self._ask(connection, line)
             case records.Gone():
                 self.gone(connection)
+            case records.Left(conn):
+                self.watching.left(conn)
 
     def _began(self, record: records.Began) -> None:
         if record.conn != self._last_connection + 1:
@@ -196,6 +206,7 @@ class Keeper(Part):
 
     def gone(self, connection: Connection, reason: str = "the person is gone") -> None:
         """A connection is no more: neither are its sessions, nor those within it."""
+        self.watching.left(connection.number)
         self.connections.pop(connection.number, None)
         for other in list(self.connections.values()):
             if other.parent is connection:
@@ -270,10 +281,20 @@ class Keeper(Part):
             self.wall, self.now,
         )  # fmt: skip
         self.live[asked.session] = session
+        if right.row.approval is not None and right.row.approval.watched:
+            session.waits = True
+            by = " or ".join(right.row.approval.by)
+            self.watching.tell(session, f"this waits for somebody of {by} to watch: ssh gate watch {session.number}")
+            return
+        self.watched(session)
+
+    def watched(self, session: Session) -> None:
+        """Nothing is waited for any more: once its entry is in the log, it begins."""
+        asked, connection, right = session.asked, session.connection, session.right
         entry = events.AccessOpened(
             wall_ns=self.wall, session=session.name, connection=connection.name, person=connection.person,
             source=connection.source, asset=asked.asset, login=right.line.login, what=asked.what,
-            conduit=right.conduit, rule=right.rule, request=found.request, command=clip(asked.command),
+            conduit=right.conduit, rule=right.rule, request=session.request, command=clip(asked.command),
             recorded=right.row.record and asked.what != "sftp",
         )  # fmt: skip
         self.audit.record(entry, functools.partial(self._recorded, session))
@@ -307,6 +328,7 @@ class Keeper(Part):
                 down=down,
             )
         )  # fmt: skip
+        self.watching.began(session)
 
     def _refuse(self, connection: Connection, asked: records.Open, reason: str) -> None:
         self._counts["sessions_refused"] += 1
@@ -324,12 +346,15 @@ class Keeper(Part):
         if session.terms is not None:
             self._inner.send(records.Revoke(session.number, clip(reason)))
         else:
-            self._outer.send(records.Refused(session.number, clip(reason)))
+            self._refuse(session.connection, session.asked, reason)
         self._ended(session, reason, 0, 0)
 
     def _ended(self, session: Session, reason: str, sent: int, received: int) -> None:
         if self.live.pop(session.number, None) is None:
             return
+        self.watching.ended(session)
+        if session.waits:
+            return  # it never began
         self.audit.note(
             events.AccessEnded(
                 wall_ns=self.wall, session=session.name, person=session.connection.person, asset=session.asset,
@@ -343,11 +368,14 @@ class Keeper(Part):
         ended = 0
         for session in list(self.live.values()):
             still = self.deciding.still(session, self.wall, self.now)
+            if session.waits and self.now - session.opened_ns > session.right.row.idle * 10**9:
+                still = "nobody came to watch"
             if isinstance(still, str):
                 self.revoke(session, still)
                 ended += 1
             elif still.until_ns != NEVER:
                 self._warn(session, still)
+        self.watching.look_again()
         for connection in list(self.connections.values()):
             if connection.state == "in" and (why := self._unknown(connection)):
                 self.drop(connection, why)

@@ -24,7 +24,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked
 from cofferdam.brokers.jump.accounts import key_name
 from cofferdam.brokers.jump.desk import Desk
-from cofferdam.brokers.jump.menu import Menu, session_line
+from cofferdam.brokers.jump.menu import Menu
 from cofferdam.errors import GateError
 from cofferdam.policy.problems import nearest, one_of
 
@@ -106,6 +106,14 @@ class Decision(msgspec.Struct, forbid_unknown_fields=True):
     reason: Text = ""
 
 
+class Words(msgspec.Struct, forbid_unknown_fields=True):
+    """For who sits at a session."""
+
+    number: Annotated[int, Meta(ge=1, le=1 << 53)]
+    by: By
+    text: Text
+
+
 class Kill(msgspec.Struct, forbid_unknown_fields=True):
     """`bar`: who or what may not come back until that is lifted."""
 
@@ -161,6 +169,7 @@ class Verbs:
             "revoke": self._revoke,
             "sessions": functools.partial(self._read, Nothing, self._sessions),
             "kill": self._kill,
+            "say": functools.partial(self._read, Words, self._say),
             "block": functools.partial(self._act, Block, self._block),
             "unblock": functools.partial(self._act, Unblock, self._unblock),
             "blocks": functools.partial(self._read, Nothing, self._blocks),
@@ -408,16 +417,18 @@ class Verbs:
                 "source": one.connection.source, "asset": one.asset, "login": one.right.line.login,
                 "what": one.asked.what, "command": one.asked.command, "conduit": one.right.conduit,
                 "request": one.request, "since_ns": one.opened_wall,
-                "factors": one.connection.factors, "line": session_line(one, self._keeper.now),
+                "factors": one.connection.factors, "line": self._menu.session_line(one),
             }
             for one in self._keeper.live.values()
         ]  # fmt: skip
 
+    def _say(self, said: Words) -> str:
+        session = self._menu.session(said.number)
+        return self._menu.watching.say(f"{said.by} at the gate", session, said.text)
+
     def _kill(self, asked: Asked) -> None:
         said = asked.decode(Kill)
-        session = self._keeper.live.get(said.number)
-        if session is None:
-            raise GateError(f"there is no session {said.number}", hint="`cofferdam jump sessions` shows them")
+        session = self._menu.session(said.number)
         bars = {"both": ("person", "asset"), "none": ()}.get(said.bar, (said.bar,))
         self._menu.kill(session, said.by, bars, said.reason, lambda text: asked.answer(text))
 

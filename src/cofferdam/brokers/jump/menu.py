@@ -16,6 +16,7 @@ from cofferdam.brokers.jump.accounts import REQUESTS_WAITING, Person, Request
 from cofferdam.brokers.jump.deciding import FRESH_NS, Session
 from cofferdam.brokers.jump.desk import Desk
 from cofferdam.brokers.jump.signin import Connection
+from cofferdam.brokers.jump.watching import Watching
 from cofferdam.errors import GateError
 from cofferdam.policy.points.decide import show_utc
 
@@ -26,6 +27,9 @@ requests                             what waits, and what is granted
 approve N                            somebody else's request
 deny N [REASON]                      the same
 who                                  who is at which asset
+watch N                              see what a session shows, live
+join N                               the same, with hands of one's own
+say N TEXT                           words to who sits there
 kill N [REASON]                      end a session, and bar its person from that asset
 help, exit"""
 Tell = Callable[[str], None]
@@ -42,8 +46,9 @@ def seconds_of(text: str) -> int:
 class Menu:
     """The lines."""
 
-    def __init__(self, keeper: Desk) -> None:
+    def __init__(self, keeper: Desk, watching: Watching) -> None:
         self._keeper = keeper
+        self.watching = watching
         self._deciding: set[int] = set()
         """Requests about which a decision is on its way into the log."""
 
@@ -67,6 +72,13 @@ class Menu:
                 self.decide(who, _number(number), word, reason, "signed in within five minutes", tell)
             case "who":
                 tell(self.who())
+            case "watch" | "join":
+                self.watching.begin(connection, _number(rest), word == "join", tell)
+            case "say":
+                number, _, text = rest.partition(" ")
+                session = self.session(_number(number))
+                self.watching.may(connection.person, session)
+                tell(self.watching.say(connection.person, session, text))
             case "kill":
                 number, _, reason = rest.partition(" ")
                 self._kill(connection, _number(number), reason, tell)
@@ -167,12 +179,21 @@ class Menu:
 
     def who(self) -> str:
         """Who is where."""
-        return "\n".join(session_line(one, self._keeper.now) for one in self._keeper.live.values()) or "nobody"
+        return "\n".join(self.session_line(one) for one in self._keeper.live.values()) or "nobody"
+
+    def session_line(self, one: Session) -> str:
+        """A session for people, with who watches."""
+        return ", ".join([session_line(one, self._keeper.now), *self.watching.names(one)])
+
+    def session(self, number: int) -> Session:
+        """Raises: GateError."""
+        found = self._keeper.live.get(number)
+        if found is None:
+            raise GateError(f"there is no session {number}", hint="who")
+        return found
 
     def _kill(self, connection: Connection, number: int, reason: str, tell: Tell) -> None:
-        session = self._keeper.live.get(number)
-        if session is None:
-            raise GateError(f"there is no session {number}", hint="who")
+        session = self.session(number)
         approval = session.right.row.approval
         groups = set(self._keeper.accounts.groups(connection.person))
         own = session.connection.person == connection.person
@@ -218,5 +239,5 @@ def session_line(one: Session, now_ns: int) -> str:
     what = f"{one.asked.what} {one.asked.command}".strip()
     return (
         f"{one.number:>4}  {one.connection.person} ({one.connection.source}) at {one.asset} as"
-        f" {one.right.line.login}: {escaped(what)}, {minutes} min"
+        f" {one.right.line.login}: {escaped(what)}, {minutes} min{', waits to be watched' if one.waits else ''}"
     )

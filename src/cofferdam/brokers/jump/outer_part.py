@@ -67,6 +67,7 @@ class Outer(Part):
         self._channels: dict[AssetSession, GateConnection] = {}
         self._waiting: dict[int, asyncio.Future[Verdict]] = {}
         self._asked: dict[int, AssetSession] = {}
+        self._watchers: dict[int, AssetSession] = {}
         self._last_connection = self._last_session = 0
         self._refused_tunnels = 0
         self._stopping = False
@@ -267,6 +268,7 @@ class Outer(Part):
 
     def closed(self, session: AssetSession) -> None:
         self._channels.pop(session, None)
+        session.stage.end()
         self._fronts.pop(session.number, None)
         if session.number and self._sessions.pop(session.number, None) is not None:
             self._inner.send(records.Close(session.number))
@@ -295,11 +297,34 @@ class Outer(Part):
             case records.Told(number, text):
                 if (session := self._asked.pop(number, None)) is not None:
                     session.told(text)
+            case records.Watch(number, target, join):
+                self._watch(number, target, join)
+            case records.Unwatch(number, reason):
+                if (session := self._watchers.get(number)) is not None:
+                    session.unwatch(reason)
+            case records.Wait(number, text):
+                if (session := self._sessions.get(number)) is not None:
+                    session.notice(text)
             case records.Drop(number, reason):
                 if (connection := self.connections.get(number)) is not None:
                     connection.drop(reason)
             case _:
                 raise CrossingError(f"{type(record).__name__} from the keeper")
+
+    def _watch(self, number: int, target: int, join: bool) -> None:
+        """The line that waits there was to watch a session."""
+        watcher, session = self._asked.get(number), self._sessions.get(target)
+        if watcher is not None and session is not None:
+            self._watchers[number] = watcher
+            if watcher.watch(session, join):
+                return
+        self.left(number)
+
+    def left(self, number: int) -> None:
+        """Nobody watches by this connection any more."""
+        self._watchers.pop(number, None)
+        if number in self.connections:
+            self._keeper.send(records.Left(number))
 
     def _from_inner(self, record: Any) -> None:
         session = self._sessions.get(record.session)
@@ -322,6 +347,7 @@ class Outer(Part):
             case Closed():
                 del self._sessions[record.session]
                 session.ended(record)
+                session.stage.end()
 
 
 class _Link:
@@ -343,6 +369,10 @@ class _Link:
     def full(self) -> bool:
         return self._connection.full
 
+    @property
+    def waiting(self) -> int:
+        return self._connection.waiting
+
     def open(self, session: AssetSession, what: Literal["shell", "exec", "sftp"], command: str) -> int:
         return self._part.open(self._connection, session, what, command)
 
@@ -354,6 +384,9 @@ class _Link:
 
     def ask(self, line: str, session: AssetSession) -> bool:
         return self._part.ask(self._connection, line, session)
+
+    def left(self) -> None:
+        self._part.left(self._connection.number)
 
     def files(self, session: AssetSession) -> None:
         self._part.files(self._connection, session)

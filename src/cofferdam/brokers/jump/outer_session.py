@@ -18,6 +18,7 @@ from cofferdam.audit.lines import escaped
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.alone import unswallowed
 from cofferdam.brokers.jump.outer_ssh import FAREWELL_SECONDS, Channel
+from cofferdam.brokers.jump.outer_watch import WAITING_MOST, Stage
 from cofferdam.brokers.jump.records import CREDIT, PIECE, Closed, Terminal
 
 LINE_MOST: Final = 1_024
@@ -40,6 +41,10 @@ class Link(Protocol):
     def full(self) -> bool:
         """Whether the client's connection takes no more, whatever this channel's window is."""
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that the client's connection has not taken."""
+
     def open(self, session: AssetSession, what: Literal["shell", "exec", "sftp"], command: str) -> int:
         """Asks for a session at the asset. Returns its number."""
 
@@ -50,6 +55,9 @@ class Link(Protocol):
 
     def ask(self, line: str, session: AssetSession) -> bool:
         """A line of the menu; `told` is called with the answer. False: one is under way."""
+
+    def left(self) -> None:
+        """Nobody watches by this connection any more."""
 
     def files(self, session: AssetSession) -> None:
         """The client speaks SFTP from now on."""
@@ -76,6 +84,7 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         self._full = False
         self._untaken = 0
         self._menu: Menu | None = None
+        self.stage = Stage()
         self._what: Literal["shell", "exec", "sftp"] | None = None
         self._command = ""
 
@@ -126,11 +135,20 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         if self.data is not None:
             self.data(data)
             return
+        self.hands(data)
+        if self._credit <= 0 and self._chan is not None:
+            self._chan.hold(True)
+
+    def hands(self, data: bytes) -> None:
+        """What is typed, by the person or by one who has joined."""
         for at in range(0, len(data), PIECE):
             self._link.to_inner(records.Send(self.number, data[at : at + PIECE]))
         self._credit -= len(data)
-        if self._credit <= 0 and self._chan is not None:
-            self._chan.hold(True)
+
+    @property
+    def takes(self) -> bool:
+        """Whether the asset keeps up with what is typed."""
+        return self._started and self._credit > 0
 
     def took(self, count: int) -> None:
         """The inner part has handed so much on."""
@@ -162,7 +180,7 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         self._chan = None
         if self._menu is not None:
-            self._menu.gone = True
+            self._menu.leave()
         self._link.closed(self)
 
     # --- to the client ----------------------------------------------------------------------------------------------
@@ -176,6 +194,7 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
     def shown(self, data: bytes, error: bool) -> None:
         """What the asset says."""
         self._put(data, error and self.terminal is None)
+        self.stage.shown(data)
         self._untaken += len(data)
         if not self.is_full:
             self._take()
@@ -208,7 +227,9 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
 
     def notice(self, text: str) -> None:
         """Words of the gate."""
-        self._put(f"\r\n[gate] {escaped(text)}\r\n".encode(), True)
+        said = f"\r\n[gate] {escaped(text)}\r\n".encode()
+        self._put(said, True)
+        self.stage.shown(said)
 
     def refused(self, reason: str) -> None:
         """There is no session."""
@@ -253,10 +274,26 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         """Whether the client does not keep up."""
         return self._full or self._link.full
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for the client."""
+        return self._link.waiting + (self._chan.get_write_buffer_size() if self._chan is not None else 0)
+
     def hold(self, held: bool) -> None:
         """Takes no more from the client, or goes on."""
         if self._chan is not None:
             self._chan.hold(held)
+
+    def watch(self, session: AssetSession, join: bool) -> bool:
+        """The line of the menu that waits was to watch a session. False: there is none that waits."""
+        if self._menu is None or self._menu.gone:
+            return False
+        self._menu.watch(session, join)
+        return True
+
+    def unwatch(self, reason: str) -> None:
+        if self._menu is not None:
+            self._menu.unwatch(reason)
 
     def told(self, text: str) -> None:
         """The answer to a line of the menu."""
@@ -276,6 +313,8 @@ class Menu:
         self._lines: list[str] = []
         self._asked = self._once = self._ending = False
         self.gone = False
+        self._watched: AssetSession | None = None
+        self._join = False
 
     def begin(self, command: str) -> None:
         """One command, or a prompt."""
@@ -291,6 +330,9 @@ class Menu:
             self._session.write((text.replace("\n", "\r\n") if self._terminal else text).encode())
 
     def typed(self, data: bytes) -> None:
+        if self._watched is not None:
+            self._hands(data)
+            return
         for letter in data.decode("utf-8", "replace"):
             if letter in "\r\n":
                 self._echo("\n")
@@ -340,11 +382,58 @@ class Menu:
         if not self._asked:
             self._say("another line is under way\n")
 
+    # --- watching ---------------------------------------------------------------------------------------------------
+
+    def watch(self, session: AssetSession, join: bool) -> None:
+        """The keeper lets this channel watch a session. Its answer is next, and then what there is to see."""
+        self._watched, self._join = session, join
+
+    def _hands(self, data: bytes) -> None:
+        """What a watcher types: one key that leaves, and the rest only where they have joined."""
+        session = self._watched
+        if session is None:
+            return
+        typed, leaves, _ = data.partition(b"\x1d" if self._join else b"\x03")
+        if self._join and typed and session.takes:
+            session.hands(typed)
+        if leaves:
+            session.stage.leave(self, "you watch no more")
+
+    def sees(self, data: bytes) -> bool:
+        self._session.write(data if self._terminal else data.replace(b"\r\n", b"\n"))
+        return self._session.waiting <= WAITING_MOST
+
+    def over(self, reason: str) -> None:
+        self._watched = None
+        self._say(f"\n[gate] {escaped(reason)}\n")
+        if self._once:
+            self._session.exit(0)
+        else:
+            self._prompt()
+            self._next()
+
+    def unwatch(self, reason: str) -> None:
+        """The keeper ends it."""
+        if self._watched is not None:
+            self._watched.stage.leave(self, reason)
+
+    def leave(self) -> None:
+        """The client is gone."""
+        self.gone = True
+        if self._watched is not None:
+            self._watched.stage.leave(self, "")
+
     def told(self, text: str) -> None:
         """The keeper's answer."""
         self._asked = False
         # What others wrote (a reason, a ticket) must not drive this person's terminal.
         self._say("\n".join(map(escaped, text.rstrip("\n").split("\n"))) + "\n")
+        if self._watched is not None:
+            size = self._watched.terminal
+            if size is not None:
+                self._say(f"their terminal has {size.columns} columns and {size.rows} rows\n")
+            self._watched.stage.come(self, self._link.left)
+            return
         if self._once:
             self._session.exit(0)
             return
@@ -359,6 +448,8 @@ class Menu:
     def end(self) -> None:
         """Nothing more is typed."""
         self._ending = True
+        if self._watched is not None:
+            return
         if not self._once:
             if self._line:
                 self._lines.append(self._line)

@@ -183,6 +183,11 @@ class GateConnection(asyncssh.SSHServerConnection):
         """Whether the client does not take what it was sent, whatever windows it has given."""
         return self._wire_full or (self.parent is not None and self.parent.full)
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that were sent and that the client has not taken."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
     def connection_made(self, transport: Any) -> None:
         transport.set_write_buffer_limits(WIRE_BYTES, WIRE_BYTES // 2)
         super().connection_made(transport)
@@ -427,6 +432,9 @@ class ChannelTransport(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._chan.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_size(self) -> int:
+        return self._chan.get_write_buffer_size()
 
     def pause_reading(self) -> None:
         self._chan.pause_reading()

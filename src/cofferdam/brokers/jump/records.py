@@ -131,7 +131,13 @@ class Gone(Struct, frozen=True, gc=False, array_like=True, tag=7, forbid_unknown
     conn: Number
 
 
-ToKeeper = Began | Exchange | Proof | Answers | Open | Ask | Gone
+class Left(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknown_fields=True):
+    """Whoever watched a session by this connection does not any more."""
+
+    conn: Number
+
+
+ToKeeper = Began | Exchange | Proof | Answers | Open | Ask | Gone | Left
 
 
 # --- keeper to outer --------------------------------------------------------------------------------------------
@@ -182,7 +188,30 @@ class Drop(Struct, frozen=True, gc=False, array_like=True, tag=6, forbid_unknown
     reason: Text
 
 
-FromKeeper = HostKey | Signed | Verdict | Refused | Told | Drop
+class Watch(Struct, frozen=True, gc=False, array_like=True, tag=7, forbid_unknown_fields=True):
+    """The line that waits for its answer there was to watch this session: from now on that channel is shown what the
+    session is shown. `join`: what is typed there goes to the asset as well."""
+
+    conn: Number
+    session: Number
+    join: bool
+
+
+class Unwatch(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknown_fields=True):
+    """It watches no more."""
+
+    conn: Number
+    reason: Text
+
+
+class Wait(Struct, frozen=True, gc=False, array_like=True, tag=9, forbid_unknown_fields=True):
+    """Words for a session that has not begun."""
+
+    session: Number
+    text: Text
+
+
+FromKeeper = HostKey | Signed | Verdict | Refused | Told | Drop | Watch | Unwatch | Wait
 
 
 # --- keeper to inner --------------------------------------------------------------------------------------------

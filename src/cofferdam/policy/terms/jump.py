@@ -122,7 +122,8 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
                 for number, rule in enumerate(conduit.allow)
             ),
             approval=None if approval is None else Approval(
-                by=tuple(sorted(approval.by)), people=2 if approval.people == "two" else 1, window=approval.window
+                by=tuple(sorted(approval.by)), people=2 if approval.people == "two" else 1, window=approval.window,
+                watched=approval.watched,
             ),
             record=conduit.record.terminal,
             keep=conduit.record.keep,
@@ -198,6 +199,8 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
                 by = " or ".join(row.approval.by)
                 most = row.approval.window // 60
                 conditions += [f"{row.approval.people} of {by} approved it, for at most {most} min"]
+                if row.approval.watched:
+                    conditions += [f"one of {by} watches it, all the time"]
             if row.files.scan and do == "up":
                 conditions += ["clamd finds nothing in the file"]
         return explained(

@@ -105,6 +105,10 @@ class ApprovalSaid(schema.Entry):
         description="The longest time that is approved at once. Default: 4 h.",
         json_schema_extra={"default": "4 h"},
     )
+    watched: Yes = Field(
+        False,
+        description="Whether a session begins only when one of them watches it live, and ends when none does any more.",
+    )
 
 
 class RecordSaid(schema.Entry):
