@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -159,3 +160,34 @@ def test_statements_that_nobody_signs() -> None:
     for text, until in (("", 2), (" \n", 2), ("x" * 1501, 2), ("x", 1)):
         with pytest.raises(CofferdamError):
             attest.statement(text=text, made_ns=1, until_ns=until, **given_)  # type: ignore[arg-type]
+
+
+def test_a_statement_that_was_signed_elsewhere_is_brought_later(tmp_path: Path) -> None:
+    """The log has grown meanwhile. What is not the printed text, of another site, or for something else is refused."""
+    ledger = Ledger(tmp_path)
+    ledger.begin()
+    said, until = statement(ledger, "log.reviewed", paper={"name": "list", "sha256": "e" * 64})
+    policy, _ = statement(ledger, "paper.policy")
+    ledger.found("log.whole", "tested")
+    history = Bench.read(tmp_path, None).history
+    assert attest.brought(said, "log.reviewed", history) == ("Ada Berg", "e" * 64, until)
+    refused: dict[str, str] = {
+        "7": "no record", "{": "no JSON", said + "\n": "not as it was printed", said.replace("Z", "z"): "until when",
+        attest.canonical(json.loads(said) | {"site": "elsewhere"}): "site is 'elsewhere'",
+        attest.canonical(json.loads(said) | {"entries": 99}): "another log",
+        attest.canonical(json.loads(said) | {"check": "paper.policy"}): "check is 'paper.policy'",
+    }  # fmt: skip
+    index = ledger.say(AttestationMade(check="paper.policy", person="Ada Berg", statement=policy, signature="",
+                                       until_ns=until))  # fmt: skip
+    history = Bench.read(tmp_path, None).history
+    with pytest.raises(CofferdamError, match=f"entry {index} has it already"):
+        attest.brought(policy, "paper.policy", history)
+    for text, words in refused.items():
+        with pytest.raises(CofferdamError, match=words):
+            attest.brought(text, "log.reviewed", history)
+    back = attest.withdrawal(site=ledger.site, attestation=4, text="", person="Ada Berg", made_ns=1)
+    attest.brought_back(back, 4, "Ada Berg", history)
+    for number, person in ((5, "Ada Berg"), (4, "Eve")):
+        with pytest.raises(CofferdamError, match="something else"):
+            attest.brought_back(back, number, person, history)
+    ledger.close()

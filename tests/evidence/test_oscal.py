@@ -30,8 +30,14 @@ def valid(document: dict[str, Any], kind: str) -> None:
     """By the other implementation's models, and by what a schema cannot say."""
     if kind == "catalog":
         pytest.importorskip("trestle.oscal.catalog").Catalog.parse_obj(document["catalog"])
+        ids = [control["id"] for control in document["catalog"]["controls"]]
+        assert len(ids) == len(set(ids))
     else:
         models = pytest.importorskip("trestle.oscal.assessment_results")
+        result = document["assessment-results"]["results"][0]
+        components = {one["uuid"] for one in result["local-definitions"]["components"]}
+        subjects = {one["subject-uuid"] for seen in result.get("observations", []) for one in seen["subjects"]}
+        assert subjects <= components
         models.AssessmentResults.parse_obj(document["assessment-results"])
 
 
@@ -64,6 +70,10 @@ def test_every_framework(name: str) -> None:
         for related in finding.get("related-observations", [])
     }
     assert named <= known
+    # A finding is about a statement of the catalogue that goes with it.
+    catalog = oscal.catalog(catalogue().frameworks[name], made.made)["catalog"]["controls"]
+    statements = {part["id"] for one in catalog for part in one["parts"]}
+    assert {finding["target"]["target-id"] for finding in result["findings"]} <= statements
 
 
 def test_an_empty_log_is_a_document_too() -> None:
@@ -95,6 +105,7 @@ def test_control_names_that_are_no_tokens(tmp_path: Path) -> None:
         'framework: own\ntitle: "T"\ncontrols:\n'
         '  "§ 7 (2) a)": {by: gate, theme: [log], says: "x", checks: [log.whole]}\n'
         '  "\u30a2": {by: outside, theme: [log], says: "y"}\n'
+        '  "\u30a3": {by: outside, theme: [log], says: "z"}\n'
     )
     found = with_own(catalogue(), [path])
     valid(oscal.assessment_results(report("own", found=found)), "assessment-results")

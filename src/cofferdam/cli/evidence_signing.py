@@ -32,7 +32,7 @@ def add(verbs: Any, common: Common) -> None:
     """Declares the sub-verbs."""
     attest = verbs.add_parser("attest", help="sign for a check or a duty, with an SSH key")
     attest.add_argument("check", metavar="CHECK", help="the check, or patch-evaluation, patch-plan, vulnerability")
-    attest.add_argument("--text", required=True, help="what was done or seen, in a sentence")
+    attest.add_argument("--text", help="what was done or seen, in a sentence")
     attest.add_argument("--file", type=Path, metavar="PAPER", help="the paper that it is about; kept by its hash")
     attest.add_argument(
         "--until", metavar="TIME", help="until when it counts: 2027-06-30 (default: as the check allows)"
@@ -75,9 +75,9 @@ def _signing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key", type=Path, metavar="FILE", help="the private SSH key, or the public half of one in an agent"
     )
-    parser.add_argument("--signature", type=Path, metavar="FILE", help="a signature that was made elsewhere")
     parser.add_argument("--print", action="store_true", dest="show", help="print what is to be signed, and stop")
-    parser.add_argument("--at", metavar="TIME", help="with --print and --signature: the same moment for both")
+    parser.add_argument("--statement", type=Path, metavar="FILE", help="what --print printed, signed elsewhere")
+    parser.add_argument("--signature", type=Path, metavar="FILE", help="the signature over it")
 
 
 def _tell(bench: Bench, **event: Any) -> None:
@@ -97,10 +97,6 @@ def _attest(args: argparse.Namespace) -> int:
     bench = bench_of(args)
     if not attest.may_be_attested(bench.catalogue, args.check):
         raise CofferdamError(f"there is no check {args.check!r}", hint="`cofferdam evidence list` shows them")
-    now = moment(args.at) if args.at else time.time_ns()
-    check = bench.catalogue.checks.get(args.check)
-    longest = now + (check.valid if check is not None else 456 * 86400) * 10**9
-    until = moment(args.until) if args.until else longest
     paper = b""
     if args.file is not None:
         try:
@@ -109,29 +105,41 @@ def _attest(args: argparse.Namespace) -> int:
             raise CofferdamError(f"{args.file} cannot be read: {error.strerror}") from None
         if len(paper) > attest.MAX_PAPER_BYTES:
             raise CofferdamError(f"{args.file} is larger than {attest.MAX_PAPER_BYTES >> 20} MiB")
-    signer = _who(args, bench)
-    text = attest.statement(
-        site=bench.history.site, check=args.check, text=args.text, person=signer.person, role=signer.role, made_ns=now,
-        until_ns=min(until, longest), policy=bench.policy, entries=bench.history.size,
-        paper=attest.digest(paper) if args.file is not None else "", paper_name=args.file.name if args.file else "",
-    )  # fmt: skip
+    digest = attest.digest(paper) if args.file is not None else ""
+    if args.statement is not None:
+        text = _statement(args)
+        said = attest.brought(text, args.check, bench.history)
+        if said.paper != digest:
+            raise CofferdamError("the statement is about another paper, or about none", hint="--file PAPER brings it")
+        until, args.person = said.until_ns, said.person
+        signer = _who(args, bench)
+    else:
+        now = time.time_ns()
+        check = bench.catalogue.checks.get(args.check)
+        longest = now + (check.valid if check is not None else 456 * 86400) * 10**9
+        until = min(moment(args.until), longest) if args.until else longest
+        signer = _who(args, bench)
+        text = attest.statement(
+            site=bench.history.site, check=args.check, text=args.text or "", person=signer.person, role=signer.role,
+            made_ns=now, until_ns=until, policy=bench.policy, entries=bench.history.size, paper=digest,
+            paper_name=args.file.name if args.file else "",
+        )  # fmt: skip
     if args.show:
         print(text, end="")
         return 0
     signature = _signature(args, text, signer)
     if args.file is not None:
         where = gather.folder(bench.state, gather.PAPERS, make=True)
-        (where / attest.digest(paper)).write_bytes(paper)
+        (where / digest).write_bytes(paper)
     _tell(
         bench, kind="attestation-made", check=args.check, person=signer.person, statement=text, signature=signature,
-        paper=attest.digest(paper) if args.file is not None else "", until_ns=min(until, longest) // 10**9 * 10**9,
+        paper=digest, until_ns=until // 10**9 * 10**9,
     )  # fmt: skip
     _say(args, {"check": args.check, "person": signer.person}, f"{signer.person} signed for {args.check}")
     return 0
 
 
 def _withdraw(args: argparse.Namespace) -> int:
-    from cofferdam.audit.show import moment
     from cofferdam.cli.evidence_bench import bench_of
     from cofferdam.evidence import attest
 
@@ -139,10 +147,12 @@ def _withdraw(args: argparse.Namespace) -> int:
     if all(one.index != args.entry for one in bench.attestations):
         raise CofferdamError(f"entry {args.entry} is no attestation", hint="`cofferdam evidence list` shows entries")
     signer = _who(args, bench)
-    now = moment(args.at) if args.at else time.time_ns()
-    text = attest.withdrawal(
-        site=bench.history.site, attestation=args.entry, text=args.text, person=signer.person, made_ns=now
-    )
+    if args.statement is not None:
+        text = _statement(args)
+        attest.brought_back(text, args.entry, signer.person, bench.history)
+    else:
+        text = attest.withdrawal(site=bench.history.site, attestation=args.entry, text=args.text, person=signer.person,
+                                 made_ns=time.time_ns())  # fmt: skip
     if args.show:
         print(text, end="")
         return 0
@@ -170,7 +180,7 @@ def _who(args: argparse.Namespace, bench: Bench) -> Signer:
             ) from None
         found = [one for one in allowed if one.key == mine]
     else:
-        raise CofferdamError("say who signs", hint="--key FILE, or --as PERSON with --signature FILE")
+        raise CofferdamError("say who signs", hint="--key FILE, or --as PERSON with --statement and --signature")
     if not found:
         raise CofferdamError(
             "that is nobody who may sign", hint="`cofferdam evidence signer add PERSON KEY.pub` lets somebody"
@@ -178,11 +188,23 @@ def _who(args: argparse.Namespace, bench: Bench) -> Signer:
     return found[-1]
 
 
+def _statement(args: argparse.Namespace) -> str:
+    """What was signed elsewhere. Raises: CofferdamError."""
+    if args.signature is None and args.key is None:
+        raise CofferdamError("there is no signature", hint="--signature FILE brings one")
+    try:
+        return str(args.statement.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CofferdamError(f"{args.statement} cannot be read: {error}") from None
+
+
 def _signature(args: argparse.Namespace, text: str, signer: Signer) -> str:
     """Made by ssh-keygen, or read; checked before it goes to the gate. Raises: CofferdamError."""
     from cofferdam.evidence import sshsig
 
     if args.signature is not None:
+        if args.statement is None:
+            raise CofferdamError("say what was signed", hint="--statement FILE: what --print printed")
         try:
             signature = str(args.signature.read_text("utf-8"))
         except (OSError, UnicodeDecodeError) as error:

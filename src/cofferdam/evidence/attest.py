@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -50,12 +50,55 @@ def statement(
     return canonical(said)
 
 
+class Brought(NamedTuple):
+    """What somebody signed elsewhere. `paper`: the hash of the paper that it is about, ""; `until_ns` when it ends."""
+
+    person: str
+    paper: str
+    until_ns: int
+
+
+def brought(text: str, check: str, history: History) -> Brought:
+    """Reads a statement that was printed earlier and signed elsewhere. Raises: CofferdamError, where it is not of this
+    site, for this check, or of this log so far."""
+    said, why = _read(text)
+    if said is None:
+        raise CofferdamError(f"the statement cannot be brought: {why}")
+    wanted = {"format": FORMAT, "site": history.site, "check": check}
+    wrong = [f"{name} is {said.get(name)!r}"[:120] for name, value in wanted.items() if said.get(name) != value]
+    entries, until, paper = said.get("entries"), said.get("until"), said.get("paper")
+    if not isinstance(entries, int) or not 0 <= entries <= history.size:
+        wrong.append("it is of another log")
+    try:
+        until_ns = int(datetime.strptime(str(until), "%Y-%m-%dT%H:%M:%S%z").timestamp()) * 1_000_000_000
+    except ValueError:
+        until_ns = 0
+        wrong.append("it does not say until when")
+    if text != canonical(said):
+        wrong.append("it is not as it was printed")
+    wrong += [f"entry {one.index} has it already" for one in history.attestations if one.statement == text][:1]
+    if wrong:
+        raise CofferdamError(
+            f"the statement is not what is to be signed here: {'; '.join(wrong)}",
+            hint="`--print` shows it; the file that was signed is brought unchanged",
+        )
+    return Brought(str(said.get("person")), str(paper.get("sha256")) if isinstance(paper, dict) else "", until_ns)
+
+
 def withdrawal(*, site: str, attestation: int, text: str, person: str, made_ns: int) -> str:
     """What is signed to take one back."""
     return canonical(
         {"format": WITHDRAWAL, "site": site, "attestation": attestation, "text": text[:TEXT], "person": person,
          "made": _when(made_ns)}
     )  # fmt: skip
+
+
+def brought_back(text: str, attestation: int, person: str, history: History) -> None:
+    """As `brought`, for a withdrawal."""
+    said, why = _read(text)
+    wanted = {"format": WITHDRAWAL, "site": history.site, "attestation": attestation, "person": person}
+    if said is None or any(said.get(name) != value for name, value in wanted.items()):
+        raise CofferdamError(f"the statement takes back something else: {why or 'it is not what --print printed'}")
 
 
 def canonical(said: dict[str, Any]) -> str:
@@ -144,6 +187,19 @@ def _read(text: str) -> tuple[dict[str, Any] | None, str]:
     except ValueError:
         return None, "its statement is no JSON"
     return (said, "") if isinstance(said, dict) else (None, "its statement is no record")
+
+
+def facts(one: Attestation) -> tuple[str, ...]:
+    """What an attestation says, for people: its text, who in which role until when, the paper."""
+    said, _ = _read(one.statement)
+    if said is None:
+        return (one.statement[:500],)
+    role, paper = said.get("role"), said.get("paper")
+    lines = [str(said.get("text")), f"{said.get('person')}{f', {role}' if role else ''}, {said.get('made')}, counts "
+             f"until {said.get('until')}"]  # fmt: skip
+    if isinstance(paper, dict):
+        lines.append(f"about the paper {paper.get('name')}, SHA-256 {paper.get('sha256')}")
+    return tuple(" ".join(text.split())[:500] for text in lines)
 
 
 def about(one: Attestation, name: str) -> Any:

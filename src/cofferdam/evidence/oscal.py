@@ -11,6 +11,7 @@ Not here: catalogues of the frameworks (their public ones, or `catalogue` below 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
 from datetime import datetime, timedelta
@@ -36,8 +37,11 @@ def ident(*parts: object) -> str:
 
 
 def token(text: str) -> str:
-    """A name as OSCAL takes it: begins with a letter, then letters, digits, dots, dashes, underscores."""
+    """A name as OSCAL takes it: begins with a letter, then letters, digits, dots, dashes, underscores. One that loses
+    more than spaces by it has something of its own at its end, so that two do not become one."""
     made = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.").lower()
+    if re.search(r"[^A-Za-z0-9._ -]", text):
+        made = f"{made}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}".lstrip("-")
     return made if made[:1].isalpha() else f"c-{made}" if made else "c"
 
 
@@ -65,6 +69,13 @@ def assessment_results(report: Report) -> dict[str, Any]:
         "description": HEDGE,
         "start": report.made,
         "props": [prop("entries", str(report.entries)), prop("policy", report.policy or "unknown")],
+        "local-definitions": {
+            "components": [
+                {"uuid": subject, "type": "system", "title": line(report.site),
+                 "description": "The gate of this site, whose audit log this follows from.",
+                 "status": {"state": "operational"}}
+            ]
+        },
         "reviewed-controls": {
             "control-selections": [
                 {"include-controls": [{"control-id": token(row.control.id)} for row in report.rows]}
@@ -133,8 +144,8 @@ def _finding(report: Report, row: Row, observed: dict[str, CheckState]) -> dict[
         "description": (one.why.strip() or one.says.strip() or "-"),
         "props": [prop("status", one.status), prop("by", one.by)],
         "target": {
-            "type": "objective-id",
-            "target-id": token(one.id),
+            "type": "statement-id",
+            "target-id": f"{token(one.id)}_smt",
             "status": {"state": "satisfied" if satisfied else "not-satisfied", "reason": reason},
         },
     }

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from cofferdam.evidence.attest import about
+from cofferdam.evidence.attest import about, facts
 from cofferdam.evidence.checks.tables import CHECKS, SELF_TESTED
 from cofferdam.evidence.history import Attestation, History
 from cofferdam.evidence.inputs import FUTURE_NS
@@ -180,7 +180,7 @@ def _attested(check: Check, one: Attestation, history: History, wall_ns: int, po
     status = "stale" if age < 0 or ends < 0 else "attested"
     if check.id == "policy.reviewed" and policy and about(one, "policy") != policy:
         status, says = "stale", f"{says}, for another policy than the one in force"
-    return CheckState(check.id, status, says, (one.statement[:500],), age, ends, one.index, subjects=(one.person,))
+    return CheckState(check.id, status, says, facts(one), age, ends, one.index, subjects=(one.person,))
 
 
 # --- controls ---------------------------------------------------------------------------------------------------
