@@ -207,6 +207,8 @@ def _took(seconds: float) -> str:
 def _status(args: argparse.Namespace) -> int:
     keeper, spooler = _ask(args, "keeper", "status"), _ask(args, "spooler", "status")
     sources = _ask(args, "collector", "status")
+    if len(sources) < len(keeper["sources"]):  # the others are folders, which another part has
+        sources += _ask(args, "files", "status")
 
     def lines() -> Iterable[str]:
         yield f"{keeper['conduit']}: {keeper['tags']} tags, newest {_time(keeper['newest'])}, " + (
@@ -228,7 +230,8 @@ def _status(args: argparse.Namespace) -> int:
         )
         for one in sources:
             state = one["trouble"] or "well"
-            yield f"  source  {one['source']}: {state}; read up to {_time(one['upto'] or 0)}"
+            where = f"{one['waits']} files wait" if "waits" in one else f"read up to {_time(one['upto'] or 0)}"
+            yield f"  source  {one['source']}: {state}; {where}"
         yield f"  gaps    {keeper['gaps'] or 'none'}" + (" (cofferdam mirror gaps)" if keeper["gaps"] else "")
         for hold in keeper["holds"]:
             first, last = hold["first"] * HOUR * 10**9, (hold["last"] + 1) * HOUR * 10**9

@@ -70,7 +70,10 @@ conduits:
 """
 PARTS = ("keeper", "spooler", "collector", "reader")
 PRINCIPALS = ("bi", "lake", "coarse")
-PIPES = (("collector", "spooler"), ("spooler", "keeper"), ("spooler", "collector"), ("keeper", "spooler"))
+FILES = "files"
+"""The part that is there where a source is a folder."""
+PIPES = tuple((a, b) for one, other in (("collector", "spooler"), (FILES, "spooler"), ("spooler", "keeper"))
+              for a, b in ((one, other), (other, one)))  # fmt: skip
 
 
 class Plant:
@@ -124,7 +127,17 @@ class RunningCrew:
     rows: dict[str, Key]
     children: dict[str, PartChild] = field(default_factory=dict)
     said: dict[str, Any] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
     number: int = 0
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Those that this policy needs."""
+        return (*PARTS, FILES) if "folder:" in self.options.get("more", "") else PARTS
+
+    def folder(self, name: str) -> Path:
+        """A folder of the site's, as the launcher makes it."""
+        return self.stores / "folders" / name
 
     def policy(self, **options: str) -> CompiledPolicy:
         """The policy with these words in it."""
@@ -150,20 +163,20 @@ class RunningCrew:
 
     def start(self) -> None:
         """Starts all processes, as the gate does."""
-        pipes = {pipe: make_pipe() for pipe in PIPES}
+        pipes = {pipe: make_pipe() for pipe in PIPES if {*pipe} <= {*self.parts}}
         policy = self.policy()
-        for part in PARTS:
+        for part in self.parts:
             inputs = {source: ends[0] for (source, target), ends in pipes.items() if target == part}
             outputs = {target: ends[1] for (source, target), ends in pipes.items() if source == part}
             self.children[part] = PartChild("mirror", part, self.auditor, inputs, outputs, WATCHED)
-        for part in PARTS:
+        for part in self.parts:
             if part in self.said:
                 self.said[part].close()
             self.said[part] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the crew
             self.children[part].start([self.listener] if part == "reader" else [], self.said[part])
-        for part in PARTS:
+        for part in self.parts:
             self.children[part].send(self._configure(part, policy))
-        for part in PARTS:
+        for part in self.parts:
             ready: Ready = self.children[part].wait_for(Ready)
             assert all(in_force for _, in_force, _ in ready.facts), ready.facts
             self.children[part].status()
@@ -187,6 +200,7 @@ class RunningCrew:
             assets=("history",),
             store=str(self.store(part)) if part in ("keeper", "spooler") else "",
             reads={"keeper": str(self.store("keeper"))} if part == "reader" else {},
+            folders={name: str(self.folder(name)) for name in self.folders} if part == FILES else {},
             secrets=secrets,
         )
 
@@ -195,7 +209,7 @@ class RunningCrew:
         return to_bytes(KINDS["mirror"].slice(policy, scope, part))
 
     def reload(self, policy: CompiledPolicy) -> None:
-        for part in PARTS:
+        for part in self.parts:
             listeners = self._configure(part, policy).listeners
             self.children[part].send(NewPolicy(self.slice(part, policy), listeners, ("history",)))
 
@@ -245,11 +259,11 @@ class RunningCrew:
             child.close()
 
     def ends_well(self) -> None:
-        for part in PARTS:
+        for part in self.parts:
             self.children[part].status()
-        for part in ("collector", "spooler", "keeper", "reader"):
+        for part in reversed(self.parts):
             self.children[part].send(Stop(5.0))
-        for part in PARTS:
+        for part in self.parts:
             process = self.children[part].process
             assert process is not None
             assert process.wait(PATIENT) == 0, self.stderr(part)
@@ -271,8 +285,12 @@ class RunningCrew:
 
 
 @contextlib.contextmanager
-def crew(stores: Path, plant: Plant | None, *, start: bool = True, **options: str) -> Iterator[RunningCrew]:
-    """A crew with its own stores, and keys for all principals."""
+def crew(
+    stores: Path, plant: Plant | None, *, start: bool = True, folders: tuple[str, ...] = (), **options: str
+) -> Iterator[RunningCrew]:
+    """A crew with its own stores, and keys for all principals; and these folders of the site's."""
+    for name in folders:
+        (stores / "folders" / name).mkdir(parents=True, exist_ok=True)
     for part in ("keeper", "spooler"):
         (stores / part).mkdir(mode=0o700, parents=True, exist_ok=True)
     keys, rows = {}, {}
@@ -284,7 +302,7 @@ def crew(stores: Path, plant: Plant | None, *, start: bool = True, **options: st
     listener = socket.socket()
     listener.bind((OFFICE, 0))
     listener.listen(128)
-    found = RunningCrew(auditor, stores, plant, options, listener, keys, rows)
+    found = RunningCrew(auditor, stores, plant, options, listener, keys, rows, folders=folders)
     auditor.start()
     try:
         if start:

@@ -25,6 +25,10 @@ PAGE = Path(__file__).parents[3] / "docs" / "mirror.md"
 POLICY = textwrap.dedent(re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.S)[0])
 
 
+DATABASE = POLICY[POLICY.index("historian:") + len("historian:") : POLICY.index("    mirror: {")]
+"""What the page says of its source."""
+
+
 def compiled(text: str = POLICY) -> CompiledPolicy:
     return compile_policy(loads(text), now_ns=time.time_ns())
 
@@ -60,13 +64,23 @@ def test_each_part_knows_what_it_has_to_and_no_more() -> None:
         ("keep: 5 years", "store: postgresql", "to come"),
         ("keep: 5 years", "acks: none", "diode"),
         ("        table: public.samples", "        query: DELETE FROM x", "SELECT or WITH"),
-        ('        at: "10.2.0.5:5432"', "        folder: in", "to come"),
+        ('        at: "10.2.0.5:5432"', "        folder: in", "it belongs to a database"),
+        (DATABASE, "{folder: lab, times: '%d.%m.%Y'}", "zone: Europe/Berlin"),
+        (DATABASE, "{folder: lab, times: ms, zone: UTC}", "they say what they are"),
+        (DATABASE, "{folder: lab, zone: Europe/Berlim}", "did you mean Europe/Berlin"),
+        (DATABASE, "{folder: lab, decimal: ','}", "another delimiter"),
+        (DATABASE, "{folder: lab, wide: true, of: tank_1}", "wide, or of"),
+        (DATABASE, "{folder: lab, wide: true, quality: q}", "each column is a tag"),
+        (DATABASE, "{folder: lab, form: parquet, decimal: ','}", "form: csv"),
+        (DATABASE, "{folder: lab, every: 5 s, overlap: 1 min}", "a database (at)"),
+        (DATABASE, "{folder: ../etc}", "a name of small letters"),
+        (DATABASE, "{folder: lab, times: '%c'}", "a pattern such as"),
         ("quality: quality", "quality: value", "a column for each"),
         ("every: 5 s", "every: 5 ms", "100 ms"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_words(old: str, new: str, says: str) -> None:
-    text = POLICY.replace(old, new, 1)
+    text = POLICY.replace(old, f" {new}\n" if old is DATABASE else new, 1)
     assert text != POLICY
     with pytest.raises(PolicyError) as error:
         compiled(text)

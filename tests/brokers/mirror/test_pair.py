@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cofferdam.audit.events.mirror import SamplesLost
-from cofferdam.brokers.mirror import hot
+from cofferdam.brokers.mirror import hot, spool
 from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, check, pack
 from cofferdam.brokers.mirror.query import Deadline, Reading
 from cofferdam.brokers.mirror.records import Lost, Samples, Taken, to_keeper
@@ -117,18 +117,19 @@ def test_what_the_keeper_has_goes_after_two_hours_and_numbers_go_on(tmp_path: Pa
     pair.close()
 
 
-def test_a_spool_that_is_full_says_what_it_lost(tmp_path: Path) -> None:
+def test_a_spool_that_is_full_says_what_it_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "SEGMENT_BYTES", 16 << 10)
     pair = Pair(tmp_path)
     pair.back()
-    pair.spooler._spool.most = 40 << 20
-    rows = [("tank_a", NOW - n, 1.0) for n in range(20_000)]
+    pair.spooler._spool.most = 40 << 10
+    rows = [("tank_a", NOW - n, 1.0) for n in range(20)]
     for _ in range(60):
         pair.offer(batch("backfill", rows))
     for _ in range(40):
         pair.offer(batch("live", rows))
     pair.spooler.tick()
     pair.turn()
-    assert pair.spooler._spool.size <= 41 << 20
+    assert pair.spooler._spool.size <= 41 << 10
     lost = [one for one in pair.log.told if isinstance(one, SamplesLost)]
     assert lost and lost[0].points > 0
     pair.all()

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cofferdam.audit.events.mirror import SamplesLost, SamplesRefused
-from cofferdam.brokers.mirror import catalogue, keeper, sealing, store
+from cofferdam.brokers.mirror import catalogue, keeper, sealing, spool, store
 from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, pack, to_batch
 from cofferdam.brokers.mirror.hot import Commit
 from cofferdam.brokers.mirror.query import Deadline, Reading
@@ -206,21 +206,24 @@ def no_room(monkeypatch: pytest.MonkeyPatch) -> Any:
     return on
 
 
-def test_a_full_disk_does_not_end_a_spooler_that_makes_room(tmp_path: Path, no_room: list[bool]) -> None:
+def test_a_full_disk_does_not_end_a_spooler_that_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_room: list[bool]
+) -> None:
+    monkeypatch.setattr(spool, "SEGMENT_BYTES", 16 << 10)
     pair = Pair(tmp_path)
     pair.back()
-    pair.spooler._spool.most = 20 << 20
-    rows = [("tank_a", NOW - n, 1.0) for n in range(20_000)]
+    pair.spooler._spool.most = 20 << 10
+    rows = [("tank_a", NOW - n, 1.0) for n in range(20)]
     for _ in range(80):
         pair.offer(batch("backfill", rows))
     no_room.append(True)
     pair.spooler.tick()
     lost = [one for one in pair.log.told if isinstance(one, SamplesLost)]
-    assert not lost and pair.spooler._spool.size > 20 << 20  # nothing goes that cannot be told of
+    assert not lost and pair.spooler._spool.size > 20 << 10  # nothing goes that cannot be told of
     no_room.clear()
     pair.spooler.tick()
     assert [one for one in pair.log.told if isinstance(one, SamplesLost)]
-    assert pair.spooler._spool.size < 40 << 20
+    assert pair.spooler._spool.size < 40 << 10
     pair.all()
     pair.close()
 

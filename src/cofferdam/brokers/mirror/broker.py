@@ -1,5 +1,5 @@
-"""What the mirror declares: a collector in the plant, a spooler and a keeper apart, a
-reader in the office that sees the keeper's store read-only and has no pipe to anybody."""
+"""What the mirror declares: a collector in the plant, a part with the site's folders where files are a source, a
+spooler and a keeper apart, a reader in the office that sees the keeper's store read-only and has no pipe to anybody."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cofferdam.brokers.mirror.figures import COLLECTOR, KEEPER, READER, SPOOLER
 from cofferdam.enforce.profile import Can, Crew, Profile
 
 _ARROW: Final = ("pyarrow", "pyarrow.acero", "pyarrow.compute", "pyarrow.parquet", "encodings.idna", "zoneinfo")
-_PIPES: Final = (("collector", "spooler"), ("spooler", "keeper"))
+_PIPES: Final = (("collector", "spooler"), ("files", "spooler"), ("spooler", "keeper"))
 _BACK: Final = tuple((target, source) for source, target in _PIPES)
 
 MIRROR: Final = Broker(
@@ -29,6 +29,15 @@ MIRROR: Final = Broker(
                 runtime="asyncio",
                 secrets=("mirror",),
                 preload=(*_ARROW, "cofferdam.protocols.modbus.operations"),
+                says=kinds((*events.SOURCE, *gate.PART)),
+            ),
+            "files": Profile(
+                "mirror/files",
+                stands="apart",
+                can=Can.STORE,
+                folders=True,
+                runtime="asyncio",
+                preload=(*_ARROW, "_strptime", "encodings.cp1252", "encodings.latin_1", "encodings.utf_8_sig"),
                 says=kinds((*events.SOURCE, *gate.PART)),
             ),
             "spooler": Profile(
@@ -61,9 +70,11 @@ MIRROR: Final = Broker(
             ),
         },
         pipes=(*_PIPES, *_BACK),
+        optional=frozenset({"files"}),
     ),
     make={
         "collector": "cofferdam.brokers.mirror.collector:Collector",
+        "files": "cofferdam.brokers.mirror.drops:Files",
         "spooler": "cofferdam.brokers.mirror.spooler:Spooler",
         "keeper": "cofferdam.brokers.mirror.keeper:Keeper",
         "reader": "cofferdam.brokers.mirror.reader:Reader",
@@ -71,13 +82,16 @@ MIRROR: Final = Broker(
     records={
         ("collector", "spooler"): "cofferdam.brokers.mirror.records:from_source",
         ("spooler", "collector"): "cofferdam.brokers.mirror.records:to_source",
+        ("files", "spooler"): "cofferdam.brokers.mirror.records:from_source",
+        ("spooler", "files"): "cofferdam.brokers.mirror.records:to_source",
         ("spooler", "keeper"): "cofferdam.brokers.mirror.records:to_keeper",
         ("keeper", "spooler"): "cofferdam.brokers.mirror.records:from_keeper",
     },
     needs=("pyarrow", "duckdb", "psycopg"),
-    alarms=frozenset({"collector", "spooler", "keeper", "reader"}),
+    alarms=frozenset({"collector", "files", "spooler", "keeper", "reader"}),
     figures={
         "collector": COLLECTOR,
+        "files": COLLECTOR,
         "spooler": SPOOLER,
         "keeper": KEEPER,
         "reader": READER,

@@ -32,7 +32,7 @@ from cofferdam.brokers.mirror.postgres import Differs, Historian, Reading, Seen
 from cofferdam.brokers.mirror.records import Begin, Count, Counted, Fetch, Samples, Stored
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.mirror_rows import Device, Postgres
+from cofferdam.policy.terms.mirror_rows import Device, Drop, Postgres
 
 WINDOW: Final = 8
 """Batches that the spooler has not stored yet."""
@@ -46,11 +46,13 @@ REREAD_SHARE: Final = 10
 FETCHES_MOST: Final = 10_000
 ALARMS_MOST: Final = 32
 
-Source = Postgres | Device
+Source = Postgres | Device | Drop
 
 
 class Collector(Part):
     """The part."""
+
+    kinds: tuple[type, ...] = (Postgres, Device)
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -64,6 +66,7 @@ class Collector(Part):
         self._upto: dict[str, int] | None = None
         self._sent = self._stored = 0
         self._room: deque[asyncio.Future[None]] = deque()
+        self._flushing: list[asyncio.Future[None]] = []
         self._cut = self._stopping = False
         self._work_by(setting.policy)
         self.set_severed(setting.severed)
@@ -79,7 +82,7 @@ class Collector(Part):
         """Starts what is wanted, and ends the rest."""
         off = self._cut or self._stopping or self._upto is None
         wanted: dict[str, Source] = {
-            one.name: one for one in self.row.sources if isinstance(one, (Postgres, Device)) and not off
+            one.name: one for one in self.row.sources if isinstance(one, self.kinds) and not off
         }
         for name, work in list(self._work.items()):
             if wanted.get(name) != work.source or name in renewed:
@@ -87,10 +90,11 @@ class Collector(Part):
                 del self._work[name]
         for name, source in wanted.items():
             if name not in self._work:
-                self._work[name] = work = self._make(source)
+                self._work[name] = work = self.make(source)
                 self._start(self._run(work))
 
-    def _make(self, source: Source) -> Work:
+    def make(self, source: Source) -> Work:
+        """What reads a source of these kinds."""
         if isinstance(source, Device):
             return Devices(self, source)
         return Tables(self, source)
@@ -145,6 +149,10 @@ class Collector(Part):
                 room = self._room.popleft()
                 if not room.done():
                     room.set_result(None)
+            flushing, self._flushing = self._flushing, []
+            for one in flushing:
+                if not one.done():
+                    one.set_result(None)
         elif isinstance(record, (Count, Fetch)):
             work = self._work.get(record.source)
             if work is not None:
@@ -167,6 +175,14 @@ class Collector(Part):
         self._figures.add("read", record.count, record.source)
         if record.lane == "live" and record.upto >= 0 and self._upto is not None:
             self._upto[record.source] = max(self._upto.get(record.source, record.upto), record.upto)
+
+    async def flushed(self) -> None:
+        """Until all that was handed over is on the spooler's disk."""
+        wanted = self._sent
+        while self._stored < wanted:
+            stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._flushing.append(stored)
+            await stored
 
     def answer(self, record: Counted) -> None:
         """A count."""
@@ -221,6 +237,8 @@ class Collector(Part):
                 found[f"mirror-{name}"] = clip(f"{name}: {work.trouble}")
             if work.ahead:
                 found[f"mirror-{name}-future"] = clip(work.ahead)
+            if work.bad:
+                found[f"mirror-{name}-bad"] = clip(work.bad)
         return found
 
 
@@ -232,6 +250,7 @@ class Work:
         self.source: Any = source
         self.trouble = ""
         self.ahead = ""
+        self.bad = ""
         self.newest = 0
         self._task: asyncio.Task[Any] | None = None
         self._asked: deque[Count | Fetch] = deque()

@@ -20,12 +20,13 @@ from cofferdam.policy.findings import Checking, Linting
 from cofferdam.policy.schema import ALL
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.base import Ask, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Store, Terms
+from cofferdam.policy.terms.base import Ask, Folder, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Store, Terms
 from cofferdam.policy.terms.door_words import door_row
 from cofferdam.policy.terms.mirror_checks import MirrorChecks
 from cofferdam.policy.terms.mirror_model import MirrorConduit, MirrorRule, SourceSaid
 from cofferdam.policy.terms.mirror_rows import (
     Device,
+    Drop,
     Matcher,
     MirrorRows,
     Postgres,
@@ -34,7 +35,7 @@ from cofferdam.policy.terms.mirror_rows import (
     rights_of,
 )
 
-COLLECTOR, SPOOLER, KEEPER, READER = "collector", "spooler", "keeper", "reader"
+COLLECTOR, FILES, SPOOLER, KEEPER, READER = "collector", "files", "spooler", "keeper", "reader"
 
 
 class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
@@ -97,12 +98,18 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
         for source in row.sources:
             if isinstance(source, Postgres):
                 reaches.append(Reach(row.inner, source.address, source.port, share))
-            else:
+            elif isinstance(source, Device):
                 asset = policy.assets[source.asset]
                 reaches.append(Reach(row.inner, asset.address, asset.port, share))
         plant = Place(Side(policy.zones[row.inner].side), row.inner)
+        folders = tuple(
+            Folder(one.folder, share, ("conduits", conduit.name, "sources", one.name, "folder"))
+            for one in row.sources
+            if isinstance(one, Drop)
+        )
         parts = {
             COLLECTOR: PartNeeds(plant, reaches=tuple(reaches)),
+            **({FILES: PartNeeds(folders=folders)} if folders else {}),
             SPOOLER: PartNeeds(store=Store(int(row.spool * 1.1) + (64 << 20))),
             KEEPER: PartNeeds(store=Store(int(row.most * 1.2) + (256 << 20))),
             READER: PartNeeds(Place(Side(policy.zones[row.outer].side), row.outer), listens=listens),
@@ -123,7 +130,8 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
                 for one in row.sources
             )
             return msgspec.structs.replace(row, sources=sources, rules=(), stands={}, doors=())
-        own = row.sources if part == COLLECTOR else ()
+        files = part == FILES
+        own = tuple(one for one in row.sources if isinstance(one, Drop) == files) if part in (COLLECTOR, FILES) else ()
         return msgspec.structs.replace(row, sources=own, rules=(), stands={}, doors=())
 
     def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:
@@ -256,6 +264,29 @@ def _source(name: str, said: SourceSaid, assets: dict[str, Asset]) -> Source:
         known = [point.name for point in assets[said.asset].points]
         names: Collection[str] = said.points if said.points and ALL not in said.points else known
         return Device(name=name, asset=said.asset, points=tuple(sorted(names)), every=said.every)
+    if said.folder is not None:
+        return Drop(
+            name=name,
+            folder=said.folder,
+            form=said.form,
+            tag="" if said.wide or said.of else said.tag,
+            time=said.time,
+            value="" if said.wide else said.value,
+            quality=said.quality or "",
+            server=said.server or "",
+            wide=said.wide,
+            of=said.of or "",
+            delimiter=said.delimiter,
+            decimal=said.decimal,
+            encoding=said.encoding,
+            times=said.times,
+            zone=said.zone or "",
+            kind=said.type,
+            tags=tuple(said.tags),
+            settle=said.settle,
+            keep_files=said.keep_files,
+            every=said.every,
+        )
     address, port = said.at or ("", 0)
     return Postgres(
         name=name,

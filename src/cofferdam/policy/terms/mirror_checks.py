@@ -13,9 +13,14 @@ from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.schema import ALL
 from cofferdam.policy.terms.door_words import DoorChecks
 from cofferdam.policy.terms.mirror_model import MirrorConduit, MirrorRule, SourceSaid
-from cofferdam.policy.terms.mirror_rows import EVERYTHING
+from cofferdam.policy.terms.mirror_rows import EVERYTHING, SINCE_1970, Matcher
 
-_OF_DATABASES = ("database", "table", "query", "quality", "server", "rows_per_second", "password")
+_OF_COLUMNS = ("tag", "time", "value", "quality", "server")
+_OF_DATABASES = (
+    "database", "role", "password", "plain", "table", "query", "overlap", "since", "rows_per_second", *_OF_COLUMNS,
+)  # fmt: skip
+_OF_CSV = ("delimiter", "decimal", "encoding", "times", "type")
+_OF_FOLDERS = ("form", "wide", "of", "zone", "settle", "keep_files", *_OF_CSV, *_OF_COLUMNS)
 
 
 class MirrorChecks:
@@ -73,33 +78,59 @@ class MirrorChecks:
             self.checking.key(at, found, "one of at, asset, folder", check="missing")
             return
         (kind,) = kinds
-        if kind == "folder":
-            self.at(
-                (*at, kind),
-                f"a source of the kind {kind}, which is to come",
-                "a database (at) or an asset",
-                check="source",
-            )
-            return
+        own = {"at": _OF_DATABASES, "asset": ("points",), "folder": _OF_FOLDERS}
+        for of, fields in own.items():
+            for field in fields:
+                if of != kind and field in said.model_fields_set and field not in own[kind]:
+                    where = {"at": "a database (at)", "asset": "an asset", "folder": "a folder"}[of]
+                    self.at((*at, field), f"{field} beside {kind}", f"it belongs to {where}", check="source")
         if kind == "at":
             self.database(at, said)
-        else:
-            for field in _OF_DATABASES:
-                if getattr(said, field) is not None:
-                    self.at((*at, field), f"{field} beside {kind}", "it belongs to a database (at)", check="source")
+        elif kind == "folder":
+            self.folder(at, said)
         if kind == "asset":
             self.device(at, said)
-        elif said.points:
-            self.at((*at, "points"), f"points beside {kind}", "they belong to an asset", check="source")
 
     def database(self, at: Path, said: SourceSaid) -> None:
         if said.database is None:
             self.checking.key(at, "a database without its name", "database: NAME", check="missing")
         if (said.table is None) == (said.query is None):
             self.checking.key(at, "a database", "table, or query", check="missing")
-        columns = [said.tag, said.time, said.value, *filter(None, (said.quality, said.server))]
+        self.columns(at, [said.tag, said.time, said.value, *filter(None, (said.quality, said.server))])
+
+    def columns(self, at: Path, columns: Sequence[str]) -> None:
         if len(set(columns)) != len(columns):
             self.checking.key(at, "one column for two purposes", "a column for each", check="source")
+
+    def folder(self, at: Path, said: SourceSaid) -> None:
+        given = said.model_fields_set
+        if said.form != "csv":
+            for field in _OF_CSV:
+                if field in given:
+                    self.at((*at, field), f"{field} of {said.form}", "form: csv", check="source")
+        if said.delimiter == said.decimal and said.form == "csv":
+            self.checking.key(at, "one mark for cells and decimals", "another delimiter", check="source")
+        if said.wide and said.of is not None:
+            self.at((*at, "of"), "wide, and all of one tag", "wide, or of", check="source")
+        for field, without in (("tag", said.wide or said.of is not None), ("value", said.wide), ("quality", said.wide),
+                               ("server", said.wide)):  # fmt: skip
+            if without and field in given:
+                found = f"a column for the {field} " + ("of a wide file" if said.wide else "beside of")
+                self.at((*at, field), found, "none: each column is a tag" if said.wide else "none", check="source")
+        if said.zone is not None and (said.times in SINCE_1970 or "%z" in said.times):
+            self.at((*at, "zone"), f"a zone for times: {said.times}", "none: they say what they are", check="source")
+        if said.zone is None and said.form == "csv" and "%" in said.times and "%z" not in said.times:
+            found = "times without an offset, and no zone"
+            self.checking.key(at, found, "zone: Europe/Berlin (or +01:00)", check="source")
+        if said.wide:
+            self.columns(at, [said.time])
+        elif said.of is not None:
+            self.columns(at, [said.time, said.value, *filter(None, (said.quality, said.server))])
+        else:
+            self.columns(at, [said.tag, said.time, said.value, *filter(None, (said.quality, said.server))])
+        for index, pattern in enumerate(said.tags):
+            if said.of is not None and not Matcher([pattern])(said.of) and len(said.tags) == 1:
+                self.at((*at, "tags", index), f"{pattern}, and all is of {said.of}", said.of, check="source")
 
     def device(self, at: Path, said: SourceSaid) -> None:
         name = said.asset or ""

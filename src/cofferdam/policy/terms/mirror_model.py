@@ -10,15 +10,19 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
-from cofferdam.policy import schema, syntax
+from cofferdam.limits import FOLDER_NAME
+from cofferdam.policy import schema, syntax, zones
 from cofferdam.policy.fields import YES_NO, as_list, choice, one_or_list, one_or_more, read_by, size, span, whole
+from cofferdam.policy.problems import nearest
 from cofferdam.policy.schema import Name, Names
 from cofferdam.policy.terms.door_words import DoorSaid
-from cofferdam.policy.terms.mirror_rows import EVERYTHING, TAG_CHARACTERS
+from cofferdam.policy.terms.mirror_rows import EVERYTHING, SINCE_1970, TAG_CHARACTERS, tag_name
 
 ALL: Final = "all"
 DAY: Final = 86_400
 YEAR: Final = syntax.YEAR_SECONDS
+_PATTERN: Final = re.compile(r"(?=.*%)(?:%[YmdHMSfzyj]|[ ./:,T_-]|[0-9])+\Z")
+_OFFSET: Final = re.compile(r"(?:UTC|Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])\Z")
 _TABLE: Final = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 
 
@@ -68,8 +72,43 @@ Table = Annotated[str, *read_by(_table, {"type": "string", "pattern": _TABLE.pat
 Query = Annotated[str, *read_by(_query, {"type": "string", "examples": ["SELECT tag, time, value FROM samples"]})]
 
 
+def _folder(raw: Any) -> str:
+    if isinstance(raw, str) and re.fullmatch(FOLDER_NAME, raw):
+        return raw
+    raise syntax.Expected("a name of small letters, digits, dots, - and _, such as lab-results")
+
+
+def _tag(raw: Any) -> str:
+    if isinstance(raw, str) and tag_name(raw):
+        return raw
+    raise syntax.Expected(f"a tag's name, of at most {TAG_CHARACTERS} characters")
+
+
+def _delimiter(raw: Any) -> str:
+    found = {"tab": "\t"}.get(raw, raw)
+    if isinstance(found, str) and len(found) == 1 and found in ",;\t|":
+        return found
+    raise syntax.Expected('one of "," ";" "|" and tab')
+
+
+def _times(raw: Any) -> str:
+    if isinstance(raw, str) and (raw in ("iso", *SINCE_1970) or (len(raw) <= 64 and _PATTERN.match(raw))):
+        return raw
+    raise syntax.Expected("iso, s, ms, us, ns, or a pattern such as %d.%m.%Y %H:%M:%S (%Y %m %d %H %M %S %f %z %y %j)")
+
+
+def _zone(raw: Any) -> str:
+    text = syntax.text(raw)
+    if _OFFSET.match(text) or text in zones.zone_names():
+        return text
+    raise syntax.Expected(
+        "a time zone, such as Europe/Berlin, or an offset, such as +01:00", nearest(text, zones.zone_names())
+    )
+
+
 class SourceSaid(schema.Entry):
-    """Where samples come from: a historian in PostgreSQL (`at`), or points of an asset (`asset`)."""
+    """Where samples come from: a historian in PostgreSQL (`at`), points of an asset (`asset`), or files that are left
+    in a folder (`folder`)."""
 
     at: schema.Endpoint | None = Field(
         None, description="ADDRESS:PORT of a PostgreSQL (or TimescaleDB) in the zone `from`: `10.2.0.5:5432`."
@@ -105,8 +144,53 @@ class SourceSaid(schema.Entry):
     )
     asset: Name | None = Field(None, description="An asset of the zone `from`; a tag is then ASSET.POINT.")
     points: Names = Field((), description="With `asset`: its points that are read. Default: all.")
-    folder: Name | None = Field(
-        None, description="A folder in which files are left: to come in a later version, and refused until then."
+    folder: Annotated[str, *read_by(_folder, {"type": "string", "pattern": FOLDER_NAME})] | None = Field(
+        None,
+        description="A folder in which files are left: its name beneath the directory of the site's folders "
+        "(`cofferdam up --folders`). Files that were taken go to `done`, refused ones to `bad` with a `.reason`.",
+    )
+    form: Annotated[Literal["csv", "parquet"], *choice("csv", "parquet")] = Field(
+        "csv", description="With `folder`: what its files are. The first row of CSV names the columns."
+    )
+    wide: Annotated[bool, *YES_NO] = Field(
+        False, description="With `folder`: each column but that of the time is a tag, and named like it."
+    )
+    of: Annotated[str, *read_by(_tag, {"type": "string", "examples": ["tank_level"]})] | None = Field(
+        None, description="With `folder`: there is no column of tags; all samples are of this one."
+    )
+    delimiter: Annotated[str, *read_by(_delimiter, {"type": "string", "examples": [";", "tab"]})] = Field(
+        ",", description="With `form: csv`: what stands between the cells."
+    )
+    decimal: Annotated[Literal[".", ","], *choice(".", ",")] = Field(
+        ".", description="With `form: csv`: the decimal mark of numbers."
+    )
+    encoding: Annotated[Literal["utf-8", "latin-1", "cp1252"], *choice("utf-8", "latin-1", "cp1252")] = Field(
+        "utf-8", description="With `form: csv`: how texts are encoded."
+    )
+    times: Annotated[str, *read_by(_times, {"type": "string", "examples": ["iso", "ms", "%d.%m.%Y %H:%M:%S"]})] = Field(
+        "iso",
+        description="With `form: csv`: how times are written: `iso` (`2027-03-01T12:00:00.5+01:00`), `s`, `ms`, `us`, "
+        "`ns` since 1970, or a pattern such as `%d.%m.%Y %H:%M:%S`.",
+    )
+    zone: Annotated[str, *read_by(_zone, {"type": "string", "examples": ["Europe/Berlin", "+01:00"]})] | None = Field(
+        None,
+        description="With `folder`: the time zone of times without an offset: a name such as Europe/Berlin, or an "
+        "offset. Of a zone with summer time, a time that comes twice in autumn, or not at all in spring, is refused. "
+        "Default: a time without an offset is refused.",
+    )
+    type: Annotated[Literal["number", "integer", "bool", "text"], *choice("number", "integer", "bool", "text")] = Field(
+        "number", description="With `form: csv`: what values are."
+    )
+    settle: Annotated[int, *span(0, 3600)] = Field(
+        2,
+        description="With `folder`: how long a file stands unchanged before it is taken; `0 s` where files are renamed "
+        "in whole. Default: 2 s.",
+        json_schema_extra={"default": "2 s"},
+    )
+    keep_files: Annotated[int, *span(0, 10 * YEAR)] = Field(
+        30 * DAY,
+        description="With `folder`: how long files stay in `done`; `0 s`: for ever. Default: 30 days.",
+        json_schema_extra={"default": "30 days"},
     )
     tags: Patterns = Field(
         (EVERYTHING,), description="Which tags are mirrored, by name, with `*` for anything. Default: all."

@@ -16,6 +16,8 @@ from cofferdam.policy.terms.doors import Door
 EVERYTHING: Final = "*"
 TAG_CHARACTERS: Final = 200
 """Of a tag's name."""
+SINCE_1970: Final = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
+"""Units of times that are counted since 1970, in ns."""
 TAGS_MOST: Final = 100_000
 """Tags of one mirror."""
 
@@ -63,7 +65,35 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     every: int = 1_000
 
 
-Source = Postgres | Device
+class Drop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="folder"):
+    """Files that are left in a folder of the site's. `form`: csv or parquet. `wide`: each column but that of the time
+    is a tag; `of`: all samples are of this tag. `times`: iso, a unit since 1970 (s, ms, us, ns), or a pattern as
+    strptime has it; `zone`: where clocks without an offset hang. `kind`: of a value in CSV. `settle` and `keep_files`
+    in seconds, `every` in ms."""
+
+    name: str
+    folder: str
+    form: Literal["csv", "parquet"] = "csv"
+    tag: str = "tag"
+    time: str = "time"
+    value: str = "value"
+    quality: str = ""
+    server: str = ""
+    wide: bool = False
+    of: str = ""
+    delimiter: str = ","
+    decimal: str = "."
+    encoding: str = "utf-8"
+    times: str = "iso"
+    zone: str = ""
+    kind: Literal["number", "integer", "bool", "text"] = "number"
+    tags: tuple[str, ...] = (EVERYTHING,)
+    settle: int = 2
+    keep_files: int = 0
+    every: int = 10_000
+
+
+Source = Postgres | Device | Drop
 
 
 class ReadRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

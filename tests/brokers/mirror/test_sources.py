@@ -1,0 +1,295 @@
+"""Sources of all kinds, as they behave when nobody looks after them: historians that change while they are read, with
+times and values that no plant should have; a device that stops answering; folders in which anybody leaves anything.
+One crew has all of them."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cofferdam.audit.events.mirror import SamplesRefused, SourceTold
+from cofferdam.brokers.mirror.points import spans
+from cofferdam.model import Point, Span, ValueType
+from cofferdam.protocols.modbus import messages as m
+from tests.brokers.mirror.crew import FILES, Plant, RunningCrew, crew, historian
+from tests.brokers.mirror.test_kill import verified
+from tests.protocols.device import Device, served
+from tests.services import Postgres, needs_postgres
+from tests.waiting import eventually
+
+ASSETS = """
+assets:
+  plc:
+    zone: plant
+    address: 127.0.0.1
+    port: {port}
+    protocol: modbus
+    unit: 1
+    timeout: 300 ms
+    points:
+      level: {{at: input 12, type: uint16}}
+      flow: {{at: input 13, type: uint16}}
+      total: {{at: holding 100, type: uint32}}
+      far: {{at: holding 150, type: uint16}}
+      beyond: {{at: holding 400, type: uint16}}
+      pump: {{at: coil 3, type: bool}}
+"""
+ALSO = """{name}: {{at: "127.0.0.1:{port}", database: {database}, role: mirror, plain: true, table: samples,
+                  quality: quality, password: historian, every: 200 ms, since: 90 days, {more}}}"""
+LAB = """lab: {folder: lab, delimiter: ";", decimal: ",", settle: 0 s, times: "%d.%m.%Y %H:%M:%S", zone: Europe/Berlin,
+            every: 200 ms}"""
+BATCH = "batch: {folder: batch, form: parquet, settle: 0 s, every: 200 ms}"
+
+
+ODD = [
+    ("nan", "NaN", "now()"), ("inf", "Infinity", "now()"), ("minus", "-0", "now()"),
+    ("tiny", "5e-324", "now()"), ("none", None, "now()"), ("old", "1", "'1969-07-20 20:17:40Z'"),
+    ("future", "1", "now() + interval '2 hours'"),
+    ("late", "1", "'2262-04-12 00:00:00Z'"), ("never", "1", "'infinity'"), ("", "1", "now()"),
+    ("with\nline", "1", "now()"), ("ünïcode", "1", "now()"), ("x" * 201, "1", "now()"),
+    ("dup", "1", "'2026-01-01Z'"), ("dup", "1", "'2026-01-01Z'"), ("dup", "2", "'2026-01-01Z'"),
+]  # fmt: skip
+
+
+class Plc(Device):
+    """One that may stop answering."""
+
+    silent = False
+
+    def answer(self, request: m.ModbusRequest) -> m.ModbusResponse:
+        if self.silent:
+            raise ConnectionError
+        return super().answer(request)
+
+
+class Site:
+    """All that the crew reads."""
+
+    def __init__(self, made: Postgres) -> None:
+        self.changes, self.odd, self.mends = Plant(made), Plant(made), Plant(made)
+        self.device = Plc()
+        self.mirror: RunningCrew
+        self.lake: httpx.Client
+
+    def value(self, tag: str, **said: str) -> Any:
+        """Its values; None where there is no such tag."""
+        answer = self.lake.get("/v1/samples", params={"tag": tag, "from": "1960-01-01", "to": "2261-01-01", **said})
+        return [row["value"] for row in answer.json()["samples"]] if answer.status_code == 200 else None
+
+    def last(self, tag: str) -> Any:
+        answer = self.lake.get("/v1/samples", params={"tag": tag, "last": "1h"})
+        return answer.json()["samples"][-1] if answer.status_code == 200 else {}
+
+    def told(self, state: str) -> list[str]:
+        return [one.detail for one in self.mirror.auditor.of(SourceTold) if one.state == state]
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Postgres]:
+    with historian() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    found = Site(made)
+    found.mends.conn.execute("alter table samples alter column value type bigint using value::bigint")
+    found.mends.conn.execute("alter table samples add column server timestamptz")
+    for tag, value, when in ODD:
+        found.odd.conn.execute(f"insert into samples values (%s, {when}, %s)", (tag, value))
+    with served(found.device) as port:
+        more = ["plc: {asset: plc, every: 200 ms}", LAB, BATCH]
+        for name, plant, words in (("odd", found.odd, "tags: all"), ("mends", found.mends, "server: server")):
+            more.append(ALSO.format(name=name, port=made.port, database=plant.database, more=words))
+        folders, assets = ("lab", "batch"), ASSETS.format(port=port)
+        with (
+            crew(tmp_path_factory.mktemp("sources"), found.changes, folders=folders, more="\n      ".join(more),
+                 assets=assets) as found.mirror,
+            found.mirror.client("lake") as found.lake,
+        ):  # fmt: skip
+            yield found
+            found.mirror.ends_well()
+    for plant in (found.odd, found.mends):
+        plant.conn.close()
+
+
+# --- historians -----------------------------------------------------------------------------------------------------
+
+
+@needs_postgres
+def test_a_historian_that_changes_under_it(site: Site) -> None:
+    """A column goes, rights are taken away, the table is emptied: told, and nothing is doubled or lost."""
+    plant, mirror = site.changes, site.mirror
+    now = int(time.time())
+    plant.add([("a", now - 600 + s, s, 192) for s in range(500)])
+    eventually(lambda: len(site.value("a") or ()) == 500)
+    plant.conn.execute("alter table samples rename column value to worth")
+    eventually(lambda: any("value" in words for words in site.told("away")))
+    plant.conn.execute("alter table samples rename column worth to value")
+    eventually(lambda: site.told("back"))
+    plant.conn.execute("revoke select on samples from mirror")
+    eventually(lambda: any("denied" in words for words in site.told("away")))
+    plant.conn.execute("grant select on samples to mirror")
+    plant.conn.execute("truncate samples")
+    plant.conn.execute("alter table samples alter column value type int using value::int")
+    plant.conn.execute("alter table samples add column note text")
+    plant.add([("a", now - 50, 7, 192), ("b", now - 49, 8, 192)])
+    eventually(lambda: (len(site.value("a")), site.value("b")) == (501, [8]))
+    run = verified(mirror, (now - 600) // 3600, now // 3600)
+    assert run["differences"] == 0 and run["source_has_less"], run
+
+
+@needs_postgres
+def test_times_and_values_that_no_plant_should_have(site: Site) -> None:
+    value = site.value
+    eventually(lambda: value("ünïcode") == [1])
+    assert (value("nan"), value("inf"), value("none")) == ([None], [None], [None])
+    assert value("tiny") == [5e-324]
+    assert str(value("minus")) == "[-0.0]"
+    for tag in ("future", "late", "never", "with\nline", "x" * 201):
+        assert value(tag) is None, tag
+    found = site.lake.post("/v1/sql", content="SELECT tag FROM samples WHERE isnan(value) AND tag IN ('nan', 'none')")
+    assert len(found.json()["rows"]) == 2
+    eventually(lambda: "from the future" in str(site.mirror.children["collector"].status().alarms))
+    # What is older than `since` comes when it is asked for, and what is there twice is there once.
+    site.mirror.ask("keeper", "backfill", first=-4000, last=-3900)
+    site.mirror.ask("keeper", "backfill", first=490_800, last=491_000)
+    eventually(lambda: value("old") == [1])
+    eventually(lambda: value("dup") == [2])
+    assert value("dup", revisions="all") == [1, 2]
+
+
+@needs_postgres
+def test_what_changes_in_a_historian_while_it_is_read(site: Site) -> None:
+    """A whole number's column becomes a float: nothing is rounded. A value is mended and mended back: the last stays. A
+    time of the historian's own that has no place ends nothing."""
+    plant, value = site.mends, site.value
+    plant.conn.execute("insert into samples values ('s', now(), 1, 192, 'infinity'), ('s', now(), 2, 192, '3000-1-1')")
+    # A little ahead of the clock, so that each reading sees it again.
+    plant.conn.execute("insert into samples values ('c', now() + interval '9 min', 1, 192)")
+    eventually(lambda: (value("c"), value("s", revisions="all")) == ([1], [1, 2]))
+    for changed in (2, 1):
+        plant.conn.execute("update samples set value = %s where tag = 'c'", (changed,))
+        eventually(lambda changed=changed: value("c") == [changed])  # type: ignore[misc]
+    assert value("s", revisions="all") == [1, 2]  # nothing more by being read again
+    plant.conn.execute("alter table samples alter column value type float8")
+    plant.conn.execute("insert into samples values ('f', now(), 7.25, 192)")
+    eventually(lambda: value("f") == [7.25])
+
+
+# --- a device -------------------------------------------------------------------------------------------------------
+
+
+def point(name: str, space: str, start: int, count: int = 1) -> Point:
+    return Point(name, Span(space, start, count), ValueType.UINT16)
+
+
+def test_neighbours_are_read_together_and_nothing_between() -> None:
+    found = spans([point("c", "holding", 13), point("a", "holding", 10, 2), point("b", "holding", 12),
+                   point("x", "holding", 15), point("i", "input", 16)])  # fmt: skip
+    assert [(span.space, span.start, span.count) for span, _ in found] == [
+        ("holding", 10, 4), ("holding", 15, 1), ("input", 16, 1),
+    ]  # fmt: skip
+    many = spans([point(str(n), "holding", n) for n in range(300)])
+    assert [span.count for span, _ in many] == [125, 125, 50]
+
+
+@needs_postgres
+def test_a_real_device(site: Site) -> None:
+    last = site.last
+    eventually(lambda: last("plc.pump"))
+    assert last("plc.level")["value"] == 2012 and last("plc.level")["quality"] == 0
+    assert last("plc.total")["value"] == 1100 << 16 | 1101
+    assert last("plc.pump")["value"] is True
+    beyond = last("plc.beyond")  # an exception of the device: bad, with its code
+    assert beyond["value"] is None and beyond["quality"] == 0x80000002
+    reads = {(type(one), one.address, one.count) for one in site.device.seen}
+    assert (m.ReadInputRegisters, 12, 2) in reads  # two points in one read
+    assert not any(isinstance(one, (m.WriteSingleRegister, m.WriteMultipleRegisters)) for one in site.device.seen)
+    site.device.input[12] = 7
+    eventually(lambda: last("plc.level")["value"] == 7)
+    site.device.silent = True  # a mirror of it says so, and goes on saying so
+    eventually(lambda: last("plc.level")["quality"] == 0x80050000)
+    count = len(site.value("plc.level"))
+    eventually(lambda: len(site.value("plc.level")) > count + 1)
+    site.device.silent = False
+    eventually(lambda: last("plc.level")["value"] == 7)
+
+
+# --- folders --------------------------------------------------------------------------------------------------------
+
+
+def leave(site: Site, folder: str, name: str, data: bytes) -> Path:
+    """A file that is renamed in whole."""
+    path = site.mirror.folder(folder)
+    (path / f".{name}").write_bytes(data)
+    (path / f".{name}").rename(path / name)
+    return path / name
+
+
+@needs_postgres
+def test_files_that_are_left_in_a_folder(site: Site) -> None:
+    text = "tag;time;value\nlab_ph;29.01.2026 13:00:00;7,25\nlab_ph;29.01.2026 14:00:00;\n"
+    path = leave(site, "lab", "shift.csv", text.encode())
+    eventually(lambda: (path.parent / "done" / "shift.csv").exists())
+    eventually(lambda: site.value("lab_ph") == [7.25, None])
+    out = io.BytesIO()
+    at = pa.array([1_770_000_000_000 + n for n in range(25_000)], pa.timestamp("ms", "UTC"))
+    pq.write_table(pa.table({"tag": ["batch_1"] * 25_000, "time": at, "value": list(range(25_000))}), out)
+    other = leave(site, "batch", "run.parquet", out.getvalue())
+    eventually(lambda: len(site.value("batch_1") or ()) == 25_000)
+    eventually(lambda: (other.parent / "done" / "run.parquet").exists())
+    leave(site, "lab", "again.csv", text.encode())  # the same once more changes nothing
+    eventually(lambda: (path.parent / "done" / "again.csv").exists())
+    eventually(lambda: site.mirror.ask("spooler", "status")["lanes"]["backfill"]["waiting"] == 0)
+    assert site.value("lab_ph", revisions="all") == [7.25, None]
+    assert {one["source"]: one["waits"] for one in site.mirror.ask(FILES, "status")} == {"lab": 0, "batch": 0}
+
+
+@needs_postgres
+def test_files_that_are_not_as_declared_lie_in_bad_with_row_and_column(site: Site) -> None:
+    lab = site.mirror.folder("lab")
+    leave(site, "lab", "point.csv", b"tag;time;value\nlab_x;29.01.2026 13:00:00;1\nlab_x;29.01.2026 13:00:01;7.25\n")
+    reason = lab / "bad" / "point.csv.reason"
+    eventually(reason.exists)
+    assert reason.read_text() == "row 3, column value: '7.25' is no number (decimal mark ',')\n"
+    assert site.value("lab_x") is None  # nothing of a file that is not whole
+    (lab / "link.csv").symlink_to("/etc/passwd")
+    (lab / "half.csv.part").write_bytes(b"tag;time;value\nlab_x;29.01.2026 13:00:00;1\n")
+    os.mkfifo(lab / "pipe")
+    leave(site, "lab", "two\nlines.csv", b"tag;time;value\nlab_x;29.01.2026 13:00:00;1\n")
+    leave(site, "batch", "bomb.parquet", b"PAR1" + os.urandom(4096) + b"\xff\xff\xff\x7fPAR1")
+    eventually((lab / "bad" / "two\\x0alines.csv.reason").exists)
+    eventually((site.mirror.folder("batch") / "bad" / "bomb.parquet.reason").exists)
+    assert (lab / "link.csv").is_symlink() and (lab / "half.csv.part").exists() and (lab / "pipe").exists()
+    assert site.value("lab_x") is None
+    eventually(lambda: "left alone" in str(site.mirror.children[FILES].status().alarms))
+    refused = [one.detail for one in site.mirror.auditor.of(SamplesRefused) if one.source == "lab"]
+    assert any("row 3, column value" in one for one in refused)
+    for name in ("link.csv", "half.csv.part", "pipe"):
+        (lab / name).unlink()
+    leave(site, "lab", "good.csv", b"tag;time;value\nlab_x;29.01.2026 13:00:00;1\n")  # the others go on
+    eventually(lambda: site.value("lab_x") == [1])
+
+
+@needs_postgres
+def test_a_folder_that_somebody_replaces_by_a_link(site: Site, tmp_path: Path) -> None:
+    """The part moves no file to where its producer may not."""
+    lab = site.mirror.folder("lab")
+    (lab / "done").rename(lab / "done-before")
+    (lab / "done").symlink_to(tmp_path)
+    leave(site, "lab", "later.csv", b"tag;time;value\nlab_y;29.01.2026 13:00:00;1\n")
+    eventually(lambda: any("done" in words for words in site.told("away")))
+    assert not list(tmp_path.iterdir())
+    (lab / "done").unlink()
+    eventually(lambda: site.value("lab_y") == [1])
+    assert (lab / "done" / "later.csv").exists() or not list(tmp_path.iterdir())
