@@ -127,6 +127,67 @@ def test_approval_by_another_person(site: JumpSite) -> None:
     site.jump("revoke", str(int(number) + 1))
 
 
+def test_an_approval_by_a_signature(site: JumpSite) -> None:
+    """OpenSSH's own ssh-keygen signs; whose key it is says who approves."""
+
+    def request() -> str:
+        return site.ssh("vendor", "vendor", "request station 1h signed #1").stdout.decode().split()[1]
+
+    number = request()
+    text = site.folder / "statement"
+    text.write_bytes(site.ssh("lead", "lead", f"statement {number}").stdout)
+    assert f"request: {number}\n".encode() in text.read_bytes()
+
+    def sign(who: str, namespace: str = "cofferdam-approval") -> str:
+        text.with_suffix(".sig").unlink(missing_ok=True)
+        command = ["ssh-keygen", "-q", "-Y", "sign", "-n", namespace, "-f", str(site.folder / who), str(text)]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        return "".join(text.with_suffix(".sig").read_text().splitlines()[1:-1])
+
+    for signature, why in (
+        (sign("lead", "file"), b"is for 'file'"),
+        (sign("tech"), b"not yours"),
+        (sign("lead")[:-8] + "AAAAAAA=", b"no signature over request"),
+    ):
+        refused = site.ssh("lead", "lead", f"approve {number} {signature}").stdout
+        assert why in refused, refused
+    assert "nobody approves their own" in site.jump(
+        "approve", number, "--key", str(site.folder / "vendor"), code=2
+    )  # fmt: skip
+    mine = sign("lead")
+    other = request()
+    assert b"no signature over request" in site.ssh("lead", "lead", f"approve {other} {mine}").stdout
+    assert b"is granted until" in site.ssh("lead", "lead", f"approve {number} {mine}").stdout
+    assert b"is granted" in site.ssh("lead", "lead", f"approve {number} {mine}").stdout  # and not again
+    assert "is denied" in site.jump("deny", other, "--key", str(site.folder / "lead"))
+    decided = events(site.state, "access-decided")[-2:]
+    assert [each["how"].startswith("a signature by SHA256:") for each in decided] == [True, True]
+    assert (decided[0]["signature"], decided[0]["statement"]) == (mine, text.read_text())
+    site.jump("revoke", number)
+
+
+def test_the_sealed_code(site: JumpSite) -> None:
+    """Break-glass: it takes the place of an approval, once, is an alarm, and somebody else reviews it."""
+    code, *_ = site.jump("break-glass", "seal").splitlines()
+    file = site.folder / "envelope"
+    file.write_text("AAAA-" + code[5:] + "\n")
+    use = ("break-glass", "use", "vendor", "station", "pump", "trips", "at", "night", "--file", str(file))
+    assert "not the code" in site.jump(*use, code=2)
+    file.write_text(code.lower() + "\n")
+    assert site.ssh("vendor", "station", "id").returncode == 1
+    assert "may reach station" in site.jump(*use)
+    assert site.ssh("vendor", "station", "echo in").stdout == b"in\n"
+    assert "no code is sealed" in site.jump(*use, code=2)
+    eventually(lambda: "jump-break-glass" in json.dumps(site.gate.status()["alarms"]))
+    assert "does not review it" in site.jump("break-glass", "review", "all", "well", code=2)
+    granted = next(one for one in json.loads(site.jump("requests", "--json")) if one["ticket"] == "break-glass")
+    site.jump("revoke", str(granted["id"]))
+    assert site.ssh("vendor", "station", "id").returncode == 1
+    used = [(each["how"], each.get("person", "")) for each in events(site.state, "glass-used")]
+    assert used == [("sealed", ""), ("refused", "vendor"), ("broken", "vendor"), ("refused", "vendor")]
+    assert code not in json.dumps(events(site.state, "glass-used"))
+
+
 def test_a_terminal_is_recorded_and_played(site: JumpSite) -> None:
     """62443-3-3 SR 2.8; CIP-003-9 Att. 1 section 6: recorded."""
     process = site.start("tech", "station", more=("-tt",))

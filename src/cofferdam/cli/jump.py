@@ -20,7 +20,7 @@ Work = Callable[[argparse.Namespace], int]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from cofferdam.cli import jump_recordings
+    from cofferdam.cli import jump_glass, jump_recordings
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
@@ -87,6 +87,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         sub = verb(name, text, _decide)
         sub.add_argument("number", type=int, metavar="N", help="the request's number")
         sub.add_argument("--reason", default="", help="why, for the record")
+        if name != "revoke":
+            signing = sub.add_mutually_exclusive_group()
+            signing.add_argument("--key", type=Path, metavar="FILE", help="sign it by this OpenSSH key of yours")
+            signing.add_argument("--signature", type=Path, metavar="FILE",
+                                 help="what `ssh-keygen -Y sign -n cofferdam-approval` made of it")  # fmt: skip
+    statement = verb("statement", "what there is to sign to approve a request", _statement)
+    statement.add_argument("number", type=int, metavar="N", help="the request's number")
+    statement.add_argument("--deny", action="store_true", help="to deny it")
     verb("sessions", "who is at which asset", _sessions)
     watch = verb("watch", "see live what a session shows; its recording is what is looked at", _watch)
     watch.add_argument("number", type=int, metavar="N", help="the session's number")
@@ -106,6 +114,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     verb("blocks", "who and what is barred", _blocks)
     unblock = verb("unblock", "let somebody or something come again", _unblock)
     unblock.add_argument("name", nargs="+", metavar="NAME", help="the person, the asset, or both")
+    jump_glass.add(group("break-glass", "a sealed code for when nobody is there to approve"), verb)
     jump_recordings.add(group("recording", "what was recorded"), verb)
     parser.epilog = "Who does something is who the gate sees, and stands in the audit log."
 
@@ -262,8 +271,38 @@ def _requests(args: argparse.Namespace) -> int:
 
 
 def _decide(args: argparse.Namespace) -> int:
-    found = ask(args, args.what, number=args.number, reason=args.reason)
+    found = ask(args, args.what, number=args.number, reason=args.reason, **_signature(args))
     return show(args, found, [str(found)])
+
+
+def _signature(args: argparse.Namespace) -> dict[str, str]:
+    """The signature that was made elsewhere, or one by a key that is here."""
+    import base64
+
+    from cofferdam.brokers.kit.sshsig import SignatureRefused, dearmor
+    from cofferdam.cli.ssh_signing import ssh_sign
+
+    key: Path | None = getattr(args, "key", None)
+    file: Path | None = getattr(args, "signature", None)
+    try:
+        if key is not None:
+            text = ask(args, "statement", number=args.number, deny=args.what == "deny")
+            print(text, file=sys.stderr)
+            armored = ssh_sign(key, text.encode())
+        elif file is not None:
+            armored = file.read_bytes()
+        else:
+            return {}
+        return {"signature": base64.b64encode(dearmor(armored)).decode()}
+    except OSError as error:
+        raise GateError(f"{file} cannot be read: {error.strerror}") from None
+    except SignatureRefused as refused:
+        raise GateError(str(refused), hint=refused.hint) from None
+
+
+def _statement(args: argparse.Namespace) -> int:
+    found = ask(args, "statement", number=args.number, deny=args.deny)
+    return show(args, found, str(found).splitlines())
 
 
 def _sessions(args: argparse.Namespace) -> int:

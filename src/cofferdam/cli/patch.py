@@ -305,7 +305,7 @@ def _approve(args: argparse.Namespace) -> int:
 
     from cofferdam.audit.lines import escaped
     from cofferdam.brokers.patch import trustkeys
-    from cofferdam.cli.patch_root import ssh_sign
+    from cofferdam.cli.ssh_signing import ssh_sign
 
     asked = _keeper(args, "to-sign", number=args.number)
     metadata = trustkeys.decode(asked["metadata"].encode(), Targets)

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from cofferdam.cli.ssh_signing import ssh_sign
 from cofferdam.errors import CofferdamError, GateError
 
 
@@ -47,25 +46,6 @@ def _people(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--signatures", type=int, default=2, metavar="N", help="how many release a file (default: 2)")
     parser.add_argument("--holders", type=int, default=2, metavar="N", help="how many change the root (default: 2)")
     parser.add_argument("--days", type=int, default=365, metavar="N", help="how long it is good (default: 365)")
-
-
-def ssh_sign(key: Path, message: bytes) -> bytes:
-    """A signature by `ssh-keygen`, which asks for passphrase or touch. Raises: GateError."""
-    from cofferdam.brokers.patch.trustkeys import NAMESPACE
-
-    with tempfile.TemporaryDirectory(prefix="cofferdam-") as folder:
-        text = Path(folder) / "text"
-        text.write_bytes(message)
-        command = ["ssh-keygen", "-q", "-Y", "sign", "-n", NAMESPACE, "-f", str(key), str(text)]
-        try:
-            done = subprocess.run(command, capture_output=True, check=False)
-        except FileNotFoundError:
-            raise GateError("ssh-keygen is not here", hint="it is in OpenSSH's client (openssh-client)") from None
-        made = text.with_suffix(".sig")
-        if done.returncode or not made.is_file():
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            raise GateError(f"ssh-keygen does not sign with {key}: {said[-1] if said else done.returncode}")
-        return made.read_bytes()
 
 
 def _keys(said: list[str]) -> list[Any]:

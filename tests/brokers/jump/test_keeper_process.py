@@ -377,3 +377,19 @@ def test_warned_before_the_end(stage: Stage) -> None:
     assert stage.inner.wait_for(records.Warn).text == "this session ends in 1 minute"
     stage.ask("revoke", number=number)
     assert stage.inner.wait_for(records.Revoke).session == 1
+
+
+def test_who_used_the_sealed_code_does_not_review_it(stage: Stage) -> None:
+    """It covers whoever would have to approve, twice, and nobody else; and it stays an alarm until it is reviewed."""
+    code = stage.ask("glass-seal")
+    conn = stage.sign_in("tech%station")
+    stage.outer.send(records.Open(conn, 1, "station", "shell"))
+    assert "takes an approval" in stage.outer.wait_for(records.Refused).reason
+    stage.ask("glass-break", code=code, person="tech", asset="station", reason="flood")
+    stage.outer.send(records.Open(conn, 2, "station", "shell"))
+    assert 0 < stage.inner.wait_for(records.Grant).seconds <= 4 * 3600
+    assert stage.refuses("glass-review", reason="well")
+    assert stage.ask("glass")["used"]["by"] == "root"
+    assert "seal" in stage.ask("glass-review", reason="seen", by="ada")
+    assert stage.ask("glass") == {"sealed": False, "used": None}
+    assert stage.refuses("glass-review", reason="again", by="ada")

@@ -24,7 +24,7 @@ from cofferdam.brokers.patch.records import Looked
 from cofferdam.brokers.patch.repository import Repository
 from cofferdam.cli.main import main
 from cofferdam.cli.patch import shown
-from cofferdam.cli.patch_root import ssh_sign
+from cofferdam.cli.ssh_signing import ssh_sign
 from cofferdam.errors import GateError
 from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
 from tests.brokers.patch.makers import ssh_key

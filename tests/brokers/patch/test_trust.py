@@ -17,7 +17,7 @@ from cofferdam.brokers.patch import trustkeys
 from cofferdam.brokers.patch.records import Custom
 from cofferdam.brokers.patch.repository import Repository
 from cofferdam.brokers.patch.trust import NotBelieved, Trust
-from cofferdam.cli.patch_root import ssh_sign
+from cofferdam.cli.ssh_signing import ssh_sign
 from tests.brokers.patch.makers import ssh_key
 
 PEOPLE = ("alice", "bob", "carol", "dave", "h1", "h2")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from cofferdam.audit.events.base import Address, Count, Event, Hash, Name, Names, Port, Text, WallNs
+from cofferdam.audit.events.evidence import Signature, Statement
 from cofferdam.audit.events.lines import Line, Said
 
 
@@ -57,7 +58,8 @@ class AccessRequested(Event, frozen=True, kw_only=True):
 
 class AccessDecided(Event, frozen=True, kw_only=True):
     """Somebody else approved or denied a request, or took an approval back. `people`: all who approved. `how`: in a
-    session that was signed in shortly before, or at the gate itself."""
+    session that was signed in shortly before, at the gate itself, or by a signature, which is here with what was
+    signed (OpenSSH's, namespace cofferdam-approval, base64)."""
 
     request: Count
     decision: Literal["approved", "granted", "denied", "revoked"]
@@ -68,6 +70,8 @@ class AccessDecided(Event, frozen=True, kw_only=True):
     people: Names = ()
     until_ns: WallNs = 0
     reason: Text = ""
+    statement: Statement = ""
+    signature: Signature = ""
 
 
 class AccessOpened(Event, frozen=True, kw_only=True):
@@ -120,6 +124,16 @@ class TunnelRefused(Event, frozen=True, kw_only=True):
     what: Name
     target: Text = ""
     count: Count = 1
+
+
+class GlassUsed(Event, frozen=True, kw_only=True):
+    """The sealed code that takes the place of an approval was made, used, refused, or its use was reviewed."""
+
+    by: Name
+    how: Literal["sealed", "broken", "refused", "reviewed"]
+    person: Name = ""
+    asset: Name = ""
+    reason: Text = ""
 
 
 class AccessWatched(Event, frozen=True, kw_only=True):
@@ -209,6 +223,7 @@ Draft = (
     | AccessRefused
     | AccessEnded
     | TunnelRefused
+    | GlassUsed
     | AccessWatched
     | AccessKilled
     | HostKeyRefused
@@ -221,7 +236,7 @@ GATE: tuple[type[Event], ...] = ()
 OUTER: tuple[type[Event], ...] = (TunnelRefused,)
 KEEPER: tuple[type[Event], ...] = (
     SignedIn, SignInRefused, AccessSet, AccessRequested, AccessDecided, AccessOpened, AccessRefused, AccessEnded,
-    AccessWatched, AccessKilled,
+    AccessWatched, AccessKilled, GlassUsed,
 )  # fmt: skip
 INNER: tuple[type[Event], ...] = (HostKeyRefused, AssetFilePassed, AssetFileRefused)
 ARCHIVIST: tuple[type[Event], ...] = (RecordingMarked, RecordingUsed)
@@ -263,6 +278,9 @@ LINES: dict[str, Line] = {
         f" {e.get('sent', 0)} bytes there, {e.get('received', 0)} back"
     ),
     "tunnel-refused": lambda e: f"{e.get('person')} ({e.get('source')}) {e.get('what')} {e.get('target')}{_many(e)}",
+    "glass-used": lambda e: (
+        f"{e.get('how')} by {e.get('by')} {e.get('person', '')} {e.get('asset', '')}".rstrip() + _because(e)
+    ),
     "access-watched": lambda e: f"{e.get('session')}: {e.get('by')} {e.get('how')}",
     "access-killed": lambda e: (
         f"{e.get('session')} by {e.get('by')}, barred: {', '.join(e.get('blocked', ())) or 'nobody'}{_because(e)}"

@@ -143,6 +143,14 @@ class Accounts:
     def close(self) -> None:
         self._db.close()
 
+    def meta(self, name: str) -> bytes:
+        """Something there is one of; b"" where it is not set."""
+        row = self._one("SELECT value FROM meta WHERE name=?", name)
+        return b"" if row is None else bytes(row[0])
+
+    def set_meta(self, name: str, value: bytes) -> None:
+        self.run("INSERT OR REPLACE INTO meta VALUES(?, ?)", name, value)
+
     # --- people -----------------------------------------------------------------------------------------------------
 
     def person(self, name: str) -> Person | None:

@@ -20,6 +20,7 @@ from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.accounts import Accounts, key_name
 from cofferdam.brokers.jump.deciding import LONGEST_SECONDS, Deciding, Session, Yes
+from cofferdam.brokers.jump.glass import Glass
 from cofferdam.brokers.jump.keeper_verbs import Verbs
 from cofferdam.brokers.jump.menu import Menu
 from cofferdam.brokers.jump.signin import TRIES_A_CONNECTION, Connection, Outcome, SignIn
@@ -58,7 +59,8 @@ class Keeper(Part):
         self._refused = Counted(setting.audit, ("connection",))
         self.watching = Watching(self)
         self._menu = Menu(self, self.watching)
-        self._verbs = Verbs(self, self._menu)
+        self._glass = Glass(self)
+        self._verbs = Verbs(self, self._menu, self._glass)
         self._counts = {"signed_in": 0, "sign_in_refused": 0, "sessions_opened": 0, "sessions_refused": 0}
         self._stopping = False
         self._last: Reported = {}
@@ -142,7 +144,8 @@ class Keeper(Part):
         if self._last:
             return {}
         waiting = self.accounts.waiting()
-        return {"jump-requests": f"{waiting} people wait for an approval (cofferdam jump requests)"} if waiting else {}
+        asked = {"jump-requests": f"{waiting} people wait for an approval (cofferdam jump requests)"} if waiting else {}
+        return asked | self._glass.alarm()
 
     # --- records ------------------------------------------------------------------------------------------------------
 
@@ -281,12 +284,15 @@ class Keeper(Part):
             self.wall, self.now,
         )  # fmt: skip
         self.live[asked.session] = session
-        if right.row.approval is not None and right.row.approval.watched:
+        if right.row.approval is not None and right.row.approval.watched and not self._glass.covers(found.request):
             session.waits = True
             by = " or ".join(right.row.approval.by)
             self.watching.tell(session, f"this waits for somebody of {by} to watch: ssh gate watch {session.number}")
             return
         self.watched(session)
+
+    def alone(self, session: Session) -> bool:
+        return self._glass.covers(session.request)
 
     def watched(self, session: Session) -> None:
         """Nothing is waited for any more: once its entry is in the log, it begins."""

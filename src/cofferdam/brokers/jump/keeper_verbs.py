@@ -24,6 +24,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked
 from cofferdam.brokers.jump.accounts import key_name
 from cofferdam.brokers.jump.desk import Desk
+from cofferdam.brokers.jump.glass import Glass
 from cofferdam.brokers.jump.menu import Menu
 from cofferdam.errors import GateError
 from cofferdam.policy.problems import nearest, one_of
@@ -101,9 +102,13 @@ class NewCredential(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Decision(msgspec.Struct, forbid_unknown_fields=True):
+    """`signature`: over the request's statement, in base64, by a key of who decides."""
+
     number: Annotated[int, Meta(ge=1, le=1 << 53)]
     by: By
     reason: Text = ""
+    signature: Annotated[str, Meta(max_length=4096)] = ""
+    deny: bool = False
 
 
 class Words(msgspec.Struct, forbid_unknown_fields=True):
@@ -145,7 +150,7 @@ Plan = tuple[events.AccessSet, Callable[[], Any]]
 class Verbs:
     """All verbs."""
 
-    def __init__(self, keeper: Desk, menu: Menu) -> None:
+    def __init__(self, keeper: Desk, menu: Menu, glass: Glass) -> None:
         self._keeper = keeper
         self._menu = menu
         self._accounts = keeper.accounts
@@ -173,6 +178,8 @@ class Verbs:
             "block": functools.partial(self._act, Block, self._block),
             "unblock": functools.partial(self._act, Unblock, self._unblock),
             "blocks": functools.partial(self._read, Nothing, self._blocks),
+            "statement": functools.partial(self._read, Decision, self._statement),
+            **glass.verbs,
         }
 
     def command(self, asked: Asked) -> None:
@@ -384,13 +391,19 @@ class Verbs:
 
     def _decide(self, word: str, asked: Asked) -> None:
         said = asked.decode(Decision)
+        if said.signature:
+            self._menu.signed(said.number, word, said.signature, said.reason, lambda text: asked.answer(text))
+            return
         person = self._accounts.by_account(said.by)
         if person is None:
             raise GateError(
                 f"{said.by}, as whom you are logged in, is nobody whom the keeper knows",
-                hint="`cofferdam jump person add NAME --account LOGIN` says who is who; or approve by SSH",
+                hint="`cofferdam jump person add NAME --account LOGIN` says who is who; or sign: --key FILE",
             )
         self._menu.decide(person, said.number, word, said.reason, "at the gate", lambda text: asked.answer(text))
+
+    def _statement(self, said: Decision) -> str:
+        return self._menu.statement(said.number, "deny" if said.deny else "approve")
 
     def _revoke(self, asked: Asked) -> None:
         said = asked.decode(Decision)

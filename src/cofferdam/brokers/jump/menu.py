@@ -5,6 +5,7 @@ Not here: carrying a line there and back (outer_menu), the same for operators of
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from typing import Final
@@ -12,19 +13,23 @@ from typing import Final
 from cofferdam.audit.events import jump as events
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.lines import escaped
-from cofferdam.brokers.jump.accounts import REQUESTS_WAITING, Person, Request
+from cofferdam.brokers.jump.accounts import REQUESTS_WAITING, Person, Request, key_name
 from cofferdam.brokers.jump.deciding import FRESH_NS, Session
 from cofferdam.brokers.jump.desk import Desk
 from cofferdam.brokers.jump.signin import Connection
 from cofferdam.brokers.jump.watching import Watching
+from cofferdam.brokers.kit import sshsig
 from cofferdam.errors import GateError
 from cofferdam.policy.points.decide import show_utc
 
 _TIME: Final = re.compile(r"([1-9][0-9]{0,3})(min|m|h)\Z")
+_SIGNATURE: Final = base64.b64encode(sshsig.MAGIC).decode()
 HELP: Final = """list [WORD]                          what you may reach, and what holds now
 request ASSET TIME REASON [#TICKET]  ask for approval, such as: request plc-7 2h pump trips #4711
 requests                             what waits, and what is granted
-approve N                            somebody else's request
+approve N                            somebody else's request, within five minutes of signing in
+statement N [deny]                   what there is to sign, for `ssh-keygen -Y sign -n cofferdam-approval`
+approve N SIGNATURE                  by such a signature: its base64 in one word, without the lines around it
 deny N [REASON]                      the same
 who                                  who is at which asset
 watch N                              see what a session shows, live
@@ -63,11 +68,18 @@ class Menu:
                 self._request(connection, rest, tell)
             case "requests":
                 tell(self.requests(connection.person))
+            case "statement":
+                number, _, how = rest.partition(" ")
+                tell(self.statement(_number(number), "deny" if how == "deny" else "approve"))
             case "approve" | "deny":
                 number, _, reason = rest.partition(" ")
+                if reason.startswith(_SIGNATURE):
+                    signature, _, reason = reason.partition(" ")
+                    self.signed(_number(number), word, signature, reason, tell, connection.person)
+                    return
                 fresh = self._keeper.now - connection.since_ns <= FRESH_NS
                 if not fresh:
-                    raise GateError("you signed in more than five minutes ago", hint="come anew, and then approve")
+                    raise GateError("you signed in more than five minutes ago", hint="come anew; or sign")
                 who = self._keeper.accounts.known(connection.person)
                 self.decide(who, _number(number), word, reason, "signed in within five minutes", tell)
             case "who":
@@ -141,7 +153,42 @@ class Menu:
                 lines.append(request_line(one, keeper.accounts.approvals(one.id)))
         return "\n".join(lines) or "no requests"
 
-    def decide(self, who: Person, number: int, word: str, reason: str, how: str, tell: Tell) -> None:
+    def statement(self, number: int, word: str) -> str:
+        """What somebody signs to approve or deny a request: all that it says, and by which gate it was asked.
+        Raises: GateError."""
+        accounts = self._keeper.accounts
+        one = accounts.request(number)
+        if one.state != "waiting":
+            raise GateError(f"request {number} is {one.state}")
+        said = {
+            "site": self._keeper.deciding.policy.table.site, "gate": key_name(accounts.host_key.public_data),
+            "request": one.id, "asked": show_utc(one.at_ns), "person": one.person, "asset": one.asset,
+            "conduit": one.conduit, "seconds": one.seconds, "reason": one.reason, "ticket": one.ticket,
+            "decision": word,
+        }  # fmt: skip
+        return (
+            "\n".join(["cofferdam access", *(f"{name}: {escaped(str(value))}" for name, value in said.items())]) + "\n"
+        )
+
+    def signed(self, number: int, word: str, signature: str, reason: str, tell: Tell, person: str = "") -> None:
+        """A decision by a signature, of `person` where one is named. Raises: GateError."""
+        text = self.statement(number, word)
+        try:
+            blob = base64.b64decode(signature, validate=True)
+            key = sshsig.signer(blob)
+            owner = self._keeper.accounts.owner(key)
+            if not owner or person not in ("", owner):
+                raise GateError("a signature by a key that is " + ("not yours" if owner else "nobody's"))
+            sshsig.verify(blob, key, sshsig.APPROVAL, text.encode())
+        except (ValueError, sshsig.SignatureRefused) as error:
+            raise GateError(f"no signature over request {number}: {error}", hint=f"statement {number}") from None
+        how = clip(f"a signature by {key_name(key)}", 128)
+        self.decide(self._keeper.accounts.known(owner), number, word, reason, how, tell, text, signature)
+
+    def decide(
+        self, who: Person, number: int, word: str, reason: str, how: str, tell: Tell, statement: str = "",
+        signature: str = "",
+    ) -> None:  # fmt: skip
         """Somebody approves or denies a request. Raises: GateError."""
         keeper = self._keeper
         request = keeper.accounts.request(number)
@@ -156,6 +203,7 @@ class Menu:
             wall_ns=keeper.wall, request=number, decision=decision,  # type: ignore[arg-type]
             by=who.name, how=how, person=request.person, asset=request.asset,
             people=tuple(given) if decision != "denied" else (), until_ns=until, reason=clip(reason, 400),
+            statement=statement, signature=signature,
         )  # fmt: skip
 
         def act() -> str:

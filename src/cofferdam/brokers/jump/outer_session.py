@@ -21,7 +21,7 @@ from cofferdam.brokers.jump.outer_ssh import FAREWELL_SECONDS, Channel
 from cofferdam.brokers.jump.outer_watch import WAITING_MOST, Stage
 from cofferdam.brokers.jump.records import CREDIT, PIECE, Closed, Terminal
 
-LINE_MOST: Final = 1_024
+LINE_MOST: Final = 4_096
 _TERM: Final = re.compile(r"[A-Za-z0-9._+-]{0,64}\Z")
 _CELLS_MOST: Final = 1_000
 _MODES_MOST: Final = 64

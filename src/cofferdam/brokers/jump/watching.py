@@ -33,6 +33,9 @@ class WatchDesk(Desk, Protocol):
 
     def to_inner(self, record: Any) -> None: ...
 
+    def alone(self, session: Session) -> bool:
+        """Whether a session may go on with nobody who watches, whatever its approval says."""
+
     def watched(self, session: Session) -> None:
         """A session that waited for a watcher has one."""
 
@@ -124,7 +127,7 @@ class Watching:
             return
         self.tell(session, f"{who} watches no more")
         approval = session.right.row.approval
-        if approval is not None and approval.watched and not self.names(session):
+        if approval is not None and approval.watched and not self.names(session) and not self._keeper.alone(session):
             self._keeper.revoke(session, "nobody watches any more")
 
     def ended(self, session: Session) -> None:

@@ -28,6 +28,8 @@ from cofferdam.errors import CofferdamError
 
 MAGIC: Final = b"SSHSIG"
 VERSION: Final = 1
+APPROVAL: Final = "cofferdam-approval"
+"""The namespace of all that people approve by a signature."""
 BLOB_BYTES: Final = 16 << 10
 """The largest signature: one by RSA 16384 has about 5 KiB."""
 _ARMOR: Final = re.compile(rb"\s*-----BEGIN SSH SIGNATURE-----\n([A-Za-z0-9+/=\n\r]+)-----END SSH SIGNATURE-----\s*\Z")

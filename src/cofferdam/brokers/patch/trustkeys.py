@@ -26,7 +26,7 @@ from tuf.api.serialization.json import CanonicalJSONSerializer, JSONSerializer
 from cofferdam.brokers.kit import sshsig
 from cofferdam.errors import CofferdamError
 
-NAMESPACE: Final = "cofferdam-approval"
+NAMESPACE: Final = sshsig.APPROVAL
 KEYTYPE: Final = "openssh"
 SCHEME: Final = "sshsig"
 ROLES: Final = ("root", "targets", "snapshot", "timestamp")
