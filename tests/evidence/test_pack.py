@@ -457,3 +457,9 @@ def test_a_period(tmp_path: Path) -> None:
     assert results["now"]["log.whole"]["status"] == "failed"
     changed = {one["control"]: (one["before"], one["now"]) for one in results["report"]["changed"]}
     assert changed["au-9.3"] == ("tested", "failed")
+    # A day at the end is meant with all its hours.
+    day_of_third = at(2)[:10]
+    pack = make(tmp_path / "state", lambda bench: bench.catalogue.frameworks["nis2"], since=at(0.5), until=day_of_third)
+    with zipfile.ZipFile(io.BytesIO(pack.data)) as archive:
+        results = json.loads(archive.read("results.json"))
+    assert [one["outcome"] for one in results["history"]] == ["tested", "failed"]

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from cofferdam.brokers.registry import BROKERS
+from cofferdam.cli.main import main
 from cofferdam.gate.client import ask
 from cofferdam.gate.watch.metrics import OWN, described
 from tests.gate.conftest import Site, site
@@ -57,6 +58,19 @@ def test_every_alert_is_tested_and_every_metric_is_one_of_ours() -> None:
     for text in (rules, DASHBOARD.read_text()):
         for name in set(re.findall(r"cofferdam_[a-z_]+", text)):
             assert name.removesuffix("_bucket") in known, name
+
+
+def test_the_verb_lists_every_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", "--json"]) == 0
+    listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert listed.keys() == OWN.keys() | described(BROKERS.values()).keys()
+    with pytest.raises(SystemExit):
+        main(["metrics", "--help"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in listed)
+    assert main(["metrics", "unsigned"]) == 0
+    assert capsys.readouterr().out.startswith("cofferdam_audit_unsigned_entries")
+    assert main(["metrics", "no", "such"]) == 2
 
 
 class Prometheus:

@@ -100,6 +100,12 @@ def moment(text: str) -> int:
     return max(0, int(moment.timestamp())) * 1_000_000_000 + nanoseconds
 
 
+def last_moment(text: str) -> int:
+    """As `moment`, for the end of a span: a day alone is meant with all its hours. Raises: AuditError."""
+    found = moment(text)
+    return found + 86_400 * 1_000_000_000 - 1 if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII) else found
+
+
 def matching(reader: LogReader, chosen: Filter, last: int | None, start: int = 0) -> Iterator[tuple[bytes, Entry]]:
     """Entries as bytes and decoded, oldest first; only the `last` of those that match, if that is given.
 

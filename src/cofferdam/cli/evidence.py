@@ -67,7 +67,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     pack.add_argument("--framework", metavar="NAME", help="one that ships, or a YAML file of your own")
     pack.add_argument("--sl", type=int, choices=[1, 2, 3, 4], default=0, metavar="N", help="up to this security level")
     pack.add_argument("--from", dest="since", metavar="TIME", help="entries from then on (default: from the first)")
-    pack.add_argument("--to", dest="until", metavar="TIME", help="as things stood then (default: now)")
+    pack.add_argument(
+        "--to", dest="until", metavar="TIME", help="as things stood then; a day with all its hours (default: now)"
+    )
     pack.epilog = "tools/verify_evidence.py checks it. Exit code 1 if it is not signed: the key is root's."
     _common(pack)
     evidence_signing.add(verbs, _common)

@@ -90,7 +90,7 @@ def _tell(bench: Bench, **event: Any) -> None:
 
 
 def _attest(args: argparse.Namespace) -> int:
-    from cofferdam.audit.show import moment
+    from cofferdam.audit.show import last_moment
     from cofferdam.cli.evidence_bench import bench_of
     from cofferdam.evidence import attest, gather
 
@@ -117,7 +117,7 @@ def _attest(args: argparse.Namespace) -> int:
         now = time.time_ns()
         check = bench.catalogue.checks.get(args.check)
         longest = now + (check.valid if check is not None else 456 * 86400) * 10**9
-        until = min(moment(args.until), longest) if args.until else longest
+        until = min(last_moment(args.until), longest) if args.until else longest
         signer = _who(args, bench)
         text = attest.statement(
             site=bench.history.site, check=args.check, text=args.text or "", person=signer.person, role=signer.role,

@@ -11,6 +11,7 @@ from pathlib import Path
 from cofferdam.errors import GateError
 
 POLICY, STATE = Path("/etc/cofferdam/policy.yaml"), Path("/var/lib/cofferdam")
+NEXT = "systemctl daemon-reload && systemctl enable --now cofferdam-shut cofferdam cofferdam-nightly.timer"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -21,13 +22,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--root", type=Path, metavar="DIR", default=Path("/"), help="write below this folder")
     parser.add_argument("--program", metavar="PATH", help="the cofferdam command in the unit (default: this one)")
+    parser.add_argument("--nightly", metavar="HH:MM", default="03:15", help="when the gate is proved (default: 03:15)")
     parser.add_argument("--print", action="store_true", dest="show", help="print the files, and write none")
     add_state(parser)
     add_json(parser)
-    parser.epilog = (
-        "Then: systemctl daemon-reload && systemctl enable --now cofferdam-shut cofferdam. To be run again when the "
-        "policy names other interfaces."
-    )
+    parser.epilog = f"Then: {NEXT}. To be run again when the policy names other interfaces."
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if not program.startswith("/"):
         raise GateError("the cofferdam command was not found", hint="name it with --program")
     state: Path = (args.state or STATE).absolute()
-    found = files(args.policy.absolute(), state, program)
+    found = files(args.policy.absolute(), state, program, args.nightly)
     if args.show:
         if args.json:
             print(json.dumps(found))
@@ -54,5 +53,5 @@ def run(args: argparse.Namespace) -> int:
         for target in written:
             print(f"wrote {target}")
         if args.root == Path("/"):
-            print("next: systemctl daemon-reload && systemctl enable --now cofferdam-shut cofferdam")
+            print(f"next: {NEXT}")
     return 0

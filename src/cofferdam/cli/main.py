@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sever": ("sever", "end all sessions of one side and refuse new ones"),
     "restore": ("restore", "let a severed side work again"),
     "prove": ("prove", "show on the running gate that nothing crosses, or what does"),
+    "metrics": ("metrics", "each metric that Prometheus can read from the gate, with its meaning"),
     "advise": ("advise", "suggestions for the switches around the gate"),
     "install": ("install", "write the systemd units of the gate"),
     "overlay": ("overlay", "addresses, names, routes and WireGuard peers of the overlay"),

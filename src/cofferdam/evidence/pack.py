@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cofferdam.audit.checkpoint import SignerKey, sign_note
-from cofferdam.audit.show import moment
+from cofferdam.audit.show import last_moment, moment
 from cofferdam.audit.tree import consistency_proof, inclusion_proof
 from cofferdam.errors import AuditError, CofferdamError
 from cofferdam.evidence import gather, oscal, reports
@@ -105,7 +105,7 @@ def make_once(
         raise CofferdamError("the log has no signed checkpoint yet", hint="a moment later it has")
     framework: Framework = framework_of(bench)
     from_ns = moment(since) if since else bench.history.first_ns
-    to_ns = min(moment(until), bench.history.last_ns) if until else bench.history.last_ns
+    to_ns = min(last_moment(until), bench.history.last_ns) if until else bench.history.last_ns
     now = bench.at(to_ns)
     clocks = dues(bench.catalogue, bench.history, to_ns)
     earlier = bench.at(from_ns) if since else None
