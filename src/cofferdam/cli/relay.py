@@ -71,6 +71,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         sub = verb(name, text, _rest)
         _channel(sub)
         sub.add_argument("--only", choices=["push", "pull"], help="one direction alone (default: both)")
+    clear = verb("clear", "make room before its time: remove messages that every consumer is done with", _clear)
+    _channel(clear)
+    clear.add_argument(
+        "--upto", type=int, required=True, metavar="NUMBER", help="up to this one; their ids are forgotten"
+    )
     verify = verb("verify", "read the store through: numbers without a gap, hashes as the audit log has them", _verify)
     verify.add_argument("channel", metavar="CHANNEL", nargs="?", help="one channel (default: all)")
     verify.add_argument("--log", type=Path, metavar="DIR", help="the audit log (default: the gate's; `none`: without)")
@@ -263,7 +268,8 @@ def _write_out(args: argparse.Namespace, file: BinaryIO) -> int:
             body += base64.b64decode(message.pop("body"))
             if page["offset"]:
                 break
-            file.write(json.dumps(message)[:-1].encode() + b', "data": ' + body + b"}\n")
+            data = json.dumps(body.decode()).encode() if body.startswith(b"<") else body  # XML is a text
+            file.write(json.dumps(message)[:-1].encode() + b', "data": ' + data + b"}\n")
             body, left = b"", left - 1
         after, offset = page["after"], page["offset"]
     file.flush()
@@ -293,6 +299,16 @@ def _rest(args: argparse.Namespace) -> int:
     ways = {"push": args.only != "pull", "pull": args.only != "push"}
     found = _ask(args, args.what, channel=args.channel, **ways)
     return _print(args, found, [f"{args.channel}: {json.dumps(found)}"])
+
+
+def _clear(args: argparse.Namespace) -> int:
+    removed = size = last = 0
+    more = True
+    while more:
+        found = _ask(args, "clear", channel=args.channel, upto=args.upto)
+        removed, size, last, more = removed + found["removed"], size + found["size"], found["last"], found["more"]
+    said = {"channel": args.channel, "removed": removed, "size": size, "last": last}
+    return _print(args, said, [f"{args.channel}: {removed} messages up to {last} are gone, {size} bytes"])
 
 
 # --- the quarantine -----------------------------------------------------------------------------------------------

@@ -148,6 +148,37 @@ def test_settling_what_is_not_ones_own_is_refused_and_moves_nobody(bench: Bench)
     assert bench.numbers("erp") == [2] == bench.numbers("lake")
 
 
+def test_a_consumer_that_only_takes_and_gives_back_does_not_use_up_the_log(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is an entry; one who causes more than its share waits, and nobody else does."""
+    monkeypatch.setattr("cofferdam.brokers.relay.keeper_part.ENTRIES_BURST", 20)
+    bench.work_by(make_rows((msgspec.structs.replace(COUNTS, tries=1000),)))
+    bench.stored(1)
+    for _ in range(30):
+        handed = bench.pull()
+        if handed.messages:
+            bench.settle(handed, "failed")
+    assert 10 <= len(bench.log.events("messages-leased")) <= 11
+    assert bench.numbers("lake") == [1]
+    assert bench.pull(wait_ms=10_000) is None
+    bench.move(0.5)
+    assert len(bench.log.events("messages-leased")) <= 13, "what has waited goes on as time goes by"
+    woken = bench.outer.answers[bench.outer.number]
+    assert isinstance(woken, Handed) and [message.number for message in woken.messages] == [1]
+
+
+def test_one_who_is_refused_for_everything_hides_nobody_elses_refusals(bench: Bench) -> None:
+    bench.outer.keeper(records.Works(bytes(16)))  # it works by other rows, so its requests are refused and no more
+    for at in range(200):
+        bench.outer.ask(records.Pull, "erp", f"c{at}", 1, 1, 0)
+    bench.outer.ask(records.Pull, "lake", "stock", 1, 1, 0)
+    bench.move(11)
+    told = [(event["principal"], event["channel"], event["count"]) for event in bench.log.events("message-refused")]
+    assert ("lake", "stock", 1) in told and ("erp", "", 136) in told
+    assert len(told) == 66
+
+
 def test_a_lease_can_be_extended_but_not_beyond_the_channels_longest(bench: Bench) -> None:
     bench.stored(1)
     handed = bench.pull(seconds=10)

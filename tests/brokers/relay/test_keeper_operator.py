@@ -372,6 +372,26 @@ def test_messages_go_after_their_time_once_every_consumer_has_settled_them(bench
     assert [event["last"] for event in bench.log.events("messages-removed") if not event["again"]] == [1, 2]
 
 
+def test_a_person_makes_room_before_its_time_of_what_everybody_is_done_with(bench: Bench) -> None:
+    bench.work_by(make_rows((counts(room_messages=3, keep=10**6),)))
+    bench.stored(1, 2, 3)
+    settle_all(bench, "erp")
+    with pytest.raises(GateError, match="nothing up to 2 that everybody is done with") as found:
+        bench.command("clear", channel="counts", upto=2, by="ann")
+    assert found.value.hint == "lake still have message 1 before them"
+    handed = bench.pull("lake")
+    bench.settle(handed, who="lake")
+    assert [result.state for result in bench.push(("k4", body(count=4))).results] == ["refused"]
+    said = bench.command("clear", channel="counts", upto=3, by="ann")
+    assert said == {"channel": "counts", "removed": 1, "size": len(body(count=1)), "last": 1, "more": False}
+    bench.stored(4)
+    bench.crash()
+    bench.start()
+    assert bench.numbers("lake") == [2]
+    assert [(event["last"], event["by"]) for event in bench.log.events("messages-removed")][-1] == (1, "ann")
+    assert bench.verified() == []
+
+
 def test_a_consumer_that_the_policy_takes_away_holds_nothing(
     bench: Bench,
 ) -> None:

@@ -84,7 +84,8 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 
 def relay(tmp_path: Path, hub: Hub | Strange, said: str = "plain: true", **words: str) -> Any:
-    nats = f'nats: {{office: {{at: "127.0.0.1:{hub.port}", stream: PLANT, subject: "plant.{{channel}}", {said}}}}}'
+    at = "" if "at: " in said else f'at: "127.0.0.1:{hub.port}", '
+    nats = f'nats: {{office: {{{at}stream: PLANT, subject: "plant.{{channel}}", {said}}}}}'
     options = {"nats": nats, "nats_rule": RULE, "lake": ""} | words
     return crew(tmp_path / "store", words=options)
 
@@ -313,3 +314,71 @@ def test_what_was_too_large_when_it_was_caught_up_with_dies_too(tmp_path: Path) 
             eventually(lambda: b'"dead":1' in made.ask("keeper", "status", {}).result)
     finally:
         hub.kill()
+
+
+def test_what_was_passed_over_is_published_once_the_hub_takes_it(tmp_path: Path) -> None:
+    config = tmp_path / "nats.conf"
+    config.write_text("max_payload: 10000\n")
+    hub = Hub(tmp_path / "hub", "-c", str(config))
+    try:
+        with relay(tmp_path, hub) as made, made.client("mes") as client:
+            rest = {"channel": "counts", "by": "root", "push": False, "pull": True}
+            assert not made.ask("keeper", "pause", rest).error  # nothing is handed out, but it is caught up with
+            large = {"line": "L" * 20_000, "n": 1}
+            assert client.put("/v1/channels/counts/messages/large", json=large).status_code == 201
+            put(made, 2)
+            hub.make_stream()
+            eventually(lambda: hub.ids() == ["counts/2", "counts/3"])
+            hub.kill()
+            config.write_text("max_payload: 1000000\n")
+            hub.start()
+            assert not made.ask("keeper", "resume", rest).error
+            made.kill(NATS)
+            made.start()
+            eventually(lambda: sorted(hub.ids()) == wanted(3))
+            eventually(lambda: b'"lag":0' in made.ask("keeper", "status", {}).result)
+    finally:
+        hub.kill()
+
+
+@pytest.mark.soak  # a minute, most of it until the nodes have chosen who leads
+def test_three_nodes_of_which_one_is_killed(tmp_path: Path) -> None:
+    """The one that the relay is connected to; two are a majority, and take what comes. Its disk comes back empty."""
+    routes = [held_port() for _ in range(3)]
+    urls = ",".join(f"nats://127.0.0.1:{port}" for port in routes)
+    nodes: list[Hub] = []
+    try:
+        for number, port in enumerate(routes):
+            cluster = ("--cluster_name", "site", "--cluster", f"nats://127.0.0.1:{port}", "--routes", urls)
+            nodes.append(Hub(tmp_path / f"hub{number}", "--name", f"n{number}", *cluster))
+        first, *others = nodes
+
+        def made_stream() -> bool:
+            with contextlib.suppress(Exception):  # until they have chosen who leads
+                others[0].make_stream(num_replicas=3)
+                return True
+            return False
+
+        eventually(made_stream)
+        at = ", ".join(f'"127.0.0.1:{node.port}"' for node in nodes)
+        with relay(tmp_path, first, f"plain: true, at: [{at}]") as made:
+            put(made, 20)
+            eventually(lambda: others[0].ids() == wanted(20))
+            first.kill()
+            put(made, 20, 20)
+            eventually(lambda: _ids(others[0]) == wanted(40))
+            shutil.rmtree(first.folder / "streams")
+            first.start()
+            put(made, 20, 40)
+            eventually(lambda: _ids(others[1]) == wanted(60))
+            eventually(lambda: b'"lag":0' in made.ask("keeper", "status", {}).result)
+    finally:
+        for node in nodes:
+            node.kill()
+
+
+def _ids(hub: Hub) -> list[str]:
+    """Nothing, while the nodes choose who leads."""
+    with contextlib.suppress(Exception):
+        return hub.ids()
+    return []

@@ -153,13 +153,14 @@ class ChannelSet(Event, frozen=True, kw_only=True):
 
 class MessagesRemoved(Event, frozen=True, kw_only=True):
     """Messages up to number `last` are gone from the store: older than the channel keeps them, and every consumer is
-    done with them."""
+    done with them. `by`: who made room before their time."""
 
     store: Hash
     commit: Count
     channel: Name
     last: Count
     count: Count
+    by: Name = ""
     again: bool = False
 
 

@@ -24,6 +24,7 @@ from cofferdam.audit.events import relay as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Reported
+from cofferdam.brokers.kit.pace import Bucket, draw
 from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.keeper import PULL, SECOND, Channel, Consumer
 from cofferdam.brokers.relay.keeper_turns import ITEM_EFFORT, REQUEST_EFFORT, Parked, Pushing, Side, answer_of
@@ -45,7 +46,12 @@ PARKED_OF_CONSUMER: Final = 64
 TELL_NS: Final = 10 * SECOND
 """Refusals and readings of one kind are counted for so long, and told as one entry."""
 KINDS_MOST: Final = 1_000
-"""Kinds of refusals that are counted apart."""
+KINDS_OF_ONE: Final = 64
+"""Kinds of refusals that are counted apart, and those of one principal: what is more of it is one entry."""
+ENTRIES_A_NS: Final = 60e-9
+ENTRIES_BURST: Final = 100_000
+"""Entries that one consumer's leases and settlings may cause: 60 a second on average, else it waits for messages. Each
+may be for a thousand; so nobody uses up the log's share of the keeper, without which nobody could push."""
 
 
 class Keeper(Part):
@@ -61,6 +67,8 @@ class Keeper(Part):
         self._parked: dict[tuple[str, str], deque[Parked]] = {}
         self._refusals: dict[tuple[str, str, str, str], events.MessageRefused] = {}
         self._times: dict[tuple[str, str, str, str], int] = {}
+        self._kinds_of: dict[str, int] = {}
+        self._entries: dict[str, Bucket] = {}
         self._read: dict[tuple[str, str], list[int]] = {}
         self._told_at = self._work.now
         self._open: dict[str, tuple[int, int, str]] = {}
@@ -234,13 +242,18 @@ class Keeper(Part):
         self._work.figures.add("refused", 1, record.channel if record.channel in self._work.relay.channels else "")
         verb = type(record).__name__.lower()
         at = (record.channel, record.who, verb, problem.fault)
+        if at not in self._refusals:
+            kinds = self._kinds_of[record.who] = self._kinds_of.get(record.who, 0) + 1
+            if kinds > KINDS_OF_ONE:
+                at = ("", record.who, "any", "many")
+                problem = Problem("many", "refusals of more kinds than are told apart")
         if at in self._refusals:
             self._times[at] += 1
         elif len(self._refusals) < KINDS_MOST:
             self._times[at] = 1
             right = self._work.relay.right(record.who, "push" if verb == "push" else "pull", record.channel)
             self._refusals[at] = events.MessageRefused(
-                wall_ns=self._work.wall, channel=record.channel, principal=record.who, verb=verb, fault=problem.fault,
+                wall_ns=self._work.wall, channel=at[0], principal=record.who, verb=at[2], fault=problem.fault,
                 detail=clip(problem.detail), place=clip(problem.place), key=clip(key), rule=right.rule if right else "",
             )  # fmt: skip
 
@@ -454,7 +467,7 @@ class Keeper(Part):
             if self._no_reading() or self._shut(work.relay.who("pull", channel.name)[consumer.name].conduit):
                 return
             numbers = work.machine.ready(consumer, parked.request.most, work.now)
-            if not numbers:
+            if not numbers or not self._may_tell(consumer):  # as time goes by, `tick` looks again
                 return
             try:
                 messages = answer_of(work.store, channel.name, numbers)
@@ -473,6 +486,14 @@ class Keeper(Part):
             work.figures.add("handed", len(messages), f"{channel.name} {consumer.name}")
             self._hand(parked, channel, messages, counts, consumer.lease, seconds)
         self._parked.pop((channel.name, consumer.name), None)
+
+    def _may_tell(self, consumer: Consumer, *, must: bool = False) -> bool:
+        """Whether the log may have one more entry by this consumer. `must`: it has one, whatever it has had."""
+        name = f"{consumer.channel.name} {consumer.name}"
+        may = draw(self._entries, name, self._work.now, ENTRIES_A_NS, ENTRIES_BURST)
+        if must and not may:
+            self._entries[name].tokens -= 1
+        return may
 
     def _later(self, side: Side) -> None:
         """Its turn is over, or it does not take its answers: looks again in the next turn, or soon."""
@@ -546,6 +567,8 @@ class Keeper(Part):
             answer()
             return
         work.after_commit(answer, functools.partial(_refused, side.sender, record.request))
+        if taken:
+            self._may_tell(consumer, must=True)
         work.change(durable=taken)
         self._wake(consumer)
 
@@ -573,7 +596,7 @@ class Keeper(Part):
         refusals, self._refusals = self._refusals, {}
         for at, refused in refusals.items():
             self._setting.audit.note(msgspec.structs.replace(refused, count=self._times[at]))
-        self._times = {}
+        self._times, self._kinds_of = {}, {}
         read, self._read = self._read, {}
         for (channel, who), (count, first, last, since) in read.items():
             self._setting.audit.note(

@@ -7,7 +7,7 @@ leaves an entry, and is answered when that is in the log. Long answers come by p
     list · show · export                                messages
     held · held-show · release · reject · edit          the quarantine
     dead · replay · skip                                what a consumer gets (again), or no more
-    pause · resume                                      a channel
+    pause · resume · clear                              a channel
     verify                                              the store, read through by steps
 
 Nothing leaves quarantine but by `release`, by one person or by two, none of whom has edited the message. It is checked
@@ -44,6 +44,8 @@ PAGE: Final = 1_000
 PAGE_BYTES: Final = 384 << 10
 """Bytes of bodies in one answer; base64 adds a third."""
 DIFF_LINES: Final = 400
+CLEARED_A_TURN: Final = 5_000
+"""Messages that are removed at once, so that others have their turn."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 By = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -119,6 +121,14 @@ class Rest(msgspec.Struct, forbid_unknown_fields=True):
     pull: bool = True
 
 
+class Clear(msgspec.Struct, forbid_unknown_fields=True):
+    """Messages up to this number, as far as everybody has settled them."""
+
+    channel: Name
+    upto: Annotated[int, Meta(ge=1, le=1 << 44)]
+    by: By
+
+
 class Verify(msgspec.Struct, forbid_unknown_fields=True):
     channel: Name
     after: Number = 0
@@ -150,6 +160,7 @@ class Verbs:
             "skip": functools.partial(self._act, Position, self._skip),
             "pause": functools.partial(self._act, Rest, self._pause),
             "resume": functools.partial(self._act, Rest, self._resume),
+            "clear": functools.partial(self._act, Clear, self._clear),
         }
 
     def command(self, asked: Asked) -> None:
@@ -434,6 +445,30 @@ class Verbs:
         self._work.told.add(
             events.PositionSet, channel=asked.channel, consumer=asked.consumer, how=how, first=asked.first, by=asked.by
         )
+
+    def _clear(self, asked: Clear) -> Any:
+        """Room is made before its time: of what everybody has settled, as many as one turn may remove."""
+        work, channel = self._work, self._channel(asked.channel)
+        upto = min(asked.upto, channel.removable)
+        if upto <= channel.gone:
+            waits = [
+                consumer.name
+                for consumer in channel.consumers.values()
+                if consumer.present and consumer.lowest <= asked.upto
+            ]
+            raise GateError(
+                f"{channel.name} has nothing up to {asked.upto} that everybody is done with",
+                hint=f"{', '.join(sorted(waits))} still have message {channel.gone + 1} before them"
+                if waits
+                else f"it has {_range(channel)}",
+            )
+        work.store.begin()
+        last, count, size = work.store.remove(channel.name, channel.gone, upto, 1 << 62, CLEARED_A_TURN)
+        work.machine.removed(channel, last, count, size)
+        work.told.add(events.MessagesRemoved, channel=channel.name, last=last, count=count, by=asked.by)
+        work.store.drop_segments(channel.name, last)
+        work.figures.add("removed", count, channel.name)
+        return {"channel": channel.name, "removed": count, "size": size, "last": last, "more": last < upto}
 
     def _pause(self, asked: Rest) -> Any:
         return self._rest(asked, self._channel(asked.channel).paused | _bits(asked))

@@ -35,7 +35,7 @@ from cofferdam.brokers.kit.http.problems import Refusal
 from cofferdam.brokers.relay.records import Answered, Browse, Handed, Message, Pull, Settle, Verdict
 from cofferdam.brokers.relay.ways import LAST_SECONDS, LEASE_SECONDS, Stopped, Trouble, Way, Work
 from cofferdam.errors import CofferdamError, GateError
-from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, Nats
+from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, PARALLEL_MOST, Nats
 
 BATCH: Final = 100
 CONNECT_SECONDS: Final = 10
@@ -95,7 +95,11 @@ class Publisher(Work):
         self.subject = hub.subject.replace("{channel}", channel)
         self._task: asyncio.Task[Any] | None = None
         self._published = 0
-        """Up to here the stream has everything, but for what is too large for the hub."""
+        """Up to here the stream has everything, but for what was too large for the hub."""
+        self._unsure = -1
+        """Up to here an earlier life of this part may have passed over what was too large; -1: not known yet."""
+        self._passed: set[int] = set()
+        """What this one has passed over, and not yet been handed."""
 
     @property
     def name(self) -> str:
@@ -112,6 +116,7 @@ class Publisher(Work):
         try:
             stream = client.jetstream(timeout=ANSWER_SECONDS)
             self._published = await self._of_hub(self._last(stream))
+            self._unsure = self._published if self._unsure < 0 else self._unsure
             await self._catch_up(stream)
             self.trouble = ""
             await self._go_on(client, stream)
@@ -190,8 +195,10 @@ class Publisher(Work):
             first = False
             if not handed.messages:
                 return
-            await self._publish(stream, handed.messages)
+            self._passed.update(await self._publish(stream, handed.messages))
             self._published = handed.messages[-1].number
+            if len(self._passed) > PARALLEL_MOST:
+                self._unsure, self._passed = self._published, set()
 
     async def _go_on(self, client: Client, stream: JetStreamContext) -> None:
         while True:
@@ -204,10 +211,18 @@ class Publisher(Work):
                 await self._of_hub(client.flush(timeout=int(ANSWER_SECONDS)))  # is it still there?
                 await self._catch_up(stream)
                 continue
-            # What comes a second time was not settled the first time: it is published again, and known there.
-            fresh = [message for message in handed.messages if message.number > self._published or message.count > 1]
+            # What comes a second time was not settled the first time: it is published again, and known there. So is
+            # what was passed over when it was caught up: by now the hub may take it.
+            fresh = [
+                message
+                for message in handed.messages
+                if message.number > self._published
+                or message.number <= self._unsure
+                or message.number in self._passed
+                or message.count > 1
+            ]
             failed = await self._publish(stream, fresh)
-            failed |= {each.number: _TOO_LARGE for each in handed.messages if len(each.body) > client.max_payload}
+            self._passed.difference_update(message.number for message in fresh)
             self._published = max(self._published, *(message.number for message in handed.messages))
             verdicts = tuple(
                 Verdict(message.number, "failed", failed[message.number], AGAIN_SECONDS)
