@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "jump": ("jump", "people, approvals, sessions and recordings of the jump server"),
     "diode": ("diode", "ends of a strand: pair, status, tickets, re-sends, tests"),
     "check": ("check", "check a policy: errors, warnings"),
+    "diff": ("diff", "who gains and who loses what by another policy"),
     "explain": ("explain", "why an operation is allowed or refused"),
     "schema": ("schema", "print the JSON Schema of the policy file"),
     "simulate": ("simulate", "what a policy would do to captured traffic"),

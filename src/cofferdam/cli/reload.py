@@ -14,26 +14,46 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "policy", metavar="POLICY", type=Path, nargs="?", help="the new policy (default: the file now in force)"
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="change nothing; tell what would change, as `diff running` does",
+    )
     add_state(parser)
     add_json(parser)
-    parser.epilog = "A policy that does not load changes nothing: the findings are printed and the exit code is 2."
+    parser.epilog = (
+        "What the new policy changes is printed when it is in force. A policy that does not load changes nothing: the "
+        "findings are printed and the exit code is 2. With --dry-run: 0 no difference, 1 there is one."
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    import msgspec
+
+    from cofferdam.cli import diff
     from cofferdam.cli.gate_options import state_of
     from cofferdam.enforce import journal
     from cofferdam.gate.client import ask
+    from cofferdam.policy.difference import difference
 
     state = state_of(args)
+    before = ask(state, "policy")
+    if args.dry_run:
+        old, new = diff.in_force(before), diff.compiled(args.policy or Path(before["path"]))
+        sessions = ask(state, "status")["sessions"]
+        return diff.show(old, new, diff.ending(sessions, new), as_json=args.json)
     path = str(args.policy.absolute()) if args.policy is not None else ""
     result = ask(state, "reload", path=path)
     if path and os.geteuid() == 0 and journal.noted_policy(state) is not None:
         journal.note_policy(state, Path(path))
+    found = difference(diff.in_force(before).table, diff.in_force(ask(state, "policy")).table)
     if args.json:
-        print(json.dumps(result))
+        print(json.dumps(result | {"difference": msgspec.to_builtins(found)}, ensure_ascii=False))
     else:
         same = " (the same as before)" if result["policy"] == result["previous"] else ""
         print(f"policy {result['policy'][:12]} is in force{same}")
+        for line in diff.lines(found):
+            print(f"  {line}")
         for word, what in (
             ("kept", "go on"),
             ("restarted", "were started anew"),

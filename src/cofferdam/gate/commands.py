@@ -7,6 +7,7 @@ whose gate it is, or root. One request, a JSON line, and one answer, a JSON line
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import pwd
@@ -49,6 +50,10 @@ class Reload(Struct, frozen=True, tag="reload", forbid_unknown_fields=True):
     """Take a policy: an absolute path, or "" for the file that is in force."""
 
     path: Text = ""
+
+
+class Policy(Struct, frozen=True, tag="policy", forbid_unknown_fields=True):
+    """The policy in force: its hash, its file, its rows (base64 of msgpack)."""
 
 
 class Down(Struct, frozen=True, tag="down", forbid_unknown_fields=True):
@@ -138,6 +143,7 @@ class AskPart(Struct, frozen=True, tag="ask-part", forbid_unknown_fields=True):
 Request = (
     Status
     | Reload
+    | Policy
     | Down
     | Sever
     | Restore
@@ -246,6 +252,9 @@ class ControlServer:
                 if path and not path.startswith("/"):
                     raise GateError("the policy's path is not absolute")
                 return await reload_policy(gate, Path(path) if path else None)
+            case Policy():
+                rows = base64.b64encode(gate.policy.to_bytes()).decode()
+                return {"hash": gate.policy_hash, "path": str(gate.policy_path), "rows": rows}
             case Down():
                 gate.stop(f"stopped by {user}")
                 return None
