@@ -13,9 +13,9 @@ from cofferdam.policy.table import CompiledPolicy
 from tests.policy.plant import BASE, NOW, conduit, policy
 
 RULES = (
-    "{who: erp, asset: plc, registers: [holding 400-401]}",
     "{who: erp, asset: plc, read: all}", "{who: erp, asset: plc, read: flow}", "{who: ops, asset: plc, write: all}",
     "{who: [erp, ops], asset: plc, functions: 8}", "{who: ops, asset: plc, read: [flow]}",
+    "{who: erp, asset: plc, registers: [holding 400-401]}",
 )  # fmt: skip
 RELAY = """
 site: works
