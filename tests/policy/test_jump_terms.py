@@ -59,7 +59,7 @@ WRONG = [
     ("asset: station, as: service", "asset: statoin, as: service", "statoin", "did you mean station"),
     ("asset: station, as: service", "asset: screen, as: service", "screen", "desktops come with the console"),
     ("asset: station, as: service", "asset: plc, as: service", "plc", "an asset that speaks ssh"),
-    ("asset: station, as: service", "asset: line, as: service", "line", "telnet comes later"),
+    ("asset: station, as: service", "asset: line, as: service", "exec", "telnet"),
     ("do: [shell, up, down], paths: [/srv/logs/**, /tmp/*.csv]", "do: up", "files without paths", "paths"),
     ("do: exec, commands: [uptime, \"journalctl -u *\"]", "do: exec", "exec without commands", "commands"),
     ("/srv/logs/**", "/srv/../etc", "/srv/../etc", "an absolute path"),

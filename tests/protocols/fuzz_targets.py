@@ -30,6 +30,7 @@ from tests.fuzz.engine import Target
 from tests.protocols import enip, traffic
 from tests.protocols.opcua.fuzz_targets import TARGETS as OPCUA
 from tests.protocols.sftp.fuzz_targets import TARGETS as SFTP
+from tests.protocols.telnet.fuzz_targets import TARGETS as TELNET
 from tests.protocols.vectors import EXCEPTIONS, MISFITS, REFUSED, VECTORS, adu
 
 MODBUS = PROTOCOLS["modbus"]
@@ -207,6 +208,7 @@ def client_seeds() -> list[bytes]:
 
 TARGETS = [
     *SFTP,
+    *TELNET,
     Target("modbus-server", server_seeds, run_server, tokens=(b"\0\0\0\x06\x01", b"\x2b\x0e", b"\x06\0\x01\0\0\0\x01")),
     Target("modbus-client", client_seeds, run_client, tokens=(b"\0\0\0\x03\x01", b"\x2b\x0e\x01\x01", b"\x83\x02")),
     Target("modbus-messages", message_seeds, run_messages, tokens=(b"\xcd\xff\xff", b"\xcd\x01\x00", b"\xff", b"\xc3")),

@@ -77,6 +77,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--new-key", action="store_true", help="make a key; the public one is printed, for the asset")
     kind.add_argument("--key", type=Path, metavar="FILE", help="a private key without a password")
     kind.add_argument("--password", type=Path, metavar="FILE", help="a password, in the file's first line; `-`: stdin")
+    kind.add_argument("--none", action="store_true", help="it does not ask (telnet alone, such as a ser2net)")
     verb("known-hosts", "the line by which users know the gate", _known_hosts)
     verb("requests", "who asks for approval, and what is granted", _requests)
     for name, text in (
@@ -203,7 +204,8 @@ def _assets(args: argparse.Namespace) -> int:
 
     def lines() -> Iterable[str]:
         for one in found:
-            yield f"{one['asset']:24} {one['protocol']}, host key {one['host_key'] or 'NOT ACCEPTED YET'}"
+            shows = f"host key {one['host_key'] or 'NOT ACCEPTED YET'}" if one["protocol"] == "ssh" else "UNENCRYPTED"
+            yield f"{one['asset']:24} {one['protocol']}, {shows}"
             known = {each["login"]: each for each in one["credentials"]}
             for login in sorted({*one["logins"], *known}):
                 each = known.get(login)
@@ -232,8 +234,8 @@ def _host_key(args: argparse.Namespace) -> int:
 
 
 def _credential(args: argparse.Namespace) -> int:
-    kind = "new-key" if args.new_key else "key" if args.key else "password"
-    secret = "" if args.new_key else _read(args.key) if args.key else _read(args.password).split("\n")[0]
+    kind = "new-key" if args.new_key else "none" if args.none else "key" if args.key else "password"
+    secret = "" if args.new_key or args.none else _read(args.key) if args.key else _read(args.password).split("\n")[0]
     found = ask(args, "credential-set", asset=args.asset, login=args.login, kind=kind, secret=secret)
     lines = [f"the gate signs in at {args.asset} as {args.login} by {found['kind']}"]
     if found["public_key"]:

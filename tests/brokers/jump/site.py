@@ -10,7 +10,9 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,48 @@ class Sshd:
     def close(self) -> None:
         self.process.kill()
         self.process.wait(PATIENT)
+
+
+TELNETD = Path("/usr/sbin/telnetd")
+LOGIN = """#!/bin/sh
+printf 'works of the plant\\n%s login: ' "$TERM"; read -r name
+stty -echo; printf 'Password: '; read -r word; stty echo; echo
+if [ "$name $word" = "operator geheim" ]; then echo "Last failed login: never"; exec /bin/sh; fi
+echo "Login incorrect"; printf 'login: '; read -r again; exec /bin/sh
+"""
+
+
+class Telnetd:
+    """A real telnetd of inetutils, as an asset, started for each connection as inetd does."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        folder.mkdir()
+        script = folder / "login"
+        script.write_text(LOGIN)
+        script.chmod(0o755)
+        self._sock = socket.create_server(("127.0.0.1", port))
+        self._command = [str(TELNETD), "-h", "-E", str(script)]
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._sock.accept()
+                with sock:
+                    fd = sock.fileno()
+                    child = subprocess.Popen(self._command, stdin=fd, stdout=fd, stderr=subprocess.DEVNULL)
+                    self._children.append(child)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+        self._thread.join(PATIENT)
+        for child in self._children:
+            child.kill()
+            child.wait(PATIENT)
 
 
 class JumpSite:

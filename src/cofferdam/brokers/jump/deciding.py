@@ -20,6 +20,7 @@ from cofferdam.policy import windows
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.jump_rows import Do, JumpRows, Right, matching, names, rights
+from cofferdam.protocols.terminals.dialect import SSH
 
 FRESH_NS: Final = 300 * 10**9
 """How long ago an approver may have signed in."""
@@ -104,7 +105,7 @@ class Deciding:
                 return f"you have {standing_now} sessions, and {right.row.sessions} at a time are allowed"
             if self._accounts.credential(asset, right.line.login) is None:
                 return f"the keeper has no credential for {right.line.login} at {asset}: tell the operator"
-            if not self._accounts.asset_key(asset):
+            if self.policy.assets[asset].protocol == SSH.name and not self._accounts.asset_key(asset):
                 return f"nobody has accepted the host key of {asset} yet: tell the operator"
             return answer
         return why

@@ -23,13 +23,16 @@ from cofferdam.brokers.jump.alone import alone
 from cofferdam.brokers.jump.inner_files import Files, Quarantine
 from cofferdam.brokers.jump.inner_session import Live
 from cofferdam.brokers.jump.inner_ssh import FilesLeg, NoLeg, connect, open_files, open_session
+from cofferdam.brokers.jump.inner_telnet import open_telnet
 from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.supervision import AssetStatus
 from cofferdam.errors import CofferdamError, CrossingError, LocalProtocolError
+from cofferdam.model import Asset
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.jump_rows import Files as FileRules
 from cofferdam.policy.terms.jump_rows import JumpRows
+from cofferdam.protocols.terminals.dialect import TELNET
 
 
 class Inner(Part):
@@ -172,7 +175,7 @@ class Inner(Part):
         if self._severed or asset is None or grant.conduit not in self.rows:
             live.end("an operator has cut this side off" if self._severed else "the policy has just changed")
             return
-        self._start(self._serve(live, asset.address, asset.port))
+        self._start(self._serve(live, asset))
 
     async def _leave(self, files: Files, connection: asyncssh.SSHClientConnection) -> None:
         """A session of files is over: nothing of what was not finished stays at the asset."""
@@ -181,10 +184,13 @@ class Inner(Part):
         finally:
             connection.abort()
 
-    async def _serve(self, live: Live, address: str, port: int) -> None:
+    async def _serve(self, live: Live, asset: Asset) -> None:
         grant = live.grant
         try:
-            connection = await connect(grant, address, port)
+            if asset.protocol == TELNET.name:
+                await open_telnet(live, asset.address, asset.port)
+                return
+            connection = await connect(grant, asset.address, asset.port)
             if live.done:
                 connection.abort()
                 return

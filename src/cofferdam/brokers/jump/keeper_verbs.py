@@ -28,6 +28,7 @@ from cofferdam.brokers.jump.glass import Glass
 from cofferdam.brokers.jump.menu import Menu
 from cofferdam.errors import GateError
 from cofferdam.policy.problems import nearest, one_of
+from cofferdam.protocols.terminals.dialect import TELNET
 
 By = Annotated[str, Meta(min_length=1, max_length=128)]
 Name = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -92,11 +93,11 @@ class AssetKey(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class NewCredential(msgspec.Struct, forbid_unknown_fields=True):
-    """A private key (OpenSSH, PEM) or a password."""
+    """A private key (OpenSSH, PEM), a password, or none (a telnet asset that does not ask)."""
 
     asset: Name
     login: Annotated[str, Meta(min_length=1, max_length=32)]
-    kind: Literal["key", "password", "new-key"]
+    kind: Literal["key", "password", "new-key", "none"]
     by: By
     secret: Annotated[str, Meta(max_length=16_384)] = ""
 
@@ -351,6 +352,12 @@ class Verbs:
     def _credential_set(self, said: NewCredential) -> Plan:
         self._asset(said.asset)
         public, secret = "", said.secret.encode()
+        bare = self._keeper.deciding.policy.assets[said.asset].protocol == TELNET.name
+        if bare != (said.kind in ("password", "none")) and said.kind != "password":
+            raise GateError(
+                f"{said.asset} speaks telnet, which has no keys" if bare else f"{said.asset} does not go without one",
+                hint="a password, or --none" if bare else "a key, or a password",
+            )
         if said.kind == "new-key":
             made = asyncssh.generate_private_key("ssh-ed25519", comment=f"cofferdam {said.login}@{said.asset}")
             secret = made.export_private_key("openssh")
@@ -360,9 +367,9 @@ class Verbs:
                 public = asyncssh.import_private_key(secret).export_public_key("openssh").decode().strip()
             except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
                 raise GateError(f"that is no private key without a password: {error}") from None
-        elif not secret:
-            raise GateError("an empty password")
-        kind = "password" if said.kind == "password" else "key"
+        elif (said.kind == "none") == bool(secret) or (not secret.isascii() and bare) or b"\r" in secret:
+            raise GateError("an empty password, or one that cannot be typed")
+        kind: str = said.kind if said.kind in ("password", "none") else "key"
 
         def act() -> Any:
             self._accounts.set_credential(said.asset, said.login, kind, secret, said.by, self._keeper.wall)

@@ -220,7 +220,7 @@ FromKeeper = HostKey | Signed | Verdict | Refused | Told | Drop | Watch | Unwatc
 class Credential(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """By what we sign in at the asset. Prints as `<secret>`."""
 
-    kind: Literal["key", "password"]
+    kind: Literal["key", "password", "none"]
     secret: Annotated[bytes, Meta(max_length=16_384)]
 
     def __repr__(self) -> str:

@@ -36,7 +36,7 @@ from cofferdam.policy.terms.jump_rows import (
     matching,
     within,
 )
-from cofferdam.protocols.terminals.dialect import SSH, TERMINALS
+from cofferdam.protocols.terminals.dialect import SSH, TELNET, TERMINALS
 
 OUTER, INNER, KEEPER, ARCHIVIST = "outer", "inner", "keeper", "archivist"
 KEEPER_BYTES = 1_000_000_000
@@ -93,8 +93,12 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             if asset.protocol in COMING:
                 what = f"{name}, which speaks {asset.protocol}"
                 checking.at(at, what, f"an asset that speaks ssh: {COMING[asset.protocol]}", "", "coming")
-            elif asset.protocol != SSH.name:
-                checking.at(at, f"{name}, which speaks {asset.protocol}", "an asset that speaks ssh", "", "protocol")
+            elif asset.protocol == TELNET.name and set(rule.do) != {"shell"}:
+                wrong = ", ".join(sorted(set(rule.do) - {"shell"}))
+                checking.at((*here, "do"), f"{wrong} at {name}, which speaks telnet", "shell", "", "telnet")
+            elif asset.protocol not in (SSH.name, TELNET.name):
+                what = f"{name}, which speaks {asset.protocol}"
+                checking.at(at, what, "an asset that speaks ssh or telnet", "", "protocol")
         if "exec" in rule.do and not rule.commands:
             checking.at((*here, "do"), "exec without commands", "`commands: [uptime, journalctl *]`", "", "commands")
         if rule.commands and "exec" not in rule.do:
@@ -280,9 +284,22 @@ def _unscanned(run: Linting) -> None:
             run.key(("conduits", name), "unscanned", found, "files: {scan: true}")
 
 
+def _unencrypted(run: Linting) -> None:
+    """Assets that people reach by telnet: the gate's leg to them is unencrypted, and so is the gate's credential."""
+    for name, conduit in _conduits(run):
+        assets = sorted({
+            asset for rule in conduit.allow for asset in rule.asset
+            if asset in run.policy.assets and run.policy.assets[asset].protocol == TELNET.name
+        })  # fmt: skip
+        if assets:
+            found = f"{', '.join(assets)}, reached by telnet: whoever is on that network reads the password"
+            run.key(("conduits", name), "unencrypted", found, "an asset that speaks ssh")
+
+
 CHECKS: dict[str, Callable[[Linting], None]] = {
     "jump server without approval": _no_approval,
     "jump server unrecorded": _unrecorded,
     "jump server unscanned": _unscanned,
+    "jump server unencrypted": _unencrypted,
 }
 JumpTerms.warnings = CHECKS

@@ -18,8 +18,7 @@ from cofferdam.policy.terms.jump_rows import DOES, GROUP, PERSON
 _LOGIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,31}\Z")
 _YES_NO: Final = {"true": True, "false": False, "yes": True, "no": False}
 COMING: Final = {
-    "telnet": "telnet comes later, on the plant's leg alone",
-    "serial": "serial lines come later",
+    "serial": "a serial line is reached through ser2net, as an asset that speaks telnet",
     "vnc": "desktops come with the console, as pixels, and recorded",
     "rdp": "desktops come with the console, as pixels, and recorded",
 }

@@ -1,0 +1,187 @@
+"""The leg to an asset that speaks telnet: on the plant's side alone, unencrypted, and shown as that.
+
+The gate signs in at the prompts by itself: the person is shown nothing before that is done, and never the password.
+What a prompt looks like is not standardised; what is looked for stands here. An asset without a login (a serial line
+behind ser2net) has a credential of the kind "none".
+
+Not here: telnet itself (protocols.telnet), the session around the leg (inner_session).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any, Final
+
+from cofferdam.brokers.jump.alone import unswallowed
+from cofferdam.brokers.jump.inner_session import Live
+from cofferdam.brokers.jump.inner_ssh import SIGN_IN_SECONDS, NoLeg
+from cofferdam.brokers.kit import aio
+from cofferdam.errors import RemoteProtocolError
+from cofferdam.protocols.telnet.machine import Client
+
+LOGIN: Final = re.compile(rb"(?i)(login|user ?name|user) ?: *\Z")
+PASSWORD: Final = re.compile(rb"(?i)pass(word|code|wort)[^\r\n]{0,40}: *\Z")
+REFUSED: Final = re.compile(rb"(?i)(?!last )[^\n]*(incorrect|invalid|denied|fail(ed|ure)|wrong|not authori[sz]ed)")
+"""The first line after a password that did not count; "Last failed login: ..." is one after a password that did."""
+LINE_SECONDS: Final = 0.5
+"""How long the first line after the password may stay without its end: then it is a prompt."""
+BEFORE_BYTES: Final = 65_536
+"""What an asset may say before it has let us in."""
+WRITE_BYTES: Final = 65_536
+
+
+class TelnetLeg(asyncio.Protocol):
+    """A terminal at the asset."""
+
+    def __init__(self, live: Live) -> None:
+        terminal = live.grant.terminal
+        self._live = live
+        self._machine = Client(terminal.term, terminal.columns, terminal.rows) if terminal else Client()
+        self._transport: Any = None
+        self._full = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._before = bytearray()
+        self._credential = live.grant.credential
+        self._state = "open" if self._credential.kind == "none" else "login"
+        self._is_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # --- what asyncio calls -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(WRITE_BYTES)
+        if self._state == "open":
+            self._let_in()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            shown = self._machine.receive_data(data)
+        except RemoteProtocolError as error:
+            self._over(f"the asset breaks telnet: {error}")
+            return
+        self._flush()
+        if self._state == "open":
+            if shown:
+                self._live.leg_says(shown)
+        elif shown:
+            self._prompted(shown)
+
+    def _prompted(self, shown: bytes) -> None:
+        """The asset asks who is there."""
+        self._before += shown
+        said = bytes(self._before[-512:])
+        if len(self._before) > BEFORE_BYTES:
+            self._over("it says much and asks for no login")
+        elif self._state == "login" and LOGIN.search(said):
+            self._type(self._live.grant.login.encode(), "password")
+        elif self._state in ("login", "password") and PASSWORD.search(said):
+            self._type(self._credential.secret, "after")
+        elif self._state == "after" and (text := self._before.strip(b"\r\n\0 ")):
+            if b"\n" in text or self._before.endswith(b"\n"):
+                self._judge()
+            elif self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(LINE_SECONDS, self._judge)
+
+    def _judge(self) -> None:
+        """What the asset says to the password."""
+        if self._state != "after" or self._transport is None:
+            return
+        said = bytes(self._before)
+        if REFUSED.match(said.lstrip(b"\r\n\0 ")) or LOGIN.search(said) or PASSWORD.search(said):
+            self._over(f"{self._live.grant.asset} does not take the gate's credential for {self._live.grant.login}")
+            return
+        self._state = "open"
+        self._let_in()
+        self._live.leg_says(said)
+
+    def _type(self, text: bytes, state: str) -> None:
+        self._before.clear()
+        self._state = state
+        self._machine.send(text + b"\r")
+        self._flush()
+
+    def _let_in(self) -> None:
+        if not self._is_in.done():
+            self._is_in.set_result(None)
+            self._live.start(self)
+
+    def _over(self, reason: str) -> None:
+        if not self._is_in.done():
+            self._is_in.set_exception(NoLeg(reason))
+        else:
+            self._live.end(reason)
+        self.close()
+
+    def pause_writing(self) -> None:
+        self._full = True
+        self._transport.pause_reading()  # what it asks for would cost us memory
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._transport.resume_reading()
+        self._live.leg_room()
+
+    @unswallowed
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._is_in.done():
+            self._is_in.set_exception(NoLeg(f"{self._live.grant.asset} ended the connection"))
+        elif self._transport is not None:
+            self._live.leg_eof()
+            self._live.leg_exit(0)
+            self._live.leg_closed(f"the asset's end is gone: {exc}" if exc is not None else "")
+        self._transport = None
+
+    async def signed_in(self) -> None:
+        """Raises: NoLeg."""
+        await self._is_in
+
+    # --- what the session calls -------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        if self._transport is not None and (data := self._machine.data_to_send()):
+            self._transport.write(data)
+
+    def write(self, data: bytes) -> bool:
+        self._machine.send(data)
+        self._flush()
+        return not self._full
+
+    def write_eof(self) -> None:
+        """Telnet has none; a person who says no more leaves by what the asset calls that."""
+
+    def resize(self, columns: int, rows: int) -> None:
+        self._machine.resize(columns, rows)
+        self._flush()
+
+    def signal(self, name: str) -> None:
+        if name == "INT":
+            self._machine.interrupt()
+            self._flush()
+
+    def hold(self, held: bool) -> None:
+        if self._transport is not None:
+            (self._transport.pause_reading if held else self._transport.resume_reading)()
+
+    def close(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+
+
+async def open_telnet(live: Live, address: str, port: int) -> None:
+    """Starts the session's leg. Raises: NoLeg."""
+    if live.grant.credential.kind == "key":
+        raise NoLeg(f"the gate has a key for {live.grant.asset}, and telnet takes none: tell the operator")
+    leg = TelnetLeg(live)
+    try:
+        async with asyncio.timeout(SIGN_IN_SECONDS):
+            await aio.dial(address, port, lambda: leg)
+            await leg.signed_in()
+    except TimeoutError:
+        raise NoLeg(f"{live.grant.asset} does not ask for a login, or does not answer it") from None
+    except OSError as error:
+        raise NoLeg(f"{live.grant.asset} cannot be reached: {error.strerror or error}") from None
+    finally:
+        if live.done:
+            leg.close()

@@ -1,0 +1,1 @@
+"""Telnet (RFC 854), as a client sees it: a terminal at something old."""
