@@ -59,7 +59,7 @@ WRONG = [
     ("asset: station, as: service", "asset: statoin, as: service", "statoin", "did you mean station"),
     ("asset: station, as: service", "asset: screen, as: service", "screen", "desktops come with the console"),
     ("asset: station, as: service", "asset: plc, as: service", "plc", "an asset that speaks ssh"),
-    ("asset: station, as: service", "asset: line, as: service", "exec", "telnet"),
+    ("asset: station, as: service", "asset: line, as: service", "down, up at line", "expected shell"),
     ("do: [shell, up, down], paths: [/srv/logs/**, /tmp/*.csv]", "do: up", "files without paths", "paths"),
     ("do: exec, commands: [uptime, \"journalctl -u *\"]", "do: exec", "exec without commands", "commands"),
     ("/srv/logs/**", "/srv/../etc", "/srv/../etc", "an absolute path"),
@@ -92,7 +92,11 @@ def test_warnings() -> None:
     assert {"no-approval", "unrecorded", "unscanned"} <= found
     clean = {problem.check for problem in lint(loads(POLICY), now_ns=NOW)}
     assert clean & {"no-approval", "unrecorded", "unscanned", "no-points"} == {"no-points"}  # the PLC's
-    assert len(jump.CHECKS) == 3
+    old = "- {who: {person: tech1}, asset: line, as: admin, do: shell}"
+    more = POLICY.replace("      - {who: {group: vendor-x}", f"      {old}\n      - {{who: {{group: vendor-x}}", 1)
+    (unencrypted,) = [problem for problem in lint(loads(more), now_ns=NOW) if problem.check == "unencrypted"]
+    assert "line, reached by telnet" in unencrypted.found
+    assert len(jump.CHECKS) == 4
 
 
 def test_what_its_parts_need() -> None:
