@@ -62,8 +62,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The longest pause between two attempts to connect."""
     asset_idle_seconds: float = 60.0
     """A connection to a device that nothing used for so long is closed."""
-    known_value_seconds: float = 5.0
-    """How long a value that was read or written counts as known for a point's `max_step`."""
+    known_value_seconds: float = 0.0
+    """How long a value that was read or written counts as known for a point's `max_step` and `max_rate`. With 0 it is
+    read anew for each write."""
     audit_wait_seconds: float = 2.0
     """A write whose audit entry is not durable after so long is refused."""
     record_bytes: int = 1 << 20

@@ -367,7 +367,7 @@ class Fault(enum.StrEnum):
     FUNCTION = "function"  # the function code is not allowed, or no rule allows this access (read, write)
     ADDRESS = "address"  # at least one cell lies outside the allowed points and ranges
     VALUE = "value"  # type, min, max, or a part of a multi-word point
-    STEP = "step"  # further from the last known value than max_step
+    STEP = "step"  # further from the last known value than max_step, or from those of late than max_rate
     RATE = "rate"  # more writes per minute than writes_per_minute
     WINDOW = "window"  # outside the conduit's time window
     EXPIRED = "expired"  # the conduit's expiry has passed
@@ -404,7 +404,8 @@ class Point(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """A named value of an asset. Limits are in the point's own unit; None is no limit.
 
     `elements`: how many values of the type it has; more than one is an array. `max_length`: of a text in characters, of
-    a byte string in bytes. `fastest_us`: the shortest interval at which it may be watched, 0 for any.
+    a byte string in bytes. `fastest_us`: the shortest interval at which it may be watched, 0 for any. `max_rate`: how
+    far its value may move within any `rate_seconds`.
     """
 
     name: str
@@ -419,6 +420,8 @@ class Point(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     elements: int = 1
     max_length: int | None = None
     fastest_us: int = 0
+    max_rate: float | None = None
+    rate_seconds: int = 60
 
 
 class Argument(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +16,18 @@ from cofferdam.audit.events.access import WriteAllowed, Written
 from cofferdam.audit.recent import KEPT, SPAN_NS, RecentWrites
 from cofferdam.gate.client import ask
 from tests.gate.conftest import Site
-from tests.gate.plant import Client, Gate, cli, running
+from tests.gate.plant import WRITE_MANY, Client, Gate, cli, running
 from tests.waiting import eventually
+
+TURN, HELD = 300, (42 << 16) + 42
+"""A point with a ramp limit, and what the device says that it holds, whatever was written."""
 
 
 class Paced(Site):
     def text(self, **changes: str) -> str:
-        return super().text(**changes).replace("type: uint32}", "type: uint32, writes_per_minute: 3}")
+        text = super().text(allow="write: [speed, turn]", **changes)
+        turn = f'      turn: {{at: holding {TURN}, type: uint32, unit: rpm, max_rate: "10 rpm/min"}}\nprincipals:'
+        return text.replace("type: uint32}", "type: uint32, writes_per_minute: 3}").replace("principals:", turn)
 
 
 @pytest.fixture
@@ -50,14 +56,24 @@ def allowed(port: int, tries: int = 4) -> int:
         return sum(client.write(number) for number in range(tries))
 
 
+def turns(port: int, by: int) -> bool:
+    """Whether the point with the ramp limit may be moved by so much."""
+    with Client(port) as client:
+        return client.ask(struct.pack(">BHHBI", WRITE_MANY, TURN, 2, 4, HELD + by))[0] == WRITE_MANY
+
+
 def test_neither_a_death_nor_a_reload_nor_severing_gives_more_writes_a_minute(paced: Paced) -> None:
-    """M1."""
+    """M1, and how fast a value may move: +10 was written, so that -5 would be a move of 15 within the minute."""
     with running(paced.state, paced.policy) as gate:
+        assert turns(paced.port, 10)
+        assert not turns(paced.port, -5)
         assert allowed(paced.port, 2) == 2
         before = gate.pids()
         os.kill(before["inner"], signal.SIGKILL)
         born(gate, before)
         assert allowed(paced.port) == 1
+        assert not turns(paced.port, -5)
+        assert turns(paced.port, 9), "what is allowed is not refused for want of a memory"
         before = gate.pids()
         assert cli("sever", "it", "--state", paced.state)[0] == cli("restore", "it", "--state", paced.state)[0] == 0
         born(gate, before)
@@ -76,11 +92,27 @@ def test_neither_a_death_nor_a_reload_nor_severing_gives_more_writes_a_minute(pa
         ask(paced.state, "reload", path=str(paced.policy))
         gate.wait_ready()
         assert allowed(paced.port) == 0
+        assert not turns(paced.port, -5)
+        # Device and points get other names, and then the half dies of it.
+        text = paced.policy.read_text()
+        paced.policy.write_text(text.replace("plc", "press").replace("speed", "tempo").replace("turn", "reel"))
+        ask(paced.state, "reload", path=str(paced.policy))
+        gate.wait_ready()
+        assert allowed(paced.port) == 0
+        assert not turns(paced.port, -5)
+        before = gate.pids()
+        os.kill(before["inner"], signal.SIGKILL)
+        born(gate, before)
+        assert allowed(paced.port) == 0
+        assert not turns(paced.port, -5)
         assert gate.stop() == 0
+    # A gate that starts by a policy with yet another name for the device cannot know which one the log means.
+    paced.policy.write_text(paced.policy.read_text().replace("press", "mill"))
     with running(paced.state, paced.policy) as gate:
         assert allowed(paced.port) == 0
+        assert not turns(paced.port, -5)
         assert gate.stop() == 0
-    assert len(paced.device.writes) == 3
+    assert len([value for value in paced.device.writes if value < HELD - 100]) == 3
 
 
 @given(st.lists(st.integers(0, SPAN_NS // 4), max_size=40), st.integers(0, 2 * SPAN_NS))

@@ -66,8 +66,9 @@ audit: {{reads: {reads}}}
 """
 
 
-QUICK = "client_requests_burst: 4000"
-"""Clients may ask faster than by default: most tests are about something else than that."""
+QUICK = "client_requests_burst: 4000, known_value_seconds: 5"
+"""Clients may ask faster than by default, and what a point holds is known for a while: most tests are about something
+else than that."""
 COMPILED = compiled.find()
 BUILDS = {"plain": ("-m", "cofferdam.brokers.half"), "compiled": COMPILED.arguments}
 """How to start a half, after `python -I`: from the source, and from the compiled build where there is one."""

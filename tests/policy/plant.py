@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from cofferdam.model import Change, Operation, Span
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
-from cofferdam.policy.points.decide import Flow
+from cofferdam.policy.points.decide import Flow, PointState
 from cofferdam.policy.table import CompiledPolicy
 
 BASE = """\
@@ -72,6 +72,11 @@ def flow(compiled: CompiledPolicy, source: str = "10.1.5.9", asset: str = "plc")
     found = compiled.flow("modbus", source, asset)
     assert isinstance(found, Flow), found
     return found
+
+
+def remembering(compiled: CompiledPolicy) -> PointState:
+    """What a half knows of points where the policy says `known_value_seconds: 5`."""
+    return PointState(compiled.assets, 5.0)
 
 
 def read(space: str, start: int, count: int = 1, unit: int = 1) -> Operation:

@@ -30,7 +30,7 @@ from cofferdam.policy.points import values
 from cofferdam.policy.points.decide import CACHE_ENTRIES, Flow
 from cofferdam.policy.table import CompiledPolicy
 from tests.examples import examples
-from tests.policy.plant import NOW, conduit, flow, function, ns, policy, read, write
+from tests.policy.plant import NOW, conduit, flow, function, ns, policy, read, remembering, write
 
 SECOND = 10**9
 SIMPLE = policy(
@@ -209,7 +209,7 @@ def test_expiry_is_the_end_of_the_day(expires: str, last: str) -> None:
 
 
 def test_step_needs_a_known_value() -> None:
-    asked, state = flow(SIMPLE), SIMPLE.point_state()
+    asked, state = flow(SIMPLE), remembering(SIMPLE)
     op = write("holding", 200, 600)
     assert asked.decide_full(op, NOW, 0, state) == NeedValues((Span("holding", 200, 1),))
     state.note_values("plc", "holding", 199, (1, 550, 1), 0)
@@ -230,7 +230,7 @@ def test_step_needs_a_known_value() -> None:
 
 
 def test_a_write_makes_the_value_unknown_until_it_is_confirmed() -> None:
-    asked, state = flow(SIMPLE), SIMPLE.point_state()
+    asked, state = flow(SIMPLE), remembering(SIMPLE)
     state.note_values("plc", "holding", 200, (550,), 0)
     op = write("holding", 200, 600)
     state.note_write("plc", op, 10)
@@ -249,8 +249,9 @@ def test_a_write_makes_the_value_unknown_until_it_is_confirmed() -> None:
     assert state.known("plc", "speed", 21) is None
 
 
-def test_a_device_that_holds_nan_is_not_written_past_max_step() -> None:
-    state = SIMPLE.point_state()
+@pytest.mark.parametrize("held", [math.nan, math.inf, -math.inf])
+def test_a_device_that_holds_no_number_is_not_written_past_max_step(held: float) -> None:
+    state = remembering(SIMPLE)
     point = Point("t", Span("holding", 0, 2), ValueType.FLOAT32, max_step=1.0)
     table = SIMPLE.table
     asset = Asset("plc", "plant", "10.0.0.1", 502, "modbus", 1, None, points=(point,))
@@ -258,22 +259,22 @@ def test_a_device_that_holds_nan_is_not_written_past_max_step() -> None:
     compiled = make(
         asset, [rows.Conduit("c", "office", "plant", "modbus", "o", "r", rows.Proxy((rule,)))], table.principals
     )
-    state = compiled.point_state()
-    state.note_values("plc", "holding", 0, f32(math.nan), 0)
+    state = remembering(compiled)
+    state.note_values("plc", "holding", 0, f32(held), 0)
     verdict = flow(compiled).decide_full(write("holding", 0, *f32(1.0)), NOW, 1, state)
     assert isinstance(verdict, Deny)
     assert verdict.fault is Fault.STEP
     # 0.1 steps of 32-bit floats are not refused for the rounding.
     tenth = Asset("plc", "plant", "", 502, "modbus", 1, None, points=(Point("t", point.at, point.type, max_step=0.1),))
     compiled = make(tenth, list(compiled.conduits.values()), table.principals)
-    state = compiled.point_state()
+    state = remembering(compiled)
     state.note_values("plc", "holding", 0, f32(0.2), 0)
     assert isinstance(flow(compiled).decide_full(write("holding", 0, *f32(0.3)), NOW, 1, state), Allow)
     assert isinstance(flow(compiled).decide_full(write("holding", 0, *f32(0.301)), NOW, 1, state), Deny)
 
 
 def test_writes_per_minute_slides() -> None:
-    asked, state = flow(SIMPLE), SIMPLE.point_state()
+    asked, state = flow(SIMPLE), remembering(SIMPLE)
     op = write("holding", 200, 100)
 
     def verdict(mono: int) -> object:
@@ -431,7 +432,7 @@ def test_equals_a_slow_decision(
     compiled = make(asset, conduits)
     again = CompiledPolicy.from_bytes(compiled.to_bytes())
     assert (again.table, again.hash, again.to_bytes()) == (compiled.table, compiled.hash, compiled.to_bytes())
-    asked, state = flow(again, asset="a"), again.point_state()
+    asked, state = flow(again, asset="a"), remembering(again)
     for now in times:
         for op in ops:
             expected = slowly(asset, conduits, op, now)

@@ -104,7 +104,7 @@ def test_sentences() -> None:
         "allowed by set/0: 10.1.5.9 (ops) may write holding 200 (speed = 1400 rpm) on plc until 2027-01-01 00:00:00 UTC"
     )
     assert found.conditions == (
-        "speed may change by at most 100 rpm from its last known value",
+        "speed may change by at most 100 rpm from its present value",
         "speed may be written at most 2 times a minute",
     )
     assert explain(TWO, "10.9.9.9", "plc", read("coil", 0), NOW).fault == "principal"

@@ -39,7 +39,7 @@ from cofferdam.policy.points.asking import operation, show
 from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
 from tests.examples import examples
-from tests.policy.plant import NOW, ns
+from tests.policy.plant import NOW, ns, remembering
 from tests.protocols.toy.dialect import TOY
 from tests.protocols.toy.site import BASE, toy_conduit, toy_policy
 
@@ -229,7 +229,7 @@ def test_windows_and_expiry_hold_for_all_of_it() -> None:
 
 
 def test_a_step_is_counted_from_what_is_known() -> None:
-    state, mine = ALL.point_state(), flow()
+    state, mine = remembering(ALL), flow()
     step = write(("Pump.Speed", Int32((500,))))
     assert mine.decide_full(step, NOW, 10, state) == NeedValues((tag("Pump.Speed"),))
     state.note_items("line", (Assign(tag("Pump.Speed"), Int32((420,))),), 10)
@@ -245,7 +245,7 @@ def test_a_step_is_counted_from_what_is_known() -> None:
 
 
 def test_a_step_of_large_numbers_is_exact() -> None:
-    state, mine, top = ALL.point_state(), flow(), (1 << 64) - 1
+    state, mine, top = remembering(ALL), flow(), (1 << 64) - 1
     state.note_items("line", (Assign(tag("Ticks"), UInt64((top - 6,))),), 10)
     assert isinstance(mine.decide_full(write(("Ticks", UInt64((top - 1,)))), NOW, 20, state), Allow)
     far = mine.decide_full(write(("Ticks", UInt64((top,)))), NOW, 20, state)
@@ -253,7 +253,7 @@ def test_a_step_of_large_numbers_is_exact() -> None:
 
 
 def test_what_an_item_held_teaches_only_what_it_says() -> None:
-    state = ALL.point_state()
+    state = remembering(ALL)
     for held in (
         Assign(tag("Pump.Speed"), Int8((1,))), Assign(tag("Pump.Speed"), None),
         Assign(tag("Pump.Speed[3]"), Int32((1,))), Assign(tag("Pump"), Octets((b"1",))),
@@ -264,7 +264,7 @@ def test_what_an_item_held_teaches_only_what_it_says() -> None:
 
 
 def test_calls_and_writes_have_their_pace() -> None:
-    state, mine, second = ALL.point_state(), flow(), 10**9
+    state, mine, second = remembering(ALL), flow(), 10**9
     for number in range(2):
         assert isinstance(mine.decide_full(call("Line.Reset"), NOW, number * second, state), Allow)
         state.note_write("line", call("Line.Reset"), number * second)
@@ -285,11 +285,11 @@ def frame(*pairs: tuple[str, Value | None]) -> Operation:
 
 
 def test_a_frame_is_held_to_the_limits_of_its_points() -> None:
-    state, mine, drive = ALL.point_state(), flow(), tag("io Drive")
+    state, mine, drive = remembering(ALL), flow(), tag("io Drive")
     good = frame(("drive.setpoint", Float32((20.0,))))
-    assert mine.check_frame(drive, good, state) == ""
+    assert mine.check_frame(drive, good, state, 0) == ""
     state.note_sent("line", good, 10)
-    assert mine.check_frame(drive, frame(("drive.setpoint", Float32((30.0,)))), state) == ""
+    assert mine.check_frame(drive, frame(("drive.setpoint", Float32((30.0,)))), state, 0) == ""
     for op, words in (
         (frame(("drive.setpoint", Float32((51.0,)))), "setpoint = 51 is asked; 0 to 50 is allowed"),
         (frame(("drive.setpoint", Float32((math.nan,)))), "setpoint = nan"),
@@ -302,9 +302,9 @@ def test_a_frame_is_held_to_the_limits_of_its_points() -> None:
         (write(("Pump.Speed", Int32((1,)))), "parts of io drive are allowed"),
         (call("Line.Reset"), "parts of io drive are allowed"),
     ):
-        assert words in mine.check_frame(drive, op, state), op
-        assert words in mine.check_frame(drive, op, state), "the same from what was remembered"
-    assert mine.check_frame(drive, frame(("drive.unnamed", Int8((1,)))), state) == ""
+        assert words in mine.check_frame(drive, op, state, 0), op
+        assert words in mine.check_frame(drive, op, state, 0), "the same from what was remembered"
+    assert mine.check_frame(drive, frame(("drive.unnamed", Int8((1,)))), state, 0) == ""
 
 
 # --- against a plain model, at the extremes ------------------------------------------------------------------------
@@ -423,7 +423,7 @@ def test_no_read_or_watch_brings_down_the_judge(reads: list[Item | Watch]) -> No
 @examples(300)
 def test_no_call_or_opening_brings_down_the_judge(item: Item, arguments: list[Value], us: int) -> None:
     for act in (Call(item, tuple(arguments)), Opening(item, us), Call(Item("method", "line.mix"), tuple(arguments))):
-        verdict = flow().decide_full(Operation(3, -1, -1, True, (), (act,)), NOW, 0, ALL.point_state())
+        verdict = flow().decide_full(Operation(3, -1, -1, True, (), (act,)), NOW, 0, remembering(ALL))
         if isinstance(verdict, Allow):
             assert [type(value) for value in arguments] == [Int32, Text]
 

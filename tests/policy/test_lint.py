@@ -65,6 +65,7 @@ TABLE = [
      "  line: {zone: plant, address: 10.20.0.19, protocol: opcua, listen: 127.0.0.1:4840, "
      "security: {clients: none, asset: none}, points: {a: {at: nsu=u;s=a, type: Double}}}\n"
      "principals:\n", "unsecured", "none}, points"),
+    (conduit("{who: ops, asset: plc, write: speed}", extra=EXPIRES), ", writes_per_minute: 2", "", "no-ramp", "speed"),
     (READS, "run: {at: coil 0}", "alias: {at: holding 199-200, type: uint32}", "overlap", "speed"),
     (conduit("{who: ops, asset: plc, write: speed}", extra=f"{EXPIRES}\ndeny: silent"), "", "", "silent-writes",
      "silent"),

@@ -269,7 +269,8 @@ class Process:
             producer.drain()  # what a part that has ended said last counts as well
         self._commit()
         complete, writes = auditor.recent.of(assets, time.monotonic_ns())
-        self._gate.send(Recent(number, complete and len(writes) <= RECENT, writes[-RECENT:]))
+        whole = complete and len(writes) <= RECENT
+        self._gate.send(Recent(number, whole, writes[-RECENT:], auditor.recent.written()))
 
     def _welcome(self, producer: Producer) -> None:
         producer.answer(Hello(*self._told))

@@ -23,6 +23,10 @@ TAIL = 8192
 """Entries at the end of a log that are looked through when it is opened."""
 
 
+Move = tuple[str, int | float, int | float]
+"""A point, what it held, and what it was given."""
+
+
 class RecentWrites:
     """Times: ns of a clock that never goes back, for what is added; UTC ns for what is read from a log."""
 
@@ -34,7 +38,10 @@ class RecentWrites:
     def add(self, draft: WriteAllowed, now: int) -> None:
         """It is on disk."""
         spans = tuple((one.space, one.start, len(one.values)) for one in draft.writes)
-        self._keep(now, PastWrite(draft.asset, 0, spans, tuple(one.point for one in draft.points), bool(draft.items)))
+        given = [(one.point, one.value) for one in draft.points]
+        moves = _moves(given, [(one.point, one.value) for one in draft.before])
+        points = tuple(point for point, _ in given)
+        self._keep(now, PastWrite(draft.asset, 0, spans, points, bool(draft.items), moves))
 
     def load(self, entries: Iterable[bytes], wall: int, now: int, *, whole: bool) -> None:
         """The end of a log that is opened; `whole`: there is no more of it."""
@@ -64,13 +71,34 @@ class RecentWrites:
             self._writes.popleft()
         return now - self._lost >= SPAN_NS, tuple(self._aged(assets, now))
 
+    def written(self) -> tuple[str, ...]:
+        """The names of all assets that were written."""
+        return tuple(sorted({write.asset for _, write in self._writes}))
+
     def _aged(self, assets: Collection[str], now: int) -> Iterator[PastWrite]:
         for at, write in self._writes:
             if write.asset in assets:
-                yield PastWrite(write.asset, max(0, now - at), write.spans, write.points, write.items)
+                age = max(0, now - at)
+                yield PastWrite(write.asset, age, write.spans, write.points, write.items, write.moves)
 
 
 def _past(event: dict[str, Any]) -> PastWrite:
     spans = tuple((str(space), int(start), len(values)) for space, start, values in event.get("writes", ()))
-    points = tuple(str(point) for point, *_ in event.get("points", ()))
-    return PastWrite(str(event.get("asset", "")), 0, spans, points, bool(event.get("items")))
+    given = [(str(point), str(value)) for point, value, *_ in event.get("points", ())]
+    moves = _moves(given, [(str(point), str(value)) for point, value, *_ in event.get("before", ())])
+    points = tuple(point for point, _ in given)
+    return PastWrite(str(event.get("asset", "")), 0, spans, points, bool(event.get("items")), moves)
+
+
+def _moves(given: Iterable[tuple[str, str]], before: Iterable[tuple[str, str]]) -> tuple[Move, ...]:
+    """From what to what points were moved, where the log says both."""
+    to = dict(given)
+    found = ((point, _number(value), _number(to.get(point, ""))) for point, value in before)
+    return tuple((point, held, got) for point, held, got in found if held is not None and got is not None)
+
+
+def _number(text: str) -> int | float | None:
+    try:
+        return int(text) if text.lstrip("-").isdigit() else float(text)
+    except ValueError:
+        return None

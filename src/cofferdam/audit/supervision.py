@@ -87,21 +87,25 @@ class Violation(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fiel
 
 class PastWrite(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A write that was allowed `age_ns` ago: the cells that it named as (space, start, count), the points to which it
-    gave a value, and whether it named items (or called something)."""
+    gave a value, and whether it named items (or called something). `moves`: of some points what they held before, and
+    what they were given."""
 
     asset: Name
     age_ns: Count
     spans: tuple[tuple[Name, Count, Count], ...] = ()
     points: tuple[Name, ...] = ()
     items: bool = False
+    moves: Annotated[tuple[tuple[Name, int | float, int | float], ...], Meta(max_length=256)] = ()
 
 
 class Recent(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
-    """The answer to `AskRecent`. `complete`: there were no others."""
+    """The answer to `AskRecent`. `complete`: there were no others. `assets`: all names of assets that were written,
+    those that were asked for among them."""
 
     number: Count
     complete: bool
     writes: tuple[PastWrite, ...]
+    assets: Annotated[tuple[Name, ...], Meta(max_length=8192)] = ()
 
 
 FromAuditorControl = OpenedLog | RefusedLog | LogStatus | Violation | Recent

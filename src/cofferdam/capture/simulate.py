@@ -3,7 +3,8 @@
 The server that a capture shows is looked up among the policy's assets by its real address, and by the address where
 a broker answers for it; where assets share an address, the unit tells them apart. Time windows, expiry and the pace of
 writes go by the time of the packets, unless another time is given. Values that answers in the capture show feed the
-checks of `max_step`; where none is known the gate would read the point first, so the verdict is "depends".
+checks of `max_step` and `max_rate`: one of the last SHOWN_SECONDS stands for what the gate would have read. Where there
+is none, the verdict is "depends".
 
 A simulation follows what really happened: a write that the policy refuses did reach the device in the capture, and
 later answers show its effect.
@@ -25,7 +26,7 @@ from cofferdam.capture.limits import CaptureLimits
 from cofferdam.capture.reading import Reading, default_ports, follow, followed
 from cofferdam.capture.streams import TcpFlow
 from cofferdam.model import Allow, Asset, Change, Deny, Fault, Item, NeedValues, Span
-from cofferdam.policy.points.decide import Flow, show_function
+from cofferdam.policy.points.decide import Flow, PointState, show_function
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.dialect import show_range
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
@@ -34,6 +35,8 @@ ALLOWED = "allowed"
 REFUSED = "refused"
 DEPENDS = "depends"
 MALFORMED = "malformed"
+SHOWN_SECONDS = 5.0
+"""How long a value that a capture shows is taken for the present one."""
 
 
 class Group(msgspec.Struct):
@@ -208,7 +211,7 @@ class _Simulation(Watcher):
         self._protocols = protocols
         self._at_ns = at_ns
         self._limits = limits
-        self._state = policy.point_state()
+        self._state = PointState(policy.assets, max(policy.limits.known_value_seconds, SHOWN_SECONDS))
         self._homes = _homes(policy)
         self._texts: dict[bytes, str] = {}
         self._flows: dict[tuple[bytes, str], Flow | Deny] = {}

@@ -14,6 +14,7 @@ import itertools
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,6 +52,7 @@ from cofferdam.gate.crew.plan import CrewPlan, Spot, plan_crews
 from cofferdam.gate.loading import load_policy
 from cofferdam.gate.log import Log
 from cofferdam.gate.overlay.overlay import Overlay
+from cofferdam.gate.past_writes import PastWrites
 from cofferdam.gate.watch import report
 from cofferdam.gate.watch.drops import Drops
 from cofferdam.gate.watch.evidence import Evidence
@@ -127,6 +129,7 @@ class Gate:
         self.births: Iterator[int] = itertools.count(1)
         self.started_ns = now_ns()
         self.auditor = Auditor(self)
+        self.past_writes = PastWrites(lambda names: self.auditor.recent(names, RECENT_SECONDS), time.monotonic_ns)
         self.listeners = Listeners(launcher)
         self.management = Management(self._exposition, log)
         self.overlay = Overlay(self)
@@ -347,6 +350,7 @@ class Gate:
         self.policy_hash = self.audit.policy = policy.hash
         self.policy_path = path
         self.policy_loaded_ns = now_ns()
+        self.past_writes.take(policy.assets)
 
     def note(self, draft: Draft) -> None:
         """Hands the audit log an entry."""
@@ -456,7 +460,7 @@ class Gate:
 
     async def recent_writes(self, assets: Sequence[str]) -> tuple[PastWrite, ...] | None:
         """The writes of the last minute to these assets, as the log has them; None where nobody can say."""
-        return await self.auditor.recent(assets, RECENT_SECONDS)
+        return await self.past_writes.of(assets)
 
     async def end_sessions(self, sources: Collection[str], reason: str) -> int:
         """Ends the sessions of all crews that come from these addresses; how many there were."""

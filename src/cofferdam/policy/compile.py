@@ -168,6 +168,8 @@ def _point(name: str, point: schema.Point, dialect: Dialect) -> Point:
         min=_limit(point.min, kind),
         max=_limit(point.max, kind),
         max_step=point.max_step,
+        max_rate=None if point.max_rate is None else point.max_rate.most,
+        rate_seconds=60 if point.max_rate is None else point.max_rate.seconds,
         writes_per_minute=point.writes_per_minute,
         elements=elements,
         max_length=point.max_length,

@@ -113,7 +113,9 @@ class _Checker(Checking):
             such = f"a route such as {dialect.route_example}"
             expected = such if dialect.routes else f"no route: {dialect.name} has none"
             self.at((*here, "route"), f"the route {quote(asset.route)}", expected, check="route")
-        limited = [p for p, point in asset.points.items() if point.max_step or point.writes_per_minute]
+        limited = [
+            p for p, point in asset.points.items() if point.max_step or point.max_rate or point.writes_per_minute
+        ]
         units = dialect.units
         if units is not None and asset.unit == -1 and limited:
             what = f"any, and limits of {limited[0]} that need to know whose value it is"
@@ -297,7 +299,7 @@ def _one_unit(one: schema.Asset, other: schema.Asset, dialect: Dialect) -> bool:
 
 def _limited(asset: schema.Asset) -> bool:
     """Whether a point of it has a limit."""
-    limits = ("min", "max", "max_step", "writes_per_minute")
+    limits = ("min", "max", "max_step", "max_rate", "writes_per_minute")
     return any(getattr(point, limit) is not None for point in asset.points.values() for limit in limits)
 
 

@@ -98,9 +98,10 @@ class PlaceChecks:
         for field in ("elements", "max_length", "fastest"):
             if getattr(point, field) is not None:
                 self.at((*here, field), f"{field} of cells", "no such limit: it is for items with names", check=field)
-        if point.max_step is not None and space.numbered:
-            expected = "a point that can be read by itself, for a step to be counted from"
-            self.at((*here, "max_step"), f"max_step in {at.space}", expected, check="step")
+        for field in _moving(point):
+            if space.numbered:
+                expected = "a point that can be read by itself, for a step to be counted from"
+                self.at((*here, field), f"{field} in {at.space}", expected, check="step")
         if point.type is None and not space.bits:
             words = [word for word, kind in names.items() if kind in values.WORDS and kind is not ValueType.BOOL]
             self._missing_type(here, f"point {name}", words)
@@ -121,6 +122,7 @@ class PlaceChecks:
                 (*here, "at"), f"{kind.value} that ends after cell 65535", "all cells from 0 to 65535", check="type"
             )
         self._range(here, kind, point)
+        self._rate(here, kind, point)
 
     def _item(self, here: Path, name: str, point: schema.Point, at: Item) -> None:
         kind = self.dialect.kind(at.kind)
@@ -151,14 +153,26 @@ class PlaceChecks:
             self.at((*here, "fastest"), f"a limit for {kind.words}", "what can be subscribed to", check="fastest")
         self._value_limits(here, point.type, point)
         several = (point.elements or (at.count if at.first >= 0 else 1)) > 1
-        if point.max_step is not None and (several or point.type not in typed.NUMBERS):
+        if several or point.type not in typed.NUMBERS:
             what = "an array" if several else f"a {point.type.value}"
-            self.at(
-                (*here, "max_step"),
-                f"max_step of {what}",
-                "a single number for a step to be counted from",
-                check="step",
-            )
+            for field in _moving(point):
+                expected = "a single number for a step to be counted from"
+                self.at((*here, field), f"{field} of {what}", expected, check="step")
+        else:
+            self._rate(here, point.type, point)
+
+    def _rate(self, here: Path, kind: ValueType, point: schema.Point) -> None:
+        """Whether a max_rate is in the point's own unit, and lets it move at all."""
+        rate = point.max_rate
+        if rate is None:
+            return
+        if rate.unit and rate.unit != (point.unit or ""):
+            expected = f"{point.unit}, the unit of the point" if point.unit else "none: the point has no unit"
+            self.at((*here, "max_rate"), f"the unit {quote(rate.unit)}", expected, check="rate")
+        if rate.most < 1 and kind not in values.FLOATS:
+            within = "second" if rate.seconds == 1 else "minute"
+            found = f"{values.show(rate.most)} a {within} of a {kind.value}, which moves by whole numbers"
+            self.at((*here, "max_rate"), found, f"at least 1 a {within}", check="rate")
 
     def _value_limits(self, here: Path, kind: ValueType, said: schema.Point | schema.Argument) -> None:
         if said.max_length is not None and kind not in typed.SIZED:
@@ -243,3 +257,8 @@ class PlaceChecks:
             seen.add(argument.name)
             if argument.type is not None:
                 self._value_limits(place, argument.type, argument)
+
+
+def _moving(point: schema.Point) -> tuple[str, ...]:
+    """What the point says of how its value may move."""
+    return tuple(field for field in ("max_step", "max_rate") if getattr(point, field) is not None)

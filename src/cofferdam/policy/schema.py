@@ -213,6 +213,16 @@ Positive = Annotated[float, *_read(syntax.positive, {"type": "number", "exclusiv
 Seconds = Annotated[
     float, *_read(syntax.seconds, {"type": "number", "exclusiveMinimum": 0, "maximum": syntax.YEAR_SECONDS})
 ]
+SecondsOrNone = Annotated[
+    float, *_read(syntax.seconds_or_none, {"type": "number", "minimum": 0, "maximum": syntax.YEAR_SECONDS})
+]
+Rate = Annotated[
+    syntax.Rate,
+    *_read(
+        syntax.rate,
+        {"type": "string", "pattern": "^[0-9.eE+-]+.*/ *(s|min|h)$", "examples": ["50 rpm/min", "2 bar/s", "30 K/h"]},
+    ),
+]
 Elements = Annotated[int, *_whole(1, 65536)]
 Length = Annotated[int, *_whole(1, 65536)]
 At = Annotated[Span | Item | None, *_read(_place, PLACE)]
@@ -330,8 +340,14 @@ class Point(Entry):
     max: Number | None = Field(None, description="The largest value that may be written.")
     max_step: Positive | None = Field(
         None,
-        description="How far a written value may be from the last known one. Where none is known, or it is older than "
-        "`limits: known_value_seconds`, the broker reads the point first.",
+        description="How far a written value may be from the present one, which the broker reads just before; with "
+        "`limits: known_value_seconds`, a value that old will do.",
+    )
+    max_rate: Rate | None = Field(
+        None,
+        description="How fast the value may move, in the unit of the point: `50 rpm/min`, `2 bar/s`, `30 K/h`. A "
+        "written value may be no further than that from any value that the point had within the last minute (second), "
+        "as far as the broker knows: before and after each write. Said for an hour, it holds for each minute of it.",
     )
     writes_per_minute: Annotated[int, *_whole(1, 6000)] | None = Field(
         None, description="How many writes of the point are sent within any 60 seconds, by all clients together."
@@ -669,7 +685,8 @@ def _limit_fields() -> dict[str, Any]:
         default = getattr(defaults, name)
         # Looking before sleeping is the one limit that can be off; a second of it would keep a core for itself.
         low, high = (0, 10_000) if name == "busy_poll_microseconds" else (1, 1 << 31)
-        kind: Any = Annotated[int, *_whole(low, high)] if isinstance(default, int) else Seconds
+        floats = SecondsOrNone if name == "known_value_seconds" else Seconds
+        kind: Any = Annotated[int, *_whole(low, high)] if isinstance(default, int) else floats
         fields[name] = (kind, Field(default, description=docs[name]))
     return fields
 

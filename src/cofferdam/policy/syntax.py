@@ -11,7 +11,7 @@ import ipaddress
 import math
 import re
 from datetime import date as calendar
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import PydanticCustomError
 
@@ -85,6 +85,33 @@ def positive(raw: Any) -> float:
     if value <= 0:
         raise Expected("a number above 0")
     return value
+
+
+_RATE = re.compile(r"([0-9.eE+-]+)\s*([^\s/0-9][^/]*?)?\s*/\s*(s|min|h)\Z")
+
+
+class Rate(NamedTuple):
+    """How far a value may move: `most` within any `seconds` (1 or 60), in the physical unit `unit` ("": not said)."""
+
+    most: float
+    seconds: int
+    unit: str
+
+
+def rate(raw: Any) -> Rate:
+    """How far a value may move in a time: "50 rpm/min", "2/s", "30 K/h". What is said for an hour holds for each minute
+    of it."""
+    found = _RATE.match(raw.strip()) if isinstance(raw, str) else None
+    if found is None:
+        near = f'"{raw}/min"' if isinstance(raw, str) and re.fullmatch(r"[0-9.]+", raw) else ""
+        raise Expected('a number, a unit and a time, such as "50 rpm/min", "2 bar/s", "30 K/h"', near)
+    most = positive(found[1])
+    return Rate(most / 60 if found[3] == "h" else most, 1 if found[3] == "s" else 60, (found[2] or "").strip())
+
+
+def seconds_or_none(raw: Any) -> float:
+    """A number of seconds of at most a year, or 0."""
+    return 0.0 if number(raw) == 0 else seconds(raw)
 
 
 def seconds(raw: Any) -> float:

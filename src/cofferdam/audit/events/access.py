@@ -94,7 +94,8 @@ class WriteAllowed(Event, frozen=True, kw_only=True):
     in the log and ties it to its `WriteOutcome`. `exact` is False where the cells depend on what the device holds
     (Modbus mask write: values are the and- and or-mask). `function` is the protocol's, `sub` its subfunction
     or -1, `unit` the unit or -1. `writes` are raw cells, `items` what is written by name, called, or opened as a
-    stream; `points` are the values in the policy's names and units."""
+    stream; `points` are the values in the policy's names and units, `before` what those of them held that have a
+    `max_step` or `max_rate`."""
 
     session: Name
     write: Name
@@ -110,6 +111,7 @@ class WriteAllowed(Event, frozen=True, kw_only=True):
     points: Annotated[tuple[PointValue, ...], Meta(max_length=256)] = ()
     exact: bool = True
     items: Items = ()
+    before: Annotated[tuple[PointValue, ...], Meta(max_length=256)] = ()
 
 
 Outcome = Literal["done", "exception", "timeout", "unreachable", "bad-reply", "not-sent", "unknown"]

@@ -6,11 +6,15 @@ Not here: when it is told (brokers), the events themselves (audit.events).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+from collections.abc import Iterable
 
 from cofferdam.audit.events.access import ITEM, ITEMS, VALUE, Cells, OfItem, PointValue, Written
+from cofferdam.audit.events.base import number
 from cofferdam.model import Asset, Assign, Call, Change, Item, Opening, Operation, Point, Span, Value, Watch
 from cofferdam.policy.points import typed, values
+from cofferdam.policy.points.values import Number
 from cofferdam.protocols.dialect import show_range
 
 CELL_ENTRIES = 64
@@ -82,6 +86,14 @@ def points(asset: Asset, operation: Operation) -> tuple[PointValue, ...]:
                 if len(found) == POINTS:
                     return tuple(found)
     return tuple(found)
+
+
+def before(held: Iterable[tuple[Point, Number]]) -> tuple[PointValue, ...]:
+    """What points held before a write."""
+    return tuple(
+        PointValue(point.name[:NAME], number(value), point.unit[:NAME])
+        for point, value in itertools.islice(held, POINTS)
+    )
 
 
 def _of_cells(point: Point, change: Change) -> str:

@@ -85,7 +85,12 @@ class Inner(StandingPath):
             self._state.spend_all(self._clock())
         for write in setting.recent:
             self._state.note_past(
-                write.asset, write.spans, frozenset(write.points), write.items, self._clock() - write.age_ns
+                write.asset,
+                write.spans,
+                frozenset(write.points),
+                write.items,
+                self._clock() - write.age_ns,
+                write.moves,
             )
         self.set_severed(setting.severed)
 

@@ -248,7 +248,7 @@ class StandingPath(WritePath):
         flow = session.flow
         wrong = "no rule allows it any more"
         if isinstance(flow, Flow) and stream is not None:
-            wrong = flow.check_frame(stream, operation, self._state)
+            wrong = flow.check_frame(stream, operation, self._state, self._clock())
         if not wrong:
             standing.in_a_row = 0
             if standing.served.device.send_frame(standing, message):

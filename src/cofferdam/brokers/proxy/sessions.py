@@ -76,17 +76,18 @@ Parked = tuple[Session, Request[Any], Operation, int]
 class Served:
     """What the half keeps of one asset besides its device: shared reads, writes under way, writes that wait."""
 
-    __slots__ = ("asset", "device", "parked", "reading", "shared", "steps", "timeout_ns", "tried", "writes")
+    __slots__ = ("asset", "device", "parked", "reading", "shared", "steps", "timeout_ns", "tried", "tried_at", "writes")
 
     def __init__(self, asset: Asset, device: Device, shared: SharedReads | None) -> None:
         self.device = device
         self.adopt(asset, shared)
-        self.steps = True  # a point has a max_step, so that what reads bring is worth remembering
+        self.steps = True  # a point has a max_step or max_rate, so that what reads bring is worth remembering
         self.writes = 0
         # Writes that need a present value first; one after the other, so that each step is from the value before it.
         self.parked: deque[Parked] = deque()
         self.reading = False
         self.tried: Request[Any] | None = None  # the parked write for which a value was read last
+        self.tried_at = 0  # when it was asked for (monotonic ns)
 
     def adopt(self, asset: Asset, shared: SharedReads | None) -> None:
         """Takes the asset as another policy describes it."""

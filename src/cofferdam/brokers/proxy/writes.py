@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from cofferdam.audit.events.access import LimitHit, Outcome, WriteAllowed, WriteOutcome
+from cofferdam.audit.events.access import LimitHit, Outcome, PointValue, WriteAllowed, WriteOutcome
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.kit import telling
@@ -115,7 +115,7 @@ class WritePath(Part):
         if count % 1000 == 1:
             self._audit.note(LimitHit(wall_ns=self._wall(), limit=limit, source=source, detail=detail, count=1))
 
-    def _decide(self, session: Session, operation: Operation) -> Allow | Deny | NeedValues:
+    def _decide(self, session: Session, operation: Operation, since_ns: int | None = None) -> Allow | Deny | NeedValues:
         flow = session.flow
         if isinstance(flow, Deny):
             return flow
@@ -127,7 +127,7 @@ class WritePath(Part):
         untold = telling.untold(operation)
         if untold:
             return Deny("", "", Fault.AUDIT, untold)
-        return flow.decide_full(operation, self._wall(), self._clock(), self._state)
+        return flow.decide_full(operation, self._wall(), self._clock(), self._state, since_ns)
 
     def _settle(
         self, session: Session, record: Request[Any], operation: Operation, verdict: Allow | Deny, arrived: int
@@ -252,6 +252,7 @@ class WritePath(Part):
         session.waits = True
         self._under_way += 1
         served.writes += 1
+        before = self._before(session.asset, operation)
         self._state.note_write(session.asset, operation, write.noted)
         flow = session.flow
         draft = WriteAllowed(
@@ -270,11 +271,16 @@ class WritePath(Part):
             points=telling.points(served.asset, operation),
             exact=all(change.exact for change in operation.writes),
             items=telling.items(operation, reads=False),
+            before=before,
         )
         self._audit.record(
             draft,
             lambda ok, why: self._guarded(write, served, self._recorded, arrived, ok, why),
         )
+
+    def _before(self, asset: str, operation: Operation) -> tuple[PointValue, ...]:
+        """The present values that its step, or how fast it moves, was judged from."""
+        return telling.before(self._state.held(asset, operation))
 
     def _recorded(self, write: _Write, served: Served, arrived: int, ok: bool, why: str) -> None:
         """The entry is on disk, or cannot be: the write leaves or has failed, and what waited behind it goes on."""
@@ -407,12 +413,13 @@ class WritePath(Part):
                 continue
             if self._state.in_doubt(session.asset, operation):
                 return
-            verdict = self._decide(session, operation)
+            # A value that was read for this write is as new as one can be, however long its judgement then took.
+            verdict = self._decide(session, operation, served.tried_at if served.tried is record else None)
             if isinstance(verdict, NeedValues):
                 if served.tried is record:  # its value was read, and still says nothing: a write before it is in doubt
                     self._let_go(served, parked, Failure.BUSY, "its present value is in doubt")
                     continue
-                served.tried = record
+                served.tried, served.tried_at = record, self._clock()
                 self._read_values(served, verdict, session.flow, parked)
                 return
             served.parked.popleft()

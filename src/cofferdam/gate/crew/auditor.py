@@ -20,7 +20,6 @@ from cofferdam.audit.supervision import (
     LogStatus,
     Open,
     OpenedLog,
-    PastWrite,
     Recent,
     RefusedLog,
     ReportLog,
@@ -152,8 +151,8 @@ class Auditor(Supervisor[AuditorPart]):
         if question is not None and not question.done():
             question.set_result(record)
 
-    async def recent(self, assets: Sequence[str], seconds: float) -> tuple[PastWrite, ...] | None:
-        """The writes of the last minute to these assets; None where nobody can say."""
+    async def recent(self, assets: Sequence[str], seconds: float) -> Recent | None:
+        """The writes of the last minute to assets of these names; None where no answer came."""
         part = next((part for part in self.parts if part.opened is not None), None)
         if part is None:
             return None
@@ -163,12 +162,11 @@ class Auditor(Supervisor[AuditorPart]):
         self._questions[number] = question
         part.send(AskRecent(number, tuple(assets)))
         try:
-            answer = await asyncio.wait_for(question, seconds)
+            return await asyncio.wait_for(question, seconds)
         except TimeoutError:
             return None
         finally:
             self._questions.pop(number, None)
-        return answer.writes if answer.complete else None
 
     async def report(self, seconds: float) -> None:
         """Has the auditor report now, and waits for it."""

@@ -55,9 +55,11 @@ ALARMS_A_MINUTE, ALARMS_AT_ONCE = 4, 64
 
 
 def _is_paced(policy: CompiledPolicy, assets: Collection[str]) -> bool:
-    """Whether there is a limit on how often something of these assets may be done."""
+    """Whether there is a limit on how often something of these assets may be done, or how fast it may move."""
     known = [policy.assets[name] for name in assets if name in policy.assets]
-    points = any(point.writes_per_minute is not None for asset in known for point in asset.points)
+    points = any(
+        point.writes_per_minute is not None or point.max_rate is not None for asset in known for point in asset.points
+    )
     return points or any(method.writes_per_minute is not None for asset in known for method in asset.methods)
 
 

@@ -6,6 +6,7 @@ Not here: which points a write touches (decide, items).
 from __future__ import annotations
 
 import abc
+import math
 
 from cofferdam.model import Item, Method, Operation, Point, Span, ValueType
 from cofferdam.policy.points import values
@@ -13,18 +14,24 @@ from cofferdam.policy.points import values
 
 class Check(abc.ABC):
     """A point (or method) with limits that a write's form touches. `pace`: times within a minute, None for any number.
-    `ranged`: `wrong` has something to say; `max_step`: `number` does."""
+    `ranged`: `wrong` has something to say; `max_step`, `max_rate`: `number` does."""
 
-    __slots__ = ("at", "max_step", "name", "pace", "plural", "ranged", "single", "stateful", "unit", "word")
+    __slots__ = (
+        "at", "max_rate", "max_step", "name", "pace", "plural", "ranged", "single", "stateful", "unit", "valued",
+        "within", "word",
+    )  # fmt: skip
 
     def __init__(self, of: Point | Method) -> None:
         self.name = of.name
         self.at: Span | Item = of.at
         self.pace = of.writes_per_minute
         self.max_step = of.max_step if isinstance(of, Point) else None
+        self.max_rate = of.max_rate if isinstance(of, Point) else None
+        self.within = "second" if isinstance(of, Point) and of.rate_seconds == 1 else "minute"
+        self.valued = self.max_step is not None or self.max_rate is not None
         self.single = isinstance(of, Point) and of.type is ValueType.FLOAT32
         self.unit = of.unit if isinstance(of, Point) else ""
-        self.stateful = self.max_step is not None or self.pace is not None
+        self.stateful = self.valued or self.pace is not None
         self.ranged = False
         self.word = "write" if isinstance(of, Point) else "call"
         self.plural = self.word + "s"
@@ -35,19 +42,36 @@ class Check(abc.ABC):
 
     @abc.abstractmethod
     def number(self, op: Operation) -> values.Number:
-        """The value that `op` writes, of a point with a max_step."""
+        """The value that `op` writes, of a point with a max_step or max_rate."""
 
     def too_far(self, value: values.Number, known: values.Number) -> str:
         """What is wrong with a step from the last known value, or ""."""
         most = 0.0 if self.max_step is None else self.max_step
-        # What rounding to 32 bits may add to a difference.
-        slack = max(abs(value), abs(known)) * 2**-23 if self.single else 0.0
+        slack = self._slack(value, known)
         # "not <=" and not ">", so that a device that holds NaN cannot be written past its limit.
         if abs(value - known) <= most + slack:
             return ""
         asked = f"{self.name} = {self._measure(value)} is asked; it is {values.show(known)}"
         span = f"{values.show(known - most)} to {self._measure(known + most)}"
         return f"{asked}, and a step of {self._measure(most)} is allowed ({span})"
+
+    def too_fast(self, value: values.Number, low: values.Number, high: values.Number) -> str:
+        """What is wrong with a value where the point was `low` to `high` within the time of its max_rate, or ""."""
+        most = 0.0 if self.max_rate is None else self.max_rate
+        slack = self._slack(value, low, high)
+        if abs(value - low) <= most + slack and abs(value - high) <= most + slack:
+            return ""
+        was = values.show(low) if low == high else f"{values.show(low)} to {values.show(high)}"
+        asked = f"{self.name} = {self._measure(value)} is asked; it was {was} within the last {self.within}"
+        span = f"{values.show(high - most)} to {self._measure(low + most)}"
+        return f"{asked}, and a move of {self._measure(most)} a {self.within} is allowed (now {span})"
+
+    def _slack(self, *of: values.Number) -> float:
+        """What rounding to 32 bits may add to a difference; nothing of what is not finite, which is far from all."""
+        if not self.single:
+            return 0.0
+        most = max(abs(value) for value in of)
+        return most * 2**-23 if math.isfinite(most) else 0.0
 
     def _measure(self, value: values.Number) -> str:
         return f"{values.show(value)} {self.unit}".rstrip()

@@ -17,7 +17,8 @@ What counts as allowed:
 
 No protocol's words are known here: which spaces hold bits, and which names are parts of which, the asset's row says.
 
-Not here: points of items (points.items), the memory behind max_step and writes_per_minute (points.state), and how a
+Not here: points of items (points.items), the memory behind max_step, max_rate and writes_per_minute
+(points.state), and how a
 verdict is told to people (policy.explain). Imported by the halves: no clock, no files.
 """
 
@@ -262,7 +263,7 @@ class Flow:
         self._recalled[request] = (op, verdict)
 
     def decide(self, op: Operation, wall_ns: int) -> Allow | Deny:
-        """Everything but max_step and writes_per_minute: the outer half's answer. `wall_ns` is UTC."""
+        """Everything but max_step, max_rate and writes_per_minute: the outer half's answer. `wall_ns` is UTC."""
         if not self._since <= wall_ns < self._until:
             self._refresh(wall_ns)
         if op.writes:
@@ -275,8 +276,11 @@ class Flow:
             self._verdicts[op] = verdict
         return verdict
 
-    def decide_full(self, op: Operation, wall_ns: int, mono_ns: int, state: PointState) -> Allow | Deny | NeedValues:
-        """Everything: the inner half's answer. `NeedValues`: read these spans, tell `state`, and decide again."""
+    def decide_full(
+        self, op: Operation, wall_ns: int, mono_ns: int, state: PointState, since_ns: int | None = None
+    ) -> Allow | Deny | NeedValues:
+        """Everything: the inner half's answer. `NeedValues`: read these spans, tell `state`, and decide again, with the
+        time at which the reading was begun as `since_ns`."""
         if not op.writes:
             return self.decide(op, wall_ns)
         if not self._since <= wall_ns < self._until:
@@ -284,7 +288,7 @@ class Flow:
         verdict, form = self._decide_write(op, wall_ns)
         if not form.stateful or isinstance(verdict, Deny):
             return verdict
-        return self._check_state(op, verdict, form, mono_ns, state)
+        return self._check_state(op, verdict, form, mono_ns, state, since_ns)
 
     def reaches(self, verb: str, item: Item) -> bool:
         """Whether some rule allows to "write" or "call" such an item, whatever the value and the hour."""
@@ -307,12 +311,12 @@ class Flow:
         separators = dict(self.asset.kinds).get(item.kind, "")
         return any(way.is_open and way.sees(item, separators) for way in self.ways)
 
-    def check_frame(self, stream: Item, op: Operation, state: PointState) -> str:
+    def check_frame(self, stream: Item, op: Operation, state: PointState, mono_ns: int) -> str:
         """What is wrong with the values that a frame of an open stream would write; "" if they may be sent.
 
         Whether the stream may be open is judged by its opening. A frame writes nothing outside the stream; it is held
-        to the limits of its points, but for how often they may be written. A step is counted from the last value that
-        was known, however old: nobody reads in between.
+        to the limits of its points, but for how often they may be written. A step, and a max_rate, is counted from the
+        last value that was known, however old: nobody reads in between.
         """
         if self._items is None:
             return f"{self.asset.name} has no streams"
@@ -329,9 +333,9 @@ class Flow:
             return wrong
         for check in found[1]:
             wrong = check.wrong(op) if check.ranged else ""
-            if not wrong and check.max_step is not None:
+            if not wrong and check.valued:
                 known = state.last(self.asset.name, check.name)
-                wrong = "" if known is None else check.too_far(check.number(op), known)
+                wrong = "" if known is None else self._moves(check, op, known, mono_ns, state)
             if wrong:
                 return wrong
         return ""
@@ -472,7 +476,7 @@ class Flow:
         return verdict
 
     def _check_state(
-        self, op: Operation, verdict: Allow, form: _Form, mono_ns: int, state: PointState
+        self, op: Operation, verdict: Allow, form: _Form, mono_ns: int, state: PointState, since_ns: int | None
     ) -> Allow | Deny | NeedValues:
         asset = self.asset.name
         unknown: list[Span | Item] = []
@@ -484,16 +488,28 @@ class Flow:
                     again = f"the next one in {-(-wait // windows.NS)} s"
                     asked = f"one more {check.word} of {check.name} is asked"
                     return _deny(verdict, Fault.RATE, f"{asked}; {pace}, {again}")
-            if check.max_step is None:
+            if not check.valued:
                 continue
-            known = state.known(asset, check.name, mono_ns)
+            wait = state.unknown_ns(asset, check.name, mono_ns)
+            if wait:
+                asked = f"a write of {check.name} is asked, of which nobody knows what was written just before"
+                return _deny(verdict, Fault.RATE, f"{asked}; the next one is allowed in {-(-wait // windows.NS)} s")
+            known = state.known(asset, check.name, mono_ns, since_ns)
             if known is None:
                 unknown.append(check.at)
                 continue
-            wrong = check.too_far(check.number(op), known)
+            wrong = self._moves(check, op, known, mono_ns, state)
             if wrong:
                 return _deny(verdict, Fault.STEP, wrong)
         return NeedValues(tuple(unknown)) if unknown else verdict
+
+    def _moves(self, check: Check, op: Operation, known: values.Number, mono_ns: int, state: PointState) -> str:
+        """What is wrong with how far, or how fast, a write moves a point from its present value; "" for nothing."""
+        value = check.number(op)
+        wrong = "" if check.max_step is None else check.too_far(value, known)
+        if wrong or check.max_rate is None:
+            return wrong
+        return check.too_fast(value, *state.lately(self.asset.name, check.name, known, mono_ns))
 
 
 def name_piece(piece: Piece) -> str:

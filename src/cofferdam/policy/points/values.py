@@ -1,7 +1,7 @@
 """What the cells of a point mean, and whether a value that a write brings is within the point's limits.
 
-Not here: limits that need a memory (max_step, writes_per_minute: policy.state), and which cells may be written at all
-(policy.decide).
+Not here: limits that need a memory (max_step, max_rate, writes_per_minute: policy.state), and which cells may be
+written at all (policy.decide).
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ def has_limit(point: Point) -> bool:
     return (
         has_range(point)
         or point.max_step is not None
+        or point.max_rate is not None
         or point.writes_per_minute is not None
         or point.max_length is not None
     )

@@ -226,7 +226,12 @@ def _conditions(op: Operation, asset: Asset) -> Iterable[str]:
             if at.space == change.space and at.start < change.stop and change.start < at.stop:
                 if point.max_step is not None:
                     step = values.measure(point, point.max_step)
-                    yield f"{point.name} may change by at most {step} from its last known value"
+                    yield f"{point.name} may change by at most {step} from its present value"
+                if point.max_rate is not None:
+                    rate = (
+                        f"{values.measure(point, point.max_rate)} a {'second' if point.rate_seconds == 1 else 'minute'}"
+                    )
+                    yield f"{point.name} may move by at most {rate}, from whatever it was within that time"
                 if point.writes_per_minute is not None:
                     yield f"{point.name} may be written at most {point.writes_per_minute} times a minute"
         for method in asset.methods:

@@ -163,6 +163,30 @@ def _unlimited_writes(run: Linting) -> None:
                     )  # fmt: skip
 
 
+def _jumps_in_steps(run: Linting) -> None:
+    """A point that may be written in steps, as many of them as anybody likes: together they are a jump."""
+    for asset, point in _written(run):
+        if point.max_step is not None and point.max_rate is None and point.writes_per_minute is None:
+            step = values.measure(point, point.max_step)
+            run.key(
+                ("assets", asset, "points", point.name), "no-ramp",
+                f"point {point.name}, which may be written in steps of {step} as fast as anybody can",
+                f'how fast it may move (`max_rate: "{step}/min"`), or writes_per_minute',
+            )  # fmt: skip
+
+
+def _written(run: Linting) -> Iterator[tuple[str, Point]]:
+    """The points that a rule names as something to write, by asset."""
+    named = {
+        (rule.asset, piece.point)
+        for conduit in run.compiled.conduits.values() for rule in conduit.rules for piece in rule.writes if piece.point
+    }  # fmt: skip
+    for asset in run.compiled.assets.values():
+        for point in asset.points:
+            if (asset.name, point.name) in named:
+                yield asset.name, point
+
+
 def _alarming(run: Linting) -> None:
     """A function that a rule allows, and that stops, starts, resets or reprograms the device."""
     for name, conduit in run.policy.conduits.items():
@@ -223,6 +247,7 @@ CHECKS: dict[str, Callable[[Linting], None]] = {
     "unreachable assets": _unreachable_assets,
     "wide raw writes": _blanket_writes,
     "writes without a range": _unlimited_writes,
+    "steps without a ramp": _jumps_in_steps,
     "alarming functions": _alarming,
     "channels without security": _unsecured,
 }
