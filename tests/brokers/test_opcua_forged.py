@@ -453,9 +453,9 @@ def test_a_handle_is_given_out_once_and_for_what_stands() -> None:
     read = client.ask(m.Read((SPEED,)))
     with pytest.raises(CrossingError, match="asked for nothing that stands"):
         stage.outer.take(records.Watched(read.id, 2, m.Values((SAMPLE,)), 0, 0))
-    again = client.ask(m.Subscribe(LEVEL, 100_000))
+    again = client.ask(m.Subscribe(LEVEL, 200_000))
     with pytest.raises(CrossingError, match="handle 1 again"):
-        stage.outer.take(records.Watched(again.id, 1, m.Subscribed(100_000, 1), 0, 0))
+        stage.outer.take(records.Watched(again.id, 1, m.Subscribed(200_000, 1), 0, 0))
     with pytest.raises(CrossingError, match="never given out"):
         stage.outer.take(records.Notice(7, m.Changed((SAMPLE,))))
     stage.outer.end()

@@ -19,7 +19,7 @@ from asyncua.crypto import security_policies as policies
 from cofferdam.protocols.opcua.trust import mark
 from tests.gate.plant import cli, events, running
 from tests.ports import held_ports
-from tests.protocols.opcua.certificates import make
+from tests.protocols.opcua.certificates import make, sign
 from tests.protocols.opcua.site import RULES, plant, policy
 from tests.waiting import PATIENT, eventually
 
@@ -49,9 +49,9 @@ class Site:
 
     def ask(
         self, work: Callable[[Any], Coroutine[Any, Any, Any]], kind: str = "Basic256Sha256", mode: int = 3,
-        who: str = "mes", login: tuple[str, str] = ("", ""),
+        who: str = "mes", login: tuple[str, str] = ("", ""), user: str = "", key: str = "",
     ) -> Any:  # fmt: skip
-        """What `work` finds out with a secured client."""
+        """What `work` finds out with a secured client. `user`: whose certificate it shows, `key` with whose key."""
 
         async def main() -> Any:
             client = Client(f"opc.tcp://127.0.0.1:{self.port}", timeout=PATIENT)
@@ -65,6 +65,9 @@ class Site:
             if login[0]:
                 client.set_user(login[0])
                 client.set_password(login[1])
+            if user:
+                await client.load_client_certificate(str(self.folder / user / "own.der"))
+                await client.load_private_key(self.folder / (key or user) / "own.pem")
             async with client:
                 return await work(client)
 
@@ -175,6 +178,56 @@ def test_a_user_is_who_has_the_password_and_may_what_its_principal_may(site: Sit
     eventually(lambda: len(events(site.state, "write-outcome")) == 1)
     [entry] = events(site.state, "write-allowed")
     assert entry["principals"] == ["anna", "mes"]
+    [told] = [one for one in events(site.state, "client-identified") if one["user"]]
+    assert (told["user"], told["application"], told["session"]) == ("anna", "urn:mes", entry["session"])
+    assert told["principals"] == ["anna", "mes"]
+
+
+def test_a_user_may_be_a_certificate_whose_key_the_client_has(site: Site) -> None:
+    async def write(client: Any) -> None:
+        await (await speed(client)).write_value(130.0)
+
+    for name in ("annas", "bertas"):
+        make(site.folder / name, f"urn:{name}")
+    refused = (ua.UaStatusCodeError, ConnectionError)
+    with pytest.raises(refused):
+        site.ask(write, user="annas")
+    site.pki("user", "anna", "--certificate", str(site.folder / "annas" / "own.der"))
+    site.ask(write, user="annas")
+    assert {one["user"] for one in events(site.state, "client-identified")} == {"", "anna"}
+    with pytest.raises(refused):
+        site.ask(write, user="bertas")  # nobody's
+    with pytest.raises(refused):
+        site.ask(write, user="annas", key="bertas")  # anna's, and not her key
+    assert cli("pki", "user", "berta", "--certificate", str(site.folder / "annas" / "own.der"), "--policy",
+               site.policy, "--state", site.state)[0] != 0, "one certificate is one user's"  # fmt: skip
+
+    async def thrown_out(client: Any) -> None:
+        await write(client)
+        await asyncio.to_thread(site.pki, "user", "anna", "--remove")
+        for _ in range(int(PATIENT * 20)):
+            await client.get_namespace_array()
+            await asyncio.sleep(0.05)
+        raise AssertionError("the session of a user who is gone goes on")
+
+    with pytest.raises(Exception) as caught:
+        site.ask(thrown_out, user="annas")
+    assert not isinstance(caught.value, AssertionError)
+
+
+def test_a_certificate_by_an_authority_is_asked_for_and_taken(site: Site) -> None:
+    requests = site.pki("csr", str(site.folder / "requests"))
+    [inner] = [Path(path) for name, path in requests.items() if name.endswith("/inner")]
+    made = sign(inner.read_bytes(), site.folder / "authority")
+    taken = site.pki("import", str(made))
+    assert [name.rpartition("/")[2] for name in taken] == ["inner"]
+    [_, side] = site.pki("list")
+    assert side["own"]["thumbprint"] == mark(made.read_bytes())
+    assert site.ask(read) > 0, "a channel to the plant is made with it, if not at once"
+    code, _, error = cli(
+        "pki", "import", site.folder / "mes" / "own.der", "--policy", site.policy, "--state", site.state
+    )
+    assert code != 0 and "for no key of ours" in error
 
 
 def test_a_rejected_certificate_ends_what_stands_by_it(site: Site) -> None:

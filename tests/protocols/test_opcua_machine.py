@@ -446,6 +446,47 @@ def test_a_watch_brings_each_change_in_order() -> None:
     assert [one.message.samples[0].value for one in news] == [Float64((float(value),)) for value in range(5)]
 
 
+def test_watches_of_the_same_are_one_item_at_the_server() -> None:
+    pair, standing = subscribed()
+    pair.to_client(pair.server.notice(standing, m.Changed((m.Sample(Float64((1.0,))),))))
+    pair.later(100_000_000)
+    pair.heard.clear()
+    second, data = pair.client.send(m.Subscribe(Item("node", LEVEL), 100_000, 10))
+    pair.to_server(data)
+    pair.later(1)
+    assert not pair.asked, "the server is asked for nothing more"
+    assert [type(event) for event in pair.heard] == [ResponseReceived, NoticeReceived]
+    assert pair.heard[1].message.samples[0].value == Float64((1.0,)), "it begins with what there is"
+    pair.to_client(pair.server.notice(standing, m.Changed((m.Sample(Float64((2.0,))),))))
+    pair.later(100_000_000)
+    news = [event.standing for event in pair.heard[2:]]
+    assert len(news) == 2 and second in news and len(set(news)) == 2
+    first = next(token for token in news if token != second)
+    pair.to_server(pair.client.give_up(first))
+    assert pair.server.open == 0 and pair.client.watches.subscriptions, "the other still wants it"
+    pair.to_client(pair.server.notice(standing, m.Changed((m.Sample(Float64((3.0,))),))))
+    pair.later(100_000_000)
+    assert [event.standing for event in pair.heard[4:] if isinstance(event, NoticeReceived)] == [second]
+    pair.to_server(pair.client.give_up(second))
+    pair.run()
+    assert not pair.client.watches.subscriptions and not pair.server.services.subscriptions.all
+
+
+def test_many_watches_are_asked_for_in_few_questions() -> None:
+    pair = plain()
+    for number in range(250):  # far more than may be under way otherwise
+        pair.to_server(pair.client.send(m.Subscribe(Item("node", f"{LEVEL}{number}"), 100_000))[1])
+    questions = 0
+    while pair.asked or pair.client.deadline == 1:
+        pair.run()
+        questions += 1
+        assert len(pair.asked) <= 100
+        while pair.asked:
+            pair.answer(m.Subscribed(100_000, 1))
+    assert len([event for event in pair.heard if isinstance(event, ResponseReceived)]) == 250
+    assert questions <= 4
+
+
 def test_a_watch_that_ends_with_the_asset_is_seen_and_made_again() -> None:
     pair, standing = subscribed()
     pair.to_client(pair.server.over(standing, None))

@@ -71,10 +71,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     reject.add_argument("thumbprint", metavar="THUMBPRINT", help="its SHA-1, or the first digits of it")
     export = verb("export", "write our certificates out, for the peers to trust", _export)
     export.add_argument("folder", type=Path, metavar="FOLDER", help="where; one file for each side")
-    user = verb("user", "give a user a password, by which clients log in", _user)
+    csr = verb("csr", "write requests for certificates of our keys out, for an authority to sign", _csr)
+    csr.add_argument("folder", type=Path, metavar="FOLDER", help="where; one file (PEM) for each side")
+    imported = verb("import", "take a certificate that an authority has made of our request", _import)
+    imported.add_argument("file", type=Path, metavar="FILE", help="the certificate (DER or PEM)")
+    user = verb("user", "give a user a password or a certificate, by which clients log in", _user)
     user.add_argument("name", metavar="NAME", help="the user, as a principal names it")
     user.add_argument("--password-file", type=Path, metavar="FILE", help="the password (default: it is asked for)")
-    user.add_argument("--remove", action="store_true", help="take it away")
+    user.add_argument(
+        "--certificate", type=Path, metavar="FILE", help="instead: the user's own certificate (DER or PEM)"
+    )
+    user.add_argument("--remove", action="store_true", help="take both away")
     password = verb("password", "the password by which we log in at an asset", _password)
     password.add_argument("asset", metavar="ASSET", help="the asset, whose `security: user:` names the user")
 
@@ -274,7 +281,7 @@ def _list(args: argparse.Namespace) -> int:
             "trusted": [_facts(der) for der in secret.trusted],
             "revoked": list(secret.revoked),
             "refused": [_facts(base64.b64decode(der)) for der in refused.values()],
-            "users": sorted(secret.users),
+            "users": sorted({*secret.users, *secret.user_certificates}),
             "passwords": sorted(secret.passwords),
         })  # fmt: skip
     if args.json:
@@ -349,6 +356,20 @@ def _of_file(path: Path) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
 
+def _of_user(path: Path) -> bytes:
+    """A certificate that a user may log in by."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+    from cofferdam.protocols.opcua.security import LEAST_KEY_BITS, MOST_KEY_BITS
+
+    der = _of_file(path)
+    key = x509.load_der_x509_certificate(der).public_key()
+    if not isinstance(key, RSAPublicKey) or not LEAST_KEY_BITS <= key.key_size <= MOST_KEY_BITS:
+        raise GateError(f"the key of {path} is no RSA key of {LEAST_KEY_BITS} to {MOST_KEY_BITS} bits")
+    return der
+
+
 def _rejected(args: argparse.Namespace, side: Side) -> dict[str, str]:
     """What a running side has refused of late: thumbprint -> certificate, base64."""
     return {name: der for one in _ask(args, side, "rejected", {}) or [] for name, der in one.items()}
@@ -400,6 +421,66 @@ def _export(args: argparse.Namespace) -> int:
     return _tell(args, "\n".join(done.values()), done)
 
 
+def _csr(args: argparse.Namespace) -> int:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    args.folder.mkdir(parents=True, exist_ok=True)
+    done = {}
+    for side in _sides(args, _policy(args)):
+        secret = _read(args, side)
+        if not secret.certificate:
+            continue
+        key = serialization.load_pem_private_key(secret.key.encode(), None)
+        if not isinstance(key, RSAPrivateKey):
+            raise GateError(f"the key of {side.crew}/{side.part} is no RSA key", hint="cofferdam pki new --again")
+        own = x509.load_der_x509_certificate(secret.certificate)
+        wanted = x509.CertificateSigningRequestBuilder().subject_name(own.subject)
+        # What an application has to have (OPC 10000-6, 6.2.2); the authority adds what is its own.
+        for extension in own.extensions:
+            if isinstance(extension.value, (x509.SubjectAlternativeName, x509.KeyUsage, x509.ExtendedKeyUsage)):
+                wanted = wanted.add_extension(extension.value, extension.critical)
+        path = args.folder / f"{side.crew.replace('/', '-')}-{side.part}.csr"
+        path.write_bytes(wanted.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        done[f"{side.crew}/{side.part}"] = str(path)
+    if not done:
+        raise GateError("no side has a key", hint="`cofferdam pki new` makes them")
+    return _tell(args, "\n".join(done.values()), done)
+
+
+def _import(args: argparse.Namespace) -> int:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+    from msgspec.structs import replace
+
+    from cofferdam.protocols.opcua.trust import application_uri
+
+    der = _of_file(args.file)
+    made = x509.load_der_x509_certificate(der)
+    done = {}
+    with _locked(args):
+        for side in _sides(args, _policy(args)):
+            secret = _read(args, side)
+            if not secret.certificate:
+                continue
+            if serialization.load_pem_private_key(secret.key.encode(), None).public_key() != made.public_key():
+                continue
+            uri = application_uri(x509.load_der_x509_certificate(secret.certificate))
+            if application_uri(made) != uri:
+                raise GateError(
+                    f"{args.file} is for the application {application_uri(made)!r}, and we are {uri!r}",
+                    hint="the authority has to take over the alternative names of the request",
+                )
+            if not made.not_valid_before_utc <= datetime.now(UTC) <= made.not_valid_after_utc:
+                raise GateError(f"{args.file} is not valid now")
+            runs = _save(args, side, replace(secret, certificate=der))
+            done[f"{side.crew}/{side.part}"] = {**_facts(der), "in_use": runs}
+    if not done:
+        raise GateError(f"{args.file} is for no key of ours", hint="`cofferdam pki csr` writes requests for them")
+    return _tell(args, "\n".join(f"{name} shows {_line(facts)}" for name, facts in done.items()), done)
+
+
 # --- people -------------------------------------------------------------------------------------------------------
 
 
@@ -425,18 +506,29 @@ def _user(args: argparse.Namespace) -> int:
 
     from cofferdam.protocols.opcua.trust import hash_password
 
-    made = "" if args.remove else hash_password(_password_of(args), dice.token_bytes(16))
+    if args.remove + (args.certificate is not None) + (args.password_file is not None) > 1:
+        raise GateError("one of --remove, --certificate and --password-file")
+    der = b"" if args.certificate is None else _of_user(args.certificate)
+    made = "" if args.remove or der else hash_password(_password_of(args), dice.token_bytes(16))
     policy, runs = _policy(args), True
     with _locked(args):
         for side in _sides(args, policy):
             if side.part == "outer":
                 secret = _read(args, side)
-                users = {name: kept for name, kept in secret.users.items() if name != args.name}
+                users, shown = dict(secret.users), dict(secret.user_certificates)
                 if made:
                     users[args.name] = made
-                elif args.name not in secret.users:
+                elif der:
+                    taken = next((name for name, one in shown.items() if one == der and name != args.name), "")
+                    if taken:
+                        raise GateError(f"that is the certificate of {taken!r} already")
+                    shown[args.name] = der
+                elif args.name in users or args.name in shown:
+                    users.pop(args.name, None)
+                    shown.pop(args.name, None)
+                else:
                     raise GateError(f"there is no user {args.name!r}")
-                runs = _save(args, side, replace(secret, users=users)) and runs
+                runs = _save(args, side, replace(secret, users=users, user_certificates=shown)) and runs
     return _tell(args, f"{args.name} {'is gone' if args.remove else 'may log in'}", {"user": args.name, "in_use": runs})
 
 

@@ -32,7 +32,7 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -289,9 +289,11 @@ class ServerMachine(Machine, Generic[Req, Resp]):
 
 
 class ClientMachine(Machine, Generic[Req, Resp]):
-    """We are the client; one machine for each connection to an asset."""
+    """We are the client; one machine for each connection to an asset. `gathers`: requests that leave a watch standing
+    are asked of the asset many at a time, so that none takes a place of `outstanding`."""
 
     __slots__ = ()
+    gathers: ClassVar[bool] = False
 
     @abc.abstractmethod
     def send(self, request: Req) -> tuple[int, bytes]:

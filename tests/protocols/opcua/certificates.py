@@ -42,3 +42,24 @@ def make(folder: Path, uri: str, *, days: int = 30, bits: int = 2048) -> Path:
         )
     )  # fmt: skip
     return folder
+
+
+def sign(request: bytes, folder: Path) -> Path:
+    """The file of the certificate that an authority, made in `folder`, gives for a request (PEM)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key = rsa.generate_private_key(65537, 2048)
+    asked = x509.load_pem_x509_csr(request)
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(
+        issuer_name=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")]),
+        subject_name=asked.subject,
+        public_key=asked.public_key(),
+        serial_number=x509.random_serial_number(),
+        not_valid_before=now - timedelta(hours=1),
+        not_valid_after=now + timedelta(days=30),
+    )
+    for extension in asked.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    made = folder / "made.der"
+    made.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER))
+    return made

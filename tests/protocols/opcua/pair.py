@@ -75,7 +75,10 @@ class Pair:
         while True:
             to_server, to_client = self.client.take_output(), self.server.take_output()
             if not to_server and not to_client:
-                return self
+                if self.client.deadline != 1 or self.client_error is not None:
+                    return self
+                self.client.on_time(self.now)  # it has asked to be told the time at once
+                self.to_client(b"")
             self.to_server(to_server)
             self.to_client(to_client)
 

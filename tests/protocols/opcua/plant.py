@@ -34,6 +34,8 @@ async def run(port: int, options: list[str]) -> None:
                 ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt,
                 ua.SecurityPolicyType.Basic256Sha256_Sign,
                 ua.SecurityPolicyType.Aes128Sha256RsaOaep_SignAndEncrypt,
+                ua.SecurityPolicyType.Aes128Sha256RsaOaep_Sign,
+                ua.SecurityPolicyType.Aes256Sha256RsaPss_Sign,
                 ua.SecurityPolicyType.Aes256Sha256RsaPss_SignAndEncrypt,
             ]
         )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 RULES = (
     "{who: mes, asset: filler, read: [speed, level, counts], subscribe: [level], write: [speed], call: [reset], "
@@ -39,10 +42,36 @@ def policy(
     return "\n".join([*lines, ""])
 
 
+NODE = Path(__file__).with_name("node")
+"""Peers by others, in another language: `npm ci` in this folder brings what they need."""
+
+
+def node_missing() -> str:
+    """Why there are no such peers here; "" if there are."""
+    if shutil.which("node") is None:
+        return "there is no node"
+    return "" if (NODE / "node_modules" / "node-opcua").is_dir() else f"`npm ci` was not said in {NODE.name}"
+
+
+def plant(port: int, *options: str | Path) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    """The plant's server (asyncua), ready; ended afterwards."""
+    return _server(sys.executable, str(Path(__file__).with_name("plant.py")), str(port), *map(str, options))
+
+
+def node_plant(port: int, *folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    """The same by node-opcua."""
+    return _server("node", str(NODE / "server.js"), str(port), *map(str, folder))
+
+
+def node_client(*runs: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a client by node-opcua finds out in each run (node/client.js)."""
+    command = ["node", str(NODE / "client.js"), json.dumps(runs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 @contextlib.contextmanager
-def plant(port: int, *options: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """The plant's server, ready; ended afterwards."""
-    command = [sys.executable, str(Path(__file__).with_name("plant.py")), str(port), *map(str, options)]
+def _server(*command: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout is not None

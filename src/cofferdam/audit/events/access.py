@@ -75,6 +75,18 @@ class SessionOpened(Event, frozen=True, kw_only=True):
     conduits: Names = ()
 
 
+class ClientIdentified(Event, frozen=True, kw_only=True):
+    """A client has shown who it is, beyond its address, in a protocol in which it can: a user, an application, a
+    certificate (thumbprint). It is judged as `principals` from now on; a session on a gateway's port may be none."""
+
+    session: Name
+    source: Address
+    user: Text = ""
+    application: Text = ""
+    certificate: Name = ""
+    principals: Names = ()
+
+
 class SessionClosed(Event, frozen=True, kw_only=True):
     """A client's session ended. Counts are of requests: all, refused by policy, malformed, and writes done."""
 
@@ -232,11 +244,14 @@ class StreamEnded(Event, frozen=True, kw_only=True):
     to_ns: WallNs
 
 
-CROWD = frozenset({SessionOpened, SessionClosed, Refused, RefusedMany, Malformed, LimitHit, ReadsCounted})
+CROWD = frozenset(
+    {SessionOpened, ClientIdentified, SessionClosed, Refused, RefusedMany, Malformed, LimitHit, ReadsCounted}
+)
 """What whoever speaks with a part can cause as often as they like: the log has so much room for it in a day."""
 
 Draft = (
     SessionOpened
+    | ClientIdentified
     | SessionClosed
     | WriteAllowed
     | WriteOutcome
@@ -247,7 +262,7 @@ Draft = (
     | ReadsCounted
     | StreamEnded
 )
-OUTER = (SessionOpened, SessionClosed, Refused, RefusedMany, Malformed, LimitHit)
+OUTER = (SessionOpened, ClientIdentified, SessionClosed, Refused, RefusedMany, Malformed, LimitHit)
 """What the part that faces clients may say."""
 INNER = (*OUTER, WriteAllowed, WriteOutcome, ReadsCounted, StreamEnded)
 """What the part that decides and speaks with assets may say."""
@@ -323,6 +338,11 @@ def _many(event: Said) -> str:
 
 
 LINES: dict[str, Line] = {
+    "client-identified": lambda e: (
+        f"{e.get('session')}: {e.get('source')} shows to be "
+        + ", ".join(f"{word} {e[word]}" for word in ("user", "application", "certificate") if e.get(word))
+        + (f" ({', '.join(e['principals'])})" if e.get("principals") else ", whom no principal names")
+    ),
     "session-opened": lambda e: f"{e.get('session')}: {who(e)} port {e.get('source_port')} → {e.get('asset')}",
     "session-closed": _closed,
     "write-allowed": lambda e: f"{who(e)} → {e.get('asset')}: {_written(e)} [{e.get('rule')}] {e.get('write')}",

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cofferdam.audit.events.access import Malformed, SessionClosed, SessionOpened
+from cofferdam.audit.events.access import ClientIdentified, Malformed, SessionClosed, SessionOpened
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.kit.refusals import RefusalLog
 from cofferdam.brokers.kit.supervision import SessionStatus
@@ -138,6 +138,20 @@ def opened(client: Client, session: Session, crew: str, wall: int) -> SessionOpe
         asset=session.asset,
         principals=flow.principals[:16] if isinstance(flow, Flow) else (),
         conduits=flow.conduits[:16] if isinstance(flow, Flow) else (),
+    )
+
+
+def identified(client: Client, session: Session, principals: tuple[str, ...], wall: int) -> ClientIdentified:
+    """What the log is told of who a client has shown to be. `wall`: UTC ns."""
+    shown = client.shown
+    return ClientIdentified(
+        wall_ns=wall,
+        session=session.name,
+        source=client.source,
+        user=shown.user,
+        application=shown.application,
+        certificate=shown.certificate,
+        principals=principals[:16],
     )
 
 

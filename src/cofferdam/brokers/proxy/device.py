@@ -121,18 +121,38 @@ class Job:
 class Connection:
     """One connection to the device."""
 
-    __slots__ = ("due", "flight", "last", "machine", "ready", "silent", "standing", "timer", "transport")
+    __slots__ = (
+        "due", "flight", "gathered", "last", "machine", "ready", "silent", "standing", "timer", "transport",
+    )  # fmt: skip
 
     def __init__(self, transport: Transport, machine: ClientMachine[Any, Any], now: int) -> None:
         self.transport = transport
         self.machine = machine
         self.flight: dict[int, Job] = {}
+        self.gathered: set[int] = set()  # of those: what takes no place (ClientMachine.gathers)
         self.standing: dict[int, Standing] = {}  # by the token of the request that made it
         self.due = 0  # when the machine wants to be told the time
         self.timer: Timer | None = None
         self.ready = False
         self.silent = 0
         self.last = now
+
+    @property
+    def load(self) -> int:
+        """How many places are taken."""
+        return len(self.flight) - len(self.gathered)
+
+    def take(self, token: int) -> Job:
+        """A request that is under way no longer."""
+        self.gathered.discard(token)
+        return self.flight.pop(token)
+
+    def take_all(self) -> list[Job]:
+        """All that is under way, and is so no longer."""
+        found = list(self.flight.values())
+        self.flight.clear()
+        self.gathered.clear()
+        return found
 
 
 class Device:
@@ -260,9 +280,9 @@ class Device:
             for connection in self._connections:
                 for other in connection.flight.values():
                     if other.line == line and other.source:
-                        return connection if len(connection.flight) < least else None
+                        return connection if connection.load < least else None
         for connection in self._connections:
-            load = len(connection.flight)
+            load = connection.load
             if load < least and connection.ready:
                 if not load:
                     return connection
@@ -296,7 +316,7 @@ class Device:
             self._open()
 
     def _has_room(self) -> bool:
-        return any(c.ready and len(c.flight) < self.asset.outstanding for c in self._connections)
+        return any(c.ready and c.load < self.asset.outstanding for c in self._connections)
 
     def _send(self, connection: Connection, job: Job) -> None:
         """The act. The job's Allow is what permits it; the device's own machine makes a new message."""
@@ -304,6 +324,8 @@ class Device:
         token, data = connection.machine.send(job.request)
         job.sent = connection.last = self._clock()
         connection.flight[token] = job
+        if job.standing is not None and connection.machine.gathers:
+            connection.gathered.add(token)
         self.requests += 1
         connection.transport.write(data)
         if self._speaks:
@@ -375,8 +397,7 @@ class Device:
         if not connection.ready:
             self._failed_to_connect(reason)
             return
-        flight, connection.flight = connection.flight, {}
-        for job in flight.values():
+        for job in connection.take_all():
             self._fail(job, Failure.UNREACHABLE, f"the connection was lost: {reason}")
         self._abandon(connection, f"the connection was lost: {reason}")
         self._pump()
@@ -390,8 +411,7 @@ class Device:
         connection.transport.close()
         if connection in self._connections:
             self._connections.remove(connection)
-        flight, connection.flight = connection.flight, {}
-        for job in flight.values():
+        for job in connection.take_all():
             self._fail(job, failure, reason)
         self._abandon(connection, reason)
 
@@ -418,7 +438,7 @@ class Device:
                 if event is NEED_DATA:
                     break
                 if isinstance(event, ResponseReceived):
-                    job = connection.flight.pop(event.token)
+                    job = connection.take(event.token)
                     job.response = event.response
                     connection.silent = 0
                     if self._lines.count:  # only where somebody waits does it matter who has used what
@@ -429,7 +449,7 @@ class Device:
                         job.standing.connection, job.standing.token = connection, event.token
                         connection.standing[event.token] = job.standing
                 elif isinstance(event, BadResponse):
-                    job = connection.flight.pop(event.token)
+                    job = connection.take(event.token)
                     job.failure, job.detail = Failure.BAD_REPLY, event.detail
                     self.failures += 1
                     self._report("bad reply", event.section, event.detail)
@@ -573,7 +593,7 @@ class Device:
                 continue
             late = [token for token, job in connection.flight.items() if now >= _due(job)]
             for token in late:
-                job = connection.flight.pop(token)
+                job = connection.take(token)
                 connection.machine.forget(token)
                 connection.silent += 1
                 self._lines.charge(job.group, now - job.sent)
@@ -585,9 +605,8 @@ class Device:
             if late and (connection.machine.drop_after_timeout or connection.silent >= TIMEOUTS_IN_A_ROW):
                 connection.transport.close()
                 self._connections.remove(connection)
-                flight, connection.flight = connection.flight, {}
                 why = "the connection was closed after an answer that did not come"
-                failed += [(job, Failure.TIMEOUT, why) for job in flight.values()]
+                failed += [(job, Failure.TIMEOUT, why) for job in connection.take_all()]
                 abandoned.append((connection, why))
         for source, line in self._lines.places():
             waiting = self._lines.head(source, line)

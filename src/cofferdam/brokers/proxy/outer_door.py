@@ -28,6 +28,7 @@ from cofferdam.brokers.proxy.clients import (
     closed,
     counted,
     forget_full,
+    identified,
     opened,
     statuses,
 )
@@ -39,7 +40,7 @@ from cofferdam.brokers.proxy.records import (
 )
 from cofferdam.brokers.proxy.stats import FlowStats
 from cofferdam.limits import Limits
-from cofferdam.model import Asset, Deny, Fault, Operation
+from cofferdam.model import NOBODY, Asset, Deny, Fault, Operation
 from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.base import Identified
@@ -244,6 +245,14 @@ class Door(Part):
             if session.asset:
                 flow = self.policy.flow(self.broker, client.source, session.asset, self._zones, client.shown)
                 session.judge_by(flow)
+            if session.told:
+                self._tell_identity(client, session)
+
+    def _tell_identity(self, client: Client, session: Session) -> None:
+        """Has the log say who a client has shown to be, if it has shown anything."""
+        if client.shown != NOBODY:
+            principals = self.policy.principals_of(client.source, self._zones, client.shown)
+            self._audit.note(identified(client, session, principals, self._wall()))
 
     def _make_room(self, group: str, now: int) -> bool:
         """All places are taken: has the principals that have the most give one up, if they have more than these would

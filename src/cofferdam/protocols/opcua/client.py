@@ -23,6 +23,7 @@ from cofferdam.protocols.base import (
     BadResponse,
     ClientEvent,
     ClientMachine,
+    Continues,
     Established,
     Facing,
     NoticeReceived,
@@ -38,7 +39,7 @@ from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import NULL_NODE, Malformed
 from cofferdam.protocols.opcua.names import Namespaces
 from cofferdam.protocols.opcua.security import POLICIES, Policy
-from cofferdam.protocols.opcua.watches import Watches
+from cofferdam.protocols.opcua.watches import Wait, Watches
 
 NS = 1_000_000_000
 ALIVE_NS = 5 * NS
@@ -55,6 +56,8 @@ Work = Generator[Any, Any, Any]
 class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
     """See the top."""
 
+    gathers = True
+
     def __init__(self, facing: Facing | None, outstanding: int = 1, quirks: frozenset[str] = frozenset()) -> None:
         self.facing = facing
         self.quirks = quirks
@@ -68,6 +71,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self._works: dict[int, tuple[int, Work]] = {}  # request id on the wire -> (token or 0 for ours, what waits)
         self._pending: dict[int, m.OpcUaRequest] = {}
         self._forgotten: set[int] = set()
+        self._watching: set[int] = set()  # those that wait for a watch, which are asked for together
         self._publishing = 0
         self._publish_ids: set[int] = set()
         self.watches = Watches(self)
@@ -95,6 +99,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self._soon = False
         if not self.established or self._error is not None:
             return
+        self.watches.flush()
         if now >= self.channel.renew_at and not self._renewing:
             self._renewing = True
             self.start(0, work.renew(self))
@@ -109,7 +114,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
     def deadline(self) -> int:
         if self._error is not None or not self.established:
             return 0
-        return 1 if self._soon else min(self.channel.renew_at, self._alive_at)
+        return 1 if self._soon or self.watches.gathered else min(self.channel.renew_at, self._alive_at)
 
     def take_output(self) -> bytes:
         output, self._output = b"".join(self._output), []
@@ -137,18 +142,25 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
     def send(self, request: m.OpcUaRequest) -> tuple[int, bytes]:
         if not self.established or self._error is not None:
             raise LocalProtocolError("the connection is not established")
-        if len(self._pending) >= self._outstanding:
+        watch = isinstance(request, m.Subscribe)
+        if not watch and len(self._pending) - len(self._watching) >= self._outstanding:
             raise LocalProtocolError("too many requests are under way")
         token = self._new_id()
         self._pending[token] = request
+        if watch:
+            self._watching.add(token)
         self.start(token, work.ask(self, token, request))
         data = self.take_output()
         if self._events:
             self._soon = True  # it was answered here: `next_event` is to be asked
         return token, data
 
+    def _taken(self, token: int) -> m.OpcUaRequest | None:
+        self._watching.discard(token)
+        return self._pending.pop(token, None)
+
     def forget(self, token: int) -> None:
-        if self._pending.pop(token, None) is not None:
+        if self._taken(token) is not None:
             self._forgotten.add(token)
             if len(self._forgotten) > 10_000:
                 self._error = RemoteProtocolError(
@@ -204,13 +216,14 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
             self._finished(token, stop.value)
             return
         except work.Misfit as error:
-            if token and self._pending.pop(token, None) is not None:
+            if token and self._taken(token) is not None:
                 self._events.append(BadResponse(token, SECTION, str(error)))
             elif not token:
                 self._error = RemoteProtocolError(str(error), section=SECTION)
             return
-        if question is None:
-            return  # it is gone on with by another's answer (work.Watches)
+        if isinstance(question, Wait):
+            question.line.append((token, generator))  # it is gone on with by another's answer
+            return
         self.ask(token, generator, question)
 
     def ask(self, token: int, generator: Work, question: Any) -> None:
@@ -231,10 +244,14 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         """Has a generator that waits without a question go on."""
         self._step(token, generator, answer)
 
+    def goes_round(self, waiting: list[int]) -> None:
+        """A question for watches is answered; `waiting`: whose turn comes only now."""
+        self._events.extend(Continues(token) for token in waiting if token in self._pending)
+
     def _finished(self, token: int, answer: Any) -> None:
         if not token:
             return
-        if self._pending.pop(token, None) is None:
+        if self._taken(token) is None:
             self._forgotten.discard(token)
             if isinstance(answer, m.Subscribed):
                 self.watches.give_up(token)  # nobody waits for it any more: it must not stand
@@ -287,7 +304,7 @@ class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
         except Malformed as error:
             if not token or not self.established:
                 raise
-            if self._pending.pop(token, None) is not None:
+            if self._taken(token) is not None:
                 self._events.append(BadResponse(token, SECTION, str(error)))
             return None
         return answer

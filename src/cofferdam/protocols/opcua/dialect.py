@@ -111,6 +111,13 @@ class OpcUaNotation(Notation):
         return f"{place.name} [{last}]"
 
 
+BUILTIN = {
+    ValueType.BOOL: 1, ValueType.INT8: 2, ValueType.UINT8: 3, ValueType.INT16: 4, ValueType.UINT16: 5,
+    ValueType.INT32: 6, ValueType.UINT32: 7, ValueType.INT64: 8, ValueType.UINT64: 9, ValueType.FLOAT32: 10,
+    ValueType.FLOAT64: 11, ValueType.TEXT: 12, ValueType.BYTES: 15,
+}  # fmt: skip
+"""The standard's numbers of the types (OPC 10000-6, 5.1.2), which are the numbers of their nodes as well."""
+
 OPCUA = Dialect(
     name="opcua",
     default_port=4840,

@@ -37,8 +37,9 @@ from cofferdam.protocols.opcua import jobs, wire
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import server_work as work
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua.builtin import GOOD, NULL_NODE, Extension, LocalizedText, Malformed, NodeId
+from cofferdam.protocols.opcua.builtin import GOOD, NULL_NODE, LocalizedText, Malformed, NodeId
 from cofferdam.protocols.opcua.dialect import ARROW, split
+from cofferdam.protocols.opcua.identity import identity_of
 from cofferdam.protocols.opcua.names import UA, Namespaces
 from cofferdam.protocols.opcua.security import NONE, POLICIES, Policy, SecurityError
 
@@ -57,7 +58,7 @@ SECTION4, SECTION6 = "OPC 10000-4, 5", "OPC 10000-6, 6.7"
 BAD_SESSION, BAD_NOT_ACTIVATED, BAD_TOO_MANY_SESSIONS = 0x80250000, 0x80270000, 0x80560000
 BAD_IDENTITY, BAD_IDENTITY_REJECTED, BAD_SIGNATURE = 0x80200000, 0x80210000, 0x80580000
 BAD_NONCE, BAD_CERTIFICATE_URI, BAD_TIMESTAMP, BAD_SERVICE = 0x80240000, 0x80170000, 0x80230000, 0x800B0000
-BAD_SERVER_BUSY = 0x80EE0000
+BAD_SERVER_BUSY, BAD_AWAY = 0x80EE0000, 0x80310000
 BAD_CERTIFICATE, BAD_TOO_MANY_OPERATIONS, BAD_RESPONSE_TOO_LARGE = 0x80120000, 0x80100000, 0x80B90000
 
 
@@ -88,6 +89,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self.activated = False
         self.client_uri = ""
         self.user = ""
+        self._credential: object = None
         self._nonce = b""
         self._session_ns = 0
         self._last = 0
@@ -116,6 +118,9 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             policy = self.channel.policy
             if self.channel.peer and not trust.is_trusted(self.channel.peer, policy, self.wall()):
                 self._fail(ch.Fault("the client's certificate is not trusted any more", ch.BAD_SECURITY, SECTION6))
+                return
+            if self.user and trust.credential(self.user) != self._credential:
+                self._fail(ch.Fault("what the user has logged in by is not good any more", ch.BAD_SECURITY, SECTION4))
                 return
         if now >= self._limit():
             self._fail(ch.Fault("no HEL, no channel, or no session in time", ch.BAD_TIMEOUT))
@@ -187,6 +192,11 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             raise LocalProtocolError(f"token {token} is not open")
         if isinstance(response, jobs.Ready):
             return response.data
+        if type(response) is m.Refused:
+            if response.status == BAD_AWAY:
+                self._is_away(True)
+        elif self.away:
+            self._is_away(False)
         job, slot = found
         before = len(self._events)
         job.answer(slot, token, response)
@@ -210,7 +220,18 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self.services.notice(standing, message)
         return self.take_output()
 
+    @property
+    def away(self) -> bool:
+        """Whether the asset did not answer when it was asked last, by whatever session."""
+        return self.trust is not None and self.facing is not None and self.facing.asset.name in self.trust.away
+
+    def _is_away(self, away: bool) -> None:
+        if self.trust is not None and self.facing is not None:
+            (self.trust.away.add if away else self.trust.away.discard)(self.facing.asset.name)
+
     def over(self, standing: int, deny: Deny | None) -> bytes:
+        if deny is None:
+            self._is_away(True)
         self.services.over(standing, deny)
         return self.take_output()
 
@@ -334,7 +355,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             raise ch.Fault("no certificates are known here", ch.BAD_SECURITY)
         return self.trust.judge(certificate, policy, self.wall())
 
-    def _may_work(self) -> bool:
+    def may_work(self) -> bool:
         """Whether our private key may work for this client once more."""
         source = "" if self.facing is None else self.facing.source
         return self.trust is None or bool(self.trust.may_work(source, self.now))
@@ -342,7 +363,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
     def _spend_open(self) -> None:
         if len(self._opens) >= OPENS_PER_SECOND and self.now - self._opens[-OPENS_PER_SECOND] < NS:
             raise ch.Fault("OPN again and again", ch.BAD_TIMEOUT, SECTION6)
-        if not self._may_work():
+        if not self.may_work():
             raise ch.Fault("more OPN from this source, or from all, than are looked at", BAD_SERVER_BUSY, SECTION6)
 
     def _offers(self, policy: Policy, mode: int) -> bool:
@@ -422,6 +443,8 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             if self.channel.own is not None:
                 guard = policy if policy is not NONE else POLICIES["Basic256Sha256"]
                 tokens.append(s.UserTokenPolicy("user", 1, None, None, guard.uri))
+                if self.trust is not None and self.trust.secret.user_certificates:
+                    tokens.append(s.UserTokenPolicy("certificate", 2, None, None, guard.uri))
             level = 0 if policy is NONE else 50 + 10 * mode + policy.key // 16 + policy.pss
             found.append(
                 s.EndpointDescription(
@@ -464,7 +487,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             if uri != (request.client.uri or ""):
                 raise Malformed("an ApplicationUri that is not the certificate's", BAD_CERTIFICATE_URI)
             if channel.own is not None:
-                if not self._may_work():
+                if not self.may_work():
                     raise Malformed("more sessions than are looked at are begun from this source", BAD_SERVER_BUSY)
                 signed = channel.policy.sign(channel.own.key, given + nonce)
                 signature = s.SignatureData(channel.policy.signature_uri, signed)
@@ -492,48 +515,16 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             except SecurityError:
                 self._close_session()
                 raise Malformed("the client has not signed for its session", BAD_SIGNATURE) from None
-        user = self._identity(request.identity)
+        user = identity_of(self, self._nonce, request)
         if self.activated and user != self.user:
             raise Malformed("a session of another user", BAD_IDENTITY_REJECTED)
         self._nonce = self._random(32)
         self.user, self.activated, self._last = user, True, self.now
+        self._credential = self.trust.credential(user) if user and self.trust is not None else None
         mark = "" if not channel.peer else work.mark_of(channel.peer)
         self._events.append(Identified(user, self.client_uri if channel.peer else "", mark))
         self.reply(number, request.header.handle, s.ActivateSessionResponse, self._nonce, [], [])
         self._events.append(LocalAnswer(self.new_token(), jobs.Ready(self.take_output())))
-
-    def _identity(self, extension: Extension) -> str:
-        """The user's name; "" for nobody in particular. Raises: Malformed."""
-        try:
-            token = wire.unpack(extension)
-        except Malformed:
-            raise Malformed("an identity of a kind that is not taken", BAD_IDENTITY) from None
-        if token is None or isinstance(token, s.AnonymousToken):
-            return ""
-        if not isinstance(token, s.UserNameToken) or self.trust is None:
-            raise Malformed("an identity of a kind that is not taken", BAD_IDENTITY)
-        policy = self.channel.policy if self.channel.policy is not NONE else POLICIES["Basic256Sha256"]
-        own = self.channel.own
-        if own is None or token.algorithm != policy.encryption_uri:
-            raise Malformed("a password that is not encrypted for us", BAD_IDENTITY)
-        if not self._may_work():
-            raise Malformed("more passwords than are looked at come from this source", BAD_SERVER_BUSY)
-        try:
-            data = policy.unseal(own.key, token.password or b"")
-        except SecurityError:
-            raise Malformed("a password that is not encrypted for us", BAD_IDENTITY) from None
-        size = int.from_bytes(data[:4], "little")
-        password, nonce = data[4 : 4 + size - len(self._nonce)], data[4 + size - len(self._nonce) : 4 + size]
-        if len(data) != 4 + size or size < len(self._nonce) or not hmac.compare_digest(nonce, self._nonce):
-            raise Malformed("a password for another session", BAD_IDENTITY)
-        user = token.user or ""
-        source = "" if self.facing is None else self.facing.source
-        known = len(password) <= 64 and self.trust.login(user, password, source, self.now)
-        if known is None:
-            raise Malformed("more passwords than are looked at come from this source, or from all", BAD_SERVER_BUSY)
-        if not known:
-            raise Malformed(f"the password of {user[:64]!r} is wrong", BAD_IDENTITY_REJECTED)
-        return user
 
     def _close_session(self) -> None:
         self.services.end()

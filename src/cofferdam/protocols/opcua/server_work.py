@@ -22,13 +22,15 @@ from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, HISTORY, READ, WATC
 from cofferdam.protocols.opcua.jobs import Job
 from cofferdam.protocols.opcua.names import Unnamed
 from cofferdam.protocols.opcua.server_items import ItemServices
-from cofferdam.protocols.opcua.space import OPERATION_LIMITS, PATH, Space
+from cofferdam.protocols.opcua.space import OPERATION_LIMITS, PATH, Space, is_arguments
 from cofferdam.protocols.opcua.trust import application_uri, mark, split_chain
 
 VALUE = 13
 READS, WRITES, BROWSES, PATHS, CALLS, ITEMS_AT_ONCE, HISTORIES = 1000, 100, 100, 100, 1, 1000, 10
 POINTS, POINT_REFERENCES = 10, 10_000
 """Continuation points of a session; references of one node."""
+COMMUNICATION_FAULT, NO_DATA = 6, 1
+"""ServerState and ServiceLevel of a server whose plant is away (OPC 10000-5, 12.6; -4, 6.6.2.4.2)."""
 DESCRIBED = 16
 """Descriptions that are kept for other sessions."""
 FRESH_NS = 10_000_000_000
@@ -131,7 +133,7 @@ class Services(ItemServices):
         for place, one in enumerate(nodes):
             if one.node.ns == 0:
                 results[place] = self._standard(one)
-            elif one.attribute != VALUE:
+            elif one.attribute != VALUE or is_arguments(one.node):
                 about.append(place)
             else:
                 found = self._item(one.node, one.range)
@@ -224,13 +226,14 @@ class Services(ItemServices):
         if number in (2257, 2258):
             return Variant(13, wire.ticks(server.wall()))
         if number == 2259:
-            return Variant(6, 0)
+            return Variant(6, COMMUNICATION_FAULT if server.away else 0)
         if number == 2267:
-            return Variant(3, 255)
+            return Variant(3, NO_DATA if server.away else 255)
         if number == 2256:
             now = wire.ticks(server.wall())
             build = s.BuildInfo("urn:cofferdam", "Cofferdam", "Cofferdam", "1", "1", 0)
-            return Variant(22, wire.pack(s.ServerStatus(now, now, 0, build, 0, LocalizedText(None, None))))
+            state = COMMUNICATION_FAULT if server.away else 0
+            return Variant(22, wire.pack(s.ServerStatus(now, now, state, build, 0, LocalizedText(None, None))))
         if number in OPERATION_LIMITS:
             return Variant(7, OPERATION_LIMITS[number])
         return None
@@ -346,7 +349,7 @@ class Services(ItemServices):
             for place, part, answer in zip(places, parts, answers, strict=True):
                 if isinstance(answer, m.Samples):
                     data = wire.pack(s.HistoryData([self._names.data(one, request.stamps) for one in answer.samples]))
-                    results[place] = s.HistoryResult(0x40A60000 if answer.more else 0, None, data)
+                    results[place] = s.HistoryResult(0x00A60000 if answer.more else 0, None, data)
                 else:
                     status = answer.status
                     if status == BAD_DENIED and isinstance(part, m.History):
@@ -371,7 +374,7 @@ class Services(ItemServices):
         )
         wanted = tuple([Item("about", name) for name in names if self._visible(name)][: m.SURVEY_ITEMS])
         if not wanted:
-            self._space, self._space_of, self._space_at = Space(self._names, (), self._rights), (), server.now
+            self._space, self._space_of, self._space_at = self._made(()), (), server.now
             return None
         if self._space is not None and wanted == self._space_of and server.now - self._space_at < FRESH_NS:
             return None
@@ -380,13 +383,16 @@ class Services(ItemServices):
         found = facing.common.described.get((facing.asset.name, wanted))
         if found is not None and server.now - found[0] < FRESH_NS:
             self._space_at, self._space_of = found[0], wanted
-            self._space = Space(self._names, found[1], self._rights)
+            self._space = self._made(found[1])
             return None
         return wanted
 
+    def _made(self, described: tuple[m.Node, ...]) -> Space:
+        return Space(self._names, described, self._rights, self._server.facing.asset.methods)
+
     def _described(self, asked: tuple[Item, ...], answer: Any) -> None:
         if isinstance(answer, m.Described):
-            self._space = Space(self._names, answer.nodes, self._rights)
+            self._space = self._made(answer.nodes)
             self._space_of, self._space_at = asked, self._server.now
             facing = self._server.facing
             known = facing.common.described

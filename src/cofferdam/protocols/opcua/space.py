@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cofferdam.model import Method
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
+from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Data, LocalizedText, NodeId, QualifiedName, Variant
+from cofferdam.protocols.opcua.dialect import ARROW, BUILTIN
 from cofferdam.protocols.opcua.names import Namespaces, Unnamed
 
 ORGANIZES, HAS_COMPONENT, HAS_PROPERTY, HAS_TYPE = NodeId(0, 35), NodeId(0, 47), NodeId(0, 46), NodeId(0, 40)
@@ -87,14 +90,25 @@ _TREE = (
 """The standard's own nodes that are shown (OPC 10000-5)."""
 OPERATION_LIMITS = {11705: 1000, 11707: 100, 11709: 1, 11710: 100, 11712: 100, 11714: 1000}
 
+ARGUMENTS = "cofferdam:InputArguments:"
+"""How the names of nodes begin that say what a method takes: in our own namespace, and made of the policy."""
+
+
+def is_arguments(node: NodeId) -> bool:
+    """Whether it is one of them."""
+    return node.ns == 1 and isinstance(node.id, str) and node.id.startswith(ARGUMENTS)
+
+
 Rights = Callable[[str, int], tuple[int, bool]]
 """Of a node's name and class: the bits of UserAccessLevel, and whether it may be called."""
 
 
 class Space:
-    """The nodes. `shown`: the namespaces of our side."""
+    """The nodes. `shown`: the namespaces of our side; `methods`: what the policy says of those."""
 
-    def __init__(self, shown: Namespaces, described: tuple[m.Node, ...], rights: Rights) -> None:
+    def __init__(
+        self, shown: Namespaces, described: tuple[m.Node, ...], rights: Rights, methods: tuple[Method, ...] = ()
+    ) -> None:
         self._shown = shown
         self._rights = rights
         self.nodes: dict[NodeId, Entry] = {}
@@ -116,6 +130,41 @@ class Space:
                     _join(above, self._reference(reference), entry)
             if not entry.parents:  # nothing that may be shown leads to it
                 _join(objects, ORGANIZES, entry)
+        self._arguments: dict[NodeId, Variant] = {}
+        for method in methods:
+            self._add_arguments(method)
+
+    def _add_arguments(self, method: Method) -> None:
+        """The property by which clients learn what a method takes (OPC 10000-3, 5.7); what it gives back is the
+        server's affair."""
+        own = method.at.name.rpartition(ARROW)[2]
+        try:
+            above = self.nodes.get(self._shown.node(own))
+        except Unnamed:
+            return
+        node = NodeId(1, f"{ARGUMENTS}{method.name}", "s")
+        if above is None or above.facts.klass != 4 or not method.arguments or node in self._arguments:
+            return
+        title = ("", "InputArguments")
+        facts = m.Node(own, 2, title, m.Localized("", title[1]), "i=68", "i=296", 1, 1)
+        entry = self.nodes[node] = Entry(node, QualifiedName(0, title[1]), NodeId(0, 68), facts)
+        _join(above, HAS_PROPERTY, entry)
+        made = []
+        for one in method.arguments:
+            several = one.elements > 1
+            unit = LocalizedText(None, one.unit or None)
+            made.append(
+                wire.pack(
+                    s.Argument(
+                        one.name,
+                        NodeId(0, BUILTIN[one.type]),
+                        1 if several else -1,
+                        [one.elements] if several else [],
+                        unit,
+                    )
+                )
+            )
+        self._arguments[node] = Variant(22, made, True)
 
     def _add(self, facts: m.Node) -> Entry | None:
         try:
@@ -201,14 +250,17 @@ class Space:
     # --- attributes
 
     def attribute(self, node: NodeId, attribute: int) -> Data:
-        """All but Value (13)."""
+        """All but Value (13), which only the nodes have that say what a method takes."""
         entry = self.nodes.get(node)
         if entry is None:
             return Data(None, BAD_NODE)
         facts = entry.facts
         klass = facts.klass
-        level, callable_ = (1, False) if node.ns == 0 else self._rights(facts.id, klass)
+        arguments = self._arguments.get(node)
+        level, callable_ = (1, False) if node.ns == 0 or arguments is not None else self._rights(facts.id, klass)
         variant: Variant | None = None
+        if attribute == 13 and arguments is not None:
+            return Data(arguments)
         if attribute == 1:
             variant = Variant(17, entry.id)
         elif attribute == 2:

@@ -63,6 +63,8 @@ class Secret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Thumbprints (hexadecimal SHA-1) that are never trusted again."""
     users: dict[str, str] = {}
     passwords: dict[str, str] = {}
+    user_certificates: dict[str, bytes] = {}
+    """By user: the certificate (DER) by which that user may log in."""
 
     def __repr__(self) -> str:
         return "<secret>"
@@ -128,6 +130,8 @@ class Trust:
         self._servers: dict[str, bytes] = {}
         self.described: dict[Any, tuple[int, Any]] = {}
         """What an asset's nodes are, by (asset, what was asked for): since when it is known (monotonic ns), and it."""
+        self.away: set[str] = set()
+        """Assets that did not answer when they were asked last."""
         self._ends: list[tuple[int, str, bool]] = []  # when certificates end (UTC ns), their names, whether it is ours
         self.take(read(secrets.get("opcua", b"")))
 
@@ -253,6 +257,23 @@ class Trust:
             return False
         found = hash_password(text, base64.b64decode(salt) if salt else b"nobody's salt").rpartition("$")[2]
         return hmac.compare_digest(found, made) and bool(made)
+
+    def certified(self, data: bytes, wall: int) -> tuple[str, RSAPublicKey] | None:
+        """The user whose certificate this is, and its key; None for nobody's, or one that is not good now. Whoever
+        shows it has to prove yet that it is theirs. `wall`: UTC ns."""
+        user = next((name for name, der in self.secret.user_certificates.items() if der == data), "")
+        if not user:
+            return None
+        certificate = x509.load_der_x509_certificate(data)
+        key = certificate.public_key()
+        begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+        if not isinstance(key, RSAPublicKey) or not begin <= wall / 1e9 <= end:
+            return None
+        return user, key
+
+    def credential(self, user: str) -> object:
+        """What this user logs in by, to see whether it has changed."""
+        return self.secret.users.get(user), self.secret.user_certificates.get(user)
 
     def alarms(self, wall: int) -> dict[str, str]:
         """The certificates that end soon, or have. `wall`: UTC ns."""

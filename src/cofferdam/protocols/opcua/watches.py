@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cofferdam.model import Item
 from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
@@ -27,6 +26,8 @@ from cofferdam.protocols.opcua.names import weight
 KEEPALIVE, LIFETIME = 10, 100
 """Of our subscriptions, in publishing intervals."""
 SUBSCRIPTIONS = 20
+AT_ONCE = 100
+"""Items in one CreateMonitoredItems."""
 NEWS_BYTES = 400_000
 """Of samples in one notice: a record has a limit (limits.record_bytes)."""
 
@@ -44,92 +45,205 @@ def _batches(samples: Sequence[m.Sample]) -> list[tuple[m.Sample, ...]]:
     return [tuple(batch) for batch in found if batch]
 
 
+class Wait:
+    """What a generator yields that another's answer has go on: it is put into `line` with its token."""
+
+    __slots__ = ("line",)
+
+    def __init__(self, line: list[tuple[int, Asking]]) -> None:
+        self.line = line
+
+
 class _Subscription:
-    __slots__ = ("expected", "id", "items", "what")
+    __slots__ = ("expected", "id", "items")
 
     def __init__(self, number: int) -> None:
         self.id = number
-        self.items: dict[int, int] = {}  # our handle, which is the watch's token -> the server's id
-        self.what: dict[int, Item] = {}
+        self.items: dict[int, _Shared] = {}  # by our handle
         self.expected = 0
 
 
+class _Shared:
+    """A monitored item at the server, and the watches that it stands for: all that ask for the same in the same way."""
+
+    __slots__ = ("answer", "handle", "id", "last", "request", "subscription", "tokens", "waiting")
+
+    def __init__(self, handle: int, request: m.Subscribe, subscription: _Subscription) -> None:
+        self.handle = handle
+        self.id = 0  # the server's; 0 until it has said it
+        self.request = request
+        self.subscription = subscription
+        self.tokens: dict[int, None] = {}
+        self.waiting: list[tuple[int, Asking]] = []
+        self.answer: m.Subscribed | None = None
+        self.last: m.Sample | None = None
+
+
 class Watches:
-    """What stands on this connection. Watches of one publishing interval share a subscription."""
+    """What stands on this connection. Watches of one publishing interval share a subscription, and those that ask for
+    the same an item. What is to be made is gathered until the connection is looked at next, and asked for in one
+    question, of which one is under way at a time."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
         self.subscriptions: dict[int, _Subscription] = {}  # by the server's id
         self._by_interval: dict[int, int] = {}
-        self._where: dict[int, int] = {}  # token -> subscription
+        self._items: dict[m.Subscribe, _Shared] = {}
+        self._of: dict[int, _Shared] = {}  # by token
+        self._next_handle = 0
+        self._gathered: list[_Shared] = []
+        self._asking = False
+        self._opening: dict[int, list[tuple[int, Asking]]] = {}  # by interval: who waits for a subscription
         self._acknowledged: list[s.Acknowledgement] = []
         self._early: dict[int, list[m.Sample]] = {}
         self._answered: set[int] = set()
 
     def make(self, token: int, request: m.Subscribe) -> Asking:
-        """A monitored item, on a subscription that may have to be made first."""
-        client, names = self._client, self._client.namespaces
-        node = names.node(request.item.name)
-        interval = max(50_000, request.interval_us)
-        number = self._by_interval.get(interval)
-        if number is None or number not in self.subscriptions:
-            if len(self.subscriptions) >= SUBSCRIPTIONS:
-                interval = min(self._by_interval, key=lambda one: abs(one - interval))
-                number = self._by_interval[interval]
-            else:
-                answer = yield s.CreateSubscriptionRequest(
-                    client.header(), interval / 1000, LIFETIME, KEEPALIVE, 0, True, 0
-                )
-                refused = said(answer, s.CreateSubscriptionResponse)
-                if refused is not None:
-                    return refused
-                number = answer.subscription
-                self.subscriptions[number] = _Subscription(number)
-                self._by_interval[interval] = number
-                client.publish()
-        extension = wire.NO_EXTENSION
-        if request.trigger != 1 or request.deadband:
-            kind = 1 if request.deadband else 0
-            extension = wire.pack(s.DataChangeFilter(request.trigger, kind, request.deadband))
-        item = s.ReadValueId(node, VALUE, index_range(request.item), NO_QUALIFIED)
-        wanted = s.MonitoringParameters(token, request.interval_us / 1000, extension, request.queue, request.oldest)
-        subscription = self.subscriptions[number]
-        subscription.items[token] = 0
-        subscription.what[token] = request.item
-        self._where[token] = number
-        answer = yield s.CreateItemsRequest(client.header(), number, 2, [s.ItemToCreate(item, 2, wanted)])
-        refused = said(answer, s.CreateItemsResponse)
-        if refused is None and len(answer.results) != 1:
-            raise Misfit(f"{len(answer.results)} results for one item")
-        if refused is None and answer.results[0].status & 0x80000000:
-            refused = m.Refused(answer.results[0].status)
-        if refused is not None:
-            self._where.pop(token, None)
-            subscription.items.pop(token, None)
-            subscription.what.pop(token, None)
-            return refused
-        made = answer.results[0]
-        subscription.items[token] = made.id
-        if token not in self._where:  # its subscription has ended meanwhile
+        """A monitored item, on a subscription that may have to be made first; or a part of one that stands."""
+        shared = self._items.get(request)
+        if shared is None:
+            self._client.namespaces.node(request.item.name)  # raises where there is none
+            subscription = yield from self._subscription(token, max(50_000, request.interval_us))
+            if isinstance(subscription, m.Refused):
+                return subscription
+            shared = self._items.get(request)  # it may have been made meanwhile
+            if shared is None:
+                self._next_handle = self._next_handle % 0x7FFFFFFF + 1
+                shared = self._items[request] = _Shared(self._next_handle, request, subscription)
+                subscription.items[shared.handle] = shared
+                self._gathered.append(shared)
+        shared.tokens[token] = None
+        self._of[token] = shared
+        answer: Any = shared.answer
+        if answer is None:
+            # The question that asks for it, and for others, has this go on.
+            answer = yield Wait(shared.waiting)
+        elif shared.last is not None:
+            self._early[token] = [shared.last]  # as a new item begins with what there is
+        if isinstance(answer, Misfit):
+            raise answer
+        if isinstance(answer, m.Refused):
+            self._of.pop(token, None)
+            return answer
+        if token not in self._of:  # its subscription has ended meanwhile
             return m.Refused(0x80280000)
-        revised = made.interval if 0 <= made.interval <= 1e7 else request.interval_us / 1000
-        return m.Subscribed(int(revised * 1000), max(1, min(100, made.queue)))
+        return answer
+
+    def _subscription(self, token: int, interval: int) -> Asking:
+        """The subscription of a publishing interval (µs); or a refusal."""
+        number = self._by_interval.get(interval)
+        if number is not None and number in self.subscriptions:
+            return self.subscriptions[number]
+        if len(self.subscriptions) + len(self._opening) >= SUBSCRIPTIONS and self._by_interval:
+            nearest = min(self._by_interval, key=lambda one: abs(one - interval))
+            return self.subscriptions[self._by_interval[nearest]]
+        if interval in self._opening:
+            return (yield Wait(self._opening[interval]))
+        client = self._client
+        self._opening[interval] = []
+        answer = yield s.CreateSubscriptionRequest(client.header(), interval / 1000, LIFETIME, KEEPALIVE, 0, True, 0)
+        found: Any = said(answer, s.CreateSubscriptionResponse)
+        if found is None:
+            found = self.subscriptions[answer.subscription] = _Subscription(answer.subscription)
+            self._by_interval[interval] = answer.subscription
+            client.publish()
+        for other, waiting in self._opening.pop(interval):
+            client.goes_on(other, waiting, found)
+        return found
+
+    # --- gathering ----------------------------------------------------------------------------------------------------
+
+    @property
+    def gathered(self) -> bool:
+        """Whether there is something to ask for, and nothing under way."""
+        return bool(self._gathered) and not self._asking
+
+    def flush(self) -> None:
+        """Asks for what was gathered."""
+        if not self.gathered:
+            return
+        subscription = self._gathered[0].subscription
+        some = [one for one in self._gathered if one.subscription is subscription][:AT_ONCE]
+        chosen = set(map(id, some))
+        self._gathered = [one for one in self._gathered if id(one) not in chosen]
+        self._asking = True
+        self._client.start(0, self._create(subscription, some))
+
+    def _create(self, subscription: _Subscription, some: list[_Shared]) -> Asking:
+        client = self._client
+        wanted = []
+        for one in some:
+            request, extension = one.request, wire.NO_EXTENSION
+            if request.trigger != 1 or request.deadband:
+                kind = 1 if request.deadband else 0
+                extension = wire.pack(s.DataChangeFilter(request.trigger, kind, request.deadband))
+            node = client.namespaces.node(request.item.name)
+            item = s.ReadValueId(node, VALUE, index_range(request.item), NO_QUALIFIED)
+            how = s.MonitoringParameters(
+                one.handle, request.interval_us / 1000, extension, request.queue, request.oldest
+            )
+            wanted.append(s.ItemToCreate(item, 2, how))
+        answer = yield s.CreateItemsRequest(client.header(), subscription.id, 2, wanted)
+        self._asking = False
+        whole: Any
+        try:
+            whole = said(answer, s.CreateItemsResponse)
+            if whole is None and len(answer.results) != len(some):
+                raise Misfit(f"{len(answer.results)} results for {len(some)} items")
+        except Misfit as error:
+            whole = error
+        for number, one in enumerate(some):
+            self._created(one, answer.results[number] if whole is None else whole)
+        client.goes_round([token for one in self._gathered for token, _ in one.waiting])
+
+    def _created(self, shared: _Shared, made: Any) -> None:
+        """The server has said what became of an item: who waits for it goes on."""
+        outcome: Any = made
+        if isinstance(made, s.ItemCreated):
+            if made.status & 0x80000000:
+                outcome = m.Refused(made.status)
+            else:
+                shared.id = made.id
+                asked = shared.request
+                revised = made.interval if 0 <= made.interval <= 1e7 else asked.interval_us / 1000
+                outcome = shared.answer = m.Subscribed(int(revised * 1000), max(1, min(100, made.queue)))
+        waiting, shared.waiting = shared.waiting, []
+        if not isinstance(outcome, m.Subscribed):
+            self._remove(shared)
+        for token, generator in waiting:
+            self._client.goes_on(token, generator, outcome)
+        if shared.id and not shared.tokens:
+            self._delete(shared)
+
+    # --- ending -------------------------------------------------------------------------------------------------------
 
     def give_up(self, token: int) -> None:
-        """A watch is not wanted any more; a subscription without any goes too."""
-        number = self._where.pop(token, None)
+        """A watch is not wanted any more: an item without any goes, and a subscription without items."""
         self._drop(token)
-        subscription = self.subscriptions.get(number) if number is not None else None
-        if subscription is None:
+        shared = self._of.pop(token, None)
+        if shared is None:
             return
-        item = subscription.items.pop(token, 0)
-        subscription.what.pop(token, None)
-        client = self._client
+        shared.tokens.pop(token, None)
+        if not shared.tokens and shared.id:
+            self._delete(shared)
+
+    def _delete(self, shared: _Shared) -> None:
+        self._remove(shared)
+        subscription, client = shared.subscription, self._client
+        if self.subscriptions.get(subscription.id) is not subscription:
+            return
         if subscription.items:
-            client.tell(s.DeleteItemsRequest(client.header(), subscription.id, [item]))
+            client.tell(s.DeleteItemsRequest(client.header(), subscription.id, [shared.id]))
             return
         self._forget(subscription)
         client.tell(s.DeleteSubscriptionsRequest(client.header(), [subscription.id]))
+
+    def _remove(self, shared: _Shared) -> None:
+        if self._items.get(shared.request) is shared:
+            del self._items[shared.request]
+        shared.subscription.items.pop(shared.handle, None)
+        if shared in self._gathered:
+            self._gathered.remove(shared)
 
     def _drop(self, token: int) -> None:
         self._answered.discard(token)
@@ -165,20 +279,26 @@ class Watches:
         names = self._client.namespaces
         found: dict[int, list[m.Sample]] = {}
         for one in items:
-            if one.handle in subscription.items:
-                sample = within(subscription.what[one.handle], names.sample(one.value))
+            shared = subscription.items.get(one.handle)
+            if shared is not None:
+                sample = within(shared.request.item, names.sample(one.value))
+                if weight(sample) > NEWS_BYTES:
+                    sample = m.Sample(None, BAD_LIMITS)
                 found.setdefault(one.handle, []).append(sample)
-        for handle, all_of_it in found.items():
-            samples = [one if weight(one) <= NEWS_BYTES else m.Sample(None, BAD_LIMITS) for one in all_of_it]
-            if handle in self._answered:
-                for batch in _batches(samples):
-                    self._client.news(handle, batch)
-            else:  # news before the answer that says that the watch stands
-                self._early[handle] = samples[-100:]
+        for handle, samples in found.items():
+            shared = subscription.items[handle]
+            shared.last = samples[-1]
+            batches = _batches(samples)
+            for token in list(shared.tokens):
+                if token in self._answered:
+                    for batch in batches:
+                        self._client.news(token, batch)
+                else:  # news before the answer that says that the watch stands
+                    self._early[token] = samples[-100:]
 
     def answered(self, token: int) -> None:
         """The answer that a watch stands is on its way: its news may follow."""
-        if token in self._where:
+        if token in self._of:
             self._answered.add(token)
             early = self._early.pop(token, None)
             if early:
@@ -187,10 +307,15 @@ class Watches:
 
     def _end(self, subscription: _Subscription, why: str) -> None:
         self._forget(subscription)
-        for token in subscription.items:
-            self._where.pop(token, None)
-            self._drop(token)
-            self._client.over(token, why)
+        for shared in list(subscription.items.values()):
+            self._remove(shared)
+            for token in shared.tokens:
+                self._of.pop(token, None)
+                self._drop(token)
+                self._client.over(token, why)
+            waiting, shared.waiting = shared.waiting, []
+            for token, generator in waiting:
+                self._client.goes_on(token, generator, m.Refused(0x80280000))
 
     def all_over(self, why: str) -> None:
         """The server knows none of our subscriptions."""

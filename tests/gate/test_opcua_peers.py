@@ -1,0 +1,264 @@
+"""Every ordered pair of clients and servers by others (asyncua, node-opcua) through a real gate: all that they do with
+each other, in each policy and mode, towards clients and towards assets.
+
+The pairs with node-opcua need `npm ci` in tests/protocols/opcua/node, and are left out without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asyncua import ua as types
+from asyncua.client.client import Client
+from asyncua.crypto import security_policies as policies
+
+from tests.gate.plant import Gate, cli, events, running
+from tests.ports import held_ports
+from tests.protocols.opcua.certificates import make
+from tests.protocols.opcua.site import node_client, node_missing, node_plant, plant
+from tests.waiting import PATIENT, eventually
+
+ua: Any = types
+LINE = "urn:plant:line"
+WORDS = [
+    "none", "Basic256Sha256", "Basic256Sha256 sign", "Aes128_Sha256_RsaOaep", "Aes128_Sha256_RsaOaep sign",
+    "Aes256_Sha256_RsaPss", "Aes256_Sha256_RsaPss sign",
+]  # fmt: skip
+SECURED = WORDS[1:]
+ITEMS, RENEWALS = 1000, 20
+WITHOUT_NODE = node_missing()
+SERVERS = ["asyncua", "node"] if not WITHOUT_NODE else ["asyncua"]
+needs_node = pytest.mark.skipif(bool(WITHOUT_NODE), reason=WITHOUT_NODE or "-")
+logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+
+
+class Site:
+    """A gate before both servers."""
+
+    def __init__(self, folder: Path, gate: Gate, plants: dict[str, int], ports: dict[str, int]) -> None:
+        self.folder = folder
+        self.gate = gate
+        self.plants = plants
+        self.ports = ports
+
+    def url(self, server: str) -> str:
+        return f"opc.tcp://127.0.0.1:{self.ports[server]}"
+
+    def ask_assets_by(self, word: str) -> None:
+        """Has the gate speak with the servers in this way from now on."""
+        (self.folder / "policy.yaml").write_text(_policy(self.plants, self.ports, word))
+        code, _, error = cli("reload", "--state", self.gate.state)
+        assert code == 0, error
+
+
+def _policy(plants: dict[str, int], ports: dict[str, int], word: str = SECURED[0]) -> str:
+    """The text, which is JSON and so YAML. `word`: how assets are spoken with."""
+    node = f"nsu={LINE};s=Line1"
+    points = {
+        "speed": {"at": f"{node}.Speed", "type": "Double", "min": 0, "max": 1500},
+        "level": {"at": f"{node}.Level", "type": "Double", "fastest": "50 ms"},
+        "counts": {"at": f"{node}.Counts", "type": "Int32", "elements": 4},
+    }
+    argument = {"name": "count", "type": "Int32", "min": 0, "max": 10}
+    methods = {"reset": {"at": f"{node} -> {node}.Reset", "arguments": [argument]}}
+    assets = {
+        server: {
+            "zone": "plant", "address": "127.0.0.1", "port": plants[server], "protocol": "opcua",
+            "listen": f"127.0.0.1:{port}", "outstanding": 8, "timeout": "10 s", "points": points, "methods": methods,
+            "security": {"clients": WORDS, "asset": word, "server": "urn:plant:server"},
+        }
+        for server, port in ports.items()
+    }  # fmt: skip
+    verbs = {
+        "read": ["speed", "level", "counts"], "write": ["speed"], "subscribe": ["level"], "history": ["level"],
+        "call": ["reset"],
+    }  # fmt: skip
+    rules = [{"who": "mes", "asset": name, **verbs} for name in assets]
+    conduit = {"from": "office", "to": "plant", "broker": "opcua", "owner": "x", "reason": "x", "allow": rules}
+    return json.dumps(
+        {
+            "site": "riverside",
+            "zones": {"office": {"side": "it"}, "plant": {"side": "ot"}},
+            "assets": assets,
+            "principals": {"mes": {"zone": "office", "addresses": ["127.0.0.1"]}},
+            "conduits": {"line": conduit},
+            "limits": {"client_standing": 2000, "client_refusals_per_connection": 1000},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("peers")
+    numbers = held_ports(2 * len(SERVERS))
+    plants = dict(zip(SERVERS, numbers, strict=False))
+    ports = dict(zip(SERVERS, numbers[len(SERVERS) :], strict=True))
+    file, state = folder / "policy.yaml", folder / "state"
+    file.write_text(_policy(plants, ports))
+    keys = {name: make(folder / name, f"urn:{name}") for name in ("mes", "anna")}
+    server_key = make(folder / "plant", "urn:plant:server")
+
+    def pki(*words: Any) -> Any:
+        code, said, error = cli("pki", *words, "--policy", file, "--state", state, "--json")
+        assert code == 0, error
+        return json.loads(said)
+
+    pki("new")
+    for name, path in pki("export", folder / "ours").items():
+        if name.endswith("/outer"):
+            Path(path).rename(folder / "ours.der")
+    pki("trust", "--side", "outer", "--file", keys["mes"] / "own.der")
+    pki("trust", "--side", "inner", "--file", server_key / "own.der")
+    pki("user", "anna", "--certificate", keys["anna"] / "own.der")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(plant(plants["asyncua"], "secure", server_key))
+        if "node" in plants:
+            stack.enter_context(node_plant(plants["node"], server_key))
+        yield Site(folder, stack.enter_context(running(state, file)), plants, ports)
+
+
+async def _client(site: Site, url: str, word: str) -> Client:
+    client = Client(url, timeout=PATIENT)
+    client.application_uri = "urn:mes"
+    name, _, sign = word.partition(" ")
+    if name != "none":
+        keys = site.folder / "mes"
+        await client.set_security(
+            getattr(policies, f"SecurityPolicy{name.replace('_', '')}"), str(keys / "own.der"), str(keys / "own.pem"),
+            server_certificate=str(site.folder / "ours.der"), mode=ua.MessageSecurityMode(2 if sign else 3),
+        )  # fmt: skip
+    return client
+
+
+async def _status(work: Any) -> str:
+    try:
+        await work
+    except ua.UaError as error:
+        return type(error).__name__
+    return "Good"
+
+
+async def _short(site: Site, url: str, word: str) -> None:
+    """What shows that a way works: a read, a write, a call."""
+    async with await _client(site, url, word) as client:
+        index = (await client.get_namespace_array()).index(LINE)
+        line, speed = (client.get_node(ua.NodeId(name, index)) for name in ("Line1", "Line1.Speed"))
+        assert isinstance(await speed.read_value(), float)
+        assert await _status(speed.write_value(120.0)) == "Good"
+        assert await _status(speed.write_value(9999.0)) == "BadOutOfRange"
+        called = await line.call_method(ua.NodeId("Line1.Reset", index), ua.Variant(3, ua.VariantType.Int32))
+        assert called >= 1
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_each_policy_and_mode_towards_clients(site: Site, server: str) -> None:
+    async def main() -> None:
+        for word in WORDS:
+            await _short(site, site.url(server), word)
+
+    asyncio.run(main())
+
+
+def test_each_policy_and_mode_towards_assets(site: Site) -> None:
+    async def main() -> None:
+        for word in [*SECURED[1:], SECURED[0]]:
+            await asyncio.to_thread(site.ask_assets_by, word)
+            for server in SERVERS:
+                await _short(site, site.url(server), "none")
+
+    asyncio.run(main())
+
+
+class Counter:
+    """Which items have brought a value."""
+
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+
+    def datachange_notification(self, _node: Any, _value: Any, data: Any) -> None:
+        self.seen.add(data.monitored_item.ClientHandle)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_client_by_asyncua_does_all_that_clients_do(site: Site, server: str) -> None:
+    async def main() -> None:
+        async with await _client(site, site.url(server), "Basic256Sha256") as client:
+            index = (await client.get_namespace_array()).index(LINE)
+            line = client.get_node(ua.NodeId("Line1", index))
+            below = {(await one.read_browse_name()).Name for one in await line.get_children()}
+            assert below == {"Speed", "Level", "Counts", "Reset"}
+            reset = client.get_node(ua.NodeId("Line1.Reset", index))
+            [arguments] = [one for one in await reset.get_properties() if "Input" in str(one.nodeid.Identifier)]
+            [argument] = await arguments.read_value()
+            assert (argument.Name, argument.DataType, argument.ValueRank) == ("count", ua.NodeId(6, 0), -1)
+            level: Any = client.get_node(ua.NodeId("Line1.Level", index))
+            now = datetime.now(UTC).replace(tzinfo=None)
+            assert len(await level.read_raw_history(now - timedelta(minutes=1), now, 5)) == 5
+            counter = Counter()
+            subscription: Any = await client.create_subscription(100, counter)
+            made = await subscription.subscribe_data_change([level] * ITEMS, queuesize=1, sampling_interval=1000)
+            assert all(isinstance(one, int) for one in made)
+            for _ in range(int(PATIENT * 10)):
+                if len(counter.seen) == ITEMS:
+                    break
+                await asyncio.sleep(0.1)
+            assert len(counter.seen) == ITEMS
+            await subscription.delete()
+            for _ in range(RENEWALS):
+                await asyncio.sleep(0.21)  # five a second are taken
+                await client.uaclient.open_secure_channel(
+                    ua.OpenSecureChannelParameters(
+                        RequestType=ua.SecurityTokenRequestType.Renew,
+                        SecurityMode=client.security_policy.Mode,
+                        ClientNonce=os.urandom(32),
+                        RequestedLifetime=600_000,
+                    )
+                )
+                assert isinstance(await level.read_value(), float)
+
+    asyncio.run(main())
+
+
+@needs_node
+def test_a_client_by_node_opcua_does_all_that_clients_do(site: Site) -> None:
+    mes = str(site.folder / "mes")
+    full = {"policy": "Basic256Sha256", "mode": "SignAndEncrypt", "folder": mes, "items": ITEMS, "renewals": RENEWALS}
+    runs = [{"url": site.url(server), **full} for server in SERVERS]
+    for word in WORDS:
+        name, _, sign = word.partition(" ")
+        way = {"policy": name, "mode": "Sign" if sign else "SignAndEncrypt", "folder": mes}
+        runs.append({"url": site.url("node"), **(way if name != "none" else {"policy": "None", "mode": "None"})})
+    runs.append({"url": site.url("node"), **full, "items": 0, "renewals": 0, "certificate": str(site.folder / "anna")})
+    runs.append({"url": site.url("node"), **full, "items": 0, "renewals": 0, "certificate": mes})
+    *found, stranger = node_client(*runs)
+    assert len(found) == len(runs) - 1
+    for run, one in zip(runs, found, strict=False):
+        assert one == {
+            "browse": ["Counts", "Level", "Reset", "Speed"],
+            "read": ["Good", "BadNodeIdUnknown", "Good"],
+            "counts": [1, 2, 3, 4],
+            "write": ["Good", "BadOutOfRange"],
+            "call": ["Good", "BadOutOfRange", "BadNodeIdUnknown"],
+            "arguments": ["count"],
+            "history": ["Good", True],
+            **({"items": ITEMS} if run.get("items") else {}),
+            "renewed": one.get("renewed") if run.get("renewals") else 0,
+        }, run
+        assert one["renewed"] >= int(run.get("renewals") or 0)  # type: ignore[call-overload]
+    assert "error" in stranger, "a certificate by which nobody may log in"
+    eventually(lambda: "anna" in {one["user"] for one in events(site.gate.state, "client-identified")})
+
+
+def test_nothing_of_it_was_malformed(site: Site) -> None:
+    told = [one["detail"] for one in events(site.gate.state, "malformed")]
+    assert all("nobody may log in" in detail for detail in told), told
+    assert not events(site.gate.state, "asset-malformed")

@@ -1,0 +1,110 @@
+// A client by others (node-opcua): `node client.js RUNS`, a JSON array of {url, policy, mode, folder, user, password, certificate,
+// items, renewals}. In each run it browses, reads, writes, calls, reads history, subscribes to so many items, has its
+// channel renewed so often, and says what came of it as a line of JSON. `folder` has own.der and own.pem.
+"use strict";
+const fs = require("fs");
+const os = require("os");
+const path = require("path");
+const {
+  OPCUAClient, OPCUACertificateManager, AttributeIds, DataType, SecurityPolicy, MessageSecurityMode, UserTokenType,
+  TimestampsToReturn, ClientMonitoredItemGroup, ReadRawModifiedDetails, HistoryReadRequest, StatusCodes, ClientSubscription,
+} = require("node-opcua");
+
+async function run({ url, policy, mode, folder, user, password, certificate, items: ITEMS = 0, renewals: RENEWALS = 0 }) {
+  const found = {};
+  const root = fs.mkdtempSync(path.join(os.tmpdir(), "peer-"));
+  const manager = new OPCUACertificateManager({ automaticallyAcceptUnknownCertificate: true, rootFolder: root });
+  await manager.initialize();
+  const options = {
+    securityPolicy: SecurityPolicy[policy], securityMode: MessageSecurityMode[mode], endpointMustExist: true,
+    clientCertificateManager: manager, applicationUri: "urn:mes", keepSessionAlive: true,
+    connectionStrategy: { maxRetry: 1 }, defaultSecureTokenLifetime: 60000, tokenRenewalInterval: RENEWALS ? 250 : 0, requestedSessionTimeout: 120000,
+  };
+  if (folder) {
+    fs.writeFileSync(path.join(root, "own.crt"), pem(fs.readFileSync(path.join(folder, "own.der"))));
+    options.certificateFile = path.join(root, "own.crt");
+    options.privateKeyFile = path.join(folder, "own.pem");
+  }
+  const client = OPCUAClient.create(options);
+  await client.connect(url);
+  let renewed = 0;
+  client.on("security_token_renewed", () => renewed++);
+  const identity = user
+    ? { type: UserTokenType.UserName, userName: user, password }
+    : certificate
+      ? {
+          type: UserTokenType.Certificate, certificateData: fs.readFileSync(path.join(certificate, "own.der")),
+          privateKey: fs.readFileSync(path.join(certificate, "own.pem"), "utf8"),
+        }
+      : { type: UserTokenType.Anonymous };
+  const session = await client.createSession(identity);
+  const names = await session.readNamespaceArray();
+  const index = names.indexOf("urn:plant:line");
+  const node = (name) => `ns=${index};s=Line1${name ? "." + name : ""}`;
+  const below = await session.browse({ nodeId: node(""), resultMask: 63, browseDirection: 0, includeSubtypes: true,
+    referenceTypeId: "HierarchicalReferences" });
+  found.browse = below.references.map((one) => one.browseName.name).sort();
+  const values = await session.read(
+    ["Speed", "Secret", "Counts"].map((name) => ({ nodeId: node(name), attributeId: AttributeIds.Value })));
+  found.read = values.map((one) => one.statusCode.name);
+  found.counts = Array.from(values[2].value.value || []);
+  const write = async (value) => (await session.write({
+    nodeId: node("Speed"), attributeId: AttributeIds.Value, value: { value: { dataType: DataType.Double, value } },
+  })).name;
+  found.write = [await write(120.0), await write(9999.0)];
+  const call = async (name, count) => (await session.call({
+    objectId: node(""), methodId: node(name), inputArguments: [{ dataType: DataType.Int32, value: count }],
+  }));
+  const called = await call("Reset", 3);
+  found.call = [called.statusCode.name, (await call("Reset", 30)).statusCode.name, (await call("Purge", 3)).statusCode.name];
+  found.arguments = (await session.getArgumentDefinition(node("Reset"))).inputArguments.map((one) => one.name);
+  const past = await session.readHistoryValue(node("Level"), new Date(Date.now() - 60000), new Date());
+  found.history = [past.statusCode.name, past.historyData ? past.historyData.dataValues.length > 0 : false];
+  if (ITEMS) {
+    const subscription = await session.createSubscription2({
+      requestedPublishingInterval: 100, requestedLifetimeCount: 100, requestedMaxKeepAliveCount: 10,
+      publishingEnabled: true, maxNotificationsPerPublish: 0 });
+    const seen = new Set();
+    const items = Array.from({ length: ITEMS }, () => ({ nodeId: node("Level"), attributeId: AttributeIds.Value }));
+    const group = ClientMonitoredItemGroup.create(
+      subscription, items, { samplingInterval: 1000, queueSize: 1, discardOldest: true }, TimestampsToReturn.Both);
+    await new Promise((resolve, reject) => {
+      group.on("changed", (_item, _value, number) => {
+        seen.add(number);
+        if (seen.size === ITEMS) resolve();
+      });
+      group.on("err", (error) => reject(new Error(String(error))));
+      setTimeout(() => resolve(), 60000).unref();
+    });
+    found.items = seen.size;
+    await subscription.terminate();
+  }
+  while (renewed < RENEWALS) {
+    const again = await session.read({ nodeId: node("Speed"), attributeId: AttributeIds.Value });
+    if (again.statusCode !== StatusCodes.Good) throw new Error(again.statusCode.name);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  found.renewed = renewed;
+  await session.close();
+  await client.disconnect();
+  return found;
+}
+
+function pem(der) {
+  return `-----BEGIN CERTIFICATE-----\n${der.toString("base64").match(/.{1,64}/g).join("\n")}\n-----END CERTIFICATE-----\n`;
+}
+
+console.log = console.warn = console.error = () => {};
+async function main() {
+  for (const one of JSON.parse(process.argv[2])) {
+    let found;
+    try {
+      found = await run(one);
+    } catch (error) {
+      found = { error: String(error.message).slice(0, 500) };
+    }
+    process.stdout.write(`${JSON.stringify(found)}\n`);
+  }
+}
+
+main().then(() => process.exit(0));

@@ -1,0 +1,93 @@
+// A plant's server by others (node-opcua): `node server.js PORT [FOLDER]`, the same nodes as ../plant.py has. With
+// FOLDER (own.der, own.pem) it offers security alone. It says "ready" on stdout, and then what is called.
+"use strict";
+const fs = require("fs");
+const os = require("os");
+const path = require("path");
+const {
+  OPCUAServer, OPCUACertificateManager, Variant, DataType, VariantArrayType, StatusCodes, SecurityPolicy,
+  MessageSecurityMode, nodesets,
+} = require("node-opcua");
+
+async function main() {
+  const [port, folder] = [Number(process.argv[2]), process.argv[3]];
+  const root = fs.mkdtempSync(path.join(os.tmpdir(), "peer-"));
+  const manager = new OPCUACertificateManager({ automaticallyAcceptUnknownCertificate: true, rootFolder: root });
+  await manager.initialize();
+  const options = {
+    port, hostname: "127.0.0.1", host: "127.0.0.1", serverCertificateManager: manager, maxConnectionsPerEndpoint: 60,
+    serverCapabilities: { maxSessions: 60 }, serverInfo: { applicationUri: "urn:plant:server" },
+    allowAnonymous: true, nodeset_filename: [nodesets.standard],
+  };
+  if (folder) {
+    fs.writeFileSync(path.join(root, "own.crt"), pem(fs.readFileSync(path.join(folder, "own.der")), "CERTIFICATE"));
+    Object.assign(options, {
+      certificateFile: path.join(root, "own.crt"), privateKeyFile: path.join(folder, "own.pem"),
+      securityPolicies: [
+        SecurityPolicy.Basic256Sha256, SecurityPolicy.Aes128_Sha256_RsaOaep, SecurityPolicy.Aes256_Sha256_RsaPss,
+      ],
+      securityModes: [MessageSecurityMode.Sign, MessageSecurityMode.SignAndEncrypt],
+    });
+  } else {
+    Object.assign(options, { securityPolicies: [SecurityPolicy.None], securityModes: [MessageSecurityMode.None] });
+  }
+  const server = new OPCUAServer(options);
+  await server.initialize();
+  const space = server.engine.addressSpace;
+  const own = space.registerNamespace("urn:plant:line");
+  const other = space.registerNamespace("urn:plant:other");
+  for (const [namespace, number] of [[own, 100.0], [other, -1.0]]) {
+    const line = namespace.addObject({ browseName: "Line1", nodeId: "s=Line1", organizedBy: space.rootFolder.objects });
+    for (const name of ["Speed", "Level"]) {
+      const node = namespace.addVariable({
+        browseName: name, nodeId: `s=Line1.${name}`, componentOf: line, dataType: "Double", accessLevel: 7,
+        userAccessLevel: 7,
+      });
+      node.setValueFromSource({ dataType: DataType.Double, value: number });
+      if (name === "Level") {
+        space.installHistoricalDataNode(node);
+        if (namespace === own) {
+          let at = 0;
+          setInterval(() => node.setValueFromSource({ dataType: DataType.Double, value: ++at }), 50).unref();
+        }
+      }
+    }
+  }
+  const line = own.findNode("s=Line1");
+  for (const [name, value] of [
+    ["Recipe", { dataType: DataType.String, value: "cola" }],
+    ["Counts", { dataType: DataType.Int32, arrayType: VariantArrayType.Array, value: Int32Array.from([1, 2, 3, 4]) }],
+    ["Secret", { dataType: DataType.Int32, value: 42 }],
+  ]) {
+    const node = own.addVariable({
+      browseName: name, nodeId: `s=Line1.${name}`, componentOf: line, dataType: value.dataType,
+      valueRank: value.arrayType ? 1 : -1, accessLevel: 3, userAccessLevel: 3,
+    });
+    node.setValueFromSource(value);
+  }
+  let calls = 0;
+  for (const name of ["Reset", "Purge"]) {
+    const method = own.addMethod(line, {
+      browseName: name, nodeId: `s=Line1.${name}`,
+      inputArguments: [{ name: "count", dataType: DataType.Int32 }],
+      outputArguments: [{ name: "calls", dataType: DataType.Int32 }],
+    });
+    method.bindMethod((_inputs, _context, done) => {
+      process.stdout.write(`${name}\n`);
+      done(null, { statusCode: StatusCodes.Good, outputArguments: [{ dataType: DataType.Int32, value: ++calls }] });
+    });
+  }
+  await server.start();
+  process.stdout.write("ready\n");
+}
+
+function pem(der, what) {
+  const lines = der.toString("base64").match(/.{1,64}/g).join("\n");
+  return `-----BEGIN ${what}-----\n${lines}\n-----END ${what}-----\n`;
+}
+
+console.log = console.warn = console.error = () => {}; // its notices go to stdout otherwise
+main().catch((error) => {
+  process.stderr.write(`${error.stack}\n`);
+  process.exit(1);
+});
