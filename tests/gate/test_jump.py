@@ -193,10 +193,12 @@ def test_a_terminal_is_recorded_and_played(site: JumpSite) -> None:
     process = site.start("tech", "station", more=("-tt",))
     assert process.stdin is not None
     reads_until(process, b"#" if site.login == "root" else b"$")
-    process.stdin.write(b"echo shown-$((40+2)); exit 7\n")
+    process.stdin.write(b"printf '\\033]52;c;%s\\007-clean\\n' Y2xpcA==; echo shown-$((40+2)); exit 7\n")
     process.stdin.flush()
     said = ends(process)
     assert b"shown-42" in said
+    assert b"-clean\r\n" in said
+    assert b"\x1b]52" not in said
     assert process.returncode == 7
     newest = json.loads(site.jump("recording", "list", "--json"))[0]
     assert "tech (127.0.0.1) at station" in newest["title"]

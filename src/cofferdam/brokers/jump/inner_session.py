@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.cleaned import Cleaner
 from cofferdam.brokers.jump.records import CREDIT, PIECE, Grant
 
 UNSTORED_BYTES: Final = 65_536
@@ -65,7 +66,8 @@ class Live:
         self._ways = ways
         self._leg: Leg | None = None
         self.sent = self.received = 0
-        self.began = self.typed = ways.now()
+        self.began = self.typed = self.spoke = ways.now()
+        self._clean = Cleaner() if grant.terminal is not None else None
         self.deadline = self.began + int(grant.seconds * 1e9)
         self._early: list[Callable[[], None]] = []
         self._untaken = 0
@@ -114,6 +116,9 @@ class Live:
         if self._over is not None:
             return
         self.received += len(data)
+        self.spoke = self._ways.now()
+        if self._clean is not None:
+            data = self._clean.clean(data)
         for at in range(0, len(data), PIECE):
             piece = data[at : at + PIECE]
             if self.grant.record:
@@ -137,6 +142,9 @@ class Live:
 
     def leg_eof(self) -> None:
         """The asset says no more."""
+        if self._clean is not None and (rest := self._clean.flush()):
+            self._clean = None
+            self.leg_says(rest)
         self._eof = True
         self._finish()
 
@@ -256,8 +264,8 @@ class Live:
             return
         elif now >= self.deadline:
             self.end("its time is over")
-        elif self.grant.what == "shell" and now - self.typed > idle_ns:
-            self.end("nobody typed for too long")
+        elif now - (self.typed if self.grant.what == "shell" else max(self.typed, self.spoke)) > idle_ns:
+            self.end("nobody typed for too long" if self.grant.what == "shell" else "nothing went on for too long")
 
     def end(self, reason: str) -> None:
         """Ends it at once, for a reason of ours: nothing more is shown."""

@@ -176,7 +176,8 @@ class JumpConduit(schema.Conduit):
     files: FilesSaid = Field(FilesSaid(), description="What holds for files.")
     idle: Annotated[int, *_span(30, 86_400)] = Field(
         900,
-        description="A terminal at which nobody typed for so long ends. Default: 15 min.",
+        description="A terminal at which nobody typed for so long ends, and a command or a session of files by which "
+        "nothing went so long. Default: 15 min.",
         json_schema_extra={"default": "15 min"},
     )
     sessions: Annotated[int, *whole(1, 64)] = Field(4, description="Sessions that one person may have at a time.")
