@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Checks a Cofferdam audit log without Cofferdam. Needs Python 3.9 or later and the `cryptography` package.
 
-    verify_audit.py FOLDER --key audit.pub [--checkpoint KEPT]
+    verify_audit.py FOLDER --key audit.pub [--checkpoint KEPT] [--archive ARCHIVE]
     verify_audit.py --proof PROOF.json --key audit.pub
 
 FOLDER holds the log (checkpoint, tile/, journal/), or a copy of it. The key file holds its public key in vkey form.
-KEPT is a checkpoint that was copied away earlier: the log must still begin with the entries it stands for.
+KEPT is a checkpoint that was copied away earlier: the log must still begin with the entries it stands for. ARCHIVE is
+the folder that sealed entries were moved to; without it, entries of which the log itself says that they were dropped or
+moved may be missing.
 
 Exit code: 0 all good, 1 something is wrong (each finding is named), 2 the log or the key cannot be read.
 
@@ -17,8 +19,10 @@ import argparse
 import base64
 import hashlib
 import json
+import lzma
 import os
 import re
+import stat
 import struct
 import sys
 
@@ -28,6 +32,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 WIDTH, HASH = 256, 32
 INDEX = re.compile(rb',"index":(\d+),"maker":"')
 TIME = re.compile(rb',"time":"([0-9T:.-]+Z)"}$')
+SEALED = re.compile(r"sealed/(\d{20})-(\d{20})")
+BLOCK, BLOCK_BYTES = 1024, 1 << 26
 JOURNAL_HEAD = struct.Struct(">4sIQI")
 sha256 = hashlib.sha256
 
@@ -81,11 +87,12 @@ class Grower:
         self.size = 0
 
     def add_tile(self, hashes):
-        """A full level 0 tile, or at the end a part of one."""
-        self.size += len(hashes)
-        level, row = 0, list(hashes)
+        """A full level 0 tile, or at the end a part of one. Of a tile that is gone: its root alone."""
+        gone = isinstance(hashes, bytes)
+        self.size += WIDTH if gone else len(hashes)
+        level, row = 0, ([hashes] * WIDTH if gone else list(hashes))
         while len(row) == WIDTH:
-            digest, self.edge[level] = perfect(row), []
+            digest, self.edge[level] = hashes if gone and level == 0 else perfect(row), []
             level += 1
             if level == len(self.edge):
                 self.edge.append([])
@@ -167,9 +174,59 @@ def tile_path(level, index, width=WIDTH):
     return "tile/{}/{}{}".format(level, name, "" if width == WIDTH else ".p/%d" % width)
 
 
+class Sealed:
+    """A file of sealed entries."""
+
+    def __init__(self, path, data, name):
+        lines = data[:1024].split(b"\n", 7)
+        match = SEALED.fullmatch(path)
+        head = b"\n".join(lines[:7]) + b"\n"
+        try:
+            self.first, self.stop, self.times = int(lines[2]), int(lines[3]), lines[4:6]
+            good = lines[0] == b"cofferdam sealed v1" and lines[1].decode() == name and lines[6] == b""
+            good = good and lines[2:4] == [b"%d" % self.first, b"%d" % self.stop]
+            good = good and (self.first, self.stop) == (int(match[1]), int(match[2])) and self.first < self.stop
+        except (IndexError, ValueError, TypeError):
+            good = False
+        if not good:
+            raise Wrong("its head was changed, or it is not in its place")
+        at = len(head) + 4 * ((self.stop - self.first + BLOCK - 1) // BLOCK)
+        if at > len(data):
+            raise Wrong("is cut short")
+        self.spans = []
+        for (length,) in struct.iter_unpack(">I", data[len(head) : at]):
+            self.spans.append((at, at + length))
+            at += length
+        if at != len(data):
+            raise Wrong("is cut short, padded or changed")
+        self.path, self.data, self.block, self.entries = path, data, -1, []
+
+    def bundle(self, index):
+        """The entries of a bundle."""
+        block, at = divmod(index * WIDTH - self.first, BLOCK)
+        if block != self.block:
+            begin, end = self.spans[block]
+            unpack = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=1 << 26)
+            try:
+                raw = unpack.decompress(self.data[begin:end], BLOCK_BYTES + 1)
+            except (lzma.LZMAError, MemoryError, EOFError):
+                raise Wrong("a block cannot be unpacked: changed") from None
+            found, where = [], 0
+            while where + 2 <= len(raw):
+                stop = where + 2 + (raw[where] << 8 | raw[where + 1])
+                found.append(raw[where + 2 : stop])
+                where = stop
+            count = min(BLOCK, self.stop - self.first - block * BLOCK)
+            if not unpack.eof or unpack.unused_data or where != len(raw) or len(found) != count:
+                raise Wrong("a block does not hold what it should: changed")
+            self.block, self.entries = block, found
+        return self.entries[at : at + WIDTH]
+
+
 class Log:
-    def __init__(self, folder, key, out):
-        self.folder, self.key, self.out = folder, key, out
+    def __init__(self, folder, key, out, archive=None):
+        self.folder, self.key, self.out, self.archive = folder, key, out, archive
+        self.sealed, self.gone, self.dropped = None, 0, 0
         self.findings = 0
         self.seen = {"checkpoint"}
         self.time = b""
@@ -181,11 +238,86 @@ class Log:
             print(f"{path}: {where}{what}", file=self.out)
 
     def read(self, path):
+        places = [self.folder] + ([self.archive] if self.archive and path.startswith("sealed/") else [])
+        for place in places:
+            try:  # a pipe that somebody left there is not waited for
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                with os.fdopen(os.open(os.path.join(place, path), flags), "rb") as file:
+                    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                        return file.read()
+                    return b""
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+        return None
+
+    def sealed_files(self):
+        """(first, stop, path) of what is sealed."""
+        found = set()
+        for place in filter(None, (self.folder, self.archive)):
+            try:
+                names = os.listdir(os.path.join(place, "sealed"))
+            except OSError:
+                continue
+            for name in names:
+                match = SEALED.fullmatch("sealed/" + name)
+                if match:
+                    found.add((int(match[1]), int(match[2]), match[0]))
+        return sorted(found)
+
+    def unseal(self, path, index):
+        """The entries of a bundle in a sealed file; None, and a finding, if it cannot be had."""
         try:
-            with open(os.path.join(self.folder, path), "rb") as file:
-                return file.read()
-        except (FileNotFoundError, NotADirectoryError):
+            if self.sealed is None or self.sealed.path != path:
+                self.sealed = None
+                self.sealed = Sealed(path, self.read(path) or b"", self.key.name)
+            entries = self.sealed.bundle(index)
+            first = index * WIDTH
+            for at, entry, time in ((0, entries[0], 0), (WIDTH - 1, entries[-1], 1)):
+                said = b',"time":"' + self.sealed.times[time] + b'"}'
+                if first + at in (self.sealed.first, self.sealed.stop - 1) and not entry.endswith(said):
+                    raise Wrong("its head gives other times than its entries have")
+        except Wrong as error:
+            self.wrong(path, index * WIDTH, str(error))
             return None
+        return entries
+
+    def what_was_dropped(self, size):
+        """(stop, root as it was said) of the entries that the log itself says are no longer kept."""
+        data = self.read("dropped")
+        if data is None:
+            return 0, None
+        match = re.fullmatch(rb"cofferdam dropped v1\n([^\n]+)\n([1-9]\d*)\n([1-9]\d*)\n", data)
+        if match is None or match[1].decode() != self.key.name or int(match[2]) % WIDTH:
+            self.wrong("dropped", None, "was changed, or is of another log")
+            return 0, None
+        stop, index = int(match[2]), int(match[3])
+        if index >= size or index < stop:
+            self.wrong("dropped", None, "names an entry that no checkpoint covers")
+            return 0, None
+        return stop, index
+
+    def check_statement(self, stop, entry):
+        """Does the entry say that those below `stop` were dropped, with the root that the tree has there?"""
+        try:
+            said = json.loads(entry)
+            event = said["event"]
+            good = event["kind"] == "entries-dropped" and said["maker"] == "auditor" and event["stop"] == stop
+            good = good and base64.b64decode(event["root"], validate=True) == root_of(self.grow(stop).edge)
+        except (ValueError, KeyError, TypeError):
+            good = False
+        if not good:
+            self.wrong("dropped", None, "the entry that it names does not say that those below %d were dropped" % stop)
+
+    def grow(self, size):
+        """The tree of the first `size` entries; None, if too little is left to tell."""
+        tree = Grower()
+        for index in range((size + WIDTH - 1) // WIDTH):
+            row = self.leaves[index]
+            width = min(WIDTH, size - index * WIDTH)
+            if isinstance(row, bytes) and width < WIDTH:
+                return None
+            tree.add_tile(row if isinstance(row, bytes) else row[:width])
+        return tree
 
     def tile(self, level, index, width):
         """(path, bytes or None) of a tile; the full tile may have replaced a partial one."""
@@ -237,12 +369,40 @@ class Log:
         below = Grower()  # the tree as the entries make it
         suspects = []  # (bundle path, first, leaves, level 0 path, its hashes) where the two differ
         self.leaves = []
+        files, statement = self.sealed_files(), b""
+        stop, said_at = self.what_was_dropped(size)
         for index in range((size + WIDTH - 1) // WIDTH):
             width = min(WIDTH, size - index * WIDTH)
+            while files and files[0][1] <= index * WIDTH:
+                files.pop(0)
+            packed = files[0][2] if files and files[0][0] <= index * WIDTH and files[0][1] <= size else None
+            plain = os.path.lexists(os.path.join(self.folder, tile_path("entries", index, width)))
+            if width == WIDTH and (packed or index * WIDTH < stop):
+                above = leaves = stored.above(index)
+                entries = None
+                if packed:
+                    self.seen.add(packed)
+                    entries = self.unseal(packed, index)
+                if entries is not None:
+                    leaves = [leaf(entry) for entry in entries]
+                    if perfect(leaves) != above:
+                        self.wrong(packed, index * WIDTH, "entries do not fit their hash in the tree: changed")
+                        leaves = above
+                if not plain:
+                    if entries is not None:
+                        self.order(packed, index * WIDTH, entries)
+                        if said_at is not None and said_at // WIDTH == index:
+                            statement = entries[said_at % WIDTH]
+                    self.gone += 0 if packed else WIDTH
+                    self.leaves.append(leaves)
+                    below.add_tile(leaves)
+                    continue
             path, data = self.tile("entries", index, width)
             tile_name, hashes = stored.row(0, index, width)
             entries, left = ([], 0) if data is None else self.entries(path, data, index * WIDTH, width)
             leaves = [leaf(entry) for entry in entries]
+            if said_at is not None and said_at // WIDTH == index and len(entries) > said_at % WIDTH:
+                statement = entries[said_at % WIDTH]
             if data is None:
                 self.wrong(path, index * WIDTH, "is missing")
             elif leaves == hashes:
@@ -287,7 +447,9 @@ class Log:
         stored.compare(below)
         if root_of(below.edge) != root and not self.findings:
             self.wrong("checkpoint", None, "its root does not fit the %d entries: they were replaced" % size)
-        self.below, self.size = below, size
+        if said_at is not None:
+            self.check_statement(stop, statement)
+        self.below, self.size, self.root = below, size, root
         total = self.journal(size)
         self.others(size, total)
         if kept is not None:
@@ -299,6 +461,8 @@ class Log:
             past = index - self.size
             return leaf(self.extra[past]) if past < len(self.extra) else None
         row = self.leaves[index // WIDTH]
+        if isinstance(row, bytes):
+            return None
         return row[index % WIDTH] if index % WIDTH < len(row) else None
 
     def compare_kept(self, kept, size):
@@ -306,10 +470,10 @@ class Log:
         if old > size:
             self.wrong("checkpoint", size, "covers %d entries, once it covered %d: the log was cut back" % (size, old))
             return
-        tree = Grower()
-        for index in range((old + WIDTH - 1) // WIDTH):
-            tree.add_tile(self.leaves[index][: min(WIDTH, old - index * WIDTH)])
-        if root_of(tree.edge) != old_root:
+        tree = self.grow(old)
+        if tree is None:
+            self.wrong("checkpoint", None, "entries below %d are not here: the kept one cannot be compared" % self.gone)
+        elif root_of(tree.edge) != old_root:
             self.wrong("checkpoint", None, "the first %d entries are not those of the kept checkpoint" % old)
 
     # --- the journal ---
@@ -346,6 +510,10 @@ class Log:
                 continue
             if (stop is not None and first != stop) or first > total:
                 self.wrong(path, total, "begins with entry %d: those before it are missing" % first)
+            if first <= size:
+                tree = self.below if first == size else self.grow(first)
+                if tree is not None and root_of(tree.edge) != base64.b64decode(lines[3]):
+                    self.wrong(path, None, "its head gives another root for the first %d entries" % first)
             stop, total = self.frames(path, data, head, first, total)
         return total
 
@@ -390,11 +558,21 @@ class Log:
     # --- files that the checkpoint does not need ---
 
     def others(self, size, total):
-        for base, _, names in os.walk(self.folder):
-            for name in names:
-                path = os.path.relpath(os.path.join(base, name), self.folder).replace(os.sep, "/")
-                if path not in self.seen and not path.endswith(".new"):
-                    self.other(path, total)
+        places = [self.folder] + ([os.path.join(self.archive, "sealed")] if self.archive else [])
+        for place in places:
+            for base, folders, names in os.walk(place):
+                links = [name for name in folders if os.path.islink(os.path.join(base, name))]
+                for name in names + links:
+                    root = self.folder if place == self.folder else self.archive
+                    path = os.path.relpath(os.path.join(base, name), root).replace(os.sep, "/")
+                    if path not in self.seen and path not in ("reserve", "dropped") and not self.arriving(path):
+                        self.other(path, total)
+
+    def arriving(self, path):
+        """Is this a file that was about to be put in place?"""
+        name = path[:-4]
+        known = name in ("checkpoint", "dropped", "reserve") or name.startswith(("tile/", "journal/", "sealed/"))
+        return path.endswith(".new") and known
 
     def other(self, path, total):
         match = re.fullmatch(r"tile/(entries|\d+)/((?:x\d{3}/)*\d{3})(?:\.p/([1-9]\d{0,2}))?", path)
@@ -431,7 +609,7 @@ class Stored:
     """The tiles as they stand in files."""
 
     def __init__(self, log, size):
-        self.log, self.size, self.cache = log, size, {}
+        self.log, self.size, self.cache, self.roots = log, size, {}, {}
 
     def row(self, level, index, width):
         """(path, hashes or None); a tile of the wrong length is named and counts as none."""
@@ -447,6 +625,13 @@ class Stored:
             self.log.wrong(path, first + min(len(data) // HASH, width) * WIDTH**level, what)
             return path, None
         return path, [data[at : at + HASH] for at in range(0, len(data), HASH)]
+
+    def above(self, index):
+        """The hash of a bundle as the level above has it."""
+        place, offset = divmod(index, WIDTH)
+        if place not in self.roots:
+            self.roots = {place: self.log.tile(1, place, self.width(1, place))[1] or b""}
+        return self.roots[place][offset * HASH : (offset + 1) * HASH].ljust(HASH, b"\0")
 
     def width(self, level, index):
         return min(WIDTH, self.size // WIDTH**level - index * WIDTH)
@@ -542,6 +727,7 @@ def main(arguments=None):
     parser.add_argument("folder", nargs="?", help="the log's folder")
     parser.add_argument("--key", required=True, metavar="FILE", help="the public key, in vkey form")
     parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint kept elsewhere that the log must extend")
+    parser.add_argument("--archive", metavar="FOLDER", help="where sealed entries were moved to")
     parser.add_argument("--proof", metavar="FILE", help="check a proof instead of a log")
     args = parser.parse_args(arguments)
     try:
@@ -564,7 +750,7 @@ def main(arguments=None):
         if args.checkpoint:
             with open(args.checkpoint, "rb") as file:
                 kept = open_checkpoint(file.read(), key)
-        log = Log(args.folder, key, sys.stdout)
+        log = Log(args.folder, key, sys.stdout, args.archive)
         size, total = log.check(kept, sys.stderr.isatty())
     except (Wrong, OSError, UnicodeDecodeError) as error:
         print(f"verify_audit: {error}", file=sys.stderr)
@@ -575,6 +761,8 @@ def main(arguments=None):
     extra = total - size
     more = " (%d of them only in the journal: no checkpoint covers them yet)" % extra if extra else ""
     print("good: all %d entries of %s%s" % (total, key.name, more))
+    if log.gone:
+        print("%d of them are no longer here, as the log itself says; their hashes are" % log.gone)
     return 0
 
 

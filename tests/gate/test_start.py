@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,10 +15,14 @@ from pathlib import Path
 import pytest
 
 from tests.gate.conftest import Site
-from tests.gate.plant import Client, cli, events, policy_text, refuses, running
+from tests.gate.plant import Client, Gate, cli, events, log_of, policy_text, refuses, running
 from tests.gate.test_reload import refused
 from tests.ports import held_port
 from tests.waiting import PATIENT, eventually
+
+
+def alarms(gate: Gate) -> set[str]:
+    return {alarm["name"] for alarm in gate.status()["alarms"]}
 
 
 def test_a_policy_with_an_error(site: Site) -> None:
@@ -112,6 +117,25 @@ def test_a_damaged_log_is_named_by_entry_and_file(site: Site) -> None:
     assert refused(site.port)
 
 
+def test_a_log_that_was_put_back_is_noticed(site: Site) -> None:
+    """An old copy of the folder, whole and genuine."""
+    written_log(site)
+    shutil.copytree(site.state / "audit", site.state.parent / "old")
+    with running(site.state, site.policy) as gate, Client(site.port) as client:
+        assert client.write(9)
+        assert gate.stop() == 0
+    opened = events(site.state, "log-opened")
+    assert [entry["anchor"] == entry["size"] for entry in opened] == [True, True]
+    shutil.rmtree(site.state / "audit")
+    (site.state.parent / "old").rename(site.state / "audit")
+    code, said = refuses(site.state, site.policy)
+    assert code == 2 and "put back to an earlier state" in said and "anchor.json" in said
+    (site.state / "anchor.json").unlink()  # the way out, with what it leaves behind
+    with running(site.state, site.policy) as gate:
+        assert gate.stop() == 0
+    assert [entry["anchor"] for entry in events(site.state, "log-opened")][-1] == 0
+
+
 def test_a_key_that_others_can_read(site: Site) -> None:
     written_log(site)
     (site.state / "keys" / "audit.key").chmod(0o640)
@@ -132,25 +156,35 @@ def test_a_full_disk_stops_writes_to_the_plant_until_there_is_room(site: Site) -
         pytest.skip("mounting a file system needs root")
     audit = site.state / "audit"
     audit.mkdir(parents=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", audit], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", audit], capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
     try:
-        with running(site.state, site.policy) as gate, Client(site.port, timeout=PATIENT) as client:
+        with running(site.state, site.policy) as gate, contextlib.ExitStack() as stack:
+            client = stack.enter_context(Client(site.port, timeout=PATIENT))
             assert client.write(1)
             ballast = audit / "ballast.new"
             with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
                 while file.write(b"x" * 4096):
                     pass
-            value = 2
-            while client.write(value):  # what is allocated ahead is used up first
+            assert client.write(2)
+            # The reserve: writes, sever and restore are recorded though no checkpoint can be signed any more.
+            eventually(lambda: client.write(2) and "log-reserve" in alarms(gate))
+            assert cli("sever", "ot", "--state", site.state)[0] == 0
+            assert cli("restore", "ot", "--state", site.state)[0] == 0
+            gate.wait_ready()
+            client = stack.enter_context(Client(site.port, timeout=PATIENT))
+            value = 3
+            while client.write(value):  # what is allocated ahead is used up, and then the reserve
                 value += 1
                 assert value < 100_000
-            eventually(lambda: [alarm["name"] for alarm in gate.status()["alarms"]] == ["log-unwritable"])
+            assert value > 10
+            eventually(lambda: "log-unwritable" in alarms(gate))
             assert not client.write(value)
             ballast.unlink()
             eventually(lambda: client.write(value + 1))
-            eventually(lambda: not gate.status()["alarms"])
+            eventually(lambda: not alarms(gate))
             assert gate.stop() == 0
+        assert {"severed", "restored"} <= {entry["event"]["kind"] for entry in log_of(site.state)}
         assert value not in site.device.writes and value + 1 in site.device.writes
         recorded = [event["writes"][0][2] for event in events(site.state, "write-allowed")]
         assert [0, value] not in recorded and [0, value + 1] in recorded

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,22 @@ import pytest
 from cofferdam.errors import GateError
 from cofferdam.gate.log import Log
 from cofferdam.gate.state import Cut, Severed, load_severed, save_severed
+
+
+def test_a_side_is_restored_on_a_full_disk(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("needs root to mount a small file system")
+    try:
+        save_severed(folder, Severed((Cut("it", 1, "a"),)))
+        with (folder / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        save_severed(folder, Severed(()))
+        assert load_severed(folder) == Severed(())
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_severed_sides_come_back_as_written(tmp_path: Path) -> None:

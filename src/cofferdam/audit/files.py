@@ -1,6 +1,7 @@
 """A log's folder on disk, for those who only read it: the verifier, `audit show`, proofs.
 
-Reading needs no lock and no private key, and works while the gate runs.
+Reading needs no lock and no private key, and works while the gate runs. What has been sealed reads as it did before
+(sealed); what was moved away can be given as an archive.
 
 Not here: writing (log).
 """
@@ -14,36 +15,73 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cofferdam.audit.checkpoint import Checkpoint, VerifierKey, open_checkpoint
+from cofferdam.audit.dropped import DROPPED, parse_dropped
 from cofferdam.audit.frames import FOLDER, read_segment
-from cofferdam.audit.tiles import ENTRIES, HASH_BYTES, split_entries, split_hashes, tile_path
-from cofferdam.audit.tree import WIDTH
+from cofferdam.audit.sealed import FOLDER as SEALED
+from cofferdam.audit.sealed import Sealed, bundle_bytes, parse_sealed
+from cofferdam.audit.tiles import ENTRIES, HASH_BYTES, join_hashes, parse_path, split_entries, split_hashes, tile_path
+from cofferdam.audit.tree import WIDTH, leaf_hash
 from cofferdam.audit.verify import CHECKPOINT
 from cofferdam.errors import AuditError
 
 
 class DirFiles:
-    """The files below a folder. Symbolic links are not followed."""
+    """The files below a folder. Symbolic links are not followed. Bundles and leaf hashes that were sealed are read from
+    there. `archive`: where sealed files lie that were moved away."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, archive: Path | None = None) -> None:
+        self.folder, self.archive = folder, archive
         self._prefix = f"{folder}/"
+        self._sealed: Sealed | None = None  # the last one read
 
     def read(self, path: str) -> bytes | None:
         """The file's bytes, or None if there is no such file. Raises: AuditError if it cannot be read."""
+        data = self._read(self._prefix + path)
+        if data is None and self.archive is not None and path.startswith(SEALED + "/"):
+            data = self._read(f"{self.archive}/{path}")
+        return data if data is not None else self._unsealed(path)
+
+    def _unsealed(self, path: str) -> bytes | None:
+        """A whole bundle, or its leaf hashes, from the sealed file that holds it. Raises: AuditError."""
+        place = parse_path(path)
+        if place is None or place[0] not in (ENTRIES, 0) or place[2] != WIDTH:
+            return None
+        level, index, _ = place
+        sealed = self._sealed
+        if sealed is None or not sealed.covers(index):
+            found = next((p for p in self._sealed_paths() if _holds(p, index)), None)
+            data = None if found is None else self.read(found)
+            if found is None or data is None:
+                return None
+            sealed = self._sealed = Sealed(found, data)
+        if level == ENTRIES:
+            return bundle_bytes(sealed, index)
+        return join_hashes([leaf_hash(entry) for entry in sealed.bundle(index)])
+
+    def _sealed_paths(self) -> list[str]:
+        found: set[str] = set()
+        for root in (self.folder, self.archive):
+            try:
+                found |= {f"{SEALED}/{path.name}" for path in (root / SEALED).iterdir()} if root is not None else set()
+            except OSError:
+                continue
+        return sorted(found)
+
+    def _read(self, path: str) -> bytes | None:
         try:
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe is not waited for
-            descriptor = os.open(self._prefix + path, flags)
+            descriptor = os.open(path, flags)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise AuditError(f"{self._prefix}{path} cannot be read: {error.strerror}") from error
+            raise AuditError(f"{path} cannot be read: {error.strerror}") from error
         try:
             with os.fdopen(descriptor, "rb", buffering=0) as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise AuditError(f"{self._prefix}{path} is no plain file")
+                    raise AuditError(f"{path} is no plain file")
                 return file.read()
         except OSError as error:
-            raise AuditError(f"{self._prefix}{path} cannot be read: {error.strerror}") from error
+            raise AuditError(f"{path} cannot be read: {error.strerror}") from error
 
     def paths(self) -> list[str]:
         """Every file below the folder, and every symbolic link, also to a folder."""
@@ -52,7 +90,15 @@ class DirFiles:
             base = "" if root == str(self.folder) else os.path.relpath(root, self.folder) + "/"
             found += [base + name for name in names]
             found += [base + name for name in folders if Path(root, name).is_symlink()]
+        if self.archive is not None:
+            found = list({*found, *(path for path in self._sealed_paths() if parse_sealed(path))})
         return found
+
+
+def _holds(path: str, bundle: int) -> bool:
+    """Whether the sealed file of this path holds the bundle."""
+    place = parse_sealed(path)
+    return place is not None and place[0] <= bundle * WIDTH < place[1]
 
 
 def in_use(folder: Path) -> bool:
@@ -73,13 +119,21 @@ def in_use(folder: Path) -> bool:
 class LogReader:
     """Entries, hashes and the checkpoint of a log, as of when each is asked for."""
 
-    def __init__(self, folder: Path, key: VerifierKey) -> None:
+    def __init__(self, folder: Path, key: VerifierKey, archive: Path | None = None) -> None:
         if not (folder / CHECKPOINT).exists():
             raise AuditError(
                 f"there is no audit log in {folder}", hint="name its folder with --log, or the gate's with --state"
             )
         self.folder, self.key = folder, key
-        self.files = DirFiles(folder)
+        self.files = DirFiles(folder, archive)
+
+    def first(self) -> int:
+        """The index of the first entry that is still here, by the log's own word. Raises: AuditError."""
+        found = parse_dropped(self.files.read(DROPPED), self.key.name)
+        if found.stop and self.files.archive is not None:
+            held = [parse_sealed(path) for path in self.files._sealed_paths()]
+            return min((place[0] for place in held if place is not None), default=found.stop)
+        return found.stop
 
     def checkpoint(self) -> Checkpoint:
         """What the log has signed last. Raises: AuditError."""
@@ -97,12 +151,19 @@ class LogReader:
         if data is None and width < WIDTH:
             data = self.files.read(tile_path(ENTRIES, index))
         if data is None:
+            first = self.first()
+            if (index + 1) * WIDTH <= first:
+                raise AuditError(
+                    f"entries below {first} are no longer kept here: entry {index * WIDTH} is one of them",
+                    hint="if they were moved away, name that folder with --archive",
+                )
             raise AuditError(f"{self.folder}/{tile_path(ENTRIES, index, width)} is missing")
         return split_entries(data)[0][:width]
 
     def entries(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
-        """(index, bytes) of each durable entry from `start` on: those under the checkpoint, then the journal's."""
-        at = start
+        """(index, bytes) of each durable entry from `start` on, or from the first that is still kept: those under the
+        checkpoint, then the journal's."""
+        at = max(start, self.first())
         for _ in range(100):
             size = self.checkpoint().size
             while at < size:

@@ -8,6 +8,10 @@ When the disk fails, appends raise `LogUnwritable` and keep nothing of the batch
 tries to put things right, so the log works again by itself when space returns. After a failed fdatasync the kernel may
 have dropped the data, so the segment is written anew from memory.
 
+A full disk is met twice. If only tiles and checkpoint have no room, appends go on into what the journal has (`stuck`).
+If that is used up too, the journal moves to the reserve, a file that was allocated for this while there was room: no
+other program can take that away.
+
 One process writes: the folder is locked.
 
 Not here: the bytes of frames (frames), recovery (recovery), acknowledging producers (service).
@@ -36,7 +40,7 @@ from cofferdam.audit.frames import FOLDER, make_frame, segment_header, segment_p
 from cofferdam.audit.keys import sync_folder, write_file
 from cofferdam.audit.tiles import ENTRIES, join_entries, join_hashes, tile_path
 from cofferdam.audit.tree import WIDTH, Tree, leaf_hash
-from cofferdam.audit.verify import CHECKPOINT
+from cofferdam.audit.verify import CHECKPOINT, RESERVE
 from cofferdam.errors import AuditError, LogUnwritable
 from cofferdam.histogram import Histogram
 
@@ -48,6 +52,11 @@ PUBLISH_ENTRIES = 256 * 256
 ALLOCATE = (4 << 20, 256 << 10, 4 << 10)
 """Bytes by which a segment is allocated ahead: the first that the disk has plenty of room for. Writing into allocated
 space halves the time that fdatasync takes."""
+RESERVES = (32 << 20, 8 << 20, 2 << 20, 256 << 10)
+"""Bytes of the reserve: the first that the disk has sixteen times. 32 MiB hold some 25,000 writes with outcome."""
+STUCK_MOST = 1 << 17
+"""Entries that may wait for a checkpoint while the disk is full; they are held in memory."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 SYNC_EACH = 16
 """Up to so many new files are synced one by one; more with one syncfs."""
 WAY_OUT = "free some space or replace the disk; the log then works again by itself"
@@ -70,6 +79,7 @@ class _Seal(msgspec.Struct):
     """What one publication has to make durable, and what it makes needless."""
 
     size: int
+    root: bytes
     note: bytes
     files: dict[str, bytes]
     segments: list[str]
@@ -109,20 +119,25 @@ class AuditLog:
         self.origin = key.name
         self.fault = ""
         """Why the log cannot be written, or ""."""
+        self.stuck = ""
+        """Why no checkpoint can be signed though entries are taken, or ""."""
         self.policy = ""
         self.published = 0
         """Entries under the last checkpoint."""
+        self.root = b""
+        """Their root; b"" before the first checkpoint."""
         self.commits = Histogram()
         """Durations of appends (ns)."""
         self.publications = Histogram()
         """Durations of publications (ns)."""
+        self.background = background
         self.appended = 0
         """Entries appended since the log was opened."""
         self._site = encode_text(site)
         self._tree, self._bundle = tree, bundle
         self._lock = lock
         self._wall, self._mono = wall_ns, mono_ns
-        self._interval, self._retry, self._background = interval_ns, retry_ns, background
+        self._interval, self._retry = interval_ns, retry_ns
         self._last_ns = last_ns
         self._base = (wall_ns(), mono_ns())
         self._due = mono_ns() + interval_ns
@@ -181,6 +196,8 @@ class AuditLog:
         self._collect()
         if self.fault:
             self._mend()
+        if self.stuck:
+            self._unstick()
         wall, mono = self._wall(), self._mono()
         own, base = self._clock(wall, mono)
         now = max(self._last_ns, wall)
@@ -203,10 +220,9 @@ class AuditLog:
             raise AuditError(f"an entry is larger than {MAX_ENTRY_BYTES} bytes")
         frame, digest = make_frame(self._digest, first, entries, self.key)
         try:
-            self._write_frame(frame)
+            self._write_or_move(frame)
         except OSError as error:
-            self._journal_bad = True
-            self._blank(len(frame))
+            self._blank(len(frame) if self._journal_bad else 0)
             raise self._fail("append to", self._segment, error) from error
         self._digest = digest
         self._frames.append(frame)
@@ -226,16 +242,54 @@ class AuditLog:
         entry = ClockJump(wall_ns=max(wall, 0), jump_ns=str(jump), clock=format_time(max(wall, 0)).decode())
         return [prepare(MAKER, "", [entry])], (wall, mono)
 
+    def _write_or_move(self, frame: bytes) -> None:
+        """Into the segment, or into the reserve if the disk is full. Raises: OSError."""
+        try:
+            self._write_frame(frame)
+        except OSError as error:
+            if error.errno not in FULL or not self._has_reserve():
+                raise
+            self._open_segment(self._segment, [self._header, *self._frames], reserve=True)
+            self._write_frame(frame)
+
+    def _has_reserve(self) -> bool:
+        return Path(self._prefix + RESERVE).is_file()
+
+    def keep_reserve(self) -> None:
+        """Have the reserve there while the disk has room for it. To be called now and then."""
+        if self.stuck or self.fault or self._has_reserve():
+            return
+        disk = os.fstatvfs(self._lock)
+        free = disk.f_bavail * disk.f_frsize
+        size = next((size for size in RESERVES if size * 16 <= free), 0)
+        temporary = self._prefix + RESERVE + ".new"
+        if not size:
+            return
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, self._prefix + RESERVE)  # noqa: PTH105
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108
+
     def _write_frame(self, frame: bytes) -> None:
         end = self._offset + len(frame)
         if end > self._allocated:
+            if self.stuck:  # what room there is, is for the tiles
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._allocate(end)
+        self._journal_bad = True
         view, at = memoryview(frame), self._offset
         while view:
             done = os.pwrite(self._descriptor, view, at)
             view, at = view[done:], at + done
         os.fdatasync(self._descriptor)
-        self._offset = end
+        self._offset, self._journal_bad = end, False
 
     def _blank(self, length: int) -> None:
         """Take back a frame that was refused, as far as the disk lets us: should we crash before the segment is written
@@ -273,7 +327,7 @@ class AuditLog:
             try:
                 self._flush()
             except OSError as error:  # the entries are in the journal; what comes next is refused until this works
-                self._fail("write", "tile", error)
+                self._stall("write", "tile", error)
 
     def _flush(self) -> None:
         while self._pending:
@@ -306,8 +360,8 @@ class AuditLog:
             self._mend()
         if self.unpublished or not self.published:
             self._try_publish(wait=True)
-            if self.fault:
-                raise LogUnwritable(self.fault, hint=WAY_OUT)
+            if self.fault or self.stuck:
+                raise LogUnwritable(self.fault or self.stuck, hint=WAY_OUT)
         return Checkpoint(self.origin, self.size, self._tree.root())
 
     def tick(self) -> None:
@@ -318,6 +372,8 @@ class AuditLog:
         if self.fault:
             self._mend()
         mono = self._mono()
+        if self.stuck:
+            self._unstick()
         if self._clock(self._wall(), mono)[0]:
             self.append_all([])
         if self.unpublished and mono >= self._due and self._sealing is None:
@@ -330,6 +386,8 @@ class AuditLog:
         begun = time.perf_counter_ns()
         self._due = self._mono() + self._interval
         size, root = self._tree.size, self._tree.root()
+        # Unfinished tiles that found no room are as good as these, which hold them.
+        self._pending = {path: data for path, data in self._pending.items() if ".p/" not in path}
         try:
             for level, hashes in enumerate(self._tree.levels):
                 if hashes:
@@ -340,14 +398,14 @@ class AuditLog:
             if self._frames or not self._segment:
                 self._begin_segment(size, root)
         except OSError as error:
-            self._fail("publish", self.folder.name, error)
+            self._stall("publish", self.folder.name, error)
             return
         note = sign_checkpoint(Checkpoint(self.origin, size, root), self.key)
-        seal = _Seal(size, note, self._written, self._old, self._full)
+        seal = _Seal(size, root, note, self._written, self._old, self._full)
         self._written, self._old, self._full = {}, [], []
         thread = threading.Thread(target=self._seal, args=(seal,), name="audit-seal")
         self._sealing = (thread, seal, begun)
-        if self._background and not wait:
+        if self.background and not wait:
             thread.start()
         else:
             self._seal(seal)
@@ -362,16 +420,19 @@ class AuditLog:
         if old and old != self._segment:
             self._old.append(old)
 
-    def _open_segment(self, path: str, parts: list[bytes]) -> None:
-        """Write a segment under a spare name, put it in place, use it from here on. Raises: OSError."""
-        temporary = self._prefix + path + ".new"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    def _open_segment(self, path: str, parts: list[bytes], *, reserve: bool = False) -> None:
+        """Write a segment under a spare name, or into the reserve, put it in place, use it from here on.
+
+        Raises: OSError."""
+        temporary = self._prefix + (RESERVE if reserve else path + ".new")
+        flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | (0 if reserve else os.O_CREAT | os.O_TRUNC)
         descriptor = os.open(temporary, flags, 0o640)
         before = self._descriptor, self._allocated
-        self._descriptor, self._allocated = descriptor, 0
+        self._descriptor, self._allocated = descriptor, os.fstat(descriptor).st_size
         try:
             data = b"".join(parts)
-            self._allocate(len(data))
+            if len(data) > self._allocated:
+                self._allocate(len(data))
             view, at = memoryview(data), 0
             while view:
                 done = os.pwrite(descriptor, view, at)
@@ -423,7 +484,8 @@ class AuditLog:
             thread.join()
         self._sealing = None
         if seal.error is None:
-            self.published = seal.size
+            self.published, self.root = seal.size, seal.root
+            self.stuck = ""
             self.publications.add(time.perf_counter_ns() - begun)
             return
         # What the disk failed to take may be gone from memory, too: all of it is written once more.
@@ -431,7 +493,7 @@ class AuditLog:
         self._written = {}
         self._old = seal.segments + self._old
         self._full = seal.full + self._full
-        self._fail("publish", CHECKPOINT, seal.error)
+        self._stall("publish", CHECKPOINT, seal.error)
 
     # --- faults
 
@@ -441,16 +503,38 @@ class AuditLog:
         self._retry_at = self._mono() + self._retry
         return LogUnwritable(self.fault, hint=WAY_OUT)
 
+    def _stall(self, what: str, path: str, error: OSError) -> None:
+        """Something besides the journal cannot be written. A full disk holds up no append that the journal has room
+        for."""
+        said = str(self._fail(what, path, error))
+        if error.errno in FULL and not self._journal_bad:
+            self.stuck, self.fault = said, ""
+
+    def _unstick(self) -> None:
+        """Try once more to publish. Raises: LogUnwritable if too much waits for that."""
+        if self._mono() >= self._retry_at and self._sealing is None:
+            self._try_publish(wait=True)
+        if self.fault:
+            raise LogUnwritable(self.fault, hint=WAY_OUT)
+        if self.stuck and self.unpublished >= STUCK_MOST:
+            raise LogUnwritable(self.stuck, hint=WAY_OUT)
+
     def _mend(self) -> None:
         """Try to put the log right. Raises: LogUnwritable if that fails, or if it was tried a moment ago."""
         if self._mono() < self._retry_at:
             raise LogUnwritable(self.fault, hint=WAY_OUT)
         self._collect(wait=True)
         if self._journal_bad:
+            parts = [self._header, *self._frames]
             try:
-                self._open_segment(self._segment, [self._header, *self._frames])
-            except OSError as error:
-                raise self._fail("append to", self._segment, error) from error
+                try:
+                    self._open_segment(self._segment, parts)
+                except OSError as error:
+                    if error.errno not in FULL or not self._has_reserve():
+                        raise
+                    self._open_segment(self._segment, parts, reserve=True)
+            except OSError as failed:
+                raise self._fail("append to", self._segment, failed) from failed
             self._journal_bad = False
         self.fault = ""
         self._try_publish(wait=True)

@@ -19,15 +19,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cofferdam.audit import open_writes
+from cofferdam.audit.checkpoint import Checkpoint
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.recent import TAIL
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
-from cofferdam.audit.recovery import open_log
+from cofferdam.audit.recovery import open_log, origin
 from cofferdam.audit.service import Auditor
 from cofferdam.audit.supervision import (
     AskRecent,
     Close,
     FromAuditorControl,
+    Keep,
     LogStatus,
     Open,
     OpenedLog,
@@ -37,6 +39,7 @@ from cofferdam.audit.supervision import (
     ToAuditorControl,
     Violation,
 )
+from cofferdam.audit.upkeep import Retention
 from cofferdam.crossing.framing import MORE, PACKET, Assembler
 from cofferdam.crossing.introduction import INTRODUCTION_BYTES, INTRODUCTIONS
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender
@@ -173,6 +176,7 @@ class Process:
         self._says: dict[str, tuple[str, ...]] = {}
         self._living: set[str] = set()
         """Producers that had said something to an earlier auditor, and may go on."""
+        self._retention = Retention()
         self._batches = 0
         self._refused = 0
         self._silent: set[tuple[str, int]] = set()
@@ -196,8 +200,12 @@ class Process:
 
     def _on_control(self, record: ToAuditorControl) -> None:
         match record:
-            case Open(site):
-                self._open(site)
+            case Open():
+                self._open(record)
+            case Keep(keep_ns, most, move):
+                self._retention = Retention(keep_ns, most, move)
+                if self._auditor is not None:
+                    self._auditor.upkeep.retention = self._retention
             case ReportLog():
                 self._report()
             case Close():
@@ -236,15 +244,17 @@ class Process:
             if self._auditor is not None:
                 self._welcome(producer)
 
-    def _open(self, site: str) -> None:
+    def _open(self, said: Open) -> None:
         try:
-            log = open_log(self._state / "audit", self._state / "keys" / "audit.key", site=site)
+            anchor = Checkpoint(origin(said.site), said.size, said.root) if said.size else None
+            log = open_log(self._state / "audit", self._state / "keys" / "audit.key", site=said.site, anchor=anchor)
         except AuditError as error:
             self._gate.send(RefusedLog(str(error)[:4096], error.hint[:4096]))
             self._code = 2
             self._reactor.stop()
             return
         self._auditor = Auditor(log)
+        self._auditor.upkeep.retention = self._retention
         reader = LogReader(log.folder, log.key.verifier)
         start = max(0, log.size - TAIL)
         tail = (entry for _, entry in reader.entries(start))
@@ -373,6 +383,14 @@ class Process:
                 over=status.over[:16],
                 free=status.free,
                 total=status.total,
+                root=status.root,
+                stuck=status.stuck[:4096],
+                bytes=status.growth.bytes,
+                per_day=status.growth.per_day,
+                first=status.growth.first,
+                since=status.growth.since,
+                sealed=status.growth.sealed,
+                trouble=status.growth.trouble[:4096],
             )
         )
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from cofferdam.audit.checkpoint import Checkpoint, SignerKey, open_checkpoint, sign_checkpoint
+from cofferdam.audit.dropped import DROPPED, parse_dropped
 from cofferdam.audit.entry import Draft, EntryHead, format_time, parse_time
 from cofferdam.audit.events.log import ClockJump, LogOpened, TornTail
 from cofferdam.audit.files import DirFiles, LogReader
@@ -28,6 +29,7 @@ from cofferdam.audit.keys import load_key, make_key, store_key, sync_folder, wri
 from cofferdam.audit.log import JUMP_NS, MAKER, SECOND, AuditLog
 from cofferdam.audit.tiles import ENTRIES, edge, split_entries, tile_path
 from cofferdam.audit.tree import EMPTY_ROOT, WIDTH, Tree
+from cofferdam.audit.upkeep import finish
 from cofferdam.audit.verify import CHECKPOINT, Verification, verify_log
 from cofferdam.errors import AuditError
 
@@ -52,14 +54,16 @@ def open_log(
     retry_ns: int = SECOND // 5,
     background: bool = True,
     deep: int = DEEP,
+    anchor: Checkpoint | None = None,
 ) -> AuditLog:
     """Open the log in `folder` for writing, or begin one if there is neither a log nor a key.
 
     `interval_ns` is the longest time an entry waits for a checkpoint, `retry_ns` the shortest between two attempts to
-    mend a fault. With `background` checkpoints are synced in a thread.
+    mend a fault. With `background` checkpoints are synced in a thread. `anchor`: a checkpoint that the caller has seen
+    of this log; it must still begin with that.
 
     Raises: AuditError if another process has it open, if the key is missing, damaged or readable by others, or if the
-    log is damaged; LogUnwritable if the disk does not take the first entries.
+    log is damaged or was put back to an earlier state; LogUnwritable if the disk does not take the first entries.
     """
     try:
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -74,13 +78,21 @@ def open_log(
                 f"another process is writing the audit log in {folder}",
                 hint="a gate runs already; cofferdam status shows it",
             ) from None
-        key = load_key(key_path) or _begin(folder, key_path, site)
+        key = load_key(key_path) or (None if anchor is not None and anchor.size else _begin(folder, key_path, site))
+        if key is None:
+            raise AuditError(f"the audit log of {site} was removed, with its key {key_path}", hint=_PUT_BACK)
         files = DirFiles(folder)
         report = verify_log(files, key.verifier, start=max(0, _size(files, key) - deep))
         _refuse_damage(folder, report)
+        if anchor is not None:
+            _refuse_earlier(folder, verify_log(files, key.verifier, start=report.size, earlier=anchor))
         return _open(
-            AuditLogArguments(folder, key, site, lock, wall_ns, mono_ns, interval_ns, retry_ns, background), report
-        )
+            AuditLogArguments(
+                folder, key, site, lock, wall_ns, mono_ns, interval_ns, retry_ns, background,
+                anchor.size if anchor is not None else 0,
+            ),
+            report,
+        )  # fmt: skip
     except OSError as error:
         os.close(lock)
         raise AuditError(f"the audit log in {folder} cannot be opened: {error}") from error
@@ -102,6 +114,7 @@ class AuditLogArguments(msgspec.Struct, frozen=True):
     interval_ns: int
     retry_ns: int
     background: bool
+    anchor: int = 0
 
 
 def _begin(folder: Path, key_path: Path, site: str) -> SignerKey:
@@ -153,6 +166,19 @@ def _refuse_damage(folder: Path, report: Verification) -> None:
         raise AuditError(f"the audit log is damaged: {folder}/{damage[0]}{also}", hint=_HINT)
 
 
+_PUT_BACK = (
+    "put the right folder back. If this one is meant to be used, as after a loss of the disk: move anchor.json of the "
+    "state directory away and start again; the log will show that the gate knew of no earlier one"
+)
+
+
+def _refuse_earlier(folder: Path, report: Verification) -> None:
+    """The folder is whole, but it is not what it once was."""
+    for finding in report.findings:
+        if not finding.unfinished:
+            raise AuditError(f"the audit log in {folder} was put back to an earlier state: {finding}", hint=_PUT_BACK)
+
+
 def _open(given: AuditLogArguments, report: Verification) -> AuditLog:
     folder, key = given.folder, given.key
     files = DirFiles(folder)
@@ -178,6 +204,7 @@ def _open(given: AuditLogArguments, report: Verification) -> AuditLog:
         if not finding.file.startswith(FOLDER):
             (folder / finding.file).unlink(missing_ok=True)
     _sweep(folder, files)
+    finish(folder, parse_dropped(files.read(DROPPED), key.name))
     log = AuditLog(
         folder,
         key,
@@ -205,7 +232,9 @@ def _greet(log: AuditLog, given: AuditLogArguments, segments: list[Segment], fre
     size = log.size
     log.resume([segment.path for segment in segments], fresh)
     wall = given.wall_ns()
-    drafts: list[Draft] = [LogOpened(wall_ns=wall, key=given.key.verifier.text, size=size + len(fresh))]
+    drafts: list[Draft] = [
+        LogOpened(wall_ns=wall, key=given.key.verifier.text, size=size + len(fresh), anchor=given.anchor)
+    ]
     cut = sum(segment.cut_bytes for segment in segments)
     if fresh or cut:
         drafts.append(TornTail(wall_ns=wall, entries=len(fresh), cut_bytes=cut))

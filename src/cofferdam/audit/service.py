@@ -25,6 +25,7 @@ from cofferdam.audit.log import MAKER, AuditLog, PreparedDrafts, prepare
 from cofferdam.audit.open_writes import OpenWrites
 from cofferdam.audit.quota import Quota, Share, share_of, whose
 from cofferdam.audit.recent import RecentWrites
+from cofferdam.audit.upkeep import Growth, Upkeep
 from cofferdam.errors import AuditError, LogUnwritable
 from cofferdam.histogram import Histogram
 
@@ -69,6 +70,11 @@ class Status(NamedTuple):
     free: int
     total: int
     """Bytes of the disk: free, and in all."""
+    growth: Growth
+    root: bytes
+    """Of the entries under the last checkpoint."""
+    stuck: str
+    """Why the log lives on what it had allocated before the disk was full, or ""."""
 
 
 class Auditor:
@@ -98,6 +104,7 @@ class Auditor:
         self._writes: list[tuple[str, WriteAllowed | WriteOutcome]] = []  # of the batches in the queue, by producer
         self.recent = RecentWrites()
         self.open_writes = OpenWrites()
+        self.upkeep = Upkeep(log, wall_ns=wall_ns, mono_ns=mono_ns, background=log.background)
         self._queued = 0
         self._results: list[Result] = []
         self._refused: Counter[str] = Counter()
@@ -158,7 +165,7 @@ class Auditor:
         if quota is None:
             quota = self._quotas[producer] = Quota(now, self._most)
         quota.fill(now)
-        low = self._free < min(RESERVE_BYTES, self._total // 20)
+        low = bool(self._log.stuck) or self._free < min(RESERVE_BYTES, self._total // 20)
         kept, out = [], []
         for draft, event in zip(drafts, prepared.events, strict=True):
             share = share_of(draft)
@@ -246,6 +253,7 @@ class Auditor:
             if told:
                 self._log.append_all(told)
             self._tell_lost()
+            self.upkeep.tick()
         except AuditError as error:
             self._lost(error)
         else:
@@ -258,6 +266,7 @@ class Auditor:
     def close(self) -> None:
         """Publishes and closes the log. Raises: LogUnwritable."""
         self.open_writes.all_ended(self._wall())
+        self.upkeep.close()
         try:
             while self.open_writes.lost:
                 self._tell_lost()
@@ -281,6 +290,9 @@ class Auditor:
             over=tuple(self._over),
             free=self._free,
             total=self._total,
+            growth=self.upkeep.growth,
+            root=log.root,
+            stuck=log.stuck,
         )
 
     def _refuse(self, producer: str, batch: int, drafts: int, reason: str) -> None:

@@ -195,12 +195,17 @@ class Verified:
 
 
 def verify_folder(
-    folder: Path, key: VerifierKey, earlier: Checkpoint | None, progress: Callable[[int, int], None] | None
+    folder: Path,
+    key: VerifierKey,
+    earlier: Checkpoint | None,
+    progress: Callable[[int, int], None] | None,
+    *,
+    archive: Path | None = None,
 ) -> Verified:
     """Checks every byte of a log, which a gate may be writing. Raises: AuditError, if there is no log."""
     find_log(folder)
     begun = time.monotonic()
-    files = DirFiles(folder)
+    files = DirFiles(folder, archive)
     attempts = VERIFY_ATTEMPTS
     while True:
         before = files.read("checkpoint")

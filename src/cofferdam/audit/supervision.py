@@ -17,10 +17,25 @@ Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 # --- gate to auditor --------------------------------------------------------------------------------------------
 
 
+Root = Annotated[bytes, Meta(max_length=32)]
+
+
 class Open(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """The first record: open (or begin) the log of this site. Answered by `OpenedLog` or `RefusedLog`."""
+    """The first record: open (or begin) the log of this site, which must begin with the `size` entries that had this
+    `root` (0: nothing is known). Answered by `OpenedLog` or `RefusedLog`."""
 
     site: Name
+    size: Count = 0
+    root: Root = b""
+
+
+class Keep(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
+    """What the policy keeps of the log from now on: so many ns, so many bytes (0: no bound). `move`: what goes is
+    moved to the archive."""
+
+    keep_ns: Count
+    most: Count
+    move: bool
 
 
 class ReportLog(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
@@ -38,7 +53,7 @@ class AskRecent(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fiel
     assets: tuple[Name, ...]
 
 
-ToAuditorControl = Open | ReportLog | Close | AskRecent
+ToAuditorControl = Open | ReportLog | Close | AskRecent | Keep
 
 
 # --- auditor to gate --------------------------------------------------------------------------------------------
@@ -62,7 +77,10 @@ class RefusedLog(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fie
 class LogStatus(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
     """How the log does. `size` in entries, `signed` how many of them the last checkpoint covers; `batches` were
     accepted since the auditor started, `commits` waits for the disk it took, of together `commit_ns`, at most
-    `commit_max_ns`. `over`: producers above their share of the day; `free` and `total`: bytes of the disk."""
+    `commit_max_ns`. `over`: producers above their share of the day; `free` and `total`: bytes of the disk. `root` is
+    that of the signed entries. `stuck`: why no checkpoint can be signed though entries are taken. Of the log in the
+    long run (upkeep): its `bytes`, those of a day (-1: unknown), the first entry that is kept and its time, the index
+    behind the last that is sealed, and what does not succeed."""
 
     size: Count
     signed: Count
@@ -76,6 +94,14 @@ class LogStatus(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fiel
     over: tuple[Name, ...] = ()
     free: Count = 0
     total: Count = 0
+    root: Root = b""
+    stuck: Text = ""
+    bytes: Count = 0
+    per_day: Annotated[int, Meta(ge=-1, le=(1 << 63) - 1)] = -1
+    first: Count = 0
+    since: Name = ""
+    sealed: Count = 0
+    trouble: Text = ""
 
 
 class Violation(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):

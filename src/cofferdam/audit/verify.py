@@ -1,7 +1,9 @@
 """Is a log what its checkpoint says, to the last byte? Finds what is wrong and names file and entry.
 
 The order of belief is: the signed checkpoint; the hashes that lead up to it; the entries. An entry that does not fit
-its leaf hash is to blame if that hash fits the level above, else the tile is.
+its leaf hash is to blame if that hash fits the level above, else the tile is. Entries that were sealed have no leaf
+hashes beside them; a bundle of those is held against the level above. Entries may be missing below the one of which an
+entry of the log says so, with the root that the tree then had (dropped).
 
 What no look at the files alone can find: a log cut back to an earlier state of its own, whole (an old backup put in
 place). For that, keep checkpoints elsewhere and give one as `earlier`.
@@ -11,19 +13,24 @@ Not here: reading files (files), telling people (cli.audit).
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
 
 from cofferdam.audit.checkpoint import Checkpoint, VerifierKey, open_checkpoint
+from cofferdam.audit.dropped import DROPPED, NOTHING, Dropped, parse_dropped, root_said
 from cofferdam.audit.entry import EntryHead
 from cofferdam.audit.frames import FOLDER, Segment, read_segment
+from cofferdam.audit.sealed import Sealed, parse_sealed
 from cofferdam.audit.tiles import ENTRIES, HASH_BYTES, edge, parse_path, split_entries, split_hashes, tile_path
 from cofferdam.audit.tree import EMPTY_ROOT, WIDTH, edge_root, leaf_hash, perfect_root
 from cofferdam.errors import AuditError
 
 CHECKPOINT = "checkpoint"
+RESERVE = "reserve"
+"""A file without content: room that is kept for a full disk (log)."""
 MAX_FINDINGS = 100
 """Findings kept; what comes after is only counted."""
 
@@ -55,12 +62,13 @@ class Finding(msgspec.Struct, frozen=True):
 
 class Verification(msgspec.Struct):
     """What was found. `size` is what the checkpoint covers, `total` what the journal adds to it; `checked` entries were
-    hashed and compared."""
+    hashed and compared. `gone` were dropped, or moved to where they were not looked for, as the log itself says."""
 
     origin: str = ""
     size: int = 0
     total: int = 0
     checked: int = 0
+    gone: int = 0
     root: bytes = b""
     findings: list[Finding] = []
     more: int = 0
@@ -105,6 +113,11 @@ class _Check:
         self.report = Verification()
         self.time = ""
         self.known: set[str] = set()
+        self.paths: set[str] = set()
+        self.dropped: Dropped = NOTHING
+        self.archives: list[tuple[int, int, str]] = []  # what is sealed: first, stop, path
+        self.open: Sealed | None = None  # the last of them that was read
+        self.broken: set[str] = set()  # those that cannot be read at all, and what was said of others
         self.extra: list[bytes] = []  # entries that only the journal has
         # What is believed of the tree under the checkpoint, whatever the files say:
         self.rows: dict[int, dict[int, bytes]] = {}  # tile level above 0 -> index of a hash -> the hash
@@ -114,7 +127,7 @@ class _Check:
 
     def run(self) -> Verification:
         report = self.report
-        paths = set(self.files.paths())
+        paths = self.paths = set(self.files.paths())
         data = self.files.read(CHECKPOINT)
         if data is None:
             report.add(CHECKPOINT, -1, "is missing: nothing says how many entries there must be")
@@ -126,12 +139,15 @@ class _Check:
             return report
         report.origin, report.size, report.root = checkpoint.origin, checkpoint.size, checkpoint.root
         report.total = checkpoint.size
+        self.archives = sorted((*spot, path) for path in paths if (spot := parse_sealed(path)) is not None)
+        self.known |= {path for _, stop, path in self.archives if stop <= self.start and stop <= report.size}
         self._tiles(checkpoint)
         self._journal(sorted(path for path in paths if path.startswith(FOLDER + "/")))
         self._beyond(paths)
-        for path in sorted(paths - self.known - {CHECKPOINT}):
+        for path in sorted(paths - self.known - {CHECKPOINT, DROPPED, RESERVE}):
             place = path.removesuffix(".new")  # a file that was about to be put in place
-            if place == path or not (place == CHECKPOINT or parse_path(place) or _is_segment(place)):
+            named = place in (CHECKPOINT, DROPPED, RESERVE) or parse_path(place) or parse_sealed(place)
+            if place == path or not (named or _is_segment(place)):
                 report.add(path, -1, "does not belong to the log")
         self._compare_earlier()
         if self.progress:
@@ -198,6 +214,7 @@ class _Check:
                     below[index * WIDTH + offset] = digest
                 above = self.rows[level] = below
         self.last = believed.get(0, [])
+        self._what_was_dropped()
         self._bundles(size, above, self.last)
 
     def _full(self, level: int, index: int, expected: bytes | None) -> list[bytes]:
@@ -264,6 +281,71 @@ class _Check:
             )
         return {level: hashes if hashes is not None else made[level] for level, (_, hashes) in enumerate(stored)}
 
+    # --- what was sealed, and what is no longer kept
+
+    def _what_was_dropped(self) -> None:
+        """What the log itself says of entries that it no longer has. What fits is believed; all else is missing."""
+        try:
+            dropped = parse_dropped(self.files.read(DROPPED), self.key.name)
+            if not dropped.stop:
+                return
+            index, offset = divmod(dropped.entry, WIDTH)
+            if dropped.entry >= self.report.size:
+                raise AuditError(f"{DROPPED}: names an entry that no checkpoint covers")
+            width = min(WIDTH, self.report.size - index * WIDTH)
+            data = self.files.read(tile_path(ENTRIES, index, width)) or self.files.read(tile_path(ENTRIES, index))
+            entries = split_entries(data or b"")[0]
+            leaf = self._leaf(dropped.entry)
+            if offset >= len(entries) or leaf != leaf_hash(entries[offset]):
+                raise AuditError(f"{DROPPED}: entry {dropped.entry}, which it names, is missing or was changed")
+            if root_said(entries[offset], dropped) != self._root_at(dropped.stop):
+                raise AuditError(f"{DROPPED}: entry {dropped.entry} gives another root for the first {dropped.stop}")
+        except AuditError as error:
+            self.report.add(DROPPED, -1, str(error).removeprefix(f"{DROPPED}: "))
+            return
+        self.dropped = dropped
+
+    def _archive(self, index: int) -> str:
+        """The path of the sealed file that holds a bundle, or ""."""
+        at = bisect.bisect_right(self.archives, (index * WIDTH, 1 << 63, "")) - 1
+        if at < 0 or self.archives[at][1] <= index * WIDTH or self.archives[at][1] > self.report.size:
+            return ""
+        return self.archives[at][2]
+
+    def _sealed_bundle(self, path: str, index: int, expected: bytes | None) -> None:
+        """Check a bundle in a sealed file against the level above."""
+        self.known.add(path)
+        first = index * WIDTH
+        if path in self.broken:
+            return
+        try:
+            if self.open is None or self.open.path != path:
+                self.open = Sealed(path, self.files.read(path) or b"")
+                if self.open.head.origin != self.key.name:
+                    raise AuditError(f"{path}: is of another log")
+            sealed = self.open
+        except AuditError as error:
+            self.broken.add(path)
+            self.report.add(path, first, str(error).removeprefix(f"{path}: "))
+            return
+        try:
+            entries = sealed.bundle(index)
+        except AuditError as error:
+            said = str(error).removeprefix(f"{path}: ")  # of the whole block: once
+            if said not in self.broken:
+                self.broken.add(said)
+                self.report.add(path, first, said)
+            return
+        if expected is None or perfect_root([leaf_hash(entry) for entry in entries]) != expected:
+            self.report.add(path, first, f"entries {first} to {first + WIDTH - 1} do not fit their hash in the tree")
+            return
+        self._order(path, first, entries)
+        ends = [(sealed.head.since, entries[0])] if first == sealed.head.first else []
+        ends += [(sealed.head.until, entries[-1])] if first + WIDTH == sealed.head.stop else []
+        if any(said.encode() not in entry[-64:] for said, entry in ends):
+            self.report.add(path, first, "its head gives other times than its entries have")
+        self.report.checked += len(entries)
+
     # --- entries under the checkpoint
 
     def _bundles(self, size: int, above: dict[int, bytes], last: list[bytes]) -> None:
@@ -271,6 +353,17 @@ class _Check:
         for index in range(full + bool(width)):
             partial = index == full
             expected = None if partial else above.get(index)
+            path = "" if partial else self._archive(index)
+            plain = tile_path(ENTRIES, index) in self.paths
+            if path and index * WIDTH >= self.start:
+                self._sealed_bundle(path, index, expected)
+            if not plain and not partial:
+                if path:
+                    self._step(index, size)
+                    continue
+                if (index + 1) * WIDTH <= self.dropped.stop:
+                    self.report.gone += WIDTH
+                    continue
             if partial:
                 leaves: list[bytes] = last
             elif index * WIDTH >= self.start or expected is None:
@@ -281,8 +374,11 @@ class _Check:
                 self._bundle(index, width if partial else WIDTH, leaves)
             else:
                 self.known.add(tile_path(ENTRIES, index, width if partial else WIDTH))
-            if self.progress and index % 64 == 0:
-                self.progress(index * WIDTH, size)
+            self._step(index, size)
+
+    def _step(self, index: int, size: int) -> None:
+        if self.progress and index % 64 == 0:
+            self.progress(index * WIDTH, size)
 
     def _leaves(self, index: int, expected: bytes | None) -> list[bytes]:
         """The leaf hashes of a full bundle: the tile's, unless it is wrong and the bundle itself is right."""
@@ -397,7 +493,10 @@ class _Check:
         if bundle == self.report.size // WIDTH:
             return self.last[offset] if offset < len(self.last) else None
         if bundle != self.cached[0]:
-            data = self.files.read(tile_path(0, bundle)) or b""
+            try:
+                data = self.files.read(tile_path(0, bundle)) or b""
+            except AuditError:  # of a sealed file; it has been named
+                data = b""
             hashes = split_hashes(data) if len(data) == WIDTH * HASH_BYTES else []
             self.cached = (bundle, self.mended.get(bundle, hashes))
         return self.cached[1][offset] if offset < len(self.cached[1]) else None
@@ -449,7 +548,7 @@ class _Check:
 
     def _compare_earlier(self) -> None:
         earlier = self.earlier
-        if earlier is None or not self.report.good:
+        if earlier is None or any(not finding.unfinished for finding in self.report.findings):
             return
         if earlier.size > self.report.total:
             self.report.add(
@@ -458,8 +557,19 @@ class _Check:
                 f"the log has {self.report.total} entries, once it had {earlier.size}: cut back",
             )
             return
-        if self._root_at(earlier.size) != earlier.root:
+        if not self._known(earlier.size):
+            self.report.add(
+                CHECKPOINT,
+                -1,
+                f"the earlier checkpoint is of {earlier.size} entries, and those below {self.dropped.stop} are no "
+                "longer kept here: it cannot be compared (with the archive that they were moved to, it can)",
+            )
+        elif self._root_at(earlier.size) != earlier.root:
             self.report.add(CHECKPOINT, -1, f"the first {earlier.size} entries are not those of the earlier checkpoint")
+
+    def _known(self, size: int) -> bool:
+        """Whether the root of the first `size` entries can be told. Where whole bundles end it always can."""
+        return not size % WIDTH or size > self.dropped.stop or self._row(0, size // WIDTH, size % WIDTH) is not None
 
     def _root_at(self, size: int) -> bytes:
         """The root when the log had `size` entries, from tiles that have been checked by now."""

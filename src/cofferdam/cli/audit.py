@@ -78,6 +78,9 @@ def _log_options(parser: argparse.ArgumentParser) -> None:
         "--log", type=Path, metavar="DIR", help="the log's folder (default: audit in the state directory)"
     )
     parser.add_argument(
+        "--archive", type=Path, metavar="DIR", help="where old entries were moved to (archive in the state directory)"
+    )
+    parser.add_argument(
         "--key", metavar="KEY", help="the public key: a file or the key itself (default: keys/audit.pub in the state)"
     )
 
@@ -118,11 +121,19 @@ def _key(args: argparse.Namespace) -> VerifierKey:
     return find_public(args.key, default)
 
 
+def _archive(args: argparse.Namespace) -> Path | None:
+    """Raises: AuditError, if what was named is no such folder."""
+    named: Path | None = args.archive
+    if named is not None and not (named / "sealed").is_dir():
+        raise AuditError(f"{named} holds no entries that were moved out of a log", hint="it has a folder `sealed`")
+    return named
+
+
 def _reader(args: argparse.Namespace) -> LogReader:
     from cofferdam.audit.files import LogReader
     from cofferdam.audit.show import find_log
 
-    return LogReader(find_log(_folder(args)), _key(args))
+    return LogReader(find_log(_folder(args)), _key(args), _archive(args))
 
 
 def _wanted(args: argparse.Namespace) -> Filter:
@@ -204,7 +215,7 @@ def _verify(args: argparse.Namespace) -> int:
     def progress(done: int, total: int) -> None:
         print(f"\r{done:,} of {total:,} entries", end="", file=sys.stderr, flush=True)
 
-    verified = verify_folder(folder, key, earlier, progress if show else None)
+    verified = verify_folder(folder, key, earlier, progress if show else None, archive=_archive(args))
     if show:
         print("\r\x1b[K", end="", file=sys.stderr)
     report, findings = verified.report, verified.findings
@@ -217,7 +228,13 @@ def _verify(args: argparse.Namespace) -> int:
         more = f" and {report.more} more" if report.more else ""
         print(f"WRONG: {len(findings)}{more} findings in {folder}")
         return 1
-    print(f"good: all {report.total:,} entries of {report.origin} are there and unchanged")
+    if report.gone:
+        print(f"good: all {report.total - report.gone:,} entries from {report.gone:,} on are there and unchanged")
+        print(
+            f"  the {report.gone:,} before them went as the policy has it, and an entry says so; their hashes are there"
+        )
+    else:
+        print(f"good: all {report.total:,} entries of {report.origin} are there and unchanged")
     print(f"  signed checkpoint over {report.size:,} entries, root {report.root.hex()}")
     if report.total > report.size:
         print(f"  {report.total - report.size} newer entries stand in the journal, each append signed")

@@ -342,8 +342,38 @@ def _audit(status: dict[str, Any]) -> Any:
         return Text(f"audit log: NOT WRITABLE: {audit['reason']}; writes to the plant are refused", "bold red")
     return Text(
         f"audit log: {audit['size']:,} entries, {audit['signed']:,} under a signed checkpoint; "
-        f"mean wait for the disk {audit['commit_mean']:,.0f} µs, longest {audit['commit_max']:,.0f} µs"
+        f"mean wait for the disk {audit['commit_mean']:,.0f} µs, longest {audit['commit_max']:,.0f} µs\n"
+        f"  {_log_disk(audit['disk'])}"
     )
+
+
+def _log_disk(disk: dict[str, Any]) -> str:
+    """How much room the log takes, how it grows, and for how long that goes well."""
+    if not disk["since"]:
+        return "how much room it takes is known within a minute"
+    said = f"{_size(disk['bytes'])} on disk, {_size(disk['free'])} free"
+    if disk["most"]:
+        said += f", at most {_size(disk['most'])}"
+    said += f"; kept since {disk['since'][:10]}"
+    if disk["first"]:
+        said += f" (entry {disk['first']:,}; older ones are gone, as the policy has it)"
+    if disk["per_day"] < 0:
+        return said + "; a forecast needs ten minutes"
+    said += f"; about {_size(disk['per_day'])} a day"
+    if disk["days"] < 0:
+        return said
+    end = "then the oldest go" if disk["most"] else "then the disk is full"
+    return (
+        f"{said}, enough for {disk['days']:,} days, {end}" if disk["days"] < 36500 else f"{said}, enough for a century"
+    )
+
+
+def _size(count: int) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:,.3g} {unit}"
+        count /= 1000  # type: ignore[assignment]
+    return f"{count:,.3g} TB"
 
 
 def _dropped(dropped: dict[str, Any], now: int) -> Any:

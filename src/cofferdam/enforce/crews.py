@@ -27,7 +27,7 @@ AUDITOR: Final = Crew(
             stands="apart",
             program="cofferdam.audit.process",
             confined=False,
-            writes=("audit", "keys"),
+            writes=("audit", "keys", "archive"),
             producers=True,
         )
     },

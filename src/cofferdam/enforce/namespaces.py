@@ -4,7 +4,7 @@ limits of its own.
     process    network          files it can write          sees besides Python
     part       its side's       its store, if it has one    what is bound for it
     gate       the host's       the state folder's top      the policy's folder
-    auditor    none             audit/, keys/               nothing
+    auditor    none             audit/, keys/, archive/     nothing
     launcher   the host's       all: it makes the others
 
 What is made or moved in the host's network stands in the journal before it is done. `undo` and `clean` put it back
@@ -121,13 +121,13 @@ class NamespaceIsolation(Isolation):
         os.chown(self._state, 0, self._users.gate)
         self._state.chmod(0o1770)
         (self._state / "gate.sock").unlink(missing_ok=True)
-        for name in ("severed.json", "severed.json.new", *PEER_FILES):
+        for name in ("severed.json", "severed.json.new", "anchor.json", "spare", *PEER_FILES):
             with contextlib.suppress(FileNotFoundError):
                 os.chown(self._state / name, self._users.gate, self._users.gate, follow_symlinks=False)
         handed = self._state / "secrets"  # the gate reads them, and tells each to the one part that it is for
         if handed.is_dir() and not handed.is_symlink():
             _give(handed, self._users.gate, whole=True)
-        for name, mode in (("audit", 0o750), ("keys", 0o700)):
+        for name, mode in (("audit", 0o750), ("keys", 0o700), ("archive", 0o750)):
             folder = self._state / name
             self._make_folder(folder, mode)
             _give(folder, self._users.auditor)

@@ -128,7 +128,7 @@ class Gate:
         self.boot = secrets.token_hex(4)
         self.births: Iterator[int] = itertools.count(1)
         self.started_ns = now_ns()
-        self.auditor = Auditor(self)
+        self.auditor = Auditor(self, options.state)
         self.past_writes = PastWrites(lambda names: self.auditor.recent(names, RECENT_SECONDS), time.monotonic_ns)
         self.listeners = Listeners(launcher)
         self.management = Management(self._exposition, log)
@@ -348,6 +348,7 @@ class Gate:
         """From here on every start of a part gets this policy."""
         self._policy = policy
         self.policy_hash = self.audit.policy = policy.hash
+        self.auditor.keep(policy.audit)
         self.policy_path = path
         self.policy_loaded_ns = now_ns()
         self.past_writes.take(policy.assets)
@@ -553,6 +554,7 @@ class Gate:
                 restarts=self.auditor.restarts,
                 commit_mean=round(log.commit_ns / commits / 1000, 1) if log is not None and commits else 0.0,
                 commit_max=round(log.commit_max_ns / 1000, 1) if log is not None else 0.0,
+                disk=report.log_disk(log, self.policy.audit.most_bytes),
             ),
             limits=counted.limits.values,
             faults=counted.faults.values,

@@ -4,6 +4,8 @@ audit/            the log (auditor only)
 keys/audit.key    its key (auditor only)
 severed.json      which sides are cut off
 expired.json      which conduits were seen to expire
+anchor.json       the last checkpoint of the log that the gate has seen
+archive/          entries that were moved out of the log (auditor only)
 gate.sock         the control socket
 lock              held by the launcher while a gate runs
 """
@@ -11,6 +13,7 @@ lock              held by the launcher while a gate runs
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
@@ -101,21 +104,68 @@ def save_expired(state: Path, expired: dict[str, int]) -> None:
     _save(state, "expired.json", document, "which conduits have expired")
 
 
+class _Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: Literal[1]
+    size: Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+    root: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+def load_anchor(state: Path) -> tuple[int, bytes]:
+    """Size and root of the last checkpoint that the gate has seen; 0 if it has seen none. Raises: GateError."""
+    path = state / "anchor.json"
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_Anchor)
+    except FileNotFoundError:
+        return 0, b""
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise GateError(
+            f"{path} cannot be understood ({error}): whether the audit log was put back, nobody can tell",
+            hint="check the log (cofferdam audit verify --checkpoint KEPT), then move that file away",
+        ) from None
+    return found.size, bytes.fromhex(found.root)
+
+
+def save_anchor(state: Path, size: int, root: bytes) -> None:
+    """Writes the file anew; durable on return. Raises: GateError."""
+    _save(state, "anchor.json", msgspec.to_builtins(_Anchor(1, size, root.hex())), "how far the audit log has come")
+
+
+SPARE = "spare"
+"""Room for one file of the state on a full disk."""
+SPARE_BYTES = 64 << 10
+
+
+def keep_spare(state: Path) -> None:
+    """Have the spare file there while the disk has room for it."""
+    with contextlib.suppress(OSError):
+        fd = os.open(state / SPARE, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, SPARE_BYTES)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
 def _save(state: Path, name: str, document: object, what: str) -> None:
     path, fresh = state / name, state / f"{name}.new"
+    text = json.dumps(document, indent=1).encode()
     try:
         fresh.unlink(missing_ok=True)
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            _write(fresh, text)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            fresh.unlink(missing_ok=True)
+            (state / SPARE).rename(fresh)  # which has its room already
+            _write(fresh, text)
         fresh.replace(path)
         directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
+        keep_spare(state)
     except OSError as error:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
@@ -123,6 +173,16 @@ def _save(state: Path, name: str, document: object, what: str) -> None:
             f"cannot write {path}: {error.strerror or error}",
             hint=f"it records {what}; make room or make the directory writable, then do it again",
         ) from None
+
+
+def _write(path: Path, text: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(fd, text, 0)
+        os.ftruncate(fd, len(text))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def default_state() -> Path:

@@ -79,7 +79,14 @@ def _compile(loaded: Loaded, now_ns: int) -> CompiledPolicy:
             conduits=conduits,
             limits=Limits(**{name: getattr(policy.limits, name) for name in Limits.__struct_fields__}),
             gate=rows.Gate(gate.management, gate.separation, gate.require == "namespaces", gate.leak_probe),
-            audit=rows.Audit(audit.reads != "refuse", audit.interval, audit.reads == "allow"),
+            audit=rows.Audit(
+                audit.reads != "refuse",
+                audit.interval,
+                audit.reads == "allow",
+                audit.keep or 0,
+                audit.at_most or 0,
+                audit.gone == "moved",
+            ),
             clocks={name: clock(name, now_ns) for name in sorted(zones)},
             overlay=_overlay(policy),
         )

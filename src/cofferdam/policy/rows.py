@@ -140,11 +140,15 @@ class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`reads_without_log`: reads go on while the log cannot be written; `messages_without_log`: a relay hands out its
-    messages. `interval_ms`: how often reads are counted."""
+    messages. `interval_ms`: how often reads are counted. `keep_seconds` and `most_bytes`: of the log, 0 for no bound;
+    `move`: what goes beyond is moved to the archive."""
 
     reads_without_log: bool = True
     interval_ms: int = 10_000
     messages_without_log: bool = False
+    keep_seconds: int = 0
+    most_bytes: int = 0
+    move: bool = False
 
 
 class WireGuard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -31,7 +31,7 @@ from cofferdam import limits as limits_module
 from cofferdam.limits import Limits
 from cofferdam.model import Item, Side, Span, ValueType
 from cofferdam.policy import syntax
-from cofferdam.policy.fields import as_list
+from cofferdam.policy.fields import as_list, size, span
 from cofferdam.policy.fields import choice as _choice
 from cofferdam.policy.fields import one_or_list as _one_or_list
 from cofferdam.policy.fields import one_or_more as _listed
@@ -661,6 +661,20 @@ class Audit(Entry):
         "reads of assets go on, and a relay hands out no messages.",
     )
     interval: Milliseconds = Field(10_000, description="How often reads are counted into the log, for each flow.")
+    keep: Annotated[int, *span(86_400, 100 * syntax.YEAR_SECONDS)] | None = Field(
+        None,
+        description="Entries that are older than this go, whole files of 65,536 entries at a time. Unset: none goes.",
+    )
+    at_most: Annotated[int, *size(256 * 10**6, 10**15)] | None = Field(
+        None,
+        description="Room for the whole log. The oldest entries go when it takes more, also before `keep` has passed "
+        "(an alarm says so). Unset: no bound but the disk.",
+    )
+    gone: Annotated[str, *_choice("dropped", "moved")] = Field(
+        "dropped",
+        description="What becomes of entries that go: they are removed, or moved into the folder `archive` of the "
+        "state directory, where another disk may be mounted. An entry says which went, and what is left verifies.",
+    )
 
 
 def _limit_docs() -> dict[str, str]:

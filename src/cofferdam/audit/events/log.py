@@ -1,4 +1,4 @@
-"""Events of the log itself: how it was opened, what a crash left, a clock that jumps."""
+"""Events of the log itself: how it was opened, what a crash left, a clock that jumps, what is no longer kept."""
 
 from __future__ import annotations
 
@@ -36,10 +36,29 @@ class TornTail(Event, frozen=True, kw_only=True):
 
 class LogOpened(Event, frozen=True, kw_only=True):
     """The auditor opened the log. `key` is the verifier key that signs from here on; `size` how many entries were
-    there before."""
+    there before. `anchor` is the size of the checkpoint that the gate had last seen of it (0: it knew of none): the log
+    still begins with that."""
 
     key: Text
     size: Count
+    anchor: Count = 0
+
+
+class EntriesDropped(Event, frozen=True, kw_only=True):
+    """The entries from `first` to the one before `stop` are no longer in the log's folder, as the policy's retention
+    has it: `why` is "keep" (all are older) or "at-most" (the log was larger). `root` is the tree's root for the first
+    `stop` entries (base64), `since` and `until` the times of the first and last that went; `bytes` is what they took on
+    disk. `moved`: they lie in the folder `archive` of the state directory, else nowhere. Below `stop` nothing is
+    left."""
+
+    first: Count
+    stop: Count
+    root: Annotated[str, Meta(max_length=44)]
+    why: Annotated[str, Meta(max_length=16)]
+    since: Annotated[str, Meta(max_length=40)]
+    until: Annotated[str, Meta(max_length=40)]
+    bytes: Count = 0
+    moved: bool = False
 
 
 class Missing(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -72,8 +91,8 @@ class NotRecorded(Event, frozen=True, kw_only=True):
 CROWD = frozenset({NotRecorded})
 """What whoever speaks with a part can cause as often as they like: the log has so much room for it in a day."""
 
-Draft = ClockJump | TornTail | LogOpened | NotRecorded
-LOG: tuple[type[Event], ...] = (ClockJump, TornTail, LogOpened)
+Draft = ClockJump | TornTail | LogOpened | NotRecorded | EntriesDropped
+LOG: tuple[type[Event], ...] = (ClockJump, TornTail, LogOpened, EntriesDropped)
 """What the log alone may say: refused from every producer."""
 ANYONE: tuple[type[Event], ...] = (NotRecorded,)
 """What every producer may say besides what its profile lists."""
@@ -104,4 +123,8 @@ LINES: dict[str, Line] = {
     ),
     "log-opened": lambda e: f"with {e.get('size')} entries, key {e.get('key')}",
     "not-recorded": _not_recorded,
+    "entries-dropped": lambda e: (
+        f"entries {e.get('first')} to {int(e.get('stop', 0)) - 1}, of {e.get('since')} to {e.get('until')}, were"
+        f" {'moved to the archive' if e.get('moved') else 'dropped'} ({e.get('why')}); root {e.get('root')}"
+    ),
 }

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cofferdam.audit.supervision import (
     AskRecent,
     Close,
     FromAuditorControl,
+    Keep,
     LogStatus,
     Open,
     OpenedLog,
@@ -28,12 +31,17 @@ from cofferdam.audit.supervision import (
 )
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.enforce.orders import PartOrder
-from cofferdam.errors import AuditError
+from cofferdam.errors import AuditError, GateError
+from cofferdam.gate import state
 from cofferdam.gate.context import Context
 from cofferdam.gate.crew.launcher import Born
 from cofferdam.gate.crew.supervisor import Child, Supervisor
+from cofferdam.policy import rows
 
 CLOSE_SECONDS = 10.0
+ANCHOR_SECONDS = 10.0
+"""How often it is written down how far the log has come."""
+DAY = 86_400
 
 _INCOMING: RecordCodec[FromAuditorControl] = RecordCodec(FromAuditorControl)
 _OUTGOING: RecordCodec[ToAuditorControl] = RecordCodec(ToAuditorControl)
@@ -73,7 +81,8 @@ class Auditor(Supervisor[AuditorPart]):
     """It reports once a second; a disk may hold it up, but not for so long."""
     keeps_trying = False
 
-    def __init__(self, gate: Context) -> None:
+    def __init__(self, gate: Context, state_folder: Path) -> None:
+        """Raises: GateError: what is written down of the log cannot be understood."""
         super().__init__(gate, "auditor")
         self._site: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._reported = asyncio.Event()
@@ -81,6 +90,10 @@ class Auditor(Supervisor[AuditorPart]):
         self.key = ""
         self._questions: dict[int, asyncio.Future[Recent]] = {}
         self._number = 0
+        self._keep = Keep(0, 0, False)
+        self._state = state_folder
+        self._anchor, self._anchor_saved = state.load_anchor(state_folder), 0.0
+        state.keep_spare(state_folder)
 
     def orders(self) -> Sequence[PartOrder]:
         return [PartOrder("auditor")]
@@ -101,12 +114,19 @@ class Auditor(Supervisor[AuditorPart]):
         """The site is known: the auditor, which may be starting, opens its log."""
         self._site.set_result(site)
 
+    def keep(self, audit: rows.Audit) -> None:
+        """The policy in force says what is kept of the log."""
+        self._keep = Keep(audit.keep_seconds * 1_000_000_000, audit.most_bytes, audit.move)
+        for part in self.parts:
+            part.send(self._keep)
+
     async def configure(self) -> None:
         (part,) = self.parts
         either: set[asyncio.Future[Any]] = {self._site, part.born.ended}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if self._site.done():
-            part.send(Open(self._site.result()))
+            part.send(self._keep)
+            part.send(Open(self._site.result(), *self._anchor))
 
     def on_ready(self) -> None:
         opened = self.parts[0].opened
@@ -138,7 +158,33 @@ class Auditor(Supervisor[AuditorPart]):
         for bound in (80, 90):
             there = f"the disk of the audit log is {used} % full" if used >= bound else ""
             self._gate.alarm(f"log-disk-{bound}", there)
+        self._gate.alarm("log-reserve", f"the log lives on its reserve: {record.stuck}" if record.stuck else "")
+        self._gate.alarm("log-upkeep", f"the log is not kept in order: {record.trouble}" if record.trouble else "")
+        self._gate.alarm("log-keeps-less", self._keeps_less(record))
+        self._drop_anchor(record)
         self._gate.alarm("log-unwritable", "" if record.writable else record.reason or "the log is not writable")
+
+    def _keeps_less(self, record: LogStatus) -> str:
+        """Whether the room that the policy gives the log will do for the time that it names."""
+        keep, most = self._keep.keep_ns, self._keep.most
+        if not keep or not most or record.per_day <= 0:
+            return ""
+        days, wanted = most // record.per_day, keep // (DAY * 1_000_000_000)
+        return f"at this rate `at_most` holds about {days} days, and `keep` is {wanted}" if days < wanted else ""
+
+    def _drop_anchor(self, record: LogStatus) -> None:
+        """Writes down how far the log has come, so that a log that was put back is not taken at the next start."""
+        if record.signed <= self._anchor[0] or len(record.root) != 32:
+            return
+        self._anchor = (record.signed, record.root)
+        if time.monotonic() - self._anchor_saved >= ANCHOR_SECONDS:
+            self._anchor_saved = time.monotonic()
+            try:
+                state.save_anchor(self._state, *self._anchor)
+            except GateError as error:
+                self._gate.alarm("anchor-not-durable", str(error))
+            else:
+                self._gate.alarm("anchor-not-durable", "")
 
     def violation(self, part: AuditorPart, detail: str) -> None:
         """It told the gate what is no record."""
@@ -187,3 +233,6 @@ class Auditor(Supervisor[AuditorPart]):
     async def close(self) -> None:
         """Has it record what is in the pipes and sign a checkpoint; it ends."""
         await self.stop(CLOSE_SECONDS)
+        if self._anchor[0]:
+            with contextlib.suppress(GateError):
+                state.save_anchor(self._state, *self._anchor)

@@ -10,6 +10,7 @@ import time
 
 import msgspec
 
+from cofferdam.audit.supervision import LogStatus
 from cofferdam.brokers.broker import Broker
 from cofferdam.brokers.kit.supervision import SessionStatus
 from cofferdam.brokers.registry import BROKERS
@@ -119,6 +120,31 @@ class AssetReport(msgspec.Struct, frozen=True):
     detail: str
 
 
+class LogDisk(msgspec.Struct, frozen=True):
+    """The log on its disk. `bytes`: it takes, `per_day` (-1: not known yet) as it grows when sealed; `free` and `total`
+    of the disk, `most` by the policy (0: no bound). `days` until that or the disk is full, -1 where nobody can say.
+    `first`: the oldest entry that is kept, of the time `since`; those below `sealed` are packed."""
+
+    bytes: int
+    per_day: int
+    free: int
+    total: int
+    most: int
+    days: int
+    first: int
+    since: str
+    sealed: int
+
+
+def log_disk(log: LogStatus | None, most: int) -> LogDisk:
+    """What the auditor said of it."""
+    if log is None:
+        return LogDisk(0, -1, 0, 0, most, -1, 0, "", 0)
+    room = min(log.free, max(0, most - log.bytes)) if most else log.free
+    days = room // log.per_day if log.per_day > 0 else -1
+    return LogDisk(log.bytes, log.per_day, log.free, log.total, most, days, log.first, log.since, log.sealed)
+
+
 class AuditReport(msgspec.Struct, frozen=True):
     """The audit log. `signed`: entries under the last checkpoint; `commit_mean` and `commit_max` in µs."""
 
@@ -132,6 +158,7 @@ class AuditReport(msgspec.Struct, frozen=True):
     restarts: int
     commit_mean: float
     commit_max: float
+    disk: LogDisk
 
 
 class AlarmReport(msgspec.Struct, frozen=True):
