@@ -136,6 +136,9 @@ class LogDisk(msgspec.Struct, frozen=True):
     sealed: int
 
 
+UNKNOWN_DISK = LogDisk(0, -1, 0, 0, 0, -1, 0, "", 0)
+
+
 def log_disk(log: LogStatus | None, most: int) -> LogDisk:
     """What the auditor said of it."""
     if log is None:
@@ -158,7 +161,7 @@ class AuditReport(msgspec.Struct, frozen=True):
     restarts: int
     commit_mean: float
     commit_max: float
-    disk: LogDisk
+    disk: LogDisk = UNKNOWN_DISK
 
 
 class AlarmReport(msgspec.Struct, frozen=True):
