@@ -418,6 +418,11 @@ class NamespaceIsolation(Isolation):
                 kernel.setns(self._home_pids, kernel.CLONE_NEWPID)
 
     def child_setup(self, berth: Berth) -> None:
+        self.stand(berth)
+        berth.limit()
+
+    def stand(self, berth: Berth) -> None:
+        """Takes the part's place as its user, without its limits yet: one that stands there may have children."""
         os.setsid()
         profile = berth.profile
         kinds = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC
@@ -440,7 +445,6 @@ class NamespaceIsolation(Isolation):
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if not profile.confined and os.getppid() != self._launcher:
             raise OSError(errno.ESRCH, "the launcher ended while this child started")
-        berth.limit()
 
     @property
     def probe_user(self) -> int:

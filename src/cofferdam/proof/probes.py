@@ -1,10 +1,10 @@
 """Part (d): forbidden system calls, tried in the sandbox of each kind of part that runs, and of the tunnel's program.
 
-A probe is a fresh process that is put in a part's place by the code that does it for parts, closes all it has, puts the
-part's filter on, and then makes one call with arguments that the kernel would take. It ends by it, or says with which
-error the call came back. An error other than "not permitted" means that the filter let the call through. Which calls a
-part may make, its profile says: all others must be refused. wireguard-go is a program of its own: for it the probe has
-its filter, and nothing else of its place.
+One process is put in a part's place by the code that does it for parts. Each probe is a fresh child of it, which takes
+the part's limits, closes all it has, puts the part's filter on, and then makes one call with arguments that the kernel
+would take. It ends by it, or says with which error the call came back. An error other than "not permitted" means that
+the filter let the call through. Which calls a part may make, its profile says: all others must be refused. wireguard-go
+is a program of its own: for it the probe has its filter, and nothing else of its place.
 
 Not here: the filter (sandbox), namespaces and users (namespaces).
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import json
 import os
 import platform
 import signal
@@ -21,13 +22,14 @@ import socket
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from cofferdam.enforce import firewall, journal, sandbox
 from cofferdam.enforce.crews import GATE
+from cofferdam.enforce.forked import how
 from cofferdam.enforce.isolation import Berth
 from cofferdam.enforce.namespaces import NamespaceIsolation
 from cofferdam.enforce.orders import Place
@@ -207,19 +209,17 @@ def _try_all(subject: Subject, policy: Path, name: str, part: Part | None, out: 
     try:
         with _isolation(subject, policy) as isolation, _folder(isolation) as folder:
             berth = _berth(subject, isolation, part, folder) if part is not None else None
-            control = _run(isolation, berth, None)
+            asked = [attempt for attempt in ATTEMPTS if attempt.asked_of(profile)]
+            control, *answers = _run_each(isolation, berth, [None, *asked])
             if control != "done":
                 out.say(PART, f"{name}: control", "failed", f"a probe of the {name} sandbox did not run: {control}")
                 return
-            for attempt in ATTEMPTS:
-                if attempt.asked_of(profile):
-                    said = _run(isolation, berth, attempt)
-                    good = said.startswith(("ended", "refused"))
-                    if good:
-                        refused.append(f"{attempt.name} ({attempt.call}): {said}")
-                    else:
-                        out.say(PART, f"{name}: {attempt.name}", "failed",
-                                f"{attempt.call} is not refused in the {name} sandbox: {said}")  # fmt: skip
+            for attempt, said in zip(asked, answers, strict=True):
+                if said.startswith(("ended by", "refused")):
+                    refused.append(f"{attempt.name} ({attempt.call}): {said}")
+                else:
+                    out.say(PART, f"{name}: {attempt.name}", "failed",
+                            f"{attempt.call} is not refused in the {name} sandbox: {said}")  # fmt: skip
             if berth is not None and Can.DIAL_TCP in berth.profile.can:
                 _connections(subject, isolation, name, berth, out)
     except CofferdamError as error:
@@ -304,15 +304,67 @@ def _neighbour(address: str) -> str:
     return str(one + 1 if int(one) % 256 < 254 else one - 1)
 
 
-def _run(isolation: NamespaceIsolation, berth: Berth | None, what: Attempt | tuple[str, int] | None) -> str:
-    """One probe: what became of its call. `berth`: None for the tunnel's program, which stands with the host."""
+_What = Attempt | tuple[str, int] | None
+"""What a probe tries: a call, a TCP connection, or nothing at all (the control)."""
+
+
+def _run(isolation: NamespaceIsolation, berth: Berth | None, what: _What) -> str:
+    """What became of one probe."""
+    return _run_each(isolation, berth, [what])[0]
+
+
+def _run_each(isolation: NamespaceIsolation, berth: Berth | None, whats: Sequence[_What]) -> list[str]:
+    """One probe for each, each a process of its own, since the filter ends it: what became of their calls.
+
+    They are born where the part stands, of one process that was put in its place once. `berth`: None for the tunnel's
+    program, which stands with the host.
+    """
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()
     with isolation.forking(berth.profile if berth is not None else GATE):
         pid = os.fork()
         if pid == 0:
-            _probe(isolation, berth, what, write_fd)
+            _stand(isolation, berth, whats, write_fd)
+    os.close(write_fd)
+    with os.fdopen(read_fd, "rb") as pipe:
+        raw = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    try:
+        answers = [str(answer) for answer in json.loads(raw)]
+    except ValueError:
+        answers = []
+    if len(answers) != len(whats):  # it was not put in its place, or did not live to the end
+        return [
+            f"no probe came to its end: {raw.decode(errors='replace')[:500]} ({how(os.waitstatus_to_exitcode(status))})"
+        ] * len(whats)
+    return answers
+
+
+def _stand(isolation: NamespaceIsolation, berth: Berth | None, whats: Sequence[_What], pipe: int) -> None:
+    """In the fresh process: takes its place, has one child try each, and says what they said. Nothing returns."""
+    try:
+        try:
+            if berth is None:
+                isolation.become_probe()
+            else:
+                isolation.stand(berth)
+            os.dup2(pipe, 3)
+            os.closerange(4, 65536)
+            said = json.dumps([_born(berth, what) for what in whats]).encode()
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}".encode()
+        while said:
+            said = said[os.write(3, said) :]
+    finally:
+        os._exit(0)
+
+
+def _born(berth: Berth | None, what: _What) -> str:
+    read_fd, write_fd = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _probe(berth, what, write_fd)
     os.close(write_fd)
     with os.fdopen(read_fd, "rb") as pipe:
         said = pipe.read().decode()
@@ -325,15 +377,11 @@ def _run(isolation: NamespaceIsolation, berth: Berth | None, what: Attempt | tup
     return said.removeprefix("try ") or f"ended with {os.waitstatus_to_exitcode(status)} before it said anything"
 
 
-def _probe(
-    isolation: NamespaceIsolation, berth: Berth | None, what: Attempt | tuple[str, int] | None, pipe: int
-) -> None:
-    """In the fresh process. Nothing returns from here."""
+def _probe(berth: Berth | None, what: _What, pipe: int) -> None:
+    """In the process that tries. Nothing returns from here."""
     try:
-        if berth is None:
-            isolation.become_probe()
-        else:
-            isolation.child_setup(berth)
+        if berth is not None:
+            berth.limit()
         os.dup2(pipe, 3)
         os.closerange(4, 65536)
         near, far = socket.socketpair()
