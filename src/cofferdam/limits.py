@@ -13,6 +13,16 @@ FOLDER_NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 """The name of a folder of the site's, in policies and orders."""
 
 
+def strand_end(conduit: str, way: str) -> str:
+    """The folder at an end ("out" inside, "in" outside) of a conduit whose crossing goes over a strand."""
+    return f"strand.{conduit}-{way}"
+
+
+def is_strand_end(folder: str, way: str) -> bool:
+    """Whether a folder is one of those."""
+    return folder.startswith("strand.") and folder.endswith(f"-{way}")
+
+
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds of one pair of halves."""
 

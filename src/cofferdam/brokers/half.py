@@ -55,6 +55,7 @@ from cofferdam.brokers.kit.supervision import (
 )
 from cofferdam.brokers.kit.transport import TcpTransport, Transport
 from cofferdam.brokers.registry import BROKERS, named
+from cofferdam.crossing import strand
 from cofferdam.crossing.channel import Receiver, Sender
 from cofferdam.crossing.pipe import PipeReceiver, PipeSender
 from cofferdam.crossing.reactor import READ, Reactor
@@ -106,6 +107,8 @@ class PartProcess:
         self._listeners: dict[int, tuple[socket.socket, Listener]] = {}
         self._receivers: dict[str, Receiver[Any]] = {}
         self._gone: set[str] = set()
+        self._riding: set[str] = set()
+        """Parts that are at the other end of a strand."""
         self._jobs: dict[int, Callable[[bytes, str], None]] = {}
         self._job = 0
         self._stop_by = 0
@@ -143,7 +146,7 @@ class PartProcess:
         """Somebody broke the rules of a pipe. Nothing more is read from any other part."""
         who = self._broken
         if self.audit is not None:
-            half = f"{self.crew}/{who}" if who in self._in_fds else who
+            half = f"{self.crew}/{who}" if who in self._in_fds or who in self._riding else who
             self.audit.note(RecordViolation(wall_ns=time.time_ns(), half=half, detail=clip(detail)))
         self._control.send(Failing(clip(f"{who} broke the crossing's rules: {detail}", 4000)))
         self.code = EXIT_VIOLATION
@@ -202,6 +205,17 @@ class PartProcess:
         for module in self.profile.preload:
             __import__(module)
         senders: dict[str, Sender[Any]] = {}
+        folders = {name: Path(folder) for name, folder in record.folders.items()}
+        ride_out, ride_in = strand.ends(self.broker.crew.rides, self.name, folders)
+        for other in {*ride_out, *ride_in}:  # on one machine there are pipes as well, and nobody has one back
+            self._riding.add(other)
+            for fd in filter(None, (self._out_fds.pop(other, None), self._in_fds.pop(other, None))):
+                os.close(fd)
+        for other, path in ride_out.items():
+            ride_codec = self._codec(self.name, other, policy)
+            senders[other] = strand.StrandSender(
+                self.reactor, path, ride_codec, backlog_limit=limits.crossing_backlog_bytes
+            )
         for other, fd in self._out_fds.items():
             codec_out = self._codec(self.name, other, policy)
             backlog = limits.crossing_backlog_bytes
@@ -210,7 +224,6 @@ class PartProcess:
             senders[other] = sender
         store = Path(record.store) if record.store else None
         reads = {name: Path(folder) for name, folder in record.reads.items()}
-        folders = {name: Path(folder) for name, folder in record.folders.items()}
         self._policy, self._severed = policy.hash, frozenset(record.severed)
         make: type[Part] = named(self.broker.make[self.name])
         self.part = part = make(
@@ -246,6 +259,11 @@ class PartProcess:
             self._receivers[other] = receiver
             if self.name in self.broker.answers and other in senders:
                 _hold_back(receiver, senders[other])
+        for other, path in ride_in.items():
+            ride_codec = self._codec(other, self.name, policy)
+            self._receivers[other] = strand.StrandReceiver(
+                self.reactor, path, ride_codec, part.taker(other), lambda: part.busy, self._blaming(other)
+            )
         self._listen(record.listeners)
         self.reactor.spin_ns = limits.busy_poll_microseconds * 1000
         writes = (*([store] if store is not None else []), *folders.values())

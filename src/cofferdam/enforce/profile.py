@@ -92,6 +92,9 @@ class Crew(msgspec.Struct, frozen=True):
     """A kind of crew: its parts by their names in it, and its pipes as (from, to). `optional` parts are there if the
     policy needs them, with their pipes.
 
+    `rides` are those of its pipes (from, to) that may be made by a strand instead, where the conduit rides on one: both
+    ends are parts with folders.
+
     `jobs` are processes that live for one piece of work and are thrown away: one part has the gate start them, gives
     them their work and gets their answer, both as bytes that the gate hands on. They have no pipe, no network and no
     store; what is large, they read from their orderer's."""
@@ -101,6 +104,7 @@ class Crew(msgspec.Struct, frozen=True):
     pipes: tuple[tuple[str, str], ...] = ()
     optional: frozenset[str] = frozenset()
     jobs: dict[str, Profile] = {}
+    rides: tuple[tuple[str, str], ...] = ()
 
     def is_read(self, part: str) -> bool:
         """Whether other parts see the store of this one."""

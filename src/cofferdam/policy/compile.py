@@ -17,6 +17,7 @@ from cofferdam.policy.placechecks import point_place
 from cofferdam.policy.points import values
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Making, window_row
+from cofferdam.policy.terms.diode_rows import strand_of
 from cofferdam.policy.terms.kinds import Kinds, dialects
 from cofferdam.policy.zones import clock, end_of_day
 from cofferdam.protocols.dialect import Dialect
@@ -220,4 +221,5 @@ def _conduit(name: str, conduit: schema.Conduit, making: Making, kinds: Kinds) -
         windows=tuple(window_row(window) for window in conduit.window),
         silent=conduit.deny == "silent",
         latency_budget_us=conduit.latency_budget or 0,
+        strand=strand_of(making.policy.conduits, name),
     )

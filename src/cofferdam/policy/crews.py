@@ -14,7 +14,10 @@ import ipaddress
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from cofferdam.errors import PolicyError
+from cofferdam.limits import strand_end
 from cofferdam.policy.document import Path
 from cofferdam.policy.rows import Conduit
 from cofferdam.policy.table import CompiledPolicy
@@ -98,7 +101,8 @@ def _groups(policy: CompiledPolicy, kinds: Kinds) -> tuple[dict[str, Group], tup
     wrong: list[Clash] = []
     merged: list[Group] = []
     for conduit in policy.conduits.values():
-        needs = _here(policy, kinds[conduit.broker].needs(conduit, policy))
+        needs = kinds[conduit.broker].needs(conduit, policy)
+        needs = _here(policy, _riding(policy, conduit, needs, kinds[conduit.broker].rides))
         if not needs.parts:
             continue
         group = _of(conduit, needs)
@@ -129,6 +133,24 @@ def _groups(policy: CompiledPolicy, kinds: Kinds) -> tuple[dict[str, Group], tup
 def _named(group: Group) -> tuple[str, Path]:
     name = min(group.conduits)
     return f"conduit {name}", ("conduits", name)
+
+
+def _riding(policy: CompiledPolicy, conduit: Conduit, needs: Needs, rides: tuple[str, str]) -> Needs:
+    """What a conduit needs whose crossing goes over a strand: a folder at each end. What stands apart is inside, but for
+    the end outside."""
+    if not conduit.strand:
+        return needs
+    carrier = policy.conduits[conduit.strand]
+    inside = policy.zones[carrier.from_zone].machine
+    parts = {
+        name: replace(part, machine=inside) if part.place is None and not part.machine else part
+        for name, part in needs.parts.items()
+    }
+    for name, way, zone in zip(rides, ("out", "in"), (carrier.from_zone, carrier.to_zone), strict=True):
+        folder = Folder(strand_end(conduit.name, way), conduit.name, ("conduits", conduit.name), shared=True)
+        part = parts[name]
+        parts[name] = replace(part, folders=(*part.folders, folder), machine=policy.zones[zone].machine)
+    return Needs(parts, needs.apart)
 
 
 def _here(policy: CompiledPolicy, needs: Needs) -> Needs:

@@ -16,6 +16,7 @@ from cofferdam.policy.findings import Checking, Reader
 from cofferdam.policy.networks import network_of
 from cofferdam.policy.placechecks import PlaceChecks
 from cofferdam.policy.problems import Problem, nearest, one_of
+from cofferdam.policy.terms.diode_rows import strand_of
 from cofferdam.policy.terms.kinds import KINDS, Kinds, dialects
 from cofferdam.policy.yamltext import quote
 from cofferdam.protocols.dialect import Dialect
@@ -261,6 +262,8 @@ class _Checker(Checking):
         known_to = self.known("zones", conduit.to_zone, (*here, "to"))
         if known_from and known_to and conduit.from_zone == conduit.to_zone:
             self.at((*here, "to"), f"{conduit.to_zone}, where it comes from", "another zone", check="zones")
+        if known_from and known_to:
+            self.machines(name, conduit)
         terms = self.kinds.get(conduit.broker)
         if terms is None:
             near = nearest(conduit.broker, self.kinds) or self.by_words(here)
@@ -276,6 +279,17 @@ class _Checker(Checking):
         if required and not conduit.allow and name not in self.kept:
             self.at((*here, "allow"), "no rules", "at least one rule", check="missing")
         terms.check(name, conduit, numbers, self)
+
+    def machines(self, name: str, conduit: schema.Conduit) -> None:
+        """One that goes from one machine to another needs a strand."""
+        ends = [self.policy.zones.get(zone) for zone in (conduit.from_zone, conduit.to_zone)]
+        machines = {end.machine for end in ends if end is not None and end.crossing is None}
+        if len(machines) > 1 and not strand_of(self.policy.conduits, name):
+            found = f"{conduit.to_zone}, which hangs on another machine than {conduit.from_zone}"
+            expected = "a zone of the same machine"
+            if conduit.may_ride:
+                expected += f", or a conduit of the broker diode with carries: [{name}]"
+            self.at(("conduits", name, "to"), found, expected, check="machine")
 
     def by_words(self, here: Path) -> str:
         """The broker whose words a conduit uses, where its own word is no broker's; "" if that is not plain."""

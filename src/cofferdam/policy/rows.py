@@ -103,7 +103,7 @@ class Conduit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An agreed road between two zones, with its owner and its reason. `expires` is UTC ns, NEVER for none.
 
     `terms` is the broker's own. `windows`: open while any of them is; none means always. `latency_budget_us` is in
-    microseconds, 0 for none.
+    microseconds, 0 for none. `strand`: the conduit over which its crossing goes, "" where it has none but pipes.
     """
 
     name: str
@@ -118,6 +118,7 @@ class Conduit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     windows: tuple[Window, ...] = ()
     silent: bool = False
     latency_budget_us: int = 0
+    strand: str = ""
 
     @property
     def rules(self) -> tuple[Rule, ...]:

@@ -13,7 +13,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -549,6 +549,7 @@ class Conduit(Entry):
     A broker's terms add its own fields and say what stands under `allow`.
     """
 
+    may_ride: ClassVar[bool] = False
     from_zone: Name = Field(alias="from", description="The zone where sessions begin.")
     to_zone: Name = Field(alias="to", description="The zone to which they go.")
     broker: Name = Field(description="The broker that understands the exchange; what else the conduit may say is its.")

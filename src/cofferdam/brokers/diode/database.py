@@ -7,6 +7,7 @@ Not here: what is in it (spool_store, keeper_store).
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,8 +31,9 @@ class Database:
                 raise StoreError(f"{path} is a database of something else", hint="move it out of the store's folder")
             self.run("PRAGMA journal_mode=WAL")
             self.run("PRAGMA synchronous=FULL")
+            # Of an earlier version some are missing.
+            self._db.executescript(re.sub(r"CREATE (TABLE|INDEX) ", r"CREATE \1 IF NOT EXISTS ", tables))
             if not known:
-                self._db.executescript(tables)
                 self.run(f"PRAGMA application_id={application}")
             found = self.one("PRAGMA quick_check(1)")[0]
             if found != "ok":

@@ -12,7 +12,7 @@ Not here: what is checked before anything is written (keeper).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,10 +27,13 @@ CREATE TABLE ledger(channel TEXT, epoch INTEGER, highest INTEGER, lost INTEGER, 
   PRIMARY KEY(channel, epoch)) WITHOUT ROWID;
 CREATE TABLE files(channel TEXT, epoch INTEGER, first INTEGER, name TEXT, size INTEGER, sha256 TEXT, changed INTEGER,
   chunks INTEGER, state TEXT, placed TEXT, at INTEGER, PRIMARY KEY(channel, epoch, first)) WITHOUT ROWID;
+CREATE TABLE held(channel TEXT, epoch INTEGER, number INTEGER, body BLOB,
+  PRIMARY KEY(channel, epoch, number)) WITHOUT ROWID;
 CREATE TABLE tickets(serial INTEGER PRIMARY KEY AUTOINCREMENT, made INTEGER, until INTEGER, channel TEXT,
   count INTEGER);
 """
 APPLICATION: Final = 0x4366446B
+_FORGET: Final = "DELETE FROM held WHERE channel=? AND epoch=? AND number BETWEEN ? AND ?"
 OPEN_MOST: Final = 64
 """Files that are open at a time."""
 _ranges = msgspec.msgpack.Decoder(list[tuple[int, int]])
@@ -51,6 +54,15 @@ class Coming(NamedTuple):
     state: str
     placed: str
     at: int
+
+
+class Held(NamedTuple):
+    """A piece of records that waits for others."""
+
+    channel: str
+    epoch: int
+    number: int
+    body: bytes
 
 
 class KeeperStore:
@@ -92,10 +104,35 @@ class KeeperStore:
                 os.fdatasync(fd)
         self._unsynced.clear()
         with self.db.commit():
-            for name in dirty:
-                for epoch, one in channels[name].epochs.items():
-                    self.db.run("INSERT OR REPLACE INTO ledger VALUES(?, ?, ?, ?, ?, ?)", name, epoch, one.highest,
-                                one.lost, one.given_up, msgspec.msgpack.encode(list(one.have)))  # fmt: skip
+            self._write({name: channels[name] for name in dirty})
+
+    def _write(self, channels: Mapping[str, Channel]) -> None:
+        for name, channel in channels.items():
+            for epoch, one in channel.epochs.items():
+                self.db.run("INSERT OR REPLACE INTO ledger VALUES(?, ?, ?, ?, ?, ?)", name, epoch, one.highest,
+                            one.lost, one.given_up, msgspec.msgpack.encode(list(one.have)))  # fmt: skip
+
+    # --- pieces of records that wait
+
+    def hold(
+        self, fresh: Iterable[Held], gone: Iterable[tuple[str, int, int, int]], channels: Mapping[str, Channel]
+    ) -> None:
+        """Keeps some and forgets others (channel, epoch, first, last), together with what these ledgers say."""
+        with self.db.commit():
+            for held in fresh:
+                self.db.run("INSERT OR REPLACE INTO held VALUES(?, ?, ?, ?)", *held)
+            for name, epoch, first, last in gone:
+                self.db.run(_FORGET, name, epoch, first, last)
+            self._write(channels)
+
+    def forget(self, channel: str, epoch: int, first: int, last: int) -> None:
+        with self.db.commit():
+            self.db.run(_FORGET, channel, epoch, first, last)
+
+    def held(self) -> Iterator[Held]:
+        """In the order of their numbers."""
+        for row in self.db.all("SELECT * FROM held ORDER BY channel, epoch, number"):
+            yield Held(*row)
 
     # --- files that are coming
 

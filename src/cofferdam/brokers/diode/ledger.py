@@ -203,46 +203,42 @@ class Order:
 
     def __init__(self, wait_ns: int, most: int) -> None:
         self._wait, self._most = wait_ns, most
-        self._waiting: dict[tuple[int, int], tuple[int, int, object]] = {}
+        self._waiting: dict[tuple[int, int], tuple[int, int, int, bytes]] = {}
         self._next: tuple[int, int] = (0, 1)
         self.held = 0
 
-    def put(self, epoch: int, number: int, size: int, record: object, now: int) -> None:
-        """A record that is new."""
-        self._waiting[epoch, number] = (now, size, record)
+    def put(self, epoch: int, number: int, size: int, record: bytes, now: int, count: int = 1) -> None:
+        """A record that is new, and has so many numbers from this one on."""
+        self._waiting[epoch, number] = (now, size, count, record)
         self.held += size
 
-    def ready(self, channel: Channel, now: int) -> Iterator[tuple[int, int, object]]:
-        """(epoch, number, record) of what may go on now. What waited too long goes on without those before it, which
-        then come, if they do, as what they are: late."""
+    def peek(self, channel: Channel, now: int) -> Iterator[tuple[int, int, int, bytes]]:
+        """(epoch, number, how many numbers, record) of what may go on now: each waits on until it is `done`. What
+        waited too long goes on without those before it, which then come, if they do, as what they are: late."""
         for at in sorted(self._waiting):
-            since, size, record = self._waiting[at]
-            epoch, number = at
-            late = at < self._next
-            first = (epoch, number) == self._next or (epoch > self._next[0] and number == 1 and self._closed(channel))
-            if not (
-                late or first or self._passable(channel, at) or now - since >= self._wait or self.held > self._most
-            ):
+            since, _, count, record = self._waiting[at]
+            waited = now - since >= self._wait or self.held > self._most
+            if not (waited or at < self._next or self._passable(channel, at)):
                 return
-            del self._waiting[at]
-            self.held -= size
-            if not late:
-                self._next = (epoch, number + 1)
-            yield epoch, number, record
+            yield *at, count, record
 
-    def _closed(self, channel: Channel) -> bool:
-        """Whether the epoch that is being handed on has nothing more to come."""
-        one = channel.epochs.get(self._next[0])
-        return one is None or next(one.have.missing(self._next[1], one.highest), None) is None
+    def done(self, epoch: int, number: int) -> None:
+        """It has gone on."""
+        _, size, count, _ = self._waiting.pop((epoch, number))
+        self.held -= size
+        self._next = max(self._next, (epoch, number + count))
 
     def _passable(self, channel: Channel, at: tuple[int, int]) -> bool:
         """Whether all before it came or are given up."""
         epoch, number = at
-        if epoch == self._next[0]:
-            one = channel.epochs.get(epoch)
-            return one is not None and next(one.have.missing(self._next[1], number - 1), None) is None
         one = channel.epochs.get(epoch)
-        return self._closed(channel) and one is not None and next(one.have.missing(1, number - 1), None) is None
+        if one is None:
+            return False
+        if epoch == self._next[0]:
+            return next(one.have.missing(self._next[1], number - 1), None) is None
+        before = channel.epochs.get(self._next[0])
+        closed = before is None or next(before.have.missing(self._next[1], before.highest), None) is None
+        return closed and next(one.have.missing(1, number - 1), None) is None
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -9,11 +9,13 @@ with `Room` alone. A keeper says `Start` once; a receiver says `Epoch` before an
 
 from __future__ import annotations
 
+import struct
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
 from cofferdam.crossing.records import RecordCodec
+from cofferdam.errors import CrossingError
 
 PIECE_BYTES: Final = 256 << 10
 """The largest body of one record."""
@@ -25,7 +27,7 @@ SPANS_MOST: Final = 64
 RECORD_BYTES: Final = 1 << 20
 
 Name = Annotated[str, Meta(min_length=1, max_length=130, pattern=r"^[a-z]+:[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""A channel: what rides, and its name, as `files:reports`, `messages:counts`."""
+"""A channel: what rides, and its name, as `files:reports`, `records:history`."""
 Number = Annotated[int, Meta(ge=1, le=(1 << 53) - 1)]
 Count = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 Ns = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
@@ -188,4 +190,34 @@ class Chunk(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=T
 
 FILES: Final[RecordCodec[Manifest | Chunk]] = RecordCodec(Manifest | Chunk, limit=PIECE_BYTES)
 """What the pieces of a channel of files hold."""
+
+
+# --- records of conduits that ride ------------------------------------------------------------------------------------
+
+_PART: Final = struct.Struct(">HH")
+PART_BYTES: Final = PIECE_BYTES - _PART.size
+PARTS_MOST: Final = 1024
+
+
+def parts(data: bytes) -> list[bytes]:
+    """The bodies of the pieces that hold what a conduit has handed over at a time: each says which of how many it is.
+
+    Raises: CrossingError, where it is too much.
+    """
+    count = max(1, -(-len(data) // PART_BYTES))
+    if count > PARTS_MOST:
+        raise CrossingError(f"{len(data)} bytes of records at a time")
+    return [_PART.pack(at, count) + data[at * PART_BYTES : (at + 1) * PART_BYTES] for at in range(count)]
+
+
+def part(body: bytes) -> tuple[int, int, bytes]:
+    """(which, of how many, bytes) of a piece. Raises: CrossingError."""
+    if len(body) <= _PART.size:
+        raise CrossingError("a piece of records with nothing in it")
+    at, count = _PART.unpack_from(body)
+    if not at < count <= PARTS_MOST:
+        raise CrossingError(f"piece {at} of {count}")
+    return at, count, body[_PART.size :]
+
+
 State = Literal["one-way by hardware", "one-way by software", "one-way by software, and not separated here"]

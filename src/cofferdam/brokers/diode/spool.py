@@ -11,15 +11,11 @@ Not here: the disk (spool_store), blocks and pace (sender).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import secrets as random_numbers
-import stat
 from collections import deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
@@ -32,22 +28,16 @@ from cofferdam.brokers.diode.figures import SPOOL
 from cofferdam.brokers.diode.pairing import SpoolKeys, load
 from cofferdam.brokers.diode.records import CHUNK_BYTES, Known, Piece
 from cofferdam.brokers.diode.sender import row_of
+from cofferdam.brokers.diode.spool_files import DAY, SECOND, Taking
+from cofferdam.brokers.diode.spool_riding import Riding
 from cofferdam.brokers.diode.spool_store import FileRow, SpoolStore, piece_of
 from cofferdam.brokers.kit.figures import Figures, Reported
+from cofferdam.crossing.strand import LOOK_SECONDS
 from cofferdam.errors import GateError, StoreError, StoreFull
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.diode_rows import FilesRow
 
 CREDIT_BYTES: Final = 16 << 20
 """Of bulk that may wait in the sender."""
-SLICE_BYTES: Final = 8 << 20
-"""Worked through in one turn of the loop."""
-SCAN_MOST: Final = 2_000
-"""Entries of a folder that are looked at."""
-TOLD_MOST: Final = 1_000
-"""Files that are known not to be sent, so that each is told once."""
-SECOND: Final = 10**9
-DAY: Final = 86_400
 
 
 class Resend(Struct, forbid_unknown_fields=True):
@@ -77,25 +67,20 @@ class _Plan(NamedTuple):
     lost: int
 
 
-@dataclass
-class _Copying:
-    """A file on its way from its folder into the store."""
-
-    row: FileRow
-    source: int
-    into: int
-    digest: Any
-    at: int
-
-
 class _Job:
     """Records on their way to the sender. `serial`: of the ticket; -1 for what is sent for the first time."""
 
     def __init__(
-        self, pieces: Iterator[Piece | Known | records.Pace], *, file: FileRow | None = None, serial: int = -1
+        self,
+        pieces: Iterator[Piece | Known | records.Pace],
+        *,
+        file: FileRow | None = None,
+        serial: int = -1,
+        channel: str = "",
     ) -> None:
         self.pieces = pieces
         self.file = file
+        self.channel = channel
         self.serial = serial
         self.count = 0
         self.size = 0
@@ -115,9 +100,12 @@ class Spool(Part):
         self._site = setting.policy.site
         self._keys = load(SpoolKeys, setting.secrets)
         self._store = SpoolStore(setting.store)
+        self._files = Taking(setting, self._strand, self._row, self._store, self._record)
+        self._riding = Riding(setting, self._row, self._store, prompt=self._prompt, bulk=self._bulk, waits=self._waits)
         self._sender = setting.senders["sender"]
         self._figures = Figures(SPOOL)
         self.epoch = 0
+        self._records: deque[_Job] = deque()
         self._first: deque[_Job] = deque()
         self._again: deque[_Job] = deque()
         self._turn = False
@@ -128,21 +116,17 @@ class Spool(Part):
         """(handed so far, channel, epoch, number) of what was handed over, in order."""
         self._gone: dict[tuple[str, int], int] = {}
         self._finishing: deque[tuple[int, FileRow]] = deque()
-        self._seen: dict[tuple[str, str], tuple[int, int, int]] = {}
-        self._refused: dict[tuple[str, str], str] = {}
-        self._copying: _Copying | None = None
         self._waiting_for_log: list[FileRow] = []
         self._ticks = 0
         self._backfilled = ""
         self._full = ""
         self._halted = False
         self._dropped_count = 0
-        self._today: deque[tuple[int, str, int]] = deque()
         if self._keys is not None:
             self._begin()
 
     def _begin(self) -> None:
-        self.epoch = self._store.begin(self._setting.wall())
+        self.epoch = self._files.epoch = self._store.begin(self._setting.wall())
         self._sender.send(records.Begin(self.epoch))
         self._audit.note(
             events.DiodeEpoch(wall_ns=self._setting.wall(), strand=self._strand, epoch=self.epoch), always=True
@@ -150,19 +134,20 @@ class Spool(Part):
         for row in self._store.files("taken"):  # the process ended while it was copied; it lies in its folder still
             self._store.forget_file(row)
         for row in self._store.remains():
-            self._remove_source(row)
+            self._files.remove_source(row)
         for row in self._store.files("ready"):
             self._send_file(row, again=True)
+        for channel, epoch, first, last in self._store.unsent():
+            self._send_records(channel, epoch, first, last, again=True)
         self._beat()
-
-    def _folder(self, channel: str) -> Path:
-        return self._setting.folders[next(row.out for row in self._row.files if row.channel == channel)]
+        self._look()
 
     # --- the gate ---------------------------------------------------------------------------------------------------
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._strand, self._row = row_of(policy)
-        self._refused.clear()
+        self._files.row = self._riding.row = self._row
+        self._files.refused.clear()
         return 0
 
     def set_severed(self, sides: Collection[str]) -> None:
@@ -181,129 +166,6 @@ class Spool(Part):
         self._fill()
 
     # --- files ------------------------------------------------------------------------------------------------------
-
-    def _scan(self, row: FilesRow) -> None:
-        with os.scandir(self._folder(row.channel)) as entries:
-            for count, entry in enumerate(entries):
-                if count >= SCAN_MOST or self._copying is not None:
-                    return  # one at a time; the others have their turn
-                if entry.name.startswith("."):
-                    continue
-                try:
-                    self._look(row, entry)
-                except FileNotFoundError:
-                    continue
-                except PermissionError:
-                    self._refuse(
-                        row, entry.name, "the gate may not read it, or not move it: let the group of its folder"
-                    )
-
-    def _look(self, row: FilesRow, entry: os.DirEntry[str]) -> None:
-        """Takes a file that has stood still since the last look."""
-        if why := row.wrong(entry.name):
-            self._refuse(row, entry.name, why)
-            return
-        found = entry.stat(follow_symlinks=False)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            self._refuse(row, entry.name, "no plain file of one name")
-            return
-        if found.st_size > row.most:
-            self._refuse(row, entry.name, f"larger ({found.st_size} bytes) than what rides ({row.most})")
-            return
-        at = (row.name, entry.name)
-        facts = (found.st_size, found.st_mtime_ns, found.st_ino)
-        if self._seen.get(at) != facts:
-            if len(self._seen) >= SCAN_MOST:
-                self._seen.clear()
-            self._seen[at] = facts
-            return
-        if found.st_size + self._store.size > self._row.room:
-            self._refuse(row, entry.name, "larger than the room that the spool has left")
-            return
-        if not self._within_day(row, found.st_size):
-            self._refuse(row, entry.name, f"beyond the {row.per_day} bytes of a day: it waits")
-            return
-        fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        wall = self._setting.wall()
-        try:
-            taken = self._store.take(row.channel, entry.name, found.st_size, found.st_mtime_ns, wall, found.st_ino)
-        except StoreError:
-            os.close(fd)
-            raise
-        self._today.append((wall, row.name, found.st_size))
-        self._seen.pop(at, None)
-        self._refused.pop(at, None)
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        into = os.open(self._store.path(taken), flags, 0o600)
-        self._copying = _Copying(taken, fd, into, hashlib.sha256(), 0)
-        self._reactor.later(self._copy)
-
-    def _within_day(self, row: FilesRow, size: int) -> bool:
-        since = self._setting.wall() - DAY * SECOND
-        while self._today and self._today[0][0] < since:
-            self._today.popleft()
-        return sum(other for _, name, other in self._today if name == row.name) + size <= row.per_day
-
-    def _refuse(self, row: FilesRow, name: str, why: str) -> None:
-        at = (row.name, name)
-        if self._refused.get(at) == why or len(self._refused) >= TOLD_MOST:
-            return
-        self._refused[at] = why
-        self._audit.note(
-            events.DiodeFileNotSent(
-                wall_ns=self._setting.wall(),
-                strand=self._strand,
-                channel=row.channel,
-                name=clip(name),
-                detail=clip(why),
-            )
-        )
-
-    def _copy(self) -> None:
-        """Works on: a slice of the file that is being copied, and its hash."""
-        copying = self._copying
-        if self._halted or copying is None:
-            return
-        row = copying.row
-        try:
-            data = os.pread(copying.source, min(SLICE_BYTES, max(1, row.size - copying.at)), copying.at)
-            copying.digest.update(data)
-            rest = memoryview(data)
-            while rest:
-                done = os.pwrite(copying.into, rest, copying.at)
-                copying.at, rest = copying.at + done, rest[done:]
-            if data and copying.at < row.size:
-                self._reactor.later(self._copy)
-                return
-            os.fsync(copying.into)
-            now = os.fstat(copying.source)
-        except OSError as error:
-            self._copied()
-            self._store.forget_file(row)
-            self._full = f"{self._store.folder}: {error.strerror or error}"
-            return
-        self._copied()
-        if copying.at != row.size or (now.st_size, now.st_mtime_ns) != (row.size, row.changed):
-            self._store.forget_file(row)  # somebody is writing it still: it is looked at again
-            return
-        numbered = self._store.number(row, self.epoch, copying.digest.hexdigest(), self._setting.wall())
-        self._remove_source(numbered)
-        self._record(numbered)
-
-    def _copied(self) -> None:
-        copying, self._copying = self._copying, None
-        if copying is not None:
-            os.close(copying.source)
-            os.close(copying.into)
-
-    def _remove_source(self, row: FileRow) -> None:
-        """It is kept here, so it goes from its folder, unless another of its name is there by now."""
-        if row.channel in self._row.channels:
-            path = self._folder(row.channel) / row.name
-            with contextlib.suppress(OSError):
-                if path.lstat().st_ino == row.source:
-                    path.unlink()
-        self._store.removed(row)
 
     def _record(self, row: FileRow) -> None:
         """Recorded, then sent."""
@@ -345,9 +207,10 @@ class Spool(Part):
     # --- to the sender ----------------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        """Hands over as much as the sender has room for: what is new and what is sent again, by turns."""
-        while self._handed - self._left < CREDIT_BYTES and (self._first or self._again):
+        """Hands over as much as the sender has room for: records first, then files and what is sent again, by turns."""
+        while self._handed - self._left < CREDIT_BYTES and (self._records or self._first or self._again):
             lane = self._again if self._again and (self._turn or not self._first) else self._first
+            lane = self._records or lane
             self._turn = not self._turn
             job = lane[0]
             record = next(job.pieces, None)
@@ -384,12 +247,44 @@ class Spool(Part):
                 wall_ns=self._setting.wall(), strand=self._strand, serial=job.serial, count=job.count, size=job.size
             ), always=True)  # fmt: skip
 
-    def put_message(self, channel: str, body: bytes) -> int:
-        """A message that rides; it is on disk when this returns its number. Raises: StoreError."""
-        number = self._store.message(channel, self.epoch, body, self._setting.wall())
-        self._figures.add("records_sent", 1, channel)
-        self._sender.send(Piece(channel, self.epoch, number, body, prompt=True))
-        return number
+    # --- records of conduits that ride
+
+    def _look(self) -> None:
+        """What they have handed over."""
+        if self._halted:
+            return
+        more = False
+        try:
+            if not self._full or self._ticks % 10 == 0:
+                more = self._riding.look(self.epoch)
+        except StoreFull as error:
+            self._full = str(error)
+        if self._store.size > self._row.room:
+            self._age()
+        self._reactor.call_in(0.001 if more else LOOK_SECONDS, self._look)
+
+    def _prompt(self, piece: Piece) -> None:
+        self._figures.add("records_sent", 1, piece.channel)
+        self._sender.send(piece)
+
+    def _bulk(self, channel: str, first: int, last: int) -> None:
+        self._send_records(channel, self.epoch, first, last, again=False)
+
+    def _waits(self, channel: str) -> bool:
+        return any(job.channel == channel for job in self._records)
+
+    def _send_records(self, channel: str, epoch: int, first: int, last: int, *, again: bool) -> None:
+        """Some that are kept, in their order, as the sender has room."""
+
+        def pieces() -> Iterator[Piece]:
+            for number in range(first, last + 1):
+                body = self._store.body(channel, epoch, number)
+                if body is not None:
+                    yield Piece(channel, epoch, number, body, again=again)
+            self._store.left(channel, epoch, last)
+
+        self._records.append(_Job(pieces(), channel=channel))
+        self._fill()
 
     def _beat(self) -> None:
         told = self._store.told(self._gone)
@@ -519,15 +414,15 @@ class Spool(Part):
             return
         try:
             self._tick()
-            self._full = ""
+            self._full = self._files.full
         except StoreFull as error:
             self._full = str(error)
 
     def _tick(self) -> None:
         self._ticks += 1
         if not self._full or self._ticks % 10 == 0:
-            for row in self._row.files:
-                self._scan(row)
+            self._files.full = ""
+            self._files.scan()
         if self._audit.writable and self._waiting_for_log:
             waiting, self._waiting_for_log = self._waiting_for_log, []
             for one in waiting:
@@ -575,10 +470,10 @@ class Spool(Part):
                 "oldest_seconds": (wall - oldest) // SECOND if oldest else 0, "dropped": self._dropped(),
             },
             "full": self._full,
-            "folders": {row.channel: str(self._folder(row.channel)) for row in self._row.files},
+            "folders": {row.channel: str(self._files.folder(row.channel)) for row in self._row.files},
             "not_sent": [
                 {"channel": f"files:{channel}", "name": name, "why": why}
-                for (channel, name), why in list(self._refused.items())[:50]
+                for (channel, name), why in list(self._files.refused.items())[:50]
             ],
             "channels": [
                 {"channel": told.channel, "epoch": span.epoch, "oldest": span.oldest, "highest": span.highest}
@@ -612,19 +507,21 @@ class Spool(Part):
                     f"the spool of {self._strand} has {size} of {self._row.room} bytes after {hours:.1f} h; beyond it "
                     f"the oldest goes before its {self._row.keep // 3600} h"
                 )
-        for (channel, name), why in list(self._refused.items())[:5]:
+        for channel, why in self._riding.stopped.items():
+            found[f"stopped-{channel.partition(':')[2]}"] = clip(f"nothing of {channel} is taken any more: {why}")
+        for (channel, name), why in list(self._files.refused.items())[:5]:
             label = hashlib.sha256(f"{channel}/{name}".encode()).hexdigest()[:8]
             found[f"not-sent-{label}"] = clip(f"{name!r} in the folder of files:{channel} is not sent: {why}")
         return found
 
     @property
     def busy(self) -> int:
-        return 1 if self._copying is not None else 0
+        return 1 if self._files.busy else 0
 
     def end(self) -> None:
         self.halt()
 
     def halt(self) -> None:
         if not self._halted:
-            self._halted = True
+            self._halted = self._files.halted = True
             self._store.db.close()

@@ -25,6 +25,7 @@ CREATE TABLE files(id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT, name TEXT
 CREATE INDEX by_numbers ON files(channel, epoch, first);
 CREATE TABLE messages(channel TEXT, epoch INTEGER, number INTEGER, at INTEGER, size INTEGER, body BLOB,
   PRIMARY KEY(channel, epoch, number)) WITHOUT ROWID;
+CREATE INDEX by_age ON messages(at);
 CREATE TABLE channels(channel TEXT, epoch INTEGER, highest INTEGER, left INTEGER,
   PRIMARY KEY(channel, epoch)) WITHOUT ROWID;
 CREATE TABLE tickets(serial INTEGER PRIMARY KEY, until INTEGER);
@@ -63,6 +64,9 @@ class SpoolStore:
         self.kept = folder / "kept"
         self.kept.mkdir(mode=0o700, exist_ok=True)
         self.db = Database(folder / "spool.db", APPLICATION, _TABLES)
+        files = self.db.one("SELECT coalesce(sum(size), 0) FROM files")[0]
+        self.size = int(files) + int(self.db.one("SELECT coalesce(sum(size), 0) FROM messages")[0])
+        """Bytes that are kept."""
 
     def begin(self, wall_ns: int) -> int:
         """A new epoch, above all before."""
@@ -85,6 +89,7 @@ class SpoolStore:
                 "VALUES(?, ?, 'taken', 0, 0, 0, ?, '', ?, ?, ?)", channel, name, size, changed, at, source,
             )  # fmt: skip
             (number,) = self.db.one("SELECT last_insert_rowid()")
+        self.size += size
         return self.file(number)
 
     def file(self, number: int) -> FileRow:
@@ -125,18 +130,41 @@ class SpoolStore:
         """It goes, with its content."""
         with self.db.commit():
             self.db.run("DELETE FROM files WHERE id=?", row.id)
+        self.size -= row.size
         self.path(row).unlink(missing_ok=True)
 
     # --- messages
 
-    def message(self, channel: str, epoch: int, body: bytes, at: int) -> int:
-        """Stores one; its number."""
-        number = self.highest(channel, epoch) + 1
+    def take_messages(self, channel: str, epoch: int, bodies: list[bytes], at: int, handed: str) -> int:
+        """Stores some that were handed over in a file of this name; the number of the first."""
+        first = self.highest(channel, epoch) + 1
         with self.db.commit():
-            self.db.run("INSERT INTO messages VALUES(?, ?, ?, ?, ?, ?)", channel, epoch, number, at, len(body), body)
-            self._set_highest(channel, epoch, number)
-            self.db.run("UPDATE channels SET left=? WHERE channel=? AND epoch=?", number, channel, epoch)
-        return number
+            for number, body in enumerate(bodies, first):
+                self.db.run(
+                    "INSERT INTO messages VALUES(?, ?, ?, ?, ?, ?)", channel, epoch, number, at, len(body), body
+                )
+            self._set_highest(channel, epoch, first + len(bodies) - 1)
+            self.db.run("INSERT OR REPLACE INTO meta VALUES(?, ?)", f"handed {channel}", handed)
+        self.size += sum(map(len, bodies))
+        return first
+
+    def handed(self, channel: str) -> str:
+        """The last file whose messages were taken, "" for none."""
+        found = self.db.one("SELECT value FROM meta WHERE name=?", f"handed {channel}")
+        return str(found[0]) if found else ""
+
+    def left(self, channel: str, epoch: int, number: int) -> None:
+        """Up to this one they have left."""
+        with self.db.commit():
+            self.db.run("UPDATE channels SET left=max(left, ?) WHERE channel=? AND epoch=?", number, channel, epoch)
+
+    def unsent(self) -> list[tuple[str, int, int, int]]:
+        """(channel, epoch, first, last) of messages of which nobody knows whether they have left."""
+        return [
+            (channel, epoch, left + 1, highest)
+            for channel, epoch, highest, left in self.db.all("SELECT * FROM channels WHERE highest>left")
+            if self.db.one("SELECT 1 FROM messages WHERE channel=? AND epoch=? LIMIT 1", channel, epoch)
+        ]
 
     # --- numbers
 
@@ -220,12 +248,6 @@ class SpoolStore:
     # --- age and size
 
     @property
-    def size(self) -> int:
-        """Bytes that are kept."""
-        files = self.db.one("SELECT coalesce(sum(size), 0) FROM files")[0]
-        return int(files) + int(self.db.one("SELECT coalesce(sum(size), 0) FROM messages")[0])
-
-    @property
     def oldest_at(self) -> int:
         """When the oldest that is kept was sent; 0 for nothing."""
         found = [
@@ -241,20 +263,20 @@ class SpoolStore:
         for row in [FileRow(*row) for row in self.db.all("SELECT * FROM files WHERE state='sent' AND at<?", before)]:
             self.forget_file(row)
             count += row.last - row.first + 1
-        count += int(self.db.one("SELECT count(*) FROM messages WHERE at<?", before)[0])
+        old, size = self.db.one("SELECT count(*), coalesce(sum(size), 0) FROM messages WHERE at<?", before)
+        count, self.size = count + old, self.size - size
         with self.db.commit():
             self.db.run("DELETE FROM messages WHERE at<?", before)
             self.db.run(
                 "DELETE FROM channels WHERE epoch NOT IN (SELECT epoch FROM channels AS c "
                 "WHERE c.channel=channels.channel ORDER BY epoch DESC LIMIT ?)", SPANS_MOST,
             )  # fmt: skip
-        return count
+        return int(count)
 
     def shrink(self, most: int) -> dict[str, int]:
         """The oldest goes until no more than so many bytes are kept; how many records of each channel went."""
         gone: dict[str, int] = {}
-        size = self.size
-        while size > most:
+        while self.size > most:
             file = self.db.one("SELECT * FROM files WHERE first>0 ORDER BY at LIMIT 1")
             message = self.db.one("SELECT channel, at FROM messages ORDER BY at LIMIT 1")
             if not file and not message:
@@ -262,7 +284,6 @@ class SpoolStore:
             if file and (not message or FileRow(*file).at <= message[1]):
                 row = FileRow(*file)
                 self.forget_file(row)
-                size -= row.size
                 gone[row.channel] = gone.get(row.channel, 0) + row.last - row.first + 1
                 continue
             channel = message[0]
@@ -272,7 +293,7 @@ class SpoolStore:
             with self.db.commit():
                 for epoch, number, length in some:
                     self.db.run("DELETE FROM messages WHERE channel=? AND epoch=? AND number=?", channel, epoch, number)
-                    size -= length
+                    self.size -= length
             gone[channel] = gone.get(channel, 0) + len(some)
         return gone
 

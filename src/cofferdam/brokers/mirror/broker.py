@@ -45,6 +45,7 @@ MIRROR: Final = Broker(
                 stands="apart",
                 can=Can.STORE,
                 store=True,
+                folders=True,
                 preload=_ARROW,
                 says=kinds((*events.SPOOLER, *gate.PART)),
             ),
@@ -53,6 +54,7 @@ MIRROR: Final = Broker(
                 stands="apart",
                 can=Can.STORE | Can.READ,  # of READ the threads: sealing must not delay what comes
                 store=True,
+                folders=True,
                 memory=16 << 30,
                 preload=_ARROW,
                 says=kinds((*events.KEEPER, *gate.PART)),
@@ -70,7 +72,8 @@ MIRROR: Final = Broker(
             ),
         },
         pipes=(*_PIPES, *_BACK),
-        optional=frozenset({"files"}),
+        optional=frozenset({"collector", "files", "spooler", "keeper", "reader"}),
+        rides=(("spooler", "keeper"),),
     ),
     make={
         "collector": "cofferdam.brokers.mirror.collector:Collector",

@@ -41,7 +41,8 @@ class File(Struct, frozen=True):
 
 
 class Loss(Struct, frozen=True):
-    """What is not there, and why: of a source (or "*"), between two times (UTC ns)."""
+    """What is not there, and why: of a source (or "*"), between two times (UTC ns). With a lane: its batches from
+    `first` to `last`, which a strand has lost, and may bring later."""
 
     source: str
     since: int
@@ -49,6 +50,14 @@ class Loss(Struct, frozen=True):
     points: int
     why: str
     at: int
+    lane: str = ""
+    first: int = 0
+    last: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether anybody knows that there was anything."""
+        return bool(self.until or not self.lane)
 
 
 class Tag(Struct):

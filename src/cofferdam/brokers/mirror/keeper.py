@@ -111,7 +111,8 @@ class Keeper(Part):
         if isinstance(record, Lost):
             self._seen[record.lane] = self._expect(record.lane, record.first, record.last)
         else:
-            if record.number <= self._seen[record.lane]:
+            late = not self.acks and self.store.is_lost(record.lane, record.number)
+            if record.number <= self._seen[record.lane] and not late:
                 self._figures.add("repeated_batches")
                 self._soon()  # it is told again what is here
                 return
@@ -124,7 +125,7 @@ class Keeper(Part):
 
     def _expect(self, lane: Lane, first: int, last: int) -> int:
         seen = self._seen[lane]
-        if first > seen + 1 or last < first:
+        if (first > seen + 1 and self.acks) or last < first:
             raise CrossingError(f"batches {first} to {last} of the lane {lane} after {seen}: one is left out")
         return max(seen, last)
 
@@ -189,16 +190,27 @@ class Keeper(Part):
         try:
             while self._pending:
                 record, came = self._pending[0]
+                if not self.acks:
+                    self._left_out(record)
                 if isinstance(record, Lost):
                     self._lose(record)
-                elif record.number > self.store.taken[record.lane] and not self._take(record):
-                    break
+                else:
+                    late = record.number <= self.store.taken[record.lane]
+                    if not late or self.store.is_lost(record.lane, record.number):
+                        if not self._take(record):
+                            break
+                        if late:
+                            self.store.came(record.lane, record.number, *(span(record) if record.count else (0, 0)))
                 self._pending.popleft()
                 done.append((record, came))
             self._full = ""
         except StoreFull as error:
             self._full = str(error)
         self.store.sync()
+        try:
+            self.store.settle()
+        except StoreFull as error:
+            self._full = str(error)
         self._say_taken()
         now, wall = time.monotonic_ns(), self.setting.wall()
         for record, came in done:
@@ -212,6 +224,30 @@ class Keeper(Part):
         sender = self.setting.senders.get("spooler")
         if sender is not None and self.acks:
             sender.send(Taken(self.store.taken["live"], self.store.taken["backfill"]))
+
+    def _left_out(self, record: Samples | Lost) -> None:
+        """Nobody says over a strand that a batch is missing, but the number of the next one."""
+        taken = self.store.taken[record.lane]
+        first = record.first if isinstance(record, Lost) else record.number
+        if first <= taken + 1:
+            return
+        wall = self.setting.wall()
+        until = record.since if isinstance(record, Lost) else span(record)[0] if record.count else wall
+        if not taken:  # this end stands for the first time, or without its store: nobody can say what there was
+            since = until = 0
+        else:
+            newest = max((tag.last for tag in self.store.catalogue.tags.values()), default=until)
+            since = min(newest, until) if record.lane == "live" else until
+        why = "the strand has not brought it" if taken else "sent before the first that came"
+        loss = Loss("*", since, until, 0, why, wall, record.lane, taken + 1, first - 1)
+        self.store.lost(loss, record.lane, first - 1)
+        if taken:
+            self.setting.audit.note(
+                events.SamplesLost(
+                    wall_ns=wall, conduit=self.conduit, source="*", points=0, since_hour=since // HOUR_NS,
+                    until_hour=until // HOUR_NS, why=f"{why}: batches {loss.first} to {loss.last} of {record.lane}",
+                )
+            )  # fmt: skip
 
     def _lose(self, record: Lost) -> None:
         if record.last <= self.store.taken[record.lane]:
@@ -394,7 +430,7 @@ class Keeper(Part):
             ("generation", catalogue.generation), ("hot", self.store.hot_rows), ("files", len(catalogue.files)),
             ("sealed_rows", sum(file.rows for file in catalogue.files)),
             ("sealed_size", sum(file.size for file in catalogue.files)), ("tags", len(catalogue.tags)),
-            ("gaps", len(catalogue.losses)), ("newest", max(0, newest)), ("store_free", free),
+            ("gaps", sum(loss.known for loss in catalogue.losses)), ("newest", max(0, newest)), ("store_free", free),
         ):  # fmt: skip
             self._figures.set(name, value)
         return self._figures.report()

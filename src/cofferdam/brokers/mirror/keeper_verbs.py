@@ -97,7 +97,8 @@ class Verbs:
                 "first": min((tag.first for tag in found.tags.values()), default=0),
                 "newest": newest if newest != NO_TIME else 0,
                 "lag_ns": max(0, keeper.setting.wall() - newest) if newest != NO_TIME else 0,
-                "sealed_hour": max((file.last for file in found.files), default=0), "gaps": len(found.losses),
+                "sealed_hour": max((file.last for file in found.files), default=0),
+                "gaps": sum(loss.known for loss in found.losses),
                 "holds": [msgspec.to_builtins(hold) for hold in found.holds][:100], "full": keeper.full,
                 "taken": dict(keeper.store.taken),
                 "sources": [one.name for one in keeper.row.sources],
@@ -116,7 +117,7 @@ class Verbs:
         asked.answer({"tags": found, "more": len(found) >= TAGS_MOST})
 
     def _gaps(self, asked: Asked) -> None:
-        losses = self._keeper.store.catalogue.losses
+        losses = [loss for loss in self._keeper.store.catalogue.losses if loss.known]
         asked.answer({"count": len(losses), "gaps": [msgspec.to_builtins(loss) for loss in losses[-GAPS_MOST:]]})
 
     def _verify(self, asked: Asked) -> None:

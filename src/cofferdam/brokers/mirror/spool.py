@@ -81,6 +81,8 @@ class State(msgspec.Struct):
 
     next: dict[str, int] = {}
     upto: dict[str, int] = {}
+    sent: dict[str, int] = {}
+    """By lane: the last that was handed over, where nobody says what has come."""
     lost: list[Lost] = []
 
 
@@ -174,6 +176,10 @@ class Spool:
             file = self._files.pop(lane, None)
             if file is not None:
                 os.close(file)
+
+    def handed(self, lane: Lane, number: int) -> None:
+        """A batch was handed over, and nobody will say that it has come."""
+        self.taken[lane] = self.state.sent[lane] = number
 
     def waiting(self, lane: Lane) -> int:
         """Batches that the keeper does not have."""

@@ -10,6 +10,7 @@ Not here: the files (spool).
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Collection
@@ -46,6 +47,8 @@ PENDING_MOST: Final = 64
 """Batches of one source that wait for the disk: a source waits for `Stored` long before."""
 FRESH_MOST: Final = 128
 """Batches that need not be read from the disk."""
+SAVE_SECONDS: Final = 5.0
+"""How often is written down what was handed over to a strand: what is newer is handed over again after a crash."""
 RATE_SECONDS: Final = 60.0
 ALARM_SECONDS: Final = (4 * 3600, 24 * 3600)
 """An alarm once there is room for less than that."""
@@ -62,6 +65,8 @@ class Spooler(Part):
         self.conduit, row = rows.own(setting.policy)
         self._spool = Spool(setting.store, row.spool, KEEP_NS)
         self._acks = row.acks != "none"
+        if not self._acks:
+            self._blind()
         self._pending: deque[tuple[str, Samples]] = deque()
         self._stored: dict[str, int] = {}
         self._fresh: dict[tuple[Lane, int], Samples] = {}
@@ -73,9 +78,17 @@ class Spooler(Part):
         self._spooled: dict[str, int] = dict.fromkeys(LANES, 0)
         self._lost = 0
         self._rate = 0.0
+        self._saved_at = time.monotonic()
         self._rate_at, self._rate_bytes = time.monotonic(), 0
         for name in self._sources:
             setting.senders[name].send(Begin(dict(self._spool.state.upto)))
+
+    def _blind(self) -> None:
+        """Nobody says what has come. The numbers of a new spool are above those of any before it."""
+        for lane in LANES:
+            if self._spool.last(lane) == 0:
+                self._spool.goes_on_after(lane, self._setting.wall() // 10**6)
+            self._spool.taken[lane] = max(self._spool.first(lane) - 1, self._spool.state.sent.get(lane, 0))
 
     @property
     def _sources(self) -> list[str]:
@@ -83,7 +96,7 @@ class Spooler(Part):
 
     def _first(self, lane: Lane) -> int:
         """The first batch of a lane that is there."""
-        return self._spool.first(lane)
+        return self._spool.first(lane) if self._acks else self._spool.taken[lane] + 1
 
     # --- the gate
 
@@ -195,6 +208,12 @@ class Spooler(Part):
                 continue
             sender.send(record)
             self._next[lane] = number + 1
+            if not self._acks:
+                self._handed(lane, number)
+
+    def _handed(self, lane: Lane, number: int) -> None:
+        self._spool.handed(lane, number)
+        self._fresh.pop((lane, number), None)
 
     def _under_way(self, lane: Lane) -> int:
         return self._next[lane] - 1 - self._spool.taken[lane] if self._acks else 0
@@ -209,6 +228,8 @@ class Spooler(Part):
         for lost in known:
             self._setting.senders["keeper"].send(lost)
         self._next[lane] = max(lost.last for lost in known) + 1
+        if not self._acks:
+            self._handed(lane, self._next[lane] - 1)
 
     def _tell_lost(self, lost: Collection[Lost], why: str) -> None:
         for one in lost:
@@ -235,6 +256,10 @@ class Spooler(Part):
                 if gone and self._next[lane] <= max(one.last for one in gone):
                     self._soon()
         now = time.monotonic()
+        if not self._acks and now - self._saved_at >= SAVE_SECONDS:
+            self._saved_at = now
+            with contextlib.suppress(OSError):  # else more is handed over again after a crash
+                self._spool.save()
         if now - self._rate_at >= 1:
             total = self._spool.written
             rate = (total - self._rate_bytes) / (now - self._rate_at)

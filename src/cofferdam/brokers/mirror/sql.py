@@ -138,7 +138,7 @@ class Sql:
             "first": pa.array([tag.first for tag in tags.values()], pa.int64()).cast(pa.timestamp("ns")),
             "last": pa.array([tag.last for tag in tags.values()], pa.int64()).cast(pa.timestamp("ns")),
         }))  # fmt: skip
-        losses = view.catalogue.losses
+        losses = [loss for loss in view.catalogue.losses if loss.known]
         cursor.register("gaps", pa.table({
             "source": pa.array([one.source for one in losses], pa.string()),
             "since": pa.array([one.since for one in losses], pa.int64()).cast(pa.timestamp("ns")),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -39,6 +40,7 @@ class Store:
         self.hot_rows = 0
         self.newest = NO_TIME
         self.found = ""
+        self._settled = True
         self.log = hot.HotLog(folder)
         self._lingering: list[tuple[float, str]] = []
         try:
@@ -188,6 +190,36 @@ class Store:
             self.catalogue.losses, self.catalogue.taken = before
             raise
         self.taken[lane] = max(self.taken[lane], last)
+
+    def is_lost(self, lane: Lane, number: int) -> bool:
+        """Whether this batch is one that a strand has lost, and is welcome if it comes."""
+        return self._loss(lane, number) is not None
+
+    def _loss(self, lane: Lane, number: int) -> Loss | None:
+        found = (one for one in self.catalogue.losses if one.lane == lane and one.first <= number <= one.last)
+        return next(found, None)
+
+    def came(self, lane: Lane, number: int, low: int, high: int) -> None:
+        """A batch that was lost has come after all, with samples between two times: what is lost is less by it, or by
+        as much as is known. `settle` writes that down."""
+        loss = self._loss(lane, number)
+        if loss is None:
+            return
+        at = self.catalogue.losses.index(loss)
+        rest = []
+        if loss.first < number:
+            rest.append(msgspec.structs.replace(loss, last=number - 1, until=max(loss.since, min(loss.until, low))))
+        if number < loss.last:
+            rest.append(msgspec.structs.replace(loss, first=number + 1, since=min(loss.until, max(loss.since, high))))
+        self.catalogue.losses[at : at + 1] = rest
+        self._settled = False
+
+    def settle(self) -> None:
+        """Writes down what has come after all. Raises: StoreError."""
+        if not self._settled:
+            self.sync()  # it is on disk before the catalogue says so
+            catalogue.save(self.folder, self.catalogue)
+            self._settled = True
 
     def _lose(self, files: list[File], why: str) -> None:
         gone = {file.name for file in files}

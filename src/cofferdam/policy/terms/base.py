@@ -167,6 +167,9 @@ class Terms(abc.ABC, Generic[Said, Row]):
     rule: type[schema.Rule]
     row: type[Row]
     asks: ClassVar[tuple[Ask, ...]] = ()
+    rides: ClassVar[tuple[str, str]] = ("", "")
+    """The parts (from, to) whose crossing may go over a strand: the first is inside then, the second outside. "": of
+    this broker nothing may."""
     warnings: ClassVar[Mapping[str, Callable[[Linting], None]]] = {}
     """Further warnings of `cofferdam check`, by what they look for; the docstrings are the documentation."""
 

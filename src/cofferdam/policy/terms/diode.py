@@ -13,15 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
 from cofferdam.errors import CofferdamError
+from cofferdam.limits import strand_end
 from cofferdam.model import Allow, Deny, Fault
 from cofferdam.policy import rows
+from cofferdam.policy.document import Path
 from cofferdam.policy.explain import Explanation, Question, explained
 from cofferdam.policy.findings import Checking, Linting
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Ask, Folder, Making, Needs, PartNeeds, Place, Scope, Store, Strand, Terms
 from cofferdam.policy.terms.diode_model import DiodeConduit, DiodeRule, show_rate
-from cofferdam.policy.terms.diode_rows import FILES, DiodeRows, FilesRow
+from cofferdam.policy.terms.diode_rows import FILES, RECORDS, DiodeRows, FilesRow, strand_of
 from cofferdam.policy.yamltext import quote
 
 SPOOL, SENDER, RECEIVER, KEEPER = "spool", "sender", "receiver", "keeper"
@@ -83,7 +85,9 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
         here = ("conduits", name)
         for number, (kind, rider) in enumerate(conduit.carries):
             at = (*here, "carries", number)
-            if kind == FILES and rider not in conduit.files:
+            if kind == RECORDS:
+                self._crossing(name, conduit, at, rider, checking)
+            elif rider not in conduit.files:
                 near = nearest(rider, conduit.files)
                 known = one_of(conduit.files) if conduit.files else "one, in `files`"
                 checking.at(at, f"the channel of files {quote(rider)}", known, f"files:{near}" if near else "", "files")
@@ -91,6 +95,29 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
             if (FILES, channel) not in conduit.carries:
                 expected = f"carries: [files:{channel}]"
                 checking.key((*here, "files", channel), f"{channel}, which does not ride", expected, check="files")
+
+    @staticmethod
+    def _crossing(name: str, conduit: DiodeConduit, at: Path, rider: str, checking: Checking) -> None:
+        """What of another conduit may ride, and from where to where."""
+        said = checking.policy.conduits.get(rider)
+        fitting = [one for one, other in checking.policy.conduits.items() if other.may_ride]
+        if said is None or rider not in fitting:
+            found = f"the conduit {quote(rider)}" + (f", of {said.broker}" if said is not None else "")
+            expected = one_of(fitting) if fitting else "a conduit of a broker whose crossing may ride, or files:NAME"
+            checking.at(at, found, expected, nearest(rider, fitting), "carries")
+            return
+        first = strand_of(checking.policy.conduits, rider)
+        if first != name:
+            checking.at(
+                at, f"{rider}, which {first} carries", "a conduit that no other strand carries", check="carries"
+            )
+        zones = checking.policy.zones
+        for here, there, way in ((conduit.from_zone, said.from_zone, "from"), (conduit.to_zone, said.to_zone, "to")):
+            machines = [zones[zone].machine for zone in (here, there) if zone in zones]
+            if len(machines) == 2 and machines[0] != machines[1]:
+                found = f"{rider}, {way} {there} of machine {machines[1]}"
+                checking.at(at, found, f"a conduit {way} a zone of machine {machines[0]}, as the strand is",
+                            check="carries")  # fmt: skip
 
     warnings: ClassVar[Mapping[str, Callable[[Linting], None]]] = {}
 
@@ -113,7 +140,7 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
                          said.into or f"{channel}-in")
                 for channel, said in sorted(conduit.files.items())
             ),
-            messages=(),
+            records=tuple(sorted(rider for kind, rider in conduit.carries if kind == RECORDS)),
         )  # fmt: skip
 
     # --- needs
@@ -124,14 +151,11 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
         inside, outside = (policy.zones[zone].side for zone in (conduit.from_zone, conduit.to_zone))
 
         def folders(way: str) -> tuple[Folder, ...]:
+            said = {one.out if way == "out" else one.into: ("files", one.name) for one in row.files}
+            ends = {strand_end(one, way): ("carries",) for one in row.records}
+            here = ("conduits", conduit.name)
             return tuple(
-                Folder(
-                    name=one.out if way == "out" else one.into,
-                    share=conduit.name,
-                    said=("conduits", conduit.name, "files", one.name),
-                    shared=True,
-                )
-                for one in row.files
+                Folder(name, conduit.name, (*here, *at), shared=True) for name, at in (*said.items(), *ends.items())
             )
 
         out = Strand(conduit.from_zone, "out", row.sends, row.hears, row.port, conduit.name)

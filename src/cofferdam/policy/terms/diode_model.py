@@ -13,13 +13,14 @@ from pydantic import BeforeValidator, Field
 from cofferdam.policy import schema, syntax
 from cofferdam.policy.fields import as_list, one_or_list, one_or_more, read_by, whole
 from cofferdam.policy.schema import Name, Text
-from cofferdam.policy.terms.diode_rows import RIDES
+from cofferdam.policy.terms.diode_rows import FILES, RECORDS, RIDER_LETTERS
 
 DAY: Final = 86_400
 _RATE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(kbit/s|Mbit/s|Gbit/s)\Z")
+_END: Final = "\\Z"
 _UNITS: Final = {"kbit/s": 10**3, "Mbit/s": 10**6, "Gbit/s": 10**9}
 RATE_LEAST, RATE_MOST = 10_000, 100_000_000_000
-_RIDER: Final = re.compile(rf"({'|'.join(RIDES)}):([A-Za-z0-9][A-Za-z0-9._-]{{0,62}})\Z")
+_RIDER: Final = re.compile(rf"(?:({FILES}):)?([A-Za-z0-9][A-Za-z0-9._-]{{0,62}})\Z")
 
 
 def _rate(raw: Any) -> int:
@@ -42,11 +43,11 @@ def show_rate(rate: int) -> str:
 
 def _rider(raw: Any) -> tuple[str, str]:
     found = _RIDER.match(raw) if isinstance(raw, str) else None
-    if isinstance(raw, str) and raw.startswith("messages:"):
-        raise syntax.Expected("files: messages ride as the files of a relay's folder (docs/diode.md)", "files:NAME")
     if found is None:
-        raise syntax.Expected("what rides, as files:NAME")
-    return found[1], found[2]
+        raise syntax.Expected("what rides: files:NAME, or the name of a conduit")
+    if not found[1] and len(found[2]) > RIDER_LETTERS:
+        raise syntax.Expected(f"a conduit whose name has at most {RIDER_LETTERS} letters")
+    return found[1] or RECORDS, found[2]
 
 
 def _percent(raw: Any) -> int:
@@ -85,7 +86,9 @@ def size(low: int, high: int) -> tuple[Any, Any]:
     return read_by(lambda raw: syntax.size(raw, low, high), {"type": "string", "examples": ["1 GB", "5 MB"]})
 
 
-_RIDER_ITEM: Final = {"type": "string", "pattern": _RIDER.pattern.replace("\\Z", "$"), "examples": ["files:reports"]}
+_RIDER_ITEM: Final = {
+    "type": "string", "pattern": f"^{_RIDER.pattern.removesuffix(_END)}$", "examples": ["files:reports", "history"],
+}  # fmt: skip
 Riders = Annotated[
     tuple[Annotated[tuple[str, str], *read_by(_rider, _RIDER_ITEM)], ...],
     BeforeValidator(one_or_more), one_or_list(_RIDER_ITEM),
@@ -158,7 +161,8 @@ class DiodeConduit(schema.Conduit):
     with its `machine`. What makes it one-way is software, unless `hardware` says what else does."""
 
     carries: Riders = Field(
-        description="What rides: `files:NAME`, a channel of `files`. Messages of a relay ride as files of its folder."
+        description="What rides: `files:NAME`, a channel of `files`; or the name of a conduit, whose crossing goes "
+        "over the strand: a mirror with `acks: none`."
     )
     port: Annotated[int, *whole(1, 65535)] = Field(4799, description="The UDP port, at both ends.")
     rate: Annotated[int, *read_by(_rate, {"type": "string", "examples": ["400 Mbit/s"]})] = Field(
@@ -182,8 +186,8 @@ class DiodeConduit(schema.Conduit):
     repeat: StrandRepeat | None = Field(None, description="Blind backfill. Off unless set.")
     wait: Annotated[int, *span(1, DAY)] = Field(
         5,
-        description="How long a message waits for those before it that are missing; then it goes on without them. "
-        "Default: 5 s.",
+        description="How long a record of a conduit that rides waits for those before it that are missing; then it "
+        "goes on without them, and they come later, or never. Default: 5 s.",
         json_schema_extra={"default": "5 s"},
     )
     hostile_wire: Yes = Field(

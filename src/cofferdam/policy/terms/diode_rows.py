@@ -6,13 +6,23 @@ Not here: the words of the policy file (diode_model), what is wrong between them
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
 
-FILES, MESSAGES = "files", "messages"
-RIDES: Final = (FILES,)
-"""What can ride."""
+FILES, RECORDS = "files", "records"
+"""What can ride: files, and the crossing of another conduit."""
+RIDER_LETTERS: Final = 48
+"""Of the name of a conduit that rides."""
+
+
+def strand_of(conduits: Mapping[str, object], name: str) -> str:
+    """The conduit that carries this one, "" for none. `conduits` are those of the policy file."""
+    for strand, conduit in conduits.items():
+        if (RECORDS, name) in getattr(conduit, "carries", ()):
+            return strand
+    return ""
 
 
 class FilesRow(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,7 +59,7 @@ class DiodeRows(Struct, frozen=True, forbid_unknown_fields=True, tag="diode"):
     """A strand. `sends` and `hears`: its ends' addresses. `rate` in bits a second, `burst` in bytes, blocks of `k` data
     shards and `m` of parity, `keep` and `younger` in seconds, `room` in bytes, `at` in seconds of the UTC day (-1: no
     backfill). `inside`, `outside`: machines. `hardware`: what makes it one-way, as the operator attests; "" for
-    nothing. `wait` in ns: how long a message waits for those before it."""
+    nothing. `wait` in ns: how long a record waits for those before it. `records`: conduits whose crossing rides."""
 
     port: int
     sends: str
@@ -69,9 +79,9 @@ class DiodeRows(Struct, frozen=True, forbid_unknown_fields=True, tag="diode"):
     hardware: str
     wait: int
     files: tuple[FilesRow, ...]
-    messages: tuple[str, ...]
+    records: tuple[str, ...]
 
     @property
     def channels(self) -> tuple[str, ...]:
         """All that ride, as they are called on the strand."""
-        return (*(row.channel for row in self.files), *(f"{MESSAGES}:{name}" for name in self.messages))
+        return (*(row.channel for row in self.files), *(f"{RECORDS}:{name}" for name in self.records))

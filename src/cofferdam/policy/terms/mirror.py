@@ -46,6 +46,7 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
     conduit = MirrorConduit
     rule = MirrorRule
     row = MirrorRows
+    rides = (SPOOLER, KEEPER)
     asks = (Ask("tag", "TAG", "the tag whose history is read"),)
 
     def check(self, name: str, conduit: MirrorConduit, numbers: Sequence[int], checking: Checking) -> None:

@@ -11,6 +11,7 @@ from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.schema import ALL
+from cofferdam.policy.terms.diode_rows import strand_of
 from cofferdam.policy.terms.door_words import DoorChecks
 from cofferdam.policy.terms.mirror_model import MirrorConduit, MirrorRule, SourceSaid
 from cofferdam.policy.terms.mirror_rows import EVERYTHING, SINCE_1970, Matcher
@@ -49,11 +50,12 @@ class MirrorChecks:
         if conduit.mirror.store != "embedded":
             found = f"store: {conduit.mirror.store}, which is to come in a later version"
             self.at((*self.here, "mirror", "store"), found, "embedded", "embedded", "store")
-        if conduit.mirror.acks != "crossing":
-            found = f"acks: {conduit.mirror.acks}, which goes by a diode between two machines"
-            self.at(
-                (*self.here, "mirror", "acks"), found, "crossing: both ends are on this machine", "crossing", "acks"
-            )
+        strand = strand_of(policy.conduits, self.name)
+        fitting = "none" if strand else "crossing"
+        if conduit.mirror.acks != fitting:
+            how = f"it rides on {strand}, over which nothing comes back" if strand else "no strand carries it"
+            found = f"acks: {conduit.mirror.acks}"
+            self.at((*self.here, "mirror", "acks"), found, f"{fitting}: {how}", fitting, "acks")
         if not conduit.sources and not self.checking.names(*self.here, "sources"):
             self.at((*self.here, "sources"), "no sources", "at least one source", check="missing")
         for source, said in conduit.sources.items():

@@ -6,7 +6,7 @@ Not here: what they mean (mirror), the rows (mirror_rows).
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -260,6 +260,7 @@ class MirrorConduit(schema.Conduit):
     """The historian mirror: the plant's history, copied out whole, and read by anybody who may. It goes `from` the
     plant's zone `to` the readers'; readers reach the copy and never the plant, which opens no port for it."""
 
+    may_ride: ClassVar[bool] = True
     sources: dict[Name, SourceSaid] = Field(description="Where samples come from, by name.")
     mirror: MirrorSaid = Field(default_factory=MirrorSaid, description="What is kept, and how.")
     listen: dict[Name, DoorSaid] = Field({}, description="Where readers are answered by HTTP: the zone `to`.")

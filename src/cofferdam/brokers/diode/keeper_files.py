@@ -1,0 +1,295 @@
+"""Files that come over a strand: their pieces are written, what is whole is checked and put into its folder.
+
+What the sender says of a file is held to the policy as if the sender were another's by now: names, sizes, a day's
+bytes, how many come at a time.
+
+Not here: numbers and gaps (ledger, keeper), the disk (keeper_store).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cofferdam.audit.events import diode as events
+from cofferdam.audit.events.base import clip
+from cofferdam.brokers.broker import Setting
+from cofferdam.brokers.diode.keeper_store import Coming, KeeperStore
+from cofferdam.brokers.diode.ledger import Channel
+from cofferdam.brokers.diode.records import CHUNK_BYTES, FILES, Chunk, Manifest, Piece
+from cofferdam.brokers.kit.figures import Figures
+from cofferdam.errors import CrossingError, StoreFull
+from cofferdam.policy.terms.diode_rows import DiodeRows, FilesRow
+
+SECOND: Final = 10**9
+COMING_MOST: Final = 256
+"""Files of a channel that are coming at a time."""
+RESERVE_BYTES: Final = 64 << 20
+"""Room on the disk that is left free."""
+SLICE_BYTES: Final = 8 << 20
+
+
+@dataclass
+class _Copying:
+    """A file that is whole, on its way into its folder."""
+
+    row: Coming
+    source: int
+    into: int
+    digest: Any
+    at: int
+
+
+class Files:
+    """For one keeper. `channels` are its ledgers; `save` writes that of a channel."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        strand: str,
+        row: DiodeRows,
+        store: KeeperStore,
+        figures: Figures,
+        channel: Callable[[str], Channel],
+        save: Callable[[str], None],
+    ) -> None:
+        self._setting = setting
+        self._strand = strand
+        self.row = row
+        self._store = store
+        self._figures = figures
+        self._channel = channel
+        self._save = save
+        self.epoch = 0
+        self.halted = False
+        self._whole: deque[Coming] = deque()
+        self._placing: set[tuple[str, int, int]] = set()
+        """Files that are whole, until they are in their folder."""
+        self._copying: _Copying | None = None
+        self._names: set[str] = set()
+        """Names that are given to files which are about to be in their folders."""
+        self._today: deque[tuple[int, str, int]] = deque()
+
+    def begin(self) -> None:
+        """Goes on with what was under way when the process ended."""
+        for row in list(self._store.files("placing")):
+            self._mend(row)
+        self.look_all()
+
+    @property
+    def busy(self) -> bool:
+        return self._copying is not None
+
+    def folder(self, channel: str) -> Path:
+        return self._setting.folders[self._row_of(channel).into]
+
+    def piece(self, piece: Piece, channel: Channel) -> None:
+        """A piece of a file that is new. Raises: CrossingError, OSError, StoreError."""
+        self._file_piece(piece)
+        channel.take(piece.epoch, piece.number, self.epoch)
+        self._done_chunk(piece)
+
+    def _mend(self, row: Coming) -> None:
+        """The process ended when a file was about to be in its folder."""
+        if row.channel not in self.row.channels:
+            return
+        folder = self.folder(row.channel)
+        hidden = folder / _hidden(row)
+        if hidden.exists():
+            hidden.rename(folder / row.placed)
+        self._store.drop(row)
+        self._store.state(row, "done", row.placed)
+        self._channel(row.channel).epochs[row.epoch].have.add(row.first, row.first + row.chunks)
+        self._save(row.channel)
+
+    def _row_of(self, channel: str) -> FilesRow:
+        return next(row for row in self.row.files if row.channel == channel)
+
+    def _file_piece(self, piece: Piece) -> None:
+        """Writes what it brings. Raises: CrossingError, OSError, StoreError."""
+        row = self._row_of(piece.channel)
+        record = FILES.decode(piece.body)
+        if not 0 < piece.epoch <= self.epoch:
+            raise CrossingError(f"{piece.channel}: epoch {piece.epoch} in epoch {self.epoch}")
+        if isinstance(record, Manifest):
+            self._manifest(row, piece, record)
+            return
+        first = record.manifest
+        known = self._store.file(piece.channel, piece.epoch, first)
+        if record.offset != (piece.number - first - 1) * CHUNK_BYTES or first >= piece.number:
+            raise CrossingError(f"{piece.channel}: number {piece.number} at byte {record.offset} of file {first}")
+        end = record.offset + len(record.data)
+        if end > row.most or (known is not None and end > known.size):
+            raise CrossingError(f"{piece.channel}: a file of {end} bytes or more")
+        if known is None and self._strays(piece.channel) >= COMING_MOST:
+            raise CrossingError(f"{piece.channel}: {COMING_MOST} files without a manifest")
+        if known is not None and known.state != "coming":
+            return  # refused, or done
+        self._store.write(piece.channel, piece.epoch, first, record.offset, record.data)
+
+    def _strays(self, channel: str) -> int:
+        ending = f".{channel.partition(':')[2]}"
+        return sum(1 for path in self._store.part.iterdir() if path.name.endswith(ending))
+
+    def _manifest(self, row: FilesRow, piece: Piece, said: Manifest) -> None:
+        if said.chunks != -(-said.size // CHUNK_BYTES):
+            raise CrossingError(f"{row.channel}: {said.chunks} chunks of a file of {said.size} bytes")
+        if self._store.count(row.channel, "coming") >= COMING_MOST:
+            raise CrossingError(f"{row.channel}: more than {COMING_MOST} files at a time")
+        why = row.wrong(said.name)
+        if not why and said.size > row.most:
+            why = f"larger ({said.size} bytes) than what rides ({row.most})"
+        if not why and not self._within_day(row, said.size):
+            why = f"beyond the {row.per_day} bytes of a day"
+        coming = Coming(
+            row.channel, piece.epoch, piece.number, said.name, said.size, said.sha256, said.changed_ns, said.chunks,
+            "refused" if why else "coming", "", self._setting.wall(),
+        )  # fmt: skip
+        free, _ = self._store.room()
+        if not why and said.size > max(0, free - RESERVE_BYTES):
+            raise StoreFull(f"{self._store.folder} has {free} bytes left, too few for {said.name!r}")
+        self._store.coming(coming)
+        if why:
+            self._refused(coming, why)
+            if why.startswith("no plain name"):
+                raise CrossingError(f"{row.channel}: a file called {clip(said.name, 100)!r}")
+
+    def _within_day(self, row: FilesRow, size: int) -> bool:
+        since = self._setting.wall() - 86_400 * SECOND
+        while self._today and self._today[0][0] < since:
+            self._today.popleft()
+        if sum(other for _, name, other in self._today if name == row.name) + size > row.per_day:
+            return False
+        self._today.append((self._setting.wall(), row.name, size))
+        return True
+
+    def _refused(self, coming: Coming, why: str) -> None:
+        self._figures.add("files_refused", 1, coming.channel)
+        self._store.drop(coming)
+        self._setting.audit.note(events.DiodeFileRefused(
+            wall_ns=self._setting.wall(), strand=self._strand, channel=coming.channel, name=clip(coming.name),
+            detail=clip(why),
+        ), always=True)  # fmt: skip
+
+    def _done_chunk(self, piece: Piece) -> None:
+        record = FILES.decode(piece.body)
+        first = piece.number if isinstance(record, Manifest) else record.manifest
+        row = self._store.file(piece.channel, piece.epoch, first) if self._may_be_last(piece, record) else None
+        if row is not None and row.state == "coming":
+            self._look_whole(row)
+
+    def _may_be_last(self, piece: Piece, record: Manifest | Chunk) -> bool:
+        """Whether it is worth a look: the number after it has come, or is none of this file."""
+        have = self._channel(piece.channel).epochs[piece.epoch].have
+        return (
+            isinstance(record, Manifest)
+            or len(record.data) < CHUNK_BYTES
+            or piece.number + 1 in have
+            or (piece.number == have.highest)
+        )
+
+    def _look_whole(self, row: Coming) -> None:
+        one = self._channel(row.channel).epochs.get(row.epoch)
+        if one is None or next(one.have.missing(row.first, row.first + row.chunks), None) is not None:
+            return
+        at = (row.channel, row.epoch, row.first)
+        if at not in self._placing:
+            self._placing.add(at)
+            self._whole.append(row)
+            self._setting.reactor.later(self._check)
+
+    def look_all(self) -> None:
+        """Files of which something is lost, or given up, will not be whole: what came of them goes."""
+        for row in list(self._store.files("coming")):
+            self._look_whole(row)
+
+    def _check(self) -> None:
+        """Works on: a slice of a file that is copied into its folder, hidden, while its hash is worked out."""
+        if self.halted:
+            return
+        if self._copying is None:
+            if not self._whole:
+                return
+            self._copying = self._open(self._whole.popleft())
+        copying = self._copying
+        row = copying.row
+        data = os.pread(copying.source, SLICE_BYTES, copying.at)
+        copying.digest.update(data)
+        rest = memoryview(data)
+        while rest:
+            done = os.pwrite(copying.into, rest, copying.at)
+            copying.at, rest = copying.at + done, rest[done:]
+        if data and copying.at < row.size:
+            self._setting.reactor.later(self._check)
+            return
+        os.fsync(copying.into)
+        os.close(copying.source)
+        os.close(copying.into)
+        self._copying = None
+        if copying.digest.hexdigest() != row.sha256:
+            (self.folder(row.channel) / _hidden(row)).unlink(missing_ok=True)
+            self._store.state(row, "refused")
+            self._placing.discard((row.channel, row.epoch, row.first))
+            lost = self._channel(row.channel).epochs[row.epoch]
+            why = "its hash is not what its manifest says"
+            self._refused(row, f"{why}: part of it was lost" if lost.lost or lost.given_up else why)
+        else:
+            self._record(row._replace(placed=self._free_name(row)))
+        if self._whole:
+            self._setting.reactor.later(self._check)
+
+    def _open(self, row: Coming) -> _Copying:
+        source = self._store.reader(row)
+        os.ftruncate(source, row.size)
+        hidden = self.folder(row.channel) / _hidden(row)
+        into = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)
+        os.fchmod(into, 0o660)  # whoever is in the folder's group fetches it
+        return _Copying(row, source, into, hashlib.sha256(), 0)
+
+    def _free_name(self, row: Coming) -> str:
+        """The name under which a file can be put into its folder: another gets a number, and none is replaced."""
+        folder = self.folder(row.channel)
+        stem, dot, ending = row.name.rpartition(".")
+        name, number = row.name, 1
+        while os.path.lexists(folder / name) or name in self._names:
+            number += 1
+            name = f"{stem}.{number}.{ending}" if dot and stem else f"{row.name}.{number}"
+        self._names.add(name)
+        return name
+
+    def _record(self, row: Coming) -> None:
+        """Recorded, then put into its folder."""
+
+        def done(ok: bool, reason: str) -> None:
+            if self.halted:
+                return
+            if not ok:
+                self._setting.reactor.call_in(1.0, lambda: self._record(row))
+                return
+            placing = self._store.state(row, "placing", row.placed)
+            folder = self.folder(row.channel)
+            (folder / _hidden(row)).rename(folder / row.placed)
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.fsync(fd)
+            os.close(fd)
+            self._save(row.channel)
+            self._store.state(placing, "done", row.placed)
+            self._store.drop(placing)
+            self._names.discard(row.placed)
+            self._placing.discard((row.channel, row.epoch, row.first))
+            self._figures.add("files_received", 1, row.channel)
+
+        self._setting.audit.record(events.DiodeFileReceived(
+            wall_ns=self._setting.wall(), strand=self._strand, channel=row.channel, name=clip(row.name), size=row.size,
+            sha256=row.sha256, epoch=row.epoch, first=row.first, last=row.first + row.chunks, placed=clip(row.placed),
+        ), done)  # fmt: skip
+
+
+def _hidden(row: Coming) -> str:
+    """What a file is called in its folder before it is checked: nobody takes it for one that has come."""
+    return f".{row.epoch}-{row.first}.coming"

@@ -1,0 +1,180 @@
+"""Records of conduits that ride: pieces are put together, and handed to the part that they are for, in order.
+
+A piece counts as come when it is on disk: in the folder of the part that it is for, or, while it waits for others, in
+the store. What waits too long for what is missing goes on without it, which then comes later, or never.
+
+What the records say is their conduit's affair. A part that finds one that no honest part would send marks its folder,
+and the channel is stopped. Not here: numbers (ledger), how they are taken (crossing.strand).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from cofferdam.brokers.broker import Setting
+from cofferdam.brokers.diode.keeper_store import Held, KeeperStore
+from cofferdam.brokers.diode.ledger import Channel, Gap, Order
+from cofferdam.brokers.diode.records import Piece, part
+from cofferdam.crossing import strand
+from cofferdam.errors import CrossingError
+from cofferdam.limits import strand_end
+from cofferdam.policy.terms.diode_rows import RECORDS, DiodeRows
+
+HOLD_BYTES: Final = 64 << 20
+"""Of one channel that wait for those before them; and of its pieces that wait for others of their own."""
+FOLDER_MOST: Final = 50_000
+"""Files that wait in a folder for the part that they are for. With more, what comes is missing, and named."""
+
+
+@dataclass
+class _Unit:
+    """What was handed over at a time, in pieces."""
+
+    count: int
+    found: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.found.values()))
+
+
+class Handing:
+    """For one keeper. `channel` gives a ledger; `lost` is told of pieces that were given up here."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        row: DiodeRows,
+        store: KeeperStore,
+        channel: Callable[[str], Channel],
+        lost: Callable[[str, list[Gap]], None],
+    ) -> None:
+        self._setting = setting
+        self.row = row
+        self._store = store
+        self._channel = channel
+        self._lost = lost
+        self._orders: dict[str, Order] = {}
+        self._units: dict[str, dict[tuple[int, int], _Unit]] = {}
+        self._fresh: list[Held] = []
+        """Pieces that have come and are not on disk."""
+        self._gone: list[tuple[str, int, int, int]] = []
+        """(channel, epoch, first, last) of what was handed on, and the store does not know it."""
+        self._scheduled = False
+        self.trouble: Callable[[Exception], None] = _raise
+        """What is called with what went wrong at the end of a turn."""
+        self.full: set[str] = set()
+        """Channels whose part does not take what there is."""
+
+    def begin(self) -> None:
+        """Goes on with what waited when the process ended."""
+        for name in self.row.records:
+            (self._setting.folders[strand_end(name, "in")] / strand.STOPPED).unlink(missing_ok=True)
+        for held in self._store.held():
+            if held.channel in self.row.channels:
+                self._put(held)
+
+    def piece(self, piece: Piece, channel: Channel, epoch: int) -> None:
+        """A piece that is new. Raises: CrossingError."""
+        at, count, _ = part(piece.body)
+        unit = self._units.get(piece.channel, {}).get((piece.epoch, piece.number - at))
+        if at >= piece.number or (unit is not None and (unit.count != count or at in unit.found)):
+            raise CrossingError(f"{piece.channel}: number {piece.number} is piece {at} of {count}")
+        channel.take(piece.epoch, piece.number, epoch)
+        held = Held(piece.channel, piece.epoch, piece.number, piece.body)
+        self._put(held)
+        self._fresh.append(held)
+        self.soon()
+
+    def _put(self, held: Held) -> None:
+        at, count, data = part(held.body)
+        units = self._units.setdefault(held.channel, {})
+        key = (held.epoch, held.number - at)
+        unit = units.setdefault(key, _Unit(count))
+        unit.found[at] = data
+        if len(unit.found) == count:
+            del units[key]
+            whole = b"".join(unit.found[number] for number in range(count))
+            order = self._orders.setdefault(held.channel, Order(self.row.wait, HOLD_BYTES))
+            order.put(*key, len(whole), whole, self._setting.clock(), count)
+        elif sum(one.size for one in units.values()) > HOLD_BYTES:
+            self._drop(held.channel, min(units))
+
+    def soon(self) -> None:
+        """Hands on what may go on, at the end of this turn."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._setting.reactor.later(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        try:
+            self.turn()
+        except Exception as error:
+            self.trouble(error)
+
+    def turn(self) -> None:
+        """What is whole and in its order goes to its part; the rest is kept. Raises: StoreError, OSError."""
+        now = self._setting.clock()
+        gone = self._gone
+        touched = {held.channel for held in self._fresh}
+        for name, order in self._orders.items():
+            folder = self._setting.folders[strand_end(name.partition(":")[2], "in")]
+            before = len(gone)
+            for epoch, number, count, whole in order.peek(self._channel(name), now):
+                strand.put(folder, f"{epoch:020d}-{number:020d}", whole, synced=False)
+                gone.append((name, epoch, number, number + count - 1))
+                order.done(epoch, number)
+            if len(gone) > before:
+                strand.sync(folder)
+                touched.add(name)
+        if not touched:
+            return
+        left = [
+            held for held in self._fresh
+            if not any(held.channel == name and held.epoch == epoch and first <= held.number <= last
+                       for name, epoch, first, last in gone)
+        ]  # fmt: skip
+        self._store.hold(left, gone, {name: self._channel(name) for name in touched})
+        self._fresh.clear()
+        gone.clear()
+
+    def look(self) -> dict[str, str]:
+        """Twice a second: gives up pieces whose others will not come. Channels that their parts have stopped, and
+        why."""
+        found = {}
+        self.full.clear()
+        for name in self.row.records:
+            channel = f"{RECORDS}:{name}"
+            folder = self._setting.folders[strand_end(name, "in")]
+            if os.path.lexists(folder / strand.STOPPED):
+                found[channel] = strand.read(folder, strand.STOPPED).decode(errors="replace")
+            if len(strand.waiting(folder)) > FOLDER_MOST:
+                self.full.add(channel)
+            for (epoch, first), unit in list(self._units.get(channel, {}).items()):
+                have = self._channel(channel).epochs[epoch].have
+                if any(first + at in have for at in range(unit.count) if at not in unit.found):
+                    self._drop(channel, (epoch, first))
+            if self._orders.get(channel):
+                self.soon()
+        return found
+
+    def _drop(self, channel: str, key: tuple[int, int]) -> None:
+        unit = self._units[channel].pop(key)
+        epoch, first = key
+        self._store.forget(channel, epoch, first, first + unit.count - 1)
+        self._fresh = [
+            held for held in self._fresh
+            if (held.channel, held.epoch) != (channel, epoch) or not first <= held.number < first + unit.count
+        ]  # fmt: skip
+        one = self._channel(channel).epochs[epoch]
+        gaps = [Gap(epoch, first + at, first + at) for at in sorted(unit.found)]
+        one.lost += len(gaps)
+        self._lost(channel, gaps)
+
+
+def _raise(error: Exception) -> None:
+    raise error

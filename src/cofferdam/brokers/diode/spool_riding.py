@@ -1,0 +1,80 @@
+"""What the spool takes from conduits that ride: records that their parts have handed over into a folder.
+
+What lies in the folder is another part's word. It gets numbers, is on disk here, and then goes from the folder; a file
+that was taken before (the process ended in between) is passed over by its name.
+
+Small ones are prompt, unless larger ones of their channel wait: those of one channel leave in the order of their
+numbers. Not here: how they are handed over (crossing.strand), when the larger ones leave (spool).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from cofferdam.brokers.broker import Setting
+from cofferdam.brokers.diode.records import Piece, parts
+from cofferdam.brokers.diode.spool_store import SpoolStore
+from cofferdam.crossing import strand
+from cofferdam.errors import CrossingError
+from cofferdam.limits import strand_end
+from cofferdam.policy.terms.diode_rows import RECORDS, DiodeRows
+
+PROMPT_BYTES: Final = 8 << 10
+"""What is not larger is prompt."""
+FILES_A_TURN: Final = 64
+
+
+class Riding:
+    """For one spool. `prompt` is called with each piece that leaves at once, `bulk` with (channel, first, last) of
+    those that wait for their turn; `waits` says whether anything of a channel does."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        row: DiodeRows,
+        store: SpoolStore,
+        *,
+        prompt: Callable[[Piece], None],
+        bulk: Callable[[str, int, int], None],
+        waits: Callable[[str], bool],
+    ) -> None:
+        self._setting = setting
+        self.row = row
+        self._store = store
+        self._prompt, self._bulk, self._waits = prompt, bulk, waits
+        self.stopped: dict[str, str] = {}
+        """Channel -> why nothing of it is taken any more."""
+
+    def look(self, epoch: int) -> bool:
+        """Takes what lies there. Whether there may be more. Raises: StoreError, OSError."""
+        more = False
+        for name in self.row.records:
+            channel = f"{RECORDS}:{name}"
+            if channel in self.stopped:
+                continue
+            folder = self._setting.folders[strand_end(name, "out")]
+            there = strand.waiting(folder)
+            before = self._store.handed(channel) if there else ""
+            for file in there[:FILES_A_TURN]:
+                if file > before:
+                    try:
+                        self._take(channel, epoch, strand.read(folder, file), file)
+                    except CrossingError as error:
+                        self.stopped[channel] = str(error)
+                        break
+                (folder / file).unlink(missing_ok=True)
+            more = more or len(there) > FILES_A_TURN
+        return more
+
+    def _take(self, channel: str, epoch: int, data: bytes, file: str) -> None:
+        """Raises: CrossingError, StoreError."""
+        bodies = parts(data)
+        first = self._store.take_messages(channel, epoch, bodies, self._setting.wall(), file)
+        last = first + len(bodies) - 1
+        if len(data) <= PROMPT_BYTES and not self._waits(channel):
+            self._store.left(channel, epoch, last)
+            for number, body in enumerate(bodies, first):
+                self._prompt(Piece(channel, epoch, number, body, prompt=True))
+        else:
+            self._bulk(channel, first, last)

@@ -1,0 +1,290 @@
+"""The diode channel: both ends of a crossing whose middle is a strand, over which nothing comes back.
+
+    sender ══► folder ══► spool ═══ strand ═══► keeper ══► folder ══► receiver
+    (a part)              (of the diode, inside)    (outside)         (a part)
+
+Each end has a folder that it shares with the strand's own part on its machine. What a sender hands over is on disk
+before it counts as sent, whether the strand's part runs just now or not; the strand numbers it, keeps it and sends it.
+A receiver takes what comes, in order. A file goes once the part that took it has nothing under way; after a crash in
+between it is taken again, so records that ride carry numbers of their own. What is lost for good is missing, and those
+numbers say so.
+
+The records are decoded as strictly as on a pipe. After one that no honest part would send nothing more is taken: the
+strand's part finds the mark, stops the channel and says so.
+
+Not here: numbers, blocks, what is missing (brokers.diode).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final, TypeVar
+
+from cofferdam.crossing.channel import Receiver, Sender
+from cofferdam.crossing.reactor import Reactor
+from cofferdam.crossing.records import RecordCodec
+from cofferdam.errors import CrossingError, LocalProtocolError, StoreError
+from cofferdam.limits import is_strand_end
+
+R = TypeVar("R")
+
+LOOK_SECONDS: Final = 0.02
+"""How often an end looks into its folder."""
+FILE_BYTES: Final = 1 << 20
+"""Records of one file, if there are several in it."""
+LARGEST: Final = 64 << 20
+"""Bytes of the largest file."""
+BUSY_MOST: Final = 32
+"""What a part may have under way while it is given more."""
+STOPPED: Final = ".stopped"
+"""The mark of a channel of which no more is taken; it holds why."""
+_ARRAY: Final = struct.Struct(">BI")
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def waiting(folder: Path) -> list[str]:
+    """What lies there to be taken, in order."""
+    return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+
+
+def put(folder: Path, name: str, data: bytes, *, synced: bool = True) -> None:
+    """A file that is there whole, and on disk, or not at all. Not `synced`: its name is on disk after `sync` alone.
+
+    Raises: OSError.
+    """
+    hidden = folder / f".{name}"
+    file = os.open(hidden, _MAKE, 0o660)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(file, view) :]
+        os.fdatasync(file)
+    except OSError:
+        os.close(file)
+        with contextlib.suppress(OSError):
+            hidden.unlink()
+        raise
+    os.close(file)
+    hidden.rename(folder / name)
+    if synced:
+        sync(folder)
+
+
+def sync(folder: Path) -> None:
+    """Names that were given or taken away are so on disk. Raises: OSError."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def stop(folder: Path, why: str) -> None:
+    """Nothing more is taken from here, until the strand's part begins anew."""
+    put(folder, "stopped", why[:500].encode(errors="replace"))
+    (folder / "stopped").rename(folder / STOPPED)
+
+
+def read(folder: Path, name: str) -> bytes:
+    """Raises: OSError; CrossingError for one that is too large."""
+    file = os.open(folder / name, _READ)
+    try:
+        size = os.fstat(file).st_size
+        if size > LARGEST:
+            raise CrossingError(f"{size} bytes of records in one file")
+        parts = []
+        while data := os.read(file, 1 << 20):
+            parts.append(data)
+    finally:
+        os.close(file)
+    return b"".join(parts)
+
+
+def ends(
+    rides: Iterable[tuple[str, str]], part: str, folders: Mapping[str, Path]
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """What of a part's crossings is made by a strand: (to whom, from whom) -> folder. `rides`: the crossings of the
+    crew that may be; `folders`: those of the part, by name."""
+    out = next((path for name, path in folders.items() if is_strand_end(name, "out")), None)
+    into = next((path for name, path in folders.items() if is_strand_end(name, "in")), None)
+    return (
+        {target: out for source, target in rides if source == part and out is not None},
+        {source: into for source, target in rides if target == part and into is not None},
+    )
+
+
+class StrandSender(Sender[R]):
+    """The end inside."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        folder: Path,
+        codec: RecordCodec[R],
+        *,
+        backlog_limit: int = 1 << 20,
+        wall: Callable[[], int] = time.time_ns,
+    ) -> None:
+        super().__init__(backlog_limit)
+        self._reactor = reactor
+        self._folder = folder
+        self._codec = codec
+        self._wall = wall
+        self._records: list[bytes] = []
+        self._there: deque[tuple[str, int]] = deque()
+        """Files that were handed over and lie there still, and their bytes."""
+        self._scheduled = False
+        self._looking = False
+        self.trouble = ""
+        """Why nothing can be handed over just now."""
+        for path in folder.glob(".[0-9]*"):
+            path.unlink(missing_ok=True)  # a crash left it: it was not sent
+        for name in waiting(folder):
+            self._there.append((name, (folder / name).stat().st_size))
+        self._number = int(self._there[-1][0]) if self._there else 0
+        self._count()
+        self._look_later()
+
+    def send(self, record: R) -> None:
+        if self.closed:
+            return
+        data = self._codec.encode(record)
+        if len(data) > self._codec.limit:
+            raise LocalProtocolError(f"a record of {len(data)} bytes; this channel carries at most {self._codec.limit}")
+        self._records.append(data)
+        self.backlog += len(data)
+        if not self._scheduled:
+            self._scheduled = True
+            self._reactor.later(self.flush)
+
+    def flush(self) -> None:
+        """Hands over now what would be at the end of the turn. Raises: StoreError."""
+        self._scheduled = False
+        while self._records and not self.closed:
+            count = size = 0
+            for data in self._records:
+                if count and size + len(data) > FILE_BYTES:
+                    break
+                count, size = count + 1, size + len(data)
+            number = max(self._number + 1, self._wall())
+            whole = _ARRAY.pack(0xDD, count) + b"".join(self._records[:count])
+            try:
+                put(self._folder, f"{number:020d}", whole)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise StoreError(f"{self._folder}: {error.strerror or error}") from None
+                self.trouble = f"{self._folder} is full"
+                break  # it waits; what waits counts as backlog
+            self.trouble = ""
+            self._number = number
+            del self._records[:count]
+            self._there.append((f"{number:020d}", len(whole)))
+        self._count()
+        self._look_later()
+
+    def _count(self) -> None:
+        self.backlog = sum(map(len, self._records)) + sum(size for _, size in self._there)
+
+    def _look_later(self) -> None:
+        if not self._looking and (self._there or self._records):
+            self._looking = True
+            self._reactor.call_in(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """What the strand's part has taken is gone."""
+        self._looking = False
+        if self.closed:
+            return
+        was_full = self.full
+        while self._there and not os.path.lexists(self._folder / self._there[0][0]):
+            self._there.popleft()
+        if self._records and not self._scheduled:
+            self.flush()
+        self._count()
+        self._look_later()
+        if was_full and not self.full and self.on_room is not None:
+            self.on_room()
+
+    def close(self) -> None:
+        if not self.closed:
+            if self._records:
+                self.flush()
+            self.closed = True
+
+
+class StrandReceiver(Receiver[R]):
+    """The end outside. `busy`: how much the part has under way."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        folder: Path,
+        codec: RecordCodec[R],
+        on_record: Callable[[R], None],
+        busy: Callable[[], int],
+        on_violation: Callable[[CrossingError], None] | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._folder = folder
+        self._codec = codec
+        self.on_record = on_record
+        self.on_violation = on_violation
+        self._busy = busy
+        self._given: dict[str, None] = {}
+        """Files that were given to the part, and lie there until it has nothing under way."""
+        self._paused = False
+        self._closed = False
+        reactor.call_in(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        if self._closed:
+            return
+        try:
+            if not self._paused:
+                self._turn()
+        except CrossingError as error:
+            self.close()
+            stop(self._folder, str(error))
+            if self.on_violation is None:
+                raise
+            self.on_violation(error)
+            return
+        self._reactor.call_in(LOOK_SECONDS, self._look)
+
+    def _turn(self) -> None:
+        """Raises: CrossingError."""
+        self._clear()
+        if os.path.lexists(self._folder / STOPPED):
+            return
+        for name in waiting(self._folder):
+            if name in self._given:
+                continue
+            if self._paused or self._closed or self._busy() > BUSY_MOST:
+                return
+            self._given[name] = None
+            for record in self._codec.decode_many(read(self._folder, name)):
+                self.on_record(record)
+
+    def _clear(self) -> None:
+        if self._given and not self._busy():
+            for name in self._given:
+                (self._folder / name).unlink(missing_ok=True)
+            self._given.clear()
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+
+    def close(self) -> None:
+        self._closed = True

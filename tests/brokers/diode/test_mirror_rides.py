@@ -1,0 +1,180 @@
+"""A mirror whose crossing goes over a strand: the copy outside is read as any, shows what was lost, and is whole again
+once a ticket has been carried."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cofferdam.cli.main import main
+from cofferdam.errors import GateError
+from cofferdam.gate.client import ask
+from tests.brokers.diode.machines import eventually
+from tests.gate.plant import Gate, events
+from tests.ports import held_ports
+from tests.protocols.device import Device, served
+
+POLICY = """
+site: works
+zones:
+  office: {{side: it, level: 4}}
+  plant: {{side: ot, level: 2}}
+  strand-in: {{side: ot, addresses: [127.83.0.1/8], crossing: diode}}
+  strand-out: {{side: it, addresses: [127.83.0.2/8], crossing: diode}}
+principals:
+  lake: {{zone: office, addresses: [127.0.0.1]}}
+assets:
+  plc:
+    zone: plant
+    address: 127.0.0.1
+    port: {device}
+    protocol: modbus
+    unit: 1
+    points: {{level: {{at: input 12, type: uint16}}, total: {{at: holding 100, type: uint32}}}}
+conduits:
+  history:
+    from: plant
+    to: office
+    broker: mirror
+    owner: compliance
+    reason: flow totals for the regulator
+    sources: {{plc: {{asset: plc, every: 100 ms}}}}
+    mirror: {{acks: none}}
+    listen: {{office: {{at: "127.0.0.1:{office}", plain: true}}}}
+    allow: [{{who: lake, read: all, sql: true}}]
+  strand:
+    {{from: strand-in, to: strand-out, broker: diode, owner: compliance, reason: telemetry, rate: 80 Mbit/s,
+     port: {port}, wait: 1 s, carries: [history]}}
+gate: {{separation: processes, management: "127.0.0.1:{management}"}}
+"""
+
+
+class Works:
+    """One machine on which all stands, the strand between two of its addresses."""
+
+    def __init__(self, folder: Path, device: int) -> None:
+        self.state = folder / "state"
+        office, management, self.port = held_ports(3)
+        self.policy = folder / "policy.yaml"
+        self.policy.write_text(POLICY.format(device=device, office=office, management=management, port=self.port))
+        for verb, first, other in (("--output", "inside", "outside"), ("--take", "outside", "inside")):
+            for end, file in (("inside", first), ("outside", other)):
+                self.cli("diode", "pair", end, "--policy", str(self.policy), verb, str(folder / f"{file}.pair"))
+        self.gate = Gate(self.state, self.policy)
+        try:
+            self.gate.wait_ready()
+        except BaseException:
+            self.gate.close()
+            raise
+        key = json.loads(self.cli("mirror", "key", "new", "lake", "--json"))["key"]
+        self.lake = httpx.Client(base_url=f"http://127.0.0.1:{office}", headers={"authorization": f"Bearer {key}"})
+
+    def close(self) -> None:
+        print(self.gate.said())
+        self.lake.close()
+        self.gate.close()
+
+    def cli(self, *words: str) -> str:
+        said, complained = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            code = main([*words, "--state", str(self.state)])
+        assert code == 0, complained.getvalue() + said.getvalue()
+        return said.getvalue()
+
+    def ask(self, broker: str, part: str, verb: str, **arguments: object) -> Any:
+        with contextlib.suppress(GateError):
+            found = ask(self.state, "ask-part", broker=broker, part=part, verb=verb, arguments=arguments, crew="")
+            return found[0]["result"]
+        return {}
+
+    def pid(self, part: str) -> int:
+        """Of the mirror's."""
+        pairs = ask(self.state, "status", fresh=False)["pairs"]
+        (found,) = [half["pid"] for pair in pairs if pair["name"].startswith("mirror/") for half in pair["halves"]
+                    if half["role"] == part]  # fmt: skip
+        return int(found)
+
+    def values(self, tag: str = "plc.level") -> list[int]:
+        answer = self.lake.get("/v1/samples", params={"tag": tag, "last": "1h"})
+        return [one["value"] for one in answer.json()["samples"]] if answer.status_code == 200 else []
+
+    @contextlib.contextmanager
+    def cut(self) -> Iterator[None]:
+        rules = (
+            f"table inet cut {{\nchain in {{\ntype filter hook input priority 0;\nudp dport {self.port} drop\n}}\n}}\n"
+        )
+        subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["nft", "delete", "table", "inet", "cut"], check=True)
+
+
+@pytest.fixture(scope="module")
+def device() -> Device:
+    return Device()
+
+
+@pytest.fixture(scope="module")
+def works(tmp_path_factory: pytest.TempPathFactory, device: Device) -> Iterator[Works]:
+    with served(device) as port, contextlib.closing(Works(tmp_path_factory.mktemp("works"), port)) as works:
+        yield works
+
+
+def test_history_comes_out(works: Works, device: Device) -> None:
+    eventually(lambda: 2012 in works.values())
+    device.input[12] = 7
+    eventually(lambda: works.values()[-1:] == [7])
+    assert works.ask("mirror", "keeper", "status")["gaps"] == 0
+    facts = works.ask("diode", "keeper", "status")
+    (channel,) = facts["channels"]
+    assert channel["channel"] == "records:history" and channel["epochs"][0]["highest"] > 1
+
+
+def test_a_cut_shows_as_lost_and_a_ticket_mends_it(works: Works, device: Device) -> None:
+    eventually(works.values)
+    device.input[12] = 100
+    eventually(lambda: works.values()[-1:] == [100])
+    with works.cut():
+        for value in range(101, 111):
+            device.input[12] = value
+            time.sleep(0.15)  # each is read at least once
+    device.input[12] = 200
+    eventually(lambda: works.values()[-1:] == [200])  # what is newer does not wait for what is missing
+    eventually(lambda: works.ask("mirror", "keeper", "status").get("gaps"))
+    (gap,) = works.ask("mirror", "keeper", "gaps")["gaps"]
+    assert gap["lane"] == "live" and 0 < gap["until"] - gap["since"] < 60 * 10**9
+    assert "the strand has not brought it" in gap["why"]
+    assert 105 not in works.values()
+    eventually(lambda: works.ask("diode", "keeper", "status")["channels"][0]["missing"])
+    assert not events(works.state, "part-ended")  # nobody's crew ended by it
+
+    (ticket,) = json.loads(works.cli("diode", "ticket", "--json"))["tickets"]
+    works.cli("diode", "resend", "--ticket", ticket["text"], "--go")
+    eventually(lambda: works.ask("mirror", "keeper", "status").get("gaps") == 0)
+    found = works.values()
+    assert set(range(101, 111)) <= set(found), sorted(set(found))
+    eventually(lambda: not works.ask("diode", "keeper", "status")["channels"][0]["missing"])
+
+
+def test_a_keeper_that_is_killed_loses_nothing(works: Works, device: Device) -> None:
+    """What the strand brings while the mirror's outside is away lies in its folder until it is back."""
+    eventually(works.values)
+    for turn in range(3):
+        os.kill(works.pid(("spooler", "keeper", "reader")[turn]), signal.SIGKILL)
+        for value in range(300 + 20 * turn, 310 + 20 * turn):
+            device.input[12] = value
+            time.sleep(0.12)
+        eventually(lambda value=value: works.values()[-1:] == [value])  # type: ignore[misc]
+    assert works.ask("mirror", "keeper", "status")["gaps"] == 0
