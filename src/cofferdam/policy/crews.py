@@ -136,8 +136,8 @@ def _named(group: Group) -> tuple[str, Path]:
 
 
 def _riding(policy: CompiledPolicy, conduit: Conduit, needs: Needs, rides: tuple[str, str]) -> Needs:
-    """What a conduit needs whose crossing goes over a strand: a folder at each end. What stands apart is inside, but for
-    the end outside."""
+    """What a conduit needs whose crossing goes over a strand: a folder at each end. What stands apart is inside, but
+    for the end outside."""
     if not conduit.strand:
         return needs
     carrier = policy.conduits[conduit.strand]

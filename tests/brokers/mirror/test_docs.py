@@ -62,7 +62,7 @@ def test_each_part_knows_what_it_has_to_and_no_more() -> None:
         ("        table: public.samples\n", "", "table, or query"),
         ("        database: plant\n", "", "database: NAME"),
         ("keep: 5 years", "store: postgresql", "to come"),
-        ("keep: 5 years", "acks: none", "diode"),
+        ("keep: 5 years", "acks: none", "no strand carries it"),
         ("        table: public.samples", "        query: DELETE FROM x", "SELECT or WITH"),
         ('        at: "10.2.0.5:5432"', "        folder: in", "it belongs to a database"),
         (DATABASE, "{folder: lab, times: '%d.%m.%Y'}", "zone: Europe/Berlin"),
