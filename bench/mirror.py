@@ -24,8 +24,9 @@ import duckdb
 import pyarrow as pa
 
 from cofferdam.brokers.mirror import sealing
+from cofferdam.brokers.mirror.aggregates import aggregate
 from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, check, pack, to_batch
-from cofferdam.brokers.mirror.query import Deadline, Reading, aggregate
+from cofferdam.brokers.mirror.query import Deadline, Reading
 from cofferdam.brokers.mirror.records import Samples, from_source, to_keeper
 from cofferdam.brokers.mirror.spool import Spool
 from cofferdam.brokers.mirror.store import Store

@@ -261,7 +261,8 @@ def _tags(args: argparse.Namespace) -> int:
 
 def _query(args: argparse.Namespace) -> int:
     from cofferdam.brokers.mirror import forms
-    from cofferdam.brokers.mirror.query import Deadline, aggregate
+    from cofferdam.brokers.mirror.aggregates import aggregate
+    from cofferdam.brokers.mirror.query import Deadline
     from cofferdam.policy.problems import nearest
 
     view = _view(args)
@@ -387,7 +388,7 @@ def _backfill(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from cofferdam.brokers.mirror import sealing
+    from cofferdam.brokers.mirror import partials, sealing
     from cofferdam.errors import StoreError
 
     view = _view(args)
@@ -401,11 +402,15 @@ def _check(args: argparse.Namespace) -> int:
                 damaged.append({"file": file.name, "why": "it has another number of samples"})
         except (OSError, StoreError) as error:
             damaged.append({"file": file.name, "why": str(error)})
+    damaged += [
+        {"file": name, "why": "its aggregates are not those that were reckoned; samples are read instead"}
+        for name in partials.damaged(view.folder, view.catalogue.reckoned)
+    ]
     found = {"files": len(view.catalogue.files), "hot": view.hot().num_rows, "damaged": damaged}
     lines = [f"{one['file']}: {one['why']}" for one in damaged]
     lines.append(f"{found['files']} sealed files, {len(damaged)} damaged; {found['hot']} samples are not sealed yet")
     if damaged:
-        lines.append("`cofferdam mirror verify` over their time sets them aside and reads their hours again")
+        lines.append("`cofferdam mirror verify` over their time sets them aside, and has what is in them read again")
     _print(args, found, lines)
     return 1 if damaged else 0
 

@@ -36,7 +36,8 @@ from cofferdam.brokers.kit.http.messages import Answer, Gone
 from cofferdam.brokers.kit.http.problems import Problems, Refusal, answer, refusal, time_of
 from cofferdam.brokers.kit.threads import Busy, Threads
 from cofferdam.brokers.mirror import forms, sql
-from cofferdam.brokers.mirror.query import FUNCTIONS, Deadline, Reading, TooMuch, View, aggregate
+from cofferdam.brokers.mirror.aggregates import FUNCTIONS, aggregate
+from cofferdam.brokers.mirror.query import Deadline, Reading, TooMuch, View
 from cofferdam.errors import StoreError
 from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.terms.mirror_rows import Matcher, MirrorRows, ReadRule, Rights, rights_of
@@ -327,24 +328,19 @@ class Api(api.Api):
             raise TooMuch(f"more than {ROWS_MOST} rows: ask for less time, fewer tags or a longer step")
         deadline, now = Deadline(QUERY_SECONDS), self._wall()
 
-        def work() -> list[dict[str, Any]]:
-            return [
-                {"tag": one.tag, "time": time_of(one.begin), **one.values}
-                for one in aggregate(view, tags, edges, functions, deadline, 4 * ROWS_MOST, now)
-            ]
+        def work() -> pa.Table:
+            return forms.table_of(aggregate(view, tags, edges, functions, deadline, 4 * ROWS_MOST, now), functions)
 
-        rows = await self._run(known.principal, work)
+        table = await self._run(known.principal, work)
         form = forms.form_of(said.get("format", ""), request.headers.get("accept", ""))
         if form in ("parquet", "arrow"):
             make = forms.parquet_of if form == "parquet" else forms.arrow_of
-            data = await self._run(known.principal, lambda: make(pa.Table.from_pylist(rows)))
-            return self._answer(request, view, data, form, {}), len(rows), tags
+            data = await self._run(known.principal, lambda: make(table))
+            return self._answer(request, view, data, form, {}), table.num_rows, tags
+        rows = forms.aggregates_of(table)
         names = ("tag", "time", *functions)
-        return (
-            self._rows(request, known, view, form, {"every": every}, "aggregates", names, iter(rows)),
-            len(rows),
-            tags,
-        )
+        made = self._rows(request, known, view, form, {"every": every}, "aggregates", names, rows)
+        return made, table.num_rows, tags
 
     async def _at(self, request: Request, known: Known, said: dict[str, str]) -> tuple[Answer, int, list[str]]:
         view = await self._view(known)

@@ -40,6 +40,19 @@ class File(Struct, frozen=True):
     whole: bool = False
 
 
+class Reckoned(Struct, frozen=True):
+    """A file of aggregates (partials). `step` in seconds; `of`: the sealed files that it was made of, all of one
+    `month`."""
+
+    name: str
+    step: int
+    of: tuple[str, ...]
+    month: str
+    rows: int
+    size: int
+    sha256: str
+
+
 class Loss(Struct, frozen=True):
     """What is not there, and why: of a source (or "*"), between two times (UTC ns). With a lane: its batches from
     `first` to `last`, which a strand has lost, and may bring later."""
@@ -90,6 +103,7 @@ class Catalogue(Struct):
     taken: dict[str, int] = {}
     """By lane: the number of the last batch among them."""
     files: list[File] = []
+    reckoned: list[Reckoned] = []
     losses: list[Loss] = []
     tags: dict[str, Tag] = {}
     holds: list[Hold] = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import itertools
 import math
 import re
 import zoneinfo
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cofferdam.brokers.kit.http.problems import refusal, time_of
+from cofferdam.brokers.mirror.aggregates import Bucket
 from cofferdam.brokers.mirror.columns import HOUR_NS
 from cofferdam.brokers.mirror.records import BOOL, TEXT, WHOLE
 
@@ -181,6 +183,33 @@ def rows_of(table: pa.Table, *, revisions: bool = False) -> Iterator[dict[str, A
         if revisions:
             found["commit"] = commit
         yield found
+
+
+def table_of(found: Iterable[Bucket], functions: Sequence[str]) -> pa.Table:
+    """Aggregates as a table, some at a time: a million of them are some ten MB, and as many objects are a hundred times
+    that."""
+    kinds = {"count": pa.int64()}
+    columns_of = [(name, kinds.get(name, pa.float64())) for name in functions]
+    schema = pa.schema([("tag", pa.string()), ("time", pa.timestamp("ns")), *columns_of])
+    pieces = [schema.empty_table()]
+    rest = iter(found)
+    while some := list(itertools.islice(rest, SLICE_ROWS)):
+        columns: list[Any] = [[one.tag for one in some], [one.begin for one in some]]
+        columns += [[one.values[name] for one in some] for name in functions]
+        pieces.append(pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema))
+    return pa.concat_tables(pieces)
+
+
+def aggregates_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """Aggregates as JSON has them."""
+    names = table.schema.names[2:]
+    for at in range(0, table.num_rows, SLICE_ROWS):
+        part = table.slice(at, SLICE_ROWS)
+        times = part["time"].cast(pa.int64()).to_pylist()
+        columns = [part[name].to_pylist() for name in names]  # a time in ns would have Arrow look for pandas
+        for tag, time, *values in zip(part["tag"].to_pylist(), times, *columns, strict=True):
+            finite = (None if isinstance(one, float) and not math.isfinite(one) else one for one in values)
+            yield {"tag": tag, "time": time_of(time), **dict(zip(names, finite, strict=True))}
 
 
 def value_of(kind: int, value: float | None, whole: int | None, text: str | None) -> Any:

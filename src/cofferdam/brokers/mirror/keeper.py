@@ -21,8 +21,8 @@ from cofferdam.audit.events import mirror as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
-from cofferdam.brokers.mirror import rows, sealing
-from cofferdam.brokers.mirror.catalogue import File, Loss
+from cofferdam.brokers.mirror import partials, rows, sealing
+from cofferdam.brokers.mirror.catalogue import File, Loss, Reckoned
 from cofferdam.brokers.mirror.columns import HOUR_NS, check, span, to_batch, without
 from cofferdam.brokers.mirror.figures import KEEPER
 from cofferdam.brokers.mirror.keeper_verbs import Verbs
@@ -294,6 +294,22 @@ class Keeper(Part):
 
         self._job = _Job(work, done)
 
+    def _reckon(self, what: partials.Wanted) -> None:
+        folder = self.store.folder
+
+        def done(found: list[Reckoned] | str) -> None:
+            if isinstance(found, str):  # a file is damaged: it is looked at, and dealt with, by name
+                for name in partials.damaged(folder, [what.joined] if what.joined is not None else []):
+                    self.store.reckoned([], [name])
+                    return
+                for name in sealing.damaged(folder, what.files):
+                    self.verifying.damaged(name)
+                    return
+                raise StoreError(found)
+            self.store.reckoned(found, [what.joined.name] if what.joined is not None else [])
+
+        self._job = _Job(lambda: partials.try_make(folder, what), done)
+
     def _tell_sealed(self, file: File, merged: int) -> None:
         self.setting.audit.note(
             events.HistorySealed(
@@ -384,6 +400,12 @@ class Keeper(Part):
             self._merge(files)
         if self._job is None and self.row.keep:
             self._drop()
+        if self._job is None:
+            found, today = self.store.catalogue, self.setting.wall() // HOUR_NS // 24 * 24
+            if (what := partials.wanted(found.files, found.reckoned, today)) is not None:
+                self._reckon(what)
+            else:
+                self.store.reckoned([], [])
         self.verifying.tick()
 
     _sealed_hour = 0

@@ -8,9 +8,7 @@ Not here: HTTP (api), what a principal may read (policy.terms.mirror_rows), SQL 
 
 from __future__ import annotations
 
-import bisect
 import itertools
-import math
 import threading
 import time
 from collections import OrderedDict
@@ -22,15 +20,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cofferdam.brokers.mirror import catalogue, hot, sealing
+from cofferdam.brokers.mirror import catalogue, hot, partials, sealing
 from cofferdam.brokers.mirror.catalogue import Catalogue, File, Tag
 from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, stored, tidy
+from cofferdam.errors import StoreError
 
 OPEN_MOST: Final = 512
 """Sealed files whose footers are kept."""
 BYTES_MOST: Final = 256 << 20
 """Of one answer, as it is in memory."""
-GOOD, UNCERTAIN, BAD = 0, 1, 2
 
 
 class TooMuch(Exception):
@@ -69,6 +67,8 @@ class Reading:
         self._stamp: tuple[int, int, int] = (0, 0, 0)
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
         self._hot: dict[str, _HotFile] = {}
+        self._alone_of: Catalogue | None = None
+        self._alone: dict[int, list[tuple[int, int, str]]] = {}
 
     def view(self) -> View:
         """The store as it is now. Raises: StoreError."""
@@ -124,12 +124,22 @@ class Reading:
         found = self._hot[path.name] = _HotFile(size, commits, table, tags)
         return found
 
-    def file(self, name: str) -> pq.ParquetFile:
+    def alone(self, found: Catalogue, step: int) -> list[tuple[int, int, str]]:
+        """The times (UTC ns) of which one sealed file has everything, and that was reckoned beforehand: from, to, and
+        the file that has it."""
+        with self._lock:
+            if self._alone_of is not found:
+                self._alone_of, self._alone = found, {}
+            if step not in self._alone:
+                self._alone[step] = _alone(found, step)
+            return self._alone[step]
+
+    def file(self, name: str, schema: pa.Schema = STORED) -> pq.ParquetFile:
         """A sealed file, its footer read. Raises: StoreError."""
         with self._lock:
             found = self._open.pop(name, None)
             if found is None:
-                found = sealing.open_file(self.folder / name)
+                found = sealing.open_file(self.folder / name, schema)
             self._open[name] = found
             if len(self._open) > OPEN_MOST:
                 self._open.popitem(last=False)
@@ -236,6 +246,33 @@ class View:
                 deadline.check()
                 yield sealing.read_group(opened, index).cast(STORED)
 
+    def reckoned(
+        self, tag: str, since: int, until: int, step: int, deadline: Deadline
+    ) -> tuple[list[pa.Table], list[tuple[int, int]]]:
+        """What was reckoned beforehand of a tag (PARTIAL, by steps of so many seconds), and the spans of time for which
+        that is all there is, in order. A file that cannot be read is passed over: samples are read instead."""
+        hot = [pc.min_max(part["time"].cast(pa.int64())).as_py() for table in self._tables
+               if (part := _cut(table, pa.array([tag]), since, until)).num_rows]  # fmt: skip
+        by_file: dict[str, list[tuple[int, int]]] = {}
+        for low, high, name in self._reading.alone(self.catalogue, step):
+            low, high = max(low, since), min(high, until)
+            if low < high and not any(one["min"] < high and one["max"] >= low for one in hot):
+                by_file.setdefault(name, []).append((low, high))
+        found, spans = [], []
+        for name, some in by_file.items():
+            deadline.check()
+            try:
+                opened = self._reading.file(name, partials.PARTIAL)
+                table = pa.concat_tables(
+                    [partials.PARTIAL.empty_table()]
+                    + [sealing.read_group(opened, index) for index in sealing.groups_of(opened, tag, tag)]
+                )
+            except StoreError:
+                continue
+            found.append(partials.within(table.filter(pc.equal(table["tag"], tag)), _joined(some)))
+            spans += some
+        return found, sorted(spans)
+
     def files(self, since: int, until: int) -> list[File]:
         """The sealed files that may have samples of this time."""
         first, last = since // HOUR_NS, (until - 1) // HOUR_NS
@@ -271,6 +308,17 @@ class View:
                 break
             step *= 4
         return STORED.empty_table()
+
+
+def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans of time that follow each other as one."""
+    found: list[tuple[int, int]] = []
+    for low, high in sorted(spans):
+        if found and found[-1][1] == low:
+            found[-1] = (found[-1][0], high)
+        else:
+            found.append((low, high))
+    return found
 
 
 class _Early:
@@ -319,6 +367,19 @@ class _Early:
         return self._found[0], self.last if self._cut else commit
 
 
+def _alone(found: Catalogue, step: int) -> list[tuple[int, int, str]]:
+    where = {name: one.name for one in found.reckoned if one.step == step for name in one.of}
+    files = sorted(found.files, key=lambda file: (file.first, file.last))
+    spans = []
+    reach = -(1 << 62)  # the last hour of all files before
+    for index, file in enumerate(files):
+        following = files[index + 1].first if index + 1 < len(files) else 1 << 62
+        if file.name in where and reach < file.first and following > file.last:
+            spans.append((file.first * HOUR_NS, (file.last + 1) * HOUR_NS, where[file.name]))
+        reach = max(reach, file.last)
+    return spans
+
+
 def _tags_of(commits: Iterable[hot.Commit]) -> dict[str, Tag]:
     found: dict[str, Tag] = {}
     for one in commits:
@@ -363,125 +424,3 @@ def _overlaps(stats: Any, low: Any, high: Any, *, text: bool = False) -> bool:
         least, most = (one if isinstance(one, bytes) else str(one).encode() for one in (least, most))
     found: bool = least <= high and most >= low
     return found
-
-
-# --- quality --------------------------------------------------------------------------------------------------------
-
-
-def verdict(quality: Any) -> Any:
-    """Good, uncertain or bad, of a column of raw qualities. An OPC UA StatusCode says it in its upper two bits; an OPC
-    DA quality (192 and above is good) in the upper two of its lower byte. 0 is good in the one and bad in the other:
-    here it is good, as a source without qualities says nothing else."""
-    ua = pc.greater(quality, 0xFFFF)
-    upper = pc.bit_wise_and(pc.shift_right(quality, 30), 3)
-    of_ua = pc.if_else(pc.equal(upper, 0), GOOD, pc.if_else(pc.equal(upper, 1), UNCERTAIN, BAD))
-    lower = pc.bit_wise_and(pc.shift_right(quality, 6), 3)
-    of_da = pc.if_else(
-        pc.or_(pc.equal(quality, 0), pc.equal(lower, 3)), GOOD, pc.if_else(pc.equal(lower, 1), UNCERTAIN, BAD)
-    )
-    return pc.if_else(ua, of_ua, of_da)
-
-
-# --- aggregates -----------------------------------------------------------------------------------------------------
-
-PIECE_NS: Final = 8 * 24 * HOUR_NS
-"""Aggregates are reckoned over so long at a time, or one step if it is longer."""
-FUNCTIONS: Final = (
-    "avg", "time_avg", "min", "max", "count", "first", "last", "delta", "good", "uncertain", "bad",
-)  # fmt: skip
-
-
-class Bucket(NamedTuple):
-    """One step of an aggregate: its beginning, and what there is of it by function."""
-
-    tag: str
-    begin: int
-    values: dict[str, float | int | None]
-
-
-def aggregate(
-    view: View, tags: Sequence[str], edges: Sequence[int], functions: Sequence[str], deadline: Deadline, most: int,
-    now: int,
-) -> Iterator[Bucket]:  # fmt: skip
-    """Aggregates of some tags over the steps between `edges` (UTC ns, ascending). Bad samples count as bad seconds and
-    nothing else. `time_avg`, and the seconds, take a value to hold until the next sample, and the last one until
-    `now`. Raises: TooMuch, StoreError."""
-    weighted = bool({"time_avg", "good", "uncertain", "bad"} & set(functions))
-    hold = min(now, edges[-1]) if weighted else None
-    for tag in tags:
-        at = 0
-        while at < len(edges) - 1:  # some days at a time: of a year, not all is in memory
-            upto = bisect.bisect_right(edges, edges[at] + PIECE_NS, at + 2) - 1
-            piece = edges[at : upto + 1]
-            deadline.check()
-            table = view.samples([tag], piece[0], piece[-1], deadline, most=most)
-            lead = view.before(tag, piece[0] - 1, deadline) if weighted else STORED.empty_table()
-            until = min(hold, piece[-1]) if hold is not None else None
-            yield from _of_tag(tag, table, lead, pa.array(piece, pa.int64()), piece, functions, until)
-            at = upto
-
-
-def _of_tag(
-    tag: str, table: pa.Table, lead: pa.Table, steps: pa.Array, edges: Sequence[int], functions: Sequence[str],
-    hold: int | None,
-) -> Iterator[Bucket]:  # fmt: skip
-    if not table.num_rows and not lead.num_rows:
-        return
-    times = table["time"].cast(pa.int64())
-    place = _places(times, steps)
-    good = pc.and_(
-        pc.not_equal(verdict(table["quality"]), BAD),
-        pc.and_(pc.is_valid(table["value"]), pc.invert(pc.is_nan(pc.fill_null(table["value"], 0.0)))),
-    )
-    plain = pa.table({"place": place, "time": times, "value": table["value"]}).filter(good)
-    grouped = plain.group_by("place", use_threads=False).aggregate(
-        [("value", "mean"), ("value", "min"), ("value", "max"), ("value", "count"), ("value", "first"),
-         ("value", "last")]
-    ).to_pydict()  # fmt: skip
-    names = {"avg": "value_mean", "min": "value_min", "max": "value_max", "count": "value_count",
-             "first": "value_first", "last": "value_last"}  # fmt: skip
-    found: dict[int, dict[str, Any]] = {}
-    for index, at in enumerate(grouped["place"]):
-        found[at] = {name: grouped[column][index] for name, column in names.items()}
-        found[at]["delta"] = found[at]["last"] - found[at]["first"]
-    if hold is not None:
-        _weigh(found, pa.concat_tables([lead, table]), edges, hold)
-    for at in sorted(found):
-        values = found[at]
-        yield Bucket(tag, edges[at], {name: values.get(name, 0 if name == "count" else None) for name in functions})
-
-
-def _places(times: Any, steps: pa.Array) -> Any:
-    """In which step each time lies."""
-    flat = times.combine_chunks() if isinstance(times, pa.ChunkedArray) else times
-    width = steps[1].as_py() - steps[0].as_py()
-    even = len(steps) < 3 or steps[-2].as_py() - steps[0].as_py() == width * (len(steps) - 2)
-    if even:
-        return pc.divide(pc.subtract(flat, steps[0]), width)
-    edges = steps.to_pylist()
-    return pa.array([bisect.bisect_right(edges, at) - 1 for at in flat.to_pylist()], pa.int64())
-
-
-def _weigh(found: dict[int, dict[str, Any]], table: pa.Table, edges: Sequence[int], hold: int) -> None:
-    """Time-weighted average and seconds by quality: each sample holds until the next, within its steps."""
-    times = table["time"].cast(pa.int64()).to_pylist()
-    values, kinds = table["value"].to_pylist(), verdict(table["quality"]).to_pylist()
-    sums: dict[int, list[float]] = {}
-    for index, begin in enumerate(times):
-        end = times[index + 1] if index + 1 < len(times) else hold
-        begin = max(begin, edges[0])
-        at = bisect.bisect_right(edges, begin) - 1
-        while begin < end and at < len(edges) - 1:
-            upto = min(end, edges[at + 1])
-            span = (upto - begin) / 1e9
-            one = sums.setdefault(at, [0.0, 0.0, 0.0, 0.0, 0.0])
-            one[2 + kinds[index]] += span
-            value = values[index]
-            if kinds[index] != BAD and value is not None and not math.isnan(value):
-                one[0] += value * span
-                one[1] += span
-            begin, at = upto, at + 1
-    for at, (total, span, good, uncertain, bad) in sums.items():
-        one_found = found.setdefault(at, {})
-        one_found |= {"good": round(good, 9), "uncertain": round(uncertain, 9), "bad": round(bad, 9),
-                      "time_avg": total / span if span > 0 and math.isfinite(total) else None}  # fmt: skip

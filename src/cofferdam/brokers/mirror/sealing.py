@@ -44,16 +44,19 @@ def seal(folder: Path, commits: Sequence[Commit]) -> list[File]:
         ends = pc.min_max(hours.filter(of)).as_py()
         first, last = ends["min"], ends["max"]
         found.append(_write(folder, f"h{first:08d}-{upto:016d}", [table.filter(of)], first, last, upto, whole=False))
-    _settle(folder)
+    settle(folder)
     return found
 
 
 def hours_of(table: pa.Table) -> pa.ChunkedArray:
     """The hour since 1970 of each row, rounded down also before that."""
-    time = table["time"].cast(pa.int64())
-    hours = pc.divide(time, HOUR_NS)
-    behind = pc.greater(pc.multiply(hours, HOUR_NS), time)
-    return pc.subtract(hours, pc.cast(behind, pa.int64()))
+    return pc.divide(floor_to(table["time"].cast(pa.int64()), HOUR_NS), HOUR_NS)
+
+
+def floor_to(times: Any, step: int) -> Any:
+    """Times rounded down to multiples of a step, also before 1970."""
+    whole = pc.multiply(pc.divide(times, step), step)
+    return pc.subtract(whole, pc.multiply(pc.cast(pc.greater(whole, times), pa.int64()), step))
 
 
 def damaged(folder: Path, files: Iterable[File]) -> list[str]:
@@ -74,12 +77,12 @@ def merge(folder: Path, files: Sequence[File]) -> File:
     first, last = min(one.first for one in files), max(one.last for one in files)
     upto = max(one.commits for one in files)
     paths = [folder / one.name for one in files]
-    found = _write(folder, f"d{first:08d}-{last:08d}-{upto:016d}", _merged(paths), first, last, upto, whole=True)
-    _settle(folder)
+    found = _write(folder, f"d{first:08d}-{last:08d}-{upto:016d}", merged(paths), first, last, upto, whole=True)
+    settle(folder)
     return found
 
 
-def _merged(paths: Sequence[Path]) -> Iterator[pa.Table]:
+def merged(paths: Sequence[Path]) -> Iterator[pa.Table]:
     """The samples of several files, in order, without repetitions: some tags at a time."""
     counts: dict[str, int] = {}
     for path in paths:
@@ -112,14 +115,14 @@ def _of(paths: Sequence[Path], tags: Sequence[str]) -> pa.Table:
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def open_file(path: Path) -> pq.ParquetFile:
+def open_file(path: Path, schema: pa.Schema = STORED) -> pq.ParquetFile:
     """Raises: StoreError, where it is no file of ours."""
     try:
         # Without the checksums of its pages, nine of ten flipped bits are another number and no error.
         found = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path.name} cannot be read: {error}") from None
-    if found.schema_arrow.names != STORED.names:
+    if found.schema_arrow.names != schema.names:
         raise StoreError(f"{path.name} has other columns than a sealed file")
     return found
 
@@ -182,13 +185,18 @@ def _write(
                     writer.write_table(group, row_group_size=group.num_rows)
                     rows += group.num_rows
                     tags.update(pc.unique(group["tag"]).to_pylist())
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_file(fresh)
         fresh.rename(path)
         return File(path.name, first, last, rows, path.stat().st_size, sha256_of(path), upto, len(tags), whole=whole)
     except OSError as error:
         fresh.unlink(missing_ok=True)
         raise failed(error, folder) from None
+
+
+def sync_file(path: Path) -> None:
+    """Raises: OSError."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _cut(table: pa.Table) -> Iterator[pa.Table]:
@@ -207,7 +215,8 @@ def _cut(table: pa.Table) -> Iterator[pa.Table]:
             start = end
 
 
-def _settle(folder: Path) -> None:
+def settle(folder: Path) -> None:
+    """A file that was renamed into place stays there. Raises: StoreError."""
     try:
         sync_folder(folder)
     except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cofferdam.brokers.mirror import catalogue, hot, sealing
-from cofferdam.brokers.mirror.catalogue import File, Loss, Tag
+from cofferdam.brokers.mirror.catalogue import File, Loss, Reckoned, Tag
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, STORED, digest, stored, tidy
 from cofferdam.brokers.mirror.records import LANES, Lane, Samples
 from cofferdam.errors import StoreError
@@ -50,8 +50,9 @@ class Store:
 
     def _open(self) -> None:
         known = {file.name for file in self.catalogue.files}
+        named = known | {one.name for one in self.catalogue.reckoned}
         for path in self.folder.iterdir():
-            if path.suffix == ".new" or (path.suffix == ".parquet" and path.name not in known):
+            if path.suffix == ".new" or (path.suffix == ".parquet" and path.name not in named):
                 path.unlink()  # a crash left it: nothing in the catalogue says that it is there
         missing = [name for name in known if not (self.folder / name).exists()]
         if missing:
@@ -176,6 +177,22 @@ class Store:
             self.catalogue.files, self.catalogue.dropped = before
             raise
         for name in gone:
+            self.leave(name)
+
+    def reckoned(self, fresh: Collection[Reckoned], gone: Collection[str]) -> None:
+        """Aggregates are there, and others not any more: of sealed files that are gone, too. Raises: StoreError."""
+        before = self.catalogue.reckoned
+        names = {file.name for file in self.catalogue.files}
+        now = [one for one in (*before, *fresh) if one.name not in gone and not names.isdisjoint(one.of)]
+        if now == before:
+            return
+        self.catalogue.reckoned = now
+        try:
+            catalogue.save(self.folder, self.catalogue)
+        except StoreError:
+            self.catalogue.reckoned = before
+            raise
+        for name in {one.name for one in (*before, *fresh)} - {one.name for one in now}:
             self.leave(name)
 
     def lost(self, loss: Loss, lane: Lane, last: int) -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.mirror import MirrorVerified
-from cofferdam.brokers.mirror import sealing
+from cofferdam.brokers.mirror import partials, sealing
 from cofferdam.brokers.mirror.columns import HOUR_NS
 from cofferdam.brokers.mirror.keeping import Keeping
 from cofferdam.brokers.mirror.records import Count, Counted, Fetch
@@ -144,13 +144,17 @@ class Verifying:
         """An hour in the store alone: its files are as they were sealed, and can be read."""
         store = self._keeper.store
         files = store.files_of(hour, hour)
+        names = {file.name for file in files}
+        reckoned = [one for one in store.catalogue.reckoned if not names.isdisjoint(one.of)]
 
-        def work() -> tuple[list[str], dict[str, Any]]:
+        def work() -> tuple[list[str], list[str], dict[str, Any]]:
             bad = sealing.damaged(store.folder, files)
-            return bad, {} if bad else summary(store.hour(hour)())
+            return bad, partials.damaged(store.folder, reckoned), {} if bad else summary(store.hour(hour)())
 
-        def done(found: tuple[list[str], dict[str, Any]]) -> None:
-            bad, tags = found
+        def done(found: tuple[list[str], list[str], dict[str, Any]]) -> None:
+            bad, anew, tags = found
+            if anew:  # what was reckoned beforehand is made again from the samples
+                store.reckoned([], anew)
             run.damaged += [name for name in bad if name not in run.damaged]
             self._add(run, tags)
             run.done += 1

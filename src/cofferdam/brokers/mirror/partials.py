@@ -1,0 +1,209 @@
+"""What is reckoned beforehand: of each tag and minute, and of each tag and hour, how many good samples there are, their
+sum, least, most, first and last. From these an aggregate over any longer step is put together.
+
+They are made of sealed files that hold a day whole, and say which: of hours that another file has something of, or the
+hot log, samples are read instead, until the day has been made into one file again. So late data is in every answer, and
+a file of these that is damaged or gone costs time and nothing else.
+
+Not here: when they are made (keeper), answers (aggregates).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cofferdam.brokers.mirror import sealing
+from cofferdam.brokers.mirror.catalogue import File, Reckoned, failed
+from cofferdam.brokers.mirror.columns import HOUR_NS, TIME, tidy
+from cofferdam.errors import StoreError
+
+MINUTE: Final = 60
+HOUR: Final = 3600
+ROWS_MOST: Final = 2_000_000
+"""Hours of tags in one file: the next days begin another."""
+WORTH: Final = 4
+"""Minutes are kept where there are so many times as many samples."""
+GROUP_ROWS: Final = 50_000
+FILES_AT_ONCE: Final = 31
+PARTIAL: Final = pa.schema([
+    ("tag", pa.string()), ("begin", TIME), ("count", pa.int64()), ("sum", pa.float64()), ("min", pa.float64()),
+    ("max", pa.float64()), ("first", pa.float64()), ("last", pa.float64()),
+])  # fmt: skip
+_OF: Final = [("value", "count"), ("value", "sum"), ("value", "min"), ("value", "max"), ("value", "first"),
+              ("value", "last")]  # fmt: skip
+GOOD, UNCERTAIN, BAD = 0, 1, 2
+
+
+def verdict(quality: Any) -> Any:
+    """Good, uncertain or bad, of a column of raw qualities. An OPC UA StatusCode says it in its upper two bits; an OPC
+    DA quality (192 and above is good) in the upper two of its lower byte. 0 is good in the one and bad in the other:
+    here it is good, as a source without qualities says nothing else."""
+    ua = pc.greater(quality, 0xFFFF)
+    upper = pc.bit_wise_and(pc.shift_right(quality, 30), 3)
+    of_ua = pc.if_else(pc.equal(upper, 0), GOOD, pc.if_else(pc.equal(upper, 1), UNCERTAIN, BAD))
+    lower = pc.bit_wise_and(pc.shift_right(quality, 6), 3)
+    of_da = pc.if_else(
+        pc.or_(pc.equal(quality, 0), pc.equal(lower, 3)), GOOD, pc.if_else(pc.equal(lower, 1), UNCERTAIN, BAD)
+    )
+    return pc.if_else(ua, of_ua, of_da)
+
+
+def good(table: pa.Table) -> Any:
+    """Of each sample in the form STORED, whether it is one that is reckoned with: a number, and not of bad quality."""
+    number = pc.and_(pc.is_valid(table["value"]), pc.invert(pc.is_nan(pc.fill_null(table["value"], 0.0))))
+    return pc.and_(pc.not_equal(verdict(table["quality"]), BAD), number)
+
+
+def reckon(table: pa.Table, step: int) -> pa.Table:
+    """Of the last revisions of samples, sorted by (tag, time): PARTIAL by steps of so many seconds."""
+    some = table.filter(good(table))
+    if not some.num_rows:
+        return PARTIAL.empty_table()
+    begin = sealing.floor_to(some["time"].cast(pa.int64()), step * 10**9)
+    plain = pa.table({"tag": some["tag"], "begin": begin, "value": some["value"]})
+    found = plain.group_by(["tag", "begin"], use_threads=False).aggregate(_OF)
+    names = ["value_count", "value_sum", "value_min", "value_max", "value_first", "value_last"]
+    table = pa.Table.from_arrays(
+        [found["tag"], found["begin"].cast(TIME), *(found[name] for name in names)], schema=PARTIAL
+    )
+    return in_order(table)
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """Sorted by (tag, begin): groups come in any order."""
+    return table.take(pc.sort_indices(table, [("tag", "ascending"), ("begin", "ascending")]))
+
+
+def month_of(file: File) -> str:
+    """The month of a file that holds a day, such as 2027-03."""
+    return f"{datetime.fromtimestamp(file.first * HOUR, UTC):%Y-%m}"
+
+
+class Wanted(NamedTuple):
+    """What is to be made next: days of one month that are in no file of hours, and the file that they join."""
+
+    files: tuple[File, ...]
+    joined: Reckoned | None
+    kept: tuple[File, ...]
+    """Days of `joined` that are as they were."""
+
+
+def wanted(files: Iterable[File], reckoned: Iterable[Reckoned], before: int) -> Wanted | None:
+    """`before`: the first hour of the day that is not over. Of a day that several files have something of nothing is
+    made until they have become one."""
+    days: dict[int, list[File]] = {}
+    for file in files:
+        for day in range(file.first // 24, file.last // 24 + 1):
+            days.setdefault(day, []).append(file)
+    whole = {some[0].name: some[0] for some in days.values() if len(some) == 1 and some[0].last < before}
+    hours = [one for one in reckoned if one.step == HOUR]
+    known = {name for one in hours for name in one.of}
+    fresh = sorted((file for name, file in whole.items() if name not in known), key=lambda file: file.first)
+    if not fresh:
+        return None
+    month = month_of(fresh[0])
+    some = tuple(file for file in fresh if month_of(file) == month)[:FILES_AT_ONCE]
+    joined = next((one for one in hours if one.month == month and one.rows < ROWS_MOST), None)
+    kept = tuple(whole[name] for name in joined.of if name in whole) if joined is not None else ()
+    return Wanted(some, joined, kept)
+
+
+def make(folder: Path, what: Wanted) -> list[Reckoned]:
+    """Files of hours and of minutes, durable on return. Raises: StoreError."""
+    found: list[Reckoned] = []
+    hours = [_kept(folder, what)] if what.joined is not None else []
+    for file in what.files:
+        minutes = []
+        for table in sealing.merged([folder / file.name]):
+            last = tidy(table, latest=True)
+            minutes.append(reckon(last, MINUTE))
+            hours.append(_hours(minutes[-1]))
+        of_day = pa.concat_tables(minutes) if minutes else PARTIAL.empty_table()
+        if of_day.num_rows and of_day.num_rows * WORTH <= file.rows:
+            found.append(_write(folder, f"m-{file.name}", of_day, MINUTE, (file.name,), month_of(file)))
+    table = in_order(pa.concat_tables(hours))
+    of = tuple(file.name for file in (*what.kept, *what.files))
+    upto = max(file.commits for file in what.files)
+    name = f"hours-{month_of(what.files[0])}-{what.files[-1].first:08d}-{upto:016d}.parquet"
+    return [*found, _write(folder, name, table, HOUR, of, month_of(what.files[0]))]
+
+
+def _hours(minutes: pa.Table) -> pa.Table:
+    """Hours out of minutes, which are sorted."""
+    if not minutes.num_rows:
+        return minutes
+    begin = sealing.floor_to(minutes["begin"].cast(pa.int64()), HOUR_NS)
+    return together(minutes.set_column(1, "begin", begin), ["tag", "begin"]).cast(PARTIAL)
+
+
+def together(table: pa.Table, by: Sequence[str]) -> pa.Table:
+    """Partial aggregates in the order of time, put together by some columns, in any order."""
+    found = table.group_by(list(by), use_threads=False).aggregate(
+        [("count", "sum"), ("sum", "sum"), ("min", "min"), ("max", "max"), ("first", "first"), ("last", "last")]
+    )  # fmt: skip
+    columns = ["count_sum", "sum_sum", "min_min", "max_max", "first_first", "last_last"]
+    return pa.table([*(found[name] for name in by), *(found[name] for name in columns)],
+                    names=[*by, "count", "sum", "min", "max", "first", "last"])  # fmt: skip
+
+
+def _kept(folder: Path, what: Wanted) -> pa.Table:
+    """What a file of hours has of the days that are as they were."""
+    if what.joined is None or not what.kept:
+        return PARTIAL.empty_table()
+    file = sealing.open_file(folder / what.joined.name, PARTIAL)
+    table = pa.concat_tables([sealing.read_group(file, index) for index in range(file.num_row_groups)])
+    return within(table.cast(PARTIAL), [(one.first * HOUR_NS, (one.last + 1) * HOUR_NS) for one in what.kept])
+
+
+def within(table: pa.Table, spans: Collection[tuple[int, int]]) -> pa.Table:
+    """The rows that begin in one of some spans of time."""
+    times = table["begin"].cast(pa.int64())
+    keep = pa.array([False] * table.num_rows) if not spans else None
+    for low, high in spans:
+        here = pc.and_(pc.greater_equal(times, low), pc.less(times, high))
+        keep = here if keep is None else pc.or_(keep, here)
+    return table.filter(keep)
+
+
+def _write(folder: Path, name: str, table: pa.Table, step: int, of: tuple[str, ...], month: str) -> Reckoned:
+    path, fresh = folder / name, folder / f"{name}.new"
+    try:
+        pq.write_table(
+            table, fresh, row_group_size=GROUP_ROWS, compression="zstd", version="2.6", data_page_version="2.0",
+            write_page_checksum=True,
+        )  # fmt: skip
+        sealing.sync_file(fresh)
+        fresh.rename(path)
+        sealing.settle(folder)
+        return Reckoned(name, step, of, month, table.num_rows, path.stat().st_size, sealing.sha256_of(path))
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise failed(error, folder) from None
+
+
+def damaged(folder: Path, some: Iterable[Reckoned]) -> list[str]:
+    """The names of those that are not as they were written, or are gone."""
+    found = []
+    for one in some:
+        try:
+            whole = sealing.sha256_of(folder / one.name) == one.sha256
+        except OSError:
+            whole = False
+        if not whole:
+            found.append(one.name)
+    return found
+
+
+def try_make(folder: Path, what: Wanted) -> list[Reckoned] | str:
+    """The same, or what is in its way: a damaged file of hours, or of samples, which `verify` deals with."""
+    try:
+        return make(folder, what)
+    except StoreError as error:
+        return str(error)

@@ -1,0 +1,156 @@
+"""Aggregates that were reckoned beforehand are those that samples give, whatever comes late, is merged, dropped or
+damaged."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cofferdam.brokers.mirror import partials, sealing
+from cofferdam.brokers.mirror.aggregates import aggregate
+from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, pack
+from cofferdam.brokers.mirror.query import Deadline, Reading
+from tests.brokers.mirror.pairing import NOW, Pair
+
+DAY_NS = 24 * HOUR_NS
+TODAY = NOW // DAY_NS * DAY_NS
+FUNCTIONS = ("avg", "min", "max", "count", "first", "last", "delta")
+
+
+def asked(pair: Pair, tag: str, every: int, since: int, until: int, *, functions: Any = FUNCTIONS) -> list[Any]:
+    """(step, values) as a reader gives them."""
+    view = Reading(pair.folder / "keeper").view()
+    edges = list(range(since, until + 1, every))
+    found = aggregate(view, [tag], edges, functions, Deadline(60), 0, pair.wall)
+    return [(one.begin, one.values) for one in found]
+
+
+def reference(rows: dict[int, tuple[float, int]], every: int, since: int, until: int) -> list[Any]:
+    """The same by hand, from the last revision of each time."""
+    steps: dict[int, list[float]] = {}
+    for at, (value, quality) in sorted(rows.items()):
+        if since <= at < until and not math.isnan(value) and quality != 0x80000000:
+            steps.setdefault(since + (at - since) // every * every, []).append(value)
+    return [
+        (begin, dict(zip(FUNCTIONS, (math.fsum(some) / len(some), min(some), max(some), len(some), some[0], some[-1],
+                                     some[-1] - some[0]), strict=True)))
+        for begin, some in steps.items()
+    ]  # fmt: skip
+
+
+def same(found: list[Any], wanted: list[Any]) -> None:
+    assert [at for at, _ in found] == [at for at, _ in wanted]
+    for (_, one), (_, other) in zip(found, wanted, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert math.isclose(one[name], other[name], rel_tol=1e-12, abs_tol=1e-9), (name, one, other)
+
+
+def take(pair: Pair, rows: list[tuple[int, float, int]], tag: str = "tank_a") -> None:
+    pair.offer(pack("live", "historian", [Sample(tag, at, value, quality) for at, value, quality in rows]))
+    pair.all()
+
+
+def settled(pair: Pair) -> None:
+    """All is sealed, merged and reckoned."""
+    pair.seal()
+    for _ in range(20):
+        pair.keeper.tick()
+        pair.settle()
+
+
+def test_hours_and_minutes_are_those_of_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = random.Random(5)
+    pair = Pair(tmp_path)
+    pair.back()
+    rows: dict[int, tuple[float, int]] = {}
+
+    def add(day: int, count: int, tag: str = "tank_a") -> None:
+        some = []
+        for _ in range(count):
+            at = TODAY - day * DAY_NS + dice.randrange(DAY_NS)
+            value = dice.choice([dice.gauss(50, 9), float(dice.randrange(9)), float("nan")])
+            some.append((at, value, dice.choice([192, 0, 0x80000000])))
+        take(pair, some, tag)
+        if tag == "tank_a":
+            rows.update({at: (value, quality) for at, value, quality in some})
+
+    since, until = TODAY - 5 * DAY_NS, TODAY + DAY_NS
+    steps = (60 * 10**9, HOUR_NS, 3 * HOUR_NS, DAY_NS, 6 * DAY_NS)
+
+    def right() -> None:
+        for every in steps:
+            same(asked(pair, "tank_a", every, since, until), reference(rows, every, since, until))
+
+    for day in (4, 3, 2):
+        add(day, 400)
+        add(day, 50, "flow_b")
+        settled(pair)
+    add(2, 8_000)  # worth minutes
+    settled(pair)
+    reckoned = pair.keeper.store.catalogue.reckoned
+    assert {one.step for one in reckoned} == {60, 3600}
+    assert all((tmp_path / "keeper" / one.name).exists() for one in reckoned)
+    right()
+
+    reads: list[int] = []
+    read = sealing.read_group
+
+    def counted(file: Any, *said: Any) -> Any:
+        reads.append(file.schema_arrow.names == partials.PARTIAL.names)
+        return read(file, *said)
+
+    monkeypatch.setattr(sealing, "read_group", counted)
+    asked(pair, "tank_a", HOUR_NS, TODAY - 4 * DAY_NS, TODAY - DAY_NS)
+    assert reads and all(reads)  # no sample was looked at
+    monkeypatch.undo()
+
+    add(3, 30)  # late, and hot: in every answer at once
+    right()
+    pair.seal()
+    right()  # beside the day's own file
+    names = {one.name for one in reckoned}
+    settled(pair)
+    assert {one.name for one in pair.keeper.store.catalogue.reckoned} - names  # made anew
+    right()
+    add(0, 100)
+    right()
+    pair.born()
+    settled(pair)
+    right()
+
+    hours = next(one for one in pair.keeper.store.catalogue.reckoned if one.step == 3600)
+    path = tmp_path / "keeper" / hours.name
+    data = path.read_bytes()
+    for place in range(0, len(data), max(1, len(data) // 20)):  # a flipped bit is never another number
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        same(asked(pair, "tank_a", DAY_NS, since, until), reference(rows, DAY_NS, since, until))
+    path.unlink()
+    right()
+    take(pair, [(TODAY - DAY_NS * 4 + 1, 7.0, 192)])  # its day becomes another file, and the damaged one is made anew
+    rows[TODAY - DAY_NS * 4 + 1] = (7.0, 192)
+    settled(pair)
+    settled(pair)
+    right()
+    assert all((tmp_path / "keeper" / one.name).exists() for one in pair.keeper.store.catalogue.reckoned)
+    pair.close()
+
+
+def test_what_is_dropped_takes_its_aggregates_along(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.back()
+    take(pair, [(TODAY - 40 * DAY_NS + n * 10**9, float(n), 192) for n in range(1000)])
+    settled(pair)
+    store = pair.keeper.store
+    assert len(store.catalogue.files) == 1 and len(store.catalogue.reckoned) == 2
+    store.dropped(list(store.catalogue.files), 0)
+    pair.keeper.tick()
+    assert store.catalogue.reckoned == []
+    assert asked(pair, "tank_a", DAY_NS, TODAY - 50 * DAY_NS, TODAY) == []
+    pair.close()
