@@ -4,6 +4,7 @@ goes wrong with a database."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import os
@@ -152,6 +153,20 @@ def mes(server: Server, tmp_path: Path) -> Mes:
     return Mes(server, tmp_path, orders="lease: 1 s\n        tries: 1000\n        order: parallel 50")
 
 
+@pytest.fixture(scope="module")
+def plant(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Mes:
+    folder = tmp_path_factory.mktemp("plant")
+    return Mes(server, folder, orders="lease: 1 s\n        tries: 1000\n        order: parallel 50")
+
+
+@pytest.fixture(scope="module")
+def runs(plant: Mes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCrew]:
+    """A crew for all tests that leave it as it was, but for what they have sent."""
+    with crew(tmp_path_factory.mktemp("crew") / "store", passwords={"plant": PASSWORD}, words=plant.words) as made:
+        yield made
+        made.ends_well()
+
+
 @pytest.fixture
 def works(mes: Mes, tmp_path: Path) -> Iterator[RunningCrew]:
     with crew(tmp_path / "store", passwords={"plant": PASSWORD}, words=mes.words) as made:
@@ -191,62 +206,73 @@ def says(works: RunningCrew, *words: str) -> bool:
     return all(word in found for word in words)
 
 
-def test_both_ways(works: RunningCrew, mes: Mes) -> None:
-    mes.put(700)
-    order(works, 120)
-    eventually(lambda: mes.left() == 0 and mes.booked() == list(range(1, 121)))
-    rows = mes.run("select key, outcome, number, problem from cofferdam.outbox order by id")
+def test_both_ways(runs: RunningCrew, plant: Mes) -> None:
+    plant.put(700)
+    order(runs, 120)
+    eventually(lambda: plant.left() == 0 and plant.booked() == list(range(1, 121)))
+    rows = plant.run("select key, outcome, number, problem from cofferdam.outbox order by id")
     assert [row[2] for row in rows] == list(range(1, 701))
     assert {row[1] for row in rows} == {"stored"}
-    assert [one["data"]["n"] for one in counts(works)] == list(range(700))
-    key, who, body, sha256 = mes.run("select key, who, body, sha256 from cofferdam.inbox where number = 7")[0]
+    assert [one["data"]["n"] for one in counts(runs)] == list(range(700))
+    key, who, body, sha256 = plant.run("select key, who, body, sha256 from cofferdam.inbox where number = 7")[0]
     assert (key, who, body) == ("o6", "erp", {"quantity": 5, "site": "works"})
     assert len(sha256) == 64
-    assert mes.run("select number, missing from cofferdam.position") == [(120, [])]
-    status = works.children[TABLES].status()
+    assert plant.run("select number, missing from cofferdam.position") == [(120, [])]
+    status = runs.children[TABLES].status()
     assert status.figures["table_rows_taken"] == {"": 700}
     assert status.figures["table_rows_booked"] == {"": 120}
     assert not status.alarms
-    works.ends_well()
 
 
-def test_rows_that_do_not_pass_are_told_and_hold_nobody_up(works: RunningCrew, mes: Mes) -> None:
-    mes.run("""insert into cofferdam.outbox (channel, key, body) values
+def test_rows_that_do_not_pass_are_told_and_hold_nobody_up(runs: RunningCrew, plant: Mes) -> None:
+    plant.run("""insert into cofferdam.outbox (channel, key, body) values
         ('counts', 'schema', '{"line": "L1", "n": -1}'), ('counts', 'twice', '{"line": "a", "line": "b", "n": 1}'),
         ('counts', E'two\\nlines', '{}'), ('stock', 'x', '{}'), ('counts', 'good', '{"line": "L1", "n": 1}')""")
-    eventually(lambda: mes.left() == 1 and says(works, "'stock'", "lets nobody push"))
-    found = dict(mes.run("select key, outcome || coalesce(' ' || problem, '') from cofferdam.outbox"))
+    eventually(lambda: plant.left() == 1 and says(runs, "'stock'", "lets nobody push"))
+    found = dict(plant.run("select key, outcome || coalesce(' ' || problem, '') from cofferdam.outbox"))
     assert found["good"] == "stored"
     assert found["schema"].startswith("quarantined schema at /n: ")
     assert found["twice"].startswith("refused syntax")
     assert found["two\nlines"].startswith("refused syntax at the whole: a key is")
     assert found["x"] is None
+    plant.run("delete from cofferdam.outbox where channel = 'stock'")
+    eventually(lambda: not alarms(runs))
 
 
-def test_a_later_id_that_commits_first(works: RunningCrew, mes: Mes) -> None:
+def test_a_later_id_that_commits_first(runs: RunningCrew, plant: Mes) -> None:
+    def seen() -> list[str]:
+        return [one["id"] for one in counts(runs) if one["id"] in ("late", "early")]
+
     insert = 'insert into cofferdam.outbox (channel, key, body) values (\'counts\', %s, \'{"line": "L", "n": 1}\')'
-    with psycopg.connect(mes.dsn) as early, psycopg.connect(mes.dsn) as late:
+    with psycopg.connect(plant.dsn) as early, psycopg.connect(plant.dsn) as late:
         early.execute(insert, ("early",))
         late.execute(insert, ("late",))
         late.commit()
-        eventually(lambda: [one["id"] for one in counts(works)] == ["late"])
+        eventually(lambda: seen() == ["late"])
         early.commit()
-    eventually(lambda: [one["id"] for one in counts(works)] == ["late", "early"])
-    assert [row[0] for row in mes.run("select key from cofferdam.outbox order by id")] == ["early", "late"]
+    eventually(lambda: seen() == ["late", "early"])
+    assert [row[0] for row in plant.run("select key from cofferdam.outbox order by id desc limit 2")] == [
+        "late",
+        "early",
+    ]
 
 
-def test_killed_at_any_moment_nothing_is_lost_or_twice(works: RunningCrew, mes: Mes) -> None:
-    for turn, part in enumerate([TABLES, "keeper"] * 4):
+@pytest.mark.parametrize("times", [1, pytest.param(250, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
+def test_killed_at_any_moment_nothing_is_lost_or_twice(works: RunningCrew, mes: Mes, times: int) -> None:
+    turns = [TABLES, "keeper"] * times
+    for turn, part in enumerate(turns):
         mes.put(100, 100 * turn)
         order(works, 30, 30 * turn)
-        time.sleep(0.02 * turn)  # at another moment each time
+        time.sleep(0.03 + 0.02 * (turn % 8))  # at another moment each time
         works.kill(part)
         works.start()
-    eventually(lambda: mes.left() == 0 and len(mes.booked()) == 240)
-    assert mes.booked() == list(range(1, 241))
-    assert sorted(row[0] for row in mes.run("select key from cofferdam.inbox")) == sorted(f"o{i}" for i in range(240))
-    assert sorted(one["data"]["n"] for one in counts(works)) == list(range(800))
-    assert mes.run("select number, missing from cofferdam.position") == [(240, [])]
+    rows, orders = 100 * len(turns), 30 * len(turns)
+    eventually(lambda: mes.left() == 0 and len(mes.booked()) == orders, 60 + len(turns))
+    assert mes.booked() == list(range(1, orders + 1))
+    assert mes.run("select count(distinct key) from cofferdam.inbox") == [(orders,)]
+    numbers = "select count(*), count(distinct number), max(number) from cofferdam.outbox where outcome = 'stored'"
+    assert mes.run(numbers) == [(rows, rows, rows)], "none is lost, and none is there twice"
+    assert mes.run("select number, missing from cofferdam.position") == [(orders, [])]
 
 
 def test_what_is_handed_out_again_is_known_though_its_row_is_gone(works: RunningCrew, mes: Mes) -> None:
@@ -311,32 +337,23 @@ def test_a_wrong_password_and_the_right_one(works: RunningCrew, mes: Mes) -> Non
     eventually(lambda: mes.left() == 0 and not alarms(works))
 
 
-def test_rows_of_others_locks_and_time_limits(works: RunningCrew, mes: Mes) -> None:
+def test_rows_of_others_locks_and_time_limits(runs: RunningCrew, plant: Mes) -> None:
     """What another gate has under way is left to it; a lock on the whole table is waited for."""
-    with psycopg.connect(mes.dsn) as other:
-        mes.put(10)
+    with psycopg.connect(plant.dsn) as other:
+        plant.put(10, 1000)
         other.execute("lock table cofferdam.outbox in access exclusive mode")
         mes_pid = other.execute("select pg_backend_pid()").fetchone()
         assert mes_pid is not None
-        with psycopg.connect(mes.dsn, autocommit=True) as third:
-            third.execute(f"alter role {mes.role} set lock_timeout = '1ms'")
+        with psycopg.connect(plant.dsn, autocommit=True) as third:
+            third.execute(f"alter role {plant.role} set lock_timeout = '1ms'")
         other.commit()
-    eventually(lambda: mes.left() == 0)
-    with psycopg.connect(mes.dsn) as other:
-        mes.run("alter table cofferdam.outbox disable trigger hint")
+    eventually(lambda: plant.left() == 0)
+    with psycopg.connect(plant.dsn) as other:
+        plant.run("alter table cofferdam.outbox disable trigger hint")
         other.execute("begin")
-        mes.put(10, 10)
-        eventually(lambda: mes.left() == 0)  # by looking alone: nothing notified
-
-
-def test_a_message_that_the_inbox_does_not_take(works: RunningCrew, mes: Mes) -> None:
-    mes.run("alter table cofferdam.inbox add constraint small check (key <> 'o3')")
-    order(works, 8)
-    eventually(lambda: len(mes.booked()) == 7)
-    assert mes.booked() == [1, 2, 3, 5, 6, 7, 8]
-    assert mes.run("select number, missing from cofferdam.position") == [(8, [4])]
-    order(works, 1, 8)
-    eventually(lambda: 9 in mes.booked())
+        plant.put(10, 1010)
+        eventually(lambda: plant.left() == 0)  # by looking alone: nothing notified
+    plant.run(f"alter role {plant.role} reset lock_timeout; alter table cofferdam.outbox enable trigger hint")
 
 
 def test_another_content_under_a_known_number_stops_it(works: RunningCrew, mes: Mes) -> None:
@@ -406,6 +423,64 @@ def test_a_database_that_shows_no_password_is_not_spoken_with(server: Server, wo
     finally:
         hba.write_text(before)
         mes.run("select pg_reload_conf()")
+
+
+def test_what_the_database_ends_is_done_again(runs: RunningCrew, plant: Mes) -> None:
+    """A deadlock with the site's own work, a statement that takes too long, a row that is too large."""
+    plant.run("create table cofferdam.stock (n int); insert into cofferdam.stock values (0)")
+    plant.run("""create function cofferdam.takes() returns trigger language plpgsql security definer as
+        $$begin update cofferdam.stock set n = n + 1; return null; end$$""")
+    plant.run("create trigger takes after insert on cofferdam.inbox for each row execute function cofferdam.takes()")
+    before = len(plant.booked())
+    waits = "select pid from pg_stat_activity where usename = %s and wait_event_type = 'Lock'"
+    for done, what in ((1, "deadlock"), (2, "cancel")):
+        with psycopg.connect(plant.dsn) as site:
+            site.execute("set deadlock_timeout = '1h'")  # so that it is the relay's work that is ended
+            site.execute("update cofferdam.stock set n = 0")
+            order(runs, 1, 300 + done)
+            eventually(lambda: len(plant.run(waits, plant.role)) == 1)
+            if what == "deadlock":
+                site.execute("select 1 from cofferdam.position for update")
+                site.commit()
+            else:  # as statement_timeout does
+                plant.run("select pg_cancel_backend(pid) from pg_stat_activity where usename = %s and query like %s",
+                        plant.role, "INSERT%")  # fmt: skip
+                eventually(lambda: says(runs, "57014"))
+                site.rollback()
+        eventually(functools.partial(_is_booked, plant, list(range(1, before + done + 1))))
+    plant.run("""insert into cofferdam.outbox (channel, key, body) values
+        ('counts', 'large', json_build_object('note', repeat('x', 21000000))),
+        ('counts', 'small', '{"line": "L", "n": 1}')""")
+    eventually(lambda: plant.left() == 0)
+    said = dict(plant.run("select key, outcome || coalesce(' ' || problem, '') from cofferdam.outbox"))
+    assert said["small"] == "stored" and said["large"].startswith("refused size at the whole: no body, or one of more")
+    plant.run("drop trigger takes on cofferdam.inbox")
+
+
+def test_a_message_that_the_inbox_does_not_take(runs: RunningCrew, plant: Mes) -> None:
+    plant.run("alter table cofferdam.inbox add constraint small check (key <> 'o403')")
+    last = len(plant.booked())
+    order(runs, 8, 400)
+    eventually(lambda: len(plant.booked()) == last + 7)
+    assert plant.booked()[last:] == [last + n for n in (1, 2, 3, 5, 6, 7, 8)]
+    assert plant.run("select number, missing from cofferdam.position") == [(last + 8, [last + 4])]
+    order(runs, 1, 408)
+    eventually(lambda: last + 9 in plant.booked())
+
+
+def _is_booked(mes: Mes, numbers: list[int]) -> bool:
+    return mes.booked() == numbers
+
+
+def test_two_gates_drain_one_outbox_and_each_row_goes_to_one(works: RunningCrew, mes: Mes, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with crew(tmp_path / "other" / "store", passwords={"plant": PASSWORD}, words=mes.words) as other:
+        for first in range(0, 1000, 100):
+            mes.put(100, first)
+        eventually(lambda: mes.left() == 0)
+        found = [one["data"]["n"] for each in (works, other) for one in counts(each)]
+        assert sorted(found) == list(range(1000))
+        assert mes.run("select distinct outcome from cofferdam.outbox") == [("stored",)]
 
 
 # --- a table that the site cannot change --------------------------------------------------------------------------

@@ -45,7 +45,7 @@ class Index:
     """`message_at(segment, position)` reads one message id of a sealed segment."""
 
     def __init__(self, secret: bytes, message_at: Callable[[int, int], int]) -> None:
-        self._secret = secret
+        self._keyed = hashlib.blake2b(digest_size=8, key=secret)
         self._message_at = message_at
         self.newest: dict[int, int] = {}
         self.segments: list[Segment] = []
@@ -54,8 +54,9 @@ class Index:
 
     def print_of(self, source: int, key: str) -> int:
         """The fingerprint of a producer's key. `source` names channel and principal."""
-        said = source.to_bytes(8, "big") + key.encode()
-        return int.from_bytes(hashlib.blake2b(said, digest_size=8, key=self._secret).digest(), "big")
+        keyed = self._keyed.copy()
+        keyed.update(source.to_bytes(8, "big") + key.encode())
+        return int.from_bytes(keyed.digest(), "big")
 
     def find(self, print_: int) -> int | None:
         """The message that may have the key of this fingerprint. If it has another, `next_print` is to be looked at."""

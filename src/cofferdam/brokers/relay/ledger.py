@@ -107,19 +107,25 @@ class Told:
 
     def push(self, channel: str, number: int, who: str, key: str, sha256: bytes, size: int) -> None:
         """A message is new."""
-        run = self._pushed.setdefault(channel, _Run())
+        run = self._pushed.get(channel)
+        if run is None:  # setdefault would make one for each message
+            run = self._pushed[channel] = _Run()
         run.add(number, message_leaf(channel, number, who, key, sha256, size), who, key, sha256, size)
 
     def lease(
         self, channel: str, consumer: str, lease: int, number: int, who: str, key: str, sha256: bytes, size: int
     ) -> None:
         """A message is handed to a consumer."""
-        run = self._leased.setdefault((channel, consumer, lease), _Run())
+        run = self._leased.get((channel, consumer, lease))
+        if run is None:
+            run = self._leased[channel, consumer, lease] = _Run()
         run.add(number, message_leaf(channel, number, who, key, sha256, size), who, key, sha256, size)
 
     def settle(self, channel: str, consumer: str, number: int, says: Says, reason: str, tries: int = 0) -> None:
         """A consumer is done with a message, or failed, or it is dead to it. Of several reasons the first is told."""
-        run = self._settled.setdefault((channel, consumer, says), _Run())
+        run = self._settled.get((channel, consumer, says))
+        if run is None:
+            run = self._settled[channel, consumer, says] = _Run()
         run.add(number, settled_leaf(channel, number, consumer, says))
         run.reason = run.reason or reason
         run.tries = max(run.tries, tries)
