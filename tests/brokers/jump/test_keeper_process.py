@@ -95,6 +95,12 @@ class Wire:
                 self.got += self._unpack.feed(packet)
         raise AssertionError(f"no {kind.__name__}; got {self.got}")
 
+    def empty(self) -> None:
+        """What was said and nobody waited for."""
+        while readable([self._back], 0):
+            self._unpack.feed(os.read(self._back, PACKET))
+        self.got.clear()
+
     def close(self) -> None:
         os.close(self._to)
         os.close(self._back)
@@ -137,7 +143,35 @@ class Stage:
         for asset in ("plc", "station"):
             self.ask("credential-set", asset=asset, login="svc", kind="password", secret="a secret")
         self.ask("host-key", asset="station", key=self.key.export_public_key().decode())
-        self.connections = 0
+        self.connections = self.last = 0
+
+    @property
+    def stands(self) -> bool:
+        """Whether it lives, with a log that can be written."""
+        assert self.child.process is not None
+        return self.child.process.poll() is None and self.auditor.mode == "ok"
+
+    def clear(self) -> None:
+        """As at the beginning, but for numbers that went on."""
+        for conn in range(1, self.connections + 1):
+            self.outer.send(records.Gone(conn))
+        self.child.send(NewPolicy(policy_bytes(), (), ("plc", "station")))
+        self.child.wait_for(PolicyTaken)
+        for one in self.ask("requests"):
+            self.ask("revoke", number=one["id"])
+        for one in self.ask("people"):
+            self.ask("person-remove", person=one["person"])
+        self.ask("person-add", person="tech")
+        self.ask("key-add", person="tech", key=self.key.export_public_key().decode())
+        self.child.status()
+        for wire in (self.outer, self.inner):
+            wire.empty()
+        self.auditor.drafts.clear()
+
+    def opens(self, conn: int, asset: str, what: Any, command: str = "") -> records.Open:
+        """The next session."""
+        self.last += 1
+        return records.Open(conn, self.last, asset, what, command)
 
     def ask(self, verb: str, **arguments: object) -> Any:
         self.count += 1
@@ -187,34 +221,51 @@ class Stage:
         self.auditor.stop()
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    made = Stage(tmp_path / "store")
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Stage]]:
+    """One keeper for all tests, and another where a test has ended it."""
+    now: list[Stage] = []
+
+    def ready() -> Stage:
+        if now and now[0].stands:
+            now[0].clear()
+            return now[0]
+        while now:
+            now.pop().close()
+        now.append(Stage(tmp_path_factory.mktemp("keeper") / "store"))
+        return now[0]
+
     try:
-        yield made
+        yield ready
     finally:
-        made.close()
+        while now:
+            now.pop().close()
+
+
+@pytest.fixture
+def stage(stages: Callable[[], Stage]) -> Stage:
+    return stages()
 
 
 def test_a_grant_is_for_what_was_proved_and_recorded(stage: Stage) -> None:
     conn = stage.sign_in()
-    stage.outer.send(records.Open(conn, 1, "plc", "shell"))
+    stage.outer.send(stage.opens(conn, "plc", "shell"))
     grant: records.Grant = stage.inner.wait_for(records.Grant)
     assert (grant.person, grant.asset, grant.login, grant.credential.secret) == ("tech", "plc", "svc", b"a secret")
     assert "a secret" not in repr(grant)
     assert [each.person for each in stage.auditor.of(SignedIn)] == ["tech"]
     assert [each.asset for each in stage.auditor.of(AccessOpened)] == ["plc"]
-    stage.outer.send(records.Open(conn, 2, "plc", "exec", "uptime"))
+    stage.outer.send(stage.opens(conn, "plc", "exec", "uptime"))
     assert "no rule" in stage.outer.wait_for(records.Refused).reason
     stage.outer.send(records.Gone(conn))
-    assert stage.inner.wait_for(records.Revoke).session == 1
+    assert stage.inner.wait_for(records.Revoke).session == grant.session
     eventually(lambda: len(stage.auditor.of(AccessEnded)) == 1)
 
 
 def test_one_that_is_taken_back_before_its_entry_is_in_the_log_is_told(stage: Stage) -> None:
     conn = stage.sign_in()
-    stage.outer.send(records.Open(conn, 1, "plc", "shell"), records.Gone(conn))
-    assert stage.outer.wait_for(records.Refused).session == 1
+    stage.outer.send(stage.opens(conn, "plc", "shell"), records.Gone(conn))
+    assert stage.outer.wait_for(records.Refused).session == stage.last
     stage.sign_in()
     assert not [each for each in stage.inner.got if isinstance(each, records.Grant)]
     assert not readable([stage.inner._back], 0)
@@ -224,17 +275,17 @@ def test_what_cannot_be_recorded_is_not_granted(stage: Stage) -> None:
     conn = stage.sign_in()
     stage.auditor.unwritable("disk full")
     stage.child.status()
-    stage.outer.send(records.Open(conn, 1, "plc", "shell"))
+    stage.outer.send(stage.opens(conn, "plc", "shell"))
     assert "cannot be recorded" in stage.outer.wait_for(records.Refused).reason
     assert not readable([stage.inner._back], 0.2)
 
 
 def test_a_person_who_is_taken_away_is_out_at_once(stage: Stage) -> None:
     conn = stage.sign_in()
-    stage.outer.send(records.Open(conn, 1, "plc", "shell"))
+    stage.outer.send(stage.opens(conn, "plc", "shell"))
     stage.inner.wait_for(records.Grant)
     stage.ask("person-remove", person="tech")
-    assert stage.inner.wait_for(records.Revoke).session == 1
+    assert stage.inner.wait_for(records.Revoke).session == stage.last
     assert stage.outer.wait_for(records.Drop).conn == conn
 
 
@@ -254,12 +305,12 @@ def test_no_proof_no_way_in(stage: Stage) -> None:
 
 
 FORGED: dict[str, Callable[[Stage], tuple[Any, ...]]] = {
-    "a session without a sign-in": lambda s: (records.Open(s.connect(), 1, "plc", "shell"),),
-    "a session of a connection that never was": lambda s: (records.Open(99, 1, "plc", "shell"),),
-    "another asset than was signed for": lambda s: (records.Open(s.sign_in("plc"), 1, "station", "shell"),),
-    "an asset where none was signed for": lambda s: (records.Open(s.sign_in("tech"), 1, "plc", "shell"),),
-    "a session number left out": lambda s: (records.Open(s.sign_in(), 2, "plc", "shell"),),
-    "a connection number left out": lambda s: (records.Began(5, "10.1.0.9", 1),),
+    "a session without a sign-in": lambda s: (s.opens(s.connect(), "plc", "shell"),),
+    "a session of a connection that never was": lambda s: (s.opens(999, "plc", "shell"),),
+    "another asset than was signed for": lambda s: (s.opens(s.sign_in("plc"), "station", "shell"),),
+    "an asset where none was signed for": lambda s: (s.opens(s.sign_in("tech"), "plc", "shell"),),
+    "a session number left out": lambda s: (records.Open(s.sign_in(), s.last + 2, "plc", "shell"),),
+    "a connection number left out": lambda s: (records.Began(s.connections + 4, "10.1.0.9", 1),),
     "a connection that begins twice": lambda s: (records.Began(s.connect(), "10.1.0.9", 1),),
     "a line of the menu without a sign-in": lambda s: (records.Ask(s.connect(), "approve 1"),),
 }  # fmt: skip
@@ -305,12 +356,12 @@ def test_a_proof_beside_one_that_has_served_counts_for_nobody(stage: Stage) -> N
 def test_a_proof_after_the_last_one_ends_the_connection(stage: Stage, late: bool) -> None:
     conn = stage.sign_in()
     if late:
-        stage.outer.send(records.Open(conn, 1, "plc", "shell"))
+        stage.outer.send(stage.opens(conn, "plc", "shell"))
         stage.inner.wait_for(records.Grant)
     stage.outer.send(records.Answers(conn, "tech", ("000000",)))
     assert stage.outer.wait_for(records.Drop).conn == conn
     if late:
-        assert stage.inner.wait_for(records.Revoke).session == 1
+        assert stage.inner.wait_for(records.Revoke).session == stage.last
         eventually(lambda: [each.person for each in stage.auditor.of(AccessEnded)] == ["tech"])
 
 
@@ -320,7 +371,7 @@ def test_a_proof_after_the_last_one_ends_the_connection(stage: Stage, late: bool
 def test_a_session_whose_terms_have_changed_ends(stage: Stage, what: Any, paths: str, record: str) -> None:
     """The inner part goes by what its grant says; so what a reload takes away must end the session."""
     conn = stage.sign_in()
-    stage.outer.send(records.Open(conn, 1, "plc", what))
+    stage.outer.send(stage.opens(conn, "plc", what))
     stage.inner.wait_for(records.Grant)
     stage.child.send(NewPolicy(policy_bytes(), (), ("plc", "station")))
     assert stage.child.wait_for(PolicyTaken).ended == 0
@@ -337,12 +388,12 @@ def test_two_approvers(stage: Stage) -> None:
     number = stage.request(menu, "2h")
     assert "takes 1 more" in stage.ask("approve", number=number, by="ada")
     assert "already" in stage.refuses("approve", number=number, by="ada")
-    stage.outer.send(records.Open(conn, 1, "station", "shell"))
+    stage.outer.send(stage.opens(conn, "station", "shell"))
     assert "takes an approval" in stage.outer.wait_for(records.Refused).reason
     stage.ask("group-leave", person="ada", group="leads")  # her word counts no more
     assert "takes 1 more" in stage.ask("approve", number=number, by="ben")
     assert "is granted" in stage.ask("approve", number=number, by="cy")
-    stage.outer.send(records.Open(conn, 2, "station", "shell"))
+    stage.outer.send(stage.opens(conn, "station", "shell"))
     grant: records.Grant = stage.inner.wait_for(records.Grant)
     assert 0 < grant.seconds <= 7200
     assert [each.people for each in stage.auditor.of(AccessDecided)] == [("ada",), ("ben",), ("ben", "cy")]
@@ -371,22 +422,22 @@ def test_warned_before_the_end(stage: Stage) -> None:
     number = stage.request(stage.sign_in("tech"), "1min")
     for name in ("ada", "ben"):
         stage.ask("approve", number=number, by=name)
-    stage.outer.send(records.Open(conn, 1, "station", "shell"))
+    stage.outer.send(stage.opens(conn, "station", "shell"))
     grant: records.Grant = stage.inner.wait_for(records.Grant)
     assert grant.seconds <= 60
     assert stage.inner.wait_for(records.Warn).text == "this session ends in 1 minute"
     stage.ask("revoke", number=number)
-    assert stage.inner.wait_for(records.Revoke).session == 1
+    assert stage.inner.wait_for(records.Revoke).session == stage.last
 
 
 def test_who_used_the_sealed_code_does_not_review_it(stage: Stage) -> None:
     """It covers whoever would have to approve, twice, and nobody else; and it stays an alarm until it is reviewed."""
     code = stage.ask("glass-seal")
     conn = stage.sign_in("tech%station")
-    stage.outer.send(records.Open(conn, 1, "station", "shell"))
+    stage.outer.send(stage.opens(conn, "station", "shell"))
     assert "takes an approval" in stage.outer.wait_for(records.Refused).reason
     stage.ask("glass-break", code=code, person="tech", asset="station", reason="flood")
-    stage.outer.send(records.Open(conn, 2, "station", "shell"))
+    stage.outer.send(stage.opens(conn, "station", "shell"))
     assert 0 < stage.inner.wait_for(records.Grant).seconds <= 4 * 3600
     assert stage.refuses("glass-review", reason="well")
     assert stage.ask("glass")["used"]["by"] == "root"

@@ -131,11 +131,10 @@ class Watching:
             self._keeper.revoke(session, "nobody watches any more")
 
     def ended(self, session: Session) -> None:
-        """A session has ended: so has watching it."""
+        """A session has ended: so has watching it. The outer part sees its end by itself, after the last that was shown."""
         for conn, (one, _) in list(self._of.items()):
             if one is session:
                 self.left(conn)
-                self._keeper.to_outer(records.Unwatch(conn, f"session {session.number} has ended"))
 
     def look_again(self) -> None:
         """Those who may watch no more are told, and do not."""
