@@ -411,7 +411,9 @@ class Point(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     name: str
     at: Span | Item
     type: ValueType
-    word_order: str = "big"  # cells only; "big": most significant word first; "little": last
+    word_order: str = (
+        "big"  # cells only; "big": most significant word first; "little": last; "-swapped": its bytes, too
+    )
     unit: str = ""
     min: float | None = None
     max: float | None = None

@@ -26,11 +26,13 @@ from cofferdam.model import (
     ValueType,
 )  # fmt: skip
 from cofferdam.policy import rows
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import loads
 from cofferdam.policy.points import values
 from cofferdam.policy.points.decide import CACHE_ENTRIES, Flow
 from cofferdam.policy.table import CompiledPolicy
 from tests.examples import examples
-from tests.policy.plant import NOW, conduit, flow, function, ns, policy, read, remembering, write
+from tests.policy.plant import BASE, NOW, conduit, flow, function, ns, policy, read, remembering, write
 
 SECOND = 10**9
 SIMPLE = policy(
@@ -457,3 +459,43 @@ def covering(found: rows.Conduit, rule: str, op: Operation) -> None:
     writes = {(p.at.space, c) for r in chosen for p in r.writes for c in range(p.at.start, p.at.stop)}
     assert all((s.space, c) in reads for s in op.reads for c in range(s.start, s.stop))
     assert all((s.space, c) in writes for s in op.writes for c in range(s.start, s.stop))
+
+
+@pytest.mark.parametrize(
+    ("order", "cells"),
+    [
+        ("big", (0x4148, 0xF5C3)), ("little", (0xF5C3, 0x4148)),
+        ("big-swapped", (0x4841, 0xC3F5)), ("little-swapped", (0xC3F5, 0x4841)),
+    ],
+)  # fmt: skip
+def test_the_bytes_of_a_value_stand_in_one_of_four_orders(order: str, cells: tuple[int, int]) -> None:
+    """L11: 12.56 as IEEE 754 has it is 41 48 F5 C3."""
+    assert values.encode(ValueType.FLOAT32, order, 12.56) == cells
+    assert values.decode(ValueType.FLOAT32, order, cells) == pytest.approx(12.56)
+
+
+@given(
+    st.sampled_from(sorted(values.WORDS)),
+    st.sampled_from(["big", "little", "big-swapped", "little-swapped"]),
+    st.data(),
+)
+def test_every_value_comes_back_from_its_cells(kind: ValueType, order: str, data: st.DataObject) -> None:
+    low, high = values.type_range(kind)
+    value = data.draw(
+        st.integers(int(low), int(high)) if kind not in values.FLOATS else st.floats(-1000, 1000, width=32)
+    )
+    assert values.decode(kind, order, values.encode(kind, order, value)) == value
+
+
+def test_limits_hold_in_every_order_of_bytes_and_no_float_becomes_no_number() -> None:
+    text = BASE.replace("at: holding 200, type: uint16", "at: holding 200, type: uint16, word_order: big-swapped")
+    text = text.replace("serial: {at: holding 300, type: uint64}", "free: {at: holding 300, type: float32}")
+    compiled = compile_policy(loads(text + conduit("{who: ops, asset: plc, write: all}")), now_ns=NOW)
+    asked, state = flow(compiled), remembering(compiled)
+    state.note_values("plc", "holding", 200, (0xDC05,), 0)  # 1500
+    assert isinstance(asked.decide_full(write("holding", 200, 0xD205), NOW, 0, state), Allow)  # 1490
+    beyond = asked.decide(write("holding", 200, 0xDD05), NOW)  # 1501
+    assert isinstance(beyond, Deny)
+    assert "speed = 1501 rpm is asked" in beyond.detail
+    for value, allowed in ((1.0, True), (math.nan, False), (math.inf, False)):
+        assert isinstance(asked.decide(write("holding", 300, *f32(value)), NOW), Allow) is allowed

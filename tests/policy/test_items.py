@@ -111,7 +111,7 @@ VERDICTS: list[tuple[str, Operation, Fault | None, str]] = [
     ("NaN", write(("Pump.Level", Float32((math.nan,)))), Fault.VALUE, "level = nan is asked; -1.5 to 0.1"),
     ("infinity", write(("Pump.Level", Float32((-math.inf,)))), Fault.VALUE, "level = -inf is asked"),
     ("no float32", write(("Pump.Level", Float32((1e39,)))), Fault.VALUE, "outside float32 is asked for tag pump.level"),
-    ("NaN without a limit", write(("Ratio", Float64((math.nan,)))), OK, ""),
+    ("NaN without a limit", write(("Ratio", Float64((math.nan,)))), Fault.VALUE, "ratio = nan is asked; a finite"),
     ("no float32 elsewhere", write(("Other", Float32((1e39,)))), Fault.ADDRESS, "nothing of tag other is allowed"),
     ("a text", write(("Recipe", Text(("Batch 7",)))), OK, ""),
     ("too long", write(("Recipe", Text(("Batch 789",)))), Fault.VALUE,
@@ -382,15 +382,15 @@ def model_allows(assign: Assign) -> bool:
             chosen = list(value.values)
         else:
             chosen = [v for offset, v in enumerate(value.values) if item.first + offset in his]
-        if not all(_within(p, one, limited) for one in chosen):
+        if not all(_within(p, one) for one in chosen):
             return False
     return True
 
 
-def _within(p: Point, one: Any, limited: bool) -> bool:
+def _within(p: Point, one: Any) -> bool:
     if isinstance(one, (str, bytes)):
         return p.max_length is None or len(one) <= p.max_length
-    if isinstance(one, float) and limited and not math.isfinite(one):
+    if isinstance(one, float) and not math.isfinite(one):
         return False
     return (p.min is None or one >= p.min) and (p.max is None or one <= p.max)
 

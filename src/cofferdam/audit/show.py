@@ -28,6 +28,8 @@ VERIFY_ATTEMPTS = 5
 def find_log(folder: Path) -> Path:
     """The folder. Raises: AuditError, if there is none."""
     if not folder.is_dir():
+        if folder.name == "audit" and (folder.parent / "checkpoint").exists():  # --state names the log itself
+            raise AuditError(f"{folder.parent} is an audit log, and no state folder", hint=f"--log {folder.parent}")
         raise AuditError(f"there is no audit log in {folder}", hint=WHERE)
     return folder
 

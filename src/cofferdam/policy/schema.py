@@ -223,6 +223,10 @@ Rate = Annotated[
         {"type": "string", "pattern": "^[0-9.eE+-]+.*/ *(s|min|h)$", "examples": ["50 rpm/min", "2 bar/s", "30 K/h"]},
     ),
 ]
+WordOrder = Annotated[
+    Literal["big", "little", "big-swapped", "little-swapped"],
+    *_choice("big", "little", "big-swapped", "little-swapped"),
+]
 Elements = Annotated[int, *_whole(1, 65536)]
 Length = Annotated[int, *_whole(1, 65536)]
 At = Annotated[Span | Item | None, *_read(_place, PLACE)]
@@ -332,8 +336,10 @@ class Point(Entry):
         "`int16`, `uint32`, `int32`, `uint64`, `int64`, `float32`, `float64`. Coils and discrete inputs are `bool`; "
         "all others must say.",
     )
-    word_order: Annotated[Literal["big", "little"], *_choice("big", "little")] = Field(
-        "big", description="Order of the words of a wider type: `big` has the most significant first, `little` last."
+    word_order: WordOrder = Field(
+        "big",
+        description="Order of the words of a wider type: `big` has the most significant first, `little` last. With "
+        "`-swapped` the bytes within each word stand the other way round.",
     )
     unit: Text | None = Field(None, description="The physical unit, for people: rpm, m, kWh.")
     min: Number | None = Field(None, description="The smallest value that may be written.")

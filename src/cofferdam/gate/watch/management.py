@@ -19,7 +19,7 @@ REQUEST_BYTES = 8192
 REQUEST_SECONDS = 5.0
 """For a request to arrive and its answer to leave."""
 CONNECTIONS = 16
-"""At once; one more is closed."""
+"""At once; with one more, whoever has waited longest of the address that has most of them is closed."""
 _TEXT = "text/plain; charset=utf-8"
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -32,7 +32,7 @@ class Management:
         self._log = log
         self._server: asyncio.Server | None = None
         self._at: tuple[str, int] | None = None
-        self._open = 0
+        self._waiting: dict[asyncio.StreamWriter, str] = {}  # in the order in which they came: where each is from
 
     @property
     def address(self) -> str:
@@ -69,20 +69,29 @@ class Management:
             self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        self._waiting[writer] = str((writer.get_extra_info("peername") or ("",))[0])
+        if len(self._waiting) > CONNECTIONS:
+            self._close_one()
         try:
-            if self._open <= CONNECTIONS:
-                async with asyncio.timeout(REQUEST_SECONDS):
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    writer.write(self._answer(head))
-                    await writer.drain()
+            async with asyncio.timeout(REQUEST_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(self._answer(head))
+                await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # the client's own fault, and nobody else's concern
         finally:
-            self._open -= 1
+            self._waiting.pop(writer, None)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+    def _close_one(self) -> None:
+        """Who opens connections and says nothing takes the place of none but its own."""
+        sources = list(self._waiting.values())
+        greediest = max(sources, key=sources.count)
+        idlest = next(writer for writer, source in self._waiting.items() if source == greediest)
+        del self._waiting[idlest]
+        idlest.transport.abort()
 
     def _answer(self, head: bytes) -> bytes:
         words = head.split(b"\r\n", 1)[0].split(b" ")

@@ -77,9 +77,9 @@ class _CellCheck(Check):
         self.change = change
         self.offset = offset
         self.size = point.at.count
-        self.ranged = values.has_range(point) or (values.has_limit(point) and point.type in values.FLOATS)
+        self.ranged = values.has_range(point) or point.type in values.FLOATS
         # One unsigned cell, the common setpoint, needs no decoding.
-        self.simple = point.type in (ValueType.UINT16, ValueType.BOOL)
+        self.simple = point.type in (ValueType.UINT16, ValueType.BOOL) and not point.word_order.endswith(values.SWAPPED)
         self.low = -math.inf if point.min is None else point.min
         self.high = math.inf if point.max is None else point.max
         self.allowed = values.allowed_range(point)
@@ -445,14 +445,15 @@ class Flow:
                 part = show_range(at, max(at.start, change.start), min(at.stop, change.stop))
                 whole = show_range(at, at.start, at.stop)
                 return f"only {part} of {point.name} is asked; {whole} is allowed as a whole"
-            if not values.has_limit(point):
+            if not values.has_limit(point) and point.type not in values.FLOATS:
                 continue
             if not change.exact:
                 sentence = f"a change of single bits of {point.name} is asked, whose result cannot be checked"
                 return f"{sentence} against its limits; writing a whole value is allowed"
-            if point.name in limited:
-                return f"{point.name} is asked twice in one request; once is allowed"
-            limited.add(point.name)
+            if values.has_limit(point):
+                if point.name in limited:
+                    return f"{point.name} is asked twice in one request; once is allowed"
+                limited.add(point.name)
             checks.append(_CellCheck(point, index, at.start - change.start))
         return ""
 

@@ -35,7 +35,7 @@ from cofferdam.protocols.dialect import show_range
 class _ItemCheck(Check):
     """A point that an assignment touches: which write, and which of its values are the point's."""
 
-    __slots__ = ("first", "index", "point", "stop", "strict")
+    __slots__ = ("first", "index", "point", "stop")
 
     def __init__(self, point: Point, index: int, first: int, stop: int) -> None:
         super().__init__(point)
@@ -43,11 +43,10 @@ class _ItemCheck(Check):
         self.index = index
         self.first = first
         self.stop = stop
-        self.strict = values.has_limit(point)
-        self.ranged = typed.is_limited(point) or (self.strict and point.type in values.FLOATS)
+        self.ranged = typed.is_limited(point) or point.type in values.FLOATS
 
     def wrong(self, op: Operation) -> str:
-        return typed.beyond(self.point, _value(op, self.index), self.first, self.stop, self.strict)
+        return typed.beyond(self.point, _value(op, self.index), self.first, self.stop, True)
 
     def number(self, op: Operation) -> values.Number:
         one: values.Number = _value(op, self.index).values[self.first]  # type: ignore[assignment]
@@ -181,13 +180,14 @@ class Items:
                     form = f"{have} elements are asked, which end within {point.name}; all of it is allowed"
                 if form:
                     return form
-            if not values.has_limit(point):
+            if not values.has_limit(point) and (value is None or point.type not in values.FLOATS):
                 continue
             if value is None:
                 return _unreadable(point)
-            if point.name in limited:
-                return f"{point.name} is asked twice in one request; once is allowed"
-            limited.add(point.name)
+            if values.has_limit(point):
+                if point.name in limited:
+                    return f"{point.name} is asked twice in one request; once is allowed"
+                limited.add(point.name)
             checks.append(_ItemCheck(point, index, first, stop))
         return self._around(item)
 

@@ -46,6 +46,7 @@ def nearest_float32(value: float) -> float:
 
 def decode(type_: ValueType, word_order: str, cells: tuple[int, ...]) -> Number:
     """The value of a point's cells, given in address order: `WORDS[type_]` words of 0-65535, or one bit."""
+    word_order, cells = _unswapped(type_, word_order, cells)
     if len(cells) == 1:
         return cells[0] - 0x10000 if type_ is ValueType.INT16 and cells[0] & 0x8000 else cells[0]
     raw = 0
@@ -75,7 +76,20 @@ def encode(type_: ValueType, word_order: str, value: Number) -> tuple[int, ...]:
             return (int(value),)
         data = int(value).to_bytes(2 * WORDS[type_], "big", signed=type_ in SIGNED)
     words = tuple(int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data), 2))
+    word_order, words = _unswapped(type_, word_order, words)
     return words if word_order == "big" else words[::-1]
+
+
+SWAPPED = "-swapped"
+"""At the end of an order of words: the bytes within each word stand the other way round."""
+
+
+def _unswapped(type_: ValueType, word_order: str, cells: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """The order of the words, and these with their bytes as the standard has them (and the other way round)."""
+    if type_ is ValueType.BOOL or not word_order.endswith(SWAPPED):
+        return word_order, cells
+    swapped = tuple([(cell & 0xFF) << 8 | cell >> 8 for cell in cells])
+    return word_order.removesuffix(SWAPPED), swapped
 
 
 def show(value: Number) -> str:
