@@ -44,6 +44,7 @@ conduits:
         quality: quality
         every: 200 ms
         since: 2 days
+      lab: {{folder: lab, form: csv, settle: 0 s, of: lab_ph}}
     listen:
       office: {{at: "127.0.0.1:{office}", plain: true}}
     allow:
@@ -116,4 +117,19 @@ def test_from_a_password_to_a_plot(works: Works, plant: Plant) -> None:
     )
     assert "0 damaged" in works.mirror("check")
     assert "no gaps are known" in works.mirror("gaps")
+    lab = works.state / "folders" / "lab"
+    (lab / ".ph.csv").write_text("time,value\n2026-01-29T12:00:00Z,7.25\n")
+    (lab / ".ph.csv").rename(lab / "ph.csv")
+    eventually(lambda: "lab_ph" in works.mirror("tags"))
+    eventually(lambda: "0 files wait" in works.mirror("status"))
+    assert (lab / "done" / "ph.csv").exists()
+    target = works.state / "out.csv"
+    works.mirror("export", "lab_ph", "--from", "2026-01-01", "--output", str(target))
+    assert target.read_text().splitlines()[1].startswith("lab_ph,2026-01-29T12:00:00.000000000Z,7.25,0")
+    assert "1 times are held" in works.mirror("hold", "--from", "2026-01-29", "--to", "2026-01-30", "--reason", "audit")
+    assert "audit" in works.mirror("status")
+    assert "0 times are held" in works.mirror("hold", "--from", "2026-01-29", "--to", "2026-01-30", "--release")
+    assert "no such hold" in works.mirror("hold", "--from", "2026-01-29", "--to", "2026-01-30", "--release", code=2)
+    assert "is read again" in works.mirror("backfill", "--last", "3h")
+    assert "being sealed" in works.mirror("seal")
     works.mirror("key", "revoke", json.loads(works.mirror("key", "list", "--json"))[0]["id"])

@@ -80,8 +80,9 @@ def add(parser: argparse.ArgumentParser) -> None:
                   _verify)  # fmt: skip
     _when(verify)
     verify.add_argument("--tags", nargs="+", default=[], metavar="TAG", help="these tags alone, by name")
-    verify.add_argument("--against", choices=["store", "source"], default="store",
-                        help="the files as they were sealed, or the historian itself (default: store)")  # fmt: skip
+    verify.add_argument("--against", choices=["store", "counts", "source"], default="store",
+                        help="the files as they were sealed; how many samples the historian has; or its values, too"
+                        " (default: store)")  # fmt: skip
     verify.add_argument("--report", type=Path, metavar="FILE", help="write the result as JSON, for an auditor")
     backfill = verb("backfill", "read a time at the sources again; what is there already changes nothing", _backfill)
     _when(backfill)
@@ -366,10 +367,13 @@ def _verify(args: argparse.Namespace) -> int:
         if run["failed"]:
             yield f"it could not be verified: {run['failed']}"
         elif good:
-            against = "the source has as many" if args.against == "source" else "every file is as it was sealed"
+            against = {"source": "the source has the same", "counts": "the source has as many"}.get(
+                args.against, "every file is as it was sealed"
+            )
             yield f"no gaps, no differences: {run['tags']} tags, {run['points']} samples, {hours}; {against}"
         for tag, hour, here, there in run["differ"]:
-            yield f"{tag} {_time(hour * HOUR * 10**9)}: {here} here, {there} at the source"
+            same = ", with other values" if here == there else ""
+            yield f"{tag} {_time(hour * HOUR * 10**9)}: {here} here, {there} at the source{same}"
         for name in run["damaged"]:
             yield f"{name} is damaged: set aside, and its hours are read again where a source still has them"
         for tag, hour, here, there in run["source_has_less"]:

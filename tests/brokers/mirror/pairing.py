@@ -12,11 +12,10 @@ import msgspec
 from cofferdam.audit.client import AuditClient
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.mirror import records
-from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, pack
+from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, pack, summary
 from cofferdam.brokers.mirror.keeper import Keeper
 from cofferdam.brokers.mirror.records import Lane, Samples, Stored
 from cofferdam.brokers.mirror.spooler import Spooler
-from cofferdam.brokers.mirror.store import summary
 from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.policy.table import CompiledPolicy
@@ -131,8 +130,8 @@ class Pair:
         """By tag: samples of different times in these hours."""
         found: dict[str, int] = {}
         for hour in range(first, last + 1):
-            for tag, (count, _) in summary(self.keeper.store.hour(hour)()).items():
-                found[tag] = found.get(tag, 0) + count
+            for tag, one in summary(self.keeper.store.hour(hour)()).items():
+                found[tag] = found.get(tag, 0) + one.times
         return found
 
     def close(self) -> None:

@@ -317,16 +317,21 @@ def test_verify_finds_what_is_late_and_fetches_it(mirror: RunningCrew) -> None:
     mirror.catches_up()
     mirror.plant.add([("flow_1", BEGIN + 5, 99.0, 192), ("tank", BEGIN + 6, 98.0, 192)])  # far behind the overlap
     first, last = BEGIN // 3600, NOW // 3600
-    run = mirror.ask("keeper", "verify", first=first, last=last, against="source")
+    for against, late in (("counts", 2.0), ("counts", 2.0), ("source", 77.0)):
+        run = mirror.ask("keeper", "verify", first=first, last=last, against=against)
 
-    def ended() -> bool:
-        nonlocal run
-        run = mirror.ask("keeper", "verified", number=run["number"])
-        return bool(run["ended"])
+        def ended() -> bool:
+            nonlocal run
+            run = mirror.ask("keeper", "verified", number=run["number"])
+            return bool(run["ended"])
 
-    eventually(ended)
-    assert run["differences"] == 0 and not run["failed"], run
-    mirror.catches_up()
+        eventually(ended)
+        assert run["differences"] == 0 and not run["failed"] and not run["source_has_less"], run
+        mirror.catches_up()
+        rows = get(mirror, "bi", "samples", tag="flow_2", **LAST).json()["samples"]
+        assert rows[0]["value"] == late
+        # A value that is corrected late: there are as many samples as before.
+        mirror.plant.conn.execute("update samples set value = 77 where tag = 'flow_2' and value = 2")
 
 
 def test_sealed_or_not_the_answer_is_the_same(mirror: RunningCrew) -> None:

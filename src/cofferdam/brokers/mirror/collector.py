@@ -409,11 +409,18 @@ class Tables(Work):
                 at = step
             return
         try:
-            found = await historian.count(asked.hour)
-        except psycopg.Error as error:
+            if asked.values:
+                values = await historian.values(asked.hour, self.source.points_per_second)
+                digests = tuple(one.digest if one.rows == one.times else None for one in values.values())
+                counts = {tag: one.times for tag, one in values.items()}
+            else:
+                digests, counts = (), await historian.count(asked.hour)
+        except (psycopg.Error, Differs) as error:
             self.owner.answer(Counted(asked.request, asked.source, asked.hour, failed=clip(postgres.words(error), 500)))
             raise
-        self.owner.answer(Counted(asked.request, asked.source, asked.hour, tuple(found), tuple(found.values())))
+        self.owner.answer(
+            Counted(asked.request, asked.source, asked.hour, tuple(counts), tuple(counts.values()), digests=digests)
+        )
 
 
 class Devices(Work):

@@ -295,11 +295,30 @@ def _unsigned(column: Any) -> Any:
     return flat.view(pa.uint64()) if len(flat) else pa.array([], pa.uint64())
 
 
-def digest(table: pa.Table) -> int:
-    """Of the samples of one tag in the form STORED: a sum over what each says, so that their order does not matter.
-    It finds loss and damage; it is no signature."""
+class Summary(NamedTuple):
+    """What a tag has: samples, how many different times they are of, and a digest over what each says, in which their
+    order does not matter (int64). It finds loss, damage and other values; it is no signature."""
+
+    rows: int
+    times: int
+    digest: int
+
+
+def summary(table: pa.Table) -> dict[str, Summary]:
+    """Of samples in the form STORED, by tag."""
     if table.num_rows == 0:
-        return 0
+        return {}
+    plain = pa.table({"tag": table["tag"], "time": table["time"].cast(pa.int64()), "mixed": _mixed(table)})
+    found = plain.group_by("tag", use_threads=False).aggregate(
+        [("time", "count"), ("time", "count_distinct"), ("mixed", "sum")]
+    )
+    digests = _whole(found["mixed_sum"]).view(pa.int64())  # a sum of uint64 wraps, as it should
+    columns = (found["tag"], found["time_count"], found["time_count_distinct"], digests)
+    return {tag: Summary(*rest) for tag, *rest in zip(*(column.to_pylist() for column in columns), strict=True)}
+
+
+def _mixed(table: pa.Table) -> Any:
+    """Of each sample, what it says as one number."""
     mixed = _mix(_unsigned(table["time"].cast(pa.int64())))
     for column in (bits_of(table), pc.cast(table["kind"], pa.int64()), table["quality"]):
         mixed = _mix(pc.bit_wise_xor(mixed, _unsigned(column)))
@@ -307,5 +326,4 @@ def digest(table: pa.Table) -> int:
     if texts.null_count != len(texts):
         marks = [zlib.crc32(one.encode()) if one is not None else 0 for one in texts.to_pylist()]
         mixed = _mix(pc.bit_wise_xor(mixed, pa.array(marks, pa.uint64())))
-    # A sum of uint64 wraps, as it should.
-    return int(pc.sum(mixed).as_py()) & 0xFFFFFFFFFFFFFFFF
+    return mixed

@@ -44,7 +44,7 @@ class VerifySaid(Struct, frozen=True, forbid_unknown_fields=True):
 
     first: Hour
     last: Hour
-    against: Literal["store", "source"] = "store"
+    against: Literal["store", "counts", "source"] = "store"
     tags: tuple[str, ...] = ()
     by: Annotated[str, Meta(max_length=128)] = ""
 
@@ -124,7 +124,7 @@ class Verbs:
         said = asked.decode(VerifySaid)
         _in_order(said.first, said.last)
         keeper = self._keeper
-        if not keeper.acks and said.against == "source":
+        if not keeper.acks and said.against != "store":
             raise GateError("nothing goes back to the plant (acks: none): only the plant's end can count there")
         run = self._verifying.begin(said.first, said.last, said.against, said.by, frozenset(said.tags))
         asked.answer(run.told())

@@ -9,17 +9,21 @@ Not here: when what is read (collector).
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import struct
+import time
 import zoneinfo
 from array import array
 from collections.abc import AsyncIterator
 from typing import Any, Final, NamedTuple
 
 import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import AsyncConnection, sql
 
-from cofferdam.brokers.mirror.columns import GOOD, NO_TIME
+from cofferdam.brokers.mirror.columns import GOOD, HOUR_NS, NO_TIME, STORED, Summary, stored, summary, tidy, to_batch
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, TEXT, TEXT_BYTES, WHOLE, Lane, Samples
 from cofferdam.policy.terms.mirror_rows import Matcher, Postgres, tag_name
 
@@ -29,6 +33,8 @@ UTC: Final = zoneinfo.ZoneInfo("UTC")
 """What psycopg wants of a connection whose time zone is UTC: loaded here, since a part opens no file later."""
 INFINITE: Final = ((1 << 63) - 1, -(1 << 63))
 BATCH_POINTS: Final = 10_000
+SAME_TIME_MOST: Final = 1_000_000
+"""Samples of one time, where values are compared."""
 BAD: Final = 0x80000000
 """The quality of a sample without a value: OPC UA's Bad."""
 CONNECT_SECONDS: Final = 10
@@ -227,6 +233,26 @@ class Historian:
         found = await (await self._conn.execute(statement)).fetchall()
         return {tag: count for tag, count in found if tag is not None and self._match(tag) and tag_name(tag)}
 
+    async def values(self, hour: int, rate: int) -> dict[str, Summary]:
+        """By tag: what there is of an hour since 1970, exact repetitions once. `rate`: rows a second at most; 0: any.
+        Raises: psycopg.Error, Differs."""
+        began, reading, found = time.monotonic(), Reading(), dict[str, Summary]()
+        rest = STORED.empty_table()
+        since = hour * HOUR_NS - 1000
+        async for record in self.read(since, since + HOUR_NS, "backfill", reading):
+            if not record.count:
+                continue
+            table = pa.concat_tables([rest, stored([(1, to_batch(record))])])
+            last = pc.equal(table["time"], table["time"][-1])  # in the order of time: of the last there may be more
+            _add(found, tidy(table.filter(pc.invert(last))))
+            rest = table.filter(last)
+            if rest.num_rows > SAME_TIME_MOST:
+                raise Differs(f"more than {SAME_TIME_MOST} samples of one time")
+            if rate and (ahead := reading.rows / rate - (time.monotonic() - began)) > 0:
+                await asyncio.sleep(ahead)
+        _add(found, tidy(rest))
+        return found
+
     async def ahead(self, after_ns: int) -> tuple[int, str]:
         """How many samples are of later than this, and the tag of one. Raises: psycopg.Error."""
         one = self.source
@@ -238,6 +264,14 @@ class Historian:
 
     async def close(self) -> None:
         await self._conn.close()
+
+
+def _add(found: dict[str, Summary], table: pa.Table) -> None:
+    """What a further piece of an hour has, of other times than all before it."""
+    for tag, one in summary(table).items():
+        had = found.get(tag, Summary(0, 0, 0))
+        digest = (had.digest + one.digest + (1 << 63)) % (1 << 64) - (1 << 63)
+        found[tag] = Summary(had.rows + one.rows, had.times + one.times, digest)
 
 
 class Seen:

@@ -83,7 +83,8 @@ class Lost(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown
 
 class Counted(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
     """What a source has of one hour (since 1970, UTC): samples of different times, by tag. `request`: whose answer it
-    is; `failed`: why it could not be counted, "" if it was."""
+    is; `failed`: why it could not be counted, "" if it was. `digests`: where values were asked for, of each tag the
+    digest of its samples (columns), or none where it has several of one time."""
 
     request: Number
     source: Name
@@ -91,6 +92,7 @@ class Counted(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unkn
     names: Annotated[tuple[TagName, ...], Meta(max_length=COUNTS_MOST)] = ()
     counts: Annotated[tuple[Number, ...], Meta(max_length=COUNTS_MOST)] = ()
     failed: Annotated[str, Meta(max_length=512)] = ""
+    digests: Annotated[tuple[Ns | None, ...], Meta(max_length=COUNTS_MOST)] = ()
 
 
 class Stored(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unknown_fields=True):
@@ -113,11 +115,13 @@ class Taken(Struct, frozen=True, gc=False, array_like=True, tag=6, forbid_unknow
 
 
 class Count(Struct, frozen=True, gc=False, array_like=True, tag=7, forbid_unknown_fields=True):
-    """Count an hour at the source: each is answered by one `Counted`."""
+    """Count an hour at the source: each is answered by one `Counted`. `values`: not only how many samples there are,
+    but also which."""
 
     request: Number
     source: Name
     hour: Annotated[int, Meta(ge=-(1 << 24), le=1 << 24)]
+    values: bool = False
 
 
 class Fetch(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknown_fields=True):

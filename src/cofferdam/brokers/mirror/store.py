@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from cofferdam.brokers.mirror import catalogue, hot, sealing
 from cofferdam.brokers.mirror.catalogue import File, Loss, Reckoned, Tag
-from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, STORED, digest, stored, tidy
+from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, STORED, stored, tidy
 from cofferdam.brokers.mirror.records import LANES, Lane, Samples
 from cofferdam.errors import StoreError
 
@@ -292,22 +292,3 @@ class Store:
 def _within(table: pa.Table, low: int, high: int) -> pa.Table:
     times = table["time"].cast(pa.int64())
     return table.filter(pc.and_(pc.greater_equal(times, low), pc.less(times, high)))
-
-
-def by_tag(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """A tidy table, tag by tag."""
-    if not table.num_rows:
-        return
-    runs = pc.run_end_encode(table["tag"].combine_chunks())
-    start = 0
-    for name, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-        yield name, table.slice(start, end - start)
-        start = end
-
-
-def summary(table: pa.Table) -> dict[str, Any]:
-    """Of an hour's tidy table, by tag: samples of different times, and a digest over all revisions."""
-    found = {}
-    for name, part in by_tag(table):
-        found[name] = (len(pc.unique(part["time"])), digest(part))
-    return found

@@ -1,9 +1,9 @@
 """Whether the mirror has what it should: its files as they were sealed, and each hour as its source has it.
 
-Each hour, once it is over, is counted at the source by itself; each night the day before is. A tag that has fewer
-samples here than there makes the hour be read again, by the backfill lane, where repetitions vanish; then it is counted
-once more. A source that has fewer than the mirror is told of and changes nothing: a source that was emptied empties no
-mirror.
+Each hour, once it is over, is counted at the source by itself; each night the day before is, and there values are
+compared as well: by a digest over the samples of each tag and hour. A tag that has fewer samples here than there, or
+others, makes the hour be read again, by the backfill lane, where repetitions vanish; then it is counted once more. A
+source that has fewer than the mirror is told of and changes nothing: a source that was emptied empties no mirror.
 
 Not here: how a source counts (postgres), what a digest is (columns).
 """
@@ -20,10 +20,9 @@ import pyarrow as pa
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.mirror import MirrorVerified
 from cofferdam.brokers.mirror import partials, sealing
-from cofferdam.brokers.mirror.columns import HOUR_NS
+from cofferdam.brokers.mirror.columns import HOUR_NS, Summary, summary, tidy
 from cofferdam.brokers.mirror.keeping import Keeping
 from cofferdam.brokers.mirror.records import Count, Counted, Fetch
-from cofferdam.brokers.mirror.store import summary
 from cofferdam.errors import CrossingError, StoreError
 from cofferdam.policy.terms.mirror_rows import Postgres
 
@@ -41,8 +40,12 @@ NIGHTLY_HOUR: Final = 1
 """UTC."""
 
 
+_NOTHING: Final = Summary(0, 0, 0)
+
+
 class Run:
-    """One run. `differ`: (tag, hour, here, there) that are not equal now."""
+    """One run. `differ`: (tag, hour, here, there) that are not equal now; where both are equal, their values are
+    not."""
 
     def __init__(self, number: int, first: int, last: int, against: str, by: str, tags: frozenset[str]) -> None:
         self.number = number
@@ -98,7 +101,7 @@ class Verifying:
         for number in sorted(self.runs)[:-RUNS_MOST]:
             del self.runs[number]
         sources = [one.name for one in self._keeper.row.sources if isinstance(one, Postgres)]
-        if against == "source" and not sources:
+        if against != "store" and not sources:
             run.failed = "the mirror has no source that can count"
         if against == "store":
             sources = [""]
@@ -123,7 +126,7 @@ class Verifying:
                 self.begin(self._night * 24 - 24, self._night * 24 - 1, "source", "")
             elif (hour := (wall - HOURLY_AFTER_NS) // HOUR_NS) > self._hourly:
                 self._hourly = hour
-                self.begin(hour - 2, hour - 1, "source", "")
+                self.begin(hour - 2, hour - 1, "counts", "")
         if self._asked is not None and time.monotonic() > self._asked[5]:
             run, _, source, *_ = self._asked
             self._asked = None
@@ -138,7 +141,8 @@ class Verifying:
             self._request += 1
             deadline = time.monotonic() + COUNT_SECONDS
             self._asked = (run, hour, source, turn, self._request, deadline)
-            self._keeper.setting.senders["spooler"].send(Count(self._request, source, hour))
+            values = run.against == "source"
+            self._keeper.setting.senders["spooler"].send(Count(self._request, source, hour, values))
 
     def _look(self, run: Run, hour: int) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         """An hour in the store alone: its files are as they were sealed, and can be read."""
@@ -147,11 +151,11 @@ class Verifying:
         names = {file.name for file in files}
         reckoned = [one for one in store.catalogue.reckoned if not names.isdisjoint(one.of)]
 
-        def work() -> tuple[list[str], list[str], dict[str, Any]]:
+        def work() -> tuple[list[str], list[str], dict[str, Summary]]:
             bad = sealing.damaged(store.folder, files)
             return bad, partials.damaged(store.folder, reckoned), {} if bad else summary(store.hour(hour)())
 
-        def done(found: tuple[list[str], list[str], dict[str, Any]]) -> None:
+        def done(found: tuple[list[str], list[str], dict[str, Summary]]) -> None:
             bad, anew, tags = found
             if anew:  # what was reckoned beforehand is made again from the samples
                 store.reckoned([], anew)
@@ -179,17 +183,17 @@ class Verifying:
                 fetch = Fetch(source.name, file.first * HOUR_NS, (file.last + 1) * HOUR_NS)
                 self._keeper.setting.senders["spooler"].send(fetch)
 
-    def _add(self, run: Run, tags: Mapping[str, tuple[int, int]]) -> None:
-        for tag, (count, _) in tags.items():
+    def _add(self, run: Run, tags: Mapping[str, Summary]) -> None:
+        for tag, found in tags.items():
             if not run.tags or tag in run.tags:
                 run.seen.add(tag)
-                run.points += count
+                run.points += found.times
 
     # --- against the source
 
     def counted(self, record: Counted) -> None:
         """A source's answer. Raises: CrossingError, where it is none."""
-        if len(record.names) != len(record.counts):
+        if len(record.names) != len(record.counts) or len(record.digests) not in (0, len(record.names)):
             raise CrossingError("a count with names and numbers of unequal length")
         asked = self._asked
         if asked is None or asked[4] != record.request:
@@ -201,30 +205,37 @@ class Verifying:
             self._asked = None
             self._failed(run, f"{source}: {record.failed}")
             return
-        there = dict(zip(record.names, record.counts, strict=True))
+        digests = record.digests or (None,) * len(record.names)
+        there = {name: (n, d) for name, n, d in zip(record.names, record.counts, digests, strict=True)}
         read = self._keeper.store.hour(hour)
 
-        def done(found: dict[str, Any]) -> None:
+        def done(found: dict[str, Summary] | str) -> None:
             self._asked = None
             self._compare(run, hour, source, turn, there, found)
 
-        if not self._keeper.in_thread(lambda: _try(lambda: summary(read())), done):
+        if not self._keeper.in_thread(lambda: _try(lambda: summary(tidy(read(), latest=True))), done):
             # Something is being sealed: the source is asked again.
             self._asked = None
             self._queue.appendleft((run, hour, source, turn))
 
     def _compare(
-        self, run: Run, hour: int, source: str, turn: int, there: Mapping[str, int], here: dict[str, Any] | str
-    ) -> None:
+        self, run: Run, hour: int, source: str, turn: int, there: Mapping[str, tuple[int, int | None]],
+        here: dict[str, Summary] | str,
+    ) -> None:  # fmt: skip
         if isinstance(here, str):
             self._failed(run, here)
             return
         tags = self._keeper.store.catalogue.tags
-        own = {tag: count for tag, (count, _) in here.items() if tag in there or tags[tag].source == source}
-        known = [tag for tag in there.keys() | own.keys() if not run.tags or tag in run.tags]
-        fewer = [
-            (tag, hour, own.get(tag, 0), there.get(tag, 0)) for tag in known if own.get(tag, 0) < there.get(tag, 0)
-        ]
+        own = {tag: found for tag, found in here.items() if tag in there or tags[tag].source == source}
+        known = sorted(tag for tag in there.keys() | own.keys() if not run.tags or tag in run.tags)
+        fewer, more = [], []
+        for tag in known:
+            has, digest = there.get(tag, (0, None))
+            mine = own.get(tag, _NOTHING)
+            if mine.times < has or (mine.times == has and digest is not None and digest != mine.digest):
+                fewer.append((tag, hour, mine.times, has))
+            elif mine.times > has:
+                more.append((tag, hour, mine.times, has))
         if fewer and turn < ROUNDS:
             if turn % FETCH_EVERY == 0:
                 fetch = Fetch(source, hour * HOUR_NS, (hour + 1) * HOUR_NS)
@@ -233,9 +244,9 @@ class Verifying:
             self._not_before = time.monotonic() + SETTLE_SECONDS
             return
         run.differ += fewer
-        run.more += [(t, hour, own.get(t, 0), there.get(t, 0)) for t in known if own.get(t, 0) > there.get(t, 0)]
+        run.more += more
         run.seen.update(known)
-        run.points += sum(own.get(tag, 0) for tag in known)
+        run.points += sum(own.get(tag, _NOTHING).times for tag in known)
         run.done += 1
         self._perhaps_end(run)
 
@@ -254,7 +265,7 @@ class Verifying:
         keeper.setting.audit.note(
             MirrorVerified(
                 wall_ns=keeper.setting.wall(), conduit=keeper.conduit,
-                against="source" if run.against == "source" else "store", first=run.first, last=run.last,
+                against="store" if run.against == "store" else "source", first=run.first, last=run.last,
                 tags=len(run.seen), points=run.points, differ=len(run.differ), damaged=len(run.damaged),
                 by=clip(run.by, 128), detail=clip(run.failed),
             )
@@ -263,8 +274,9 @@ class Verifying:
         if run.differ:
             tag, hour, here, there = run.differ[0]
             self.alarms["mirror-differs"] = (
-                f"{len(run.differ)} hours of tags are not as their source has them: {tag} has {here} of {there} samples"
-                f" in hour {hour} (cofferdam mirror verify)"
+                f"{len(run.differ)} hours of tags are not as their source has them: {tag} has "
+                + (f"{here} of {there} samples" if here != there else "other values")
+                + f" in hour {hour} (cofferdam mirror verify)"
             )
 
 
