@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -20,7 +21,7 @@ from cofferdam.evidence.history import History, read
 from cofferdam.evidence.inputs import Inputs, Proven
 from cofferdam.evidence.model import STATUSES, STRENGTH, Finding, weakest
 from cofferdam.evidence.standing import Standing, control, controls, coverage, standing
-from cofferdam.gate.context import Context
+from cofferdam.gate.context import Context, Options
 from cofferdam.gate.watch.evidence import Evidence
 from cofferdam.proof.statements import Report, Statement
 
@@ -255,7 +256,8 @@ def test_an_old_proof_that_is_looked_at_again_is_no_newer_by_it() -> None:
 class Noting:
     """A gate that notes what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: Path = Path("/nowhere")) -> None:
+        self.options = Options(state / "policy.yaml", state)
         self.noted: list[CheckDone] = []
         self.standing: dict[str, str] = {}
 
@@ -279,3 +281,30 @@ def test_the_gate_records_when_it_was_and_not_when_it_was_told() -> None:
     assert room.take([newer], "root") == 1
     assert room.take([proved], "root") == 0  # and what is older than that says nothing new
     assert room.take([msgspec.structs.replace(newer, at_ns=clock[0] + 10**18)], "root") == 0  # nor does a future
+
+
+def test_a_check_that_failed_is_an_alarm_over_restarts_too(tmp_path: Path) -> None:
+    def started() -> tuple[Noting, Evidence]:
+        gate = Noting(tmp_path)
+        room = Evidence(cast("Context", gate), lambda: None)
+        room.restore()
+        return gate, room
+
+    gate, room = started()
+    assert not any(gate.standing.values())
+    room.take([Finding("log.whole", "failed", "entry 7 was changed", subject=one) for one in ("a", "b")], "root")
+    gate, room = started()
+    assert gate.standing["check-log.whole"] == "a: entry 7 was changed"
+    room.take([Finding("log.whole", "tested", "whole", subject="a")], "root")
+    gate, room = started()
+    assert gate.standing["check-log.whole"] == "b: entry 7 was changed"
+    room.take([Finding("log.whole", "tested", "whole", subject="b")], "root")
+    assert not gate.standing["check-log.whole"]
+    gate, room = started()
+    assert not any(gate.standing.values())
+    (tmp_path / "failed-checks.json").write_text("{")
+    gate, room = started()
+    assert "cannot be understood" in gate.standing["failed-checks-unknown"]
+    room.take([Finding("log.whole", "failed", "again")], "root")
+    assert not gate.standing["failed-checks-unknown"]
+    assert started()[0].standing["check-log.whole"] == "again"

@@ -6,6 +6,9 @@ severed.json      which sides are cut off
 expired.json      which conduits were seen to expire
 anchor.json       the last checkpoint of the log that the gate has seen
 archive/          entries that were moved out of the log (auditor only)
+
+
+failed-checks.json  which checks of the evidence failed, and were not found otherwise since
 gate.sock         the control socket
 lock              held by the launcher while a gate runs
 """
@@ -144,6 +147,31 @@ def keep_spare(state: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+class _Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: Literal[1]
+    failed: dict[str, dict[str, str]]
+
+
+def load_failed(state: Path) -> tuple[dict[str, dict[str, str]], str]:
+    """Checks of the evidence that failed: by name and subject, each with its words; and why the file cannot be
+    understood."""
+    path = state / "failed-checks.json"
+    try:
+        return dict(msgspec.json.decode(path.read_bytes(), type=_Failed).failed), ""
+    except FileNotFoundError:
+        return {}, ""
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return {}, (
+            f"{path} cannot be understood ({error}): alarms of checks that had failed are not here until they are "
+            "found again: `cofferdam evidence list --status failed`"
+        )
+
+
+def save_failed(state: Path, failed: dict[str, dict[str, str]]) -> None:
+    """Writes the file anew; durable on return. Raises: GateError."""
+    _save(state, "failed-checks.json", msgspec.to_builtins(_Failed(1, failed)), "which checks failed")
 
 
 def _save(state: Path, name: str, document: object, what: str) -> None:

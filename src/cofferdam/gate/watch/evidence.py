@@ -2,7 +2,7 @@
 raises alarms for.
 
 An outcome is an entry of the log when it changes, and once a day. A check that failed is an alarm, `check-ID`, until it
-is found otherwise.
+is found otherwise, also over restarts of the gate.
 
 Not here: the checks (evidence.checks), what needs the log, root or a proof (the verbs `evidence` and `prove`).
 """
@@ -17,11 +17,13 @@ import msgspec
 
 from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.evidence import FACTS, CheckDone, ExportStood, Told
+from cofferdam.errors import GateError
 from cofferdam.evidence.catalogue import catalogue
 from cofferdam.evidence.checks.registry import run
 from cofferdam.evidence.checks.tables import MINUTE
 from cofferdam.evidence.inputs import Inputs
 from cofferdam.evidence.model import Finding
+from cofferdam.gate import state
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
 
@@ -41,6 +43,9 @@ AGAIN_NS = 86_400 * 10**9
 """An outcome that stays is an entry again after so long, or after half of what it is valid."""
 MOST = 5000
 """Outcomes that are remembered; beyond it the oldest is forgotten, and would be recorded once more."""
+MOST_FAILED = 100
+"""Subjects of one check that failed and are remembered one by one."""
+DAMAGED = "failed-checks-unknown"
 BY = "gate"
 
 
@@ -53,16 +58,26 @@ class Evidence:
         self._status = status
         self._known: dict[tuple[str, str], tuple[str, int]] = {}
         """Check and subject to the hash of the outcome and when it was recorded."""
-        self._alarms: dict[str, set[str]] = {}
-        """Check to the subjects that failed."""
+        self._alarms: dict[str, dict[str, str]] = {}
+        """Check to the subjects that failed, with their words."""
         self._found: dict[str, int] = {}
         """When each check was found last, by whoever."""
         self._clocks: set[str] = set()
         self._last: dict[str, int] = {}
         """When each check of ours ran last."""
 
+    def restore(self) -> None:
+        """Raises again what had failed when the gate stopped last, and was not found otherwise."""
+        failed, damage = state.load_failed(self._gate.options.state)
+        self._gate.alarm(DAMAGED, clip(damage))
+        for check, subjects in failed.items():
+            self._alarms[check] = dict(subjects)
+            for words in list(subjects.values())[:1]:
+                self._gate.alarm(f"check-{check}", clip(words))
+
     async def work(self, stop: asyncio.Event) -> None:
         """Round after round, until the gate stops."""
+        self.restore()
         wait = FIRST_SECONDS
         while not stop.is_set():
             try:
@@ -89,12 +104,12 @@ class Evidence:
 
     def take(self, found: Iterable[Finding], by: str) -> int:
         """Records what is new or due, and keeps the alarms. How many entries it makes."""
-        now, checks, count = self._clock(), catalogue().checks, 0
+        now, checks, count, changed = self._clock(), catalogue().checks, 0, False
         for one in found:
             check = checks.get(one.check)
             if check is None:
                 continue
-            self._alarm(one)
+            changed = self._alarm(one) or changed
             # What rests on something earlier is as old as that: an old proof, looked at again, is no news.
             when = min(one.at_ns, now) if one.at_ns > 0 and one.outcome != "failed" else now
             self._found[one.check] = when
@@ -115,6 +130,13 @@ class Evidence:
                 )
             )  # fmt: skip
             count += 1
+        if changed:
+            try:
+                state.save_failed(self._gate.options.state, {name: one for name, one in self._alarms.items() if one})
+            except GateError as error:
+                self._gate.alarm(DAMAGED, clip(str(error)))
+            else:
+                self._gate.alarm(DAMAGED, "")
         return count
 
     def reports(self) -> tuple[CheckReport, ...]:
@@ -135,15 +157,19 @@ class Evidence:
         if isinstance(event, ExportStood):
             self._gate.alarm(f"export-{event.collector}", "" if event.working else event.detail or "it stands still")
 
-    def _alarm(self, one: Finding) -> None:
-        failed = self._alarms.setdefault(one.check, set())
+    def _alarm(self, one: Finding) -> bool:
+        """Raises it or clears it; whether other subjects than before have failed now."""
+        failed = self._alarms.setdefault(one.check, {})
+        before = set(failed)
         if one.outcome == "failed":
-            if len(failed) < 100:
-                failed.add(one.subject)
             about = f"{one.subject}: " if one.subject else ""
             fact = f" ({one.facts[0]})" if one.facts else ""
-            self._gate.alarm(f"check-{one.check}", clip(f"{about}{one.says}{fact}"))
+            words = clip(f"{about}{one.says}{fact}")
+            if len(failed) < MOST_FAILED:
+                failed[clip(one.subject, 128)] = words
+            self._gate.alarm(f"check-{one.check}", words)
         else:
-            failed.discard(one.subject)
+            failed.pop(clip(one.subject, 128), None)
             if not failed:
                 self._gate.alarm(f"check-{one.check}", "")
+        return before != set(failed)
