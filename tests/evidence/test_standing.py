@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cofferdam import policy as policy_room
 from cofferdam.audit.entry import encode_event, format_time
 from cofferdam.audit.events.access import Malformed
 from cofferdam.audit.events.evidence import CheckDone, ExportStood
 from cofferdam.audit.events.gate import Restored, Severed
 from cofferdam.evidence.catalogue import catalogue
+from cofferdam.evidence.checks.policies import WIDE
 from cofferdam.evidence.checks.tables import run_checks
 from cofferdam.evidence.clocks import calendar, dues
 from cofferdam.evidence.history import History, read
@@ -257,6 +259,7 @@ class Noting:
     """A gate that notes what it is told."""
 
     def __init__(self, state: Path = Path("/nowhere")) -> None:
+        self.policy_hash = POLICY
         self.options = Options(state / "policy.yaml", state)
         self.noted: list[CheckDone] = []
         self.standing: dict[str, str] = {}
@@ -281,6 +284,21 @@ def test_the_gate_records_when_it_was_and_not_when_it_was_told() -> None:
     assert room.take([newer], "root") == 1
     assert room.take([proved], "root") == 0  # and what is older than that says nothing new
     assert room.take([msgspec.structs.replace(newer, at_ns=clock[0] + 10**18)], "root") == 0  # nor does a future
+
+
+def test_what_is_found_under_another_policy_is_news() -> None:
+    gate = Noting()
+    room = Evidence(cast("Context", gate), lambda: None)
+    both = [Finding("policy.least", "observed", "so"), Finding("log.whole", "tested", "so")]
+    assert (room.take(both, "gate"), room.take(both, "gate")) == (2, 0)
+    gate.policy_hash = OTHER
+    assert room.take(both, "gate") == 1
+    assert gate.noted[-1].check == "policy.least"
+
+
+def test_the_warnings_that_a_check_asks_for_are_some_that_there_are() -> None:
+    source = "".join(path.read_text() for path in Path(policy_room.__file__).parent.rglob("*.py"))
+    assert [name for name in WIDE if f'"{name}"' not in source] == []
 
 
 def test_a_check_that_failed_is_an_alarm_over_restarts_too(tmp_path: Path) -> None:

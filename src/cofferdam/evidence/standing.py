@@ -25,6 +25,11 @@ OF_A_POLICY = ("proof.", "policy.", "ports.", "access.no-direct")
 ALL_POLICIES = frozenset(("policy.reviewed", "policy.change-approved", "proof.canaries", "proof.sabotage"))
 
 
+def of_a_policy(check: str) -> bool:
+    """Whether its results count for one policy alone."""
+    return check.startswith(OF_A_POLICY) and check not in ALL_POLICIES
+
+
 class CheckState(msgspec.Struct, frozen=True):
     """How a check stands. `age`: seconds since it was established, -1 if never; `ends`: seconds that it still counts,
     negative once it does not; `index`: its entry in the log, -1 without one; `counts`: False where the check is left
@@ -150,7 +155,7 @@ def _one(check: Check, result: Result, history: History, wall_ns: int, policy: s
     age = age_seconds(result.time_ns, result.wall_ns, history.last_ns, wall_ns)
     valid = min(result.valid, check.valid)
     status, says = result.outcome, result.says
-    of_policy = check.id.startswith(OF_A_POLICY) and check.id not in ALL_POLICIES
+    of_policy = of_a_policy(check.id)
     if status != "failed":
         if age < 0:
             status, says = "stale", f"it was found at a time that is still to come, by a clock that was wrong: {says}"

@@ -185,13 +185,15 @@ def recovery(known: Inputs) -> Finding:
     ]
     facts += [f"entry {one.index}: {one.event.get('entries')} entries recovered, {one.event.get('cut_bytes')} bytes of "
               "an unfinished append cut off" for one in torn[-4:]]  # fmt: skip
-    if not facts:
-        raise Unknown("no part has died and the log was always closed in order; kill -9 of a part is the drill")
     gone = [one for one in died[-20:] if all(one is not first for first, _ in back)]
+    if not facts and not gone:
+        raise Unknown("no part has died and the log was always closed in order; kill -9 of a part is the drill")
     running = known.status is not None and all(pair["working"] for pair in known.status["pairs"])
     if gone and not running:
         return Finding("recovery.known-state", "failed", "a part that died did not come back",
                        tuple(f"entry {one.index}: {one.event.get('half')}" for one in gone[:8]))  # fmt: skip
+    if not facts:
+        raise Unknown("a part has died just now, and is still to come back")
     return Finding("recovery.known-state", "tested", "what crashed came back, and the log says what was lost",
                    tuple(facts), at_ns=max(one.at_ns for one in (*(again for _, again in back), *torn)))  # fmt: skip
 

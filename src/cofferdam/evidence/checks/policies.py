@@ -18,8 +18,10 @@ from cofferdam.policy.terms.kinds import KINDS
 TABLE = Table()
 ASKED = 40
 """Points that are put to the judge, spread over the policy."""
-EXPIRY = frozenset(("no-expiry", "expired"))
-WIDE = frozenset(("unused", "useless", "blanket", "no-points", "unlimited", "overlap", "same-side"))
+WIDE = frozenset(
+    ("any-unit", "everyone", "no-points", "no-range", "overlap", "same-side", "unused", "useless-rule", "wide-write")
+)
+"""Warnings of a policy that speak of more rights than somebody needs, by their ids."""
 
 
 @TABLE.check("policy.owner-reason", "policy")

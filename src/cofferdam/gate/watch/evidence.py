@@ -23,6 +23,7 @@ from cofferdam.evidence.checks.registry import run
 from cofferdam.evidence.checks.tables import MINUTE
 from cofferdam.evidence.inputs import Inputs
 from cofferdam.evidence.model import Finding
+from cofferdam.evidence.standing import of_a_policy
 from cofferdam.gate import state
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
@@ -56,8 +57,8 @@ class Evidence:
         self._gate = gate
         self._clock = clock
         self._status = status
-        self._known: dict[tuple[str, str], tuple[str, int]] = {}
-        """Check and subject to the hash of the outcome and when it was recorded."""
+        self._known: dict[tuple[str, str], tuple[str, str, int]] = {}
+        """Check and subject to the hash of the outcome, the policy that it was about, and when it was recorded."""
         self._alarms: dict[str, dict[str, str]] = {}
         """Check to the subjects that failed, with their words."""
         self._found: dict[str, int] = {}
@@ -114,12 +115,13 @@ class Evidence:
             when = min(one.at_ns, now) if one.at_ns > 0 and one.outcome != "failed" else now
             self._found[one.check] = when
             key = (one.check, clip(one.subject, 128))
-            digest, at = self._known.pop(key, ("", 0))
+            digest, policy, at = self._known.pop(key, ("", "", 0))
+            about = self._gate.policy_hash if of_a_policy(one.check) else ""
             again = min(AGAIN_NS, check.valid * 10**9 // 2)
-            if digest == one.digest and (0 <= when - at < again or when < at <= now):
-                self._known[key] = (digest, at)
+            if (digest, policy) == (one.digest, about) and (0 <= when - at < again or when < at <= now):
+                self._known[key] = (digest, policy, at)
                 continue
-            self._known[key] = (one.digest, when)
+            self._known[key] = (one.digest, about, when)
             while len(self._known) > MOST:
                 del self._known[next(iter(self._known))]
             self._gate.note(
