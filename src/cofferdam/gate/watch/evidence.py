@@ -44,7 +44,7 @@ AGAIN_NS = 86_400 * 10**9
 """An outcome that stays is an entry again after so long, or after half of what it is valid."""
 MOST = 5000
 """Outcomes that are remembered; beyond it the oldest is forgotten, and would be recorded once more."""
-MOST_FAILED = 100
+MOST_FAILED = 20
 """Subjects of one check that failed and are remembered one by one."""
 DAMAGED = "failed-checks-unknown"
 BY = "gate"
