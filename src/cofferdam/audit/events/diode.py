@@ -122,7 +122,8 @@ class DiodeFileNotSent(Event, frozen=True, kw_only=True):
 
 
 class DiodeFileReceived(Event, frozen=True, kw_only=True):
-    """Outside: a file has come whole, its hash is what its manifest says, and it is in its folder as `placed`."""
+    """Outside: a file has come whole, its hash is what its manifest says, and it is in its folder as `placed`.
+    `scan`: where it was scanned, the verdict and by what."""
 
     strand: Name
     channel: Name
@@ -133,6 +134,7 @@ class DiodeFileReceived(Event, frozen=True, kw_only=True):
     first: Count
     last: Count
     placed: Text
+    scan: Text = ""
 
 
 class DiodeFileRefused(Event, frozen=True, kw_only=True):

@@ -13,6 +13,8 @@ from cofferdam.brokers.diode import figures
 from cofferdam.enforce.profile import Can, Crew, Profile
 
 _LATE: Final = ("cryptography.hazmat.backends.openssl.backend", "reed_solomon_leopard", "encodings.idna")
+SCAN_SECONDS: Final = 700.0
+"""clamd is waited for ten minutes."""
 _SIDE: Final = kinds(gate.PART)
 
 DIODE: Final = Broker(
@@ -38,6 +40,13 @@ DIODE: Final = Broker(
             ),
         },
         pipes=(("spool", "sender"), ("sender", "spool"), ("receiver", "keeper"), ("keeper", "receiver")),
+        jobs={
+            "scan": Profile(
+                "diode/scan", stands="apart", can=Can.READ | Can.DIAL_LOCAL, program="cofferdam.brokers.job",
+                preload=("_strptime",), reads=("keeper",), ordered_by="keeper", seconds=SCAN_SECONDS,
+                sockets=("clamd",),
+            )
+        },
         optional=frozenset({"receiver", "keeper", "spool", "sender"}),
     ),
     make={
@@ -46,6 +55,7 @@ DIODE: Final = Broker(
         "spool": "cofferdam.brokers.diode.spool:Spool",
         "sender": "cofferdam.brokers.diode.sender:Sender",
     },
+    jobs={"scan": "cofferdam.brokers.diode.scan:look"},
     records={
         ("spool", "sender"): "cofferdam.brokers.diode.records:to_sender",
         ("sender", "spool"): "cofferdam.brokers.diode.records:from_sender",

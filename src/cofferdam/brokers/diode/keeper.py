@@ -398,6 +398,8 @@ class Keeper(Part):
         since = self._beat_at or self._born
         if now - since > SILENT_NS:
             found["silent"] = f"the inside of {self._strand} has not been heard for {(now - since) // SECOND} s"
+        if self._files.not_scanned:
+            found["scan"] = clip(f"files of {self._strand} wait for their scan: {self._files.not_scanned}")
         if self._full:
             found["store"] = f"nothing is taken from {self._strand}: {self._full}"
         for name, detail in list(self._stopped.items())[:8]:

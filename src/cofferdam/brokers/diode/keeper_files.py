@@ -8,6 +8,7 @@ Not here: numbers and gaps (ledger, keeper), the disk (keeper_store).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections import deque
@@ -16,12 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from cofferdam.audit.events import diode as events
 from cofferdam.audit.events.base import clip
-from cofferdam.brokers.broker import Setting
+from cofferdam.brokers.broker import JOBS_OF_PART, Setting
 from cofferdam.brokers.diode.keeper_store import Coming, KeeperStore
 from cofferdam.brokers.diode.ledger import Channel
 from cofferdam.brokers.diode.records import CHUNK_BYTES, FILES, Chunk, Manifest, Piece
+from cofferdam.brokers.diode.scan import Order
+from cofferdam.brokers.kit.clamd import Scanned
 from cofferdam.brokers.kit.figures import Figures
 from cofferdam.errors import CrossingError, StoreFull
 from cofferdam.policy.terms.diode_rows import DiodeRows, FilesRow
@@ -29,6 +34,8 @@ from cofferdam.policy.terms.diode_rows import DiodeRows, FilesRow
 SECOND: Final = 10**9
 COMING_MOST: Final = 256
 """Files of a channel that are coming at a time."""
+SCAN_AGAIN_SECONDS: Final = 30.0
+"""So long a file waits whose scan gave no verdict."""
 RESERVE_BYTES: Final = 64 << 20
 """Room on the disk that is left free."""
 SLICE_BYTES: Final = 8 << 20
@@ -74,6 +81,10 @@ class Files:
         self._names: set[str] = set()
         """Names that are given to files which are about to be in their folders."""
         self._today: deque[tuple[int, str, int]] = deque()
+        self._unscanned: deque[Coming] = deque()
+        self._scanning: dict[str, Coming] = {}
+        self.not_scanned = ""
+        """Why files wait for their scan."""
 
     def begin(self) -> None:
         """Goes on with what was under way when the process ended."""
@@ -232,16 +243,54 @@ class Files:
         os.close(copying.into)
         self._copying = None
         if copying.digest.hexdigest() != row.sha256:
-            (self.folder(row.channel) / _hidden(row)).unlink(missing_ok=True)
-            self._store.state(row, "refused")
-            self._placing.discard((row.channel, row.epoch, row.first))
             lost = self._channel(row.channel).epochs[row.epoch]
             why = "its hash is not what its manifest says"
-            self._refused(row, f"{why}: part of it was lost" if lost.lost or lost.given_up else why)
+            self._gone(row, f"{why}: part of it was lost" if lost.lost or lost.given_up else why)
+        elif self._row_of(row.channel).scan:
+            self._scan(row)
         else:
-            self._record(row._replace(placed=self._free_name(row)))
+            self._record(row)
         if self._whole:
             self._setting.reactor.later(self._check)
+
+    # --- scanned
+
+    def _scan(self, row: Coming) -> None:
+        """Has it looked through, once others have been: a few at a time."""
+        self._unscanned.append(row)
+        self._scan_next()
+
+    def _scan_next(self) -> None:
+        while self._unscanned and len(self._scanning) < JOBS_OF_PART and not self.halted:
+            row = self._unscanned.popleft()
+            name = self._store.path(row.channel, row.epoch, row.first).name
+            self._scanning[name] = row
+            order = msgspec.json.encode(Order(name))
+            self._setting.run_job("scan", order, functools.partial(self._scanned, name))
+
+    def _scanned(self, name: str, answer: bytes, why: str) -> None:
+        row = self._scanning.pop(name)
+        try:
+            found = msgspec.json.decode(answer, type=Scanned) if not why else Scanned("not scanned", why)
+        except msgspec.MsgspecError:
+            found = Scanned("not scanned", "the scan gave no answer that is one")
+        if self.halted:
+            return
+        self.not_scanned = found.detail if found.verdict == "not scanned" else ""
+        if found.verdict == "clean":
+            self._record(row, clip(f"clean ({found.base})"))
+        elif found.verdict == "found":
+            self._gone(row, f"the scanner finds {found.detail}")
+        else:  # it waits: nothing passes a scanner that does not work
+            self._setting.reactor.call_in(SCAN_AGAIN_SECONDS, functools.partial(self._scan, row))
+        self._scan_next()
+
+    def _gone(self, row: Coming, why: str) -> None:
+        """It is whole, and is not put into its folder."""
+        (self.folder(row.channel) / _hidden(row)).unlink(missing_ok=True)
+        self._store.state(row, "refused")
+        self._placing.discard((row.channel, row.epoch, row.first))
+        self._refused(row, why)
 
     def _open(self, row: Coming) -> _Copying:
         source = self._store.reader(row)
@@ -262,14 +311,15 @@ class Files:
         self._names.add(name)
         return name
 
-    def _record(self, row: Coming) -> None:
+    def _record(self, row: Coming, scan: str = "") -> None:
         """Recorded, then put into its folder."""
+        row = row if row.placed else row._replace(placed=self._free_name(row))
 
         def done(ok: bool, reason: str) -> None:
             if self.halted:
                 return
             if not ok:
-                self._setting.reactor.call_in(1.0, lambda: self._record(row))
+                self._setting.reactor.call_in(1.0, lambda: self._record(row, scan))
                 return
             placing = self._store.state(row, "placing", row.placed)
             folder = self.folder(row.channel)
@@ -286,7 +336,8 @@ class Files:
 
         self._setting.audit.record(events.DiodeFileReceived(
             wall_ns=self._setting.wall(), strand=self._strand, channel=row.channel, name=clip(row.name), size=row.size,
-            sha256=row.sha256, epoch=row.epoch, first=row.first, last=row.first + row.chunks, placed=clip(row.placed),
+            sha256=row.sha256, epoch=row.epoch, first=row.first, last=row.first + row.chunks,
+            placed=clip(row.placed), scan=scan,
         ), done)  # fmt: skip
 
 

@@ -72,7 +72,8 @@ class KeeperStore:
         """Raises: StoreError."""
         self.folder = folder
         self.part = folder / "part"
-        self.part.mkdir(mode=0o700, exist_ok=True)
+        self.part.mkdir(mode=0o750, exist_ok=True)
+        self.part.chmod(0o750)  # the scan sees it
         self.db = Database(folder / "keeper.db", APPLICATION, _TABLES)
         self._open: dict[Path, int] = {}
         self._unsynced: set[Path] = set()

@@ -137,7 +137,7 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
             wait=conduit.wait * 10**9,
             files=tuple(
                 FilesRow(channel, said.names, said.most, said.per_day, said.out or f"{channel}-out",
-                         said.into or f"{channel}-in")
+                         said.into or f"{channel}-in", said.scan)
                 for channel, said in sorted(conduit.files.items())
             ),
             records=tuple(sorted(rider for kind, rider in conduit.carries if kind == RECORDS)),

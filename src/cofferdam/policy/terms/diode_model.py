@@ -119,6 +119,11 @@ class StrandFiles(schema.Entry):
         description="The folder outside that they come into; it may be one that a relay takes messages from. Default: "
         "the channel's name and `-in`.",
     )
+    scan: Yes = Field(
+        False,
+        description="What has come is kept apart outside until clamd has looked through it (`cofferdam up --socket "
+        "clamd=PATH`); where clamd does not answer, nothing gets into the folder.",
+    )
     per_day: Annotated[int, *size(1, 10**15)] = Field(
         10**12,
         description="Bytes of all files in any 24 hours; what is more waits inside, and is refused outside. Default: "

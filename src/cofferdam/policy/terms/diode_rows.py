@@ -26,8 +26,8 @@ def strand_of(conduits: Mapping[str, object], name: str) -> str:
 
 
 class FilesRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """A channel of files: the names that are let through (patterns), the largest file, bytes in a day, and the folders
-    inside and outside."""
+    """A channel of files: the names that are let through (patterns), the largest file, bytes in a day, the folders
+    inside and outside, and whether they are scanned outside."""
 
     name: str
     names: tuple[str, ...]
@@ -35,6 +35,7 @@ class FilesRow(Struct, frozen=True, forbid_unknown_fields=True):
     per_day: int
     out: str
     into: str
+    scan: bool = False
 
     @property
     def channel(self) -> str:

@@ -1,5 +1,5 @@
-"""A mirror whose crossing goes over a strand: the copy outside is read as any, shows what was lost, and is whole again
-once a ticket has been carried."""
+"""What rides on a strand, all of it on one machine: a mirror, whose copy outside is read as any, shows what was lost
+and is whole again once a ticket has been carried; and files that a scanner looks through."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +22,13 @@ from cofferdam.cli.main import main
 from cofferdam.errors import GateError
 from cofferdam.gate.client import ask
 from tests.brokers.diode.machines import eventually
+from tests.brokers.patch.makers import EICAR, HAS_CLAMD, clamd
+from tests.enforce.site import netns
 from tests.gate.plant import Gate, events
 from tests.ports import held_ports
 from tests.protocols.device import Device, served
 
+pytestmark = netns
 POLICY = """
 site: works
 zones:
@@ -55,7 +59,8 @@ conduits:
     allow: [{{who: lake, read: all, sql: true}}]
   strand:
     {{from: strand-in, to: strand-out, broker: diode, owner: compliance, reason: telemetry, rate: 80 Mbit/s,
-     port: {port}, wait: 1 s, carries: [history]}}
+     port: {port}, wait: 1 s, carries: [history, files:reports],
+     files: {{reports: {{names: ["*.csv"], scan: true}}}}}}
 gate: {{separation: processes, management: "127.0.0.1:{management}"}}
 """
 
@@ -63,7 +68,7 @@ gate: {{separation: processes, management: "127.0.0.1:{management}"}}
 class Works:
     """One machine on which all stands, the strand between two of its addresses."""
 
-    def __init__(self, folder: Path, device: int) -> None:
+    def __init__(self, folder: Path, device: int, clamd: Path | None) -> None:
         self.state = folder / "state"
         office, management, self.port = held_ports(3)
         self.policy = folder / "policy.yaml"
@@ -71,7 +76,7 @@ class Works:
         for verb, first, other in (("--output", "inside", "outside"), ("--take", "outside", "inside")):
             for end, file in (("inside", first), ("outside", other)):
                 self.cli("diode", "pair", end, "--policy", str(self.policy), verb, str(folder / f"{file}.pair"))
-        self.gate = Gate(self.state, self.policy)
+        self.gate = Gate(self.state, self.policy, *(["--socket", f"clamd={clamd}"] if clamd else []))
         try:
             self.gate.wait_ready()
         except BaseException:
@@ -128,8 +133,11 @@ def device() -> Device:
 
 @pytest.fixture(scope="module")
 def works(tmp_path_factory: pytest.TempPathFactory, device: Device) -> Iterator[Works]:
-    with served(device) as port, contextlib.closing(Works(tmp_path_factory.mktemp("works"), port)) as works:
-        yield works
+    with contextlib.ExitStack() as held:
+        port = held.enter_context(served(device))
+        short = held.enter_context(tempfile.TemporaryDirectory(prefix="clamd-"))  # a socket's path has 107 bytes
+        scanner = held.enter_context(clamd(Path(short) / "one")) if HAS_CLAMD else None
+        yield held.enter_context(contextlib.closing(Works(tmp_path_factory.mktemp("works"), port, scanner)))
 
 
 def test_history_comes_out(works: Works, device: Device) -> None:
@@ -138,7 +146,7 @@ def test_history_comes_out(works: Works, device: Device) -> None:
     eventually(lambda: works.values()[-1:] == [7])
     assert works.ask("mirror", "keeper", "status")["gaps"] == 0
     facts = works.ask("diode", "keeper", "status")
-    (channel,) = facts["channels"]
+    channel = facts["channels"][-1]
     assert channel["channel"] == "records:history" and channel["epochs"][0]["highest"] > 1
 
 
@@ -157,7 +165,7 @@ def test_a_cut_shows_as_lost_and_a_ticket_mends_it(works: Works, device: Device)
     assert gap["lane"] == "live" and 0 < gap["until"] - gap["since"] < 60 * 10**9
     assert "the strand has not brought it" in gap["why"]
     assert 105 not in works.values()
-    eventually(lambda: works.ask("diode", "keeper", "status")["channels"][0]["missing"])
+    eventually(lambda: works.ask("diode", "keeper", "status")["channels"][-1]["missing"])
     assert not events(works.state, "part-ended")  # nobody's crew ended by it
 
     (ticket,) = json.loads(works.cli("diode", "ticket", "--json"))["tickets"]
@@ -165,7 +173,7 @@ def test_a_cut_shows_as_lost_and_a_ticket_mends_it(works: Works, device: Device)
     eventually(lambda: works.ask("mirror", "keeper", "status").get("gaps") == 0)
     found = works.values()
     assert set(range(101, 111)) <= set(found), sorted(set(found))
-    eventually(lambda: not works.ask("diode", "keeper", "status")["channels"][0]["missing"])
+    eventually(lambda: not works.ask("diode", "keeper", "status")["channels"][-1]["missing"])
 
 
 def test_a_keeper_that_is_killed_loses_nothing(works: Works, device: Device) -> None:
@@ -178,3 +186,18 @@ def test_a_keeper_that_is_killed_loses_nothing(works: Works, device: Device) -> 
             time.sleep(0.12)
         eventually(lambda value=value: works.values()[-1:] == [value])  # type: ignore[misc]
     assert works.ask("mirror", "keeper", "status")["gaps"] == 0
+
+
+@pytest.mark.skipif(not HAS_CLAMD, reason="there is no clamd (Debian)")
+def test_files_are_scanned_before_they_are_there(works: Works) -> None:
+    out, into = (works.state / "folders" / f"reports-{way}" for way in ("out", "in"))
+    for name, data in (("bad.csv", EICAR), ("good.csv", b"1,2\n")):
+        (out / f".{name}").write_bytes(data)
+        (out / f".{name}").rename(out / name)
+    eventually((into / "good.csv").exists)
+    eventually(lambda: events(works.state, "diode-file-refused"))
+    (refused,) = events(works.state, "diode-file-refused")
+    assert refused["name"] == "bad.csv" and "Test.Eicar" in refused["detail"]
+    (received,) = events(works.state, "diode-file-received")
+    assert received["name"] == "good.csv" and received["scan"].startswith("clean (clamd")
+    assert [path.name for path in into.iterdir()] == ["good.csv"]
