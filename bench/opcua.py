@@ -1,21 +1,27 @@
-"""OPC UA: reads of one node and of a hundred, through the gate and direct, by the same client and server (asyncua).
+"""OPC UA: reads through the gate and direct by the same client and server (asyncua), the codec beside asyncua's, and
+the outer half's memory for sessions with items.
 
-    python -m bench.opcua [--rounds N] [--reads N]
+    python -m bench.opcua [--rounds N] [--reads N] [--sessions N]
 
-Prints a JSON line for each: medians in µs and their ratio. The two ways take turns, so that what else the machine does
-falls on both. Not here: what others put between (HAProxy), several clients, security.
+Prints a JSON line for each: medians in µs and their ratio, with the CPU time of each half for a request. The two ways
+take turns, so that what else the machine does falls on both; its load is told first. Not here: what others put between
+(HAProxy), many clients at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import functools
 import json
 import logging
+import os
 import statistics
 import sys
 import tempfile
 import time
+import timeit
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +29,42 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from asyncua import ua as types
 from asyncua.client.client import Client
-from tests.gate.plant import running
+from asyncua.common.utils import Buffer
+from asyncua.ua import ua_binary
+from tests.gate.plant import cli, running
 from tests.ports import held_ports
+from tests.protocols.opcua.certificates import make
 from tests.protocols.opcua.site import plant, policy
+
+from cofferdam.protocols.opcua import wire
 
 ua: Any = types
 LINE = "urn:plant:line"
 
 
-async def one_round(port: int, count: int, reads: int) -> float:
-    """The median of so many reads of `count` nodes (µs)."""
-    async with Client(f"opc.tcp://127.0.0.1:{port}", timeout=30) as client:
+HERTZ = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_of(pid: int) -> float:
+    """CPU time that a process has used (µs)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / HERTZ * 1e6
+
+
+def memory_of(pid: int) -> int:
+    """Memory of its own that a process has (bytes)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
+
+
+async def one_round(port: int, count: int, reads: int, keys: Path | None) -> float:
+    """The median of so many reads of `count` nodes (µs). `keys`: a folder with what a secured client needs."""
+    client = Client(f"opc.tcp://127.0.0.1:{port}", timeout=30)
+    if keys is not None:
+        client.application_uri = "urn:mes"
+        own = f"{keys / 'mes' / 'own.der'},{keys / 'mes' / 'own.pem'}"
+        await client.set_security_string(f"Basic256Sha256,SignAndEncrypt,{own}")
+    async with client:
         index = (await client.get_namespace_array()).index(LINE)
         node = ua.ReadValueId(ua.NodeId("Line1.Speed", index), ua.AttributeIds.Value)
         asked = ua.ReadParameters(NodesToRead=[node] * count)
@@ -49,25 +80,116 @@ async def one_round(port: int, count: int, reads: int) -> float:
         return statistics.median(taken) / 1000
 
 
+async def held(port: int, sessions: int, items: int, outer: int) -> float:
+    """Memory of the outer half for each of so many sessions with so many items (bytes)."""
+    async with contextlib.AsyncExitStack() as stack:
+        found = []
+        for number in range(2 * sessions):
+            if number == sessions:  # the first ones have the half make what it needs once
+                found.append(memory_of(outer))
+            client = await stack.enter_async_context(Client(f"opc.tcp://127.0.0.1:{port}", timeout=30))
+            subscription: Any = await client.create_subscription(10_000, Silent())
+            index = (await client.get_namespace_array()).index(LINE)
+            node = client.get_node(ua.NodeId("Line1.Level", index))
+            made = await subscription.subscribe_data_change([node] * items, sampling_interval=10_000)
+            if not all(isinstance(one, int) for one in made):
+                raise SystemExit("an item was refused")
+        return (memory_of(outer) - found[0]) / sessions
+
+
+class Silent:
+    """Whoever wants no news."""
+
+    def datachange_notification(self, *_args: Any) -> None:
+        return
+
+
+def codec() -> list[dict[str, Any]]:
+    """Both codecs on the same messages: µs each, the best of some rounds."""
+    node = ua.ReadValueId(ua.NodeId("Line1.Speed", 2), ua.AttributeIds.Value)
+    found: list[Any] = []
+    for count in (1, 100):
+        asked = ua.ReadRequest()
+        asked.Parameters.NodesToRead = [node] * count
+        answer = ua.ReadResponse()
+        answer.Results = [ua.DataValue(ua.Variant(1.5, ua.VariantType.Double), SourceTimestamp=None)] * count
+        for theirs, request in ((asked, True), (answer, False)):
+            data = ua_binary.struct_to_binary(theirs)
+            ours = wire.decode(data, request=request)
+            kind = type(theirs)
+
+            def read_theirs(data: bytes = data, kind: type = kind) -> Any:
+                return ua_binary.struct_from_binary(kind, Buffer(data))
+
+            ways = {
+                "decode": (functools.partial(wire.decode, data, request=request), read_theirs),
+                "encode": (functools.partial(wire.encode, ours), functools.partial(ua_binary.struct_to_binary, theirs)),
+            }
+            for what, (mine, other) in ways.items():
+                own, others = (min(timeit.repeat(work, number=200 // count + 1, repeat=20)) for work in (mine, other))
+                own, others = (each / (200 // count + 1) * 1e6 for each in (own, others))
+                name = f"{kind.__name__} of {count}"
+                found.append({"codec": what, "message": name, "us": round(own, 1), "asyncua_us": round(others, 1),
+                              "faster": round(others / own, 1)})  # fmt: skip
+    return found
+
+
+def reads(args: argparse.Namespace, folder: Path, secured: bool) -> None:
+    """Reads of one node and of a hundred, both ways."""
+    folder.mkdir()
+    plant_port, port = held_ports(2)
+    file, state = folder / "policy.yaml", folder / "state"
+    options: tuple[Any, ...] = ()
+    if secured:
+        make(folder / "mes", "urn:mes")
+        options = ("secure", make(folder / "plant", "urn:plant:server"))
+    words = "{clients: Basic256Sha256, asset: Basic256Sha256}" if secured else "{clients: none, asset: none}"
+    file.write_text(policy(plant_port, port, security=words))
+    if secured:
+        said = ("--policy", file, "--state", state)
+        for verb in (("new",), ("trust", "--side", "outer", "--file", folder / "mes" / "own.der"),
+                     ("trust", "--side", "inner", "--file", folder / "plant" / "own.der")):  # fmt: skip
+            code, _, error = cli("pki", *verb, *said)
+            if code:
+                raise SystemExit(error)
+    with plant(plant_port, *options), running(state, file) as gate:
+        pids = gate.pids()
+        for count in (1, 100):
+            found: dict[str, list[float]] = {"direct": [], "gate": []}
+            used = {"outer": 0.0, "inner": 0.0}
+            for _ in range(args.rounds):
+                for way, where in (("direct", plant_port), ("gate", port)):
+                    before = {half: cpu_of(pids[half]) for half in used}
+                    keys = folder if secured else None
+                    found[way].append(asyncio.run(one_round(where, count, args.reads, keys)))
+                    if way == "gate":
+                        used = {half: used[half] + cpu_of(pids[half]) - before[half] for half in used}
+            direct, through = (statistics.median(found[way]) for way in ("direct", "gate"))
+            each = args.rounds * (args.reads + args.reads // 10)
+            cpu = {f"{half}_cpu_us": round(us / each) for half, us in used.items()}
+            print(json.dumps({"nodes": count, "secured": secured, "direct_us": round(direct), "gate_us": round(through),
+                              "ratio": round(through / direct, 2), **cpu}), flush=True)  # fmt: skip
+        if not secured:
+            each_session = asyncio.run(held(port, args.sessions, 100, pids["outer"]))
+            print(
+                json.dumps({"sessions": args.sessions, "items": 100, "kib_each": round(each_session / 1024)}),
+                flush=True,
+            )
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--reads", type=int, default=300)
+    parser.add_argument("--sessions", type=int, default=8)
     args = parser.parse_args()
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
-    plant_port, port = held_ports(2)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "policy.yaml"
-        file.write_text(policy(plant_port, port))
-        with plant(plant_port), running(Path(folder) / "state", file):
-            for count in (1, 100):
-                found: dict[str, list[float]] = {"direct": [], "gate": []}
-                for _ in range(args.rounds):
-                    for way, where in (("direct", plant_port), ("gate", port)):
-                        found[way].append(asyncio.run(one_round(where, count, args.reads)))
-                direct, gate = (statistics.median(found[way]) for way in ("direct", "gate"))
-                print(json.dumps({"nodes": count, "direct_us": round(direct), "gate_us": round(gate),
-                                  "ratio": round(gate / direct, 2)}), flush=True)  # fmt: skip
+    print(json.dumps({"load": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}), flush=True)
+    for one in codec():
+        print(json.dumps(one), flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        for secured in (False, True):
+            reads(args, Path(name) / ("secured" if secured else "plain"), secured)
     return 0
 
 

@@ -35,7 +35,7 @@ OTHERS = ("policy.py", "audit.py", "modbus_codec.py")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    for program in ("flood", "relay", "enip", "mirror", "jump"):
+    for program in ("flood", "relay", "enip", "opcua", "mirror", "jump"):
         if getattr(args, program):
             os.execv(sys.executable, [sys.executable, str(HERE / f"{program}.py")])
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -78,6 +78,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help=f"then run {', '.join(OTHERS)} too")
     parser.add_argument("--flood", action="store_true", help="only flood.py: what a flood does to others (root)")
     parser.add_argument("--relay", action="store_true", help="only relay.py: messages, beside PostgreSQL and JetStream")
+    parser.add_argument("--opcua", action="store_true", help="only opcua.py: OPC UA through the gate, beside direct")
     parser.add_argument("--enip", action="store_true", help="only enip.py: EtherNet/IP through the gate, beside direct")
     parser.add_argument("--mirror", action="store_true", help="only mirror.py: history, beside PostgreSQL")
     parser.add_argument("--jump", action="store_true", help="only jump.py: ssh and scp, beside OpenSSH and ProxyJump")

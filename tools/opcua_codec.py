@@ -16,11 +16,14 @@ PLAIN = {  # type of the table -> (type in Python, bytes at least, default)
     "localized": ("LocalizedText", 1), "extension": ("Extension", 3), "diagnostic": ("int", 1),
     "variant": ("Variant", 1), "value": ("Data", 1),
 }  # fmt: skip
+LETTERS = {"boolean": "?", "byte": "B", "u16": "H", "u32": "I", "i32": "i", "i64": "q", "f64": "d"}
+"""Of struct: fields of a fixed size that follow each other are read and written at once."""
 HEAD = '''"""Structures of OPC UA, their readers and writers. Made by tools/opcua_codec.py from tools/opcua.txt: change
 those."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -55,23 +58,54 @@ def parse(text: str) -> list[tuple[str, int, list[tuple[str, str, bool]]]]:
     return found
 
 
+def _runs(fields: list[tuple[str, str, bool]]) -> list[list[tuple[str, str, bool]]]:
+    """The fields, those together that are of a fixed size."""
+    found: list[list[tuple[str, str, bool]]] = []
+    for field in fields:
+        plain = field[1] in LETTERS and not field[2]
+        if plain and found and found[-1][0][1] in LETTERS and not found[-1][0][2]:
+            found[-1].append(field)
+        else:
+            found.append([field])
+    return found
+
+
 def make(text: str) -> str:
     """The module."""
     structures = parse(text)
     least = {kind: size for kind, (_, size) in PLAIN.items()}
-    lines = [HEAD]
+    lines: list[str] = []
+    forms: set[str] = set()
     for name, _, fields in structures:
         least[name] = sum(4 if array else least[kind] for _, kind, array in fields)
         lines += ["", f"class {name}(msgspec.Struct, frozen=True, gc=False):"]
         for what, kind, array in fields:
             python = PLAIN[kind][0] if kind in PLAIN else kind
             lines.append(f"    {what}: {f'list[{python}]' if array else python}")
-        lines += ["", "", f"def read_{name}(r: Reader) -> {name}:", "    r.spend()", f"    return {name}("]
-        for _, kind, array in fields:
+        lines += ["", "", f"def read_{name}(r: Reader) -> {name}:", "    r.spend()"]
+        for run in _runs(fields):
+            what, kind, array = run[0]
+            if len(run) > 1:
+                form = "".join(LETTERS[kind] for _, kind, _ in run)
+                forms.add(form)
+                lines.append(f"    {', '.join(f'{what}_' for what, _, _ in run)} = r.unpack({_form(form)})")
+                continue
             one = f"r.{kind}()" if kind in PLAIN else f"read_{kind}(r)"
-            lines.append(f"        {f'[{one} for _ in range(r.count({least[kind]}))]' if array else one},")
-        lines += ["    )", "", "", f"def write_{name}(w: Writer, v: {name}) -> None:"]
-        for what, kind, array in fields:
+            found = f"[{one} for _ in range(r.count({least[kind]}))]" if array else one
+            lines.append(f"    {what}_ = {found}")
+        values = ", ".join(f"{what}_" for what, _, _ in fields)
+        made = f"    return {name}({values})"
+        if len(made) > 120:
+            lines += [f"    return {name}(", f"        {values}", "    )"]
+        else:
+            lines.append(made)
+        lines += ["", "", f"def write_{name}(w: Writer, v: {name}) -> None:"]
+        for run in _runs(fields):
+            what, kind, array = run[0]
+            if len(run) > 1:
+                values = ", ".join(f"v.{what}" for what, _, _ in run)
+                lines.append(f"    w.raw({_form(''.join(LETTERS[kind] for _, kind, _ in run))}.pack({values}))")
+                continue
             write = f"w.{kind}({{}})" if kind in PLAIN else f"write_{kind}(w, {{}})"
             if array:
                 lines += [
@@ -87,7 +121,13 @@ def make(text: str) -> str:
     lines += ["}", '"""By encoding id."""', "WRITERS: dict[type, tuple[int, Callable[[Writer, Any], None]]] = {"]
     lines += [f"    {name}: ({number}, write_{name})," for name, number, _ in structures if number]
     lines += ["}", '"""By type: its encoding id and its writer."""', ""]
-    return "\n".join(lines)
+    head = [HEAD, *(f'{_form(form)} = struct.Struct("<{form}")' for form in sorted(forms)), ""]
+    return "\n".join([*head, *lines])
+
+
+def _form(letters: str) -> str:
+    """The name of a form. Booleans are "o" in it."""
+    return f"_{letters.replace('?', 'o')}"
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ class Data(msgspec.Struct, frozen=True, gc=False):
 
 NULL_NODE = NodeId(0, 0)
 NULL = Variant(0, None)
+EMPTY = Extension(NULL_NODE, None)
 
 _I8, _U16, _I16 = struct.Struct("<b"), struct.Struct("<H"), struct.Struct("<h")
 _U32, _I32, _U64, _I64 = struct.Struct("<I"), struct.Struct("<i"), struct.Struct("<Q"), struct.Struct("<q")
@@ -94,6 +95,9 @@ _SIMPLE: dict[int, tuple[str, int]] = {
     10: ("f", 4), 11: ("d", 8), 13: ("q", 8), 19: ("I", 4),
 }  # fmt: skip
 _ONE = {kind: struct.Struct("<" + letter) for kind, (letter, _) in _SIMPLE.items()}
+
+
+_BYTES = [bytes((number,)) for number in range(256)]
 
 
 class Reader:
@@ -133,20 +137,45 @@ class Reader:
         if self.depth > DEPTH:
             raise Malformed(f"structures are nested more than {DEPTH} deep")
 
+    def unpack(self, form: struct.Struct) -> tuple[Any, ...]:
+        """Several fields of a fixed size."""
+        pos = self.pos
+        stop = pos + form.size
+        if stop > self.end:
+            raise Malformed("the message ends within a field")
+        self.pos = stop
+        return form.unpack_from(self.data, pos)
+
+    # Each of these is `take` written out: they are most of what is done for a message.
+
     def boolean(self) -> bool:
-        return self.take(1) != b"\0"
+        return self.byte() != 0
 
     def byte(self) -> int:
-        return self.take(1)[0]
+        pos = self.pos
+        if pos >= self.end:
+            raise Malformed("the message ends within a field")
+        self.pos = pos + 1
+        return self.data[pos]
 
     def u16(self) -> int:
         return int.from_bytes(self.take(2), "little")
 
     def u32(self) -> int:
-        return int.from_bytes(self.take(4), "little")
+        pos = self.pos
+        stop = pos + 4
+        if stop > self.end:
+            raise Malformed("the message ends within a field")
+        self.pos = stop
+        return int.from_bytes(self.data[pos:stop], "little")
 
     def i32(self) -> int:
-        return int.from_bytes(self.take(4), "little", signed=True)
+        pos = self.pos
+        stop = pos + 4
+        if stop > self.end:
+            raise Malformed("the message ends within a field")
+        self.pos = stop
+        return int.from_bytes(self.data[pos:stop], "little", signed=True)
 
     def i64(self) -> int:
         return int.from_bytes(self.take(8), "little", signed=True)
@@ -241,6 +270,10 @@ class Reader:
         return LocalizedText(locale, self.string() if mask & 2 else None)
 
     def extension(self) -> Extension:
+        if self.data.startswith(b"\0\0\0", self.pos):  # most are empty
+            self.pos += 3
+            self.spend(2)
+            return EMPTY
         self.spend()
         kind = self.node()
         form = self.byte()
@@ -388,7 +421,7 @@ class Writer:
         self.parts.append(b"\1" if value else b"\0")
 
     def byte(self, value: int) -> None:
-        self.parts.append(value.to_bytes(1, "little"))
+        self.parts.append(_BYTES[value])
 
     def u16(self, value: int) -> None:
         self.parts.append(value.to_bytes(2, "little"))
@@ -455,6 +488,9 @@ class Writer:
             self.string(value.text)
 
     def extension(self, value: Extension) -> None:
+        if value is EMPTY:
+            self.parts.append(b"\0\0\0")
+            return
         self.node(value.type)
         if value.body is None:
             self.byte(0)

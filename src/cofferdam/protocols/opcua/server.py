@@ -93,6 +93,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         self._nonce = b""
         self._session_ns = 0
         self._last = 0
+        self._look_at = 0  # when it is looked whether the session is over
         self._greeted = False
         uris = _uris(facing)
         self.uri = uris[1]
@@ -128,6 +129,8 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         if self.activated:
             if now - self._last > self._session_ns:
                 self._close_session()
+            elif now >= self._look_at:
+                self._look_at = self._last + self._session_ns + 1
             self.services.on_time(now)
 
     def take_asset(self, asset: Asset) -> None:
@@ -158,8 +161,8 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             return 0
         if self.activated:
             due = self.services.deadline
-            last = self._last + self._session_ns + 1
-            return min(due, last) if due else last
+            # Not moved with each request, which would have a timer set anew each time.
+            return min(due, self._look_at) if due else self._look_at
         return self._limit()
 
     def take_output(self) -> bytes:
@@ -325,7 +328,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
         if isinstance(request, (s.FindServersRequest, s.GetEndpointsRequest)):
             self._discovery(number, request)
             return
-        if self.channel.policy is NONE and self.channel.mode == 1 and not self._offers(NONE, 1):
+        if self.channel.policy is NONE and "none" not in self._words():
             raise ch.Fault("a channel without security is for discovery alone", ch.BAD_SECURITY, SECTION6)
         now = wire.ticks(self.wall())
         if header.timestamp and abs(header.timestamp - now) > CLOCK_TICKS:
@@ -369,12 +372,17 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
     def _offers(self, policy: Policy, mode: int) -> bool:
         return (policy, mode) in self._offered()
 
+    def _words(self) -> tuple[str, ...]:
+        """What the policy says of clients' security."""
+        if self.facing is None:
+            return ("none",)
+        security = self.facing.asset.security
+        return ("Basic256Sha256",) if security is None else security.clients
+
     def _offered(self) -> list[tuple[Policy, int]]:
         """What the policy lets clients use, the strongest first."""
-        security = None if self.facing is None else self.facing.asset.security
-        words = ("none",) if self.facing is None else ("Basic256Sha256",) if security is None else security.clients
         found = []
-        for word in words:
+        for word in self._words():
             name, _, mode = word.partition(" ")
             if name == "none":
                 found.append((NONE, 1))
@@ -520,6 +528,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             raise Malformed("a session of another user", BAD_IDENTITY_REJECTED)
         self._nonce = self._random(32)
         self.user, self.activated, self._last = user, True, self.now
+        self._look_at = self.now + self._session_ns + 1
         self._credential = self.trust.credential(user) if user and self.trust is not None else None
         mark = "" if not channel.peer else work.mark_of(channel.peer)
         self._events.append(Identified(user, self.client_uri if channel.peer else "", mark))

@@ -3,6 +3,7 @@ those."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,27 @@ from cofferdam.protocols.opcua.builtin import (
     Writer,
 )
 
+_oo = struct.Struct("<??")
+_oII = struct.Struct("<?II")
+_oqqIo = struct.Struct("<?qqI?")
+_Io = struct.Struct("<I?")
+_II = struct.Struct("<II")
+_III = struct.Struct("<III")
+_IIIqI = struct.Struct("<IIIqI")
+_IId = struct.Struct("<IId")
+_IIdI = struct.Struct("<IIdI")
+_Id = struct.Struct("<Id")
+_IdI = struct.Struct("<IdI")
+_IdII = struct.Struct("<IdII")
+_IdIIIB = struct.Struct("<IdIIIB")
+_Iq = struct.Struct("<Iq")
+_dI = struct.Struct("<dI")
+_dII = struct.Struct("<dII")
+_dIIIoB = struct.Struct("<dIII?B")
+_qI = struct.Struct("<qI")
+_qII = struct.Struct("<qII")
+_qqI = struct.Struct("<qqI")
+
 
 class RequestHeader(msgspec.Struct, frozen=True, gc=False):
     token: NodeId
@@ -32,22 +54,17 @@ class RequestHeader(msgspec.Struct, frozen=True, gc=False):
 
 def read_RequestHeader(r: Reader) -> RequestHeader:
     r.spend()
-    return RequestHeader(
-        r.node(),
-        r.i64(),
-        r.u32(),
-        r.u32(),
-        r.string(),
-        r.u32(),
-        r.extension(),
-    )
+    token_ = r.node()
+    timestamp_, handle_, diagnostics_ = r.unpack(_qII)
+    audit_ = r.string()
+    timeout_ = r.u32()
+    additional_ = r.extension()
+    return RequestHeader(token_, timestamp_, handle_, diagnostics_, audit_, timeout_, additional_)
 
 
 def write_RequestHeader(w: Writer, v: RequestHeader) -> None:
     w.node(v.token)
-    w.i64(v.timestamp)
-    w.u32(v.handle)
-    w.u32(v.diagnostics)
+    w.raw(_qII.pack(v.timestamp, v.handle, v.diagnostics))
     w.string(v.audit)
     w.u32(v.timeout)
     w.extension(v.additional)
@@ -64,20 +81,15 @@ class ResponseHeader(msgspec.Struct, frozen=True, gc=False):
 
 def read_ResponseHeader(r: Reader) -> ResponseHeader:
     r.spend()
-    return ResponseHeader(
-        r.i64(),
-        r.u32(),
-        r.u32(),
-        r.diagnostic(),
-        [r.string() for _ in range(r.count(4))],
-        r.extension(),
-    )
+    timestamp_, handle_, result_ = r.unpack(_qII)
+    service_ = r.diagnostic()
+    strings_ = [r.string() for _ in range(r.count(4))]
+    additional_ = r.extension()
+    return ResponseHeader(timestamp_, handle_, result_, service_, strings_, additional_)
 
 
 def write_ResponseHeader(w: Writer, v: ResponseHeader) -> None:
-    w.i64(v.timestamp)
-    w.u32(v.handle)
-    w.u32(v.result)
+    w.raw(_qII.pack(v.timestamp, v.handle, v.result))
     w.diagnostic(v.service)
     w.count(len(v.strings))
     for strings_one in v.strings:
@@ -91,9 +103,8 @@ class ServiceFault(msgspec.Struct, frozen=True, gc=False):
 
 def read_ServiceFault(r: Reader) -> ServiceFault:
     r.spend()
-    return ServiceFault(
-        read_ResponseHeader(r),
-    )
+    header_ = read_ResponseHeader(r)
+    return ServiceFault(header_)
 
 
 def write_ServiceFault(w: Writer, v: ServiceFault) -> None:
@@ -111,21 +122,16 @@ class OpenChannelRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_OpenChannelRequest(r: Reader) -> OpenChannelRequest:
     r.spend()
-    return OpenChannelRequest(
-        read_RequestHeader(r),
-        r.u32(),
-        r.u32(),
-        r.u32(),
-        r.octets(),
-        r.u32(),
-    )
+    header_ = read_RequestHeader(r)
+    version_, kind_, mode_ = r.unpack(_III)
+    nonce_ = r.octets()
+    lifetime_ = r.u32()
+    return OpenChannelRequest(header_, version_, kind_, mode_, nonce_, lifetime_)
 
 
 def write_OpenChannelRequest(w: Writer, v: OpenChannelRequest) -> None:
     write_RequestHeader(w, v.header)
-    w.u32(v.version)
-    w.u32(v.kind)
-    w.u32(v.mode)
+    w.raw(_III.pack(v.version, v.kind, v.mode))
     w.octets(v.nonce)
     w.u32(v.lifetime)
 
@@ -142,24 +148,15 @@ class OpenChannelResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_OpenChannelResponse(r: Reader) -> OpenChannelResponse:
     r.spend()
-    return OpenChannelResponse(
-        read_ResponseHeader(r),
-        r.u32(),
-        r.u32(),
-        r.u32(),
-        r.i64(),
-        r.u32(),
-        r.octets(),
-    )
+    header_ = read_ResponseHeader(r)
+    version_, channel_, token_, created_, lifetime_ = r.unpack(_IIIqI)
+    nonce_ = r.octets()
+    return OpenChannelResponse(header_, version_, channel_, token_, created_, lifetime_, nonce_)
 
 
 def write_OpenChannelResponse(w: Writer, v: OpenChannelResponse) -> None:
     write_ResponseHeader(w, v.header)
-    w.u32(v.version)
-    w.u32(v.channel)
-    w.u32(v.token)
-    w.i64(v.created)
-    w.u32(v.lifetime)
+    w.raw(_IIIqI.pack(v.version, v.channel, v.token, v.created, v.lifetime))
     w.octets(v.nonce)
 
 
@@ -169,9 +166,8 @@ class CloseChannelRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_CloseChannelRequest(r: Reader) -> CloseChannelRequest:
     r.spend()
-    return CloseChannelRequest(
-        read_RequestHeader(r),
-    )
+    header_ = read_RequestHeader(r)
+    return CloseChannelRequest(header_)
 
 
 def write_CloseChannelRequest(w: Writer, v: CloseChannelRequest) -> None:
@@ -190,15 +186,14 @@ class ApplicationDescription(msgspec.Struct, frozen=True, gc=False):
 
 def read_ApplicationDescription(r: Reader) -> ApplicationDescription:
     r.spend()
-    return ApplicationDescription(
-        r.string(),
-        r.string(),
-        r.localized(),
-        r.u32(),
-        r.string(),
-        r.string(),
-        [r.string() for _ in range(r.count(4))],
-    )
+    uri_ = r.string()
+    product_ = r.string()
+    name_ = r.localized()
+    kind_ = r.u32()
+    gateway_ = r.string()
+    profile_ = r.string()
+    urls_ = [r.string() for _ in range(r.count(4))]
+    return ApplicationDescription(uri_, product_, name_, kind_, gateway_, profile_, urls_)
 
 
 def write_ApplicationDescription(w: Writer, v: ApplicationDescription) -> None:
@@ -223,13 +218,12 @@ class UserTokenPolicy(msgspec.Struct, frozen=True, gc=False):
 
 def read_UserTokenPolicy(r: Reader) -> UserTokenPolicy:
     r.spend()
-    return UserTokenPolicy(
-        r.string(),
-        r.u32(),
-        r.string(),
-        r.string(),
-        r.string(),
-    )
+    id_ = r.string()
+    kind_ = r.u32()
+    issued_ = r.string()
+    issuer_ = r.string()
+    policy_ = r.string()
+    return UserTokenPolicy(id_, kind_, issued_, issuer_, policy_)
 
 
 def write_UserTokenPolicy(w: Writer, v: UserTokenPolicy) -> None:
@@ -253,16 +247,15 @@ class EndpointDescription(msgspec.Struct, frozen=True, gc=False):
 
 def read_EndpointDescription(r: Reader) -> EndpointDescription:
     r.spend()
-    return EndpointDescription(
-        r.string(),
-        read_ApplicationDescription(r),
-        r.octets(),
-        r.u32(),
-        r.string(),
-        [read_UserTokenPolicy(r) for _ in range(r.count(20))],
-        r.string(),
-        r.byte(),
-    )
+    url_ = r.string()
+    server_ = read_ApplicationDescription(r)
+    certificate_ = r.octets()
+    mode_ = r.u32()
+    policy_ = r.string()
+    tokens_ = [read_UserTokenPolicy(r) for _ in range(r.count(20))]
+    transport_ = r.string()
+    level_ = r.byte()
+    return EndpointDescription(url_, server_, certificate_, mode_, policy_, tokens_, transport_, level_)
 
 
 def write_EndpointDescription(w: Writer, v: EndpointDescription) -> None:
@@ -287,12 +280,11 @@ class FindServersRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_FindServersRequest(r: Reader) -> FindServersRequest:
     r.spend()
-    return FindServersRequest(
-        read_RequestHeader(r),
-        r.string(),
-        [r.string() for _ in range(r.count(4))],
-        [r.string() for _ in range(r.count(4))],
-    )
+    header_ = read_RequestHeader(r)
+    url_ = r.string()
+    locales_ = [r.string() for _ in range(r.count(4))]
+    uris_ = [r.string() for _ in range(r.count(4))]
+    return FindServersRequest(header_, url_, locales_, uris_)
 
 
 def write_FindServersRequest(w: Writer, v: FindServersRequest) -> None:
@@ -313,10 +305,9 @@ class FindServersResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_FindServersResponse(r: Reader) -> FindServersResponse:
     r.spend()
-    return FindServersResponse(
-        read_ResponseHeader(r),
-        [read_ApplicationDescription(r) for _ in range(r.count(25))],
-    )
+    header_ = read_ResponseHeader(r)
+    servers_ = [read_ApplicationDescription(r) for _ in range(r.count(25))]
+    return FindServersResponse(header_, servers_)
 
 
 def write_FindServersResponse(w: Writer, v: FindServersResponse) -> None:
@@ -335,12 +326,11 @@ class GetEndpointsRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_GetEndpointsRequest(r: Reader) -> GetEndpointsRequest:
     r.spend()
-    return GetEndpointsRequest(
-        read_RequestHeader(r),
-        r.string(),
-        [r.string() for _ in range(r.count(4))],
-        [r.string() for _ in range(r.count(4))],
-    )
+    header_ = read_RequestHeader(r)
+    url_ = r.string()
+    locales_ = [r.string() for _ in range(r.count(4))]
+    profiles_ = [r.string() for _ in range(r.count(4))]
+    return GetEndpointsRequest(header_, url_, locales_, profiles_)
 
 
 def write_GetEndpointsRequest(w: Writer, v: GetEndpointsRequest) -> None:
@@ -361,10 +351,9 @@ class GetEndpointsResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_GetEndpointsResponse(r: Reader) -> GetEndpointsResponse:
     r.spend()
-    return GetEndpointsResponse(
-        read_ResponseHeader(r),
-        [read_EndpointDescription(r) for _ in range(r.count(50))],
-    )
+    header_ = read_ResponseHeader(r)
+    endpoints_ = [read_EndpointDescription(r) for _ in range(r.count(50))]
+    return GetEndpointsResponse(header_, endpoints_)
 
 
 def write_GetEndpointsResponse(w: Writer, v: GetEndpointsResponse) -> None:
@@ -381,10 +370,9 @@ class SignatureData(msgspec.Struct, frozen=True, gc=False):
 
 def read_SignatureData(r: Reader) -> SignatureData:
     r.spend()
-    return SignatureData(
-        r.string(),
-        r.octets(),
-    )
+    algorithm_ = r.string()
+    signature_ = r.octets()
+    return SignatureData(algorithm_, signature_)
 
 
 def write_SignatureData(w: Writer, v: SignatureData) -> None:
@@ -399,10 +387,9 @@ class SoftwareCertificate(msgspec.Struct, frozen=True, gc=False):
 
 def read_SoftwareCertificate(r: Reader) -> SoftwareCertificate:
     r.spend()
-    return SoftwareCertificate(
-        r.octets(),
-        r.octets(),
-    )
+    data_ = r.octets()
+    signature_ = r.octets()
+    return SoftwareCertificate(data_, signature_)
 
 
 def write_SoftwareCertificate(w: Writer, v: SoftwareCertificate) -> None:
@@ -424,17 +411,15 @@ class CreateSessionRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_CreateSessionRequest(r: Reader) -> CreateSessionRequest:
     r.spend()
-    return CreateSessionRequest(
-        read_RequestHeader(r),
-        read_ApplicationDescription(r),
-        r.string(),
-        r.string(),
-        r.string(),
-        r.octets(),
-        r.octets(),
-        r.f64(),
-        r.u32(),
-    )
+    header_ = read_RequestHeader(r)
+    client_ = read_ApplicationDescription(r)
+    server_ = r.string()
+    url_ = r.string()
+    name_ = r.string()
+    nonce_ = r.octets()
+    certificate_ = r.octets()
+    timeout_, most_ = r.unpack(_dI)
+    return CreateSessionRequest(header_, client_, server_, url_, name_, nonce_, certificate_, timeout_, most_)
 
 
 def write_CreateSessionRequest(w: Writer, v: CreateSessionRequest) -> None:
@@ -445,8 +430,7 @@ def write_CreateSessionRequest(w: Writer, v: CreateSessionRequest) -> None:
     w.string(v.name)
     w.octets(v.nonce)
     w.octets(v.certificate)
-    w.f64(v.timeout)
-    w.u32(v.most)
+    w.raw(_dI.pack(v.timeout, v.most))
 
 
 class CreateSessionResponse(msgspec.Struct, frozen=True, gc=False):
@@ -464,17 +448,18 @@ class CreateSessionResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_CreateSessionResponse(r: Reader) -> CreateSessionResponse:
     r.spend()
+    header_ = read_ResponseHeader(r)
+    session_ = r.node()
+    token_ = r.node()
+    timeout_ = r.f64()
+    nonce_ = r.octets()
+    certificate_ = r.octets()
+    endpoints_ = [read_EndpointDescription(r) for _ in range(r.count(50))]
+    software_ = [read_SoftwareCertificate(r) for _ in range(r.count(8))]
+    signature_ = read_SignatureData(r)
+    most_ = r.u32()
     return CreateSessionResponse(
-        read_ResponseHeader(r),
-        r.node(),
-        r.node(),
-        r.f64(),
-        r.octets(),
-        r.octets(),
-        [read_EndpointDescription(r) for _ in range(r.count(50))],
-        [read_SoftwareCertificate(r) for _ in range(r.count(8))],
-        read_SignatureData(r),
-        r.u32(),
+        header_, session_, token_, timeout_, nonce_, certificate_, endpoints_, software_, signature_, most_
     )
 
 
@@ -506,14 +491,13 @@ class ActivateSessionRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_ActivateSessionRequest(r: Reader) -> ActivateSessionRequest:
     r.spend()
-    return ActivateSessionRequest(
-        read_RequestHeader(r),
-        read_SignatureData(r),
-        [read_SoftwareCertificate(r) for _ in range(r.count(8))],
-        [r.string() for _ in range(r.count(4))],
-        r.extension(),
-        read_SignatureData(r),
-    )
+    header_ = read_RequestHeader(r)
+    signature_ = read_SignatureData(r)
+    software_ = [read_SoftwareCertificate(r) for _ in range(r.count(8))]
+    locales_ = [r.string() for _ in range(r.count(4))]
+    identity_ = r.extension()
+    identity_signature_ = read_SignatureData(r)
+    return ActivateSessionRequest(header_, signature_, software_, locales_, identity_, identity_signature_)
 
 
 def write_ActivateSessionRequest(w: Writer, v: ActivateSessionRequest) -> None:
@@ -538,12 +522,11 @@ class ActivateSessionResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_ActivateSessionResponse(r: Reader) -> ActivateSessionResponse:
     r.spend()
-    return ActivateSessionResponse(
-        read_ResponseHeader(r),
-        r.octets(),
-        [r.u32() for _ in range(r.count(4))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    nonce_ = r.octets()
+    results_ = [r.u32() for _ in range(r.count(4))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return ActivateSessionResponse(header_, nonce_, results_, diagnostics_)
 
 
 def write_ActivateSessionResponse(w: Writer, v: ActivateSessionResponse) -> None:
@@ -564,10 +547,9 @@ class CloseSessionRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_CloseSessionRequest(r: Reader) -> CloseSessionRequest:
     r.spend()
-    return CloseSessionRequest(
-        read_RequestHeader(r),
-        r.boolean(),
-    )
+    header_ = read_RequestHeader(r)
+    delete_ = r.boolean()
+    return CloseSessionRequest(header_, delete_)
 
 
 def write_CloseSessionRequest(w: Writer, v: CloseSessionRequest) -> None:
@@ -581,9 +563,8 @@ class CloseSessionResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_CloseSessionResponse(r: Reader) -> CloseSessionResponse:
     r.spend()
-    return CloseSessionResponse(
-        read_ResponseHeader(r),
-    )
+    header_ = read_ResponseHeader(r)
+    return CloseSessionResponse(header_)
 
 
 def write_CloseSessionResponse(w: Writer, v: CloseSessionResponse) -> None:
@@ -597,10 +578,9 @@ class CancelRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_CancelRequest(r: Reader) -> CancelRequest:
     r.spend()
-    return CancelRequest(
-        read_RequestHeader(r),
-        r.u32(),
-    )
+    header_ = read_RequestHeader(r)
+    request_ = r.u32()
+    return CancelRequest(header_, request_)
 
 
 def write_CancelRequest(w: Writer, v: CancelRequest) -> None:
@@ -615,10 +595,9 @@ class CancelResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_CancelResponse(r: Reader) -> CancelResponse:
     r.spend()
-    return CancelResponse(
-        read_ResponseHeader(r),
-        r.u32(),
-    )
+    header_ = read_ResponseHeader(r)
+    count_ = r.u32()
+    return CancelResponse(header_, count_)
 
 
 def write_CancelResponse(w: Writer, v: CancelResponse) -> None:
@@ -632,9 +611,8 @@ class AnonymousToken(msgspec.Struct, frozen=True, gc=False):
 
 def read_AnonymousToken(r: Reader) -> AnonymousToken:
     r.spend()
-    return AnonymousToken(
-        r.string(),
-    )
+    id_ = r.string()
+    return AnonymousToken(id_)
 
 
 def write_AnonymousToken(w: Writer, v: AnonymousToken) -> None:
@@ -650,12 +628,11 @@ class UserNameToken(msgspec.Struct, frozen=True, gc=False):
 
 def read_UserNameToken(r: Reader) -> UserNameToken:
     r.spend()
-    return UserNameToken(
-        r.string(),
-        r.string(),
-        r.octets(),
-        r.string(),
-    )
+    id_ = r.string()
+    user_ = r.string()
+    password_ = r.octets()
+    algorithm_ = r.string()
+    return UserNameToken(id_, user_, password_, algorithm_)
 
 
 def write_UserNameToken(w: Writer, v: UserNameToken) -> None:
@@ -672,10 +649,9 @@ class CertificateToken(msgspec.Struct, frozen=True, gc=False):
 
 def read_CertificateToken(r: Reader) -> CertificateToken:
     r.spend()
-    return CertificateToken(
-        r.string(),
-        r.octets(),
-    )
+    id_ = r.string()
+    certificate_ = r.octets()
+    return CertificateToken(id_, certificate_)
 
 
 def write_CertificateToken(w: Writer, v: CertificateToken) -> None:
@@ -692,12 +668,11 @@ class ReadValueId(msgspec.Struct, frozen=True, gc=False):
 
 def read_ReadValueId(r: Reader) -> ReadValueId:
     r.spend()
-    return ReadValueId(
-        r.node(),
-        r.u32(),
-        r.string(),
-        r.qualified(),
-    )
+    node_ = r.node()
+    attribute_ = r.u32()
+    range_ = r.string()
+    encoding_ = r.qualified()
+    return ReadValueId(node_, attribute_, range_, encoding_)
 
 
 def write_ReadValueId(w: Writer, v: ReadValueId) -> None:
@@ -716,18 +691,15 @@ class ReadRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_ReadRequest(r: Reader) -> ReadRequest:
     r.spend()
-    return ReadRequest(
-        read_RequestHeader(r),
-        r.f64(),
-        r.u32(),
-        [read_ReadValueId(r) for _ in range(r.count(16))],
-    )
+    header_ = read_RequestHeader(r)
+    age_, stamps_ = r.unpack(_dI)
+    nodes_ = [read_ReadValueId(r) for _ in range(r.count(16))]
+    return ReadRequest(header_, age_, stamps_, nodes_)
 
 
 def write_ReadRequest(w: Writer, v: ReadRequest) -> None:
     write_RequestHeader(w, v.header)
-    w.f64(v.age)
-    w.u32(v.stamps)
+    w.raw(_dI.pack(v.age, v.stamps))
     w.count(len(v.nodes))
     for nodes_one in v.nodes:
         write_ReadValueId(w, nodes_one)
@@ -741,11 +713,10 @@ class ReadResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_ReadResponse(r: Reader) -> ReadResponse:
     r.spend()
-    return ReadResponse(
-        read_ResponseHeader(r),
-        [r.value() for _ in range(r.count(1))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    results_ = [r.value() for _ in range(r.count(1))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return ReadResponse(header_, results_, diagnostics_)
 
 
 def write_ReadResponse(w: Writer, v: ReadResponse) -> None:
@@ -767,12 +738,11 @@ class WriteValue(msgspec.Struct, frozen=True, gc=False):
 
 def read_WriteValue(r: Reader) -> WriteValue:
     r.spend()
-    return WriteValue(
-        r.node(),
-        r.u32(),
-        r.string(),
-        r.value(),
-    )
+    node_ = r.node()
+    attribute_ = r.u32()
+    range_ = r.string()
+    value_ = r.value()
+    return WriteValue(node_, attribute_, range_, value_)
 
 
 def write_WriteValue(w: Writer, v: WriteValue) -> None:
@@ -789,10 +759,9 @@ class WriteRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_WriteRequest(r: Reader) -> WriteRequest:
     r.spend()
-    return WriteRequest(
-        read_RequestHeader(r),
-        [read_WriteValue(r) for _ in range(r.count(11))],
-    )
+    header_ = read_RequestHeader(r)
+    nodes_ = [read_WriteValue(r) for _ in range(r.count(11))]
+    return WriteRequest(header_, nodes_)
 
 
 def write_WriteRequest(w: Writer, v: WriteRequest) -> None:
@@ -810,11 +779,10 @@ class WriteResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_WriteResponse(r: Reader) -> WriteResponse:
     r.spend()
-    return WriteResponse(
-        read_ResponseHeader(r),
-        [r.u32() for _ in range(r.count(4))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    results_ = [r.u32() for _ in range(r.count(4))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return WriteResponse(header_, results_, diagnostics_)
 
 
 def write_WriteResponse(w: Writer, v: WriteResponse) -> None:
@@ -835,11 +803,10 @@ class MethodToCall(msgspec.Struct, frozen=True, gc=False):
 
 def read_MethodToCall(r: Reader) -> MethodToCall:
     r.spend()
-    return MethodToCall(
-        r.node(),
-        r.node(),
-        [r.variant() for _ in range(r.count(1))],
-    )
+    object_ = r.node()
+    method_ = r.node()
+    arguments_ = [r.variant() for _ in range(r.count(1))]
+    return MethodToCall(object_, method_, arguments_)
 
 
 def write_MethodToCall(w: Writer, v: MethodToCall) -> None:
@@ -859,12 +826,11 @@ class MethodResult(msgspec.Struct, frozen=True, gc=False):
 
 def read_MethodResult(r: Reader) -> MethodResult:
     r.spend()
-    return MethodResult(
-        r.u32(),
-        [r.u32() for _ in range(r.count(4))],
-        [r.diagnostic() for _ in range(r.count(1))],
-        [r.variant() for _ in range(r.count(1))],
-    )
+    status_ = r.u32()
+    inputs_ = [r.u32() for _ in range(r.count(4))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    outputs_ = [r.variant() for _ in range(r.count(1))]
+    return MethodResult(status_, inputs_, diagnostics_, outputs_)
 
 
 def write_MethodResult(w: Writer, v: MethodResult) -> None:
@@ -887,10 +853,9 @@ class CallRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_CallRequest(r: Reader) -> CallRequest:
     r.spend()
-    return CallRequest(
-        read_RequestHeader(r),
-        [read_MethodToCall(r) for _ in range(r.count(8))],
-    )
+    header_ = read_RequestHeader(r)
+    methods_ = [read_MethodToCall(r) for _ in range(r.count(8))]
+    return CallRequest(header_, methods_)
 
 
 def write_CallRequest(w: Writer, v: CallRequest) -> None:
@@ -908,11 +873,10 @@ class CallResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_CallResponse(r: Reader) -> CallResponse:
     r.spend()
-    return CallResponse(
-        read_ResponseHeader(r),
-        [read_MethodResult(r) for _ in range(r.count(16))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    results_ = [read_MethodResult(r) for _ in range(r.count(16))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return CallResponse(header_, results_, diagnostics_)
 
 
 def write_CallResponse(w: Writer, v: CallResponse) -> None:
@@ -933,17 +897,14 @@ class ViewDescription(msgspec.Struct, frozen=True, gc=False):
 
 def read_ViewDescription(r: Reader) -> ViewDescription:
     r.spend()
-    return ViewDescription(
-        r.node(),
-        r.i64(),
-        r.u32(),
-    )
+    view_ = r.node()
+    timestamp_, version_ = r.unpack(_qI)
+    return ViewDescription(view_, timestamp_, version_)
 
 
 def write_ViewDescription(w: Writer, v: ViewDescription) -> None:
     w.node(v.view)
-    w.i64(v.timestamp)
-    w.u32(v.version)
+    w.raw(_qI.pack(v.timestamp, v.version))
 
 
 class BrowseDescription(msgspec.Struct, frozen=True, gc=False):
@@ -957,23 +918,18 @@ class BrowseDescription(msgspec.Struct, frozen=True, gc=False):
 
 def read_BrowseDescription(r: Reader) -> BrowseDescription:
     r.spend()
-    return BrowseDescription(
-        r.node(),
-        r.u32(),
-        r.node(),
-        r.boolean(),
-        r.u32(),
-        r.u32(),
-    )
+    node_ = r.node()
+    direction_ = r.u32()
+    reference_ = r.node()
+    subtypes_, classes_, mask_ = r.unpack(_oII)
+    return BrowseDescription(node_, direction_, reference_, subtypes_, classes_, mask_)
 
 
 def write_BrowseDescription(w: Writer, v: BrowseDescription) -> None:
     w.node(v.node)
     w.u32(v.direction)
     w.node(v.reference)
-    w.boolean(v.subtypes)
-    w.u32(v.classes)
-    w.u32(v.mask)
+    w.raw(_oII.pack(v.subtypes, v.classes, v.mask))
 
 
 class ReferenceDescription(msgspec.Struct, frozen=True, gc=False):
@@ -988,15 +944,14 @@ class ReferenceDescription(msgspec.Struct, frozen=True, gc=False):
 
 def read_ReferenceDescription(r: Reader) -> ReferenceDescription:
     r.spend()
-    return ReferenceDescription(
-        r.node(),
-        r.boolean(),
-        r.expanded(),
-        r.qualified(),
-        r.localized(),
-        r.u32(),
-        r.expanded(),
-    )
+    reference_ = r.node()
+    forward_ = r.boolean()
+    node_ = r.expanded()
+    name_ = r.qualified()
+    display_ = r.localized()
+    klass_ = r.u32()
+    type_ = r.expanded()
+    return ReferenceDescription(reference_, forward_, node_, name_, display_, klass_, type_)
 
 
 def write_ReferenceDescription(w: Writer, v: ReferenceDescription) -> None:
@@ -1017,11 +972,10 @@ class BrowseResult(msgspec.Struct, frozen=True, gc=False):
 
 def read_BrowseResult(r: Reader) -> BrowseResult:
     r.spend()
-    return BrowseResult(
-        r.u32(),
-        r.octets(),
-        [read_ReferenceDescription(r) for _ in range(r.count(18))],
-    )
+    status_ = r.u32()
+    point_ = r.octets()
+    references_ = [read_ReferenceDescription(r) for _ in range(r.count(18))]
+    return BrowseResult(status_, point_, references_)
 
 
 def write_BrowseResult(w: Writer, v: BrowseResult) -> None:
@@ -1041,12 +995,11 @@ class BrowseRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_BrowseRequest(r: Reader) -> BrowseRequest:
     r.spend()
-    return BrowseRequest(
-        read_RequestHeader(r),
-        read_ViewDescription(r),
-        r.u32(),
-        [read_BrowseDescription(r) for _ in range(r.count(17))],
-    )
+    header_ = read_RequestHeader(r)
+    view_ = read_ViewDescription(r)
+    most_ = r.u32()
+    nodes_ = [read_BrowseDescription(r) for _ in range(r.count(17))]
+    return BrowseRequest(header_, view_, most_, nodes_)
 
 
 def write_BrowseRequest(w: Writer, v: BrowseRequest) -> None:
@@ -1066,11 +1019,10 @@ class BrowseResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_BrowseResponse(r: Reader) -> BrowseResponse:
     r.spend()
-    return BrowseResponse(
-        read_ResponseHeader(r),
-        [read_BrowseResult(r) for _ in range(r.count(12))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    results_ = [read_BrowseResult(r) for _ in range(r.count(12))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return BrowseResponse(header_, results_, diagnostics_)
 
 
 def write_BrowseResponse(w: Writer, v: BrowseResponse) -> None:
@@ -1091,11 +1043,10 @@ class BrowseNextRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_BrowseNextRequest(r: Reader) -> BrowseNextRequest:
     r.spend()
-    return BrowseNextRequest(
-        read_RequestHeader(r),
-        r.boolean(),
-        [r.octets() for _ in range(r.count(4))],
-    )
+    header_ = read_RequestHeader(r)
+    release_ = r.boolean()
+    points_ = [r.octets() for _ in range(r.count(4))]
+    return BrowseNextRequest(header_, release_, points_)
 
 
 def write_BrowseNextRequest(w: Writer, v: BrowseNextRequest) -> None:
@@ -1114,11 +1065,10 @@ class BrowseNextResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_BrowseNextResponse(r: Reader) -> BrowseNextResponse:
     r.spend()
-    return BrowseNextResponse(
-        read_ResponseHeader(r),
-        [read_BrowseResult(r) for _ in range(r.count(12))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    results_ = [read_BrowseResult(r) for _ in range(r.count(12))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return BrowseNextResponse(header_, results_, diagnostics_)
 
 
 def write_BrowseNextResponse(w: Writer, v: BrowseNextResponse) -> None:
@@ -1140,18 +1090,15 @@ class PathElement(msgspec.Struct, frozen=True, gc=False):
 
 def read_PathElement(r: Reader) -> PathElement:
     r.spend()
-    return PathElement(
-        r.node(),
-        r.boolean(),
-        r.boolean(),
-        r.qualified(),
-    )
+    reference_ = r.node()
+    inverse_, subtypes_ = r.unpack(_oo)
+    name_ = r.qualified()
+    return PathElement(reference_, inverse_, subtypes_, name_)
 
 
 def write_PathElement(w: Writer, v: PathElement) -> None:
     w.node(v.reference)
-    w.boolean(v.inverse)
-    w.boolean(v.subtypes)
+    w.raw(_oo.pack(v.inverse, v.subtypes))
     w.qualified(v.name)
 
 
@@ -1162,10 +1109,9 @@ class BrowsePath(msgspec.Struct, frozen=True, gc=False):
 
 def read_BrowsePath(r: Reader) -> BrowsePath:
     r.spend()
-    return BrowsePath(
-        r.node(),
-        [read_PathElement(r) for _ in range(r.count(10))],
-    )
+    start_ = r.node()
+    elements_ = [read_PathElement(r) for _ in range(r.count(10))]
+    return BrowsePath(start_, elements_)
 
 
 def write_BrowsePath(w: Writer, v: BrowsePath) -> None:
@@ -1182,10 +1128,9 @@ class PathTarget(msgspec.Struct, frozen=True, gc=False):
 
 def read_PathTarget(r: Reader) -> PathTarget:
     r.spend()
-    return PathTarget(
-        r.expanded(),
-        r.u32(),
-    )
+    target_ = r.expanded()
+    remaining_ = r.u32()
+    return PathTarget(target_, remaining_)
 
 
 def write_PathTarget(w: Writer, v: PathTarget) -> None:
@@ -1200,10 +1145,9 @@ class PathResult(msgspec.Struct, frozen=True, gc=False):
 
 def read_PathResult(r: Reader) -> PathResult:
     r.spend()
-    return PathResult(
-        r.u32(),
-        [read_PathTarget(r) for _ in range(r.count(6))],
-    )
+    status_ = r.u32()
+    targets_ = [read_PathTarget(r) for _ in range(r.count(6))]
+    return PathResult(status_, targets_)
 
 
 def write_PathResult(w: Writer, v: PathResult) -> None:
@@ -1220,10 +1164,9 @@ class TranslateRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_TranslateRequest(r: Reader) -> TranslateRequest:
     r.spend()
-    return TranslateRequest(
-        read_RequestHeader(r),
-        [read_BrowsePath(r) for _ in range(r.count(6))],
-    )
+    header_ = read_RequestHeader(r)
+    paths_ = [read_BrowsePath(r) for _ in range(r.count(6))]
+    return TranslateRequest(header_, paths_)
 
 
 def write_TranslateRequest(w: Writer, v: TranslateRequest) -> None:
@@ -1241,11 +1184,10 @@ class TranslateResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_TranslateResponse(r: Reader) -> TranslateResponse:
     r.spend()
-    return TranslateResponse(
-        read_ResponseHeader(r),
-        [read_PathResult(r) for _ in range(r.count(8))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    results_ = [read_PathResult(r) for _ in range(r.count(8))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return TranslateResponse(header_, results_, diagnostics_)
 
 
 def write_TranslateResponse(w: Writer, v: TranslateResponse) -> None:
@@ -1265,10 +1207,9 @@ class RegisterNodesRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_RegisterNodesRequest(r: Reader) -> RegisterNodesRequest:
     r.spend()
-    return RegisterNodesRequest(
-        read_RequestHeader(r),
-        [r.node() for _ in range(r.count(2))],
-    )
+    header_ = read_RequestHeader(r)
+    nodes_ = [r.node() for _ in range(r.count(2))]
+    return RegisterNodesRequest(header_, nodes_)
 
 
 def write_RegisterNodesRequest(w: Writer, v: RegisterNodesRequest) -> None:
@@ -1285,10 +1226,9 @@ class RegisterNodesResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_RegisterNodesResponse(r: Reader) -> RegisterNodesResponse:
     r.spend()
-    return RegisterNodesResponse(
-        read_ResponseHeader(r),
-        [r.node() for _ in range(r.count(2))],
-    )
+    header_ = read_ResponseHeader(r)
+    nodes_ = [r.node() for _ in range(r.count(2))]
+    return RegisterNodesResponse(header_, nodes_)
 
 
 def write_RegisterNodesResponse(w: Writer, v: RegisterNodesResponse) -> None:
@@ -1305,10 +1245,9 @@ class UnregisterNodesRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_UnregisterNodesRequest(r: Reader) -> UnregisterNodesRequest:
     r.spend()
-    return UnregisterNodesRequest(
-        read_RequestHeader(r),
-        [r.node() for _ in range(r.count(2))],
-    )
+    header_ = read_RequestHeader(r)
+    nodes_ = [r.node() for _ in range(r.count(2))]
+    return UnregisterNodesRequest(header_, nodes_)
 
 
 def write_UnregisterNodesRequest(w: Writer, v: UnregisterNodesRequest) -> None:
@@ -1324,9 +1263,8 @@ class UnregisterNodesResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_UnregisterNodesResponse(r: Reader) -> UnregisterNodesResponse:
     r.spend()
-    return UnregisterNodesResponse(
-        read_ResponseHeader(r),
-    )
+    header_ = read_ResponseHeader(r)
+    return UnregisterNodesResponse(header_)
 
 
 def write_UnregisterNodesResponse(w: Writer, v: UnregisterNodesResponse) -> None:
@@ -1342,12 +1280,11 @@ class HistoryNode(msgspec.Struct, frozen=True, gc=False):
 
 def read_HistoryNode(r: Reader) -> HistoryNode:
     r.spend()
-    return HistoryNode(
-        r.node(),
-        r.string(),
-        r.qualified(),
-        r.octets(),
-    )
+    node_ = r.node()
+    range_ = r.string()
+    encoding_ = r.qualified()
+    point_ = r.octets()
+    return HistoryNode(node_, range_, encoding_, point_)
 
 
 def write_HistoryNode(w: Writer, v: HistoryNode) -> None:
@@ -1367,20 +1304,17 @@ class HistoryReadRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_HistoryReadRequest(r: Reader) -> HistoryReadRequest:
     r.spend()
-    return HistoryReadRequest(
-        read_RequestHeader(r),
-        r.extension(),
-        r.u32(),
-        r.boolean(),
-        [read_HistoryNode(r) for _ in range(r.count(16))],
-    )
+    header_ = read_RequestHeader(r)
+    details_ = r.extension()
+    stamps_, release_ = r.unpack(_Io)
+    nodes_ = [read_HistoryNode(r) for _ in range(r.count(16))]
+    return HistoryReadRequest(header_, details_, stamps_, release_, nodes_)
 
 
 def write_HistoryReadRequest(w: Writer, v: HistoryReadRequest) -> None:
     write_RequestHeader(w, v.header)
     w.extension(v.details)
-    w.u32(v.stamps)
-    w.boolean(v.release)
+    w.raw(_Io.pack(v.stamps, v.release))
     w.count(len(v.nodes))
     for nodes_one in v.nodes:
         write_HistoryNode(w, nodes_one)
@@ -1394,11 +1328,10 @@ class HistoryResult(msgspec.Struct, frozen=True, gc=False):
 
 def read_HistoryResult(r: Reader) -> HistoryResult:
     r.spend()
-    return HistoryResult(
-        r.u32(),
-        r.octets(),
-        r.extension(),
-    )
+    status_ = r.u32()
+    point_ = r.octets()
+    data_ = r.extension()
+    return HistoryResult(status_, point_, data_)
 
 
 def write_HistoryResult(w: Writer, v: HistoryResult) -> None:
@@ -1415,11 +1348,10 @@ class HistoryReadResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_HistoryReadResponse(r: Reader) -> HistoryReadResponse:
     r.spend()
-    return HistoryReadResponse(
-        read_ResponseHeader(r),
-        [read_HistoryResult(r) for _ in range(r.count(11))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    results_ = [read_HistoryResult(r) for _ in range(r.count(11))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return HistoryReadResponse(header_, results_, diagnostics_)
 
 
 def write_HistoryReadResponse(w: Writer, v: HistoryReadResponse) -> None:
@@ -1442,21 +1374,12 @@ class RawDetails(msgspec.Struct, frozen=True, gc=False):
 
 def read_RawDetails(r: Reader) -> RawDetails:
     r.spend()
-    return RawDetails(
-        r.boolean(),
-        r.i64(),
-        r.i64(),
-        r.u32(),
-        r.boolean(),
-    )
+    modified_, start_, end_, most_, bounds_ = r.unpack(_oqqIo)
+    return RawDetails(modified_, start_, end_, most_, bounds_)
 
 
 def write_RawDetails(w: Writer, v: RawDetails) -> None:
-    w.boolean(v.modified)
-    w.i64(v.start)
-    w.i64(v.end)
-    w.u32(v.most)
-    w.boolean(v.bounds)
+    w.raw(_oqqIo.pack(v.modified, v.start, v.end, v.most, v.bounds))
 
 
 class HistoryData(msgspec.Struct, frozen=True, gc=False):
@@ -1465,9 +1388,8 @@ class HistoryData(msgspec.Struct, frozen=True, gc=False):
 
 def read_HistoryData(r: Reader) -> HistoryData:
     r.spend()
-    return HistoryData(
-        [r.value() for _ in range(r.count(1))],
-    )
+    values_ = [r.value() for _ in range(r.count(1))]
+    return HistoryData(values_)
 
 
 def write_HistoryData(w: Writer, v: HistoryData) -> None:
@@ -1486,21 +1408,16 @@ class MonitoringParameters(msgspec.Struct, frozen=True, gc=False):
 
 def read_MonitoringParameters(r: Reader) -> MonitoringParameters:
     r.spend()
-    return MonitoringParameters(
-        r.u32(),
-        r.f64(),
-        r.extension(),
-        r.u32(),
-        r.boolean(),
-    )
+    handle_, interval_ = r.unpack(_Id)
+    filter_ = r.extension()
+    queue_, discard_ = r.unpack(_Io)
+    return MonitoringParameters(handle_, interval_, filter_, queue_, discard_)
 
 
 def write_MonitoringParameters(w: Writer, v: MonitoringParameters) -> None:
-    w.u32(v.handle)
-    w.f64(v.interval)
+    w.raw(_Id.pack(v.handle, v.interval))
     w.extension(v.filter)
-    w.u32(v.queue)
-    w.boolean(v.discard)
+    w.raw(_Io.pack(v.queue, v.discard))
 
 
 class ItemToCreate(msgspec.Struct, frozen=True, gc=False):
@@ -1511,11 +1428,10 @@ class ItemToCreate(msgspec.Struct, frozen=True, gc=False):
 
 def read_ItemToCreate(r: Reader) -> ItemToCreate:
     r.spend()
-    return ItemToCreate(
-        read_ReadValueId(r),
-        r.u32(),
-        read_MonitoringParameters(r),
-    )
+    item_ = read_ReadValueId(r)
+    mode_ = r.u32()
+    parameters_ = read_MonitoringParameters(r)
+    return ItemToCreate(item_, mode_, parameters_)
 
 
 def write_ItemToCreate(w: Writer, v: ItemToCreate) -> None:
@@ -1534,20 +1450,13 @@ class ItemCreated(msgspec.Struct, frozen=True, gc=False):
 
 def read_ItemCreated(r: Reader) -> ItemCreated:
     r.spend()
-    return ItemCreated(
-        r.u32(),
-        r.u32(),
-        r.f64(),
-        r.u32(),
-        r.extension(),
-    )
+    status_, id_, interval_, queue_ = r.unpack(_IIdI)
+    filter_ = r.extension()
+    return ItemCreated(status_, id_, interval_, queue_, filter_)
 
 
 def write_ItemCreated(w: Writer, v: ItemCreated) -> None:
-    w.u32(v.status)
-    w.u32(v.id)
-    w.f64(v.interval)
-    w.u32(v.queue)
+    w.raw(_IIdI.pack(v.status, v.id, v.interval, v.queue))
     w.extension(v.filter)
 
 
@@ -1560,18 +1469,15 @@ class CreateItemsRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_CreateItemsRequest(r: Reader) -> CreateItemsRequest:
     r.spend()
-    return CreateItemsRequest(
-        read_RequestHeader(r),
-        r.u32(),
-        r.u32(),
-        [read_ItemToCreate(r) for _ in range(r.count(40))],
-    )
+    header_ = read_RequestHeader(r)
+    subscription_, stamps_ = r.unpack(_II)
+    items_ = [read_ItemToCreate(r) for _ in range(r.count(40))]
+    return CreateItemsRequest(header_, subscription_, stamps_, items_)
 
 
 def write_CreateItemsRequest(w: Writer, v: CreateItemsRequest) -> None:
     write_RequestHeader(w, v.header)
-    w.u32(v.subscription)
-    w.u32(v.stamps)
+    w.raw(_II.pack(v.subscription, v.stamps))
     w.count(len(v.items))
     for items_one in v.items:
         write_ItemToCreate(w, items_one)
@@ -1585,11 +1491,10 @@ class CreateItemsResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_CreateItemsResponse(r: Reader) -> CreateItemsResponse:
     r.spend()
-    return CreateItemsResponse(
-        read_ResponseHeader(r),
-        [read_ItemCreated(r) for _ in range(r.count(23))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    results_ = [read_ItemCreated(r) for _ in range(r.count(23))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return CreateItemsResponse(header_, results_, diagnostics_)
 
 
 def write_CreateItemsResponse(w: Writer, v: CreateItemsResponse) -> None:
@@ -1609,10 +1514,9 @@ class ItemToModify(msgspec.Struct, frozen=True, gc=False):
 
 def read_ItemToModify(r: Reader) -> ItemToModify:
     r.spend()
-    return ItemToModify(
-        r.u32(),
-        read_MonitoringParameters(r),
-    )
+    id_ = r.u32()
+    parameters_ = read_MonitoringParameters(r)
+    return ItemToModify(id_, parameters_)
 
 
 def write_ItemToModify(w: Writer, v: ItemToModify) -> None:
@@ -1629,18 +1533,13 @@ class ItemModified(msgspec.Struct, frozen=True, gc=False):
 
 def read_ItemModified(r: Reader) -> ItemModified:
     r.spend()
-    return ItemModified(
-        r.u32(),
-        r.f64(),
-        r.u32(),
-        r.extension(),
-    )
+    status_, interval_, queue_ = r.unpack(_IdI)
+    filter_ = r.extension()
+    return ItemModified(status_, interval_, queue_, filter_)
 
 
 def write_ItemModified(w: Writer, v: ItemModified) -> None:
-    w.u32(v.status)
-    w.f64(v.interval)
-    w.u32(v.queue)
+    w.raw(_IdI.pack(v.status, v.interval, v.queue))
     w.extension(v.filter)
 
 
@@ -1653,18 +1552,15 @@ class ModifyItemsRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_ModifyItemsRequest(r: Reader) -> ModifyItemsRequest:
     r.spend()
-    return ModifyItemsRequest(
-        read_RequestHeader(r),
-        r.u32(),
-        r.u32(),
-        [read_ItemToModify(r) for _ in range(r.count(24))],
-    )
+    header_ = read_RequestHeader(r)
+    subscription_, stamps_ = r.unpack(_II)
+    items_ = [read_ItemToModify(r) for _ in range(r.count(24))]
+    return ModifyItemsRequest(header_, subscription_, stamps_, items_)
 
 
 def write_ModifyItemsRequest(w: Writer, v: ModifyItemsRequest) -> None:
     write_RequestHeader(w, v.header)
-    w.u32(v.subscription)
-    w.u32(v.stamps)
+    w.raw(_II.pack(v.subscription, v.stamps))
     w.count(len(v.items))
     for items_one in v.items:
         write_ItemToModify(w, items_one)
@@ -1678,11 +1574,10 @@ class ModifyItemsResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_ModifyItemsResponse(r: Reader) -> ModifyItemsResponse:
     r.spend()
-    return ModifyItemsResponse(
-        read_ResponseHeader(r),
-        [read_ItemModified(r) for _ in range(r.count(19))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    results_ = [read_ItemModified(r) for _ in range(r.count(19))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return ModifyItemsResponse(header_, results_, diagnostics_)
 
 
 def write_ModifyItemsResponse(w: Writer, v: ModifyItemsResponse) -> None:
@@ -1704,18 +1599,15 @@ class SetMonitoringModeRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_SetMonitoringModeRequest(r: Reader) -> SetMonitoringModeRequest:
     r.spend()
-    return SetMonitoringModeRequest(
-        read_RequestHeader(r),
-        r.u32(),
-        r.u32(),
-        [r.u32() for _ in range(r.count(4))],
-    )
+    header_ = read_RequestHeader(r)
+    subscription_, mode_ = r.unpack(_II)
+    items_ = [r.u32() for _ in range(r.count(4))]
+    return SetMonitoringModeRequest(header_, subscription_, mode_, items_)
 
 
 def write_SetMonitoringModeRequest(w: Writer, v: SetMonitoringModeRequest) -> None:
     write_RequestHeader(w, v.header)
-    w.u32(v.subscription)
-    w.u32(v.mode)
+    w.raw(_II.pack(v.subscription, v.mode))
     w.count(len(v.items))
     for items_one in v.items:
         w.u32(items_one)
@@ -1729,11 +1621,10 @@ class SetMonitoringModeResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_SetMonitoringModeResponse(r: Reader) -> SetMonitoringModeResponse:
     r.spend()
-    return SetMonitoringModeResponse(
-        read_ResponseHeader(r),
-        [r.u32() for _ in range(r.count(4))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    results_ = [r.u32() for _ in range(r.count(4))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return SetMonitoringModeResponse(header_, results_, diagnostics_)
 
 
 def write_SetMonitoringModeResponse(w: Writer, v: SetMonitoringModeResponse) -> None:
@@ -1754,11 +1645,10 @@ class DeleteItemsRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_DeleteItemsRequest(r: Reader) -> DeleteItemsRequest:
     r.spend()
-    return DeleteItemsRequest(
-        read_RequestHeader(r),
-        r.u32(),
-        [r.u32() for _ in range(r.count(4))],
-    )
+    header_ = read_RequestHeader(r)
+    subscription_ = r.u32()
+    items_ = [r.u32() for _ in range(r.count(4))]
+    return DeleteItemsRequest(header_, subscription_, items_)
 
 
 def write_DeleteItemsRequest(w: Writer, v: DeleteItemsRequest) -> None:
@@ -1777,11 +1667,10 @@ class DeleteItemsResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_DeleteItemsResponse(r: Reader) -> DeleteItemsResponse:
     r.spend()
-    return DeleteItemsResponse(
-        read_ResponseHeader(r),
-        [r.u32() for _ in range(r.count(4))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    results_ = [r.u32() for _ in range(r.count(4))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return DeleteItemsResponse(header_, results_, diagnostics_)
 
 
 def write_DeleteItemsResponse(w: Writer, v: DeleteItemsResponse) -> None:
@@ -1806,25 +1695,14 @@ class CreateSubscriptionRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_CreateSubscriptionRequest(r: Reader) -> CreateSubscriptionRequest:
     r.spend()
-    return CreateSubscriptionRequest(
-        read_RequestHeader(r),
-        r.f64(),
-        r.u32(),
-        r.u32(),
-        r.u32(),
-        r.boolean(),
-        r.byte(),
-    )
+    header_ = read_RequestHeader(r)
+    interval_, lifetime_, keepalive_, most_, enabled_, priority_ = r.unpack(_dIIIoB)
+    return CreateSubscriptionRequest(header_, interval_, lifetime_, keepalive_, most_, enabled_, priority_)
 
 
 def write_CreateSubscriptionRequest(w: Writer, v: CreateSubscriptionRequest) -> None:
     write_RequestHeader(w, v.header)
-    w.f64(v.interval)
-    w.u32(v.lifetime)
-    w.u32(v.keepalive)
-    w.u32(v.most)
-    w.boolean(v.enabled)
-    w.byte(v.priority)
+    w.raw(_dIIIoB.pack(v.interval, v.lifetime, v.keepalive, v.most, v.enabled, v.priority))
 
 
 class CreateSubscriptionResponse(msgspec.Struct, frozen=True, gc=False):
@@ -1837,21 +1715,14 @@ class CreateSubscriptionResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_CreateSubscriptionResponse(r: Reader) -> CreateSubscriptionResponse:
     r.spend()
-    return CreateSubscriptionResponse(
-        read_ResponseHeader(r),
-        r.u32(),
-        r.f64(),
-        r.u32(),
-        r.u32(),
-    )
+    header_ = read_ResponseHeader(r)
+    subscription_, interval_, lifetime_, keepalive_ = r.unpack(_IdII)
+    return CreateSubscriptionResponse(header_, subscription_, interval_, lifetime_, keepalive_)
 
 
 def write_CreateSubscriptionResponse(w: Writer, v: CreateSubscriptionResponse) -> None:
     write_ResponseHeader(w, v.header)
-    w.u32(v.subscription)
-    w.f64(v.interval)
-    w.u32(v.lifetime)
-    w.u32(v.keepalive)
+    w.raw(_IdII.pack(v.subscription, v.interval, v.lifetime, v.keepalive))
 
 
 class ModifySubscriptionRequest(msgspec.Struct, frozen=True, gc=False):
@@ -1866,25 +1737,14 @@ class ModifySubscriptionRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_ModifySubscriptionRequest(r: Reader) -> ModifySubscriptionRequest:
     r.spend()
-    return ModifySubscriptionRequest(
-        read_RequestHeader(r),
-        r.u32(),
-        r.f64(),
-        r.u32(),
-        r.u32(),
-        r.u32(),
-        r.byte(),
-    )
+    header_ = read_RequestHeader(r)
+    subscription_, interval_, lifetime_, keepalive_, most_, priority_ = r.unpack(_IdIIIB)
+    return ModifySubscriptionRequest(header_, subscription_, interval_, lifetime_, keepalive_, most_, priority_)
 
 
 def write_ModifySubscriptionRequest(w: Writer, v: ModifySubscriptionRequest) -> None:
     write_RequestHeader(w, v.header)
-    w.u32(v.subscription)
-    w.f64(v.interval)
-    w.u32(v.lifetime)
-    w.u32(v.keepalive)
-    w.u32(v.most)
-    w.byte(v.priority)
+    w.raw(_IdIIIB.pack(v.subscription, v.interval, v.lifetime, v.keepalive, v.most, v.priority))
 
 
 class ModifySubscriptionResponse(msgspec.Struct, frozen=True, gc=False):
@@ -1896,19 +1756,14 @@ class ModifySubscriptionResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_ModifySubscriptionResponse(r: Reader) -> ModifySubscriptionResponse:
     r.spend()
-    return ModifySubscriptionResponse(
-        read_ResponseHeader(r),
-        r.f64(),
-        r.u32(),
-        r.u32(),
-    )
+    header_ = read_ResponseHeader(r)
+    interval_, lifetime_, keepalive_ = r.unpack(_dII)
+    return ModifySubscriptionResponse(header_, interval_, lifetime_, keepalive_)
 
 
 def write_ModifySubscriptionResponse(w: Writer, v: ModifySubscriptionResponse) -> None:
     write_ResponseHeader(w, v.header)
-    w.f64(v.interval)
-    w.u32(v.lifetime)
-    w.u32(v.keepalive)
+    w.raw(_dII.pack(v.interval, v.lifetime, v.keepalive))
 
 
 class SetPublishingModeRequest(msgspec.Struct, frozen=True, gc=False):
@@ -1919,11 +1774,10 @@ class SetPublishingModeRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_SetPublishingModeRequest(r: Reader) -> SetPublishingModeRequest:
     r.spend()
-    return SetPublishingModeRequest(
-        read_RequestHeader(r),
-        r.boolean(),
-        [r.u32() for _ in range(r.count(4))],
-    )
+    header_ = read_RequestHeader(r)
+    enabled_ = r.boolean()
+    subscriptions_ = [r.u32() for _ in range(r.count(4))]
+    return SetPublishingModeRequest(header_, enabled_, subscriptions_)
 
 
 def write_SetPublishingModeRequest(w: Writer, v: SetPublishingModeRequest) -> None:
@@ -1942,11 +1796,10 @@ class SetPublishingModeResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_SetPublishingModeResponse(r: Reader) -> SetPublishingModeResponse:
     r.spend()
-    return SetPublishingModeResponse(
-        read_ResponseHeader(r),
-        [r.u32() for _ in range(r.count(4))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    results_ = [r.u32() for _ in range(r.count(4))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return SetPublishingModeResponse(header_, results_, diagnostics_)
 
 
 def write_SetPublishingModeResponse(w: Writer, v: SetPublishingModeResponse) -> None:
@@ -1967,16 +1820,13 @@ class NotificationMessage(msgspec.Struct, frozen=True, gc=False):
 
 def read_NotificationMessage(r: Reader) -> NotificationMessage:
     r.spend()
-    return NotificationMessage(
-        r.u32(),
-        r.i64(),
-        [r.extension() for _ in range(r.count(3))],
-    )
+    sequence_, time_ = r.unpack(_Iq)
+    data_ = [r.extension() for _ in range(r.count(3))]
+    return NotificationMessage(sequence_, time_, data_)
 
 
 def write_NotificationMessage(w: Writer, v: NotificationMessage) -> None:
-    w.u32(v.sequence)
-    w.i64(v.time)
+    w.raw(_Iq.pack(v.sequence, v.time))
     w.count(len(v.data))
     for data_one in v.data:
         w.extension(data_one)
@@ -1989,15 +1839,12 @@ class Acknowledgement(msgspec.Struct, frozen=True, gc=False):
 
 def read_Acknowledgement(r: Reader) -> Acknowledgement:
     r.spend()
-    return Acknowledgement(
-        r.u32(),
-        r.u32(),
-    )
+    subscription_, sequence_ = r.unpack(_II)
+    return Acknowledgement(subscription_, sequence_)
 
 
 def write_Acknowledgement(w: Writer, v: Acknowledgement) -> None:
-    w.u32(v.subscription)
-    w.u32(v.sequence)
+    w.raw(_II.pack(v.subscription, v.sequence))
 
 
 class PublishRequest(msgspec.Struct, frozen=True, gc=False):
@@ -2007,10 +1854,9 @@ class PublishRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_PublishRequest(r: Reader) -> PublishRequest:
     r.spend()
-    return PublishRequest(
-        read_RequestHeader(r),
-        [read_Acknowledgement(r) for _ in range(r.count(8))],
-    )
+    header_ = read_RequestHeader(r)
+    acknowledged_ = [read_Acknowledgement(r) for _ in range(r.count(8))]
+    return PublishRequest(header_, acknowledged_)
 
 
 def write_PublishRequest(w: Writer, v: PublishRequest) -> None:
@@ -2032,15 +1878,14 @@ class PublishResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_PublishResponse(r: Reader) -> PublishResponse:
     r.spend()
-    return PublishResponse(
-        read_ResponseHeader(r),
-        r.u32(),
-        [r.u32() for _ in range(r.count(4))],
-        r.boolean(),
-        read_NotificationMessage(r),
-        [r.u32() for _ in range(r.count(4))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    subscription_ = r.u32()
+    available_ = [r.u32() for _ in range(r.count(4))]
+    more_ = r.boolean()
+    message_ = read_NotificationMessage(r)
+    results_ = [r.u32() for _ in range(r.count(4))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return PublishResponse(header_, subscription_, available_, more_, message_, results_, diagnostics_)
 
 
 def write_PublishResponse(w: Writer, v: PublishResponse) -> None:
@@ -2067,17 +1912,14 @@ class RepublishRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_RepublishRequest(r: Reader) -> RepublishRequest:
     r.spend()
-    return RepublishRequest(
-        read_RequestHeader(r),
-        r.u32(),
-        r.u32(),
-    )
+    header_ = read_RequestHeader(r)
+    subscription_, sequence_ = r.unpack(_II)
+    return RepublishRequest(header_, subscription_, sequence_)
 
 
 def write_RepublishRequest(w: Writer, v: RepublishRequest) -> None:
     write_RequestHeader(w, v.header)
-    w.u32(v.subscription)
-    w.u32(v.sequence)
+    w.raw(_II.pack(v.subscription, v.sequence))
 
 
 class RepublishResponse(msgspec.Struct, frozen=True, gc=False):
@@ -2087,10 +1929,9 @@ class RepublishResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_RepublishResponse(r: Reader) -> RepublishResponse:
     r.spend()
-    return RepublishResponse(
-        read_ResponseHeader(r),
-        read_NotificationMessage(r),
-    )
+    header_ = read_ResponseHeader(r)
+    message_ = read_NotificationMessage(r)
+    return RepublishResponse(header_, message_)
 
 
 def write_RepublishResponse(w: Writer, v: RepublishResponse) -> None:
@@ -2105,10 +1946,9 @@ class TransferResult(msgspec.Struct, frozen=True, gc=False):
 
 def read_TransferResult(r: Reader) -> TransferResult:
     r.spend()
-    return TransferResult(
-        r.u32(),
-        [r.u32() for _ in range(r.count(4))],
-    )
+    status_ = r.u32()
+    available_ = [r.u32() for _ in range(r.count(4))]
+    return TransferResult(status_, available_)
 
 
 def write_TransferResult(w: Writer, v: TransferResult) -> None:
@@ -2126,11 +1966,10 @@ class TransferRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_TransferRequest(r: Reader) -> TransferRequest:
     r.spend()
-    return TransferRequest(
-        read_RequestHeader(r),
-        [r.u32() for _ in range(r.count(4))],
-        r.boolean(),
-    )
+    header_ = read_RequestHeader(r)
+    subscriptions_ = [r.u32() for _ in range(r.count(4))]
+    initial_ = r.boolean()
+    return TransferRequest(header_, subscriptions_, initial_)
 
 
 def write_TransferRequest(w: Writer, v: TransferRequest) -> None:
@@ -2149,11 +1988,10 @@ class TransferResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_TransferResponse(r: Reader) -> TransferResponse:
     r.spend()
-    return TransferResponse(
-        read_ResponseHeader(r),
-        [read_TransferResult(r) for _ in range(r.count(8))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    results_ = [read_TransferResult(r) for _ in range(r.count(8))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return TransferResponse(header_, results_, diagnostics_)
 
 
 def write_TransferResponse(w: Writer, v: TransferResponse) -> None:
@@ -2173,10 +2011,9 @@ class DeleteSubscriptionsRequest(msgspec.Struct, frozen=True, gc=False):
 
 def read_DeleteSubscriptionsRequest(r: Reader) -> DeleteSubscriptionsRequest:
     r.spend()
-    return DeleteSubscriptionsRequest(
-        read_RequestHeader(r),
-        [r.u32() for _ in range(r.count(4))],
-    )
+    header_ = read_RequestHeader(r)
+    subscriptions_ = [r.u32() for _ in range(r.count(4))]
+    return DeleteSubscriptionsRequest(header_, subscriptions_)
 
 
 def write_DeleteSubscriptionsRequest(w: Writer, v: DeleteSubscriptionsRequest) -> None:
@@ -2194,11 +2031,10 @@ class DeleteSubscriptionsResponse(msgspec.Struct, frozen=True, gc=False):
 
 def read_DeleteSubscriptionsResponse(r: Reader) -> DeleteSubscriptionsResponse:
     r.spend()
-    return DeleteSubscriptionsResponse(
-        read_ResponseHeader(r),
-        [r.u32() for _ in range(r.count(4))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    header_ = read_ResponseHeader(r)
+    results_ = [r.u32() for _ in range(r.count(4))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return DeleteSubscriptionsResponse(header_, results_, diagnostics_)
 
 
 def write_DeleteSubscriptionsResponse(w: Writer, v: DeleteSubscriptionsResponse) -> None:
@@ -2218,10 +2054,9 @@ class ItemNotification(msgspec.Struct, frozen=True, gc=False):
 
 def read_ItemNotification(r: Reader) -> ItemNotification:
     r.spend()
-    return ItemNotification(
-        r.u32(),
-        r.value(),
-    )
+    handle_ = r.u32()
+    value_ = r.value()
+    return ItemNotification(handle_, value_)
 
 
 def write_ItemNotification(w: Writer, v: ItemNotification) -> None:
@@ -2236,10 +2071,9 @@ class DataChange(msgspec.Struct, frozen=True, gc=False):
 
 def read_DataChange(r: Reader) -> DataChange:
     r.spend()
-    return DataChange(
-        [read_ItemNotification(r) for _ in range(r.count(5))],
-        [r.diagnostic() for _ in range(r.count(1))],
-    )
+    items_ = [read_ItemNotification(r) for _ in range(r.count(5))]
+    diagnostics_ = [r.diagnostic() for _ in range(r.count(1))]
+    return DataChange(items_, diagnostics_)
 
 
 def write_DataChange(w: Writer, v: DataChange) -> None:
@@ -2258,10 +2092,9 @@ class StatusChange(msgspec.Struct, frozen=True, gc=False):
 
 def read_StatusChange(r: Reader) -> StatusChange:
     r.spend()
-    return StatusChange(
-        r.u32(),
-        r.diagnostic(),
-    )
+    status_ = r.u32()
+    diagnostic_ = r.diagnostic()
+    return StatusChange(status_, diagnostic_)
 
 
 def write_StatusChange(w: Writer, v: StatusChange) -> None:
@@ -2277,17 +2110,12 @@ class DataChangeFilter(msgspec.Struct, frozen=True, gc=False):
 
 def read_DataChangeFilter(r: Reader) -> DataChangeFilter:
     r.spend()
-    return DataChangeFilter(
-        r.u32(),
-        r.u32(),
-        r.f64(),
-    )
+    trigger_, deadband_type_, deadband_ = r.unpack(_IId)
+    return DataChangeFilter(trigger_, deadband_type_, deadband_)
 
 
 def write_DataChangeFilter(w: Writer, v: DataChangeFilter) -> None:
-    w.u32(v.trigger)
-    w.u32(v.deadband_type)
-    w.f64(v.deadband)
+    w.raw(_IId.pack(v.trigger, v.deadband_type, v.deadband))
 
 
 class BuildInfo(msgspec.Struct, frozen=True, gc=False):
@@ -2301,14 +2129,13 @@ class BuildInfo(msgspec.Struct, frozen=True, gc=False):
 
 def read_BuildInfo(r: Reader) -> BuildInfo:
     r.spend()
-    return BuildInfo(
-        r.string(),
-        r.string(),
-        r.string(),
-        r.string(),
-        r.string(),
-        r.i64(),
-    )
+    product_ = r.string()
+    maker_ = r.string()
+    name_ = r.string()
+    version_ = r.string()
+    number_ = r.string()
+    date_ = r.i64()
+    return BuildInfo(product_, maker_, name_, version_, number_, date_)
 
 
 def write_BuildInfo(w: Writer, v: BuildInfo) -> None:
@@ -2331,20 +2158,15 @@ class ServerStatus(msgspec.Struct, frozen=True, gc=False):
 
 def read_ServerStatus(r: Reader) -> ServerStatus:
     r.spend()
-    return ServerStatus(
-        r.i64(),
-        r.i64(),
-        r.u32(),
-        read_BuildInfo(r),
-        r.u32(),
-        r.localized(),
-    )
+    start_, now_, state_ = r.unpack(_qqI)
+    build_ = read_BuildInfo(r)
+    seconds_ = r.u32()
+    reason_ = r.localized()
+    return ServerStatus(start_, now_, state_, build_, seconds_, reason_)
 
 
 def write_ServerStatus(w: Writer, v: ServerStatus) -> None:
-    w.i64(v.start)
-    w.i64(v.now)
-    w.u32(v.state)
+    w.raw(_qqI.pack(v.start, v.now, v.state))
     write_BuildInfo(w, v.build)
     w.u32(v.seconds)
     w.localized(v.reason)
@@ -2360,13 +2182,12 @@ class Argument(msgspec.Struct, frozen=True, gc=False):
 
 def read_Argument(r: Reader) -> Argument:
     r.spend()
-    return Argument(
-        r.string(),
-        r.node(),
-        r.i32(),
-        [r.u32() for _ in range(r.count(4))],
-        r.localized(),
-    )
+    name_ = r.string()
+    type_ = r.node()
+    rank_ = r.i32()
+    dimensions_ = [r.u32() for _ in range(r.count(4))]
+    description_ = r.localized()
+    return Argument(name_, type_, rank_, dimensions_, description_)
 
 
 def write_Argument(w: Writer, v: Argument) -> None:

@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 from cofferdam.protocols.opcua import services as s
-from cofferdam.protocols.opcua.builtin import NULL_NODE, Extension, Malformed, NodeId, Reader, Writer
+from cofferdam.protocols.opcua.builtin import EMPTY, Extension, Malformed, NodeId, Reader, Writer
 
 EPOCH = 116_444_736_000_000_000
 """1970 in 100 ns since 1601."""
-NO_EXTENSION = Extension(NULL_NODE, None)
+NO_EXTENSION = EMPTY
 FAULT = 397
 
 
