@@ -3,6 +3,7 @@ until a test lets it through."""
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from pathlib import Path
 from typing import Any, cast
@@ -60,10 +61,13 @@ class Pair:
         for part in ("spooler", "keeper"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         self.stored = 0
+        self.alive = False
         self.born()
 
     def born(self) -> None:
-        self.loop = Reactor()
+        if self.alive:
+            self._gone()
+        self.loop, self.alive = Reactor(), True
         self.to_keeper, self.to_spooler = Queue(records.to_keeper()), Queue(records.from_keeper())
         self.to_source = Queue(records.to_source())
         self.keeper = Keeper(self._setting("keeper", {"spooler": self.to_spooler}))
@@ -138,6 +142,17 @@ class Pair:
         self.settle()
         self.spooler.end()
         self.keeper.end()
+        self._gone()
+
+    def _gone(self) -> None:
+        """The descriptors of both go, as with their processes; nothing is written by it."""
+        spool, log = self.spooler._spool, self.keeper.store.log
+        for file in (*spool._files.values(), *(cursor._file for cursor in spool._reading.values())):
+            os.close(file)
+        spool._files.clear()
+        spool._reading.clear()
+        log._end()
+        self.loop.close()
 
 
 def batch(lane: Lane, samples: list[tuple[str, int, float]], source: str = "historian") -> Samples:
