@@ -42,7 +42,8 @@ class LeftOut:
                 greatest = max([*values, *([greatest] if writes else ())])
             cells = [f"{one.space} {one.start}-{one.start + max(one.count, 1) - 1}" for one in draft.spans[:4]]
             items = [f"{one.item} = {' '.join(one.values[:4])}"[:128] for one in draft.items[:4]]
-            writes, said = writes + count, clip("; ".join([*cells, *items]))
+            distinct = dict.fromkeys([*(said.split("; ") if said else ()), *cells, *items])
+            writes, said = writes + count, clip("; ".join(distinct))
         self._rows[key] = Missing(*key, row.count + count, writes, least, greatest, said)
 
     def told(self, producer: str, wall: int) -> NotRecorded:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cofferdam.audit.checkpoint import Checkpoint, VerifierKey, open_checkpoint
+from cofferdam.audit.dropped import DROPPED
 from cofferdam.audit.files import DirFiles, LogReader
 from cofferdam.audit.frames import segment_header, segment_path
 from cofferdam.audit.keys import find_public
@@ -38,16 +39,17 @@ TRIES: Final = 5
 _NAME: Final = re.compile(r"audit-([0-9]{12})-([0-9]{12})(?:\.[0-9]{1,6})?\.tar\Z")
 
 
-def new_files(old: int, new: int) -> Iterator[str]:
+def new_files(old: int, new: int, kept: int = 0) -> Iterator[str]:
     """What a log of `new` entries has, by paths, and one of `old` entries has not: tiles of every level, and entries;
-    and the unfinished ones at its edge."""
+    and the unfinished ones at its edge. Entries below `kept`, and their leaf hashes, are there no more."""
     levels: list[tuple[int | str, int, int]] = [(ENTRIES, old, new)]
     level, low, high = 0, old, new
     while high:
         levels.append((level, low, high))
         level, low, high = level + 1, low // WIDTH, high // WIDTH
     for name, low, high in levels:
-        for index in range(low // WIDTH, high // WIDTH):
+        gone = kept // WIDTH if name in (ENTRIES, 0) else 0
+        for index in range(max(low // WIDTH, gone), high // WIDTH):
             yield tile_path(name, index)
         if high % WIDTH:
             yield tile_path(name, high // WIDTH, high % WIDTH)
@@ -84,7 +86,8 @@ def _pack(state: Path, old: int) -> tuple[int, bytes]:
             return size, b""
         held = io.BytesIO()
         with tarfile.open(fileobj=held, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            if all([_add(tar, path, reader.files.read(path)) for path in new_files(old, size)]):
+            if all([_add(tar, path, reader.files.read(path)) for path in new_files(old, size, reader.first())]):
+                _add(tar, DROPPED, reader.files.read(DROPPED))
                 _add(tar, CHECKPOINT, note)
                 break
     else:
@@ -176,13 +179,15 @@ def _unpack(path: Path, log: Path) -> bytes:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 count += 1
-                known = member.name == CHECKPOINT or parse_path(member.name) is not None
+                known = member.name in (CHECKPOINT, DROPPED) or parse_path(member.name) is not None
                 source = tar.extractfile(member) if known and member.isreg() else None
                 if source is None or member.size > MEMBER_BYTES or count > MEMBERS_MOST:
                     raise AuditError(f"{path.name} holds what is no part of a log: {member.name[:100]!r}")
                 data = source.read()
                 if member.name == CHECKPOINT:
                     note = data
+                elif member.name == DROPPED:
+                    _replace(log / DROPPED, data)
                 else:
                     _keep(log, member.name, data)
     except tarfile.TarError as error:

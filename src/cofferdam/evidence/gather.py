@@ -83,7 +83,8 @@ def log_key(state: Path) -> VerifierKey:
 def history(state: Path, size: int | None = None) -> tuple[LogReader, History]:
     """Reads the log, whole or its first `size` entries. Raises: AuditError."""
     reader = LogReader(state / "audit", log_key(state))
-    return reader, read(itertools.islice(reader.entries(), size))
+    count = None if size is None else max(0, size - reader.first())
+    return reader, read(itertools.islice(reader.entries(), count))
 
 
 def keep_report(state: Path, text: str, digest: str) -> Path:

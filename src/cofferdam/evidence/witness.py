@@ -16,7 +16,7 @@ from cofferdam.audit.checkpoint import open_checkpoint
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.keys import write_file
 from cofferdam.audit.proof import prove_consistency
-from cofferdam.audit.tree import check_consistency
+from cofferdam.audit.tree import WIDTH, check_consistency
 from cofferdam.errors import AuditError, CofferdamError
 
 LAST = "checkpoint"
@@ -60,6 +60,12 @@ def keep(reader: LogReader, folder: Path) -> Kept:
             )
         if kept.size == now.size:
             good = kept.root == now.root
+        elif kept.size < (first := reader.first()) and kept.size % WIDTH:
+            raise CofferdamError(
+                f"{folder} was visited last at {kept.size} entries, and the log keeps none below {first} any more: "
+                "nobody can tell whether it still begins with those",
+                hint="visit it more often than the log drops entries; to begin anew, move its files away",
+            )
         else:
             proof = prove_consistency(reader, kept.size)
             path = [b64decode(one) for one in proof.hashes]

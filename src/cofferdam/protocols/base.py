@@ -452,6 +452,13 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
     def values(self, request: Req, response: Resp) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
         """What a good answer to a read taught us: (space, first cell, cells). Empty for errors and for writes."""
 
+    identifies: ClassVar[bool] = False
+    """Whether an answer can say which device it is of: `identity` is asked."""
+
+    def identity(self, response: Resp) -> dict[str, str]:
+        """What an answer says of the device that it is of: what stays as long as the device does, by name."""
+        return {}
+
     def item_values(self, request: Req, message: Any) -> tuple[Assign, ...]:
         """What items hold by a good answer to a read, by a notice of the watch, or by a frame from the asset of the
         stream, that `request` made."""

@@ -199,6 +199,18 @@ class Malformed(Event, frozen=True, kw_only=True):
     count: Count = 1
 
 
+class DeviceTrouble(Event, frozen=True, kw_only=True):
+    """A device did what it should not, `count` times: `what` is "late" (an answer after its time), "unasked" (a frame
+    that nobody asked for) or "identity" (it says that it is another one than before). `address` is where it is. Answers
+    that break the protocol are `malformed`."""
+
+    asset: Name
+    address: Address
+    what: Name
+    detail: Text
+    count: Count = 1
+
+
 class LimitHit(Event, frozen=True, kw_only=True):
     """A limit of `limits.Limits` (by its name) turned something away, `count` times."""
 
@@ -245,7 +257,17 @@ class StreamEnded(Event, frozen=True, kw_only=True):
 
 
 CROWD = frozenset(
-    {SessionOpened, ClientIdentified, SessionClosed, Refused, RefusedMany, Malformed, LimitHit, ReadsCounted}
+    {
+        SessionOpened,
+        ClientIdentified,
+        SessionClosed,
+        Refused,
+        RefusedMany,
+        Malformed,
+        DeviceTrouble,
+        LimitHit,
+        ReadsCounted,
+    }
 )
 """What whoever speaks with a part can cause as often as they like: the log has so much room for it in a day."""
 
@@ -258,13 +280,14 @@ Draft = (
     | Refused
     | RefusedMany
     | Malformed
+    | DeviceTrouble
     | LimitHit
     | ReadsCounted
     | StreamEnded
 )
 OUTER = (SessionOpened, ClientIdentified, SessionClosed, Refused, RefusedMany, Malformed, LimitHit)
 """What the part that faces clients may say."""
-INNER = (*OUTER, WriteAllowed, WriteOutcome, ReadsCounted, StreamEnded)
+INNER = (*OUTER, WriteAllowed, WriteOutcome, ReadsCounted, StreamEnded, DeviceTrouble)
 """What the part that decides and speaks with assets may say."""
 
 
@@ -350,6 +373,9 @@ LINES: dict[str, Line] = {
     "refused": _refused,
     "refused-many": _many,
     "malformed": lambda e: f"{e.get('source')} → {e.get('asset') or '?'}: {e.get('detail')} ({e.get('section')})",
+    "device-trouble": lambda e: (
+        f"{e.get('asset')} at {e.get('address')}: {e.get('what')}: {e.get('detail')} ({e.get('count')} times)"
+    ),
     "limit-hit": lambda e: f"{e.get('source')}: {e.get('limit')}: {e.get('detail')} ({e.get('count')} times)",
     "reads-counted": _reads,
     "stream-ended": lambda e: (

@@ -63,7 +63,8 @@ class EntriesDropped(Event, frozen=True, kw_only=True):
 
 class Missing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What of one principal (or one address that is nobody's), or of all `others`, is missing: so many events, `writes`
-    of them refused writes with raw values from `least` to `greatest`; `said` is what the last of these named."""
+    of them refused writes with raw values from `least` to `greatest`; `said` is the distinct cells and items that they
+    named, as far as there is room."""
 
     who: Name
     asset: Name = ""

@@ -79,6 +79,24 @@ INNER = (
         by="asset",
         metric=Metric("cofferdam_asset_late_total"),
     ),
+    counter(
+        "broken",
+        "answers that break the protocol",
+        by="asset",
+        metric=Metric("cofferdam_asset_broken_total"),
+    ),
+    counter(
+        "unasked",
+        "frames that nobody asked for",
+        by="asset",
+        metric=Metric("cofferdam_asset_unasked_total"),
+    ),
+    counter(
+        "identities",
+        "times that the device said that it is another one than before",
+        by="asset",
+        metric=Metric("cofferdam_asset_identities_total"),
+    ),
 )
 """What the inner half counts of each device."""
 

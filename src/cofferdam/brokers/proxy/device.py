@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cofferdam.brokers.kit.transport import Transport
+from cofferdam.brokers.proxy.conduct import Conduct
 from cofferdam.brokers.proxy.lines import Lines
 from cofferdam.brokers.proxy.silence import Silence
 from cofferdam.brokers.proxy.standing import Standing
@@ -122,7 +123,8 @@ class Connection:
     """One connection to the device."""
 
     __slots__ = (
-        "due", "flight", "gathered", "last", "machine", "ready", "silent", "standing", "timer", "transport",
+        "due", "flight", "forgotten", "gathered", "last", "machine", "ready", "silent", "standing", "timer",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, transport: Transport, machine: ClientMachine[Any, Any], now: int) -> None:
@@ -135,6 +137,7 @@ class Connection:
         self.timer: Timer | None = None
         self.ready = False
         self.silent = 0
+        self.forgotten = 0  # requests whose answer may still come
         self.last = now
 
     @property
@@ -183,7 +186,7 @@ class Device:
         self._permit = permit  # asked again before a job that has waited is sent
         self._news = news  # of what stands at this device
         self._speaks = protocol.speaks
-        self._report = report  # (what, section, detail): a device that breaks the protocol
+        self.conduct = Conduct(limits, report)
         self._clock = clock
         self._connections: list[Connection] = []
         self._lines: Lines[Job] = Lines(lambda job: job.writes, lambda job: job.group)
@@ -426,6 +429,7 @@ class Device:
     def _on_data(self, connection: Connection, data: bytes) -> None:
         machine = connection.machine
         finished: list[Job] = []
+        enough = ""
         # One look at the clock: all that came in one piece came at one time.
         now = self._clock()
         try:
@@ -452,9 +456,16 @@ class Device:
                     job = connection.take(event.token)
                     job.failure, job.detail = Failure.BAD_REPLY, event.detail
                     self.failures += 1
-                    self._report("bad reply", event.section, event.detail)
+                    if self.conduct.note("broken", event.section, event.detail, now):
+                        enough = "too many answers of the device break the protocol"
                 elif isinstance(event, Unmatched):
-                    self.late += 1
+                    if connection.forgotten:
+                        connection.forgotten -= 1
+                        self.late += 1
+                        self.conduct.note("late", "", "an answer came after its time", now)
+                    elif self.conduct.note("unasked", "", "a frame that belongs to no request", now):
+                        enough = "the device sends what nobody asked for"
+                        break
                     continue
                 elif isinstance(event, Continues):
                     connection.flight[event.token].heard = now
@@ -466,10 +477,16 @@ class Device:
                 job.finished = now
                 finished.append(job)
         except RemoteProtocolError as error:
-            self._report("protocol violation", error.section, str(error))
+            self.conduct.note("broken", error.section, str(error), now)
+            enough = str(error)
+        if enough:
             if self._speaks:
                 self._say(connection)
-            self._drop(connection, Failure.BAD_REPLY, str(error))
+            self._drop(connection, Failure.BAD_REPLY, enough)
+            pause = self.conduct.pause_ns(now)
+            if pause:
+                self._retry_at = max(self._retry_at, now + pause)
+                self.detail = f"{self.asset.address}:{self.asset.port}: closed for {pause / 1e9:g} s: {enough}"
         if self._speaks and connection in self._connections:
             self._tend(connection)
         connection.last = now
@@ -595,6 +612,7 @@ class Device:
             for token in late:
                 job = connection.take(token)
                 connection.machine.forget(token)
+                connection.forgotten += 1
                 connection.silent += 1
                 self._lines.charge(job.group, now - job.sent)
                 failed.append((job, Failure.TIMEOUT, f"no answer within {job.timeout_ns // 1_000_000} ms"))

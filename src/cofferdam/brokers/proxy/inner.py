@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from cofferdam.audit.events.access import Malformed
+from cofferdam.audit.events.access import DeviceTrouble, Malformed
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.budget import LogBudget
+from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.datagrams import Datagrams, bound
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.refusals import RefusalLog
@@ -36,6 +37,8 @@ from cofferdam.policy.points.decide import Flow
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
+ALARMS = 16
+"""Alarms that a part raises at once."""
 SESSIONS = 65536
 """Sessions that the outer half may have open; it has its own, lower limit on connections."""
 
@@ -74,6 +77,7 @@ class Inner(StandingPath):
         self._devices: dict[tuple[str, int], Device] = {}
         self._budget = LogBudget(setting.audit)
         self._reads_book = ReadsBook(setting.audit)
+        self._troubles = Counted(setting.audit, ("detail",))
         self._common = self.protocol.common(setting.secrets)
         port = self.protocol.dialect.datagrams
         # Made now, since the filter lets nobody make a socket later.
@@ -179,7 +183,13 @@ class Inner(StandingPath):
         asked.answer(self.protocol.command(self._common, asked.verb, asked.arguments))
 
     def alarms(self) -> dict[str, str]:
-        return self.protocol.alarms(self._common, self._wall())
+        found = self.protocol.alarms(self._common, self._wall())
+        now = self._clock()
+        for device in self._devices.values():
+            said = device.conduct.alarm(now)
+            if said and len(found) < ALARMS:
+                found[clip(f"trouble-{device.asset.name}", 128)] = clip(f"{device.asset.name}: {said}")
+        return found
 
     def _flow(self, source: str, asset: str, shown: Shown) -> Flow | Deny:
         if asset not in self._served:
@@ -395,6 +405,8 @@ class Inner(StandingPath):
         if response is not None:
             sent = job.sent
             waited = sent - job.arrived
+            if self.protocol.identifies:
+                self._look_at_identity(served, self.protocol.identity(response))
             if self.protocol.browses:
                 response = self._seen(job, response)
             self._outer.send(Reply(job.number, response, job.finished - sent, waited if waited > 0 else 0))
@@ -422,6 +434,15 @@ class Inner(StandingPath):
             other.sent, other.finished = max(job.sent, other.arrived), job.finished
             other.done(other)
 
+    def _look_at_identity(self, served: Served, identity: Mapping[str, str]) -> None:
+        """What a device says of itself is compared with what it said before, as far as it says it both times."""
+        known = served.identity
+        other = [name for name, value in identity.items() if known.get(name, value) != value]
+        if other:
+            said = ", ".join(f"{name} {known[name]!r} is now {identity[name]!r}" for name in other)
+            served.device.conduct.changed(clip(f"its identity changed: {said}"), self._clock())
+        known.update(identity)
+
     def _seen(self, job: _ReadJob, response: Any) -> Any:
         """An answer without what its client may do nothing with."""
         flow = job.session.flow
@@ -430,20 +451,26 @@ class Inner(StandingPath):
     # --- the rest ---------------------------------------------------------------------------------------------
 
     def _broken(self, asset: Asset, what: str, section: str, detail: str) -> None:
-        """A device broke the protocol."""
-        self.malformed += 1
-        self.limit_hits["asset_malformed"] = self.limit_hits.get("asset_malformed", 0) + 1
-        if self.limit_hits["asset_malformed"] % 100 == 1:
-            self._audit.note(
+        """A device broke the protocol, or did something else that it should not (conduct)."""
+        wall = self._wall()
+        if what == "broken":
+            self.malformed += 1
+            self._troubles.add(
                 Malformed(
-                    wall_ns=self._wall(),
+                    wall_ns=wall,
                     session="",
                     source=asset.address,
                     asset=asset.name,
                     section=clip(section),
-                    detail=clip(f"{what} by the asset: {detail}"),
+                    detail=clip(f"by the asset: {detail}"),
                 )
             )
+            return
+        self._troubles.add(
+            DeviceTrouble(
+                wall_ns=wall, asset=asset.name, address=asset.address, what=clip(what, 128), detail=clip(detail)
+            )
+        )
 
     def _count_reads(self, session: Session) -> None:
         """Tells what was read since it was last told: an entry for each conduit that allowed some of it. What passes
@@ -473,6 +500,7 @@ class Inner(StandingPath):
                 self._count_reads(session)
         self._budget.tick(wall)
         self._reads_book.tick(wall)
+        self._troubles.tick(self._clock(), wall)
         if self._standings:
             self._check_all()
         for device in self._devices.values():
@@ -488,6 +516,7 @@ class Inner(StandingPath):
             self._datagrams = None
         self._budget.tell(self._wall())
         self._reads_book.tell()
+        self._troubles.tell(self._wall())
 
     def halt(self) -> None:
         # Nothing is sent to any device from now on, whatever is confirmed or allowed later; what a device has gets the
@@ -514,6 +543,9 @@ class Inner(StandingPath):
             "requests": {name: device.requests for name, device in devices.items()},
             "failures": {name: device.failures for name, device in devices.items()},
             "late": {name: device.late for name, device in devices.items()},
+            "broken": {name: device.conduct.broken for name, device in devices.items()},
+            "unasked": {name: device.conduct.unasked for name, device in devices.items()},
+            "identities": {name: device.conduct.identities for name, device in devices.items()},
         }
 
 

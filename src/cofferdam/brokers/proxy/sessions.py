@@ -76,10 +76,14 @@ Parked = tuple[Session, Request[Any], Operation, int]
 class Served:
     """What the half keeps of one asset besides its device: shared reads, writes under way, writes that wait."""
 
-    __slots__ = ("asset", "device", "parked", "reading", "shared", "steps", "timeout_ns", "tried", "tried_at", "writes")
+    __slots__ = (
+        "asset", "device", "identity", "parked", "reading", "shared", "steps", "timeout_ns", "tried", "tried_at",
+        "writes",
+    )  # fmt: skip
 
     def __init__(self, asset: Asset, device: Device, shared: SharedReads | None) -> None:
         self.device = device
+        self.identity: dict[str, str] = {}  # what the device has said of itself
         self.adopt(asset, shared)
         self.steps = True  # a point has a max_step or max_rate, so that what reads bring is worth remembering
         self.writes = 0

@@ -109,7 +109,8 @@ class Sending:
         if self.at - self.cursor.next >= IN_FLIGHT:
             return False
         batch: list[Item] = []
-        start = at = self.at
+        # A collector that was away for longer than the log keeps entries does not get those: an entry tells it which.
+        start = at = max(self.at, self.reader.first())
         for index, data in self.reader.entries(start):
             if index != at:
                 raise AuditError(f"entry {at} is missing in the log")

@@ -379,6 +379,10 @@ _READS: dict[str, tuple[Callable[[int, int, int], ModbusRequest], int]] = {
 """By space: the plain read, and how many cells it can ask for (sections 6.1 to 6.4)."""
 
 
+_IDENTITY = {0: "vendor", 1: "product", 2: "revision"}
+"""Objects of the identification that stay as long as the device and its firmware do."""
+
+
 class Modbus(Protocol[ModbusRequest, ModbusResponse]):
     """Modbus TCP, as `registry.PROTOCOLS` names it. See `base.Protocol` for the methods' contracts."""
 
@@ -387,6 +391,7 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
     response_type = ModbusResponse
     functions = FUNCTIONS
     view = ModbusView()
+    identifies = True
 
     def server(self, *, midway: bool = False) -> ModbusServer:
         return ModbusServer()
@@ -425,6 +430,16 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
 
     def is_error(self, response: ModbusResponse) -> bool:
         return type(response) is ExceptionResponse
+
+    def identity(self, response: ModbusResponse) -> dict[str, str]:
+        """Vendor, product and revision, as far as the answer to a read of the identification has them (6.21)."""
+        if not isinstance(response, ReadDeviceIdentificationResponse):
+            return {}
+        return {
+            _IDENTITY[one.id]: one.value[:64].decode("ascii", "backslashreplace")
+            for one in response.objects
+            if one.id in _IDENTITY
+        }
 
     def error_code(self, response: ModbusResponse) -> int:
         return response.code if isinstance(response, ExceptionResponse) else 0
