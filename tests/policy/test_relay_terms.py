@@ -402,11 +402,15 @@ def test_what_makes_a_question() -> None:
         assert not terms.asked(words)
 
 
+DOUBLING = {
+    "doubling.json": b'{"anyOf": [{"properties": {"c": {"$ref": "#"}}}, {"additionalProperties": {"$ref": "#"}}]}'
+}
 LINT = [
     ("{who: mes, pull: orders}", "{who: mes, browse: orders}", "idle-channel", "orders:"),
     ("{who: erp, push: orders}", "{who: erp, browse: orders}", "idle-channel", "orders:"),
     ('"10.1.0.3:8443"}', '"10.1.0.3:8443", plain: true}', "plain-http", "true"),
     ("        schema: order.json\n", "", "unchecked-channel", "orders:"),
+    ("schema: order.json\n", "schema: doubling.json\n", "doubling-schema", "doubling.json"),
     ("    channels:\n      orders:",
      '    tables: {plant: {at: "10.20.0.20:5432", database: mes, plain: true}}\n    channels:\n      orders:',
      "plain-table", "true"),
@@ -416,7 +420,7 @@ LINT = [
 @pytest.mark.parametrize(("old", "new", "check", "at"), LINT)
 def test_a_warning_points_at_its_place(old: str, new: str, check: str, at: str) -> None:
     text = POLICY.replace(old, new)
-    found = [problem for problem in lint(loads(text, files=FILES), now_ns=NOW) if problem.check == check]
+    found = [problem for problem in lint(loads(text, files=FILES | DOUBLING), now_ns=NOW) if problem.check == check]
     assert [text.splitlines()[each.line - 1][each.column - 1 :].startswith(at) for each in found] == [True]
     assert {row[2] for row in LINT} == set(relay_lint.CHECKS)
 
@@ -424,4 +428,4 @@ def test_a_warning_points_at_its_place(old: str, new: str, check: str, at: str) 
 def test_a_clean_policy_has_no_warnings() -> None:
     text = POLICY.replace("    reason: daily counts\n", "    reason: daily counts\n    expires: 2027-06-30\n")
     text = text.replace("  crane: {zone: yard, addresses: 10.30.0.5}\n", "").replace("  yard: {side: ot}\n", "")
-    assert lint(loads(text, files=FILES), now_ns=NOW) == ()
+    assert lint(loads(text, files=FILES | DOUBLING), now_ns=NOW) == ()

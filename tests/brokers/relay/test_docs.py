@@ -9,7 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from cofferdam.policy.load import loads
+from cofferdam.policy.messages.checked import Checked, Problem
+from cofferdam.policy.messages.checking import Checks
+from cofferdam.policy.terms.relay_rows import Channel, Limit, Relay, RelayRows
 from tests.brokers.relay.crew import OFFICE, crew
 from tests.waiting import PATIENT
 
@@ -44,3 +49,35 @@ def test_the_program_books_every_message_once(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "books.db") as books:
         assert books.execute("SELECT number FROM counts ORDER BY number").fetchall() == [(1,), (2,), (3,)]
     books.close()
+
+
+SCHEMAS = Path(os.environ.get("B2MML_SCHEMAS", "/nowhere"))
+"""MESA's schema files of B2MML, which are not ours to copy: the folder `Schema` of their publication."""
+QUANTITY = (
+    "/OperationsPerformance/OperationsResponse/SegmentResponse/MaterialActual/Quantity/QuantityString"  # as in the page
+)
+
+
+@pytest.mark.skipif(not SCHEMAS.is_dir(), reason="B2MML_SCHEMAS does not say where MESA's schemas are")
+def test_the_message_of_b2mml_is_one_by_the_schemas_of_its_makers() -> None:
+    files = {path.name: path.read_bytes() for path in SCHEMAS.glob("*.xsd")}
+    name = "B2MML-OperationsPerformance.xsd"
+    channel = Channel(name="p", form="xml", schema=name, limits=(Limit(at=QUANTITY, min=0, max=100_000),))
+    checks = Checks(Relay([("c", RelayRows(channels=(channel,), schemas=files))]))
+    message = block("xml")
+    assert isinstance(checks("p", message.encode()), Checked), checks("p", message.encode())
+    for before, after, fault in (
+        (">4711<", ">10000000<", "limit"), ("<MaterialActual>", "<MaterialUsed/><MaterialActual>", "schema"),
+        ("<DataType>integer</DataType>", "<DataType>whole</DataType>", "schema"),
+    ):  # fmt: skip
+        assert before in message
+        refused = checks("p", message.replace(before, after).encode())
+        assert isinstance(refused, Problem) and refused.fault == fault, refused
+
+
+def test_the_page_limits_what_it_shows() -> None:
+    assert f"      {QUANTITY}: " in PAGE
+    channel = Channel(name="p", form="xml", limits=(Limit(at=QUANTITY, max=5),))
+    checks = Checks(Relay([("c", RelayRows(channels=(channel,)))]))
+    refused = checks("p", block("xml").encode())
+    assert isinstance(refused, Problem) and refused.place.startswith("/OperationsPerformance"), refused

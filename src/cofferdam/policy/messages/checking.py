@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -23,8 +24,10 @@ from cofferdam.errors import PolicyError
 from cofferdam.policy.messages.bounds import KEY_CHARACTERS, STEPS_MOST, allowed, clip, stamp_of
 from cofferdam.policy.messages.checked import Checked, Problem, Step
 from cofferdam.policy.messages.json_reading import (
+    DEPTH,
     NotJson,
     canonical,
+    depth,
     line_and_column,
     place_of,
     pointer_of,
@@ -35,6 +38,8 @@ from cofferdam.policy.messages.schemas import Schemas, Validator, sentence
 from cofferdam.policy.points.values import show
 from cofferdam.policy.terms.relay_rows import Channel, Limit, Relay
 
+WORK_MOST: Final = 1_024
+"""Under a schema by which the work grows with each level of a message: so many times at most."""
 Path = tuple[str | int, ...]
 _ABSENT: Final = object()
 
@@ -69,12 +74,15 @@ class Checks:
                 self._channels[name] = _xml(channel, relay.schemas[conduit])
                 continue
             validator = None
+            levels = DEPTH
             if channel.schema:
                 if conduit not in parsed:
                     files = relay.schemas[conduit]
                     parsed[conduit] = Schemas({each: files[each] for each in files if not each.endswith(".xsd")})
                 validator = parsed[conduit].validator(channel.schema)
-            self._channels[name] = _Channel(channel, validator)
+                if (times := parsed[conduit].doubles(channel.schema)) > 1:
+                    levels = max(2, int(math.log(WORK_MOST, times)))
+            self._channels[name] = _Channel(channel, validator, levels)
 
     def __call__(self, channel: str, body: bytes) -> Checked | Problem:
         return self._of(channel).check(body)
@@ -117,8 +125,10 @@ def _xml(channel: Channel, files: Mapping[str, bytes]) -> Any:
 
 
 class _Channel:
-    def __init__(self, channel: Channel, validator: Validator | None) -> None:
+    def __init__(self, channel: Channel, validator: Validator | None, levels: int) -> None:
         self.most = channel.most
+        self.levels = levels
+        """How deep a message may be, so that its schema cannot hold anybody up."""
         self.validator = validator
         self.refuses = channel.others == "refuse"
         self.sets = [(pointer(at), read(text.encode())[0]) for at, text in channel.set]
@@ -174,6 +184,10 @@ class _Channel:
             for steps, constant in self.sets:
                 value = _with(value, steps, constant)
             if self.validator is not None:
+                if self.levels < DEPTH and depth(value) > self.levels:
+                    raise _Wrong(
+                        "schema", f"nesting deeper than {self.levels}, under a schema that doubles its work", ()
+                    )
                 self.validator.validate(value)
             steps_found = tuple(step for bound in self.limits for step in bound.judge(value))
             if len(steps_found) > STEPS_MOST:

@@ -142,7 +142,7 @@ def read(data: bytes) -> tuple[Any, str]:
         raise _find(text, number=error) from None
     except RecursionError:
         raise NotJson(f"nesting deeper than {DEPTH}", _too_deep(text)) from None
-    if data.count(b"[") + data.count(b"{") > DEPTH and _depth(value) > DEPTH:
+    if data.count(b"[") + data.count(b"{") > DEPTH and depth(value) > DEPTH:
         raise NotJson(f"nesting deeper than {DEPTH}", _too_deep(text))
     if b"\\u" in data:
         _texts(value, text, data)
@@ -159,7 +159,7 @@ def read_again(data: bytes) -> Any:
             value = None
         # What is written again as it was had each name once, and no number that was changed by reading it.
         if (value is not None or data == b"null") and canonical(value) == data:
-            if data.count(b"[") + data.count(b"{") > DEPTH and _depth(value) > DEPTH:
+            if data.count(b"[") + data.count(b"{") > DEPTH and depth(value) > DEPTH:
                 raise NotJson(f"nesting deeper than {DEPTH}")
             return value
     value, _ = read(data)
@@ -181,7 +181,7 @@ def _words(error: json.JSONDecodeError, text: str) -> str:
     return error.msg[0].lower() + error.msg[1:]
 
 
-def _depth(value: Any) -> int:
+def depth(value: Any) -> int:
     """How deep a value is, by levels and not by calls."""
     depth, level = 0, [value]
     while level and depth <= DEPTH:

@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn
 
 import jsonschema_rs
 
+from cofferdam.policy.messages.doubling import doubles
 from cofferdam.policy.messages.json_reading import NotJson, line_and_column, place_of, read
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -95,6 +96,10 @@ class Schemas:
         for each in (*sorted(set(self._parsed) - {name}), name):
             self._compile(each, None)
         return self._compile(name, _MASK)
+
+    def doubles(self, name: str) -> int:
+        """By how much a validator's work may grow with each level of a message; 1: it does not."""
+        return doubles(self._parsed, name)
 
     def _compile(self, name: str, mask: str | None) -> Validator:
         try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from cofferdam.policy.findings import Linting
+from cofferdam.policy.messages.schemas import Schemas
 from cofferdam.policy.terms.relay_model import RelayConduit
+from cofferdam.policy.terms.relay_rows import RelayRows
 
 
 def _conduits(run: Linting) -> Iterator[tuple[str, RelayConduit]]:
@@ -60,7 +62,25 @@ def _unchecked_channels(run: Linting) -> None:
                 )  # fmt: skip
 
 
+def _doubling_schemas(run: Linting) -> None:
+    """A channel whose schema leads back to itself by several ways: what is deep is refused, lest it take hours."""
+    for name, _ in _conduits(run):
+        row = run.compiled.conduits[name].terms
+        if not isinstance(row, RelayRows):
+            continue
+        schemas = Schemas({file: data for file, data in row.schemas.items() if not file.endswith(".xsd")})
+        for channel in row.channels:
+            if channel.schema and channel.form == "json" and (times := schemas.doubles(channel.schema)) > 1:
+                run.value(
+                    ("conduits", name, "channels", channel.name, "schema"), "doubling-schema",
+                    f"{channel.schema}, by which the work may grow {times} times with each level of a message: only so "
+                    "deep ones are taken as it can bear",
+                    "one way by which it leads back to itself",
+                )  # fmt: skip
+
+
 CHECKS: dict[str, Callable[[Linting], None]] = {
+    "doubling-schema": _doubling_schemas,
     "idle-channel": _idle_channels,
     "plain-http": _plain_doors,
     "plain-table": _plain_tables,
