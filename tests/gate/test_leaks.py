@@ -19,6 +19,7 @@ from cofferdam.gate.log import Log
 from cofferdam.gate.watch import leaks
 from cofferdam.gate.watch.leaks import ALARM, FIRST_ROUND_SECONDS, GRACE_SECONDS, LeakProbe, spoken
 from tests.gate.conftest import Site
+from tests.waiting import comes_true
 
 T = TypeVar("T")
 
@@ -179,10 +180,10 @@ def test_a_round_waits_for_a_proof_but_not_for_ever(monkeypatch: pytest.MonkeyPa
         probe.set(60)
         working = start(probe.work())
         await around.later(FIRST_ROUND_SECONDS)
-        await asyncio.sleep(0.05)
-        assert around.rounds > 2 and not around.alarms
+        await comes_true(lambda: around.rounds > 2)
+        assert not around.alarms
         around.now += GRACE_SECONDS + 1
-        await asyncio.sleep(0.05)
+        await comes_true(lambda: around.alarms)
         assert around.alarms == {ALARM: BUSY}
         probe.end()
         await working

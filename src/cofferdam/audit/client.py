@@ -71,6 +71,10 @@ class AuditClient:
             self._scheduled = True
             self._reactor.later(self._flush)
 
+    def flush(self) -> None:
+        """Hands over now what would leave at the end of the turn."""
+        self._flush()
+
     def _flush(self) -> None:
         self._scheduled = False
         drafts, self._drafts = self._drafts, []

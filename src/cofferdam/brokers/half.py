@@ -160,8 +160,15 @@ class PartProcess:
             if self.part is not None:
                 # An entry that is confirmed in these last moments must not lead to any action any more.
                 self.part.halt()
-            self.reactor.turn(0)
-            while (self._audit_out.backlog or self._control.backlog) and time.monotonic() < until:
+        # First of all, and not at the end of a turn: what else is due in it may raise again, and take them with it.
+        with contextlib.suppress(Exception):
+            if self.audit is not None:
+                self.audit.flush()
+        for sender in (self._audit_out, self._control):
+            with contextlib.suppress(Exception):
+                sender.flush()
+        while (self._audit_out.backlog or self._control.backlog) and time.monotonic() < until:
+            with contextlib.suppress(Exception):
                 self.reactor.turn(0.01)
 
     # --- the gate's orders --------------------------------------------------------------------------------------

@@ -47,6 +47,9 @@ class Sender(abc.ABC, Generic[R]):
             LocalProtocolError: the record is larger than the channel's limit.
         """
 
+    def flush(self) -> None:
+        """Sends now, as far as there is room, what would leave at the end of the turn."""
+
     @abc.abstractmethod
     def close(self) -> None:
         """Gives the end up. What waits is lost."""
