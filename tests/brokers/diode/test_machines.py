@@ -162,7 +162,7 @@ def test_nothing_leaves_the_outside_nor_enters_the_inside(strand: Strand) -> Non
             strand.outside.within("receiver", sys.executable, script, "send", "strand0", "10.83.0.1", str(count))
             return int(listener.communicate(timeout=240)[0])
 
-    assert round_of(20) == 0
+    assert round_of(150) == 0
     rules = strand.outside.within("receiver", "nft", "list", "table", "netdev", "cofferdam")
     strand.outside.within("receiver", "nft", "delete", "table", "netdev", "cofferdam")
     wall = strand.inside.within("sender", "nft", "list", "table", "netdev", "cofferdam")

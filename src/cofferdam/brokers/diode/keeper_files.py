@@ -134,13 +134,13 @@ class Files:
         known = self._store.file(piece.channel, piece.epoch, first)
         if record.offset != (piece.number - first - 1) * CHUNK_BYTES or first >= piece.number:
             raise CrossingError(f"{piece.channel}: number {piece.number} at byte {record.offset} of file {first}")
+        if known is not None and known.state != "coming":
+            return  # refused, or done
         end = record.offset + len(record.data)
         if end > row.most or (known is not None and end > known.size):
             raise CrossingError(f"{piece.channel}: a file of {end} bytes or more")
         if known is None and self._strays(piece.channel) >= COMING_MOST:
             raise CrossingError(f"{piece.channel}: {COMING_MOST} files without a manifest")
-        if known is not None and known.state != "coming":
-            return  # refused, or done
         self._store.write(piece.channel, piece.epoch, first, record.offset, record.data)
 
     def _strays(self, channel: str) -> int:

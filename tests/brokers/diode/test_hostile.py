@@ -1,0 +1,365 @@
+"""A sender that is another's by now, and holds its key: what it says is refused outside, its channel stops, others go
+on, and what the outside has stays whole. And a disk that is full, a scan that fails, a ticket that is used twice."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from cofferdam.brokers.broker import Asked
+from cofferdam.brokers.diode import keeper_files, pairing, records
+from cofferdam.brokers.diode.keeper import SILENT_NS, Keeper
+from cofferdam.brokers.diode.ledger import JUMP_MOST
+from cofferdam.brokers.diode.records import FILES, Beat, Chunk, Epoch, Manifest, Piece, Span, Told
+from cofferdam.brokers.diode.spool import Spool
+from cofferdam.brokers.kit.clamd import Scanned
+from cofferdam.crossing import strand
+from cofferdam.crossing.records import RecordCodec
+from cofferdam.errors import CofferdamError, CrossingError
+from cofferdam.limits import strand_end
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import load
+from cofferdam.policy.table import CompiledPolicy
+from cofferdam.policy.terms.base import Scope
+from cofferdam.policy.terms.kinds import KINDS
+
+POLICY = """
+site: hostile
+zones:
+  office: {side: it}
+  plant: {side: ot}
+  strand-in: {side: ot, addresses: [127.0.0.1/8], crossing: diode}
+  strand-out: {side: it, addresses: [127.0.0.2/8], crossing: diode}
+principals:
+  lake: {zone: office, addresses: [127.0.0.1]}
+assets:
+  plc: {zone: plant, address: 127.0.0.1, protocol: modbus, unit: 1, points: {level: {at: input 12, type: uint16}}}
+conduits:
+  history:
+    {from: plant, to: office, broker: mirror, owner: tests, reason: tests, sources: {plc: {asset: plc}},
+     mirror: {acks: none}, listen: {office: {at: "127.0.0.1:8443", plain: true}}, allow: [{who: lake, read: all}]}
+  strand:
+    {from: strand-in, to: strand-out, broker: diode, owner: tests, reason: tests, wait: 1 s,
+     carries: [history, files:reports, files:others],
+     files: {reports: {names: ["*.csv"], most: 1 MB, per_day: 3 MB}, others: {names: ["*.bin"], scan: true}}}
+"""
+WALL, EPOCH = 10**18, 5
+SIGN, SIGNED = pairing.new_signer()
+
+
+class Part:
+    """One of the strand's parts without its process: what it is told goes in, what it says comes out."""
+
+    def __init__(self, folder: Path, make: Callable[[Any], Any], keys: Any) -> None:
+        self.folder = folder
+        (folder / "store").mkdir(exist_ok=True)
+        names = (
+            "reports-in",
+            "reports-out",
+            "others-in",
+            "others-out",
+            *(strand_end("history", way) for way in ("in", "out")),
+        )
+        self.folders = {name: folder / name for name in names}
+        for path in self.folders.values():
+            path.mkdir(exist_ok=True)
+        (folder / "policy.yaml").write_text(POLICY)
+        whole = compile_policy(load(folder / "policy.yaml"), now_ns=WALL)
+        scope = Scope(frozenset({"strand"}), frozenset({"strand"}))
+        policy = CompiledPolicy(KINDS["diode"].slice(whole, scope, "keeper"))
+        self.now = 10**12
+        self.said: list[Any] = []
+        self.sent: list[Any] = []
+        self.later: list[Callable[[], Any]] = []
+        self.jobs: list[Callable[[bytes, str], None]] = []
+        channel = SimpleNamespace(send=self.sent.append, backlog=0)
+
+        def record(event: Any, done: Callable[[bool, str], None]) -> None:
+            self.said.append(event)
+            self.later.append(lambda: done(True, ""))
+
+        self.setting = SimpleNamespace(
+            policy=policy, severed=frozenset(), wall=lambda: WALL + self.now, clock=lambda: self.now,
+            secrets={pairing.SECRET: msgspec.json.encode(keys)}, folders=self.folders, store=folder / "store",
+            senders={"receiver": channel, "sender": channel},
+            run_job=lambda job, order, done: self.jobs.append(done),
+            reactor=SimpleNamespace(later=self.later.append, call_in=lambda _, call: None),
+            audit=SimpleNamespace(note=lambda event, **_: self.said.append(event), record=record, writable=True),
+        )  # fmt: skip
+        self.part = make(cast(Any, self.setting))
+
+    def turn(self) -> None:
+        while self.later:
+            self.later.pop(0)()
+
+    def ticks(self, seconds: float) -> None:
+        for _ in range(int(seconds * 2)):
+            self.now += 500_000_000
+            self.part.tick()
+            self.turn()
+
+    def kinds(self) -> list[str]:
+        return [type(one).__name__ for one in self.said]
+
+    def ask(self, verb: str, **arguments: object) -> Any:
+        found: list[Any] = []
+        asked = Asked(verb, msgspec.json.encode(arguments), lambda *answer: found.append(answer))
+        try:
+            self.part.command(asked)
+        except CofferdamError as error:
+            return str(error)
+        self.turn()
+        result, why, _ = found[0]
+        return msgspec.json.decode(result) if result else why
+
+
+class Outside(Part):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, Keeper, pairing.KeeperKeys(SIGN))
+        self.say(Epoch(EPOCH, WALL, "words"))
+
+    def say(self, *told: Any) -> None:
+        for record in told:
+            self.part.on_record("receiver", record)
+        self.turn()
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Outside]:
+    found = Outside(tmp_path)
+    yield found
+    found.part.halt()
+
+
+def file(number: int, name: str, data: bytes = b"", *, channel: str = "files:reports", sha256: str = "") -> list[Piece]:
+    size = len(data)
+    digest = sha256 or hashlib.sha256(data).hexdigest()
+    found = [
+        Piece(channel, EPOCH, number, FILES.encode(Manifest(name, size, digest, 1, -(-size // records.CHUNK_BYTES))))
+    ]
+    for at in range(0, size, records.CHUNK_BYTES):
+        body = FILES.encode(Chunk(number, at, data[at : at + records.CHUNK_BYTES]))
+        found.append(Piece(channel, EPOCH, number + 1 + at // records.CHUNK_BYTES, body))
+    return found
+
+
+def beat(
+    channel: str = "files:reports", epoch: int = EPOCH, oldest: int = 1, highest: int = 0, of: int = EPOCH
+) -> Beat:
+    return Beat(of, WALL, 0, (Told(channel, (Span(epoch, oldest, highest),)),))
+
+
+def raw(number: int, body: bytes, channel: str = "files:reports", epoch: int = EPOCH) -> Piece:
+    return Piece(channel, epoch, number, body)
+
+
+def chunk(number: int, manifest: int, offset: int, data: bytes = b"x") -> Piece:
+    return raw(number, FILES.encode(Chunk(manifest, offset, data)))
+
+
+def manifest(number: int, name: str = "a.csv", size: int = 10, chunks: int = 1) -> Piece:
+    return raw(number, FILES.encode(Manifest(name, size, "0" * 64, 1, chunks)))
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        pytest.param([manifest(1, "../../etc/x")], "a file called", id="a way up"),
+        pytest.param([manifest(1, "/etc/passwd.csv")], "a file called", id="a way from the root"),
+        pytest.param([manifest(1, ".hidden.csv")], "a file called", id="a hidden name"),
+        pytest.param([manifest(1, "a\n.csv")], "a file called", id="a name that does not show itself"),
+        pytest.param([manifest(1, chunks=1 << 32)], "chunks of a file", id="a manifest without end"),
+        pytest.param([manifest(1, size=1 << 44, chunks=0)], "chunks of a file", id="a size that its chunks have not"),
+        pytest.param([manifest(1), chunk(2, 1, 5)], "at byte 5", id="a chunk at another place"),
+        pytest.param([chunk(2, 9, 0)], "of file 9", id="a chunk before its manifest's number"),
+        pytest.param([manifest(1), chunk(2, 1, 0, b"x" * 11)], "11 bytes or more", id="more than the manifest says"),
+        pytest.param([raw(1, b"\xc1")], "refused", id="no record"),
+        pytest.param([raw(1, FILES.encode(Chunk(1, 0, b"x"))[:-1])], "refused", id="half a record"),
+        pytest.param([raw(1 << 40, b"")], "refused|number", id="a number far ahead"),
+        pytest.param([manifest(1 << 40)], "number", id="a manifest far ahead"),
+        pytest.param([Piece("files:reports", EPOCH + 1, 1, manifest(1).body)], "epoch", id="an epoch of the future"),
+        pytest.param([beat(highest=JUMP_MOST + 1)], "heartbeat", id="a heartbeat far ahead"),
+        pytest.param([beat(oldest=9, highest=3)], "heartbeat", id="a heartbeat that contradicts itself"),
+        pytest.param([beat(epoch=EPOCH + 1, highest=1)], "above", id="a heartbeat of an epoch to come"),
+        pytest.param([manifest(n, f"{n}.csv") for n in range(1, 999, 2)], "files at a time", id="many files"),
+        pytest.param([chunk(2 * n, 2 * n - 1, 0) for n in range(1, 500)], "without a manifest", id="no manifests"),
+    ],
+)  # fmt: skip
+def test_a_sender_that_lies_stops_its_channel_and_no_other(outside: Outside, told: list[Any], why: str) -> None:
+    outside.say(*told)
+    stopped = outside.part._stopped
+    assert list(stopped) == ["files:reports"]
+    assert re.search(why, stopped["files:reports"]), stopped
+    assert any(name.startswith("stopped-") for name in outside.part.alarms())
+    assert outside.kinds().count("DiodeStopped") == 1
+    outside.say(*file(1, "b.bin", b"fine", channel="files:others"))  # the other channel goes on, to its scan
+    assert len(outside.jobs) == 1
+    outside.jobs.pop()(msgspec.json.encode(Scanned("clean", "", "clamd 1")), "")
+    outside.turn()
+    assert (outside.folders["others-in"] / "b.bin").read_bytes() == b"fine"
+    assert not any(path.name[0] != "." for path in outside.folders["reports-in"].iterdir())
+    assert not list(outside.folder.parent.glob("etc"))
+    outside.ticks(1)
+
+
+def test_channels_that_do_not_ride(outside: Outside) -> None:
+    outside.say(*(Piece(f"files:x{number}", EPOCH, 1, b"") for number in range(2 * records.CHANNELS_MOST)))
+    assert len(outside.part._stopped) == records.CHANNELS_MOST
+    assert len(outside.part.alarms()) <= 32
+    outside.say(*file(1, "a.csv", b"1"))
+    assert (outside.folders["reports-in"] / "a.csv").exists()
+
+
+def test_what_is_no_crime_and_not_wanted(outside: Outside) -> None:
+    """Names, sizes and days that the policy does not let through are refused, one by one, and the channel goes on."""
+    outside.say(*file(1, "a.exe", b"x"), *file(3, "large.csv", bytes(1_100_000)))
+    at = 3 + 1 + -(-1_100_000 // records.CHUNK_BYTES)
+    for number in range(4):
+        pieces = file(at, f"{number}.csv", os.urandom(900_000))
+        outside.say(*pieces)
+        at += len(pieces)
+    outside.say(*file(at, "false.csv", b"12", sha256="1" * 64))
+    refused = [one for one in outside.said if type(one).__name__ == "DiodeFileRefused"]
+    assert [one.name for one in refused] == ["a.exe", "large.csv", "3.csv", "false.csv"]
+    assert "of a day" in refused[2].detail and "hash" in refused[3].detail
+    there = {path.name for path in outside.folders["reports-in"].iterdir() if path.name[0] != "."}
+    assert there == {"0.csv", "1.csv", "2.csv"} and not outside.part._stopped
+
+
+def test_records_that_contradict_each_other(outside: Outside) -> None:
+    one = records.parts(b"\xdd" + bytes(300_000))
+    assert len(one) == 2
+    outside.say(Piece("records:history", EPOCH, 1, one[0]), Piece("records:history", EPOCH, 2, one[0]))
+    outside.say(Piece("records:history", EPOCH, 2, records.parts(b"x")[0]))  # of another unit: so it never ends
+    assert not outside.part._stopped
+    outside.say(beat("records:history", highest=3), beat("records:history", oldest=4, highest=3))
+    outside.ticks(3)
+    assert strand.waiting(outside.folders[strand_end("history", "in")]) == []
+    assert outside.part._channels["records:history"].epochs[EPOCH].lost == 3  # the two that came are of no use
+    assert not list(outside.part._store.held())
+    outside.say(Piece("records:history", EPOCH, 4, b"\x00\x05\x00\x02x"))
+    assert "piece 5 of 2" in outside.part._stopped["records:history"]
+
+
+def test_what_a_part_outside_cannot_take_stops_its_channel(outside: Outside) -> None:
+    """A record that no honest part would send: its receiver marks the folder, and takes nothing more."""
+    folder = outside.folders[strand_end("history", "in")]
+    outside.say(Piece("records:history", EPOCH, 1, records.parts(b"no record")[0]))
+    (name,) = strand.waiting(folder)
+    taken: list[Any] = []
+    reactor = SimpleNamespace(call_in=lambda _, call: calls.append(call))
+    calls: list[Callable[[], None]] = []
+    codec: Any = RecordCodec(Beat)
+    strand.StrandReceiver(cast(Any, reactor), folder, codec, taken.append, lambda: 0)
+    with pytest.raises(CrossingError):
+        calls.pop()()
+    assert taken == [] and strand.waiting(folder) == [name]
+    again: Any = strand.StrandReceiver(cast(Any, reactor), folder, codec, taken.append, lambda: 0)
+    calls.pop()()
+    assert taken == [] and again is not None  # so it is when the part has begun anew
+    outside.ticks(1)
+    assert "takes nothing more" in outside.part._stopped["records:history"]
+    assert any("records:history" in words for words in outside.part.alarms().values())
+
+
+def test_records_in_pieces_come_whole_and_once_whatever_dies(tmp_path: Path) -> None:
+    """Pieces in any order, the keeper begun anew between any two of them: the part gets each once, whole."""
+    bodies = [b"\xdd" + os.urandom(size) for size in (10, 700_000, 20, 300_000)]
+    pieces, at = [], 1
+    for body in bodies:
+        parts = records.parts(body)
+        pieces += [Piece("records:history", EPOCH, at + n, part) for n, part in enumerate(parts)]
+        at += len(parts)
+    for order in (pieces, pieces[::-1], pieces[1::2] + pieces[::2]):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        for piece in order:
+            outside = Outside(folder)
+            outside.say(piece, piece)
+            outside.part.halt()
+        again = Outside(folder)
+        into = again.folders[strand_end("history", "in")]
+        assert [strand.read(into, name) for name in strand.waiting(into)] == bodies
+        assert not list(again.part._store.held())
+        again.part.halt()
+
+
+def test_a_disk_that_is_full_outside(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be kept is missing, and so named; nothing counts as come that is not on disk."""
+    monkeypatch.setattr(keeper_files, "RESERVE_BYTES", 1 << 60)
+    outside.say(*file(1, "a.csv", b"1"))
+    assert "too few" in outside.part._full and "store" in outside.part.alarms()
+    monkeypatch.undo()
+    outside.say(beat(highest=2))
+    outside.ticks(3)
+    assert outside.part._status()["channels"][0]["missing"] + outside.part._status()["channels"][1]["missing"] >= 1
+    outside.say(*file(1, "a.csv", b"1"))
+    assert (outside.folders["reports-in"] / "a.csv").read_bytes() == b"1"
+
+
+def test_a_folder_that_takes_nothing(outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(strand, "put", full)
+    outside.say(Piece("records:history", EPOCH, 1, records.parts(b"\xdd1")[0]))
+    assert "full" in outside.part._full
+    monkeypatch.undo()
+    outside.ticks(1)
+    folder = outside.folders[strand_end("history", "in")]
+    assert [strand.read(folder, name) for name in strand.waiting(folder)] == [b"\xdd1"]
+
+
+def test_a_scan_that_gives_no_verdict_lets_nothing_through(outside: Outside) -> None:
+    outside.say(*file(1, "b.bin", b"fine", channel="files:others"))
+    for answer, why in (
+        (b"", "it took too long"),
+        (b"{}", ""),
+        (msgspec.json.encode(Scanned("not scanned", "away")), ""),
+    ):
+        outside.jobs.pop()(answer, why)
+        outside.turn()
+        assert "wait for their scan" in outside.part.alarms()["scan"]
+        outside.part._files._scan(outside.part._store.file("files:others", EPOCH, 1))
+    assert not (outside.folders["others-in"] / "b.bin").exists()
+
+
+def test_silence_is_an_alarm(outside: Outside) -> None:
+    outside.say(beat())
+    assert "silent" not in outside.part.alarms()
+    outside.now += SILENT_NS + 1
+    assert "silent" in outside.part.alarms()
+
+
+# --- tickets, inside --------------------------------------------------------------------------------------------------
+
+
+def test_a_ticket_is_used_once_and_asks_for_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    inside = Part(tmp_path / "in", Spool, pairing.SpoolKeys((pairing.Good(SIGNED),)))
+    outside = Outside(tmp_path / "out")
+    outside.say(beat(highest=3))
+    outside.ticks(2)
+    text = outside.ask("ticket", channel="", by="me")["tickets"][0]["text"]
+    told = inside.ask("resend", ticket=text)
+    assert told["records"] == 0 and told["go"] is False
+    assert inside.ask("resend", ticket=text, go=True)["go"] is True
+    assert "used before" in inside.ask("resend", ticket=text, go=True)
+    assert "used before" in inside.ask("resend", ticket=text)
+    wrong = text[:-1] + ("2" if text[-1] != "2" else "3")
+    assert "mistyped" in inside.ask("resend", ticket=wrong, go=True)
+    inside.now += 8 * 86_400 * 10**9
+    fresh = outside.ask("ticket", channel="", by="me")["tickets"][0]["text"]
+    assert "expired" in inside.ask("resend", ticket=fresh, go=True)
+    inside.part.halt()
+    outside.part.halt()
