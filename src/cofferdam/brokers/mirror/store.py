@@ -94,18 +94,20 @@ class Store:
         found = plain.group_by("tag", use_threads=False).aggregate(
             [("time", "min"), ("time", "max"), ("time", "count"), ("kind", "last")]
         ).to_pydict()  # fmt: skip
-        names = batch.column(0).dictionary
+        names, known = batch.column(0).dictionary.to_pylist(), self.catalogue.tags
         for index, low, high, count, kind in zip(
             found["tag"], found["time_min"], found["time_max"], found["time_count"], found["kind_last"], strict=True
         ):
-            name = names[index].as_py()
-            tag = self.catalogue.tags.get(name)
+            tag = known.get(names[index])
             if tag is None:
-                tag = self.catalogue.tags[name] = Tag(one.source, kind, low, high, 0)
+                tag = known[names[index]] = Tag(one.source, kind, low, high, 0)
             tag.source, tag.kind = one.source, kind
-            tag.first, tag.last = min(tag.first, low), max(tag.last, high)
+            if low < tag.first:
+                tag.first = low
+            if high > tag.last:
+                tag.last = high
             tag.points += count
-            self.newest = max(self.newest, high)
+        self.newest = max(self.newest, max(found["time_max"]))
 
     def _drop_hot(self) -> None:
         """Hot files whose every commit is sealed."""
