@@ -81,6 +81,7 @@ def descriptors(request: pytest.FixtureRequest) -> Iterator[None]:
     """A module that keeps descriptors fails: hundreds of such modules run in one process, and others go by numbers."""
     before = _descriptors()
     yield
+    assert gc.isenabled(), f"{request.node.nodeid} has left the collector switched off"
     if _descriptors() - before <= SPARE_DESCRIPTORS:
         return
     gc.collect()

@@ -65,18 +65,25 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from cofferdam.cli.gate_options import state_of
-    from cofferdam.gate.client import ask
 
     state = state_of(args)
     if args.verify is not None:
         return _verify(args, state)
     if args.smt is not None and not args.smt.is_dir():
         raise CofferdamError(f"{args.smt} is not a folder", hint="make it first")
+    gc.disable()  # many small objects that live until the end
+    try:
+        return _prove(args, state)
+    finally:
+        gc.enable()
+
+
+def _prove(args: argparse.Namespace, state: Path) -> int:
+    from cofferdam.gate.client import ask
     from cofferdam.proof import leaking
     from cofferdam.proof.run import Wish, prove, report, sign
     from cofferdam.proof.statements import Statements
 
-    gc.disable()  # a short life that makes many small objects
     started = time.time_ns()
     known = _known(state)
     if args.diode and (args.leaks or args.sabotage):
