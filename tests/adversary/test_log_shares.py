@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cofferdam.audit.entry import CROWD, DRAFTS, Draft
+from cofferdam.audit.entry import CROWD, DRAFTS, Draft, kinds
+from cofferdam.audit.events import access, gate
 from cofferdam.audit.events.access import Cells, Refused, SessionOpened, WriteAllowed, WriteOutcome
-from cofferdam.audit.events.gate import Severed
+from cofferdam.audit.events.gate import RecordViolation, Severed
 from cofferdam.audit.events.log import NotRecorded
 from cofferdam.audit.log import AuditLog
 from cofferdam.audit.quota import AROUND_BYTES, DAY_NS, Quota, Share, share_of
@@ -158,6 +159,20 @@ def test_an_owned_outer_half_cannot_fill_the_disk_nor_delay_others(owned: Taken)
     assert owned.gate.stop() == 0
     assert [event["points"][0][1] for event in gate_events(owned.site.state, "write-allowed")] == ["5", "6"]
     assert len(log_of(owned.site.state)) < 150_000
+
+
+def test_a_producer_that_changes_nothing_has_no_share_of_changes(opener: Opener) -> None:
+    """An outer half that is owned tells of broken rules, which are no crowd's, as fast as it can."""
+    log = opener()
+    auditor = Auditor(log, mono_ns=lambda: 1_000_000_000, disk=lambda: (100 * GB, 1000 * GB))
+    auditor.introduce("outer", kinds((*access.OUTER, *gate.PART)))
+    said, before = True, log.size
+    draft = RecordViolation(half="x" * 100, detail="y" * 500)
+    while said:
+        auditor.submit("outer", 1, [draft] * 100)
+        said = all(result.ok for result in auditor.commit())
+    assert 1_000 < log.size - before < 16_000
+    auditor.upkeep.close()
 
 
 def test_whoever_fills_a_share_blinds_the_log_for_nobody_else_nor_for_themselves(sky: Sky) -> None:

@@ -14,9 +14,12 @@ Not here: what is done with that (service).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, Literal
 
 from cofferdam.audit.entry import CROWD, Draft
+from cofferdam.audit.events import gate
+from cofferdam.audit.events.access import WriteAllowed
 
 Share = Literal["noise", "refused", "changes"]
 
@@ -25,6 +28,9 @@ NOISE_BYTES: Final = 64 << 20
 REFUSED_BYTES: Final = 64 << 20
 CHANGES_BYTES: Final = 8 << 30
 """About 90 writes a second, day and night."""
+FEW_BYTES: Final = 16 << 20
+"""Of the changes' share, for a producer that changes nothing: all that it says besides a crowd's is that its partner
+broke the rules."""
 AROUND_BYTES: Final = 320
 """What an entry takes besides its event: index, maker, policy, site, time, and its hashes."""
 DAY_NS: Final = 86_400_000_000_000
@@ -43,6 +49,12 @@ def share_of(draft: Draft) -> Share:
     return "refused" if getattr(draft, "is_write", False) else "noise"
 
 
+def shares_of(says: Collection[type]) -> dict[Share, int]:
+    """Bytes of a day for a producer that may tell of these."""
+    few = not set(says) - set(CROWD) - set(gate.PART)
+    return {"noise": NOISE_BYTES, "refused": REFUSED_BYTES, "changes": FEW_BYTES if few else CHANGES_BYTES}
+
+
 def whose(draft: Draft) -> str:
     """Whom an entry is about: the principals that it names, or else the address."""
     principals: tuple[str, ...] = getattr(draft, "principals", ())
@@ -56,7 +68,7 @@ class Quota:
 
     def __init__(self, now: int, most: dict[Share, int] | None = None) -> None:
         """`most`: bytes of a day."""
-        self._most = most or {"noise": NOISE_BYTES, "refused": REFUSED_BYTES, "changes": CHANGES_BYTES}
+        self._most = most or shares_of((WriteAllowed,))
         self._left: dict[Share, float] = {share: size / 2 for share, size in self._most.items()}
         self._used: dict[Share, dict[str, float]] = {share: {} for share in self._most}
         """What each has taken, less what a share has got again since."""

@@ -23,7 +23,7 @@ from cofferdam.audit.events.gate import Alarm
 from cofferdam.audit.left_out import LeftOut
 from cofferdam.audit.log import MAKER, AuditLog, PreparedDrafts, prepare
 from cofferdam.audit.open_writes import OpenWrites
-from cofferdam.audit.quota import Quota, Share, share_of, whose
+from cofferdam.audit.quota import Quota, Share, share_of, shares_of, whose
 from cofferdam.audit.recent import RecentWrites
 from cofferdam.audit.upkeep import Growth, Upkeep
 from cofferdam.errors import AuditError, LogUnwritable
@@ -163,7 +163,7 @@ class Auditor:
         now = self._mono()
         quota = self._quotas.get(producer)
         if quota is None:
-            quota = self._quotas[producer] = Quota(now, self._most)
+            quota = self._quotas[producer] = Quota(now, self._most or shares_of(self._allowed.get(producer, ())))
         quota.fill(now)
         low = bool(self._log.stuck) or self._free < min(RESERVE_BYTES, self._total // 20)
         kept, out = [], []
