@@ -1,19 +1,21 @@
-"""kill -9 of either half of the OPC UA proxy, and a plant that is not there: told, and nothing is written twice."""
+"""kill -9 of either half of the OPC UA proxy, a plant that is not there, and one that comes back with its namespaces in
+another order: told, nothing is written twice, and nothing is read under another's name."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from asyncua import ua as types
 from asyncua.client.client import Client
 
-from tests.gate.plant import events, running
+from tests.gate.plant import Gate, events, running
 from tests.ports import held_ports
 from tests.protocols.opcua.site import plant, policy
 from tests.waiting import PATIENT, eventually
@@ -23,94 +25,134 @@ LINE = "urn:plant:line"
 logging.getLogger("asyncua").setLevel(logging.CRITICAL)
 
 
-async def speed(client: Any) -> Any:
+class Site:
+    """A gate, and a plant that can be started anew."""
+
+    def __init__(self, gate: Gate, plant_port: int, port: int) -> None:
+        self.gate = gate
+        self.port = port
+        self._plant_port = plant_port
+        self._plant = contextlib.ExitStack()
+
+    def start(self, *options: str) -> None:
+        self._plant.enter_context(plant(self._plant_port, *options))
+
+    def stop(self) -> None:
+        self._plant.close()
+
+    def client(self) -> Client:
+        return Client(f"opc.tcp://127.0.0.1:{self.port}", timeout=PATIENT)
+
+    async def once(self, value: float) -> str:
+        """Writes a value in a session of its own: "" or why not."""
+        try:
+            async with self.client() as client:
+                await (await node(client, "Speed")).write_value(value)
+        except (ua.UaError, OSError, TimeoutError, ConnectionError) as error:
+            return type(error).__name__
+        return ""
+
+
+async def node(client: Any, name: str) -> Any:
     index = (await client.get_namespace_array()).index(LINE)
-    return client.get_node(ua.NodeId("Line1.Speed", index))
+    return client.get_node(ua.NodeId(f"Line1.{name}", index))
 
 
-async def once(port: int, value: float) -> str:
-    """Writes a value in a session of its own: "" or why not."""
-    try:
-        async with Client(f"opc.tcp://127.0.0.1:{port}", timeout=PATIENT) as client:
-            await (await speed(client)).write_value(value)
-    except (ua.UaError, OSError, TimeoutError, ConnectionError) as error:
-        return type(error).__name__
-    return ""
-
-
-async def read(port: int) -> float:
-    async with Client(f"opc.tcp://127.0.0.1:{port}", timeout=PATIENT) as client:
-        return float(await (await speed(client)).read_value())
-
-
-def test_a_half_that_is_killed_is_started_anew_and_no_write_is_sent_twice(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("opcua")
     plant_port, port = held_ports(2)
-    file, state = tmp_path / "policy.yaml", tmp_path / "state"
+    file = folder / "policy.yaml"
     file.write_text(policy(plant_port, port))
-    with plant(plant_port), running(state, file) as gate:
-        value = 100.0
-        for role in ("outer", "inner"):
-            before = gate.pids()[role]
+    with running(folder / "state", file) as gate:
+        found = Site(gate, plant_port, port)
+        found.start()
+        try:
+            yield found
+        finally:
+            found.stop()
 
-            async def killed_in_the_middle(role: str = role, value: float = value) -> None:
+
+class Handler:
+    """What a subscription brings: whether each value was good, and which."""
+
+    def __init__(self) -> None:
+        self.statuses: list[bool] = []
+        self.values: list[Any] = []
+
+    def datachange_notification(self, _node: Any, value: Any, data: Any) -> None:
+        self.statuses.append(data.monitored_item.Value.StatusCode.is_good())
+        self.values.append(value)
+
+    async def until(self, wanted: bool, after: int) -> None:
+        for _ in range(int(PATIENT * 20)):
+            if wanted in self.statuses[after:]:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"no {'good' if wanted else 'bad'} value came: {self.statuses[after:]}")
+
+
+def test_an_asset_that_is_away_is_a_status_and_comes_back_with_other_numbers(site: Site) -> None:
+    """The plant ends, and comes back with its namespaces swapped: the watch and the reads are of the same node."""
+
+    async def work() -> None:
+        async with site.client() as client:
+            handler = Handler()
+            subscription = await client.create_subscription(100, handler)
+            level, speed = await node(client, "Level"), await node(client, "Speed")
+            await subscription.subscribe_data_change(level)
+            await handler.until(True, 0)
+            assert await speed.read_value() == 100.0
+            service = client.get_node(ua.NodeId(2267, 0))
+            assert await service.read_value() == 255
+            await asyncio.to_thread(site.stop)
+            seen = len(handler.statuses)
+            await handler.until(False, seen)
+            with pytest.raises(ua.UaStatusCodeError):
+                await speed.read_value()
+            assert await service.read_value() == 1, "no data: the plant is away"
+            assert await client.get_node(ua.NodeId(2259, 0)).read_value() == 6, "communication fault"
+            await asyncio.to_thread(site.start, "swap")
+            seen = len(handler.statuses)
+            await handler.until(True, seen)
+            assert await service.read_value() == 255
+            answered: list[float] = []
+            while len(answered) < 20:
+                try:
+                    answered.append(await speed.read_value())
+                except ua.UaStatusCodeError:
+                    await asyncio.sleep(0.05)
+            assert set(answered) == {100.0}, "the other namespace's Speed is -1"
+            assert all(value is None or value >= 0 for value in handler.values), "and so is its Level"
+
+    asyncio.run(work())
+
+
+def test_a_half_that_is_killed_is_started_anew_and_no_write_is_sent_twice(site: Site) -> None:
+    gate = site.gate
+    value = 100.0
+    for role in ("outer", "inner"):
+        before = gate.pids()[role]
+
+        async def killed_in_the_middle(role: str = role, value: float = value) -> None:
+            async with site.client() as watcher:
+                handler = Handler()
+                subscription = await watcher.create_subscription(100, handler)
+                await subscription.subscribe_data_change(await node(watcher, "Level"))
                 async with asyncio.TaskGroup() as group:
                     for number in range(4):
-                        group.create_task(once(port, value + number))
+                        group.create_task(site.once(value + number))
                     await asyncio.sleep(0.05)
                     os.kill(gate.pids()[role], signal.SIGKILL)
 
+        with contextlib.suppress(ua.UaError, OSError, TimeoutError, ConnectionError):
             asyncio.run(killed_in_the_middle())
 
-            def writes(before: int = before, role: str = role) -> bool:
-                return gate.pids().get(role) not in (None, before) and asyncio.run(once(port, 150.0)) == ""
+        def writes(before: int = before, role: str = role) -> bool:
+            return gate.pids().get(role) not in (None, before) and asyncio.run(site.once(150.0)) == ""
 
-            eventually(writes)
-            assert asyncio.run(read(port)) == 150.0
-        allowed = [entry["write"] for entry in events(state, "write-allowed")]
-        assert len(allowed) == len(set(allowed))
-        outcomes = [entry["write"] for entry in events(state, "write-outcome")]
-        assert len(outcomes) == len(set(outcomes)) and set(outcomes) <= set(allowed)
-
-
-def test_an_asset_that_is_away_is_a_status_and_the_watch_comes_back(tmp_path: Path) -> None:
-    plant_port, port = held_ports(2)
-    file = tmp_path / "policy.yaml"
-    file.write_text(policy(plant_port, port))
-
-    class Handler:
-        def __init__(self) -> None:
-            self.statuses: list[bool] = []
-
-        def datachange_notification(self, _node: Any, _value: Any, data: Any) -> None:
-            self.statuses.append(data.monitored_item.Value.StatusCode.is_good())
-
-    async def until(handler: Handler, wanted: bool, after: int) -> None:
-        for _ in range(int(PATIENT * 20)):
-            if wanted in handler.statuses[after:]:
-                return
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"no {'good' if wanted else 'bad'} value came: {handler.statuses[after:]}")
-
-    async def work() -> None:
-        first, second = plant(plant_port), plant(plant_port)
-        await asyncio.to_thread(first.__enter__)
-        async with Client(f"opc.tcp://127.0.0.1:{port}", timeout=PATIENT) as client:
-            handler = Handler()
-            subscription = await client.create_subscription(100, handler)
-            index = (await client.get_namespace_array()).index(LINE)
-            await subscription.subscribe_data_change(client.get_node(ua.NodeId("Line1.Level", index)))
-            await until(handler, True, 0)
-            await asyncio.to_thread(first.__exit__, None, None, None)
-            seen = len(handler.statuses)
-            await until(handler, False, seen)
-            with pytest.raises(ua.UaStatusCodeError):
-                await (await speed(client)).read_value()
-            await asyncio.to_thread(second.__enter__)
-            try:
-                seen = len(handler.statuses)
-                await until(handler, True, seen)
-            finally:
-                await asyncio.to_thread(second.__exit__, None, None, None)
-
-    with running(tmp_path / "state", file):
-        asyncio.run(work())
+        eventually(writes)
+    allowed = [entry["write"] for entry in events(gate.state, "write-allowed")]
+    assert len(allowed) == len(set(allowed))
+    outcomes = [entry["write"] for entry in events(gate.state, "write-outcome")]
+    assert len(outcomes) == len(set(outcomes)) and set(outcomes) <= set(allowed)

@@ -24,7 +24,7 @@ from asyncua.crypto import security_policies as policies
 from tests.gate.plant import Gate, cli, events, running
 from tests.ports import held_ports
 from tests.protocols.opcua.certificates import make
-from tests.protocols.opcua.site import node_client, node_missing, node_plant, plant
+from tests.protocols.opcua.site import node_client, node_missing, node_plant, pki, plant
 from tests.waiting import PATIENT, eventually
 
 ua: Any = types
@@ -34,7 +34,7 @@ WORDS = [
     "Aes256_Sha256_RsaPss", "Aes256_Sha256_RsaPss sign",
 ]  # fmt: skip
 SECURED = WORDS[1:]
-ITEMS, RENEWALS = 1000, 20
+MANY = pytest.mark.parametrize(("items", "renewals"), [(100, 5), pytest.param(1000, 20, marks=pytest.mark.soak)])
 WITHOUT_NODE = node_missing()
 SERVERS = ["asyncua", "node"] if not WITHOUT_NODE else ["asyncua"]
 needs_node = pytest.mark.skipif(bool(WITHOUT_NODE), reason=WITHOUT_NODE or "-")
@@ -107,18 +107,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     keys = {name: make(folder / name, f"urn:{name}") for name in ("mes", "anna")}
     server_key = make(folder / "plant", "urn:plant:server")
 
-    def pki(*words: Any) -> Any:
-        code, said, error = cli("pki", *words, "--policy", file, "--state", state, "--json")
+    def said_by(*words: Any) -> Any:
+        code, said, error = pki(*words, "--policy", file, "--state", state, "--json")
         assert code == 0, error
         return json.loads(said)
 
-    pki("new")
-    for name, path in pki("export", folder / "ours").items():
+    said_by("new")
+    for name, path in said_by("export", folder / "ours").items():
         if name.endswith("/outer"):
             Path(path).rename(folder / "ours.der")
-    pki("trust", "--side", "outer", "--file", keys["mes"] / "own.der")
-    pki("trust", "--side", "inner", "--file", server_key / "own.der")
-    pki("user", "anna", "--certificate", keys["anna"] / "own.der")
+    said_by("trust", "--side", "outer", "--file", keys["mes"] / "own.der")
+    said_by("trust", "--side", "inner", "--file", server_key / "own.der")
+    said_by("user", "anna", "--certificate", keys["anna"] / "own.der")
     with contextlib.ExitStack() as stack:
         stack.enter_context(plant(plants["asyncua"], "secure", server_key))
         if "node" in plants:
@@ -188,8 +188,9 @@ class Counter:
         self.seen.add(data.monitored_item.ClientHandle)
 
 
+@MANY
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_client_by_asyncua_does_all_that_clients_do(site: Site, server: str) -> None:
+def test_a_client_by_asyncua_does_all_that_clients_do(site: Site, server: str, items: int, renewals: int) -> None:
     async def main() -> None:
         async with await _client(site, site.url(server), "Basic256Sha256") as client:
             index = (await client.get_namespace_array()).index(LINE)
@@ -205,15 +206,15 @@ def test_a_client_by_asyncua_does_all_that_clients_do(site: Site, server: str) -
             assert len(await level.read_raw_history(now - timedelta(minutes=1), now, 5)) == 5
             counter = Counter()
             subscription: Any = await client.create_subscription(100, counter)
-            made = await subscription.subscribe_data_change([level] * ITEMS, queuesize=1, sampling_interval=1000)
+            made = await subscription.subscribe_data_change([level] * items, queuesize=1, sampling_interval=1000)
             assert all(isinstance(one, int) for one in made)
             for _ in range(int(PATIENT * 10)):
-                if len(counter.seen) == ITEMS:
+                if len(counter.seen) == items:
                     break
                 await asyncio.sleep(0.1)
-            assert len(counter.seen) == ITEMS
+            assert len(counter.seen) == items
             await subscription.delete()
-            for _ in range(RENEWALS):
+            for _ in range(renewals):
                 await asyncio.sleep(0.21)  # five a second are taken
                 await client.uaclient.open_secure_channel(
                     ua.OpenSecureChannelParameters(
@@ -229,9 +230,10 @@ def test_a_client_by_asyncua_does_all_that_clients_do(site: Site, server: str) -
 
 
 @needs_node
-def test_a_client_by_node_opcua_does_all_that_clients_do(site: Site) -> None:
+@MANY
+def test_a_client_by_node_opcua_does_all_that_clients_do(site: Site, items: int, renewals: int) -> None:
     mes = str(site.folder / "mes")
-    full = {"policy": "Basic256Sha256", "mode": "SignAndEncrypt", "folder": mes, "items": ITEMS, "renewals": RENEWALS}
+    full = {"policy": "Basic256Sha256", "mode": "SignAndEncrypt", "folder": mes, "items": items, "renewals": renewals}
     runs = [{"url": site.url(server), **full} for server in SERVERS]
     for word in WORDS:
         name, _, sign = word.partition(" ")
@@ -250,7 +252,7 @@ def test_a_client_by_node_opcua_does_all_that_clients_do(site: Site) -> None:
             "call": ["Good", "BadOutOfRange", "BadNodeIdUnknown"],
             "arguments": ["count"],
             "history": ["Good", True],
-            **({"items": ITEMS} if run.get("items") else {}),
+            **({"items": items} if run.get("items") else {}),
             "renewed": one.get("renewed") if run.get("renewals") else 0,
         }, run
         assert one["renewed"] >= int(run.get("renewals") or 0)  # type: ignore[call-overload]

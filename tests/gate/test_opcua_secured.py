@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import subprocess
-import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,10 @@ from asyncua.client.client import Client
 from asyncua.crypto import security_policies as policies
 
 from cofferdam.protocols.opcua.trust import mark
-from tests.gate.plant import cli, events, running
+from tests.gate.plant import events, running
 from tests.ports import held_ports
 from tests.protocols.opcua.certificates import make, sign
-from tests.protocols.opcua.site import RULES, plant, policy
+from tests.protocols.opcua.site import RULES, pki, plant, policy
 from tests.waiting import PATIENT, eventually
 
 ua: Any = types
@@ -43,7 +41,7 @@ class Site:
         self.port = port
 
     def pki(self, *words: str) -> Any:
-        code, said, error = cli("pki", *words, "--policy", self.policy, "--state", self.state, "--json")
+        code, said, error = pki(*words, "--policy", self.policy, "--state", self.state, "--json")
         assert code == 0, error
         return json.loads(said)
 
@@ -167,9 +165,9 @@ def test_a_user_is_who_has_the_password_and_may_what_its_principal_may(site: Sit
     async def write(client: Any) -> None:
         await (await speed(client)).write_value(120.0)
 
-    words = [sys.executable, "-m", "cofferdam.cli.main", "pki", "user", "anna", "--policy", str(site.policy)]
-    subprocess.run([*words, "--state", str(site.state)], input="secret words\n", text=True, check=True,
-                   capture_output=True)  # fmt: skip
+    secret = site.folder / "password"
+    secret.write_text("secret words\n")
+    site.pki("user", "anna", "--password-file", str(secret))
     site.ask(write, login=("anna", "secret words"))
     with pytest.raises(ua.UaStatusCodeError):
         site.ask(write, login=("anna", "other words"))
@@ -199,7 +197,7 @@ def test_a_user_may_be_a_certificate_whose_key_the_client_has(site: Site) -> Non
         site.ask(write, user="bertas")  # nobody's
     with pytest.raises(refused):
         site.ask(write, user="annas", key="bertas")  # anna's, and not her key
-    assert cli("pki", "user", "berta", "--certificate", str(site.folder / "annas" / "own.der"), "--policy",
+    assert pki("user", "berta", "--certificate", str(site.folder / "annas" / "own.der"), "--policy",
                site.policy, "--state", site.state)[0] != 0, "one certificate is one user's"  # fmt: skip
 
     async def thrown_out(client: Any) -> None:
@@ -224,9 +222,7 @@ def test_a_certificate_by_an_authority_is_asked_for_and_taken(site: Site) -> Non
     [_, side] = site.pki("list")
     assert side["own"]["thumbprint"] == mark(made.read_bytes())
     assert site.ask(read) > 0, "a channel to the plant is made with it, if not at once"
-    code, _, error = cli(
-        "pki", "import", site.folder / "mes" / "own.der", "--policy", site.policy, "--state", site.state
-    )
+    code, _, error = pki("import", site.folder / "mes" / "own.der", "--policy", site.policy, "--state", site.state)
     assert code != 0 and "for no key of ours" in error
 
 

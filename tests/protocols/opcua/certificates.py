@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,10 +12,16 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 
+@functools.cache
+def _key(_uri: str, bits: int) -> rsa.RSAPrivateKey:
+    """The key of an application, which is made once: it takes long."""
+    return rsa.generate_private_key(65537, bits)
+
+
 def make(folder: Path, uri: str, *, days: int = 30, bits: int = 2048) -> Path:
     """A folder with own.der and own.pem, of an application of this URI."""
     folder.mkdir(parents=True, exist_ok=True)
-    key = rsa.generate_private_key(65537, bits)
+    key = _key(uri, bits)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, uri)])
     now = datetime.now(UTC)
     usage = x509.KeyUsage(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from cofferdam.cli.main import main
 
 RULES = (
     "{who: mes, asset: filler, read: [speed, level, counts], subscribe: [level], write: [speed], call: [reset], "
@@ -68,6 +71,14 @@ def node_client(*runs: dict[str, Any]) -> list[dict[str, Any]]:
     command = ["node", str(NODE / "client.js"), json.dumps(runs)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def pki(*words: str | Path) -> tuple[int, str, str]:
+    """Runs `cofferdam pki ...` in this process: exit code, stdout, stderr."""
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        code = main(["pki", *map(str, words)])
+    return code, out.getvalue(), error.getvalue()
 
 
 @contextlib.contextmanager
