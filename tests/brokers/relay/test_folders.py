@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from cofferdam.brokers.relay.folder_files import messages
 from cofferdam.brokers.relay.folder_work import Inward
 from cofferdam.brokers.relay.records import Answered, Result
 from cofferdam.brokers.relay.ways import Stopped
+from cofferdam.enforce import kernel
 from cofferdam.errors import PolicyError
 from cofferdam.policy.messages.checking import Checks
 from cofferdam.policy.terms.relay_rows import Channel, Folder, Relay, RelayRows
@@ -93,6 +95,9 @@ def test_what_is_no_plain_whole_file_is_left_alone_or_refused(tmp_path: Path) ->
         (tmp_path / "secret").write_text('{"line": "stolen", "n": 1}')
         (folder / "link.json").symlink_to(tmp_path / "secret")
         os.mkfifo(folder / "pipe.json")
+        devices = ["zero.json"] if os.geteuid() == 0 else []
+        for name in devices:
+            os.mknod(folder / name, stat.S_IFCHR | 0o666, os.makedev(1, 5))
         (folder / "folder.json").mkdir()
         leave(folder, "half.json.part", '{"line": "L1", "n": 1}')
         leave(folder, "new\nline.json", '{"line": "L1", "n": 1}')
@@ -100,7 +105,8 @@ def test_what_is_no_plain_whole_file_is_left_alone_or_refused(tmp_path: Path) ->
         leave(folder, "torn.json", '{"line": "L1", "n":')
         leave(folder, "twice.json", '{"line": "L1", "n": 1, "n": 2}')
         eventually(lambda: len(names(folder / "bad")) == 8)
-        assert names(folder) == ["bad", "done", "folder.json", "half.json.part", "link.json", "pipe.json"]
+        left = ["bad", "done", "folder.json", "half.json.part", "link.json", "pipe.json", *devices]
+        assert names(folder) == left
         assert names(folder / "bad") == [
             "large.json", "large.json.reason", "new\\x0aline.json", "new\\x0aline.json.reason", "torn.json",
             "torn.json.reason", "twice.json", "twice.json.reason",
@@ -131,21 +137,39 @@ def test_a_message_becomes_a_file_once(tmp_path: Path) -> None:
         eventually(lambda: names(folder)[-1] == "orders-000000000002.json")
 
 
-def test_killed_at_any_time_each_file_is_booked_once(tmp_path: Path) -> None:
+def test_a_folder_without_room_waits_and_goes_on(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts")
+    folder = tmp_path / "orders-out"
+    folder.mkdir()
+    kernel.mount("tmpfs", str(folder), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=32k")
+    try:
+        with running(tmp_path, orders="lease: 1 s") as made, made.client("erp") as client:
+            body = {"quantity": 5, "note": "x" * 100_000}
+            assert client.put("/v1/channels/orders/messages/a", json=body).status_code == 201
+            eventually(lambda: "No space left on device" in str(made.children[FOLDERS].status().alarms))
+            assert names(folder) in ([], [".orders-000000000001.json"])
+            kernel.mount("tmpfs", str(folder), "tmpfs", kernel.MS_REMOUNT | kernel.MS_NOSUID, "size=1m")
+            eventually(lambda: names(folder) == ["orders-000000000001.json"])
+            assert json.loads((folder / "orders-000000000001.json").read_bytes())["note"] == body["note"]
+    finally:
+        kernel.umount(str(folder))
+
+
+@pytest.mark.parametrize("times", [2, pytest.param(333, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])])
+def test_killed_at_any_time_each_file_is_booked_once(tmp_path: Path, times: int) -> None:
     with running(tmp_path, CSV, counts=", order: parallel 1000", orders="tries: 1000") as made:
         folder = made.folder("counts-in")
-        for number in range(6):
+        for number in range(times):
             rows = "".join(f"L{number}-{row};{row}\n" for row in range(300))
             leave(folder, f"f{number}.csv", f"line;n\n{rows}")
             made.kill((FOLDERS, "keeper", "inner")[number % 3])
             made.start()
-        eventually(lambda: len(names(folder / "done")) == 6)
-        found = []
-        while batch := pulled(made, count=1000):
+        eventually(lambda: len(names(folder / "done")) == times)
+        found: list[Any] = []
+        while len(found) < 300 * times and (batch := pulled(made, count=1000)):
             found += batch
-            if len(found) >= 1800:
-                break
-        assert sorted(key for key, _ in found) == sorted(f"L{n}-{row}" for n in range(6) for row in range(300))
+        assert sorted(key for key, _ in found) == sorted(f"L{n}-{row}" for n in range(times) for row in range(300))
         assert names(folder) == ["bad", "done"] and not names(folder / "bad")
         made.ends_well()
 
