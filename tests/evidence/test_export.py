@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -317,6 +318,10 @@ class Peer:
         )
         self._secured = secured
         self._listener = socket.create_server(("127.0.0.1", port or held_port()))
+        if how in ("slow", "mute"):
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.talks = threading.Event()
+        """For "slow" and "mute": from then on it reads like any other."""
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -340,8 +345,12 @@ class Peer:
                 self.got += secured.recv(700)
                 secured.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 return
-            while data := secured.recv(65536):
+            if self.how == "mute":
+                self.talks.wait(PATIENT)
+            while data := secured.recv(2048 if self.how == "slow" else 65536):
                 self.got += data
+                if self.how == "slow":
+                    self.talks.wait(0.01)
 
     def messages(self) -> list[int]:
         """Indexes of the whole messages, in order of arrival. What was cut off by a broken connection is left out."""
@@ -400,6 +409,39 @@ def test_a_connection_cut_in_the_middle(
     order = list(dict.fromkeys(peer.messages()))
     assert order == sorted(order)  # nothing is left out; what came twice, came twice in order
     assert [stood.working for stood in said].count(False) >= 1
+    peer.close()
+
+
+@pytest.mark.parametrize("how", ["slow", "mute"])
+def test_slow_is_only_slow_and_a_black_hole_is_an_alarm(
+    ledger: Ledger, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """What takes a little all the time keeps its connection for longer than one that takes nothing at all."""
+    monkeypatch.setattr(ways, "SETTLE_SECONDS", 0.05)
+    monkeypatch.setattr(ways, "STALL_SECONDS", 0.5)
+    peer = Peer(certificates, how)
+    many(ledger, 1500)
+    said: list[Stood] = []
+    one = sending(ledger, to_peer(peer, certificates), said)
+    begun = time.monotonic()
+
+    def done() -> bool:
+        one.turn()
+        if how == "mute" and any(not stood.working for stood in said):
+            peer.how = ""
+            peer.talks.set()
+        return one.cursor.next == ledger.log.size
+
+    eventually(done)
+    one.way.close()
+    eventually(lambda: set(peer.messages()) == set(range(ledger.log.size)))
+    if how == "slow":
+        assert time.monotonic() - begun > 0.5  # it took longer than a black hole may
+        assert peer.connections == 1
+        assert all(stood.working for stood in said)
+    else:
+        assert any("nothing" in stood.detail or "broke" in stood.detail for stood in said)
+    peer.talks.set()
     peer.close()
 
 

@@ -131,6 +131,8 @@ class Syslog(Way):
         """Of each batch under way: the bytes of the connection after it, and when it was handed over."""
         self._settled = 0
         self._moved_at = 0.0
+        self._waiting = 0
+        """Bytes that the collector's kernel has not confirmed, when it was asked last."""
 
     def send(self, items: Sequence[Item]) -> None:
         connection = self._connected()
@@ -163,6 +165,9 @@ class Syslog(Way):
             self._drop()
             raise WayError(f"the connection broke: {error}") from None
         now = time.monotonic()
+        if waiting < self._waiting:
+            self._moved_at = now  # slowly, but it takes them
+        self._waiting = waiting
         if waiting and now - self._moved_at > STALL_SECONDS:
             self._drop()
             raise WayError(f"it has taken nothing for {STALL_SECONDS:.0f} s")
@@ -208,7 +213,7 @@ class Syslog(Way):
 
     def _drop(self) -> None:
         connection, self._socket = self._socket, None
-        self._bytes, self._settled = 0, 0
+        self._bytes, self._settled, self._waiting = 0, 0, 0
         self._flight.clear()
         if connection is not None:
             connection.close()
