@@ -118,7 +118,7 @@ class Asset:
                 )
 
         async def listen() -> None:
-            await asyncssh.listen(
+            self._listener = await asyncssh.listen(
                 "127.0.0.1", port, server_factory=Server, server_host_keys=[self.key], encoding=None,
             )  # fmt: skip
 
@@ -128,8 +128,17 @@ class Asset:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENT)
 
     def close(self) -> None:
+        async def end() -> None:
+            self._listener.close()
+            await self._listener.wait_closed()
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(0)
+
+        self.run(end())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(PATIENT)
+        self.loop.close()
 
 
 class Hostile(JumpSite):

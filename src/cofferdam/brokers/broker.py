@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
 from mypy_extensions import mypyc_attr
@@ -167,6 +167,9 @@ class Part(abc.ABC):
     """What runs in a part's process. Made with its Setting, before the filter is on. Everything is called from its
     loop; an exception ends the process."""
 
+    spins: ClassVar[bool] = True
+    """Whether its loop looks for more for a moment before it sleeps (`busy_poll_microseconds`): right where exchanges
+    follow each other, wrong where people type, since who gives way on a busy machine is given its turn late."""
     limit_hits: dict[str, int]
     """How often each limit was hit, by name."""
     faults: dict[str, int]

@@ -272,7 +272,7 @@ class PartProcess:
                 self.reactor, path, ride_codec, part.taker(other), lambda: part.busy, self._blaming(other)
             )
         self._listen(record.listeners)
-        self.reactor.spin_ns = limits.busy_poll_microseconds * 1000
+        self.reactor.spin_ns = limits.busy_poll_microseconds * 1000 if part.spins else 0
         writes = (*([store] if store is not None else []), *folders.values())
         # From here on this process can do no more than its work. Sockets are open, modules loaded, and the policy of
         # later reloads comes over the control pipe.

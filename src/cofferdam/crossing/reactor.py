@@ -123,9 +123,10 @@ class Reactor:
                 call()
 
     def _look(self, longest: float | None) -> list[tuple[int, int]]:
-        """Looks for events: without sleeping for a while after work, then asleep."""
+        """Looks for events: without sleeping for a while after work, then asleep. With `longest` 0 it only looks: it is
+        another loop that sleeps."""
         poll = self._epoll.poll
-        if self._busy and not self._later:
+        if self._busy and longest != 0 and not self._later:
             until = 0
             while True:
                 os.sched_yield()

@@ -30,6 +30,8 @@ from cofferdam.policy.terms.jump_rows import JumpRows
 MARK_NS: Final = 10 * 10**9
 MARK_BYTES: Final = 256 << 10
 SYNC_NS: Final = 10**9
+LOOK_NS: Final = 60 * 10**9
+"""Between two looks for recordings that are old."""
 RECORDINGS_MOST: Final = 4_096
 """Open at a time: more than sessions that may live."""
 PIECE_BYTES: Final = 512 << 10
@@ -54,6 +56,8 @@ class Read(msgspec.Struct, forbid_unknown_fields=True):
 class Archivist(Part):
     """The part."""
 
+    spins = False
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         if setting.store is None:
@@ -65,6 +69,7 @@ class Archivist(Part):
         self._writers: dict[int, Writer] = {}
         self._answers: dict[int, int] = {}
         self._trouble = ""
+        self._looked = -LOOK_NS
         self._bytes = 0
         self._failed = 0
         self._count = sum(1 for _ in self._folder.glob(f"*{SUFFIX}"))
@@ -112,7 +117,8 @@ class Archivist(Part):
                 continue
             if writer.due(now, MARK_NS, MARK_BYTES):
                 self._mark(writer, now)
-        self._remove_old()
+        if now - self._looked >= LOOK_NS:
+            self._remove_old()
 
     def end(self) -> None:
         for session in list(self._writers):
@@ -194,7 +200,8 @@ class Archivist(Part):
         )  # fmt: skip
 
     def _remove_old(self) -> None:
-        """Those that are older than any conduit keeps them: one a turn."""
+        """Those that are older than any conduit keeps them."""
+        self._looked = self._setting.clock()
         oldest = min(self._folder.glob(f"*{SUFFIX}"), default=None, key=lambda path: path.name)
         if oldest is None or not self._keep:
             return
@@ -206,6 +213,7 @@ class Archivist(Part):
                     reason=f"kept for {self._keep} s",
                 )
             )  # fmt: skip
+            self._looked -= LOOK_NS  # there may be more
             oldest.unlink()
             self._count -= 1
 

@@ -131,6 +131,8 @@ class Inner(Part):
 
     def to_archivist(self, record: Any) -> None:
         self._archivist.send(record)
+        if type(record) is records.Happened and len(record.data) < records.KEY_BYTES:
+            self._archivist.flush()
 
     def now(self) -> int:
         return self._setting.clock()

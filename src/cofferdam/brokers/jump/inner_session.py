@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.cleaned import Cleaner
-from cofferdam.brokers.jump.records import CREDIT, PIECE, Grant
+from cofferdam.brokers.jump.records import CREDIT, PIECE, TAKE_BYTES, Grant
 
 UNSTORED_BYTES: Final = 65_536
 """What the archivist has not taken yet; beyond it the asset is not read."""
@@ -226,7 +226,7 @@ class Live:
         self._untaken += len(data)
         if not self._leg.write(data):
             self._leg_full = True
-        if not self._leg_full:
+        if self._untaken >= TAKE_BYTES and not self._leg_full:
             self._take()
 
     def _take(self) -> None:

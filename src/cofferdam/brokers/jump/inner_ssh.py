@@ -16,17 +16,13 @@ import asyncssh
 from asyncssh.public_key import decode_ssh_public_key
 
 from cofferdam.brokers.jump.accounts import key_name
-from cofferdam.brokers.jump.alone import unswallowed
+from cofferdam.brokers.jump.alone import CIPHERS, Frugal, unswallowed
 from cofferdam.brokers.jump.inner_session import Live
 from cofferdam.brokers.jump.records import Grant
 from cofferdam.brokers.kit import aio
 
 SIGN_IN_SECONDS: Final = 30.0
 KEEPALIVE_SECONDS: Final = 15
-CIPHERS: Final = (
-    "aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr", "aes192-ctr",
-    "aes256-ctr",
-)  # fmt: skip
 
 
 class NoLeg(Exception):
@@ -37,7 +33,7 @@ class NoLeg(Exception):
         self.shown = shown
 
 
-class Connection(asyncssh.SSHClientConnection):
+class Connection(Frugal, asyncssh.SSHClientConnection):
     """Takes the host key that it was told, and no other."""
 
     shown = b""

@@ -25,7 +25,7 @@ from cofferdam.brokers.jump.alone import alone, unswallowed
 from cofferdam.brokers.jump.outer_files import Front
 from cofferdam.brokers.jump.outer_session import AssetSession
 from cofferdam.brokers.jump.outer_ssh import ChannelTransport, GateConnection, options
-from cofferdam.brokers.jump.records import Closed, Verdict
+from cofferdam.brokers.jump.records import KEY_BYTES, Closed, Verdict
 from cofferdam.brokers.kit import aio
 from cofferdam.brokers.kit.counted import Counted
 from cofferdam.brokers.kit.figures import Reported
@@ -253,6 +253,8 @@ class Outer(Part):
 
     def to_inner(self, record: Any) -> None:
         self._inner.send(record)
+        if type(record) is records.Send and len(record.data) < KEY_BYTES:
+            self._inner.flush()
 
     def files(self, connection: GateConnection, session: AssetSession) -> None:
         front = Front(session, self.to_inner, functools.partial(self.failed, connection))

@@ -19,7 +19,7 @@ from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.alone import unswallowed
 from cofferdam.brokers.jump.outer_ssh import FAREWELL_SECONDS, Channel
 from cofferdam.brokers.jump.outer_watch import WAITING_MOST, Stage
-from cofferdam.brokers.jump.records import CREDIT, PIECE, Closed, Terminal
+from cofferdam.brokers.jump.records import CREDIT, PIECE, TAKE_BYTES, Closed, Terminal
 
 LINE_MOST: Final = 4_096
 _TERM: Final = re.compile(r"[A-Za-z0-9._+-]{0,64}\Z")
@@ -196,7 +196,7 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         self._put(data, error and self.terminal is None)
         self.stage.shown(data)
         self._untaken += len(data)
-        if not self.is_full:
+        if self._untaken >= TAKE_BYTES and not self.is_full:
             self._take()
 
     def pause_writing(self) -> None:

@@ -30,7 +30,7 @@ from asyncssh.misc import ChannelOpenError, ProtocolError
 from asyncssh.packet import Boolean, NameList, SSHPacket
 from asyncssh.public_key import SSHKeyPair
 
-from cofferdam.brokers.jump.alone import unswallowed
+from cofferdam.brokers.jump.alone import CIPHERS, Frugal, unswallowed
 from cofferdam.brokers.jump.records import Verdict
 
 LOGIN_SECONDS: Final = 120
@@ -45,9 +45,6 @@ WIRE_BYTES: Final = 512 << 10
 KEX: Final = (
     "mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256",
     "ecdh-sha2-nistp384", "ecdh-sha2-nistp521", "diffie-hellman-group16-sha512", "diffie-hellman-group14-sha256",
-)  # fmt: skip
-CIPHERS: Final = (
-    "aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr", "aes128-ctr",
 )  # fmt: skip
 MACS: Final = (
     "hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512",
@@ -146,7 +143,7 @@ class _Owner(asyncssh.SSHServer):
         return self._connection.forward(dest_host, dest_port)
 
 
-class GateConnection(asyncssh.SSHServerConnection):
+class GateConnection(Frugal, asyncssh.SSHServerConnection):
     """One client's connection. `parent`: the one within which it comes."""
 
     def __init__(

@@ -33,6 +33,10 @@ PIECE: Final = 32_768
 """Bytes of data in one record."""
 CREDIT: Final = 1 << 20
 """Bytes under way in one direction of one session."""
+TAKE_BYTES: Final = CREDIT // 16
+"""What was handed on is told when it is so much: not with each key."""
+KEY_BYTES: Final = 256
+"""What is smaller is typed by a person, or its echo, and does not wait for the end of a turn."""
 RECORD_BYTES: Final = 1 << 20
 FILE_PIECE: Final = 261_120
 """Bytes of one read or write of a file: what OpenSSH's sftp-server takes at most."""

@@ -131,7 +131,7 @@ class Watching:
             self._keeper.revoke(session, "nobody watches any more")
 
     def ended(self, session: Session) -> None:
-        """A session has ended: so has watching it. The outer part sees its end by itself, after the last that was shown."""
+        """A session has ended. The outer part tells those who watched, after the last that was shown."""
         for conn, (one, _) in list(self._of.items()):
             if one is session:
                 self.left(conn)
