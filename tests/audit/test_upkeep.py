@@ -17,15 +17,25 @@ import pytest
 
 from cofferdam.audit.checkpoint import Checkpoint
 from cofferdam.audit.dropped import DROPPED
-from cofferdam.audit.entry import decode_entry
+from cofferdam.audit.entry import Draft, decode_entry
+from cofferdam.audit.events.access import (
+    PointValue,
+    ReadsCounted,
+    SessionClosed,
+    SessionOpened,
+    WriteAllowed,
+    WriteOutcome,
+    Written,
+)
 from cofferdam.audit.files import DirFiles, LogReader
-from cofferdam.audit.log import AuditLog
+from cofferdam.audit.log import AuditLog, prepare
 from cofferdam.audit.proof import check_proof, prove_consistency, prove_inclusion
 from cofferdam.audit.recovery import open_log
 from cofferdam.audit.sealed import BLOCK, parse_sealed
 from cofferdam.audit.tree import WIDTH, range_root
 from cofferdam.audit.upkeep import LOOK_NS, Retention, Upkeep
 from cofferdam.audit.verify import Verification, verify_log
+from cofferdam.cli import diode_riding
 from cofferdam.errors import AuditError
 from tests.audit.conftest import Clock, write
 
@@ -347,3 +357,75 @@ def test_a_log_put_back_to_an_earlier_state_is_not_opened(kept: Kept) -> None:
     with pytest.raises(AuditError, match="put back"):
         kept.again(anchor=other)
     kept.log = kept.again()
+
+
+def test_a_copy_outside_by_the_diode_knows_what_was_dropped(kept: Kept, tmp_path: Path) -> None:
+    kept.work()
+    kept.upkeep.retention = Retention(keep_ns=(5 * SEAL // 256 - 1) * DAY)
+    for _ in range(2):
+        kept.work()
+    kept.log.publish()
+    gone = kept.reader().first()
+    assert gone
+    (tmp_path / "channel").mkdir()
+    diode_riding.report(kept.home, tmp_path / "channel", {}, "c")
+    assert diode_riding.gather(tmp_path / "channel", tmp_path / "outside", kept.log.key.verifier) == 1
+    report = verify_log(DirFiles(tmp_path / "outside"), kept.log.key.verifier)
+    assert report.good and report.gone == gone
+
+
+def stories(number: int, wall: int) -> list[Draft]:
+    """A write with its outcome, as a real gate has them; every value differs."""
+    session, name = f"788cdf59.1-{number // 50}", f"788cdf59.1-w{number}"
+    return [
+        WriteAllowed(
+            wall_ns=wall, session=session, write=name, principals=("erp",), source="10.81.0.20", asset="plc-7",
+            conduit="pump-setpoint", rule="pump-setpoint/0", function=16, unit=1,
+            writes=(Written("holding", 200, (0, number * 7 % 1500)),),
+            points=(PointValue("pump_speed", str(number * 7 % 1500), "rpm"),),
+        ),
+        WriteOutcome(
+            wall_ns=wall + 4_000_000 + number * 7919 % 900_000, session=session, write=name, asset="plc-7",
+            outcome="done", device_ns=4_216_661 + number * 7919 % 900_000,
+        ),
+    ]  # fmt: skip
+
+
+def polls(number: int, wall: int) -> list[Draft]:
+    """A client that connects, reads once and closes."""
+    session, later = f"788cdf59.1-{number}", wall + 3_000_000 + number * 7919 % 900_000
+    return [
+        SessionOpened(
+            wall_ns=wall, session=session, half="modbus/enterprise-control/outer", source="10.81.0.20",
+            source_port=32768 + number * 7919 % 28000, asset="plc-7", principals=("erp",), conduits=("pump-setpoint",),
+        ),
+        ReadsCounted(
+            wall_ns=later, session=session, principals=("erp",), source="10.81.0.20", asset="plc-7",
+            conduit="pump-setpoint", reads=1, cells=1, from_ns=wall, to_ns=later,
+        ),
+        SessionClosed(
+            wall_ns=later, session=session, reason="closed by the peer", requests=1, bytes_in=12, bytes_out=11,
+            opened_ns=wall,
+        ),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "most"), [(stories, 300), (polls, 200)])
+def test_how_much_room_it_takes_in_the_long_run(
+    tmp_path: Path, make: Callable[[int, int], list[Draft]], most: int
+) -> None:
+    kept = Kept(tmp_path)
+    count = 0
+    while kept.log.size < 3 * SEAL:
+        drafts = make(count, kept.clock.wall)
+        kept.log.append_all([prepare("modbus/enterprise-control/inner", "30f1" * 16, [one]) for one in drafts])
+        kept.clock.move(7_777_777 + count * 104_729 % 1_000_000)
+        count += 1
+    kept.log.publish()
+    kept.work()
+    files = sealed(kept)
+    each = len(make(0, 0)) * sum(path.stat().st_blocks * 512 for path in files) / (len(files) * SEAL)
+    tiles = len(make(0, 0)) * 32 / WIDTH * 1.01  # the levels above the leaves
+    print(f"{make.__name__}: {each + tiles:.0f} bytes on disk")
+    assert files and each + tiles <= most
+    kept.log.close()
