@@ -277,5 +277,4 @@ def test_a_damaged_capture_says_so_in_the_policy() -> None:
 
 
 def test_no_protocol_is_without_a_view() -> None:
-    not_yet = {"opcua"}  # docs/protocol-opcua.md says so under "Not there yet"
-    assert followed().keys() | not_yet == PROTOCOLS.keys() and not followed().keys() & not_yet
+    assert followed().keys() == PROTOCOLS.keys()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import abc
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -36,7 +36,7 @@ from cofferdam.protocols.base import (
     ServerMachine,
 )
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
-from cofferdam.protocols.view import View
+from cofferdam.protocols.view import Broken, Heard, News, Remark, Said, View
 
 
 class Asked(msgspec.Struct):
@@ -89,6 +89,9 @@ class Watcher(abc.ABC):
     def answered(self, asked: Asked, response: Any, time_ns: int) -> None:
         """The server answered it, and the answer fits."""
 
+    def news(self, asked: Asked, message: Any) -> None:  # noqa: B027 - most have no use for it
+        """The server told something of what stands by this request, and it fits."""
+
     @abc.abstractmethod
     def malformed(self, malformed: Malformed) -> None:
         """A client sent a request that breaks the standard."""
@@ -117,9 +120,15 @@ class _Stream:
 
 
 class _Talk:
-    __slots__ = ("name", "open", "open_count", "protocol", "requests", "responses", "tokens", "view")
+    __slots__ = (
+        "bystander", "name", "open", "open_count", "protocol", "requests", "responses", "said", "tokens", "view",
+    )  # fmt: skip
 
-    def __init__(self, name: str, protocol: Protocol[Any, Any], view: View, flow: TcpFlow) -> None:
+    def __init__(
+        self, name: str, protocol: Protocol[Any, Any], view: View, flow: TcpFlow, known: dict[str, Any]
+    ) -> None:
+        self.bystander = protocol.bystander(known)
+        self.said: OrderedDict[int, Asked] = OrderedDict()  # by the bystander's numbers
         self.name = name
         self.protocol = protocol
         self.view = view
@@ -143,6 +152,7 @@ class Conversations(Sink):
         self._watcher = watcher
         self._protocols = protocols
         self._ports = ports
+        self._known: OrderedDict[tuple[bytes, int], dict[str, Any]] = OrderedDict()  # what bystanders know of servers
         self._limits = limits or CaptureLimits()
 
     def data(self, flow: TcpFlow, from_client: bool, data: bytes, packet: int, time_ns: int) -> None:
@@ -180,6 +190,8 @@ class Conversations(Sink):
                 self._read(flow, talk, stream, from_client, *stream.last, final=True)
                 self._lose(stream, len(stream.buffer))
                 self._tell_skipped(flow, stream, from_client, *stream.last)
+            if talk.bystander is not None:
+                self._heard(flow, talk, talk.bystander.end(), talk.responses.last[1])
         flow.user = None
         self._watcher.ended(flow)
 
@@ -192,7 +204,10 @@ class Conversations(Sink):
             protocol = self._protocols[name]
             if protocol.view is None:
                 raise CaptureError(f"{name} cannot be followed in captures")
-            talk = flow.user = _Talk(name, protocol, protocol.view, flow)
+            known = self._known.setdefault((flow.server, flow.server_port), {})
+            if len(self._known) > self._limits.flows:
+                self._known.popitem(last=False)
+            talk = flow.user = _Talk(name, protocol, protocol.view, flow, known)
         return talk
 
     def _read(
@@ -216,10 +231,35 @@ class Conversations(Sink):
                 continue
             frame = bytes(stream.buffer[:size])
             self._drop(stream, size)
-            if from_client:
+            if talk.bystander is not None:
+                self._heard(flow, talk, talk.bystander.heard(from_client, frame, (packet, time_ns)), time_ns)
+            elif from_client:
                 self._request(flow, talk, stream, frame, packet, time_ns)
             else:
                 self._response(flow, talk, frame, packet, time_ns)
+
+    def _heard(self, flow: TcpFlow, talk: _Talk, events: Iterable[Heard], time_ns: int) -> None:
+        """What a bystander of both directions made of a frame."""
+        for event in events:
+            if isinstance(event, Said):
+                operation = talk.protocol.operation(event.request)
+                asked = Asked(flow, talk.name, event.request, operation, *event.at)
+                talk.said[event.number] = asked
+                if len(talk.said) > self._limits.standing:
+                    talk.said.popitem(last=False)
+                self._watcher.asked(asked)
+            elif isinstance(event, Broken):
+                wrong = Malformed(flow, talk.name, event.section, event.detail, event.function, -1, False, *event.at)
+                self._watcher.malformed(wrong)
+            elif isinstance(event, Remark):
+                self._watcher.note(Note(flow, "skipped", event.text, 1, *event.at))
+            elif event.number in talk.said:
+                asked = talk.said[event.number]
+                if isinstance(event, News):
+                    if not talk.protocol.misfit(asked.request, event.message):
+                        self._watcher.news(asked, event.message)
+                elif not talk.protocol.mismatch(asked.request, event.response):
+                    self._watcher.answered(asked, event.response, time_ns)
 
     def _request(self, flow: TcpFlow, talk: _Talk, stream: _Stream, frame: bytes, packet: int, time_ns: int) -> None:
         machine = stream.machine
@@ -365,6 +405,8 @@ class Conversations(Sink):
         frame = bytes(data[at : at + size])
         if not talk.view.likely(frame, from_client):
             return False
+        if talk.bystander is not None:
+            return at_start
         if not from_client:
             return at_start or talk.view.key(frame) in talk.open
         machine = talk.protocol.server(midway=True)

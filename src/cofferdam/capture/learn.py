@@ -187,6 +187,11 @@ class _Learner(Watcher):
         else:
             device.named.held(protocol.item_values(asked.request, response))
 
+    def news(self, asked: Asked, message: Any) -> None:
+        """What was subscribed to has a type as well."""
+        if asked.user is not None:
+            asked.user[1].named.held(self._protocols[asked.protocol].item_values(asked.request, message))
+
     def malformed(self, malformed: Malformed) -> None:
         """Counts a request that no policy can allow."""
         self.malformed_count += 1

@@ -50,6 +50,8 @@ class CaptureLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bytes of one direction in which the next frame is searched for; older ones are skipped and counted."""
     outstanding: int = 256
     """Requests of one connection that wait for their answer; the oldest is given up first."""
+    standing: int = 4096
+    """Requests of one connection of which news may come; the oldest is forgotten first."""
     answer_patience_ns: int = 1_000_000_000
     """Capture time after which a request counts as answered by the gate, so that its id may be used again."""
     groups: int = 20_000

@@ -146,7 +146,7 @@ class Named:
             return ""
         name = self._names.get(item)
         if name is None:
-            plain = re.sub(r"[^A-Za-z0-9]+", "-", item.name).strip("-")[:40] or item.kind
+            plain = re.sub(r"[^A-Za-z0-9]+", "-", self._dialect.notation.title(item)).strip("-")[:40] or item.kind
             plain += f"-{item.first}" if item.first >= 0 else ""
             name, number = plain, 2
             while name in self._taken:

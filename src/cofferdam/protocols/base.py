@@ -39,7 +39,7 @@ import msgspec
 from cofferdam.errors import GateError, LocalProtocolError
 from cofferdam.model import Asset, Assign, Deny, Failure, Item, Operation, Span
 from cofferdam.protocols.dialect import Dialect
-from cofferdam.protocols.view import View
+from cofferdam.protocols.view import Bystander, View
 
 Req = TypeVar("Req")
 Resp = TypeVar("Resp")
@@ -383,6 +383,11 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
 
         Raises: LocalProtocolError for an unknown quirk, or one that does not go with `outstanding`.
         """
+
+    def bystander(self, known: dict[str, Any]) -> Bystander | None:
+        """Who follows both directions of a connection in a capture; None: its machines do, each its own direction.
+        `known`: kept for all connections of one server."""
+        return None
 
     def common(self, secrets: Mapping[str, bytes]) -> Any:
         """What all machines of a part share: keys, whom they trust. `secrets`: those that the dialect names, as far as

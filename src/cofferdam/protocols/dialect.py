@@ -47,6 +47,10 @@ class Notation(abc.ABC):
         Misread."""
         raise Misread("cells, or an item by its whole name")
 
+    def title(self, item: Item) -> str:
+        """What people would call an item, of which `learn` makes the name of a point."""
+        return item.name
+
     @abc.abstractmethod
     def show(self, place: Span | Item) -> str:
         """The text of a place: what `parse` reads as the same place again."""

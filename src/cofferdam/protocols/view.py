@@ -11,6 +11,9 @@ Not here: parsing of requests and answers (the protocol's folder), finding the w
 from __future__ import annotations
 
 import abc
+from typing import Any, TypeAlias
+
+import msgspec
 
 
 class View(abc.ABC):
@@ -39,3 +42,61 @@ class View(abc.ABC):
     @abc.abstractmethod
     def rekey(self, frame: bytes, key: bytes) -> bytes:
         """The frame with another key."""
+
+
+At = tuple[int, int]
+"""Packet and capture time (ns) of a frame."""
+
+
+class Said(msgspec.Struct, frozen=True):
+    """A client has asked for something; `number` is its own on this connection."""
+
+    number: int
+    request: Any
+    at: At
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """The server has answered the request of this number."""
+
+    number: int
+    response: Any
+
+
+class News(msgspec.Struct, frozen=True):
+    """The server has told something of what stands by the request of this number."""
+
+    number: int
+    message: Any
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """A client has sent what breaks the standard, or what is not spoken here. `function`: -1 where none can be told."""
+
+    section: str
+    detail: str
+    function: int
+    at: At
+
+
+class Remark(msgspec.Struct, frozen=True):
+    """Something that a reader of a report must know."""
+
+    text: str
+    at: At
+
+
+Heard: TypeAlias = Said | Answered | News | Broken | Remark
+
+
+class Bystander(abc.ABC):
+    """Who follows both directions of one connection, for protocols in which what a request means stands in what was
+    answered before. Its events may come later than the frames that they are of."""
+
+    @abc.abstractmethod
+    def heard(self, from_client: bool, frame: bytes, at: At) -> list[Heard]:
+        """One whole frame."""
+
+    @abc.abstractmethod
+    def end(self) -> list[Heard]:
+        """The connection is over."""

@@ -12,8 +12,11 @@ from cofferdam.protocols.opcua import messages as m
 from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import LocalizedText, Malformed, NodeId, QualifiedName
+from cofferdam.protocols.opcua.bystander import OpcUaBystander
 from cofferdam.protocols.opcua.machine import OpcUaServer
+from cofferdam.protocols.opcua.names import UA, Namespaces
 from cofferdam.protocols.registry import PROTOCOLS
+from cofferdam.protocols.view import Said
 from tests.fuzz.engine import Target
 from tests.protocols.opcua.pair import LEVEL, facing, plain, trust
 
@@ -134,9 +137,24 @@ def answers() -> list[bytes]:
     ]
 
 
+def overheard(data: bytes) -> Hashable:
+    """Any body, said by a client and then by its server: a bystander makes something of it, or nothing."""
+    bystander = OpcUaBystander(PROTOCOL.check, {"names": NAMES})
+    shape: list[str] = []
+    for from_client in (True, False):
+        frame = b"MSGF" + (24 + len(data)).to_bytes(4, "little") + bytes(16) + data
+        for event in bystander.heard(from_client, frame, (0, 0)):
+            if isinstance(event, Said):
+                PROTOCOL.operation(event.request)
+            shape.append(type(event).__name__)
+    return tuple(shape)
+
+
+NAMES = Namespaces((UA, "urn:a", "urn:plant:line"))
 TARGETS = [
     Target("opcua-codec", requests, decode),
     Target("opcua-stream", lambda: [plain().client.channel.hello("opc.tcp://x"), b"HELF", b"OPNF"], stream),
     Target("opcua-session", requests, session),
     Target("opcua-answer", answers, answer),
+    Target("opcua-overheard", lambda: [*requests(), *answers()], overheard),
 ]

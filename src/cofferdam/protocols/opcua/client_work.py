@@ -16,13 +16,13 @@ from cofferdam.protocols.opcua import services as s
 from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, NodeId, QualifiedName
 from cofferdam.protocols.opcua.dialect import ARROW
-from cofferdam.protocols.opcua.names import Unnamed, method, weight
+from cofferdam.protocols.opcua.names import Unnamed, method, weight, within
 from cofferdam.protocols.opcua.security import BY_URI, NONE, SIGN_AND_ENCRYPT, SecurityError
 
 LIFETIME_MS = 600_000
 SESSION_MS = 120_000.0
 VALUE = 13
-BAD_NODE, BAD_UNEXPECTED, BAD_RANGE, BAD_LIMITS = 0x80340000, 0x80010000, 0x80360000, 0x80080000
+BAD_NODE, BAD_UNEXPECTED, BAD_LIMITS = 0x80340000, 0x80010000, 0x80080000
 NAMESPACES, URI = 1000, 1024
 """Of a server; characters of one."""
 LEVELS = 20
@@ -237,14 +237,6 @@ def index_range(item: Item) -> str | None:
     if item.first < 0:
         return None
     return str(item.first) if item.count == 1 else f"{item.first}:{item.stop - 1}"
-
-
-def within(item: Item, sample: m.Sample) -> m.Sample:
-    """A value of no more elements than were asked for: some servers pass over ranges, and send the whole."""
-    value = sample.value
-    if item.first < 0 or value is None or len(value.values) <= item.count:
-        return sample
-    return m.Sample(None, BAD_RANGE, sample.source, sample.server)
 
 
 def _read(client: Any, request: m.Read) -> Asking:

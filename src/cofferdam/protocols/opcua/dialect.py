@@ -104,6 +104,9 @@ class OpcUaNotation(Notation):
             raise Misread(f"{_FORM}; {error}") from None
         return name
 
+    def title(self, item: Item) -> str:
+        return split(item.name.rpartition(ARROW)[2])[2]
+
     def show(self, place: Span | Item) -> str:
         if not isinstance(place, Item) or place.first < 0:
             return place.name if isinstance(place, Item) else place.space

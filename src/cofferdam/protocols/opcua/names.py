@@ -20,7 +20,9 @@ UA = "http://opcfoundation.org/UA/"
 MEMO = 4096
 SHORT = 4096
 """Characters of a name or a locale."""
-BAD_NOT_READABLE = 0x803A0000
+BAD_NOT_READABLE, BAD_NODE, BAD_RANGE = 0x803A0000, 0x80340000, 0x80360000
+FOREIGN = (m.Times, m.Guids, m.Statuses, m.Texts, m.Names, m.Nodes)
+"""Values that policy has no types for."""
 
 
 class Unnamed(Exception):
@@ -178,6 +180,32 @@ class Namespaces:
 def too_much(item: model.Item, sample: m.Sample) -> bool:
     """Whether a value has more elements than the range of its item."""
     return item.first >= 0 and sample.value is not None and len(sample.value.values) > item.count
+
+
+def within(item: model.Item, sample: m.Sample) -> m.Sample:
+    """A value of no more elements than were asked for: some servers pass over ranges, and send the whole."""
+    value = sample.value
+    if item.first < 0 or value is None or len(value.values) <= item.count:
+        return sample
+    return m.Sample(None, BAD_RANGE, sample.source, sample.server)
+
+
+def item_of(names: Namespaces, node: NodeId, index_range: str | None, kind: str = "node") -> model.Item | int:
+    """What a NodeId names, or some elements of it (OPC 10000-4, 7.27); or a status."""
+    try:
+        name = names.name(node)
+    except Unnamed:
+        return BAD_NODE
+    if not index_range:
+        return model.Item(kind, name)
+    first, _, last = index_range.partition(":")
+    if not (first.isascii() and first.isdigit() and len(first) < 10):
+        return BAD_RANGE
+    if not last:
+        return model.Item(kind, name, int(first), 1) if ":" not in index_range else BAD_RANGE
+    if not (last.isascii() and last.isdigit() and len(last) < 10) or int(last) <= int(first):
+        return BAD_RANGE
+    return model.Item(kind, name, int(first), int(last) - int(first) + 1)
 
 
 def weight(sample: m.Sample) -> int:

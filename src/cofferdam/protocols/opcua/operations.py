@@ -9,10 +9,12 @@ from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import Assign, Call, Deny, Failure, Fault, Item, Operation, Span, Watch, value_fault
 from cofferdam.protocols.base import Facing, Protocol
 from cofferdam.protocols.opcua import messages as m
+from cofferdam.protocols.opcua.bystander import OpcUaBystander
 from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, CALL, HISTORY, OPCUA, READ, WATCH, WRITE, split
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
-from cofferdam.protocols.opcua.names import too_much
+from cofferdam.protocols.opcua.names import FOREIGN, too_much
 from cofferdam.protocols.opcua.trust import Trust
+from cofferdam.protocols.opcua.view import OpcUaView
 
 DENIED, AWAY, TIMEOUT, BUSY, RANGE, RESOURCE = 0x801F0000, 0x80310000, 0x800A0000, 0x80EE0000, 0x803C0000, 0x80040000
 _FAULTS = {Fault.VALUE: RANGE, Fault.STEP: RANGE, Fault.RATE: BUSY, Fault.SEVERED: AWAY, Fault.AUDIT: RESOURCE}
@@ -32,13 +34,14 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
     response_type = m.OpcUaResponse
     notice_type = m.Changed
     speaks = True
-    # Captures are not followed: what a NodeId means stands in an answer (the namespaces), which a machine that sees one
-    # direction never hears. view.OpcUaView says how messages look, for when that is there.
-    view = None
+    view = OpcUaView()
     functions = {
         READ: "Read", WRITE: "Write", CALL: "Call", BROWSE: "Browse", HISTORY: "HistoryRead",
         WATCH: "CreateMonitoredItems",
     }  # fmt: skip
+
+    def bystander(self, known: dict[str, Any]) -> OpcUaBystander:
+        return OpcUaBystander(self.check, known)
 
     def common(self, secrets: Mapping[str, bytes]) -> Trust:
         return Trust(secrets)
@@ -75,7 +78,7 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
                 continue
             if not value.array and len(value.values) != 1:
                 raise CrossingError("a single value that is none")
-            fault = value_fault(value) if not isinstance(value, _OWN) else ""
+            fault = value_fault(value) if not isinstance(value, FOREIGN) else ""
             if fault:
                 raise CrossingError(fault)
             if isinstance(value, m.Nodes):
@@ -158,12 +161,14 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
         return ()
 
     def item_values(self, request: m.OpcUaRequest, message: Any) -> tuple[Assign, ...]:
+        if isinstance(request, m.Subscribe) and isinstance(message, m.Changed):
+            request, message = m.Read((request.item,)), m.Values(message.samples[-1:])
         if not isinstance(request, m.Read) or not isinstance(message, m.Values):
             return ()
         return tuple(
             Assign(item, sample.value)
             for item, sample in zip(request.items, message.samples, strict=True)
-            if sample.value is not None and not sample.status & 0xC0000000 and not isinstance(sample.value, _OWN)
+            if sample.value is not None and not sample.status & 0xC0000000 and not isinstance(sample.value, FOREIGN)
         )
 
     def misfit(self, request: m.OpcUaRequest, message: Any) -> str:
@@ -184,9 +189,6 @@ class OpcUa(Protocol[m.OpcUaRequest, m.OpcUaResponse]):
         self, request: m.OpcUaRequest, wider_request: m.OpcUaRequest, wider_response: m.OpcUaResponse
     ) -> m.OpcUaResponse | None:
         return wider_response if request == wider_request else None
-
-
-_OWN = (m.Times, m.Guids, m.Statuses, m.Texts, m.Names, m.Nodes)
 
 
 def _check_name(name: str) -> None:

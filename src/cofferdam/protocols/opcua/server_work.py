@@ -20,7 +20,7 @@ from cofferdam.protocols.opcua import wire
 from cofferdam.protocols.opcua.builtin import Data, LocalizedText, Malformed, NodeId, Variant
 from cofferdam.protocols.opcua.dialect import ARROW, BROWSE, HISTORY, READ, WATCH
 from cofferdam.protocols.opcua.jobs import Job
-from cofferdam.protocols.opcua.names import Unnamed
+from cofferdam.protocols.opcua.names import FOREIGN, Unnamed, item_of
 from cofferdam.protocols.opcua.server_items import ItemServices
 from cofferdam.protocols.opcua.space import OPERATION_LIMITS, PATH, Space, is_arguments
 from cofferdam.protocols.opcua.trust import application_uri, mark, split_chain
@@ -196,20 +196,7 @@ class Services(ItemServices):
 
     def _item(self, node: NodeId, index_range: str | None, kind: str = "node") -> Item | int:
         """What a NodeId of ours names; or a status."""
-        try:
-            name = self._names.name(node)
-        except Unnamed:
-            return BAD_NODE
-        if not index_range:
-            return Item(kind, name)
-        first, _, last = index_range.partition(":")
-        if not (first.isascii() and first.isdigit() and len(first) < 10):
-            return BAD_RANGE
-        if not last:
-            return Item(kind, name, int(first), 1) if ":" not in index_range else BAD_RANGE
-        if not (last.isascii() and last.isdigit() and len(last) < 10) or int(last) <= int(first):
-            return BAD_RANGE
-        return Item(kind, name, int(first), int(last) - int(first) + 1)
+        return item_of(self._names, node, index_range, kind)
 
     # --- our own nodes ----------------------------------------------------------------------------------------------
 
@@ -269,7 +256,7 @@ class Services(ItemServices):
                 value = self._names.crossing(one.value.value)
             except Unnamed:
                 value = None
-            if value is None or isinstance(value, _FOREIGN) or one.value.status:
+            if value is None or isinstance(value, FOREIGN) or one.value.status:
                 faults[place] = BAD_TYPE
                 continue
             if found.first >= 0 and not value.array:  # a part of a text or of bytes: no point says what that may be
@@ -310,7 +297,7 @@ class Services(ItemServices):
             arguments = [self._names.crossing(argument) for argument in one.arguments]
         except Unnamed:
             arguments = [None]
-        if len(arguments) > 64 or any(value is None or isinstance(value, _FOREIGN) for value in arguments):
+        if len(arguments) > 64 or any(value is None or isinstance(value, FOREIGN) for value in arguments):
             result = s.MethodResult(BAD_INVALID_ARGUMENT, [BAD_TYPE] * len(one.arguments), [], [])
             self._reply(number, handle, s.CallResponse, [result], [])
             return
@@ -486,6 +473,3 @@ class Services(ItemServices):
 
     def _cancel(self, number: int, request: s.CancelRequest) -> None:
         self._reply(number, request.header.handle, s.CancelResponse, 0)
-
-
-_FOREIGN = (m.Times, m.Guids, m.Statuses, m.Texts, m.Names, m.Nodes)

@@ -19,9 +19,8 @@ from cofferdam.protocols.opcua.client_work import (
     Misfit,
     index_range,
     said,
-    within,
 )
-from cofferdam.protocols.opcua.names import weight
+from cofferdam.protocols.opcua.names import weight, within
 
 KEEPALIVE, LIFETIME = 10, 100
 """Of our subscriptions, in publishing intervals."""
