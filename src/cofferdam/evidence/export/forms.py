@@ -13,6 +13,7 @@ Not here: sending (ways).
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from cofferdam.audit.entry import Entry, decode_entry
 from cofferdam.audit.events.lines import members
 from cofferdam.audit.lines import LINES
 from cofferdam.evidence.export import ocsf
-from cofferdam.evidence.export.meaning import meaning
+from cofferdam.evidence.export.meaning import Meaning, meaning
 
 FACILITY = 13
 """Log audit (RFC 5424, 6.2.1)."""
@@ -33,16 +34,19 @@ SYSLOG_SEVERITY = {0: 6, 1: 6, 2: 5, 3: 4, 4: 3, 5: 2}
 CEF_SEVERITY = {0: 1, 1: 1, 2: 3, 3: 5, 4: 7, 5: 9}
 ENTERPRISE = 32473
 """The private enterprise number that RFC 5612 keeps for examples; a site that has one sets its own."""
+NAMES = 1024
+"""Sites, kinds and makers whose spelling is remembered."""
 LINE = 1023
 """Letters of a sentence in CEF and ECS."""
 
 
 class Item(msgspec.Struct, frozen=True):
-    """One entry to be sent. `data` are its bytes."""
+    """One entry to be sent. `data` are its bytes, `what` is what it is to a collector."""
 
     index: int
     data: bytes
     entry: Entry
+    what: Meaning
 
 
 Form = Callable[[Item], bytes]
@@ -50,7 +54,8 @@ Form = Callable[[Item], bytes]
 
 def item(index: int, data: bytes) -> Item:
     """Raises: AuditError."""
-    return Item(index, data, decode_entry(data))
+    entry = decode_entry(data)
+    return Item(index, data, entry, meaning(entry))
 
 
 def sentence(entry: Entry) -> str:
@@ -69,13 +74,12 @@ def as_json(one: Item) -> bytes:
 
 def as_ocsf(one: Item) -> bytes:
     """OCSF 1.3."""
-    return _dumps(ocsf.event(one.entry, sentence(one.entry)))
+    return _dumps(ocsf.event(one.entry, one.what, sentence(one.entry)))
 
 
 def as_ecs(one: Item) -> bytes:
     """ECS 8."""
-    entry, event = one.entry, one.entry.event
-    what = meaning(entry)
+    entry, event, what = one.entry, one.entry.event, one.what
     said: dict[str, Any] = {
         "@timestamp": _millis(entry.time),
         "ecs": {"version": "8.11.0"},
@@ -103,8 +107,7 @@ def as_ecs(one: Item) -> bytes:
 
 def as_cef(one: Item, version: str = "0.1") -> bytes:
     """CEF 0."""
-    entry = one.entry
-    what = meaning(entry)
+    entry, what = one.entry, one.what
     head = "|".join(_head(text) for text in ("Cofferdam", "Gate", version, entry.kind, entry.kind.replace("-", " ")))
     fields = {
         "rt": _millis(entry.time), "dvchost": entry.site, "cn1Label": "index", "cn1": str(one.index),
@@ -135,7 +138,10 @@ def _extension(text: str) -> str:
 
 
 def _dumps(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair, which no JSON in UTF-8 can say
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _millis(time: str) -> str:
@@ -151,7 +157,7 @@ def syslog(one: Item, form: Form, enterprise: int = ENTERPRISE) -> bytes:
     """One message of RFC 5424. Time has six decimals, since more are not allowed (6.2.3)."""
     entry = one.entry
     main, _, fraction = entry.time.rstrip("Z").partition(".")
-    priority = FACILITY * 8 + SYSLOG_SEVERITY[meaning(entry).severity]
+    priority = FACILITY * 8 + SYSLOG_SEVERITY[one.what.severity]
     host, message_id = _visible(entry.site, 255), _visible(entry.kind, 32)
     data = f'[cofferdam@{enterprise} index="{one.index}" kind="{_param(entry.kind)}" maker="{_param(entry.maker)}"]'
     head = f"<{priority}>1 {main}.{fraction[:6].ljust(6, '0')}Z {host} cofferdam - {message_id} {data} "
@@ -163,11 +169,13 @@ def framed(message: bytes) -> bytes:
     return b"%d %s" % (len(message), message)
 
 
+@functools.lru_cache(NAMES)
 def _visible(text: str, length: int) -> str:
     """Printable ASCII without spaces, or "-" (RFC 5424, 6)."""
     return re.sub(r"[^!-~]", "_", text)[:length] or "-"
 
 
+@functools.lru_cache(NAMES)
 def _param(text: str) -> str:
     made = "".join(f"\\{letter}" if letter in '"\\]' else letter for letter in text)
     return "".join(letter if letter.isprintable() else " " for letter in made)

@@ -8,6 +8,7 @@ Not here: the forms (forms, ocsf).
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from typing import NamedTuple
 
@@ -134,6 +135,7 @@ def _user(event: dict[str, object]) -> str:
     return _first(event, "by", "person", "principal", "name")
 
 
+@functools.lru_cache(1024)
 def _is_ip(text: str) -> bool:
     try:
         ipaddress.ip_address(text)

@@ -12,7 +12,7 @@ from typing import Any
 
 from cofferdam.audit.entry import Entry, parse_time
 from cofferdam.evidence.export import meaning as m
-from cofferdam.evidence.export.meaning import Meaning, meaning
+from cofferdam.evidence.export.meaning import Meaning
 
 VERSION = "1.3.0"
 CLASSES = {
@@ -22,9 +22,8 @@ CLASSES = {
 """Category and class."""
 
 
-def event(entry: Entry, sentence: str) -> dict[str, Any]:
+def event(entry: Entry, what: Meaning, sentence: str) -> dict[str, Any]:
     """The event."""
-    what = meaning(entry)
     category, kind = CLASSES[what.family]
     said: dict[str, Any] = {
         "activity_id": what.activity,

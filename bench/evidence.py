@@ -1,0 +1,320 @@
+"""`make bench ARGS=--evidence`: what the evidence costs. Each figure is measured on what it names, none is scaled up.
+
+- the checks of one minute, on the status of a real gate with 1,000 assets and as many conduits;
+- a log of a million entries, 10,000 of which a pack refers to: reading it, reports of all frameworks, the pack, and the
+  stand-alone verifier on the pack;
+- entries a second to a real rsyslog over TLS, by `cofferdam export run`, until rsyslog has written the last one.
+
+Beside wall time stands processor time, which other work on the machine changes less; the load stands at the top.
+
+Not here: what any of it adds to the latency of a conduit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import ipaddress
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from processes import BenchError, cpu_of, held_port
+
+from audit import draft
+from cofferdam.audit.events.evidence import CheckDone
+from cofferdam.audit.events.gate import GateStarted, HalfStarted, PolicyLoaded
+from cofferdam.audit.log import prepare
+from cofferdam.audit.recovery import open_log
+from cofferdam.evidence import reports
+from cofferdam.evidence.catalogue import catalogue
+from cofferdam.evidence.checks.registry import run as run_checks
+from cofferdam.evidence.checks.tables import CHECKS, MINUTE
+from cofferdam.evidence.inputs import Inputs
+from cofferdam.evidence.model import Finding
+from cofferdam.evidence.pack import make
+from cofferdam.evidence.workbench import Bench
+from cofferdam.gate.client import ask
+from cofferdam.policy.compile import compile_policy
+from cofferdam.policy.load import load
+
+COFFERDAM = [sys.executable, "-m", "cofferdam.cli.main"]
+VERIFIER = Path(__file__).parent.parent / "tools" / "verify_evidence.py"
+PATIENCE = 180.0
+POLICY = "ab" * 32
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench/evidence.py", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--evidence", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--assets", type=int, default=1000)
+    parser.add_argument("--entries", type=int, default=1_000_000)
+    parser.add_argument("--referred", type=int, default=10_000)
+    parser.add_argument("--exported", type=int, default=200_000)
+    parser.add_argument("--only", choices=["checks", "log", "export"], help="one of the three")
+    args = parser.parse_args()
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+    parts: dict[str, Callable[[Path], None]] = {
+        "checks": lambda folder: checks(folder, args.assets),
+        "log": lambda folder: of_a_log(folder, args.entries, args.referred),
+        "export": lambda folder: export(folder, args.exported),
+    }
+    try:
+        for name, part in parts.items():
+            if args.only in (None, name):
+                with tempfile.TemporaryDirectory(prefix="cofferdam-bench-") as folder:
+                    part(Path(folder))
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def timed(what: str, work: Callable[[], Any]) -> Any:
+    """Runs it and prints both times."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    done = work()
+    print(f"{what}: {time.perf_counter() - wall:.3f} s, {time.process_time() - cpu:.3f} s of processor time")
+    return done
+
+
+# --- the checks of a minute ---------------------------------------------------------------------------------------
+
+
+def policy_text(assets: int) -> str:
+    """As many assets, each with points and a conduit of its own, on loopback."""
+    port = held_port("127.0.0.1")
+    lines = ["site: bench", "zones:", "  office: {side: it, level: 4}", "  plant: {side: ot, level: 2}", "principals:",
+             "  erp: {zone: office, addresses: [127.0.0.1]}", "assets:"]  # fmt: skip
+    for n in range(assets):
+        lines += [
+            f"  a{n}:", "    zone: plant", f"    address: 127.30.{n // 250}.{n % 250 + 1}", "    port: 502",
+            "    protocol: modbus", f'    listen: "127.31.{n // 250}.{n % 250 + 1}:{port}"', "    points:",
+            "      level: {at: input 0, type: uint16}",
+            "      speed: {at: holding 200, type: uint16, min: 0, max: 1500}",
+        ]  # fmt: skip
+    lines.append("conduits:")
+    for n in range(assets):
+        lines += [
+            f"  c{n}:", "    from: office", "    to: plant", "    broker: modbus", "    owner: me", "    reason: bench",
+            "    expires: 2035-01-01", "    latency_budget: 5 ms", "    allow:",
+            f"      - {{who: erp, asset: a{n}, read: [level], write: [speed]}}",
+        ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def checks(folder: Path, assets: int) -> None:
+    path, state = folder / "policy.yaml", folder / "state"
+    path.write_text(policy_text(assets))
+    said = (folder / "said").open("wb")
+    gate = subprocess.Popen([*COFFERDAM, "up", str(path), "--state", str(state)], stdout=said, stderr=said)
+    try:
+        status = until(lambda: working(state, gate, folder / "said"))
+        policy = compile_policy(load(path), now_ns=time.time_ns())
+        best, each = 1e9, 0
+        for _ in range(5):
+            begun = time.process_time()
+            found, missing = run_checks(MINUTE, Inputs(time.time_ns(), status=status, policy=policy))
+            best, each = min(best, time.process_time() - begun), len(found) + len(missing)
+        print(
+            f"checks of a minute, {len(policy.assets):,} assets, {len(policy.conduits):,} conduits: {best * 1000:.1f} "
+            f"ms of processor time for {each} checks (best of 5; goal 50)"
+        )
+    finally:
+        gate.terminate()
+        gate.wait(60)
+
+
+def working(state: Path, gate: subprocess.Popen[bytes], said: Path) -> Any:
+    if gate.poll() is not None:
+        raise BenchError(f"the gate ended: {said.read_text()[-500:]}")
+    with contextlib.suppress(Exception):
+        status = ask(state, "status")
+        if status["pairs"] and all(pair["working"] for pair in status["pairs"]):
+            return status
+    return None
+
+
+def until(work: Callable[[], Any]) -> Any:
+    """What it gives once it gives something. Raises: BenchError."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if found := work():
+            return found
+        time.sleep(0.1)
+    raise BenchError(f"nothing came within {PATIENCE:.0f} s")
+
+
+# --- a long log -----------------------------------------------------------------------------------------------------
+
+
+def filled(state: Path, entries: int, referred: int) -> int:
+    """A log of writes, as a proxy records them, with results of checks spread over it; its size."""
+    valid = {check.id: check.valid for check in catalogue().checks.values()}
+    names = [name for name in CHECKS if not name.startswith(("access.", "patch.", "mirror.", "recording.", "files."))]
+    log = open_log(state / "audit", state / "keys" / "audit.key", site="bench", background=False)
+    begin = (GateStarted(version="0", separation="namespaces"), PolicyLoaded(policy=POLICY, files=("/p.yaml",)),
+             HalfStarted(half="modbus/office-plant/inner", pid=7))  # fmt: skip
+    log.append_all([prepare("gate", POLICY, begin)])
+    written, made, step = len(begin), 0, 1000
+    while written < entries:
+        writes = [draft(number) for number in range(step - referred * step // entries)]
+        results = []
+        while len(writes) + len(results) < step:
+            finding = Finding(
+                names[made % len(names)], "observed", "it was so", (f"the {made}th time",), f"s{made % 37}"
+            )
+            results.append(
+                CheckDone(check=finding.check, outcome="observed", says=finding.says, result=finding.digest,
+                          valid_seconds=valid[finding.check], facts=finding.facts, subject=finding.subject,
+                          wall_ns=time.time_ns())
+            )  # fmt: skip
+            made += 1
+        log.append_all([prepare("modbus", POLICY, writes), prepare("gate", POLICY, results)])
+        written += step
+    log.tick()
+    log.close()
+    return log.size
+
+
+def of_a_log(folder: Path, entries: int, referred: int) -> None:
+    state = folder / "state"
+    timed(f"(a log of {entries:,} entries made)", lambda: filled(state, entries, referred))
+    size = sum(path.stat().st_size for path in (state / "audit").rglob("*") if path.is_file())
+    bench = timed(f"reading it, {size / 1e6:,.0f} MB", lambda: Bench.read(state, None))
+
+    def every() -> int:
+        return sum(len(reports.as_html(bench.report(one))) for one in bench.catalogue.frameworks.values())
+
+    timed("reports of all frameworks, as HTML, of what was read (goal 1 s)", every)
+    pack = timed("a pack (goal 60 s)", lambda: make(state, lambda b: b.catalogue.frameworks["nist-800-53r5"]))
+    print(f"  {len(pack.data) / 1e6:.1f} MB (goal 50), {pack.entries:,} entries referred to, of {pack.size:,}")
+    (folder / "pack.zip").write_bytes(pack.data)
+    command = [sys.executable, str(VERIFIER), str(folder / "pack.zip"), "--key", str(state / "keys/audit.pub")]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = timed("the verifier", lambda: subprocess.run(command, capture_output=True, text=True, check=False))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"  {after.ru_utime - before.ru_utime:.1f} s of processor time; {done.stdout.strip().splitlines()[-1]}")
+    print(f"  memory of this process at most: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+RSYSLOG = """\
+module(load="imtcp")
+global(workDirectory="{folder}" maxMessageSize="128k" defaultNetstreamDriverCAFile="{folder}/cert.pem"
+  defaultNetstreamDriverCertFile="{folder}/cert.pem" defaultNetstreamDriverKeyFile="{folder}/key.pem")
+template(name="message" type="list") {{ property(name="msg") constant(value="\\n") }}
+input(type="imtcp" port="{port}" address="127.0.0.1" streamDriver.Name="gtls" streamDriver.Mode="1"
+  streamDriver.AuthMode="anon")
+action(type="omfile" file="{folder}/messages" template="message")
+"""
+
+
+def certificate(folder: Path) -> None:
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench")])
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    )
+
+
+@contextlib.contextmanager
+def rsyslog(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    (folder / "rsyslog.conf").write_text(RSYSLOG.format(folder=folder, port=port))
+    command = ["rsyslogd", "-n", "-f", str(folder / "rsyslog.conf"), "-i", str(folder / "pid")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def last_index(path: Path) -> int:
+    """The index of the last whole message that rsyslog has written; -1 if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            last = msgspec.json.decode(file.read().split(b"\n")[-2])
+        return int(last["metadata"]["uid"] if "metadata" in last else last["index"])
+    except (OSError, IndexError, msgspec.DecodeError):
+        return -1
+
+
+def export(folder: Path, entries: int) -> None:
+    if shutil.which("rsyslogd") is None:
+        raise BenchError("there is no rsyslogd (Debian: rsyslog, rsyslog-gnutls)")
+    folder.chmod(0o755)
+    state = folder / "state"
+    entries = filled(state, entries, entries // 100)
+    certificate(folder)
+    port = held_port("127.0.0.1")
+    for form in ("json", "ocsf"):
+        shutil.rmtree(state / "evidence", ignore_errors=True)
+        (folder / "messages").unlink(missing_ok=True)
+        settings = folder / "export.yaml"
+        settings.write_text(
+            f"collectors:\n  soc: {{to: 'tls://127.0.0.1:{port}', ca: {folder}/cert.pem, form: {form}}}\n"
+        )
+        with rsyslog(folder, port) as peer, (folder / "said").open("wb") as said:
+            time.sleep(1)  # until it listens: an export that finds nobody waits before it tries again
+            command = [*COFFERDAM, "export", "run", str(settings), "--state", str(state)]
+            mine = subprocess.Popen(command, stdout=said, stderr=said)
+            try:
+                until(lambda: (folder / "messages").exists())
+                begun = time.perf_counter()
+                until(lambda: last_index(folder / "messages") == entries - 1)
+                wall = time.perf_counter() - begun
+                child = next(int(pid) for pid in children(mine.pid))
+                print(
+                    f"export as {form} to rsyslog over TLS: {entries / wall:,.0f} entries a second (goal 20,000): "
+                    f"{entries:,} in {wall:.1f} s; processor time: export {total(child):.1f} s, rsyslog "
+                    f"{total(peer.pid):.1f} s"
+                )
+            finally:
+                mine.terminate()
+                mine.wait(60)
+        if form == "json":
+            with (folder / "messages").open("rb") as file:
+                indexes = [int(json.loads(line)["index"]) for line in file]
+            if list(dict.fromkeys(indexes)) != list(range(entries)):
+                raise BenchError("entries are missing at the collector, or out of order")
+            print(f"  every entry arrived, in order; {len(indexes) - entries:,} came twice")
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def total(pid: int) -> float:
+    found = cpu_of(pid)
+    return found.user + found.system
+
+
+if __name__ == "__main__":
+    sys.exit(main())
