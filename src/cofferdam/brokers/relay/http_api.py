@@ -21,7 +21,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cofferdam.brokers.kit.http import api
 from cofferdam.brokers.kit.http.api import KEY_NEEDED, Note, method, no_query, path_of, query_of
@@ -56,8 +56,12 @@ from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.messages.checking import Checks
 from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE, VERBS, Channel, Relay, Verb
 
+R = TypeVar("R")
 TURN_SECONDS: Final = 0.005
 """How long the messages of one request are read in one go."""
+LARGE_BYTES: Final = 1 << 20
+"""A body above this is read in one go for longer than others should wait (20 MB: seconds). One is read at a time, and
+the next one only after a pause as long as that took: half of the side's time is everybody else's."""
 ENDPOINT_BODY: Final = 1 << 20
 """Of what a lease or a settling says."""
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=,;!$()*&'-]{0,199}\Z")
@@ -74,6 +78,8 @@ class Api(api.Api):
         self.keeper = keeper
         self.relay = Relay(())
         self.checks = Checks(self.relay)
+        self._one_large = asyncio.Lock()
+        self._rest_until = 0.0
 
     async def respond(self, request: Request) -> Answer:
         request.rows = self.relay
@@ -183,7 +189,8 @@ class Api(api.Api):
         if media_type(request.headers.get("content-type", "")) not in wanted:
             raise refusal("media", f"a message has the content type {wanted[0]}")
         body = await self._body(request, known, "push", channel, channel.most)
-        return await self._one(request, known, channel, single(self.checks, channel.name, key, body), body)
+        outcome = await self._in_its_time(request, len(body), lambda: single(self.checks, channel.name, key, body))
+        return await self._one(request, known, channel, outcome, body)
 
     async def _post(self, request: Request, known: Known, channel: Channel) -> Answer:
         kind = media_type(request.headers.get("content-type", ""))
@@ -195,13 +202,18 @@ class Api(api.Api):
         if kind == CLOUD_EVENTS:
             most = min(LARGEST_MESSAGE, MOST_LINES * (channel.most + 4_096))
             body = await self._body(request, known, "push", channel, most)
-            outcomes = await _in_turns(event_values(self.checks, channel.name, body))
+            events = await self._in_its_time(request, len(body), lambda: event_values(self.checks, channel.name, body))
+            outcomes = await _in_turns(events)
             return answer(await self._push(request, known, channel, outcomes, body))
         body = await self._body(request, known, "push", channel, channel.most + 4_096)
         if kind == CLOUD_EVENT:
-            outcome = event_outcome(self.checks, channel.name, body)
+            outcome = await self._in_its_time(
+                request, len(body), lambda: event_outcome(self.checks, channel.name, body)
+            )
         elif "ce-specversion" in request.headers and kind in (XML if channel.form == "xml" else (JSON,)):
-            outcome = binary_event(self.checks, channel.name, request.headers, body)
+            outcome = await self._in_its_time(
+                request, len(body), lambda: binary_event(self.checks, channel.name, request.headers, body)
+            )
         else:
             raise refusal("media", f"many messages have the content type {NDJSON}, one is PUT to .../messages/ID")
         return await self._one(request, known, channel, outcome, body)
@@ -305,6 +317,20 @@ class Api(api.Api):
         keeper ends a side that asks by other rows than it says it works by. Raises: Refusal."""
         if request.rows is not self.relay:
             raise refusal("busy", "the policy has just changed; do what is left again, under the same ids", retry=1)
+
+    async def _in_its_time(self, request: Request, size: int, read: Callable[[], R]) -> R:
+        """Reads a body of so many bytes. Raises: Refusal, where the policy has changed while it waited."""
+        if size <= LARGE_BYTES:
+            return read()
+        async with self._one_large:
+            await asyncio.sleep(max(0.0, self._rest_until - time.monotonic()))
+            self._unchanged(request)
+            began = time.monotonic()
+            try:
+                return read()
+            finally:
+                ended = time.monotonic()
+                self._rest_until = ended + (ended - began)
 
     async def _body(self, request: Request, known: Known, verb: Verb, channel: Channel, most: int) -> bytes:
         """The body, whole. Raises: Refusal where it is larger, and where the client may no longer do what it was
