@@ -91,6 +91,13 @@ def test_what_the_scanner_finds_stays_here(works: Works) -> None:
     assert "the scanner finds Test.Eicar" in refused[0]["reason"]
     (kept,) = next(site.state.rglob("quarantine")).iterdir()
     assert (kept.name, kept.read_bytes()[-68:]) == (refused[0]["kept"], EICAR)
+    (site.files / "worse").write_bytes(EICAR)
+    done = scp(site, "tech", f"station@127.0.0.1:{site.files}/worse", str(site.folder / "worse"))
+    assert (done.returncode, (site.folder / "worse").exists()) == (1, False), done.stderr
+    assert b"the scanner finds Test.Eicar" in done.stderr
+    refused = [each for each in events(site.state, "asset-file-refused") if each["kept"]]
+    assert (refused[-1]["way"], refused[-1]["size"]) == ("Open", 68)
+    assert len(list(next(site.state.rglob("quarantine")).iterdir())) == 2
 
 
 def test_rights_by_direction_and_path(works: Works) -> None:

@@ -2,7 +2,8 @@
 
 A path counts by the asset's own realpath; what is to be written must not be a link. A file that goes up is written
 beside its place under another name, and renamed once it is whole, or, where it is to be scanned, is not written at all
-before the scanner has called it clean. What may not be reached is not listed either.
+before the scanner has called it clean; nor is one that comes from there handed out. What may not be reached is not
+listed either.
 
 Not here: SFTP towards the client (outer_files), the quarantine (archivist_part).
 """
@@ -22,6 +23,10 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.jump import AssetFilePassed, AssetFileRefused
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.jump import records
+from cofferdam.brokers.jump.inner_held import No as _No
+from cofferdam.brokers.jump.inner_held import Quarantine
+from cofferdam.brokers.jump.inner_open import Down, Folder, Up
+from cofferdam.brokers.jump.inner_seen import attributes_of, is_folder, is_link, text_of, wholes
 from cofferdam.brokers.jump.inner_session import Live
 from cofferdam.brokers.kit.counted import Counted
 from cofferdam.errors import CofferdamError
@@ -40,125 +45,10 @@ LISTED_MOST: Final = 20_000
 """Names of one folder."""
 NAME_BYTES: Final = 255
 """Of one name: what file systems take."""
+WAIT_SECONDS: Final = 2.0
+"""Of a scan, before the person is told that they wait for it."""
 CLEAN_SECONDS: Final = 2.0
 """How long the asset's end stays open after a session, to take away what was not finished."""
-_MODE: Final = 0o644
-_TYPE: Final = 0o170000
-_LINK: Final = 0o120000
-_FOLDER: Final = 0o040000
-
-
-class _No(Exception):
-    """It may not be done."""
-
-
-class _Down:
-    """A file that is read. `handed`: bytes that were handed out, in whatever order."""
-
-    def __init__(self, path: str, file: asyncssh.SFTPClientFile) -> None:
-        self.path, self.file = path, file
-        self.hash = hashlib.sha256()
-        self.handed = 0
-        self._size = 0
-        self._later: dict[int, bytes] = {}
-        self.waiting = 0
-        self.whole = True
-
-    def add(self, offset: int, data: bytes, room: int) -> None:
-        """Some of it was handed out. `room`: bytes that may wait for those before them."""
-        self.handed += len(data)
-        if not self.whole or (offset < self._size and offset + len(data) <= self._size):
-            return
-        if offset < self._size or offset in self._later:
-            self._lose()
-            return
-        self._later[offset] = data
-        self.waiting += len(data)
-        while (piece := self._later.pop(self._size, None)) is not None:
-            self.waiting -= len(piece)
-            self.hash.update(piece)
-            self._size += len(piece)
-        if self.waiting > room:
-            self._lose()
-
-    def _lose(self) -> None:
-        self.whole, self.waiting = False, 0
-        self._later.clear()
-
-    @property
-    def size(self) -> int:
-        """Of what the digest is of; where there is none, all that was handed out."""
-        return self._size if self.digest else self.handed
-
-    @property
-    def digest(self) -> str:
-        """Of what was handed out; "" where that was not from its beginning on without gaps."""
-        return self.hash.hexdigest() if self.whole and not self._later else ""
-
-
-class _Up:
-    """A file that is written. `number`: in quarantine, or 0."""
-
-    def __init__(self, path: str, number: int) -> None:
-        self.path, self.number = path, number
-        self.file: asyncssh.SFTPClientFile | None = None
-        self.beside = ""
-        self.hash = hashlib.sha256()
-        self.size = 0
-        self.mode = _MODE
-        self.pending: set[asyncio.Future[None]] = set()
-        self.wrong = ""
-        self.least = 0
-        """What a client that writes into a file without emptying it has to write, or to say its size."""
-        self.times: tuple[int, int] | None = None
-
-
-class _Folder:
-    """A folder that is listed."""
-
-    def __init__(self, path: str, names: list[m.Name]) -> None:
-        self.path, self.names = path, names
-
-
-class Quarantine:
-    """The inner part's way to files that the archivist holds."""
-
-    def __init__(self, send: Callable[[Any], None]) -> None:
-        self._send = send
-        self._last = 0
-        self._held = 0
-        self._waiting: dict[tuple[int, str], list[asyncio.Future[Any]]] = {}
-
-    def new(self, session: str) -> int:
-        """Raises: _No: there are too many."""
-        if self._held >= records.HELD_MOST:
-            raise _No("too many files wait for their scan")
-        self._held += 1
-        self._last += 1
-        self._send(records.Hold(self._last, session))
-        return self._last
-
-    def let(self, number: int, keep: bool) -> None:
-        """It is not needed any more."""
-        self._held -= 1
-        self._send(records.Let(number, keep))
-
-    async def ask(self, record: Any, kind: str) -> Any:
-        """Sends a record, and waits for the answer of this kind about its file: they come in order."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault((record.file, kind), []).append(future)
-        self._send(record)
-        return await future
-
-    def on_record(self, record: Any) -> None:
-        key = (record.file, type(record).__name__)
-        queue = self._waiting.get(key)
-        if queue:
-            future = queue.pop(0)
-            if not future.done():
-                future.set_result(record)
-            if not queue:
-                del self._waiting[key]
 
 
 class Files:
@@ -171,7 +61,7 @@ class Files:
         self._live, self._grant = live, live.grant
         self._sftp, self._rules, self._setting = sftp, rules, setting
         self._quarantine, self._refused = quarantine, refused
-        self._handles: dict[int, _Down | _Up | _Folder] = {}
+        self._handles: dict[int, Down | Up | Folder] = {}
         self._last = 0
         self._asked = 0
         self._total = 0
@@ -251,7 +141,7 @@ class Files:
 
     async def _real(self, path: str) -> str:
         found = await self._sftp.realpath(path.encode())
-        return _text(found)
+        return text_of(found)
 
     async def _new(self, path: str, patterns: tuple[str, ...]) -> str:
         """The real place of something that is to be made or changed. Raises: _No."""
@@ -285,10 +175,10 @@ class Files:
     async def _no_link(self, real: str) -> m.Attributes | None:
         """What is there, which must not be a link; None: nothing. Raises: _No."""
         try:
-            found = _attributes(await self._sftp.lstat(real.encode()))
+            found = attributes_of(await self._sftp.lstat(real.encode()))
         except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
             return None
-        if (found.mode or 0) & _TYPE == _LINK:
+        if is_link(found):
             raise _No(f"{real} is a link")
         return found
 
@@ -305,9 +195,9 @@ class Files:
     async def _do(self, operation: m.Operation) -> m.Answer:
         match operation:
             case m.Read(handle, offset, count):
-                return await self._read(self._of(handle, _Down), offset, count)
+                return await self._read(self._of(handle, Down), offset, count)
             case m.Write(handle, offset, data):
-                return await self._write(self._of(handle, _Up), offset, data)
+                return await self._write(self._of(handle, Up), offset, data)
             case m.Open():
                 return await (self._open_up(operation) if operation.write else self._open_down(operation))
             case m.Close(handle):
@@ -315,19 +205,19 @@ class Files:
             case m.Stat(path, follow):
                 real = await (self._old(path, look=True) if follow else self._itself(path))
                 found = await (self._sftp.stat if follow else self._sftp.lstat)(real.encode())
-                return m.Found(_attributes(found))
+                return m.Found(attributes_of(found))
             case m.HandleStat(handle):
                 there = self._any(handle)
-                if isinstance(there, _Down):
-                    return m.Found(_attributes(await there.file.stat()))
-                return m.Found(m.Attributes(there.size if isinstance(there, _Up) else 0, mode=0o100600))
+                if isinstance(there, Down):
+                    return m.Found(attributes_of(await there.file.stat()))
+                return m.Found(m.Attributes(there.size if isinstance(there, Up) else 0, mode=0o100600))
             case m.SetStat(path, attributes):
                 real = await self._new(path, self._grant.up)
-                wanted = self._settable(attributes, folder=_is_folder(await self._no_link(real)))
+                wanted = self._settable(attributes, folder=is_folder(await self._no_link(real)))
                 await self._recorded(self._passed("mode", real))
                 await self._sftp.setstat(real.encode(), wanted)
             case m.HandleSetStat(handle, attributes):
-                up = self._of(handle, _Up)
+                up = self._of(handle, Up)
                 self._settable(attributes, up.size)
                 up.least = 0 if attributes.size is not None else up.least
                 up.mode = attributes.mode & 0o777 if attributes.mode is not None else up.mode
@@ -335,7 +225,7 @@ class Files:
             case m.OpenFolder(path):
                 return await self._open_folder(await self._old(path, look=True))
             case m.ReadFolder(handle):
-                folder = self._of(handle, _Folder)
+                folder = self._of(handle, Folder)
                 some, folder.names = folder.names[: m.NAMES_MOST], folder.names[m.NAMES_MOST :]
                 return m.Names(tuple(some)) if some else m.Status("eof")
             case m.RealPath(path):
@@ -360,7 +250,7 @@ class Files:
 
     async def _rename(self, real: str, to: str, replace: bool) -> None:
         there = await self._no_link(real)
-        self._moves(real, to, _is_folder(there))
+        self._moves(real, to, is_folder(there))
         if not replace and await self._no_link(to) is not None:
             raise asyncssh.SFTPFailure("there is something of that name")
         await self._recorded(self._passed("rename", real, to=clip(to)))
@@ -371,9 +261,9 @@ class Files:
         Raises: _No."""
         down, up = self._grant.down, self._grant.up
         if folder:
-            if not within(to, _wholes(up)):
+            if not within(to, wholes(up)):
                 raise _No(f"{to} is no place for a folder with all that is in it")
-            down_old = within(real, _wholes(down))
+            down_old = within(real, wholes(down))
         else:
             down_old = within(real, down)
         if not down_old and (within(to, down) or (folder and leads_to(to, down))):
@@ -392,7 +282,7 @@ class Files:
             found.atime, found.mtime = attributes.times
         return found
 
-    def _any(self, handle: int) -> _Down | _Up | _Folder:
+    def _any(self, handle: int) -> Down | Up | Folder:
         found = self._handles.get(handle)
         if found is None:
             raise asyncssh.SFTPFailure("a handle that is not open")
@@ -404,7 +294,7 @@ class Files:
             raise asyncssh.SFTPFailure("a handle of something else")
         return found
 
-    def _opened(self, there: _Down | _Up | _Folder) -> m.Opened:
+    def _opened(self, there: Down | Up | Folder) -> m.Opened:
         self._last += 1
         self._handles[self._last] = there
         return m.Opened(self._last)
@@ -429,15 +319,63 @@ class Files:
         except BaseException:
             await file.close()
             raise
-        return self._opened(_Down(real, file))
+        down = Down(real, file)
+        if self._rules.scan:
+            try:
+                await self._fetch(down, operation)
+            except BaseException:
+                await file.close()
+                raise
+        return self._opened(down)
 
-    async def _read(self, down: _Down, offset: int, count: int) -> m.Answer:
+    async def _fetch(self, down: Down, operation: m.Open) -> None:
+        """All of it into quarantine, and looked through, before a byte of it is handed out. Raises: _No."""
+        number = self._quarantine.new(self._grant.name)
+        digest, size = hashlib.sha256(), 0
+        try:
+            while piece := cast(bytes, await down.file.read(records.FILE_PIECE, size)):
+                size += len(piece)
+                if size > self._rules.most:
+                    raise _No(f"it has more than {self._rules.most} bytes")
+                digest.update(piece)
+                await self._quarantine.add(number, piece)
+                self._live.spoke = self._setting.clock()
+                if self._over:
+                    raise _No("the session is over")
+        except BaseException:
+            self._quarantine.let(number, False)
+            raise
+        reason, kept = await self._judge(number, down.path)
+        if reason or self._over:
+            if not reason:
+                self._quarantine.let(number, False)
+            reason = reason or "the session is over"
+            self._tell(operation, reason, down.path, size=size, sha256=digest.hexdigest(), kept=kept)
+            raise _No(reason)
+        down.number = number
+
+    async def _judge(self, number: int, path: str) -> tuple[str, str]:
+        """Has a file looked through. The person is told where that takes long, and what came of it: of a status that
+        refuses, scp shows nothing."""
+        timer = asyncio.get_running_loop().call_later(WAIT_SECONDS, self._live.warn, clip(f"{path} is looked through"))
+        try:
+            reason, kept = await self._quarantine.judge(number)
+        finally:
+            timer.cancel()
+        if reason and not self._over:
+            self._live.warn(clip(f"{path}: {reason}"))
+        return reason, kept
+
+    async def _read(self, down: Down, offset: int, count: int) -> m.Answer:
         self._count(count)
-        data = cast(bytes, await down.file.read(count, offset))
+        if down.number:
+            data = (await self._quarantine.piece(down.number, offset))[:count]
+        else:
+            data = cast(bytes, await down.file.read(count, offset))
         if not data:
             return m.Status("eof")
         self._total -= count - len(data)
-        others = sum(one.waiting for one in self._handles.values() if isinstance(one, _Down) and one is not down)
+        others = sum(one.waiting for one in self._handles.values() if isinstance(one, Down) and one is not down)
         down.add(offset, data, OUT_OF_ORDER_BYTES - others)
         return m.Content(data)
 
@@ -458,9 +396,9 @@ class Files:
             return m.Status("no such file")
         if there is not None and operation.exclusive:
             raise _No("there is a file of that name")
-        if sum(1 for one in self._handles.values() if isinstance(one, _Up)) >= UPLOADS_MOST:
+        if sum(1 for one in self._handles.values() if isinstance(one, Up)) >= UPLOADS_MOST:
             raise asyncssh.SFTPFailure(f"more than {UPLOADS_MOST} files are written")
-        up = _Up(real, self._quarantine.new(self._grant.name) if self._rules.scan else 0)
+        up = Up(real, self._quarantine.new(self._grant.name) if self._rules.scan else 0)
         if there is not None and not operation.truncate:
             up.least = there.size or 0
         if operation.attributes.mode is not None:
@@ -469,7 +407,7 @@ class Files:
             await self._begin(up)
         return self._opened(up)
 
-    async def _begin(self, up: _Up) -> None:
+    async def _begin(self, up: Up) -> None:
         """Something beside its place at the asset."""
         folder, name = posixpath.split(up.path)
         self._opening += 1
@@ -480,7 +418,7 @@ class Files:
         attributes = asyncssh.SFTPAttrs(permissions=0o600)
         up.file = await self._sftp.open(up.beside.encode(), "xb", attributes, encoding=None, block_size=0)
 
-    async def _write(self, up: _Up, offset: int, data: bytes) -> m.Answer:
+    async def _write(self, up: Up, offset: int, data: bytes) -> m.Answer:
         if up.wrong:
             raise _No(up.wrong)
         try:
@@ -500,9 +438,7 @@ class Files:
             if up.file is not None:
                 await up.file.write(data, offset)
             else:
-                held = await self._quarantine.ask(records.HoldPiece(up.number, data), "Held")
-                if held.trouble:
-                    raise _No(f"it cannot be kept apart: {held.trouble}")
+                await self._quarantine.add(up.number, data)
         except (_No, asyncssh.Error, OSError) as error:
             up.wrong = up.wrong or str(error)
             raise
@@ -514,10 +450,12 @@ class Files:
     async def _close(self, handle: int) -> m.Answer:
         there = self._any(handle)
         del self._handles[handle]
-        if isinstance(there, _Down):
+        if isinstance(there, Down):
             self._note_down(there)
+            if there.number:
+                self._quarantine.let(there.number, False)
             await there.file.close()
-        elif isinstance(there, _Up):
+        elif isinstance(there, Up):
             while there.pending:
                 await asyncio.wait(there.pending)
             try:
@@ -529,23 +467,21 @@ class Files:
                 raise
         return m.Status("ok")
 
-    def _note_down(self, down: _Down) -> None:
+    def _note_down(self, down: Down) -> None:
         self._setting.audit.note(self._passed("down", down.path, size=down.size, sha256=down.digest), always=True)
 
-    async def _commit(self, up: _Up) -> None:
+    async def _commit(self, up: Up) -> None:
         """The file is whole: it goes to its place, if it may. Raises: _No."""
         scan = ""
         if up.size < up.least:
             raise _No("a part of a file is not written over: the whole is")
         if up.number:
-            judged = await self._quarantine.ask(records.Judge(up.number), "Judged")
-            if judged.verdict != "clean":
-                number, up.number = up.number, 0
-                self._quarantine.let(number, True)
-                found = judged.verdict == "found"
-                reason = f"the scanner finds {judged.detail}" if found else f"it was not scanned: {judged.detail}"
-                self._tell(m.Close(1), reason, up.path, size=up.size, sha256=up.hash.hexdigest(), kept=judged.name)
+            number, up.number = up.number, 0
+            reason, kept = await self._judge(number, up.path)
+            if reason:
+                self._tell(m.Close(1), reason, up.path, size=up.size, sha256=up.hash.hexdigest(), kept=kept)
                 raise _No(reason)
+            up.number = number
             scan = "clean"
             await self._begin(up)
             await self._bring(up)
@@ -566,20 +502,20 @@ class Files:
             self._quarantine.let(up.number, False)
             up.number = 0
 
-    async def _bring(self, up: _Up) -> None:
+    async def _bring(self, up: Up) -> None:
         """From quarantine to the asset; what comes out is what went in. Raises: _No."""
         digest, offset = hashlib.sha256(), 0
         while up.file is not None:
-            given = await self._quarantine.ask(records.Give(up.number, offset), "Given")
-            if not given.data:
+            data = await self._quarantine.piece(up.number, offset)
+            if not data:
                 break
-            digest.update(given.data)
-            await up.file.write(given.data, offset)
-            offset += len(given.data)
+            digest.update(data)
+            await up.file.write(data, offset)
+            offset += len(data)
         if digest.digest() != up.hash.digest():
             raise _No("what was kept apart is not what came")
 
-    async def _give_up(self, up: _Up) -> None:
+    async def _give_up(self, up: Up) -> None:
         """Nothing of it stays."""
         if up.number:
             self._quarantine.let(up.number, False)
@@ -597,9 +533,11 @@ class Files:
     def end(self) -> None:
         """The session is over: what was read is told, what was not finished is told as such."""
         for there in self._handles.values():
-            if isinstance(there, _Down):
+            if isinstance(there, Down):
                 self._note_down(there)
-            elif isinstance(there, _Up):
+                if there.number:
+                    self._quarantine.let(there.number, False)
+            elif isinstance(there, Up):
                 self._tell(m.Close(1), "it was not finished", there.path, size=there.size)
                 if there.number:
                     self._quarantine.let(there.number, False)
@@ -624,7 +562,7 @@ class Files:
         names: list[m.Name] = []
         async for one in self._sftp.scandir(real.encode()):
             try:
-                name = _text(one.filename)
+                name = text_of(one.filename)
             except _No:
                 continue  # what cannot be named cannot be asked for
             if name in (".", "..") or "/" in name or not name or len(name.encode()) > NAME_BYTES:
@@ -633,34 +571,5 @@ class Files:
                 raise asyncssh.SFTPFailure(f"a folder with more than {LISTED_MOST} names")
             path = posixpath.join(real, name)
             if within(path, self._reached) or leads_to(path, self._reached):
-                names.append(m.Name(name, _attributes(one.attrs)))
-        return self._opened(_Folder(real, names))
-
-
-def _wholes(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """The patterns that are a folder with all beneath it."""
-    return tuple(pattern for pattern in patterns if pattern.endswith("/**"))
-
-
-def _is_folder(attributes: m.Attributes | None) -> bool:
-    return attributes is not None and (attributes.mode or 0) & _TYPE == _FOLDER
-
-
-def _text(raw: bytes | str) -> str:
-    """A path of the asset. Raises: _No."""
-    data = raw.encode() if isinstance(raw, str) else raw
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise _No("the asset names something that is no UTF-8") from None
-    if "\0" in text or len(data) > m.PATH_BYTES:
-        raise _No("the asset names something that is no path")
-    return text
-
-
-def _attributes(found: asyncssh.SFTPAttrs) -> m.Attributes:
-    word = (1 << 32) - 1
-    owner = None if found.uid is None or found.gid is None else (found.uid & word, found.gid & word)
-    times = None if found.atime is None or found.mtime is None else (int(found.atime) & word, int(found.mtime) & word)
-    size = None if found.size is None else min(max(0, found.size), (1 << 63) - 1)
-    return m.Attributes(size, owner, None if found.permissions is None else found.permissions & word, times)
+                names.append(m.Name(name, attributes_of(one.attrs)))
+        return self._opened(Folder(real, names))

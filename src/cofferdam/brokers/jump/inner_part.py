@@ -20,7 +20,8 @@ from cofferdam.brokers.broker import Part, Setting
 from cofferdam.brokers.jump import records
 from cofferdam.brokers.jump.accounts import key_name
 from cofferdam.brokers.jump.alone import alone
-from cofferdam.brokers.jump.inner_files import Files, Quarantine
+from cofferdam.brokers.jump.inner_files import Files
+from cofferdam.brokers.jump.inner_held import Quarantine
 from cofferdam.brokers.jump.inner_session import Live
 from cofferdam.brokers.jump.inner_ssh import FilesLeg, NoLeg, connect, open_files, open_session
 from cofferdam.brokers.jump.inner_telnet import open_telnet

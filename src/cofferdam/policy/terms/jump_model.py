@@ -132,8 +132,8 @@ class FilesSaid(schema.Entry):
     )
     scan: Yes = Field(
         False,
-        description="What goes to the asset is kept apart until clamd has looked through it (`cofferdam up --socket "
-        "clamd=PATH`); where clamd does not answer, nothing passes.",
+        description="What goes to the asset or comes from it is kept apart until clamd has looked through it "
+        "(`cofferdam up --socket clamd=PATH`); where clamd does not answer, nothing passes.",
     )
     executable: Yes = Field(False, description="Whether a file may be made executable at the asset.")
 
