@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,9 +34,8 @@ def clock() -> Clock:
 Opener = Callable[..., AuditLog]
 
 
-@pytest.fixture
-def opener(tmp_path: Path, clock: Clock) -> Opener:
-    """Opens the test's log, in tmp_path/audit with its key in tmp_path/keys."""
+def opener_in(home: Path, clock: Clock) -> Opener:
+    """Opens the log in home/audit with its key in home/keys."""
 
     def opened(**options: object) -> AuditLog:
         arguments: dict[str, object] = {
@@ -45,9 +45,35 @@ def opener(tmp_path: Path, clock: Clock) -> Opener:
             "retry_ns": 0,
             "background": False,
         } | options
-        return open_log(tmp_path / "audit", tmp_path / "keys/audit.key", **arguments)  # type: ignore[arg-type]
+        return open_log(home / "audit", home / "keys/audit.key", **arguments)  # type: ignore[arg-type]
 
     return opened
+
+
+@pytest.fixture
+def opener(tmp_path: Path, clock: Clock) -> Opener:
+    """Opens the test's log, in tmp_path/audit with its key in tmp_path/keys."""
+    return opener_in(tmp_path, clock)
+
+
+SMALL = 600
+"""Entries: two full tiles and an edge at two levels."""
+
+
+@pytest.fixture(scope="session")
+def small_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log with everything, in `audit`, with its key: full tiles, narrower partial ones beside the last, a journal of
+    several appends; and in `copy` as a crash before its orderly end would have left it. Not to be changed."""
+    home, clock = tmp_path_factory.mktemp("small"), Clock()
+    log = opener_in(home, clock)()
+    for number in range(SMALL):
+        if number in (100, 300, 550, 590):
+            log.publish()
+        clock.move(1000)
+        log.append([write(number)], maker="modbus/it-ot/inner", policy="ab" * 32)
+    shutil.copytree(home / "audit", home / "copy")
+    log.close()
+    return home
 
 
 def write(number: int = 0) -> Draft:

@@ -13,13 +13,11 @@ from cofferdam.audit.checkpoint import VerifierKey, open_checkpoint
 from cofferdam.audit.events.gate import GateStopped
 from cofferdam.audit.files import DirFiles
 from cofferdam.audit.frames import SECTOR, read_segment
+from cofferdam.audit.keys import load_public
 from cofferdam.audit.log import AuditLog
 from cofferdam.audit.verify import Verification, verify_log
 from cofferdam.errors import AuditError
-from tests.audit.conftest import Clock, Opener, write
-
-SMALL = 600
-"""Entries: two full tiles and an edge at two levels."""
+from tests.audit.conftest import SMALL, Opener, write
 
 
 class Copy:
@@ -50,18 +48,10 @@ def crashed(log: AuditLog, folder: Path, to: Path) -> None:
     shutil.copytree(folder, to)
 
 
-@pytest.fixture
-def small(opener: Opener, tmp_path: Path, clock: Clock) -> tuple[Copy, VerifierKey]:
-    """A log with everything: full tiles, narrower partial ones beside the last, a journal of several appends."""
-    log = opener()
-    for number in range(SMALL):
-        if number in (100, 300, 550, 590):
-            log.publish()
-        clock.move(1000)
-        log.append([write(number)], maker="modbus/it-ot/inner", policy="ab" * 32)
-    crashed(log, tmp_path / "audit", tmp_path / "copy")
-    log.close()
-    return Copy(tmp_path / "copy"), log.key.verifier
+@pytest.fixture(scope="module")
+def small(small_home: Path) -> tuple[Copy, VerifierKey]:
+    """That log in memory."""
+    return Copy(small_home / "copy"), load_public(small_home / "keys/audit.pub")
 
 
 def blamed(report: Verification, path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -292,6 +293,60 @@ def test_a_crash_while_the_disk_is_full(tiny: Path, tmp_path: Path, clock: Clock
     assert kinds.count("write-allowed") == size - 1
     assert kinds[size : size + 2] == ["log-opened", "torn-tail"]
     log.close()
+
+
+def test_the_reserve_holds_through_a_crash_on_a_full_disk(tmp_path: Path) -> None:
+    """The disk is full, and all that was kept is the reserve: the log goes on, and opens again after a crash."""
+    folder, key = tmp_path / "tiny", tmp_path / "keys/audit.key"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("needs root to mount a small file system")
+    try:
+        log = open_log(folder / "audit", key, site="riverside", retry_ns=0, background=False)
+        log.keep_reserve()
+        with (folder / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        for number in range(300):
+            log.append([write(number)], maker="inner")
+            log.tick()
+        assert log.stuck and not log.fault
+        size = log.size
+        os.close(log._lock)
+        log._closed = True
+        (folder / "audit/reserve").exists() or (folder / "ballast").unlink()
+        log = open_log(folder / "audit", key, site="riverside", retry_ns=0, background=False)
+        kinds = [decode_entry(data).kind for _, data in LogReader(folder / "audit", log.key.verifier).entries()]
+        assert kinds.count("write-allowed") == 300 and log.size >= size + 2
+        log.append([write(1000)], maker="inner")
+        (folder / "ballast").unlink(missing_ok=True)
+        log.publish()
+        log.close()
+        assert verify_log(DirFiles(folder / "audit"), log.key.verifier).good
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_the_log_opens_on_a_full_disk_by_its_reserve(tmp_path: Path) -> None:
+    folder, key = tmp_path / "tiny", tmp_path / "keys/audit.key"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("needs root to mount a small file system")
+    try:
+        log = open_log(folder / "audit", key, site="riverside", retry_ns=0, background=False)
+        log.keep_reserve()
+        log.close()
+        with (folder / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        log = open_log(folder / "audit", key, site="riverside", retry_ns=0, background=False)
+        assert log.stuck
+        log.append([write(1)], maker="inner")
+        (folder / "ballast").unlink()
+        log.close()
+        assert verify_log(DirFiles(folder / "audit"), log.key.verifier).good
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_file_that_may_not_grow(opener: Opener, tmp_path: Path) -> None:

@@ -174,9 +174,15 @@ class AuditLog:
         self.published = self.size
         self._grow(entries)
         try:
-            self._begin_segment(self.size, self._tree.root())
-        except OSError as error:
-            raise self._fail("begin", segment_path(self.size), error) from error
+            try:
+                self._begin_segment(self.size, self._tree.root())
+            except OSError as error:
+                if error.errno not in FULL or not self._has_reserve():
+                    raise
+                header = segment_header(self.origin, self.size, self._tree.root())
+                self._open_segment(segment_path(self.size), [header], reserve=True)
+        except OSError as failed:
+            raise self._fail("begin", segment_path(self.size), failed) from failed
         self._old = [path for path in self._old if path != self._segment]
 
     # --- appending

@@ -31,7 +31,7 @@ from cofferdam.audit.tiles import ENTRIES, edge, split_entries, tile_path
 from cofferdam.audit.tree import EMPTY_ROOT, WIDTH, Tree
 from cofferdam.audit.upkeep import finish
 from cofferdam.audit.verify import CHECKPOINT, Verification, verify_log
-from cofferdam.errors import AuditError
+from cofferdam.errors import AuditError, LogUnwritable
 
 DEEP = 65536
 """Entries at the end of the log that are checked when it is opened. Of those before, only the hashes are; a full check
@@ -241,7 +241,11 @@ def _greet(log: AuditLog, given: AuditLogArguments, segments: list[Segment], fre
     if wall < last_ns - JUMP_NS:
         drafts.append(ClockJump(wall_ns=wall, jump_ns=str(wall - last_ns), clock=format_time(wall).decode()))
     log.append(drafts, maker=MAKER)
-    log.publish()
+    try:
+        log.publish()
+    except LogUnwritable:
+        if not log.stuck:  # on a full disk, the log goes on in its reserve
+            raise
 
 
 def _segments(files: DirFiles, key: SignerKey) -> list[Segment]:
