@@ -506,6 +506,8 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     route: str = ""  # how a request goes on from the address to the device, in the protocol's words
     broadcast: int = -2
     """The unit to which a write reaches more than one device; an asset of any unit does not take such a write."""
+    bits_of: tuple[tuple[str, str, int], ...] = ()
+    """Spaces of bits that are kept in words of another space: the one, the other, and the word of the first bit."""
     security: Security | None = None
     also: tuple[tuple[str, int], ...] = ()  # further places where the outer half answers (the other IP version)
 

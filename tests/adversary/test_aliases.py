@@ -115,3 +115,54 @@ def test_a_step_in_a_file_record_is_refused_when_it_is_written() -> None:
     with pytest.raises(PolicyError) as caught:
         loads(said.replace("at: holding 1, type: uint16, max: 100", 'at: "file:4 1", type: uint16, max_step: 5'))
     assert [problem.check for problem in caught.value.problems] == ["step"]  # type: ignore[attr-defined]
+
+
+MAPPED = """
+site: s
+zones: {it: {side: it}, plant: {side: ot}}
+assets:
+  plc: {zone: plant, address: 10.1.0.1, protocol: modbus, listen: 10.0.0.9:502, bits_of: {coil: holding 100},
+    points: {speed: {at: holding 101, type: uint16, max: 100}, free: {at: holding 102, type: uint16},
+             valve: {at: coil 80, writes_per_minute: 1}}}
+principals: {who: {zone: it, addresses: [10.0.0.0/8]}}
+conduits:
+  a: {from: it, to: plant, broker: modbus, owner: o, reason: r,
+    allow: [{who: who, asset: plc, write: all, write_registers: [coil 0-99, holding 0-199]}]}
+"""
+
+
+def mapped(text: str = MAPPED) -> Flow:
+    found = compile_policy(loads(text), now_ns=WALL).flow("modbus", "10.0.0.1", "plc")
+    assert isinstance(found, Flow)
+    return found
+
+
+@given(st.integers(0, 99), st.integers(1, 40))
+def test_bits_that_a_device_keeps_in_words_are_no_way_round_their_limits(start: int, count: int) -> None:
+    """By coils the word of a limited point would be written, by words the coil of one."""
+    count = min(count, 100 - start)
+    bits = Operation(15, -1, 1, True, (), (Change("coil", start, count, (1,) * count),))
+    meets = start < 32 and start + count > 16
+    verdict = mapped().decide(bits, WALL)
+    assert isinstance(verdict, Deny) is meets
+    words = Operation(16, -1, 1, True, (), (Change("holding", 60 + start, 1, (50,)),))
+    verdict = mapped().decide(words, WALL)
+    assert isinstance(verdict, Deny) is (60 + start == 105)
+    if isinstance(verdict, Deny):
+        assert verdict.fault is Fault.VALUE
+        assert "words of valve are asked, which the device keeps in coil 80" in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("{holding: holding 100}", 'found the space "holding", expected a space of bits'),
+        ("{coil: discrete 1}", "found discrete 1, expected the word of its first bit, of holding"),
+        ("{coil: holding 1-2}", "found holding 1-2, expected the word of its first bit"),
+        ("{coil: 40101}", "expected a space and cells counted from 0"),
+    ],
+)
+def test_a_space_that_is_in_no_words_is_told(said: str, message: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        mapped(MAPPED.replace("{coil: holding 100}", said))
+    assert message in " ".join(map(str, caught.value.problems))  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from cofferdam.audit.events.access import ReadsCounted, Refused, RefusedMany, Se
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
+from tests.brokers.harness import POLICY, QUICK
 from tests.brokers.stage import WALL, Stage, Wire, answer, exception, read, write
 from tests.brokers.test_adversary import SPEED, STEP, compiled, connected, learn
 
@@ -367,6 +368,17 @@ def test_no_principal_keeps_another_out() -> None:
     assert list(stage.outer.alarms()) == ["connections-full"]
     late = stage.client("10.0.0.99", 99)
     assert late.closed and not operator.closed
+
+
+def test_a_network_of_ipv6_is_one_source() -> None:
+    """M13: whoever has a network of 64 bits has 2^64 addresses, and no more places and entries than one host."""
+    text = POLICY.format(device_port=5020, port=502, asset_extra="", conduit_extra="", limits=QUICK, reads="allow",
+                         registers="0-99").replace("addresses: [127.0.0.1]", 'addresses: ["fd00::/32"]')  # fmt: skip
+    stage = Stage(policy=compile_policy(loads(text), now_ns=WALL))
+    most = stage.policy.limits.client_connections_per_address
+    crowd = [stage.client(f"fd00::{n:x}:{n:x}", n) for n in range(1, most + 20)]
+    assert [client.closed for client in crowd].count(False) <= most
+    assert not stage.client("fd00:0:0:1::1").closed
 
 
 def test_a_connection_that_asks_nothing_is_told_of_once_however_many_units_there_are() -> None:

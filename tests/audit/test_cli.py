@@ -188,6 +188,7 @@ def test_bad_input(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("show", ["--key", str(state / "none")], "no public key"),
         ("verify", ["--log", str(state / "none")], "no audit log"),
         ("show", ["--log", str(state / "none")], "no audit log"),
+        ("show", ["--log", str(state / "audit" / "audit")], f"{state / 'audit'} is an audit log, and no state folder"),
     ]:
         code, out = audit(state, capsys, verb, *more)
         assert code == 2 and text in out, (verb, more, out)

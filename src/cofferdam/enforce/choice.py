@@ -14,6 +14,7 @@ from pathlib import Path
 from cofferdam.enforce import kernel
 from cofferdam.enforce.inside import inside
 from cofferdam.enforce.isolation import Isolation, PlainIsolation
+from cofferdam.enforce.rooted import RootIsolation
 from cofferdam.enforce.users import NEEDED, USEFUL, Users
 from cofferdam.errors import GateError, PolicyError
 
@@ -25,14 +26,14 @@ def choose(policy: Path, state: Path, *, users: Users, take: Collection[str] = (
     if missing is not None:
         return PlainIsolation(missing)
     if not inside(None, _asks_for_namespaces, str(policy), machine):
-        return PlainIsolation()
+        return RootIsolation(state, users)
     # Here, and not above: pyroute2 is large, and a gate without namespaces has no use for it.
     from cofferdam.enforce.namespaces import NamespaceIsolation
 
     try:
         isolation = NamespaceIsolation(state, policy, users, take=take)
     except GateError as error:
-        return PlainIsolation((str(error), error.hint))
+        return RootIsolation(state, users, (str(error), error.hint))
     lacking = kernel.missing_capabilities(USEFUL)
     kept = [*NEEDED, *(name for name in USEFUL if name not in lacking)]
     kernel.drop_bounding_set(kept)

@@ -260,9 +260,16 @@ class PlainIsolation(Isolation):
             ("ends with the launcher", True, "the kernel ends every process of the gate when the launcher ends"),
             ("network namespaces", False, f"{why}: halves share the host's network"),
             ("mount namespaces", False, "no mount namespaces: halves see the host's files as their user does"),
-            ("own users", False, "all processes run as the user who started the gate"),
+            ("own users", False, f"all processes run as {_who()}"),
             ("firewall", False, "no rules of the gate's own: only the host's firewall, if any, keeps others off"),
         )
+
+
+def _who() -> str:
+    """The user of this process, and what it could do."""
+    if os.geteuid() != 0:
+        return f"the user who started the gate (id {os.geteuid()})"
+    return "root, who started the gate, with root's capabilities"
 
 
 def listen(address: str, port: int, *, datagrams: bool = False) -> socket.socket:

@@ -23,7 +23,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import msgspec
@@ -440,7 +440,7 @@ class NamespaceIsolation(Isolation):
         os.umask(0o022)
         groups = {*berth.reads.values(), *map(sites.group, berth.folders.values())}
         view.enter(journal.folder(self._state) / "root", self._python, *self._files(berth))
-        self._drop_to(berth.user, groups)
+        kernel.become(berth.user, groups)
         # The kernel forgets this at a change of user. A launcher that ended before it is noticed by the control pipe.
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if not profile.confined and os.getppid() != self._launcher:
@@ -453,7 +453,7 @@ class NamespaceIsolation(Isolation):
 
     def become_probe(self) -> None:
         """The calling process becomes a user that no part is, without a place. For a probe."""
-        self._drop_to(self.probe_user)
+        kernel.become(self.probe_user)
 
     def _enter_side(self, place: Place) -> None:
         log, plan = self._journal, self._plan
@@ -481,17 +481,6 @@ class NamespaceIsolation(Isolation):
         if policy.is_dir() or parent == Path("/") or not parent.stat().st_mode & 0o001:
             return policy
         return parent
-
-    @staticmethod
-    def _drop_to(user: int, groups: Iterable[int] = ()) -> None:
-        """For good: no capability now, none by any program, none by any user id. `groups`: of what it may read."""
-        kernel.prctl(kernel.PR_SET_SECUREBITS, kernel.SECUREBITS_LOCKED)
-        kernel.drop_bounding_set()
-        os.setgroups(sorted(groups))
-        os.setresgid(user, user, user)
-        os.setresuid(user, user, user)
-        kernel.set_capabilities(())
-        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
 
     # --- what is in force ---------------------------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ from cofferdam.gate.past_writes import PastWrites
 from cofferdam.gate.watch import report
 from cofferdam.gate.watch.drops import Drops
 from cofferdam.gate.watch.evidence import Evidence
+from cofferdam.gate.watch.forwarding import forwarded
 from cofferdam.gate.watch.leaks import LeakProbe
 from cofferdam.gate.watch.management import Management
 from cofferdam.gate.watch.metrics import Metrics
@@ -579,6 +580,8 @@ class Gate:
         said = [*said, *(report.FactReport(f"name server: {fact[0]}", *fact[1:]) for fact in self.overlay.facts)]
         names = {fact.name for fact in said}
         launcher = [report.FactReport(*fact) for fact in self.separation.facts if fact[0] not in names]
+        if self.separation.isolation != "namespaces":  # else the sides have networks of their own, and switches there
+            launcher.append(report.FactReport("no forwarding", *forwarded()))
         probe = self.leaks.report()
         return (parts, *launcher, *said, report.FactReport("leak probe", probe.works, probe.detail))
 

@@ -141,6 +141,7 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
             for stream_name, stream in sorted(asset.streams.items())
         ),
         bits=tuple(space.name for space in dialect.spaces if space.bits),
+        bits_of=tuple((name, at.space, at.start) for name, at in sorted(asset.bits_of.items()) if isinstance(at, Span)),
         kinds=tuple((kind.name, kind.separators) for kind in dialect.kinds),
         route=asset.route or "",
         broadcast=dialect.units.broadcast if dialect.units is not None else -2,

@@ -66,6 +66,22 @@ class PlaceChecks:
             self._place((*self.here, "streams", name), name, stream.at, "streams", "opened as streams")
             self._form((*self.here, "streams", name), name, stream)
 
+        for name, at in self.asset.bits_of.items():
+            self._bits_of((*self.here, "bits_of"), name, at)
+
+    def _bits_of(self, here: Path, name: str, at: Span | Item | None) -> None:
+        """Whether a space of bits is said to be in words."""
+        spaces = {space.name: space for space in self.dialect.spaces}
+        bits = [space.name for space in spaces.values() if space.bits]
+        words = [space.name for space in spaces.values() if space.writable and not space.bits and not space.numbered]
+        if name not in bits:
+            self.checking.key(
+                (*here, name), f"the space {quote(name)}", f"a space of bits ({one_of(bits)})", check="space"
+            )
+        elif at is not None and (not isinstance(at, Span) or at.space not in words or at.count != 1):
+            expected = f"the word of its first bit, of {' or '.join(words)}"
+            self.at((*here, name), self.dialect.notation.show(at), expected, check="space")
+
     # --- points
 
     def _point(self, here: Path, name: str, point: schema.Point) -> None:

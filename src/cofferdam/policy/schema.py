@@ -474,6 +474,12 @@ class Asset(Entry):
     security: Security | None = Field(
         None, description="How the device is spoken with, for protocols that can be secured."
     )
+    bits_of: dict[Name, At] = Field(
+        {},
+        description="Spaces of bits that the device keeps in words of another space: `{coil: holding 100}` where coils "
+        "0 to 15 are the bits of holding 100, coils 16 to 31 those of holding 101, and so on. Limits of a point then "
+        "hold for writes by either name.",
+    )
     points: dict[Name, Point] = Field({}, description="The device's named values.")
     methods: dict[Name, Method] = Field({}, description="What can be called, by name. For protocols with methods.")
     streams: dict[Name, Stream] = Field({}, description="What can be opened as a stream. For protocols with streams.")

@@ -219,8 +219,8 @@ class Flow:
     """What one set of principals may do to one asset. Made by `CompiledPolicy.flow`; shared between sessions."""
 
     __slots__ = (
-        "_bits", "_clocks", "_forms", "_frames", "_items", "_points", "_recalled", "_since", "_until", "_verdicts",
-        "asset", "conduits", "principals", "silent", "ways",
+        "_bits", "_clocks", "_forms", "_frames", "_items", "_kept_in", "_points", "_recalled", "_since", "_until",
+        "_verdicts", "asset", "conduits", "principals", "silent", "ways",
     )  # fmt: skip
 
     def __init__(
@@ -238,6 +238,7 @@ class Flow:
             if isinstance(point.at, Span):
                 self._points.setdefault(point.at.space, []).append(point)
         self._bits = frozenset(asset.bits)
+        self._kept_in = {bits: (words, first) for bits, words, first in asset.bits_of}
         # An asset without items keeps the short way.
         self._items = Items(asset) if asset.kinds else None
         self._since = 0
@@ -425,7 +426,7 @@ class Flow:
         limited: set[str] = set()
         for index, change in enumerate(op.writes):
             if isinstance(change, Change):
-                torn = self._touched_cells(index, change, limited, checks)
+                torn = self._touched_cells(index, change, limited, checks) or self._touched_otherwise(change)
                 if torn:
                     return Fault.VALUE, torn, []
         if self._items is not None:
@@ -455,6 +456,24 @@ class Flow:
                     return f"{point.name} is asked twice in one request; once is allowed"
                 limited.add(point.name)
             checks.append(_CellCheck(point, index, at.start - change.start))
+        return ""
+
+    def _touched_otherwise(self, change: Change) -> str:
+        """What is wrong with a write of bits that the device keeps in words with limits, or of such words: it would
+        pass the limits round."""
+        for bits, (words, first) in self._kept_in.items():
+            if change.space == bits:
+                low, high = first + change.start // 16, first + (change.stop - 1) // 16 + 1
+                other, what = words, "bits"
+            elif change.space == words:
+                low, high = 16 * (change.start - first), 16 * (change.stop - first)
+                other, what = bits, "words"
+            else:
+                continue
+            for point in self._points.get(other, ()):
+                if values.has_limit(point) and point.at.start < high and low < point.at.stop:
+                    whole = show_range(point.at, point.at.start, point.at.stop)
+                    return f"{what} of {point.name} are asked, which the device keeps in {whole}; that is allowed"
         return ""
 
     def _check_values(self, op: Operation, form: _Form) -> Allow | Deny:
