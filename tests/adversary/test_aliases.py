@@ -165,4 +165,4 @@ def test_bits_that_a_device_keeps_in_words_are_no_way_round_their_limits(start: 
 def test_a_space_that_is_in_no_words_is_told(said: str, message: str) -> None:
     with pytest.raises(PolicyError) as caught:
         mapped(MAPPED.replace("{coil: holding 100}", said))
-    assert message in " ".join(map(str, caught.value.problems))  # type: ignore[attr-defined]
+    assert message in " ".join(map(str, caught.value.problems))

@@ -92,7 +92,7 @@ def test_a_lie_is_shown_and_harms_nobody(owned: Taken, operator: Client, what: s
     assert owned.inject(LIES[what]) == "done"
     for _ in range(2):
         status = owned.gate.status()
-        assert "nobody" not in json.dumps(status)
+        assert '"nobody"' not in json.dumps(status)
         assert "cofferdam_build_info" in scrape(owned)
     code, out, err = cli("status", "--state", str(owned.site.state))
     assert code in (0, 1) and not err

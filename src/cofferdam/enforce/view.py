@@ -47,7 +47,9 @@ def find_python() -> Python:
         show(Path(sys.prefix))
     for name in ("stdlib", "platstdlib"):
         show(Path(sysconfig.get_path(name)))
-    for folder in site.getsitepackages():
+    # A file of paths in one folder of packages may name another.
+    packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    for folder in (*site.getsitepackages(), *packages):
         show(Path(folder))
     show(Path(cofferdam.__file__).parent)
     show(Path(sys.prefix) / compiled.FOLDER)
