@@ -51,7 +51,8 @@ class OwnedGate(Gate):
 class Taken:
     """Two roads, two pairs: the intruder has the outer half of the first, an operator works by the second."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, addresses: str = "127.0.0.1") -> None:
+        """`addresses`: of those who may ask."""
         self.site = Site(folder)
         self.device, self.other = self.site.device, Device()
         self.port, self.other_port, management = held_ports(3)
@@ -64,14 +65,16 @@ class Taken:
         head = first + "  dcs:" + rest.replace("zone: control", "zone: second", 1)
         before, _, after = tail.partition("  dcs-road:")
         tail = before + "  dcs-road:" + after.replace("to: control", "to: second", 1)
+        head = head.replace("addresses: [127.0.0.1]", f"addresses: [{addresses}]")
         self.site.policy.write_text(f"{head}conduits:{tail}")
         self.management = management
         self.gate = OwnedGate(self.site.state, self.site.policy)
 
-    def inject(self, code: str) -> str:
-        """Runs code in the outer half of the first road; what it said, "" if it ended first."""
+    def inject(self, code: str, port: int = 0, source: str = "") -> str:
+        """Runs code in the outer half of the first road, or of that which listens there; what it said, "" if it ended
+        first."""
         self.gate.wait_ready()
-        with Client(self.port) as client:
+        with Client(port or self.port, source=source) as client:
             client._socket.sendall(b"OWNED" + (PRELUDE + code).encode())
             with contextlib.suppress(ConnectionError):
                 return client._socket.recv(4096).decode().strip()
@@ -98,8 +101,8 @@ class Taken:
 
 
 @contextlib.contextmanager
-def taken(folder: Path) -> Iterator[Taken]:
-    scene = Taken(folder)
+def taken(folder: Path, addresses: str = "127.0.0.1") -> Iterator[Taken]:
+    scene = Taken(folder, addresses)
     try:
         scene.gate.wait_ready()
         yield scene

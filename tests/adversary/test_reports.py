@@ -3,12 +3,15 @@ parts and whoever looks at the gate go on."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,6 +22,7 @@ from cofferdam.brokers.kit.figures import Distribution, counter, gauge, histogra
 from cofferdam.brokers.kit.reports import PAGES, Pager
 from cofferdam.brokers.kit.supervision import REPORT_BYTES, AssetStatus, CommandDone, FromPart, PartStatus
 from cofferdam.errors import CrossingError
+from cofferdam.gate.client import ask
 from cofferdam.gate.crew.hearing import BYTES_AT_ONCE, Hearing, Incoming
 from cofferdam.gate.state import load_severed
 from tests.adversary.takeover import Taken, taken
@@ -103,9 +107,7 @@ def test_a_lie_is_shown_and_harms_nobody(owned: Taken, operator: Client, what: s
 def test_a_side_is_severed_while_its_part_floods_and_lies(owned: Taken) -> None:
     """H3: it says that it has taken it and goes on serving; and another has the gate busy with what it says."""
     code = (
-        "outer.set_severed = lambda sides: None\n"
-        "import threading\nsay('done')\n"
-        "while True:\n    report(); outer._reactor.turn(0.001)\n"
+        "outer.set_severed = lambda sides: None\nsay('done')\nwhile True:\n    report(); outer._reactor.turn(0.001)\n"
     )
     with Client(owned.port) as client:
         assert client.read()[0] == 3
@@ -118,6 +120,66 @@ def test_a_side_is_severed_while_its_part_floods_and_lies(owned: Taken) -> None:
     assert load_severed(owned.site.state).sides == ("it",)
     assert cli("restore", "it", "--state", str(owned.site.state))[0] == 0
     owned.gate.wait_ready()
+
+
+FLOOD = """
+say('done')
+n = 0
+while True:
+    n += 1
+    report(faults={'value': n}, figures={'reads': {'plc-road': n, 'dcs-road': n},
+           'added': {'plc-road': Distribution({b: n for b in range(1000)}, 1, 1)}})
+    outer._reactor.turn(0.001)
+    time.sleep(0.05)
+"""
+"""Reports as many and as long as a part may send without being ended for it."""
+
+
+def sessions_end_at_once(scene: Taken, each: int, fill: Path | None = None) -> None:
+    """Both outer halves are owned and report all that they may, with so many sessions each; the disk is full: the gate
+    stays small, and a command severs the side for all of them."""
+    ports = (scene.port, scene.other_port)
+    with contextlib.ExitStack() as all_of_them:
+        crowd = [
+            all_of_them.enter_context(Client(port, source=f"127.0.0.{2 + n // 60}"))
+            for port in ports for n in range(each)
+        ]  # fmt: skip
+        assert all(client.read()[0] == 3 for client in crowd)
+        _flooded(scene, ports, crowd, fill)
+
+
+def _flooded(scene: Taken, ports: tuple[int, int], crowd: list[Client], fill: Path | None) -> None:
+    before = scene.restarts()
+    for port in ports:
+        assert scene.inject(FLOOD, port, "127.0.0.99") == "done"
+    for _ in range(20):
+        assert scene.memory() < 100
+        scene.gate.status()
+    assert scene.restarts() == before, "they were not ended for what they said"
+    if fill is not None:
+        with contextlib.suppress(OSError), fill.open("wb") as file:
+            while True:
+                file.write(bytes(65536))
+                file.flush()
+    assert ask(scene.site.state, "sever", side="it")["sessions"] >= len(crowd)
+    assert all(client.ended() for client in crowd)
+    assert load_severed(scene.site.state).sides == ("it",)
+
+
+def test_a_side_is_severed_while_both_its_parts_flood(tmp_path: Path) -> None:
+    with taken(tmp_path, "127.0.0.0/24") as scene:
+        sessions_end_at_once(scene, 60)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+def test_512_sessions_are_severed_on_a_full_disk_while_both_parts_flood(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", tmp_path], check=True)
+    try:
+        with taken(tmp_path, "127.0.0.0/24") as scene:
+            sessions_end_at_once(scene, 256, tmp_path / "fill")
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
 def test_a_side_is_severed_while_the_gate_hangs(owned: Taken) -> None:
