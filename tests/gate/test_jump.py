@@ -249,14 +249,16 @@ def test_nothing_is_tunnelled(site: JumpSite) -> None:
 def test_proxy_jump_ends_here_as_well(site: JumpSite) -> None:
     """`ssh -J gate station`: the nested connection's person is the one around it."""
     config = site.folder / "config"
-    site.known_hosts.write_text(
-        site.known_hosts.read_text() + "station " + site.known_hosts.read_text().split(" ", 1)[1]
-    )
+    # One line is enough: the gate's authority says who the gate is, and who it may pass for.
+    authority, plain = site.jump("known-hosts").splitlines()
+    assert authority.startswith("@cert-authority ")
+    trusted = site.folder / "trusted"
+    trusted.write_text(authority + "\n")
     config.write_text(
         f"Host gate\n HostName 127.0.0.1\n Port {site.door}\n User tech\n"
         f"Host station\n HostName station\n ProxyJump gate\n User {site.login}\n"
-        f"Host *\n IdentityFile {site.folder}/tech\n IdentitiesOnly yes\n UserKnownHostsFile {site.known_hosts}\n"
-        " LogLevel ERROR\n"
+        f"Host *\n IdentityFile {site.folder}/tech\n IdentitiesOnly yes\n UserKnownHostsFile {trusted}\n"
+        " StrictHostKeyChecking yes\n LogLevel ERROR\n"
     )
     command = ["ssh", "-F", str(config), "station", "echo through"]
     done = subprocess.run(
@@ -268,6 +270,13 @@ def test_proxy_jump_ends_here_as_well(site: JumpSite) -> None:
         check=False,
     )
     assert done.stdout == b"through\n", done.stderr
+    trusted.write_text(plain.replace("127.0.0.1", "127.0.0.9") + "\n")
+    refused = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, env=site.environment("tech"), timeout=PATIENT,
+        check=False,
+    )  # fmt: skip
+    assert (refused.stdout, b"Host key verification failed" in refused.stderr) == (b"", True)
+    trusted.write_text(authority + "\n")
     # Another's key within a connection of tech's opens nothing.
     text = config.read_text().replace("ProxyJump gate", f"ProxyJump gate\n IdentityFile {site.folder}/lead", 1)
     own = f" IdentityFile {site.folder}/tech\n"

@@ -78,7 +78,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--key", type=Path, metavar="FILE", help="a private key without a password")
     kind.add_argument("--password", type=Path, metavar="FILE", help="a password, in the file's first line; `-`: stdin")
     kind.add_argument("--none", action="store_true", help="it does not ask (telnet alone, such as a ser2net)")
-    verb("known-hosts", "the line by which users know the gate", _known_hosts)
+    verb("known-hosts", "the lines by which users know the gate: by its authority, for assets too, or its key",
+         _known_hosts)  # fmt: skip
     verb("requests", "who asks for approval, and what is granted", _requests)
     for name, text in (
         ("approve", "approve somebody's request, as the person whom you are logged in as"),
@@ -245,7 +246,8 @@ def _credential(args: argparse.Namespace) -> int:
 
 def _known_hosts(args: argparse.Namespace) -> int:
     found = ask(args, "gate-key")
-    lines = []
+    doors = [where if port == 22 else f"[{where}]:{port}" for where, port in found["doors"]]
+    lines = [f"@cert-authority {','.join(dict.fromkeys([*doors, *found['names']]))} {found['authority']}"]
     for address, port in found["doors"]:
         where = address if port == 22 else f"[{address}]:{port}"
         lines.append(f"{where} {found['key']}")

@@ -196,7 +196,8 @@ class JumpSite:
     def set_up(self) -> None:
         """The station is known, and people are there: tech (staff), vendor (vendors), lead (leads)."""
         self.gate.wait_ready()
-        self.known_hosts.write_text("\n".join(self.jump("known-hosts").splitlines()) + "\n")
+        plain = [line for line in self.jump("known-hosts").splitlines() if not line.startswith("@")]
+        self.known_hosts.write_text("\n".join(plain) + "\n")
         for name, group in (("tech", "staff"), ("vendor", "vendors"), ("lead", "leads")):
             self.person(name, group)
         made = json.loads(self.jump("credential", "station", self.login, "--new-key", "--json"))

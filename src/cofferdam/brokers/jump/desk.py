@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from cofferdam.audit.client import AuditClient
 from cofferdam.brokers.jump.accounts import Accounts
 from cofferdam.brokers.jump.deciding import Deciding, Session
+from cofferdam.brokers.jump.shown import Shown
 from cofferdam.brokers.jump.signin import SignIn
 
 
@@ -22,6 +23,7 @@ class Desk(Protocol):
     signin: SignIn
     audit: AuditClient
     live: dict[int, Session]
+    shown: Shown
 
     @property
     def now(self) -> int: ...

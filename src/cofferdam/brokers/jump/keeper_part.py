@@ -23,6 +23,7 @@ from cofferdam.brokers.jump.deciding import LONGEST_SECONDS, Deciding, Session, 
 from cofferdam.brokers.jump.glass import Glass
 from cofferdam.brokers.jump.keeper_verbs import Verbs
 from cofferdam.brokers.jump.menu import Menu
+from cofferdam.brokers.jump.shown import Shown
 from cofferdam.brokers.jump.signin import TRIES_A_CONNECTION, Connection, Outcome, SignIn
 from cofferdam.brokers.jump.watching import Watching
 from cofferdam.brokers.kit.counted import Counted
@@ -66,7 +67,8 @@ class Keeper(Part):
         self._last: Reported = {}
         self._zones = setting.policy.zones
         self.set_severed(setting.severed)
-        self._outer.send(records.HostKey(self.accounts.host_key.public_data))
+        self.shown = Shown(self.accounts)
+        self._show()
 
     @property
     def now(self) -> int:
@@ -75,6 +77,12 @@ class Keeper(Part):
     @property
     def wall(self) -> int:
         return self._setting.wall()
+
+    def _show(self) -> None:
+        """Tells the outer part by what the gate shows itself, where that is new."""
+        certificate = self.shown.due(self.deciding.policy, self.wall)
+        if certificate is not None:
+            self._outer.send(records.HostKey(self.accounts.host_key.public_data, certificate))
 
     def to_outer(self, record: Any) -> None:
         self._outer.send(record)
@@ -86,6 +94,7 @@ class Keeper(Part):
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self.deciding.take_policy(policy)
+        self._show()
         return self.look_again()
 
     def set_severed(self, sides: Collection[str]) -> None:
@@ -101,6 +110,7 @@ class Keeper(Part):
         self._verbs.command(asked)
 
     def tick(self) -> None:
+        self._show()
         self.look_again()
         self._refused.tick(self.now, self.wall)
 

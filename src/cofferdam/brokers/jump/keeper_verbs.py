@@ -381,7 +381,12 @@ class Verbs:
         key = self._accounts.host_key
         line = key.export_public_key("openssh").decode().split()
         doors = sorted({(row.address, row.port) for row in self._keeper.deciding.rows.values()})
-        return {"key": " ".join(line[:2]), "fingerprint": key_name(key.public_data), "doors": doors}
+        authority = self._keeper.shown.authority
+        return {
+            "key": " ".join(line[:2]), "fingerprint": key_name(key.public_data), "doors": doors,
+            "authority": " ".join(authority.export_public_key("openssh").decode().split()[:2]),
+            "names": self._keeper.shown.names,
+        }  # fmt: skip
 
     # --- requests ---------------------------------------------------------------------------------------------------
 

@@ -285,8 +285,8 @@ class Outer(Part):
 
     def _from_keeper(self, record: Any) -> None:
         match record:
-            case records.HostKey(blob):
-                self._options = options(blob)
+            case records.HostKey(blob, certificate):
+                self._options = options(blob, certificate)
             case records.Signed(number, signature):
                 if (connection := self.connections.get(number)) is not None:
                     connection.signed(signature)

@@ -53,16 +53,17 @@ KEYS: Final = frozenset({
     b"ssh-ed25519", b"ecdsa-sha2-nistp256", b"ecdsa-sha2-nistp384", b"ecdsa-sha2-nistp521", b"rsa-sha2-256",
     b"rsa-sha2-512", b"sk-ssh-ed25519@openssh.com", b"sk-ecdsa-sha2-nistp256@openssh.com",
 })  # fmt: skip
+CERTIFICATE: Final = b"ssh-ed25519-cert-v01@openssh.com"
 _ASSET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _SSH_PORT: Final = 22
 
 
 class HostKeyInside(SSHKeyPair):
-    """The public half of a host key. The private one is the keeper's."""
+    """The public half of a host key, or a certificate over it. The private one is the keeper's."""
 
-    def __init__(self, blob: bytes) -> None:
+    def __init__(self, blob: bytes, shown_as: bytes = b"ssh-ed25519") -> None:
         algorithm = b"ssh-ed25519"
-        super().__init__(algorithm, algorithm, (algorithm,), (algorithm,), blob, None)
+        super().__init__(shown_as, algorithm, (algorithm,), (shown_as,), blob, None)
 
     def sign(self, data: bytes) -> bytes:
         raise RuntimeError("the host key is not here")
@@ -105,10 +106,12 @@ class Hooks(Protocol):
         """Whether there are as many connections, nested ones with them, as there may be."""
 
 
-def options(blob: bytes) -> asyncssh.SSHServerConnectionOptions:
+def options(blob: bytes, certificate: bytes = b"") -> asyncssh.SSHServerConnectionOptions:
     """What holds for all connections. No file is read for it, no name resolved."""
+    certified = [HostKeyInside(certificate, CERTIFICATE)] if certificate else []
     return asyncssh.SSHServerConnectionOptions(
-        server_host_keys=[HostKeyInside(blob)], gss_host=None, x509_trusted_certs=None, x509_trusted_cert_paths=[],
+        server_host_keys=[*certified, HostKeyInside(blob)], gss_host=None, x509_trusted_certs=None,
+        x509_trusted_cert_paths=[],
         host_based_auth=False, password_auth=False, kbdint_auth=True, public_key_auth=True, line_editor=False,
         encoding=None, compression_algs=None, kex_algs=KEX, encryption_algs=CIPHERS, mac_algs=MACS,
         login_timeout=LOGIN_SECONDS, keepalive_interval=KEEPALIVE_SECONDS, keepalive_count_max=4,

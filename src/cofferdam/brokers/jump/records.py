@@ -148,9 +148,11 @@ ToKeeper = Began | Exchange | Proof | Answers | Open | Ask | Gone | Left
 
 
 class HostKey(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unknown_fields=True):
-    """What the gate shows itself by: a public key in SSH's form. Said first."""
+    """What the gate shows itself by: a public key in SSH's form, and a certificate over it. Said first, and again when
+    the certificate is another."""
 
     key: Blob
+    certificate: Annotated[bytes, Meta(max_length=65_536)] = b""
 
 
 class Signed(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown_fields=True):

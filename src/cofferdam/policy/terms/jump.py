@@ -137,6 +137,7 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
                 most=files.most, quota=files.quota, scan=files.scan, mode=0o777 if files.executable else 0o666
             ),
             notice=conduit.notice or "",
+            names=tuple(sorted(conduit.names)),
         )  # fmt: skip
 
     # --- needs
@@ -166,10 +167,10 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
         bare = msgspec.structs.replace(row, approval=None, clients=())
         if part == OUTER:
             # It has no say in who may do what, and so knows nobody and nothing.
-            return msgspec.structs.replace(bare, lines=(), clients=row.clients)
+            return msgspec.structs.replace(bare, lines=(), clients=row.clients, names=())
         if part == INNER:
-            return msgspec.structs.replace(bare, address="", port=0, notice="")
-        return msgspec.structs.replace(bare, address="", port=0, notice="", lines=())
+            return msgspec.structs.replace(bare, address="", port=0, notice="", names=())
+        return msgspec.structs.replace(bare, address="", port=0, notice="", lines=(), names=())
 
     def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:
         return frozenset(_row(conduit).clients) if part in (OUTER, KEEPER) else frozenset()

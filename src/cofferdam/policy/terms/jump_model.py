@@ -16,6 +16,7 @@ from cofferdam.policy.schema import Names, Text
 from cofferdam.policy.terms.jump_rows import DOES, GROUP, PERSON
 
 _LOGIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,31}\Z")
+_HOST_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
 _YES_NO: Final = {"true": True, "false": False, "yes": True, "no": False}
 COMING: Final = {
     "serial": "a serial line is reached through ser2net, as an asset that speaks telnet",
@@ -46,6 +47,12 @@ def _login(raw: Any) -> str:
     if isinstance(raw, str) and _LOGIN.match(raw):
         return raw
     raise syntax.Expected("the name of an account at the asset")
+
+
+def _host(raw: Any) -> str:
+    if isinstance(raw, str) and _HOST_NAME.match(raw):
+        return raw
+    raise syntax.Expected("a host's name, such as gate or gate.example.org")
 
 
 def _path(raw: Any) -> str:
@@ -90,6 +97,9 @@ Paths = Annotated[tuple[Annotated[str, *read_by(_path, _PATH)], ...], BeforeVali
 Commands = Annotated[
     tuple[Annotated[str, *read_by(_command, _COMMAND)], ...], BeforeValidator(one_or_more), one_or_list(_COMMAND)
 ]
+_HOST: Final = {"type": "string", "examples": ["gate", "gate.example.org"]}
+Host = Annotated[str, *read_by(_host, _HOST)]
+Hosts = Annotated[tuple[Host, ...], BeforeValidator(one_or_more), one_or_list(_HOST)]
 Login = Annotated[str, *read_by(_login, {"type": "string", "examples": ["service"]})]
 Times = Annotated[str, *choice("one", "two")]
 
@@ -170,6 +180,9 @@ class JumpConduit(schema.Conduit):
     shows two factors; the credentials of assets are the keeper's, and no user sees them."""
 
     listen: schema.Endpoint = Field(description="ADDRESS:PORT of this machine in the zone `from`: `10.1.0.2:22`.")
+    names: Hosts = Field(
+        (), description="As what people know that address: the gate's host certificate has these names."
+    )
     clients: Names = Field(description="Principals from whose addresses people may come.")
     approval: ApprovalSaid | None = Field(None, description="Whose word a session takes. Default: the rule alone.")
     record: RecordSaid = Field(RecordSaid(), description="What is recorded.")

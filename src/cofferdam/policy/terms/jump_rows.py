@@ -55,7 +55,7 @@ class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="jump"):
     """A conduit of the jump server. `clients` are principals by address. Times in seconds. `record`: terminals are
-    recorded, and kept for `keep`."""
+    recorded, and kept for `keep`. `names`: as what people know the door."""
 
     outer: str
     inner: str
@@ -70,6 +70,7 @@ class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     sessions: int = 4
     files: Files = Files()
     notice: str = ""
+    names: tuple[str, ...] = ()
 
 
 class Right(msgspec.Struct, frozen=True):
