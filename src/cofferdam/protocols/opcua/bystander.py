@@ -102,13 +102,13 @@ class OpcUaBystander(Bystander):
             message = wire.decode(body, request=from_client)
         except Malformed:
             return
-        if isinstance(message, s.ReadRequest):
+        if isinstance(message, s.ReadRequest) and from_client:
             for place, one in enumerate(message.nodes):
                 if one.node == NAMESPACE_ARRAY and one.attribute == VALUE and not one.range:
                     self._asked_names[request] = place
                     while len(self._asked_names) > OPEN:
                         del self._asked_names[next(iter(self._asked_names))]
-        elif isinstance(message, s.ReadResponse):
+        elif isinstance(message, s.ReadResponse) and not from_client:
             place = self._asked_names.pop(request)
             value = message.results[place].value if place < len(message.results) else None
             if value is not None and value.type == 12 and value.array and len(value.value) <= 1000:
