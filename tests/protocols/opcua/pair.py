@@ -65,6 +65,8 @@ class Pair:
         """What would cross: (token, request)."""
         self.heard: list[Any] = []
         """The client's events."""
+        self.refused: list[str] = []
+        """What the server has refused, as the log is told."""
         self.server_error: RemoteProtocolError | None = None
         self.client_error: RemoteProtocolError | None = None
         server.on_time(self.now)
@@ -109,6 +111,8 @@ class Pair:
         if isinstance(event, RequestReceived):
             self.asked.append((event.token, event.request))
         elif isinstance(event, (LocalAnswer, RequestRefused, Released)):
+            if isinstance(event, RequestRefused):
+                self.refused.append(event.detail)
             self.to_client(self.server.send(event.token, event.reply))
 
     def to_client(self, data: bytes) -> None:

@@ -346,6 +346,7 @@ class OpcUaServer(ServerMachine[m.OpcUaRequest, m.OpcUaResponse]):
             raise Malformed("the session is not activated", BAD_NOT_ACTIVATED)
         self._last = self.now
         if isinstance(request, s.CloseSessionRequest):
+            self.services.subscriptions.end()  # waiting Publish requests have their answer before
             self._close_session()
             self.reply(number, header.handle, s.CloseSessionResponse)
             return

@@ -26,6 +26,7 @@ ITEMS_AT_ONCE = 1000
 RETRY_NS, MOST_RETRY_NS = 500_000_000, 10_000_000_000
 BAD_NODE, BAD_DENIED, BAD_ATTRIBUTE, BAD_OPERATIONS = 0x80340000, 0x801F0000, 0x80350000, 0x80100000
 BAD_FILTER, BAD_TOO_MANY_ITEMS, BAD_NOT_CONNECTED = 0x80450000, 0x80DB0000, 0x80310000
+BAD_CLOSED = 0x80260000
 _EMPTY = Ready(b"")
 """The answer to what was not asked on the wire."""
 
@@ -41,7 +42,10 @@ class ItemServices(abc.ABC):
         self.subscriptions = Subscriptions(self._names, self._reply, server.fault, self._item_gone, server.wall)
 
     def _reply(self, number: int, handle: int, kind: type, *fields: Any) -> None:
-        self._server.reply(number, handle, kind, *fields)
+        if self._server.services is self:
+            self._server.reply(number, handle, kind, *fields)
+        else:
+            self._server.fault(number, handle, BAD_CLOSED)  # what was asked for in a session that is over
 
     @abc.abstractmethod
     def _no(self, name: str) -> int:
