@@ -31,7 +31,7 @@ from cofferdam.audit.files import DirFiles, LogReader
 from cofferdam.audit.log import AuditLog, prepare
 from cofferdam.audit.proof import check_proof, prove_consistency, prove_inclusion
 from cofferdam.audit.recovery import open_log
-from cofferdam.audit.sealed import BLOCK, parse_sealed
+from cofferdam.audit.sealed import BLOCK, Sealed, parse_sealed
 from cofferdam.audit.tree import WIDTH, range_root
 from cofferdam.audit.upkeep import LOOK_NS, Retention, Upkeep
 from cofferdam.audit.verify import Verification, verify_log
@@ -308,6 +308,23 @@ def _look(event: str, _: tuple[object, ...]) -> None:
 sys.addaudithook(_look)
 
 
+def test_who_changes_the_times_of_a_sealed_file_does_not_have_it_dropped(kept: Kept) -> None:
+    """Else the log itself would say that what they want to be gone was old."""
+    kept.work()
+    kept.upkeep.retention = Retention(keep_ns=365 * 10 * DAY)
+    path = sealed(kept)[0]
+    data = path.read_bytes()
+    head = Sealed(f"sealed/{path.name}", data).head
+    until = "1990" + head.until[4:]
+    forged = data.replace(head.encode(), msgspec.structs.replace(head, until=until).encode())
+    path.write_bytes(forged)
+    kept.clock.move(LOOK_NS)
+    for _ in range(4):
+        kept.upkeep.tick()
+    assert "older than it is" in kept.upkeep.growth.trouble
+    assert path.exists() and not kept.reader().first()
+
+
 def test_a_kill_between_two_steps_leaves_a_whole_log(kept: Kept) -> None:
     """At each file that is put in place or removed, the process is gone."""
     kept.log.close()
@@ -416,7 +433,7 @@ def test_how_much_room_it_takes_in_the_long_run(
 ) -> None:
     kept = Kept(tmp_path)
     count = 0
-    while kept.log.size < 3 * SEAL:
+    while kept.log.size <= 2 * SEAL:
         drafts = make(count, kept.clock.wall)
         kept.log.append_all([prepare("modbus/enterprise-control/inner", "30f1" * 16, [one]) for one in drafts])
         kept.clock.move(7_777_777 + count * 104_729 % 1_000_000)

@@ -39,7 +39,7 @@ from cofferdam.audit.sealed import (
     sealed_path,
 )
 from cofferdam.audit.tiles import ENTRIES, join_hashes, split_entries, tile_path
-from cofferdam.audit.tree import WIDTH, leaf_hash, range_root
+from cofferdam.audit.tree import WIDTH, ReadHashes, leaf_hash, perfect_root, range_root
 from cofferdam.errors import AuditError
 
 SECOND = 1_000_000_000
@@ -102,8 +102,8 @@ class _Job:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         try:
             self.result = self._work()
-        except (AuditError, OSError) as error:
-            self.error = str(error)
+        except Exception as error:  # whatever it is: an alarm, and the next try; appends go on
+            self.error = str(error) or type(error).__name__
         self.done = True
 
 
@@ -299,12 +299,26 @@ class Upkeep:
                 raise AuditError(f"{path} is missing")
             _leave(self._archive, path, data)
         reader = LogReader(self._folder, self._log.key.verifier)
-        root = range_root(0, stop, reader.hashes(reader.checkpoint().size))
+        hashes = reader.hashes(reader.checkpoint().size)
+        since, until = self._vouched(going[0], 0, hashes), self._vouched(going[-1], -1, hashes)
+        if why == "keep" and self._wall() - parse_time(until) <= self.retention.keep_ns:
+            raise AuditError(f"{sealed_path(*going[-1][:2])} says that it is older than it is: it is not dropped")
+        root = range_root(0, stop, hashes)
         return EntriesDropped(
             wall_ns=self._wall(), first=first, stop=stop, root=root_text(root), why=why, moved=move,
-            since=self._head(*going[0][:2]).since, until=self._head(*going[-1][:2]).until,
+            since=since, until=until,
             bytes=sum(size for _, _, size in going),
         )  # fmt: skip
+
+    def _vouched(self, one: tuple[int, int, int], end: int, hashes: ReadHashes) -> str:
+        """The time of a sealed file's first or last entry, by the entry itself, which the tree vouches for: a head can
+        be changed by who wants the log to drop something. Raises: AuditError, OSError."""
+        path = sealed_path(one[0], one[1])
+        index = one[0] // WIDTH if end == 0 else one[1] // WIDTH - 1
+        entries = Sealed(path, DirFiles(self._folder).read(path) or b"").bundle(index)
+        if perfect_root(map_leaves(entries)) != hashes(1, index, 1)[0]:
+            raise AuditError(f"{path} was changed: it is not dropped")
+        return _heads.decode(entries[end]).time
 
     def _prepared(self, result: object) -> None:
         if isinstance(result, EntriesDropped):
