@@ -14,6 +14,12 @@ class CofferdamError(Exception):
         self.hint = hint
 
 
+def extra(word: str) -> str:
+    """The way out where libraries of an extra are not installed. It names the folder of this program's source: what
+    package indexes have under the same name is another project's."""
+    return f"in the folder of this program's source: `pip install '.[{word}]'`, or `make setup`, which installs all"
+
+
 class RemoteProtocolError(CofferdamError):
     """The peer on the wire broke the protocol. The only exception that network input may raise from a parser.
 

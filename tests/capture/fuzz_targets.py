@@ -22,6 +22,7 @@ from tests.capture.maker import (
     simple,
     write_request,
 )
+from tests.capture.traffic import filled
 from tests.fuzz.engine import Target
 
 
@@ -60,7 +61,7 @@ def _learn(data: bytes) -> Hashable:
         learned = learn(io.BytesIO(data), "fuzz")
     except CaptureError:
         return "unreadable"
-    loads(learned.text)
+    loads(filled(learned.text))
     reading = learned.reading
     return (
         min(learned.requests, 4), min(learned.malformed, 3), learned.points, reading.connections, bool(reading.error),

@@ -29,7 +29,7 @@ from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
 from tests.capture.maker import T0, Connection, pcap
-from tests.capture.traffic import stream
+from tests.capture.traffic import filled, stream
 from tests.examples import examples
 from tests.protocols.toy import messages as m
 from tests.protocols.toy.site import TOY_KINDS, TOYS, toy_policy
@@ -56,7 +56,7 @@ def capture(talk: Talk, port: int = 7007) -> bytes:
 
 def learned(data: bytes) -> tuple[Learned, CompiledPolicy]:
     result = learn(stream(data), "toy.pcap", protocols=TOYS)
-    return result, compile_policy(loads(result.text, kinds=TOY_KINDS), now_ns=T0)
+    return result, compile_policy(loads(filled(result.text), kinds=TOY_KINDS), now_ns=T0)
 
 
 def simulated(policy: CompiledPolicy, data: bytes) -> Simulation:

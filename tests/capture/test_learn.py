@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from cofferdam.capture.conversation import Asked, Malformed, Note, Watcher
 from cofferdam.capture.frames import address_text
-from cofferdam.capture.learn import FILL_IN, Learned, learn
+from cofferdam.capture.learn import Learned, learn
 from cofferdam.capture.reading import default_ports, follow, followed
 from cofferdam.capture.simulate import Simulation, simulate
 from cofferdam.capture.streams import TcpFlow
+from cofferdam.errors import PolicyError
 from cofferdam.model import Allow, Change, Deny, Fault, NeedValues, Operation, Span
+from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.protocols.registry import PROTOCOLS
 from tests.capture.maker import T0, Connection, adu, pcap, read_answer, read_request, write_many, write_request
@@ -211,8 +213,11 @@ def test_the_text_of_a_small_policy() -> None:
     assert "# answered 1 of 7 requests with an error" in result.text
     assert (result.clients, result.assets, result.points) == (1, 1, 1)
     (conduit,) = table.conduits.values()
-    assert FILL_IN in conduit.owner
-    assert FILL_IN in conduit.reason
+    assert conduit.owner == "filled-in: who answers for this"
+    assert conduit.reason.startswith("filled-in: why ")
+    with pytest.raises(PolicyError) as refused:  # nobody has said who answers for it
+        loads(result.text)
+    assert {problem.check for problem in refused.value.problems} == {"fill-in"}  # type: ignore[attr-defined]
     (asset,) = table.assets.values()
     assert (asset.address, asset.port, asset.unit) == ("10.20.0.17", 502, 1)
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from cofferdam.cli.main import main
+from cofferdam.policy.syntax import FILL_IN
 from tests.capture.maker import Connection, pcap, read_answer, read_request, write_request
 from tests.capture.test_simulate import POLICY
+from tests.capture.traffic import filled
 
 
 @pytest.fixture
@@ -35,6 +37,9 @@ def test_learn_then_check_then_simulate(traffic: Path, tmp_path: Path, capsys: p
     learned = tmp_path / "learned.yaml"
     assert main(["learn", str(traffic), "-o", str(learned), "--site", "works"]) == 0
     assert "learned from 2 requests: 1 clients, 1 assets, 1 written points" in capsys.readouterr().err
+    assert main(["check", str(learned)]) == 2
+    assert f"found {FILL_IN}, expected the owner of" in capsys.readouterr().err
+    learned.write_text(filled(learned.read_text()))
     assert main(["check", str(learned)]) == 0
     assert main(["simulate", str(learned), str(traffic)]) == 0
     assert "2 requests: 2 allowed, 0 refused" in capsys.readouterr().out

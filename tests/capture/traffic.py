@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
+from cofferdam.policy.syntax import FILL_IN
 from cofferdam.policy.table import CompiledPolicy
 from tests.capture.maker import T0, Connection, Frame, adu, pcap
 
@@ -145,4 +146,10 @@ def stream(data: bytes) -> io.BytesIO:
 
 
 def policy(text: str) -> CompiledPolicy:
-    return compile_policy(loads(text), now_ns=T0)
+    """A policy's text; one that was proposed is filled in."""
+    return compile_policy(loads(filled(text)), now_ns=T0)
+
+
+def filled(text: str) -> str:
+    """What a person makes of a proposed policy."""
+    return text.replace(FILL_IN, "filled-in")

@@ -44,6 +44,7 @@ TABLE = [
     (conduit("{who: ops, asset: both, write_registers: holding 0}", extra=EXPIRES), "principals:\n",
      "  both: {zone: plant, address: 10.20.0.18, protocol: modbus, unit: any, listen: 127.0.0.1:1503}\nprincipals:\n",
      "any-unit", "any"),
+    (READS, "serial: {at: holding 300,", "serial: {at: holding 40301,", "counted-from-one", "holding 40301"),
     (READS, "listen: 127.0.0.1:1502", "overlay: 100.64.7.17", "carrier-grade", "100.64.7.17"),
     (READS, "listen: 127.0.0.1:1502", "port: 503", "no-listener", "plc:"),
     (READS, "conduits:\n", "  guard: {zone: office, addresses: 10.9.9.9}\nconduits:\n", "unused", "guard"),

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from cofferdam.brokers.broker import Broker
 from cofferdam.enforce.crews import AUDITOR, LEAKS, NAMES
 from cofferdam.enforce.profile import Crew
-from cofferdam.errors import GateError
+from cofferdam.errors import GateError, extra
 from cofferdam.protocols.dialects import DIALECTS
 
 T = TypeVar("T")
@@ -92,5 +92,5 @@ def check_installed(words: Iterable[str]) -> None:
         if missing:
             raise GateError(
                 f"the broker {word} needs what is not installed here: {', '.join(missing)}",
-                hint=f"pip install 'cofferdam[{word}]', or leave out its conduits",
+                hint=f"{extra(word)}; or leave out its conduits",
             )

@@ -28,13 +28,12 @@ from cofferdam.capture.streams import TcpFlow
 from cofferdam.model import Change, Item, Operation, Span
 from cofferdam.policy.points.decide import show_function, show_utc
 from cofferdam.policy.points.values import show
+from cofferdam.policy.syntax import FILL_IN
 from cofferdam.protocols.dialect import Dialect
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 Network = IPv4Network | IPv6Network
 
-FILL_IN = "FILL-IN"
-"""What a person has to replace carries this mark. The text is valid with it."""
 _LINE = 100  # columns that a list of ranges may take before it is broken
 
 

@@ -17,7 +17,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from cofferdam.errors import CofferdamError
+from cofferdam.errors import CofferdamError, extra
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         print(play.policy(stage, layout.shipped(plays.spots(stage)))[0], end="")
         return 0
     if importlib.util.find_spec("pymodbus") is None:
-        raise CofferdamError("the lab needs pymodbus", hint="pip install 'cofferdam[lab]'")
+        raise CofferdamError("the lab needs pymodbus", hint=extra("lab"))
     with contextlib.suppress(KeyboardInterrupt):
         return _play(args)
     return 130

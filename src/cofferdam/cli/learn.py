@@ -13,10 +13,11 @@ from pathlib import Path
 
 import msgspec
 
-from cofferdam.capture.learn import FILL_IN, Network, learn
+from cofferdam.capture.learn import Network, learn
 from cofferdam.cli import capturing
 from cofferdam.errors import CaptureError, PolicyError
 from cofferdam.policy.load import loads
+from cofferdam.policy.syntax import FILL_IN
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     reading = learned.reading
     if learned.requests:
         try:
-            loads(learned.text)
+            loads(learned.text.replace(FILL_IN, "filled-in"))
         except PolicyError as error:  # a bug of ours: better said than found out later
             raise CaptureError(f"the learned policy does not load: {error.problems}") from error
         if args.json:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cofferdam.cli import keys
-from cofferdam.errors import GateError
+from cofferdam.errors import GateError, extra
 
 if TYPE_CHECKING:
     from cofferdam.brokers.mirror.query import View
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         code: int = args.work(args)
     except ImportError as error:
-        raise GateError(f"the mirror needs {error.name}", hint="pip install 'cofferdam[mirror]'") from None
+        raise GateError(f"the mirror needs {error.name}", hint=extra("mirror")) from None
     return code
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cofferdam.cli import keys
-from cofferdam.errors import GateError
+from cofferdam.errors import GateError, extra
 
 if TYPE_CHECKING:
     from cofferdam.policy.table import CompiledPolicy
@@ -75,7 +75,7 @@ def _sql(args: argparse.Namespace) -> int:
     try:
         from cofferdam.brokers.relay.table_schema import ddl
     except ImportError as error:
-        raise GateError(f"tables need psycopg: {error}", hint="pip install 'cofferdam[relay]'") from None
+        raise GateError(f"tables need psycopg: {error}", hint=extra("relay")) from None
     texts = [
         ddl(table, pushed, pulled, sorted(own, key=lambda each: each.channel))
         for table, (pushed, pulled, own) in found.items()

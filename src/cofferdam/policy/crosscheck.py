@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from cofferdam.policy import addressing, schema
+from cofferdam.policy import addressing, schema, syntax
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.findings import Checking, Reader
 from cofferdam.policy.networks import network_of
@@ -49,6 +49,12 @@ class _Checker(Checking):
         self.resolve = False
 
     def run(self) -> None:
+        if self.policy.site == syntax.FILL_IN:
+            self.at(("site",), syntax.FILL_IN, "the site's name", check="fill-in")
+        for name, conduit in self.policy.conduits.items():
+            for field in ("owner", "reason"):
+                if getattr(conduit, field).startswith(syntax.FILL_IN):
+                    self.at(("conduits", name, field), syntax.FILL_IN, f"the {field} of {name}", check="fill-in")
         for name, zone in self.policy.zones.items():
             self.zone(name, zone)
         for name, asset in self.policy.assets.items():
@@ -89,6 +95,13 @@ class _Checker(Checking):
             for field, value in (("vlan", zone.vlan), ("routes", zone.routes)):
                 if value:
                     self.at(("zones", name, field), f"{field} without an interface", "an interface", check="interface")
+        elif zone.attach != "macvlan":
+            for other, there in self.policy.zones.items():
+                if other == name:
+                    break
+                if (zone.machine, zone.interface, zone.vlan) == (there.machine, there.interface, there.vlan):
+                    expected = f"an interface of its own, a vlan, or attach: macvlan: {other} has that one"
+                    self.at(("zones", name, "interface"), f"{zone.interface} again", expected, check="interface")
         if zone.vlan is not None and zone.attach == "macvlan":
             self.at(("zones", name, "attach"), "macvlan and vlan", "one of them", check="interface")
 
@@ -226,7 +239,7 @@ class _Checker(Checking):
         here: Path = ("principals", name)
         wireguard = self.policy.overlay.wireguard if self.policy.overlay is not None else None
         if principal.peer is None:
-            if not principal.addresses:
+            if not principal.addresses and "addresses" not in self.document.fields(here):  # wrong ones were told
                 place = self.document.key(here)
                 expected = "addresses: source addresses and networks (CIDR), IPv4 or IPv6"
                 self.problems.append(place.problem(f"principal {name} without addresses", expected, check="missing"))

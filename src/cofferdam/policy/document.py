@@ -52,6 +52,11 @@ class Document:
                 break
         return key, node
 
+    def fields(self, path: Path) -> frozenset[str]:
+        """What the text says of an entry, right or wrong."""
+        data: Any = self._walk(path)[1].data
+        return frozenset(map(str, data)) if isinstance(data, dict) else frozenset()
+
     def key(self, path: Path) -> Place:
         """Where the name of an entry or field stands."""
         return Place(self._walk(path)[0])

@@ -74,7 +74,8 @@ class Checking:
     def time_zone(self, name: str, path: Path) -> None:
         """An error where a name is no time zone's."""
         if name not in zone_names():
-            near = nearest(name, zone_names())
+            cities = sorted(zone for zone in zone_names() if zone.rpartition("/")[2].lower() == name.lower())
+            near = cities[0] if cities else nearest(name, zone_names())
             self.at(path, f"the time zone {quote(name)}", "a name of the tz database, such as Europe/Paris", near, "tz")
 
     def window(self, window: schema.Window, path: Path) -> None:

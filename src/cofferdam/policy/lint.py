@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator
 
-from cofferdam.model import Asset, Point
+from cofferdam.model import Asset, Point, Span
 from cofferdam.policy import addressing
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.findings import Linting
@@ -253,6 +253,26 @@ def _leak_probe_off(run: Linting) -> None:
         )  # fmt: skip
 
 
+_MODICON = {"coil": 0, "discrete": 1, "input": 3, "holding": 4}
+
+
+def _counted_from_one(run: Linting) -> None:
+    """Cells whose number looks like a Modicon address, such as holding 40101: numbers count from 0 in each space."""
+    for name, asset in run.policy.assets.items():
+        for point, said in asset.points.items():
+            at = said.at
+            digit = _MODICON.get(at.space) if isinstance(at, Span) else None
+            if not digit or not isinstance(at, Span):
+                continue
+            for unit in (10_000, 100_000):
+                if digit * unit < at.start < (digit + 1) * unit:
+                    run.value(
+                        ("assets", name, "points", point, "at"), "counted-from-one",
+                        f"{at.space} {at.start}, which looks like a Modicon address",
+                        f"cells counted from 0: for that address {at.space} {at.start - digit * unit - 1}",
+                    )  # fmt: skip
+
+
 _OWN: dict[str, Callable[[Linting], None]] = {
     "writes without an expiry": _writes_without_expiry,
     "assets without points": _assets_without_points,
@@ -270,6 +290,7 @@ _OWN: dict[str, Callable[[Linting], None]] = {
     "overlapping points": _overlapping_points,
     "silent writes": _silent_budget,
     "leak probe": _leak_probe_off,
+    "counted from one": _counted_from_one,
 }
 
 

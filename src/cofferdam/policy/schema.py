@@ -12,7 +12,7 @@ import ast
 import inspect
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -145,8 +145,23 @@ def _type(raw: Any, info: ValidationInfo) -> ValueType | None:
         return None
     found = dialect.types.get(raw) if isinstance(raw, str) else None
     if found is None:
-        raise syntax.Expected(one_of(dialect.types), nearest(raw, dialect.types) if isinstance(raw, str) else "")
+        raise syntax.Expected(one_of(dialect.types, 20), _near_type(raw, dialect.types))
     return found
+
+
+_IEC = {
+    "int": "int16", "dint": "int32", "lint": "int64", "uint": "uint16", "word": "uint16", "udint": "uint32",
+    "dword": "uint32", "ulint": "uint64", "lword": "uint64", "real": "float32", "float": "float32", "lreal": "float64",
+    "double": "float64", "boolean": "bool", "bit": "bool",
+}  # fmt: skip
+"""What engineers call the types: the names of IEC 61131-3, 6.4, and those of drivers."""
+
+
+def _near_type(raw: Any, known: Collection[str]) -> str:
+    if not isinstance(raw, str):
+        return ""
+    meant = _IEC.get(raw.lower(), "")
+    return meant if meant in known else nearest(raw, known)
 
 
 def _code(raw: Any, info: ValidationInfo) -> tuple[int, int]:

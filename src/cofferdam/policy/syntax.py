@@ -16,12 +16,15 @@ from typing import Any, NamedTuple
 from pydantic_core import PydanticCustomError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+FILL_IN = "FILL-IN"
+"""Stands in a proposed policy where a person has to say something; such a policy does not load."""
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 YEAR_SECONDS = 31_536_000
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s|min|h|d)\Z")
 _MICROSECONDS = {"us": 1, "µs": 1, "ms": 1000, "s": 10**6, "min": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
 _FUNCTION = re.compile(r"([0-9]{1,5})(?:\s*/\s*([0-9]{1,5}))?\Z")
 _HOUR = re.compile(r"([01]?[0-9]|2[0-4]):([0-5][0-9])(?::([0-5][0-9]))?\Z")
+_OTHER_DATE = re.compile(r"([0-9]{1,2})([./])([0-9]{1,2})[./]([0-9]{4})(\s+[A-Za-z][A-Za-z0-9_+/-]*)?\Z")
 _DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:\s+([A-Za-z][A-Za-z0-9_+/-]*))?\Z")
 
 
@@ -43,7 +46,7 @@ def text(raw: Any) -> str:
 def name(raw: Any) -> str:
     """A name: letters, digits, dot, underscore, hyphen; at most 63."""
     if not isinstance(raw, str) or not NAME.match(raw):
-        raise Expected("a name of letters, digits, . _ - (at most 63)")
+        raise Expected("a name of letters, digits, . _ - (at most 63)", "all" if raw == "*" else "")
     return raw
 
 
@@ -51,7 +54,7 @@ def names(raw: Any) -> tuple[str, ...]:
     """One name, or a list of names."""
     entries = raw if isinstance(raw, list) else [raw]
     if not entries or not all(isinstance(entry, str) and NAME.match(entry) for entry in entries):
-        raise Expected("a name, or a list of names")
+        raise Expected("a name, or a list of names", "all" if raw in ("*", ["*"]) else "")
     return tuple(dict.fromkeys(entries))
 
 
@@ -301,8 +304,22 @@ def date(raw: Any) -> str:
                 raise Expected("a date from 2000 to 2200")
             return f"{found[1]} {found[2] or 'UTC'}"
         except ValueError:
-            pass
-    raise Expected('a date such as 2027-06-30, or "2027-06-30 Europe/Paris"')
+            raise Expected(f"a day that the calendar has, which {found[1]} is not") from None
+    raise Expected('a date such as 2027-06-30, or "2027-06-30 Europe/Paris"', _near_date(raw))
+
+
+def _near_date(raw: Any) -> str:
+    """What day a date as others write it may mean: 30.06.2027, 06/30/2027. "" where that is not certain."""
+    found = _OTHER_DATE.match(raw) if isinstance(raw, str) else None
+    if not found:
+        return ""
+    day, month = (found[1], found[3]) if found[2] == "." else (found[3], found[1])
+    if found[2] == "/" and int(day) <= 12:  # either may be the month
+        return ""
+    try:
+        return f"{calendar(int(found[4]), int(month), int(day)).isoformat()}{found[5] or ''}"
+    except ValueError:
+        return ""
 
 
 def interface(raw: Any) -> str:

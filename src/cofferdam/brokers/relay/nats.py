@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.relay.ways import Way
-from cofferdam.errors import GateError
+from cofferdam.errors import GateError, extra
 from cofferdam.policy.terms.relay_rows import Nats, RelayRows
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class NatsWay(Way[Wanted, "Publisher"]):
             import cofferdam.brokers.relay.nats_work  # noqa: F401 - before the filter is on
         except ImportError as error:
             missing = f"a relay with NATS needs nats-py: {error}"
-            raise GateError(missing, hint="pip install 'cofferdam[relay]'") from None
+            raise GateError(missing, hint=extra("relay")) from None
         super().__init__(setting)
 
     def wanted(self, rows: Collection[RelayRows]) -> Iterator[Wanted]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.relay.ways import Way
-from cofferdam.errors import GateError
+from cofferdam.errors import GateError, extra
 from cofferdam.policy.terms.relay_rows import Changes, RelayRows, Table
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Tables(Way[Wanted, "TableWork"]):
             import cofferdam.brokers.relay.table_work  # noqa: F401 - before the filter is on
         except ImportError as error:
             missing = f"a relay with tables needs psycopg: {error}"
-            raise GateError(missing, hint="pip install 'cofferdam[relay]'") from None
+            raise GateError(missing, hint=extra("relay")) from None
         super().__init__(setting)
 
     def wanted(self, rows: Collection[RelayRows]) -> Iterator[Wanted]:

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.panel import Panel
 from rich.table import Table
 
-from cofferdam.errors import CofferdamError
+from cofferdam.errors import CofferdamError, extra
 from cofferdam.lab import events
 from cofferdam.lab.filling.people import make_keys
 from cofferdam.lab.filling.steps import STEPS, Cast
@@ -78,7 +78,7 @@ class Filling(Play):
 
     def missing(self) -> str:
         if importlib.util.find_spec("asyncua") is None:
-            return "asyncua is not installed (pip install 'cofferdam[lab]')"
+            return f"asyncua is not installed ({extra('lab')})"
         return ""
 
     def sections(self, where: Addresses) -> Sections:

@@ -15,7 +15,7 @@ from rich.console import RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
-from cofferdam.errors import CofferdamError
+from cofferdam.errors import CofferdamError, extra
 from cofferdam.lab.layout import Addresses, Layout, Spot
 from cofferdam.lab.mirror import events, people
 from cofferdam.lab.mirror.steps import STEPS, Cast
@@ -42,7 +42,7 @@ class Mirror(Play):
             import psycopg  # noqa: F401
             import pyarrow  # noqa: F401
         except ImportError as error:
-            return f"{error.name} is not installed (pip install 'cofferdam[mirror]')"
+            return f"{error.name} is not installed ({extra('mirror')})"
         return ""
 
     def sections(self, where: Addresses) -> Sections:

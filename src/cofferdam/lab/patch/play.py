@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.panel import Panel
 from rich.table import Table
 
-from cofferdam.errors import CofferdamError
+from cofferdam.errors import CofferdamError, extra
 from cofferdam.gate.secrets import secret_file, write_secret
 from cofferdam.lab.layout import Addresses, Layout, Spot
 from cofferdam.lab.patch import events
@@ -44,7 +44,7 @@ class Patch(Play):
             import asyncssh  # noqa: F401
             import tuf  # noqa: F401
         except ImportError as error:
-            return f"pip install 'cofferdam[patch]' ({error})"
+            return f"{error}; {extra('patch')}"
         return "" if shutil.which("ssh-keygen") else "ssh-keygen (openssh-client)"
 
     def sections(self, where: Addresses) -> Sections:

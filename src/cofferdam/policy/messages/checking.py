@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import jsonschema_rs
 
-from cofferdam.errors import PolicyError
+from cofferdam.errors import PolicyError, extra
 from cofferdam.policy.messages.bounds import KEY_CHARACTERS, STEPS_MOST, allowed, clip, stamp_of
 from cofferdam.policy.messages.checked import Checked, Problem, Step
 from cofferdam.policy.messages.json_reading import (
@@ -119,7 +119,7 @@ def _xml(channel: Channel, files: Mapping[str, bytes]) -> Any:
         from cofferdam.policy.messages.xml_reading import XsdSchemas
     except ImportError:
         raise PolicyError(
-            f"the channel {channel.name} carries XML, and lxml is not there", hint="pip install cofferdam[relay]"
+            f"the channel {channel.name} carries XML, and lxml is not there", hint=extra("relay")
         ) from None
     return XmlChannel(channel, XsdSchemas(files).validator(channel.schema) if channel.schema else None)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from cofferdam.errors import extra
 from cofferdam.limits import FOLDER_NAME
 from cofferdam.policy import schema
 from cofferdam.policy.document import Path
@@ -60,7 +61,7 @@ def refers_to(name: str, data: bytes) -> tuple[str, ...]:
     try:
         from cofferdam.policy.messages.xml_reading import xsd_files
     except ImportError:
-        raise SchemaError(name, "an XSD, and lxml is not there", "lxml (pip install cofferdam[relay])") from None
+        raise SchemaError(name, "an XSD, and lxml is not there", f"lxml ({extra('relay')})") from None
     return xsd_files(name, data)
 
 

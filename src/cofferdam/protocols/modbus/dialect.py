@@ -9,9 +9,21 @@ from cofferdam.protocols.dialect import CellNotation, Dialect, Space, Units
 
 _MODICON = {"0": "coil", "1": "discrete", "3": "input", "4": "holding"}
 
+_OTHERS = {
+    "HR": "holding", "IR": "input", "DI": "discrete", "CO": "coil", "C": "coil", "%MW": "holding", "%M": "coil",
+    "%IW": "input", "%I": "discrete",
+}  # fmt: skip
+"""What engineers write for the spaces: short names of registers, and the variables of IEC 61131-3, 6.5.5."""
+
 
 def _near(text: str) -> str:
     """What a number alone may have meant: a Modicon address such as 40101, or a register."""
+    if place := re.fullmatch(r"(HR|IR|DI|CO|C|%MW|%M|%IW|%I)\s?([0-9]{1,5})", text, re.IGNORECASE):
+        return f'"{_OTHERS[place[1].upper()]} {int(place[2])}"'
+    if hexadecimal := re.fullmatch(r"(?:([a-z]+)\s+)?0x([0-9a-fA-F]{1,4})", text):
+        return f'"{hexadecimal[1] or "holding"} {int(hexadecimal[2], 16)}"'
+    if (modicon := re.fullmatch(r"([0134])x?([0-9]{5})", text)) and int(modicon[2]):
+        return f'"{_MODICON[modicon[1]]} {int(modicon[2]) - 1}"'
     if (modicon := re.fullmatch(r"([0134])([0-9]{4,5})", text)) and int(modicon[2]):
         return f'"{_MODICON[modicon[1]]} {int(modicon[2]) - 1}"'
     return f'"holding {text}"' if re.fullmatch(r"[0-9]{1,5}", text) else ""
