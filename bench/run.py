@@ -35,7 +35,7 @@ OTHERS = ("policy.py", "audit.py", "modbus_codec.py")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    for program in ("flood", "relay", "enip", "opcua", "mirror", "jump", "evidence"):
+    for program in ("flood", "relay", "enip", "opcua", "mirror", "jump", "evidence", "diode"):
         if getattr(args, program):
             os.execv(sys.executable, [sys.executable, str(HERE / f"{program}.py")])
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -81,6 +81,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--opcua", action="store_true", help="only opcua.py: OPC UA through the gate, beside direct")
     parser.add_argument("--enip", action="store_true", help="only enip.py: EtherNet/IP through the gate, beside direct")
     parser.add_argument("--mirror", action="store_true", help="only mirror.py: history, beside PostgreSQL")
+    parser.add_argument("--diode", action="store_true", help="only diode.py: a strand, beside udpcast (root)")
     parser.add_argument("--jump", action="store_true", help="only jump.py: ssh and scp, beside OpenSSH and ProxyJump")
     parser.add_argument("--evidence", action="store_true", help="only evidence.py: checks, packs, export to rsyslog")
     args = parser.parse_args(arguments)

@@ -310,7 +310,7 @@ def _head(each: dict[str, Any]) -> Iterator[str]:
 
 
 def _inside(each: dict[str, Any]) -> Iterator[str]:
-    from cofferdam.policy.terms.diode_model import show_rate
+    from cofferdam.policy.terms.diode_rows import show_rate
 
     yield from _head(each)
     spool = each["spool"]
@@ -449,7 +449,7 @@ def _gather(args: argparse.Namespace) -> int:
 
 
 def _test(args: argparse.Namespace) -> int:
-    from cofferdam.policy.terms.diode_model import show_rate
+    from cofferdam.policy.terms.diode_rows import show_rate
 
     ends = _ends(args)
     if "inside" in ends and (args.rates or ends == ["inside"]):

@@ -117,3 +117,17 @@ def test_so_it_is_when_a_new_epoch_begins_and_the_old_one_is_over_then(tmp_path:
     hearing.feed(first, *sent(new, b"new"), second, *late)
     assert [one.body for one in hearing.records if isinstance(one, records.Piece)] == [b"new"]
     assert hearing.foreign == {"": len(late)}
+
+
+def test_two_senders_with_one_key_are_named(tmp_path: Path) -> None:
+    hearing = Hearing(tmp_path)
+    (_, older), (_, newer) = hearing.epoch(5), hearing.epoch(6)
+    hearing.feed(newer)
+    for second in range(4):
+        assert ("two" in hearing.receiver.alarms()) == (second >= 3)
+        hearing.feed(older)
+        for _ in range(2):
+            hearing.receiver.tick()
+    for _ in range(2):
+        hearing.receiver.tick()
+    assert "two" not in hearing.receiver.alarms()  # it has ceased

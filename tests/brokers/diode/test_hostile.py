@@ -49,7 +49,7 @@ conduits:
      mirror: {acks: none}, listen: {office: {at: "127.0.0.1:8443", plain: true}}, allow: [{who: lake, read: all}]}
   strand:
     {from: strand-in, to: strand-out, broker: diode, owner: tests, reason: tests, wait: 1 s,
-     carries: [history, files:reports, files:others],
+     repeat: {younger: 24 h, at: "02:00"}, spool: {keep: 72 h, most: 2 MB}, carries: [history, files:reports, files:others],
      files: {reports: {names: ["*.csv"], most: 1 MB, per_day: 3 MB}, others: {names: ["*.bin"], scan: true}}}
 """
 WALL, EPOCH = 10**18, 5
@@ -363,3 +363,76 @@ def test_a_ticket_is_used_once_and_asks_for_nothing_else(tmp_path: Path) -> None
     assert "expired" in inside.ask("resend", ticket=fresh, go=True)
     inside.part.halt()
     outside.part.halt()
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Iterator[Part]:
+    found = Part(tmp_path, Spool, pairing.SpoolKeys((pairing.Good(SIGNED),)))
+    yield found
+    found.part.halt()
+
+
+def hand(inside: Part, name: str, data: bytes) -> None:
+    """A file into the folder of a channel, until it has been sent."""
+    (inside.folders["reports-out"] / name).write_bytes(data)
+    inside.ticks(1.5)
+    inside.part.on_record("sender", records.Room(1 << 30))
+
+
+def pieces(inside: Part, *, again: bool) -> list[tuple[str, int]]:
+    return [(one.channel, one.number) for one in inside.sent if isinstance(one, Piece) and one.again is again]
+
+
+def test_blind_backfill_sends_again_what_is_younger(inside: Part) -> None:
+    assert (inside.setting.wall() // 10**9) % 86_400 // 3600 == 2  # within its hour: there is nothing yet
+    inside.ticks(0.5)
+    hand(inside, "old.csv", b"old")
+    inside.now += 12 * 3600 * 10**9
+    hand(inside, "young.csv", b"young")
+    assert pieces(inside, again=False) == [("files:reports", number) for number in (1, 2, 3, 4)]
+    assert pieces(inside, again=True) == []
+    inside.now += 12 * 3600 * 10**9  # the next night; the old one is more than 24 h old by some seconds
+    inside.ticks(0.5)
+    assert pieces(inside, again=True) == [("files:reports", 3), ("files:reports", 4)]
+    inside.ticks(2)
+    assert len(pieces(inside, again=True)) == 2  # once a night
+
+
+def test_a_spool_that_is_too_small_is_foreseen(inside: Part) -> None:
+    hand(inside, "a.csv", os.urandom(500_000))
+    assert "spool" not in inside.part.alarms()  # nobody can say yet
+    inside.now += 3600 * 10**9
+    inside.ticks(0.5)
+    assert "at this pace the oldest goes after 4.0 h" in inside.part.alarms()["spool"]
+    assert inside.ask("status")["spool"]["room_seconds"] // 3600 == 4
+    for number in range(4):  # beyond its room the oldest goes, and the heartbeat tells it
+        hand(inside, f"{number}.csv", os.urandom(450_000))
+    inside.ticks(11)
+    beats = [one for one in inside.sent if isinstance(one, Beat)]
+    assert beats[-1].dropped > 0
+    (told,) = beats[-1].channels
+    assert told.spans[0].oldest > 1
+
+
+def test_what_conduits_hand_over_is_numbered_once(inside: Part) -> None:
+    """The process ends between taking and removing: the file is passed over by the next."""
+    folder = inside.folders[strand_end("history", "out")]
+    strand.put(folder, "00000000000000000001", b"\xdd1")
+    inside.part._riding.look(inside.part.epoch)
+    assert strand.waiting(folder) == []
+    strand.put(folder, "00000000000000000001", b"\xdd1")  # as if it had not been removed
+    strand.put(folder, "00000000000000000002", bytes(300_000))
+    inside.part._riding.look(inside.part.epoch)
+    found = [(one.number, one.prompt) for one in inside.sent if isinstance(one, Piece)]
+    assert found == [(1, True), (2, False), (3, False)]
+
+
+def test_keys_have_their_day() -> None:
+    first = pairing.take((), "a" * 64, 0, 100)
+    both = pairing.take(first, "b" * 64, 10, 100)
+    assert [(one.key[0], one.until) for one in both] == [("a", 100), ("b", pairing.EVER)]
+    assert [one.key[0] for one in pairing.take(both, "c" * 64, 100, 200)] == ["b", "c"]  # the first had its day
+    assert [one.key[0] for one in pairing.take(both, "b" * 64, 20, 20)] == ["b"]

@@ -44,6 +44,8 @@ OVERRUN_BYTES: Final = 64 << 20
 """What may wait for the keeper. Beyond it records are dropped, and so named as missing."""
 HELLOS_A_SECOND: Final = 50
 """Announcements that are looked at: a signature costs a tenth of a millisecond."""
+TWICE_SECONDS: Final = 3
+"""An older epoch that is announced so long is more than what was under way when a new one began."""
 _MSG_DONTWAIT: Final = 0x40
 _CONTROL: Final = 64
 
@@ -126,6 +128,9 @@ class Receiver(Part):
         self._hellos = HELLOS_A_SECOND
         self._severed = False
         self._bad = ""
+        self._older = 0
+        """Announcements of older epochs since the last look, by a sender that is known."""
+        self._twice = 0
         self._earlier = Counts()
         self._before = (0, 0, 0, 0)
         self._ticks = 0
@@ -205,6 +210,7 @@ class Receiver(Part):
             self._figures.add("refused_hellos")
             raise
         if hello.epoch <= self._above:
+            self._older += 1
             self._figures.add("refused_hellos")
             self._strange += 1
             return
@@ -253,6 +259,7 @@ class Receiver(Part):
         if self._ticks % 2:
             return
         self._hellos = HELLOS_A_SECOND
+        self._twice, self._older = self._twice + 1 if self._older else 0, 0
         self._early.expire(time.monotonic_ns())
         counts = self._counts()
         drops = self._batches.drops if self._batches is not None else 0
@@ -281,6 +288,11 @@ class Receiver(Part):
         found = {}
         if not self._senders:
             found["no-pair"] = f"the strand {self._strand} has no other end: cofferdam diode pair outside"
+        if self._twice >= TWICE_SECONDS:
+            found["two"] = (
+                f"an older epoch of the strand {self._strand} is announced again and again: two senders with one key, "
+                "or somebody who replays it"
+            )
         if self._bad:
             found["sender"] = f"the sender of the strand {self._strand} says what is no record: {self._bad}"
         return found

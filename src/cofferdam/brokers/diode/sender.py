@@ -10,9 +10,13 @@ filter. Not here: what is sent, when, and what is kept (spool).
 
 from __future__ import annotations
 
+import array
 import errno
+import fcntl
 import os
 import socket
+import struct
+import sys
 import time
 from collections.abc import Collection
 from typing import Any, Final
@@ -29,7 +33,7 @@ from cofferdam.brokers.kit.supervision import Listener
 from cofferdam.errors import CrossingError, GateError
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.diode import rows_of
-from cofferdam.policy.terms.diode_rows import DiodeRows
+from cofferdam.policy.terms.diode_rows import DiodeRows, show_rate
 
 HELLO_NS: Final = 1_000 * MS
 FIRST_HELLOS: Final = 4
@@ -40,6 +44,7 @@ WRITE_MOST: Final = 65_000
 """Bytes in one write."""
 ROOM_BYTES: Final = 256 << 10
 """The spool is told in such steps what has left."""
+_SIOCETHTOOL, _ETHTOOL_GSET, _ETHTOOL_BYTES = 0x8946, 1, 44
 _SOL_UDP, _UDP_SEGMENT, _IP_MTU = 17, 103, 14
 _LOST: Final = (errno.ECONNREFUSED, errno.EPERM, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENOBUFS)
 """The packets are gone, and so they would be on a wire that is cut."""
@@ -50,6 +55,22 @@ def row_of(policy: CompiledPolicy) -> tuple[str, DiodeRows]:
     for name, conduit in policy.conduits.items():
         return name, rows_of(conduit)
     raise GateError("the crew has no strand")
+
+
+def speed_of(sock: socket.socket) -> tuple[str, int]:
+    """The strand's interface, which is the only one here, and its bits a second; 0 where they are not known."""
+    names = [name for _, name in socket.if_nameindex() if name != "lo"]
+    if len(names) != 1:
+        return "", 0
+    said = array.array("B", _ETHTOOL_GSET.to_bytes(4, sys.byteorder) + bytes(_ETHTOOL_BYTES - 4))
+    asked = struct.pack("16sP", names[0].encode(), said.buffer_info()[0])
+    try:
+        fcntl.ioctl(sock.fileno(), _SIOCETHTOOL, asked)
+    except OSError:
+        return names[0], 0
+    low, high = struct.unpack_from("=H", said, 12)[0], struct.unpack_from("=H", said, 28)[0]
+    mbits = low | high << 16
+    return names[0], 0 if mbits in (0, 0xFFFF, 0xFFFFFFFF) else mbits * 1_000_000
 
 
 class Sender(Part):
@@ -80,6 +101,7 @@ class Sender(Part):
         self._told = 0
         self._error = ""
         self._error_at = 0
+        self._speed = ("", 0)
         self.set_severed(setting.severed)
 
     @property
@@ -111,6 +133,8 @@ class Sender(Part):
             self._segments = min(SEGMENTS, WRITE_MOST // size)
         except OSError:
             self._segments = 1  # a kernel without it
+
+        self._speed = speed_of(sock)
 
     def end_datagrams(self, sock: socket.socket) -> None:
         self._sock = None
@@ -282,6 +306,12 @@ class Sender(Part):
             found["no-pair"] = f"the strand {self._strand} has no other end: cofferdam diode pair inside"
         elif not any(one.until > self._setting.wall() for one in self._keys.receivers):
             found["no-pair"] = f"the strand {self._strand} knows no receiver: cofferdam diode pair inside --take FILE"
+        interface, speed = self._speed
+        if 0 < speed < self._row.rate:
+            found["rate"] = (
+                f"the strand {self._strand} sends at {show_rate(self._row.rate)}, and {interface} has "
+                f"{show_rate(speed)}: what is more is lost"
+            )
         if self._error and self._now - self._error_at < 10 * HELLO_NS:
             found["link"] = f"packets of the strand {self._strand} do not leave: {self._error}"
         return found

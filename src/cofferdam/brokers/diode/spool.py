@@ -39,6 +39,9 @@ from cofferdam.policy.table import CompiledPolicy
 CREDIT_BYTES: Final = 16 << 20
 """Of bulk that may wait in the sender."""
 
+FORECAST_SECONDS: Final = 600
+"""So long it takes to foresee anything."""
+
 
 class Resend(Struct, forbid_unknown_fields=True):
     """`go`: do it; without, say what it would be."""
@@ -100,7 +103,7 @@ class Spool(Part):
         self._site = setting.policy.site
         self._keys = load(SpoolKeys, setting.secrets)
         self._store = SpoolStore(setting.store)
-        self._files = Taking(setting, self._strand, self._row, self._store, self._record)
+        self._files = Taking(setting, self._strand, self._row, self._store, self._record, self._shrink)
         self._riding = Riding(setting, self._row, self._store, prompt=self._prompt, bulk=self._bulk, waits=self._waits)
         self._sender = setting.senders["sender"]
         self._figures = Figures(SPOOL)
@@ -437,7 +440,12 @@ class Spool(Part):
     def _age(self) -> None:
         wall = self._setting.wall()
         self._store.expire(wall - self._row.keep * SECOND)
-        gone = self._store.shrink(self._row.room)
+        self._shrink(self._row.room)
+
+    def _shrink(self, most: int) -> None:
+        """The oldest goes until no more than so many bytes are kept."""
+        wall = self._setting.wall()
+        gone = self._store.shrink(most)
         for channel, count in gone.items():
             self._figures.add("spool_dropped", count, channel)
             self._dropped_count += count
@@ -458,6 +466,12 @@ class Spool(Part):
         if ranges:
             self._resend(ranges, 0)
 
+    def _keeps(self, wall: int) -> int:
+        """For how many seconds there is room at the pace since the oldest was sent; -1 while that is not known."""
+        oldest, size = self._store.oldest_at, self._store.size
+        age = (wall - oldest) // SECOND if oldest else 0
+        return int(self._row.room * age / size) if size and age >= FORECAST_SECONDS else -1
+
     # --- what is told -----------------------------------------------------------------------------------------------
 
     def _status(self) -> dict[str, Any]:
@@ -468,6 +482,7 @@ class Spool(Part):
             "spool": {
                 "bytes": self._store.size, "room": self._row.room, "keep": self._row.keep,
                 "oldest_seconds": (wall - oldest) // SECOND if oldest else 0, "dropped": self._dropped(),
+                "room_seconds": self._keeps(wall),
             },
             "full": self._full,
             "folders": {row.channel: str(self._files.folder(row.channel)) for row in self._row.files},
@@ -501,11 +516,12 @@ class Spool(Part):
         elif self._keys is not None:
             size, oldest, wall = self._store.size, self._store.oldest_at, self._setting.wall()
             age = (wall - oldest) // SECOND if oldest else 0
-            if size > 0.8 * self._row.room:
+            if size > 0.8 * self._row.room or 0 <= self._keeps(wall) < self._row.keep:
                 hours = age / 3600 if age else 0
                 found["spool"] = (
-                    f"the spool of {self._strand} has {size} of {self._row.room} bytes after {hours:.1f} h; beyond it "
-                    f"the oldest goes before its {self._row.keep // 3600} h"
+                    f"the spool of {self._strand} has {size} of {self._row.room} bytes after {hours:.1f} h; at this "
+                    f"pace the oldest goes after {self._keeps(wall) / 3600:.1f} h, before its "
+                    f"{self._row.keep // 3600} h"
                 )
         for channel, why in self._riding.stopped.items():
             found[f"stopped-{channel.partition(':')[2]}"] = clip(f"nothing of {channel} is taken any more: {why}")

@@ -47,16 +47,24 @@ class _Copying:
 
 
 class Taking:
-    """For one spool. `taken` is called with each file that has its numbers."""
+    """For one spool. `taken` is called with each file that has its numbers, `make_room` where no more may be kept than
+    so many bytes."""
 
     def __init__(
-        self, setting: Setting, strand: str, row: DiodeRows, store: SpoolStore, taken: Callable[[FileRow], None]
+        self,
+        setting: Setting,
+        strand: str,
+        row: DiodeRows,
+        store: SpoolStore,
+        taken: Callable[[FileRow], None],
+        make_room: Callable[[int], None],
     ) -> None:
         self._setting = setting
         self._strand = strand
         self.row = row
         self._store = store
         self._taken = taken
+        self._make_room = make_room
         self.epoch = 0
         self.full = ""
         """Why nothing can be taken."""
@@ -114,6 +122,8 @@ class Taking:
                 self._seen.clear()
             self._seen[at] = facts
             return
+        if found.st_size + self._store.size > self.row.room and found.st_size <= self.row.room:
+            self._make_room(self.row.room - found.st_size)
         if found.st_size + self._store.size > self.row.room:
             self._refuse(row, entry.name, "larger than the room that the spool has left")
             return

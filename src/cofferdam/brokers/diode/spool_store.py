@@ -277,7 +277,7 @@ class SpoolStore:
         """The oldest goes until no more than so many bytes are kept; how many records of each channel went."""
         gone: dict[str, int] = {}
         while self.size > most:
-            file = self.db.one("SELECT * FROM files WHERE first>0 ORDER BY at LIMIT 1")
+            file = self.db.one("SELECT * FROM files WHERE state='sent' ORDER BY at LIMIT 1")
             message = self.db.one("SELECT channel, at FROM messages ORDER BY at LIMIT 1")
             if not file and not message:
                 break

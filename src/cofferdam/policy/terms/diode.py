@@ -22,8 +22,8 @@ from cofferdam.policy.findings import Checking, Linting
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Ask, Folder, Making, Needs, PartNeeds, Place, Scope, Store, Strand, Terms
-from cofferdam.policy.terms.diode_model import DiodeConduit, DiodeRule, show_rate
-from cofferdam.policy.terms.diode_rows import FILES, RECORDS, DiodeRows, FilesRow, strand_of
+from cofferdam.policy.terms.diode_model import DiodeConduit, DiodeRule
+from cofferdam.policy.terms.diode_rows import FILES, RECORDS, DiodeRows, FilesRow, show_rate, strand_of
 from cofferdam.policy.yamltext import quote
 
 SPOOL, SENDER, RECEIVER, KEEPER = "spool", "sender", "receiver", "keeper"

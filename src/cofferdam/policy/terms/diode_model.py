@@ -13,12 +13,11 @@ from pydantic import BeforeValidator, Field
 from cofferdam.policy import schema, syntax
 from cofferdam.policy.fields import as_list, one_or_list, one_or_more, read_by, whole
 from cofferdam.policy.schema import Name, Text
-from cofferdam.policy.terms.diode_rows import FILES, RECORDS, RIDER_LETTERS
+from cofferdam.policy.terms.diode_rows import FILES, RECORDS, RIDER_LETTERS, UNITS
 
 DAY: Final = 86_400
 _RATE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(kbit/s|Mbit/s|Gbit/s)\Z")
 _END: Final = "\\Z"
-_UNITS: Final = {"kbit/s": 10**3, "Mbit/s": 10**6, "Gbit/s": 10**9}
 RATE_LEAST, RATE_MOST = 10_000, 100_000_000_000
 _RIDER: Final = re.compile(rf"(?:({FILES}):)?([A-Za-z0-9][A-Za-z0-9._-]{{0,62}})\Z")
 
@@ -26,19 +25,11 @@ _RIDER: Final = re.compile(rf"(?:({FILES}):)?([A-Za-z0-9][A-Za-z0-9._-]{{0,62}})
 def _rate(raw: Any) -> int:
     found = _RATE.match(raw) if isinstance(raw, str) else None
     if found:
-        value = round(float(found[1]) * _UNITS[found[2]])
+        value = round(float(found[1]) * UNITS[found[2]])
         if RATE_LEAST <= value <= RATE_MOST:
             return value
     near = f'"{raw} Mbit/s"' if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,6}", raw) else ""
     raise syntax.Expected('a rate with its unit, such as "400 Mbit/s", from 10 kbit/s to 100 Gbit/s', near)
-
-
-def show_rate(rate: int) -> str:
-    """Bits a second as the file writes them."""
-    for unit in ("Gbit/s", "Mbit/s", "kbit/s"):
-        if rate >= _UNITS[unit]:
-            return f"{rate / _UNITS[unit]:g} {unit}"
-    return f"{rate / 1000:g} kbit/s"
 
 
 def _rider(raw: Any) -> tuple[str, str]:

@@ -17,6 +17,17 @@ RIDER_LETTERS: Final = 48
 """Of the name of a conduit that rides."""
 
 
+UNITS: Final = {"kbit/s": 10**3, "Mbit/s": 10**6, "Gbit/s": 10**9}
+
+
+def show_rate(rate: int) -> str:
+    """Bits a second as the policy file writes them."""
+    for unit in ("Gbit/s", "Mbit/s", "kbit/s"):
+        if rate >= UNITS[unit]:
+            return f"{rate / UNITS[unit]:g} {unit}"
+    return f"{rate / 1000:g} kbit/s"
+
+
 def strand_of(conduits: Mapping[str, object], name: str) -> str:
     """The conduit that carries this one, "" for none. `conduits` are those of the policy file."""
     for strand, conduit in conduits.items():
