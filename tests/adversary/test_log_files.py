@@ -15,6 +15,7 @@ from tests.audit.conftest import Opener as Opener
 from tests.audit.conftest import clock as clock
 from tests.audit.conftest import opener as opener
 from tests.audit.conftest import write
+from tests.audit.test_upkeep import TOOL
 
 
 def fifo(folder: Path) -> None:
@@ -49,8 +50,11 @@ def test_it_shows(opener: Opener, damage: Callable[[Path], None]) -> None:
         log.append([write(number)], maker="m")
     log.close()
     key = log.key.verifier
+    alone = [str(log.folder), "--key", str(log.folder.parent / "keys/audit.pub")]
+    assert TOOL.main(alone) == 0
     assert not verify_log(DirFiles(log.folder), key).findings
     damage(log.folder)
+    assert TOOL.main(alone) == 1
     try:
         findings = verify_log(DirFiles(log.folder), key).findings
     except AuditError as error:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cofferdam.audit.checkpoint import Checkpoint
+from cofferdam.audit.checkpoint import Checkpoint, sign_checkpoint
 from cofferdam.audit.dropped import DROPPED
 from cofferdam.audit.entry import Draft, decode_entry
 from cofferdam.audit.events.access import (
@@ -36,7 +36,8 @@ from cofferdam.audit.tree import WIDTH, range_root
 from cofferdam.audit.upkeep import LOOK_NS, Retention, Upkeep
 from cofferdam.audit.verify import Verification, verify_log
 from cofferdam.cli import diode_riding
-from cofferdam.errors import AuditError
+from cofferdam.errors import AuditError, CofferdamError
+from cofferdam.evidence import gather, witness
 from tests.audit.conftest import Clock, write
 
 
@@ -389,6 +390,27 @@ def test_a_copy_outside_by_the_diode_knows_what_was_dropped(kept: Kept, tmp_path
     assert diode_riding.gather(tmp_path / "channel", tmp_path / "outside", kept.log.key.verifier) == 1
     report = verify_log(DirFiles(tmp_path / "outside"), kept.log.key.verifier)
     assert report.good and report.gone == gone
+
+
+def test_witnesses_and_evidence_see_what_is_left(kept: Kept, tmp_path: Path) -> None:
+    folder, old = tmp_path / "witness", tmp_path / "old"
+    folder.mkdir()
+    old.mkdir()
+    size = kept.log.publish().size
+    assert witness.keep(kept.reader(), folder) == (size, -1)
+    shutil.copy(folder / "checkpoint", old)
+    kept.work()
+    kept.upkeep.retention = Retention(keep_ns=(5 * SEAL // 256 - 1) * DAY)
+    kept.work()
+    kept.work()
+    assert witness.keep(kept.reader(), folder).before == size < kept.log.publish().size
+    (old / "checkpoint").write_bytes(sign_checkpoint(Checkpoint(kept.log.origin, 777, bytes(32)), kept.log.key))
+    with pytest.raises(CofferdamError, match="keeps none below"):
+        witness.keep(kept.reader(), old)
+    size = kept.reader().checkpoint().size
+    _, history = gather.history(kept.home, size)
+    first = kept.reader().first()
+    assert first and history.of("log-opened") and all(one.index >= first for one in history.of("log-opened"))
 
 
 def stories(number: int, wall: int) -> list[Draft]:

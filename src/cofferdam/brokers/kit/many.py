@@ -55,7 +55,7 @@ class Many:
         self.count += other.count
         self._first = min(self._first or other._first, other._first)
         self._last = max(self._last, other._last)
-        self._principals = self._principals or other._principals
+        self._principals = tuple(dict.fromkeys((*self._principals, *other._principals)))[:16]
         self._least, self._greatest = min(self._least, other._least), max(self._greatest, other._greatest)
         for fault, count in other._faults.items():
             self._faults[fault] = self._faults.get(fault, 0) + count
