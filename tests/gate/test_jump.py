@@ -223,6 +223,19 @@ def test_a_terminal_is_recorded_and_played(site: JumpSite) -> None:
     assert json.loads(rest[-1])[1:] == ["x", "7"]
     site.jump("recording", "export", newest["name"], "--text", "--output", str(site.folder / "out.txt"))
     assert "shown-42\n" in (site.folder / "out.txt").read_text()
+    site.jump("recording", "export", newest["name"], "--v3", "--output", str(site.folder / "third.cast"))
+    third = [json.loads(line) for line in (site.folder / "third.cast").read_text().splitlines()]
+    assert (third[0]["version"], third[0]["term"]["rows"] > 0, third[-1][1:]) == (3, True, ["x", "7"])
+    assert sum(event[0] for event in third[1:]) == pytest.approx(json.loads(rest[-1])[0], abs=0.001)
+    found = json.loads(site.jump("recording", "search", "SHOWN-42", "--title", "station", "--json"))
+    assert {one["name"] for one in found} == {newest["name"]}
+    assert "nobody" in site.jump("recording", "search", "never was shown", "--most", "3")
+    assert "is held" in site.jump("recording", "hold", newest["name"], "claim", "17")
+    assert "held already" in site.jump("recording", "hold", newest["name"], "again", code=2)
+    assert "HELD" in site.jump("recording", "list")
+    assert "held no more" in site.jump("recording", "release", newest["name"], "settled")
+    how = [each["how"] for each in events(site.state, "recording-used") if each["how"] != "read"]
+    assert how == ["held", "released"]
     assert "no findings" in site.jump("recording", "verify")
     (file,) = site.state.rglob(newest["name"])
     whole = file.read_bytes()

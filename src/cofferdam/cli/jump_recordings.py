@@ -30,7 +30,18 @@ def add(parent: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
     export = verb("export", "write a recording to a file (asciicast v2)", _export, parent)
     _name(export)
     export.add_argument("--output", type=Path, required=True, metavar="FILE", help="a new file, of mode 0600")
+    export.add_argument("--v3", action="store_true", help="as asciicast v3: times relative, the exit as an event")
     export.add_argument("--text", action="store_true", help="what was shown, without what drives a terminal")
+    search = verb(
+        "search", "which recordings showed a word; each that is looked through is in the log", _search, parent
+    )
+    search.add_argument("word", metavar="WORD", help="the text, whatever its case")
+    search.add_argument("--title", default="", metavar="WORD", help="only those whose person, asset or login has this")
+    search.add_argument("--most", type=int, default=100, metavar="N", help="the newest so many (default: 100)")
+    for name, text in (("hold", "keep a recording whatever the policy says"), ("release", "let it go again")):
+        hold = verb(name, text, _hold, parent)
+        _name(hold)
+        hold.add_argument("reason", nargs="+", metavar="WHY", help="why, for the record")
     verify = verb("verify", "compare recordings with what the audit log says of them", _verify, parent)
     verify.add_argument("name", nargs="?", metavar="NAME", help="one recording (default: all)")
     verify.add_argument("--log", type=Path, metavar="DIR", help="the audit log (default: the gate's)")
@@ -53,7 +64,7 @@ def _list(args: argparse.Namespace) -> int:
     found = _recordings(args)
     lines = [
         f"{one['name']:40} {time_of(one['began'] * 10**9)}  {one['title']}, {one['size']} bytes"
-        f"{', LIVE' if one['live'] else ''}"
+        f"{', LIVE' if one['live'] else ''}{', HELD' if one['held'] else ''}"
         for one in found
     ]
     return show(args, found, lines or ["nothing was recorded"])
@@ -133,13 +144,60 @@ def _export(args: argparse.Namespace) -> int:
 
     name = _find(args)
     data = _whole(args, name)
-    if args.text:
+    if args.v3:
+        data = _third(data)
+    elif args.text:
         shown = "".join(text for _, kind, text in events(data) if kind == "o")
         data = _plain(shown).encode("utf-8", "replace")
     fd = os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(data)
     return show(args, {"name": name, "bytes": len(data)}, [f"{name}: {len(data)} bytes in {args.output}"])
+
+
+def _third(data: bytes) -> bytes:
+    """As asciicast v3. What is no text stays out: v3 has no event for it."""
+    import json
+
+    from cofferdam.brokers.jump.recording import events, header
+
+    head = header(data)
+    said: dict[str, Any] = {
+        "version": 3, "term": {"cols": head["width"], "rows": head["height"], "type": head["env"]["TERM"]},
+        **{name: head[name] for name in ("timestamp", "title", "command") if name in head},
+    }  # fmt: skip
+    lines, before = [json.dumps(said)], 0.0
+    for at, kind, text in events(data):
+        if kind != "b":
+            lines.append(json.dumps([round(at - before, 6), kind, text]))
+            before = at
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _search(args: argparse.Namespace) -> int:
+    from cofferdam.brokers.jump.recording import events
+    from cofferdam.cli.jump_asking import show
+
+    if args.most < 1 or not args.word:
+        raise GateError("there is nothing to look for", hint="recording search WORD --most 100")
+    found: list[dict[str, str]] = []
+    for one in [one for one in _recordings(args) if args.title.lower() in one["title"].lower()][: args.most]:
+        shown = "".join(text for _, kind, text in events(_whole(args, one["name"])) if kind == "o")
+        lines = [line.strip() for line in _plain(shown.replace("\r", "\n")).splitlines()]
+        found += [
+            {"name": one["name"], "title": one["title"], "line": line[:200]}
+            for line in lines if args.word.lower() in line.lower()
+        ]  # fmt: skip
+    return show(args, found, [f"{one['name']}: {one['line']}" for one in found] or ["nobody was shown that"])
+
+
+def _hold(args: argparse.Namespace) -> int:
+    from cofferdam.cli.jump_asking import ask, show
+
+    held = args.which == "hold"
+    name, reason = _find(args), " ".join(args.reason)
+    found = ask(args, "recording-hold", part="archivist", name=name, held=held, reason=reason)
+    return show(args, found, [f"{name} is {'held' if held else 'held no more'}"])
 
 
 def _plain(text: str) -> str:

@@ -175,10 +175,10 @@ class RecordingMarked(Event, frozen=True, kw_only=True):
 
 
 class RecordingUsed(Event, frozen=True, kw_only=True):
-    """An operator looked at a recording, or it was removed."""
+    """An operator looked at a recording, has it held whatever the policy says, or let it go; or it was removed."""
 
     recording: Name
-    how: Literal["read", "removed"]
+    how: Literal["read", "removed", "held", "released"]
     by: Name
     reason: Text = ""
 

@@ -37,6 +37,7 @@ RECORDINGS_MOST: Final = 4_096
 PIECE_BYTES: Final = 512 << 10
 LIST_MOST: Final = 2_000
 FOLDER: Final = "recordings"
+HOLD: Final = ".hold"
 SHOWN_MOST: Final = 256
 
 By = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -51,6 +52,15 @@ class Read(msgspec.Struct, forbid_unknown_fields=True):
     name: FileName
     by: By
     offset: Annotated[int, Meta(ge=0)] = 0
+
+
+class Holding(msgspec.Struct, forbid_unknown_fields=True):
+    """`held`: whether it is kept whatever the policy says."""
+
+    name: FileName
+    by: By
+    held: bool
+    reason: Annotated[str, Meta(min_length=1, max_length=400)]
 
 
 class Archivist(Part):
@@ -70,6 +80,7 @@ class Archivist(Part):
         self._answers: dict[int, int] = {}
         self._trouble = ""
         self._looked = -LOOK_NS
+        self._removing = False
         self._bytes = 0
         self._failed = 0
         self._count = sum(1 for _ in self._folder.glob(f"*{SUFFIX}"))
@@ -200,22 +211,37 @@ class Archivist(Part):
         )  # fmt: skip
 
     def _remove_old(self) -> None:
-        """Those that are older than any conduit keeps them."""
+        """The oldest that is older than any conduit keeps it, or for which there is no room any more, and that nobody
+        holds: one a look, and none before that is in the log."""
         self._looked = self._setting.clock()
-        oldest = min(self._folder.glob(f"*{SUFFIX}"), default=None, key=lambda path: path.name)
-        if oldest is None or not self._keep:
+        if self._removing or not self._keep.age:
             return
-        began = int(oldest.name.split("-")[0])
-        if self._setting.wall() // 10**9 - began > self._keep and all(w.path != oldest for w in self._writers.values()):
-            self._setting.audit.note(
-                RecordingUsed(
-                    wall_ns=self._setting.wall(), recording=oldest.name, how="removed", by="the policy",
-                    reason=f"kept for {self._keep} s",
-                )
-            )  # fmt: skip
-            self._looked -= LOOK_NS  # there may be more
-            oldest.unlink()
-            self._count -= 1
+        live = {writer.path.name for writer in self._writers.values()}
+        names = sorted(path.name for path in self._folder.glob(f"*{SUFFIX}"))
+        old = next((name for name in names if name not in live and not self._hold(name).exists()), None)
+        if old is None:
+            return
+        too_old = self._setting.wall() // 10**9 - int(old.split("-")[0]) > self._keep.age
+        if not too_old and sum((self._folder / name).stat().st_size for name in names) <= self._keep.room:
+            return
+        self._removing = True
+        reason = f"kept for {self._keep.age} s" if too_old else f"all together have more than {self._keep.room} bytes"
+        entry = RecordingUsed(
+            wall_ns=self._setting.wall(), recording=old, how="removed", by="the policy", reason=reason
+        )
+
+        def done(ok: bool, why: str) -> None:
+            self._removing = False
+            if ok and not self._hold(old).exists():
+                (self._folder / old).unlink(missing_ok=True)
+                self._count -= 1
+                self._looked -= LOOK_NS  # there may be more
+
+        self._setting.audit.record(entry, done)
+
+    def _hold(self, name: str) -> Path:
+        """What stands beside a recording that is held."""
+        return self._folder / f"{name}{HOLD}"
 
     # --- operators ----------------------------------------------------------------------------------------------------
 
@@ -242,8 +268,38 @@ class Archivist(Part):
                     asked.refuse(f"not shown, since it cannot be recorded who looks: {why}")
 
             self._setting.audit.record(entry, done)
+        elif asked.verb == "recording-hold":
+            self._holds(asked)
         else:
             super().command(asked)
+
+    def _holds(self, asked: Asked) -> None:
+        """Somebody has a recording kept whatever the policy says, or lets it go."""
+        said = asked.decode(Holding)
+        self._path(said.name)
+        mark = self._hold(said.name)
+        if said.held == mark.exists():
+            raise GateError(f"{said.name} is {'held already' if said.held else 'not held'}")
+        entry = RecordingUsed(
+            wall_ns=self._setting.wall(), recording=said.name, how="held" if said.held else "released", by=said.by,
+            reason=clip(said.reason),
+        )  # fmt: skip
+
+        def done(ok: bool, why: str) -> None:
+            if not ok:
+                asked.refuse(f"not done, since it cannot be recorded: {why}")
+                return
+            try:
+                if said.held:
+                    mark.write_text(f"{said.by}: {said.reason}", "utf-8")
+                else:
+                    mark.unlink(missing_ok=True)
+            except OSError as error:
+                asked.refuse(f"not done: {error.strerror}")
+                return
+            asked.answer({"name": said.name, "held": said.held})
+
+        self._setting.audit.record(entry, done)
 
     def _path(self, name: str) -> Path:
         path = self._folder / name
@@ -265,7 +321,7 @@ class Archivist(Part):
                 said = {}
             found.append({
                 "name": name, "size": path.stat().st_size, "live": live.get(name, 0),
-                "began": said.get("timestamp", 0), "title": said.get("title", "?"),
+                "began": said.get("timestamp", 0), "title": said.get("title", "?"), "held": self._hold(name).exists(),
             })  # fmt: skip
         return found
 
@@ -277,6 +333,14 @@ def _piece(path: Path, offset: int) -> dict[str, Any]:
     return {"data": base64.b64encode(data).decode(), "size": path.stat().st_size}
 
 
-def _keep(policy: CompiledPolicy) -> int:
-    """How long recordings are kept, in seconds: as long as the conduit that keeps them longest."""
-    return max((each.terms.keep for each in policy.conduits.values() if isinstance(each.terms, JumpRows)), default=0)
+class _Keep(msgspec.Struct, frozen=True):
+    """How long recordings are kept (seconds), and how much of them (bytes)."""
+
+    age: int
+    room: int
+
+
+def _keep(policy: CompiledPolicy) -> _Keep:
+    """As the conduit says that keeps most."""
+    rows = [each.terms for each in policy.conduits.values() if isinstance(each.terms, JumpRows)]
+    return _Keep(max((row.keep for row in rows), default=0), max((row.room for row in rows), default=0))

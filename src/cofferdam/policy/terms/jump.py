@@ -131,6 +131,7 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             ),
             record=conduit.record.terminal,
             keep=conduit.record.keep,
+            room=conduit.record.room,
             idle=conduit.idle,
             sessions=conduit.sessions,
             files=Files(

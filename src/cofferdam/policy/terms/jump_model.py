@@ -127,6 +127,11 @@ class RecordSaid(schema.Entry):
     keep: Annotated[int, *_span(3600, 10 * syntax.YEAR_SECONDS)] = Field(
         syntax.YEAR_SECONDS, description="How long. Default: 1 year.", json_schema_extra={"default": "1 year"}
     )
+    room: Annotated[int, *_size(10**6, 10**14)] = Field(
+        50 * 10**9,
+        description="All recordings together; beyond it the oldest go, but for those that are held. Default: 50 GB.",
+        json_schema_extra={"default": "50 GB"},
+    )
 
 
 class FilesSaid(schema.Entry):

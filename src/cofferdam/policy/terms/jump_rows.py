@@ -55,7 +55,7 @@ class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="jump"):
     """A conduit of the jump server. `clients` are principals by address. Times in seconds. `record`: terminals are
-    recorded, and kept for `keep`. `names`: as what people know the door."""
+    recorded, and kept for `keep`, and all together in `room` bytes. `names`: as what people know the door."""
 
     outer: str
     inner: str
@@ -66,6 +66,7 @@ class JumpRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     approval: Approval | None = None
     record: bool = True
     keep: int = 31_536_000
+    room: int = 50_000_000_000
     idle: int = 900
     sessions: int = 4
     files: Files = Files()
