@@ -378,7 +378,7 @@ def test_a_person_makes_room_before_its_time_of_what_everybody_is_done_with(benc
     settle_all(bench, "erp")
     with pytest.raises(GateError, match="nothing up to 2 that everybody is done with") as found:
         bench.command("clear", channel="counts", upto=2, by="ann")
-    assert found.value.hint == "lake still have message 1 before them"
+    assert found.value.hint == "not done with message 1: lake"
     handed = bench.pull("lake")
     bench.settle(handed, who="lake")
     assert [result.state for result in bench.push(("k4", body(count=4))).results] == ["refused"]

@@ -51,8 +51,8 @@ def test_rows_are_numbered_within_their_transaction() -> None:
     decoder = Decoder()
     found = [decoder.take(each) for each in (BEGIN, relation(), inserted(), inserted(values("NaN", *[None] * 5)))]
     assert found[2:] == [
-        Row("100000A00/1", "line.made", BODY),
-        Row("100000A00/2", "line.made", '{"n":NaN,"price":null,"ok":null,"doc":null,"note":null,"at":null}'),
+        Row("100000A00/1", "line.made", BODY, oid=5),
+        Row("100000A00/2", "line.made", '{"n":NaN,"price":null,"ok":null,"doc":null,"note":null,"at":null}', oid=5),
     ]
     assert decoder.end == 0
     decoder.take(COMMIT)
@@ -66,11 +66,11 @@ OLD = values("6", "1", "f", "null", 'é"', None)
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        (updated(b""), Row("100000A00/1", "line.made", BODY)),
-        (updated(b"K" + values("7", *[None] * 5)), Row("100000A00/1", "line.made", BODY)),
-        (updated(b"O" + OLD, UNCHANGED), Row("100000A00/1", "line.made", BODY)),
-        (updated(b"K" + OLD, UNCHANGED), Row("100000A00/1", "line.made", None, "note")),
-        (updated(b"", UNCHANGED), Row("100000A00/1", "line.made", None, "note")),
+        (updated(b""), Row("100000A00/1", "line.made", BODY, oid=5)),
+        (updated(b"K" + values("7", *[None] * 5)), Row("100000A00/1", "line.made", BODY, oid=5)),
+        (updated(b"O" + OLD, UNCHANGED), Row("100000A00/1", "line.made", BODY, oid=5)),
+        (updated(b"K" + OLD, UNCHANGED), Row("100000A00/1", "line.made", None, "note", 5)),
+        (updated(b"", UNCHANGED), Row("100000A00/1", "line.made", None, "note", 5)),
     ],
 )
 def test_changed_rows(message: bytes, expected: Row) -> None:

@@ -485,8 +485,11 @@ def test_two_gates_drain_one_outbox_and_each_row_goes_to_one(works: RunningCrew,
 
 # --- a table that the site cannot change --------------------------------------------------------------------------
 
-MADE = """create schema line; create table line.made (line text, n integer, note text, primary key (line, n));
-    create table line.other (id int)"""
+MADE = """create schema line;
+    create table line.made (line text, n integer, note text, primary key (line, n)) partition by range (n);
+    create table line.made_few partition of line.made for values from (0) to (400);
+    create table line.made_more partition of line.made for values from (400) to (10000);
+    create table line.other (line text, n int)"""
 OWN = ", changes: {counts: {table: line.made, on: [insert, update], slot: SLOT}}"
 
 
@@ -534,7 +537,7 @@ def test_the_rows_of_a_table_that_stays_as_it_is(reads: RunningCrew, vendors: Me
         for conn, numbers in ((early, (1, 2)), (no, (8, 9)), (late, (3, 4))):
             for n in numbers:
                 conn.execute("insert into line.made values ('L\"1', %s, %s)", (n, "é\n" if n == 1 else None))
-        vendors.run("insert into line.other values (1)")
+        vendors.run("insert into line.other values ('x', 1)")
         late.commit()
         no.rollback()
         early.commit()
@@ -580,6 +583,14 @@ def test_a_slot_that_nobody_bounds_is_lost_or_is_gone(reads: RunningCrew, vendor
     vendors.run("alter system set max_slot_wal_keep_size = '1GB'")
     vendors.run("select pg_reload_conf()")
     eventually(lambda: not alarms(reads))
+    vendors.run(f"alter publication {vendors.slot} add table line.other")
+    vendors.run("insert into line.other values ('L', 9)")
+    eventually(
+        lambda: says(reads, "rows of line.other are passed over", f"{vendors.slot} is to publish line.made alone")
+    )
+    vendors.run(f"alter publication {vendors.slot} drop table line.other; alter table line.made rename to done")
+    vendors.run("insert into line.done values ('L', 8, 'x'); alter table line.done rename to made")
+    eventually(lambda: seen(reads) == [1, 8])
     vendors.run(f"alter publication {vendors.slot} set (publish = 'insert')")
     vendors.run(f"revoke execute on function cofferdam.{vendors.slot}_advance from {vendors.role}")
     vendors.run("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cofferdam'")

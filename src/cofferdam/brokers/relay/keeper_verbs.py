@@ -458,7 +458,7 @@ class Verbs:
             ]
             raise GateError(
                 f"{channel.name} has nothing up to {asked.upto} that everybody is done with",
-                hint=f"{', '.join(sorted(waits))} still have message {channel.gone + 1} before them"
+                hint=f"not done with message {channel.gone + 1}: {', '.join(sorted(waits))}"
                 if waits
                 else f"it has {_range(channel)}",
             )

@@ -47,6 +47,8 @@ class Row(NamedTuple):
     table: str
     body: str | None
     lacks: str = ""
+    oid: int = 0
+    """Of the table, whatever its name is by then."""
 
 
 class Decoder:
@@ -96,7 +98,8 @@ class Decoder:
     def _row(self, read: _Reader) -> Row:
         if not self._commit:
             raise read.wrong("a row outside a transaction")
-        relation = self._relations.get(read.number("I"))
+        oid = read.number("I")
+        relation = self._relations.get(oid)
         if relation is None:
             raise read.wrong("a row of a table that was not described")
         before: list[str | None] = []
@@ -115,9 +118,10 @@ class Decoder:
             if value is None:
                 value = values[at] = before[at] if before else None
             if value is None:
-                return Row(key, relation.name, None, relation.columns[at].name)
+                return Row(key, relation.name, None, relation.columns[at].name, oid)
         pairs = zip(relation.columns, values, strict=True)
-        return Row(key, relation.name, "{" + ",".join(f"{json.dumps(one.name)}:{said}" for one, said in pairs) + "}")
+        body = "{" + ",".join(f"{json.dumps(one.name)}:{said}" for one, said in pairs) + "}"
+        return Row(key, relation.name, body, oid=oid)
 
     def _values(self, read: _Reader, relation: Relation) -> list[str | None]:
         """As JSON; None: not there, since it is large and did not change."""

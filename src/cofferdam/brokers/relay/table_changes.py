@@ -55,6 +55,10 @@ _PUBLISHED: Final = (
     " pg_catalog.pg_publication_tables t ON t.pubname = p.pubname AND t.schemaname = %s AND t.tablename = %s"
     " WHERE p.pubname = %s"
 )
+_OID: Final = (
+    "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE n.nspname = %s AND c.relname = %s"
+)
 _MAY: Final = (
     "SELECT pg_catalog.to_regprocedure(%s) IS NOT NULL AND pg_catalog.to_regprocedure(%s) IS NOT NULL,"
     " pg_catalog.has_function_privilege(pg_catalog.to_regprocedure(%s), 'EXECUTE')"
@@ -82,6 +86,8 @@ class TableChanges(TableWork):
         self._who = who
         self._read_upto = ""
         self._refused = ("", 0.0)
+        """What an alarm tells of, and until when."""
+        self._oid = 0
 
     @property
     def name(self) -> str:
@@ -109,6 +115,9 @@ class TableChanges(TableWork):
             ]
         names = [f"{name}({kind})" for name, kind in zip(changes_functions(self.table, changes), ("integer", "pg_lsn"),
                  strict=True)]  # fmt: skip
+        schema, name = changes.table.split(".", 1)
+        table = await (await conn.execute(_OID, (schema, name))).fetchone()
+        self._oid = int(table[0]) if table else 0
         there, may = await (await conn.execute(_MAY, (*names, *names))).fetchone() or (False, False)
         if not there:
             wrong.append(f"the functions {' and '.join(names)} are not there")
@@ -193,8 +202,15 @@ class TableChanges(TableWork):
                     f"moving the slot {self.changes.slot} on (pg_replication_slot_advance)"
                 )
             row = decoder.take(message)
-            if row is not None and row.table == self.changes.table:
+            if row is None:
+                continue
+            if row.table == self.changes.table or row.oid == self._oid:  # it may have been renamed, or made anew
                 found.append(row)
+            else:
+                said = (
+                    f"rows of {row.table} are passed over: {self.changes.slot} is to publish {self.changes.table} alone"
+                )
+                self._refused = (said, time.monotonic() + TOLD_SECONDS)
         return found
 
     async def _push(self, rows: list[Row]) -> float:

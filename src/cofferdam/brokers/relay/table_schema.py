@@ -187,8 +187,8 @@ def ddl(table: Table, pushed: Iterable[str], pulled: Iterable[str], own: Sequenc
     if own:
         after = [
             "",
-            "-- In postgresql.conf, and a restart: wal_level = logical. And a bound, lest the log for a relay that is",
-            "-- away cannot fill the disk, such as max_slot_wal_keep_size = 10GB (the relay loses what is beyond).",
+            "-- In postgresql.conf, and a restart: wal_level = logical. And a bound (max_slot_wal_keep_size = 10GB),",
+            "-- so that what is kept for a relay that is away cannot fill the disk. The relay loses what is beyond.",
             "-- From here on the database keeps its log for the relay:",
             *after,
         ]
@@ -205,7 +205,8 @@ def _publication(table: Table, changes: Changes, role: str) -> list[str]:
         lines.append("-- It needs a primary key or a replica identity: else its own updates fail from here on.")
     return [
         *lines,
-        f"CREATE PUBLICATION {slot} FOR TABLE {_quoted(changes.table)} WITH (publish = '{', '.join(changes.on)}');",
+        f"CREATE PUBLICATION {slot} FOR TABLE {_quoted(changes.table)}",
+        f"    WITH (publish = '{', '.join(changes.on)}', publish_via_partition_root = true);",
         f"CREATE FUNCTION {peek}(integer) RETURNS SETOF bytea LANGUAGE sql SECURITY DEFINER",
         "    SET search_path = pg_catalog, pg_temp AS",
         f"    $$SELECT data FROM pg_logical_slot_peek_binary_changes('{slot}', NULL, $1,",  # noqa: S608 - [a-z0-9_]
