@@ -23,7 +23,7 @@ from tests.adversary.takeover import Taken, taken
 from tests.gate.plant import Client, cli, log_of
 from tests.waiting import PATIENT, eventually
 
-FEW, MANY = 6, int(os.environ.get("COFFERDAM_SOAK_SECONDS", "3600"))
+FEW, MANY = 4, int(os.environ.get("COFFERDAM_SOAK_SECONDS", "3600"))
 """Seconds in the suite, and in `make soak`."""
 MEMORY_MIB = 150
 

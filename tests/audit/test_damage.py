@@ -201,7 +201,7 @@ def test_unfinished_appends_are_told_from_damage(opener: Opener, tmp_path: Path)
         log.append([write(10 * number + n) for n in range(4)], maker="inner")
     path = next(iter(DirFiles(tmp_path / "audit/journal").paths()))
     key = log.key.verifier
-    data = (tmp_path / "audit/journal" / path).read_bytes()
+    data = (tmp_path / "audit/journal" / path).read_bytes().rstrip(b"\0") + bytes(8192)
     log.close()
     path = f"journal/{path}"
     whole = read_segment(path, data, key)
