@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import re
 import shutil
 import subprocess
+import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -73,6 +75,52 @@ def test_the_verb_lists_every_metric(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["metrics", "no", "such"]) == 2
 
 
+class Paged:
+    """Where an alertmanager brings its alerts: what a person would be called with."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, Any]] = []
+        paged = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                paged.got += body["alerts"]
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def names(self, status: str) -> set[tuple[str, str]]:
+        """(alert, what it is about) of those that fired or were resolved."""
+        return {
+            (one["labels"]["alertname"], one["labels"].get("check", one["labels"].get("name", "")))
+            for one in self.got if one["status"] == status
+        }  # fmt: skip
+
+
+@contextlib.contextmanager
+def alertmanager(folder: Path, paged: Paged) -> Iterator[str]:
+    config, port = folder / "alertmanager.yml", held_port()
+    config.write_text(
+        "route: {receiver: person, group_by: [alertname], group_wait: 100ms, group_interval: 300ms}\n"
+        f"receivers: [{{name: person, webhook_configs: [{{url: 'http://127.0.0.1:{paged.port}/'}}]}}]\n"
+    )
+    command = ["prometheus-alertmanager", f"--config.file={config}", f"--storage.path={folder / 'alerts'}",
+               f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]  # fmt: skip
+    with (folder / "alertmanager-said").open("wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said)
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(PATIENT)
+
+
 class Prometheus:
     def __init__(self, port: int) -> None:
         self.at = f"http://127.0.0.1:{port}"
@@ -87,12 +135,13 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
+def prometheus(folder: Path, target: str, alerts: str = "") -> Iterator[Prometheus]:
     port = held_port()
     config = folder / "prometheus.yml"
     config.write_text(
-        "global: {scrape_interval: 250ms, scrape_timeout: 250ms}\n"
-        f"rule_files: ['{RULES}']\n"
+        "global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}\n"
+        + (f"alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{alerts}']}}]}}]}}\n" if alerts else "")
+        + f"rule_files: ['{RULES}']\n"
         f"scrape_configs: [{{job_name: cofferdam, static_configs: [{{targets: ['{target}']}}]}}]\n"
     )
     command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
@@ -126,11 +175,29 @@ def test_every_query_of_the_dashboard(site: Site, tmp_path: Path) -> None:
         _ask_everything(site, tmp_path)
 
 
+def _call_a_person(live: Site, folder: Path) -> None:
+    """A check that fails reaches a person by way of a real alertmanager, and so does its end."""
+    if shutil.which("prometheus-alertmanager") is None:
+        return
+    folder, paged = folder / "paging", Paged()
+    folder.mkdir()
+    wanted = {("CofferdamCheckFailed", "log.whole"), ("CofferdamAlarm", "check-log.whole")}
+    with alertmanager(folder, paged) as alerts, prometheus(folder, f"127.0.0.1:{live.management}", alerts):
+        ask(live.state, "findings", found=[{"check": "log.whole", "outcome": "failed", "says": "entry 7 was changed"}])
+        eventually(lambda: wanted <= paged.names("firing"))
+        ask(live.state, "findings", found=[{"check": "log.whole", "outcome": "tested", "says": "so"}])
+        eventually(lambda: wanted <= paged.names("resolved"))
+    paged.server.shutdown()
+    paged.server.server_close()
+    assert any("evidence show log.whole" in one["annotations"]["summary"] for one in paged.got)
+
+
 def _ask_everything(live: Site, tmp_path: Path) -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
     assert len(queries) > 35
     ask(live.state, "findings", found=[{"check": "log.whole", "outcome": "tested", "says": "so"}])
+    _call_a_person(live, tmp_path)
     with prometheus(tmp_path, f"127.0.0.1:{live.management}") as peer:
         for expr in queries:
             expr = expr.replace("$__rate_interval", "30s").replace("$job", ".+").replace("$conduit", ".+")

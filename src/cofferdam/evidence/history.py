@@ -49,6 +49,7 @@ READ_WHOLE = frozenset(
         "leak-probe-set", "policy-refused", "signed-in", "access-opened", "access-ended", "access-decided",
         "access-killed", "tunnel-refused", "recording-marked", "asset-file-passed", "file-examined",
         "release-requested", "release-decided", "install-started", "install-ended", "mirror-verified", "samples-lost",
+        "entries-dropped",
     )
 )  # fmt: skip
 """Kinds whose entries are read whole; all others are counted."""
@@ -108,6 +109,8 @@ class History:
     """One reading of a log."""
 
     size: int = 0
+    first: int = 0
+    """The index of the first entry that is still kept."""
     first_ns: int = 0
     last_ns: int = 0
     """The log's own time: it never goes backward."""
@@ -154,6 +157,8 @@ def read(entries: Iterable[tuple[int, bytes]]) -> History:
         except msgspec.MsgspecError as error:
             _trouble(found, index, error)
             continue
+        if not first:
+            found.first = index
         first, last = first or light.time, light.time
         kind, found.size = light.event.kind, index + 1
         tally = found.tallies.get(kind)

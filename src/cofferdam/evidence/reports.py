@@ -224,7 +224,8 @@ def _changes(report: Report) -> str:
         f"<tr><td class='id'>{esc(one.control)}</td><td>{_badge(one.before)}</td><td>{_badge(one.now)}</td></tr>"
         for one in report.changed
     )
-    body = f"<table class='controls'>{lines}</table>" if lines else "<p>No control has another status.</p>"
+    head = "<thead><tr><th>Control</th><th>Was</th><th>Is</th></tr></thead>"
+    body = f"<table class='controls'>{head}{lines}</table>" if lines else "<p>No control has another status.</p>"
     return f"<h2>Changed since {esc(report.since)}</h2>{body}"
 
 

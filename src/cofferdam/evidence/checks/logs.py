@@ -60,14 +60,23 @@ def capacity(known: Inputs) -> Finding:
 
 @TABLE.check("log.retention", "history")
 def retention(known: Inputs) -> Finding:
-    """Entries are kept: the gate has no way to delete one, so the first is still there."""
+    """Entries are kept: all since the first, or as many days as the standards ask for, and what went is on record."""
     history = known.the_history()
     if not history.size:
         raise Unknown("the log is empty")
     days = (history.last_ns - history.first_ns) // DAY_NS
-    young = f"; younger than {RETENTION_DAYS} days itself" if days < RETENTION_DAYS else ""
-    facts = (f"the first entry is {days} days older than the last{young}",)
-    return Finding("log.retention", "observed", "every entry since the first is kept; the gate deletes none", facts)
+    if not history.first:
+        young = f"; younger than {RETENTION_DAYS} days itself" if days < RETENTION_DAYS else ""
+        since = f"the first entry is {days} days older than the last{young}"
+        return Finding("log.retention", "observed", "every entry since the first is kept", (since,))
+    gone = history.last("entries-dropped")
+    root = f"; entry {gone.index} has their root{', moved away' if gone.event.get('moved') else ''}" if gone else ""
+    facts = (f"entries below {history.first:,} have gone, by the policy's retention{root}",
+             f"the first that is kept is {days} days older than the last")  # fmt: skip
+    if days < RETENTION_DAYS:
+        says = f"{days} days of the log are kept, and {RETENTION_DAYS} are asked for"
+        return Finding("log.retention", "failed", says, facts)
+    return Finding("log.retention", "observed", f"{days} days of the log are kept", facts)
 
 
 @TABLE.check("log.exported", "history")

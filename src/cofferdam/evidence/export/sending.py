@@ -110,7 +110,7 @@ class Sending:
             return False
         batch: list[Item] = []
         # A collector that was away for longer than the log keeps entries does not get those: an entry tells it which.
-        start = at = max(self.at, self.reader.first())
+        start = at = self._kept()
         for index, data in self.reader.entries(start):
             if index != at:
                 raise AuditError(f"entry {at} is missing in the log")
@@ -133,6 +133,17 @@ class Sending:
         self.at, self.size = at, max(self.size, at)
         self._settle()
         return at - start >= self.way.batch
+
+    def _kept(self) -> int:
+        """From where on there is something to send. A collector that was away for longer than the log is kept misses
+        what has gone: that is said, and its indexes are missing there. Raises: AuditError."""
+        first = self.reader.first()
+        if first > self.at:
+            lost = f"entries {self.at:,} to {first - 1:,} have gone from the log and were never given over"
+            self._say(Stood(self.to.name, first, 0, working=False, detail=lost))
+            self._said = None
+            self.at = first
+        return self.at
 
     def _settle(self) -> None:
         """Moves the cursor past the batches that have surely arrived. Raises: WayError, OSError."""
