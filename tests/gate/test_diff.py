@@ -9,6 +9,7 @@ import pytest
 from cofferdam.cli.main import main
 from tests.gate.conftest import Site
 from tests.gate.plant import Client
+from tests.waiting import eventually
 
 
 def test_what_a_reload_would_change_and_then_does(live: Site, capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,6 +29,19 @@ def test_what_a_reload_would_change_and_then_does(live: Site, capsys: pytest.Cap
         assert [one["asset"] for one in document["sessions_ended"]] == ["plc"]
         assert document["new"] != document["old"]
         client.read()  # nothing has changed
+        capsys.readouterr()
+        assert main(["whois", "127.0.0.1", *state]) == 0
+        told = capsys.readouterr().out
+        assert "127.0.0.1 is erp (zone enterprise)" in told and "erp may read plc: level" in told
+        assert "open: session" in told
+        assert main(["describe", "plc", *state]) == 0
+        told = capsys.readouterr().out
+        assert f"clients find it at 127.0.0.1:{live.port}" in told and "open: session" in told
+        assert main(["whois", "127.0.0.77", "--json", *state]) == 1
+        assert json.loads(capsys.readouterr().out)["near"] == ["erp"]
+        live.device.close()  # a device that is dead is told
+        eventually(lambda: client.read() and main(["describe", "plc", *state]) == 1)
+        assert "backing-off" in capsys.readouterr().out
     new.write_text(live.text(allow="write: [level]"))
     assert main(["reload", str(new), *state]) == 0
     told = capsys.readouterr().out

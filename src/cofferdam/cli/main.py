@@ -37,6 +37,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "diode": ("diode", "ends of a strand: pair, status, tickets, re-sends, tests"),
     "check": ("check", "check a policy: errors, warnings"),
     "diff": ("diff", "who gains and who loses what by another policy"),
+    "whois": ("whois", "who an address is to the gate, what it may, and what it has open"),
+    "describe": ("describe", "an asset: where it is, how it does, who may do what with it"),
     "explain": ("explain", "why an operation is allowed or refused"),
     "schema": ("schema", "print the JSON Schema of the policy file"),
     "simulate": ("simulate", "what a policy would do to captured traffic"),

@@ -55,12 +55,13 @@ class Difference(msgspec.Struct, frozen=True):
 
 def difference(old: Table, new: Table) -> Difference:
     """From `old` to `new`."""
-    before, after = frozenset(_grants(old)), frozenset(_grants(new))
+    before, after = frozenset(grants(old)), frozenset(grants(new))
     changed = _changed((), _settings(old), _settings(new))
     return Difference(tuple(sorted(after - before)), tuple(sorted(before - after)), tuple(sorted(changed)))
 
 
-def _grants(table: Table) -> Iterator[Grant]:
+def grants(table: Table) -> Iterator[Grant]:
+    """All that anybody may, each thing once or more."""
     for conduit in table.conduits.values():
         if isinstance(conduit.terms, Proxy):
             yield from _of_proxy(conduit, table.assets)
@@ -69,6 +70,19 @@ def _grants(table: Table) -> Iterator[Grant]:
             for what in _of_line(line):
                 for who in line["who"] or ("whoever comes",):
                     yield Grant(conduit.name, who, what)
+
+
+def grants_on(table: Table, asset: str) -> Iterator[Grant]:
+    """What anybody may do with one asset by the rules of proxies, and by lines that name it."""
+    for conduit in table.conduits.values():
+        if isinstance(conduit.terms, Proxy):
+            mine = tuple(rule for rule in conduit.rules if rule.asset == asset)
+            yield from _of_proxy(msgspec.structs.replace(conduit, terms=Proxy(mine)), table.assets)
+            continue
+        for lines in _lines(msgspec.to_builtins(conduit.terms)).values():
+            for line in (line for line in lines if asset in (line.get("asset"), *line.get("assets", ()))):
+                for who in line["who"] or ("whoever comes",):
+                    yield from (Grant(conduit.name, who, what) for what in _of_line(line))
 
 
 def _lines(terms: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], ...]]:
