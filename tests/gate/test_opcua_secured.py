@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Coroutine, Iterator
@@ -15,7 +16,7 @@ from asyncua.client.client import Client
 from asyncua.crypto import security_policies as policies
 
 from cofferdam.protocols.opcua.trust import mark
-from tests.gate.plant import events, running
+from tests.gate.plant import cli, events, running
 from tests.ports import held_ports
 from tests.protocols.opcua.certificates import make, sign
 from tests.protocols.opcua.site import RULES, pki, plant, policy
@@ -39,6 +40,8 @@ class Site:
         self.state = folder / "state"
         self.policy = folder / "policy.yaml"
         self.port = port
+        self.restart: Callable[[Path], None] = lambda _keys: None
+        """Has the plant's server start anew with another key."""
 
     def pki(self, *words: str) -> Any:
         code, said, error = pki(*words, "--policy", self.policy, "--state", self.state, "--json")
@@ -98,7 +101,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     for name, path in exported.items():
         if name.endswith("/outer"):
             Path(path).rename(folder / "ours" / "server.der")
-    with plant(plant_port, "secure", keys), running(found.state, found.policy):
+    with contextlib.ExitStack() as servers, running(found.state, found.policy):
+
+        def restart(folder: Path) -> None:
+            servers.close()
+            servers.enter_context(plant(plant_port, "secure", folder))
+
+        found.restart = restart
+        restart(keys)
         yield found
 
 
@@ -253,3 +263,30 @@ def test_a_rejected_certificate_ends_what_stands_by_it(site: Site) -> None:
         site.ask(read, who="third")
     [outer, _] = site.pki("list")
     assert outer["revoked"] == [name]
+
+
+def test_a_server_that_shows_another_certificate_is_asked_nothing_until_somebody_trusts_it(site: Site) -> None:
+    assert site.ask(read) > 0
+    site.restart(make(site.folder / "other-plant", "urn:plant:server", slot="another"))
+    name = mark((site.folder / "other-plant" / "own.der").read_bytes())
+
+    def refused() -> bool:
+        with contextlib.suppress(ua.UaStatusCodeError):
+            site.ask(read)
+            raise AssertionError("a server that nobody trusts was asked")
+        [_, inner] = site.pki("list")
+        return name in [one["thumbprint"] for one in inner["refused"]]
+
+    eventually(refused)
+    told = [entry["detail"] for entry in events(site.state, "malformed")]
+    assert any(f"cofferdam pki trust {name}" in detail for detail in told), told
+    eventually(lambda: "opcua-stranger-filler" in cli("status", "--state", site.state)[1])
+    site.pki("trust", name)
+
+    def reads() -> bool:
+        try:
+            return bool(site.ask(read) > 0)
+        except ua.UaStatusCodeError:
+            return False
+
+    eventually(reads)

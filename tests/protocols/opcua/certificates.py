@@ -18,10 +18,10 @@ def _key(_uri: str, bits: int) -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65537, bits)
 
 
-def make(folder: Path, uri: str, *, days: int = 30, bits: int = 2048) -> Path:
-    """A folder with own.der and own.pem, of an application of this URI."""
+def make(folder: Path, uri: str, *, days: int = 30, bits: int = 2048, slot: str = "") -> Path:
+    """A folder with own.der and own.pem, of an application of this URI. `slot`: another key of the same."""
     folder.mkdir(parents=True, exist_ok=True)
-    key = _key(uri, bits)
+    key = _key(uri + slot, bits)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, uri)])
     now = datetime.now(UTC)
     usage = x509.KeyUsage(

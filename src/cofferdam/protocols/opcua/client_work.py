@@ -74,7 +74,12 @@ def handshake(client: Any) -> Asking:
     else:
         channel.policy, channel.mode = client.policy, client.mode
         channel.peer, channel.peer_key = seen, client._judge(seen, client.policy)
+        # If nothing comes of it the server may have another certificate by now: it is asked for it next time.
+        trust.doubts.add(client.asset.name)
     yield from _open(client, 0)
+    if seen:
+        trust.doubts.discard(client.asset.name)
+        trust.strangers.discard(client.asset.name)
     if client.policy is not NONE and not seen:
         yield from _discover(client, trust)
     uri = trust.uri or "urn:cofferdam:opcua"
@@ -155,6 +160,8 @@ def _namespaces(answer: Any) -> tuple[str, ...]:
 
 def _pinned(client: Any, trust: Any) -> bytes:
     """The server's certificate, where it is known beforehand; b"" where it has to be asked for."""
+    if client.asset.name in trust.doubts:
+        return b""
     security = client.asset.security
     found: bytes = trust.server_certificate(client.asset.name, security.server if security is not None else "")
     return found
@@ -166,8 +173,11 @@ def _discover(client: Any, trust: Any) -> Asking:
     _refused(answer, s.GetEndpointsResponse, "GetEndpoints")
     for endpoint in answer.endpoints:
         if endpoint.policy == client.policy.uri and endpoint.mode == client.mode and endpoint.certificate:
+            trust.strangers.add(client.asset.name)
             client._judge(endpoint.certificate, client.policy)
             trust.learn_server(client.asset.name, endpoint.certificate)
+            trust.doubts.discard(client.asset.name)
+            trust.strangers.discard(client.asset.name)
             raise RemoteProtocolError("the server's certificate is known now: connecting anew", section=SECTION)
     raise RemoteProtocolError(f"the server offers no {client.policy.name} in this mode", section="OPC 10000-4, 5.5.4")
 

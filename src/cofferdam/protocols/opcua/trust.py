@@ -130,6 +130,10 @@ class Trust:
         self._servers: dict[str, bytes] = {}
         self.described: dict[Any, tuple[int, Any]] = {}
         """What an asset's nodes are, by (asset, what was asked for): since when it is known (monotonic ns), and it."""
+        self.doubts: set[str] = set()
+        """Assets with which no channel came to be by the certificate that is known of them."""
+        self.strangers: set[str] = set()
+        """Assets whose server shows a certificate that is refused."""
         self.away: set[str] = set()
         """Assets that did not answer when they were asked last."""
         self._ends: list[tuple[int, str, bool]] = []  # when certificates end (UTC ns), their names, whether it is ours
@@ -220,13 +224,13 @@ class Trust:
         return False
 
     def server_certificate(self, asset: str, pin: str) -> bytes:
-        """What an asset's server shows, as far as it is known beforehand: the trusted certificate of the ApplicationUri
-        `pin`, or the only one; else what it has shown and was trusted; else b""."""
+        """What an asset's server shows, as far as it is known beforehand: what it has shown and was trusted; else the
+        trusted certificate of the ApplicationUri `pin`, or the only one; else b""."""
         known = list(self._trusted.values())
         if pin:
             known = [der for der in known if application_uri(x509.load_der_x509_certificate(der)) == pin]
         known = [der for der in known if not _is_pure_authority(der)]
-        return known[0] if len(known) == 1 else self._servers.get(asset, b"")
+        return self._servers.get(asset) or (known[0] if len(known) == 1 else b"")
 
     def learn_server(self, asset: str, certificate: bytes) -> None:
         """What an asset's server has shown, and was trusted."""
@@ -277,7 +281,11 @@ class Trust:
 
     def alarms(self, wall: int) -> dict[str, str]:
         """The certificates that end soon, or have. `wall`: UTC ns."""
-        found = {}
+        found = {
+            f"opcua-stranger-{asset}": f"the server of {asset} shows a certificate that is not trusted: "
+            "`cofferdam pki list` shows it, `cofferdam pki trust` lets it in"
+            for asset in sorted(self.strangers)[:ALARMS]
+        }
         for end, name, ours in sorted(self._ends)[:ALARMS]:
             if end - wall < SOON_NS:
                 day = datetime.datetime.fromtimestamp(end // 10**9, datetime.UTC)
