@@ -33,7 +33,7 @@ PLOT_WIDTH: Final = 72
 
 def _sides(policy: CompiledPolicy, crew: str) -> list[keys.Side]:
     from cofferdam.gate.crew.plan import plan_crews
-    from cofferdam.policy.terms.mirror import COLLECTOR, READER
+    from cofferdam.policy.terms.mirror import COLLECTOR, LOADER, READER
     from cofferdam.policy.terms.mirror_rows import MirrorRows, Postgres
 
     found = []
@@ -46,6 +46,8 @@ def _sides(policy: CompiledPolicy, crew: str) -> list[keys.Side]:
         found.append(keys.Side(plan.base, READER, who, tls))
         passwords = frozenset(one.password for row in rows for one in row.sources if isinstance(one, Postgres))
         found.append(keys.Side(plan.base, COLLECTOR, passwords=passwords))
+        if copies := frozenset(row.copy.password for row in rows if row.copy is not None):
+            found.append(keys.Side(plan.base, LOADER, passwords=copies))
     return found
 
 
@@ -210,6 +212,8 @@ def _status(args: argparse.Namespace) -> int:
     sources = _ask(args, "collector", "status")
     if len(sources) < len(keeper["sources"]):  # the others are folders, which another part has
         sources += _ask(args, "files", "status")
+    if keeper["copied"]:
+        sources += _ask(args, "loader", "status")
 
     def lines() -> Iterable[str]:
         yield f"{keeper['conduit']}: {keeper['tags']} tags, newest {_time(keeper['newest'])}, " + (
@@ -232,7 +236,9 @@ def _status(args: argparse.Namespace) -> int:
         for one in sources:
             state = one["trouble"] or "well"
             where = f"{one['waits']} files wait" if "waits" in one else f"read up to {_time(one['upto'] or 0)}"
-            yield f"  source  {one['source']}: {state}; {where}"
+            if "copied" in one:
+                where = f"{one['copied']} of {keeper['commit']} batches are there"
+            yield f"  {'copy' if 'copied' in one else 'source':8}{one['source']}: {state}; {where}"
         yield f"  gaps    {keeper['gaps'] or 'none'}" + (" (cofferdam mirror gaps)" if keeper["gaps"] else "")
         for hold in keeper["holds"]:
             first, last = hold["first"] * HOUR * 10**9, (hold["last"] + 1) * HOUR * 10**9

@@ -70,8 +70,8 @@ conduits:
 """
 PARTS = ("keeper", "spooler", "collector", "reader")
 PRINCIPALS = ("bi", "lake", "coarse")
-FILES = "files"
-"""The part that is there where a source is a folder."""
+FILES, LOADER = "files", "loader"
+"""Parts that are there where a source is a folder, and where history is copied into a database."""
 PIPES = tuple((a, b) for one, other in (("collector", "spooler"), (FILES, "spooler"), ("spooler", "keeper"))
               for a, b in ((one, other), (other, one)))  # fmt: skip
 
@@ -133,7 +133,8 @@ class RunningCrew:
     @property
     def parts(self) -> tuple[str, ...]:
         """Those that this policy needs."""
-        return (*PARTS, FILES) if "folder:" in self.options.get("more", "") else PARTS
+        needs = ((FILES, "folder:", "more"), (LOADER, "postgresql", "mirror"))
+        return (*PARTS, *(part for part, word, option in needs if word in self.options.get(option, "")))
 
     def folder(self, name: str) -> Path:
         """A folder of the site's, as the launcher makes it."""
@@ -149,6 +150,8 @@ class RunningCrew:
         return compile_policy(loads(text), now_ns=time.time_ns())
 
     def secrets(self, part: str) -> Secrets:
+        if part == LOADER:
+            return Secrets(passwords={"postgresql": PASSWORD})
         if part == "collector":
             return Secrets(passwords={"historian": PASSWORD})
         return Secrets(keys=tuple(self.rows.values()))
@@ -186,7 +189,7 @@ class RunningCrew:
         if part == "reader":
             listeners = (Listener(self.listener.fileno(), *self.listener.getsockname()[:2]),)
         secrets: tuple[Secret, ...] = ()
-        if part in ("collector", "reader"):
+        if part in ("collector", "reader", LOADER):
             secrets = (Secret("mirror", write_secrets(self.secrets(part))),)
         return Configure(
             crew="mirror",
@@ -199,7 +202,7 @@ class RunningCrew:
             listeners=listeners,
             assets=("history",),
             store=str(self.store(part)) if part in ("keeper", "spooler") else "",
-            reads={"keeper": str(self.store("keeper"))} if part == "reader" else {},
+            reads={"keeper": str(self.store("keeper"))} if part in ("reader", LOADER) else {},
             folders={name: str(self.folder(name)) for name in self.folders} if part == FILES else {},
             secrets=secrets,
         )

@@ -4,14 +4,18 @@ One crew has all of them."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,11 +24,11 @@ from cofferdam.audit.events.mirror import SamplesRefused, SourceTold
 from cofferdam.brokers.mirror.points import spans
 from cofferdam.model import Point, Span, ValueType
 from cofferdam.protocols.modbus import messages as m
-from tests.brokers.mirror.crew import FILES, Plant, RunningCrew, crew, historian
+from tests.brokers.mirror.crew import FILES, LOADER, PASSWORD, Plant, RunningCrew, crew, historian
 from tests.brokers.mirror.test_kill import verified
 from tests.protocols.device import Device, served
 from tests.services import Postgres, needs_postgres
-from tests.waiting import eventually
+from tests.waiting import PATIENT, eventually
 
 ASSETS = """
 assets:
@@ -60,6 +64,9 @@ ODD = [
 ]  # fmt: skip
 
 
+DRIVER = Path("/usr/lib/x86_64-linux-gnu/odbc/psqlodbcw.so")
+
+
 class Plc(Device):
     """One that may stop answering."""
 
@@ -77,8 +84,25 @@ class Site:
     def __init__(self, made: Postgres) -> None:
         self.changes, self.odd, self.mends = Plant(made), Plant(made), Plant(made)
         self.device = Plc()
+        self.office = made.fresh()
+        """A database of the office's, which history is copied into."""
+        with psycopg.connect(self.office, autocommit=True) as conn:
+            for role in ("cofferdam_loader", "bi", "coarse"):
+                with contextlib.suppress(psycopg.errors.DuplicateObject):
+                    conn.execute(f"create role {role} login password '{PASSWORD}'")
+            conn.execute(f"grant create on database {self.office_name} to cofferdam_loader")
         self.mirror: RunningCrew
         self.lake: httpx.Client
+
+    @property
+    def office_name(self) -> str:
+        return self.office.split("dbname=")[1].split()[0]
+
+    def sql(self, statement: str, user: str = "", **said: Any) -> list[Any]:
+        """What a tool of the office's gets from its database."""
+        login = f" user={user} password='{PASSWORD}'" if user else ""
+        with psycopg.connect(self.office + login, autocommit=True) as conn:
+            return conn.execute(statement, said).fetchall()
 
     def value(self, tag: str, **said: str) -> Any:
         """Its values; None where there is no such tag."""
@@ -110,10 +134,12 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         more = ["plc: {asset: plc, every: 200 ms}", LAB, BATCH]
         for name, plant, words in (("odd", found.odd, "tags: all"), ("mends", found.mends, "server: server")):
             more.append(ALSO.format(name=name, port=made.port, database=plant.database, more=words))
+        where = f'at: "127.0.0.1:{made.port}", database: {found.office_name}'
+        copy = f", store: postgresql, postgresql: {{{where}, plain: true}}"
         folders, assets = ("lab", "batch"), ASSETS.format(port=port)
         with (
             crew(tmp_path_factory.mktemp("sources"), found.changes, folders=folders, more="\n      ".join(more),
-                 assets=assets) as found.mirror,
+                 assets=assets, mirror=copy) as found.mirror,
             found.mirror.client("lake") as found.lake,
         ):  # fmt: skip
             yield found
@@ -293,3 +319,75 @@ def test_a_folder_that_somebody_replaces_by_a_link(site: Site, tmp_path: Path) -
     (lab / "done").unlink()
     eventually(lambda: site.value("lab_y") == [1])
     assert (lab / "done" / "later.csv").exists() or not list(tmp_path.iterdir())
+
+
+# --- the copy in a database of the office's --------------------------------------------------------------------------
+
+
+@needs_postgres
+def test_what_is_mirrored_is_in_the_office_s_database_too(site: Site) -> None:
+    """Once, whatever came late, twice or is older than anything; each principal sees what it may."""
+    site.odd.add([("flow_1", int(time.time()) + s, s / 7, 192 if s % 2 else 0x80000000) for s in range(50)])
+    site.mirror.ask("keeper", "backfill", first=-4000, last=-3900)
+    eventually(lambda: len(site.value("flow_1") or ()) == 50 and site.value("old") == [1])
+    commit = site.mirror.ask("keeper", "status")["commit"]
+    eventually(lambda: site.sql("select commit from cofferdam.position")[0][0] >= commit)
+    everything = "SELECT tag, epoch_us(time) AS us, value, whole, text, quality FROM samples ORDER BY tag, us"
+    there = "select tag, (extract(epoch from time) * 1000000)::int8, value, whole, text, quality from cofferdam.samples"
+    mine = site.lake.post("/v1/sql", json={"sql": everything, "limit": 1000000, "format": "arrow"})
+    assert mine.status_code == 200, mine.text
+    rows = [tuple(row.values()) for row in pa.ipc.open_stream(mine.content).read_all().to_pylist()]
+    plain = [row for row in rows if not row[0].startswith("plc.")]
+    copied = sorted((row for row in site.sql(there) if not row[0].startswith("plc.")), key=lambda row: row[:2])
+    # The sign of a zero is lost where SQL sorts.
+    both = [str(some).replace("-0.0,", "0.0,") for some in (plain, copied)]
+    assert len(plain) == len(copied) > 50 and both[0] == both[1]
+    assert [str(value) for tag, _, value, *_ in copied if tag == "minus"] == ["-0.0"]
+    assert site.sql("select count(*) from cofferdam.history_rest")[0][0] > 0  # 1969 has no partition of its own
+    assert site.sql("select tag, max(count) from cofferdam.minutes where tag = 'flow_1' group by 1")[0][1] <= 30
+    tags = {tag for (tag,) in site.sql("select distinct tag from cofferdam.samples_of_bi", "bi")}
+    assert tags == {"flow_1"}
+    ((seconds, most),) = site.sql("select seconds, max(count) from cofferdam.aggregates_of_coarse group by 1", "coarse")
+    assert seconds == 60 and most <= 30
+    for user, table in (("bi", "samples"), ("bi", "history"), ("coarse", "samples_of_bi"), ("bi", "position")):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            site.sql(f"select 1 from cofferdam.{table}", user)
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        site.sql("insert into cofferdam.samples_of_bi select * from cofferdam.samples_of_bi returning 1", "bi")
+    assert site.mirror.ask(LOADER, "status")[0]["trouble"] == ""
+
+
+@needs_postgres
+@pytest.mark.skipif(not DRIVER.exists() or shutil.which("isql") is None, reason="no psqlodbc (Debian: odbc-postgresql)")
+def test_odbc_and_psql_read_it(site: Site, tmp_path: Path) -> None:
+    eventually(lambda: site.sql("select count(*) from cofferdam.samples_of_bi", "bi") == [(50,)])
+    port = site.mirror.plant.made.port if site.mirror.plant else 0
+    (tmp_path / "odbc.ini").write_text(
+        f"[history]\nDriver={DRIVER}\nServername=127.0.0.1\nPort={port}\nDatabase={site.office_name}\nSSLmode=disable\n"
+    )
+    asked = "select count(*), max(quality) from cofferdam.samples_of_bi\n"
+    command = ["isql", "-b", "-d;", "history", "bi", PASSWORD]
+    found = subprocess.run(command, input=asked, capture_output=True, text=True, check=True, timeout=PATIENT,
+                           env={**os.environ, "ODBCINI": str(tmp_path / "odbc.ini")})  # fmt: skip
+    assert "50;2147483648" in found.stdout
+    login = {**os.environ, "PGPASSWORD": PASSWORD}
+    psql = ["psql", "-h", "127.0.0.1", "-p", str(port), "-U", "bi", "-d", site.office_name, "-At", "-c", asked]
+    found = subprocess.run(psql, capture_output=True, text=True, check=True, timeout=PATIENT, env=login)
+    assert found.stdout == "50|2147483648\n"
+
+
+@needs_postgres
+def test_a_database_that_was_away_has_everything_once(site: Site) -> None:
+    """Its connection is cut while samples come, and its position belongs to nobody else."""
+    now = int(time.time()) + 60
+    site.odd.add([("flow_2", now + s / 10, s, 192) for s in range(100)])
+    site.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'cofferdam_loader'")
+    site.odd.add([("flow_2", now + s / 10, s, 192) for s in range(100, 300)])
+    eventually(lambda: site.sql("select count(*) from cofferdam.samples where tag = 'flow_2'") == [(300,)])
+    assert site.sql("select count(*) from cofferdam.history where tag = 'flow_2'") == [(300,)]
+    with psycopg.connect(site.office, autocommit=True) as conn:
+        conn.execute("update cofferdam.position set commit = commit + 1000000")
+        eventually(lambda: "position in the database" in str(site.mirror.children[LOADER].status().alarms))
+        conn.execute("update cofferdam.position set commit = commit - 1000000")
+    site.odd.add([("flow_2", now + 120, 1.5, 192)])
+    eventually(lambda: site.sql("select count(*) from cofferdam.samples where tag = 'flow_2'") == [(301,)])

@@ -1,5 +1,6 @@
 """What the mirror declares: a collector in the plant, a part with the site's folders where files are a source, a
-spooler and a keeper apart, a reader in the office that sees the keeper's store read-only and has no pipe to anybody."""
+spooler and a keeper apart, a reader in the office that sees the keeper's store read-only and has no pipe to anybody;
+and so does a loader, where history is copied into a database of the office's."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from cofferdam.audit.events import gate
 from cofferdam.audit.events import mirror as events
 from cofferdam.brokers.broker import Broker
 from cofferdam.brokers.kit.http import doors
-from cofferdam.brokers.mirror.figures import COLLECTOR, KEEPER, READER, SPOOLER
+from cofferdam.brokers.mirror.figures import COLLECTOR, KEEPER, LOADER, READER, SPOOLER
 from cofferdam.enforce.profile import Can, Crew, Profile
 
 _ARROW: Final = ("pyarrow", "pyarrow.acero", "pyarrow.compute", "pyarrow.parquet", "encodings.idna", "zoneinfo")
@@ -70,9 +71,20 @@ MIRROR: Final = Broker(
                 preload=(*_ARROW, *doors.LATE, "duckdb"),
                 says=kinds((*events.READER, *gate.PART)),
             ),
+            "loader": Profile(
+                "mirror/loader",
+                stands="outer",
+                can=Can.DIAL_TCP | Can.STREAM | Can.KEEPALIVE | Can.READ,
+                runtime="asyncio",
+                reads=("keeper",),
+                memory=32 << 30,
+                secrets=("mirror",),
+                preload=(*_ARROW, "pyarrow.csv"),
+                says=kinds((*events.SOURCE, *gate.PART)),
+            ),
         },
         pipes=(*_PIPES, *_BACK),
-        optional=frozenset({"collector", "files", "spooler", "keeper", "reader"}),
+        optional=frozenset({"collector", "files", "spooler", "keeper", "reader", "loader"}),
         rides=(("spooler", "keeper"),),
     ),
     make={
@@ -81,6 +93,7 @@ MIRROR: Final = Broker(
         "spooler": "cofferdam.brokers.mirror.spooler:Spooler",
         "keeper": "cofferdam.brokers.mirror.keeper:Keeper",
         "reader": "cofferdam.brokers.mirror.reader:Reader",
+        "loader": "cofferdam.brokers.mirror.loader:Loader",
     },
     records={
         ("collector", "spooler"): "cofferdam.brokers.mirror.records:from_source",
@@ -91,12 +104,13 @@ MIRROR: Final = Broker(
         ("keeper", "spooler"): "cofferdam.brokers.mirror.records:from_keeper",
     },
     needs=("pyarrow", "duckdb", "psycopg"),
-    alarms=frozenset({"collector", "files", "spooler", "keeper", "reader"}),
+    alarms=frozenset({"collector", "files", "spooler", "keeper", "reader", "loader"}),
     figures={
         "collector": COLLECTOR,
         "files": COLLECTOR,
         "spooler": SPOOLER,
         "keeper": KEEPER,
         "reader": READER,
+        "loader": LOADER,
     },
 )

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +23,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.http import KeysSet
 from cofferdam.audit.events.mirror import SamplesRefused, SourceTold
 from cofferdam.brokers.broker import Asked, Part, Setting
-from cofferdam.brokers.kit.figures import Figures, Reported
+from cofferdam.brokers.kit.figures import Figure, Figures, Reported
 from cofferdam.brokers.kit.http.keys import Given, read_secrets
 from cofferdam.brokers.mirror import points, postgres, rows
 from cofferdam.brokers.mirror.columns import HOUR_NS
@@ -32,7 +32,7 @@ from cofferdam.brokers.mirror.postgres import Differs, Historian, Reading, Seen
 from cofferdam.brokers.mirror.records import Begin, Count, Counted, Fetch, Samples, Stored
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.policy.table import CompiledPolicy
-from cofferdam.policy.terms.mirror_rows import Device, Drop, Postgres
+from cofferdam.policy.terms.mirror_rows import Copy, Device, Drop, Postgres
 
 WINDOW: Final = 8
 """Batches that the spooler has not stored yet."""
@@ -46,13 +46,14 @@ REREAD_SHARE: Final = 10
 FETCHES_MOST: Final = 10_000
 ALARMS_MOST: Final = 32
 
-Source = Postgres | Device | Drop
+Source = Postgres | Device | Drop | Copy
 
 
 class Collector(Part):
     """The part."""
 
     kinds: tuple[type, ...] = (Postgres, Device)
+    declared: tuple[Figure, ...] = COLLECTOR
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -60,7 +61,7 @@ class Collector(Part):
             raise LocalProtocolError("a collector needs a loop with tasks")
         self.setting = setting
         self._start = setting.start
-        self._figures = Figures(COLLECTOR)
+        self._figures = Figures(self.declared)
         self._secrets = read_secrets(setting.secrets, setting.broker)
         self._work: dict[str, Work] = {}
         self._upto: dict[str, int] | None = None
@@ -81,9 +82,7 @@ class Collector(Part):
     def _settle(self, renewed: Collection[str] = ()) -> None:
         """Starts what is wanted, and ends the rest."""
         off = self._cut or self._stopping or self._upto is None
-        wanted: dict[str, Source] = {
-            one.name: one for one in self.row.sources if isinstance(one, self.kinds) and not off
-        }
+        wanted: dict[str, Source] = {one.name: one for one in self.sources() if not off}
         for name, work in list(self._work.items()):
             if wanted.get(name) != work.source or name in renewed:
                 work.stop()
@@ -92,6 +91,14 @@ class Collector(Part):
             if name not in self._work:
                 self._work[name] = work = self.make(source)
                 self._start(self._run(work))
+
+    def sources(self) -> Iterable[Source]:
+        """What it reads."""
+        return [one for one in self.row.sources if isinstance(one, self.kinds)]
+
+    def zone(self) -> str:
+        """Whose side it belongs to: cut off with it."""
+        return self.row.inner
 
     def make(self, source: Source) -> Work:
         """What reads a source of these kinds."""
@@ -109,7 +116,7 @@ class Collector(Part):
         return len(before - self._work.keys())
 
     def set_severed(self, sides: Collection[str]) -> None:
-        zone = self.policy.zones.get(self.row.inner)
+        zone = self.policy.zones.get(self.zone())
         self._cut = zone is not None and zone.side in sides
         self._settle()
 
@@ -119,7 +126,7 @@ class Collector(Part):
             before, now = self._secrets.passwords, given.secrets.passwords
             self._secrets = given.secrets
             renewed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
-            own = [one.name for one in self.row.sources if isinstance(one, Postgres) and one.password in renewed]
+            own = [one.name for one in self.sources() if isinstance(one, (Postgres, Copy)) and one.password in renewed]
             self._settle(own)
             self.setting.audit.note(
                 KeysSet(

@@ -15,6 +15,11 @@ COLLECTOR: Final = (
     gauge("behind", "How far the newest sample of a source is behind the clock", by="source", unit="seconds"),
     histogram("reading", "How long a source took to answer", by="source"),
 )  # fmt: skip
+LOADER: Final = (
+    *COLLECTOR,
+    counter("copied", "Samples that were copied into the site's PostgreSQL"),
+    gauge("copy_waiting", "Batches that the site's PostgreSQL does not have yet"),
+)
 SPOOLER: Final = (
     counter("spooled", "Samples that are on the spool's disk", by="lane"),
     gauge("spool", "Bytes of the spool", unit="bytes"),

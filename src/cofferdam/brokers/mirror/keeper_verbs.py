@@ -101,7 +101,7 @@ class Verbs:
                 "gaps": sum(loss.known for loss in found.losses),
                 "holds": [msgspec.to_builtins(hold) for hold in found.holds][:100], "full": keeper.full,
                 "taken": dict(keeper.store.taken),
-                "sources": [one.name for one in keeper.row.sources],
+                "sources": [one.name for one in keeper.row.sources], "copied": keeper.row.store == "postgresql",
             }
         )  # fmt: skip
 

@@ -25,7 +25,7 @@ from psycopg import AsyncConnection, sql
 
 from cofferdam.brokers.mirror.columns import GOOD, HOUR_NS, NO_TIME, STORED, Summary, stored, summary, tidy, to_batch
 from cofferdam.brokers.mirror.records import BOOL, FLOAT, TEXT, TEXT_BYTES, WHOLE, Lane, Samples
-from cofferdam.policy.terms.mirror_rows import Matcher, Postgres, tag_name
+from cofferdam.policy.terms.mirror_rows import Copy, Matcher, Postgres, tag_name
 
 EPOCH_US: Final = 946_684_800_000_000
 """PostgreSQL counts from 2000."""
@@ -398,16 +398,7 @@ class _Rows:
 
 async def connect(source: Postgres, password: str) -> Historian:
     """Raises: psycopg.Error, Differs."""
-    tls: dict[str, Any] = {"sslmode": "disable"}
-    if not source.plain:
-        tls = {"sslmode": "require", "channel_binding": "require", "sslcertmode": "disable"}
-    conn = await AsyncConnection.connect(
-        hostaddr=source.address, port=source.port, dbname=source.database, user=source.role, password=password,
-        autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_SECONDS, gssencmode="disable",
-        application_name="cofferdam-mirror", client_encoding="utf8", options="-c TimeZone=UTC",
-        require_auth="scram-sha-256", keepalives_idle=15, keepalives_interval=5, keepalives_count=3,
-        tcp_user_timeout=30_000, **tls,
-    )  # fmt: skip
+    conn = await dial(source, password)
     try:
         await conn.execute(_SETTINGS, (str(STATEMENT_MS),))
         found = Historian(source, conn)
@@ -416,6 +407,20 @@ async def connect(source: Postgres, password: str) -> Historian:
         await conn.close()
         raise
     return found
+
+
+async def dial(source: Postgres | Copy, password: str) -> AsyncConnection[Any]:
+    """A connection; each end has shown the other that it knows the password. Raises: psycopg.Error."""
+    tls: dict[str, Any] = {"sslmode": "disable"}
+    if not source.plain:
+        tls = {"sslmode": "require", "channel_binding": "require", "sslcertmode": "disable"}
+    return await AsyncConnection.connect(
+        hostaddr=source.address, port=source.port, dbname=source.database, user=source.role, password=password,
+        autocommit=True, prepare_threshold=None, connect_timeout=CONNECT_SECONDS, gssencmode="disable",
+        application_name="cofferdam-mirror", client_encoding="utf8", options="-c TimeZone=UTC",
+        require_auth="scram-sha-256", keepalives_idle=15, keepalives_interval=5, keepalives_count=3,
+        tcp_user_timeout=30_000, **tls,
+    )  # fmt: skip
 
 
 def words(error: Exception) -> str:

@@ -122,14 +122,18 @@ class Sql:
 
     def _views(self, cursor: Any, view: View) -> None:
         names = [str(view.folder / file.name).replace("'", "''") for file in view.catalogue.files]
-        cursor.register("hot_log", view.hot())
+        hot = view.hot()
+        cursor.register("hot_log", hot.append_column("nth", pa.array(range(hot.num_rows), pa.int64())))
         listed = ", ".join(f"'{name}'" for name in names)
         # Names of our own files and columns: nothing in it comes from anybody.
-        sealed = f"SELECT {_COLUMNS} FROM read_parquet([{listed}]) UNION ALL " if names else ""  # noqa: S608
-        cursor.execute(f"CREATE TEMP VIEW raw AS {sealed}SELECT {_COLUMNS} FROM hot_log")  # noqa: S608
+        said = f"SELECT {_COLUMNS}, file_row_number AS nth FROM read_parquet([{listed}], file_row_number = true)"  # noqa: S608
+        sealed = f"{said} UNION ALL " if names else ""
+        cursor.execute(f"CREATE TEMP VIEW numbered AS {sealed}SELECT {_COLUMNS}, nth FROM hot_log")  # noqa: S608
+        cursor.execute("CREATE TEMP VIEW raw AS SELECT * EXCLUDE (nth) FROM numbered")
+        # Of several of one time that came in one batch the last counts, as everywhere.
         cursor.execute(
-            "CREATE TEMP VIEW samples AS SELECT * EXCLUDE (commit) FROM raw"
-            " QUALIFY row_number() OVER (PARTITION BY tag, time ORDER BY commit DESC) = 1"
+            "CREATE TEMP VIEW samples AS SELECT * EXCLUDE (commit, nth) FROM numbered"
+            " QUALIFY row_number() OVER (PARTITION BY tag, time ORDER BY commit DESC, nth DESC) = 1"
         )
         tags = view.tags()
         cursor.register("tags", pa.table({

@@ -23,8 +23,9 @@ from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Ask, Folder, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Store, Terms
 from cofferdam.policy.terms.door_words import door_row
 from cofferdam.policy.terms.mirror_checks import MirrorChecks
-from cofferdam.policy.terms.mirror_model import MirrorConduit, MirrorRule, SourceSaid
+from cofferdam.policy.terms.mirror_model import MirrorConduit, MirrorRule, MirrorSaid, SourceSaid
 from cofferdam.policy.terms.mirror_rows import (
+    Copy,
     Device,
     Drop,
     Matcher,
@@ -35,7 +36,7 @@ from cofferdam.policy.terms.mirror_rows import (
     rights_of,
 )
 
-COLLECTOR, FILES, SPOOLER, KEEPER, READER = "collector", "files", "spooler", "keeper", "reader"
+COLLECTOR, FILES, SPOOLER, KEEPER, READER, LOADER = "collector", "files", "spooler", "keeper", "reader", "loader"
 
 
 class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
@@ -56,24 +57,27 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
 
     def to_row(self, name: str, conduit: MirrorConduit, making: Making) -> MirrorRows:
         said = conduit.mirror
+        rules = tuple(
+            ReadRule(
+                number=number,
+                who=tuple(sorted(rule.who)),
+                read=tuple(sorted(rule.read)),
+                resolution=rule.resolution or 0,
+                sql=rule.sql,
+            )
+            for number, rule in enumerate(conduit.allow)
+        )
         return MirrorRows(
             sources=tuple(_source(name, one, making.assets) for name, one in sorted(conduit.sources.items())),
-            rules=tuple(
-                ReadRule(
-                    number=number,
-                    who=tuple(sorted(rule.who)),
-                    read=tuple(sorted(rule.read)),
-                    resolution=rule.resolution or 0,
-                    sql=rule.sql,
-                )
-                for number, rule in enumerate(conduit.allow)
-            ),
+            rules=rules,
+            copy=_copy(said, rules) if said.postgresql is not None else None,
             keep=said.keep,
             most=said.most,
             spool=said.spool,
             future=said.future,
             acks=said.acks,
             nightly=said.nightly,
+            store=said.store,
             outer=conduit.to_zone,
             inner=conduit.from_zone,
             stands={
@@ -102,7 +106,7 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
             elif isinstance(source, Device):
                 asset = policy.assets[source.asset]
                 reaches.append(Reach(row.inner, asset.address, asset.port, share))
-        plant = Place(Side(policy.zones[row.inner].side), row.inner)
+        plant, office = (Place(Side(policy.zones[zone].side), zone) for zone in (row.inner, row.outer))
         folders = tuple(
             Folder(one.folder, share, ("conduits", conduit.name, "sources", one.name, "folder"))
             for one in row.sources
@@ -113,14 +117,19 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
             **({FILES: PartNeeds(folders=folders)} if folders else {}),
             SPOOLER: PartNeeds(store=Store(int(row.spool * 1.1) + (64 << 20))),
             KEEPER: PartNeeds(store=Store(int(row.most * 1.2) + (256 << 20))),
-            READER: PartNeeds(Place(Side(policy.zones[row.outer].side), row.outer), listens=listens),
+            READER: PartNeeds(office, listens=listens),
         }
+        if row.copy is not None:
+            parts[LOADER] = PartNeeds(office, reaches=(Reach(row.outer, row.copy.address, row.copy.port, share),))
         return Needs(parts, {share: f"the mirror's store for {row.inner} and {row.outer}"})
 
     # --- slices
 
     def cut(self, conduit: rows.Conduit, scope: Scope, part: str) -> MirrorRows | None:
         row = _row(conduit)
+        if part == LOADER:
+            return msgspec.structs.replace(row, sources=(), rules=(), stands={}, doors=())
+        row = msgspec.structs.replace(row, copy=None)
         if part == READER:
             return msgspec.structs.replace(row, sources=())
         if part == KEEPER:  # whom it believes what, and not how the plant is reached
@@ -223,6 +232,8 @@ class MirrorTerms(Terms[MirrorConduit, MirrorRows]):
         for name, conduit in MirrorTerms._conduits(run):
             doors = [(("listen", zone), said.plain, said.at) for zone, said in conduit.listen.items()]
             dials = [(("sources", one), said.plain, said.at) for one, said in conduit.sources.items() if said.at]
+            if (copy := conduit.mirror.postgresql) is not None:
+                dials.append((("mirror", "postgresql"), copy.plain, copy.at))
             for where, plain, at in (*doors, *dials):
                 if plain and at is not None and not at[0].startswith("127.") and at[0] != "::1":
                     place = ("conduits", name, *where, "plain")
@@ -258,6 +269,23 @@ def _row(conduit: rows.Conduit) -> MirrorRows:
     if not isinstance(conduit.terms, MirrorRows):
         raise TypeError(f"the conduit {conduit.name} is none of the mirror")
     return conduit.terms
+
+
+def _copy(said: MirrorSaid, rules: tuple[ReadRule, ...]) -> Copy | None:
+    found = said.postgresql
+    if found is None:
+        return None
+    return Copy(
+        name="postgresql",
+        address=found.at[0],
+        port=found.at[1],
+        database=found.database,
+        role=found.role,
+        password=found.password,
+        plain=found.plain,
+        keep=said.keep,
+        rules=rules,
+    )
 
 
 def _source(name: str, said: SourceSaid, assets: dict[str, Asset]) -> Source:

@@ -47,9 +47,11 @@ class MirrorChecks:
             if other < self.name and isinstance(theirs, MirrorConduit) and same:
                 found = f"a second mirror from {conduit.from_zone} to {conduit.to_zone}, beside {other}"
                 self.checking.key(self.here, found, f"its sources and rules in {other}", check="mirror")
-        if conduit.mirror.store != "embedded":
-            found = f"store: {conduit.mirror.store}, which is to come in a later version"
-            self.at((*self.here, "mirror", "store"), found, "embedded", "embedded", "store")
+        if (conduit.mirror.store == "postgresql") != (conduit.mirror.postgresql is not None):
+            database = "no database" if conduit.mirror.postgresql is None else "a database"
+            found = f"store: {conduit.mirror.store}, and {database}"
+            expected = "store: postgresql, and postgresql: {at: ADDRESS:PORT, database: NAME}"
+            self.at((*self.here, "mirror", "store"), found, expected, check="store")
         strand = strand_of(policy.conduits, self.name)
         fitting = "none" if strand else "crossing"
         if conduit.mirror.acks != fitting:

@@ -205,6 +205,18 @@ class SourceSaid(schema.Entry):
         return tuple(name for name in ("at", "asset", "folder") if getattr(self, name) is not None)
 
 
+class CopySaid(schema.Entry):
+    """A PostgreSQL of the site's, in the readers' zone, that history is copied into for tools which speak to it."""
+
+    at: schema.Endpoint = Field(description="Its ADDRESS:PORT in the zone `to`: `10.1.0.40:5432`.")
+    database: Column = Field(description="The database's name.")
+    role: Column = Field("cofferdam_loader", description="The role that writes there. It owns a schema `cofferdam`.")
+    password: Name = Field(
+        "postgresql", description="The name of the role's password; `cofferdam mirror password NAME` brings it in."
+    )
+    plain: Annotated[bool, *YES_NO] = Field(False, description="Without TLS.")
+
+
 class MirrorSaid(schema.Entry):
     """What is kept, and how."""
 
@@ -228,9 +240,12 @@ class MirrorSaid(schema.Entry):
         description="How far ahead of the clock a sample's time may be; what is further is refused. Default: 10 min.",
         json_schema_extra={"default": "10 min"},
     )
-    store: Annotated[str, *choice("embedded", "postgresql")] = Field(
-        "embedded", description="Where it is kept: `embedded`, in files of Parquet beside the gate."
+    store: Annotated[Literal["embedded", "postgresql"], *choice("embedded", "postgresql")] = Field(
+        "embedded",
+        description="Where it is kept: `embedded`, in files of Parquet beside the gate; `postgresql`: there, and in "
+        "the database of `postgresql:` as well.",
     )
+    postgresql: CopySaid | None = Field(None, description="With `store: postgresql`: where it is copied to.")
     acks: Annotated[Literal["crossing", "none"], *choice("crossing", "none")] = Field(
         "crossing", description="`crossing`: the store tells the spool what it has. `none`: nothing ever goes back."
     )

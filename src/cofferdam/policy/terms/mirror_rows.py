@@ -107,6 +107,21 @@ class ReadRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     sql: bool = False
 
 
+class Copy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The site's PostgreSQL that history is copied into. `password` names a secret; `plain`: without TLS. `rules`:
+    whose views there are; `keep` in seconds."""
+
+    name: str
+    address: str
+    port: int
+    database: str
+    role: str
+    password: str
+    plain: bool = False
+    keep: int = 0
+    rules: tuple[ReadRule, ...] = ()
+
+
 class MirrorRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="mirror"):
     """What one conduit of the mirror says. Sizes are bytes, times seconds. `most`: of sealed files (0: what the disk
     has). `future`: a sample may be so far ahead of the clock. `outer` and `inner`: the zones of readers and plant;
@@ -120,10 +135,12 @@ class MirrorRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     future: int = 600
     acks: Literal["crossing", "none"] = "crossing"
     nightly: bool = True
+    store: Literal["embedded", "postgresql"] = "embedded"
     outer: str = ""
     inner: str = ""
     stands: dict[str, str] = {}
     doors: tuple[Door, ...] = ()
+    copy: Copy | None = None
 
 
 class Matcher:
