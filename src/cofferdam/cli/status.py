@@ -343,13 +343,13 @@ def _audit(status: dict[str, Any]) -> Any:
     return Text(
         f"audit log: {audit['size']:,} entries, {audit['signed']:,} under a signed checkpoint; "
         f"mean wait for the disk {audit['commit_mean']:,.0f} µs, longest {audit['commit_max']:,.0f} µs\n"
-        f"  {_log_disk(audit['disk'])}"
+        f"  {_log_disk(audit.get('disk') or {})}"
     )
 
 
 def _log_disk(disk: dict[str, Any]) -> str:
     """How much room the log takes, how it grows, and for how long that goes well."""
-    if not disk["since"]:
+    if not disk.get("since"):
         return "how much room it takes is known within a minute"
     said = f"{_size(disk['bytes'])} on disk, {_size(disk['free'])} free"
     if disk["most"]:
