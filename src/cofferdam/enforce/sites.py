@@ -18,6 +18,8 @@ from pathlib import Path
 from cofferdam.errors import GateError
 
 FOLDER = "folders"
+_MODE = 0o2770
+"""What is made in it has its group, which is the site's."""
 
 
 def make(root: Path, name: str, user: int) -> Path:
@@ -35,8 +37,8 @@ def make(root: Path, name: str, user: int) -> Path:
             root.chmod(0o711)  # others come through to the folder that is theirs, and see no other's name
         if not os.path.lexists(path):
             path.mkdir(mode=0o700)
+            path.chmod(_MODE)  # before the chown: without CAP_FSETID only of a group of one's own
             os.chown(path, user, user, follow_symlinks=False)
-            path.chmod(0o2770)
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode):
             what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no folder"
@@ -45,6 +47,11 @@ def make(root: Path, name: str, user: int) -> Path:
             os.chown(path, user, -1, follow_symlinks=False)
         elif found.st_uid != user and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise GateError(f"the folder {path} cannot be written by this user", hint=f"chown {user} {path}")
+        if os.geteuid() == 0 and stat.S_ISDIR(found.st_mode) and not found.st_mode & stat.S_ISGID:
+            # Else what one part leaves belongs to its own group alone, and no other reads it.
+            os.chown(path, -1, os.getegid(), follow_symlinks=False)
+            path.chmod(stat.S_IMODE(found.st_mode) | stat.S_ISGID)
+            os.chown(path, -1, found.st_gid, follow_symlinks=False)
         if os.statvfs(path).f_flag & os.ST_RDONLY:
             raise GateError(f"the folder {path} is on a read-only file system", hint="mount it for writing")
     except OSError as error:

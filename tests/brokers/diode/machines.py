@@ -128,12 +128,16 @@ class Machine:
 class Strand:
     """Both machines. Use as a context manager."""
 
-    def __init__(self, folder: Path, more: str = "", files: str = "", zones: str = "", conduits: str = "") -> None:
+    def __init__(
+        self, folder: Path, more: str = "", files: str = "", zones: str = "", conduits: str = "", carries: str = ""
+    ) -> None:
         tag = secrets.token_hex(2)
         self.policy = folder / "policy.yaml"
         self.site = f"t{os.getpid()}{tag}"
         files = files or '{names: ["*.csv", "*.json", "*.tar"], most: 200 MB}'
-        carries = "files:reports" + ("".join(f", {one}" for one in more.split() if one.startswith("messages:")))
+        carries = carries or "files:reports" + (
+            "".join(f", {one}" for one in more.split() if one.startswith("messages:"))
+        )
         settings = " ".join(one for one in more.split(";") if not one.strip().startswith("messages:"))
         self.policy.write_text(f"""
 site: {self.site}

@@ -49,7 +49,8 @@ conduits:
      mirror: {acks: none}, listen: {office: {at: "127.0.0.1:8443", plain: true}}, allow: [{who: lake, read: all}]}
   strand:
     {from: strand-in, to: strand-out, broker: diode, owner: tests, reason: tests, wait: 1 s,
-     repeat: {younger: 24 h, at: "02:00"}, spool: {keep: 72 h, most: 2 MB}, carries: [history, files:reports, files:others],
+     repeat: {younger: 24 h, at: "02:00"}, spool: {keep: 72 h, most: 2 MB},
+     carries: [history, files:reports, files:others],
      files: {reports: {names: ["*.csv"], most: 1 MB, per_day: 3 MB}, others: {names: ["*.bin"], scan: true}}}
 """
 WALL, EPOCH = 10**18, 5

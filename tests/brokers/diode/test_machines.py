@@ -16,8 +16,9 @@ import pytest
 
 from cofferdam.cli.main import main
 from cofferdam.errors import GateError
+from cofferdam.gate.client import ask
 from tests.brokers.diode.machines import Strand, eventually
-from tests.enforce.site import netns
+from tests.enforce.site import ip, netns
 from tests.gate.plant import events
 
 pytestmark = netns
@@ -197,3 +198,40 @@ def test_status_says_what_makes_it_one_way(strand: Strand, capsys: pytest.Captur
         assert f"the {machine.name} end, one-way by software\n" in said and "nothing is attested" in said
         facts = {fact["name"] for fact in (machine.gate.status() if machine.gate else {})["facts"]}
         assert "one way" in facts or "system-call filter" in facts
+
+
+ZONES = """
+  plant: {side: ot, machine: inside, interface: plant0, addresses: [10.84.0.1/24]}
+  office: {side: it, machine: outside, interface: office0, addresses: [10.85.0.1/24]}
+principals:
+  lake: {zone: office, addresses: [10.85.0.9]}
+"""
+HISTORY = """
+  history:
+    {from: plant, to: office, broker: mirror, owner: tests, reason: tests, mirror: {acks: none},
+     sources: {drop: {folder: drops, zone: UTC, settle: 1 s, tags: ["*"]}},
+     listen: {office: {at: "10.85.0.1:8443", plain: true}}, allow: [{who: lake, read: all}]}
+"""
+
+
+@pytest.mark.soak
+def test_a_mirror_rides_between_users_that_do_not_know_each_other(tmp_path: Path) -> None:
+    """Each part under its own user, with its own folders: a sample that is left in a folder inside is kept outside."""
+    tmp_path.chmod(0o755)
+    with Strand(tmp_path, zones=ZONES, conduits=HISTORY, carries="files:reports, history") as strand:
+        for machine, name in ((strand.inside, "plant0"), (strand.outside, "office0")):
+            ip("-n", machine.namespace, "link", "add", name, "type", "veth", "peer", "name", f"{name}p")
+        strand.up()
+        folder = strand.inside.state / "folders" / "drops"
+        taken = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        (folder / ".a").write_text(f"tag,time,value\nflow,{taken},42\n")
+        (folder / ".a").chmod(0o644)
+        (folder / ".a").rename(folder / "a.csv")
+
+        def kept() -> Any:
+            asked = {"broker": "mirror", "part": "keeper", "verb": "status", "arguments": {}, "crew": ""}
+            return ask(strand.outside.state, "ask-part", **asked)[0]["result"]["newest"]
+
+        eventually(kept)
+        for machine in strand.machines:
+            assert not events(machine.state, "part-ended")

@@ -1,0 +1,35 @@
+"""The site's folders: what one part leaves in a shared one, the other reads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cofferdam.enforce import sites
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="takes root, and setpriv (util-linux)")
+@pytest.mark.parametrize("before", [None, 0o770], ids=["made", "there"])
+def test_a_folder_gives_its_group_to_what_is_made_in_it(tmp_path: Path, before: int | None) -> None:
+    """The launcher has no CAP_FSETID, without which the kernel takes the mark away at a chmod, and says nothing."""
+    tmp_path.chmod(0o755)
+    if before is not None:
+        (tmp_path / "folders").mkdir()
+        (tmp_path / "folders" / "one").mkdir()
+        os.chown(tmp_path / "folders" / "one", 64_001, 64_001)
+        (tmp_path / "folders" / "one").chmod(before)
+    make = (
+        "import pathlib, sys\nfrom cofferdam.enforce import sites\nsites.make(pathlib.Path(sys.argv[1]), 'one', 64002)"
+    )
+    command = ["setpriv", "--bounding-set", "-fsetid", sys.executable, "-c", make, str(tmp_path / "folders")]
+    subprocess.run(command, check=True)
+    found = (tmp_path / "folders" / "one").stat()
+    group = 64_002 if before is None else 64_001
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (64_002, group, 0o2770)
+    assert sites.group(tmp_path / "folders" / "one") == group
