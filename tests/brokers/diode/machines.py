@@ -148,7 +148,7 @@ zones:
 conduits:
   strand:
     {{from: strand-in, to: strand-out, broker: diode, owner: tests, reason: tests, rate: 80 Mbit/s,
-     {settings} carries: [{carries}], files: {{reports: {files}}}}}
+     {more} carries: [{carries}], files: {{reports: {files}}}}}
 {conduits}
 """)
         self.policy.chmod(0o644)

@@ -229,8 +229,9 @@ def test_a_mirror_rides_between_users_that_do_not_know_each_other(tmp_path: Path
         (folder / ".a").rename(folder / "a.csv")
 
         def kept() -> Any:
-            asked = {"broker": "mirror", "part": "keeper", "verb": "status", "arguments": {}, "crew": ""}
-            return ask(strand.outside.state, "ask-part", **asked)[0]["result"]["newest"]
+            state, part = strand.outside.state, "keeper"
+            found = ask(state, "ask-part", broker="mirror", part=part, verb="status", arguments={}, crew="")
+            return found[0]["result"]["newest"]
 
         eventually(kept)
         for machine in strand.machines:
