@@ -457,8 +457,8 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
     def values(self, request: Req, response: Resp) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
         """What a good answer to a read taught us: (space, first cell, cells). Empty for errors and for writes."""
 
-    identifies: ClassVar[bool] = False
-    """Whether an answer can say which device it is of: `identity` is asked."""
+    identifies: ClassVar[frozenset[type]] = frozenset()
+    """Classes of answers that say which device they are of: of those, `identity` is asked."""
 
     def identity(self, response: Resp) -> dict[str, str]:
         """What an answer says of the device that it is of: what stays as long as the device does, by name."""

@@ -84,6 +84,7 @@ class Inner(StandingPath):
         self._datagrams = Datagrams(setting.reactor, bound(port), self._datagram) if port else None
         self._on_read_done = self._read_done
         self._named = bool(self.protocol.dialect.kinds)
+        self._identifies = self.protocol.identifies
         self._take(setting.policy, setting.assets)
         if setting.again:
             self._state.spend_all(self._clock())
@@ -405,7 +406,7 @@ class Inner(StandingPath):
         if response is not None:
             sent = job.sent
             waited = sent - job.arrived
-            if self.protocol.identifies:
+            if type(response) in self._identifies:
                 self._look_at_identity(served, self.protocol.identity(response))
             if self.protocol.browses:
                 response = self._seen(job, response)

@@ -391,7 +391,7 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
     response_type = ModbusResponse
     functions = FUNCTIONS
     view = ModbusView()
-    identifies = True
+    identifies = frozenset({ReadDeviceIdentificationResponse})
 
     def server(self, *, midway: bool = False) -> ModbusServer:
         return ModbusServer()
