@@ -24,8 +24,8 @@ def test_a_folder_gives_its_group_to_what_is_made_in_it(tmp_path: Path, before: 
         (tmp_path / "folders" / "one").mkdir()
         os.chown(tmp_path / "folders" / "one", 64_001, 64_001)
         (tmp_path / "folders" / "one").chmod(before)
-    make = "import pathlib, sys; from cofferdam.enforce.sites import make; make(pathlib.Path(sys.argv[1]), 'one', 64002)"
-        "import pathlib, sys\nfrom cofferdam.enforce import sites\nsites.make(pathlib.Path(sys.argv[1]), 'one', 64002)"
+    make = (
+        "import pathlib as p, sys; from cofferdam.enforce import sites; sites.make(p.Path(sys.argv[1]), 'one', 64002)"
     )
     command = ["setpriv", "--bounding-set", "-fsetid", sys.executable, "-c", make, str(tmp_path / "folders")]
     subprocess.run(command, check=True)

@@ -135,10 +135,7 @@ class Strand:
         self.policy = folder / "policy.yaml"
         self.site = f"t{os.getpid()}{tag}"
         files = files or '{names: ["*.csv", "*.json", "*.tar"], most: 200 MB}'
-        carries = carries or "files:reports" + (
-            "".join(f", {one}" for one in more.split() if one.startswith("messages:"))
-        )
-        settings = " ".join(one for one in more.split(";") if not one.strip().startswith("messages:"))
+        carries = carries or "files:reports"
         self.policy.write_text(f"""
 site: {self.site}
 zones:
