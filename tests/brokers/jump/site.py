@@ -20,6 +20,7 @@ from typing import Any
 import pyotp
 
 from cofferdam.cli.main import main
+from cofferdam.gate.client import ask
 from tests.gate.plant import Gate
 from tests.ports import held_ports
 from tests.waiting import PATIENT, eventually
@@ -215,8 +216,7 @@ class JumpSite:
 
     def code(self, name: str) -> str:
         """A code that has not been used: of a new generator each time, since one counts once in 30 s."""
-        secret = json.loads(self.jump("factor", "code", name, "--json"))["secret"]
-        return pyotp.TOTP(secret).now()
+        return pyotp.TOTP(self.ask("code-new", person=name)["secret"]).now()
 
     def jump(self, *words: str, code: int = 0) -> str:
         """`cofferdam jump ...`."""
@@ -225,6 +225,13 @@ class JumpSite:
             found = main(["jump", *words, "--state", str(self.state)])
         assert found == code, complained.getvalue() + said.getvalue()
         return said.getvalue() if code == 0 else complained.getvalue() + said.getvalue()
+
+    def ask(self, verb: str, **arguments: object) -> Any:
+        """What `cofferdam jump` asks of the keeper, without building the whole command line first: for what tests ask
+        again and again."""
+        (answer,) = ask(self.state, "ask-part", broker="jump", part="keeper", verb=verb, arguments=arguments, crew="")
+        assert "error" not in answer, answer
+        return answer["result"]
 
     # --- clients ----------------------------------------------------------------------------------------------------
 
@@ -264,7 +271,7 @@ class JumpSite:
         )  # fmt: skip
 
     def sessions(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.jump("sessions", "--json"))
+        found: list[dict[str, Any]] = self.ask("sessions")
         return found
 
     def begins(self, name: str, user: str, *words: str, more: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
