@@ -39,7 +39,7 @@ class TelnetLeg(asyncio.Protocol):
         self._live = live
         self._machine = Client(terminal.term, terminal.columns, terminal.rows) if terminal else Client()
         self._transport: Any = None
-        self._full = False
+        self._full = self._held = False
         self._timer: asyncio.TimerHandle | None = None
         self._before = bytearray()
         self._credential = live.grant.credential
@@ -114,13 +114,18 @@ class TelnetLeg(asyncio.Protocol):
         self.close()
 
     def pause_writing(self) -> None:
-        self._full = True
-        self._transport.pause_reading()  # what it asks for would cost us memory
+        self._full = True  # what it asks for would cost us memory: it is not read either
+        self._read()
 
     def resume_writing(self) -> None:
         self._full = False
-        self._transport.resume_reading()
+        self._read()
         self._live.leg_room()
+
+    def _read(self) -> None:
+        """Reads on, or not."""
+        if self._transport is not None and not self._transport.is_closing():
+            (self._transport.pause_reading if self._full or self._held else self._transport.resume_reading)()
 
     @unswallowed
     def connection_lost(self, exc: Exception | None) -> None:
@@ -160,8 +165,8 @@ class TelnetLeg(asyncio.Protocol):
             self._flush()
 
     def hold(self, held: bool) -> None:
-        if self._transport is not None:
-            (self._transport.pause_reading if held else self._transport.resume_reading)()
+        self._held = held
+        self._read()
 
     def close(self) -> None:
         transport, self._transport = self._transport, None
