@@ -17,7 +17,7 @@ from cofferdam.audit.checkpoint import open_checkpoint
 from cofferdam.audit.entry import decode_entry, format_time
 from cofferdam.audit.events.gate import GateStopped, PolicyLoaded
 from cofferdam.audit.files import DirFiles, LogReader
-from cofferdam.audit.keys import load_key, load_public
+from cofferdam.audit.keys import load_key, load_public, write_file
 from cofferdam.audit.log import ALLOCATE, AuditLog
 from cofferdam.audit.recovery import open_log
 from cofferdam.audit.verify import verify_log
@@ -412,3 +412,16 @@ def test_segments_grow_past_what_was_allocated(opener: Opener, tmp_path: Path) -
     report = verify_log(DirFiles(tmp_path / "audit"), log.key.verifier)
     assert report.good and report.total == log.size
     log.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_file_that_finds_no_room_leaves_none_behind(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "small", str(small)], check=True)
+    try:
+        with pytest.raises(OSError, match="space"):
+            write_file(small / "x", b"x" * 65536)
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

@@ -457,6 +457,9 @@ def test_a_period(tmp_path: Path) -> None:
     assert results["now"]["log.whole"]["status"] == "failed"
     changed = {one["control"]: (one["before"], one["now"]) for one in results["report"]["changed"]}
     assert changed["au-9.3"] == ("tested", "failed")
+    for wrong in ({"since": "2099-01-01"}, {"until": "2020-01-01"}, {"since": at(2.5), "until": at(1)}):
+        with pytest.raises(CofferdamError, match="the log has no entry from"):
+            make(tmp_path / "state", lambda bench: bench.catalogue.frameworks["nis2"], **wrong)
     # A day at the end is meant with all its hours.
     day_of_third = at(2)[:10]
     pack = make(tmp_path / "state", lambda bench: bench.catalogue.frameworks["nis2"], since=at(0.5), until=day_of_third)

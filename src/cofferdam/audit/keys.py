@@ -8,6 +8,7 @@ Not here: what is signed (checkpoint, frames).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -31,6 +32,10 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
         while view:
             view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()  # it would only keep room that is lacking
+        raise
     finally:
         os.close(descriptor)
     temporary.replace(path)

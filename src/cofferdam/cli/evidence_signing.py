@@ -90,6 +90,7 @@ def _tell(bench: Bench, **event: Any) -> None:
 
 
 def _attest(args: argparse.Namespace) -> int:
+    from cofferdam.audit.keys import write_file
     from cofferdam.audit.show import last_moment
     from cofferdam.cli.evidence_bench import bench_of
     from cofferdam.evidence import attest, gather
@@ -130,7 +131,7 @@ def _attest(args: argparse.Namespace) -> int:
     signature = _signature(args, text, signer)
     if args.file is not None:
         where = gather.folder(bench.state, gather.PAPERS, make=True)
-        (where / digest).write_bytes(paper)
+        write_file(where / digest, paper, 0o600)
     _tell(
         bench, kind="attestation-made", check=args.check, person=signer.person, statement=text, signature=signature,
         paper=digest, until_ns=until // 10**9 * 10**9,
@@ -278,6 +279,7 @@ def _signer(args: argparse.Namespace) -> int:
 
 
 def _baseline(args: argparse.Namespace) -> int:
+    from cofferdam.audit.keys import write_file
     from cofferdam.cli.evidence_bench import bench_of
     from cofferdam.evidence import baseline, gather
 
@@ -288,7 +290,7 @@ def _baseline(args: argparse.Namespace) -> int:
     digest = baseline.digest(document)
     if args.approve:
         where = gather.folder(bench.state, gather.BASELINES, make=True)
-        (where / f"{digest}.json").write_bytes(baseline.canonical(document))
+        write_file(where / f"{digest}.json", baseline.canonical(document), 0o600)
         _tell(bench, kind="baseline-taken", baseline=digest, approved=True)
     if args.json or not args.approve:
         print(json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False))

@@ -106,6 +106,11 @@ def make_once(
     framework: Framework = framework_of(bench)
     from_ns = moment(since) if since else bench.history.first_ns
     to_ns = min(last_moment(until), bench.history.last_ns) if until else bench.history.last_ns
+    if to_ns < max(from_ns, bench.history.first_ns):
+        raise CofferdamError(
+            f"the log has no entry from {reports.when(from_ns)} to {reports.when(to_ns)}",
+            hint=f"it has entries from {reports.when(bench.history.first_ns)} to {reports.when(bench.history.last_ns)}",
+        )
     now = bench.at(to_ns)
     clocks = dues(bench.catalogue, bench.history, to_ns)
     earlier = bench.at(from_ns) if since else None
