@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cofferdam.audit.events.access import WriteAllowed, Written
-from cofferdam.audit.recent import KEPT, SPAN_NS, RecentWrites
-from cofferdam.gate.client import ask
+from cofferdam.audit.process import RECENT_THINGS
+from cofferdam.audit.recent import KEPT, SPAN_NS, RecentWrites, things_of
+from cofferdam.audit.supervision import PastWrite, Recent
+from cofferdam.crossing.link import RECORD_BYTES
+from cofferdam.gate import client
+from cofferdam.gate.past_writes import MOST, PastWrites
+from cofferdam.model import Asset
 from tests.gate.conftest import Site
 from tests.gate.plant import WRITE_MANY, Client, Gate, cli, running
 from tests.waiting import eventually
@@ -52,14 +59,14 @@ def born(gate: Gate, before: dict[str, int]) -> None:
 
 
 def allowed(port: int, tries: int = 4) -> int:
-    with Client(port) as client:
-        return sum(client.write(number) for number in range(tries))
+    with Client(port) as user:
+        return sum(user.write(number) for number in range(tries))
 
 
 def turns(port: int, by: int) -> bool:
     """Whether the point with the ramp limit may be moved by so much."""
-    with Client(port) as client:
-        return client.ask(struct.pack(">BHHBI", WRITE_MANY, TURN, 2, 4, HELD + by))[0] == WRITE_MANY
+    with Client(port) as user:
+        return user.ask(struct.pack(">BHHBI", WRITE_MANY, TURN, 2, 4, HELD + by))[0] == WRITE_MANY
 
 
 def test_neither_a_death_nor_a_reload_nor_severing_gives_more_writes_a_minute(paced: Paced) -> None:
@@ -89,14 +96,14 @@ def test_neither_a_death_nor_a_reload_nor_severing_gives_more_writes_a_minute(pa
         head, _, tail = text.partition("gate:")
         extra = tail.splitlines()
         paced.policy.write_text(head + "\n".join(extra[2:]) + "\ngate:\n" + extra[1] + "\n")
-        ask(paced.state, "reload", path=str(paced.policy))
+        client.ask(paced.state, "reload", path=str(paced.policy))
         gate.wait_ready()
         assert allowed(paced.port) == 0
         assert not turns(paced.port, -5)
         # Device and points get other names, and then the half dies of it.
         text = paced.policy.read_text()
         paced.policy.write_text(text.replace("plc", "press").replace("speed", "tempo").replace("turn", "reel"))
-        ask(paced.state, "reload", path=str(paced.policy))
+        client.ask(paced.state, "reload", path=str(paced.policy))
         gate.wait_ready()
         assert allowed(paced.port) == 0
         assert not turns(paced.port, -5)
@@ -126,6 +133,39 @@ def test_the_writes_of_a_minute_are_told_and_no_others(gaps: list[int], later: i
     complete, found = recent.of(["p", "plc"], now)
     assert complete
     assert [one.age_ns for one in found] == [now - at for at in made if now - at < SPAN_NS]
+
+
+def test_all_that_a_part_is_told_fits_into_a_record() -> None:
+    """Writes of hundreds of points each, by the longest names that there are."""
+    name = "n" * 256
+    each = PastWrite(name, 1, ((name, 65535, 123),) * 64, (name,) * 256, True, ((name, 1.5, -1.5),) * 256)
+    count = RECENT_THINGS // things_of(each)
+    told = Recent(1, True, (each,) * count, ("a" * 63,) * MOST)
+    assert len(msgspec.msgpack.encode(told)) < RECORD_BYTES
+    assert len(msgspec.msgpack.encode((each,) * count)) * 2 < RECORD_BYTES
+
+
+def test_a_device_that_had_another_name_is_asked_for_by_it() -> None:
+    """By the gate, which knows its earlier policies; a name that none of them explains may have been any device."""
+    asked: list[tuple[str, ...]] = []
+    told = Recent(1, True, (PastWrite("old", 5), PastWrite("else", 6)), ("else", "old"))
+
+    async def ask(names: Sequence[str]) -> Recent:
+        asked.append(tuple(names))
+        return told
+
+    def asset(name: str, address: str) -> Asset:
+        return Asset(name, "z", address, 502, "modbus", 1, None)
+
+    past = PastWrites(ask, lambda: 0)
+    past.take({"old": asset("old", "10.0.0.1"), "else": asset("else", "10.0.0.2")})
+    past.take({"new": asset("new", "10.0.0.1"), "else": asset("else", "10.0.0.2")})
+    assert asyncio.run(past.of(["new"])) == (PastWrite("new", 5),)
+    assert asked == [("new", "old")]
+    told = Recent(1, True, (), ("stranger",))
+    assert asyncio.run(past.of(["new"])) is None
+    told = Recent(1, False, (), ())
+    assert asyncio.run(past.of(["new"])) is None
 
 
 def test_where_there_were_more_than_can_be_kept_nobody_pretends_to_know() -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from cofferdam.audit import open_writes
 from cofferdam.audit.checkpoint import Checkpoint
 from cofferdam.audit.files import LogReader
-from cofferdam.audit.recent import TAIL
+from cofferdam.audit.recent import TAIL, things_of
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
 from cofferdam.audit.recovery import open_log, origin
 from cofferdam.audit.service import Auditor
@@ -50,6 +50,8 @@ from cofferdam.errors import AuditError, CrossingError
 TICK_SECONDS = 0.1
 RECENT = 4096
 """Writes that are told at once; a record carries no more."""
+RECENT_THINGS = 20_000
+"""Cells, points and moves that these may name together."""
 REPORT_SECONDS = 1.0
 REST_SECONDS = 0.05
 """For a producer that has written its share of the day: so often it is read, a batch at a time."""
@@ -279,8 +281,9 @@ class Process:
             producer.drain()  # what a part that has ended said last counts as well
         self._commit()
         complete, writes = auditor.recent.of(assets, time.monotonic_ns())
-        whole = complete and len(writes) <= RECENT
-        self._gate.send(Recent(number, whole, writes[-RECENT:], auditor.recent.written()))
+        # One write may name hundreds of points: what does not fit into a record is not known.
+        whole = complete and len(writes) <= RECENT and sum(map(things_of, writes)) <= RECENT_THINGS
+        self._gate.send(Recent(number, whole, writes if whole else (), auditor.recent.written()))
 
     def _welcome(self, producer: Producer) -> None:
         producer.answer(Hello(*self._told))

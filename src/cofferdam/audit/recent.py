@@ -27,6 +27,11 @@ Move = tuple[str, int | float, int | float]
 """A point, what it held, and what it was given."""
 
 
+def things_of(write: PastWrite) -> int:
+    """How many cells, points and moves it names: what its size follows from."""
+    return 1 + len(write.spans) + len(write.points) + len(write.moves)
+
+
 class RecentWrites:
     """Times: ns of a clock that never goes back, for what is added; UTC ns for what is read from a log."""
 

@@ -19,6 +19,9 @@ Place = tuple[str, int, int]
 EARLIER = 64
 """Policies that are remembered within a minute; with more, what was written under the oldest of them is unknown."""
 
+MOST = 8192
+"""Writes that a part is told of; with more, they count as unknown."""
+
 
 class PastWrites:
     """Times: ns of a clock that never goes back."""
@@ -52,8 +55,9 @@ class PastWrites:
         answer = await self._ask(tuple(mine))
         if answer is None or not answer.complete or not called.keys() >= set(answer.assets):
             return None
-        return tuple(
+        found = tuple(
             PastWrite(asset, write.age_ns, write.spans, write.points, write.items, write.moves)
             for write in answer.writes
             for asset in mine.get(write.asset, ())
         )
+        return found if len(found) <= MOST else None
