@@ -8,11 +8,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from cofferdam.brokers.mirror import partials, sealing
 from cofferdam.brokers.mirror.aggregates import aggregate
-from cofferdam.brokers.mirror.columns import HOUR_NS, Sample, pack
+from cofferdam.brokers.mirror.columns import HOUR_NS, STORED, Sample, pack
 from cofferdam.brokers.mirror.query import Deadline, Reading
 from tests.brokers.mirror.pairing import NOW, Pair
 
@@ -95,6 +96,8 @@ def test_hours_and_minutes_are_those_of_the_samples(tmp_path: Path, monkeypatch:
     reckoned = pair.keeper.store.catalogue.reckoned
     assert {one.step for one in reckoned} == {60, 3600}
     assert all((tmp_path / "keeper" / one.name).exists() for one in reckoned)
+    # Whoever reads the store's files by their name reads samples.
+    assert all(pq.read_schema(path).names == STORED.names for path in (tmp_path / "keeper").glob("*.parquet"))
     right()
 
     reads: list[int] = []

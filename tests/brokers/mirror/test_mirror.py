@@ -295,6 +295,7 @@ def test_a_key_for_some_tags_has_no_sql(mirror: RunningCrew) -> None:
         ("samples", {"last": "1h", "limit": "9" * 5000}),
         ("at", {"time": "9223372036854775807", "how": "linear", "format": "\0"}),
         ("samples", {"tags": ",".join(["*"] * 200), "last": "1h"}),
+        ("samples", {"last": "1h", "zone": "Mars/Base"}),
     ],
 )  # fmt: skip
 def test_the_borders_of_numbers_are_refused_and_end_nothing(

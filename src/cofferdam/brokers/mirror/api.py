@@ -191,6 +191,7 @@ class Api(api.Api):
 
     def _span(self, said: dict[str, str]) -> tuple[int, int]:
         now, zone = self._wall(), said.get("zone", "")
+        forms.known_zone(zone)
         if "last" in said:
             if "from" in said:
                 raise refusal("request", "from, or last, not both")

@@ -106,6 +106,12 @@ ZONES: Final = {name: zoneinfo.ZoneInfo(name) for name in sorted(zoneinfo.availa
 """All that there are, loaded with this module: a part opens no file of the system's later."""
 
 
+def known_zone(name: str) -> None:
+    """Raises: Refusal, where something is given and no time zone is called so."""
+    if name:
+        _zone(name)
+
+
 def _zone(name: str) -> zoneinfo.ZoneInfo:
     if name not in ZONES:
         raise refusal("request", f"there is no time zone {name[:64]!r}")

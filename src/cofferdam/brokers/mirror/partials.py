@@ -31,6 +31,8 @@ ROWS_MOST: Final = 2_000_000
 WORTH: Final = 4
 """Minutes are kept where there are so many times as many samples."""
 GROUP_ROWS: Final = 50_000
+SUFFIX: Final = ".reckoned"
+"""They are Parquet as well; but whoever reads `*.parquet` of the store reads samples, and each once."""
 FILES_AT_ONCE: Final = 31
 PARTIAL: Final = pa.schema([
     ("tag", pa.string()), ("begin", TIME), ("count", pa.int64()), ("sum", pa.float64()), ("min", pa.float64()),
@@ -127,11 +129,13 @@ def make(folder: Path, what: Wanted) -> list[Reckoned]:
             hours.append(_hours(minutes[-1]))
         of_day = pa.concat_tables(minutes) if minutes else PARTIAL.empty_table()
         if of_day.num_rows and of_day.num_rows * WORTH <= file.rows:
-            found.append(_write(folder, f"m-{file.name}", of_day, MINUTE, (file.name,), month_of(file)))
+            found.append(
+                _write(folder, f"minutes-{Path(file.name).stem}{SUFFIX}", of_day, MINUTE, (file.name,), month_of(file))
+            )
     table = in_order(pa.concat_tables(hours))
     of = tuple(file.name for file in (*what.kept, *what.files))
     upto = max(file.commits for file in what.files)
-    name = f"hours-{month_of(what.files[0])}-{what.files[-1].first:08d}-{upto:016d}.parquet"
+    name = f"hours-{month_of(what.files[0])}-{what.files[-1].first:08d}-{upto:016d}{SUFFIX}"
     return [*found, _write(folder, name, table, HOUR, of, month_of(what.files[0]))]
 
 

@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cofferdam.brokers.mirror import catalogue, hot, sealing
+from cofferdam.brokers.mirror import catalogue, hot, partials, sealing
 from cofferdam.brokers.mirror.catalogue import File, Loss, Reckoned, Tag
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, STORED, stored, tidy
 from cofferdam.brokers.mirror.records import LANES, Lane, Samples
@@ -52,7 +52,7 @@ class Store:
         known = {file.name for file in self.catalogue.files}
         named = known | {one.name for one in self.catalogue.reckoned}
         for path in self.folder.iterdir():
-            if path.suffix == ".new" or (path.suffix == ".parquet" and path.name not in named):
+            if path.suffix == ".new" or (path.suffix in (".parquet", partials.SUFFIX) and path.name not in named):
                 path.unlink()  # a crash left it: nothing in the catalogue says that it is there
         missing = [name for name in known if not (self.folder / name).exists()]
         if missing:
