@@ -191,6 +191,18 @@ def test_a_user_is_who_has_the_password_and_may_what_its_principal_may(site: Sit
     assert told["principals"] == ["anna", "mes"]
 
 
+def test_who_shows_again_who_it_is_keeps_its_session_and_is_told_once(site: Site) -> None:
+    before = len(events(site.state, "client-identified"))
+
+    async def work(client: Any) -> None:
+        for _ in range(5):
+            assert await read(client) > 0
+            await client.activate_session()
+
+    site.ask(work)
+    eventually(lambda: len(events(site.state, "client-identified")) == before + 1)
+
+
 def test_a_user_may_be_a_certificate_whose_key_the_client_has(site: Site) -> None:
     async def write(client: Any) -> None:
         await (await speed(client)).write_value(130.0)

@@ -352,7 +352,7 @@ def _of_file(path: Path) -> bytes:
         pem = data.lstrip().startswith(b"-----")
         certificate = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
     except ValueError as error:
-        raise GateError(f"{path} is no certificate: {error}") from None
+        raise GateError(f"{path} is no certificate", hint="one in PEM or DER is wanted") from error
     return certificate.public_bytes(Encoding.DER)
 
 

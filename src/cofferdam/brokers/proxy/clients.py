@@ -29,6 +29,7 @@ class Session:
         "flow",
         "id",
         "name",
+        "named",
         "refusals",
         "refused",
         "requests",
@@ -40,6 +41,7 @@ class Session:
     def __init__(self, number: int, name: str, asset: str, flow: Flow | Deny) -> None:
         self.id = number
         self.name = name
+        self.named = True  # the log knows who the client has shown to be
         self.asset = asset
         self.refusals: RefusalLog | None = None
         self.announced = False

@@ -184,6 +184,7 @@ class Outer(Door):
         if operation.is_write and not session.told:  # whoever changes the plant is in the log, whatever the budget
             session.told = True
             self._audit.note(opened(client, session, self.crew, wall))
+        if operation.is_write and not session.named:
             self._tell_identity(client, session)
         if not session.announced:
             session.announced = True

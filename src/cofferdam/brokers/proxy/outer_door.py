@@ -235,7 +235,10 @@ class Door(Part):
 
     def _identified(self, client: Client, event: Identified) -> None:
         """A client has shown who it is, and is judged as that from now on."""
-        client.shown = shown_by(event)
+        shown = shown_by(event)
+        if shown == client.shown:
+            return
+        client.shown = shown
         principals = self.policy.principals_of(client.source, self._zones, client.shown)
         client.group = " ".join(principals) or client.share
         for session in client.sessions.values():
@@ -245,11 +248,13 @@ class Door(Part):
             if session.asset:
                 flow = self.policy.flow(self.broker, client.source, session.asset, self._zones, client.shown)
                 session.judge_by(flow)
-            if session.told:
+            session.named = False
+            if session.told and self._budget.spend(client.source, client.stranger, self._wall()):
                 self._tell_identity(client, session)
 
     def _tell_identity(self, client: Client, session: Session) -> None:
         """Has the log say who a client has shown to be, if it has shown anything."""
+        session.named = True
         if client.shown != NOBODY:
             principals = self.policy.principals_of(client.source, self._zones, client.shown)
             self._audit.note(identified(client, session, principals, self._wall()))
