@@ -227,11 +227,13 @@ def test_mistakes_are_named(tmp_path: Path, words: dict[str, str], said: str) ->
 
 
 class Strange:
-    """Whoever connects hears `says`, line by line as they speak; what they said is kept."""
+    """Whoever connects hears what a turn says, line by line as they speak; what they said is kept. Each connection has
+    the next turn, and in the end the last one again."""
 
-    def __init__(self, says: bytes, *more: bytes) -> None:
+    def __init__(self, *turns: tuple[bytes, ...]) -> None:
         self.heard: list[bytes] = []
-        self._says, self._more = says, more
+        self.served = 0
+        self._turns = turns
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
@@ -240,10 +242,12 @@ class Strange:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                says, *more = self._turns[min(self.served, len(self._turns) - 1)]
+                self.served += 1
                 with client, contextlib.suppress(OSError):
                     client.settimeout(PATIENT)
-                    client.sendall(self._says)
-                    for answer in self._more:
+                    client.sendall(says)
+                    for answer in more:
                         self.heard.append(client.recv(65536))
                         client.sendall(answer)
                     while data := client.recv(65536):
@@ -257,22 +261,22 @@ INFO = b'INFO {"server_id":"x","version":"2.9.0","max_payload":1000000,"auth_req
 LONG = b"INFO " + b"x" * 400_000 + b"\r\n"
 
 
-@pytest.mark.parametrize(
-    "says",
-    [
-        (b"INFO []\r\n",),
-        (LONG,),
-        (INFO, b"PONG\r\n", LONG[:-2]),
-        (INFO, b"PONG\r\n", b"MSG a 1 999999999\r\n" + b"x" * 100_000),
-        (INFO.replace(b"1000000", b'"many"'), b"PONG\r\n", b"-ERR 'no'\r\n"),
-    ],
-)
-def test_a_hub_that_says_what_is_no_nats_costs_nobody_else(tmp_path: Path, says: tuple[bytes, ...]) -> None:
-    strange = Strange(*says)
+STRANGE = [
+    (b"INFO []\r\n",),
+    (LONG,),
+    (INFO.replace(b"1000000", b'"many"'), b"PONG\r\n", b"-ERR 'no'\r\n"),
+    (INFO, b"PONG\r\n", LONG[:-2]),
+]
+ENDLESS = [(INFO, b"PONG\r\n", b"MSG a 1 999999999\r\n" + b"x" * 100_000)]
+
+
+@pytest.mark.parametrize("turns", [STRANGE, ENDLESS], ids=["strange", "endless"])
+def test_a_hub_that_says_what_is_no_nats_costs_nobody_else(tmp_path: Path, turns: list[tuple[bytes, ...]]) -> None:
+    strange = Strange(*turns)
     try:
         with relay(tmp_path, strange) as made:
             put(made, 1)
-            eventually(lambda: made.children[NATS].status().alarms, PATIENT)
+            eventually(lambda: strange.served > len(turns) and made.children[NATS].status().alarms, 3 * PATIENT)
             put(made, 1, 1)
             assert made.children[NATS].status().figures["nats_away"] == {"": 1}
             assert all(child.process is not None and child.process.poll() is None for child in made.children.values())
@@ -283,7 +287,7 @@ def test_a_hub_that_says_what_is_no_nats_costs_nobody_else(tmp_path: Path, says:
 def test_a_hub_that_asks_for_no_tls_is_told_no_password(tmp_path: Path) -> None:
     from tests.brokers.relay.certificates import make
 
-    strange = Strange(INFO, b"PONG\r\n")
+    strange = Strange((INFO, b"PONG\r\n"))
     how = "user: relay, authority: hub.pem, name: hub.site"
     try:
         words = {

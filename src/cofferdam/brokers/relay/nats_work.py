@@ -121,9 +121,7 @@ class Publisher(Work):
             self.trouble = ""
             await self._go_on(client, stream)
         finally:
-            with contextlib.suppress(Exception):  # it is done with, whatever it still says
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await client.close()
+            await _let_go(client)
 
     async def _of_hub(self, answer: Awaitable[T]) -> T:
         """What the hub answers. Raises: Trouble, too, for all that the library makes of an answer that is none."""
@@ -148,9 +146,10 @@ class Publisher(Work):
         for address, port in hub.servers:
             self.check()
             shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+            client = _Client(plain=hub.plain)
+            connected = False
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    client = _Client(plain=hub.plain)
                     await self._of_hub(
                         client.connect(
                             f"{'nats' if hub.plain else 'tls'}://{shown}", name="cofferdam", allow_reconnect=False,
@@ -158,9 +157,13 @@ class Publisher(Work):
                             error_cb=_quiet, **options,
                         )
                     )  # fmt: skip
+                    connected = True
                     return client
             except (Trouble, *self.foreign) as error:
                 said.append(clip(f"{shown}: {self.words(error)}", 200))
+            finally:
+                if not connected:  # the library leaves a connection open of which nothing came
+                    await _let_go(client)
         raise Trouble("; ".join(said))
 
     async def _last(self, stream: JetStreamContext) -> int:
@@ -276,6 +279,17 @@ class Publisher(Work):
 
     def words(self, error: Exception) -> str:
         return super().words(error) if str(error) else type(error).__name__
+
+
+async def _let_go(client: Client) -> None:
+    """It is done with, whatever it still says, and whether or not it takes what was for it."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.close()
+    for name in ("_io_writer", "_bare_io_writer"):
+        writer = getattr(client._transport, name, None)
+        if writer is not None:
+            writer.transport.abort()
 
 
 def _covers(pattern: str, subject: str) -> bool:
