@@ -37,6 +37,7 @@ GROUP_BYTES: Final = 1 << 30
 """Of one row group, unpacked, as it says itself; what it really has is bounded by the memory of the part."""
 PARQUET_ROWS: Final = 8_192
 """Rows that are unpacked at a time."""
+VALUES_AT_ONCE: Final = 500_000
 TEXTS_AT_ONCE: Final = TEXT_BYTES // 2
 EARLIEST_NS, LATEST_NS = -(1 << 63) + 1, (1 << 63) - 1
 ZONES: Final = {name: zones.zone(name) for name in sorted(zones.zone_names())}
@@ -346,7 +347,8 @@ def _parquet(file: IO[bytes], drop: Drop, limit: int) -> Iterator[Sample]:
         kinds = {name: schema.field(name).type for name in names}
         _types(drop, kinds)
         times, row = Times(drop, limit), 0
-        for batch in opened.iter_batches(PARQUET_ROWS, columns=names, use_threads=False):
+        some = max(1, min(PARQUET_ROWS, VALUES_AT_ONCE // max(1, len(names))))
+        for batch in opened.iter_batches(some, columns=names, use_threads=False):
             batch.validate(full=True)
             yield from _of_batch(drop, batch, times, row)
             row += batch.num_rows

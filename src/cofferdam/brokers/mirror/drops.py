@@ -182,10 +182,12 @@ class Drops(Work):
         times = 0
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             fd = os.open(MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
-            with os.fdopen(fd, "rb") as file:
-                last = msgspec.json.decode(file.read(4096), type=Reading)
-                if (last.name, last.facts) == (name, facts):
-                    times = last.times
+            try:
+                last = msgspec.json.decode(os.read(fd, 4096), type=Reading)  # of a folder of that name: an OSError
+            finally:
+                os.close(fd)
+            if (last.name, last.facts) == (name, facts):
+                times = last.times
         with contextlib.suppress(FileNotFoundError):
             os.unlink(MARK, dir_fd=here)
         folders.write(here, MARK, msgspec.json.encode(Reading(name, facts, times + 1)))

@@ -45,6 +45,9 @@ AHEAD_DAYS: Final = 2
 DROP_SECONDS: Final = 3600.0
 """How often old days are dropped, and roles looked for that are new."""
 STATEMENT_MS: Final = 600_000
+_SETTINGS: Final = (
+    "SELECT pg_catalog.set_config('statement_timeout', %s, false), pg_catalog.set_config('search_path', '', false)"
+)
 _PARTITION: Final = "history_"
 _COLUMNS: Final = (
     "tag text NOT NULL, time timestamptz NOT NULL, ns int2 NOT NULL, kind int2 NOT NULL, value float8, whole int8,"
@@ -121,10 +124,13 @@ class Copying(Work):
             raise Differs(f"there is no password: `cofferdam mirror password {self.source.password}` brings it in")
         conn = await postgres.dial(self.source, password)
         try:
-            await conn.execute("SELECT pg_catalog.set_config('statement_timeout', %s, false)", (str(STATEMENT_MS),))
+            await conn.execute(_SETTINGS, (str(STATEMENT_MS),))
             await self._prepare(conn)
             self.well()
             await self._follow(conn)
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            # What a database of the office's answers may end the copy, and nothing of the plant's.
+            raise Differs(f"what the database says is not understood ({type(error).__name__}: {error})") from None
         finally:
             await conn.close()
 
