@@ -7,6 +7,8 @@ for group in "$@"; do
   while read -r g package purpose; do
     [[ "$g" == "$group" ]] || continue
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' && continue
+    # A command of that name that came from elsewhere does as well, and may be in the package's way (npm with Node).
+    command -v "$package" >/dev/null && continue
     missing+=("$package")
     printf 'missing: %-14s %s\n' "$package" "$purpose"
   done < "$here/debian-packages.txt"
@@ -32,7 +34,13 @@ if [[ ! -e "$policy" ]]; then
   chmod 755 "$policy"
 fi
 trap 'rm -f "$log" $made' EXIT
-if ! { apt-get update -q && apt-get install -o DPkg::Lock::Timeout=600 -y -q --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
-  tail -n 20 "$log" >&2
-  echo "apt-get could not install: ${missing[*]}; what needs them is left out" >&2
+install() { apt-get install -o DPkg::Lock::Timeout=600 -y -q --no-install-recommends "$@" >"$log" 2>&1; }
+apt-get update -q >"$log" 2>&1 || tail -n 5 "$log" >&2
+if ! install "${missing[@]}"; then
+  # One that cannot be had must not keep the others away.
+  for package in "${missing[@]}"; do
+    install "$package" && continue
+    tail -n 5 "$log" >&2
+    echo "apt-get could not install $package; what needs it is left out" >&2
+  done
 fi
