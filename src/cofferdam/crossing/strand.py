@@ -20,6 +20,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import stat
 import struct
 import time
 from collections import deque
@@ -47,8 +49,12 @@ STOPPED: Final = ".stopped"
 """The mark of a channel of which no more is taken; it holds why."""
 _ARRAY: Final = struct.Struct(">BI")
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""What lies in a folder is another's: a pipe there holds nobody up."""
+HANDED: Final = ".handed"
+"""The name of the last file that was taken inside: later ones have higher names, whatever the clock says."""
+_NAME: Final = re.compile(r"[0-9]{20}")
 
 
 def waiting(folder: Path) -> list[str]:
@@ -56,12 +62,13 @@ def waiting(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
 
 
-def put(folder: Path, name: str, data: bytes, *, synced: bool = True) -> None:
-    """A file that is there whole, and on disk, or not at all. Not `synced`: its name is on disk after `sync` alone.
+def put(folder: Path, name: str, data: bytes, *, synced: bool = True, mark: bool = False) -> None:
+    """A file that is there whole, and on disk, or not at all. Not `synced`: its name is on disk after `sync` alone. A
+    `mark` begins with a dot, so that nobody takes it for records.
 
     Raises: OSError.
     """
-    hidden = folder / f".{name}"
+    hidden = folder / f".{name}.new"
     file = os.open(hidden, _MAKE, 0o660)
     try:
         view = memoryview(data)
@@ -74,7 +81,7 @@ def put(folder: Path, name: str, data: bytes, *, synced: bool = True) -> None:
             hidden.unlink()
         raise
     os.close(file)
-    hidden.rename(folder / name)
+    hidden.rename(folder / (f".{name}" if mark else name))
     if synced:
         sync(folder)
 
@@ -90,17 +97,21 @@ def sync(folder: Path) -> None:
 
 def stop(folder: Path, why: str) -> None:
     """Nothing more is taken from here, until the strand's part begins anew."""
-    put(folder, "stopped", why[:500].encode(errors="replace"))
-    (folder / "stopped").rename(folder / STOPPED)
+    put(folder, STOPPED[1:], why[:500].encode(errors="replace"), mark=True)
 
 
 def read(folder: Path, name: str) -> bytes:
-    """Raises: OSError; CrossingError for one that is too large."""
-    file = os.open(folder / name, _READ)
+    """Raises: FileNotFoundError; CrossingError for what no end of a strand leaves there."""
     try:
-        size = os.fstat(file).st_size
-        if size > LARGEST:
-            raise CrossingError(f"{size} bytes of records in one file")
+        file = os.open(folder / name, _READ)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CrossingError(f"{name[:100]!r} cannot be read: {error.strerror or error}") from None
+    try:
+        facts = os.fstat(file)
+        if facts.st_size > LARGEST or not stat.S_ISREG(facts.st_mode):
+            raise CrossingError(f"{name[:100]!r} is no file of records, or has {facts.st_size} bytes")
         parts = []
         while data := os.read(file, 1 << 20):
             parts.append(data)
@@ -120,6 +131,20 @@ def ends(
         {target: out for source, target in rides if source == part and out is not None},
         {source: into for source, target in rides if target == part and into is not None},
     )
+
+
+def is_name(name: str) -> bool:
+    """Whether a sender names its files so."""
+    return _NAME.fullmatch(name) is not None
+
+
+def _last(folder: Path) -> int:
+    """The number of the last file that was taken, 0 where nobody knows."""
+    try:
+        name = read(folder, HANDED).decode(errors="replace")
+    except (FileNotFoundError, CrossingError):
+        return 0
+    return int(name) if is_name(name) else 0
 
 
 class StrandSender(Sender[R]):
@@ -150,7 +175,7 @@ class StrandSender(Sender[R]):
             path.unlink(missing_ok=True)  # a crash left it: it was not sent
         for name in waiting(folder):
             self._there.append((name, (folder / name).stat().st_size))
-        self._number = int(self._there[-1][0]) if self._there else 0
+        self._number = max([_last(folder), *(int(name) for name, _ in self._there if name.isdecimal())])
         self._count()
         self._look_later()
 
@@ -270,14 +295,19 @@ class StrandReceiver(Receiver[R]):
                 continue
             if self._paused or self._closed or self._busy() > BUSY_MOST:
                 return
+            try:
+                data = read(self._folder, name)
+            except FileNotFoundError:
+                continue
             self._given[name] = None
-            for record in self._codec.decode_many(read(self._folder, name)):
+            for record in self._codec.decode_many(data):
                 self.on_record(record)
 
     def _clear(self) -> None:
         if self._given and not self._busy():
             for name in self._given:
-                (self._folder / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    (self._folder / name).unlink()
             self._given.clear()
 
     def pause(self) -> None:

@@ -177,8 +177,8 @@ def _unused(run: Linting) -> None:
                 noun = section.rstrip("s")
                 run.key((section, name), "unused", f"{noun} {name}, which no rule names", "a rule for it, or no entry")
     used = {asset.zone for asset in run.policy.assets.values()} | {p.zone for p in run.policy.principals.values()}
-    for name in run.policy.zones:
-        if name not in used:
+    for name, zone in run.policy.zones.items():
+        if name not in used and zone.crossing is None:  # an end of a strand has nobody in it
             expected = "assets or principals in it, or no entry"
             run.key(("zones", name), "unused", f"zone {name}, which nothing is in", expected)
 

@@ -4,6 +4,7 @@ on, and what the outside has stays whole. And a disk that is full, a scan that f
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -437,3 +438,60 @@ def test_keys_have_their_day() -> None:
     assert [(one.key[0], one.until) for one in both] == [("a", 100), ("b", pairing.EVER)]
     assert [one.key[0] for one in pairing.take(both, "c" * 64, 100, 200)] == ["b", "c"]  # the first had its day
     assert [one.key[0] for one in pairing.take(both, "b" * 64, 20, 20)] == ["b"]
+
+
+def _large(path: Path) -> None:
+    path.touch()
+    os.truncate(path, strand.LARGEST + 1)
+
+
+MISCHIEF: dict[str, Callable[[Path], object]] = {
+    "a link": lambda path: path.symlink_to("/etc/passwd"),
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+    "another name": lambda path: path.with_name("zzz").write_bytes(b"x"),
+    "a file that is too large": _large,
+}
+
+
+@pytest.mark.parametrize("what", MISCHIEF)
+def test_a_folder_that_is_another_s_costs_its_own_channel_alone(inside: Part, what: str) -> None:
+    """Whoever rides may be owned: what it leaves in its folder stops its channel, and files go on."""
+    MISCHIEF[what](inside.folders[strand_end("history", "out")] / f"{7:020d}")
+    inside.part._look()
+    assert list(inside.part._riding.stopped) == ["records:history"]
+    assert "stopped-history" in inside.part.alarms()
+    hand(inside, "a.csv", b"1")
+    assert [one.channel for one in inside.sent if isinstance(one, Piece)] == ["files:reports"] * 2
+
+
+@pytest.mark.parametrize("what", ["a folder", "a pipe"])
+def test_so_it_is_outside(outside: Outside, what: str) -> None:
+    folder = outside.folders[strand_end("history", "in")]
+    MISCHIEF[what](folder / f".{EPOCH:020d}-{1:020d}.new")
+    MISCHIEF[what](folder / strand.STOPPED)
+    outside.say(Piece("records:history", EPOCH, 1, records.parts(b"\xdd1")[0]))
+    outside.ticks(1)
+    assert list(outside.part._stopped) == ["records:history"]
+    outside.say(*file(1, "a.csv", b"1"))
+    assert (outside.folders["reports-in"] / "a.csv").exists()
+
+
+def test_a_clock_that_is_set_back_loses_nothing(inside: Part) -> None:
+    """Names go on after the last that was taken, whatever the clock says by then."""
+    folder = inside.folders[strand_end("history", "out")]
+    codec: Any = RecordCodec(Beat)
+    reactor = SimpleNamespace(later=lambda call: call(), call_in=lambda _, call: None)
+    for wall in (10**18, 10**17):
+        sender: Any = strand.StrandSender(cast(Any, reactor), folder, codec, wall=functools.partial(int, wall))
+        sender.send(beat())
+        inside.part._riding.look(inside.part.epoch)
+    assert [one.number for one in inside.sent if isinstance(one, Piece)] == [1, 2]
+
+
+def test_many_records_of_which_nothing_follows(outside: Outside) -> None:
+    """Pieces whose others never come, and records whose numbers are far apart: bounded, and told as lost."""
+    outside.say(*(Piece("records:history", EPOCH, 2000 * n, b"\x00\x00\x04\x00x") for n in range(1, 400)))
+    units = outside.part._handing._units["records:history"]
+    assert len(units) <= 256
+    assert outside.part._channels["records:history"].epochs[EPOCH].lost >= 399 - 256

@@ -9,6 +9,8 @@ and the channel is stopped. Not here: numbers (ledger), how they are taken (cros
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +27,10 @@ from cofferdam.policy.terms.diode_rows import RECORDS, DiodeRows
 
 HOLD_BYTES: Final = 64 << 20
 """Of one channel that wait for those before them; and of its pieces that wait for others of their own."""
+COST_BYTES: Final = 1 << 10
+"""What each that waits costs beside its bytes, about."""
+UNITS_MOST: Final = 256
+"""Of one channel of which only some pieces have come."""
 FOLDER_MOST: Final = 50_000
 """Files that wait in a folder for the part that they are for. With more, what comes is missing, and named."""
 
@@ -63,6 +69,7 @@ class Handing:
         """Pieces that have come and are not on disk."""
         self._gone: list[tuple[str, int, int, int]] = []
         """(channel, epoch, first, last) of what was handed on, and the store does not know it."""
+        self._broken: dict[str, str] = {}
         self._scheduled = False
         self.trouble: Callable[[Exception], None] = _raise
         """What is called with what went wrong at the end of a turn."""
@@ -72,7 +79,8 @@ class Handing:
     def begin(self) -> None:
         """Goes on with what waited when the process ended."""
         for name in self.row.records:
-            (self._setting.folders[strand_end(name, "in")] / strand.STOPPED).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self._setting.folders[strand_end(name, "in")] / strand.STOPPED).unlink(missing_ok=True)
         for held in self._store.held():
             if held.channel in self.row.channels:
                 self._put(held)
@@ -99,8 +107,8 @@ class Handing:
             del units[key]
             whole = b"".join(unit.found[number] for number in range(count))
             order = self._orders.setdefault(held.channel, Order(self.row.wait, HOLD_BYTES))
-            order.put(*key, len(whole), whole, self._setting.clock(), count)
-        elif sum(one.size for one in units.values()) > HOLD_BYTES:
+            order.put(*key, len(whole) + COST_BYTES, whole, self._setting.clock(), count)
+        elif len(units) > UNITS_MOST or sum(one.size for one in units.values()) > HOLD_BYTES:
             self._drop(held.channel, min(units))
 
     def soon(self) -> None:
@@ -125,7 +133,13 @@ class Handing:
             folder = self._setting.folders[strand_end(name.partition(":")[2], "in")]
             before = len(gone)
             for epoch, number, count, whole in order.peek(self._channel(name), now):
-                strand.put(folder, f"{epoch:020d}-{number:020d}", whole, synced=False)
+                try:
+                    strand.put(folder, f"{epoch:020d}-{number:020d}", whole, synced=False)
+                except OSError as error:
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                        raise
+                    self._broken[name] = f"its folder: {error.strerror or error}"  # which is another's as well
+                    break
                 gone.append((name, epoch, number, number + count - 1))
                 order.done(epoch, number)
             if len(gone) > before:
@@ -145,13 +159,16 @@ class Handing:
     def look(self) -> dict[str, str]:
         """Twice a second: gives up pieces whose others will not come. Channels that their parts have stopped, and
         why."""
-        found = {}
+        found = dict(self._broken)
         self.full.clear()
         for name in self.row.records:
             channel = f"{RECORDS}:{name}"
             folder = self._setting.folders[strand_end(name, "in")]
             if os.path.lexists(folder / strand.STOPPED):
-                found[channel] = strand.read(folder, strand.STOPPED).decode(errors="replace")
+                try:
+                    found[channel] = strand.read(folder, strand.STOPPED).decode(errors="replace")
+                except (CrossingError, FileNotFoundError) as error:
+                    found[channel] = str(error)
             if len(strand.waiting(folder)) > FOLDER_MOST:
                 self.full.add(channel)
             for (epoch, first), unit in list(self._units.get(channel, {}).items()):

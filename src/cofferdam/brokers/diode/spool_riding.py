@@ -9,6 +9,7 @@ numbers. Not here: how they are handed over (crossing.strand), when the larger o
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -47,7 +48,7 @@ class Riding:
         """Channel -> why nothing of it is taken any more."""
 
     def look(self, epoch: int) -> bool:
-        """Takes what lies there. Whether there may be more. Raises: StoreError, OSError."""
+        """Takes what lies there. Whether there may be more. Raises: StoreError."""
         more = False
         for name in self.row.records:
             channel = f"{RECORDS}:{name}"
@@ -57,13 +58,23 @@ class Riding:
             there = strand.waiting(folder)
             before = self._store.handed(channel) if there else ""
             for file in there[:FILES_A_TURN]:
-                if file > before:
-                    try:
+                try:
+                    if not strand.is_name(file):
+                        raise CrossingError(f"{file[:100]!r} is no name that a part gives")
+                    if file > before:
                         self._take(channel, epoch, strand.read(folder, file), file)
-                    except CrossingError as error:
-                        self.stopped[channel] = str(error)
-                        break
-                (folder / file).unlink(missing_ok=True)
+                    (folder / file).unlink(missing_ok=True)
+                except CrossingError as error:
+                    self.stopped[channel] = str(error)
+                    break
+                except FileNotFoundError:
+                    continue
+                except OSError as error:  # the folder is another's as well
+                    self.stopped[channel] = f"{file}: {error.strerror or error}"
+                    break
+            if there:
+                with contextlib.suppress(OSError):
+                    strand.put(folder, strand.HANDED.removeprefix("."), self._store.handed(channel).encode(), mark=True)
             more = more or len(there) > FILES_A_TURN
         return more
 

@@ -115,9 +115,9 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
         for here, there, way in ((conduit.from_zone, said.from_zone, "from"), (conduit.to_zone, said.to_zone, "to")):
             machines = [zones[zone].machine for zone in (here, there) if zone in zones]
             if len(machines) == 2 and machines[0] != machines[1]:
-                found = f"{rider}, {way} {there} of machine {machines[1]}"
-                checking.at(at, found, f"a conduit {way} a zone of machine {machines[0]}, as the strand is",
-                            check="carries")  # fmt: skip
+                said_of = [f"machine {machine}" if machine else "no machine" for machine in machines]
+                expected = f"a conduit {way} a zone of {said_of[0]}, as the strand is"
+                checking.at(at, f"{rider}, {way} {there} of {said_of[1]}", expected, check="carries")
 
     warnings: ClassVar[Mapping[str, Callable[[Linting], None]]] = {}
 
