@@ -484,7 +484,7 @@ def test_kill_9_of_a_part(site: JumpSite, part: str) -> None:
 
 
 def test_watched_live_joined_and_told(site: JumpSite) -> None:
-    """CIP-005-7 R2.4: active sessions are seen, as they go on; two hands at one terminal."""
+    """CIP-005-7 R2.4, R3.1: active sessions are seen, as they go on; two hands at one terminal."""
     site.jump("group", "join", "tech", "vendors")
     number = site.ssh("vendor", "vendor", "request station 1h looks on").stdout.decode().split()[1]
     site.ssh("lead", "lead", f"approve {number}")
@@ -495,6 +495,8 @@ def test_watched_live_joined_and_told(site: JumpSite) -> None:
     for who in ("vendor", "tech"):
         refused = site.ssh(who, who, f"watch {session}").stdout
         assert b"only who may approve it" in refused, refused
+    assert site.ssh("tech", "tech", "watch").returncode == 1
+    assert site.ssh("tech", "tech", "who").returncode == 0
     watcher = site.start("lead", "lead", "watch", str(session))
     said = reads_until(watcher, prompt)  # what was there before
     assert b"you watch vendor at station" in said

@@ -438,3 +438,36 @@ def test_whoever_looks_at_a_recording_is_in_the_log(site: Hostile) -> None:
             site.state, "ask-part", broker="jump", part="archivist", verb="recording-read", arguments=arguments, crew=""
         )
     eventually(lambda: len(events(site.state, "recording-used")) == before + 1)
+
+
+def test_more_than_anybody_needs(site: Hostile, bystander: object) -> None:
+    """Terminals of any size, storms of sizes, environments, channels by the hundred: clamped or refused, and over."""
+
+    async def main() -> tuple[int, int]:
+        connection = await site.client("second")
+        try:
+            process = await connection.create_process(
+                "echo silent", term_type="x" * 5_000, term_size=(65_535, 65_535), env={"LD_PRELOAD": "/tmp/evil.so"},
+                encoding=None,
+            )  # fmt: skip
+            for size in range(2_000):
+                process.change_terminal_size(size, 65_535 - size)
+            process.send_signal("NOSUCH")
+            process.send_break(1_000)
+            assert b"Traceback" not in await process.stdout.read()  # the asset says no more, and stays
+            found = {True: 0, False: 0}
+            for _ in range(40):
+                try:
+                    await connection.create_session(asyncssh.SSHClientSession, "echo silent")
+                    found[True] += 1
+                except asyncssh.ChannelOpenError:
+                    found[False] += 1
+            return found[True], found[False]
+        finally:
+            connection.abort()
+            await connection.wait_closed()
+
+    opened, refused = asyncio.run(asyncio.wait_for(main(), PATIENT))
+    assert opened == 9
+    assert refused == 31
+    eventually(lambda: not [one for one in site.sessions() if one["asset"] == "second"])

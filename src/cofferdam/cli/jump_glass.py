@@ -50,6 +50,8 @@ def _use(args: argparse.Namespace) -> int:
             raise GateError(f"{args.file} cannot be read: {error}") from None
     else:
         code = getpass.getpass("the sealed code: ")
+    if not code.strip():
+        raise GateError("there is no code", hint="it is in the envelope, and the first line of --file")
     found = ask(args, "glass-break", code=code, person=args.person, asset=args.asset, reason=" ".join(args.reason))
     return show(args, found, [str(found)])
 

@@ -422,14 +422,14 @@ class Keeper(Part):
         if connection.parent is not None:
             raise CrossingError("a line at the menu of a nested connection")
 
-        def tell(text: str) -> None:
+        def tell(text: str, refused: bool = False) -> None:
             if self.connections.get(connection.number) is connection:
-                self._outer.send(records.Told(connection.number, clip(text, 60_000)))
+                self._outer.send(records.Told(connection.number, clip(text, 60_000), refused))
 
         try:
             self._menu.line(connection, line, tell)
         except GateError as error:
-            tell(f"{error}" + (f" ({error.hint})" if error.hint else ""))
+            tell(f"{error}" + (f" ({error.hint})" if error.hint else ""), True)
 
     def when_recorded(self, entry: Any, act: Callable[[], str], tell: Callable[[str], None]) -> None:
         """Does something once its entry is in the log, and tells what came of it. `act` may raise GateError."""

@@ -268,6 +268,8 @@ class Menu:
 
 
 def _number(text: str) -> int:
+    if not text:
+        raise GateError("which one? a number is missing", hint="help")
     if not text.isascii() or not text.isdigit() or len(text) > 12:
         raise GateError(f"{text[:20]!r} is no number")
     return int(text)

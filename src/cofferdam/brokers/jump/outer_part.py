@@ -296,9 +296,9 @@ class Outer(Part):
             case records.Refused(number, reason):
                 if (session := self._sessions.pop(number, None)) is not None:
                     session.refused(reason)
-            case records.Told(number, text):
+            case records.Told(number, text, refused):
                 if (session := self._asked.pop(number, None)) is not None:
-                    session.told(text)
+                    session.told(text, refused)
             case records.Watch(number, target, join):
                 self._watch(number, target, join)
             case records.Unwatch(number, reason):

@@ -295,10 +295,10 @@ class AssetSession(asyncssh.SSHServerSession[bytes]):
         if self._menu is not None:
             self._menu.unwatch(reason)
 
-    def told(self, text: str) -> None:
+    def told(self, text: str, refused: bool) -> None:
         """The answer to a line of the menu."""
         if self._menu is not None:
-            self._menu.told(text)
+            self._menu.told(text, refused)
 
 
 class Menu:
@@ -423,7 +423,7 @@ class Menu:
         if self._watched is not None:
             self._watched.stage.leave(self, "")
 
-    def told(self, text: str) -> None:
+    def told(self, text: str, refused: bool = False) -> None:
         """The keeper's answer."""
         self._asked = False
         # What others wrote (a reason, a ticket) must not drive this person's terminal.
@@ -435,7 +435,7 @@ class Menu:
             self._watched.stage.come(self, self._link.left)
             return
         if self._once:
-            self._session.exit(0)
+            self._session.exit(1 if refused else 0)
             return
         self._prompt()
         self._next()

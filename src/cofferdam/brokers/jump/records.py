@@ -181,10 +181,11 @@ class Refused(Struct, frozen=True, gc=False, array_like=True, tag=4, forbid_unkn
 
 
 class Told(Struct, frozen=True, gc=False, array_like=True, tag=5, forbid_unknown_fields=True):
-    """The answer to a line of the menu."""
+    """The answer to a line of the menu. `refused`: it was not done."""
 
     conn: Number
     text: Long
+    refused: bool = False
 
 
 class Drop(Struct, frozen=True, gc=False, array_like=True, tag=6, forbid_unknown_fields=True):
