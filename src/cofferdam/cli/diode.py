@@ -314,10 +314,11 @@ def _inside(each: dict[str, Any]) -> Iterator[str]:
 
     yield from _head(each)
     spool = each["spool"]
-    hours = spool["oldest_seconds"] / 3600
+    hours, room = spool["oldest_seconds"] / 3600, spool["room_seconds"]
     yield f"  epoch {each['epoch']}, {show_rate(each['rate'])}, {each['queue']} bytes in the sender's queue"
     yield (f"  spool: {spool['bytes']} of {spool['room']} bytes, {hours:.1f} of {spool['keep'] / 3600:g} h, "
-           f"{spool['dropped']} dropped for want of room")  # fmt: skip
+           f"{spool['dropped']} dropped for want of room"
+           + (f"; at this pace there is room for {room / 3600:.1f} h" if room >= 0 else ""))  # fmt: skip
     for channel in each["channels"]:
         yield f"  {channel['channel']:24} epoch {channel['epoch']}: {channel['oldest']} to {channel['highest']} kept"
     for name, folder in each["folders"].items():

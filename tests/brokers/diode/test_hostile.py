@@ -28,7 +28,7 @@ from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import CofferdamError, CrossingError
 from cofferdam.limits import strand_end
 from cofferdam.policy.compile import compile_policy
-from cofferdam.policy.load import load
+from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Scope
 from cofferdam.policy.terms.kinds import KINDS
@@ -58,6 +58,14 @@ WALL, EPOCH = 10**18, 5
 SIGN, SIGNED = pairing.new_signer()
 
 
+@functools.cache
+def sliced() -> CompiledPolicy:
+    """What a part gets of the policy."""
+    whole = compile_policy(loads(POLICY), now_ns=WALL)
+    scope = Scope(frozenset({"strand"}), frozenset({"strand"}))
+    return CompiledPolicy(KINDS["diode"].slice(whole, scope, "keeper"))
+
+
 class Part:
     """One of the strand's parts without its process: what it is told goes in, what it says comes out."""
 
@@ -74,10 +82,7 @@ class Part:
         self.folders = {name: folder / name for name in names}
         for path in self.folders.values():
             path.mkdir(exist_ok=True)
-        (folder / "policy.yaml").write_text(POLICY)
-        whole = compile_policy(load(folder / "policy.yaml"), now_ns=WALL)
-        scope = Scope(frozenset({"strand"}), frozenset({"strand"}))
-        policy = CompiledPolicy(KINDS["diode"].slice(whole, scope, "keeper"))
+        policy = sliced()
         self.now = 10**12
         self.said: list[Any] = []
         self.sent: list[Any] = []
