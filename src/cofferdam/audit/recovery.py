@@ -78,9 +78,10 @@ def open_log(
                 f"another process is writing the audit log in {folder}",
                 hint="a gate runs already; cofferdam status shows it",
             ) from None
-        key = load_key(key_path) or (None if anchor is not None and anchor.size else _begin(folder, key_path, site))
-        if key is None:
+        key = load_key(key_path)
+        if key is None and anchor is not None and not (folder / CHECKPOINT).exists():
             raise AuditError(f"the audit log of {site} was removed, with its key {key_path}", hint=_PUT_BACK)
+        key = key or _begin(folder, key_path, site)
         files = DirFiles(folder)
         report = verify_log(files, key.verifier, start=max(0, _size(files, key) - deep))
         _refuse_damage(folder, report)
@@ -145,7 +146,7 @@ def _size(files: DirFiles, key: SignerKey) -> int:
     if data is None:
         raise AuditError(
             f"{files.folder}/{CHECKPOINT} is missing, but the log's key exists: the log was removed or is damaged",
-            hint="restore the log from a backup; to begin a new log, move its folder and its key away",
+            hint="restore the log from a backup; to begin a new one, move its folder, its key and anchor.json away",
         )
     try:
         return open_checkpoint(data, key.verifier).size
@@ -154,7 +155,8 @@ def _size(files: DirFiles, key: SignerKey) -> int:
 
 
 _HINT = (
-    "cofferdam audit verify lists all that is wrong; restore the log, or move it and its key away and begin a new one"
+    "cofferdam audit verify lists all that is wrong; restore the log, or move it, its key and anchor.json away and "
+    "begin a new one"
 )
 
 
