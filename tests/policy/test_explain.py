@@ -10,7 +10,9 @@ import pytest
 from cofferdam.cli.main import main
 from cofferdam.errors import CofferdamError
 from cofferdam.model import Change, Operation, Span
+from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.explain import Explanation, Question
+from cofferdam.policy.load import loads
 from cofferdam.policy.points.asking import operation, show
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.proxy import explain_operation
@@ -107,6 +109,11 @@ def test_sentences() -> None:
         "speed may change by at most 100 rpm from its present value",
         "speed may be written at most 2 times a minute",
     )
+    ramped = BASE.replace("max_step: 100, writes_per_minute: 2", "max_rate: 30 rpm/s") + conduit(
+        "{who: ops, asset: plc, write: speed}"
+    )
+    found = explain(compile_policy(loads(ramped), now_ns=NOW), "10.1.5.9", "plc", write("holding", 200, 1400), NOW)
+    assert found.conditions == ("speed may move by at most 30 rpm a second, from whatever it was within that time",)
     assert explain(TWO, "10.9.9.9", "plc", read("coil", 0), NOW).fault == "principal"
     assert explain(TWO, "10.1.0.20", "plc", read("coil", 0), NOW).fault == "principal"
     assert explain(TWO, "10.1.5.9", "none", read("coil", 0), NOW).fault == "asset"
