@@ -65,7 +65,7 @@ BASE = {"activity_id", "category_uid", "class_uid", "type_uid", "severity_id", "
 
 
 @pytest.mark.parametrize("draft", DRAFTS, ids=lambda draft: draft.__name__)
-@hypothesis.settings(max_examples=4)
+@hypothesis.settings(max_examples=2)
 @given(data=st.data())
 def test_every_kind_in_every_form(draft: type, data: st.DataObject) -> None:
     one = entry_of(data.draw(strategy(draft)))
@@ -420,7 +420,7 @@ def test_slow_is_only_slow_and_a_black_hole_is_an_alarm(
     monkeypatch.setattr(ways, "SETTLE_SECONDS", 0.05)
     monkeypatch.setattr(ways, "STALL_SECONDS", 0.5)
     peer = Peer(certificates, how)
-    many(ledger, 1500)
+    many(ledger, 600)
     said: list[Stood] = []
     one = sending(ledger, to_peer(peer, certificates), said)
     begun = time.monotonic()

@@ -44,8 +44,10 @@ def test_alert_rules_and_that_their_tests_can_fail(tmp_path: Path) -> None:
     assert promtool("check", "rules", RULES.name, cwd=RULES.parent).returncode == 0
     done = promtool("test", "rules", "alerts.test.yaml", cwd=RULES.parent)
     assert done.returncode == 0, done.stdout + done.stderr
-    for path in RULES.parent.iterdir():
-        shutil.copy(path, tmp_path)
+    begin, _, trouble, *_ = (RULES.parent / "alerts.test.yaml").read_text().split("\n  - interval: ")
+    (tmp_path / "alerts.test.yaml").write_text(f"{begin}\n  - interval: {trouble}\n")
+    (tmp_path / RULES.name).write_text(RULES.read_text())
+    assert promtool("test", "rules", "alerts.test.yaml", cwd=tmp_path).returncode == 0
     (tmp_path / RULES.name).write_text(RULES.read_text().replace("cofferdam_severed == 1", "cofferdam_severed == 2"))
     assert promtool("test", "rules", "alerts.test.yaml", cwd=tmp_path).returncode == 1
 
