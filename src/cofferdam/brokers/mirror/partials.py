@@ -30,7 +30,8 @@ ROWS_MOST: Final = 2_000_000
 """Hours of tags in one file: the next days begin another."""
 WORTH: Final = 4
 """Minutes are kept where there are so many times as many samples."""
-GROUP_ROWS: Final = 50_000
+GROUP_ROWS: Final = 8_192
+"""Of a group, which is what is unpacked for one tag: some tags of a month."""
 SUFFIX: Final = ".reckoned"
 """They are Parquet as well; but whoever reads `*.parquet` of the store reads samples, and each once."""
 FILES_AT_ONCE: Final = 31
