@@ -1,0 +1,71 @@
+"""What an operator takes in wrongly is named before anything is sent."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cofferdam.cli.main import main
+
+POLICY = """
+site: {site}
+zones:
+  strand-in: {{side: ot, addresses: [127.0.0.1/8], crossing: diode}}
+  strand-out: {{side: it, addresses: [127.0.0.2/8], crossing: diode}}
+conduits:
+  {strand}:
+    {{from: strand-in, to: strand-out, broker: diode, owner: tests, reason: tests, carries: [files:reports],
+     files: {{reports: {{names: ["*.csv"]}}}}}}
+"""
+
+
+class Site:
+    """A policy, and a state for each end."""
+
+    def __init__(self, folder: Path, site: str, strand: str = "strand") -> None:
+        self.folder = folder / f"{site}-{strand}"
+        self.folder.mkdir()
+        self.policy = self.folder / "policy.yaml"
+        self.policy.write_text(POLICY.format(site=site, strand=strand))
+
+    def pair(self, end: str, *options: str) -> int:
+        state = str(self.folder / end)
+        return main(["diode", "pair", end, "--policy", str(self.policy), "--state", state, *options])
+
+    def file(self, end: str) -> Path:
+        path = self.folder / f"{end}.pair"
+        if not path.exists():
+            assert self.pair(end, "--output", str(path)) == 0
+        return path
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("own", "of the inside end, and so is this machine"),
+        ("site", "of other, not strand of riverside"),
+        ("strand", "the strand second of riverside, not strand"),
+        ("cut", "no file of a pair"),
+        ("changed", "no file of a pair"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, why: str) -> None:
+    one = Site(tmp_path, "riverside")
+    given = {
+        "own": one, "site": Site(tmp_path, "other"), "strand": Site(tmp_path, "riverside", "second"), "cut": one,
+        "changed": one,
+    }[what].file("inside" if what == "own" else "outside")  # fmt: skip
+    if what == "cut":
+        given.write_bytes(given.read_bytes()[:-9])
+    elif what == "changed":
+        given.write_text(json.dumps({**json.loads(given.read_text()), "sign": "0"}))
+    assert one.pair("inside", "--output", str(tmp_path / "x")) == 0
+    capsys.readouterr()
+    assert one.pair("inside", "--take", str(given)) != 0
+    said = capsys.readouterr()
+    assert re.search(why, said.err + said.out), said.err
+    good = one.folder / "good"
+    assert one.pair("outside", "--output", str(good)) == 0 and one.pair("inside", "--take", str(good)) == 0
