@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator
-from typing import Any
+from typing import Any, ClassVar
 
 from cofferdam.errors import LocalProtocolError, RemoteProtocolError
 from cofferdam.model import Asset
@@ -56,7 +56,7 @@ Work = Generator[Any, Any, Any]
 class OpcUaClient(ClientMachine[m.OpcUaRequest, m.OpcUaResponse]):
     """See the top."""
 
-    gathers = True
+    gathers: ClassVar[bool] = True
 
     def __init__(self, facing: Facing | None, outstanding: int = 1, quirks: frozenset[str] = frozenset()) -> None:
         self.facing = facing
