@@ -74,6 +74,8 @@ def test_each_part_knows_what_it_has_to_and_no_more() -> None:
         (DATABASE, "{folder: lab, wide: true, quality: q}", "each column is a tag"),
         (DATABASE, "{folder: lab, form: parquet, decimal: ','}", "form: csv"),
         (DATABASE, "{folder: lab, every: 5 s, overlap: 1 min}", "a database (at)"),
+        (DATABASE, "{folder: lab}\n      other: {folder: lab}", "a folder of its own"),
+        (DATABASE, "{folder: lab, asset: plc}", "asset and folder together"),
         (DATABASE, "{folder: ../etc}", "a name of small letters"),
         (DATABASE, "{folder: lab, times: '%c'}", "a pattern such as"),
         ("quality: quality", "quality: value", "a column for each"),

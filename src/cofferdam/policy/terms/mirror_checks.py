@@ -78,7 +78,7 @@ class MirrorChecks:
     def source(self, at: Path, said: SourceSaid) -> None:
         kinds = said.kinds
         if len(kinds) != 1:
-            found = f"{one_of(kinds)} together" if kinds else "a source that says not where it is"
+            found = f"{' and '.join(kinds)} together" if kinds else "a source that says not where it is"
             self.checking.key(at, found, "one of at, asset, folder", check="missing")
             return
         (kind,) = kinds
@@ -107,6 +107,9 @@ class MirrorChecks:
             self.checking.key(at, "one column for two purposes", "a column for each", check="source")
 
     def folder(self, at: Path, said: SourceSaid) -> None:
+        for other, theirs in self.conduit.sources.items():
+            if theirs.folder == said.folder and other < str(at[-1]):
+                self.at((*at, "folder"), f"{said.folder}, which {other} has", "a folder of its own", check="source")
         given = said.model_fields_set
         if said.form != "csv":
             for field in _OF_CSV:
