@@ -23,6 +23,7 @@ from cofferdam.brokers.diode.ledger import JUMP_MOST
 from cofferdam.brokers.diode.records import FILES, Beat, Chunk, Epoch, Manifest, Piece, Span, Told
 from cofferdam.brokers.diode.spool import Spool
 from cofferdam.brokers.kit.clamd import Scanned
+from cofferdam.brokers.registry import BROKERS
 from cofferdam.crossing import strand
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.errors import CofferdamError, CrossingError
@@ -500,3 +501,14 @@ def test_many_records_of_which_nothing_follows(outside: Outside) -> None:
     units = outside.part._handing._units["records:history"]
     assert len(units) <= 256
     assert outside.part._channels["records:history"].epochs[EPOCH].lost >= 399 - 256
+
+
+def test_what_rides_is_said_in_one_way() -> None:
+    """The crew's pipes that may go over a strand are those of the terms, and their ends have folders."""
+    riding = [word for word, terms in KINDS.items() if terms.rides[0]]
+    assert riding
+    for word in riding:
+        crew = BROKERS[word].crew
+        assert crew.rides == (KINDS[word].rides,) and set(crew.rides) <= set(crew.pipes)
+        assert KINDS[word].conduit.may_ride and all(crew.parts[part].folders for part in KINDS[word].rides)
+    assert not [word for word, broker in BROKERS.items() if broker.crew.rides and word not in riding]
