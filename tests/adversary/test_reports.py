@@ -26,6 +26,7 @@ from cofferdam.gate.client import ask
 from cofferdam.gate.crew.hearing import BYTES_AT_ONCE, Hearing, Incoming
 from cofferdam.gate.state import load_severed
 from tests.adversary.takeover import Taken, taken
+from tests.examples import examples
 from tests.gate.plant import Client, cli, events
 from tests.waiting import eventually
 
@@ -241,6 +242,7 @@ def test_sessions_that_have_ended_are_told_as_none() -> None:
     assert pager.pages(PartStatus("c", "outer", "", ()))[0].open == {}
 
 
+@examples(10)
 @given(st.lists(st.sampled_from([PartStatus("c", "o", "", ()), CommandDone(1, b"{}")]), min_size=1))
 def test_nobody_says_more_than_a_part_may(said: list[FromPart]) -> None:
     """Whatever the records: by the time that they are twice what may come at once, it has ended."""
