@@ -545,7 +545,8 @@ def test_a_session_that_has_to_be_watched(site: JumpSite) -> None:
     """It begins with its first watcher, and ends with the last."""
     site.person("guest", "guests")
     number = site.ssh("guest", "guest", "request station 1h a look").stdout.decode().split()[1]
-    site.ssh("lead", "lead", f"approve {number}")
+    assert b"it takes a signature" in site.ssh("lead", "lead", f"approve {number}").stdout
+    assert "is granted" in site.jump("approve", number, "--key", str(site.folder / "lead"))
     opened = len(events(site.state, "access-opened"))
     guest = site.start("guest", "station", "sleep 1000")
     reads_until(guest, b"waits for somebody of leads to watch")

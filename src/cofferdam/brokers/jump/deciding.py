@@ -226,6 +226,11 @@ class Deciding:
             raise GateError("another account of yours has approved it already")
         return row.approval.people
 
+    def signs(self, request: Request) -> bool:
+        """Whether an approval has to be signed."""
+        row = self.rows.get(request.conduit)
+        return row is not None and row.approval is not None and row.approval.signed
+
     def overseer(self, person: Person, session: Session) -> None:
         """Raises: GateError: this one may not watch the session, nor speak to who sits there."""
         approval = session.right.row.approval

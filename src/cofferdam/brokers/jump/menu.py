@@ -193,6 +193,8 @@ class Menu:
         keeper = self._keeper
         request = keeper.accounts.request(number)
         needed = keeper.deciding.approver(who, request)
+        if word == "approve" and not signature and keeper.deciding.signs(request):
+            raise GateError("it takes a signature", hint=f"statement {number}")
         if number in self._deciding:
             raise GateError(f"somebody else decides about request {number} just now", hint="look again")
         given = [*keeper.deciding.approved(request), who.name]

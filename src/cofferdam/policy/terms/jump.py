@@ -127,7 +127,7 @@ class JumpTerms(Terms[JumpConduit, JumpRows]):
             ),
             approval=None if approval is None else Approval(
                 by=tuple(sorted(approval.by)), people=2 if approval.people == "two" else 1, window=approval.window,
-                watched=approval.watched,
+                watched=approval.watched, signed=approval.signed,
             ),
             record=conduit.record.terminal,
             keep=conduit.record.keep,

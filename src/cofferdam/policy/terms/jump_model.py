@@ -114,6 +114,11 @@ class ApprovalSaid(schema.Entry):
         description="The longest time that is approved at once. Default: 4 h.",
         json_schema_extra={"default": "4 h"},
     )
+    signed: Yes = Field(
+        False,
+        description="Whether it takes a signature of theirs (`ssh-keygen -Y sign`), which no part of the gate makes, "
+        "and not only a line typed in a session that is signed in.",
+    )
     watched: Yes = Field(
         False,
         description="Whether a session begins only when one of them watches it live, and ends when none does any more.",

@@ -35,12 +35,13 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 class Approval(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Whose word it takes: `people` members of the groups `by`, for at most `window` seconds. `watched`: and one of
-    them has to look on all the time."""
+    them has to look on all the time. `signed`: their word is a signature by their own key."""
 
     by: tuple[str, ...]
     people: Literal[1, 2] = 1
     window: int = 14_400
     watched: bool = False
+    signed: bool = False
 
 
 class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
