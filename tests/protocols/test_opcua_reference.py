@@ -88,33 +88,18 @@ def test_a_clock_that_jumps_ends_no_session(keys: dict[str, Path]) -> None:
 # --- sessions ---------------------------------------------------------------------------------------------------------
 
 
-def activation(pair: Pair) -> s.ActivateSessionRequest:
-    """What the client said to activate its session."""
-    seen: list[Any] = []
-    decode = wire.decode
-
-    def spy(data: bytes, *, request: bool) -> Any:
-        found = decode(data, request=request)
-        seen.extend([found] if isinstance(found, s.ActivateSessionRequest) else [])
-        return found
-
-    wire.decode = spy
-    try:
-        pair.run()
-    finally:
-        wire.decode = decode
-    [found] = seen
-    assert isinstance(found, s.ActivateSessionRequest)
-    return found
-
-
 def test_a_signature_is_good_for_one_activation(keys: dict[str, Path]) -> None:
-    ends = [facing(trust(keys["ours"], keys["theirs"]), WORD), facing(trust(keys["theirs"], keys["ours"]), WORD)]
-    pair = Pair(OpcUaServer(ends[0]), OpcUaClient(ends[1], 8))
-    said = activation(pair)
-    assert pair.server.activated
-    body(pair, msgspec.structs.replace(said, header=pair.client.header()))
-    assert pair.refused == ["the client has not signed for its session"], "each activation has another nonce"
+    pair = secured(keys)
+    own, policy = trust(keys["theirs"]).own, POLICIES[WORD]
+    assert own is not None
+    signed = policy.sign(own.key, (keys["ours"] / "own.der").read_bytes() + pair.server._nonce)
+    signature = s.SignatureData(policy.signature_uri, signed)
+    nobody = wire.pack(s.AnonymousToken("anonymous"))
+    for refused in ([], ["the client has not signed for its session"]):  # each activation has another nonce
+        body(
+            pair, s.ActivateSessionRequest(pair.client.header(), signature, [], [], nobody, s.SignatureData(None, None))
+        )
+        assert pair.refused == refused
     assert not pair.server.activated
 
 
