@@ -24,6 +24,7 @@ from cofferdam.audit.events.evidence import (
     SignerAdded,
     SignerRemoved,
 )
+from cofferdam.audit.events.jump import RecordingMarked
 from cofferdam.errors import CofferdamError
 from cofferdam.evidence import attest, gather, sshsig
 from cofferdam.evidence.pack import make
@@ -157,11 +158,14 @@ def test_a_pack_of_good_things_only(tmp_path: Path, capsys: pytest.CaptureFixtur
     ledger = Ledger(tmp_path / "state")
     ledger.begin()
     ledger.found("log.whole", "tested")
+    recorded = ledger.say(RecordingMarked(recording="r", session="s1", size=9, sha256="d" * 64, ended=True))
     ledger.prove()
     ledger.close()
     for framework in ("nerc-cip", "nis2", "nist-800-53r5", "iec62443-3-2"):
         pack = make(tmp_path / "state", lambda bench, name=framework: bench.catalogue.frameworks[name])
         (tmp_path / "pack.zip").write_bytes(pack.data)
+        with zipfile.ZipFile(tmp_path / "pack.zip") as archive:  # the digest of each recording, and not the recording
+            assert "d" * 64 in archive.read(f"entries/{recorded}.json").decode()
         key = tmp_path / "state/keys/audit.pub"
         assert tool.main([str(tmp_path / "pack.zip"), "--key", str(key), "--at", "2027-01-01"]) == 0
         assert "good" in capsys.readouterr().out

@@ -49,7 +49,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 KINDS = (
     "attestation-made", "attestation-withdrawn", "signer-added", "signer-removed", "baseline-taken", "pack-made",
     "drill-done", "proof-done", "policy-loaded", "policy-refused", "severed", "restored", "clock-jump", "torn-tail",
-    "export-stood", "gate-started", "gate-stopped", "alarm",
+    "export-stood", "gate-started", "gate-stopped", "alarm", "recording-marked", "entries-dropped",
 )  # fmt: skip
 """Kinds whose entries of the period are all in the pack, beside those of the results."""
 PUBLIC = ("nist-800-53r5",)
