@@ -18,6 +18,7 @@ from cofferdam.protocols.opcua.bystander import HELD, OpcUaBystander
 from cofferdam.protocols.opcua.machine import OpcUaClient, OpcUaServer
 from cofferdam.protocols.registry import PROTOCOLS
 from cofferdam.protocols.view import Answered, Broken, News, Remark, Said
+from tests.capture.traffic import filled
 from tests.policy.plant import NOW
 from tests.protocols.opcua.certificates import make
 from tests.protocols.opcua.pair import LEVEL, RESET, SPEED, Pair, facing, trust
@@ -139,7 +140,7 @@ def test_the_policy_that_is_learned_allows_what_was_seen(path: Path) -> None:
         learned = learn(stream, path.name, ports=ports, site="plant")
     if not learned.requests:
         return  # secured, or nothing of the kind is asked in it
-    policy = compile_policy(loads(learned.text), now_ns=NOW)
+    policy = compile_policy(loads(filled(learned.text)), now_ns=NOW)
     with path.open("rb") as stream:
         found = simulate(policy, stream, path.name, ports=ports)
     assert found.allowed == learned.requests and not found.refused and not found.depends, found.flows

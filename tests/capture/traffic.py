@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from dataclasses import dataclass
 
@@ -151,5 +152,5 @@ def policy(text: str) -> CompiledPolicy:
 
 
 def filled(text: str) -> str:
-    """What a person makes of a proposed policy."""
-    return text.replace(FILL_IN, "filled-in")
+    """What a person makes of a proposed policy: says whose it is, and why."""
+    return re.sub(rf'^(site: |\s+(owner|reason): "){FILL_IN}', r"\1filled-in", text, flags=re.MULTILINE)

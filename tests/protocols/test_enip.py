@@ -33,6 +33,7 @@ from cofferdam.protocols.enip.dialect import ENIP as DIALECT
 from cofferdam.protocols.enip.requests import Known
 from cofferdam.protocols.enip.server import EnipServer
 from tests.brokers.test_enip_forged import POLICY as FORGED
+from tests.capture.traffic import filled
 from tests.examples import examples
 from tests.policy.plant import NOW
 from tests.protocols import enip as e
@@ -455,7 +456,7 @@ def test_captures_are_understood_or_refused(name: str) -> None:
     assert (learned.requests, learned.malformed) == SEEN[name]
     if not learned.requests or name == "iti-enip-test":
         return
-    policy = compile_policy(loads(learned.text), now_ns=NOW)
+    policy = compile_policy(loads(filled(learned.text)), now_ns=NOW)
     with path.open("rb") as stream:
         report = simulate(policy, stream, path.name)
     assert report.allowed >= learned.requests - 1

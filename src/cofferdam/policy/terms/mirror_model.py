@@ -214,7 +214,7 @@ class CopySaid(schema.Entry):
     password: Name = Field(
         "postgresql", description="The name of the role's password; `cofferdam mirror password NAME` brings it in."
     )
-    plain: Annotated[bool, *YES_NO] = Field(False, description="Without TLS.")
+    plain: Annotated[bool, *YES_NO] = Field(False, description="Without TLS: whoever is on the wire can read it.")
 
 
 class MirrorSaid(schema.Entry):
