@@ -34,8 +34,9 @@ from tests.services import postgres_server as postgres_server
 PRIVATE = (Path("/run/netns"), Path("/run/wireguard"))
 """Where names of namespaces and of WireGuard devices stand for everyone on the machine."""
 IN_OWN_NETWORK = pytest.StashKey[bool]()
-SPARE_DESCRIPTORS = 24
-"""What a module may leave: a server that serves the session, a pool of threads that a library made."""
+SPARE_DESCRIPTORS = 64
+"""What a module may leave: a server that serves the session, a pool of threads that a library made, databases that a
+keeper let go of without another word to the disk, on purpose."""
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
