@@ -5,7 +5,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 ARGS ?=
-CORES ?= -n auto --dist worksteal
+# Half as many again as there are cores: tests wait for processes a third of their time.
+CORES ?= -n $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 ))) --dist worksteal
 
 .PHONY: help demo test lint types format bench fuzz soak properties vm docs lock clean setup fast
 
