@@ -63,7 +63,7 @@ docs: $(STAMP)  ## reference pages generated from the code
 	@$(PY) -m cofferdam.cli.main docs docs
 
 lock:  ## make requirements.lock anew (needs uv)
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --all-extras -o requirements.lock pyproject.toml
+	uv pip compile -q --universal --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header --all-extras -o requirements.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
