@@ -24,7 +24,6 @@ LARGE = 8192
 """Bytes of a draft from which on its length as JSON is looked at: one that is shorter always fits in an entry."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Draft).decode
 _WRONG = (msgspec.MsgspecError, UnicodeError, OverflowError, RecursionError, TypeError)
 
 
@@ -55,12 +54,18 @@ def told(draft: Draft, why: str, *, kept: bool, times: int = 1) -> NotRecorded:
 def _fault(draft: Draft) -> tuple[bytes, str]:
     try:
         data = _encode(draft)
-        _decode(data)
+        _decoder(type(draft)).decode(data)
         if len(data) > LARGE:
             encode_event(draft)
     except (*_WRONG, AuditError) as error:
         return b"", str(error) or type(error).__name__
     return data, ""
+
+
+@functools.lru_cache(maxsize=256)
+def _decoder(kind: type[Draft]) -> msgspec.msgpack.Decoder[Draft]:
+    """Of one kind of draft: a decoder of all of them costs every process that tells a few 30 ms at its start."""
+    return msgspec.msgpack.Decoder(kind)
 
 
 @functools.lru_cache(maxsize=256)

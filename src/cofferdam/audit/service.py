@@ -10,12 +10,12 @@ Not here: pipes and the reactor (the process around this), files (log).
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+from cofferdam import disk
 from cofferdam.audit.entry import ANYONE, DRAFTS, KINDS, LOG_OWN, MAX_BATCH_DRAFTS, Draft
 from cofferdam.audit.events.access import WriteAllowed, WriteOutcome
 from cofferdam.audit.events.base import clip
@@ -198,8 +198,7 @@ class Auditor:
         return self._mono() - self._over.get(producer, -OVER_NS) < OVER_NS // 60
 
     def _folder_disk(self) -> tuple[int, int]:
-        found = os.statvfs(self._log.folder)
-        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+        return disk.room(self._log.folder)
 
     def _tell_left_out(self) -> list[PreparedDrafts]:
         """Entries about what was left out since it was last told."""

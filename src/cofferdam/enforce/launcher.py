@@ -540,10 +540,14 @@ class Launcher:
     # --- children -----------------------------------------------------------------------------------------------
 
     def _start(self, part: str, berth: Berth, arguments: list[str], fds: list[int], producer: Producer | None) -> Child:
-        """Starts a child: a Python of ours, isolated from the environment (-I), with `fds` from FIRST_FD on."""
+        """Starts a child: a Python of ours, isolated from the environment (-I), with `fds` from FIRST_FD on.
+
+        It writes no bytecode (-B): what a child with its narrow umask left beside the source, parts of other users
+        could not read, and would compile those modules at each of their starts.
+        """
         wanted = [*_ENVIRONMENT, *(self._gate_environment if berth.profile is GATE else ())]
         environment = {name: os.environ[name] for name in wanted if name in os.environ}
-        command = [sys.executable, "-I", *arguments]
+        command = [sys.executable, "-I", "-B", *arguments]
         words = -1
         if self._messages is not None and berth.profile.confined:
             words = self._messages.pipe(arguments[arguments.index("--name") + 1] if "--name" in arguments else part)

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from cofferdam import disk
 from cofferdam.brokers.diode.database import Database
 from cofferdam.brokers.diode.ledger import Channel, Epoch, Ranges
 
@@ -210,8 +211,7 @@ class KeeperStore:
 
     def room(self) -> tuple[int, int]:
         """Bytes that are free, and in all."""
-        found = os.statvfs(self.folder)
-        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+        return disk.room(self.folder)
 
     def close(self) -> None:
         for fd in self._open.values():

@@ -6,7 +6,6 @@ Not here: when a thing is done, and what is told of it (keeper).
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cofferdam import disk
 from cofferdam.brokers.mirror import catalogue, hot, partials, sealing
 from cofferdam.brokers.mirror.catalogue import File, Loss, Reckoned, Tag
 from cofferdam.brokers.mirror.columns import HOUR_NS, NO_TIME, STORED, stored, tidy
@@ -287,8 +287,7 @@ class Store:
 
     def room(self) -> tuple[int, int]:
         """Bytes free for the store's user, and of the whole disk."""
-        facts = os.statvfs(self.folder)
-        return facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
+        return disk.room(self.folder)
 
 
 def _within(table: pa.Table, low: int, high: int) -> pa.Table:

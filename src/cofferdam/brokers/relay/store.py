@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import secrets
 import sqlite3
 import sys
@@ -30,6 +29,7 @@ from typing import Any, Final
 
 import msgspec
 
+from cofferdam import disk
 from cofferdam.audit.entry import Draft
 from cofferdam.brokers.relay.index import SEGMENT, Index, next_print
 from cofferdam.brokers.relay.keeper import ChannelRow, DeadRow, Known, OpenRow, PositionRow, Row, StepRow
@@ -539,5 +539,4 @@ class Store:
 
     def room(self) -> tuple[int, int]:
         """(bytes free, bytes in all) where the store lies."""
-        found = os.statvfs(self.folder)
-        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+        return disk.room(self.folder)
