@@ -4,6 +4,8 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
+# Thousands of short processes run here: each would compile what it loads.
+unexport PYTHONDONTWRITEBYTECODE
 ARGS ?=
 # Half as many again as there are cores: tests wait for processes a third of their time.
 CORES ?= -n $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 ))) --dist worksteal
