@@ -19,7 +19,7 @@ from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.points.decide import Flow
 from cofferdam.protocols.base import NEED_DATA, LocalAnswer, Released, RequestReceived
-from cofferdam.protocols.enip import io, wire
+from cofferdam.protocols.enip import faults, io, wire
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.server import EnipServer
 from tests.brokers.stage import Stage, Wire
@@ -180,7 +180,9 @@ class Forger:
             value = rng.choice((0, 700, 1500, 1501, -1)).to_bytes(4, "little", signed=True)
             return records.Frame(rng.choice(streams).handle, m.IoData(True, True, value[: rng.choice((4, 4, 4, 3))]))
         request = self.request()
-        while m.request_fault(request) and rng.random() < 0.98:  # a lie that is found out at once tries nothing more
+        while (
+            faults.request_fault(request) and rng.random() < 0.98
+        ):  # a lie that is found out at once tries nothing more
             request = self.request()
         return records.Request(rng.choice((1, 1, 1, 1, 2, 3)), number, request)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import socket
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from cofferdam.protocols.enip import wire
 from tests.gate.plant import Gate, events
 from tests.ports import held_ports
 from tests.protocols.logix import Controller
-from tests.waiting import PATIENT
+from tests.waiting import PATIENT, eventually
 
 pytestmark = pytest.mark.filterwarnings(
     # pylogix and pycomm3 leave sockets to the collector.
@@ -82,6 +83,9 @@ class Works:
         plc = PLC("127.0.0.1", port=self.port)
         plc.SocketTimeout = PATIENT
         return plc
+
+    def hits(self, limit: str) -> int:
+        return int(self.gate.status().get("limits", {}).get(limit, 0))
 
     def refused(self) -> list[tuple[str, str]]:
         return [(one["fault"], one["detail"]) for one in events(self.state, "refused")]
@@ -219,3 +223,45 @@ def test_an_intruder_is_told_the_status_of_the_reference(works: Works, tags: Con
         assert peer.recv(100) == b""
     assert tags.asked == []
     assert events(works.state, "malformed")
+
+
+def test_a_question_by_udp_is_answered_from_the_same_text_and_nothing_else_is(works: Works, tags: Controller) -> None:
+    def by_tcp(command: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", works.port), PATIENT) as peer:
+            peer.sendall(wire.frame(command, 0, b"abcdefgh"))
+            return peer.recv(1000)
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.connect(("127.0.0.1", works.port))
+        peer.settimeout(PATIENT)
+        for wrong in (
+            b"", b"GET / HTTP/1.0", wire.frame(wire.REGISTER, 0, bytes(8), b"\1\0\0\0"),
+            wire.frame(wire.LIST_SERVICES, 0, bytes(8), b"x"),
+        ):  # fmt: skip
+            peer.send(wrong)
+        for command in (wire.LIST_IDENTITY, wire.LIST_SERVICES):
+            peer.send(wire.frame(command, 0, b"abcdefgh"))
+            assert peer.recv(1000) == by_tcp(command), "the first answer is to the first question that is one"
+    identity = by_tcp(wire.LIST_IDENTITY)
+    assert b"1756-L71" in identity and socket.inet_aton("127.0.0.1") in identity, "the address in it is ours"
+    eventually(lambda: any("by UDP" in one["detail"] for one in events(works.state, "malformed")))
+    closed = events(works.state, "session-closed")
+    assert "answered" in {one["reason"] for one in closed}
+
+
+def test_a_flood_of_questions_by_udp_has_few_answers_and_keeps_nobody_out(works: Works, tags: Controller) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.2", 0))
+        peer.connect(("127.0.0.1", works.port))
+        for _ in range(300):
+            peer.send(wire.frame(wire.LIST_SERVICES, 0, bytes(8)))
+        with works.pylogix() as plc:
+            assert plc.Read("Pump").Value == 1200
+        eventually(lambda: works.hits("questions_per_second") > 0)
+        peer.setblocking(False)
+        answers = 0
+        with contextlib.suppress(BlockingIOError):
+            while peer.recv(1000):
+                answers += 1
+    assert 1 <= answers < 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 
@@ -283,6 +284,26 @@ def test_encapsulation_is_held_to_its_words() -> None:
     late.on_time(late.deadline)
     with pytest.raises(RemoteProtocolError):
         late.next_event()
+
+
+def test_a_question_that_comes_alone_needs_no_session_and_opens_none() -> None:
+    for data in (
+        e.REGISTER, rr(tag("a")), wire.frame(wire.NOP, 0, bytes(8)), wire.frame(wire.LIST_INTERFACES, 0, bytes(8)),
+        wire.frame(wire.LIST_SERVICES, 0, bytes(8), b"x"), wire.HEADER.pack(wire.LIST_SERVICES, 0, 0, 0, bytes(8), 5),
+        wire.HEADER.pack(wire.LIST_SERVICES, 0, 0, 1, bytes(8), 0),
+    ):  # fmt: skip
+        machine = EnipServer(msgspec.structs.replace(e.facing(), alone=True))
+        machine.receive_data(data)
+        with pytest.raises(RemoteProtocolError):
+            machine.next_event()
+    machine = EnipServer(msgspec.structs.replace(e.facing(), alone=True))
+    machine.on_time(1)
+    assert machine.deadline == 0
+    machine.receive_data(wire.frame(wire.LIST_IDENTITY, 0, b"somebody"))
+    event: Any = machine.next_event()
+    assert event.request == m.Identify()
+    no = machine.send(event.token, m.CipError(0x0F))
+    assert no == wire.frame(wire.LIST_IDENTITY, 0, b"somebody", b"\0\0"), "no longer than the question and a count"
 
 
 def test_the_client_matches_answers_to_questions() -> None:

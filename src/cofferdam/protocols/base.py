@@ -168,7 +168,8 @@ class Facing(msgspec.Struct, frozen=True, gc=False):
     `common` is shared by all machines of the part. `may` says whether policy would allow this client an operation just
     now: for what a machine tells of what there is; whether something is done is decided elsewhere. `reach`: whether
     some rule lets it "write" or "call" an item, whatever the value. `random` gives so many unpredictable bytes, `wall`
-    UTC in ns. `local`: where the client has connected; "" and 0 on the other side.
+    UTC in ns. `local`: where the client has connected; "" and 0 on the other side. `alone`: there is no connection, but
+    a single question by UDP (`Dialect.discovery`), whose sender may be somebody else than its address says.
     """
 
     common: Any
@@ -179,6 +180,7 @@ class Facing(msgspec.Struct, frozen=True, gc=False):
     reach: Callable[[str, Item], bool]
     source: str = ""
     local: tuple[str, int] = ("", 0)
+    alone: bool = False
 
 
 ServerCallEvent: TypeAlias = RequestReceived[Req] | RequestRefused[Resp] | Literal[Need.DATA]

@@ -198,6 +198,9 @@ class Dialect(msgspec.Struct, frozen=True):
     form_example: str = ""
     datagrams: int = 0
     """The UDP port at which streams' frames come and go, beside the connection that opened them; 0: none do."""
+    discovery: bool = False
+    """A question may come alone, by UDP at the port of the connections (`protocols.base.Facing.alone`). For protocols
+    with `datagrams`."""
 
     def space(self, name: str) -> Space | None:
         """The space that a name such as "holding" or "file:4" means."""

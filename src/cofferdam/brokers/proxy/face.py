@@ -25,10 +25,10 @@ class Face:
         self.client: Client | None = None
 
     def facing(
-        self, common: Any, asset: Asset, wall: Callable[[], int], source: str, local: tuple[str, int]
-    ) -> Facing:  # fmt: skip
+        self, common: Any, asset: Asset, wall: Callable[[], int], source: str, local: tuple[str, int], alone: bool
+    ) -> Facing:
         """For its machine."""
-        return Facing(common, asset, secrets.token_bytes, wall, self._may, self._reach, source, local)
+        return Facing(common, asset, secrets.token_bytes, wall, self._may, self._reach, source, local, alone)
 
     def _may(self, operation: Operation) -> bool:
         return self.client is not None and self._would(self.client, operation)

@@ -1,4 +1,5 @@
-"""Streams whose frames come by UDP, in an outer half: whose each one is, and by which socket each leaves.
+"""What comes by UDP in an outer half: frames of streams, whose each one is and by which socket each leaves; and, at the
+port of the connections, questions that come alone (alone).
 
 A datagram is a client's if it comes from the address of a connection of its, on which a stream stands, and fits that.
 What is nobody's is dropped and counted: nothing is ever sent to an address that has no connection here.
@@ -9,10 +10,13 @@ Not here: what a datagram means (the protocol's machine), which sockets there ar
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from cofferdam.brokers.kit.datagrams import Datagrams
 from cofferdam.brokers.kit.supervision import Listener
+from cofferdam.brokers.kit.transport import Transport
+from cofferdam.brokers.proxy.alone import Alone, Askers
 from cofferdam.brokers.proxy.clients import Client
 from cofferdam.brokers.proxy.outer_standing import Standings
 from cofferdam.crossing.channel import Sender
@@ -21,29 +25,46 @@ from cofferdam.crossing.reactor import Reactor
 
 class ClientDatagrams:
     """The sockets of one half, and the clients with streams, by their address. `clients`: those that are connected;
-    `hits`: how often each limit was hit."""
+    `hits`: how often each limit was hit; `port`: that of streams' frames; `accept`: takes a question that came alone as
+    a client: (its transport, the address and port it came from, those it came to)."""
 
     def __init__(
-        self, reactor: Reactor, clients: set[Client], standings: Standings, inner: Sender[Any], hits: dict[str, int]
+        self,
+        reactor: Reactor,
+        clients: set[Client],
+        standings: Standings,
+        inner: Sender[Any],
+        hits: dict[str, int],
+        port: int,
+        accept: Callable[[Transport, str, int, tuple[str, int]], Client | None],
     ) -> None:
         self._reactor = reactor
         self._clients = clients
         self._standings = standings
         self._inner = inner
         self._hits = hits
-        self._sockets: dict[str, Datagrams] = {}
-        self._numbers: dict[int, str] = {}
+        self._port = port
+        self._accept = accept
+        self._askers = Askers()
+        self._sockets: dict[tuple[str, int], Datagrams] = {}
+        self._numbers: dict[int, tuple[str, int]] = {}
         self._expected: dict[str, list[Client]] = {}
 
     def serve(self, sock: socket.socket, listener: Listener) -> None:
         """Reads from a socket from now on."""
-        self._numbers[sock.fileno()] = listener.address
-        self._sockets[listener.address] = Datagrams(self._reactor, sock, self._taken)
+        place = (listener.address, listener.port)
+        self._numbers[sock.fileno()] = place
+        if listener.port == self._port:
+            self._sockets[place] = Datagrams(self._reactor, sock, self._taken)
+        else:
+            self._sockets[place] = Datagrams(
+                self._reactor, sock, lambda source, port, data: self._asked(place, source, port, data)
+            )
 
     def end(self, sock: socket.socket) -> None:
         """The policy takes it away."""
-        address = self._numbers.pop(sock.fileno(), "")
-        found = self._sockets.pop(address, None)
+        place = self._numbers.pop(sock.fileno(), ("", 0))
+        found = self._sockets.pop(place, None)
         if found is not None:
             found.forget()
 
@@ -68,9 +89,25 @@ class ClientDatagrams:
             del self._expected[source]
         self._hits["stray_datagrams"] = self._hits.get("stray_datagrams", 0) + 1
 
+    def _asked(self, place: tuple[str, int], source: str, port: int, data: bytes) -> None:
+        """A question came alone."""
+        sock = self._sockets[place]
+        if not port or not self._askers.take(source, self._reactor.now):
+            self._hits["questions_per_second"] = self._hits.get("questions_per_second", 0) + 1
+            return
+        ended = self._askers.begin(source)
+        alone = Alone(self._reactor, lambda answer: sock.send(source, port, answer), ended)
+        client = self._accept(alone, source, port, place)
+        if client is None:
+            return
+        alone.on_data(data)
+        if not client.outstanding:
+            alone.over("no question")
+
     def send(self, client: Client) -> None:
         """Sends what a client's machine has for it."""
         for port, data in client.machine.take_datagrams():
-            sock = self._sockets.get(client.local) or self._sockets.get("0.0.0.0")  # noqa: S104 - looked up
+            sock = self._sockets.get((client.local, self._port))
+            sock = sock or self._sockets.get(("0.0.0.0", self._port))  # noqa: S104 - looked up
             if sock is not None:
                 sock.send(client.source, port, data)

@@ -87,8 +87,9 @@ class Door(Part):
         self._datagrams: ClientDatagrams | None = None
         if self.protocol.dialect.datagrams:
             self._datagrams = ClientDatagrams(
-                setting.reactor, self.clients, self._standings, self._inner, self.limit_hits
-            )
+                setting.reactor, self.clients, self._standings, self._inner, self.limit_hits,
+                self.protocol.dialect.datagrams, self._accept_alone,
+            )  # fmt: skip
         self._full = (0, "")  # when all places were taken last, and by whom most
         self._take(setting.policy, setting.assets)
 
@@ -163,15 +164,23 @@ class Door(Part):
 
     def accept(self, transport: Transport, source: str, port: int, local: tuple[str, int]) -> None:
         """A client has connected to a listener bound to, or reached at, `local`."""
+        self._take_in(transport, source, port, local, alone=False)
+
+    def _accept_alone(self, transport: Transport, source: str, port: int, local: tuple[str, int]) -> Client | None:
+        return self._take_in(transport, source, port, local, alone=True)
+
+    def _take_in(
+        self, transport: Transport, source: str, port: int, local: tuple[str, int], *, alone: bool
+    ) -> Client | None:
         limits = self.limits
         if self.stopping or self._own_side in self.severed:
             self._turn_away(transport, source, "severed", f"the {self._own_side} side is severed")
-            return
+            return None
         everywhere = ("::" if ":" in local[0] else "0.0.0.0", local[1])  # noqa: S104 - looked up, not bound to
         assets = self._by_listener.get(local) or self._by_listener.get(everywhere)
         if assets is None:
             self._turn_away(transport, source, "listener", f"no asset is published at {local[0]}:{local[1]}")
-            return
+            return None
         now = self._clock()
         share = network(source)
         too_much = self._admission.too_fast(share, limits, now)
@@ -187,13 +196,13 @@ class Door(Part):
             too_much = self._admission.no_room(share, stranger, limits, count, of_source)
         if too_much is not None:
             self._turn_away(transport, source, *too_much)
-            return
+            return None
         if pace is None:
             pace = self._paces[share] = Pace(self._burst, now)
         pace.connections += 1
         first = next(iter(assets.values()))
         face = Face(self._would)
-        facing = face.facing(self._common, first, self._wall, source, local)
+        facing = face.facing(self._common, first, self._wall, source, local, alone)
         client = face.client = Client(transport, self.protocol.server_facing(facing), source, port, pace)
         client.share, client.group = share, group
         client.assets, client.local = assets, local[0]
@@ -211,6 +220,7 @@ class Door(Part):
         if self._speaks:
             client.machine.on_time(now)
             self._tend(client)
+        return client
 
     def _open_session(self, client: Client, asset: str) -> Session:
         self._next += 1

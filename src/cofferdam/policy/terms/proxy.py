@@ -31,6 +31,7 @@ from cofferdam.policy.terms.proxy_model import ProxyConduit, ProxyRule
 from cofferdam.protocols.dialect import Dialect
 
 OUTER, INNER = "outer", "inner"
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
 
 
 class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
@@ -92,6 +93,13 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
             said: Path = ("assets", name, "listen" if asset.listen else "overlay")
             listens += [Listen(conduit.from_zone, *place, may, name, said) for place in asset.places]
             reaches.append(Reach(asset.zone, asset.address, asset.port, name))
+            if self.dialect.discovery:
+                # At an address of our own only: what comes to all of them may have been sent to everybody.
+                listens += [
+                    Listen(conduit.from_zone, *place, may, name, said, datagrams=True)
+                    for place in asset.places
+                    if place[0] not in EVERYWHERE
+                ]
             port = self.dialect.datagrams
             if port and asset.streams:
                 at = dict.fromkeys(address for address, _ in asset.places)

@@ -124,5 +124,7 @@ def packed(parts: list[bytes], room: int) -> bytes:
     return replies.reply(requests.PACKET, 0x1E if failed else 0, (), requests.packet(parts))
 
 
-SERVICES: Final = wire.listed(((0x0100, b"\1\0\x20\0" + b"Communications\0\0"),))
-"""ListServices: version 1, CIP over TCP."""
+def services_of(asset: Asset | None) -> bytes:
+    """ListServices: version 1, CIP over TCP, and class 0 and 1 by UDP where there are I/O connections."""
+    flags = 0x0120 if asset is not None and asset.streams else 0x0020
+    return wire.listed(((0x0100, b"\1\0" + flags.to_bytes(2, "little") + b"Communications\0\0"),))

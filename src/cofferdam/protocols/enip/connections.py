@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from cofferdam.model import Asset, Item
 from cofferdam.protocols.enip import paths, wire
+from cofferdam.protocols.enip.epath import Path
 from cofferdam.protocols.enip.io import PORT as IO_PORT
 from cofferdam.protocols.enip.io import forms_of
 from cofferdam.protocols.enip.messages import FASTEST_US, SLOWEST_US, OpenIo
@@ -56,7 +57,7 @@ class Opening(NamedTuple):
     rpi_to_originator: int
     parameters_to_originator: tuple[int, int]
     transport: int
-    path: paths.Path
+    path: Path
 
     @property
     def name(self) -> tuple[int, int, int]:
@@ -190,7 +191,7 @@ class Connections:
             path = paths.parse(body, end + 2, len(body))
         except paths.BadPath as error:
             raise Refused(CONNECTION, str(error), paths.SECTION, 0x0315) from None
-        if path != paths.Path(route=path.route):
+        if path != Path(route=path.route):
             raise Refused(CONNECTION, "a route with other segments", paths.SECTION, 0x0315)
         check_route(path.route, asset)
         return body[4 : 4 + size]

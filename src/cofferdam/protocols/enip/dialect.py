@@ -169,6 +169,7 @@ ENIP = Dialect(
     ),
     form_example='"outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151"',
     datagrams=2222,
+    discovery=True,
     route_example="backplane 0",
     routes=r"backplane ([0-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])",
 )  # fmt: skip

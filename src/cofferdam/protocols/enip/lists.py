@@ -8,9 +8,10 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
+from cofferdam.protocols.enip import faults, paths, replies
 from cofferdam.protocols.enip import messages as m
-from cofferdam.protocols.enip import paths, replies
 from cofferdam.protocols.enip.dialect import NAME
+from cofferdam.protocols.enip.epath import Path
 from cofferdam.protocols.enip.requests import (
     DATA_ACCESS,
     EXTENDED,
@@ -62,11 +63,11 @@ class Lists:
         """Names (in small letters) by program and number."""
         self._templates: set[int] = set()
 
-    def asked(self, path: paths.Path, body: bytes) -> Page:
+    def asked(self, path: Path, body: bytes) -> Page:
         """Reads a Get Instance Attribute List. Raises: Refused."""
         if path.attribute >= 0 or path.names or path.elements or path.points or path.route:
             raise Refused(SEGMENT, "a list by another path than a class and a number", paths.SECTION)
-        if path.program and not m.program_right(path.program):
+        if path.program and not faults.program_right(path.program):
             raise Refused(SEGMENT, f"the program {path.program[:60]}", paths.SECTION)
         count = int.from_bytes(body[:2], "little")
         if len(body) != 2 + 2 * count or not 1 <= count <= 16:
@@ -111,7 +112,7 @@ class Lists:
 
     # --- structures
 
-    def template_asked(self, service: int, path: paths.Path, body: bytes) -> Part:
+    def template_asked(self, service: int, path: Path, body: bytes) -> Part:
         """Reads what is asked of a template. Raises: Refused."""
         if path.instance not in self._templates or path.attribute >= 0 or path.names or path.points or path.route:
             raise Refused(NO_SUCH, f"the template {path.instance}, which no tag of the list has", DATA_ACCESS)

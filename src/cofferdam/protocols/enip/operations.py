@@ -11,8 +11,8 @@ from typing import Final
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import Asset, Assign, Bool, Deny, Failure, Fault, Item, Opening, Operation, Read, Span, Write
 from cofferdam.protocols.base import Facing, Protocol
+from cofferdam.protocols.enip import faults, paths, replies
 from cofferdam.protocols.enip import messages as m
-from cofferdam.protocols.enip import paths, replies
 from cofferdam.protocols.enip import requests as r
 from cofferdam.protocols.enip.dialect import ENIP
 from cofferdam.protocols.enip.io import assigned
@@ -83,12 +83,12 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
         return EnipClient(facing, quirks, outstanding)
 
     def check(self, message: m.EnipRequest | m.EnipResponse | m.IoData) -> None:
-        fault = m.fault_of(message)
+        fault = faults.fault_of(message)
         if fault:
             raise CrossingError(f"{type(message).__name__}: {fault}")
 
     def mismatch(self, request: m.EnipRequest, response: m.EnipResponse) -> str:
-        return replies.mismatch(request, response) or m.response_fault(response)
+        return replies.mismatch(request, response) or faults.response_fault(response)
 
     def operation(self, request: m.EnipRequest) -> Operation:
         match request:
@@ -142,7 +142,7 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
         if not isinstance(place, Item):
             raise LocalProtocolError("EtherNet/IP has no cells")
         request: m.EnipRequest = m.GetAttribute(place) if place.kind == "cip" else m.ReadTag(place)
-        if fault := m.request_fault(request):
+        if fault := faults.request_fault(request):
             raise LocalProtocolError(fault)
         return request
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import msgspec
-
 from cofferdam.model import Item
 from cofferdam.protocols.enip.dialect import ELEMENT, NAME, PARTS, path_fault
+from cofferdam.protocols.enip.epath import Path
 
 SECTION: Final = "CIP, EPATH segments (padded)"
 SYMBOL, TEMPLATE, MANAGER, ROUTER, IDENTITY, PROGRAM, ASSEMBLY = 0x6B, 0x6C, 0x06, 0x02, 0x01, 0x64, 0x04
@@ -22,24 +21,6 @@ _LONGEST: Final = {_CLASS: 1, _INSTANCE: 2, _ELEMENT: 2, _POINT: 2, _ATTRIBUTE: 
 
 class BadPath(Exception):
     """A path that breaks a rule; `str(error)` says which."""
-
-
-class Path(msgspec.Struct, frozen=True, gc=False):
-    """A path's segments. -1 where there is none of a kind. `names`: parts with their indexes; `elements`: indexes of
-    the instance itself; `program`: the one name before a class; `points`: connection points; `route`: (port, link)
-    before all else; `key`: an electronic key; `data`: simple data (a configuration)."""
-
-    cls: int = -1
-    instance: int = -1
-    attribute: int = -1
-    names: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    elements: tuple[int, ...] = ()
-    points: tuple[int, ...] = ()
-    program: str = ""
-    instances: tuple[int, ...] = ()
-    route: tuple[tuple[int, int], ...] = ()
-    key: bytes = b""
-    data: bytes = b""
 
 
 def parse(data: bytes, at: int, stop: int) -> Path:

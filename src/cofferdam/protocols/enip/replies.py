@@ -9,6 +9,7 @@ import struct
 from typing import Final
 
 from cofferdam.model import Value, ValueType
+from cofferdam.protocols.enip import faults
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip.requests import Known, parts_of
 from cofferdam.protocols.enip.values import STRUCTURE, BadValue, attribute, decode, encode, known, of_attribute
@@ -74,7 +75,7 @@ def held(request: m.ReadTag, code: int, handle: int, data: bytes) -> m.Held:
         response = m.Held(code, handle, decode(code, handle, data, request.item.first >= 0))
     except BadValue as error:
         raise Misfit(str(error)) from None
-    if (fault := mismatch(request, response)) or (fault := m.response_fault(response)):
+    if (fault := mismatch(request, response)) or (fault := faults.response_fault(response)):
         raise Misfit(fault)
     return response
 
@@ -190,7 +191,7 @@ def structure(handle: int, size: int, count: int, data: bytes) -> m.Structure:
         for index in range(count)
     )
     found = m.Structure(handle, size, names[0].decode("latin-1"), members)
-    if fault := m.response_fault(found):
+    if fault := faults.response_fault(found):
         raise Misfit(fault)
     return found
 

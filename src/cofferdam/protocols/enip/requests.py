@@ -11,8 +11,9 @@ import struct
 from typing import Final, Literal, NamedTuple
 
 from cofferdam.model import Item, ValueType
+from cofferdam.protocols.enip import faults, paths
 from cofferdam.protocols.enip import messages as m
-from cofferdam.protocols.enip import paths
+from cofferdam.protocols.enip.epath import Path
 from cofferdam.protocols.enip.values import (
     DATA,
     STRUCTURE,
@@ -64,7 +65,7 @@ class Known(NamedTuple):
         return self.types.get(name, ValueType.BYTES if self.every else None)
 
 
-def split(data: bytes) -> tuple[int, paths.Path, bytes]:
+def split(data: bytes) -> tuple[int, Path, bytes]:
     """(service, path, data) of a request. Raises: Refused."""
     if len(data) < 2:
         raise Refused(SHORT, "a request of less than two bytes")
@@ -80,7 +81,7 @@ def split(data: bytes) -> tuple[int, paths.Path, bytes]:
         raise Refused(SEGMENT, str(error), paths.SECTION) from None
 
 
-def tag_of(path: paths.Path, count: int, about: Known, symbols: dict[tuple[str, int], str]) -> Item:
+def tag_of(path: Path, count: int, about: Known, symbols: dict[tuple[str, int], str]) -> Item:
     """The item of a tag's path, by name or by a number of the list that was given out. Raises: Refused."""
     names = path.names
     if path.cls >= 0:
@@ -99,13 +100,13 @@ def tag_of(path: paths.Path, count: int, about: Known, symbols: dict[tuple[str, 
         raise Refused(SEGMENT, str(error), paths.SECTION) from None
 
 
-def is_tag(path: paths.Path) -> bool:
+def is_tag(path: Path) -> bool:
     """Whether a path leads to a tag: by its name, or by its number in class 6B."""
     return bool(path.names) if path.cls < 0 else path.cls == paths.SYMBOL and path.instance > 0
 
 
 def decode_tag(
-    service: int, path: paths.Path, body: bytes, about: Known, symbols: dict[tuple[str, int], str]
+    service: int, path: Path, body: bytes, about: Known, symbols: dict[tuple[str, int], str]
 ) -> m.EnipRequest:
     """A service on a tag, but for pieces. Raises: Refused."""
     if service == READ:
@@ -144,7 +145,7 @@ def written(item: Item, code: int, handle: int, data: bytes) -> m.WriteTag:
     except BadValue as error:
         raise Refused(SHORT if error.short else PARAMETER, str(error), DATA_ACCESS) from None
     request = m.WriteTag(item, code, handle, value)
-    if fault := m.request_fault(request):
+    if fault := faults.request_fault(request):
         raise Refused(SHORT if "values for" in fault else PARAMETER, fault, DATA_ACCESS)
     return request
 
@@ -166,7 +167,7 @@ def _modify(item: Item, body: bytes) -> m.WriteBit | m.ModifyTag:
     one = cleared or or_mask
     if (not cleared or not or_mask) and one and one & (one - 1) == 0:
         request = m.WriteBit(Item("tag", f"{name}.{one.bit_length() - 1}"), size, not cleared)
-        if fault := m.request_fault(request):
+        if fault := faults.request_fault(request):
             raise Refused(SEGMENT, fault, paths.SECTION)
         return request
     if size == 8:
@@ -174,7 +175,7 @@ def _modify(item: Item, body: bytes) -> m.WriteBit | m.ModifyTag:
     return m.ModifyTag(item, size, or_mask, and_mask)
 
 
-def decode_object(service: int, path: paths.Path, body: bytes, about: Known) -> m.EnipRequest:
+def decode_object(service: int, path: Path, body: bytes, about: Known) -> m.EnipRequest:
     """A service on an object. Raises: Refused."""
     cls, instance = path.cls, max(path.instance, 0)
     if cls < 0 or len(path.instances) > 1 or path.points or path.route or path.key or path.data or path.program:

@@ -15,102 +15,78 @@ Not here: bytes of requests and answers (requests, replies), policy.
 from __future__ import annotations
 
 import struct
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from cofferdam.errors import LocalProtocolError, RemoteProtocolError
+from cofferdam.errors import LocalProtocolError
 from cofferdam.model import Asset, Deny, Item
 from cofferdam.protocols.base import (
-    NEED_DATA,
-    Established,
     Facing,
     FrameReceived,
-    Goodbye,
-    LocalAnswer,
     Over,
     Released,
     RequestReceived,
-    RequestRefused,
-    ServerEvent,
-    ServerMachine,
 )
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import paths, replies, requests, wire
 from cofferdam.protocols.enip.asked import (
-    SERVICES,
     Asked,
     Divided,
     Draft,
     Fetched,
-    address_of,
     known_of,
-    once,
     out_of_place,
     packed,
 )
-from cofferdam.protocols.enip.connections import BOOK, Connections, Opening, Unknown, client_port
+from cofferdam.protocols.enip.connections import BOOK, Opening, Unknown, client_port
+from cofferdam.protocols.enip.encapsulation import Encapsulation
+from cofferdam.protocols.enip.epath import Path
 from cofferdam.protocols.enip.io import IoLink, IoLinks, forms_of
 from cofferdam.protocols.enip.lists import Lists
 from cofferdam.protocols.enip.requests import Refused
 from cofferdam.protocols.enip.values import DATA, size_of
 
-REGISTER_NS: Final = 5_000_000_000
-"""A session is registered within so long of the connection."""
 HELD: Final = 4
 """Values of which a connection may be fetching pieces at one time."""
+READS: Final = 256
+READ_BYTES: Final = 128
+"""Reads of a connection, by their bytes, whose meaning is kept: most clients ask the same again and again."""
 
-Event = ServerEvent[m.EnipRequest, m.EnipResponse]
 _IN_PACKET: Final = (m.ReadTag, m.WriteTag, m.WriteBit, m.ModifyTag, m.GetAttribute, m.SetAttribute)
 _READS: Final = frozenset({requests.READ, requests.READ_PIECE, requests.GET_ONE, requests.GET_LIST, requests.GET_ALL})
 
 
-class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
+class EnipServer(Encapsulation):
     """See `ServerMachine` for the methods' contracts. A token is a number that is counted on."""
 
     def __init__(self, facing: Facing | None = None, midway: bool = False) -> None:
-        self._frames = wire.Frames()
-        self._events: deque[Event] = deque()
-        self._open: dict[int, Asked] = {}
-        self._prepared: dict[int, bytes] = {}
-        self._midway = midway
-        self._serial = 0
-        self._session = 0
-        self._now = 0
-        self._due = 0
-        self._error: RemoteProtocolError | None = None
+        super().__init__(facing, midway)
         self._lists = Lists()
         self._fetched: dict[Item, Fetched] = {}
         self._draft: Draft | None = None
-        self._connections = Connections()
         self._io = IoLinks()
         self._source = "" if facing is None else facing.source
         self._random = bytes if facing is None else facing.random
-        self._asset = asset = None if facing is None else facing.asset
-        self._local_place = ("", 0) if facing is None else facing.local
-        self._about = known_of(asset)
+        self._about = known_of(self._asset)
+        self._reads: dict[bytes, m.ReadTag] = {}
 
     # --- what a broker calls ------------------------------------------------------------------------------------
-
-    def receive_data(self, data: bytes) -> None:
-        self._frames.add(data)
 
     def take_asset(self, asset: Asset) -> None:
         self._asset = asset
         self._about = known_of(asset)
+        self._reads.clear()
 
     def on_time(self, now: int) -> None:
         self._now = now
-        self._due = self._due or now + REGISTER_NS
-        if now >= self._due and not self._session and not self._midway:
-            self._error = RemoteProtocolError("no session in time", section=wire.ENCAPSULATION)
+        self._no_session_in_time()
         for link in self._io.silent(now):
             self._connections.io_names.pop(link.standing, None)
             self._events.append(Over(link.standing, "the client has sent nothing in time"))
 
     @property
     def deadline(self) -> int:
-        if self._midway or self._error is not None:
+        if self._midway or self._alone or self._error is not None:
             return 0
         return self._io.deadline if self._session else self._due
 
@@ -134,21 +110,6 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
         self._io.remove(standing)
         self._connections.io_names.pop(standing, None)
         return b""
-
-    def next_event(self) -> Event:
-        while True:
-            if self._error is not None:
-                raise self._error
-            if self._events:
-                return self._events.popleft()
-            try:
-                found = self._frames.next()
-            except RemoteProtocolError as error:
-                self._error = error
-                raise
-            if found is None:
-                return NEED_DATA
-            self._frame(*found)
 
     def send(self, token: int, response: m.EnipResponse) -> bytes:
         prepared = self._prepared.pop(token, None)
@@ -182,112 +143,20 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
         self._divided(asked, [(service, part) for service, part in zip(asked.parts, asked.request.parts, strict=True)])
         return True
 
-    @property
-    def buffered(self) -> int:
-        return self._frames.buffered
-
-    @property
-    def open(self) -> int:
-        return len(self._open)
-
-    # --- frames -------------------------------------------------------------------------------------------------
-
-    def _token(self) -> int:
-        self._serial += 1
-        return self._serial
-
-    def _local(self, data: bytes) -> None:
-        """Says something that nobody else has to say."""
-        token = self._token()
-        self._prepared[token] = data
-        self._events.append(LocalAnswer(token, m.Done()))
-
-    def _wrong(self, data: bytes, section: str, detail: str, function: int) -> None:
-        """The client broke a rule; the answer is there already."""
-        token = self._token()
-        self._prepared[token] = data
-        self._events.append(RequestRefused(token, m.Done(), section, detail, function))
-
-    def _frame(self, command: int, session: int, status: int, context: bytes, options: int, data: bytes) -> None:
-        if options or command == wire.NOP:
-            # Both are to be passed over in silence; each counts as a request, so that nobody is kept busy by them.
-            self._local(b"")
-            return
-        if command not in wire.COMMANDS:
-            self._encapsulation(command, session, context, wire.UNKNOWN_COMMAND, f"the command {command:04X}")
-        elif status:
-            self._encapsulation(command, session, context, wire.BAD_DATA, f"a request with the status {status:08X}")
-        elif command == wire.REGISTER:
-            self._register(session, context, data)
-        elif command in (wire.LIST_SERVICES, wire.LIST_INTERFACES, wire.LIST_IDENTITY):
-            if data:
-                self._encapsulation(command, session, context, wire.WRONG_LENGTH, "a list that is asked with data")
-            elif command == wire.LIST_IDENTITY:
-                asked = Asked(command, session, context, None, 0)
-                self._ask(asked, requests.GET_ALL, m.Identify())
-            else:
-                self._local(wire.frame(command, session, context, SERVICES if command == 4 else b"\0\0"))
-        elif self._midway:
-            if command in (wire.SEND_RR, wire.SEND_UNIT):
-                self._data(command, session, context, data)
-        elif session != self._session or not session:
-            self._encapsulation(command, session, context, wire.UNKNOWN_SESSION, f"the session {session:#x}")
-        elif command == wire.UNREGISTER:
-            self._session = 0
-            self._events.append(Goodbye())
-        else:
-            self._data(command, session, context, data)
-
-    def _encapsulation(self, command: int, session: int, context: bytes, status: int, detail: str) -> None:
-        # Some peers read a RegisterSession's answer without looking at its status.
-        data = b"\1\0\0\0" if command == wire.REGISTER else b""
-        self._wrong(wire.frame(command, session, context, data, status), wire.ENCAPSULATION, detail, command)
-
-    def _register(self, session: int, context: bytes, data: bytes) -> None:
-        if len(data) != 4:
-            self._encapsulation(wire.REGISTER, 0, context, wire.WRONG_LENGTH, "a RegisterSession of another length")
-        elif data[:2] != b"\1\0" or data[2:] != b"\0\0":
-            self._encapsulation(wire.REGISTER, 0, context, wire.WRONG_VERSION, "another version or options")
-        elif self._session and not self._midway:
-            self._encapsulation(wire.REGISTER, session, context, wire.UNKNOWN_COMMAND, "a second RegisterSession")
-        else:
-            # It is good on this connection alone, so that nobody gains by guessing it.
-            self._session = 1 + int.from_bytes(context, "little") % 0x7FFF_FFFF
-            self._local(wire.frame(wire.REGISTER, self._session, context, data))
-            if not self._midway:
-                self._events.append(Established())
-
-    def _data(self, command: int, session: int, context: bytes, data: bytes) -> None:
-        asked = Asked(command, session, context, None, 0)
-        try:
-            items = wire.items_of(data)
-            kinds = [kind for kind, _ in items]
-            if command == wire.SEND_RR:
-                if kinds[:2] != [wire.NULL_ADDRESS, wire.UNCONNECTED] or items[0][1]:
-                    raise wire.BadPacket("no null address and unconnected data")
-            elif kinds != [wire.CONNECTED_ADDRESS, wire.CONNECTED] or len(items[0][1]) != 4 or len(items[1][1]) < 2:
-                raise wire.BadPacket("no connection's address and connected data")
-        except wire.BadPacket as error:
-            self._encapsulation(command, session, context, wire.BAD_DATA, str(error))
-            return
-        body = items[1][1]
-        if command == wire.SEND_UNIT:
-            number = int.from_bytes(items[0][1], "little")
-            asked.link = self._connections.link(number, self._midway)
-            if asked.link is None:
-                self._encapsulation(command, session, context, wire.BAD_DATA, f"the connection {number:#010x}")
-                return
-            asked.sequence, body = int.from_bytes(body[:2], "little"), once(body[2:])
-        self._request(asked, body, items[2:])
+    # --- services -----------------------------------------------------------------------------------------------
 
     def _request(self, asked: Asked, data: bytes, beside: list[tuple[int, bytes]]) -> None:
+        known = self._reads.get(data)
+        if known is not None and not beside:
+            self._ask(asked, requests.READ, known)
+            return
         service = data[0] if data else 0
         try:
             service, path, body = requests.split(data)
             opens = path.cls == paths.MANAGER and service in (requests.OPEN, requests.LARGE_OPEN)
             if beside and not opens:
                 raise Refused(requests.PARAMETER, "addresses beside what opens no connection", wire.PACKET)
-            self._service(asked, service, path, body, beside)
+            self._service(asked, service, path, body, beside, data)
         except Refused as refused:
             self._refused(asked, service & 0x7F, refused)
 
@@ -296,10 +165,8 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
         answer = replies.reply(service, refused.error.status, refused.error.more)
         self._wrong(self._finished(asked, answer), refused.section, refused.detail, service)
 
-    # --- services -----------------------------------------------------------------------------------------------
-
     def _service(
-        self, asked: Asked, service: int, path: paths.Path, body: bytes, beside: list[tuple[int, bytes]]
+        self, asked: Asked, service: int, path: Path, body: bytes, beside: list[tuple[int, bytes]], data: bytes
     ) -> None:
         if path.cls == paths.MANAGER:
             self._manager(asked, service, path, body, beside)
@@ -315,9 +182,14 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
         elif path.cls == paths.TEMPLATE and service in (requests.GET_LIST, requests.READ):
             self._template(asked, service, path, body)
         else:
-            self._ask(asked, service, self._simple(service, path, body))
+            request = self._simple(service, path, body)
+            if type(request) is m.ReadTag and len(data) <= READ_BYTES:
+                if len(self._reads) >= READS:
+                    self._reads.clear()
+                self._reads[data] = request
+            self._ask(asked, service, request)
 
-    def _simple(self, service: int, path: paths.Path, body: bytes) -> m.EnipRequest:
+    def _simple(self, service: int, path: Path, body: bytes) -> m.EnipRequest:
         if requests.is_tag(path):
             return requests.decode_tag(service, path, body, self._about, self._lists.names)
         return requests.decode_object(service, path, body, self._about)
@@ -438,9 +310,7 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
         body = struct.pack("<IIHHIIIBx", ours, theirs, *opening.name, response.rpi_out, response.rpi_in, 0)
         return replies.reply(asked.service, 0, (), body)
 
-    def _manager(
-        self, asked: Asked, service: int, path: paths.Path, body: bytes, beside: list[tuple[int, bytes]]
-    ) -> None:
+    def _manager(self, asked: Asked, service: int, path: Path, body: bytes, beside: list[tuple[int, bytes]]) -> None:
         if path.instance != 1:
             raise Refused(requests.SEGMENT, "a connection manager of another number", paths.SECTION)
         if service == requests.UNCONNECTED_SEND:
@@ -462,7 +332,7 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
 
     # --- pieces -------------------------------------------------------------------------------------------------
 
-    def _piece(self, asked: Asked, service: int, path: paths.Path, body: bytes) -> None:
+    def _piece(self, asked: Asked, service: int, path: Path, body: bytes) -> None:
         if service == requests.WRITE_PIECE:
             self._written_piece(asked, path, body)
             return
@@ -496,7 +366,7 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
                 del self._fetched[next(iter(self._fetched))]
         return replies.reply(asked.service, 0 if done else requests.MORE, (), fetched.head + data)
 
-    def _written_piece(self, asked: Asked, path: paths.Path, body: bytes) -> None:
+    def _written_piece(self, asked: Asked, path: Path, body: bytes) -> None:
         code, handle, count, at = requests.typed_head(body)
         if len(body) < at + 5:
             raise Refused(requests.SHORT, "a piece without a byte", requests.DATA_ACCESS)
@@ -523,7 +393,7 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
 
     # --- lists --------------------------------------------------------------------------------------------------
 
-    def _list(self, asked: Asked, path: paths.Path, body: bytes) -> None:
+    def _list(self, asked: Asked, path: Path, body: bytes) -> None:
         page = self._lists.asked(path, body)
         asked.list, asked.service = page, requests.LIST
         if self._lists.has(page, self._now):
@@ -531,7 +401,7 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
         else:
             self._ask(asked, requests.LIST, m.ListTags(page.program))
 
-    def _template(self, asked: Asked, service: int, path: paths.Path, body: bytes) -> None:
+    def _template(self, asked: Asked, service: int, path: Path, body: bytes) -> None:
         part = self._lists.template_asked(service, path, body)
         asked.list, asked.service = part, service
         if path.instance in self._lists.structures:
@@ -560,6 +430,7 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
             body = replies.attribute_list(request, response)
         elif isinstance(response, m.TagList):
             self._lists.take(request.program, response, self._now)
+            self._reads.clear()  # a symbol's number may mean another tag now
             return self._lists.page(asked.list, asked.room)
         elif isinstance(response, m.Structure):
             self._lists.structures[request.instance] = response
@@ -602,9 +473,3 @@ class EnipServer(ServerMachine[m.EnipRequest, m.EnipResponse]):
         else:
             body = wire.connected(asked.link.to_client, asked.sequence, answer)
         return wire.frame(asked.command, asked.session, asked.context, body)
-
-    def _identity(self, asked: Asked, response: m.EnipResponse) -> bytes:
-        if not isinstance(response, m.Identity):
-            return wire.frame(asked.command, asked.session, asked.context, b"\0\0")
-        item = b"\1\0" + address_of(self._local_place) + replies.identity_bytes(response) + b"\xff"
-        return wire.frame(asked.command, asked.session, asked.context, wire.listed(((0x000C, item),)))
