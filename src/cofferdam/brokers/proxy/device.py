@@ -120,17 +120,25 @@ class Job:
 
 
 class Connection:
-    """One connection to the device."""
+    """One connection to the device. `lines`: where the sessions have their requests, of all connections of the device;
+    None where there is only one."""
 
     __slots__ = (
-        "due", "flight", "forgotten", "gathered", "last", "machine", "ready", "silent", "standing", "timer",
+        "due", "flight", "forgotten", "gathered", "last", "lines", "machine", "ready", "silent", "standing", "timer",
         "transport",
     )  # fmt: skip
 
-    def __init__(self, transport: Transport, machine: ClientMachine[Any, Any], now: int) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        machine: ClientMachine[Any, Any],
+        now: int,
+        lines: dict[int, Connection] | None,
+    ) -> None:
         self.transport = transport
         self.machine = machine
         self.flight: dict[int, Job] = {}
+        self.lines = lines
         self.gathered: set[int] = set()  # of those: what takes no place (ClientMachine.gathers)
         self.standing: dict[int, Standing] = {}  # by the token of the request that made it
         self.due = 0  # when the machine wants to be told the time
@@ -143,16 +151,34 @@ class Connection:
     @property
     def load(self) -> int:
         """How many places are taken."""
-        return len(self.flight) - len(self.gathered)
+        return len(self.flight) - len(self.gathered) if self.gathered else len(self.flight)
 
     def take(self, token: int) -> Job:
         """A request that is under way no longer."""
-        self.gathered.discard(token)
-        return self.flight.pop(token)
+        if self.gathered:
+            self.gathered.discard(token)
+        job = self.flight.pop(token)
+        lines = self.lines
+        if lines is not None and job.source:
+            line = job.line
+            for other in self.flight.values():
+                if other.line == line and other.source:
+                    return job
+            del lines[line]
+        return job
+
+    def put(self, token: int, job: Job) -> None:
+        """A request that is under way from now on."""
+        self.flight[token] = job
+        if self.lines is not None and job.source:
+            self.lines[job.line] = self
 
     def take_all(self) -> list[Job]:
         """All that is under way, and is so no longer."""
         found = list(self.flight.values())
+        for job in found:
+            if self.lines is not None and job.source:
+                self.lines.pop(job.line, None)
         self.flight.clear()
         self.gathered.clear()
         return found
@@ -189,6 +215,8 @@ class Device:
         self.conduct = Conduct(limits, report)
         self._clock = clock
         self._connections: list[Connection] = []
+        # Which connection has requests of a session under way. It matters where there is more than one.
+        self._lines_at: dict[int, Connection] | None = {} if asset.connections > 1 else None
         self._lines: Lines[Job] = Lines(lambda job: job.writes, lambda job: job.group)
         self.shared = False
         """Several units answer at this address."""
@@ -277,13 +305,12 @@ class Device:
         """The ready connection with the fewest requests under way, if one has room; while a request of the same session
         is under way, no other than its own."""
         least = self.asset.outstanding
+        lines = self._lines_at
+        if lines is not None and job.source:
+            own = lines.get(job.line)
+            if own is not None:
+                return own if own.load < least else None
         best: Connection | None = None
-        if self.asset.connections > 1 and job.source:
-            line = job.line
-            for connection in self._connections:
-                for other in connection.flight.values():
-                    if other.line == line and other.source:
-                        return connection if connection.load < least else None
         for connection in self._connections:
             load = connection.load
             if load < least and connection.ready:
@@ -326,7 +353,7 @@ class Device:
         _verdict: Allow = job.allow
         token, data = connection.machine.send(job.request)
         job.sent = connection.last = self._clock()
-        connection.flight[token] = job
+        connection.put(token, job)
         if job.standing is not None and connection.machine.gathers:
             connection.gathered.add(token)
         self.requests += 1
@@ -374,7 +401,7 @@ class Device:
         except OSError as error:
             self._failed_to_connect(error.strerror or str(error))
             return
-        connection = Connection(transport, machine, self._clock())
+        connection = Connection(transport, machine, self._clock(), self._lines_at)
         self._arm(connection.last + int(self._limits.asset_connect_seconds * 1e9))
         holder.append(connection)
         transport.on_data = lambda data: self._on_data(connection, data)

@@ -85,6 +85,7 @@ class Inner(StandingPath):
         self._on_read_done = self._read_done
         self._named = bool(self.protocol.dialect.kinds)
         self._identifies = self.protocol.identifies
+        self._browses = self.protocol.browses
         self._take(setting.policy, setting.assets)
         if setting.again:
             self._state.spend_all(self._clock())
@@ -408,7 +409,7 @@ class Inner(StandingPath):
             waited = sent - job.arrived
             if type(response) in self._identifies:
                 self._look_at_identity(served, self.protocol.identity(response))
-            if self.protocol.browses:
+            if self._browses:
                 response = self._seen(job, response)
             self._outer.send(Reply(job.number, response, job.finished - sent, waited if waited > 0 else 0))
             if served.steps:

@@ -149,43 +149,29 @@ class Outer(Door):
         client.last = began
         wall = self._wall()
         operation: Operation
-        verdict: Allow | Deny
+        verdict: Allow
         session = client.only
         flow = None if session is None else session.flow
-        # The same question as before, in the same window, has the same meaning and the same verdict.
+        # The same question as before, in the same window, has the same meaning and the same verdict. Only reads that
+        # were allowed are recalled: nothing of what is asked about the others concerns them.
         known = flow.recall(request, wall) if isinstance(flow, Flow) and not self.severed else None
         if session is not None and known is not None:
             operation, verdict = known
+            is_write = False
+            session.requests += 1
         else:
             operation = self.protocol.operation(request)
+            is_write = operation.is_write
             session = session or self._session_for(client, operation)
-            verdict = self._judge(session, request, operation, wall)
-        if isinstance(verdict, Deny) and not operation.is_write and client.machine.divide(token):
-            return  # each of its parts is judged by itself
-        session.requests += 1
-        if isinstance(verdict, Deny):
-            if session.refusals is not None:
-                session.refusals.add(verdict, operation, session.flow, wall)
-            self._refuse(client, session, token, request, verdict)
-            return
-        if known is None:
-            try:
-                self.protocol.check(request)
-            except CrossingError as error:  # a bug of ours: it ends this session, where the inner half would stop
-                self._internal(client, error)
+            judged = self._judge(session, request, operation, wall)
+            if isinstance(judged, Deny):
+                if is_write or not client.machine.divide(token):  # else each of its parts is judged by itself
+                    self._deny(client, session, token, request, operation, judged, wall)
                 return
-        # Only now: a write that is forbidden is recorded as that, however late it comes.
-        if operation.is_write and began - client.since > self._longest_wait:
-            self._limit("client_wait_seconds", client.source, "a write that had waited too long was not sent")
-            if session.refusals is not None:
-                session.refusals.turned_away(operation, session.flow, "waited too long at the gate", wall)
-            self._answer(client, token, self.protocol.failure(request, Failure.BUSY))
-            return
-        if operation.is_write and not session.told:  # whoever changes the plant is in the log, whatever the budget
-            session.told = True
-            self._audit.note(opened(client, session, self.crew, wall))
-        if operation.is_write and not session.named:
-            self._tell_identity(client, session)
+            verdict = judged
+            session.requests += 1
+            if not self._may_go(client, session, token, request, operation, began, wall):
+                return
         if not session.announced:
             session.announced = True
             shown = client.shown
@@ -194,11 +180,45 @@ class Outer(Door):
         self._next += 1
         number = self._next
         client.outstanding += 1
-        self._pending[number] = Pending(client, session, token, request, verdict.conduit, operation.is_write, began)
+        self._pending[number] = Pending(client, session, token, request, verdict.conduit, is_write, began)
         if self._has_watches and watched(operation):
             self._inner.send(Watch(session.id, number, request))
         else:
             self._inner.send(Request(session.id, number, request))
+
+    def _deny(
+        self, client: Client, session: Session, token: int, request: Any, operation: Operation, verdict: Deny, wall: int
+    ) -> None:
+        """Records that it was refused, and answers it."""
+        session.requests += 1
+        if session.refusals is not None:
+            session.refusals.add(verdict, operation, session.flow, wall)
+        self._refuse(client, session, token, request, verdict)
+
+    def _may_go(
+        self, client: Client, session: Session, token: int, request: Any, operation: Operation, began: int, wall: int
+    ) -> bool:
+        """Whether what was allowed may cross; else it is answered."""
+        try:
+            self.protocol.check(request)
+        except CrossingError as error:  # a bug of ours: it ends this session, where the inner half would stop
+            self._internal(client, error)
+            return False
+        if not operation.is_write:
+            return True
+        # Only now: a write that is forbidden is recorded as that, however late it comes.
+        if began - client.since > self._longest_wait:
+            self._limit("client_wait_seconds", client.source, "a write that had waited too long was not sent")
+            if session.refusals is not None:
+                session.refusals.turned_away(operation, session.flow, "waited too long at the gate", wall)
+            self._answer(client, token, self.protocol.failure(request, Failure.BUSY))
+            return False
+        if not session.told:  # whoever changes the plant is in the log, whatever the budget
+            session.told = True
+            self._audit.note(opened(client, session, self.crew, wall))
+        if not session.named:
+            self._tell_identity(client, session)
+        return True
 
     def _session_for(self, client: Client, operation: Operation) -> Session:
         """The session with the asset that answers for this unit; it begins when it is first asked."""
@@ -301,44 +321,29 @@ class Outer(Door):
 
     def take(self, record: Any) -> None:
         """What the inner half says."""
-        if isinstance(record, Ended):
-            found = self._sessions.get(record.session)
-            if found is not None:
-                self.close(found[0], record.reason)
-            return
-        if isinstance(record, (Notice, Frame, Unwatched)):
-            client = self._standings.take(record)
-            if self._speaks and client in self.clients:
-                self._tend(client)
+        # A plain answer first, which nearly all are: to be asked what it is not would cost it more than all that it is.
+        if type(record) is not Reply and not self._is_answer(record):
             return
         pending = self._pending.pop(record.id, None)
         if pending is None:
             return
         client = pending.client
         client.outstanding -= 1
-        if isinstance(record, (Reply, Watched)):
+        if type(record) is Reply or isinstance(record, Watched):
             misfit = self.protocol.mismatch(pending.request, record.message)
             if misfit:
                 raise CrossingError(f"an answer that does not fit its request: {misfit}")
-            if isinstance(record, Watched):
-                operation = self.protocol.operation(pending.request)
-                stands = watched(operation) or opening(operation) is not None
-                there = client in self.clients
-                self._standings.begin(pending, record.handle, stands, there)
-                if self._datagrams is not None and there:
-                    self._datagrams.expect(client)
+            shared = False
+            if type(record) is Reply:
+                shared = record.shared
+            elif isinstance(record, Watched):
+                self._begin(client, pending, record.handle)
             if pending.is_write and not self.protocol.is_error(record.message):
                 pending.session.writes += 1
             self._answer(client, pending.token, record.message)
-            now = self._clock()
-            self.stats.answered(
-                pending.conduit,
-                pending.is_write,
-                isinstance(record, Reply) and record.shared,
-                now - pending.began - record.device_ns - record.waited_ns,
-                record.waited_ns,
-                record.device_ns,
-            )
+            waited, device = record.waited_ns, record.device_ns
+            added = self._clock() - pending.began - device - waited
+            self.stats.answered(pending.conduit, pending.is_write, shared, added, waited, device)
         elif isinstance(record, Failed):
             self._answer(client, pending.token, self.protocol.failure(pending.request, record.failure))
             self.stats.failed(pending.conduit)
@@ -348,6 +353,28 @@ class Outer(Door):
                 self._refuse(client, pending.session, pending.token, pending.request, verdict)
         if client.blocked and not client.in_line and client in self.clients:
             self._pump(client)
+
+    def _is_answer(self, record: Any) -> bool:
+        """Whether it answers a request. Does what it says if it does not."""
+        if isinstance(record, Ended):
+            found = self._sessions.get(record.session)
+            if found is not None:
+                self.close(found[0], record.reason)
+            return False
+        if isinstance(record, (Notice, Frame, Unwatched)):
+            client = self._standings.take(record)
+            if self._speaks and client in self.clients:
+                self._tend(client)
+            return False
+        return True
+
+    def _begin(self, client: Client, pending: Pending, handle: int) -> None:
+        """What was asked for stands from now on."""
+        operation = self.protocol.operation(pending.request)
+        there = client in self.clients
+        self._standings.begin(pending, handle, watched(operation) or opening(operation) is not None, there)
+        if self._datagrams is not None and there:
+            self._datagrams.expect(client)
 
     def _on_room(self) -> None:
         blocked, self._blocked = self._blocked, set()
