@@ -90,3 +90,28 @@ def test_the_count_goes_on_over_a_reload_which_makes_the_counters_anew(live: Liv
     finally:
         live.site.policy.write_text(live.site.text())
         assert cli("reload", "--state", live.site.state)[0] == 0
+
+
+def test_who_was_dropped_and_a_cable_that_is_out_are_alarms(live: Live) -> None:
+    """The commonest first-site mistake is a client with another address than the policy says."""
+    with pytest.raises(TimeoutError):
+        live.site.client(source=STRANGER, timeout=0.7)
+
+    def alarms() -> dict[str, str]:
+        return {one["name"]: one["detail"] for one in live.gate.status()["alarms"]}
+
+    eventually(lambda: "strangers" in alarms())
+    status = live.gate.status()
+    (seen,) = [one for one in status["strangers"] if one["source"] == STRANGER and one["asset"] == "plc"]
+    assert seen["near"] == ["erp"] and seen["times"] >= 1 and seen["port"] == 502
+    assert f"{STRANGER} knocked at plc" in alarms()["strangers"] and "near" in alarms()["strangers"]
+    wires = {one["zone"]: one for one in status["wires"]}
+    assert wires["office"]["carrier"] and wires["plant"]["addresses"] == 1
+    ip("-n", live.site.plant, "link", "set", "net0", "down")
+    try:
+        eventually(lambda: "zone-link-plant" in alarms())
+        assert "no link" in alarms()["zone-link-plant"]
+        assert live.gate.status()["verdict"].startswith("NOT OK")
+    finally:
+        ip("-n", live.site.plant, "link", "set", "net0", "up")
+    eventually(lambda: "zone-link-plant" not in alarms())

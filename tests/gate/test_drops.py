@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from cofferdam.audit.entry import Draft
 from cofferdam.audit.events.proof import PacketsDropped
-from cofferdam.enforce.orders import DroppedCounter, Prepared
+from cofferdam.enforce.orders import DroppedCounter, DroppedState, Prepared
 from cofferdam.errors import GateError
 from cofferdam.gate.log import Log
 from cofferdam.gate.watch.drops import RECORD_SECONDS, Drops
@@ -28,11 +28,11 @@ class Around:
     def launcher(self) -> Around:
         return self
 
-    async def ask_dropped(self) -> tuple[DroppedCounter, ...]:
+    async def ask_dropped(self) -> DroppedState:
         self.asked += 1
         if self.fails:
             raise GateError("the kernel does not say")
-        return tuple(DroppedCounter(side, f"dropped-{hook}", count) for side, hook, count in self.says)
+        return DroppedState(0, tuple(DroppedCounter(side, f"dropped-{hook}", count) for side, hook, count in self.says))
 
     def note(self, draft: Draft) -> None:
         self.noted.append(draft)

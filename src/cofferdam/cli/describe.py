@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     sessions = [one for one in status.get("sessions", ()) if one["asset"] == asset.name]
     may = sorted(set(grants_on(policy.table, asset.name)))
     places = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in asset.places]
-    away = does is not None and does["state"] == "backing-off"
+    away = does is not None and does["state"] in ("backing-off", "silent")
     if args.json:
         print(json.dumps({
             "asset": asset.name, "zone": asset.zone, "address": asset.address, "port": asset.port,

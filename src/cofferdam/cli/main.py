@@ -39,6 +39,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "diff": ("diff", "who gains and who loses what by another policy"),
     "whois": ("whois", "who an address is to the gate, what it may, and what it has open"),
     "describe": ("describe", "an asset: where it is, how it does, who may do what with it"),
+    "ping": ("ping", "does an asset answer, and which half or the device takes how long"),
     "explain": ("explain", "why an operation is allowed or refused"),
     "schema": ("schema", "print the JSON Schema of the policy file"),
     "simulate": ("simulate", "what a policy would do to captured traffic"),

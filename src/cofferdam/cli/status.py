@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
+    from pathlib import Path
 
+    from rich.console import Console, Group
+    from rich.table import Table
+
+WIDE = 400
+"""Columns of what is piped."""
 LEFT = frozenset(
     ("conduit", "now", "of the last", "half", "asset", "state", "session", "from", "principals", "listens at", "figure")
 )
@@ -27,8 +32,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     add_state(parser)
     add_json(parser)
-    parser.add_argument("--watch", action="store_true", help="show it anew each second until Ctrl-C")
-    parser.epilog = "Exit code 1 if an alarm stands, a side is severed or a pair of halves does not work."
+    parser.add_argument("--all", action="store_true", help="everything, by pages in a terminal; the default when piped")
+    parser.add_argument("--watch", action="store_true", help="show one screen anew each second until q or Ctrl-C")
+    parser.epilog = (
+        "Exit code: 0 all is well; 1 an alarm stands, something is severed or a pair of halves does not work (the "
+        "first line says which, and what to do); 2 no gate runs."
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,25 +46,64 @@ def run(args: argparse.Namespace) -> int:
 
     state = state_of(args)
     status = ask(state, "status")
-    if args.json and args.watch:
-        while True:
-            print(json.dumps(status), flush=True)
-            time.sleep(1)
-            status = ask(state, "status")
+    if args.watch:
+        return _watch(args, state, status)
     if args.json:
         print(json.dumps(status, indent=1))
-    elif args.watch:
-        from rich.console import Console
-        from rich.live import Live
+        return verdict(status)
+    from rich.console import Console
 
-        with Live(render(status), console=Console(markup=False), auto_refresh=False, screen=True) as live:
-            while True:
-                time.sleep(1)
-                live.update(render(ask(state, "status")), refresh=True)
+    if not sys.stdout.isatty():
+        # Nobody reads it in a window: each line is whole, for grep.
+        Console(markup=False, width=WIDE, highlight=False).print(render(status))
+    elif args.all:
+        console = Console(markup=False)  # an IPv6 address stands in brackets, as markup does
+        os.environ.setdefault("LESS", "FRX")
+        with console.pager(styles=True):
+            console.print(render(status))
     else:
-        from rich.console import Console
+        console = Console(markup=False)
+        _print_short(status, console, console.height)
+    return verdict(status)
 
-        Console(markup=False).print(render(status))  # an IPv6 address stands in brackets, as markup does
+
+def _print_short(status: dict[str, Any], console: Console, height: int) -> None:
+    from rich.text import Text
+
+    from cofferdam.cli.status_short import lines
+
+    for text, style in lines(status, console.width, height - 1 if height else 0, _age):
+        console.print(Text(text, style), soft_wrap=True, highlight=False)
+
+
+def _watch(args: argparse.Namespace, state: Path, status: dict[str, Any]) -> int:
+    """One screen a second. In a pipe: the same lines, one after the other, and an empty one between."""
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from cofferdam.cli.keyboard import Keys
+    from cofferdam.cli.status_short import lines
+    from cofferdam.gate.client import ask
+
+    if args.json or not sys.stdout.isatty():
+        while True:
+            if args.json:
+                print(json.dumps(status), flush=True)
+            else:
+                print("\n".join(text for text, _ in lines(status, 0, 0, _age)), end="\n\n", flush=True)
+            time.sleep(1)
+            status = ask(state, "status")
+    console = Console(markup=False)
+
+    def screen() -> Group:
+        shown = lines(status, console.width, console.height - 1, _age)
+        return Group(*(Text(text, style, no_wrap=True) for text, style in shown))
+
+    with Keys() as keys, Live(screen(), console=console, auto_refresh=False, screen=True) as live:
+        while keys.wait(1.0) not in ("q", "Q"):
+            status = ask(state, "status")
+            live.update(screen(), refresh=True)
     return verdict(status)
 
 
@@ -70,16 +118,21 @@ def render(status: dict[str, Any]) -> Group:
     from rich.console import Group
     from rich.text import Text
 
+    from cofferdam.cli.status_short import cut_name
+
     now = status["now_ns"]
     head = Text.assemble(
         (status["site"], "bold"),
         f"  up {_age(now - status['started_ns'])}  policy {status['policy']['hash'][:12]} "
         f"since {_age(now - status['policy']['loaded_ns'])}  {status['policy']['path']}",
     )
-    parts: list[Any] = [_verdict(status), head]
+    parts: list[Any] = [Text(status["verdict"], "bold green" if status["ok"] else "bold red")]
+    if status["way_out"]:
+        parts.append(Text(f"  do: {status['way_out']}", "bold"))
+    parts.append(head)
     for cut in status["severed"]:
         why = f": {cut['reason']}" if cut["reason"] else ""
-        parts.append(Text(f"SEVERED {cut['side']} {_age(now - cut['since_ns'])} ago by {cut['by']}{why}", "bold red"))
+        parts.append(Text(f"SEVERED {cut_name(cut)} {_age(now - cut['since_ns'])} ago by {cut['by']}{why}", "bold red"))
     for alarm in status["alarms"]:
         parts.append(Text(f"ALARM {alarm['name']}: {alarm['detail']}", "bold red"))
     parts += [*_conduits(status), *_latency(status), _pairs(status), *_assets(status), *_sessions(status)]
@@ -90,25 +143,18 @@ def render(status: dict[str, Any]) -> Group:
     if counts:
         parts.append(Text(f"limits hit: {', '.join(counts)}", "yellow"))
     parts += [_dropped(dropped, now) for dropped in status["dropped"]]
+    for one in status["strangers"]:
+        what = one["asset"] or f"{one['address']}:{one['port']}"
+        near = f"; near it: {', '.join(one['near'])}" if one["near"] else ""
+        last = _age(now - one["last_ns"])
+        parts.append(Text(f"  {one['source']} wanted {what} {one['times']} times, last {last} ago, nobody's{near}"))
+    for one in status["wires"]:
+        link = "link" if one["carrier"] else "NO LINK" if one["up"] else "DOWN"
+        parts.append(Text(f"zone {one['zone']}: {one['interface']}, {link}, {one['addresses']} addresses"))
     if status["management"]:
         parts.append(Text(f"metrics: http://{status['management']}/metrics"))
     parts.append(_separation(status))
     return Group(*parts)
-
-
-def _verdict(status: dict[str, Any]) -> Text:
-    """All of it in one line, which is the first: the rest may be more than a terminal shows."""
-    from rich.text import Text
-
-    alarms, pairs = len(status["alarms"]), status["pairs"]
-    working = sum(bool(pair["working"]) for pair in pairs)
-    said = [f"{alarms or 'no'} alarm{'s' if alarms > 1 else ''}"]
-    said += [f"{cut['side']} is SEVERED" for cut in status["severed"]] or ["no side severed"]
-    said.append(f"{working} of {len(pairs)} crew{'s' if len(pairs) != 1 else ''} work")
-    said.append(f"separation: {status['separation']}")
-    if verdict(status):
-        return Text(f"LOOK AT THIS: {'; '.join(said)}", "bold red")
-    return Text(f"well: {'; '.join(said)}", "bold green")
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -198,7 +244,9 @@ def _assets(status: dict[str, Any]) -> list[Table]:
         for asset in (asset for asset in status["assets"] if of.get(asset["name"]) == broker):
             state = asset["state"] + (f" ({asset['detail']})" if asset["detail"] else "")
             numbers = (_shown(figure, asset["name"], status["now_ns"]) for figure in figures)
-            table.add_row(asset["name"], state, *numbers, style="yellow" if asset["state"] == "backing-off" else "")
+            table.add_row(
+                asset["name"], state, *numbers, style="yellow" if asset["state"] in ("backing-off", "silent") else ""
+            )
         tables.append(table)
     return tables
 

@@ -6,15 +6,9 @@ import argparse
 import ipaddress
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cofferdam.errors import CofferdamError
-
-if TYPE_CHECKING:
-    from cofferdam.policy.table import CompiledPolicy
-
-NEAR = 3
-"""So many principals are named where none has the address."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from cofferdam.cli.gate_options import state_of
     from cofferdam.gate.client import ask
     from cofferdam.policy.difference import grants
+    from cofferdam.policy.near import near_principals
 
     try:
         address = str(ipaddress.ip_address(args.address))
@@ -45,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         sessions = [one for one in ask(state_of(args), "status")["sessions"] if one["source"] == address]
     names = policy.principals_of(address, None, None)
     may = sorted({one for one in grants(policy.table) if one.who in names})
-    near = [] if names else nearest(policy, address)
+    near = [] if names else near_principals(policy.principals, address)
     if args.json:
         print(json.dumps({
             "address": address, "near": near, "sessions": sessions,
@@ -68,17 +63,3 @@ def run(args: argparse.Namespace) -> int:
         counts = f"{session['requests']} requests, {session['refused']} refused"
         print(f"  open: session {session['session']} with {session['asset']}, {counts}")
     return 0
-
-
-def nearest(policy: CompiledPolicy, address: str) -> list[str]:
-    """Principals whose addresses begin as this one does, the most alike first: a wrong card, a wrong digit, a NAT."""
-    number, version = int(ipaddress.ip_address(address)), ipaddress.ip_address(address).version
-    found: dict[str, int] = {}
-    for principal in policy.principals.values():
-        for text in principal.networks:
-            network = ipaddress.ip_network(text)
-            if network.version == version:
-                apart = (number ^ int(network.network_address)).bit_length()
-                found[principal.name] = min(found.get(principal.name, apart), apart)
-    bits = 16 if version == 4 else 64
-    return [name for name in sorted(found, key=lambda name: (found[name], name)) if found[name] <= bits][:NEAR]

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
+from cofferdam.enforce.netlink import attribute, attributes, text
 from cofferdam.enforce.plans.rules import TABLE
 from cofferdam.errors import GateError
 
@@ -22,7 +23,7 @@ SECONDS: Final = 1.0
 _NETLINK_NETFILTER, _NFTABLES, _GET_OBJECT, _NEW_OBJECT, _ERROR = 12, 10 << 8, 19, 18, 2
 _REQUEST, _INET, _COUNTER = 1, 1, 1
 _OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA, _COUNTER_PACKETS = 1, 2, 3, 4, 2  # linux/netfilter/nf_tables.h
-_HEAD, _ATTRIBUTE, _TYPE_BITS = struct.Struct("=IHHII"), struct.Struct("=HH"), 0x3FFF
+_HEAD = struct.Struct("=IHHII")
 
 
 class Counters:
@@ -50,8 +51,8 @@ class Counters:
     def _packets(self, name: str) -> int | None:
         self._serial = (self._serial + 1) & 0xFFFFFFFF
         body = struct.pack("=BBH", _INET, 0, 0)
-        for number, value in ((_OBJ_TABLE, _text(TABLE)), (_OBJ_NAME, _text(name)), (_OBJ_TYPE, _COUNTER.to_bytes(4))):
-            body += _attribute(number, value)
+        for number, value in ((_OBJ_TABLE, text(TABLE)), (_OBJ_NAME, text(name)), (_OBJ_TYPE, _COUNTER.to_bytes(4))):
+            body += attribute(number, value)
         head = _HEAD.pack(_HEAD.size + len(body), _NFTABLES | _GET_OBJECT, _REQUEST, self._serial, 0)
         self._socket.send(head + body)
         while True:
@@ -66,28 +67,8 @@ class Counters:
             raise OSError(number, f"counter {name}: error {number}")
         if kind != _NFTABLES | _NEW_OBJECT:
             raise OSError(errno.EPROTO, f"counter {name}: an answer of kind {kind}")
-        data = _attributes(_attributes(answer[_HEAD.size + 4 :])[_OBJ_DATA])
+        data = attributes(attributes(answer[_HEAD.size + 4 :])[_OBJ_DATA])
         return int.from_bytes(data[_COUNTER_PACKETS])
 
     def close(self) -> None:
         self._socket.close()
-
-
-def _text(text: str) -> bytes:
-    return text.encode() + b"\0"
-
-
-def _attribute(number: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), number) + value + bytes(-len(value) % 4)
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes of a message or of another attribute. Raises: struct.error."""
-    found: dict[int, bytes] = {}
-    while len(data) >= _ATTRIBUTE.size:
-        length, number = _ATTRIBUTE.unpack_from(data)
-        if not _ATTRIBUTE.size <= length <= len(data):
-            raise struct.error(f"an attribute of {length} bytes in {len(data)}")
-        found[number & _TYPE_BITS] = data[_ATTRIBUTE.size : length]
-        data = data[(length + 3) & ~3 :]
-    return found

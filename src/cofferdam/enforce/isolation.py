@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cofferdam.enforce.kernel_log import KernelLog
-from cofferdam.enforce.orders import DroppedCounter, Fact, Place, Way
+from cofferdam.enforce.orders import DroppedState, Fact, Place, Way
 from cofferdam.enforce.plans.records import NetworkPlan
 from cofferdam.enforce.profile import MEMORY_BYTES, Can, Profile
 from cofferdam.errors import GateError
@@ -192,13 +192,13 @@ class Isolation(abc.ABC):
             hint="start the gate as root, with an interface for each zone in the policy",
         )
 
-    def dropped(self) -> tuple[DroppedCounter, ...]:
-        """What the firewalls have dropped so far, where there are any.
+    def dropped(self, serial: int) -> DroppedState:
+        """What the firewalls have dropped so far and how the interfaces do, where there are namespaces.
 
         Raises:
             GateError: the kernel does not say.
         """
-        return ()
+        return DroppedState(serial, ())
 
     @abc.abstractmethod
     def undo(self) -> None:

@@ -44,7 +44,6 @@ from cofferdam.enforce.orders import (
     AskTunnel,
     Child,
     CloseListener,
-    DroppedState,
     Exited,
     Finish,
     Kill,
@@ -293,7 +292,7 @@ class Launcher:
             case AskTunnel(serial):
                 self._answer(serial, lambda: self._report(TunnelState(serial, self._isolation.tunnel().state())))
             case AskDropped(serial):
-                self._answer(serial, lambda: self._report(DroppedState(serial, self._isolation.dropped())))
+                self._answer(serial, lambda: self._report(self._isolation.dropped(serial)))
             case Kill(child):
                 if child in self._children and child != GATE_CHILD:
                     os.kill(self._children[child].pid, signal.SIGKILL)

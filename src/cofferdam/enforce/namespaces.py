@@ -34,7 +34,19 @@ from cofferdam.enforce.crews import GATE
 from cofferdam.enforce.inside import inside
 from cofferdam.enforce.isolation import Berth, Isolation, Wire, listen, strand
 from cofferdam.enforce.kernel_log import KernelLog
-from cofferdam.enforce.orders import DROPPED, TUNNEL, DroppedCounter, Fact, Place, Way
+from cofferdam.enforce.netlink import Seen
+from cofferdam.enforce.orders import (
+    DROPPED,
+    MOST_KNOCKS,
+    TUNNEL,
+    DroppedCounter,
+    DroppedState,
+    Fact,
+    Knock,
+    Place,
+    Way,
+    Wired,
+)
 from cofferdam.enforce.overlay.tunnel import TunnelDevice
 from cofferdam.enforce.plans.records import Link, NetworkPlan, SidePlan, check, namespace_name
 from cofferdam.enforce.plans.rules import counter_names, ruleset
@@ -77,6 +89,7 @@ class NamespaceIsolation(Isolation):
         self._egress = True
         self._shortfalls: list[str] = []
         self._counters: dict[str, Counters] = {}  # by side
+        self._seen: dict[str, Seen] = {}  # by side
         self._dropped: dict[str, dict[str, int]] = {}  # by side: what rulesets that were replaced had counted
         self._folders: list[Path] = []  # made by `begin`; taken away again if no plan comes into force
 
@@ -289,12 +302,31 @@ class NamespaceIsolation(Isolation):
                 self._counters[side.space] = Counters()
         return self._counters[side.space].packets(name for name in counter_names(side) if name.startswith(DROPPED))
 
-    def dropped(self) -> tuple[DroppedCounter, ...]:
-        return tuple(
+    def dropped(self, serial: int) -> DroppedState:
+        sides = self._plan.sides if self._plan is not None else ()
+        counters = tuple(
             DroppedCounter(side.space, name, packets + self._dropped.get(side.space, {}).get(name, 0))
-            for side in (self._plan.sides if self._plan is not None else ())
+            for side in sides
             for name, packets in self._counted(side).items()
         )
+        knocks: list[Knock] = []
+        wires: list[Wired] = []
+        for side in sides:
+            seen = self._seen_on(side.space)
+            knocks += [Knock(side.space, *one) for one in seen.knocking()[:MOST_KNOCKS]]
+            there = {wire.name: wire for wire in seen.wires()}
+            for link in side.links:
+                name = self._interfaces[link.zone]
+                wire = there.get(name)
+                found = (wire.up, wire.carrier, wire.addresses) if wire is not None else (False, False, 0)
+                wires.append(Wired(link.zone, link.interface, *found))
+        return DroppedState(serial, counters, tuple(knocks), tuple(wires))
+
+    def _seen_on(self, space: str) -> Seen:
+        if space not in self._seen:
+            with netns.entered(self._sides[space], self._home):
+                self._seen[space] = Seen()
+        return self._seen[space]
 
     def _change(self, old: NetworkPlan, new: NetworkPlan) -> None:
         """Other rules and overlay addresses, at once; sessions that both plans allow do not notice."""
@@ -339,6 +371,9 @@ class NamespaceIsolation(Isolation):
     def _undo_network(self) -> None:
         for counters in self._counters.values():
             counters.close()  # an open socket keeps its namespace alive
+        for seen in self._seen.values():
+            seen.close()
+        self._seen.clear()
         for fd in self._sides.values():
             os.close(fd)
         self._sides.clear()

@@ -174,7 +174,7 @@ class AskTunnel(Struct, frozen=True, array_like=True, tag=11, forbid_unknown_fie
 
 
 class AskDropped(Struct, frozen=True, array_like=True, tag=12, forbid_unknown_fields=True):
-    """How many packets have the firewalls dropped? Answered by `DroppedState` or `OrderFailed`."""
+    """What have the firewalls dropped, and how do the interfaces do? Answered by `DroppedState` or `OrderFailed`."""
 
     serial: Number
 
@@ -305,11 +305,38 @@ class DroppedCounter(Struct, frozen=True, array_like=True, forbid_unknown_fields
     packets: Annotated[int, Meta(ge=0)]
 
 
+class Knock(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Who asked for a connection and was dropped as nobody's: `times` lately, the last `seconds_ago`."""
+
+    side: Name
+    source: Address
+    address: Address
+    port: Port
+    times: Annotated[int, Meta(ge=0)]
+    seconds_ago: Number
+
+
+class Wired(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The interface of a zone: whether it is up and its cable has a link, and how many addresses it has."""
+
+    zone: Name
+    interface: Annotated[str, Meta(max_length=15)]
+    up: bool
+    carrier: bool
+    addresses: Number
+
+
+MOST_KNOCKS: Final = 32
+"""Of each side, those that were last."""
+
+
 class DroppedState(Struct, frozen=True, array_like=True, tag=9, forbid_unknown_fields=True):
-    """What the firewalls have dropped; nothing where there are none."""
+    """What the firewalls have dropped, and how the zones' interfaces do; nothing where there are no namespaces."""
 
     serial: Number
     counters: tuple[DroppedCounter, ...]
+    knocks: Annotated[tuple[Knock, ...], Meta(max_length=64 * MOST_KNOCKS)] = ()
+    wires: Annotated[tuple[Wired, ...], Meta(max_length=256)] = ()
 
 
 Report = Prepared | ListenerOpened | Spawned | OrderFailed | Exited | Asked | TunnelSet | TunnelState | DroppedState

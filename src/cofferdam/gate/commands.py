@@ -26,6 +26,7 @@ from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.evidence.model import Finding
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.gate import RECORD_SECONDS, REPORT_SECONDS, Gate
+from cofferdam.gate.pinging import ping_asset
 from cofferdam.gate.reload import reload_policy
 from cofferdam.gate.state import control_socket
 
@@ -140,8 +141,15 @@ class AskPart(Struct, frozen=True, tag="ask-part", forbid_unknown_fields=True):
     crew: Name = ""
 
 
+class PingAsset(Struct, frozen=True, tag="ping", forbid_unknown_fields=True):
+    """Does the asset answer, and how long does each half take? One read that the policy allows somebody."""
+
+    asset: Name
+
+
 Request = (
     Status
+    | PingAsset
     | Reload
     | Policy
     | Down
@@ -248,6 +256,8 @@ class ControlServer:
                     await asyncio.gather(gate.reports(), gate.drops.fresh(REPORT_SECONDS))
                     await gate.look_at_sessions()
                 return gate.status()
+            case PingAsset(asset):
+                return await ping_asset(gate, asset, user)
             case Reload(path):
                 if path and not path.startswith("/"):
                     raise GateError("the policy's path is not absolute")

@@ -62,6 +62,8 @@ from cofferdam.gate.watch.management import Management
 from cofferdam.gate.watch.metrics import Metrics
 from cofferdam.gate.watch.recent import STEP_SECONDS, Recent
 from cofferdam.gate.watch.totals import Totals
+from cofferdam.gate.watch.troubles import Troubles, wire_reports
+from cofferdam.gate.watch.ways_out import verdict, way_out
 from cofferdam.policy.table import CompiledPolicy
 
 TAKE_SECONDS = 5.0
@@ -132,10 +134,11 @@ class Gate:
         self.auditor = Auditor(self, options.state)
         self.past_writes = PastWrites(lambda names: self.auditor.recent(names, RECENT_SECONDS), time.monotonic_ns)
         self.listeners = Listeners(launcher)
-        self.management = Management(self._exposition, log)
+        self.management = Management(self._exposition, self._health, log)
         self.overlay = Overlay(self)
         self.leaks = LeakProbe(self)
         self.drops = Drops(self)
+        self.troubles = Troubles(self)
         self.evidence = Evidence(self, self.status)
         self.recent = Recent()
         self._metrics = Metrics()
@@ -216,6 +219,7 @@ class Gate:
         self.leaks.set(policy.gate.leak_probe_seconds)
         self.spawn(self.leaks.work())
         self.spawn(self.drops.watch(self._stop))
+        self.spawn(self.troubles.watch(self._stop))
         self.spawn(self.evidence.work(self._stop))
         self.spawn(expiry.watch(self, self._stop))
         self._keep_recent()
@@ -362,7 +366,7 @@ class Gate:
         """Raises an alarm; clears it if `detail` is empty. Told once, not again and again."""
         known = self.alarms.get(name)
         if detail and known is None:
-            self.alarms[name] = report.AlarmReport(name, detail, now_ns())
+            self.alarms[name] = report.AlarmReport(name, detail, now_ns(), way_out(name))
             self.log.error("alarm", name=name, detail=detail)
             if name != AUDITOR_TELLS:
                 self.note(Alarm(name=name, detail=clip(detail), wall_ns=now_ns()))
@@ -528,7 +532,7 @@ class Gate:
         sessions = report.session_reports(self._sessions)
         log = self.auditor.status
         commits = log.commits if log is not None else 0
-        return report.StatusReport(
+        found = report.StatusReport(
             version=cofferdam.__version__,
             site=self.policy.site,
             pid=os.getpid(),
@@ -567,7 +571,17 @@ class Gate:
             figures=report.figure_reports(self.policy, crews, counted),
             checks=self.evidence.reports(),
             machine=self.options.machine,
+            strangers=self.troubles.strangers(),
+            wires=wire_reports(self.drops),
         )
+        ok, said, way = verdict(found)
+        return msgspec.structs.replace(found, ok=ok, verdict=said, way_out=way)
+
+    def _health(self) -> tuple[bool, bool, str]:
+        """Whether the gate takes work, whether all is well, and the verdict in one line."""
+        found = self.status()
+        ready = bool(found.pairs) and all(pair.working for pair in found.pairs) and found.audit.writable
+        return ready, found.ok, f"{found.verdict}{f'; do: {found.way_out}' if found.way_out else ''}"
 
     def _exposition(self) -> bytes:
         return self._metrics.render(self.status(), report.totals(list(self.crews.values()), self.earlier))

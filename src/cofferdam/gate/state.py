@@ -39,6 +39,15 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     by: str
     reason: str = ""
 
+    @property
+    def what(self) -> str:
+        """As `sever` and `restore` name it."""
+        return self.side
+
+    @property
+    def shown(self) -> str:
+        return f"the {self.side} side"
+
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Literal[1]

@@ -175,6 +175,11 @@ class CompiledPolicy:
             self._flows[key] = flow
         return flow
 
+    def flow_of(self, broker: str, names: tuple[str, ...], asset: str) -> Flow | Deny:
+        """What these principals may do to an asset through a broker, whatever their addresses are: for what the gate
+        asks for itself, which must be no more than somebody may."""
+        return self._find(broker, names, asset)
+
     def _find(self, broker: str, names: tuple[str, ...], asset: str) -> Flow | Deny:
         who = " or ".join(names)
         target = self.assets.get(asset)

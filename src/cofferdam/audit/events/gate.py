@@ -103,6 +103,14 @@ class Alarm(Event, frozen=True, kw_only=True):
     cleared: bool = False
 
 
+class AssetPinged(Event, frozen=True, kw_only=True):
+    """Somebody at the gate asks whether an asset answers: one read that the policy allows some client anyway is about
+    to leave, and its value is shown to nobody."""
+
+    asset: Name
+    by: Name = ""
+
+
 Draft = (
     GateStarted
     | GateStopped
@@ -115,6 +123,7 @@ Draft = (
     | RecordViolation
     | Alarm
     | CommandFailed
+    | AssetPinged
 )
 GATE: tuple[type[Event], ...] = Draft.__args__
 """What the gate may say: a part that was taken over must not restore a side, load a policy or end another part in the
@@ -142,5 +151,6 @@ LINES: dict[str, Line] = {
     "half-died": _died,
     "record-violation": lambda e: f"{e.get('half')}: {e.get('detail')}",
     "command-failed": lambda e: f"{e.get('command')} by {e.get('by') or '?'}: {e.get('reason')}",
+    "asset-pinged": lambda e: f"{e.get('asset')} by {e.get('by') or '?'}",
     "alarm": lambda e: f"{e.get('name')}{' is over' if e.get('cleared') else ''}: {e.get('detail')}",
 }

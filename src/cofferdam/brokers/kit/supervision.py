@@ -171,7 +171,8 @@ class SessionStatus(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AssetStatus(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One device, as the part that reaches it sees it. `state`: idle, connecting, up, backing-off."""
+    """One device, as the part that reaches it sees it. `state`: idle, connecting, up, backing-off, silent (it has
+    not answered what it was asked last)."""
 
     asset: Name
     state: Name

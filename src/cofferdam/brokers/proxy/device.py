@@ -51,6 +51,8 @@ CLIENT_GONE = "the client has gone"
 TOO_LATE = "waited too long for a place at the device"
 LONGEST_NS = 60_000_000_000
 """A request that the asset answers in parts is over after so long, however fast they come."""
+SILENT_AFTER = 2
+"""So many requests in a row that the device has not answered, and it counts as silent."""
 TIMEOUTS_IN_A_ROW = 3
 """So many requests without an answer, and the connection is taken for dead and closed."""
 
@@ -233,6 +235,10 @@ class Device:
         self.failures = 0
         self.late = 0
         self.detail = ""
+        self.unanswered = 0
+        """Requests in a row that it has not answered, by any connection."""
+        self.missing = ""
+        """What the last of them failed by."""
 
     def adopt(self, asset: Asset, facing: Facing | None) -> None:
         """The policy in force says this of the same device from now on."""
@@ -366,6 +372,9 @@ class Device:
 
     def _fail(self, job: Job, failure: Failure, detail: str) -> None:
         self.failures += 1
+        if failure in (Failure.UNREACHABLE, Failure.TIMEOUT) and not self.held and not self.retired:
+            self.unanswered += 1
+            self.missing = detail
         job.failure, job.detail = failure, detail
         job.finished = self._clock()
         job.done(job)
@@ -471,7 +480,7 @@ class Device:
                 if isinstance(event, ResponseReceived):
                     job = connection.take(event.token)
                     job.response = event.response
-                    connection.silent = 0
+                    connection.silent = self.unanswered = 0
                     if self._lines.count:  # only where somebody waits does it matter who has used what
                         self._lines.charge(job.group, now - job.sent)
                     if self._silence.missed:
@@ -704,8 +713,15 @@ class Device:
         return sum(connection.ready for connection in self._connections)
 
     @property
+    def said(self) -> str:
+        """What went wrong last, "" if nothing has since."""
+        return self.detail or (self.missing if self.unanswered else "")
+
+    @property
     def state(self) -> str:
-        """idle, connecting, up, or backing-off."""
+        """idle, connecting, up, backing-off; or silent: it has not answered what it was asked last."""
+        if self.unanswered >= SILENT_AFTER:
+            return "silent"
         if self.connections:
             return "up"
         if self._connections:

@@ -26,6 +26,7 @@ from cofferdam.brokers.kit.supervision import AssetStatus
 from cofferdam.brokers.proxy.device import CLIENT_GONE, Device, Job
 from cofferdam.brokers.proxy.face import towards
 from cofferdam.brokers.proxy.inner_standing import StandingPath
+from cofferdam.brokers.proxy.pinging import PING, ping
 from cofferdam.brokers.proxy.reads_book import ReadsBook, counted
 from cofferdam.brokers.proxy.records import Closed, Denied, Ended, Failed, Frame, Opened, Reply, Request, Unwatch, Watch
 from cofferdam.brokers.proxy.sessions import Served, Session, Tally
@@ -182,6 +183,9 @@ class Inner(StandingPath):
             self.limit_hits["stray_datagrams"] = self.limit_hits.get("stray_datagrams", 0) + 1
 
     def command(self, asked: Asked) -> None:
+        if asked.verb == PING:
+            ping(asked, self._served, self.policy, self.protocol, self._wall(), self._clock)
+            return
         asked.answer(self.protocol.command(self._common, asked.verb, asked.arguments))
 
     def alarms(self) -> dict[str, str]:
@@ -532,9 +536,7 @@ class Inner(StandingPath):
         return self._under_way
 
     def assets(self) -> tuple[AssetStatus, ...]:
-        return tuple(
-            AssetStatus(name, served.device.state, served.device.detail) for name, served in self._served.items()
-        )
+        return tuple(AssetStatus(name, one.device.state, one.device.said) for name, one in self._served.items())
 
     def figures(self) -> Reported:
         devices = {name: served.device for name, served in self._served.items()}

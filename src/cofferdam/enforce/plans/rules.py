@@ -42,6 +42,10 @@ BURST = 4
 """How many seconds' worth of connections a client may open at once."""
 COUNTED_SECONDS, MOST_COUNTED = 60, 65535
 """How long a client's count is kept after its last attempt, and how many clients of a kind have one."""
+STRANGERS = {"ip": "strangers-ip", "ip6": "strangers-ip6"}
+"""Sets of who asked for a connection and was dropped as nobody's: source, destination, port, and how often."""
+STRANGER_SECONDS, MOST_STRANGERS = 600, 64
+"""How long one is remembered after it was last dropped, and how many there may be of each IP version."""
 Json = dict[str, Any]
 
 
@@ -171,8 +175,31 @@ def _packets(side: SidePlan, interfaces: Mapping[str, str], users: Mapping[str, 
             ]))  # fmt: skip
         # A switch that snoops passes neighbour discovery only to ports that joined its multicast group.
         commands.append(_rule("output", "", [_match(_payload("icmpv6", "type"), "mld2-listener-report")]))
+    commands += _strangers(side)
     for hook in ("input", "output", "forward"):
         commands.append(_rule(hook, f"dropped-{hook}", [], verdict="drop"))
+    return commands
+
+
+def _strangers(side: SidePlan) -> list[Json]:
+    """Who asks for a connection and has come so far belongs to no principal: it is written down, for an operator who
+    looks for a client that gets no answer. Nothing is let through by it."""
+    commands: list[Json] = []
+    for version, name in STRANGERS.items():
+        if version == "ip6" and not side.has_ipv6:
+            continue
+        kind = "ipv4_addr" if version == "ip" else "ipv6_addr"
+        commands.append({"add": {"set": {
+            "family": "inet", "table": TABLE, "name": name, "type": [kind, kind, "inet_service"],
+            "size": MOST_STRANGERS, "flags": ["timeout"], "timeout": STRANGER_SECONDS,
+        }}})  # fmt: skip
+        key = [_payload(version, "saddr"), _payload(version, "daddr"), _payload("tcp", "dport")]
+        note = {"set": {
+            "op": "update", "elem": {"concat": key}, "set": f"@{name}", "stmt": [{"counter": None}],
+        }}  # fmt: skip
+        commands.append({"add": {"rule": {
+            "family": "inet", "table": TABLE, "chain": "input", "expr": [_OPENING, note],
+        }}})  # fmt: skip
     return commands
 
 

@@ -22,7 +22,6 @@ from cofferdam.enforce.orders import (
     AskTunnel,
     Child,
     CloseListener,
-    DroppedCounter,
     DroppedState,
     Exited,
     Finish,
@@ -138,9 +137,9 @@ class LauncherLink:
         """Raises: GateError."""
         return (await self._call(AskTunnel(self._next()), TunnelState))[0].peers
 
-    async def ask_dropped(self) -> tuple[DroppedCounter, ...]:
-        """What the firewalls have dropped so far. Raises: GateError."""
-        return (await self._call(AskDropped(self._next()), DroppedState))[0].counters
+    async def ask_dropped(self) -> DroppedState:
+        """What the firewalls have dropped so far, and how the interfaces do. Raises: GateError."""
+        return (await self._call(AskDropped(self._next()), DroppedState))[0]
 
     def kill(self, born: Born) -> None:
         """Ends a child at once; nothing happens if it has ended."""

@@ -15,7 +15,7 @@ import time
 import msgspec
 
 from cofferdam.audit.events.proof import PacketsDropped
-from cofferdam.enforce.orders import DROPPED
+from cofferdam.enforce.orders import DROPPED, Knock, Wired
 from cofferdam.errors import GateError
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
@@ -61,6 +61,10 @@ class Drops:
         self._gate = gate
         self._sides: dict[str, _Side] = {}
         self._trouble = ""
+        self.knocks: tuple[Knock, ...] = ()
+        """Who was dropped as nobody's, the last first on each side."""
+        self.wires: tuple[Wired, ...] = ()
+        """How the zones' interfaces do."""
 
     @property
     def _possible(self) -> bool:
@@ -79,14 +83,15 @@ class Drops:
         if not self._possible:
             return
         try:
-            counters = await self._gate.launcher.ask_dropped()
+            told = await self._gate.launcher.ask_dropped()
         except GateError as error:
             if str(error) != self._trouble:
                 self._gate.log.warning("drops-not-read", reason=str(error))
             self._trouble = str(error)
             return
         self._trouble = ""
-        for counter in counters:
+        self.knocks, self.wires = told.knocks, told.wires
+        for counter in told.counters:
             side = self._sides.setdefault(counter.side, _Side(time.monotonic()))
             side.take(counter.name.removeprefix(DROPPED), counter.packets)
 

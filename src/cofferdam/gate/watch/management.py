@@ -1,6 +1,6 @@
-"""The management address: Prometheus metrics over plain HTTP, and nothing that changes anything.
+"""The management address: Prometheus metrics and the gate's health over plain HTTP, and nothing that changes anything.
 
-A server for one page needs very little HTTP: the request line of a GET is read, within limits, and answered; the
+A server for three pages needs very little HTTP: the request line of a GET is read, within limits, and answered; the
 connection is closed. It belongs on an address that only operators reach; `127.0.0.1` is the usual choice.
 """
 
@@ -20,15 +20,20 @@ REQUEST_SECONDS = 5.0
 """For a request to arrive and its answer to leave."""
 CONNECTIONS = 16
 """At once; with one more, whoever has waited longest of the address that has most of them is closed."""
+PAGES = (b"/metrics", b"/health", b"/ready")
+"""`/ready`: every crew works and the log takes entries. `/health`: that, and no alarm stands and nothing is severed.
+200 or 503, with the verdict of `cofferdam status` as text."""
 _TEXT = "text/plain; charset=utf-8"
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Management:
-    """Serves at most one address. `metrics` gives the text exposition."""
+    """Serves at most one address. `metrics` gives the text exposition, `health` whether the gate takes work, whether
+    all is well, and the verdict."""
 
-    def __init__(self, metrics: Callable[[], bytes], log: Log) -> None:
+    def __init__(self, metrics: Callable[[], bytes], health: Callable[[], tuple[bool, bool, str]], log: Log) -> None:
         self._metrics = metrics
+        self._health = health
         self._log = log
         self._server: asyncio.Server | None = None
         self._at: tuple[str, int] | None = None
@@ -97,18 +102,28 @@ class Management:
         words = head.split(b"\r\n", 1)[0].split(b" ")
         if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
             return _response("400 Bad Request", _TEXT, b"not HTTP/1.1\n")
-        if words[0] != b"GET":
-            return _response("405 Method Not Allowed", _TEXT, b"only GET\n")
-        if words[1].split(b"?")[0] != b"/metrics":
-            return _response("404 Not Found", _TEXT, b"there is /metrics\n")
+        if words[0] not in (b"GET", b"HEAD"):
+            return _response("405 Method Not Allowed", _TEXT, b"only GET and HEAD\n", more="Allow: GET, HEAD\r\n")
+        found = self._page(words[1].split(b"?")[0])
+        return found if words[0] == b"GET" else found[: found.index(b"\r\n\r\n") + 4]
+
+    def _page(self, path: bytes) -> bytes:
+        if path not in PAGES:
+            return _response("404 Not Found", _TEXT, f"there is {', '.join(map(bytes.decode, PAGES))}\n".encode())
         try:
-            return _response("200 OK", _EXPOSITION, self._metrics())
+            if path == b"/metrics":
+                return _response("200 OK", _EXPOSITION, self._metrics())
+            ready, well, said = self._health()
+            good = ready if path == b"/ready" else well
+            return _response("200 OK" if good else "503 Service Unavailable", _TEXT, f"{said}\n".encode())
         except Exception as error:  # whoever scrapes ends nothing, whatever there is to be shown
             self._log.error("metrics-failed", reason=f"{type(error).__name__}: {error}")
             self._log.trace(error)
             return _response("500 Internal Server Error", _TEXT, b"the gate's log says why\n")
 
 
-def _response(status: str, kind: str, body: bytes) -> bytes:
-    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+def _response(status: str, kind: str, body: bytes, *, more: str = "") -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}Connection: close\r\n\r\n"
+    )
     return head.encode() + body

@@ -19,9 +19,17 @@ from cofferdam.brokers.registry import BROKERS
 from cofferdam.gate.watch.report import StatusReport
 from cofferdam.gate.watch.totals import Totals
 from cofferdam.histogram import Histogram, upper
+from cofferdam.model import Fault
 
 BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Upper bounds of the histograms' buckets, in seconds."""
+
+
+WHOLE_ALARMS = ("auditor-down", "log-unwritable", "log-reserve", "strangers", "clock-jumped", "leak-probe")
+"""Alarms that have no subject: they are there from the start, at 0, for whoever asks for a change."""
+LIMITS = ("client_connections", "client_requests_per_second", "client_refusals_per_connection", "client_idle_seconds",
+          "client_frame_seconds", "internal_error")  # fmt: skip
+"""Limits that any proxy may hit: the same."""
 
 
 class Described(NamedTuple):
@@ -36,12 +44,23 @@ OWN: dict[str, Described] = {
     "cofferdam_build_info": Described("gauge", "1, with the version", ("version",)),
     "cofferdam_start_time_seconds": Described("gauge", "when the gate started (Unix time)"),
     "cofferdam_policy_info": Described("gauge", "1, with the hash of the policy in force", ("site", "hash")),
-    "cofferdam_policy_loaded_seconds": Described("gauge", "when that policy was loaded (Unix time)"),
+    "cofferdam_policy_loaded_timestamp_seconds": Described("gauge", "when that policy was loaded (Unix time)"),
     "cofferdam_separation": Described("gauge", "1 if this fact of the separation is in force, else 0", ("fact",)),
     "cofferdam_severed": Described("gauge", "1 if the side is cut off, else 0", ("side",)),
     "cofferdam_alarm": Described("gauge", "1 for each alarm that stands", ("name",)),
+    "cofferdam_healthy": Described("gauge", "1 if `cofferdam status` says ok, else 0"),
+    "cofferdam_asset_answers": Described("gauge", "0 if the asset did not answer what it was asked last", ("asset",)),
+    "cofferdam_zone_link": Described("gauge", "1 if the zone's interface is up and has a link, else 0", ("zone",)),
+    "cofferdam_zone_addresses": Described("gauge", "addresses that the zone's interface has", ("zone",)),
+    "cofferdam_conduit_open": Described("gauge", "1 if the conduit is open now (window, expiry, grant)", ("conduit",)),
+    "cofferdam_conduit_expires_timestamp_seconds": Described(
+        "gauge", "when the conduit ends for good (Unix time); only of conduits that do", ("conduit",)
+    ),
+    "cofferdam_strangers": Described("gauge", "clients without a principal that were dropped in the last ten minutes"),
     "cofferdam_leak_probe_interval_seconds": Described("gauge", "from one round of the leak probe to the next; 0: off"),
-    "cofferdam_leak_probe_last_seconds": Described("gauge", "when its last round was (Unix time); 0: none yet"),
+    "cofferdam_leak_probe_last_timestamp_seconds": Described(
+        "gauge", "when its last round was (Unix time); 0: none yet"
+    ),
     "cofferdam_dropped_packets_total": Described(
         "counter",
         "packets that a side's firewall dropped; hook is input, output or forward (they belong to no conduit), or "
@@ -58,7 +77,7 @@ OWN: dict[str, Described] = {
     "cofferdam_limit_hits_total": Described("counter", "how often a limit turned something away", ("limit",)),
     "cofferdam_latency_budget_seconds": Described("gauge", "the conduit's latency budget, if it has one", ("conduit",)),
     "cofferdam_check_failed": Described("gauge", "1 if this check of the evidence failed, else 0", ("check",)),
-    "cofferdam_check_last_seconds": Described("gauge", "when it was found last (Unix time)", ("check",)),
+    "cofferdam_check_last_timestamp_seconds": Described("gauge", "when it was found last (Unix time)", ("check",)),
     "cofferdam_audit_entries": Described("gauge", "entries in the audit log"),
     "cofferdam_audit_unsigned_entries": Described("gauge", "entries that no signed checkpoint covers yet"),
     "cofferdam_audit_writable": Described("gauge", "1 if the audit log takes entries, else 0"),
@@ -153,16 +172,26 @@ def _gate(status: StatusReport) -> Iterator[Metric]:
     yield _gauge("cofferdam_build_info", {(status.version,): 1})
     yield _gauge("cofferdam_start_time_seconds", {(): status.started_ns / 1e9})
     yield _gauge("cofferdam_policy_info", {(status.site, status.policy.hash): 1})
-    yield _gauge("cofferdam_policy_loaded_seconds", {(): status.policy.loaded_ns / 1e9})
+    yield _gauge("cofferdam_policy_loaded_timestamp_seconds", {(): status.policy.loaded_ns / 1e9})
     yield _gauge("cofferdam_separation", {(fact.name,): float(fact.in_force) for fact in status.facts})
     yield _gauge("cofferdam_severed", {(side,): float(side in severed) for side in ("it", "ot")})
-    yield _gauge("cofferdam_alarm", {(alarm.name,): 1 for alarm in status.alarms})
+    yield _gauge("cofferdam_alarm", {(name,): 0.0 for name in WHOLE_ALARMS} | {(a.name,): 1 for a in status.alarms})
+    yield _gauge("cofferdam_healthy", {(): float(status.ok)})
+    yield _gauge("cofferdam_asset_answers", {(one.name,): float(one.state != "silent") for one in status.assets})
+    yield _gauge("cofferdam_zone_link", {(one.zone,): float(one.up and one.carrier) for one in status.wires})
+    yield _gauge("cofferdam_zone_addresses", {(one.zone,): one.addresses for one in status.wires})
+    yield _gauge(
+        "cofferdam_conduit_open", {(c.name,): float(c.standing.open and not c.severed) for c in status.conduits}
+    )
+    ends = {(c.name,): c.standing.expires_ns / 1e9 for c in status.conduits if c.standing.expires}
+    yield _gauge("cofferdam_conduit_expires_timestamp_seconds", ends)
+    yield _gauge("cofferdam_strangers", {(): len(status.strangers)})
     dropped = {(one.side, hook): count for one in status.dropped for hook, count in one.packets.items()}
     yield _counter("cofferdam_dropped_packets_total", dropped)
     yield _gauge("cofferdam_leak_probe_interval_seconds", {(): status.leak_probe.seconds})
-    yield _gauge("cofferdam_leak_probe_last_seconds", {(): status.leak_probe.last_ns / 1e9})
+    yield _gauge("cofferdam_leak_probe_last_timestamp_seconds", {(): status.leak_probe.last_ns / 1e9})
     yield _gauge("cofferdam_check_failed", {(one.name,): float(one.failed) for one in status.checks})
-    yield _gauge("cofferdam_check_last_seconds", {(one.name,): one.last_ns / 1e9 for one in status.checks})
+    yield _gauge("cofferdam_check_last_timestamp_seconds", {(one.name,): one.last_ns / 1e9 for one in status.checks})
 
 
 def _halves(status: StatusReport) -> Iterator[Metric]:
@@ -175,9 +204,11 @@ def _halves(status: StatusReport) -> Iterator[Metric]:
 
 def _refusals(status: StatusReport, counted: Totals) -> Iterator[Metric]:
     faults, limits = counted.faults.values, counted.limits.values
-    yield _counter("cofferdam_refused_by_fault_total", {(name,): count for name, count in faults.items()})
+    by_fault = dict.fromkeys(map(str, Fault), 0) | faults
+    yield _counter("cofferdam_refused_by_fault_total", {(name,): count for name, count in by_fault.items()})
     yield _counter("cofferdam_malformed_total", {(): counted.malformed})
-    yield _counter("cofferdam_limit_hits_total", {(name,): count for name, count in limits.items()})
+    hits = dict.fromkeys(LIMITS, 0) | limits
+    yield _counter("cofferdam_limit_hits_total", {(name,): count for name, count in hits.items()})
     budgets = {(conduit.name,): conduit.budget / 1e6 for conduit in status.conduits if conduit.budget}
     yield _gauge("cofferdam_latency_budget_seconds", budgets)
 

@@ -22,6 +22,7 @@ from cofferdam.gate.watch.evidence import CheckReport
 from cofferdam.gate.watch.leaks import LeakProbeReport
 from cofferdam.gate.watch.recent import RECENT_SECONDS, Recent
 from cofferdam.gate.watch.totals import MOST, Totals
+from cofferdam.gate.watch.troubles import StrangerReport, WireReport
 from cofferdam.histogram import Histogram
 from cofferdam.policy.standing import Standing, standing
 from cofferdam.policy.table import CompiledPolicy
@@ -165,11 +166,12 @@ class AuditReport(msgspec.Struct, frozen=True):
 
 
 class AlarmReport(msgspec.Struct, frozen=True):
-    """What needs a person."""
+    """What needs a person, and what to do about it."""
 
     name: str
     detail: str
     since_ns: int
+    way_out: str = ""
 
 
 class FactReport(msgspec.Struct, frozen=True):
@@ -231,6 +233,11 @@ class StatusReport(msgspec.Struct, frozen=True):
     figures: tuple[FigureReport, ...] = ()  # what the brokers in use declare
     checks: tuple[CheckReport, ...] = ()  # of the evidence, as far as this life of the gate knows
     machine: str = ""  # which of the policy's machines this is
+    strangers: tuple[StrangerReport, ...] = ()  # who was dropped lately as nobody's
+    wires: tuple[WireReport, ...] = ()  # the zones' interfaces, where the gate has taken them
+    ok: bool = False
+    verdict: str = ""  # in one line: that all is well, or what is not
+    way_out: str = ""  # of the first thing that is not
 
 
 def spread(histogram: Histogram) -> Spread:

@@ -1,0 +1,135 @@
+"""`cofferdam status` in one screen: the verdict, what to do, and the state of conduits and assets.
+
+Plain lines, each cut at the terminal's edge: nothing is folded, and nothing falls off the screen unsaid.
+
+Not here: all of it (status).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+RED, GREEN, YELLOW, BOLD = "bold red", "bold green", "yellow", "bold"
+Line = tuple[str, str]
+"""A line and its style."""
+ALARM_LINES = 7
+"""Of what is wrong at most; the rest is counted."""
+
+
+def lines(status: dict[str, Any], width: int, height: int, age: Callable[[int], str]) -> list[Line]:
+    """The screen: at most so many lines of so many columns. `height` 0: as many as there are."""
+    now = status["now_ns"]
+    found: list[Line] = [(status["verdict"], GREEN if status["ok"] else RED)]
+    if status["way_out"]:
+        found.append((f"  do: {status['way_out']}", BOLD))
+    policy = status["policy"]
+    found.append((
+        f"{status['site']}, up {age(now - status['started_ns'])}, policy {policy['hash'][:12]} since "
+        f"{age(now - policy['loaded_ns'])}, separation: {status['separation']}", "",
+    ))  # fmt: skip
+    wrong = _wrong(status, now, age)
+    if height and len(wrong) > ALARM_LINES:
+        left = len(wrong) - ALARM_LINES + 1
+        wrong = [*wrong[: ALARM_LINES - 1], (f"  and {left} more: cofferdam status --all", RED)]
+    found += wrong
+    foot = _foot(status, now, age)
+    room = max(4, height - len(found) - len(foot) - 1) if height else 0
+    conduits, assets = _conduits(status), _assets(status)
+    found += _within(conduits, room - min(len(assets), room // 2), "conduits") if room else conduits
+    found += _within(assets, max(2, height - len(found) - len(foot) - 1), "assets") if room else assets
+    found += foot
+    return [(_cut(text, width), style) for text, style in found]
+
+
+def _wrong(status: dict[str, Any], now: int, age: Callable[[int], str]) -> list[Line]:
+    found: list[Line] = []
+    for cut in status["severed"]:
+        why = f": {cut['reason']}" if cut["reason"] else ""
+        found.append((f"SEVERED {cut_name(cut)} {age(now - cut['since_ns'])} ago by {cut['by']}{why}", RED))
+    for alarm in status["alarms"]:
+        found.append((f"ALARM {alarm['detail']} ({alarm['name']}, {age(now - alarm['since_ns'])})", RED))
+    return found
+
+
+def cut_name(cut: dict[str, Any]) -> str:
+    """What is cut off, as `sever` names it."""
+    if cut.get("side"):
+        return str(cut["side"])
+    return f"{cut['kind']} {cut['name']}"
+
+
+def _conduits(status: dict[str, Any]) -> list[Line]:
+    rows: list[tuple[Sequence[str], str]] = [(("conduit", "now", "sess", "reads", "writes", "refused", "p99 ms"), BOLD)]
+    for one in status["conduits"]:
+        recent = one["recent"]
+        p99 = f"{recent['p99'] / 1000:.1f}" if recent["count"] else "-"
+        state = "severed" if one["severed"] else one["standing"]["says"]
+        good = one["standing"]["open"] and not one["severed"]
+        rows.append((
+            (one["name"], state, f"{one['sessions']:,}", f"{one['reads']:,}", f"{one['writes']:,}",
+             f"{one['refused']:,}", f"{p99}{' OVER' if one['recent_over_budget'] else ''}"),
+            "" if good and not one["recent_over_budget"] else YELLOW,
+        ))  # fmt: skip
+    return _table(rows, left=2)
+
+
+def _assets(status: dict[str, Any]) -> list[Line]:
+    if not status["assets"]:
+        return []
+    rows: list[tuple[Sequence[str], str]] = [(("asset", "state", "requests", "failed", "late", "said last"), BOLD)]
+    for one in sorted(status["assets"], key=lambda one: (one["state"] != "silent", one["name"])):
+        state = "not asked yet" if one["state"] == "idle" and not one["requests"] else one["state"]
+        rows.append((
+            (one["name"], state, f"{one['requests']:,}", f"{one['failures']:,}", f"{one['late']:,}", one["detail"]),
+            RED if one["state"] == "silent" else YELLOW if one["detail"] else "",
+        ))  # fmt: skip
+    return _table(rows, left=2, last_left=True)
+
+
+def _foot(status: dict[str, Any], now: int, age: Callable[[int], str]) -> list[Line]:
+    audit, found = status["audit"], []
+    disk = audit["disk"]
+    days = f", room for {disk['days']:,} days" if 0 <= disk["days"] < 36500 else ""
+    found.append((
+        f"log: {audit['size']:,} entries, {audit['size'] - audit['signed']:,} not signed yet{days}"
+        if audit["writable"] else f"log: NOT WRITABLE: {audit['reason']}", "" if audit["writable"] else RED,
+    ))  # fmt: skip
+    dropped = sum(count for side in status["dropped"] for count in side["packets"].values())
+    refused = sum(one["refused"] for one in status["conduits"]) + status["unmatched"]
+    found.append((f"refused {refused:,}, malformed {status['malformed']:,}, packets dropped {dropped:,}", ""))
+    for one in status["strangers"][:3]:
+        what = one["asset"] or f"{one['address']}:{one['port']}"
+        near = f"; near it: {one['near'][0]}" if one["near"] else ""
+        last = age(now - one["last_ns"])
+        found.append((f"  dropped: {one['source']} wanted {what} {one['times']} times, last {last} ago{near}", YELLOW))
+    if status["management"]:
+        found.append((f"http://{status['management']}/health /ready /metrics; all of it: cofferdam status --all", ""))
+    else:
+        found.append(("all of it: cofferdam status --all", ""))
+    return found
+
+
+def _table(rows: Sequence[tuple[Sequence[str], str]], *, left: int, last_left: bool = False) -> list[Line]:
+    widths = [max(len(cells[column]) for cells, _ in rows) for column in range(len(rows[0][0]))]
+    widths[0], widths[1] = min(widths[0], 24), min(widths[1], 22)
+    found = []
+    for cells, style in rows:
+        shown = []
+        for column, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+            is_left = column < left or (last_left and column == len(cells) - 1)
+            text = _cut(cell, width) if column < left else cell
+            shown.append(text.ljust(width) if is_left else text.rjust(width))
+        found.append(("  ".join(shown).rstrip(), style))
+    return found
+
+
+def _within(rows: list[Line], room: int, what: str) -> list[Line]:
+    if len(rows) <= room:
+        return rows
+    room = max(2, room)
+    return [*rows[: room - 1], (f"  and {len(rows) - room + 1} more {what}", "")]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if not width or len(text) <= width else f"{text[: width - 1]}…"
