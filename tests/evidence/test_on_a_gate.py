@@ -35,6 +35,9 @@ from cofferdam.gate.client import ask
 from cofferdam.proof.statements import Report, Statement
 from tests.evidence.test_services import CASES
 from tests.evidence.test_standing import entries
+from tests.evidence.test_witnessing import NAME, SEED, Stranger
+from tests.evidence.witness_stranger import vkey
+from tests.ports import held_ports
 from tests.prove.stage import Stage, run, staged
 from tests.waiting import PATIENT, eventually
 
@@ -46,9 +49,47 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stranger]:
+    (port,) = held_ports(1)
+    made = Stranger(tmp_path_factory.mktemp("witness") / "w", port)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def stage(stranger: Stranger) -> Iterator[Stage]:
+    """Its policy names a witness, which all that follows is looked at with."""
     with staged() as made:
+        stranger.knows((made.state / "keys/audit.pub").read_text().strip(), "/w1")
+        to = f'{{to: "http://127.0.0.1:{stranger.port}/w1", key: "{vkey(NAME, SEED)}"}}'
+        policy = made.folder / "policy.yaml"
+        policy.write_text(f"{policy.read_text()}\naudit:\n  witnesses:\n    w1: {to}\n")
+        ask(made.state, "reload", path="")
         yield made
+
+
+def test_the_witness_is_a_part_of_its_own(stage: Stage, stranger: Stranger) -> None:
+    """In the host's network, as a user of its own, under a filter; it holds nothing but its pipes and its connection,
+    and sees no file of the log."""
+    eventually(lambda: stranger.state()["/w1"]["size"] > 0)
+    pids = subprocess.run(
+        ["pgrep", "-f", "cofferdam.evidence.witness_part"], capture_output=True, text=True, check=True
+    )
+    (pid,) = [one for one in map(int, pids.stdout.split()) if _child_of(one, stage.gate.process.pid)]
+    facts = Path(f"/proc/{pid}/status").read_text()
+    assert "Seccomp:\t2" in facts and "NoNewPrivs:\t1" in facts and "CapEff:\t0000000000000000" in facts
+    user = int(re.findall(r"Uid:\t(\d+)", facts)[0])
+    assert 64000 < user < 65000
+    assert Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink()
+    assert not (Path(f"/proc/{pid}/root") / str(stage.state).lstrip("/")).exists()
+    kinds = {str(path.readlink()).partition(":")[0] for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()}
+    assert kinds <= {"pipe", "anon_inode", "/dev/null", "socket"}
+    eventually(lambda: evidence(stage, "check", "log.witnessed")[0] == 0 and
+               states(stage)["log.witnessed"]["status"] == "observed")  # fmt: skip
+
+
+def _child_of(pid: int, parent: int) -> bool:
+    return f"PPid:\t{parent}\n" in Path(f"/proc/{pid}/status").read_text()
 
 
 def evidence(stage: Stage, *words: str) -> tuple[int, str]:

@@ -19,13 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cofferdam.audit import open_writes
-from cofferdam.audit.checkpoint import Checkpoint
+from cofferdam.audit.checkpoint import Checkpoint, open_checkpoint
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.recent import TAIL, things_of
 from cofferdam.audit.records import Ack, Batch, FromAuditor, Hello, ToAuditor, Writable
 from cofferdam.audit.recovery import open_log, origin
 from cofferdam.audit.service import Auditor
 from cofferdam.audit.supervision import (
+    AskHead,
     AskRecent,
     Close,
     FromAuditorControl,
@@ -36,9 +37,11 @@ from cofferdam.audit.supervision import (
     Recent,
     RefusedLog,
     ReportLog,
+    SignedHead,
     ToAuditorControl,
     Violation,
 )
+from cofferdam.audit.tree import consistency_proof
 from cofferdam.audit.upkeep import Retention
 from cofferdam.crossing.framing import MORE, PACKET, Assembler
 from cofferdam.crossing.introduction import INTRODUCTION_BYTES, INTRODUCTIONS
@@ -174,6 +177,7 @@ class Process:
         self._state = state
         self._reactor = Reactor()
         self._auditor: Auditor | None = None
+        self._reader: LogReader | None = None
         self._producers: dict[str, Producer] = {}
         self._says: dict[str, tuple[str, ...]] = {}
         self._living: set[str] = set()
@@ -214,6 +218,8 @@ class Process:
                 self._close()
             case AskRecent(number, assets):
                 self._tell_recent(number, frozenset(assets))
+            case AskHead(number, old):
+                self._gate.send(self._head(number, old))
 
     def _on_launcher(self, _events: int) -> None:
         while True:
@@ -257,7 +263,7 @@ class Process:
             return
         self._auditor = Auditor(log)
         self._auditor.upkeep.retention = self._retention
-        reader = LogReader(log.folder, log.key.verifier)
+        self._reader = reader = LogReader(log.folder, log.key.verifier)
         start = max(0, log.size - TAIL)
         tail = (entry for _, entry in reader.entries(start))
         self._auditor.recent.load(tail, time.time_ns(), time.monotonic_ns(), whole=not start)
@@ -284,6 +290,19 @@ class Process:
         # One write may name hundreds of points: what does not fit into a record is not known.
         whole = complete and len(writes) <= RECENT and sum(map(things_of, writes)) <= RECENT_THINGS
         self._gate.send(Recent(number, whole, writes if whole else (), auditor.recent.written()))
+
+    def _head(self, number: int, old: int) -> SignedHead:
+        """From the files, as anybody would read them: what is given away is what lies there."""
+        reader = self._reader
+        if reader is None:
+            return SignedHead(number, b"", why="the log is not open yet")
+        try:
+            note = reader.checkpoint_note()
+            size = open_checkpoint(note, reader.key).size
+            hashes = tuple(consistency_proof(old, size, reader.hashes(size))) if 0 < old < size else ()
+        except (AuditError, OSError) as error:
+            return SignedHead(number, b"", why=str(error)[:1000])
+        return SignedHead(number, note, hashes)
 
     def _welcome(self, producer: Producer) -> None:
         producer.answer(Hello(*self._told))

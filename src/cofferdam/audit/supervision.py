@@ -53,7 +53,14 @@ class AskRecent(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fiel
     assets: tuple[Name, ...]
 
 
-ToAuditorControl = Open | ReportLog | Close | AskRecent | Keep
+class AskHead(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True):
+    """The log's signed head, and how it goes on from the tree of `old` entries. Answered by `SignedHead`."""
+
+    number: Count
+    old: Count
+
+
+ToAuditorControl = Open | ReportLog | Close | AskRecent | Keep | AskHead
 
 
 # --- auditor to gate --------------------------------------------------------------------------------------------
@@ -134,4 +141,14 @@ class Recent(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=
     assets: Annotated[tuple[Name, ...], Meta(max_length=8192)] = ()
 
 
-FromAuditorControl = OpenedLog | RefusedLog | LogStatus | Violation | Recent
+class SignedHead(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True):
+    """The answer to `AskHead`: the signed note, and the hashes of the consistency proof (none where `old` is 0 or not
+    below the head's size). `why`: why there is none."""
+
+    number: Count
+    note: Annotated[bytes, Meta(max_length=4096)]
+    hashes: Annotated[tuple[Root, ...], Meta(max_length=63)] = ()
+    why: Text = ""
+
+
+FromAuditorControl = OpenedLog | RefusedLog | LogStatus | Violation | Recent | SignedHead

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cofferdam.audit.entry import Entry
     from cofferdam.audit.files import LogReader
     from cofferdam.audit.show import Filter
+    from cofferdam.evidence.witness_asking import Said
 
 POLL_SECONDS = 0.25
 
@@ -48,6 +49,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     verify.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="a checkpoint kept elsewhere; the log must still begin with it"
     )
+    verify.add_argument(
+        "--witness", nargs="?", const="", action="append", metavar="WHO",
+        help="ask whether the log goes on from what a witness has: all of the policy, or one by its name, or a folder",
+    )  # fmt: skip
+    verify.add_argument(
+        "--policy", type=Path, metavar="FILE", help="which names the witnesses (default: that of the running gate)"
+    )
+    verify.epilog = "Exit code 1 if anything is wrong, or a witness that was to be asked did not answer."
     add_json(verify)
 
     prove = verbs.add_parser(
@@ -209,6 +218,7 @@ def _verify(args: argparse.Namespace) -> int:
     from cofferdam.audit.show import checkpoint_file, verify_folder
 
     folder, key = _folder(args), _key(args)
+    said = _witnesses(args) if args.witness is not None else ()
     earlier = checkpoint_file(args.checkpoint, key) if args.checkpoint else None
     show = sys.stderr.isatty() and not args.json
 
@@ -219,9 +229,12 @@ def _verify(args: argparse.Namespace) -> int:
     if show:
         print("\r\x1b[K", end="", file=sys.stderr)
     report, findings = verified.report, verified.findings
+    bad = [one for one in said if one.wrong or one.trouble]
     if args.json:
-        print(json.dumps(verified.as_json()))
-        return 1 if findings else 0
+        print(json.dumps({**verified.as_json(), **({"witnesses": [one._asdict() for one in said]} if said else {})}))
+        return 1 if findings or bad else 0
+    for one in bad:
+        print(f"WRONG: {one}" if one.wrong else one)
     for finding in findings:
         print(finding)
     if findings:
@@ -238,11 +251,28 @@ def _verify(args: argparse.Namespace) -> int:
     print(f"  signed checkpoint over {report.size:,} entries, root {report.root.hex()}")
     if report.total > report.size:
         print(f"  {report.total - report.size} newer entries stand in the journal, each append signed")
-    if earlier is None:
+    for one in said:
+        if one not in bad:
+            print(f"  {one}")
+    if bad:
+        return 1
+    if earlier is None and not said:
         print("  only a checkpoint kept elsewhere (--checkpoint) can show that nothing was cut off at the end")
-    else:
+    elif earlier is not None:
         print(f"  it begins with the {earlier.size:,} entries of the checkpoint that was kept")
     return 0
+
+
+def _witnesses(args: argparse.Namespace) -> tuple[Said, ...]:
+    """What each of those that were named says. Raises: CofferdamError, for one that nobody names."""
+    from cofferdam.cli.evidence_witness import folder_says, named
+    from cofferdam.evidence.witness_asking import ask_all
+
+    reader = _reader(args)
+    folders = [Path(name) for name in args.witness if "/" in name]
+    names = [name for name in args.witness if "/" not in name]
+    rows, secret = named(args, names) if names else ((), b"")
+    return (*(folder_says(reader, folder.absolute()) for folder in folders), *ask_all(rows, reader, secret))
 
 
 # --- prove ------------------------------------------------------------------------------------------------------

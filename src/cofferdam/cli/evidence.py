@@ -25,7 +25,7 @@ COLOURS = {
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declares the sub-verbs."""
-    from cofferdam.cli import evidence_signing
+    from cofferdam.cli import evidence_signing, evidence_witness
 
     verbs = parser.add_subparsers(dest="evidence_verb", metavar="WHAT", required=True)
 
@@ -73,6 +73,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     pack.epilog = "tools/verify_evidence.py checks it. Exit code 1 if it is not signed: the key is root's."
     _common(pack)
     evidence_signing.add(verbs, _common)
+    evidence_witness.add(verbs, _common)
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +85,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does what the sub-verb says."""
-    from cofferdam.cli import evidence_signing
+    from cofferdam.cli import evidence_signing, evidence_witness
 
     here = {
         "check": _check,
@@ -94,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         "clocks": _clocks,
         "pack": _pack,
         "selftest": _selftest,
+        "witness": evidence_witness.run,
     }
     return (here | evidence_signing.VERBS)[args.evidence_verb](args)
 

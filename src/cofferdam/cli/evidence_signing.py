@@ -62,10 +62,6 @@ def add(verbs: Any, common: Common) -> None:
     drill.add_argument("--text", required=True, help="what was done, and what came of it")
     common(drill)
 
-    witness = verbs.add_parser("witness", help="leave the log's checkpoint in a folder elsewhere")
-    witness.add_argument("folder", type=Path, metavar="DIR", help="on another machine, or a stick")
-    common(witness)
-
     bom = verbs.add_parser("bom", help="the gate's bill of materials (CycloneDX)")
     common(bom)
 
@@ -309,36 +305,6 @@ def _drill(args: argparse.Namespace) -> int:
     return 0
 
 
-def _witness(args: argparse.Namespace) -> int:
-    from cofferdam.audit.events.base import clip
-    from cofferdam.audit.files import LogReader
-    from cofferdam.cli.evidence_bench import tell
-    from cofferdam.cli.gate_options import state_of
-    from cofferdam.errors import AuditError
-    from cofferdam.evidence import gather, witness
-
-    state, folder = state_of(args), args.folder.absolute()
-    name = clip(f"{witness.COLLECTOR}{folder.name}", 128)
-    event: dict[str, Any] = {"kind": "export-stood", "collector": name, "working": True, "next": 0}
-    wrong: AuditError | None = None
-    size = before = -1
-    try:
-        size, before = witness.keep(LogReader(state / "audit", gather.log_key(state)), folder)
-        event["next"] = size
-    except AuditError as error:
-        wrong, event["working"], event["detail"] = error, False, clip(str(error))
-    try:
-        tell(state, "record", event=event)
-    except GateError as error:
-        print(f"not recorded: {error}")
-    if wrong is not None:
-        print(json.dumps({"good": False, "problem": str(wrong)}) if args.json else f"WRONG: {wrong}")
-        return 1
-    went_on = f"; it goes on from the {before:,} that were kept" if before >= 0 else ""
-    _say(args, {"good": True, "entries": size, "before": before}, f"kept: {size:,} entries{went_on}")
-    return 0
-
-
 def _bom(args: argparse.Namespace) -> int:
     from cofferdam.cli.gate_options import state_of
     from cofferdam.evidence import gather
@@ -357,6 +323,5 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "signer": _signer,
     "baseline": _baseline,
     "drill": _drill,
-    "witness": _witness,
     "bom": _bom,
 }

@@ -1,5 +1,5 @@
-"""The crews of the house itself, of one part each: the auditor, the name server and the leak probe; and the gate, which
-is no crew and is declared all the same.
+"""The crews of the house itself, of one part each: the auditor, the name server, the leak probe, the witness. And the
+gate, which is no crew and is declared all the same.
 
 Not here: brokers' crews (brokers.registry, which has these too).
 """
@@ -56,3 +56,17 @@ LEAKS: Final = Crew(
     },
 )
 """Lives for one round. It gets the packet sockets that it asks by, and may make none."""
+WITNESS: Final = Crew(
+    "witness",
+    {
+        "witness": Profile(
+            name="witness",
+            stands="host",
+            can=Can.DIAL_TCP | Can.STREAM | Can.KEEPALIVE,
+            runtime="asyncio",
+            program="cofferdam.evidence.witness_part",
+        )
+    },
+)
+"""Gives the log's heads to those who keep them. It stands in the host's network, where management is, and sees no
+file."""

@@ -1,9 +1,9 @@
-"""Checkpoints kept where the gate cannot change them: a folder on another machine or a stick.
+"""Checkpoints kept where the gate cannot change them, by hand: a folder on another machine or a stick.
 
 Each visit leaves the log's signed checkpoint there, after the log has shown that it still begins with the one that was
 left before. A log that was put back to an earlier state, or written anew, is found, and nothing is overwritten.
 
-Not here: co-signatures of a witness that answers by itself.
+Not here: those whom the gate visits by itself, each minute (witness_ways).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from base64 import b64decode
 from pathlib import Path
 from typing import NamedTuple
 
-from cofferdam.audit.checkpoint import open_checkpoint
+from cofferdam.audit.checkpoint import Checkpoint, open_checkpoint
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.keys import write_file
 from cofferdam.audit.proof import prove_consistency
-from cofferdam.audit.tree import WIDTH, check_consistency
-from cofferdam.errors import AuditError, CofferdamError
+from cofferdam.audit.tree import WIDTH
+from cofferdam.errors import CofferdamError
+from cofferdam.evidence.heads import older, went_on
+from cofferdam.evidence.witness_ways import LAST
 
-LAST = "checkpoint"
-"""The newest; those before it stand beside it by their size."""
 COLLECTOR = "witness:"
 """Before the folder's name, in the entries that say how it stands."""
 
@@ -39,48 +39,54 @@ def keep(reader: LogReader, folder: Path) -> Kept:
         AuditError: the log does not begin with what was left there before; nothing was changed.
         CofferdamError: the folder cannot be read or written.
     """
-    if not folder.is_dir():
-        raise CofferdamError(f"{folder} is not a folder", hint="mount what keeps the checkpoints, or make it")
-    note = reader.checkpoint_note()
+    old = _left(folder)
+    before = open_checkpoint(old, reader.key) if old else None
+    note = reader.checkpoint_note() if before is None else _goes_on(reader, folder, before)
     now = open_checkpoint(note, reader.key)
-    before = -1
-    try:
-        old = (folder / LAST).read_bytes()
-    except FileNotFoundError:
-        old = b""
-    except OSError as error:
-        raise CofferdamError(f"{folder / LAST} cannot be read: {error.strerror}") from None
-    if old:
-        kept = open_checkpoint(old, reader.key)
-        before = kept.size
-        if kept.size > now.size:
-            raise AuditError(
-                f"the log has {now.size} entries under its checkpoint, and had {kept.size}: it was put back or cut",
-                hint="`cofferdam audit verify --checkpoint` says more; keep what is in the folder",
-            )
-        if kept.size == now.size:
-            good = kept.root == now.root
-        elif kept.size < (first := reader.first()) and kept.size % WIDTH:
-            raise CofferdamError(
-                f"{folder} was visited last at {kept.size} entries, and the log keeps none below {first} any more: "
-                "nobody can tell whether it still begins with those",
-                hint="visit it more often than the log drops entries; to begin anew, move its files away",
-            )
-        else:
-            proof = prove_consistency(reader, kept.size)
-            path = [b64decode(one) for one in proof.hashes]
-            # The checkpoint of the proof, which may be newer than the one that was read above.
-            newer = open_checkpoint(proof.checkpoint.encode(), reader.key)
-            note, now = proof.checkpoint.encode(), newer
-            good = check_consistency(kept.size, kept.root, newer.size, newer.root, path)
-        if not good:
-            raise AuditError(
-                f"the log's first {kept.size} entries are not those that were kept: it was written anew",
-                hint="keep what is in the folder: it shows that there were two logs",
-            )
     try:
         write_file(folder / str(now.size), note)
         write_file(folder / LAST, note)
     except OSError as error:
         raise CofferdamError(f"{folder} cannot be written: {error.strerror}") from None
-    return Kept(now.size, before)
+    return Kept(now.size, before.size if before is not None else -1)
+
+
+def look(reader: LogReader, folder: Path) -> int:
+    """The size of the checkpoint that was left there, from which the log goes on. Raises: as `keep`."""
+    old = _left(folder)
+    if not old:
+        raise CofferdamError(f"{folder} has no checkpoint")
+    before = open_checkpoint(old, reader.key)
+    _goes_on(reader, folder, before)
+    return before.size
+
+
+def _left(folder: Path) -> bytes:
+    if not folder.is_dir():
+        raise CofferdamError(f"{folder} is not a folder", hint="mount what keeps the checkpoints, or make it")
+    try:
+        return (folder / LAST).read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise CofferdamError(f"{folder / LAST} cannot be read: {error.strerror}") from None
+
+
+def _goes_on(reader: LogReader, folder: Path, before: Checkpoint) -> bytes:
+    """The log's signed checkpoint, which goes on from the one that was left."""
+    note = reader.checkpoint_note()
+    now = open_checkpoint(note, reader.key)
+    older(before.size, now.size)
+    if before.size == now.size:
+        went_on(before, note, (), reader.key)
+        return note
+    if before.size < (first := reader.first()) and before.size % WIDTH:
+        raise CofferdamError(
+            f"{folder} was visited last at {before.size} entries, and the log keeps none below {first} any more: "
+            "nobody can tell whether it still begins with those",
+            hint="visit it more often than the log drops entries; to begin anew, move its files away",
+        )
+    proof = prove_consistency(reader, before.size)  # under the checkpoint of the proof, which may be newer
+    note = proof.checkpoint.encode()
+    went_on(before, note, [b64decode(one) for one in proof.hashes], reader.key)
+    return note

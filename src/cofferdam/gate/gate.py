@@ -139,7 +139,7 @@ class Gate:
         self.leaks = LeakProbe(self)
         self.drops = Drops(self)
         self.troubles = Troubles(self)
-        self.evidence = Evidence(self, self.status)
+        self.evidence = Evidence(self, self.status, auditor=self.auditor)
         self.recent = Recent()
         self._metrics = Metrics()
         self.crews: dict[str, Crew] = {}

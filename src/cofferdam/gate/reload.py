@@ -100,6 +100,7 @@ async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path, files: t
     loaded = PolicyLoaded(policy=policy.hash, previous=previous, files=told_files(files), wall_ns=now_ns())
     await gate.audit.record(loaded, RECORD_SECONDS)
     gate.leaks.set(policy.gate.leak_probe_seconds)
+    await gate.evidence.take_policy()
     troubles = await _change_crews(gate, change)
     try:
         gate.separation = await gate.launcher.prepare(plan)

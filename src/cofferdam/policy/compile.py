@@ -87,6 +87,13 @@ def _compile(loaded: Loaded, now_ns: int) -> CompiledPolicy:
                 audit.keep or 0,
                 audit.at_most or 0,
                 audit.gone == "moved",
+                tuple(
+                    rows.Witness(
+                        name, found.way, found.address, found.port, found.path, one.key, found.user, one.name or ""
+                    )
+                    for name, one in sorted(audit.witnesses.items())
+                    for found in [one.to]
+                ),
             ),
             clocks={name: clock(name, now_ns) for name in sorted(zones)},
             overlay=_overlay(policy),

@@ -10,12 +10,13 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from cofferdam.policy import addressing, schema, syntax
+from cofferdam.policy import addressing, schema, syntax, witnesses
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.findings import Checking, Reader
 from cofferdam.policy.networks import network_of
 from cofferdam.policy.placechecks import PlaceChecks
 from cofferdam.policy.problems import Problem, nearest, one_of
+from cofferdam.policy.rows import MOST_WITNESSES
 from cofferdam.policy.terms.diode_rows import strand_of
 from cofferdam.policy.terms.kinds import KINDS, Kinds, dialects
 from cofferdam.policy.yamltext import quote
@@ -71,6 +72,19 @@ class _Checker(Checking):
         self.names_in_dns()
         for name, conduit in self.policy.conduits.items():
             self.conduit(name, conduit)
+        self.witnesses()
+
+    # --- the log
+
+    def witnesses(self) -> None:
+        found = self.policy.audit.witnesses
+        for name, one in found.items():
+            if not witnesses.fits(one.to.way, one.key):
+                wanted = "a host key such as ssh-ed25519 AAAA..." if one.to.way == "sftp" else "NAME+ID+BASE64"
+                what = f"a key that does not answer by {one.to.way}"
+                self.at(("audit", "witnesses", name, "key"), what, wanted, check="witness")
+        if len(found) > MOST_WITNESSES:
+            self.key(("audit", "witnesses"), f"{len(found)} witnesses", f"at most {MOST_WITNESSES}", check="witness")
 
     # --- zones
 

@@ -37,6 +37,7 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Overlay", schema.Overlay, "`overlay:`"),
     ("WireGuard", schema.WireGuard, "`overlay:` `wireguard:`"),
     ("Audit", schema.Audit, "`audit:`"),
+    ("Witnesses", schema.Witness, "`audit:` `witnesses:` NAME"),
 )
 
 

@@ -9,7 +9,7 @@ them a part gets (policy.terms).
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -139,10 +139,34 @@ class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     leak_probe_seconds: int = 300
 
 
+MOST_WITNESSES: Final = 8
+
+
+class Witness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who keeps the log's heads. `way`: "http", "https" (a C2SP witness) or "sftp" (a folder); `path`: its prefix, or
+    the folder; `key`: the witness's vkey, or the host key as KIND BASE64; `user`: as whom we sign in by SFTP; `host`:
+    the name that is said to it, where it is not the address."""
+
+    name: str
+    way: Literal["http", "https", "sftp"]
+    address: str
+    port: int
+    path: str
+    key: str
+    user: str = ""
+    host: str = ""
+
+    @property
+    def where(self) -> str:
+        """As it was written, near enough."""
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.way}://{self.user}{'@' if self.user else ''}{address}:{self.port}{self.path}"
+
+
 class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`reads_without_log`: reads go on while the log cannot be written; `messages_without_log`: a relay hands out its
     messages. `interval_ms`: how often reads are counted. `keep_seconds` and `most_bytes`: of the log, 0 for no bound;
-    `move`: what goes beyond is moved to the archive."""
+    `move`: what goes beyond is moved to the archive. `witnesses`: who keeps its heads."""
 
     reads_without_log: bool = True
     interval_ms: int = 10_000
@@ -150,6 +174,7 @@ class Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_seconds: int = 0
     most_bytes: int = 0
     move: bool = False
+    witnesses: tuple[Witness, ...] = ()
 
 
 class WireGuard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -30,7 +30,7 @@ from pydantic import (
 from cofferdam import limits as limits_module
 from cofferdam.limits import Limits
 from cofferdam.model import Item, Side, Span, ValueType
-from cofferdam.policy import syntax
+from cofferdam.policy import syntax, witnesses
 from cofferdam.policy.fields import as_list, size, span
 from cofferdam.policy.fields import choice as _choice
 from cofferdam.policy.fields import one_or_list as _one_or_list
@@ -680,6 +680,27 @@ class Overlay(Entry):
     assigned_peers: dict[Name, Addresses] = Field({}, description="The same for overlay peers.")
 
 
+class Witness(Entry):
+    """Who keeps the log's signed heads elsewhere."""
+
+    to: Annotated[
+        witnesses.Place,
+        *_read(witnesses.place, {"type": "string", "pattern": "^(https?|sftp)://", "examples": witnesses.EXAMPLES}),
+    ] = Field(
+        description="Where: `http://ADDRESS:PORT/PREFIX` or `https://...`, a witness by C2SP tlog-witness; or "
+        "`sftp://USER@ADDRESS:PORT/FOLDER`, a folder on another machine."
+    )
+    key: Annotated[
+        str, *_read(witnesses.key, {"type": "string", "pattern": r"^(\S+\+[0-9a-f]{8}\+\S+|ssh-\S+ \S+)$"})
+    ] = Field(
+        description="The witness's key, NAME+ID+BASE64; for SFTP the host key of the machine, such as `ssh-ed25519 "
+        "AAAA...`. What another key answers is refused, with an alarm."
+    )
+    name: Annotated[str, *_read(syntax.domain, {"type": "string", "examples": ["witness.example"]})] | None = Field(
+        None, description="The host's name, where the witness asks for it (`Host`, TLS)."
+    )
+
+
 class Audit(Entry):
     """The audit log."""
 
@@ -702,6 +723,11 @@ class Audit(Entry):
         "dropped",
         description="What becomes of entries that go: they are removed, or moved into the folder `archive` of the "
         "state directory, where another disk may be mounted. An entry says which went, and what is left verifies.",
+    )
+    witnesses: dict[Name, Witness] = Field(
+        {},
+        description="Who gets the log's signed head each minute, by name, at most 8. Each must go on from the one that "
+        "was given out before.",
     )
 
 

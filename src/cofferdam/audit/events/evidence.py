@@ -94,12 +94,14 @@ class PackMade(Event, frozen=True, kw_only=True):
 
 class ExportStood(Event, frozen=True, kw_only=True):
     """Where the export to a collector stood: entries up to `next` (not included) have been given over. Written when it
-    begins to work, when it ceases to, and once an hour."""
+    begins to work, when it ceases to, and once an hour. Of a witness (`witness:NAME`): it keeps the head of `next`
+    entries, as in `note`, with its co-signature where it is one that signs."""
 
     collector: Name
     next: Count
     working: bool
     detail: Text = ""
+    note: Annotated[str, Meta(max_length=4096)] = ""
 
 
 class DrillDone(Event, frozen=True, kw_only=True):

@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from cofferdam.audit.supervision import (
+    AskHead,
     AskRecent,
     Close,
     FromAuditorControl,
@@ -26,6 +27,7 @@ from cofferdam.audit.supervision import (
     Recent,
     RefusedLog,
     ReportLog,
+    SignedHead,
     ToAuditorControl,
     Violation,
 )
@@ -65,7 +67,7 @@ class AuditorPart(Child[ToAuditorControl, FromAuditorControl]):
                 self.opened = record
             case RefusedLog():
                 self.failing, self.hint = record.message, record.hint
-            case Recent():
+            case Recent() | SignedHead():
                 self._supervisor.answered(record)
             case _:
                 self._supervisor.told(record)
@@ -88,7 +90,7 @@ class Auditor(Supervisor[AuditorPart]):
         self._reported = asyncio.Event()
         self.status: LogStatus | None = None
         self.key = ""
-        self._questions: dict[int, asyncio.Future[Recent]] = {}
+        self._questions: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
         self._keep = Keep(0, 0, False)
         self._state = state_folder
@@ -191,22 +193,31 @@ class Auditor(Supervisor[AuditorPart]):
         self._gate.log.error("auditor-violation", detail=detail)
         self.kill_part(part)
 
-    def answered(self, record: Recent) -> None:
-        """The writes of the last minute."""
+    def answered(self, record: Recent | SignedHead) -> None:
+        """What somebody asked for."""
         question = self._questions.pop(record.number, None)
         if question is not None and not question.done():
             question.set_result(record)
 
     async def recent(self, assets: Sequence[str], seconds: float) -> Recent | None:
         """The writes of the last minute to assets of these names; None where no answer came."""
+        found = await self._asked(lambda number: AskRecent(number, tuple(assets)), seconds)
+        return found if isinstance(found, Recent) else None
+
+    async def head(self, old: int, seconds: float) -> SignedHead | None:
+        """The log's signed head, and how it goes on from the tree of `old` entries; None where no answer came."""
+        found = await self._asked(lambda number: AskHead(number, old), seconds)
+        return found if isinstance(found, SignedHead) else None
+
+    async def _asked(self, ask: Callable[[int], ToAuditorControl], seconds: float) -> object:
         part = next((part for part in self.parts if part.opened is not None), None)
         if part is None:
             return None
         self._number += 1
         number = self._number
-        question: asyncio.Future[Recent] = asyncio.get_running_loop().create_future()
+        question: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._questions[number] = question
-        part.send(AskRecent(number, tuple(assets)))
+        part.send(ask(number))
         try:
             return await asyncio.wait_for(question, seconds)
         except TimeoutError:

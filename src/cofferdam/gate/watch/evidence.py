@@ -27,6 +27,8 @@ from cofferdam.evidence.standing import of_a_policy
 from cofferdam.gate import state
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.context import Context
+from cofferdam.gate.crew.auditor import Auditor
+from cofferdam.gate.watch.witness import Witnesses
 
 
 class CheckReport(msgspec.Struct, frozen=True):
@@ -53,8 +55,13 @@ BY = "gate"
 class Evidence:
     """One gate's. All methods are called from the event loop."""
 
-    def __init__(self, gate: Context, status: Callable[[], Any], clock: Callable[[], int] = now_ns) -> None:
+    def __init__(
+        self, gate: Context, status: Callable[[], Any], clock: Callable[[], int] = now_ns,
+        auditor: Auditor | None = None,
+    ) -> None:  # fmt: skip
+        """`auditor`: who signs the log's heads; without one they are given to nobody."""
         self._gate = gate
+        self.witnesses = Witnesses(gate, auditor, self.told) if auditor is not None else None
         self._clock = clock
         self._status = status
         self._known: dict[tuple[str, str], tuple[str, str, int]] = {}
@@ -79,6 +86,7 @@ class Evidence:
     async def work(self, stop: asyncio.Event) -> None:
         """Round after round, until the gate stops."""
         self.restore()
+        await self.take_policy()
         wait = FIRST_SECONDS
         while not stop.is_set():
             try:
@@ -87,6 +95,13 @@ class Evidence:
             except TimeoutError:
                 self.round()
             wait = ROUND_SECONDS
+        if self.witnesses is not None:
+            await self.witnesses.stop()
+
+    async def take_policy(self) -> None:
+        """The policy in force says who gets the log's heads."""
+        if self.witnesses is not None:
+            await self.witnesses.take(self._gate.policy.audit.witnesses)
 
     def round(self) -> None:
         """Runs what is due."""

@@ -1,0 +1,146 @@
+"""The witness's part: visits those who keep the log's heads, each once a minute, for as long as the gate runs.
+
+It stands in the host's network, as a user of its own, and sees no file: what it gives away comes from the gate, head by
+head, and it holds the newest that each keeper was given, so that it gives away none that does not go on from it. It
+puts its filter on when it has been told whom to visit, before anybody is dialled.
+
+Not here: a visit (witness_ways), alarms and entries (gate.watch.witness).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import logging
+import os
+import sys
+from typing import Final
+
+from cofferdam.audit.checkpoint import VerifierKey
+from cofferdam.brokers.kit.aio import PartLoop
+from cofferdam.crossing.loops import LoopReactor
+from cofferdam.crossing.pipe import PipeReceiver, PipeSender
+from cofferdam.enforce import sandbox
+from cofferdam.enforce.crews import WITNESS
+from cofferdam.errors import AuditError, CofferdamError, CrossingError
+from cofferdam.evidence.witness_records import (
+    FROM_WITNESS,
+    TO_WITNESS,
+    Alive,
+    FromWitness,
+    Head,
+    Keepers,
+    Kept,
+    NotKept,
+    ToWitness,
+    Want,
+    WitnessReady,
+)
+from cofferdam.evidence.witness_ways import Ask, Keeper, keeper
+
+ALIVE_SECONDS: Final = 5.0
+HEAD_SECONDS: Final = 15.0
+"""For the gate to answer; then the visit is over."""
+EXIT_STOPPED, EXIT_GATE_GONE, EXIT_VIOLATION = 0, 2, 4
+
+
+class WitnessProcess:
+    """The process; `run()` returns its exit code."""
+
+    def __init__(self, control_in: int, control_out: int) -> None:
+        self._reactor = LoopReactor(PartLoop())
+        self._code = EXIT_GATE_GONE
+        self._started = False
+        self._asked: dict[str, asyncio.Future[Head]] = {}
+        self._gate: PipeSender[FromWitness] = PipeSender(self._reactor, control_out, FROM_WITNESS)
+        self._gate.on_closed = self._reactor.stop
+        PipeReceiver(self._reactor, control_in, TO_WITNESS, self._on_record, self._reactor.stop)
+
+    def run(self) -> int:
+        try:
+            self._reactor.run()
+        except CrossingError as error:
+            print(f"cofferdam: the witness was told what it does not understand: {error}", file=sys.stderr)
+            return EXIT_VIOLATION
+        return self._code
+
+    def _on_record(self, record: ToWitness) -> None:
+        match record:
+            case Keepers():
+                if self._started:
+                    raise CrossingError("told twice whom to visit")
+                self._started = True
+                self._begin(record)
+            case Head():
+                asked = self._asked.pop(record.witness, None)
+                if asked is not None and not asked.done():
+                    asked.set_result(record)
+            case _:
+                self._code = EXIT_STOPPED
+                self._reactor.stop()
+
+    def _begin(self, told: Keepers) -> None:
+        if any(one.way == "sftp" for one in told.witnesses):
+            _load_ssh()
+        facts = sandbox.confine(WITNESS.parts["witness"])
+        log = VerifierKey.parse(told.log)
+        for one in told.witnesses:
+            self._reactor.start(self._visits(keeper(one, log, self._asking(one.name), told.secret), told.seconds))
+        self._gate.send(WitnessReady(tuple((name, force, detail[:1024]) for name, force, detail in facts)))
+        self._alive()
+
+    def _alive(self) -> None:
+        self._gate.send(Alive())
+        self._reactor.call_in(ALIVE_SECONDS, self._alive)
+
+    def _asking(self, name: str) -> Ask:
+        async def ask(old: int) -> Head:
+            future: asyncio.Future[Head] = asyncio.get_running_loop().create_future()
+            self._asked[name] = future
+            self._gate.send(Want(name, old))
+            async with asyncio.timeout(HEAD_SECONDS):
+                found = await future
+            if found.old != old:
+                raise CofferdamError("the gate answered another question")
+            return found
+
+        return ask
+
+    async def _visits(self, one: Keeper, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                size, note = await one.visit()
+            except AuditError as wrong:
+                self._gate.send(NotKept(one.to.name, True, str(wrong)[:1024]))
+            except CofferdamError as trouble:
+                self._gate.send(NotKept(one.to.name, False, str(trouble)[:1024]))
+            else:
+                self._gate.send(Kept(one.to.name, size, note))
+            await asyncio.sleep(max(seconds / 10, began + seconds - loop.time()))
+
+
+def _load_ssh() -> None:
+    """All that the library would import or ask the machine for later, when nothing can be opened any more."""
+    os.environ["LOGNAME"] = "cofferdam"
+    os.environ["HOME"] = "/nonexistent"
+    logging.disable(logging.CRITICAL)
+    for name in ("asyncssh", "encodings.ascii", "encodings.idna", "stringprep", "asyncio.streams",
+                 "cryptography.hazmat.backends.openssl.backend"):  # fmt: skip
+        importlib.import_module(name)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="cofferdam-witness")
+    for option in ("name", "kind", "part"):
+        parser.add_argument(f"--{option}", default="")
+    for option in ("control-in", "control-out"):
+        parser.add_argument(f"--{option}", type=int, required=True)
+    args = parser.parse_args()
+    return WitnessProcess(args.control_in, args.control_out).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
