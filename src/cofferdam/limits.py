@@ -41,9 +41,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     client_outstanding: int = 16
     """Requests of one client connection that may be under way (Modbus TCP guide 1.0b, 4.2.2: 1 to 16)."""
     client_requests_per_second: int = 2000
-    """Sustained requests a second from one source address. What comes faster waits, and is not read meanwhile."""
+    """Sustained requests a second of one principal, from all its addresses together, or of one address (an IPv6 /64)
+    that is none's. What comes faster waits, and is not read meanwhile."""
     client_requests_burst: int = 100
-    """Requests that one source address may send at once above the sustained rate."""
+    """Requests that it may send at once above the sustained rate."""
     client_wait_seconds: float = 1.0
     """A write that waited so long at the gate before its turn came is answered "busy", and not sent late."""
     client_standing: int = 1000

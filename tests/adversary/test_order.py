@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cofferdam.audit.events.access import ReadsCounted, Refused, RefusedMany, SessionClosed, SessionOpened, WriteOutcome
+from cofferdam.audit.events.access import (
+    LimitHit,
+    ReadsCounted,
+    Refused,
+    RefusedMany,
+    SessionClosed,
+    SessionOpened,
+    WriteOutcome,
+)
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import loads
 from cofferdam.policy.table import CompiledPolicy
@@ -379,6 +387,46 @@ def test_a_network_of_ipv6_is_one_source() -> None:
     crowd = [stage.client(f"fd00::{n:x}:{n:x}", n) for n in range(1, most + 20)]
     assert [client.closed for client in crowd].count(False) <= most
     assert not stage.client("fd00:0:0:1::1").closed
+
+
+def hurried(erp: str = "10.0.0.0/24") -> CompiledPolicy:
+    """Ten requests a second, and ten at once."""
+    text = GATEWAY % (
+        '  u1: {zone: control, address: 10.9.9.9, protocol: modbus, unit: 1, listen: "127.0.0.1:502"}',
+        "u1",
+    )
+    text = text.replace("10.0.0.0/24", erp)
+    paced = text.replace("client_requests_burst: 4000", "client_requests_burst: 10, client_requests_per_second: 10")
+    return compile_policy(loads(paced), now_ns=WALL)
+
+
+def test_a_principal_asks_no_faster_by_more_addresses() -> None:
+    """M13: five hosts of one principal have the pace of one; other principals, and strangers, do not wait for them."""
+    stage = Stage(policy=hurried())
+    crowd = [stage.client(f"10.0.0.{n}", n) for n in range(1, 6)]
+    for client in crowd:
+        client.on_data(b"".join(read(number, 300, 1) for number in range(1, 51)))
+    assert [len(client.take()) for client in crowd] == [10, 0, 0, 0, 0]
+    for other in (stage.client("10.0.1.1"), stage.client("10.7.7.7")):
+        other.on_data(read(1, 300, 1))
+        assert len(other.take()) == 1
+    stage.reactor.advance(4)
+    got = [len(client.take()) for client in crowd]
+    assert sum(got) in (39, 40, 41) and max(got) - min(got) <= 1
+    assert {hit.limit for hit in stage.of(LimitHit)} == {"client_requests_per_second"}
+
+
+def test_who_waits_for_a_turn_has_it_under_another_policy_too() -> None:
+    stage = Stage(policy=hurried())
+    first, second = (stage.client(f"10.0.0.{n}", n) for n in (1, 2))
+    first.on_data(b"".join(read(number, 300, 1) for number in range(1, 31)))
+    assert len(first.take()) == 10
+    policy = hurried("10.0.0.2")
+    stage.outer.take_policy(policy, tuple(policy.assets))  # to which the first is nobody
+    second.on_data(b"".join(read(number, 300, 1) for number in range(1, 31)))
+    stage.reactor.advance(10)
+    assert first.closed
+    assert len(second.take()) == 30, "who has gone holds up nobody"
 
 
 def test_a_connection_that_asks_nothing_is_told_of_once_however_many_units_there_are() -> None:

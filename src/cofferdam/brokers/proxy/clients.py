@@ -230,7 +230,8 @@ class Pending:
 
 
 class Pace:
-    """What one source address may ask: a token bucket of requests, and its connections that wait for more."""
+    """What the principals that a client stands for may ask, or an address that is nobody's: a token bucket of requests,
+    and the connections that wait for more."""
 
     __slots__ = ("at", "connections", "line", "tokens")
 
@@ -252,48 +253,48 @@ class Pace:
 
 
 def forget_full(paces: dict[str, Pace], now: int, rate: float, burst: float) -> None:
-    """Drops what says nothing any more: sources without connections, that may ask as much as anybody."""
-    for source, pace in list(paces.items()):
+    """Drops what says nothing any more: those without connections, that may ask as much as anybody."""
+    for group, pace in list(paces.items()):
         if not pace.connections:
             pace.fill(now, rate, burst)
             if pace.tokens >= burst:
-                del paces[source]
+                del paces[group]
 
 
 class Turns:
-    """The connections that wait until their source may ask more. Those of one source take turns, in the order in which
-    they came; `go_on` is called with the one whose turn it is, and may have it wait again. `rate` (per ns) and `burst`
-    are the policy's, set by the owner."""
+    """The connections that wait until their principals may ask more. Those of the same principals take turns, in the
+    order in which they came; `go_on` is called with the one whose turn it is, and may have it wait again. `rate` (per
+    ns) and `burst` are the policy's, set by the owner."""
 
     def __init__(self, reactor: Reactor, go_on: Callable[[Client], None]) -> None:
         self._reactor = reactor
         self._go_on = go_on
         self.rate = 0.0
         self.burst = 0.0
-        self._waiting: dict[str, Pace] = {}
+        self._waiting: dict[Pace, None] = {}  # in the order in which they came
         self._timer: Timer | None = None
 
     def wait(self, client: Client) -> None:
-        """Its source has asked as much as it may for now."""
+        """It has asked, or others of its principals have, as much as they may for now."""
         client.in_line = True
         client.pace.line.append(client)
-        self._waiting[client.share] = client.pace
+        self._waiting[client.pace] = None
         self._arm()
 
     def _arm(self) -> None:
         if self._timer is None and self._waiting:
-            due = min(pace.due(self.rate) for pace in self._waiting.values())
+            due = min(pace.due(self.rate) for pace in self._waiting)
             self._timer = self._reactor.call_at(max(due, self._reactor.now + TURN_NS), self._take)
 
     def _take(self) -> None:
         self._timer = None
         now = self._reactor.now
-        for source, pace in list(self._waiting.items()):
+        for pace in list(self._waiting):
             pace.fill(now, self.rate, self.burst)
             while pace.line and pace.tokens >= 1.0:
                 client = pace.line.popleft()
                 client.in_line = False
                 self._go_on(client)
             if not pace.line:
-                del self._waiting[source]
+                del self._waiting[pace]
         self._arm()

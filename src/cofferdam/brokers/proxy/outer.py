@@ -1,8 +1,8 @@
 """The outer half of a proxy: takes clients' connections, understands and judges their requests, answers them.
 
 It refuses early what policy does not allow, so that the answer is quick and the crossing quiet; that it refuses
-rightly is not what safety rests on (the inner half decides again). It holds the clients to their limits: a source that
-asks faster than it may is not read from until its next turn, so that its flood costs the others nothing.
+rightly is not what safety rests on (the inner half decides again). It holds the clients to their limits: principals
+who ask faster than they may are not read from until their next turn, so that their flood costs the others nothing.
 
 Not here: sockets' details (brokers.transport), the asset's side (inner), the process around it (brokers.half).
 """
@@ -109,6 +109,7 @@ class Outer(Door):
                     self.close(client, "closed by the client")
                 elif isinstance(event, Identified):
                     self._identified(client, event)
+                    pace = client.pace
                 elif isinstance(event, (LocalAnswer, Released)):
                     client.requests += 1
                     client.last = self._clock()

@@ -74,7 +74,8 @@ class Door(Part):
         self._next = 0
         self._pending: dict[int, Pending] = {}
         self._sessions: dict[int, tuple[Client, Session]] = {}
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[str, Pace] = {}  # by group (clients)
+        self._of_source: dict[str, int] = {}  # connections by share
         self._turns = Turns(setting.reactor, self._go_on)
         self._admission = Admission()
         self._budget = LogBudget(setting.audit)
@@ -128,6 +129,7 @@ class Door(Part):
                 if isinstance(flow, Deny) and isinstance(session.flow, Flow):
                     lost = True
                 session.judge_by(flow)
+            self._regroup(client, policy.principals_of(client.source, self._zones, client.shown))
             if client.only is not None and client.only.asset in policy.assets:
                 client.machine.take_asset(policy.assets[client.only.asset])
             if lost:
@@ -187,9 +189,8 @@ class Door(Part):
         principals = self.policy.principals_of(source, self._zones, None)
         stranger = not principals
         group = " ".join(principals) or share
-        pace = self._paces.get(share)
         if too_much is None:
-            of_source = 0 if pace is None else pace.connections
+            of_source = self._of_source.get(share, 0)
             count = len(self.clients)
             if count >= limits.client_connections and not stranger and self._make_room(group, now):
                 count -= 1
@@ -197,9 +198,8 @@ class Door(Part):
         if too_much is not None:
             self._turn_away(transport, source, *too_much)
             return None
-        if pace is None:
-            pace = self._paces[share] = Pace(self._burst, now)
-        pace.connections += 1
+        pace = self._pace_of(group, now)
+        self._of_source[share] = self._of_source.get(share, 0) + 1
         first = next(iter(assets.values()))
         face = Face(self._would)
         facing = face.facing(self._common, first, self._wall, source, local, alone)
@@ -250,7 +250,7 @@ class Door(Part):
             return
         client.shown = shown
         principals = self.policy.principals_of(client.source, self._zones, client.shown)
-        client.group = " ".join(principals) or client.share
+        self._regroup(client, principals)
         for session in client.sessions.values():
             if session.announced:
                 self.close(client, "the client shows to be somebody else")
@@ -261,6 +261,23 @@ class Door(Part):
             session.named = False
             if session.told and self._budget.spend(client.source, client.stranger, self._wall()):
                 self._tell_identity(client, session)
+
+    def _pace_of(self, group: str, now: int) -> Pace:
+        """How fast the principals, or the address that is nobody's, may ask: whatever connection it is by. One more
+        connection has it from now on."""
+        pace = self._paces.get(group)
+        if pace is None:
+            pace = self._paces[group] = Pace(self._burst, now)
+        pace.connections += 1
+        return pace
+
+    def _regroup(self, client: Client, principals: tuple[str, ...]) -> None:
+        """A client counts as these principals from now on. A turn that it waits for is still that of its old ones."""
+        group = " ".join(principals) or client.share
+        if group != client.group:
+            client.group = group
+            client.pace.connections -= 1
+            client.pace = self._pace_of(group, self._clock())
 
     def _tell_identity(self, client: Client, session: Session) -> None:
         """Has the log say who a client has shown to be, if it has shown anything."""
@@ -314,6 +331,11 @@ class Door(Part):
         if client.timer is not None:
             client.timer.cancel()
         client.pace.connections -= 1  # the rest of it is forgotten by `tick`, when it is full again
+        left = self._of_source[client.share] - 1
+        if left:
+            self._of_source[client.share] = left
+        else:
+            del self._of_source[client.share]
         self._admission.closed(client.share, client.stranger)
         wall = self._wall()
         for session in client.sessions.values():
