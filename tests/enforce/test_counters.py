@@ -115,3 +115,19 @@ def test_who_was_dropped_and_a_cable_that_is_out_are_alarms(live: Live) -> None:
     finally:
         ip("-n", live.site.plant, "link", "set", "net0", "up")
     eventually(lambda: "zone-link-plant" not in alarms())
+
+
+def test_reload_reads_the_policy_as_the_caller_does(live: Live) -> None:
+    """From a folder that the gate does not see, and a file that its user could not open."""
+    before = live.site.policy.read_text()
+    elsewhere = live.site.folder / "elsewhere" / "new.yaml"
+    elsewhere.parent.mkdir(mode=0o700)
+    elsewhere.write_text(before.replace("reason: tests", "reason: another"))
+    elsewhere.chmod(0o600)
+    code, out, err = cli("reload", elsewhere, "--state", live.site.state)
+    assert code == 0 and "is in force" in out, err
+    elsewhere.write_text(before.replace("zone: plant", "zone: plnt", 1))
+    code, _, err = cli("reload", elsewhere, "--state", live.site.state)
+    assert code == 2 and "did you mean plant" in err
+    code, _, err = cli("reload", live.site.policy, "--state", live.site.state)
+    assert code == 0, err

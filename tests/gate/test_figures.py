@@ -183,7 +183,8 @@ def test_a_broker_that_this_code_never_heard_of_is_shown_at_80_columns() -> None
         "site": "works", "now_ns": 10**18, "started_ns": 10**18, "severed": [], "alarms": [], "conduits": [],
         "policy": {"hash": "ab" * 32, "loaded_ns": 10**18, "path": "p.yaml"}, "recent_seconds": 300, "pairs": [],
         "assets": [], "sessions": [], "unmatched": 0, "limits": {}, "malformed": 0, "dropped": [], "management": "",
-        "facts": [], "separation": "processes", "figures": figures,
+        "facts": [], "separation": "processes", "figures": figures, "strangers": [], "wires": [],
+        "ok": True, "verdict": "ok", "way_out": "",
         "audit": {"writable": True, "size": 1, "signed": 1, "commit_mean": 1, "commit_max": 1},
     }  # fmt: skip
     console = Console(width=80, record=True, markup=False, file=io.StringIO())

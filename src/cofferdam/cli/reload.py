@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from cofferdam.cli.gate_options import state_of
     from cofferdam.enforce import journal
     from cofferdam.gate.client import ask
+    from cofferdam.gate.loading import handed_over
     from cofferdam.policy.difference import difference
 
     state = state_of(args)
@@ -43,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
         sessions = ask(state, "status")["sessions"]
         return diff.show(old, new, diff.ending(sessions, new), as_json=args.json)
     path = str(args.policy.absolute()) if args.policy is not None else ""
-    result = ask(state, "reload", path=path)
+    # Read here, by whoever asks and from wherever they stand: the gate sees little of this machine's files.
+    loaded = handed_over(Path(path or before["path"]))
+    result = ask(state, "reload", path=path, bytes=len(loaded), more=loaded)
     if path and os.geteuid() == 0 and journal.noted_policy(state) is not None:
         journal.note_policy(state, Path(path))
     found = difference(diff.in_force(before).table, diff.in_force(ask(state, "policy")).table)

@@ -191,7 +191,7 @@ def gate_unit(setting: UnitSetting) -> str:
     return f"""\
 [Unit]
 Description=Cofferdam, the gate between office and plant
-Documentation=https://cofferdam.example/docs
+Documentation=man:cofferdam(1)
 Requires=cofferdam-shut.service
 {order}
 StartLimitIntervalSec=0
@@ -203,7 +203,8 @@ NotifyAccess=main
 ExecStartPre={setting.nft} -f {setting.rules}
 ExecStart={setting.program} up {setting.policy} --state {setting.state}
 ExecStop=-{setting.nft} -f {setting.rules}
-ExecReload=/bin/kill -HUP $MAINPID
+# Reads the policy as root does, and fails where it is refused.
+ExecReload={setting.program} reload {setting.policy} --state {setting.state}
 WatchdogSec=30
 TimeoutStartSec=180
 TimeoutStopSec=30
@@ -256,7 +257,7 @@ def nightly_unit(setting: UnitSetting) -> str:
 # alarms; one that fails keeps none of the others from running, and the unit fails with it.
 [Unit]
 Description=Cofferdam, the nightly proof of the gate and its other evidence
-Documentation=https://cofferdam.example/docs
+Documentation=man:cofferdam(1)
 After=cofferdam.service
 
 [Service]

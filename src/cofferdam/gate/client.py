@@ -25,15 +25,18 @@ SEVER_SECONDS = 15.0
 """The longest wait for a gate's answer; one that hangs for so long has been ended with everything else."""
 
 
-def ask(state: Path, verb: str, /, *, seconds: float | None = ANSWER_SECONDS, **fields: object) -> Any:
+def ask(
+    state: Path, verb: str, /, *, seconds: float | None = ANSWER_SECONDS, more: bytes = b"", **fields: object
+) -> Any:
     """Sends one request and returns its result. `seconds`: how long the gate may take; None: as long as it likes.
+    `more` follows the request, which says how long it is.
 
     Raises:
         GateError: no gate runs there, or it says no.
         PolicyError: the gate refuses a policy; `problems` are its findings, as text.
     """
     path = control_socket(state)
-    line = json.dumps({"type": verb, **fields}).encode() + b"\n"
+    line = json.dumps({"type": verb, **fields}).encode() + b"\n" + more
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as gate:
             gate.settimeout(seconds)

@@ -26,6 +26,7 @@ from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.evidence.model import Finding
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.gate import RECORD_SECONDS, REPORT_SECONDS, Gate
+from cofferdam.gate.loading import ANSWER_BYTES
 from cofferdam.gate.pinging import ping_asset
 from cofferdam.gate.reload import reload_policy
 from cofferdam.gate.state import control_socket
@@ -48,9 +49,11 @@ class Status(Struct, frozen=True, tag="status", forbid_unknown_fields=True):
 
 
 class Reload(Struct, frozen=True, tag="reload", forbid_unknown_fields=True):
-    """Take a policy: an absolute path, or "" for the file that is in force."""
+    """Take a policy: an absolute path, or "" for the file that is in force. `bytes` of it follow the request, as the
+    caller has read it (`loading.handed_over`); 0: the gate reads the file itself."""
 
     path: Text = ""
+    bytes: Annotated[int, Meta(ge=0, le=ANSWER_BYTES)] = 0
 
 
 class Policy(Struct, frozen=True, tag="policy", forbid_unknown_fields=True):
@@ -215,7 +218,7 @@ class ControlServer:
             async with asyncio.timeout(REQUEST_SECONDS):
                 line = await reader.readuntil(b"\n")
             if uid in (0, os.geteuid()):
-                answer = await self._obey(line, person(pid, uid))
+                answer = await self._obey(line, person(pid, uid), reader)
             else:
                 answer = Answer(False, error="only root and the user whose gate this is may use it")
             writer.write(self._encoded(answer) + b"\n")
@@ -234,12 +237,18 @@ class ControlServer:
             self._gate.command_failed("answer", "gate", error)
             return msgspec.json.encode(Answer(False, None, f"the answer cannot be written: {error}"))
 
-    async def _obey(self, line: bytes, user: str) -> Answer:
+    async def _obey(self, line: bytes, user: str, reader: asyncio.StreamReader) -> Answer:
         try:
             request = msgspec.json.decode(line, type=Request)
-            return Answer(True, await self._do(request, user))
+            more = b""
+            if isinstance(request, Reload) and request.bytes:
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    more = await reader.readexactly(request.bytes)
+            return Answer(True, await self._do(request, user, more))
         except msgspec.MsgspecError as error:
             return Answer(False, error=f"not understood: {error}", hint="is the command of the gate's own version?")
+        except (asyncio.IncompleteReadError, TimeoutError):
+            raise  # it went away in the middle: nothing was done
         except PolicyError as error:
             return Answer(False, None, str(error), error.hint, tuple(map(str, error.problems)))
         except CofferdamError as error:
@@ -248,7 +257,7 @@ class ControlServer:
             self._gate.command_failed(_verb(line), user, error)
             return Answer(False, None, f"it failed: {error}", "the gate's log says more")
 
-    async def _do(self, request: Request, user: str) -> object:
+    async def _do(self, request: Request, user: str, more: bytes = b"") -> object:
         gate = self._gate
         match request:
             case Status(fresh):
@@ -261,7 +270,7 @@ class ControlServer:
             case Reload(path):
                 if path and not path.startswith("/"):
                     raise GateError("the policy's path is not absolute")
-                return await reload_policy(gate, Path(path) if path else None)
+                return await reload_policy(gate, Path(path) if path else None, more)
             case Policy():
                 rows = base64.b64encode(gate.policy.to_bytes()).decode()
                 return {"hash": gate.policy_hash, "path": str(gate.policy_path), "rows": rows}

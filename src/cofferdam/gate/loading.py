@@ -90,9 +90,30 @@ async def load_policy(
             f"the policy {path} cannot be loaded: the process that loads it ended ({last})",
             hint=f"it has {MEMORY_BYTES >> 30} GiB of memory; `cofferdam check` of the file says more",
         ) from None
+    return _taken(answer, machine)
+
+
+def _taken(answer: Loading, machine: str) -> tuple[CompiledPolicy, tuple[str, ...]]:
     if answer.error:
         raise PolicyError(answer.error, problems=answer.problems, hint=answer.hint)
     return CompiledPolicy.from_bytes(answer.policy).on(machine), answer.files
+
+
+def handed_over(path: Path) -> bytes:
+    """What becomes of loading a policy in the calling process, for a gate that may not see the file: `taken` there.
+    Whoever asks for a reload reads the policy with their own eyes."""
+    return msgspec.msgpack.encode(loading(path))
+
+
+def taken(data: bytes, machine: str) -> tuple[CompiledPolicy, tuple[str, ...]]:
+    """The policy that somebody who may has handed over. Raises: PolicyError, also where they found that it does not
+    load."""
+    try:
+        answer = _answers.decode(data)
+    except msgspec.MsgspecError as error:
+        raise PolicyError(f"the policy that was handed over is not understood: {error}",
+                          hint="is the command of the gate's own version?") from None  # fmt: skip
+    return _taken(answer, machine)
 
 
 async def _read(stream: asyncio.StreamReader, most: int) -> bytes:
@@ -158,7 +179,7 @@ def _child(path: Path, answers: int, words: int) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-        view = memoryview(msgspec.msgpack.encode(_loading(path)))
+        view = memoryview(msgspec.msgpack.encode(loading(path)))
         while view:
             view = view[os.write(1, view) :]
         code = 0
@@ -168,7 +189,8 @@ def _child(path: Path, answers: int, words: int) -> NoReturn:
         os._exit(code)
 
 
-def _loading(path: Path) -> Loading:
+def loading(path: Path) -> Loading:
+    """Loads a policy here; never raises for what a file may hold."""
     try:
         loaded = load(path)
         files = tuple(f"{name} sha256:{digest}" for name, digest in loaded.sources.items())

@@ -22,7 +22,7 @@ from cofferdam.gate import expiry
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.crew.plan import Change, change_crews, plan_crews
 from cofferdam.gate.gate import RECORD_SECONDS, STOP_SECONDS, TAKE_SECONDS, Gate, assets_at, told_files
-from cofferdam.gate.loading import load_policy
+from cofferdam.gate.loading import load_policy, taken
 from cofferdam.policy.table import CompiledPolicy
 
 
@@ -40,8 +40,9 @@ class Reloaded(msgspec.Struct, frozen=True):
     """Crews that do not start under the new policy; the gate keeps trying."""
 
 
-async def reload_policy(gate: Gate, path: Path | None) -> Reloaded:
-    """Takes the policy at `path`, or the present file anew.
+async def reload_policy(gate: Gate, path: Path | None, loaded: bytes = b"") -> Reloaded:
+    """Takes the policy at `path`, or the present file anew. `loaded`: as whoever asks for it has read it
+    (`loading.handed_over`); else the gate reads it itself, as far as it can see it.
 
     Raises:
         PolicyError: it does not load. Nothing changed.
@@ -50,7 +51,10 @@ async def reload_policy(gate: Gate, path: Path | None) -> Reloaded:
     async with gate.changing:
         path = path or gate.policy_path
         try:
-            policy, files = await load_policy(path, machine=gate.options.machine)
+            if loaded:
+                policy, files = taken(loaded, gate.options.machine)
+            else:
+                policy, files = await load_policy(path, machine=gate.options.machine)
             policy = expiry.hold(gate, policy)
             return await _put_in_force(gate, policy, path, files)
         except PolicyError as error:
