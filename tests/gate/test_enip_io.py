@@ -44,6 +44,7 @@ conduits:
     broker: enip
     owner: production
     reason: a test
+    priority: realtime
     allow:
       - {{who: scada, asset: drive, {verbs}}}
 """
@@ -103,8 +104,27 @@ def test_packets_go_both_ways_within_the_limits(works: Works, scanner: Scanner) 
     ended = events(works.state, "stream-ended")[0]
     assert ended["refused"] == 3 and ended["sent"] >= 10 and ended["received"] >= 10
     assert "reference = 1501 rpm is asked" in ended["reason"]
+    # How old packets were, and how evenly they left, both ways: each half measures what it sends.
+    status = works.gate.status()
+    figures = {one["name"]: one["values"] for one in status["figures"] if one["broker"] == "enip"}
+    for name in ("outputs_age", "outputs_jitter", "inputs_age", "inputs_jitter"):
+        assert figures[name]["drive/drive"]["count"] >= 10, name
+    [road] = status["conduits"]
+    assert road["packets"]["count"] >= 20 and road["packets"]["max"] > 0
     [written] = events(works.state, "write-allowed")[-1:]
     assert written["items"] == [["io drive", "stream", "", ["20000 us"]]]
+
+
+def test_halves_have_a_real_time_priority_or_say_that_they_have_none(works: Works) -> None:
+    status = works.gate.status()
+    [pair] = status["pairs"]
+    [fact] = [one for one in status["facts"] if one["name"] == "real-time priority"]
+    for half in pair["halves"]:
+        assert (os.sched_getscheduler(half["pid"]) == os.SCHED_RR) == fact["in_force"], fact
+    assert fact["in_force"] or "refuses it" in fact["detail"]
+    # As root the launcher may raise the limit; nobody else of the gate gets the priority.
+    if os.geteuid() == 0:
+        assert os.sched_getscheduler(works.gate.pids()["gate"]) == os.SCHED_OTHER
 
 
 def test_an_opening_that_is_wrong_is_told_so(works: Works, scanner: Scanner) -> None:

@@ -36,6 +36,8 @@ TABLE = [
     ("asset: plc, read", "asset: plcs, read", "plcs", 'found the asset "plcs", expected an asset of', "mean plc"),
     ("    from: office", "    from: offices", "offices", 'found the zone "offices"', "did you mean office"),
     ("    zone: plant", "    zone: plan", "plan", 'found the zone "plan"', "did you mean plant"),
+    ("    from: office", "    priority: realtime\n    from: office", "realtime",
+     "found realtime with the broker modbus, expected that only for protocols with streams", ""),
     ("broker: modbus", "broker: mudbus", "mudbus",
      'found the broker "mudbus", expected one of modbus', "did you mean modbus"),
     ("protocol: modbus", "protocol: mod-bus", "mod-bus", "found the protocol", "did you mean modbus"),

@@ -170,6 +170,8 @@ class Part(abc.ABC):
     spins: ClassVar[bool] = True
     """Whether its loop looks for more for a moment before it sleeps (`busy_poll_microseconds`): right where exchanges
     follow each other, wrong where people type, since who gives way on a busy machine is given its turn late."""
+    urgent: bool = False
+    """Whether the policy wants a real-time priority for it (Profile.urgent). Set when it is made."""
     limit_hits: dict[str, int]
     """How often each limit was hit, by name."""
     faults: dict[str, int]

@@ -30,6 +30,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.gate import RecordViolation
 from cofferdam.audit.records import FromAuditor, ToAuditor
 from cofferdam.brokers.broker import Asked, Broker, Part, Setting
+from cofferdam.brokers.kit import priority
 from cofferdam.brokers.kit.reports import Pager
 from cofferdam.brokers.kit.supervision import (
     HOUSE_END,
@@ -273,6 +274,7 @@ class PartProcess:
             )
         self._listen(record.listeners)
         self.reactor.spin_ns = limits.busy_poll_microseconds * 1000 if part.spins else 0
+        urgent = (priority.raised(),) if part.urgent and self.profile.urgent else ()
         writes = (*([store] if store is not None else []), *folders.values())
         # From here on this process can do no more than its work. Sockets are open, modules loaded, and the policy of
         # later reloads comes over the control pipe.
@@ -281,7 +283,7 @@ class PartProcess:
             deaf=[listener.fd for listener in record.listeners if listener.way == "out"],
             mute=[listener.fd for listener in record.listeners if listener.way == "in"],
         )  # fmt: skip
-        self._control.send(Ready(os.getpid(), policy.hash, facts))
+        self._control.send(Ready(os.getpid(), policy.hash, (*facts, *urgent)))
         self.reactor.call_in(TICK_SECONDS, self._tick)
         self.reactor.call_in(STATUS_SECONDS, self._report)
         # What lives now lives on: the collector need not look at it again. In a part of our own reactor, cycles of

@@ -211,6 +211,7 @@ def _latency(status: dict[str, Any]) -> list[Table]:
         rows = (
             (conduit["name"], f"{minutes} min", "recent", "recent_over_budget", ["", ""]),
             ("", run, "added", "over_budget", others),
+            *((("", "packets", "packets", "over_budget", ["", ""]),) if conduit["packets"]["count"] else ()),
         )
         for name, of, key, flag, more in rows:
             added, over = conduit[key], conduit[flag]

@@ -8,6 +8,7 @@ filters has the same interface; neither the gate nor the halves know which they 
 from __future__ import annotations
 
 import abc
+import contextlib
 import ctypes
 import errno
 import os
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 from cofferdam.enforce.kernel_log import KernelLog
 from cofferdam.enforce.orders import DroppedState, Fact, Place, Way
 from cofferdam.enforce.plans.records import NetworkPlan
-from cofferdam.enforce.profile import MEMORY_BYTES, Can, Profile
+from cofferdam.enforce.profile import MEMORY_BYTES, REALTIME_PRIORITY, Can, Profile
 from cofferdam.errors import GateError
 
 if TYPE_CHECKING:
@@ -79,6 +80,13 @@ class Berth:
     def writes(self) -> list[Path]:
         """All beneath which it may write."""
         return [*([self.store] if self.store is not None else []), *self.folders.values()]
+
+    def lift(self) -> None:
+        """What the calling process, which is to become the child, may do more than others. Before it is nobody."""
+        if self.profile.urgent:
+            # Without the right to raise it, it stays at what the service's LimitRTPRIO= says.
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_RTPRIO, (REALTIME_PRIORITY, REALTIME_PRIORITY))
 
     def limit(self) -> None:
         """Sets the limits of the calling process, which is to become the child."""

@@ -574,6 +574,7 @@ class Launcher:
             if words >= 0:
                 os.dup2(words, 2)
             place_descriptors(fds)
+            berth.lift()
             self._isolation.child_setup(berth)
             os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter, no shell
         except BaseException as error:

@@ -20,6 +20,10 @@ QUOTA_BYTES: Final = 4 << 30
 """Room of a store, where the policy says nothing else."""
 
 
+REALTIME_PRIORITY = 10
+"""Of an urgent part: above all that has no real-time priority, below the kernel's own threads that have one."""
+
+
 class Can(enum.Flag):
     """What a part may do besides reading and writing the pipes that it was born with: each is one row of the table of
     system calls (sandbox)."""
@@ -53,6 +57,8 @@ class Profile(msgspec.Struct, frozen=True):
     `wires`: it gets a packet socket on each interface of its side.
 
     For a job (`Crew.jobs`): `ordered_by` is the part that may have it started, `seconds` how long it may take.
+    `urgent`: it may give itself a real-time priority before its filter closes, where the policy asks for one.
+
     `sockets`: Unix sockets of services of the host that it may connect to, by the names under which the operator gives
     them to `cofferdam up --socket`.
     """
@@ -78,6 +84,7 @@ class Profile(msgspec.Struct, frozen=True):
     ordered_by: str = ""
     seconds: float = 0.0
     sockets: tuple[str, ...] = ()
+    urgent: bool = False
 
     def __post_init__(self) -> None:
         if (self.store or self.folders) != (Can.STORE in self.can):

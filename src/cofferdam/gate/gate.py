@@ -327,7 +327,8 @@ class Gate:
         if not self._stop.is_set():
             counted = report.totals(list(self.crews.values()), self.earlier)
             loop = asyncio.get_running_loop()
-            self.recent.keep(loop.time(), dict(counted.all_durations("added")))
+            packets = {f"{name} {report.PACKETS}": one for name, one in counted.all_durations("packets")}
+            self.recent.keep(loop.time(), dict(counted.all_durations("added")) | packets)
             loop.call_later(STEP_SECONDS, self._keep_recent)
 
     # --- what is in force ---------------------------------------------------------------------------------------

@@ -90,9 +90,11 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class Proxy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="proxy"):
-    """What a conduit says of a proxy, whichever protocol it speaks."""
+    """What a conduit says of a proxy, whichever protocol it speaks. `realtime`: its halves have a real-time
+    priority."""
 
     rules: tuple[Rule, ...] = ()
+    realtime: bool = False
 
 
 BrokerRow = Proxy | RelayRows | MirrorRows | PatchRows | JumpRows | DiodeRows

@@ -18,7 +18,7 @@ from cofferdam.errors import PolicyError
 from cofferdam.limits import Limits
 from cofferdam.model import NOBODY, Asset, Deny, Fault, Shown
 from cofferdam.policy.points.decide import Flow, PointState, Way
-from cofferdam.policy.rows import FORMAT, Audit, Conduit, Gate, Overlay, Principal, Rule, Table, Zone
+from cofferdam.policy.rows import FORMAT, Audit, Conduit, Gate, Overlay, Principal, Proxy, Rule, Table, Zone
 
 MEMO_ENTRIES = 4096
 """Flows that a policy remembers; all are forgotten when one more is asked for."""
@@ -149,6 +149,14 @@ class CompiledPolicy:
         if shown is not None:
             found = {name for name in found if _shows(shown, self.principals[name].shown)}
         return tuple(sorted(found))
+
+    def urgent(self, broker: str) -> bool:
+        """Whether a conduit of this broker wants a real-time priority for its parts."""
+        return any(
+            isinstance(one.terms, Proxy) and one.terms.realtime
+            for one in self.conduits.values()
+            if one.broker == broker
+        )
 
     def flow(
         self, broker: str, source: str, asset: str, zone: str | Collection[str] | None = None, shown: Shown = NOBODY

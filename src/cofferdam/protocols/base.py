@@ -162,6 +162,15 @@ class Over(msgspec.Struct, frozen=True, gc=False):
     detail: str
 
 
+class Cadence(msgspec.Struct, frozen=True, gc=False):
+    """How often frames of an open stream come: ns between two to the asset, and from it; `silence`: after so many
+    intervals without one a side is taken for silent."""
+
+    out_ns: int
+    in_ns: int
+    silence: int
+
+
 class Facing(msgspec.Struct, frozen=True, gc=False):
     """What a machine may know of where it stands, in a protocol whose machines need to know (`Protocol.common`).
 
@@ -475,6 +484,10 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
         """What a client's frame of the stream that `request` opened would write. All its items are parts of the
         stream's. `asset`: what the policy says of it."""
         raise LocalProtocolError("this protocol has no streams")
+
+    def cadence(self, request: Req, response: Resp) -> Cadence | None:
+        """How often frames of the stream come that `request` opened, by this answer; None where they have no times."""
+        return None
 
     def misfit(self, request: Req, message: Any) -> str:
         """ "" if a notice or frame belongs to what `request` left standing, else one sentence that says why not."""

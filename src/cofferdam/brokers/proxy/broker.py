@@ -5,7 +5,7 @@ from __future__ import annotations
 from cofferdam.audit.entry import kinds
 from cofferdam.audit.events import access, gate
 from cofferdam.brokers.broker import Broker
-from cofferdam.brokers.kit.figures import Metric, counter, gauge, histogram
+from cofferdam.brokers.kit.figures import Figure, Metric, counter, gauge, histogram
 from cofferdam.enforce.profile import Can, Crew, Profile
 from cofferdam.protocols.dialects import DIALECTS
 
@@ -101,11 +101,45 @@ INNER = (
 """What the inner half counts of each device."""
 
 
+def _way(name: str, way: str, words: str) -> tuple[Figure, Figure]:
+    """Of streams, in the half that sends this way."""
+    return (
+        histogram(
+            f"{name}_age",
+            f"how old packets {words} were as they left, from when the other half had read them",
+            by="stream",
+            metric=Metric("cofferdam_stream_age_seconds", {"way": way}, "how old streams' packets were as they left"),
+        ),
+        histogram(
+            f"{name}_jitter",
+            f"how far the time between two packets {words} was from their interval",
+            by="stream",
+            metric=Metric(
+                "cofferdam_stream_jitter_seconds",
+                {"way": way},
+                "how far the time between two packets of a stream was from their interval",
+            ),
+        ),
+    )
+
+
+PACKETS = histogram(
+    "packets",
+    "how old packets of streams were as they left, both ways: the conduit's latency budget holds for them, too",
+    by="conduit",
+    metric=Metric("cofferdam_packet_latency_seconds"),
+)
+STREAMS_OUTER = (*_way("inputs", "in", "from a device"), PACKETS)
+STREAMS_INNER = (*_way("outputs", "out", "to a device"), PACKETS)
+"""What the halves of a protocol with streams measure besides."""
+
+
 def proxy(word: str) -> Broker:
     """The broker that speaks the protocol of this name (protocols.registry)."""
     dialect = DIALECTS.get(word)
     secrets, preload = (dialect.secrets, dialect.preload) if dialect is not None else ((), ())
     # The socket towards devices is made before the filter is on.
+    streams = dialect is not None and any(kind.open for kind in dialect.kinds)
     datagrams = Can.DATAGRAMS if dialect is not None and dialect.datagrams else Can(0)
     return Broker(
         name=word,
@@ -117,6 +151,7 @@ def proxy(word: str) -> Broker:
                     stands="outer",
                     can=Can.ACCEPT | datagrams,
                     compiled=True,
+                    urgent=streams,
                     secrets=secrets,
                     preload=preload,
                     says=kinds((*access.OUTER, *gate.PART)),
@@ -126,6 +161,7 @@ def proxy(word: str) -> Broker:
                     stands="inner",
                     can=Can.DIAL_TCP | datagrams,
                     compiled=True,
+                    urgent=streams,
                     secrets=secrets,
                     preload=preload,
                     says=kinds((*access.INNER, *gate.PART)),
@@ -141,5 +177,8 @@ def proxy(word: str) -> Broker:
         answers=frozenset({"inner"}),
         alarms=frozenset({"outer", "inner"}),
         needs=dialect.needs if dialect is not None else (),
-        figures={"outer": OUTER, "inner": INNER},
+        figures={
+            "outer": (*OUTER, *STREAMS_OUTER) if streams else OUTER,
+            "inner": (*INNER, *STREAMS_INNER) if streams else INNER,
+        },
     )

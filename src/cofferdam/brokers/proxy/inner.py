@@ -72,6 +72,7 @@ class Inner(StandingPath):
 
     def __init__(self, setting: Setting, protocols: Protocols = PROTOCOLS) -> None:
         super().__init__(setting, protocols)
+        self.urgent = setting.policy.urgent(setting.broker)
         self.broker = setting.broker
         self._zones, self._other_zone = setting.zones
         self._connect = setting.dial
@@ -195,6 +196,9 @@ class Inner(StandingPath):
             said = device.conduct.alarm(now)
             if said and len(found) < ALARMS:
                 found[clip(f"trouble-{device.asset.name}", 128)] = clip(f"{device.asset.name}: {said}")
+        for name, said in self._times.alarms(now).items():
+            if len(found) < ALARMS:
+                found[name] = said
         return found
 
     def _flow(self, source: str, asset: str, shown: Shown) -> Flow | Deny:
@@ -540,7 +544,8 @@ class Inner(StandingPath):
 
     def figures(self) -> Reported:
         devices = {name: served.device for name, served in self._served.items()}
-        return {
+        streams = self._times.report() if self.protocol.frame_type is not None else {}
+        return streams | {
             "connections": {name: device.connections for name, device in devices.items()},
             "in_flight": {name: device.in_flight for name, device in devices.items()},
             "queued": {name: device.queued for name, device in devices.items()},

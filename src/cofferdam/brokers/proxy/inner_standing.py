@@ -19,6 +19,7 @@ from cofferdam.audit.events.access import StreamEnded
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Setting
 from cofferdam.brokers.proxy.device import Job
+from cofferdam.brokers.proxy.frame_times import FrameTimes
 from cofferdam.brokers.proxy.records import Failed, Frame, Notice, Reply, Request, Unwatch, Unwatched, Watch, Watched
 from cofferdam.brokers.proxy.sessions import Served, Session
 from cofferdam.brokers.proxy.standing import Standing, form_of, opened, watched
@@ -42,6 +43,7 @@ class StandingPath(WritePath):
         self._standing_at: dict[str, int] = {}  # by asset
         self._last_handle = 0
         self._last_id = 0
+        self._times = FrameTimes("outputs")
 
     # --- making -------------------------------------------------------------------------------------------------
 
@@ -159,6 +161,11 @@ class StandingPath(WritePath):
         standing.bucket.at = self._clock()
         standing.bucket.tokens = float(self.limits.asset_frames_per_second)
         self._standings[standing.handle] = standing
+        if standing.stream is not None:
+            cadence = self.protocol.cadence(job.request, job.response)
+            if cadence is not None:
+                conduit, now = standing.allow.conduit, self._clock()
+                standing.times = self._times.begin(session.asset, standing.stream.name, conduit, cadence, now)
         session.standing += 1
         self._standing_at[session.asset] = self._standing_at.get(session.asset, 0) + 1
         self._outer.send(Watched(number, standing.handle, job.response, device_ns, waited))
@@ -194,7 +201,7 @@ class StandingPath(WritePath):
         elif self._outer.full:
             standing.dropped += 1  # a frame that is late is worth nothing: the next one follows
         else:
-            self._outer.send(Frame(standing.handle, event.message))
+            self._outer.send(Frame(standing.handle, event.message, self._reactor.now))
 
     # --- what comes from the outer half -------------------------------------------------------------------------
 
@@ -226,7 +233,7 @@ class StandingPath(WritePath):
         session = standing.session
         try:
             if self._still(standing) and self._in_pace(standing):
-                self._judge_frame(standing, record.message)
+                self._judge_frame(standing, record.message, record.born)
         except Exception as error:
             self._limit("internal_error", session.source, clip(f"{type(error).__name__}: {error}"))
             self._end(standing, f"internal error: {error}", None)
@@ -242,7 +249,7 @@ class StandingPath(WritePath):
         bucket.tokens -= 1.0
         return True
 
-    def _judge_frame(self, standing: Standing, message: Any) -> None:
+    def _judge_frame(self, standing: Standing, message: Any, born: int) -> None:
         session, stream = standing.session, standing.stream
         operation = self.protocol.frame_operation(standing.request, message, standing.served.asset)
         flow = session.flow
@@ -253,7 +260,10 @@ class StandingPath(WritePath):
             standing.in_a_row = 0
             if standing.served.device.send_frame(standing, message):
                 standing.sent += 1
-                self._state.note_sent(session.asset, operation, self._clock())
+                now = self._clock()
+                if standing.times is not None:
+                    standing.times.sent(born, now)
+                self._state.note_sent(session.asset, operation, now)
             return
         standing.refused += 1
         standing.in_a_row += 1
@@ -323,6 +333,7 @@ class StandingPath(WritePath):
             if tell:
                 conduit, rule, fault = ("", "", None) if deny is None else (deny.conduit, deny.rule, deny.fault)
                 self._outer.send(Unwatched(standing.handle, conduit[:128], rule[:128], fault, clip(reason)))
+        self._times.end(standing.times)
         standing.served.device.give_up(standing)
         if standing.stream is not None:
             self._audit.note(

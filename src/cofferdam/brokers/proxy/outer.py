@@ -338,7 +338,7 @@ class Outer(Door):
             if type(record) is Reply:
                 shared = record.shared
             elif isinstance(record, Watched):
-                self._begin(client, pending, record.handle)
+                self._begin(client, pending, record.handle, record.message)
             if pending.is_write and not self.protocol.is_error(record.message):
                 pending.session.writes += 1
             self._answer(client, pending.token, record.message)
@@ -366,14 +366,17 @@ class Outer(Door):
             client = self._standings.take(record)
             if self._speaks and client in self.clients:
                 self._tend(client)
+                if isinstance(record, Frame):
+                    self._standings.sent(record, self._clock())
             return False
         return True
 
-    def _begin(self, client: Client, pending: Pending, handle: int) -> None:
+    def _begin(self, client: Client, pending: Pending, handle: int, response: Any) -> None:
         """What was asked for stands from now on."""
         operation = self.protocol.operation(pending.request)
         there = client in self.clients
-        self._standings.begin(pending, handle, watched(operation) or opening(operation) is not None, there)
+        stream = opening(operation)
+        self._standings.begin(pending, handle, watched(operation) or stream is not None, there, stream, response)
         if self._datagrams is not None and there:
             self._datagrams.expect(client)
 
@@ -389,4 +392,5 @@ class Outer(Door):
         return len(self._pending)
 
     def figures(self) -> Reported:
-        return self.stats.report()
+        found = self.stats.report()
+        return found if self.protocol.frame_type is None else found | self._standings.times.report()

@@ -55,6 +55,7 @@ class Door(Part):
 
     def __init__(self, setting: Setting, protocols: Protocols = PROTOCOLS) -> None:
         super().__init__(setting)
+        self.urgent = setting.policy.urgent(setting.broker)
         self.crew = setting.crew
         self.broker = setting.broker
         self.protocol = protocols[setting.broker]
@@ -83,7 +84,7 @@ class Door(Part):
         self._limit_notes = LimitNotes(setting.audit, self.limit_hits)
         self.stopping = False
         self.severed = setting.severed
-        self._standings = Standings(self._inner, self._write, self._internal, self.protocol)
+        self._standings = Standings(self._inner, self._write, self._internal, self.protocol, setting.reactor)
         self._inner.on_room = self._on_room
         self._datagrams: ClientDatagrams | None = None
         if self.protocol.dialect.datagrams:
@@ -304,7 +305,7 @@ class Door(Part):
         return True
 
     def alarms(self) -> dict[str, str]:
-        found = self.protocol.alarms(self._common, self._wall())
+        found = self.protocol.alarms(self._common, self._wall()) | self._standings.times.alarms(self._clock())
         since, greedy = self._full
         if not greedy or self._clock() - since > FULL_NS:
             return found

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from cofferdam.brokers.proxy.clients import Client, Pending
+from cofferdam.brokers.proxy.frame_times import FrameTimes, Times
 from cofferdam.brokers.proxy.records import Frame, Notice, Unwatch, Unwatched
 from cofferdam.crossing.channel import Sender
+from cofferdam.crossing.reactor import Reactor
 from cofferdam.errors import CrossingError
-from cofferdam.model import Deny
+from cofferdam.model import Deny, Item
 from cofferdam.protocols.base import FrameReceived, Protocol, Released
 
 
@@ -29,6 +31,7 @@ class Standings:
         write: Callable[[Client, bytes], None],
         fault: Callable[[Client, Exception], None],
         protocol: Protocol[Any, Any],
+        reactor: Reactor,
     ) -> None:
         self._inner = inner
         self._misfit = protocol.misfit
@@ -36,13 +39,19 @@ class Standings:
         self._fault = fault
         self._clients: dict[int, Pending] = {}  # by handle: what was asked for, and by whom
         self._last_handle = 0
+        self._cadence = protocol.cadence
+        self._reactor = reactor
+        self.times = FrameTimes("inputs")
+        self._timed: dict[int, Times] = {}  # by handle
 
     def __len__(self) -> int:
         return len(self._clients)
 
-    def begin(self, pending: Pending, handle: int, stands: bool, there: bool) -> None:
+    def begin(
+        self, pending: Pending, handle: int, stands: bool, there: bool, stream: Item | None, response: Any
+    ) -> None:
         """What the client asked for stands from now on. `stands`: its request is one that leaves something standing;
-        `there`: the client still is. Raises: CrossingError."""
+        `there`: the client still is; `stream`: which one it has opened. Raises: CrossingError."""
         if not stands or handle <= self._last_handle:
             what = "asked for nothing that stands" if not stands else f"was given handle {handle} again"
             raise CrossingError(f"the inner half says that a watch or stream stands of a request that {what}")
@@ -50,6 +59,10 @@ class Standings:
         if there:
             self._clients[handle] = pending
             pending.client.standing[pending.token] = handle
+            cadence = None if stream is None else self._cadence(pending.request, response)
+            if stream is not None and cadence is not None:
+                asset, now = pending.session.asset, self._reactor.now
+                self._timed[handle] = self.times.begin(asset, stream.name, pending.conduit, cadence, now)
 
     def take(self, record: Notice[Any] | Frame[Any] | Unwatched) -> Client | None:
         """What the inner half says of what stands: its client is told. None: it was given up meanwhile.
@@ -60,6 +73,8 @@ class Standings:
             if record.handle > self._last_handle:
                 raise CrossingError(f"handle {record.handle} was never given out")
             return None
+        if over:
+            self._untimed(record.handle)
         client, token = found.client, found.token
         if not isinstance(record, Unwatched):
             misfit = self._misfit(found.request, record.message)
@@ -89,16 +104,27 @@ class Standings:
         """The client says nothing any more in what stands by this token."""
         handle = client.standing.pop(standing, None)
         if handle is not None:
+            self._untimed(handle)
             self._inner.send(Unwatch(self._clients.pop(handle).session.id, handle))
 
     def frame_received(self, client: Client, event: FrameReceived) -> None:
         """A frame from the client. What belongs to no stream of its is left out: the stream has just ended."""
         handle = client.standing.get(event.standing)
         if handle is not None:
-            self._inner.send(Frame(handle, event.message))
+            self._inner.send(Frame(handle, event.message, self._reactor.now))
+
+    def sent(self, record: Frame[Any], now: int) -> None:
+        """A frame of the asset's has been sent to its client. `now`: monotonic ns."""
+        times = self._timed.get(record.handle)
+        if times is not None:
+            times.sent(record.born, now)
+
+    def _untimed(self, handle: int) -> None:
+        self.times.end(self._timed.pop(handle, None))
 
     def forget(self, client: Client) -> None:
         """The client has gone; the inner half learns it from the end of its sessions."""
         for handle in client.standing.values():
+            self._untimed(handle)
             self._clients.pop(handle, None)
         client.standing = {}

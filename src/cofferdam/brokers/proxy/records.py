@@ -70,10 +70,12 @@ class Unwatch(Struct, frozen=True, gc=False, array_like=True, tag=5, forbid_unkn
 
 
 class Frame(Struct, Generic[M], frozen=True, gc=False, array_like=True, tag=6, forbid_unknown_fields=True):
-    """A frame of the stream of this handle. The same in both directions; none is answered."""
+    """A frame of the stream of this handle. The same in both directions; none is answered. `born`: when the half that
+    says it had read it (monotonic ns; both have one clock), for figures alone."""
 
     handle: Id
     message: M
+    born: Ns = 0
 
 
 class Closed(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from cofferdam.brokers.kit.pace import Bucket
+from cofferdam.brokers.proxy.frame_times import Times
 from cofferdam.model import Allow, Asset, Item, Opening, Operation, Watch
 
 
@@ -34,7 +35,7 @@ class Standing:
 
     __slots__ = (
         "allow", "bucket", "connection", "dropped", "early", "form", "from_wall", "handle", "in_a_row", "operation",
-        "received", "refused", "request", "sent", "served", "session", "stream", "token", "write",
+        "received", "refused", "request", "sent", "served", "session", "stream", "times", "token", "write",
     )  # fmt: skip
 
     def __init__(self, session: Any, served: Any, request: Any, operation: Operation, allow: Allow) -> None:
@@ -49,6 +50,7 @@ class Standing:
         self.handle = 0
         self.connection: Any = None
         self.token = 0
+        self.times: Times | None = None  # of a stream, as far as it has times
         self.early: list[Any] = []  # what came before the outer half was told the handle
         self.bucket = Bucket(0.0, 0)
         self.from_wall = 0

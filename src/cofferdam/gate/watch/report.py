@@ -38,11 +38,16 @@ class Spread(msgspec.Struct, frozen=True):
     max: float
 
 
+PACKETS = "packets"
+"""What is kept of streams' packets, beside a conduit's name."""
+NONE = Spread(0, 0.0, 0.0, 0.0, 0.0)
+
+
 class ConduitReport(msgspec.Struct, frozen=True):
     """One conduit. `added`: by the gate; `waited`: for a free place at the device and for the disk; `device`: its own
-    time; all since the gate started. `recent`: `added` of the last `recent_seconds`. `over_budget`,
-    `recent_over_budget`: the 99th percentile of `added`, of `recent`, is above `budget` (0: none is set). `standing`:
-    whether it is open now."""
+    time; all since the gate started. `recent`: `added` of the last `recent_seconds`. `packets`, `recent_packets`: the
+    same of streams' packets. `over_budget`, `recent_over_budget`: the 99th percentile of requests or packets is above
+    `budget` (0: none is set). `standing`: whether it is open now."""
 
     name: str
     source: str
@@ -64,6 +69,8 @@ class ConduitReport(msgspec.Struct, frozen=True):
     recent: Spread
     recent_over_budget: bool
     standing: Standing
+    packets: Spread = NONE
+    recent_packets: Spread = NONE
 
 
 class HalfReport(msgspec.Struct, frozen=True):
@@ -282,6 +289,8 @@ def conduit_reports(
             for name in ("added", "waited", "device")
         )
         total, lately = spread(added), spread(recent.since(mono, conduit.name, added))
+        aged = counted.durations(conduit.broker, "packets").get(conduit.name, Histogram())
+        packets, late = spread(aged), spread(recent.since(mono, f"{conduit.name} {PACKETS}", aged))
         reads, writes, refused, failed, shared = (
             counted.counts(conduit.broker, name).get(conduit.name, 0)
             for name in ("reads", "writes", "refused", "failed", "shared")
@@ -304,10 +313,12 @@ def conduit_reports(
                 waited=spread(waited),
                 device=spread(device),
                 budget=conduit.latency_budget_us,
-                over_budget=0 < conduit.latency_budget_us < total.p99,
+                over_budget=0 < conduit.latency_budget_us < max(total.p99, packets.p99),
                 recent=lately,
-                recent_over_budget=0 < conduit.latency_budget_us < lately.p99,
+                recent_over_budget=0 < conduit.latency_budget_us < max(lately.p99, late.p99),
                 standing=standing(conduit, policy.table.clocks, wall_ns),
+                packets=packets,
+                recent_packets=late,
             )
         )
     return tuple(reports)

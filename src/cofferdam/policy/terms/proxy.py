@@ -62,6 +62,9 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
             found = f"{conduit.from_zone}, which is ot, towards {conduit.to_zone}, which is it"
             expected = f"sessions that begin on the it side: a {self.word} proxy decides where the devices are"
             checking.at((*here, "from"), found, expected, check="direction")
+        if conduit.priority == "realtime" and not any(kind.open for kind in self.dialect.kinds):
+            expected = "that only for protocols with streams, which have to be in time"
+            checking.at((*here, "priority"), f"realtime with the broker {self.word}", expected, check="priority")
         for number, rule in zip(numbers, conduit.allow, strict=True):
             RuleChecks(self.dialect, (*here, "allow", number), conduit, rule, checking).check()
 
@@ -76,7 +79,7 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
                 if named is None:
                     named = assets[asset] = _Named(making.assets[asset], self.dialect)
                 found.append(named.rule(number, rule))
-        return rows.Proxy(tuple(found))
+        return rows.Proxy(tuple(found), conduit.priority == "realtime")
 
     # --- needs
 
@@ -119,7 +122,8 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
 
     def cut(self, conduit: rows.Conduit, scope: Scope, part: str) -> rows.Proxy | None:
         found = tuple(rule for rule in conduit.rules if rule.asset in scope.shares)
-        return rows.Proxy(found) if found else None
+        realtime = isinstance(conduit.terms, rows.Proxy) and conduit.terms.realtime
+        return rows.Proxy(found, realtime) if found else None
 
     def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:
         return frozenset(name for rule in conduit.rules for name in rule.who)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from cofferdam.policy import schema
-from cofferdam.policy.fields import as_list
+from cofferdam.policy.fields import as_list, choice
 from cofferdam.policy.schema import Codes, Names, RawList
 
 
@@ -64,6 +64,11 @@ class ProxyConduit(schema.Conduit):
     """A proxy understands a protocol request by request, and makes each anew on the other side. It adds no section of
     its own; its broker's word is the protocol that the assets speak."""
 
+    priority: Annotated[Literal["normal", "realtime"], *choice("normal", "realtime")] = Field(
+        "normal",
+        description="`realtime`: the halves that serve it run before whatever has no such priority, as soon as they "
+        "have something to do. For conduits with I/O. A change takes effect when the halves start anew.",
+    )
     allow: Annotated[tuple[ProxyRule, ...], BeforeValidator(as_list)] = Field(
         description="The rules. They add up: a request is allowed if the rules of one conduit together allow all of it."
     )

@@ -10,7 +10,7 @@ from typing import Final
 
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import Asset, Assign, Bool, Deny, Failure, Fault, Item, Opening, Operation, Read, Span, Write
-from cofferdam.protocols.base import Facing, Protocol
+from cofferdam.protocols.base import Cadence, Facing, Protocol
 from cofferdam.protocols.enip import faults, paths, replies
 from cofferdam.protocols.enip import messages as m
 from cofferdam.protocols.enip import requests as r
@@ -161,6 +161,11 @@ class Enip(Protocol[m.EnipRequest, m.EnipResponse]):
         if not isinstance(request, m.OpenIo):
             raise LocalProtocolError("no I/O connection")
         return Operation(r.OPEN, -1, -1, True, (), assigned(request.item.name, asset, frame.data))
+
+    def cadence(self, request: m.EnipRequest, response: m.EnipResponse) -> Cadence | None:
+        if not isinstance(request, m.OpenIo) or not isinstance(response, m.IoOpened):
+            return None
+        return Cadence(response.rpi_out * 1000, response.rpi_in * 1000, 4 << request.multiplier)
 
     def misfit(self, request: m.EnipRequest, message: m.IoData) -> str:
         fits = isinstance(request, m.OpenIo) and isinstance(message, m.IoData)

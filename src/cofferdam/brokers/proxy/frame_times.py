@@ -1,0 +1,118 @@
+"""How old frames of streams are as a half sends them on, and how evenly it does: by stream, against their time-outs.
+
+*Age*: from the turn in which the first half read the frame to when the second had given it to the kernel; both see one
+clock. *Jitter*: how far the time between two frames that were sent is from the stream's interval, as it stands after
+the sender's own unevenness. Each half measures what it sends: the outer one what comes from the asset, the inner one
+what goes to it.
+
+A stream whose age comes near its time-out is about to be lost: where the 99.9th percentile of a while passes a quarter
+of it, that is an alarm.
+
+Not here: the streams themselves (standing), what the asset's own network adds (nobody here can see it).
+"""
+
+from __future__ import annotations
+
+from cofferdam.brokers.kit.figures import Reported, distribution
+from cofferdam.histogram import Histogram
+from cofferdam.protocols.base import Cadence
+
+WINDOW_NS = 30_000_000_000
+"""Ages are compared with the time-out over so long."""
+FEWEST = 100
+"""Frames of a window, at least, before its percentile says anything."""
+LABELS = 1024
+"""Streams that are told apart."""
+LONGEST_NS = 60_000_000_000
+"""Greater ages, and those below 0, are no ages: the other half has made them up."""
+
+
+class Times:
+    """One stream that stands, in one half."""
+
+    __slots__ = ("_age", "_conduit", "_interval", "_jitter", "_last", "_recent", "_since", "label", "limit", "p999")
+
+    def __init__(
+        self, label: str, age: Histogram, jitter: Histogram, conduit: Histogram, interval: int, timeout: int, now: int
+    ) -> None:
+        """`interval` and `timeout` of the frames that this half sends, in ns."""
+        self.label = label
+        self.limit = timeout // 4
+        self.p999 = 0
+        self._age = age
+        self._jitter = jitter
+        self._conduit = conduit
+        self._interval = interval
+        self._last = 0
+        self._recent = Histogram()
+        self._since = now
+
+    def sent(self, born: int, now: int) -> None:
+        """A frame that was read at `born` has been sent (monotonic ns)."""
+        age = now - born
+        if 0 <= age <= LONGEST_NS:
+            self._age.add(age)
+            self._conduit.add(age)
+            self._recent.add(age)
+        if self._last:
+            self._jitter.add(abs(now - self._last - self._interval))
+        self._last = now
+
+    def look(self, now: int) -> None:
+        """Judges the window when it is over."""
+        if now - self._since >= WINDOW_NS:
+            self.p999 = self._recent.quantile(0.999) if self._recent.count >= FEWEST else 0
+            self._recent = Histogram()
+            self._since = now
+
+
+class FrameTimes:
+    """All streams of one half. `way`: "inputs" or "outputs", which it sends on."""
+
+    def __init__(self, way: str) -> None:
+        self._way = way
+        self._by_label: dict[str, tuple[Histogram, Histogram]] = {}
+        self._by_conduit: dict[str, Histogram] = {}
+        self._open: set[Times] = set()
+
+    def begin(self, asset: str, stream: str, conduit: str, cadence: Cadence, now: int) -> Times:
+        """A stream stands."""
+        label = f"{asset}/{stream}"
+        if label not in self._by_label and len(self._by_label) >= LABELS:
+            label = ""
+        found = self._by_label.get(label)
+        if found is None:
+            found = self._by_label[label] = (Histogram(), Histogram())
+        of_conduit = self._by_conduit.get(conduit)
+        if of_conduit is None:
+            of_conduit = self._by_conduit[conduit] = Histogram()
+        interval = cadence.out_ns if self._way == "outputs" else cadence.in_ns
+        times = Times(label, *found, of_conduit, interval, interval * cadence.silence, now)
+        self._open.add(times)
+        return times
+
+    def end(self, times: Times | None) -> None:
+        """It stands no longer."""
+        if times is not None:
+            self._open.discard(times)
+
+    def alarms(self, now: int) -> dict[str, str]:
+        """Streams that are slow: see the top."""
+        found: dict[str, str] = {}
+        for times in self._open:
+            times.look(now)
+            if times.p999 > times.limit and (len(found) < 16 or times.label in found):
+                found[f"late-{self._way}-{times.label}"[:128]] = (
+                    f"{times.label}: of a thousand packets of {self._way} one was {times.p999 / 1e6:.1f} ms old, more "
+                    f"than a quarter of the time-out ({times.limit * 4 / 1e6:g} ms)"
+                )[:512]
+        return found
+
+    def report(self) -> Reported:
+        """By the names of the proxies' figures."""
+        streams = self._by_label.items()
+        return {
+            f"{self._way}_age": {label: distribution(pair[0]) for label, pair in streams},
+            f"{self._way}_jitter": {label: distribution(pair[1]) for label, pair in streams},
+            "packets": {conduit: distribution(one) for conduit, one in self._by_conduit.items()},
+        }
