@@ -6,8 +6,9 @@ a loopback, and a mount namespace with empty /run/netns and /run/wireguard. With
 
 Users other than root make no namespaces, and stay where they are; so does root where the kernel refuses (a container).
 
-Here as well: modules with a long case come first, so that no worker begins one when the others have nothing left; and
-`--folder-times` says at the end where the time went. Times are shown, and nothing is asserted of them.
+Here as well: modules with a long case come first, then others that start gates, so that no worker begins one when the
+others have nothing left; and `--folder-times` says at the end where the time went. Times are shown, and nothing is
+asserted of them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ IN_OWN_NETWORK = pytest.StashKey[bool]()
 SPARE_DESCRIPTORS = 64
 """What a module may leave: a server that serves the session, a pool of threads that a library made, databases that a
 keeper let go of without another word to the disk, on purpose."""
+GATES = {"prove", "gate", "enforce", "overlay", "lab", "evidence", "adversary", "relay"}
+"""Folders whose modules start gates and services, which take long."""
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
@@ -59,7 +62,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole modules are moved, since the cases of one share what is expensive to make."""
     heavy = {item.path for item in items if item.get_closest_marker("heavy")}
-    items.sort(key=lambda item: item.path not in heavy)
+    items.sort(key=lambda item: (item.path not in heavy, GATES.isdisjoint(item.path.parts)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

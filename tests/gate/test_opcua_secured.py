@@ -139,20 +139,36 @@ def test_a_strangers_certificate_is_refused_told_and_trusted_by_a_verb(site: Sit
     eventually(reads)
 
 
+@pytest.fixture(scope="module")
+def trusted(site: Site) -> Site:
+    """Client, gate and plant trust each other, whichever test comes first."""
+
+    def reads() -> bool:
+        with contextlib.suppress(Exception):
+            return bool(site.ask(read) == 100.0)
+        for side in site.pki("list"):
+            for one in side["refused"]:
+                site.pki("trust", one["thumbprint"])
+        return False
+
+    eventually(reads)
+    return site
+
+
 @pytest.mark.parametrize(
     ("kind", "mode"),
     [("Aes256_Sha256_RsaPss", 3), ("Aes128_Sha256_RsaOaep", 3), ("Basic256Sha256", 2)],
 )
-def test_every_policy_and_mode(site: Site, kind: str, mode: int) -> None:
-    assert site.ask(read, kind, mode) == 100.0
+def test_every_policy_and_mode(trusted: Site, kind: str, mode: int) -> None:
+    assert trusted.ask(read, kind, mode) == 100.0
 
 
-def test_what_is_not_offered_is_refused(site: Site) -> None:
+def test_what_is_not_offered_is_refused(trusted: Site) -> None:
     with pytest.raises(Exception):  # noqa: B017
-        site.ask(read, "Aes256_Sha256_RsaPss", 2)
+        trusted.ask(read, "Aes256_Sha256_RsaPss", 2)
 
     async def plain() -> None:
-        async with Client(f"opc.tcp://127.0.0.1:{site.port}", timeout=PATIENT):
+        async with Client(f"opc.tcp://127.0.0.1:{trusted.port}", timeout=PATIENT):
             raise AssertionError("let in without security")
 
     with pytest.raises(Exception) as caught:
@@ -161,7 +177,7 @@ def test_what_is_not_offered_is_refused(site: Site) -> None:
 
     async def endpoints() -> list[Any]:
         return list(
-            await Client(f"opc.tcp://127.0.0.1:{site.port}", timeout=PATIENT).connect_and_get_server_endpoints()
+            await Client(f"opc.tcp://127.0.0.1:{trusted.port}", timeout=PATIENT).connect_and_get_server_endpoints()
         )
 
     found = asyncio.run(endpoints())
@@ -171,94 +187,96 @@ def test_what_is_not_offered_is_refused(site: Site) -> None:
     assert {one.Server.ApplicationUri for one in found} == {"urn:cofferdam:riverside:outer"}
 
 
-def test_a_user_is_who_has_the_password_and_may_what_its_principal_may(site: Site) -> None:
+def test_a_user_is_who_has_the_password_and_may_what_its_principal_may(trusted: Site) -> None:
     async def write(client: Any) -> None:
         await (await speed(client)).write_value(120.0)
 
-    secret = site.folder / "password"
+    secret = trusted.folder / "password"
     secret.write_text("secret words\n")
-    site.pki("user", "anna", "--password-file", str(secret))
-    site.ask(write, login=("anna", "secret words"))
+    trusted.pki("user", "anna", "--password-file", str(secret))
+    trusted.ask(write, login=("anna", "secret words"))
     with pytest.raises(ua.UaStatusCodeError):
-        site.ask(write, login=("anna", "other words"))
+        trusted.ask(write, login=("anna", "other words"))
     with pytest.raises(ua.UaStatusCodeError):
-        site.ask(write, login=("berta", "secret words"))
-    eventually(lambda: len(events(site.state, "write-outcome")) == 1)
-    [entry] = events(site.state, "write-allowed")
+        trusted.ask(write, login=("berta", "secret words"))
+    eventually(lambda: len(events(trusted.state, "write-outcome")) == 1)
+    [entry] = events(trusted.state, "write-allowed")
     assert entry["principals"] == ["anna", "mes"]
-    [told] = [one for one in events(site.state, "client-identified") if one["user"]]
+    [told] = [one for one in events(trusted.state, "client-identified") if one["user"]]
     assert (told["user"], told["application"], told["session"]) == ("anna", "urn:mes", entry["session"])
     assert told["principals"] == ["anna", "mes"]
 
 
-def test_who_shows_again_who_it_is_keeps_its_session_and_is_told_once(site: Site) -> None:
-    before = len(events(site.state, "client-identified"))
+def test_who_shows_again_who_it_is_keeps_its_session_and_is_told_once(trusted: Site) -> None:
+    before = len(events(trusted.state, "client-identified"))
 
     async def work(client: Any) -> None:
         for _ in range(5):
             assert await read(client) > 0
             await client.activate_session()
 
-    site.ask(work)
-    eventually(lambda: len(events(site.state, "client-identified")) == before + 1)
+    trusted.ask(work)
+    eventually(lambda: len(events(trusted.state, "client-identified")) == before + 1)
 
 
-def test_a_user_may_be_a_certificate_whose_key_the_client_has(site: Site) -> None:
+def test_a_user_may_be_a_certificate_whose_key_the_client_has(trusted: Site) -> None:
     async def write(client: Any) -> None:
         await (await speed(client)).write_value(130.0)
 
     for name in ("annas", "bertas"):
-        make(site.folder / name, f"urn:{name}")
+        make(trusted.folder / name, f"urn:{name}")
     refused = (ua.UaStatusCodeError, ConnectionError)
     with pytest.raises(refused):
-        site.ask(write, user="annas")
-    site.pki("user", "anna", "--certificate", str(site.folder / "annas" / "own.der"))
-    site.ask(write, user="annas")
-    assert {one["user"] for one in events(site.state, "client-identified")} == {"", "anna"}
+        trusted.ask(write, user="annas")
+    trusted.pki("user", "anna", "--certificate", str(trusted.folder / "annas" / "own.der"))
+    trusted.ask(write, user="annas")
+    assert {one["user"] for one in events(trusted.state, "client-identified")} == {"", "anna"}
     with pytest.raises(refused):
-        site.ask(write, user="bertas")  # nobody's
+        trusted.ask(write, user="bertas")  # nobody's
     with pytest.raises(refused):
-        site.ask(write, user="annas", key="bertas")  # anna's, and not her key
-    assert pki("user", "berta", "--certificate", str(site.folder / "annas" / "own.der"), "--policy",
-               site.policy, "--state", site.state)[0] != 0, "one certificate is one user's"  # fmt: skip
+        trusted.ask(write, user="annas", key="bertas")  # anna's, and not her key
+    assert pki("user", "berta", "--certificate", str(trusted.folder / "annas" / "own.der"), "--policy",
+               trusted.policy, "--state", trusted.state)[0] != 0, "one certificate is one user's"  # fmt: skip
 
     async def thrown_out(client: Any) -> None:
         await write(client)
-        await asyncio.to_thread(site.pki, "user", "anna", "--remove")
+        await asyncio.to_thread(trusted.pki, "user", "anna", "--remove")
         for _ in range(int(PATIENT * 20)):
             await client.get_namespace_array()
             await asyncio.sleep(0.05)
         raise AssertionError("the session of a user who is gone goes on")
 
     with pytest.raises(Exception) as caught:
-        site.ask(thrown_out, user="annas")
+        trusted.ask(thrown_out, user="annas")
     assert not isinstance(caught.value, AssertionError)
 
 
-def test_a_certificate_by_an_authority_is_asked_for_and_taken(site: Site) -> None:
-    requests = site.pki("csr", str(site.folder / "requests"))
+def test_a_certificate_by_an_authority_is_asked_for_and_taken(trusted: Site) -> None:
+    requests = trusted.pki("csr", str(trusted.folder / "requests"))
     [inner] = [Path(path) for name, path in requests.items() if name.endswith("/inner")]
-    made = sign(inner.read_bytes(), site.folder / "authority")
-    taken = site.pki("import", str(made))
+    made = sign(inner.read_bytes(), trusted.folder / "authority")
+    taken = trusted.pki("import", str(made))
     assert [name.rpartition("/")[2] for name in taken] == ["inner"]
-    [_, side] = site.pki("list")
+    [_, side] = trusted.pki("list")
     assert side["own"]["thumbprint"] == mark(made.read_bytes())
-    assert site.ask(read) > 0, "a channel to the plant is made with it, if not at once"
-    code, _, error = pki("import", site.folder / "mes" / "own.der", "--policy", site.policy, "--state", site.state)
+    assert trusted.ask(read) > 0, "a channel to the plant is made with it, if not at once"
+    code, _, error = pki(
+        "import", trusted.folder / "mes" / "own.der", "--policy", trusted.policy, "--state", trusted.state
+    )
     assert code != 0 and "for no key of ours" in error
 
 
-def test_a_rejected_certificate_ends_what_stands_by_it(site: Site) -> None:
-    make(site.folder / "third", "urn:third")
-    name = mark((site.folder / "third" / "own.der").read_bytes())
-    site.pki("trust", "--side", "outer", "--file", str(site.folder / "third" / "own.der"))
+def test_a_rejected_certificate_ends_what_stands_by_it(trusted: Site) -> None:
+    make(trusted.folder / "third", "urn:third")
+    name = mark((trusted.folder / "third" / "own.der").read_bytes())
+    trusted.pki("trust", "--side", "outer", "--file", str(trusted.folder / "third" / "own.der"))
 
     async def work(client: Any) -> None:
         # Its certificate is trusted, and no principal is that application: it sees nothing.
         assert LINE in await client.get_namespace_array()
         with pytest.raises(ua.UaStatusCodeError):
             await read(client)
-        await asyncio.to_thread(site.pki, "reject", name)
+        await asyncio.to_thread(trusted.pki, "reject", name)
         for _ in range(200):
             try:
                 await client.get_namespace_array()
@@ -268,36 +286,36 @@ def test_a_rejected_certificate_ends_what_stands_by_it(site: Site) -> None:
         raise AssertionError("the channel of a rejected certificate goes on")
 
     with pytest.raises(Exception) as caught:
-        site.ask(work, who="third")
+        trusted.ask(work, who="third")
         raise KeyError("closed in order")
     assert not isinstance(caught.value, AssertionError)
     with pytest.raises(Exception):  # noqa: B017
-        site.ask(read, who="third")
-    [outer, _] = site.pki("list")
+        trusted.ask(read, who="third")
+    [outer, _] = trusted.pki("list")
     assert outer["revoked"] == [name]
 
 
-def test_a_server_that_shows_another_certificate_is_asked_nothing_until_somebody_trusts_it(site: Site) -> None:
-    assert site.ask(read) > 0
-    site.restart(make(site.folder / "other-plant", "urn:plant:server", slot="another"))
-    name = mark((site.folder / "other-plant" / "own.der").read_bytes())
+def test_a_server_that_shows_another_certificate_is_asked_nothing_until_somebody_trusts_it(trusted: Site) -> None:
+    assert trusted.ask(read) > 0
+    trusted.restart(make(trusted.folder / "other-plant", "urn:plant:server", slot="another"))
+    name = mark((trusted.folder / "other-plant" / "own.der").read_bytes())
 
     def refused() -> bool:
         with contextlib.suppress(ua.UaStatusCodeError):
-            site.ask(read)
+            trusted.ask(read)
             raise AssertionError("a server that nobody trusts was asked")
-        [_, inner] = site.pki("list")
+        [_, inner] = trusted.pki("list")
         return name in [one["thumbprint"] for one in inner["refused"]]
 
     eventually(refused)
-    told = [entry["detail"] for entry in events(site.state, "malformed")]
+    told = [entry["detail"] for entry in events(trusted.state, "malformed")]
     assert any(f"cofferdam pki trust {name}" in detail for detail in told), told
-    eventually(lambda: "opcua-stranger-filler" in cli("status", "--state", site.state)[1])
-    site.pki("trust", name)
+    eventually(lambda: "opcua-stranger-filler" in cli("status", "--state", trusted.state)[1])
+    trusted.pki("trust", name)
 
     def reads() -> bool:
         try:
-            return bool(site.ask(read) > 0)
+            return bool(trusted.ask(read) > 0)
         except ua.UaStatusCodeError:
             return False
 
