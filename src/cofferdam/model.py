@@ -481,6 +481,25 @@ class Security(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     user: str = ""
 
 
+class Manners(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
+    """How a device wants to be asked. They hold for the address, whatever units are behind it. Times in milliseconds; 0
+    is what everybody has: no delay, no pause, and the gate's own idle time.
+
+    `connect_delay_ms`: from the connection to the first request. `pause_ms`: from an answer to the next request.
+    `idle_ms`: a connection that nobody has used for so long is closed. `wait_ms`: how long a request may wait in line;
+    -1 where it was not said. `repeat_reads`: a read whose connection broke is asked once more on a fresh one."""
+
+    connect_delay_ms: int = 0
+    pause_ms: int = 0
+    idle_ms: int = 0
+    wait_ms: int = -1
+    repeat_reads: bool = False
+
+
+PLAIN = Manners()
+"""Those of a device of which nothing is said."""
+
+
 class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A device in the plant, as the brokers need it. Times in milliseconds."""
 
@@ -509,6 +528,7 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bits_of: tuple[tuple[str, str, int], ...] = ()
     """Spaces of bits that are kept in words of another space: the one, the other, and the word of the first bit."""
     security: Security | None = None
+    manners: Manners = PLAIN
     also: tuple[tuple[str, int], ...] = ()  # further places where the outer half answers (the other IP version)
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cofferdam.errors import RemoteProtocolError
-from cofferdam.protocols.base import NEED_DATA, RequestReceived
+from cofferdam.protocols.base import NEED_DATA, Repeated, RequestReceived, Waits
 from cofferdam.protocols.modbus import messages as m
 from cofferdam.protocols.modbus.machine import ModbusClient, ModbusServer
 from tests.waiting import PATIENT
@@ -111,6 +111,8 @@ def served(device: Device, chunk: int = 65536) -> Iterator[int]:
             while data := connection.recv(chunk):
                 machine.receive_data(data)
                 while (event := machine.next_event()) is not NEED_DATA:
+                    if isinstance(event, (Repeated, Waits)):  # all is answered at once here
+                        raise AssertionError(event)
                     reply = device.answer(event.request) if isinstance(event, RequestReceived) else event.reply
                     connection.sendall(machine.send(event.token, reply))
 

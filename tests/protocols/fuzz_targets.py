@@ -15,6 +15,7 @@ from cofferdam.errors import CrossingError, RemoteProtocolError
 from cofferdam.model import Deny, Failure, Fault
 from cofferdam.protocols.base import (
     NEED_DATA,
+    WAITS,
     BadResponse,
     RequestReceived,
     RequestRefused,
@@ -46,7 +47,7 @@ def drain(machine: ModbusServer | ModbusClient, pieces: list[bytes]) -> list[Any
     try:
         for piece in pieces:
             machine.receive_data(piece)
-            while (event := machine.next_event()) is not NEED_DATA:
+            while (event := machine.next_event()) is not NEED_DATA and event is not WAITS:
                 events.append(event)
     except RemoteProtocolError as error:
         events.append((str(error), error.section))

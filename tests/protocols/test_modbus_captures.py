@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cofferdam.errors import RemoteProtocolError
-from cofferdam.protocols.base import NEED_DATA, RequestReceived, RequestRefused
+from cofferdam.protocols.base import NEED_DATA, Repeated, RequestReceived, RequestRefused, Waits
 from cofferdam.protocols.modbus.machine import ModbusServer
 from cofferdam.protocols.modbus.responses import decode_response
 from cofferdam.protocols.modbus.wire import APPLICATION, Misfit
@@ -51,6 +51,8 @@ def requests_of(stream: traffic.Stream) -> tuple[Asked, int]:
         for segment in stream.segments:
             machine.receive_data(segment)
             while (event := machine.next_event()) is not NEED_DATA:
+                if isinstance(event, (Repeated, Waits)):  # all was released
+                    raise AssertionError(event)
                 machine.release(event.token)
                 asked.append((event.token >> 16 & 0xFFFF, event))
     except RemoteProtocolError as error:

@@ -170,7 +170,7 @@ def test_our_own_answers_answer(vector: Any) -> None:
 )
 def test_refusals_in_the_words_of_the_standard(fault: Fault, code: int) -> None:
     refusal = MODBUS.refusal(m.WriteSingleRegister(1, 0, 0), Deny("c", "c/0", fault, ""))
-    assert refusal == m.ExceptionResponse(6, code)  # type: ignore[arg-type]
+    assert refusal == m.ExceptionResponse(6, code)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_refusals_in_the_words_of_the_standard(fault: Fault, code: int) -> None:
     [(Failure.UNREACHABLE, 0x0A), (Failure.TIMEOUT, 0x0B), (Failure.BUSY, 6), (Failure.BAD_REPLY, 0x0B)],
 )
 def test_failures_in_the_words_of_the_standard(failure: Failure, code: int) -> None:
-    assert MODBUS.failure(m.ReadCoils(1, 0, 1), failure) == m.ExceptionResponse(1, code)  # type: ignore[arg-type]
+    assert MODBUS.failure(m.ReadCoils(1, 0, 1), failure) == m.ExceptionResponse(1, code)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from cofferdam.protocols.base import (
     ResponseReceived,
     ServerEvent,
     ServerMachine,
+    Waits,
 )
 from cofferdam.protocols.registry import PROTOCOLS, Protocols
 from cofferdam.protocols.view import Broken, Heard, News, Remark, Said, View
@@ -272,6 +273,9 @@ class Conversations(Sink):
         try:
             machine.receive_data(frame)
             while (event := machine.next_event()) is not NEED_DATA:
+                if isinstance(event, Waits):  # the gate would let it wait until the one before it was answered
+                    machine.release(talk.tokens.popleft()[1])
+                    continue
                 self._event(flow, talk, machine, event, frame, packet, time_ns)
         except RemoteProtocolError as error:
             self._tell_broken(flow, talk, stream, error, talk.view.unit(frame), packet, time_ns)

@@ -9,7 +9,20 @@ Not here: checks (policy.crosscheck), how rows decide (policy.decide).
 from __future__ import annotations
 
 from cofferdam.limits import Limits
-from cofferdam.model import NEVER, Argument, Asset, Item, Method, Point, Security, Shown, Span, Stream, ValueType
+from cofferdam.model import (
+    NEVER,
+    Argument,
+    Asset,
+    Item,
+    Manners,
+    Method,
+    Point,
+    Security,
+    Shown,
+    Span,
+    Stream,
+    ValueType,
+)
 from cofferdam.policy import addressing, rows, schema
 from cofferdam.policy.clashes import clash_problems
 from cofferdam.policy.load import Loaded, failure
@@ -154,6 +167,13 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
         broadcast=dialect.units.broadcast if dialect.units is not None else -2,
         also=places[1:],
         security=_security(asset, dialect),
+        manners=Manners(
+            connect_delay_ms=asset.connect_delay or 0,
+            pause_ms=asset.pause or 0,
+            idle_ms=asset.idle or 0,
+            wait_ms=-1 if asset.wait is None else asset.wait,
+            repeat_reads=asset.repeat_reads,
+        ),
     )
 
 

@@ -13,6 +13,7 @@ import re
 from cofferdam.policy import addressing, schema, syntax, witnesses
 from cofferdam.policy.document import Document, Path
 from cofferdam.policy.findings import Checking, Reader
+from cofferdam.policy.mannerchecks import check_manners, check_shared
 from cofferdam.policy.networks import network_of
 from cofferdam.policy.placechecks import PlaceChecks
 from cofferdam.policy.problems import Problem, nearest, one_of
@@ -61,6 +62,7 @@ class _Checker(Checking):
         for name, asset in self.policy.assets.items():
             self.asset(name, asset)
         self.devices()
+        self.shared_addresses()
         self.listeners()
         for name, principal in self.policy.principals.items():
             self.known("zones", principal.zone, ("principals", name, "zone"))
@@ -149,6 +151,7 @@ class _Checker(Checking):
             what = f"any, and limits of {limited[0]} that need to know whose value it is"
             expected = f"a unit from {units.low} to {units.high} (one asset for each unit)"
             self.at((*here, "unit"), what, expected, check="unit")
+        check_manners(self, here, asset)
         PlaceChecks(self, here, asset, dialect).check()
 
     def listeners(self) -> None:
@@ -206,6 +209,16 @@ class _Checker(Checking):
                     self.at(("assets", name, "address"), found, expected, check="device")
                     break
             others.append(name)
+
+    def shared_addresses(self) -> None:
+        """Assets behind one address say alike how it wants to be asked."""
+        found: dict[tuple[str, str, int], list[tuple[str, schema.Asset]]] = {}
+        for name, asset in self.policy.assets.items():
+            dialect = self.dialects.get(asset.protocol)
+            if dialect is not None and dialect.units is not None:
+                key = (asset.zone, _plain(asset.address), asset.port or dialect.default_port)
+                found.setdefault(key, []).append((name, asset))
+        check_shared(self, found)
 
     def neighbours(self) -> None:
         """No asset is published at the address of a host that the policy knows: the gate would answer for it there."""

@@ -31,7 +31,7 @@ from cofferdam import limits as limits_module
 from cofferdam.limits import Limits
 from cofferdam.model import Item, Side, Span, ValueType
 from cofferdam.policy import syntax, witnesses
-from cofferdam.policy.fields import as_list, size, span
+from cofferdam.policy.fields import YES_NO, as_list, size, span
 from cofferdam.policy.fields import choice as _choice
 from cofferdam.policy.fields import one_or_list as _one_or_list
 from cofferdam.policy.fields import one_or_more as _listed
@@ -225,6 +225,7 @@ LeakProbe = Annotated[
 """Seconds; 0 for off."""
 Number = Annotated[float, *_read(syntax.number, {"type": "number"})]
 Positive = Annotated[float, *_read(syntax.positive, {"type": "number", "exclusiveMinimum": 0})]
+YesNo = Annotated[bool, *YES_NO]
 Seconds = Annotated[
     float, *_read(syntax.seconds, {"type": "number", "exclusiveMinimum": 0, "maximum": syntax.YEAR_SECONDS})
 ]
@@ -475,6 +476,30 @@ class Asset(Entry):
         1, description="Requests in flight on one connection to the device."
     )
     timeout: Milliseconds = Field(1000, description="How long the device may take to answer.")
+    connect_delay: Milliseconds | None = Field(
+        None, description="How long after connecting the device is left alone before it is asked. At most 30 s."
+    )
+    pause: Milliseconds | None = Field(
+        None,
+        description="How long the device is left alone after each of its answers, whoever asks next. For converters to "
+        "serial lines, which lose what comes too soon. At most 10 s; `outstanding` must be 1.",
+    )
+    idle: Milliseconds | None = Field(
+        None,
+        description="A connection that nobody has used for so long is closed, half a second later at most: a second "
+        "less than what the device itself forgets one after. Default: `asset_idle_seconds` of `limits`. At least 1 s.",
+    )
+    wait: Milliseconds | None = Field(
+        None,
+        description="How long a request may wait in line for the device, apart from `timeout`, which is the device's. "
+        "What waited longer is answered as busy, and not sent. Default: `timeout`, and `connect_delay` besides; reads "
+        "of a device behind whose address are several units, five times that. At most 60 s.",
+    )
+    repeat_reads: YesNo = Field(
+        False,
+        description="`yes`: a read whose connection the device broke is asked once more, on a fresh one. A write never "
+        "is.",
+    )
     share_reads: Milliseconds | None = Field(
         None, description="Reads of the same cells within this time reach the device once. Off unless set."
     )

@@ -78,6 +78,21 @@ class RequestRefused(msgspec.Struct, Generic[Resp], frozen=True, gc=False):
     function: int
 
 
+class Repeated(msgspec.Struct, frozen=True, gc=False):
+    """A client asks again, word for word, what it asked by the request `token`, which is still under way: the answer to
+    that one is the answer to both. There is nothing to answer."""
+
+    token: int
+
+
+class Waits(msgspec.Struct, frozen=True, gc=False):
+    """What comes next cannot be told apart from a request that is under way, and has to wait until that was answered or
+    released. Nothing was taken; ask for the next event then."""
+
+
+WAITS: Final = Waits()
+
+
 class ResponseReceived(msgspec.Struct, Generic[Resp], frozen=True, gc=False):
     """The asset answered the request that `token` stands for, and the answer fits it. Its request is over.
     A protocol's own error answer (a Modbus exception response) is such an answer too."""
@@ -192,7 +207,7 @@ class Facing(msgspec.Struct, frozen=True, gc=False):
     alone: bool = False
 
 
-ServerCallEvent: TypeAlias = RequestReceived[Req] | RequestRefused[Resp] | Literal[Need.DATA]
+ServerCallEvent: TypeAlias = RequestReceived[Req] | RequestRefused[Resp] | Repeated | Waits | Literal[Need.DATA]
 ClientCallEvent: TypeAlias = ResponseReceived[Resp] | BadResponse | Unmatched | Literal[Need.DATA]
 """What a machine has that knows calls alone."""
 ServerEvent: TypeAlias = (

@@ -31,6 +31,9 @@ class Transport(abc.ABC):
     on_data: Callable[[bytes], None]
     on_closed: Callable[[str], None]
     """Called once, with the reason, when the peer or the network ended the connection; not after `close()`."""
+    on_end: Callable[[], bool] | None = None
+    """Asked when the peer has closed its sending half: whether it is still to be answered. Nothing more is read then,
+    and who set this closes the connection when all is said. None: such a connection is over (`on_closed`)."""
     unsent: int = 0
     """Bytes that were written and that the peer has not made room for."""
 
@@ -72,6 +75,7 @@ class TcpTransport(Transport):
         self._out: list[bytes] = []
         self._open = True
         self._paused = False
+        self._ended = False  # the peer has closed its sending half
         self._connecting = connecting
         self._gather = gather
         self._gathered: list[bytes] = []
@@ -108,7 +112,10 @@ class TcpTransport(Transport):
                 self._lost(error.strerror or str(error))
                 return
             if not data:
-                self._lost("closed by the peer")
+                if self.on_end is None or not self.on_end():
+                    self._lost("closed by the peer")
+                else:
+                    self._stop_reading()
                 return
             self.on_data(data)
         elif events & GONE:
@@ -187,6 +194,12 @@ class TcpTransport(Transport):
     def _rearm(self) -> None:
         self._reactor.change(self._fd, (0 if self._paused else READ) | (WRITE if self._out else 0))
 
+    def _stop_reading(self) -> None:
+        """The peer sends no more: what would be read for ever is its end."""
+        if self._open:
+            self._ended = self._paused = True
+            self._rearm()
+
     def pause(self) -> None:
         if self._open and not self._paused:
             self._paused = True
@@ -194,7 +207,7 @@ class TcpTransport(Transport):
                 self._rearm()
 
     def resume(self) -> None:
-        if self._open and self._paused:
+        if self._open and self._paused and not self._ended:
             self._paused = False
             if not self._connecting:
                 self._rearm()

@@ -66,6 +66,7 @@ class Client:
         "bytes_in",
         "bytes_out",
         "due",
+        "ended",
         "frame_since",
         "group",
         "held_since",
@@ -107,6 +108,7 @@ class Client:
         self.pace = pace
         self.outstanding = 0
         self.blocked = False  # nothing more is read from it
+        self.ended = False  # it has closed its sending half, and waits for its answers; it is `blocked`, too
         self.in_line = False  # it waits for its source's next turn
         self.held_since = 0  # since when bytes may lie in its socket unread (monotonic ns); 0: none do
         self.resumed = 0  # when reading was taken up again; 0: what had lain there is still being read

@@ -53,6 +53,10 @@ LONGEST_NS = 60_000_000_000
 """A request that the asset answers in parts is over after so long, however fast they come."""
 SILENT_AFTER = 2
 """So many requests in a row that the device has not answered, and it counts as silent."""
+AGAIN = "the connection was lost, and the read is asked once more"
+SHARED_WAIT = 5
+"""Where several units share an address, reads wait in line for so many of the asset's timeouts, unless the policy says
+how long: one or two units that are off are found out meanwhile, and cost their neighbours no answer."""
 TIMEOUTS_IN_A_ROW = 3
 """So many requests without an answer, and the connection is taken for dead and closed."""
 
@@ -223,6 +227,8 @@ class Device:
         self.shared = False
         """Several units answer at this address."""
         self._silence = Silence()
+        self._places = asset.outstanding  # on each connection; none while a pause runs
+        self._rest: Timer | None = None
         self._timer: Timer | None = None
         self._due = 0
         self._backoff = 0.0
@@ -243,6 +249,8 @@ class Device:
     def adopt(self, asset: Asset, facing: Facing | None) -> None:
         """The policy in force says this of the same device from now on."""
         self.asset = asset
+        if self._rest is None:
+            self._places = asset.outstanding
         if self._facing is not None:
             self._facing = facing
             for connection in self._connections:
@@ -256,7 +264,8 @@ class Device:
         if self.held or self.retired:
             self._fail(job, Failure.UNREACHABLE, self.retired or "severed")
             return
-        if self._clock() - job.arrived > job.timeout_ns:
+        waited = self._clock() - job.arrived
+        if waited > job.timeout_ns and waited > self._patience(job):
             self._fail(job, Failure.BUSY, TOO_LATE)
             return
         if self._silence.missed and not self._silence.may_ask(job.unit, job.timeout_ns, self._clock()):
@@ -282,9 +291,17 @@ class Device:
             self._open()
         elif self.asset.connections > 1:  # who waits for its own connection holds up nobody else
             self._pump()
-        self._arm(job.arrived + job.timeout_ns)
+        self._arm(job.arrived + self._patience(job))
         if gives_way is not None:
             self._fail(gives_way, Failure.BUSY, "too many requests wait for this device")
+
+    def _patience(self, job: Job) -> int:
+        """How long the job may wait in line (ns)."""
+        manners = self.asset.manners
+        if manners.wait_ms >= 0:
+            return manners.wait_ms * 1_000_000
+        patience = job.timeout_ns + manners.connect_delay_ms * 1_000_000
+        return patience * SHARED_WAIT if self.shared and not job.writes else patience
 
     def _may_connect(self) -> bool:
         """Whether a further connection may be opened now. With none up and a pause running, what waits fails."""
@@ -310,7 +327,7 @@ class Device:
     def _free(self, job: Job) -> Connection | None:
         """The ready connection with the fewest requests under way, if one has room; while a request of the same session
         is under way, no other than its own."""
-        least = self.asset.outstanding
+        least = self._places
         lines = self._lines_at
         if lines is not None and job.source:
             own = lines.get(job.line)
@@ -342,7 +359,8 @@ class Device:
             connection = self._free(job)
             if connection is None:
                 raise LocalProtocolError("a request was taken out of line, and has no place")
-            if self._clock() - job.arrived > job.timeout_ns:
+            waited = self._clock() - job.arrived
+            if waited > job.timeout_ns and waited > self._patience(job):
                 self._fail(job, Failure.BUSY, TOO_LATE)
             elif not self._permit(job):
                 self._fail(job, Failure.BUSY, "no longer allowed when its turn came")
@@ -352,7 +370,7 @@ class Device:
             self._open()
 
     def _has_room(self) -> bool:
-        return any(c.ready and c.load < self.asset.outstanding for c in self._connections)
+        return any(c.ready and c.load < self._places for c in self._connections)
 
     def _send(self, connection: Connection, job: Job) -> None:
         """The act. The job's Allow is what permits it; the device's own machine makes a new message."""
@@ -402,6 +420,11 @@ class Device:
                 self._on_data(connection, b"")
                 self._arm(connection.last + int(self._limits.asset_connect_seconds * 1e9))
                 return
+            delay_ns = self.asset.manners.connect_delay_ms * 1_000_000
+            if delay_ns:
+                connection.last += delay_ns
+                self._reactor.call_at(connection.last, lambda: self._awake(connection))
+                return
             self._is_up(connection)
             self._pump()
 
@@ -413,9 +436,30 @@ class Device:
         connection = Connection(transport, machine, self._clock(), self._lines_at)
         self._arm(connection.last + int(self._limits.asset_connect_seconds * 1e9))
         holder.append(connection)
-        transport.on_data = lambda data: self._on_data(connection, data)
+        heard = self._on_data if not asset.manners.pause_ms else self._on_data_then_rest
+        transport.on_data = lambda data: heard(connection, data)
         transport.on_closed = lambda reason: self._on_closed(connection, reason)
         self._connections.append(connection)
+
+    def _awake(self, connection: Connection) -> None:
+        """The device was left alone for as long as it wants to be after connecting."""
+        if connection in self._connections and not connection.ready:
+            connection.last = self._clock()
+            self._is_up(connection)
+            self._pump()
+
+    def _on_data_then_rest(self, connection: Connection, data: bytes) -> None:
+        """The device has answered, and is left alone for a while."""
+        if self._rest is not None:
+            self._rest.cancel()
+        self._places = 0
+        self._rest = self._reactor.call_at(self._clock() + self.asset.manners.pause_ms * 1_000_000, self._rested)
+        self._on_data(connection, data)
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._places = self.asset.outstanding
+        self._pump()
 
     def _is_up(self, connection: Connection) -> None:
         connection.ready = True
@@ -437,9 +481,27 @@ class Device:
             self._failed_to_connect(reason)
             return
         for job in connection.take_all():
-            self._fail(job, Failure.UNREACHABLE, f"the connection was lost: {reason}")
+            if self.asset.manners.repeat_reads and self._may_repeat(job):
+                job.sent, job.detail = 0, AGAIN
+                self._lines.push(job.source, job.line, job)
+                self._arm(job.arrived + self._patience(job))
+            else:
+                self._fail(job, Failure.UNREACHABLE, f"the connection was lost: {reason}")
         self._abandon(connection, f"the connection was lost: {reason}")
         self._pump()
+
+    def _may_repeat(self, job: Job) -> bool:
+        """Whether a job whose connection broke is asked once more: a read of which nothing was heard, and behind which
+        nothing of its session waits, since it goes to the end of the line."""
+        return not (
+            job.writes
+            or job.heard
+            or job.standing is not None
+            or job.detail == AGAIN
+            or self.held
+            or self.retired
+            or self._lines.length(job.source, job.line)
+        )
 
     def _drop(self, connection: Connection, failure: Failure, reason: str) -> None:
         """Closes a connection of ours; what was under way on it has failed, and what stands is given up."""
@@ -624,7 +686,7 @@ class Device:
         deadlines = [connection.last + connect_ns for connection in self._connections if not connection.ready]
         for connection in self._connections:
             deadlines += [_due(job) for job in connection.flight.values()]
-        deadlines += [job.arrived + job.timeout_ns for job in self._lines.heads()]
+        deadlines += [job.arrived + self._patience(job) for job in self._lines.heads()]
         return min(deadlines, default=0)
 
     def _expire(self) -> None:
@@ -664,7 +726,7 @@ class Device:
                 abandoned.append((connection, why))
         for source, line in self._lines.places():
             waiting = self._lines.head(source, line)
-            while waiting is not None and now - waiting.arrived >= waiting.timeout_ns:
+            while waiting is not None and now - waiting.arrived >= self._patience(waiting):
                 failed.append((self._lines.take(source, line), Failure.BUSY, TOO_LATE))
                 waiting = self._lines.head(source, line)
         if unconnected:
@@ -681,7 +743,7 @@ class Device:
     def tick(self) -> None:
         """To be called about twice a second: closes connections that nobody uses."""
         now = self._clock()
-        idle = int(self._limits.asset_idle_seconds * 1e9)
+        idle = self.asset.manners.idle_ms * 1_000_000 or int(self._limits.asset_idle_seconds * 1e9)
         for connection in list(self._connections):
             if connection.ready and not connection.flight and not connection.standing and now - connection.last > idle:
                 self._drop(connection, Failure.UNREACHABLE, "idle")

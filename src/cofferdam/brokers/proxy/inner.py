@@ -559,6 +559,6 @@ class Inner(StandingPath):
 
 
 def _same_device(old: Asset, new: Asset) -> bool:
-    return (old.connections, old.outstanding, old.quirks, old.route, old.security) == (
-        new.connections, new.outstanding, new.quirks, new.route, new.security,
+    return (old.connections, old.outstanding, old.quirks, old.route, old.security, old.manners) == (
+        new.connections, new.outstanding, new.quirks, new.route, new.security, new.manners,
     )  # fmt: skip

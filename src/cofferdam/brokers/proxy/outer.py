@@ -36,12 +36,14 @@ from cofferdam.model import Allow, Deny, Failure, Fault, Operation
 from cofferdam.policy.points.decide import Flow
 from cofferdam.protocols.base import (
     NEED_DATA,
+    WAITS,
     FrameReceived,
     Goodbye,
     Identified,
     LocalAnswer,
     Over,
     Released,
+    Repeated,
     RequestReceived,
     RequestRefused,
 )
@@ -86,6 +88,9 @@ class Outer(Door):
                     break
                 event = machine.next_event()
                 if event is NEED_DATA:
+                    if client.ended:
+                        self._over(client)
+                        return
                     client.frame_since = 0 if not machine.buffered else client.frame_since or self._clock()
                     if client.blocked:
                         client.blocked = False
@@ -95,12 +100,16 @@ class Outer(Door):
                         self._tend(client)
                     return
                 client.frame_since = 0
+                if event is WAITS:
+                    break
                 pace.tokens -= 1.0
                 if isinstance(event, RequestReceived):
                     self._request(client, event.token, event.request)
                 elif isinstance(event, RequestRefused):
                     self._malformed(client, event.section, event.detail)
                     self._answer(client, event.token, event.reply)
+                elif isinstance(event, Repeated):
+                    self._repeated(client, event.token)
                 elif isinstance(event, FrameReceived):
                     self._standings.frame_received(client, event)
                 elif isinstance(event, Over):
@@ -134,6 +143,30 @@ class Outer(Door):
             client.transport.pause()
         if self._inner.full:
             self._blocked.add(client)
+
+    def _repeated(self, client: Client, token: int) -> None:
+        """It asks again what is under way, as a client does that has waited for too long: one answer is for both."""
+        client.requests += 1
+        client.last = self._clock()
+        what = "a request was sent again, word for word, while it was under way: the first one's answer is for both"
+        self._limit("repeated_requests", client.source, what)
+
+    def _ended(self, client: Client) -> bool:
+        """It sends no more, and may still wait for answers: what it has asked was asked before it said so."""
+        if client not in self.clients or self.stopping:
+            return False
+        client.ended = client.blocked = True
+        if not client.in_line:
+            self._pump(client)
+        return client in self.clients
+
+    def _on_ended(self, client: Client) -> None:
+        self._pump(client)
+
+    def _over(self, client: Client) -> None:
+        """A client that sends no more: its connection is over once it has all its answers."""
+        if not client.outstanding and not client.transport.unsent:
+            self.close(client, "closed by the client")
 
     def _stand_in_line(self, client: Client) -> None:
         self._limit("client_requests_per_second", client.source, "more requests a second than allowed: they wait")

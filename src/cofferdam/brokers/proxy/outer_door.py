@@ -214,6 +214,8 @@ class Door(Part):
         self.clients.add(client)
         transport.on_data = lambda data: self._on_data(client, data)
         transport.on_closed = lambda reason: self._forget(client, reason)
+        if not self._speaks:
+            transport.on_end = lambda: self._ended(client)
         # Where several units answer, a session with one begins when it is asked; until then the connection stands for
         # itself, so that one that asks nothing is told of once.
         session = self._open_session(client, first.name if len(assets) == 1 else "")
@@ -360,6 +362,10 @@ class Door(Part):
         stranger_ns = int(min(limits.client_idle_seconds, limits.stranger_idle_seconds) * 1e9)
         frame_ns = int(limits.client_frame_seconds * 1e9)
         for client in list(self.clients):
+            if client.ended and not client.in_line:
+                self._on_ended(client)
+                if client not in self.clients:
+                    continue
             if client.frame_since and now - client.frame_since > frame_ns:
                 self._limit("client_frame_seconds", client.source, "a frame that was begun was not completed in time")
                 self.close(client, "a frame that was begun was not completed in time")
@@ -408,6 +414,14 @@ class Door(Part):
     @abc.abstractmethod
     def _go_on(self, client: Client) -> None:
         """Its turn has come."""
+
+    @abc.abstractmethod
+    def _ended(self, client: Client) -> bool:
+        """A client sends no more. Whether it is still to be answered."""
+
+    @abc.abstractmethod
+    def _on_ended(self, client: Client) -> None:
+        """Such a client is looked at again."""
 
     @abc.abstractmethod
     def _on_room(self) -> None:

@@ -7,7 +7,9 @@ reported (client side: BadResponse), and the stream goes on. Both machines have 
 `_error` is the state.
 
 Server side: several requests may be open at once, told apart by the client's transaction id. A second request with the
-id of one that is still open could be given the answer of the first, so it ends the stream.
+id of one that is still open is either that one again, word for word, and then the first's answer is for both; or it is
+another, which waits, with all that comes behind it, until the first was answered: so no answer is taken for that of
+another.
 
 Client side: we choose the transaction ids. An answer belongs to the request with its id, and must also fit it in unit,
 function and content. Life of an id:
@@ -27,9 +29,11 @@ from typing import Final
 from cofferdam.errors import LocalProtocolError, RemoteProtocolError
 from cofferdam.protocols.base import (
     NEED_DATA,
+    WAITS,
     BadResponse,
     ClientCallEvent,
     ClientMachine,
+    Repeated,
     RequestReceived,
     RequestRefused,
     ResponseReceived,
@@ -77,7 +81,7 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
     def __init__(self) -> None:
         self._data = b""
         self._at = 0
-        self._open: dict[int, int] = {}
+        self._open: dict[int, RequestReceived[ModbusRequest] | RequestRefused[ModbusResponse]] = {}
         self._serial = 0
         self._error: RemoteProtocolError | None = None
 
@@ -107,27 +111,36 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
         size = 6 + length
         if have < size:
             return NEED_DATA
-        if transaction in self._open:
-            self._fail(
-                RemoteProtocolError(
-                    f"transaction id {transaction} is in use by a request that is not answered yet",
-                    section=MBAP_SECTION,
-                    offset=0,
-                )
-            )
+        if transaction in self._open and not self._again(transaction, at, size):
+            return WAITS
         if have == size:
             self._data = b""
             self._at = 0
         else:
             self._at = at + size
+        if transaction in self._open:
+            return Repeated(self._open[transaction].token)
         self._serial = serial = (self._serial + 1) % _SERIALS
         token = serial << 32 | transaction << 16 | unit << 8 | function
-        self._open[transaction] = token
+        event: RequestReceived[ModbusRequest] | RequestRefused[ModbusResponse]
         try:
-            return RequestReceived(token, requests.DECODERS[function](data, at + 8, at + size, unit))
+            event = RequestReceived(token, requests.DECODERS[function](data, at + 8, at + size, unit))
         except RefusedRequest as refused:
             reply = ExceptionResponse(function & 0x7F, refused.code)
-            return RequestRefused(token, reply, refused.section, refused.detail, function)
+            event = RequestRefused(token, reply, refused.section, refused.detail, function)
+        self._open[transaction] = event
+        return event
+
+    def _again(self, transaction: int, at: int, size: int) -> bool:
+        """Whether the frame there is the request that is open under its transaction id, word for word."""
+        first = self._open[transaction]
+        _, _, _, unit, function = HEAD.unpack_from(self._data, at)
+        if not isinstance(first, RequestReceived) or first.token & 0xFFFF != unit << 8 | function:
+            return False
+        try:
+            return bool(requests.DECODERS[function](self._data, at + 8, at + size, unit) == first.request)
+        except RefusedRequest:
+            return False
 
     def _fail(self, error: RemoteProtocolError | None) -> None:
         if error is not None:
@@ -138,7 +151,8 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
 
     def send(self, token: int, response: ModbusResponse) -> bytes:
         transaction = token >> 16 & 0xFFFF
-        if self._open.get(transaction) != token:
+        first = self._open.get(transaction)
+        if first is None or first.token != token:
             raise LocalProtocolError(f"token {token:#x} is not open: answered already, released, or never given")
         try:
             function, encode = responses.ENCODERS[type(response)]
@@ -158,7 +172,8 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
 
     def release(self, token: int) -> None:
         transaction = token >> 16 & 0xFFFF
-        if self._open.get(transaction) == token:
+        first = self._open.get(transaction)
+        if first is not None and first.token == token:
             del self._open[transaction]
 
     @property

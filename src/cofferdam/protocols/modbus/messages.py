@@ -42,7 +42,9 @@ MEMORY_PARITY: Final = 0x08
 GATEWAY_NO_PATH: Final = 0x0A
 GATEWAY_NO_RESPONSE: Final = 0x0B
 
-ExceptionCode = Literal[0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x08, 0x0A, 0x0B]
+ExceptionCode = Annotated[int, Meta(ge=1, le=0xFF)]
+"""Of an exception response. Devices have codes of their own beside the standard's, and say by them what no other would:
+all but 0 are passed on as they came."""
 
 EXCEPTIONS: dict[int, str] = {
     ILLEGAL_FUNCTION: "illegal function",
@@ -55,7 +57,7 @@ EXCEPTIONS: dict[int, str] = {
     GATEWAY_NO_PATH: "gateway path unavailable",
     GATEWAY_NO_RESPONSE: "gateway target device failed to respond",
 }
-"""Exception codes and their names (section 7)."""
+"""Exception codes of the standard and their names (section 7)."""
 
 FUNCTIONS: dict[int, str] = {
     1: "read coils",
@@ -427,7 +429,7 @@ class ReadDeviceIdentificationResponse(_Message, frozen=True, tag=5314):
 class ExceptionResponse(_Message, frozen=True, tag=1128):
     """Section 7: why the request with function code `function` (0 to 127) was not carried out.
 
-    Codes 7 and 9 and those above 0x0B are not in the standard."""
+    Codes 7 and 9 and those above 0x0B are not in the standard, and devices use them."""
 
     function: Annotated[int, Meta(ge=0, le=0x7F)]
     code: ExceptionCode

@@ -14,7 +14,6 @@ from struct import error as StructError
 from typing import Any, Final, cast
 
 from cofferdam.protocols.modbus.messages import (
-    EXCEPTIONS,
     MAX_FIFO_WORDS,
     MAX_READ_BITS,
     MAX_READ_WORDS,
@@ -26,7 +25,6 @@ from cofferdam.protocols.modbus.messages import (
     DeviceObject,
     Diagnostics,
     DiagnosticsResponse,
-    ExceptionCode,
     ExceptionResponse,
     GetCommEventCounter,
     GetCommEventCounterResponse,
@@ -340,9 +338,9 @@ def decode_exception(data: bytes, at: int, end: int, function: int) -> ModbusRes
     if end - at != 1:
         raise Misfit(EXCEPTION_SECTION, f"an exception response of {end - at + 1} bytes, must be 2")
     code = data[at]
-    if code not in EXCEPTIONS:
-        raise Misfit(EXCEPTION_SECTION, f"exception code {code:#04x} is not defined")
-    return ExceptionResponse(function, cast(ExceptionCode, code))
+    if not code:
+        raise Misfit(EXCEPTION_SECTION, "exception code 0x00, which says nothing")
+    return ExceptionResponse(function, code)
 
 
 def decode_response(pdu: bytes, request: ModbusRequest) -> ModbusResponse:

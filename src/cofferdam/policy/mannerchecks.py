@@ -1,0 +1,45 @@
+"""Checks of how a device wants to be asked: delays, pauses, waiting.
+
+They hold for the address: assets behind one address share its connections, and so must say the same. Not here: what
+the settings do (brokers.proxy.device).
+"""
+
+from __future__ import annotations
+
+from cofferdam.policy import schema
+from cofferdam.policy.document import Path
+from cofferdam.policy.findings import Checking
+
+BOUNDS = {"connect_delay": (1, 30_000), "pause": (1, 10_000), "idle": (1000, 86_400_000), "wait": (1, 60_000)}
+"""From and to, in milliseconds."""
+SHARED = ("connect_delay", "pause", "idle", "wait", "repeat_reads", "connections", "outstanding")
+"""What assets behind one address must say alike."""
+
+
+def check_manners(checking: Checking, here: Path, asset: schema.Asset) -> None:
+    """One asset by itself."""
+    for field, (low, high) in BOUNDS.items():
+        value = getattr(asset, field)
+        if value is not None and not low <= value <= high:
+            checking.at((*here, field), f"{value} ms", f"{_shown(low)} to {_shown(high)}", check="manners")
+    if asset.pause is not None and asset.outstanding != 1:
+        what = f"{asset.outstanding} with a pause after each answer"
+        checking.at((*here, "outstanding"), what, "1", check="manners")
+
+
+def check_shared(checking: Checking, assets: dict[tuple[str, str, int], list[tuple[str, schema.Asset]]]) -> None:
+    """Those that share an address, by zone, address and port."""
+    for found in assets.values():
+        first, said = found[0]
+        for name, asset in found[1:]:
+            for field in SHARED:
+                if getattr(asset, field) != getattr(said, field):
+                    what = f"another {field} than that of {first}, which has the same address"
+                    place: Path = ("assets", name, field if field in asset.model_fields_set else "address")
+                    checking.at(
+                        place, what, "one for all behind one address, since they share connections", check="manners"
+                    )
+
+
+def _shown(milliseconds: int) -> str:
+    return f"{milliseconds // 1000} s" if milliseconds >= 1000 else f"{milliseconds} ms"
