@@ -52,6 +52,9 @@ def passed(sha: str = A) -> Draft:
 EXAMINED = patch.FileExamined(number=1, product="p", version="1", file="f", sha256=A, verdict="passed", origin="maker")
 STARTED = patch.InstallStarted(asset="plc", product="p", version="1", number=1, sha256=A, way="sftp")
 INSTALLED = patch.InstallEnded(asset="plc", product="p", version="1", number=1, sha256=A, state="done")
+MATCHED = patch.AdvisoryMatched(advisory="V-1", product="docs", number=1, affected=("plc",))
+OVERDUE = patch.AdvisoryOverdue(advisory="V-1", product="docs", clock="evaluate", due="2026-12-06")
+EVALUATED = patch.AdvisoryEvaluated(advisory="V-1", product="docs", by="ada", applies=True, complete=True)
 ASKED = patch.ReleaseRequested(number=1, product="p", version="1", file="f", sha256=A, by="ada", targets=1)
 
 
@@ -85,6 +88,7 @@ CASES: list[tuple[str, list[tuple[float, Draft]], list[tuple[float, Draft]]]] = 
     ("files.hashed", [(0, passed())], [(0, passed(""))]),
     ("patch.source-verified", [(0, EXAMINED), (0, STARTED)], [(0, STARTED), (0, EXAMINED)]),
     ("patch.approved", [(0, ASKED), (0, released("bob"))], [(0, ASKED), (0, released("ada"))]),
+    ("patch.answered", [(0, MATCHED), (1, OVERDUE), (2, EVALUATED)], [(0, MATCHED), (1, EVALUATED), (2, OVERDUE)]),
     ("patch.on-schedule", [(0, STARTED), (0, INSTALLED), (2, LATER)], [(0, STARTED), (2, LATER)]),
     ("mirror.no-gaps", [(0, compared())], [(0, compared(2))]),
     ("mirror.no-gaps", [(0, LOST), (0, compared())], [(0, compared()), (0, LOST)]),

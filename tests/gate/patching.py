@@ -37,6 +37,11 @@ conduits:
       plant: {{at: "127.0.0.1:{plant}", plain: true}}
     products:
       plc-firmware: {{origin: {{pgp: vendor.asc}}, most: 20 MB, scan: {scan}}}
+      advisories: {{origin: {{pgp: vendor.asc}}, scan: none, kind: advisories, provider: "https://vendor.example"}}
+    inventory:
+      plc-1: {{vendor: Vendor, product: [PLC 9, "6ES7-9"], version: "2.9.4"}}
+      plc-2: {{vendor: Vendor, product: PLC 9, version: "3.1"}}
+      panel: {{vendor: Maker, product: Panel, version: "7 SP1"}}
     rings: [test, line]
     ways:
       plc-1:
@@ -114,12 +119,14 @@ class Works:
     def told(self, *words: str) -> Any:
         return json.loads(self.patch(*words, "--json"))
 
-    def put(self, name: str, data: bytes, version: str, signature: bytes | None = None) -> int:
+    def put(
+        self, name: str, data: bytes, version: str, signature: bytes | None = None, product: str = "plc-firmware"
+    ) -> int:
         file = self.folder / name
         file.write_bytes(data)
         sig = self.folder / f"{name}.asc"
         sig.write_bytes(self.vendor.sign(data) if signature is None else signature)
-        found = self.told("put", str(file), "--product", "plc-firmware", "--version", version, "--signature", str(sig))
+        found = self.told("put", str(file), "--product", product, "--version", version, "--signature", str(sig))
         return int(found["number"])
 
     def state_of(self, number: int) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.brokers.patch.advisory import BOM, LIST, csaf, dumped
 from tests.gate.patching import ME, Works
 from tests.waiting import eventually
 
@@ -158,4 +159,35 @@ def test_what_is_known_outlives_any_part(works: Works, part: str) -> None:
     assert works.told("list") == before
     eventually(lambda: works.asset("plc-1")["release"] == known["release"])
     assert works.asset("plc-1")["has"] == known["has"]
+    works.patch("verify")
+
+
+def test_an_advisory_is_matched_answered_and_planned_for(works: Works) -> None:
+    data = dumped(csaf("VEN-2026-7"))
+    number = works.put("ven-2026-7.json", data, "1", product="advisories")
+    eventually(lambda: works.state_of(number) == "read")
+    found = works.told("advisories", "VEN-2026-7")
+    assert [(one["asset"], one["verdict"], one["named"]) for one in found["assets"]] == [
+        ("panel", "unknown", False), ("plc-1", "affected", True), ("plc-2", "not affected", True),
+    ]  # fmt: skip
+    assert found["clocks"][0]["clock"] == "evaluate"
+    assert "--rest" in works.patch("evaluate", "VEN-2026-7", "--note", "as it says", code=2)
+    done = works.told("evaluate", "VEN-2026-7", "--rest", "--note", "no other asset has it")
+    assert [clock["clock"] for clock in done["clocks"]] == ["plan"]
+    assert done["clocks"][0]["assets"] == ["plc-1"]
+    words = ("--owner", "maintenance", "--text", "port 80 is shut at the switch", "--until", "2199-01-01")
+    assert works.told("plan", "VEN-2026-7", *words)["plans"][0]["approver"] == ""
+    assert "somebody else" in works.patch("plan", "VEN-2026-7", "--approve", "1", code=2)  # all are one user here
+    works.patch("evaluate", "VEN-2026-7", "--asset", "plc-1", "--patch-state", "installed")
+    assert works.told("advisories", "VEN-2026-7")["standing"] == "done"
+    assert "not released" in works.patch("request", str(number), code=2)
+    lists = works.put("patches.csv", LIST, "1", product="advisories")
+    bom = works.put("plc-9.cdx.json", dumped(BOM), "3.1", product="advisories")
+    foreign = works.put("other.json", dumped(csaf("X-1", namespace="https://else.example")), "1", product="advisories")
+    eventually(
+        lambda: (works.state_of(lists), works.state_of(bom), works.state_of(foreign)) == ("read", "read", "refused")
+    )
+    assert "published by" in works.told("show", str(foreign))["reason"]
+    assert works.told("advisories")["counts"]["open"] == 2
+    works.patch("advisories")
     works.patch("verify")

@@ -15,12 +15,12 @@ import os
 import secrets as dice
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cofferdam.cli.patch_asking import ask_part
+from cofferdam.cli.patch_asking import ask_part, print_told
 from cofferdam.errors import GateError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Work = Callable[[argparse.Namespace], int]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from cofferdam.cli import keys, patch_root
+    from cofferdam.cli import keys, patch_advice, patch_root
 
     verbs = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
@@ -77,7 +77,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     reject = verb("reject", "give a release up, or throw a file away that was not released", _reject)
     _number(reject)
     reject.add_argument("--reason", default="", help="why, for the record")
-    verb("plan", "which asset gets what and when: rings, windows of the next four weeks, what it waits for", _plan)
+    plan = verb(
+        "plan",
+        "which asset gets what and when: rings, windows of the next four weeks, what it waits for; or a plan for the "
+        "assets of an advisory",
+        _plan,
+    )
+    patch_advice.add(verb, plan)
     for name, text in (("pause", "begin no further transfers of a product"),
                        ("resume", "go on with a product that was paused, stopped, or stopped by failures"),
                        ("stop", "give the newest release of a product up: no asset gets it any more")):  # fmt: skip
@@ -155,17 +161,6 @@ def _installer(args: argparse.Namespace, verb: str, **arguments: object) -> Any:
     return ask_part(args, "installer", verb, **arguments)[1]
 
 
-def _print(args: argparse.Namespace, found: Any, lines: Iterable[str]) -> int:
-    from cofferdam.audit.lines import escaped
-
-    if args.json:
-        print(json.dumps(found))
-    else:
-        for line in lines:
-            print(escaped(line))
-    return 0
-
-
 def _time(ns: int) -> str:
     return f"{datetime.fromtimestamp(ns // 10**9, UTC):%Y-%m-%d %H:%M} UTC"
 
@@ -199,7 +194,7 @@ def _status(args: argparse.Namespace) -> int:
             yield f"under way: {installer['under_way']}, {installer['sent']} bytes"
         yield from _assets(installer, windows=False)
 
-    return _print(args, found, lines())
+    return print_told(args, found, lines())
 
 
 def _assets(installer: dict[str, Any], *, windows: bool) -> Iterator[str]:
@@ -215,7 +210,7 @@ def _assets(installer: dict[str, Any], *, windows: bool) -> Iterator[str]:
 
 def _list(args: argparse.Namespace) -> int:
     found = _keeper(args, "list")
-    return _print(args, found, (_line(row) for row in found))
+    return print_told(args, found, (_line(row) for row in found))
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -243,7 +238,7 @@ def _show(args: argparse.Namespace) -> int:
             signed = ", ".join(found["pending"]["signed"]) or "nobody yet"
             yield f"  asked by {found['pending']['by']}; signed by {signed}; {found['pending']['needs']} are needed"
 
-    return _print(args, found, lines())
+    return print_told(args, found, lines())
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -258,7 +253,7 @@ def _put(args: argparse.Namespace) -> int:
         _stage(args, args.signature, f"{name}{ending}")
     found = _stage(args, args.file, name)
     waits = f"; it waits for {found['waits']}" if found["waits"] else ""
-    return _print(args, found, [f"file {found['number']}, SHA-256 {found['sha256']}{waits}"])
+    return print_told(args, found, [f"file {found['number']}, SHA-256 {found['sha256']}{waits}"])
 
 
 def _stage(args: argparse.Namespace, file: Path, name: str) -> Any:
@@ -289,7 +284,7 @@ def _stage(args: argparse.Namespace, file: Path, name: str) -> Any:
 
 def _examine(args: argparse.Namespace) -> int:
     found = _keeper(args, "examine", number=args.number)
-    return _print(args, found, [f"file {args.number} is looked at again"])
+    return print_told(args, found, [f"file {args.number} is looked at again"])
 
 
 # --- releases --------------------------------------------------------------------------------------------------------
@@ -297,7 +292,7 @@ def _examine(args: argparse.Namespace) -> int:
 
 def _request(args: argparse.Namespace) -> int:
     found = _keeper(args, "request", number=args.number, reason=args.reason, emergency=args.emergency)
-    return _print(args, found, [f"file {args.number}: targets {found['targets']} wait for signatures"])
+    return print_told(args, found, [f"file {args.number}: targets {found['targets']} wait for signatures"])
 
 
 def _approve(args: argparse.Namespace) -> int:
@@ -329,7 +324,7 @@ def _approve(args: argparse.Namespace) -> int:
     found = _keeper(args, "approve", number=args.number, signature=armored.decode("ascii", "replace"))
     signed = ", ".join(found["signed"])
     what = "released" if found["released"] else f"{found['needs']} are needed"
-    return _print(args, found, [f"file {args.number} is signed by {signed}: {what}"])
+    return print_told(args, found, [f"file {args.number} is signed by {signed}: {what}"])
 
 
 def shown(signed: Any, number: int, believed: dict[str, str], *, besides: bool = False) -> Iterator[str]:
@@ -384,13 +379,19 @@ def shown(signed: Any, number: int, believed: dict[str, str], *, besides: bool =
 
 def _reject(args: argparse.Namespace) -> int:
     found = _keeper(args, "reject", number=args.number, reason=args.reason)
-    return _print(args, found, [f"file {args.number} is rejected"])
+    return print_told(args, found, [f"file {args.number} is rejected"])
 
 
 # --- plans -----------------------------------------------------------------------------------------------------------
 
 
 def _plan(args: argparse.Namespace) -> int:
+    if args.advisory:
+        from cofferdam.cli import patch_advice
+
+        return patch_advice.plan(args)
+    if args.approve or args.owner or args.text or args.until or args.asset:
+        raise GateError("a plan is one of an advisory", hint="cofferdam patch plan ID ...")
     return _told(args, _installer(args, "plan"))
 
 
@@ -404,7 +405,7 @@ def _told(args: argparse.Namespace, found: dict[str, Any]) -> int:
                 yield f"{word}: {', '.join(map(str, found[word]))}"
         yield from _assets(found, windows=True)
 
-    return _print(args, found, lines())
+    return print_told(args, found, lines())
 
 
 def _set(args: argparse.Namespace) -> int:
@@ -450,7 +451,7 @@ def _verify(args: argparse.Namespace) -> int:
     if installer["refused"]:
         wrong.append(f"the installer refuses the metadata: {installer['refused']}")
     verdict = {"checked": found["checked"], "told": len(told), "wrong": wrong}
-    _print(
+    print_told(
         args, verdict, [*wrong, f"{found['checked']} files, {len(told)} in the audit log: {'NO' if wrong else 'good'}"]
     )
     return 1 if wrong else 0
@@ -463,6 +464,10 @@ def _export(args: argparse.Namespace) -> int:
         "status": _keeper(args, "status"),
         "files": [_keeper(args, "show", number=row["number"]) for row in listed],
         "plan": _installer(args, "plan"),
+        "advisories": [
+            _keeper(args, "advisory", advisory=f"{each['product']}/{each['advisory']}")
+            for each in _keeper(args, "advisories")["advisories"]
+        ],
         "log": list(_log_of(args)),
     }
     try:
@@ -472,7 +477,7 @@ def _export(args: argparse.Namespace) -> int:
     with os.fdopen(fd, "w") as out:
         json.dump(bundle, out, indent=1, sort_keys=True)
     told = {"files": len(bundle["files"]), "entries": len(bundle["log"])}
-    return _print(args, told, [f"{told['files']} files, {told['entries']} entries of the audit log: {args.output}"])
+    return print_told(args, told, [f"{told['files']} files, {told['entries']} entries of the audit log: {args.output}"])
 
 
 # --- credentials -----------------------------------------------------------------------------------------------------
@@ -499,7 +504,7 @@ def _credential(args: argparse.Namespace) -> int:
             vault.set_password(args.name, KEY_MARK + secret if args.key is not None else secret)
             runs = keys.save(args, side, vault) and runs
     later = "" if runs else "; it is used once the gate runs"
-    return _print(args, {"name": args.name, "in_use": runs}, [f"{args.name}: the credential is there{later}"])
+    return print_told(args, {"name": args.name, "in_use": runs}, [f"{args.name}: the credential is there{later}"])
 
 
 def _private_key(file: Path) -> str:

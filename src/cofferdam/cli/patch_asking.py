@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Iterable
 from typing import Any, Final
 
 from cofferdam.errors import GateError
@@ -25,3 +27,15 @@ def ask_part(args: argparse.Namespace, part: str, verb: str, **arguments: object
         crews = ", ".join(each["crew"] for each in good)
         raise GateError(f"several patch relays run: {crews}", hint="say which with --crew NAME")
     return good[0]["crew"], good[0]["result"]
+
+
+def print_told(args: argparse.Namespace, found: Any, lines: Iterable[str]) -> int:
+    """As JSON, or line by line, harmless to a terminal."""
+    from cofferdam.audit.lines import escaped
+
+    if args.json:
+        print(json.dumps(found))
+    else:
+        for line in lines:
+            print(escaped(line))
+    return 0

@@ -22,8 +22,8 @@ RESET: dict[str, tuple[str, ...]] = {
     "log-review": ("attestation:log.reviewed",),
     "baseline-update": ("baseline:approved",),
     "baseline-watch": ("check:config.drift",),
-    "patch-evaluation": ("attestation:patch-evaluation", "attestation:paper.policy"),
-    "patch-plan": ("attestation:patch-plan", "check:patch.on-schedule"),
+    "patch-evaluation": ("attestation:patch-evaluation", "attestation:paper.policy", "event:advisory-evaluated"),
+    "patch-plan": ("attestation:patch-plan", "check:patch.on-schedule", "event:mitigation-approved"),
     "log-retention": ("check:log.retention",),
     "account-review": ("attestation:access.reviewed",),
     "vulnerability": ("attestation:vulnerability",),
@@ -93,6 +93,8 @@ def _times(name: str, history: History) -> Iterator[tuple[int, int]]:
                 for happened in history.of("baseline-taken"):
                     if happened.event.get("approved"):
                         yield happened.time_ns, happened.index
+            case "event":
+                yield from ((happened.time_ns, happened.index) for happened in history.of(about))
             case "drill":
                 for happened in history.of("drill-done"):
                     if happened.event.get("drill") == about:

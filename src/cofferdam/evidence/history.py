@@ -49,7 +49,8 @@ READ_WHOLE = frozenset(
         "leak-probe-set", "policy-refused", "signed-in", "access-opened", "access-ended", "access-decided",
         "access-killed", "tunnel-refused", "recording-marked", "asset-file-passed", "file-examined",
         "release-requested", "release-decided", "install-started", "install-ended", "mirror-verified", "samples-lost",
-        "entries-dropped",
+        "entries-dropped", "advisory-matched", "advisory-evaluated", "advisory-overdue", "mitigation-approved",
+        "patch-state-set",
     )
 )  # fmt: skip
 """Kinds whose entries are read whole; all others are counted."""

@@ -81,7 +81,7 @@ class Desk:
             setting=SimpleNamespace(audit=self.log), store=folder, files=self.files, pending=self.pending,
             looked=Looked(0), rows=PatchRows(separate=True, signatures=2), repository=self.repository, now=10**18,
             as_asked=lambda _row: self.asked_for, keep=lambda row: self.files.put(row.number, row),
-            tell_installer=lambda: None,
+            tell_installer=lambda: None, desk=SimpleNamespace(verbs={}, is_document=lambda _row: False),
         )  # fmt: skip
         self.verbs = Verbs(self.keeper)
         for number in (1, 2):

@@ -150,6 +150,100 @@ class PlanSet(Event, frozen=True, kw_only=True):
     detail: Text = ""
 
 
+class AdvisoriesRead(Event, frozen=True, kw_only=True):
+    """A document of advisories was read: what it is, who published it, how many advisories it has, and how many of
+    them name an asset. `number` is the document's."""
+
+    number: Count
+    product: Name
+    file: Name
+    sha256: Hash
+    what: Literal["csaf", "list", "sbom"]
+    provider: Text = ""
+    advisories: Count = 0
+    named: Count = 0
+
+
+class AdvisoryMatched(Event, frozen=True, kw_only=True):
+    """What an advisory says of the assets of the inventory: affected, not affected, unknown (all that it does not name
+    are unknown, too). `taken_back`: assets that were answered and have to be again."""
+
+    advisory: Name
+    product: Name
+    number: Count
+    revision: Name = ""
+    available: Name = ""
+    affected: Names = ()
+    not_affected: Names = ()
+    unknown: Names = ()
+    more: Count = 0
+    taken_back: Names = ()
+    evaluate_by: Name = ""
+
+
+class AdvisoryEvaluated(Event, frozen=True, kw_only=True):
+    """A person said whether an advisory concerns assets. `rest`: the assets that it does not name. `complete`: all are
+    answered now (CIP-007-6 R2.2)."""
+
+    advisory: Name
+    product: Name
+    by: Name
+    assets: Names = ()
+    count: Count = 0
+    applies: bool
+    rest: bool = False
+    complete: bool = False
+    plan_by: Name = ""
+    detail: Text = ""
+
+
+class PatchStateSet(Event, frozen=True, kw_only=True):
+    """A person said where a patch stands at the owner of an asset (states of IEC TR 62443-2-3)."""
+
+    advisory: Name
+    product: Name
+    asset: Name
+    state: Name
+    by: Name
+    detail: Text = ""
+
+
+class MitigationPlanned(Event, frozen=True, kw_only=True):
+    """A person made a dated plan for assets that do not have a patch yet (CIP-007-6 R2.3). It counts once somebody
+    else approves it."""
+
+    advisory: Name
+    product: Name
+    plan: Count
+    assets: Names = ()
+    count: Count = 0
+    owner: Name
+    detail: Text
+    until: Name
+    by: Name
+
+
+class MitigationApproved(Event, frozen=True, kw_only=True):
+    """Another person approved a plan."""
+
+    advisory: Name
+    product: Name
+    plan: Count
+    by: Name
+    until: Name
+
+
+class AdvisoryOverdue(Event, frozen=True, kw_only=True):
+    """A clock of an advisory ran out: "evaluate" (R2.2), "plan" (R2.3), "carry-out" (a plan's own date)."""
+
+    advisory: Name
+    product: Name
+    clock: Literal["evaluate", "plan", "carry-out"]
+    due: Name
+    assets: Names = ()
+    count: Count = 0
+
+
 Draft = (
     FileTaken
     | FileRefused
@@ -163,10 +257,21 @@ Draft = (
     | InstallStarted
     | InstallEnded
     | PlanSet
+    | AdvisoriesRead
+    | AdvisoryMatched
+    | AdvisoryEvaluated
+    | PatchStateSet
+    | MitigationPlanned
+    | MitigationApproved
+    | AdvisoryOverdue
 )
 GATE: tuple[type[Event], ...] = ()
 """The gate says nothing of these."""
-KEEPER = (FileTaken, FileRefused, FileExamined, ReleaseRequested, ReleaseSigned, ReleaseDecided, RootTaken)
+ADVICE = (
+    AdvisoriesRead, AdvisoryMatched, AdvisoryEvaluated, PatchStateSet, MitigationPlanned, MitigationApproved,
+    AdvisoryOverdue,
+)  # fmt: skip
+KEEPER = (FileTaken, FileRefused, FileExamined, ReleaseRequested, ReleaseSigned, ReleaseDecided, RootTaken, *ADVICE)
 INTAKE = (FileRefused,)
 INSTALLER = (ReleasesBelieved, ReleasesNotBelieved, InstallStarted, InstallEnded, PlanSet)
 
@@ -185,7 +290,38 @@ def _told(event: Said, *names: str) -> str:
     return "; ".join(str(event[name]) for name in names if event.get(name))
 
 
+def _some(event: Said, name: str) -> str:
+    some = event.get(name, ())
+    more = int(event.get("count", 0)) - len(some)
+    return f"{', '.join(some)}{f' and {more} more' if more > 0 else ''}"
+
+
 LINES: dict[str, Line] = {
+    "advisories-read": lambda e: (
+        f"{e.get('number')} {e.get('product')}/{e.get('file')}: {e.get('what')} of {e.get('provider')}:"
+        f" {e.get('advisories')} advisories, {e.get('named')} name an asset"
+    ),
+    "advisory-matched": lambda e: (
+        f"{e.get('advisory')} {e.get('revision')}: affected {_some(e, 'affected') or 'none'};"
+        f" not affected {_some(e, 'not_affected') or 'none'}; unknown {_some(e, 'unknown') or 'none'};"
+        f" evaluate by {e.get('evaluate_by')}"
+    ),
+    "advisory-evaluated": lambda e: (
+        f"{e.get('advisory')} by {e.get('by')}: {_some(e, 'assets')}{' and all others' if e.get('rest') else ''}:"
+        f" {'applies' if e.get('applies') else 'does not apply'}: {e.get('detail')}"
+        f"{', complete' if e.get('complete') else ''}"
+    ),
+    "patch-state-set": lambda e: (
+        f"{e.get('advisory')} {e.get('asset')}: {e.get('state')} by {e.get('by')} {e.get('detail', '')}".rstrip()
+    ),
+    "mitigation-planned": lambda e: (
+        f"{e.get('advisory')} plan {e.get('plan')} for {_some(e, 'assets')}: {e.get('owner')} until {e.get('until')}:"
+        f" {e.get('detail')}, by {e.get('by')}"
+    ),
+    "mitigation-approved": lambda e: f"{e.get('advisory')} plan {e.get('plan')} until {e.get('until')}: {e.get('by')}",
+    "advisory-overdue": lambda e: (
+        f"{e.get('advisory')}: {e.get('clock')} was due {e.get('due')}: {_some(e, 'assets')}".rstrip(": ")
+    ),
     "file-taken": lambda e: f"{_file(e)}, {e.get('size')} bytes, from {e.get('by')} by {e.get('how')}",
     "file-refused": lambda e: (
         f"{e.get('product')} {e.get('file')} from {e.get('by')}: {e.get('fault')}: {e.get('detail')}"

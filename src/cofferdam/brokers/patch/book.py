@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -39,6 +39,22 @@ class Book:
             self._db.execute(
                 "INSERT OR REPLACE INTO rows VALUES(?, ?, ?)", (kind, str(number), msgspec.json.encode(row))
             )
+        except sqlite3.Error as error:
+            raise self._error(error) from None
+
+    def put_all(self, kind: str, rows: dict[str, Any]) -> None:
+        """All of them or none. Raises: StoreFull (nothing has changed), StoreError."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO rows VALUES(?, ?, ?)",
+                    ((kind, number, msgspec.json.encode(row)) for number, row in rows.items()),
+                )
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise self._error(error) from None
 
@@ -82,6 +98,11 @@ class Table(Generic[T]):
         """Raises: StoreError."""
         self._book.put(self._kind, number, row)
         self.rows[str(number)] = row
+
+    def put_all(self, rows: dict[str, T]) -> None:
+        """All of them or none. Raises: StoreError."""
+        self._book.put_all(self._kind, rows)
+        self.rows.update(rows)
 
     def drop(self, number: int | str) -> None:
         """Raises: StoreError."""

@@ -1,5 +1,5 @@
 """What the patch relay declares: an intake on the less trusted side, a keeper apart from both, an installer on the more
-trusted side that decides, and an examiner, a process for one file."""
+trusted side that decides, and two processes for one file each: an examiner, and a reader of advisories."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from cofferdam.enforce.profile import Can, Crew, Profile
 
 EXAMINER_BYTES: Final = 1 << 30
 EXAMINER_SECONDS: Final = 900.0
+READER_BYTES: Final = 1 << 30
+READER_SECONDS: Final = 120.0
 
 _TIMES: Final = ("_strptime",)
 _SSH: Final = ("asyncssh", "encodings.idna", "encodings.ascii", "asyncio.streams")
@@ -67,7 +69,18 @@ PATCH: Final = Broker(
                 ordered_by="keeper",
                 seconds=EXAMINER_SECONDS,
                 sockets=("clamd",),
-            )
+            ),
+            "reader": Profile(
+                "patch/reader",
+                stands="apart",
+                can=Can.READ,
+                program="cofferdam.brokers.job",
+                preload=(*_TIMES, "encodings.utf_8_sig"),
+                reads=("keeper",),
+                memory=READER_BYTES,
+                ordered_by="keeper",
+                seconds=READER_SECONDS,
+            ),
         },
     ),
     make={
@@ -81,7 +94,10 @@ PATCH: Final = Broker(
         ("keeper", "installer"): "cofferdam.brokers.patch.records:keeper_to_installer",
         ("installer", "keeper"): "cofferdam.brokers.patch.records:installer_to_keeper",
     },
-    jobs={"examiner": "cofferdam.brokers.patch.examiner:examine"},
+    jobs={
+        "examiner": "cofferdam.brokers.patch.examiner:examine",
+        "reader": "cofferdam.brokers.patch.advice.reader:read",
+    },
     needs=("tuf", "pysequoia", "lief", "asyncssh"),
     alarms=frozenset({"intake", "keeper", "installer"}),
     figures={"intake": (*FIGURES, *INTAKE), "keeper": KEEPER, "installer": (*FIGURES, *INSTALLER)},

@@ -13,7 +13,7 @@ from cofferdam.brokers.patch.examiner import Report
 
 Judged = Literal["passed", "refused", "not-scanned", "failed"]
 State = Literal[
-    "waiting", "examining", "passed", "refused", "not-scanned", "failed", "requested", "released", "rejected"
+    "waiting", "examining", "passed", "refused", "not-scanned", "failed", "requested", "released", "rejected", "read"
 ]
 
 

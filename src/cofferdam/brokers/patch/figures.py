@@ -15,6 +15,7 @@ KEEPER: Final = (
     gauge("patch_files", "files in the keeper's catalogue", by="state"),
     counter("patch_taken", "files that were taken into quarantine"),
     counter("patch_refused", "files that were not taken"),
+    gauge("patch_advisories", "advisories by where they stand: open, to-plan, planned, done, overdue", by="state"),
     counter("patch_examined", "files that an examiner has looked at"),
 )
 INSTALLER: Final = (

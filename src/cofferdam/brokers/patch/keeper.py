@@ -31,6 +31,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.patch import records
+from cofferdam.brokers.patch.advice.desk import Desk
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow, Judged, Pending, State
 from cofferdam.brokers.patch.examiner import Order, Report
@@ -114,6 +115,7 @@ class Keeper(Part):
         self._days_at = -1e9
         self._full = ""
         """Why the book could not be written lately."""
+        self.desk = Desk(self)
         self._verbs = Verbs(self)
         self._take(setting.policy)
         self._mend()
@@ -136,8 +138,10 @@ class Keeper(Part):
             products=tuple(each for row in found for each in row.products),
             puts=tuple(each for row in found for each in row.puts),
             installs=tuple(each for row in found for each in row.installs),
+            inventory=tuple(each for row in found for each in row.inventory),
         )
         self.repository = Repository(self.store / "tuf", first.root, self.setting.secrets.get("online"))
+        self.desk.renew()
         for product in self.rows.products:
             for key in product.origin.keys:
                 path = self.store / "keys" / hashlib.sha256(key).hexdigest()
@@ -175,6 +179,8 @@ class Keeper(Part):
 
     def tick(self) -> None:
         self._examine_next()
+        if not self._stopping:
+            self.desk.tick()
         now = time.monotonic()
         if now - self._stamp_at > 60:
             self._stamp_at = now
@@ -216,10 +222,11 @@ class Keeper(Part):
             states[row.state] = states.get(row.state, 0) + 1
         for state in State.__args__:  # type: ignore[attr-defined]
             self.figures_.set("patch_files", states.get(state, 0), state)
+        self.desk.figure()
         return self.figures_.report()
 
     def alarms(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+        found = self.desk.alarms()
         if unfit := self.repository.unfit:
             found["patch-root"] = clip(unfit)
         else:

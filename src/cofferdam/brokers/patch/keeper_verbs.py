@@ -26,6 +26,7 @@ from cofferdam.audit.events import patch as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.patch import records, trustkeys
+from cofferdam.brokers.patch.advice.desk import Desk
 from cofferdam.brokers.patch.book import Table
 from cofferdam.brokers.patch.catalogue import FileRow, Pending
 from cofferdam.brokers.patch.records import Custom
@@ -87,6 +88,7 @@ class Keeping(Protocol):
     files: Table[FileRow]
     pending: Table[Pending]
     looked: records.Looked
+    desk: Desk
     rows: PatchRows
     repository: Repository
 
@@ -147,6 +149,7 @@ class Verbs:
             "reject": self._reject,
             "root": self._root,
             "verify": self._verify,
+            **keeper.desk.verbs,
         }
 
     def command(self, asked: Asked) -> None:
@@ -333,6 +336,8 @@ class Verbs:
         said, keeper = asked.decode(_Request), self._keeper
         row, repository = self._row(said.number), keeper.repository
         self._undecided(row.number)
+        if keeper.desk.is_document(row):
+            raise GateError(f"file {row.number} is a document about files: it is not released")
         if row.state != "passed" or row.report is None:
             why = f" ({row.reason})" if row.reason else ""
             raise GateError(f"file {row.number} is {row.state}{why}: it cannot be released")
@@ -484,7 +489,7 @@ class Verbs:
         said, keeper = asked.decode(_Reject), self._keeper
         row, pending = self._row(said.number), keeper.pending.get(said.number)
         self._undecided(said.number)
-        if row.state not in ("passed", "requested", "refused", "not-scanned", "failed", "waiting"):
+        if row.state not in ("passed", "requested", "refused", "not-scanned", "failed", "waiting", "read"):
             raise GateError(f"file {row.number} is {row.state}: it cannot be rejected")
         draft = events.ReleaseDecided(
             wall_ns=keeper.now, number=row.number, product=row.product, version=row.version, file=row.file,

@@ -236,6 +236,33 @@ def scheduled(known: Inputs) -> Finding:
     return _judged("patch.on-schedule", wrong, "observed", says, facts, started)
 
 
+@TABLE.check("patch.answered", "history")
+def answered(known: Inputs) -> Finding:
+    """Advisories are evaluated, planned for and carried out in time: no clock of one ran out and is still behind."""
+    history = known.the_history()
+    matched = history.of("advisory-matched")
+    if not matched:
+        raise Unknown("no advisory has come yet")
+    settles = {
+        "evaluate": [one for one in history.of("advisory-evaluated") if one.event.get("complete")],
+        "plan": [*history.of("mitigation-approved"), *history.of("patch-state-set")],
+        "carry-out": history.of("patch-state-set"),
+    }
+    wrong = [
+        f"entry {one.index}: {one.event['advisory']}: {one.event['clock']} was due {one.event['due']}"
+        for one in history.of("advisory-overdue")
+        if not any(
+            (other.event["advisory"], other.event["product"]) == (one.event["advisory"], one.event["product"])
+            and other.index > one.index
+            for other in settles[str(one.event["clock"])]
+        )
+    ]
+    names = {(str(one.event["product"]), str(one.event["advisory"])) for one in matched}
+    facts = [f"entry {one.index}: {one.event['advisory']} by {one.event['by']}" for one in settles["evaluate"]]
+    says = f"{len(names)} advisories, each evaluated and planned for in its time so far"
+    return _judged("patch.answered", wrong, "observed", says, facts, [*matched, *settles["evaluate"]])
+
+
 # --- history ----------------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ from cofferdam.policy.terms.door_words import door_row
 from cofferdam.policy.terms.patch_checks import PatchChecks, sides
 from cofferdam.policy.terms.patch_model import HealthSaid, OriginSaid, PatchConduit, PatchRule, WaySaid
 from cofferdam.policy.terms.patch_rows import (
+    Duties,
     Health,
     Install,
     Origin,
@@ -45,8 +46,10 @@ from cofferdam.policy.terms.patch_rows import (
     Product,
     Put,
     Sftp,
+    Software,
     Way,
 )
+from cofferdam.policy.zones import end_of_day
 
 INTAKE, KEEPER, INSTALLER = "intake", "keeper", "installer"
 QUOTA_FILES = 20
@@ -84,7 +87,7 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
             products=tuple(
                 Product(
                     name=product, origin=_origin(said.origin, making), most=said.most,
-                    scan="clamd" if said.scan == "clamd" else "",
+                    scan="clamd" if said.scan == "clamd" else "", kind=said.kind, provider=said.provider or "",
                 )
                 for product, said in sorted(conduit.products.items())
             ),
@@ -117,6 +120,16 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
                     | {way.pull for way in conduit.ways.values() if way.pull is not None}
                 )
             },
+            inventory=tuple(
+                Software(
+                    asset=asset, vendor=said.vendor, product=said.product, version=said.version, scheme=said.scheme
+                )
+                for asset, programs in sorted(conduit.inventory.items()) for said in programs
+            ),
+            duties=Duties(
+                evaluate=conduit.advisories.evaluate, plan=conduit.advisories.plan,
+                since=_day(conduit.advisories.since),
+            ),
         )  # fmt: skip
 
     # --- needs
@@ -165,7 +178,7 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
             return replace(row, ways=ways, doors=())
         products = tuple(replace(each, origin=replace(each.origin, keys=())) for each in row.products)
         doors = tuple(door for door in row.doors if door.zone == row.inner)
-        return replace(row, products=products, puts=(), doors=doors, stands={})
+        return replace(row, products=products, puts=(), doors=doors, stands={}, inventory=())
 
     def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:
         row = _row(conduit)
@@ -264,6 +277,14 @@ def _row(conduit: rows.Conduit) -> PatchRows:
     if not isinstance(conduit.terms, PatchRows):
         raise TypeError(f"the conduit {conduit.name} is none of the patch relay")
     return conduit.terms
+
+
+def _day(said: str | None) -> int:
+    """When a day begins, UTC ns; 0 for none."""
+    if said is None:
+        return 0
+    date, _, zone = said.partition(" ")
+    return end_of_day(date, zone) - 86_400 * 1_000_000_000
 
 
 def _origin(said: OriginSaid, making: Making) -> Origin:

@@ -14,11 +14,12 @@ from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking, Linting
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.terms.door_words import DoorChecks
-from cofferdam.policy.terms.patch_model import OriginSaid, PatchConduit, PatchRule
+from cofferdam.policy.terms.patch_model import OriginSaid, PatchConduit, PatchRule, ProductSaid
 from cofferdam.policy.yamltext import quote
 
 PROOFS = ("pgp", "authenticode", "minisign")
 ROOT_BYTES = 1 << 20
+INVENTORY_MOST = 10_000
 
 
 def sides(conduit: schema.Conduit, policy: schema.Policy) -> tuple[str, str] | None:
@@ -50,6 +51,8 @@ class PatchChecks:
         for product, said in conduit.products.items():
             self.origin((*self.here, "products", product, "origin"), said.origin)
             self.elsewhere(product)
+            self.kind((*self.here, "products", product), product, said)
+        self.inventory()
         self.root()
         self.rings()
         self.ways()
@@ -61,6 +64,40 @@ class PatchChecks:
         if any(rule.put for rule in conduit.allow) and conduit.from_zone not in conduit.listen:
             found = f"a rule with `put`, and no place to listen at in {conduit.from_zone}"
             self.at((*self.here, "allow"), found, "`listen: {ZONE: {at: ADDRESS:PORT}}`", check="missing")
+
+    def kind(self, at: Path, product: str, said: ProductSaid) -> None:
+        conduit = self.conduit
+        if said.kind == "files":
+            if said.provider is not None:
+                self.at((*at, "provider"), "a provider", "it with `kind: advisories` alone", check="provider")
+            return
+        if said.provider is None:
+            found = f"{product}, whose documents may name any publisher"
+            self.at((*at, "kind"), found, "`provider:`, the publisher's namespace", check="provider")
+        for number, rule in zip(self.numbers, conduit.allow, strict=True):
+            if product in rule.install:
+                found = f"{product}, which is documents about files"
+                self.at((*self.here, "allow", number, "install"), found, "a product of files", check="rule")
+
+    def inventory(self) -> None:
+        conduit = self.conduit
+        if conduit.inventory and all(said.kind == "files" for said in conduit.products.values()):
+            found = "what runs on assets, and no advisories that are matched to it"
+            self.at((*self.here, "inventory"), found, "a product with `kind: advisories`", check="inventory")
+        known = {*conduit.ways, *self.checking.policy.assets}
+        for asset in conduit.inventory:
+            if asset not in known:
+                at = (*self.here, "inventory", asset)
+                self.checking.key(
+                    at, f"{quote(asset)}, which is no asset and has no way", one_of(sorted(known)),
+                    nearest(asset, known), "unknown-asset",
+                )  # fmt: skip
+        if sum(map(len, conduit.inventory.values())) > INVENTORY_MOST:
+            found = f"more than {INVENTORY_MOST} entries"
+            self.at((*self.here, "inventory"), found, "fewer, or a second conduit", check="inventory")
+        if conduit.advisories.since is not None:
+            zone = conduit.advisories.since.partition(" ")[2]
+            self.checking.time_zone(zone, (*self.here, "advisories", "since"))
 
     def elsewhere(self, product: str) -> None:
         for other, conduit in self.checking.policy.conduits.items():

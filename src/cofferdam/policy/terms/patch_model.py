@@ -6,7 +6,7 @@ Not here: what they mean (patch), what is wrong between them (patch_checks).
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -14,7 +14,7 @@ from cofferdam.policy import schema, syntax
 from cofferdam.policy.fields import YES_NO, as_list, choice, one_or_list, one_or_more, read_by, size, span, whole
 from cofferdam.policy.schema import Name, Names, Text
 from cofferdam.policy.terms.door_words import DoorSaid, FileName
-from cofferdam.policy.terms.patch_rows import LARGEST_FILE
+from cofferdam.policy.terms.patch_rows import LARGEST_FILE, Scheme
 
 DAY: Final = 86_400
 _HTTP: Final = re.compile(r"([1-9][0-9]{0,4})(/[!-~]{0,200})\Z")
@@ -44,6 +44,7 @@ FileNames = Annotated[
     tuple[FileName, ...], BeforeValidator(one_or_more), one_or_list({"type": "string", "examples": ["vendor.asc"]})
 ]
 """Files beside the policy."""
+Texts = Annotated[tuple[Text, ...], BeforeValidator(one_or_more), one_or_list({"type": "string", "minLength": 1})]
 Page = Annotated[tuple[int, str], *read_by(_page, {"type": "string", "examples": ["8080/version"]})]
 RemotePath = Annotated[str, *read_by(_path, {"type": "string", "examples": ["/update/{file}"]})]
 HostKey = Annotated[str, *read_by(_host_key, {"type": "string", "examples": ["ssh-ed25519 AAAAC3..."]})]
@@ -78,6 +79,15 @@ class ProductSaid(schema.Entry):
     scan: Annotated[Literal["clamd", "none"], *choice("clamd", "none")] = Field(
         "clamd", description="What scans it: this machine's `clamd`, or `none`."
     )
+    kind: Annotated[Literal["files", "advisories"], *choice("files", "advisories")] = Field(
+        "files",
+        description="`files` for assets, or `advisories`: CSAF 2.0 documents, CycloneDX SBOMs and lists (CSV) that "
+        "are read here and never released.",
+    )
+    provider: Text | None = Field(
+        None, description="With `advisories`: the namespace of the publisher that CSAF documents must name, such as "
+        "https://www.vendor.example.",
+    )  # fmt: skip
 
 
 class SftpSaid(schema.Entry):
@@ -126,6 +136,37 @@ class HealthSaid(schema.Entry):
     )
 
 
+class SoftwareSaid(schema.Entry):
+    """What runs on an asset, by the names that its vendor's advisories have for it."""
+
+    vendor: Texts = Field(description="The vendor, as its advisories name it, or a list of such names.")
+    product: Texts = Field(
+        description="The product, as its advisories name it, or a list: name, model number or stock number."
+    )
+    version: Text = Field(description="The version that runs.")
+    scheme: Annotated[Scheme, *choice(*get_args(Scheme))] = Field(
+        "intdot",
+        description="How its versions compare: `intdot` (numbers between dots), `semver`, `deb`, `rpm`, `pypi`, "
+        "`maven`. A version that does not compare makes the answer `unknown`.",
+    )
+
+
+class DutiesSaid(schema.Entry):
+    """Until when advisories are answered (CIP-007-6 R2.2 and R2.3)."""
+
+    evaluate: Annotated[int, *span(DAY, 365 * DAY)] = Field(
+        35 * DAY, description="From its release to its evaluation. Default: 35 days.",
+        json_schema_extra={"default": "35 days"},
+    )  # fmt: skip
+    plan: Annotated[int, *span(DAY, 365 * DAY)] = Field(
+        35 * DAY, description="From its evaluation to its installation or an approved plan. Default: 35 days.",
+        json_schema_extra={"default": "35 days"},
+    )  # fmt: skip
+    since: schema.Date | None = Field(
+        None, description="No clock starts before this day: for advisories from before the gate."
+    )
+
+
 class PatchRule(schema.Rule):
     """One line of a patch relay's `allow`: who brings files in (`who`, `put`), or what goes where (`asset`,
     `install`)."""
@@ -150,6 +191,9 @@ class PatchRule(schema.Rule):
     @property
     def changes(self) -> bool:
         return bool(self.install)
+
+
+Programs = Annotated[tuple[SoftwareSaid, ...], BeforeValidator(one_or_more)]
 
 
 class PatchConduit(schema.Conduit):
@@ -177,6 +221,10 @@ class PatchConduit(schema.Conduit):
     stop_after: Annotated[int, *whole(1, 1000)] = Field(
         1, description="So many assets that failed stop a release, until a person decides."
     )
+    inventory: dict[Name, Programs] = Field(
+        {}, description="What runs on which asset: one entry or a list of them. Advisories are matched to it."
+    )
+    advisories: DutiesSaid = Field(DutiesSaid(), description="Until when advisories are answered.")
     allow: Annotated[tuple[PatchRule, ...], BeforeValidator(as_list)] = Field(
         description="The rules: who brings files in, what goes where and when."
     )

@@ -35,12 +35,15 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A kind of file that assets get. `most`: bytes. `scan`: what scans it ("": nothing does)."""
+    """A kind of file that assets get, or of documents about such files (`kind`). `most`: bytes. `scan`: what scans it
+    ("": nothing does). `provider`: who must have published an advisory, as its document says."""
 
     name: str
     origin: Origin
     most: int
     scan: Literal["clamd", ""] = "clamd"
+    kind: Literal["files", "advisories"] = "files"
+    provider: str = ""
 
 
 class Sftp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -97,11 +100,35 @@ class Install(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     back: Literal["previous", "stop"] = "stop"
 
 
+Scheme = Literal["intdot", "semver", "deb", "rpm", "pypi", "maven"]
+"""How versions compare: numbers between dots, semantic versions, and as Debian, RPM, Python and Maven do it."""
+
+
+class Software(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What runs on an asset, by the names that its vendor's advisories have for it."""
+
+    asset: str
+    vendor: tuple[str, ...]
+    product: tuple[str, ...]
+    version: str
+    scheme: Scheme = "intdot"
+
+
+class Duties(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Until when an advisory is evaluated after it was available, and answered after it was evaluated, in seconds
+    (CIP-007-6 R2.2, R2.3). `since` (UTC ns): no clock starts before."""
+
+    evaluate: int = 35 * 86_400
+    plan: int = 35 * 86_400
+    since: int = 0
+
+
 class PatchRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="patch"):
     """What a conduit says of the patch relay. `root`: the TUF root that the installer is born with. `signatures`: the
     least number of people that a release takes. `separate`: whoever brought a file in, or asked for its release, is
     none of them. `rings`: their names, in order; `soak`: seconds after a ring before the next one begins. `stop_after`:
-    failed assets that stop a release. `stands`: principals and their zones."""
+    failed assets that stop a release. `stands`: principals and their zones. `inventory`: what runs on which asset, for
+    advisories; `duties`: until when they are answered."""
 
     products: tuple[Product, ...] = ()
     ways: tuple[Way, ...] = ()
@@ -117,6 +144,8 @@ class PatchRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     outer: str = ""
     inner: str = ""
     stands: dict[str, str] = {}
+    inventory: tuple[Software, ...] = ()
+    duties: Duties = Duties()
 
     def product(self, name: str) -> Product | None:
         return next((each for each in self.products if each.name == name), None)
