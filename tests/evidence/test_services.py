@@ -88,7 +88,7 @@ CASES: list[tuple[str, list[tuple[float, Draft]], list[tuple[float, Draft]]]] = 
     ("files.hashed", [(0, passed())], [(0, passed(""))]),
     ("patch.source-verified", [(0, EXAMINED), (0, STARTED)], [(0, STARTED), (0, EXAMINED)]),
     ("patch.approved", [(0, ASKED), (0, released("bob"))], [(0, ASKED), (0, released("ada"))]),
-    ("patch.answered", [(0, MATCHED), (1, OVERDUE), (2, EVALUATED)], [(0, MATCHED), (1, EVALUATED), (2, OVERDUE)]),
+    ("patch.answered", [(0, MATCHED), (0, OVERDUE), (0, EVALUATED)], [(0, MATCHED), (0, EVALUATED), (0, OVERDUE)]),
     ("patch.on-schedule", [(0, STARTED), (0, INSTALLED), (2, LATER)], [(0, STARTED), (2, LATER)]),
     ("mirror.no-gaps", [(0, compared())], [(0, compared(2))]),
     ("mirror.no-gaps", [(0, LOST), (0, compared())], [(0, compared()), (0, LOST)]),
