@@ -429,3 +429,62 @@ def test_a_clean_policy_has_no_warnings() -> None:
     text = POLICY.replace("    reason: daily counts\n", "    reason: daily counts\n    expires: 2027-06-30\n")
     text = text.replace("  crane: {zone: yard, addresses: 10.30.0.5}\n", "").replace("  yard: {side: ot}\n", "")
     assert lint(loads(text, files=FILES | DOUBLING), now_ns=NOW) == ()
+
+
+RIDES = (
+    POLICY.replace(
+        "  plant: {side: ot, level: 2}\n",
+        "  plant: {side: ot, level: 2}\n"
+        "  strand-in: {side: ot, addresses: [10.9.9.1/30], crossing: diode}\n"
+        "  strand-out: {side: it, addresses: [10.9.9.2/30], crossing: diode}\n",
+    ).partition("  orders-to-mes:")[0]
+    + """\
+  strand: {from: strand-in, to: strand-out, broker: diode, owner: it, reason: counts, carries: [counts-to-erp]}
+"""
+)
+MACHINES = (
+    RIDES.replace("office: {side: it,", "office: {side: it, machine: outside, interface: o0, addresses: [10.1.0.2/24],")
+    .replace("plant: {side: ot,", "plant: {side: ot, machine: inside, interface: p0, addresses: [10.20.0.2/24],")
+    .replace("strand-in: {side: ot,", "strand-in: {side: ot, machine: inside, interface: s0,")
+    .replace("strand-out: {side: it,", "strand-out: {side: it, machine: outside, interface: s0,")
+    .replace("  yard: {side: ot}\n", "  yard: {side: ot, machine: inside, interface: y0, addresses: [10.30.0.1/24]}\n")
+)
+
+
+def test_one_that_rides_has_a_keeper_at_each_end() -> None:
+    conduit = compiled(RIDES).conduits["counts-to-erp"]
+    assert conduit.strand == "strand"
+    for machine, parts in (("inside", ["keeper", "inner"]), ("outside", ["outer", "far"])):
+        policy = compiled(MACHINES).on(machine)
+        (plan,) = [plan for plan in plan_crews(policy).values() if plan.broker == "relay"]
+        assert sorted(plan.parts) == sorted(parts) and plan.name.endswith("/counts-to-erp"), plan.name
+        for part in plan.parts:
+            cut = CompiledPolicy.from_bytes(plan.slice(policy, part)).conduits["counts-to-erp"].terms
+            assert isinstance(cut, RelayRows)
+            who = {name for line in cut.lines for name in line.who}
+            assert who <= {
+                "keeper": {"mes", "strand:strand"}, "inner": {"mes"}, "outer": {"erp", "lake"},
+                "far": {"mes", "erp", "lake"},
+            }[part]  # fmt: skip
+
+
+RIDE_ERRORS = [
+    (RIDES.replace("counts: {schema: count.json,", "counts: {schema: count.json, on_gap: wait,")
+     .replace("carries: [counts-to-erp]", "carries: [files:a], files: {a: {names: ['*']}}"),
+     "on_gap", "else there are no gaps"),
+    (RIDES.replace("from: plant\n    to: office", "from: office\n    to: plant")
+     .replace("{who: mes, push: [counts, alarms]}", "{who: erp, push: [counts, alarms]}")
+     .replace("{who: [erp, lake], pull: counts}", "{who: mes, pull: counts}")
+     .replace("      - {who: lake, pull: alarms, browse: counts}\n", ""), "from", "over which nothing comes back"),
+    (RIDES + POLICY.partition("conduits:\n")[2].partition("  orders-to-mes:")[2].join(["  orders-to-mes:", ""]),
+     "second relay", "its channels in one"),
+    (RIDES.replace("- {who: [erp, lake], pull: counts}", "- {who: lake, pull: counts, via: table}")
+     .replace("    channels:\n      counts", "    tables: {office: {at: '10.1.0.9:5432', database: erp}}\n"
+              "    channels:\n      counts"), "via table", "on_gap: wait"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "found", "expected"), RIDE_ERRORS, ids=["gap", "way", "second", "table"])
+def test_what_cannot_ride_so_is_named(text: str, found: str, expected: str) -> None:
+    said = [str(problem) for problem in problems(text)]
+    assert any(expected in one for one in said), said

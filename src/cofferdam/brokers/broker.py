@@ -242,6 +242,11 @@ class Part(abc.ABC):
         """How much is under way."""
         return 0
 
+    @property
+    def riding(self) -> int:
+        """How much of what a strand has brought is under way: once it is nothing, the strand's files go."""
+        return self.busy
+
     # --- what `status` shows ------------------------------------------------------------------------------------
 
     def sessions(self) -> tuple[SessionStatus, ...]:

@@ -270,7 +270,7 @@ class PartProcess:
         for other, path in ride_in.items():
             ride_codec = self._codec(other, self.name, policy)
             self._receivers[other] = strand.StrandReceiver(
-                self.reactor, path, ride_codec, part.taker(other), lambda: part.busy, self._blaming(other)
+                self.reactor, path, ride_codec, part.taker(other), lambda: part.riding, self._blaming(other)
             )
         self._listen(record.listeners)
         self.reactor.spin_ns = limits.busy_poll_microseconds * 1000 if part.spins else 0

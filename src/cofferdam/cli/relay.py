@@ -21,6 +21,8 @@ Work = Callable[[argparse.Namespace], int]
 
 ROWS_MOST: Final = 1_000
 """Rows (of the quarantine, or dead messages) that the keeper tells at once."""
+ENDS: Final = {"inside": "keeper", "outside": "far"}
+"""Of a strand that carries a relay: the keeper's part at each. One that no strand carries has the first."""
 NO_CHANNEL: Final = "there is no channel "
 """How a relay that does not have a channel says so."""
 
@@ -36,6 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         sub: argparse.ArgumentParser = parent.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(work=work)
         sub.add_argument("--crew", default="", metavar="NAME", help="where several relays run: the crew (`status`)")
+        sub.add_argument("--end", choices=list(ENDS), help="where both ends of a strand are on one machine: which")
         add_state(sub)
         add_json(sub)
         return sub
@@ -76,6 +79,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     clear.add_argument(
         "--upto", type=int, required=True, metavar="NUMBER", help="up to this one; their ids are forgotten"
     )
+    given = verb("give-up", "wait no more for messages that a strand has not brought", _give_up)
+    _channel(given)
+    given.add_argument("--upto", type=int, required=True, metavar="NUMBER", help="what is missing up to this one")
     verify = verb("verify", "read the store through: numbers without a gap, hashes as the audit log has them", _verify)
     verify.add_argument("channel", metavar="CHANNEL", nargs="?", help="one channel (default: all)")
     verify.add_argument("--log", type=Path, metavar="DIR", help="the audit log (default: the gate's; `none`: without)")
@@ -136,13 +142,35 @@ def _ask(args: argparse.Namespace, verb: str, **arguments: object) -> Any:
 
 
 def _ask_all(args: argparse.Namespace, verb: str, **arguments: object) -> list[dict[str, Any]]:
+    """What each relay says, or why it says nothing. Raises: GateError, where all of them say no."""
+    ends = [args.end] if args.end else list(ENDS)
+    if not args.end:
+        there = {end: {each["crew"] for each in _asked(args, end, "status") if "error" not in each} for end in ENDS}
+        if verb != "status" and there["inside"] & there["outside"]:  # an act is not done twice
+            raise GateError("both ends of a strand are on this machine", hint="say which with --end inside or outside")
+        ends = [end for end in ENDS if there[end]] or ["inside"]
+        # Who has the one end has not the other.
+        left_out = {end: there[other] - there[end] for end, other in (("inside", "outside"), ("outside", "inside"))}
+    else:
+        left_out = {args.end: set()}
+    found = [each for end in ends for each in _asked(args, end, verb, **arguments) if each["crew"] not in left_out[end]]
+    if all("error" in each for each in found):
+        raise GateError(found[0]["error"], hint=found[0]["hint"])
+    return found
+
+
+def _asked(args: argparse.Namespace, end: str, verb: str, **arguments: object) -> list[dict[str, Any]]:
+    """What each keeper at this end says."""
     from cofferdam.cli.gate_options import state_of
     from cofferdam.gate.client import ask
 
-    found: list[dict[str, Any]] = ask(
-        state_of(args), "ask-part", broker="relay", part="keeper", verb=verb, arguments=arguments, crew=args.crew
-    )
-    return found
+    try:
+        found: list[dict[str, Any]] = ask(
+            state_of(args), "ask-part", broker="relay", part=ENDS[end], verb=verb, arguments=arguments, crew=args.crew
+        )
+    except GateError as error:
+        return [{"crew": args.crew, "error": str(error), "hint": error.hint, "end": end}]
+    return [{**each, "end": end} for each in found]
 
 
 def _print(args: argparse.Namespace, found: Any, lines: Iterable[str]) -> int:
@@ -172,9 +200,13 @@ def _status(args: argparse.Namespace) -> int:
         for each in found:
             stands = each["result"]
             full = f", FULL: {stands['full']}" if stands["full"] else ""
-            yield f"{each['crew']}: store {stands['store']}, {stands['free'] >> 20} MiB free{full}"
+            where = " (outside)" if each["end"] == "outside" else ""
+            yield f"{each['crew']}{where}: store {stands['store']}, {stands['free'] >> 20} MiB free{full}"
             for channel in stands["channels"]:
                 yield "  " + _channel_line(channel)
+                for gap in channel["missing"]:
+                    given = "given up" if gap["given_up"] else f"missing since {_time(gap['since'])} UTC"
+                    yield f"    numbers {gap['first']} to {gap['last']}: {given}"
                 for consumer in channel["consumers"]:
                     yield "    " + _consumer_line(consumer)
 
@@ -311,6 +343,12 @@ def _clear(args: argparse.Namespace) -> int:
     return _print(args, said, [f"{args.channel}: {removed} messages up to {last} are gone, {size} bytes"])
 
 
+def _give_up(args: argparse.Namespace) -> int:
+    found = _ask(args, "give-up", channel=args.channel, upto=args.upto)
+    ranges = ", ".join(f"{first} to {last}" for first, last in found["given_up"])
+    return _print(args, found, [f"{args.channel}: nobody waits for {ranges} any more"])
+
+
 # --- the quarantine -----------------------------------------------------------------------------------------------
 
 
@@ -408,6 +446,7 @@ def _verify(args: argparse.Namespace) -> int:
     findings: list[str] = []
     batches: list[Batch] = []
     store, gone, checked = "", {}, 0
+    missing: list[str] = []
     stands = _ask(args, "status")
     names = [args.channel] if args.channel else [channel["channel"] for channel in stands["channels"]]
     for name in names:
@@ -416,6 +455,8 @@ def _verify(args: argparse.Namespace) -> int:
             step = _ask(args, "verify", channel=name, after=after)
             store, gone[name], checked = step["store"], step["gone"], checked
             findings += step["findings"]
+            if not after:
+                missing += [f"{name} {gap['first']} to {gap['last']}" for gap in step["missing"]]
             batches += msgspec.convert(step["batches"], list[Batch])
             last, after = after, step["after"] or None
             if after is not None and after <= last:
@@ -427,8 +468,10 @@ def _verify(args: argparse.Namespace) -> int:
         findings += compare(store, gone, batches, chosen)
         against = f"against {len(chosen)} entries of the audit log"
     count = sum(batch.count for batch in batches)
-    found = {"messages": count, "channels": names, "against": against, "findings": findings}
+    found = {"messages": count, "channels": names, "against": against, "findings": findings, "missing": missing}
     words = [f"{count} messages in {len(names)} channels, {against}: {len(findings) or 'no'} findings"]
+    if missing:
+        words.append(f"not brought by the strand: {', '.join(missing)}")
     _print(args, found, [*words, *(f"  {each}" for each in findings)])
     return 1 if findings else 0
 

@@ -191,6 +191,11 @@ class StrandSender(Sender[R]):
             self._scheduled = True
             self._reactor.later(self.flush)
 
+    @property
+    def unsaved(self) -> int:
+        """Records that are not on disk, and so not sent for certain."""
+        return len(self._records)
+
     def flush(self) -> None:
         """Hands over now what would be at the end of the turn. Raises: StoreError."""
         self._scheduled = False

@@ -361,7 +361,7 @@ class Launcher:
         if cut:
             raise GateError(f"the {cut[0]} side was cut off by a signal, and the gate does not know yet")
         berths = self._berths(crew, order)
-        joints = [pipe for pipe in crew.pipes if set(pipe) <= berths.keys()]
+        joints = crew.joints(berths.keys())
         children: list[Child] = []
         with pipes_of(len(joints)) as pipes, pipes_of(2 * len(berths)) as control:
             joined = dict(zip(joints, pipes, strict=True))

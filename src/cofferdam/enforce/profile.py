@@ -10,6 +10,7 @@ Not here: which kinds there are (brokers.registry), what a part does (the broker
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from typing import Final, Literal
 
 import msgspec
@@ -99,8 +100,10 @@ class Crew(msgspec.Struct, frozen=True):
     """A kind of crew: its parts by their names in it, and its pipes as (from, to). `optional` parts are there if the
     policy needs them, with their pipes.
 
-    `rides` are those of its pipes (from, to) that may be made by a strand instead, where the conduit rides on one: both
-    ends are parts with folders.
+    `rides` are crossings (from, to) that are made by a strand, where the conduit rides on one: both ends are parts with
+    folders. One of them may be a pipe elsewhere.
+
+    `instead`: part -> pipes that are not made where this part is there, since it takes the place of one of their ends.
 
     `jobs` are processes that live for one piece of work and are thrown away: one part has the gate start them, gives
     them their work and gets their answer, both as bytes that the gate hands on. They have no pipe, no network and no
@@ -112,6 +115,12 @@ class Crew(msgspec.Struct, frozen=True):
     optional: frozenset[str] = frozenset()
     jobs: dict[str, Profile] = {}
     rides: tuple[tuple[str, str], ...] = ()
+    instead: dict[str, tuple[tuple[str, str], ...]] = {}
+
+    def joints(self, parts: Collection[str]) -> list[tuple[str, str]]:
+        """The pipes between these parts of it."""
+        without = {pipe for name, pipes in self.instead.items() if name in parts for pipe in pipes}
+        return [pipe for pipe in self.pipes if set(pipe) <= set(parts) and pipe not in without]
 
     def is_read(self, part: str) -> bool:
         """Whether other parts see the store of this one."""

@@ -1,7 +1,8 @@
 """Which conduits are served by one crew, and what each of its parts needs: worked out from what the brokers' terms say
 that conduits need, and from nothing else. Children, listeners, firewall and proof follow from it. PURE.
 
-One crew serves the conduits of one broker between the same zones. What must not be served by two crews (a device, of
+One crew serves the conduits of one broker between the same zones; one that rides on a strand has a crew of its own,
+whose parts stand at its two ends. What must not be served by two crews (a device, of
 which only one part can keep to its `connections`) brings conduits from several zones of a side together as well.
 
 Not here: how many processes serve a crew's share (gate.crew.plan), what a conduit needs (policy.terms).
@@ -44,12 +45,14 @@ class GroupPart:
 
 @dataclass
 class Group:
-    """The conduits that one crew serves. `apart`: share -> what only one crew may serve."""
+    """The conduits that one crew serves. `apart`: share -> what only one crew may serve. `rides`: the one that it
+    serves goes over a strand."""
 
     broker: str
     parts: dict[str, GroupPart]
     conduits: dict[str, Needs]
     apart: dict[str, str]
+    rides: bool = False
 
     @property
     def places(self) -> tuple[tuple[str, ...], ...]:
@@ -60,7 +63,9 @@ class Group:
     @property
     def base(self) -> str:
         """The crew's name. A long one is cut and made unique again: names travel in records and audit entries."""
-        name = f"{self.broker}/{'-'.join('+'.join(zones) for zones in self.places)}"
+        zones = "-".join("+".join(zones) for zones in self.places)
+        # Of one that rides a machine has the zones of one end, and two may have the same.
+        name = f"{self.broker}/{min(self.conduits) if self.rides else zones}"
         if len(name) <= NAME_LETTERS:
             return name
         digest = hashlib.sha256(name.encode()).hexdigest()[:12]
@@ -179,12 +184,12 @@ def _of(conduit: Conduit, needs: Needs) -> Group:
         made.strands = [part.strand] if part.strand is not None else []
         if part.place is not None:
             made.side, made.zones = part.place.side.value, {part.place.zone}
-    return Group(conduit.broker, parts, {conduit.name: needs}, dict(needs.apart))
+    return Group(conduit.broker, parts, {conduit.name: needs}, dict(needs.apart), bool(conduit.strand))
 
 
 def _together(one: Group, other: Group) -> bool:
     """Whether one crew serves both: they stand in the same zones, or there is something that only one may serve."""
-    if one.broker != other.broker:
+    if one.broker != other.broker or one.rides or other.rides:
         return False
     pairs = [(part, other.parts[name]) for name, part in one.parts.items() if name in other.parts]
     if pairs and all(bool(a.zones & b.zones) or a.side == b.side == "" for a, b in pairs):

@@ -7,7 +7,7 @@ Not here: what a part holds besides (processes).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from cofferdam.proof import processes, reading
@@ -29,7 +29,7 @@ def state(subject: Subject, found: Mapping[Part, Json], out: Statements) -> None
             out.say(PART, f"{crew}: crossing", "failed", f"the crew has no process {missing[0] if missing else ''}")
             continue
         held = {name: _ways(facts) for name, facts in parts.items()}
-        wrong, good = _between(declared.pipes, held, parts)
+        wrong, good = _between(declared.joints(held.keys()), held, parts)
         if len(parts) > 1:
             out.check(PART, f"{crew}: crossing", "its parts share the one-way pipes that are declared, and no socket",
                       wrong, good)  # fmt: skip
@@ -43,12 +43,11 @@ def _ways(facts: Json) -> dict[str, int]:
 
 
 def _between(
-    declared: tuple[tuple[str, str], ...], held: Mapping[str, Mapping[str, int]], parts: Mapping[str, Json]
+    wanted: Collection[tuple[str, str]], held: Mapping[str, Mapping[str, int]], parts: Mapping[str, Json]
 ) -> tuple[list[str], list[str]]:
     """What is wrong with the pipes that parts share, and what is as it should be."""
     wrong, good = [], []
     names = sorted(held)
-    wanted = sorted(pipe for pipe in declared if set(pipe) <= set(names))
     there = []
     for at, one in enumerate(names):
         for other in names[at + 1 :]:
@@ -66,7 +65,9 @@ def _between(
                 there.append((writer, reader))
                 good.append(f"{name} {writer} -> {reader}")
     wrong += [
-        f"there is no pipe from {source} to {target}" for source, target in wanted if (source, target) not in there
+        f"there is no pipe from {source} to {target}"
+        for source, target in sorted(wanted)
+        if (source, target) not in there
     ]
     for pipe in sorted(set(there)):
         extra = there.count(pipe) - (1 if pipe in wanted else 0)

@@ -222,10 +222,19 @@ conduits:
             found += [str(figure) for figure in (machine.gate.status()["figures"] if machine.gate is not None else ())]
         return "\n".join(found)
 
+    def attach(self, name: str, machine: Machine, address: str) -> None:
+        """An interface of a machine, and at its other end somebody with this address."""
+        client = f"{machine.namespace}-c"
+        ip("netns", "add", client)
+        ip("-n", machine.namespace, "link", "add", name, "type", "veth", "peer", "name", name, "netns", client)
+        ip("-n", client, "address", "add", address, "dev", name)
+        ip("-n", client, "link", "set", name, "up")
+
     def _remove(self) -> None:
         for machine in self.machines:
             machine.close()
-            subprocess.run(["ip", "netns", "del", machine.namespace], capture_output=True, check=False)
+            for name in (machine.namespace, f"{machine.namespace}-c"):
+                subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import signal
@@ -198,6 +200,77 @@ def test_status_says_what_makes_it_one_way(strand: Strand, capsys: pytest.Captur
         assert f"the {machine.name} end, one-way by software\n" in said and "nothing is attested" in said
         facts = {fact["name"] for fact in (machine.gate.status() if machine.gate else {})["facts"]}
         assert "one way" in facts or "system-call filter" in facts
+
+
+def _relay(strand: Strand, machine: str, path: str, *words: str) -> dict[str, Any]:
+    """What a side of the relay answers whoever is at its machine's network."""
+    at, end = ("10.84.0.1", strand.inside) if machine == "inside" else ("10.85.0.1", strand.outside)
+    url = f"http://{at}:8443/v1/channels/counts/{path}"
+    command = ["ip", "netns", "exec", f"{end.namespace}-c", "curl", "-sS", "--fail-with-body", "-m", "60", *words, url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_messages_cross_are_named_where_they_are_missing_and_end_equal(strand: Strand, tmp_path: Path) -> None:
+    """Two keepers on two machines, 5 % of all packets lost, and then all of them for a while; the channel waits."""
+    keys = {}
+    for end, who in ((strand.inside, "mes"), (strand.outside, "erp")):
+        words = ["relay", "key", "new", who, "--json", "--state", str(end.state)]
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            assert main(words) == 0
+        keys[who] = f"Authorization: Bearer {json.loads(said.getvalue())['key']}"
+    lines = tmp_path / "lines"
+
+    def push(first: int, last: int) -> None:
+        lines.write_text("".join(f'{{"id": "k{n}", "data": {{"n": {n}}}}}\n' for n in range(first, last + 1)))
+        pushed = ("-H", keys["mes"], "-H", "Content-Type: application/x-ndjson", "--data-binary", f"@{lines}")
+        _relay(strand, "inside", "messages", *pushed)
+
+    got: list[int] = []
+
+    def take() -> dict[str, Any]:
+        asked = ("-H", keys["erp"], "-d", '{"max": 1000, "seconds": 60}')
+        handed = _relay(strand, "outside", "lease", *asked)
+        if handed["messages"]:
+            done = json.dumps({"lease": handed["lease"], "done": [one["number"] for one in handed["messages"]]})
+            _relay(strand, "outside", "settle", "-H", keys["erp"], "-d", done)
+        got.extend(one["data"]["n"] for one in handed["messages"])
+        return handed
+
+    def left() -> bool:
+        (found,) = ask(strand.inside.state, "ask-part", broker="relay", part="keeper", verb="status", arguments={})
+        return bool(found["result"]["channels"][0]["consumers"][0]["lag"] == 0)
+
+    strand.lose(0.05)
+    push(1, 500)
+    eventually(lambda: take() and len(got) == 500)
+    strand.lose(1)
+    push(501, 520)
+    eventually(left)
+    time.sleep(0.5)  # what has left the spool leaves the sender
+    strand.lose(0.05)
+    push(521, 600)
+    eventually(lambda: take().get("missing") == [[501, 520]])
+    assert len(got) == 500, "it waits"
+    eventually(lambda: any(one["channel"] == "records:counts-out" and one["missing"]
+                           for one in strand.outside.status()["channels"]))  # fmt: skip
+    for ticket in strand.outside.ask("ticket")["tickets"]:
+        _again(strand, ticket["text"], go=True)
+    eventually(lambda: take() and len(got) == 600)
+    assert got == list(range(1, 601)), "in order, each once"
+    strand.lose(0)
+    listed = []
+    for end in strand.machines:
+        for verb in (["list", "counts", "--most", "0", "--json"], ["verify"]):
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                assert main(["relay", *verb, "--state", str(end.state)]) == 0
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            main(["relay", "list", "counts", "--most", "0", "--json", "--state", str(end.state)])
+        listed.append([(one["number"], one["key"], one["sha256"]) for one in json.loads(said.getvalue())])
+    assert listed[0] == listed[1] and len(listed[0]) == 600
+    assert [(one["first"], one["last"]) for one in events(strand.outside.state, "numbers-missing")] == [(501, 520)]
 
 
 ZONES = """

@@ -38,6 +38,7 @@ zones:
   strand-out: {{side: it, addresses: [127.83.0.2/8], crossing: diode}}
 principals:
   lake: {{zone: office, addresses: [127.0.0.1]}}
+  mes: {{zone: plant, addresses: [127.0.0.1]}}
 assets:
   plc:
     zone: plant
@@ -57,9 +58,20 @@ conduits:
     mirror: {{acks: none}}
     listen: {{office: {{at: "127.0.0.1:{office}", plain: true}}}}
     allow: [{{who: lake, read: all, sql: true}}]
+  counts-out:
+    from: plant
+    to: office
+    broker: relay
+    owner: production
+    reason: daily counts
+    channels: {{counts: {{order: parallel 100}}}}
+    listen:
+      plant: {{at: "127.0.0.1:{plant}", plain: true}}
+      office: {{at: "127.0.0.1:{pulls}", plain: true}}
+    allow: [{{who: mes, push: counts}}, {{who: lake, pull: counts}}]
   strand:
     {{from: strand-in, to: strand-out, broker: diode, owner: compliance, reason: telemetry, rate: 80 Mbit/s,
-     port: {port}, wait: 1 s, carries: [history, files:reports],
+     port: {port}, wait: 1 s, carries: [history, files:reports, counts-out],
      files: {{reports: {{names: ["*.csv"], scan: true}}}}}}
 gate: {{separation: processes, management: "127.0.0.1:{management}"}}
 """
@@ -70,9 +82,11 @@ class Works:
 
     def __init__(self, folder: Path, device: int, clamd: Path | None) -> None:
         self.state = folder / "state"
-        office, management, self.port = held_ports(3)
+        office, plant, pulls, management, self.port = held_ports(5)
         self.policy = folder / "policy.yaml"
-        self.policy.write_text(POLICY.format(device=device, office=office, management=management, port=self.port))
+        self.policy.write_text(
+            POLICY.format(device=device, office=office, plant=plant, pulls=pulls, management=management, port=self.port)
+        )
         for verb, first, other in (("--output", "inside", "outside"), ("--take", "outside", "inside")):
             for end, file in (("inside", first), ("outside", other)):
                 self.cli("diode", "pair", end, "--policy", str(self.policy), verb, str(folder / f"{file}.pair"))
@@ -85,9 +99,19 @@ class Works:
         key = json.loads(self.cli("mirror", "key", "new", "lake", "--json"))["key"]
         self.lake = httpx.Client(base_url=f"http://127.0.0.1:{office}", headers={"authorization": f"Bearer {key}"})
 
+        self.mes, self.taker = (
+            httpx.Client(base_url=f"http://127.0.0.1:{port}/v1/channels/counts",
+                         headers={"authorization": f"Bearer {self._key(who)}"})
+            for port, who in ((plant, "mes"), (pulls, "lake"))
+        )  # fmt: skip
+
+    def _key(self, who: str) -> str:
+        return str(json.loads(self.cli("relay", "key", "new", who, "--json"))["key"])
+
     def close(self) -> None:
         print(self.gate.said())
-        self.lake.close()
+        for client in (self.lake, self.mes, self.taker):
+            client.close()
         self.gate.close()
 
     def cli(self, *words: str) -> str:
@@ -103,10 +127,26 @@ class Works:
             return found[0]["result"]
         return {}
 
-    def pid(self, part: str) -> int:
-        """Of the mirror's."""
+    def push(self, first: int, last: int) -> None:
+        for number in range(first, last + 1):
+            answer = self.mes.put(f"/messages/shift-{number}", json={"n": number})
+            assert answer.status_code == 201, answer.text
+
+    def pull(self) -> list[int]:
+        """All that the taker gets now; it settles it."""
+        found: list[int] = []
+        while True:
+            handed = self.taker.post("/lease", json={"max": 100, "seconds": 30}).json()
+            if not handed["messages"]:
+                return found
+            found += [one["data"]["n"] for one in handed["messages"]]
+            done = [one["number"] for one in handed["messages"]]
+            answer = self.taker.post("/settle", json={"lease": handed["lease"], "done": done})
+            assert answer.status_code == 200, answer.text
+
+    def pid(self, part: str, broker: str = "mirror") -> int:
         pairs = ask(self.state, "status", fresh=False)["pairs"]
-        (found,) = [half["pid"] for pair in pairs if pair["name"].startswith("mirror/") for half in pair["halves"]
+        (found,) = [half["pid"] for pair in pairs if pair["name"].startswith(f"{broker}/") for half in pair["halves"]
                     if half["role"] == part]  # fmt: skip
         return int(found)
 
@@ -201,3 +241,59 @@ def test_files_are_scanned_before_they_are_there(works: Works) -> None:
     (received,) = events(works.state, "diode-file-received")
     assert received["name"] == "good.csv" and received["scan"].startswith("clean (clamd")
     assert [path.name for path in into.iterdir()] == ["good.csv"]
+
+
+def test_messages_come_out_under_their_numbers_and_a_ticket_brings_what_is_missing(works: Works) -> None:
+    works.push(1, 20)
+    got: list[int] = []
+
+    def until(wanted: set[int]) -> None:
+        def there() -> bool:
+            got.extend(works.pull())
+            return set(got) >= wanted
+
+        eventually(there)
+
+    until(set(range(1, 21)))
+    with works.cut():
+        works.push(21, 40)
+        eventually(lambda: works.ask("relay", "keeper", "status")["channels"][0]["consumers"][0]["lag"] == 0)
+        time.sleep(0.5)  # what has left the spool leaves the sender
+    works.push(41, 50)
+    until(set(range(41, 51)))
+    assert not set(got) & set(range(21, 41))
+    handed = works.taker.post("/lease", json={"max": 1, "seconds": 1}).json()
+    assert handed["missing"] == [[21, 40]]
+    said = works.cli("relay", "status")
+    assert "numbers 21 to 40: missing since" in said and "(outside)" in said
+    assert "not brought by the strand: counts 21 to 40" in works.cli("relay", "verify", "--end", "outside")
+    for ticket in json.loads(works.cli("diode", "ticket", "--json"))["tickets"]:
+        works.cli("diode", "resend", "--ticket", ticket["text"], "--go")
+    until(set(range(1, 51)))
+    assert sorted(got) == list(range(1, 51))
+    assert "missing" not in works.taker.post("/lease", json={"max": 1, "seconds": 1}).json()
+    inside, outside = (
+        [(one["number"], one["key"], one["sha256"]) for one in
+         json.loads(works.cli("relay", "list", "counts", "--end", end, "--json"))] for end in ("inside", "outside")
+    )  # fmt: skip
+    assert inside == outside and len(inside) == 50
+    for end in ("inside", "outside"):
+        assert "no findings" in works.cli("relay", "verify", "--end", end)
+
+
+def test_a_relay_that_is_killed_at_either_end_loses_nothing(works: Works) -> None:
+    first = works.ask("relay", "keeper", "status")["channels"][0]["next"]
+    got: list[int] = []
+    for turn, part in enumerate(("far", "keeper", "far", "inner")):
+        works.push(first + 10 * turn, first + 10 * turn + 9)
+        os.kill(works.pid(part, "relay"), signal.SIGKILL)
+        wanted = set(range(first, first + 10 * turn + 10))
+
+        def whole(wanted: set[int] = wanted) -> bool:
+            with contextlib.suppress(httpx.HTTPError, KeyError, ValueError):
+                got.extend(works.pull())
+            return set(got) >= wanted
+
+        eventually(whole)
+    assert works.ask("relay", "far", "status")["channels"][0]["missing"] == []
+    assert "no findings" in works.cli("relay", "verify", "--end", "outside")

@@ -173,6 +173,11 @@ class SideEnd:
 class Bench:
     """A keeper with sides "outer" (enterprise) and "inner" (control)."""
 
+    kind: type[Keeper] = Keeper
+    part = "keeper"
+    sides: tuple[str, ...] = ("outer", "inner")
+    """Those that it serves."""
+
     def __init__(
         self, folder: Path, row: RelayRows | None = None, store: Path | None = None, clock: Clock | None = None
     ) -> None:
@@ -189,17 +194,18 @@ class Bench:
     def start(self, *, works: bool = True) -> None:
         """A keeper is born on the store as it lies."""
         self.outer, self.inner = SideEnd("outer", self.reactor), SideEnd("inner", self.reactor)
-        self.policy = make_policy(self.row)
-        self.keeper = Keeper(
+        self.policy = make_policy(self.cut(self.row))
+        served = [side for side in (self.outer, self.inner) if side.name in self.sides]
+        self.keeper = self.kind(
             Setting(
-                crew="relay/enterprise-control", part="keeper", broker="relay", boot="b", again=False,
+                crew="relay/enterprise-control", part=self.part, broker="relay", boot="b", again=False,
                 policy=self.policy, severed=frozenset(), assets=(), zones=(("enterprise",), "control"),
                 reactor=self.reactor, audit=self.log.join(),
-                senders={side.name: side.sender for side in (self.outer, self.inner)}, dial=_no_dial,
+                senders={side.name: side.sender for side in served} | self.strand(), dial=_no_dial,
                 store=self.store, wall=lambda: self.clock.wall, clock=lambda: self.clock.mono,
             )
         )  # fmt: skip
-        for side in (self.outer, self.inner):
+        for side in served:
             sender, _ = memory_channel(
                 self.reactor, RecordCodec[ToKeeper](ToKeeper, limit=records.RECORD_BYTES), self.keeper.taker(side.name),
                 backlog_limit=1 << 30,
@@ -209,6 +215,14 @@ class Bench:
                 side.keeper(Works(self.fingerprint(side.name)))
         self.run(tick=True)
 
+    def cut(self, row: RelayRows) -> RelayRows:
+        """What the keeper has of it."""
+        return row
+
+    def strand(self) -> dict[str, Sender[Any]]:
+        """What it sends to a keeper at another end."""
+        return {}
+
     def fingerprint(self, side: str) -> bytes:
         zone = "control" if side == "inner" else "enterprise"
         names = {name for name, where in PRINCIPALS.items() if where == zone}
@@ -217,7 +231,7 @@ class Bench:
     def work_by(self, row: RelayRows, **conduit: Any) -> None:
         """Keeper and sides get another policy."""
         self.row = row
-        self.policy = make_policy(row, **conduit)
+        self.policy = make_policy(self.cut(row), **conduit)
         self.keeper.take_policy(self.policy, ())
         for side in (self.outer, self.inner):
             side.keeper(Works(self.fingerprint(side.name)))

@@ -22,6 +22,7 @@ import pytest
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.recovery import open_log
 from cofferdam.brokers.relay import shelf
+from cofferdam.brokers.relay.gaps import Gaps
 from cofferdam.brokers.relay.ledger import Batch, compare
 from cofferdam.brokers.relay.records import Answered
 from cofferdam.brokers.relay.store import Store
@@ -112,7 +113,7 @@ class Lives:
         findings: list[str] = []
         after = 0
         while True:
-            step = shelf.verify(store, "counts", after, 0, last, 10_000)
+            step = shelf.verify(store, "counts", after, 0, last, 10_000, Gaps())
             findings += step.findings
             batches += step.batches
             after = step.next
@@ -329,7 +330,7 @@ def test_damage_is_named_wherever_it_is(left: Path) -> None:
             assert "keeper.db" in str(error) and error.hint
             continue
         try:
-            found = shelf.verify(store, "counts", 0, 0, 399, 10_000)
+            found = shelf.verify(store, "counts", 0, 0, 399, 10_000, Gaps())
         except StoreError as error:
             assert "damaged" in str(error)
             store.fail()

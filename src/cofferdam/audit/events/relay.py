@@ -195,6 +195,33 @@ class MessagesBrowsed(Event, frozen=True, kw_only=True):
     to_ns: WallNs
 
 
+class MessagesCarried(Event, frozen=True, kw_only=True):
+    """`count` messages were handed to a strand within an interval, `first` and `last` being the lowest and the highest
+    number. Nobody says whether they have come; outside, "messages-pushed" does."""
+
+    channel: Name
+    consumer: Name
+    count: Count
+    first: Count
+    last: Count
+    from_ns: WallNs
+    to_ns: WallNs
+
+
+class NumbersMissing(Event, frozen=True, kw_only=True):
+    """Messages of a channel, of these numbers, have not come over the strand, though one behind them has; or a person
+    gave them up (`by`). If they come after all, "messages-pushed" says so."""
+
+    store: Hash
+    commit: Count
+    channel: Name
+    first: Count
+    last: Count
+    what: Literal["missing", "given-up"]
+    by: Name = ""
+    again: bool = False
+
+
 class StoreOpened(Event, frozen=True, kw_only=True):
     """The keeper opened its store. `untold` commits were durable but perhaps not in this log: they follow. `found`
     says what it had to mend, "" for nothing."""
@@ -229,6 +256,8 @@ Draft = (
     | MessagesRemoved
     | MessageRefused
     | MessagesBrowsed
+    | MessagesCarried
+    | NumbersMissing
     | StoreOpened
     | StoreFailed
 )
@@ -292,4 +321,8 @@ LINES: dict[str, Line] = {
     "quarantine-decided": _decided,
     "message-refused": _refused,
     "messages-browsed": _browsed,
+    "messages-carried": lambda e: f"{e.get('channel')} {_numbers(e)} → {e.get('consumer')}",
+    "numbers-missing": lambda e: (
+        f"{e.get('channel')} {e.get('first')} to {e.get('last')}: {e.get('what')} {e.get('by', '')}".rstrip()
+    ),
 }

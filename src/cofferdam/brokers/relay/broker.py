@@ -1,4 +1,5 @@
-"""What the relay declares: a side on each side, and a keeper apart from both that decides and keeps."""
+"""What the relay declares: a side on each side, and a keeper apart from both that decides and keeps. Where a strand
+carries its messages there are two keepers: one inside, and one outside ("far"), from whom nothing comes back."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from cofferdam.brokers.relay.figures import FIGURES
 from cofferdam.enforce.profile import Can, Crew, Profile
 
 _SIDES: Final = ("outer", "outer-nats", "outer-tables", "outer-folders", "inner-folders", "inner-tables", "inner")
+_OUTER: Final = tuple(side for side in _SIDES if side.startswith("outer"))
 _XML: Final = ("cofferdam.policy.messages.xml_checking",)
 """A later policy may bring the first channel of XML."""
 _LATE: Final = (*_XML, *doors.LATE)
@@ -40,6 +42,10 @@ NATS: Final = (
 )
 
 
+def _pipes(sides: tuple[str, ...], keeper: str) -> tuple[tuple[str, str], ...]:
+    return tuple(pipe for side in sides for pipe in ((side, keeper), (keeper, side)))
+
+
 def _folders(side: str) -> Profile:
     return Profile(
         f"relay/{side}-folders",
@@ -61,6 +67,18 @@ def _tables(side: str) -> Profile:
         secrets=("relay",),
         preload=_LATE,
         says=kinds((*events.SIDE, *gate.PART)),
+    )
+
+
+def _keeper(name: str) -> Profile:
+    return Profile(
+        f"relay/{name}",
+        stands="apart",
+        can=Can.STORE,
+        store=True,
+        folders=True,
+        preload=_XML,
+        says=kinds((*events.KEEPER, *gate.PART)),
     )
 
 
@@ -93,20 +111,17 @@ RELAY: Final = Broker(
             ),
             "outer-tables": _tables("outer"),
             "outer-folders": _folders("outer"),
-            "keeper": Profile(
-                "relay/keeper",
-                stands="apart",
-                can=Can.STORE,
-                store=True,
-                preload=_XML,
-                says=kinds((*events.KEEPER, *gate.PART)),
-            ),
+            "far": _keeper("far"),
+            "keeper": _keeper("keeper"),
             "inner-folders": _folders("inner"),
             "inner-tables": _tables("inner"),
             "inner": _side("inner"),
         },
-        pipes=tuple(pipe for side in _SIDES for pipe in ((side, "keeper"), ("keeper", side))),
-        optional=frozenset(_SIDES) - {"outer", "inner"},
+        pipes=(*_pipes(_SIDES, "keeper"), *_pipes(_OUTER, "far")),
+        # With a strand, each machine has one side and its keeper.
+        optional=frozenset({*_SIDES, "keeper", "far"}),
+        rides=(("keeper", "far"),),
+        instead={"far": _pipes(_OUTER, "keeper")},
     ),
     make={
         "outer": "cofferdam.brokers.relay.http_side:Side",
@@ -114,26 +129,28 @@ RELAY: Final = Broker(
         "outer-tables": "cofferdam.brokers.relay.tables:Tables",
         "outer-folders": "cofferdam.brokers.relay.folders:Folders",
         "inner-folders": "cofferdam.brokers.relay.folders:Folders",
+        "far": "cofferdam.brokers.relay.far:FarKeeper",
         "keeper": "cofferdam.brokers.relay.keeper_part:Keeper",
         "inner-tables": "cofferdam.brokers.relay.tables:Tables",
         "inner": "cofferdam.brokers.relay.http_side:Side",
     },
     records={
-        pipe: place
-        for side in _SIDES
-        for pipe, place in (
-            ((side, "keeper"), "cofferdam.brokers.relay.records:to_keeper"),
-            (("keeper", side), "cofferdam.brokers.relay.records:from_keeper"),
-        )
+        ("keeper", "far"): "cofferdam.brokers.relay.records:to_far",
+        **{
+            pipe: f"cofferdam.brokers.relay.records:{'to' if pipe[1] == keeper else 'from'}_keeper"
+            for sides, keeper in ((_SIDES, "keeper"), (_OUTER, "far"))
+            for pipe in _pipes(sides, keeper)
+        },
     },
-    answers=frozenset({"keeper"}),
+    answers=frozenset({"keeper", "far"}),
     needs=("lxml",),
-    alarms=frozenset({"keeper", *_SIDES}),
+    alarms=frozenset({"keeper", "far", *_SIDES}),
     figures={
         "outer": SIDE,
         "outer-nats": NATS,
         "outer-tables": TABLES,
         "outer-folders": FOLDERS,
+        "far": FIGURES,
         "keeper": FIGURES,
         "inner-folders": FOLDERS,
         "inner-tables": TABLES,

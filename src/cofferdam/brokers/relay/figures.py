@@ -26,6 +26,8 @@ FIGURES: Final[tuple[Figure, ...]] = (
     gauge("oldest", "How long the oldest of them has waited", by="channel", unit="seconds"),
     gauge("leases", "Messages that are under way with consumers", by="channel"),
     gauge("quarantine", "Messages in quarantine", by="channel"),
+    counter("late", "Messages that a strand brought after those behind them", by="channel"),
+    gauge("missing", "Numbers that a strand has not brought", by="channel"),
     gauge("dead_letters", "Messages that are dead to a consumer", by="consumer"),
     gauge("lag", "Messages that a consumer has not settled", by="consumer"),
     gauge("unlogged", "Messages that wait for the audit log"),

@@ -66,4 +66,5 @@ def handed(found: Handed, channel: Channel) -> Answer:
         for message in found.messages
     ]
     lease = {"lease": str(found.lease), "seconds": found.seconds} if found.lease else {}
-    return answer({"channel": channel.name, **lease, "upto": found.upto, "messages": messages})
+    missing = {"missing": found.missing} if found.missing else {}
+    return answer({"channel": channel.name, **lease, "upto": found.upto, **missing, "messages": messages})

@@ -17,6 +17,7 @@ from cofferdam.brokers.kit.http.connection import Limits
 from cofferdam.brokers.kit.http.doors import HttpPart, Refused
 from cofferdam.brokers.relay.http_api import Api
 from cofferdam.brokers.relay.http_asking import Keeper
+from cofferdam.brokers.relay.records import keeper_of
 from cofferdam.policy.messages.checking import Checks
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.doors import Door
@@ -35,7 +36,7 @@ class Side(HttpPart):
         super().__init__(setting, LIMITS)
 
     def make_api(self) -> Api:
-        self._keeper = Keeper(self.setting.senders["keeper"], self.loop)
+        self._keeper = Keeper(keeper_of(self.setting.senders), self.loop)
         return Api(self._keeper, self.note, self.setting.wall)
 
     def doors(self, policy: CompiledPolicy) -> Iterable[Door]:

@@ -9,6 +9,7 @@ way. Messages themselves are in the store.
     leased      what it was handed and has not settled, at most `order` messages; `free`: of these, what came back
     settled     everything below the cursor that is neither leased nor free (done, or dead to it)
     gone        up to here messages were removed: older than `keep`, and settled by every consumer in the policy
+    gaps        numbers that are not there: of a channel outside, whose messages and numbers come over a strand
 
 A consumer that never comes keeps its messages: the channel fills, alarms tell of it, and in the end pushes are refused;
 nothing is dropped. It lets go when the policy no longer lets it pull: its position stays, but holds nothing. A consumer
@@ -28,6 +29,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from cofferdam.brokers.relay.gaps import Gap, Gaps
 from cofferdam.brokers.relay.records import Result, Verdict
 from cofferdam.policy.messages.checked import Checked, Problem
 from cofferdam.policy.terms import relay_rows as terms
@@ -99,6 +101,13 @@ class DeadRow(msgspec.Struct, frozen=True):
     at: int
 
 
+class GapsRow(msgspec.Struct, frozen=True):
+    """All numbers of a channel that are not there."""
+
+    channel: str
+    gaps: tuple[Gap, ...]
+
+
 class StepRow(msgspec.Struct, frozen=True):
     """What a limit with a memory remembers of one series (`limit`: its places). `counts`: messages by bucket, newest
     first, the newest being number `at`."""
@@ -111,7 +120,7 @@ class StepRow(msgspec.Struct, frozen=True):
     counts: tuple[int, ...]
 
 
-Row = ChannelRow | PositionRow | OpenRow | DeadRow
+Row = ChannelRow | PositionRow | OpenRow | DeadRow | GapsRow
 """What a machine says has changed, and what it is made from (without `DeadRow`: positions have their count)."""
 
 
@@ -171,7 +180,10 @@ class Consumer:
     @property
     def lag(self) -> int:
         """Messages that it has not settled."""
-        return max(0, self.channel.shown + 1 - self.cursor) + len(self.leased) + len(self.free)
+        ahead = self.channel.shown + 1 - self.cursor
+        if self.channel.gaps and ahead > 0:
+            ahead -= self.channel.gaps.absent(self.cursor)
+        return max(0, ahead) + len(self.leased) + len(self.free)
 
     @property
     def stopped(self) -> bool:
@@ -183,7 +195,8 @@ class Channel:
     """One channel's totals and consumers."""
 
     __slots__ = (
-        "consumers", "gone", "held", "held_size", "messages", "name", "next", "paused", "row", "served", "shown", "size"
+        "consumers", "gaps", "gone", "held", "held_size", "messages", "name", "next", "paused", "row", "served",
+        "shown", "size",
     )  # fmt: skip
 
     def __init__(self, row: terms.Channel, saved: ChannelRow) -> None:
@@ -199,6 +212,7 @@ class Channel:
         self.held_size = saved.held_size
         self.paused = saved.paused
         self.consumers: dict[str, Consumer] = {}
+        self.gaps = Gaps()
 
     @property
     def removable(self) -> int:
@@ -221,6 +235,7 @@ class Machine:
         """Those of the policy, and those that hold something of an earlier one (`served` is False)."""
         self._memory = memory
         self._touched: dict[str, Channel] = {}
+        self._gapped: dict[str, Channel] = {}
         self._moved: dict[tuple[str, str], Consumer] = {}
         self._open: dict[tuple[str, str, int], Open | None] = {}
         self._died: list[DeadRow] = []
@@ -236,6 +251,9 @@ class Machine:
             self.channels[row.channel] = Channel(terms.Channel(name=row.channel), row)
             return
         channel = self.channels[row.channel]
+        if isinstance(row, GapsRow):
+            channel.gaps = Gaps(row.gaps)
+            return
         consumer = channel.consumers.get(row.consumer)
         if consumer is None:
             consumer = channel.consumers[row.consumer] = Consumer(channel, row.consumer, 1, now)
@@ -393,7 +411,7 @@ class Machine:
             found = found[:1]
         found = [number for number in found if consumer.free[number].until <= now][: max(0, min(most, room))]
         count = min(most - len(found), room - len(consumer.free), channel.shown + 1 - consumer.cursor)
-        return found + list(range(consumer.cursor, consumer.cursor + max(0, count)))
+        return found + _from(channel, consumer.cursor, count)
 
     def lease(self, consumer: Consumer, numbers: list[int], seconds: int, now: int) -> dict[int, int]:
         """Hands these out, which `ready` has just named (or the first of them), for so long. Returns number -> how
@@ -464,6 +482,60 @@ class Machine:
         self._open[(*at, number)] = open_
         self._moved[at] = consumer
 
+    # --- over a strand --------------------------------------------------------------------------------------------
+
+    def ahead(self, consumer: Consumer, most: int, now: int) -> list[int]:
+        """Inside: the numbers that are to go over the strand, lowest first. It has no leases: what has left is
+        `passed`."""
+        channel = consumer.channel
+        consumer.asked = now
+        if channel.paused & PULL:
+            return []
+        found = sorted(consumer.free)[:most]
+        return found + _from(channel, consumer.cursor, min(most - len(found), channel.shown + 1 - consumer.cursor))
+
+    def passed(self, consumer: Consumer, numbers: Iterable[int]) -> None:
+        """Inside: these have left."""
+        for number in numbers:
+            if number in consumer.free:
+                self._close(consumer, number)
+            consumer.cursor = max(consumer.cursor, number + 1)
+        self._moved[consumer.channel.name, consumer.name] = consumer
+
+    def highest(self, channel: Channel, number: int, wall: int) -> Gap | None:
+        """Outside: messages up to this number have left. Returns what is missing by that and was not known to be."""
+        if number < channel.next:
+            return None
+        gap = Gap(channel.next, number, wall)
+        channel.gaps.add(gap)
+        channel.next = number + 1
+        self._touched[channel.name] = self._gapped[channel.name] = channel
+        return gap
+
+    def carry(self, channel: Channel, number: int, size: int, wall: int) -> Gap | None:
+        """Outside: a message has come, above all others (returns what is missing before it) or into a gap, which it
+        leaves by `arrived`."""
+        gap = self.highest(channel, number - 1, wall)
+        channel.next = max(channel.next, number + 1)
+        channel.messages += 1
+        channel.size += size
+        self._touched[channel.name] = channel
+        return gap
+
+    def arrived(self, channel: Channel, number: int, now: int) -> None:
+        """Outside: a message that was missing is in store and log by now: each consumer that was past it gets it."""
+        channel.gaps.fill(number)
+        self._gapped[channel.name] = channel
+        for consumer in channel.consumers.values():
+            if number < consumer.cursor:
+                open_ = consumer.free[number] = Open(0, now, 0)
+                self._changed(consumer, number, open_)
+
+    def give_up(self, channel: Channel, upto: int) -> list[Gap]:
+        """Outside: nobody waits for what is missing up to here."""
+        self._gapped[channel.name] = channel
+        return channel.gaps.give_up(upto)
+
     # --- operators ------------------------------------------------------------------------------------------------
 
     def pause(self, channel: Channel, bits: int) -> None:
@@ -501,6 +573,8 @@ class Machine:
     def removed(self, channel: Channel, upto: int, messages: int, size: int) -> None:
         """Messages up to this number have left the store, but for those that are dead to somebody."""
         channel.gone = max(channel.gone, upto)
+        if channel.gaps.drop(channel.gone):
+            self._gapped[channel.name] = channel
         channel.messages -= messages
         channel.size -= size
         for consumer in channel.consumers.values():
@@ -522,6 +596,9 @@ class Machine:
         died, self._died = self._died, []
         for channel in touched.values():
             yield channel.saved()
+        gapped, self._gapped = self._gapped, {}
+        for channel in gapped.values():
+            yield GapsRow(channel.name, tuple(channel.gaps.rows))
         for (name, who), consumer in moved.items():
             yield PositionRow(name, who, consumer.cursor, consumer.lease, consumer.dead)
         for (name, who, number), open_ in opened.items():
@@ -530,6 +607,16 @@ class Machine:
             else:
                 yield OpenRow(name, who, number, open_.lease, wall + open_.until - now, open_.count)
         yield from died
+
+
+def _from(channel: Channel, cursor: int, count: int) -> list[int]:
+    """Up to `count` numbers that may be handed out, from `cursor` on; none is above what may be shown."""
+    if not channel.gaps:
+        return list(range(cursor, cursor + max(0, count)))
+    top = channel.shown
+    if channel.row.on_gap == "wait" and (awaited := next((gap for gap in channel.gaps.rows if not gap.given), None)):
+        top = min(top, awaited.first - 1)
+    return channel.gaps.there(cursor, max(0, count), top)
 
 
 def _counted(last: StepRow | None, bucket: int) -> tuple[tuple[int, ...], int]:

@@ -32,8 +32,10 @@ from cofferdam.brokers.relay.keeper_verbs import Verbs
 from cofferdam.brokers.relay.keeper_watch import Watch
 from cofferdam.brokers.relay.keeper_work import UNLOGGED_MOST, Work
 from cofferdam.brokers.relay.records import Answered, Handed, Message, Refused, Result
+from cofferdam.brokers.relay.riding import Rider
 from cofferdam.brokers.relay.store import Stored
 from cofferdam.crossing.channel import Sender
+from cofferdam.crossing.strand import StrandSender
 from cofferdam.errors import CrossingError, StoreError
 from cofferdam.policy.messages.checked import Checked, Problem
 from cofferdam.policy.standing import standing
@@ -63,7 +65,7 @@ class Keeper(Part):
         self._work = Work(setting, self._shown)
         self._verbs = Verbs(self._work)
         self._watch = Watch(self._work)
-        self._sides = {name: Side(name, sender) for name, sender in setting.senders.items()}
+        self._sides = {name: Side(name, sender) for name, sender in setting.senders.items() if name != "far"}
         self._parked: dict[tuple[str, str], deque[Parked]] = {}
         self._refusals: dict[tuple[str, str, str, str], events.MessageRefused] = {}
         self._times: dict[tuple[str, str, str, str], int] = {}
@@ -77,6 +79,8 @@ class Keeper(Part):
         self._last: Reported = {}
         self._know_sides()
         self.set_severed(setting.severed)
+        strand = setting.senders.get("far")
+        self._rider = Rider(self._work, strand, self._no_reading) if isinstance(strand, StrandSender) else None
 
     def _know_sides(self) -> None:
         """Who may ask on each side, and by which rows it should work."""
@@ -95,6 +99,8 @@ class Keeper(Part):
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._work.take_policy(policy)
         self._know_sides()
+        if self._rider is not None:
+            self._rider.take_policy()
         ended = 0
         for at, queue in list(self._parked.items()):
             if self._work.relay.right(at[1], "pull", at[0]) is None:
@@ -135,6 +141,8 @@ class Keeper(Part):
             if not queue:
                 del self._parked[at]
         self._wake_all()
+        if self._rider is not None:
+            self._rider.tick()
         self._watch.tick()
         if now - self._told_at >= TELL_NS:
             self._tell()
@@ -450,6 +458,11 @@ class Keeper(Part):
         for name in channels:
             for consumer in list(self._channel(name).consumers.values()):
                 self._wake(consumer)
+        if self._rider is not None:
+            try:
+                self._rider.go()
+            except StoreError as error:
+                self._work.guard(error)
 
     def _wake_all(self) -> None:
         for name, who in list(self._parked):
@@ -514,7 +527,8 @@ class Keeper(Part):
         """Answers a pull. With messages: once their leases are written."""
         side, request = parked.side, parked.request.request
         side.parked -= 1
-        handed = Handed(request, lease, seconds, channel.shown, tuple(_message(one, counts) for one in messages))
+        told = tuple(_message(one, counts) for one in messages)
+        handed = Handed(request, lease, seconds, channel.shown, told, _missing(channel))
         if not messages:
             side.sender.send(handed)
             return
@@ -581,17 +595,22 @@ class Keeper(Part):
             return
         after = min(record.after, channel.shown)
         found = self._work.store.messages(channel.name, after, record.most, channel.shown, records.HANDED_BYTES)
+        if channel.gaps:  # what comes late counts as missing until it is in the log
+            found = [one for one in found if one.number not in channel.gaps]
         side.give(len(found), sum(one.size for one in found))
         if found:
             read = self._read.setdefault((channel.name, record.who), [0, found[0].number, 0, self._work.wall])
             read[0] += len(found)
             read[1], read[2] = min(read[1], found[0].number), max(read[2], found[-1].number)
-        side.sender.send(Handed(record.request, 0, 0, channel.shown, tuple(_message(one, {}) for one in found)))
+        told = tuple(_message(one, {}) for one in found)
+        side.sender.send(Handed(record.request, 0, 0, channel.shown, told, _missing(channel)))
 
     # --- the audit log ------------------------------------------------------------------------------------------------
 
     def _tell(self) -> None:
         """What is counted and not told one by one."""
+        if self._rider is not None:
+            self._rider.tell()
         self._told_at = self._work.now
         refusals, self._refusals = self._refusals, {}
         for at, refused in refusals.items():
@@ -609,6 +628,11 @@ class Keeper(Part):
 
 def _message(one: Stored, counts: dict[int, int]) -> Message:
     return Message(one.number, one.who, one.key, one.sha256, one.at, counts.get(one.number, 0), one.body)
+
+
+def _missing(channel: Channel) -> tuple[tuple[int, int], ...]:
+    """What consumers are told of."""
+    return tuple((gap.first, gap.last) for gap in channel.gaps.awaited[: records.TOLD_GAPS])
 
 
 def _nothing() -> None:

@@ -7,7 +7,7 @@ leaves an entry, and is answered when that is in the log. Long answers come by p
     list · show · export                                messages
     held · held-show · release · reject · edit          the quarantine
     dead · replay · skip                                what a consumer gets (again), or no more
-    pause · resume · clear                              a channel
+    pause · resume · clear · give-up                    a channel
     verify                                              the store, read through by steps
 
 Nothing leaves quarantine but by `release`, by one person or by two, none of whom has edited the message. It is checked
@@ -44,6 +44,7 @@ PAGE: Final = 1_000
 PAGE_BYTES: Final = 384 << 10
 """Bytes of bodies in one answer; base64 adds a third."""
 DIFF_LINES: Final = 400
+GAPS_SHOWN: Final = 100
 CLEARED_A_TURN: Final = 5_000
 """Messages that are removed at once, so that others have their turn."""
 
@@ -161,6 +162,7 @@ class Verbs:
             "pause": functools.partial(self._act, Rest, self._pause),
             "resume": functools.partial(self._act, Rest, self._resume),
             "clear": functools.partial(self._act, Clear, self._clear),
+            "give-up": functools.partial(self._act, Clear, self._give_up),
         }
 
     def command(self, asked: Asked) -> None:
@@ -222,6 +224,7 @@ class Verbs:
             "gone": channel.gone, "messages": channel.messages, "size": channel.size, "room": row.room,
             "room_messages": row.room_messages, "quarantine": channel.held, "paused": _resting(channel.paused),
             "order": row.order, "waiting": max((consumer.lag for consumer in present), default=0),
+            "missing": _gaps(channel),
             "consumers": [self._place(consumer) for _, consumer in sorted(channel.consumers.items())],
         }  # fmt: skip
 
@@ -299,10 +302,12 @@ class Verbs:
 
     def _verify(self, asked: Verify) -> Any:
         channel = self._channel(asked.channel)
-        step = shelf.verify(self._work.store, channel.name, asked.after, channel.gone, channel.shown, PAGE)
+        step = shelf.verify(
+            self._work.store, channel.name, asked.after, channel.gone, channel.shown, PAGE, channel.gaps
+        )
         return {
             "store": self._work.store.name, "channel": channel.name, "gone": channel.gone, "last": channel.shown,
-            "findings": step.findings, "batches": step.batches, "after": step.next,
+            "findings": step.findings, "missing": _gaps(channel), "batches": step.batches, "after": step.next,
         }  # fmt: skip
 
     # --- the quarantine ---------------------------------------------------------------------------------------------
@@ -470,6 +475,19 @@ class Verbs:
         work.figures.add("removed", count, channel.name)
         return {"channel": channel.name, "removed": count, "size": size, "last": last, "more": last < upto}
 
+    def _give_up(self, asked: Clear) -> Any:
+        """Nobody waits any more for what a strand has not brought. If it comes after all it is taken."""
+        channel = self._channel(asked.channel)
+        found = self._work.machine.give_up(channel, asked.upto)
+        if not found:
+            raise GateError(f"nothing of {channel.name} is missing up to {asked.upto}", hint="`status` says what is")
+        for gap in found:
+            self._work.told.add(
+                events.NumbersMissing, channel=channel.name, first=gap.first, last=gap.last, what="given-up",
+                by=asked.by,
+            )  # fmt: skip
+        return {"channel": channel.name, "given_up": [[gap.first, gap.last] for gap in found]}
+
     def _pause(self, asked: Rest) -> Any:
         return self._rest(asked, self._channel(asked.channel).paused | _bits(asked))
 
@@ -481,6 +499,13 @@ class Verbs:
         self._work.machine.pause(channel, bits)
         self._work.told.add(events.ChannelSet, channel=channel.name, paused=tuple(_resting(bits)), by=asked.by)
         return {"channel": channel.name, "paused": _resting(bits)}
+
+
+def _gaps(channel: Channel) -> list[Any]:
+    return [
+        {"first": gap.first, "last": gap.last, "since": gap.since, "given_up": gap.given}
+        for gap in channel.gaps.rows[:GAPS_SHOWN]
+    ]
 
 
 def _bits(asked: Rest) -> int:

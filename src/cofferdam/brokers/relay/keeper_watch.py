@@ -87,6 +87,7 @@ class Watch:
             figures.set("oldest", max((self.oldest(consumer) for consumer in present), default=0), name)
             figures.set("leases", sum(len(consumer.leased) for consumer in present), name)
             figures.set("quarantine", channel.held, name)
+            figures.set("missing", sum(gap.last - gap.first + 1 for gap in channel.gaps.awaited), name)
             for consumer in present:
                 label = f"{name} {consumer.name}"
                 figures.set("lag", consumer.lag, label)
@@ -117,6 +118,14 @@ class Watch:
             if channel.held:
                 stands = "; the channel stands" if row.on_error == "stop" else ""
                 found[f"{name}-quarantine"] = f"{channel.held} messages of {name} are in quarantine{stands}"
+            if awaited := channel.gaps.awaited:
+                more = f" and {len(awaited) - 1} further ranges" if len(awaited) > 1 else ""
+                since = (work.wall - awaited[0].since) // SECOND
+                does = "the channel waits for them" if row.on_gap == "wait" else "the channel goes on without them"
+                found[f"{name}-missing"] = (
+                    f"numbers {awaited[0]}{more} of {name} are missing for {since} s: a ticket of the strand brings"
+                    f" them; {does}"
+                )
             share = max(channel.messages / row.room_messages, channel.size / row.room)
             if share >= ALARM_SHARE:
                 found[f"{name}-room"] = f"the channel {name} is {share:.0%} full; a full one takes no more"

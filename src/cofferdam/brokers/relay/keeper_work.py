@@ -97,6 +97,8 @@ class Work:
         self._after_log: list[tuple[Yes, No]] = []
         self._groups: deque[_Group] = deque()
         self._told_upto = 0
+        self._lowered = False
+        """Less is shown than before the machine was made: a commit on its way may be of what came late, below it."""
         self._sync_timer = False
         self._halted = False
         self.full = ""
@@ -150,6 +152,7 @@ class Work:
             for name, (first, _) in group.untold.pushed.items():
                 channel = self.machine.channels[name]
                 channel.shown = min(channel.shown, first - 1)
+                self._lowered = True
 
     # --- one turn ---------------------------------------------------------------------------------------------------
 
@@ -169,6 +172,10 @@ class Work:
         """Calls one of the two when this turn's commit, and all before it, are in the audit log, or that failed."""
         self._after_log.append((yes, no))
         self.change(durable=True)
+
+    def split(self) -> None:
+        """What the turn has decided by now is a commit of its own."""
+        self._commit()
 
     def _commit(self) -> None:
         if self._halted:
@@ -298,6 +305,11 @@ class Work:
                 self.machine.show(channel, last)
                 shown.add(channel)
             answers += group.answers
+        if self._lowered and not any(group.untold.pushed for group in groups):
+            self._lowered = False
+            for known in self.machine.channels.values():
+                self.machine.show(known.name, known.next - 1)
+                shown.add(known.name)
         for yes, _ in answers:
             yes()
         if shown:

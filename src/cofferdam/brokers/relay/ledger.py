@@ -15,6 +15,7 @@ Not here: reading the store or the log.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -105,6 +106,11 @@ class Told:
         """(first, last) number of the messages that are new, by channel."""
         return {channel: (run.first, run.last) for channel, run in self._pushed.items()}
 
+    def last(self, channel: str) -> int:
+        """The highest of them in a channel, 0 for none."""
+        run = self._pushed.get(channel)
+        return run.last if run is not None else 0
+
     def push(self, channel: str, number: int, who: str, key: str, sha256: bytes, size: int) -> None:
         """A message is new."""
         run = self._pushed.get(channel)
@@ -190,7 +196,7 @@ def compare(
     each, none if all is well. `gone`: channel -> the number up to which its messages were removed in their time."""
     findings: list[str] = []
     logged: dict[tuple[int, str], Mapping[str, Any]] = {}
-    given: dict[str, int] = {}  # channel -> the highest number in the log so far, which is in the order of numbers
+    given: dict[str, list[tuple[int, int]]] = {}  # channel -> numbers in the log so far, as (first, last), in order
     for event in entries:
         if event.get("store") == store:
             at = (int(event["commit"]), str(event["channel"]))
@@ -199,11 +205,10 @@ def compare(
                 continue  # told again
             if before is not event:
                 findings.append(f"{at[1]}: the log has two different entries for commit {at[0]}")
-            highest, last = given.get(at[1], 0), int(event["first"]) + int(event["count"]) - 1
-            if event["first"] <= highest:
-                again = f"{at[1]} {event['first']} to {min(last, highest)}"
+            first, last = int(event["first"]), int(event["first"]) + int(event["count"]) - 1
+            if twice := _add(given.setdefault(at[1], []), first, last):
+                again = f"{at[1]} {twice[0]} to {twice[1]}"
                 findings.append(f"{again}: given out once more by commit {at[0]}, after a backup was put back")
-            given[at[1]] = max(highest, last)
     for batch in batches:
         numbers = f"{batch.channel} {batch.first} to {batch.first + batch.count - 1}"
         entry = logged.pop((batch.commit, batch.channel), None)
@@ -217,3 +222,21 @@ def compare(
         if entry["first"] + entry["count"] - 1 > gone.get(channel, 0):
             findings.append(f"{channel} from {entry['first']} on: in the log by commit {commit}, and not in the store")
     return findings[:MOST_FINDINGS]
+
+
+def _add(ranges: list[tuple[int, int]], first: int, last: int) -> tuple[int, int] | None:
+    """Adds numbers to those that are known, and says which of them were. What comes over a strand comes late at times,
+    so they need not be above all others."""
+    at = bisect_left(ranges, first, key=lambda known: known[1])
+    end = at
+    while end < len(ranges) and ranges[end][0] <= last:
+        end += 1
+    known = ranges[at:end]
+    twice = (max(first, known[0][0]), min(last, known[-1][1])) if known else None
+    if at and ranges[at - 1][1] == first - 1:
+        at -= 1
+    if end < len(ranges) and ranges[end][0] == last + 1:
+        end += 1
+    merged = ranges[at:end]
+    ranges[at:end] = [(min([first, *(one[0] for one in merged)]), max([last, *(one[1] for one in merged)]))]
+    return twice

@@ -1,7 +1,9 @@
 """All that a side of the relay and its keeper can say to each other.
 
 A side is any part that stands on one side: HTTP ("outer", "inner") and later tables, folders and the like, whose names
-begin with their side's ("inner-tables"). Each has its own pair of pipes with the keeper, none with another side.
+begin with their side's ("inner-tables"). Each has its own pair of pipes with the keeper, none with another side. Where
+a strand carries a conduit there is a keeper at each end of it, and from the one inside to the one outside ("far") goes
+what that has kept: `Carried` and `Highest`, each of which stands for itself.
 
 What the keeper believes of a side: who asks (only the side has seen the key), within the principals of that side's
 zone. What it does not believe: that a body is canonical, that it fits the channel's schema, limits or size. Each body
@@ -24,10 +26,12 @@ be answered or not. Answers come in the order in which things become certain, no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
+from cofferdam.crossing.channel import Sender
 from cofferdam.crossing.records import RecordCodec
 from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.terms.relay_rows import LARGEST_MESSAGE
@@ -38,6 +42,8 @@ HANDED_MOST: Final = 1_000
 """Messages in one answer."""
 HANDED_BYTES: Final = 1 << 20
 """Bytes of bodies in one answer, if it has more than one message."""
+TOLD_GAPS: Final = 100
+"""Ranges of missing numbers in one answer."""
 RECORD_BYTES: Final = LARGEST_MESSAGE + (1 << 20)
 """The largest record. A push of several messages has at most so many bytes in all: a side splits what is more."""
 WAIT_MOST_MS: Final = 60_000
@@ -52,6 +58,7 @@ Key = Annotated[str, Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=512)]
 Body = Annotated[bytes, Meta(max_length=LARGEST_MESSAGE)]
 Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Store = Annotated[bytes, Meta(min_length=32, max_length=32)]
 WallNs = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -172,13 +179,15 @@ class Message(Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fie
 
 class Handed(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown_fields=True):
     """Messages: leased ones (`lease` is what they are settled with, for `seconds`), or browsed ones (`lease` 0). None:
-    there was none within the time to wait. `upto`: the highest number that may be handed out now."""
+    there was none within the time to wait. `upto`: the highest number that may be handed out now. `missing`: (first,
+    last) of what a strand has not brought, the lowest ones first."""
 
     request: Id
     lease: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
     seconds: Seconds
     upto: Upto
     messages: Annotated[tuple[Message, ...], Meta(max_length=HANDED_MOST)]
+    missing: Annotated[tuple[tuple[Number, Number], ...], Meta(max_length=TOLD_GAPS)] = ()
 
 
 class Refused(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unknown_fields=True):
@@ -192,6 +201,32 @@ class Refused(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unkn
     retry: Seconds = 0
 
 
+# --- keeper inside to keeper outside, over a strand ---------------------------------------------------------------
+
+
+class Carried(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unknown_fields=True):
+    """A message as the keeper inside has it, under its number. `store`: whose numbers they are; `print_`: by what
+    checks it passed there (`relay_rows.print_of`)."""
+
+    store: Store
+    print_: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    channel: Name
+    number: Number
+    who: Name
+    key: Key
+    body: Body
+
+
+class Highest(Struct, frozen=True, gc=False, array_like=True, tag=2, forbid_unknown_fields=True):
+    """Up to this number the channel's messages have left: said once nothing more comes for a moment, so that it is seen
+    what is missing at the end."""
+
+    store: Store
+    channel: Name
+    number: Upto
+
+
+ToFar = Carried | Highest
 ToKeeper = Works | Push | Pull | Settle | Browse | GiveUp
 FromKeeper = Answered | Handed | Refused
 
@@ -204,6 +239,17 @@ def to_keeper(*_: Any) -> RecordCodec[ToKeeper]:
 def from_keeper(*_: Any) -> RecordCodec[FromKeeper]:
     """The codec of the pipe from the keeper to a side."""
     return RecordCodec(FromKeeper, limit=RECORD_BYTES)
+
+
+def to_far(*_: Any) -> RecordCodec[ToFar]:
+    """The codec of what goes over a strand."""
+    return RecordCodec(ToFar, limit=RECORD_BYTES)
+
+
+def keeper_of(senders: Mapping[str, Sender[Any]]) -> Sender[Any]:
+    """The way to a side's keeper: it has one, whatever that is called."""
+    (sender,) = senders.values()
+    return sender
 
 
 def printable(key: str) -> bool:

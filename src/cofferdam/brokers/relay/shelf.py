@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from cofferdam.audit.tree import edge_root
+from cofferdam.brokers.relay.gaps import Gaps
 from cofferdam.brokers.relay.ledger import Batch, message_leaf
 from cofferdam.brokers.relay.store import Store, Stored
 from cofferdam.policy.messages.checked import Problem
@@ -127,9 +128,9 @@ class Verified(msgspec.Struct, frozen=True):
     next: int
 
 
-def verify(store: Store, channel: str, after: int, gone: int, last: int, most: int) -> Verified:
-    """Reads messages after a number, up to `last`: none is missing above `gone`, and each body has its hash. A step
-    ends between two commits, so that `batches` are whole."""
+def verify(store: Store, channel: str, after: int, gone: int, last: int, most: int, gaps: Gaps) -> Verified:
+    """Reads messages after a number, up to `last`: none is missing above `gone` but what is known to be (`gaps`), and
+    each body has its hash. A step ends between two commits, so that `batches` are whole."""
     findings: list[str] = []
     batches: list[Batch] = []
     run: list[Stored] = []
@@ -144,8 +145,8 @@ def verify(store: Store, channel: str, after: int, gone: int, last: int, most: i
                 if read >= most or bytes_ >= VERIFIED_BYTES:
                     return Verified(findings, batches, one.number - 1)
             if one.number > gone:
-                if one.number != expected:
-                    findings.append(f"{channel}: {expected} to {one.number - 1} are missing")
+                for low, high in gaps.uncovered(expected, one.number - 1):
+                    findings.append(f"{channel}: {low} to {high} are missing")
                 expected = one.number + 1
             if hashlib.sha256(one.body).digest() != one.sha256 or len(one.body) != one.size:
                 findings.append(f"{channel} {one.number}: the body is not the one that was stored")
@@ -156,8 +157,8 @@ def verify(store: Store, channel: str, after: int, gone: int, last: int, most: i
         if not found:
             if run:
                 batches.append(_batch(channel, run))
-            if expected <= last:
-                findings.append(f"{channel}: {expected} to {last} are missing")
+            for low, high in gaps.uncovered(expected, last):
+                findings.append(f"{channel}: {low} to {high} are missing")
             return Verified(findings, batches, 0)
 
 

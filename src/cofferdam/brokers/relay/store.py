@@ -31,8 +31,9 @@ import msgspec
 
 from cofferdam import disk
 from cofferdam.audit.entry import Draft
+from cofferdam.brokers.relay.gaps import Gap, Gaps
 from cofferdam.brokers.relay.index import SEGMENT, Index, next_print
-from cofferdam.brokers.relay.keeper import ChannelRow, DeadRow, Known, OpenRow, PositionRow, Row, StepRow
+from cofferdam.brokers.relay.keeper import ChannelRow, DeadRow, GapsRow, Known, OpenRow, PositionRow, Row, StepRow
 from cofferdam.errors import StoreError, StoreFull
 
 APPLICATION: Final = 0x43664B31
@@ -64,12 +65,14 @@ CREATE TABLE held(id INTEGER PRIMARY KEY AUTOINCREMENT, channel INTEGER, who INT
   size INTEGER, at INTEGER, problem BLOB, body BLOB, edited BLOB, editors BLOB, approved BLOB);
 CREATE INDEX held_keys ON held(channel, who, key);
 CREATE TABLE told(grp INTEGER PRIMARY KEY, pushed BLOB, drafts BLOB);
+CREATE TABLE gaps(channel INTEGER PRIMARY KEY, gaps BLOB);
 CREATE TABLE segments(id INTEGER PRIMARY KEY, tops BLOB, prints BLOB, messages BLOB);
 """
 
 _drafts = msgspec.msgpack.Decoder(list[Draft])
 _pushed = msgspec.msgpack.Decoder(dict[str, tuple[int, int]])
 _counts = msgspec.msgpack.Decoder(tuple[int, ...])
+_gap_rows = msgspec.msgpack.Decoder(tuple[Gap, ...])
 _tops = msgspec.msgpack.Decoder(dict[int, int])
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -158,6 +161,7 @@ class Store:
             self.run(
                 "INSERT INTO meta VALUES('store', ?), ('secret', ?)", secrets.token_hex(32), secrets.token_bytes(32)
             )
+        self.run("CREATE TABLE IF NOT EXISTS gaps(channel INTEGER PRIMARY KEY, gaps BLOB)")  # one from before them
         self.run("COMMIT")
         # What is in the write-ahead log may be there in memory alone, if an fsync failed before this process began.
         self.run("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -181,8 +185,13 @@ class Store:
         for id_, name, next_, gone in self.all("SELECT id, name, next, gone FROM channels"):
             self._channels[name] = id_
             last = self.one("SELECT max(id) FROM messages WHERE id<?", (id_ + 1) << NUMBER_BITS)[0] or 0
-            if next_ - 1 > gone and last != id_ << NUMBER_BITS | next_ - 1:
+            missing = self._gaps(id_)
+            if next_ - 1 > gone and last != id_ << NUMBER_BITS | next_ - 1 and next_ - 1 not in Gaps(missing):
                 raise StoreError(f"{self.path} is damaged: the channel {name} lacks its message {next_ - 1}", hint=way)
+
+    def _gaps(self, channel: int) -> tuple[Gap, ...]:
+        row = self.one("SELECT gaps FROM gaps WHERE channel=?", channel)
+        return _gap_rows.decode(row[0]) if row else ()
 
     def _load_index(self, secret: bytes) -> None:
         self.index = Index(secret, self._message_at)
@@ -332,6 +341,9 @@ class Store:
         names = {id_: name for name, id_ in self._channels.items()}
         for row in self.all("SELECT name,next,gone,messages,size,held,held_size,paused FROM channels"):
             yield ChannelRow(*row)
+        for name, id_ in self._channels.items():
+            if gaps := self._gaps(id_):
+                yield GapsRow(name, gaps)
         for channel, who, *rest in self.all("SELECT channel,consumer,cursor,lease,dead FROM positions"):
             yield PositionRow(names[channel], self._names[who], *rest)
         for channel, who, *rest in self.all("SELECT channel,consumer,number,lease,until,count FROM open"):
@@ -345,6 +357,9 @@ class Store:
                 values = (row.next, row.gone, row.messages, row.size, row.held, row.held_size, row.paused)
                 sql = "UPDATE channels SET next=?,gone=?,messages=?,size=?,held=?,held_size=?,paused=? WHERE id=?"
                 self.run(sql, *values, channel)
+                continue
+            if isinstance(row, GapsRow):
+                self.run("INSERT OR REPLACE INTO gaps VALUES(?,?)", channel, _encode(row.gaps))
                 continue
             who = self.who(row.consumer)
             if isinstance(row, PositionRow):
@@ -393,6 +408,14 @@ class Store:
             print_ = self.index.add(self.index.print_of(id_ << 20 | source, key), message)
         self._added.append(print_)
 
+    def origin(self, wanted: str = "") -> str:
+        """Whose numbers the messages here have, where they come over a strand; "" as long as none has come. `wanted`:
+        it is that from now on. Within a transaction then."""
+        if wanted:
+            self.run("INSERT OR REPLACE INTO meta VALUES('origin', ?)", wanted)
+        row = self.one("SELECT value FROM meta WHERE name='origin'")
+        return row[0] if row else ""
+
     def message(self, channel: str, number: int) -> Stored | None:
         """One message."""
         found = self.messages(channel, number - 1, 1, number)
@@ -416,8 +439,10 @@ class Store:
         return found
 
     def stored_at(self, channel: str, number: int) -> int:
-        """When a message was stored (UTC, ns); 0 if it is not there."""
-        row = self.one("SELECT at FROM messages WHERE id=?", self._channels.get(channel, 0) << NUMBER_BITS | number)
+        """When a message, or the next one that is there, was stored (UTC, ns); 0 if there is none."""
+        base = self._channels.get(channel, 0) << NUMBER_BITS
+        sql = "SELECT at FROM messages WHERE id>=? AND id<=? ORDER BY id LIMIT 1"
+        row = self.one(sql, base | number, base | _BELOW)
         return row[0] if row else 0
 
     def remove(self, channel: str, after: int, upto: int, before: int, most: int) -> tuple[int, int, int]:

@@ -25,7 +25,7 @@ from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.http.keys import Given, read_secrets
 from cofferdam.brokers.kit.http.problems import Refusal
 from cofferdam.brokers.relay.http_asking import Keeper
-from cofferdam.brokers.relay.records import Answered, Handed, Result, ToKeeper
+from cofferdam.brokers.relay.records import Answered, Handed, Result, ToKeeper, keeper_of
 from cofferdam.errors import CofferdamError, LocalProtocolError
 from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.messages.checking import Checks
@@ -147,7 +147,7 @@ class Way(Part, Generic[K, W]):
             raise LocalProtocolError("a way of the relay needs a loop with tasks")
         self.setting = setting
         self._start = setting.start
-        self.keeper = Keeper(setting.senders["keeper"], asyncio.get_event_loop())
+        self.keeper = Keeper(keeper_of(setting.senders), asyncio.get_event_loop())
         self.checks = Checks(Relay(()))
         self.relay = Relay(())
         self.counts = dict.fromkeys(self.figures_of, 0)

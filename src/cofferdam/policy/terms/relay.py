@@ -26,6 +26,7 @@ from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms import relay_lint, relay_rows
 from cofferdam.policy.terms.base import Ask, Folder, Listen, Making, Needs, PartNeeds, Place, Reach, Scope, Store, Terms
+from cofferdam.policy.terms.diode_rows import strand_of
 from cofferdam.policy.terms.door_words import door_row
 from cofferdam.policy.terms.relay_checks import RelayChecks, refers_to, sides
 from cofferdam.policy.terms.relay_model import (
@@ -51,11 +52,13 @@ from cofferdam.policy.terms.relay_rows import (
     RelayRows,
     Table,
     Verb,
+    inside,
+    outside,
     slice_for,
     way_of,
 )
 
-OUTER, INNER, KEEPER = "outer", "inner", "keeper"
+OUTER, INNER, KEEPER, FAR = "outer", "inner", "keeper", "far"
 OUTER_TABLES, INNER_TABLES = "outer-tables", "inner-tables"
 OUTER_NATS = "outer-nats"
 OUTER_FOLDERS, INNER_FOLDERS = "outer-folders", "inner-folders"
@@ -72,6 +75,7 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
     conduit = RelayConduit
     rule = RelayRule
     row = RelayRows
+    rides = (KEEPER, FAR)
     asks = (
         Ask("push", "CHANNEL", "the channel that a message is pushed to", optional=True),
         Ask("pull", "CHANNEL", "the channel that is pulled from", optional=True),
@@ -148,6 +152,7 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
                 for channel, said in sorted(channels.items())
             ),
             nats=tuple(_nats(zone, said, making.files) for zone, said in sorted(conduit.nats.items())),
+            strand=strand_of(making.policy.conduits, name),
         )
 
     # --- needs
@@ -189,24 +194,28 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
                 Folder(folder.name, channels[0], ("conduits", conduit.name, "folders", zone, folder.channel))
                 for folder in row.folders if folder.zone == zone
             )  # fmt: skip
-            return PartNeeds(folders=found) if found else None
+            machine = policy.zones[zone].machine if row.strand else ""
+            return PartNeeds(folders=found, machine=machine) if found else None
 
         quota = max(STORE_LEAST, int(room * STORE_SHARE))
         wanted = {
             OUTER: side(row.outer), OUTER_NATS: nats(row.outer), OUTER_TABLES: tables(row.outer),
-            OUTER_FOLDERS: folders(row.outer), KEEPER: PartNeeds(store=Store(quota)),
+            OUTER_FOLDERS: folders(row.outer), FAR: PartNeeds(store=Store(quota)) if row.strand else None,
+            KEEPER: PartNeeds(store=Store(quota)),
             INNER_FOLDERS: folders(row.inner), INNER_TABLES: tables(row.inner), INNER: side(row.inner),
         }  # fmt: skip
         parts = {name: needs for name, needs in wanted.items() if needs is not None}
-        # One keeper numbers all that goes between two zones, either way: its store is never shared out.
+        # One keeper numbers all that goes between two zones, either way: its store is never shared out. Of two that a
+        # strand joins the one inside numbers, and the one outside takes its numbers.
         return Needs(parts, dict.fromkeys(channels, f"the relay's store for {row.outer} and {row.inner}"))
 
     # --- slices
 
     def cut(self, conduit: rows.Conduit, scope: Scope, part: str) -> RelayRows | None:
         row = _row(conduit)
-        if part == KEEPER:
-            return msgspec.structs.replace(row, doors=(), tables=(), changes=(), folders=(), nats=())
+        if part in (KEEPER, FAR):
+            row = msgspec.structs.replace(row, doors=(), tables=(), changes=(), folders=(), nats=())
+            return (outside if part == FAR else inside)(row) if row.strand else row
         zone = row.outer if part.startswith(OUTER) else row.inner
         way = way_of(part)
         return msgspec.structs.replace(
@@ -220,8 +229,9 @@ class RelayTerms(Terms[RelayConduit, RelayRows]):
 
     def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:
         row = _row(conduit)
-        zone = row.outer if part.startswith(OUTER) else row.inner
-        return frozenset(who for who, stands in row.stands.items() if part == KEEPER or stands == zone)
+        zone = row.outer if part == FAR or part.startswith(OUTER) else row.inner
+        both = part == KEEPER and not row.strand
+        return frozenset(who for who, stands in row.stands.items() if both or stands == zone)
 
     # --- explanations
 
@@ -306,6 +316,7 @@ def _channel(name: str, said: ChannelSaid) -> Channel:
         order=said.order,
         tries=said.tries,
         on_error=said.on_error,
+        on_gap=said.on_gap,
         lease=said.lease,
         stamp=said.time or "",
         release=2 if said.release == "two" else 1,

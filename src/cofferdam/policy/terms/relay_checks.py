@@ -15,6 +15,7 @@ from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
 from cofferdam.policy.messages.schemas import FILES_MOST, SchemaError, Schemas, named_files
 from cofferdam.policy.problems import nearest, one_of
+from cofferdam.policy.terms.diode_rows import strand_of
 from cofferdam.policy.terms.door_words import DoorChecks
 from cofferdam.policy.terms.relay_model import (
     COMING,
@@ -107,6 +108,34 @@ class RelayChecks:
         for zone, hub in self.conduit.nats.items():
             self.nats((*self.here, "nats", zone), zone, hub)
         self.one_way()
+        self.riding()
+
+    def riding(self) -> None:
+        """One that a strand carries has its two zones for itself, and goes the strand's way."""
+        policy = self.checking.policy
+        strand = strand_of(policy.conduits, self.name)
+        if not strand:
+            for channel, each in self.conduit.channels.items():
+                if each.on_gap != "go-on":
+                    at = (*self.here, "channels", channel, "on_gap")
+                    self.at(at, "wait", "a conduit that a strand carries: else there are no gaps", check="carries")
+            return
+        found = sides(self.conduit, policy)
+        if found is not None and found[0] == self.conduit.from_zone:
+            expected = f"a zone of side ot: it rides on {strand}, over which nothing comes back"
+            self.at((*self.here, "from"), f"{self.conduit.from_zone}, which is it", expected, check="direction")
+        for number, rule in zip(self.numbers, self.conduit.allow, strict=True):
+            for index, pulled in enumerate(rule.pull if rule.via == TABLE else ()):
+                if pulled in self.conduit.channels and self.conduit.channels[pulled].on_gap != "wait":
+                    wrong = f"{pulled} via table, from a strand that may bring numbers late"
+                    expected = "on_gap: wait: an inbox knows its last number alone"
+                    self.at((*self.here, "allow", number, "pull", index), wrong, expected, check="carries")
+        here = {self.conduit.from_zone, self.conduit.to_zone}
+        for other, said in policy.conduits.items():
+            if other != self.name and isinstance(said, RelayConduit) and {said.from_zone, said.to_zone} == here:
+                wrong = f"a second relay between {self.conduit.from_zone} and {self.conduit.to_zone}, beside {other}"
+                if other < self.name or not strand_of(policy.conduits, other):
+                    self.checking.key(self.here, wrong, f"its channels in one: {strand} carries it", check="carries")
 
     # --- channels
 

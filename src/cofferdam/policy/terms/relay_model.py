@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -157,6 +157,12 @@ class ChannelSaid(schema.Entry):
         "go-on",
         description="What a dead message, or one in quarantine, does to the channel: it goes on, or stops until a "
         "person has dealt with it.",
+    )
+    on_gap: Annotated[Literal["go-on", "wait"], *choice("go-on", "wait")] = Field(
+        "go-on",
+        description="Of a conduit that rides on a strand: what consumers get where a number has not come. `go-on`: "
+        "those behind it, and it later, if a ticket brings it; `wait`: nothing behind it until it is there or given up "
+        "(`cofferdam relay give-up`).",
     )
     lease: Annotated[int, *span(1, 7 * DAY)] = Field(
         300,
@@ -393,8 +399,10 @@ class RelayRule(schema.Rule):
 class RelayConduit(schema.Conduit):
     """The relay hands messages from one side to the other: each is checked, numbered and kept before it is
     acknowledged, and handed out until it is done. Messages go from `from` to `to`; whoever pulls begins a session of
-    its own, and no session crosses. It has no assets."""
+    its own, and no session crosses. It has no assets. A conduit that a diode `carries` has a keeper on each machine:
+    each message goes from the one inside to the one outside, and nothing comes back."""
 
+    may_ride: ClassVar[bool] = True
     channels: dict[Name, ChannelSaid] = Field(description="The channels, by name.")
     listen: dict[Name, DoorSaid] = Field({}, description="Where the relay answers HTTP, by zone.")
     tables: dict[Name, TablesSaid] = Field(

@@ -45,9 +45,11 @@ class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     `schema` names one of the rows' `schemas` ("": any value of the form). `order`: 1 is strict (the next message is
     handed to a consumer when the one before is done or dead), N above 1: up to N of a consumer under way. `tries`: so
     often a message is handed to a consumer before it is dead to it. `on_error`: whether a dead message or one in
-    quarantine stops the channel. `stamp`: the place of a message's own time; with it, a message older than `keep` or
-    from the future is refused. `release`: how many people a release from quarantine takes. `fields`: what is let
-    through (empty: all); what else came is dropped or refused (`others`); `set`: constants, as JSON text, by place.
+    quarantine stops the channel. `on_gap`: what a consumer gets where a strand has not brought a number: those behind
+    it, or nothing until it is there or given up. `stamp`: the place of a message's own time; with it, a message older
+    than `keep` or from the future is refused. `release`: how many people a release from quarantine takes. `fields`:
+    what is let through (empty: all); what else came is dropped or refused (`others`); `set`: constants, as JSON text,
+    by place.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     order: int = 1
     tries: int = 5
     on_error: Literal["go-on", "stop"] = "go-on"
+    on_gap: Literal["go-on", "wait"] = "go-on"
     lease: int = 300
     """The longest that a message is leased in one go."""
     stamp: str = ""
@@ -160,7 +163,8 @@ class RelayRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     that channels name, and those that they refer to. `outer` and `inner`: the zones in which the sides stand, the less
     and the more trusted one; `stands`: in which of them each principal does. `doors`: where the sides answer,
     `tables`: the databases that they speak with, `changes`: tables of the site's
-    own in them, `folders`: those of the site's, `nats`: its hubs; the keeper needs none of them."""
+    own in them, `folders`: those of the site's, `nats`: its hubs; the keeper needs none of them. `strand`: the
+    conduit over which messages go from the keeper inside to the one outside, "" where one keeper has both sides."""
 
     channels: tuple[Channel, ...] = ()
     lines: tuple[Line, ...] = ()
@@ -173,8 +177,17 @@ class RelayRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     changes: tuple[Changes, ...] = ()
     folders: tuple[Folder, ...] = ()
     nats: tuple[Nats, ...] = ()
+    strand: str = ""
+
+    @property
+    def rider(self) -> str:
+        """Whom the keeper inside has as its consumer: what goes over the strand. No principal has a colon in its
+        name."""
+        return f"{STRAND}:{self.strand}"
 
 
+STRAND: Final = "strand"
+"""The way (`via`) of what crosses between two keepers: no part that stands on a side serves it."""
 WAYS: Final = {"tables": "table", "folders": "folder", "nats": "nats"}
 
 
@@ -202,6 +215,40 @@ def slice_for(rows: RelayRows, principals: Collection[str], way: str = "") -> Re
     schemas = dict(rows.schemas) if wanted else {}
     stands = {name: zone for name, zone in rows.stands.items() if name in principals}
     return RelayRows(channels=channels, lines=lines, schemas=schemas, outer=rows.outer, inner=rows.inner, stands=stands)
+
+
+def inside(rows: RelayRows) -> RelayRows:
+    """What the keeper inside has of a conduit that rides: who pushes there, and the strand, which pulls it all."""
+    lines = tuple(
+        msgspec.structs.replace(line, who=who, pull=())
+        for line in rows.lines
+        if (who := tuple(name for name in line.who if rows.stands[name] == rows.inner))
+    )
+    names = tuple(channel.name for channel in rows.channels)
+    ride = Line(number=len(rows.lines), who=(rows.rider,), pull=names, via=STRAND)
+    return msgspec.structs.replace(rows, lines=(*lines, ride))
+
+
+def outside(rows: RelayRows) -> RelayRows:
+    """What the keeper outside has of it: who pulls there, and whose messages may come over the strand."""
+    lines = []
+    for line in rows.lines:
+        there = tuple(name for name in line.who if rows.stands[name] == rows.outer)
+        if there:
+            lines.append(msgspec.structs.replace(line, who=there, push=()))
+        elif line.push:
+            lines.append(msgspec.structs.replace(line, pull=(), browse=(), via=STRAND))
+    return msgspec.structs.replace(rows, lines=tuple(lines))
+
+
+def print_of(rows: RelayRows, channel: str) -> bytes:
+    """8 bytes over what the two keepers of a channel that rides have to agree on: its checks, and who may push."""
+    (row,) = (each for each in rows.channels if each.name == channel)
+    # What each of them keeps, and how it is handed out, is its own.
+    bare = (row.name, row.form, row.schema, row.most, row.fields, row.others, row.set, row.limits, row.stamp)
+    who = sorted({name for line in rows.lines if channel in line.push for name in line.who})
+    said = msgspec.msgpack.encode((bare, who, rows.schemas if row.schema else {}), order="sorted")
+    return hashlib.sha256(said).digest()[:8]
 
 
 def _outline(channel: Channel) -> Channel:
