@@ -33,5 +33,5 @@ echo "installing the locked dependencies into $venv ..."
 "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation -e "$here/.." 2>/dev/null ||
   "$venv/bin/python" -m pip install --quiet --no-deps -e "$here/.."
 # Parts run as users of their own and cannot leave bytecode beside the source: it is made here, anew whatever lies there.
-"$venv/bin/python" -m compileall -q -f "$here/../src"
+"$venv/bin/python" -m compileall -q -f -j 0 "$here/../src"
 touch "$stamp"
