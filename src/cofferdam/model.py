@@ -529,6 +529,7 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Spaces of bits that are kept in words of another space: the one, the other, and the word of the first bit."""
     security: Security | None = None
     manners: Manners = PLAIN
+    device_unit: int = -1  # what the device itself is called, where that is another than `unit`; -1: it is not
     also: tuple[tuple[str, int], ...] = ()  # further places where the outer half answers (the other IP version)
 
     @property

@@ -10,6 +10,7 @@ from cofferdam.audit.events.access import LimitHit, WriteOutcome
 from cofferdam.brokers.kit.transport import TcpTransport
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.errors import PolicyError
+from cofferdam.protocols.modbus.quirks import crc
 from tests.brokers.harness import make_policy
 from tests.brokers.stage import Stage, Wire, answer, exception, read, write
 
@@ -137,6 +138,25 @@ def test_what_a_policy_may_not_say(said: str, found: str) -> None:
     with pytest.raises(PolicyError) as caught:
         make_policy(device_port=5020, port=502, asset_extra=said)
     assert found in str(caught.value.problems[0])
+
+
+@pytest.mark.parametrize("quirk", ["", "    quirks: rtu_over_tcp\n"])
+def test_a_device_whose_unit_is_another_than_clients_can_say(quirk: str) -> None:
+    stage = Stage(asset_extra=f"device_unit: 0\n{quirk}")
+    client = stage.client()
+    client.on_data(read(7) + write(8, 200, 5))
+    stage.cross()
+    device = stage.up()
+    for _ in range(2):
+        [question] = asked(stage, device)
+        if quirk:
+            body = b"\0\3\4\0\1\0\2" if question[1] == 3 else question[:-2]
+            assert question[0] == 0
+            device.on_data(body + crc(body))
+        else:
+            assert question[6] == 0
+            device.on_data(question if question[7] == 6 else answer(question, 1, 2))
+    assert asked(stage, client) == [answer(read(7), 1, 2), write(8, 200, 5)]
 
 
 # --- clients ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 from cofferdam.errors import RemoteProtocolError
 from cofferdam.protocols.base import NEED_DATA, Repeated, RequestReceived, Waits
 from cofferdam.protocols.modbus import messages as m
-from cofferdam.protocols.modbus.machine import ModbusClient, ModbusServer
+from cofferdam.protocols.modbus.machine import ModbusServer, client
 from tests.waiting import PATIENT
 
 
@@ -142,8 +142,8 @@ def served(device: Device, chunk: int = 65536) -> Iterator[int]:
 class Caller:
     """Asks over a loopback connection, one request at a time or several at once."""
 
-    def __init__(self, port: int, outstanding: int = 1) -> None:
-        self.machine = ModbusClient(outstanding=outstanding)
+    def __init__(self, port: int, outstanding: int = 1, quirk: str = "") -> None:
+        self.machine = client(frozenset([quirk] if quirk else ()), outstanding)
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENT)
 
     def ask(self, *requests: m.ModbusRequest) -> list[Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pymodbus
 import pytest
+from pymodbus import FramerType
 from pymodbus.client import ModbusTcpClient
 from pymodbus.pdu.device import ModbusDeviceIdentification
 from pymodbus.pdu.file_message import FileRecord
@@ -157,7 +158,7 @@ def test_pymodbus_client_is_refused() -> None:
 
 
 @contextlib.contextmanager
-def pymodbus_server() -> Iterator[int]:
+def pymodbus_server(framer: FramerType = FramerType.SOCKET) -> Iterator[int]:
     """pymodbus with 100 cells of each kind, in an event loop of its own thread."""
     started: list[int] = []
     ready = threading.Event()
@@ -174,7 +175,7 @@ def pymodbus_server() -> Iterator[int]:
             info_name={"VendorName": "pymodbus", "ProductCode": "PM", "MajorMinorRevision": pymodbus.__version__}
         )
         device = SimDevice(1, simdata=(bits, bits, words, inputs), identity=identity)
-        server: Any = ModbusTcpServer(device, address=("127.0.0.1", 0), identity=identity)
+        server: Any = ModbusTcpServer(device, framer=framer, address=("127.0.0.1", 0), identity=identity)
         await server.serve_forever(background=True)
         started.append(server.transport.sockets[0].getsockname()[1])
         ready.set()
@@ -214,6 +215,17 @@ def test_pymodbus_server_reads_and_writes(pymodbus_port: int) -> None:
         assert caller.response(m.MaskWriteRegister(1, 10, 0xF2, 0x25)) == m.MaskWriteRegisterResponse(10, 0xF2, 0x25)
         wrote = caller.response(m.ReadWriteMultipleRegisters(1, 10, 2, 12, (5,)))
         assert wrote.values == ((7 & 0xF2) | (0x25 & ~0xF2), 8)
+
+
+def test_pymodbus_server_of_rtu_over_tcp() -> None:
+    with pymodbus_server(FramerType.RTU) as port, contextlib.closing(Caller(port, quirk="rtu_over_tcp")) as caller:
+        assert caller.response(m.ReadHoldingRegisters(1, 2, 3)).values == (102, 103, 104)
+        assert caller.response(m.ReadCoils(1, 0, 5)).values == (1, 0, 1, 0, 1)
+        assert caller.response(m.WriteMultipleRegisters(1, 11, (8, 9))) == m.WriteMultipleRegistersResponse(11, 2)
+        assert caller.response(m.WriteSingleCoil(1, 1, 1)) == m.WriteSingleCoilResponse(1, 1)
+        assert caller.response(m.ReadHoldingRegisters(1, 99, 2)) == m.ExceptionResponse(3, 2)
+        assert caller.response(m.ReadDeviceIdentification(1, 4, 0)).objects[0].value == b"pymodbus"
+        assert caller.response(m.Diagnostics(1, 0, (0xA537,))).data == (0xA537,)
 
 
 def test_pymodbus_server_refuses(pymodbus_port: int) -> None:

@@ -167,6 +167,7 @@ def _asset(name: str, asset: schema.Asset, addresses: tuple[str, ...], dialect: 
         broadcast=dialect.units.broadcast if dialect.units is not None else -2,
         also=places[1:],
         security=_security(asset, dialect),
+        device_unit=-1 if asset.device_unit in (None, asset.unit) else asset.device_unit or 0,
         manners=Manners(
             connect_delay_ms=asset.connect_delay or 0,
             pause_ms=asset.pause or 0,

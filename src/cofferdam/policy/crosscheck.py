@@ -151,6 +151,9 @@ class _Checker(Checking):
             what = f"any, and limits of {limited[0]} that need to know whose value it is"
             expected = f"a unit from {units.low} to {units.high} (one asset for each unit)"
             self.at((*here, "unit"), what, expected, check="unit")
+        if asset.device_unit is not None and (units is None or asset.unit == -1):
+            what = "a device's unit for an asset of any" if units is not None else f"{dialect.name}, which has no units"
+            self.at((*here, "device_unit"), what, "an asset of one unit", check="unit")
         check_manners(self, here, asset)
         PlaceChecks(self, here, asset, dialect).check()
 
@@ -343,12 +346,18 @@ class _Checker(Checking):
 def _one_unit(one: schema.Asset, other: schema.Asset, dialect: Dialect) -> bool:
     """Whether two assets at one address may be one device."""
     units = dialect.units
-    if units is None or one.unit == other.unit or -1 in (one.unit, other.unit):
+    mine, theirs = _asked(one), _asked(other)
+    if units is None or mine == theirs or -1 in (mine, theirs):
         return True
-    if units.broadcast in (one.unit, other.unit):
+    if units.broadcast in (mine, theirs):
         return True
     serial = one.gateway == other.gateway == "serial"
-    return not serial and (one.unit in units.itself or other.unit in units.itself)
+    return not serial and (mine in units.itself or theirs in units.itself)
+
+
+def _asked(asset: schema.Asset) -> int:
+    """The unit that the device sees."""
+    return asset.unit if asset.device_unit is None else asset.device_unit
 
 
 def _limited(asset: schema.Asset) -> bool:

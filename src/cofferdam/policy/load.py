@@ -25,6 +25,7 @@ from cofferdam.policy.document import Document
 from cofferdam.policy.findings import Reader
 from cofferdam.policy.models import Models
 from cofferdam.policy.problems import Problem
+from cofferdam.policy.templates import expand
 from cofferdam.policy.terms.kinds import KINDS, Kinds, dialects
 from cofferdam.policy.terms.whole import TAG, policy_model
 from cofferdam.policy.yamltext import MAX_BYTES, Node, parse, quote
@@ -166,7 +167,9 @@ def _load(
                 _only_a_record(root, problems)
             roots.append(root)
     if roots:
-        document = Document(_merge(roots, problems))
+        merged = _merge(roots, problems)
+        expand(merged, problems)
+        document = Document(merged)
         policy, kept = _validate(document, problems, kinds)
         if policy is not None:
             files = crosscheck.check(policy, document, kept, problems, kinds=kinds, resolve=resolve, reader=reader)

@@ -58,6 +58,13 @@ UNIT = {
         {"const": "any"},
     ]
 }
+UNITS = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^\d{1,3}(\s*-\s*\d{1,3})?$"},
+        {"type": "array", "items": {"type": "string"}, "minItems": 1},
+    ],
+    "examples": ["1-20", ["1", "8-12"]],
+}
 _CODES = [dialect.code_range for dialect in DIALECTS.values()]
 _CODE_DIGITS = len(str(max(high for _, high in _CODES)))
 CODE = {
@@ -455,6 +462,15 @@ class Asset(Entry):
         1,
         description="The unit id that requests must carry, 0 to 255, or `any`. A device behind a serial gateway has "
         "its own. For protocols with units.",
+    )
+    units: Annotated[None, *_read(lambda raw: None, UNITS)] = Field(
+        None,
+        description="Instead of `unit`: one asset for each of these units, `1-20` or `[1, 2, 8-12]`, named NAME-1 and "
+        "so on, and alike in all else. Rules that name NAME mean all of them.",
+    )
+    device_unit: Annotated[int, *_whole(0, 255)] | None = Field(
+        None,
+        description="The unit id that the device itself has, where it is another than clients say (`unit`).",
     )
     gateway: Literal["serial"] | None = Field(
         None,

@@ -424,6 +424,11 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
         """As `server`, for a real connection. For protocols whose machines need to know where they stand."""
         return self.server()
 
+    def as_units(self, machine: ClientMachine[Req, Resp], units: Mapping[int, int]) -> ClientMachine[Req, Resp]:
+        """The machine, for devices that have other units than requests say: by the request's, the device's. Only where
+        the dialect has units."""
+        raise GateError("this protocol has no units")
+
     def client_facing(
         self, facing: Facing, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1
     ) -> ClientMachine[Req, Resp]:

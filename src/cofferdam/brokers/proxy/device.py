@@ -226,6 +226,8 @@ class Device:
         self._lines: Lines[Job] = Lines(lambda job: job.writes, lambda job: job.group)
         self.shared = False
         """Several units answer at this address."""
+        self.units: dict[int, int] = {}
+        """What the device calls units that clients call otherwise: by the clients' number."""
         self._silence = Silence()
         self._places = asset.outstanding  # on each connection; none while a pause runs
         self._rest: Timer | None = None
@@ -410,6 +412,8 @@ class Device:
             machine = self._protocol.client(quirks=quirks, outstanding=asset.outstanding)
         else:
             machine = self._protocol.client_facing(self._facing, quirks=quirks, outstanding=asset.outstanding)
+        if self.units:
+            machine = self._protocol.as_units(machine, self.units)
         holder: list[Connection] = []
 
         def connected() -> None:

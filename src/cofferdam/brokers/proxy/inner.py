@@ -153,10 +153,17 @@ class Inner(StandingPath):
         for key, device in self._devices.items():
             if devices.get(key) is not device:
                 device.retire("the policy has changed")
+        renamed: dict[Device, dict[int, int]] = {}
         units: dict[Device, set[int]] = {}
         for one in kept.values():
             units.setdefault(one.device, set()).add(one.asset.unit)
+            if one.asset.device_unit >= 0:
+                renamed.setdefault(one.device, {})[one.asset.unit] = one.asset.device_unit
         for device, found in units.items():
+            said = renamed.get(device, {})
+            if said != device.units:  # what connections have is asked by the old names
+                device.units = said
+                device.close("the units' names have changed")
             device.shared = len(found) > 1 or (-1 in found and self.protocol.dialect.units is not None)
         for name, gone in self._served.items():
             if kept.get(name) is not gone:

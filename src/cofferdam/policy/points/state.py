@@ -301,7 +301,7 @@ class PointState:
 
 
 def _device(asset: Asset) -> tuple[str, int, int]:
-    return asset.address, asset.port, asset.unit
+    return asset.address, asset.port, asset.unit if asset.device_unit < 0 else asset.device_unit
 
 
 def _meet(one: Point | Method, other: Point | Method) -> bool:

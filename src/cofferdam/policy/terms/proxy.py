@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from msgspec.structs import replace
 
 from cofferdam.errors import CofferdamError
-from cofferdam.model import Allow, Asset, Deny, Item, Operation, Side
+from cofferdam.model import PLAIN, Allow, Asset, Deny, Item, Operation, Side
 from cofferdam.policy import rows
 from cofferdam.policy.document import Path
 from cofferdam.policy.explain import Explanation, Question, explained
@@ -133,7 +133,10 @@ class ProxyTerms(Terms[ProxyConduit, rows.Proxy]):
         not know where clients find it."""
         if part == INNER:
             return replace(asset, listen=None, also=())
-        return replace(asset, address="", port=0, connections=1, outstanding=1, timeout_ms=0, share_reads_ms=0)
+        return replace(
+            asset, address="", port=0, connections=1, outstanding=1, timeout_ms=0, share_reads_ms=0, manners=PLAIN,
+            device_unit=-1,
+        )  # fmt: skip
 
     # --- explanations
 

@@ -7,15 +7,21 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from cofferdam.policy import schema
-from cofferdam.policy.fields import as_list, choice
+from cofferdam.policy.fields import as_list, choice, one_or_list, one_or_more
 from cofferdam.policy.schema import Codes, Names, RawList
+
+_ASSET = {"type": "string", "pattern": schema.NAME.replace("$", r"\\*?$")}
+AssetNames = Annotated[tuple[schema.Name, ...], BeforeValidator(one_or_more), one_or_list(_ASSET)]
 
 
 class ProxyRule(schema.Rule):
     """One line of a proxy's `allow`: who may do what with which asset."""
 
     who: Names = Field(description="The principal, or a list of them.")
-    asset: Names = Field(description="The asset, or a list of them.")
+    asset: AssetNames = Field(
+        description="The asset, or a list of them; `drive-*` for all whose names begin so, `all` for all: of those in "
+        "the conduit's zone that speak its protocol."
+    )
     read: Names = Field((), description="Points that may be read, or `all` for every point of the asset.")
     write: Names = Field(
         (), description="Points that may be written, or `all` for every point that can be. Reading is not implied."

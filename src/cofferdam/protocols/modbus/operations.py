@@ -8,15 +8,15 @@ Not here: bytes (requests, responses), verdicts (policy).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import Change, Deny, Failure, Fault, Item, Operation, Span
-from cofferdam.protocols.base import Protocol
+from cofferdam.protocols.base import ClientMachine, Protocol
 from cofferdam.protocols.modbus import requests, responses
 from cofferdam.protocols.modbus.dialect import MODBUS
-from cofferdam.protocols.modbus.machine import ModbusClient, ModbusServer
+from cofferdam.protocols.modbus.machine import ModbusClient, ModbusServer, Renamed, client
 from cofferdam.protocols.modbus.messages import (
     BUSY,
     CELLS,
@@ -399,7 +399,12 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
     def client(
         self, *, quirks: frozenset[str] = frozenset(), outstanding: int = 1, midway: bool = False
     ) -> ModbusClient:
-        return ModbusClient(quirks=quirks, outstanding=outstanding)
+        return client(quirks, outstanding)
+
+    def as_units(
+        self, machine: ClientMachine[ModbusRequest, ModbusResponse], units: Mapping[int, int]
+    ) -> ClientMachine[ModbusRequest, ModbusResponse]:
+        return Renamed(machine, units)
 
     def check(self, message: ModbusRequest | ModbusResponse) -> None:
         rule = _CHECKS.get(type(message))
