@@ -75,6 +75,8 @@ class Berth:
     folders: Mapping[str, Path] = field(default_factory=dict)
     sockets: tuple[Path, ...] = ()
     """Unix sockets of the host that it sees."""
+    urgent: bool = False
+    """The policy wants a real-time priority for it."""
 
     @property
     def writes(self) -> list[Path]:
@@ -82,11 +84,11 @@ class Berth:
         return [*([self.store] if self.store is not None else []), *self.folders.values()]
 
     def lift(self) -> None:
-        """What the calling process, which is to become the child, may do more than others. Before it is nobody."""
-        if self.profile.urgent:
-            # Without the right to raise it, it stays at what the service's LimitRTPRIO= says.
-            with contextlib.suppress(OSError, ValueError):
-                resource.setrlimit(resource.RLIMIT_RTPRIO, (REALTIME_PRIORITY, REALTIME_PRIORITY))
+        """Gives the calling process, which is to become the child, a real-time priority if it is to have one: before it
+        is nobody. It keeps it, and the kernel lets it have one of its own accord only where LimitRTPRIO= says so."""
+        if self.urgent and self.profile.urgent:
+            with contextlib.suppress(OSError):  # the part looks, and says so
+                os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))
 
     def limit(self) -> None:
         """Sets the limits of the calling process, which is to become the child."""

@@ -413,6 +413,7 @@ class Launcher:
                 crew.is_read(part.part),
                 {folders[name]: users[name] for name in profile.reads if name in folders},
                 site[part.part],
+                urgent=part.urgent,
             )
             for part in order.parts
         }

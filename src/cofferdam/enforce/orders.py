@@ -97,13 +97,14 @@ class CloseListener(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_
 class PartOrder(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One part of a crew. `place`: where it stands, for parts that stand on a side. `listeners`: those that it
     inherits, in this order. `quota`: bytes of its store; 0: what its profile says. `folders`: names of folders of the
-    site's."""
+    site's. `urgent`: it gets a real-time priority, if its profile may have one."""
 
     part: Part
     place: Place | None = None
     listeners: Annotated[tuple[Number, ...], Meta(max_length=4096)] = ()
     quota: Annotated[int, Meta(ge=0, le=1 << 50)] = 0
     folders: Annotated[tuple[FolderName, ...], Meta(max_length=MOST_FOLDERS)] = ()
+    urgent: bool = False
 
 
 class Spawn(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):

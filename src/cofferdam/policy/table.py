@@ -150,12 +150,12 @@ class CompiledPolicy:
             found = {name for name in found if _shows(shown, self.principals[name].shown)}
         return tuple(sorted(found))
 
-    def urgent(self, broker: str) -> bool:
-        """Whether a conduit of this broker wants a real-time priority for its parts."""
+    def urgent(self, broker: str, conduits: Collection[str]) -> bool:
+        """Whether one of these conduits of this broker wants a real-time priority for its parts."""
         return any(
             isinstance(one.terms, Proxy) and one.terms.realtime
             for one in self.conduits.values()
-            if one.broker == broker
+            if one.broker == broker and one.name in conduits
         )
 
     def flow(

@@ -15,9 +15,10 @@ NAME = "real-time priority"
 
 
 def raised() -> Fact:
-    """Takes it, before the filter closes. What `status` says of it."""
+    """Takes it, before the filter closes, if the launcher could not give it. What `status` says of it."""
     try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))
+        if os.sched_getscheduler(0) != os.SCHED_RR:
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))
     except OSError as error:
         why = error.strerror or str(error)
         return NAME, False, f"asked for by the policy, and the kernel refuses it ({why}): see docs/performance.md"

@@ -72,7 +72,7 @@ class Inner(StandingPath):
 
     def __init__(self, setting: Setting, protocols: Protocols = PROTOCOLS) -> None:
         super().__init__(setting, protocols)
-        self.urgent = setting.policy.urgent(setting.broker)
+        self.urgent = setting.policy.urgent(setting.broker, setting.policy.conduits)
         self.broker = setting.broker
         self._zones, self._other_zone = setting.zones
         self._connect = setting.dial

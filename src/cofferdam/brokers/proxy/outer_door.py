@@ -55,7 +55,7 @@ class Door(Part):
 
     def __init__(self, setting: Setting, protocols: Protocols = PROTOCOLS) -> None:
         super().__init__(setting)
-        self.urgent = setting.policy.urgent(setting.broker)
+        self.urgent = setting.policy.urgent(setting.broker, setting.policy.conduits)
         self.crew = setting.crew
         self.broker = setting.broker
         self.protocol = protocols[setting.broker]

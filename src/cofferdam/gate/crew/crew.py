@@ -98,6 +98,7 @@ class Crew(Supervisor[Part]):
 
     def orders(self) -> Sequence[PartOrder]:
         self._born_with = {name: part.spots for name, part in self.plan.parts.items()}
+        urgent = self._gate.policy.urgent(self.plan.broker, self.plan.conduits)
         return [
             PartOrder(
                 name,
@@ -105,6 +106,7 @@ class Crew(Supervisor[Part]):
                 tuple(self._listeners[spot].number for spot in part.spots),
                 part.store.quota if part.store is not None else 0,
                 part.folders,
+                urgent,
             )
             for name, part in self.plan.parts.items()
         ]
