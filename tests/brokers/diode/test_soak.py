@@ -1,0 +1,129 @@
+"""What takes long: a gigabyte at 5 % of loss, several times, and parts of both ends killed again and again. How often,
+the environment says (`RUNS`, `BYTES`, `COFFERDAM_SOAK_KILLS`)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cofferdam.errors import GateError
+from tests.brokers.diode.machines import Strand, eventually
+from tests.brokers.diode.test_machines import arrived, put
+from tests.brokers.diode.test_rides import Works
+from tests.brokers.patch.makers import HAS_CLAMD, clamd
+from tests.enforce.site import netns
+from tests.protocols.device import Device, served
+
+pytestmark = [*netns, pytest.mark.soak]
+RUNS = int(os.environ.get("RUNS", "10"))
+KILLS = int(os.environ.get("COFFERDAM_SOAK_KILLS", "100"))
+SIZE = int(os.environ.get("BYTES", str(10**9)))
+
+
+def test_a_gigabyte_is_whole_at_five_percent_of_loss(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with Strand(tmp_path, files='{names: ["*.csv"], most: 2 GB}') as strand:
+        strand.up()
+        strand.lose(0.05)
+        for run in range(RUNS):
+            began = time.monotonic()
+            name = f"run-{run}.csv"
+            block = os.urandom(1 << 20)
+            digest = put(strand, name, (block * (SIZE // len(block) + 1))[:SIZE])
+            eventually_long(lambda: (strand.outside.folder() / name).exists())  # noqa: B023
+            arrived(strand, name, digest)
+            facts = strand.outside.status()["channels"][0]
+            print(f"run {run}: {time.monotonic() - began:.0f} s, missing {facts['missing']}", flush=True)
+            assert facts["missing"] == 0
+            for folder in (strand.outside.folder(), strand.inside.folder()):
+                (folder / name).unlink(missing_ok=True)
+
+
+def eventually_long(condition: Any) -> None:
+    for _ in range(20):
+        with contextlib.suppress(AssertionError):
+            eventually(condition)
+            return
+    eventually(condition)
+
+
+@pytest.fixture
+def works(tmp_path: Path) -> Iterator[Works]:
+    with contextlib.ExitStack() as held:
+        port = held.enter_context(served(Device()))
+        scanner = held.enter_context(clamd(Path("/tmp") / f"clamd-{os.getpid()}")) if HAS_CLAMD else None
+        yield held.enter_context(contextlib.closing(Works(tmp_path, port, scanner)))
+
+
+def test_whatever_is_killed_messages_and_files_come_out_once(works: Works) -> None:
+    chance = random.Random(13)
+    pushed, files = 0, {}
+    parts = [("relay", part) for part in ("keeper", "far", "inner", "outer")]
+    parts += [("diode", part) for part in ("spool", "sender", "receiver", "keeper")]
+    for turn in range(KILLS):
+        broker, part = chance.choice(parts)
+        for number in range(pushed + 1, pushed + 11):
+            push(works, number)
+        pushed += 10
+        if HAS_CLAMD and turn % 5 == 0:
+            data = chance.randbytes(300_000)
+            files[f"f{turn}.csv"] = hashlib.sha256(data).hexdigest()
+            out = works.state / "folders" / "reports-out"
+            (out / f".f{turn}").write_bytes(data)
+            (out / f".f{turn}").rename(out / f"f{turn}.csv")
+        found: list[int] = []
+
+        def there(broker: str = broker, part: str = part, found: list[int] = found) -> bool:
+            with contextlib.suppress(ValueError, GateError):
+                found[:] = [works.pid(part, broker)]
+            return bool(found)
+
+        eventually(there)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found[0], signal.SIGKILL)
+        time.sleep(chance.random())
+    got: list[int] = []
+    into = works.state / "folders" / "reports-in"
+
+    def whole() -> bool:
+        with contextlib.suppress(httpx.HTTPError, KeyError, ValueError, GateError, AssertionError):
+            got.extend(works.pull())
+            if set(got) >= set(range(1, pushed + 1)) and all((into / name).exists() for name in files):
+                return True
+            for ticket in json.loads(works.cli("diode", "ticket", "--json"))["tickets"]:
+                works.cli("diode", "resend", "--ticket", ticket["text"], "--go")
+            time.sleep(2)
+        return False
+
+    eventually_long(whole)
+    assert works.ask("relay", "far", "status")["channels"][0]["missing"] == []
+    listed = [json.loads(works.cli("relay", "list", "counts", "--most", "0", "--end", end, "--json"))
+              for end in ("inside", "outside")]  # fmt: skip
+    inside, outside = ([(one["number"], one["key"], one["sha256"]) for one in end] for end in listed)
+    assert inside == outside and len(inside) == pushed
+    for name, digest in files.items():
+        assert hashlib.sha256((into / name).read_bytes()).hexdigest() == digest
+    assert sorted(path.name for path in into.glob("*.csv")) == sorted(files), "none twice"
+    for end in ("inside", "outside"):
+        assert "no findings" in works.cli("relay", "verify", "--end", end)
+    print(f"{KILLS} kills: {pushed} messages and {len(files)} files, each once; {len(got)} were handed out", flush=True)
+
+
+def push(works: Works, number: int) -> None:
+    def stored() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return works.mes.put(f"/messages/shift-{number}", json={"n": number}).status_code in (200, 201)
+        return False
+
+    eventually(stored)
