@@ -64,7 +64,7 @@ def test_what_a_broker_declares_is_there_and_fits_together(word: str) -> None:
     assert broker.name == word and broker.crew.kind == word
     assert CREWS[word] is broker.crew
     assert broker.make.keys() == broker.crew.parts.keys()
-    assert broker.records.keys() == set(broker.crew.pipes)
+    assert broker.records.keys() == {*broker.crew.pipes, *broker.crew.rides}
     assert broker.answers <= broker.crew.parts.keys()
     for place in [*broker.make.values(), *broker.records.values()]:
         assert callable(named(place))

@@ -509,6 +509,6 @@ def test_what_rides_is_said_in_one_way() -> None:
     assert riding
     for word in riding:
         crew = BROKERS[word].crew
-        assert crew.rides == (KINDS[word].rides,) and set(crew.rides) <= set(crew.pipes)
+        assert crew.rides == (KINDS[word].rides,) and set(crew.rides) <= set(BROKERS[word].records)
         assert KINDS[word].conduit.may_ride and all(crew.parts[part].folders for part in KINDS[word].rides)
     assert not [word for word, broker in BROKERS.items() if broker.crew.rides and word not in riding]

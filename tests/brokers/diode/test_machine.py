@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cofferdam.brokers.diode.inbox import OPEN_BYTES, OPEN_MOST, Inbox
 from cofferdam.brokers.diode.outbox import parity_for
-from cofferdam.brokers.diode.sealing import AES, CHACHA, Seal, announce, believe, named
+from cofferdam.brokers.diode.sealing import AES, CHACHA, TAG, Seal, announce, believe, named
 from cofferdam.brokers.diode.wire import (
     BULK,
     HEAD_BYTES,
@@ -28,6 +28,12 @@ from cofferdam.errors import LocalProtocolError, RemoteProtocolError
 from tests.brokers.diode.strand import Strand, burst, lossy, shuffled
 
 encode = msgspec.msgpack.encode
+
+
+def closed(seal: Seal, kind: int, block: int, text: bytes) -> bytes:
+    into = bytearray(len(text) + TAG)
+    seal.close(kind, block, 1, 1, 64, text, memoryview(into))
+    return bytes(into)
 
 
 def test_shards_follow_from_the_interface() -> None:
@@ -186,7 +192,7 @@ def test_a_record_that_no_block_holds() -> None:
 @pytest.mark.parametrize("cipher", [AES, CHACHA])
 def test_a_seal_holds_for_its_own_block_alone(cipher: int) -> None:
     seal = Seal(5, cipher, bytes(32))
-    sealed = seal.close(PROMPT, 3, 1, 1, 64, b"text")
+    sealed = closed(seal, PROMPT, 3, b"text")
     assert seal.open(PROMPT, 3, 1, 1, 64, sealed) == b"text"
     for other in ((BULK, 3, 1, 1, 64), (PROMPT, 4, 1, 1, 64), (PROMPT, 3, 2, 1, 64), (PROMPT, 3, 1, 1, 128)):
         with pytest.raises(RemoteProtocolError):
@@ -205,7 +211,7 @@ def test_an_epoch_is_believed_of_whom_it_should() -> None:
     seal, (body, other) = announce(9, 1234, signer.private_bytes_raw(), [to, bytes(31) + b"\x09"], aes=True)
     hello = believe(body, own, {public: 100}, 99)
     assert (hello.epoch, hello.wall_ns, hello.sender) == (9, 1234, public)
-    assert hello.seal.open(BULK, 1, 1, 1, 64, seal.close(BULK, 1, 1, 1, 64, b"x")) == b"x"
+    assert hello.seal.open(BULK, 1, 1, 1, 64, closed(seal, BULK, 1, b"x")) == b"x"
     for wrong_body, keys, senders, now in (
         (body, own, {public: 100}, 100), (body, own, {}, 1), (body, {}, {public: 100}, 1),
         (body[:-1] + bytes([body[-1] ^ 1]), own, {public: 100}, 1), (bytes([1]) + body[1:], own, {public: 100}, 1),

@@ -193,9 +193,10 @@ class Outbox:
             size = self.shard
             k = -(-length // size)
             m = self._m if k == self._k else parity_for(k, self._k, self._m)
-        sealed = self._seal.close(kind, number, k, m, size, text)
-        whole = (_LENGTH.pack(len(sealed)) + sealed).ljust(k * size, b"\0")
-        shards = [whole[at : at + size] for at in range(0, k * size, size)]
+        whole = memoryview(bytearray(k * size))
+        _LENGTH.pack_into(whole, 0, length - _LENGTH.size)
+        self._seal.close(kind, number, k, m, size, text, whole[_LENGTH.size : length])
+        shards = [bytes(whole[at : at + size]) for at in range(0, k * size, size)]
         epoch = self._seal.epoch
         packets = [
             pack(kind, epoch, number, index, k, m) + shard

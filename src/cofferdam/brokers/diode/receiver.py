@@ -177,6 +177,11 @@ class Receiver(Part):
     def _feed(self, packets: list[bytes]) -> None:
         now = time.monotonic_ns()
         for data in packets:
+            inbox = self._inbox
+            if inbox is not None and (whole := inbox.quick(data)) is not None:
+                for _, text in whole:
+                    self._open(text)
+                continue
             try:
                 packet = unpack(data)
                 if packet.kind == HELLO:
@@ -185,8 +190,8 @@ class Receiver(Part):
             except RemoteProtocolError:
                 self._strange += 1
                 continue
-            if self._inbox is not None and packet.epoch <= self._inbox.epoch:
-                self._take(self._inbox, packet, now)
+            if inbox is not None and packet.epoch <= inbox.epoch:
+                self._take(inbox, packet, now)
             elif packet.epoch > self._above:
                 self._early.keep(packet, now)
             else:

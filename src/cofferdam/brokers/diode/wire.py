@@ -20,6 +20,8 @@ from cofferdam.errors import RemoteProtocolError
 MAGIC: Final = b"CD\x01"
 HEAD: Final = struct.Struct(">3sBQQHHH")
 HEAD_BYTES: Final = HEAD.size
+AT, AT_END = 20, 22
+"""Where the index stands."""
 PROMPT, BULK, HELLO, DIGESTS = 0, 1, 2, 3
 """Kinds of packets: shards of the two classes, the announcement of an epoch, digests of a block's packets."""
 UDP_BYTES: Final = 28
