@@ -226,6 +226,7 @@ NoNewPrivileges=yes
 ProtectClock=yes
 RestrictNamespaces=net mnt pid ipc uts
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET
+# A policy with `priority: realtime` needs "no" here: systemctl edit cofferdam.
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
