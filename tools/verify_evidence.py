@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """Checks a pack of evidence of a Cofferdam gate without Cofferdam. Needs Python 3.9 or later and `cryptography`.
 
-    verify_evidence.py PACK.zip --key log.vkey [--checkpoint KEPT] [--at 2027-01-31]
+    verify_evidence.py PACK.zip --key log.vkey [--checkpoint KEPT] [--witness w.vkey] [--at 2027-01-31]
 
 The key file holds the public key of the gate's audit log in vkey form: NAME+ID+BASE64. Have it by another way than the
-pack. KEPT is a checkpoint of the log that was copied away earlier; it must be of the same log. --at is the day on which
-the pack is looked at: attestations that have ended by then are named.
+pack. KEPT is a checkpoint of the log that was copied away earlier; it must be of the same log. --witness names the key
+of a witness, had by another way as well: a head in the pack must have its co-signature (C2SP tlog-cosignature). --at is
+the day on which the pack is looked at: attestations that have ended by then are named.
 
 What is checked: the archive (names, sizes); the manifest against every file; the signature over it; the checkpoint's
-signature, and that the log goes on from a kept one; each entry's proof of inclusion; that every result shown is what
-its entry says, is not older than its check allows, is no stronger, and that no newer one is passed over; that each
-control has the status of its weakest check, and page, table and OSCAL say the same; signatures of people by keys that
-were theirs at that time; reports of proofs and papers by their hashes.
+signature, and that the log goes on from a kept one, and from each head that a witness has; each entry's proof of
+inclusion; that every result shown is what its entry says, is not older than its check allows, is no stronger, and that
+no newer one is passed over; that each control has the status of its weakest check, and page, table and OSCAL say the
+same; signatures of people by keys that were theirs at that time; reports of proofs and papers by their hashes.
 
 What no pack can show: that nothing was left out of it by who holds the log's key. The whole log shows that: compare it
 with `cofferdam audit verify`, or tools/verify_audit.py, and a checkpoint that was kept elsewhere.
@@ -105,6 +106,41 @@ class Key:
                     raise Wrong("the signature of %s does not fit its text" % what) from None
                 return text
         raise Wrong("%s is not signed by the key %s+%s" % (what, self.name, self.id.hex()))
+
+
+class Witness:
+    """A witness's public key in vkey form (C2SP tlog-cosignature, Ed25519)."""
+
+    def __init__(self, text):
+        self.name, _, rest = text.strip().partition("+")
+        identity, _, data = rest.partition("+")
+        try:
+            raw = base64.b64decode(data, validate=True)
+        except (ValueError, binascii.Error):
+            raise Unreadable("the witness's key is not in vkey form: NAME+ID+BASE64") from None
+        self.id = sha256(self.name.encode() + b"\n" + raw).digest()[:4]
+        if len(raw) != 33 or raw[0] != 4 or self.id.hex() != identity:
+            raise Unreadable("the witness's key is no Ed25519 key of a witness in vkey form")
+        self.key = Ed25519PublicKey.from_public_bytes(raw[1:])
+
+    def signed(self, note):
+        """When it signed the note (seconds since 1970), or None."""
+        text, _, tail = note.decode("utf-8", "replace").rpartition("\n\n")
+        for line in tail.splitlines():
+            name, _, encoded = line[2:].partition(" ")
+            try:
+                raw = base64.b64decode(encoded, validate=True)
+            except (ValueError, binascii.Error):
+                continue
+            if line[:2] != "\u2014 " or name != self.name or len(raw) != 76 or raw[:4] != self.id:
+                continue
+            at = int.from_bytes(raw[4:12], "big")
+            try:
+                self.key.verify(raw[12:], ("cosignature/v1\ntime %d\n%s\n" % (at, text)).encode())
+            except InvalidSignature:
+                continue
+            return at
+        return None
 
 
 def open_checkpoint(data, key, what="the checkpoint"):
@@ -292,8 +328,9 @@ def ns(text):
 
 
 class Pack:
-    def __init__(self, path, key, kept, day, say):
-        self.key, self.kept, self.day, self.say = key, kept, day, say
+    def __init__(self, path, key, kept, day, say, witness=None):
+        self.key, self.kept, self.day, self.say, self.witness = key, kept, day, say, witness
+        self.cosigned = None
         self.findings = 0
         self.entries = {}
         self.path = path
@@ -335,6 +372,7 @@ class Pack:
         self.attempt("signers.json", self.check_signers)
         self.attempt("results.json", self.check_attestations)
         self.attempt("proofs", self.check_documents)
+        self.attempt("witnesses", self.check_witnesses)
         return len(self.entries)
 
     # --- archive, manifest, checkpoint
@@ -440,6 +478,41 @@ class Pack:
         path = [base64.b64decode(one, validate=True) for one in self.json(name)["hashes"]]
         if not consistent(kept, kept_root, size, root, path):
             raise Wrong("does not go on from the kept one of %d entries: the log was written anew" % kept)
+
+    def check_witnesses(self):
+        """Each head that a witness has: on record as the newest, of this log, and the log goes on from it."""
+        newest = {}
+        for index in sorted(self.entries):
+            event = self.entries[index]["event"]
+            if event.get("kind") == "export-stood" and event.get("note"):
+                newest["witnesses/%s.note" % event["collector"].partition(":")[2]] = (index, event)
+        for name in sorted(set(newest) - set(self.files) - set(self.manifest.get("missing", ()))):
+            self.wrong(name, "is missing: entry %d has it on record" % newest[name][0])
+        signed = []
+        for name in sorted(one for one in self.files if one.startswith("witnesses/")):
+            if name not in newest or newest[name][1]["note"].encode() != self.files[name]:
+                self.wrong(name, "is not the newest head that the log has on record of this witness")
+                continue
+            self.attempt(name, self.check_head, name, signed)
+        if self.witness is not None:
+            if not signed:
+                raise Wrong("no head in the pack has a co-signature of %s" % self.witness.name)
+            self.cosigned = max(signed)
+
+    def check_head(self, name, signed):
+        size, root = open_checkpoint(self.files[name], self.key, "the head")
+        if size > self.size or (size == self.size and root != self.root):
+            raise Wrong("is no beginning of this log: it covers %d entries" % size)
+        if size < self.size:
+            path = "consistency/%d.json" % size
+            if path not in self.files:
+                raise Wrong("cannot be compared with the checkpoint: %s is missing" % path)
+            hashes = [base64.b64decode(one, validate=True) for one in self.json(path)["hashes"]]
+            if not consistent(size, root, self.size, self.root, hashes):
+                raise Wrong("does not lead to the checkpoint: there were two logs")
+        at = self.witness.signed(self.files[name]) if self.witness is not None else None
+        if at is not None:
+            signed.append((size, at))
 
     # --- entries
 
@@ -773,6 +846,7 @@ def main(arguments=None):
     parser.add_argument("pack", help="the zip file")
     parser.add_argument("--key", required=True, metavar="FILE", help="the log's public key, in vkey form")
     parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint of the log that was kept elsewhere")
+    parser.add_argument("--witness", metavar="FILE", help="the key of a witness that must have signed, in vkey form")
     parser.add_argument("--at", metavar="DAY", help="name attestations that have ended by this day")
     args = parser.parse_args(arguments)
     try:
@@ -783,7 +857,11 @@ def main(arguments=None):
             with open(args.checkpoint, "rb") as file:
                 kept = file.read()
         day = ns(args.at + "T00:00:00Z") if args.at else None
-        pack = Pack(args.pack, key, kept, day, print)
+        witness = None
+        if args.witness:
+            with open(args.witness, encoding="utf-8") as file:
+                witness = Witness(file.read())
+        pack = Pack(args.pack, key, kept, day, print, witness)
         entries = pack.check()
     except (Unreadable, OSError, UnicodeDecodeError, ValueError) as error:
         print("verify_evidence: %s" % error, file=sys.stderr)
@@ -795,6 +873,11 @@ def main(arguments=None):
         pack.manifest["site"], pack.manifest["framework"], pack.results["report"]["made"], len(pack.files), entries,
         pack.size,
     ))  # fmt: skip
+    if pack.cosigned is not None:
+        size, at = pack.cosigned
+        print("  %s has signed that its first %d entries are these, at %s" % (
+            witness.name, size, when(at * 1_000_000_000),
+        ))  # fmt: skip
     return 0
 
 

@@ -29,6 +29,7 @@ from cofferdam.errors import CofferdamError
 from cofferdam.evidence import attest, gather, sshsig
 from cofferdam.evidence.pack import make
 from tests.evidence.ledger import NS, SITE, Ledger, make_key, signature, statement
+from tests.evidence.witness_stranger import cosignature, vkey
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="there is no ssh-keygen (openssh-client)")
 TOOL = Path(__file__).parent.parent.parent / "tools" / "verify_evidence.py"
@@ -58,6 +59,9 @@ class Made:
         self.kept = ledger.head()
         self.kept_size = int(self.kept.split(b"\n")[1])
         ledger.say(ExportStood(collector="witness:safe", next=self.kept_size, working=True))
+        text = self.kept.decode().rpartition("\n\n")[0] + "\n"
+        self.head = self.kept.decode() + cosignature({"name": "w.example", "seed": "11" * 32}, text)
+        ledger.say(ExportStood(collector="witness:w1", next=self.kept_size, working=True, note=self.head))
         ledger.found("log.whole", "tested")
         self.held = ledger.found("config.drift", "tested")
         ledger.found("config.drift", "failed")
@@ -299,6 +303,12 @@ SIGNED: list[tuple[str, Change, str]] = [
     ("a proof left out", lambda f, m: f.pop(f"proofs/{m.proof}.json"), "neither in the pack nor said to be missing"),
     ("another paper", lambda f, m: f.update({f"papers/{m.paper}": b"another plan"}), "is not the document"),
     ("a paper left out", lambda f, m: f.pop(f"papers/{m.paper}"), "neither in the pack nor said to be missing"),
+    ("a witness's head left out", lambda f, _: f.pop("witnesses/w1.note"), "is missing: entry"),
+    ("another head of a witness", lambda f, m: f.update({"witnesses/w1.note": f["checkpoint"]}), "is not the newest"),
+    ("a witness that no entry names", lambda f, m: f.update({"witnesses/x.note": m.head.encode()}),
+     "is not the newest"),
+    ("a head that leads nowhere", lambda f, m: edit(f"consistency/{m.kept_size}.json", lambda d, _: d.update(
+     hashes=d["hashes"][::-1]))(f, m), "there were two logs"),
     ("a script in the page", _script, "holds a script"),
     ("results that are none", lambda f, _: f.update({"results.json": b"7"}), "is no record"),
     ("a failure passed over", edit("results.json", lambda d, m: d["now"]["config.drift"].update(
@@ -359,6 +369,26 @@ def test_what_the_key_does_not_help_with(
     code, said = verdict(made, zipped(made.signed_anew(files)), tmp_path, capsys)
     assert code == 1
     assert words in said, said
+
+
+def test_a_witness_that_must_have_signed(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The co-signature of the witness whose key an auditor has; another key, and a key that is none."""
+    path = tmp_path / "pack.zip"
+    path.write_bytes(made.pack)
+    said: list[str] = []
+    pack = tool.Pack(
+        str(path), tool.Key(made.key.verifier.text), None, None, said.append, tool.Witness(vkey("w.example", "11" * 32))
+    )
+    pack.check()
+    assert pack.cosigned[0] == made.kept_size
+    assert not any("witness" in one for one in said), said
+    key = tmp_path / "w.vkey"
+    key.write_text(vkey("w.example", "22" * 32))
+    code, words = verdict(made, made.pack, tmp_path, capsys, "--witness", str(key))
+    assert code == 1
+    assert "no head in the pack has a co-signature of w.example" in words
+    key.write_text(made.key.verifier.text)
+    assert verdict(made, made.pack, tmp_path, capsys, "--witness", str(key))[0] == 2
 
 
 def test_archives_that_are_none(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

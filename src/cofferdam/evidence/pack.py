@@ -4,6 +4,7 @@
     oscal/...                                 assessment results, and a catalogue of ids with our own words
     entries/N.json                            each entry that is referred to, with its proof of inclusion
     consistency/N.json                        that the log goes on from a head that a witness kept
+    witnesses/NAME.note                       the newest head that a witness kept, with its co-signature
     proofs/HASH.json papers/HASH baselines/HASH.json    documents by their hash
     signers.json clocks.json checkpoint log.vkey README.txt
     manifest.json manifest.note               SHA-256 of all, and a signed note over the manifest's hash
@@ -140,6 +141,11 @@ def make_once(
     files |= dict(_proven(bench, chosen, size))
     files |= dict(_consistency(bench, size))
     documents, missing = _documents(bench, chosen)
+    for name, (head, note) in _witnessed(bench, chosen).items():
+        if head == size or f"consistency/{head}.json" in files:
+            files[name] = note
+        else:
+            missing.append(name)  # the entries around it have gone from the log
     files |= documents
     manifest = _json(
         {
@@ -221,6 +227,16 @@ def _consistency(bench: Bench, size: int) -> Iterator[tuple[str, bytes]]:
         with contextlib.suppress(AuditError):  # the entries around it have gone from the log
             path = [base64.b64encode(one).decode() for one in consistency_proof(old, size, hashes)]
             yield f"consistency/{old}.json", _json({"size": old, "hashes": path})
+
+
+def _witnessed(bench: Bench, chosen: set[int]) -> dict[str, tuple[int, bytes]]:
+    """The newest head that each witness of the policy kept, as the log has it on record: its size, and the note."""
+    found: dict[str, tuple[int, bytes]] = {}
+    for one in bench.history.of("export-stood"):
+        name, note = str(one.event.get("collector", "")), str(one.event.get("note", ""))
+        if one.index in chosen and note and name.startswith(COLLECTOR):
+            found[f"witnesses/{name.removeprefix(COLLECTOR)}.note"] = (int(one.event.get("next", 0)), note.encode())
+    return found
 
 
 def _documents(bench: Bench, chosen: set[int]) -> tuple[dict[str, bytes], list[str]]:
