@@ -3,11 +3,12 @@
 - the checks of one minute, on the status of a real gate with 1,000 assets and as many conduits;
 - a log of a million entries, 10,000 of which a pack refers to: reading it, reports of all frameworks, the pack, and the
   stand-alone verifier on the pack;
-- entries a second to a real rsyslog over TLS, by `cofferdam export run`, until rsyslog has written the last one.
+- entries a second to a real rsyslog over TLS, by `cofferdam export run`, until rsyslog has written the last one;
+- the 99th percentile of a conduit, in windows in which the export stands still (SIGSTOP) and in windows between them in
+  which it runs, all checks of a minute are run and recorded, and a head is given to a witness. The windows without
+  anything, among themselves, say how much of a difference is the machine's.
 
 Beside wall time stands processor time, which other work on the machine changes less; the load stands at the top.
-
-Not here: what any of it adds to the latency of a conduit.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ import datetime
 import ipaddress
 import json
 import os
+import re
 import resource
 import shutil
+import signal
+import socket
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,19 +44,23 @@ from processes import BenchError, cpu_of, held_port
 from audit import draft
 from cofferdam.audit.events.evidence import CheckDone
 from cofferdam.audit.events.gate import GateStarted, HalfStarted, PolicyLoaded
+from cofferdam.audit.files import LogReader
 from cofferdam.audit.log import prepare
 from cofferdam.audit.recovery import open_log
 from cofferdam.evidence import reports
 from cofferdam.evidence.catalogue import catalogue
 from cofferdam.evidence.checks.registry import run as run_checks
 from cofferdam.evidence.checks.tables import CHECKS, MINUTE
+from cofferdam.evidence.gather import log_key
 from cofferdam.evidence.inputs import Inputs
 from cofferdam.evidence.model import Finding
 from cofferdam.evidence.pack import make
+from cofferdam.evidence.witness import keep
 from cofferdam.evidence.workbench import Bench
 from cofferdam.gate.client import ask
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
+from cofferdam.policy.table import CompiledPolicy
 
 COFFERDAM = [sys.executable, "-m", "cofferdam.cli.main"]
 VERIFIER = Path(__file__).parent.parent / "tools" / "verify_evidence.py"
@@ -65,13 +75,15 @@ def main() -> int:
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--referred", type=int, default=10_000)
     parser.add_argument("--exported", type=int, default=200_000)
-    parser.add_argument("--only", choices=["checks", "log", "export"], help="one of the three")
+    parser.add_argument("--windows", type=int, default=8, help="pairs of windows of a second for the latency")
+    parser.add_argument("--only", choices=["checks", "log", "export", "latency"], help="one of them")
     args = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     parts: dict[str, Callable[[Path], None]] = {
         "checks": lambda folder: checks(folder, args.assets),
         "log": lambda folder: of_a_log(folder, args.entries, args.referred),
         "export": lambda folder: export(folder, args.exported),
+        "latency": lambda folder: latency(folder, args.windows),
     }
     try:
         for name, part in parts.items():
@@ -212,6 +224,107 @@ def of_a_log(folder: Path, entries: int, referred: int) -> None:
     print(f"  memory of this process at most: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
+# --- the latency of a conduit ---------------------------------------------------------------------------------------
+
+
+def device() -> socket.socket:
+    """A Modbus device that answers every read with one register."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(peer: socket.socket) -> None:
+        with peer, contextlib.suppress(OSError):
+            while head := peer.recv(260):
+                peer.sendall(head[:4] + b"\0\5" + head[6:7] + b"\4\2\0\x2a")
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    return listener
+
+
+def window(client: socket.socket, seconds: float) -> list[float]:
+    """Round trips of reads, one after the other, in microseconds."""
+    found: list[float] = []
+    ends = time.perf_counter() + seconds
+    while (begun := time.perf_counter()) < ends:
+        client.sendall(b"\0\1\0\0\0\6\1\4\0\0\0\1")
+        if not client.recv(260):
+            raise BenchError("the gate closed the connection")
+        found.append((time.perf_counter() - begun) * 1e6)
+    return found
+
+
+def p99(found: list[float]) -> float:
+    return sorted(found)[int(len(found) * 0.99)]
+
+
+def latency(folder: Path, windows: int) -> None:
+    listener = device()
+    path, state, place = folder / "policy.yaml", folder / "state", held_port("127.0.0.1")
+    text = policy_text(1).replace("port: 502", f"port: {listener.getsockname()[1]}").replace("127.30.0.1", "127.0.0.1")
+    text = re.sub(r'listen: "[^"]+"', f'listen: "127.0.0.1:{place}"', text)
+    path.write_text(text)
+    (folder / "export.yaml").write_text(f"collectors: {{a: {{to: 'file://{folder}/out/a.jsonl'}}}}\n")
+    (folder / "out").mkdir()
+    (folder / "out").chmod(0o777)
+    folder.chmod(0o755)
+    kept = folder / "kept"
+    kept.mkdir()
+    with (folder / "said").open("wb") as said:
+        gate = subprocess.Popen([*COFFERDAM, "up", str(path), "--state", str(state)], stdout=said, stderr=said)
+        mine = None
+        try:
+            until(lambda: working(state, gate, folder / "said"))
+            command = [*COFFERDAM, "export", "run", str(folder / "export.yaml"), "--state", str(state)]
+            mine = subprocess.Popen(command, stdout=said, stderr=said)
+            until(lambda: (folder / "out/a.jsonl").exists())
+            policy = compile_policy(load(path), now_ns=time.time_ns())
+            (child,) = map(int, children(mine.pid))
+            quiet: list[list[float]] = []
+            busy: list[list[float]] = []
+            with socket.create_connection(("127.0.0.1", place)) as client:
+                window(client, 0.5)
+                for _ in range(windows):
+                    os.kill(child, signal.SIGSTOP)
+                    quiet.append(window(client, 1.0))
+                    os.kill(child, signal.SIGCONT)
+                    work = os.fork()  # a process of its own, so that it takes nothing from who measures
+                    if work == 0:
+                        code = 1
+                        try:
+                            a_minute(state, policy, kept)
+                            code = 0
+                        finally:
+                            os._exit(code)
+                    busy.append(window(client, 1.0))
+                    if os.waitpid(work, 0)[1]:
+                        raise BenchError("the checks did not run")
+        finally:
+            for process in (mine, gate):
+                if process is not None:
+                    process.terminate()
+                    process.wait(60)
+    listener.close()
+    alone, noise = statistics.median(map(p99, quiet)), [p99(one) for one in quiet]
+    with_all = statistics.median(map(p99, busy))
+    print(
+        f"p99 of a conduit, {sum(map(len, quiet)):,} reads without and {sum(map(len, busy)):,} with checks, export and "
+        f"witness: {alone:,.0f} and {with_all:,.0f} µs ({with_all / alone - 1:+.1%}, goal 2 %); windows without differ "
+        f"among themselves from {min(noise):,.0f} to {max(noise):,.0f} µs; load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def a_minute(state: Path, policy: CompiledPolicy, kept: Path) -> None:
+    """What a minute brings, in a second: the checks run and handed to the gate, a head kept elsewhere."""
+    found, _ = run_checks(MINUTE, Inputs(time.time_ns(), status=ask(state, "status"), policy=policy))
+    for one in found:
+        ask(state, "findings", found=[msgspec.to_builtins(one)])
+    keep(LogReader(state / "audit", log_key(state)), kept)
+
+
 # --- export -----------------------------------------------------------------------------------------------------------
 
 RSYSLOG = """\
@@ -283,7 +396,9 @@ def export(folder: Path, entries: int) -> None:
         )
         with rsyslog(folder, port) as peer, (folder / "said").open("wb") as said:
             time.sleep(1)  # until it listens: an export that finds nobody waits before it tries again
-            command = [*COFFERDAM, "export", "run", str(settings), "--state", str(state)]
+            # Each on a core of its own, where there are two: what one entry costs is then not what the other does.
+            pinned = ["taskset", "-c", "0"] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
+            command = [*pinned, *COFFERDAM, "export", "run", str(settings), "--state", str(state)]
             mine = subprocess.Popen(command, stdout=said, stderr=said)
             try:
                 until(lambda: (folder / "messages").exists())
@@ -293,8 +408,9 @@ def export(folder: Path, entries: int) -> None:
                 child = next(int(pid) for pid in children(mine.pid))
                 print(
                     f"export as {form} to rsyslog over TLS: {entries / wall:,.0f} entries a second (goal 20,000): "
-                    f"{entries:,} in {wall:.1f} s; processor time: export {total(child):.1f} s, rsyslog "
-                    f"{total(peer.pid):.1f} s"
+                    f"{entries:,} in {wall:.1f} s; processor time: export {total(child):.1f} s "
+                    f"({total(child) / entries * 1e6:.0f} µs an entry: {entries / total(child):,.0f} a second of one "
+                    f"core), rsyslog {total(peer.pid):.1f} s; load {os.getloadavg()[0]:.1f}"
                 )
             finally:
                 mine.terminate()

@@ -799,6 +799,8 @@ class Pack:
                 papers.add(event["paper"])
             elif event.get("kind") == "baseline-taken":
                 baselines.add(event["baseline"])
+                if event.get("statement"):
+                    self.attempt("baseline of entry %s" % entry["index"], self.check_approval, event, entry["index"])
         missing = set(self.manifest.get("missing", []))
         for digest in sorted(proofs):
             self.attempt("proofs/%s.json" % digest[:16], self.check_proof, digest, proofs[digest], missing)
@@ -815,6 +817,14 @@ class Pack:
             known = {"proofs": set(proofs), "papers": papers, "baselines": baselines}.get(kind)
             if known is not None and rest.split(".")[0] not in known:
                 self.wrong(name, "is named by no entry of the pack")
+
+    def check_approval(self, event, index):
+        said = json.loads(event["statement"])
+        if (said.get("format"), said.get("baseline"), said.get("person"), said.get("site")) != (
+            "cofferdam-baseline-approval-v1", event["baseline"], event["person"], self.manifest.get("site"),
+        ):  # fmt: skip
+            raise Wrong("its approval is about something else")
+        self.check_signature(event, index)
 
     def check_proof(self, digest, event, missing):
         name = "proofs/%s.json" % digest

@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cofferdam.audit.events.evidence import AttestationMade, AttestationWithdrawn, SignerAdded, SignerRemoved
+from cofferdam.audit.events.evidence import (
+    AttestationMade,
+    AttestationWithdrawn,
+    BaselineTaken,
+    SignerAdded,
+    SignerRemoved,
+)
 from cofferdam.audit.events.gate import PolicyLoaded
 from cofferdam.errors import CofferdamError
-from cofferdam.evidence import attest, sshsig
+from cofferdam.evidence import attest, baseline, drifting, gather, sshsig
 from cofferdam.evidence.workbench import Bench
 from tests.evidence.ledger import NS, Ledger, make_key, signature, statement
 
@@ -191,3 +199,65 @@ def test_a_statement_that_was_signed_elsewhere_is_brought_later(tmp_path: Path) 
         with pytest.raises(CofferdamError, match="something else"):
             attest.brought_back(back, number, person, history)
     ledger.close()
+
+
+def test_a_baseline_is_approved_by_signature_and_what_differs_has_a_time(folder: Path, tmp_path: Path) -> None:
+    """Only a signature of somebody who may sign counts; a difference is dated by the baselines on record."""
+    ada, eve = make_key(folder, "ada-b"), make_key(folder, "eve-b")
+    ledger = Ledger(tmp_path / "state")
+    ledger.begin()
+    ledger.say(SignerAdded(person="Ada Berg", key=sshsig.key_line(Path(f"{ada}.pub").read_text())))
+    where = gather.folder(ledger.state, gather.BASELINES, make=True)
+
+    def taken(**document: Any) -> str:
+        digest = baseline.digest(document)
+        (where / f"{digest}.json").write_bytes(baseline.canonical(document))
+        return digest
+
+    first = taken(kernel="6.1", ports=["tcp 502"])
+    said = attest.approval(site=ledger.site, baseline=first, text="", person="Ada Berg", role="", made_ns=ledger.now)
+    cases = {
+        "nobody has signed it": BaselineTaken(baseline=first, approved=True),
+        "by another key": BaselineTaken(
+            baseline=first, approved=True, person="Ada Berg", statement=said, signature=signature(eve, said)
+        ),
+        "differ in baseline": BaselineTaken(
+            baseline="b" * 64, approved=True, person="Ada Berg", statement=said, signature=signature(ada, said)
+        ),
+        "nobody who may sign": BaselineTaken(
+            baseline=first, approved=True, person="Eve", statement=said.replace("Ada Berg", "Eve"),
+            signature=signature(eve, said.replace("Ada Berg", "Eve")),
+        ),
+    }  # fmt: skip
+    for event in cases.values():
+        ledger.say(event)
+    ledger.say(
+        BaselineTaken(baseline=first, approved=True, person="Ada Berg", statement=said, signature=signature(ada, said))
+    )
+    times = {}
+    for day, document in (
+        (1, {"kernel": "6.1", "ports": ["tcp 502", "tcp 9"]}),
+        (2, {"kernel": "6.9", "ports": ["tcp 502"]}),
+        (3, {"kernel": "6.9", "ports": ["tcp 502", "tcp 9"]}),
+        (4, {"kernel": "6.9", "ports": ["tcp 502", "tcp 9", "tcp 10"]}),
+    ):
+        ledger.day(day)
+        ledger.say(BaselineTaken(baseline=taken(**document)))
+        times[day] = ledger.now
+    ledger.close()
+    _, history = gather.history(ledger.state)
+    found = attest.approvals(history)
+    for words, one in zip(cases, found, strict=False):
+        assert words in one.trouble, one
+    assert [one.trouble for one in found[4:]] == [""]
+    since = drifting._since(ledger.state, history, found[4].entry, {"kernel": "6.1", "ports": ["tcp 502"]})
+    when = {day: datetime.fromtimestamp(ns // NS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for day, ns in times.items()}
+    assert since == {
+        ("kernel", "6.1", "6.9"): when[2],
+        ("ports", "", "tcp 9"): when[3],  # it had gone in between
+        ("ports", "", "tcp 10"): when[4],
+    }
+    assert str(baseline.Difference("kernel", "6.1", "6.9", when[2])) == f"kernel: 6.1 → 6.9 (since {when[2]})"
+    # A document that somebody changed is no baseline.
+    (where / f"{first}.json").write_bytes(b"{}")
+    assert drifting.kept(ledger.state, first) is None

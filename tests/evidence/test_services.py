@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
-from cofferdam.audit.events import jump, mirror, patch
-from cofferdam.evidence.checks.tables import run_checks
+from cofferdam.audit.events import jump, mirror, patch, relay
+from cofferdam.brokers.jump.signin import PAUSE
+from cofferdam.brokers.registry import BROKERS
+from cofferdam.enforce.profile import Can
+from cofferdam.evidence.catalogue import catalogue
+from cofferdam.evidence.checks.tables import CHECKS, LEFT, SELF_TESTED, run_checks
 from cofferdam.evidence.history import read
 from cofferdam.evidence.inputs import Inputs
+from cofferdam.evidence.standing import standing
 from cofferdam.lab import layout, play, plays
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.load import load
+from cofferdam.policy.table import CompiledPolicy
 from tests.evidence.test_standing import T0, entries
 
 A, B = "a" * 64, "b" * 64
@@ -111,14 +120,135 @@ def test_what_did_not_happen_is_not_claimed() -> None:
     assert [one.check for one in missing] == names
 
 
-def test_values_are_checked_as_those_ask_who_may() -> None:
-    """Some principals are a user with a password, or an application with a key, and not an address alone."""
+@functools.cache
+def the_policy(*changes: tuple[str, str]) -> CompiledPolicy:
+    """That of all plays, with these texts in place of others."""
     stage = plays.plays()
     text, files = play.policy(stage, layout.shipped(plays.spots(stage)))
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after)
     with tempfile.TemporaryDirectory() as name:
         for path, content in (files | {"policy.yaml": text}).items():
             (Path(name) / path).write_text(content)
-        policy = compile_policy(load(Path(name) / "policy.yaml"), now_ns=T0 * 10**9)
+        return compile_policy(load(Path(name) / "policy.yaml"), now_ns=T0 * 10**9)
+
+
+def pushed(first: int, count: int = 2) -> Draft:
+    return relay.MessagesPushed(store=A, commit=1, channel="orders", first=first, count=count, size=1, root=B)
+
+
+def glass(how: Any) -> Draft:
+    return jump.GlassUsed(by="ada", how=how)
+
+
+SCAN = ("    listen: \"127.64.7.1:15109\"\n    clients: plant-staff", "    files: {scan: true}\n    listen: "
+        "\"127.64.7.1:15109\"\n    clients: plant-staff")  # fmt: skip
+NOTICE = ("    clients: plant-staff\n", "    clients: plant-staff\n    notice: people of the plant only\n")
+SECURE = ("{clients: Basic256Sha256, asset: none}", "{clients: Basic256Sha256, asset: Basic256Sha256}")
+SIGNED_ONLY = ("{clients: Basic256Sha256, asset: none}", "{clients: Basic256Sha256, asset: Basic256Sha256 sign}")
+STAFF = {"conduit": "staff-helps", "what": "up"}
+SCANNED = msgspec.structs.replace(passed(), scan="clean")
+MANY = [(0.0, opened(session=f"s{number}", conduit="staff-helps")) for number in range(5)]
+SOON, LATE = (T0 + 9) * 10**9, (T0 + 9 * 86_400) * 10**9
+Case = tuple[list[tuple[float, Draft]], tuple[tuple[str, str], ...]]
+WITH_POLICY: list[tuple[str, Case, Case]] = [
+    ("access.window", ([(0, decided(until_ns=SOON)), (0, opened(request=3)), (0, ENDED)], ()),
+     ([(0, decided(until_ns=SOON)), (0, opened(request=3)), (1, ENDED)], ())),
+    ("access.window", ([(0, decided(until_ns=LATE)), (0, opened(request=3))], ()),
+     ([(0, decided(until_ns=5)), (0, opened(request=3))], ())),
+    ("access.concurrency", (MANY[:4], ()), (MANY, ())),
+    ("access.banner", ([], (NOTICE,)), ([], ())),
+    ("access.break-glass", ([(-9, glass("sealed")), (-9, glass("broken")), (-1, glass("reviewed"))], ()),
+     ([(-9, glass("broken"))], ())),
+    ("files.scanned", ([(0, opened(**STAFF)), (0, SCANNED)], (SCAN,)),
+     ([(0, opened(**STAFF)), (0, passed())], (SCAN,))),
+    ("relay.exactly-once", ([(0, pushed(0)), (0, pushed(2))], ()), ([(0, pushed(0)), (0, pushed(1))], ())),
+    ("opcua.secured", ([], (SECURE,)), ([], ())),
+    ("opcua.secured", ([], (SECURE,)), ([], (SIGNED_ONLY,))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "good", "bad"), WITH_POLICY, ids=[f"{n}-{c[0]}" for n, c in enumerate(WITH_POLICY)])
+def test_check_with_the_policy(check: str, good: Case, bad: Case) -> None:
+    for (said, changes), wanted in ((good, ("observed", "tested")), (bad, ("failed",))):
+        known = Inputs(T0 * 10**9, policy=the_policy(*changes), history=read(entries(*said)))
+        found, missing = run_checks(known, [check])
+        assert not missing
+        assert found[0].outcome in wanted, found[0]
+        assert found[0].facts
+
+
+SAYS: dict[str, list[Draft]] = {
+    "access.idle-lock": [msgspec.structs.replace(ENDED, reason="nobody typed for too long")],
+    "access.lockout": [jump.SignInRefused(connection="c", user="u", source="s", reason=PAUSE)],
+    "access.ends-here": [opened(), MARKED],
+    "recording.fail-closed": [
+        msgspec.structs.replace(ENDED, reason="this session ends, since it cannot be recorded: the disk is full")
+    ],
+    "secret.asset-hidden": [],
+    "mirror.read-only": [],
+    "crypto.used": [],
+    "access.vendor-list": [],
+}
+"""What is only shown: it holds by what the code gives its parts, or it happened, or nothing is claimed."""
+
+
+@pytest.mark.parametrize("check", SAYS)
+def test_what_is_only_shown(check: str) -> None:
+    policy = the_policy()
+    status = {"conduits": [{"name": "staff-helps", "sessions": 2}, {"name": "other", "sessions": 7}]}
+    known = Inputs(T0 * 10**9, status=status, policy=policy, history=read(entries(*((0, one) for one in SAYS[check]))))
+    [found], missing = run_checks(known, [check])
+    assert not missing
+    assert found.outcome in ("observed", "tested")
+    assert found.facts
+    if check == "access.vendor-list":
+        assert found.says.startswith("2 sessions")
+    if check == "access.lockout":
+        assert "1 of them in a pause" in found.says
+
+
+def test_parts_that_would_be_given_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The declarations of the code are what is looked at: changed, they are named."""
+    crew = BROKERS["jump"].crew
+    outer = msgspec.structs.replace(crew.parts["outer"], secrets=("password",))
+    monkeypatch.setitem(crew.parts, "outer", outer)
+    [found], _ = run_checks(Inputs(T0 * 10**9, policy=the_policy()), ["secret.asset-hidden"])
+    assert found.outcome == "failed" and "outer" in found.says
+    crew = BROKERS["mirror"].crew
+    reader = next(name for name, one in crew.parts.items() if one.reads)
+    given = msgspec.structs.replace(crew.parts[reader], can=Can.STORE, store=True)
+    monkeypatch.setitem(crew.parts, reader, given)
+    [found], _ = run_checks(Inputs(T0 * 10**9, policy=the_policy()), ["mirror.read-only"])
+    assert found.outcome == "failed" and reader in found.says
+
+
+def test_weak_algorithms_are_named() -> None:
+    policy = the_policy()
+    asset = next(one for one in policy.assets.values() if one.security is not None)
+    assert asset.security is not None
+    weak = msgspec.structs.replace(asset, security=msgspec.structs.replace(asset.security, asset="Basic128Rsa15"))
+    known = Inputs(T0 * 10**9, policy=SimpleNamespace(
+        conduits=policy.conduits, assets={asset.name: weak}, audit=policy.audit
+    ))  # type: ignore[arg-type]  # fmt: skip
+    for check in ("crypto.used", "opcua.secured"):
+        [found], _ = run_checks(known, [check])
+        assert found.outcome == "failed" and "Basic128Rsa15" in found.says
+
+
+def test_what_is_left_out_has_its_reason() -> None:
+    """Each check is a function, tried by the self-test, a person's by nature, or says why nothing looks at it."""
+    known = catalogue().checks
+    rest = {name for name, one in known.items() if name not in CHECKS and name not in SELF_TESTED}
+    assert {name for name in rest if known[name].best != "attested"} == set(LEFT)
+    states = standing(catalogue(), read([]), (), wall_ns=T0 * 10**9).checks
+    assert all(states[name].says == why and states[name].status == "not covered" for name, why in LEFT.items())
+
+
+def test_values_are_checked_as_those_ask_who_may() -> None:
+    """Some principals are a user with a password, or an application with a key, and not an address alone."""
+    policy = the_policy()
     [found], missing = run_checks(Inputs(T0 * 10**9, policy=policy), ["policy.values-checked"])
     assert not missing
     assert found.outcome == "tested", found

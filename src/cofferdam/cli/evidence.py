@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from cofferdam.cli.console import terminal
-    from cofferdam.cli.evidence_bench import bench_of, record, remind
+    from cofferdam.cli.evidence_bench import bench_of, record, remind, take_baseline
     from cofferdam.evidence.catalogue import catalogue
     from cofferdam.evidence.checks.tables import CHECKS, SELF_TESTED
 
@@ -122,6 +122,8 @@ def _check(args: argparse.Namespace) -> int:
     bench = bench_of(args)
     found, missing = bench.run(names, verify=not args.no_verify and "log.whole" in names)
     recorded = record(bench, found)
+    if "config.drift" in names:
+        take_baseline(bench)
     remind(bench)
     if args.json:
         rows = [

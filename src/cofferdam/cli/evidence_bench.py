@@ -58,3 +58,29 @@ def remind(bench: Bench) -> None:
             if one.state in ("overdue", "due soon")
         }
         tell(bench.state, "clocks", due=due)
+
+
+def keep_baseline(state: Path, document: dict[str, Any]) -> str:
+    """Keeps a baseline by its hash, which it returns. Raises: OSError."""
+    from cofferdam.audit.keys import write_file
+    from cofferdam.evidence import baseline, gather
+
+    digest = baseline.digest(document)
+    path = gather.folder(state, gather.BASELINES, make=True) / f"{digest}.json"
+    if not path.exists():
+        write_file(path, baseline.canonical(document), 0o600)
+    return digest
+
+
+def take_baseline(bench: Bench) -> None:
+    """Keeps the configuration as it is now and has it recorded, where it is another than the last on record, so that
+    what differs has a time."""
+    from cofferdam.evidence import baseline, drifting, gather
+
+    if bench.status is None:
+        return
+    document = drifting.now(bench.status, bench.history, gather.installed())
+    last = bench.history.last("baseline-taken")
+    if last is None or last.event.get("baseline") != baseline.digest(document):
+        digest = keep_baseline(bench.state, document)
+        tell(bench.state, "record", event={"kind": "baseline-taken", "baseline": digest})

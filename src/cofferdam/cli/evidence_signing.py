@@ -54,7 +54,9 @@ def add(verbs: Any, common: Common) -> None:
     common(signer)
 
     baseline = verbs.add_parser("baseline", help="the gate's configuration as one document")
-    baseline.add_argument("--approve", action="store_true", help="from here on it should be like this")
+    baseline.add_argument("--approve", action="store_true", help="sign, with an SSH key, that it should be like this")
+    baseline.add_argument("--text", default="", help="what was changed, and why")
+    _signing(baseline)
     common(baseline)
 
     drill = verbs.add_parser("drill", help="record that a drill was held")
@@ -275,23 +277,33 @@ def _signer(args: argparse.Namespace) -> int:
 
 
 def _baseline(args: argparse.Namespace) -> int:
-    from cofferdam.audit.keys import write_file
-    from cofferdam.cli.evidence_bench import bench_of
-    from cofferdam.evidence import baseline, gather
+    from cofferdam.cli.evidence_bench import bench_of, keep_baseline
+    from cofferdam.evidence import attest, baseline, drifting, gather
 
     bench = bench_of(args)
     if bench.status is None:
         raise GateError("no gate runs here, so nothing says how it is configured")
-    document = gather.baseline_now(bench.status, bench.history, gather.installed())
-    digest = baseline.digest(document)
-    if args.approve:
-        where = gather.folder(bench.state, gather.BASELINES, make=True)
-        write_file(where / f"{digest}.json", baseline.canonical(document), 0o600)
-        _tell(bench, kind="baseline-taken", baseline=digest, approved=True)
-    if args.json or not args.approve:
+    document = drifting.now(bench.status, bench.history, gather.installed())
+    if not args.approve:
         print(json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False))
+        return 0
+    digest = baseline.digest(document)
+    if args.statement is not None:
+        text = _statement(args)
+        args.person = attest.brought_approval(text, digest, bench.history)
+        signer = _who(args, bench)
     else:
-        print(f"approved {digest}")
+        signer = _who(args, bench)
+        text = attest.approval(site=bench.history.site, baseline=digest, text=args.text, person=signer.person,
+                               role=signer.role, made_ns=time.time_ns())  # fmt: skip
+    if args.show:
+        print(text, end="")
+        return 0
+    signature = _signature(args, text, signer)
+    keep_baseline(bench.state, document)
+    _tell(bench, kind="baseline-taken", baseline=digest, approved=True, person=signer.person, statement=text,
+          signature=signature)  # fmt: skip
+    _say(args, {"baseline": digest, "person": signer.person}, f"{signer.person} approved {digest}")
     return 0
 
 

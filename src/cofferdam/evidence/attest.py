@@ -23,6 +23,7 @@ from cofferdam.evidence.history import Attestation, History
 from cofferdam.evidence.model import Catalogue
 
 FORMAT, WITHDRAWAL = "cofferdam-attestation-v1", "cofferdam-withdrawal-v1"
+APPROVAL = "cofferdam-baseline-approval-v1"
 TEXT = 1500
 """The longest text that a person signs, in characters."""
 EXTRA = frozenset(("patch-evaluation", "patch-plan", "vulnerability"))
@@ -91,6 +92,55 @@ def withdrawal(*, site: str, attestation: int, text: str, person: str, made_ns: 
         {"format": WITHDRAWAL, "site": site, "attestation": attestation, "text": text[:TEXT], "person": person,
          "made": _when(made_ns)}
     )  # fmt: skip
+
+
+def approval(*, site: str, baseline: str, text: str, person: str, role: str, made_ns: int) -> str:
+    """What is signed to approve a baseline, by its hash."""
+    return canonical(
+        {"format": APPROVAL, "site": site, "baseline": baseline, "text": text[:TEXT], "person": person, "role": role,
+         "made": _when(made_ns)}
+    )  # fmt: skip
+
+
+def brought_approval(text: str, baseline: str, history: History) -> str:
+    """As `brought`, for an approval; who signs. Raises: CofferdamError, where the configuration is another by now."""
+    said, why = _read(text)
+    wanted = {"format": APPROVAL, "site": history.site, "baseline": baseline}
+    if said is None or any(said.get(name) != value for name, value in wanted.items()) or text != canonical(said):
+        raise CofferdamError(
+            f"the statement approves another baseline than the present one: {why or 'it was made earlier, or changed'}",
+            hint="`cofferdam evidence baseline --approve --print` shows what is to be signed now",
+        )
+    return str(said.get("person"))
+
+
+class Approved(NamedTuple):
+    """A baseline that was approved by `entry`. `trouble`: why that does not count, or ""."""
+
+    entry: int
+    time_ns: int
+    baseline: str
+    person: str
+    trouble: str
+
+
+def approvals(history: History) -> tuple[Approved, ...]:
+    """Every approval of a baseline that the log has, oldest first, with what is wrong with it."""
+    found = []
+    for one in history.of("baseline-taken"):
+        if not one.event.get("approved"):
+            continue
+        digest, person = str(one.event.get("baseline")), str(one.event.get("person", ""))
+        text = str(one.event.get("statement", ""))
+        said, why = _read(text) if text else (None, "nobody has signed it")
+        if said is not None:
+            wanted = {"format": APPROVAL, "site": history.site, "baseline": digest, "person": person}
+            wrong = [name for name, value in wanted.items() if said.get(name) != value]
+            why = f"its entry and its statement differ in {', '.join(wrong)}" if wrong else _signed(
+                person, text, str(one.event.get("signature", "")), history, one.index
+            )  # fmt: skip
+        found.append(Approved(one.index, one.time_ns, digest, person, why))
+    return tuple(found)
 
 
 def brought_back(text: str, attestation: int, person: str, history: History) -> None:

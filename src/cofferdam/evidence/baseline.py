@@ -1,10 +1,10 @@
 """The gate's configuration as one document with a hash, and the difference of two of them.
 
-What is in it: the policy's hash, versions of gate, Python and kernel, the hash of all installed files together, the
-interfaces with their addresses and the sockets that listen as the policy plans them, limits, the hosts that export and
-sign. What changes by itself (process numbers, times, counts) is not.
+What is in it: the policy's hash (and with it every limit), versions of gate, Python, kernel and components, a hash over
+all files of the gate, the host's interfaces, addresses, routes, open ports and switches, the users of the parts, what
+they listen at, who signs. What changes by itself (process numbers, times, counts) is not.
 
-Not here: reading the machine (gather).
+Not here: reading the machine (drifting).
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ MAX_DIFFERENCES = 200
 
 
 class Difference(NamedTuple):
-    """One thing that is not as it was: its path in the document, what it was and what it is ("": nothing)."""
+    """One thing that is not as it was: its path in the document, what it was and what it is ("": nothing). `since`:
+    the first baseline on record that had it; "" if this comparison is the first."""
 
     what: str
     before: str
     now: str
+    since: str = ""
 
     def __str__(self) -> str:
+        when = f" (since {self.since})" if self.since else " (first seen now)"
         if not self.before:
-            return f"{self.what}: new: {self.now}"
-        return f"{self.what}: {self.before} → {self.now}" if self.now else f"{self.what}: gone: {self.before}"
+            return f"{self.what}: new: {self.now}{when}"
+        if not self.now:
+            return f"{self.what}: gone: {self.before}{when}"
+        return f"{self.what}: {self.before} → {self.now}{when}"
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from cofferdam.evidence.attest import approvals
 from cofferdam.evidence.history import History
 from cofferdam.evidence.model import Catalogue, Clock
 
@@ -90,9 +91,9 @@ def _times(name: str, history: History) -> Iterator[tuple[int, int]]:
                     if made.check == about and made.withdrawn < 0 and not made.trouble:
                         yield made.time_ns, made.index
             case "baseline":
-                for happened in history.of("baseline-taken"):
-                    if happened.event.get("approved"):
-                        yield happened.time_ns, happened.index
+                for approved in approvals(history):
+                    if not approved.trouble:
+                        yield approved.time_ns, approved.entry
             case "event":
                 yield from ((happened.time_ns, happened.index) for happened in history.of(about))
             case "drill":

@@ -13,9 +13,7 @@ import contextlib
 import ctypes
 import hashlib
 import itertools
-import json
 import os
-import platform
 import shutil
 import stat
 import sys
@@ -32,9 +30,8 @@ from cofferdam.audit.files import LogReader
 from cofferdam.audit.keys import find_public, write_file
 from cofferdam.audit.show import verify_folder
 from cofferdam.errors import CofferdamError, GateError
-from cofferdam.evidence import baseline
 from cofferdam.evidence.history import History, read
-from cofferdam.evidence.inputs import FUTURE_NS, Disk, Drift, Inputs, Proven, Software, TimeDaemon, Verified
+from cofferdam.evidence.inputs import FUTURE_NS, Disk, Inputs, Proven, Software, TimeDaemon, Verified
 from cofferdam.policy.compile import compile_policy
 from cofferdam.policy.lint import lint
 from cofferdam.policy.load import load
@@ -147,8 +144,7 @@ def inputs(
         known = replace(known, verified=_verified(state))
     disk = _disk(state / "audit", found)
     software = installed()
-    drift = _drift(state, status, found, software)
-    return replace(known, disk=disk, time_daemon=_clock(), software=software, drift=drift, components=len(components()))
+    return replace(known, disk=disk, time_daemon=_clock(), software=software, components=len(components()))
 
 
 def _verified(state: Path) -> Verified:
@@ -242,49 +238,6 @@ def bill_of_materials(site: str) -> dict[str, Any]:
             for one in components()
         ],
     }  # fmt: skip
-
-
-def baseline_now(status: Mapping[str, Any], found: History, software: Software | None) -> dict[str, Any]:
-    """The configuration as one document: what changes by itself is not in it."""
-    return {
-        "format": baseline.FORMAT,
-        "site": status["site"],
-        "policy": status["policy"]["hash"],
-        "separation": status["separation"],
-        "facts": sorted(one["name"] for one in status["facts"] if one["in_force"]),
-        "version": status["version"],
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        "host": platform.node(),
-        "components": {one["name"]: one["version"] for one in components()},
-        "files": {"count": software.files, "wrong": list(software.wrong)} if software is not None else {},
-        "pairs": {
-            pair["name"]: {"broker": pair["broker"], "listens": sorted(pair["listens"])} for pair in status["pairs"]
-        },
-        "management": status["management"],
-        "leak_probe_seconds": status["leak_probe"]["seconds"],
-        "signers": sorted(f"{one.person}: {one.key}" for one in found.signers if one.removed < 0),
-    }
-
-
-def _drift(state: Path, status: Mapping[str, Any] | None, found: History, software: Software | None) -> Drift | None:
-    if status is None:
-        return None
-    now = baseline_now(status, found, software)
-    approved = next((one for one in reversed(found.of("baseline-taken")) if one.event.get("approved")), None)
-    if approved is None:
-        return Drift(baseline.digest(now), "", "", ())
-    digest = str(approved.event.get("baseline"))
-    by = str(approved.event.get("by", "?"))
-    try:
-        before = json.loads((folder(state, BASELINES) / f"{digest}.json").read_bytes())
-    except (OSError, ValueError):
-        gone = baseline.Difference("the approved baseline", digest, "its document is gone or damaged")
-        return Drift(baseline.digest(now), digest, by, (gone,))
-    if baseline.digest(before) != digest:
-        changed = baseline.Difference("the approved baseline", digest, "its document was changed")
-        return Drift(baseline.digest(now), digest, by, (changed,))
-    return Drift(baseline.digest(now), digest, by, baseline.differences(before, now))
 
 
 def policy_file(state: Path, status: Mapping[str, Any]) -> Path | None:

@@ -67,12 +67,14 @@ class Software:
 
 @dataclass(frozen=True)
 class Drift:
-    """The baseline now, the one that was approved, and what is different. `approved`: its hash, "" if none is."""
+    """The baseline now, the one that was approved, and what is different. `approved`: its hash, "" if none is; `why`:
+    why the last approval does not count, ""."""
 
     now: str
     approved: str
     by: str
     differences: tuple[Difference, ...]
+    why: str = ""
 
 
 @dataclass(frozen=True)

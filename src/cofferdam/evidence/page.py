@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cofferdam.evidence.catalogue import catalogue
 from cofferdam.evidence.checks.proofs import STATEMENTS
-from cofferdam.evidence.checks.tables import CHECKS, SELF_TESTED
+from cofferdam.evidence.checks.tables import CHECKS, LEFT, SELF_TESTED
 from cofferdam.evidence.model import MEANINGS, spoken
 
 HEAD = """# Checks, controls and clocks of the evidence
@@ -22,6 +22,7 @@ LOOKS = (
     "carries it."
 )
 CHECK_ROW = "| check | establishes | at best | again | counts for | looks at |"
+NOT_COVERED = 'A person can sign for each of these; until then it reads "not covered", with this reason.'
 BEARS = "Which statements of `cofferdam prove` bear upon which check, by their stable ids."
 
 
@@ -39,6 +40,8 @@ def evidence_reference() -> str:
             looks = f"{looks}, self-test".removeprefix(", ")
         looks = looks or "a person"
         lines.append(f"| `{check.id}` | {check.says} | {check.best} | {again} | {spoken(check.valid)} | {looks} |")
+    lines += ["", "## Not covered, and why", "", NOT_COVERED, "", "| check | why nothing looks at it |", "|---|---|"]
+    lines += [f"| `{name}` | {why} |" for name, why in LEFT.items()]
     lines += ["", "## Statements of a proof", "", BEARS, "", "| check | statements |", "|---|---|"]
     lines += [f"| `{name}` | {', '.join(f'`{one}`' for one in ids)} |" for name, ids in STATEMENTS.items()]
     lines += ["", "## Clocks", "", "| clock | at most | reminder before | for | set anew by |", "|---|---|---|---|---|"]

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from cofferdam.evidence.attest import about, facts
-from cofferdam.evidence.checks.tables import CHECKS, SELF_TESTED
+from cofferdam.evidence.checks.tables import CHECKS, LEFT, SELF_TESTED
 from cofferdam.evidence.history import Attestation, History
 from cofferdam.evidence.inputs import FUTURE_NS
 from cofferdam.evidence.model import Catalogue, Check, Control, Framework, Result, spoken, weakest
@@ -132,7 +132,7 @@ def _why_nothing(check: Check) -> str:
     if check.id in SELF_TESTED:
         return "it has not been tried yet: `cofferdam evidence selftest`"
     if check.id not in CHECKS:
-        return "nothing of the gate looks at it yet; a person can sign for it"
+        return LEFT.get(check.id, "nothing of the gate looks at it yet; a person can sign for it")
     if "proof" in CHECKS[check.id].looks:
         return "no proof has established it: `cofferdam prove`"
     return f"it has not been found: `cofferdam evidence check {check.id}` says what is missing"

@@ -14,7 +14,7 @@ from typing import Any
 from cofferdam import __version__
 from cofferdam.audit.files import LogReader
 from cofferdam.audit.show import moment
-from cofferdam.evidence import gather, reports
+from cofferdam.evidence import drifting, gather, reports
 from cofferdam.evidence.attest import verified
 from cofferdam.evidence.catalogue import catalogue, with_own
 from cofferdam.evidence.checks.tables import run_checks
@@ -69,7 +69,10 @@ class Bench:
     def run(self, names: Sequence[str], *, verify: bool = True) -> tuple[list[Finding], list[Missing]]:
         """Runs checks on everything that can be had."""
         path = gather.policy_file(self.state, self.status) if self.status is not None else None
-        return run_checks(gather.inputs(self.state, self.status, path, self.history, verify=verify), names)
+        known = gather.inputs(self.state, self.status, path, self.history, verify=verify)
+        if self.status is not None:
+            known = replace(known, drift=drifting.drift(self.state, self.status, self.history, known.software))
+        return run_checks(known, names)
 
     def standing(self) -> Standing:
         """How every check stands now."""

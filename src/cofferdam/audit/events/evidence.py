@@ -73,12 +73,16 @@ class AttestationWithdrawn(Event, frozen=True, kw_only=True):
 
 
 class BaselineTaken(Event, frozen=True, kw_only=True):
-    """The gate's configuration as one document, which lies in the state directory by this hash. `approved` where a
-    person has said that it is as it should be, until a later one."""
+    """The gate's configuration as one document, which lies in the state directory by this hash. Written when it is
+    another than before. `approved` where a person has said that it is as it should be, until a later one, and has
+    signed `statement` for it."""
 
     baseline: Hash
     approved: bool = False
     by: Name = ""
+    person: Name = ""
+    statement: Statement = ""
+    signature: Signature = ""
 
 
 class PackMade(Event, frozen=True, kw_only=True):

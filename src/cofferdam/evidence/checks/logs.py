@@ -237,7 +237,9 @@ def drift(known: Inputs) -> Finding:
     if known.drift is None:
         raise Unknown("no baseline was taken this time")
     if not known.drift.approved:
-        raise Unknown("no baseline has been approved: `cofferdam evidence baseline --approve`")
+        if known.drift.why:
+            raise Unknown(f"the baseline's approval does not count: {known.drift.why}")
+        raise Unknown("no baseline has been approved: `cofferdam evidence baseline --approve --key KEY`")
     if known.drift.differences:
         facts = tuple(str(one)[:500] for one in known.drift.differences[:10])
         return Finding("config.drift", "failed", f"{len(known.drift.differences)} differences from the approved "

@@ -20,7 +20,7 @@ DAY_NS = 86_400 * 10**9
 FACTS = 8
 
 
-def _lately(history: History, kind: str, nothing: str = "") -> list[Happening]:
+def lately(history: History, kind: str, nothing: str = "") -> list[Happening]:
     """What happened within DAYS. Raises: Unknown, with `nothing`, where nothing did and that is said."""
     found = [one for one in history.of(kind) if history.last_ns - one.time_ns <= DAYS * DAY_NS]
     if nothing and not found:
@@ -28,7 +28,7 @@ def _lately(history: History, kind: str, nothing: str = "") -> list[Happening]:
     return found
 
 
-def _judged(
+def verdict(
     check: str, wrong: list[str], outcome: str, says: str, facts: list[str], rests: Iterable[Happening]
 ) -> Finding:
     if wrong:
@@ -37,7 +37,7 @@ def _judged(
     return Finding(check, outcome, says, tuple(one[:500] for one in facts[-FACTS:]), at_ns=at)  # type: ignore[arg-type]
 
 
-def _session(one: Happening) -> str:
+def session(one: Happening) -> str:
     return f"entry {one.index}: {one.event.get('person')} to {one.event.get('asset')}"
 
 
@@ -49,17 +49,17 @@ def mfa(known: Inputs) -> Finding:
     """No session of a person began with fewer than two factors."""
     history = known.the_history()
     signed = {str(one.event["connection"]): one for one in history.of("signed-in")}
-    opened = _lately(history, "access-opened", "no person has had a session yet")
+    opened = lately(history, "access-opened", "no person has had a session yet")
     wrong = []
     for one in opened:
         by = signed.get(str(one.event["connection"]))
         if by is None or by.event.get("person") != one.event["person"]:
-            wrong.append(f"{_session(one)}: no sign-in of this person by this connection")
+            wrong.append(f"{session(one)}: no sign-in of this person by this connection")
         elif len(set(by.event.get("factors", ()))) < 2:
-            wrong.append(f"{_session(one)}: signed in with {', '.join(by.event.get('factors', ())) or 'nothing'}")
-    facts = [f"{_session(one)}, {' and '.join(signed[str(one.event['connection'])].event['factors'])}"
+            wrong.append(f"{session(one)}: signed in with {', '.join(by.event.get('factors', ())) or 'nothing'}")
+    facts = [f"{session(one)}, {' and '.join(signed[str(one.event['connection'])].event['factors'])}"
              for one in opened[-FACTS:] if not wrong]  # fmt: skip
-    return _judged(
+    return verdict(
         "access.mfa", wrong, "observed", f"each of {len(opened)} sessions began with two factors", facts, opened
     )
 
@@ -67,11 +67,11 @@ def mfa(known: Inputs) -> Finding:
 @TABLE.check("access.unique", "history")
 def unique(known: Inputs) -> Finding:
     """Each session belongs to one named person."""
-    opened = _lately(known.the_history(), "access-opened", "no person has had a session yet")
+    opened = lately(known.the_history(), "access-opened", "no person has had a session yet")
     wrong = [f"entry {one.index}: a session of nobody" for one in opened if not one.event.get("person")]
     people = sorted({str(one.event["person"]) for one in opened})
     says = f"{len(opened)} sessions of {len(people)} named people"
-    return _judged("access.unique", wrong, "observed", says, people, opened)
+    return verdict("access.unique", wrong, "observed", says, people, opened)
 
 
 @TABLE.check("access.approval", "history")
@@ -80,27 +80,27 @@ def approval(known: Inputs) -> Finding:
     history = known.the_history()
     granted = {one.event["request"]: one for one in history.of("access-decided")
                if one.event.get("decision") in ("approved", "granted")}  # fmt: skip
-    asked = [one for one in _lately(history, "access-opened") if one.event.get("request")]
+    asked = [one for one in lately(history, "access-opened") if one.event.get("request")]
     if not asked:
         raise Unknown("no session has rested on an approval yet")
     wrong, facts = [], []
     for one in asked:
         by = granted.get(one.event["request"])
         if by is None or by.index > one.index:
-            wrong.append(f"{_session(one)}: request {one.event['request']} was not approved before it")
+            wrong.append(f"{session(one)}: request {one.event['request']} was not approved before it")
         elif (by.event["person"], by.event["asset"]) != (one.event["person"], one.event["asset"]):
-            wrong.append(f"{_session(one)}: approved for {by.event['person']} to {by.event['asset']}")
+            wrong.append(f"{session(one)}: approved for {by.event['person']} to {by.event['asset']}")
         elif 0 < int(by.event.get("until_ns", 0)) < int(one.event.get("wall_ns", 0)):
-            wrong.append(f"{_session(one)}: its approval had ended")
+            wrong.append(f"{session(one)}: its approval had ended")
         else:
-            facts.append(f"{_session(one)}: approved by {', '.join(by.event.get('people', ())) or by.event['by']}")
-    return _judged("access.approval", wrong, "observed", f"{len(asked)} sessions had their approval", facts, asked)
+            facts.append(f"{session(one)}: approved by {', '.join(by.event.get('people', ())) or by.event['by']}")
+    return verdict("access.approval", wrong, "observed", f"{len(asked)} sessions had their approval", facts, asked)
 
 
 @TABLE.check("access.four-eyes", "history")
 def four_eyes(known: Inputs) -> Finding:
     """Nobody approved a request of their own."""
-    decided = [one for one in _lately(known.the_history(), "access-decided", "nothing has been approved yet")
+    decided = [one for one in lately(known.the_history(), "access-decided", "nothing has been approved yet")
                if one.event.get("decision") == "approved"]  # fmt: skip
     if not decided:
         raise Unknown("nothing has been approved yet")
@@ -111,17 +111,17 @@ def four_eyes(known: Inputs) -> Finding:
     ]
     facts = [f"entry {one.index}: {one.event['by']} for {one.event['person']}" for one in decided]
     says = f"{len(decided)} approvals, each by somebody else"
-    return _judged("access.four-eyes", wrong, "observed", says, facts, decided)
+    return verdict("access.four-eyes", wrong, "observed", says, facts, decided)
 
 
 @TABLE.check("access.no-tunnel", "history")
 def no_tunnel(known: Inputs) -> Finding:
     """What would be a way round a session was asked for, and refused."""
-    refused = _lately(known.the_history(), "tunnel-refused", "nobody has asked for a forwarded port or the like yet")
+    refused = lately(known.the_history(), "tunnel-refused", "nobody has asked for a forwarded port or the like yet")
     facts = [f"entry {one.index}: {one.event['person']} asked for {one.event['what']}" for one in refused]
     kinds = len({one.event["what"] for one in refused})
     says = f"{len(refused)} requests of {kinds} kinds were refused"
-    return _judged("access.no-tunnel", [], "observed", says, facts, refused)
+    return verdict("access.no-tunnel", [], "observed", says, facts, refused)
 
 
 @TABLE.check("access.kill", "history")
@@ -142,7 +142,7 @@ def kill(known: Inputs) -> Finding:
             wrong.append(f"entry {one.index}: the session {one.event['session']} came back")
         facts.append(f"entry {one.index}: by {one.event['by']}, ended by entry {over.index if over else '?'}")
     says = f"{len(killed)} sessions were ended by one action each"
-    return _judged("access.kill", wrong, "tested", says, facts, killed)
+    return verdict("access.kill", wrong, "tested", says, facts, killed)
 
 
 @TABLE.check("recording.complete", "history")
@@ -151,14 +151,14 @@ def recorded(known: Inputs) -> Finding:
     history = known.the_history()
     marked = {str(one.event["session"]): one for one in history.of("recording-marked") if one.event.get("ended")}
     ended = {str(one.event["session"]) for one in history.of("access-ended")}
-    wanted = [one for one in _lately(history, "access-opened") if one.event.get("recorded")]
+    wanted = [one for one in lately(history, "access-opened") if one.event.get("recorded")]
     over = [one for one in wanted if str(one.event["session"]) in ended]
     if not over:
         raise Unknown("no session that is recorded has ended yet")
-    wrong = [f"{_session(one)}: no whole recording" for one in over if str(one.event["session"]) not in marked]
-    facts = [f"{_session(one)}: {marked[str(one.event['session'])].event['size']:,} bytes" for one in over if not wrong]
+    wrong = [f"{session(one)}: no whole recording" for one in over if str(one.event["session"]) not in marked]
+    facts = [f"{session(one)}: {marked[str(one.event['session'])].event['size']:,} bytes" for one in over if not wrong]
     says = f"{len(over)} sessions, each recorded to its end"
-    return _judged("recording.complete", wrong, "observed", says, facts, over)
+    return verdict("recording.complete", wrong, "observed", says, facts, over)
 
 
 # --- files, software --------------------------------------------------------------------------------------------
@@ -167,14 +167,12 @@ def recorded(known: Inputs) -> Finding:
 @TABLE.check("files.hashed", "history")
 def hashed(known: Inputs) -> Finding:
     """Each file that crossed is known by hash, direction, size and person."""
-    passed = [
-        one for one in _lately(known.the_history(), "asset-file-passed") if one.event.get("way") in ("up", "down")
-    ]
+    passed = [one for one in lately(known.the_history(), "asset-file-passed") if one.event.get("way") in ("up", "down")]
     if not passed:
         raise Unknown("no file has crossed a person's session yet")
     wrong = [f"entry {one.index}: {one.event['path']} has no hash" for one in passed if not one.event.get("sha256")]
     facts = [f"entry {one.index}: {one.event['person']} {one.event['way']} {one.event['path']}" for one in passed]
-    return _judged("files.hashed", wrong, "observed", f"{len(passed)} files, each with its hash", facts, passed)
+    return verdict("files.hashed", wrong, "observed", f"{len(passed)} files, each with its hash", facts, passed)
 
 
 @TABLE.check("patch.source-verified", "history")
@@ -183,7 +181,7 @@ def verified(known: Inputs) -> Finding:
     history = known.the_history()
     good = [one for one in history.of("file-examined") if one.event.get("verdict") == "passed"]
     passed = {str(one.event["sha256"]): one for one in good}
-    started = _lately(history, "install-started")
+    started = lately(history, "install-started")
     if not started and not passed:
         raise Unknown("no software has come yet")
     wrong = [
@@ -194,7 +192,7 @@ def verified(known: Inputs) -> Finding:
     facts = [f"entry {one.index}: {one.event['product']} {one.event['version']}: {one.event.get('origin', '')}"
              for one in passed.values()]  # fmt: skip
     says = f"{len(passed)} files passed, {len(started)} installations of such files"
-    return _judged("patch.source-verified", wrong, "tested", says, facts, [*good, *started])
+    return verdict("patch.source-verified", wrong, "tested", says, facts, [*good, *started])
 
 
 @TABLE.check("patch.approved", "history")
@@ -215,14 +213,14 @@ def approved(known: Inputs) -> Finding:
             )
         facts.append(f"entry {one.index}: {one.event['product']} {one.event['version']} by {', '.join(sorted(people))}")
     says = f"{len(released)} releases, each signed by others"
-    return _judged("patch.approved", wrong, "observed", says, facts, released)
+    return verdict("patch.approved", wrong, "observed", says, facts, released)
 
 
 @TABLE.check("patch.on-schedule", "history")
 def scheduled(known: Inputs) -> Finding:
     """Each target's result is on record."""
     history = known.the_history()
-    started = _lately(history, "install-started", "nothing has been installed yet")
+    started = lately(history, "install-started", "nothing has been installed yet")
     ended = [(one.event["asset"], one.event["sha256"], one.index) for one in history.of("install-ended")]
     wrong = [
         f"entry {one.index}: what became of {one.event['product']} on {one.event['asset']} is not known after a day"
@@ -233,7 +231,7 @@ def scheduled(known: Inputs) -> Finding:
     ]  # fmt: skip
     facts = [f"entry {one.index}: {one.event['product']} to {one.event['asset']}" for one in started]
     says = f"{len(started)} installations with their results"
-    return _judged("patch.on-schedule", wrong, "observed", says, facts, started)
+    return verdict("patch.on-schedule", wrong, "observed", says, facts, started)
 
 
 @TABLE.check("patch.answered", "history")
@@ -287,4 +285,4 @@ def no_gaps(known: Inputs) -> Finding:
              for name, one in last.items()]  # fmt: skip
     says = f"{len(last)} mirrors have what their sources have"
     oldest = min(last.values(), key=lambda one: one.at_ns)  # of several, none counts longer than the first compared
-    return _judged("mirror.no-gaps", wrong, "observed", says, facts, [oldest])
+    return verdict("mirror.no-gaps", wrong, "observed", says, facts, [oldest])

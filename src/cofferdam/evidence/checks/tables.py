@@ -5,16 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cofferdam.evidence.catalogue import catalogue
-from cofferdam.evidence.checks import logs, policies, proofs, running, services
+from cofferdam.evidence.checks import logs, people, policies, proofs, running, services, ways
 from cofferdam.evidence.checks.registry import Made, run
 from cofferdam.evidence.inputs import FUTURE_NS, Inputs
 from cofferdam.evidence.model import Finding, Missing, spoken
 
 CHECKS: dict[str, Made] = {}
-for _table in (proofs.TABLE, running.TABLE, policies.TABLE, logs.TABLE, services.TABLE):
+for _table in (proofs.TABLE, running.TABLE, policies.TABLE, logs.TABLE, services.TABLE, people.TABLE, ways.TABLE):
     CHECKS |= _table.made
 MINUTE = tuple(one for one in CHECKS.values() if one.looks and set(one.looks) <= {"status", "policy"})
 """Those that the gate itself can run: they need nothing but what it has in memory."""
+
+LEFT = {
+    "policy.fits-traffic": "nothing compares the traffic with the policy by itself; `cofferdam simulate` does with a "
+    "capture, and a person signs for what came of it",
+    "policy.change-approved": "the log has a policy's hash and who loaded it is not in it, so nobody can tell its "
+    "author from who approved it; a person signs for `policy.reviewed`, by the hash",
+    "broker.flood-limits": "that one client's flood leaves another its share is tried by an acceptance test, not on a "
+    "plant that runs",
+    "backup.made": "backups are made by the site's own means; whoever made one signs for it, with its hash",
+    "backup.restored": "a restore is the site's drill; whoever held it signs for it",
+    "standby.measured": "the product has no standby",
+    "log.access": "who reads the log's files is the machine's to record; the gate does not see it",
+    "access.signed-hop": "a sign-in that no user made is not tried on a jump server that is in use",
+    "access.roles": "rights come from the policy's lines and the keeper's groups; there are no roles of a console yet",
+    "recording.whole": "recordings are compared by `cofferdam jump recording verify`, which reads all of them",
+    "secret.strength": "what is stored lies with the keeper alone, which tells nobody",
+    "secret.hardware": "the log has a key's fingerprint, and not whether it lives in hardware",
+    "console.sessions": "there is no console yet",
+    "console.tls": "there is no console yet",
+    "monitor.alarms": "whether an alarm reached a person is that person's to say, by signature",
+    "monitor.anomaly": "what the policy does not allow is refused and counted; nothing compares the rest with what was "
+    "learnt",
+}
+"""Checks without a function, and why; a person can sign for each. Those that are attested by nature are not here."""
 
 SELF_TESTED = frozenset(("policy.values-checked", "broker.strict-parse", "broker.session-break", "broker.fail-closed"))
 """What the self-test finds (evidence.selftest), alone or besides a function here."""

@@ -128,7 +128,7 @@ async def a_person_signs(cast: Cast) -> list[Finding]:
 async def a_drift_is_named(cast: Cast) -> list[Finding]:
     """What changes after the configuration was approved is named, and turns its controls; put back, they turn again"""
     mallory = await cast.person("mallory")
-    await cast.evidence("baseline", "--approve", "--json")
+    await cast.evidence("baseline", "--approve", "--key", str(cast.folder / "ada-key"), "--json")
     before, _ = (await cast.check("config.drift"))["config.drift"]
     await cast.evidence("signer", "add", "Mallory", f"{mallory}.pub")
     drifted, facts = (await cast.check("config.drift"))["config.drift"]

@@ -1,0 +1,212 @@
+"""More checks over the jump server's sessions: their ends, their limits, what is seen of them, what happens in need.
+
+As in `services`: the log and the policy are held against each other, and where nothing happened nothing is claimed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from cofferdam.brokers.registry import BROKERS
+from cofferdam.enforce.profile import Can
+from cofferdam.evidence.checks.registry import Table
+from cofferdam.evidence.checks.services import lately, session, verdict
+from cofferdam.evidence.history import Happening, History
+from cofferdam.evidence.inputs import Inputs, Unknown
+from cofferdam.evidence.model import Finding
+from cofferdam.policy.terms.jump_rows import JumpRows
+
+TABLE = Table()
+GRACE_NS = 120 * 10**9
+"""After the end of a window, for a session to end in."""
+REVIEW_NS = 7 * 86_400 * 10**9
+"""For a use of the emergency account to be reviewed."""
+IDLE = ("nobody typed for too long", "nothing went on for too long", "nobody came to watch")
+"""How the jump server says that a session was idle."""
+PAUSED = "too many tries: a pause"
+"""How it says that somebody had to wait, after failures (brokers.jump.signin)."""
+UNRECORDED = "it cannot be recorded"
+
+
+def _rows(known: Inputs) -> dict[str, JumpRows]:
+    """The conduits of the jump server. Raises: Unknown, where there is none."""
+    found = {name: one.terms for name, one in known.the_policy().conduits.items() if isinstance(one.terms, JumpRows)}
+    if not found:
+        raise Unknown("the policy has no conduit of the jump server")
+    return found
+
+
+def _ends(history: History) -> dict[str, Happening]:
+    return {str(one.event["session"]): one for one in history.of("access-ended")}
+
+
+@TABLE.check("access.window", "history")
+def window(known: Inputs) -> Finding:
+    """No session outlived the window of its approval."""
+    history = known.the_history()
+    until = {one.event["request"]: int(one.event.get("until_ns", 0)) for one in history.of("access-decided")
+             if one.event.get("decision") in ("approved", "granted")}  # fmt: skip
+    ends = _ends(history)
+    bound = [one for one in lately(history, "access-opened") if until.get(one.event.get("request"), 0) > 0]
+    if not bound:
+        raise Unknown("no session has had a window yet")
+    wrong, facts = [], []
+    for one in bound:
+        end = ends.get(str(one.event["session"]))
+        limit = until[one.event["request"]] + GRACE_NS
+        if (end.at_ns if end is not None else known.now_ns) > limit:
+            wrong.append(f"{session(one)}: {'ended' if end is not None else 'is open'} after its window")
+        else:
+            how = (
+                f"ended by entry {end.index}: {end.event.get('reason')}" if end is not None else "is within its window"
+            )
+            facts.append(f"{session(one)}: {how}")
+    return verdict(
+        "access.window", wrong, "observed", f"{len(bound)} sessions stayed within their windows", facts, bound
+    )
+
+
+@TABLE.check("access.idle-lock", "history", "policy")
+def idle(known: Inputs) -> Finding:
+    """An idle session ends after the set time."""
+    rows = _rows(known)
+    ended = [one for one in known.the_history().of("access-ended") if one.event.get("reason") in IDLE]
+    facts = [f"{name}: {row.idle} s" for name, row in rows.items()]
+    facts += [f"entry {one.index}: {one.event.get('person')}: {one.event.get('reason')}" for one in ended]
+    says = f"each of {len(rows)} conduits ends what is idle; {len(ended)} sessions were ended for it"
+    return Finding("access.idle-lock", "observed", says, tuple(facts[-8:]))
+
+
+@TABLE.check("access.concurrency", "history", "policy")
+def concurrency(known: Inputs) -> Finding:
+    """Nobody holds more sessions than the policy allows: by the beginnings and ends in the log."""
+    history, rows = known.the_history(), _rows(known)
+    opened = lately(history, "access-opened", "no person has had a session yet")
+    ends = {name: one.index for name, one in _ends(history).items()}
+    open_now: dict[tuple[str, str], list[int]] = {}
+    wrong, most = [], 0
+    for one in opened:
+        key = (str(one.event["person"]), str(one.event["conduit"]))
+        there = [end for end in open_now.get(key, []) if end > one.index]
+        there.append(ends.get(str(one.event["session"]), 1 << 62))
+        open_now[key] = there
+        most = max(most, len(there))
+        if key[1] in rows and len(there) > rows[key[1]].sessions:
+            wrong.append(f"{session(one)}: the {len(there)}th at once, and {rows[key[1]].sessions} are allowed")
+    says = f"at most {most} at once of one person in one conduit, in {len(opened)} sessions"
+    facts = [f"{name}: {row.sessions} allowed" for name, row in rows.items()]
+    return verdict("access.concurrency", wrong, "observed", says, facts, opened)
+
+
+@TABLE.check("access.lockout", "history")
+def lockout(known: Inputs) -> Finding:
+    """Repeated failures shut a person or an address out for a time, and are recorded."""
+    refused = lately(known.the_history(), "sign-in-refused", "nobody has failed to sign in yet")
+    paused = [one for one in refused if one.event.get("reason") == PAUSED]
+    facts = [f"entry {one.index}: {one.event.get('user')}: {one.event.get('reason')}" for one in (paused or refused)]
+    says = f"{len(refused)} failed sign-ins are on record, {len(paused)} of them in a pause after others"
+    return verdict("access.lockout", [], "observed", says, facts, refused)
+
+
+@TABLE.check("access.banner", "policy")
+def banner(known: Inputs) -> Finding:
+    """A notice is shown before sign-in: each conduit of the jump server has one, by its hash."""
+    rows = _rows(known)
+    without = [f"{name} has no `notice`" for name, row in rows.items() if not row.notice.strip()]
+    facts = [f"{name}: SHA-256 {hashlib.sha256(row.notice.encode()).hexdigest()}" for name, row in rows.items()]
+    return verdict(
+        "access.banner", without, "observed", f"{len(rows)} conduits show a notice before sign-in", facts, ()
+    )
+
+
+@TABLE.check("access.break-glass", "history")
+def glass(known: Inputs) -> Finding:
+    """Each use of the emergency account was alarmed and reviewed."""
+    used = known.the_history().of("glass-used")
+    if not used:
+        raise Unknown("no emergency account has been sealed: `cofferdam jump glass`")
+    broken = [one for one in used if one.event.get("how") == "broken"]
+    wrong = [
+        f"entry {one.index}: broken by {one.event.get('by')}, and nobody has reviewed it"
+        for one in broken
+        if known.now_ns - one.at_ns > REVIEW_NS
+        and not any(other.event.get("how") == "reviewed" and other.index > one.index for other in used)
+    ]
+    facts = [f"entry {one.index}: {one.event.get('how')} by {one.event.get('by')}" for one in used]
+    return verdict("access.break-glass", wrong, "observed", f"{len(broken)} uses, each on record", facts, used[-1:])
+
+
+@TABLE.check("access.vendor-list", "status", "policy")
+def vendors(known: Inputs) -> Finding:
+    """Sessions that are open now can be seen: the gate's status has them."""
+    rows = _rows(known)
+    conduits = {one["name"]: one["sessions"] for one in known.the_status()["conduits"] if one["name"] in rows}
+    facts = tuple(f"{name}: {count} open now" for name, count in sorted(conduits.items())[:8])
+    return Finding("access.vendor-list", "observed", f"{sum(conduits.values())} sessions are open now", facts)
+
+
+@TABLE.check("access.ends-here", "history")
+def ends_here(known: Inputs) -> Finding:
+    """The session's encryption ends at the gate: what went over it was seen and recorded here."""
+    history = known.the_history()
+    marked = {str(one.event["session"]): one for one in history.of("recording-marked") if one.event.get("size")}
+    seen = [one for one in lately(history, "access-opened") if str(one.event["session"]) in marked]
+    if not seen:
+        raise Unknown("no session has been recorded yet: only what was seen shows that encryption ends here")
+    facts = [f"{session(one)}: entry {marked[str(one.event['session'])].index} has "
+             f"{marked[str(one.event['session'])].event['size']:,} bytes of it" for one in seen]  # fmt: skip
+    return verdict("access.ends-here", [], "observed", f"{len(seen)} sessions were seen in the clear here", facts, seen)
+
+
+@TABLE.check("recording.fail-closed", "history")
+def unrecorded(known: Inputs) -> Finding:
+    """A session ends when it cannot be recorded."""
+    ended = [one for one in known.the_history().of("access-ended") if UNRECORDED in str(one.event.get("reason"))]
+    if not ended:
+        raise Unknown(
+            "no session has been without its recording yet; ending the archivist while one is open is the drill"
+        )
+    facts = [f"entry {one.index}: {one.event.get('person')} at {one.event.get('asset')}: {one.event.get('reason')}"
+             for one in ended]  # fmt: skip
+    return verdict("recording.fail-closed", [], "tested", f"{len(ended)} sessions ended for want of a recording", facts,
+                   ended)  # fmt: skip
+
+
+@TABLE.check("files.scanned", "history", "policy")
+def scanned(known: Inputs) -> Finding:
+    """What went to an asset by a conduit that has files scanned was found clean before."""
+    history, rows = known.the_history(), _rows(known)
+    if not any(row.files.scan for row in rows.values()):
+        raise Unknown("no conduit has files scanned: `files: {scan: true}`")
+    by_session = {str(one.event["session"]): str(one.event["conduit"]) for one in history.of("access-opened")}
+    passed = [
+        one
+        for one in lately(history, "asset-file-passed")
+        if one.event.get("way") == "up"
+        and (row := rows.get(by_session.get(str(one.event["session"]), ""))) is not None
+        and row.files.scan
+    ]
+    if not passed:
+        raise Unknown("no file has gone by a conduit that has files scanned yet")
+    wrong = [f"entry {one.index}: {one.event['path']} was not scanned" for one in passed
+             if one.event.get("scan") != "clean"]  # fmt: skip
+    facts = [f"entry {one.index}: {one.event['path']}: {one.event.get('scan')}" for one in passed]
+    return verdict("files.scanned", wrong, "observed", f"{len(passed)} files were found clean first", facts, passed)
+
+
+@TABLE.check("secret.asset-hidden", "policy")
+def hidden(known: Inputs) -> Finding:
+    """No part that faces people has a secret, a store, or another's store to read: by what the launcher gives them."""
+    _rows(known)
+    wrong = list(_holding())
+    says = "the part that faces people is given no secret and sees no store"
+    parts = BROKERS["jump"].crew.parts
+    facts = [f"{name} stands {one.stands}{', has a store' if one.store else ''}" for name, one in parts.items()]
+    return verdict("secret.asset-hidden", wrong, "observed", says, facts, ())
+
+
+def _holding() -> Iterator[str]:
+    for name, one in BROKERS["jump"].crew.parts.items():
+        if one.stands == "outer" and (one.secrets or one.store or one.reads or one.can & (Can.STORE | Can.READ)):
+            yield f"{name} faces people and is given secrets or files"
