@@ -258,7 +258,7 @@ def answered(known: Inputs) -> Finding:
     names = {(str(one.event["product"]), str(one.event["advisory"])) for one in matched}
     facts = [f"entry {one.index}: {one.event['advisory']} by {one.event['by']}" for one in settles["evaluate"]]
     says = f"{len(names)} advisories, each evaluated and planned for in its time so far"
-    return _judged("patch.answered", wrong, "observed", says, facts, [*matched, *settles["evaluate"]])
+    return verdict("patch.answered", wrong, "observed", says, facts, [*matched, *settles["evaluate"]])
 
 
 # --- history ----------------------------------------------------------------------------------------------------
