@@ -184,6 +184,7 @@ def test_a_broker_that_this_code_never_heard_of_is_shown_at_80_columns() -> None
         "policy": {"hash": "ab" * 32, "loaded_ns": 10**18, "path": "p.yaml"}, "recent_seconds": 300, "pairs": [],
         "assets": [], "sessions": [], "unmatched": 0, "limits": {}, "malformed": 0, "dropped": [], "management": "",
         "facts": [], "separation": "processes", "figures": figures, "strangers": [], "wires": [],
+        "closures": [], "grants": [],
         "ok": True, "verdict": "ok", "way_out": "",
         "audit": {"writable": True, "size": 1, "signed": 1, "commit_mean": 1, "commit_max": 1},
     }  # fmt: skip

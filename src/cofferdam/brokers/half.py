@@ -321,7 +321,11 @@ class PartProcess:
             elif record.verb == HOUSE_END:
                 wanted = asked.decode(EndSources)
                 sources = frozenset(wanted.sources)
-                ending = [session.session for session in part.sessions() if session.source in sources]
+                ending = [
+                    session.session
+                    for session in part.sessions()
+                    if session.source in sources or session.session in wanted.sessions
+                ]
                 part.end_sessions(ending, wanted.reason)
                 asked.answer(len(ending))
             else:

@@ -1,4 +1,4 @@
-"""`cofferdam restore it|ot`: lets a severed side work again."""
+"""`cofferdam restore`: lets what was severed work again."""
 
 from __future__ import annotations
 
@@ -8,19 +8,27 @@ import json
 
 def add(parser: argparse.ArgumentParser) -> None:
     from cofferdam.cli.gate_options import add_json, add_state
+    from cofferdam.cli.sever import target
 
-    parser.add_argument("side", choices=["it", "ot"], help="the side that was cut off")
+    target(parser, session=False)
     add_state(parser)
     add_json(parser)
+    parser.epilog = "Exit code: 0 it works again, 1 it was not severed, 2 no gate runs or it cannot be recorded."
 
 
 def run(args: argparse.Namespace) -> int:
     from cofferdam.cli.gate_options import state_of
+    from cofferdam.cli.sever import SIDES, check
     from cofferdam.gate.client import ask
 
-    result = ask(state_of(args), "restore", side=args.side)
+    check(args.what, args.name)
+    state, what = state_of(args), f"{args.what} {args.name}".strip()
+    if args.what in SIDES:
+        result = ask(state, "restore", side=args.what)
+    else:
+        result = ask(state, "restore-part", kind=args.what, name=args.name)
     if args.json:
         print(json.dumps(result))
     else:
-        print(f"{args.side} works again" if result["changed"] else f"{args.side} was not severed")
+        print(f"{what} works again" if result["changed"] else f"{what} was not severed")
     return 0 if result["changed"] else 1

@@ -1,28 +1,83 @@
-"""`cofferdam sever it|ot`: ends all sessions of one side and refuses new ones, until `cofferdam restore`."""
+"""`cofferdam sever`: ends all sessions of a side, a zone, a conduit, a principal or an asset, and refuses new ones; or
+ends one session.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
+
+from cofferdam.errors import GateError
+
+SIDES, KINDS = ("it", "ot"), ("zone", "conduit", "principal", "asset")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def duration(text: str) -> int:
+    """Seconds. Raises: GateError."""
+    word = text.strip().lower().replace(" ", "").removesuffix("in").removesuffix("min")
+    if word and word[-1] in _UNITS and word[:-1].isascii() and word[:-1].isdigit() and 0 < len(word) < 9:
+        seconds = int(word[:-1]) * _UNITS[word[-1]]
+        if 0 < seconds <= 366 * 86_400:
+            return seconds
+    raise GateError(f"{text} is no duration", hint="one such as 30m, 2h or 3d")
+
+
+def target(parser: argparse.ArgumentParser, *, session: bool) -> None:
+    more = ", session" if session else ""
+    parser.add_argument(
+        "what", type=str.lower, choices=[*SIDES, *KINDS, *(["session"] if session else [])],
+        metavar="WHAT", help=f"a side (it, ot), or with a name: {', '.join(KINDS)}{more}",
+    )  # fmt: skip
+    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="which, unless it is a side")
+
+
+def check(what: str, name: str) -> None:
+    """Raises: GateError."""
+    if (what in SIDES) == bool(name):
+        raise GateError(f"{what} {'takes no name' if name else 'needs a name'}",
+                        hint="such as: it, ot, zone control, conduit NAME, principal NAME, asset NAME")  # fmt: skip
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     from cofferdam.cli.gate_options import add_json, add_state
 
-    parser.add_argument("side", choices=["it", "ot"], help="the side to cut off")
+    target(parser, session=True)
     parser.add_argument("--reason", default="", help="why, for the record")
+    parser.add_argument(
+        "--for", dest="lasts", metavar="TIME", default="", help="restored by itself after this: 30m, 2h"
+    )
     add_state(parser)
     add_json(parser)
-    parser.epilog = "It is on disk before this command returns, and survives a restart of the gate and of the machine."
+    parser.epilog = (
+        "It is on disk before this command returns, and survives a restart of the gate and of the machine. A session "
+        "that was ended may come again. Example: cofferdam sever principal vendor --for 2h --reason 'work is done'"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from cofferdam.cli.gate_options import state_of
-    from cofferdam.gate.client import sever
+    from cofferdam.gate.client import ask, sever
 
-    result = sever(state_of(args), args.side, args.reason)
-    if args.json:
-        print(json.dumps(result))
+    check(args.what, args.name)
+    seconds = duration(args.lasts) if args.lasts else 0
+    state = state_of(args)
+    if args.what in SIDES:
+        if seconds:
+            raise GateError("a side is severed until somebody restores it", hint="--for goes with less than a side")
+        result = sever(state, args.what, args.reason)
+        shown = f"{args.what} is severed; {result['sessions']} sessions were open"
+    elif args.what == "session":
+        if seconds:
+            raise GateError("a session is ended and nothing stays shut", hint="sever the principal or the asset")
+        result = ask(state, "end-session", session=args.name, reason=args.reason)
+        shown = f"session {args.name} was ended"
     else:
-        print(f"{args.side} is severed; {result['sessions']} sessions were open")
+        until = time.time_ns() + seconds * 10**9 if seconds else 0
+        result = ask(state, "sever-part", kind=args.what, name=args.name, reason=args.reason, until_ns=until)
+        count = result["sessions"]
+        shown = f"{args.what} {args.name} is severed{f' for {args.lasts}' if seconds else ''}; "
+        shown += f"{count} session{'' if count == 1 else 's'} ended"
+    print(json.dumps(result) if args.json else shown)
     return 0

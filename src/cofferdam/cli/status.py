@@ -109,7 +109,8 @@ def _watch(args: argparse.Namespace, state: Path, status: dict[str, Any]) -> int
 
 def verdict(status: dict[str, Any]) -> int:
     """0 if all is well."""
-    well = not status["alarms"] and not status["severed"] and all(pair["working"] for pair in status["pairs"])
+    held = status["alarms"] or status["severed"] or status["closures"]
+    well = not held and all(pair["working"] for pair in status["pairs"])
     return 0 if well else 1
 
 
@@ -130,7 +131,7 @@ def render(status: dict[str, Any]) -> Group:
     if status["way_out"]:
         parts.append(Text(f"  do: {status['way_out']}", "bold"))
     parts.append(head)
-    for cut in status["severed"]:
+    for cut in (*status["severed"], *status["closures"]):
         why = f": {cut['reason']}" if cut["reason"] else ""
         parts.append(Text(f"SEVERED {cut_name(cut)} {_age(now - cut['since_ns'])} ago by {cut['by']}{why}", "bold red"))
     for alarm in status["alarms"]:

@@ -44,7 +44,7 @@ def lines(status: dict[str, Any], width: int, height: int, age: Callable[[int], 
 
 def _wrong(status: dict[str, Any], now: int, age: Callable[[int], str]) -> list[Line]:
     found: list[Line] = []
-    for cut in status["severed"]:
+    for cut in (*status["severed"], *status["closures"]):
         why = f": {cut['reason']}" if cut["reason"] else ""
         found.append((f"SEVERED {cut_name(cut)} {age(now - cut['since_ns'])} ago by {cut['by']}{why}", RED))
     for alarm in status["alarms"]:
@@ -89,6 +89,10 @@ def _assets(status: dict[str, Any]) -> list[Line]:
 
 def _foot(status: dict[str, Any], now: int, age: Callable[[int], str]) -> list[Line]:
     audit, found = status["audit"], []
+    for one in status["grants"]:
+        until = f"open for {age(one['until_ns'] - now)} more" if one["agreed_by"] else "waits for a second person"
+        wish = f"asked by {one['by']}: {one['reason']}"
+        found.append((f"grant {one['number']}: {one['conduit']}, {until}, {wish}", YELLOW))
     disk = audit["disk"]
     days = f", room for {disk['days']:,} days" if 0 <= disk["days"] < 36500 else ""
     found.append((

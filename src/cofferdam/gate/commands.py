@@ -29,7 +29,7 @@ from cofferdam.gate.gate import RECORD_SECONDS, REPORT_SECONDS, Gate
 from cofferdam.gate.loading import ANSWER_BYTES
 from cofferdam.gate.pinging import ping_asset
 from cofferdam.gate.reload import reload_policy
-from cofferdam.gate.state import control_socket
+from cofferdam.gate.state import Kind, control_socket
 
 REQUEST_BYTES = 64 << 10
 REQUEST_SECONDS = 5.0
@@ -69,6 +69,49 @@ class Sever(Struct, frozen=True, tag="sever", forbid_unknown_fields=True):
 
     side: SideName
     reason: Text = ""
+
+
+class SeverPart(Struct, frozen=True, tag="sever-part", forbid_unknown_fields=True):
+    """Cut off less than a side. `until_ns` (UTC): when it ends by itself, 0 for never."""
+
+    kind: Kind
+    name: Name
+    reason: Text = ""
+    until_ns: Annotated[int, Meta(ge=0)] = 0
+
+
+class RestorePart(Struct, frozen=True, tag="restore-part", forbid_unknown_fields=True):
+    """Let it work again."""
+
+    kind: Kind
+    name: Name
+
+
+class EndSession(Struct, frozen=True, tag="end-session", forbid_unknown_fields=True):
+    """End one session; its client may come again."""
+
+    session: Name
+    reason: Text = ""
+
+
+class AskGrant(Struct, frozen=True, tag="ask-grant", forbid_unknown_fields=True):
+    """Ask for a conduit that is shut unless it is granted."""
+
+    conduit: Name
+    lasts: Annotated[int, Meta(ge=1, le=30 * 86_400)]
+    reason: Text
+
+
+class AgreeGrant(Struct, frozen=True, tag="agree-grant", forbid_unknown_fields=True):
+    """A second person agrees."""
+
+    number: Annotated[int, Meta(ge=1)]
+
+
+class EndGrant(Struct, frozen=True, tag="end-grant", forbid_unknown_fields=True):
+    """A grant, or what was asked for, is over."""
+
+    number: Annotated[int, Meta(ge=1)]
 
 
 class Restore(Struct, frozen=True, tag="restore", forbid_unknown_fields=True):
@@ -158,6 +201,12 @@ Request = (
     | Down
     | Sever
     | Restore
+    | SeverPart
+    | RestorePart
+    | EndSession
+    | AskGrant
+    | AgreeGrant
+    | EndGrant
     | Proof
     | Leaks
     | AddPeer
@@ -272,13 +321,26 @@ class ControlServer:
                     raise GateError("the policy's path is not absolute")
                 return await reload_policy(gate, Path(path) if path else None, more)
             case Policy():
-                rows = base64.b64encode(gate.policy.to_bytes()).decode()
+                rows = base64.b64encode(gate.base.to_bytes()).decode()
                 return {"hash": gate.policy_hash, "path": str(gate.policy_path), "rows": rows}
             case Down():
                 gate.stop(f"stopped by {user}")
                 return None
             case Sever(side, reason):
                 return {"side": side, "sessions": await gate.sever(side, user, reason)}
+            case SeverPart(kind, name, reason, until_ns):
+                return {"what": kind, "name": name,
+                        "sessions": await gate.hands.sever(gate, kind, name, user, reason, until_ns)}  # fmt: skip
+            case RestorePart(kind, name):
+                return {"what": kind, "name": name, "changed": await gate.hands.restore(gate, kind, name, user)}
+            case EndSession(session, reason):
+                return {"what": "session", "name": session, "sessions": await gate.end_session(session, user, reason)}
+            case AskGrant(conduit, lasts, reason):
+                return await gate.hands.ask(gate, conduit, user, reason, lasts)
+            case AgreeGrant(number):
+                return await gate.hands.agree(gate, number, user)
+            case EndGrant(number):
+                return {"number": number, "changed": await gate.hands.end(gate, number, user)}
             case AddPeer(name, key):
                 return await gate.overlay.add_peer(name, key, user)
             case RevokePeer(name):

@@ -80,6 +80,10 @@ class Gate(Context, Protocol):
     def alarms(self) -> Mapping[str, object]:
         """Those that stand, by name."""
 
+    @property
+    def base(self) -> CompiledPolicy:
+        """The policy in force before anything was held back by an operator's hand."""
+
     def set_policy(self, policy: CompiledPolicy, path: Path) -> None:
         """From here on every start of a part gets this policy."""
 
@@ -99,10 +103,10 @@ def hold(gate: Gate, policy: CompiledPolicy) -> CompiledPolicy:
 async def watch(gate: Gate, stopped: asyncio.Event) -> None:
     """Looks at the clock as long as the gate runs."""
     while not stopped.is_set():
-        if gate.expiries.due(gate.policy):
+        if gate.expiries.due(gate.base):
             async with gate.changing:
                 loaded = gate.policy_loaded_ns
-                gate.set_policy(hold(gate, gate.policy), gate.policy_path)
+                gate.set_policy(hold(gate, gate.base), gate.policy_path)
                 gate.policy_loaded_ns = loaded
                 crews = list(gate.crews.values())
                 await asyncio.gather(

@@ -40,19 +40,22 @@ from cofferdam.brokers.registry import check_installed
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.enforce.orders import Asked, Finish, Notify, Prepared, Severing
 from cofferdam.enforce.plans.network import network_plan
-from cofferdam.errors import CofferdamError, GateError, PolicyError
+from cofferdam.errors import CofferdamError, GateError
 from cofferdam.gate import expiry, state
+from cofferdam.gate.asking import ASK_SECONDS, ask_parts
 from cofferdam.gate.audit import GateAudit, now_ns
 from cofferdam.gate.context import Options
 from cofferdam.gate.crew.auditor import Auditor
 from cofferdam.gate.crew.crew import Crew
 from cofferdam.gate.crew.launcher import LauncherLink
 from cofferdam.gate.crew.listeners import Listeners
-from cofferdam.gate.crew.plan import CrewPlan, Spot, plan_crews
+from cofferdam.gate.crew.plan import CrewPlan, plan_crews
+from cofferdam.gate.hands import OperatorsHands
 from cofferdam.gate.loading import load_policy
 from cofferdam.gate.log import Log
 from cofferdam.gate.overlay.overlay import Overlay
 from cofferdam.gate.past_writes import PastWrites
+from cofferdam.gate.told import assets_at, failure, told_files
 from cofferdam.gate.watch import report
 from cofferdam.gate.watch.drops import Drops
 from cofferdam.gate.watch.evidence import Evidence
@@ -77,8 +80,6 @@ RECORD_SECONDS = 2.0
 STOP_SECONDS = 2.0
 """For what is under way at an orderly stop."""
 REPORT_SECONDS = 1.0
-ASK_SECONDS = 10.0
-"""For a part to answer an operator."""
 ROUNDS = 5
 """How often sessions that are to end are looked for: one may begin while others are being ended."""
 COUNT_SECONDS = 0.05
@@ -97,17 +98,6 @@ class Service(Protocol):
     async def listen(self) -> None: ...
 
     async def close(self) -> None: ...
-
-
-def told_files(files: tuple[str, ...]) -> tuple[str, ...]:
-    """The files of a policy as an entry names them."""
-    more = (f"and {len(files) - 31} more",) if len(files) > 32 else ()
-    return (*(clip(file) for file in files[: 31 if more else 32]), *more)
-
-
-def assets_at(plans: Iterable[CrewPlan]) -> dict[Spot, str]:
-    """For messages: which asset is published where."""
-    return {spot: share.name for plan in plans for share in plan.shares for spot in share.all_spots}
 
 
 class Gate:
@@ -157,9 +147,11 @@ class Gate:
         self.severed: tuple[str, ...] = ()
         self.cuts = state.Severed(())
         self.expiries = expiry.Expiries(options.state)
+        self.hands = OperatorsHands(options.state)
         self.separation = Prepared(0, "processes", ())
         self.alarms: dict[str, report.AlarmReport] = {}
         self._policy: CompiledPolicy | None = None
+        self._base: CompiledPolicy | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stop_reason = ""
@@ -173,6 +165,17 @@ class Gate:
         if self._policy is None:
             raise GateError("the gate has no policy yet")
         return self._policy
+
+    @property
+    def base(self) -> CompiledPolicy:
+        """The same before anything was held back by an operator's hand."""
+        if self._base is None:
+            raise GateError("the gate has no policy yet")
+        return self._base
+
+    def hold(self) -> None:
+        """The policy in force is made anew from what was loaded and what is held back."""
+        self._policy = self.hands.held(self.base)
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -192,12 +195,16 @@ class Gate:
             ours, bugs = group.split(CofferdamError)
             if ours is None or bugs is not None:
                 raise
-            return _failure(ours)
+            return failure(ours)
         return Finish(0)
 
     async def _start(self, control: Service) -> None:
         policy, files = await load_policy(self.options.policy, machine=self.options.machine)
-        self._take_severed(state.load_severed(self.options.state))
+        cuts = state.load_severed(self.options.state)
+        if self.hands.damage and not cuts.damage:
+            now = now_ns()
+            cuts = state.Severed(tuple(state.Cut(side, now, "gate", "hands.json is damaged") for side in ("it", "ot")))
+        self._take_severed(cuts)
         self.launcher.notify(Severing(self.severed))  # type: ignore[arg-type]
         network = network_plan(policy)
         self.separation = await self.launcher.prepare(network)
@@ -222,6 +229,7 @@ class Gate:
         self.spawn(self.troubles.watch(self._stop))
         self.spawn(self.evidence.work(self._stop))
         self.spawn(expiry.watch(self, self._stop))
+        self.spawn(self.hands.watch(self, self._stop))
         self._keep_recent()
         await self.overlay.start(policy)
         await control.listen()
@@ -352,7 +360,8 @@ class Gate:
 
     def set_policy(self, policy: CompiledPolicy, path: Path) -> None:
         """From here on every start of a part gets this policy."""
-        self._policy = policy
+        self._base = policy
+        self.hold()
         self.policy_hash = self.audit.policy = policy.hash
         self.auditor.keep(policy.audit)
         self.policy_path = path
@@ -469,6 +478,20 @@ class Gate:
         """The writes of the last minute to these assets, as the log has them; None where nobody can say."""
         return await self.past_writes.of(assets)
 
+    async def end_session(self, session: str, by: str, reason: str) -> int:
+        """Ends one session, in force and then recorded. Raises: GateError: there is none of that name."""
+        why = f"ended by {by}{f': {reason}' if reason else ''}"
+        crews = list(self.crews.values())
+        ended = sum(await asyncio.gather(*(crew.end_named([session], why, ASK_SECONDS) for crew in crews)))
+        if not ended:
+            raise GateError(f"no session {session} is open", hint="`cofferdam status --all` lists them")
+        entry = Severed(
+            side="", by=clip(by, 128), sessions=1, what="session", name=clip(session, 128), reason=clip(reason),
+            wall_ns=now_ns(),
+        )  # fmt: skip
+        await self.audit.record(entry, RECORD_SECONDS if self.audit.writable else 0)
+        return 1
+
     async def end_sessions(self, sources: Collection[str], reason: str) -> int:
         """Ends the sessions of all crews that come from these addresses; how many there were."""
         crews = list(self.crews.values())
@@ -480,39 +503,11 @@ class Gate:
                 break
         return total
 
-    # --- an operator's questions to parts -----------------------------------------------------------------------
-
     async def ask(
         self, broker: str, part: str, verb: str, arguments: dict[str, Any], crew: str, by: str
     ) -> list[dict[str, Any]]:
-        """Asks this part of a crew of a broker, or of all its crews (crew ""): one answer for each, with `result`, or
-        `error` and `hint`. `by` is set in the arguments: who asks, as the kernel knows them.
-
-        Raises:
-            GateError: no such crew runs, or every one of them says no.
-        """
-        asked = [one for one in self.crews.values() if one.plan.broker == broker and crew in ("", one.name)]
-        if not asked:
-            running = ", ".join(sorted(name for name, one in self.crews.items() if one.plan.broker == broker))
-            what = f"crew {crew!r} of the broker {broker}" if crew else f"crew of the broker {broker}"
-            raise GateError(f"no {what} runs here", hint=f"there is {running}" if running else "the policy needs none")
-        data = msgspec.json.encode({**arguments, "by": by})
-        answers = await asyncio.gather(
-            *(one.ask(part, verb, data, ASK_SECONDS) for one in asked), return_exceptions=True
-        )
-        found: list[dict[str, Any]] = []
-        refused: list[GateError] = []
-        for one, answer in zip(asked, answers, strict=True):
-            if isinstance(answer, GateError):
-                refused.append(answer)
-                found.append({"crew": one.name, "error": str(answer), "hint": answer.hint})
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                found.append({"crew": one.name, "result": answer})
-        if len(refused) == len(asked):
-            raise refused[0]
-        return found
+        """As `asking.ask_parts`. Raises: GateError."""
+        return await ask_parts(self.crews, broker, part, verb, arguments, crew, by)
 
     # --- status -------------------------------------------------------------------------------------------------
 
@@ -543,6 +538,8 @@ class Gate:
             separation=self.separation.isolation,
             facts=self._facts(crews),
             severed=self.cuts.cuts,
+            closures=self.hands.now.closures,
+            grants=self.hands.now.grants,
             conduits=report.conduit_reports(self.policy, counted, self.recent, sessions, self.severed),
             unmatched=report.unmatched(counted),
             pairs=tuple(report.crew_report(self.policy, crew) for crew in crews),
@@ -599,15 +596,3 @@ class Gate:
             launcher.append(report.FactReport("no forwarding", *forwarded()))
         probe = self.leaks.report()
         return (parts, *launcher, *said, report.FactReport("leak probe", probe.works, probe.detail))
-
-
-def _failure(group: BaseExceptionGroup[CofferdamError]) -> Finish:
-    """The first error of a group as the launcher's last order."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, PolicyError):
-        lines = [str(error), *map(str, error.problems)]
-        return Finish(2, "\n".join(lines)[:16000], error.hint)
-    hint = error.hint if isinstance(error, CofferdamError) else ""
-    return Finish(2, str(error)[:16000], hint[:16000])

@@ -17,9 +17,10 @@ from cofferdam.audit.events.gate import AssetPinged
 from cofferdam.brokers.kit.supervision import HOUSE_SESSIONS
 from cofferdam.brokers.proxy.pinging import PING
 from cofferdam.errors import GateError
+from cofferdam.gate.asking import ASK_SECONDS
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.crew.crew import Crew
-from cofferdam.gate.gate import ASK_SECONDS, RECORD_SECONDS, Gate
+from cofferdam.gate.gate import RECORD_SECONDS, Gate
 from cofferdam.policy.problems import nearest
 
 PAUSE_SECONDS = 1.0

@@ -21,8 +21,9 @@ from cofferdam.errors import CofferdamError, GateError, PolicyError
 from cofferdam.gate import expiry
 from cofferdam.gate.audit import now_ns
 from cofferdam.gate.crew.plan import Change, change_crews, plan_crews
-from cofferdam.gate.gate import RECORD_SECONDS, STOP_SECONDS, TAKE_SECONDS, Gate, assets_at, told_files
+from cofferdam.gate.gate import RECORD_SECONDS, STOP_SECONDS, TAKE_SECONDS, Gate
 from cofferdam.gate.loading import load_policy, taken
+from cofferdam.gate.told import assets_at, told_files
 from cofferdam.policy.table import CompiledPolicy
 
 
@@ -89,7 +90,7 @@ async def _put_in_force(gate: Gate, policy: CompiledPolicy, path: Path, files: t
             hint="a gate keeps its site; start another one with a --state of its own",
         )
     gate.check_separation(policy)
-    plan, old_plan = network_plan(policy), network_plan(gate.policy)
+    plan, old_plan = network_plan(policy), network_plan(gate.base)
     # Also where nothing changes: what someone did to the rules by hand is put right. Until the parts have taken the
     # new policy, the firewall lets through what either needs.
     gate.separation = await gate.launcher.prepare(joined(old_plan, plan))

@@ -3,6 +3,7 @@
 audit/            the log (auditor only)
 keys/audit.key    its key (auditor only)
 severed.json      which sides are cut off
+hands.json        which zones, conduits, principals and assets are cut off, and which conduits are granted
 expired.json      which conduits were seen to expire
 anchor.json       the last checkpoint of the log that the gate has seen
 archive/          entries that were moved out of the log (auditor only)
@@ -47,6 +48,84 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def shown(self) -> str:
         return f"the {self.side} side"
+
+
+Kind = Literal["zone", "conduit", "principal", "asset"]
+
+
+class Closure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was severed that is less than a side; `until_ns` 0: until somebody restores it."""
+
+    kind: Kind
+    name: str
+    since_ns: Annotated[int, msgspec.Meta(ge=0)]
+    by: str
+    reason: str = ""
+    until_ns: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def stands(self, now: int) -> bool:
+        return not self.until_ns or now < self.until_ns
+
+    @property
+    def what(self) -> str:
+        """As `sever` and `restore` name it."""
+        return f"{self.kind} {self.name}"
+
+    @property
+    def shown(self) -> str:
+        return f"the {self.kind} {self.name}"
+
+
+class Granted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A conduit that somebody has asked for, and since another has agreed (`agreed_by`) is open until then."""
+
+    number: Annotated[int, msgspec.Meta(ge=1)]
+    conduit: str
+    by: str
+    reason: str
+    seconds: int
+    asked_ns: int
+    agreed_by: str = ""
+    until_ns: int = 0
+
+    def stands(self, now: int) -> bool:
+        return bool(self.agreed_by) and now < self.until_ns
+
+    def over(self, now: int) -> bool:
+        """Its time is up, or nobody has agreed for a day."""
+        return now >= (self.until_ns if self.agreed_by else self.asked_ns + 86_400 * 10**9)
+
+
+class Hands(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All that operators hold back or have opened for a time. `last`: the last number of a grant."""
+
+    closures: tuple[Closure, ...] = ()
+    grants: tuple[Granted, ...] = ()
+    last: int = 0
+
+
+class _HandsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: Literal[1]
+    hands: Hands
+
+
+def load_hands(state: Path) -> tuple[Hands, str]:
+    """What the file says, and why it cannot be understood: then no grant stands, and the caller severs."""
+    path = state / "hands.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_HandsFile).hands, ""
+    except FileNotFoundError:
+        return Hands(), ""
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return Hands(), (
+            f"{path} cannot be understood ({error}); both sides are severed and no grant stands. Move the file away, "
+            "sever again what should be, and restore the sides"
+        )
+
+
+def save_hands(state: Path, hands: Hands) -> None:
+    """Writes the file anew; durable on return. Raises: GateError."""
+    _save(state, "hands.json", msgspec.to_builtins(_HandsFile(1, hands)), "what is severed and granted")
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

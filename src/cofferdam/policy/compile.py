@@ -251,4 +251,7 @@ def _conduit(name: str, conduit: schema.Conduit, making: Making, kinds: Kinds) -
         silent=conduit.deny == "silent",
         latency_budget_us=conduit.latency_budget or 0,
         strand=strand_of(making.policy.conduits, name),
+        grant=None
+        if conduit.grant is None
+        else rows.Grant(conduit.grant.most // 1_000_000, tuple(sorted(set(conduit.grant.by)))),
     )

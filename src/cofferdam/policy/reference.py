@@ -32,6 +32,7 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Principals", schema.Principal, "`principals:` NAME"),
     ("Conduits", schema.Conduit, "`conduits:` NAME"),
     ("Windows", schema.Window, "`conduits:` NAME `window:`"),
+    ("Grants", schema.Grant, "`conduits:` NAME `grant:`"),
     ("Limits", schema.LimitsSection, "`limits:`"),
     ("Gate", schema.Gate, "`gate:`"),
     ("Overlay", schema.Overlay, "`overlay:`"),

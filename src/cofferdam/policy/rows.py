@@ -101,6 +101,14 @@ BrokerRow = Proxy | RelayRows | MirrorRows | PatchRows | JumpRows | DiodeRows
 """What a conduit says of its broker: one kind of row for each kind of broker, told apart by its tag."""
 
 
+class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The conduit is shut unless somebody has asked for it and another has agreed, for `most_seconds` at most; `by`:
+    who may agree, empty for anybody who may use the gate."""
+
+    most_seconds: int
+    by: tuple[str, ...] = ()
+
+
 class Conduit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An agreed road between two zones, with its owner and its reason. `expires` is UTC ns, NEVER for none.
 
@@ -121,6 +129,7 @@ class Conduit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     silent: bool = False
     latency_budget_us: int = 0
     strand: str = ""
+    grant: Grant | None = None
 
     @property
     def rules(self) -> tuple[Rule, ...]:

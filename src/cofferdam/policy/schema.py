@@ -611,6 +611,19 @@ class Rule(Entry):
         return False
 
 
+class Grant(Entry):
+    """A conduit that is shut until somebody asks for it and a second person agrees (`cofferdam grant`)."""
+
+    most: Microseconds = Field(
+        description="How long one grant may last, such as `4 h`: from a minute to 30 days.", ge=60 * 10**6,
+        le=30 * 86_400 * 10**6,
+    )  # fmt: skip
+    by: Annotated[tuple[Name, ...], BeforeValidator(as_list)] = Field(
+        (), description="Names of users of the gate's machine who may agree. Default: whoever may use the gate. Nobody "
+        "agrees to what they have asked for."
+    )  # fmt: skip
+
+
 class Conduit(Entry):
     """An agreed road from one zone to another, through one kind of broker. What no conduit allows is refused.
 
@@ -634,6 +647,9 @@ class Conduit(Entry):
     deny: Annotated[Literal["refuse", "silent"], *_choice("refuse", "silent")] = Field(
         "refuse",
         description="How a refused request is answered: `refuse` in the protocol's own words, `silent` not at all.",
+    )
+    grant: Grant | None = Field(
+        None, description="The conduit is shut unless a grant stands: asked for by one person, agreed by another."
     )
     latency_budget: Microseconds | None = Field(
         None,

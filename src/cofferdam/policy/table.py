@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -102,6 +102,58 @@ class CompiledPolicy:
         found = CompiledPolicy(table, self.machine)
         found.hash = self.hash
         return found
+
+    def held(
+        self,
+        *,
+        zones: Collection[str] = (),
+        conduits: Mapping[str, str] = {},
+        principals: Collection[str] = (),
+        assets: Collection[str] = (),
+        until: Mapping[str, int] = {},
+    ) -> CompiledPolicy:
+        """The same policy, hash and all, without what is held back. `conduits` are shut, each with a word why; zones
+        shut all that lead there or come from there. A principal has no address any more. A proxy's rules for the
+        assets allow nothing; a conduit of another broker that names one is shut. `until`: when a conduit ends at the
+        latest (UTC ns).
+        """  # fmt: skip
+        found: dict[str, Conduit] = {}
+        for name, conduit in self.conduits.items():
+            why = conduits.get(name, "")
+            if not why and {conduit.from_zone, conduit.to_zone} & set(zones):
+                why = "severed: its zone"
+            if not why and not isinstance(conduit.terms, Proxy) and _names(conduit.terms, frozenset(assets)):
+                why = "severed: its asset"
+            fresh = conduit
+            if why:
+                fresh = msgspec.structs.replace(conduit, expires=0, expires_text=why)
+            elif isinstance(conduit.terms, Proxy) and any(rule.asset in assets for rule in conduit.rules):
+                # The rule stays, and allows nothing: parts know zones and people by it.
+                rules = tuple(
+                    Rule(rule.number, rule.who, rule.asset) if rule.asset in assets else rule for rule in conduit.rules
+                )
+                fresh = msgspec.structs.replace(conduit, terms=msgspec.structs.replace(conduit.terms, rules=rules))
+            if name in until and until[name] < fresh.expires:
+                fresh = msgspec.structs.replace(fresh, expires=until[name], expires_text="when its grant ends")
+            if fresh is not conduit:
+                found[name] = fresh
+        gone = {name: msgspec.structs.replace(self.principals[name], networks=()) for name in principals
+                if name in self.principals}  # fmt: skip
+        if not found and not gone:
+            return self
+        table = msgspec.structs.replace(self.table, conduits=self.conduits | found, principals=self.principals | gone)
+        changed = CompiledPolicy(table, self.machine)
+        changed.hash = self.hash
+        return changed
+
+    def serves(self, broker: str, asset: str, principals: Collection[str], wall_ns: int) -> bool:
+        """Whether a conduit that has not expired lets one of these principals do anything with the asset."""
+        rules = (r for c in self.conduits.values() if c.broker == broker and wall_ns < c.expires for r in c.rules)
+        there = {name for name in principals if name in self.principals and self.principals[name].networks}
+        return any(
+            rule.asset == asset and there & set(rule.who) and rule != Rule(rule.number, rule.who, rule.asset)
+            for rule in rules
+        )
 
     def is_here(self, zone: str) -> bool:
         """Whether a zone hangs on this machine."""
@@ -229,6 +281,17 @@ class CompiledPolicy:
                     line, allowed = f"{conduit.name}/{rule.number}", ", ".join(rule.who)
                     return Deny(conduit.name, line, Fault.PRINCIPAL, f"{who} asks for {asset}; {allowed} may")
         return Deny(roads[0].name, "", Fault.ASSET, f"asset {asset} is asked; no rule names it")
+
+
+def _names(row: object, names: frozenset[str]) -> bool:
+    """Whether a broker's row names one of these, wherever it does."""
+    if isinstance(row, str):
+        return row in names
+    if isinstance(row, Mapping):
+        return any(_names(one, names) for pair in row.items() for one in pair)
+    if isinstance(row, list | tuple | frozenset | set):
+        return any(_names(one, names) for one in row)
+    return isinstance(row, msgspec.Struct) and any(_names(getattr(row, f), names) for f in row.__struct_fields__)
 
 
 def _shows(shown: Shown, wanted: Shown) -> bool:

@@ -12,6 +12,7 @@ from cofferdam.audit.events.base import (
     Hash,
     Name,
     Text,
+    WallNs,
 )
 from cofferdam.audit.events.lines import Line, Said
 
@@ -52,13 +53,49 @@ class Severed(Event, frozen=True, kw_only=True):
     side: Name
     by: Name = ""
     sessions: Count = 0
+    what: Name = ""
+    """Where it is less than a side (then ""): zone, conduit, principal, asset or session, and its name."""
+    name: Name = ""
+    reason: Text = ""
+    until_ns: WallNs = 0
+    """When it ends by itself (UTC); 0: it does not."""
 
 
 class Restored(Event, frozen=True, kw_only=True):
-    """A severed side works again."""
+    """A severed side works again; or what was less than a side, as in `severed`."""
 
     side: Name
     by: Name = ""
+    what: Name = ""
+    name: Name = ""
+
+
+class GrantAsked(Event, frozen=True, kw_only=True):
+    """Somebody asks for a conduit that is shut unless it is granted. Nothing opens yet."""
+
+    number: Count
+    conduit: Name
+    by: Name
+    reason: Text
+    seconds: Count
+
+
+class GrantAgreed(Event, frozen=True, kw_only=True):
+    """A second person has agreed: the conduit is open from now until `until_ns` (UTC)."""
+
+    number: Count
+    conduit: Name
+    by: Name
+    asked_by: Name
+    until_ns: WallNs
+
+
+class GrantEnded(Event, frozen=True, kw_only=True):
+    """A grant is over, by its time or by somebody's hand."""
+
+    number: Count
+    conduit: Name
+    by: Name
 
 
 class HalfStarted(Event, frozen=True, kw_only=True):
@@ -124,6 +161,9 @@ Draft = (
     | Alarm
     | CommandFailed
     | AssetPinged
+    | GrantAsked
+    | GrantAgreed
+    | GrantEnded
 )
 GATE: tuple[type[Event], ...] = Draft.__args__
 """What the gate may say: a part that was taken over must not restore a side, load a policy or end another part in the
@@ -140,13 +180,24 @@ def _died(event: Said) -> str:
     return f"{event.get('half')} (pid {event.get('pid')}): {how}{asked}{reason}"
 
 
+def _what(event: Said) -> str:
+    return str(event.get("side") or f"{event.get('what')} {event.get('name')}")
+
+
 LINES: dict[str, Line] = {
+    "grant-asked": lambda e: (
+        f"{e.get('number')}: {e.get('conduit')} for {e.get('seconds')} s by {e.get('by')}: {e.get('reason')}"
+    ),
+    "grant-agreed": lambda e: (
+        f"{e.get('number')}: {e.get('conduit')}, asked by {e.get('asked_by')}, agreed by {e.get('by')}"
+    ),
+    "grant-ended": lambda e: f"{e.get('number')}: {e.get('conduit')}, by {e.get('by')}",
     "gate-started": lambda e: f"Cofferdam {e.get('version')}, separation: {e.get('separation') or 'unknown'}",
     "gate-stopped": lambda e: str(e.get("reason")),
     "policy-loaded": lambda e: f"{str(e.get('policy'))[:16]} from {', '.join(e.get('files', ())) or '?'}",
     "policy-refused": lambda e: f"{e.get('problem')} ({e.get('problems')} in all)",
-    "severed": lambda e: f"{e.get('side')} cut off by {e.get('by') or '?'}, {e.get('sessions')} sessions ended",
-    "restored": lambda e: f"{e.get('side')} works again, by {e.get('by') or '?'}",
+    "severed": lambda e: f"{_what(e)} cut off by {e.get('by') or '?'}, {e.get('sessions')} sessions ended",
+    "restored": lambda e: f"{_what(e)} works again, by {e.get('by') or '?'}",
     "half-started": lambda e: f"{e.get('half')} (pid {e.get('pid')})",
     "half-died": _died,
     "record-violation": lambda e: f"{e.get('half')}: {e.get('detail')}",

@@ -106,11 +106,12 @@ class SetSevered(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fie
 
 
 class EndSources(Struct, frozen=True, forbid_unknown_fields=True):
-    """The arguments of HOUSE_END: addresses, and a reason for the audit log. `by`: who asks."""
+    """The arguments of HOUSE_END: addresses, or names of sessions, and a reason for the audit log. `by`: who asks."""
 
     sources: Annotated[tuple[Name, ...], Meta(max_length=4096)]
     reason: Annotated[str, Meta(max_length=512)]
     by: Name = ""
+    sessions: Annotated[tuple[Name, ...], Meta(max_length=256)] = ()
 
 
 class ReportNow(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):

@@ -237,6 +237,23 @@ class Crew(Supervisor[Part]):
             part.send(NewPolicy(policy=own, listeners=self._inherited(part), assets=plan.asset_names))
         return await self._all(parts, lambda part: part.policy == wanted, seconds, "policy")
 
+    async def take_held(self, listeners: Mapping[Spot, HeldListener], seconds: float) -> int:
+        """Has the parts work by the gate's present policy, whose hash may be the one that they have: what they report
+        afterwards comes after they have taken it. One that does not report in time is ended, and born with it. How many
+        sessions that has ended, as the part says that has seen most of them end."""
+        before = {part: part.ended for part in self.parts}
+        await self.take_policy(self.plan, listeners, seconds)
+        parts = [part for part in self.parts if part.ready is not None]
+        asked = time.monotonic()
+        for part in parts:
+            part.report()
+        await self._all(parts, lambda part: part.heard > asked, seconds, "what is held back")
+        return max((min(part.ended - count, MOST_SESSIONS) for part, count in before.items()), default=0)
+
+    async def end_named(self, sessions: Sequence[str], reason: str, seconds: float) -> int:
+        """Has the parts end these sessions; how many of them were there."""
+        return await self._end(EndSources((), clip(reason, 512), sessions=tuple(sessions)), seconds)
+
     async def take_severed(self, seconds: float, fresh: Collection[str] = ()) -> bool:
         """Has the parts cut the severed sides off. As `take_policy`. Those that stand on a side that is severed now
         (`fresh`) are ended and born again, whatever they have answered: a part that was taken over may say anything."""
@@ -293,7 +310,9 @@ class Crew(Supervisor[Part]):
     async def end_sessions(self, sources: Collection[str], reason: str, seconds: float) -> int:
         """Has the parts end all sessions from these addresses; how many there were. A part that does not say that it
         has done so is ended, and all of its sessions with it."""
-        asked = EndSources(tuple(sources), clip(reason, 512))
+        return await self._end(EndSources(tuple(sources), clip(reason, 512)), seconds)
+
+    async def _end(self, asked: EndSources, seconds: float) -> int:
         parts = [part for part in self.parts if part.ready is not None]
         answers = await asyncio.gather(
             *(part.ask(HOUSE_END, msgspec.json.encode(asked), seconds) for part in parts), return_exceptions=True

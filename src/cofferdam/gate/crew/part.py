@@ -57,6 +57,8 @@ class Part(Child[ToPart, FromPart]):
         self._on_job = on_job
         self.ready: Ready | None = None
         self.policy = ""
+        self.ended = 0
+        """Sessions that it has ended because a policy did not allow them any more."""
         """Hash of the policy that it says it works by."""
         self.status: PartStatus | None = None
         self.broker = broker
@@ -84,6 +86,7 @@ class Part(Child[ToPart, FromPart]):
                     self._on_alarms(self.name, whole.alarms)
             case PolicyTaken():
                 self.policy = record.policy
+                self.ended += record.ended
             case Failing():
                 self.failing, self.hint = spelled(record.reason, lines=True), spelled(record.hint, lines=True)
             case StartJob():

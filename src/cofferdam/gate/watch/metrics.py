@@ -48,6 +48,8 @@ OWN: dict[str, Described] = {
     "cofferdam_separation": Described("gauge", "1 if this fact of the separation is in force, else 0", ("fact",)),
     "cofferdam_severed": Described("gauge", "1 if the side is cut off, else 0", ("side",)),
     "cofferdam_alarm": Described("gauge", "1 for each alarm that stands", ("name",)),
+    "cofferdam_severed_parts": Described("gauge", "zones, conduits, principals and assets that are severed"),
+    "cofferdam_grants": Described("gauge", "grants that stand"),
     "cofferdam_healthy": Described("gauge", "1 if `cofferdam status` says ok, else 0"),
     "cofferdam_asset_answers": Described("gauge", "0 if the asset did not answer what it was asked last", ("asset",)),
     "cofferdam_zone_link": Described("gauge", "1 if the zone's interface is up and has a link, else 0", ("zone",)),
@@ -176,6 +178,8 @@ def _gate(status: StatusReport) -> Iterator[Metric]:
     yield _gauge("cofferdam_separation", {(fact.name,): float(fact.in_force) for fact in status.facts})
     yield _gauge("cofferdam_severed", {(side,): float(side in severed) for side in ("it", "ot")})
     yield _gauge("cofferdam_alarm", {(name,): 0.0 for name in WHOLE_ALARMS} | {(a.name,): 1 for a in status.alarms})
+    yield _gauge("cofferdam_severed_parts", {(): len(status.closures)})
+    yield _gauge("cofferdam_grants", {(): sum(bool(one.agreed_by) for one in status.grants)})
     yield _gauge("cofferdam_healthy", {(): float(status.ok)})
     yield _gauge("cofferdam_asset_answers", {(one.name,): float(one.state != "silent") for one in status.assets})
     yield _gauge("cofferdam_zone_link", {(one.zone,): float(one.up and one.carrier) for one in status.wires})

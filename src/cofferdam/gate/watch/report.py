@@ -16,7 +16,7 @@ from cofferdam.brokers.kit.supervision import SessionStatus
 from cofferdam.brokers.registry import BROKERS
 from cofferdam.gate.crew.crew import Crew
 from cofferdam.gate.crew.part import Part
-from cofferdam.gate.state import Cut
+from cofferdam.gate.state import Closure, Cut, Granted
 from cofferdam.gate.watch.drops import DroppedReport
 from cofferdam.gate.watch.evidence import CheckReport
 from cofferdam.gate.watch.leaks import LeakProbeReport
@@ -242,6 +242,8 @@ class StatusReport(msgspec.Struct, frozen=True):
     machine: str = ""  # which of the policy's machines this is
     strangers: tuple[StrangerReport, ...] = ()  # who was dropped lately as nobody's
     wires: tuple[WireReport, ...] = ()  # the zones' interfaces, where the gate has taken them
+    closures: tuple[Closure, ...] = ()  # severed, and less than a side
+    grants: tuple[Granted, ...] = ()  # asked for, or standing
     ok: bool = False
     verdict: str = ""  # in one line: that all is well, or what is not
     way_out: str = ""  # of the first thing that is not
@@ -302,7 +304,7 @@ def conduit_reports(
                 target=conduit.to_zone,
                 broker=conduit.broker,
                 owner=conduit.owner,
-                severed=bool(sides & set(severed)),
+                severed=bool(sides & set(severed)) or conduit.expires_text.startswith("severed"),
                 sessions=mine,
                 reads=reads,
                 writes=writes,

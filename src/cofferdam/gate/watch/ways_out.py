@@ -5,6 +5,7 @@ Each is for the one who reads `status` at night; docs/operations.md has the whol
 
 from __future__ import annotations
 
+from cofferdam.gate.state import Closure, Cut
 from cofferdam.gate.watch.report import StatusReport
 
 WAYS_OUT: dict[str, str] = {
@@ -32,7 +33,8 @@ WAYS_OUT: dict[str, str] = {
     "export": "see why the collector does not take entries: cofferdam export status",
     "expired-state-damaged": "stop the gate, move expired.json away, start it",
     "expiry-not-durable": "make room on the disk of the state directory",
-    "grants-state-damaged": "look at grants.json; every grant counts as over until somebody asks anew",
+    "hands-state-damaged": "move hands.json away, sever again what should be, then cofferdam restore it, restore ot",
+    "hands-not-durable": "make room on the disk of the state directory, and do it again",
     "trouble": "look at the device: cofferdam describe ASSET, cofferdam audit show --kind device-trouble",
     "connections-full": "see in `cofferdam status --all` who holds the places",
     "crew": "see the gate's messages (journalctl -u cofferdam); it is started again by itself",
@@ -60,7 +62,8 @@ def verdict(status: StatusReport) -> tuple[bool, str, str]:
     """Whether all is well; in one line what is wrong, or that nothing is; and what to do about the first of it."""
     order = list(WAYS_OUT)
     wrong: list[tuple[int, str, str]] = []
-    for cut in status.severed:
+    severed: tuple[Cut | Closure, ...] = (*status.severed, *status.closures)
+    for cut in severed:
         why = f" ({cut.reason})" if cut.reason else ""
         way = WAYS_OUT["severed"].replace("SIDE", cut.what)
         wrong.append((0, f"{cut.shown} is severed by {cut.by}{why}", way))
