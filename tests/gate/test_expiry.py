@@ -84,11 +84,11 @@ def test_a_running_gate_sees_it_and_tells_its_crews(
         alarms[name] = detail
 
     def set_policy(fresh: CompiledPolicy, _path: Path) -> None:
-        gate.policy = fresh
+        gate.policy = gate.base = fresh
 
     gate: Any = SimpleNamespace(
-        expiries=Expiries(tmp_path), policy=policy(), policy_path=tmp_path, policy_loaded_ns=7, alarms={},
-        changing=asyncio.Lock(), crews={"one": Crew()}, listeners=SimpleNamespace(of=lambda _: {}),
+        expiries=Expiries(tmp_path), policy=policy(), base=policy(), policy_path=tmp_path, policy_loaded_ns=7,
+        changing=asyncio.Lock(), crews={"one": Crew()}, listeners=SimpleNamespace(of=lambda _: {}), alarms={},
         set_policy=set_policy, alarm=alarm,
     )  # fmt: skip
     clock.now = END
