@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 SEGMENT: Final = 1 << 16
@@ -51,6 +51,8 @@ class Index:
         self.segments: list[Segment] = []
         self._marks = bytearray(_MARKS)
         self._marked = 0
+        self._bare: list[Segment] = []
+        """Those without marks yet."""
 
     def print_of(self, source: int, key: str) -> int:
         """The fingerprint of a producer's key. `source` names channel and principal."""
@@ -63,9 +65,8 @@ class Index:
         found = self.newest.get(print_)
         if found is not None:
             return found
-        if not self._marks[print_ >> 40] & 1 << (print_ >> 37 & 7):
-            return None
-        for segment in reversed(self.segments):
+        marked = self._marks[print_ >> 40] & 1 << (print_ >> 37 & 7)
+        for segment in reversed(self.segments if marked else self._bare):
             prints = segment.prints
             at = bisect_left(prints, print_)
             if at < len(prints) and prints[at] == print_:
@@ -87,13 +88,29 @@ class Index:
     def seal(self, id_: int, prints: bytes) -> None:
         """The newest are in the store as segment `id_` now."""
         self.load(id_, prints)
+        self.mark()
         self.newest = {}
 
     def load(self, id_: int, prints: bytes) -> None:
-        """A segment that is in the store."""
+        """A segment that is in the store. It has no marks: they take most of the time that a start has."""
         segment = Segment(id_, prints)
         self.segments.append(segment)
-        self._mark(segment)
+        self._bare.append(segment)
+
+    def load_newest(self, found: Iterable[tuple[int, int]]) -> None:
+        """Keys that are in no segment, as (fingerprint, message), after all segments."""
+        some = list(found)
+        newest = dict(some)
+        if len(newest) == len(some) and all(newest.keys().isdisjoint(segment.prints) for segment in self.segments):
+            self.newest = newest
+            return
+        for print_, message in some:  # two of them have met
+            self.add(print_, message)
+
+    def mark(self) -> None:
+        """Marks one more segment, if one has no marks."""
+        if self._bare:
+            self._mark(self._bare.pop())
 
     def _mark(self, segment: Segment) -> None:
         """One bit for each key: a look at most new keys ends there, however many segments there are."""
@@ -105,10 +122,10 @@ class Index:
     def drop(self, id_: int) -> None:
         """All messages of a segment are gone."""
         self.segments = [segment for segment in self.segments if segment.id != id_]
+        self._bare = [segment for segment in self._bare if segment.id != id_]
         if self._marked > 4 * (len(self) + SEGMENT):  # most marks are of keys that are gone
             self._marks, self._marked = bytearray(_MARKS), 0
-            for segment in self.segments:
-                self._mark(segment)
+            self._bare = list(self.segments)
 
     def __len__(self) -> int:
         return len(self.newest) + sum(len(segment.prints) for segment in self.segments)

@@ -345,6 +345,7 @@ class Work:
         """Twice a second."""
         self._sync()
         self._send()
+        self.store.index.mark()
         free, size = self.store.room()
         self.figures.set("store_free", free)
         self.figures.set("store_size", size)

@@ -197,11 +197,13 @@ class Store:
         self.index = Index(secret, self._message_at)
         for id_, prints in self.all("SELECT id, prints FROM segments ORDER BY id"):
             self.index.load(id_, prints)
+        print_of = self.index.print_of
+        newest: list[tuple[int, int]] = []
         for id_, sealed in self.all("SELECT id, sealed FROM channels"):
             base = id_ << NUMBER_BITS
             rows = self.run("SELECT id, who, key FROM messages WHERE id>? AND id<?", base | sealed, base | _BELOW)
-            for message, who, key in rows:
-                self.index.add(self.index.print_of(id_ << 20 | who, key), message)
+            newest += [(print_of(id_ << 20 | who, key), message) for message, who, key in rows]
+        self.index.load_newest(newest)
 
     def _message_at(self, segment: int, position: int) -> int:
         try:
