@@ -144,7 +144,7 @@ def _sides(policy: CompiledPolicy, crew: str) -> list[Any]:
             zones = {row.outer if part == INTAKE else row.inner for row in rows}
             who = {name for row in rows for name, zone in row.stands.items() if zone in zones}
             tls = {door.tls for row in rows for door in row.doors if door.zone in zones and door.tls}
-            names = {way.sftp.secret for row in rows for way in row.ways if way.sftp is not None}
+            names = {way.secret for row in rows for way in row.ways if way.secret}
             passwords = frozenset(names) if part == INSTALLER else frozenset()
             found.append(Side(plan.base, part, frozenset(who), frozenset(tls), passwords))
     return found

@@ -47,7 +47,7 @@ PATCH: Final = Broker(
             "installer": Profile(
                 "patch/installer",
                 stands="inner",
-                can=Can.ACCEPT | Can.DIAL_TCP | Can.STREAM | Can.KEEPALIVE | Can.STORE,
+                can=Can.ACCEPT | Can.DIAL_TCP | Can.STREAM | Can.KEEPALIVE | Can.STORE | Can.DIAL_UDP | Can.DATAGRAMS,
                 runtime="asyncio",
                 store=True,
                 reads=("keeper",),

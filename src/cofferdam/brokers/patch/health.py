@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from cofferdam.brokers.kit.aio import literal_address
-from cofferdam.brokers.patch import sftp
+from cofferdam.brokers.patch import pushing
 from cofferdam.policy.terms.patch_rows import Health, Way
 
 ANSWER_BYTES: Final = 64 << 10
@@ -41,7 +41,7 @@ async def _once(health: Health, way: Way, secret: str, says: str) -> str:
                 if not _says(text, says):
                     return f"{health.http_port}{health.http_path} does not say {says!r}, but {text[:60]!r}"
             if health.file:
-                text = await sftp.read_text(way, secret, health.file, ANSWER_BYTES)
+                text = await pushing.read_text(way, secret, health.file, ANSWER_BYTES)
                 if not _says(text, says):
                     return f"{health.file} does not say {says!r}, but {text[:60]!r}"
     except TimeoutError:

@@ -31,9 +31,10 @@ from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.kit.http.connection import Limits
 from cofferdam.brokers.kit.http.doors import HttpPart
-from cofferdam.brokers.patch import ddi, health, records, sftp
+from cofferdam.brokers.patch import ddi, health, pushing, records, sftp
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.figures import INSTALLER
+from cofferdam.brokers.patch.outcome import Outcome
 from cofferdam.brokers.patch.plan import NS, Held, Plan, State, Step, Verdict, upcoming
 from cofferdam.brokers.patch.records import Release
 from cofferdam.brokers.patch.serving import ServingApi
@@ -184,7 +185,7 @@ class Installer(HttpPart):
                 await self._refresh()
             for verdict in list(self.plan().verdicts(self.setting.wall())):
                 way = self.way(verdict.asset)
-                if verdict.due and way is not None and way.sftp is not None and not self.shut():
+                if verdict.due and way is not None and pushing.kind(way) and not self.shut():
                     if verdict.release is not None and self.lacks(verdict.release):
                         continue
                     await self._install(verdict, way)
@@ -386,11 +387,11 @@ class Installer(HttpPart):
         way = self.way(step.asset)
         if install is None or way is None or self.setting.start is None:
             return
-        if way.sftp is not None or install.health is not None:
+        if pushing.kind(way) or install.health is not None:
             self.setting.start(self.finish(step, install, way))
 
     async def _install(self, verdict: Verdict, way: Way) -> None:
-        step = await self.begin(verdict, "sftp")
+        step = await self.begin(verdict, pushing.kind(way))
         if isinstance(step, str) or verdict.release is None:
             return
         self._busy, self._sent = step.key, 0
@@ -450,16 +451,16 @@ class Installer(HttpPart):
         self._settle(step, "done" if says == "done" else "failed", f"the asset says so: {detail}")
         return True
 
-    async def _push(self, way: Way, release: Release) -> sftp.Outcome:
+    async def _push(self, way: Way, release: Release) -> Outcome:
         def progress(count: int) -> None:
             self._sent += count
             self.figures_.add("patch_sent_bytes", count)
 
-        file = self._files / release.sha256
-        return await sftp.push(way, self.secret(way), file, release.custom.file, release.size, release.sha256, progress)
+        file, name = self._files / release.sha256, release.custom.file
+        return await pushing.push(way, self.secret(way), file, name, release.size, release.sha256, progress)
 
     def secret(self, way: Way) -> str:
-        return self.secrets.passwords.get(way.sftp.secret, "") if way.sftp is not None else ""
+        return self.secrets.passwords.get(way.secret, "")
 
     async def finish(self, step: Step, install: Install, way: Way) -> None:
         """The health check, and what a failure leads to."""
@@ -473,7 +474,7 @@ class Installer(HttpPart):
         if not why:
             self._settle(step, "done", "the health check holds")
             return
-        if install.back == "previous" and way.sftp is not None:
+        if install.back == "previous" and pushing.kind(way):
             await self._back(step, way, f"the health check fails: {why}")
         else:
             self._settle(step, "failed", f"the health check fails: {why}")
@@ -490,7 +491,7 @@ class Installer(HttpPart):
         except NotBelieved as error:
             self._settle(step, "failed", f"{why}; {error}")
             return
-        if no := await self._record(self._started(back, "sftp", "", back=True)):
+        if no := await self._record(self._started(back, pushing.kind(way), "", back=True)):
             self._settle(step, "failed", f"{why}; the way back cannot be recorded: {no}")
             return
         backing = self._settle(step, "backing", why)

@@ -18,19 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import asyncssh
-from msgspec import Struct
 
-from cofferdam.errors import CofferdamError
+from cofferdam.brokers.patch.outcome import CONNECT_SECONDS, SILENT_SECONDS, Outcome, Refused, at_most, read_back_of
 from cofferdam.policy.terms.patch_rows import Way
 
-CONNECT_SECONDS: Final = 20.0
-SILENT_SECONDS: Final = 60.0
-"""An asset that moves nothing for so long is given up."""
 BLOCK: Final = 256 << 10
-PUSH_SECONDS: Final = 600.0
-TIMES: Final = 4.0
-"""An asset has so long for a file, and so many times what its rate asks for: one that takes a byte a minute would hold
-up all others."""
 KEY_MARK: Final = "openssh-key "
 """How a credential begins that is a private key, in base64, and no password."""
 
@@ -42,17 +34,6 @@ def prepare() -> None:
     os.environ["HOME"] = "/nonexistent"
 
 
-class Outcome(Struct, frozen=True):
-    """`state`: sent, failed or unknown."""
-
-    state: str
-    detail: str = ""
-
-
-class _Refused(CofferdamError):
-    pass
-
-
 async def push(
     way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Callable[[int], None]
 ) -> Outcome:
@@ -62,7 +43,7 @@ async def push(
         async with _session(way, secret) as sftp:
             target = _target(way, name)
             part = f"{target}.part"
-            async with asyncio.timeout(PUSH_SECONDS + TIMES * size / max(way.rate, 1)):
+            async with asyncio.timeout(at_most(way, size)):
                 try:
                     await _put(sftp, file, part, progress)
                 except (asyncssh.SFTPError, OSError):
@@ -71,17 +52,15 @@ async def push(
                 there = await _hash(sftp, part, size)
             if there != sha256:
                 await _quietly(sftp.remove(part))
-                return Outcome(
-                    "failed", f"the asset reads back another hash ({there[:16] or 'none'}…); nothing is changed"
-                )
+                return Outcome("failed", read_back_of(there))
             renamed = True
             await _rename(sftp, part, target)
-            async with asyncio.timeout(PUSH_SECONDS + TIMES * size / max(way.rate, 1)):
+            async with asyncio.timeout(at_most(way, size)):
                 there = await _hash(sftp, target, size)
             if there == sha256:
                 return Outcome("sent")
             return Outcome("unknown", "after the rename the asset reads back another hash")
-    except (asyncssh.Error, OSError, TimeoutError, _Refused) as error:
+    except (asyncssh.Error, OSError, TimeoutError, Refused) as error:
         why = str(error) or type(error).__name__
         if not renamed:
             return Outcome("failed", f"{why[:300]}; what the asset had is still there")
@@ -94,9 +73,9 @@ async def push(
 async def read_back(way: Way, secret: str, name: str, size: int) -> str:
     """The hash of what stands where a file of this size belongs; "" if it cannot be read."""
     try:
-        async with _session(way, secret) as sftp, asyncio.timeout(PUSH_SECONDS + TIMES * size / max(way.rate, 1)):
+        async with _session(way, secret) as sftp, asyncio.timeout(at_most(way, size)):
             return await _hash(sftp, _target(way, name), size)
-    except (asyncssh.Error, OSError, TimeoutError, _Refused):
+    except (asyncssh.Error, OSError, TimeoutError, Refused):
         return ""
 
 
@@ -106,31 +85,31 @@ async def read_text(way: Way, secret: str, path: str, most: int) -> str:
         async with _session(way, secret) as sftp, asyncio.timeout(SILENT_SECONDS), sftp.open(path, "rb") as opened:
             data: bytes = await opened.read(most)
             return data.decode("utf-8", "replace")
-    except (asyncssh.Error, _Refused) as error:
+    except (asyncssh.Error, Refused) as error:
         raise OSError(str(error)) from None
 
 
 def _target(way: Way, name: str) -> str:
     if way.sftp is None:
-        raise _Refused("the asset has no SFTP")
+        raise Refused("the asset has no SFTP")
     return way.sftp.path.replace("{file}", name)
 
 
 @asynccontextmanager
 async def _session(way: Way, secret: str) -> AsyncIterator[Any]:
-    """Raises: asyncssh.Error, OSError, TimeoutError, _Refused."""
+    """Raises: asyncssh.Error, OSError, TimeoutError, Refused."""
     said = way.sftp
     if said is None:
-        raise _Refused("the asset has no SFTP")
+        raise Refused("the asset has no SFTP")
     if not secret:
-        raise _Refused(f"there is no credential {said.secret} (`cofferdam patch credential {said.secret}`)")
+        raise Refused(f"there is no credential {said.secret} (`cofferdam patch credential {said.secret}`)")
     host_key = asyncssh.import_public_key(said.host_key)
     keys, password = [], None
     if secret.startswith(KEY_MARK):
         try:
             keys = [asyncssh.import_private_key(base64.b64decode(secret.removeprefix(KEY_MARK)))]
         except (asyncssh.KeyImportError, ValueError) as error:
-            raise _Refused(f"the credential {said.secret} is no private key: {error}") from None
+            raise Refused(f"the credential {said.secret} is no private key: {error}") from None
     else:
         password = secret
     async with asyncio.timeout(CONNECT_SECONDS):

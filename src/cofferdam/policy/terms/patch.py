@@ -8,6 +8,7 @@ Not here: the words (patch_model), errors and warnings (patch_checks), the rows 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 
 import msgspec
@@ -35,10 +36,11 @@ from cofferdam.policy.terms.base import (
     window_row,
 )
 from cofferdam.policy.terms.door_words import door_row
-from cofferdam.policy.terms.patch_checks import PatchChecks, sides
+from cofferdam.policy.terms.patch_checks import PatchChecks, der_of, sides
 from cofferdam.policy.terms.patch_model import HealthSaid, OriginSaid, PatchConduit, PatchRule, WaySaid
 from cofferdam.policy.terms.patch_rows import (
     Duties,
+    Ftp,
     Health,
     Install,
     Origin,
@@ -47,6 +49,7 @@ from cofferdam.policy.terms.patch_rows import (
     Put,
     Sftp,
     Software,
+    Tftp,
     Way,
 )
 from cofferdam.policy.zones import end_of_day
@@ -146,7 +149,7 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
                 for door in row.doors if door.zone == zone
             )  # fmt: skip
 
-        reached = {(way.address, way.sftp.port) for way in row.ways if way.sftp is not None}
+        reached = {(way.address, port) for way in row.ways for port in way.ports}
         addresses = {way.asset: way.address for way in row.ways}
         for install in row.installs:
             if install.health is not None and install.asset in addresses:
@@ -304,7 +307,16 @@ def _way(asset: str, said: WaySaid, making: Making) -> Way:
             port=said.sftp.port, user=said.sftp.user, host_key=said.sftp.host_key, path=said.sftp.path,
             secret=said.sftp.secret or asset,
         )  # fmt: skip
-    return Way(asset=asset, address=address, sftp=sftp, pull=said.pull or "", rate=said.rate)
+    ftp = tftp = None
+    if said.ftp is not None:
+        pinned = making.files[said.ftp.certificate] if said.ftp.certificate is not None else b""
+        ftp = Ftp(
+            port=said.ftp.port, user=said.ftp.user, path=said.ftp.path, secret=said.ftp.secret or asset,
+            data=said.ftp.data, certificate=hashlib.sha256(der_of(pinned)).hexdigest() if pinned else "",
+        )  # fmt: skip
+    if said.tftp is not None:
+        tftp = Tftp(port=said.tftp.port, path=said.tftp.path, read_back=said.tftp.read_back)
+    return Way(asset=asset, address=address, sftp=sftp, pull=said.pull or "", rate=said.rate, ftp=ftp, tftp=tftp)
 
 
 def _health(said: HealthSaid | None) -> Health | None:

@@ -5,7 +5,10 @@ Not here: the form of single fields (patch_model).
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,12 +17,23 @@ from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking, Linting
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.terms.door_words import DoorChecks
-from cofferdam.policy.terms.patch_model import OriginSaid, PatchConduit, PatchRule, ProductSaid
+from cofferdam.policy.terms.patch_model import OriginSaid, PatchConduit, PatchRule, ProductSaid, WaySaid
 from cofferdam.policy.yamltext import quote
 
 PROOFS = ("pgp", "authenticode", "minisign")
 ROOT_BYTES = 1 << 20
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 INVENTORY_MOST = 10_000
+
+
+def der_of(pem: bytes) -> bytes:
+    """The first certificate of a PEM file; b"" if there is none. Whether it is one, nobody has to know: it is compared
+    with what an asset shows."""
+    found = _PEM.search(pem)
+    try:
+        return base64.b64decode(b"".join(found[1].split()), validate=True) if found else b""
+    except binascii.Error:
+        return b""
 
 
 def sides(conduit: schema.Conduit, policy: schema.Policy) -> tuple[str, str] | None:
@@ -161,8 +175,17 @@ class PatchChecks:
                 )  # fmt: skip
             elif known is not None and known.zone != self.conduit.to_zone:
                 self.checking.key(at, f"{asset}, which is in {known.zone}", f"an asset of {self.conduit.to_zone}")
-            if (way.sftp is not None) == (way.pull is not None):
-                self.checking.key(at, "both ways or none", "one of `sftp: {...}` and `pull: PRINCIPAL`", check="way")
+            if sum(one is not None for one in (way.sftp, way.ftp, way.tftp, way.pull)) != 1:
+                expected = "one of `sftp: {...}`, `ftp: {...}`, `tftp: {...}` and `pull: PRINCIPAL`"
+                self.checking.key(at, "several ways or none", expected, check="way")
+            if way.ftp is not None and way.ftp.certificate is not None:
+                data = self.checking.file(way.ftp.certificate, (*at, "ftp", "certificate"))
+                if data is not None and not der_of(data):
+                    found = f"{quote(way.ftp.certificate)}, which has no certificate"
+                    self.at((*at, "ftp", "certificate"), found, "an X.509 certificate in PEM", check="certificate")
+            if way.tftp is not None and self.checking.policy.gate.separation != "processes":
+                found = "TFTP, whose answers come from any port, between namespaces with a firewall"
+                self.checking.key((*at, "tftp"), found, "`separation: processes`, or another way", check="way")
             if way.pull is not None and self.checking.known("principals", way.pull, (*at, "pull")):
                 principal = self.checking.policy.principals.get(way.pull)
                 if principal is not None and principal.zone != self.conduit.to_zone:
@@ -199,8 +222,13 @@ class PatchChecks:
                 if asset not in ways:
                     at_asset = (*at, "asset", index)
                     self.at(at_asset, f"{asset}, which has no way", one_of(ways), nearest(asset, ways), "way")
-            elif rule.health is not None and rule.health.file and self.conduit.ways[asset].sftp is None:
-                self.at((*at, "health", "file"), f"a file of {asset}, which has no SFTP", "tcp or http", check="health")
+            elif rule.health is not None and rule.health.file and not _reads(self.conduit.ways[asset]):
+                self.at(
+                    (*at, "health", "file"),
+                    f"a file of {asset}, which has no SFTP or FTP",
+                    "tcp or http",
+                    check="health",
+                )
         if rule.ring is not None and rule.ring not in self.conduit.rings:
             rings = self.conduit.rings
             self.at((*at, "ring"), f"the ring {quote(rule.ring)}", one_of(rings), nearest(rule.ring, rings), "ring")
@@ -254,9 +282,26 @@ def _plain(run: Linting) -> None:
                 run.value(("conduits", name, "listen", zone, "plain"), "plain-patch", "HTTP without TLS", "TLS")
 
 
+def _unprotected(run: Linting) -> None:
+    """An asset that is sent files by FTP without TLS or by TFTP: whoever is on the path can read and change them."""
+    for name, conduit in _conduits(run):
+        for asset, way in conduit.ways.items():
+            if way.ftp is not None and way.ftp.certificate is None:
+                found = f"FTP without TLS to {asset}: password and file are open"
+                run.value(("conduits", name, "ways", asset, "ftp"), "unprotected-way", found, "`certificate:`, or SFTP")
+            if way.tftp is not None:
+                found = f"TFTP to {asset}: no login, no protection"
+                run.value(("conduits", name, "ways", asset, "tftp"), "unprotected-way", found, "SFTP, FTPS or HTTPS")
+
+
+def _reads(way: WaySaid) -> bool:
+    return way.sftp is not None or way.ftp is not None
+
+
 CHECKS: dict[str, Callable[[Linting], None]] = {
     "unscanned": _unscanned,
     "unchecked-install": _unchecked,
     "not-separate": _not_separate,
     "plain-patch": _plain,
+    "unprotected-way": _unprotected,
 }

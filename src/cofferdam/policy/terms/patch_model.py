@@ -17,6 +17,7 @@ from cofferdam.policy.terms.door_words import DoorSaid, FileName
 from cofferdam.policy.terms.patch_rows import LARGEST_FILE, Scheme
 
 DAY: Final = 86_400
+DATA_PORTS: Final = 100
 _HTTP: Final = re.compile(r"([1-9][0-9]{0,4})(/[!-~]{0,200})\Z")
 
 
@@ -39,6 +40,14 @@ def _host_key(raw: Any) -> str:
     raise syntax.Expected("the asset's own host key, as `ssh-keyscan ADDRESS` prints it: ssh-ed25519 AAAA...")
 
 
+def _ports(raw: Any) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9][0-9]{0,4})-([1-9][0-9]{0,4})", raw) if isinstance(raw, str) else None
+    if found and int(found[1]) <= int(found[2]) <= 65535 and int(found[2]) - int(found[1]) < DATA_PORTS:
+        return int(found[1]), int(found[2])
+    raise syntax.Expected(f"a range of at most {DATA_PORTS} ports, such as 50000-50009")
+
+
+PortRange = Annotated[tuple[int, int], *read_by(_ports, {"type": "string", "examples": ["50000-50009"]})]
 Yes = Annotated[bool, *YES_NO]
 FileNames = Annotated[
     tuple[FileName, ...], BeforeValidator(one_or_more), one_or_list({"type": "string", "examples": ["vendor.asc"]})
@@ -104,13 +113,39 @@ class SftpSaid(schema.Entry):
     )
 
 
+class FtpSaid(schema.Entry):
+    """The asset takes files by FTP (unprotected) or FTPS, in passive mode."""
+
+    port: Annotated[int, *whole(1, 65535)] = Field(21, description="The port at which it takes FTP.")
+    data: PortRange = Field(
+        description="The ports of its data connections, as its settings say: 50000-50009. At most 100."
+    )
+    user: Name = Field(description="The user to log in as.")
+    path: RemotePath = Field("{file}", description="Where the file goes; `{file}` stands for its name.")
+    certificate: FileName | None = Field(
+        None, description="FTPS (AUTH TLS): the asset's own certificate in PEM, a file beside the policy. Another one "
+        "is refused. Without it, plain FTP.",
+    )  # fmt: skip
+    secret: Name | None = Field(None, description="The name of our credential, a password. Default: the asset's name.")
+
+
+class TftpSaid(schema.Entry):
+    """The asset takes files by TFTP, which has neither login nor protection."""
+
+    port: Annotated[int, *whole(1, 65535)] = Field(69, description="The port at which it takes TFTP.")
+    path: RemotePath = Field("{file}", description="The file's name there; `{file}` stands for its own.")
+    read_back: Yes = Field(True, description="It gives out what it took, by the same name: then its hash is compared.")
+
+
 class WaySaid(schema.Entry):
-    """How an asset gets its files: one of `sftp`, `pull`."""
+    """How an asset gets its files: one of `sftp`, `ftp`, `tftp`, `pull`."""
 
     address: schema.Address | None = Field(
         None, description="The asset's address. Default: the one that it has under `assets`."
     )
     sftp: SftpSaid | None = Field(None, description="We push by SFTP.")
+    ftp: FtpSaid | None = Field(None, description="We push by FTP, or by FTPS where it has a `certificate`.")
+    tftp: TftpSaid | None = Field(None, description="We push by TFTP. With `separation: processes` alone, so far.")
     pull: Name | None = Field(
         None, description="It fetches by HTTPS itself, as this principal of its zone, with a key or a certificate."
     )
@@ -127,7 +162,7 @@ class HealthSaid(schema.Entry):
 
     tcp: Annotated[int, *whole(1, 65535)] | None = Field(None, description="A TCP port that takes connections.")
     http: Page | None = Field(None, description="A page, as PORT/PATH, that answers 200 and has `says` in it.")
-    file: RemotePath | None = Field(None, description="A file on the asset (read by SFTP) that has `says` in it.")
+    file: RemotePath | None = Field(None, description="A file on the asset (by SFTP or FTP) that has `says` in it.")
     says: Text | None = Field(
         None, description="What the page or file must have in it; `{version}` stands for the release's version."
     )

@@ -57,15 +57,52 @@ class Sftp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     secret: str
 
 
+class Ftp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The asset takes files by FTP in passive mode, at data ports `data` (first, last). `certificate`: by FTPS; the
+    SHA-256 of its certificate. `path`, `secret` as for SFTP."""
+
+    port: int
+    user: str
+    path: str
+    secret: str
+    data: tuple[int, int]
+    certificate: str = ""
+
+
+class Tftp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The asset takes files by TFTP. `read_back`: it gives out what it took, by the same name."""
+
+    port: int
+    path: str
+    read_back: bool = True
+
+
 class Way(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How an asset gets its files: `sftp`, or it fetches them itself by HTTPS, as the principal `pull`. `rate`: bytes a
-    second that are reckoned with."""
+    """How an asset gets its files: `sftp`, `ftp`, `tftp`, or it fetches them itself by HTTPS, as the principal `pull`.
+    `rate`: bytes a second that are reckoned with."""
 
     asset: str
     address: str
     sftp: Sftp | None = None
     pull: str = ""
     rate: int = 1_000_000
+    ftp: Ftp | None = None
+    tftp: Tftp | None = None
+
+    @property
+    def secret(self) -> str:
+        """The name of our credential at the asset, "" for none."""
+        said = self.sftp or self.ftp
+        return said.secret if said is not None else ""
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """TCP ports at which the asset is sent files."""
+        if self.sftp is not None:
+            return (self.sftp.port,)
+        if self.ftp is not None:
+            return (self.ftp.port, *range(self.ftp.data[0], self.ftp.data[1] + 1))
+        return ()
 
 
 class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,0 +1,40 @@
+"""The way by which an asset is sent its files: one of several, with one face.
+
+Not here: what assets fetch themselves (serving), when anything is sent (plan, installer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cofferdam.brokers.patch import ftp, sftp, tftp
+from cofferdam.brokers.patch.outcome import Outcome
+from cofferdam.policy.terms.patch_rows import Way
+
+
+def kind(way: Way) -> str:
+    """How the log names it; "" for an asset that fetches."""
+    if way.sftp is not None:
+        return "sftp"
+    if way.ftp is not None:
+        return "ftps" if way.ftp.certificate else "ftp"
+    return "tftp" if way.tftp is not None else ""
+
+
+async def push(
+    way: Way, secret: str, file: Path, name: str, size: int, sha256: str, progress: Callable[[int], None]
+) -> Outcome:
+    """Sends a file of this size and hash. Never raises for what the asset or the network does."""
+    if way.ftp is not None:
+        return await ftp.push(way, secret, file, name, size, sha256, progress)
+    if way.tftp is not None:
+        return await tftp.push(way, file, name, size, sha256, progress)
+    return await sftp.push(way, secret, file, name, size, sha256, progress)
+
+
+async def read_text(way: Way, secret: str, path: str, most: int) -> str:
+    """A small file of the asset. Raises: OSError."""
+    if way.ftp is not None:
+        return await ftp.read_text(way, secret, path, most)
+    return await sftp.read_text(way, secret, path, most)
