@@ -1,9 +1,10 @@
-"""`make bench ARGS=--enip`: reads of tags through the gate beside the same reads direct, in turns of one run; and how
-old a packet of I/O is when it arrives.
+"""`make bench ARGS=--enip`: EtherNet/IP through the gate beside direct and beside HAProxy, which passes the bytes, in
+turns of one run: reads of tags, packets of reads, 32 clients at once; and how old packets of I/O are when they arrive.
 
-The device is cm-ethernetip's tag server in a process of its own, as it is; the clients are a raw socket, pylogix and
-pycomm3. What is compared are medians of the same requests. Not here: HAProxy (run.py has it for Modbus), load by many
-clients, the goals' ten minutes of I/O.
+The controller is cm-ethernetip's tag server in a process of its own, as it is; clients are raw sockets, pylogix and
+pycomm3; the adapter and the scanner of I/O are those of enip_io. What is compared are medians of the same requests.
+Device and generator are Python programs, which take their share of the machine's cores: unlike Modbus's, which are C.
+`--io-seconds 600` are the goal's ten minutes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
+import os
+import selectors
+import shutil
 import socket
 import statistics
 import struct
@@ -22,12 +27,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from enip_io import Adapter, Scanner
 from processes import BenchError, held_port
 
 COFFERDAM = [sys.executable, "-m", "cofferdam.cli.main"]
 CELL = [sys.executable, "-m", "cofferdam.lab.packer.cell"]
-GATE, CONTROLLER, DRIVE, PERSON = "127.0.0.1", "127.0.0.3", "127.0.0.2", "127.0.0.9"
-UDP = 2222
+GATE, CONTROLLER, DRIVE, PERSON, NOBODY = "127.0.0.1", "127.0.0.3", "127.0.0.2", "127.0.0.9", "127.0.0.4"
 POLICY = """
 site: bench
 zones:
@@ -53,7 +58,7 @@ assets:
     points:
       reference: {{at: io Drive.0, type: dint, min: 0, max: 2000000000}}
     streams:
-      drive: {{at: io Drive, form: "outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151"}}
+      drive: {{at: io Drive, fastest: 2 ms, form: "outputs 150 of 4 bytes, inputs 100 of 8 bytes, config 151"}}
 principals:
   bench: {{zone: office, addresses: [127.0.0.0/8]}}
 limits: {{client_requests_per_second: 100000}}
@@ -65,6 +70,7 @@ conduits:
     owner: bench
     reason: bench
     expires: 2035-06-30
+    priority: {priority}
     allow:
       - {{who: bench, asset: packer, read: all}}
       - {{who: bench, asset: drive, stream: drive}}
@@ -93,9 +99,19 @@ class Raw:
             data += self._socket.recv(65536)
         return data
 
+    @property
+    def socket(self) -> socket.socket:
+        return self._socket
+
     def ask(self, cip: bytes) -> bytes:
+        self.begin(cip)
+        return self.finish()
+
+    def begin(self, cip: bytes) -> None:
         body = bytes(6) + struct.pack("<HHHHH", 2, 0, 0, 0xB2, len(cip)) + cip
         self._socket.sendall(struct.pack("<HH4sI8sI", 0x6F, len(body), self._session, 0, b"bench...", 0) + body)
+
+    def finish(self) -> bytes:
         answer = self._frame()[40:]
         if answer[2]:
             raise BenchError(f"status {answer[2]:02X}")
@@ -137,66 +153,87 @@ def libraries() -> dict[str, Callable[[str, int], tuple[Callable[[], Any], Calla
     return {"pylogix, one tag": pylogix, "pycomm3, one tag": pycomm3}
 
 
-def io_ages(target: tuple[str, int], seconds: float, interval: float = 0.01) -> list[float]:
-    """How long a reference takes until the drive says it back: out, and in with the drive's next packet, in ms."""
-    raw = Raw(*target)
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.bind((PERSON, UDP))
-    udp.settimeout(interval)
-    rpi = int(interval * 1e6)
-    body = struct.pack("<BBIIHHIB3xIHIHBB", 10, 14, 0, 0x5CA00001, 1, 77, int(time.time()) & 0xFFFF, 4, rpi, 0x480A,
-                       rpi, 0x480A, 1, 4)  # fmt: skip
-    answer = raw.ask(b"\x54\x02\x20\x06\x24\x01" + body + b"\x20\x04\x24\x97\x2c\x96\x2c\x64")
-    number = int.from_bytes(answer[4:8], "little")
-    sent: dict[int, float] = {}
-    ages: list[float] = []
-    until, sequence, due = time.perf_counter() + seconds, 0, time.perf_counter()
+def many(place: tuple[str, int], count: int, seconds: float) -> float:
+    """Reads a second of so many clients, each of which asks again when it has its answer."""
+    clients = [Raw(*place) for _ in range(count)]
+    waiting = selectors.DefaultSelector()
+    for one in clients:
+        one.begin(READ)
+        waiting.register(one.socket, selectors.EVENT_READ, one)
+    done, until = 0, time.perf_counter() + seconds
     while time.perf_counter() < until:
-        if time.perf_counter() >= due:
-            due += interval
-            sequence += 1
-            data = struct.pack("<HIi", sequence & 0xFFFF, 1, sequence)
-            head = struct.pack("<HHHIIHH", 2, 0x8002, 8, number, sequence, 0xB1, len(data))
-            sent[sequence] = time.perf_counter()
-            udp.sendto(head + data, (target[0], UDP))
-        udp.settimeout(max(0.0005, due - time.perf_counter()))
-        with contextlib.suppress(TimeoutError):
-            value = int.from_bytes(udp.recv(2000)[20:24], "little", signed=True)
-            if value in sent:
-                ages.append((time.perf_counter() - sent.pop(value)) * 1000)
+        for key, _ in waiting.select(1):
+            key.data.finish()
+            done += 1
+            key.data.begin(READ)
+    for one in clients:
+        one.close()
+    waiting.close()
+    return done / seconds
+
+
+def io_ages(
+    adapter: Adapter, target: tuple[str, int], count: int, interval: float, multiplier: int, seconds: float,
+    flood: tuple[str, int] | None = None,
+) -> tuple[list[float], int, int]:  # fmt: skip
+    """(ages one way in ms, packets that came later than the time-out at the adapter, and at the scanner). `flood`:
+    where 8 clients read tags meanwhile, as fast as they have answers."""
+    raw = Raw(*target)
+    scanner = Scanner(raw, target[0], PERSON, count, interval, multiplier)
+    scanner.run(0.5)
+    adapter.told()
+    scanner.gaps = 0
+    if flood is not None:
+        with multiprocessing.Pool(1) as pool:
+            pool.apply_async(many, (flood, 8, seconds + 1))
+            time.sleep(0.3)
+            scanner.run(seconds)
+    else:
+        scanner.run(seconds)
+    ages, gaps = adapter.told()
     raw.close()
-    udp.close()
-    time.sleep(interval * 70)  # the drive's watchdog
-    return ages
+    scanner.close()
+    return sorted(ages), gaps, scanner.gaps
 
 
 @contextlib.contextmanager
-def plant() -> Iterator[dict[str, tuple[str, int]]]:
-    """The device and the gate, and where each answers."""
-    with tempfile.TemporaryDirectory(prefix="cofferdam-bench-") as folder:
-        ports = {name: held_port(at) for name, at in (("tags", GATE), ("io", GATE), ("controller", CONTROLLER),
-                                                      ("drive", DRIVE))}  # fmt: skip
+def plant(priority: str = "realtime") -> Iterator[tuple[dict[str, tuple[str, int]], Adapter]]:
+    """The devices, the gate and HAProxy, and where each answers."""
+    with tempfile.TemporaryDirectory(prefix="cofferdam-bench-") as folder, contextlib.ExitStack() as ends:
+        wanted = {"tags": GATE, "io": GATE, "controller": CONTROLLER, "drive": DRIVE, "haproxy": GATE, "other": NOBODY}
+        places = {name: (at, held_port(at)) for name, at in wanted.items()}
         policy = Path(folder) / "policy.yaml"
-        text = POLICY.format(
-            gate=GATE, tags=ports["tags"], io=ports["io"], controller=CONTROLLER, drive=DRIVE,
-            controller_port=ports["controller"], drive_port=ports["drive"],
+        ports = {"tags": places["tags"][1], "io": places["io"][1]}
+        policy.write_text(
+            POLICY.format(
+                gate=GATE, controller=CONTROLLER, drive=DRIVE, controller_port=places["controller"][1],
+                drive_port=places["drive"][1], priority=priority, **ports,
+            )
         )  # fmt: skip
-        policy.write_text(text)
-        places = {"controller": (CONTROLLER, ports["controller"]), "drive": (DRIVE, ports["drive"]),
-                  "tags": (GATE, ports["tags"]), "io": (GATE, ports["io"])}  # fmt: skip
-        arguments = [f"--{name}={places[name][0]}:{places[name][1]}" for name in ("controller", "drive")]
-        cell = subprocess.Popen([*CELL, *arguments], stdout=subprocess.DEVNULL)
-        gate = subprocess.Popen(
-            [*COFFERDAM, "up", str(policy), "--state", str(Path(folder) / "state")], stderr=subprocess.DEVNULL
-        )
-        try:
-            for name in ("controller", "tags"):
+        adapter = Adapter(*places["drive"])
+        ends.callback(adapter.stop)
+        cell = [*CELL, *(f"--{name}={places[at][0]}:{places[at][1]}" for name, at in (("controller", "controller"),
+                                                                                     ("drive", "other")))]  # fmt: skip
+        gate = [*COFFERDAM, "up", str(policy), "--state", str(Path(folder) / "state")]
+        commands = [cell, gate]
+        if shutil.which("haproxy"):
+            config = Path(folder) / "haproxy.cfg"
+            config.write_text(
+                "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n"
+                f"listen tags\n bind {GATE}:{places['haproxy'][1]}\n"
+                f" server one {CONTROLLER}:{places['controller'][1]}\n"
+            )
+            commands.append(["haproxy", "-db", "-q", "-f", str(config)])
+        else:
+            del places["haproxy"]
+        for command in commands:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            ends.callback(process.wait, 30)
+            ends.callback(process.terminate)
+        for name in ("controller", "tags", "haproxy"):
+            if name in places:
                 _wait(places[name])
-            yield places
-        finally:
-            for process in (gate, cell):
-                process.terminate()
-                process.wait(30)
+        yield places, adapter
 
 
 def _wait(place: tuple[str, int]) -> None:
@@ -208,51 +245,67 @@ def _wait(place: tuple[str, int]) -> None:
     raise BenchError(f"nobody answers at {place[0]}:{place[1]}")
 
 
-def measure(seconds: float, rounds: int) -> dict[str, dict[str, float]]:
-    """{what: {direct, gate}}: medians of the rounds, which take turns."""
+def measure(seconds: float, io_seconds: float, rounds: int) -> dict[str, dict[str, float]]:
+    """{what: {direct, haproxy, gate}}: medians of the rounds, which take turns."""
     found: dict[str, dict[str, list[float]]] = {}
 
     def note(what: str, way: str, value: float) -> None:
         found.setdefault(what, {}).setdefault(way, []).append(value)
 
-    with plant() as places:
+    with plant() as (places, adapter):
+        ways = {"direct": "controller", "haproxy": "haproxy", "gate": "tags"}
         for _ in range(rounds):
-            for way, place in (("direct", places["controller"]), ("gate", places["tags"])):
+            for way, place in ((way, places[name]) for way, name in ways.items() if name in places):
                 raw = Raw(*place)
                 note("one tag, raw socket, µs", way, median(lambda: raw.ask(READ), seconds))  # noqa: B023
                 twenty = packet(20)
                 note("20 tags in a packet, µs", way, median(lambda: raw.ask(twenty), seconds))  # noqa: B023
                 raw.close()
-                for what, opened in libraries().items():
+                note("reads a second, 32 clients", way, many(place, 32, seconds))
+                for what, opened in libraries().items() if way != "haproxy" else ():
                     ask, close = opened(*place)
                     note(f"{what}, µs", way, median(ask, seconds))
                     close()
         for way, place in (("direct", places["drive"]), ("gate", places["io"])):
-            ages = sorted(io_ages(place, 3 * seconds))
+            for what, count, interval, multiplier in (
+                ("I/O at 10 ms, 20 connections", 20, 0.01, 3), ("I/O at 2 ms x 4, one connection", 1, 0.002, 0),
+            ):  # fmt: skip
+                ages, late, silent = io_ages(adapter, place, count, interval, multiplier, io_seconds)
+                if ages:
+                    note(f"{what}, age, median ms", way, statistics.median(ages))
+                    note(f"{what}, age, p99.9 ms", way, ages[int(len(ages) * 0.999)])
+                note(f"{what}, time-outs", way, late + silent)
+        for way, flood in (("gate", None), ("gate, flood", places["tags"])):
+            ages, _, _ = io_ages(adapter, places["io"], 1, 0.01, 3, io_seconds, flood)
             if ages:
-                note("I/O at 10 ms, out and back, median ms", way, statistics.median(ages))
-                note("I/O at 10 ms, out and back, p99 ms", way, ages[int(len(ages) * 0.99)])
+                note("I/O at 10 ms beside a flood of reads, p99.9 ms", way, ages[int(len(ages) * 0.999)])
     return {what: {way: statistics.median(values) for way, values in ways.items()} for what, ways in found.items()}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="EtherNet/IP through the gate, beside direct")
+    parser = argparse.ArgumentParser(description="EtherNet/IP through the gate, beside direct and HAProxy")
     parser.add_argument("--seconds", type=float, default=2.0, help="time of one measurement (default: 2)")
+    parser.add_argument("--io-seconds", type=float, default=10.0, help="time of one of I/O (default: 10)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default: 3)")
     parser.add_argument("--json", action="store_true", help="figures as JSON")
     args = parser.parse_args()
+    before = os.getloadavg()[0]
     try:
-        found = measure(args.seconds, args.rounds)
+        found = measure(args.seconds, args.io_seconds, args.rounds)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     if args.json:
         print(json.dumps(found))
         return 0
-    print(f"{'':44}{'direct':>10}{'gate':>10}{'ratio':>8}")
+    columns = ("direct", "haproxy", "gate", "gate, flood")
+    print(f"load {before:.1f} before, {os.getloadavg()[0]:.1f} after")
+    print(f"{'':54}" + "".join(f"{one:>12}" for one in columns) + f"{'ratio':>8}")
     for what, ways in found.items():
-        direct, gate = ways.get("direct", 0.0), ways.get("gate", 0.0)
-        print(f"{what:44}{direct:10.2f}{gate:10.2f}{gate / direct if direct else 0:8.2f}")
+        figures = "".join(f"{ways[one]:12.2f}" if one in ways else f"{'':12}" for one in columns)
+        base = ways.get("haproxy") or ways.get("direct") or ways.get("gate", 0.0)
+        ratio = (ways["gate, flood"] if "gate, flood" in ways else ways.get("gate", 0.0)) / base if base else 0.0
+        print(f"{what:54}{figures}{ratio:8.2f}")
     return 0
 
 

@@ -410,7 +410,11 @@ def test_our_opening_names_our_own_ids_and_a_late_yes_is_taken_back() -> None:
             assert event == ResponseReceived(token, m.IoOpened(10_000, 20_000))
             machine.frame(token, m.IoData(True, False, b"\5\0\0\0"))
             assert machine.take_datagrams() == [(2222, datagram(0x99, 1, b"\1\0\0\0\0\0\5\0\0\0"))]
-            assert cip_of(machine.give_up(token))[0] == 0x4E
+            closing = machine.give_up(token)
+            assert cip_of(closing)[0] == 0x4E
+            for answered in (True, False):  # its answer was asked for, and a second one was not
+                machine.receive_data(rr(b"\xce\0\0\0" + name + b"\0\0", 9, closing[12:20]))
+                assert (machine.next_event() is NEED_DATA) is answered
 
 
 @given(e.single)

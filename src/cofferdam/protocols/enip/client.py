@@ -44,6 +44,8 @@ from cofferdam.protocols.enip.values import DATA, encode, size_of
 MAX_OUTSTANDING: Final = 16
 ROOM: Final = 480
 """Bytes of data in one step of a write in pieces."""
+CLOSINGS: Final = 256
+"""Closes whose answers may still come: they are asked for, and say nothing."""
 VENDOR: Final = 0x4346
 """By which our I/O connections are named, beside numbers of our own."""
 STEPS: Final = 10_000
@@ -99,6 +101,7 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         self._random = bytes if facing is None else facing.random
         self._opening: dict[int, IoLink] = {}
         self._late: dict[int, _Open] = {}
+        self._closings: dict[int, None] = {}
         self._now = 0
         self._names = 0
 
@@ -227,9 +230,12 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
             self._session = session
             return Established()
         token, step, _ = struct.unpack("<IHH", context)
+        ours = session == self._session or self._midway
+        if command == wire.SEND_RR and ours and step == 1 and token in self._closings:
+            del self._closings[token]
+            return None  # to a close: whatever it says, the connection is open no longer
         late = self._late.pop(token, None)
         one = self._open.get(token) or late
-        ours = session == self._session or self._midway
         if command != wire.SEND_RR or one is None or one.step != step or not ours:
             return Unmatched(f"a late answer, or one to nothing: {command:04X} for {token}/{step}")
         try:
@@ -419,6 +425,9 @@ class EnipClient(ClientMachine[m.EnipRequest, m.EnipResponse]):
         """A Forward Close, whose answer nobody waits for."""
         body = struct.pack("<BBHHIBx", 0x0A, 0x0E, *link.name, len(link.path) // 2) + link.path
         self._serial += 1
+        self._closings[self._serial] = None
+        while len(self._closings) > CLOSINGS:
+            del self._closings[next(iter(self._closings))]
         where = paths.of_object(paths.MANAGER, 1)
         return self._framed(self._serial, 1, requests.made(requests.CLOSE, where, body))
 
