@@ -24,6 +24,8 @@ from cofferdam.gate.client import ask
 from cofferdam.lab.play import Finding, Step
 from cofferdam.lab.scene import Answer, Scene
 
+CARRIED = ("iec62443-3-2", "ZCR 3.2")
+"""A control that rests on the proof that nothing is forwarded."""
 VERIFIER = Path(cofferdam.__file__).parent.parent.parent / "tools" / "verify_evidence.py"
 
 
@@ -54,6 +56,12 @@ class Cast:
     async def stands(self, name: str) -> CheckState:
         """How a check stands by the log."""
         return (await self.bench()).standing().checks[name]
+
+    async def control(self, which: tuple[str, str]) -> str:
+        """How a control (framework, id) stands by the log."""
+        bench = await self.bench()
+        made = bench.report(bench.catalogue.frameworks[which[0]])
+        return next(row.control.status for row in made.rows if row.control.id == which[1])
 
     async def run(self, *words: str) -> tuple[int, str]:
         """Another program: its exit code and its words. Raises: CofferdamError."""
@@ -164,18 +172,18 @@ async def a_rule_by_hand(cast: Cast) -> list[Finding]:
     rule = ("insert", "rule", "inet", "cofferdam", "forward", "tcp", "dport", "4444", "accept")
     await cast.run("ip", "netns", "exec", space, "nft", *rule)
     broken = await cast.scene.verb("prove", "--no-probes")
-    failed = await cast.stands(name)
+    failed, turned = await cast.stands(name), await cast.control(CARRIED)
     await cast.scene.verb("reload")
     mended = await cast.scene.verb("prove", "--no-probes")
-    now = await cast.stands(name)
+    now, back = await cast.stands(name), await cast.control(CARRIED)
     fact = next((one for one in failed.facts if "4444" in one), "")
     return [
         Finding(
             "insert a rule that forwards TCP port 4444, prove; reload the policy, prove",
-            "failed, with a packet to port 4444; then proved again",
-            f"{failed.status}: {fact[:160]}; then {now.status}",
-            (first.code, broken.code, mended.code) == (0, 1, 0)
-            and (failed.status, now.status) == ("failed", "proved") and bool(fact),
+            f"failed, with a packet to port 4444, and so is the control {CARRIED[1]}; then both proved again",
+            f"{failed.status}: {fact[:160]}; {CARRIED[1]} {turned}; then {now.status}, {CARRIED[1]} {back}",
+            (first.code, broken.code, mended.code) == (0, 1, 0) and bool(fact)
+            and (failed.status, turned, now.status, back) == ("failed", "failed", "proved", "proved"),
         )
     ]  # fmt: skip
 
