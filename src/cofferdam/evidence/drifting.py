@@ -50,7 +50,9 @@ def machine(pids: Mapping[str, int]) -> dict[str, Any]:
     listening = {
         f"{one['protocol']} {one['address']}:{one['port']}"
         for one in found["sockets"]
-        if one["listening"] and not (one["protocol"].startswith("udp") and one["port"] >= EPHEMERAL)
+        if one["listening"]
+        and not _loopback(one["address"])
+        and not (one["protocol"].startswith("udp") and one["port"] >= EPHEMERAL)
     }
     users: dict[str, str] = {}
     for name, pid in pids.items():
@@ -67,6 +69,11 @@ def machine(pids: Mapping[str, int]) -> dict[str, Any]:
         "switches": {name: value for name, value in found["switches"].items() if value not in ("0", "")},
         "users": users,
     }
+
+
+def _loopback(address: str) -> bool:
+    """What listens there is open to nobody else, and programs of the machine come and go."""
+    return address.startswith("127.") or address in ("::1", "::ffff:127.0.0.1")
 
 
 def now(status: Mapping[str, Any], found: History, software: Software | None) -> dict[str, Any]:
