@@ -424,6 +424,10 @@ class Point(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     fastest_us: int = 0
     max_rate: float | None = None
     rate_seconds: int = 60
+    values: tuple[float, ...] = ()  # the only ones that may be written; none: any within the limits
+    scale: float = 1.0
+    """What people mean is the value times this, plus `offset`. All limits above are in the device's own numbers."""
+    offset: float = 0.0
 
 
 class Argument(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

@@ -27,7 +27,7 @@ from cofferdam.policy import addressing, rows, schema
 from cofferdam.policy.clashes import clash_problems
 from cofferdam.policy.load import Loaded, failure
 from cofferdam.policy.placechecks import point_place
-from cofferdam.policy.points import values
+from cofferdam.policy.points import scaling, values
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.base import Making, window_row
 from cofferdam.policy.terms.diode_rows import strand_of
@@ -195,6 +195,15 @@ def _point(name: str, point: schema.Point, dialect: Dialect) -> Point:
     if found is None:  # crosscheck refuses such a point
         raise ValueError(f"point {name} has no place")
     at, kind = found
+    scale, offset = point.scale or 1.0, point.offset or 0.0
+    low, high = point.min, point.max
+    most_step = point.max_step
+    most_rate = None if point.max_rate is None else point.max_rate.most
+    if scale != 1.0 or offset:
+        low, high = scaling.limits(low, high, scale, offset, kind)
+        most_step = None if most_step is None else scaling.step(most_step, scale, kind)
+        most_rate = None if most_rate is None else scaling.step(most_rate, scale, kind)
+    allowed = [scaling.one(value, scale, offset, kind) for value in point.values]
     elements = at.count if isinstance(at, Item) and at.first >= 0 else point.elements or 1
     return Point(
         name=name,
@@ -202,15 +211,18 @@ def _point(name: str, point: schema.Point, dialect: Dialect) -> Point:
         type=kind,
         word_order=point.word_order,
         unit=point.unit or "",
-        min=_limit(point.min, kind),
-        max=_limit(point.max, kind),
-        max_step=point.max_step,
-        max_rate=None if point.max_rate is None else point.max_rate.most,
+        min=_limit(low, kind),
+        max=_limit(high, kind),
+        max_step=most_step,
+        max_rate=most_rate,
         rate_seconds=60 if point.max_rate is None else point.max_rate.seconds,
         writes_per_minute=point.writes_per_minute,
         elements=elements,
         max_length=point.max_length,
         fastest_us=point.fastest or 0,
+        values=tuple(sorted({one for one in (_limit(value, kind) for value in allowed) if one is not None})),
+        scale=scale,
+        offset=offset,
     )
 
 

@@ -154,6 +154,9 @@ class _Checker(Checking):
         if asset.device_unit is not None and (units is None or asset.unit == -1):
             what = "a device's unit for an asset of any" if units is not None else f"{dialect.name}, which has no units"
             self.at((*here, "device_unit"), what, "an asset of one unit", check="unit")
+        if asset.numbering is not None and dialect.numberings is None:
+            found, expected = f"numbering {asset.numbering}", f"none: {dialect.name} has no numbered cells"
+            self.at((*here, "numbering"), found, expected, check="numbering")
         check_manners(self, here, asset)
         PlaceChecks(self, here, asset, dialect).check()
 
@@ -363,7 +366,7 @@ def _asked(asset: schema.Asset) -> int:
 def _limited(asset: schema.Asset) -> bool:
     """Whether a point of it has a limit."""
     limits = ("min", "max", "max_step", "max_rate", "writes_per_minute")
-    return any(getattr(point, limit) is not None for point in asset.points.values() for limit in limits)
+    return any(point.values or getattr(point, limit) is not None for point in asset.points.values() for limit in limits)
 
 
 def _plain(address: str) -> str:

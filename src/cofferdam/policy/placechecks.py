@@ -12,7 +12,7 @@ from cofferdam.model import Item, Span, ValueType
 from cofferdam.policy import schema
 from cofferdam.policy.document import Path
 from cofferdam.policy.findings import Checking
-from cofferdam.policy.points import typed, values
+from cofferdam.policy.points import scaling, typed, values
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.yamltext import quote
 from cofferdam.protocols.dialect import Dialect, Kind, Space
@@ -138,7 +138,27 @@ class PlaceChecks:
                 (*here, "at"), f"{kind.value} that ends after cell 65535", "all cells from 0 to 65535", check="type"
             )
         self._range(here, kind, point)
+        self._values(here, kind, point)
         self._rate(here, kind, point)
+
+    def _values(self, here: Path, kind: ValueType, point: schema.Point) -> None:
+        """Whether the device has the values that may be written, and the limits beside them say nothing else."""
+        if kind is ValueType.BOOL and (point.scale is not None or point.offset is not None):
+            self.at((*here, "scale"), "a scale of a bit", "none", check="scale")
+            return
+        low, high = values.type_range(kind)
+        for index, value in enumerate(point.values):
+            raw = scaling.one(value, point.scale or 1.0, point.offset or 0.0, kind)
+            if raw is None or not low <= raw <= high:
+                expected = f"a value that {kind.value} can hold"
+                self.at((*here, "values", index), values.show(value), expected, check="range")
+            elif (point.min is not None and value < point.min) or (point.max is not None and value > point.max):
+                self.at((*here, "values", index), values.show(value), "one within min and max", check="range")
+        if point.scale is None or point.max_step is None or kind in values.FLOATS:
+            return
+        if scaling.step(point.max_step, point.scale, kind) < 1:
+            expected = f"at least {values.show(abs(point.scale))}, which is the least that it moves"
+            self.at((*here, "max_step"), values.show(point.max_step), expected, check="step")
 
     def _item(self, here: Path, name: str, point: schema.Point, at: Item) -> None:
         kind = self.dialect.kind(at.kind)
@@ -155,6 +175,9 @@ class PlaceChecks:
             )
         if kind is not None and kind.open:
             self._in_stream(here, point, at, kind)
+        for field in ("scale", "offset", "values"):
+            if field in point.model_fields_set:
+                self.at((*here, field), f"{field} of an item", "none: it is for cells", check="type")
         if "word_order" in self.checking.names(*map(str, here)):
             self.at((*here, "word_order"), "an order of words", "none: it is for cells", check="type")
         if point.type is None:
@@ -185,7 +208,7 @@ class PlaceChecks:
         if rate.unit and rate.unit != (point.unit or ""):
             expected = f"{point.unit}, the unit of the point" if point.unit else "none: the point has no unit"
             self.at((*here, "max_rate"), f"the unit {quote(rate.unit)}", expected, check="rate")
-        if rate.most < 1 and kind not in values.FLOATS:
+        if rate.most / abs(point.scale or 1.0) < 1 and kind not in values.FLOATS:
             within = "second" if rate.seconds == 1 else "minute"
             found = f"{values.show(rate.most)} a {within} of a {kind.value}, which moves by whole numbers"
             self.at((*here, "max_rate"), found, f"at least 1 a {within}", check="rate")
@@ -202,6 +225,9 @@ class PlaceChecks:
 
     def _range(self, here: Path, kind: ValueType, said: schema.Point | schema.Argument) -> None:
         low, high = values.type_range(kind)
+        if isinstance(said, schema.Point) and (said.scale is not None or said.offset is not None):
+            scale, offset = said.scale or 1.0, said.offset or 0.0
+            low, high = sorted((low * scale + offset, high * scale + offset))
         for field, limit in (("min", said.min), ("max", said.max)):
             if limit is not None and not low <= limit <= high:
                 expected = f"a value that {kind.value} can hold ({values.show(low)} to {values.show(high)})"

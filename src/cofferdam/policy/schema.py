@@ -50,7 +50,10 @@ _NOTATIONS: list[dict[str, Any]] = [
     for dialect in DIALECTS.values()
 ]
 PLACE = _NOTATIONS[0] if len(_NOTATIONS) == 1 else {"anyOf": _NOTATIONS}
-TYPES = list(dict.fromkeys(name for dialect in DIALECTS.values() for name in dialect.types))
+IEC_TYPES = (
+    "INT", "DINT", "LINT", "UINT", "WORD", "UDINT", "DWORD", "ULINT", "LWORD", "REAL", "LREAL", "BOOL"
+)  # fmt: skip
+TYPES = list(dict.fromkeys((*(name for dialect in DIALECTS.values() for name in dialect.types), *IEC_TYPES)))
 _UNITS = [dialect.units for dialect in DIALECTS.values() if dialect.units is not None]
 UNIT = {
     "anyOf": [
@@ -86,6 +89,7 @@ class Reading:
     def __init__(self, dialects: Dialects) -> None:
         self.dialects = dialects
         self.dialect: Dialect | None = None
+        self.numbering = ""
 
 
 def _dialect(info: ValidationInfo) -> Dialect | None:
@@ -99,10 +103,12 @@ def _read_within(info: ValidationInfo, raw: Any, field: str, handler: Callable[[
         return handler(raw)
     name = raw.get(field) if isinstance(raw, dict) else None
     outside, reading.dialect = reading.dialect, reading.dialects.get(name) if isinstance(name, str) else None
+    said = raw.get("numbering") if isinstance(raw, dict) else None
+    reading.numbering = said if isinstance(said, str) else ""
     try:
         return handler(raw)
     finally:
-        reading.dialect = outside
+        reading.dialect, reading.numbering = outside, ""
 
 
 def _unit(raw: Any, info: ValidationInfo) -> int:
@@ -128,8 +134,12 @@ def _place(raw: Any, info: ValidationInfo) -> Span | Item | None:
     dialect = _dialect(info)
     if dialect is None:
         return None
+    text = raw if isinstance(raw, str) else ""
+    reading = info.context
     try:
-        return dialect.notation.parse(raw if isinstance(raw, str) else "")
+        if isinstance(reading, Reading) and reading.numbering:
+            text = dialect.numbered(text, reading.numbering)
+        return dialect.notation.parse(text)
     except Misread as error:
         raise syntax.Expected(str(error), error.near) from None
 
@@ -151,6 +161,8 @@ def _type(raw: Any, info: ValidationInfo) -> ValueType | None:
     if dialect is None:
         return None
     found = dialect.types.get(raw) if isinstance(raw, str) else None
+    if found is None and isinstance(raw, str) and raw.isupper():
+        found = dialect.types.get(_IEC.get(raw.lower(), ""))
     if found is None:
         raise syntax.Expected(one_of(dialect.types, 20), _near_type(raw, dialect.types))
     return found
@@ -159,7 +171,7 @@ def _type(raw: Any, info: ValidationInfo) -> ValueType | None:
 _IEC = {
     "int": "int16", "dint": "int32", "lint": "int64", "uint": "uint16", "word": "uint16", "udint": "uint32",
     "dword": "uint32", "ulint": "uint64", "lword": "uint64", "real": "float32", "float": "float32", "lreal": "float64",
-    "double": "float64", "boolean": "bool", "bit": "bool",
+    "double": "float64", "boolean": "bool", "bit": "bool", "bool": "bool",
 }  # fmt: skip
 """What engineers call the types: the names of IEC 61131-3, 6.4, and those of drivers."""
 
@@ -233,6 +245,28 @@ LeakProbe = Annotated[
 Number = Annotated[float, *_read(syntax.number, {"type": "number"})]
 Positive = Annotated[float, *_read(syntax.positive, {"type": "number", "exclusiveMinimum": 0})]
 YesNo = Annotated[bool, *YES_NO]
+_NUMBER_ITEM = {"type": "number"}
+
+
+def _not_zero(raw: Any) -> float:
+    value = syntax.number(raw)
+    if value == 0:
+        raise syntax.Expected("a number other than 0")
+    return value
+
+
+def _number_or_hex(raw: Any) -> float:
+    if isinstance(raw, str) and re.fullmatch(r"0x[0-9a-fA-F]{1,12}", raw):
+        return float(int(raw, 16))
+    return syntax.number(raw)
+
+
+NotZero = Annotated[float, *_read(_not_zero, _NUMBER_ITEM)]
+Numbers = Annotated[
+    tuple[Annotated[float, *_read(_number_or_hex, _NUMBER_ITEM)], ...],
+    BeforeValidator(_listed),
+    _one_or_list(_NUMBER_ITEM),
+]
 Seconds = Annotated[
     float, *_read(syntax.seconds, {"type": "number", "exclusiveMinimum": 0, "maximum": syntax.YEAR_SECONDS})
 ]
@@ -246,10 +280,23 @@ Rate = Annotated[
         {"type": "string", "pattern": "^[0-9.eE+-]+.*/ *(s|min|h)$", "examples": ["50 rpm/min", "2 bar/s", "30 K/h"]},
     ),
 ]
+_ORDERS = {"ABCD": "big", "CDAB": "little", "BADC": "big-swapped", "DCBA": "little-swapped"}
+"""What drivers call them, by the bytes of 32 bits as they come."""
+_ORDER_WORDS = [*_ORDERS.values(), *_ORDERS]
+
+
+def _word_order(raw: Any) -> str:
+    found = _ORDERS.get(raw.upper(), raw) if isinstance(raw, str) else ""
+    if found not in _ORDERS.values():
+        raise syntax.Expected(one_of(_ORDER_WORDS, 20), nearest(raw, _ORDER_WORDS) if isinstance(raw, str) else "")
+    return found
+
+
 WordOrder = Annotated[
     Literal["big", "little", "big-swapped", "little-swapped"],
-    *_choice("big", "little", "big-swapped", "little-swapped"),
+    *_read(_word_order, {"type": "string", "enum": _ORDER_WORDS}),
 ]
+Numbering = Annotated[Literal["zero", "one", "modicon"], *_choice("zero", "one", "modicon")]
 Elements = Annotated[int, *_whole(1, 65536)]
 Length = Annotated[int, *_whole(1, 65536)]
 At = Annotated[Span | Item | None, *_read(_place, PLACE)]
@@ -258,6 +305,22 @@ Type = Annotated[ValueType | None, *_read(_type, {"type": "string", "enum": TYPE
 Raw = Annotated[Piece | None, *_read(_raw, PLACE)]
 RawList = Annotated[tuple[Raw, ...], BeforeValidator(_listed), _one_or_list(PLACE)]
 _SECURITY_ITEM = {"type": "string", "enum": list(dict.fromkeys(w for d in DIALECTS.values() for w in d.security))}
+
+
+def _all_cells(raw: Any, info: ValidationInfo) -> Any:
+    """`all`, as the cells that it stands for."""
+    dialect = _dialect(info)
+    if raw not in (ALL, [ALL]) or dialect is None:
+        return _listed(raw)
+    spaces = [space.name for space in dialect.spaces if space.whole]
+    if not spaces:
+        raise syntax.Expected(f"items by name: {dialect.name} has no cells")
+    return tuple(f"{name} 0-65535" for name in spaces)
+
+
+RawReads = Annotated[
+    tuple[Raw, ...], BeforeValidator(_all_cells), _one_or_list({"anyOf": [*_NOTATIONS, {"const": ALL}]})
+]
 SecurityWord = Annotated[str, *_read(_security_word, _SECURITY_ITEM)]
 SecurityWords = Annotated[tuple[SecurityWord, ...], BeforeValidator(_listed), _one_or_list(_SECURITY_ITEM)]
 Thumbprint = Annotated[str, *_read(_thumbprint, {"type": "string", "examples": ["3f" * 20]})]
@@ -356,15 +419,26 @@ class Point(Entry):
     type: Type = Field(
         None,
         description="What the value is, or how the cells make it, in the protocol's words. Modbus: `bool`, `uint16`, "
-        "`int16`, `uint32`, `int32`, `uint64`, `int64`, `float32`, `float64`. Coils and discrete inputs are `bool`; "
+        "`int16`, `uint32`, `int32`, `uint64`, `int64`, `float32`, `float64`, or by "
+        "IEC 61131-3: `INT`, `REAL`. Coils and discrete inputs are `bool`; "
         "all others must say.",
     )
     word_order: WordOrder = Field(
         "big",
         description="Order of the words of a wider type: `big` has the most significant first, `little` last. With "
-        "`-swapped` the bytes within each word stand the other way round.",
+        "`-swapped` the bytes within each word stand the other way round. Or as drivers have it: `ABCD`, `CDAB`, "
+        "`BADC`, `DCBA`.",
     )
     unit: Text | None = Field(None, description="The physical unit, for people: rpm, m, kWh.")
+    scale: NotZero | None = Field(
+        None,
+        description="What people mean is the device's number times this: 0.01 where 7000 is 70 %. All limits of the "
+        "point are in what people mean then, and so is what `explain` asks and refusals say. For cells.",
+    )
+    offset: Number | None = Field(None, description="What is added to the scaled number. For cells.")
+    values: Numbers = Field(
+        (), description="The only values that may be written, and nothing between: `[0x55, 0xAA]`. For cells."
+    )
     min: Number | None = Field(None, description="The smallest value that may be written.")
     max: Number | None = Field(None, description="The largest value that may be written.")
     max_step: Positive | None = Field(
@@ -535,6 +609,13 @@ class Asset(Entry):
         description="Spaces of bits that the device keeps in words of another space: `{coil: holding 100}` where coils "
         "0 to 15 are the bits of holding 100, coils 16 to 31 those of holding 101, and so on. Limits of a point then "
         "hold for writes by either name.",
+    )
+    numbering: Numbering | None = Field(
+        None,
+        description="How `at` of its points and `bits_of` count cells, where it is another way than from 0 in a space. "
+        "`modicon`: `40101`, `400101` or `4x00101` is holding 100, `30001` input 0, `10001` discrete 0, `00001` coil "
+        "0. `one`: from 1 in a space, `holding 1` or `HR1` is holding 0. `zero`: from 0, and `HR100`, `%MW100` and "
+        "`holding 0x64` as well. For Modbus; rules' `registers` count from 0.",
     )
     points: dict[Name, Point] = Field({}, description="The device's named values.")
     methods: dict[Name, Method] = Field({}, description="What can be called, by name. For protocols with methods.")

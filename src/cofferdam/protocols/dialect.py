@@ -108,6 +108,8 @@ class Space(msgspec.Struct, frozen=True):
     read: int = 0
     write_one: int = 0
     write_many: int = 0
+    whole: bool = False
+    """`registers: all` stands for it, too."""
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -196,11 +198,17 @@ class Dialect(msgspec.Struct, frozen=True):
     forms: str = ""
     """A regular expression for what a stream is made of, where the protocol needs to be told; "" where it does not."""
     form_example: str = ""
+    numberings: Callable[[str, str], str] | None = None
+    """The notation of a text that is written by another numbering (an asset's `numbering`); None: there is no other."""
     datagrams: int = 0
     """The UDP port at which streams' frames come and go, beside the connection that opened them; 0: none do."""
     discovery: bool = False
     """A question may come alone, by UDP at the port of the connections (`protocols.base.Facing.alone`). For protocols
     with `datagrams`."""
+
+    def numbered(self, text: str, numbering: str) -> str:
+        """A place that is written by that numbering, in the notation; unchanged where it cannot be."""
+        return text if self.numberings is None else self.numberings(text, numbering)
 
     def space(self, name: str) -> Space | None:
         """The space that a name such as "holding" or "file:4" means."""

@@ -82,7 +82,7 @@ def points(asset: Asset, operation: Operation) -> tuple[PointValue, ...]:
             at = point.at
             if at.space == write.space and at.start >= write.start and at.stop <= write.stop:
                 text = _of_cells(point, write) if isinstance(write, Change) else _of_item(point, write)
-                found.append(PointValue(point.name[:NAME], text[:NAME], point.unit[:NAME]))
+                found.append(PointValue(point.name[:NAME], text[:NAME], _unit(point)))
                 if len(found) == POINTS:
                     return tuple(found)
     return tuple(found)
@@ -91,9 +91,16 @@ def points(asset: Asset, operation: Operation) -> tuple[PointValue, ...]:
 def before(held: Iterable[tuple[Point, Number]]) -> tuple[PointValue, ...]:
     """What points held before a write."""
     return tuple(
-        PointValue(point.name[:NAME], number(value), point.unit[:NAME])
-        for point, value in itertools.islice(held, POINTS)
+        PointValue(point.name[:NAME], number(value), _unit(point)) for point, value in itertools.islice(held, POINTS)
     )
+
+
+def _unit(point: Point) -> str:
+    """The unit of the numbers that travel, which are what the log has: with its scale, where that is not 1."""
+    if point.scale == 1.0 and point.offset == 0.0:
+        return point.unit[:NAME]
+    offset = f" + {values.show(point.offset)}" if point.offset else ""
+    return f"× {values.show(point.scale)}{offset} {point.unit}".rstrip()[:NAME]
 
 
 def _of_cells(point: Point, change: Change) -> str:

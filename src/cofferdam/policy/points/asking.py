@@ -23,7 +23,7 @@ from cofferdam.model import (
     Value,
     Watch,
 )
-from cofferdam.policy.points import typed, values
+from cofferdam.policy.points import scaling, typed, values
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.protocols.dialect import Dialect, Kind, Misread, Space, show_range
 
@@ -157,7 +157,7 @@ def _write(words: list[str], asset: Asset, dialect: Dialect, text: str) -> Opera
         if len(rest) != 1:
             raise _bad(text, f"{' '.join(rest[1:])} is too much")
         try:
-            cells = values.encode(point.type, point.word_order, _value(rest[0]))
+            cells = values.encode(point.type, point.word_order, _raw(point, _value(rest[0])))
         except ValueError as error:
             raise _bad(text, str(error)) from None
     else:
@@ -217,6 +217,16 @@ def _none_such(word: str, noun: str, asset: Asset, names: list[str]) -> str:
     near = nearest(word, names)
     known = f" ({one_of(names)})" if names else ", and it has none"
     return f"{word} is no {noun} of {asset.name}{known}{f'; did you mean {near}' if near else ''}"
+
+
+def _raw(point: Point, value: values.Number) -> values.Number:
+    """The device's number of a value in the point's engineering units. Raises: ValueError, where it has none."""
+    if point.scale == 1.0 and point.offset == 0.0:
+        return value
+    found = scaling.one(value, point.scale, point.offset, point.type)
+    if found is None:
+        raise ValueError(f"{values.show(value)} is not a whole number of steps of {values.show(abs(point.scale))}")
+    return found
 
 
 def _value(word: str) -> values.Number:

@@ -17,7 +17,7 @@ class Check(abc.ABC):
     `ranged`: `wrong` has something to say; `max_step`, `max_rate`: `number` does."""
 
     __slots__ = (
-        "at", "max_rate", "max_step", "name", "pace", "plural", "ranged", "single", "stateful", "unit", "valued",
+        "at", "max_rate", "max_step", "name", "of", "pace", "plural", "ranged", "single", "stateful", "valued",
         "within", "word",
     )  # fmt: skip
 
@@ -30,7 +30,7 @@ class Check(abc.ABC):
         self.within = "second" if isinstance(of, Point) and of.rate_seconds == 1 else "minute"
         self.valued = self.max_step is not None or self.max_rate is not None
         self.single = isinstance(of, Point) and of.type is ValueType.FLOAT32
-        self.unit = of.unit if isinstance(of, Point) else ""
+        self.of = of if isinstance(of, Point) else None
         self.stateful = self.valued or self.pace is not None
         self.ranged = False
         self.word = "write" if isinstance(of, Point) else "call"
@@ -51,9 +51,9 @@ class Check(abc.ABC):
         # "not <=" and not ">", so that a device that holds NaN cannot be written past its limit.
         if abs(value - known) <= most + slack:
             return ""
-        asked = f"{self.name} = {self._measure(value)} is asked; it is {values.show(known)}"
-        span = f"{values.show(known - most)} to {self._measure(known + most)}"
-        return f"{asked}, and a step of {self._measure(most)} is allowed ({span})"
+        asked = f"{self.name} = {self._measure(value)} is asked; it is {self._show(known)}"
+        span = f"{self._show(known - most)} to {self._measure(known + most)}"
+        return f"{asked}, and a step of {self._measure(most, True)} is allowed ({span})"
 
     def too_fast(self, value: values.Number, low: values.Number, high: values.Number) -> str:
         """What is wrong with a value where the point was `low` to `high` within the time of its max_rate, or ""."""
@@ -61,10 +61,10 @@ class Check(abc.ABC):
         slack = self._slack(value, low, high)
         if abs(value - low) <= most + slack and abs(value - high) <= most + slack:
             return ""
-        was = values.show(low) if low == high else f"{values.show(low)} to {values.show(high)}"
+        was = self._show(low) if low == high else f"{self._show(low)} to {self._show(high)}"
         asked = f"{self.name} = {self._measure(value)} is asked; it was {was} within the last {self.within}"
-        span = f"{values.show(high - most)} to {self._measure(low + most)}"
-        return f"{asked}, and a move of {self._measure(most)} a {self.within} is allowed (now {span})"
+        span = f"{self._show(high - most)} to {self._measure(low + most)}"
+        return f"{asked}, and a move of {self._measure(most, True)} a {self.within} is allowed (now {span})"
 
     def _slack(self, *of: values.Number) -> float:
         """What rounding to 32 bits may add to a difference; nothing of what is not finite, which is far from all."""
@@ -73,5 +73,8 @@ class Check(abc.ABC):
         most = max(abs(value) for value in of)
         return most * 2**-23 if math.isfinite(most) else 0.0
 
-    def _measure(self, value: values.Number) -> str:
-        return f"{values.show(value)} {self.unit}".rstrip()
+    def _show(self, value: values.Number) -> str:
+        return values.show(value if self.of is None else values.scaled(self.of, value))
+
+    def _measure(self, value: values.Number, step: bool = False) -> str:
+        return values.show(value) if self.of is None else values.measure(self.of, value, step)

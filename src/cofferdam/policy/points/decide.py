@@ -80,6 +80,7 @@ class _CellCheck(Check):
         self.ranged = values.has_range(point) or point.type in values.FLOATS
         # One unsigned cell, the common setpoint, needs no decoding.
         self.simple = point.type in (ValueType.UINT16, ValueType.BOOL) and not point.word_order.endswith(values.SWAPPED)
+        self.simple = self.simple and not point.values and point.scale == 1.0 and point.offset == 0.0
         self.low = -math.inf if point.min is None else point.min
         self.high = math.inf if point.max is None else point.max
         self.allowed = values.allowed_range(point)

@@ -99,9 +99,18 @@ def show(value: Number) -> str:
     return str(value) if isinstance(value, int) else f"{value:.9g}"
 
 
-def measure(point: Point | Argument, value: Number) -> str:
+def scaled(point: Point | Argument, value: Number, step: bool = False) -> Number:
+    """A raw number in the point's engineering units; `step`: it is a difference."""
+    if isinstance(point, Argument) or (point.scale == 1.0 and point.offset == 0.0) or not math.isfinite(value):
+        return value
+    if step:
+        return float(f"{value * abs(point.scale):.12g}")
+    return float(f"{value * point.scale + point.offset:.12g}")  # as it was meant: 7000 * 0.01 is 70
+
+
+def measure(point: Point | Argument, value: Number, step: bool = False) -> str:
     """A number with the point's unit."""
-    return f"{show(value)} {point.unit}".rstrip()
+    return f"{show(scaled(point, value, step))} {point.unit}".rstrip()
 
 
 def has_limit(point: Point) -> bool:
@@ -116,13 +125,16 @@ def has_limit(point: Point) -> bool:
 
 
 def has_range(point: Point | Argument) -> bool:
-    return point.min is not None or point.max is not None
+    return point.min is not None or point.max is not None or (isinstance(point, Point) and bool(point.values))
 
 
 def allowed_range(point: Point | Argument) -> str:
     """What would be allowed, in words."""
+    if isinstance(point, Point) and point.values:
+        return f"{', '.join([measure(point, one) for one in point.values])} is allowed, and nothing between"
     if point.min is not None and point.max is not None:
-        return f"{show(point.min)} to {measure(point, point.max)} is allowed"
+        low, high = (point.max, point.min) if isinstance(point, Point) and point.scale < 0 else (point.min, point.max)
+        return f"{show(scaled(point, low))} to {measure(point, high)} is allowed"
     if point.min is not None:
         return f"{measure(point, point.min)} or more is allowed"
     if point.max is not None:
@@ -138,6 +150,7 @@ def out_of_range(point: Point, cells: tuple[int, ...]) -> str:
         (low is None or value >= low)
         and (high is None or value <= high)
         and (type(value) is int or math.isfinite(value))
+        and (not point.values or value in point.values)
     ):
         return ""
     return f"{point.name} = {measure(point, value)} is asked; {allowed_range(point)}"

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from msgspec.structs import replace
 
 from cofferdam.errors import CofferdamError
-from cofferdam.model import PLAIN, Allow, Asset, Deny, Item, Operation, Side
+from cofferdam.model import PLAIN, Allow, Asset, Deny, Item, Operation, Side, Span
 from cofferdam.policy import rows
 from cofferdam.policy.document import Path
 from cofferdam.policy.explain import Explanation, Question, explained
@@ -31,6 +31,8 @@ from cofferdam.policy.terms.proxy_model import ProxyConduit, ProxyRule
 from cofferdam.protocols.dialect import Dialect
 
 OUTER, INNER = "outer", "inner"
+MOST_GAP = 123
+"""Cells between two points that a read may pass over with `gaps: allow`: it then reads 125 registers."""
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
 
 
@@ -170,6 +172,8 @@ class _Named:
     def rule(self, number: int, rule: ProxyRule) -> rows.Rule:
         points = self._points
         reads = _pieces(points, rule.read, self._readable, rule.registers)
+        if rule.gaps == "allow":
+            reads = _over_gaps(reads)
         writes = _pieces(points, rule.write, self._writable, rule.write_registers)
         calls = _pieces(self._methods, rule.call)
         watches = _pieces(points, rule.subscribe, self._watchable)
@@ -197,6 +201,21 @@ def _pieces(
         return ()
     found = list(everything) if ALL in names else [known[name] for name in names]
     found += [piece for piece in raw if piece is not None]
+    return tuple(sorted(found, key=lambda piece: (piece.at.space, piece.at.start, piece.at.count, piece.point)))
+
+
+def _over_gaps(pieces: tuple[rows.Piece, ...]) -> tuple[rows.Piece, ...]:
+    """The pieces, and the cells between them where no more lie between than one request can read."""
+    found = list(pieces)
+    last: dict[str, int] = {}
+    for piece in pieces:  # by space and start
+        at = piece.at
+        if not isinstance(at, Span):
+            continue
+        stop = last.get(at.space)
+        if stop is not None and 0 < at.start - stop <= MOST_GAP:
+            found.append(rows.Piece(Span(at.space, stop, at.start - stop)))
+        last[at.space] = max(stop or 0, at.stop)
     return tuple(sorted(found, key=lambda piece: (piece.at.space, piece.at.start, piece.at.count, piece.point)))
 
 
@@ -240,12 +259,11 @@ def _conditions(op: Operation, asset: Asset) -> Iterable[str]:
             at = point.at
             if at.space == change.space and at.start < change.stop and change.start < at.stop:
                 if point.max_step is not None:
-                    step = values.measure(point, point.max_step)
+                    step = values.measure(point, point.max_step, True)
                     yield f"{point.name} may change by at most {step} from its present value"
                 if point.max_rate is not None:
-                    rate = (
-                        f"{values.measure(point, point.max_rate)} a {'second' if point.rate_seconds == 1 else 'minute'}"
-                    )
+                    within = "second" if point.rate_seconds == 1 else "minute"
+                    rate = f"{values.measure(point, point.max_rate, True)} a {within}"
                     yield f"{point.name} may move by at most {rate}, from whatever it was within that time"
                 if point.writes_per_minute is not None:
                     yield f"{point.name} may be written at most {point.writes_per_minute} times a minute"

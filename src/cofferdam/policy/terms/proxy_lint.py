@@ -167,7 +167,7 @@ def _jumps_in_steps(run: Linting) -> None:
     """A point that may be written in steps, as many of them as anybody likes: together they are a jump."""
     for asset, point in _written(run):
         if point.max_step is not None and point.max_rate is None and point.writes_per_minute is None:
-            step = values.measure(point, point.max_step)
+            step = values.measure(point, point.max_step, True)
             run.key(
                 ("assets", asset, "points", point.name), "no-ramp",
                 f"point {point.name}, which may be written in steps of {step} as fast as anybody can",

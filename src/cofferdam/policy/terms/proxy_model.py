@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from cofferdam.policy import schema
 from cofferdam.policy.fields import as_list, choice, one_or_list, one_or_more
-from cofferdam.policy.schema import Codes, Names, RawList
+from cofferdam.policy.schema import Codes, Names, RawList, RawReads
 
 _ASSET = {"type": "string", "pattern": schema.NAME.replace("$", r"\\*?$")}
 AssetNames = Annotated[tuple[schema.Name, ...], BeforeValidator(one_or_more), one_or_list(_ASSET)]
@@ -36,8 +36,15 @@ class ProxyRule(schema.Rule):
     )
     call: Names = Field((), description="Methods that may be called, for protocols with methods.")
     stream: Names = Field((), description="Streams that may be opened, for protocols with streams.")
-    registers: RawList = Field(
-        (), description="Raw cells that may be read, where points are not enough: `[holding 0-99, input 0-9]`."
+    registers: RawReads = Field(
+        (),
+        description="Raw cells that may be read, where points are not enough: `[holding 0-99, input 0-9]`; or `all` "
+        "for every cell of the spaces that are read by number (not files and queues).",
+    )
+    gaps: Annotated[Literal["allow", "refuse"], *choice("allow", "refuse")] = Field(
+        "refuse",
+        description="`allow`: a read may go over the cells between those that the rule names, where at most 123 lie "
+        "between, as collectors do that read blocks. What lies there can then be read.",
     )
     write_registers: RawList = Field(
         (), description="Raw cells that may be written. The limits of points among them hold all the same."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cofferdam.model import ValueType
-from cofferdam.protocols.dialect import CellNotation, Dialect, Space, Units
+from cofferdam.protocols.dialect import CellNotation, Dialect, Misread, Space, Units
 
 _MODICON = {"0": "coil", "1": "discrete", "3": "input", "4": "holding"}
 
@@ -29,6 +29,35 @@ def _near(text: str) -> str:
     return f'"holding {text}"' if re.fullmatch(r"[0-9]{1,5}", text) else ""
 
 
+_MODICON_RANGE = re.compile(r"([0134])(?:x([0-9]{5})|([0-9]{4,5}))(?:\s*-\s*(?:\1x?([0-9]{4,5})))?\Z")
+_NUMBER = r"(0x[0-9a-fA-F]{1,4}|[0-9]{1,5})"
+_SPACED = re.compile(rf"([a-z]+(?::[0-9]{{1,5}})?)\s+{_NUMBER}(?:\s*-\s*{_NUMBER})?\Z")
+_SHORT = re.compile(r"(HR|IR|DI|CO|C|%MW|%M|%IW|%I)\s?([0-9]{1,5})\Z", re.IGNORECASE)
+
+
+def _numbered(text: str, numbering: str) -> str:
+    """A place as engineers write it, in our notation: counted from 0 in its space."""
+    back = 1 if numbering == "one" else 0
+    if numbering == "modicon":
+        found = _MODICON_RANGE.match(text)
+        if found is None:
+            return text
+        first = int(found[2] or found[3])
+        last = int(found[4]) if found[4] else first
+        if not first or not last:
+            return text
+        return f"{_MODICON[found[1]]} {first - 1}" + (f"-{last - 1}" if found[4] else "")
+    if short := _SHORT.match(text):
+        number = int(short[2]) - back
+        return f"{_OTHERS[short[1].upper()]} {number}" if number >= 0 else text
+    if spaced := _SPACED.match(text):
+        first, last = (int(spaced[at] or spaced[2], 0 if "x" in (spaced[at] or spaced[2]) else 10) for at in (2, 3))
+        if min(first, last) >= back:
+            return f"{spaced[1]} {first - back}" + (f"-{last - back}" if spaced[3] else "")
+        raise Misread("cells counted from 1, as the asset's numbering has them", f'"{spaced[1]} 1"')
+    return text
+
+
 MODBUS = Dialect(
     name="modbus",
     default_port=502,
@@ -41,10 +70,10 @@ MODBUS = Dialect(
         )
     },
     spaces=(
-        Space("holding", bits=False, writable=True, read=3, write_one=6, write_many=16),
-        Space("input", bits=False, writable=False, read=4),
-        Space("coil", bits=True, writable=True, read=1, write_one=5, write_many=15),
-        Space("discrete", bits=True, writable=False, read=2),
+        Space("holding", bits=False, writable=True, read=3, write_one=6, write_many=16, whole=True),
+        Space("input", bits=False, writable=False, read=4, whole=True),
+        Space("coil", bits=True, writable=True, read=1, write_one=5, write_many=15, whole=True),
+        Space("discrete", bits=True, writable=False, read=2, whole=True),
         Space("file", bits=False, writable=True, numbered=True, read=20, write_many=21),
         Space("fifo", bits=False, writable=False, read=24),
     ),
@@ -56,6 +85,7 @@ MODBUS = Dialect(
         17: "report server id",
         43: "encapsulated interface (43/13 CANopen, 43/14 device identification)",
     },
+    numberings=_numbered,
     code_range=(1, 127),
     code_examples='8 or "43/14"',
     # Restart communications, change delimiter, force listen only, clear counters, clear overrun; CANopen may write.
