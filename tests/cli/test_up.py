@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
 
 from cofferdam.cli.main import main
+from tests.ports import held_port
 
 POLICY = """
 site: works
@@ -31,12 +33,15 @@ conduits:
 def test_check_only(office: str, taken: bool, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text(POLICY.format(office=office))
-    assert main(["up", str(policy), "--check-only"]) == 0
+    where = ["--state", str(tmp_path / "state")]
+    assert main(["up", str(policy), "--check-only", *where]) == 1, "this machine has no eth7"
     said = capsys.readouterr().out
     assert words in said and "interface eth7: zone plant; with namespaces it is taken away" in said
     assert "127.0.0.1:1502 -> plc (10.20.0.17:502)" in said
-    assert main(["up", str(policy), "--check-only", "--json"]) == 0
+    assert "NOT READY: zone plant: there is no interface eth7\n  this machine has " in said
+    assert main(["up", str(policy), "--check-only", "--json", *where]) == 1
     found = json.loads(capsys.readouterr().out)
+    assert not found["ready"] and found["lacks"][0]["hard"]
     assert found["interfaces"]["office"] == {"interface": "eth6", "taken": taken}
     assert found["pairs"][0]["assets"] == {"plc": {"listens": ["127.0.0.1:1502"], "device": ["10.20.0.17", 502]}}
 
@@ -44,3 +49,18 @@ def test_check_only(office: str, taken: bool, words: str, tmp_path: Path, capsys
 def test_json_alone_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["up", str(tmp_path), "--json"]) == 2
     assert "--log-format json" in capsys.readouterr().err
+
+
+def test_check_only_looks_at_ports_and_at_the_state_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy, where = tmp_path / "policy.yaml", ["--state", str(tmp_path / "state")]
+    held = socket.create_server(("127.0.0.1", held_port()))
+    text = POLICY.format(office="").replace(", interface: eth7", "")
+    policy.write_text(text.replace("1502", str(held.getsockname()[1])))
+    assert main(["up", str(policy), "--check-only", *where]) == 1
+    assert "in use" in capsys.readouterr().out
+    held.close()
+    assert main(["up", str(policy), "--check-only", *where]) == 0
+    assert "ready: a gate could start here" in capsys.readouterr().out
+    policy.write_text(text.replace("127.0.0.1:1502", "192.0.2.1:1502"))
+    assert main(["up", str(policy), "--check-only", *where]) == 1
+    assert "no such address" in capsys.readouterr().out

@@ -263,9 +263,12 @@ def test_explain_answers_for_each_broker_in_one_form(
 def test_up_says_what_would_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(POLICY)
-    assert main(["up", "--check-only", str(file)]) == 0
+    where = ["--state", str(tmp_path / "state")]
+    assert main(["up", "--check-only", str(file), *where]) == 1, "those are no addresses of this machine"
     said = capsys.readouterr().out.splitlines()
-    assert said[-6:] == [
+    begin = next(number for number, line in enumerate(said) if line.startswith("crew "))
+    assert "NOT READY" in said[begin + 6]
+    assert said[begin : begin + 6] == [
         "crew modbus/office-plant: outer on it (office), inner on ot (plant)",
         "  10.1.0.2:1502 -> plc (10.20.0.17:502)",
         "crew relay/office-plant: outer on it (office), keeper apart, inner on ot (plant)",
@@ -273,7 +276,7 @@ def test_up_says_what_would_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "  inner listens at 10.20.0.2:8443",
         "  for bad, good",
     ]
-    assert main(["up", "--check-only", "--json", str(file)]) == 0
+    assert main(["up", "--check-only", "--json", str(file), *where]) == 1
     modbus, relay = json.loads(capsys.readouterr().out)["pairs"]
     assert modbus["assets"] == {"plc": {"listens": ["10.1.0.2:1502"], "device": ["10.20.0.17", 502]}}
     assert relay["parts"]["keeper"] == {"side": "", "listens": []}

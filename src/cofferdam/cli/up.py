@@ -62,7 +62,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--machine", default="", metavar="NAME", help="which of the policy's machines this is, where it names several"
     )
-    parser.add_argument("--check-only", action="store_true", help="read the policy, say what would run, and exit")
+    parser.add_argument(
+        "--check-only",
+        action="store_true",
+        help="say what would run and what is in the way (rights, nft, interfaces, "
+        "addresses, ports), and exit: 0 a gate could start, 1 it could not, 2 the policy is wrong",
+    )
     parser.add_argument("--json", action="store_true", help="with --check-only: print JSON")
     parser.add_argument("--log-format", choices=["text", "json"], default="text", help="form of the messages on stderr")
     parser.epilog = (
@@ -118,6 +123,8 @@ def _sockets(said: list[str]) -> dict[str, Path]:
 
 def _check(args: argparse.Namespace) -> int:
     from cofferdam.brokers.registry import check_installed
+    from cofferdam.cli.gate_options import state_of
+    from cofferdam.cli.up_ready import lacks
     from cofferdam.gate.crew.plan import plan_crews
     from cofferdam.policy.compile import compile_policy
     from cofferdam.policy.load import load
@@ -125,9 +132,13 @@ def _check(args: argparse.Namespace) -> int:
     policy = compile_policy(load(args.policy), now_ns=time.time_ns()).on(args.machine)
     plans = plan_crews(policy, shards=args.pairs)
     check_installed(plan.broker for plan in plans.values())
+    missing = lacks(policy, plans, state_of(args))
+    code = 1 if any(lack.hard for lack in missing) else 0
     if args.json:
-        print(json.dumps(_check_report(policy, plans)))
-        return 0
+        print(
+            json.dumps(_check_report(policy, plans) | {"ready": not code, "lacks": [one._asdict() for one in missing]})
+        )
+        return code
     print(f"policy {policy.hash} of site {policy.site}: {len(policy.conduits)} conduits, {len(policy.assets)} assets")
     for zone in policy.zones.values():
         if zone.interface:
@@ -149,7 +160,11 @@ def _check(args: argparse.Namespace) -> int:
             spots = ", ".join(map(str, share.all_spots)) or "not published"
             reached = ", ".join(f"{address}:{port}" for address, port in share.reaches)
             print(f"  {spots} -> {share.name}{f' ({reached})' if reached else ''}")
-    return 0
+    for lack in missing:
+        print(f"{'NOT READY' if lack.hard else 'note'}: {lack.what}\n  {lack.way_out}")
+    if not code:
+        print("ready: a gate could start here with it")
+    return code
 
 
 def _check_report(policy: CompiledPolicy, plans: Mapping[str, CrewPlan]) -> dict[str, object]:

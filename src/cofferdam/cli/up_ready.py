@@ -1,0 +1,146 @@
+"""Whether a gate could start here and now: rights, nft, interfaces (links, addresses), ports, the state folder.
+
+It looks, and changes nothing: a port is bound for a moment and given back. Not here: what would run (up).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cofferdam.errors import GateError
+
+if TYPE_CHECKING:
+    from cofferdam.gate.crew.plan import CrewPlan
+    from cofferdam.policy.table import CompiledPolicy
+
+NETS = Path("/sys/class/net")
+
+
+class Lack(NamedTuple):
+    """What is in the way, and the way out; `hard`: the gate would not start, or would reach nothing."""
+
+    hard: bool
+    what: str
+    way_out: str
+
+
+def lacks(policy: CompiledPolicy, plans: Mapping[str, CrewPlan], state: Path) -> list[Lack]:
+    """What is in the way, the worst first."""
+    found: list[Lack] = []
+    runs = _gate_runs(state)
+    if runs:
+        found.append(Lack(False, f"a gate runs with {state}: its ports and interfaces were not looked at",
+                          "cofferdam reload takes a new policy without stopping it"))  # fmt: skip
+    named = any(zone.interface and policy.is_here(zone.name) for zone in policy.zones.values())
+    wants = named and policy.gate.separation != "processes"
+    found += _rights(policy, wants)
+    found += _state(state)
+    if not runs:
+        if wants:
+            found += _interfaces(policy)
+        # In namespaces the gate brings its addresses along; without, they must be this machine's.
+        if not wants or os.geteuid() != 0:
+            found += _ports(plans)
+        if policy.gate.management is not None:
+            found += _port(*policy.gate.management, "management address")
+    return sorted(found, key=lambda lack: not lack.hard)
+
+
+def _gate_runs(state: Path) -> bool:
+    try:
+        with (state / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _rights(policy: CompiledPolicy, wants: bool) -> Iterator[Lack]:
+    from cofferdam.enforce import kernel
+    from cofferdam.enforce.firewall import find_nft
+    from cofferdam.enforce.users import NEEDED
+
+    if not wants:
+        return
+    must = policy.gate.require_namespaces or policy.gate.separation == "namespaces"
+    if os.geteuid() != 0:
+        what = "not root: the interfaces of the policy cannot be taken, and the kernel would not keep the sides apart"
+        yield Lack(must, what, "start the gate as root (sudo cofferdam up ...), or say `gate: {separation: processes}`")
+        return
+    missing = kernel.missing_capabilities(NEEDED)
+    if missing:
+        names = ", ".join(f"CAP_{name.upper()}" for name in missing)
+        yield Lack(
+            must, f"capabilities are missing: {names}", "start it with them, outside of a container that drops them"
+        )
+    try:
+        find_nft()
+    except GateError as error:
+        yield Lack(must, str(error), error.hint)
+
+
+def _state(state: Path) -> Iterator[Lack]:
+    there = next(folder for folder in (state, *state.parents) if folder.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        yield Lack(
+            True, f"the state folder {state} cannot be written by this user", "run it as root, or name one with --state"
+        )
+
+
+def _interfaces(policy: CompiledPolicy) -> Iterator[Lack]:
+    for zone in policy.zones.values():
+        if not zone.interface or not policy.is_here(zone.name):
+            continue
+        folder = NETS / zone.interface
+        if not folder.exists():
+            have = ", ".join(sorted(path.name for path in NETS.iterdir() if path.name != "lo")) or "none"
+            yield Lack(True, f"zone {zone.name}: there is no interface {zone.interface}", f"this machine has {have}")
+            continue
+        carrier = ""
+        with suppress(OSError):  # one that is down does not say
+            carrier = (folder / "carrier").read_text().strip()
+        if carrier == "0":
+            yield Lack(
+                False, f"zone {zone.name}: {zone.interface} has no link", "look at the cable and the switch's port"
+            )
+        if not zone.addresses and not zone.vlan and not zone.macvlan and not _addresses(zone.interface):
+            yield Lack(True, f"zone {zone.name}: {zone.interface} has no address, so nothing can be reached by it",
+                       f"`addresses: [...]` in the zone, or `ip addr add A/BITS dev {zone.interface}`")  # fmt: skip
+
+
+def _addresses(interface: str) -> bool:
+    """Whether it has an address beyond that of the local link."""
+    import json
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            ["ip", "-j", "addr", "show", "dev", interface], capture_output=True, text=True, check=False
+        )
+        said = json.loads(done.stdout or "[]")
+    except (OSError, ValueError):
+        return True  # nobody can say
+    return any(one.get("scope") != "link" for link in said for one in link.get("addr_info", ()))
+
+
+def _ports(plans: Mapping[str, CrewPlan]) -> Iterator[Lack]:
+    for plan in plans.values():
+        for spot in plan.spots:
+            if not spot.way and spot.port:
+                yield from _port(spot.address, spot.port, plan.name, datagrams=spot.datagrams)
+
+
+def _port(address: str, port: int, whose: str, *, datagrams: bool = False) -> Iterator[Lack]:
+    from cofferdam.enforce.isolation import listen
+
+    try:
+        listen(address, port, datagrams=datagrams).close()
+    except GateError as error:
+        yield Lack(True, f"{whose}: {error}", error.hint)
