@@ -1,0 +1,74 @@
+"""Assets that take files by FTPS and by TFTP, of a real gate, under its filter: vsftpd, tftpd-hpa."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cofferdam.cli.main import main
+from tests.brokers.patch.test_ways import FTPD, TFTPD, Ftpd, Tftpd
+from tests.gate.patching import Works
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.skipif(
+    FTPD is None or not Path(TFTPD).exists() or os.geteuid() != 0,
+    reason="vsftpd and tftpd-hpa, which take root to start",
+)
+
+
+class Plant(Works):
+    """A press with FTPS and a drive with TFTP besides."""
+
+    def __init__(self, folder: Path, ftpd: Ftpd, tftpd: Tftpd) -> None:
+        self.ftpd, self.tftpd = ftpd, tftpd
+        (folder / "press.pem").write_bytes(b"-----BEGIN CERT" + ftpd.pem.read_bytes().partition(b"-----BEGIN CERT")[2])
+        super().__init__(folder)
+
+    def write_policy(self) -> None:
+        super().write_policy()
+        text = self.policy.read_text()
+        ways = f"""
+      press:
+        address: 127.0.0.1
+        rate: 10 MB
+        ftp: {{port: {self.ftpd.port}, data: {self.ftpd.low}-{self.ftpd.low}, user: anonymous, certificate: press.pem,
+               path: "fw/{{file}}"}}
+      drive: {{address: 127.0.0.1, rate: 10 MB, tftp: {{port: {self.tftpd.port}}}}}
+      panel: {{address"""
+        text = text.replace("\n      panel: {address", ways, 1)
+        health = "health: {file: fw/press.bin, says: pressed, within: 20 s}, back: previous"
+        rules = f"""
+      - {{asset: press, install: plc-firmware, ring: test, {health}}}
+      - {{asset: drive, install: plc-firmware, ring: test}}
+gate:"""
+        self.policy.write_text(text.replace("\ngate:", rules, 1))
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    ftpd = Ftpd(tmp_path_factory.mktemp("ftp"), tls=True)
+    tftpd = Tftpd(tmp_path_factory.mktemp("tftp"))
+    made = Plant(tmp_path_factory.mktemp("plant"), ftpd, tftpd)
+    yield made
+    made.close()
+    ftpd.close()
+    tftpd.close()
+
+
+def test_files_go_by_ftps_and_tftp_and_the_way_back_holds(plant: Plant, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(plant.policy)]) in (0, 1)
+    said = capsys.readouterr().out
+    assert "TFTP to drive: no login, no protection" in said
+    assert "FTP without TLS" not in said
+    good = b"pressed " * 100_000
+    plant.release("press.bin", good, "1.0")
+    eventually(lambda: {plant.asset(name)["state"] for name in ("press", "drive")} == {"done"})
+    assert (plant.ftpd.files / "fw" / "press.bin").read_bytes() == good
+    assert (plant.tftpd.files / "press.bin").read_bytes() == good
+    assert [each.name for each in (plant.ftpd.files / "fw").iterdir()] == ["press.bin"]
+    plant.release("press.bin", b"broken " * 1000, "2.0")
+    eventually(lambda: plant.asset("press")["state"] == "back")
+    assert (plant.ftpd.files / "fw" / "press.bin").read_bytes() == good
