@@ -18,6 +18,8 @@ A_SECOND = 10
 """Questions of one address that are taken in a second."""
 AT_ONCE = 4
 """Those of one address that wait for the asset."""
+OF_ALL = 32
+"""Those of all addresses that wait: whoever asks in many names takes no more places from those who have connected."""
 ADDRESSES = 1024
 """Addresses whose pace is remembered."""
 LIFE_SECONDS = 10.0
@@ -69,6 +71,7 @@ class Askers:
     def __init__(self) -> None:
         self._paces: dict[str, Bucket] = {}
         self._waiting: dict[str, int] = {}
+        self._count = 0
 
     def take(self, source: str, now: int) -> bool:
         """Whether one more question of an address is taken. `now`: monotonic ns."""
@@ -77,16 +80,20 @@ class Askers:
             forget_full(self._paces, now, rate, burst)
             if len(self._paces) >= ADDRESSES:
                 return False
-        return self._waiting.get(source, 0) < AT_ONCE and draw(self._paces, source, now, rate, burst)
+        if self._count >= OF_ALL or self._waiting.get(source, 0) >= AT_ONCE:
+            return False
+        return draw(self._paces, source, now, rate, burst)
 
     def begin(self, source: str) -> Callable[[], None]:
         """One waits; the call ends that, and does nothing a second time."""
         self._waiting[source] = self._waiting.get(source, 0) + 1
+        self._count += 1
         left = [1]
 
         def end() -> None:
             if left:
                 left.clear()
+                self._count -= 1
                 self._waiting[source] -= 1
                 if not self._waiting[source]:
                     del self._waiting[source]
