@@ -25,7 +25,7 @@ from tests.brokers.patch.makers import HAS_CLAMD, clamd
 from tests.enforce.site import netns
 from tests.protocols.device import Device, served
 
-pytestmark = [*netns, pytest.mark.soak]
+pytestmark = [*netns, pytest.mark.soak, pytest.mark.timeout(0)]
 RUNS = int(os.environ.get("RUNS", "10"))
 KILLS = int(os.environ.get("COFFERDAM_SOAK_KILLS", "100"))
 SIZE = int(os.environ.get("BYTES", str(10**9)))

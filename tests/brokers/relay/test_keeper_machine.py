@@ -7,19 +7,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cofferdam.brokers.relay.keeper import (
-    PULL,
-    SECOND,
-    SERIES_MOST,
-    ChannelRow,
-    DeadRow,
-    Known,
-    Machine,
-    OpenRow,
-    PositionRow,
-    Row,
-    StepRow,
-)
+from cofferdam.brokers.relay.keeper import PULL, SECOND, SERIES_MOST, Machine
+from cofferdam.brokers.relay.keeper_rows import ChannelRow, DeadRow, Known, OpenRow, PositionRow, Row, StepRow
 from cofferdam.brokers.relay.records import Result, Verdict
 from cofferdam.policy.messages.checked import Checked, Problem, Step
 from cofferdam.policy.terms.relay_rows import Channel, Limit, Line, Relay, RelayRows

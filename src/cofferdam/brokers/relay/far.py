@@ -264,7 +264,7 @@ class FarKeeper(Keeper):
         known = record.channel in self._work.machine.channels
         who = record.who if isinstance(record, Carried) and record.who in self._row.stands else self._row.rider
         named = records.Push(1, who, record.channel if known else self._conduit, (records.Item("-", b""),))
-        self._count(named, Problem(fault, detail[:512]))
+        self._telling.count(named, Problem(fault, detail[:512]))
 
     def alarms(self) -> dict[str, str]:
         found = {f"strand-{fault}": f"refused outside: {detail}" for fault, (_, detail) in self._refused.items()}

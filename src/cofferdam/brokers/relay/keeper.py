@@ -25,11 +25,22 @@ Not here: the store (store), the check of a message (policy.messages), pipes and
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
 from cofferdam.brokers.relay.gaps import Gap, Gaps
+from cofferdam.brokers.relay.keeper_rows import (
+    ChannelRow,
+    DeadRow,
+    GapsRow,
+    Known,
+    Memory,
+    OpenRow,
+    PositionRow,
+    Row,
+    StepRow,
+)
 from cofferdam.brokers.relay.records import Result, Verdict
 from cofferdam.policy.messages.checked import Checked, Problem
 from cofferdam.policy.terms import relay_rows as terms
@@ -50,95 +61,6 @@ SERIES_OF_MESSAGE: Final = 1_000
 """Series that one message may have values of: each is looked up and written."""
 PUSH, PULL = 1, 2
 """Bits of `paused`."""
-
-
-# --- rows -------------------------------------------------------------------------------------------------------
-
-
-class ChannelRow(msgspec.Struct, frozen=True):
-    """`messages` and `size` are what is there now, `held` and `held_size` what is in quarantine."""
-
-    channel: str
-    next: int = 1
-    gone: int = 0
-    messages: int = 0
-    size: int = 0
-    held: int = 0
-    held_size: int = 0
-    paused: int = 0
-
-
-class PositionRow(msgspec.Struct, frozen=True):
-    """Where a consumer stands; `lease` is the last one it got, `dead` how many messages are dead to it."""
-
-    channel: str
-    consumer: str
-    cursor: int
-    lease: int = 0
-    dead: int = 0
-
-
-class OpenRow(msgspec.Struct, frozen=True):
-    """A message under way. `lease` 0: it came back, and is not handed out before `until` (UTC, ns). `count` 0: no more
-    under way."""
-
-    channel: str
-    consumer: str
-    number: int
-    lease: int
-    until: int
-    count: int
-
-
-class DeadRow(msgspec.Struct, frozen=True):
-    """A message that is dead to a consumer."""
-
-    channel: str
-    consumer: str
-    number: int
-    count: int
-    reason: str
-    at: int
-
-
-class GapsRow(msgspec.Struct, frozen=True):
-    """All numbers of a channel that are not there."""
-
-    channel: str
-    gaps: tuple[Gap, ...]
-
-
-class StepRow(msgspec.Struct, frozen=True):
-    """What a limit with a memory remembers of one series (`limit`: its places). `counts`: messages by bucket, newest
-    first, the newest being number `at`."""
-
-    channel: str
-    limit: str
-    key: str
-    value: int | float
-    at: int
-    counts: tuple[int, ...]
-
-
-Row = ChannelRow | PositionRow | OpenRow | DeadRow | GapsRow
-"""What a machine says has changed, and what it is made from (without `DeadRow`: positions have their count)."""
-
-
-class Memory(Protocol):
-    """What limits remember. A series that is new finds no place beyond `SERIES_MOST` of a channel."""
-
-    def recall(self, channel: str, limit: str, key: str) -> StepRow | None:
-        """What is remembered of a series."""
-
-    def series(self, channel: str) -> int:
-        """How many series are remembered."""
-
-
-class Known(msgspec.Struct, frozen=True, gc=False):
-    """A message that has a key already. `sent`: the SHA-256 of what its producer sent."""
-
-    number: int
-    sent: bytes
 
 
 # --- state ------------------------------------------------------------------------------------------------------

@@ -18,8 +18,6 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-import msgspec
-
 from cofferdam.audit.events import relay as events
 from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Part, Setting
@@ -27,6 +25,7 @@ from cofferdam.brokers.kit.figures import Reported
 from cofferdam.brokers.kit.pace import Bucket, draw
 from cofferdam.brokers.relay import records
 from cofferdam.brokers.relay.keeper import PULL, SECOND, Channel, Consumer
+from cofferdam.brokers.relay.keeper_telling import Telling
 from cofferdam.brokers.relay.keeper_turns import ITEM_EFFORT, REQUEST_EFFORT, Parked, Pushing, Side, answer_of
 from cofferdam.brokers.relay.keeper_verbs import Verbs
 from cofferdam.brokers.relay.keeper_watch import Watch
@@ -47,9 +46,6 @@ PARKED_OF_CONSUMER: Final = 64
 """Pulls that wait for a message."""
 TELL_NS: Final = 10 * SECOND
 """Refusals and readings of one kind are counted for so long, and told as one entry."""
-KINDS_MOST: Final = 1_000
-KINDS_OF_ONE: Final = 64
-"""Kinds of refusals that are counted apart, and those of one principal: what is more of it is one entry."""
 ENTRIES_A_NS: Final = 60e-9
 ENTRIES_BURST: Final = 100_000
 """Entries that one consumer's leases and settlings may cause: 60 a second on average, else it waits for messages. Each
@@ -67,11 +63,8 @@ class Keeper(Part):
         self._watch = Watch(self._work)
         self._sides = {name: Side(name, sender) for name, sender in setting.senders.items() if name != "far"}
         self._parked: dict[tuple[str, str], deque[Parked]] = {}
-        self._refusals: dict[tuple[str, str, str, str], events.MessageRefused] = {}
-        self._times: dict[tuple[str, str, str, str], int] = {}
-        self._kinds_of: dict[str, int] = {}
+        self._telling = Telling(self._work, setting.audit)
         self._entries: dict[str, Bucket] = {}
-        self._read: dict[tuple[str, str], list[int]] = {}
         self._told_at = self._work.now
         self._open: dict[str, tuple[int, int, str]] = {}
         self._again = False
@@ -243,27 +236,7 @@ class Keeper(Part):
     def _refuse(self, side: Side, record: Any, problem: Problem, retry: int = 0) -> None:
         """The whole request."""
         side.sender.send(Refused(record.request, problem, retry))
-        self._count(record, problem)
-
-    def _count(self, record: Any, problem: Problem, key: str = "") -> None:
-        """For the audit log."""
-        self._work.figures.add("refused", 1, record.channel if record.channel in self._work.relay.channels else "")
-        verb = type(record).__name__.lower()
-        at = (record.channel, record.who, verb, problem.fault)
-        if at not in self._refusals:
-            kinds = self._kinds_of[record.who] = self._kinds_of.get(record.who, 0) + 1
-            if kinds > KINDS_OF_ONE:
-                at = ("", record.who, "any", "many")
-                problem = Problem("many", "refusals of more kinds than are told apart")
-        if at in self._refusals:
-            self._times[at] += 1
-        elif len(self._refusals) < KINDS_MOST:
-            self._times[at] = 1
-            right = self._work.relay.right(record.who, "push" if verb == "push" else "pull", record.channel)
-            self._refusals[at] = events.MessageRefused(
-                wall_ns=self._work.wall, channel=at[0], principal=record.who, verb=at[2], fault=problem.fault,
-                detail=clip(problem.detail), place=clip(problem.place), key=clip(key), rule=right.rule if right else "",
-            )  # fmt: skip
+        self._telling.count(record, problem)
 
     def _may(self, side: Side, record: Any, verb: Verb) -> Channel | None:
         """The channel, or None: the request was refused.
@@ -371,7 +344,7 @@ class Keeper(Part):
             result = work.machine.repeat(known, sha256)
             work.figures.add("repeated" if result.again else "conflicts", 1, name)
             if not result.again:
-                self._count(record, Problem("conflict", "the key is taken by another content"), item.key)
+                self._telling.count(record, Problem("conflict", "the key is taken by another content"), item.key)
             return result
         if channel.held:
             before = work.shelf.find(name, record.who, item.key, sha256)
@@ -398,7 +371,7 @@ class Keeper(Part):
             )  # fmt: skip
             work.figures.add("quarantined", 1, name)
             return Result("quarantined", row, sha256=sha256, problem=problem)
-        self._count(record, problem, item.key)
+        self._telling.count(record, problem, item.key)
         return Result("refused", sha256=sha256, problem=problem, retry=result.retry)
 
     def _check(self, side: Side, channel: str, item: records.Item) -> Checked | Problem:
@@ -569,7 +542,7 @@ class Keeper(Part):
             result = work.machine.settle(consumer, record.lease, verdict, now, wall)
             results.append(result)
             if result.problem is not None:
-                self._count(record, result.problem)
+                self._telling.count(record, result.problem)
             elif verdict.says != "extend":
                 taken = True
                 work.told.settle(channel.name, consumer.name, verdict.number, verdict.says, verdict.reason)
@@ -599,31 +572,16 @@ class Keeper(Part):
             found = [one for one in found if one.number not in channel.gaps]
         side.give(len(found), sum(one.size for one in found))
         if found:
-            read = self._read.setdefault((channel.name, record.who), [0, found[0].number, 0, self._work.wall])
-            read[0] += len(found)
-            read[1], read[2] = min(read[1], found[0].number), max(read[2], found[-1].number)
+            self._telling.read(channel.name, record.who, len(found), found[0].number, found[-1].number)
         told = tuple(_message(one, {}) for one in found)
         side.sender.send(Handed(record.request, 0, 0, channel.shown, told, _missing(channel)))
 
-    # --- the audit log ------------------------------------------------------------------------------------------------
-
     def _tell(self) -> None:
         """What is counted and not told one by one."""
+        self._told_at = self._work.now
         if self._rider is not None:
             self._rider.tell()
-        self._told_at = self._work.now
-        refusals, self._refusals = self._refusals, {}
-        for at, refused in refusals.items():
-            self._setting.audit.note(msgspec.structs.replace(refused, count=self._times[at]))
-        self._times, self._kinds_of = {}, {}
-        read, self._read = self._read, {}
-        for (channel, who), (count, first, last, since) in read.items():
-            self._setting.audit.note(
-                events.MessagesBrowsed(
-                    wall_ns=self._work.wall, channel=channel, principal=who, count=count, first=first, last=last,
-                    from_ns=since, to_ns=self._work.wall,
-                )
-            )  # fmt: skip
+        self._telling.tell()
 
 
 def _message(one: Stored, counts: dict[int, int]) -> Message:

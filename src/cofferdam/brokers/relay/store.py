@@ -33,7 +33,7 @@ from cofferdam import disk
 from cofferdam.audit.entry import Draft
 from cofferdam.brokers.relay.gaps import Gap, Gaps
 from cofferdam.brokers.relay.index import SEGMENT, Index, next_print
-from cofferdam.brokers.relay.keeper import ChannelRow, DeadRow, GapsRow, Known, OpenRow, PositionRow, Row, StepRow
+from cofferdam.brokers.relay.keeper_rows import ChannelRow, DeadRow, GapsRow, Known, OpenRow, PositionRow, Row, StepRow
 from cofferdam.errors import StoreError, StoreFull
 
 APPLICATION: Final = 0x43664B31
