@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pwd
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ conduits:
     products:
       plc-firmware: {{origin: {{pgp: vendor.asc}}, most: 20 MB, scan: {scan}}}
       advisories: {{origin: {{pgp: vendor.asc}}, scan: none, kind: advisories, provider: "https://vendor.example"}}
+{products}
+{sources}
     inventory:
       plc-1: {{vendor: Vendor, product: [PLC 9, "6ES7-9"], version: "2.9.4"}}
       plc-2: {{vendor: Vendor, product: PLC 9, version: "3.1"}}
@@ -57,7 +60,8 @@ conduits:
       - {{who: stage, put: plc-firmware}}
       - {{asset: plc-1, install: plc-firmware, ring: test{more}}}
       - {{asset: plc-2, install: plc-firmware, ring: line{more}}}
-      - {{asset: panel, install: plc-firmware, ring: line}}
+      - {{asset: panel, install: [{panel}], ring: line}}
+{rules}
 gate: {{separation: processes, management: "127.0.0.1:{management}"}}
 """
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -68,8 +72,14 @@ APPROVERS = ("alice", "bob", "carol")
 class Works:
     """The plant, and its command line."""
 
-    def __init__(self, folder: Path, *, scan: str = "none", clamd: Path | None = None, more: str = "") -> None:
+    def __init__(self, folder: Path, *, scan: str = "none", clamd: Path | None = None, more: str = "",
+                 products: str = "", sources: str = "", rules: str = "", panel: str = "plc-firmware",
+                 options: tuple[str, ...] = (), files: dict[str, bytes] | None = None,
+                 prepare: Callable[[Works], None] | None = None) -> None:  # fmt: skip
         self.folder = folder
+        folder.mkdir(exist_ok=True)
+        for name, data in (files or {}).items():
+            (folder / name).write_bytes(data)
         self.state = folder / "state"
         self.office, self.plant, self.management = held_ports(3)
         self.vendor = Gpg(folder / "vendor")
@@ -78,7 +88,8 @@ class Works:
         self.sshd = Sshd(folder / "plc", self.keys["machine"].with_suffix(".pub"))
         (self.sshd.files / "two").mkdir()
         self.policy = folder / "policy.yaml"
-        self.scan, self.more = scan, more
+        self.scan, self.more, self.panel = scan, more, panel
+        self.products, self.sources, self.rules = products, sources, rules
         self.write_policy()
         self.root = folder / "root.json"
         self.keys[ME] = ssh_key(folder, "own")
@@ -89,8 +100,10 @@ class Works:
         for name in ("h1", "h2"):
             self.patch("root", "sign", str(self.root), "--key", str(self.keys[name]))
         self.patch("credential", "plc-1", "--policy", str(self.policy), "--key", str(self.keys["machine"]))
-        options = ["--socket", f"clamd={clamd}"] if clamd is not None else []
-        self.gate = Gate(self.state, self.policy, *options)
+        if prepare is not None:
+            prepare(self)
+        sockets = ["--socket", f"clamd={clamd}"] if clamd is not None else []
+        self.gate = Gate(self.state, self.policy, *sockets, *options)
         self.gate.wait_ready()
 
     def write_policy(self) -> None:
@@ -105,6 +118,10 @@ class Works:
                 files=self.sshd.files,
                 scan=self.scan,
                 more=self.more,
+                panel=self.panel,
+                products=self.products,
+                sources=self.sources,
+                rules=self.rules,
             )
         )
 

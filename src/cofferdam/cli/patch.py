@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cofferdam.cli import patch_sources
 from cofferdam.cli.patch_asking import ask_part, print_told
 from cofferdam.errors import GateError
 
@@ -55,6 +56,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     put.add_argument("--product", required=True, metavar="PRODUCT", help="the product, as the policy names it")
     put.add_argument("--version", required=True, metavar="VERSION", help="the file's version")
     put.add_argument("--signature", type=Path, metavar="FILE", help="its detached signature, brought in with it")
+    fetch = verb("fetch", "look at a source now, and fetch what rules name of it", _fetch)
+    fetch.add_argument("source", metavar="SOURCE", help="the source, as the policy names it")
+    fetch.add_argument(
+        "--known", action="store_true",
+        help="fetch nothing: you have seen what it changed, and it raises no alarm any more",
+    )  # fmt: skip
     examine = verb("examine", "look at a file again that could not be examined or scanned", _examine)
     _number(examine)
     request = verb("request", "ask that a file be released: then people sign", _request)
@@ -193,6 +200,8 @@ def _status(args: argparse.Namespace) -> int:
         if installer["under_way"]:
             yield f"under way: {installer['under_way']}, {installer['sent']} bytes"
         yield from _assets(installer, windows=False)
+        for source in keeper["sources"]:
+            yield from patch_sources.lines(source)
 
     return print_told(args, found, lines())
 
@@ -280,6 +289,14 @@ def _stage(args: argparse.Namespace, file: Path, name: str) -> Any:
     except GateError:
         target.unlink(missing_ok=True)
         raise
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    found = _keeper(args, "fetch", source=args.source, known=args.known)
+    if not args.known:
+        found = patch_sources.follow(args, found, lambda: _keeper(args, "status")["sources"])
+    print_told(args, found, patch_sources.lines(found))
+    return 1 if found["refused"] and not args.known else 0
 
 
 def _examine(args: argparse.Namespace) -> int:

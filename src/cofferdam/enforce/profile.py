@@ -48,8 +48,9 @@ class Profile(msgspec.Struct, frozen=True):
 
     `stands`: in the network namespace of the conduit's outer or inner side, in an empty one of its own ("apart"), or in
     the host's ("host"). `reads`: parts of the same crew whose stores it sees read-only. `secrets`: kinds of secrets
-    that the gate hands to this part, and to no other, over its control pipe. `preload`: modules that are imported
-    before the filter closes. `says`: kinds of events that the auditor takes from it; none: it gets no way there.
+    that the gate hands to this part, and to no other, over its control pipe; `makes`: those of them that are random
+    bytes, which the gate makes where there are none. `preload`: modules that are imported before the filter closes.
+    `says`: kinds of events that the auditor takes from it; none: it gets no way there.
 
     `folders`: it may have folders of the site's, which it reads and writes (sites).
 
@@ -76,6 +77,7 @@ class Profile(msgspec.Struct, frozen=True):
     memory: int = MEMORY_BYTES
     quota: int = QUOTA_BYTES
     secrets: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     says: tuple[str, ...] = ()
     confined: bool = True
@@ -90,6 +92,8 @@ class Profile(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if (self.store or self.folders) != (Can.STORE in self.can):
             raise ValueError(f"{self.name} has a store or folders, or may write in some, but not both")
+        if not set(self.makes) <= set(self.secrets):
+            raise ValueError(f"{self.name} has secrets made for it that it does not get")
         if self.reads and not self.can & (Can.READ | Can.STORE):
             raise ValueError(f"{self.name} sees others' stores and may open no file")
         if bool(self.ordered_by) != (self.seconds > 0) or (self.ordered_by and (self.stands != "apart" or self.says)):

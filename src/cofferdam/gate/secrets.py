@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets as dice
 import stat
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cofferdam.brokers.kit.supervision import Secret
 from cofferdam.errors import GateError
 
 SECRET_BYTES = 1 << 20
+KEY_BYTES = 32
 FOLDER = "secrets"
 
 
@@ -53,6 +55,14 @@ def load_secrets(state: Path, crew: str, part: str, kinds: tuple[str, ...]) -> t
             raise GateError(f"the secret {path} has more than {SECRET_BYTES} bytes")
         found.append(Secret(kind, value))
     return tuple(found)
+
+
+def make_secrets(state: Path, crew: str, part: str, kinds: tuple[str, ...]) -> None:
+    """Random ones, where there are none yet: each is KEY_BYTES of a key that nobody has to bring. Raises: GateError."""
+    for kind in kinds:
+        path = secret_file(state, crew, part, kind)
+        if not os.path.lexists(path):
+            save_secret(path, dice.token_bytes(KEY_BYTES), os.geteuid())
 
 
 def save_secret(path: Path, data: bytes, owner: int) -> None:

@@ -22,6 +22,7 @@ from cofferdam.brokers.patch.advice.records import Reading, ReadOrder
 from cofferdam.brokers.patch.advice.versions import covers
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow
+from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.errors import GateError
 from cofferdam.policy.terms.patch_rows import Duties, Origin, PatchRows, Product, Software
 from tests.brokers.patch.advisory import BOM, LIST, VENDOR, csaf, dumped
@@ -246,7 +247,8 @@ class Office:
         self.log: list[Any] = []
         self.write = True
         self.jobs: list[tuple[bytes, Callable[[bytes, str], None]]] = []
-        (folder / "quarantine").mkdir()
+        for name in ("quarantine", "plain"):
+            (folder / name).mkdir()
         product = Product(name="docs", origin=Origin(proof="pgp", keys=()), most=1, kind="advisories", provider=VENDOR)
         self.rows = PatchRows(products=(product,), inventory=(plc(),), **rows)
         self.files: Table[FileRow]
@@ -256,8 +258,11 @@ class Office:
         office = self
 
         class Keeper:
+            sealing = Sealing(None, encrypt=False)
             setting: Any = SimpleNamespace(
-                audit=audit, run_job=lambda _name, order, done: self.jobs.append((order, done))
+                reactor=SimpleNamespace(call_in=lambda _, call: call()),
+                audit=audit,
+                run_job=lambda _name, order, done: self.jobs.append((order, done)),
             )
             store = folder
             figures_: Any = SimpleNamespace(set=lambda *_: None)
@@ -269,6 +274,9 @@ class Office:
             @property
             def rows(self) -> PatchRows:
                 return office.rows
+
+            def drop_files(self, number: int) -> None:
+                (office.folder / "quarantine" / str(number)).unlink(missing_ok=True)
 
             def product_of(self, name: str) -> Product | None:
                 return office.rows.product(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +11,10 @@ import pytest
 from cofferdam.brokers.patch import keeper as module
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow
-from cofferdam.brokers.patch.examiner import Report
-from cofferdam.brokers.patch.keeper import Keeper, asked_of
+from cofferdam.brokers.patch.examining import Examining, asked_of
+from cofferdam.brokers.patch.keeper import Keeper
+from cofferdam.brokers.patch.reports import Report
+from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.errors import StoreFull
 from cofferdam.policy.terms.patch_rows import Origin, PatchRows, Product
 from tests.brokers.patch.test_keeper_verbs import REPORT, Log
@@ -29,7 +30,9 @@ def keeper(tmp_path: Path) -> Any:
         (tmp_path / name).mkdir()
     made.files = Table(Book(tmp_path / "book.db"), "file", FileRow)
     made.rows = PatchRows(products=(FW,))
-    made._stopping, made._full, made._queue, made._examining = False, "", deque(), set()
+    made.stopping, made._full = False, ""
+    made.sealing = Sealing(bytes(32), encrypt=True)
+    made.examining = Examining(made)
     made.figures_ = SimpleNamespace(add=lambda *_: None)
     made.log = Log()
     made.setting = SimpleNamespace(audit=made.log, wall=lambda: 1)
@@ -101,7 +104,7 @@ def test_what_nobody_scanned_has_not_passed(keeper: Any) -> None:
     """Whatever an examiner says: the policy asks for a scan."""
     keeper.files.put(1, row(1, state="examining", size=REPORT.size))
     fields = {name: getattr(REPORT, name) for name in Report.__struct_fields__}
-    keeper._judge(1, Report(**{**fields, "scan": "not asked"}), "")
+    keeper.examining.judge(1, Report(**{**fields, "scan": "not asked"}), "")
     keeper.log.write()
     assert keeper.files.rows["1"].state == "not-scanned"
 

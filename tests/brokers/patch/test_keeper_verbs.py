@@ -16,12 +16,13 @@ from cofferdam.brokers.broker import Asked
 from cofferdam.brokers.patch import trustkeys
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow, Pending
-from cofferdam.brokers.patch.examiner import Report
 from cofferdam.brokers.patch.installer import Installer
 from cofferdam.brokers.patch.keeper_verbs import Verbs
 from cofferdam.brokers.patch.plan import Held
 from cofferdam.brokers.patch.records import Looked
+from cofferdam.brokers.patch.reports import Report
 from cofferdam.brokers.patch.repository import Repository
+from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.cli.main import main
 from cofferdam.cli.patch import shown
 from cofferdam.cli.ssh_signing import ssh_sign
@@ -78,7 +79,9 @@ class Desk:
         self.asked_for = True
         (folder / "quarantine").mkdir()
         self.keeper: Any = SimpleNamespace(
-            setting=SimpleNamespace(audit=self.log), store=folder, files=self.files, pending=self.pending,
+            setting=SimpleNamespace(audit=self.log, reactor=SimpleNamespace(call_in=lambda _, call: call())),
+            store=folder, sealing=Sealing(None, encrypt=False), drop_files=lambda _number: None,
+            files=self.files, pending=self.pending,
             looked=Looked(0), rows=PatchRows(separate=True, signatures=2), repository=self.repository, now=10**18,
             as_asked=lambda _row: self.asked_for, keep=lambda row: self.files.put(row.number, row),
             tell_installer=lambda: None, desk=SimpleNamespace(verbs={}, is_document=lambda _row: False),

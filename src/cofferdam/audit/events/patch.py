@@ -11,6 +11,8 @@ from typing import Literal
 from cofferdam.audit.events.base import Count, Event, Hash, Name, Names, Text
 from cofferdam.audit.events.lines import Line, Said
 
+How = Literal["upload", "put", "fetch", "folder"]
+
 
 class FileTaken(Event, frozen=True, kw_only=True):
     """A file is in quarantine. Nothing is acknowledged before this is on disk."""
@@ -22,7 +24,52 @@ class FileTaken(Event, frozen=True, kw_only=True):
     size: Count
     sha256: Hash
     by: Name
-    how: Literal["upload", "put"]
+    how: How
+
+
+class SecondSource(Event, frozen=True, kw_only=True):
+    """A file that nobody signs came a second time, by another way: the same one, or another under its name."""
+
+    number: Count
+    product: Name
+    version: Name
+    file: Name
+    sha256: Hash
+    by: Name
+    how: How
+    same: bool
+    detail: Text = ""
+
+
+class SourceAsked(Event, frozen=True, kw_only=True):
+    """An operator has a source looked at now, or (`known`) has seen what it changed."""
+
+    source: Name
+    by: Name
+    known: bool = False
+
+
+class SourceLooked(Event, frozen=True, kw_only=True):
+    """A source was looked at: names that it has, those of them that rules name, files that came; or why it could not
+    be."""
+
+    source: Name
+    listed: Count = 0
+    named: Count = 0
+    taken: Count = 0
+    refused: Text = ""
+    odd: Text = ""
+
+
+class SourceChanged(Event, frozen=True, kw_only=True):
+    """A source has another file under a name that it had before. It is not taken. `sha256`: of the one that came."""
+
+    source: Name
+    product: Name
+    version: Name
+    file: Name
+    sha256: Hash
+    detail: Text
 
 
 class FileRefused(Event, frozen=True, kw_only=True):
@@ -246,6 +293,10 @@ class AdvisoryOverdue(Event, frozen=True, kw_only=True):
 
 Draft = (
     FileTaken
+    | SecondSource
+    | SourceAsked
+    | SourceLooked
+    | SourceChanged
     | FileRefused
     | FileExamined
     | ReleaseRequested
@@ -271,7 +322,10 @@ ADVICE = (
     AdvisoriesRead, AdvisoryMatched, AdvisoryEvaluated, PatchStateSet, MitigationPlanned, MitigationApproved,
     AdvisoryOverdue,
 )  # fmt: skip
-KEEPER = (FileTaken, FileRefused, FileExamined, ReleaseRequested, ReleaseSigned, ReleaseDecided, RootTaken, *ADVICE)
+KEEPER = (
+    FileTaken, FileRefused, FileExamined, ReleaseRequested, ReleaseSigned, ReleaseDecided, RootTaken, SecondSource,
+    SourceAsked, SourceLooked, SourceChanged, *ADVICE,
+)  # fmt: skip
 INTAKE = (FileRefused,)
 INSTALLER = (ReleasesBelieved, ReleasesNotBelieved, InstallStarted, InstallEnded, PlanSet)
 
@@ -323,6 +377,17 @@ LINES: dict[str, Line] = {
         f"{e.get('advisory')}: {e.get('clock')} was due {e.get('due')}: {_some(e, 'assets')}".rstrip(": ")
     ),
     "file-taken": lambda e: f"{_file(e)}, {e.get('size')} bytes, from {e.get('by')} by {e.get('how')}",
+    "second-source": lambda e: (
+        f"{_file(e)}: {'the same' if e.get('same') else 'ANOTHER'} from {e.get('by')} by {e.get('how')}"
+    ),
+    "source-asked": lambda e: f"{e.get('source')} by {e.get('by')}{', seen' if e.get('known') else ''}",
+    "source-looked": lambda e: (
+        f"{e.get('source')}: {e.get('refused')}" if e.get("refused") else
+        f"{e.get('source')}: {e.get('listed')} names, {e.get('named')} named by rules, {e.get('taken')} came"
+    ),
+    "source-changed": lambda e: (
+        f"{e.get('source')} {e.get('product')}/{e.get('version')}/{e.get('file')}: {e.get('detail')}"
+    ),
     "file-refused": lambda e: (
         f"{e.get('product')} {e.get('file')} from {e.get('by')}: {e.get('fault')}: {e.get('detail')}"
     ),

@@ -45,8 +45,13 @@ class _NotScanned(Exception):
     pass
 
 
-def scan(path: str, file: Path) -> Scanned:
-    """Has the clamd at this socket look at a file. Never raises for what clamd does or does not."""
+Parts = Iterable[tuple[str, Iterable[bytes]]]
+"""What a file is made of: names and contents, one after the other."""
+
+
+def scan(path: str, file: Path, parts: Parts | None = None) -> Scanned:
+    """Has the clamd at this socket look at a file; with `parts`, at each of them instead. Never raises for what clamd
+    does or does not."""
     base = ""
     try:
         base = _base(path)
@@ -56,10 +61,24 @@ def scan(path: str, file: Path) -> Scanned:
             raise _NotScanned(
                 f"the scanner calls {NEST} archives in one another clean: set `AlertExceedsMax yes` in its clamd.conf"
             )
+        if parts is not None:
+            return _scan_parts(path, parts, base)
         with file.open("rb") as opened:
             said = _stream(path, iter(lambda: opened.read(CHUNK), b""))
     except (_NotScanned, OSError) as error:
         return Scanned("not scanned", str(error) or type(error).__name__, base)
+    return _judged(said, base)
+
+
+def _scan_parts(path: str, parts: Parts, base: str) -> Scanned:
+    for name, pieces in parts:
+        found = _judged(_stream(path, pieces), base)
+        if found.verdict != "clean":
+            return Scanned(found.verdict, f"{name}: {found.detail}", base)
+    return Scanned("clean", "", base)
+
+
+def _judged(said: str, base: str) -> Scanned:
     if said == "stream: OK":
         return Scanned("clean", "", base)
     if said.startswith("stream: ") and said.endswith(" FOUND"):

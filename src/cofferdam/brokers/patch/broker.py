@@ -1,5 +1,6 @@
-"""What the patch relay declares: an intake on the less trusted side, a keeper apart from both, an installer on the more
-trusted side that decides, and two processes for one file each: an examiner, and a reader of advisories."""
+"""What the patch relay declares: an intake and a fetcher on the less trusted side, a keeper apart from both, an
+installer on the more trusted side that decides, and two processes for one file each: an examiner, and a reader of
+advisories."""
 
 from __future__ import annotations
 
@@ -10,10 +11,12 @@ from cofferdam.audit.events import gate, http
 from cofferdam.audit.events import patch as events
 from cofferdam.brokers.broker import Broker
 from cofferdam.brokers.kit.http.doors import FIGURES, LATE
-from cofferdam.brokers.patch.figures import INSTALLER, INTAKE, KEEPER
+from cofferdam.brokers.patch.figures import FETCHER, INSTALLER, INTAKE, KEEPER
 from cofferdam.enforce.profile import Can, Crew, Profile
 
 EXAMINER_BYTES: Final = 1 << 30
+FETCHER_BYTES: Final = 2 << 30
+"""An index of a large Debian repository is held while it is read."""
 EXAMINER_SECONDS: Final = 900.0
 READER_BYTES: Final = 1 << 30
 READER_SECONDS: Final = 120.0
@@ -35,12 +38,23 @@ PATCH: Final = Broker(
                 preload=LATE,
                 says=kinds((*events.INTAKE, *http.HTTP, *gate.PART)),
             ),
+            "fetcher": Profile(
+                "patch/fetcher",
+                stands="outer",
+                can=Can.DIAL_TCP | Can.STREAM,
+                runtime="asyncio",
+                memory=FETCHER_BYTES,
+                preload=(*LATE, "asyncio.streams", "encodings.ascii"),
+                says=kinds(gate.PART),
+            ),
             "keeper": Profile(
                 "patch/keeper",
                 stands="apart",
                 can=Can.STORE,
                 store=True,
-                secrets=("online",),
+                folders=True,
+                secrets=("online", "quarantine"),
+                makes=("quarantine",),
                 preload=(*LATE, *_TIMES),
                 says=kinds((*events.KEEPER, *gate.PART)),
             ),
@@ -56,7 +70,15 @@ PATCH: Final = Broker(
                 says=kinds((*events.INSTALLER, *http.HTTP, *gate.PART)),
             ),
         },
-        pipes=(("intake", "keeper"), ("keeper", "intake"), ("keeper", "installer"), ("installer", "keeper")),
+        pipes=(
+            ("intake", "keeper"),
+            ("keeper", "intake"),
+            ("fetcher", "keeper"),
+            ("keeper", "fetcher"),
+            ("keeper", "installer"),
+            ("installer", "keeper"),
+        ),
+        optional=frozenset({"fetcher"}),
         jobs={
             "examiner": Profile(
                 "patch/examiner",
@@ -85,12 +107,15 @@ PATCH: Final = Broker(
     ),
     make={
         "intake": "cofferdam.brokers.patch.intake:Intake",
+        "fetcher": "cofferdam.brokers.patch.fetcher:Fetcher",
         "keeper": "cofferdam.brokers.patch.keeper:Keeper",
         "installer": "cofferdam.brokers.patch.installer:Installer",
     },
     records={
         ("intake", "keeper"): "cofferdam.brokers.patch.records:intake_to_keeper",
         ("keeper", "intake"): "cofferdam.brokers.patch.records:keeper_to_intake",
+        ("fetcher", "keeper"): "cofferdam.brokers.patch.records:fetcher_to_keeper",
+        ("keeper", "fetcher"): "cofferdam.brokers.patch.records:keeper_to_fetcher",
         ("keeper", "installer"): "cofferdam.brokers.patch.records:keeper_to_installer",
         ("installer", "keeper"): "cofferdam.brokers.patch.records:installer_to_keeper",
     },
@@ -98,7 +123,7 @@ PATCH: Final = Broker(
         "examiner": "cofferdam.brokers.patch.examiner:examine",
         "reader": "cofferdam.brokers.patch.advice.reader:read",
     },
-    needs=("tuf", "pysequoia", "lief", "asyncssh"),
+    needs=("tuf", "pysequoia", "lief", "asyncssh", "h11"),
     alarms=frozenset({"intake", "keeper", "installer"}),
-    figures={"intake": (*FIGURES, *INTAKE), "keeper": KEEPER, "installer": (*FIGURES, *INSTALLER)},
+    figures={"intake": (*FIGURES, *INTAKE), "fetcher": FETCHER, "keeper": KEEPER, "installer": (*FIGURES, *INSTALLER)},
 )

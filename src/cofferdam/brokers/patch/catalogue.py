@@ -5,16 +5,19 @@ Not here: how they change (keeper, keeper_verbs).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
-from cofferdam.brokers.patch.examiner import Report
+from cofferdam.brokers.patch.reports import Report
 
 Judged = Literal["passed", "refused", "not-scanned", "failed"]
+How = Literal["upload", "put", "fetch", "folder"]
 State = Literal[
     "waiting", "examining", "passed", "refused", "not-scanned", "failed", "requested", "released", "rejected", "read"
 ]
+UNDECIDED: Final = ("waiting", "examining", "passed", "not-scanned", "failed")
+"""Nobody has decided on it yet."""
 
 
 class FileRow(Struct, frozen=True, kw_only=True):
@@ -27,7 +30,7 @@ class FileRow(Struct, frozen=True, kw_only=True):
     size: int
     sha256: str
     by: str
-    how: Literal["upload", "put"]
+    how: How
     at: int
     state: State
     reason: str = ""
@@ -35,6 +38,8 @@ class FileRow(Struct, frozen=True, kw_only=True):
     """Its detached signature is here."""
     report: Report | None = None
     told: bool = False
+    second: str = ""
+    """By whom it came a second time, by another way (origin "two-sources")."""
     asked: str = ""
     """What the policy asked of it when it was examined (keeper.asked_of)."""
 
@@ -47,3 +52,31 @@ class Pending(Struct, frozen=True, kw_only=True):
     at: int
     metadata: str
     signatures: dict[str, str] = {}
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """A file that a source has, as it was when it came. `changed`: what it is now, where that
+    is something else; `known`: the change that an operator has seen."""
+
+    source: str
+    product: str
+    version: str
+    file: str
+    size: int
+    mark: str
+    sha256: str
+    at: int
+    changed: str = ""
+    known: str = ""
+
+
+class Looked(Struct, frozen=True, kw_only=True):
+    """How the last look at a source ended. Times are UTC ns; `good`: when one last went well."""
+
+    at: int
+    good: int = 0
+    listed: int = 0
+    named: int = 0
+    taken: int = 0
+    refused: str = ""
+    odd: str = ""

@@ -9,45 +9,18 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Final
 
 import msgspec
-from msgspec import Meta, Struct
 
 from cofferdam.brokers.broker import Job
 from cofferdam.brokers.kit import clamd as scanner
-from cofferdam.brokers.patch import archives, origin
+from cofferdam.brokers.patch import apt_bundle, archives, origin, yara
+from cofferdam.brokers.patch.reports import Order, Report
 from cofferdam.errors import CofferdamError
 
-Text = Annotated[str, Meta(max_length=1000)]
 PIECE: Final = 1 << 20
 KEYS_BYTES: Final = 4 << 20
-
-
-class Order(Struct, frozen=True, forbid_unknown_fields=True):
-    """What to look at: paths beneath the keeper's store."""
-
-    file: str
-    proof: str
-    keys: tuple[str, ...]
-    publisher: str = ""
-    signature: str = ""
-    scan: str = ""
-
-
-class Report(Struct, frozen=True, forbid_unknown_fields=True):
-    """What was found. `proved`: "" or why its origin is not; `archive`: "" or why it is refused as one."""
-
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-    size: Annotated[int, Meta(ge=0)]
-    origin: Text
-    refused: Text
-    facts: Annotated[dict[Annotated[str, Meta(max_length=64)], Text], Meta(max_length=16)]
-    kind: Text
-    archive: Text
-    scan: Literal["clean", "found", "not scanned", "not asked"]
-    scan_detail: Text
-    base: Text
 
 
 def examine(job: Job) -> bytes:
@@ -58,9 +31,7 @@ def examine(job: Job) -> bytes:
     digest, size = _hash(file)
     refused, said, facts = "", "", {}
     try:
-        keys = [_read(store, key, KEYS_BYTES) for key in order.keys]
-        signature = _read(store, order.signature, origin.SIGNATURE_BYTES) if order.signature else b""
-        proved = origin.prove(order.proof, file, signature, keys, order.publisher)
+        proved = _prove(store, order, file, digest)
         said, facts = proved.detail, proved.facts
     except origin.NotProved as error:
         refused = str(error)
@@ -78,7 +49,11 @@ def examine(job: Job) -> bytes:
     if not refused and not archive and order.scan == "clamd":
         path = job.sockets.get("clamd", "")
         absent = scanner.Scanned("not scanned", "no scanner: give its socket with `cofferdam up --socket clamd=PATH`")
-        scanned = scanner.scan(path, file) if path else absent
+        # A repository is scanned package by package: as a whole it is larger than scanners look.
+        parts = apt_bundle.contents(file) if order.proof == "apt" else None
+        scanned = scanner.scan(path, file, parts) if path else absent
+    if not refused and not archive and order.yara and scanned.verdict in ("clean", "not scanned"):
+        scanned = _yara(scanned, order, store, file)
     return msgspec.json.encode(
         Report(
             sha256=digest,
@@ -88,11 +63,40 @@ def examine(job: Job) -> bytes:
             facts={name[:64]: value[:1000] for name, value in facts.items()},
             kind=kind,
             archive=archive[:1000],
-            scan=scanned.verdict if order.scan else "not asked",
+            scan=scanned.verdict if order.scan or order.yara else "not asked",
             scan_detail=scanned.detail[:1000],
             base=scanned.base[:1000],
         )
     )
+
+
+def _prove(store: Path, order: Order, file: Path, digest: str) -> origin.Proved:
+    """Raises: NotProved."""
+    keys = [_read(store, key, KEYS_BYTES) for key in order.keys]
+    if order.proof == "apt":
+        return apt_bundle.prove(file, order.version, keys, order.packages)
+    if order.proof == "two-sources":
+        if not order.second:
+            raise origin.NotProved("it has come by one way only")
+        facts = {"first": order.first, "second": order.second}
+        return origin.Proved(f"TWO SOURCES, unsigned by its maker: {order.first}, and {order.second}", facts)
+    signature = _read(store, order.signature, origin.SIGNATURE_BYTES) if order.signature else b""
+    if order.list:
+        listed = _beneath(store, order.list)
+        proved = origin.prove(order.proof, listed, signature, keys, order.publisher)
+        origin.in_list(_read(store, order.list, origin.SIGNATURE_BYTES), order.name, digest)
+        return origin.Proved(f"{proved.detail}, by its list of SHA-256", {**proved.facts, "list": "SHA-256"})
+    return origin.prove(order.proof, file, signature, keys, order.publisher)
+
+
+def _yara(before: scanner.Scanned, order: Order, store: Path, file: Path) -> scanner.Scanned:
+    """The site's own rules, besides what a scanner says. Without one, they are the scan."""
+    found = yara.scan(_read(store, order.yara, KEYS_BYTES), file)
+    if found.verdict != "clean":
+        return found
+    if not order.scan:
+        return found
+    return before if before.verdict != "clean" else scanner.Scanned("clean", "", f"{before.base}; {found.base}")
 
 
 def _beneath(store: Path, name: str) -> Path:

@@ -11,6 +11,11 @@ INTAKE: Final = (
     counter("patch_uploads", "uploads that began"),
     counter("patch_upload_bytes", "bytes that were uploaded", unit="bytes"),
 )
+FETCHER: Final = (
+    counter("patch_looks", "looks at sources"),
+    counter("patch_looks_failed", "looks at sources that failed"),
+    counter("patch_fetched_bytes", "bytes that came from sources", unit="bytes"),
+)
 KEEPER: Final = (
     gauge("patch_files", "files in the keeper's catalogue", by="state"),
     counter("patch_taken", "files that were taken into quarantine"),

@@ -10,7 +10,6 @@ Not here: HTTP (kit.http), what becomes of a file (keeper).
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import hashlib
 from collections.abc import Callable, Iterable
@@ -29,9 +28,8 @@ from cofferdam.brokers.kit.http.messages import Answer, BadRequest
 from cofferdam.brokers.kit.http.problems import Problems, answer, refusal
 from cofferdam.brokers.patch import records
 from cofferdam.brokers.patch.figures import INTAKE
-from cofferdam.brokers.patch.records import Begin, Chunk, Declined, End, GiveUp, Room, Taken
-from cofferdam.crossing.channel import Sender
-from cofferdam.errors import CrossingError
+from cofferdam.brokers.patch.records import Begin, Declined
+from cofferdam.brokers.patch.sending import Upload, Uploads
 from cofferdam.policy.messages.checked import Problem
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.doors import Door
@@ -41,83 +39,6 @@ LIMITS: Final = Limits(
     body_bytes=LARGEST_FILE, rest_bytes=64 << 20, connections=256, connections_source=32, answer_seconds=900.0
 )
 _SIGNATURE_BYTES: Final = 1 << 20
-
-
-class Uploads:
-    """What is under way to the keeper."""
-
-    def __init__(self, sender: Sender[Any], loop: asyncio.AbstractEventLoop) -> None:
-        self._sender = sender
-        self._loop = loop
-        self._last = 0
-        self._open: dict[int, Upload] = {}
-
-    def begin(self, who: str, product: str, version: str, file: str, size: int) -> Upload:
-        self._last += 1
-        upload = Upload(self._last, who, self._sender, self._loop)
-        self._open[self._last] = upload
-        self._sender.send(Begin(self._last, who, product, version, file, size))
-        return upload
-
-    def end(self, upload: Upload) -> None:
-        """It has its answer, or nobody waits for one."""
-        if self._open.pop(upload.number, None) is not None and not upload.answered.done():
-            self._sender.send(GiveUp(upload.number))
-
-    def on_record(self, record: Any) -> None:
-        """Raises: CrossingError."""
-        if record.upload > self._last:
-            raise CrossingError(f"an answer to upload {record.upload}, which was not begun")
-        upload = self._open.get(record.upload)
-        if upload is not None:
-            upload.take(record)
-
-    def of(self, who: str) -> int:
-        """How many of somebody's are under way."""
-        return sum(1 for upload in self._open.values() if upload.who == who)
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-
-class Upload:
-    """One."""
-
-    def __init__(self, number: int, who: str, sender: Sender[Any], loop: asyncio.AbstractEventLoop) -> None:
-        self.number = number
-        self.who = who
-        self._sender = sender
-        self._loop = loop
-        self._room = 0
-        self._waits: asyncio.Future[None] | None = None
-        self.answered: asyncio.Future[Taken | Declined] = loop.create_future()
-
-    def take(self, record: Room | Taken | Declined) -> None:
-        if isinstance(record, Room):
-            self._room += record.more
-        elif not self.answered.done():
-            self.answered.set_result(record)
-        if self._waits is not None and not self._waits.done():
-            self._waits.set_result(None)
-
-    async def send(self, data: bytes) -> bool:
-        """Sends when the keeper has room. False: it was declined."""
-        while data:
-            while not self._room and not self.answered.done():
-                self._waits = self._loop.create_future()
-                await self._waits
-            if self.answered.done():
-                return False
-            piece = data[: min(self._room, records.CHUNK_BYTES)]
-            data = data[len(piece) :]
-            self._room -= len(piece)
-            self._sender.send(Chunk(self.number, piece))
-        return True
-
-    async def finish(self, sha256: str) -> Taken | Declined:
-        if not self.answered.done():
-            self._sender.send(End(self.number, sha256))
-        return await self.answered
 
 
 class IntakeApi(Api):

@@ -3,27 +3,26 @@
 It can lose files, refuse them and delay them; it cannot release one, since the installer believes people's signatures
 alone. All the same it holds every upload to the policy again, and every verdict of an examiner to the file's hash.
 
-    incoming/N    being received
-    quarantine/N  received, not released; N.sig its detached signature
+    incoming/     being received
+    quarantine/N  received, not released, and sealed (sealing); N.sig its detached signature, N.list its signed list
+    plain/N       unsealed, while an examiner looks at it
     tuf/          what is released (repository)
 
-Not here: what operators ask (keeper_verbs), what an examiner does (examiner).
+Not here: what is taken from other parts (receiving, sources), what operators ask (keeper_verbs), what an examiner does
+(examiner).
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
 import hashlib
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import msgspec
 from msgspec.structs import replace
 
 from cofferdam.audit.events import patch as events
@@ -32,53 +31,32 @@ from cofferdam.brokers.broker import Asked, Part, Setting
 from cofferdam.brokers.kit.figures import Figures, Reported
 from cofferdam.brokers.patch import records
 from cofferdam.brokers.patch.advice.desk import Desk
+from cofferdam.brokers.patch.beside import LIST, another_way, is_list, signature_of, waits_for
 from cofferdam.brokers.patch.book import Book, Table
-from cofferdam.brokers.patch.catalogue import FileRow, Judged, Pending, State
-from cofferdam.brokers.patch.examiner import Order, Report
+from cofferdam.brokers.patch.catalogue import UNDECIDED, FileRow, How, Pending, State
+from cofferdam.brokers.patch.drops import Drops
+from cofferdam.brokers.patch.examining import Examining, asked_of
 from cofferdam.brokers.patch.figures import KEEPER
 from cofferdam.brokers.patch.keeper_verbs import Verbs
-from cofferdam.brokers.patch.records import WINDOW_BYTES, Begin, Chunk, Declined, End, GiveUp, Room, Taken
+from cofferdam.brokers.patch.receiving import Uploads
 from cofferdam.brokers.patch.repository import Repository, write_file
-from cofferdam.brokers.patch.synced import Synced
-from cofferdam.errors import CrossingError, StoreError
+from cofferdam.brokers.patch.sealing import Sealing
+from cofferdam.brokers.patch.sources import Fetching
+from cofferdam.errors import StoreError
 from cofferdam.policy.standing import standing
 from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms.patch_rows import PatchRows, Product
 
-EXAMINERS: Final = 2
-"""Files that are looked at once."""
 RESERVE_BYTES: Final = 64 << 20
 """Room that uploads leave free."""
-SIGNATURE_BYTES: Final = 1 << 20
-SIGNATURES: Final = (".asc", ".sig", ".minisig")
-"""How a file's signature is called, behind the file's name."""
 FILES_MOST: Final = 10_000
 UNDECIDED_MOST: Final = 500
 """Files of one uploader that nobody has decided on."""
-UNDECIDED: Final = ("waiting", "examining", "passed", "not-scanned", "failed")
-UPLOADS_OF_ONE: Final = records.UPLOADS_MOST // 2
 EARLY_MOST: Final = 128
 """Signatures that wait for their files."""
 REFUSED_BYTES: Final = 1 << 30
 """Refused files that are kept to be looked at, the newest; of others the hash stays."""
 PIECE: Final = 4 << 20
-
-
-class Upload:
-    """One that is being received."""
-
-    def __init__(self, begin: Begin, path: Path, most: int) -> None:
-        self.begin = begin
-        self.path = path
-        self.most = most
-        self.size = 0
-        self.granted = 0
-        self.digest = hashlib.sha256()
-        self.file = Synced(path.open("xb"))
-
-    def drop(self) -> None:
-        self.file.close()
-        self.path.unlink(missing_ok=True)
 
 
 class Keeper(Part):
@@ -90,9 +68,9 @@ class Keeper(Part):
             raise StoreError("the patch keeper has no store")
         self.setting = setting
         self.store = setting.store
-        for name in ("incoming", "quarantine", "keys", "drop"):
+        for name in ("incoming", "quarantine", "keys", "drop", "plain"):
             (self.store / name).mkdir(mode=0o750, exist_ok=True)
-        for folder in ("incoming", "drop"):  # whoever was at it begins anew
+        for folder in ("incoming", "drop", "plain"):  # whoever was at it begins anew
             for left in (self.store / folder).iterdir():
                 with contextlib.suppress(OSError):
                     left.unlink()
@@ -104,11 +82,12 @@ class Keeper(Part):
         self.policy = setting.policy
         self.rows = PatchRows()
         self.repository: Repository = None  # type: ignore[assignment]
-        self._uploads: dict[int, Upload] = {}
-        self._last = 0
-        self._examining: set[int] = set()
-        self._queue: deque[int] = deque()
-        self._stopping = False
+        self.uploads = Uploads(self)
+        self.fetching = Fetching(self, self.book)
+        self.drops = Drops(self, self.fetching, setting.folders)
+        self.sealing = Sealing(setting.secrets.get("quarantine"), encrypt=True)
+        self.examining = Examining(self)
+        self.stopping = False
         self._severed = frozenset(setting.severed)
         self._stamp_at = 0.0
         self._days: int | None = None
@@ -139,11 +118,15 @@ class Keeper(Part):
             puts=tuple(each for row in found for each in row.puts),
             installs=tuple(each for row in found for each in row.installs),
             inventory=tuple(each for row in found for each in row.inventory),
+            sources=tuple(each for row in found for each in row.sources),
+            fetches=tuple(each for row in found for each in row.fetches),
+            encrypt=any(row.encrypt for row in found),
         )
+        self.sealing = Sealing(self.setting.secrets.get("quarantine"), encrypt=self.rows.encrypt)
         self.repository = Repository(self.store / "tuf", first.root, self.setting.secrets.get("online"))
         self.desk.renew()
         for product in self.rows.products:
-            for key in product.origin.keys:
+            for key in (*product.origin.keys, *((product.yara,) if product.yara else ())):
                 path = self.store / "keys" / hashlib.sha256(key).hexdigest()
                 if not path.exists():
                     write_file(path, key)
@@ -154,33 +137,28 @@ class Keeper(Part):
             if not row.told:
                 self._tell_taken(row, lambda _ok, _why: None)
             if row.state == "examining":
-                self._queue.append(row.number)
+                self.setting.reactor.later(functools.partial(self.examining.add, row.number))
         for pending in list(self.pending.rows.values()):
             self._verbs.finish_if_signed(pending, "the keeper")
-        self.setting.reactor.later(self._examine_next)
 
     def take_policy(self, policy: CompiledPolicy, assets: tuple[str, ...]) -> int:
         self._take(policy)
-        ended = 0
-        for number, upload in list(self._uploads.items()):
-            if self.rows.may_put(upload.begin.who, upload.begin.product) is None:
-                self._decline(number, upload.begin, "policy", "the policy does not let you upload this any more")
-                ended += 1
-        return ended
+        return self.uploads.work_by_policy() + self.fetching.work_by_policy()
 
     def set_severed(self, sides: Collection[str]) -> None:
         self._severed = frozenset(sides)
-        if "it" in self._severed:
-            for number, upload in list(self._uploads.items()):
-                self._decline(number, upload.begin, "severed", "an operator has cut this side off")
+        self.uploads.sever("it" in self._severed)
+        self.fetching.sever("it" in self._severed)
 
     def command(self, asked: Asked) -> None:
         self._verbs.command(asked)
 
     def tick(self) -> None:
-        self._examine_next()
-        if not self._stopping:
+        self.examining.next()
+        if not self.stopping:
             self.desk.tick()
+        if not self.stopping and "it" not in self._severed:
+            self.drops.tick()
         now = time.monotonic()
         if now - self._stamp_at > 60:
             self._stamp_at = now
@@ -202,19 +180,21 @@ class Keeper(Part):
                 self.keep(row)
 
     def stop(self) -> None:
-        self._stopping = True
+        self.stopping = True
 
     def end(self) -> None:
-        for upload in self._uploads.values():
-            upload.drop()
+        self.uploads.drop_all()
+        self.fetching.drop_all()
+        self.drops.end()
         self.book.close()
 
     def halt(self) -> None:
-        self._uploads.clear()
+        self.uploads.open.clear()
+        self.fetching.open.clear()
 
     @property
     def busy(self) -> int:
-        return len(self._uploads)
+        return len(self.uploads.open) + len(self.fetching.open)
 
     def figures(self) -> Reported:
         states: dict[str, int] = {}
@@ -238,6 +218,9 @@ class Keeper(Part):
                 found["patch-targets-expire"] = (
                     f"what is released is believed for {left} days more (fewer than {limit}): any release renews it"
                 )
+        if self.sealing.unfit:
+            found["patch-quarantine"] = self.sealing.unfit
+        found.update(self.fetching.alarms())
         if self._full:
             found["patch-store"] = clip(self._full)
         if self.looked.refused:
@@ -248,41 +231,33 @@ class Keeper(Part):
             found["patch-not-examined"] = clip(f"{len(waiting)} files; {first.product}/{first.file}: {first.reason}")
         return found
 
-    # --- uploads ------------------------------------------------------------------------------------------------------
+    # --- what comes ---------------------------------------------------------------------------------------------------
 
     def on_record(self, source: str, record: Any) -> None:
         if isinstance(record, records.Looked):
             self.looked = record
-        elif isinstance(record, Begin):
-            if record.upload != self._last + 1:
-                raise CrossingError(f"upload {record.upload} after {self._last}")
-            self._last = record.upload
-            self._begin(record)
-        elif isinstance(record, (Chunk, End, GiveUp)):
-            if record.upload > self._last:
-                raise CrossingError(f"upload {record.upload}, which was not begun")
-            upload = self._uploads.get(record.upload)
-            if upload is None:
-                return  # it was declined, and the intake has not heard of it yet
-            if isinstance(record, Chunk):
-                self._chunk(record, upload)
-            elif isinstance(record, End):
-                self._end_of(record, upload)
-            else:
-                upload.drop()
-                del self._uploads[record.upload]
+        elif source == "fetcher":
+            self.fetching.on_record(record)
+        else:
+            self.uploads.on_record(record)
 
     def product_of(self, name: str) -> Product | None:
         return self.rows.product(name)
 
-    def why_not(self, product: str, version: str, file: str) -> tuple[str, str]:
+    @staticmethod
+    def is_beside(product: Product, file: str) -> bool:
+        return bool(signature_of(product, file)) or is_list(product, file)
+
+    def why_not(self, product: str, version: str, file: str, by: str = "", how: How = "put") -> tuple[str, str]:
         """Why no such file is taken: (fault, detail), or ("", "")."""
-        if self._stopping:
+        if self.stopping:
             return "busy", "the gate stops"
         said = self.product_of(product)
         if said is None:
             return "policy", f"there is no product {product}"
-        if signature_of(said, file):
+        if self.sealing.unfit:
+            return "store", self.sealing.unfit
+        if self.is_beside(said, file):
             return "", ""
         if len(self.files.rows) >= FILES_MOST and not self._over():
             return "room", f"the keeper has {FILES_MOST} files: reject some"
@@ -291,6 +266,8 @@ class Keeper(Part):
                 "refused",
                 "rejected",
             ):
+                if said.origin.proof == "two-sources" and row.state == "waiting" and another_way(row, by, how):
+                    return "", ""
                 return "conflict", f"there is a {product}/{version}/{file} already, as file {row.number} ({row.state})"
         return "", ""
 
@@ -315,110 +292,30 @@ class Keeper(Part):
             return f"files of {by} that wait hold {held} bytes, half of what there is: have some rejected"
         return ""
 
-    def _begin(self, begin: Begin) -> None:
-        fault, detail = self.why_not(begin.product, begin.version, begin.file)
-        product = self.product_of(begin.product)
-        if self.rows.may_put(begin.who, begin.product) is None or product is None:
-            fault, detail = "policy", "the policy does not let you upload this"
-        elif "it" in self._severed:
-            fault, detail = "severed", "an operator has cut this side off"
-        elif len(self._uploads) >= records.UPLOADS_MOST:
-            fault, detail = "busy", f"{records.UPLOADS_MOST} uploads are under way"
-        elif sum(1 for each in self._uploads.values() if each.begin.who == begin.who) >= UPLOADS_OF_ONE:
-            fault, detail = "busy", f"{UPLOADS_OF_ONE} uploads of yours are under way"
-        elif not fault and not signature_of(product, begin.file) and (why := self.too_much(begin.who, begin.size)):
-            fault, detail = "room", why
-        elif shut := self._shut(begin.product):
-            fault, detail = "window", shut
-        if fault or product is None:
-            self._decline(begin.upload, begin, fault, detail)
-            return
-        most = SIGNATURE_BYTES if signature_of(product, begin.file) else product.most
-        if begin.size > most:
-            self._decline(begin.upload, begin, "room", f"{begin.size} bytes; {begin.product} has at most {most}")
-            return
-        if not self.room(begin.size):
-            self._decline(begin.upload, begin, "store", "the keeper's disk is full")
-            return
-        try:
-            upload = Upload(begin, self.store / "incoming" / str(begin.upload), most)
-        except OSError as error:
-            self._decline(begin.upload, begin, "store", f"the keeper's disk: {error.strerror}")
-            return
-        self._uploads[begin.upload] = upload
-        self._grant(upload)
-
-    def _shut(self, product: str) -> str:
+    def shut(self, product: str) -> str:
         for conduit in self.policy.conduits.values():
             if isinstance(conduit.terms, PatchRows) and conduit.terms.product(product) is not None:
                 found = standing(conduit, self.policy.table.clocks, self.now)
                 return "" if found.open else f"the conduit {conduit.name} is {found.says}"
         return ""
 
-    def _grant(self, upload: Upload) -> None:
-        more = upload.size + WINDOW_BYTES - upload.granted
-        if more >= WINDOW_BYTES // 2:
-            upload.granted += more
-            self.setting.senders["intake"].send(Room(upload.begin.upload, more))
-
-    def _chunk(self, chunk: Chunk, upload: Upload) -> None:
-        upload.size += len(chunk.data)
-        if upload.size > upload.granted:
-            raise CrossingError(f"upload {chunk.upload} has more bytes than it was given room for")
-        begin = upload.begin
-        if upload.size > upload.most:
-            self._decline(begin.upload, begin, "room", f"{begin.product} has at most {upload.most} bytes")
-            return
-        try:
-            upload.file.write(chunk.data)
-        except OSError as error:
-            self._decline(begin.upload, begin, "store", f"the keeper's disk: {error.strerror}")
-            return
-        upload.digest.update(chunk.data)
-        self._grant(upload)
-
-    def _end_of(self, end: End, upload: Upload) -> None:
-        begin, sha256 = upload.begin, upload.digest.hexdigest()
-        if sha256 != end.sha256:
-            raise CrossingError(f"upload {end.upload} has another hash than was said")
-        if not upload.size:
-            self._decline(begin.upload, begin, "policy", "the file is empty")
-            return
-        del self._uploads[begin.upload]
-        try:
-            upload.file.sync()
-            upload.file.close()
-        except OSError as error:
-            upload.drop()
-            self._declined(begin.upload, begin, "store", f"the keeper's disk: {error.strerror}")
-            return
-        intake = self.setting.senders["intake"]
-
-        def done(number: int, waits: str, fault: str, why: str) -> None:
-            if fault:
-                self._declined(begin.upload, begin, fault, why)
-            else:
-                intake.send(Taken(begin.upload, number, sha256, clip(waits)))
-
-        self.take_file(
-            upload.path, begin.product, begin.version, begin.file, upload.size, sha256, begin.who, "upload", done
-        )
-
     def take_file(
-        self, path: Path, product: str, version: str, file: str, size: int, sha256: str, by: str,
-        how: Literal["upload", "put"], done: Callable[[int, str, str, str], None],
+        self, path: Path, product: str, version: str, file: str, size: int, sha256: str, by: str, how: How,
+        done: Callable[[int, str, str, str], None],
     ) -> None:  # fmt: skip
         """A file that is whole and synced goes into quarantine. `done`: (number, what it waits for, fault, why not)."""
         said = self.product_of(product)
-        fault, why = self.why_not(product, version, file)
+        fault, why = self.why_not(product, version, file, by, how)
         if fault or said is None:  # another one of this name may have come meanwhile
             path.unlink(missing_ok=True)
             done(0, "", fault, why)
             return
-        base = signature_of(said, file)
         try:
-            if base:
-                done(*self._take_signature(path, product, version, base))
+            if self.is_beside(said, file):
+                done(*self._take_beside(path, said, version, signature_of(said, file) or LIST, file))
+                return
+            if said.origin.proof == "two-sources" and (first := self._first(product, version, file)) is not None:
+                self._take_second(first, path, sha256, by, how, done)
                 return
             number = 1 + max((row.number for row in self.files.rows.values()), default=0)
             if len(self.files.rows) >= FILES_MOST and (over := self._over()) is not None:
@@ -428,11 +325,8 @@ class Keeper(Part):
                 number=number, product=product, version=version, file=file, size=size, sha256=sha256, by=by, how=how,
                 at=self.now, state="waiting",
             )  # fmt: skip
-            early = self.store / "quarantine" / f"{product}+{version}+{file}.sig"
-            if early.exists():
-                early.rename(self.store / "quarantine" / f"{number}.sig")
-                row = replace(row, signed=True)
-            if row.signed or not said.origin.detached:
+            row = self._with_beside(said, row)
+            if not waits_for(said, row):
                 row = replace(row, state="examining")
             self.files.put(number, row)
         except (OSError, StoreError) as error:
@@ -446,19 +340,55 @@ class Keeper(Part):
                 self._throw_away(row)  # it is not acknowledged, and may come again
                 done(0, "", "log", f"nothing can be recorded: {reason}")
                 return
-            waits = f"its signature, {file}{' or '.join(SIGNATURES)}" if row.state == "waiting" else ""
-            done(number, waits, "", "")
+            done(number, waits_for(said, row) if row.state == "waiting" else "", "", "")
             if row.state == "examining":
-                self._queue.append(number)
-                self._examine_next()
+                self.examining.add(number)
 
         self._tell_taken(row, told)
 
+    def _first(self, product: str, version: str, file: str) -> FileRow | None:
+        """The file of this name that waits for a second source."""
+        for row in self.files.rows.values():
+            if (row.product, row.version, row.file, row.state) == (product, version, file, "waiting"):
+                return row
+        return None
+
+    def _take_second(
+        self, row: FileRow, path: Path, sha256: str, by: str, how: How, done: Callable[[int, str, str, str], None]
+    ) -> None:
+        """The same file by another way, or another one: then neither is what it seems."""
+        path.unlink(missing_ok=True)
+        second = f"{by} by {how}"
+        same = sha256 == row.sha256
+        why = "" if same else f"{second} brought SHA-256 {sha256}, another one under the same name"
+        draft = events.SecondSource(
+            wall_ns=self.now, number=row.number, product=row.product, version=row.version, file=row.file,
+            sha256=row.sha256, by=clip(by, 128), how=how, same=same, detail=clip(why),
+        )  # fmt: skip
+
+        def told(ok: bool, reason: str) -> None:
+            now = self.files.get(row.number)
+            if not ok or now is None or now.state != "waiting":
+                done(0, "", "log", f"nothing can be recorded: {reason}" if not ok else "it was decided on meanwhile")
+                return
+            if not same:
+                self.keep(replace(now, state="refused", reason=why))
+                done(0, "", "differs", why)
+                return
+            self.keep(replace(now, state="examining", second=second))
+            done(row.number, "", "", "")
+            self.examining.add(row.number)
+
+        self.setting.audit.record(draft, told)
+
     def _throw_away(self, row: FileRow) -> None:
         """The file and its row; the log knows of it what there was to know."""
-        for name in (str(row.number), f"{row.number}.sig"):
-            (self.store / "quarantine" / name).unlink(missing_ok=True)
+        self.drop_files(row.number)
         self.forget(row.number)
+
+    def drop_files(self, number: int) -> None:
+        for name in (str(number), f"{number}.sig", f"{number}.list"):
+            (self.store / "quarantine" / name).unlink(missing_ok=True)
 
     def forget(self, number: int) -> None:
         try:
@@ -466,7 +396,7 @@ class Keeper(Part):
         except StoreError:
             self.files.rows.pop(str(number), None)  # it is there again after a restart, without its file
 
-    def _thin(self) -> None:
+    def thin(self) -> None:
         """Refused files are kept while there is room for them."""
         kept = 0
         for row in sorted(self.files.rows.values(), key=lambda row: -row.number):
@@ -488,30 +418,46 @@ class Keeper(Part):
         )  # fmt: skip
         self.setting.audit.record(draft, told)
 
-    def _take_signature(self, path: Path, product: str, version: str, base: str) -> tuple[int, str, str, str]:
-        """The detached signature of a file that is here, or comes later."""
-        for row in self.files.rows.values():
-            if (row.product, row.version, row.file) == (product, version, base) and row.state == "waiting":
-                path.rename(self.store / "quarantine" / f"{row.number}.sig")
-                self.files.put(row.number, replace(row, signed=True, state="examining"))
-                self._queue.append(row.number)
-                self.setting.reactor.later(self._examine_next)
-                return row.number, "", "", ""
-        early = [each for each in (self.store / "quarantine").glob("*+*+*.sig")]
+    def _early(self, product: str, version: str, base: str, ending: str) -> Path:
+        return self.store / "quarantine" / f"{product}+{version}+{base}{ending}"
+
+    def _take_beside(
+        self, path: Path, product: Product, version: str, base: str, file: str
+    ) -> tuple[int, str, str, str]:
+        """A detached signature, or a signed list; of files that are here, or come later."""
+        ending = ".list" if is_list(product, file) else ".sig"
+        waiting = [
+            row for row in self.files.rows.values()
+            if (row.product, row.version, row.state) == (product.name, version, "waiting") and base in (row.file, LIST)
+        ]  # fmt: skip
+        early = list((self.store / "quarantine").glob("*+*+*"))
         if len(early) >= EARLY_MOST:  # the oldest has waited in vain
             min(early, key=lambda each: each.stat().st_mtime_ns).unlink(missing_ok=True)
-        path.rename(self.store / "quarantine" / f"{product}+{version}+{base}.sig")
-        return 1 << 52, f"the file {base}", "", ""
+        path.rename(self._early(product.name, version, base, ending))
+        for row in waiting:
+            fresh = self._with_beside(product, row)
+            if not waits_for(product, fresh):
+                self.files.put(row.number, replace(fresh, state="examining"))
+                self.setting.reactor.later(functools.partial(self.examining.add, row.number))
+        found = next((row.number for row in waiting), 1 << 52)
+        return found, "" if found < 1 << 52 else f"the file {base}" if base != LIST else "the files of the list", "", ""
 
-    def _decline(self, number: int, begin: Begin, fault: str, detail: str) -> None:
-        upload = self._uploads.pop(number, None)
-        if upload is not None:
-            upload.drop()
-        self._declined(number, begin, fault, detail)
-
-    def _declined(self, number: int, begin: Begin, fault: str, detail: str) -> None:
-        self.setting.senders["intake"].send(Declined(number, fault[:32] or "policy", clip(detail)))
-        self.note_refused(begin.product, begin.version, begin.file, begin.who, fault, detail)
+    def _with_beside(self, product: Product, row: FileRow) -> FileRow:
+        """A file with what lies ready for it. A list and its signature stay for others of its version."""
+        quarantine = self.store / "quarantine"
+        base = LIST if product.origin.list else row.file
+        early = [self._early(product.name, row.version, base, ending) for ending in (".sig", ".list")]
+        needed = early if product.origin.list else early[:1]
+        if not product.origin.detached or not all(each.exists() for each in needed):
+            return row
+        for each in needed:
+            own = quarantine / f"{row.number}{each.suffix}"
+            own.unlink(missing_ok=True)
+            if product.origin.list:
+                own.write_bytes(each.read_bytes())
+            else:
+                each.rename(own)
+        return replace(row, signed=True)
 
     def note_refused(self, product: str, version: str, file: str, by: str, fault: str, detail: str) -> None:
         self.figures_.add("patch_refused")
@@ -527,94 +473,14 @@ class Keeper(Part):
             )
         )
 
-    # --- examining ----------------------------------------------------------------------------------------------------
+    # --- what is kept of a file ---------------------------------------------------------------------------------------
 
     def examine(self, number: int) -> None:
-        """Puts a file before an examiner (again)."""
-        row = self.files.get(number)
-        if row is not None:
-            self.files.put(number, replace(row, state="examining", reason="", report=None))
-            self._queue.append(number)
-            self._examine_next()
-
-    def _examine_next(self) -> None:
-        while self._queue and len(self._examining) < EXAMINERS and not self._stopping:
-            number = self._queue.popleft()
-            row = self.files.get(number)
-            product = self.product_of(row.product) if row is not None else None
-            if row is None or row.state != "examining" or number in self._examining:
-                continue
-            if product is None:
-                self._judge(number, None, f"the policy has no product {row.product} any more")
-                continue
-            order = Order(
-                file=f"quarantine/{number}",
-                proof=product.origin.proof,
-                keys=tuple(f"keys/{hashlib.sha256(key).hexdigest()}" for key in product.origin.keys),
-                publisher=product.origin.publisher,
-                signature=f"quarantine/{number}.sig" if row.signed else "",
-                scan=product.scan,
-            )
-            self.keep(replace(row, asked=asked_of(product)))
-            self._examining.add(number)
-            self.setting.run_job("examiner", msgspec.json.encode(order), functools.partial(self._examined, number))
-
-    def _examined(self, number: int, result: bytes, error: str) -> None:
-        self._examining.discard(number)
-        report: Report | None = None
-        if not error:
-            try:
-                report = msgspec.json.decode(result, type=Report)
-            except msgspec.MsgspecError as wrong:
-                error = f"the examiner's answer makes no sense: {wrong}"
-        self._judge(number, report, error)
-        self._examine_next()
-
-    def _judge(self, number: int, report: Report | None, error: str) -> None:
-        row = self.files.get(number)
-        if row is None or row.state != "examining":
-            return
-        state: Judged = "failed"
-        reason = error
-        if report is not None:
-            if report.sha256 != row.sha256 or report.size != row.size:
-                state, reason = "refused", "the examiner saw another file than came"
-            elif report.refused:
-                state, reason = "refused", report.refused
-            elif report.archive:
-                state, reason = "refused", report.archive
-            elif report.scan == "found":
-                state, reason = "refused", f"the scanner found {report.scan_detail}"
-            elif report.scan == "not scanned" or (report.scan == "not asked" and self._scans(row)):
-                state, reason = "not-scanned", report.scan_detail or "no scanner has looked at it"
-            else:
-                state, reason = "passed", ""
-        draft = events.FileExamined(
-            wall_ns=self.now, number=number, product=row.product, version=row.version, file=row.file,
-            sha256=row.sha256, verdict=state, origin=clip(report.origin if report else ""),
-            scan=clip(f"{report.scan} {report.base}" if report else ""), detail=clip(reason),
-        )  # fmt: skip
-
-        def told(ok: bool, why: str) -> None:
-            now = self.files.get(number)
-            if now is None or now.state != "examining":
-                return
-            if ok:
-                self.keep(replace(now, state=state, reason=reason, report=report))
-                self.figures_.add("patch_examined")
-                self._thin()
-            else:
-                self.keep(replace(now, state="failed", reason=f"nothing can be recorded: {why}"))
-
-        self.setting.audit.record(draft, told)
+        self.examining.examine(number)
 
     def as_asked(self, row: FileRow) -> bool:
         product = self.product_of(row.product)
         return product is not None and row.asked == asked_of(product)
-
-    def _scans(self, row: FileRow) -> bool:
-        product = self.product_of(row.product)
-        return product is not None and bool(product.scan)
 
     def keep(self, row: FileRow) -> None:
         """Puts a row, on disk if it can be: what it says is in the log, or is found anew after a restart."""
@@ -626,19 +492,3 @@ class Keeper(Part):
 
     def tell_installer(self) -> None:
         self.setting.senders["installer"].send(records.Fresh())
-
-
-def asked_of(product: Product) -> str:
-    """What the policy asks of a product's files: one that was examined by another is examined again."""
-    return hashlib.sha256(msgspec.json.encode((product.origin, product.scan))).hexdigest()[:32]
-
-
-def signature_of(product: Product, file: str) -> str:
-    """The file whose detached signature this is, by its name; "" for one that is none."""
-    if not product.origin.detached:
-        return ""
-    return next((file[: -len(end)] for end in SIGNATURES if file.endswith(end) and len(file) > len(end)), "")
-
-
-def encoded(blob: str) -> bytes:
-    return base64.b64decode(blob)

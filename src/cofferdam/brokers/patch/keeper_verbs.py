@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -28,10 +28,13 @@ from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.patch import records, trustkeys
 from cofferdam.brokers.patch.advice.desk import Desk
 from cofferdam.brokers.patch.book import Table
-from cofferdam.brokers.patch.catalogue import FileRow, Pending
+from cofferdam.brokers.patch.catalogue import FileRow, How, Pending
+from cofferdam.brokers.patch.drops import Drops
+from cofferdam.brokers.patch.examining import unseal
 from cofferdam.brokers.patch.records import Custom
 from cofferdam.brokers.patch.repository import Repository
-from cofferdam.brokers.patch.synced import Synced
+from cofferdam.brokers.patch.sealing import NotSealed, Sealing
+from cofferdam.brokers.patch.sources import Fetching
 from cofferdam.errors import CofferdamError, GateError
 from cofferdam.policy.terms.patch_rows import PatchRows, Product
 
@@ -75,6 +78,12 @@ class _Reject(Struct, forbid_unknown_fields=True):
     reason: records.Text = ""
 
 
+class _Fetch(Struct, forbid_unknown_fields=True):
+    by: str
+    source: records.Name
+    known: bool = False
+
+
 class _Root(Struct, forbid_unknown_fields=True):
     by: str
     metadata: str
@@ -87,6 +96,9 @@ class Keeping(Protocol):
     store: Path
     files: Table[FileRow]
     pending: Table[Pending]
+    fetching: Fetching
+    drops: Drops
+    sealing: Sealing
     looked: records.Looked
     desk: Desk
     rows: PatchRows
@@ -101,6 +113,9 @@ class Keeping(Protocol):
 
     def why_not(self, product: str, version: str, file: str) -> tuple[str, str]:
         """Why no such file is taken: (fault, detail), or ("", "")."""
+
+    def drop_files(self, number: int) -> None:
+        """A file in quarantine and what lies beside it."""
 
     def room(self, size: int) -> bool:
         """Whether there is."""
@@ -125,7 +140,7 @@ class Keeping(Protocol):
 
     def take_file(
         self, path: Path, product: str, version: str, file: str, size: int, sha256: str, by: str,
-        how: Literal["upload", "put"], done: Callable[[int, str, str, str], None],
+        how: How, done: Callable[[int, str, str, str], None],
     ) -> None:  # fmt: skip
         """A file that is whole and synced goes into quarantine."""
 
@@ -148,6 +163,7 @@ class Verbs:
             "approve": self._approve,
             "reject": self._reject,
             "root": self._root,
+            "fetch": self._fetch,
             "verify": self._verify,
             **keeper.desk.verbs,
         }
@@ -202,6 +218,8 @@ class Verbs:
                 "threshold": repository.threshold,
                 "files": states,
                 "pending": self._pending(pending) if pending else None,
+                "sources": [keeper.fetching.told(source.name) for source in keeper.rows.sources],
+                "encrypted": keeper.sealing.encrypt,
                 "installer": {"targets": keeper.looked.version, "refused": keeper.looked.refused},
             }
         )
@@ -267,7 +285,7 @@ class Verbs:
         keeper = self._keeper
         target = keeper.store / "incoming" / f"put-{said.staged}"
         try:
-            out = Synced(target.open("xb"))
+            out = keeper.sealing.create(target)
         except OSError:
             os.close(fd)
             raise
@@ -329,6 +347,29 @@ class Verbs:
             raise GateError(f"file {row.number} is {row.state}: it is not looked at again")
         self._keeper.examine(row.number)
         asked.answer({"number": row.number})
+
+    def _fetch(self, asked: Asked) -> None:
+        """Has a source looked at now; or what it changed is known."""
+        said, keeper = asked.decode(_Fetch), self._keeper
+        source = keeper.rows.source(said.source)
+        if source is None:
+            known = ", ".join(each.name for each in keeper.rows.sources) or "none"
+            raise GateError(f"there is no source {said.source}", hint=f"the policy has {known}")
+        draft = events.SourceAsked(wall_ns=keeper.now, source=said.source, by=clip(said.by, 128), known=said.known)
+
+        def told(ok: bool, why: str) -> None:
+            if not ok:
+                asked.refuse(f"nothing can be recorded: {why}", "nothing has changed")
+                return
+            if said.known:
+                keeper.fetching.is_known(said.source)
+            elif source.kind == "folder":
+                keeper.drops.go()
+            else:
+                keeper.fetching.go(said.source)
+            asked.answer(keeper.fetching.told(said.source))
+
+        keeper.setting.audit.record(draft, told)
 
     # --- releases
 
@@ -461,29 +502,49 @@ class Verbs:
             if not ok:
                 done(False, f"nothing can be recorded: {why}")
                 return
+            self._publish(row, metadata, done)
+
+        keeper.setting.audit.record(draft, told)
+        return True
+
+    def _publish(self, row: FileRow, metadata: Any, done: Callable[[bool, str], None]) -> None:
+        """Lays the file out for the installer, unsealed, then the metadata. Until both are there it waits, and is laid
+        out anew after a crash."""
+        keeper, repository = self._keeper, self._keeper.repository
+        path = f"{row.product}/{row.version}/{row.file}"
+        quarantined = keeper.store / "quarantine" / str(row.number)
+
+        def laid_out(why: str) -> None:
+            self._deciding.discard(row.number)
+            if why:
+                done(False, why)
+                return
             try:
-                self._publish(row, metadata)
+                if fresh.exists():
+                    fresh.rename(place)
+                repository.publish(metadata)
                 keeper.files.put(row.number, replace(row, state="released"))
                 keeper.pending.drop(row.number)
+                quarantined.unlink(missing_ok=True)
             except (CofferdamError, OSError) as error:
                 done(False, f"the keeper's disk: {getattr(error, 'strerror', None) or error}")
                 return
             keeper.tell_installer()
             done(True, "")
 
-        keeper.setting.audit.record(draft, told)
-        return True
-
-    def _publish(self, row: FileRow, metadata: Any) -> None:
-        keeper, repository = self._keeper, self._keeper.repository
-        path = f"{row.product}/{row.version}/{row.file}"
-        custom = msgspec.convert(metadata.signed.targets[path].custom, Custom)
-        place = repository.place(custom, row.sha256)
-        place.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        quarantined = keeper.store / "quarantine" / str(row.number)
+        try:
+            custom = msgspec.convert(metadata.signed.targets[path].custom, Custom)
+            place = repository.place(custom, row.sha256)
+            fresh = place.with_name(f"{place.name}.new")
+            place.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except OSError as error:
+            done(False, f"the keeper's disk: {error.strerror}")
+            return
+        self._deciding.add(row.number)
         if quarantined.exists():
-            quarantined.rename(place)
-        repository.publish(metadata)
+            unseal(keeper.sealing, keeper.setting.reactor, quarantined, fresh, laid_out, sync=True)
+        else:
+            laid_out("")
 
     def _reject(self, asked: Asked) -> None:
         said, keeper = asked.decode(_Reject), self._keeper
@@ -500,8 +561,7 @@ class Verbs:
             keeper.files.put(row.number, replace(row, state="rejected", reason=said.reason))
             if pending is not None:
                 keeper.pending.drop(row.number)
-            for name in (str(row.number), f"{row.number}.sig"):
-                (keeper.store / "quarantine" / name).unlink(missing_ok=True)
+            keeper.drop_files(row.number)
             asked.answer({"number": row.number})
 
         self._decide(asked, row.number, draft, act)
@@ -542,6 +602,11 @@ class Verbs:
                 return keeper.repository.targets / row.product / row.version / f"{row.sha256}.{row.file}"
             return keeper.store / "quarantine" / str(row.number)
 
+        def released(row: FileRow) -> Iterator[bytes]:
+            with place(row).open("rb") as opened:
+                while data := opened.read(PIECE):
+                    yield data
+
         def next_file() -> None:
             nonlocal checked
             if not rows:
@@ -550,21 +615,20 @@ class Verbs:
                 return
             row = rows.pop()
             checked += 1
-            try:
-                opened = place(row).open("rb")
-            except OSError as error:
-                wrong.append(f"file {row.number}: {error.strerror}")
-                keeper.setting.reactor.call_in(0, next_file)
-                return
             digest = hashlib.sha256()
+            pieces = released(row) if row.state == "released" else keeper.sealing.pieces(place(row))
 
             def step() -> None:
-                data = opened.read(PIECE)
+                try:
+                    data = next(pieces, b"")
+                except (NotSealed, OSError) as error:
+                    wrong.append(f"file {row.number}: {getattr(error, 'strerror', None) or error}")
+                    keeper.setting.reactor.call_in(0, next_file)
+                    return
                 digest.update(data)
                 if data:
                     keeper.setting.reactor.call_in(0, step)
                     return
-                opened.close()
                 if digest.hexdigest() != row.sha256:
                     wrong.append(f"file {row.number} ({row.product}/{row.version}/{row.file}) has another hash")
                 next_file()

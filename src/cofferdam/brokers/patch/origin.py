@@ -4,7 +4,8 @@
     authenticode  the signature within a PE file, over all of it, by a code-signing certificate under a pinned one
     minisign      a detached Ed25519 signature by a pinned key, over the file and over its trusted comment
 
-A checksum is no proof. Not here: CMS, MSI and CAB, sigstore, apt (see the docs: not there yet).
+A list of hashes that is signed by one of these proves what stands in it. A bare checksum is no proof. Not here: a
+Debian repository (apt_bundle), CMS, MSI and CAB, sigstore (see the docs: not there yet).
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import lief
 import pysequoia
@@ -41,6 +43,8 @@ CHAIN_MOST: Final = 6
 _STAMPS: Final = ("1.2.840.113549.1.9.6", "1.3.6.1.4.1.311.3.3.1")
 """Unauthenticated attributes that may be there: counter-signatures. Anything else could have been put in by anybody."""
 _GOOD_DIGESTS: Final = (lief.PE.ALGORITHMS.SHA_256, lief.PE.ALGORITHMS.SHA_384, lief.PE.ALGORITHMS.SHA_512)
+_LISTED: Final = re.compile(r"\\?(?P<hash>[0-9a-fA-F]{64}) [ *](?P<name>.{1,400})\Z")
+_TAGGED: Final = re.compile(r"SHA256 \((?P<name>.{1,400})\) = (?P<hash>[0-9a-fA-F]{64})\Z")
 _PE_CERTIFICATE_HEAD: Final = 8
 
 
@@ -66,23 +70,28 @@ def prove(kind: str, file: Path, signature: bytes, keys: Sequence[bytes], publis
     raise NotProved(f"the proof {kind} cannot be checked here")
 
 
+def in_list(data: bytes, name: str, sha256: str) -> None:
+    """Whether a list, as `sha256sum` writes it (or `sha256sum --tag`), has this file with this hash.
+
+    Raises: NotProved.
+    """
+    found: set[str] = set()
+    for line in data.decode("utf-8", "replace").splitlines():
+        match = _LISTED.match(line.strip()) or _TAGGED.match(line.strip())
+        if match is not None and match["name"].rpartition("/")[2] == name:
+            found.add(match["hash"].lower())
+    if not found:
+        raise NotProved(f"the signed list does not have {name}, with a SHA-256")
+    if found != {sha256}:
+        raise NotProved(f"the signed list has another SHA-256 for {name}" if len(found) == 1 else
+                        f"the signed list has {name} twice, with two hashes")  # fmt: skip
+
+
 # --- OpenPGP ----------------------------------------------------------------------------------------------------------
 
 
 def _pgp(file: Path, signature: bytes, keys: Sequence[bytes]) -> Proved:
-    certificates = []
-    for key in keys:
-        try:
-            certificates += pysequoia.Cert.split_bytes(key)
-        except Exception as error:  # its errors have no class of their own
-            raise NotProved(f"a pinned OpenPGP certificate that cannot be read: {error}") from None
-    pinned = {one.fingerprint.lower(): one for one in certificates}
-    now = datetime.now(UTC)
-    for one in certificates:
-        if one.is_revoked or (one.expiration is not None and one.expiration <= now):
-            del pinned[one.fingerprint.lower()]
-    if not pinned:
-        raise NotProved("every pinned OpenPGP certificate is revoked or has expired")
+    pinned = pgp_certificates(keys)
     try:
         sig = pysequoia.Sig.from_bytes(signature)
     except Exception as error:
@@ -100,6 +109,24 @@ def _pgp(file: Path, signature: bytes, keys: Sequence[bytes]) -> Proved:
     if sig.created is not None:
         facts["signed_at"] = sig.created.isoformat()
     return Proved(f"OpenPGP, {name or 'no name'}, {by.fingerprint[:16].lower()}…", facts)
+
+
+def pgp_certificates(keys: Sequence[bytes]) -> dict[str, Any]:
+    """Those that are pinned and hold, by fingerprint. Raises: NotProved: none does."""
+    certificates = []
+    for key in keys:
+        try:
+            certificates += pysequoia.Cert.split_bytes(key)
+        except Exception as error:  # its errors have no class of their own
+            raise NotProved(f"a pinned OpenPGP certificate that cannot be read: {error}") from None
+    pinned = {one.fingerprint.lower(): one for one in certificates}
+    now = datetime.now(UTC)
+    for one in certificates:
+        if one.is_revoked or (one.expiration is not None and one.expiration <= now):
+            del pinned[one.fingerprint.lower()]
+    if not pinned:
+        raise NotProved("every pinned OpenPGP certificate is revoked or has expired")
+    return pinned
 
 
 # --- Authenticode -----------------------------------------------------------------------------------------------------

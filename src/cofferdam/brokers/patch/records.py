@@ -1,12 +1,15 @@
 """All that the parts of the patch relay can say to each other, and the nouns that they share.
 
 What the keeper believes of the intake: who uploads (only the intake has seen the client), within the principals that
-the policy lets put. What the installer believes of the keeper: nothing. A `Fresh` is a hint to look; whatever it finds
-must be signed by people. What the keeper believes of the installer: that it is told the truth for `status`.
+the policy lets put. What it believes of the fetcher: from which source a file is, within the rules that fetch; and what
+it says of its own work, for `status`. What the installer believes of the keeper: nothing. A `Fresh` is a hint to look;
+whatever it finds must be signed by people. What the keeper believes of the installer: that it is told the truth for
+`status`.
 
 Rules of order, held by the keeper (breaking one ends the crew, with an entry):
 
-    1. uploads are numbered 1, 2, 3, ... by `Begin`; chunks and the end name one that is open
+    1. uploads (of the intake, and of the fetcher) are numbered 1, 2, 3, ... by `Begin` or `Fetch`;
+       chunks and the end name one that is open
     2. no more bytes than `Room` has given
 
 Every upload is answered exactly once, by `Taken` or `Declined`; after `GiveUp` it is not.
@@ -15,7 +18,7 @@ Every upload is answered exactly once, by `Taken` or `Declined`; after `GiveUp` 
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -27,6 +30,8 @@ CHUNK_BYTES: Final = 256 << 10
 WINDOW_BYTES: Final = 4 << 20
 """Bytes of one upload that are under way between intake and keeper."""
 RELEASES_MOST: Final = 10_000
+WAITS: Final = "waits"
+"""The detail of "have", where a signature or a list is still to come."""
 SHORT: Final = 32
 """Characters of a release's digest, for those who compare."""
 UPLOADS_MOST: Final = 8
@@ -34,12 +39,14 @@ UPLOADS_MOST: Final = 8
 
 Id = Annotated[int, Meta(ge=1, le=(1 << 53) - 1)]
 Size = Annotated[int, Meta(ge=0, le=LARGEST_FILE)]
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-FileName = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
+FileName = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\Z")]
 """A file's name or a version: a part of a path that means nothing to any file system, shell or device."""
 Who = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=512)]
-Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Meta(ge=0, le=(1 << 40))]
+Seconds = Annotated[int, Meta(ge=0, le=(1 << 40))]
+Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 # --- what is released ---------------------------------------------------------------------------------------------
@@ -142,6 +149,68 @@ class Declined(Struct, frozen=True, gc=False, array_like=True, tag=3, forbid_unk
     detail: Text
 
 
+# --- fetcher to keeper ----------------------------------------------------------------------------------------------
+
+
+class Fetch(Struct, frozen=True, gc=False, array_like=True, tag=5, forbid_unknown_fields=True):
+    """A source has a file. `mark`: by which it tells one content from another (ETag, time of change); `sha256`: what it
+    says the hash is, "" where it does not. Answered by `Room` (send it), or `Declined` ("have": it is known)."""
+
+    upload: Id
+    source: Name
+    product: Name
+    version: FileName
+    file: FileName
+    size: Size = 0
+    mark: Annotated[str, Meta(max_length=200)] = ""
+    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+
+
+class Ask(Struct, frozen=True, gc=False, array_like=True, tag=6, forbid_unknown_fields=True):
+    """When was this source looked at last? Answered by `Last`."""
+
+    source: Name
+
+
+class Doing(Struct, frozen=True, gc=False, array_like=True, tag=7, forbid_unknown_fields=True):
+    """What is done with a source now. Times are UTC seconds."""
+
+    source: Name
+    state: Literal["idle", "listing", "fetching", "waiting"]
+    file: Annotated[str, Meta(max_length=256)] = ""
+    got: Size = 0
+    size: Size = 0
+    next_at: Seconds = 0
+
+
+class Ended(Struct, frozen=True, gc=False, array_like=True, tag=8, forbid_unknown_fields=True):
+    """A source was looked at. `refused`: why that failed, "" where it did not; `listed` names, of which rules name
+    `named`, and `taken` came. `odd`: of names that it has and that are none of a file there."""
+
+    source: Name
+    listed: Count
+    named: Count
+    taken: Count
+    refused: Text = ""
+    odd: Text = ""
+
+
+# --- keeper to fetcher ----------------------------------------------------------------------------------------------
+
+
+class Last(Struct, frozen=True, gc=False, array_like=True, tag=5, forbid_unknown_fields=True):
+    """When a source was looked at last (UTC seconds, 0: never)."""
+
+    source: Name
+    at: Seconds
+
+
+class Go(Struct, frozen=True, gc=False, array_like=True, tag=6, forbid_unknown_fields=True):
+    """An operator wants a source to be looked at now."""
+
+    source: Name
+
+
 # --- keeper and installer -------------------------------------------------------------------------------------------
 
 
@@ -158,6 +227,8 @@ class Looked(Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unkno
 
 ToKeeper = Begin | Chunk | End | GiveUp
 FromKeeper = Room | Taken | Declined
+Fetched = Fetch | Chunk | End | GiveUp | Ask | Doing | Ended
+ToFetcher = Room | Taken | Declined | Last | Go
 
 
 def intake_to_keeper(*_: Any) -> RecordCodec[ToKeeper]:
@@ -166,6 +237,14 @@ def intake_to_keeper(*_: Any) -> RecordCodec[ToKeeper]:
 
 def keeper_to_intake(*_: Any) -> RecordCodec[FromKeeper]:
     return RecordCodec(FromKeeper, limit=4096)
+
+
+def fetcher_to_keeper(*_: Any) -> RecordCodec[Fetched]:
+    return RecordCodec(Fetched, limit=CHUNK_BYTES + 4096)
+
+
+def keeper_to_fetcher(*_: Any) -> RecordCodec[ToFetcher]:
+    return RecordCodec(ToFetcher, limit=4096)
 
 
 def keeper_to_installer(*_: Any) -> RecordCodec[Fresh]:

@@ -4,11 +4,14 @@
     GET  /v1/files/PRODUCT/VERSION/FILE      the file; that it was fetched whole is a step like any other
     POST /v1/results                         {"product": ..., "says": "done" | "failed", "detail": ...}
 
-Besides, gateways poll as hawkBit has it (ddi). Not here: HTTP and keys (kit.http), whose turn it is (plan).
+Besides, gateways poll as hawkBit has it (ddi), and hosts see a Debian repository (apt_tree).
+
+Not here: HTTP and keys (kit.http), whose turn it is (plan).
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,7 +24,7 @@ from cofferdam.brokers.kit.http.connection import Request
 from cofferdam.brokers.kit.http.keys import Known, Why
 from cofferdam.brokers.kit.http.messages import Answer
 from cofferdam.brokers.kit.http.problems import Problems, answer, refusal
-from cofferdam.brokers.patch import ddi
+from cofferdam.brokers.patch import apt_tree, ddi
 from cofferdam.brokers.patch.plan import Plan, Step, Verdict
 from cofferdam.brokers.patch.records import Release, Text
 from cofferdam.policy.messages.checked import Problem
@@ -41,7 +44,7 @@ class Result(Struct, forbid_unknown_fields=True):
     detail: Text = ""
 
 
-class Installing(Protocol):
+class Installing(apt_tree.Installing, Protocol):
     """The installer, as those that fetch know it."""
 
     rows: PatchRows
@@ -116,6 +119,7 @@ class ServingApi(Api):
     def __init__(self, installer: Installing, note: Note, wall: Callable[[], int]) -> None:
         super().__init__(note, wall)
         self._installer = installer
+        self._apt = apt_tree.AptTree(installer)
 
     async def respond(self, request: Request) -> Answer:
         path = path_of(request)
@@ -129,6 +133,8 @@ class ServingApi(Api):
         if path == ("v1", "files"):
             method(request, "GET")
             return answer({"files": [self._told(each) for each in self._due(way)]})
+        if path[:2] == ("v1", "apt") and len(path) > 4:
+            return await self._apt.answer(request, way, path[2], "/".join(path[3:]), self._wall())
         if path == ("v1", "results"):
             method(request, "POST")
             return await self._result(request, known.principal, way)
@@ -138,10 +144,16 @@ class ServingApi(Api):
         raise refusal("not-found", "there is /v1/files, /v1/files/PRODUCT/VERSION/FILE and /v1/results")
 
     def known(self, request: Request) -> Known | Why:
-        """Gateways show their key as a token of theirs."""
+        """Gateways show their key as a token of theirs, apt as a password."""
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() in ("gatewaytoken", "targettoken"):
             return self.keys.by_key(text.strip(), request.connection.principals, self._wall())
+        if scheme.lower() == "basic":
+            try:
+                key = base64.b64decode(text.strip(), validate=True).decode("ascii").partition(":")[2]
+            except ValueError:
+                key = ""
+            return self.keys.by_key(key, request.connection.principals, self._wall())
         return super().known(request)
 
     async def _ddi(self, request: Request, who: str, way: Way, path: tuple[str, ...]) -> Answer:

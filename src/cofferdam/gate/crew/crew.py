@@ -38,7 +38,7 @@ from cofferdam.gate.crew.launcher import Born
 from cofferdam.gate.crew.part import Part
 from cofferdam.gate.crew.plan import CrewPlan, Spot
 from cofferdam.gate.crew.supervisor import Supervisor
-from cofferdam.gate.secrets import load_secrets
+from cofferdam.gate.secrets import load_secrets, make_secrets
 from cofferdam.gate.watch.totals import Totals
 from cofferdam.policy.table import CompiledPolicy
 
@@ -124,7 +124,9 @@ class Crew(Supervisor[Part]):
             recent = await gate.recent_writes(plan.asset_names)
         for part in self.parts:
             name = part.born.part
-            kinds = self.broker.crew.parts[name].secrets
+            profile = self.broker.crew.parts[name]
+            kinds = profile.secrets
+            make_secrets(gate.options.state, plan.base, name, profile.makes)
             part.works_by(gate.policy)
             part.send(
                 Configure(

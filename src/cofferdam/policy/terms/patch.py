@@ -24,6 +24,7 @@ from cofferdam.policy.table import CompiledPolicy
 from cofferdam.policy.terms import patch_checks
 from cofferdam.policy.terms.base import (
     Ask,
+    Folder,
     Listen,
     Making,
     Needs,
@@ -52,9 +53,10 @@ from cofferdam.policy.terms.patch_rows import (
     Tftp,
     Way,
 )
+from cofferdam.policy.terms.patch_sources import fetch_rows, source_rows
 from cofferdam.policy.zones import end_of_day
 
-INTAKE, KEEPER, INSTALLER = "intake", "keeper", "installer"
+FETCHER, INTAKE, KEEPER, INSTALLER = "fetcher", "intake", "keeper", "installer"
 QUOTA_FILES = 20
 """Room of a store, in largest files of its products."""
 QUOTA_LEAST = 4_000_000_000
@@ -91,6 +93,7 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
                 Product(
                     name=product, origin=_origin(said.origin, making), most=said.most,
                     scan="clamd" if said.scan == "clamd" else "", kind=said.kind, provider=said.provider or "",
+                    yara=making.files[said.yara] if said.yara is not None else b"",
                 )
                 for product, said in sorted(conduit.products.items())
             ),
@@ -107,6 +110,9 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
                 )
                 for number, rule in enumerate(conduit.allow) for asset in sorted(rule.asset)
             ),
+            sources=source_rows(conduit, making.files),
+            fetches=fetch_rows(conduit),
+            encrypt=conduit.encrypt,
             root=making.files[conduit.root],
             signatures=conduit.signatures,
             separate=conduit.separate,
@@ -157,9 +163,22 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
                 reached |= {(addresses[install.asset], port) for port in ports if port}
         reaches = tuple(Reach(row.inner, address, port, share) for address, port in sorted(reached))
         quota = max(QUOTA_LEAST, QUOTA_FILES * max(product.most for product in row.products))
+        fetches = sorted({
+            (address, port)
+            for source in row.sources
+            for address, port in ([source.via] if source.via else [(each.address, each.port) for each in source.hosts])
+        })  # fmt: skip
+        folders = tuple(
+            Folder(each.folder, share, ("conduits", conduit.name, "sources", each.name, "folder"))
+            for each in row.sources if each.folder
+        )  # fmt: skip
+        outer = Place(Side(policy.zones[row.outer].side), row.outer)
+        fetched = tuple(Reach(row.outer, address, port, share) for address, port in fetches)
+        fetcher = {FETCHER: PartNeeds(outer, reaches=fetched)} if fetches else {}
         parts = {
-            INTAKE: PartNeeds(Place(Side(policy.zones[row.outer].side), row.outer), listens=listens(row.outer)),
-            KEEPER: PartNeeds(store=Store(quota)),
+            INTAKE: PartNeeds(outer, listens=listens(row.outer)),
+            **fetcher,
+            KEEPER: PartNeeds(store=Store(quota), folders=folders),
             INSTALLER: PartNeeds(
                 Place(Side(policy.zones[row.inner].side), row.inner), listens=listens(row.inner), reaches=reaches,
                 store=Store(quota),
@@ -173,23 +192,34 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
         row = _row(conduit)
         replace = msgspec.structs.replace
         if part == INTAKE:
-            products = tuple(replace(each, origin=replace(each.origin, keys=(), publisher="")) for each in row.products)
+            products = _bare(row)
             doors = tuple(door for door in row.doors if door.zone == row.outer)
             return PatchRows(products=products, puts=row.puts, doors=doors, outer=row.outer, inner=row.inner)
+        if part == FETCHER:
+            sources = tuple(each for each in row.sources if each.hosts)
+            names = {each.name for each in sources}
+            fetches = tuple(each for each in row.fetches if each.source in names)
+            return PatchRows(products=_bare(row), sources=sources, fetches=fetches, outer=row.outer, inner=row.inner)
         if part == KEEPER:
+            bare = tuple(replace(each, hosts=(), via=None, mapping=None) for each in row.sources)
             ways = tuple(Way(asset=way.asset, address="", pull=way.pull) for way in row.ways)
-            return replace(row, ways=ways, doors=())
-        products = tuple(replace(each, origin=replace(each.origin, keys=())) for each in row.products)
+            return replace(row, ways=ways, doors=(), sources=bare)
+        products = tuple(replace(each, origin=replace(each.origin, keys=()), yara=b"") for each in row.products)
         doors = tuple(door for door in row.doors if door.zone == row.inner)
-        return replace(row, products=products, puts=(), doors=doors, stands={}, inventory=())
+        return replace(
+            row, products=products, puts=(), doors=doors, stands={}, inventory=(), sources=(), fetches=()
+        )  # fmt: skip
 
     def principals(self, conduit: rows.Conduit, part: str) -> frozenset[str]:
         row = _row(conduit)
+        if part == FETCHER:
+            return frozenset()
         zone = row.inner if part == INSTALLER else row.outer
         return frozenset(who for who, stands in row.stands.items() if stands == zone)
 
     def clocks(self, row: PatchRows) -> frozenset[str]:
-        return frozenset(window.zone for install in row.installs for window in install.windows)
+        fetched = {window.zone for source in row.sources for window in source.windows}
+        return frozenset({window.zone for install in row.installs for window in install.windows} | fetched)
 
     # --- explanations
 
@@ -271,6 +301,12 @@ class PatchTerms(Terms[PatchConduit, PatchRows]):
         return Allow(name, rule, min(until, NEVER)), conditions
 
 
+def _bare(row: PatchRows) -> tuple[Product, ...]:
+    """Products, without what their origin is proved by."""
+    replace = msgspec.structs.replace
+    return tuple(replace(each, origin=replace(each.origin, keys=(), publisher=""), yara=b"") for each in row.products)
+
+
 def _proof(row: PatchRows, product: str) -> str:
     found = row.product(product)
     return found.origin.proof if found is not None else ""
@@ -292,11 +328,15 @@ def _day(said: str | None) -> int:
 
 def _origin(said: OriginSaid, making: Making) -> Origin:
     if said.pgp:
-        return Origin(proof="pgp", keys=tuple(making.files[file] for file in said.pgp))
+        return Origin(proof="pgp", keys=tuple(making.files[file] for file in said.pgp), list=said.list_ or "")
     if said.authenticode:
         keys = tuple(making.files[file] for file in said.authenticode)
         return Origin(proof="authenticode", keys=keys, publisher=said.publisher or "")
-    return Origin(proof="minisign", keys=tuple(making.files[file] for file in said.minisign))
+    if said.apt:
+        return Origin(proof="apt", keys=tuple(making.files[file] for file in said.apt))
+    if said.two_sources:
+        return Origin(proof="two-sources", keys=())
+    return Origin(proof="minisign", keys=tuple(making.files[file] for file in said.minisign), list=said.list_ or "")
 
 
 def _way(asset: str, said: WaySaid, making: Making) -> Way:

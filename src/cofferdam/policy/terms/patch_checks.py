@@ -18,9 +18,11 @@ from cofferdam.policy.findings import Checking, Linting
 from cofferdam.policy.problems import nearest, one_of
 from cofferdam.policy.terms.door_words import DoorChecks
 from cofferdam.policy.terms.patch_model import OriginSaid, PatchConduit, PatchRule, ProductSaid, WaySaid
+from cofferdam.policy.terms.patch_source_checks import SourceChecks
+from cofferdam.policy.terms.patch_source_rows import FILE
 from cofferdam.policy.yamltext import quote
 
-PROOFS = ("pgp", "authenticode", "minisign")
+PROOFS = ("pgp", "authenticode", "minisign", "apt", "two_sources")
 ROOT_BYTES = 1 << 20
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 INVENTORY_MOST = 10_000
@@ -66,12 +68,19 @@ class PatchChecks:
             self.origin((*self.here, "products", product, "origin"), said.origin)
             self.elsewhere(product)
             self.kind((*self.here, "products", product), product, said)
+            if said.yara is not None:
+                self.checking.file(said.yara, (*self.here, "products", product, "yara"))
         self.inventory()
+        sources = SourceChecks(self.name, conduit, self.checking)
+        sources.run()
         self.root()
         self.rings()
         self.ways()
         for number, rule in zip(self.numbers, conduit.allow, strict=True):
-            self.rule((*self.here, "allow", number), rule)
+            if rule.source is not None or rule.fetch is not None:
+                sources.rule((*self.here, "allow", number), rule)
+            else:
+                self.rule((*self.here, "allow", number), rule)
         doors = DoorChecks(self.name, conduit, self.checking)
         for zone, door in conduit.listen.items():
             doors.door((*self.here, "listen", zone), zone, door)
@@ -131,7 +140,11 @@ class PatchChecks:
             return
         if said.publisher is not None and named != ["authenticode"]:
             self.at((*at, "publisher"), "a publisher", "it with `authenticode` alone", check="origin")
-        for index, file in enumerate(getattr(said, named[0])):
+        if said.list_ is not None and named[0] not in ("pgp", "minisign"):
+            self.at((*at, "list"), "a signed list", "it with `pgp` or `minisign`", check="origin")
+        if said.list_ is not None and not FILE.match(said.list_):
+            self.at((*at, "list"), f"the name {quote(said.list_)}", "a plain name, such as SHA256SUMS", check="origin")
+        for index, file in enumerate(getattr(said, named[0]) if named[0] != "two_sources" else ()):
             self.checking.file(file, (*at, named[0], index))
 
     def root(self) -> None:
@@ -204,8 +217,11 @@ class PatchChecks:
             bool(rule.put) == bool(rule.install)
             or bool(rule.put) != bool(rule.who)
             or bool(rule.install) != bool(rule.asset)
+            or rule.files
+            or rule.packages
         ):
-            self.at(at, "a rule that is neither", "`who` with `put`, or `asset` with `install`", check="rule")
+            expected = "`who` with `put`, `source` with `fetch`, or `asset` with `install`"
+            self.at(at, "a rule that is neither", expected, check="rule")
             return
         for field, names in (("put", rule.put), ("install", rule.install)):
             for index, product in enumerate(names):
@@ -298,10 +314,28 @@ def _reads(way: WaySaid) -> bool:
     return way.sftp is not None or way.ftp is not None
 
 
+def _unsigned(run: Linting) -> None:
+    """A product that nobody signs."""
+    for name, conduit in _conduits(run):
+        for product, said in conduit.products.items():
+            if said.origin.two_sources:
+                place = ("conduits", name, "products", product, "origin", "two_sources")
+                run.value(place, "unsigned-product", f"{product}, which its maker does not sign", "a signature")
+
+
+def _unencrypted(run: Linting) -> None:
+    """A patch relay whose quarantine can be read by whoever reads its disk."""
+    for name, conduit in _conduits(run):
+        if not conduit.encrypt:
+            run.value(("conduits", name, "encrypt"), "plain-quarantine", "a quarantine in the clear", "true")
+
+
 CHECKS: dict[str, Callable[[Linting], None]] = {
     "unscanned": _unscanned,
     "unchecked-install": _unchecked,
     "not-separate": _not_separate,
     "plain-patch": _plain,
     "unprotected-way": _unprotected,
+    "unsigned-product": _unsigned,
+    "plain-quarantine": _unencrypted,
 }

@@ -15,6 +15,7 @@ from cofferdam.policy.fields import YES_NO, as_list, choice, one_or_list, one_or
 from cofferdam.policy.schema import Name, Names, Text
 from cofferdam.policy.terms.door_words import DoorSaid, FileName
 from cofferdam.policy.terms.patch_rows import LARGEST_FILE, Scheme
+from cofferdam.policy.terms.patch_source_model import FileSourceSaid, Packages, Patterns
 
 DAY: Final = 86_400
 DATA_PORTS: Final = 100
@@ -73,6 +74,18 @@ class OriginSaid(schema.Entry):
     cms: FileNames = Field(
         (), description="X.509 certificates (PEM) for a CMS signature beside the file. Not there yet: refused."
     )
+    apt: FileNames = Field(
+        (), description="OpenPGP certificates, one of which must have signed the repository's InRelease, which leads "
+        "to the hash of each package. For snapshots that a source of kind `apt` takes."
+    )  # fmt: skip
+    two_sources: Yes = Field(
+        False, description="Nobody signs it: the same file must come by two ways, from two that are not the same. It "
+        "is marked so for ever."
+    )  # fmt: skip
+    list_: FileName | None = Field(
+        None, alias="list", description="With `pgp` or `minisign`: the name of a list of SHA-256, such as SHA256SUMS, "
+        "which is signed instead of the file itself, and comes with its version."
+    )  # fmt: skip
     publisher: Text | None = Field(
         None, description="With `authenticode`: the common name that the signer's certificate must have."
     )
@@ -97,6 +110,9 @@ class ProductSaid(schema.Entry):
         None, description="With `advisories`: the namespace of the publisher that CSAF documents must name, such as "
         "https://www.vendor.example.",
     )  # fmt: skip
+    yara: FileName | None = Field(
+        None, description="Besides: YARA rules of the site's (a file beside the policy), none of which may match."
+    )
 
 
 class SftpSaid(schema.Entry):
@@ -204,10 +220,16 @@ class DutiesSaid(schema.Entry):
 
 class PatchRule(schema.Rule):
     """One line of a patch relay's `allow`: who brings files in (`who`, `put`), or what goes where (`asset`,
-    `install`)."""
+    `install`), or what is fetched (`source`, `fetch`)."""
 
     who: Names = Field((), description="With `put`: the principal, or a list of them.")
     put: Names = Field((), description="Products whose files they may upload.")
+    source: Name | None = Field(None, description="With `fetch`: the source.")
+    fetch: Name | None = Field(None, description="The product whose files are fetched from it. Nothing else is.")
+    files: Patterns = Field(
+        (), description="Which files: names, with `{version}` where the version stands, and `*` for what may differ."
+    )
+    packages: Packages = Field((), description="From a Debian repository: which packages, by name, with `*`.")
     asset: Names = Field((), description="With `install`: the asset, or a list of them; each has its entry in `ways`.")
     install: Names = Field((), description="Products that go to these assets, once they are released.")
     ring: Name | None = Field(None, description="The ring in which these assets are. Default: the last.")
@@ -244,6 +266,10 @@ class PatchConduit(schema.Conduit):
         True, description="Whoever brought a file in, or asked for its release, is none of those who release it."
     )
     products: dict[Name, ProductSaid] = Field(description="The kinds of files, by name.")
+    sources: dict[Name, FileSourceSaid] = Field({}, description="Where files are fetched from, by name.")
+    encrypt: Yes = Field(
+        True, description="What is not released is encrypted where it lies. The key is the keeper's alone."
+    )
     listen: dict[Name, DoorSaid] = Field(
         {},
         description="Where HTTP is answered, by zone: uploads in the zone `from`, assets that `pull` in the zone `to`.",

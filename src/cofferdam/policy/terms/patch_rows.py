@@ -12,31 +12,35 @@ import msgspec
 
 from cofferdam.policy.hours import Window
 from cofferdam.policy.terms.doors import Door
+from cofferdam.policy.terms.patch_source_rows import Fetch, Source, bundle_name
 
 LARGEST_FILE: Final = 16_000_000_000
 """The most bytes of one file that any product may have."""
 
-Proof = Literal["pgp", "authenticode", "minisign", "cms"]
+Proof = Literal["pgp", "authenticode", "minisign", "cms", "apt", "two-sources"]
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which proof of origin a file must have. `keys`: what it is proved by, as it stands in the policy's files (OpenPGP
     certificates, X.509 certificates in PEM, minisign keys). `publisher`: the name that the signer's certificate must
-    have. `stamped`: a signature must have a trusted time stamp once its certificate has expired."""
+    have. `stamped`: a signature must have a trusted time stamp once its certificate has expired. `list`: the name of a
+    list of SHA-256 that is what is signed, instead of the file itself."""
 
     proof: Proof
     keys: tuple[bytes, ...]
     publisher: str = ""
+    list: str = ""
 
     @property
     def detached(self) -> bool:
         """The signature is a file of its own."""
-        return self.proof != "authenticode"
+        return self.proof not in ("authenticode", "apt", "two-sources")
 
 
 class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A kind of file that assets get, or of documents about such files (`kind`). `most`: bytes. `scan`: what scans it
-    ("": nothing does). `provider`: who must have published an advisory, as its document says."""
+    ("": nothing does). `provider`: who must have published an advisory, as its document says.
+    `yara`: the site's own rules, which must find nothing."""
 
     name: str
     origin: Origin
@@ -44,6 +48,7 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     scan: Literal["clamd", ""] = "clamd"
     kind: Literal["files", "advisories"] = "files"
     provider: str = ""
+    yara: bytes = b""
 
 
 class Sftp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -183,6 +188,10 @@ class PatchRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     stands: dict[str, str] = {}
     inventory: tuple[Software, ...] = ()
     duties: Duties = Duties()
+    sources: tuple[Source, ...] = ()
+    fetches: tuple[Fetch, ...] = ()
+    encrypt: bool = True
+    """What is not released is encrypted where it lies."""
 
     def product(self, name: str) -> Product | None:
         return next((each for each in self.products if each.name == name), None)
@@ -190,3 +199,19 @@ class PatchRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     def may_put(self, who: str, product: str) -> Put | None:
         """The line by which somebody may bring a product's files in."""
         return next((each for each in self.puts if who in each.who and product in each.products), None)
+
+    def source(self, name: str) -> Source | None:
+        return next((each for each in self.sources if each.name == name), None)
+
+    def may_fetch(self, source: str, product: str, version: str, file: str) -> Fetch | None:
+        """The line by which a source may bring this file in. Snapshots of a Debian repository have a name of ours."""
+        found = self.source(source)
+        for each in self.fetches:
+            if found is None or (each.source, each.product) != (source, product):
+                continue
+            if found.apt is not None:
+                if file == bundle_name(found.apt.suite, version):
+                    return each
+            elif each.takes(file, version):
+                return each
+        return None

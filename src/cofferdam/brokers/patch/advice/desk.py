@@ -34,6 +34,8 @@ from cofferdam.brokers.patch.advice.ledger import NS, Answer, Change, Mitigation
 from cofferdam.brokers.patch.advice.records import Advice, Reading, ReadOrder
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow
+from cofferdam.brokers.patch.examining import unseal
+from cofferdam.brokers.patch.sealing import Sealing
 from cofferdam.errors import GateError, StoreError
 from cofferdam.policy.terms.patch_rows import PatchRows, Product
 
@@ -41,6 +43,8 @@ ROWS_MOST: Final = 20_000
 """Advisories that are kept."""
 BOMS_MOST: Final = 200
 LOOK_SECONDS: Final = 30 * NS
+PLAIN: Final = "advice-"
+"""How a document is called while a reader looks at it."""
 NAMES: Final = 16
 STANDINGS: Final = ("open", "to plan", "planned", "done", "overdue")
 
@@ -104,6 +108,10 @@ class Keeping(Protocol):
     files: Table[FileRow]
     rows: PatchRows
     figures_: Figures
+    sealing: Sealing
+
+    def drop_files(self, number: int) -> None:
+        """A file in quarantine and what lies beside it."""
 
     @property
     def now(self) -> int:
@@ -185,17 +193,35 @@ class Desk:
             if row.state == "read" and known is not None and (known.stamp == self._stamp or known.kind == "sbom"):
                 continue
             product = keeper.product_of(row.product)
+            boms = self._boms()
             order = ReadOrder(
-                file=f"quarantine/{row.number}", name=row.file, provider=product.provider if product else "",
-                inventory=keeper.rows.inventory, boms=tuple(f"quarantine/{number}" for number in self._boms()),
+                file=f"plain/{PLAIN}{row.number}", name=row.file, provider=product.provider if product else "",
+                inventory=keeper.rows.inventory, boms=tuple(f"plain/{PLAIN}{number}" for number in boms),
             )  # fmt: skip
             self._reading = row.number
-            keeper.setting.run_job(
-                "reader", msgspec.json.encode(order), functools.partial(self._read, row.number, self._stamp)
-            )
+            self._unseal(row.number, [row.number, *boms], order)
             return
 
+    def _unseal(self, number: int, files: list[int], order: ReadOrder) -> None:
+        """Lays out for the reader what it is to look at, then orders it."""
+        keeper, done = self._keeper, functools.partial(self._read, number, self._stamp)
+
+        def next_file(error: str) -> None:
+            if error:
+                done(b"", error)
+            elif files:
+                name = files.pop()
+                target = keeper.store / "plain" / f"{PLAIN}{name}"
+                source = keeper.store / "quarantine" / str(name)
+                unseal(keeper.sealing, keeper.setting.reactor, source, target, next_file)
+            else:
+                keeper.setting.run_job("reader", msgspec.json.encode(order), done)
+
+        next_file("")
+
     def _read(self, number: int, stamp: str, result: bytes, error: str) -> None:
+        for left in (self._keeper.store / "plain").glob(f"{PLAIN}*"):
+            left.unlink(missing_ok=True)
         row = self._keeper.files.get(number)
         if row is None or row.state not in ("passed", "read"):
             self._reading = 0
@@ -327,8 +353,7 @@ class Desk:
                 self._documents.drop(document.number)
             elif document.kind != "sbom" and row.product == product and row.state == "read" and row.number not in used:
                 self._keeper.keep(replace(row, state="rejected", reason="a newer document has taken its place"))
-                for name in (str(row.number), f"{row.number}.sig"):
-                    (self._keeper.store / "quarantine" / name).unlink(missing_ok=True)
+                self._keeper.drop_files(row.number)
 
     # --- clocks -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,246 @@
+"""How the keeper has files examined: which is next, what is laid out for the examiner, and what its answer leads to.
+
+Not here: the examination (examiner), what comes in (keeper).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from cofferdam.audit.events import patch as events
+from cofferdam.audit.events.base import clip
+from cofferdam.brokers.broker import Setting
+from cofferdam.brokers.kit.figures import Figures
+from cofferdam.brokers.patch.book import Table
+from cofferdam.brokers.patch.catalogue import FileRow, Judged
+from cofferdam.brokers.patch.reports import Order, Report
+from cofferdam.brokers.patch.sealing import NotSealed, Sealing
+from cofferdam.brokers.patch.synced import Synced
+from cofferdam.crossing.reactor import Reactor
+from cofferdam.policy.terms.patch_rows import PatchRows, Product
+
+EXAMINERS: Final = 2
+"""Files that are looked at once."""
+
+
+class Keeping(Protocol):
+    """The keeper, as this knows it."""
+
+    setting: Setting
+    store: Path
+    files: Table[FileRow]
+    rows: PatchRows
+    figures_: Figures
+    sealing: Sealing
+    stopping: bool
+
+    @property
+    def now(self) -> int:
+        """UTC ns."""
+
+    def product_of(self, name: str) -> Product | None:
+        """By the policy in force."""
+
+    def keep(self, row: FileRow) -> None:
+        """Puts a row, on disk if it can be."""
+
+    def thin(self) -> None:
+        """Refused files are kept while there is room for them."""
+
+
+class Examining:
+    """What is examined, and what waits for it."""
+
+    def __init__(self, keeper: Keeping) -> None:
+        self._keeper = keeper
+        self._examining: set[int] = set()
+        self._queue: deque[int] = deque()
+
+    def examine(self, number: int) -> None:
+        """Puts a file before an examiner (again)."""
+        row = self._keeper.files.get(number)
+        if row is not None:
+            self._keeper.files.put(number, replace(row, state="examining", reason="", report=None))
+            self.add(number)
+
+    def add(self, number: int) -> None:
+        """One that is to be looked at."""
+        self._queue.append(number)
+        self.next()
+
+    def next(self) -> None:
+        """Has the next ones looked at, where there is an examiner for them."""
+        while self._queue and len(self._examining) < EXAMINERS and not self._keeper.stopping:
+            number = self._queue.popleft()
+            row = self._keeper.files.get(number)
+            product = self._keeper.product_of(row.product) if row is not None else None
+            if row is None or row.state != "examining" or number in self._examining:
+                continue
+            if product is None:
+                self.judge(number, None, f"the policy has no product {row.product} any more")
+                continue
+            self._keeper.keep(replace(row, asked=asked_of(product)))
+            self._examining.add(number)
+            self._unseal(row, product)
+
+    def _unseal(self, row: FileRow, product: Product) -> None:
+        """Lays out for the examiner what it is to look at, then orders it."""
+        names = [str(row.number)]
+        if row.signed:
+            names += [f"{row.number}.sig", *([f"{row.number}.list"] if product.origin.list else [])]
+
+        def next_file(error: str) -> None:
+            if error or self._keeper.stopping:
+                self._examined(row.number, b"", error or "the gate stops")
+            elif names:
+                self._lay_out(names.pop(), next_file)
+            else:
+                self._order(row, product)
+
+        next_file("")
+
+    def _lay_out(self, name: str, done: Callable[[str], None]) -> None:
+        keeper = self._keeper
+        source, target = keeper.store / "quarantine" / name, keeper.store / "plain" / name
+        unseal(keeper.sealing, keeper.setting.reactor, source, target, done)
+
+    def _order(self, row: FileRow, product: Product) -> None:
+        number, keeper = row.number, self._keeper
+        order = Order(
+            file=f"plain/{number}",
+            proof=product.origin.proof,
+            keys=tuple(f"keys/{hashlib.sha256(key).hexdigest()}" for key in product.origin.keys),
+            publisher=product.origin.publisher,
+            signature=f"plain/{number}.sig" if row.signed else "",
+            list=f"plain/{number}.list" if row.signed and product.origin.list else "",
+            name=row.file,
+            version=row.version,
+            first=f"{row.by} by {row.how}",
+            second=row.second,
+            packages=tuple(
+                pattern for each in keeper.rows.fetches if each.product == row.product for pattern in each.packages
+            ),
+            scan=product.scan,
+            yara=f"keys/{hashlib.sha256(product.yara).hexdigest()}" if product.yara else "",
+        )
+        self._keeper.setting.run_job("examiner", msgspec.json.encode(order), functools.partial(self._examined, number))
+
+    def _examined(self, number: int, result: bytes, error: str) -> None:
+        self._examining.discard(number)
+        for ending in ("", ".sig", ".list"):
+            (self._keeper.store / "plain" / f"{number}{ending}").unlink(missing_ok=True)
+        report: Report | None = None
+        if not error:
+            try:
+                report = msgspec.json.decode(result, type=Report)
+            except msgspec.MsgspecError as wrong:
+                error = f"the examiner's answer makes no sense: {wrong}"
+        self.judge(number, report, error)
+        self.next()
+
+    def judge(self, number: int, report: Report | None, error: str) -> None:
+        row = self._keeper.files.get(number)
+        if row is None or row.state != "examining":
+            return
+        state: Judged = "failed"
+        reason = error
+        if report is not None:
+            if report.sha256 != row.sha256 or report.size != row.size:
+                state, reason = "refused", "the examiner saw another file than came"
+            elif report.refused:
+                state, reason = "refused", report.refused
+            elif report.archive:
+                state, reason = "refused", report.archive
+            elif older := self._older(row, report):
+                state, reason = "refused", older
+            elif report.scan == "found":
+                state, reason = "refused", f"the scanner found {report.scan_detail}"
+            elif report.scan == "not scanned" or (report.scan == "not asked" and self._scans(row)):
+                state, reason = "not-scanned", report.scan_detail or "no scanner has looked at it"
+            else:
+                state, reason = "passed", ""
+        draft = events.FileExamined(
+            wall_ns=self._keeper.now, number=number, product=row.product, version=row.version, file=row.file,
+            sha256=row.sha256, verdict=state, origin=clip(report.origin if report else ""),
+            scan=clip(f"{report.scan} {report.base}" if report else ""), detail=clip(reason),
+        )  # fmt: skip
+
+        def told(ok: bool, why: str) -> None:
+            now = self._keeper.files.get(number)
+            if now is None or now.state != "examining":
+                return
+            if ok:
+                self._keeper.keep(replace(now, state=state, reason=reason, report=report))
+                self._keeper.figures_.add("patch_examined")
+                self._keeper.thin()
+            else:
+                self._keeper.keep(replace(now, state="failed", reason=f"nothing can be recorded: {why}"))
+
+        self._keeper.setting.audit.record(draft, told)
+
+    def _older(self, row: FileRow, report: Report) -> str:
+        """Why a repository's snapshot is refused although its signature holds: a newer one has been here."""
+        date = report.facts.get("date", "")
+        product = self._keeper.product_of(row.product)
+        if product is None or product.origin.proof != "apt":
+            return ""
+        for other in self._keeper.files.rows.values():
+            if other.product != row.product or other.number == row.number or other.report is None:
+                continue
+            before = other.report.facts.get("date", "")
+            same = other.report.facts.get("suite") == report.facts.get("suite")
+            if same and before > date and other.state not in ("refused", "failed"):
+                return f"an older repository than file {other.number} has: {date} after {before}"
+        return ""
+
+    def _scans(self, row: FileRow) -> bool:
+        product = self._keeper.product_of(row.product)
+        return product is not None and bool(product.scan)
+
+
+def unseal(
+    sealing: Sealing, reactor: Reactor, source: Path, target: Path, done: Callable[[str], None], *, sync: bool = False
+) -> None:
+    """Copies a file out of the quarantine, in pieces between other work. `done`: why it could not, "" if it did."""
+    pieces = sealing.pieces(source)
+    try:
+        out = Synced(target.open("wb"))
+    except OSError as error:
+        done(f"the keeper's disk: {error.strerror}")
+        return
+
+    def step() -> None:
+        why = ""
+        piece: bytes | None = None
+        try:
+            piece = next(pieces, None)
+            if piece is not None:
+                out.write(piece)
+            elif sync:
+                out.sync()
+        except NotSealed as wrong:
+            why = str(wrong)
+        except OSError as error:
+            why = f"the keeper's disk: {error.strerror}"
+        if piece is not None and not why:
+            reactor.call_in(0, step)
+            return
+        out.close()
+        if why:
+            target.unlink(missing_ok=True)
+        done(why)
+
+    step()
+
+
+def asked_of(product: Product) -> str:
+    """What the policy asks of a product's files: one that was examined by another is examined again."""
+    return hashlib.sha256(msgspec.json.encode((product.origin, product.scan, product.yara))).hexdigest()[:32]

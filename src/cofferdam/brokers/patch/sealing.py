@@ -1,0 +1,135 @@
+"""What lies in quarantine is encrypted, with a key that the keeper alone has: a file that nobody has looked at can be
+run, opened or found by no other program of this machine, nor by whoever gets its disk or a backup.
+
+A sealed file is a head and then pieces of PIECE bytes, each by AES-256-GCM under a key of the file's own (from the
+keeper's key and the head's random salt). A piece's number, and whether it is the last, are in its nonce: pieces cannot
+be swapped, left out, or cut off at the end. (The STREAM construction of Hoang, Reyhanitabar, Rogaway, Vizár.)
+
+    head    "cofferdam sealed 1\\n", 32 bytes of salt
+    piece   ciphertext and 16 bytes of tag
+
+Without a key (`encrypt: false` in the policy) files are as they came. Either kind is read whatever the policy says now:
+that a file is the one that came, its hash shows.
+
+Not here: where the key is kept (gate.secrets), what is sealed when (keeper).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from cofferdam.brokers.patch.synced import Synced
+from cofferdam.errors import StoreError
+
+HEAD: Final = b"cofferdam sealed 1\n"
+SALT_BYTES: Final = 32
+KEY_BYTES: Final = 32
+PIECE: Final = 1 << 20
+TAG_BYTES: Final = 16
+
+
+class NotSealed(StoreError):
+    """A file that cannot be opened with this key, or is damaged."""
+
+
+class Sealing:
+    """The keeper's way to its quarantine. `key`: KEY_BYTES; "" where files are kept as they come."""
+
+    def __init__(self, key: bytes | None, *, encrypt: bool) -> None:
+        self.key = key if key is not None and len(key) == KEY_BYTES else None
+        self.encrypt = encrypt
+
+    @property
+    def unfit(self) -> str:
+        """Why nothing can be taken, "" if it can."""
+        if self.encrypt and self.key is None:
+            return "the quarantine has no key: the gate makes one when it starts"
+        return ""
+
+    def create(self, path: Path) -> SealedFile | Synced:
+        """A new file. Raises: OSError."""
+        if not self.encrypt:
+            return Synced(path.open("xb"))
+        if self.key is None:
+            raise OSError(self.unfit)
+        return SealedFile(Synced(path.open("xb")), self.key)
+
+    def pieces(self, path: Path) -> Iterator[bytes]:
+        """What is in a file, sealed or not. Raises: OSError, NotSealed (then what came before is worth nothing)."""
+        with path.open("rb") as opened:
+            head = opened.read(len(HEAD))
+            if head != HEAD:
+                yield head
+                while data := opened.read(PIECE):
+                    yield data
+                return
+            if self.key is None:
+                raise NotSealed(f"{path.name} is sealed, and its key is not there")
+            yield from _open(opened, self.key, path.name)
+
+
+class SealedFile:
+    """One that is being written. The last piece is written by `sync`, after which nothing more may come."""
+
+    def __init__(self, file: Synced, key: bytes) -> None:
+        salt = os.urandom(SALT_BYTES)
+        self._file = file
+        self._cipher = _cipher(key, salt)
+        self._held = bytearray()
+        self._number = 0
+        self._file.write(HEAD + salt)
+
+    def write(self, data: bytes) -> None:
+        """Raises: OSError."""
+        self._held += data
+        while len(self._held) > PIECE:  # one piece is held back: it may be the last
+            self._put(bytes(self._held[:PIECE]), last=False)
+            del self._held[:PIECE]
+
+    def _put(self, data: bytes, *, last: bool) -> None:
+        self._file.write(self._cipher.encrypt(_nonce(self._number, last), data, None))
+        self._number += 1
+
+    def sync(self) -> None:
+        """Raises: OSError."""
+        self._put(bytes(self._held), last=True)
+        self._held.clear()
+        self._file.sync()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _cipher(key: bytes, salt: bytes) -> AESGCM:
+    return AESGCM(HKDF(SHA256(), KEY_BYTES, salt, b"cofferdam quarantine").derive(key))
+
+
+def _nonce(number: int, last: bool) -> bytes:
+    return number.to_bytes(11, "big") + bytes((last,))
+
+
+def _open(opened: BinaryIO, key: bytes, name: str) -> Iterator[bytes]:
+    salt = opened.read(SALT_BYTES)
+    if len(salt) != SALT_BYTES:
+        raise NotSealed(f"{name} is cut off")
+    cipher, number = _cipher(key, salt), 0
+    data = opened.read(PIECE + TAG_BYTES)
+    while True:
+        following = opened.read(PIECE + TAG_BYTES)
+        try:
+            piece = cipher.decrypt(_nonce(number, not following), data, None)
+        except InvalidTag:
+            raise NotSealed(f"{name} is damaged, cut off, or sealed with another key") from None
+        if piece:
+            yield piece
+        if not following:
+            return
+        data, number = following, number + 1

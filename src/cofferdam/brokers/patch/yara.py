@@ -1,0 +1,46 @@
+"""The site's own YARA rules, by yara-x, which is an extra of its own: without it nothing that needs it passes.
+
+Not here: clamd (kit.clamd), where rules come from (the policy names a file).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from cofferdam.brokers.kit.clamd import Scanned
+
+_yara: Any
+try:
+    import yara_x as _yara
+except ImportError:
+    _yara = None
+
+SECONDS: Final = 300
+"""For one file."""
+LARGEST: Final = 512 << 20
+"""Bytes of a file that is held in memory while it is scanned."""
+
+
+def scan(rules: bytes, file: Path) -> Scanned:
+    """Raises nothing for what a file or the rules are."""
+    if _yara is None:
+        return Scanned("not scanned", "the policy has YARA rules, and yara-x is not there: pip install cofferdam[yara]")
+    if file.stat().st_size > LARGEST:
+        return Scanned("not scanned", f"the YARA rules look at files of {LARGEST >> 20} MiB at the most")
+    try:
+        compiled: Any = _yara.compile(rules.decode("utf-8"))
+        scanner = _yara.Scanner(compiled)
+        scanner.set_timeout(SECONDS)
+        found = scanner.scan(file.read_bytes())
+    except (_yara.CompileError, UnicodeDecodeError) as error:
+        return Scanned("not scanned", f"the site's YARA rules are none: {str(error)[:300]}")
+    except _yara.TimeoutError:
+        return Scanned("not scanned", f"the YARA rules took more than {SECONDS} s")
+    except _yara.ScanError as error:
+        return Scanned("not scanned", f"the YARA rules: {str(error)[:300]}")
+    names = [rule.identifier for rule in found.matching_rules]
+    base = f"YARA rules of the site, {sum(1 for _ in compiled)}"
+    if names:
+        return Scanned("found", f"the site's YARA rule {', '.join(names[:8])}", base)
+    return Scanned("clean", "", base)
