@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -223,6 +225,20 @@ def test_an_intruder_is_told_the_status_of_the_reference(works: Works, tags: Con
         assert peer.recv(100) == b""
     assert tags.asked == []
     assert events(works.state, "malformed")
+
+
+@pytest.mark.skipif(shutil.which("enip_client") is None, reason="cpppo is not on the path")
+def test_cpppos_client_reads_and_writes(works: Works, tags: Controller) -> None:
+    def enip_client(*words: str) -> str:
+        command = ["enip_client", "--print", "-a", f"127.0.0.1:{works.port}", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENT, check=False).stdout
+
+    assert "1200" in enip_client("Pump")
+    enip_client("Pump=(DINT)1250")
+    assert tags.dint("Pump") == 1250
+    enip_client("Pump=(DINT)1600")
+    assert tags.dint("Pump") == 1250 and tags.written == ["Pump"]
+    assert "Secret" not in enip_client("Secret[0]") or not any("secret" in path for _, path in tags.asked)
 
 
 def test_a_question_by_udp_is_answered_from_the_same_text_and_nothing_else_is(works: Works, tags: Controller) -> None:

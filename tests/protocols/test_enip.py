@@ -390,6 +390,37 @@ def test_io_faster_than_agreed_is_dropped_and_a_close_gives_it_up() -> None:
     assert machine.datagram(2222, datagram(number, 99, bytes(10))) is None
 
 
+def test_a_connection_has_64_io_connections_and_each_once() -> None:
+    machine = server()
+
+    def open_one(serial: int) -> Any:
+        body = struct.pack(
+            "<BBIIHHIB3xIHIHBB", 10, 14, 0, 5 + serial, serial, 77, 4711, 0, 10_000, 0x480A, 10_000, 0x480A, 1, 4
+        )
+        path = b"\x20\x04\x24\x97\x2c\x96\x2c\x64"
+        machine.receive_data(rr(requests.made(0x54, paths.of_object(6, 1), body + path)))
+        return machine.next_event()
+
+    def refusal(event: Any) -> tuple[int, ...]:
+        assert isinstance(event, RequestRefused)
+        cip = cip_of(machine.send(event.token, event.reply))
+        return cip[2], int.from_bytes(cip[4:6], "little")
+
+    tokens = []
+    for serial in range(1, 65):
+        event = open_one(serial)
+        assert isinstance(event, RequestReceived)
+        tokens.append(event.token)
+    assert refusal(open_one(3)) == (1, 0x0100), "being opened already"
+    assert refusal(open_one(65)) == (1, 0x0113)
+    # One that the device did not want has a place no longer.
+    machine.send(tokens[0], m.CipError(1, (0x0106,)))
+    event = open_one(65)
+    assert isinstance(event, RequestRefused) and "a second" in event.detail, "as many at once, then ten a second"
+    machine.on_time(100_000_000)
+    assert isinstance(open_one(65), RequestReceived)
+
+
 def test_our_opening_names_our_own_ids_and_a_late_yes_is_taken_back() -> None:
     request = m.OpenIo(Item("io", "drive"), 10_000, 20_000, 1, 1)
     for late in (False, True):

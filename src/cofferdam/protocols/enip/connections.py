@@ -19,6 +19,8 @@ from cofferdam.protocols.enip.requests import CONNECTION, LONG, SECTION, SHORT, 
 
 IO_CONNECTIONS: Final = 64
 """I/O connections of one TCP connection, at most."""
+OPENS_A_SECOND: Final = 10
+"""I/O connections that one TCP connection may open a second, once it has opened as many as it may have."""
 CONNECTIONS: Final = 4
 """Class-3 connections of one TCP connection, at most."""
 PLAIN, LARGE = 504, 4002
@@ -73,6 +75,8 @@ class Connections:
         self.io_names: dict[int, tuple[int, int, int]] = {}
         """Names of I/O connections that are open or being opened, by the token of the request."""
         self._last = 0
+        self._opens = float(IO_CONNECTIONS)
+        self._opens_at = 0
 
     def link(self, number: int, midway: bool) -> Link | None:
         """The connection that a client's packet names. `midway`: what was opened before is taken as it is."""
@@ -127,8 +131,11 @@ class Connections:
             opening.rpi_to_target, opening.rpi_to_originator, 0,
         )  # fmt: skip
 
-    def io(self, opening: Opening, asset: Asset | None, beside: list[tuple[int, bytes]], source: str) -> OpenIo:
-        """What an I/O connection asks, if it is one of the policy's streams. Raises: Refused, Unknown."""
+    def io(
+        self, opening: Opening, asset: Asset | None, beside: list[tuple[int, bytes]], source: str, now: int
+    ) -> OpenIo:
+        """What an I/O connection asks, if it is one of the policy's streams. `now`: monotonic ns. Raises: Refused,
+        Unknown."""
         path = opening.path
         check_route(path.route, asset)
         points = path.points or path.instances[1:]
@@ -158,6 +165,12 @@ class Connections:
         if len(self.io_names) >= IO_CONNECTIONS:
             raise Refused(CONNECTION, f"more than {IO_CONNECTIONS} I/O connections", BOOK, 0x0113)
         client_port(beside, source)
+        # Each is a write, with an entry that is on disk before the device is asked.
+        self._opens = min(float(IO_CONNECTIONS), self._opens + (now - self._opens_at) * OPENS_A_SECOND * 1e-9)
+        self._opens_at = now
+        if self._opens < 1.0:
+            raise Refused(0x02, f"more than {OPENS_A_SECOND} I/O connections a second", BOOK)
+        self._opens -= 1.0
         return OpenIo(
             Item("io", name), opening.rpi_to_target, opening.rpi_to_originator, opening.multiplier, 1 if cls else 0
         )

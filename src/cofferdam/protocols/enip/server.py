@@ -267,7 +267,7 @@ class EnipServer(Encapsulation):
     def _open_io(self, asked: Asked, service: int, opening: Opening, beside: list[tuple[int, bytes]]) -> None:
         asked.service = service
         try:
-            request = self._connections.io(opening, self._asset, beside, self._source)
+            request = self._connections.io(opening, self._asset, beside, self._source, self._now)
         except Unknown as unknown:
             self._ask(asked, service, m.Unserved(service, paths.MANAGER, f"{unknown}: no stream of the policy"))
             return
