@@ -417,7 +417,7 @@ def test_a_connection_has_64_io_connections_and_each_once() -> None:
     machine.send(tokens[0], m.CipError(1, (0x0106,)))
     event = open_one(65)
     assert isinstance(event, RequestRefused) and "a second" in event.detail, "as many at once, then ten a second"
-    machine.on_time(100_000_000)
+    machine.on_time(200_000_000)
     assert isinstance(open_one(65), RequestReceived)
 
 
