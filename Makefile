@@ -11,7 +11,7 @@ ARGS ?=
 # share a gate, and some go on from where the one before has left it. In our order: see tests/conftest.py.
 CORES ?= -n $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 ))) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test lint types format bench fuzz soak properties vm docs lock clean setup fast
+.PHONY: help demo test lint types format bench fuzz soak properties vm docs lock clean setup fast wheel deb
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,12 @@ properties: $(STAMP)  ## the property tests with new draws each time, for hours
 vm: $(STAMP) fast  ## as root: boots a Debian 12 in QEMU and checks it; ARGS="--group NAME", ARGS=--list
 	@packaging/debian-packages.sh vm
 	@$(PY) -m tests.vm $(ARGS)
+
+wheel: $(STAMP)  ## dist/*.whl: the package without its dependencies and compiled parts
+	@$(PY) -m pip wheel --quiet --no-deps -w dist . && ls dist/*.whl
+
+deb: $(STAMP)  ## dist/cofferdam_*.deb: for this Debian and its Python, dependencies and compiled parts inside
+	@packaging/deb/build.sh dist
 
 docs: $(STAMP)  ## reference pages generated from the code
 	@$(PY) -m cofferdam.cli.main docs docs

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import json
 import sys
 from collections.abc import Sequence
 
@@ -84,6 +85,13 @@ def _printable(text: str) -> str:
     return "\n".join(map(escaped, text.split("\n")))
 
 
+def _as_json(args: argparse.Namespace, error: CofferdamError) -> None:
+    """With --json an error is an object as well, on standard output: `error`, `hint`, `problems` of a policy."""
+    if getattr(args, "json", False) is True:
+        problems = [str(problem) for problem in error.problems] if isinstance(error, PolicyError) else []
+        print(json.dumps({"error": str(error), "hint": error.hint, "problems": problems}, ensure_ascii=False))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code; prints errors as one sentence and the way out."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -95,11 +103,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = args.run(args)
     except PolicyError as error:
+        _as_json(args, error)
         print(error, file=sys.stderr)
         for problem in error.problems:
             print(problem, file=sys.stderr)
         code = 2
     except CofferdamError as error:
+        _as_json(args, error)
         print(f"cofferdam {args.verb}: {_printable(str(error))}", file=sys.stderr)
         if error.hint:
             print(f"  {_printable(error.hint)}", file=sys.stderr)

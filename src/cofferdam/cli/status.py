@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.all:
         console = Console(markup=False)  # an IPv6 address stands in brackets, as markup does
         os.environ.setdefault("LESS", "FRX")
+        os.environ["LESSSECURE"] = "1"  # a pager of root's starts no shell
         with console.pager(styles=True):
             console.print(render(status))
     else:
