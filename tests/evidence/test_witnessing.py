@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import getpass
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +29,7 @@ from cofferdam.crossing.link import Link
 from cofferdam.crossing.pipe import make_pipe
 from cofferdam.crossing.reactor import Reactor
 from cofferdam.errors import PolicyError
+from cofferdam.evidence.checks.logs import OUT
 from cofferdam.evidence.gather import log_key
 from cofferdam.evidence.witness_asking import Said, _asking, ask_all
 from cofferdam.evidence.witness_records import (
@@ -294,6 +298,13 @@ def test_the_witnesses_are_the_policys(site: Site) -> None:
     eventually(lambda: (site.stranger.folder / "requests").read_text().count("/honest/") > before)
     alarms = {one["name"] for one in ask(site.state, "status")["alarms"]}
     assert not {"export-witness:ahead", "export-witness:forked"} & alarms
+    eventually(lambda: site.stood()["ahead"]["detail"] == OUT)
+    # Given the right key, the one that was wrong is asked again and counts at once.
+    site.policy.write_text("\n".join(kept).replace(vkey(NAME, OTHER), vkey(NAME, SEED)))
+    ask(site.state, "reload")
+    eventually(lambda: site.stood()["otherkey"]["working"])
+    code, out, _ = cli("evidence", "check", "log.witnessed", "--state", site.state, "--json")
+    assert code == 0, out
     site.policy.write_text(text)
 
 
@@ -386,3 +397,92 @@ def test_a_policy_that_is_good(tmp_path: Path) -> None:
     policy.write_text(policy_text({"plc": (502, 1502)}, extra=f"audit:\n  witnesses:\n    w: {row}"))
     (made,) = compile_policy(load(policy), now_ns=0).audit.witnesses
     assert made.where == "https://[fd00::60]:8443/heads" and made.host == "witness.example"
+
+
+class Hostile:
+    """Answers every connection with these bytes, and then does what `after` says."""
+
+    def __init__(self, said: bytes, hold: bool = False) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._said, self._hold, self._open = said, hold, list[socket.socket]()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self._listener.accept()
+                self._open.append(peer)
+                with contextlib.suppress(OSError):
+                    peer.recv(1 << 16)
+                    peer.sendall(self._said)
+                    if not self._hold:
+                        peer.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for peer in self._open:
+            peer.close()
+
+
+def _http(status: int, body: bytes, more: bytes = b"") -> bytes:
+    return b"HTTP/1.1 %d x\r\nContent-Length: %d\r\n%s\r\n%s" % (status, len(body), more, body)
+
+
+UNSIGNED = f"\u2014 {NAME} ".encode() + base64.b64encode(bytes.fromhex(vkey(NAME, SEED).split("+")[1]) + b"\0" * 72)
+HOSTILE = {
+    "nothing": (b"", "no HTTP"),
+    "no http": (b"SSH-2.0-x\r\n", "no HTTP"),
+    "too much": (b"HTTP/1.1 200 x\r\n\r\n" + b"x" * (1 << 17), "more than 64 KiB"),
+    "endless head": (b"HTTP/1.1 200 x\r\n" + b"a: b\r\n" * 5000, "no HTTP"),
+    "cut short": (b"HTTP/1.1 200 x\r\nContent-Length: 99\r\n\r\nx", "no HTTP"),
+    "bad chunks": (b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "no HTTP"),
+    "no co-signature": (_http(200, b""), "no co-signature"),
+    "words": (_http(200, "\u2014 witness.example/w1 @@@\n\u2014\n".encode()), "no co-signature"),
+    "not utf-8": (_http(200, b"\xff\xfe\n"), "no co-signature"),
+    "a co-signature of nothing": (_http(200, UNSIGNED), "no co-signature"),
+    "a size that is none": (_http(409, b"many\n"), "does not say what it has"),
+    "an endless size": (_http(409, b"9" * 400), "does not say what it has"),
+    "a larger size": (_http(409, b"999999999999999999\n"), "put back or cut"),
+    "a size below nothing": (_http(409, b"-4\n"), "does not say what it has"),
+    "an error of its own": (_http(500, b""), "answers 500"),
+    "somewhere else": (_http(302, b"", b"Location: http://10.0.0.1/\r\n"), "answers 302"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_witnesses_that_answer_what_nobody_should(tmp_path_factory: pytest.TempPathFactory, case: str) -> None:
+    said, words = HOSTILE[case]
+    state = tmp_path_factory.getbasetemp() / "hostile"
+    if not state.exists():
+        grown(state, 4)
+    peer = Hostile(said)
+    try:
+        row = Witness("w", "http", "127.0.0.1", peer.port, "", vkey(NAME, SEED))
+        found = says(state, row)["w"]
+        assert words in found.wrong + found.trouble, found
+        assert not found.size
+        # As SSH it is no better, and no worse.
+        ssh = Witness("w", "sftp", "127.0.0.1", peer.port, "/x", f"ssh-ed25519 {OPENSSH}", "root")
+        assert says(state, ssh, secret=_secret(state))["w"].trouble
+    finally:
+        peer.close()
+
+
+OPENSSH = "AAAAC3NzaC1lZDI1NTE5AAAAIE4bn4ilS7jXZbUZ1GWVKMBpqRgAYUSFmFzY3RmK5n4o"
+
+
+def _secret(state: Path) -> bytes:
+    public_key(state)
+    return (state / "secrets/witness/witness/sftp-key").read_bytes()
+
+
+def test_keys_that_are_none_end_nothing(tmp_path: Path) -> None:
+    """A host key that the policy's spelling lets through, and a secret that somebody damaged."""
+    grown(tmp_path / "state", 4)
+    cut = Witness("w", "sftp", "127.0.0.1", 1, "/x", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBER", "root")
+    good = Witness("w", "sftp", "127.0.0.1", 1, "/x", f"ssh-ed25519 {OPENSSH}", "root")
+    for row, secret in ((cut, _secret(tmp_path / "state")), (good, b"no key"), (good, b"")):
+        assert "key" in says(tmp_path / "state", row, secret=secret)["w"].trouble

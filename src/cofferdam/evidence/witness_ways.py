@@ -97,6 +97,8 @@ class Cosigner(Keeper):
         """What it has signed last, as far as it has said."""
 
     async def _visit(self) -> tuple[int, bytes]:
+        # What it said in an earlier visit binds nobody: one that was wrong then is asked again.
+        self._has = self.last.size if self.last is not None else 0
         for _ in range(TRIES):
             head, now = await self._head(self._has)
             status, body = await self._post(head)
@@ -187,12 +189,15 @@ class SftpFolder(Keeper):
 
         if not self._secret:
             raise CofferdamError("the gate has no key to sign in with", hint="`cofferdam evidence witness --key`")
-        host = asyncssh.import_public_key(self.to.key)
+        try:
+            host, own = asyncssh.import_public_key(self.to.key), asyncssh.import_private_key(self._secret)
+        except ValueError as error:  # KeyImportError is one
+            raise CofferdamError(f"a key that is none: {error}") from None
         try:
             # asyncssh gives these out as untyped.
             async with asyncssh.connect(
                 self.to.address, self.to.port, username=self.to.user, known_hosts=([host], [], []), config=None,
-                client_keys=[asyncssh.import_private_key(self._secret)], agent_path=None, preferred_auth="publickey",
+                client_keys=[own], agent_path=None, preferred_auth="publickey",
                 x509_trusted_certs=None, x509_trusted_cert_paths=[], gss_host=None, client_version="Cofferdam",
                 compression_algs=None,
             ) as connection, connection.start_sftp_client() as sftp:  # fmt: skip

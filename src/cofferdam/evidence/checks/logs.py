@@ -16,6 +16,8 @@ LEAST_FREE = 0.05
 """The share of the disk that must be free whatever the rate is."""
 RETENTION_DAYS = 90
 MAX_ERROR_SECONDS = 1.0
+OUT = "it is out of the policy"
+"""What the gate says of a witness that the policy no longer names (gate.watch.witness)."""
 
 
 @TABLE.check("log.whole", "files")
@@ -113,6 +115,7 @@ def witnessed(known: Inputs) -> Finding:
         str(one.event["collector"]).removeprefix("witness:"): one for one in history.of("export-stood")
         if str(one.event.get("collector", "")).startswith("witness:")
     }  # fmt: skip
+    stood = {name: one for name, one in stood.items() if one.event.get("detail") != OUT}
     if not stood:
         raise Unknown("no checkpoint is kept elsewhere: `cofferdam evidence witness` gives them away")
     # One that says no is never outvoted by another: it holds a head that this log does not lead to.
@@ -162,9 +165,10 @@ def severed(known: Inputs) -> Finding:
     """One action cuts a side off, and it can be restored."""
     history = known.the_history()
     pairs = []
-    for cut in history.of("severed"):
+    for cut in (one for one in history.of("severed") if not one.event.get("what")):  # whole sides
         back = next((one for one in history.of("restored")
-                     if one.index > cut.index and one.event["side"] == cut.event["side"]), None)  # fmt: skip
+                     if one.index > cut.index and one.event["side"] == cut.event["side"]
+                     and not one.event.get("what")), None)  # fmt: skip
         if back is not None:
             pairs.append((cut, back))
     if not pairs:

@@ -19,6 +19,7 @@ from cofferdam.audit.events.base import clip
 from cofferdam.audit.events.evidence import ExportStood
 from cofferdam.enforce.orders import PartOrder
 from cofferdam.errors import AuditError, CrossingError, GateError
+from cofferdam.evidence.checks.logs import OUT
 from cofferdam.evidence.witness import COLLECTOR
 from cofferdam.evidence.witness_records import (
     FROM_WITNESS,
@@ -46,9 +47,20 @@ HEAD_SECONDS: Final = 10.0
 MISSES: Final = 3
 """Visits in a row that may come to nothing, a minute each, before that is an alarm."""
 AGAIN_SECONDS: Final = 3600.0
+ASKS_A_MINUTE: Final = 40
+"""Heads that the part may ask for, for one keeper: a visit that has to begin again and again takes that many. Each is
+the auditor's work."""
+CHANGE_SECONDS: Final = 20.0
+"""Between two words in the log on one keeper: visits are further apart, and a part that was taken over cannot fill
+it."""
 STOP_SECONDS: Final = 1.0
 Tell = Callable[[ExportStood], None]
 """Raises and clears the alarm of a keeper."""
+
+
+def secret_of(gate: Context) -> bytes:
+    """The private key for SFTP, b"" if there is none. Raises: GateError."""
+    return next((one.value for one in load_secrets(gate.options.state, "witness", "witness", (SFTP_KEY,))), b"")
 
 
 class WitnessPart(Child[ToWitness, FromWitness]):
@@ -80,11 +92,13 @@ class Witnesses:
     async def take(self, keepers: Sequence[Witness]) -> None:
         """These are to have the log's heads from now on."""
         crew = self._crew
-        if tuple(keepers) == (crew.keepers if crew is not None else ()):
+        if crew is None and not keepers:
+            return
+        if crew is not None and tuple(keepers) == crew.keepers and not crew.has_other_secret():
             return
         await self.stop()
         if crew is not None:
-            crew.gone()
+            crew.gone(keepers)
         if keepers:
             self._crew = Witnessing(self._gate, self._auditor, self._tell, keepers)
             self._gate.spawn(self._crew.run())
@@ -100,11 +114,15 @@ class Witnesses:
 
 
 class Stand:
-    """How one keeper stands. `told`: what the log has of it, and when it was told (monotonic, s)."""
+    """How one keeper stands. `told`: what the log has of it, and when it was told (monotonic, s). `size`: of the head
+    that it was given last; `asks` heads were asked for since `since`, of which one is under way if `asked`."""
 
     def __init__(self) -> None:
         self.misses = 0
+        self.size = 0
         self.asked = False
+        self.asks = 0
+        self.since = 0.0
         self.told: tuple[bool, str] | None = None
         self.told_at = 0.0
 
@@ -120,6 +138,7 @@ class Witnessing(Supervisor[WitnessPart]):
         super().__init__(gate, "witness")
         self._auditor, self._tell_gate = auditor, tell
         self.keepers = tuple(keepers)
+        self.secret = b""
         self._stands = {one.name: Stand() for one in keepers}
         self._keys = {one.name: WitnessKey.parse(one.key) if one.way != "sftp" else None for one in keepers}
 
@@ -130,12 +149,11 @@ class Witnessing(Supervisor[WitnessPart]):
         return WitnessPart(self, self._gate, born)
 
     async def configure(self) -> None:
-        secrets = load_secrets(self._gate.options.state, "witness", "witness", (SFTP_KEY,))
-        secret = next((one.value for one in secrets), b"")
+        self.secret = secret_of(self._gate)
         for stand in self._stands.values():
             stand.asked = False
         for part in self.parts:
-            part.send(Keepers(self._auditor.key, self.keepers, secret))
+            part.send(Keepers(self._auditor.key, self.keepers, self.secret))
 
     def ask_to_stop(self, part: WitnessPart, seconds: float) -> None:
         part.send(StopWitness())
@@ -152,15 +170,23 @@ class Witnessing(Supervisor[WitnessPart]):
         self._gate.log.error("witness-violation", detail=detail)
         self.kill_part(part)
 
+    def has_other_secret(self) -> bool:
+        """Whether the key for SFTP is another by now; one that cannot be read is (its next life says why)."""
+        try:
+            return self.secret != secret_of(self._gate)
+        except GateError:
+            return True
+
     @property
     def facts(self) -> tuple[tuple[str, bool, str], ...]:
         """The separation that it has put itself under."""
         return next((part.ready.facts for part in self.parts if part.ready is not None), ())
 
-    def gone(self) -> None:
-        """The policy names other keepers from here on: what these have said is over."""
-        for name in self._stands:
-            self._gate.alarm(f"export-{COLLECTOR}{name}", "")
+    def gone(self, left: Sequence[Witness]) -> None:
+        """The policy names these from here on: what others have said is over."""
+        for name in self._stands.keys() - {one.name for one in left}:
+            self._tell_gate(ExportStood(collector=f"{COLLECTOR}{name}", next=0, working=True, detail=OUT))
+            self._gate.note(ExportStood(collector=f"{COLLECTOR}{name}", next=0, working=True, detail=OUT))
 
     # --- what it says -------------------------------------------------------------------------------------------
 
@@ -171,17 +197,26 @@ class Witnessing(Supervisor[WitnessPart]):
             raise CrossingError(f"it speaks of the witness {name!r}, which there is not")
         match record:
             case Want(_, old):
-                if not self._stands[name].asked:  # it asks one thing at a time
-                    self._stands[name].asked = True
+                if self._may_ask(name):
                     self._spawn(part, name, old)
             case Kept(_, size, note):
                 self._judge(name, size, note)
-                self._stands[name].misses = 0
+                self._stands[name].misses, self._stands[name].size = 0, size
                 self._tell(name, True, size, "", note.decode())
             case NotKept(_, True, detail):
                 self._tell(name, False, 0, clip(detail))
             case NotKept(_, False, detail):
                 self._missed(name, detail)
+
+    def _may_ask(self, name: str) -> bool:
+        """One thing at a time, and so many in a minute; an honest part asks no more."""
+        stand, now = self._stands[name], time.monotonic()
+        if now - stand.since > 60.0:
+            stand.since, stand.asks = now, 0
+        if stand.asked or stand.asks >= ASKS_A_MINUTE:
+            return False
+        stand.asked, stand.asks = True, stand.asks + 1
+        return True
 
     def _spawn(self, part: WitnessPart, name: str, old: int) -> None:
         async def answer() -> None:
@@ -200,6 +235,8 @@ class Witnessing(Supervisor[WitnessPart]):
         try:
             if open_checkpoint(note, VerifierKey.parse(self._auditor.key)).size != size:
                 raise AuditError("the head is of another size")
+            if size < self._stands[name].size:
+                raise AuditError("the head is older than the one before")
             if key is not None and signed_at(note, key) < 0:
                 raise AuditError("the note has no co-signature")
         except AuditError as error:
@@ -213,7 +250,8 @@ class Witnessing(Supervisor[WitnessPart]):
 
     def _tell(self, name: str, working: bool, size: int, detail: str, note: str = "") -> None:
         stand, now = self._stands[name], time.monotonic()
-        if stand.told == (working, detail) and now - stand.told_at < AGAIN_SECONDS:
+        again = AGAIN_SECONDS if stand.told == (working, detail) else CHANGE_SECONDS
+        if stand.told is not None and now - stand.told_at < again:
             return
         stand.told, stand.told_at = (working, detail), now
         event = ExportStood(
