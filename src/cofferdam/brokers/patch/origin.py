@@ -2,6 +2,7 @@
 
     pgp           a detached OpenPGP signature by one of the pinned certificates, neither expired nor revoked
     authenticode  the signature within a PE file, over all of it, by a code-signing certificate under a pinned one
+    cms           a detached CMS signature (PKCS #7) by a code-signing certificate under a pinned one
     minisign      a detached Ed25519 signature by a pinned key, over the file and over its trusted comment
 
 A list of hashes that is signed by one of these proves what stands in it. A bare checksum is no proof. Not here: a
@@ -27,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import (
     BasicConstraints,
     Certificate,
+    DuplicateExtension,
     ExtendedKeyUsage,
     ExtensionNotFound,
     ObjectIdentifier,
@@ -36,6 +38,7 @@ from cryptography.x509 import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec import Struct
 
+from cofferdam.brokers.patch import cms
 from cofferdam.errors import CofferdamError
 
 SIGNATURE_BYTES: Final = 1 << 20
@@ -65,6 +68,8 @@ def prove(kind: str, file: Path, signature: bytes, keys: Sequence[bytes], publis
         return _pgp(file, signature, keys)
     if kind == "authenticode":
         return _authenticode(file, keys, publisher)
+    if kind == "cms":
+        return _cms(file, signature, keys, publisher)
     if kind == "minisign":
         return _minisign(file, signature, keys)
     raise NotProved(f"the proof {kind} cannot be checked here")
@@ -258,14 +263,14 @@ def _issued(certificate: Certificate, by: Certificate) -> bool:
 def _is_authority(certificate: Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(BasicConstraints).value.ca
-    except (ExtensionNotFound, ValueError):
+    except (ExtensionNotFound, DuplicateExtension, ValueError):
         return False
 
 
 def _usage(certificate: Certificate) -> list[ObjectIdentifier]:
     try:
         return list(certificate.extensions.get_extension_for_class(ExtendedKeyUsage).value)
-    except ExtensionNotFound:
+    except (ExtensionNotFound, DuplicateExtension):
         return []
 
 
@@ -276,6 +281,44 @@ def _common_name(certificate: Certificate) -> str:
 
 def _flags(outcome: object) -> str:
     return str(outcome).rpartition(".")[2].replace("|", " and ").lower()
+
+
+# --- CMS --------------------------------------------------------------------------------------------------------------
+
+
+def _cms(file: Path, signature: bytes, keys: Sequence[bytes], publisher: str) -> Proved:
+    """By a code-signing certificate under a pinned one. `openssl cms -verify` takes certificates for mail, and those
+    for code only where it is told not to look: here it is looked at, and only those count."""
+    roots: list[Certificate] = []
+    for key in keys:
+        try:
+            roots += load_pem_x509_certificates(key)
+        except ValueError as error:
+            raise NotProved(f"a pinned certificate that cannot be read: {error}") from None
+    try:
+        certificate, others = cms.signer(file, signature)
+        name, usage = _common_name(certificate), _usage(certificate)
+    except cms.NotSigned as error:
+        raise NotProved(str(error)) from None
+    except ValueError as error:
+        raise NotProved(f"a certificate in the signature that cannot be read: {error}") from None
+    if not _leads_to(certificate, roots, others):
+        raise NotProved(f"the signer {name!r} does not lead to a pinned certificate")
+    if ExtendedKeyUsageOID.CODE_SIGNING not in usage:
+        raise NotProved(f"the certificate of {name!r} is not for signing code")
+    now = datetime.now(UTC)
+    since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not since <= now <= until:
+        raise NotProved(f"the signer's certificate is valid from {since:%Y-%m-%d} to {until:%Y-%m-%d}, not now")
+    if publisher and name != publisher:
+        raise NotProved(f"it is signed by {name!r}, and the publisher is {publisher!r}")
+    facts = {
+        "publisher": name,
+        "certificate": hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
+        "serial": f"{certificate.serial_number:x}",
+        "valid_to": f"{until:%Y-%m-%d}",
+    }
+    return Proved(f"CMS, {name}", facts)
 
 
 # --- minisign ---------------------------------------------------------------------------------------------------------
