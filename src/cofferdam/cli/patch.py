@@ -258,7 +258,7 @@ def _put(args: argparse.Namespace) -> int:
         raise GateError(f"{args.file} is no file")
     name = args.file.name
     if args.signature is not None:
-        ending = args.signature.suffix if args.signature.suffix in (".asc", ".sig", ".minisig") else ".sig"
+        ending = args.signature.suffix if args.signature.suffix in (".asc", ".sig", ".minisig", ".p7s") else ".sig"
         _stage(args, args.signature, f"{name}{ending}")
     found = _stage(args, args.file, name)
     waits = f"; it waits for {found['waits']}" if found["waits"] else ""

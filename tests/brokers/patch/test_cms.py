@@ -103,7 +103,8 @@ def test_another_file_is_refused(maker: Maker, file: Path) -> None:
     [
         (("-outform", "DER", "-nodetach"), "content of its own"), (("-outform", "DER", "-md", "sha1"), "weak hash"),
         (("-outform", "DER", "-nocerts"), "not in the signature"),
-        (("-outform", "DER", "-keyopt", "rsa_padding_mode:pss"), "not known here"), (("-outform", "DER", "-stream", "-indef"), "DER|content"),
+        (("-outform", "DER", "-keyopt", "rsa_padding_mode:pss"), "not known here"),
+        (("-outform", "DER", "-stream", "-indef"), "DER|content"),
     ],
 )  # fmt: skip
 def test_what_is_signed_otherwise_is_refused(maker: Maker, file: Path, more: tuple[str, ...], says: str) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from cofferdam.brokers.patch.catalogue import FileRow, How
 from cofferdam.policy.terms.patch_rows import Product
 
-SIGNATURES: Final = (".asc", ".sig", ".minisig")
+SIGNATURES: Final = (".asc", ".sig", ".minisig", ".p7s")
 """How a signature is called, behind the name of what it signs."""
 LIST: Final = ".list"
 """The list of a product's version, among names of files: none begins with a dot."""

@@ -139,7 +139,8 @@ def signer(file: Path, signature: bytes) -> tuple[Certificate, list[Certificate]
 
 
 def _certificates(data: bytes) -> list[Certificate]:
-    rest, found = _Der(data), []
+    rest = _Der(data)
+    found: list[Certificate] = []
     while rest.tag != -1:
         if len(found) >= CERTIFICATES_MOST:
             raise NotSigned(f"more than {CERTIFICATES_MOST} certificates")

@@ -332,6 +332,9 @@ def _origin(said: OriginSaid, making: Making) -> Origin:
     if said.authenticode:
         keys = tuple(making.files[file] for file in said.authenticode)
         return Origin(proof="authenticode", keys=keys, publisher=said.publisher or "")
+    if said.cms:
+        keys = tuple(making.files[file] for file in said.cms)
+        return Origin(proof="cms", keys=keys, publisher=said.publisher or "")
     if said.apt:
         return Origin(proof="apt", keys=tuple(making.files[file] for file in said.apt))
     if said.two_sources:

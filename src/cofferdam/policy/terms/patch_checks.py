@@ -22,7 +22,7 @@ from cofferdam.policy.terms.patch_source_checks import SourceChecks
 from cofferdam.policy.terms.patch_source_rows import FILE
 from cofferdam.policy.yamltext import quote
 
-PROOFS = ("pgp", "authenticode", "minisign", "apt", "two_sources")
+PROOFS = ("pgp", "authenticode", "cms", "minisign", "apt", "two_sources")
 ROOT_BYTES = 1 << 20
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 INVENTORY_MOST = 10_000
@@ -130,16 +130,13 @@ class PatchChecks:
                 self.checking.key(at, found, "a name of its own", check="product")
 
     def origin(self, at: Path, said: OriginSaid) -> None:
-        if said.cms:
-            self.at((*at, "cms"), "a CMS signature, which cannot be checked yet", one_of(PROOFS), check="origin")
-            return
         named = [proof for proof in PROOFS if getattr(said, proof)]
         if len(named) != 1:
             found = f"{' and '.join(named)}" if named else "no proof of origin"
             self.at(at, found, f"one of {one_of(PROOFS)}", check="origin")
             return
-        if said.publisher is not None and named != ["authenticode"]:
-            self.at((*at, "publisher"), "a publisher", "it with `authenticode` alone", check="origin")
+        if said.publisher is not None and named[0] not in ("authenticode", "cms"):
+            self.at((*at, "publisher"), "a publisher", "it with `authenticode` or `cms` alone", check="origin")
         if said.list_ is not None and named[0] not in ("pgp", "minisign"):
             self.at((*at, "list"), "a signed list", "it with `pgp` or `minisign`", check="origin")
         if said.list_ is not None and not FILE.match(said.list_):

@@ -72,8 +72,9 @@ class OriginSaid(schema.Entry):
         (), description="minisign public keys, one of which must have signed it: NAME.minisig beside the file."
     )
     cms: FileNames = Field(
-        (), description="X.509 certificates (PEM) for a CMS signature beside the file. Not there yet: refused."
-    )
+        (), description="X.509 certificates (PEM), to one of which the signer's certificate must lead: a detached CMS "
+        "signature beside the file (NAME.p7s or NAME.sig, DER or PEM), by a certificate for signing code.",
+    )  # fmt: skip
     apt: FileNames = Field(
         (), description="OpenPGP certificates, one of which must have signed the repository's InRelease, which leads "
         "to the hash of each package. For snapshots that a source of kind `apt` takes."
@@ -87,7 +88,7 @@ class OriginSaid(schema.Entry):
         "which is signed instead of the file itself, and comes with its version."
     )  # fmt: skip
     publisher: Text | None = Field(
-        None, description="With `authenticode`: the common name that the signer's certificate must have."
+        None, description="With `authenticode` or `cms`: the common name that the signer's certificate must have."
     )
 
 
