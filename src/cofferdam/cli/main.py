@@ -39,6 +39,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "diode": ("diode", "ends of a strand: pair, status, tickets, re-sends, tests"),
     "check": ("check", "check a policy: errors, warnings"),
     "diff": ("diff", "who gains and who loses what by another policy"),
+    "show": ("show", "the policy as it is in force, with every default"),
+    "diagram": ("diagram", "draw a policy's zones and conduits: SVG, Mermaid"),
     "whois": ("whois", "who an address is to the gate, what it may, and what it has open"),
     "describe": ("describe", "an asset: where it is, how it does, who may do what with it"),
     "ping": ("ping", "does an asset answer, and which half or the device takes how long"),
