@@ -107,14 +107,14 @@ def _check(args: argparse.Namespace) -> int:
     from cofferdam.cli.console import terminal
     from cofferdam.cli.evidence_bench import bench_of, record, remind, take_baseline
     from cofferdam.evidence.catalogue import catalogue
-    from cofferdam.evidence.checks.tables import CHECKS, SELF_TESTED
+    from cofferdam.evidence.checks.tables import CHECKS, LEFT, SELF_TESTED
 
     names = list(dict.fromkeys(args.ids)) or list(CHECKS)
     for name in names:
         _known(name, catalogue())
         if name not in CHECKS:
             raise CofferdamError(
-                f"nothing of the gate looks at {name} yet",
+                f"nothing of the gate looks at {name}: {LEFT.get(name, 'a person signs for it')}",
                 hint="`cofferdam evidence selftest` finds it"
                 if name in SELF_TESTED
                 else "a person can sign for it: `cofferdam evidence attest`",

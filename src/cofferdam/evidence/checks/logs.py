@@ -122,7 +122,7 @@ def witnessed(known: Inputs) -> Finding:
     wrong = [f"{name}: {one.event.get('detail')} (entry {one.index})"[:500] for name, one in stood.items()
              if not one.event.get("working")]  # fmt: skip
     if wrong:
-        return Finding("log.witnessed", "failed", "a witness says no", tuple(wrong[:8]))
+        return Finding("log.witnessed", "failed", "a witness says no, or does not have the head", tuple(wrong[:8]))
     facts = tuple(
         f"{name}: {one.event.get('next')} entries, {spoken((known.now_ns - one.at_ns) // 10**9)} ago"
         for name, one in stood.items()
