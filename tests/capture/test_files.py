@@ -125,7 +125,7 @@ def test_a_file_cut_anywhere_gives_what_was_whole_and_says_up_to_where(make: obj
     ("data", "says"),
     [
         (b"", "empty"),
-        (b"\x1f\x8b\x08\x00rest", "gzip"),
+        (b"\x1f\x8b\x08\x00rest", "cannot be read any further"),
         (b"\x28\xb5\x2f\xfdrest", "zstd"),
         (b"snoop\0\0\0\0\0\0\x02", "snoop"),
         (b"hello world, this is text", "not a pcap or pcapng file"),
@@ -133,7 +133,6 @@ def test_a_file_cut_anywhere_gives_what_was_whole_and_says_up_to_where(make: obj
         (pcap([])[:20], "cut off in the file header"),
         (struct.pack("<IHHiIII", 0xA1B2C3D4, 9, 9, 0, 0, 0, 1), "version 9.9"),
         (pcap([]) + struct.pack("<IIII", 0, 0, 1 << 30, 1 << 30), "claims 1073741824"),
-        (pcap([]) + struct.pack("<IIII", 0, 4_000_000_000, 1, 1) + b"a", "impossible time"),
         (b"\x0a\x0d\x0d\x0a\x1c\0\0\0????", "byte-order mark"),
         (section() + struct.pack("<II", 6, 13), "impossible length 13"),
         (section() + struct.pack("<II", 6, 0), "impossible length 0"),

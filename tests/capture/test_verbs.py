@@ -94,7 +94,7 @@ def test_a_truncated_capture_is_reported_and_exits_2(
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"", "empty"), (b"%PDF-1.4 not a capture", "not a pcap"), (b"\x1f\x8b\x08\0", "gzip -dk")],
+    [(b"", "empty"), (b"%PDF-1.4 not a capture", "not a pcap"), (b"\x28\xb5\x2f\xfd", "zstd -dk")],
 )
 def test_foreign_files_exit_2(
     policy: Path, tmp_path: Path, content: bytes, says: str, capsys: pytest.CaptureFixture[str]

@@ -93,6 +93,12 @@ class Watcher(abc.ABC):
     def news(self, asked: Asked, message: Any) -> None:  # noqa: B027 - most have no use for it
         """The server told something of what stands by this request, and it fits."""
 
+    def deviates(self, asked: Asked, quirk: str) -> None:  # noqa: B027 - what a parser does not care for
+        """The server answered it, and the answer fits only with this quirk. `answered` is told as well."""
+
+    def foreign(self, flow: TcpFlow, what: str) -> None:  # noqa: B027
+        """On this connection something else is spoken, which is not followed."""
+
     @abc.abstractmethod
     def malformed(self, malformed: Malformed) -> None:
         """A client sent a request that breaks the standard."""
@@ -122,13 +128,15 @@ class _Stream:
 
 class _Talk:
     __slots__ = (
-        "bystander", "name", "open", "open_count", "protocol", "requests", "responses", "said", "tokens", "view",
+        "bystander", "foreign", "name", "open", "open_count", "protocol", "requests", "responses", "said",
+        "tokens", "view",
     )  # fmt: skip
 
     def __init__(
         self, name: str, protocol: Protocol[Any, Any], view: View, flow: TcpFlow, known: dict[str, Any]
     ) -> None:
         self.bystander = protocol.bystander(known)
+        self.foreign = ""  # what is spoken instead
         self.said: OrderedDict[int, Asked] = OrderedDict()  # by the bystander's numbers
         self.name = name
         self.protocol = protocol
@@ -159,6 +167,12 @@ class Conversations(Sink):
     def data(self, flow: TcpFlow, from_client: bool, data: bytes, packet: int, time_ns: int) -> None:
         """See Sink."""
         talk = self._talk(flow)
+        if from_client and not talk.foreign and talk.view is not None:
+            talk.foreign = talk.view.foreign(data)
+            if talk.foreign:
+                self._watcher.foreign(flow, talk.foreign)
+        if talk.foreign:
+            return
         stream = talk.requests if from_client else talk.responses
         stream.starts.append(len(stream.buffer))
         stream.buffer += data
@@ -357,9 +371,19 @@ class Conversations(Sink):
         return asked
 
     def _response(self, flow: TcpFlow, talk: _Talk, frame: bytes, packet: int, time_ns: int) -> None:
-        asked = self._answered(talk, talk.view.key(frame))
+        key = talk.view.key(frame)
+        quirk = ""
+        asked = self._answered(talk, key)
         if asked is None:
-            return  # its request is not in the capture, or was malformed
+            # With another id: it belongs to the one request under way, if it fits that.
+            [(other, waiting), *_] = talk.open.items() or [(b"", deque[Asked]())]
+            ids = [one for one in talk.protocol.dialect.id_quirks if one in talk.protocol.dialect.quirks]
+            if talk.open_count != 1 or not ids or self._fits(talk, waiting[0], frame, frozenset()) is None:
+                return  # its request is not in the capture, or was malformed
+            quirk = ids[0] if not key.strip(b"\0") else ids[-1]
+            asked = self._answered(talk, other)
+            if asked is None:
+                return
         if talk.requests.machine is not None:
             talk.requests.machine.release(asked.token)
         try:
@@ -374,9 +398,29 @@ class Conversations(Sink):
         else:
             if isinstance(event, ResponseReceived) and event.token == token:
                 self._watcher.answered(asked, event.response, time_ns)
+                if quirk:
+                    self._watcher.deviates(asked, quirk)
                 return
             detail = getattr(event, "detail", "it does not fit its request")
+        dialect = talk.protocol.dialect
+        for name in sorted(dialect.quirks - dialect.lone_quirks):
+            response = self._fits(talk, asked, frame, frozenset({name}))
+            if response is not None:
+                self._watcher.answered(asked, response, time_ns)
+                self._watcher.deviates(asked, name)
+                return
         self._watcher.note(Note(flow, "answer", f"an answer does not fit: {detail}", 1, packet, time_ns))
+
+    def _fits(self, talk: _Talk, asked: Asked, frame: bytes, quirks: frozenset[str]) -> Any | None:
+        """The answer that a frame is to a request, by a machine with these quirks; None: it is none."""
+        try:
+            machine = talk.protocol.client(quirks=quirks, midway=True)
+            token, sent = machine.send(asked.request)
+            machine.receive_data(talk.view.rekey(frame, talk.view.key(sent)))
+            event = machine.next_event()
+        except CofferdamError:
+            return None
+        return event.response if isinstance(event, ResponseReceived) and event.token == token else None
 
     # -- finding the way back in -------------------------------------------------------------------------------
 

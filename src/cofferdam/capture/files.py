@@ -8,14 +8,17 @@ at a time, and every length is checked against a limit before anything of that l
 A file that ends in the middle, or goes on with something that is no packet, raises CaptureError *after* the packets
 before it were handed out; the error says how many, and at which byte it stopped.
 
-Not here: what is in the packets (frames.py). Compressed files are named as such and refused.
+A file compressed by gzip is read as what is in it, piece by piece. Not here: what is in the packets (frames.py). Files
+compressed otherwise are named as such and refused.
 """
 
 from __future__ import annotations
 
+import gzip
 import struct
+import zlib
 from collections.abc import Iterator
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 import msgspec
 
@@ -27,7 +30,6 @@ _SKIP_PIECE: Final = 1 << 16
 
 # First bytes of files that people hand us by mistake, and what to do about it.
 _FOREIGN: Final[tuple[tuple[bytes, str, str], ...]] = (
-    (b"\x1f\x8b", "gzip-compressed", "decompress it first: gzip -dk FILE"),
     (b"\x28\xb5\x2f\xfd", "zstd-compressed", "decompress it first: zstd -dk FILE"),
     (b"\xfd7zXZ", "xz-compressed", "decompress it first: xz -dk FILE"),
     (b"BZh", "bzip2-compressed", "decompress it first: bzip2 -dk FILE"),
@@ -52,6 +54,25 @@ _SIMPLE_PACKET: Final = 3
 _ENHANCED_PACKET: Final = 6
 _OPTION_TSRESOL: Final = 9
 _OPTION_TSOFFSET: Final = 14
+
+
+_GZIP: Final = b"\x1f\x8b"
+
+
+class _Again:
+    """A stream of which the first bytes were read already."""
+
+    def __init__(self, first: bytes, stream: BinaryIO) -> None:
+        self._first = first
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        if self._first and size != 0:
+            first, self._first = self._first, b""
+            if 0 <= size < len(first):
+                first, self._first = first[:size], first[size:]
+            return first
+        return self._stream.read(size)
 
 
 class Packet(msgspec.Struct, frozen=True, gc=False):
@@ -97,6 +118,10 @@ class CaptureFile:
             CaptureError: the file is no capture, is damaged, ends in the middle of a record, or cannot be read.
         """
         magic = self._read_some(4)
+        if magic[:2] == _GZIP:
+            self._stream = cast(BinaryIO, gzip.GzipFile(fileobj=cast(BinaryIO, _Again(magic, self._stream))))
+            self._position = 0
+            magic = self._read_some(4)
         if magic in _PCAP_MAGIC:
             self.format = "pcap"
             yield from self._pcap(*_PCAP_MAGIC[magic])
@@ -111,7 +136,7 @@ class CaptureFile:
     def _pcap(self, order: str, tick_ns: int) -> Iterator[Packet]:
         header = self._read(20, "file header")
         major, minor, _zone, _figures, _snaplen, link = struct.unpack(order + "HHiIII", header)
-        if (major, minor) not in ((2, 3), (2, 4)):
+        if major != 2 or not 0 <= minor <= 4:
             raise self._damaged(f"pcap version {major}.{minor}; 2.4 is the one in use")
         link &= 0xFFFF  # the upper half holds the length of a frame check sequence, which IP lengths leave out
         self.offset = self._position
@@ -123,12 +148,14 @@ class CaptureFile:
             if len(head) < 16:
                 raise self._cut_off("packet header", len(head), 16)
             seconds, fraction, captured, length = record.unpack(head)
+            if minor < 3 or (minor == 3 and captured > length):  # the two stood the other way round before 2.3
+                captured, length = length, captured
             if captured > self._limits.packet_bytes:
                 raise self._damaged(f"packet {self.packets + 1} claims {captured} captured bytes")
-            if fraction * tick_ns >= 2 * SECOND_NS:
-                raise self._damaged(f"packet {self.packets + 1} has an impossible time ({fraction} in its second)")
             data = self._read(captured, f"packet {self.packets + 1}")
-            yield self._packet(seconds * SECOND_NS + fraction * tick_ns, link, max(length, captured), data)
+            # Some tools write a negative fraction: such a packet has no time, and counts as sent at the one before it.
+            time_ns = seconds * SECOND_NS + fraction * tick_ns if fraction * tick_ns < 2 * SECOND_NS else -1
+            yield self._packet(time_ns, link, max(length, captured), data)
 
     # -- pcapng ----------------------------------------------------------------------------------------------
 
@@ -223,7 +250,7 @@ class CaptureFile:
         ticks = high << 32 | low
         time_ns = ticks * SECOND_NS // interface.ticks_per_second + interface.offset_ns
         if not 0 <= time_ns < 1 << 63:
-            raise self._damaged(f"packet {self.packets + 1} has an impossible time")
+            time_ns = -1
         return self._packet(time_ns, interface.link, max(length, captured), body[20 : 20 + captured])
 
     def _simple(self, body: bytes, order: str, interfaces: list[_Interface]) -> Packet:
@@ -262,8 +289,11 @@ class CaptureFile:
         while left:
             try:
                 part = self._stream.read(left)
-            except OSError as error:
-                raise self._error(f"cannot be read any further: {error.strerror or error}") from error
+            except (OSError, EOFError, zlib.error) as error:
+                why = getattr(error, "strerror", None) or str(error)
+                raise self._error(
+                    f"cannot be read any further: {why}", "copy the file again, if it is a copy"
+                ) from error
             if not part:
                 break
             parts.append(part)

@@ -24,7 +24,19 @@ SYN: Final = 0x02
 RST: Final = 0x04
 ACK: Final = 0x10
 
+MOST_TUNNELS: Final = 4
+"""Tunnels within one another that are followed."""
+VXLAN_PORT: Final = 4789
+"""RFC 7348, 5: the UDP port to which VXLAN is sent."""
+
 _TCP: Final = 6
+_UDP: Final = 17
+_GRE: Final = 47
+_MPLS_TYPE: Final = 0x8847
+_PPPOE_TYPE: Final = 0x8864
+_BRIDGED: Final = 0x6558
+_ERSPAN: Final = 0x88BE
+_ERSPAN_3: Final = 0x22EB
 _VLAN_TYPES: Final = frozenset({0x8100, 0x88A8, 0x9100, 0x9200})
 _IPV4_TYPE: Final = 0x0800
 _IPV6_TYPE: Final = 0x86DD
@@ -90,6 +102,7 @@ class Decoder:
         self._limits = limits or CaptureLimits()
         self._waiting: OrderedDict[_Key, _Pieces] = OrderedDict()
         self._time_ns = 0
+        self._tunnels = 0  # how many the packet has gone through
         self.skipped: Counter[str] = Counter()
         self.damaged = 0
         self.fragments_lost = 0
@@ -99,6 +112,7 @@ class Decoder:
         """The TCP segment that `packet` holds or completes, or None (then a counter says why)."""
         if packet.time_ns >= 0:
             self._time_ns = packet.time_ns
+        self._tunnels = 0
         try:
             found = self._link(packet)
         except IndexError:
@@ -154,11 +168,60 @@ class Decoder:
             return self._ipv4(packet, at)
         if kind == _IPV6_TYPE:
             return self._ipv6(packet, at)
-        if kind < 0x0600:
+        if kind == _MPLS_TYPE:
+            return self._mpls(packet, at)
+        if kind == _PPPOE_TYPE:
+            inner = {0x0021: _IPV4_TYPE, 0x0057: _IPV6_TYPE}.get(_word(packet.data, at + 6))
+            if inner is not None:
+                return self._network(packet, inner, at + 8)
+            self.skipped["PPPoE without IP"] += 1
+        elif kind < 0x0600:
             self.skipped["802.3 LLC"] += 1
         else:
             self.skipped[_TYPE_NAMES.get(kind, f"EtherType {kind:#06x}")] += 1
         return None
+
+    # -- tunnels: what is mirrored to a collector, or passes a carrier, stands inside other frames -----------------
+
+    def _mpls(self, packet: Packet, at: int) -> Segment | None:
+        """RFC 3032: labels to the bottom of the stack; then IP, or Ethernet behind a control word (RFC 4448)."""
+        for _ in range(self._limits.vlan_tags):
+            bottom = packet.data[at + 2] & 1
+            at += 4
+            if bottom:
+                version = packet.data[at] >> 4
+                if version in (4, 6):
+                    return self._network(packet, _IPV4_TYPE if version == 4 else _IPV6_TYPE, at)
+                return self._inner(packet, at + 4)
+        self.damaged += 1
+        return None
+
+    def _inner(self, packet: Packet, at: int) -> Segment | None:
+        """An Ethernet frame inside another packet."""
+        self._tunnels += 1
+        if self._tunnels > MOST_TUNNELS:
+            self.damaged += 1
+            return None
+        return self._network(packet, _word(packet.data, at + 12), at + 14)
+
+    def _gre(self, packet: Packet, at: int) -> Segment | None:
+        """RFC 2784 and 2890; ERSPAN of types I, II and III (draft-foschiano-erspan)."""
+        flags, kind = _word(packet.data, at), _word(packet.data, at + 2)
+        if flags & 0x4007:  # routing, or another version (PPTP)
+            self.skipped["GRE of another kind"] += 1
+            return None
+        start = at + 4 + 4 * bool(flags & 0x8000) + 4 * bool(flags & 0x2000) + 4 * bool(flags & 0x1000)
+        if kind == _ERSPAN:
+            return self._inner(packet, start + (8 if flags & 0x1000 else 0))
+        if kind == _ERSPAN_3:
+            return self._inner(packet, start + 12 + 8 * (packet.data[start + 11] & 1))
+        if kind == _BRIDGED:
+            return self._inner(packet, start)
+        self._tunnels += 1
+        if self._tunnels > MOST_TUNNELS:
+            self.damaged += 1
+            return None
+        return self._network(packet, kind, start)
 
     # -- network layer ---------------------------------------------------------------------------------------
 
@@ -183,6 +246,10 @@ class Decoder:
                 return None
             key = (source, target, _word(data, at + 4), protocol)
             return self._fragment(packet, key, (where & 0x1FFF) * 8, not where & 0x2000, body, length)
+        if protocol == _GRE:
+            return self._gre(packet, at + header)
+        if protocol == _UDP and len(body) >= 16 and _word(body, 2) == VXLAN_PORT and body[8] & 0x08:
+            return self._inner(packet, at + header + 16)
         return self._transport(packet, protocol, source, target, body, length)
 
     def _ipv6(self, packet: Packet, at: int) -> Segment | None:

@@ -10,6 +10,7 @@ Not here: reading captures (reading.py), where the text goes (cli.learn).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from textwrap import wrap
@@ -34,6 +35,8 @@ from cofferdam.protocols.registry import PROTOCOLS, Protocols
 
 Network = IPv4Network | IPv6Network
 
+OTHERS = 64
+"""Functions that are told one by one where nobody can allow them."""
 _LINE = 100  # columns that a list of ranges may take before it is broken
 
 
@@ -54,6 +57,8 @@ class Learned(msgspec.Struct):
     links: list[LinkReport] = []
     remarks: list[Remark] = []
     remarks_total: int = 0
+    others: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
 
 class _Device:
@@ -69,6 +74,7 @@ class _Device:
         self.requests = 0
         self.answers = 0
         self.errors = 0
+        self.quirks: Counter[str] = Counter()  # answers that fit with these alone
         self.written: dict[tuple[str, int], list[int]] = {}  # (space, cell) -> smallest, largest, writes
         self.unlimited: dict[str, Cells] = {}  # cells that got a write whose value cannot be told
 
@@ -129,6 +135,10 @@ class _Learner(Watcher):
         self.links = Links(limits)
         self.requests = 0
         self.malformed_count = 0
+        self._undecided: dict[int, Asked] = {}  # writes that were not answered yet, by their identity
+        self.refused_writes = 0
+        self.others: Counter[str] = Counter()  # what was left out, in words
+        self.foreign_flows: Counter[str] = Counter()
         self.left_out = 0
         self.too_many = False
 
@@ -158,10 +168,26 @@ class _Learner(Watcher):
             device = self.devices[key] = _Device(*key, self._protocols[asked.protocol].dialect, self._limits)
         self.requests += 1
         device.requests += 1
+        asked.user = (pair, device)
+        if op.writes and asked.flow.from_server.seen and all(isinstance(change, Change) for change in op.writes):
+            # What the device refuses is no permission: a write waits for its answer, if answers are in the capture.
+            self._undecided[id(asked)] = asked
+            if len(self._undecided) > self._limits.outstanding:
+                self._take(self._undecided.pop(next(iter(self._undecided))))
+            return
+        self._take(asked)
+
+    def decide(self) -> None:
+        """The capture is over: what was not answered in it counts, since packets may be missing."""
+        while self._undecided:
+            self._take(self._undecided.pop(next(iter(self._undecided))))
+
+    def _take(self, asked: Asked) -> None:
+        pair, device = asked.user
+        op = asked.operation
         pair.add(op)
         for verb, item in device.named.add(op):
             pair.items[verb].add(item)
-        asked.user = (pair, device)
         for change in op.writes:
             # Points are made for plain cells; numbered spaces (files) hold records, not values.
             if not isinstance(change, Change):
@@ -180,10 +206,16 @@ class _Learner(Watcher):
         pair, device = asked.user
         device.answers += 1
         protocol = self._protocols[asked.protocol]
+        undecided = self._undecided.pop(id(asked), None)
         if protocol.is_error(response):
             device.errors += 1
             pair.errors += 1
+            if undecided is not None:
+                pair.requests += 1
+                self.refused_writes += 1
         else:
+            if undecided is not None:
+                self._take(undecided)
             device.named.held(protocol.item_values(asked.request, response))
 
     def news(self, asked: Asked, message: Any) -> None:
@@ -194,6 +226,19 @@ class _Learner(Watcher):
     def malformed(self, malformed: Malformed) -> None:
         """Counts a request that no policy can allow."""
         self.malformed_count += 1
+        functions = self._protocols[malformed.protocol].functions
+        if malformed.function >= 0 and malformed.function not in functions and len(self.others) < OTHERS:
+            known = self._protocols[malformed.protocol].dialect.vendors.get(malformed.function)
+            self.others[f"function {malformed.function} ({known or 'not public'})"] += 1
+
+    def deviates(self, asked: Asked, quirk: str) -> None:
+        """Counts an answer that a quirk explains."""
+        if asked.user is not None:
+            asked.user[1].quirks[quirk] += 1
+
+    def foreign(self, flow: TcpFlow, what: str) -> None:
+        """Counts a connection on which something else is spoken."""
+        self.foreign_flows[what] += 1
 
     def note(self, note: Note) -> None:
         """See Links."""
@@ -237,12 +282,15 @@ def learn(
     learner = _Learner(it, ot, limits, protocols)
     every = default_ports(protocols) | dict(ports or {})
     reading = follow(stream, name, learner, every, limits, progress, protocols)
+    learner.decide()
     writer = _Writer(learner, reading, site, limits)
     text = writer.policy()
     return Learned(
         text, reading, sum(1 for pairs in learner.pairs.values() if pairs), len(learner.devices), writer.points,
         learner.requests, learner.malformed_count, learner.left_out, learner.links.all(), learner.links.remarks,
         learner.links.remarks_total,
+        tuple(f"{count} requests of {what}" for what, count in sorted(learner.others.items())),
+        tuple(f"this looks like {what}" for what in sorted(learner.foreign_flows)),
     )  # fmt: skip
 
 
@@ -280,6 +328,12 @@ class _Writer:
             self._add(f"# NOT COMPLETE: {_comment(reading.error)}")
         if learner.malformed_count:
             self._add(f"# {learner.malformed_count} malformed requests were left out; no policy can allow them.")
+        if learner.refused_writes:
+            self._add(f"# {learner.refused_writes} writes that the devices refused were left out.")
+        for what, count in sorted(learner.others.items()):
+            self._add(f"# Left out: {count} requests of {what}.")
+        for what, count in sorted(learner.foreign_flows.items()):
+            self._add(f"# {count} connections look like {what}.")
         if learner.left_out:
             what = (
                 "beyond the limit of pairs" if learner.too_many else "of clients or servers outside the given networks"
@@ -307,6 +361,8 @@ class _Writer:
         for key, device in _sorted(learner.devices):
             dialect = device.dialect
             self._add(f"  {device.name}:")
+            for quirk, count in sorted(device.quirks.items()):
+                self._add(f"    # {count} of {device.answers} answers fit with the quirk {quirk} alone")
             if not device.answers:
                 self._add("    # never answered in the capture: is there such a device?")
             elif device.errors:
@@ -318,6 +374,11 @@ class _Writer:
                 self._add(f"    port: {device.port}")
             if dialect.units is not None:
                 self._add(f"    unit: {device.unit if device.unit >= 0 else 'any'}")
+            if device.quirks:
+                quirks = sorted(device.quirks)
+                if len(set(quirks) & set(dialect.id_quirks)) > 1:
+                    quirks.remove(dialect.id_quirks[0])  # any id is 0 as well
+                self._add(f"    quirks: [{', '.join(quirks)}]")
             beside = self._beside(device)
             clouded = dialect.units is not None and dialect.units.broadcast in beside
             if clouded:

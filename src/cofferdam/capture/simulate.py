@@ -217,6 +217,7 @@ class _Simulation(Watcher):
         self._flows: dict[tuple[bytes, str], Flow | Deny] = {}
         self._reports: dict[tuple[_Place, str], FlowReport] = {}
         self._kinds: dict[tuple[Any, ...], _Kind] = {}
+        self._deviating: set[tuple[str, str]] = set()
         self.links = Links(limits)
         self.counts = {ALLOWED: 0, REFUSED: 0, DEPENDS: 0, MALFORMED: 0}
         self.left_out = 0
@@ -255,6 +256,22 @@ class _Simulation(Watcher):
         self._state.note_items(asset.name, protocol.item_values(asked.request, response), asked.time_ns)
         if op.writes and asked.user is True:
             self._state.note_confirmed(asset.name, op, asked.time_ns)
+
+    def deviates(self, asked: Asked, quirk: str) -> None:
+        """Tells of an answer that the gate would take for none, once for each asset and quirk."""
+        asset = self._asset(asked.flow, asked.operation.unit)
+        if asset is None or quirk in asset.quirks or (asset.name, quirk) in self._deviating:
+            return
+        covered = self._protocols[asked.protocol].dialect.id_quirks
+        if quirk in covered and covered[-1] in asset.quirks:  # any id is 0 as well
+            return
+        self._deviating.add((asset.name, quirk))
+        text = f"answers of {asset.name} fit only with quirks: [{quirk}]; without it the gate takes them for none"
+        self.links.note(Note(asked.flow, "answer", text, 1, asked.packet, asked.time_ns))
+
+    def foreign(self, flow: TcpFlow, what: str) -> None:
+        """See Links."""
+        self.links.note(Note(flow, "skipped", f"this looks like {what}", 1, 0, 0))
 
     def malformed(self, malformed: Malformed) -> None:
         """Counts one request that the gate would answer with the standard's refusal, or close the connection for."""

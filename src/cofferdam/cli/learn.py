@@ -73,7 +73,16 @@ def run(args: argparse.Namespace) -> int:
             hint="widen --it or --ot",
         )
     if not learned.requests:
+        if learned.foreign or learned.others:
+            raise CaptureError(
+                f"{reading.name}: nothing was learned: {'; '.join((*learned.foreign, *learned.others))}",
+                hint="for a device that speaks so towards the gate: quirks: [rtu_over_tcp]"
+                if learned.foreign
+                else "such functions are refused by the gate (docs/devices.md)",
+            )
         raise capturing.nothing_found(reading, learned.malformed)
+    if learned.foreign or learned.others:
+        print(f"left out besides: {'; '.join((*learned.foreign, *learned.others))}", file=sys.stderr)
     return 0
 
 

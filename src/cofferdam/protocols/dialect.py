@@ -178,6 +178,10 @@ class Dialect(msgspec.Struct, frozen=True):
     """Known deviations that an asset may be declared to have."""
     lone_quirks: frozenset[str] = frozenset()
     """Those under which only one request may be in flight."""
+    vendors: dict[int, str] = {}
+    """Function codes that vendors use and no public document has, and whose they are."""
+    id_quirks: tuple[str, ...] = ()
+    """Those of `quirks` by which answers have an id of 0, or any one."""
     about: str = ""
     """The kind of items by which it is asked what a thing is (not its value): whoever may do anything with a point or
     method may read the item of this kind with its name. "" where a protocol has no such questions."""

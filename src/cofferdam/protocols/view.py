@@ -39,6 +39,10 @@ class View(abc.ABC):
     def unit(self, frame: bytes) -> int:
         """The unit that a frame addresses, -1 where the protocol has none."""
 
+    def foreign(self, segment: bytes) -> str:
+        """What a client's segment is where it is plainly another protocol that is taken for this one, in words."""
+        return ""
+
     @abc.abstractmethod
     def rekey(self, frame: bytes, key: bytes) -> bytes:
         """The frame with another key."""

@@ -97,5 +97,12 @@ MODBUS = Dialect(
         "any_unit", "zero_transaction_id", "wrong_transaction_id", "spare_bytes", "long_exceptions", "wrong_byte_count",
         "full_echo", "loose_echo", "wrong_length", "rtu_over_tcp",
     }),
+    vendors={
+        40: "not public: Modicon programming", 42: "not public: Modicon programming",
+        65: "user-defined: Huawei's inverters among others",
+        90: "not public: Schneider UMAS, by which controllers are programmed",
+        125: "not public: Schneider firmware", 126: "not public: Schneider programming",
+    },
+    id_quirks=("zero_transaction_id", "wrong_transaction_id"),
     lone_quirks=frozenset({"zero_transaction_id", "wrong_transaction_id", "wrong_length", "rtu_over_tcp"}),
 )  # fmt: skip

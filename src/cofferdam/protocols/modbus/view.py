@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cofferdam.protocols.modbus.quirks import crc
 from cofferdam.protocols.view import View
 
 
@@ -24,6 +25,16 @@ class ModbusView(View):
         """See View. A request's function code is 1 to 127, an answer's may have the exception bit."""
         function = frame[7] if from_client else frame[7] & 0x7F
         return 1 <= function <= 127
+
+    def foreign(self, segment: bytes) -> str:
+        """See View. A request of functions 1 to 6, 15 or 16 in an RTU frame, of its right length and with its CRC. A
+        frame of Modbus TCP would have both by chance once in 65,536 of those that are 8 bytes long, which few are."""
+        if not 8 <= len(segment) <= 256 or not 1 <= segment[1] <= 16:
+            return ""
+        size = 8 if segment[1] <= 6 else 9 + segment[6] if segment[1] in (15, 16) else 0
+        if len(segment) != size or crc(segment[:-2]) != segment[-2:]:
+            return ""
+        return "Modbus RTU over TCP (serial frames with CRC), which is not read from captures"
 
     def key(self, frame: bytes) -> bytes:
         """The transaction id."""
