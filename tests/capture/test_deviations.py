@@ -1,11 +1,12 @@
-"""What a capture tells of a device's ways: quirks, other protocols, functions that nobody has published, writes that were
-refused; and captures as they come: compressed, with broken times, taken behind a mirror's tunnel."""
+"""What a capture tells of a device's ways: quirks, other protocols, functions that nobody has published, refused
+writes; and captures as they come: compressed, with broken times, taken behind a mirror's tunnel."""
 
 from __future__ import annotations
 
 import dataclasses
 import gzip
 import struct
+from collections.abc import Callable
 
 import pytest
 
@@ -128,7 +129,7 @@ def _vxlan(frame: bytes) -> bytes:
     return struct.pack(">HHHH", 4000, 4789, len(frame) + 16, 0) + b"\x08" + bytes(7) + frame
 
 
-WRAPPED = {
+WRAPPED: dict[str, Callable[[bytes], bytes]] = {
     "gre with ip": lambda frame: _gre(0x0800, 0, b"", frame[14:]),
     "gre with a key and ethernet": lambda frame: _gre(0x6558, 0x2000, b"\0\0\0\7", frame),
     "erspan ii": lambda frame: _gre(0x88BE, 0x1000, bytes(4 + 8), frame),
