@@ -469,6 +469,7 @@ def test_one_that_rides_has_a_keeper_at_each_end() -> None:
 
 
 RIDE_ERRORS = [
+    (RIDES.replace("carries: [counts-to-erp]", "carries: [counts-to-erp, counts-to-erp]"), "twice", "each rider once"),
     (RIDES.replace("counts: {schema: count.json,", "counts: {schema: count.json, on_gap: wait,")
      .replace("carries: [counts-to-erp]", "carries: [files:a], files: {a: {names: ['*']}}"),
      "on_gap", "else there are no gaps"),
@@ -484,7 +485,7 @@ RIDE_ERRORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "found", "expected"), RIDE_ERRORS, ids=["gap", "way", "second", "table"])
+@pytest.mark.parametrize(("text", "found", "expected"), RIDE_ERRORS, ids=["twice", "gap", "way", "second", "table"])
 def test_what_cannot_ride_so_is_named(text: str, found: str, expected: str) -> None:
     said = [str(problem) for problem in problems(text)]
     assert any(expected in one for one in said), said

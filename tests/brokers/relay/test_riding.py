@@ -263,7 +263,22 @@ def test_holes_are_bounded(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(both.missing()) == 5
     assert "5 ranges of counts are missing" in both.outside.keeper.alarms()["strand-waits"]
     both.brings([carried(both, 2)])  # it is behind what waits
+    rider = both.inside.keeper._rider
+    assert rider is not None
+    for number in range(30, 60):
+        both.brings([Highest(rider._store, "counts", number)], run=False)
+    both.brings([])
+    assert len(both.outside.keeper._work.machine.channels["counts"].gaps) == 5
     assert both.outside.keeper.riding
+
+
+def test_what_is_missing_at_the_end_again_and_again_is_one_range(both: Both) -> None:
+    for number in range(1, 8):
+        both.inside.stored(number)
+        both.sent()
+        both.quiet()
+        both.cross()
+    assert both.missing() == [(1, 7)]
 
 
 def test_a_mark_stops_what_the_strand_brings(both: Both) -> None:

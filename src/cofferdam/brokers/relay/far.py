@@ -137,7 +137,8 @@ class FarKeeper(Keeper):
         channel = self._work.machine.channels.get(record.channel)
         if channel is None or not channel.served:
             return ""
-        if record.number > channel.next and len(channel.gaps) >= GAPS_MOST:
+        skips = record.number + isinstance(record, Highest) > channel.next
+        if skips and len(channel.gaps) >= GAPS_MOST:
             return f"{GAPS_MOST} ranges of {channel.name} are missing: bring them or give them up"
         if isinstance(record, Carried) and len(record.body) <= channel.row.most:
             size = len(record.body)

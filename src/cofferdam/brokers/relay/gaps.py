@@ -47,7 +47,9 @@ class Gaps:
         return [gap for gap in self.rows if not gap.given]
 
     def add(self, gap: Gap) -> None:
-        """One above all others."""
+        """One above all others. It goes on with the last one, if that is awaited and ends where it begins."""
+        if self.rows and self.rows[-1].last + 1 == gap.first and not self.rows[-1].given:
+            gap = msgspec.structs.replace(self.rows.pop(), last=gap.last)
         self.rows.append(gap)
 
     def fill(self, number: int) -> None:

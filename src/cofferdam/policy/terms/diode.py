@@ -85,7 +85,10 @@ class DiodeTerms(Terms[DiodeConduit, DiodeRows]):
         here = ("conduits", name)
         for number, (kind, rider) in enumerate(conduit.carries):
             at = (*here, "carries", number)
-            if kind == RECORDS:
+            if (kind, rider) in conduit.carries[:number]:
+                named = rider if kind == RECORDS else f"{kind}:{rider}"
+                checking.at(at, f"{named} a second time", "each rider once", check="carries")
+            elif kind == RECORDS:
                 self._crossing(name, conduit, at, rider, checking)
             elif rider not in conduit.files:
                 near = nearest(rider, conduit.files)
