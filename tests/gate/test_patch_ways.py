@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cofferdam.cli.main import main
+from tests.brokers.patch.test_cms import Maker
 from tests.brokers.patch.test_ways import FTPD, TFTPD, Ftpd, Tftpd
 from tests.gate.patching import Works
 from tests.waiting import eventually
@@ -72,3 +73,24 @@ def test_files_go_by_ftps_and_tftp_and_the_way_back_holds(plant: Plant, capsys: 
     plant.release("press.bin", b"broken " * 1000, "2.0")
     eventually(lambda: plant.asset("press")["state"] == "back")
     assert (plant.ftpd.files / "fw" / "press.bin").read_bytes() == good
+
+
+def test_a_file_that_its_maker_signed_by_cms(plant: Plant) -> None:
+    """Under the examiner's own filter: nothing can be imported late there."""
+    maker = Maker(plant.folder / "maker")
+    (plant.folder / "maker.pem").write_bytes(maker.root)
+    text = plant.policy.read_text()
+    plant.policy.write_text(
+        text.replace("    products:\n", "    products:\n      drives: {origin: {cms: maker.pem}, scan: none}\n", 1)
+    )
+    assert main(["reload", "--state", str(plant.state)]) == 0
+    file = plant.folder / "drive.bin"
+    file.write_bytes(b"drive firmware")
+    signature = plant.folder / "drive.bin.p7s"
+    signature.write_bytes(maker.sign(file))
+    words = ("--product", "drives", "--signature", str(signature))
+    found = plant.examined(plant.told("put", str(file), "--version", "1", *words)["number"])
+    assert (found["state"], found["report"]["origin"]) == ("passed", "CMS, Vendor Inc"), found
+    file.write_bytes(b"drive firmwarE")
+    found = plant.examined(plant.told("put", str(file), "--version", "2", *words)["number"])
+    assert (found["state"], "another file" in found["reason"]) == ("refused", True), found
