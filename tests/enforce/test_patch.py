@@ -19,11 +19,15 @@ import pytest
 from cofferdam.cli.main import main
 from cofferdam.enforce.putback import clean
 from tests.brokers.patch.makers import EICAR, HAS_CLAMD, Gpg, Sshd, clamd, ssh_key
-from tests.enforce.site import DEVICE, GATE_IT, Site, netns
+from tests.brokers.patch.web import serving
+from tests.brokers.relay.certificates import make
+from tests.enforce.site import DEVICE, GATE_IT, STRANGER, Site, netns
 from tests.gate.plant import Gate
 from tests.waiting import eventually
 
 pytestmark = [*netns, pytest.mark.skipif(not HAS_CLAMD, reason="clamd is not installed")]
+AUTHORITY = make("vendor authority", ca=True)
+VENDOR = make("vendor.test", by=AUTHORITY)
 CONDUITS = """
   firmware:
     from: office
@@ -36,12 +40,15 @@ CONDUITS = """
       office: {{at: "{gate}:8444", plain: true}}
     products:
       fw: {{origin: {{pgp: vendor.asc}}}}
+    sources:
+      vendor: {{https: {{at: "{vendor}", host: vendor.test, authority: ca.pem, path: /files/}}, every: 1 day}}
     ways:
       plc-9:
         address: {device}
         sftp: {{port: 2222, user: root, host_key: "{host_key}", path: "{files}/{{file}}"}}
     allow:
       - {{who: erp, put: fw}}
+      - {{source: vendor, fetch: fw, files: "fetched-{{version}}.bin"}}
       - asset: plc-9
         install: fw
         health: {{file: "{files}/fw.bin", says: "good", within: 1 s}}
@@ -52,18 +59,27 @@ CONDUITS = """
 class Live:
     """A gate with a patch relay, its vendor, its asset, and its command line."""
 
-    def __init__(self, site: Site, folder: Path, scanner: Path) -> None:
+    def __init__(self, site: Site, folder: Path, scanner: Path, port: int) -> None:
         self.site, self.folder = site, folder
         beside = site.policy.parent
         beside.chmod(0o711)  # the gate's user reads what lies beside the policy
         self.vendor = Gpg(folder / "vendor")
         (beside / "vendor.asc").write_bytes(self.vendor.public())
+        (beside / "ca.pem").write_bytes(AUTHORITY.pem)
+        (folder / "web" / "fetched-0.1.bin").write_bytes(b"from the vendor's site")
+        (folder / "web" / "fetched-0.1.bin.asc").write_bytes(self.vendor.sign(b"from the vendor's site"))
         self.keys = {name: ssh_key(folder, name) for name in ("alice", "bob", "h1", "h2", "machine")}
         self.sshd = Sshd(folder / "plc", self.keys["machine"].with_suffix(".pub"), 2222, address=DEVICE, start=False)
         self.sshd.start("ip", "netns", "exec", site.plant)
         site.policy.write_text(
             site.text(
-                rules=CONDUITS.format(gate=GATE_IT, device=DEVICE, host_key=self.sshd.host_key, files=self.sshd.files)
+                rules=CONDUITS.format(
+                    vendor=f"{STRANGER}:{port}",
+                    gate=GATE_IT,
+                    device=DEVICE,
+                    host_key=self.sshd.host_key,
+                    files=self.sshd.files,
+                )
             )
         )
         root = beside / "root.json"
@@ -110,14 +126,21 @@ class Live:
         self.vendor.close()
 
 
+def web(folder: Path, site: Site) -> contextlib.AbstractContextManager[int]:
+    """The vendor's HTTPS server, in the office."""
+    (folder / "web").mkdir()
+    return serving(folder / "web", VENDOR, "ip", "netns", "exec", site.office, address=STRANGER)
+
+
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
     with (
         tempfile.TemporaryDirectory(prefix="cofferdam-test-") as folder,
         Site(Path(folder)) as site,
         clamd(Path(folder) / "clamd") as scanner,
+        web(Path(folder), site) as port,
     ):
-        made = Live(site, Path(folder), scanner)
+        made = Live(site, Path(folder), scanner, port)
         try:
             made.gate.wait_ready()
             yield made
@@ -127,6 +150,19 @@ def live() -> Iterator[Live]:
             made.gate.close()
             made.close()
             clean(site.state)
+
+
+def test_the_fetcher_reaches_its_source_and_what_it_brings_is_scanned(live: Live) -> None:
+    source = lambda: live.told("status")["keeper"]["sources"][0]  # noqa: E731
+    eventually(lambda: source()["last"])
+    assert (source()["refused"], source()["taken"]) == ("", 1), source()
+    number = next(row["number"] for row in live.told("list") if row["how"] == "fetch")
+    eventually(lambda: live.told("show", str(number))["state"] != "examining")
+    found = live.told("show", str(number))
+    assert (found["state"], found["report"]["scan"]) == ("passed", "clean")
+    key = next((live.site.state / "secrets").rglob("quarantine"))
+    assert key.stat().st_mode & 0o077 == 0
+    assert len(key.read_bytes()) == 32
 
 
 def test_a_signed_file_with_a_virus_is_refused(live: Live) -> None:

@@ -222,12 +222,8 @@ def test_what_is_not_the_vendors_is_refused(town: Town) -> None:
     town.fetch()
     assert "has expired" in town.newest()["reason"]
     assert town.newest()["state"] == "refused"
-    text = (dist / "InRelease").read_bytes()
-    (dist / "InRelease").write_bytes(text.replace(b"Origin: Vendor", b"Origin: Vendor2"))
-    # The same date is another name: it is known, and the other content is a change that is told.
     assert len(town.snapshots()) == before + 1
     # One that is newer, and then the mirror goes back.
-    eventually(lambda: f"{datetime.datetime.now(datetime.UTC):%S}" != "", 1)
     mirror.publish(works)
     town.fetch()
     newest = town.newest()

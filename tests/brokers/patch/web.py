@@ -1,7 +1,7 @@
 """A vendor's HTTPS server, as a process of its own: a folder with its listing, ranges and ETags; and servers that are
 not what they should be, by the first part of the path.
 
-    python -m tests.brokers.patch.web FOLDER PORT CERTIFICATE KEY
+    python -m tests.brokers.patch.web FOLDER ADDRESS PORT CERTIFICATE KEY
 
     /files/...     the folder
     /redirect/     leads to another host
@@ -166,15 +166,17 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(folder: Path, made: Made) -> Iterator[int]:
-    """Such a server; its port."""
+def serving(folder: Path, made: Made, *within: str, address: str = "127.0.0.1") -> Iterator[int]:
+    """Such a server; its port. `within`: a command that it is started by."""
     port = held_port()
     (folder.parent / f"{port}.pem").write_bytes(made.pem)
     (folder.parent / f"{port}.key").write_bytes(made.key)
     log = folder.parent / f"{port}.log"
-    words = [str(folder), str(port), str(folder.parent / f"{port}.pem"), str(folder.parent / f"{port}.key")]
+    words = [str(folder), address, str(port), str(folder.parent / f"{port}.pem"), str(folder.parent / f"{port}.key")]
     with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "tests.brokers.patch.web", *words], stdout=out, stderr=out)
+        process = subprocess.Popen(
+            [*within, sys.executable, "-m", "tests.brokers.patch.web", *words], stdout=out, stderr=out
+        )
     try:
         eventually(lambda: b"ready" in log.read_bytes() or process.poll() is not None, PATIENT)
         assert process.poll() is None, log.read_text()
@@ -185,10 +187,10 @@ def serving(folder: Path, made: Made) -> Iterator[int]:
 
 
 def main() -> None:
-    folder, port, certificate, key = sys.argv[1:]
+    folder, address, port, certificate, key = sys.argv[1:]
     Handler.folder = Path(folder)
     ThreadingHTTPServer.daemon_threads = True
-    server = ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
+    server = ThreadingHTTPServer((address, int(port)), Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)

@@ -25,7 +25,9 @@ LARGEST: Final = 512 << 20
 def scan(rules: bytes, file: Path) -> Scanned:
     """Raises nothing for what a file or the rules are."""
     if _yara is None:
-        return Scanned("not scanned", "the policy has YARA rules, and yara-x is not there: pip install cofferdam[yara]")
+        return Scanned(
+            "not scanned", "the policy has YARA rules, and yara-x is not installed (the extra `patch` has it)"
+        )
     if file.stat().st_size > LARGEST:
         return Scanned("not scanned", f"the YARA rules look at files of {LARGEST >> 20} MiB at the most")
     try:

@@ -127,7 +127,7 @@ class AptSaid(ServerSaid):
 
     path: UrlPath = Field("/debian", description="Where `dists` and `pool` are; for a snapshot by date, with the date.")
     suite: Suite = Field(description="The suite, as the vendor's `sources.list` has it.")
-    components: Components = Field(("main",), description="Its components.")
+    components: Components = Field(("main",), description="Its components, as the vendor names them.")
     architectures: Components = Field(("amd64",), description="The architectures of the assets.")
     also: Servers = Field((), description="Further servers, to which the first may redirect.")
 
