@@ -153,7 +153,9 @@ def live() -> Iterator[Live]:
 
 
 def test_the_fetcher_reaches_its_source_and_what_it_brings_is_scanned(live: Live) -> None:
-    source = lambda: live.told("status")["keeper"]["sources"][0]  # noqa: E731
+    def source() -> dict[str, Any]:
+        return dict(live.told("status")["keeper"]["sources"][0])
+
     eventually(lambda: source()["last"])
     assert (source()["refused"], source()["taken"]) == ("", 1), source()
     number = next(row["number"] for row in live.told("list") if row["how"] == "fetch")
