@@ -266,8 +266,7 @@ class Device:
         if self.held or self.retired:
             self._fail(job, Failure.UNREACHABLE, self.retired or "severed")
             return
-        waited = self._clock() - job.arrived
-        if waited > job.timeout_ns and waited > self._patience(job):
+        if self._clock() - job.arrived > job.timeout_ns and self._too_late(job):
             self._fail(job, Failure.BUSY, TOO_LATE)
             return
         if self._silence.missed and not self._silence.may_ask(job.unit, job.timeout_ns, self._clock()):
@@ -296,6 +295,10 @@ class Device:
         self._arm(job.arrived + self._patience(job))
         if gives_way is not None:
             self._fail(gives_way, Failure.BUSY, "too many requests wait for this device")
+
+    def _too_late(self, job: Job) -> bool:
+        """Whether the job has waited for longer than it may."""
+        return self._clock() - job.arrived > self._patience(job)
 
     def _patience(self, job: Job) -> int:
         """How long the job may wait in line (ns)."""
@@ -361,8 +364,7 @@ class Device:
             connection = self._free(job)
             if connection is None:
                 raise LocalProtocolError("a request was taken out of line, and has no place")
-            waited = self._clock() - job.arrived
-            if waited > job.timeout_ns and waited > self._patience(job):
+            if self._clock() - job.arrived > job.timeout_ns and self._too_late(job):
                 self._fail(job, Failure.BUSY, TOO_LATE)
             elif not self._permit(job):
                 self._fail(job, Failure.BUSY, "no longer allowed when its turn came")

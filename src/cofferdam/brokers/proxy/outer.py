@@ -100,14 +100,15 @@ class Outer(Door):
                         self._tend(client)
                     return
                 client.frame_since = 0
-                if event is WAITS:
-                    break
                 pace.tokens -= 1.0
                 if isinstance(event, RequestReceived):
                     self._request(client, event.token, event.request)
                 elif isinstance(event, RequestRefused):
                     self._malformed(client, event.section, event.detail)
                     self._answer(client, event.token, event.reply)
+                elif event is WAITS:
+                    pace.tokens += 1.0
+                    break
                 elif isinstance(event, Repeated):
                     self._repeated(client, event.token)
                 elif isinstance(event, FrameReceived):

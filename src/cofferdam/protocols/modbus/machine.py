@@ -43,6 +43,7 @@ from cofferdam.protocols.base import (
     ServerCallEvent,
     ServerMachine,
     Unmatched,
+    Waits,
 )
 from cofferdam.protocols.modbus import quirks as odd
 from cofferdam.protocols.modbus import requests, responses
@@ -115,15 +116,13 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
         size = 6 + length
         if have < size:
             return NEED_DATA
-        if transaction in self._open and not self._again(transaction, at, size):
-            return WAITS
+        if transaction in self._open:
+            return self._twice(transaction, at, size)
         if have == size:
             self._data = b""
             self._at = 0
         else:
             self._at = at + size
-        if transaction in self._open:
-            return Repeated(self._open[transaction].token)
         self._serial = serial = (self._serial + 1) % _SERIALS
         token = serial << 32 | transaction << 16 | unit << 8 | function
         event: RequestReceived[ModbusRequest] | RequestRefused[ModbusResponse]
@@ -134,6 +133,15 @@ class ModbusServer(ServerMachine[ModbusRequest, ModbusResponse]):
             event = RequestRefused(token, reply, refused.section, refused.detail, function)
         self._open[transaction] = event
         return event
+
+    def _twice(self, transaction: int, at: int, size: int) -> Repeated | Waits:
+        """What a whole frame is whose transaction id is in use."""
+        if not self._again(transaction, at, size):
+            return WAITS
+        self._at = at + size
+        if self._at == len(self._data):
+            self._data, self._at = b"", 0
+        return Repeated(self._open[transaction].token)
 
     def _again(self, transaction: int, at: int, size: int) -> bool:
         """Whether the frame there is the request that is open under its transaction id, word for word."""
