@@ -112,7 +112,8 @@ def test_a_device_that_is_another_one_than_before_is_told() -> None:
         [question] = device.take()
         device.on_data(identified(question, vendor, revision))
         stage.cross()
-        assert client.take()
+        [shown] = client.take()
+        assert vendor.replace(b"\x1b", b"?") in shown and b"\x1b" not in shown, "L12"
         assert figures(stage)["identities"] == (number == 2)
     [told] = stage.of(DeviceTrouble)
     assert told.what == "identity" and "revision '1.0' is now '1.1'" in told.detail and "\x1b" not in told.detail

@@ -69,6 +69,23 @@ BREAKS = {
 }
 
 
+def test_a_broken_record_takes_no_turn_from_a_paced_point(owned: Taken) -> None:
+    """M14: after each of them the new pair refused paced points for a minute, so that one a minute kept all out."""
+    policy = owned.site.policy.read_text()
+    owned.site.policy.write_text(policy.replace("type: uint32}", "type: uint32, writes_per_minute: 3}"))
+    assert cli("reload", "--state", owned.site.state)[0] == 0
+    for number in range(2):
+        before = owned.restarts()
+        owned.inject("for n in range(9): os.write(crossing, b'\\x00\\x00\\x01\\xc1')")
+        assert owned.ended(before)
+        owned.gate.wait_ready()
+        with Client(owned.port) as client:
+            assert client.write(number)
+    assert len(events(owned.site.state, "record-violation")) >= 2
+    owned.site.policy.write_text(policy)
+    assert cli("reload", "--state", owned.site.state)[0] == 0
+
+
 @pytest.mark.parametrize("what", BREAKS)
 def test_what_no_honest_part_says_ends_that_part_alone(owned: Taken, operator: Client, what: str) -> None:
     before = owned.restarts()

@@ -1,18 +1,22 @@
-"""Where root starts a gate without namespaces, its children are not root with all that root can."""
+"""Where root starts a gate without namespaces, none of its children is root."""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from cofferdam.enforce import kernel
-from cofferdam.enforce.rooted import KEPT, KEPT_BY_GATE
-from cofferdam.enforce.users import NEEDED, Users
+from cofferdam.enforce.rooted import READING
+from cofferdam.enforce.users import NEEDED, USEFUL, Users
 from cofferdam.gate.watch.forwarding import SWITCHES, forwarded
 from tests.gate.conftest import Site
 from tests.gate.plant import Client, running
+from tests.waiting import eventually
+
+SETS = ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")
 
 
 def told(pid: int) -> dict[str, str]:
@@ -25,11 +29,14 @@ def bits(*names: str) -> int:
     return sum(1 << kernel.CAPABILITIES[name] for name in names)
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or bool(kernel.missing_capabilities((*NEEDED, *KEPT))), reason="needs root and its capabilities"
-)
-def test_what_root_starts_is_not_root(tmp_path: Path) -> None:
-    """M8."""
+LACKING = os.geteuid() != 0 or bool(kernel.missing_capabilities((*NEEDED, *READING)))
+
+
+@pytest.mark.skipif(LACKING, reason="needs root and its capabilities")
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_what_root_starts_is_not_root(tmp_path: Path, mode: int) -> None:
+    """M8. `mode`: of the policy's folder; where only root may enter it, the gate keeps the right to read."""
+    tmp_path.chmod(mode)
     site = Site(tmp_path)
     with running(site.state, site.policy) as gate:
         with Client(site.port) as client:
@@ -37,23 +44,29 @@ def test_what_root_starts_is_not_root(tmp_path: Path) -> None:
             assert client.write(7)
         pids, mine = gate.pids(), Path("/proc/self/ns/mnt").stat().st_ino
         users = set()
-        for part in ("outer", "inner"):
+        for part in ("outer", "inner", "auditor", "gate"):
             facts = told(pids[part])
             users |= set(facts["Uid"].split()) | set(facts["Gid"].split())
-            assert [int(facts[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")] == [0] * 5
+            held = bits(*READING) if part == "gate" and mode == 0o700 else 0
+            assert [int(facts[name], 16) for name in SETS] == [held] * len(SETS), part
             assert facts["NoNewPrivs"] == "1"
-            assert facts["NSpid"].split()[1:] == ["1"], "it sees no other process"
             assert Path(f"/proc/{pids[part]}/ns/mnt").stat().st_ino != mine
-        assert len(users) == 2, "each half has one of its own"
-        assert all(int(user) in Users().parts for user in users)
-        for part, kept in (("gate", KEPT_BY_GATE), ("auditor", KEPT)):
-            facts = told(pids[part])
-            assert int(facts["CapEff"], 16) == int(facts["CapBnd"], 16) == bits(*kept)
-            assert facts["NoNewPrivs"] == "1"
+            if part in ("outer", "inner"):
+                assert facts["NSpid"].split()[1:] == ["1"], "it sees no other process"
+        assert len(users) == 4, "each has one of its own"
+        assert users <= set(map(str, range(Users().first, Users().last)))
+        keys = Path(f"/proc/{pids['gate']}/root{site.state}/keys")
+        assert mode == 0o755 or not list(keys.iterdir()), "it cannot sign for the auditor"
+        launcher = int(told(gate.process.pid)["CapEff"], 16)
+        assert not launcher & ~bits(*NEEDED, *USEFUL)
         said = {fact["name"]: fact for fact in gate.status()["facts"]}
-        assert said["mount namespaces"]["in_force"]
-        assert "the gate, the auditor and parts with files run as root" in said["own users"]["detail"]
-        assert "no forwarding" in said
+        assert said["mount namespaces"]["in_force"] and said["own users"]["in_force"]
+        assert ("the gate may read" in said["own users"]["detail"]) == (mode == 0o700)
+        assert said["no forwarding"]["detail"] == forwarded()[1], "it sees what the host's switches say"
+        site.policy.rename(tmp_path / "old")  # as editors do it
+        site.policy.write_text((tmp_path / "old").read_text().replace("plc-road", "new-road"))
+        gate.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "new-road" in str(gate.status()))
         assert gate.stop() == 0
     assert not (site.state / "network" / "root").exists()
     site.device.close()

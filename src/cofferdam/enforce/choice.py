@@ -20,25 +20,29 @@ from cofferdam.errors import GateError, PolicyError
 
 
 def choose(policy: Path, state: Path, *, users: Users, take: Collection[str] = (), machine: str = "") -> Isolation:
-    """The separation for a gate that is about to start. In namespaces, the calling process gives up the capabilities
-    that a launcher does not need."""
+    """The separation for a gate that is about to start. Where there is any, the calling process gives up the
+    capabilities that a launcher does not need."""
     missing = _missing()
     if missing is not None:
         return PlainIsolation(missing)
-    if not inside(None, _asks_for_namespaces, str(policy), machine):
-        return RootIsolation(state, users)
-    # Here, and not above: pyroute2 is large, and a gate without namespaces has no use for it.
-    from cofferdam.enforce.namespaces import NamespaceIsolation
-
-    try:
-        isolation = NamespaceIsolation(state, policy, users, take=take)
-    except GateError as error:
-        return RootIsolation(state, users, (str(error), error.hint))
+    isolation = _for_root(policy, state, users, take, machine)
     lacking = kernel.missing_capabilities(USEFUL)
     kept = [*NEEDED, *(name for name in USEFUL if name not in lacking)]
     kernel.drop_bounding_set(kept)
     kernel.set_capabilities(kept)
     return isolation
+
+
+def _for_root(policy: Path, state: Path, users: Users, take: Collection[str], machine: str) -> Isolation:
+    if not inside(None, _asks_for_namespaces, str(policy), machine):
+        return RootIsolation(state, policy, users)
+    # Here, and not above: pyroute2 is large, and a gate without namespaces has no use for it.
+    from cofferdam.enforce.namespaces import NamespaceIsolation
+
+    try:
+        return NamespaceIsolation(state, policy, users, take=take)
+    except GateError as error:
+        return RootIsolation(state, policy, users, (str(error), error.hint))
 
 
 def _missing() -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,9 +26,11 @@ MNT_DETACH: Final = 2
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_SECUREBITS = 1, 4, 24, 28
 PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 47
-PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 SECUREBITS_LOCKED: Final = 0x01 | 0x02 | 0x40 | 0x80
 """NOROOT and NO_CAP_AMBIENT_RAISE, each with its lock (capabilities(7)): user 0 would be a user like any other."""
+SECUREBITS_KEPT: Final = 0x01 | 0x02 | 0x10
+"""NOROOT with its lock, and KEEP_CAPS until the next program: for a change of user that keeps some."""
 
 CAPABILITIES: Final = {
     "chown": 0, "dac_override": 1, "dac_read_search": 2, "fowner": 3, "kill": 5, "setgid": 6, "setuid": 7,
@@ -108,27 +110,28 @@ def drop_bounding_set(keep: Iterable[str] = ()) -> None:
             raise
 
 
-def set_capabilities(names: Iterable[str]) -> None:
-    """Permitted and effective become these, inheritable and ambient empty."""
-    bits = 0
-    for name in names:
-        bits |= 1 << CAPABILITIES[name]
+def set_capabilities(names: Iterable[str], *, inherit: bool = False) -> None:
+    """Permitted and effective become these. `inherit`: and what a program that it starts has; else it has none."""
+    words = tuple(names)
+    bits = sum(1 << CAPABILITIES[name] for name in words)
     low, high = bits & 0xFFFFFFFF, bits >> 32
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
+    data = (ctypes.c_uint32 * 6)(low, low, low if inherit else 0, high, high, high if inherit else 0)
     _check(_libc.capset(header, data), "capset")
+    for name in words if inherit else ():
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAPABILITIES[name])
 
 
-def become(user: int, groups: Iterable[int] = ()) -> None:
-    """The calling process becomes another user for good: no capability now, none by any program, none by any user id.
-    `groups`: of what it may read."""
-    prctl(PR_SET_SECUREBITS, SECUREBITS_LOCKED)
-    drop_bounding_set()
+def become(user: int, groups: Iterable[int] = (), keep: Sequence[str] = ()) -> None:
+    """The calling process becomes another user for good: no capability now, none by any program, none by any user id,
+    but for those of `keep`. `groups`: of what it may read."""
+    prctl(PR_SET_SECUREBITS, SECUREBITS_KEPT if keep else SECUREBITS_LOCKED)
+    drop_bounding_set(keep)
     os.setgroups(sorted(groups))
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-    set_capabilities(())
+    set_capabilities(keep, inherit=True)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 

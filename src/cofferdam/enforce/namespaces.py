@@ -1,16 +1,9 @@
-"""Separation by namespaces: one network namespace for each side, and for each process a user, a tree of files and
-limits of its own.
-
-    process    network          files it can write          sees besides Python
-    part       its side's       its store, if it has one    what is bound for it
-    gate       the host's       the state folder's top      the policy's folder
-    auditor    none             audit/, keys/, archive/     nothing
-    launcher   the host's       all: it makes the others
+"""Separation by namespaces: one network namespace for each side, and each process in a house of its own (housed).
 
 What is made or moved in the host's network stands in the journal before it is done. `undo` and `clean` put it back
 from there, in the same process or in any later one.
 
-Not here: system-call filters, which a part puts on itself (sandbox).
+Not here: users and trees of files (housed), system-call filters, which a part puts on itself (sandbox).
 """
 
 from __future__ import annotations
@@ -20,20 +13,18 @@ import errno
 import hashlib
 import os
 import secrets
-import signal
 import socket
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 
-from cofferdam.enforce import firewall, journal, kernel, netns, sites, stores, view
+from cofferdam.enforce import firewall, journal, kernel, netns
 from cofferdam.enforce.counters import Counters
-from cofferdam.enforce.crews import GATE
+from cofferdam.enforce.housed import HousedIsolation
 from cofferdam.enforce.inside import inside
-from cofferdam.enforce.isolation import Berth, Isolation, Wire, listen, strand
-from cofferdam.enforce.kernel_log import KernelLog
+from cofferdam.enforce.isolation import Berth, Wire, listen, strand
 from cofferdam.enforce.netlink import Seen
 from cofferdam.enforce.orders import (
     DROPPED,
@@ -50,16 +41,13 @@ from cofferdam.enforce.orders import (
 from cofferdam.enforce.overlay.tunnel import TunnelDevice
 from cofferdam.enforce.plans.records import Link, NetworkPlan, SidePlan, check, namespace_name
 from cofferdam.enforce.plans.rules import counter_names, ruleset
-from cofferdam.enforce.profile import MEMORY_BYTES, Profile
+from cofferdam.enforce.profile import MEMORY_BYTES
 from cofferdam.enforce.putback import clean
-from cofferdam.enforce.users import Allotted, Users
+from cofferdam.enforce.users import Users
 from cofferdam.errors import CofferdamError, GateError
 
-PEER_FILES = ("peers.json", "peers.json.new", "wireguard.key", "wireguard.key.new")
-"""What the gate keeps of the overlay in the state folder."""
 
-
-class NamespaceIsolation(Isolation):
+class NamespaceIsolation(HousedIsolation):
     """For one gate. Needs the capabilities in users.NEEDED and the nft program."""
 
     name = "namespaces"
@@ -69,21 +57,15 @@ class NamespaceIsolation(Isolation):
 
         Raises: GateError, where nft is missing.
         """
-        self.kernel_log = KernelLog()
+        nft = firewall.find_nft()
+        super().__init__(state, policy, users or Users())
         self._take = frozenset(take)
-        self._state = state
-        self._policy = policy
-        self._users = users or Users()
-        self._launcher = os.getpid()
-        self._nft = firewall.find_nft()
-        self._python = view.find_python()
+        self._nft = nft
         self._home = netns.own()
-        self._home_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._plan: NetworkPlan | None = None
         self._journal: journal.Journal | None = None
         self._sides: dict[str, int] = {}
         self._interfaces: dict[str, str] = {}  # zone: its interface's name in the namespace
-        self._allotted = Allotted(self._users, journal.folder(state), lambda: stores.owners(state))
         self._tunnel = ""  # the name of the tunnel's device, in the namespace of side it
         self._device: TunnelDevice | None = None
         self._egress = True
@@ -91,7 +73,6 @@ class NamespaceIsolation(Isolation):
         self._counters: dict[str, Counters] = {}  # by side
         self._seen: dict[str, Seen] = {}  # by side
         self._dropped: dict[str, dict[str, int]] = {}  # by side: what rulesets that were replaced had counted
-        self._folders: list[Path] = []  # made by `begin`; taken away again if no plan comes into force
 
     # --- state --------------------------------------------------------------------------------------------------------
 
@@ -107,48 +88,8 @@ class NamespaceIsolation(Isolation):
         for said in left:
             print(f"cofferdam: an earlier gate was killed: {said}", file=sys.stderr)
         self._check_policy()
-        try:
-            self._hand_out()
-        except OSError as error:
-            raise GateError(
-                f"cannot hand out the state directory {self._state} to the gate's users: {error.strerror or error}",
-                hint="give one with --state on a local file system",
-            ) from None
-
-    def _check_policy(self) -> None:
-        """The gate reads the policy as its own user. Raises: GateError."""
-        needed = 0o005 if self._policy.is_dir() else 0o004
-        found = self._policy.stat()
-        if found.st_uid != self._users.gate and found.st_mode & needed != needed:
-            raise GateError(
-                f"the gate's user ({self._users.gate}) may not read the policy {self._policy}",
-                hint=f"chmod o+{'rX' if needed == 0o005 else 'r'} {self._policy} (a policy holds no secrets), "
-                f"or chown it to {self._users.gate}",
-            )
-
-    def _hand_out(self) -> None:
-        self._folders += [path for path in (journal.folder(self._state),) if not path.exists()]
-        journal.prepare_folder(self._state)
+        super().begin()
         journal.note_policy(self._state, self._policy)
-        self._make_folder(journal.folder(self._state) / "root", 0o700)
-        os.chown(self._state, 0, self._users.gate)
-        self._state.chmod(0o1770)
-        (self._state / "gate.sock").unlink(missing_ok=True)
-        for name in ("severed.json", "severed.json.new", "anchor.json", "spare", *PEER_FILES):
-            with contextlib.suppress(FileNotFoundError):
-                os.chown(self._state / name, self._users.gate, self._users.gate, follow_symlinks=False)
-        handed = self._state / "secrets"  # the gate reads them, and tells each to the one part that it is for
-        if handed.is_dir() and not handed.is_symlink():
-            _give(handed, self._users.gate, whole=True)
-        for name, mode in (("audit", 0o750), ("keys", 0o700), ("archive", 0o750)):
-            folder = self._state / name
-            self._make_folder(folder, mode)
-            _give(folder, self._users.auditor)
-
-    def _make_folder(self, path: Path, mode: int) -> None:
-        if not path.exists():
-            path.mkdir(mode=mode)
-            self._folders.append(path)
 
     # --- network ------------------------------------------------------------------------------------------------------
 
@@ -362,11 +303,7 @@ class NamespaceIsolation(Isolation):
     def undo(self) -> None:
         self._undo_network()
         journal.forget_policy(self._state)
-        # A start that failed leaves no empty folders. One that holds something by now (a log) stays.
-        for path in reversed(self._folders):
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        self._folders.clear()
+        super().undo()
 
     def _undo_network(self) -> None:
         for counters in self._counters.values():
@@ -432,63 +369,14 @@ class NamespaceIsolation(Isolation):
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
-    def user(self, name: str) -> int:
-        own = {"gate": self._users.gate, "auditor/auditor": self._users.auditor}
-        return own[name] if name in own else self._allotted.of(name)
-
     def space(self, place: Place) -> str:
         return self._plan.space_of(place.side, place.zone) if self._plan is not None else place.side
 
-    @contextlib.contextmanager
-    def forking(self, profile: Profile) -> Iterator[None]:
-        """A part is born as the first process of a process namespace of its own: it sees and can signal no other."""
-        if not profile.confined:
-            yield
-            return
-        kernel.unshare(kernel.CLONE_NEWPID)
-        try:
-            yield
-        finally:
-            if os.getpid() == self._launcher:
-                kernel.setns(self._home_pids, kernel.CLONE_NEWPID)
-
-    def child_setup(self, berth: Berth) -> None:
-        self.stand(berth)
-        berth.limit()
-
-    def stand(self, berth: Berth) -> None:
-        """Takes the part's place as its user, without its limits yet: one that stands there may have children."""
-        os.setsid()
-        profile = berth.profile
-        kinds = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC
-        if profile.stands in ("outer", "inner"):
+    def _take_place(self, berth: Berth) -> None:
+        if berth.profile.stands in ("outer", "inner"):
             if berth.place is None:
                 raise OSError(errno.EINVAL, "a part without a place")
             self._enter_side(berth.place)
-        elif profile.stands == "apart":
-            kinds |= kernel.CLONE_NEWNET  # an empty one: it has nobody to talk to
-        if profile.confined:
-            kinds |= kernel.CLONE_NEWUTS
-        kernel.unshare(kinds)
-        if profile.confined:
-            socket.sethostname("part")
-        os.umask(0o022)
-        groups = {*berth.reads.values(), *map(sites.group, berth.folders.values())}
-        view.enter(journal.folder(self._state) / "root", self._python, *self._files(berth))
-        kernel.become(berth.user, groups)
-        # The kernel forgets this at a change of user. A launcher that ended before it is noticed by the control pipe.
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if not profile.confined and os.getppid() != self._launcher:
-            raise OSError(errno.ESRCH, "the launcher ended while this child started")
-
-    @property
-    def probe_user(self) -> int:
-        """A user that no part is."""
-        return self._users.probe
-
-    def become_probe(self) -> None:
-        """The calling process becomes a user that no part is, without a place. For a probe."""
-        kernel.become(self.probe_user)
 
     def _enter_side(self, place: Place) -> None:
         log, plan = self._journal, self._plan
@@ -501,21 +389,6 @@ class NamespaceIsolation(Isolation):
             raise OSError(errno.ENOENT, f"the network namespace of side {place.side} is not there")
         kernel.setns(fd, kernel.CLONE_NEWNET)
         os.close(fd)
-
-    def _files(self, berth: Berth) -> tuple[list[Path], list[Path]]:
-        """(reads, writes) besides Python."""
-        if berth.profile is GATE:
-            return [self._policy_place(), Path("/etc/passwd")], [self._state]
-        own = [self._state / name for name in berth.profile.writes]
-        return [*berth.reads, *berth.sockets], [*own, *berth.writes]
-
-    def _policy_place(self) -> Path:
-        """What of the policy the gate sees: its folder rather than the file, since editors replace a file by another.
-        Where others may not enter the folder, the file alone; a new one in its place is then seen at the next start."""
-        policy, parent = self._policy, self._policy.parent
-        if policy.is_dir() or parent == Path("/") or not parent.stat().st_mode & 0o001:
-            return policy
-        return parent
 
     # --- what is in force ---------------------------------------------------------------------------------------------
 
@@ -563,14 +436,3 @@ def _refuse_lifeline(moved: journal.Moved) -> None:
 
 def _tag(state: Path) -> str:
     return hashlib.sha256(os.fsencode(state)).hexdigest()[:4]
-
-
-def _give(folder: Path, user: int, *, whole: bool = False) -> None:
-    """A folder and all in it belongs to a user; nothing to do if it does so already, unless `whole` says that others
-    may have put something there. Links are not followed."""
-    if folder.lstat().st_uid == user and not whole:
-        return
-    for _, folders, files, fd in os.fwalk(folder, follow_symlinks=False):
-        for name in (*folders, *files):
-            os.chown(name, user, user, dir_fd=fd, follow_symlinks=False)
-    os.chown(folder, user, user, follow_symlinks=False)  # last: it says that the others are done

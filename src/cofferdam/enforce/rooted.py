@@ -1,110 +1,84 @@
 """Separation without network namespaces, where root starts the gate: what root can take from its children all the same.
+Each is born as it would be with namespaces (housed), but that it shares the host's network.
 
-    process                          user        files it sees               capabilities
-    part without files of its own    of its own  Python and our own code     none
-    other part, auditor              root        the host's                  reading what others own
-    gate                             root        the host's                  that, and ports below 1024
-
-A part without files of its own (the halves of every proxy) is born as it would be with namespaces, but that it shares
-the host's network: in a mount namespace, as the first process of a process namespace, as a user that nothing belongs
-to. The others keep root's user, since what they work with is root's: the policy, the state, the site's folders.
+Where only root may enter the policy's folder or read the policy, the gate sees the host's files, but for the log's key,
+and keeps the right to read them (CAP_DAC_READ_SEARCH), so that it can read what it is given; it can write no more for
+that. `status` says so, and what to do.
 
 Not here: the network (namespaces), system-call filters (sandbox).
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 
-from cofferdam.enforce import journal, kernel, view
+from cofferdam.enforce import journal, kernel
 from cofferdam.enforce.crews import GATE
+from cofferdam.enforce.housed import HousedIsolation
 from cofferdam.enforce.isolation import Berth, PlainIsolation
 from cofferdam.enforce.orders import Fact
-from cofferdam.enforce.profile import Can, Profile
 from cofferdam.enforce.users import Users
 
-KEPT = ("dac_read_search",)
-KEPT_BY_GATE = ("dac_read_search", "net_bind_service")
-"""Capabilities of those who stay root: the state or the policy may lie in somebody's own folder."""
+READING = ("dac_read_search",)
+SWITCHES = Path("/proc/sys/net")
+"""There the gate sees whether the host forwards, and what else its network is set to: no more than anybody sees."""
 
 
-class RootIsolation(PlainIsolation):
+class RootIsolation(HousedIsolation, PlainIsolation):
     """For a launcher that has the capabilities of users.NEEDED, and makes no network."""
 
-    def __init__(self, state: Path, users: Users, missing: tuple[str, str] | None = None) -> None:
-        super().__init__(*(() if missing is None else (missing,)))
-        self._state = state
-        self._users = users
-        self._born = 0
-        self._python = view.find_python()
-        self._home_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, state: Path, policy: Path, users: Users, missing: tuple[str, str] | None = None) -> None:
+        PlainIsolation.__init__(self, *(() if missing is None else (missing,)))
+        self.kernel_log.close()
+        HousedIsolation.__init__(self, state, policy, users)
+        self._reads_all = False
+        """The gate keeps the right to read."""
 
     def begin(self) -> None:
-        (journal.prepare_folder(self._state) / "root").mkdir(mode=0o700, exist_ok=True)
+        self._reads_all = not self._is_open() and not kernel.missing_capabilities(READING)
+        if not self._reads_all:
+            self._check_policy()
+        super().begin()
 
-    @contextlib.contextmanager
-    def forking(self, profile: Profile) -> Iterator[None]:
-        if not _without_files(profile):
-            yield
+    def _is_open(self) -> bool:
+        """Whether the gate's user may read the policy, and what stands beside it, and sees what is put there."""
+        policy = self._policy
+        needed = 0o005 if policy.is_dir() else 0o004
+        mode = policy.stat().st_mode
+        return mode & needed == needed and (policy.is_dir() or policy.parent.stat().st_mode & 0o001 != 0)
+
+    def _kept(self, berth: Berth) -> tuple[str, ...]:
+        return READING if berth.profile is GATE and self._reads_all else ()
+
+    def _enter_files(self, berth: Berth) -> None:
+        if berth.profile is not GATE or not self._reads_all:
+            super()._enter_files(berth)
             return
-        self._born += 1
-        kernel.unshare(kernel.CLONE_NEWPID)
-        try:
-            yield
-        finally:
-            if os.getpid() == self._launcher:
-                kernel.setns(self._home_pids, kernel.CLONE_NEWPID)
+        kernel.mount("", "/", "none", kernel.MS_REC | kernel.MS_PRIVATE)
+        hard = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC | kernel.MS_RDONLY
+        kernel.mount("tmpfs", str(self._state / "keys"), "tmpfs", hard, "mode=0,size=4k")
 
-    def child_setup(self, berth: Berth) -> None:
-        profile = berth.profile
-        if not _without_files(profile):
-            kept = [name for name in (KEPT_BY_GATE if profile is GATE else KEPT) if name in kernel.CAPABILITIES]
-            lacking = kernel.missing_capabilities(kept)
-            kernel.drop_bounding_set(name for name in kept if name not in lacking)
-            super().child_setup(berth)
-            return
-        os.setsid()
-        kinds = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
-        if profile.stands == "apart":
-            kinds |= kernel.CLONE_NEWNET  # an empty one: it has nobody to talk to
-        kernel.unshare(kinds)
-        socket.sethostname("part")
-        os.umask(0o022)
-        view.enter(journal.folder(self._state) / "root", self._python)
-        kernel.become(self._user())
-        # The kernel forgets this at a change of user. A launcher that ended before it is noticed by the control pipe.
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        berth.limit()
-
-    def _user(self) -> int:
-        """Another one for each birth, until all have had their turn: nothing belongs to any of them."""
-        return self._users.parts[self._born % len(self._users.parts)]
+    def _files(self, berth: Berth) -> tuple[list[Path], list[Path]]:
+        reads, writes = super()._files(berth)
+        return ([*reads, SWITCHES] if berth.profile is GATE else reads), writes
 
     def undo(self) -> None:
-        with contextlib.suppress(OSError):
-            (journal.folder(self._state) / "root").rmdir()
-            journal.folder(self._state).rmdir()
+        super().undo()
+        for folder in (journal.folder(self._state) / "root", journal.folder(self._state)):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def describe(self) -> tuple[Fact, ...]:
-        users = self._users.parts
-        seen = "a part without files of its own (each half of a proxy)"
+        users = self._users
+        sees, may = "a part sees Python and our code, read-only, and its own files, if it has any", ""
+        if self._reads_all:
+            where = self._policy if self._policy.is_dir() else self._policy.parent
+            sees += "; the gate sees the host's files, but for the log's key"
+            may = f", but that the gate may read what others own: let others read {where}, and it need not"
         own = {
-            "mount namespaces": (True, f"{seen} sees Python and our code, read-only; others see the host's files"),
-            "own users": (
-                False,
-                f"{seen} runs as one of the users {users[0]} to {users[-1]}, without capabilities; the gate, the "
-                "auditor and parts with files run as root, without most capabilities",
-            ),
+            "mount namespaces": (True, sees),
+            "process namespaces": (True, "a part sees no other process"),
+            "own users": (True, f"user ids {users.first} to {users.last}, without capabilities{may}"),
         }
-        return tuple((name, *own.get(name, (in_force, sentence))) for name, in_force, sentence in super().describe())
-
-
-def _without_files(profile: Profile) -> bool:
-    """Whether a part needs nothing of the file system but to start."""
-    files = profile.store or profile.folders or profile.reads or profile.writes or profile.sockets or profile.wires
-    return profile.confined and not files and not profile.can & Can.READ
+        facts = [(name, *own.pop(name, (in_force, sentence))) for name, in_force, sentence in super().describe()]
+        return (*facts, *((name, *fact) for name, fact in own.items()))

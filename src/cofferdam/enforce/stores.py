@@ -61,6 +61,9 @@ def _own(path: Path, user: int, mode: int) -> None:
         if user != os.geteuid():
             os.chown(path, user, user, follow_symlinks=False)
     found = path.lstat()
+    if stat.S_ISDIR(found.st_mode) and user != found.st_uid == os.geteuid() == 0:
+        give(path, user)  # root alone has written there, by a gate whose parts had no users of their own yet
+        found = path.lstat()
     if not stat.S_ISDIR(found.st_mode):
         what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no folder"
         raise GateError(f"the store {path} is {what}", hint=f"look at what it is, then remove it: rm {path}")
@@ -75,3 +78,14 @@ def _own(path: Path, user: int, mode: int) -> None:
         path.chmod(mode)  # narrower than somebody made it
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         raise GateError(f"the store {path} is on a read-only file system", hint="mount it for writing")
+
+
+def give(folder: Path, user: int, *, whole: bool = False) -> None:
+    """A folder and all in it belongs to a user; nothing to do if it does so already, unless `whole` says that others
+    may have put something there. Links are not followed."""
+    if folder.lstat().st_uid == user and not whole:
+        return
+    for _, folders, files, fd in os.fwalk(folder, follow_symlinks=False):
+        for name in (*folders, *files):
+            os.chown(name, user, user, dir_fd=fd, follow_symlinks=False)
+    os.chown(folder, user, user, follow_symlinks=False)  # last: it says that the others are done

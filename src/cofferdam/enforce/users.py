@@ -20,9 +20,10 @@ NEEDED = (
     "sys_admin",
 )  # fmt: skip
 """The capabilities that the launcher keeps."""
-USEFUL = ("net_raw", "sys_nice", "sys_resource")
-"""Kept as well where they are there: the leak probe's sockets are made with the first; by the second, parts with I/O
-may have a real-time priority; with the third, the pipes of many crews may all be large."""
+USEFUL = ("dac_read_search", "net_raw", "sys_nice", "sys_resource")
+"""Kept as well where they are there: the first for some gates without namespaces (rooted); the leak probe's sockets are
+made with the second; by the third, parts with I/O may have a real-time priority; with the last, the pipes of many crews
+may all be large."""
 FILE = "users.json"
 
 

@@ -64,6 +64,7 @@ async def load_policy(
         PolicyError: it does not load; with every finding.
         GateError: the process that loads it did not come to an end.
     """
+    _still_there(path)
     said = ""
     status: int | None = None
     async with _loader(path) as (pid, out, err):
@@ -114,6 +115,17 @@ def taken(data: bytes, machine: str) -> tuple[CompiledPolicy, tuple[str, ...]]:
         raise PolicyError(f"the policy that was handed over is not understood: {error}",
                           hint="is the command of the gate's own version?") from None  # fmt: skip
     return _taken(answer, machine)
+
+
+def _still_there(path: Path) -> None:
+    """A file that is seen by itself, since others may not enter its folder (enforce.housed), stays what it was when
+    another is put in its place. Raises: PolicyError."""
+    with contextlib.suppress(OSError):
+        if not path.stat().st_nlink:
+            raise PolicyError(
+                f"another file is in the place of the policy {path}, and the gate sees the old one only",
+                hint="`cofferdam reload` reads it as whoever types that; or let others enter the folder and start anew",
+            )
 
 
 async def _read(stream: asyncio.StreamReader, most: int) -> bytes:

@@ -495,6 +495,11 @@ class Protocol(abc.ABC, Generic[Req, Resp]):
         """What an answer says of the device that it is of: what stays as long as the device does, by name."""
         return {}
 
+    def legible(self, response: Resp) -> Resp:
+        """An answer that says which device it is of, without characters that would make a screen or a log which shows
+        it do something. Asked of classes in `identifies` only."""
+        return response
+
     def item_values(self, request: Req, message: Any) -> tuple[Assign, ...]:
         """What items hold by a good answer to a read, by a notice of the watch, or by a frame from the asset of the
         stream, that `request` made."""

@@ -424,6 +424,7 @@ class Inner(StandingPath):
             waited = sent - job.arrived
             if type(response) in self._identifies:
                 self._look_at_identity(served, self.protocol.identity(response))
+                response = self.protocol.legible(response)
             if self._browses:
                 response = self._seen(job, response)
             self._outer.send(Reply(job.number, response, job.finished - sent, waited if waited > 0 else 0))

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
+from msgspec import structs
+
 from cofferdam.errors import CrossingError, LocalProtocolError
 from cofferdam.model import Change, Deny, Failure, Fault, Item, Operation, Span
 from cofferdam.protocols.base import ClientMachine, Protocol
@@ -34,6 +36,7 @@ from cofferdam.protocols.modbus.messages import (
     SERVER_FAILURE,
     CanopenReference,
     CanopenReferenceResponse,
+    DeviceObject,
     Diagnostics,
     DiagnosticsResponse,
     ExceptionCode,
@@ -379,6 +382,8 @@ _READS: dict[str, tuple[Callable[[int, int, int], ModbusRequest], int]] = {
 """By space: the plain read, and how many cells it can ask for (sections 6.1 to 6.4)."""
 
 
+_PRINTABLE = bytes(range(0x20, 0x7F))
+_SHOWN = bytes(byte if byte in _PRINTABLE else 0x3F for byte in range(256))
 _IDENTITY = {0: "vendor", 1: "product", 2: "revision"}
 """Objects of the identification that stay as long as the device and its firmware do."""
 
@@ -448,6 +453,17 @@ class Modbus(Protocol[ModbusRequest, ModbusResponse]):
 
     def error_code(self, response: ModbusResponse) -> int:
         return response.code if isinstance(response, ExceptionResponse) else 0
+
+    def legible(self, response: ModbusResponse) -> ModbusResponse:
+        """Objects below 0x80 are text (6.21, basic and regular); what is no printable ASCII in them becomes "?"."""
+        if not isinstance(response, ReadDeviceIdentificationResponse):
+            return response
+        if all(one.id >= 0x80 or not one.value.translate(None, _PRINTABLE) for one in response.objects):
+            return response
+        objects = tuple(
+            one if one.id >= 0x80 else DeviceObject(one.id, one.value.translate(_SHOWN)) for one in response.objects
+        )
+        return structs.replace(response, objects=objects)
 
     def read_request(self, unit: int, place: Span | Item) -> ModbusRequest:
         span = place
