@@ -26,6 +26,8 @@ from cofferdam.errors import StoreError
 from cofferdam.policy.terms.diode_rows import DiodeRows, FilesRow
 
 SLICE_BYTES: Final = 8 << 20
+SYNC_BYTES: Final = 16 << 20
+"""Of a file that is being copied, before they are synced."""
 """Worked through in one turn of the loop."""
 SCAN_MOST: Final = 2_000
 """Entries of a folder that are looked at."""
@@ -44,6 +46,7 @@ class _Copying:
     into: int
     digest: Any
     at: int
+    synced: int = 0
 
 
 class Taking:
@@ -179,6 +182,9 @@ class Taking:
             while rest:
                 done = os.pwrite(copying.into, rest, copying.at)
                 copying.at, rest = copying.at + done, rest[done:]
+            if copying.at - copying.synced >= SYNC_BYTES:  # a gigabyte at the end would hold the part up for too long
+                os.fdatasync(copying.into)
+                copying.synced = copying.at
             if data and copying.at < row.size:
                 self._setting.reactor.later(self._copy)
                 return
