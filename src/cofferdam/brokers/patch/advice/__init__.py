@@ -6,6 +6,7 @@
     csaf, lists, boms   the three kinds of documents
     reader     the job that reads one, and is thrown away
     ledger     what is kept of each, and its clocks
+    asking     what people ask
     desk       the keeper's work with them, and its verbs
 
 `schema/` has the JSON Schema of CSAF 2.0 (Copyright OASIS Open 2022, unmodified, see schema/NOTICE) and those of CVSS

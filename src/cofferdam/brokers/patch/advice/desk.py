@@ -18,10 +18,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from cofferdam.audit.entry import Draft
@@ -30,7 +30,8 @@ from cofferdam.audit.events.base import clip
 from cofferdam.brokers.broker import Asked, Setting
 from cofferdam.brokers.kit.figures import Figures
 from cofferdam.brokers.patch.advice import ledger
-from cofferdam.brokers.patch.advice.ledger import NS, Answer, Change, Mitigation, OwnerState, Row
+from cofferdam.brokers.patch.advice.asking import ApprovePlan, By, Evaluate, MakePlan, SetState, Which
+from cofferdam.brokers.patch.advice.ledger import NS, Answer, Change, Mitigation, Row
 from cofferdam.brokers.patch.advice.records import Advice, Reading, ReadOrder
 from cofferdam.brokers.patch.book import Book, Table
 from cofferdam.brokers.patch.catalogue import FileRow
@@ -48,9 +49,6 @@ PLAIN: Final = "advice-"
 NAMES: Final = 16
 STANDINGS: Final = ("open", "to plan", "planned", "done", "overdue")
 
-_Text = Annotated[str, Meta(min_length=1, max_length=512)]
-_Name = Annotated[str, Meta(min_length=1, max_length=100)]
-
 
 class Document(Struct, frozen=True, kw_only=True):
     """A document that was read. `stamp`: by which inventory and SBOMs."""
@@ -58,45 +56,6 @@ class Document(Struct, frozen=True, kw_only=True):
     number: int
     kind: str
     stamp: str
-
-
-class _Which(Struct, forbid_unknown_fields=True):
-    by: str
-    advisory: str
-
-
-class _Evaluate(Struct, forbid_unknown_fields=True):
-    by: str
-    advisory: str
-    note: _Text
-    assets: tuple[_Name, ...] = ()
-    applies: bool | None = None
-    """None: as the document says; what is unknown stays so."""
-    rest: bool = False
-    """Also all assets that it does not name."""
-
-
-class _State(Struct, forbid_unknown_fields=True):
-    by: str
-    advisory: str
-    assets: Annotated[tuple[_Name, ...], Meta(min_length=1)]
-    state: OwnerState
-    note: str = ""
-
-
-class _Plan(Struct, forbid_unknown_fields=True):
-    by: str
-    advisory: str
-    owner: Annotated[str, Meta(min_length=1, max_length=128)]
-    text: _Text
-    until: int
-    assets: tuple[_Name, ...] = ()
-
-
-class _Approve(Struct, forbid_unknown_fields=True):
-    by: str
-    advisory: str
-    plan: int
 
 
 class Keeping(Protocol):
@@ -453,7 +412,7 @@ class Desk:
         }  # fmt: skip
 
     def _list(self, asked: Asked) -> None:
-        asked.decode(_By)
+        asked.decode(By)
         rows = sorted(self.rows.rows.values(), key=lambda row: (row.start, row.key))
         asked.answer({
             "counts": {state: self._count(state) for state in STANDINGS},
@@ -465,7 +424,7 @@ class Desk:
         return sum(1 for row in self.rows.rows.values() if ledger.standing(row, duties, now) == state)
 
     def _show(self, asked: Asked) -> None:
-        asked.answer(self._told(self._find(asked.decode(_Which).advisory), short=False))
+        asked.answer(self._told(self._find(asked.decode(Which).advisory), short=False))
 
     def _decide(self, asked: Asked, row: Row, draft: Draft, change: Callable[[Row], Row]) -> None:
         """Recorded, then done to the row as it is then, then answered."""
@@ -496,7 +455,7 @@ class Desk:
                 raise GateError(f"{asset!r} is not in the policy's `inventory:`")
 
     def _evaluate(self, asked: Asked) -> None:
-        said, now = asked.decode(_Evaluate), self._keeper.now
+        said, now = asked.decode(Evaluate), self._keeper.now
         row = self._find(said.advisory)
         self._known(said.assets, row)
         applies = said.applies
@@ -514,7 +473,7 @@ class Desk:
         rest = Answer(applies=False, note=said.note, by=said.by, at=now) if said.rest else None
         self._answer(asked, row, said, answers, rest, applies=applies)
 
-    def _as_matched(self, asked: Asked, row: Row, said: _Evaluate) -> None:
+    def _as_matched(self, asked: Asked, row: Row, said: Evaluate) -> None:
         """Takes the document's word, where it gives one. What is unknown is for a person to say."""
         unknown = [one.asset for one in row.advice.matches if one.verdict == "unknown" and one.asset not in row.answers]
         if unknown:
@@ -536,7 +495,7 @@ class Desk:
         self._answer(asked, row, said, answers, rest, applies=any(one.applies for one in answers.values()))
 
     def _answer(
-        self, asked: Asked, row: Row, said: _Evaluate, answers: dict[str, Answer], rest: Answer | None, *, applies: bool
+        self, asked: Asked, row: Row, said: Evaluate, answers: dict[str, Answer], rest: Answer | None, *, applies: bool
     ) -> None:
         now = self._keeper.now
         after = ledger.answered(row, answers, rest, now)
@@ -551,7 +510,7 @@ class Desk:
         self._decide(asked, row, draft, lambda fresh: ledger.answered(fresh, answers, rest, now))
 
     def _state(self, asked: Asked) -> None:
-        said, now = asked.decode(_State), self._keeper.now
+        said, now = asked.decode(SetState), self._keeper.now
         row = self._find(said.advisory)
         self._known(said.assets, row)
         if len(said.assets) != 1:
@@ -565,7 +524,7 @@ class Desk:
         self._decide(asked, row, draft, lambda fresh: ledger.moved(fresh, asset, change))
 
     def _plan(self, asked: Asked) -> None:
-        said, now = asked.decode(_Plan), self._keeper.now
+        said, now = asked.decode(MakePlan), self._keeper.now
         row = self._find(said.advisory)
         assets = said.assets or tuple(asset for asset in row.concerned if not row.settled(asset))
         if not assets:
@@ -589,7 +548,7 @@ class Desk:
         self._decide(asked, row, draft, lambda fresh: replace(fresh, plans=(*fresh.plans, plan)))
 
     def _approve(self, asked: Asked) -> None:
-        said, now = asked.decode(_Approve), self._keeper.now
+        said, now = asked.decode(ApprovePlan), self._keeper.now
         row = self._find(said.advisory)
         plan = next((one for one in row.plans if one.number == said.plan), None)
         if plan is None:
@@ -612,7 +571,3 @@ class Desk:
             return replace(fresh, plans=tuple(plans))
 
         self._decide(asked, row, draft, approved)
-
-
-class _By(Struct, forbid_unknown_fields=True):
-    by: str
