@@ -196,6 +196,20 @@ def test_keys_come_and_go_while_the_gate_runs(works: Works) -> None:
     works.relay("key", "revoke", listed[1]["id"])
 
 
+def test_a_severed_conduit_carries_no_message_either_way(works: Works) -> None:
+    """The operator's hand holds for a broker that knows nothing of it."""
+    with works.client("mes", works.key("mes")) as mes, works.client("erp", works.key("erp")) as erp:
+        eventually(lambda: pushed(mes, "before-severing"))
+        for kind, name in (("conduit", "counts-to-erp"), ("zone", "plant")):
+            assert main(["sever", kind, name, "--reason", "a test", "--state", str(works.state)]) == 0
+            assert mes.put(f"{COUNTS}/messages/meanwhile-{kind}", json={"n": 1}).status_code == 403
+            assert erp.post(f"{COUNTS}/lease", json={"max": 1}).status_code == 403
+            assert main(["restore", kind, name, "--state", str(works.state)]) == 0
+            eventually(lambda kind=kind: pushed(mes, f"after-{kind}"))  # type: ignore[misc]
+    for known in json.loads(works.relay("key", "list", "--json")):
+        works.relay("key", "revoke", known["id"])
+
+
 def test_its_figures_are_shown_without_code_of_theirs(works: Works) -> None:
     with works.client("mes", works.key("mes")) as mes:
         assert mes.put(f"{COUNTS}/messages/counted", json={"n": 1}).status_code == 201
