@@ -34,7 +34,8 @@ def test_bash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert completions(script, tmp_path, "sta") == {"status"}
     assert completions(script, tmp_path, "audit", "ver") == {"verify"}
     assert {"--json", "--watch", "--state"} <= completions(script, tmp_path, "status", "--")
-    assert completions(script, tmp_path, "sever", "") == {"it", "ot"}
+    smaller = {"zone", "conduit", "principal", "asset", "session"}
+    assert completions(script, tmp_path, "sever", "") == {"it", "ot"} | smaller
     assert "policy.yaml" in completions(script, tmp_path, "check", "pol")
     assert "policy.yaml" in completions(script, tmp_path, "up", "pol")
     assert completions(script, tmp_path, "status", "--state", "pol") == {"polders"}
