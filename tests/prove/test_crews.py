@@ -146,8 +146,8 @@ def _changed(kind: str, **parts: Any) -> dict[str, Crew]:
     ("declared", "where", "why"),
     [
         (_changed("relay", outer={"can": Can.NOTHING}), "outer: descriptors", "is a socket, and it may have none"),
-        (_changed("relay", keeper={"store": False, "can": Can.NOTHING}), "keeper: files", "can be written"),
-        (_changed("relay", keeper={"store": False, "can": Can.NOTHING}), "keeper: descriptors", "is open"),
+        (_changed("relay", keeper={"store": False, "folders": False, "can": Can.NOTHING}), "keeper: files", "can be written"),
+        (_changed("relay", keeper={"store": False, "folders": False, "can": Can.NOTHING}), "keeper: descriptors", "is open"),
         (_changed("relay", keeper={"says": ()}), ": pipes", "has 2 pipe(s) to the auditor"),
         (_changed("modbus", inner={"says": ()}), ": pipes", "has 2 pipe(s) to the auditor"),
     ],
