@@ -142,12 +142,15 @@ def _changed(kind: str, **parts: Any) -> dict[str, Crew]:
     return {**CREWS, kind: replace(crew, parts=profiles)}
 
 
+NO_FILES = {"store": False, "folders": False, "can": Can.NOTHING}
+
+
 @pytest.mark.parametrize(
     ("declared", "where", "why"),
     [
         (_changed("relay", outer={"can": Can.NOTHING}), "outer: descriptors", "is a socket, and it may have none"),
-        (_changed("relay", keeper={"store": False, "folders": False, "can": Can.NOTHING}), "keeper: files", "can be written"),
-        (_changed("relay", keeper={"store": False, "folders": False, "can": Can.NOTHING}), "keeper: descriptors", "is open"),
+        (_changed("relay", keeper=NO_FILES), "keeper: files", "can be written"),
+        (_changed("relay", keeper=NO_FILES), "keeper: descriptors", "is open"),
         (_changed("relay", keeper={"says": ()}), ": pipes", "has 2 pipe(s) to the auditor"),
         (_changed("modbus", inner={"says": ()}), ": pipes", "has 2 pipe(s) to the auditor"),
     ],
