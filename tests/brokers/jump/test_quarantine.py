@@ -81,3 +81,13 @@ def test_what_no_honest_inner_part_says(tmp_path: Path) -> None:
     with pytest.raises(CrossingError):
         held.say(records.Hold(records.HELD_MOST + 1, "s"))
     held.of.close()
+
+
+def test_its_job_may_read_what_waits_and_nobody_else(tmp_path: Path) -> None:
+    old = tmp_path / quarantine.FOLDER
+    old.mkdir(mode=0o700)  # as it was once made
+    held = Held(tmp_path)
+    held.say(records.Hold(1, "s"), records.HoldPiece(1, b"x"))
+    (file,) = old.iterdir()
+    assert (old.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o750, 0o640)
+    held.of.close()

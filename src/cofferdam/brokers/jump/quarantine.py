@@ -85,7 +85,8 @@ class Quarantine:
     def __init__(self, store: Path, boot: str, run_job: RunJob, send: Callable[[Any], None], room: Room) -> None:
         self._room = room
         self._folder = store / FOLDER
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._folder.mkdir(mode=0o750, exist_ok=True)
+        self._folder.chmod(0o750)  # the job reads it by the archivist's group; recordings are read by no other part
         self._boot, self._run_job, self._send = boot, run_job, send
         self._files: dict[int, _File] = {}
         self._last = 0
@@ -132,7 +133,7 @@ class Quarantine:
         file = self._files[record.file] = _File(path, -1)
         try:
             self._room.look()
-            file.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            file.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         except OSError as error:
             file.trouble = error.strerror or str(error)
 
