@@ -16,6 +16,7 @@ ROW = {
     "line": 1, "column": 1, "detail": EVIL, "editors": [EVIL], "approved": EVIL, "sha256": "00",
 }  # fmt: skip
 ANSWERS: dict[str, Any] = {
+    "status": {"store": "s", "free": 1 << 30, "full": "", "channels": []},
     "list": [{"number": 1, "at": 0, "size": 3, "who": "mes", "key": EVIL}],
     "show": {
         "channel": "counts", "number": 1, "key": EVIL, "who": "mes", "at": 0, "size": 3, "sha256": "00",
@@ -39,10 +40,15 @@ def keeper(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Crew -> its keeper's answers by verb; what a crew says in the gate's place."""
     crews: dict[str, Any] = {"relay": ANSWERS}
 
-    def ask(state: Any, command: str, *, verb: str, crew: str, arguments: dict[str, Any], **more: Any) -> Any:
+    def ask(
+        state: Any, command: str, *, part: str, verb: str, crew: str, arguments: dict[str, Any], **more: Any
+    ) -> Any:
         found: list[dict[str, Any]] = []
         for name, answers in crews.items():
             if crew not in ("", name):
+                continue
+            if part != "keeper":  # no strand carries any of them
+                found.append({"crew": name, "error": f"{name}/{part} does not run now", "hint": "look there"})
                 continue
             if isinstance(answers, str):
                 found.append({"crew": name, "error": answers, "hint": "look there"})
@@ -52,6 +58,8 @@ def keeper(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
                 after = arguments.get("after", 0)
                 said = [row for row in said if row.get("row", row.get("number")) > after][: arguments["most"]]
             found.append({"crew": name, "result": said})
+        if all("error" in each for each in found):
+            raise GateError(found[0]["error"], hint=found[0]["hint"])
         return found
 
     monkeypatch.setattr("cofferdam.gate.client.ask", ask)
