@@ -127,6 +127,17 @@ class Works:
             return found[0]["result"]
         return {}
 
+    def given(self, conduit: str) -> int:
+        """The last number that the strand has taken of what rides."""
+        return max(one["highest"] for one in self.ask("diode", "spool", "status")["channels"]
+                   if one["channel"] == f"records:{conduit}")  # fmt: skip
+
+    def named(self, conduit: str) -> int:
+        """How many of them the strand names as missing."""
+        channels = self.ask("diode", "keeper", "status")["channels"]
+        (missing,) = (one["missing"] for one in channels if one["channel"] == f"records:{conduit}")
+        return int(missing)
+
     def push(self, first: int, last: int) -> None:
         for number in range(first, last + 1):
             answer = self.mes.put(f"/messages/shift-{number}", json={"n": number})
@@ -258,6 +269,7 @@ def test_messages_come_out_under_their_numbers_and_a_ticket_brings_what_is_missi
     with works.cut():
         works.push(21, 40)
         eventually(lambda: works.ask("relay", "keeper", "status")["channels"][0]["consumers"][0]["lag"] == 0)
+        eventually(lambda: works.given("counts-out") == 40)
         time.sleep(0.5)  # what has left the spool leaves the sender
     works.push(41, 50)
     until(set(range(41, 51)))
@@ -267,6 +279,7 @@ def test_messages_come_out_under_their_numbers_and_a_ticket_brings_what_is_missi
     said = works.cli("relay", "status")
     assert "numbers 21 to 40: missing since" in said and "(outside)" in said
     assert "not brought by the strand: counts 21 to 40" in works.cli("relay", "verify", "--end", "outside")
+    eventually(lambda: works.named("counts-out") == 20)  # the strand lets what is late come before it names it
     for ticket in json.loads(works.cli("diode", "ticket", "--json"))["tickets"]:
         works.cli("diode", "resend", "--ticket", ticket["text"], "--go")
     until(set(range(1, 51)))
