@@ -30,6 +30,9 @@ from cofferdam.errors import GateError
 PEER_FILES = ("peers.json", "peers.json.new", "wireguard.key", "wireguard.key.new")
 """What the gate keeps of the overlay in the state folder."""
 
+GATE_FILES = ("severed.json", "hands.json", "expired.json", "anchor.json", "failed-checks.json")
+"""What else it keeps there: written anew as NAME.new each time."""
+
 
 class HousedIsolation(Isolation):
     """For one gate. Needs the capabilities in users.NEEDED."""
@@ -76,7 +79,7 @@ class HousedIsolation(Isolation):
         os.chown(self._state, 0, self._users.gate)
         self._state.chmod(0o1770)
         (self._state / "gate.sock").unlink(missing_ok=True)
-        for name in ("severed.json", "severed.json.new", "anchor.json", "spare", *PEER_FILES):
+        for name in (*(f"{kept}{end}" for kept in GATE_FILES for end in ("", ".new")), "spare", *PEER_FILES):
             with contextlib.suppress(FileNotFoundError):
                 os.chown(self._state / name, self._users.gate, self._users.gate, follow_symlinks=False)
         handed = self._state / "secrets"  # the gate reads them, and tells each to the one part that it is for
