@@ -357,6 +357,7 @@ class _Check:
             expected = None if partial else above.get(index)
             path = "" if partial else self._archive(index)
             plain = tile_path(ENTRIES, index) in self.paths
+            time, checked = self.time, self.report.checked
             if path and index * WIDTH >= self.start:
                 self._sealed_bundle(path, index, expected)
             if not plain and not partial:
@@ -373,6 +374,7 @@ class _Check:
             else:
                 leaves = self._full(0, index, expected)
             if index * WIDTH >= self.start:
+                self.time, self.report.checked = time, checked  # what is sealed lies here as well until it is removed
                 self._bundle(index, width if partial else WIDTH, leaves)
             else:
                 self.known.add(tile_path(ENTRIES, index, width if partial else WIDTH))
