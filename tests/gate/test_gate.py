@@ -355,7 +355,11 @@ def test_down_stops_the_gate_and_names_who_did_it(live: Site) -> None:
 def test_down_for_programs(live: Site) -> None:
     code, out, err = cli("down", "--json", "--state", live.state)
     assert (code, json.loads(out), err) == (0, {"stopped": True, "cleared": False}, "")
-    assert cli("down", "--json", "--state", live.state)[:2] == (2, "")
+    code, out, _ = cli("down", "--json", "--state", live.state)
+    if os.geteuid():
+        assert (code, out) == (2, "")
+    else:  # a gate of root's may have left something to put back, and it is looked for
+        assert (code, json.loads(out)) == (0, {"stopped": False, "cleared": False})
 
 
 @pytest.mark.parametrize("verb", [("status",), ("reload",), ("down",), ("sever", "it"), ("restore", "ot")])
@@ -430,8 +434,9 @@ def test_a_real_client_and_a_real_server(tmp_path: Path) -> None:
 
 
 def test_devices_can_be_spread_over_pairs(site: Site) -> None:
-    others = [Device() for _ in range(4)]
-    ports = held_ports(4)
+    count = 12  # which pair has a device follows from its port: all in one, once in four million runs
+    others = [Device() for _ in range(count)]
+    ports = held_ports(count)
     assets = {f"plc-{n}": (device.port, port) for n, (device, port) in enumerate(zip(others, ports, strict=True))}
     site.policy.write_text(policy_text(assets))
     try:
@@ -444,7 +449,7 @@ def test_devices_can_be_spread_over_pairs(site: Site) -> None:
     finally:
         for device in others:
             device.close()
-    assert [device.writes for device in others] == [[0], [1], [2], [3]]
+    assert [device.writes for device in others] == [[number] for number in range(count)]
 
 
 def test_the_state_is_asked_over_one_line(calm: Site) -> None:

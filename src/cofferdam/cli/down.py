@@ -52,8 +52,8 @@ def _say(text: str, *, json_wanted: bool, stopped: bool, cleared: bool) -> None:
 
 
 def _clear_up(state: Path) -> bool | None:
-    """Puts back what a gate that was killed had moved; False if there was nothing. None if a gate runs there, or never
-    ran in namespaces.
+    """Puts back what a gate that was killed had moved; False if there was nothing. None if a gate runs there, or none
+    of root's ever did.
 
     Raises:
         GateError: it cannot be put back.
