@@ -129,8 +129,8 @@ class Works:
 
     def given(self, conduit: str) -> int:
         """The last number that the strand has taken of what rides."""
-        return max(one["highest"] for one in self.ask("diode", "spool", "status")["channels"]
-                   if one["channel"] == f"records:{conduit}")  # fmt: skip
+        channels = self.ask("diode", "spool", "status")["channels"]
+        return max(int(one["highest"]) for one in channels if one["channel"] == f"records:{conduit}")
 
     def named(self, conduit: str) -> int:
         """How many of them the strand names as missing."""
