@@ -139,6 +139,17 @@ def sealed(kept: Kept) -> list[Path]:
     return sorted((kept.folder / "sealed").glob("*"))
 
 
+def test_what_is_sealed_and_not_yet_removed_verifies(kept: Kept, tmp_path: Path) -> None:
+    before = tmp_path / "before"
+    shutil.copytree(kept.folder / "tile", before)
+    kept.work()
+    assert any((kept.folder / "sealed").iterdir())
+    shutil.copytree(before, kept.folder / "tile", dirs_exist_ok=True)  # as between the two steps
+    found = kept.verify()
+    assert not found.findings
+    assert found.checked == found.size
+
+
 def test_what_is_sealed_reads_verifies_and_proves_as_before(
     kept: Kept, filled: tuple[Path, Clock, dict[int, bytes], Checkpoint]
 ) -> None:
