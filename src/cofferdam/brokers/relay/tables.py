@@ -8,6 +8,7 @@ Not here: the work on tables (table_work), their columns and SQL (table_schema),
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ class Tables(Way[Wanted, "TableWork"]):
         except ImportError as error:
             missing = f"a relay with tables needs psycopg: {error}"
             raise GateError(missing, hint=extra("relay")) from None
+        # It warns of what follows from an error that it raises too, and that is told in our words.
+        logging.getLogger("psycopg").setLevel(logging.CRITICAL)
         super().__init__(setting)
 
     def wanted(self, rows: Collection[RelayRows]) -> Iterator[Wanted]:
