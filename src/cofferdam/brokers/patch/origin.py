@@ -177,27 +177,11 @@ def _authenticode(file: Path, keys: Sequence[bytes], publisher: str) -> Proved:
     try:
         certificate = load_der_x509_certificate(bytes(signer.cert.raw))
         others = [load_der_x509_certificate(bytes(one.raw)) for one in first.certificates]
-        name, usage = _common_name(certificate), _usage(certificate)
     except ValueError as error:
         raise NotProved(f"a certificate in the signature that cannot be read: {error}") from None
-    if not _leads_to(certificate, roots, others):
-        raise NotProved(f"the signer {name!r} does not lead to a pinned certificate")
-    if ExtendedKeyUsageOID.CODE_SIGNING not in usage:
-        raise NotProved(f"the certificate of {name!r} is not for signing code")
-    now = datetime.now(UTC)
-    since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if not since <= now <= until:
-        raise NotProved(f"the signer's certificate is valid from {since:%Y-%m-%d} to {until:%Y-%m-%d}, not now")
-    if publisher and name != publisher:
-        raise NotProved(f"it is signed by {name!r}, and the publisher is {publisher!r}")
-    facts = {
-        "publisher": name,
-        "certificate": hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
-        "serial": f"{certificate.serial_number:x}",
-        "valid_to": f"{until:%Y-%m-%d}",
-        "stamped": "yes" if list(signer.unauthenticated_attributes) else "no",
-    }
-    return Proved(f"Authenticode, {name}", facts)
+    facts = _signs_code(certificate, others, roots, publisher)
+    facts["stamped"] = "yes" if list(signer.unauthenticated_attributes) else "no"
+    return Proved(f"Authenticode, {facts['publisher']}", facts)
 
 
 def _covers_all(file: Path, binary: lief.PE.Binary) -> None:
@@ -297,9 +281,24 @@ def _cms(file: Path, signature: bytes, keys: Sequence[bytes], publisher: str) ->
             raise NotProved(f"a pinned certificate that cannot be read: {error}") from None
     try:
         certificate, others = cms.signer(file, signature)
-        name, usage = _common_name(certificate), _usage(certificate)
     except cms.NotSigned as error:
         raise NotProved(str(error)) from None
+    except ValueError as error:
+        raise NotProved(f"a certificate in the signature that cannot be read: {error}") from None
+    facts = _signs_code(certificate, others, roots, publisher)
+    return Proved(f"CMS, {facts['publisher']}", facts)
+
+
+def _signs_code(
+    certificate: Certificate, others: Sequence[Certificate], roots: Sequence[Certificate], publisher: str
+) -> dict[str, str]:
+    """What is kept of a certificate that may sign code for this publisher ("": any that a root vouches for).
+
+    Raises:
+        NotProved: it may not.
+    """
+    try:
+        name, usage = _common_name(certificate), _usage(certificate)
     except ValueError as error:
         raise NotProved(f"a certificate in the signature that cannot be read: {error}") from None
     if not _leads_to(certificate, roots, others):
@@ -312,13 +311,12 @@ def _cms(file: Path, signature: bytes, keys: Sequence[bytes], publisher: str) ->
         raise NotProved(f"the signer's certificate is valid from {since:%Y-%m-%d} to {until:%Y-%m-%d}, not now")
     if publisher and name != publisher:
         raise NotProved(f"it is signed by {name!r}, and the publisher is {publisher!r}")
-    facts = {
+    return {
         "publisher": name,
         "certificate": hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
         "serial": f"{certificate.serial_number:x}",
         "valid_to": f"{until:%Y-%m-%d}",
     }
-    return Proved(f"CMS, {name}", facts)
 
 
 # --- minisign ---------------------------------------------------------------------------------------------------------
