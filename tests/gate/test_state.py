@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import resource
 import subprocess
 from pathlib import Path
 
@@ -63,11 +64,18 @@ def test_a_file_that_can_not_be_read_severs_both_sides(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     save_severed(tmp_path, Severed((Cut("it", 1, "a"),)))
-    (tmp_path / "severed.json.new").mkdir()
-    with pytest.raises(GateError, match=r"severed\.json") as caught:
-        save_severed(tmp_path, Severed(()))
+    (tmp_path / "severed.json.new").mkdir()  # in the place of the fresh file: it is gone round
+    save_severed(tmp_path, Severed((Cut("ot", 2, "b"),)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # no file may grow
+    try:
+        with pytest.raises(GateError, match=r"severed\.json") as caught:
+            save_severed(tmp_path, Severed(()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.hint
-    assert load_severed(tmp_path).sides == ("it",)
+    assert load_severed(tmp_path).sides == ("ot",)
+    assert not [one.name for one in tmp_path.iterdir() if one.is_file() and one.name.endswith(".new")]
 
 
 def lines(form: str, *, journal: bool = False) -> tuple[Log, io.StringIO]:

@@ -236,20 +236,16 @@ class Crew(Supervisor[Part]):
         for part in parts:
             part.works_by(self._gate.policy)
             own = plan.slice(self._gate.policy, part.born.part)
+            part.owed += 1
             part.send(NewPolicy(policy=own, listeners=self._inherited(part), assets=plan.asset_names))
-        return await self._all(parts, lambda part: part.policy == wanted, seconds, "policy")
+        return await self._all(parts, lambda part: part.policy == wanted and not part.owed, seconds, "policy")
 
     async def take_held(self, listeners: Mapping[Spot, HeldListener], seconds: float) -> int:
-        """Has the parts work by the gate's present policy, whose hash may be the one that they have: what they report
-        afterwards comes after they have taken it. One that does not report in time is ended, and born with it. How many
-        sessions that has ended, as the part says that has seen most of them end."""
+        """Has the parts work by the gate's present policy, whose hash may be the one that they have: each has to say
+        anew that it has taken it. One that does not in time is ended, and born with it. How many sessions that has
+        ended, as the part says that has seen most of them end."""
         before = {part: part.ended for part in self.parts}
         await self.take_policy(self.plan, listeners, seconds)
-        parts = [part for part in self.parts if part.ready is not None]
-        asked = time.monotonic()
-        for part in parts:
-            part.report()
-        await self._all(parts, lambda part: part.heard > asked, seconds, "what is held back")
         return max((min(part.ended - count, MOST_SESSIONS) for part, count in before.items()), default=0)
 
     async def end_named(self, sessions: Sequence[str], reason: str, seconds: float) -> int:
@@ -330,7 +326,8 @@ class Crew(Supervisor[Part]):
 
     async def sessions(self, seconds: float) -> list[SessionStatus]:
         """Some of the sessions that the parts have, SESSIONS of each at most; none of a part that does not say."""
-        parts = [part for part in self.parts if part.status is not None and any(part.status.open.values())]
+        # Each is asked: what it reported last may be older than a session.
+        parts = [part for part in self.parts if part.ready is not None]
         found: list[SessionStatus] = []
         for part in parts:
             with contextlib.suppress(GateError):

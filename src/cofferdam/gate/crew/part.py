@@ -57,9 +57,11 @@ class Part(Child[ToPart, FromPart]):
         self._on_job = on_job
         self.ready: Ready | None = None
         self.policy = ""
+        """Hash of the policy that it says it works by."""
         self.ended = 0
         """Sessions that it has ended because a policy did not allow them any more."""
-        """Hash of the policy that it says it works by."""
+        self.owed = 0
+        """Policies that it was sent and has not said to have taken."""
         self.status: PartStatus | None = None
         self.broker = broker
         self._on_alarms = on_alarms
@@ -87,6 +89,7 @@ class Part(Child[ToPart, FromPart]):
             case PolicyTaken():
                 self.policy = record.policy
                 self.ended += record.ended
+                self.owed = max(0, self.owed - 1)
             case Failing():
                 self.failing, self.hint = spelled(record.reason, lines=True), spelled(record.hint, lines=True)
             case StartJob():
