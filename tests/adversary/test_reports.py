@@ -104,7 +104,7 @@ LIES = {
     "names of nobody": "report(open={'nobody': 9}, figures={'reads': {'nobody': 9}}); say('done')",
     "facts and sessions that a terminal obeys": (
         "outer.sessions = lambda: (SessionStatus('\\x1b]0;x\\x07', 'plc', '\\x1b[2J', 1, ('\\u202e',), 1, 1, 1, 1),);"
-        "push(control, Ready(1, '', (('\\x1b[2J', True, 'a\\x07b'),))); say('done')"
+        "push(control, Ready(1, '', (('\\x1b[2J', True, 'a\\x07b'),))); report(open={'plc': 1}); say('done')"
     ),
 }
 

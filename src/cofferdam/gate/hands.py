@@ -244,7 +244,7 @@ class OperatorsHands:
         is_open = any(now < policy.conduits[name].expires for name in crew.plan.conduits if name in policy.conduits)
         barred = [
             one.session
-            for one in await crew.sessions(TAKE_SECONDS)
+            for one in await crew.sessions(TAKE_SECONDS, of_all=True)
             if not (policy.serves(broker, one.asset, one.principals, now) if one.asset in policy.assets else is_open)
         ]
         for begin in range(0, len(barred), CHUNK):

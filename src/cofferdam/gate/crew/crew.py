@@ -324,10 +324,14 @@ class Crew(Supervisor[Part]):
                 self.kill_part(part)
         return ended
 
-    async def sessions(self, seconds: float) -> list[SessionStatus]:
-        """Some of the sessions that the parts have, SESSIONS of each at most; none of a part that does not say."""
-        # Each is asked: what it reported last may be older than a session.
-        parts = [part for part in self.parts if part.ready is not None]
+    async def sessions(self, seconds: float, *, of_all: bool = False) -> list[SessionStatus]:
+        """Some of the sessions that the parts have, SESSIONS of each at most; none of a part that does not say. Asked
+        are those that reported some; `of_all`: every part, since a report may be older than a session."""
+        parts = [
+            part
+            for part in self.parts
+            if part.ready is not None and (of_all or (part.status is not None and any(part.status.open.values())))
+        ]
         found: list[SessionStatus] = []
         for part in parts:
             with contextlib.suppress(GateError):

@@ -139,10 +139,12 @@ def _cells(value: int | Distribution | None) -> int:
 
 
 def clean(record: Any) -> Any:
-    """A record whose texts are spelled so that a terminal shows them and obeys none."""
-    changes = {
-        field.name: spelled(value)
-        for field in msgspec.structs.fields(record)
-        if isinstance(value := getattr(record, field.name), str) and not value.isprintable()
-    }
+    """A record whose texts, also those in a list, are spelled so that a terminal shows them and obeys none."""
+    changes: dict[str, Any] = {}
+    for field in msgspec.structs.fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, str) and not value.isprintable():
+            changes[field.name] = spelled(value)
+        elif isinstance(value, tuple) and any(isinstance(one, str) and not one.isprintable() for one in value):
+            changes[field.name] = tuple(spelled(one) if isinstance(one, str) else one for one in value)
     return structs.replace(record, **changes) if changes else record
