@@ -81,6 +81,7 @@ class Running:
         self.handed: Handed | None = None
         self.seed = seed
         self.count = 0
+        self.halted = False
 
     def take(self, batch: Batch) -> None:
         self.waiting.append(batch)
@@ -134,8 +135,14 @@ class Running:
 
     def tick(self) -> None:
         self.auditor.tick()
-        self.keeper.tick()
+        if not self.halted:
+            self.keeper.tick()
         self.reactor.call_in(0.05, self.tick)
+
+    def halt(self) -> None:
+        """The part has ended: what it said leaves, and no timer of its own calls it any more."""
+        self.halted = True
+        self.keeper.halt()
 
     def run(self) -> None:
         self.ask()
@@ -153,7 +160,7 @@ def main() -> None:
         running.run()
     except StoreError as error:
         if running is not None:  # as the process around a part does
-            running.keeper.halt()
+            running.halt()
             for _ in range(5):
                 running.reactor.turn(0)
         say("stopped", error)
