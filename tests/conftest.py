@@ -14,6 +14,7 @@ asserted of them.
 from __future__ import annotations
 
 import collections
+import compileall
 import contextlib
 import fcntl
 import gc
@@ -26,12 +27,15 @@ from pathlib import Path
 
 import pytest
 
+import cofferdam
 from cofferdam.enforce import kernel
 from tests import examples as examples  # loads hypothesis's profile, before any property is read
 from tests import ports
 from tests.services import nats_server as nats_server
 from tests.services import postgres_server as postgres_server
 
+SOURCE = Path(cofferdam.__file__).parent
+"""Parts write no bytecode: what has changed since set-up would be compiled anew at each of thousands of starts."""
 PRIVATE = (Path("/run/netns"), Path("/run/wireguard"))
 """Where names of namespaces and of WireGuard devices stand for everyone on the machine."""
 IN_OWN_NETWORK = pytest.StashKey[bool]()
@@ -46,6 +50,8 @@ _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 def pytest_configure(config: pytest.Config) -> None:
     """Before anything is collected, and in each worker: the calling thread is the one that runs the tests."""
     config.stash[IN_OWN_NETWORK] = False
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(SOURCE, quiet=2)
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):
             _move()
