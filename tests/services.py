@@ -49,11 +49,21 @@ class Postgres:
         """How a client gets there; without any name to resolve."""
         return f"hostaddr=127.0.0.1 port={self.port} user={USER} dbname={database} sslmode=disable"
 
-    def fresh(self) -> str:
-        """How a client gets to a new database that no other test knows."""
+    def fresh(self, *options: str) -> str:
+        """How a client gets to a new database that no other test knows. `options`: of createdb."""
         assert POSTGRES_BIN is not None
         name = f"fresh{next(_NUMBERS)}"
-        command = [str(POSTGRES_BIN / "createdb"), "-h", str(self.folder), "-p", str(self.port), "-U", USER, name]
+        command = [
+            str(POSTGRES_BIN / "createdb"),
+            "-h",
+            str(self.folder),
+            "-p",
+            str(self.port),
+            "-U",
+            USER,
+            *options,
+            name,
+        ]
         subprocess.run(command, check=True, capture_output=True)
         return self.dsn(name)
 

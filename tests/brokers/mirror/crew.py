@@ -79,15 +79,19 @@ PIPES = tuple((a, b) for one, other in (("collector", "spooler"), (FILES, "spool
 class Plant:
     """A historian: a table of samples in a database of its own."""
 
-    def __init__(self, made: Postgres) -> None:
+    def __init__(self, made: Postgres, *options: str) -> None:
         self.made = made
-        dsn = made.fresh()
-        self.database = dsn.split("dbname=")[1].split()[0]
-        self.conn = psycopg.connect(dsn, autocommit=True)
+        self._dsn = made.fresh(*options)
+        self.database = self._dsn.split("dbname=")[1].split()[0]
+        self.again()
         self.conn.execute("create table samples(tag text, time timestamptz, value float8, quality bigint default 192)")
         with contextlib.suppress(psycopg.errors.DuplicateObject):
             self.conn.execute(f"create role mirror login password '{PASSWORD}'")
         self.conn.execute("grant select on samples to mirror")
+
+    def again(self) -> None:
+        """Connects anew."""
+        self.conn = psycopg.connect(self._dsn, autocommit=True)
 
     def add(self, rows: list[tuple[str, float, float | None, int]]) -> None:
         """(tag, seconds since 1970, value, quality)"""

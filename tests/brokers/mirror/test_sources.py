@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -47,8 +48,11 @@ assets:
       beyond: {{at: holding 400, type: uint16}}
       pump: {{at: coil 3, type: bool}}
 """
-ALSO = """{name}: {{at: "127.0.0.1:{port}", database: {database}, role: mirror, plain: true, table: samples,
+ALSO = """{name}: {{at: "127.0.0.1:{port}", database: {database}, role: mirror, plain: true,
                   quality: quality, password: historian, every: 200 ms, since: 90 days, {more}}}"""
+SLOW = """query: "SELECT tag, time, CASE WHEN value::int % 100 = 0 AND pg_sleep(0.02) IS NULL THEN 0 ELSE value END
+                  AS value, quality FROM public.samples ORDER BY time" """
+TABLE = "table: samples, tags: all"
 LAB = """lab: {folder: lab, delimiter: ";", decimal: ",", settle: 0 s, times: "%d.%m.%Y %H:%M:%S", zone: Europe/Berlin,
             every: 200 ms}"""
 BATCH = "batch: {folder: batch, form: parquet, settle: 0 s, every: 200 ms}"
@@ -82,7 +86,8 @@ class Site:
     """All that the crew reads."""
 
     def __init__(self, made: Postgres) -> None:
-        self.changes, self.odd, self.mends = Plant(made), Plant(made), Plant(made)
+        self.changes, self.odd, self.mends, self.slow = (Plant(made) for _ in range(4))
+        self.ascii = Plant(made, "-E", "SQL_ASCII", "-T", "template0", "--locale=C")
         self.device = Plc()
         self.office = made.fresh()
         """A database of the office's, which history is copied into."""
@@ -132,7 +137,10 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         found.odd.conn.execute(f"insert into samples values (%s, {when}, %s)", (tag, value))
     with served(found.device) as port:
         more = ["plc: {asset: plc, every: 200 ms}", LAB, BATCH]
-        for name, plant, words in (("odd", found.odd, "tags: all"), ("mends", found.mends, "server: server")):
+        for name, plant, words in (
+            ("odd", found.odd, TABLE), ("mends", found.mends, "table: samples, server: server"),
+            ("slow", found.slow, SLOW), ("ascii", found.ascii, TABLE),
+        ):  # fmt: skip
             more.append(ALSO.format(name=name, port=made.port, database=plant.database, more=words))
         where = f'at: "127.0.0.1:{made.port}", database: {found.office_name}'
         copy = f", store: postgresql, postgresql: {{{where}, plain: true}}"
@@ -144,7 +152,7 @@ def site(made: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         ):  # fmt: skip
             yield found
             found.mirror.ends_well()
-    for plant in (found.odd, found.mends):
+    for plant in (found.odd, found.mends, found.slow, found.ascii):
         plant.conn.close()
 
 
@@ -207,9 +215,69 @@ def test_what_changes_in_a_historian_while_it_is_read(site: Site) -> None:
         plant.conn.execute("update samples set value = %s where tag = 'c'", (changed,))
         eventually(lambda changed=changed: value("c") == [changed])  # type: ignore[misc]
     assert value("s", revisions="all") == [1, 2]  # nothing more by being read again
+    plant.conn.execute("insert into samples values ('w', now(), %s, 192)", (-(1 << 63),))
+    plant.conn.execute("insert into samples values ('w', now(), %s, 192)", ((1 << 63) - 1,))
+    eventually(lambda: value("w") == ["-9223372036854775808", "9223372036854775807"])  # no double has those
     plant.conn.execute("alter table samples alter column value type float8")
     plant.conn.execute("insert into samples values ('f', now(), 7.25, 192)")
     eventually(lambda: value("f") == [7.25])
+
+
+@needs_postgres
+def test_texts_of_a_database_that_does_not_say_how_they_are_encoded(site: Site) -> None:
+    """What is no UTF-8 is told, with its tag and its time, and hides no other row."""
+    plant, value = site.ascii, site.value
+    plant.conn.execute("alter table samples alter column value type text")
+    plant.conn.execute("set client_encoding to 'SQL_ASCII'")
+    long = "x" * 1_000_000
+    for tag, text in (("t", b""), ("t", b"caf\xc3\xa9"), ("t", b"caf\xe9"), ("t\xe9".encode("latin-1"), b"1"),
+                      ("long", long.encode()), ("long", b"y" * (1 << 20))):  # fmt: skip
+        name = tag if isinstance(tag, bytes) else tag.encode()
+        statement = b"insert into samples values ('" + name + b"', clock_timestamp(), '" + text + b"', 192)"
+        plant.conn.execute(statement)
+    eventually(lambda: value("t") == ["", "café"])
+    eventually(lambda: value("long") == [long])
+    eventually(lambda: len([one for one in site.mirror.auditor.of(SamplesRefused) if one.source == "ascii"]) > 1)
+    told = {one.fault: one.detail for one in site.mirror.auditor.of(SamplesRefused) if one.source == "ascii"}
+    assert "called so" in told["tag"] and told["value"].startswith(("a text that is no UTF-8 from byte 3", "a text of"))
+    now = int(time.time())
+    run = verified(site.mirror, now // 3600 - 1, now // 3600)
+    assert run["differences"] == 0 and not run["failed"], run  # texts beside numbers of other sources
+
+
+@needs_postgres
+def test_a_historian_that_is_slow_and_is_killed_in_mid_reading(site: Site) -> None:
+    """A hundred times slower than the others, which are not late for it; what it had sent is not doubled."""
+    now, many = int(time.time()), 15_000
+    site.slow.add([("slow", now - 500 + s / 30, s, 192) for s in range(many)])
+    eventually(lambda: 10_000 <= len(site.value("slow", limit="100000") or ()) < many)
+    site.odd.add([("quick", now, 1, 192)])
+    eventually(lambda: site.value("quick") == [1])
+    assert len(site.value("slow", limit="100000")) < many
+    asked = "select pid from pg_stat_activity where query like 'COPY%%pg_sleep%%' and datname = %s"
+
+    def kill() -> bool:
+        row = site.slow.conn.execute(asked, (site.slow.database,)).fetchone()
+        if row is not None:
+            os.kill(row[0], signal.SIGKILL)  # the whole cluster begins anew
+        return row is not None
+
+    eventually(kill)
+    eventually(lambda: len(site.value("slow", limit="100000")) == many)
+    for plant in (site.changes, site.odd, site.mends, site.slow, site.ascii):
+        plant.conn.close()
+        eventually(lambda plant=plant: _again(plant))  # type: ignore[misc]
+    assert len(site.value("slow", limit="100000", revisions="all")) == many
+    site.odd.add([("quick", now + 1, 2, 192)])
+    eventually(lambda: site.value("quick") == [1, 2])
+
+
+def _again(plant: Plant) -> bool:
+    try:
+        plant.again()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 # --- a device -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -29,21 +28,19 @@ from cofferdam.brokers.relay.store import Store
 from cofferdam.enforce import kernel
 from cofferdam.errors import StoreError
 from tests.brokers.relay.keeping import LINES, Bench, body, make_rows, refused
+from tests.disk import library, needs_gcc
 from tests.waiting import PATIENT, eventually
 
 ROOT = Path(__file__).parent.parent.parent.parent
 FEW, MANY = 10, 1000
 """Kills in the suite, and in `make soak`."""
-pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc for the disk that fails")
+pytestmark = needs_gcc
 
 
 @pytest.fixture(scope="session")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library that fails or kills at a call."""
-    library = tmp_path_factory.mktemp("disk") / "disk.so"
-    source = Path(__file__).with_name("disk.c")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, source, "-ldl"], check=True)
-    return library
+    return library(tmp_path_factory.mktemp("disk"))
 
 
 class Lives:

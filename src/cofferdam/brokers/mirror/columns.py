@@ -332,5 +332,7 @@ def _mixed(table: pa.Table) -> Any:
     texts = table["text"]
     if texts.null_count != len(texts):
         marks = [zlib.crc32(one.encode()) if one is not None else 0 for one in texts.to_pylist()]
-        mixed = _mix(pc.bit_wise_xor(mixed, pa.array(marks, pa.uint64())))
+        # Of a number nothing changes by texts that lie beside it: it is summed up on both sides, in other company.
+        with_text = _mix(pc.bit_wise_xor(_whole(mixed), pa.array(marks, pa.uint64())))
+        mixed = pc.if_else(_whole(pc.is_valid(texts)), with_text, _whole(mixed))
     return mixed

@@ -161,8 +161,11 @@ class HotLog:
         if self._dirty and self._file >= 0:
             try:
                 os.fdatasync(self._file)
+                gone = os.fstat(self._file).st_nlink == 0
             except OSError as error:
                 raise StoreError(f"the store {self.folder}: {error.strerror or error}") from None
+            if gone:  # a file without a name ends with this process
+                raise StoreError(f"the store {self.folder}: a file of the hot log is gone")
         self._dirty = False
 
     def roll(self) -> None:

@@ -115,7 +115,7 @@ class Historian:
         types = {}
         rows = await self._conn.execute("SELECT oid, typname FROM pg_catalog.pg_type WHERE oid = ANY(%s)", (oids,))
         for oid, name in await rows.fetchall():
-            types[oid] = name
+            types[oid] = _text(name)
         is_ = dict(zip(self.columns, [types.get(oid, "?") for oid in oids], strict=True))
         if is_[one.tag] not in _TEXTS:
             raise Differs(f"the column {one.tag} is {is_[one.tag]}, and a tag's name is text")
@@ -198,8 +198,8 @@ class Historian:
             return at
         reading.latest_ns = max(reading.latest_ns, ns)
         together.saw(ns)
-        if value is not None and self._kind == TEXT and len(value) > TEXT_MOST:
-            reading.fault(Fault(tag, "value", f"a text of {len(value)} bytes; at most {TEXT_MOST} are taken"))
+        if value is not None and self._kind == TEXT and (wrong := _wrong(value)):
+            reading.fault(Fault(tag, "value", f"{wrong}, at {_EPOCH + datetime.timedelta(microseconds=ns // 1000)}"))
             return at
         together.add(tag, value, quality, server)
         return at
@@ -211,9 +211,9 @@ class Historian:
             return None
         if name in self._known:
             return self._known[name]
-        text = name.decode("utf-8", "replace")
+        text = _text(name)
         found: str | None = text if self._match(text) else None
-        if found is not None and not tag_name(text):
+        if found is not None and not tag_name(text):  # what is no UTF-8 is no printable text either
             reading.fault(Fault(text[:200], "tag", "a tag that cannot be called so"))
             found = None
         if len(self._known) < 200_000:
@@ -231,7 +231,8 @@ class Historian:
             _moment((hour + 1) * 3_600 * 10**9),
         )  # fmt: skip
         found = await (await self._conn.execute(statement)).fetchall()
-        return {tag: count for tag, count in found if tag is not None and self._match(tag) and tag_name(tag)}
+        names = [("" if tag is None else _text(tag), count) for tag, count in found]
+        return {tag: count for tag, count in names if tag_name(tag) and self._match(tag)}
 
     async def values(self, hour: int, rate: int) -> dict[str, Summary]:
         """By tag: what there is of an hour since 1970, exact repetitions once. `rate`: rows a second at most; 0: any.
@@ -260,7 +261,7 @@ class Historian:
             sql.Identifier(one.tag), self._from, sql.Identifier(one.time), _moment(after_ns)
         )
         row = await (await self._conn.execute(statement)).fetchone()
-        return (int(row[0]), str(row[1] or "")) if row else (0, "")
+        return (int(row[0]), _text(row[1] or "")) if row else (0, "")
 
     async def close(self) -> None:
         await self._conn.close()
@@ -374,7 +375,7 @@ class _Rows:
         elif self._kind == TEXT:
             self._kinds.append(TEXT)
             self._values += struct.pack("<q", len(self._texts))
-            self._texts.append(value.decode("utf-8", "replace"))
+            self._texts.append(value.decode())
             self.text_bytes += len(value)
         else:
             self._kinds.append(self._kind)
@@ -401,6 +402,9 @@ async def connect(source: Postgres, password: str) -> Historian:
     conn = await dial(source, password)
     try:
         await conn.execute(_SETTINGS, (str(STATEMENT_MS),))
+        if conn.info.parameter_status("server_encoding") == "SQL_ASCII":
+            # Such a database has any bytes in its texts. As UTF-8 it would refuse all of a reading for one of them.
+            await conn.execute("SELECT pg_catalog.set_config('client_encoding', 'SQL_ASCII', false)")
         found = Historian(source, conn)
         await found.look()
     except BaseException:
@@ -421,6 +425,23 @@ async def dial(source: Postgres | Copy, password: str) -> AsyncConnection[Any]:
         require_auth="scram-sha-256", keepalives_idle=15, keepalives_interval=5, keepalives_count=3,
         tcp_user_timeout=30_000, **tls,
     )  # fmt: skip
+
+
+def _text(raw: str | bytes) -> str:
+    """Of a database that does not say how its texts are encoded, they come as bytes. What is no UTF-8 is left as
+    surrogates, which no tag's name may have."""
+    return raw if isinstance(raw, str) else raw.decode("utf-8", "surrogateescape")
+
+
+def _wrong(value: bytes) -> str:
+    """Why a text is not taken; "" if it is."""
+    if len(value) > TEXT_MOST:
+        return f"a text of {len(value)} bytes; at most {TEXT_MOST} are taken"
+    try:
+        value.decode()
+    except UnicodeDecodeError as error:
+        return f"a text that is no UTF-8 from byte {error.start} on"
+    return ""
 
 
 def words(error: Exception) -> str:

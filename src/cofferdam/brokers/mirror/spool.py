@@ -219,8 +219,11 @@ class Spool:
         for lane in list(self._dirty):
             try:
                 os.fdatasync(self._files[lane])
+                gone = os.fstat(self._files[lane]).st_nlink == 0
             except OSError as error:
                 raise StoreError(f"the spool {self.folder}: {error.strerror or error}") from None
+            if gone:  # a file without a name ends with this process
+                raise StoreError(f"the spool {self.folder}: a file that is written is gone")
         self._dirty.clear()
 
     def _roll(self, lane: Lane, number: int) -> None:
